@@ -1,0 +1,111 @@
+"""The supervisor's three collaborators beside the bridge: what it needs of them, and a small real one of each."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from inspect import isawaitable
+from typing import Protocol
+
+from bridgekit.chain.link_7_8_adapter import Emitter
+from bridgekit.errors import ThreadNotOwned, UnknownName
+from bridgekit.events import new_id
+from bridgekit.ids import ThreadId, UserId
+
+__all__ = ["LLMManager", "MemoryThreads", "PythonTools", "ScriptedModel", "ThreadSession", "ToolDispatcher"]
+
+
+class ThreadSession(Protocol):
+    """A database session, as far as threads go."""
+
+    async def owner_of(self, thread_id: ThreadId) -> UserId | None:
+        """The thread's owner, or None when there is no such thread."""
+
+    async def claim(self, thread_id: ThreadId, user_id: UserId) -> None:
+        """Make the thread if there is none; ThreadNotOwned if it is somebody else's."""
+
+
+SessionFactory = Callable[[], AbstractAsyncContextManager[ThreadSession]]
+"""`db_session_factory`: opens a session for the length of an `async with` block."""
+
+
+class LLMManager(Protocol):
+    """A language model."""
+
+    async def ask(self, prompt: str) -> str:
+        """Answer the prompt."""
+
+
+class ToolDispatcher(Protocol):
+    """Runs tools for agents and tells the user so."""
+
+    async def dispatch(self, tool_name: str, parameters: Mapping[str, object], emitter: Emitter) -> object:
+        """Run the tool between a `tool_executing` and a `tool_completed`; a failing tool's error is raised."""
+
+
+class MemoryThreads:
+    """A thread store in memory. It is its own session factory: `db_session_factory=MemoryThreads()`."""
+
+    def __init__(self) -> None:
+        self._owners: dict[ThreadId, UserId] = {}
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[ThreadSession]:
+        yield self
+
+    async def owner_of(self, thread_id: ThreadId) -> UserId | None:
+        return self._owners.get(thread_id)
+
+    async def claim(self, thread_id: ThreadId, user_id: UserId) -> None:
+        if self._owners.setdefault(thread_id, user_id) != user_id:
+            raise ThreadNotOwned(thread_id, user_id)
+
+
+class ScriptedModel:
+    """A model that answers the same prompt with the same thought, by its seed. For tests and demonstrations."""
+
+    THOUGHTS = (
+        "I will look at what is known first.",
+        "One source is not enough; I will compare two.",
+        "The numbers must be checked before they are told.",
+        "This can be answered with one tool call.",
+    )
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+
+    async def ask(self, prompt: str) -> str:
+        digest = hashlib.blake2b(f"{self._seed}:{prompt}".encode(), digest_size=4).digest()
+        return self.THOUGHTS[int.from_bytes(digest) % len(self.THOUGHTS)]
+
+
+class PythonTools:
+    """Python callables as tools, plain or async, by name."""
+
+    def __init__(self, tools: Mapping[str, Callable[..., object | Awaitable[object]]]) -> None:
+        self._tools = dict(tools)
+
+    async def dispatch(self, tool_name: str, parameters: Mapping[str, object], emitter: Emitter) -> object:
+        if tool_name not in self._tools:
+            raise UnknownName("tool", tool_name, tuple(self._tools))
+        tool_call_id = new_id()
+        await emitter.emit_tool_executing(tool_name, parameters, tool_call_id=tool_call_id)
+        started = time.perf_counter()
+        status, result = "error", None
+        try:
+            result = self._tools[tool_name](**parameters)
+            if isawaitable(result):
+                result = await result
+            status = "success"
+        finally:
+            # Also for a tool that failed: an execution without its completion would look like one still under way.
+            await emitter.emit_tool_completed(
+                tool_name,
+                result,
+                tool_call_id=tool_call_id,
+                execution_time_ms=(time.perf_counter() - started) * 1_000,
+                status=status,
+            )
+        return result

@@ -1,0 +1,142 @@
+"""Link 1: the only place where a bridge is made. It is handed on from here, and checked before anybody may use it.
+
+There is no accessor that makes a bridge on demand: two callers of one could end up with two bridges, and a
+bridge that no socket is attached to loses everything that is sent over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+
+from starlette.applications import Starlette
+
+from bridgekit.chain.collaborators import (
+    LLMManager,
+    MemoryThreads,
+    PythonTools,
+    ScriptedModel,
+    SessionFactory,
+    ToolDispatcher,
+)
+from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_3_registry import AgentRegistry
+from bridgekit.chain.link_4_engine import ExecutionEngine
+from bridgekit.chain.link_5_core import AgentExecutionCore
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
+from bridgekit.errors import DeterministicStartupError
+from bridgekit.ids import RunIdScheme, SealedRunIds, ThreadId, UserId
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.resolution import Carried, FirstOf, MappingLookup, Resolver
+from bridgekit.tally import Tally
+from bridgekit.transport.asgi import Edge, routes
+from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.hub import Hub
+
+__all__ = ["Application", "Parts", "create_app", "lifespan", "start_application"]
+
+
+def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
+    """The sound way: the run's context says the thread; a caller with nothing but a run id has it looked up."""
+    return FirstOf(Carried(), MappingLookup(mapping))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What an application is put together from. Every part but the agents has a sound default."""
+
+    agents: Mapping[str, type[BaseAgent]]
+    db_session_factory: SessionFactory = field(default_factory=MemoryThreads)
+    llm_manager: LLMManager = field(default_factory=ScriptedModel)
+    tool_dispatcher: ToolDispatcher = field(default_factory=lambda: PythonTools({}))
+    run_ids: RunIdScheme = field(default_factory=SealedRunIds)
+    mapping: Callable[[], RunThreadMappingService] = RunThreadMappingService
+    resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
+    hub: Callable[[], Hub] = Hub
+    bridge: type[AgentWebSocketBridge] = AgentWebSocketBridge
+    supervisor: type[SupervisorAgent] = SupervisorAgent
+    registry: type[AgentRegistry] = AgentRegistry
+    engine: type[ExecutionEngine] = ExecutionEngine
+    core: type[AgentExecutionCore] = AgentExecutionCore
+    adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter
+    self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
+
+
+@dataclass(frozen=True)
+class Application:
+    """A started application: the bridge, and what it was handed to."""
+
+    parts: Parts
+    bridge: AgentWebSocketBridge
+    supervisor: SupervisorAgent
+
+    @property
+    def tally(self) -> Tally:
+        return self.bridge.tally
+
+    async def open_thread(self, thread_id: ThreadId, user_id: UserId) -> None:
+        """Make a thread for a user, as a front end does before it opens its socket. Or ThreadNotOwned."""
+        async with self.parts.db_session_factory() as session:
+            await session.claim(thread_id, user_id)
+
+    async def owner_of(self, thread_id: ThreadId) -> UserId | None:
+        async with self.parts.db_session_factory() as session:
+            return await session.owner_of(thread_id)
+
+
+async def start_application(parts: Parts) -> Application:
+    """Make the parts in the order of the chain, hand the bridge on, and check that it works.
+
+    DeterministicStartupError names the link that failed and why; then nothing of the application is left.
+    """
+    with DeterministicStartupError.at(1, "the bridge"):
+        tally = Tally()
+        mapping = parts.mapping()
+        bridge = parts.bridge(parts.hub(), parts.resolver(mapping), mapping, tally)
+    with DeterministicStartupError.at(2, "the supervisor"):
+        supervisor = parts.supervisor(
+            parts.db_session_factory,
+            parts.llm_manager,
+            bridge,
+            parts.tool_dispatcher,
+            agents=parts.agents,
+            run_ids=parts.run_ids,
+            registry=parts.registry,
+            engine=parts.engine,
+            core=parts.core,
+            adapter=parts.adapter,
+        )
+    with DeterministicStartupError.at(3, "the registry's bridge"):
+        supervisor.registry.set_websocket_bridge(bridge)
+    for check in parts.self_checks:
+        with DeterministicStartupError.at(1, check.__name__):
+            await check(bridge, supervisor)
+    tally.clear()
+    return Application(parts, bridge, supervisor)
+
+
+def lifespan(parts: Parts) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    """A lifespan for a Starlette or FastAPI application that has bridgekit's `routes()` among its own.
+
+    While it runs, the bridge is at `app.state.agent_websocket_bridge`, where the audit looks for it, and the
+    whole of it at `app.state.bridgekit`.
+    """
+
+    @asynccontextmanager
+    async def running(app: Starlette) -> AsyncIterator[None]:
+        application = await start_application(parts)
+        app.state.bridgekit = application
+        app.state.agent_websocket_bridge = application.bridge
+        app.state.bridgekit_edge = Edge(application.bridge.hub, OwnersOnly(application), application.tally)
+        yield
+
+    return running
+
+
+def create_app(parts: Parts) -> Starlette:
+    """An ASGI application of its own, with `/ws`, `/metrics` and `/healthz`."""
+    return Starlette(routes=routes(), lifespan=lifespan(parts))

@@ -1,0 +1,78 @@
+"""Link 2: the supervisor takes a user's request, opens a run for it, and hands the bridge to registry and engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import anyio
+
+from bridgekit import ids
+from bridgekit.chain.collaborators import LLMManager, SessionFactory, ToolDispatcher
+from bridgekit.chain.context import RunContext, RunResult
+from bridgekit.chain.link_3_registry import AgentRegistry
+from bridgekit.chain.link_4_engine import ExecutionEngine
+from bridgekit.chain.link_5_core import AgentExecutionCore
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.errors import DeterministicStartupError
+from bridgekit.ids import RunIdScheme, SealedRunIds
+
+__all__ = ["SupervisorAgent"]
+
+
+class SupervisorAgent:
+    """Where a request enters the chain. Everything it needs is given to it; it finds nothing by itself."""
+
+    def __init__(
+        self,
+        db_session_factory: SessionFactory,
+        llm_manager: LLMManager,
+        websocket_bridge: AgentWebSocketBridge,
+        tool_dispatcher: ToolDispatcher,
+        *,
+        agents: Mapping[str, type[BaseAgent]],
+        run_ids: RunIdScheme | None = None,
+        registry: type[AgentRegistry] = AgentRegistry,
+        engine: type[ExecutionEngine] = ExecutionEngine,
+        core: type[AgentExecutionCore] = AgentExecutionCore,
+        adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter,
+    ) -> None:
+        self.db_session_factory = db_session_factory
+        self.websocket_bridge = websocket_bridge
+        self._run_ids = SealedRunIds() if run_ids is None else run_ids
+        with DeterministicStartupError.at(3, "the agent registry"):
+            self.registry = registry(llm_manager, tool_dispatcher, agents, adapter=adapter)
+        with DeterministicStartupError.at(4, "the execution engine"):
+            self.engine = engine(self.registry, websocket_bridge, core=core)
+
+    async def run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunResult:
+        """Run an agent for a user in a thread of his, and answer its result.
+
+        InvalidId and ThreadNotOwned refuse the request; what the agent raises comes through when its user has
+        been told.
+        """
+        context = await self.open_run(
+            agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request
+        )
+        try:
+            return RunResult(context, await self.engine.execute(context))
+        finally:
+            await self.close_run(context)
+
+    async def open_run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunContext:
+        """Check the request at the border, give the run its id and make its route known."""
+        thread, user = ids.thread_id(thread_id), ids.user_id(user_id)
+        name = ids.agent_name(agent_name)
+        async with self.db_session_factory() as session:
+            await session.claim(thread, user)
+        context = RunContext(
+            run_id=self._run_ids.new(thread), thread_id=thread, user_id=user, agent_name=name, request=request
+        )
+        await self.websocket_bridge.mapping.register_mapping(context.run_id, thread)
+        return context
+
+    async def close_run(self, context: RunContext) -> None:
+        """Let the run's route lapse. A cancelled run must not keep its route for ever, hence the shield."""
+        with anyio.CancelScope(shield=True):
+            await self.websocket_bridge.mapping.cleanup_mapping(context.run_id)

@@ -1,0 +1,62 @@
+"""Link 5: the core runs one agent for one run, gives it the bridge, and tells the user how the run begins and ends."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+import anyio
+
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+
+__all__ = ["AgentExecutionCore", "AgentSource"]
+
+
+class AgentSource(Protocol):
+    """What the core needs of the registry."""
+
+    def create(self, name: str) -> BaseAgent: ...
+
+
+class AgentExecutionCore:
+    """One run from its first event to its last."""
+
+    def __init__(self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge) -> None:
+        self.registry = registry
+        self.websocket_bridge = websocket_bridge
+
+    async def execute_agent(self, context: RunContext) -> object:
+        """Run the agent and answer its result. What it raises is told to the user, then raised again."""
+        agent = self._prepared(context)
+        notify, run = self.websocket_bridge, (context.run_id, context.agent_name)
+        started = time.perf_counter()
+        await notify.notify_agent_started(
+            *run, context={"request": context.request}, thread_id=context.thread_id
+        )
+        try:
+            result = await agent.execute(context)
+        except BaseException as error:
+            # A cancelled run is over for the user too, so he is told, in spite of the cancellation.
+            with anyio.CancelScope(shield=True):
+                await notify.notify_agent_error(
+                    *run,
+                    f"{type(error).__name__}: {error}",
+                    error_context={"request": context.request},
+                    thread_id=context.thread_id,
+                )
+            raise
+        await notify.notify_agent_completed(
+            *run,
+            result=result,
+            execution_time_ms=(time.perf_counter() - started) * 1_000,
+            thread_id=context.thread_id,
+        )
+        return result
+
+    def _prepared(self, context: RunContext) -> BaseAgent:
+        """An agent of this run alone, with the bridge and the run it speaks for."""
+        agent = self.registry.create(context.agent_name)
+        agent.set_websocket_bridge(self.websocket_bridge, context.run_id, thread_id=context.thread_id)
+        return agent

@@ -1,0 +1,54 @@
+"""Link 6: an agent is given the bridge for one run, and passes it to its adapter."""
+
+from __future__ import annotations
+
+import abc
+
+from bridgekit.chain.collaborators import LLMManager, ToolDispatcher
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_7_8_adapter import Emitter, WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.events import EventType, Receipt
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.payloads import Payload
+
+__all__ = ["BaseAgent"]
+
+
+class BaseAgent(Emitter):
+    """One agent in one run: write `execute`, and say what happens by the `emit_*` methods.
+
+    The core says that the run started and how it ended, so an agent says only what lies between.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        llm_manager: LLMManager,
+        tool_dispatcher: ToolDispatcher,
+        adapter: WebSocketBridgeAdapter,
+    ) -> None:
+        self.name = name
+        self.llm_manager = llm_manager
+        self.tool_dispatcher = tool_dispatcher
+        self._websocket_adapter = adapter
+
+    @abc.abstractmethod
+    async def execute(self, context: RunContext) -> object:
+        """Do what the run asks; what is returned goes to the user as the run's result."""
+
+    def set_websocket_bridge(
+        self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
+    ) -> None:
+        """Take the bridge for this run."""
+        self._websocket_adapter.set_websocket_bridge(bridge, run_id, self.name, thread_id=thread_id)
+
+    def has_websocket_bridge(self) -> bool:
+        return self._websocket_adapter.has_websocket_bridge()
+
+    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+        return await self._websocket_adapter.emit(event_type, payload)
+
+    async def use_tool(self, tool_name: str, **parameters: object) -> object:
+        """Run a tool; the user sees it start and end. Raises what the tool raises."""
+        return await self.tool_dispatcher.dispatch(tool_name, parameters, self)

@@ -1,0 +1,116 @@
+"""Links 7 and 8: the adapter holds what one run's agent needs to be heard (7), and emits for it (8)."""
+
+from __future__ import annotations
+
+import abc
+import logging
+from collections.abc import Mapping
+
+from bridgekit import payloads
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.payloads import Payload
+
+__all__ = ["Emitter", "WebSocketBridgeAdapter"]
+
+logger = logging.getLogger(__name__)
+
+
+class Emitter(abc.ABC):
+    """The seven things an agent may say. Each answers with the bridge's Receipt."""
+
+    @abc.abstractmethod
+    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+        """Emit one event of this run. PayloadError or FrameTooLarge where the wire cannot carry it."""
+
+    async def emit_agent_started(
+        self, message: str | None = None, *, context: Payload | None = None
+    ) -> Receipt:
+        return await self.emit(
+            EventType.AGENT_STARTED, payloads.agent_started(context=context, message=message)
+        )
+
+    async def emit_thinking(
+        self, reasoning: str, *, step_number: int | None = None, progress_percentage: float | None = None
+    ) -> Receipt:
+        payload = payloads.agent_thinking(
+            reasoning, step_number=step_number, progress_percentage=progress_percentage
+        )
+        return await self.emit(EventType.AGENT_THINKING, payload)
+
+    async def emit_tool_executing(
+        self, tool_name: str, parameters: Mapping[str, object] | None = None, *, tool_call_id: str
+    ) -> Receipt:
+        payload = payloads.tool_executing(tool_call_id, tool_name, parameters=parameters)
+        return await self.emit(EventType.TOOL_EXECUTING, payload)
+
+    async def emit_tool_completed(
+        self,
+        tool_name: str,
+        result: object = None,
+        *,
+        tool_call_id: str,
+        execution_time_ms: float | None = None,
+        status: str = "success",
+    ) -> Receipt:
+        payload = payloads.tool_completed(
+            tool_call_id, tool_name, result=result, execution_time_ms=execution_time_ms, status=status
+        )
+        return await self.emit(EventType.TOOL_COMPLETED, payload)
+
+    async def emit_agent_completed(
+        self, result: object = None, *, execution_time_ms: float | None = None
+    ) -> Receipt:
+        payload = payloads.agent_completed(result=result, execution_time_ms=execution_time_ms)
+        return await self.emit(EventType.AGENT_COMPLETED, payload)
+
+    async def emit_error(self, error_message: str, *, error_context: Payload | None = None) -> Receipt:
+        return await self.emit(
+            EventType.AGENT_ERROR, payloads.agent_error(error_message, error_context=error_context)
+        )
+
+    async def emit_progress(self, progress: Payload) -> Receipt:
+        return await self.emit(EventType.PROGRESS_UPDATE, payloads.progress_update(progress))
+
+
+class WebSocketBridgeAdapter(Emitter):
+    """Speaks for one agent in one run. Made anew for each run, because what it holds is that run's."""
+
+    def __init__(self) -> None:
+        self.bridge: AgentWebSocketBridge | None = None
+        self.run_id: RunId | None = None
+        self.agent_name = ""
+        self.thread_id: ThreadId | None = None
+
+    def set_websocket_bridge(
+        self,
+        bridge: AgentWebSocketBridge,
+        run_id: RunId,
+        agent_name: str,
+        *,
+        thread_id: ThreadId | None = None,
+    ) -> None:
+        """Link 7: remember whom to speak to, for which run, under which name, and in which thread."""
+        self.bridge = bridge
+        self.run_id = run_id
+        self.agent_name = agent_name
+        self.thread_id = thread_id
+
+    def has_websocket_bridge(self) -> bool:
+        return self.bridge is not None and self.run_id is not None
+
+    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+        """Link 8: make the event and hand it to the bridge."""
+        if self.bridge is None or self.run_id is None:
+            # There is no bridge to count this loss, so it is told to the log and to the caller.
+            logger.warning("%s was emitted by an agent that was given no bridge", event_type)
+            return Receipt(outcome=Outcome.REFUSED, link=7, reason="the adapter holds no bridge")
+        event = AgentEvent(
+            type=event_type,
+            run_id=self.run_id,
+            agent_name=self.agent_name,
+            payload=payload,
+            thread_id=self.thread_id,
+        )
+        return await self.bridge.notify(event)

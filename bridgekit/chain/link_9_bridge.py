@@ -1,0 +1,159 @@
+"""Link 9: the bridge finds the thread of an event, sends it there, and says truthfully what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bridgekit import ids, payloads
+from bridgekit.errors import UnknownEventType
+from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.payloads import Payload
+from bridgekit.resolution import NoRoute, Resolver
+from bridgekit.tally import Tally
+from bridgekit.transport.hub import Hub
+
+__all__ = ["AgentWebSocketBridge", "Observer"]
+
+Observer = Callable[[AgentEvent, Receipt], None]
+"""Is shown each event with its Receipt, on the event's way: it must be quick and must not raise."""
+
+
+class AgentWebSocketBridge:
+    """From a run's event to its thread's sockets. One application has one, made at startup and handed on."""
+
+    def __init__(
+        self, hub: Hub, resolver: Resolver, mapping: RunThreadMappingService, tally: Tally | None = None
+    ) -> None:
+        self.hub = hub
+        self.resolver = resolver
+        self.mapping = mapping
+        self.tally = Tally() if tally is None else tally
+        self.observers: list[Observer] = []
+
+    async def notify(self, event: AgentEvent) -> Receipt:
+        """Send the event to its thread and answer what became of it. Never waits for a socket.
+
+        UnknownEventType, PayloadError and FrameTooLarge are the caller's mistakes, and raised. An event without a
+        route is not: the agent's run goes on, and the Receipt and the tally tell.
+        """
+        if not isinstance(event.type, EventType):
+            raise UnknownEventType("event type", event.type, tuple(EventType))
+        receipt = await self._send(event)
+        self.tally.count(event, receipt)
+        for observe in self.observers:
+            observe(event, receipt)
+        return receipt
+
+    async def _send(self, event: AgentEvent) -> Receipt:
+        route = await self.resolver.resolve(event)
+        if isinstance(route, NoRoute):
+            return Receipt(outcome=Outcome.UNROUTABLE, link=9, reason=route.reason)
+        return self.hub.publish(event, route)
+
+    async def notify_agent_started(
+        self,
+        run_id: RunId,
+        agent_name: str,
+        *,
+        context: Payload | None = None,
+        message: str | None = None,
+        thread_id: ThreadId | None = None,
+    ) -> Receipt:
+        payload = payloads.agent_started(context=context, message=message)
+        return await self._notify(EventType.AGENT_STARTED, run_id, agent_name, payload, thread_id)
+
+    async def notify_agent_thinking(
+        self,
+        run_id: RunId,
+        agent_name: str,
+        reasoning: str,
+        *,
+        step_number: int | None = None,
+        progress_percentage: float | None = None,
+        thread_id: ThreadId | None = None,
+    ) -> Receipt:
+        payload = payloads.agent_thinking(
+            reasoning, step_number=step_number, progress_percentage=progress_percentage
+        )
+        return await self._notify(EventType.AGENT_THINKING, run_id, agent_name, payload, thread_id)
+
+    async def notify_tool_executing(
+        self,
+        run_id: RunId,
+        agent_name: str,
+        tool_name: str,
+        *,
+        tool_call_id: str,
+        parameters: Mapping[str, object] | None = None,
+        thread_id: ThreadId | None = None,
+    ) -> Receipt:
+        payload = payloads.tool_executing(tool_call_id, tool_name, parameters=parameters)
+        return await self._notify(EventType.TOOL_EXECUTING, run_id, agent_name, payload, thread_id)
+
+    async def notify_tool_completed(
+        self,
+        run_id: RunId,
+        agent_name: str,
+        tool_name: str,
+        *,
+        tool_call_id: str,
+        result: object = None,
+        execution_time_ms: float | None = None,
+        status: str = "success",
+        thread_id: ThreadId | None = None,
+    ) -> Receipt:
+        payload = payloads.tool_completed(
+            tool_call_id, tool_name, result=result, execution_time_ms=execution_time_ms, status=status
+        )
+        return await self._notify(EventType.TOOL_COMPLETED, run_id, agent_name, payload, thread_id)
+
+    async def notify_agent_completed(
+        self,
+        run_id: RunId,
+        agent_name: str,
+        *,
+        result: object = None,
+        execution_time_ms: float | None = None,
+        thread_id: ThreadId | None = None,
+    ) -> Receipt:
+        payload = payloads.agent_completed(result=result, execution_time_ms=execution_time_ms)
+        return await self._notify(EventType.AGENT_COMPLETED, run_id, agent_name, payload, thread_id)
+
+    async def notify_agent_error(
+        self,
+        run_id: RunId,
+        agent_name: str,
+        error_message: str,
+        *,
+        error_context: Payload | None = None,
+        thread_id: ThreadId | None = None,
+    ) -> Receipt:
+        payload = payloads.agent_error(error_message, error_context=error_context)
+        return await self._notify(EventType.AGENT_ERROR, run_id, agent_name, payload, thread_id)
+
+    async def notify_progress_update(
+        self, run_id: RunId, agent_name: str, progress: Payload, *, thread_id: ThreadId | None = None
+    ) -> Receipt:
+        payload = payloads.progress_update(progress)
+        return await self._notify(EventType.PROGRESS_UPDATE, run_id, agent_name, payload, thread_id)
+
+    async def _notify(
+        self,
+        event_type: EventType,
+        run_id: RunId,
+        agent_name: str,
+        payload: Payload,
+        thread_id: ThreadId | None,
+    ) -> Receipt:
+        """The border for callers from outside the chain: InvalidId names the field that is wrong."""
+        return await self.notify(
+            AgentEvent(
+                type=event_type,
+                run_id=ids.run_id(run_id),
+                agent_name=ids.agent_name(agent_name),
+                payload=payload,
+                thread_id=None if thread_id is None else ids.thread_id(thread_id),
+            )
+        )

@@ -1,0 +1,174 @@
+"""The words of the wire: what an agent emits, what a browser reads, and what the sender is told.
+
+One JSON text frame per event. Encoding and decoding are pure and raise only errors of `bridgekit.errors`.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import os
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from bridgekit.errors import FrameTooLarge, MalformedFrame, PayloadError, UnknownEventType
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.payloads import Payload
+
+__all__ = [
+    "COALESCIBLE",
+    "CRITICAL",
+    "FRAME_BYTES",
+    "MUST_DELIVER",
+    "AgentEvent",
+    "EventType",
+    "Frame",
+    "Outcome",
+    "Receipt",
+    "RoutedEvent",
+    "decode",
+    "encode",
+    "event_type",
+    "new_id",
+]
+
+FRAME_BYTES: Final = 1_048_576
+"""Largest frame, in bytes of its UTF-8 text."""
+
+
+class EventType(enum.StrEnum):
+    """The seven types; the first five are the audit's critical events."""
+
+    AGENT_STARTED = "agent_started"
+    AGENT_THINKING = "agent_thinking"
+    TOOL_EXECUTING = "tool_executing"
+    TOOL_COMPLETED = "tool_completed"
+    AGENT_COMPLETED = "agent_completed"
+    AGENT_ERROR = "agent_error"
+    PROGRESS_UPDATE = "progress_update"
+
+
+CRITICAL: Final = tuple(EventType)[:5]
+COALESCIBLE: Final = frozenset({EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE})
+"""Under pressure the latest of these stands for the earlier ones."""
+MUST_DELIVER: Final = frozenset(EventType) - COALESCIBLE
+
+
+def event_type(value: object) -> EventType:
+    """Check an event type from outside; UnknownEventType names the known ones."""
+    try:
+        return EventType(value)  # type: ignore[arg-type]  # the enum's own lookup refuses what is no text
+    except ValueError:
+        raise UnknownEventType("event type", value, tuple(EventType)) from None
+
+
+def new_id() -> str:
+    """128 random bits as 32 hexadecimal digits, for events and tool calls. (A uuid4 costs four times as much.)"""
+    return os.urandom(16).hex()
+
+
+class AgentEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent emits, before anybody has asked where it belongs."""
+
+    type: EventType
+    run_id: RunId
+    agent_name: str
+    payload: Payload
+    thread_id: ThreadId | None = None
+    """Carried from the run's context where there is one; None from a caller who has nothing but a run id."""
+    event_id: str = msgspec.field(default_factory=new_id)
+    timestamp: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
+    """The moment of emission. Nobody overwrites it."""
+
+
+class RoutedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that has its place in a thread: exactly the wire format, field by field."""
+
+    type: EventType
+    thread_id: ThreadId
+    run_id: RunId
+    agent_name: str
+    seq: int
+    """Counts within the thread, from 1, without gaps."""
+    event_id: str
+    timestamp: datetime
+    payload: dict[str, object]
+
+
+class Frame(NamedTuple):
+    """An event encoded once, however many sockets read it."""
+
+    event: RoutedEvent
+    data: bytes
+
+
+class Outcome(enum.StrEnum):
+    """The four honest answers to "was it sent?"."""
+
+    SENT = "sent"
+    NOBODY_LISTENING = "nobody listening"
+    UNROUTABLE = "unroutable"
+    REFUSED = "refused"
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What the bridge answers to one event. True only when a socket took it."""
+
+    outcome: Outcome
+    sockets: int = 0
+    """How many sockets took the frame."""
+    thread_id: ThreadId | None = None
+    seq: int | None = None
+    link: int | None = None
+    """The link at which an undelivered event stopped, 7 to 10."""
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.outcome is Outcome.SENT and self.sockets > 0
+
+
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder(RoutedEvent)
+
+
+def encode(event: RoutedEvent, *, limit_bytes: int = FRAME_BYTES) -> Frame:
+    """Encode an event as UTF-8 JSON; PayloadError or FrameTooLarge where it cannot go over the wire unchanged."""
+    try:
+        data = _encoder.encode(event)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise PayloadError(event.type, f"JSON cannot carry it: {error}") from error
+    # NaN and the infinities leave the encoder as null; only a frame that holds a null is worth the search.
+    if b"null" in data and (path := _not_finite(event.payload)):
+        raise PayloadError(event.type, f"JSON has no number for {path}")
+    if len(data) > limit_bytes:
+        raise FrameTooLarge(f"{event.type} of run {event.run_id!r}", len(data), limit_bytes)
+    return Frame(event, data)
+
+
+def decode(data: str | bytes, *, limit_bytes: int = FRAME_BYTES) -> RoutedEvent:
+    """Decode one frame; FrameTooLarge or MalformedFrame where it is not an event."""
+    size = len(data.encode()) if isinstance(data, str) else len(data)
+    if size > limit_bytes:
+        raise FrameTooLarge("incoming frame", size, limit_bytes)
+    try:
+        event = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedFrame(str(error)) from error
+    if event.seq < 1:
+        raise MalformedFrame(f"seq counts from 1, not {event.seq}")
+    return event
+
+
+def _not_finite(value: object, path: str = "payload") -> str | None:
+    """Where in a payload a number stands that JSON does not have, or None."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{path} = {value}"
+    children: Iterable[tuple[object, object]] = ()
+    if isinstance(value, Mapping):
+        children = value.items()
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        children = enumerate(value)
+    return next((found for key, child in children if (found := _not_finite(child, f"{path}[{key!r}]"))), None)

@@ -1,0 +1,78 @@
+"""Where an event belongs: each strategy is a small class, and the bridge is given one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from bridgekit.events import AgentEvent
+from bridgekit.ids import RunId, ThreadId
+
+__all__ = ["Carried", "FirstOf", "MappingLookup", "NoRoute", "ReportParser", "Resolver"]
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoute:
+    """No thread was found, and why."""
+
+    reason: str
+
+
+class Resolver(Protocol):
+    """Finds the thread of an event."""
+
+    async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
+        """Answer the thread, or the reason why there is none. Never guesses."""
+
+
+class Routes(Protocol):
+    """What a resolver needs of a mapping service."""
+
+    async def get_thread_id(self, run_id: RunId) -> ThreadId | None: ...
+
+
+class Carried:
+    """The thread stands in the event, put there by the run's own context: nothing has to be found out."""
+
+    async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
+        return event.thread_id or NoRoute("the event carries no thread")
+
+
+class MappingLookup:
+    """The thread stands in the mapping service, under the run id: the audit's Fix 3."""
+
+    def __init__(self, mapping: Routes) -> None:
+        self._mapping = mapping
+
+    async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
+        return await self._mapping.get_thread_id(event.run_id) or NoRoute("the run is not in the mapping")
+
+
+class ReportParser:
+    """The thread is read out of the run id, as the audited bridge does and as Fix 2 repeats.
+
+    Of the words between underscores the one after the first "thread" is taken for the whole rest of the thread
+    id. So `run_thread_alice_smith_1f2e3d4c` gives `thread_alice`, which may be somebody else's.
+    """
+
+    async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
+        words = event.run_id.split("_")
+        if "thread" not in words[:-1]:
+            return NoRoute("the run id names no thread")
+        return ThreadId(f"thread_{words[words.index('thread') + 1]}")
+
+
+class FirstOf:
+    """The first strategy that finds a thread."""
+
+    def __init__(self, *resolvers: Resolver) -> None:
+        self._resolvers = resolvers
+
+    async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
+        reasons = []
+        for resolver in self._resolvers:
+            found = await resolver.resolve(event)
+            if not isinstance(found, NoRoute):
+                return found
+            reasons.append(found.reason)
+        return NoRoute("; ".join(reasons))

@@ -1,0 +1,78 @@
+"""A client for tests, notebooks and users: reads one thread's events from a real socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import urlencode
+
+import msgspec
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_socket
+from websockets.exceptions import ConnectionClosed
+
+from bridgekit.errors import BridgekitError, Disconnected, MalformedFrame, SubscriptionRefused
+from bridgekit.events import FRAME_BYTES, RoutedEvent, decode
+
+__all__ = ["EventClient", "connect"]
+
+FIRST_TERMINAL_CODE: Final = 4_500
+NO_STATUS: Final = 1_006
+"""What stands for a close code where the connection broke without one (RFC 6455, section 7.1.5)."""
+
+
+class EventClient:
+    """One subscribed socket. Iterate over it, or `receive` one event at a time."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+
+    async def receive(self) -> RoutedEvent:
+        """Wait for the next event; Disconnected when the socket was closed, MalformedFrame when it is no event."""
+        return decode(await _read(self._socket))
+
+    def __aiter__(self) -> AsyncIterator[RoutedEvent]:
+        return self._events()
+
+    async def _events(self) -> AsyncIterator[RoutedEvent]:
+        while True:
+            try:
+                event = await self.receive()
+            except Disconnected:
+                return
+            yield event
+
+
+@asynccontextmanager
+async def connect(url: str, *, user_id: str, thread_id: str) -> AsyncIterator[EventClient]:
+    """Subscribe to a thread: inside the block every later event of it arrives.
+
+    `url` is a server's, such as `ws://127.0.0.1:8000`. Raises SubscriptionRefused when the server will not have
+    the socket, and Disconnected when it goes away at once. Runs on asyncio.
+    """
+    query = urlencode({"user_id": user_id, "thread_id": thread_id})
+    async with open_socket(
+        f"{url}/ws?{query}", compression=None, max_size=FRAME_BYTES, max_queue=None
+    ) as socket:
+        try:
+            hello = msgspec.json.decode(await _read(socket))
+        except msgspec.DecodeError as error:
+            raise MalformedFrame(f"the server's first frame: {error}") from error
+        if not isinstance(hello, dict) or hello.get("type") != "subscribed":
+            raise MalformedFrame("the server's first frame does not confirm the subscription")
+        yield EventClient(socket)
+
+
+async def _read(socket: ClientConnection) -> str | bytes:
+    try:
+        return await socket.recv()
+    except ConnectionClosed as closed:
+        raise _told(closed) from closed
+
+
+def _told(closed: ConnectionClosed) -> BridgekitError:
+    code, reason = (
+        (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (NO_STATUS, "the connection broke")
+    )
+    return (SubscriptionRefused if code >= FIRST_TERMINAL_CODE else Disconnected)(code, reason)

@@ -1,0 +1,58 @@
+"""A real server on a loopback port, for tests, notebooks and the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+import uvicorn
+from starlette.applications import Starlette
+
+from bridgekit.errors import first_error
+from bridgekit.events import FRAME_BYTES
+
+__all__ = ["serving"]
+
+STARTUP_SECONDS: Final = 10.0
+SHUTDOWN_SECONDS: Final = 2
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the program around: a kernel or a test runner has its own use for them."""
+        yield
+
+
+@asynccontextmanager
+async def serving(app: Starlette, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+    """Serve the application for the length of a block; gives its address, such as `ws://127.0.0.1:49152`.
+
+    Port 0 lets the system pick one. The application's lifespan runs here, so that its own error reaches the
+    caller, DeterministicStartupError for instance. Runs on asyncio, as uvicorn does.
+    """
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        ws_max_size=FRAME_BYTES,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    server = _Server(config)
+    with first_error(), socket.create_server((host, port)) as listener:
+        async with app.router.lifespan_context(app), anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, [listener])
+            try:
+                with anyio.fail_after(STARTUP_SECONDS):
+                    while not server.started:
+                        await anyio.sleep(0.001)
+                yield f"ws://{host}:{listener.getsockname()[1]}"
+            finally:
+                server.should_exit = True
