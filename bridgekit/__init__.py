@@ -11,6 +11,8 @@ The floors, lowest first; a module imports from its own floor and those below, n
     6  report                                  notebooks to findings to one file
 """
 
+import logging
+
 from bridgekit.chain import LINKS
 from bridgekit.chain.collaborators import MemoryThreads, PythonTools, ScriptedModel
 from bridgekit.chain.context import RunContext, RunResult
@@ -56,3 +58,6 @@ __all__ = [
     "serving",
     "start_application",
 ]
+
+# A library says nothing on its own: without this, warnings of an application that set up no logging go to stderr.
+logging.getLogger(__name__).addHandler(logging.NullHandler())

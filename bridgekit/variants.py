@@ -19,7 +19,7 @@ from bridgekit.chain.link_4_engine import ExecutionEngine
 from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.self_check import SOUND_CHECKS, WITHOUT_ROUTING, SelfCheck
+from bridgekit.chain.self_check import SOUND_CHECKS, WITHOUT_HANDOVER, WITHOUT_ROUTING, SelfCheck
 from bridgekit.errors import UnknownName
 from bridgekit.ids import EmbeddedRunIds, Hexadecimal, OpaqueRunIds, RunIdScheme, SealedRunIds
 from bridgekit.mapping import RunThreadMappingService
@@ -144,54 +144,55 @@ VARIANTS: Final = {
     row.name: row for row in (AS_REPORTED, FIX_1, FIX_2, FIX_3, FIXES_1_AND_2, ALL_FIXES, SOUND, AS_COMMITTED)
 }
 
-_UNCHECKED: Final = replace(SOUND, self_checks=(as_audited.self_check_that_cannot_fail,))
-"""Sound, but for the check at startup, which would refuse to start what is broken."""
+_HANDED_OVER_UNCHECKED: Final = replace(SOUND, self_checks=WITHOUT_HANDOVER)
+"""Sound, but for the check that refuses to start when a link holds another bridge."""
 
 BROKEN: Final[Mapping[int, Variant]] = {
     1: replace(
-        _UNCHECKED,
+        SOUND,
         name="link 1 broken",
         summary="startup does not notice that no socket belongs to a thread",
         hub=as_audited.HubWithoutThreads,
+        self_checks=(as_audited.self_check_that_cannot_fail,),
     ),
     2: replace(
-        _UNCHECKED,
+        _HANDED_OVER_UNCHECKED,
         name="link 2 broken",
         summary="the supervisor hands on a bridge of its own",
         supervisor=as_audited.SupervisorWithItsOwnBridge,
     ),
     3: replace(
-        _UNCHECKED,
+        SOUND,
         name="link 3 broken",
         summary="the registry binds agents without a run id, and none is bound",
         registry=as_audited.RegistryThatBindsAtStartup,
     ),
     4: replace(
-        _UNCHECKED,
+        _HANDED_OVER_UNCHECKED,
         name="link 4 broken",
         summary="the engine hands on a bridge of its own",
         engine=as_audited.EngineWithItsOwnBridge,
     ),
     5: replace(
-        _UNCHECKED,
+        SOUND,
         name="link 5 broken",
         summary="the core gives all runs one agent",
         core=as_audited.CoreThatSharesAgents,
     ),
     6: replace(
-        _UNCHECKED,
+        SOUND,
         name="link 6 broken",
         summary="the agent does not tell its adapter",
         agent=as_audited.AgentThatKeepsTheBridge,
     ),
     7: replace(
-        _UNCHECKED,
+        SOUND,
         name="link 7 broken",
         summary="the adapter forgets the run",
         adapter=as_audited.AdapterThatForgetsTheRun,
     ),
     8: replace(
-        _UNCHECKED,
+        SOUND,
         name="link 8 broken",
         summary="the adapter passes an argument that no notify method takes",
         adapter=as_audited.AdapterThatPassesMetadata,

@@ -11,7 +11,7 @@ from bridgekit.errors import DeterministicStartupError
 from bridgekit.events import AgentEvent, EventType, Frame, new_id
 from bridgekit.ids import RunId, ThreadId, UserId
 
-__all__ = ["SOUND_CHECKS", "WITHOUT_ROUTING", "Inbox", "SelfCheck"]
+__all__ = ["SOUND_CHECKS", "WITHOUT_HANDOVER", "WITHOUT_ROUTING", "Inbox", "SelfCheck"]
 
 SelfCheck = Callable[[AgentWebSocketBridge, SupervisorAgent], Awaitable[None]]
 """Raises DeterministicStartupError where something does not hold."""
@@ -80,4 +80,5 @@ def _probe(thread_id: ThreadId) -> AgentEvent:
 
 
 WITHOUT_ROUTING: Final[tuple[SelfCheck, ...]] = (check_handover, check_delivery)
-SOUND_CHECKS: Final[tuple[SelfCheck, ...]] = (*WITHOUT_ROUTING, check_routing)
+WITHOUT_HANDOVER: Final[tuple[SelfCheck, ...]] = (check_delivery, check_routing)
+SOUND_CHECKS: Final[tuple[SelfCheck, ...]] = (check_handover, check_delivery, check_routing)

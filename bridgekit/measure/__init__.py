@@ -1,0 +1,1 @@
+"""What was delivered, to whom, and where the rest died."""

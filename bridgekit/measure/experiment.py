@@ -1,0 +1,173 @@
+"""Put a variant together, serve it, open real sockets, let its agents run, and judge what arrived."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+from starlette.applications import Starlette
+
+from bridgekit.chain import LINKS
+from bridgekit.chain.link_1_startup import Application, create_app
+from bridgekit.errors import DeterministicStartupError, first_error
+from bridgekit.events import AgentEvent, Receipt
+from bridgekit.measure.checker import Verdict, check
+from bridgekit.measure.history import Arrival, History, Socket, key_of
+from bridgekit.measure.ledger import Row, ledger
+from bridgekit.measure.workload import AGENT, Lockstep, Run, Workload, scripted_agent, seeded, tools
+from bridgekit.transport.client import EventClient, connect
+from bridgekit.transport.server import serving
+from bridgekit.variants import Variant
+
+__all__ = ["MEASURE_SECONDS", "Measurement", "measure"]
+
+MEASURE_SECONDS: Final = 120.0
+"""A measurement that takes longer is stuck, and ends with a TimeoutError."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one variant made of one workload."""
+
+    variant: Variant
+    workload: Workload
+    seed: int
+    history: History
+    verdict: Verdict
+    refused: DeterministicStartupError | None = None
+    """Set when the application refused to start: then nothing was emitted, and nothing is known of delivery."""
+
+    @property
+    def ledger(self) -> list[Row]:
+        return ledger(self.history)
+
+
+async def measure(variant: Variant, workload: Workload, *, seed: int = 0) -> Measurement:
+    """Run the workload through the variant over real sockets on 127.0.0.1, and judge it.
+
+    The same variant, workload and seed give the same counts. LedgerDoesNotClose, or an error of the machinery
+    itself, comes through; what the agents' runs raise is part of the result.
+    """
+    history = History(bound_by_registry=workload.outside_core)
+    locksteps: dict[str, Lockstep] = {}
+    agent = scripted_agent(variant.agent, workload.steps, history, locksteps)
+    parts = variant.parts({AGENT: agent}, hexadecimal=seeded(seed), tools=tools(), seed=seed)
+    app = create_app(parts)
+    try:
+        with first_error(), anyio.fail_after(MEASURE_SECONDS):
+            async with serving(app) as url:
+                await _carry(app, url, workload, history, locksteps)
+    except DeterministicStartupError as refused:
+        return Measurement(variant, workload, seed, history, check(history), refused)
+    return Measurement(variant, workload, seed, history, check(history))
+
+
+async def _carry(
+    app: Starlette, url: str, workload: Workload, history: History, locksteps: dict[str, Lockstep]
+) -> None:
+    application: Application = app.state.bridgekit
+    application.bridge.observers.append(lambda event, receipt: _note(history, event, receipt))
+    history.misplaced = _misplaced(application)
+    for owned in workload.threads:
+        await application.open_thread(owned.thread_id, owned.user_id)
+    async with AsyncExitStack() as stack, anyio.create_task_group() as readers:
+        for socket in _sockets(workload):
+            history.sockets.append(socket)
+            client = await stack.enter_async_context(
+                connect(url, user_id=socket.user_id, thread_id=socket.thread_id)
+            )
+            readers.start_soon(_read, history, socket, client)
+        for group in workload.groups():
+            await _run_together(application, workload, history, locksteps, group)
+        # Every socket is closed after the last frame that waits for it, so the readers miss none.
+        await app.state.bridgekit_edge.drain()
+
+
+def _sockets(workload: Workload) -> list[Socket]:
+    owners = [owned for owned in workload.threads for _ in range(workload.subscribers)]
+    return [Socket(number, owned.thread_id, owned.user_id) for number, owned in enumerate(owners)]
+
+
+async def _read(history: History, socket: Socket, client: EventClient) -> None:
+    async for event in client:
+        history.arrivals.append(
+            Arrival(
+                socket=socket,
+                key=key_of(event.type, event.payload),
+                run_id=event.run_id,
+                seq=event.seq,
+                emitted_at=event.timestamp.timestamp(),
+                read_at=time.time(),
+            )
+        )
+
+
+async def _run_together(
+    application: Application,
+    workload: Workload,
+    history: History,
+    locksteps: dict[str, Lockstep],
+    group: tuple[Run, ...],
+) -> None:
+    lockstep = Lockstep(len(group))
+    for run in group:
+        history.expected += workload.expectations(run)
+        locksteps[run.request] = lockstep
+    async with anyio.create_task_group() as runs:
+        for run in group:
+            runs.start_soon(_run, application, workload, history, lockstep, run)
+    for run in group:
+        del locksteps[run.request]
+
+
+async def _run(
+    application: Application, workload: Workload, history: History, lockstep: Lockstep, run: Run
+) -> None:
+    asked = {
+        "agent_name": AGENT,
+        "thread_id": run.owned.thread_id,
+        "user_id": run.owned.user_id,
+        "request": run.request,
+    }
+    try:
+        if workload.outside_core:
+            context = await application.supervisor.open_run(**asked)
+            await application.supervisor.registry.create_bound(context).execute(context)
+            await application.supervisor.close_run(context)
+        else:
+            await application.supervisor.run(**asked)
+    except Exception as error:
+        # A run that fails is a result, not a fault of the measurement: its link is charged for what it lost.
+        history.failures[run.request] = (_link_of(error), f"{type(error).__name__}: {error}")
+    finally:
+        lockstep.leave()
+
+
+def _note(history: History, event: AgentEvent, receipt: Receipt) -> None:
+    if (key := key_of(event.type, event.payload)) is not None:
+        history.acknowledged[key] = (event.run_id, receipt)
+
+
+def _misplaced(application: Application) -> tuple[int, str] | None:
+    """The first of links 2, 4 and 5 that holds another bridge than the application's."""
+    supervisor = application.supervisor
+    holders = (
+        (2, "supervisor", supervisor.websocket_bridge),
+        (4, "engine", supervisor.engine.websocket_bridge),
+        (5, "core", supervisor.engine.agent_core.websocket_bridge),
+    )
+    for link, holder, held in holders:
+        if held is not application.bridge:
+            return link, f"the {holder} speaks to another bridge"
+    return None
+
+
+def _link_of(error: BaseException) -> int:
+    """The innermost link in the error's traceback."""
+    modules = {link.module.__file__: link.number for link in LINKS}
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return next((modules[file] for file in reversed(files) if file in modules), 2)

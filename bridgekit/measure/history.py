@@ -1,0 +1,117 @@
+"""What happened in a run of the chain, written down as it happened, before anybody judges it.
+
+Every event that a workload makes the chain emit carries its own name in its payload: the request of its run, its
+type and its step. So a frame says by its content which event it is, whatever became of the ids around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from bridgekit.events import EventType, Receipt
+from bridgekit.ids import RunId, ThreadId, UserId
+
+__all__ = ["Arrival", "Expectation", "Handover", "History", "Key", "Socket", "key_of"]
+
+
+class Key(NamedTuple):
+    """One expected event. Two events of one workload never share it."""
+
+    request: str
+    type: EventType
+    step: int
+    """Counts the agent's steps from 1; 0 for what is said once a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """An event that a user waits for."""
+
+    key: Key
+    thread_id: ThreadId
+    user_id: UserId
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """A client's socket and the one thread it is entitled to."""
+
+    number: int
+    thread_id: ThreadId
+    user_id: UserId
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A frame that a socket read."""
+
+    socket: Socket
+    key: Key | None
+    """None when the frame does not say which event it is."""
+    run_id: RunId
+    seq: int
+    emitted_at: float
+    read_at: float
+    """Both in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What one run's agent held when it began: evidence for links 5 to 7."""
+
+    run_id: RunId
+    """The run it was started for."""
+    given: bool
+    """Whether anybody gave it a bridge."""
+    passed_on: bool
+    """Whether its adapter holds anything at all."""
+    holds: bool
+    """Whether its adapter holds bridge and run."""
+
+
+@dataclass(slots=True)
+class History:
+    """Everything that was observed, in order."""
+
+    sockets: list[Socket] = field(default_factory=list)
+    expected: list[Expectation] = field(default_factory=list)
+    acknowledged: dict[Key, tuple[RunId, Receipt]] = field(default_factory=dict)
+    """What the bridge answered, and the run id that the event came with."""
+    arrivals: list[Arrival] = field(default_factory=list)
+    handovers: dict[str, Handover] = field(default_factory=dict)
+    """By request."""
+    failures: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Runs that raised: by request, the link and what was raised."""
+    gaps: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    """Gaps that a socket was told of: by socket number, first and last missing `seq`."""
+    misplaced: tuple[int, str] | None = None
+    """The first of links 2 to 5 that holds another bridge than the application's, if one does."""
+    bound_by_registry: bool = False
+    """Whether agents got their bridge from the registry (link 3) and not from the core (link 5)."""
+
+
+def key_of(event_type: EventType, payload: Mapping[str, object]) -> Key | None:
+    """Which event a payload belongs to, by its content, or None."""
+    match payload:
+        case {"context": {"request": str(request)}} if event_type is EventType.AGENT_STARTED:
+            return Key(request, event_type, 0)
+        case {"result": {"request": str(request)}} if event_type is EventType.AGENT_COMPLETED:
+            return Key(request, event_type, 0)
+        case {"error_context": {"request": str(request)}} if event_type is EventType.AGENT_ERROR:
+            return Key(request, event_type, 0)
+        case {"reasoning": str(reasoning), "step_number": int(step)} if (
+            event_type is EventType.AGENT_THINKING
+        ):
+            return Key(reasoning.partition(": ")[0], event_type, step)
+        case {"parameters": {"request": str(request), "step": int(step)}} if (
+            event_type is EventType.TOOL_EXECUTING
+        ):
+            return Key(request, event_type, step)
+        case {"result": {"request": str(request), "step": int(step)}} if (
+            event_type is EventType.TOOL_COMPLETED
+        ):
+            return Key(request, event_type, step)
+        case _:
+            return None

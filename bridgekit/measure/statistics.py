@@ -1,0 +1,68 @@
+"""Intervals and closed forms to hold measured rates against. Pure; nothing here is estimated twice."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import Final, NamedTuple
+
+__all__ = ["CONFIDENCE", "Rate", "collision_probability", "runs_until_collision", "wilson"]
+
+CONFIDENCE: Final = 0.95
+
+
+def wilson(k: int, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Wilson's score interval for k of n, as fractions of 1; of no trials at all (0.0, 1.0): unknown.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the American
+    Statistical Association 22 (1927), 209-212. ValueError unless 0 <= k <= n.
+    """
+    if not 0 <= k <= n:
+        raise ValueError(f"k of n must have 0 <= k <= n, not {k} of {n}")
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    p = k / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    # At the ends the formula gives 0 and 1 but for rounding.
+    return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
+
+
+class Rate(NamedTuple):
+    """k of n, with its interval. Of nothing it is unknown: neither 0 % nor 100 %."""
+
+    k: int
+    n: int
+
+    @property
+    def known(self) -> bool:
+        return self.n > 0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.k, self.n)
+
+    @property
+    def fraction(self) -> float:
+        """k / n, or not-a-number where nothing is known."""
+        return self.k / self.n if self.n else math.nan
+
+    def __str__(self) -> str:
+        if not self.known:
+            return "unknown (no data)"
+        low, high = self.interval
+        return f"{self.k:,} of {self.n:,} ({low:.1%} to {high:.1%})"
+
+
+def collision_probability(runs: int, digits: int) -> float:
+    """Probability that of that many random ids of so many hexadecimal digits two are equal.
+
+    The birthday bound's usual approximation 1 - exp(-n (n - 1) / 2d), good while n is far below d = 16**digits.
+    """
+    return -math.expm1(-runs * (runs - 1) / (2 * 16**digits))
+
+
+def runs_until_collision(digits: int, probability: float = 0.5) -> int:
+    """How many ids it takes until two are equal with that probability, by the same approximation."""
+    return math.ceil(0.5 + math.sqrt(0.25 - 2 * 16**digits * math.log1p(-probability)))

@@ -1,0 +1,213 @@
+"""What the chain is asked to carry: users, threads, runs, and agents whose every event can be told from all others."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from bridgekit.chain.collaborators import PythonTools
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.errors import UnknownName
+from bridgekit.events import EventType
+from bridgekit.ids import Hexadecimal, RunId, ThreadId, UserId
+from bridgekit.measure.history import Expectation, Handover, History, Key
+
+__all__ = ["AGENT", "FAMILIES", "Lockstep", "Run", "Workload", "family", "scripted_agent", "seeded", "tools"]
+
+AGENT: Final = "researcher"
+"""The name of the agent that every workload runs."""
+
+
+def seeded(seed: int) -> Hexadecimal:
+    """Hexadecimal digits that depend on the seed alone."""
+    source = random.Random(seed)
+    return lambda digits: f"{source.getrandbits(4 * digits):0{digits}x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A thread and the user it belongs to."""
+
+    thread_id: ThreadId
+    user_id: UserId
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run that is going to be asked for."""
+
+    request: str
+    owned: Owned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """How much of what. A run of `steps` steps is 2 + 3 * `steps` events: five for one step, the critical ones."""
+
+    threads: tuple[Owned, ...]
+    runs_per_thread: int = 1
+    steps: int = 1
+    at_once: int = 1
+    """How many runs are under way together; they go step by step, so that what they share shows."""
+    subscribers: int = 1
+    """Sockets a thread has."""
+    outside_core: bool = False
+    """Let the registry bind the agents, without engine and core: two events fewer a run."""
+
+    def groups(self) -> Iterator[tuple[Run, ...]]:
+        """The runs in the order in which they are asked for, as many together as run at once."""
+        runs = [
+            Run(f"question {number * len(self.threads) + place + 1}", owned)
+            for number in range(self.runs_per_thread)
+            for place, owned in enumerate(self.threads)
+        ]
+        for first in range(0, len(runs), self.at_once):
+            yield tuple(runs[first : first + self.at_once])
+
+    def expectations(self, run: Run) -> list[Expectation]:
+        """The events that the run's user waits for, in order."""
+        steps = [
+            Key(run.request, event_type, step)
+            for step in range(1, self.steps + 1)
+            for event_type in (EventType.AGENT_THINKING, EventType.TOOL_EXECUTING, EventType.TOOL_COMPLETED)
+        ]
+        if not self.outside_core:
+            steps = [
+                Key(run.request, EventType.AGENT_STARTED, 0),
+                *steps,
+                Key(run.request, EventType.AGENT_COMPLETED, 0),
+            ]
+        return [Expectation(key, run.owned.thread_id, run.owned.user_id) for key in steps]
+
+
+class Lockstep:
+    """Lets a group of runs take each step together, so that a measurement does not hang on the scheduler's mood."""
+
+    def __init__(self, parties: int) -> None:
+        self._parties = parties
+        self._waiting = 0
+        self._gate = anyio.Event()
+
+    async def step(self) -> None:
+        """Wait until every party has come this far, or left."""
+        self._waiting += 1
+        gate = self._gate
+        self._open_if_complete()
+        await gate.wait()
+
+    def leave(self) -> None:
+        """The others need not wait for this party any more."""
+        self._parties -= 1
+        self._open_if_complete()
+
+    def _open_if_complete(self) -> None:
+        if self._waiting >= self._parties:
+            self._waiting = 0
+            self._gate.set()
+            self._gate = anyio.Event()
+
+
+def tools() -> PythonTools:
+    """The one tool that the workload's agents use."""
+
+    async def look_up(request: str, step: int) -> dict[str, object]:
+        await checkpoint()
+        return {"request": request, "step": step, "found": 3}
+
+    return PythonTools({"look_up": look_up})
+
+
+def scripted_agent(
+    base: type[BaseAgent], steps: int, history: History, locksteps: dict[str, Lockstep]
+) -> type[BaseAgent]:
+    """An agent class that thinks and looks something up, `steps` times, and notes what it was handed.
+
+    `locksteps` holds each request's group while it is under way.
+    """
+
+    class ScriptedAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
+        given = False
+
+        def set_websocket_bridge(
+            self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
+        ) -> None:
+            self.given = True
+            super().set_websocket_bridge(bridge, run_id, thread_id=thread_id)
+
+        async def execute(self, context: RunContext) -> object:
+            request, lockstep = context.request, locksteps[context.request]
+            adapter = self._websocket_adapter
+            history.handovers[request] = Handover(
+                run_id=context.run_id,
+                given=self.given,
+                passed_on=bool(adapter.bridge or adapter.run_id or adapter.agent_name),
+                holds=self.has_websocket_bridge(),
+            )
+            for step in range(1, steps + 1):
+                await lockstep.step()
+                thought = await self.llm_manager.ask(f"{request}, step {step}")
+                await self.emit_thinking(f"{request}: {thought}", step_number=step)
+                await lockstep.step()
+                await self.use_tool("look_up", request=request, step=step)
+            await lockstep.step()
+            return {"request": request, "answer": f"{steps} sources agree"}
+
+    return ScriptedAgent
+
+
+def _numbered(number: int, source: random.Random) -> str:
+    return f"thread_{123 + number}"
+
+
+def _hexadecimal(number: int, source: random.Random) -> str:
+    return f"thread_{source.getrandbits(64):016x}"
+
+
+def _uuid(source: random.Random) -> UUID:
+    return UUID(int=source.getrandbits(128), version=4)
+
+
+_USERS: Final = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
+_NAMES: Final = ("smith", "jones", "support_case", "holiday_plans")
+
+Naming = Callable[[int, random.Random], str]
+
+FAMILIES: Final[dict[str, Naming]] = {
+    "thread_123": _numbered,
+    "thread_<16 hex>": _hexadecimal,
+    "thread_<uuid4>": lambda number, source: f"thread_{_uuid(source)}",
+    "thread_<user>_<name>": lambda number, source: f"thread_{_USERS[number // 4 % 8]}_{_NAMES[number % 4]}",
+    "thread_<user>_<epoch>": lambda number, source: f"thread_{_USERS[number % 8]}_{1_756_800_000 + number}",
+    "thread_<op>_<n>_<8 hex>": lambda number, source: f"thread_chat_{number}_{source.getrandbits(32):08x}",
+    "session_<ms>_<8 hex>": lambda number, source: (
+        f"session_{1_756_800_000_000 + number}_{source.getrandbits(32):08x}"
+    ),
+    "chat_<n>": lambda number, source: f"chat_{number}",
+    "<uuid4>": lambda number, source: str(_uuid(source)),
+    "prefixes of one another": lambda number, source: (
+        f"thread_team{number // 3}{('', '_red', '_red_lead')[number % 3]}"
+    ),
+    "contains _run_": lambda number, source: f"thread_run_{number}_run_{number}",
+    "spaces and unicode": lambda number, source: f"thread_Zürich {number} · 東京",
+    "1 kB": lambda number, source: f"thread_{number}".ljust(1_024, "x"),
+}
+"""Thread ids as they are seen in use, by the shape of the id."""
+
+
+def family(name: str, threads: int, *, seed: int = 0) -> tuple[Owned, ...]:
+    """That many threads of a family, each with an owner of its own. UnknownName lists the families."""
+    if name not in FAMILIES:
+        raise UnknownName("family of thread ids", name, tuple(FAMILIES))
+    source = random.Random(f"{seed}:{name}")
+    return tuple(
+        Owned(ThreadId(FAMILIES[name](number, source)), UserId(f"{_USERS[number % 8]}-{number}"))
+        for number in range(threads)
+    )
