@@ -64,9 +64,7 @@ class FrameTooLarge(BridgekitError, ValueError):
     """A frame over the limit. Send a reference to the large thing, or raise the limit."""
 
     def __init__(self, what: str, size_bytes: int, limit_bytes: int) -> None:
-        super().__init__(
-            f"{what}: {size_bytes:,} bytes, the limit is {limit_bytes:,}; send a reference instead"
-        )
+        super().__init__(f"{what}: {size_bytes:,} bytes, the limit is {limit_bytes:,}; send a reference instead")
         self.what = what
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
@@ -84,9 +82,7 @@ class RunAlreadyMapped(BridgekitError):
     """A run may not move to another thread: its events would reach somebody else."""
 
     def __init__(self, run_id: str, thread_id: str, requested: str) -> None:
-        super().__init__(
-            f"run {run_id!r} belongs to thread {thread_id!r}; it cannot be moved to {requested!r}"
-        )
+        super().__init__(f"run {run_id!r} belongs to thread {thread_id!r}; it cannot be moved to {requested!r}")
         self.run_id = run_id
         self.thread_id = thread_id
         self.requested = requested

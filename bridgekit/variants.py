@@ -13,8 +13,8 @@ from typing import Final
 from bridgekit.chain import as_audited
 from bridgekit.chain.collaborators import PythonTools, ScriptedModel, ToolDispatcher
 from bridgekit.chain.link_1_startup import Parts, carried_or_mapped
-from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
 from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_6_agent import BaseAgent
@@ -106,9 +106,7 @@ AS_REPORTED: Final = Variant(
     resolver=resolver_as_audited,
     self_checks=WITHOUT_ROUTING,
 )
-FIX_1: Final = replace(
-    AS_REPORTED, name="fix 1", summary="the run id contains the thread id", run_ids=EmbeddedRunIds
-)
+FIX_1: Final = replace(AS_REPORTED, name="fix 1", summary="the run id contains the thread id", run_ids=EmbeddedRunIds)
 FIX_2: Final = replace(
     AS_REPORTED,
     name="fix 2",

@@ -41,9 +41,7 @@ class Link:
 
 
 LINKS: Final = (
-    Link(
-        1, "App startup", link_1_startup, link_1_startup.start_application, "one bridge, checked", "working"
-    ),
+    Link(1, "App startup", link_1_startup, link_1_startup.start_application, "one bridge, checked", "working"),
     Link(
         2,
         "SupervisorAgent",

@@ -50,9 +50,7 @@ logger = logging.getLogger(__name__)
 
 async def self_check_that_cannot_fail(bridge: AgentWebSocketBridge, supervisor: SupervisorAgent) -> None:
     """D1, link 1: sends to a thread without listeners, and is content that there was an answer at all."""
-    event = AgentEvent(
-        type=EventType.PROGRESS_UPDATE, run_id=RunId("startup-test"), agent_name="startup", payload={}
-    )
+    event = AgentEvent(type=EventType.PROGRESS_UPDATE, run_id=RunId("startup-test"), agent_name="startup", payload={})
     assert bridge.hub.publish(event, ThreadId("startup-test")) is not None
 
 
@@ -171,9 +169,7 @@ class SupervisorWithItsOwnBridge(SupervisorAgent):
         tool_dispatcher: ToolDispatcher,
         **choices: Any,
     ) -> None:
-        super().__init__(
-            db_session_factory, llm_manager, _second_bridge(websocket_bridge), tool_dispatcher, **choices
-        )
+        super().__init__(db_session_factory, llm_manager, _second_bridge(websocket_bridge), tool_dispatcher, **choices)
 
 
 class EngineWithItsOwnBridge(ExecutionEngine):

@@ -33,8 +33,8 @@ from bridgekit.ids import RunIdScheme, SealedRunIds, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import Carried, FirstOf, MappingLookup, Resolver
 from bridgekit.tally import Tally
-from bridgekit.transport.asgi import Edge, routes
 from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.asgi import Edge, routes
 from bridgekit.transport.hub import Hub
 
 __all__ = ["Application", "Parts", "create_app", "lifespan", "start_application"]

@@ -52,9 +52,7 @@ class SupervisorAgent:
         InvalidId and ThreadNotOwned refuse the request; what the agent raises comes through when its user has
         been told.
         """
-        context = await self.open_run(
-            agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request
-        )
+        context = await self.open_run(agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request)
         try:
             return RunResult(context, await self.engine.execute(context))
         finally:

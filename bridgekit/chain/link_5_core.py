@@ -32,9 +32,7 @@ class AgentExecutionCore:
         agent = self._prepared(context)
         notify, run = self.websocket_bridge, (context.run_id, context.agent_name)
         started = time.perf_counter()
-        await notify.notify_agent_started(
-            *run, context={"request": context.request}, thread_id=context.thread_id
-        )
+        await notify.notify_agent_started(*run, context={"request": context.request}, thread_id=context.thread_id)
         try:
             result = await agent.execute(context)
         except BaseException as error:

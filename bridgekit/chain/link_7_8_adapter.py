@@ -24,19 +24,13 @@ class Emitter(abc.ABC):
     async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
         """Emit one event of this run. PayloadError or FrameTooLarge where the wire cannot carry it."""
 
-    async def emit_agent_started(
-        self, message: str | None = None, *, context: Payload | None = None
-    ) -> Receipt:
-        return await self.emit(
-            EventType.AGENT_STARTED, payloads.agent_started(context=context, message=message)
-        )
+    async def emit_agent_started(self, message: str | None = None, *, context: Payload | None = None) -> Receipt:
+        return await self.emit(EventType.AGENT_STARTED, payloads.agent_started(context=context, message=message))
 
     async def emit_thinking(
         self, reasoning: str, *, step_number: int | None = None, progress_percentage: float | None = None
     ) -> Receipt:
-        payload = payloads.agent_thinking(
-            reasoning, step_number=step_number, progress_percentage=progress_percentage
-        )
+        payload = payloads.agent_thinking(reasoning, step_number=step_number, progress_percentage=progress_percentage)
         return await self.emit(EventType.AGENT_THINKING, payload)
 
     async def emit_tool_executing(
@@ -59,16 +53,12 @@ class Emitter(abc.ABC):
         )
         return await self.emit(EventType.TOOL_COMPLETED, payload)
 
-    async def emit_agent_completed(
-        self, result: object = None, *, execution_time_ms: float | None = None
-    ) -> Receipt:
+    async def emit_agent_completed(self, result: object = None, *, execution_time_ms: float | None = None) -> Receipt:
         payload = payloads.agent_completed(result=result, execution_time_ms=execution_time_ms)
         return await self.emit(EventType.AGENT_COMPLETED, payload)
 
     async def emit_error(self, error_message: str, *, error_context: Payload | None = None) -> Receipt:
-        return await self.emit(
-            EventType.AGENT_ERROR, payloads.agent_error(error_message, error_context=error_context)
-        )
+        return await self.emit(EventType.AGENT_ERROR, payloads.agent_error(error_message, error_context=error_context))
 
     async def emit_progress(self, progress: Payload) -> Receipt:
         return await self.emit(EventType.PROGRESS_UPDATE, payloads.progress_update(progress))

@@ -74,9 +74,7 @@ class AgentWebSocketBridge:
         progress_percentage: float | None = None,
         thread_id: ThreadId | None = None,
     ) -> Receipt:
-        payload = payloads.agent_thinking(
-            reasoning, step_number=step_number, progress_percentage=progress_percentage
-        )
+        payload = payloads.agent_thinking(reasoning, step_number=step_number, progress_percentage=progress_percentage)
         return await self._notify(EventType.AGENT_THINKING, run_id, agent_name, payload, thread_id)
 
     async def notify_tool_executing(

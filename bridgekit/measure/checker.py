@@ -65,6 +65,11 @@ class Verdict:
         return self.lost_signalled + self.lost_silent
 
     @property
+    def charges(self) -> list[Charge]:
+        """Every link and reason that lost or misrouted something, in the order of the chain."""
+        return sorted({*self.losses, *self.misroutes}, key=lambda charge: (charge.link, charge.reason))
+
+    @property
     def delivery(self) -> Rate:
         return Rate(self.delivered, self.expected)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -23,7 +24,7 @@ from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.server import serving
 from bridgekit.variants import Variant
 
-__all__ = ["MEASURE_SECONDS", "Measurement", "measure"]
+__all__ = ["MEASURE_SECONDS", "Measurement", "measure", "measure_each"]
 
 MEASURE_SECONDS: Final = 120.0
 """A measurement that takes longer is stuck, and ends with a TimeoutError."""
@@ -77,9 +78,7 @@ async def _carry(
     async with AsyncExitStack() as stack, anyio.create_task_group() as readers:
         for socket in _sockets(workload):
             history.sockets.append(socket)
-            client = await stack.enter_async_context(
-                connect(url, user_id=socket.user_id, thread_id=socket.thread_id)
-            )
+            client = await stack.enter_async_context(connect(url, user_id=socket.user_id, thread_id=socket.thread_id))
             readers.start_soon(_read, history, socket, client)
         for group in workload.groups():
             await _run_together(application, workload, history, locksteps, group)
@@ -124,9 +123,7 @@ async def _run_together(
         del locksteps[run.request]
 
 
-async def _run(
-    application: Application, workload: Workload, history: History, lockstep: Lockstep, run: Run
-) -> None:
+async def _run(application: Application, workload: Workload, history: History, lockstep: Lockstep, run: Run) -> None:
     asked = {
         "agent_name": AGENT,
         "thread_id": run.owned.thread_id,
@@ -140,7 +137,7 @@ async def _run(
             await application.supervisor.close_run(context)
         else:
             await application.supervisor.run(**asked)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - an agent may raise anything
         # A run that fails is a result, not a fault of the measurement: its link is charged for what it lost.
         history.failures[run.request] = (_link_of(error), f"{type(error).__name__}: {error}")
     finally:
@@ -171,3 +168,11 @@ def _link_of(error: BaseException) -> int:
     modules = {link.module.__file__: link.number for link in LINKS}
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     return next((modules[file] for file in reversed(files) if file in modules), 2)
+
+
+async def measure_each(
+    variants: Iterable[Variant], workloads: Iterable[Workload], *, seed: int = 0
+) -> list[Measurement]:
+    """Every workload through every variant, one after the other: variants outside, workloads inside."""
+    workloads = tuple(workloads)
+    return [await measure(variant, workload, seed=seed) for variant in variants for workload in workloads]

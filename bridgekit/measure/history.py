@@ -101,17 +101,11 @@ def key_of(event_type: EventType, payload: Mapping[str, object]) -> Key | None:
             return Key(request, event_type, 0)
         case {"error_context": {"request": str(request)}} if event_type is EventType.AGENT_ERROR:
             return Key(request, event_type, 0)
-        case {"reasoning": str(reasoning), "step_number": int(step)} if (
-            event_type is EventType.AGENT_THINKING
-        ):
+        case {"reasoning": str(reasoning), "step_number": int(step)} if event_type is EventType.AGENT_THINKING:
             return Key(reasoning.partition(": ")[0], event_type, step)
-        case {"parameters": {"request": str(request), "step": int(step)}} if (
-            event_type is EventType.TOOL_EXECUTING
-        ):
+        case {"parameters": {"request": str(request), "step": int(step)}} if event_type is EventType.TOOL_EXECUTING:
             return Key(request, event_type, step)
-        case {"result": {"request": str(request), "step": int(step)}} if (
-            event_type is EventType.TOOL_COMPLETED
-        ):
+        case {"result": {"request": str(request), "step": int(step)}} if event_type is EventType.TOOL_COMPLETED:
             return Key(request, event_type, step)
         case _:
             return None

@@ -187,9 +187,7 @@ FAMILIES: Final[dict[str, Naming]] = {
     "thread_<user>_<name>": lambda number, source: f"thread_{_USERS[number // 4 % 8]}_{_NAMES[number % 4]}",
     "thread_<user>_<epoch>": lambda number, source: f"thread_{_USERS[number % 8]}_{1_756_800_000 + number}",
     "thread_<op>_<n>_<8 hex>": lambda number, source: f"thread_chat_{number}_{source.getrandbits(32):08x}",
-    "session_<ms>_<8 hex>": lambda number, source: (
-        f"session_{1_756_800_000_000 + number}_{source.getrandbits(32):08x}"
-    ),
+    "session_<ms>_<8 hex>": lambda number, source: f"session_{1_756_800_000_000 + number}_{source.getrandbits(32):08x}",
     "chat_<n>": lambda number, source: f"chat_{number}",
     "<uuid4>": lambda number, source: str(_uuid(source)),
     "prefixes of one another": lambda number, source: (

@@ -52,9 +52,7 @@ async def connect(url: str, *, user_id: str, thread_id: str) -> AsyncIterator[Ev
     the socket, and Disconnected when it goes away at once. Runs on asyncio.
     """
     query = urlencode({"user_id": user_id, "thread_id": thread_id})
-    async with open_socket(
-        f"{url}/ws?{query}", compression=None, max_size=FRAME_BYTES, max_queue=None
-    ) as socket:
+    async with open_socket(f"{url}/ws?{query}", compression=None, max_size=FRAME_BYTES, max_queue=None) as socket:
         try:
             hello = msgspec.json.decode(await _read(socket))
         except msgspec.DecodeError as error:
@@ -72,7 +70,5 @@ async def _read(socket: ClientConnection) -> str | bytes:
 
 
 def _told(closed: ConnectionClosed) -> BridgekitError:
-    code, reason = (
-        (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (NO_STATUS, "the connection broke")
-    )
+    code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (NO_STATUS, "the connection broke")
     return (SubscriptionRefused if code >= FIRST_TERMINAL_CODE else Disconnected)(code, reason)

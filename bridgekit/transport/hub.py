@@ -73,7 +73,7 @@ class Hub:
 
     def last_seq(self, thread_id: ThreadId) -> int:
         """The number of the thread's latest event; 0 before the first."""
-        return self._last_seq[thread_id] if thread_id in self._last_seq else 0
+        return self._last_seq.get(thread_id, 0)
 
     def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
         """Number the event within its thread, encode it once and give it to every connection of the thread.

@@ -42,7 +42,5 @@ class _Books(Collector):
         )
         for reason, count in self._tally.unwritten.items():
             unwritten.add_metric([reason], count)
-        open_now = GaugeMetricFamily(
-            "bridgekit_connections", "Sockets attached now.", value=len(self._connections)
-        )
+        open_now = GaugeMetricFamily("bridgekit_connections", "Sockets attached now.", value=len(self._connections))
         yield from (sent, lost, unwritten, open_now)

@@ -22,6 +22,14 @@ SHUTDOWN_SECONDS: Final = 2
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = anyio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the program around: a kernel or a test runner has its own use for them."""
@@ -51,8 +59,7 @@ async def serving(app: Starlette, *, host: str = "127.0.0.1", port: int = 0) -> 
             tasks.start_soon(server.serve, [listener])
             try:
                 with anyio.fail_after(STARTUP_SECONDS):
-                    while not server.started:
-                        await anyio.sleep(0.001)
+                    await server.up.wait()
                 yield f"ws://{host}:{listener.getsockname()[1]}"
             finally:
                 server.should_exit = True

@@ -1,0 +1,79 @@
+# Every target does its own set-up: with Python 3.11 or newer and make, `make test` is the first command to type.
+# Another interpreter: make PYTHON=python3.13 test
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+CODE   := bridgekit tests tools $(wildcard benchmarks)
+
+# Caches live in the venv: they are writable when the home directory is not, nobody's own start-up files leak
+# into a run, and they go when it goes.
+export MPLCONFIGDIR        := $(CURDIR)/$(VENV)/var/matplotlib
+export IPYTHONDIR          := $(CURDIR)/$(VENV)/var/ipython
+export JUPYTER_RUNTIME_DIR := $(CURDIR)/$(VENV)/var/jupyter
+# No figure needs a display. Said in a matplotlibrc, because MPLBACKEND would also switch off a kernel's inline figures.
+export MATPLOTLIBRC        := $(CURDIR)/etc/matplotlibrc
+unexport MPLBACKEND
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Seconds that one notebook cell may take before it counts as hung.
+CELL_TIMEOUT_SECONDS ?= 180
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help check unit test report lab format strip constraints clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+test: $(READY)  ## run every notebook and every test (what CI runs)
+	@rm -rf build/executed && mkdir -p build/executed && cp notebooks/*.ipynb build/executed/
+	$(BIN)/pytest --nbmake --nbmake-timeout=$(CELL_TIMEOUT_SECONDS) --overwrite build/executed tests
+
+report: $(READY)  ## run every notebook and write the report that can be mailed around
+	$(BIN)/bridgekit report
+
+unit: $(READY)  ## run the fast tests only, no notebook
+	$(BIN)/pytest -p no:nbmake tests --ignore=tests/notebooks
+
+check: $(READY)  ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(CODE)
+
+lab: $(READY)  ## open the notebooks in JupyterLab; nothing goes online
+	JUPYTER_CONFIG_PATH=$(CURDIR)/etc/jupyter $(BIN)/jupyter lab --notebook-dir=notebooks $(LAB_FLAGS)
+
+format: $(READY) strip  ## format the code, repair what lint can repair, strip the notebooks
+	$(BIN)/ruff check --quiet --fix --exit-zero .
+	$(BIN)/ruff format .
+
+strip: $(READY)  ## take outputs, counts and timestamps out of the notebooks
+	$(BIN)/python tools/strip_notebooks.py notebooks/*.ipynb
+
+# Resolved for every platform and for Python 3.11 upwards. No header, so that no address is recorded.
+# To raise all versions: make constraints UPGRADE=--upgrade. A constraint on a package nobody needs is dropped.
+constraints: $(READY)  ## write constraints.txt again from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --python-version 3.11 --all-extras \
+		$(UPGRADE) --output-file constraints.txt pyproject.toml
+
+clean:  ## remove the venv and everything that was built
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# Made anew each time: a dropped dependency must not linger. uv is about seven times faster than pip, which remains
+# the fallback, also where only pip has been told of a mirror. The font cache is built here because matplotlib
+# announces a slow build on stderr, and a notebook with anything on stderr counts as failed.
+$(READY): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || \
+		{ echo "bridgekit: no '$(PYTHON)' here; name a Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "bridgekit: $$("$(PYTHON)" -V) is too old; name a Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "bridgekit: '$(PYTHON)' has no venv module; install it (Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt uv || echo "bridgekit: no uv to be had, pip does its work"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]' || \
+		$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -c 'import matplotlib.font_manager' 2>/dev/null
+	@touch $@

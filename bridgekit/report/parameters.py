@@ -1,0 +1,75 @@
+"""The literals of a notebook's parameters cell: read them, replace them, refuse what no notebook has."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+PARAMETERS_TAG = "parameters"
+
+
+class ParameterError(ValueError):
+    """A parameter that cannot be set."""
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Settings of a command line, "seed=7" each, as names and values. What is no literal is text."""
+    parameters: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name.isidentifier():
+            raise ParameterError(f"{setting!r} is no parameter: write name=value")
+        try:
+            parameters[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            parameters[name] = text
+    return parameters
+
+
+def read_parameters(source: str) -> dict[str, Any]:
+    """The names and values of a parameters cell."""
+    return {name: ast.literal_eval(value) for name, value in _assignments(source)}
+
+
+def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
+    """The cell with those of its literals replaced that `parameters` names; comments stay.
+
+    Raises ParameterError where the value is of another type than the one it replaces.
+    """
+    lines = source.encode().splitlines(keepends=True)  # because ast counts columns in bytes
+    for name, value in reversed(list(_assignments(source))):
+        if name not in parameters:
+            continue
+        _demand_type(name, ast.literal_eval(value), parameters[name])
+        first, last = value.lineno - 1, (value.end_lineno or value.lineno) - 1
+        before, after = lines[first][: value.col_offset], lines[last][value.end_col_offset :]
+        lines[first : last + 1] = [before + repr(parameters[name]).encode() + after]
+    return b"".join(lines).decode()
+
+
+def demand_known(parameters: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ParameterError for a name that no notebook has, naming those that some notebook has."""
+    have = sorted(set(known))
+    unknown = sorted(set(parameters) - set(have))
+    if unknown:
+        names = ", ".join(have) or "none"
+        raise ParameterError(f"no notebook has the parameter {', '.join(unknown)}; known are: {names}")
+
+
+def _assignments(source: str) -> Iterable[tuple[str, ast.expr]]:
+    for statement in ast.parse(source).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                yield name, value
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                yield name, value
+            case _:
+                raise ParameterError(f"line {statement.lineno} of a parameters cell is not name = literal")
+
+
+def _demand_type(name: str, default: object, value: object) -> None:
+    wanted = type(default)
+    whole_for_real = wanted is float and type(value) is int
+    if type(value) is not wanted and not whole_for_real:
+        raise ParameterError(f"parameter {name} is of type {wanted.__name__}, and {value!r} is not")

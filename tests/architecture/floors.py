@@ -1,0 +1,104 @@
+"""Which module stands on which floor, and which imports break it: pure functions from source to breach."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+PACKAGE = "bridgekit"
+TOP = 7
+
+# The first name after the package. A module imports from its own floor or a lower one.
+FLOORS = {
+    "ids": 0, "events": 0, "payloads": 0, "errors": 0, "tally": 0,
+    "mapping": 1, "resolution": 1,
+    "transport": 2,
+    "chain": 3,
+    "variants": 4,
+    "measure": 5,
+    "report": 6,
+    "": TOP, "__main__": TOP,
+}  # fmt: skip
+
+LINK = re.compile(rf"{PACKAGE}\.chain\.link_(\d)(?:_(\d))?_")
+DEFECTS = f"{PACKAGE}.chain.as_audited"
+
+Imports = Mapping[str, set[str]]
+
+
+def read_sources(package: Path) -> dict[str, str]:
+    """Read a package into module name → source; a package's own name stands for its `__init__`."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = (package.name, *path.relative_to(package).with_suffix("").parts)
+        found[".".join(parts).removesuffix(".__init__")] = path.read_text(encoding="utf-8")
+    return found
+
+
+def imports_between(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Answer module → the package's own modules that it imports, wherever in the file the import stands."""
+    return {name: own_imports(source, set(sources)) - {name} for name, source in sources.items()}
+
+
+def own_imports(source: str, modules: set[str]) -> set[str]:
+    named = set(imported_names(source))
+    # `from bridgekit.ids import RunId` names bridgekit.ids.RunId, which is no module: its parent is imported.
+    parents = {name.rpartition(".")[0] for name in named - modules}
+    return (named | parents) & modules
+
+
+def imported_names(source: str) -> Iterator[str]:
+    """Yield what is imported, as `module` or `module.name`. Relative imports are forbidden by lint."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def outside_imports(source: str) -> set[str]:
+    """Answer the first words of everything imported: `anyio`, `collections`, `bridgekit`."""
+    return {name.split(".")[0] for name in imported_names(source)}
+
+
+def floor_of(module: str) -> int | None:
+    return FLOORS.get(module.removeprefix(PACKAGE).lstrip(".").split(".")[0])
+
+
+def modules_without_a_floor(imports: Imports) -> list[str]:
+    return [module for module in imports if floor_of(module) is None]
+
+
+def upward_imports(imports: Imports) -> list[str]:
+    return [
+        f"{module} (floor {floor_of(module)}) imports {other} (floor {floor_of(other)})"
+        for module, others in sorted(imports.items())
+        for other in sorted(others)
+        if (floor_of(other) or 0) > (floor_of(module) or 0)
+    ]
+
+
+def backward_links(imports: Imports) -> list[str]:
+    """Link N imports only later links, and no link knows the defects."""
+    return [
+        f"{module} imports {other}"
+        for module, others in sorted(imports.items())
+        if (own := links_in(module))
+        for other in sorted(others)
+        if other == DEFECTS or ((theirs := links_in(other)) and min(theirs) <= max(own))
+    ]
+
+
+def links_in(module: str) -> list[int]:
+    match = LINK.match(module)
+    return [int(digit) for digit in match.groups() if digit] if match else []
+
+
+def cycles(imports: Imports) -> list[str]:
+    """Answer what is left after taking away, again and again, each module that imports nothing left."""
+    left = {module: set(others) for module, others in imports.items()}
+    while leaves := {module for module, others in left.items() if not others & left.keys()}:
+        left = {module: others for module, others in left.items() if module not in leaves}
+    return sorted(left)

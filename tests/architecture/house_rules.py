@@ -1,0 +1,61 @@
+"""The rules that lint cannot say, as pure functions from source to breaches."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+FUNCTION_LINES_AT_MOST = 60
+FILE_LINES_AT_MOST = 260
+
+# Pictographs and the marks that logs dress success with. Arrows, dashes and mathematical signs are prose.
+EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u26ff\u2705\u2728\u274c\u274e\u2757\ufe0f]")
+
+# Where one machine keeps its files or gets its packages: true there, wrong everywhere else.
+PLACES = re.compile(
+    r"""https?://[^\s"']*(?:pypi|pythonhosted|npmjs|yarnpkg|artifactory|nexus|devpi)"""
+    r"""|index[-]url\b|file:/{3}|(?<![\w.])/(?:home|root|Users)/\w""",
+    re.IGNORECASE,
+)
+
+BROAD = {"Exception", "BaseException"}
+
+
+def broken_in(source: str) -> list[str]:
+    """Answer with line and rule for each breach in a module of the package."""
+    return [f"line {line}: {rule}" for node in ast.walk(ast.parse(source)) for line, rule in broken_at(node)]
+
+
+def broken_at(node: ast.AST) -> Iterator[tuple[int, str]]:
+    if isinstance(node, ast.ExceptHandler) and is_broad(node) and not raises(node):
+        yield node.lineno, "a broad except that does not raise again"
+    elif isinstance(node, ast.Name) and node.id == "hasattr":
+        yield node.lineno, "hasattr: ask a type, or let it fail"
+    elif isinstance(node, ast.Attribute | ast.Name) and last_name(node) in {"create_task", "ensure_future"}:
+        yield node.lineno, "a task that nobody owns"
+
+
+def is_broad(handler: ast.ExceptHandler) -> bool:
+    if handler.type is None:
+        return True
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(isinstance(kind, ast.Name) and kind.id in BROAD for kind in kinds)
+
+
+def raises(handler: ast.ExceptHandler) -> bool:
+    return any(isinstance(node, ast.Raise) for node in ast.walk(handler))
+
+
+def last_name(node: ast.Attribute | ast.Name) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id
+
+
+def long_functions(source: str) -> list[str]:
+    functions = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+    lengths = ((node.name, (node.end_lineno or node.lineno) - node.lineno + 1) for node in functions)
+    return [f"{name}: {lines} lines" for name, lines in lengths if lines > FUNCTION_LINES_AT_MOST]
+
+
+def lines_with(pattern: re.Pattern[str], text: str) -> list[str]:
+    return [f"line {n}: {line.strip()[:100]}" for n, line in enumerate(text.splitlines(), 1) if pattern.search(line)]

@@ -1,0 +1,28 @@
+"""Each committed notebook keeps the conventions, and carries nothing of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from tests.notebooks.lint import complaints_about
+from tests.tree import NOTEBOOKS, name_of
+from tools.strip_notebooks import strip
+
+COMMITTED = pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=name_of)
+
+
+@COMMITTED
+def test_notebook_is_committed_without_traces_of_a_run(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text == strip(text), "run `make strip`"
+
+
+@COMMITTED
+def test_notebook_keeps_the_conventions(path: Path) -> None:
+    notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    nbformat.validate(notebook)
+    assert complaints_about(notebook) == []

@@ -1,0 +1,41 @@
+"""Take out of a notebook what a run put in: outputs, counts, timestamps, the kernel's language_info.
+
+Cell ids and tags stay. Stale outputs read as evidence, so none is committed; tests/notebooks holds that.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+
+def strip(text: str) -> str:
+    """Answer the notebook's JSON as it is committed. Stripping twice changes nothing."""
+    notebook: Any = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+    title = notebook.metadata.get("title")
+    notebook.metadata = {"kernelspec": KERNELSPEC} | ({"title": title} if title else {})
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = {"tags": tags} if tags else {}
+        cell.source = cell.source.rstrip()
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    stripped: str = nbformat.writes(nbformat.from_dict(notebook))  # type: ignore[no-untyped-call]
+    return stripped.rstrip("\n") + "\n"
+
+
+def main() -> None:
+    for path in map(Path, sys.argv[1:]):
+        before = path.read_text(encoding="utf-8")
+        if (after := strip(before)) != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"stripped {path}")
+
+
+if __name__ == "__main__":
+    main()
