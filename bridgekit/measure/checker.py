@@ -97,7 +97,7 @@ def check(history: History) -> Verdict:
     owners = {expectation.key: expectation for expectation in history.expected}
     found = [(arrival, _place(owners, arrival)) for arrival in history.arrivals]
     places = Counter(place for _, place in found)
-    reordered, extent = _reordering(history.arrivals)
+    reordered, extent = _reordering(arrival for arrival, place in found if place is Place.ENTITLED)
     verdict = Verdict(
         expected=len(rows),
         delivered=sum(row.copies > 0 for row in rows),
@@ -145,10 +145,17 @@ def _place(owners: Mapping[Key, Expectation], arrival: Arrival) -> Place:
 
 
 def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
-    """How many frames came after one with a higher `seq` on the same socket, and by how many frames at most."""
+    """How many frames came after one with a higher `seq` on the same socket, and by how many frames at most.
+
+    Of an event's copies only the first is looked at, and only entitled frames are: another thread counts its own.
+    """
     highest: dict[int, list[int]] = defaultdict(list)
+    seen: set[tuple[int, Key | None]] = set()
     reordered = extent = 0
     for arrival in arrivals:
+        if (copy := (arrival.socket.number, arrival.key)) in seen:
+            continue
+        seen.add(copy)
         so_far = highest[arrival.socket.number]
         if so_far and arrival.seq < so_far[-1]:
             reordered += 1

@@ -5,7 +5,7 @@ Colours are Okabe and Ito's, told apart by every kind of sight; hatching and wor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -69,7 +69,7 @@ def fate_of(measurements: Sequence[Measurement]) -> Fate:
     return Fate(expected, delivered, astray)
 
 
-def before_after_figure(panels: dict[str, dict[str, Sequence[Measurement]]], *, title: str) -> Figure:
+def before_after_figure(panels: Mapping[str, Mapping[str, Sequence[Measurement]]], *, title: str) -> Figure:
     """One panel a set of thread ids, one bar a variant: which part of the events was delivered, lost, or astray.
 
     `panels` maps a panel's title to measurements by variant name; panels share their variants.

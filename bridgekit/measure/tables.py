@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from bridgekit.chain import LINKS
 from bridgekit.measure.experiment import Measurement
 from bridgekit.measure.probes import Probe
 from bridgekit.measure.statistics import Rate
 
-__all__ = ["latency_table", "loss_table", "probe_table", "rate_table", "transcript"]
+__all__ = ["chain_table", "latency_table", "loss_table", "probe_table", "rate_table", "status_table", "transcript"]
 
 
 def rate_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
@@ -95,10 +96,10 @@ def latency_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def transcript(measurement: Measurement, *, frames: int = 10) -> pd.DataFrame:
-    """The first frames that sockets read, in order: whose socket, whose event."""
+def transcript(measurement: Measurement, *, frames: int = 10, strays: bool = False) -> pd.DataFrame:
+    """The first frames that sockets read, in order: whose socket, whose event. Or only those gone astray."""
     owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
-    return pd.DataFrame(
+    rows = [
         {
             "socket of": arrival.socket.user_id,
             "thread": arrival.socket.thread_id,
@@ -107,5 +108,29 @@ def transcript(measurement: Measurement, *, frames: int = 10) -> pd.DataFrame:
             "type": str(arrival.key.type) if arrival.key else "",
             "seq": arrival.seq,
         }
-        for arrival in measurement.history.arrivals[:frames]
+        for arrival in measurement.history.arrivals
+    ]
+    return pd.DataFrame([row for row in rows if not strays or row["socket of"] != row["event of"]][:frames])
+
+
+def chain_table() -> pd.DataFrame:
+    """One row a link: its name, its module, what it hands on, and the audit's word for it."""
+    return pd.DataFrame(
+        {
+            "link": link.number,
+            "name": link.name,
+            "module": link.module.__name__.rpartition(".")[2],
+            "hands on": link.hands_on,
+            "audit says": link.reported,
+        }
+        for link in LINKS
     )
+
+
+def status_table(probes: Mapping[str, Sequence[Probe]]) -> pd.DataFrame:
+    """One row a link, one column a variant: does the link hold?"""
+    frame = pd.DataFrame({"link": [link.number for link in LINKS], "name": [link.name for link in LINKS]})
+    frame["audit says"] = [link.reported for link in LINKS]
+    for variant, answers in probes.items():
+        frame[variant] = [str(probe.answer) for probe in answers]
+    return frame
