@@ -138,10 +138,11 @@ def encode(event: RoutedEvent, *, limit_bytes: int = FRAME_BYTES) -> Frame:
     """Encode an event as UTF-8 JSON; PayloadError or FrameTooLarge where it cannot go over the wire unchanged."""
     try:
         data = _encoder.encode(event)
+        # NaN and the infinities leave the encoder as null; only a frame that holds a null is worth the search.
+        path = _not_finite(msgspec.to_builtins(event.payload)) if b"null" in data else None
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PayloadError(event.type, f"JSON cannot carry it: {error}") from error
-    # NaN and the infinities leave the encoder as null; only a frame that holds a null is worth the search.
-    if b"null" in data and (path := _not_finite(event.payload)):
+    if path:
         raise PayloadError(event.type, f"JSON has no number for {path}")
     if len(data) > limit_bytes:
         raise FrameTooLarge(f"{event.type} of run {event.run_id!r}", len(data), limit_bytes)
@@ -150,12 +151,12 @@ def encode(event: RoutedEvent, *, limit_bytes: int = FRAME_BYTES) -> Frame:
 
 def decode(data: str | bytes, *, limit_bytes: int = FRAME_BYTES) -> RoutedEvent:
     """Decode one frame; FrameTooLarge or MalformedFrame where it is not an event."""
-    size = len(data.encode()) if isinstance(data, str) else len(data)
-    if size > limit_bytes:
-        raise FrameTooLarge("incoming frame", size, limit_bytes)
     try:
+        size = len(data.encode()) if isinstance(data, str) else len(data)
+        if size > limit_bytes:
+            raise FrameTooLarge("incoming frame", size, limit_bytes)
         event = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise MalformedFrame(str(error)) from error
     if event.seq < 1:
         raise MalformedFrame(f"seq counts from 1, not {event.seq}")

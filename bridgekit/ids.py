@@ -129,16 +129,16 @@ class SealedRunIds:
         self._hexadecimal = hexadecimal
 
     def new(self, thread_id: ThreadId) -> RunId:
-        body = f"{base64.urlsafe_b64encode(thread_id.encode()).decode()}.{self._hexadecimal(24)}"
-        return RunId(f"run_{body}.{self._seal(body)}")
+        body = f"run_{base64.urlsafe_b64encode(thread_id.encode()).decode()}.{self._hexadecimal(24)}"
+        return RunId(f"{body}.{self._seal(body)}")
 
     def open(self, run_id: RunId) -> ThreadId:
         """Read back the thread id; InvalidId when the run id was not sealed with this key."""
-        body, _, seal = run_id.removeprefix("run_").rpartition(".")
+        body, _, seal = _checked("run_id", run_id, RUN_ID_BYTES).rpartition(".")
         if not secrets.compare_digest(seal.encode(), self._seal(body).encode()):
             raise InvalidId("run_id", "was not sealed here, or was changed since")
         try:
-            return ThreadId(base64.urlsafe_b64decode(body.partition(".")[0]).decode())
+            return ThreadId(base64.urlsafe_b64decode(body.removeprefix("run_").partition(".")[0]).decode())
         except (binascii.Error, UnicodeDecodeError) as error:
             raise InvalidId("run_id", "carries no thread id") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 import anyio
 
@@ -12,6 +12,9 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 
 __all__ = ["AgentExecutionCore", "AgentSource"]
+
+ERROR_BYTES: Final = 4_096
+"""Longest error text that a user is told."""
 
 
 class AgentSource(Protocol):
@@ -28,29 +31,32 @@ class AgentExecutionCore:
         self.websocket_bridge = websocket_bridge
 
     async def execute_agent(self, context: RunContext) -> object:
-        """Run the agent and answer its result. What it raises is told to the user, then raised again."""
+        """Run the agent and answer its result. What it raises is told to the user, then raised again.
+
+        A result that JSON cannot carry is such an error too: the user must not wait for an end that never comes.
+        """
         agent = self._prepared(context)
         notify, run = self.websocket_bridge, (context.run_id, context.agent_name)
         started = time.perf_counter()
         await notify.notify_agent_started(*run, context={"request": context.request}, thread_id=context.thread_id)
         try:
             result = await agent.execute(context)
+            await notify.notify_agent_completed(
+                *run,
+                result=result,
+                execution_time_ms=(time.perf_counter() - started) * 1_000,
+                thread_id=context.thread_id,
+            )
         except BaseException as error:
             # A cancelled run is over for the user too, so he is told, in spite of the cancellation.
             with anyio.CancelScope(shield=True):
                 await notify.notify_agent_error(
                     *run,
-                    f"{type(error).__name__}: {error}",
+                    _told(error),
                     error_context={"request": context.request},
                     thread_id=context.thread_id,
                 )
             raise
-        await notify.notify_agent_completed(
-            *run,
-            result=result,
-            execution_time_ms=(time.perf_counter() - started) * 1_000,
-            thread_id=context.thread_id,
-        )
         return result
 
     def _prepared(self, context: RunContext) -> BaseAgent:
@@ -58,3 +64,8 @@ class AgentExecutionCore:
         agent = self.registry.create(context.agent_name)
         agent.set_websocket_bridge(self.websocket_bridge, context.run_id, thread_id=context.thread_id)
         return agent
+
+
+def _told(error: BaseException) -> str:
+    """The error as a text that every frame can carry: one that cannot be told would hide the agent's own."""
+    return f"{type(error).__name__}: {error}".encode(errors="replace")[:ERROR_BYTES].decode(errors="ignore")

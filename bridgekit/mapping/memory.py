@@ -35,6 +35,7 @@ class MemoryStore:
         return self._routes.setdefault(run_id, thread_id)
 
     async def get(self, run_id: RunId) -> ThreadId | None:
+        self._forget_due()
         return None if self._fallen_due(run_id) else self._routes.get(run_id)
 
     async def expire(self, run_id: RunId, seconds: float) -> None:

@@ -77,7 +77,7 @@ async def _agent_registry(bench: Bench) -> str:
     bound = sum(agent.has_websocket_bridge() for agent in (first, second))
     expect(bound == 2, f"{bound} of 2 agents can be heard after the registry bound them")
     expect(first is not second, "two runs are given the same agent")
-    return "2 of 2 agents can be heard after the registry bound them, each run has its own"
+    return "2 of 2 agents can be heard after the registry bound them, and each run has its own"
 
 
 async def _engine(bench: Bench) -> str:
@@ -103,7 +103,7 @@ async def _core(bench: Bench) -> str:
     for run in runs:
         expect(
             (run.request, run.run_id) in said,
-            f"of two runs at once, one spoke under the other's run id: {said}",
+            f"of two runs at once, the agent of {run.run_id} spoke as {dict(said)[run.request]}",
         )
     ends = Counter(event.type for event, _ in heard)
     expect(
@@ -165,7 +165,7 @@ async def _adapter_emits(bench: Bench) -> str:
 async def _routing(bench: Bench) -> str:
     silent = await bench.bridge.notify_agent_started(RunId("run_nobody"), AGENT)
     expect(not silent, "an event of an unknown run is called sent")
-    owned = {name: family(name, THREADS_A_FAMILY) for name in FAMILIES}
+    owned = {name: family(name, bench.threads, seed=bench.seed) for name in FAMILIES}
     receipts, read = await _one_event_each(bench, [thread for threads in owned.values() for thread in threads])
     lost = [name for name, threads in owned.items() if any(not _routed(receipts, thread) for thread in threads)]
     astray = [

@@ -50,6 +50,9 @@ class Bench:
     variant: Variant
     app: Starlette
     url: str
+    seed: int
+    threads: int
+    """How many threads of each family of ids link 9 is tried with."""
 
     @property
     def application(self) -> Application:

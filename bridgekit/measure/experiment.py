@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from bridgekit.chain import LINKS
 from bridgekit.chain.link_1_startup import Application, create_app
 from bridgekit.errors import DeterministicStartupError, first_error
-from bridgekit.events import AgentEvent, Receipt
+from bridgekit.events import AgentEvent, Receipt, RoutedEvent
 from bridgekit.measure.checker import Verdict, check
 from bridgekit.measure.history import Arrival, History, Socket, key_of
 from bridgekit.measure.ledger import Row, ledger
@@ -28,6 +28,8 @@ __all__ = ["MEASURE_SECONDS", "Measurement", "measure", "measure_each"]
 
 MEASURE_SECONDS: Final = 120.0
 """A measurement that takes longer is stuck, and ends with a TimeoutError."""
+
+Watch = Callable[[Socket, RoutedEvent], None]
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,12 @@ class Measurement:
         return ledger(self.history)
 
 
-async def measure(variant: Variant, workload: Workload, *, seed: int = 0) -> Measurement:
+async def measure(variant: Variant, workload: Workload, *, seed: int = 0, watch: Watch | None = None) -> Measurement:
     """Run the workload through the variant over real sockets on 127.0.0.1, and judge it.
 
     The same variant, workload and seed give the same counts. LedgerDoesNotClose, or an error of the machinery
-    itself, comes through; what the agents' runs raise is part of the result.
+    itself, comes through; what the agents' runs raise is part of the result. `watch` is shown each event as a
+    socket reads it.
     """
     history = History(bound_by_registry=workload.outside_core)
     locksteps: dict[str, Lockstep] = {}
@@ -61,14 +64,19 @@ async def measure(variant: Variant, workload: Workload, *, seed: int = 0) -> Mea
     try:
         with first_error(), anyio.fail_after(MEASURE_SECONDS):
             async with serving(app) as url:
-                await _carry(app, url, workload, history, locksteps)
+                await _carry(app, url, workload, history, locksteps, watch)
     except DeterministicStartupError as refused:
         return Measurement(variant, workload, seed, history, check(history), refused)
     return Measurement(variant, workload, seed, history, check(history))
 
 
 async def _carry(
-    app: Starlette, url: str, workload: Workload, history: History, locksteps: dict[str, Lockstep]
+    app: Starlette,
+    url: str,
+    workload: Workload,
+    history: History,
+    locksteps: dict[str, Lockstep],
+    watch: Watch | None,
 ) -> None:
     application: Application = app.state.bridgekit
     application.bridge.observers.append(lambda event, receipt: _note(history, event, receipt))
@@ -79,7 +87,7 @@ async def _carry(
         for socket in _sockets(workload):
             history.sockets.append(socket)
             client = await stack.enter_async_context(connect(url, user_id=socket.user_id, thread_id=socket.thread_id))
-            readers.start_soon(_read, history, socket, client)
+            readers.start_soon(_read, history, socket, client, watch)
         for group in workload.groups():
             await _run_together(application, workload, history, locksteps, group)
         # Every socket is closed after the last frame that waits for it, so the readers miss none.
@@ -91,8 +99,10 @@ def _sockets(workload: Workload) -> list[Socket]:
     return [Socket(number, owned.thread_id, owned.user_id) for number, owned in enumerate(owners)]
 
 
-async def _read(history: History, socket: Socket, client: EventClient) -> None:
+async def _read(history: History, socket: Socket, client: EventClient, watch: Watch | None) -> None:
     async for event in client:
+        if watch is not None:
+            watch(socket, event)
         history.arrivals.append(
             Arrival(
                 socket=socket,

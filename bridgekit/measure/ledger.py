@@ -78,9 +78,11 @@ def charge(history: History, expectation: Expectation) -> Charge:
     if (known := history.acknowledged.get(expectation.key)) is None:
         return _before_the_bridge(history, expectation.key)
     receipt = known[1]
-    if receipt.outcome is not Outcome.SENT and not _spoke_for_another(history, expectation.key):
-        return Charge(receipt.link or 9, receipt.reason)
-    return _sent(history, expectation, otherwise=Charge(10, "called sent, and no socket read it"))
+    if receipt.outcome is Outcome.SENT:
+        stopped = Charge(10, "called sent, and no socket read it")
+    else:
+        stopped = Charge(receipt.link or 9, receipt.reason)
+    return _sent(history, expectation, otherwise=stopped)
 
 
 def charge_of_misroute(history: History, expectation: Expectation) -> Charge:
@@ -92,7 +94,7 @@ def _sent(history: History, expectation: Expectation, *, otherwise: Charge) -> C
     if _spoke_for_another(history, expectation.key):
         return Charge(5, "the agent spoke for another run")
     known = history.acknowledged.get(expectation.key)
-    if known is not None and known[1].thread_id != expectation.thread_id:
+    if known is not None and known[1].thread_id not in (None, expectation.thread_id):
         return Charge(9, "sent to another thread")
     return otherwise
 

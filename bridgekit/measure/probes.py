@@ -7,7 +7,7 @@ neighbours are not. Where a link cannot be tried because another fails, the answ
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,13 +16,13 @@ import anyio
 from bridgekit.chain import LINKS, Link
 from bridgekit.chain.link_1_startup import create_app
 from bridgekit.errors import DeterministicStartupError, first_error
-from bridgekit.measure.attempts import ATTEMPTS
+from bridgekit.measure.attempts import ATTEMPTS, THREADS_A_FAMILY
 from bridgekit.measure.bench import Bench, Broken, Untried, thinking
 from bridgekit.measure.workload import AGENT, seeded, tools
 from bridgekit.transport.server import serving
 from bridgekit.variants import Variant
 
-__all__ = ["Answer", "Probe", "probe", "probe_all"]
+__all__ = ["Answer", "Probe", "probe", "probe_all", "probe_each"]
 
 PROBE_SECONDS: Final = 20.0
 
@@ -45,21 +45,29 @@ class Probe:
     """What was seen, in one sentence."""
 
 
-async def probe(link: int, variant: Variant) -> Probe:
+async def probe(link: int, variant: Variant, *, seed: int = 0, threads: int = THREADS_A_FAMILY) -> Probe:
     """Try one link of a variant."""
-    return (await probe_all(variant))[link - 1]
+    return (await probe_all(variant, seed=seed, threads=threads))[link - 1]
 
 
-async def probe_all(variant: Variant) -> list[Probe]:
-    """Try the nine links of a variant, over a real server, and answer in the order of the chain."""
+async def probe_all(variant: Variant, *, seed: int = 0, threads: int = THREADS_A_FAMILY) -> list[Probe]:
+    """Try the nine links of a variant, over a real server, and answer in the order of the chain.
+
+    Link 9 is tried with that many threads of every family of thread ids; three show whether one leaks into another.
+    """
     agents = {AGENT: thinking(variant.agent)}
-    app = create_app(variant.parts(agents, hexadecimal=seeded(0), tools=tools()))
+    app = create_app(variant.parts(agents, hexadecimal=seeded(seed), tools=tools(), seed=seed))
     try:
         async with serving(app) as url:
-            bench = Bench(variant, app, url)
+            bench = Bench(variant, app, url, seed, threads)
             return [await _try(link, ATTEMPTS[link.number], bench) for link in LINKS]
     except DeterministicStartupError as refused:
         return [_after_refusal(link, refused) for link in LINKS]
+
+
+async def probe_each(variants: Iterable[Variant], *, seed: int = 0) -> dict[str, list[Probe]]:
+    """The nine probes of each variant, by its name."""
+    return {row.name: await probe_all(row, seed=seed) for row in variants}
 
 
 async def _try(link: Link, attempt: Callable[[Bench], Awaitable[str]], bench: Bench) -> Probe:

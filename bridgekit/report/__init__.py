@@ -3,6 +3,7 @@
 rates       k of n as people read it
 untyped     types for what nbformat and nbconvert leave untyped
 findings    what a notebook hands to the report
+claims      the audit's claims, each run again, as findings
 outputs     notebook side: record, show_table, show_figure, source_of, checked
 structure   the report as plain data
 failures    did an executed notebook really reach its end?

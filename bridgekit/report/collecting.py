@@ -12,7 +12,7 @@ import msgspec
 from bridgekit.report.failures import failure_of
 from bridgekit.report.findings import FINDING_MIME, SOURCE_MIME, TABLE_MIME, Finding, Source, Table
 from bridgekit.report.parameters import PARAMETERS_TAG, read_parameters
-from bridgekit.report.structure import Cell, Environment, Figure, Notebook, Output, Report, Shown, Text
+from bridgekit.report.structure import UNDESCRIBED, Cell, Environment, Figure, Notebook, Output, Report, Shown, Text
 from bridgekit.report.untyped import read_notebook
 
 _STRUCTURED: dict[str, type[Finding | Table | Source]] = {
@@ -84,7 +84,7 @@ def _display(data: Any, metadata: Any) -> Output | None:
             return Shown(msgspec.convert(data[mime], kind))
     if "image/png" in data:
         words = metadata.get("image/png", {})
-        alt = words.get("alt") or "".join(data.get("text/plain", "")) or "figure without a description"
+        alt = words.get("alt") or "".join(data.get("text/plain", "")) or UNDESCRIBED
         return Figure(words.get("name", ""), alt, words.get("caption", ""), "".join(data["image/png"]).strip())
     return next((Text(kind, "".join(data[mime])) for mime, kind in _PLAINER.items() if mime in data), None)
 

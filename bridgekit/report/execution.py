@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 
 from bridgekit.report.failures import failure_of, runs
 from bridgekit.report.parameters import PARAMETERS_TAG, demand_known, read_parameters, replace_parameters
-from bridgekit.report.untyped import read_notebook, write_notebook
+from bridgekit.report.untyped import error_output, read_notebook, write_notebook
 
 JOBS = 2
 CELL_SECONDS = 600
@@ -100,7 +100,7 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
     # An output that comes late is an error here: what a copy lacks, the report would lack.
     client = NotebookClient(notebook, timeout=cell_seconds, raise_on_iopub_timeout=True, iopub_timeout=30)
     client.reset_execution_trackers()
-    number = 0
+    index = number = 0
     try:
         async with _kernel(client, folder):
             for index, cell in enumerate(notebook.cells):
@@ -109,9 +109,9 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
     except CellExecutionError:
         pass  # in the outputs, where failure_of finds it
     except CellTimeoutError:
-        return f"{name}: code cell {number}: CellTimeoutError: no end within {cell_seconds} s"
+        notebook.cells[index].outputs.append(error_output("CellTimeoutError", f"no end within {cell_seconds} s"))
     except DeadKernelError:
-        return f"{name}: code cell {number}: DeadKernelError: the kernel died"
+        notebook.cells[index].outputs.append(error_output("DeadKernelError", "the kernel died"))
     return failure_of(name, notebook.cells)
 
 

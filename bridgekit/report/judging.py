@@ -114,8 +114,8 @@ class Headline:
         if not self.judged:
             return f"Unknown: none of the audit's {self.links} links has been judged."
         wrong = len(self.contradicted)
-        parts = [f"Of the audit's verdicts on {self.links} links, {self.confirmed} hold when run"]
-        parts.append(f"{wrong} {'does' if wrong == 1 else 'do'} not")
+        parts = [f"Of the audit's verdicts on {self.links} links, {_times(self.confirmed, 'holds', 'hold')} when run"]
+        parts.append(f"{_times(wrong, 'does', 'do')} not")
         if self.judged < self.links:
             parts.append(f"{self.links - self.judged} could not be judged")
         first = ", ".join(parts[:-1]) + f" and {parts[-1]}"
@@ -135,6 +135,10 @@ class Headline:
             f"events delivered as audited: {rate_words(self.before)}",
             f"events delivered in the sound chain: {rate_words(self.after)}",
         )
+
+
+def _times(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
 
 
 def headline(report: Report) -> Headline:
@@ -166,9 +170,13 @@ def claim_groups(report: Report) -> dict[str, list[Finding]]:
 
 
 def other_findings(report: Report) -> list[Finding]:
-    """Links in order, then everything that is no claim: what the evidence section shows."""
+    """What the evidence section shows: the whole chain, then the links in order, then all that is no claim."""
     rest = [f for f, _ in report.findings.values() if f.id.split("-")[0] not in CLAIM_GROUPS]
-    return sorted(rest, key=lambda finding: (not finding.id.startswith("link-"), finding.link or 0))
+    return sorted(rest, key=_place)
+
+
+def _place(finding: Finding) -> tuple[bool, bool, int]:
+    return finding.id != WHOLE_CHAIN, not finding.id.startswith("link-"), finding.link or 0
 
 
 def smallest_sample(report: Report) -> Rate | None:

@@ -11,6 +11,7 @@ from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 
 from bridgekit.report.failures import uncoloured
+from bridgekit.report.structure import UNDESCRIBED
 from bridgekit.report.untyped import highlight
 
 # The page gives a notebook's own first heading the third level.
@@ -81,6 +82,11 @@ def output_html(text: str) -> Markup:
     for element in soup.find_all(True):
         assert isinstance(element, Tag)  # find_all(True) yields tags only
         element.attrs = {name: v for name, v in element.attrs.items() if _is_harmless(name, str(v))}
+    for image in soup.find_all("img"):
+        if "src" not in image.attrs:
+            image.decompose()  # because its picture would have been fetched
+        elif not image.get("alt"):
+            image["alt"] = UNDESCRIBED
     return Markup(str(soup))
 
 

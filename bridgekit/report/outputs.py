@@ -60,11 +60,13 @@ def show_table(frame: DataFrame, caption: str, *, name: str, measurement: bool =
 
 def show_figure(figure: Figure, *, alt: str, caption: str, name: str) -> None:
     """Show a matplotlib figure with words for those who cannot see it, and close it."""
-    import matplotlib.pyplot as plt  # here, because a notebook without a figure need not wait for it
-
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=FIGURE_DOTS_PER_INCH, bbox_inches="tight", facecolor="white")
-    plt.close(figure)
+    # A figure that pyplot never saw has nothing to close, and importing pyplot to say so takes a second.
+    if "matplotlib.pyplot" in sys.modules:
+        import matplotlib.pyplot as plt
+
+        plt.close(figure)
     data = {"text/plain": f"{caption} [{alt}]", "image/png": b64encode(image.getvalue()).decode()}
     _show(data, {"image/png": {"alt": alt, "caption": caption, "name": name}})
 

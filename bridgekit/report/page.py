@@ -9,7 +9,7 @@ from jinja2 import Environment as Templates
 from jinja2 import PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bridgekit.report.findings import cell_text
+from bridgekit.report.findings import Table, cell_text
 from bridgekit.report.judging import (
     AUDITED_LINKS,
     claim_groups,
@@ -54,6 +54,7 @@ def index_html(report: Report) -> str:
         "day": _day,
         "html": output_html,
         "level": _level,
+        "numeric": _numeric,
         "markdown": lambda text: markdown_html(text, pages),
         "outcome": _outcome,
         "rate": rate_of,
@@ -104,6 +105,12 @@ def _outcome(value: object) -> str:
 def _together(text: str) -> str:
     """Keeps "0 of 300" on one line."""
     return _COUNTS.sub("\\1\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}\\2", text)
+
+
+def _numeric(table: Table) -> set[str]:
+    """The columns that hold numbers and gaps only: they are set flush right."""
+    values = {name: {type(row.get(name)) for row in table.records} - {type(None)} for name in table.columns}
+    return {name for name, kinds in values.items() if kinds and kinds <= {int, float}}
 
 
 def _seconds(seconds: float | None) -> str:

@@ -29,7 +29,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
 
 def read_parameters(source: str) -> dict[str, Any]:
     """The names and values of a parameters cell."""
-    return {name: ast.literal_eval(value) for name, value in _assignments(source)}
+    return {name: _literal(name, value) for name, value in _assignments(source)}
 
 
 def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
@@ -41,7 +41,7 @@ def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
     for name, value in reversed(list(_assignments(source))):
         if name not in parameters:
             continue
-        _demand_type(name, ast.literal_eval(value), parameters[name])
+        _demand_type(name, _literal(name, value), parameters[name])
         first, last = value.lineno - 1, (value.end_lineno or value.lineno) - 1
         before, after = lines[first][: value.col_offset], lines[last][value.end_col_offset :]
         lines[first : last + 1] = [before + repr(parameters[name]).encode() + after]
@@ -66,6 +66,13 @@ def _assignments(source: str) -> Iterable[tuple[str, ast.expr]]:
                 yield name, value
             case _:
                 raise ParameterError(f"line {statement.lineno} of a parameters cell is not name = literal")
+
+
+def _literal(name: str, value: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except ValueError:
+        raise ParameterError(f"the parameter {name} is not a literal") from None
 
 
 def _demand_type(name: str, default: object, value: object) -> None:

@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 
 from bridgekit.report.findings import Finding, Source, Table
 
+# The words for a picture that came without any.
+UNDESCRIBED = "figure without a description"
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:

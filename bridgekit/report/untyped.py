@@ -14,12 +14,18 @@ NOTEBOOK_FORMAT = 4
 write_notebook: Callable[[NotebookNode, Path], None] = nbformat.write
 
 _read: Callable[[Path, int], NotebookNode] = nbformat.read
+_node: Callable[..., NotebookNode] = NotebookNode
 _highlighter: Callable[[str], Callable[[str], str]] = Highlight2HTML
 
 
 def read_notebook(path: Path) -> NotebookNode:
     """A notebook, with every source as one string."""
     return _read(path, NOTEBOOK_FORMAT)
+
+
+def error_output(name: str, value: str) -> NotebookNode:
+    """An output for what a kernel could not say itself, so that the copy tells it to whoever reads it."""
+    return _node(output_type="error", ename=name, evalue=value, traceback=[])
 
 
 def highlight(code: str, language: str) -> str:

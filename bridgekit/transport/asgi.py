@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import anyio
@@ -28,6 +28,8 @@ CLOSE_SECONDS: Final = 1.0
 """How long a socket that is being closed may take over it."""
 REASON_BYTES: Final = 123
 """Longest reason that a close frame can carry (RFC 6455, section 5.5)."""
+GONE: Final = (WebSocketDisconnect, OSError)
+"""What a send raises when the client has left; Starlette turns only some of a server's OSErrors into the former."""
 
 
 class Subscribed(msgspec.Struct, frozen=True, tag_field="type", tag="subscribed"):
@@ -49,10 +51,11 @@ class Edge:
 
     async def drain(self) -> None:
         """Close every socket when all that waits for it is written, and wait until they are gone."""
-        for socket in self._sockets:
+        # Those that are here now: a client that is told to connect again may do so here, and is not waited for.
+        leaving = set(self._sockets)
+        for socket in leaving:
             socket.outbox.close()
-        while self._sockets:
-            self._left = anyio.Event()
+        while leaving & self._sockets:
             await self._left.wait()
 
     @contextmanager
@@ -64,6 +67,7 @@ class Edge:
         finally:
             self._sockets.discard(socket)
             self._left.set()
+            self._left = anyio.Event()
 
 
 def routes() -> list[BaseRoute]:
@@ -79,6 +83,8 @@ class _Socket:
         self._gone = gone
         self.outbox = Outbox()
         self.too_slow = False
+        self.unwritten = 0
+        """Frames taken and not written yet: those in the outbox, and those that the writer holds."""
 
     @property
     def thread_id(self) -> ThreadId:
@@ -89,13 +95,15 @@ class _Socket:
         return self._subscription.user_id
 
     def put(self, frame: Frame) -> bool:
-        if self.too_slow:
+        if self.too_slow or self.outbox.closed:
             return False
-        if not self.outbox.put(frame):
-            # The writer may be stuck in a send that never ends, so it is not asked but cancelled.
-            self.too_slow = True
-            self._gone.cancel()
-        return not self.too_slow
+        if self.outbox.put(frame):
+            self.unwritten += 1
+            return True
+        # The writer may be stuck in a send that never ends, so it is not asked but cancelled.
+        self.too_slow = True
+        self._gone.cancel()
+        return False
 
 
 async def _stream(websocket: WebSocket) -> None:
@@ -104,8 +112,9 @@ async def _stream(websocket: WebSocket) -> None:
         subscription = await edge.admission.admit(websocket)
     except SubscriptionRefused as refusal:
         # Accepted only to be closed: a browser cannot read the status of a refused handshake.
-        await websocket.accept()
-        await websocket.close(refusal.code, _fitting(refusal.reason))
+        with suppress(*GONE):
+            await websocket.accept()
+            await websocket.close(refusal.code, _fitting(refusal.reason))
         return
     async with anyio.create_task_group() as tasks:
         socket = _Socket(subscription, tasks.cancel_scope)
@@ -116,21 +125,22 @@ async def _stream(websocket: WebSocket) -> None:
                 hello = Subscribed(subscription.thread_id, edge.hub.last_seq(subscription.thread_id))
                 await websocket.send_text(msgspec.json.encode(hello).decode())
                 tasks.start_soon(_read_until_gone, websocket, tasks.cancel_scope)
-                await _write(websocket, socket.outbox)
+                await _write(websocket, socket)
                 await websocket.close(CLOSE_DRAINED, "the server is going away: connect again")
-            except WebSocketDisconnect:
+            except GONE:
                 pass
             tasks.cancel_scope.cancel()
     _settle(edge.tally, socket)
     if socket.too_slow:
-        with anyio.move_on_after(CLOSE_SECONDS):
+        with suppress(*GONE), anyio.move_on_after(CLOSE_SECONDS):
             await websocket.close(CLOSE_TOO_SLOW, "too slow: connect again")
 
 
-async def _write(websocket: WebSocket, outbox: Outbox) -> None:
-    while frames := await outbox.take():
+async def _write(websocket: WebSocket, socket: _Socket) -> None:
+    while frames := await socket.outbox.take():
         for frame in frames:
             await websocket.send_text(frame.data.decode())
+            socket.unwritten -= 1
 
 
 async def _read_until_gone(websocket: WebSocket, gone: anyio.CancelScope) -> None:
@@ -141,8 +151,8 @@ async def _read_until_gone(websocket: WebSocket, gone: anyio.CancelScope) -> Non
 
 
 def _settle(tally: Tally, socket: _Socket) -> None:
-    if unwritten := len(socket.outbox.take_nowait()):
-        tally.unwritten["too slow" if socket.too_slow else "socket left"] += unwritten
+    if socket.unwritten:
+        tally.unwritten["too slow" if socket.too_slow else "socket left"] += socket.unwritten
 
 
 def _fitting(reason: str) -> str:

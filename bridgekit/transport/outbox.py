@@ -31,6 +31,11 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._frames)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more, full or not."""
+        return self._closed
+
     def put(self, frame: Frame) -> bool:
         """Take a frame, or answer False: the outbox is closed, or full."""
         if self._closed or not self._fits(frame):

@@ -56,10 +56,16 @@ async def serving(app: Starlette, *, host: str = "127.0.0.1", port: int = 0) -> 
     server = _Server(config)
     with first_error(), socket.create_server((host, port)) as listener:
         async with app.router.lifespan_context(app), anyio.create_task_group() as tasks:
-            tasks.start_soon(server.serve, [listener])
+            tasks.start_soon(_serve, server, listener)
             try:
                 with anyio.fail_after(STARTUP_SECONDS):
                     await server.up.wait()
                 yield f"ws://{host}:{listener.getsockname()[1]}"
             finally:
                 server.should_exit = True
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serve until told to exit. Cancelled, uvicorn would leave its sockets and their tasks behind: hence the shield."""
+    with anyio.CancelScope(shield=True):
+        await server.serve([listener])

@@ -1,0 +1,97 @@
+"""The audit's first verification step, at the audit's path: do the five critical events reach their users?
+
+    python tests/mission_critical/test_websocket_agent_events_suite.py [--variant "fix 1"] [--family "chat_<n>"]
+
+Over a real server and real sockets. Prints one line a check and exits 1 where one fails. pytest runs it too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+import anyio
+import pytest
+
+from bridgekit.errors import BridgekitError
+from bridgekit.events import CRITICAL
+from bridgekit.measure.experiment import Measurement, measure
+from bridgekit.measure.workload import FAMILIES, Workload, family
+from bridgekit.variants import variant
+
+USERS = 4
+RUNS = 3
+
+
+def checks(measurement: Measurement) -> dict[str, bool]:
+    """Each thing that must hold of a run with its users, by the sentence that says it."""
+    verdict, history = measurement.verdict, measurement.history
+    read = Counter((arrival.socket.number, arrival.key.request) for arrival in history.arrivals if arrival.key)
+    types = Counter(arrival.key.type for arrival in history.arrivals if arrival.key)
+    runs = len(measurement.workload.threads) * measurement.workload.runs_per_thread
+    return {
+        **{f"every run's {event_type} arrives": types[event_type] == runs for event_type in CRITICAL},
+        "every user reads all five events of each of his runs": sorted(read.values()) == [len(CRITICAL)] * runs,
+        "no event is lost": verdict.lost == 0 < verdict.expected,
+        "no event reaches another user": verdict.misrouted == 0 < verdict.expected,
+        "events arrive in order and once": verdict.reordered == verdict.extra_copies == 0 < verdict.frames,
+        "no event is called sent that nobody got": verdict.false_success == 0 < verdict.acknowledged,
+    }
+
+
+async def run_suite(variant_name: str, family_name: str, seed: int) -> dict[str, bool]:
+    """Let several users' runs go at once through a variant, and check what their sockets read."""
+    workload = Workload(threads=family(family_name, USERS, seed=seed), runs_per_thread=RUNS, at_once=USERS)
+    return checks(await measure(variant(variant_name), workload, seed=seed))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--variant", default="sound", help="which chain (default: sound)")
+    parser.add_argument("--family", default="thread_123", help="which kind of thread ids (default: thread_123)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    try:
+        held = anyio.run(run_suite, options.variant, options.family, options.seed)
+    except BridgekitError as error:
+        parser.error(str(error))
+    for sentence, holds in held.items():
+        print("ok  " if holds else "FAIL", sentence)
+    print(f"{sum(held.values())} of {len(held)} checks hold: {options.variant}, {options.family}")
+    return 0 if all(held.values()) else 1
+
+
+@pytest.mark.parametrize("family_name", FAMILIES)
+def test_critical_events_reach_their_users_in_the_sound_chain(family_name: str) -> None:
+    assert main(["--family", family_name]) == 0
+
+
+@pytest.mark.parametrize(
+    ("variant_name", "family_name", "code"),
+    [
+        ("as reported", "thread_123", 1),
+        ("as committed", "thread_123", 1),
+        ("fix 1", "thread_123", 0),
+        ("fix 1", "chat_<n>", 1),
+        ("fix 1", "prefixes of one another", 1),
+        ("link 5 broken", "thread_123", 1),
+        ("link 8 broken", "thread_123", 1),
+    ],
+)
+def test_suite_tells_a_chain_that_delivers_from_one_that_does_not(
+    variant_name: str, family_name: str, code: int
+) -> None:
+    assert main(["--variant", variant_name, "--family", family_name]) == code
+
+
+def test_suite_refuses_a_variant_that_nobody_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--variant", "nope"])
+    assert left.value.code == 2
+    assert "no variant is called 'nope'" in capsys.readouterr().err
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The command line: exit codes, output for people and for programs, and errors of one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bridgekit.__main__ import main
+from bridgekit.events import CRITICAL, decode
+
+
+def test_audit_of_the_sound_chain_exits_0_and_names_nine_links(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit"]) == 0
+    assert "9 of 9 links hold" in capsys.readouterr().out
+
+
+def test_audit_as_reported_exits_1_and_names_link_9_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--variant", "as reported", "--json", "--seed", "3", "--threads", "1"]) == 1
+    probes = json.loads(capsys.readouterr().out)["probes"]
+    assert [probe["link"] for probe in probes] == list(range(1, 10))
+    assert [probe["link"] for probe in probes if probe["answer"] != "holds"] == [9]
+
+
+def test_demo_prints_the_frames_that_the_client_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--json", "--seed", "5"]) == 0
+    events = [decode(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event.type for event in events] == list(CRITICAL)
+    assert [event.seq for event in events] == [1, 2, 3, 4, 5]
+
+
+def test_demo_says_how_many_arrived_and_where_the_rest_died(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--steps", "2", "--variant", "link 8 broken"]) == 1
+    out = capsys.readouterr().out
+    assert "2 of 8 events reached their user" in out
+    assert "6 lost at link 8" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["audit", "--variant", "nope"], "no variant is called 'nope'; known: 'as reported'"),
+        (["demo", "--family", "nope"], "no family of thread ids is called 'nope'"),
+        (["report", "--notebooks", "nowhere"], "nowhere holds no notebook"),
+        (["report", "--from-executed", "nowhere"], "nowhere"),
+    ],
+)
+def test_error_is_one_line_and_exit_2(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("bridgekit: ")
+    assert says in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["audit", "--seed", "-1"], ["demo", "--steps", "0"], ["report", "--jobs", "x"], []])
+def test_unusable_argument_is_refused_with_the_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    assert "usage: bridgekit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["report", "--help"], ["audit", "--help"], ["demo", "--help"]])
+def test_help_tells_what_a_command_does(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 0
+    assert "usage: bridgekit" in capsys.readouterr().out

@@ -1,0 +1,98 @@
+"""What the README promises is true: its commands exist, its example runs, its numbers are measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from bridgekit import connect, serving
+from bridgekit.__main__ import main
+from bridgekit.measure.statistics import Rate
+from bridgekit.measure.study import FixStudy, study_fixes
+from bridgekit.variants import AS_REPORTED, FIX_1
+from tests.tree import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = re.findall(r"^\$ (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # uvicorn's own
+
+
+def notebook_parameters(stem: str) -> dict[str, int]:
+    cells = json.loads((ROOT / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))["cells"]
+    source = next("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+    return {name.lower(): int(value) for name, value in re.findall(r"^(\w+) = (\d+)$", source, re.MULTILINE)}
+
+
+async def test_headline_numbers_are_those_of_the_notebook() -> None:
+    study = await study_fixes(**notebook_parameters("10_before_and_after"), variants=[AS_REPORTED, FIX_1])
+    families = study.over_families("fix 1")
+    total = Rate(sum(c.verdict.delivered for c in families), sum(c.verdict.expected for c in families))
+    words = " ".join(README.split())
+    assert f"Of {study.example('as reported').verdict.expected} events, none arrives before" in words
+    assert study.example("as reported").verdict.delivered == 0
+    assert f"its own example of a thread id, {counts(study)} do" in words
+    assert f"With {len(families)} kinds of thread ids that are seen in use it is {total.k} of {total.n}" in words
+    assert f"and {sum(cell.verdict.misrouted for cell in families)} go **to another user**" in words
+
+
+def counts(study: FixStudy) -> str:
+    verdict = study.example("fix 1").verdict
+    return f"{verdict.delivered} of {verdict.expected}"
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])
+def test_make_command_is_a_target(command: str) -> None:
+    targets = re.findall(r"^(\w+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert command.split()[1] in targets
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["demo"], 0), (["demo", "--variant", "as reported"], 1), (["audit", "--variant", "as committed"], 1)],
+)
+def test_bridgekit_command_runs_as_shown(words: list[str], code: int) -> None:
+    shown = " ".join(f'"{word}"' if " " in word else word for word in words)
+    assert f".venv/bin/bridgekit {shown}" in COMMANDS
+    assert main(words) == code
+
+
+def test_suite_command_runs_as_shown() -> None:
+    command = next(command for command in COMMANDS if "mission_critical" in command)
+    path = command.split()[1]
+    done = subprocess.run([sys.executable, path, "--variant", "fix 1"], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_linked_file_is_there(path: str) -> None:
+    assert (ROOT / path).is_file()
+
+
+async def test_example_serves_an_agent_in_fastapi() -> None:
+    names: dict[str, Any] = {}
+    exec(compile(PYTHON[0], str(Path("README.md")), "exec"), names)
+    async with serving(names["app"]) as url, httpx.AsyncClient(base_url=url.replace("ws", "http", 1)) as browser:
+        await names["app"].state.bridgekit.open_thread("thread_123", "alice")
+        async with connect(url, user_id="alice", thread_id="thread_123") as client:
+            asked = {"user_id": "alice", "thread_id": "thread_123", "request": "bridges"}
+            answer = await browser.post("/ask", params=asked)
+            assert answer.json() == {"answer": "all about bridges"}
+            assert [(await client.receive()).type for _ in range(5)] == [
+                "agent_started",
+                "agent_thinking",
+                "tool_executing",
+                "tool_completed",
+                "agent_completed",
+            ]
