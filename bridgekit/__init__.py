@@ -6,7 +6,7 @@ The floors, lowest first; a module imports from its own floor and those below, n
     1  mapping, resolution                     where a run belongs
     2  transport                               how a frame reaches a browser
     3  chain                                   the nine links; link N imports only later links
-    4  variants                                choices: sound, as audited, each fix
+    4  variants, ladder                        choices: sound, as audited, each fix, each repair
     5  measure                                 what was delivered, to whom, and where the rest died
     6  report                                  notebooks to findings to one file
 """

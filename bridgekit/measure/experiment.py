@@ -14,17 +14,18 @@ from starlette.applications import Starlette
 
 from bridgekit.chain import LINKS
 from bridgekit.chain.link_1_startup import Application, create_app
-from bridgekit.errors import DeterministicStartupError, first_error
-from bridgekit.events import AgentEvent, Receipt, RoutedEvent
+from bridgekit.errors import DeterministicStartupError, Disconnected, first_error
+from bridgekit.events import AgentEvent, Receipt, RoutedEvent, decode
 from bridgekit.measure.checker import Verdict, check
 from bridgekit.measure.history import Arrival, History, Socket, key_of
 from bridgekit.measure.ledger import Row, ledger
+from bridgekit.measure.witness import NOBODY, Witness
 from bridgekit.measure.workload import AGENT, Lockstep, Run, Workload, scripted_agent, seeded, tools
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.server import serving
 from bridgekit.variants import Variant
 
-__all__ = ["MEASURE_SECONDS", "Measurement", "measure", "measure_each"]
+__all__ = ["MEASURE_SECONDS", "Measurement", "arrival_of", "measure", "measure_each"]
 
 MEASURE_SECONDS: Final = 120.0
 """A measurement that takes longer is stuck, and ends with a TimeoutError."""
@@ -49,12 +50,14 @@ class Measurement:
         return ledger(self.history)
 
 
-async def measure(variant: Variant, workload: Workload, *, seed: int = 0, watch: Watch | None = None) -> Measurement:
+async def measure(
+    variant: Variant, workload: Workload, *, seed: int = 0, watch: Watch | None = None, witness: Witness = NOBODY
+) -> Measurement:
     """Run the workload through the variant over real sockets on 127.0.0.1, and judge it.
 
     The same variant, workload and seed give the same counts. LedgerDoesNotClose, or an error of the machinery
     itself, comes through; what the agents' runs raise is part of the result. `watch` is shown each event as a
-    socket reads it.
+    socket reads it. What a `witness` reads with its own sockets is not counted.
     """
     history = History(bound_by_registry=workload.outside_core)
     locksteps: dict[str, Lockstep] = {}
@@ -64,7 +67,7 @@ async def measure(variant: Variant, workload: Workload, *, seed: int = 0, watch:
     try:
         with first_error(), anyio.fail_after(MEASURE_SECONDS):
             async with serving(app) as url:
-                await _carry(app, url, workload, history, locksteps, watch)
+                await _carry(app, url, workload, history, locksteps, watch, witness)
     except DeterministicStartupError as refused:
         return Measurement(variant, workload, seed, history, check(history), refused)
     return Measurement(variant, workload, seed, history, check(history))
@@ -77,6 +80,7 @@ async def _carry(
     history: History,
     locksteps: dict[str, Lockstep],
     watch: Watch | None,
+    witness: Witness,
 ) -> None:
     application: Application = app.state.bridgekit
     application.bridge.observers.append(lambda event, receipt: _note(history, event, receipt))
@@ -87,32 +91,46 @@ async def _carry(
         for socket in _sockets(workload):
             history.sockets.append(socket)
             client = await stack.enter_async_context(connect(url, user_id=socket.user_id, thread_id=socket.thread_id))
-            readers.start_soon(_read, history, socket, client, watch)
-        for group in workload.groups():
-            await _run_together(application, workload, history, locksteps, group)
-        # Every socket is closed after the last frame that waits for it, so the readers miss none.
-        await app.state.bridgekit_edge.drain()
+            readers.start_soon(_read, history, socket, client, watch, witness)
+        async with witness.attending(url, history.sockets):
+            for group in workload.groups():
+                await _run_together(application, workload, history, locksteps, group)
+            # Every socket is closed after the last frame that waits for it, so the readers miss none.
+            await app.state.bridgekit_edge.drain()
 
 
 def _sockets(workload: Workload) -> list[Socket]:
-    owners = [owned for owned in workload.threads for _ in range(workload.subscribers)]
+    owners = [owned for owned in workload.threads[workload.absent :] for _ in range(workload.subscribers)]
     return [Socket(number, owned.thread_id, owned.user_id) for number, owned in enumerate(owners)]
 
 
-async def _read(history: History, socket: Socket, client: EventClient, watch: Watch | None) -> None:
-    async for event in client:
+async def _read(
+    history: History, socket: Socket, client: EventClient, watch: Watch | None, witness: Witness
+) -> None:
+    witness.our_frame(socket, client.hello)
+    while True:
+        try:
+            frame = await client.receive_frame()
+        except Disconnected as closed:
+            witness.our_close(socket, closed.code)
+            return
+        witness.our_frame(socket, frame)
+        event = decode(frame)
         if watch is not None:
             watch(socket, event)
-        history.arrivals.append(
-            Arrival(
-                socket=socket,
-                key=key_of(event.type, event.payload),
-                run_id=event.run_id,
-                seq=event.seq,
-                emitted_at=event.timestamp.timestamp(),
-                read_at=time.time(),
-            )
-        )
+        history.arrivals.append(arrival_of(socket, event, read_at=time.time()))
+
+
+def arrival_of(socket: Socket, event: RoutedEvent, *, read_at: float) -> Arrival:
+    """What a history says of an event that a socket read at that second of the epoch."""
+    return Arrival(
+        socket=socket,
+        key=key_of(event.type, event.payload),
+        run_id=event.run_id,
+        seq=event.seq,
+        emitted_at=event.timestamp.timestamp(),
+        read_at=read_at,
+    )
 
 
 async def _run_together(

@@ -6,8 +6,8 @@ type and its step. So a frame says by its content which event it is, whatever be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from bridgekit.events import EventType, Receipt
@@ -90,6 +90,15 @@ class History:
     """The first of links 2 to 5 that holds another bridge than the application's, if one does."""
     bound_by_registry: bool = False
     """Whether agents got their bridge from the registry (link 3) and not from the core (link 5)."""
+
+    def of(self, types: Collection[EventType]) -> History:
+        """The part of the history that is about events of some types, with everything else left as it is."""
+        return replace(
+            self,
+            expected=[expectation for expectation in self.expected if expectation.key.type in types],
+            acknowledged={key: known for key, known in self.acknowledged.items() if key.type in types},
+            arrivals=[arrival for arrival in self.arrivals if arrival.key is not None and arrival.key.type in types],
+        )
 
 
 def key_of(event_type: EventType, payload: Mapping[str, object]) -> Key | None:

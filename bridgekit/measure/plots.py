@@ -17,7 +17,7 @@ from matplotlib.patches import Patch, Rectangle
 from bridgekit.measure.experiment import Measurement
 from bridgekit.measure.statistics import Rate
 
-__all__ = ["before_after_figure", "delivery_figure", "fate_of", "matrix_figure"]
+__all__ = ["Fate", "before_after_figure", "delivery_figure", "fate_of", "fates_legend", "matrix_figure", "stacked_bars"]
 
 GREEN: Final = "#009E73"
 VERMILLION: Final = "#D55E00"
@@ -80,14 +80,15 @@ def before_after_figure(panels: Mapping[str, Mapping[str, Sequence[Measurement]]
         figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold")
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axis, (heading, by_variant) in zip(axes, panels.items(), strict=True):
-            _stacked(axis, heading, [fate_of(by_variant[name]) for name in names])
+            stacked_bars(axis, heading, [fate_of(by_variant[name]) for name in names])
         axes[0].set_yticks(range(len(names)), names)
         axes[0].invert_yaxis()
-        figure.legend(handles=_legend(), loc="outside lower left", ncols=4, frameon=False, fontsize=9)
+        figure.legend(handles=fates_legend(), loc="outside lower left", ncols=4, frameon=False, fontsize=9)
         return figure
 
 
-def _stacked(axis: Axes, heading: str, fates: Sequence[Fate]) -> None:
+def stacked_bars(axis: Axes, heading: str, fates: Sequence[Fate]) -> None:
+    """One bar a fate, from the top: delivered, astray, lost, with the interval of the delivered and the counts."""
     for row, fate in enumerate(fates):
         left = 0.0
         for part, (colour, hatch) in zip(
@@ -129,7 +130,8 @@ def _says(fate: Fate) -> str:
     return says + (f"\n{fate.astray:,} to others" if fate.astray else "")
 
 
-def _legend(leak: Patch | None = None) -> list[Patch]:
+def fates_legend(leak: Patch | None = None) -> list[Patch]:
+    """What the colours of a fate mean; the last entry explains the whisker."""
     leak = leak or Patch(facecolor=VERMILLION, hatch="xxx", edgecolor="white")
     leak.set_label("reached another user")
     return [
@@ -198,7 +200,7 @@ def matrix_figure(cells: dict[tuple[str, str], Measurement], *, title: str) -> F
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
         figure.legend(
-            handles=_legend(leak=Patch(facecolor=VERMILLION, edgecolor=INK, linewidth=1.6))[:3],
+            handles=fates_legend(leak=Patch(facecolor=VERMILLION, edgecolor=INK, linewidth=1.6))[:3],
             loc="outside lower left",
             ncols=3,
             frameon=False,

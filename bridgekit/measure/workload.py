@@ -59,6 +59,8 @@ class Workload:
     """How many runs are under way together; they go step by step, so that what they share shows."""
     subscribers: int = 1
     """Sockets a thread has."""
+    absent: int = 0
+    """How many threads, from the first, have a user who is not there: runs, but no socket."""
     outside_core: bool = False
     """Let the registry bind the agents, without engine and core: two events fewer a run."""
 

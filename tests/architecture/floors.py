@@ -16,7 +16,7 @@ FLOORS = {
     "mapping": 1, "resolution": 1,
     "transport": 2,
     "chain": 3,
-    "variants": 4,
+    "variants": 4, "ladder": 4,
     "measure": 5,
     "report": 6,
     "": TOP, "__main__": TOP,
