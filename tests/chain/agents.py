@@ -1,0 +1,100 @@
+"""Small real agents, started applications, and listeners inside the process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+
+from bridgekit.chain.collaborators import PythonTools
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_1_startup import Application, Parts, start_application
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.self_check import Inbox
+from bridgekit.events import EventType
+from bridgekit.ids import RunId, ThreadId, UserId
+from tests.samples import ALICE, THREAD
+
+
+class Broken(Exception):
+    """What an agent or a tool of a test raises."""
+
+
+class Researcher(BaseAgent):
+    """Thinks, uses a tool, and answers."""
+
+    async def execute(self, context: RunContext) -> object:
+        await self.emit_thinking(f"about {context.request}", step_number=1)
+        return {"answer": await self.use_tool("look_up", topic=context.request)}
+
+
+class Failing(BaseAgent):
+    """Thinks, and raises what the request says."""
+
+    async def execute(self, context: RunContext) -> object:
+        await self.emit_thinking("this will not end well")
+        raise Broken(context.request)
+
+
+class Answering(BaseAgent):
+    """Answers with something that no JSON carries."""
+
+    async def execute(self, context: RunContext) -> object:
+        return object()
+
+
+class Waiting(BaseAgent):
+    """Waits for ever."""
+
+    async def execute(self, context: RunContext) -> object:
+        await anyio.sleep_forever()
+        return None
+
+
+AGENTS: Mapping[str, type[BaseAgent]] = {
+    "researcher": Researcher,
+    "failing": Failing,
+    "answering": Answering,
+    "waiting": Waiting,
+}
+
+
+def fail(**parameters: object) -> object:
+    raise Broken("the tool is broken")
+
+
+TOOLS = PythonTools({"look_up": lambda topic: f"{topic}!", "fail": fail})
+
+
+def parts(**choices: Any) -> Parts:
+    return Parts(**{"agents": AGENTS, "tool_dispatcher": TOOLS, **choices})
+
+
+async def started(**choices: Any) -> Application:
+    return await start_application(parts(**choices))
+
+
+def listener(application: Application, thread_id: ThreadId = THREAD, user_id: UserId = ALICE) -> Inbox:
+    inbox = Inbox(thread_id, user_id)
+    application.bridge.hub.attach(inbox)
+    return inbox
+
+
+def context(number: int = 1, *, agent_name: str = "researcher") -> RunContext:
+    """A run that nobody has opened: its own thread, user and request."""
+    return RunContext(
+        run_id=RunId(f"run_{number}"),
+        thread_id=ThreadId(f"thread_{number}"),
+        user_id=UserId(f"user_{number}"),
+        agent_name=agent_name,
+        request=f"question {number}",
+    )
+
+
+def said(inbox: Inbox) -> list[str]:
+    return [str(frame.event.type) for frame in inbox.frames]
+
+
+def payloads(inbox: Inbox, event_type: EventType) -> list[dict[str, Any]]:
+    return [frame.event.payload for frame in inbox.frames if frame.event.type is event_type]

@@ -1,0 +1,188 @@
+"""Links 7 to 9: what a run's agent says, kept, emitted, routed, and answered truthfully."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+import pytest
+
+from bridgekit.chain.link_7_8_adapter import Emitter, WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.errors import FrameTooLarge, InvalidId, PayloadError, UnknownEventType
+from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.resolution import Carried, MappingLookup
+from bridgekit.transport.hub import Hub
+from tests.chain.agents import listener, started
+from tests.samples import OTHER, RUN, THREAD, emitted
+
+SAID = {
+    EventType.AGENT_STARTED: {"status": "started", "context": {"a": 1}, "message": "hello"},
+    EventType.AGENT_THINKING: {"reasoning": "hm", "step_number": 2, "progress_percentage": 50.0},
+    EventType.TOOL_EXECUTING: {"tool_call_id": "c1", "tool_name": "look_up", "parameters": {"a": 1}},
+    EventType.TOOL_COMPLETED: {
+        "tool_call_id": "c1",
+        "tool_name": "look_up",
+        "result": [1],
+        "execution_time_ms": 1.5,
+        "status": "error",
+    },
+    EventType.AGENT_COMPLETED: {"status": "completed", "result": {"a": 1}, "execution_time_ms": 2.5},
+    EventType.AGENT_ERROR: {"error_message": "no", "error_context": {"a": 1}},
+    EventType.PROGRESS_UPDATE: {"done": 3},
+}
+"""The payloads of the design, word for word."""
+
+
+async def say_everything(emitter: Emitter) -> list[Receipt]:
+    return [
+        await emitter.emit_agent_started("hello", context={"a": 1}),
+        await emitter.emit_thinking("hm", step_number=2, progress_percentage=50.0),
+        await emitter.emit_tool_executing("look_up", {"a": 1}, tool_call_id="c1"),
+        await emitter.emit_tool_completed("look_up", [1], tool_call_id="c1", execution_time_ms=1.5, status="error"),
+        await emitter.emit_agent_completed({"a": 1}, execution_time_ms=2.5),
+        await emitter.emit_error("no", error_context={"a": 1}),
+        await emitter.emit_progress({"done": 3}),
+    ]
+
+
+async def notify_everything(bridge: AgentWebSocketBridge) -> list[Receipt]:
+    run = (RUN, "researcher")
+    return [
+        await bridge.notify_agent_started(*run, context={"a": 1}, message="hello", thread_id=THREAD),
+        await bridge.notify_agent_thinking(*run, "hm", step_number=2, progress_percentage=50.0, thread_id=THREAD),
+        await bridge.notify_tool_executing(*run, "look_up", tool_call_id="c1", parameters={"a": 1}, thread_id=THREAD),
+        await bridge.notify_tool_completed(
+            *run,
+            "look_up",
+            tool_call_id="c1",
+            result=[1],
+            execution_time_ms=1.5,
+            status="error",
+            thread_id=THREAD,
+        ),
+        await bridge.notify_agent_completed(*run, result={"a": 1}, execution_time_ms=2.5, thread_id=THREAD),
+        await bridge.notify_agent_error(*run, "no", error_context={"a": 1}, thread_id=THREAD),
+        await bridge.notify_progress_update(*run, {"done": 3}, thread_id=THREAD),
+    ]
+
+
+async def test_adapter_emits_each_of_the_seven_kinds_with_its_payload() -> None:
+    application = await started()
+    inbox, adapter = listener(application), WebSocketBridgeAdapter()
+    adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
+    assert all(await say_everything(adapter))
+    assert {frame.event.type: frame.event.payload for frame in inbox.frames} == SAID
+    assert {(frame.event.run_id, frame.event.agent_name) for frame in inbox.frames} == {(RUN, "researcher")}
+
+
+async def test_bridge_notifies_each_of_the_seven_kinds_with_its_payload() -> None:
+    application = await started()
+    inbox = listener(application)
+    assert all(await notify_everything(application.bridge))
+    assert {frame.event.type: frame.event.payload for frame in inbox.frames} == SAID
+    assert application.tally.sent == dict.fromkeys(EventType, 1)
+
+
+async def test_adapter_without_a_bridge_says_so_to_log_and_caller(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    adapter = WebSocketBridgeAdapter()
+    assert not adapter.has_websocket_bridge()
+    with caplog.at_level(logging.WARNING, "bridgekit"):
+        receipt = await adapter.emit_thinking("hm")
+    assert (bool(receipt), receipt.outcome, receipt.link) == (False, Outcome.REFUSED, 7)
+    assert [record.getMessage() for record in caplog.records] == [
+        "agent_thinking was emitted by an agent that was given no bridge"
+    ]
+
+
+async def test_adapter_finds_its_thread_in_the_mapping_when_none_is_carried() -> None:
+    application = await started()
+    inbox, adapter = listener(application, OTHER), WebSocketBridgeAdapter()
+    await application.bridge.mapping.register_mapping(RUN, OTHER)
+    adapter.set_websocket_bridge(application.bridge, RUN, "researcher")
+    assert await adapter.emit_thinking("hm")
+    assert len(inbox.frames) == 1
+
+
+async def test_bridge_answers_sent_only_when_a_socket_of_the_thread_took_the_event() -> None:
+    application = await started()
+    bridge = application.bridge
+    nobody = await bridge.notify(emitted())
+    inbox = listener(application)
+    sent = await bridge.notify(emitted())
+    assert (nobody.outcome, nobody.link, nobody.sockets) == (Outcome.NOBODY_LISTENING, 10, 0)
+    assert (sent.outcome, sent.link, sent.sockets, sent.thread_id, sent.seq) == (
+        Outcome.SENT, None, 1, THREAD, 2
+    )  # fmt: skip
+    assert [frame.event.seq for frame in inbox.frames] == [2]
+    assert application.tally.lost == {(10, nobody.reason): 1}
+    assert application.tally.sent == {EventType.AGENT_THINKING: 1}
+
+
+async def test_event_without_a_route_ends_no_run_and_is_counted_with_its_reason() -> None:
+    application = await started()
+    receipt = await application.bridge.notify_agent_thinking(RunId("run_unknown"), "researcher", "hm")
+    assert (receipt.outcome, receipt.link, receipt.thread_id, receipt.seq) == (
+        Outcome.UNROUTABLE, 9, None, None
+    )  # fmt: skip
+    assert receipt.reason == "the event carries no thread; the run is not in the mapping"
+    assert application.tally.lost == {(9, receipt.reason): 1}
+
+
+@pytest.mark.parametrize(
+    ("run_id", "agent_name", "thread_id", "field"),
+    [
+        ("", "researcher", THREAD, "run_id"),
+        (RUN, "a\x00", THREAD, "agent_name"),
+        (RUN, "researcher", "", "thread_id"),
+    ],
+)
+async def test_bad_id_from_outside_is_refused_by_name_and_not_sent(
+    run_id: str, agent_name: str, thread_id: str, field: str
+) -> None:
+    application = await started()
+    inbox = listener(application)
+    with pytest.raises(InvalidId) as refused:
+        await application.bridge.notify_agent_started(RunId(run_id), agent_name, thread_id=ThreadId(thread_id))
+    assert refused.value.field == field
+    assert inbox.frames == []
+
+
+async def test_callers_mistake_is_raised_and_disturbs_nothing_else() -> None:
+    application = await started()
+    inbox, bridge = listener(application), application.bridge
+    await bridge.notify(emitted())
+    with pytest.raises(PayloadError):
+        await bridge.notify(emitted(payload={"a": float("inf")}))
+    with pytest.raises(FrameTooLarge):
+        await bridge.notify(emitted(payload={"a": "x" * 1_100_000}))
+    with pytest.raises(UnknownEventType):
+        await bridge.notify(
+            AgentEvent(type="exploded", run_id=RUN, agent_name="a", payload={})  # type: ignore[arg-type]  # the point
+        )
+    await bridge.notify(emitted())
+    assert [frame.event.seq for frame in inbox.frames] == [1, 2]
+    assert sum(application.tally.sent.values()) == 2
+    assert application.tally.lost == Counter()
+
+
+async def test_observer_is_shown_every_event_with_its_answer() -> None:
+    application = await started()
+    shown: list[tuple[AgentEvent, Receipt]] = []
+    application.bridge.observers.append(lambda event, receipt: shown.append((event, receipt)))
+    event = emitted(thread_id=None)
+    receipt = await application.bridge.notify(event)
+    assert shown == [(event, receipt)]
+
+
+@pytest.mark.parametrize(("kind", "thread"), [("carried", THREAD), ("mapped", OTHER)])
+async def test_bridge_asks_the_resolver_that_it_was_given_and_no_other(kind: str, thread: ThreadId) -> None:
+    mapping = RunThreadMappingService()
+    await mapping.register_mapping(RUN, OTHER)
+    resolver = Carried() if kind == "carried" else MappingLookup(mapping)
+    receipt = await AgentWebSocketBridge(Hub(), resolver, mapping).notify(emitted(thread_id=THREAD))
+    assert receipt.thread_id == thread

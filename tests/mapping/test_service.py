@@ -1,0 +1,209 @@
+"""The mapping service: a run never moves, and its route outlives it for a stated time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from bridgekit.errors import InvalidId, RunAlreadyMapped
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.mapping import MemoryStore, RunThreadMappingService
+from tests.samples import OTHER, RUN, THREAD
+
+GRACE = 30.0
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def with_clock(grace_seconds: float = GRACE) -> tuple[RunThreadMappingService, MemoryStore, Clock]:
+    clock = Clock()
+    store = MemoryStore(clock)
+    return RunThreadMappingService(store, grace_seconds=grace_seconds), store, clock
+
+
+async def test_registered_run_is_found_and_an_unknown_one_is_not() -> None:
+    mapping = RunThreadMappingService()
+    await mapping.register_mapping(RUN, THREAD)
+    assert await mapping.get_thread_id(RUN) == THREAD
+    assert await mapping.get_thread_id(RunId("run_2")) is None
+
+
+async def test_registering_a_run_twice_is_harmless_when_the_thread_is_the_same() -> None:
+    mapping, store, _ = with_clock()
+    await mapping.register_mapping(RUN, THREAD)
+    await mapping.register_mapping(RUN, THREAD)
+    assert len(store) == 1
+
+
+async def test_moving_a_run_to_another_thread_is_refused_and_moves_nothing() -> None:
+    mapping, _, _ = with_clock()
+    await mapping.register_mapping(RUN, THREAD)
+    with pytest.raises(RunAlreadyMapped) as refused:
+        await mapping.register_mapping(RUN, OTHER)
+    assert (refused.value.run_id, refused.value.thread_id, refused.value.requested) == (RUN, THREAD, OTHER)
+    assert await mapping.get_thread_id(RUN) == THREAD
+
+
+async def test_closed_run_is_not_moved_either_while_its_route_lingers() -> None:
+    mapping, _, clock = with_clock()
+    await mapping.register_mapping(RUN, THREAD)
+    await mapping.cleanup_mapping(RUN)
+    clock.now += GRACE - 1
+    with pytest.raises(RunAlreadyMapped):
+        await mapping.register_mapping(RUN, OTHER)
+
+
+@pytest.mark.parametrize(("run_id", "thread_id", "field"), [("", "t", "run_id"), ("r", "\n", "thread_id")])
+async def test_bad_id_is_refused_by_name_and_nothing_is_kept(run_id: str, thread_id: str, field: str) -> None:
+    mapping, store, _ = with_clock()
+    with pytest.raises(InvalidId) as refused:
+        await mapping.register_mapping(RunId(run_id), ThreadId(thread_id))
+    assert refused.value.field == field
+    assert len(store) == 0
+
+
+async def test_route_lingers_for_exactly_the_grace_period_after_cleanup() -> None:
+    mapping, _, clock = with_clock()
+    await mapping.register_mapping(RUN, THREAD)
+    await mapping.cleanup_mapping(RUN)
+    clock.now = math.nextafter(1_000 + GRACE, 0)
+    assert await mapping.get_thread_id(RUN) == THREAD
+    clock.now = 1_000 + GRACE
+    assert await mapping.get_thread_id(RUN) is None
+
+
+async def test_second_cleanup_does_not_prolong_the_grace_period() -> None:
+    mapping, _, clock = with_clock()
+    await mapping.register_mapping(RUN, THREAD)
+    await mapping.cleanup_mapping(RUN)
+    clock.now += GRACE - 1
+    await mapping.cleanup_mapping(RUN)
+    clock.now += 1
+    assert await mapping.get_thread_id(RUN) is None
+
+
+async def test_cleanup_of_an_unknown_run_is_no_error_and_keeps_nothing() -> None:
+    mapping, store, _ = with_clock()
+    await mapping.cleanup_mapping(RUN)
+    await mapping.register_mapping(RUN, THREAD)
+    assert await mapping.get_thread_id(RUN) == THREAD
+    assert kept(store) == (1, 0, 0)
+
+
+async def test_run_that_is_not_closed_is_never_forgotten() -> None:
+    mapping, _, clock = with_clock()
+    await mapping.register_mapping(RUN, THREAD)
+    clock.now += 1e9
+    assert await mapping.get_thread_id(RUN) == THREAD
+
+
+async def test_memory_is_free_again_when_every_run_has_lapsed() -> None:
+    """Reading alone frees it: no later run has to come along."""
+    mapping, store, clock = with_clock()
+    for number in range(1_000):
+        await mapping.register_mapping(RunId(f"run_{number}"), THREAD)
+        await mapping.cleanup_mapping(RunId(f"run_{number}"))
+    assert kept(store) == (1_000, 1_000, 1_000)
+    clock.now += GRACE
+    await mapping.get_thread_id(RUN)
+    assert kept(store) == (0, 0, 0)
+
+
+async def test_lapsed_run_may_be_registered_anew_and_stays() -> None:
+    """What is still queued for the old run says nothing of the new one."""
+    clock = Clock()
+    store = MemoryStore(clock)
+    long, short = RunThreadMappingService(store, grace_seconds=100), RunThreadMappingService(store, grace_seconds=1)
+    await long.register_mapping(RunId("run_long"), THREAD)
+    await long.cleanup_mapping(RunId("run_long"))
+    await short.register_mapping(RUN, THREAD)
+    await short.cleanup_mapping(RUN)
+    clock.now += 1
+    await short.register_mapping(RUN, OTHER)
+    clock.now += 100
+    assert await short.get_thread_id(RUN) == OTHER
+    assert kept(store) == (1, 0, 0)
+
+
+async def test_route_behind_one_with_a_longer_grace_lapses_in_its_own_time() -> None:
+    store, clock = MemoryStore(clock := Clock()), clock
+    for name, seconds in (("run_long", 100.0), ("run_short", 1.0)):
+        await store.add(RunId(name), THREAD)
+        await store.expire(RunId(name), seconds)
+    clock.now += 1
+    assert await store.get(RunId("run_short")) is None
+    assert await store.get(RunId("run_long")) == THREAD
+
+
+def kept(store: MemoryStore) -> tuple[int, int, int]:
+    """How much the store holds on to: routes, dates and queue."""
+    return len(store), len(store._due), len(store._queue)
+
+
+def done(operation: object) -> object:
+    """Run a coroutine that never waits to its end, without a backend."""
+    try:
+        operation.send(None)  # type: ignore[attr-defined]  # a coroutine; typing it would say no more
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("the memory store waited")
+
+
+class AgainstANaiveModel(RuleBasedStateMachine):
+    """The store beside a list of everything that was ever said to it."""
+
+    runs = st.sampled_from([RunId(f"run_{number}") for number in range(4)])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.store = MemoryStore(self.clock)
+        self.said: list[tuple[float, RunId, ThreadId, float]] = []
+        """When it was registered, the run, its thread, and when it lapses."""
+
+    def holding(self, run: RunId) -> ThreadId | None:
+        held = [thread for _, name, thread, until in self.said if name == run and until > self.clock.now]
+        return held[-1] if held else None
+
+    @rule(run=runs, thread=st.sampled_from([THREAD, OTHER]))
+    def add(self, run: RunId, thread: ThreadId) -> None:
+        if self.holding(run) is None:
+            self.said.append((self.clock.now, run, thread, math.inf))
+        assert done(self.store.add(run, thread)) == self.holding(run)
+
+    @rule(run=runs, seconds=st.sampled_from([0.0, 1.0, 2.0, 5.0]))
+    def expire(self, run: RunId, seconds: float) -> None:
+        done(self.store.expire(run, seconds))
+        for place, (since, name, thread, until) in enumerate(self.said):
+            if name == run and until == math.inf:
+                self.said[place] = (since, name, thread, self.clock.now + seconds)
+
+    @rule(run=runs)
+    def get(self, run: RunId) -> None:
+        assert done(self.store.get(run)) == self.holding(run)
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 3.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @rule()
+    def longest_grace_is_over(self) -> None:
+        self.clock.now += 5
+        done(self.store.get(RunId("run_unknown")))
+        alive = sum(until == math.inf for *_, until in self.said)
+        assert kept(self.store) == (alive, 0, 0)
+
+
+AgainstANaiveModel.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestAgainstANaiveModel = AgainstANaiveModel.TestCase

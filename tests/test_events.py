@@ -1,0 +1,255 @@
+"""The wire format, what it refuses, and the answer to "was it sent?"."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridgekit.errors import BridgekitError, FrameTooLarge, MalformedFrame, PayloadError, UnknownEventType
+from bridgekit.events import (
+    COALESCIBLE,
+    CRITICAL,
+    FRAME_BYTES,
+    MUST_DELIVER,
+    AgentEvent,
+    EventType,
+    Outcome,
+    Receipt,
+    RoutedEvent,
+    decode,
+    encode,
+    event_type,
+)
+from bridgekit.ids import RunId, ThreadId
+from tests.samples import NOON, emitted, frame, routed
+
+GOLDEN = (
+    '{"type":"tool_executing","thread_id":"thread_123","run_id":"run_1","agent_name":"researcher","seq":17,'
+    '"event_id":"e1","timestamp":"2026-11-22T12:00:00.000001Z",'
+    '"payload":{"tool_call_id":"c1","tool_name":"look_up","parameters":{"städte":["Zürich"],"n":null}}}'
+)
+GOLDEN_PAYLOAD: dict[str, object] = {
+    "tool_call_id": "c1",
+    "tool_name": "look_up",
+    "parameters": {"städte": ["Zürich"], "n": None},
+}
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+integers = st.integers(-(2**63), 2**64 - 1)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | st.booleans() | integers | floats | texts,
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(texts, children, max_size=4),
+    max_leaves=12,
+)
+routed_events = st.builds(
+    RoutedEvent,
+    type=st.sampled_from(EventType),
+    thread_id=texts.map(ThreadId),
+    run_id=texts.map(RunId),
+    agent_name=texts,
+    seq=st.integers(1, 2**53),
+    event_id=texts,
+    timestamp=st.datetimes(timezones=st.just(UTC)),
+    payload=st.dictionaries(texts, json_values, max_size=4),
+)
+
+
+@dataclass
+class Point:
+    x: float
+
+
+class Unheard:
+    pass
+
+
+def test_frame_is_the_wire_format_byte_for_byte() -> None:
+    data = encode(routed(GOLDEN_PAYLOAD, seq=17)).data
+    assert data.decode() == GOLDEN
+    assert list(json.loads(data)) == [
+        "type",
+        "thread_id",
+        "run_id",
+        "agent_name",
+        "seq",
+        "event_id",
+        "timestamp",
+        "payload",
+    ]
+
+
+@pytest.mark.parametrize("data", [GOLDEN, GOLDEN.encode()], ids=["text", "bytes"])
+def test_golden_frame_is_read_back(data: str | bytes) -> None:
+    assert decode(data) == routed(GOLDEN_PAYLOAD, seq=17)
+
+
+@given(routed_events)
+def test_decoding_undoes_encoding(event: RoutedEvent) -> None:
+    assert decode(encode(event).data) == event
+
+
+@given(routed_events)
+def test_frame_is_json_that_any_reader_reads(event: RoutedEvent) -> None:
+    data = encode(event).data
+    assert json.loads(data)["payload"] == event.payload
+    assert b"\n" not in data
+
+
+def test_fields_of_a_later_version_are_read_over() -> None:
+    assert decode(GOLDEN[:-1] + ',"colour":"red"}').seq == 17
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("wrap", "path"),
+    [
+        (lambda value: {"a": value}, "payload['a']"),
+        (lambda value: {"a": [1, {"b": (None, value)}]}, "payload['a'][1]['b'][1]"),
+        (lambda value: {"a": Point(value)}, "payload['a']['x']"),
+    ],
+    ids=["plain", "nested", "in a dataclass"],
+)
+def test_number_that_json_lacks_is_refused_by_its_place(wrap: object, path: str, value: float) -> None:
+    assert callable(wrap)
+    with pytest.raises(PayloadError) as refused:
+        encode(routed(wrap(value)))
+    assert refused.value.event_type == "tool_executing"
+    assert refused.value.problem == f"JSON has no number for {path} = {value}"
+
+
+def test_null_and_its_name_are_no_reason_to_refuse() -> None:
+    payload: dict[str, object] = {"null": None, "a": ["null", None, 1.5]}
+    assert decode(encode(routed(payload)).data).payload == payload
+
+
+@pytest.mark.parametrize(
+    "value", [Unheard(), "\ud800", {"\udfff": 1}, lambda: None], ids=["object", "text", "key", "function"]
+)
+def test_what_json_cannot_carry_is_refused(value: object) -> None:
+    with pytest.raises(PayloadError, match=r"^payload of tool_executing: JSON cannot carry it: "):
+        encode(routed({"a": value}))
+
+
+@pytest.mark.parametrize("depth", [700, 100_000])
+def test_payload_nested_too_deep_is_refused(depth: int) -> None:
+    value: object = None
+    for _ in range(depth):
+        value = [value]
+    with pytest.raises(PayloadError, match="recursion"):
+        encode(routed({"a": value}))
+
+
+def test_payload_that_contains_itself_is_refused() -> None:
+    payload: dict[str, object] = {}
+    payload["itself"] = payload
+    with pytest.raises(PayloadError, match="recursion"):
+        encode(routed(payload))
+
+
+def test_frame_at_the_limit_passes_and_one_byte_more_does_not() -> None:
+    size = len(frame(payload={"a": ""}).data)
+    full = encode(routed({"a": "x" * (FRAME_BYTES - size)})).data
+    assert len(full) == FRAME_BYTES
+    assert decode(full).payload == {"a": "x" * (FRAME_BYTES - size)}
+    with pytest.raises(FrameTooLarge) as refused:
+        encode(routed({"a": "x" * (FRAME_BYTES - size + 1)}))
+    assert (refused.value.size_bytes, refused.value.limit_bytes) == (FRAME_BYTES + 1, FRAME_BYTES)
+    assert refused.value.what == "tool_executing of run 'run_1'"
+    with pytest.raises(FrameTooLarge, match="incoming frame"):
+        decode(full + b" ")
+
+
+def test_limit_counts_bytes_and_not_characters() -> None:
+    with pytest.raises(FrameTooLarge):
+        decode(GOLDEN, limit_bytes=len(GOLDEN))
+    assert decode(GOLDEN, limit_bytes=len(GOLDEN.encode())).seq == 17
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "",
+        "null",
+        "[]",
+        "{}",
+        "not json",
+        "\ud800",
+        b"\xff",
+        GOLDEN[:-1],
+        GOLDEN.replace("tool_executing", "tool_exploding"),
+        GOLDEN.replace('"seq":17', '"seq":"17"'),
+        GOLDEN.replace('"seq":17', '"seq":0'),
+        GOLDEN.replace('"seq":17,', ""),
+        GOLDEN.replace("2026-11-22T", "yesterday "),
+        GOLDEN[: GOLDEN.index('"payload"')] + '"payload":[]}',
+        GOLDEN[:-1] + ',"colour":' + "[" * 100_000 + "]" * 100_000 + "}",
+    ],
+    ids=[
+        "empty", "null", "list", "no fields", "no json", "lone surrogate", "no utf-8", "cut off", "type",
+        "seq is a text", "seq is 0", "no seq", "no time", "payload is a list", "nested too deep",
+    ],
+)  # fmt: skip
+def test_malformed_frame_is_refused(data: str | bytes) -> None:
+    with pytest.raises(MalformedFrame, match=r"^not an event frame: "):
+        decode(data)
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60))
+def test_rubbish_never_raises_anything_but_our_own_errors(data: str | bytes) -> None:
+    with pytest.raises(BridgekitError):
+        decode(data)
+
+
+@pytest.mark.parametrize("name", list(EventType))
+def test_event_type_is_known_by_its_word(name: str) -> None:
+    assert event_type(str(name)) is EventType(name)
+
+
+@pytest.mark.parametrize("value", ["agent_exploded", "", None, 7, []])
+def test_unknown_event_type_is_refused_with_the_known_ones(value: object) -> None:
+    with pytest.raises(UnknownEventType) as refused:
+        event_type(value)
+    assert refused.value.name == value
+    assert refused.value.known == tuple(EventType)
+
+
+def test_event_types_are_the_designs_seven_words() -> None:
+    assert [str(name) for name in EventType] == [
+        "agent_started",
+        "agent_thinking",
+        "tool_executing",
+        "tool_completed",
+        "agent_completed",
+        "agent_error",
+        "progress_update",
+    ]
+    assert [str(name) for name in CRITICAL] == [str(name) for name in EventType][:5]
+    assert {EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE} == COALESCIBLE
+    assert len(MUST_DELIVER) == 5
+    assert MUST_DELIVER.isdisjoint(COALESCIBLE)
+
+
+def test_event_gets_its_own_id_and_the_moment_of_its_emission() -> None:
+    before = datetime.now(UTC)
+    first, second = emitted(), emitted()
+    assert first.event_id != second.event_id
+    assert before <= first.timestamp <= second.timestamp <= datetime.now(UTC)
+
+
+def test_event_cannot_be_changed_on_its_way() -> None:
+    event: AgentEvent = emitted()
+    with pytest.raises(AttributeError):
+        event.timestamp = NOON  # type: ignore[misc]  # that it is refused is the point
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize("sockets", [0, 1, 3])
+def test_receipt_is_true_only_when_a_socket_took_the_event(outcome: Outcome, sockets: int) -> None:
+    assert bool(Receipt(outcome=outcome, sockets=sockets)) is (outcome is Outcome.SENT and sockets > 0)

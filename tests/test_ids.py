@@ -1,0 +1,142 @@
+"""Ids at the border, and the three ways to make a run id."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridgekit import ids
+from bridgekit.errors import BridgekitError, InvalidId
+from bridgekit.ids import EmbeddedRunIds, OpaqueRunIds, RunId, SealedRunIds, ThreadId
+
+CHECKS: dict[str, Callable[[object], str]] = {
+    "thread_id": ids.thread_id,
+    "user_id": ids.user_id,
+    "run_id": ids.run_id,
+    "agent_name": ids.agent_name,
+}
+EVERY_FIELD = pytest.mark.parametrize("field", CHECKS)
+KEY = bytes(range(32))
+
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=256)
+thread_ids = texts.filter(str.strip)
+
+
+def digits(count: int) -> str:
+    return "0123456789abcdef0123456789abcdef"[:count]
+
+
+@EVERY_FIELD
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("", "must not be empty"),
+        (" \u3000 ", "must not be empty"),
+        (None, "must be a text, not NoneType"),
+        (123, "must be a text, not int"),
+        (b"thread_123", "must be a text, not bytes"),
+        ("a\nb", r"must not contain the control character '\n'"),
+        ("a\x00", r"must not contain the control character '\x00'"),
+        ("\x85a", r"must not contain the control character '\x85'"),
+        ("a\ud800b", r"must not contain the control character '\ud800'"),
+    ],
+)
+def test_bad_id_is_refused_with_its_field_and_problem(field: str, value: object, problem: str) -> None:
+    with pytest.raises(InvalidId) as refused:
+        CHECKS[field](value)
+    assert (refused.value.field, refused.value.problem) == (field, problem)
+    assert str(refused.value) == f"{field}: {problem}"
+    assert isinstance(refused.value, BridgekitError)
+
+
+@EVERY_FIELD
+def test_longest_id_is_accepted_and_one_byte_more_is_not(field: str) -> None:
+    limit = ids.RUN_ID_BYTES if field == "run_id" else 1_024
+    longest = "é" * (limit // 2)
+    assert CHECKS[field](longest) == longest
+    with pytest.raises(InvalidId, match=rf"^{field}: must be at most {limit:,} bytes, not {limit + 1:,}$"):
+        CHECKS[field](longest + "x")
+
+
+@given(thread_ids)
+def test_any_text_without_control_characters_is_an_id_as_it_stands(value: str) -> None:
+    assert ids.thread_id(value) == value
+
+
+def test_opaque_run_id_says_nothing_of_its_thread() -> None:
+    assert OpaqueRunIds(digits).new(ThreadId("thread_123")) == "run_0123456789ab"
+    assert OpaqueRunIds(digits).new(ThreadId("chat_1")) == "run_0123456789ab"
+
+
+def test_embedded_run_id_is_the_audits_first_fix() -> None:
+    assert EmbeddedRunIds(digits).new(ThreadId("thread_123")) == "run_thread_123_01234567"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "form"),
+    [
+        (OpaqueRunIds(), r"run_[0-9a-f]{12}"),
+        (EmbeddedRunIds(), r"run_thread_123_[0-9a-f]{8}"),
+        (SealedRunIds(), r"run_[\w=-]+\.[0-9a-f]{24}\.[0-9a-f]{32}"),
+    ],
+    ids=["opaque", "embedded", "sealed"],
+)
+def test_run_ids_differ_from_one_another_and_keep_their_form(scheme: ids.RunIdScheme, form: str) -> None:
+    made = {scheme.new(ThreadId("thread_123")) for _ in range(200)}
+    assert len(made) == 200
+    assert all(re.fullmatch(form, run_id) for run_id in made)
+
+
+@given(thread_ids)
+def test_sealed_run_id_gives_any_thread_back_to_whoever_has_the_key(thread_id: str) -> None:
+    run_id = SealedRunIds(KEY).new(ThreadId(thread_id))
+    assert SealedRunIds(KEY).open(run_id) == thread_id
+
+
+def test_sealed_run_id_of_the_longest_thread_is_still_a_run_id() -> None:
+    run_id = SealedRunIds(KEY).new(ThreadId("x" * ids.ID_BYTES))
+    assert ids.run_id(run_id) == run_id
+
+
+@given(thread_ids, st.data())
+def test_sealed_run_id_is_refused_when_one_character_was_changed(thread_id: str, data: st.DataObject) -> None:
+    run_id = SealedRunIds(KEY).new(ThreadId(thread_id))
+    place = data.draw(st.integers(0, len(run_id) - 1))
+    other = data.draw(st.sampled_from("abc019_.-=é").filter(lambda character: character != run_id[place]))
+    with pytest.raises(InvalidId, match="was not sealed here"):
+        SealedRunIds(KEY).open(RunId(run_id[:place] + other + run_id[place + 1 :]))
+
+
+@pytest.mark.parametrize("cut", [slice(4, None), slice(None, -1), slice(None, -33)])
+def test_sealed_run_id_is_refused_when_a_part_is_cut_off(cut: slice) -> None:
+    run_id = SealedRunIds(KEY).new(ThreadId("thread_123"))
+    with pytest.raises(InvalidId, match="was not sealed here"):
+        SealedRunIds(KEY).open(RunId(run_id[cut]))
+
+
+@pytest.mark.parametrize("forged", ["run_", "run_..", "run_thread_123_0123abcd", "run_\ud800.x.y", ""])
+def test_forged_run_id_is_refused(forged: str) -> None:
+    with pytest.raises(InvalidId) as refused:
+        SealedRunIds(KEY).open(RunId(forged))
+    assert refused.value.field == "run_id"
+
+
+def test_run_id_sealed_with_another_key_is_refused() -> None:
+    run_id = SealedRunIds(KEY).new(ThreadId("thread_123"))
+    with pytest.raises(InvalidId, match="was not sealed here"):
+        SealedRunIds(KEY[::-1]).open(run_id)
+
+
+def test_keys_drawn_anew_do_not_open_one_anothers_ids() -> None:
+    with pytest.raises(InvalidId):
+        SealedRunIds().open(SealedRunIds().new(ThreadId("thread_123")))
+
+
+@pytest.mark.parametrize("size", [0, 15, 65])
+def test_key_of_a_wrong_size_is_refused(size: int) -> None:
+    with pytest.raises(InvalidId, match=f"^key: must be 16 to 64 bytes, not {size}$"):
+        SealedRunIds(bytes(size))

@@ -1,0 +1,100 @@
+"""Where an event belongs, by each strategy."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridgekit.errors import BridgekitError
+from bridgekit.events import AgentEvent
+from bridgekit.ids import EmbeddedRunIds, RunId, ThreadId
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.resolution import Carried, FirstOf, MappingLookup, NoRoute, ReportParser
+from tests.samples import RUN, THREAD, emitted
+
+NAMES_NO_THREAD = NoRoute("the run id names no thread")
+
+
+class Never:
+    """A strategy that must not be asked."""
+
+    async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
+        raise BridgekitError("asked, although the one before had found the thread")
+
+
+@pytest.mark.parametrize(
+    ("run_id", "found"),
+    [
+        ("run_thread_123_1f2e3d4c", "thread_123"),
+        ("run_thread_alice_smith_1f2e3d4c", "thread_alice"),
+        ("run_thread_alice_jones_1f2e3d4c", "thread_alice"),
+        ("run_thread_team0_red_lead_1f2e3d4c", "thread_team0"),
+        ("run_thread_run_0_run_0_1f2e3d4c", "thread_run"),
+        ("run_my_thread_7_1f2e3d4c", "thread_7"),
+        ("run_thread_thread_7_1f2e3d4c", "thread_thread"),
+        ("thread_9", "thread_9"),
+        ("run_thread_", "thread_"),
+        ("run_thread_00b7e3c2-1c1b-4d6e-8f8a-0a1b2c3d4e5f_1f2e3d4c",
+         "thread_00b7e3c2-1c1b-4d6e-8f8a-0a1b2c3d4e5f"),
+        ("run_thread_Zürich 1 · 東京_1f2e3d4c", "thread_Zürich 1 · 東京"),
+    ],
+)  # fmt: skip
+async def test_reports_parser_keeps_the_one_word_after_thread(run_id: str, found: str) -> None:
+    assert await ReportParser().resolve(emitted(run_id=RunId(run_id))) == found
+
+
+@pytest.mark.parametrize(
+    "run_id",
+    [
+        "run_1f2e3d4c5b6a",
+        "run_chat_1_1f2e3d4c",
+        "run_session_1756800000000_5b6a7988_1f2e3d4c",
+        "run_00b7e3c2-1c1b-4d6e-8f8a-0a1b2c3d4e5f_1f2e3d4c",
+        "run_thread",
+        "run_threads_1_1f2e3d4c",
+        "",
+    ],
+)
+async def test_reports_parser_finds_no_thread_in_other_run_ids(run_id: str) -> None:
+    assert await ReportParser().resolve(emitted(run_id=RunId(run_id))) == NAMES_NO_THREAD
+
+
+async def test_reports_parser_takes_two_users_for_one() -> None:
+    """D9c: the loss is turned into a leak."""
+    ids = EmbeddedRunIds()
+    smith, jones = [
+        await ReportParser().resolve(emitted(run_id=ids.new(ThreadId(f"thread_alice_{name}"))))
+        for name in ("smith", "jones")
+    ]
+    assert smith == jones == "thread_alice"
+
+
+async def test_reports_parser_does_not_look_at_the_thread_that_is_carried() -> None:
+    assert await ReportParser().resolve(emitted(thread_id=THREAD)) == NAMES_NO_THREAD
+
+
+async def test_carried_thread_is_the_events_own() -> None:
+    assert await Carried().resolve(emitted(thread_id=THREAD)) == THREAD
+    assert await Carried().resolve(emitted(thread_id=None)) == NoRoute("the event carries no thread")
+
+
+async def test_mapping_lookup_asks_for_the_run_and_not_for_what_is_carried() -> None:
+    mapping = RunThreadMappingService()
+    await mapping.register_mapping(RUN, ThreadId("thread_mapped"))
+    lookup = MappingLookup(mapping)
+    assert await lookup.resolve(emitted(thread_id=THREAD)) == "thread_mapped"
+    assert await lookup.resolve(emitted(run_id=RunId("run_2"))) == NoRoute("the run is not in the mapping")
+
+
+async def test_first_strategy_that_finds_a_thread_has_the_say() -> None:
+    mapping = RunThreadMappingService()
+    await mapping.register_mapping(RUN, ThreadId("thread_mapped"))
+    assert await FirstOf(Carried(), Never()).resolve(emitted()) == THREAD
+    assert await FirstOf(MappingLookup(mapping), Carried()).resolve(emitted()) == "thread_mapped"
+    assert await FirstOf(ReportParser(), Carried()).resolve(emitted()) == THREAD
+
+
+async def test_reasons_are_told_in_the_order_of_asking_when_none_finds_a_thread() -> None:
+    unknown = emitted(thread_id=None)
+    found = await FirstOf(Carried(), ReportParser()).resolve(unknown)
+    assert found == NoRoute("the event carries no thread; the run id names no thread")
+    assert await FirstOf().resolve(unknown) == NoRoute("")

@@ -1,0 +1,122 @@
+"""A browser by hand: drives the ASGI application as a server does, and stops reading when told to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import anyio
+from starlette.applications import Starlette
+
+from bridgekit.chain.collaborators import MemoryThreads
+from bridgekit.events import Receipt
+from bridgekit.ids import ThreadId, UserId
+from bridgekit.tally import Tally
+from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.asgi import Edge, routes
+from bridgekit.transport.hub import Hub
+from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
+
+PATIENCE_SECONDS = 10.0
+
+
+class Browser:
+    """One socket of the application. What the application sends it stands in `messages`."""
+
+    def __init__(self, app: Starlette, *, broken_at: str = "", **query: str) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self._app = app
+        self._query = query
+        self._broken_at = broken_at
+        """The message at which the connection turns out to be broken."""
+        self._reads = anyio.Event()
+        self._reads.set()
+        self._leaves = anyio.Event()
+        self._connected = False
+
+    @property
+    def frames(self) -> list[dict[str, Any]]:
+        """The events that it read, without the first frame, which confirms the subscription."""
+        return [json.loads(message["text"]) for message in self.messages if "text" in message][1:]
+
+    @property
+    def seqs(self) -> list[int]:
+        return [frame["seq"] for frame in self.frames]
+
+    @property
+    def close(self) -> tuple[int, str] | None:
+        last = self.messages[-1] if self.messages else {}
+        return (last["code"], last["reason"]) if last.get("type") == "websocket.close" else None
+
+    def stop_reading(self) -> None:
+        self._reads = anyio.Event()
+
+    def read_on(self) -> None:
+        self._reads.set()
+
+    def leave(self) -> None:
+        self._leaves.set()
+
+    async def stay(self) -> None:
+        """Keep the socket open until either side closes it."""
+        scope = {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "scheme": "ws",
+            "path": "/ws",
+            "raw_path": b"/ws",
+            "query_string": urlencode(self._query).encode(),
+            "headers": [],
+            "subprotocols": [],
+        }
+        with anyio.fail_after(PATIENCE_SECONDS):
+            await self._app(scope, self._receive, self._send)
+
+    async def _receive(self) -> dict[str, Any]:
+        if not self._connected:
+            self._connected = True
+            return {"type": "websocket.connect"}
+        await self._leaves.wait()
+        return {"type": "websocket.disconnect", "code": 1001}
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "websocket.send":
+            await self._reads.wait()
+        if message["type"] == self._broken_at:
+            raise OSError("the connection is broken")
+        self.messages.append(message)
+
+
+class Site:
+    """An edge with two threads, one of Alice's and one of Bob's, and browsers that come and go."""
+
+    def __init__(self) -> None:
+        self.hub = Hub()
+        self.tally = Tally()
+        self.threads = MemoryThreads()
+        self.edge = Edge(self.hub, OwnersOnly(self.threads), self.tally)
+        self.app = Starlette(routes=routes())
+        self.app.state.bridgekit_edge = self.edge
+
+    async def open_threads(self) -> None:
+        await self.threads.claim(THREAD, ALICE)
+        await self.threads.claim(OTHER, BOB)
+
+    def publish(self, count: int = 1, thread_id: ThreadId = THREAD) -> list[Receipt]:
+        return [self.hub.publish(emitted(), thread_id) for _ in range(count)]
+
+    @asynccontextmanager
+    async def visited(self, *visitors: tuple[UserId, ThreadId]) -> AsyncIterator[list[Browser]]:
+        """Browsers that are subscribed when the block begins; it ends when all of them are gone."""
+        browsers = [Browser(self.app, user_id=user, thread_id=thread) for user, thread in visitors]
+        with anyio.fail_after(PATIENCE_SECONDS):
+            async with anyio.create_task_group() as tasks:
+                for browser in browsers:
+                    tasks.start_soon(browser.stay)
+                await anyio.wait_all_tasks_blocked()
+                yield browsers
+                for browser in browsers:
+                    browser.leave()

@@ -1,0 +1,194 @@
+"""The ASGI edge, driven by hand, so that every socket can be stopped where it hurts. On both backends."""
+
+from __future__ import annotations
+
+import json
+
+import anyio
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.requests import HTTPConnection
+
+from bridgekit.errors import SubscriptionRefused
+from bridgekit.events import EventType, Outcome, Receipt
+from bridgekit.transport.admission import Subscription
+from bridgekit.transport.outbox import OUTBOX_EVENTS
+from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
+from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
+
+
+async def test_first_frame_confirms_the_subscription_and_says_what_is_past(site: Site) -> None:
+    site.publish(3)
+    async with site.visited((ALICE, THREAD)) as [browser]:
+        site.publish(2)
+        await anyio.wait_all_tasks_blocked()
+    assert [message["type"] for message in browser.messages] == ["websocket.accept", *["websocket.send"] * 3]
+    assert json.loads(browser.messages[1]["text"]) == {"type": "subscribed", "thread_id": THREAD, "seq": 3}
+    assert browser.seqs == [4, 5]
+
+
+async def test_socket_gets_only_its_own_thread(site: Site) -> None:
+    async with site.visited((ALICE, THREAD), (ALICE, THREAD), (BOB, OTHER)) as browsers:
+        assert [receipt.sockets for receipt in site.publish(2) + site.publish(1, OTHER)] == [2, 2, 1]
+        await anyio.wait_all_tasks_blocked()
+    assert [browser.seqs for browser in browsers] == [[1, 2], [1, 2], [1]]
+    assert {frame["thread_id"] for frame in browsers[2].frames} == {OTHER}
+
+
+async def test_event_that_falls_between_attaching_and_the_first_frame_is_not_lost(site: Site) -> None:
+    browser = Browser(site.app, user_id=ALICE, thread_id=THREAD)
+    browser.stop_reading()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(browser.stay)
+        await anyio.wait_all_tasks_blocked()
+        assert site.publish()[0].sockets == 1
+        browser.read_on()
+        await anyio.wait_all_tasks_blocked()
+        browser.leave()
+    assert browser.seqs == [1]
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "reason"),
+    [
+        ({"user_id": BOB, "thread_id": THREAD}, 4503, "no such thread of this user"),
+        ({"user_id": BOB, "thread_id": "thread_nobody"}, 4503, "no such thread of this user"),
+        ({}, 4500, "user_id: must be a text, not NoneType"),
+        ({"user_id": BOB}, 4500, "thread_id: must be a text, not NoneType"),
+        ({"user_id": " ", "thread_id": THREAD}, 4500, "user_id: must not be empty"),
+        ({"user_id": BOB, "thread_id": "x" * 1_025}, 4500, "thread_id: must be at most 1,024 bytes, not 1,025"),
+    ],
+)
+async def test_refused_socket_is_told_why_by_a_terminal_code(
+    site: Site, query: dict[str, str], code: int, reason: str
+) -> None:
+    browser = Browser(site.app, **query)
+    await browser.stay()
+    assert [message["type"] for message in browser.messages] == ["websocket.accept", "websocket.close"]
+    assert browser.close == (code, reason)
+    assert len(site.hub) == 0
+
+
+async def test_slow_socket_is_given_up_and_its_neighbours_get_every_frame(site: Site) -> None:
+    async with site.visited((ALICE, THREAD), (ALICE, THREAD)) as [slow, quick]:
+        slow.stop_reading()
+        receipts = []
+        # One frame is in the writer's hand, the outbox holds its bound, and the next is one too many.
+        for count in (1, OUTBOX_EVENTS // 2, OUTBOX_EVENTS // 2, 1):
+            receipts += site.publish(count)
+            await anyio.wait_all_tasks_blocked()
+        assert [receipt.sockets for receipt in receipts] == [2] * (OUTBOX_EVENTS + 1) + [1]
+        assert slow.close == (4008, "too slow: connect again")
+        assert slow.seqs == []
+        assert len(site.hub) == 1
+        site.publish()
+        await anyio.wait_all_tasks_blocked()
+    assert quick.seqs == list(range(1, OUTBOX_EVENTS + 4))
+    assert quick.close is None
+    assert site.tally.unwritten == {"too slow": OUTBOX_EVENTS + 1}
+
+
+async def test_slow_socket_that_takes_not_even_its_closing_holds_up_nobody(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridgekit.transport.asgi.CLOSE_SECONDS", 0.0)
+    async with site.visited((ALICE, THREAD)) as [slow]:
+        slow.stop_reading()
+        site.publish()
+        await anyio.wait_all_tasks_blocked()
+        site.publish(OUTBOX_EVENTS + 1)
+    assert slow.seqs == []
+    assert len(site.hub) == 0
+
+
+async def test_socket_that_leaves_is_detached_and_what_it_did_not_read_is_counted(site: Site) -> None:
+    async with site.visited((ALICE, THREAD), (ALICE, THREAD)) as [leaving, stays]:
+        leaving.stop_reading()
+        site.publish()
+        await anyio.wait_all_tasks_blocked()
+        site.publish(4)
+        leaving.leave()
+        await anyio.wait_all_tasks_blocked()
+        assert len(site.hub) == 1
+        assert site.publish()[0].sockets == 1
+        await anyio.wait_all_tasks_blocked()
+    assert (leaving.seqs, stays.seqs) == ([], [1, 2, 3, 4, 5, 6])
+    assert site.tally.unwritten == {"socket left": 5}
+
+
+async def test_books_of_a_socket_that_read_everything_hold_nothing_unwritten(site: Site) -> None:
+    async with site.visited((ALICE, THREAD)):
+        site.publish(5)
+        await anyio.wait_all_tasks_blocked()
+    assert site.tally.unwritten == {}
+
+
+@pytest.mark.parametrize("broken_at", ["websocket.accept", "websocket.send"])
+async def test_connection_that_breaks_ends_quietly(site: Site, broken_at: str) -> None:
+    browser = Browser(site.app, broken_at=broken_at, user_id=ALICE, thread_id=THREAD)
+    with anyio.fail_after(PATIENCE_SECONDS):
+        await browser.stay()
+    assert len(site.hub) == 0
+
+
+@pytest.mark.parametrize("broken_at", ["websocket.accept", "websocket.close"])
+async def test_refused_socket_that_is_gone_already_ends_quietly(site: Site, broken_at: str) -> None:
+    browser = Browser(site.app, broken_at=broken_at, user_id=BOB, thread_id=THREAD)
+    await browser.stay()
+    assert browser.close is None
+
+
+async def test_slow_socket_that_is_gone_already_ends_quietly(site: Site) -> None:
+    browser = Browser(site.app, broken_at="websocket.close", user_id=ALICE, thread_id=THREAD)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(browser.stay)
+        await anyio.wait_all_tasks_blocked()
+        site.publish(OUTBOX_EVENTS + 1)
+    assert site.tally.unwritten == {"too slow": OUTBOX_EVENTS}
+
+
+async def test_metrics_count_by_type_link_and_reason(site: Site) -> None:
+    site.tally.count(emitted(EventType.AGENT_STARTED), Receipt(outcome=Outcome.SENT, sockets=2))
+    for _ in range(2):
+        site.tally.count(emitted(), Receipt(outcome=Outcome.UNROUTABLE, link=9, reason="no route"))
+    site.tally.unwritten["too slow"] += 3
+    async with site.visited((ALICE, THREAD)):
+        answer = await get(site, "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert {
+        (sample.name, *sample.labels.values(), sample.value)
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    } == {
+        ("bridgekit_events_sent_total", "agent_started", 1.0),
+        ("bridgekit_events_lost_total", "9", "no route", 2.0),
+        ("bridgekit_frames_unwritten_total", "too slow", 3.0),
+        ("bridgekit_connections", 1.0),
+    }
+
+
+async def test_healthz_says_how_many_are_connected(site: Site) -> None:
+    async with site.visited((ALICE, THREAD), (BOB, OTHER)):
+        assert (await get(site, "/healthz")).json() == {"status": "ok", "connections": 2}
+    assert (await get(site, "/healthz")).json() == {"status": "ok", "connections": 0}
+
+
+async def test_reason_too_long_for_a_close_frame_is_cut_between_characters(site: Site) -> None:
+    """RFC 6455 leaves 123 bytes, which here would end in half a character."""
+
+    class Wordy:
+        async def admit(self, request: HTTPConnection) -> Subscription:
+            raise SubscriptionRefused(4503, "é" * 100)
+
+    site.edge.admission = Wordy()
+    browser = Browser(site.app)
+    await browser.stay()
+    assert browser.close == (4503, "é" * 61)
+
+
+async def get(site: Site, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(site.app), base_url="http://bridgekit.test") as client:
+        answer = await client.get(path)
+    assert answer.status_code == 200
+    return answer

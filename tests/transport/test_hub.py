@@ -1,0 +1,155 @@
+"""Link 10: a thread's sockets, and the numbering of its events."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridgekit.chain.self_check import Inbox
+from bridgekit.errors import FrameTooLarge, PayloadError
+from bridgekit.events import Frame, Outcome, decode
+from bridgekit.ids import ThreadId
+from bridgekit.transport import Hub
+from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
+
+
+class Full(Inbox):
+    """A socket that can take nothing."""
+
+    def put(self, frame: Frame) -> bool:
+        return False
+
+
+def inbox(hub: Hub, thread_id: ThreadId = THREAD, *, kind: type[Inbox] = Inbox) -> Inbox:
+    made = kind(thread_id, ALICE)
+    hub.attach(made)
+    return made
+
+
+def test_event_reaches_every_socket_of_its_thread_and_no_other() -> None:
+    hub = Hub()
+    first, second, other = inbox(hub), inbox(hub), inbox(hub, OTHER)
+    receipt = hub.publish(emitted(), THREAD)
+    assert (receipt.outcome, receipt.sockets, receipt.thread_id, receipt.seq) == (Outcome.SENT, 2, THREAD, 1)
+    assert [len(each.frames) for each in (first, second, other)] == [1, 1, 0]
+
+
+def test_event_goes_to_the_thread_it_is_published_to_whatever_it_carries() -> None:
+    hub = Hub()
+    own, other = inbox(hub), inbox(hub, OTHER)
+    hub.publish(emitted(thread_id=THREAD), OTHER)
+    assert own.frames == []
+    assert decode(other.frames[0].data).thread_id == OTHER
+
+
+def test_event_is_encoded_once_however_many_sockets_read_it() -> None:
+    hub = Hub()
+    sockets = [inbox(hub) for _ in range(5)]
+    hub.publish(emitted(), THREAD)
+    assert len({id(each.frames[0].data) for each in sockets}) == 1
+
+
+def test_frame_carries_the_event_unchanged() -> None:
+    hub = Hub()
+    socket, event = inbox(hub), emitted(payload={"reasoning": "hm"})
+    hub.publish(event, THREAD)
+    read = decode(socket.frames[0].data)
+    assert read == socket.frames[0].event
+    assert (read.type, read.run_id, read.agent_name, read.event_id, read.timestamp, read.payload) == (
+        event.type, event.run_id, event.agent_name, event.event_id, event.timestamp, event.payload
+    )  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=30))
+def test_seq_counts_from_1_without_gaps_in_each_thread_for_itself(threads: list[str]) -> None:
+    hub, read = Hub(), defaultdict[str, list[int]](list)
+    sockets = {name: inbox(hub, ThreadId(name)) for name in "abc"}
+    for name in threads:
+        hub.publish(emitted(), ThreadId(name))
+    for name, socket in sockets.items():
+        read[name] = [each.event.seq for each in socket.frames]
+        assert read[name] == list(range(1, threads.count(name) + 1))
+        assert hub.last_seq(ThreadId(name)) == threads.count(name)
+
+
+def test_event_that_nobody_listens_to_is_numbered_and_not_called_sent() -> None:
+    hub = Hub()
+    receipt = hub.publish(emitted(), THREAD)
+    assert not receipt
+    assert (receipt.outcome, receipt.link, receipt.seq) == (Outcome.NOBODY_LISTENING, 10, 1)
+    assert receipt.reason
+    assert inbox(hub).frames == []
+    assert hub.publish(emitted(), THREAD).seq == 2
+
+
+def test_socket_that_takes_nothing_disturbs_no_neighbour_and_is_not_counted() -> None:
+    hub = Hub()
+    before, full, after = inbox(hub), inbox(hub, kind=Full), inbox(hub)
+    assert [hub.publish(emitted(), THREAD).sockets for _ in range(3)] == [2, 2, 2]
+    assert [len(each.frames) for each in (before, full, after)] == [3, 0, 3]
+
+
+def test_event_that_no_socket_takes_is_not_called_sent() -> None:
+    hub = Hub()
+    inbox(hub, kind=Full)
+    receipt = hub.publish(emitted(), THREAD)
+    assert (receipt.outcome, receipt.sockets) == (Outcome.NOBODY_LISTENING, 0)
+
+
+def test_event_that_cannot_be_encoded_takes_no_number_and_reaches_nobody() -> None:
+    hub = Hub(frame_bytes=500)
+    socket = inbox(hub)
+    hub.publish(emitted(), THREAD)
+    with pytest.raises(PayloadError):
+        hub.publish(emitted(payload={"a": float("nan")}), THREAD)
+    with pytest.raises(FrameTooLarge):
+        hub.publish(emitted(payload={"a": "x" * 500}), THREAD)
+    hub.publish(emitted(), THREAD)
+    assert [each.event.seq for each in socket.frames] == [1, 2]
+
+
+def test_detached_socket_gets_nothing_more_and_detaching_twice_is_no_error() -> None:
+    hub = Hub()
+    gone, stays = inbox(hub), inbox(hub)
+    hub.publish(emitted(), THREAD)
+    hub.detach(gone)
+    hub.detach(gone)
+    hub.publish(emitted(), THREAD)
+    assert [len(each.frames) for each in (gone, stays)] == [1, 2]
+    assert hub.connections(THREAD) == (stays,)
+
+
+def test_socket_that_leaves_while_an_event_is_given_out_costs_nobody_the_event() -> None:
+    hub = Hub()
+
+    class Leaving(Inbox):
+        def put(self, frame: Frame) -> bool:
+            hub.detach(self)
+            return super().put(frame)
+
+    leaving, stays = inbox(hub, kind=Leaving), inbox(hub)
+    assert hub.publish(emitted(), THREAD).sockets == 2
+    assert [len(each.frames) for each in (leaving, stays)] == [1, 1]
+    assert len(hub) == 1
+
+
+def test_block_attaches_for_its_length_also_when_it_fails() -> None:
+    hub = Hub()
+
+    def block() -> None:
+        with hub.attached(Inbox(THREAD, BOB)):
+            assert (len(hub), len(hub.connections(THREAD))) == (1, 1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        block()
+    assert (len(hub), hub.connections(THREAD)) == (0, ())
+
+
+def test_asking_for_a_number_makes_no_thread() -> None:
+    hub = Hub()
+    assert [hub.last_seq(THREAD), hub.publish(emitted(), THREAD).seq, hub.last_seq(THREAD)] == [0, 1, 1]
+    assert hub.last_seq(OTHER) == 0
