@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -94,7 +94,7 @@ class RoutedEvent(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     """Counts within the thread, from 1, without gaps."""
     event_id: str
-    timestamp: datetime
+    timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
     payload: dict[str, object]
 
 
@@ -135,7 +135,10 @@ _decoder: Final = msgspec.json.Decoder(RoutedEvent)
 
 
 def encode(event: RoutedEvent, *, limit_bytes: int = FRAME_BYTES) -> Frame:
-    """Encode an event as UTF-8 JSON; PayloadError or FrameTooLarge where it cannot go over the wire unchanged."""
+    """Encode an event as UTF-8 JSON; PayloadError or FrameTooLarge where it cannot go over the wire.
+
+    JSON has fewer types than Python: bytes become base64, dates ISO 8601, sets and tuples arrays, number keys texts.
+    """
     try:
         data = _encoder.encode(event)
         # NaN and the infinities leave the encoder as null; only a frame that holds a null is worth the search.

@@ -18,6 +18,7 @@ from bridgekit.errors import InvalidId
 
 __all__ = [
     "ID_BYTES",
+    "REQUEST_BYTES",
     "RUN_ID_BYTES",
     "EmbeddedRunIds",
     "Hexadecimal",
@@ -28,6 +29,7 @@ __all__ = [
     "ThreadId",
     "UserId",
     "agent_name",
+    "request",
     "run_id",
     "thread_id",
     "user_id",
@@ -41,6 +43,9 @@ ID_BYTES: Final = 1_024
 """Longest id accepted from outside, in UTF-8 bytes."""
 RUN_ID_BYTES: Final = 2_048
 """Longest run id, in UTF-8 bytes: a sealed one carries a thread id of `ID_BYTES`, a third longer as base64."""
+
+REQUEST_BYTES: Final = 65_536
+"""Longest request of a user, in UTF-8 bytes. It travels in the run's first event and in its last."""
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -66,6 +71,19 @@ def run_id(value: object) -> RunId:
 def agent_name(value: object) -> str:
     """Check an agent's name, by the rules of `thread_id`."""
     return _checked("agent_name", value, ID_BYTES)
+
+
+def request(value: object) -> str:
+    """Check a user's request: a text of up to 65,536 bytes that UTF-8 can carry; line breaks are welcome."""
+    if not isinstance(value, str):
+        raise InvalidId("request", f"must be a text, not {type(value).__name__}")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidId("request", "must be a text that UTF-8 can carry") from error
+    if size > REQUEST_BYTES:
+        raise InvalidId("request", f"must be at most {REQUEST_BYTES:,} bytes, not {size:,}")
+    return value
 
 
 def _checked(field: str, value: object, limit_bytes: int) -> str:

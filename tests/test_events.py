@@ -188,12 +188,13 @@ def test_limit_counts_bytes_and_not_characters() -> None:
         GOLDEN.replace('"seq":17', '"seq":0'),
         GOLDEN.replace('"seq":17,', ""),
         GOLDEN.replace("2026-11-22T", "yesterday "),
+        GOLDEN.replace('Z"', '"'),
         GOLDEN[: GOLDEN.index('"payload"')] + '"payload":[]}',
         GOLDEN[:-1] + ',"colour":' + "[" * 100_000 + "]" * 100_000 + "}",
     ],
     ids=[
         "empty", "null", "list", "no fields", "no json", "lone surrogate", "no utf-8", "cut off", "type",
-        "seq is a text", "seq is 0", "no seq", "no time", "payload is a list", "nested too deep",
+        "seq is a text", "seq is 0", "no seq", "no time", "no zone", "payload is a list", "nested too deep",
     ],
 )  # fmt: skip
 def test_malformed_frame_is_refused(data: str | bytes) -> None:

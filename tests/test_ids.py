@@ -140,3 +140,17 @@ def test_keys_drawn_anew_do_not_open_one_anothers_ids() -> None:
 def test_key_of_a_wrong_size_is_refused(size: int) -> None:
     with pytest.raises(InvalidId, match=f"^key: must be 16 to 64 bytes, not {size}$"):
         SealedRunIds(bytes(size))
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"), [(7, "not int"), ("x" * 65_537, "not 65,537"), ("\ud800", "UTF-8 can carry")]
+)
+def test_request_that_cannot_travel_is_refused(value: object, problem: str) -> None:
+    with pytest.raises(InvalidId, match=problem) as refused:
+        ids.request(value)
+    assert refused.value.field == "request"
+
+
+def test_request_may_have_lines_and_nothing() -> None:
+    assert ids.request("") == ""
+    assert ids.request("one\ntwo\t") == "one\ntwo\t"

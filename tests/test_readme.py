@@ -32,11 +32,14 @@ def anyio_backend() -> str:
 def notebook_parameters(stem: str) -> dict[str, int]:
     cells = json.loads((ROOT / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))["cells"]
     source = next("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
-    return {name.lower(): int(value) for name, value in re.findall(r"^(\w+) = (\d+)$", source, re.MULTILINE)}
+    return {name: int(value) for name, value in re.findall(r"^(\w+) = (\d+)$", source, re.MULTILINE)}
 
 
 async def test_headline_numbers_are_those_of_the_notebook() -> None:
-    study = await study_fixes(**notebook_parameters("10_before_and_after"), variants=[AS_REPORTED, FIX_1])
+    at = notebook_parameters("10_before_and_after")
+    study = await study_fixes(
+        threads=at["THREADS"], runs=at["RUNS"], at_once=at["AT_ONCE"], seed=at["SEED"], variants=[AS_REPORTED, FIX_1]
+    )
     families = study.over_families("fix 1")
     total = Rate(sum(c.verdict.delivered for c in families), sum(c.verdict.expected for c in families))
     words = " ".join(README.split())

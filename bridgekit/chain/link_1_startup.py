@@ -6,7 +6,7 @@ bridge that no socket is attached to loses everything that is sent over it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -37,7 +37,7 @@ from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.asgi import Edge, routes
 from bridgekit.transport.hub import Hub
 
-__all__ = ["Application", "Parts", "create_app", "lifespan", "start_application"]
+__all__ = ["Application", "Parts", "Start", "create_app", "lifespan", "start_application"]
 
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
@@ -119,7 +119,13 @@ async def start_application(parts: Parts) -> Application:
     return Application(parts, bridge, supervisor)
 
 
-def lifespan(parts: Parts) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+Start = Callable[[Parts], Awaitable[Application]]
+"""Puts an application together; `start_application` is the sound one."""
+
+
+def lifespan(
+    parts: Parts, *, start: Start = start_application
+) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     """A lifespan for a Starlette or FastAPI application that has bridgekit's `routes()` among its own.
 
     While it runs, the bridge is at `app.state.agent_websocket_bridge`, where the audit looks for it, and the
@@ -128,7 +134,8 @@ def lifespan(parts: Parts) -> Callable[[Starlette], AbstractAsyncContextManager[
 
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
-        application = await start_application(parts)
+        with DeterministicStartupError.at(1, "the application"):
+            application = await start(parts)
         app.state.bridgekit = application
         app.state.agent_websocket_bridge = application.bridge
         app.state.bridgekit_edge = Edge(application.bridge.hub, OwnersOnly(application), application.tally)
@@ -137,6 +144,6 @@ def lifespan(parts: Parts) -> Callable[[Starlette], AbstractAsyncContextManager[
     return running
 
 
-def create_app(parts: Parts) -> Starlette:
+def create_app(parts: Parts, *, start: Start = start_application) -> Starlette:
     """An ASGI application of its own, with `/ws`, `/metrics` and `/healthz`."""
-    return Starlette(routes=routes(), lifespan=lifespan(parts))
+    return Starlette(routes=routes(), lifespan=lifespan(parts, start=start))

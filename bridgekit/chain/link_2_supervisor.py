@@ -61,11 +61,11 @@ class SupervisorAgent:
     async def open_run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunContext:
         """Check the request at the border, give the run its id and make its route known."""
         thread, user = ids.thread_id(thread_id), ids.user_id(user_id)
-        name = ids.agent_name(agent_name)
+        name, asked = ids.agent_name(agent_name), ids.request(request)
         async with self.db_session_factory() as session:
             await session.claim(thread, user)
         context = RunContext(
-            run_id=self._run_ids.new(thread), thread_id=thread, user_id=user, agent_name=name, request=request
+            run_id=self._run_ids.new(thread), thread_id=thread, user_id=user, agent_name=name, request=asked
         )
         await self.websocket_bridge.mapping.register_mapping(context.run_id, thread)
         return context

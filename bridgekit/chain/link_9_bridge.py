@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bridgekit import ids, payloads
-from bridgekit.errors import UnknownEventType
+from bridgekit.errors import FrameTooLarge, PayloadError, UnknownEventType
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
@@ -35,16 +35,23 @@ class AgentWebSocketBridge:
     async def notify(self, event: AgentEvent) -> Receipt:
         """Send the event to its thread and answer what became of it. Never waits for a socket.
 
-        UnknownEventType, PayloadError and FrameTooLarge are the caller's mistakes, and raised. An event without a
-        route is not: the agent's run goes on, and the Receipt and the tally tell.
+        UnknownEventType, PayloadError and FrameTooLarge are the caller's mistakes, and raised; the last two are
+        counted as well. An event without a route is no mistake: the agent's run goes on, and Receipt and tally tell.
         """
         if not isinstance(event.type, EventType):
             raise UnknownEventType("event type", event.type, tuple(EventType))
-        receipt = await self._send(event)
+        try:
+            receipt = await self._send(event)
+        except (PayloadError, FrameTooLarge) as error:
+            self._tell(event, Receipt(outcome=Outcome.REFUSED, link=8, reason=type(error).__name__))
+            raise
+        self._tell(event, receipt)
+        return receipt
+
+    def _tell(self, event: AgentEvent, receipt: Receipt) -> None:
         self.tally.count(event, receipt)
         for observe in self.observers:
             observe(event, receipt)
-        return receipt
 
     async def _send(self, event: AgentEvent) -> Receipt:
         route = await self.resolver.resolve(event)

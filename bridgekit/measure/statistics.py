@@ -6,7 +6,7 @@ import math
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
-__all__ = ["CONFIDENCE", "Rate", "collision_probability", "runs_until_collision", "wilson"]
+__all__ = ["CONFIDENCE", "Rate", "collision_probability", "percent", "runs_until_collision", "wilson"]
 
 CONFIDENCE: Final = 0.95
 
@@ -48,11 +48,42 @@ class Rate(NamedTuple):
         """k / n, or not-a-number where nothing is known."""
         return self.k / self.n if self.n else math.nan
 
-    def __str__(self) -> str:
-        if not self.known:
-            return "unknown (no data)"
+    @classmethod
+    def of(cls, counts: tuple[int, int] | None) -> Rate:
+        """From stored counts. None, when nobody counted, is 0 of 0: unknown."""
+        return cls(*counts) if counts is not None else cls(0, 0)
+
+    @property
+    def counts(self) -> str:
+        """In words: "58 of 60"."""
+        return f"{self.k:,} of {self.n:,}" if self.n else "unknown"
+
+    @property
+    def bounds(self) -> str:
+        """The interval in words: "88.6 to 99.08 %", or "nothing counted"."""
+        if not self.n:
+            return "nothing counted"
         low, high = self.interval
-        return f"{self.k:,} of {self.n:,} ({low:.1%} to {high:.1%})"
+        return f"{percent(low)} to {percent(high)} %"
+
+    def __str__(self) -> str:
+        """Both: "58 of 60 (88.6 to 99.08 %)"."""
+        return f"{self.counts} ({self.bounds})"
+
+
+def percent(share: float) -> str:
+    """A share in per cent without its sign. Only the ends themselves are written 0 and 100.
+
+    Close to either end the digits grow, because 99.96 % is not 100 % to the one who waits for the rest.
+    """
+    value = 100 * share
+    distance = min(value, 100 - value)
+    if distance < 1e-9:
+        return f"{value:.0f}"
+    for digits in (1, 2, 3, 4):
+        if distance >= 10 ** (1 - digits):
+            return f"{value:.{digits}f}"
+    return "below 0.001" if value < 50 else "above 99.999"
 
 
 def collision_probability(runs: int, digits: int) -> float:

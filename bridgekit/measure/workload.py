@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 from uuid import UUID
 
@@ -20,7 +21,19 @@ from bridgekit.events import EventType
 from bridgekit.ids import Hexadecimal, RunId, ThreadId, UserId
 from bridgekit.measure.history import Expectation, Handover, History, Key
 
-__all__ = ["AGENT", "FAMILIES", "Lockstep", "Run", "Workload", "family", "scripted_agent", "seeded", "tools"]
+__all__ = [
+    "AGENT",
+    "ALWAYS_THERE",
+    "FAMILIES",
+    "Away",
+    "Lockstep",
+    "Run",
+    "Workload",
+    "family",
+    "scripted_agent",
+    "seeded",
+    "tools",
+]
 
 AGENT: Final = "researcher"
 """The name of the agent that every workload runs."""
@@ -48,6 +61,21 @@ class Run:
     owned: Owned
 
 
+@dataclass(frozen=True, slots=True)
+class Away:
+    """Every user's socket is closed for the last `groups` of every `of` groups of runs. Counted, so without a clock."""
+
+    groups: int
+    of: int
+
+    def at(self, place: int) -> bool:
+        """Whether nobody is there for the group at that place, counted from 0."""
+        return place % self.of >= self.of - self.groups
+
+
+ALWAYS_THERE: Final = Away(0, of=1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     """How much of what. A run of `steps` steps is 2 + 3 * `steps` events: five for one step, the critical ones."""
@@ -63,6 +91,8 @@ class Workload:
     """How many threads, from the first, have a user who is not there: runs, but no socket."""
     outside_core: bool = False
     """Let the registry bind the agents, without engine and core: two events fewer a run."""
+    away: Away = ALWAYS_THERE
+    """When the users who have a socket do without it, and connect again afterwards."""
 
     def groups(self) -> Iterator[tuple[Run, ...]]:
         """The runs in the order in which they are asked for, as many together as run at once."""
@@ -73,6 +103,11 @@ class Workload:
         ]
         for first in range(0, len(runs), self.at_once):
             yield tuple(runs[first : first + self.at_once])
+
+    def sittings(self) -> Iterator[tuple[bool, list[tuple[Run, ...]]]]:
+        """The groups of runs from one coming or going to the next: whether the users are there, and the groups."""
+        for away, placed in groupby(enumerate(self.groups()), key=lambda each: self.away.at(each[0])):
+            yield not away, [group for _, group in placed]
 
     def expectations(self, run: Run) -> list[Expectation]:
         """The events that the run's user waits for, in order."""
@@ -103,7 +138,13 @@ class Lockstep:
         self._waiting += 1
         gate = self._gate
         self._open_if_complete()
-        await gate.wait()
+        try:
+            await gate.wait()
+        except BaseException:
+            # A party that is cancelled while it waits has not come this far: the others go on without it by `leave`.
+            if not gate.is_set():
+                self._waiting -= 1
+            raise
 
     def leave(self) -> None:
         """The others need not wait for this party any more."""

@@ -1,6 +1,5 @@
 """Floor 6, telling: notebooks -> findings -> one HTML file, results.csv, results.json.
 
-rates       k of n as people read it
 untyped     types for what nbformat and nbconvert leave untyped
 findings    what a notebook hands to the report
 claims      the audit's claims, each run again, as findings

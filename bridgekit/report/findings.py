@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridgekit.report.rates import rate_of, rate_words
+from bridgekit.measure.statistics import Rate
 
 FINDING_MIME = "application/vnd.bridgekit.finding+json"
 TABLE_MIME = "application/vnd.bridgekit.table+json"
@@ -88,7 +88,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 def delivery_words(finding: Finding) -> str:
     """What arrived before and after, with intervals."""
-    return f"before {rate_words(rate_of(finding.before))}, after {rate_words(rate_of(finding.after))}"
+    return f"before {Rate.of(finding.before)}, after {Rate.of(finding.after)}"
 
 
 def claim_words(verdict: str) -> str:

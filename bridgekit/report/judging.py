@@ -7,7 +7,6 @@ from typing import Literal
 
 from bridgekit.measure.statistics import Rate
 from bridgekit.report.findings import Finding, Verdict
-from bridgekit.report.rates import counts_of, rate_of, rate_words
 from bridgekit.report.structure import Report
 
 # The audit's chain has nine links. One without a finding is shown too, as unknown.
@@ -76,12 +75,12 @@ class LinkStatus:
     @property
     def before(self) -> Rate:
         """Delivered with the link as audited."""
-        return rate_of(self.finding.before if self.finding else None)
+        return Rate.of(self.finding.before if self.finding else None)
 
     @property
     def after(self) -> Rate:
         """Delivered with the link sound."""
-        return rate_of(self.finding.after if self.finding else None)
+        return Rate.of(self.finding.after if self.finding else None)
 
 
 def link_statuses(report: Report) -> tuple[LinkStatus, ...]:
@@ -121,7 +120,7 @@ class Headline:
         first = ", ".join(parts[:-1]) + f" and {parts[-1]}"
         if not (self.before.n and self.after.n):
             return f"{first}."
-        before, after = counts_of(self.before), counts_of(self.after)
+        before, after = self.before.counts, self.after.counts
         return f"{first}: {before} events arrived as audited, {after} in the sound chain."
 
     @property
@@ -132,8 +131,8 @@ class Headline:
             f"audit's verdicts that hold when run: {self.confirmed} of {self.links}; "
             f"contradicted: {links}; unknown: {self.links - self.judged}",
             f"links that hold in the sound chain: {self.sound} of {self.links}",
-            f"events delivered as audited: {rate_words(self.before)}",
-            f"events delivered in the sound chain: {rate_words(self.after)}",
+            f"events delivered as audited: {self.before}",
+            f"events delivered in the sound chain: {self.after}",
         )
 
 
@@ -154,8 +153,8 @@ def headline(report: Report) -> Headline:
         judged=confirmed + len(contradicted),
         sound=sum(link.sound == "holds" for link in links),
         links=len(links),
-        before=rate_of(delivered.before if delivered else None),
-        after=rate_of(delivered.after if delivered else None),
+        before=Rate.of(delivered.before if delivered else None),
+        after=Rate.of(delivered.after if delivered else None),
     )
 
 

@@ -9,6 +9,7 @@ from jinja2 import Environment as Templates
 from jinja2 import PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bridgekit.measure.statistics import Rate
 from bridgekit.report.findings import Table, cell_text
 from bridgekit.report.judging import (
     AUDITED_LINKS,
@@ -19,7 +20,6 @@ from bridgekit.report.judging import (
     smallest_sample,
 )
 from bridgekit.report.markup import code_html, markdown_html, output_html, printed_text
-from bridgekit.report.rates import bounds_of, counts_of, rate_of
 from bridgekit.report.results import count_measurements
 from bridgekit.report.structure import Report
 
@@ -46,18 +46,18 @@ def index_html(report: Report) -> str:
     pages = [notebook.name for notebook in report.notebooks]
     templates.filters |= {
         "ansi": printed_text,
-        "bounds": bounds_of,
+        "bounds": lambda rate: rate.bounds,
         "breakable": _breakable,
         "cell": cell_text,
         "code": code_html,
-        "counts": counts_of,
+        "counts": lambda rate: rate.counts,
         "day": _day,
         "html": output_html,
         "level": _level,
         "numeric": _numeric,
         "markdown": lambda text: markdown_html(text, pages),
         "outcome": _outcome,
-        "rate": rate_of,
+        "rate": Rate.of,
         "seconds": _seconds,
         "together": _together,
     }

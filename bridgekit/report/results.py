@@ -12,7 +12,7 @@ import msgspec
 
 from bridgekit.report.findings import RESERVED_COLUMNS
 from bridgekit.report.judging import headline
-from bridgekit.report.rates import rate_of
+from bridgekit.measure.statistics import Rate
 from bridgekit.report.structure import Report
 
 # Raised when a reader of an older file would misread a newer one.
@@ -96,7 +96,7 @@ def _environment(report: Report) -> dict[str, Any]:
 
 
 def _interval(counts: tuple[int, int] | None) -> tuple[float, float] | None:
-    rate = rate_of(counts)
+    rate = Rate.of(counts)
     return rate.interval if rate.n else None
 
 

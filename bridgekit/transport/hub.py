@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, Protocol
 
+from bridgekit.errors import PayloadError
 from bridgekit.events import FRAME_BYTES, AgentEvent, Frame, Outcome, Receipt, RoutedEvent, encode
 from bridgekit.ids import ThreadId, UserId
 
@@ -80,6 +81,8 @@ class Hub:
 
         PayloadError or FrameTooLarge where it cannot be encoded: then it was not numbered and nobody got it.
         """
+        if not isinstance(event.payload, Mapping):
+            raise PayloadError(event.type, f"must be a JSON object, not {type(event.payload).__name__}")
         seq = self.last_seq(thread_id) + 1
         frame = encode(
             RoutedEvent(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgekit.measure.statistics import Rate, collision_probability, runs_until_collision, wilson
+from bridgekit.measure.statistics import Rate, collision_probability, percent, runs_until_collision, wilson
 
 counts = st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -80,8 +80,8 @@ def test_rate_of_nothing_is_unknown_and_neither_0_nor_1() -> None:
 
 
 def test_rate_is_shown_with_its_counts_and_interval() -> None:
-    assert str(Rate(0, 20)) == "0 of 20 (0.0% to 16.1%)"
-    assert str(Rate(1_500, 1_500)) == "1,500 of 1,500 (99.7% to 100.0%)"
+    assert str(Rate(0, 20)) == "0 of 20 (0 to 16.1 %)"
+    assert str(Rate(1_500, 1_500)) == "1,500 of 1,500 (99.74 to 100 %)"
     assert (Rate(1, 4).fraction, Rate(1, 4).known) == (0.25, True)
 
 
@@ -118,3 +118,26 @@ def test_runs_until_collision_is_the_first_number_that_reaches_the_probability(d
 @pytest.mark.parametrize("runs", [0, 1])
 def test_one_run_collides_with_nothing(runs: int) -> None:
     assert collision_probability(runs, 8) == 0.0
+
+
+def test_nothing_counted_is_unknown_and_never_a_percentage() -> None:
+    for rate in (Rate.of(None), Rate.of((0, 0))):
+        assert rate.counts == "unknown"
+        assert rate.bounds == "nothing counted"
+        assert "%" not in str(rate)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0, "0"),
+        (1, "100"),
+        (0.5, "50.0"),
+        (0.9996, "99.960"),
+        (0.00004, "0.0040"),
+        (1e-9, "below 0.001"),
+        (1 - 1e-9, "above 99.999"),
+    ],
+)
+def test_only_the_ends_are_written_as_the_ends(share: float, words: str) -> None:
+    assert percent(share) == words

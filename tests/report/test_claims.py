@@ -10,7 +10,8 @@ from bridgekit.measure.experiment import measure
 from bridgekit.measure.probes import probe_all
 from bridgekit.measure.study import EXAMPLE, FixStudy, study_fixes, study_link
 from bridgekit.measure.workload import Workload, family
-from bridgekit.report.claims import after_fix_claims, chain_claim, fix_claim, link_claim, lost_claim, step_claims
+from bridgekit.report.claims import chain_claim, fix_claim, link_claim, lost_claim
+from bridgekit.report.promises import after_fix_claims, step_claims
 from bridgekit.variants import AS_COMMITTED, AS_REPORTED, SOUND
 
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bridgekit.chain.self_check import Inbox
 from bridgekit.errors import FrameTooLarge, PayloadError
@@ -153,3 +154,10 @@ def test_asking_for_a_number_makes_no_thread() -> None:
     hub = Hub()
     assert [hub.last_seq(THREAD), hub.publish(emitted(), THREAD).seq, hub.last_seq(THREAD)] == [0, 1, 1]
     assert hub.last_seq(OTHER) == 0
+
+
+def test_payload_that_is_no_object_is_refused_and_takes_no_number() -> None:
+    hub = Hub()
+    with pytest.raises(PayloadError, match="must be a JSON object, not list"):
+        hub.publish(replace(emitted(), payload=[1]), THREAD)
+    assert hub.last_seq(THREAD) == 0
