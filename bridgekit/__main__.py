@@ -94,12 +94,16 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_whole, help="the notebooks' SEED, default as committed")
     parser.add_argument("--threads", type=_at_least_1, help="the notebooks' THREADS, default as committed")
     parser.add_argument("--runs", type=_at_least_1, help="the notebooks' RUNS, default as committed")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other parameter of the notebooks"
+    )
     parser.add_argument("--from-executed", type=Path, metavar="DIR", help="tell notebooks that were executed already")
     parser.set_defaults(command=_report)
 
 
 def _report(options: argparse.Namespace) -> int:
     from bridgekit.report.building import build_from_executed, build_report  # here: it brings jupyter along
+    from bridgekit.report.parameters import parse_settings
 
     if options.from_executed:
         built = build_from_executed(options.from_executed, options.out)
@@ -109,7 +113,8 @@ def _report(options: argparse.Namespace) -> int:
             options.notebooks,
             options.out,
             jobs=options.jobs,
-            parameters={name: value for name, value in names.items() if value is not None},
+            parameters={name: value for name, value in names.items() if value is not None}
+            | parse_settings(options.set),
             say=lambda line: print(line, file=sys.stderr if options.json else sys.stdout, flush=True),
         )
     print(_built_json(built) if options.json else _built_text(built))

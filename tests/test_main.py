@@ -44,6 +44,7 @@ def test_demo_says_how_many_arrived_and_where_the_rest_died(capsys: pytest.Captu
         (["demo", "--family", "nope"], "no family of thread ids is called 'nope'"),
         (["report", "--notebooks", "nowhere"], "nowhere holds no notebook"),
         (["report", "--from-executed", "nowhere"], "nowhere"),
+        (["report", "--set", "SEED"], "SEED"),
     ],
 )
 def test_error_is_one_line_and_exit_2(

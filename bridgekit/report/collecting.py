@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from bridgekit.errors import BridgekitError
 from bridgekit.report.failures import failure_of
 from bridgekit.report.findings import FINDING_MIME, SOURCE_MIME, TABLE_MIME, Finding, Source, Table
 from bridgekit.report.parameters import PARAMETERS_TAG, read_parameters
@@ -24,7 +25,7 @@ _STRUCTURED: dict[str, type[Finding | Table | Source]] = {
 _PLAINER = {"text/html": "html", "text/markdown": "markdown", "text/plain": "text"}
 
 
-class DuplicateFinding(ValueError):
+class DuplicateFinding(BridgekitError, ValueError):
     """Two findings with one id: the report could show only one of them."""
 
 

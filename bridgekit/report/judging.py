@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bridgekit.measure.statistics import Rate
-from bridgekit.report.findings import Finding, Verdict
-from bridgekit.report.structure import Report
+from bridgekit.report.findings import Finding, Table, Verdict
+from bridgekit.report.structure import Figure, Report
 
 # The audit's chain has nine links. One without a finding is shown too, as unknown.
 AUDITED_LINKS = range(1, 10)
 CLAIM_GROUPS = {"fix": "Fixes", "step": "Verification steps", "claim": "Claims about impact"}
+CHAPTERS = {"missed": "What the audit missed", "trust": "Why the numbers can be believed"}
 WHOLE_CHAIN = "chain"
 
 Works = Literal["works", "fails", "unknown"]
@@ -168,9 +169,34 @@ def claim_groups(report: Report) -> dict[str, list[Finding]]:
     return {title: members for title, members in groups.items() if members}
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A finding with the figure and the table that stand beside it: those that bear its id, with underscores."""
+
+    finding: Finding
+    figure: Figure | None
+    table: Table | None
+
+
+def chapters(report: Report) -> dict[str, list[Told]]:
+    """The findings that are told with a picture, by the first word of their id, in the notebooks' order."""
+    found: dict[str, list[Told]] = {}
+    for finding, _ in report.findings.values():
+        if title := CHAPTERS.get(finding.id.split("-")[0]):
+            figure, table = report.figure(_name(finding)), report.table(_name(finding))
+            told = Told(finding, figure[0] if figure else None, table[0] if table else None)
+            found.setdefault(title, []).append(told)
+    return {title: found[title] for title in CHAPTERS.values() if title in found}
+
+
+def _name(finding: Finding) -> str:
+    return finding.id.replace("-", "_")
+
+
 def other_findings(report: Report) -> list[Finding]:
     """What the evidence section shows: the whole chain, then the links in order, then all that is no claim."""
-    rest = [f for f, _ in report.findings.values() if f.id.split("-")[0] not in CLAIM_GROUPS]
+    elsewhere = {*CLAIM_GROUPS, *CHAPTERS}
+    rest = [f for f, _ in report.findings.values() if f.id.split("-")[0] not in elsewhere]
     return sorted(rest, key=_place)
 
 

@@ -13,6 +13,7 @@ from bridgekit.measure.statistics import Rate
 from bridgekit.report.findings import Table, cell_text
 from bridgekit.report.judging import (
     AUDITED_LINKS,
+    chapters,
     claim_groups,
     headline,
     link_statuses,
@@ -74,6 +75,7 @@ def index_html(report: Report) -> str:
         matrix_figure=report.figure(MATRIX),
         matrix_table=report.table(MATRIX),
         claims=claim_groups(report),
+        chapters=chapters(report),
         findings=other_findings(report),
         source={key: notebook for key, (_, notebook) in report.findings.items()},
         smallest=smallest_sample(report),

@@ -6,10 +6,12 @@ import ast
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bridgekit.errors import BridgekitError
+
 PARAMETERS_TAG = "parameters"
 
 
-class ParameterError(ValueError):
+class ParameterError(BridgekitError, ValueError):
     """A parameter that cannot be set."""
 
 

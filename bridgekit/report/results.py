@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
+from bridgekit.measure.statistics import Rate
 from bridgekit.report.findings import RESERVED_COLUMNS
 from bridgekit.report.judging import headline
-from bridgekit.measure.statistics import Rate
 from bridgekit.report.structure import Report
 
 # Raised when a reader of an older file would misread a newer one.

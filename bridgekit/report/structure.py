@@ -139,7 +139,7 @@ class Report:
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds that the notebooks ran with, each once."""
-        seeds = {notebook.parameters["seed"] for notebook in self.notebooks if "seed" in notebook.parameters}
+        seeds = {notebook.parameters["SEED"] for notebook in self.notebooks if "SEED" in notebook.parameters}
         return tuple(sorted(seeds))
 
     @property

@@ -33,14 +33,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from bridgekit.report import Finding, checked, record, show_figure, show_table, source_of
 source_of(Finding)
-show_table(pd.DataFrame({"seed": [seed], "interpreter": [sys.executable]}), "Seeds", name="seeds")
+show_table(pd.DataFrame({"seed": [SEED], "interpreter": [sys.executable]}), "Seeds", name="seeds")
 show_figure(Figure(figsize=(1, 1)), alt="nothing", caption="Nothing", name="before_after")
 record(Finding(id="link-3", title="Link 3 · AgentRegistry", link=3, claim="c", reported="working",
-               verdict="does not hold", answer=f"seed {seed}", before=(0, 60), after=(60, 60)))"""
+               verdict="does not hold", answer=f"seed {SEED}", before=(0, 60), after=(60, 60)))"""
 
 
 def small(name: str, body: str) -> dict[str, Any]:
-    parameters = code("seed = 7  # any", tags=("parameters",), count=None)
+    parameters = code("SEED = 7  # any", tags=("parameters",), count=None)
     return notebook(parameters, code(body, count=None), code(f"print('checked: {name}')", count=None))
 
 
@@ -61,7 +61,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     built = build_report(
         folder / "notebooks",
         folder / "out",
-        parameters={"seed": 8},
+        parameters={"SEED": 8},
         executed=folder / "executed",
         cell_seconds=5,
         say=said.append,
@@ -100,7 +100,7 @@ def test_a_parameter_is_overridden_in_the_copy_only(ran: Ran) -> None:
     assert results["environment"]["seeds"] == [8]
     assert "10_good,seeds,8," in ran.built.csv.read_text(encoding="utf-8")
     original = (ran.executed.parent / "notebooks" / "10_good.ipynb").read_text(encoding="utf-8")
-    assert "seed = 7  # any" in original
+    assert "SEED = 7  # any" in original
 
 
 def test_the_kernel_is_the_interpreter_that_runs_this(ran: Ran) -> None:
@@ -117,7 +117,7 @@ def test_executed_copies_can_be_told_again_without_a_kernel(ran: Ran, tmp_path: 
 
 def test_an_unknown_parameter_stops_before_any_kernel_starts(tmp_path: Path) -> None:
     write(tmp_path / "notebooks", "10_good", small("10_good", "pass"))
-    with pytest.raises(ParameterError, match="no notebook has the parameter sed; known are: seed"):
+    with pytest.raises(ParameterError, match="no notebook has the parameter sed; known are: SEED"):
         execute_folder(tmp_path / "notebooks", tmp_path / "copies", parameters={"sed": 8})
     assert not (tmp_path / "copies").exists()
 

@@ -1,9 +1,9 @@
 import pytest
 
 from bridgekit.report.findings import Finding
-from bridgekit.report.judging import claim_groups, headline, link_statuses, other_findings, smallest_sample
+from bridgekit.report.judging import chapters, claim_groups, headline, link_statuses, other_findings, smallest_sample
 from bridgekit.report.structure import Report
-from tests.report.notebooks import executed, finding, recorded, report_of
+from tests.report.notebooks import drawn, executed, finding, recorded, report_of
 
 
 def report_with(*findings: Finding) -> Report:
@@ -80,3 +80,16 @@ def test_claims_are_grouped_by_the_first_word_of_their_id() -> None:
 def test_the_smallest_sample_bounds_what_the_report_can_say() -> None:
     report = report_with(finding(before=(0, 0), after=(20, 20)), finding("fix-1", before=(3, 90), after=None))
     assert smallest_sample(report) == (20, 20)
+
+
+def test_finding_of_a_chapter_is_told_beside_its_picture_and_not_as_evidence() -> None:
+    report = report_of(
+        executed("11_a", recorded(finding("missed-ladder", link=None)), drawn("missed_ladder"), drawn("other"))
+    )
+    [(title, [told])] = chapters(report).items()
+    assert title == "What the audit missed"
+    assert told.finding.id == "missed-ladder"
+    assert told.figure is not None
+    assert told.figure.name == "missed_ladder"
+    assert told.table is None
+    assert other_findings(report) == []

@@ -31,7 +31,7 @@ def test_the_long_table_has_a_row_for_each_measurement_and_the_union_of_columns(
 
 
 def test_json_holds_findings_tables_and_what_they_were_made_with() -> None:
-    parameters = code("seed = 7\nruns = 3", tags=("parameters",))
+    parameters = code("SEED = 7\nRUNS = 3", tags=("parameters",))
     report = report_of(executed("01_a", recorded(finding()), tabulated(SOURCES), cells=(parameters,)))
     results = json.loads(results_json(report))
     assert results["schema"] == 1
@@ -42,7 +42,7 @@ def test_json_holds_findings_tables_and_what_they_were_made_with() -> None:
     assert results["findings"][0]["before"] == [0, 60]
     assert results["findings"][0]["after_interval"][1] == 1.0
     assert results["tables"][0]["records"] == [{"file": "x"}]
-    assert results["notebooks"][0]["parameters"] == {"seed": 7, "runs": 3}
+    assert results["notebooks"][0]["parameters"] == {"SEED": 7, "RUNS": 3}
 
 
 def test_json_says_nothing_of_an_interval_where_nothing_was_counted() -> None:
