@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-CODE   := bridgekit tests tools $(wildcard benchmarks)
+CODE   := bridgekit tests tools witness $(wildcard benchmarks)
 
 # Caches live in the venv: they are writable when the home directory is not, nobody's own start-up files leak
 # into a run, and they go when it goes.
@@ -22,7 +22,7 @@ CELL_TIMEOUT_SECONDS ?= 180
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help check unit test report lab format strip constraints clean
+.PHONY: help check unit test witness report lab format strip constraints clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,10 @@ report: $(READY)  ## run every notebook and write the report that can be mailed 
 
 unit: $(READY)  ## run the fast tests only, no notebook
 	$(BIN)/pytest -p no:nbmake tests --ignore=tests/notebooks
+
+witness: $(READY)  ## the same run as Node's ws and Chromium see it; installs what it needs (Debian, as root)
+	@witness/install
+	$(BIN)/pytest -p no:nbmake witness
 
 check: $(READY)  ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 from urllib.parse import urlencode
 
 import msgspec
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as open_socket
+from websockets.asyncio.client import connect as open_on_asyncio
 from websockets.exceptions import ConnectionClosed
 
 from bridgekit.errors import BridgekitError, Disconnected, MalformedFrame, SubscriptionRefused
 from bridgekit.events import FRAME_BYTES, RoutedEvent, decode
+from bridgekit.transport import on_trio
+from bridgekit.transport.on_trio import ReadableSocket
 
 __all__ = ["EventClient", "connect"]
 
@@ -25,12 +26,18 @@ NO_STATUS: Final = 1_006
 class EventClient:
     """One subscribed socket. Iterate over it, or `receive` one event at a time."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: ReadableSocket, hello: str | bytes) -> None:
         self._socket = socket
+        self.hello = hello
+        """The server's first frame as it came; it confirms the subscription."""
 
     async def receive(self) -> RoutedEvent:
         """Wait for the next event; Disconnected when the socket was closed, MalformedFrame when it is no event."""
-        return decode(await _read(self._socket))
+        return decode(await self.receive_frame())
+
+    async def receive_frame(self) -> str | bytes:
+        """Wait for the next frame and give it as it came; Disconnected when the socket was closed."""
+        return await _read(self._socket)
 
     def __aiter__(self) -> AsyncIterator[RoutedEvent]:
         return self._events()
@@ -49,20 +56,27 @@ async def connect(url: str, *, user_id: str, thread_id: str) -> AsyncIterator[Ev
     """Subscribe to a thread: inside the block every later event of it arrives.
 
     `url` is a server's, such as `ws://127.0.0.1:8000`. Raises SubscriptionRefused when the server will not have
-    the socket, and Disconnected when it goes away at once. Runs on asyncio.
+    the socket, and Disconnected when it goes away at once. No proxy of the environment comes between. On
+    trio, NotInstalled where `websockets` is too old for it.
     """
     query = urlencode({"user_id": user_id, "thread_id": thread_id})
-    async with open_socket(f"{url}/ws?{query}", compression=None, max_size=FRAME_BYTES, max_queue=None) as socket:
+    async with _open_socket(f"{url}/ws?{query}") as socket:
+        hello = await _read(socket)
         try:
-            hello = msgspec.json.decode(await _read(socket))
+            said = msgspec.json.decode(hello)
         except msgspec.DecodeError as error:
             raise MalformedFrame(f"the server's first frame: {error}") from error
-        if not isinstance(hello, dict) or hello.get("type") != "subscribed":
+        if not isinstance(said, dict) or said.get("type") != "subscribed":
             raise MalformedFrame("the server's first frame does not confirm the subscription")
-        yield EventClient(socket)
+        yield EventClient(socket, hello)
 
 
-async def _read(socket: ClientConnection) -> str | bytes:
+def _open_socket(url: str) -> AbstractAsyncContextManager[ReadableSocket]:
+    open_here = on_trio.open_socket if on_trio.running() else open_on_asyncio
+    return open_here(url, compression=None, proxy=None, max_size=FRAME_BYTES, max_queue=None)
+
+
+async def _read(socket: ReadableSocket) -> str | bytes:
     try:
         return await socket.recv()
     except ConnectionClosed as closed:
