@@ -9,24 +9,31 @@ The floors, lowest first; a module imports from its own floor and those below, n
     4  variants, ladder                        choices: sound, as audited, each fix, each repair
     5  measure                                 what was delivered, to whom, and where the rest died
     6  report                                  notebooks to findings to one file
+    7  testing, pytest_plugin, __main__        what stands on all of it
+
+The public names are looked up when they are first used: pytest imports this package wherever it is installed, for its
+plugin, and need not wait for servers and sockets that no test asks for.
 """
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from bridgekit.chain import LINKS
-from bridgekit.chain.collaborators import MemoryThreads, PythonTools, ScriptedModel
-from bridgekit.chain.context import RunContext, RunResult
-from bridgekit.chain.link_1_startup import Application, Parts, create_app, lifespan, start_application
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
-from bridgekit.chain.link_6_agent import BaseAgent
-from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.errors import BridgekitError
-from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, RoutedEvent
-from bridgekit.mapping import RunThreadMappingService
-from bridgekit.transport.asgi import routes
-from bridgekit.transport.client import EventClient, connect
-from bridgekit.transport.server import serving
-from bridgekit.variants import VARIANTS
+if TYPE_CHECKING:
+    from bridgekit.chain import LINKS
+    from bridgekit.chain.collaborators import MemoryThreads, PythonTools, ScriptedModel
+    from bridgekit.chain.context import RunContext, RunResult
+    from bridgekit.chain.link_1_startup import Application, Parts, create_app, lifespan, start_application
+    from bridgekit.chain.link_2_supervisor import SupervisorAgent
+    from bridgekit.chain.link_6_agent import BaseAgent
+    from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+    from bridgekit.errors import BridgekitError
+    from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, RoutedEvent
+    from bridgekit.mapping import RunThreadMappingService
+    from bridgekit.transport.asgi import routes
+    from bridgekit.transport.client import EventClient, connect
+    from bridgekit.transport.server import serving
+    from bridgekit.variants import VARIANTS
 
 __version__ = "0.1.0"
 
@@ -61,3 +68,33 @@ __all__ = [
 
 # A library says nothing on its own: without this, warnings of an application that set up no logging go to stderr.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+_HOMES = {
+    "bridgekit.chain": ("LINKS",),
+    "bridgekit.chain.collaborators": ("MemoryThreads", "PythonTools", "ScriptedModel"),
+    "bridgekit.chain.context": ("RunContext", "RunResult"),
+    "bridgekit.chain.link_1_startup": ("Application", "Parts", "create_app", "lifespan", "start_application"),
+    "bridgekit.chain.link_2_supervisor": ("SupervisorAgent",),
+    "bridgekit.chain.link_6_agent": ("BaseAgent",),
+    "bridgekit.chain.link_9_bridge": ("AgentWebSocketBridge",),
+    "bridgekit.errors": ("BridgekitError",),
+    "bridgekit.events": ("AgentEvent", "EventType", "Outcome", "Receipt", "RoutedEvent"),
+    "bridgekit.mapping": ("RunThreadMappingService",),
+    "bridgekit.transport.asgi": ("routes",),
+    "bridgekit.transport.client": ("EventClient", "connect"),
+    "bridgekit.transport.server": ("serving",),
+    "bridgekit.variants": ("VARIANTS",),
+}
+"""Which module each public name is from."""
+
+if not TYPE_CHECKING:  # a type checker reads the imports above; this would make it believe in any name at all
+
+    def __getattr__(name: str) -> object:
+        home = next((module for module, names in _HOMES.items() if name in names), None)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(home), name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -13,12 +13,14 @@ __all__ = [
     "InvalidId",
     "LedgerDoesNotClose",
     "MalformedFrame",
+    "NotInstalled",
     "PayloadError",
     "RunAlreadyMapped",
     "SubscriptionRefused",
     "ThreadNotOwned",
     "UnknownEventType",
     "UnknownName",
+    "UnplantableHistory",
     "first_error",
 ]
 
@@ -143,6 +145,23 @@ class LedgerDoesNotClose(BridgekitError, AssertionError):
         self.identity = identity
         self.left = left
         self.right = right
+
+
+class NotInstalled(BridgekitError, ImportError):
+    """A package that most uses do without, and this one needs. `requirement` is what to give to pip."""
+
+    def __init__(self, use: str, requirement: str) -> None:
+        super().__init__(f"{use} needs a package that is not installed: pip install {requirement!r}")
+        self.use = use
+        self.requirement = requirement
+
+
+class UnplantableHistory(BridgekitError, ValueError):
+    """A recorded history that a fault cannot be planted in, so that exactly that one is in it."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"no fault can be planted in this history: {problem}")
+        self.problem = problem
 
 
 @contextmanager

@@ -12,13 +12,14 @@ from typing import Final
 
 from bridgekit.chain import as_audited
 from bridgekit.chain.collaborators import PythonTools, ScriptedModel, ToolDispatcher
-from bridgekit.chain.link_1_startup import Parts, carried_or_mapped
+from bridgekit.chain.link_1_startup import Parts, Start, carried_or_mapped, start_application
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
 from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.self_check import SOUND_CHECKS, WITHOUT_HANDOVER, WITHOUT_ROUTING, SelfCheck
 from bridgekit.errors import UnknownName
 from bridgekit.ids import EmbeddedRunIds, Hexadecimal, OpaqueRunIds, RunIdScheme, SealedRunIds
@@ -63,6 +64,9 @@ class Variant:
     resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
     mapping: Callable[[], RunThreadMappingService] = RunThreadMappingService
     hub: Callable[[], Hub] = Hub
+    bridge: type[AgentWebSocketBridge] = AgentWebSocketBridge
+    start: Start = start_application
+    """Link 1. It is given to `create_app` beside the parts."""
     supervisor: type[SupervisorAgent] = SupervisorAgent
     registry: type[AgentRegistry] = AgentRegistry
     engine: type[ExecutionEngine] = ExecutionEngine
@@ -89,6 +93,7 @@ class Variant:
             mapping=self.mapping,
             resolver=self.resolver,
             hub=self.hub,
+            bridge=self.bridge,
             supervisor=self.supervisor,
             registry=self.registry,
             engine=self.engine,

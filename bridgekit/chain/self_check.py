@@ -47,10 +47,11 @@ async def check_delivery(bridge: AgentWebSocketBridge, supervisor: SupervisorAge
     """An event to a listening thread arrives, and an event to a thread without listeners is not called sent."""
     inbox = Inbox(ThreadId(f"self-check-{new_id()}"), UserId("self-check"))
     event = _probe(inbox.thread_id)
-    if bridge.hub.publish(event, inbox.thread_id):
-        raise DeterministicStartupError(10, "an event that nobody listened to was called sent")
-    with bridge.hub.attached(inbox):
-        receipt = bridge.hub.publish(event, inbox.thread_id)
+    with DeterministicStartupError.at(10, "a delivery"):
+        if bridge.hub.publish(event, inbox.thread_id):
+            raise DeterministicStartupError(10, "an event that nobody listened to was called sent")
+        with bridge.hub.attached(inbox):
+            receipt = bridge.hub.publish(event, inbox.thread_id)
     if not receipt or not inbox.frames:
         raise DeterministicStartupError(10, "an event to a listening thread did not arrive")
 
@@ -59,11 +60,12 @@ async def check_routing(bridge: AgentWebSocketBridge, supervisor: SupervisorAgen
     """A run's events find its thread: the thread carried by the run, and the thread looked up by its id."""
     inbox = Inbox(ThreadId(f"self-check-{new_id()}"), UserId("self-check"))
     run_id = RunId(f"self-check-{new_id()}")
-    await bridge.mapping.register_mapping(run_id, inbox.thread_id)
-    with bridge.hub.attached(inbox):
-        carried = await bridge.notify(_probe(inbox.thread_id))
-        looked_up = await bridge.notify_agent_started(run_id, "self-check")
-    await bridge.mapping.cleanup_mapping(run_id)
+    with DeterministicStartupError.at(9, "a route"):
+        await bridge.mapping.register_mapping(run_id, inbox.thread_id)
+        with bridge.hub.attached(inbox):
+            carried = await bridge.notify(_probe(inbox.thread_id))
+            looked_up = await bridge.notify_agent_started(run_id, "self-check")
+        await bridge.mapping.cleanup_mapping(run_id)
     for how, receipt in (("carried with the event", carried), ("looked up by run id", looked_up)):
         if receipt.thread_id != inbox.thread_id:
             raise DeterministicStartupError(9, f"the thread {how} was not found: {receipt.reason}")

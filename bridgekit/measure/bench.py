@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 from starlette.applications import Starlette
 
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_1_startup import Application
+from bridgekit.chain.link_1_startup import Application, carried_or_mapped
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
 from bridgekit.chain.link_5_core import AgentExecutionCore, AgentSource
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import AgentEvent, Receipt
+from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
+from bridgekit.mapping import RunThreadMappingService
 from bridgekit.measure.workload import AGENT, Lockstep
+from bridgekit.payloads import Payload
+from bridgekit.transport.hub import Hub
 from bridgekit.variants import Variant
 
 __all__ = [
@@ -62,6 +66,17 @@ class Bench:
     @property
     def bridge(self) -> AgentWebSocketBridge:
         return self.application.bridge
+
+    @cached_property
+    def ear(self) -> AgentWebSocketBridge:
+        """A sound bridge for links 2 to 8 to speak to: one that is broken itself would make them look broken."""
+        mapping = RunThreadMappingService()
+        return AgentWebSocketBridge(Hub(), carried_or_mapped(mapping), mapping)
+
+    @property
+    def agents(self) -> dict[str, type[BaseAgent]]:
+        """Sound agents, for the links that need some."""
+        return {AGENT: thinking(BaseAgent)}
 
     def context(self, number: int) -> RunContext:
         """A run that nobody has opened: its own thread, user and request."""
@@ -107,16 +122,34 @@ class NotingEngine(ExecutionEngine):
     ) -> None:
         super().__init__(registry, websocket_bridge, core=core)
         self.given = websocket_bridge
+        self.asked: list[RunContext] = []
+
+    async def execute(self, context: RunContext) -> object:
+        self.asked.append(context)
+        return await super().execute(context)
 
 
 class NotingCore(AgentExecutionCore):
     def __init__(self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge) -> None:
         super().__init__(registry, websocket_bridge)
         self.given = websocket_bridge
+        self.asked: list[RunContext] = []
+
+    async def execute_agent(self, context: RunContext) -> object:
+        self.asked.append(context)
+        return await super().execute_agent(context)
 
 
 class NotingAdapter(WebSocketBridgeAdapter):
     given: tuple[object, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[EventType] = []
+
+    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+        self.asked.append(event_type)
+        return await super().emit(event_type, payload)
 
     def set_websocket_bridge(
         self,

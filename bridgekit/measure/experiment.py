@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import time
-import traceback
-from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
 import anyio
 from starlette.applications import Starlette
 
-from bridgekit.chain import LINKS
 from bridgekit.chain.link_1_startup import Application, create_app
 from bridgekit.errors import DeterministicStartupError, Disconnected, first_error
 from bridgekit.events import AgentEvent, Receipt, RoutedEvent, decode
+from bridgekit.measure.blame import link_of
 from bridgekit.measure.checker import Verdict, check
 from bridgekit.measure.history import Arrival, History, Socket, key_of
 from bridgekit.measure.ledger import Row, ledger
+from bridgekit.measure.noting import misplaced, noted, noting_agent
 from bridgekit.measure.witness import NOBODY, Witness
 from bridgekit.measure.workload import AGENT, Lockstep, Run, Workload, scripted_agent, seeded, tools
 from bridgekit.transport.client import EventClient, connect
@@ -61,9 +61,9 @@ async def measure(
     """
     history = History(bound_by_registry=workload.outside_core)
     locksteps: dict[str, Lockstep] = {}
-    agent = scripted_agent(variant.agent, workload.steps, history, locksteps)
-    parts = variant.parts({AGENT: agent}, hexadecimal=seeded(seed), tools=tools(), seed=seed)
-    app = create_app(parts)
+    agent = noting_agent(scripted_agent(variant.agent, workload.steps, history, locksteps), history)
+    parts = noted(variant, history).parts({AGENT: agent}, hexadecimal=seeded(seed), tools=tools(), seed=seed)
+    app = create_app(parts, start=variant.start)
     try:
         with first_error(), anyio.fail_after(MEASURE_SECONDS):
             async with serving(app) as url:
@@ -84,17 +84,33 @@ async def _carry(
 ) -> None:
     application: Application = app.state.bridgekit
     application.bridge.observers.append(lambda event, receipt: _note(history, event, receipt))
-    history.misplaced = _misplaced(application)
+    history.bridge = id(application.bridge)
+    history.misplaced = misplaced(application, history)
     for owned in workload.threads:
         await application.open_thread(owned.thread_id, owned.user_id)
-    async with AsyncExitStack() as stack, anyio.create_task_group() as readers:
-        for socket in _sockets(workload):
-            history.sockets.append(socket)
-            client = await stack.enter_async_context(connect(url, user_id=socket.user_id, thread_id=socket.thread_id))
+    history.sockets += _sockets(workload)
+    for there, groups in workload.sittings():
+        async with _seated(app, url, history, watch, witness) if there else nullcontext():
+            for group in groups:
+                await _run_together(application, workload, history, locksteps, group)
+
+
+@asynccontextmanager
+async def _seated(
+    app: Starlette, url: str, history: History, watch: Watch | None, witness: Witness
+) -> AsyncIterator[None]:
+    """Open every socket, and read it until the block is over and all that was sent has been read."""
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(connect(url, user_id=socket.user_id, thread_id=socket.thread_id))
+            for socket in history.sockets
+        ]
+        # The readers stand inside all sockets: on trio each socket brings tasks of its own, and these must nest.
+        readers = await stack.enter_async_context(anyio.create_task_group())
+        for socket, client in zip(history.sockets, clients, strict=True):
             readers.start_soon(_read, history, socket, client, watch, witness)
         async with witness.attending(url, history.sockets):
-            for group in workload.groups():
-                await _run_together(application, workload, history, locksteps, group)
+            yield
             # Every socket is closed after the last frame that waits for it, so the readers miss none.
             await app.state.bridgekit_edge.drain()
 
@@ -104,9 +120,7 @@ def _sockets(workload: Workload) -> list[Socket]:
     return [Socket(number, owned.thread_id, owned.user_id) for number, owned in enumerate(owners)]
 
 
-async def _read(
-    history: History, socket: Socket, client: EventClient, watch: Watch | None, witness: Witness
-) -> None:
+async def _read(history: History, socket: Socket, client: EventClient, watch: Watch | None, witness: Witness) -> None:
     witness.our_frame(socket, client.hello)
     while True:
         try:
@@ -145,7 +159,10 @@ async def _run_together(
         history.expected += workload.expectations(run)
         locksteps[run.request] = lockstep
     async with anyio.create_task_group() as runs:
-        for run in group:
+        for place, run in enumerate(group):
+            # They are under way together, but begin in turn: who comes last is who a shared agent speaks for, and
+            # that is not to be decided by the scheduler.
+            await lockstep.joined(place)
             runs.start_soon(_run, application, workload, history, lockstep, run)
     for run in group:
         del locksteps[run.request]
@@ -158,6 +175,7 @@ async def _run(application: Application, workload: Workload, history: History, l
         "user_id": run.owned.user_id,
         "request": run.request,
     }
+    history.asked[run.request] = {2: run.owned.thread_id}
     try:
         if workload.outside_core:
             context = await application.supervisor.open_run(**asked)
@@ -167,7 +185,7 @@ async def _run(application: Application, workload: Workload, history: History, l
             await application.supervisor.run(**asked)
     except Exception as error:  # noqa: BLE001 - an agent may raise anything
         # A run that fails is a result, not a fault of the measurement: its link is charged for what it lost.
-        history.failures[run.request] = (_link_of(error), f"{type(error).__name__}: {error}")
+        history.failures[run.request] = (link_of(error) or 2, f"{type(error).__name__}: {error}")
     finally:
         lockstep.leave()
 
@@ -175,27 +193,7 @@ async def _run(application: Application, workload: Workload, history: History, l
 def _note(history: History, event: AgentEvent, receipt: Receipt) -> None:
     if (key := key_of(event.type, event.payload)) is not None:
         history.acknowledged[key] = (event.run_id, receipt)
-
-
-def _misplaced(application: Application) -> tuple[int, str] | None:
-    """The first of links 2, 4 and 5 that holds another bridge than the application's."""
-    supervisor = application.supervisor
-    holders = (
-        (2, "supervisor", supervisor.websocket_bridge),
-        (4, "engine", supervisor.engine.websocket_bridge),
-        (5, "core", supervisor.engine.agent_core.websocket_bridge),
-    )
-    for link, holder, held in holders:
-        if held is not application.bridge:
-            return link, f"the {holder} speaks to another bridge"
-    return None
-
-
-def _link_of(error: BaseException) -> int:
-    """The innermost link in the error's traceback."""
-    modules = {link.module.__file__: link.number for link in LINKS}
-    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    return next((modules[file] for file in reversed(files) if file in modules), 2)
+        history.carried[key] = event.thread_id
 
 
 async def measure_each(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bridgekit.events import EventType, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 
-__all__ = ["Arrival", "Expectation", "Handover", "History", "Key", "Socket", "key_of"]
+__all__ = ["Arrival", "Bound", "Expectation", "Handover", "History", "Key", "Saying", "Socket", "key_of"]
 
 
 class Key(NamedTuple):
@@ -71,6 +71,28 @@ class Handover:
     """Whether its adapter holds bridge and run."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What somebody was given to speak with, or holds."""
+
+    bridge: int
+    """Which bridge: its identity while the measurement runs."""
+    run_id: RunId
+    thread_id: ThreadId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """Who had what at the moment when an agent said an event: evidence for links 3 and 5 to 7. None: nothing."""
+
+    given: Bound | None
+    """What the agent was given."""
+    told: Bound | None
+    """What the agent told its adapter."""
+    held: Bound | None
+    """What the adapter holds."""
+
+
 @dataclass(slots=True)
 class History:
     """Everything that was observed, in order."""
@@ -87,9 +109,21 @@ class History:
     gaps: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     """Gaps that a socket was told of: by socket number, first and last missing `seq`."""
     misplaced: tuple[int, str] | None = None
-    """The first of links 2 to 5 that holds another bridge than the application's, if one does."""
+    """The first of links 1 to 5 that holds or hands on another bridge than the application's, if one does."""
     bound_by_registry: bool = False
     """Whether agents got their bridge from the registry (link 3) and not from the core (link 5)."""
+    bridge: int | None = None
+    """The application's bridge, by its identity. From here on: empty or None where nobody took notes."""
+    handed: dict[int, int] = field(default_factory=dict)
+    """Which bridge each of the links 2 to 5 was given."""
+    asked: dict[str, dict[int, ThreadId]] = field(default_factory=dict)
+    """By request: the links from 2 on that were asked to carry the run, and for which thread."""
+    sayings: dict[Key, Saying] = field(default_factory=dict)
+    """What agents said, in the order in which they said it."""
+    emitted: set[Key] = field(default_factory=set)
+    """What their adapters were asked to emit."""
+    carried: dict[Key, ThreadId | None] = field(default_factory=dict)
+    """Which thread each event named when the bridge answered it."""
 
     def of(self, types: Collection[EventType]) -> History:
         """The part of the history that is about events of some types, with everything else left as it is."""

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Final
 
-from bridgekit.events import EventType, Outcome
-from bridgekit.measure.history import Arrival, Expectation, History, Key, Socket
+from bridgekit.events import Outcome
+from bridgekit.measure.evidence import SAID_BY_CORE, Charge, astray_before_the_bridge, unheard, who_did_not_ask
+from bridgekit.measure.history import Arrival, Expectation, Handover, History, Key, Socket
 
 __all__ = ["Charge", "Row", "charge", "charge_of_misroute", "ledger"]
-
-SAID_BY_CORE: Final = frozenset({EventType.AGENT_STARTED, EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
-"""What the core tells the bridge itself; the rest goes through the agent and its adapter."""
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """Where an event stopped, or was sent astray."""
-
-    link: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +67,13 @@ def charge(history: History, expectation: Expectation) -> Charge:
     if (known := history.acknowledged.get(expectation.key)) is None:
         return _before_the_bridge(history, expectation.key)
     receipt = known[1]
-    if receipt.outcome is Outcome.SENT:
-        stopped = Charge(10, "called sent, and no socket read it")
-    else:
+    if receipt.outcome is not Outcome.SENT:
         stopped = Charge(receipt.link or 9, receipt.reason)
+    elif receipt.seq is None:
+        # The hub numbers whatever it is given, so it was not given this.
+        stopped = Charge(9, "called sent, and never given to the hub")
+    else:
+        stopped = Charge(10, "called sent, and no socket read it")
     return _sent(history, expectation, otherwise=stopped)
 
 
@@ -91,17 +83,12 @@ def charge_of_misroute(history: History, expectation: Expectation) -> Charge:
 
 
 def _sent(history: History, expectation: Expectation, *, otherwise: Charge) -> Charge:
-    if _spoke_for_another(history, expectation.key):
-        return Charge(5, "the agent spoke for another run")
+    if (astray := astray_before_the_bridge(history, expectation)) is not None:
+        return astray
     known = history.acknowledged.get(expectation.key)
     if known is not None and known[1].thread_id not in (None, expectation.thread_id):
         return Charge(9, "sent to another thread")
     return otherwise
-
-
-def _spoke_for_another(history: History, key: Key) -> bool:
-    known, handover = history.acknowledged.get(key), history.handovers.get(key.request)
-    return known is not None and handover is not None and known[0] != handover.run_id
 
 
 def _before_the_bridge(history: History, key: Key) -> Charge:
@@ -109,9 +96,17 @@ def _before_the_bridge(history: History, key: Key) -> Charge:
         return Charge(*history.misplaced)
     if key.request in history.failures:
         return Charge(*history.failures[key.request])
+    if (idle := who_did_not_ask(history, key.request)) is not None:
+        return idle
     handover = history.handovers.get(key.request)
     if key.type in SAID_BY_CORE or handover is None:
         return Charge(5, "the core did not say it")
+    saying = history.sayings.get(key)
+    return _unheard(history, handover) if saying is None else unheard(history, key, saying)
+
+
+def _unheard(history: History, handover: Handover) -> Charge:
+    """By what the agent held when its run began, where nobody noted what it held as it spoke."""
     if not handover.given:
         return Charge(3 if history.bound_by_registry else 5, "the agent was given no bridge")
     if not handover.passed_on:

@@ -132,10 +132,18 @@ class Lockstep:
         self._parties = parties
         self._waiting = 0
         self._gate = anyio.Event()
+        self._came = 0
+        self._news = anyio.Event()
+
+    async def joined(self, count: int) -> None:
+        """Wait until that many parties have come to their first step, or left."""
+        while self._came < count:
+            await self._news.wait()
 
     async def step(self) -> None:
         """Wait until every party has come this far, or left."""
         self._waiting += 1
+        self._tell()
         gate = self._gate
         self._open_if_complete()
         try:
@@ -149,7 +157,13 @@ class Lockstep:
     def leave(self) -> None:
         """The others need not wait for this party any more."""
         self._parties -= 1
+        self._tell()
         self._open_if_complete()
+
+    def _tell(self) -> None:
+        self._came += 1
+        self._news.set()
+        self._news = anyio.Event()
 
     def _open_if_complete(self) -> None:
         if self._waiting >= self._parties:

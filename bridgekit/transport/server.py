@@ -6,6 +6,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import anyio
@@ -14,6 +15,7 @@ from starlette.applications import Starlette
 
 from bridgekit.errors import first_error
 from bridgekit.events import FRAME_BYTES
+from bridgekit.transport import on_trio
 
 __all__ = ["serving"]
 
@@ -41,8 +43,17 @@ async def serving(app: Starlette, *, host: str = "127.0.0.1", port: int = 0) -> 
     """Serve the application for the length of a block; gives its address, such as `ws://127.0.0.1:49152`.
 
     Port 0 lets the system pick one. The application's lifespan runs here, so that its own error reaches the
-    caller, DeterministicStartupError for instance. Runs on asyncio, as uvicorn does.
+    caller, DeterministicStartupError for instance. On asyncio it is uvicorn that serves; on trio hypercorn, and
+    NotInstalled says so where it is missing.
     """
+    served = _served_on_trio if on_trio.running() else _served_on_asyncio
+    with first_error(), socket.create_server((host, port)) as listener:
+        async with app.router.lifespan_context(app), served(app, listener):
+            yield f"ws://{host}:{listener.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def _served_on_asyncio(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -54,18 +65,30 @@ async def serving(app: Starlette, *, host: str = "127.0.0.1", port: int = 0) -> 
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     server = _Server(config)
-    with first_error(), socket.create_server((host, port)) as listener:
-        async with app.router.lifespan_context(app), anyio.create_task_group() as tasks:
-            tasks.start_soon(_serve, server, listener)
-            try:
-                with anyio.fail_after(STARTUP_SECONDS):
-                    await server.up.wait()
-                yield f"ws://{host}:{listener.getsockname()[1]}"
-            finally:
-                server.should_exit = True
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_serve, server, listener)
+        try:
+            with anyio.fail_after(STARTUP_SECONDS):
+                await server.up.wait()
+            yield
+        finally:
+            server.should_exit = True
 
 
 async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
     """Serve until told to exit. Cancelled, uvicorn would leave its sockets and their tasks behind: hence the shield."""
     with anyio.CancelScope(shield=True):
         await server.serve([listener])
+
+
+@asynccontextmanager
+async def _served_on_trio(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
+    stop = anyio.Event()
+    serve = partial(on_trio.serve, frame_bytes=FRAME_BYTES, shutdown_seconds=SHUTDOWN_SECONDS)
+    async with anyio.create_task_group() as tasks:
+        with anyio.fail_after(STARTUP_SECONDS):
+            await tasks.start(serve, app, listener, stop)
+        try:
+            yield
+        finally:
+            stop.set()

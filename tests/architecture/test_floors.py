@@ -23,7 +23,10 @@ from tests.tree import ROOT
 SOURCES = read_sources(ROOT / PACKAGE)
 IMPORTS = imports_between(SOURCES)
 
-THINKING = [f"{PACKAGE}.measure.{name}" for name in ("checker", "history", "ledger", "statistics")]
+THINKING = [
+    f"{PACKAGE}.measure.{name}"
+    for name in ("checker", "history", "invariants", "ledger", "recorded", "rules", "statistics")
+]
 WORDS = [module for module in SOURCES if floor_of(module) == 0]
 DOING = {"anyio", "asyncio", "matplotlib", "pandas", "socket", "starlette", "trio", "uvicorn", "websockets"}
 HEAVY = {
@@ -66,6 +69,14 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     code = f"import {PACKAGE}, sys; print(*sorted({HEAVY!r} & sys.modules.keys()))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.split() == []
+
+
+def test_importing_the_plugin_loads_nothing_else() -> None:
+    """pytest imports it wherever bridgekit is installed."""
+    plugin = f"{PACKAGE}.pytest_plugin"
+    code = f"import pytest, sys; known = set(sys.modules); import {plugin}; print(*sorted({{*sys.modules}} - known))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.split() == [PACKAGE, plugin]
 
 
 # What the functions above must catch, planted in small houses of literal sources.

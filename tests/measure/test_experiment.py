@@ -1,4 +1,8 @@
-"""Whole measurements over real sockets: what each variant makes of a workload. On asyncio."""
+"""Whole measurements over real sockets: what each variant makes of a workload. Some on both async backends.
+
+
+That both make the same of every variant is held by `test_both_backends`.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +23,15 @@ EVERY_FAMILY = tuple(owned for name in FAMILIES for owned in family(name, 3))
 REFUSED_BY_ITS_CHECK = replace(SOUND, name="refused", engine=as_audited.EngineWithItsOwnBridge)
 
 
+on_both_backends = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+
+
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 
 
+@on_both_backends
 async def test_sound_chain_delivers_everything_in_every_family_to_every_subscriber() -> None:
     workload = Workload(threads=EVERY_FAMILY, runs_per_thread=2, steps=2, at_once=7, subscribers=2)
     verdict = (await measure(SOUND, workload)).verdict
@@ -68,6 +76,7 @@ async def test_fix_1_is_charged_with_a_thread_that_it_made_up() -> None:
     assert verdict.losses == {Charge(9, "sent to another thread"): 10}
 
 
+@on_both_backends
 @pytest.mark.parametrize(
     ("link", "charged", "reason", "delivered"),
     [

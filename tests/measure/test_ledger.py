@@ -74,6 +74,7 @@ def receipt(outcome: Outcome, *, thread_id: str | None = "a1", link: int | None 
         outcome=outcome,
         sockets=1,
         thread_id=None if thread_id is None else ThreadId(thread_id),
+        seq=3,
         link=link,
         reason=f"{outcome}!",
     )

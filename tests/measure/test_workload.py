@@ -29,6 +29,31 @@ async def test_nobody_takes_a_step_before_everybody_is_there() -> None:
     assert (sorted(taken[:3]), sorted(taken[3:])) == (["a", "b", "c"], ["a", "b", "c"])
 
 
+async def test_parties_can_be_let_in_one_by_one() -> None:
+    """Whoever came to his first step has come; and so has whoever left without one."""
+    lockstep, seen = Lockstep(3), list[str]()
+
+    async def walk(name: str) -> None:
+        seen.append(name)
+        await lockstep.step()
+
+    async def let_in() -> None:
+        for count in range(3):
+            await lockstep.joined(count)
+            seen.append(f"{count} came")
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(let_in)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(walk, "a")
+            await anyio.wait_all_tasks_blocked()
+            lockstep.leave()
+            await anyio.wait_all_tasks_blocked()
+            assert seen == ["0 came", "a", "1 came", "2 came"]
+            tasks.start_soon(walk, "c")
+
+
 async def test_party_that_leaves_is_not_waited_for_any_more() -> None:
     lockstep, taken = Lockstep(3), list[str]()
 

@@ -1,8 +1,9 @@
-"""A real server, real clients and real frames on a loopback port. On asyncio, as uvicorn is."""
+"""A real server, real clients and real frames on a loopback port: uvicorn on asyncio, hypercorn on trio."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 
 from bridgekit.chain.link_1_startup import Application, Parts, create_app, lifespan
-from bridgekit.errors import DeterministicStartupError, Disconnected, MalformedFrame, SubscriptionRefused
+from bridgekit.errors import DeterministicStartupError, Disconnected, MalformedFrame, NotInstalled, SubscriptionRefused
 from bridgekit.events import EventType, Frame, RoutedEvent
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.transport.asgi import routes
@@ -28,10 +29,8 @@ from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
 
 PATIENCE_SECONDS = 20.0
 
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
+on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+"""For a test that opens a socket by hand, with asyncio's own client."""
 
 
 @asynccontextmanager
@@ -135,6 +134,7 @@ async def test_client_that_leaves_is_detached() -> None:
         assert not hub.publish(emitted(), THREAD)
 
 
+@on_asyncio
 async def test_what_a_client_says_is_read_over() -> None:
     async with served() as (app, url):
         query = f"user_id={ALICE}&thread_id={THREAD}"
@@ -200,6 +200,7 @@ async def test_error_of_the_body_comes_out_as_itself(error: Exception) -> None:
     assert raised.value is error
 
 
+@on_asyncio
 async def test_error_of_the_body_leaves_no_socket_behind() -> None:
     app = create_app(Parts(agents={}))
     clients = list[ClientConnection]()
@@ -223,6 +224,21 @@ async def test_port_is_free_again_after_the_block() -> None:
         port = int(url.rpartition(":")[2])
     with pytest.raises(OSError, match="connection attempts failed"):
         await anyio.connect_tcp("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+@pytest.mark.parametrize(
+    ("module", "requirement"),
+    [("hypercorn.config", r"hypercorn>=\S+"), ("websockets.trio.client", r"websockets>=17\S+")],
+)
+async def test_on_trio_a_missing_package_is_named(
+    module: str, requirement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(NotInstalled, match=rf"on trio needs a package .* pip install '{requirement}'$") as missing:
+        async with served() as (_, url), connect(url, user_id=ALICE, thread_id=THREAD):
+            raise AssertionError("was served")
+    assert type(missing.value) is NotInstalled
 
 
 async def test_two_servers_at_once_do_not_know_one_another() -> None:

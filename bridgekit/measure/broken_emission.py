@@ -1,0 +1,156 @@
+"""Links 6 to 8 broken on purpose, each as the smallest override of a sound one, as `broken_handover` has 1 to 5."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.events import EventType, Outcome, Receipt
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.payloads import Payload
+
+__all__ = [
+    "AdapterThatDropsEvents",
+    "AdapterThatEmitsLate",
+    "AdapterThatKeepsLate",
+    "AdapterThatNamesTheRunAsThread",
+    "AdapterThatRaises",
+    "AdapterThatRefusesItsBridge",
+    "AdapterThatSwallowsItsMistake",
+    "AdapterThatTakesTheRunForTheThread",
+    "AgentThatRaises",
+    "AgentThatSwallowsItsMistake",
+    "AgentThatTakesTheRunForTheThread",
+    "AgentThatTellsLate",
+]
+
+logger = logging.getLogger(__name__)
+
+
+class AgentThatTakesTheRunForTheThread(BaseAgent):
+    """Link 6, passed wrong: two texts, one taken for the other."""
+
+    def set_websocket_bridge(
+        self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
+    ) -> None:
+        super().set_websocket_bridge(bridge, run_id, thread_id=ThreadId(run_id))
+
+
+class AgentThatRaises(BaseAgent):
+    """Link 6, raises."""
+
+    def set_websocket_bridge(
+        self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
+    ) -> None:
+        raise OSError("link 6 is broken")
+
+
+class AgentThatSwallowsItsMistake(BaseAgent):
+    """Link 6, swallowed: calls its adapter as nobody can, and logs it where nobody looks."""
+
+    def set_websocket_bridge(
+        self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
+    ) -> None:
+        adapter: Any = self._websocket_adapter
+        try:
+            adapter.set_websocket_bridge(bridge)
+        except TypeError as error:
+            logger.debug("the adapter was not told: %s", error)
+
+
+class AgentThatTellsLate(BaseAgent):
+    """Link 6, delayed: its adapter is told when the first event has been said."""
+
+    def set_websocket_bridge(
+        self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
+    ) -> None:
+        self.waiting = bridge, run_id, thread_id
+
+    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+        receipt = await super().emit(event_type, payload)
+        bridge, run_id, thread_id = self.waiting
+        super().set_websocket_bridge(bridge, run_id, thread_id=thread_id)
+        return receipt
+
+
+class AdapterThatTakesTheRunForTheThread(WebSocketBridgeAdapter):
+    """Link 7, passed wrong: two texts, one taken for the other."""
+
+    def set_websocket_bridge(self, bridge: Any, run_id: RunId, agent_name: str, **given: Any) -> None:
+        super().set_websocket_bridge(bridge, run_id, agent_name, thread_id=ThreadId(run_id))
+
+
+class AdapterThatRefusesItsBridge(WebSocketBridgeAdapter):
+    """Link 7, raises."""
+
+    def set_websocket_bridge(self, bridge: Any, run_id: RunId, agent_name: str, **given: Any) -> None:
+        raise OSError("link 7 is broken")
+
+
+class AdapterThatSwallowsItsMistake(WebSocketBridgeAdapter):
+    """Link 7, swallowed: keeps things as nobody can, and logs it where nobody looks."""
+
+    def set_websocket_bridge(self, bridge: Any, run_id: Any, agent_name: str, **given: Any) -> None:
+        try:
+            super().set_websocket_bridge(bridge, run_id["id"], agent_name)
+        except TypeError as error:
+            logger.debug("the adapter was not bound: %s", error)
+
+
+class AdapterThatKeepsLate(WebSocketBridgeAdapter):
+    """Link 7, delayed: what it is told it keeps when it has been asked to emit once."""
+
+    waiting: tuple[Any, RunId, str, dict[str, Any]] | None = None
+
+    def set_websocket_bridge(self, bridge: Any, run_id: RunId, agent_name: str, **given: Any) -> None:
+        self.waiting = bridge, run_id, agent_name, given
+
+    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+        receipt = await super().emit(event_type, payload)
+        if self.waiting is not None:
+            bridge, run_id, agent_name, given = self.waiting
+            super().set_websocket_bridge(bridge, run_id, agent_name, **given)
+        return receipt
+
+
+class AdapterThatDropsEvents(WebSocketBridgeAdapter):
+    """Link 8, not passed on."""
+
+    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+        return Receipt(outcome=Outcome.REFUSED, link=8, reason="dropped")
+
+
+class AdapterThatNamesTheRunAsThread(WebSocketBridgeAdapter):
+    """Link 8, passed wrong: holds the right thread, and writes another on the event."""
+
+    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+        kept, self.thread_id = self.thread_id, ThreadId(f"{self.run_id}")
+        try:
+            return await super().emit(event_type, payload)
+        finally:
+            self.thread_id = kept
+
+
+class AdapterThatRaises(WebSocketBridgeAdapter):
+    """Link 8, raises."""
+
+    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+        raise OSError("link 8 is broken")
+
+
+class AdapterThatEmitsLate(WebSocketBridgeAdapter):
+    """Link 8, delayed: of each two events the first waits for the second, and goes after it."""
+
+    waiting: tuple[EventType, Payload] | None = None
+
+    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+        held, self.waiting = self.waiting, (event_type, payload)
+        if held is None:
+            return Receipt(outcome=Outcome.REFUSED, link=8, reason="held back")
+        self.waiting = None
+        receipt = await super().emit(event_type, payload)
+        await super().emit(*held)
+        return receipt

@@ -1,0 +1,34 @@
+"""Startup's own checks: what a link raises while it is checked is charged to that link, and not to startup."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridgekit.chain.link_1_startup import Parts, start_application
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.errors import DeterministicStartupError
+from bridgekit.events import AgentEvent, Receipt
+from bridgekit.ids import ThreadId
+from bridgekit.transport.hub import Hub
+
+
+class HubThatRaises(Hub):
+    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
+        raise OSError("no memory left")
+
+
+class BridgeThatRaises(AgentWebSocketBridge):
+    async def notify(self, event: AgentEvent) -> Receipt:
+        raise OSError("the store is down")
+
+
+async def test_hub_that_raises_is_named_as_link_10() -> None:
+    with pytest.raises(DeterministicStartupError, match="no memory left") as refused:
+        await start_application(Parts(agents={}, hub=HubThatRaises))
+    assert refused.value.link == 10
+
+
+async def test_bridge_that_raises_is_named_as_link_9() -> None:
+    with pytest.raises(DeterministicStartupError, match="the store is down") as refused:
+        await start_application(Parts(agents={}, bridge=BridgeThatRaises))
+    assert refused.value.link == 9
