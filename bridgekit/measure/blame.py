@@ -47,8 +47,12 @@ def link_of(error: BaseException) -> int | None:
 
 def is_our_own(error: BaseException) -> bool:
     """Whether the measuring itself raised it, and no link."""
-    inner = next((frame for frame in _innermost_first(error) if _is_ours(frame)), None)
-    return inner is None or _is_machinery(inner)
+    for frame in _innermost_first(error):
+        if _link_at(frame) is not None:
+            return False
+        if _is_machinery(frame):
+            return True
+    return True
 
 
 def _innermost_first(error: BaseException) -> Iterator[FrameType]:
@@ -67,10 +71,6 @@ def _link_at(frame: FrameType) -> int | None:
     owner = frame.f_locals.get("self")
     link = next((number for kind, number in LINK_OF_KIND if isinstance(owner, kind)), None)
     return 7 if link == 8 and frame.f_code.co_name == "set_websocket_bridge" else link
-
-
-def _is_ours(frame: FrameType) -> bool:
-    return PACKAGE in Path(frame.f_code.co_filename).parents
 
 
 def _is_machinery(frame: FrameType) -> bool:

@@ -194,7 +194,7 @@ def _consequence(collision: Collision) -> dict[str, object]:
     }
 
 
-async def study_collisions(*, scaled_trials: int = 2_000, trials: int = 12, seed: int = 0) -> CollisionStudy:
+async def study_collisions(*, scaled_trials: int = 2_000, trials: int = 10, seed: int = 0) -> CollisionStudy:
     """Try four digits `scaled_trials` times and eight digits `trials` times, and let two runs of each case collide."""
     curves = {
         SCALED_DIGITS: collided(SCALED_DIGITS, trials=scaled_trials, seed=seed),

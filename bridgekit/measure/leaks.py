@@ -139,7 +139,7 @@ class LeakStudy:
         return transcript(self.confirmed[0], strays=True, frames=frames)
 
 
-async def study_leaks(*, threads: int = 6, examples: int = 500, seed: int = 0) -> LeakStudy:
+async def study_leaks(*, threads: int = 6, examples: int = 400, seed: int = 0) -> LeakStudy:
     """Classify `threads` threads of every family, search `examples` pairs a reading, and confirm the shortest leak.
 
     LookupError when the search finds no leak of Fix 1 in so few pairs.

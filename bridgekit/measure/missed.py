@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from bridgekit.events import EventType
 from bridgekit.ladder import LADDER
 from bridgekit.measure.checker import Verdict, check
+from bridgekit.measure.evidence import SAID_BY_CORE
 from bridgekit.measure.experiment import Measurement, measure
 from bridgekit.measure.history import History, Key
-from bridgekit.measure.ledger import SAID_BY_CORE
 from bridgekit.measure.plots_missed import ladder_figure, sharing_figure, truth_figure
 from bridgekit.measure.statistics import Rate
 from bridgekit.measure.study import EXAMPLE
+from bridgekit.measure.tables import transcript
 from bridgekit.measure.workload import Workload, family
 from bridgekit.variants import BROKEN, SOUND
 
@@ -49,9 +50,17 @@ class LadderStudy:
         return ladder_figure({"one run at a time": self.alone, f"{together} runs at once": self.together}, title=title)
 
     def truth_figure(self, *rungs: str, title: str) -> Figure:
-        """One grid a rung: what was answered, and what arrived."""
+        """One grid a rung, several runs at once: what was answered, and what arrived."""
         return truth_figure(
             {m.variant.name: _counted(m.history) for m in self.together if m.variant.name in rungs}, title=title
+        )
+
+    def truth_words(self, *rungs: str) -> str:
+        """The same in a sentence a rung, for those who cannot see the figure."""
+        counted = {m.variant.name: _counted(m.history) for m in self.together if m.variant.name in rungs}
+        return "; ".join(
+            f"{rung}: " + ", ".join(f"answered {answer}, {got}: {count}" for (answer, got), count in counts.items())
+            for rung, counts in counted.items()
         )
 
     def first_delivery(self) -> str:
@@ -125,10 +134,36 @@ class SharingStudy:
             for shared, fresh in zip(self.shared, self.fresh, strict=True)
         )
 
+    def strays_shared(self) -> list[Rate]:
+        """Of what agents said, how much another user read, with one agent for all; by runs at once."""
+        return [_strays(measurement) for measurement in self.shared]
+
+    def strays_fresh(self) -> list[Rate]:
+        """The same with a fresh agent for each run."""
+        return [_strays(measurement) for measurement in self.fresh]
+
+    def is_closed_form(self) -> bool:
+        """Whether every count with the shared agent is exactly (c - 1) / c of the events, c runs at once."""
+        return all(
+            rate.k * measurement.workload.at_once == rate.n * (measurement.workload.at_once - 1)
+            for rate, measurement in zip(self.strays_shared(), self.shared, strict=True)
+        )
+
+    def transcript(self, at_once: int, frames: int = 8) -> pd.DataFrame:
+        """The first frames that sockets read with so many runs at once and one agent for all, in order."""
+        return transcript(next(m for m in self.shared if m.workload.at_once == at_once), frames=frames)
+
+    def words(self) -> str:
+        """The figure in a sentence, for those who cannot see it."""
+        return "; ".join(
+            f"{measurement.workload.at_once} at once: {shared.counts} with one agent, {fresh.counts} with fresh ones"
+            for measurement, shared, fresh in zip(self.shared, self.strays_shared(), self.strays_fresh(), strict=True)
+        )
+
     def figure(self, title: str) -> Figure:
         """Share handed to another user against runs at once, with the closed form."""
         at_once = [measurement.workload.at_once for measurement in self.shared]
-        return sharing_figure(at_once, [*map(_strays, self.shared)], [*map(_strays, self.fresh)], title=title)
+        return sharing_figure(at_once, self.strays_shared(), self.strays_fresh(), title=title)
 
 
 def _strays(measurement: Measurement) -> Rate:

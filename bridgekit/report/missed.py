@@ -1,0 +1,160 @@
+"""What the audit says that running contradicts, beside the statuses of links: one finding a part of notebook 11."""
+
+from __future__ import annotations
+
+from bridgekit.measure.collisions import CollisionStudy
+from bridgekit.measure.leaks import LeakStudy
+from bridgekit.measure.lifecycles import Late, LifecycleStudy
+from bridgekit.measure.missed import LadderStudy, SharingStudy
+from bridgekit.measure.statistics import Rate, runs_until_collision
+from bridgekit.report.claims import verdict_of
+from bridgekit.report.findings import Finding
+
+__all__ = ["collision_claim", "ladder_claim", "leak_claim", "lifecycle_claim", "sharing_claim", "truth_claim"]
+
+AUDITS_FIXES = ("+ Fix 1", "+ Fix 2", "+ Fix 3")
+EMBEDDED_DIGITS = 8
+
+
+def ladder_claim(study: LadderStudy) -> Finding:
+    """The audit's "fix complexity: low, a single line change", on the chain as committed."""
+    rungs = {measurement.variant.name: measurement for measurement in study.alone}
+    before, fixed, top = study.alone[0].verdict, rungs[AUDITS_FIXES[-1]].verdict, study.together[-1].verdict
+    single = rungs[AUDITS_FIXES[0]].verdict
+    leaking = [m.variant.name for m in study.together if m.verdict.misrouted]
+    return Finding(
+        id="missed-ladder",
+        title="One line, or eight repairs",
+        claim="Fix complexity is low: a single line change, and users receive real-time updates as designed.",
+        reported="impact",
+        verdict=verdict_of(single.delivered == single.expected),
+        answer=f"On the chain as committed Fix 1 alone delivers {single.delivery}, all three fixes together"
+        f" {fixed.delivery}. The first event arrives at the rung {study.first_delivery()!r}.",
+        evidence=(
+            f"After Fix 1, {single.false_success:,} events are called sent that their user never got; before it,"
+            f" {before.false_success:,}.",
+            f"With several runs at once, events reach other users at: {', '.join(leaking) or 'no rung'}.",
+            f"With every repair {top.delivery} arrive, {top.misrouted:,} of them at others, several runs at once.",
+        ),
+        before=(before.delivered, before.expected),
+        after=(fixed.delivered, fixed.expected),
+    )
+
+
+def sharing_claim(study: SharingStudy) -> Finding:
+    """Link 5's "properly sets the bridge on agents", for several users at once."""
+    shared, fresh = study.strays_shared(), study.strays_fresh()
+    most = study.shared[-1].workload.at_once
+    return Finding(
+        id="missed-sharing",
+        title="Someone else's events",
+        claim="The core sets bridge and run id on the agent, so its events belong to its run.",
+        reported="working",
+        verdict=verdict_of(all(rate.k == 0 for rate in shared)),
+        answer=f"With {most} runs at once and one agent for all, {shared[-1]} of what agents say is read by another"
+        f" user; with a fresh agent for each run {fresh[-1]}.",
+        evidence=(
+            "Every measured count is the closed form (c - 1) / c of the events, c runs at once."
+            if study.is_closed_form()
+            else "The measured counts differ from the closed form (c - 1) / c.",
+            "None of the audit's fixes touches this: the ladder shows it after all three.",
+        ),
+    )
+
+
+def leak_claim(study: LeakStudy) -> Finding:
+    """Fix 1 with Fix 2's parser: from a loss to a leak."""
+    leaky, sound = study.confirmed[0].verdict, study.confirmed[1].verdict
+    thread, lands = study.shortest
+    return Finding(
+        id="missed-leaks",
+        title="From loss to leak",
+        claim="With the thread id inside the run id, the parser finds the event's own thread.",
+        reported="fix",
+        verdict=verdict_of(leaky.misrouted == 0),
+        answer=f"A search shrinks to {thread!r}, whose events land in {lands!r}: over real sockets {leaky.misrouted:,}"
+        f" of {leaky.expected:,} events reach the other user; sound, {sound.misrouted:,} of {sound.expected:,}.",
+        evidence=tuple(
+            f"The same search, {search.reading}: {'a pair was found' if search.leak else 'no such pair'} in"
+            f" {search.tried:,} tried, and {search.came_back} ids led back to their own thread."
+            for search in study.searches[1:]
+        ),
+        before=(leaky.delivered, leaky.expected),
+        after=(sound.delivered, sound.expected),
+    )
+
+
+def truth_claim(study: LadderStudy) -> Finding:
+    """The audited log's "emission success", held against the sockets."""
+    lying = {m.variant.name: m.verdict.false_success for m in study.together if m.verdict.false_success}
+    asked, worst = study.together[0].verdict, max(study.together, key=lambda m: m.verdict.false_success)
+    honest = study.together[-1].verdict
+    return Finding(
+        id="missed-truth",
+        title="True means nothing",
+        claim="An event that the bridge reports as sent has reached its user.",
+        reported="log",
+        verdict=verdict_of(not lying),
+        answer=f"On the rung {worst.variant.name!r}, {worst.verdict.false_success:,} of {worst.verdict.acknowledged:,}"
+        f" answered events are called sent and never reached their user; with every repair {honest.false_success:,}.",
+        evidence=(
+            f"Rungs with false successes: {', '.join(f'{name} ({count})' for name, count in lying.items()) or 'none'}.",
+            f"As committed nothing is called sent that was not ({asked.false_success:,}): no event gets as far as the"
+            " answer that is always true.",
+        ),
+    )
+
+
+def lifecycle_claim(study: LifecycleStudy) -> Finding:
+    """Fix 3, the "robust solution", over the life of a run."""
+    rerouted, sound = (row.verdict for row in study.rerouted)
+    dict_loses = any(
+        rate.k < rate.n for row in study.late if row.variant == study.rerouted[0].variant for rate in _late(row)
+    )
+    return Finding(
+        id="missed-lifecycles",
+        title="Fix 3 over the life of a run",
+        claim="A dict of runs and threads in one process is the robust solution.",
+        reported="fix",
+        verdict=verdict_of(rerouted.wrong_user == 0 and not dict_loses),
+        answer=f"Registered twice, a run's events move: {rerouted.wrong_user:,} of {rerouted.expected:,} reach another"
+        f" user ({sound.wrong_user:,} of {sound.expected:,} in the sound chain, which refuses).",
+        evidence=(
+            *(
+                f"Events after the run's end, {row.variant}, with {row.says}: {_sum(_late(row))} arrive."
+                for row in study.late
+            ),
+            *(
+                f"{row.process}, {row.variant}, with {row.says}: {row.arrived.counts} arrive."
+                for row in study.asked
+                if row.arrived.k < row.arrived.n
+            ),
+        ),
+        before=(rerouted.delivered, rerouted.expected),
+        after=(sound.delivered, sound.expected),
+    )
+
+
+def _late(row: Late) -> list[Rate]:
+    return [rate for seconds, rate in row.by_lateness.items() if seconds >= 0]
+
+
+def _sum(rates: list[Rate]) -> Rate:
+    return Rate(sum(rate.k for rate in rates), sum(rate.n for rate in rates))
+
+
+def collision_claim(study: CollisionStudy) -> Finding:
+    """Eight hexadecimal digits are few."""
+    table = study.consequences()
+    harmed = int(table["at another user's socket"].iloc[0])
+    even = runs_until_collision(EMBEDDED_DIGITS)
+    return Finding(
+        id="missed-collisions",
+        title="Eight digits",
+        claim="Eight random hexadecimal digits make a run id unique within its thread.",
+        reported="fix",
+        verdict=verdict_of(not any(rate.k for rate in study.curves[EMBEDDED_DIGITS].values())),
+        answer=f"Two runs of one thread share an id with even odds after {even:,} runs; with fewer digits the measured"
+        " collisions follow the same curve.",
+        evidence=(f"Two users whose runs share an id under Fix 3: {harmed:,} events reach the other's socket.",),
+    )
