@@ -22,7 +22,7 @@ CELL_TIMEOUT_SECONDS ?= 180
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help check unit test witness report lab format strip constraints clean
+.PHONY: help check unit test witness mutation report lab format strip constraints clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,9 @@ unit: $(READY)  ## run the fast tests only, no notebook
 witness: $(READY)  ## the same run as Node's ws and Chromium see it; installs what it needs (Debian, as root)
 	@witness/install
 	$(BIN)/pytest -p no:nbmake witness
+
+mutation: $(READY)  ## plant small mistakes in the measuring: do its tests notice? Some minutes; writes docs/mutation.md
+	$(BIN)/python -m tools.mutate
 
 check: $(READY)  ## formatting, lint and types
 	$(BIN)/ruff format --check .
@@ -63,7 +66,7 @@ constraints: $(READY)  ## write constraints.txt again from pyproject.toml
 		$(UPGRADE) --output-file constraints.txt pyproject.toml
 
 clean:  ## remove the venv and everything that was built
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist report .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Made anew each time: a dropped dependency must not linger. uv is about seven times faster than pip, which remains
 # the fallback, also where only pip has been told of a mirror. The font cache is built here because matplotlib

@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one_line(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed; this command needs it: pip install 'bridgekit[notebooks]'"
-    return " ".join(str(error).split())
+    if isinstance(error, TimeoutError):
+        return "a measurement took too long and was stopped; the machine may be busy, or a link may hang"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _parser() -> argparse.ArgumentParser:

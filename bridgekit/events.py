@@ -139,6 +139,8 @@ def encode(event: RoutedEvent, *, limit_bytes: int = FRAME_BYTES) -> Frame:
 
     JSON has fewer types than Python: bytes become base64, dates ISO 8601, sets and tuples arrays, number keys texts.
     """
+    if event.timestamp.tzinfo is None:
+        raise PayloadError(event.type, "its timestamp has no time zone")
     try:
         data = _encoder.encode(event)
         # NaN and the infinities leave the encoder as null; only a frame that holds a null is worth the search.

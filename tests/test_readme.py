@@ -87,10 +87,10 @@ async def test_example_serves_an_agent_in_fastapi() -> None:
     names: dict[str, Any] = {}
     exec(compile(PYTHON[0], str(Path("README.md")), "exec"), names)
     async with serving(names["app"]) as url, httpx.AsyncClient(base_url=url.replace("ws", "http", 1)) as browser:
-        await names["app"].state.bridgekit.open_thread("thread_123", "alice")
+        owned = {"user_id": "alice", "thread_id": "thread_123"}
+        assert (await browser.post("/threads", params=owned)).status_code == 200
         async with connect(url, user_id="alice", thread_id="thread_123") as client:
-            asked = {"user_id": "alice", "thread_id": "thread_123", "request": "bridges"}
-            answer = await browser.post("/ask", params=asked)
+            answer = await browser.post("/ask", params=owned | {"request": "bridges"})
             assert answer.json() == {"answer": "all about bridges"}
             assert [(await client.receive()).type for _ in range(5)] == [
                 "agent_started",
@@ -99,3 +99,7 @@ async def test_example_serves_an_agent_in_fastapi() -> None:
                 "tool_completed",
                 "agent_completed",
             ]
+        for user_id in ("bob", ""):
+            refused = await browser.post("/ask", params={"user_id": user_id, "thread_id": "thread_123", "request": "x"})
+            assert refused.status_code == 422
+            assert refused.json()["detail"]

@@ -21,7 +21,7 @@ from bridgekit.chain.link_5_core import AgentExecutionCore, AgentSource
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
+from bridgekit.events import CRITICAL, AgentEvent, EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryStore, RunThreadMappingService
 from bridgekit.payloads import Payload
@@ -88,9 +88,11 @@ class CoreThatSharesAgents(AgentExecutionCore):
 
 
 class AdapterThatPassesMetadata(WebSocketBridgeAdapter):
-    """D8, link 8: passes `metadata=`, which no `notify_*` takes; the TypeError is swallowed at debug level."""
+    """D8, link 8: the five critical events pass `metadata=`, which no `notify_*` takes; the TypeError is swallowed."""
 
     async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+        if event_type not in CRITICAL:
+            return await super().emit(event_type, payload)
         notify: Any = getattr(self.bridge, f"notify_{event_type}", None)
         try:
             await notify(self.run_id, self.agent_name, metadata=payload)

@@ -6,9 +6,15 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from inspect import isawaitable
+from dataclasses import dataclass, field
+from functools import partial
+from inspect import isawaitable, iscoroutinefunction
 from typing import Protocol
 
+import anyio
+import anyio.to_thread
+
+from bridgekit.chain.context import TELLING_SECONDS, told
 from bridgekit.chain.link_7_8_adapter import Emitter
 from bridgekit.errors import ThreadNotOwned, UnknownName
 from bridgekit.events import new_id
@@ -82,7 +88,7 @@ class ScriptedModel:
 
 
 class PythonTools:
-    """Python callables as tools, plain or async, by name."""
+    """Python callables as tools, by name: coroutine functions on the loop, plain ones in a thread."""
 
     def __init__(self, tools: Mapping[str, Callable[..., object | Awaitable[object]]]) -> None:
         self._tools = dict(tools)
@@ -90,22 +96,41 @@ class PythonTools:
     async def dispatch(self, tool_name: str, parameters: Mapping[str, object], emitter: Emitter) -> object:
         if tool_name not in self._tools:
             raise UnknownName("tool", tool_name, tuple(self._tools))
-        tool_call_id = new_id()
-        await emitter.emit_tool_executing(tool_name, parameters, tool_call_id=tool_call_id)
-        started = time.perf_counter()
-        status, result = "error", None
+        call = _Call(emitter, tool_name, new_id())
+        await emitter.emit_tool_executing(tool_name, parameters, tool_call_id=call.tool_call_id)
+        # An execution without its completion would look like one still under way, so a failed one completes too.
         try:
-            result = self._tools[tool_name](**parameters)
-            if isawaitable(result):
-                result = await result
-            status = "success"
-        finally:
-            # Also for a tool that failed: an execution without its completion would look like one still under way.
-            await emitter.emit_tool_completed(
-                tool_name,
-                result,
-                tool_call_id=tool_call_id,
-                execution_time_ms=(time.perf_counter() - started) * 1_000,
-                status=status,
-            )
+            result = await self._run(tool_name, parameters)
+            await call.completed(result, "success")
+        except BaseException as error:
+            with anyio.move_on_after(TELLING_SECONDS, shield=True):
+                await call.completed(told(error), "error")
+            raise
         return result
+
+    async def _run(self, tool_name: str, parameters: Mapping[str, object]) -> object:
+        """A plain function runs in a thread: it may block, and the loop has every user's socket to serve."""
+        tool = self._tools[tool_name]
+        if iscoroutinefunction(tool):
+            return await tool(**parameters)
+        result = await anyio.to_thread.run_sync(partial(tool, **parameters))
+        return await result if isawaitable(result) else result
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of a tool, from its start."""
+
+    emitter: Emitter
+    tool_name: str
+    tool_call_id: str
+    started: float = field(default_factory=time.perf_counter)
+
+    async def completed(self, result: object, status: str) -> None:
+        await self.emitter.emit_tool_completed(
+            self.tool_name,
+            result,
+            tool_call_id=self.tool_call_id,
+            execution_time_ms=(time.perf_counter() - self.started) * 1_000,
+            status=status,
+        )

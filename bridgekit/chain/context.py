@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from bridgekit.ids import RunId, ThreadId, UserId
 
-__all__ = ["RunContext", "RunResult"]
+__all__ = ["ERROR_BYTES", "TELLING_SECONDS", "RunContext", "RunResult", "told"]
+
+TELLING_SECONDS: Final = 5.0
+"""How long a run that was cancelled may be held up by telling its user."""
+ERROR_BYTES: Final = 4_096
+"""Longest error text that a user is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,3 +33,8 @@ class RunResult:
 
     context: RunContext
     result: object
+
+
+def told(error: BaseException) -> str:
+    """The error as a text that every frame can carry: one that cannot be told would hide the agent's own."""
+    return f"{type(error).__name__}: {error}".encode(errors="replace")[:ERROR_BYTES].decode(errors="ignore")

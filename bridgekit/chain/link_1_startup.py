@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 
+from bridgekit import ids
 from bridgekit.chain.collaborators import (
     LLMManager,
     MemoryThreads,
@@ -78,10 +79,10 @@ class Application:
     def tally(self) -> Tally:
         return self.bridge.tally
 
-    async def open_thread(self, thread_id: ThreadId, user_id: UserId) -> None:
-        """Make a thread for a user, as a front end does before it opens its socket. Or ThreadNotOwned."""
+    async def open_thread(self, thread_id: str, user_id: str) -> None:
+        """Make a thread for a user, as a front end does before it opens its socket. InvalidId, or ThreadNotOwned."""
         async with self.parts.db_session_factory() as session:
-            await session.claim(thread_id, user_id)
+            await session.claim(ids.thread_id(thread_id), ids.user_id(user_id))
 
     async def owner_of(self, thread_id: ThreadId) -> UserId | None:
         async with self.parts.db_session_factory() as session:

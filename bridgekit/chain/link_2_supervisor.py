@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import anyio
 
@@ -19,6 +20,9 @@ from bridgekit.errors import DeterministicStartupError
 from bridgekit.ids import RunIdScheme, SealedRunIds
 
 __all__ = ["SupervisorAgent"]
+
+CLOSING_SECONDS: Final = 5.0
+"""How long closing may hold up a run that was cancelled."""
 
 
 class SupervisorAgent:
@@ -72,5 +76,5 @@ class SupervisorAgent:
 
     async def close_run(self, context: RunContext) -> None:
         """Let the run's route lapse. A cancelled run must not keep its route for ever, hence the shield."""
-        with anyio.CancelScope(shield=True):
+        with anyio.move_on_after(CLOSING_SECONDS, shield=True):
             await self.websocket_bridge.mapping.cleanup_mapping(context.run_id)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Final, Protocol
+from typing import Protocol
 
 import anyio
 
-from bridgekit.chain.context import RunContext
+from bridgekit.chain.context import TELLING_SECONDS, RunContext, told
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 
 __all__ = ["AgentExecutionCore", "AgentSource"]
-
-ERROR_BYTES: Final = 4_096
-"""Longest error text that a user is told."""
 
 
 class AgentSource(Protocol):
@@ -35,12 +32,11 @@ class AgentExecutionCore:
 
         A result that JSON cannot carry is such an error too: the user must not wait for an end that never comes.
         """
-        agent = self._prepared(context)
         notify, run = self.websocket_bridge, (context.run_id, context.agent_name)
         started = time.perf_counter()
         await notify.notify_agent_started(*run, context={"request": context.request}, thread_id=context.thread_id)
         try:
-            result = await agent.execute(context)
+            result = await self._prepared(context).execute(context)
             await notify.notify_agent_completed(
                 *run,
                 result=result,
@@ -49,10 +45,10 @@ class AgentExecutionCore:
             )
         except BaseException as error:
             # A cancelled run is over for the user too, so he is told, in spite of the cancellation.
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(TELLING_SECONDS, shield=True):
                 await notify.notify_agent_error(
                     *run,
-                    _told(error),
+                    told(error),
                     error_context={"request": context.request},
                     thread_id=context.thread_id,
                 )
@@ -64,8 +60,3 @@ class AgentExecutionCore:
         agent = self.registry.create(context.agent_name)
         agent.set_websocket_bridge(self.websocket_bridge, context.run_id, thread_id=context.thread_id)
         return agent
-
-
-def _told(error: BaseException) -> str:
-    """The error as a text that every frame can carry: one that cannot be told would hide the agent's own."""
-    return f"{type(error).__name__}: {error}".encode(errors="replace")[:ERROR_BYTES].decode(errors="ignore")

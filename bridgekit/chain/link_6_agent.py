@@ -49,6 +49,6 @@ class BaseAgent(Emitter):
     async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
         return await self._websocket_adapter.emit(event_type, payload)
 
-    async def use_tool(self, tool_name: str, **parameters: object) -> object:
+    async def use_tool(self, tool_name: str, /, **parameters: object) -> object:
         """Run a tool; the user sees it start and end. Raises what the tool raises."""
         return await self.tool_dispatcher.dispatch(tool_name, parameters, self)

@@ -32,7 +32,11 @@ class MemoryStore:
         self._forget_due()
         if self._fallen_due(run_id):
             del self._routes[run_id], self._due[run_id]
-        return self._routes.setdefault(run_id, thread_id)
+        holds = self._routes.setdefault(run_id, thread_id)
+        if holds == thread_id:
+            # A run that goes on in its grace period is live again.
+            self._due.pop(run_id, None)
+        return holds
 
     async def get(self, run_id: RunId) -> ThreadId | None:
         self._forget_due()

@@ -17,7 +17,15 @@ from matplotlib.patches import Patch, Rectangle
 from bridgekit.measure.experiment import Measurement
 from bridgekit.measure.statistics import Rate
 
-__all__ = ["Fate", "before_after_figure", "delivery_figure", "fate_of", "fates_legend", "matrix_figure", "stacked_bars"]
+__all__ = [
+    "Fate",
+    "before_after_figure",
+    "delivery_figure",
+    "fate_of",
+    "fates_legend",
+    "matrix_figure",
+    "panels_of_bars",
+]
 
 GREEN: Final = "#009E73"
 VERMILLION: Final = "#D55E00"
@@ -76,18 +84,25 @@ def before_after_figure(panels: Mapping[str, Mapping[str, Sequence[Measurement]]
     """
     with mpl.rc_context(STYLE):
         names = list(next(iter(panels.values())))
-        figure = Figure(figsize=(10.5, 1.9 + 0.42 * len(names)), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold")
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axis, (heading, by_variant) in zip(axes, panels.items(), strict=True):
-            stacked_bars(axis, heading, [fate_of(by_variant[name]) for name in names])
-        axes[0].set_yticks(range(len(names)), names)
-        axes[0].invert_yaxis()
-        figure.legend(handles=fates_legend(), loc="outside lower left", ncols=4, frameon=False, fontsize=9)
-        return figure
+        fates = {heading: [fate_of(by_variant[name]) for name in names] for heading, by_variant in panels.items()}
+        return panels_of_bars(fates, names, title=title)
 
 
-def stacked_bars(axis: Axes, heading: str, fates: Sequence[Fate]) -> None:
+def panels_of_bars(panels: Mapping[str, Sequence[Fate]], names: Sequence[str], *, title: str) -> Figure:
+    """Panels one above the other, so that a phone shows them whole; in each one bar a name."""
+    figure = Figure(figsize=(7.4, 1.5 + len(panels) * (0.62 + 0.38 * len(names))), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (heading, fates) in zip(axes, panels.items(), strict=True):
+        _stacked_bars(axis, heading, fates)
+        axis.set_yticks(range(len(names)), names)
+        axis.invert_yaxis()
+    axes[-1].set_xlabel("share of the events that users wait for, %  (whisker: 95 % Wilson interval)")
+    figure.legend(handles=fates_legend(), loc="outside lower left", ncols=3, frameon=False, fontsize=9.5)
+    return figure
+
+
+def _stacked_bars(axis: Axes, heading: str, fates: Sequence[Fate]) -> None:
     """One bar a fate, from the top: delivered, astray, lost, with the interval of the delivered and the counts."""
     for row, fate in enumerate(fates):
         left = 0.0
@@ -102,10 +117,9 @@ def stacked_bars(axis: Axes, heading: str, fates: Sequence[Fate]) -> None:
         _interval(axis, row, Rate(fate.delivered, fate.expected))
         axis.text(102, row, _says(fate), va="center", fontsize=9)
     axis.set_title(heading, fontsize=10.5)
-    axis.set_xlim(0, 142)
+    axis.set_xlim(0, 128)
     axis.spines["bottom"].set_bounds(0, 100)
     axis.set_xticks([0, 25, 50, 75, 100])
-    axis.set_xlabel("share of the events that users wait for, %")
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
 
@@ -131,14 +145,13 @@ def _says(fate: Fate) -> str:
 
 
 def fates_legend(leak: Patch | None = None) -> list[Patch]:
-    """What the colours of a fate mean; the last entry explains the whisker."""
+    """What the colours of a fate mean."""
     leak = leak or Patch(facecolor=VERMILLION, hatch="xxx", edgecolor="white")
     leak.set_label("reached another user")
     return [
         Patch(facecolor=GREEN, label="reached their user"),
         leak,
         Patch(facecolor=LOST, label="reached nobody"),
-        Patch(facecolor="none", edgecolor="none", label="whisker: 95 % Wilson interval of the delivered"),
     ]
 
 
@@ -200,7 +213,7 @@ def matrix_figure(cells: dict[tuple[str, str], Measurement], *, title: str) -> F
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
         figure.legend(
-            handles=fates_legend(leak=Patch(facecolor=VERMILLION, edgecolor=INK, linewidth=1.6))[:3],
+            handles=fates_legend(leak=Patch(facecolor=VERMILLION, edgecolor=INK, linewidth=1.6)),
             loc="outside lower left",
             ncols=3,
             frameon=False,

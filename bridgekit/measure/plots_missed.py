@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bridgekit.measure.experiment import Measurement
-from bridgekit.measure.plots import GREEN, INK, LOST, STYLE, VERMILLION, fate_of, fates_legend, stacked_bars
+from bridgekit.measure.plots import GREEN, INK, LOST, STYLE, VERMILLION, fate_of, panels_of_bars
 from bridgekit.measure.statistics import Rate
 
 __all__ = ["ladder_figure", "sharing_figure", "truth_figure"]
@@ -24,15 +24,8 @@ def ladder_figure(panels: Mapping[str, Sequence[Measurement]], *, title: str) ->
     """One panel a way of running, one bar a rung, the lowest rung on top as it is climbed by reading on."""
     with mpl.rc_context(STYLE):
         rungs = [measurement.variant.name for measurement in next(iter(panels.values()))]
-        figure = Figure(figsize=(10.5, 1.9 + 0.42 * len(rungs)), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold")
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axis, (heading, measurements) in zip(axes, panels.items(), strict=True):
-            stacked_bars(axis, heading, [fate_of([measurement]) for measurement in measurements])
-        axes[0].set_yticks(range(len(rungs)), rungs)
-        axes[0].invert_yaxis()
-        figure.legend(handles=fates_legend(), loc="outside lower left", ncols=4, frameon=False, fontsize=9)
-        return figure
+        fates = {heading: [fate_of([each]) for each in measurements] for heading, measurements in panels.items()}
+        return panels_of_bars(fates, rungs, title=title)
 
 
 def sharing_figure(at_once: Sequence[int], shared: Sequence[Rate], fresh: Sequence[Rate], *, title: str) -> Figure:

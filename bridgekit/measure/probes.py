@@ -52,7 +52,7 @@ class Probe:
 
 async def probe(link: int, variant: Variant, *, seed: int = 0, threads: int = THREADS_A_FAMILY) -> Probe:
     """Try one link of a variant."""
-    return (await probe_all(variant, seed=seed, threads=threads))[link - 1]
+    return (await _probed(variant, (LINKS[link - 1],), seed=seed, threads=threads))[0]
 
 
 async def probe_all(variant: Variant, *, seed: int = 0, threads: int = THREADS_A_FAMILY) -> list[Probe]:
@@ -82,7 +82,7 @@ async def _probed(variant: Variant, links: Sequence[Link], *, seed: int, threads
             bench = Bench(variant, app, url, seed, threads)
             return [await _try(link, ATTEMPTS[link.number], bench) for link in links]
     except DeterministicStartupError as refused:
-        named = min(refused.link, links[-1].number)
+        named = refused.link if HUB in links else min(refused.link, LINKS[-1].number)
         return [_after_refusal(link, refused, named) for link in links]
 
 

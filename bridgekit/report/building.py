@@ -46,6 +46,7 @@ def build_report(
 
     Raises FileNotFoundError for a folder without notebooks, ParameterError for a parameter that none has.
     """
+    out.mkdir(parents=True, exist_ok=True)  # here, because nobody wants to hear after two minutes that he cannot
     execute_folder(notebooks, executed, jobs=jobs, parameters=parameters, cell_seconds=cell_seconds, say=say)
     return build_from_executed(executed, out)
 

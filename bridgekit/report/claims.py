@@ -76,8 +76,8 @@ def fix_claim(number: int, study: FixStudy) -> Finding:
     name = f"fix {number}"
     claims = {
         1: "With the thread id inside the run id, events find their thread (Fix 1, critical, a single line).",
-        2: "Parsing the run id, then asking the orchestrator, resolves the thread (Fix 2, backup).",
-        3: "A service that keeps run and thread together routes every event (Fix 3, optional).",
+        2: "Parsing the run id, then asking the orchestrator, resolves the thread (Fix 2, a backup to Fix 1).",
+        3: "A service that keeps run and thread together routes a run's every event while it lasts (Fix 3, optional).",
     }
     cells = study.over_families(name)
     example, total = study.example(name).verdict.delivery, delivered_by(cells)
@@ -98,11 +98,21 @@ def fix_claim(number: int, study: FixStudy) -> Finding:
         evidence=(
             f"Families that lose events: {', '.join(losing) or 'none'}.",
             f"Families that hand events to another user: {', '.join(leaking) or 'none'}.",
-            *(("One process, no restart: what the audit's dict does beyond that is not tried here.",) * (number == 3)),
+            *_beside(number, study),
         ),
         before=(before.k, before.n),
         after=(example.k, example.n),
     )
+
+
+def _beside(number: int, study: FixStudy) -> list[str]:
+    """What must be said beside a fix's own numbers."""
+    if number == 2 and {"fix 1", "fixes 1 and 2"} <= {*study.variants}:
+        first, both = (delivered_by(study.over_families(name)).counts for name in ("fix 1", "fixes 1 and 2"))
+        return [f"As the backup that it is meant to be: {first} with Fix 1, {both} with Fix 1 and Fix 2."]
+    if number == 3:
+        return ["One process, and events while the run goes on. Late events, a restart, a run registered twice: below."]
+    return []
 
 
 def lost_claim(study: FixStudy) -> Finding:

@@ -113,7 +113,7 @@ def _step_1(study: FixStudy) -> Finding:
     return Finding(
         id="step-1",
         title="Step 1 · test the event flow",
-        claim="After Fix 1 the event suite passes.",
+        claim="The event suite passes once Fix 1 is in.",
         reported="step",
         verdict=verdict_of(before.k == 0 and after.k == after.n),
         answer=f"Over real sockets with {EXAMPLE} the suite sees {before.k:,} of {before.n:,} before and {after.k:,} of"
@@ -130,13 +130,14 @@ def _step_1(study: FixStudy) -> Finding:
 def _step_2() -> Finding:
     written = "run_thread_123_a1b2c3d4"
     made = [variant.run_ids(seeded(0)).new(ThreadId("thread_123")) for variant in (AS_REPORTED, FIX_1)]
-    # The step looks at the text that it brings, not at what the code makes, so both answers are about that text.
+    # The step asserts something of a text that it brings along. So it asks the code nothing, and the answer before
+    # the fix cannot differ from the one after it: that is the finding, and no measurement could make it another.
     as_written = ["thread_123" in run_id for run_id in (written, written)]
     as_meant = ["thread_123" in run_id for run_id in made]
     return Finding(
         id="step-2",
         title="Step 2 · look at the run id",
-        claim="An assertion that a run id contains the thread id shows that Fix 1 is in.",
+        claim="Asserting that a run id contains the thread id tells a chain with Fix 1 from one without.",
         reported="step",
         verdict=verdict_of(as_written[0] != as_written[1]),
         answer=f"The assertion is about a text that it brings along ({written}), so it says the same before the fix"
@@ -155,7 +156,7 @@ async def _step_3(seed: int) -> Finding:
     return Finding(
         id="step-3",
         title="Step 3 · notify by hand",
-        claim="notify_agent_started for run_thread_123_abc resolves to thread_123 once the fix is in.",
+        claim="Notifying by hand for run_thread_123_abc tells a chain with Fix 1 from one without.",
         reported="step",
         verdict=verdict_of(told_apart),
         answer=f"It resolves to {answers[1][0]} after Fix 1, and to {answers[0][0]} before: the step cannot tell them"

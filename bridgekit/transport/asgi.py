@@ -24,6 +24,8 @@ from bridgekit.transport.outbox import Outbox
 
 __all__ = ["Edge", "Subscribed", "routes"]
 
+DRAIN_SECONDS: Final = 10.0
+"""How long sockets that are being drained may take to read what waits for them."""
 CLOSE_SECONDS: Final = 1.0
 """How long a socket that is being closed may take over it."""
 REASON_BYTES: Final = 123
@@ -49,14 +51,20 @@ class Edge:
         self._sockets: set[_Socket] = set()
         self._left = anyio.Event()
 
-    async def drain(self) -> None:
-        """Close every socket when all that waits for it is written, and wait until they are gone."""
+    async def drain(self, *, seconds: float = DRAIN_SECONDS) -> None:
+        """Close every socket when all that waits for it is written, and wait until they are gone.
+
+        A socket whose client does not read is cut off after that many seconds.
+        """
         # Those that are here now: a client that is told to connect again may do so here, and is not waited for.
         leaving = set(self._sockets)
         for socket in leaving:
             socket.outbox.close()
-        while leaving & self._sockets:
-            await self._left.wait()
+        with anyio.move_on_after(seconds):
+            while leaving & self._sockets:
+                await self._left.wait()
+        for stuck in leaving & self._sockets:
+            stuck.cut()
 
     @contextmanager
     def attached(self, socket: _Socket) -> Iterator[None]:
@@ -94,15 +102,18 @@ class _Socket:
     def user_id(self) -> UserId:
         return self._subscription.user_id
 
+    def cut(self) -> None:
+        """Let go of a client that does not read: the writer may be stuck in a send that never ends."""
+        self.too_slow = True
+        self._gone.cancel()
+
     def put(self, frame: Frame) -> bool:
         if self.too_slow or self.outbox.closed:
             return False
         if self.outbox.put(frame):
             self.unwritten += 1
             return True
-        # The writer may be stuck in a send that never ends, so it is not asked but cancelled.
-        self.too_slow = True
-        self._gone.cancel()
+        self.cut()
         return False
 
 
@@ -120,9 +131,10 @@ async def _stream(websocket: WebSocket) -> None:
         socket = _Socket(subscription, tasks.cancel_scope)
         # Attached before the client can know that it is subscribed: no event falls between.
         with edge.attached(socket):
+            # Taken with no await between: each later event is one that this socket gets.
+            hello = Subscribed(subscription.thread_id, edge.hub.last_seq(subscription.thread_id))
             try:
                 await websocket.accept()
-                hello = Subscribed(subscription.thread_id, edge.hub.last_seq(subscription.thread_id))
                 await websocket.send_text(msgspec.json.encode(hello).decode())
                 tasks.start_soon(_read_until_gone, websocket, tasks.cancel_scope)
                 await _write(websocket, socket)

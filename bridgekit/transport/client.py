@@ -14,17 +14,23 @@ from websockets.exceptions import ConnectionClosed
 from bridgekit.errors import BridgekitError, Disconnected, MalformedFrame, SubscriptionRefused
 from bridgekit.events import FRAME_BYTES, RoutedEvent, decode
 from bridgekit.transport import on_trio
+from bridgekit.transport.admission import CLOSE_DRAINED
 from bridgekit.transport.on_trio import ReadableSocket
 
 __all__ = ["EventClient", "connect"]
 
 FIRST_TERMINAL_CODE: Final = 4_500
+GOODBYES: Final = frozenset({1_000, 1_001, 1_012, CLOSE_DRAINED})
+"""Closed in good order (RFC 6455, section 7.4.1; 1012 is "service restart"), with nothing left behind."""
 NO_STATUS: Final = 1_006
 """What stands for a close code where the connection broke without one (RFC 6455, section 7.1.5)."""
 
 
 class EventClient:
-    """One subscribed socket. Iterate over it, or `receive` one event at a time."""
+    """One subscribed socket. Iterate over it, or `receive` one event at a time.
+
+    Iteration ends when the server says goodbye; Disconnected where the connection broke, or was cut.
+    """
 
     def __init__(self, socket: ReadableSocket, hello: str | bytes) -> None:
         self._socket = socket
@@ -46,8 +52,10 @@ class EventClient:
         while True:
             try:
                 event = await self.receive()
-            except Disconnected:
-                return
+            except Disconnected as gone:
+                if gone.code in GOODBYES:
+                    return
+                raise
             yield event
 
 

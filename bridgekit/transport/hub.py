@@ -27,7 +27,7 @@ class Connection(Protocol):
     def user_id(self) -> UserId: ...
 
     def put(self, frame: Frame) -> bool:
-        """Take the frame for this socket, at once; False when it cannot. Never waits."""
+        """Take the frame for this socket, at once; False when it cannot. Never waits, never raises."""
 
 
 class Hub:

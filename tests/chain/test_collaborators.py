@@ -49,7 +49,7 @@ async def test_failing_tool_completes_with_an_error_and_raises() -> None:
         await TOOLS.dispatch("fail", {}, adapter)
     assert said(inbox) == ["tool_executing", "tool_completed"]
     [completed] = payloads(inbox, EventType.TOOL_COMPLETED)
-    assert (completed["status"], completed["result"]) == ("error", None)
+    assert (completed["status"], completed["result"]) == ("error", "Broken: the tool is broken")
 
 
 async def test_tool_that_is_called_wrongly_completes_with_an_error_too() -> None:

@@ -6,10 +6,11 @@ import anyio
 import pytest
 
 from bridgekit.chain.collaborators import ScriptedModel
+from bridgekit.chain.context import ERROR_BYTES
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
-from bridgekit.chain.link_5_core import ERROR_BYTES, AgentExecutionCore
+from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.errors import PayloadError, UnknownName

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.self_check import WITHOUT_ROUTING
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.measure import attempts, broken_emission, broken_handover, broken_routing
 from bridgekit.measure.bench import Bench
-from bridgekit.measure.blame import is_our_own, link_of
+from bridgekit.measure.blame import MACHINERY, PACKAGE, is_our_own, link_of
 from bridgekit.measure.probes import Answer, probe_all, probe_hub, probe_ten
 from bridgekit.variants import BROKEN, SOUND
+
+OWN_LINK = re.compile(r"class (Noting|Scripted|Thinking)\w+\(")
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +102,22 @@ async def test_refusal_by_link_10_is_the_hubs_where_the_hub_is_probed() -> None:
     refused = replace(SOUND, hub=BROKEN[1].hub)
     answers = await probe_ten(refused)
     assert [each.answer for each in answers] == [Answer.UNKNOWN] * 9 + [Answer.DOES_NOT_HOLD]
+
+
+class AdapterOfSomebodyElse(WebSocketBridgeAdapter):
+    def set_websocket_bridge(self, bridge: object, run_id: str, agent_name: str, **given: object) -> None:
+        raise OSError("not in our package")
+
+
+async def test_broken_link_that_stands_outside_the_package_is_named_too() -> None:
+    """Called by the probe itself, so that no line of the package's own links is on the error's way."""
+    answers = await probe_all(replace(SOUND, adapter=AdapterOfSomebodyElse), threads=1)
+    assert [each.link.number for each in answers if each.answer is not Answer.HOLDS] == [7]
+    assert answers[6].evidence == "raised OSError: not in our package"
+
+
+def test_what_is_called_the_probes_own_is_there() -> None:
+    """A module that was renamed would have its errors blamed on a link."""
+    assert {name for name in MACHINERY if not (PACKAGE / "measure" / name).is_file()} == set()
+    own = {path.name for path in (PACKAGE / "measure").glob("*.py") if OWN_LINK.search(path.read_text("utf-8"))}
+    assert own <= MACHINERY

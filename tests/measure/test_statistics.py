@@ -76,7 +76,7 @@ def test_rate_of_nothing_is_unknown_and_neither_0_nor_1() -> None:
     assert not nothing.known
     assert math.isnan(nothing.fraction)
     assert nothing.interval == (0.0, 1.0)
-    assert str(nothing) == "unknown (no data)"
+    assert str(nothing) == "unknown (nothing counted)"
 
 
 def test_rate_is_shown_with_its_counts_and_interval() -> None:

@@ -1,0 +1,92 @@
+"""The mistakes that `make mutation` plants, and its books of those that nobody notices."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tree import ROOT
+from tools.mutants import Mutant, mutants
+from tools.mutate import TESTS, Tally, read_explanations, told, unsettled
+
+
+def edits(source: str) -> list[str]:
+    return [f"{mutant.before} -> {mutant.after}" for mutant in mutants(source)]
+
+
+@pytest.mark.parametrize(
+    ("source", "planted"),
+    [
+        ("a < b", ["a < b -> a <= b", "a < b -> a >= b", "a < b -> pass"]),
+        ("x = a == b", ["x = a == b -> x = a != b"]),
+        ("x = a and b", ["x = a and b -> x = a or b"]),
+        ("x = not a", ["x = not a -> x = a"]),
+        ("x = a - b", ["x = a - b -> x = a + b"]),
+        ("x = 1", ["x = 1 -> x = 2"]),
+        ("x = True", ["x = True -> x = False"]),
+        ("x = 'a'", ["x = 'a' -> x = 'a?'"]),
+        ("x = min(a)", ["x = min(a) -> x = max(a)"]),
+        ("a.b = c", ["a.b = c -> pass"]),
+        ("a += b", ["a += b -> pass"]),
+        ("if a: b = c", ["if a: -> if not a:"]),
+        ("x = [a for a in b if c]", ["x = [a for a in b if c] -> x = [a for a in b]"]),
+        ("def f():\n    return a", ["return a -> return None"]),
+        ("raise a", ["raise a -> pass"]),
+    ],
+)
+def test_each_small_mistake_is_planted(source: str, planted: list[str]) -> None:
+    assert sorted(edits(source)) == sorted(planted)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '"""Words."""',
+        "__all__ = ['a']",
+        "def f(a: 'b') -> 'c': ...",
+        "@a('b')\ndef f(): ...",
+        "x = f'words'",
+        "x = None",
+    ],
+)
+def test_what_is_written_for_the_reader_is_left_alone(source: str) -> None:
+    assert edits(source) == []
+
+
+def test_what_an_f_string_shows_is_mutated_and_its_words_are_not() -> None:
+    assert edits("x = f'{a + b} of them'") == ["x = f'{a + b} of them' -> x = f'{a - b} of them'"]
+
+
+def test_mutant_says_where_it_stands_and_is_whole() -> None:
+    source = "class C:\n    def f(self, a):\n        b = a\n        return b > 1\n"
+    [border, opposite, number, nothing] = sorted(mutants(source), key=lambda mutant: mutant.after != "return b >= 1")
+    assert (border.line, border.function, border.after) == (4, "C.f", "return b >= 1")
+    assert border.source == "class C:\n\n    def f(self, a):\n        b = a\n        return b >= 1"
+    assert {mutant.after for mutant in (opposite, number, nothing)} == {"return b <= 1", "return b > 2", "return None"}
+
+
+def test_every_mutant_of_a_real_module_can_be_compiled() -> None:
+    planted = list(mutants((ROOT / "bridgekit" / "measure" / "checker.py").read_text(encoding="utf-8")))
+    assert len(planted) > 50
+    assert len({mutant.source for mutant in planted}) == len(planted)
+    for mutant in planted:
+        compile(mutant.source, "checker", "exec")
+
+
+@pytest.mark.parametrize("module", TESTS)
+def test_tests_of_a_module_are_there(module: str) -> None:
+    for name in TESTS[module]:
+        assert (ROOT / "tests" / "measure" / f"{name}.py").is_file()
+
+
+def test_survivor_must_be_explained_and_an_explanation_must_have_its_survivor() -> None:
+    lived = Mutant(3, "f", "a < b", "a <= b", "")
+    tallies = {"checker": Tally(10, (lived,))}
+    explained = read_explanations("[[checker]]\nedit = 'f: a < b -> a <= b'\nwhy = '''a is\nnever b'''")
+    assert unsettled(tallies, explained) == []
+    assert unsettled(tallies, {}) == ["checker.py:3: survived: f: a < b -> a <= b"]
+    assert unsettled({"checker": Tally(10, ())}, explained) == [
+        "checker: explained, and no survivor: f: a < b -> a <= b"
+    ]
+    page = told(tallies, explained)
+    assert "| checker | 10 | 9 | 1 |\n| all | 10 | 9 | 1 |" in page
+    assert "- `f: a < b -> a <= b`  \n  a is never b" in page

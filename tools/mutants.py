@@ -1,0 +1,204 @@
+"""Small mistakes, one at a time: from a module's source to every mutant of it. Pure; `tools.mutate` tries them."""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["Mutant", "mutants"]
+
+# Each comparison with its neighbour at the border, and with its opposite.
+COMPARED: Final[dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]]] = {
+    ast.Lt: (ast.LtE, ast.GtE),
+    ast.LtE: (ast.Lt, ast.Gt),
+    ast.Gt: (ast.GtE, ast.LtE),
+    ast.GtE: (ast.Gt, ast.Lt),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+    ast.Is: (ast.IsNot,),
+    ast.IsNot: (ast.Is,),
+    ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
+}
+CALCULATED: Final[dict[type[ast.operator], type[ast.operator]]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.BitOr: ast.BitAnd,
+    ast.BitAnd: ast.BitOr,
+    ast.Pow: ast.Mult,
+}
+NAMED: Final = {"min": "max", "max": "min", "any": "all", "all": "any", "ceil": "floor", "sorted": "list"}
+
+SHOWN: Final = 120
+"""Characters of a line that tell an edit from others."""
+
+# What is written for the reader or the type checker: a mistake there changes nothing that runs.
+UNREAD: Final = {"annotation", "returns", "decorator_list", "bases", "type_params", "format_spec"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One edit: where it stands, the code before and after it, and the whole module's source with it."""
+
+    line: int
+    function: str
+    before: str
+    after: str
+    source: str
+
+    @property
+    def edit(self) -> str:
+        """What tells it from the others, whatever lines are put in above it."""
+        return f"{self.function}: {self.before} -> {self.after}"
+
+
+def mutants(source: str) -> Iterator[Mutant]:
+    """Every mutant of a module, in the order of its source. Two edits that leave the same source are one."""
+    tree, seen = ast.parse(source), {ast.unparse(ast.parse(source))}
+    for place in _places(tree, "module", tree):
+        before = _head(place.statement)
+        for edited in _edits(place.node):
+            place.put(edited)
+            mutated = ast.unparse(ast.fix_missing_locations(tree))
+            after = _head(edited if place.node is place.statement else place.statement)
+            place.put(place.node)
+            if mutated not in seen:
+                seen.add(mutated)
+                yield Mutant(_line(place.statement), place.function, *_window(before, after), mutated)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A node, what holds it, and the function and the statement that it is a part of."""
+
+    node: ast.AST
+    owner: ast.AST
+    field: str
+    index: int | None
+    function: str
+    statement: ast.AST
+
+    def put(self, node: ast.AST) -> None:
+        if self.index is None:
+            setattr(self.owner, self.field, node)
+        else:
+            getattr(self.owner, self.field)[self.index] = node
+
+
+def _places(parent: ast.AST, function: str, statement: ast.AST) -> Iterator[_Place]:
+    for name, value in ast.iter_fields(parent):
+        if name in UNREAD or (isinstance(parent, ast.JoinedStr) and name == "values"):
+            value = [child for child in value if isinstance(child, ast.FormattedValue)] if name == "values" else []
+        children = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
+        for index, child in children:
+            if not isinstance(child, ast.AST) or _is_words(child):
+                continue
+            within = f"{function}.{child.name}".removeprefix("module.") if isinstance(child, FUNCTIONS) else function
+            part_of = child if isinstance(child, ast.stmt | ast.match_case) else statement
+            if not isinstance(parent, ast.JoinedStr):
+                yield _Place(child, parent, name, index, within, part_of)
+            yield from _places(child, within, part_of)
+
+
+FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def _is_words(node: ast.AST) -> bool:
+    """A docstring, or the list of public names."""
+    if isinstance(node, ast.Assign):
+        return any(isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets)
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _edits(node: ast.AST) -> Iterator[ast.AST]:
+    match node:
+        case ast.Compare():
+            yield from _compared(node)
+        case ast.BoolOp():
+            yield _with(node, op=ast.Or() if isinstance(node.op, ast.And) else ast.And())
+        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
+            yield operand
+        case ast.BinOp(op=op) if type(op) in CALCULATED:
+            yield _with(node, op=CALCULATED[type(op)]())
+        case ast.Constant():
+            yield from _constants(node)
+        case ast.Name(id=name) if name in NAMED:
+            yield _with(node, id=NAMED[name])
+        case ast.Attribute(attr=name) if name in NAMED:
+            yield _with(node, attr=NAMED[name])
+        case _:
+            yield from _statements(node)
+            yield from _conditions(node)
+
+
+def _compared(node: ast.Compare) -> Iterator[ast.AST]:
+    for place, operator in enumerate(node.ops):
+        for other in COMPARED[type(operator)]:
+            yield _with(node, ops=[*node.ops[:place], other(), *node.ops[place + 1 :]])
+
+
+def _constants(node: ast.Constant) -> Iterator[ast.AST]:
+    match node.value:
+        case bool(value):
+            yield ast.Constant(not value)
+        case int(number) | float(number):
+            yield ast.Constant(number + 1)
+        case str(text):
+            yield ast.Constant(f"{text}?")
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    match node:
+        case ast.Return(value=ast.expr() as value) if not _is_none(value):
+            yield ast.Return(ast.Constant(None))
+        case ast.Expr() | ast.AugAssign() | ast.Raise() | ast.Continue() | ast.Break():
+            yield ast.Pass()
+        case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
+            yield ast.Pass()
+
+
+def _conditions(node: ast.AST) -> Iterator[ast.AST]:
+    match node:
+        case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test) if not isinstance(test, ast.Compare):
+            yield _with(node, test=ast.UnaryOp(ast.Not(), test))
+        case ast.comprehension(ifs=[_, *_] as ifs):
+            for place in range(len(ifs)):
+                yield _with(node, ifs=[*ifs[:place], *ifs[place + 1 :]])
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def _with(node: ast.AST, **fields: object) -> ast.AST:
+    edited = copy.copy(node)
+    for name, value in fields.items():
+        setattr(edited, name, value)
+    return edited
+
+
+def _line(node: ast.AST) -> int:
+    """A `case` has no line of its own, but its pattern has."""
+    line: int = getattr(node.pattern if isinstance(node, ast.match_case) else node, "lineno", 0)
+    return line
+
+
+def _window(before: str, after: str) -> tuple[str, str]:
+    """Of two long lines the part in which they differ, with some of what stands around it."""
+    if max(len(before), len(after)) <= SHOWN:
+        return before, after
+    same = next((n for n, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), 0)
+    left = max(0, same - SHOWN // 2)
+    start = "… " if left else ""
+    return start + before[left : left + SHOWN].strip(), start + after[left : left + SHOWN].strip()
+
+
+def _head(node: ast.AST) -> str:
+    """One line of the code; of a compound statement its head."""
+    text = ast.unparse(ast.fix_missing_locations(copy.deepcopy(node))).strip()
+    return text.partition("\n")[0]
