@@ -34,8 +34,8 @@ test: $(READY)  ## run every notebook and every test (what CI runs)
 report: $(READY)  ## run every notebook and write the report that can be mailed around
 	$(BIN)/bridgekit report
 
-unit: $(READY)  ## run the fast tests only, no notebook
-	$(BIN)/pytest -p no:nbmake tests --ignore=tests/notebooks
+unit: $(READY)  ## run the fast tests only: no notebook, no whole study
+	$(BIN)/pytest -p no:nbmake -m 'not slow' tests --ignore=tests/notebooks
 
 witness: $(READY)  ## the same run as Node's ws and Chromium see it; installs what it needs (Debian, as root)
 	@witness/install

@@ -11,6 +11,8 @@ from bridgekit.pytest_plugin import assert_delivered
 from tests.measure.streams import sound
 from tests.tree import ROOT
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["pytester"]
 
 DOCUMENT = (ROOT / "docs" / "testing-your-own-agents.md").read_text(encoding="utf-8")

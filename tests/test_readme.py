@@ -19,6 +19,8 @@ from bridgekit.measure.study import FixStudy, study_fixes
 from bridgekit.variants import AS_REPORTED, FIX_1
 from tests.tree import ROOT
 
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"^\$ (.+?)(?:\s+#.*)?$", README, re.MULTILINE)

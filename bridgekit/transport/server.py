@@ -21,12 +21,26 @@ __all__ = ["serving"]
 
 STARTUP_SECONDS: Final = 10.0
 SHUTDOWN_SECONDS: Final = 2
+TICK_SECONDS: Final = 1.0
+"""How often the server renews its Date header."""
 
 
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.up = anyio.Event()
+        self._ends = anyio.Event()
+
+    def end(self) -> None:
+        """Leave the main loop now."""
+        self.should_exit = True
+        self._ends.set()
+
+    async def main_loop(self) -> None:
+        """Wait to be ended. uvicorn asks ten times a second, and a suite starts and ends hundreds of servers."""
+        while not await self.on_tick(0):
+            with anyio.move_on_after(TICK_SECONDS):
+                await self._ends.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -72,7 +86,7 @@ async def _served_on_asyncio(app: Starlette, listener: socket.socket) -> AsyncIt
                 await server.up.wait()
             yield
         finally:
-            server.should_exit = True
+            server.end()
 
 
 async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
+import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
 from bridgekit.chain.collaborators import MemoryThreads, PythonTools, ScriptedModel
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.self_check import Inbox
-from bridgekit.errors import ThreadNotOwned, UnknownName
+from bridgekit.errors import PayloadError, ThreadNotOwned, UnknownName
 from bridgekit.events import EventType
 from tests.chain.agents import TOOLS, Broken, listener, payloads, said, started
 from tests.samples import ALICE, BOB, RUN, THREAD
@@ -93,3 +96,34 @@ async def test_scripted_model_answers_the_same_prompt_alike_and_by_its_seed() ->
     other = [await ScriptedModel(2).ask(prompt) for prompt in prompts]
     assert first == again != other
     assert set(first) == set(ScriptedModel.THOUGHTS)
+
+
+async def test_result_that_json_cannot_carry_completes_the_call_with_an_error() -> None:
+    adapter, inbox = await heard()
+    with pytest.raises(PayloadError):
+        await PythonTools({"odd": object}).dispatch("odd", {}, adapter)
+    assert said(inbox) == ["tool_executing", "tool_completed"]
+    assert payloads(inbox, EventType.TOOL_COMPLETED)[0]["status"] == "error"
+
+
+async def test_plain_tool_runs_in_a_thread_and_a_coroutine_on_the_loop() -> None:
+    adapter, _ = await heard()
+
+    async def here() -> int:
+        return threading.get_ident()
+
+    tools = PythonTools({"plain": threading.get_ident, "coroutine": here})
+    assert await tools.dispatch("plain", {}, adapter) != threading.get_ident()
+    assert await tools.dispatch("coroutine", {}, adapter) == threading.get_ident()
+
+
+async def test_cancelled_tool_is_told_as_failed() -> None:
+    adapter, inbox = await heard()
+    with anyio.CancelScope() as scope:
+
+        async def cancelled() -> None:
+            scope.cancel()
+            await checkpoint()
+
+        await PythonTools({"cancelled": cancelled}).dispatch("cancelled", {}, adapter)
+    assert payloads(inbox, EventType.TOOL_COMPLETED)[0]["status"] == "error"

@@ -104,7 +104,7 @@ async def test_unknown_agent_is_refused_with_the_known_ones_and_its_run_closed()
         await application.supervisor.run(**{**ASKED, "agent_name": "oracle"})
     assert (refused.value.kind, refused.value.name) == ("agent", "oracle")
     assert "researcher" in refused.value.known
-    assert inbox.frames == []
+    assert said(inbox) == ["agent_started", "agent_error"]
     assert await lapsed(application, store, clock)
 
 

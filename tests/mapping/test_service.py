@@ -108,6 +108,18 @@ async def test_run_that_is_not_closed_is_never_forgotten() -> None:
     assert await mapping.get_thread_id(RUN) == THREAD
 
 
+async def test_run_that_goes_on_in_its_grace_period_is_live_again() -> None:
+    mapping, _, clock = with_clock()
+    await mapping.register_mapping(RUN, THREAD)
+    await mapping.cleanup_mapping(RUN)
+    await mapping.register_mapping(RUN, THREAD)
+    clock.now += 2 * GRACE
+    assert await mapping.get_thread_id(RUN) == THREAD
+    await mapping.cleanup_mapping(RUN)
+    clock.now += GRACE
+    assert await mapping.get_thread_id(RUN) is None
+
+
 async def test_memory_is_free_again_when_every_run_has_lapsed() -> None:
     """Reading alone frees it: no later run has to come along."""
     mapping, store, clock = with_clock()

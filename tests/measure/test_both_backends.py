@@ -16,6 +16,8 @@ from bridgekit.measure.lossy import HubThatLoses, in_a_lossy_world
 from bridgekit.measure.workload import Away, Workload, family
 from bridgekit.variants import BROKEN, SOUND, Variant, variant
 
+pytestmark = pytest.mark.slow
+
 TRIALS_ON_TRIO = 3
 
 WORKLOADS = {

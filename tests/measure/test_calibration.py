@@ -24,6 +24,8 @@ from bridgekit.measure.statistics import Rate, wilson
 from bridgekit.measure.workload import Away, Workload, family
 from bridgekit.variants import SOUND
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:

@@ -17,6 +17,8 @@ from bridgekit.measure.plots_lifecycles import collision_figure
 from bridgekit.measure.statistics import Rate, collision_probability, runs_until_collision
 from bridgekit.measure.workload import seeded
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:

@@ -17,6 +17,8 @@ from bridgekit.measure.invariants import Rule, RunReport, check_stream
 from bridgekit.measure.workload import FAMILIES, Workload, family
 from bridgekit.variants import variant
 
+pytestmark = pytest.mark.slow
+
 SMALL = Workload(threads=family("thread_123", 2), at_once=2)
 
 Reports = Mapping[RunId | None, RunReport]

@@ -16,6 +16,8 @@ from bridgekit.measure.workload import FAMILIES, Owned, Workload, family
 from bridgekit.resolution import NoRoute
 from bridgekit.variants import FIX_1
 
+pytestmark = pytest.mark.slow
+
 LEAKING = "prefixes of one another"
 SOUND_READINGS = [name for name in READINGS if name != "fix 1, parsed"]
 

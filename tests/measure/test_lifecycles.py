@@ -16,6 +16,8 @@ from bridgekit.measure.stage import Clock
 from bridgekit.measure.statistics import Rate
 from bridgekit.variants import FIX_3, SOUND
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:

@@ -12,6 +12,8 @@ from bridgekit.measure.localization import NAMES, UNEXPLAINED, Localization, loc
 from bridgekit.measure.probes import Answer
 from bridgekit.variants import SOUND
 
+pytestmark = pytest.mark.slow
+
 WHERE_ONLY_THE_PROBES_NAME_IT = {"link 1 swallowed"}
 """Startup's check is broken, and no event passes a check: the ledger names what the check failed to notice."""
 

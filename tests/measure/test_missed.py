@@ -14,6 +14,8 @@ from bridgekit.ladder import LADDER
 from bridgekit.measure.missed import GOT, LadderStudy, study_ladder, study_sharing
 from bridgekit.variants import AS_COMMITTED, SOUND
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:

@@ -13,6 +13,8 @@ from bridgekit.measure import second_worker
 from bridgekit.measure.processes import WorkerGone, second_process
 from bridgekit.measure.second_worker import Question
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:

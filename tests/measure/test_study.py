@@ -14,6 +14,8 @@ from bridgekit.measure.tables import chain_table, latency_table, transcript
 from bridgekit.measure.workload import Workload, family
 from bridgekit.variants import AS_REPORTED, BROKEN, FIX_1, SOUND
 
+pytestmark = pytest.mark.slow
+
 LEAKING = "prefixes of one another"
 
 

@@ -21,6 +21,8 @@ from bridgekit.measure.experiment import Measurement, measure
 from bridgekit.measure.workload import FAMILIES, Workload, family
 from bridgekit.variants import variant
 
+pytestmark = pytest.mark.slow
+
 USERS = 4
 RUNS = 3
 

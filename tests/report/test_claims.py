@@ -14,6 +14,8 @@ from bridgekit.report.claims import chain_claim, fix_claim, link_claim, lost_cla
 from bridgekit.report.promises import after_fix_claims, step_claims
 from bridgekit.variants import AS_COMMITTED, AS_REPORTED, SOUND
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:

@@ -14,6 +14,8 @@ from bridgekit.report.execution import execute_folder
 from bridgekit.report.parameters import ParameterError
 from tests.report.notebooks import code, notebook, write
 
+pytestmark = pytest.mark.slow
+
 GROUP = "import anyio\nasync def fail():\n    assert 1 == 2, 'one is not two'\n"
 IN_A_GROUP = GROUP + "async with anyio.create_task_group() as tasks:\n    tasks.start_soon(fail)"
 HANDLING_ONE = (

@@ -16,6 +16,8 @@ from bridgekit.report.missed import ladder_claim, sharing_claim, truth_claim
 from bridgekit.report.trust import calibration_claim, planting_claim
 from bridgekit.variants import SOUND
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:

@@ -8,6 +8,8 @@ from tests.tree import ROOT
 from tools.mutants import Mutant, mutants
 from tools.mutate import TESTS, Tally, read_explanations, told, unsettled
 
+pytestmark = pytest.mark.slow
+
 
 def edits(source: str) -> list[str]:
     return [f"{mutant.before} -> {mutant.after}" for mutant in mutants(source)]

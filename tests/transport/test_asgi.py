@@ -47,6 +47,7 @@ async def test_event_that_falls_between_attaching_and_the_first_frame_is_not_los
         await anyio.wait_all_tasks_blocked()
         browser.leave()
     assert browser.seqs == [1]
+    assert browser.hello == {"type": "subscribed", "thread_id": THREAD, "seq": 0}
 
 
 @pytest.mark.parametrize(

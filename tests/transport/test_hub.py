@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import datetime
 
 import pytest
 from hypothesis import given
@@ -160,4 +161,11 @@ def test_payload_that_is_no_object_is_refused_and_takes_no_number() -> None:
     hub = Hub()
     with pytest.raises(PayloadError, match="must be a JSON object, not list"):
         hub.publish(replace(emitted(), payload=[1]), THREAD)
+    assert hub.last_seq(THREAD) == 0
+
+
+def test_timestamp_without_a_zone_is_refused_and_takes_no_number() -> None:
+    hub = Hub()
+    with pytest.raises(PayloadError, match="no time zone"):
+        hub.publish(replace(emitted(), timestamp=datetime(2026, 11, 22)), THREAD)  # noqa: DTZ001 - the point
     assert hub.last_seq(THREAD) == 0

@@ -16,6 +16,8 @@ from tests.witness.attendance import Attendance, Opened, program
 from tests.witness.scenes import SCENES, Scene, assert_accounts_agree, every_scene
 from tests.witness.transcripts import Line, differences
 
+pytestmark = pytest.mark.slow
+
 WITNESS = program(sys.executable, str(Path(python_client.__file__)))
 LEAK = SCENES[1]
 
