@@ -49,9 +49,12 @@ class LinkStudy:
         return loss_table([self.before, self.after])
 
     def strays_of_a_shared_agent(self) -> int:
-        """How many events go astray when all runs of a group share an agent: those of all but one of its runs."""
+        """How many events go astray when all runs of a group share an agent, which speaks for the last of them.
+
+        What is said for another run of the last one's thread reaches the right user all the same.
+        """
         workload = self.before.workload
-        return sum((len(group) - 1) * 3 * workload.steps for group in workload.groups())
+        return sum(3 * workload.steps for group in workload.groups() for run in group if run.owned != group[-1].owned)
 
     def words(self) -> str:
         """The same in a sentence, for those who cannot see the figure."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FIGURE_DOTS_PER_INCH = 160
+FIGURE_COLOURS = 128
 
 # Okabe-Ito; the words beside them say the same.
 _EDGE = {"holds": "#009E73", "does not hold": "#D55E00", "unknown": "#999999"}
