@@ -61,8 +61,13 @@ def show_table(frame: DataFrame, caption: str, *, name: str, measurement: bool =
 
 def show_figure(figure: Figure, *, alt: str, caption: str, name: str) -> None:
     """Show a matplotlib figure with words for those who cannot see it, and close it."""
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=FIGURE_DOTS_PER_INCH, bbox_inches="tight", facecolor="white")
+    from PIL import Image  # here, because a notebook without a figure need not wait for it
+
+    drawn, image = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=FIGURE_DOTS_PER_INCH, bbox_inches="tight", facecolor="white")
+    # A picture of few colours: a palette is enough, and a third of the size counts in a report that is mailed.
+    few = Image.open(drawn).convert("RGB").quantize(FIGURE_COLOURS, dither=Image.Dither.NONE)
+    few.save(image, "png", optimize=True)
     # A figure that pyplot never saw has nothing to close, and importing pyplot to say so takes a second.
     if "matplotlib.pyplot" in sys.modules:
         import matplotlib.pyplot as plt

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
 from bridgekit.report.findings import Finding, Source, Table
+
+BROAD_PIXELS = 1_300
 
 # The words for a picture that came without any.
 UNDESCRIBED = "figure without a description"
@@ -22,6 +25,11 @@ class Figure:
     caption: str
     png: str
     """Base64, as the notebook stores it."""
+
+    @property
+    def broad(self) -> bool:
+        """Whether a phone must scroll it sideways to read it. A PNG has its width in bytes 16 to 19."""
+        return int.from_bytes(b64decode(self.png[:32])[16:20]) > BROAD_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
