@@ -17,7 +17,7 @@ from bridgekit.errors import BridgekitError
 from bridgekit.events import RoutedEvent
 from bridgekit.measure.experiment import Measurement, measure
 from bridgekit.measure.history import Socket
-from bridgekit.measure.probes import Answer, Probe, probe_all
+from bridgekit.measure.probing.probes import Answer, Probe, probe_all
 from bridgekit.measure.workload import FAMILIES, Workload, family
 from bridgekit.variants import BROKEN, VARIANTS, variant
 

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 import pytest
 
 from bridgekit.pytest_plugin import assert_delivered
-from tests.measure.streams import sound
+from tests.measure.recordings import sound
 from tests.tree import ROOT
 
 pytestmark = pytest.mark.slow

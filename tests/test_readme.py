@@ -15,7 +15,7 @@ import pytest
 from bridgekit import connect, serving
 from bridgekit.__main__ import main
 from bridgekit.measure.statistics import Rate
-from bridgekit.measure.study import FixStudy, study_fixes
+from bridgekit.measure.studies.study import FixStudy, study_fixes
 from bridgekit.variants import AS_REPORTED, FIX_1
 from tests.tree import ROOT
 

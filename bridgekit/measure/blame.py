@@ -33,9 +33,16 @@ LINK_OF_KIND: Final[tuple[tuple[type, int], ...]] = (
     (Hub, 10),
 )
 STARTUP: Final[CodeType] = start_application.__code__
-PACKAGE: Final = Path(__file__).parents[1]
+MEASURE: Final = Path(__file__).parent
 MACHINERY: Final = frozenset(
-    {"attempts.py", "routing_attempts.py", "bench.py", "probes.py", "noting.py", "workload.py"}
+    {
+        "probing/attempts.py",
+        "probing/routing_attempts.py",
+        "probing/bench.py",
+        "probing/probes.py",
+        "noting.py",
+        "workload.py",
+    }
 )
 """Modules of this package whose frames are the probes' and the workload's own, though a link may be their base."""
 
@@ -75,4 +82,4 @@ def _link_at(frame: FrameType) -> int | None:
 
 def _is_machinery(frame: FrameType) -> bool:
     path = Path(frame.f_code.co_filename)
-    return path.parent == PACKAGE / "measure" and path.name in MACHINERY
+    return path.is_relative_to(MEASURE) and path.relative_to(MEASURE).as_posix() in MACHINERY

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bridgekit.chain import LINKS
 from bridgekit.measure.experiment import Measurement
-from bridgekit.measure.probes import Probe
+from bridgekit.measure.probing.probes import Probe
 from bridgekit.measure.statistics import Rate
 
 __all__ = ["chain_table", "latency_table", "loss_table", "probe_table", "rate_table", "status_table", "transcript"]

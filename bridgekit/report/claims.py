@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bridgekit.measure.experiment import Measurement
-from bridgekit.measure.probes import Answer, Probe
+from bridgekit.measure.probing.probes import Answer, Probe
 from bridgekit.measure.statistics import Rate
-from bridgekit.measure.study import EXAMPLE, FixStudy, LinkStudy
+from bridgekit.measure.studies.study import EXAMPLE, FixStudy, LinkStudy
 from bridgekit.report.findings import Finding, Verdict
 
 __all__ = ["chain_claim", "delivered_by", "fix_claim", "link_claim", "lost_claim", "verdict_of"]

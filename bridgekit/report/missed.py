@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bridgekit.measure.collisions import CollisionStudy
-from bridgekit.measure.leaks import LeakStudy
-from bridgekit.measure.lifecycles import Late, LifecycleStudy
-from bridgekit.measure.missed import LadderStudy, SharingStudy
 from bridgekit.measure.statistics import Rate, runs_until_collision
+from bridgekit.measure.studies.collisions import CollisionStudy
+from bridgekit.measure.studies.leaks import LeakStudy
+from bridgekit.measure.studies.lifecycles import Late, LifecycleStudy
+from bridgekit.measure.studies.missed import LadderStudy, SharingStudy
 from bridgekit.report.claims import verdict_of
 from bridgekit.report.findings import Finding
 

@@ -11,7 +11,7 @@ from bridgekit.ids import EmbeddedRunIds, RunId, ThreadId
 from bridgekit.measure.experiment import Measurement, measure_each
 from bridgekit.measure.history import Key
 from bridgekit.measure.statistics import Rate
-from bridgekit.measure.study import EXAMPLE, FixStudy
+from bridgekit.measure.studies.study import EXAMPLE, FixStudy
 from bridgekit.measure.workload import Workload, family, seeded
 from bridgekit.report.claims import delivered_by, verdict_of
 from bridgekit.report.findings import Finding

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bridgekit.measure.calibration import CalibrationStudy
-from bridgekit.measure.localization import Localization
 from bridgekit.measure.statistics import Rate
+from bridgekit.measure.trust.calibration import CalibrationStudy
+from bridgekit.measure.trust.localization import Localization
 from bridgekit.report.claims import verdict_of
 from bridgekit.report.findings import Finding
 

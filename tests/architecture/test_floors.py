@@ -25,7 +25,15 @@ IMPORTS = imports_between(SOURCES)
 
 THINKING = [
     f"{PACKAGE}.measure.{name}"
-    for name in ("checker", "history", "invariants", "ledger", "recorded", "rules", "statistics")
+    for name in (
+        "checker",
+        "history",
+        "ledger",
+        "statistics",
+        "streams.invariants",
+        "streams.recorded",
+        "streams.rules",
+    )
 ]
 WORDS = [module for module in SOURCES if floor_of(module) == 0]
 DOING = {"anyio", "asyncio", "matplotlib", "pandas", "socket", "starlette", "trio", "uvicorn", "websockets"}

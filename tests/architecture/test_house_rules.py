@@ -26,7 +26,7 @@ EXEMPT = {ROOT / "bridgekit" / "measure" / "experiment.py": ["a broad except tha
 
 PACKAGE = [path for path in written_files(".py", "bridgekit") if path != AS_AUDITED]
 CODE = written_files(".py")
-TREE = written_files()
+TREE = [path for path in written_files() if path.suffix != ".png"]
 
 EMOJI_SAMPLE = "sent \N{ROCKET}"
 PLACE_SAMPLES = ["--index-" + "url x", "https://mirror.example/" + "pypi/simple", "see /ho" + "me/someone/x"]
@@ -54,7 +54,6 @@ def test_no_place_of_one_machine_in_the_tree() -> None:
 
 
 def found_in_tree(pattern: re.Pattern[str]) -> dict[str, list[str]]:
-    # Bytes that are no text, as in a picture, become signs that no pattern looks for.
     read = {name_of(path): path.read_text(encoding="utf-8", errors="replace") for path in TREE}
     return {name: lines for name, text in read.items() if (lines := lines_with(pattern, text))}
 

@@ -11,10 +11,11 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.self_check import WITHOUT_ROUTING
 from bridgekit.errors import DeterministicStartupError
-from bridgekit.measure import attempts, broken_emission, broken_handover, broken_routing
-from bridgekit.measure.bench import Bench
-from bridgekit.measure.blame import MACHINERY, PACKAGE, is_our_own, link_of
-from bridgekit.measure.probes import Answer, probe_all, probe_hub, probe_ten
+from bridgekit.measure.blame import MACHINERY, MEASURE, is_our_own, link_of
+from bridgekit.measure.probing import attempts
+from bridgekit.measure.probing.bench import Bench
+from bridgekit.measure.probing.probes import Answer, probe_all, probe_hub, probe_ten
+from bridgekit.measure.trust import broken_emission, broken_handover, broken_routing
 from bridgekit.variants import BROKEN, SOUND
 
 OWN_LINK = re.compile(r"class (Noting|Scripted|Thinking)\w+\(")
@@ -118,6 +119,10 @@ async def test_broken_link_that_stands_outside_the_package_is_named_too() -> Non
 
 def test_what_is_called_the_probes_own_is_there() -> None:
     """A module that was renamed would have its errors blamed on a link."""
-    assert {name for name in MACHINERY if not (PACKAGE / "measure" / name).is_file()} == set()
-    own = {path.name for path in (PACKAGE / "measure").glob("*.py") if OWN_LINK.search(path.read_text("utf-8"))}
+    assert {name for name in MACHINERY if not (MEASURE / name).is_file()} == set()
+    own = {
+        path.relative_to(MEASURE).as_posix()
+        for path in MEASURE.rglob("*.py")
+        if OWN_LINK.search(path.read_text("utf-8"))
+    }
     assert own <= MACHINERY

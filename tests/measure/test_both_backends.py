@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from bridgekit.measure.experiment import Measurement, measure
-from bridgekit.measure.lossy import HubThatLoses, in_a_lossy_world
+from bridgekit.measure.trust.lossy import HubThatLoses, in_a_lossy_world
 from bridgekit.measure.workload import Away, Workload, family
 from bridgekit.variants import BROKEN, SOUND, Variant, variant
 

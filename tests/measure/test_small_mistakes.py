@@ -10,11 +10,11 @@ from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.measure.checker import check
 from bridgekit.measure.history import Bound, Expectation, History, Key, Saying
-from bridgekit.measure.invariants import Rule, check_run, check_stream, told
 from bridgekit.measure.ledger import Charge, charge, charge_of_misroute
 from bridgekit.measure.statistics import Rate, percent
+from bridgekit.measure.streams.invariants import Rule, check_run, check_stream, told
 from tests.measure.histories import ALICES, BOBS, arrival, clean, key, moved
-from tests.measure.streams import SECOND, STEPS, breaches, frame, numbered, run_of, sound
+from tests.measure.recordings import SECOND, STEPS, breaches, frame, numbered, run_of, sound
 from tests.measure.test_evidence import (
     EXPECTED,
     OTHER_BRIDGE,

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from bridgekit.measure.experiment import measure
-from bridgekit.measure.probes import probe_all
-from bridgekit.measure.study import EXAMPLE, FixStudy, study_fixes, study_link
+from bridgekit.measure.probing.probes import probe_all
+from bridgekit.measure.studies.study import EXAMPLE, FixStudy, study_fixes, study_link
 from bridgekit.measure.workload import Workload, family
 from bridgekit.report.claims import chain_claim, fix_claim, link_claim, lost_claim
 from bridgekit.report.promises import after_fix_claims, step_claims

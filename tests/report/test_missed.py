@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from bridgekit.ladder import LADDER
-from bridgekit.measure.calibration import study_calibration
 from bridgekit.measure.experiment import measure
-from bridgekit.measure.missed import LadderStudy, SharingStudy, study_ladder, study_sharing
+from bridgekit.measure.studies.missed import LadderStudy, SharingStudy, study_ladder, study_sharing
+from bridgekit.measure.trust.calibration import study_calibration
 from bridgekit.measure.workload import Workload, family
 from bridgekit.report.missed import ladder_claim, sharing_claim, truth_claim
 from bridgekit.report.trust import calibration_claim, planting_claim

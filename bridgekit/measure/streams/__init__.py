@@ -1,0 +1,1 @@
+"""Invariants of any recorded stream of events, whoever recorded it. Pure."""

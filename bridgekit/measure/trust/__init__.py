@@ -1,0 +1,1 @@
+"""The measuring, measured: planted faults, broken links, known rates."""
