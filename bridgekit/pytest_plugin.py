@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bridgekit.ids import RunId
     from bridgekit.measure.streams.invariants import RunReport
     from bridgekit.measure.streams.recorded import Recorded
-    from bridgekit.measure.streams.rules import Gap
+    from bridgekit.measure.streams.rules import Signalled
     from bridgekit.testing import Listener, Served
 
 __all__ = ["assert_delivered", "bridgekit_app", "bridgekit_asgi", "bridgekit_client", "bridgekit_parts"]
@@ -48,7 +48,7 @@ def assert_delivered(
     *,
     runs: Iterable[str] | None = None,
     required: Iterable[EventType] | None = None,
-    signalled: Iterable[Gap] = (),
+    signalled: Signalled = (),
 ) -> dict[RunId | None, RunReport]:
     """Fail unless every run of the stream was delivered whole, in order and once; answer the reports by run.
 

@@ -215,6 +215,8 @@ def told(tallies: Mapping[str, Tally], explained: Mapping[str, Mapping[str, str]
         "Written by `make mutation`, which puts one small mistake at a time into the modules of `bridgekit/measure/`",
         "that only think (a comparison turned, a number off by one, `and` for `or`, a `not` or a statement dropped, a",
         "constant changed) and runs each module's fast tests. A mutant *survives* when they all pass.",
+        "The modules are those on which a verdict rests: from history to checker, and the invariants of streams. What",
+        "reads frames, draws, tries links or runs studies is left out, so that a run takes minutes.",
         "",
         "| module | mutants | noticed | survived, and explained below |",
         "|---|---|---|---|",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bridgekit.mapping.service import GRACE_SECONDS
 from bridgekit.measure.statistics import Rate, runs_until_collision
 from bridgekit.measure.studies.collisions import CollisionStudy
 from bridgekit.measure.studies.leaks import LeakStudy
@@ -14,6 +15,8 @@ __all__ = ["collision_claim", "ladder_claim", "leak_claim", "lifecycle_claim", "
 
 AUDITS_FIXES = ("+ Fix 1", "+ Fix 2", "+ Fix 3")
 EMBEDDED_DIGITS = 8
+OPAQUE_DIGITS = 12
+OTHERS = "at another user's socket"
 
 
 def ladder_claim(study: LadderStudy) -> Finding:
@@ -24,7 +27,7 @@ def ladder_claim(study: LadderStudy) -> Finding:
     leaking = [m.variant.name for m in study.together if m.verdict.misrouted]
     return Finding(
         id="missed-ladder",
-        title="One line, or eight repairs",
+        title=f"One line, or {len(study.alone) - 1} repairs",
         claim="Fix complexity is low: a single line change, and users receive real-time updates as designed.",
         reported="impact",
         verdict=verdict_of(single.delivered == single.expected),
@@ -41,7 +44,7 @@ def ladder_claim(study: LadderStudy) -> Finding:
     )
 
 
-def sharing_claim(study: SharingStudy) -> Finding:
+def sharing_claim(study: SharingStudy, ladder: LadderStudy) -> Finding:
     """Link 5's "properly sets the bridge on agents", for several users at once."""
     shared, fresh = study.strays_shared(), study.strays_fresh()
     most = study.shared[-1].workload.at_once
@@ -57,9 +60,15 @@ def sharing_claim(study: SharingStudy) -> Finding:
             "Every measured count is the closed form (c - 1) / c of the events, c runs at once."
             if study.is_closed_form()
             else "The measured counts differ from the closed form (c - 1) / c.",
-            "None of the audit's fixes touches this: the ladder shows it after all three.",
+            f"On the ladder it shows from the rung {_first_leak(ladder)!r}, which still has all three of the audit's"
+            " fixes: until something arrives, it is hidden.",
+            "The runs overlap from the first word to the last, which is the worst case; less overlap, less of it.",
         ),
     )
+
+
+def _first_leak(ladder: LadderStudy) -> str:
+    return next((m.variant.name for m in ladder.together if m.verdict.misrouted), "none")
 
 
 def leak_claim(study: LeakStudy) -> Finding:
@@ -99,10 +108,15 @@ def truth_claim(study: LadderStudy) -> Finding:
         f" answered events are called sent and never reached their user; with every repair {honest.false_success:,}.",
         evidence=(
             f"Rungs with false successes: {', '.join(f'{name} ({count})' for name, count in lying.items()) or 'none'}.",
-            f"As committed nothing is called sent that was not ({asked.false_success:,}): no event gets as far as the"
-            " answer that is always true.",
+            f"As committed {asked.false_success:,} are; {asked.acknowledged:,} of {_events(study):,} are answered at all.",
+            "An answer is honest about sockets, not about users: sent to another user's socket is sent, until each run"
+            " has an agent of its own.",
         ),
     )
+
+
+def _events(study: LadderStudy) -> int:
+    return len(study.together[0].history.expected)
 
 
 def lifecycle_claim(study: LifecycleStudy) -> Finding:
@@ -120,10 +134,7 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
         answer=f"Registered twice, a run's events move: {rerouted.wrong_user:,} of {rerouted.expected:,} reach another"
         f" user ({sound.wrong_user:,} of {sound.expected:,} in the sound chain, which refuses).",
         evidence=(
-            *(
-                f"Events after the run's end, {row.variant}, with {row.says}: {_sum(_late(row))} arrive."
-                for row in study.late
-            ),
+            *_late_words(study),
             *(
                 f"{row.process}, {row.variant}, with {row.says}: {row.arrived.counts} arrive."
                 for row in study.asked
@@ -133,6 +144,20 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
         before=(rerouted.delivered, rerouted.expected),
         after=(sound.delivered, sound.expected),
     )
+
+
+def _late_words(study: LifecycleStudy) -> list[str]:
+    """Within the grace period and after it told apart: together they would say more of the grid than of the chain."""
+    words = []
+    for row in study.late:
+        late = {seconds: rate for seconds, rate in row.by_lateness.items() if seconds >= 0}
+        within = _sum([rate for seconds, rate in late.items() if seconds < GRACE_SECONDS])
+        after = _sum([rate for seconds, rate in late.items() if seconds >= GRACE_SECONDS])
+        words.append(
+            f"Events after the run's end, {row.variant}, with {row.says}: {within.counts} arrive within"
+            f" {GRACE_SECONDS:.0f} s, {after.counts} later."
+        )
+    return words
 
 
 def _late(row: Late) -> list[Rate]:
@@ -145,8 +170,13 @@ def _sum(rates: list[Rate]) -> Rate:
 
 def collision_claim(study: CollisionStudy) -> Finding:
     """Eight hexadecimal digits are few."""
-    table = study.consequences()
-    harmed = int(table["at another user's socket"].iloc[0])
+    rows = {(row["runs of"], row["chain"]): row for row in study.consequences().to_dict("records")}
+    thread = next(
+        row for (runs_of, chain), row in rows.items() if runs_of == "one user, one thread" and chain != "sound"
+    )
+    users = next(row for (runs_of, chain), row in rows.items() if runs_of == "two users" and chain != "sound")
+    points = study.rates()
+    inside = points[(points["from %"] <= points["expected %"]) & (points["expected %"] <= points["to %"])]
     even = runs_until_collision(EMBEDDED_DIGITS)
     return Finding(
         id="missed-collisions",
@@ -154,7 +184,13 @@ def collision_claim(study: CollisionStudy) -> Finding:
         claim="Eight random hexadecimal digits make a run id unique within its thread.",
         reported="fix",
         verdict=verdict_of(not any(rate.k for rate in study.curves[EMBEDDED_DIGITS].values())),
-        answer=f"Two runs of one thread share an id with even odds after {even:,} runs; with fewer digits the measured"
-        " collisions follow the same curve.",
-        evidence=(f"Two users whose runs share an id under Fix 3: {harmed:,} events reach the other's socket.",),
+        answer=f"Two runs of one thread share an id with even odds after {even:,} runs; the birthday bound lies in the"
+        f" interval of {len(inside)} of {len(points)} measured points.",
+        evidence=(
+            f"Two runs of one thread that share an id: {thread['delivered']} of {thread['expected']} events arrive, and"
+            f" of {thread['frames of two runs']} frames nobody can say whose run they are of.",
+            f"For comparison, a collision of the audited 12 digits, forced, since over all threads it takes"
+            f" {runs_until_collision(OPAQUE_DIGITS):,} runs: with Fix 3 {users[OTHERS]} of {users['expected']} events"
+            " reach another user.",
+        ),
     )

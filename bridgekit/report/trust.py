@@ -15,8 +15,8 @@ __all__ = ["calibration_claim", "coverage_claim", "localization_claim", "plantin
 OURS = "ours"
 """What stands in for the audit's word where the claim is our own."""
 PROMISED_COVERAGE = 0.95
-OUTSIDE_AT_MOST = 0.2
-"""Of 95 % intervals one in twenty misses; of a few dozen, more than a fifth would be no accident."""
+OUTSIDE_AT_MOST = 0.1
+"""Of 95 % intervals one in twenty misses; of a dozen or two, more than one in ten would be no accident."""
 
 
 def planting_claim(planted: pd.DataFrame) -> Finding:

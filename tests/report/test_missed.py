@@ -54,10 +54,10 @@ async def test_sent_is_worth_nothing_until_answers_are_honest(ladder: LadderStud
     assert truth_claim(repaired).verdict == "holds"
 
 
-async def test_shared_agent_contradicts_the_audit_and_a_fresh_one_does_not() -> None:
+async def test_shared_agent_contradicts_the_audit_and_a_fresh_one_does_not(ladder: LadderStudy) -> None:
     study = await study_sharing([2], runs=2)
-    assert sharing_claim(study).verdict == "does not hold"
-    assert sharing_claim(SharingStudy(shared=study.fresh, fresh=study.fresh)).verdict == "holds"
+    assert sharing_claim(study, ladder).verdict == "does not hold"
+    assert sharing_claim(SharingStudy(shared=study.fresh, fresh=study.fresh), ladder).verdict == "holds"
 
 
 async def test_known_rate_that_is_not_found_is_told() -> None:

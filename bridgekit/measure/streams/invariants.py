@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from bridgekit.events import CRITICAL, EventType
 from bridgekit.ids import RunId
 from bridgekit.measure.streams.recorded import Recorded, Seen, read
-from bridgekit.measure.streams.rules import Breach, Gap, Rule, breach_at, broken_by_run, broken_by_stream
+from bridgekit.measure.streams.rules import Breach, Rule, Signalled, breach_at, broken_by_run, broken_by_stream
 
 __all__ = ["Breach", "Latency", "Rule", "RunReport", "check_run", "check_stream", "told"]
 
@@ -70,7 +70,7 @@ def check_run(
     *,
     run_id: str | None = None,
     required: Iterable[EventType] = CRITICAL,
-    signalled: Iterable[Gap] = (),
+    signalled: Signalled = (),
     whole: bool = True,
 ) -> RunReport:
     """Judge one run. With `run_id`, that run of a stream that several share; without, a stream of one run.
@@ -83,7 +83,7 @@ def check_run(
     seen = read(events)
     named = next((frame.run_id for frame in seen if frame.run_id), None) if run_id is None else RunId(run_id)
     mine = [frame for frame in seen if run_id is None or frame.run_id == named]
-    of_stream = broken_by_stream(seen, tuple(signalled), whole=whole)
+    of_stream = broken_by_stream(seen, signalled, whole=whole)
     # A stream of one run answers for all its frames, also for those that name no run.
     found = [breach for owner, breach in of_stream if run_id is None or owner == named]
     return _report(named, mine, [*found, *broken_by_run(mine, named, frozenset(required))])
@@ -94,7 +94,7 @@ def check_stream(
     *,
     runs: Iterable[str] | None = None,
     required: Iterable[EventType] = CRITICAL,
-    signalled: Iterable[Gap] = (),
+    signalled: Signalled = (),
 ) -> dict[RunId | None, RunReport]:
     """Judge every run of what a socket read, however the runs are interleaved; each by the rules of `check_run`.
 
@@ -110,7 +110,7 @@ def check_stream(
     for frame in seen:
         frames.setdefault(frame.run_id, []).append(frame)
     types, breaches = frozenset(required), defaultdict[RunId | None, list[Breach]](list)
-    for run, breach in broken_by_stream(seen, tuple(signalled), whole=True):
+    for run, breach in broken_by_stream(seen, signalled, whole=True):
         breaches[run].append(breach)
     for run, mine in frames.items():
         if asked is not None and run is not None and run not in asked:

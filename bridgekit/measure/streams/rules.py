@@ -11,11 +11,13 @@ from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.measure.streams.recorded import Seen
 
-__all__ = ["Breach", "Gap", "Rule", "breach_at", "broken_by_run", "broken_by_stream"]
+__all__ = ["Breach", "Gap", "Rule", "Signalled", "breach_at", "broken_by_run", "broken_by_stream"]
 
 ENDS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
 
 Gap = tuple[int, int]
+Signalled = Iterable[Gap] | Mapping[str, Iterable[Gap]]
+"""Gaps that a client was told of: by thread, or alone where the stream has one thread only."""
 """First and last missing `seq`."""
 
 
@@ -54,7 +56,7 @@ def breach_at(frame: Seen, rule: Rule, sentence: str) -> Breach:
 
 
 def broken_by_stream(
-    seen: Sequence[Seen], signalled: Sequence[Gap], *, whole: bool
+    seen: Sequence[Seen], signalled: Signalled, *, whole: bool
 ) -> Iterator[tuple[RunId | None, Breach]]:
     """What only the stream can tell, with the run that each breach is charged to."""
     yield from _misplaced(seen)
@@ -63,9 +65,21 @@ def broken_by_stream(
         for frame in seen:
             if frame.seq is not None:
                 threads[frame.thread_id].setdefault(frame.seq, frame)
-        for thread_id, frames in threads.items():
-            # Of frames that name no thread nobody knows what their numbers count.
-            yield from _holes(frames, signalled) if thread_id is not None else ()
+        # Of frames that name no thread nobody knows what their numbers count.
+        named = {thread_id: frames for thread_id, frames in threads.items() if thread_id is not None}
+        told = _by_thread(signalled, tuple(named))
+        for thread_id, frames in named.items():
+            yield from _holes(frames, told.get(thread_id, ()))
+
+
+def _by_thread(signalled: Signalled, threads: Sequence[ThreadId]) -> dict[str, tuple[Gap, ...]]:
+    """Numbers count within a thread, so a gap without its thread would excuse a silent loss in another."""
+    if isinstance(signalled, Mapping):
+        return {thread_id: tuple(gaps) for thread_id, gaps in signalled.items()}
+    gaps = tuple(signalled)
+    if gaps and len(threads) > 1:
+        raise ValueError(f"of {len(threads)} threads: say the signalled gaps by thread, as {{thread_id: gaps}}")
+    return dict.fromkeys(threads, gaps)
 
 
 def _misplaced(seen: Iterable[Seen]) -> Iterator[tuple[RunId | None, Breach]]:

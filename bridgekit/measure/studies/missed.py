@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bridgekit.events import EventType
+from bridgekit.events import CRITICAL, EventType
 from bridgekit.ladder import LADDER
 from bridgekit.measure.checker import Verdict, check
 from bridgekit.measure.evidence import SAID_BY_CORE
@@ -41,8 +41,8 @@ class LadderStudy:
         )
 
     def truths(self, *rungs: str) -> pd.DataFrame:
-        """What was answered against what arrived, with several runs at once, of those rungs."""
-        return pd.concat([truth(m) for m in self.together if m.variant.name in rungs], ignore_index=True)
+        """What was answered against what arrived, with several runs at once, of those rungs, or of all."""
+        return pd.concat([truth(m) for m in self.together if m.variant.name in rungs or not rungs], ignore_index=True)
 
     def figure(self, title: str) -> Figure:
         """Two panels, one bar a rung."""
@@ -143,9 +143,10 @@ class SharingStudy:
         return [_strays(measurement) for measurement in self.fresh]
 
     def is_closed_form(self) -> bool:
-        """Whether every count with the shared agent is exactly (c - 1) / c of the events, c runs at once."""
+        """Whether every count with the shared agent is exactly what all but one run of each group say."""
+        said = len(SAID_BY_AGENTS & set(CRITICAL))
         return all(
-            rate.k * measurement.workload.at_once == rate.n * (measurement.workload.at_once - 1)
+            rate.k == said * sum(len(group) - 1 for group in measurement.workload.groups())
             for rate, measurement in zip(self.strays_shared(), self.shared, strict=True)
         )
 

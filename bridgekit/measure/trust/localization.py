@@ -48,7 +48,7 @@ class Case:
 
     @property
     def charges(self) -> dict[Charge, int]:
-        """Every event lost, misrouted or late, by the link it is charged to; or startup's refusal."""
+        """Charges by link: for each event lost, each frame astray and each event late; or startup's refusal."""
         if (refused := self.measurement.refused) is not None:
             return {Charge(refused.link, "refused to start"): 1}
         verdict = self.measurement.verdict
@@ -148,8 +148,12 @@ class Localization:
 
     @property
     def named(self) -> int:
-        """How many breakages were named by the probes or by the ledger."""
-        return sum(case.breakage.link in {*case.by_probes, *case.by_ledger} for case in self.cases)
+        """How many breakages were named by the probes, and by the ledger too unless it is explained where it points."""
+        return sum(
+            case.breakage.link in case.by_probes
+            and (case.breakage.link in case.by_ledger or bool(set(case.by_ledger) & set(case.breakage.shows_at)))
+            for case in self.cases
+        )
 
     @property
     def holds(self) -> bool:

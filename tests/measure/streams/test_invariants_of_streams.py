@@ -157,3 +157,16 @@ frames that name no run:
 
 def test_nothing_to_tell_of_runs_that_hold() -> None:
     assert told(sound(), check_stream(sound())) == "every run holds"
+
+
+def test_gap_of_one_thread_excuses_nothing_in_another() -> None:
+    two = [each | {"thread_id": thread} for thread in ("A", "B") for each in sound(thread)]
+    for number, each in enumerate(two):
+        each["seq"] = number % 5 + 1
+    holey = [each for each in two if each["seq"] != 3]
+    with pytest.raises(ValueError, match="of 2 threads: say the signalled gaps by thread"):
+        check_stream(holey, signalled=[(3, 3)])
+    reports = check_stream(holey, required=(), signalled={"A": [(3, 3)]})
+    rules = {run: {breach.rule for breach in report.breaches} for run, report in reports.items()}
+    assert Rule.NO_GAP not in rules[RunId("A")]
+    assert Rule.NO_GAP in rules[RunId("B")]
