@@ -108,7 +108,7 @@ def truth_claim(study: LadderStudy) -> Finding:
         f" answered events are called sent and never reached their user; with every repair {honest.false_success:,}.",
         evidence=(
             f"Rungs with false successes: {', '.join(f'{name} ({count})' for name, count in lying.items()) or 'none'}.",
-            f"As committed {asked.false_success:,} are; {asked.acknowledged:,} of {_events(study):,} are answered at all.",
+            f"As committed {asked.false_success:,} are, {asked.acknowledged:,} of {_events(study):,} being answered.",
             "An answer is honest about sockets, not about users: sent to another user's socket is sent, until each run"
             " has an agent of its own.",
         ),
