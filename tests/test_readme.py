@@ -14,9 +14,10 @@ import pytest
 
 from bridgekit import connect, serving
 from bridgekit.__main__ import main
+from bridgekit.measure.probing.probes import probe_all
 from bridgekit.measure.statistics import Rate
 from bridgekit.measure.studies.study import FixStudy, study_fixes
-from bridgekit.variants import AS_REPORTED, FIX_1
+from bridgekit.variants import AS_COMMITTED, AS_REPORTED, FIX_1
 from tests.tree import ROOT
 
 pytestmark = pytest.mark.slow
@@ -50,6 +51,13 @@ async def test_headline_numbers_are_those_of_the_notebook() -> None:
     assert f"its own example of a thread id, {counts(study)} do" in words
     assert f"With {len(families)} kinds of thread ids that are seen in use it is {total.k} of {total.n}" in words
     assert f"and {sum(cell.verdict.misrouted for cell in families)} go **to another user**" in words
+
+
+async def test_headline_counts_the_links_that_do_not_hold() -> None:
+    wrong = [
+        probe for probe in await probe_all(AS_COMMITTED) if probe.link.reported == "working" and probe.answer != "holds"
+    ]
+    assert f"calls working, {len(wrong)} do not hold when they are run" in " ".join(README.split())
 
 
 def counts(study: FixStudy) -> str:
