@@ -170,3 +170,10 @@ def test_gap_of_one_thread_excuses_nothing_in_another() -> None:
     rules = {run: {breach.rule for breach in report.breaches} for run, report in reports.items()}
     assert Rule.NO_GAP not in rules[RunId("A")]
     assert Rule.NO_GAP in rules[RunId("B")]
+
+
+def test_numbers_of_frames_that_name_no_thread_are_not_judged_for_gaps() -> None:
+    homeless = [{name: value for name, value in each.items() if name != "thread_id"} for each in sound("a")]
+    del homeless[2]
+    assert Rule.NO_GAP not in {breach.rule for breach in check_run(homeless).breaches}
+    assert Rule.NO_GAP in {breach.rule for breach in check_run([*sound("a")[:2], *sound("a")[3:]]).breaches}
