@@ -13,16 +13,16 @@ from bridgekit.events import CRITICAL, EventType
 from bridgekit.ladder import LADDER
 from bridgekit.measure.checker import Verdict, check
 from bridgekit.measure.evidence import SAID_BY_CORE
-from bridgekit.measure.experiment import Measurement, measure
+from bridgekit.measure.experiment import Measurement, measure, measure_each
 from bridgekit.measure.history import History, Key
 from bridgekit.measure.statistics import Rate
 from bridgekit.measure.studies.plots_missed import ladder_figure, sharing_figure, truth_figure
 from bridgekit.measure.studies.study import EXAMPLE
 from bridgekit.measure.tables import transcript
 from bridgekit.measure.workload import Workload, family
-from bridgekit.variants import BROKEN, SOUND
+from bridgekit.variants import BROKEN, SOUND, VARIANTS
 
-__all__ = ["LadderStudy", "SharingStudy", "study_ladder", "study_sharing", "truth"]
+__all__ = ["LadderStudy", "SharingStudy", "study_ladder", "study_sharing", "truth", "truths"]
 
 SAID_BY_AGENTS = frozenset(EventType) - SAID_BY_CORE
 
@@ -189,6 +189,13 @@ def truth(measurement: Measurement) -> pd.DataFrame:
         {"variant": measurement.variant.name, "answer": answer} | {got: counts[answer, got] for got in GOT}
         for answer in ANSWERS
     )
+
+
+async def truths(*, threads: int, absent: int, at_once: int, seed: int = 0) -> pd.DataFrame:
+    """What was answered against what arrived, of every variant: the columns of `truth`."""
+    workload = Workload(threads=family(EXAMPLE, threads, seed=seed), at_once=at_once, absent=absent)
+    measured = await measure_each(VARIANTS.values(), [workload], seed=seed)
+    return pd.concat([truth(measurement) for measurement in measured], ignore_index=True)
 
 
 ANSWERS = ("sent", "not sent", "no answer")

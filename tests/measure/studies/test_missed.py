@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from bridgekit.ladder import LADDER
-from bridgekit.measure.studies.missed import GOT, LadderStudy, study_ladder, study_sharing
-from bridgekit.variants import AS_COMMITTED, SOUND
+from bridgekit.measure.studies.missed import GOT, LadderStudy, study_ladder, study_sharing, truths
+from bridgekit.variants import AS_COMMITTED, SOUND, VARIANTS
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +88,15 @@ async def test_truth_counts_every_event_once(ladder: LadderStudy) -> None:
     not_sent = row(truths, variant="+ an agent per run", answer="not sent")
     assert [not_sent[got] for got in GOT] == [0, 0, 5]
     assert truths[list(GOT)].to_numpy().sum() == 2 * 15
+
+
+async def test_every_variant_is_held_against_the_sockets() -> None:
+    table = await truths(threads=2, absent=1, at_once=2)
+    assert list(dict.fromkeys(table["variant"])) == list(VARIANTS)
+    sound = row(table, variant="sound", answer="sent")
+    assert [sound[got] for got in GOT] == [5, 0, 0]
+    lost = row(table, variant="as reported", answer="not sent")
+    assert [lost[got] for got in GOT] == [0, 0, 10]
 
 
 async def test_figures_can_be_drawn(ladder: LadderStudy) -> None:
