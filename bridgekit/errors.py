@@ -13,9 +13,13 @@ __all__ = [
     "InvalidId",
     "LedgerDoesNotClose",
     "MalformedFrame",
+    "MappingFull",
     "NotInstalled",
     "PayloadError",
     "RunAlreadyMapped",
+    "ShuttingDown",
+    "StoreAway",
+    "StoreInUse",
     "SubscriptionRefused",
     "ThreadNotOwned",
     "UnknownEventType",
@@ -88,6 +92,42 @@ class RunAlreadyMapped(BridgekitError):
         self.run_id = run_id
         self.thread_id = thread_id
         self.requested = requested
+
+
+class MappingFull(BridgekitError):
+    """No room for another live run's route, and a live one is never evicted. Close runs, or allow for more."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit:,} runs are live, which is the limit: call cleanup_mapping for those that have ended")
+        self.limit = limit
+
+
+class StoreAway(BridgekitError):
+    """The store did not answer in time. Nothing is known of what it was asked; try again."""
+
+    def __init__(self, store: str, problem: str) -> None:
+        super().__init__(f"the {store} store does not answer: {problem}")
+        self.store = store
+        self.problem = problem
+
+
+class StoreInUse(BridgekitError):
+    """Another process has the store, and this kind is for one. Use the Redis store for more than one worker."""
+
+    def __init__(self, store: str, holder: str) -> None:
+        super().__init__(
+            f"the {store} store serves one process, and {holder}; each would know only its own sockets."
+            " For more than one worker use the Redis store"
+        )
+        self.store = store
+        self.holder = holder
+
+
+class ShuttingDown(BridgekitError):
+    """The application is being stopped and takes no new run. Another worker, or this one in a moment, will."""
+
+    def __init__(self) -> None:
+        super().__init__("the application is shutting down and takes no new run; try again in a moment")
 
 
 class ThreadNotOwned(BridgekitError):

@@ -24,12 +24,14 @@ __all__ = [
     "FRAME_BYTES",
     "MUST_DELIVER",
     "AgentEvent",
+    "Draft",
     "EventType",
     "Frame",
     "Outcome",
     "Receipt",
     "RoutedEvent",
     "decode",
+    "draft",
     "encode",
     "event_type",
     "new_id",
@@ -99,27 +101,60 @@ class RoutedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Frame(NamedTuple):
-    """An event encoded once, however many sockets read it."""
+    """An event encoded once, however many sockets read it, and what a socket's outbox must know of it."""
 
-    event: RoutedEvent
+    seq: int
+    type: EventType
+    run_id: RunId
     data: bytes
+    """The wire format, as UTF-8 JSON."""
+
+    @property
+    def event(self) -> RoutedEvent:
+        """The event, decoded anew."""
+        return decode(self.data, limit_bytes=len(self.data))
+
+
+class Draft(NamedTuple):
+    """An event that is encoded but for its number, which is given where the thread's log is kept."""
+
+    thread_id: ThreadId
+    type: EventType
+    run_id: RunId
+    head: bytes
+    """The wire format up to the number."""
+    tail: bytes
+    """The wire format after it."""
+
+    def frame(self, seq: int) -> Frame:
+        """The event as number `seq` of its thread."""
+        return Frame(seq, self.type, self.run_id, b"%b%d%b" % (self.head, seq, self.tail))
 
 
 class Outcome(enum.StrEnum):
-    """The four honest answers to "was it sent?"."""
+    """The honest answers to "was it sent?"."""
 
     SENT = "sent"
+    """Sockets of this process took it."""
+    RELAYED = "relayed"
+    """It is in the thread's log, and workers that hold sockets of the thread were given it."""
     NOBODY_LISTENING = "nobody listening"
+    PENDING = "pending"
+    """The store did not answer in time. The event waits here, in order, until it does."""
     UNROUTABLE = "unroutable"
     REFUSED = "refused"
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the bridge answers to one event. True only when a socket took it."""
+    """What the bridge answers to one event. True only when a socket took it, or a worker for its sockets."""
 
     outcome: Outcome
     sockets: int = 0
-    """How many sockets took the frame."""
+    """How many sockets of this process took the frame."""
+    workers: int = 0
+    """How many workers took it for their sockets; only a store that workers share knows."""
+    kept: bool = False
+    """Whether it is in the thread's log: who resumes in time will read it. What that survives is the store's promise."""
     thread_id: ThreadId | None = None
     seq: int | None = None
     link: int | None = None
@@ -127,7 +162,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
     def __bool__(self) -> bool:
-        return self.outcome is Outcome.SENT and self.sockets > 0
+        return self.sockets > 0 or self.workers > 0
 
 
 _encoder: Final = msgspec.json.Encoder()
@@ -139,6 +174,34 @@ def encode(event: RoutedEvent, *, limit_bytes: int = FRAME_BYTES) -> Frame:
 
     JSON has fewer types than Python: bytes become base64, dates ISO 8601, sets and tuples arrays, number keys texts.
     """
+    return Frame(event.seq, event.type, event.run_id, _encoded(event, limit_bytes))
+
+
+_NUMBER: Final = b'"seq":0,'
+"""Where the number goes. The first occurrence is the field's: inside a text the quotation marks are escaped."""
+_NUMBER_BYTES: Final = 19
+"""Room for the digits of any 63-bit number."""
+
+
+def draft(event: AgentEvent, thread_id: ThreadId, *, limit_bytes: int = FRAME_BYTES) -> Draft:
+    """Encode an event of that thread, but for its number; raises as `encode` does."""
+    if not isinstance(event.payload, Mapping):
+        raise PayloadError(event.type, f"must be a JSON object, not {type(event.payload).__name__}")
+    unnumbered = RoutedEvent(
+        type=event.type,
+        thread_id=thread_id,
+        run_id=event.run_id,
+        agent_name=event.agent_name,
+        seq=0,
+        event_id=event.event_id,
+        timestamp=event.timestamp,
+        payload=dict(event.payload),
+    )
+    head, _, tail = _encoded(unnumbered, limit_bytes - _NUMBER_BYTES).partition(_NUMBER)
+    return Draft(thread_id, event.type, event.run_id, head + b'"seq":', b"," + tail)
+
+
+def _encoded(event: RoutedEvent, limit_bytes: int) -> bytes:
     if event.timestamp.tzinfo is None:
         raise PayloadError(event.type, "its timestamp has no time zone")
     try:
@@ -151,7 +214,7 @@ def encode(event: RoutedEvent, *, limit_bytes: int = FRAME_BYTES) -> Frame:
         raise PayloadError(event.type, f"JSON has no number for {path}")
     if len(data) > limit_bytes:
         raise FrameTooLarge(f"{event.type} of run {event.run_id!r}", len(data), limit_bytes)
-    return Frame(event, data)
+    return data
 
 
 def decode(data: str | bytes, *, limit_bytes: int = FRAME_BYTES) -> RoutedEvent:

@@ -1,20 +1,18 @@
-"""Link 10: a thread's sockets, and the one place where an event gets its number and becomes a frame."""
+"""Link 10: this worker's sockets by thread, and the way from an event to each of them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
 
-from bridgekit.errors import PayloadError
-from bridgekit.events import FRAME_BYTES, AgentEvent, Frame, Outcome, Receipt, RoutedEvent, encode
+from bridgekit.events import FRAME_BYTES, AgentEvent, Frame, Receipt, draft
 from bridgekit.ids import ThreadId, UserId
+from bridgekit.signals import Cursor
+from bridgekit.transport.broker import LINK, Broker, Replay
+from bridgekit.transport.broker.memory import MemoryBroker
 
 __all__ = ["LINK", "Connection", "Hub"]
-
-LINK: Final = 10
-"""The audit's list ends at link 9. Whether a socket belongs to a thread at all is the link after it."""
 
 
 class Connection(Protocol):
@@ -29,17 +27,21 @@ class Connection(Protocol):
     def put(self, frame: Frame) -> bool:
         """Take the frame for this socket, at once; False when it cannot. Never waits, never raises."""
 
+    def restart(self) -> None:
+        """Let the client connect again: what it is owed can only be said to a new subscription. Never waits."""
+
 
 class Hub:
-    """Connections by thread. Publishing costs one encoding and one `put` a socket, and never waits."""
+    """Connections by thread, in front of a broker. Publishing never waits for a socket."""
 
-    def __init__(self, *, frame_bytes: int = FRAME_BYTES) -> None:
+    def __init__(self, broker: Broker | None = None, *, frame_bytes: int = FRAME_BYTES) -> None:
+        self._broker = MemoryBroker() if broker is None else broker
+        self._broker.bind(self)
         self._frame_bytes = frame_bytes
         self._connections: dict[ThreadId, list[Connection]] = {}
-        self._last_seq: Counter[ThreadId] = Counter()
 
     def attach(self, connection: Connection) -> None:
-        """From now on the connection gets its thread's events."""
+        """From now on the connection gets what is delivered to its thread in this worker."""
         self._connections.setdefault(self._thread_of(connection), []).append(connection)
 
     def detach(self, connection: Connection) -> None:
@@ -64,6 +66,40 @@ class Hub:
         finally:
             self.detach(connection)
 
+    @asynccontextmanager
+    async def joined(self, connection: Connection, after: Cursor | None = None) -> AsyncIterator[Replay]:
+        """Subscribe the connection to its thread for the length of a block, and give what it is to be sent first.
+
+        Every event after the replay's is put to the connection. Those that come while the replay is read are put
+        already, so that some may be in both: the one with the same number is the same event. StoreAway comes through.
+        """
+        await self._broker.join(connection.thread_id)
+        try:
+            with self.attached(connection):
+                yield await self._broker.replay(connection.thread_id, after)
+        finally:
+            self._broker.leave(connection.thread_id)
+
+    async def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
+        """Encode the event once, number it within its thread, and bring it to every connection of the thread.
+
+        PayloadError or FrameTooLarge where it cannot be encoded: then it was not numbered and nobody got it.
+        """
+        return await self._broker.publish(draft(event, thread_id, limit_bytes=self._frame_bytes))
+
+    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
+        """Put a numbered frame to every connection of the thread; how many took it."""
+        attached = self._connections.get(thread_id)
+        if attached is None:
+            return 0
+        # A connection that is full may leave while it is asked.
+        return sum([connection.put(frame) for connection in tuple(attached)])
+
+    def restart(self, thread_id: ThreadId) -> None:
+        """The thread's numbering began anew."""
+        for connection in self.connections(thread_id):
+            connection.restart()
+
     def connections(self, thread_id: ThreadId) -> tuple[Connection, ...]:
         """The connections that get this thread's events now."""
         return tuple(self._connections.get(thread_id, ()))
@@ -71,40 +107,3 @@ class Hub:
     def __len__(self) -> int:
         """How many connections are attached."""
         return sum(len(attached) for attached in self._connections.values())
-
-    def last_seq(self, thread_id: ThreadId) -> int:
-        """The number of the thread's latest event; 0 before the first."""
-        return self._last_seq.get(thread_id, 0)
-
-    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
-        """Number the event within its thread, encode it once and give it to every connection of the thread.
-
-        PayloadError or FrameTooLarge where it cannot be encoded: then it was not numbered and nobody got it.
-        """
-        if not isinstance(event.payload, Mapping):
-            raise PayloadError(event.type, f"must be a JSON object, not {type(event.payload).__name__}")
-        seq = self.last_seq(thread_id) + 1
-        frame = encode(
-            RoutedEvent(
-                type=event.type,
-                thread_id=thread_id,
-                run_id=event.run_id,
-                agent_name=event.agent_name,
-                seq=seq,
-                event_id=event.event_id,
-                timestamp=event.timestamp,
-                payload=dict(event.payload),
-            ),
-            limit_bytes=self._frame_bytes,
-        )
-        self._last_seq[thread_id] = seq
-        sockets = sum(connection.put(frame) for connection in self.connections(thread_id))
-        if sockets:
-            return Receipt(outcome=Outcome.SENT, sockets=sockets, thread_id=thread_id, seq=seq)
-        return Receipt(
-            outcome=Outcome.NOBODY_LISTENING,
-            thread_id=thread_id,
-            seq=seq,
-            link=LINK,
-            reason="no socket of the thread took it",
-        )
