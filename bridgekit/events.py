@@ -154,15 +154,22 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 0
     """How many workers took it for their sockets; only a store that workers share knows."""
     kept: bool = False
-    """Whether it is in the thread's log: who resumes in time will read it. What that survives is the store's promise."""
+    """Whether it is in the thread's log, for who resumes in time. What the log survives is its store's promise."""
     thread_id: ThreadId | None = None
     seq: int | None = None
+    epoch: str | None = None
+    """Which numbering of the thread `seq` belongs to."""
     link: int | None = None
     """The link at which an undelivered event stopped, 7 to 10."""
     reason: str = ""
 
     def __bool__(self) -> bool:
-        return self.sockets > 0 or self.workers > 0
+        match self.outcome:
+            case Outcome.SENT:
+                return self.sockets > 0
+            case Outcome.RELAYED:
+                return self.workers > 0
+        return False
 
 
 _encoder: Final = msgspec.json.Encoder()

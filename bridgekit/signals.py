@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import enum
+import re
 from typing import Final, NamedTuple
 
 import msgspec
 
-from bridgekit.errors import FrameTooLarge, MalformedFrame
+from bridgekit.errors import FrameTooLarge, InvalidId, MalformedFrame
 from bridgekit.events import FRAME_BYTES, RoutedEvent, decode
 from bridgekit.ids import ThreadId
 
-__all__ = ["Cursor", "Gap", "GapReason", "Subscribed", "decode_any", "encode_signal"]
+__all__ = ["Cursor", "Gap", "GapReason", "Signal", "Subscribed", "cursor", "decode_any", "encode_signal"]
 
 
 class Cursor(NamedTuple):
@@ -20,6 +21,21 @@ class Cursor(NamedTuple):
     epoch: str
     """Which numbering `seq` belongs to: 16 hexadecimal digits, drawn anew whenever numbering starts anew."""
     seq: int
+
+
+_EPOCH = re.compile("[0-9a-f]{16}")
+_SEQ_DIGITS: Final = 18
+"""Every number of so many digits fits into 63 bits."""
+
+
+def cursor(epoch: object, seq: object) -> Cursor:
+    """Check a cursor from outside: an epoch as it was told, and a number in decimal digits; else InvalidId."""
+    if not isinstance(epoch, str) or not _EPOCH.fullmatch(epoch):
+        raise InvalidId("epoch", "must be the 16 hexadecimal digits that the server sent")
+    text = str(seq)
+    if not (text.isascii() and text.isdecimal() and len(text) <= _SEQ_DIGITS):
+        raise InvalidId("seq", "must be a whole number from 0")
+    return Cursor(epoch, int(text))
 
 
 class Subscribed(msgspec.Struct, frozen=True, tag_field="type", tag="subscribed"):
@@ -47,7 +63,9 @@ class GapReason(enum.StrEnum):
     """The events were given numbers, and the store lost them or could not take them."""
 
 
-class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap", rename={"first": "from", "last": "to"}):
+class Gap(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap", rename={"first": "from", "last": "to"}
+):
     """Events of the thread that this socket will not get: on the wire `from` and `to`, both inclusive."""
 
     thread_id: ThreadId
@@ -65,7 +83,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap"
 Signal = Subscribed | Gap
 
 _encoder: Final = msgspec.json.Encoder()
-_signals: Final = msgspec.json.Decoder(Signal)
+_signals: Final[msgspec.json.Decoder[Signal]] = msgspec.json.Decoder(Signal)
 
 
 class _Head(msgspec.Struct):

@@ -6,8 +6,8 @@ The fixtures of `bridgekit.pytest_plugin` are made of this. Runs on asyncio, as 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,10 +16,11 @@ from starlette.applications import Starlette
 
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.errors import Disconnected, first_error
-from bridgekit.events import EventType, RoutedEvent
+from bridgekit.events import AgentEvent, EventType, Receipt, RoutedEvent
 from bridgekit.ids import RunId, thread_id, user_id
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.server import serving
+from bridgekit.transport.tickets import Tickets
 
 __all__ = ["Heard", "Listener", "Served", "serve"]
 
@@ -120,10 +121,11 @@ class Served:
     async def listening(self, thread_id: str = THREAD, user_id: str = USER) -> AsyncIterator[Listener]:
         """A client that is subscribed to a thread of the user; the thread is made if there is none."""
         await self._open(thread_id, user_id)
+        ticket = self._ticket(thread_id, user_id)
         # What the block raises must reach the test as it is, and not in a group.
         with first_error():
             async with (
-                connect(self.url, user_id=user_id, thread_id=thread_id) as client,
+                connect(self.url, user_id=user_id, thread_id=thread_id, ticket=ticket) as client,
                 anyio.create_task_group() as tasks,
             ):
                 listener = Listener()
@@ -138,19 +140,36 @@ class Served:
         one that was given and does not arrive only for `PATIENCE_SECONDS`: judging is not this method's business.
         """
         async with self.listening(thread_id, user_id) as listener:
-            before = self._last_seq(thread_id)
-            run = await self.application.supervisor.run(
-                agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request
-            )
-            if (last := self._last_seq(thread_id)) > before:
-                await listener.until_seq(last)
+            with self._watching(thread_id) as numbers:
+                run = await self.application.supervisor.run(
+                    agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request
+                )
+            if numbers:
+                await listener.until_seq(max(numbers))
         return Heard(run.context.run_id, run.result, tuple(listener.timed))
+
+    def _ticket(self, thread: str, user: str) -> str | None:
+        application = self.application
+        return application.ticket(thread, user) if isinstance(application.admission, Tickets) else None
 
     async def _open(self, thread: str, user: str) -> None:
         await self.application.open_thread(thread_id(thread), user_id(user))
 
-    def _last_seq(self, thread: str) -> int:
-        return self.application.bridge.hub.last_seq(thread_id(thread))
+    @contextmanager
+    def _watching(self, thread: str) -> Iterator[list[int]]:
+        """The numbers that events of the thread are given while the block runs."""
+        numbers: list[int] = []
+
+        def note(event: AgentEvent, receipt: Receipt) -> None:
+            if receipt.thread_id == thread and receipt.seq is not None:
+                numbers.append(receipt.seq)
+
+        observers = self.application.bridge.observers
+        observers.append(note)
+        try:
+            yield numbers
+        finally:
+            observers.remove(note)
 
 
 @asynccontextmanager

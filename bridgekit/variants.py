@@ -7,7 +7,7 @@ link 9 as audited, then with its fixes, each alone and together.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bridgekit.chain import as_audited
@@ -23,8 +23,11 @@ from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.self_check import SOUND_CHECKS, WITHOUT_HANDOVER, WITHOUT_ROUTING, SelfCheck
 from bridgekit.errors import UnknownName
 from bridgekit.ids import EmbeddedRunIds, Hexadecimal, OpaqueRunIds, RunIdScheme, SealedRunIds
-from bridgekit.mapping import RunThreadMappingService
+from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.resolution import FirstOf, MappingLookup, ReportParser, Resolver
+from bridgekit.stores import StoreFactory, memory_stores
+from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.broker import Broker
 from bridgekit.transport.hub import Hub
 
 __all__ = ["BROKEN", "SOUND", "VARIANTS", "Variant", "variant"]
@@ -62,8 +65,9 @@ class Variant:
     """What it stands for, in one clause."""
     run_ids: Callable[[Hexadecimal], RunIdScheme] = _sealed
     resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
-    mapping: Callable[[], RunThreadMappingService] = RunThreadMappingService
-    hub: Callable[[], Hub] = Hub
+    stores: StoreFactory = field(default_factory=memory_stores)
+    mapping: Callable[[MappingStore], RunThreadMappingService] = RunThreadMappingService
+    hub: Callable[[Broker], Hub] = Hub
     bridge: type[AgentWebSocketBridge] = AgentWebSocketBridge
     start: Start = start_application
     """Link 1. It is given to `create_app` beside the parts."""
@@ -84,15 +88,20 @@ class Variant:
         tools: ToolDispatcher | None = None,
         seed: int = 0,
     ) -> Parts:
-        """The parts of an application of this variant, its run ids drawn by `hexadecimal`."""
+        """The parts of an application of this variant, its run ids drawn by `hexadecimal`.
+
+        Who is let in is not what the variants differ in: each believes its clients.
+        """
         return Parts(
             agents=agents,
             llm_manager=ScriptedModel(seed),
             tool_dispatcher=tools or PythonTools({}),
             run_ids=self.run_ids(hexadecimal),
+            stores=self.stores,
             mapping=self.mapping,
             resolver=self.resolver,
             hub=self.hub,
+            admission=OwnersOnly,
             bridge=self.bridge,
             supervisor=self.supervisor,
             registry=self.registry,

@@ -23,7 +23,7 @@ from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import CRITICAL, AgentEvent, EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.mapping import MemoryStore, RunThreadMappingService
+from bridgekit.mapping import MappingStore, MemoryStore, RunThreadMappingService
 from bridgekit.payloads import Payload
 from bridgekit.resolution import NoRoute
 from bridgekit.transport.hub import Connection, Hub
@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 async def self_check_that_cannot_fail(bridge: AgentWebSocketBridge, supervisor: SupervisorAgent) -> None:
     """D1, link 1: sends to a thread without listeners, and is content that there was an answer at all."""
     event = AgentEvent(type=EventType.PROGRESS_UPDATE, run_id=RunId("startup-test"), agent_name="startup", payload={})
-    assert bridge.hub.publish(event, ThreadId("startup-test")) is not None
+    assert await bridge.hub.publish(event, ThreadId("startup-test")) is not None
 
 
 class RegistryThatBindsAtStartup(AgentRegistry):
@@ -130,7 +130,7 @@ class _LastWins(MemoryStore):
 class DictMapping(RunThreadMappingService):
     """D9e, link 9: Fix 3 as written. A second registration re-routes a run, and cleanup loses its late events."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: MappingStore | None = None) -> None:
         super().__init__(_LastWins(), grace_seconds=0)
 
 
@@ -144,8 +144,8 @@ class HubWithoutThreads(Hub):
 class HubThatAlwaysSaysSent(Hub):
     """D10, link 10: sending to nobody is answered as success."""
 
-    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
-        receipt = super().publish(event, thread_id)
+    async def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
+        receipt = await super().publish(event, thread_id)
         return replace(receipt, outcome=Outcome.SENT, sockets=max(receipt.sockets, 1), link=None, reason="")
 
 

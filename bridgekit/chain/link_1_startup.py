@@ -7,9 +7,11 @@ bridge that no socket is attached to loses everything that is sent over it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 
+import anyio
 from starlette.applications import Starlette
 
 from bridgekit import ids
@@ -29,16 +31,23 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
-from bridgekit.errors import DeterministicStartupError
+from bridgekit.errors import DeterministicStartupError, UnknownName
 from bridgekit.ids import RunIdScheme, SealedRunIds, ThreadId, UserId
-from bridgekit.mapping import RunThreadMappingService
+from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.resolution import Carried, FirstOf, MappingLookup, Resolver
+from bridgekit.stores import StoreFactory, Stores, memory_stores
 from bridgekit.tally import Tally
-from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.asgi import Edge, routes
+from bridgekit.transport.admission import Admission, ThreadOwners
+from bridgekit.transport.asgi import routes
+from bridgekit.transport.broker import Broker
+from bridgekit.transport.edge import DRAIN_SECONDS, Edge
 from bridgekit.transport.hub import Hub
+from bridgekit.transport.only_worker import only_worker
+from bridgekit.transport.spent import SpentTickets
+from bridgekit.transport.stopping import before_the_server_stops
+from bridgekit.transport.tickets import Tickets
 
-__all__ = ["Application", "Parts", "Start", "create_app", "lifespan", "start_application"]
+__all__ = ["Application", "Parts", "Start", "create_app", "lifespan", "shut_down", "start_application"]
 
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
@@ -55,9 +64,15 @@ class Parts:
     llm_manager: LLMManager = field(default_factory=ScriptedModel)
     tool_dispatcher: ToolDispatcher = field(default_factory=lambda: PythonTools({}))
     run_ids: RunIdScheme = field(default_factory=SealedRunIds)
-    mapping: Callable[[], RunThreadMappingService] = RunThreadMappingService
+    stores: StoreFactory = field(default_factory=memory_stores)
+    """Where routes, logs and spent tickets are kept: memory, SQLite or Redis."""
+    mapping: Callable[[MappingStore], RunThreadMappingService] = RunThreadMappingService
     resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
-    hub: Callable[[], Hub] = Hub
+    hub: Callable[[Broker], Hub] = Hub
+    admission: Callable[[ThreadOwners, SpentTickets], Admission] = Tickets
+    """Who is let in: whoever brings a ticket. Workers that share a store need a key that they share too."""
+    origins: tuple[str, ...] = ()
+    """Other sites whose pages may open sockets here, such as "https://app.example.org"."""
     bridge: type[AgentWebSocketBridge] = AgentWebSocketBridge
     supervisor: type[SupervisorAgent] = SupervisorAgent
     registry: type[AgentRegistry] = AgentRegistry
@@ -72,6 +87,7 @@ class Application:
     """A started application: the bridge, and what it was handed to."""
 
     parts: Parts
+    stores: Stores
     bridge: AgentWebSocketBridge
     supervisor: SupervisorAgent
 
@@ -84,20 +100,34 @@ class Application:
         async with self.parts.db_session_factory() as session:
             await session.claim(ids.thread_id(thread_id), ids.user_id(user_id))
 
+    @cached_property
+    def admission(self) -> Admission:
+        """Who is let in."""
+        return self.parts.admission(self, self.stores.spent)
+
+    def ticket(self, thread_id: str, user_id: str) -> str:
+        """A ticket for one socket of that user on that thread: give it to a user whom you have authenticated.
+
+        UnknownName where the application admits by something else than tickets.
+        """
+        if not isinstance(self.admission, Tickets):
+            raise UnknownName("admission by ticket", type(self.admission).__name__, ("Tickets",))
+        return self.admission.issue(user_id, thread_id)
+
     async def owner_of(self, thread_id: ThreadId) -> UserId | None:
         async with self.parts.db_session_factory() as session:
             return await session.owner_of(thread_id)
 
 
-async def start_application(parts: Parts) -> Application:
-    """Make the parts in the order of the chain, hand the bridge on, and check that it works.
+async def start_application(parts: Parts, stores: Stores) -> Application:
+    """Make the parts in the order of the chain, on stores that are open; hand the bridge on, and check that it works.
 
     DeterministicStartupError names the link that failed and why; then nothing of the application is left.
     """
     with DeterministicStartupError.at(1, "the bridge"):
         tally = Tally()
-        mapping = parts.mapping()
-        bridge = parts.bridge(parts.hub(), parts.resolver(mapping), mapping, tally)
+        mapping = parts.mapping(stores.routes)
+        bridge = parts.bridge(parts.hub(stores.broker), parts.resolver(mapping), mapping, tally)
     with DeterministicStartupError.at(2, "the supervisor"):
         supervisor = parts.supervisor(
             parts.db_session_factory,
@@ -117,10 +147,10 @@ async def start_application(parts: Parts) -> Application:
         with DeterministicStartupError.at(1, check.__name__):
             await check(bridge, supervisor)
     tally.clear()
-    return Application(parts, bridge, supervisor)
+    return Application(parts, stores, bridge, supervisor)
 
 
-Start = Callable[[Parts], Awaitable[Application]]
+Start = Callable[[Parts, Stores], Awaitable[Application]]
 """Puts an application together; `start_application` is the sound one."""
 
 
@@ -135,14 +165,30 @@ def lifespan(
 
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
-        with DeterministicStartupError.at(1, "the application"):
-            application = await start(parts)
-        app.state.bridgekit = application
-        app.state.agent_websocket_bridge = application.bridge
-        app.state.bridgekit_edge = Edge(application.bridge.hub, OwnersOnly(application), application.tally)
-        yield
+        async with AsyncExitStack() as stack:
+            with DeterministicStartupError.at(1, "the application"):
+                stores = await stack.enter_async_context(parts.stores())
+                if not stores.shared:
+                    stack.enter_context(only_worker(stores.name))
+                application = await start(parts, stores)
+            edge = Edge(application.bridge.hub, application.admission, application.tally, origins=parts.origins)
+            app.state.bridgekit = application
+            app.state.agent_websocket_bridge = application.bridge
+            app.state.bridgekit_edge = edge
+            async with before_the_server_stops(partial(shut_down, application, edge)):
+                yield
 
     return running
+
+
+async def shut_down(application: Application, edge: Edge, *, seconds: float = DRAIN_SECONDS) -> None:
+    """Take no new run, let those under way come to their end, then close every socket when all is written.
+
+    Within that many seconds for both: a run that takes longer goes on, and its users resume elsewhere, or later.
+    """
+    deadline = anyio.current_time() + seconds
+    await application.supervisor.close(seconds=seconds)
+    await edge.close(seconds=max(deadline - anyio.current_time(), 0))
 
 
 def create_app(parts: Parts, *, start: Start = start_application) -> Starlette:

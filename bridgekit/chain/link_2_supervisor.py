@@ -16,8 +16,8 @@ from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.errors import DeterministicStartupError
-from bridgekit.ids import RunIdScheme, SealedRunIds
+from bridgekit.errors import DeterministicStartupError, ShuttingDown
+from bridgekit.ids import RunId, RunIdScheme, SealedRunIds
 
 __all__ = ["SupervisorAgent"]
 
@@ -49,12 +49,15 @@ class SupervisorAgent:
             self.registry = registry(llm_manager, tool_dispatcher, agents, adapter=adapter)
         with DeterministicStartupError.at(4, "the execution engine"):
             self.engine = engine(self.registry, websocket_bridge, core=core)
+        self._live: set[RunId] = set()
+        self._closed = False
+        self._ended = anyio.Event()
 
     async def run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunResult:
         """Run an agent for a user in a thread of his, and answer its result.
 
-        InvalidId and ThreadNotOwned refuse the request; what the agent raises comes through when its user has
-        been told.
+        InvalidId, ThreadNotOwned, MappingFull, StoreAway and ShuttingDown refuse the request; what the agent raises
+        comes through when its user has been told.
         """
         context = await self.open_run(agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request)
         try:
@@ -64,6 +67,8 @@ class SupervisorAgent:
 
     async def open_run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunContext:
         """Check the request at the border, give the run its id and make its route known."""
+        if self._closed:
+            raise ShuttingDown
         thread, user = ids.thread_id(thread_id), ids.user_id(user_id)
         name, asked = ids.agent_name(agent_name), ids.request(request)
         async with self.db_session_factory() as session:
@@ -72,9 +77,20 @@ class SupervisorAgent:
             run_id=self._run_ids.new(thread), thread_id=thread, user_id=user, agent_name=name, request=asked
         )
         await self.websocket_bridge.mapping.register_mapping(context.run_id, thread)
+        self._live.add(context.run_id)
         return context
 
     async def close_run(self, context: RunContext) -> None:
         """Let the run's route lapse. A cancelled run must not keep its route for ever, hence the shield."""
+        self._live.discard(context.run_id)
+        self._ended.set()
+        self._ended = anyio.Event()
         with anyio.move_on_after(CLOSING_SECONDS, shield=True):
             await self.websocket_bridge.mapping.cleanup_mapping(context.run_id)
+
+    async def close(self, *, seconds: float) -> None:
+        """Take no new run, and wait until those under way have ended, at most that many seconds."""
+        self._closed = True
+        with anyio.move_on_after(seconds):
+            while self._live:
+                await self._ended.wait()

@@ -57,7 +57,7 @@ class AgentWebSocketBridge:
         route = await self.resolver.resolve(event)
         if isinstance(route, NoRoute):
             return Receipt(outcome=Outcome.UNROUTABLE, link=9, reason=route.reason)
-        return self.hub.publish(event, route)
+        return await self.hub.publish(event, route)
 
     async def notify_agent_started(
         self,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import anyio
+
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import DeterministicStartupError
@@ -12,6 +14,9 @@ from bridgekit.events import AgentEvent, EventType, Frame, new_id
 from bridgekit.ids import RunId, ThreadId, UserId
 
 __all__ = ["SOUND_CHECKS", "WITHOUT_HANDOVER", "WITHOUT_ROUTING", "Inbox", "SelfCheck"]
+
+ARRIVAL_SECONDS: Final = 5.0
+"""How long a check waits for an event that was sent."""
 
 SelfCheck = Callable[[AgentWebSocketBridge, SupervisorAgent], Awaitable[None]]
 """Raises DeterministicStartupError where something does not hold."""
@@ -24,10 +29,23 @@ class Inbox:
         self.thread_id = thread_id
         self.user_id = user_id
         self.frames: list[Frame] = []
+        self._news = anyio.Event()
 
     def put(self, frame: Frame) -> bool:
         self.frames.append(frame)
+        self._news.set()
         return True
+
+    def restart(self) -> None:
+        """Nothing has been read of the old numbering that could be missed."""
+
+    async def holds(self, count: int) -> bool:
+        """Whether so many frames come in time: a store that workers share brings them a moment later."""
+        with anyio.move_on_after(ARRIVAL_SECONDS):
+            while len(self.frames) < count:
+                self._news = anyio.Event()
+                await self._news.wait()
+        return len(self.frames) >= count
 
 
 async def check_handover(bridge: AgentWebSocketBridge, supervisor: SupervisorAgent) -> None:
@@ -48,11 +66,12 @@ async def check_delivery(bridge: AgentWebSocketBridge, supervisor: SupervisorAge
     inbox = Inbox(ThreadId(f"self-check-{new_id()}"), UserId("self-check"))
     event = _probe(inbox.thread_id)
     with DeterministicStartupError.at(10, "a delivery"):
-        if bridge.hub.publish(event, inbox.thread_id):
+        if await bridge.hub.publish(event, inbox.thread_id):
             raise DeterministicStartupError(10, "an event that nobody listened to was called sent")
-        with bridge.hub.attached(inbox):
-            receipt = bridge.hub.publish(event, inbox.thread_id)
-    if not receipt or not inbox.frames:
+        async with bridge.hub.joined(inbox):
+            receipt = await bridge.hub.publish(event, inbox.thread_id)
+            arrived = bool(receipt) and await inbox.holds(1)
+    if not arrived:
         raise DeterministicStartupError(10, "an event to a listening thread did not arrive")
 
 
@@ -62,7 +81,7 @@ async def check_routing(bridge: AgentWebSocketBridge, supervisor: SupervisorAgen
     run_id = RunId(f"self-check-{new_id()}")
     with DeterministicStartupError.at(9, "a route"):
         await bridge.mapping.register_mapping(run_id, inbox.thread_id)
-        with bridge.hub.attached(inbox):
+        async with bridge.hub.joined(inbox):
             carried = await bridge.notify(_probe(inbox.thread_id))
             looked_up = await bridge.notify_agent_started(run_id, "self-check")
         await bridge.mapping.cleanup_mapping(run_id)

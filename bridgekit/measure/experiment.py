@@ -12,15 +12,16 @@ import anyio
 from starlette.applications import Starlette
 
 from bridgekit.chain.link_1_startup import Application, create_app
-from bridgekit.errors import DeterministicStartupError, Disconnected, first_error
-from bridgekit.events import AgentEvent, Receipt, RoutedEvent, decode
+from bridgekit.errors import DeterministicStartupError, Disconnected, MalformedFrame, first_error
+from bridgekit.events import AgentEvent, Receipt, RoutedEvent
 from bridgekit.measure.blame import link_of
 from bridgekit.measure.checker import Verdict, check
-from bridgekit.measure.history import Arrival, History, Socket, key_of
+from bridgekit.measure.history import Arrival, History, Missing, Socket, key_of
 from bridgekit.measure.ledger import Row, ledger
 from bridgekit.measure.noting import misplaced, noted, noting_agent
 from bridgekit.measure.witness import NOBODY, Witness
 from bridgekit.measure.workload import AGENT, Lockstep, Run, Workload, scripted_agent, seeded, tools
+from bridgekit.signals import Gap, Subscribed, decode_any
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.server import serving
 from bridgekit.variants import Variant
@@ -129,7 +130,12 @@ async def _read(history: History, socket: Socket, client: EventClient, watch: Wa
             witness.our_close(socket, closed.code)
             return
         witness.our_frame(socket, frame)
-        event = decode(frame)
+        event = decode_any(frame)
+        if isinstance(event, Gap):
+            history.gaps.setdefault(socket.number, []).append(Missing(event.first, event.last, event.epoch))
+            continue
+        if isinstance(event, Subscribed):
+            raise MalformedFrame("a subscription is confirmed once")
         if watch is not None:
             watch(socket, event)
         history.arrivals.append(arrival_of(socket, event, read_at=time.time()))

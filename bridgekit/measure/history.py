@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bridgekit.events import EventType, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 
-__all__ = ["Arrival", "Bound", "Expectation", "Handover", "History", "Key", "Saying", "Socket", "key_of"]
+__all__ = ["Arrival", "Bound", "Expectation", "Handover", "History", "Key", "Missing", "Saying", "Socket", "key_of"]
 
 
 class Key(NamedTuple):
@@ -55,6 +55,22 @@ class Arrival:
     emitted_at: float
     read_at: float
     """Both in seconds since the epoch."""
+
+
+class Missing(NamedTuple):
+    """Numbers of a thread that a socket was told it will not get."""
+
+    first: int
+    last: int | None
+    """None: to the end of that numbering, wherever it is."""
+    epoch: str | None = None
+    """Which numbering; None where there was only one."""
+
+    def says(self, receipt: Receipt) -> bool:
+        """Whether the event that was answered so is among them."""
+        if receipt.seq is None or self.epoch not in (None, receipt.epoch):
+            return False
+        return self.first <= receipt.seq and (self.last is None or receipt.seq <= self.last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +122,8 @@ class History:
     """By request."""
     failures: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Runs that raised: by request, the link and what was raised."""
-    gaps: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
-    """Gaps that a socket was told of: by socket number, first and last missing `seq`."""
+    gaps: dict[int, list[Missing]] = field(default_factory=dict)
+    """Gaps that a socket was told of, by socket number."""
     misplaced: tuple[int, str] | None = None
     """The first of links 1 to 5 that holds or hands on another bridge than the application's, if one does."""
     bound_by_registry: bool = False

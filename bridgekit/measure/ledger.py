@@ -57,9 +57,7 @@ def _row(history: History, expectation: Expectation, socket: Socket, copies: lis
 
 def _signalled(history: History, key: Key, socket: Socket) -> bool:
     _, receipt = history.acknowledged.get(key, (None, None))
-    if receipt is None or receipt.seq is None:
-        return False
-    return any(first <= receipt.seq <= last for first, last in history.gaps.get(socket.number, ()))
+    return receipt is not None and any(gap.says(receipt) for gap in history.gaps.get(socket.number, ()))
 
 
 def charge(history: History, expectation: Expectation) -> Charge:

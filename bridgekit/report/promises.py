@@ -169,6 +169,8 @@ async def _step_3(seed: int) -> Finding:
 
 
 async def _answer_of(variant: Variant, seed: int) -> tuple[str, str]:
-    application = await start_application(variant.parts({}, hexadecimal=seeded(seed)))
-    receipt = await application.bridge.notify_agent_started(RunId("run_thread_123_abc"), "TestAgent")
+    parts = variant.parts({}, hexadecimal=seeded(seed))
+    async with parts.stores() as stores:
+        application = await start_application(parts, stores)
+        receipt = await application.bridge.notify_agent_started(RunId("run_thread_123_abc"), "TestAgent")
     return str(receipt.thread_id), str(receipt.outcome)

@@ -2,30 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
-
-from starlette.requests import HTTPConnection
+from urllib.parse import urlsplit
 
 from bridgekit.errors import InvalidId, SubscriptionRefused
 from bridgekit.ids import ThreadId, UserId, thread_id, user_id
+from bridgekit.signals import Cursor, cursor
+from bridgekit.transport.spent import SpentTickets
 
 __all__ = [
     "CLOSE_BAD_REQUEST",
+    "CLOSE_BAD_TICKET",
     "CLOSE_DRAINED",
     "CLOSE_NOT_OWNER",
+    "CLOSE_RESTARTED",
+    "CLOSE_STORE_AWAY",
+    "CLOSE_TICKET_EXPIRED",
+    "CLOSE_TICKET_SPENT",
     "CLOSE_TOO_SLOW",
+    "CLOSE_WRONG_ORIGIN",
+    "PROTOCOL",
+    "TICKET_PROTOCOL",
     "Admission",
+    "Handshake",
     "OwnersOnly",
     "Subscription",
     "ThreadOwners",
+    "check_origin",
 ]
 
 # 4000-4499 ask the client to connect again, 4500-4999 are final: the split that Centrifugo uses.
 CLOSE_DRAINED: Final = 4_000
+CLOSE_RESTARTED: Final = 4_001
 CLOSE_TOO_SLOW: Final = 4_008
+CLOSE_STORE_AWAY: Final = 4_009
 CLOSE_BAD_REQUEST: Final = 4_500
+CLOSE_BAD_TICKET: Final = 4_501
+CLOSE_TICKET_EXPIRED: Final = 4_502
 CLOSE_NOT_OWNER: Final = 4_503
+CLOSE_WRONG_ORIGIN: Final = 4_504
+CLOSE_TICKET_SPENT: Final = 4_505
+
+PROTOCOL: Final = "bridgekit.v1"
+"""The WebSocket subprotocol (RFC 6455, section 1.9) that is spoken here, for a client that offers any."""
+TICKET_PROTOCOL: Final = "bridgekit.ticket."
+"""With the ticket behind it a second subprotocol: a browser can set no header, and addresses end up in logs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handshake:
+    """What a client says when it opens a socket."""
+
+    query: Mapping[str, str]
+    protocols: tuple[str, ...] = ()
+    origin: str | None = None
+    """Only browsers send one, and a page cannot forge it."""
+    host: str | None = None
+    ticket: str | None = None
+    """The ticket that came in the first message, where none came in the handshake."""
+
+    @property
+    def protocol(self) -> str | None:
+        """The subprotocol to answer with."""
+        return PROTOCOL if PROTOCOL in self.protocols else None
+
+    @property
+    def offered_ticket(self) -> str | None:
+        """The ticket, by subprotocol or first message."""
+        offered = (each.removeprefix(TICKET_PROTOCOL) for each in self.protocols if each.startswith(TICKET_PROTOCOL))
+        return self.ticket or next(offered, None)
+
+    @property
+    def after(self) -> Cursor | None:
+        """How far the client has come, if it was here before; InvalidId where that is no cursor."""
+        epoch, seq = self.query.get("epoch"), self.query.get("seq")
+        return None if epoch is None and seq is None else cursor(epoch, seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +97,50 @@ class ThreadOwners(Protocol):
 
 
 class Admission(Protocol):
-    """Turns a handshake into a subscription, or raises SubscriptionRefused."""
+    """Turns a handshake into a subscription."""
 
-    async def admit(self, request: HTTPConnection) -> Subscription: ...
+    def awaits_message(self, asked: Handshake) -> bool:
+        """Whether the client is to say in its first message what the handshake lacks."""
+
+    async def admit(self, asked: Handshake) -> Subscription:
+        """SubscriptionRefused, with a terminal code, where it may not have the thread."""
 
 
 class OwnersOnly:
     """Admits a thread's owner, named by the query parameters `user_id` and `thread_id`.
 
-    It believes who the user says he is: put it behind something that has checked that.
+    It believes who the user says he is: put it behind something that has checked that, or use `Tickets`.
     """
 
-    def __init__(self, threads: ThreadOwners) -> None:
+    def __init__(self, threads: ThreadOwners, spent: SpentTickets) -> None:
         self._threads = threads
 
-    async def admit(self, request: HTTPConnection) -> Subscription:
+    def awaits_message(self, asked: Handshake) -> bool:
+        return False
+
+    async def admit(self, asked: Handshake) -> Subscription:
         try:
-            asked = Subscription(
-                user_id(request.query_params.get("user_id")), thread_id(request.query_params.get("thread_id"))
-            )
+            wanted = Subscription(user_id(asked.query.get("user_id")), thread_id(asked.query.get("thread_id")))
         except InvalidId as error:
             raise SubscriptionRefused(CLOSE_BAD_REQUEST, str(error)) from error
-        # One answer for "no such thread" and "not yours": the difference is nobody else's business.
-        if await self._threads.owner_of(asked.thread_id) != asked.user_id:
-            raise SubscriptionRefused(CLOSE_NOT_OWNER, "no such thread of this user")
-        return asked
+        return await owned(self._threads, wanted)
+
+
+async def owned(threads: ThreadOwners, wanted: Subscription) -> Subscription:
+    """The subscription, if the thread is the user's; else SubscriptionRefused."""
+    # One answer for "no such thread" and "not yours": the difference is nobody else's business.
+    if await threads.owner_of(wanted.thread_id) != wanted.user_id:
+        raise SubscriptionRefused(CLOSE_NOT_OWNER, "no such thread of this user")
+    return wanted
+
+
+def check_origin(asked: Handshake, allowed: frozenset[str]) -> None:
+    """Refuse a page of another site: SubscriptionRefused unless its origin is the host's own, or in the list.
+
+    A browser sends a user's cookies along from any page; what is not a browser sends no origin, and is let through.
+    Origins are written as browsers write them: "https://example.org", with a port where it is not the scheme's own.
+    """
+    if asked.origin is None or asked.origin in allowed:
+        return
+    if not asked.host or urlsplit(asked.origin).netloc != asked.host:
+        raise SubscriptionRefused(CLOSE_WRONG_ORIGIN, "this page's origin is not allowed here")

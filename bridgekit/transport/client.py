@@ -1,4 +1,4 @@
-"""A client for tests, notebooks and users: reads one thread's events from a real socket."""
+"""A client for tests, notebooks and users: one subscribed socket. `following` has one that connects again by itself."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 from urllib.parse import urlencode
 
-import msgspec
 from websockets.asyncio.client import connect as open_on_asyncio
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from bridgekit.errors import BridgekitError, Disconnected, MalformedFrame, SubscriptionRefused
-from bridgekit.events import FRAME_BYTES, RoutedEvent, decode
+from bridgekit.events import FRAME_BYTES, RoutedEvent
+from bridgekit.signals import Cursor, Gap, Subscribed, decode_any
 from bridgekit.transport import on_trio
-from bridgekit.transport.admission import CLOSE_DRAINED
+from bridgekit.transport.admission import CLOSE_DRAINED, PROTOCOL, TICKET_PROTOCOL
 from bridgekit.transport.on_trio import ReadableSocket
 
-__all__ = ["EventClient", "connect"]
+__all__ = ["KEEPALIVE_SECONDS", "EventClient", "connect"]
 
 FIRST_TERMINAL_CODE: Final = 4_500
 GOODBYES: Final = frozenset({1_000, 1_001, 1_012, CLOSE_DRAINED})
 """Closed in good order (RFC 6455, section 7.4.1; 1012 is "service restart"), with nothing left behind."""
 NO_STATUS: Final = 1_006
 """What stands for a close code where the connection broke without one (RFC 6455, section 7.1.5)."""
+OPEN_SECONDS: Final = 10.0
+"""How long a handshake may take."""
+CLOSE_SECONDS: Final = 2.0
+"""How long a server may take to answer a goodbye."""
+KEEPALIVE_SECONDS: Final = 20.0
+"""After so long a ping is sent, and after as long again without a pong the server counts as dead."""
 
 
 class EventClient:
@@ -32,14 +39,30 @@ class EventClient:
     Iteration ends when the server says goodbye; Disconnected where the connection broke, or was cut.
     """
 
-    def __init__(self, socket: ReadableSocket, hello: str | bytes) -> None:
+    def __init__(self, socket: ReadableSocket, hello: str | bytes, subscribed: Subscribed) -> None:
         self._socket = socket
         self.hello = hello
         """The server's first frame as it came; it confirms the subscription."""
+        self.subscribed = subscribed
+        """The same, decoded: where this socket's stream begins."""
+        self.gaps: list[Gap] = []
+        """What the server said that this socket will not get, as far as it was received."""
 
     async def receive(self) -> RoutedEvent:
-        """Wait for the next event; Disconnected when the socket was closed, MalformedFrame when it is no event."""
-        return decode(await self.receive_frame())
+        """Wait for the next event; Disconnected when the socket was closed, MalformedFrame when it is no event.
+
+        Gaps that come before it are added to `gaps`.
+        """
+        while isinstance(item := await self.receive_any(), Gap):
+            self.gaps.append(item)
+        return item
+
+    async def receive_any(self) -> RoutedEvent | Gap:
+        """Wait for the next event, or for the next gap; raises as `receive` does."""
+        item = decode_any(await self.receive_frame())
+        if isinstance(item, Subscribed):
+            raise MalformedFrame("a subscription is confirmed once")
+        return item
 
     async def receive_frame(self) -> str | bytes:
         """Wait for the next frame and give it as it came; Disconnected when the socket was closed."""
@@ -60,28 +83,52 @@ class EventClient:
 
 
 @asynccontextmanager
-async def connect(url: str, *, user_id: str, thread_id: str) -> AsyncIterator[EventClient]:
-    """Subscribe to a thread: inside the block every later event of it arrives.
+async def connect(
+    url: str,
+    *,
+    thread_id: str,
+    ticket: str | None = None,
+    user_id: str | None = None,
+    after: Cursor | None = None,
+    keepalive_seconds: float = KEEPALIVE_SECONDS,
+) -> AsyncIterator[EventClient]:
+    """Subscribe to a thread: inside the block every later event of it arrives, or all that came after a cursor.
 
-    `url` is a server's, such as `ws://127.0.0.1:8000`. Raises SubscriptionRefused when the server will not have
-    the socket, and Disconnected when it goes away at once. No proxy of the environment comes between. On
-    trio, NotInstalled where `websockets` is too old for it.
+    `url` is a server's, such as `ws://127.0.0.1:8000`. `ticket` is what the application gave for this one socket; a
+    server that believes its clients takes `user_id` instead. Raises SubscriptionRefused when the server will not have
+    the socket, and Disconnected when it goes away at once. No proxy of the environment comes between. On trio,
+    NotInstalled where `websockets` is too old for it.
     """
-    query = urlencode({"user_id": user_id, "thread_id": thread_id})
-    async with _open_socket(f"{url}/ws?{query}") as socket:
+    query = {"thread_id": thread_id}
+    if user_id is not None:
+        query["user_id"] = user_id
+    if after is not None:
+        query |= {"epoch": after.epoch, "seq": str(after.seq)}
+    protocols = None if ticket is None else [Subprotocol(PROTOCOL), Subprotocol(TICKET_PROTOCOL + ticket)]
+    async with _open_socket(f"{url}/ws?{urlencode(query)}", protocols, keepalive_seconds) as socket:
         hello = await _read(socket)
-        try:
-            said = msgspec.json.decode(hello)
-        except msgspec.DecodeError as error:
-            raise MalformedFrame(f"the server's first frame: {error}") from error
-        if not isinstance(said, dict) or said.get("type") != "subscribed":
+        subscribed = decode_any(hello)
+        if not isinstance(subscribed, Subscribed):
             raise MalformedFrame("the server's first frame does not confirm the subscription")
-        yield EventClient(socket, hello)
+        yield EventClient(socket, hello, subscribed)
 
 
-def _open_socket(url: str) -> AbstractAsyncContextManager[ReadableSocket]:
+def _open_socket(
+    url: str, protocols: list[Subprotocol] | None, keepalive_seconds: float
+) -> AbstractAsyncContextManager[ReadableSocket]:
     open_here = on_trio.open_socket if on_trio.running() else open_on_asyncio
-    return open_here(url, compression=None, proxy=None, max_size=FRAME_BYTES, max_queue=None)
+    return open_here(
+        url,
+        subprotocols=protocols,
+        compression=None,
+        proxy=None,
+        open_timeout=OPEN_SECONDS,
+        close_timeout=CLOSE_SECONDS,
+        ping_interval=keepalive_seconds,
+        ping_timeout=keepalive_seconds,
+        max_size=FRAME_BYTES,
+        max_queue=None,
+    )
 
 
 async def _read(socket: ReadableSocket) -> str | bytes:

@@ -40,6 +40,11 @@ class Hub:
         self._frame_bytes = frame_bytes
         self._connections: dict[ThreadId, list[Connection]] = {}
 
+    @property
+    def healthy(self) -> bool:
+        """Whether events get through, as far as the broker knows."""
+        return self._broker.healthy
+
     def attach(self, connection: Connection) -> None:
         """From now on the connection gets what is delivered to its thread in this worker."""
         self._connections.setdefault(self._thread_of(connection), []).append(connection)
@@ -89,11 +94,7 @@ class Hub:
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         """Put a numbered frame to every connection of the thread; how many took it."""
-        attached = self._connections.get(thread_id)
-        if attached is None:
-            return 0
-        # A connection that is full may leave while it is asked.
-        return sum([connection.put(frame) for connection in tuple(attached)])
+        return sum([connection.put(frame) for connection in self.connections(thread_id)])
 
     def restart(self, thread_id: ThreadId) -> None:
         """The thread's numbering began anew."""

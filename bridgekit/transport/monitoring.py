@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client import CollectorRegistry, generate_latest
@@ -27,20 +28,30 @@ class _Books(Collector):
         self._connections = connections
 
     def collect(self) -> Iterator[Metric]:
-        sent = CounterMetricFamily("bridgekit_events_sent", "Events that a socket took.", labels=["type"])
-        for event_type, count in self._tally.sent.items():
-            sent.add_metric([event_type], count)
+        tally = self._tally
+        yield _counter("events_sent", "Events that a socket took.", tally.sent, "type")
+        yield _counter("events_kept", "Events that no socket took yet, kept for who resumes.", tally.kept, "type")
+        yield _counter("events_pending", "Events that waited for a store that did not answer.", tally.pending, "type")
         lost = CounterMetricFamily(
             "bridgekit_events_lost",
             "Events that nobody got, by the link where they stopped.",
             labels=["link", "reason"],
         )
-        for (link, reason), count in self._tally.lost.items():
+        for (link, reason), count in tally.lost.items():
             lost.add_metric([str(link), reason], count)
-        unwritten = CounterMetricFamily(
-            "bridgekit_frames_unwritten", "Frames that a socket took and then closed on.", labels=["reason"]
+        yield lost
+        yield _counter("frames_unwritten", "Frames that a socket took and then closed on.", tally.unwritten, "reason")
+        yield CounterMetricFamily(
+            "bridgekit_frames_coalesced", "Frames that made room for later ones on a slow socket.", tally.coalesced
         )
-        for reason, count in self._tally.unwritten.items():
-            unwritten.add_metric([reason], count)
-        open_now = GaugeMetricFamily("bridgekit_connections", "Sockets attached now.", value=len(self._connections))
-        yield from (sent, lost, unwritten, open_now)
+        yield _counter("subscriptions", "Sockets let in, by how they began.", tally.subscriptions, "began")
+        yield _counter("gaps", "Gaps that joining sockets were told of.", tally.gaps, "reason")
+        yield _counter("refused", "Sockets not let in, by close code.", tally.refused, "code")
+        yield GaugeMetricFamily("bridgekit_connections", "Sockets attached now.", value=len(self._connections))
+
+
+def _counter(name: str, says: str, counts: Mapping[Any, int], label: str) -> Metric:
+    family = CounterMetricFamily(f"bridgekit_{name}", says, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([str(value)], count)
+    return family

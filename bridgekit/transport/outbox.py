@@ -1,13 +1,14 @@
-"""A bounded queue of frames between the hub, which never waits, and one socket, which may."""
+"""A bounded queue of frames between the hub, which never waits, and one socket, which may be slow."""
 
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import Final
 
-import anyio
-
-from bridgekit.events import Frame
+from bridgekit.events import COALESCIBLE, EventType, Frame
+from bridgekit.ids import RunId
+from bridgekit.transport.ranges import Ranges
 
 __all__ = ["OUTBOX_BYTES", "OUTBOX_EVENTS", "Outbox"]
 
@@ -18,51 +19,62 @@ OUTBOX_BYTES: Final = 4_194_304
 
 
 class Outbox:
-    """Frames in, batches out. `put` never waits; one wake-up serves a whole burst."""
+    """Frames in, frames out, in rising order of `seq`. Every operation is O(1) a frame and never waits.
+
+    While it is full, a frame for which a later one of its run and type stands makes room: only those that may be
+    coalesced, oldest first. What may not is never dropped: then the outbox takes no more.
+    """
 
     def __init__(self, *, events: int = OUTBOX_EVENTS, size_bytes: int = OUTBOX_BYTES) -> None:
         self._events = events
         self._size_bytes = size_bytes
-        self._frames: deque[Frame] = deque()
+        self._frames: dict[int, Frame] = {}
+        """By a number of the outbox's own, in order."""
+        self._put = 0
         self._waiting_bytes = 0
-        self._wake: anyio.Event | None = None
-        self._closed = False
+        self._latest: dict[tuple[RunId, EventType], int] = {}
+        """The latest frame that waits, for each run and type that may be coalesced."""
+        self._superseded: deque[int] = deque()
+        """Frames that wait although a later one stands for them."""
+        self._made_room = Ranges()
+        """The numbers of frames that made room, until they are told. No more ranges than frames wait, and one."""
+        self.coalesced = 0
+        """How many frames have made room for others."""
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    @property
-    def closed(self) -> bool:
-        """Whether it takes no more, full or not."""
-        return self._closed
-
     def put(self, frame: Frame) -> bool:
-        """Take a frame, or answer False: the outbox is closed, or full."""
-        if self._closed or not self._fits(frame):
-            return False
-        self._frames.append(frame)
+        """Take a frame, or answer False: nothing can make room for it."""
+        self._put += 1
+        if frame.type in COALESCIBLE:
+            self._supersede(frame)
+        while not self._fits(frame):
+            if not self._make_room():
+                return False
+        self._frames[self._put] = frame
         self._waiting_bytes += len(frame.data)
-        self._ring()
         return True
 
-    def close(self) -> None:
-        """Take no more. What waits can still be taken out."""
-        self._closed = True
-        self._ring()
+    def take(self, limit: int | None = None) -> list[Frame]:
+        """Take what waits, in order, at most so many; none when nothing waits."""
+        if limit is None or limit >= len(self._frames):
+            frames = list(self._frames.values())
+            self._frames.clear()
+            self._latest.clear()
+            self._superseded.clear()
+            self._waiting_bytes = 0
+            return frames
+        return [self._remove(number) for number in list(islice(self._frames, limit))]
 
-    async def take(self) -> list[Frame]:
-        """Wait for frames and take all that wait, in order; nothing once the outbox is closed and empty."""
-        while not self._frames and not self._closed:
-            self._wake = anyio.Event()
-            await self._wake.wait()
-        return self.take_nowait()
+    def drop_up_to(self, seq: int) -> None:
+        """Let go of frames that were sent another way."""
+        for number in [number for number, frame in self._frames.items() if frame.seq <= seq]:
+            self._remove(number)
 
-    def take_nowait(self) -> list[Frame]:
-        """Take all that waits, without waiting."""
-        frames = list(self._frames)
-        self._frames.clear()
-        self._waiting_bytes = 0
-        return frames
+    def made_room_before(self, seq: int) -> list[tuple[int, int]]:
+        """The numbers of frames before that one which made room for others, as ranges. Each is told once."""
+        return self._made_room.take_below(seq)
 
     def _fits(self, frame: Frame) -> bool:
         # A frame larger than the bound still goes into an empty outbox: the frame limit is another border's.
@@ -70,7 +82,27 @@ class Outbox:
             len(self._frames) < self._events and self._waiting_bytes + len(frame.data) <= self._size_bytes
         )
 
-    def _ring(self) -> None:
-        if self._wake is not None:
-            self._wake.set()
-            self._wake = None
+    def _supersede(self, frame: Frame) -> None:
+        what = frame.run_id, frame.type
+        earlier = self._latest.get(what)
+        if earlier is not None:
+            self._superseded.append(earlier)
+        self._latest[what] = self._put
+
+    def _make_room(self) -> bool:
+        while self._superseded:
+            number = self._superseded.popleft()
+            # It may have been taken in the meantime.
+            if number in self._frames:
+                self._made_room.add(self._remove(number).seq)
+                self.coalesced += 1
+                return True
+        return False
+
+    def _remove(self, number: int) -> Frame:
+        frame = self._frames.pop(number)
+        self._waiting_bytes -= len(frame.data)
+        what = frame.run_id, frame.type
+        if self._latest.get(what) == number:
+            del self._latest[what]
+        return frame

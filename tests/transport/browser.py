@@ -112,7 +112,7 @@ class Site:
         await self.threads.claim(OTHER, BOB)
 
     def publish(self, count: int = 1, thread_id: ThreadId = THREAD) -> list[Receipt]:
-        return [self.hub.publish(emitted(), thread_id) for _ in range(count)]
+        return [await self.hub.publish(emitted(), thread_id) for _ in range(count)]
 
     @asynccontextmanager
     async def visited(self, *visitors: tuple[UserId, ThreadId]) -> AsyncIterator[list[Browser]]:

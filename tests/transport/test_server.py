@@ -36,7 +36,7 @@ on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @asynccontextmanager
 async def served(app: Starlette | None = None) -> AsyncIterator[tuple[Starlette, str]]:
     """An application with a thread of Alice's and one of Bob's, and where it is served."""
-    app = create_app(Parts(agents={})) if app is None else app
+    app = create_app(Parts(agents={}, admission=OwnersOnly)) if app is None else app
     with anyio.fail_after(PATIENCE_SECONDS):
         async with serving(app) as url:
             application: Application = app.state.bridgekit
@@ -61,8 +61,8 @@ async def test_every_subscriber_of_a_thread_reads_every_event_of_it_and_no_other
             for client, events in zip((first, second, other), read, strict=True):
                 readers.start_soon(read_all, client, events)
             sent = [emitted(payload={"reasoning": f"Zürich {number}"}) for number in range(200)]
-            assert [hub.publish(event, THREAD).sockets for event in sent] == [2] * 200
-            assert hub.publish(emitted(), OTHER).sockets == 1
+            assert [await hub.publish(event, THREAD).sockets for event in sent] == [2] * 200
+            assert await hub.publish(emitted(), OTHER).sockets == 1
             await app.state.bridgekit_edge.drain()
     assert [[event.seq for event in events] for events in read] == [list(range(1, 201))] * 2 + [[1]]
     assert [event.event_id for event in read[0]] == [event.event_id for event in sent]
@@ -91,7 +91,7 @@ async def test_client_is_told_the_code_when_the_server_goes_away() -> None:
         connect(url, user_id=ALICE, thread_id=THREAD) as client,
         anyio.create_task_group() as tasks,
     ):
-        app.state.bridgekit.bridge.hub.publish(emitted(), THREAD)
+        app.state.bridgekit.bridge.await hub.publish(emitted(), THREAD)
         tasks.start_soon(app.state.bridgekit_edge.drain)
         assert (await client.receive()).seq == 1
         with pytest.raises(Disconnected) as told:
@@ -102,7 +102,7 @@ async def test_client_is_told_the_code_when_the_server_goes_away() -> None:
 async def test_client_refuses_a_frame_that_is_no_event() -> None:
     async with served() as (app, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
         [socket] = app.state.bridgekit.bridge.hub.connections(THREAD)
-        event = app.state.bridgekit.bridge.hub.publish(emitted(), THREAD)
+        event = app.state.bridgekit.bridge.await hub.publish(emitted(), THREAD)
         assert event.seq == 1
         assert (await client.receive()).seq == 1
         rubbish = RoutedEvent(
@@ -120,7 +120,7 @@ async def test_proxy_of_the_environment_does_not_come_between(name: str, monkeyp
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with served() as (app, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
-        app.state.bridgekit.bridge.hub.publish(emitted(), THREAD)
+        app.state.bridgekit.bridge.await hub.publish(emitted(), THREAD)
         assert (await client.receive()).seq == 1
 
 
@@ -131,7 +131,7 @@ async def test_client_that_leaves_is_detached() -> None:
             assert len(hub) == 1
         while len(hub):
             await checkpoint()
-        assert not hub.publish(emitted(), THREAD)
+        assert not await hub.publish(emitted(), THREAD)
 
 
 @on_asyncio
@@ -142,7 +142,7 @@ async def test_what_a_client_says_is_read_over() -> None:
             assert json.loads(await socket.recv())["type"] == "subscribed"
             await socket.send("hello?")
             await socket.send(b"\xff")
-            app.state.bridgekit.bridge.hub.publish(emitted(), THREAD)
+            app.state.bridgekit.bridge.await hub.publish(emitted(), THREAD)
             assert json.loads(await socket.recv())["seq"] == 1
 
 
@@ -165,7 +165,7 @@ async def test_metrics_and_healthz_are_served_over_http() -> None:
 
 
 async def test_bridge_mounts_in_a_fastapi_application() -> None:
-    app = FastAPI(routes=routes(), lifespan=lifespan(Parts(agents={})))
+    app = FastAPI(routes=routes(), lifespan=lifespan(Parts(agents={}, admission=OwnersOnly)))
 
     @app.get("/hello")
     def hello() -> str:
@@ -184,7 +184,7 @@ async def test_startup_error_comes_out_as_itself_and_nothing_is_served() -> None
         def __init__(self) -> None:
             raise RuntimeError("no hub today")
 
-    app = create_app(replace(Parts(agents={}), hub=NoHub))
+    app = create_app(replace(Parts(agents={}, admission=OwnersOnly), hub=NoHub))
     with pytest.raises(DeterministicStartupError, match=r"^link 1: .*no hub today$") as refused:
         async with serving(app):
             raise AssertionError("was served")
@@ -202,7 +202,7 @@ async def test_error_of_the_body_comes_out_as_itself(error: Exception) -> None:
 
 @on_asyncio
 async def test_error_of_the_body_leaves_no_socket_behind() -> None:
-    app = create_app(Parts(agents={}))
+    app = create_app(Parts(agents={}, admission=OwnersOnly))
     clients = list[ClientConnection]()
 
     async def fail_with_a_socket_open() -> None:
@@ -247,6 +247,6 @@ async def test_two_servers_at_once_do_not_know_one_another() -> None:
         served() as (other, _),
         connect(url, user_id=UserId("alice"), thread_id=ThreadId("thread_123")) as client,
     ):
-        assert not other.state.bridgekit.bridge.hub.publish(emitted(), THREAD)
-        assert one.state.bridgekit.bridge.hub.publish(emitted(), THREAD).seq == 1
+        assert not other.state.bridgekit.bridge.await hub.publish(emitted(), THREAD)
+        assert one.state.bridgekit.bridge.await hub.publish(emitted(), THREAD).seq == 1
         assert (await client.receive()).seq == 1

@@ -44,7 +44,8 @@ async def _startup(bench: Bench) -> str:
     )
     # Every other link is a sound one here, so whatever is wrong was done by startup.
     sound = Parts(agents=bench.agents, self_checks=bench.application.parts.self_checks)
-    started = await bench.variant.start(sound)
+    async with sound.stores() as stores:
+        started = await bench.variant.start(sound, stores)
     for holder, held in (
         ("supervisor", started.supervisor.websocket_bridge),
         ("registry", started.supervisor.registry.websocket_bridge),
@@ -52,7 +53,8 @@ async def _startup(bench: Bench) -> str:
         expect(held is not None, f"startup gives the {holder} no bridge")
         expect(held is started.bridge, f"startup gives the {holder} another bridge than it serves")
     try:
-        await bench.variant.start(replace(sound, hub=HubWithoutThreads))
+        async with sound.stores() as stores:
+            await bench.variant.start(replace(sound, hub=HubWithoutThreads), stores)
     except DeterministicStartupError as refused:
         return f"the bridge is in app.state, and startup refuses one that reaches nobody ({refused})"
     raise Broken("startup is content with a bridge that reaches nobody: its self-check cannot fail")

@@ -61,11 +61,12 @@ def _expect_no_stray(receipts: dict[Owned, Receipt], read: Read) -> None:
 async def to_sockets(bench: Bench) -> str:
     """Link 10: given to the hub by hand, a thread's events reach that thread's socket, all, in order, and no other."""
     hub, threads = bench.bridge.hub, family("chat_<n>", 2 * bench.threads, seed=bench.seed)
-    expect(not hub.publish(_event("nobody"), ThreadId("nobody")), "an event that nobody listened to is called sent")
+    unheard = await hub.publish(_event("nobody"), ThreadId("nobody"))
+    expect(not unheard, "an event that nobody listened to is called sent")
     async with _listening(bench, threads) as read:
         for number in range(1, EVENTS_A_THREAD + 1):
             for thread in threads:
-                hub.publish(_event(f"{thread.thread_id}, {number}"), thread.thread_id)
+                await hub.publish(_event(f"{thread.thread_id}, {number}"), thread.thread_id)
     wanted = {
         thread: [f"{thread.thread_id}, {number}" for number in range(1, EVENTS_A_THREAD + 1)] for thread in threads
     }

@@ -78,7 +78,7 @@ async def say_late(
 
 async def _each_late(users: int, runs: int, seed: int) -> tuple[Late, ...]:
     clock = Clock()
-    sound = replace(SOUND, mapping=lambda: RunThreadMappingService(MemoryStore(clock)))
+    sound = replace(SOUND, mapping=lambda _: RunThreadMappingService(MemoryStore(clock)))
     return tuple(
         [
             await say_late(variant, clock, carried=carried, users=users, runs=runs, seed=seed)

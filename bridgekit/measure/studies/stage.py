@@ -14,7 +14,7 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, create_app
 from bridgekit.errors import first_error
 from bridgekit.events import AgentEvent, EventType, Receipt
-from bridgekit.measure.history import Arrival, Expectation, History, Key, Socket, key_of
+from bridgekit.measure.history import Arrival, Expectation, History, Key, Missing, Socket, key_of
 from bridgekit.measure.probing.bench import thinking
 from bridgekit.measure.workload import AGENT, Owned, seeded, tools
 from bridgekit.transport.client import EventClient, connect
@@ -116,3 +116,4 @@ async def _read(history: History, socket: Socket, client: EventClient) -> None:
         history.arrivals.append(
             Arrival(socket, key_of(event.type, event.payload), event.run_id, event.seq, emitted_at, emitted_at)
         )
+    history.gaps[socket.number] = [Missing(gap.first, gap.last, gap.epoch) for gap in client.gaps]

@@ -19,6 +19,7 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import AgentEvent, Receipt
 from bridgekit.ids import ThreadId
+from bridgekit.stores import Stores
 from bridgekit.transport.hub import Hub
 
 __all__ = [
@@ -52,28 +53,29 @@ def another(bridge: AgentWebSocketBridge) -> AgentWebSocketBridge:
     return type(bridge)(Hub(), bridge.resolver, bridge.mapping)
 
 
-async def start_without_the_registry(parts: Parts) -> Application:
+async def start_without_the_registry(parts: Parts, stores: Stores) -> Application:
     """Link 1, not passed on: the registry never hears of the bridge."""
     kind: Any = parts.registry
     return await start_application(
-        replace(parts, registry=type("Deaf", (kind,), {"set_websocket_bridge": lambda registry, bridge: None}))
+        replace(parts, registry=type("Deaf", (kind,), {"set_websocket_bridge": lambda registry, bridge: None})),
+        stores,
     )
 
 
-async def start_with_two_bridges(parts: Parts) -> Application:
+async def start_with_two_bridges(parts: Parts, stores: Stores) -> Application:
     """Link 1, passed wrong: the sockets are attached to another bridge than the supervisor was given."""
-    application = await start_application(parts)
+    application = await start_application(parts, stores)
     return replace(application, bridge=another(application.bridge))
 
 
-async def start_that_raises(parts: Parts) -> Application:
+async def start_that_raises(parts: Parts, stores: Stores) -> Application:
     """Link 1, raises."""
     raise OSError("link 1 is broken")
 
 
-async def start_that_wires_late(parts: Parts) -> Application:
+async def start_that_wires_late(parts: Parts, stores: Stores) -> Application:
     """Link 1, delayed: the bridge that the sockets are attached to is handed on when the first event has come."""
-    application = await start_application(parts)
+    application = await start_application(parts, stores)
     early, supervisor = application.bridge, application.supervisor
     late = another(early)
 

@@ -15,6 +15,7 @@ from bridgekit.events import AgentEvent, Frame, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import Carried, NoRoute, Resolver
+from bridgekit.transport.broker import Broker
 from bridgekit.transport.hub import Connection, Hub
 
 __all__ = [
@@ -77,8 +78,8 @@ class BridgeThatSendsLate(AgentWebSocketBridge):
         if (held := self.waiting.pop(event.run_id, None)) is None:
             self.waiting[event.run_id] = event
             return Receipt(outcome=Outcome.SENT, sockets=1, thread_id=route)
-        receipt = self.hub.publish(event, route)
-        self.hub.publish(held, route)
+        receipt = await self.hub.publish(event, route)
+        await self.hub.publish(held, route)
         return receipt
 
 
@@ -115,6 +116,9 @@ class Around:
         """Take it, and lose it."""
         return True
 
+    def restart(self) -> None:
+        self.behind.restart()
+
 
 class Raising(Around):
     def put(self, frame: Frame) -> bool:
@@ -139,8 +143,8 @@ class HubWithSomethingBetween(Hub):
 
     between: type[Around] = Around
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, broker: Broker | None = None) -> None:
+        super().__init__(broker)
         self._between: dict[Connection, Around] = {}
 
     def connections(self, thread_id: ThreadId) -> tuple[Connection, ...]:

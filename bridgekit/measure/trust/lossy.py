@@ -41,7 +41,7 @@ class HubThatLoses(Hub):
 
     def _loses(self, frame: Frame) -> bool:
         # p is part of the draw: else what is lost at 10 % would be lost at 20 % too, and the two no separate trials.
-        drawn = random.Random(f"{self.seed}:{self.p}:{frame.event.thread_id}:{frame.event.seq}").random()
+        drawn = random.Random(f"{self.seed}:{self.p}:{frame.event.thread_id}:{frame.seq}").random()
         lost = drawn < self.p
         self.dropped += lost
         return lost
@@ -65,10 +65,13 @@ class _Lossy:
     def put(self, frame: Frame) -> bool:
         return True if self.loses(frame) else self.connection.put(frame)
 
+    def restart(self) -> None:
+        self.connection.restart()
+
 
 def in_a_lossy_world(variant: Variant, hub: HubThatLoses) -> Variant:
     """That variant with this hub, for one measurement.
 
     Startup's own checks are left out: they send events too, and would refuse to start by chance.
     """
-    return replace(variant, name=f"{variant.name}, loss {hub.p:g}", hub=lambda: hub, self_checks=())
+    return replace(variant, name=f"{variant.name}, loss {hub.p:g}", hub=lambda _: hub, self_checks=())

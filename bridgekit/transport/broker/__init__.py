@@ -65,6 +65,10 @@ class Sink(Protocol):
 class Broker(Protocol):
     """A log for each thread, and the way from it to the sockets. What is told of one thread reaches no other."""
 
+    @property
+    def healthy(self) -> bool:
+        """Whether an event that is published now would reach its sockets, as far as is known."""
+
     def bind(self, sink: Sink) -> None:
         """Deliver to these sockets. Called once, before anything else."""
 

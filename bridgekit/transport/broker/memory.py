@@ -73,6 +73,10 @@ class MemoryBroker:
         """How many threads are remembered."""
         return len(self._logs)
 
+    @property
+    def healthy(self) -> bool:
+        return True
+
     def bind(self, sink: Sink) -> None:
         self._sink = sink
 
@@ -90,12 +94,14 @@ class MemoryBroker:
                 kept=bool(self._keep.events),
                 thread_id=draft.thread_id,
                 seq=log.seq,
+                epoch=log.epoch,
             )
         return Receipt(
             outcome=Outcome.NOBODY_LISTENING,
             kept=bool(self._keep.events),
             thread_id=draft.thread_id,
             seq=log.seq,
+            epoch=log.epoch,
             link=LINK,
             reason=UNHEARD,
         )

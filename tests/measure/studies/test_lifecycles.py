@@ -51,7 +51,7 @@ async def test_dict_loses_what_is_said_after_the_end() -> None:
 @pytest.mark.parametrize(("carried", "after_grace"), [(False, 0), (True, 3)])
 async def test_sound_route_lasts_for_its_grace_and_a_carried_one_for_ever(carried: bool, after_grace: int) -> None:
     clock = Clock()
-    sound = replace(SOUND, mapping=lambda: RunThreadMappingService(MemoryStore(clock)))
+    sound = replace(SOUND, mapping=lambda _: RunThreadMappingService(MemoryStore(clock)))
     late = await say_late(sound, clock, carried=carried, lateness=(29.9, 30), users=2, runs=3)
     assert late.by_lateness == {29.9: Rate(3, 3), 30: Rate(after_grace, 3)}
 

@@ -1,0 +1,125 @@
+"""One subscription, whatever carries its bytes: what waits for it, what is said before and between, how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from bridgekit.events import Frame
+from bridgekit.ids import ThreadId, UserId
+from bridgekit.signals import Gap, GapReason, Subscribed, encode_signal
+from bridgekit.transport.admission import CLOSE_DRAINED, CLOSE_RESTARTED, CLOSE_TOO_SLOW, Subscription
+from bridgekit.transport.broker import Replay
+from bridgekit.transport.outbox import Outbox
+
+__all__ = ["BATCH_FRAMES", "Subscriber"]
+
+BATCH_FRAMES: Final = 64
+"""Frames that an edge takes at a time, beside those that wait in the outbox."""
+
+
+class Subscriber:
+    """A Connection over an outbox. One that cannot keep up is given up: its client connects again, and resumes.
+
+    `wake` is called when there is something to take, or the end has come; `cut` when the socket must be let go of
+    without waiting for it. Neither may wait.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        *,
+        wake: Callable[[], None],
+        cut: Callable[[], None],
+        outbox: Outbox | None = None,
+    ) -> None:
+        self._subscription = subscription
+        self._wake = wake
+        self._cut = cut
+        self._epoch = ""
+        self._told = 0
+        """Every number up to here was sent, or said to be missing."""
+        self.outbox = Outbox() if outbox is None else outbox
+        self.in_hand = 0
+        """What was taken and is not written yet. The edge counts it down."""
+        self.code: int | None = None
+        """The close code, once its end is decided; until what waits is taken it may live on."""
+
+    @property
+    def thread_id(self) -> ThreadId:
+        return self._subscription.thread_id
+
+    @property
+    def user_id(self) -> UserId:
+        return self._subscription.user_id
+
+    @property
+    def unwritten(self) -> int:
+        """Frames that were put here and not written."""
+        return len(self.outbox) + self.in_hand
+
+    def put(self, frame: Frame) -> bool:
+        if self.code is not None:
+            return False
+        if self.outbox.put(frame):
+            self._wake()
+            return True
+        self.give_up()
+        return False
+
+    def restart(self) -> None:
+        self._end(CLOSE_RESTARTED)
+
+    def drain(self) -> None:
+        """Take no more; the end comes when all that waits was taken."""
+        self._end(CLOSE_DRAINED)
+
+    def give_up(self) -> None:
+        """Let go of a client that does not read. What waited for it is in the thread's log."""
+        self.code = CLOSE_TOO_SLOW
+        self._cut()
+
+    def begin(self, replay: Replay) -> Iterator[bytes]:
+        """What is sent first: the confirmation, the gap if there is one, and the replay.
+
+        The frames that were put meanwhile follow by `take`; those that the replay had already are let go.
+        """
+        self._epoch, self._told = replay.cursor
+        last = replay.frames[-1].seq if replay.frames else self._told
+        self.outbox.drop_up_to(last)
+        yield encode_signal(Subscribed(self.thread_id, *replay.cursor))
+        if replay.gap is not None:
+            yield encode_signal(replay.gap)
+        for frame in replay.frames:
+            yield from self._with_gap(frame)
+
+    def take(self) -> list[bytes]:
+        """What is to be sent next, in order, with a gap where numbers are missing; nothing when nothing waits."""
+        taken = [data for frame in self.outbox.take(BATCH_FRAMES) for data in self._with_gap(frame)]
+        self.in_hand += len(taken)
+        return taken
+
+    def _end(self, code: int) -> None:
+        if self.code is None:
+            self.code = code
+            self._wake()
+
+    def _with_gap(self, frame: Frame) -> Iterator[bytes]:
+        if frame.seq > self._told + 1:
+            yield from self._gaps(self._told + 1, frame.seq - 1)
+        self._told = max(frame.seq, self._told)
+        yield frame.data
+
+    def _gaps(self, first: int, last: int) -> Iterator[bytes]:
+        """A hole in the numbers, told by its reasons: what was coalesced here, and what never came."""
+        for start, end in self.outbox.made_room_before(last + 1):
+            if first < start:
+                yield self._gap(first, start - 1, GapReason.LOST)
+            if first <= end:
+                yield self._gap(max(first, start), end, GapReason.COALESCED)
+            first = max(first, end + 1)
+        if first <= last:
+            yield self._gap(first, last, GapReason.LOST)
+
+    def _gap(self, first: int, last: int, reason: GapReason) -> bytes:
+        return encode_signal(Gap(thread_id=self.thread_id, epoch=self._epoch, first=first, last=last, reason=reason))
