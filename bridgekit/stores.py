@@ -11,7 +11,7 @@ from bridgekit.transport.broker import HISTORY, Broker, Keep
 from bridgekit.transport.broker.memory import MemoryBroker
 from bridgekit.transport.spent import SpentInMemory, SpentTickets
 
-__all__ = ["StoreFactory", "Stores", "memory_stores"]
+__all__ = ["StoreFactory", "Stores", "in_memory", "memory_stores"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,16 @@ StoreFactory = Callable[[], AbstractAsyncContextManager[Stores]]
 """Opens an application's stores for as long as it runs. StoreAway or StoreInUse where that cannot be."""
 
 
+def in_memory(keep: Keep = HISTORY) -> Stores:
+    """In this process's memory, which needs no opening."""
+    return Stores(name="memory", routes=MemoryStore(), broker=MemoryBroker(keep), spent=SpentInMemory())
+
+
 def memory_stores(keep: Keep = HISTORY) -> StoreFactory:
     """In this process's memory: the fastest, for one worker, and gone when it ends."""
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Stores]:
-        yield Stores(name="memory", routes=MemoryStore(), broker=MemoryBroker(keep), spent=SpentInMemory())
+        yield in_memory(keep)
 
     return opened

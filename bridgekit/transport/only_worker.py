@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -46,13 +46,20 @@ def _listening_addresses() -> list[str]:
 
 
 def _listening_address(descriptor: int) -> str | None:
-    # Closed in the meantime, or no socket: then it is none of ours.
-    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as here:
+    try:
+        here = socket.socket(fileno=descriptor)
+    except OSError:
+        return None  # no socket, or closed in the meantime
+    try:
         if here.family in (socket.AF_INET, socket.AF_INET6) and here.getsockopt(
             socket.SOL_SOCKET, socket.SO_ACCEPTCONN
         ):
             host, port = here.getsockname()[:2]
             return f"{host.replace(':', '.')}-{port}"
+    except OSError:
+        return None
+    finally:
+        here.detach()  # it is somebody else's, and stays open
     return None
 
 

@@ -14,6 +14,7 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.self_check import Inbox
 from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId, UserId
+from bridgekit.stores import in_memory
 from tests.samples import ALICE, THREAD
 
 
@@ -72,7 +73,7 @@ def parts(**choices: Any) -> Parts:
 
 
 async def started(**choices: Any) -> Application:
-    return await start_application(parts(**choices))
+    return await start_application(parts(**choices), in_memory())
 
 
 def listener(application: Application, thread_id: ThreadId = THREAD, user_id: UserId = ALICE) -> Inbox:

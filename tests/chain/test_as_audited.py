@@ -154,13 +154,13 @@ async def test_d9e_dict_takes_a_run_again_after_its_cleanup_as_a_dict_does() -> 
         (as_audited.HubAsCommitted, 0, Outcome.SENT, Outcome.SENT),
     ],
 )
-def test_d10_hub_reaches_nobody_or_calls_nobody_sent(
+async def test_d10_hub_reaches_nobody_or_calls_nobody_sent(
     kind: type[Hub], reached: int, nobody_is_called: Outcome, somebody_is_called: Outcome
 ) -> None:
     hub, inbox = kind(), Inbox(THREAD, ALICE)
-    assert hub.publish(emitted(), THREAD).outcome is nobody_is_called
+    assert (await hub.publish(emitted(), THREAD)).outcome is nobody_is_called
     hub.attach(inbox)
-    assert hub.publish(emitted(), THREAD).outcome is somebody_is_called
+    assert (await hub.publish(emitted(), THREAD)).outcome is somebody_is_called
     assert (len(inbox.frames), len(hub)) == (reached, 1)
     hub.detach(inbox)
     assert len(hub) == 0

@@ -49,7 +49,7 @@ class ForgetfulHub(Hub):
 class LyingHub(Hub):
     """Gives nothing to anybody, and says that it was sent where somebody listens."""
 
-    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
+    async def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
         outcome = Outcome.SENT if self.connections(thread_id) else Outcome.NOBODY_LISTENING
         return Receipt(outcome=outcome, sockets=1, thread_id=thread_id)
 

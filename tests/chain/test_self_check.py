@@ -9,11 +9,12 @@ from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.events import AgentEvent, Receipt
 from bridgekit.ids import ThreadId
+from bridgekit.stores import in_memory
 from bridgekit.transport.hub import Hub
 
 
 class HubThatRaises(Hub):
-    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
+    async def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
         raise OSError("no memory left")
 
 
@@ -24,11 +25,11 @@ class BridgeThatRaises(AgentWebSocketBridge):
 
 async def test_hub_that_raises_is_named_as_link_10() -> None:
     with pytest.raises(DeterministicStartupError, match="no memory left") as refused:
-        await start_application(Parts(agents={}, hub=HubThatRaises))
+        await start_application(Parts(agents={}, hub=HubThatRaises), in_memory())
     assert refused.value.link == 10
 
 
 async def test_bridge_that_raises_is_named_as_link_9() -> None:
     with pytest.raises(DeterministicStartupError, match="the store is down") as refused:
-        await start_application(Parts(agents={}, bridge=BridgeThatRaises))
+        await start_application(Parts(agents={}, bridge=BridgeThatRaises), in_memory())
     assert refused.value.link == 9

@@ -50,7 +50,9 @@ def fate(history: History, event: Expectation, socket: Socket) -> str:
         return "delivered"
     answer = history.acknowledged.get(event.key)
     seq = answer[1].seq if answer else None
-    told = seq is not None and any(seq in range(first, last + 1) for first, last in history.gaps.get(socket.number, []))
+    told = seq is not None and any(
+        seq in range(gap.first, (gap.last or seq) + 1) for gap in history.gaps.get(socket.number, [])
+    )
     return "lost_signalled" if told else "lost_silent"
 
 

@@ -16,6 +16,7 @@ from bridgekit.measure.probing import attempts
 from bridgekit.measure.probing.bench import Bench
 from bridgekit.measure.probing.probes import Answer, probe_all, probe_hub, probe_ten
 from bridgekit.measure.trust import broken_emission, broken_handover, broken_routing
+from bridgekit.stores import in_memory
 from bridgekit.variants import BROKEN, SOUND
 
 OWN_LINK = re.compile(r"class (Noting|Scripted|Thinking)\w+\(")
@@ -55,7 +56,7 @@ async def test_adapters_two_links_are_told_apart_by_the_method() -> None:
 
 async def test_startup_is_link_1() -> None:
     with pytest.raises(DeterministicStartupError) as raised:
-        await broken_handover.start_with_two_bridges(None)  # type: ignore[arg-type]
+        await broken_handover.start_with_two_bridges(None, in_memory())  # type: ignore[arg-type]
     assert link_of(raised.value) == 1
 
 

@@ -10,7 +10,7 @@ from bridgekit.errors import LedgerDoesNotClose
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.measure.checker import Verdict, check
-from bridgekit.measure.history import Arrival, Expectation, History, Key, Socket
+from bridgekit.measure.history import Arrival, Expectation, History, Key, Missing, Socket
 from bridgekit.measure.ledger import Charge
 from bridgekit.measure.statistics import Rate
 from tests.measure.histories import ALICES, ALICES_OTHER, BOBS, arrival, clean, differences, key, moved
@@ -41,13 +41,13 @@ def lose(history: History) -> None:
 
 def lose_and_say_so(history: History) -> None:
     lose(history)
-    history.gaps[ALICES.number] = [(3, 3)]
+    history.gaps[ALICES.number] = [Missing(3, 3)]
 
 
 def lose_and_speak_of_another(history: History) -> None:
     lose(history)
-    history.gaps[ALICES.number] = [(1, 2), (4, 9)]
-    history.gaps[BOBS.number] = [(3, 3)]
+    history.gaps[ALICES.number] = [Missing(1, 2), Missing(4, 9)]
+    history.gaps[BOBS.number] = [Missing(3, 3)]
 
 
 def lose_and_admit(history: History) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId
 from bridgekit.measure.checker import check
-from bridgekit.measure.history import Expectation, History, Key, Socket
+from bridgekit.measure.history import Expectation, History, Key, Missing, Socket
 from tests.measure.histories import SOCKETS, arrival, differences
 from tests.measure.naive import judge
 
@@ -23,7 +23,7 @@ receipts = st.builds(
     link=st.none() | st.integers(7, 10),
     reason=st.just("for a reason"),
 )
-gaps = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), max_size=2)
+gaps = st.lists(st.builds(Missing, st.integers(1, 6), st.integers(1, 6)), max_size=2)
 
 
 @st.composite

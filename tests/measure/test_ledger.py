@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.measure.history import Expectation, Handover, History, Key, Socket, key_of
+from bridgekit.measure.history import Expectation, Handover, History, Key, Missing, Socket, key_of
 from bridgekit.measure.ledger import Charge, charge, charge_of_misroute, ledger
 from tests.measure.histories import ALICES, arrival, clean, key
 
@@ -143,7 +143,7 @@ def test_loss_is_signalled_only_by_a_gap_told_to_that_socket() -> None:
     history = clean()
     history.arrivals.remove(arrival(ALICES, THOUGHT, 3))
     [silent] = [row for row in ledger(history) if not row.copies]
-    history.gaps[ALICES.number] = [(1, 1), (2, 4)]
+    history.gaps[ALICES.number] = [Missing(1, 1), Missing(2, 4)]
     [signalled] = [row for row in ledger(history) if not row.copies]
     assert (silent.signalled, signalled.signalled) == (False, True)
     assert not any(row.signalled for row in ledger(history) if row.copies)

@@ -12,12 +12,17 @@ import anyio
 from starlette.applications import Starlette
 
 from bridgekit.chain.collaborators import MemoryThreads
-from bridgekit.events import Receipt
+from bridgekit.events import EventType, Receipt
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.tally import Tally
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.asgi import Edge, routes
+from bridgekit.transport.asgi import routes
+from bridgekit.transport.broker import HISTORY, Keep
+from bridgekit.transport.broker.memory import MemoryBroker
+from bridgekit.transport.edge import Edge
 from bridgekit.transport.hub import Hub
+from bridgekit.transport.spent import SpentInMemory
+from bridgekit.transport.tickets import Tickets
 from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
 
 PATIENCE_SECONDS = 10.0
@@ -99,11 +104,14 @@ class Browser:
 class Site:
     """An edge with two threads, one of Alice's and one of Bob's, and browsers that come and go."""
 
-    def __init__(self) -> None:
-        self.hub = Hub()
+    def __init__(self, keep: Keep = HISTORY, **choices: Any) -> None:
+        self.broker = MemoryBroker(keep)
+        self.hub = Hub(self.broker)
         self.tally = Tally()
         self.threads = MemoryThreads()
-        self.edge = Edge(self.hub, OwnersOnly(self.threads), self.tally)
+        self.spent = SpentInMemory()
+        self.tickets = Tickets(self.threads, self.spent, **choices)
+        self.edge = Edge(self.hub, OwnersOnly(self.threads, self.spent), self.tally)
         self.app = Starlette(routes=routes())
         self.app.state.bridgekit_edge = self.edge
 
@@ -111,8 +119,14 @@ class Site:
         await self.threads.claim(THREAD, ALICE)
         await self.threads.claim(OTHER, BOB)
 
-    def publish(self, count: int = 1, thread_id: ThreadId = THREAD) -> list[Receipt]:
-        return [await self.hub.publish(emitted(), thread_id) for _ in range(count)]
+    async def publish(
+        self,
+        count: int = 1,
+        thread_id: ThreadId = THREAD,
+        *,
+        type: EventType = EventType.AGENT_THINKING,  # noqa: A002  # the wire's own word
+    ) -> list[Receipt]:
+        return [await self.hub.publish(emitted(type), thread_id) for _ in range(count)]
 
     @asynccontextmanager
     async def visited(self, *visitors: tuple[UserId, ThreadId]) -> AsyncIterator[list[Browser]]:

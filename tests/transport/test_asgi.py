@@ -8,29 +8,34 @@ import anyio
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from starlette.requests import HTTPConnection
 
 from bridgekit.errors import SubscriptionRefused
 from bridgekit.events import EventType, Outcome, Receipt
-from bridgekit.transport.admission import Subscription
+from bridgekit.transport.admission import Handshake, Subscription
 from bridgekit.transport.outbox import OUTBOX_EVENTS
 from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
 from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
 
 
 async def test_first_frame_confirms_the_subscription_and_says_what_is_past(site: Site) -> None:
-    site.publish(3)
+    await site.publish(3)
     async with site.visited((ALICE, THREAD)) as [browser]:
-        site.publish(2)
+        await site.publish(2)
         await anyio.wait_all_tasks_blocked()
     assert [message["type"] for message in browser.messages] == ["websocket.accept", *["websocket.send"] * 3]
-    assert json.loads(browser.messages[1]["text"]) == {"type": "subscribed", "thread_id": THREAD, "seq": 3}
+    assert json.loads(browser.messages[1]["text"]) == {
+        "type": "subscribed",
+        "thread_id": THREAD,
+        "epoch": browser.hello["epoch"],
+        "seq": 3,
+    }
+    assert len(browser.hello["epoch"]) == 16
     assert browser.seqs == [4, 5]
 
 
 async def test_socket_gets_only_its_own_thread(site: Site) -> None:
     async with site.visited((ALICE, THREAD), (ALICE, THREAD), (BOB, OTHER)) as browsers:
-        assert [receipt.sockets for receipt in site.publish(2) + site.publish(1, OTHER)] == [2, 2, 1]
+        assert [receipt.sockets for receipt in await site.publish(2) + await site.publish(1, OTHER)] == [2, 2, 1]
         await anyio.wait_all_tasks_blocked()
     assert [browser.seqs for browser in browsers] == [[1, 2], [1, 2], [1]]
     assert {frame["thread_id"] for frame in browsers[2].frames} == {OTHER}
@@ -42,12 +47,12 @@ async def test_event_that_falls_between_attaching_and_the_first_frame_is_not_los
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(browser.stay)
         await anyio.wait_all_tasks_blocked()
-        assert site.publish()[0].sockets == 1
+        assert (await site.publish())[0].sockets == 1
         browser.read_on()
         await anyio.wait_all_tasks_blocked()
         browser.leave()
     assert browser.seqs == [1]
-    assert browser.hello == {"type": "subscribed", "thread_id": THREAD, "seq": 0}
+    assert (browser.hello["type"], browser.hello["seq"]) == ("subscribed", 0)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +82,13 @@ async def test_slow_socket_is_given_up_and_its_neighbours_get_every_frame(site: 
         receipts = []
         # One frame is in the writer's hand, the outbox holds its bound, and the next is one too many.
         for count in (1, OUTBOX_EVENTS // 2, OUTBOX_EVENTS // 2, 1):
-            receipts += site.publish(count)
+            receipts += await site.publish(count, type=EventType.TOOL_EXECUTING)
             await anyio.wait_all_tasks_blocked()
         assert [receipt.sockets for receipt in receipts] == [2] * (OUTBOX_EVENTS + 1) + [1]
         assert slow.close == (4008, "too slow: connect again")
         assert slow.seqs == []
         assert len(site.hub) == 1
-        site.publish()
+        await site.publish()
         await anyio.wait_all_tasks_blocked()
     assert quick.seqs == list(range(1, OUTBOX_EVENTS + 4))
     assert quick.close is None
@@ -96,9 +101,9 @@ async def test_slow_socket_that_takes_not_even_its_closing_holds_up_nobody(
     monkeypatch.setattr("bridgekit.transport.asgi.CLOSE_SECONDS", 0.0)
     async with site.visited((ALICE, THREAD)) as [slow]:
         slow.stop_reading()
-        site.publish()
+        await site.publish()
         await anyio.wait_all_tasks_blocked()
-        site.publish(OUTBOX_EVENTS + 1)
+        await site.publish(OUTBOX_EVENTS + 1, type=EventType.TOOL_EXECUTING)
     assert slow.seqs == []
     assert len(site.hub) == 0
 
@@ -106,13 +111,13 @@ async def test_slow_socket_that_takes_not_even_its_closing_holds_up_nobody(
 async def test_socket_that_leaves_is_detached_and_what_it_did_not_read_is_counted(site: Site) -> None:
     async with site.visited((ALICE, THREAD), (ALICE, THREAD)) as [leaving, stays]:
         leaving.stop_reading()
-        site.publish()
+        await site.publish()
         await anyio.wait_all_tasks_blocked()
-        site.publish(4)
+        await site.publish(4)
         leaving.leave()
         await anyio.wait_all_tasks_blocked()
         assert len(site.hub) == 1
-        assert site.publish()[0].sockets == 1
+        assert (await site.publish())[0].sockets == 1
         await anyio.wait_all_tasks_blocked()
     assert (leaving.seqs, stays.seqs) == ([], [1, 2, 3, 4, 5, 6])
     assert site.tally.unwritten == {"socket left": 5}
@@ -120,7 +125,7 @@ async def test_socket_that_leaves_is_detached_and_what_it_did_not_read_is_counte
 
 async def test_books_of_a_socket_that_read_everything_hold_nothing_unwritten(site: Site) -> None:
     async with site.visited((ALICE, THREAD)):
-        site.publish(5)
+        await site.publish(5)
         await anyio.wait_all_tasks_blocked()
     assert site.tally.unwritten == {}
 
@@ -145,7 +150,7 @@ async def test_slow_socket_that_is_gone_already_ends_quietly(site: Site) -> None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(browser.stay)
         await anyio.wait_all_tasks_blocked()
-        site.publish(OUTBOX_EVENTS + 1)
+        await site.publish(OUTBOX_EVENTS + 1, type=EventType.TOOL_EXECUTING)
     assert site.tally.unwritten == {"too slow": OUTBOX_EVENTS}
 
 
@@ -165,6 +170,8 @@ async def test_metrics_count_by_type_link_and_reason(site: Site) -> None:
         ("bridgekit_events_sent_total", "agent_started", 1.0),
         ("bridgekit_events_lost_total", "9", "no route", 2.0),
         ("bridgekit_frames_unwritten_total", "too slow", 3.0),
+        ("bridgekit_frames_coalesced_total", 0.0),
+        ("bridgekit_subscriptions_total", "new", 1.0),
         ("bridgekit_connections", 1.0),
     }
 
@@ -179,7 +186,10 @@ async def test_reason_too_long_for_a_close_frame_is_cut_between_characters(site:
     """RFC 6455 leaves 123 bytes, which here would end in half a character."""
 
     class Wordy:
-        async def admit(self, request: HTTPConnection) -> Subscription:
+        def awaits_message(self, asked: Handshake) -> bool:
+            return False
+
+        async def admit(self, asked: Handshake) -> Subscription:
             raise SubscriptionRefused(4503, "é" * 100)
 
     site.edge.admission = Wordy()

@@ -11,8 +11,8 @@ from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
 
 async def test_drain_delivers_all_that_waits_and_then_asks_to_connect_again(site: Site) -> None:
     async with site.visited((ALICE, THREAD), (BOB, OTHER)) as browsers:
-        site.publish(20)
-        site.publish(10, OTHER)
+        await site.publish(20)
+        await site.publish(10, OTHER)
         await site.edge.drain()
         assert len(site.hub) == 0
     assert [browser.seqs for browser in browsers] == [list(range(1, 21)), list(range(1, 11))]
@@ -22,10 +22,10 @@ async def test_drain_delivers_all_that_waits_and_then_asks_to_connect_again(site
 async def test_event_during_a_drain_takes_nothing_from_what_waits(site: Site) -> None:
     async with site.visited((ALICE, THREAD)) as [browser], anyio.create_task_group() as tasks:
         browser.stop_reading()
-        site.publish(3)
+        await site.publish(3)
         tasks.start_soon(site.edge.drain)
         await anyio.wait_all_tasks_blocked()
-        [late] = site.publish()
+        [late] = await site.publish()
         assert late.outcome is Outcome.NOBODY_LISTENING
         browser.read_on()
     assert browser.seqs == [1, 2, 3]
@@ -36,7 +36,7 @@ async def test_event_during_a_drain_takes_nothing_from_what_waits(site: Site) ->
 async def test_two_drains_at_once_both_come_to_an_end(site: Site) -> None:
     async with site.visited((ALICE, THREAD)) as [browser], anyio.create_task_group() as tasks:
         browser.stop_reading()
-        site.publish()
+        await site.publish()
         tasks.start_soon(site.edge.drain)
         tasks.start_soon(site.edge.drain)
         await anyio.wait_all_tasks_blocked()
@@ -47,7 +47,7 @@ async def test_two_drains_at_once_both_come_to_an_end(site: Site) -> None:
 async def test_drain_does_not_wait_for_a_client_that_connects_again(site: Site) -> None:
     async with site.visited((ALICE, THREAD)) as [browser]:
         browser.stop_reading()
-        site.publish()
+        await site.publish()
         again = Browser(site.app, user_id=ALICE, thread_id=THREAD)
         async with anyio.create_task_group() as tasks:
             drained = anyio.Event()
@@ -74,7 +74,7 @@ async def test_drain_of_an_edge_without_sockets_returns_at_once(site: Site) -> N
 async def test_drain_rests_while_it_waits_for_the_slowest(site: Site) -> None:
     async with site.visited((BOB, OTHER), (ALICE, THREAD)) as [quick, slow], anyio.create_task_group() as tasks:
         slow.stop_reading()
-        site.publish()
+        await site.publish()
         tasks.start_soon(site.edge.drain)
         # Returns only when nobody has anything to do: a drain that looks again and again would never let it.
         await anyio.wait_all_tasks_blocked()
