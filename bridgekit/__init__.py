@@ -2,9 +2,10 @@
 
 The floors, lowest first; a module imports from its own floor and those below, never from above:
 
-    0  ids, payloads, events, errors, tally    words; no I/O
-    1  mapping, resolution                     where a run belongs
-    2  transport                               how a frame reaches a browser
+    0  ids, payloads, events, signals,
+       errors, tally                           words; no I/O
+    1  storage, mapping, resolution            where a run belongs
+    2  transport, stores                       how a frame reaches a browser
     3  chain                                   the nine links; link N imports only later links
     4  variants, ladder                        choices: sound, as audited, each fix, each repair
     5  measure                                 what was delivered, to whom, and where the rest died

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from bridgekit.mapping import MappingStore, MemoryStore
 from bridgekit.transport.broker import HISTORY, Broker, Keep
 from bridgekit.transport.broker.memory import MemoryBroker
 from bridgekit.transport.spent import SpentInMemory, SpentTickets
 
-__all__ = ["StoreFactory", "Stores", "in_memory", "memory_stores"]
+__all__ = ["MEMORY", "StoreFactory", "Stores", "in_memory", "memory_stores"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +45,7 @@ def memory_stores(keep: Keep = HISTORY) -> StoreFactory:
         yield in_memory(keep)
 
     return opened
+
+
+MEMORY: Final = memory_stores()
+"""What an application has that chose nothing else."""

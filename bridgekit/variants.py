@@ -7,7 +7,7 @@ link 9 as audited, then with its fixes, each alone and together.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bridgekit.chain import as_audited
@@ -25,7 +25,7 @@ from bridgekit.errors import UnknownName
 from bridgekit.ids import EmbeddedRunIds, Hexadecimal, OpaqueRunIds, RunIdScheme, SealedRunIds
 from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.resolution import FirstOf, MappingLookup, ReportParser, Resolver
-from bridgekit.stores import StoreFactory, memory_stores
+from bridgekit.stores import MEMORY, StoreFactory
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.broker import Broker
 from bridgekit.transport.hub import Hub
@@ -65,7 +65,7 @@ class Variant:
     """What it stands for, in one clause."""
     run_ids: Callable[[Hexadecimal], RunIdScheme] = _sealed
     resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
-    stores: StoreFactory = field(default_factory=memory_stores)
+    stores: StoreFactory = MEMORY
     mapping: Callable[[MappingStore], RunThreadMappingService] = RunThreadMappingService
     hub: Callable[[Broker], Hub] = Hub
     bridge: type[AgentWebSocketBridge] = AgentWebSocketBridge

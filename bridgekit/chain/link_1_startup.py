@@ -35,7 +35,7 @@ from bridgekit.errors import DeterministicStartupError, UnknownName
 from bridgekit.ids import RunIdScheme, SealedRunIds, ThreadId, UserId
 from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.resolution import Carried, FirstOf, MappingLookup, Resolver
-from bridgekit.stores import StoreFactory, Stores, memory_stores
+from bridgekit.stores import MEMORY, StoreFactory, Stores
 from bridgekit.tally import Tally
 from bridgekit.transport.admission import Admission, ThreadOwners
 from bridgekit.transport.asgi import routes
@@ -64,7 +64,7 @@ class Parts:
     llm_manager: LLMManager = field(default_factory=ScriptedModel)
     tool_dispatcher: ToolDispatcher = field(default_factory=lambda: PythonTools({}))
     run_ids: RunIdScheme = field(default_factory=SealedRunIds)
-    stores: StoreFactory = field(default_factory=memory_stores)
+    stores: StoreFactory = MEMORY
     """Where routes, logs and spent tickets are kept: memory, SQLite or Redis."""
     mapping: Callable[[MappingStore], RunThreadMappingService] = RunThreadMappingService
     resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
