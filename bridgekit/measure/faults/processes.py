@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import anyio
+import anyio.to_thread
 from anyio.abc import ByteSendStream, Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
@@ -59,9 +60,12 @@ class Child:
         self._process = await _open(self._command, self._env)
         self._input, self._output = _pipes(self._process)
 
-    def pause(self) -> None:
+    async def pause(self) -> None:
         """Stop it where it is, with SIGSTOP: its sockets stay open, and nobody reads them. ProcessGone."""
         self._signal_living(signal.SIGSTOP)
+        # It may run for a moment yet, on another core, and would hear what comes after the signal before it.
+        with anyio.fail_after(EXIT_SECONDS):
+            await anyio.to_thread.run_sync(_wait_until_stopped, self.pid, abandon_on_cancel=True)
 
     def resume(self) -> None:
         """Let it go on, with SIGCONT. ProcessGone."""
@@ -152,3 +156,9 @@ def _pipes(process: Process) -> tuple[ByteSendStream, BufferedByteReceiveStream]
     if process.stdin is None or process.stdout is None:
         raise ProcessGone(process.pid, process.returncode)
     return process.stdin, BufferedByteReceiveStream(process.stdout)
+
+
+def _wait_until_stopped(pid: int) -> None:
+    # Looked at only: to take notice of its end is for those who wait for the process, and they may be first.
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
