@@ -88,8 +88,9 @@ class Subscriber:
         last = replay.frames[-1].seq if replay.frames else self._told
         self.outbox.drop_up_to(last)
         yield encode_signal(Subscribed(self.thread_id, *replay.cursor))
-        if replay.gap is not None:
-            yield encode_signal(replay.gap)
+        for gap in (replay.gap, replay.expired):
+            if gap is not None:
+                yield encode_signal(gap)
         for frame in replay.frames:
             yield from self._with_gap(frame)
 

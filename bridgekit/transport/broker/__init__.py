@@ -45,8 +45,12 @@ class Replay(NamedTuple):
     cursor: Cursor
     """Where its stream begins: the first of `frames`, or else the next event of the thread, comes right after this."""
     frames: tuple[Frame, ...] = ()
-    """Every event after the cursor that the socket asked for, up to now. All of them or, beside a gap, none."""
+    """Every event after the cursor, up to now."""
     gap: Gap | None = None
+    """Of the numbering that the socket asked for: set where not every event after its cursor can be given. Then none
+    of it is given, and the stream begins at the log's end; or, where numbering began anew, with all of the new one."""
+    expired: Gap | None = None
+    """Of a numbering that began anew: what is not held any more of its beginning."""
 
 
 class Sink(Protocol):

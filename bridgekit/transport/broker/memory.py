@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sized
+from itertools import islice
 
 from bridgekit.events import Draft, Frame, Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.transport.broker import HISTORY, LINK, UNHEARD, Keep, Replay, Sink
+from bridgekit.transport.broker.remembered import Numbering, Remembered, new_epoch
 
-__all__ = ["MemoryBroker", "new_epoch", "replayed"]
-
-
-def new_epoch() -> str:
-    """A name for a numbering that nobody can guess: 16 hexadecimal digits."""
-    return os.urandom(8).hex()
+__all__ = ["MemoryBroker", "beyond_log"]
 
 
-class _Log:
-    """One thread's numbers, and the latest of its frames."""
+class _Kept:
+    """The latest frames of a thread, and when each was published."""
 
-    __slots__ = ("epoch", "frames", "seq", "size_bytes", "sockets", "times")
+    __slots__ = ("frames", "size_bytes", "times")
 
     def __init__(self) -> None:
-        self.epoch = new_epoch()
-        self.seq = 0
         self.frames: deque[Frame] = deque()
         self.times: deque[float] = deque()
-        """When each of `frames` was published."""
         self.size_bytes = 0
-        self.sockets = 0
-        """How often the thread was joined."""
 
     def append(self, frame: Frame, now: float, keep: Keep) -> None:
         self.frames.append(frame)
@@ -47,9 +38,23 @@ class _Log:
         while self.times and self.times[0] < before:
             self._drop()
 
+    def latest(self, count: int) -> tuple[Frame, ...]:
+        return tuple(islice(self.frames, len(self.frames) - count, None))
+
     def _drop(self) -> None:
         self.times.popleft()
         self.size_bytes -= len(self.frames.popleft().data)
+
+
+class _Log(Numbering):
+    """One thread's numbers, and the latest of its frames, if any are kept."""
+
+    __slots__ = ("kept",)
+
+    def __init__(self) -> None:
+        super().__init__(new_epoch())
+        # Most threads that are remembered hold no frame, and two empty deques take 1.2 kB.
+        self.kept: _Kept | None = None
 
 
 class MemoryBroker:
@@ -63,15 +68,13 @@ class MemoryBroker:
         self._keep = keep
         self._clock = clock
         self._sink: Sink | None = None
-        self._logs: dict[ThreadId, _Log] = {}
+        self._threads: Remembered[_Log] = Remembered(keep.threads, lambda _: _Log(), self._forget)
         self._filled: OrderedDict[ThreadId, _Log] = OrderedDict()
         """Logs that hold frames, the one that was published to longest ago first."""
-        self._empty: OrderedDict[ThreadId, _Log] = OrderedDict()
-        """Logs that hold none, the one that is empty longest first."""
 
     def __len__(self) -> int:
         """How many threads are remembered."""
-        return len(self._logs)
+        return len(self._threads)
 
     @property
     def healthy(self) -> bool:
@@ -81,88 +84,55 @@ class MemoryBroker:
         self._sink = sink
 
     async def publish(self, draft: Draft) -> Receipt:
-        log = self._log(draft.thread_id)
-        log.seq += 1
-        frame = draft.frame(log.seq)
-        if self._keep.events:
-            self._kept(draft.thread_id, log, frame)
-        sockets = 0 if self._sink is None else self._sink.deliver(draft.thread_id, frame)
+        thread_id = draft.thread_id
+        log = self._threads.of(thread_id)
+        log.seq = seq = log.seq + 1
+        frame = draft.frame(seq)
+        keeps = self._keep.events > 0
+        if keeps:
+            self._keep_frame(thread_id, log, frame)
+        sockets = 0 if self._sink is None else self._sink.deliver(thread_id, frame)
         if sockets:
             return Receipt(
-                outcome=Outcome.SENT,
-                sockets=sockets,
-                kept=bool(self._keep.events),
-                thread_id=draft.thread_id,
-                seq=log.seq,
-                epoch=log.epoch,
+                outcome=Outcome.SENT, sockets=sockets, kept=keeps, thread_id=thread_id, seq=seq, epoch=log.epoch
             )
         return Receipt(
             outcome=Outcome.NOBODY_LISTENING,
-            kept=bool(self._keep.events),
-            thread_id=draft.thread_id,
-            seq=log.seq,
+            kept=keeps,
+            thread_id=thread_id,
+            seq=seq,
             epoch=log.epoch,
             link=LINK,
             reason=UNHEARD,
         )
 
     async def join(self, thread_id: ThreadId) -> None:
-        self._log(thread_id).sockets += 1
+        self._threads.hold(thread_id)
 
     def leave(self, thread_id: ThreadId) -> None:
-        self._logs[thread_id].sockets -= 1
+        self._threads.let_go(thread_id)
 
     async def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
-        log = self._log(thread_id)
-        log.expire(self._clock() - self._keep.seconds)
-        return replayed(thread_id, Cursor(log.epoch, log.seq), log.frames, after)
+        log = self._threads.of(thread_id)
+        if log.kept is not None:
+            log.kept.expire(self._clock() - self._keep.seconds)
+        head = Cursor(log.epoch, log.seq)
+        frames = () if log.kept is None else log.kept.frames
+        if after is None or beyond_log(head, frames, after):
+            gap = None if after is None or after == head else gap_after(thread_id, head, after)
+            return Replay(head, gap=gap)
+        return Replay(after, log.kept.latest(log.seq - after.seq))
 
-    def _log(self, thread_id: ThreadId) -> _Log:
-        log = self._logs.get(thread_id)
-        if log is None:
-            log = self._logs[thread_id] = self._empty[thread_id] = _Log()
-            self._forget()
-        return log
-
-    def _kept(self, thread_id: ThreadId, log: _Log, frame: Frame) -> None:
+    def _keep_frame(self, thread_id: ThreadId, log: _Log, frame: Frame) -> None:
         now = self._clock()
-        log.append(frame, now, self._keep)
-        self._empty.pop(thread_id, None)
-        self._filled[thread_id] = log
-        self._filled.move_to_end(thread_id)
-        # The log that was published to longest ago has the oldest frames; those behind it have their turn later.
-        oldest, first = next(iter(self._filled.items()))
-        first.expire(now - self._keep.seconds)
-        if not first.frames:
-            del self._filled[oldest]
-            self._empty[oldest] = first
+        if log.kept is None:
+            log.kept = _Kept()
+            self._filled[thread_id] = log
+        else:
+            self._filled.move_to_end(thread_id)
+        log.kept.append(frame, now, self._keep)
+        self._expire_oldest(now - self._keep.seconds)
 
-    def _forget(self) -> None:
-        """Forget the thread that is idle longest, if there are too many. One that has sockets is passed over."""
-        for _ in range(min(len(self._logs) - self._keep.threads, 2)):
-            # The last of the empty ones is the one that was made just now.
-            idle = self._empty if len(self._empty) > 1 else self._filled
-            thread_id = next(iter(idle), None)
-            if thread_id is None:
-                return
-            if idle[thread_id].sockets:
-                idle.move_to_end(thread_id)
-            else:
-                del idle[thread_id], self._logs[thread_id]
-
-
-def replayed(thread_id: ThreadId, head: Cursor, frames: Iterable[Frame], after: Cursor | None) -> Replay:
-    """All that came after a cursor, by what a log still holds; else a gap, and the stream goes on at the log's end."""
-    if after is None or after == head:
-        return Replay(head)
-    if after.epoch != head.epoch or after.seq > head.seq:
-        # Of another numbering, or from ahead of this one: how much is missing nobody knows.
-        return Replay(head, gap=_gap(thread_id, after, None, GapReason.RESTARTED))
-    missed = tuple(frame for frame in frames if frame.seq > after.seq)
-    if not missed or missed[0].seq != after.seq + 1:
-        return Replay(head, gap=_gap(thread_id, after, head.seq, GapReason.EXPIRED))
-    return Replay(after, missed)
-
-
-def _gap(thread_id: ThreadId, after: Cursor, last: int | None, reason: GapReason) -> Gap:
-    return Gap(thread_id=thread_id, epoch=after.epoch, first=after.seq + 1, last=last, reason=reason)
+    def _expire_oldest(self, before: float) -> None:
+        """The log that was published to longest ago has the oldest frames; those behind it have their turn later."""
+        thread_id, log = next(iter(self._filled.items()))
