@@ -1,0 +1,230 @@
+-- What is done to one thread's log, or to one run's route, at once and by the server itself.
+-- A version of it is never replaced: the text's own hash is part of every name, so that workers of two versions
+-- may share a server. Keys of one call share a hash tag in a Cluster.
+
+local EMITTERS = 64             -- how many workers' last parcels are remembered in one thread's head
+local FENCE = 1000000           -- numbers that are skipped where the latest ones may have been lost
+local HEAD_MS = 86400000        -- how long a thread's epoch and number are remembered after it was last used
+local ROUTE_MS = 86400000       -- how long a live run's route is kept after it was last used
+
+-- Of this server process; a restarted one reads this text anew.
+local process                   -- its run id
+local promoted = false          -- whether it was ever seen to have been a replica
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local function clock_ms()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
+-- Who keeps the numbers: changes when the process does and when a replica is promoted, which both may have missed
+-- the latest of them. `promise` is the client's word that this server syncs each write before it answers; a promoted
+-- replica cannot keep it, because it was told later than the client was.
+local function keeper(promise)
+  process = process or string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  local replication = redis.call('INFO', 'replication')
+  promoted = promoted or not string.find(replication, 'master_replid2:0000000000000000000000000000000000000000', 1, true)
+  return {
+    name = string.sub(process, 1, 16) .. string.sub(string.match(replication, 'master_replid:(%x+)'), 1, 16),
+    forgets = promise ~= '1' or promoted,
+  }
+end
+
+-- "events bytes milliseconds promise": how much of a log is kept, and what the client knows of the server.
+local function settings(words)
+  local events, bytes, ms, promise = string.match(words, '^(%d+) (%d+) (%d+) ([01])$')
+  return {
+    events = tonumber(events),
+    bytes = tonumber(bytes),
+    ms = tonumber(ms),
+    now = clock_ms(),
+    keeper = keeper(promise),
+  }
+end
+
+-- Leave numbers out, and say so in the log: a reader can then tell what never was from what is kept no longer.
+local function hole(log, state, keep, numbers)
+  local first = state.seq + 1
+  state.seq = state.seq + numbers
+  if keep.events > 0 then
+    redis.call('XADD', log, text(state.seq) .. '-' .. text(keep.now), 'h', text(first), 'b', text(state.size))
+    redis.call('PEXPIRE', log, keep.ms)
+  end
+end
+
+-- The thread's numbering as it stands, begun if there is none.
+local function opened(log, head, keep, emitter)
+  local had = redis.call('HMGET', head, 'epoch', 'seq', 'keeper', 'size', 'from', 'due', 'e:' .. emitter)
+  if not had[1] then
+    -- Frames of a numbering that was forgotten say nothing to anybody.
+    redis.call('DEL', log)
+    return {
+      epoch = string.sub(redis.sha1hex(emitter .. head .. text(keep.now)), 1, 16),
+      seq = 0, size = 0, from = 0, due = 0,
+    }
+  end
+  local state = {
+    epoch = had[1],
+    seq = tonumber(had[2]),
+    size = tonumber(had[4]),        -- bytes of all frames that were ever kept
+    from = tonumber(had[5]),        -- the same, before the oldest that is still kept
+    due = tonumber(had[6]),         -- when that one is to go
+    parcel = had[7],
+  }
+  if had[3] ~= keep.keeper.name and keep.keeper.forgets then
+    hole(log, state, keep, FENCE)
+  end
+  return state
+end
+
+-- Drop what is too old or too much, oldest first. The latest entry stays whatever its size.
+local function trim(log, state, keep)
+  while state.due <= keep.now or state.size - state.from > keep.bytes do
+    local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+    if not oldest then
+      state.due, state.from = keep.now + keep.ms, state.size
+      return
+    end
+    local seq, ms = string.match(oldest[1], '^(%d+)%-(%d+)$')
+    state.due, state.from = tonumber(ms) + keep.ms, tonumber(oldest[2][4])
+    local old = state.due <= keep.now
+    if old or (state.size - state.from > keep.bytes and tonumber(seq) < state.seq) then
+      redis.call('XDEL', log, oldest[1])
+    else
+      return
+    end
+  end
+end
+
+local function remember(head, state, keep)
+  redis.call('HSET', head, 'epoch', state.epoch, 'seq', text(state.seq), 'keeper', keep.keeper.name,
+    'size', text(state.size), 'from', text(state.from), 'due', text(state.due))
+  redis.call('PEXPIRE', head, math.max(HEAD_MS, 2 * keep.ms))
+end
+
+local function remember_parcel(head, emitter, words)
+  redis.call('HSET', head, 'e:' .. emitter, words)
+  if redis.call('HLEN', head) <= 6 + EMITTERS then
+    return
+  end
+  local fields, eldest, lowest = redis.call('HGETALL', head), nil, nil
+  for at = 1, #fields, 2 do
+    local last = string.sub(fields[at], 1, 2) == 'e:' and tonumber(string.match(fields[at + 1], '^%d+ (%d+)'))
+    if last and (not lowest or last < lowest) then
+      eldest, lowest = fields[at], last
+    end
+  end
+  redis.call('HDEL', head, eldest)
+end
+
+-- One parcel of one thread: `skip` numbers left out, then `count` events, each in two halves around its number.
+-- Answers the last number and how many subscribers were told.
+local function append(log, head, keep, emitter, args, at)
+  local number, skip, count = tonumber(args[at]), tonumber(args[at + 1]), tonumber(args[at + 2])
+  local state = opened(log, head, keep, emitter)
+  if state.parcel then
+    -- Sent again because the answer was lost: it is done already, and so is every earlier one.
+    local done, last, told = string.match(state.parcel, '^(%d+) (%d+) (%d+)$')
+    if tonumber(done) >= number then
+      return tonumber(last), tonumber(told)
+    end
+  end
+  local after = state.seq
+  if skip > 0 then
+    hole(log, state, keep, skip)
+  end
+  local lines = {''}
+  for place = 1, count do
+    state.seq = state.seq + 1
+    local frame = args[at + 1 + 2 * place] .. text(state.seq) .. args[at + 2 + 2 * place]
+    lines[place + 1] = frame
+    if keep.events > 0 then
+      redis.call('XADD', log, 'MAXLEN', '=', keep.events, text(state.seq) .. '-' .. text(keep.now),
+        'f', frame, 'b', text(state.size))
+      state.size = state.size + #frame
+    end
+  end
+  if keep.events > 0 then
+    redis.call('PEXPIRE', log, keep.ms)
+    trim(log, state, keep)
+  end
+  lines[1] = state.epoch .. ' ' .. text(after) .. ' ' .. text(state.seq)
+  local told = redis.call('SPUBLISH', log, table.concat(lines, '\n'))
+  remember(head, state, keep)
+  remember_parcel(head, emitter, args[at] .. ' ' .. text(state.seq) .. ' ' .. told)
+  return state.seq, told
+end
+
+-- KEYS: log and head of each thread. ARGV: settings, emitter, and for each thread: parcel number, skip, count, and
+-- the halves of its events. Answers two values a thread: last number and subscribers, or an error's text and -1.
+redis.register_function('bridgekit_append_@VERSION@', function(keys, args)
+  local keep, answers, at = settings(args[1]), {}, 3
+  for place = 1, #keys, 2 do
+    -- One thread's trouble, such as a foreign value under its key, is not the others'.
+    local fine, last, told = pcall(append, keys[place], keys[place + 1], keep, args[2], args, at)
+    if fine then
+      answers[place], answers[place + 1] = text(last), told
+    else
+      answers[place], answers[place + 1] = type(last) == 'table' and last.err or tostring(last), -1
+    end
+    at = at + 3 + 2 * tonumber(args[at + 2])
+  end
+  return answers
+end)
+
+-- KEYS: log and head of a thread. ARGV: settings, emitter, a reader's epoch and number. Answers epoch and number of
+-- the log and, where the reader's are of this numbering, every later entry: a frame, or "h" with a hole's first and
+-- last number.
+redis.register_function('bridgekit_read_@VERSION@', function(keys, args)
+  local keep = settings(args[1])
+  local state = opened(keys[1], keys[2], keep, args[2])
+  if keep.events > 0 then
+    trim(keys[1], state, keep)
+  end
+  remember(keys[2], state, keep)
+  local answer = {state.epoch, text(state.seq)}
+  local after = tonumber(args[4])
+  if args[3] == state.epoch and after < state.seq then
+    for place, entry in ipairs(redis.call('XRANGE', keys[1], text(after + 1), '+')) do
+      if entry[2][1] == 'h' then
+        answer[place + 2] = 'h' .. entry[2][2] .. ' ' .. string.match(entry[1], '^%d+')
+      else
+        answer[place + 2] = entry[2][2]
+      end
+    end
+  end
+  return answer
+end)
+
+-- KEYS: a run's route. ARGV: its thread. Answers the thread that now holds; where it is the same, the run is live.
+redis.register_function('bridgekit_route_@VERSION@', function(keys, args)
+  local holds = redis.call('HGET', keys[1], 'thread')
+  if not holds then
+    redis.call('HSET', keys[1], 'thread', args[1])
+  elseif holds ~= args[1] then
+    return holds
+  end
+  redis.call('HDEL', keys[1], 'closed')
+  redis.call('PEXPIRE', keys[1], ROUTE_MS)
+  return args[1]
+end)
+
+-- KEYS: a run's route. Answers its thread or nil; a live run is remembered for as long again.
+redis.register_function('bridgekit_find_@VERSION@', function(keys, args)
+  local route = redis.call('HMGET', keys[1], 'thread', 'closed')
+  if route[1] and not route[2] and redis.call('PTTL', keys[1]) < ROUTE_MS / 2 then
+    redis.call('PEXPIRE', keys[1], ROUTE_MS)
+  end
+  return route[1]
+end)
+
+-- KEYS: a run's route. ARGV: milliseconds. The run is over: its route lingers for so long, counted from the first call.
+redis.register_function('bridgekit_close_@VERSION@', function(keys, args)
+  if redis.call('EXISTS', keys[1]) == 1 and redis.call('HSETNX', keys[1], 'closed', '1') == 1 then
+    redis.call('PEXPIRE', keys[1], args[1])
+  end
+  return 1
+end)

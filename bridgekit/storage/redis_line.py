@@ -1,0 +1,227 @@
+"""Connections to one server of the Redis protocol: made, looked after, and made again when they are lost.
+
+What coredis does for us is the protocol: the handshake, the encoding, and the answers in their order, on both async
+backends. When to connect, and how long to wait for whom, is ours.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
+from anyio.abc import ByteStream, TaskStatus
+from coredis import exceptions
+from coredis.connection import BaseConnection, BaseConnectionParams, Location, TCPLocation, UnixDomainSocketLocation
+from coredis.pool import ConnectionPool
+from coredis.typing import RedisValueT, ResponseType
+
+__all__ = ["AWAY_SECONDS", "CONNECT_SECONDS", "SILENCE_SECONDS", "TROUBLE", "Backoff", "Door", "Line", "problem_of"]
+
+CONNECT_SECONDS: Final = 1.0
+"""In which a server has to take a connection, and to answer on it."""
+AWAY_SECONDS: Final = 0.25
+"""A server without a connection for so long is away: nobody waits for it any more."""
+SILENCE_SECONDS: Final = 1.0
+"""A connection that owes an answer for so long is given up: a server that hangs does not say so."""
+FIRST_PAUSE_SECONDS: Final = 0.05
+LONGEST_PAUSE_SECONDS: Final = 1.0
+GREETING_BYTES: Final = 1_024
+SCHEMES: Final = ("redis://", "rediss://", "unix://", "valkey://")
+
+TROUBLE: Final = (exceptions.RedisError, OSError, TimeoutError)
+"""What goes wrong between us and a server."""
+
+
+class Backoff:
+    """How long to wait before the next attempt: twice as long each time, up to a second, and never in step."""
+
+    def __init__(self) -> None:
+        self._seconds = FIRST_PAUSE_SECONDS
+
+    def reset(self) -> None:
+        self._seconds = FIRST_PAUSE_SECONDS
+
+    def next(self) -> float:
+        seconds, self._seconds = self._seconds, min(2 * self._seconds, LONGEST_PAUSE_SECONDS)
+        return seconds * random.uniform(0.5, 1.0)
+
+
+class _Wire(BaseConnection):
+    """A coredis connection over a stream that is open already.
+
+    Where coredis opens the stream itself and cannot, it leaves others unclosed (6.9), which is a warning each.
+    """
+
+    def __init__(self, location: Location, stream: ByteStream, parameters: BaseConnectionParams) -> None:
+        super().__init__(location, **parameters)
+        self._opened = stream
+
+    async def _connect(self) -> ByteStream:
+        return self._opened
+
+    def describe(self) -> str:
+        return f"connection to {self.location!r}"
+
+    async def hold(self, *, task_status: TaskStatus[None]) -> None:
+        """Shake hands, then serve until the connection is lost, which is an error."""
+        await self.run(task_status=task_status)
+        raise ConnectionResetError("the connection was lost")
+
+
+@dataclass(frozen=True)
+class Door:
+    """How a server is reached."""
+
+    location: Location
+    parameters: BaseConnectionParams = field(repr=False)
+    """With the password, which is told to nobody but the server."""
+
+    @classmethod
+    def of(cls, url: str) -> Door:
+        """Read a URL. ValueError where it is none."""
+        pool = ConnectionPool.from_url(url, decode_components=True)
+        if pool.location is None or not url.startswith(SCHEMES):
+            raise ValueError("no server's URL")
+        return cls(pool.location, pool.connection_kwargs)
+
+    def to(self, location: Location) -> Door:
+        """Another server of the same Cluster."""
+        return Door(location, self.parameters)
+
+    @property
+    def database(self) -> int:
+        return self.parameters.get("db") or 0
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[BaseConnection]:
+        """A connection for the length of a block. When it is lost the block is cancelled and OSError is raised."""
+        with anyio.fail_after(CONNECT_SECONDS):
+            stream = await self._answered()
+        async with anyio.create_task_group() as tasks:
+            wire = _Wire(self.location, stream, self.parameters)
+            with anyio.fail_after(CONNECT_SECONDS):
+                await tasks.start(wire.hold)
+            yield wire
+            tasks.cancel_scope.cancel()
+
+    async def _answered(self) -> ByteStream:
+        """A stream to a server that is there: one that hangs takes connections too, and says nothing."""
+        stream = await self._stream()
+        try:
+            await stream.send(b"PING\r\n")
+            answer = b""
+            while not answer.endswith(b"\r\n"):
+                answer += await stream.receive(GREETING_BYTES)
+        except (anyio.EndOfStream, anyio.BrokenResourceError) as error:
+            await anyio.aclose_forcefully(stream)
+            raise ConnectionResetError("the connection was closed at once") from error
+        except BaseException:
+            await anyio.aclose_forcefully(stream)
+            raise
+        return stream
+
+    async def _stream(self) -> ByteStream:
+        if isinstance(self.location, UnixDomainSocketLocation):
+            return await anyio.connect_unix(self.location.path)
+        if not isinstance(self.location, TCPLocation):
+            raise TypeError(f"no way to {self.location!r}")
+        context = self.parameters.get("ssl_context")
+        if context is None:
+            return await anyio.connect_tcp(self.location.host, self.location.port)
+        return await anyio.connect_tcp(
+            self.location.host, self.location.port, tls=True, ssl_context=context, tls_standard_compatible=False
+        )
+
+
+class Line:
+    """The connection to a server that commands go by. One at a time, and another when it is lost."""
+
+    def __init__(
+        self, door: Door, greet: Callable[[BaseConnection], Awaitable[None]], lost: Callable[[], None]
+    ) -> None:
+        """`greet` is awaited before a connection is used; `lost` is called when it is lost, or did not come about."""
+        self.problem = "not connected yet"
+        """What was wrong when it was lost, or did not come about."""
+        self._door = door
+        self._greet = greet
+        self._tell_lost = lost
+        self._connection: BaseConnection | None = None
+        self._lost_at = anyio.current_time()
+        self._up = anyio.Event()
+        self._down = anyio.Event()
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None and self._connection.usable
+
+    @property
+    def away(self) -> bool:
+        """Whether it is without a connection for longer than anybody should wait."""
+        return self._connection is None and anyio.current_time() >= self._lost_at + AWAY_SECONDS
+
+    async def up(self) -> None:
+        """Wait until it is connected."""
+        while not self.connected:
+            await (self._up if self._connection is None else self._down).wait()
+
+    def request(self, name: bytes, *arguments: RedisValueT) -> Awaitable[ResponseType]:
+        """Send a command; the answer is to be awaited. Those of one connection are answered in their order."""
+        if self._connection is None:
+            raise ConnectionResetError(self.problem)
+        return self._connection.create_request(name, *arguments)
+
+    async def ask(self, name: bytes, *arguments: RedisValueT) -> ResponseType:
+        """One command's answer. TimeoutError where there is none in time, or the server is away."""
+        if not self.connected:
+            with anyio.fail_after(max(0.0, self._lost_at + AWAY_SECONDS - anyio.current_time())):
+                await self.up()
+        connection = self._connection
+        try:
+            with anyio.fail_after(SILENCE_SECONDS):
+                return await self.request(name, *arguments)
+        except TimeoutError:
+            if connection is self._connection:
+                self.drop()
+            raise
+
+    def drop(self) -> None:
+        """Give the connection up."""
+        if self._connection is not None:
+            self._connection.invalidate()
+
+    async def run(self) -> None:
+        """Connect, and connect again, for ever."""
+        backoff = Backoff()
+        while True:
+            try:
+                async with self._door.opened() as connection:
+                    with anyio.fail_after(CONNECT_SECONDS):
+                        await self._greet(connection)
+                    backoff.reset()
+                    self._connection = connection
+                    self._up.set()
+                    await anyio.sleep_forever()
+            except* TROUBLE as group:
+                self.problem = problem_of(group)
+            finally:
+                self._note_lost()
+            self._tell_lost()
+            await anyio.sleep(backoff.next())
+
+    def _note_lost(self) -> None:
+        if self._connection is not None:
+            self._lost_at = anyio.current_time()
+            self._connection, self._up = None, anyio.Event()
+            self._down.set()
+            self._down = anyio.Event()
+
+
+def problem_of(error: BaseException) -> str:
+    """What to tell of an error, or of the first of a group: never a URL, which may hold a password."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__
