@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from itertools import islice
 
 from bridgekit.events import Draft, Frame, Outcome, Receipt
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor, Gap, GapReason
+from bridgekit.signals import Cursor
 from bridgekit.transport.broker import HISTORY, LINK, UNHEARD, Keep, Replay, Sink
-from bridgekit.transport.broker.remembered import Numbering, Remembered, new_epoch
+from bridgekit.transport.broker.remembered import Numbering, Remembered, gap_after, new_epoch
 
-__all__ = ["MemoryBroker", "beyond_log"]
+__all__ = ["MemoryBroker"]
 
 
 class _Kept:
@@ -114,14 +114,15 @@ class MemoryBroker:
 
     async def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
         log = self._threads.of(thread_id)
-        if log.kept is not None:
-            log.kept.expire(self._clock() - self._keep.seconds)
         head = Cursor(log.epoch, log.seq)
-        frames = () if log.kept is None else log.kept.frames
-        if after is None or beyond_log(head, frames, after):
-            gap = None if after is None or after == head else gap_after(thread_id, head, after)
-            return Replay(head, gap=gap)
-        return Replay(after, log.kept.latest(log.seq - after.seq))
+        if after is None:
+            return Replay(head)
+        self._expire(thread_id, log, self._clock() - self._keep.seconds)
+        held = 0 if log.kept is None else len(log.kept.frames)
+        missed = gap_after(thread_id, head, after, oldest=log.seq - held + 1)
+        if missed is not None:
+            return Replay(head, gap=missed)
+        return Replay(after, () if log.kept is None else log.kept.latest(log.seq - after.seq))
 
     def _keep_frame(self, thread_id: ThreadId, log: _Log, frame: Frame) -> None:
         now = self._clock()
@@ -131,8 +132,16 @@ class MemoryBroker:
         else:
             self._filled.move_to_end(thread_id)
         log.kept.append(frame, now, self._keep)
-        self._expire_oldest(now - self._keep.seconds)
+        # The log that was published to longest ago has the oldest frames; those behind it have their turn later.
+        self._expire(*next(iter(self._filled.items())), now - self._keep.seconds)
 
-    def _expire_oldest(self, before: float) -> None:
-        """The log that was published to longest ago has the oldest frames; those behind it have their turn later."""
-        thread_id, log = next(iter(self._filled.items()))
+    def _expire(self, thread_id: ThreadId, log: _Log, before: float) -> None:
+        if log.kept is not None:
+            log.kept.expire(before)
+            if not log.kept.frames:
+                self._forget(thread_id, log)
+
+    def _forget(self, thread_id: ThreadId, log: _Log) -> None:
+        """Let go of a log's frames."""
+        log.kept = None
+        self._filled.pop(thread_id, None)
