@@ -97,5 +97,6 @@ class Broker(Protocol):
         """What a socket that has just joined is sent: what came after its cursor; without one, nothing.
 
         Covers all that was not delivered to the sink since `join` returned, and may overlap with it. A cursor of
-        another epoch, or ahead of the log, is answered by a gap to an unknown end. StoreAway as in `join`.
+        another epoch, or ahead of the log, is answered by a gap to an unknown end, and by all that there is of this
+        epoch: the rule stands in `resuming`. StoreAway as in `join`.
         """
