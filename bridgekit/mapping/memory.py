@@ -3,59 +3,94 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
 
+from bridgekit.errors import MappingFull
 from bridgekit.ids import RunId, ThreadId
 
-__all__ = ["MemoryStore"]
+__all__ = ["ROUTES", "MemoryStore"]
+
+ROUTES: Final = 1_000_000
+"""How many routes are kept, of live runs and of closed ones."""
 
 
 class MemoryStore:
-    """A dict, and a queue of the routes that are to be forgotten.
+    """A dict, and beside it the closed runs in the order of their closing.
 
-    Every operation is O(1), amortised: each call forgets what has fallen due since the last one. The queue is in
-    the order of the calls to `expire`, which is the order of falling due as long as they name one duration; a
-    route that falls due behind one with a longer duration is forgotten for readers at once and freed with it.
+    Every operation is O(1), amortised: each call forgets what has fallen due since the last one. The order of closing
+    is the order of falling due as long as all are given one grace; a route that falls due behind one with a longer
+    grace is forgotten for readers at once and freed with it. When there is no room, the closed run that waits longest
+    makes it; a live one never does.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, routes: int = ROUTES) -> None:
         self._clock = clock
+        self._limit = routes
         self._routes: dict[RunId, ThreadId] = {}
-        self._due: dict[RunId, float] = {}
-        self._queue: deque[tuple[float, RunId]] = deque()
+        self._due: OrderedDict[RunId, float] = OrderedDict()
+        """When the routes of closed runs are to be forgotten."""
 
     def __len__(self) -> int:
         return len(self._routes)
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
-        self._forget_due()
-        if self._fallen_due(run_id):
-            del self._routes[run_id], self._due[run_id]
-        holds = self._routes.setdefault(run_id, thread_id)
-        if holds == thread_id:
+        return self.hold(run_id, thread_id)
+
+    async def get(self, run_id: RunId) -> ThreadId | None:
+        return self.find(run_id)
+
+    async def expire(self, run_id: RunId, seconds: float) -> None:
+        self.close(run_id, self._clock() + seconds)
+
+    def hold(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
+        """As `add`."""
+        holds = self.find(run_id)
+        if holds is None:
+            self._make_room()
+            holds = self._routes[run_id] = thread_id
+        elif holds == thread_id:
             # A run that goes on in its grace period is live again.
             self._due.pop(run_id, None)
         return holds
 
-    async def get(self, run_id: RunId) -> ThreadId | None:
+    def find(self, run_id: RunId) -> ThreadId | None:
+        """As `get`."""
         self._forget_due()
-        return None if self._fallen_due(run_id) else self._routes.get(run_id)
-
-    async def expire(self, run_id: RunId, seconds: float) -> None:
-        self._forget_due()
-        if run_id in self._routes and run_id not in self._due:
-            self._due[run_id] = self._clock() + seconds
-            self._queue.append((self._due[run_id], run_id))
-
-    def _fallen_due(self, run_id: RunId) -> bool:
         due = self._due.get(run_id)
-        return due is not None and due <= self._clock()
+        if due is not None and due <= self._clock():
+            self.forget(run_id)
+        return self._routes.get(run_id)
+
+    def close(self, run_id: RunId, due: float) -> float | None:
+        """Let the route lapse at that time of the store's clock, or earlier if that was said before; answer when.
+
+        None for an unknown run.
+        """
+        if self.find(run_id) is None:
+            return None
+        return self._due.setdefault(run_id, due)
+
+    def due(self, run_id: RunId) -> float | None:
+        """When the route of a closed run is to be forgotten; None for a live run, and for an unknown one."""
+        return self._due.get(run_id)
+
+    def forget(self, run_id: RunId) -> None:
+        """Forget the route at once."""
+        self._routes.pop(run_id, None)
+        self._due.pop(run_id, None)
+
+    def _make_room(self) -> None:
+        while len(self._routes) >= self._limit:
+            if not self._due:
+                raise MappingFull(self._limit)
+            self.forget(next(iter(self._due)))
 
     def _forget_due(self) -> None:
         now = self._clock()
-        while self._queue and self._queue[0][0] <= now:
-            due, run_id = self._queue.popleft()
-            # The run may have been registered anew since; then the queue speaks of the old one.
-            if self._due.get(run_id) == due:
-                del self._routes[run_id], self._due[run_id]
+        while self._due:
+            run_id, due = next(iter(self._due.items()))
+            if due > now:
+                return
+            self.forget(run_id)

@@ -16,10 +16,13 @@ GRACE_SECONDS: Final = 30.0
 
 
 class MappingStore(Protocol):
-    """Keeps routes. Each method is atomic."""
+    """Keeps routes. Each method is atomic, and raises StoreAway where the store does not answer in time."""
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
-        """Store the route unless the run has one, and answer the route that now holds."""
+        """Store the route unless the run has one, and answer the route that now holds.
+
+        MappingFull where there is no room, and every route that is kept is a live run's.
+        """
 
     async def get(self, run_id: RunId) -> ThreadId | None:
         """Answer the run's thread, or None."""
@@ -38,7 +41,7 @@ class RunThreadMappingService:
     async def register_mapping(self, run_id: RunId, thread_id: ThreadId) -> None:
         """Bind a run to its thread. Saying it twice is harmless; another thread raises RunAlreadyMapped.
 
-        InvalidId names the id that is none.
+        InvalidId names the id that is none. MappingFull and StoreAway are raised as they come: the run has no route.
         """
         holds = await self._store.add(ids.run_id(run_id), ids.thread_id(thread_id))
         if holds != thread_id:
