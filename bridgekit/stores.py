@@ -7,12 +7,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from bridgekit.errors import UnknownName
 from bridgekit.mapping import MappingStore, MemoryStore
 from bridgekit.transport.broker import HISTORY, Broker, Keep
 from bridgekit.transport.broker.memory import MemoryBroker
 from bridgekit.transport.spent import SpentInMemory, SpentTickets
 
-__all__ = ["MEMORY", "StoreFactory", "Stores", "in_memory", "memory_stores"]
+__all__ = ["MEMORY", "StoreFactory", "Stores", "in_memory", "memory_stores", "stores_from"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,23 @@ def memory_stores(keep: Keep = HISTORY) -> StoreFactory:
         yield in_memory(keep)
 
     return opened
+
+
+def stores_from(url: str, *, keep: Keep = HISTORY) -> StoreFactory:
+    """The stores that a URL names: `memory:`, `sqlite:///a/file`, `redis://host:port` or `rediss://…`.
+
+    UnknownName for another; NotInstalled where a store's package is missing.
+    """
+    scheme, _, rest = url.partition(":")
+    match scheme:
+        case "memory":
+            return memory_stores(keep)
+        case "sqlite":
+            # As SQLAlchemy writes it: three slashes before a relative path, four before an absolute one.
+            return sqlite_stores(rest.removeprefix("///"), keep=keep)
+        case "redis" | "rediss":
+            return redis_stores(url, keep=keep)
+    raise UnknownName("store", scheme, ("memory:", "sqlite:///FILE", "redis://HOST:PORT", "rediss://HOST:PORT"))
 
 
 MEMORY: Final = memory_stores()

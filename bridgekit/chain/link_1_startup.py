@@ -43,6 +43,7 @@ from bridgekit.transport.broker import Broker
 from bridgekit.transport.edge import DRAIN_SECONDS, Edge
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.only_worker import only_worker
+from bridgekit.transport.outbox import Outbox
 from bridgekit.transport.spent import SpentTickets
 from bridgekit.transport.stopping import before_the_server_stops
 from bridgekit.transport.tickets import Tickets
@@ -79,6 +80,8 @@ class Parts:
     engine: type[ExecutionEngine] = ExecutionEngine
     core: type[AgentExecutionCore] = AgentExecutionCore
     adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter
+    outbox: Callable[[], Outbox] = Outbox
+    """What may wait for each socket: `partial(Outbox, events=…, size_bytes=…)` for other bounds."""
     self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
 
 
@@ -171,7 +174,13 @@ def lifespan(
                 if not stores.shared:
                     stack.enter_context(only_worker(stores.name))
                 application = await start(parts, stores)
-            edge = Edge(application.bridge.hub, application.admission, application.tally, origins=parts.origins)
+            edge = Edge(
+                application.bridge.hub,
+                application.admission,
+                application.tally,
+                origins=parts.origins,
+                outbox=parts.outbox,
+            )
             app.state.bridgekit = application
             app.state.agent_websocket_bridge = application.bridge
             app.state.bridgekit_edge = edge

@@ -84,7 +84,7 @@ async def _serve(edge: Edge, websocket: WebSocket, subscription: Subscription, a
     with first_error():
         async with anyio.create_task_group() as tasks:
             bell = _Bell()
-            socket = Subscriber(subscription, wake=bell.ring, cut=tasks.cancel_scope.cancel)
+            socket = Subscriber(subscription, wake=bell.ring, cut=tasks.cancel_scope.cancel, outbox=edge.outbox())
             # Attached before the client can know that it is subscribed: no event falls between.
             async with edge.attached(socket, after) as replay:
                 with suppress(*GONE):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
@@ -26,6 +26,7 @@ from bridgekit.transport.admission import (
 )
 from bridgekit.transport.broker import Replay
 from bridgekit.transport.hub import Hub
+from bridgekit.transport.outbox import Outbox
 from bridgekit.transport.subscriber import Subscriber
 
 __all__ = [
@@ -61,8 +62,18 @@ REASONS: Final = {
 class Edge:
     """Lets sockets in and sees them out. The application carries it at `app.state.bridgekit_edge`."""
 
-    def __init__(self, hub: Hub, admission: Admission, tally: Tally, *, origins: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        admission: Admission,
+        tally: Tally,
+        *,
+        origins: Iterable[str] = (),
+        outbox: Callable[[], Outbox] = Outbox,
+    ) -> None:
         self.hub = hub
+        self.outbox = outbox
+        """Makes the outbox of each socket."""
         self.admission = admission
         self.tally = tally
         self._origins = frozenset(origins)

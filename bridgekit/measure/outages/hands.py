@@ -1,0 +1,104 @@
+"""A worker process, held from the experiment: started, killed, paused, told to stop, started again, and asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+
+from bridgekit.errors import BridgekitError
+from bridgekit.measure.faults.processes import Child, ProcessGone, child
+from bridgekit.measure.outages import worker
+from bridgekit.measure.outages.worker import Ended, Order, Ready, Said, Setup
+
+__all__ = ["Hand", "WorkerSilent", "hand"]
+
+START_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 20.0
+
+_said: Final[msgspec.json.Decoder[Said]] = msgspec.json.Decoder(Said)
+
+
+class WorkerSilent(BridgekitError):
+    """A worker did not come up. What it had to say stands on the standard error."""
+
+    def __init__(self, store: str) -> None:
+        super().__init__(f"a worker with the store {store!r} did not come up within {START_SECONDS:g} s")
+        self.store = store
+
+
+class Hand:
+    """One worker, at one port, over as many processes as it takes.
+
+    What it says of a request goes to the listener of the request's experiment: the part of its name before the colon.
+    """
+
+    def __init__(self, process: Child, setup: Setup, tasks: TaskGroup) -> None:
+        self._process = process
+        self._setup = setup
+        self._tasks = tasks
+        self._up = anyio.Event()
+        self.listeners: dict[str, Callable[[Said], None]] = {}
+
+    @property
+    def port(self) -> int:
+        return self._setup.port
+
+    async def begin(self) -> None:
+        """Set it up, and wait until it serves; WorkerSilent."""
+        self._up = anyio.Event()
+        self._tasks.start_soon(self._listen)
+        try:
+            await self._process.send_line(msgspec.json.encode(self._setup).decode())
+            with anyio.fail_after(START_SECONDS):
+                await self._up.wait()
+        except (TimeoutError, ProcessGone) as error:
+            raise WorkerSilent(self._setup.store) from error
+
+    async def carry(self, order: Order) -> None:
+        """Let an agent run. A worker that is gone carries nothing: ProcessGone."""
+        await self._process.send_line(msgspec.json.encode(order).decode())
+
+    async def kill(self) -> None:
+        await self._process.kill()
+
+    async def pause(self) -> None:
+        await self._process.pause()
+
+    def resume(self) -> None:
+        self._process.resume()
+
+    async def stop(self) -> int:
+        """Ask it to stop, and give its exit code."""
+        return await self._process.terminate(within=STOP_SECONDS)
+
+    async def again(self) -> None:
+        """Start it again, at the same port."""
+        await self._process.restart()
+        await self.begin()
+
+    async def _listen(self) -> None:
+        async for line in self._process.lines():
+            said = _said.decode(line)
+            if isinstance(said, Ready):
+                self._up.set()
+                continue
+            request = said.request if isinstance(said, Ended) else said.key.request
+            if (listener := self.listeners.get(request.partition(":")[0])) is not None:
+                listener(said)
+
+
+@asynccontextmanager
+async def hand(setup: Setup) -> AsyncIterator[Hand]:
+    """A worker that serves, for the length of a block. At its end the process is killed, and gone."""
+    async with child([sys.executable, "-m", worker.__name__]) as process, anyio.create_task_group() as tasks:
+        held = Hand(process, setup, tasks)
+        await held.begin()
+        yield held
+        await process.close()
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,198 @@
+"""One fault in one deployment: agents speak, the world does something for a while, and every event is accounted for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import anyio
+
+from bridgekit.chain.collaborators import MemoryThreads
+from bridgekit.errors import first_error
+from bridgekit.measure.checker import Verdict, check
+from bridgekit.measure.families import Owned
+from bridgekit.measure.faults.proxy import proxy
+from bridgekit.measure.history import Expectation, History, Key, Socket
+from bridgekit.measure.outages.acts import Act, Scene
+from bridgekit.measure.outages.deployment import Delivery, Deployment
+from bridgekit.measure.outages.readers import Reader, read_and_forget, read_and_resume
+from bridgekit.measure.outages.worker import Answered, Attempted, Order, Said
+from bridgekit.transport.spent import SpentInMemory
+from bridgekit.transport.tickets import Tickets
+
+__all__ = ["Plan", "Trial", "try_act"]
+
+SETTLE_SECONDS: Final = 20.0
+"""How long users may take, when all is mended, to read what they are owed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How long things last. A step is three events."""
+
+    steps: int = 20
+    pace_seconds: float = 0.05
+    begins_seconds: float = 0.3
+    """When the fault begins, from the first run's start."""
+    lasts_seconds: float = 0.4
+    after_steps: int = 4
+    """Steps of a second run, when all is mended: its end tells that the first one's events are through, or lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What became of one fault in one deployment."""
+
+    delivery: Delivery
+    act: Act
+    plan: Plan
+    history: History
+    verdict: Verdict
+    window: tuple[float, float]
+    """When the fault began, and when all was mended, in seconds since the epoch."""
+    unanswered: int
+    """Events that nobody answered, because the worker of their agent was killed: not promised, so not lost."""
+    settled: bool
+    """Whether every user read the end of the last run."""
+    readers: Sequence[Reader]
+
+    @property
+    def spoken(self) -> tuple[float, float]:
+        """When the first run's first and last events were emitted, in seconds since the epoch."""
+        moments = [arrival.emitted_at for arrival in self.history.arrivals]
+        return (min(moments), max(moments)) if moments else self.window
+
+    @property
+    def silent(self) -> int:
+        """Events that were lost, and nobody was told."""
+        return self.verdict.lost_silent
+
+
+@dataclass
+class _Notes:
+    """What the workers say of this experiment, as it comes."""
+
+    history: History = field(default_factory=History)
+    attempted: dict[Key, Expectation] = field(default_factory=dict)
+    answers: dict[Key, Answered] = field(default_factory=dict)
+    owners: dict[str, Owned] = field(default_factory=dict)
+
+    def hear(self, said: Said) -> None:
+        if isinstance(said, Attempted):
+            owner = self.owners[said.key.request]
+            self.attempted[said.key] = Expectation(said.key, owner.thread_id, owner.user_id)
+        elif isinstance(said, Answered):
+            self.answers[said.key] = said
+
+    def closed(self, readers: Sequence[Reader]) -> tuple[History, int]:
+        """The history, complete; and how many events were never answered and never came.
+
+        An event that nobody answered because its worker was killed may have been delivered or not, and both are right:
+        it is expected if it arrived. (Jepsen calls such an operation indeterminate.)
+        """
+        read = {arrival.key for reader in readers for arrival in reader.arrivals}
+        expected = [each for key, each in self.attempted.items() if key in self.answers or key in read]
+        history = self.history
+        history.expected += expected
+        history.acknowledged |= {key: (said.run_id, said.receipt) for key, said in self.answers.items()}
+        history.sockets += [reader.socket for reader in readers]
+        history.arrivals += sorted(
+            (arrival for reader in readers for arrival in reader.arrivals), key=lambda arrival: arrival.read_at
+        )
+        history.gaps |= {reader.socket.number: reader.gaps for reader in readers}
+        return history, len(self.attempted) - len(expected)
+
+
+async def try_act(
+    act: Act, deployment: Deployment, owned: Sequence[Owned], *, plan: Plan, seed: int = 0, name: str = ""
+) -> Trial:
+    """Let agents speak to these users, do the act for a while, mend it, and judge when all is quiet.
+
+    `owned` are threads of the deployment that no other experiment uses meanwhile; `name` tells this one apart.
+    LedgerDoesNotClose where the books do not.
+    """
+    name = name or act.name
+    notes, delivery = _Notes(), deployment.delivery
+    with ExitStack() as listening, first_error():
+        for hand in {deployment.agents, deployment.sockets}:
+            hand.listeners[name] = notes.hear
+            listening.callback(hand.listeners.pop, name)
+        async with proxy("127.0.0.1", deployment.sockets.port) as users, anyio.create_task_group() as tasks:
+            tickets = await _tickets(deployment, owned)
+            readers = [
+                Reader(Socket(number, each.thread_id, each.user_id), users.url(), partial(_ticket, tickets, each))
+                for number, each in enumerate(owned)
+            ]
+            read = read_and_resume if delivery.resumes else read_and_forget
+            for reader in readers:
+                await tasks.start(read, reader)
+            window = await _speak(act, Scene(deployment, users, seed), owned, plan, notes, name)
+            with anyio.move_on_after(SETTLE_SECONDS) as settling:
+                for reader, each in zip(readers, owned, strict=True):
+                    await reader.until_ended(_request(name, each, "after"))
+            tasks.cancel_scope.cancel()
+    history, unanswered = notes.closed(readers)
+    return Trial(
+        delivery=delivery,
+        act=act,
+        plan=plan,
+        history=history,
+        verdict=check(history),
+        window=window,
+        unanswered=unanswered,
+        settled=not settling.cancelled_caught,
+        readers=readers,
+    )
+
+
+async def _speak(
+    act: Act, scene: Scene, owned: Sequence[Owned], plan: Plan, notes: _Notes, name: str
+) -> tuple[float, float]:
+    """The first run, with the fault in the middle of it, and the second when all is mended."""
+    agents = scene.deployment.agents
+    for each in owned:
+        await agents.carry(_order(name, each, "during", plan.steps, plan, act, notes))
+    await anyio.sleep(plan.begins_seconds)
+    begins = time.time()
+    await act.during(scene, plan.lasts_seconds)
+    mended = time.time()
+    # The rest of the first run; of one that was killed there is none.
+    rest = plan.steps * plan.pace_seconds - (mended - begins) - plan.begins_seconds
+    await anyio.sleep(max(rest, 0))
+    for each in owned:
+        await agents.carry(_order(name, each, "after", plan.after_steps, plan, act, notes))
+    return begins, mended
+
+
+def _order(name: str, owned: Owned, when: str, steps: int, plan: Plan, act: Act, notes: _Notes) -> Order:
+    request = _request(name, owned, when)
+    notes.owners[request] = owned
+    return Order(
+        request=request,
+        thread_id=owned.thread_id,
+        user_id=owned.user_id,
+        steps=steps,
+        pace_seconds=plan.pace_seconds,
+        padding_bytes=act.padding_bytes,
+    )
+
+
+def _request(name: str, owned: Owned, when: str) -> str:
+    # A colon ends the experiment's name for the worker, and a colon and a space the request in what agents think.
+    return f"{name}:{owned.thread_id}:{when}"
+
+
+async def _tickets(deployment: Deployment, owned: Sequence[Owned]) -> Tickets:
+    """The experiment stands for the application that gives its users tickets: it outlives the workers."""
+    threads = MemoryThreads()
+    for each in owned:
+        await threads.claim(each.thread_id, each.user_id)
+    return Tickets(threads, SpentInMemory(), keys=(deployment.key,))
+
+
+async def _ticket(tickets: Tickets, owned: Owned) -> str:
+    return tickets.issue(owned.user_id, owned.thread_id)
