@@ -11,7 +11,8 @@ from bridgekit.events import Draft, Frame, Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor
 from bridgekit.transport.broker import HISTORY, LINK, UNHEARD, Keep, Replay, Sink
-from bridgekit.transport.broker.remembered import Numbering, Remembered, gap_after, new_epoch
+from bridgekit.transport.broker.remembered import Numbering, Remembered, new_epoch
+from bridgekit.transport.broker.resuming import replayed, same_numbering
 
 __all__ = ["MemoryBroker"]
 
@@ -39,7 +40,7 @@ class _Kept:
             self._drop()
 
     def latest(self, count: int) -> tuple[Frame, ...]:
-        return tuple(islice(self.frames, len(self.frames) - count, None))
+        return tuple(islice(self.frames, max(0, len(self.frames) - count), None))
 
     def _drop(self) -> None:
         self.times.popleft()
@@ -118,11 +119,9 @@ class MemoryBroker:
         if after is None:
             return Replay(head)
         self._expire(thread_id, log, self._clock() - self._keep.seconds)
-        held = 0 if log.kept is None else len(log.kept.frames)
-        missed = gap_after(thread_id, head, after, oldest=log.seq - held + 1)
-        if missed is not None:
-            return Replay(head, gap=missed)
-        return Replay(after, () if log.kept is None else log.kept.latest(log.seq - after.seq))
+        wanted = log.seq - after.seq if same_numbering(head, after) else log.seq
+        held = () if log.kept is None else log.kept.latest(wanted)
+        return replayed(thread_id, head, held, after)
 
     def _keep_frame(self, thread_id: ThreadId, log: _Log, frame: Frame) -> None:
         now = self._clock()
