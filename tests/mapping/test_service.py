@@ -192,6 +192,12 @@ class AgainstANaiveModel(RuleBasedStateMachine):
     def add(self, run: RunId, thread: ThreadId) -> None:
         if self.holding(run) is None:
             self.said.append((self.clock.now, run, thread, math.inf))
+        elif self.holding(run) == thread:
+            # A run that goes on in its grace period is live again.
+            self.said = [
+                (since, name, held, math.inf if name == run and until > self.clock.now else until)
+                for since, name, held, until in self.said
+            ]
         assert done(self.store.add(run, thread)) == self.holding(run)
 
     @rule(run=runs, seconds=st.sampled_from([0.0, 1.0, 2.0, 5.0]))

@@ -8,13 +8,26 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from bridgekit.ids import ThreadId
+from bridgekit.signals import Cursor, Gap, GapReason
 
-__all__ = ["Numbering", "Remembered", "new_epoch"]
+__all__ = ["Numbering", "Remembered", "gap_after", "new_epoch"]
 
 
 def new_epoch() -> str:
     """A name for a numbering that nobody can guess: 16 hexadecimal digits."""
     return os.urandom(8).hex()
+
+
+def gap_after(thread_id: ThreadId, head: Cursor, after: Cursor, *, oldest: int) -> Gap | None:
+    """What somebody misses who has come that far, where a log holds the numbers from `oldest` to its head's."""
+    last: int | None = head.seq
+    reason = GapReason.EXPIRED
+    if after.epoch != head.epoch or after.seq > head.seq:
+        # Of another numbering, or from ahead of this one: how much is missing nobody knows.
+        last, reason = None, GapReason.RESTARTED
+    elif after.seq + 1 >= oldest:
+        return None
+    return Gap(thread_id=thread_id, epoch=after.epoch, first=after.seq + 1, last=last, reason=reason)
 
 
 class Numbering:
