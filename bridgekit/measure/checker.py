@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bridgekit.errors import LedgerDoesNotClose
+from bridgekit.events import Outcome, Receipt
 from bridgekit.measure.history import Arrival, Expectation, History, Key
 from bridgekit.measure.ledger import Charge, Row, charge_of_misroute, ledger
 from bridgekit.measure.statistics import Rate
@@ -147,16 +148,17 @@ def _place(owners: Mapping[Key, Expectation], arrival: Arrival) -> Place:
 def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
     """How many frames came after one with a higher `seq` on the same socket, and by how many frames at most.
 
-    Of an event's copies only the first is looked at, and only entitled frames are: another thread counts its own.
+    Of an event's copies only the first is looked at, and only entitled frames are: another thread counts its own, and
+    so does each epoch.
     """
-    highest: dict[int, list[int]] = defaultdict(list)
+    highest: dict[tuple[int, str | None], list[int]] = defaultdict(list)
     seen: set[tuple[int, Key | None]] = set()
     reordered = extent = 0
     for arrival in arrivals:
         if (copy := (arrival.socket.number, arrival.key)) in seen:
             continue
         seen.add(copy)
-        so_far = highest[arrival.socket.number]
+        so_far = highest[arrival.socket.number, arrival.epoch]
         if so_far and arrival.seq < so_far[-1]:
             reordered += 1
             # The highest `seq` so far only grows, so the first frame that overtook this one is found by bisection.
@@ -172,7 +174,12 @@ def _false_success(history: History, rows: Iterable[Row]) -> int:
 
 def _false_failure(history: History) -> int:
     read = {arrival.key for arrival in history.arrivals}
-    return sum(not receipt and key in read for key, (_, receipt) in history.acknowledged.items())
+    return sum(_denied(receipt) and key in read for key, (_, receipt) in history.acknowledged.items())
+
+
+def _denied(receipt: Receipt) -> bool:
+    """Whether it says that nobody gets the event. One that is kept, or waits for the store, may be read later."""
+    return not receipt and not receipt.kept and receipt.outcome is not Outcome.PENDING
 
 
 def _close(verdict: Verdict) -> None:

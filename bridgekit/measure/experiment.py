@@ -141,8 +141,8 @@ async def _read(history: History, socket: Socket, client: EventClient, watch: Wa
         history.arrivals.append(arrival_of(socket, event, read_at=time.time()))
 
 
-def arrival_of(socket: Socket, event: RoutedEvent, *, read_at: float) -> Arrival:
-    """What a history says of an event that a socket read at that second of the epoch."""
+def arrival_of(socket: Socket, event: RoutedEvent, *, read_at: float, epoch: str | None = None) -> Arrival:
+    """What a history says of an event that a socket read at that second since 1970, numbered in that epoch."""
     return Arrival(
         socket=socket,
         key=key_of(event.type, event.payload),
@@ -150,6 +150,7 @@ def arrival_of(socket: Socket, event: RoutedEvent, *, read_at: float) -> Arrival
         seq=event.seq,
         emitted_at=event.timestamp.timestamp(),
         read_at=read_at,
+        epoch=epoch,
     )
 
 

@@ -55,6 +55,8 @@ class Arrival:
     emitted_at: float
     read_at: float
     """Both in seconds since the epoch."""
+    epoch: str | None = None
+    """Which numbering `seq` belongs to; None where there was only one."""
 
 
 class Missing(NamedTuple):

@@ -112,10 +112,12 @@ async def follow(
     backoff: Backoff | None = None,
     keepalive_seconds: float = KEEPALIVE_SECONDS,
     draw: Callable[[], float] = random.random,
+    online: Callable[[bool], None] = lambda subscribed: None,
 ) -> AsyncIterator[Follower]:
     """Follow a thread for the length of a block, from now on or from a cursor, whatever happens to the socket.
 
-    Entered once it is subscribed, however often that takes; SubscriptionRefused where that can never be.
+    Entered once it is subscribed, however long that takes; SubscriptionRefused where that can never be. `online` is
+    told True whenever a socket is subscribed and False when it is lost: what a user interface shows as "reconnecting".
     """
 
     @asynccontextmanager
@@ -135,7 +137,8 @@ async def follow(
     follower = Follower(receive, after)
     with first_error():
         async with send, receive, anyio.create_task_group() as tasks:
-            await tasks.start(_keep_reading, follower, socket, send, partial((backoff or Backoff()).seconds, draw=draw))
+            wait_seconds = partial((backoff or Backoff()).seconds, draw=draw)
+            await tasks.start(_keep_reading, follower, socket, send, wait_seconds, online)
             yield follower
             tasks.cancel_scope.cancel()
 
@@ -145,6 +148,7 @@ async def _keep_reading(
     socket: Callable[[Cursor | None], AbstractAsyncContextManager[EventClient]],
     send: ObjectSendStream[tuple[Item, Cursor]],
     wait_seconds: Callable[[int], float],
+    online: Callable[[bool], None],
     *,
     task_status: TaskStatus[None],
 ) -> None:
@@ -159,7 +163,11 @@ async def _keep_reading(
                         if not told:
                             told = True
                             task_status.started()
-                        await _read(follower, client, send)
+                        online(True)
+                        try:
+                            await _read(follower, client, send)
+                        finally:
+                            online(False)
             except (*PASSING, BridgekitError) as error:
                 if not _passes(error):
                     if not told:

@@ -53,15 +53,21 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: Starlette, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+async def serving(
+    app: Starlette, *, host: str = "127.0.0.1", port: int = 0, send_buffer_bytes: int | None = None
+) -> AsyncIterator[str]:
     """Serve the application for the length of a block; gives its address, such as `ws://127.0.0.1:49152`.
 
     Port 0 lets the system pick one. The application's lifespan runs here, so that its own error reaches the
     caller, DeterministicStartupError for instance. On asyncio it is uvicorn that serves; on trio hypercorn, and
-    NotInstalled says so where it is missing.
+    NotInstalled says so where it is missing. `send_buffer_bytes` is what the system may hold for each socket; by
+    default it decides for itself, and then may hide for megabytes that nobody reads.
     """
     served = _served_on_trio if on_trio.running() else _served_on_asyncio
     with first_error(), socket.create_server((host, port)) as listener:
+        if send_buffer_bytes is not None:
+            # Sockets that are accepted have it from the one that listens.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         async with app.router.lifespan_context(app), served(app, listener):
             yield f"ws://{host}:{listener.getsockname()[1]}"
 

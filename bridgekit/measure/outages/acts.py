@@ -48,9 +48,17 @@ class Act:
     padding_bytes: int = 0
     """How much heavier events are, for a fault that only weight makes felt."""
 
+    swallows: bool = False
+    """Whether what is sent meanwhile is gone, though the socket looks open."""
+
     def concerns(self, delivery: Delivery) -> bool:
         """Whether that way to deliver has what is hurt."""
         return delivery.apart or self.target not in (Target.AGENTS, Target.BROKER)
+
+    @property
+    def cuts_broker(self) -> bool:
+        """Whether it acts between the workers and the broker."""
+        return self.during in (_part_from_broker, _cut_broker)
 
     @property
     def alone(self) -> bool:
@@ -74,6 +82,15 @@ async def _kill_sockets(scene: Scene, seconds: float) -> None:
     await scene.deployment.sockets.kill()
     await anyio.sleep(seconds)
     await scene.deployment.sockets.again()
+
+
+async def _kill_sockets_while_away(scene: Scene, seconds: float) -> None:
+    """Users lose their way to a worker, agents go on, and then the worker is killed before anybody is back."""
+    with scene.users.down():
+        await anyio.sleep(seconds / 2)
+        await scene.deployment.sockets.kill()
+        await anyio.sleep(seconds / 2)
+        await scene.deployment.sockets.again()
 
 
 async def _kill_agents(scene: Scene, seconds: float) -> None:
@@ -121,7 +138,7 @@ async def _cut_broker(scene: Scene, seconds: float) -> None:
             await anyio.sleep(seconds)
 
 
-HEAVY_BYTES: Final = 131_072
+HEAVY_BYTES: Final = 65_536
 
 _NETWORK: Final = ("latency", "bandwidth", "slow_reader", "timeout", "partition", "reset_peer", "down")
 
@@ -134,10 +151,17 @@ _ROWS: Final = (
             FAULTS[name].says,
             _toxic(name),
             padding_bytes=HEAVY_BYTES if name == "slow_reader" else 0,
+            swallows=name == "timeout",
         )
         for name in _NETWORK
     ),
     Act("kill", Target.SOCKETS, "the worker's process is killed, and started again", _kill_sockets),
+    Act(
+        "kill while away",
+        Target.SOCKETS,
+        "users lose their connection, and while they are away the worker is killed and started again",
+        _kill_sockets_while_away,
+    ),
     Act("pause", Target.SOCKETS, "the worker stands still, as a frozen machine does, and goes on", _pause_sockets),
     Act("restart", Target.SOCKETS, "a roll-out: the worker is asked to stop, and comes back", _restart_sockets),
     Act("agents' kill", Target.AGENTS, "the worker whose agents speak is killed, and started again", _kill_agents),

@@ -17,7 +17,6 @@ from bridgekit.measure.faults.redis_servers import Persistence, RedisServer, red
 from bridgekit.measure.outages.hands import Hand, hand
 from bridgekit.measure.outages.worker import Setup
 from bridgekit.transport.broker import HISTORY
-from bridgekit.transport.outbox import OUTBOX_EVENTS
 
 __all__ = ["AT_MOST_ONCE", "DELIVERIES", "REDIS", "RESUME", "SQLITE", "Delivery", "Deployment", "deployed"]
 
@@ -35,7 +34,8 @@ class Delivery:
     resumes: bool = True
     """Whether clients say where they were. Without it, what was sent while they were away is not for them."""
     keep_events: int = HISTORY.events
-    outbox_events: int = OUTBOX_EVENTS
+    outbox_events: int = 8
+    """Small too: a slow reader overflows it within the window of a fault."""
 
     @property
     def apart(self) -> bool:

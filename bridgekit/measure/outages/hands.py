@@ -28,7 +28,7 @@ class WorkerSilent(BridgekitError):
     """A worker did not come up. What it had to say stands on the standard error."""
 
     def __init__(self, store: str) -> None:
-        super().__init__(f"a worker with the store {store!r} did not come up within {START_SECONDS:g} s")
+        super().__init__(f"a worker with the store {store!r} did not come up; it may have said why on standard error")
         self.store = store
 
 
@@ -43,6 +43,7 @@ class Hand:
         self._setup = setup
         self._tasks = tasks
         self._up = anyio.Event()
+        self._serves = False
         self.listeners: dict[str, Callable[[Said], None]] = {}
 
     @property
@@ -51,12 +52,14 @@ class Hand:
 
     async def begin(self) -> None:
         """Set it up, and wait until it serves; WorkerSilent."""
-        self._up = anyio.Event()
-        self._tasks.start_soon(self._listen)
+        self._up, self._serves = anyio.Event(), False
+        self._tasks.start_soon(self._listen, self._up)
         try:
             await self._process.send_line(msgspec.json.encode(self._setup).decode())
             with anyio.fail_after(START_SECONDS):
                 await self._up.wait()
+            if not self._serves:
+                raise ProcessGone(self._process.pid, self._process.exit_code)
         except (TimeoutError, ProcessGone) as error:
             raise WorkerSilent(self._setup.store) from error
 
@@ -82,15 +85,17 @@ class Hand:
         await self._process.restart()
         await self.begin()
 
-    async def _listen(self) -> None:
+    async def _listen(self, up: anyio.Event) -> None:
         async for line in self._process.lines():
             said = _said.decode(line)
             if isinstance(said, Ready):
-                self._up.set()
+                self._serves = True
+                up.set()
                 continue
             request = said.request if isinstance(said, Ended) else said.key.request
             if (listener := self.listeners.get(request.partition(":")[0])) is not None:
                 listener(said)
+        up.set()  # it has ended: nobody need wait for it any longer
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 import anyio
@@ -36,17 +37,30 @@ class Reader:
     arrivals: list[Arrival] = field(default_factory=list)
     gaps: list[Missing] = field(default_factory=list)
     online: list[tuple[float, float]] = field(default_factory=list)
-    """From when to when a socket was subscribed, in seconds since the epoch; only of those that forget."""
+    """From when to when a socket was subscribed, in seconds since 1970."""
     duplicates: int = 0
     """Events that came again and were dropped before the user saw them."""
+    _since: float = 0.0
     _ended: dict[str, anyio.Event] = field(default_factory=dict)
 
-    def take(self, item: RoutedEvent | Gap) -> None:
-        """Write down what a socket read."""
+    @property
+    def offline(self) -> list[tuple[float, float]]:
+        """The times between, in which no socket was."""
+        return [(earlier[1], later[0]) for earlier, later in pairwise(self.online)]
+
+    def note_online(self, subscribed: bool) -> None:
+        """A socket was subscribed, or is gone."""
+        if subscribed:
+            self._since = time.time()
+        else:
+            self.online.append((self._since, time.time()))
+
+    def take(self, item: RoutedEvent | Gap, epoch: str) -> None:
+        """Write down what a socket read, in which numbering."""
         if isinstance(item, Gap):
             self.gaps.append(Missing(item.first, item.last, item.epoch))
             return
-        arrival = arrival_of(self.socket, item, read_at=time.time())
+        arrival = arrival_of(self.socket, item, read_at=time.time(), epoch=epoch)
         self.arrivals.append(arrival)
         if arrival.key is not None and arrival.key.type is EventType.AGENT_COMPLETED:
             self._end_of(arrival.key.request).set()
@@ -63,6 +77,7 @@ async def read_and_resume(reader: Reader, *, task_status: TaskStatus[None]) -> N
     """Read with the client that stays, until cancelled."""
     async with follow(
         reader.url,
+        online=reader.note_online,
         thread_id=reader.socket.thread_id,
         ticket=reader.ticket,
         backoff=BACKOFF,
@@ -71,14 +86,13 @@ async def read_and_resume(reader: Reader, *, task_status: TaskStatus[None]) -> N
         task_status.started()
         async for item in follower:
             reader.duplicates = follower.duplicates
-            reader.take(item)
+            reader.take(item, follower.cursor.epoch if follower.cursor else "")
 
 
 async def read_and_forget(reader: Reader, *, task_status: TaskStatus[None]) -> None:
     """Read with one socket after the other, each of which knows nothing of the one before, until cancelled."""
     started = False
     while True:
-        begins = None
         try:
             async with connect(
                 reader.url,
@@ -86,15 +100,15 @@ async def read_and_forget(reader: Reader, *, task_status: TaskStatus[None]) -> N
                 ticket=await reader.ticket(),
                 keepalive_seconds=KEEPALIVE_SECONDS,
             ) as client:
-                begins = time.time()
                 if not started:
                     started = True
                     task_status.started()
-                while True:
-                    reader.take(await client.receive_any())
+                reader.note_online(True)
+                try:
+                    while True:
+                        reader.take(await client.receive_any(), client.subscribed.epoch)
+                finally:
+                    reader.note_online(False)
         except (Disconnected, OSError, TimeoutError, InvalidHandshake):
-            pass  # it is written down below, and tried again
-        finally:
-            if begins is not None:
-                reader.online.append((begins, time.time()))
+            pass  # tried again, from nothing
         await anyio.sleep(BACKOFF.first_seconds)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Final
 
 import anyio
@@ -16,8 +17,9 @@ from bridgekit.errors import first_error
 from bridgekit.measure.checker import Verdict, check
 from bridgekit.measure.families import Owned
 from bridgekit.measure.faults.proxy import proxy
-from bridgekit.measure.history import Expectation, History, Key, Socket
-from bridgekit.measure.outages.acts import Act, Scene
+from bridgekit.measure.history import Arrival, Expectation, History, Key, Socket
+from bridgekit.measure.ledger import Row, ledger
+from bridgekit.measure.outages.acts import Act, Scene, Target
 from bridgekit.measure.outages.deployment import Delivery, Deployment
 from bridgekit.measure.outages.readers import Reader, read_and_forget, read_and_resume
 from bridgekit.measure.outages.worker import Answered, Attempted, Order, Said
@@ -42,6 +44,11 @@ class Plan:
     after_steps: int = 4
     """Steps of a second run, when all is mended: its end tells that the first one's events are through, or lost."""
 
+    @property
+    def seconds(self) -> float:
+        """How long both runs take, without what it takes to mend things."""
+        return (self.steps + self.after_steps) * self.pace_seconds + self.lasts_seconds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
@@ -56,20 +63,48 @@ class Trial:
     """When the fault began, and when all was mended, in seconds since the epoch."""
     unanswered: int
     """Events that nobody answered, because the worker of their agent was killed: not promised, so not lost."""
+    asked_at: Mapping[Key, float]
+    """When each event was asked for, in seconds since the epoch."""
     settled: bool
     """Whether every user read the end of the last run."""
     readers: Sequence[Reader]
 
     @property
     def spoken(self) -> tuple[float, float]:
-        """When the first run's first and last events were emitted, in seconds since the epoch."""
-        moments = [arrival.emitted_at for arrival in self.history.arrivals]
-        return (min(moments), max(moments)) if moments else self.window
+        """When the first event was asked for, and the last."""
+        return min(self.asked_at.values()), max(self.asked_at.values())
 
     @property
-    def silent(self) -> int:
-        """Events that were lost, and nobody was told."""
-        return self.verdict.lost_silent
+    def ledger(self) -> list[Row]:
+        """One row an event and socket."""
+        return ledger(self.history)
+
+    @property
+    def firsts(self) -> list[Arrival]:
+        """The first copy of each event at each socket, in the order of reading."""
+        seen: dict[tuple[int, Key | None], Arrival] = {}
+        for arrival in self.history.arrivals:
+            seen.setdefault((arrival.socket.number, arrival.key), arrival)
+        return list(seen.values())
+
+    @property
+    def lost_moments(self) -> list[float]:
+        """When each event that a user never read was asked for, in seconds since the epoch."""
+        return [self.asked_at[row.expectation.key] for row in self.ledger if not row.copies]
+
+    @property
+    def closed_form(self) -> float | None:
+        """The share that arrives if exactly what is said while a user is away is lost; None where more is promised.
+
+        Events come at an even pace, so of a time `T` with `w` offline, 1 - w / T arrives. (Of a worker that was killed
+        nobody speaks meanwhile, and there is no such form.)
+        """
+        if self.delivery.resumes or self.act.target is not Target.NETWORK:
+            return None
+        begins, ends = self.spoken
+        blind = [self.window] if self.act.swallows else []
+        away = [_away(reader.online, blind, begins, ends) for reader in self.readers]
+        return 1 - sum(away) / (len(away) * (ends - begins))
 
 
 @dataclass
@@ -79,12 +114,14 @@ class _Notes:
     history: History = field(default_factory=History)
     attempted: dict[Key, Expectation] = field(default_factory=dict)
     answers: dict[Key, Answered] = field(default_factory=dict)
+    asked_at: dict[Key, float] = field(default_factory=dict)
     owners: dict[str, Owned] = field(default_factory=dict)
 
     def hear(self, said: Said) -> None:
         if isinstance(said, Attempted):
             owner = self.owners[said.key.request]
             self.attempted[said.key] = Expectation(said.key, owner.thread_id, owner.user_id)
+            self.asked_at[said.key] = said.at
         elif isinstance(said, Answered):
             self.answers[said.key] = said
 
@@ -105,6 +142,25 @@ class _Notes:
         )
         history.gaps |= {reader.socket.number: reader.gaps for reader in readers}
         return history, len(self.attempted) - len(expected)
+
+
+Span = tuple[float, float]
+
+
+def _away(online: Sequence[Span], blind: Sequence[Span], begins: float, ends: float) -> float:
+    """Of a time, how many seconds no socket was subscribed, or was and got nothing."""
+    moments = sorted(
+        {begins, ends, *(moment for span in (*online, *blind) for moment in span if begins < moment < ends)}
+    )
+    return sum(
+        later - earlier
+        for earlier, later in pairwise(moments)
+        if not _within(online, earlier, later) or _within(blind, earlier, later)
+    )
+
+
+def _within(spans: Sequence[Span], first: float, last: float) -> bool:
+    return any(start <= first and last <= end for start, end in spans)
 
 
 async def try_act(
@@ -144,6 +200,7 @@ async def try_act(
         verdict=check(history),
         window=window,
         unanswered=unanswered,
+        asked_at=notes.asked_at,
         settled=not settling.cancelled_caught,
         readers=readers,
     )

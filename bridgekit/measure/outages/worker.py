@@ -96,6 +96,8 @@ Said = Ready | Attempted | Answered | Ended
 
 _IN: Final = 0
 _OUT: Final = 1
+SEND_BUFFER_BYTES: Final = 16_384
+"""Small, so that a reader who stops is felt within the window of a fault."""
 CHUNK_BYTES: Final = 65_536
 
 
@@ -197,7 +199,7 @@ async def main() -> None:
             outbox=partial(Outbox, events=setup.outbox_events),
         )
     )
-    async with serving(app, port=setup.port), anyio.create_task_group() as tasks:
+    async with serving(app, port=setup.port, send_buffer_bytes=SEND_BUFFER_BYTES), anyio.create_task_group() as tasks:
         tasks.start_soon(_until_told_to_stop, app, tasks.cancel_scope)
         _say(Ready())
         await _carry(app.state.bridgekit, orders, lines, tasks)

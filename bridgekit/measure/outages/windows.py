@@ -1,0 +1,138 @@
+"""Loss against the length of being away: measured, and predicted by a closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import anyio
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bridgekit.errors import first_error
+from bridgekit.measure.families import Owned, family
+from bridgekit.measure.outages.acts import ACTS
+from bridgekit.measure.outages.deployment import AT_MOST_ONCE, RESUME, Delivery, deployed
+from bridgekit.measure.outages.plots import windows_figure
+from bridgekit.measure.outages.trial import Plan, Trial, try_act
+from bridgekit.measure.statistics import Rate
+
+__all__ = ["Window", "WindowStudy", "study_windows"]
+
+EVENTS_A_STEP: Final = 3
+WINDOWS_SECONDS: Final = 120.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """Users who were away for a while, with one way to deliver."""
+
+    trial: Trial
+
+    @property
+    def away_seconds(self) -> float:
+        """How long they were away, on average: the window, and what it took to come back."""
+        spans = [last - first for reader in self.trial.readers for first, last in reader.offline]
+        return sum(spans) / len(self.trial.readers)
+
+    @property
+    def spoken_seconds(self) -> float:
+        """How long their agents spoke in all."""
+        begins, ends = self.trial.spoken
+        return ends - begins
+
+    @property
+    def predicted(self) -> float:
+        """The share lost. At most once: what is said while nobody is there, `w / T`. With a log that holds `h` events
+        of a thread: nothing while no more than `h` are said meanwhile, and else all of these, with a word."""
+        share = self.away_seconds / self.spoken_seconds
+        if not self.trial.delivery.resumes:
+            return share
+        missed = self.away_seconds / self.trial.plan.pace_seconds * EVENTS_A_STEP
+        return share if missed > self.trial.delivery.keep_events else 0.0
+
+    @property
+    def lost(self) -> Rate:
+        """What was lost, in silence or with a word."""
+        return self.trial.verdict.drop
+
+
+@dataclass(frozen=True)
+class WindowStudy:
+    """A row of windows for each way to deliver."""
+
+    windows: Sequence[Window]
+
+    def of(self, delivery: Delivery) -> list[Window]:
+        """Those of one way to deliver, shortest first."""
+        return [window for window in self.windows if window.trial.delivery.name == delivery.name]
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        return list(dict.fromkeys(window.trial.delivery for window in self.windows))
+
+    def table(self) -> pd.DataFrame:
+        """One row a window.
+
+        Columns: delivery, away (s), predicted lost (%), lost (k of n), lost (%), from, to, in silence, with a word.
+        """
+        return pd.DataFrame([_row(window) for window in self.windows])
+
+    def figure(self, title: str) -> Figure:
+        """Measured and predicted loss, by how long users were away."""
+        return windows_figure(self, title=title)
+
+    def words(self) -> str:
+        """The same in a sentence a window, for those who cannot see the figure."""
+        return "; ".join(
+            f"{window.trial.delivery.name}, away {window.away_seconds:.2f} s: {window.lost} lost,"
+            f" {window.predicted:.0%} predicted"
+            for window in self.windows
+        )
+
+
+def _row(window: Window) -> dict[str, object]:
+    low, high = window.lost.interval
+    return {
+        "delivery": window.trial.delivery.name,
+        "away s": round(window.away_seconds, 3),
+        "predicted lost %": round(100 * window.predicted, 1),
+        "lost": f"{window.lost.k:,} of {window.lost.n:,}",
+        "lost %": round(100 * window.lost.fraction, 1),
+        "from %": round(100 * low, 1),
+        "to %": round(100 * high, 1),
+        "in silence": window.trial.verdict.lost_silent,
+        "with a word": window.trial.verdict.lost_signalled,
+    }
+
+
+async def study_windows(
+    lengths: Sequence[float], *, users: int = 2, keep_events: int = 30, seed: int = 0, plan: Plan | None = None
+) -> WindowStudy:
+    """Take the users' connection away for each of these lengths, at most once and with a log of that many events.
+
+    All lengths of one way to deliver run side by side on one worker, each with `users` threads of its own.
+    """
+    plan = plan or Plan(steps=24)
+    small = replace(RESUME, name=f"resume, {keep_events} events kept", keep_events=keep_events)
+    found: list[Window] = []
+    with first_error(), anyio.fail_after(WINDOWS_SECONDS + 10 * plan.seconds):
+        for delivery in (AT_MOST_ONCE, small):
+            found += await _windows(delivery, lengths, users, seed, plan)
+    return WindowStudy(found)
+
+
+async def _windows(delivery: Delivery, lengths: Sequence[float], users: int, seed: int, plan: Plan) -> list[Window]:
+    threads = family("thread_<16 hex>", users * len(lengths), seed=seed)
+    trials: dict[float, Trial] = {}
+
+    async def one(seconds: float, owned: Sequence[Owned]) -> None:
+        lasting = replace(plan, lasts_seconds=seconds)
+        act = ACTS["down"] if seconds else ACTS["none"]
+        trials[seconds] = await try_act(act, deployment, owned, plan=lasting, seed=seed, name=f"away {seconds:g}")
+
+    async with deployed(delivery, threads) as deployment, anyio.create_task_group() as tasks:
+        for number, seconds in enumerate(lengths):
+            tasks.start_soon(one, seconds, threads[number * users : (number + 1) * users])
+    return [Window(trials[seconds]) for seconds in lengths]
