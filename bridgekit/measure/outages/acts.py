@@ -48,6 +48,8 @@ class Act:
     padding_bytes: int = 0
     """How much heavier events are, for a fault that only weight makes felt."""
 
+    overflows: bool = False
+    """Whether it fills what may wait for a socket: then what waited is lost too, and no closed form says how much."""
     swallows: bool = False
     """Whether what is sent meanwhile is gone, though the socket looks open."""
 
@@ -151,6 +153,7 @@ _ROWS: Final = (
             FAULTS[name].says,
             _toxic(name),
             padding_bytes=HEAVY_BYTES if name == "slow_reader" else 0,
+            overflows=name == "slow_reader",
             swallows=name == "timeout",
         )
         for name in _NETWORK

@@ -152,8 +152,8 @@ async def _share(delivery: Delivery, room: Sequence[Act], users: int, seed: int,
     async def one(act: Act, owned: Sequence[Owned]) -> None:
         trials.append(await try_act(act, deployment, owned, plan=plan, seed=seed))
 
-    async with deployed(delivery, threads, cut_broker=any(act.cuts_broker for act in room)) as deployment:
-        async with anyio.create_task_group() as tasks:
-            for number, act in enumerate(room):
-                tasks.start_soon(one, act, threads[number * users : (number + 1) * users])
+    cut_broker = any(act.cuts_broker for act in room)
+    async with deployed(delivery, threads, cut_broker=cut_broker) as deployment, anyio.create_task_group() as tasks:
+        for number, act in enumerate(room):
+            tasks.start_soon(one, act, threads[number * users : (number + 1) * users])
     return sorted(trials, key=lambda trial: list(ACTS).index(trial.act.name))

@@ -99,7 +99,7 @@ class Trial:
         Events come at an even pace, so of a time `T` with `w` offline, 1 - w / T arrives. (Of a worker that was killed
         nobody speaks meanwhile, and there is no such form.)
         """
-        if self.delivery.resumes or self.act.target is not Target.NETWORK:
+        if self.delivery.resumes or self.act.target is not Target.NETWORK or self.act.overflows:
             return None
         begins, ends = self.spoken
         blind = [self.window] if self.act.swallows else []
