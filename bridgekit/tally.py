@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
@@ -30,7 +31,7 @@ class Tally:
         self.subscriptions: Counter[str] = Counter()
         """Sockets let in: "new", "resumed" whole, or "gap": told what they miss."""
         self.gaps: Counter[GapReason] = Counter()
-        """Gaps that joining sockets were told of, by reason."""
+        """Gaps that sockets were told of, by reason; of those told between events, once the socket has ended."""
         self.refused: Counter[int] = Counter()
         """Sockets not let in, by close code."""
 
@@ -45,17 +46,17 @@ class Tally:
         else:
             self.lost[receipt.link or 0, receipt.reason] += 1
 
-    def count_subscription(self, resuming: bool, gap: Gap | None) -> None:
-        """Count a socket that was let in."""
-        if gap is not None:
-            self.gaps[gap.reason] += 1
-        self.subscriptions["gap" if gap is not None else "resumed" if resuming else "new"] += 1
+    def count_subscription(self, resuming: bool, gaps: Sequence[Gap]) -> None:
+        """Count a socket that was let in, and what it was told that it misses."""
+        self.gaps.update(gap.reason for gap in gaps)
+        self.subscriptions["gap" if gaps else "resumed" if resuming else "new"] += 1
 
-    def count_end(self, reason: str, *, unwritten: int, coalesced: int) -> None:
-        """Count what a socket that has ended left behind."""
+    def count_end(self, reason: str, *, unwritten: int, coalesced: int, gaps: Mapping[GapReason, int]) -> None:
+        """Count what a socket that has ended left behind, and what it was told between events."""
         if unwritten:
             self.unwritten[reason] += unwritten
         self.coalesced += coalesced
+        self.gaps.update(gaps)
 
     def clear(self) -> None:
         """Forget everything: the counting starts when the application is up."""

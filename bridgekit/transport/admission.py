@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
-from urllib.parse import urlsplit
 
 from bridgekit.errors import InvalidId, SubscriptionRefused
 from bridgekit.ids import ThreadId, UserId, thread_id, user_id
@@ -15,6 +14,7 @@ from bridgekit.transport.spent import SpentTickets
 __all__ = [
     "CLOSE_BAD_REQUEST",
     "CLOSE_BAD_TICKET",
+    "CLOSE_BUSY",
     "CLOSE_DRAINED",
     "CLOSE_NOT_OWNER",
     "CLOSE_RESTARTED",
@@ -30,7 +30,7 @@ __all__ = [
     "OwnersOnly",
     "Subscription",
     "ThreadOwners",
-    "check_origin",
+    "owned",
 ]
 
 # 4000-4499 ask the client to connect again, 4500-4999 are final: the split that Centrifugo uses.
@@ -38,6 +38,7 @@ CLOSE_DRAINED: Final = 4_000
 CLOSE_RESTARTED: Final = 4_001
 CLOSE_TOO_SLOW: Final = 4_008
 CLOSE_STORE_AWAY: Final = 4_009
+CLOSE_BUSY: Final = 4_010
 CLOSE_BAD_REQUEST: Final = 4_500
 CLOSE_BAD_TICKET: Final = 4_501
 CLOSE_TICKET_EXPIRED: Final = 4_502
@@ -53,14 +54,16 @@ TICKET_PROTOCOL: Final = "bridgekit.ticket."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshake:
-    """What a client says when it opens a socket."""
+    """What a client says when it opens a socket. Where a ticket may be, nothing of it is shown."""
 
-    query: Mapping[str, str]
-    protocols: tuple[str, ...] = ()
+    query: Mapping[str, str] = field(repr=False)
+    protocols: tuple[str, ...] = field(default=(), repr=False)
     origin: str | None = None
     """Only browsers send one, and a page cannot forge it."""
     host: str | None = None
-    ticket: str | None = None
+    secure: bool = False
+    """Whether it came over TLS, as far as this server knows: a proxy in front may have taken that off."""
+    ticket: str | None = field(default=None, repr=False)
     """The ticket that came in the first message, where none came in the handshake."""
 
     @property
@@ -132,15 +135,3 @@ async def owned(threads: ThreadOwners, wanted: Subscription) -> Subscription:
     if await threads.owner_of(wanted.thread_id) != wanted.user_id:
         raise SubscriptionRefused(CLOSE_NOT_OWNER, "no such thread of this user")
     return wanted
-
-
-def check_origin(asked: Handshake, allowed: frozenset[str]) -> None:
-    """Refuse a page of another site: SubscriptionRefused unless its origin is the host's own, or in the list.
-
-    A browser sends a user's cookies along from any page; what is not a browser sends no origin, and is let through.
-    Origins are written as browsers write them: "https://example.org", with a port where it is not the scheme's own.
-    """
-    if asked.origin is None or asked.origin in allowed:
-        return
-    if not asked.host or urlsplit(asked.origin).netloc != asked.host:
-        raise SubscriptionRefused(CLOSE_WRONG_ORIGIN, "this page's origin is not allowed here")

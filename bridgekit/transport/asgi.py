@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import anyio
@@ -15,38 +16,34 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from bridgekit.errors import Disconnected, SubscriptionRefused, first_error
 from bridgekit.signals import Cursor
 from bridgekit.transport import monitoring
-from bridgekit.transport.admission import CLOSE_BAD_TICKET, Handshake, Subscription
-from bridgekit.transport.edge import AUTHORISE_SECONDS, CLOSE_SECONDS, REASONS, Edge, fitting, ticket_in
+from bridgekit.transport.admission import Handshake, Subscription
+from bridgekit.transport.discretion import keep_tickets_out_of_logs
+from bridgekit.transport.edge import CLOSE_SECONDS, REASONS, Edge, fitting
 from bridgekit.transport.subscriber import Subscriber
 
 __all__ = ["routes"]
 
+SERVERS_LOGGERS: Final = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets.server", "hypercorn.access")
+"""Where servers write down addresses and, at level DEBUG, headers and messages."""
 GONE: Final = (WebSocketDisconnect, OSError)
 """What a send raises when the client has left; Starlette turns only some of a server's OSErrors into the former."""
 
 
 def routes() -> list[BaseRoute]:
     """The edge's routes: `/ws`, `/metrics` and `/healthz`."""
+    keep_tickets_out_of_logs(*SERVERS_LOGGERS)
     return [WebSocketRoute("/ws", _stream), Route("/metrics", _metrics), Route("/healthz", _healthz)]
 
 
 async def _stream(websocket: WebSocket) -> None:
     edge: Edge = websocket.app.state.bridgekit_edge
+    asked = _handshake_of(websocket)
     with suppress(*GONE):
         try:
-            await _serve(edge, websocket, *await _admitted(edge, websocket))
+            await _serve(edge, websocket, asked, *await _admitted(edge, websocket, asked))
         except (SubscriptionRefused, Disconnected) as refusal:
             edge.tally.refused[refusal.code] += 1
-            await _close(websocket, refusal.code, refusal.reason)
-
-
-async def _admitted(edge: Edge, websocket: WebSocket) -> tuple[Subscription, Cursor | None]:
-    asked = _handshake_of(websocket)
-    after = edge.look_at(asked)
-    if edge.admission.awaits_message(asked):
-        await _accept(websocket)
-        asked = replace(asked, ticket=await _first_ticket(websocket))
-    return await edge.admit(asked), after
+            await _close(websocket, asked, refusal.code, refusal.reason)
 
 
 def _handshake_of(websocket: WebSocket) -> Handshake:
@@ -56,31 +53,41 @@ def _handshake_of(websocket: WebSocket) -> Handshake:
         protocols=tuple(protocol.strip() for line in offered for protocol in line.split(",")),
         origin=websocket.headers.get("origin"),
         host=websocket.headers.get("host"),
+        secure=websocket.scope["scheme"] == "wss",
     )
 
 
-async def _first_ticket(websocket: WebSocket) -> str:
-    with anyio.move_on_after(AUTHORISE_SECONDS):
-        message = await websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1_005))
-        return ticket_in(message.get("text") or message.get("bytes") or b"")
-    raise SubscriptionRefused(CLOSE_BAD_TICKET, f"no ticket within {AUTHORISE_SECONDS:g} s")
+async def _admitted(edge: Edge, websocket: WebSocket, asked: Handshake) -> tuple[Subscription, Cursor | None]:
+    after = edge.look_at(asked)
+    if edge.admission.awaits_message(asked):
+        await _accept(websocket, asked)
+        ticket = await edge.first_ticket(partial(_message, websocket))
+        return await edge.admit(replace(asked, ticket=ticket)), after
+    return await edge.admit(asked), after
 
 
-async def _accept(websocket: WebSocket) -> None:
+async def _message(websocket: WebSocket) -> str | bytes:
+    message = await websocket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1_005))
+    return message.get("text") or message.get("bytes") or b""
+
+
+async def _accept(websocket: WebSocket, asked: Handshake) -> None:
     if websocket.application_state is WebSocketState.CONNECTING:
-        await websocket.accept(_handshake_of(websocket).protocol)
+        await websocket.accept(asked.protocol)
 
 
-async def _close(websocket: WebSocket, code: int, reason: str) -> None:
+async def _close(websocket: WebSocket, asked: Handshake, code: int, reason: str) -> None:
     """Accepted, if need be, only to be closed: a browser cannot read the status of a refused handshake."""
     with suppress(*GONE), anyio.move_on_after(CLOSE_SECONDS):
-        await _accept(websocket)
+        await _accept(websocket, asked)
         await websocket.close(code, fitting(reason))
 
 
-async def _serve(edge: Edge, websocket: WebSocket, subscription: Subscription, after: Cursor | None) -> None:
+async def _serve(
+    edge: Edge, websocket: WebSocket, asked: Handshake, subscription: Subscription, after: Cursor | None
+) -> None:
     with first_error():
         async with anyio.create_task_group() as tasks:
             bell = _Bell()
@@ -88,14 +95,13 @@ async def _serve(edge: Edge, websocket: WebSocket, subscription: Subscription, a
             # Attached before the client can know that it is subscribed: no event falls between.
             async with edge.attached(socket, after) as replay:
                 with suppress(*GONE):
-                    await _accept(websocket)
-                    for data in socket.begin(replay):
-                        await websocket.send_text(data.decode())
+                    await _accept(websocket, asked)
+                    # From the start: a server that nobody reads from does not see its client's pongs either.
                     tasks.start_soon(_read_until_gone, websocket, tasks.cancel_scope)
-                    await _write(websocket, socket, bell)
+                    await _write(websocket, socket, bell, socket.begin(replay))
                 tasks.cancel_scope.cancel()
     if socket.code is not None:
-        await _close(websocket, socket.code, REASONS[socket.code])
+        await _close(websocket, asked, socket.code, REASONS[socket.code])
 
 
 class _Bell:
@@ -112,15 +118,25 @@ class _Bell:
         self._rung = anyio.Event()
 
 
-async def _write(websocket: WebSocket, socket: Subscriber, bell: _Bell) -> None:
+async def _write(websocket: WebSocket, socket: Subscriber, bell: _Bell, first: list[bytes]) -> None:
+    for data in first:
+        await _send(websocket, data)
     while True:
         for data in socket.take():
-            await websocket.send_text(data.decode())
+            await _send(websocket, data)
             socket.in_hand -= 1
         if not socket.outbox:
             if socket.code is not None:
                 return
             await bell.wait()
+
+
+async def _send(websocket: WebSocket, data: bytes) -> None:
+    try:
+        await websocket.send_text(data.decode())
+    except RuntimeError as error:
+        # That the server has closed the socket itself, for a dead peer or a frame too large, it says in different ways.
+        raise WebSocketDisconnect(1_006) from error
 
 
 async def _read_until_gone(websocket: WebSocket, gone: anyio.CancelScope) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Final
 
 import anyio
@@ -12,9 +12,11 @@ import msgspec
 from bridgekit.errors import Disconnected, InvalidId, StoreAway, SubscriptionRefused
 from bridgekit.signals import Cursor
 from bridgekit.tally import Tally
+from bridgekit.transport import origins as sites
 from bridgekit.transport.admission import (
     CLOSE_BAD_REQUEST,
     CLOSE_BAD_TICKET,
+    CLOSE_BUSY,
     CLOSE_DRAINED,
     CLOSE_RESTARTED,
     CLOSE_STORE_AWAY,
@@ -22,7 +24,6 @@ from bridgekit.transport.admission import (
     Admission,
     Handshake,
     Subscription,
-    check_origin,
 )
 from bridgekit.transport.broker import Replay
 from bridgekit.transport.hub import Hub
@@ -30,18 +31,23 @@ from bridgekit.transport.outbox import Outbox
 from bridgekit.transport.subscriber import Subscriber
 
 __all__ = [
+    "ADMIT_SECONDS",
     "AUTHORISE_SECONDS",
     "CLOSE_SECONDS",
     "DRAIN_SECONDS",
     "INCOMING_BYTES",
     "REASONS",
+    "SILENT_SOCKETS",
     "Edge",
     "fitting",
-    "ticket_in",
 ]
 
 AUTHORISE_SECONDS: Final = 5.0
 """How long a client may take to bring its ticket, where it does so in its first message."""
+SILENT_SOCKETS: Final = 1_024
+"""How many sockets may be open at a time that have not brought it yet."""
+ADMIT_SECONDS: Final = 10.0
+"""How long it may take to find out whose thread it is, and whether a ticket was used before."""
 DRAIN_SECONDS: Final = 10.0
 """How long sockets that are being drained may take to read what waits for them."""
 CLOSE_SECONDS: Final = 1.0
@@ -52,11 +58,18 @@ REASON_BYTES: Final = 123
 """Longest reason that a close frame can carry (RFC 6455, section 5.5)."""
 
 REASONS: Final = {
+    CLOSE_BUSY: "too many sockets wait to be let in: connect again",
     CLOSE_DRAINED: "the server is going away: connect again",
     CLOSE_RESTARTED: "the thread's log began anew: connect again",
     CLOSE_STORE_AWAY: "the store does not answer: connect again",
     CLOSE_TOO_SLOW: "too slow: connect again",
 }
+ENDS: Final[dict[int | None, str]] = {
+    CLOSE_DRAINED: "drained",
+    CLOSE_RESTARTED: "restarted",
+    CLOSE_TOO_SLOW: "too slow",
+}
+"""Reasons for which frames stay unwritten, by close code; where there is none, the socket left by itself."""
 
 
 class Edge:
@@ -76,9 +89,11 @@ class Edge:
         """Makes the outbox of each socket."""
         self.admission = admission
         self.tally = tally
-        self._origins = frozenset(origins)
-        self._here: set[Subscriber] = set()
-        self._left = anyio.Event()
+        self._origins = sites.origins(origins)
+        self._here: dict[Subscriber, anyio.Event] = {}
+        """Sockets that are joining or attached, each with what is set when it has left."""
+        self._silent: dict[anyio.CancelScope, None] = {}
+        """The waits for first messages, the longest first."""
         self._closed = False
 
     @property
@@ -93,37 +108,68 @@ class Edge:
 
         SubscriptionRefused for a page of another site or what is no cursor; Disconnected while the server shuts down.
         """
-        if self._closed:
-            raise Disconnected(CLOSE_DRAINED, REASONS[CLOSE_DRAINED])
-        check_origin(asked, self._origins)
+        self._check_open()
+        sites.check_origin(asked, self._origins)
         try:
             return asked.after
         except InvalidId as error:
             raise SubscriptionRefused(CLOSE_BAD_REQUEST, str(error)) from error
 
+    async def first_ticket(self, message: Callable[[], Awaitable[str | bytes]]) -> str:
+        """The ticket that a socket brings in its first message, for which `message` waits.
+
+        SubscriptionRefused where it brings none in time; Disconnected where it is to try again: too many wait, of
+        whom the one that has waited longest goes, or the server shuts down.
+        """
+        with anyio.move_on_after(AUTHORISE_SECONDS) as patience:
+            self._silent[patience] = None
+            if len(self._silent) > SILENT_SOCKETS:
+                self._send_away(next(iter(self._silent)))
+            try:
+                return _ticket_in(await message())
+            finally:
+                sent_away = patience not in self._silent
+                self._silent.pop(patience, None)
+        self._check_open()
+        if sent_away:
+            raise _gone(CLOSE_BUSY)
+        raise SubscriptionRefused(CLOSE_BAD_TICKET, f"no ticket within {AUTHORISE_SECONDS:g} s")
+
+    def _send_away(self, silent: anyio.CancelScope) -> None:
+        del self._silent[silent]
+        silent.cancel()
+
     async def admit(self, asked: Handshake) -> Subscription:
         """What the client may have. SubscriptionRefused where it may not; Disconnected where nobody can say."""
-        with _store_needed():
+        with _store_needed(), anyio.fail_after(ADMIT_SECONDS):
             return await self.admission.admit(asked)
 
     @asynccontextmanager
     async def attached(self, socket: Subscriber, after: Cursor | None) -> AsyncIterator[Replay]:
         """Subscribe a socket for the length of a block, and count what became of it.
 
-        Disconnected where the store cannot be asked.
+        Disconnected where the store cannot be asked, or where the socket's end came before it was subscribed: then
+        its client was told nothing, and can come again as it came now.
         """
-        self._here.add(socket)
+        self._check_open()
+        gone = self._here[socket] = anyio.Event()
         try:
-            with _store_needed():
-                async with self.hub.joined(socket, after) as replay:
-                    self.tally.count_subscription(after is not None, replay.gap)
-                    yield replay
+            async with AsyncExitStack() as stack:
+                with _store_needed():
+                    replay = await stack.enter_async_context(self.hub.joined(socket, after))
+                if socket.code is not None:
+                    raise _gone(socket.code)
+                self.tally.count_subscription(after is not None, replay.gaps)
+                yield replay
         finally:
-            self._here.discard(socket)
-            reason = "too slow" if socket.code == CLOSE_TOO_SLOW else "socket left"
-            self.tally.count_end(reason, unwritten=socket.unwritten, coalesced=socket.outbox.coalesced)
-            self._left.set()
-            self._left = anyio.Event()
+            del self._here[socket]
+            self.tally.count_end(
+                ENDS.get(socket.code, "socket left"),
+                unwritten=socket.unwritten,
+                coalesced=socket.outbox.coalesced,
+                gaps=socket.gaps,
+            )
+            gone.set()
 
     async def drain(self, *, seconds: float = DRAIN_SECONDS) -> None:
         """Close every socket when all that waits for it is written, and wait until they are gone.
@@ -131,18 +177,28 @@ class Edge:
         A socket whose client does not read is cut off after that many seconds. It can resume, as all of them can.
         """
         # Those that are here now: a client that is told to connect again may do so here, and is not waited for.
-        leaving = set(self._here)
+        leaving = dict(self._here)
         for socket in leaving:
             socket.drain()
         with anyio.move_on_after(seconds):
-            while leaving & self._here:
-                await self._left.wait()
-        for stuck in leaving & self._here:
-            stuck.give_up()
+            for gone in leaving.values():
+                await gone.wait()
+        for stuck in leaving.keys() & self._here.keys():
+            stuck.cut_off()
+
+    def shut(self) -> None:
+        """Let nobody in any more. Who is here stays."""
+        self._closed = True
+        for silent in list(self._silent):
+            self._send_away(silent)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise _gone(CLOSE_DRAINED)
 
     async def close(self, *, seconds: float = DRAIN_SECONDS) -> None:
         """Let nobody in any more, and drain."""
-        self._closed = True
+        self.shut()
         await self.drain(seconds=seconds)
 
 
@@ -150,7 +206,7 @@ class _FirstMessage(msgspec.Struct, tag_field="type", tag="authorise"):
     ticket: str
 
 
-def ticket_in(message: str | bytes) -> str:
+def _ticket_in(message: str | bytes) -> str:
     """The ticket in a message `{"type": "authorise", "ticket": "…"}`; SubscriptionRefused where there is none."""
     try:
         return msgspec.json.decode(message, type=_FirstMessage).ticket
@@ -163,9 +219,13 @@ def fitting(reason: str) -> str:
     return reason.encode()[:REASON_BYTES].decode(errors="ignore")
 
 
+def _gone(code: int) -> Disconnected:
+    return Disconnected(code, REASONS[code])
+
+
 @contextmanager
 def _store_needed() -> Iterator[None]:
     try:
         yield
-    except StoreAway as away:
-        raise Disconnected(CLOSE_STORE_AWAY, REASONS[CLOSE_STORE_AWAY]) from away
+    except (StoreAway, TimeoutError) as away:
+        raise _gone(CLOSE_STORE_AWAY) from away

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from bridgekit.events import Frame
@@ -40,6 +41,8 @@ class Subscriber:
         self._told = 0
         """Every number up to here was sent, or said to be missing."""
         self.outbox = Outbox() if outbox is None else outbox
+        self.gaps: Counter[GapReason] = Counter()
+        """Gaps that were told between events."""
         self.in_hand = 0
         """What was taken and is not written yet. The edge counts it down."""
         self.code: int | None = None
@@ -64,7 +67,7 @@ class Subscriber:
         if self.outbox.put(frame):
             self._wake()
             return True
-        self.give_up()
+        self.cut_off()
         return False
 
     def restart(self) -> None:
@@ -74,29 +77,27 @@ class Subscriber:
         """Take no more; the end comes when all that waits was taken."""
         self._end(CLOSE_DRAINED)
 
-    def give_up(self) -> None:
+    def cut_off(self) -> None:
         """Let go of a client that does not read. What waited for it is in the thread's log."""
-        self.code = CLOSE_TOO_SLOW
+        if self.code is None:
+            self.code = CLOSE_TOO_SLOW
         self._cut()
 
-    def begin(self, replay: Replay) -> Iterator[bytes]:
-        """What is sent first: the confirmation, the gap if there is one, and the replay.
+    def begin(self, replay: Replay) -> list[bytes]:
+        """What is sent first: the confirmation, the gaps if there are any, and the replay.
 
-        The frames that were put meanwhile follow by `take`; those that the replay had already are let go.
+        The frames that were put meanwhile follow by `take`. Those that the replay has already are let go, also where
+        they are put only later.
         """
         self._epoch, self._told = replay.cursor
-        last = replay.frames[-1].seq if replay.frames else self._told
-        self.outbox.drop_up_to(last)
-        yield encode_signal(Subscribed(self.thread_id, *replay.cursor))
-        for gap in (replay.gap, replay.expired):
-            if gap is not None:
-                yield encode_signal(gap)
-        for frame in replay.frames:
-            yield from self._with_gap(frame)
+        first = [encode_signal(Subscribed(self.thread_id, *replay.cursor)), *map(encode_signal, replay.gaps)]
+        first += self._with_gaps(replay.frames)
+        self.outbox.drop_up_to(self._told)
+        return first
 
     def take(self) -> list[bytes]:
         """What is to be sent next, in order, with a gap where numbers are missing; nothing when nothing waits."""
-        taken = [data for frame in self.outbox.take(BATCH_FRAMES) for data in self._with_gap(frame)]
+        taken = self._with_gaps(self.outbox.take(BATCH_FRAMES))
         self.in_hand += len(taken)
         return taken
 
@@ -105,11 +106,14 @@ class Subscriber:
             self.code = code
             self._wake()
 
-    def _with_gap(self, frame: Frame) -> Iterator[bytes]:
-        if frame.seq > self._told + 1:
-            yield from self._gaps(self._told + 1, frame.seq - 1)
-        self._told = max(frame.seq, self._told)
-        yield frame.data
+    def _with_gaps(self, frames: Iterable[Frame]) -> list[bytes]:
+        said: list[bytes] = []
+        for frame in frames:
+            if frame.seq != self._told + 1:
+                said += self._gaps(self._told + 1, frame.seq - 1)
+            self._told = frame.seq
+            said.append(frame.data)
+        return said
 
     def _gaps(self, first: int, last: int) -> Iterator[bytes]:
         """A hole in the numbers, told by its reasons: what was coalesced here, and what never came."""
@@ -123,4 +127,5 @@ class Subscriber:
             yield self._gap(first, last, GapReason.LOST)
 
     def _gap(self, first: int, last: int, reason: GapReason) -> bytes:
+        self.gaps[reason] += 1
         return encode_signal(Gap(thread_id=self.thread_id, epoch=self._epoch, first=first, last=last, reason=reason))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import jwt
+import msgspec
 
 from bridgekit import ids
 from bridgekit.errors import InvalidId, SubscriptionRefused
@@ -41,6 +42,13 @@ AUDIENCE: Final = "bridgekit"
 CLAIMS: Final = ("aud", "exp", "jti", "sub", "thread")
 
 
+class _Claims(msgspec.Struct):
+    exp: float
+    jti: str
+    sub: str
+    thread: str
+
+
 class Tickets:
     """Gives tickets, and admits who brings one. Every worker of an application needs the same key.
 
@@ -60,6 +68,8 @@ class Tickets:
     ) -> None:
         self._threads = threads
         self._spent = spent
+        self.key_is_ours_alone = not keys
+        """Whether the key was drawn here, so that no other worker believes our tickets."""
         self._keys = tuple(keys) or (secrets.token_bytes(KEY_BYTES),)
         if (shortest := min(map(len, self._keys))) < KEY_BYTES:
             raise InvalidId("key", f"must be at least {KEY_BYTES} bytes, not {shortest}; secrets.token_bytes makes one")
@@ -84,33 +94,36 @@ class Tickets:
         """The subscription that the ticket is for. What the client asks for besides must agree with it."""
         claims = self._claims_of(self._ticket_of(asked))
         try:
-            wanted = Subscription(ids.user_id(claims["sub"]), ids.thread_id(claims["thread"]))
+            wanted = Subscription(ids.user_id(claims.sub), ids.thread_id(claims.thread))
         except InvalidId as error:
             raise SubscriptionRefused(CLOSE_BAD_TICKET, "the ticket names no user or no thread") from error
         if asked.query.get("thread_id", wanted.thread_id) != wanted.thread_id:
             raise SubscriptionRefused(CLOSE_NOT_OWNER, "the ticket is for another thread")
+        if asked.query.get("user_id", wanted.user_id) != wanted.user_id:
+            raise SubscriptionRefused(CLOSE_NOT_OWNER, "the ticket is for another user")
         await owned(self._threads, wanted)
         # Last, so that a ticket that is refused for another reason is not used up by it.
-        if not await self._spent.spend(claims["jti"], claims["exp"] - time.time()):
+        if not await self._spent.spend(claims.jti, claims.exp - time.time()):
             raise SubscriptionRefused(CLOSE_TICKET_SPENT, "the ticket was used before; ask for another")
         return wanted
 
     def _ticket_of(self, asked: Handshake) -> str | None:
         return asked.offered_ticket or (asked.query.get("ticket") if self._in_query else None)
 
-    def _claims_of(self, ticket: str | None) -> dict[str, Any]:
+    def _claims_of(self, ticket: str | None) -> _Claims:
         if ticket is None or len(ticket) > TICKET_BYTES:
             raise SubscriptionRefused(CLOSE_BAD_TICKET, "no ticket" if ticket is None else "the ticket is too long")
         for key in self._keys:
             try:
-                return jwt.decode(
+                claims = jwt.decode(
                     ticket, key, algorithms=[ALGORITHM], audience=AUDIENCE, options={"require": list(CLAIMS)}
                 )
+                return msgspec.convert(claims, _Claims)
             except jwt.ExpiredSignatureError as error:
                 raise SubscriptionRefused(CLOSE_TICKET_EXPIRED, "the ticket has expired; ask for another") from error
             except jwt.InvalidSignatureError:
                 continue
-            except jwt.InvalidTokenError as error:
+            except (jwt.InvalidTokenError, msgspec.ValidationError, OverflowError, RecursionError) as error:
                 # What is wrong with it helps nobody but a forger.
                 raise SubscriptionRefused(CLOSE_BAD_TICKET, "the ticket is not valid") from error
         raise SubscriptionRefused(CLOSE_BAD_TICKET, "the ticket is not valid")

@@ -10,9 +10,6 @@ from bridgekit.ids import RunId
 from bridgekit.transport.outbox import OUTBOX_BYTES, OUTBOX_EVENTS, Outbox
 from tests.samples import frame
 
-ONE = frame()
-SIZE = len(ONE.data)
-
 
 def thought(seq: int, run: str = "run_1") -> Frame:
     return Frame(seq, EventType.AGENT_THINKING, RunId(run), b"x" * 10)
@@ -41,25 +38,33 @@ def test_what_was_put_comes_out_in_order_and_once() -> None:
 
 def test_outbox_holds_so_many_frames_and_no_more() -> None:
     outbox = Outbox()
-    assert all(outbox.put(ONE) for _ in range(OUTBOX_EVENTS))
-    assert not outbox.put(ONE)
+    assert all(outbox.put(tool(seq)) for seq in range(1, OUTBOX_EVENTS + 1))
+    assert not outbox.put(tool(OUTBOX_EVENTS + 1))
     assert len(outbox) == OUTBOX_EVENTS == 1_024
     assert len(outbox.take()) == OUTBOX_EVENTS
-    assert outbox.put(ONE)
+    assert outbox.put(tool(OUTBOX_EVENTS + 1))
 
 
 def test_outbox_holds_so_many_bytes_and_no_more() -> None:
-    outbox = Outbox(size_bytes=2 * SIZE)
-    assert [outbox.put(ONE) for _ in range(3)] == [True, True, False]
+    outbox = Outbox(size_bytes=20)
+    assert [outbox.put(tool(seq)) for seq in (1, 2, 3)] == [True, True, False]
     outbox.take(1)
-    assert [outbox.put(ONE) for _ in range(2)] == [True, False]
+    assert [outbox.put(tool(seq)) for seq in (3, 4)] == [True, False]
     assert OUTBOX_BYTES == 4 * 1_048_576
 
 
 def test_frame_larger_than_the_bound_goes_into_an_empty_outbox_only() -> None:
-    outbox = Outbox(size_bytes=SIZE - 1)
-    assert outbox.put(ONE)
-    assert not outbox.put(ONE)
+    outbox = Outbox(size_bytes=9)
+    assert outbox.put(tool(1))
+    assert not outbox.put(tool(2))
+
+
+def test_frame_that_comes_again_is_taken_once() -> None:
+    outbox = Outbox(events=2)
+    assert [outbox.put(tool(seq)) for seq in (1, 1, 2, 2, 1)] == [True] * 5
+    assert seqs(outbox) == [1, 2]
+    assert outbox.put(tool(2))
+    assert seqs(outbox) == []
 
 
 def test_nothing_is_coalesced_while_there_is_room() -> None:
@@ -118,12 +123,13 @@ def test_numbers_that_made_room_are_told_once_and_as_ranges() -> None:
     assert outbox.made_room_before(6) == []
 
 
-def test_frames_that_were_sent_another_way_are_let_go() -> None:
+def test_frames_that_were_sent_another_way_are_let_go_also_when_they_come_later() -> None:
     outbox = Outbox()
     for seq in (3, 4, 5):
         outbox.put(frame(seq))
-    outbox.drop_up_to(4)
-    assert seqs(outbox) == [5]
+    outbox.drop_up_to(6)
+    assert [outbox.put(frame(seq)) for seq in (6, 7)] == [True, True]
+    assert seqs(outbox) == [7]
 
 
 def test_what_is_remembered_of_a_flood_does_not_grow() -> None:
@@ -135,6 +141,17 @@ def test_what_is_remembered_of_a_flood_does_not_grow() -> None:
     assert len(outbox._latest) == 1
     assert len(outbox._superseded) <= 8
     assert len(outbox._made_room) == 1
+
+
+def test_what_is_remembered_of_a_socket_that_lags_behind_for_ever_does_not_grow() -> None:
+    """It reads as fast as is spoken, so that nothing has to make room; and never all."""
+    outbox = Outbox(events=8)
+    for seq in range(1, 5_001):
+        assert outbox.put(thought(seq))
+        if len(outbox) > 4:
+            outbox.take(1)
+    assert outbox.coalesced == 0
+    assert len(outbox._superseded) <= 8
 
 
 frames = st.tuples(st.sampled_from(list(EventType)), st.sampled_from(["a", "b"]), st.integers(1, 40))
@@ -154,6 +171,7 @@ def test_outbox_is_a_queue_within_its_bounds(steps: list[str | int | tuple[Event
         fits = _put(model, new, told)
         assert outbox.put(new) is fits
         assert len(outbox) == len(model)
+        assert len(outbox._superseded) <= 4
     gone = [seq for first, last in outbox.made_room_before(len(steps) + 1) for seq in range(first, last + 1)]
     assert gone == sorted(told)
 

@@ -52,6 +52,11 @@ class Replay(NamedTuple):
     expired: Gap | None = None
     """Of a numbering that began anew: what is not held any more of its beginning."""
 
+    @property
+    def gaps(self) -> list[Gap]:
+        """What the socket is told before the frames."""
+        return [gap for gap in (self.gap, self.expired) if gap is not None]
+
 
 class Sink(Protocol):
     """The sockets of this worker. Both methods are called on the event loop, return at once and do not raise."""
