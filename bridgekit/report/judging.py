@@ -12,7 +12,11 @@ from bridgekit.report.structure import Figure, Report
 # The audit's chain has nine links. One without a finding is shown too, as unknown.
 AUDITED_LINKS = range(1, 10)
 CLAIM_GROUPS = {"fix": "Fixes", "step": "Verification steps", "claim": "Claims about impact"}
-CHAPTERS = {"missed": "What the audit missed", "trust": "Why the numbers can be believed"}
+CHAPTERS = {
+    "missed": "What the audit missed",
+    "fault": "What each fault costs",
+    "trust": "Why the numbers can be believed",
+}
 WHOLE_CHAIN = "chain"
 
 Works = Literal["works", "fails", "unknown"]

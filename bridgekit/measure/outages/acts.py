@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import anyio
+import pandas as pd
 
 from bridgekit.measure.faults.proxy import Proxy
 from bridgekit.measure.faults.toxics import FAULTS
 from bridgekit.measure.outages.deployment import Delivery, Deployment
 
-__all__ = ["ACTS", "Act", "Scene", "Target"]
+__all__ = ["ACTS", "Act", "Scene", "Target", "act_table"]
 
 
 class Target(enum.StrEnum):
@@ -178,6 +179,12 @@ _ROWS: Final = (
     ),
     Act("broker's reset", Target.BROKER, "every connection to the broker is cut, again and again", _cut_broker),
 )
+
+
+def act_table() -> pd.DataFrame:
+    """One row a fault: its name, what it hurts, and what it is in the world."""
+    return pd.DataFrame({"fault": row.name, "hurts": str(row.target), "in the world": row.says} for row in _ROWS)
+
 
 ACTS: Final = {row.name: row for row in _ROWS}
 """By name, in the order in which they are told: from the user back to the broker."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pandas as pd
+
 from bridgekit.measure.families import Owned
 from bridgekit.measure.faults.proxy import Proxy, proxy
 from bridgekit.measure.faults.redis_servers import Persistence, RedisServer, redis_server
@@ -18,7 +20,17 @@ from bridgekit.measure.outages.hands import Hand, hand
 from bridgekit.measure.outages.worker import Setup
 from bridgekit.transport.broker import HISTORY
 
-__all__ = ["AT_MOST_ONCE", "DELIVERIES", "REDIS", "RESUME", "SQLITE", "Delivery", "Deployment", "deployed"]
+__all__ = [
+    "AT_MOST_ONCE",
+    "DELIVERIES",
+    "REDIS",
+    "RESUME",
+    "SQLITE",
+    "Delivery",
+    "Deployment",
+    "delivery_table",
+    "deployed",
+]
 
 KEY_BYTES: Final = 32
 
@@ -56,6 +68,19 @@ REDIS: Final = Delivery(name="Redis", summary="agents and sockets in two workers
 
 DELIVERIES: Final = {row.name: row for row in (AT_MOST_ONCE, RESUME, SQLITE, REDIS)}
 """Weakest first. All but the first promise that nothing is lost in silence."""
+
+
+def delivery_table() -> pd.DataFrame:
+    """One row a way to deliver: what it is made of, and how many events of a thread it keeps."""
+    return pd.DataFrame(
+        {
+            "delivery": row.name,
+            "made of": row.summary,
+            "clients resume": row.resumes,
+            "events kept a thread": row.keep_events,
+        }
+        for row in DELIVERIES.values()
+    )
 
 
 @dataclass(frozen=True)

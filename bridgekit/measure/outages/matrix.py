@@ -47,6 +47,20 @@ class FaultMatrix:
         """The trials of one way to deliver."""
         return [trial for (_, name), trial in self.cells.items() if name == delivery]
 
+    def named(self, *acts: str, delivery: str) -> list[Trial]:
+        """The trials of these faults with one way to deliver, in that order."""
+        return [self.cells[act, delivery] for act in acts]
+
+    @staticmethod
+    def delays(trials: Sequence[Trial]) -> str:
+        """How late the latest event of each trial was, in a sentence, for those who cannot see the figure."""
+        return "; ".join(
+            f"{trial.act.name} with {trial.delivery.name}: {len(trial.firsts):,} events read, the latest"
+            f" {max(arrival.read_at - arrival.emitted_at for arrival in trial.firsts):.2f} s after it was emitted,"
+            f" {len(trial.lost_moments):,} lost"
+            for trial in trials
+        )
+
     @property
     def sound(self) -> list[Trial]:
         """The trials of every way that promises something."""

@@ -28,15 +28,14 @@ class Windows(Protocol):
 
     def of(self, delivery: Delivery) -> Sequence[Window]: ...
 
+    def predicted(self, delivery: Delivery, away_seconds: float) -> float: ...
+
 
 class Window(Protocol):
     """One point of it."""
 
     @property
     def away_seconds(self) -> float: ...
-
-    @property
-    def predicted(self) -> float: ...
 
     @property
     def lost(self) -> Rate: ...
@@ -111,7 +110,9 @@ def windows_figure(study: Windows, *, title: str) -> Figure:
         for delivery, (colour, marker) in zip(study.deliveries, looks, strict=False):
             windows = study.of(delivery)
             away = [window.away_seconds for window in windows]
-            axis.plot(away, [100 * window.predicted for window in windows], color=colour, linestyle="--", linewidth=1)
+            grid = [max(away) * step / 400 for step in range(401)]
+            predicted = [100 * study.predicted(delivery, seconds) for seconds in grid]
+            axis.plot(grid, predicted, color=colour, linestyle="--", linewidth=1)
             shares = [100 * window.lost.fraction for window in windows]
             below = [share - 100 * window.lost.interval[0] for share, window in zip(shares, windows, strict=True)]
             above = [100 * window.lost.interval[1] - share for share, window in zip(shares, windows, strict=True)]

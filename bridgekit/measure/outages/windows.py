@@ -18,7 +18,7 @@ from bridgekit.measure.outages.plots import windows_figure
 from bridgekit.measure.outages.trial import Plan, Trial, try_act
 from bridgekit.measure.statistics import Rate
 
-__all__ = ["Window", "WindowStudy", "study_windows"]
+__all__ = ["Window", "WindowStudy", "predicted_loss", "study_windows"]
 
 EVENTS_A_STEP: Final = 3
 WINDOWS_SECONDS: Final = 120.0
@@ -44,18 +44,25 @@ class Window:
 
     @property
     def predicted(self) -> float:
-        """The share lost. At most once: what is said while nobody is there, `w / T`. With a log that holds `h` events
-        of a thread: nothing while no more than `h` are said meanwhile, and else all of these, with a word."""
-        share = self.away_seconds / self.spoken_seconds
-        if not self.trial.delivery.resumes:
-            return share
-        missed = self.away_seconds / self.trial.plan.pace_seconds * EVENTS_A_STEP
-        return share if missed > self.trial.delivery.keep_events else 0.0
+        """The share lost, by the closed form."""
+        return predicted_loss(self.trial.delivery, self.trial.plan, self.away_seconds, self.spoken_seconds)
 
     @property
     def lost(self) -> Rate:
         """What was lost, in silence or with a word."""
         return self.trial.verdict.drop
+
+
+def predicted_loss(delivery: Delivery, plan: Plan, away_seconds: float, spoken_seconds: float) -> float:
+    """The share of events lost by a user who is away for `w` of the `T` seconds in which agents speak evenly.
+
+    At most once: what is said while nobody is there, `w / T`. With a log that holds `h` events of a thread: nothing
+    while no more than `h` are said meanwhile, and else all of these.
+    """
+    missed = away_seconds / plan.pace_seconds * EVENTS_A_STEP
+    if delivery.resumes and missed <= delivery.keep_events:
+        return 0.0
+    return away_seconds / spoken_seconds
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,12 @@ class WindowStudy:
     def of(self, delivery: Delivery) -> list[Window]:
         """Those of one way to deliver, shortest first."""
         return [window for window in self.windows if window.trial.delivery.name == delivery.name]
+
+    def predicted(self, delivery: Delivery, away_seconds: float) -> float:
+        """The share lost by a user who is away for so long, by the closed form."""
+        windows = self.of(delivery)
+        spoken = sum(window.spoken_seconds for window in windows) / len(windows)
+        return predicted_loss(delivery, windows[0].trial.plan, away_seconds, spoken)
 
     @property
     def deliveries(self) -> list[Delivery]:

@@ -1,0 +1,88 @@
+"""What faults cost, with and without each protection: one finding a part of notebook 12."""
+
+from __future__ import annotations
+
+from bridgekit.measure.outages.deployment import AT_MOST_ONCE
+from bridgekit.measure.outages.matrix import FaultMatrix
+from bridgekit.measure.outages.trial import Trial
+from bridgekit.measure.outages.windows import WindowStudy
+from bridgekit.measure.statistics import Rate
+from bridgekit.report.claims import verdict_of
+from bridgekit.report.findings import Finding
+
+__all__ = ["matrix_claim", "timeline_claim", "windows_claim"]
+
+OURS = "ours"
+"""What stands in for the audit's word where the claim is our own."""
+
+
+def matrix_claim(matrix: FaultMatrix) -> Finding:
+    """Nothing lost in silence, nothing misrouted, whatever happens; and without protection something is."""
+    unprotected = matrix.of(AT_MOST_ONCE.name)
+    costly = [trial.act.name for trial in unprotected if trial.verdict.lost_silent]
+    told = [trial for trial in matrix.sound if trial.verdict.lost_signalled]
+    unsettled = [f"{trial.act.name} with {trial.delivery.name}" for trial in matrix.cells.values() if not trial.settled]
+    before = Rate(sum(t.verdict.delivered for t in unprotected), sum(t.verdict.expected for t in unprotected))
+    after = Rate(sum(t.verdict.delivered for t in matrix.sound), sum(t.verdict.expected for t in matrix.sound))
+    return Finding(
+        id="fault-matrix",
+        title="Nothing is lost in silence",
+        claim=f"Of {len(matrix.acts)} faults of networks, processes and brokers none loses an event in silence, or"
+        " brings one to somebody else, where a log is kept and clients resume.",
+        reported=OURS,
+        verdict=verdict_of(matrix.silent.k == 0 and matrix.misrouted == 0 and not unsettled),
+        answer=f"Lost in silence: {matrix.silent}, over {len(matrix.sound)} trials with a log; misrouted:"
+        f" {matrix.misrouted:,}. Without one, {len(costly)} of {len(unprotected)} faults lose events in silence:"
+        f" {', '.join(costly) or 'none'}.",
+        evidence=(
+            *(
+                f"{trial.delivery.name}, {trial.act.name}: {trial.verdict.lost_signalled:,} of"
+                f" {trial.verdict.expected:,} events lost, and every user told which."
+                for trial in told
+            ),
+            *(f"Not settled in time: {what}." for what in unsettled),
+        ),
+        before=(before.k, before.n),
+        after=(after.k, after.n),
+    )
+
+
+def timeline_claim(trials: list[Trial]) -> Finding:
+    """Late is not lost: what is said during a fault comes when it is over."""
+    late = [arrival for trial in trials for arrival in trial.firsts if _within(trial, arrival.emitted_at)]
+    longest = max((arrival.read_at - arrival.emitted_at for arrival in late), default=0.0)
+    lost = sum(len(trial.lost_moments) for trial in trials)
+    return Finding(
+        id="fault-timeline",
+        title="Late is not lost",
+        claim="What agents say during a fault reaches the user when the fault is over.",
+        reported=OURS,
+        verdict=verdict_of(lost == 0),
+        answer=f"Of the events that were said while a fault lasted {len(late):,} arrived, the latest after"
+        f" {longest:.2f} s; {lost:,} did not.",
+    )
+
+
+def _within(trial: Trial, moment: float) -> bool:
+    return trial.window[0] <= moment <= trial.window[1]
+
+
+def windows_claim(study: WindowStudy) -> Finding:
+    """The closed form of being away: measured loss is the predicted one."""
+    outside = [w for w in study.windows if not w.lost.interval[0] <= w.predicted <= w.lost.interval[1]]
+    silent = sum(w.trial.verdict.lost_silent for w in study.windows if w.trial.delivery.resumes)
+    kept = next(w.trial.delivery for w in study.windows if w.trial.delivery.resumes)
+    return Finding(
+        id="fault-windows",
+        title="How long a user may be away",
+        claim="At most once, a user who is away for w of T loses w / T; with a log, nothing until it overflows, and then"
+        " he is told.",
+        reported=OURS,
+        verdict=verdict_of(len(outside) <= len(study.windows) // 10 + 1 and silent == 0),
+        answer=f"In {len(study.windows) - len(outside)} of {len(study.windows)} windows the predicted loss lies in the"
+        f" measured interval; with {kept.keep_events} events kept a thread {silent:,} were lost in silence.",
+        evidence=tuple(
+            f"{w.trial.delivery.name}, away {w.away_seconds:.2f} s: {w.predicted:.1%} predicted, {w.lost} lost."
+            for w in outside
+        ),
+    )
