@@ -75,7 +75,7 @@ def windows_claim(study: WindowStudy) -> Finding:
     return Finding(
         id="fault-windows",
         title="How long a user may be away",
-        claim="At most once, a user who is away for w of T loses w / T; with a log, nothing until it overflows, and then"
+        claim="At most once, a user who is away for w of T loses w / T; with a log, nothing until it overflows; then"
         " he is told.",
         reported=OURS,
         verdict=verdict_of(len(outside) <= len(study.windows) // 10 + 1 and silent == 0),
