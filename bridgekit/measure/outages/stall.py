@@ -143,7 +143,7 @@ async def _stall(peer: Peer, neighbours: int, events: int, pace_seconds: float, 
 
         async def emit() -> None:
             for number, moment in enumerate(due):
-                await anyio.sleep(start + moment - time.monotonic())
+                await anyio.sleep(max(start + moment - time.monotonic(), 0))
                 asked = time.monotonic()
                 await served.emit(number, padding)
                 waits.append(time.monotonic() - asked)
