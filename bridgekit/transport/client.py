@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
 from urllib.parse import urlencode
 
+import anyio
 from websockets.asyncio.client import connect as open_on_asyncio
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConcurrencyError, ConnectionClosed
 from websockets.typing import Subprotocol
 
 from bridgekit.errors import BridgekitError, Disconnected, MalformedFrame, SubscriptionRefused
@@ -16,6 +18,7 @@ from bridgekit.events import FRAME_BYTES, RoutedEvent
 from bridgekit.signals import Cursor, Gap, Subscribed, decode_any
 from bridgekit.transport import on_trio
 from bridgekit.transport.admission import CLOSE_DRAINED, PROTOCOL, TICKET_PROTOCOL
+from bridgekit.transport.discretion import keep_tickets_out_of_logs
 from bridgekit.transport.on_trio import ReadableSocket
 
 __all__ = ["KEEPALIVE_SECONDS", "EventClient", "connect"]
@@ -26,11 +29,16 @@ GOODBYES: Final = frozenset({1_000, 1_001, 1_012, CLOSE_DRAINED})
 NO_STATUS: Final = 1_006
 """What stands for a close code where the connection broke without one (RFC 6455, section 7.1.5)."""
 OPEN_SECONDS: Final = 10.0
-"""How long a handshake may take."""
+"""How long a handshake may take, and how long after it the server may take to confirm the subscription."""
 CLOSE_SECONDS: Final = 2.0
 """How long a server may take to answer a goodbye."""
 KEEPALIVE_SECONDS: Final = 20.0
 """After so long a ping is sent, and after as long again without a pong the server counts as dead."""
+QUEUE_FRAMES: Final = 256
+"""Frames that are read before anybody asks for them. Then the server is left waiting, and sees a slow socket."""
+
+_log = logging.getLogger(__name__)
+keep_tickets_out_of_logs(__name__)
 
 
 class EventClient:
@@ -96,8 +104,9 @@ async def connect(
 
     `url` is a server's, such as `ws://127.0.0.1:8000`. `ticket` is what the application gave for this one socket; a
     server that believes its clients takes `user_id` instead. Raises SubscriptionRefused when the server will not have
-    the socket, and Disconnected when it goes away at once. No proxy of the environment comes between. On trio,
-    NotInstalled where `websockets` is too old for it.
+    the socket, Disconnected when it goes away at once, and OSError, TimeoutError or an InvalidHandshake of
+    `websockets` where there is no such server. No proxy of the environment comes between. On trio, NotInstalled where
+    `websockets` is too old for it.
     """
     query = {"thread_id": thread_id}
     if user_id is not None:
@@ -106,29 +115,57 @@ async def connect(
         query |= {"epoch": after.epoch, "seq": str(after.seq)}
     protocols = None if ticket is None else [Subprotocol(PROTOCOL), Subprotocol(TICKET_PROTOCOL + ticket)]
     async with _open_socket(f"{url}/ws?{urlencode(query)}", protocols, keepalive_seconds) as socket:
-        hello = await _read(socket)
+        with anyio.fail_after(OPEN_SECONDS):
+            hello = await _read(socket)
         subscribed = decode_any(hello)
         if not isinstance(subscribed, Subscribed):
             raise MalformedFrame("the server's first frame does not confirm the subscription")
         yield EventClient(socket, hello, subscribed)
 
 
-def _open_socket(
+@asynccontextmanager
+async def _open_socket(
     url: str, protocols: list[Subprotocol] | None, keepalive_seconds: float
-) -> AbstractAsyncContextManager[ReadableSocket]:
-    open_here = on_trio.open_socket if on_trio.running() else open_on_asyncio
-    return open_here(
-        url,
-        subprotocols=protocols,
-        compression=None,
-        proxy=None,
-        open_timeout=OPEN_SECONDS,
-        close_timeout=CLOSE_SECONDS,
-        ping_interval=keepalive_seconds,
-        ping_timeout=keepalive_seconds,
-        max_size=FRAME_BYTES,
-        max_queue=None,
-    )
+) -> AsyncIterator[ReadableSocket]:
+    choices: dict[str, Any] = {
+        "subprotocols": protocols,
+        "compression": None,
+        "proxy": None,
+        "open_timeout": OPEN_SECONDS,
+        "close_timeout": CLOSE_SECONDS,
+        "ping_interval": keepalive_seconds,
+        "ping_timeout": keepalive_seconds,
+        "max_size": FRAME_BYTES,
+        "max_queue": QUEUE_FRAMES,
+        "logger": _log,
+    }
+    if on_trio.running():
+        async with on_trio.open_socket(url, **choices) as socket, _left(socket, socket.aclose):
+            yield socket
+    else:
+        connection = await open_on_asyncio(url, **choices)
+        async with _left(connection, connection.close):
+            yield connection
+
+
+@asynccontextmanager
+async def _left(socket: ReadableSocket, close: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Say goodbye at the end of a block, also of one that is cancelled: the server is told, and nothing stays open."""
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                # What nobody has read would hold up the server's answer.
+                tasks.start_soon(_read_over, socket)
+                await close()
+                tasks.cancel_scope.cancel()
+
+
+async def _read_over(socket: ReadableSocket) -> None:
+    with suppress(ConnectionClosed, ConcurrencyError):
+        while True:
+            await socket.recv()
 
 
 async def _read(socket: ReadableSocket) -> str | bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -15,7 +16,6 @@ from typing import Any, Final, Protocol
 import anyio
 from anyio.abc import TaskStatus
 from starlette.applications import Starlette
-from starlette.types import Receive, Scope, Send
 
 from bridgekit.errors import NotInstalled
 
@@ -31,6 +31,12 @@ class ReadableSocket(Protocol):
     async def recv(self) -> str | bytes: ...
 
 
+class TrioSocket(ReadableSocket, Protocol):
+    """What this one can do besides."""
+
+    async def aclose(self) -> None: ...
+
+
 def running() -> bool:
     """Whether the task that asks runs on trio."""
     try:
@@ -40,7 +46,7 @@ def running() -> bool:
     return False
 
 
-def open_socket(url: str, **choices: Any) -> AbstractAsyncContextManager[ReadableSocket]:
+def open_socket(url: str, **choices: Any) -> AbstractAsyncContextManager[TrioSocket]:
     """A WebSocket for the length of a block; `choices` are those of `websockets`, whose errors it raises."""
     with _needing("a client on trio", CLIENT):
         from websockets.trio.client import connect
@@ -53,6 +59,7 @@ async def serve(
     stop: anyio.Event,
     *,
     frame_bytes: int,
+    keepalive_seconds: float,
     shutdown_seconds: float,
     task_status: TaskStatus[object],
 ) -> None:
@@ -65,20 +72,50 @@ async def serve(
     config.bind = [f"fd://{listener.dup().detach()}"]
     config.errorlog = logging.getLogger("hypercorn.error")
     config.websocket_max_message_size = frame_bytes
+    config.websocket_ping_interval = keepalive_seconds
+    # It sends pings and waits for no pong. But whoever answers them says something, so that who is silent is dead.
+    config.read_timeout = math.ceil(2 * keepalive_seconds)
     config.graceful_timeout = shutdown_seconds
-    await serve_until(_without_lifespan(app), config, shutdown_trigger=stop.wait, task_status=task_status, mode="asgi")
+    calls = _Calls(app)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_end_when_idle, calls, stop, tasks.cancel_scope)
+        await serve_until(calls, config, shutdown_trigger=stop.wait, task_status=task_status, mode="asgi")
+        tasks.cancel_scope.cancel()
 
 
-def _without_lifespan(app: Starlette) -> Any:
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await app(scope, receive, send)
+class _Calls:
+    """The application without its lifespan, and how many calls of it are under way."""
+
+    def __init__(self, app: Starlette) -> None:
+        self._app = app
+        self._count = 0
+        self._ended = anyio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            for stage in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{stage}.complete"})
             return
-        for stage in ("startup", "shutdown"):
-            await receive()
-            await send({"type": f"lifespan.{stage}.complete"})
+        self._count += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._count -= 1
+            self._ended.set()
+            self._ended = anyio.Event()
 
-    return application
+    async def none(self) -> None:
+        while self._count:
+            await self._ended.wait()
+
+
+async def _end_when_idle(calls: _Calls, stop: anyio.Event, server: anyio.CancelScope) -> None:
+    """Hypercorn would wait until the last ping of sockets that are gone already would have been sent."""
+    await stop.wait()
+    await calls.none()
+    await anyio.wait_all_tasks_blocked()  # what it still does for them
+    server.cancel()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,10 +15,13 @@ import uvicorn
 from starlette.applications import Starlette
 
 from bridgekit.errors import first_error
-from bridgekit.events import FRAME_BYTES
 from bridgekit.transport import on_trio
+from bridgekit.transport.edge import INCOMING_BYTES
 
-__all__ = ["serving"]
+__all__ = ["KEEPALIVE_SECONDS", "serving"]
+
+KEEPALIVE_SECONDS: Final = 20.0
+"""After so long a ping is sent, and after as long again without an answer the client counts as dead."""
 
 STARTUP_SECONDS: Final = 10.0
 SHUTDOWN_SECONDS: Final = 2
@@ -54,7 +58,12 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(
-    app: Starlette, *, host: str = "127.0.0.1", port: int = 0, send_buffer_bytes: int | None = None
+    app: Starlette,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    keepalive_seconds: float = KEEPALIVE_SECONDS,
+    send_buffer_bytes: int | None = None,
 ) -> AsyncIterator[str]:
     """Serve the application for the length of a block; gives its address, such as `ws://127.0.0.1:49152`.
 
@@ -68,18 +77,31 @@ async def serving(
         if send_buffer_bytes is not None:
             # Sockets that are accepted have it from the one that listens.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
-        async with app.router.lifespan_context(app), served(app, listener):
+        _give_up_on_who_takes_nothing(listener, 2 * keepalive_seconds)
+        async with app.router.lifespan_context(app), served(app, listener, keepalive_seconds):
             yield f"ws://{host}:{listener.getsockname()[1]}"
 
 
+def _give_up_on_who_takes_nothing(listener: socket.socket, seconds: float) -> None:
+    """Have the system break every accepted connection whose other end has taken nothing of what waits for so long.
+
+    Neither server can: with something left to write, asyncio only closes a connection when that is written, and
+    hypercorn does not stop writing whatever becomes of the application. Linux only.
+    """
+    if sys.platform == "linux":
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1_000))
+
+
 @asynccontextmanager
-async def _served_on_asyncio(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
+async def _served_on_asyncio(app: Starlette, listener: socket.socket, keepalive_seconds: float) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
         lifespan="off",
         ws="websockets-sansio",
         ws_per_message_deflate=False,
-        ws_max_size=FRAME_BYTES,
+        ws_max_size=INCOMING_BYTES,
+        ws_ping_interval=keepalive_seconds,
+        ws_ping_timeout=keepalive_seconds,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
@@ -102,9 +124,14 @@ async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
 
 
 @asynccontextmanager
-async def _served_on_trio(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
+async def _served_on_trio(app: Starlette, listener: socket.socket, keepalive_seconds: float) -> AsyncIterator[None]:
     stop = anyio.Event()
-    serve = partial(on_trio.serve, frame_bytes=FRAME_BYTES, shutdown_seconds=SHUTDOWN_SECONDS)
+    serve = partial(
+        on_trio.serve,
+        frame_bytes=INCOMING_BYTES,
+        keepalive_seconds=keepalive_seconds,
+        shutdown_seconds=SHUTDOWN_SECONDS,
+    )
     async with anyio.create_task_group() as tasks:
         with anyio.fail_after(STARTUP_SECONDS):
             await tasks.start(serve, app, listener, stop)
