@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from bridgekit.measure.outages.deployment import AT_MOST_ONCE
 from bridgekit.measure.outages.matrix import FaultMatrix
+from bridgekit.measure.outages.peers import TheBridge
+from bridgekit.measure.outages.stall import StallStudy
 from bridgekit.measure.outages.trial import Trial
 from bridgekit.measure.outages.windows import WindowStudy
 from bridgekit.measure.statistics import Rate
 from bridgekit.report.claims import verdict_of
 from bridgekit.report.findings import Finding
 
-__all__ = ["matrix_claim", "timeline_claim", "windows_claim"]
+__all__ = ["matrix_claim", "stall_claim", "timeline_claim", "windows_claim"]
 
 OURS = "ours"
 """What stands in for the audit's word where the claim is our own."""
+HELD_UP_SHARE = 0.5
+"""Who is held up for so much of a stall waits for the one that stalls."""
 
 
 def matrix_claim(matrix: FaultMatrix) -> Finding:
@@ -84,5 +88,29 @@ def windows_claim(study: WindowStudy) -> Finding:
         evidence=tuple(
             f"{w.trial.delivery.name}, away {w.away_seconds:.2f} s: {w.predicted:.1%} predicted, {w.lost} lost."
             for w in outside
+        ),
+    )
+
+
+def stall_claim(study: StallStudy) -> Finding:
+    """A socket that stops reading is its own affair: neighbours and agents are not held up by it."""
+    ours = study.of(TheBridge.name)
+    others = [stall for stall in study.stalls if stall is not ours]
+    stopped = [stall.peer.name for stall in others if stall.longest_wait > HELD_UP_SHARE * stall.stalled_seconds]
+    holds = (
+        ours.longest_wait < HELD_UP_SHARE * ours.stalled_seconds and len(ours.reads) == ours.events * ours.neighbours
+    )
+    return Finding(
+        id="fault-stall",
+        title="One slow reader, and his neighbours",
+        claim="A socket that stops reading holds up neither the other sockets of its thread nor the agent.",
+        reported=OURS,
+        verdict=verdict_of(holds),
+        answer=f"While one socket read nothing for {ours.stalled_seconds:.2f} s, its neighbours read"
+        f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events, and no emission held the agent up for longer"
+        f" than {1_000 * ours.longest_wait:.0f} ms. Of {len(others)} servers with a loop of sends"
+        f" {len(stopped)} stood still.",
+        evidence=tuple(
+            f"{stall.peer.name}: an emission held the agent up for {stall.longest_wait:.2f} s." for stall in others
         ),
     )

@@ -24,7 +24,7 @@ from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.outbox import Outbox
 from bridgekit.transport.server import serving
 
-__all__ = ["PEERS", "Peer", "Served"]
+__all__ = ["PEERS", "Peer", "Served", "TheBridge"]
 
 SEND_BUFFER_BYTES: Final = 16_384
 """Small, so that a reader who stops is felt at once and not after megabytes."""

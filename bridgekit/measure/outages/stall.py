@@ -61,6 +61,11 @@ class Stall:
         return sorted(late for due, late in self.lates if due < self.window[0])
 
     @property
+    def stalled_seconds(self) -> float:
+        """How long one socket read nothing."""
+        return self.window[1] - self.window[0]
+
+    @property
     def longest_wait(self) -> float:
         """How long one emission held the agent up at most, in seconds."""
         return max(self.waits)
