@@ -107,7 +107,7 @@ def stall_claim(study: StallStudy) -> Finding:
         reported=OURS,
         verdict=verdict_of(holds),
         answer=f"While one socket read nothing for {ours.stalled_seconds:.2f} s, its neighbours read"
-        f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events, and no emission held the agent up for longer"
+        f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events, and no emission held the agent up longer"
         f" than {1_000 * ours.longest_wait:.0f} ms. Of {len(others)} servers with a loop of sends"
         f" {len(stopped)} stood still.",
         evidence=tuple(

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import anyio
 import pytest
 
 from bridgekit.measure.outages.peers import PEERS, TheBridge
 from bridgekit.measure.outages.stall import StallStudy, study_stall
 
-pytestmark = [pytest.mark.slow, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-async def study(anyio_backend: object) -> StallStudy:
-    return await study_stall(neighbours=2, events=80)
+def study() -> StallStudy:
+    return anyio.run(partial(study_stall, neighbours=2, events=80))
 
 
-async def test_agent_is_held_up_by_every_loop_of_sends_and_not_by_the_bridge(study: StallStudy) -> None:
+def test_agent_is_held_up_by_every_loop_of_sends_and_not_by_the_bridge(study: StallStudy) -> None:
     """Not a measure of speed: half a second of standing still against none."""
     held_up = {stall.peer.name: stall.longest_wait > stall.stalled_seconds / 2 for stall in study.stalls}
     assert held_up == {peer.name: peer.name != TheBridge.name for peer in PEERS}
 
 
-async def test_neighbours_read_every_event_from_every_server(study: StallStudy) -> None:
+def test_neighbours_read_every_event_from_every_server(study: StallStudy) -> None:
     """The loops deliver too, only late: what they cost is time."""
     assert [len(stall.reads) for stall in study.stalls] == [2 * 80] * len(PEERS)
 
 
-async def test_events_of_the_stall_come_late_from_the_loops_and_in_time_from_the_bridge(study: StallStudy) -> None:
+def test_events_of_the_stall_come_late_from_the_loops_and_in_time_from_the_bridge(study: StallStudy) -> None:
     late = {stall.peer.name: stall.during[len(stall.during) // 2] for stall in study.stalls}
     ours = late.pop(TheBridge.name)
     assert ours < min(late.values())
