@@ -20,6 +20,7 @@ __all__ = [
     "ShuttingDown",
     "StoreAway",
     "StoreInUse",
+    "StoreUnusable",
     "SubscriptionRefused",
     "ThreadNotOwned",
     "UnknownEventType",
@@ -121,6 +122,16 @@ class StoreInUse(BridgekitError):
         )
         self.store = store
         self.holder = holder
+
+
+class StoreUnusable(BridgekitError):
+    """A store cannot be kept there: something else is there, or nothing can be. What is there was not changed."""
+
+    def __init__(self, store: str, place: str, problem: str) -> None:
+        super().__init__(f"the {store} store cannot be kept in {place}: {problem}")
+        self.store = store
+        self.place = place
+        self.problem = problem
 
 
 class ShuttingDown(BridgekitError):

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qsl, unquote
 
-from bridgekit.errors import UnknownName
+from bridgekit.errors import NotInstalled, UnknownName
 from bridgekit.mapping import MappingStore, MemoryStore
+from bridgekit.mapping.memory import ROUTES
 from bridgekit.transport.broker import HISTORY, Broker, Keep
 from bridgekit.transport.broker.memory import MemoryBroker
 from bridgekit.transport.spent import SpentInMemory, SpentTickets
 
-__all__ = ["MEMORY", "StoreFactory", "Stores", "in_memory", "memory_stores", "stores_from"]
+__all__ = ["MEMORY", "StoreFactory", "Stores", "in_memory", "memory_stores", "sqlite_stores", "stores_from"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +52,39 @@ def memory_stores(keep: Keep = HISTORY) -> StoreFactory:
     return opened
 
 
+def sqlite_stores(
+    path: str | PathLike[str], keep: Keep = HISTORY, *, synchronous: str = "normal", routes: int = ROUTES
+) -> StoreFactory:
+    """In one SQLite file, for one worker: what was acknowledged is there when it is back.
+
+    What a power loss may cost is chosen by `synchronous`, "off", "normal" or "full": see
+    `bridgekit.storage.sqlite_file.Synchronous`. UnknownName for another; NotInstalled where `sqlite-anyio` is missing.
+    """
+    try:
+        from bridgekit.mapping.sqlite import SqliteStore
+        from bridgekit.storage import sqlite, sqlite_file
+        from bridgekit.transport.broker.sqlite import SqliteBroker
+        from bridgekit.transport.spent_sqlite import SpentInSqlite
+    except ModuleNotFoundError as error:
+        raise NotInstalled("the SQLite store", "bridgekit[sqlite]") from error
+    setting = sqlite_file.synchronous(synchronous)
+    file = Path(path).absolute()
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Stores]:
+        async with sqlite.opened(file, setting) as database:
+            yield Stores(
+                name="sqlite",
+                routes=await SqliteStore.opened(database, routes=routes),
+                broker=await SqliteBroker.opened(database, keep),
+                spent=await SpentInSqlite.opened(database),
+            )
+
+    return opened
+
+
 def stores_from(url: str, *, keep: Keep = HISTORY) -> StoreFactory:
-    """The stores that a URL names: `memory:`, `sqlite:///a/file`, `redis://host:port` or `rediss://…`.
+    """The stores that a URL names: `memory:`, `sqlite:///a/file?synchronous=full`, `redis://host:port`, `rediss://…`.
 
     UnknownName for another; NotInstalled where a store's package is missing.
     """
@@ -59,10 +94,19 @@ def stores_from(url: str, *, keep: Keep = HISTORY) -> StoreFactory:
             return memory_stores(keep)
         case "sqlite":
             # As SQLAlchemy writes it: three slashes before a relative path, four before an absolute one.
-            return sqlite_stores(rest.removeprefix("///"), keep=keep)
+            path, _, query = rest.removeprefix("///").partition("?")
+            return sqlite_stores(unquote(path), keep, synchronous=_synchronous_in(query))
         case "redis" | "rediss":
             return redis_stores(url, keep=keep)
     raise UnknownName("store", scheme, ("memory:", "sqlite:///FILE", "redis://HOST:PORT", "rediss://HOST:PORT"))
+
+
+def _synchronous_in(query: str) -> str:
+    settings = dict(parse_qsl(query, keep_blank_values=True))
+    synchronous = settings.pop("synchronous", "normal")
+    if settings:
+        raise UnknownName("setting of the SQLite store", next(iter(settings)), ("synchronous",))
+    return synchronous
 
 
 MEMORY: Final = memory_stores()

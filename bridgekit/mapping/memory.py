@@ -76,6 +76,14 @@ class MemoryStore:
         """When the route of a closed run is to be forgotten; None for a live run, and for an unknown one."""
         return self._due.get(run_id)
 
+    def restore(self, run_id: RunId, thread_id: ThreadId | None, due: float | None) -> None:
+        """Make it so, whatever is known of the run; without a thread nothing is."""
+        self.forget(run_id)
+        if thread_id is not None:
+            self._routes[run_id] = thread_id
+            if due is not None:
+                self._due[run_id] = due
+
     def forget(self, run_id: RunId) -> None:
         """Forget the route at once."""
         self._routes.pop(run_id, None)

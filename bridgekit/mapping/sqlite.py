@@ -1,0 +1,62 @@
+"""Routes in a SQLite file: what was registered is still known when the process is back."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+from bridgekit.errors import StoreAway
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.mapping.memory import ROUTES, MemoryStore
+from bridgekit.storage.sqlite import LOAD_SECONDS, Database
+from bridgekit.storage.sqlite_rows import Rows
+
+__all__ = ["SqliteStore"]
+
+_LOAD: Final = "SELECT run_id, thread_id, due FROM routes WHERE due > ? ORDER BY due"
+
+
+class SqliteStore:
+    """All routes in memory, which is where they are looked up, and every change in the file before it is answered.
+
+    That is the truth as long as one process has the file, and none but one can.
+    """
+
+    def __init__(self, database: Database, *, routes: int = ROUTES) -> None:
+        self._clock = database.clock
+        self._rows = Rows(database, "routes")
+        self._memory = MemoryStore(database.clock, routes=routes)
+
+    @classmethod
+    async def opened(cls, database: Database, *, routes: int = ROUTES) -> SqliteStore:
+        """With the routes that the file knows."""
+        store = cls(database, routes=routes)
+        for route in await database.read(_LOAD, database.clock(), seconds=LOAD_SECONDS):
+            store._memory.restore(*route)
+        return store
+
+    def __len__(self) -> int:
+        return len(self._memory)
+
+    async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
+        had, due = self._memory.find(run_id), self._memory.due(run_id)
+        holds = self._memory.hold(run_id, thread_id)
+        if holds != thread_id:
+            return holds
+        try:
+            # Also where it is known already: by a call, perhaps, that is still being written, and may yet fail.
+            await self._rows.put((run_id, thread_id, None))
+        except StoreAway:
+            self._memory.restore(run_id, had, due)
+            raise
+        return holds
+
+    async def get(self, run_id: RunId) -> ThreadId | None:
+        return self._memory.find(run_id)
+
+    async def expire(self, run_id: RunId, seconds: float) -> None:
+        thread_id, due = self._memory.find(run_id), self._memory.close(run_id, self._clock() + seconds)
+        if due is not None:
+            # Here it lapses in any case. What the file was not told it knows as an orphan, which lapses as well.
+            with suppress(StoreAway):
+                await self._rows.put((run_id, thread_id, due))

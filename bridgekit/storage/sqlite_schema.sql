@@ -1,0 +1,93 @@
+-- One application's routes, logs and spent tickets. Times are seconds since 1970.
+
+BEGIN IMMEDIATE;
+
+-- One row: who has the file open.
+CREATE TABLE store (
+  boot TEXT,                    -- the boot of the machine, and what follows; NULL while nobody has it open
+  synchronous TEXT NOT NULL     -- what survives a power loss: see Synchronous
+);
+INSERT INTO store VALUES (NULL, 'full');
+
+-- A thread's numbering, for as long as it is remembered. While its log holds events, the last of them has the say of
+-- `seq` and `used_at`: a row less to write for each.
+CREATE TABLE threads (
+  number INTEGER PRIMARY KEY,   -- stands for the thread in `events`
+  thread_id TEXT NOT NULL UNIQUE,
+  epoch TEXT NOT NULL,
+  seq INTEGER NOT NULL,
+  used_at REAL NOT NULL
+);
+
+-- A frame, or, where numbers were given and their events lost, the first and the last of these as two decimals.
+CREATE TABLE events (
+  thread INTEGER NOT NULL,
+  seq INTEGER NOT NULL,         -- of lost ones the last
+  at REAL NOT NULL,
+  data BLOB NOT NULL,
+  PRIMARY KEY (thread, seq)
+) WITHOUT ROWID;
+
+CREATE TABLE routes (
+  run_id TEXT PRIMARY KEY,
+  thread_id TEXT NOT NULL,
+  due REAL                      -- when it is to be forgotten; NULL for a live run
+) WITHOUT ROWID;
+CREATE INDEX routes_due ON routes (due) WHERE due IS NOT NULL;
+
+CREATE TABLE spent (
+  ticket_id TEXT PRIMARY KEY,
+  until REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX spent_until ON spent (until);
+
+-- A group is one row for this view, and its trigger puts everything where it belongs: one statement, which is
+-- atomic by itself. A statement a row would hand the interpreter's lock back and forth as often; where the event
+-- loop is busy, each time may be a long one.
+CREATE VIEW inbox AS SELECT
+  0 AS now,
+  '[]' AS forgotten,            -- numbers of threads
+  '[]' AS heads,                -- rows of `threads`
+  '[]' AS events,               -- [thread, seq, where in `data` from 1, how many bytes]
+  x'' AS data,
+  '[]' AS trims,                -- [thread, first, last]: events that are kept no longer
+  '[]' AS routes,               -- rows of `routes`
+  '[]' AS spent;                -- rows of `spent`
+
+CREATE TRIGGER put_away INSTEAD OF INSERT ON inbox BEGIN
+  DELETE FROM threads WHERE number IN (SELECT value FROM json_each(NEW.forgotten));
+
+  INSERT INTO threads
+  SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    json_extract(value, '$[3]'), json_extract(value, '$[4]')
+  FROM json_each(NEW.heads) WHERE true
+  ON CONFLICT (number) DO UPDATE SET seq = excluded.seq, used_at = excluded.used_at;
+
+  INSERT INTO events
+  SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), NEW.now,
+    substr(NEW.data, json_extract(value, '$[2]'), json_extract(value, '$[3]'))
+  FROM json_each(NEW.events);
+
+  DELETE FROM events WHERE (thread, seq) IN (
+    SELECT old.thread, old.seq FROM json_each(NEW.trims) AS trim CROSS JOIN events AS old
+    WHERE old.thread = json_extract(trim.value, '$[0]')
+      AND old.seq BETWEEN json_extract(trim.value, '$[1]') AND json_extract(trim.value, '$[2]')
+  );
+
+  INSERT INTO routes
+  SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+  FROM json_each(NEW.routes) WHERE true
+  ON CONFLICT (run_id) DO UPDATE SET thread_id = excluded.thread_id, due = excluded.due;
+  DELETE FROM routes WHERE run_id IN (SELECT run_id FROM routes WHERE due <= NEW.now ORDER BY due LIMIT 256);
+
+  INSERT INTO spent
+  SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]')
+  FROM json_each(NEW.spent) WHERE true
+  ON CONFLICT (ticket_id) DO UPDATE SET until = excluded.until;
+  DELETE FROM spent WHERE ticket_id IN (SELECT ticket_id FROM spent WHERE until <= NEW.now ORDER BY until LIMIT 256);
+END;
+
+PRAGMA application_id = 1651664999;
+PRAGMA user_version = 1;
+
+COMMIT;

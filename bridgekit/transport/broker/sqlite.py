@@ -1,0 +1,152 @@
+"""Logs in a SQLite file: what was acknowledged is there when the process is back, and numbering goes on.
+
+Write ahead: an event is in the file before a socket or its sender hears of it. Numbers are given in memory, where the
+head of every remembered thread is; the frames are in the file only.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import anyio
+
+from bridgekit.events import Draft, Outcome, Receipt
+from bridgekit.ids import ThreadId
+from bridgekit.signals import Cursor, Gap, GapReason
+from bridgekit.storage.sqlite import ANSWER_SECONDS, Database
+from bridgekit.storage.sqlite_file import STORE
+from bridgekit.transport.broker import HISTORY, LINK, UNHEARD, Keep, Replay, Sink
+from bridgekit.transport.broker.remembered import Remembered, new_epoch
+from bridgekit.transport.broker.resuming import replayed, same_numbering
+from bridgekit.transport.broker.sqlite_filing import Entry, Filing
+from bridgekit.transport.broker.sqlite_found import found_logs, found_orphans
+from bridgekit.transport.broker.sqlite_log import NOTHING_HELD, Held, Log
+
+__all__ = ["SqliteBroker"]
+
+_HELD: Final = """
+  SELECT CAST(group_concat(data, char(10)) AS BLOB)
+  FROM (SELECT data FROM events WHERE thread = ? AND seq > ? AND at >= ? ORDER BY seq)
+"""
+"""As one row: each would be another time that the thread waits for the interpreter. A frame has no line break."""
+
+
+class SqliteBroker:
+    """A log a thread, in one file, for the sockets of this process."""
+
+    def __init__(self, database: Database, keep: Keep = HISTORY) -> None:
+        self._database = database
+        self._keep = keep
+        self._sink: Sink | None = None
+        self._threads: Remembered[Log] = Remembered(keep.threads, self._begun, self._forget)
+        self._filing = Filing(database, keep, deliver=self._deliver, done=self._done)
+        self._numbers = 0
+        """The number in the file that was given last."""
+
+    @classmethod
+    async def opened(cls, database: Database, keep: Keep = HISTORY) -> SqliteBroker:
+        """With all the threads that the file remembers."""
+        broker = cls(database, keep)
+        orphans, logs = await found_orphans(database), await found_logs(database)
+        broker._filing.restore(logs, orphans)
+        for log in logs:
+            broker._threads.put(log.thread_id, log)
+        broker._numbers = max([trim.number for trim in orphans] + [log.number for log in logs], default=0)
+        return broker
+
+    def __len__(self) -> int:
+        """How many threads are remembered."""
+        return len(self._threads)
+
+    @property
+    def healthy(self) -> bool:
+        return self._database.healthy
+
+    def bind(self, sink: Sink) -> None:
+        self._sink = sink
+
+    async def publish(self, draft: Draft) -> Receipt:
+        log = self._threads.hold(draft.thread_id)
+        log.seq = seq = log.seq + 1
+        entry = self._filing.put(log, draft.frame(seq))
+        if entry is None:
+            self._threads.let_go(draft.thread_id)
+            return _failed(log, seq, Outcome.REFUSED, "it is closed" if self._database.closed else "it is behind")
+        # Whoever stops waiting stops nothing: the event has its place, and what comes after it has a later one.
+        with anyio.move_on_after(ANSWER_SECONDS):
+            await entry.batch.settled.wait()
+        if entry.batch.problem:
+            return _failed(log, seq, Outcome.REFUSED, entry.batch.problem)
+        if not entry.batch.settled.is_set():
+            return _failed(log, seq, Outcome.PENDING, "it does not answer in time")
+        return _answered(log, seq, entry.sockets, kept=self._keep.events > 0)
+
+    async def join(self, thread_id: ThreadId) -> None:
+        self._threads.hold(thread_id)
+
+    def leave(self, thread_id: ThreadId) -> None:
+        self._threads.let_go(thread_id)
+
+    async def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
+        log = self._threads.of(thread_id)
+        head = Cursor(log.epoch, log.settled)
+        if after is None or after == head:
+            return Replay(head)
+        if not same_numbering(head, after):
+            return replayed(thread_id, head, (await self._held(log, 0)).frames, after)
+        held = await self._held(log, after.seq) if log.oldest <= after.seq + 1 else NOTHING_HELD
+        if held.frames and held.oldest <= after.seq + 1:
+            # A hole between them is seen from their numbers; one after them, from the number of the next event.
+            return Replay(after, held.frames)
+        reason = GapReason.LOST if held.oldest <= after.seq + 1 else GapReason.EXPIRED
+        gap = Gap(thread_id=thread_id, epoch=log.epoch, first=after.seq + 1, last=head.seq, reason=reason)
+        return Replay(head, gap=gap)
+
+    async def _held(self, log: Log, after: int) -> Held:
+        """What the log holds after that number."""
+        if log.hole and after + 1 >= log.hole:
+            return Held(log.hole, ())
+        before = self._database.clock() - self._keep.seconds
+        ((data,),) = await self._database.read(_HELD, log.number, after, before)
+        return Held.of(data.split(b"\n"), self._keep) if data else NOTHING_HELD
+
+    def _deliver(self, entry: Entry) -> None:
+        if self._sink is not None:
+            entry.sockets = self._sink.deliver(entry.log.thread_id, entry.frame)
+
+    def _done(self, entry: Entry) -> None:
+        self._threads.let_go(entry.log.thread_id)
+
+    def _begun(self, thread_id: ThreadId) -> Log:
+        self._numbers += 1
+        return Log(thread_id, self._numbers, new_epoch())
+
+    def _forget(self, thread_id: ThreadId, log: Log) -> None:
+        self._filing.forget(log)
+
+
+def _answered(log: Log, seq: int, sockets: int, *, kept: bool) -> Receipt:
+    if sockets:
+        return Receipt(
+            outcome=Outcome.SENT, sockets=sockets, kept=kept, thread_id=log.thread_id, seq=seq, epoch=log.epoch
+        )
+    return Receipt(
+        outcome=Outcome.NOBODY_LISTENING,
+        kept=kept,
+        thread_id=log.thread_id,
+        seq=seq,
+        epoch=log.epoch,
+        link=LINK,
+        reason=UNHEARD,
+    )
+
+
+def _failed(log: Log, seq: int, outcome: Outcome, problem: str) -> Receipt:
+    return Receipt(
+        outcome=outcome,
+        thread_id=log.thread_id,
+        seq=seq,
+        epoch=log.epoch,
+        link=LINK,
+        reason=f"the {STORE} store: {problem}",
+    )
