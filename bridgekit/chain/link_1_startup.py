@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Final
 
-import anyio
 from starlette.applications import Starlette
 
 from bridgekit import ids
@@ -31,7 +31,7 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
-from bridgekit.errors import DeterministicStartupError, UnknownName
+from bridgekit.errors import DeterministicStartupError, StoreInUse, UnknownName
 from bridgekit.ids import RunIdScheme, SealedRunIds, ThreadId, UserId
 from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.resolution import Carried, FirstOf, MappingLookup, Resolver
@@ -48,7 +48,10 @@ from bridgekit.transport.spent import SpentTickets
 from bridgekit.transport.stopping import before_the_server_stops
 from bridgekit.transport.tickets import Tickets
 
-__all__ = ["Application", "Parts", "Start", "create_app", "lifespan", "shut_down", "start_application"]
+__all__ = ["RUNS_SECONDS", "Application", "Parts", "Start", "create_app", "lifespan", "shut_down", "start_application"]
+
+RUNS_SECONDS: Final = 10.0
+"""How long runs that are under way may go on when the server stops."""
 
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
@@ -82,6 +85,11 @@ class Parts:
     adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter
     outbox: Callable[[], Outbox] = Outbox
     """What may wait for each socket: `partial(Outbox, events=…, size_bytes=…)` for other bounds."""
+    runs_seconds: float = RUNS_SECONDS
+    """How long runs that are under way may go on when the server stops."""
+    drain_seconds: float = DRAIN_SECONDS
+    """How long sockets may take after that to read what waits for them. Both together must fit into the time that
+    whatever stops the server leaves it: 30 s in Kubernetes, 90 s under systemd, only 10 s under Docker."""
     self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
 
 
@@ -150,7 +158,20 @@ async def start_application(parts: Parts, stores: Stores) -> Application:
         with DeterministicStartupError.at(1, check.__name__):
             await check(bridge, supervisor)
     tally.clear()
-    return Application(parts, stores, bridge, supervisor)
+    application = Application(parts, stores, bridge, supervisor)
+    _check_key(application)
+    return application
+
+
+def _check_key(application: Application) -> None:
+    """Another worker would refuse every ticket that this one gives, and this one every ticket of another's."""
+    admission = application.admission
+    if application.stores.shared and isinstance(admission, Tickets) and admission.key_is_ours_alone:
+        raise DeterministicStartupError(
+            10,
+            f"workers that share the {application.stores.name} store must share a key for tickets too,"
+            " and none was given: admission=partial(Tickets, keys=(key,))",
+        )
 
 
 Start = Callable[[Parts, Stores], Awaitable[Application]]
@@ -170,10 +191,7 @@ def lifespan(
     async def running(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             with DeterministicStartupError.at(1, "the application"):
-                stores = await stack.enter_async_context(parts.stores())
-                if not stores.shared:
-                    stack.enter_context(only_worker(stores.name))
-                application = await start(parts, stores)
+                application = await start(parts, await _only_here(stack, parts))
             edge = Edge(
                 application.bridge.hub,
                 application.admission,
@@ -190,14 +208,26 @@ def lifespan(
     return running
 
 
-async def shut_down(application: Application, edge: Edge, *, seconds: float = DRAIN_SECONDS) -> None:
-    """Take no new run, let those under way come to their end, then close every socket when all is written.
+async def _only_here(stack: AsyncExitStack, parts: Parts) -> Stores:
+    """The stores, open until the stack is left; and where they serve one process, that this one is it."""
+    try:
+        stores = await stack.enter_async_context(parts.stores())
+        if not stores.shared:
+            stack.enter_context(only_worker(stores.name))
+    except StoreInUse as refusal:
+        # Its text says all. What a server would print of the way here only hides it.
+        raise DeterministicStartupError(1, str(refusal)) from None
+    return stores
 
-    Within that many seconds for both: a run that takes longer goes on, and its users resume elsewhere, or later.
+
+async def shut_down(application: Application, edge: Edge) -> None:
+    """Take no new run and no new socket, let the runs under way come to their end, then see every socket out.
+
+    Both within the parts' stated times: a run that takes longer goes on, and its users resume elsewhere, or later.
     """
-    deadline = anyio.current_time() + seconds
-    await application.supervisor.close(seconds=seconds)
-    await edge.close(seconds=max(deadline - anyio.current_time(), 0))
+    edge.shut()
+    await application.supervisor.close(seconds=application.parts.runs_seconds)
+    await edge.close(seconds=application.parts.drain_seconds)
 
 
 def create_app(parts: Parts, *, start: Start = start_application) -> Starlette:

@@ -17,7 +17,7 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import DeterministicStartupError, ShuttingDown
-from bridgekit.ids import RunId, RunIdScheme, SealedRunIds
+from bridgekit.ids import RunIdScheme, SealedRunIds
 
 __all__ = ["SupervisorAgent"]
 
@@ -49,8 +49,9 @@ class SupervisorAgent:
             self.registry = registry(llm_manager, tool_dispatcher, agents, adapter=adapter)
         with DeterministicStartupError.at(4, "the execution engine"):
             self.engine = engine(self.registry, websocket_bridge, core=core)
-        self._live: set[RunId] = set()
         self._closed = False
+        self._under_way = 0
+        """How many runs were opened, or are being opened, and are not closed."""
         self._ended = anyio.Event()
 
     async def run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunResult:
@@ -71,26 +72,37 @@ class SupervisorAgent:
             raise ShuttingDown
         thread, user = ids.thread_id(thread_id), ids.user_id(user_id)
         name, asked = ids.agent_name(agent_name), ids.request(request)
-        async with self.db_session_factory() as session:
-            await session.claim(thread, user)
-        context = RunContext(
-            run_id=self._run_ids.new(thread), thread_id=thread, user_id=user, agent_name=name, request=asked
-        )
-        await self.websocket_bridge.mapping.register_mapping(context.run_id, thread)
-        self._live.add(context.run_id)
+        # Counted before anything is waited for: who closes meanwhile waits for this run, too.
+        self._under_way += 1
+        try:
+            async with self.db_session_factory() as session:
+                await session.claim(thread, user)
+            context = RunContext(
+                run_id=self._run_ids.new(thread), thread_id=thread, user_id=user, agent_name=name, request=asked
+            )
+            await self.websocket_bridge.mapping.register_mapping(context.run_id, thread)
+        except BaseException:
+            self._one_less()
+            raise
         return context
 
     async def close_run(self, context: RunContext) -> None:
         """Let the run's route lapse. A cancelled run must not keep its route for ever, hence the shield."""
-        self._live.discard(context.run_id)
-        self._ended.set()
-        self._ended = anyio.Event()
-        with anyio.move_on_after(CLOSING_SECONDS, shield=True):
-            await self.websocket_bridge.mapping.cleanup_mapping(context.run_id)
+        try:
+            with anyio.move_on_after(CLOSING_SECONDS, shield=True):
+                await self.websocket_bridge.mapping.cleanup_mapping(context.run_id)
+        finally:
+            self._one_less()
+
+    def _one_less(self) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._ended.set()
+            self._ended = anyio.Event()
 
     async def close(self, *, seconds: float) -> None:
         """Take no new run, and wait until those under way have ended, at most that many seconds."""
         self._closed = True
         with anyio.move_on_after(seconds):
-            while self._live:
+            while self._under_way:
                 await self._ended.wait()
