@@ -20,9 +20,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Seconds that one notebook cell may take before it counts as hung.
 CELL_TIMEOUT_SECONDS ?= 180
 
+# How long the fault matrix is run by `make soak`.
+SOAK_MINUTES ?= 60
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help check unit test witness mutation report lab format strip constraints clean
+.PHONY: help check unit test witness mutation soak report lab format strip constraints clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +46,9 @@ witness: $(READY)  ## the same run as Node's ws and Chromium see it; installs wh
 
 mutation: $(READY)  ## plant small mistakes in the measuring: do its tests notice? Some minutes; writes docs/mutation.md
 	$(BIN)/python -m tools.mutate
+
+soak: $(READY)  ## the fault matrix round after round, an hour by default (SOAK_MINUTES=60); writes docs/soak.md
+	$(BIN)/python -m tools.soak --minutes $(SOAK_MINUTES)
 
 check: $(READY)  ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -1,0 +1,74 @@
+"""Runs the fault matrix for a stated time and writes what it came to: `make soak SOAK_MINUTES=60`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+
+from bridgekit import __version__
+from bridgekit.measure.outages.soak import Soak, soak
+
+PAGE = """\
+# The long run of the fault matrix
+
+Written by `make soak`. Every fault against every way to deliver, round after round, each with another seed, another
+pace and another window; what each name means is told in notebook 12. *At most once* promises nothing and stands here
+for comparison.
+
+{date} UTC, bridgekit {version}, Python {python}, {machine}: {rounds} rounds in {minutes:.0f} minutes.
+Lost in silence where a log is kept: {silent}. Promises broken: {broken}.
+
+| fault | delivery | delivered | of | lost silent | lost signalled | duplicated | misrouted | unanswered |
+|---|---|--:|--:|--:|--:|--:|--:|--:|
+{rows}
+"""
+
+
+def main() -> int:
+    """Exit 1 where a promise was broken."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long (default 60)")
+    parser.add_argument("--seed", type=int, default=0, help="the first round's seed (default 0)")
+    parser.add_argument("--out", type=Path, default=Path("docs/soak.md"), help="the page to write")
+    options = parser.parse_args()
+    found = anyio.run(_soaked, options.minutes, options.seed)
+    options.out.write_text(page(found), encoding="utf-8")
+    print(f"{options.out} written")
+    for broken in found.broken:
+        print(f"broken: {broken}", file=sys.stderr)
+    return 1 if found.broken else 0
+
+
+async def _soaked(minutes: float, seed: int) -> Soak:
+    return await soak(minutes=minutes, seed=seed, say=lambda line: print(line, flush=True))
+
+
+def page(found: Soak) -> str:
+    """The result as Markdown."""
+    rows = "\n".join(
+        f"| {act} | {delivery} | {counts['delivered']:,} | {counts['expected']:,} | {counts['lost silent']:,}"
+        f" | {counts['lost signalled']:,} | {counts['duplicated']:,} | {counts['misrouted']:,}"
+        f" | {counts['unanswered']:,} |"
+        for (act, delivery), counts in found.cells.items()
+    )
+    return PAGE.format(
+        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
+        version=__version__,
+        python=platform.python_version(),
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+        rounds=found.rounds,
+        minutes=found.seconds / 60,
+        silent=found.silent,
+        broken=len(found.broken),
+        rows=rows,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
