@@ -22,7 +22,7 @@ from bridgekit.errors import InvalidId, StoreAway, first_error
 from bridgekit.storage.redis_library import SLOTS, SOURCE, Names
 from bridgekit.storage.redis_line import SILENCE_SECONDS, TROUBLE, Backoff, Door, Line, problem_of
 
-__all__ = ["ASK_SECONDS", "OPEN_SECONDS", "PREFIX", "STORE", "Server", "Servers", "needs_another_server"]
+__all__ = ["ASK_SECONDS", "OPEN_SECONDS", "PREFIX", "STORE", "Server", "Servers"]
 
 _log = logging.getLogger(__name__)
 
@@ -110,13 +110,18 @@ class Servers(AsyncContextManagerMixin):
         """Call this whenever slots have moved, or servers have come or gone."""
         self._watchers.append(changed)
 
+    def refresh(self) -> None:
+        """Find out again who has which slots."""
+        self._stale.set()
+
     def heed(self, server: Server, error: BaseException) -> None:
         """Do what helps after that error of a command to that server."""
         if _lacks_function(error):
             # It was emptied. With the next connection it is given the functions.
             server.line.drop()
-        elif needs_another_server(error):
-            self._stale.set()
+        elif isinstance(error, exceptions.RedisClusterError | exceptions.ReadOnlyError):
+            # MOVED, ASK, TRYAGAIN, CLUSTERDOWN: it has the slot no longer, or not yet.
+            self.refresh()
 
     async def call(self, slot: int, name: bytes, *arguments: RedisValueT) -> ResponseType:
         """One command that may be done twice without harm. StoreAway where it is not answered in time."""
@@ -150,12 +155,9 @@ class Servers(AsyncContextManagerMixin):
         raise StoreAway(STORE, first.line.problem)
 
     def _add(self, door: Door, tasks: TaskGroup) -> Server:
-        server = self._servers[door.location] = Server(door, self._stale_now)
+        server = self._servers[door.location] = Server(door, self.refresh)
         tasks.start_soon(server.run)
         return server
-
-    def _stale_now(self) -> None:
-        self._stale.set()
 
     async def _follow(self, tasks: TaskGroup) -> None:
         """Find out who has which slots whenever there is a reason to ask."""
@@ -185,11 +187,6 @@ class Servers(AsyncContextManagerMixin):
             self._by_slot = by_slot
             for changed in self._watchers:
                 changed()
-
-
-def needs_another_server(error: BaseException) -> bool:
-    """Whether a command was sent to one who cannot do it, or not now: MOVED, ASK, TRYAGAIN, CLUSTERDOWN, READONLY."""
-    return isinstance(error, exceptions.RedisClusterError | exceptions.ReadOnlyError)
 
 
 def _index(servers: Iterable[Server]) -> list[Server | None]:

@@ -2,7 +2,7 @@
 -- A version of it is never replaced: the text's own hash is part of every name, so that workers of two versions
 -- may share a server. Keys of one call share a hash tag in a Cluster.
 
-local EMITTERS = 64             -- how many workers' last parcels are remembered in one thread's head
+local PARCELS_BYTES = 4096      -- of one thread's head, for the last parcels of some seventy workers
 local FENCE = 1000000           -- numbers that are skipped where the latest ones may have been lost
 local HEAD_MS = 86400000        -- how long a thread's epoch and number are remembered after it was last used
 local ROUTE_MS = 86400000       -- how long a live run's route is kept after it was last used
@@ -36,11 +36,14 @@ end
 -- "events bytes milliseconds promise": how much of a log is kept, and what the client knows of the server.
 local function settings(words)
   local events, bytes, ms, promise = string.match(words, '^(%d+) (%d+) (%d+) ([01])$')
+  local now = clock_ms()
   return {
     events = tonumber(events),
     bytes = tonumber(bytes),
     ms = tonumber(ms),
-    now = clock_ms(),
+    head_ms = math.max(HEAD_MS, 2 * tonumber(ms)),
+    now = now,
+    stamp = '-' .. text(now),
     keeper = keeper(promise),
   }
 end
@@ -50,32 +53,36 @@ local function hole(log, state, keep, numbers)
   local first = state.seq + 1
   state.seq = state.seq + numbers
   if keep.events > 0 then
-    redis.call('XADD', log, text(state.seq) .. '-' .. text(keep.now), 'h', text(first), 'b', text(state.size))
-    redis.call('PEXPIRE', log, keep.ms)
+    redis.call('XADD', log, text(state.seq) .. keep.stamp, 'h', text(first), 'b', text(state.size))
   end
 end
 
--- The thread's numbering as it stands, begun if there is none.
+-- The thread's numbering as it stands, begun if there is none. It is one text, because that is twice as fast as a hash:
+-- "epoch seq keeper size from due touched" and, for each worker, "|emitter parcel last told", the latest first.
 local function opened(log, head, keep, emitter)
-  local had = redis.call('HMGET', head, 'epoch', 'seq', 'keeper', 'size', 'from', 'due', 'e:' .. emitter)
-  if not had[1] then
+  local had = redis.call('GET', head)
+  if not had then
     -- Frames of a numbering that was forgotten say nothing to anybody.
     redis.call('DEL', log)
     return {
-      epoch = string.sub(redis.sha1hex(emitter .. head .. text(keep.now)), 1, 16),
-      seq = 0, size = 0, from = 0, due = 0,
+      epoch = string.sub(redis.sha1hex(emitter .. head .. keep.stamp), 1, 16),
+      seq = 0, size = 0, from = 0, due = 0, touched = 0, parcels = '',
     }
   end
+  local epoch, seq, keeper, size, from, due, touched, parcels =
+    string.match(had, '^(%x+) (%d+) (%x+) (%d+) (%d+) (%d+) (%d+)(.*)$')
   local state = {
-    epoch = had[1],
-    seq = tonumber(had[2]),
-    size = tonumber(had[4]),        -- bytes of all frames that were ever kept
-    from = tonumber(had[5]),        -- the same, before the oldest that is still kept
-    due = tonumber(had[6]),         -- when that one is to go
-    parcel = had[7],
+    epoch = epoch,
+    seq = tonumber(seq),
+    size = tonumber(size),          -- bytes of all frames that were ever kept
+    from = tonumber(from),          -- the same, before the oldest that is still kept
+    due = tonumber(due),            -- when that one is to go
+    touched = tonumber(touched),    -- when the log was last told how long to live
+    parcels = parcels,
   }
-  if had[3] ~= keep.keeper.name and keep.keeper.forgets then
+  if keeper ~= keep.keeper.name and keep.keeper.forgets then
     hole(log, state, keep, FENCE)
+    state.touched = 0
   end
   return state
 end
@@ -99,38 +106,29 @@ local function trim(log, state, keep)
   end
 end
 
-local function remember(head, state, keep)
-  redis.call('HSET', head, 'epoch', state.epoch, 'seq', text(state.seq), 'keeper', keep.keeper.name,
-    'size', text(state.size), 'from', text(state.from), 'due', text(state.due))
-  redis.call('PEXPIRE', head, math.max(HEAD_MS, 2 * keep.ms))
-end
-
-local function remember_parcel(head, emitter, words)
-  redis.call('HSET', head, 'e:' .. emitter, words)
-  if redis.call('HLEN', head) <= 6 + EMITTERS then
-    return
+local function remember(log, head, state, keep)
+  if keep.now - state.touched > keep.ms / 4 then
+    -- Later than its frames expire: they are dropped one by one, this is for threads that nobody uses any more.
+    redis.call('PEXPIRE', log, text(2 * keep.ms))
+    state.touched = keep.now
   end
-  local fields, eldest, lowest = redis.call('HGETALL', head), nil, nil
-  for at = 1, #fields, 2 do
-    local last = string.sub(fields[at], 1, 2) == 'e:' and tonumber(string.match(fields[at + 1], '^%d+ (%d+)'))
-    if last and (not lowest or last < lowest) then
-      eldest, lowest = fields[at], last
-    end
-  end
-  redis.call('HDEL', head, eldest)
+  redis.call('SET', head, table.concat({
+    state.epoch, text(state.seq), keep.keeper.name, text(state.size), text(state.from), text(state.due),
+    text(state.touched) .. state.parcels,
+  }, ' '), 'PX', keep.head_ms)
 end
 
 -- One parcel of one thread: `skip` numbers left out, then `count` events, each in two halves around its number.
--- Answers the last number and how many subscribers were told.
+-- Answers the epoch, the last number, and how many subscribers were told.
 local function append(log, head, keep, emitter, args, at)
   local number, skip, count = tonumber(args[at]), tonumber(args[at + 1]), tonumber(args[at + 2])
   local state = opened(log, head, keep, emitter)
-  if state.parcel then
+  local own = '|' .. emitter .. ' '
+  local done, last, told = string.match(state.parcels, own .. '(%d+) (%d+) (%d+)')
+  if done and tonumber(done) >= number then
     -- Sent again because the answer was lost: it is done already, and so is every earlier one.
-    local done, last, told = string.match(state.parcel, '^(%d+) (%d+) (%d+)$')
-    if tonumber(done) >= number then
-      return tonumber(last), tonumber(told)
-    end
+    remember(log, head, state, keep)
+    return state.epoch, last, tonumber(told)
   end
   local after = state.seq
   if skip > 0 then
@@ -142,52 +140,55 @@ local function append(log, head, keep, emitter, args, at)
     local frame = args[at + 1 + 2 * place] .. text(state.seq) .. args[at + 2 + 2 * place]
     lines[place + 1] = frame
     if keep.events > 0 then
-      redis.call('XADD', log, 'MAXLEN', '=', keep.events, text(state.seq) .. '-' .. text(keep.now),
-        'f', frame, 'b', text(state.size))
+      redis.call('XADD', log, 'MAXLEN', '=', keep.events, text(state.seq) .. keep.stamp, 'f', frame,
+        'b', text(state.size))
       state.size = state.size + #frame
     end
   end
   if keep.events > 0 then
-    redis.call('PEXPIRE', log, keep.ms)
     trim(log, state, keep)
   end
-  lines[1] = state.epoch .. ' ' .. text(after) .. ' ' .. text(state.seq)
-  local told = redis.call('SPUBLISH', log, table.concat(lines, '\n'))
-  remember(head, state, keep)
-  remember_parcel(head, emitter, args[at] .. ' ' .. text(state.seq) .. ' ' .. told)
-  return state.seq, told
+  last = text(state.seq)
+  lines[1] = state.epoch .. ' ' .. text(after) .. ' ' .. last
+  told = redis.call('SPUBLISH', log, table.concat(lines, '\n'))
+  state.parcels = own .. args[at] .. ' ' .. last .. ' ' .. told .. string.gsub(state.parcels, own .. '[^|]*', '', 1)
+  if #state.parcels > PARCELS_BYTES then
+    state.parcels = string.match(string.sub(state.parcels, 1, PARCELS_BYTES), '^(.*)|')
+  end
+  remember(log, head, state, keep)
+  return state.epoch, last, told
 end
 
 -- KEYS: log and head of each thread. ARGV: settings, emitter, and for each thread: parcel number, skip, count, and
--- the halves of its events. Answers two values a thread: last number and subscribers, or an error's text and -1.
+-- the halves of its events. Answers three values a thread: epoch, last number and subscribers; or an error's text,
+-- 0 and -1.
 redis.register_function('bridgekit_append_@VERSION@', function(keys, args)
   local keep, answers, at = settings(args[1]), {}, 3
   for place = 1, #keys, 2 do
     -- One thread's trouble, such as a foreign value under its key, is not the others'.
-    local fine, last, told = pcall(append, keys[place], keys[place + 1], keep, args[2], args, at)
-    if fine then
-      answers[place], answers[place + 1] = text(last), told
-    else
-      answers[place], answers[place + 1] = type(last) == 'table' and last.err or tostring(last), -1
+    local fine, epoch, last, told = pcall(append, keys[place], keys[place + 1], keep, args[2], args, at)
+    if not fine then
+      epoch, last, told = type(epoch) == 'table' and epoch.err or tostring(epoch), '0', -1
     end
+    answers[#answers + 1], answers[#answers + 2], answers[#answers + 3] = epoch, last, told
     at = at + 3 + 2 * tonumber(args[at + 2])
   end
   return answers
 end)
 
--- KEYS: log and head of a thread. ARGV: settings, emitter, a reader's epoch and number. Answers epoch and number of
--- the log and, where the reader's are of this numbering, every later entry: a frame, or "h" with a hole's first and
--- last number.
+-- KEYS: log and head of a thread. ARGV: settings, emitter, and how far a reader has come: epoch and number, or two
+-- empty texts. Answers epoch and number of the log, and all that the reader has not: for one of another numbering that
+-- is all there is. An entry is a frame, or "h" with a hole's first and last number.
 redis.register_function('bridgekit_read_@VERSION@', function(keys, args)
   local keep = settings(args[1])
   local state = opened(keys[1], keys[2], keep, args[2])
   if keep.events > 0 then
     trim(keys[1], state, keep)
   end
-  remember(keys[2], state, keep)
+  remember(keys[1], keys[2], state, keep)
   local answer = {state.epoch, text(state.seq)}
-  local after = tonumber(args[4])
-  if args[3] == state.epoch and after < state.seq then
+  local after = args[3] == state.epoch and tonumber(args[4]) or 0
+  if args[3] ~= '' and after < state.seq then
     for place, entry in ipairs(redis.call('XRANGE', keys[1], text(after + 1), '+')) do
       if entry[2][1] == 'h' then
         answer[place + 2] = 'h' .. entry[2][2] .. ' ' .. string.match(entry[1], '^%d+')

@@ -168,6 +168,11 @@ class Line:
         while not self.connected:
             await (self._up if self._connection is None else self._down).wait()
 
+    async def down(self) -> None:
+        """Wait until it is not connected."""
+        if self._connection is not None:
+            await self._down.wait()
+
     def request(self, name: bytes, *arguments: RedisValueT) -> Awaitable[ResponseType]:
         """Send a command; the answer is to be awaited. Those of one connection are answered in their order."""
         if self._connection is None:
@@ -177,6 +182,8 @@ class Line:
     async def ask(self, name: bytes, *arguments: RedisValueT) -> ResponseType:
         """One command's answer. TimeoutError where there is none in time, or the server is away."""
         if not self.connected:
+            # One that is being taken down is away from then on.
+            await self.down()
             with anyio.fail_after(max(0.0, self._lost_at + AWAY_SECONDS - anyio.current_time())):
                 await self.up()
         connection = self._connection

@@ -1,0 +1,190 @@
+"""Servers behind a URL: found, asked in time, lost and found again. And what is said of them holds no secret."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from bridgekit.errors import InvalidId, StoreAway
+from bridgekit.measure.faults.proxy import Proxy, proxy
+from bridgekit.measure.faults.redis_servers import RedisServer, redis_cluster, redis_server
+from bridgekit.measure.faults.toxics import Partition, Way
+from bridgekit.storage import redis
+from bridgekit.storage.redis import Server, Servers
+from bridgekit.storage.redis_library import FIND, SLOTS
+from bridgekit.storage.redis_line import AWAY_SECONDS, SILENCE_SECONDS, Backoff
+
+SECRET = "hunter2"
+
+
+@pytest.fixture
+def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that starts waits for nobody."""
+    monkeypatch.setattr(redis, "OPEN_SECONDS", 0.2)
+
+
+@asynccontextmanager
+async def through_proxy(server: RedisServer) -> AsyncIterator[tuple[Proxy, Servers, Server]]:
+    async with proxy("127.0.0.1", server.port) as through, Servers(through.url("redis")) as servers:
+        [only] = servers
+        yield through, servers, only
+
+
+@pytest.mark.parametrize("url", ["", "http://localhost", "redis://", "redis://localhost:port", "localhost:6379"])
+def test_url_of_no_server_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(InvalidId) as refused:
+        Servers(url and f"{url}/?password={SECRET}")
+    assert SECRET not in str(refused.value)
+
+
+async def test_nobody_at_the_address_is_said_without_the_password(in_no_time: None) -> None:
+    async with redis_server(password=SECRET) as server:
+        await server.kill()
+        with pytest.raises(StoreAway) as away:
+            async with Servers(server.url):
+                raise AssertionError("nobody was there")
+    assert away.value.store == "redis"
+    assert SECRET not in str(away.value)
+
+
+async def test_wrong_password_is_said_and_not_repeated(in_no_time: None, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with redis_server(password=SECRET) as server:
+        with pytest.raises(StoreAway, match="password") as away:
+            async with Servers(server.url.replace(SECRET, "a-guess-of-mine")):
+                raise AssertionError("the door was open")
+        async with Servers(server.url) as servers:
+            assert await servers.call(0, b"PING") == b"PONG"
+            said = [repr(servers), *map(repr, servers), str(away.value), caplog.text]
+    assert [text for text in said if SECRET in text or "a-guess" in text] == []
+
+
+async def test_password_with_reserved_characters_is_read_from_a_url() -> None:
+    async with redis_server(password="p@ss/:w") as server:
+        url = server.url.replace("p@ss/:w", "p%40ss%2F%3Aw")
+        async with Servers(url) as servers:
+            assert await servers.call(0, b"PING") == b"PONG"
+
+
+async def test_databases_of_one_server_share_no_channel(url: str) -> None:
+    """Channels know no databases, so that the names must."""
+    async with Servers(f"{url}/1") as one, Servers(f"{url}/2") as two, Servers(url) as none:
+        names = {each.names.ticket("x")[0] for each in (one, two, none)}
+    assert len(names) == 3
+
+
+async def test_server_that_hangs_is_given_up_in_time_and_after_that_nobody_waits() -> None:
+    async with redis_server() as server, Servers(server.url) as servers:
+        [only] = servers
+        server.stop()
+        began = anyio.current_time()
+        with pytest.raises(StoreAway):
+            await servers.call(0, b"PING")
+        assert SILENCE_SECONDS <= anyio.current_time() - began < SILENCE_SECONDS + 0.5
+        with anyio.fail_after(5):
+            await only.line.down()
+            await anyio.sleep(AWAY_SECONDS)
+        assert only.line.away
+        began = anyio.current_time()
+        with pytest.raises(StoreAway):
+            await servers.call(0, b"PING")
+        assert anyio.current_time() - began < 0.1
+        server.resume()
+        with anyio.fail_after(5):
+            await only.line.up()
+        assert await servers.call(0, b"PING") == b"PONG"
+        assert not only.line.away
+
+
+async def test_question_whose_answer_is_lost_with_the_connection_is_asked_again() -> None:
+    async with redis_server() as server, through_proxy(server) as (through, servers, _):
+        answers: list[object] = []
+
+        async def ask() -> None:
+            answers.append(await servers.call(0, b"RPUSH", b"asked", b"once more"))
+
+        with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                await until(server, ("LLEN", "asked"), "1")
+                with through.down():
+                    held.stop()
+        assert answers == [2]
+
+
+async def until(server: RedisServer, question: tuple[str, ...], answer: str) -> None:
+    """Wait until the server, asked by another way, says so."""
+    with anyio.fail_after(5):
+        while await server.ask(*question) != answer:  # noqa: ASYNC110  # a server rings nobody
+            await anyio.sleep(0.005)
+
+
+async def test_functions_that_were_flushed_are_loaded_again() -> None:
+    async with redis_server() as server, Servers(server.url) as servers:
+        await server.ask("FUNCTION", "FLUSH")
+        key, slot = servers.names.ticket("x")
+        assert await servers.call(slot, b"FCALL", FIND, 1, key) is None
+
+
+async def test_functions_that_are_there_are_not_loaded_again() -> None:
+    async with redis_server() as server:
+        for _ in range(2):
+            async with Servers(server.url) as servers:
+                assert await servers.call(0, b"PING") == b"PONG"
+        stats = await server.ask("INFO", "commandstats")
+    [said] = [line for line in stats.splitlines() if line.startswith("cmdstat_function|load")]
+    assert ["calls=2" in said, "failed_calls=1" in said] == [True, True]
+
+
+async def test_replica_is_refused(in_no_time: None) -> None:
+    async with redis_server() as first, redis_server() as second:
+        await second.ask("REPLICAOF", "127.0.0.1", str(first.port))
+        with pytest.raises(StoreAway, match="replica"):
+            async with Servers(second.url):
+                raise AssertionError("it cannot be written to")
+
+
+async def test_server_that_may_evict_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    settings = ("maxmemory 100mb", "maxmemory-policy allkeys-lru")
+    async with redis_server(settings=settings) as server, Servers(server.url):
+        assert "noeviction" in caplog.text
+
+
+@pytest.mark.slow
+async def test_cluster_is_found_from_one_of_its_servers_and_each_key_with_who_has_it() -> None:
+    async with redis_cluster() as cluster, Servers(cluster.url) as servers:
+        assert servers.is_cluster
+        assert len(list(servers)) == 3
+        for number in range(30):
+            key, slot = servers.names.ticket(str(number))
+            assert await servers.call(slot, b"SET", key, b"x") == b"OK"
+        await moved(cluster.servers, servers)
+
+
+async def moved(nodes: tuple[RedisServer, ...], servers: Servers) -> None:
+    """A slot changes hands while nobody looks: whoever asks is sent on, and asks there."""
+    key, slot = next(
+        (key, slot) for n in range(10_000) for key, slot in [servers.names.ticket(f"m{n}")] if slot < SLOTS // 3
+    )
+    to = (await nodes[1].ask("CLUSTER", "MYID")).strip()
+    changed = anyio.Event()
+    servers.watch(changed.set)
+    for node in nodes:
+        await node.ask("CLUSTER", "SETSLOT", str(slot), "NODE", to)
+    assert await servers.call(slot, b"SET", key, b"x") == b"OK"
+    assert changed.is_set()
+    assert servers.of(slot) is not servers.of(slot - 1 if slot else slot + 1)
+
+
+def test_pauses_grow_are_bounded_and_never_in_step() -> None:
+    backoff = Backoff()
+    pauses = [backoff.next() for _ in range(12)]
+    assert 0.025 <= pauses[0] <= 0.05
+    assert all(0.5 <= pause <= 1.0 for pause in pauses[6:])
+    assert len(set(pauses)) == len(pauses)
+    backoff.reset()
+    assert backoff.next() <= 0.05
