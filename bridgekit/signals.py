@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -43,7 +43,7 @@ class Subscribed(msgspec.Struct, frozen=True, tag_field="type", tag="subscribed"
 
     thread_id: ThreadId
     epoch: str
-    seq: int
+    seq: Annotated[int, msgspec.Meta(ge=0)]
 
     @property
     def cursor(self) -> Cursor:
@@ -71,7 +71,7 @@ class Gap(
     thread_id: ThreadId
     epoch: str
     """The numbering that `first` and `last` belong to."""
-    first: int
+    first: Annotated[int, msgspec.Meta(ge=1)]
     last: int | None
     """None where nobody can say how many: everything from `first` to the end of that numbering."""
     reason: GapReason

@@ -28,6 +28,8 @@ GOODBYES: Final = frozenset({1_000, 1_001, 1_012, CLOSE_DRAINED})
 """Closed in good order (RFC 6455, section 7.4.1; 1012 is "service restart"), with nothing left behind."""
 NO_STATUS: Final = 1_006
 """What stands for a close code where the connection broke without one (RFC 6455, section 7.1.5)."""
+NO_WEBSOCKET: Final = frozenset({1_002, 1_003, 1_007, 1_009})
+"""With which our side closes where the server sends what it may not: another try would find the same."""
 OPEN_SECONDS: Final = 10.0
 """How long a handshake may take, and how long after it the server may take to confirm the subscription."""
 CLOSE_SECONDS: Final = 2.0
@@ -176,5 +178,7 @@ async def _read(socket: ReadableSocket) -> str | bytes:
 
 
 def _told(closed: ConnectionClosed) -> BridgekitError:
+    if closed.sent is not None and closed.sent.code in NO_WEBSOCKET and not closed.rcvd_then_sent:
+        return MalformedFrame(closed.sent.reason or "not what a WebSocket may carry")
     code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (NO_STATUS, "the connection broke")
     return (SubscriptionRefused if code >= FIRST_TERMINAL_CODE else Disconnected)(code, reason)

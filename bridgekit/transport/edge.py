@@ -208,6 +208,8 @@ class _FirstMessage(msgspec.Struct, tag_field="type", tag="authorise"):
 
 def _ticket_in(message: str | bytes) -> str:
     """The ticket in a message `{"type": "authorise", "ticket": "…"}`; SubscriptionRefused where there is none."""
+    if len(message) > INCOMING_BYTES:
+        raise SubscriptionRefused(CLOSE_BAD_TICKET, f"the first message is longer than {INCOMING_BYTES:,} bytes")
     try:
         return msgspec.json.decode(message, type=_FirstMessage).ticket
     except (msgspec.DecodeError, UnicodeError) as error:

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import random
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskStatus
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
-from bridgekit.errors import BridgekitError, Disconnected, first_error
-from bridgekit.events import RoutedEvent
-from bridgekit.signals import Cursor, Gap, GapReason
+from bridgekit.errors import Disconnected, first_error
+from bridgekit.signals import Cursor
 from bridgekit.transport.client import KEEPALIVE_SECONDS, EventClient, connect
+from bridgekit.transport.reading import Item, Reading
 
 __all__ = ["Backoff", "Follower", "Item", "TicketSource", "follow"]
 
-Item = RoutedEvent | Gap
 TicketSource = Callable[[], Awaitable[str]]
 """Asks the application for a new ticket: each socket needs one of its own."""
 
 READ_AHEAD: Final = 64
 """Items that are read before the user asks for them. One who stops asking makes the server see a slow socket."""
 PASSING: Final = (OSError, TimeoutError, Disconnected, InvalidHandshake)
-"""What another try may mend."""
+"""What another try may mend, but for a certificate that is not believed and what these statuses do not stand for."""
 PASSING_STATUS: Final = frozenset({408, 425, 429, *range(500, 600)})
 
 
@@ -51,21 +50,24 @@ class Follower:
     """One thread's events, over as many sockets as it takes. Iterate over it: an event, or a gap, at a time.
 
     Each event comes once and in order. A Gap says which never come: nothing goes missing without one. Iteration ends
-    with SubscriptionRefused when the server will not have the user any more, or with whatever else cannot be mended.
+    with SubscriptionRefused when the server will not have the user any more, or with whatever else cannot be mended;
+    and without an error where the block has ended.
     """
 
-    def __init__(self, items: ObjectReceiveStream[tuple[Item, Cursor]], after: Cursor | None) -> None:
+    def __init__(self, items: ObjectReceiveStream[tuple[Item, Cursor]], reading: Reading) -> None:
         self._items = items
-        self.cursor = after
+        self._reading = reading
+        self.cursor = reading.cursor
         """How far its user has come; give it to `follow` to go on from there in another process."""
-        self.read_to = after
-        """How far it has read ahead of him: where the next socket begins."""
         self.subscriptions = 0
         """How many sockets were subscribed."""
-        self.duplicates = 0
-        """Events that came again, and were dropped."""
         self.failure: Exception | None = None
         """What ended it."""
+
+    @property
+    def duplicates(self) -> int:
+        """What came again, and was dropped."""
+        return self._reading.duplicates
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self
@@ -73,32 +75,9 @@ class Follower:
     async def __anext__(self) -> Item:
         try:
             item, self.cursor = await self._items.receive()
-        except anyio.EndOfStream:
+        except (anyio.EndOfStream, anyio.ClosedResourceError):
             raise self.failure or StopAsyncIteration from None
         return item
-
-    def begin(self, client: EventClient) -> None:
-        """A socket was subscribed."""
-        self.subscriptions += 1
-        self.read_to = client.subscribed.cursor
-        if self.cursor is None:
-            self.cursor = self.read_to
-
-    def take(self, item: Item) -> list[tuple[Item, Cursor]]:
-        """What is new in what came: nothing, the item, or the item behind a gap that the server did not tell."""
-        epoch, seq = self.read_to or Cursor("", 0)
-        if isinstance(item, Gap):
-            if item.epoch == epoch and item.last is not None:
-                self.read_to = Cursor(epoch, max(seq, item.last))
-            return [(item, self.read_to or Cursor(epoch, seq))]
-        if item.seq <= seq:
-            self.duplicates += 1
-            return []
-        self.read_to = Cursor(epoch, item.seq)
-        if item.seq == seq + 1:
-            return [(item, self.read_to)]
-        hole = Gap(thread_id=item.thread_id, epoch=epoch, first=seq + 1, last=item.seq - 1, reason=GapReason.LOST)
-        return [(hole, Cursor(epoch, item.seq - 1)), (item, self.read_to)]
 
 
 @asynccontextmanager
@@ -110,14 +89,17 @@ async def follow(
     user_id: str | None = None,
     after: Cursor | None = None,
     backoff: Backoff | None = None,
+    passing: tuple[type[Exception], ...] = (),
     keepalive_seconds: float = KEEPALIVE_SECONDS,
     draw: Callable[[], float] = random.random,
     online: Callable[[bool], None] = lambda subscribed: None,
 ) -> AsyncIterator[Follower]:
     """Follow a thread for the length of a block, from now on or from a cursor, whatever happens to the socket.
 
-    Entered once it is subscribed, however long that takes; SubscriptionRefused where that can never be. `online` is
-    told True whenever a socket is subscribed and False when it is lost: what a user interface shows as "reconnecting".
+    Entered once it is subscribed, however long that takes; SubscriptionRefused where that can never be. `passing` is
+    what `ticket` raises and another try may mend, such as `httpx.TransportError`; OSError and TimeoutError go without
+    saying. `online` is told True whenever a socket is subscribed and False when it is lost: what a user interface
+    shows as "reconnecting".
     """
 
     @asynccontextmanager
@@ -134,57 +116,71 @@ async def follow(
             yield client
 
     send, receive = anyio.create_memory_object_stream[tuple[Item, Cursor]](READ_AHEAD)
-    follower = Follower(receive, after)
+    follower = Follower(receive, reading := Reading(after))
+    keeper = _Keeper(follower, reading, socket, send, backoff or Backoff(), draw, passing, online)
     with first_error():
         async with send, receive, anyio.create_task_group() as tasks:
-            wait_seconds = partial((backoff or Backoff()).seconds, draw=draw)
-            await tasks.start(_keep_reading, follower, socket, send, wait_seconds, online)
+            await tasks.start(keeper.keep_reading)
             yield follower
             tasks.cancel_scope.cancel()
 
 
-async def _keep_reading(
-    follower: Follower,
-    socket: Callable[[Cursor | None], AbstractAsyncContextManager[EventClient]],
-    send: ObjectSendStream[tuple[Item, Cursor]],
-    wait_seconds: Callable[[int], float],
-    online: Callable[[bool], None],
-    *,
-    task_status: TaskStatus[None],
-) -> None:
-    failures, told = 0, False
-    async with send:
-        while True:
-            try:
-                with first_error():
-                    async with socket(follower.read_to) as client:
-                        follower.begin(client)
-                        failures = 0
-                        if not told:
-                            told = True
-                            task_status.started()
-                        online(True)
-                        try:
-                            await _read(follower, client, send)
-                        finally:
-                            online(False)
-            except (*PASSING, BridgekitError) as error:
-                if not _passes(error):
-                    if not told:
-                        raise
-                    follower.failure = error
-                    return
-            await anyio.sleep(wait_seconds(failures))
-            failures += 1
+@dataclass(slots=True)
+class _Keeper:
+    """Opens socket after socket for a follower, and gives him what they bring."""
 
+    follower: Follower
+    reading: Reading
+    socket: Callable[[Cursor | None], AbstractAsyncContextManager[EventClient]]
+    send: ObjectSendStream[tuple[Item, Cursor]]
+    backoff: Backoff
+    draw: Callable[[], float]
+    passing: tuple[type[Exception], ...]
+    online: Callable[[bool], None]
+    failures: int = 0
+    """How many sockets in a row brought nothing and did not last."""
 
-async def _read(follower: Follower, client: EventClient, send: ObjectSendStream[tuple[Item, Cursor]]) -> None:
-    while True:
-        for item in follower.take(await client.receive_any()):
-            await send.send(item)
+    async def keep_reading(self, *, task_status: TaskStatus[None]) -> None:
+        """Until something happens that another try does not mend."""
+        async with self.send:
+            while True:
+                try:
+                    with first_error():
+                        async with self.socket(self.reading.cursor) as client:
+                            self._begin(client, task_status)
+                            await self._read(client)
+                except Exception as error:
+                    if not self._passes(error):
+                        if not self.follower.subscriptions:
+                            raise
+                        self.follower.failure = error  # it is raised where the follower is read
+                        return
+                await anyio.sleep(self.backoff.seconds(self.failures, self.draw))
+                self.failures += 1
 
+    def _begin(self, client: EventClient, task_status: TaskStatus[None]) -> None:
+        self.reading.begin(client.subscribed.cursor)
+        if self.follower.cursor is None:
+            self.follower.cursor = self.reading.cursor
+        self.follower.subscriptions += 1
+        if self.follower.subscriptions == 1:
+            task_status.started()
 
-def _passes(error: Exception) -> bool:
-    if isinstance(error, InvalidStatus):
-        return error.response.status_code in PASSING_STATUS
-    return isinstance(error, PASSING)
+    async def _read(self, client: EventClient) -> None:
+        begun = anyio.current_time()
+        self.online(True)
+        try:
+            while True:
+                for item in self.reading.take(await client.receive_any()):
+                    await self.send.send(item)
+                    self.failures = 0
+        finally:
+            self.online(False)
+            # A server that subscribes everybody and turns him out at once is no better than one that is away.
+            if anyio.current_time() - begun >= self.backoff.longest_seconds:
+                self.failures = 0
+
+    def _passes(self, error: Exception) -> bool:
+        if isinstance(error, InvalidStatus):
+            return error.response.status_code in PASSING_STATUS
+        return isinstance(error, (*PASSING, *self.passing)) and not isinstance(error, ssl.SSLCertVerificationError)
