@@ -31,9 +31,16 @@ if TYPE_CHECKING:
     from bridgekit.errors import BridgekitError
     from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, RoutedEvent
     from bridgekit.mapping import RunThreadMappingService
+    from bridgekit.signals import Cursor, Gap, GapReason
+    from bridgekit.stores import memory_stores, redis_stores, sqlite_stores, stores_from
+    from bridgekit.transport.admission import OwnersOnly
     from bridgekit.transport.asgi import routes
+    from bridgekit.transport.broker import Keep
     from bridgekit.transport.client import EventClient, connect
+    from bridgekit.transport.following import Follower, follow
+    from bridgekit.transport.outbox import Outbox
     from bridgekit.transport.server import serving
+    from bridgekit.transport.tickets import Tickets
     from bridgekit.variants import VARIANTS
 
 __version__ = "0.1.0"
@@ -46,10 +53,17 @@ __all__ = [
     "Application",
     "BaseAgent",
     "BridgekitError",
+    "Cursor",
     "EventClient",
     "EventType",
+    "Follower",
+    "Gap",
+    "GapReason",
+    "Keep",
     "MemoryThreads",
+    "Outbox",
     "Outcome",
+    "OwnersOnly",
     "Parts",
     "PythonTools",
     "Receipt",
@@ -59,12 +73,18 @@ __all__ = [
     "RunThreadMappingService",
     "ScriptedModel",
     "SupervisorAgent",
+    "Tickets",
     "connect",
     "create_app",
+    "follow",
     "lifespan",
+    "memory_stores",
+    "redis_stores",
     "routes",
     "serving",
+    "sqlite_stores",
     "start_application",
+    "stores_from",
 ]
 
 # A library says nothing on its own: without this, warnings of an application that set up no logging go to stderr.
@@ -81,9 +101,16 @@ _HOMES = {
     "bridgekit.errors": ("BridgekitError",),
     "bridgekit.events": ("AgentEvent", "EventType", "Outcome", "Receipt", "RoutedEvent"),
     "bridgekit.mapping": ("RunThreadMappingService",),
+    "bridgekit.signals": ("Cursor", "Gap", "GapReason"),
+    "bridgekit.stores": ("memory_stores", "redis_stores", "sqlite_stores", "stores_from"),
+    "bridgekit.transport.admission": ("OwnersOnly",),
     "bridgekit.transport.asgi": ("routes",),
+    "bridgekit.transport.broker": ("Keep",),
     "bridgekit.transport.client": ("EventClient", "connect"),
+    "bridgekit.transport.following": ("Follower", "follow"),
+    "bridgekit.transport.outbox": ("Outbox",),
     "bridgekit.transport.server": ("serving",),
+    "bridgekit.transport.tickets": ("Tickets",),
     "bridgekit.variants": ("VARIANTS",),
 }
 """Which module each public name is from."""

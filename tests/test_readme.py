@@ -98,8 +98,9 @@ async def test_example_serves_an_agent_in_fastapi() -> None:
     exec(compile(PYTHON[0], str(Path("README.md")), "exec"), names)
     async with serving(names["app"]) as url, httpx.AsyncClient(base_url=url.replace("ws", "http", 1)) as browser:
         owned = {"user_id": "alice", "thread_id": "thread_123"}
-        assert (await browser.post("/threads", params=owned)).status_code == 200
-        async with connect(url, user_id="alice", thread_id="thread_123") as client:
+        opened = await browser.post("/threads", params=owned)
+        assert opened.status_code == 200
+        async with connect(url, thread_id="thread_123", ticket=opened.json()) as client:
             answer = await browser.post("/ask", params=owned | {"request": "bridges"})
             assert answer.json() == {"answer": "all about bridges"}
             assert [(await client.receive()).type for _ in range(5)] == [
