@@ -61,12 +61,12 @@ async def connected(
     with _said_plainly(path):
         _made_private(path)
         connection = await sqlite_anyio.connect(str(path))
+        cursor = await connection.cursor(_committing_by_itself)
         try:
-            cursor = await connection.cursor(_committing_by_itself)
             await _taken(cursor, path)
             await _begun(cursor, setting, now)
         except BaseException:
-            await _closed(connection)
+            await _closed(connection, cursor)
             raise
     return connection, cursor
 
@@ -77,12 +77,14 @@ async def let_go(connection: sqlite_anyio.Connection, cursor: sqlite_anyio.Curso
         await cursor.execute("PRAGMA synchronous=FULL")
         await cursor.execute("UPDATE store SET boot = NULL")
         await cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    await _closed(connection)
+    await _closed(connection, cursor)
 
 
-async def _closed(connection: sqlite_anyio.Connection) -> None:
+async def _closed(connection: sqlite_anyio.Connection, cursor: sqlite_anyio.Cursor) -> None:
+    # First the cursor: a statement that is not done with keeps the file open, and locked, as long as it lives.
     # Closing writes what is in the log into the file; where the disk is full it stays in the log.
     with suppress(sqlite3.Error):
+        await cursor.close()
         await connection.close()
 
 

@@ -87,7 +87,7 @@ CREATE TRIGGER put_away INSTEAD OF INSERT ON inbox BEGIN
   DELETE FROM spent WHERE ticket_id IN (SELECT ticket_id FROM spent WHERE until <= NEW.now ORDER BY until LIMIT 256);
 END;
 
-PRAGMA application_id = 1651664999;
+PRAGMA application_id = 1651663975;  -- "brdg"
 PRAGMA user_version = 1;
 
 COMMIT;

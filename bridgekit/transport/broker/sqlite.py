@@ -82,7 +82,8 @@ class SqliteBroker:
         return _answered(log, seq, entry.sockets, kept=self._keep.events > 0)
 
     async def join(self, thread_id: ThreadId) -> None:
-        self._threads.hold(thread_id)
+        # A socket is told the epoch; when the process is back, it is to be the same although nothing happened.
+        self._filing.remember(self._threads.hold(thread_id))
 
     def leave(self, thread_id: ThreadId) -> None:
         self._threads.let_go(thread_id)

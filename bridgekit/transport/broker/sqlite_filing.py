@@ -110,8 +110,8 @@ class Filing:
         self._bytes = 0
         self._owing: dict[Log, None] = {}
         """Threads of which numbers were refused."""
-        self._emptied: dict[Log, None] = {}
-        """Threads whose last event is to leave the file: then their own row must say how far they are."""
+        self._untold: dict[Log, None] = {}
+        """Threads of which the file must be told how far they are, because no event there says it."""
         self._filled: OrderedDict[Log, None] = OrderedDict()
         """Threads that have events on file, the one that was published to longest ago first."""
         self._trims = Trims()
@@ -136,6 +136,12 @@ class Filing:
         self._database.ring()
         return entry
 
+    def remember(self, log: Log) -> None:
+        """Let the file know of the thread, also if no event follows."""
+        if not log.stored:
+            self._untold[log] = None
+            self._database.ring()
+
     def restore(self, logs: Iterable[Log], orphans: Iterable[Trim]) -> None:
         """What the file has already; the log that was published to longest ago comes first."""
         for trim in orphans:
@@ -144,10 +150,10 @@ class Filing:
 
     def forget(self, log: Log) -> None:
         """Remove all of a thread from which nothing waits."""
-        for logs in (self._owing, self._emptied, self._filled):
+        for logs in (self._owing, self._untold, self._filled):
             logs.pop(log, None)
-        if log.stored:
-            self._forgotten.append(log.number)
+        log.forgotten = True
+        self._forgotten.append(log.number)
         self._trims.add(Trim(log.number, log.oldest, log.settled, log.rows))
 
     def take(self) -> Mapping[str, str | bytes]:
@@ -161,7 +167,7 @@ class Filing:
                 self._add(group, log, entry.first, seq - 1, hole(entry.first, seq - 1))
             self._add(group, log, seq, seq, entry.frame.data)
         self._take_owed(group)
-        for log in self._emptied:
+        for log in self._untold:
             group.heads.setdefault(log, log.settled)
         group.trims = self._trims.take()
         group.forgotten, self._forgotten = self._forgotten, []
@@ -204,26 +210,34 @@ class Filing:
         for log, first, last in numbers + group.owed:
             log.hole = log.hole or first
             log.settled = last
-            self._owing[log] = None
+            if not log.forgotten:
+                self._owing[log] = None
         self._trims.put_back(group.trims)
         self._forgotten = group.forgotten + self._forgotten
 
     def _filed(self, group: _Group) -> None:
-        before = group.now - self._keep.seconds
         for log in group.heads:
             log.stored = True
-            self._emptied.pop(log, None)
+            self._untold.pop(log, None)
         for log, first, last, data in group.rows:
             log.filed(first, last, len(data), group.now, self._keep)
-            self._filled[log] = None
-            self._filled.move_to_end(log)
         for entry in group.batch.entries:
             entry.log.settled = entry.frame.seq
             self._deliver(entry)
         for log, _, last in group.owed:
             log.settled = last
-        for log in {log: None for log, *_ in group.rows}:
-            self._let_go(log, before)
+        self._sweep({log: None for log, *_ in group.rows}, group.now - self._keep.seconds)
+
+    def _sweep(self, used: Iterable[Log], before: float) -> None:
+        """Let go of what is over the bounds in the logs that were used, and of what is too old in some others."""
+        for log in used:
+            if log.forgotten:
+                # While this was on its way. What was on file before is trimmed already.
+                self._trims.add(Trim(log.number, log.oldest, log.settled, log.rows))
+            else:
+                self._filled[log] = None
+                self._filled.move_to_end(log)
+                self._let_go(log, before)
         for _ in range(SWEPT_LOGS):
             oldest = next(iter(self._filled), None)
             if oldest is None or oldest.parts[-1].ended_at >= before:
@@ -235,7 +249,7 @@ class Filing:
             self._trims.add(Trim(log.number, part.first, part.last, part.rows))
         if not log.parts:
             del self._filled[log]
-            self._emptied[log] = None
+            self._untold[log] = None
 
     @staticmethod
     def _is_full(batch: Batch) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
@@ -34,7 +35,18 @@ class Part:
 class Log(Numbering):
     """One thread: what was given, what is decided, and what is on file."""
 
-    __slots__ = ("hole", "number", "parts", "queued", "rows", "settled", "size_bytes", "stored", "thread_id")
+    __slots__ = (
+        "forgotten",
+        "hole",
+        "number",
+        "parts",
+        "queued",
+        "rows",
+        "settled",
+        "size_bytes",
+        "stored",
+        "thread_id",
+    )
 
     def __init__(self, thread_id: ThreadId, number: int, epoch: str, seq: int = 0, *, stored: bool = False) -> None:
         super().__init__(epoch, seq)
@@ -49,12 +61,11 @@ class Log(Numbering):
         """From here to `settled` all is lost, and the file is not told yet; 0 where there is nothing to tell."""
         self.stored = stored
         """Whether the file has its epoch."""
+        self.forgotten = False
+        """Whether the thread is to leave the file. Then nothing is told of it any more."""
         self.parts: list[Part] = []
         self.rows = 0
         self.size_bytes = 0
-
-    def __hash__(self) -> int:
-        return self.number
 
     @property
     def oldest(self) -> int:
@@ -128,7 +139,7 @@ class Held(NamedTuple):
         kept = _kept(frames, keep)
         if len(kept) == len(frames) and not rows[0].startswith(_FRAME):
             return cls(int(rows[0].split(b" ")[0]), kept)
-        return cls(kept[0].seq, kept)
+        return cls(kept[0].seq, kept) if kept else NOTHING_HELD
 
 
 NOTHING_HELD: Final = Held(sys.maxsize, ())
@@ -142,7 +153,7 @@ def _frame(data: bytes) -> Frame:
 def _kept(frames: list[Frame], keep: Keep) -> tuple[Frame, ...]:
     """The latest ones, within the bounds: a file is trimmed a little later."""
     count = size_bytes = 0
-    for frame in reversed(frames[-keep.events :]):
+    for frame in islice(reversed(frames), keep.events):
         size_bytes += len(frame.data)
         if size_bytes > keep.size_bytes and count:
             break

@@ -1,0 +1,175 @@
+"""Whatever the store: events are numbered, kept in order, and delivered to the sockets of their thread."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import anyio
+import pytest
+
+from bridgekit.events import Outcome
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.signals import Cursor
+from bridgekit.transport.broker import Keep
+from tests.contract.stores import Place, drafted, number_in, numbers
+from tests.samples import OTHER, THREAD
+
+ODD = [
+    pytest.param(("thread_1", "thread_10"), id="prefix"),
+    pytest.param(("a", "{a}"), id="braces"),
+    pytest.param(("{a}b", "{a}c"), id="hash tag"),
+    pytest.param(("a:log", "a"), id="colon"),
+    pytest.param(("thread alice", "thread  alice"), id="spaces"),
+    pytest.param(("größe", "gro\u0308ße"), id="unicode"),
+    pytest.param(("\U00010348", "\uffff"), id="beyond the first plane"),
+    pytest.param(("x" * 1_024, "x" * 1_023), id="1 kB"),
+    pytest.param(("a_run_b", 'a"\\b'), id="quotes"),
+    pytest.param(("Thread", "thread"), id="capitals"),
+    pytest.param(("1", "01"), id="digits"),
+    pytest.param(("%s", "%"), id="percent"),
+]
+
+
+async def test_numbers_count_from_1_without_holes_in_each_thread_for_itself(place: Place) -> None:
+    async with place.worker() as worker:
+        for thread in (THREAD, OTHER, THREAD, THREAD, OTHER):
+            await worker.publish(thread)
+        first, second = await worker.publish(THREAD), await worker.publish(OTHER)
+        assert (first.seq, second.seq) == (4, 3)
+        for thread, receipt in ((THREAD, first), (OTHER, second)):
+            replay = await worker.join(thread, Cursor(receipt.epoch or "", 0))
+            assert numbers(replay.frames) == list(range(1, (receipt.seq or 0) + 1))
+
+
+async def test_event_reaches_the_sockets_of_its_thread_in_order_and_unchanged(place: Place) -> None:
+    async with place.workers() as (sender, holder):
+        begun = await holder.join(THREAD)
+        await holder.join(OTHER)
+        for number in range(20):
+            receipt = await sender.publish(THREAD, number)
+            assert receipt
+            assert receipt.outcome in {Outcome.SENT, Outcome.RELAYED}
+            assert (receipt.seq, receipt.epoch, receipt.thread_id) == (number + 1, begun.cursor.epoch, THREAD)
+        heard = await holder.hears(THREAD, 20)
+        assert numbers(heard) == list(range(1, 21))
+        assert [number_in(frame) for frame in heard] == list(range(20))
+        assert {(frame.type, frame.run_id) == (frame.event.type, frame.event.run_id) for frame in heard} == {True}
+        assert holder.heard[OTHER] == []
+
+
+async def test_what_is_replayed_is_what_was_delivered(place: Place) -> None:
+    async with place.workers() as (sender, holder):
+        begun = await holder.join(THREAD)
+        for number in range(10):
+            await sender.publish(THREAD, number, run_id=RunId(f"run {number}"))
+        heard = await holder.hears(THREAD, 10)
+        assert list((await holder.join(THREAD, begun.cursor)).frames) == heard
+
+
+async def test_event_without_sockets_is_kept_and_not_called_sent(place: Place) -> None:
+    async with place.worker() as worker:
+        receipt = await worker.publish(THREAD)
+        assert not receipt
+        assert (receipt.outcome, receipt.kept, receipt.link) == (Outcome.NOBODY_LISTENING, True, 10)
+        assert receipt.reason
+        replay = await worker.join(THREAD, Cursor(receipt.epoch or "", 0))
+        assert numbers(replay.frames) == [1]
+
+
+async def test_event_of_a_store_that_keeps_nothing_is_delivered_and_not_kept(place: Place) -> None:
+    async with place.workers(Keep(events=0)) as (sender, holder):
+        begun = await holder.join(THREAD)
+        first = await sender.publish(THREAD)
+        assert first
+        assert not first.kept
+        await holder.hears(THREAD, 1)
+        replay = await holder.join(THREAD, begun.cursor)
+        assert replay.frames == ()
+        assert replay.gap is not None
+        assert (replay.gap.first, replay.gap.last) == (1, 1)
+        assert replay.cursor == Cursor(begun.cursor.epoch, 1)
+
+
+async def test_every_socket_is_counted_and_one_that_left_is_not(place: Place) -> None:
+    async with place.workers() as (sender, holder):
+        await holder.join(THREAD)
+        await holder.join(THREAD)
+        assert await sender.publish(THREAD)
+        holder.leave(THREAD)
+        assert await sender.publish(THREAD)
+        await holder.hears(THREAD, 2)
+        holder.leave(THREAD)
+        with anyio.fail_after(5):
+            # A worker that is shared with may be told of it a moment later.
+            while await sender.publish(THREAD):
+                pass
+        again = await holder.join(THREAD, Cursor((await holder.join(THREAD)).cursor.epoch, 2))
+        assert numbers(again.frames)[0] == 3
+
+
+async def test_100_publishers_at_once_get_each_number_once_and_keep_their_own_order(place: Place) -> None:
+    threads = [ThreadId(f"thread_{number}") for number in range(10)]
+    said: defaultdict[ThreadId, list[int]] = defaultdict(list)
+    async with place.workers() as (sender, holder):
+        for thread in threads:
+            await holder.join(thread)
+
+        async def publish(publisher: int) -> None:
+            thread = threads[publisher % 10]
+            for number in range(5):
+                receipt = await sender.publish(thread, number, run_id=RunId(f"run_{publisher}"))
+                assert receipt.seq is not None
+                said[thread].append(receipt.seq)
+
+        async with anyio.create_task_group() as tasks:
+            for publisher in range(100):
+                tasks.start_soon(publish, publisher)
+        for thread in threads:
+            heard = await holder.hears(thread, 50)
+            assert sorted(said[thread]) == list(range(1, 51))
+            assert numbers(heard) == list(range(1, 51))
+            by_run: defaultdict[str, list[object]] = defaultdict(list)
+            for frame in heard:
+                by_run[frame.run_id].append(number_in(frame))
+            assert list(by_run.values()) == [[0, 1, 2, 3, 4]] * 10
+
+
+async def test_publisher_that_is_cancelled_takes_nothing_from_the_others(place: Place) -> None:
+    async with place.workers() as (sender, holder):
+        begun = await holder.join(THREAD)
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(sender.publish, THREAD, number)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        after = [await sender.publish(THREAD, number) for number in range(100, 105)]
+        last = after[-1].seq or 0
+        assert [receipt.seq for receipt in after] == list(range(last - 4, last + 1))
+        heard = await holder.hears(THREAD, last)
+        assert numbers(heard) == list(range(1, last + 1))
+        assert [number_in(frame) for frame in heard[-5:]] == list(range(100, 105))
+        assert list((await holder.join(THREAD, begun.cursor)).frames) == heard
+
+
+@pytest.mark.parametrize("names", ODD)
+async def test_threads_whose_ids_look_alike_are_told_apart(place: Place, names: tuple[str, str]) -> None:
+    one, other = (ThreadId(name) for name in names)
+    async with place.workers() as (sender, holder):
+        epochs = {(await holder.join(thread)).cursor.epoch for thread in (one, other)}
+        assert len(epochs) == 2
+        for number in range(3):
+            await sender.publish(one, number)
+        await sender.publish(other, 99)
+        assert [number_in(frame) for frame in await holder.hears(one, 3)] == [0, 1, 2]
+        assert [number_in(frame) for frame in await holder.hears(other, 1)] == [99]
+        assert {frame.event.thread_id for frame in holder.heard[one]} == {one}
+
+
+@pytest.mark.parametrize("size_bytes", [1, 10_000, 1_000_000])
+async def test_frame_of_any_size_comes_through_and_is_kept(place: Place, size_bytes: int) -> None:
+    async with place.workers() as (sender, holder):
+        begun = await holder.join(THREAD)
+        await sender.broker.publish(drafted(THREAD, 7, padding=size_bytes))
+        (heard,) = await holder.hears(THREAD, 1)
+        assert heard.event.payload == {"number": 7, "padding": "x" * size_bytes}
+        assert (await holder.join(THREAD, begun.cursor)).frames == (heard,)

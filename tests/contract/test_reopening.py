@@ -1,0 +1,80 @@
+"""Stores that survive: what was acknowledged is there when they are opened again, and goes on."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from bridgekit.errors import RunAlreadyMapped
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.signals import Cursor
+from bridgekit.transport.broker import Keep
+from tests.contract.stores import WAIT_SECONDS, Place, numbers
+from tests.samples import OTHER, RUN, THREAD
+
+
+async def test_numbering_goes_on_in_the_same_epoch_and_every_cursor_is_answered(surviving: Place) -> None:
+    async with surviving.worker() as worker:
+        before = [await worker.publish(THREAD, number) for number in range(5)]
+    async with surviving.worker() as worker:
+        after = [await worker.publish(THREAD, number) for number in range(5, 8)]
+        assert [receipt.seq for receipt in after] == [6, 7, 8]
+        (epoch,) = {receipt.epoch or "" for receipt in (*before, *after)}
+        for seq in range(9):
+            replay = await worker.join(THREAD, Cursor(epoch, seq))
+            assert (numbers(replay.frames), replay.gap) == (list(range(seq + 1, 9)), None)
+
+
+async def test_thread_whose_events_have_all_expired_goes_on_all_the_same(surviving: Place) -> None:
+    async with surviving.worker(Keep(events=0)) as worker:
+        before = [await worker.publish(THREAD) for _ in range(3)][-1]
+    async with surviving.worker(Keep(events=0)) as worker:
+        after = await worker.publish(THREAD)
+        assert (after.seq, after.epoch) == (4, before.epoch)
+
+
+async def test_socket_of_a_thread_in_which_nothing_happened_misses_nothing(surviving: Place) -> None:
+    async with surviving.worker() as worker:
+        begun = await worker.join(THREAD)
+    async with surviving.worker() as worker:
+        await worker.publish(THREAD)
+        replay = await worker.join(THREAD, begun.cursor)
+        assert (numbers(replay.frames), replay.gap) == ([1], None)
+
+
+async def test_many_threads_are_told_apart_when_they_are_back(surviving: Place) -> None:
+    threads = [ThreadId(f"thread {number} {{}}") for number in range(50)]
+    async with surviving.worker() as worker:
+        heads = [await worker.publish(thread, number) for number, thread in enumerate(threads)]
+    async with surviving.worker() as worker:
+        for number, (thread, head) in enumerate(zip(threads, heads, strict=True)):
+            (frame,) = (await worker.join(thread, Cursor(head.epoch or "", 0))).frames
+            assert (frame.event.thread_id, frame.event.payload["number"]) == (thread, number)
+
+
+async def test_routes_and_their_grace_are_still_known(surviving: Place) -> None:
+    closed, lapsed = RunId("run_closed"), RunId("run_lapsed")
+    async with surviving.opened() as stores:
+        mapping, short = (RunThreadMappingService(stores.routes, grace_seconds=seconds) for seconds in (60.0, 0.2))
+        for run in (RUN, closed, lapsed):
+            await mapping.register_mapping(run, THREAD)
+        await mapping.cleanup_mapping(closed)
+        await short.cleanup_mapping(lapsed)
+    async with surviving.opened() as stores:
+        mapping = RunThreadMappingService(stores.routes)
+        assert await mapping.get_thread_id(RUN) == THREAD
+        assert await mapping.get_thread_id(closed) == THREAD
+        with pytest.raises(RunAlreadyMapped):
+            await mapping.register_mapping(RUN, OTHER)
+        with anyio.fail_after(WAIT_SECONDS):
+            while await mapping.get_thread_id(lapsed) is not None:
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_ticket_that_was_spent_is_still_spent(surviving: Place) -> None:
+    async with surviving.opened() as stores:
+        assert await stores.spent.spend("ticket", 60.0)
+    async with surviving.opened() as stores:
+        assert not await stores.spent.spend("ticket", 60.0)
+        assert await stores.spent.spend("another", 60.0)

@@ -1,0 +1,168 @@
+"""Whatever the store: who resumes is given every event after his cursor, or is told which he will not get."""
+
+from __future__ import annotations
+
+import re
+
+import anyio
+import pytest
+
+from bridgekit.ids import ThreadId
+from bridgekit.signals import Cursor, GapReason
+from bridgekit.transport.broker import Keep
+from tests.contract.stores import WAIT_SECONDS, Place, Worker, drafted, merged, numbers
+from tests.samples import OTHER, THREAD
+
+
+async def published(worker: Worker, count: int, thread_id: ThreadId = THREAD) -> Cursor:
+    """The thread's cursor after so many events more."""
+    last = [await worker.publish(thread_id, number) for number in range(count)][-1]
+    return Cursor(last.epoch or "", last.seq or 0)
+
+
+async def test_every_cursor_is_answered_by_all_that_came_after_it(place: Place) -> None:
+    async with place.workers() as (sender, holder):
+        head = await published(sender, 12)
+        for seq in range(13):
+            replay = await holder.join(THREAD, Cursor(head.epoch, seq))
+            assert replay.gap is None
+            assert replay.cursor == Cursor(head.epoch, seq)
+            assert numbers(replay.frames) == list(range(seq + 1, 13))
+
+
+async def test_socket_without_a_cursor_begins_where_the_thread_is(place: Place) -> None:
+    async with place.workers() as (sender, holder):
+        begun = await holder.join(THREAD)
+        assert (begun.cursor.seq, begun.frames, begun.gap) == (0, (), None)
+        head = await published(sender, 3)
+        assert head.epoch == begun.cursor.epoch
+        await holder.hears(THREAD, 3)
+        assert await holder.join(THREAD) == (head, (), None, None)
+
+
+async def test_epoch_is_of_one_thread_alone_and_cannot_be_guessed(place: Place) -> None:
+    async with place.worker() as worker:
+        epochs = [(await worker.join(ThreadId(f"thread_{number}"))).cursor.epoch for number in range(20)]
+        assert len(set(epochs)) == 20
+        assert all(re.fullmatch("[0-9a-f]{16}", epoch) for epoch in epochs)
+
+
+async def test_cursor_of_another_thread_opens_nothing_of_it(place: Place) -> None:
+    async with place.workers() as (sender, holder):
+        foreign = await published(sender, 3, OTHER)
+        own = await published(sender, 2)
+        replay = await holder.join(THREAD, Cursor(foreign.epoch, 1))
+        assert replay.gap is not None
+        assert (replay.gap.epoch, replay.gap.first, replay.gap.last) == (foreign.epoch, 2, None)
+        assert replay.gap.reason is GapReason.RESTARTED
+        assert replay.gap.thread_id == THREAD
+        assert replay.cursor.epoch == own.epoch
+        assert {frame.event.thread_id for frame in replay.frames} == {THREAD}
+
+
+async def test_cursor_from_ahead_of_the_log_is_told_a_gap_without_an_end(place: Place) -> None:
+    async with place.workers() as (sender, holder):
+        head = await published(sender, 3)
+        replay = await holder.join(THREAD, Cursor(head.epoch, 9))
+        assert replay.gap is not None
+        assert (replay.gap.first, replay.gap.last, replay.gap.reason) == (10, None, GapReason.RESTARTED)
+
+
+async def test_cursor_at_the_border_of_what_is_kept_gets_all_of_it_and_the_one_before_gets_none(place: Place) -> None:
+    async with place.workers(Keep(events=5)) as (sender, holder):
+        head = await published(sender, 20)
+        whole = await holder.join(THREAD, Cursor(head.epoch, 15))
+        assert (numbers(whole.frames), whole.gap) == ([16, 17, 18, 19, 20], None)
+        for seq in (0, 13, 14):
+            replay = await holder.join(THREAD, Cursor(head.epoch, seq))
+            assert replay.frames == ()
+            assert replay.cursor == head
+            assert replay.gap is not None
+            assert (replay.gap.epoch, replay.gap.first, replay.gap.last) == (head.epoch, seq + 1, 20)
+            assert replay.gap.reason is GapReason.EXPIRED
+        assert (await holder.join(THREAD, head)).gap is None
+
+
+async def test_log_is_bounded_in_bytes_and_the_latest_event_is_kept_whatever_its_size(place: Place) -> None:
+    async with place.workers(Keep(size_bytes=2_000)) as (sender, holder):
+        head = await published(sender, 20)
+        kept = [seq for seq in range(20) if numbers((await holder.join(THREAD, Cursor(head.epoch, seq))).frames)]
+        assert kept == list(range(kept[0], 20))
+        replay = await holder.join(THREAD, Cursor(head.epoch, kept[0]))
+        assert sum(len(frame.data) for frame in replay.frames) <= 2_000
+        await sender.broker.publish(drafted(THREAD, padding=10_000))
+        assert numbers((await holder.join(THREAD, Cursor(head.epoch, 20))).frames) == [21]
+        assert (await holder.join(THREAD, Cursor(head.epoch, 19))).gap is not None
+
+
+async def test_events_expire_and_who_misses_them_is_told(place: Place) -> None:
+    async with place.workers(Keep(seconds=0.2)) as (sender, holder):
+        head = await published(sender, 3)
+        with anyio.fail_after(WAIT_SECONDS):
+            while (replay := await holder.join(THREAD, Cursor(head.epoch, 1))).gap is None:
+                assert numbers(replay.frames) == [2, 3]
+                holder.leave(THREAD)
+                await anyio.lowlevel.checkpoint()
+        assert (replay.gap.first, replay.gap.last, replay.gap.reason) == (2, 3, GapReason.EXPIRED)
+        assert (replay.cursor, replay.frames) == (head, ())
+        assert (await holder.join(THREAD, head)).gap is None
+        assert (await sender.publish(THREAD)).seq == 4
+        assert numbers((await holder.join(THREAD, head)).frames) in ([4], [])
+
+
+async def test_thread_that_was_forgotten_begins_anew_and_who_resumes_it_is_told(place: Place) -> None:
+    if not place.kind.forgets_threads:
+        return
+    async with place.worker(Keep(threads=2)) as worker:
+        held, forgotten = await published(worker, 3), await published(worker, 3, OTHER)
+        await worker.join(THREAD)
+        for number in range(5):
+            await worker.publish(ThreadId(f"thread_new_{number}"))
+        assert (await worker.join(THREAD, Cursor(held.epoch, 1))).gap is None, "a thread with sockets is not forgotten"
+        replay = await worker.join(OTHER, Cursor(forgotten.epoch, 1))
+        assert replay.gap is not None
+        assert (replay.gap.epoch, replay.gap.last) == (forgotten.epoch, None)
+        assert replay.cursor.epoch != forgotten.epoch
+        assert (await worker.publish(OTHER)).seq == 1
+
+
+@pytest.mark.parametrize("before", [0, 1, 5])
+async def test_socket_that_joins_while_events_are_under_way_reads_each_of_them_once(place: Place, before: int) -> None:
+    """The race on purpose: some are published before, some are on their way, some come between join and replay."""
+    async with place.workers() as (sender, holder):
+        cursor = (await holder.join(THREAD)).cursor
+        holder.leave(THREAD)
+        for number in range(before):
+            await sender.publish(THREAD, number)
+        async with anyio.create_task_group() as tasks:
+            for number in range(3):
+                tasks.start_soon(sender.publish, THREAD, number)
+            await anyio.wait_all_tasks_blocked()
+            await holder.broker.join(THREAD)
+            holder.sockets[THREAD] += 1
+            for number in range(3):
+                tasks.start_soon(sender.publish, THREAD, number)
+            await anyio.wait_all_tasks_blocked()
+            replay = await holder.broker.replay(THREAD, cursor)
+            for number in range(3):
+                tasks.start_soon(sender.publish, THREAD, number)
+        assert replay.gap is None
+        with anyio.fail_after(WAIT_SECONDS):
+            while len(read := merged(replay, holder.heard[THREAD])) < before + 9:
+                await anyio.lowlevel.checkpoint()
+        assert numbers(read) == list(range(1, before + 10))
+
+
+async def test_socket_that_joins_without_a_cursor_misses_nothing_that_comes_after_its_own(place: Place) -> None:
+    async with place.workers() as (sender, holder):
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(sender.publish, THREAD, number)
+            await anyio.wait_all_tasks_blocked()
+            replay = await holder.join(THREAD)
+            for number in range(5):
+                tasks.start_soon(sender.publish, THREAD, number)
+        with anyio.fail_after(WAIT_SECONDS):
+            while numbers(read := merged(replay, holder.heard[THREAD]))[-1:] != [25]:
+                await anyio.lowlevel.checkpoint()
+        assert numbers(read) == list(range(replay.cursor.seq + 1, 26))
