@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import anyio
@@ -35,6 +36,7 @@ class Connection:
     def __init__(self, number: int, client: socket.socket, address: Address, buffer_bytes: int) -> None:
         self._client = client
         self._address = address
+        self._buffer_bytes = buffer_bytes
         self._server = socket.socket(address.family, socket.SOCK_STREAM)
         for end in (self._client, self._server):
             prepare(end, buffer_bytes)
@@ -70,9 +72,7 @@ class Connection:
             self._resets = True
         finally:
             for end in (self._client, self._server):
-                if self._resets:
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
-                end.close()
+                _close(end, reset=self._resets, unread_bytes=4 * self._buffer_bytes)
 
     async def _connect(self) -> None:
         # Whoever was cut at the door shall not be seen by the server.
@@ -95,3 +95,14 @@ def prepare(end: socket.socket, buffer_bytes: int) -> None:
     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
+
+
+def _close(end: socket.socket, *, reset: bool, unread_bytes: int) -> None:
+    # One that broke may refuse either.
+    with suppress(OSError):
+        if reset:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
+        else:
+            # With bytes unread it would end with an RST all the same, and only sometimes.
+            end.recv(unread_bytes)
+    end.close()

@@ -188,7 +188,8 @@ async def proxy(host: str, port: int, *, buffer_bytes: int = BUFFER_BYTES) -> As
     """Stand before the server at this address for the length of a block. At its end all connections are closed.
 
     `buffer_bytes` is what each socket may hold in the kernel (which doubles it), and each direction while it is
-    late: a small amount, because a proxy that takes everything hides a slow reader from the server.
+    late: a small amount, because a proxy that takes everything hides a slow reader from the server. With the usual
+    one a server can write 150 to 300 kB more than without the proxy before it feels that nobody reads.
     """
     families = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     with first_error():

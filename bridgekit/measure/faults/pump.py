@@ -31,8 +31,6 @@ class Pacer:
 
     def wait(self, now: float, rate: float) -> float:
         """Seconds until something may be read; infinite at a rate of 0."""
-        if rate == math.inf:
-            return 0.0
         return max(0.0, self._free_at - now) if rate > 0 else math.inf
 
     def most(self, rate: float) -> int:
@@ -115,8 +113,8 @@ class Pump:
 
     async def _read(self, source: socket.socket) -> bytes:
         while True:
-            while (seconds := self._until_readable()) > 0:
-                await self._change(seconds)
+            while self._rate < math.inf and (wait := self._pacer.wait(anyio.current_time(), self._rate)):
+                await self._change(wait)
             try:
                 data = source.recv(self._pacer.most(self._rate))
             except BlockingIOError:
@@ -127,11 +125,6 @@ class Pump:
                     self._pacer.took(len(data), anyio.current_time(), self._rate)
                 return data
 
-    def _until_readable(self) -> float:
-        if self._holds:
-            return math.inf
-        return 0.0 if self._rate == math.inf else self._pacer.wait(anyio.current_time(), self._rate)
-
     async def _pass_slowly(self, data: bytes, target: socket.socket, tasks: TaskGroup) -> None:
         rest = memoryview(data)
         while True:
@@ -140,6 +133,8 @@ class Pump:
             await self._pass_piece(piece, target, tasks)
             if not rest:
                 return
+            # A chunk may be many pieces, and they are to be found one by one by whoever reads them here.
+            await checkpoint()
 
     def _piece(self) -> int | None:
         sizes = [size for felt in self._felt.values() if (size := felt.toxic.piece(felt.chance)) is not None]

@@ -50,7 +50,10 @@ class Toxic:
     ways: tuple[Way, ...] = BOTH_WAYS
     """The directions that it acts on."""
     seed: int = 0
-    """What chance is drawn from, for each connection and direction anew, where chance plays a part."""
+    """What chance is drawn from, for each connection and direction anew, where chance plays a part.
+
+    The draws are the same each time; which bytes meet in one read, and so share a draw, is the kernel's affair.
+    """
 
     holds: ClassVar[bool] = False
     """Bytes wait, and so do those who want to connect."""

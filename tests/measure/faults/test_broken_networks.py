@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute
 
 from bridgekit.measure.faults.proxy import Proxy
 from tests.measure.faults.peers import (
@@ -58,8 +60,9 @@ async def test_timeout_cuts_what_was_open_when_it_stops_and_no_byte_follows_the_
                 await late.send(b"lost")
                 await client.send(b"lost")
                 assert await silent(client)
-                # These are on their way when it stops.
-                await server.streams[0].send(b"after the hole")
+            # In the sockets when it stops: nobody runs between the writing and the stop.
+            for stream in (server.streams[0], client):
+                os.write(stream.extra(SocketAttribute.raw_socket).fileno(), b"after the hole")
         assert await rest(client) == b""
         await ended(server)
         assert server.read == b"hello"
@@ -174,6 +177,15 @@ async def test_limit_data_counts_what_comes_from_the_server_over_several_writes(
             assert await rest(client) == b"efg"
 
 
+async def test_limit_counts_on_when_other_toxics_come_and_go() -> None:
+    async with through() as (_, between, client):
+        with between.limit_data(7):
+            with between.latency(0.001):
+                await said(client, b"abcd")
+            await client.send(b"efgh")
+            assert await rest(client) == b"efg"
+
+
 async def test_limit_that_is_stopped_in_time_does_nothing_and_a_second_one_counts_anew() -> None:
     async with through() as (_, between, client):
         for _ in range(3):
@@ -195,6 +207,14 @@ async def test_down_closes_what_is_open_and_refuses_what_comes() -> None:
 async def well(between: Proxy) -> None:
     async with await dial(between) as client:
         await said(client, b"well again")
+
+
+async def test_up_ends_nothing_but_downs() -> None:
+    async with through() as (_, between, client):
+        with between.partition():
+            between.up()
+            await client.send(b"!")
+            assert await silent(client)
 
 
 async def test_up_ends_every_down_on_the_same_port_again_and_again() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
+from random import Random
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import SocketStream
 
-from bridgekit.measure.faults.toxics import BOTH_WAYS, Way
+from bridgekit.measure.faults.toxics import BOTH_WAYS, Latency, Way
 from tests.measure.faults.peers import (
     SOON,
     all_that_was_coming,
@@ -85,6 +87,17 @@ async def test_late_bytes_are_bounded_and_the_sender_feels_it() -> None:
         with between.latency(FOR_EVER):
             got = await all_that_was_coming(client)
             assert len(got) < await settled(server) < 2_000_000
+
+
+async def test_latency_lets_more_pass_than_it_holds_at_once() -> None:
+    data = os.urandom(500_000)
+    async with through(drink) as (server, between, client):
+        with between.latency(0.005):
+            await client.send(data)
+            await client.send_eof()
+            with anyio.fail_after(SOON):
+                await server.ended.wait()
+        assert server.read == data
 
 
 async def test_bandwidth_limits_what_comes_from_the_server() -> None:
@@ -191,3 +204,36 @@ async def test_newcomers_feel_what_runs() -> None:
         with between.latency(0.04):
             async with await dial(between) as late:
                 assert await took(late, b"me too") >= 0.08
+
+
+@dataclass(frozen=True)
+class Drawing(Latency):
+    """Notes what it draws from, and delays nothing."""
+
+    drawn: list[float] = field(default_factory=list)
+
+    def delay(self, chance: Random) -> float:
+        self.drawn.append(chance.random())
+        return 0.0
+
+
+async def drawn(seed: int, ways: tuple[Way, ...], connections: int = 1) -> list[list[float]]:
+    """What three words draw, one after the other, for each connection."""
+    got = []
+    async with through() as (_, between, client):
+        for number in range(connections):
+            toxic = Drawing(0.0, seed=seed, ways=ways)
+            stream = client if number == 0 else await dial(between)
+            with between.start(toxic):
+                for word in (b"one", b"two", b"three"):
+                    await said(stream, word)
+            got.append(toxic.drawn)
+            await stream.aclose()
+    return got
+
+
+async def test_chance_is_drawn_by_the_seed_for_each_connection_and_direction_anew() -> None:
+    first, second = await drawn(1, (Way.TO_CLIENT,), connections=2)
+    [other_way], [other_seed] = await drawn(1, (Way.TO_SERVER,)), await drawn(2, (Way.TO_CLIENT,))
+    assert len({*first, *second, *other_way, *other_seed}) == 12
+    assert [first, second] == await drawn(1, (Way.TO_CLIENT,), connections=2)
