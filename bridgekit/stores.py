@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 from bridgekit.errors import NotInstalled, UnknownName
 from bridgekit.mapping import MappingStore, MemoryStore
@@ -17,7 +17,16 @@ from bridgekit.transport.broker import HISTORY, Broker, Keep
 from bridgekit.transport.broker.memory import MemoryBroker
 from bridgekit.transport.spent import SpentInMemory, SpentTickets
 
-__all__ = ["MEMORY", "StoreFactory", "Stores", "in_memory", "memory_stores", "sqlite_stores", "stores_from"]
+__all__ = [
+    "MEMORY",
+    "StoreFactory",
+    "Stores",
+    "in_memory",
+    "memory_stores",
+    "redis_stores",
+    "sqlite_stores",
+    "stores_from",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +87,38 @@ def sqlite_stores(
                 routes=await SqliteStore.opened(database, routes=routes),
                 broker=await SqliteBroker.opened(database, keep),
                 spent=await SpentInSqlite.opened(database),
+            )
+
+    return opened
+
+
+def redis_stores(url: str, keep: Keep = HISTORY, *, prefix: str = "bridgekit") -> StoreFactory:
+    """In a server of the Redis protocol, or a Cluster, for any number of workers on any number of machines.
+
+    `url` names the server, or one of the Cluster's. What survives there is the server's own choice. Applications that
+    share one need prefixes of their own: `redis://host:port/0?prefix=mine`, or `prefix`.
+
+    NotInstalled where `coredis` is missing, InvalidId where the URL names no server.
+    """
+    try:
+        from bridgekit.mapping.redis import RedisStore
+        from bridgekit.storage.redis import Servers, door_of
+        from bridgekit.transport.broker.redis import RedisBroker
+        from bridgekit.transport.spent_redis import SpentInRedis
+    except ModuleNotFoundError as error:
+        raise NotInstalled("the Redis store", "bridgekit[redis]") from error
+    door_of(url)
+    named = parse_qs(urlsplit(url).query).get("prefix", [prefix])
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Stores]:
+        async with Servers(url, prefix=named[-1]) as servers, RedisBroker(servers, keep) as broker:
+            yield Stores(
+                name="redis",
+                routes=RedisStore(servers),
+                broker=broker,
+                spent=SpentInRedis(servers),
+                shared=True,
             )
 
     return opened

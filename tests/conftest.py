@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.servers import SharedCluster, shared_cluster, shared_server
 
 # A backend is a row. asyncio's debug mode reports calls from a wrong thread, and where a coroutine was lost.
 BACKENDS = [
@@ -18,3 +21,22 @@ BACKENDS = [
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     backend: tuple[str, dict[str, Any]] = request.param
     return backend
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[SharedCluster]:
+    """Started by the first test that asks for it."""
+    with shared_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_url(redis_cluster: SharedCluster) -> str:
+    return redis_cluster.url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Of a server that nobody may hurt. Every test takes a prefix of its own."""
+    with shared_server() as url:
+        yield url

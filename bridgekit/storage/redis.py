@@ -15,14 +15,14 @@ import anyio
 from anyio import AsyncContextManagerMixin
 from anyio.abc import TaskGroup
 from coredis import exceptions
-from coredis.connection import BaseConnection, Location, TCPLocation
+from coredis.connection import Location, TCPLocation
 from coredis.typing import RedisValueT, ResponseType
 
 from bridgekit.errors import InvalidId, StoreAway, first_error
 from bridgekit.storage.redis_library import SLOTS, SOURCE, Names
-from bridgekit.storage.redis_line import SILENCE_SECONDS, TROUBLE, Backoff, Door, Line, problem_of
+from bridgekit.storage.redis_line import SILENCE_SECONDS, TROUBLE, Backoff, Door, Line, Wire, problem_of
 
-__all__ = ["ASK_SECONDS", "OPEN_SECONDS", "PREFIX", "STORE", "Server", "Servers"]
+__all__ = ["ASK_SECONDS", "OPEN_SECONDS", "PREFIX", "STORE", "Server", "Servers", "door_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -57,9 +57,9 @@ class Server:
         with self.scope:
             await self.line.run()
 
-    async def _greet(self, connection: BaseConnection) -> None:
+    async def _greet(self, connection: Wire) -> None:
         """Make sure that it can do what is asked of it; OSError says what is wrong."""
-        said = _facts(await connection.create_request(b"INFO", decode=True))
+        said = _facts(await connection.ask(b"INFO"))
         version = said.get("redis_version", "0")
         if int(version.partition(".")[0]) < OLDEST_VERSION:
             raise OSError(f"it is version {version}; Redis {OLDEST_VERSION} or Valkey is needed")
@@ -76,11 +76,7 @@ class Servers(AsyncContextManagerMixin):
     """All servers of a store. Open for the length of a block; StoreAway where nobody answers at its beginning."""
 
     def __init__(self, url: str, *, prefix: str = PREFIX) -> None:
-        try:
-            self._door = Door.of(url)
-        except ValueError:
-            # Without the URL, which may hold a password.
-            raise InvalidId("url", "must be redis://, rediss:// or unix://, with a host and a port") from None
+        self._door = door_of(url)
         # Channels know no databases, so that the name has to tell them apart.
         self.names = Names(f"{prefix}@{self._door.database}" if self._door.database else prefix)
         self.is_cluster = False
@@ -189,6 +185,15 @@ class Servers(AsyncContextManagerMixin):
                 changed()
 
 
+def door_of(url: str) -> Door:
+    """Read a server's URL; InvalidId where it is none."""
+    try:
+        return Door.of(url)
+    except ValueError:
+        # Without the URL, which may hold a password.
+        raise InvalidId("url", "must be redis://, rediss:// or unix://, with a host and a port") from None
+
+
 def _index(servers: Iterable[Server]) -> list[Server | None]:
     by_slot: list[Server | None] = [None] * SLOTS
     for server in servers:
@@ -197,9 +202,9 @@ def _index(servers: Iterable[Server]) -> list[Server | None]:
     return by_slot
 
 
-async def _load(connection: BaseConnection) -> None:
+async def _load(connection: Wire) -> None:
     try:
-        await connection.create_request(b"FUNCTION LOAD", SOURCE)
+        await connection.ask(b"FUNCTION LOAD", SOURCE)
     except exceptions.ResponseError as error:
         # A version is never replaced: whoever was first has loaded the same text.
         if "already exists" not in str(error):
@@ -211,17 +216,17 @@ def _lacks_function(error: BaseException) -> bool:
 
 
 def _facts(info: ResponseType) -> dict[str, str]:
-    lines = (line.partition(":") for line in cast("str", info).splitlines())
+    lines = (line.partition(":") for line in cast("bytes", info).decode().splitlines())
     return {name: value for name, colon, value in lines if colon}
 
 
-async def _syncs_each_write(connection: BaseConnection) -> bool:
+async def _syncs_each_write(connection: Wire) -> bool:
     try:
-        said = await connection.create_request(b"CONFIG GET", b"appendonly", b"appendfsync", decode=True)
+        said = await connection.ask(b"CONFIG GET", b"appendonly", b"appendfsync")
     except exceptions.ResponseError:
         # Not everybody may ask that. Then nothing is promised.
         return False
-    return said == {"appendonly": "yes", "appendfsync": "always"}
+    return said == {b"appendonly": b"yes", b"appendfsync": b"always"}
 
 
 def _layout(told: ResponseType, asked: Location) -> dict[Location, frozenset[int]]:

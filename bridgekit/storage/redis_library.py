@@ -8,6 +8,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Final, NamedTuple
 
+from bridgekit.errors import InvalidId
 from bridgekit.ids import RunId, ThreadId
 
 __all__ = ["APPEND", "CLOSE", "FENCE", "FIND", "READ", "ROUTE", "SLOTS", "SOURCE", "Keys", "Names", "slot_of"]
@@ -44,6 +45,8 @@ class Names:
     """The keys of one application. Another prefix is another application: neither sees anything of the other."""
 
     def __init__(self, prefix: str) -> None:
+        if "{" in prefix:
+            raise InvalidId("prefix", "must not contain '{', which begins what a Cluster divides keys by")
         self._prefix = prefix
         # The same threads are published to again and again.
         self.thread = lru_cache(maxsize=10_000)(self._thread)

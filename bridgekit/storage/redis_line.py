@@ -7,8 +7,8 @@ backends. When to connect, and how long to wait for whom, is ours.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,7 +19,17 @@ from coredis.connection import BaseConnection, BaseConnectionParams, Location, T
 from coredis.pool import ConnectionPool
 from coredis.typing import RedisValueT, ResponseType
 
-__all__ = ["AWAY_SECONDS", "CONNECT_SECONDS", "SILENCE_SECONDS", "TROUBLE", "Backoff", "Door", "Line", "problem_of"]
+__all__ = [
+    "AWAY_SECONDS",
+    "CONNECT_SECONDS",
+    "SILENCE_SECONDS",
+    "TROUBLE",
+    "Backoff",
+    "Door",
+    "Line",
+    "Wire",
+    "problem_of",
+]
 
 CONNECT_SECONDS: Final = 1.0
 """In which a server has to take a connection, and to answer on it."""
@@ -50,7 +60,7 @@ class Backoff:
         return seconds * random.uniform(0.5, 1.0)
 
 
-class _Wire(BaseConnection):
+class Wire(BaseConnection):
     """A coredis connection over a stream that is open already.
 
     Where coredis opens the stream itself and cannot, it leaves others unclosed (6.9), which is a warning each.
@@ -66,10 +76,29 @@ class _Wire(BaseConnection):
     def describe(self) -> str:
         return f"connection to {self.location!r}"
 
+    def ask(self, name: bytes, *arguments: RedisValueT) -> Awaitable[ResponseType]:
+        """Send a command; the answer is to be awaited. OSError or ConnectionError where the connection is lost."""
+        with _as_lost():
+            return self.create_request(name, *arguments)
+
+    def tell(self, name: bytes, *arguments: RedisValueT) -> None:
+        """Send a command that is answered by messages, or not at all."""
+        with _as_lost():
+            self.send_command(name, *arguments)
+
     async def hold(self, *, task_status: TaskStatus[None]) -> None:
         """Shake hands, then serve until the connection is lost, which is an error."""
         await self.run(task_status=task_status)
         raise ConnectionResetError("the connection was lost")
+
+
+@contextmanager
+def _as_lost() -> Iterator[None]:
+    """A connection that is being taken down may still say that it can be used (coredis 6.9)."""
+    try:
+        yield
+    except (anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
+        raise ConnectionResetError("the connection was lost") from error
 
 
 @dataclass(frozen=True)
@@ -97,12 +126,12 @@ class Door:
         return self.parameters.get("db") or 0
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[BaseConnection]:
+    async def opened(self) -> AsyncIterator[Wire]:
         """A connection for the length of a block. When it is lost the block is cancelled and OSError is raised."""
         with anyio.fail_after(CONNECT_SECONDS):
             stream = await self._answered()
         async with anyio.create_task_group() as tasks:
-            wire = _Wire(self.location, stream, self.parameters)
+            wire = Wire(self.location, stream, self.parameters)
             with anyio.fail_after(CONNECT_SECONDS):
                 await tasks.start(wire.hold)
             yield wire
@@ -140,16 +169,14 @@ class Door:
 class Line:
     """The connection to a server that commands go by. One at a time, and another when it is lost."""
 
-    def __init__(
-        self, door: Door, greet: Callable[[BaseConnection], Awaitable[None]], lost: Callable[[], None]
-    ) -> None:
+    def __init__(self, door: Door, greet: Callable[[Wire], Awaitable[None]], lost: Callable[[], None]) -> None:
         """`greet` is awaited before a connection is used; `lost` is called when it is lost, or did not come about."""
         self.problem = "not connected yet"
         """What was wrong when it was lost, or did not come about."""
         self._door = door
         self._greet = greet
         self._tell_lost = lost
-        self._connection: BaseConnection | None = None
+        self._connection: Wire | None = None
         self._lost_at = anyio.current_time()
         self._up = anyio.Event()
         self._down = anyio.Event()
@@ -177,7 +204,7 @@ class Line:
         """Send a command; the answer is to be awaited. Those of one connection are answered in their order."""
         if self._connection is None:
             raise ConnectionResetError(self.problem)
-        return self._connection.create_request(name, *arguments)
+        return self._connection.ask(name, *arguments)
 
     async def ask(self, name: bytes, *arguments: RedisValueT) -> ResponseType:
         """One command's answer. TimeoutError where there is none in time, or the server is away."""

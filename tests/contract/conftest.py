@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,18 @@ SURVIVING = [pytest.param(kind, id=kind.name) for kind in KINDS if kind.survives
 
 @pytest.fixture(params=EACH)
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    kind: Kind = request.param
-    async with kind.place(tmp_path) as url:
-        yield Place(kind, url)
+    async with placed(request, request.param, tmp_path) as place:
+        yield place
 
 
 @pytest.fixture(params=SURVIVING)
 async def surviving(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    kind: Kind = request.param
-    async with kind.place(tmp_path) as url:
+    async with placed(request, request.param, tmp_path) as place:
+        yield place
+
+
+@asynccontextmanager
+async def placed(request: pytest.FixtureRequest, kind: Kind, folder: Path) -> AsyncIterator[Place]:
+    server = request.getfixturevalue(kind.server) if kind.server else ""
+    async with kind.place(folder, server) as url:
         yield Place(kind, url)

@@ -11,7 +11,7 @@ from typing import Final
 
 import anyio
 
-from bridgekit.events import Draft, EventType, Frame, Receipt, draft
+from bridgekit.events import Draft, EventType, Frame, Receipt, draft, new_id
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.signals import Cursor
 from bridgekit.stores import Stores, stores_from
@@ -22,17 +22,27 @@ WAIT_SECONDS: Final = 5.0
 """How long a test waits for what must come. A store in another process brings it when it can."""
 
 
+Placing = Callable[[Path, str], AbstractAsyncContextManager[str]]
+"""Makes room for one test's stores in a folder or on a server, and gives the URL."""
+
+
 @asynccontextmanager
-async def memory(folder: Path) -> AsyncIterator[str]:
+async def memory(folder: Path, server: str) -> AsyncIterator[str]:
     yield "memory:"
 
 
-def sqlite(synchronous: str) -> Callable[[Path], AbstractAsyncContextManager[str]]:
+def sqlite(synchronous: str) -> Placing:
     @asynccontextmanager
-    async def place(folder: Path) -> AsyncIterator[str]:
+    async def place(folder: Path, server: str) -> AsyncIterator[str]:
         yield f"sqlite:///{folder / 'store.db'}?synchronous={synchronous}"
 
     return place
+
+
+@asynccontextmanager
+async def redis(folder: Path, server: str) -> AsyncIterator[str]:
+    # Others are on the same server, each under a name of its own.
+    yield f"{server}?prefix=test-{new_id()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +50,10 @@ class Kind:
     """A kind of store, as a row."""
 
     name: str
-    place: Callable[[Path], AbstractAsyncContextManager[str]]
-    """Where a test's stores are, as a URL; empty at first. The folder is the test's own."""
+    place: Placing
+    """Where a test's stores are; empty at first. The folder is the test's own."""
+    server: str = ""
+    """The fixture that is the server's URL, where there is one. It lasts longer than a test."""
     survives: bool = True
     """Whether what was acknowledged is still known when all who had it open have ended."""
     workers: int = 1
@@ -53,6 +65,8 @@ class Kind:
 KINDS: Final = (
     Kind(name="memory", place=memory, survives=False),
     Kind(name="sqlite", place=sqlite("normal")),
+    Kind(name="redis", place=redis, server="redis_url", workers=2, forgets_threads=False),
+    Kind(name="cluster", place=redis, server="redis_cluster_url", workers=2, forgets_threads=False),
 )
 KILLED: Final = tuple(Kind(name=f"sqlite-{name}", place=sqlite(name)) for name in ("off", "normal", "full"))
 """Those of whose process nothing is lost when it is killed."""

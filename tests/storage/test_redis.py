@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,6 +12,7 @@ import anyio
 import pytest
 
 from bridgekit.errors import InvalidId, StoreAway
+from bridgekit.events import new_id
 from bridgekit.measure.faults.proxy import Proxy, proxy
 from bridgekit.measure.faults.redis_servers import RedisServer, redis_cluster, redis_server
 from bridgekit.measure.faults.toxics import Partition, Way
@@ -17,6 +20,7 @@ from bridgekit.storage import redis
 from bridgekit.storage.redis import Server, Servers
 from bridgekit.storage.redis_library import FIND, SLOTS
 from bridgekit.storage.redis_line import AWAY_SECONDS, SILENCE_SECONDS, Backoff
+from bridgekit.stores import redis_stores
 
 SECRET = "hunter2"
 
@@ -178,6 +182,25 @@ async def moved(nodes: tuple[RedisServer, ...], servers: Servers) -> None:
     assert await servers.call(slot, b"SET", key, b"x") == b"OK"
     assert changed.is_set()
     assert servers.of(slot) is not servers.of(slot - 1 if slot else slot + 1)
+
+
+def test_store_without_its_package_says_what_to_install() -> None:
+    code = "import sys; sys.modules['coredis'] = None; from bridgekit.stores import redis_stores; redis_stores('redis://x')"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stderr.splitlines()[-1].endswith("pip install 'bridgekit[redis]'")
+
+
+def test_url_of_a_store_is_read_when_it_is_chosen() -> None:
+    with pytest.raises(InvalidId):
+        redis_stores(f"redis://:{SECRET}@/")
+
+
+async def test_prefix_in_a_url_keeps_applications_apart(url: str) -> None:
+    opened = [redis_stores(f"{url}?prefix={name}") for name in ("test-a", "test-b", "test-a")]
+    async with opened[0]() as one, opened[1]() as other, opened[2]() as same:
+        ticket = new_id()
+        assert [await each.spent.spend(ticket, 5) for each in (one, other, same)] == [True, True, False]
+        assert [each.shared for each in (one, other)] == [True, True]
 
 
 def test_pauses_grow_are_bounded_and_never_in_step() -> None:

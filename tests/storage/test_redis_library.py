@@ -7,6 +7,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
+from bridgekit.errors import InvalidId
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.measure.faults.redis_servers import Persistence, RedisServer, redis_server
 from bridgekit.storage.redis import Servers
@@ -238,5 +239,10 @@ def test_no_two_of_threads_runs_tickets_and_applications_share_a_key() -> None:
     assert len(set(keys)) == len(keys)
 
 
-async def test_functions_answer_the_slots_that_are_computed_here(servers: Servers) -> None:
+def test_prefix_that_would_put_all_keys_into_one_slot_is_refused() -> None:
+    with pytest.raises(InvalidId, match="prefix"):
+        Names("app{1}")
+
+
+async def test_server_computes_the_same_slots(servers: Servers) -> None:
     assert await servers.call(0, b"CLUSTER KEYSLOT", b"{" + RUN.encode() + b"}") == slot_of(RUN.encode())

@@ -90,7 +90,7 @@ class RedisServer:
     """One server on the loopback, with a port and a directory that outlive its process."""
 
     def __init__(self, directory: Path, settings: Sequence[str], password: str | None) -> None:
-        self._directory = directory
+        self.directory = directory
         self._password = password
         self._port = _Port.hold()
         self._bus = _Port.hold()
@@ -123,11 +123,11 @@ class RedisServer:
 
     async def start(self) -> None:
         """Start the process and wait until it answers. ServerFailed tells why it does not."""
-        file = self._directory / "server.conf"
+        file = self.directory / "server.conf"
         file.write_text("\n".join(self._settings) + "\n", encoding="utf-8")
         # With its own working directory, so that a crash leaves nothing elsewhere.
         self._process = await anyio.open_process(
-            [str(_binary()), str(file)], stdin=DEVNULL, stdout=DEVNULL, stderr=None, cwd=self._directory
+            [str(_binary()), str(file)], stdin=DEVNULL, stdout=DEVNULL, stderr=None, cwd=self.directory
         )
         await self.wait_ready()
 
@@ -185,7 +185,7 @@ class RedisServer:
         self._process.send_signal(number)
 
     def _log(self) -> str:
-        file = self._directory / "server.log"
+        file = self.directory / "server.log"
         return file.read_text(encoding="utf-8", errors="replace")[-LOG_BYTES:] if file.exists() else "no log"
 
 

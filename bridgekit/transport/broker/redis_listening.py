@@ -10,11 +10,10 @@ from typing import Any, Final
 
 import anyio
 import msgspec
-from coredis.connection import BaseConnection
 from coredis.exceptions import RedisError
 
 from bridgekit.storage.redis import Server, Servers
-from bridgekit.storage.redis_line import TROUBLE, Backoff, problem_of
+from bridgekit.storage.redis_line import TROUBLE, Backoff, Wire, problem_of
 from bridgekit.transport.broker import Sink
 from bridgekit.transport.broker.redis_order import Joined, Told
 
@@ -44,7 +43,7 @@ class Listener:
         self._sink = sink
         self._behind = behind
         self._channels: dict[bytes, Joined] = {}
-        self._connection: BaseConnection | None = None
+        self._connection: Wire | None = None
         self._probe = b""
         self._echoed = anyio.Event()
         self._joining: Counter[bytes] = Counter()
@@ -84,7 +83,7 @@ class Listener:
                 self._end()
             await anyio.sleep(backoff.next())
 
-    async def _listen(self, connection: BaseConnection, backoff: Backoff) -> None:
+    async def _listen(self, connection: Wire, backoff: Backoff) -> None:
         async with anyio.create_task_group() as tasks:
             self._begin(connection)
             tasks.start_soon(self._prove, backoff)
@@ -93,7 +92,7 @@ class Listener:
                 async for message in messages:
                     self._hear(message)
 
-    def _begin(self, connection: BaseConnection) -> None:
+    def _begin(self, connection: Wire) -> None:
         if not self.server.slots:
             raise ConnectionResetError("it has no slots")
         self._connection = connection
@@ -112,9 +111,12 @@ class Listener:
 
     def _send(self, *command: bytes) -> bool:
         """Whether it is under way. Where it is not, the next connection begins with what is subscribed to then."""
-        if self._connection is None or not self._connection.usable:
+        if self._connection is None:
             return False
-        self._connection.send_command(*command)
+        try:
+            self._connection.tell(*command)
+        except TROUBLE:
+            return False
         return True
 
     async def _prove(self, backoff: Backoff) -> None:
@@ -130,7 +132,7 @@ class Listener:
             backoff.reset()
             await anyio.sleep(PROBE_SECONDS)
 
-    async def _mind_replies(self, connection: BaseConnection) -> None:
+    async def _mind_replies(self, connection: Wire) -> None:
         """What is no message: how many were told something, and refusals."""
         async with aclosing(connection.streamed_messages) as replies:
             async for reply in replies:

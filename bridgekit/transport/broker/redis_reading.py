@@ -51,6 +51,7 @@ class CatchingUp:
         self._sink = sink
         self._queue: deque[Joined] = deque()
         self._some = anyio.Event()
+        self._backoff = Backoff()
 
     def push(self, joined: Joined) -> None:
         """Read its log when its turn comes."""
@@ -61,16 +62,17 @@ class CatchingUp:
 
     async def run(self) -> None:
         """Read, for ever."""
-        async with anyio.create_task_group() as tasks:
-            for _ in range(READERS):
-                tasks.start_soon(self._read)
-
-    async def _read(self) -> None:
-        backoff = Backoff()
         while True:
             while not self._queue:
                 self._some = anyio.Event()
                 await self._some.wait()
+            async with anyio.create_task_group() as tasks:
+                for _ in range(min(READERS, len(self._queue))):
+                    tasks.start_soon(self._read)
+
+    async def _read(self) -> None:
+        """Read one log after the other, until none waits or one cannot be read."""
+        while self._queue:
             joined = self._queue.popleft()
             joined.queued = False
             if not joined.sockets:
@@ -79,8 +81,8 @@ class CatchingUp:
                 log = await self._logs.read(joined.keys, joined.at)
             except StoreAway:
                 self.push(joined)
-                await anyio.sleep(backoff.next())
-            else:
-                backoff.reset()
-                if not joined.catch_up(log, self._sink):
-                    self.push(joined)
+                await anyio.sleep(self._backoff.next())
+                return
+            self._backoff.reset()
+            if not joined.catch_up(log, self._sink):
+                self.push(joined)

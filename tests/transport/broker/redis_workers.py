@@ -1,0 +1,94 @@
+"""Workers that share a Redis store, with sinks that note what they are given."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+
+from bridgekit.events import AgentEvent, Draft, EventType, Frame, draft
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.storage.redis import Servers
+from bridgekit.transport.broker import HISTORY, Keep
+from bridgekit.transport.broker.redis import RedisBroker
+from tests.samples import RUN, THREAD
+
+SOON_SECONDS = 5.0
+
+
+class Noting:
+    """A sink that keeps what it is given, and can be waited for."""
+
+    def __init__(self) -> None:
+        self.frames: dict[ThreadId, list[Frame]] = defaultdict(list)
+        self.restarts: list[ThreadId] = []
+        self._news = anyio.Event()
+
+    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
+        self.frames[thread_id].append(frame)
+        self._ring()
+        return 1
+
+    def restart(self, thread_id: ThreadId) -> None:
+        self.restarts.append(thread_id)
+        self._ring()
+
+    def numbers(self, thread_id: ThreadId = THREAD) -> list[int]:
+        return [frame.seq for frame in self.frames[thread_id]]
+
+    def texts(self, thread_id: ThreadId = THREAD) -> list[object]:
+        return [frame.event.payload["text"] for frame in self.frames[thread_id]]
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something is so, looking whenever there is news. TimeoutError where it does not come to be."""
+        with anyio.fail_after(SOON_SECONDS):
+            while not holds():
+                self._news = anyio.Event()
+                await self._news.wait()
+
+    async def until_delivered(self, count: int, thread_id: ThreadId = THREAD) -> None:
+        await self.until(lambda: len(self.frames[thread_id]) >= count)
+
+    def _ring(self) -> None:
+        self._news.set()
+
+
+class RedisWorker:
+    """A broker, what it is connected by, and its sink."""
+
+    def __init__(self, servers: Servers, broker: RedisBroker) -> None:
+        self.servers = servers
+        self.broker = broker
+        self.sink = Noting()
+        broker.bind(self.sink)
+
+    async def until_healthy(self, *, healthy: bool = True) -> None:
+        with anyio.fail_after(SOON_SECONDS):
+            while self.broker.healthy is not healthy:  # noqa: ASYNC110  # health is a question, not an event
+                await anyio.sleep(0.005)
+
+
+@asynccontextmanager
+async def redis_worker(
+    url: str, prefix: str = "test", *, keep: Keep = HISTORY, backlog_events: int = 10_000, backlog_bytes: int = 1 << 25
+) -> AsyncIterator[RedisWorker]:
+    async with (
+        Servers(url, prefix=prefix) as servers,
+        RedisBroker(servers, keep, backlog_events=backlog_events, backlog_bytes=backlog_bytes) as broker,
+    ):
+        worker = RedisWorker(servers, broker)
+        await worker.until_healthy()
+        yield worker
+
+
+def said(
+    text: object = "hm",
+    *,
+    thread_id: ThreadId = THREAD,
+    run_id: RunId = RUN,
+    type: EventType = EventType.AGENT_THINKING,  # noqa: A002  # the wire's own word
+) -> Draft:
+    """An event with a text to know it by."""
+    return draft(AgentEvent(type=type, run_id=run_id, agent_name="researcher", payload={"text": text}), thread_id)
