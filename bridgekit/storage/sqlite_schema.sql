@@ -9,8 +9,8 @@ CREATE TABLE store (
 );
 INSERT INTO store VALUES (NULL, 'full');
 
--- A thread's numbering, for as long as it is remembered. While its log holds events, the last of them has the say of
--- `seq` and `used_at`: a row less to write for each.
+-- A thread's numbering, for as long as it is remembered. While its log holds a later event, that has the say of `seq`
+-- and `used_at`: a row less to write for each.
 CREATE TABLE threads (
   number INTEGER PRIMARY KEY,   -- stands for the thread in `events`
   thread_id TEXT NOT NULL UNIQUE,
@@ -19,12 +19,12 @@ CREATE TABLE threads (
   used_at REAL NOT NULL
 );
 
--- A frame, or, where numbers were given and their events lost, the first and the last of these as two decimals.
 CREATE TABLE events (
   thread INTEGER NOT NULL,
-  seq INTEGER NOT NULL,         -- of lost ones the last
+  seq INTEGER NOT NULL,
+  first INTEGER NOT NULL,       -- `seq`; or lower where the events of the numbers before it were lost
   at REAL NOT NULL,
-  data BLOB NOT NULL,
+  data BLOB NOT NULL,           -- the frame
   PRIMARY KEY (thread, seq)
 ) WITHOUT ROWID;
 
@@ -48,7 +48,7 @@ CREATE VIEW inbox AS SELECT
   0 AS now,
   '[]' AS forgotten,            -- numbers of threads
   '[]' AS heads,                -- rows of `threads`
-  '[]' AS events,               -- [thread, seq, where in `data` from 1, how many bytes]
+  '[]' AS events,               -- [thread, seq, first, where in `data` from 1, how many bytes]
   x'' AS data,
   '[]' AS trims,                -- [thread, first, last]: events that are kept no longer
   '[]' AS routes,               -- rows of `routes`
@@ -64,8 +64,8 @@ CREATE TRIGGER put_away INSTEAD OF INSERT ON inbox BEGIN
   ON CONFLICT (number) DO UPDATE SET seq = excluded.seq, used_at = excluded.used_at;
 
   INSERT INTO events
-  SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), NEW.now,
-    substr(NEW.data, json_extract(value, '$[2]'), json_extract(value, '$[3]'))
+  SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), NEW.now,
+    substr(NEW.data, json_extract(value, '$[3]'), json_extract(value, '$[4]'))
   FROM json_each(NEW.events);
 
   DELETE FROM events WHERE (thread, seq) IN (

@@ -25,10 +25,11 @@ from bridgekit.transport.broker.sqlite_log import NOTHING_HELD, Held, Log
 __all__ = ["SqliteBroker"]
 
 _HELD: Final = """
-  SELECT CAST(group_concat(data, char(10)) AS BLOB)
-  FROM (SELECT data FROM events WHERE thread = ? AND seq > ? AND at >= ? ORDER BY seq)
+  SELECT first, min(seq), CAST(group_concat(data, char(10)) AS BLOB)
+  FROM (SELECT first, seq, data FROM events WHERE thread = ? AND seq > ? AND at >= ? ORDER BY seq)
 """
-"""As one row: each would be another time that the thread waits for the interpreter. A frame has no line break."""
+"""The first number, and all frames as one row: with each row the thread waits for the interpreter. In a frame there is
+no line break."""
 
 
 class SqliteBroker:
@@ -105,11 +106,11 @@ class SqliteBroker:
 
     async def _held(self, log: Log, after: int) -> Held:
         """What the log holds after that number."""
-        if log.hole and after + 1 >= log.hole:
-            return Held(log.hole, ())
+        if after >= log.last:
+            return Held(log.last + 1, ())
         before = self._database.clock() - self._keep.seconds
-        ((data,),) = await self._database.read(_HELD, log.number, after, before)
-        return Held.of(data.split(b"\n"), self._keep) if data else NOTHING_HELD
+        ((first, _, data),) = await self._database.read(_HELD, log.number, after, before)
+        return NOTHING_HELD if data is None else Held.of(first, data.split(b"\n"), self._keep)
 
     def _deliver(self, entry: Entry) -> None:
         if self._sink is not None:

@@ -12,7 +12,7 @@ import msgspec
 from bridgekit.events import Frame
 from bridgekit.storage.sqlite import Database
 from bridgekit.transport.broker import Keep
-from bridgekit.transport.broker.sqlite_log import Log, hole
+from bridgekit.transport.broker.sqlite_log import Log
 from bridgekit.transport.broker.sqlite_trims import Trim, Trims
 
 __all__ = ["BACKLOG_BYTES", "BACKLOG_EVENTS", "Entry", "Filing"]
@@ -43,48 +43,44 @@ class Batch:
 class Entry:
     """One event, and how many sockets took it when it was committed."""
 
-    __slots__ = ("batch", "first", "frame", "log", "sockets")
+    __slots__ = ("batch", "frame", "log", "sockets")
 
-    def __init__(self, batch: Batch, log: Log, first: int, frame: Frame) -> None:
+    def __init__(self, batch: Batch, log: Log, frame: Frame) -> None:
         self.batch = batch
         self.log = log
-        self.first = first
-        """The frame's number, or a lower one: then those before it were refused."""
         self.frame = frame
         self.sockets = 0
 
 
 class _Group:
-    """What was taken to be written, in order."""
+    """What was taken to be written."""
 
     def __init__(self, batch: Batch, now: float) -> None:
         self.batch = batch
         self.now = now
         self.heads: dict[Log, int] = {}
-        """The threads whose row is written, and the number in it."""
-        self.rows: list[tuple[Log, int, int, bytes]] = []
-        """First number, last number, data."""
-        self.owed: list[tuple[Log, int, int]] = []
-        """Numbers that were refused, and that no later event of the thread tells of."""
+        """The threads whose own row is written, and the number in it."""
+        self.rows: list[tuple[Log, int, Frame]] = []
+        """Events, each with the first number that it speaks of: those before its own were lost."""
         self.trims: list[Trim] = []
         self.forgotten: list[int] = []
 
     def columns(self) -> Mapping[str, str | bytes]:
         events, at = [], 1
-        for log, _, last, data in self.rows:
-            events.append((log.number, last, at, len(data)))
-            at += len(data)
+        for log, first, frame in self.rows:
+            events.append((log.number, frame.seq, first, at, len(frame.data)))
+            at += len(frame.data)
         heads = [(log.number, log.thread_id, log.epoch, seq, self.now) for log, seq in self.heads.items()]
         return {
             "forgotten": _json(self.forgotten),
             "heads": _json(heads),
             "events": _json(events),
-            "data": b"".join([data for *_, data in self.rows]),
+            "data": b"".join([frame.data for *_, frame in self.rows]),
             "trims": _json([(trim.number, trim.first, trim.last) for trim in self.trims]),
         }
 
     def __bool__(self) -> bool:
-        return bool(self.batch.entries or self.heads or self.owed or self.trims or self.forgotten)
+        return bool(self.batch.entries or self.heads or self.trims or self.forgotten)
 
 
 class Filing:
@@ -108,8 +104,8 @@ class Filing:
         self._taken = _Group(Batch(), 0.0)
         self._events = 0
         self._bytes = 0
-        self._owing: dict[Log, None] = {}
-        """Threads of which numbers were refused."""
+        self._skipped: set[Log] = set()
+        """Threads of which an event was refused while an earlier one was on its way."""
         self._untold: dict[Log, None] = {}
         """Threads of which the file must be told how far they are, because no event there says it."""
         self._filled: OrderedDict[Log, None] = OrderedDict()
@@ -122,12 +118,12 @@ class Filing:
         """Let the event, which is the latest of its thread, be written. None where too much waits: it is refused."""
         size_bytes = len(frame.data)
         if self._events >= BACKLOG_EVENTS or self._bytes + size_bytes > BACKLOG_BYTES or self._database.closed:
-            self._owing[log] = None
+            self._skip(log)
             return None
         if not self._waiting or self._is_full(self._waiting[-1]):
             self._waiting.append(Batch())
         batch = self._waiting[-1]
-        entry = Entry(batch, log, log.queued + 1, frame)
+        entry = Entry(batch, log, frame)
         log.queued = frame.seq
         batch.entries.append(entry)
         batch.size_bytes += size_bytes
@@ -150,9 +146,9 @@ class Filing:
 
     def forget(self, log: Log) -> None:
         """Remove all of a thread from which nothing waits."""
-        for logs in (self._owing, self._untold, self._filled):
-            logs.pop(log, None)
-        log.forgotten = True
+        self._skipped.discard(log)
+        self._untold.pop(log, None)
+        self._filled.pop(log, None)
         self._forgotten.append(log.number)
         self._trims.add(Trim(log.number, log.oldest, log.settled, log.rows))
 
@@ -161,12 +157,7 @@ class Filing:
             return {}
         group = self._taken = _Group(self._waiting.popleft() if self._waiting else Batch(), self._database.clock())
         for entry in group.batch.entries:
-            log, seq = entry.log, entry.frame.seq
-            entry.first, log.hole = log.hole or entry.first, 0
-            if entry.first < seq:
-                self._add(group, log, entry.first, seq - 1, hole(entry.first, seq - 1))
-            self._add(group, log, seq, seq, entry.frame.data)
-        self._take_owed(group)
+            self._add(group, entry.log, entry.frame)
         for log in self._untold:
             group.heads.setdefault(log, log.settled)
         group.trims = self._trims.take()
@@ -182,62 +173,56 @@ class Filing:
         for entry in group.batch.entries:
             self._events -= 1
             self._bytes -= len(entry.frame.data)
+            if entry.log in self._skipped:
+                self._skip(entry.log)
             self._done(entry)
         group.batch.problem = problem
         group.batch.settled.set()
 
-    def _take_owed(self, group: _Group) -> None:
-        """Tell the file of refused numbers, as soon as no event that came before them waits."""
-        if self._waiting:
-            return
-        for log in self._owing:
-            first = log.hole or log.queued + 1
-            if first <= log.seq:
-                log.hole, log.queued = 0, log.seq
-                group.owed.append((log, first, log.seq))
-                self._add(group, log, first, log.seq, hole(first, log.seq))
-        self._owing.clear()
-
-    def _add(self, group: _Group, log: Log, first: int, last: int, data: bytes) -> None:
+    def _add(self, group: _Group, log: Log, frame: Frame) -> None:
         if self._keep.events:
-            group.rows.append((log, first, last, data))
+            group.rows.append((log, log.last + 1, frame))
+        log.last = frame.seq
         if not log.stored or not self._keep.events:
-            group.heads[log] = last
+            group.heads[log] = frame.seq
+
+    def _skip(self, log: Log) -> None:
+        """The latest numbers of the thread are lost: to be told as soon as what came before them is decided."""
+        if log.queued > log.settled:
+            self._skipped.add(log)
+        else:
+            self._skipped.discard(log)
+            log.settled = log.seq
+            self._untold[log] = None
 
     def _refused(self, group: _Group) -> None:
-        """None of it is on file: its numbers are left out, and the rest is to be tried again."""
-        numbers = [(entry.log, entry.first, entry.frame.seq) for entry in group.batch.entries]
-        for log, first, last in numbers + group.owed:
-            log.hole = log.hole or first
-            log.settled = last
-            if not log.forgotten:
-                self._owing[log] = None
+        """None of it is on file: its numbers are lost, and the rest is to be tried again."""
+        for log, first, _ in reversed(group.rows):
+            log.last = first - 1
+        for entry in group.batch.entries:
+            entry.log.settled = entry.frame.seq
+            self._untold[entry.log] = None
         self._trims.put_back(group.trims)
         self._forgotten = group.forgotten + self._forgotten
 
     def _filed(self, group: _Group) -> None:
-        for log in group.heads:
+        for log, seq in group.heads.items():
             log.stored = True
-            self._untold.pop(log, None)
-        for log, first, last, data in group.rows:
-            log.filed(first, last, len(data), group.now, self._keep)
+            if seq >= log.settled:
+                self._untold.pop(log, None)
+        for log, first, frame in group.rows:
+            log.filed(first, frame.seq, len(frame.data), group.now, self._keep)
         for entry in group.batch.entries:
             entry.log.settled = entry.frame.seq
             self._deliver(entry)
-        for log, _, last in group.owed:
-            log.settled = last
         self._sweep({log: None for log, *_ in group.rows}, group.now - self._keep.seconds)
 
     def _sweep(self, used: Iterable[Log], before: float) -> None:
         """Let go of what is over the bounds in the logs that were used, and of what is too old in some others."""
         for log in used:
-            if log.forgotten:
-                # While this was on its way. What was on file before is trimmed already.
-                self._trims.add(Trim(log.number, log.oldest, log.settled, log.rows))
-            else:
-                self._filled[log] = None
-                self._filled.move_to_end(log)
-                self._let_go(log, before)
+            self._filled[log] = None
+            self._filled.move_to_end(log)
+            self._let_go(log, before)
         for _ in range(SWEPT_LOGS):
             oldest = next(iter(self._filled), None)
             if oldest is None or oldest.parts[-1].ended_at >= before:

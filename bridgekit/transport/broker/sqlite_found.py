@@ -13,8 +13,7 @@ __all__ = ["found_logs", "found_orphans"]
 
 _LOGS: Final = """
   SELECT number, thread_id, epoch, seq, used_at,
-    (SELECT iif(substr(data, 1, 1) = x'7b', seq, CAST(data AS TEXT)) FROM events WHERE thread = number
-      ORDER BY seq LIMIT 1),
+    (SELECT first FROM events WHERE thread = number ORDER BY seq LIMIT 1),
     (SELECT max(seq) FROM events WHERE thread = number),
     (SELECT at FROM events WHERE thread = number ORDER BY seq DESC LIMIT 1)
   FROM threads
@@ -38,9 +37,9 @@ class _Found(NamedTuple):
     epoch: str
     seq: int
     used_at: float
-    oldest: int | str | None
-    """The first number on file, or the numbers of the hole that is there first."""
+    oldest: int | None
     last: int | None
+    """The first number and the last one of which the file has events, or knows that they were lost."""
     at: float | None
     """When the last event was published."""
 
@@ -49,9 +48,10 @@ class _Found(NamedTuple):
         return max(self.used_at, self.at or 0.0)
 
     def log(self) -> Log:
-        log = Log(self.thread_id, self.number, self.epoch, max(self.seq, self.last or 0), stored=True)
-        if self.last is not None and self.at is not None:
-            log.restore(int(str(self.oldest).split(" ")[0]), self.last, self.at)
+        log = Log(self.thread_id, self.number, self.epoch, max(self.seq, self.last or 0))
+        log.stored = True
+        if self.oldest is not None and self.last is not None and self.at is not None:
+            log.restore(self.oldest, self.last, self.at)
         return log
 
 

@@ -14,7 +14,7 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.transport.broker import Keep
 from bridgekit.transport.broker.remembered import Numbering
 
-__all__ = ["NOTHING_HELD", "PARTS", "Held", "Log", "Part", "hole"]
+__all__ = ["NOTHING_HELD", "PARTS", "Held", "Log", "Part"]
 
 PARTS: Final = 8
 """In about how many parts a log is trimmed: a row at a time would be as many deletions as insertions."""
@@ -36,8 +36,7 @@ class Log(Numbering):
     """One thread: what was given, what is decided, and what is on file."""
 
     __slots__ = (
-        "forgotten",
-        "hole",
+        "last",
         "number",
         "parts",
         "queued",
@@ -48,32 +47,31 @@ class Log(Numbering):
         "thread_id",
     )
 
-    def __init__(self, thread_id: ThreadId, number: int, epoch: str, seq: int = 0, *, stored: bool = False) -> None:
+    def __init__(self, thread_id: ThreadId, number: int, epoch: str, seq: int = 0) -> None:
         super().__init__(epoch, seq)
         self.thread_id = thread_id
         self.number = number
         """Stands for the thread in the file."""
         self.queued = seq
-        """The number of the last event that waits for its commit, or did."""
+        """The last event that was to be written."""
         self.settled = seq
-        """Every number up to here is on file, or is lost."""
-        self.hole = 0
-        """From here to `settled` all is lost, and the file is not told yet; 0 where there is nothing to tell."""
-        self.stored = stored
+        """Every number up to here is decided: its event is on file, or lost."""
+        self.last = seq
+        """The last event that went on file. All from there to `settled` are lost."""
+        self.stored = False
         """Whether the file has its epoch."""
-        self.forgotten = False
-        """Whether the thread is to leave the file. Then nothing is told of it any more."""
         self.parts: list[Part] = []
         self.rows = 0
         self.size_bytes = 0
 
     @property
     def oldest(self) -> int:
-        """The lowest number that is on file, or in a hole before one that is."""
-        return self.parts[0].first if self.parts else self.settled + 1
+        """The lowest number that is on file, or is known to be lost."""
+        return self.parts[0].first if self.parts else self.last + 1
 
     def restore(self, oldest: int, last: int, at: float) -> None:
-        """The file has these numbers already."""
+        """The file has these events already."""
+        self.last = last
         self.rows = last - oldest + 1
         self.parts.append(Part(oldest, last, self.rows, 0, at, at))
 
@@ -117,29 +115,22 @@ class _Head(msgspec.Struct):
 
 
 _heads: Final = msgspec.json.Decoder(_Head)
-_FRAME: Final = b"{"
-
-
-def hole(first: int, last: int) -> bytes:
-    """What is put on file for numbers whose events are lost."""
-    return b"%d %d" % (first, last)
 
 
 class Held(NamedTuple):
     """What a log holds from some number on."""
 
     oldest: int
-    """The lowest number that is accounted for, by a frame or by a hole."""
+    """The lowest number that is accounted for: by a frame, or because it is known to be lost."""
     frames: tuple[Frame, ...]
 
     @classmethod
-    def of(cls, rows: list[bytes], keep: Keep) -> Held:
-        """From one row or more, in order, and no more of them than are to be kept."""
-        frames = [_frame(row) for row in rows if row.startswith(_FRAME)]
-        kept = _kept(frames, keep)
-        if len(kept) == len(frames) and not rows[0].startswith(_FRAME):
-            return cls(int(rows[0].split(b" ")[0]), kept)
-        return cls(kept[0].seq, kept) if kept else NOTHING_HELD
+    def of(cls, oldest: int, rows: list[bytes], keep: Keep) -> Held:
+        """The frames that follow one another from that number on, and no more of them than are to be kept."""
+        frames = [_frame(row) for row in rows]
+        count = _how_many(frames, keep)
+        gone, kept = frames[: len(frames) - count], tuple(frames[len(frames) - count :])
+        return cls(gone[-1].seq + 1 if gone else oldest, kept)
 
 
 NOTHING_HELD: Final = Held(sys.maxsize, ())
@@ -150,12 +141,12 @@ def _frame(data: bytes) -> Frame:
     return Frame(head.seq, head.type, head.run_id, data)
 
 
-def _kept(frames: list[Frame], keep: Keep) -> tuple[Frame, ...]:
-    """The latest ones, within the bounds: a file is trimmed a little later."""
+def _how_many(frames: list[Frame], keep: Keep) -> int:
+    """How many of the latest are within the bounds: the file is trimmed a little later."""
     count = size_bytes = 0
     for frame in islice(reversed(frames), keep.events):
         size_bytes += len(frame.data)
         if size_bytes > keep.size_bytes and count:
             break
         count += 1
-    return tuple(frames[len(frames) - count :])
+    return count
