@@ -146,10 +146,9 @@ async def test_refused_socket_that_is_gone_already_ends_quietly(site: Site, brok
 
 
 async def test_slow_socket_that_is_gone_already_ends_quietly(site: Site) -> None:
-    browser = Browser(site.app, broken_at="websocket.close", user_id=ALICE, thread_id=THREAD)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(browser.stay)
-        await anyio.wait_all_tasks_blocked()
+    browser = site.browser(broken_at="websocket.close")
+    async with site.open(browser):
+        browser.stop_reading()
         await site.publish(OUTBOX_EVENTS + 1, type=EventType.TOOL_EXECUTING)
     assert site.tally.unwritten == {"too slow": OUTBOX_EVENTS}
 

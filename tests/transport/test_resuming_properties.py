@@ -1,0 +1,149 @@
+"""Publish, read, stop, break off and come back in any order: what a reader has is what was published. Both backends.
+
+Beside a naive model: a list of what was published. The reader's view is that list, less what he was told he misses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridgekit.events import COALESCIBLE, AgentEvent, EventType
+from bridgekit.ids import RunId
+from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
+from bridgekit.transport.broker import Keep
+from bridgekit.transport.outbox import Outbox
+from bridgekit.transport.reading import Item, Reading
+from tests.samples import ALICE, OTHER, THREAD, emitted
+from tests.transport.browser import Browser, Site
+
+KEPT = 8
+WAITING = 3
+TYPES = [EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE, EventType.TOOL_EXECUTING]
+TURNS = 12
+"""Of the event loop, in which nothing moves, until nothing will: every step of the chain takes one or two."""
+
+
+@dataclass
+class Visitor:
+    """A reader with one socket after the other, and what was published to his thread."""
+
+    site: Site
+    tasks: TaskGroup
+    browser: Browser | None = None
+    reading: Reading = field(default_factory=partial(Reading, None))
+    view: list[Item] = field(default_factory=list)
+    published: list[AgentEvent] = field(default_factory=list)
+    start: Cursor | None = None
+
+    async def act(self, step: str, *arguments: Any) -> None:
+        match step:
+            case "publish":
+                await self.publish(*arguments)
+            case "read" if self.browser is not None:
+                self.browser.read_on(*arguments)
+            case "come":
+                await self.come()
+            case "go":
+                await self.go()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Let everything happen that will."""
+        still, seen = 0, -1
+        while still < TURNS:
+            await checkpoint()
+            now = len(self.browser.messages) if self.browser else 0
+            still, seen = (still + 1 if now == seen else 0), now
+
+    async def publish(self, count: int, type: EventType, run: str) -> None:  # noqa: A002  # the wire's own word
+        for _ in range(count):
+            event = emitted(type, run_id=RunId(run))
+            assert (await self.site.hub.publish(event, THREAD)).kept
+            self.published.append(event)
+        await self.site.publish(1, OTHER)
+
+    async def come(self) -> None:
+        """With a new socket, which reads until it is told to stop."""
+        await self.go()
+        at = self.reading.cursor
+        query = {} if at is None else {"epoch": at.epoch, "seq": str(at.seq)}
+        self.browser = self.site.browser(ALICE, THREAD, **query)
+        self.tasks.start_soon(self.browser.stay)
+
+    async def go(self) -> None:
+        """Break off: what was on its way is lost with the socket, and what was read was read."""
+        if self.browser is None:
+            return
+        self.browser.leave()
+        await self.settle()
+        for message in self.browser.messages:
+            if "text" in message:
+                self._take(decode_any(message["text"]))
+        self.browser = None
+
+    def _take(self, item: Item | Subscribed) -> None:
+        if isinstance(item, Subscribed):
+            self.reading.begin(item.cursor)
+            self.start = self.start or item.cursor
+        else:
+            assert item.thread_id == THREAD
+            self.view += [new for new, _ in self.reading.take(item)]
+
+
+steps = (
+    st.tuples(st.just("publish"), st.integers(1, 6), st.sampled_from(TYPES), st.sampled_from(["run_1", "run_2"]))
+    | st.tuples(st.just("read"), st.integers(0, 4))
+    | st.tuples(st.sampled_from(["come", "go"]))
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(steps, max_size=25))
+async def test_view_of_a_reader_is_what_was_published_less_what_he_was_told(script: list[tuple[Any, ...]]) -> None:
+    site = Site(Keep(events=KEPT))
+    site.edge.outbox = partial(Outbox, events=WAITING)
+    await site.open_threads()
+    async with anyio.create_task_group() as tasks:
+        visitor = Visitor(site, tasks)
+        for step in [("come",), *script, ("come",), ("go",)]:
+            await visitor.act(*step)
+    check(visitor)
+
+
+def check(visitor: Visitor) -> None:
+    assert visitor.start is not None
+    covered = list[int]()
+    for item in visitor.view:
+        covered += numbers_of(item)
+        if isinstance(item, Gap):
+            check_gap(item, visitor.published)
+        else:
+            event = visitor.published[item.seq - 1]
+            assert (item.event_id, item.type, item.run_id) == (event.event_id, event.type, event.run_id)
+    assert covered == list(range(visitor.start.seq + 1, len(visitor.published) + 1))
+    assert visitor.reading.duplicates == 0
+
+
+def check_gap(gap: Gap, published: list[AgentEvent]) -> None:
+    # What the server did not tell, the reader would have called lost.
+    assert gap.reason in (GapReason.COALESCED, GapReason.EXPIRED)
+    if gap.reason is GapReason.EXPIRED:
+        assert len(numbers_of(gap)) > KEPT
+        return
+    for seq in numbers_of(gap):
+        event = published[seq - 1]
+        assert event.type in COALESCIBLE
+        assert any((later.type, later.run_id) == (event.type, event.run_id) for later in published[seq:])
+
+
+def numbers_of(item: Item) -> Sequence[int]:
+    return range(item.first, (item.last or 0) + 1) if isinstance(item, Gap) else (item.seq,)

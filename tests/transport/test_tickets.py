@@ -1,0 +1,248 @@
+"""Tickets, and every way in which one may be no good."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import jwt
+import pytest
+
+from bridgekit.chain.collaborators import MemoryThreads
+from bridgekit.errors import InvalidId, StoreAway, SubscriptionRefused
+from bridgekit.ids import ThreadId
+from bridgekit.transport.admission import PROTOCOL, TICKET_PROTOCOL, Handshake, Subscription
+from bridgekit.transport.spent import SpentInMemory
+from bridgekit.transport.tickets import KEY_BYTES, TICKET_BYTES, Tickets
+from tests.samples import ALICE, BOB, OTHER, THREAD
+
+KEY, OLD_KEY, STRANGERS_KEY = b"k" * KEY_BYTES, b"o" * KEY_BYTES, b"s" * KEY_BYTES
+
+
+@pytest.fixture
+async def threads() -> MemoryThreads:
+    made = MemoryThreads()
+    await made.claim(THREAD, ALICE)
+    await made.claim(OTHER, BOB)
+    return made
+
+
+@pytest.fixture
+def tickets(threads: MemoryThreads) -> Tickets:
+    return Tickets(threads, SpentInMemory(), keys=[KEY])
+
+
+def offered(ticket: str, **query: str) -> Handshake:
+    return Handshake(query=query, protocols=(PROTOCOL, TICKET_PROTOCOL + ticket))
+
+
+async def refused(tickets: Tickets, asked: Handshake) -> tuple[int, str]:
+    with pytest.raises(SubscriptionRefused) as refusal:
+        await tickets.admit(asked)
+    return refusal.value.code, refusal.value.reason
+
+
+def claims(**changes: object) -> dict[str, object]:
+    sound = {"aud": "bridgekit", "exp": time.time() + 60, "jti": "1", "sub": ALICE, "thread": THREAD}
+    return {name: value for name, value in {**sound, **changes}.items() if value is not None}
+
+
+def signed(key: bytes = KEY, algorithm: str = "HS256", **changes: object) -> str:
+    return jwt.encode(claims(**changes), key, algorithm=algorithm)
+
+
+def unsigned(header: object, payload: object) -> str:
+    def part(value: object) -> str:
+        return base64.urlsafe_b64encode(value if isinstance(value, bytes) else json.dumps(value).encode()).decode()
+
+    return f"{part(header)}.{part(payload)}.".replace("=", "")
+
+
+@pytest.mark.parametrize(
+    "brought",
+    [
+        lambda ticket: Handshake(query={}, protocols=(PROTOCOL, TICKET_PROTOCOL + ticket)),
+        lambda ticket: Handshake(query={"thread_id": THREAD, "user_id": ALICE}, protocols=(TICKET_PROTOCOL + ticket,)),
+        lambda ticket: Handshake(query={"thread_id": THREAD}, ticket=ticket),
+    ],
+    ids=["subprotocol", "and what it is for", "first message"],
+)
+async def test_ticket_opens_the_thread_that_it_is_for(tickets: Tickets, brought: Callable[[str], Handshake]) -> None:
+    assert await tickets.admit(brought(tickets.issue(ALICE, THREAD))) == Subscription(ALICE, THREAD)
+
+
+async def test_ticket_in_the_query_is_read_only_where_that_is_switched_on(threads: MemoryThreads) -> None:
+    off, on = (Tickets(threads, SpentInMemory(), keys=[KEY], in_query=choice) for choice in (False, True))
+    asked = Handshake(query={"ticket": on.issue(ALICE, THREAD)})
+    assert [each.awaits_message(asked) for each in (off, on)] == [True, False]
+    assert await refused(off, asked) == (4501, "no ticket")
+    assert await on.admit(asked) == Subscription(ALICE, THREAD)
+
+
+async def test_handshake_without_a_ticket_has_the_first_message_awaited(tickets: Tickets) -> None:
+    assert tickets.awaits_message(Handshake(query={}))
+    assert tickets.awaits_message(Handshake(query={}, protocols=(PROTOCOL,)))
+    assert tickets.awaits_message(offered(""))
+    assert not tickets.awaits_message(offered("x"))
+
+
+NO_GOOD = {
+    "garbage": lambda: "garbage",
+    "two dots": lambda: "..",
+    "a text of another alphabet": lambda: "Zürich.Zürich.Zürich",
+    "too long": lambda: "x" * (TICKET_BYTES + 1),
+    "strangers key": lambda: signed(STRANGERS_KEY),
+    "no algorithm": lambda: unsigned({"alg": "none", "typ": "JWT"}, claims()),
+    "no algorithm, capitals": lambda: unsigned({"alg": "NoNe"}, claims()),
+    "another algorithm": lambda: signed(KEY * 2, algorithm="HS512"),
+    "no header": lambda: unsigned(None, claims()),
+    "a header that is deep": lambda: unsigned(b"[" * 5_000, claims()),
+    "a header that is no JSON": lambda: unsigned(b"\xff", claims()),
+    "another audience": lambda: signed(aud="billing"),
+    "no audience": lambda: signed(aud=None),
+    "no expiry": lambda: signed(exp=None),
+    "no number": lambda: signed(jti=None),
+    "no user": lambda: signed(sub=None),
+    "no thread": lambda: signed(thread=None),
+    "an expiry that is a text": lambda: signed(exp=str(int(time.time()) + 60)),
+    "an expiry that is endless": lambda: signed(exp=float("inf")),
+    "a number that is no text": lambda: signed(jti=7),
+    "a user who is no text": lambda: signed(sub=7),
+    "a user who is nobody": lambda: signed(sub=" "),
+    "a thread that is no text": lambda: signed(thread=[THREAD]),
+    "a thread that is no id": lambda: signed(thread="\x00"),
+    "not yet": lambda: signed(nbf=time.time() + 60),
+}
+
+
+@pytest.mark.parametrize("ticket", NO_GOOD.values(), ids=NO_GOOD)
+async def test_ticket_that_is_no_good_is_refused_and_not_told_why(tickets: Tickets, ticket: Callable[[], str]) -> None:
+    code, reason = await refused(tickets, offered(ticket()))
+    assert code == 4501
+    assert reason in {"the ticket is not valid", "the ticket is too long", "the ticket names no user or no thread"}
+
+
+async def test_signature_of_one_ticket_does_not_sign_another(tickets: Tickets) -> None:
+    mine, theirs = tickets.issue(ALICE, THREAD), signed(thread=OTHER)
+    head, _, signature = mine.split(".")
+    forged = f"{head}.{theirs.split('.')[1]}.{signature}"
+    assert (await refused(tickets, offered(forged)))[0] == 4501
+
+
+async def test_expired_ticket_is_refused_by_a_code_of_its_own(threads: MemoryThreads) -> None:
+    tickets = Tickets(threads, SpentInMemory(), keys=[KEY], seconds=-1)
+    assert await refused(tickets, offered(tickets.issue(ALICE, THREAD))) == (
+        4502,
+        "the ticket has expired; ask for another",
+    )
+
+
+async def test_expired_ticket_of_a_stranger_is_just_no_good(tickets: Tickets) -> None:
+    assert (await refused(tickets, offered(signed(STRANGERS_KEY, exp=time.time() - 60))))[0] == 4501
+
+
+async def test_ticket_opens_one_socket(tickets: Tickets) -> None:
+    ticket = tickets.issue(ALICE, THREAD)
+    await tickets.admit(offered(ticket))
+    assert (await refused(tickets, offered(ticket)))[0] == 4505
+
+
+async def test_of_many_who_bring_one_ticket_at_once_one_is_let_in(tickets: Tickets) -> None:
+    ticket, codes = tickets.issue(ALICE, THREAD), list[int]()
+
+    async def try_it() -> None:
+        try:
+            await tickets.admit(offered(ticket))
+            codes.append(0)
+        except SubscriptionRefused as refusal:
+            codes.append(refusal.code)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(try_it)
+    assert sorted(codes) == [0] + [4505] * 19
+
+
+@pytest.mark.parametrize("query", [{"thread_id": OTHER}, {"thread_id": ""}, {"user_id": BOB}])
+async def test_what_is_asked_besides_must_be_what_the_ticket_is_for(tickets: Tickets, query: dict[str, str]) -> None:
+    ticket = tickets.issue(ALICE, THREAD)
+    assert (await refused(tickets, offered(ticket, **query)))[0] == 4503
+    assert await tickets.admit(offered(ticket)) == Subscription(ALICE, THREAD)
+
+
+@pytest.mark.parametrize("thread", [OTHER, "thread_nobody"])
+async def test_thread_that_is_not_the_user_s_any_more_is_refused(tickets: Tickets, thread: str) -> None:
+    """Signed when it was his, and meanwhile it was given to somebody else, or deleted."""
+    ticket = tickets.issue(ALICE, thread)
+    assert await refused(tickets, offered(ticket)) == (4503, "no such thread of this user")
+
+
+async def test_ticket_that_was_refused_for_another_reason_is_not_used_up(threads: MemoryThreads) -> None:
+    tickets = Tickets(threads, SpentInMemory(), keys=[KEY])
+    ticket = tickets.issue(ALICE, "thread_new")
+    assert (await refused(tickets, offered(ticket)))[0] == 4503
+    await threads.claim(ThreadId("thread_new"), ALICE)
+    assert (await tickets.admit(offered(ticket))).thread_id == "thread_new"
+
+
+async def test_key_is_changed_while_tickets_are_on_their_way(threads: MemoryThreads) -> None:
+    before, during, after = (
+        Tickets(threads, SpentInMemory(), keys=keys) for keys in ([OLD_KEY], [KEY, OLD_KEY], [KEY])
+    )
+    old = before.issue(ALICE, THREAD)
+    assert (await during.admit(offered(old))).user_id == ALICE
+    assert (await refused(after, offered(old)))[0] == 4501
+    assert (await after.admit(offered(during.issue(ALICE, THREAD)))).user_id == ALICE
+
+
+async def test_key_that_nobody_gave_is_nobody_else_s(threads: MemoryThreads) -> None:
+    one, other = Tickets(threads, SpentInMemory()), Tickets(threads, SpentInMemory())
+    assert (one.key_is_ours_alone, Tickets(threads, SpentInMemory(), keys=[KEY]).key_is_ours_alone) == (True, False)
+    assert (await refused(other, offered(one.issue(ALICE, THREAD))))[0] == 4501
+
+
+@pytest.mark.parametrize("keys", [[b"short"], [KEY, b"short"]])
+async def test_key_that_is_too_short_is_refused(threads: MemoryThreads, keys: list[bytes]) -> None:
+    with pytest.raises(InvalidId, match=r"at least 32 bytes, not 5; secrets\.token_bytes makes one"):
+        Tickets(threads, SpentInMemory(), keys=keys)
+
+
+@pytest.mark.parametrize(("user", "thread"), [("", THREAD), (ALICE, "\x00")])
+async def test_ticket_for_what_is_no_id_is_not_given(tickets: Tickets, user: str, thread: str) -> None:
+    with pytest.raises(InvalidId):
+        tickets.issue(user, thread)
+
+
+async def test_store_that_cannot_say_whether_it_was_used_lets_nobody_in(threads: MemoryThreads) -> None:
+    class Away:
+        async def spend(self, ticket_id: str, seconds: float) -> bool:
+            raise StoreAway("redis", "no answer")
+
+    tickets = Tickets(threads, Away(), keys=[KEY])
+    with pytest.raises(StoreAway):
+        await tickets.admit(offered(tickets.issue(ALICE, THREAD)))
+
+
+async def test_spent_tickets_are_forgotten_when_they_would_have_expired() -> None:
+    now = 0.0
+    spent = SpentInMemory(clock=lambda: now)
+    assert [await spent.spend(each, 60) for each in "aab"] == [True, False, True]
+    now = 59.0
+    assert [await spent.spend(each, 60) for each in "abc"] == [False, False, True]
+    now = 60.0
+    assert [await spent.spend(each, 60) for each in "ca"] == [False, True]
+    assert len(spent) == 2
+
+
+async def test_ticket_is_not_shown_with_its_handshake(tickets: Tickets) -> None:
+    ticket = tickets.issue(ALICE, THREAD)
+    shown: list[Any] = [
+        offered(ticket),
+        Handshake(query={"ticket": ticket}),
+        Handshake(query={}, ticket=ticket),
+    ]
+    assert not [each for each in shown if ticket in repr(each)]
