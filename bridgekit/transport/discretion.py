@@ -14,7 +14,7 @@ HIDDEN: Final = "(hidden)"
 
 # As a subprotocol, as a query parameter, and as a message, whose end a log may have left out.
 _TICKETS: Final = re.compile(
-    rf"(?P<before>{re.escape(TICKET_PROTOCOL)}|[?&]ticket=|[\"']ticket[\"']\s*:\s*[\"'])[^\s,;&\"'\]\[]+"
+    rf"(?P<before>{re.escape(TICKET_PROTOCOL)}|\bticket=|[\"']ticket[\"']\s*:\s*[\"'])[^\s,;&\"'\]\[]+"
 )
 
 

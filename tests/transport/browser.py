@@ -39,6 +39,7 @@ class Browser:
         app: Starlette,
         *,
         broken_at: str = "",
+        broken_by: Exception | None = None,
         slow_at: str = "websocket.send",
         protocols: Sequence[str] = (),
         origin: str | None = None,
@@ -51,6 +52,7 @@ class Browser:
         self._query = query
         self._broken_at = broken_at
         """The message at which the connection turns out to be broken."""
+        self._broken_by = broken_by or OSError("the connection is broken")
         self._slow_at = slow_at
         """The message that waits while it does not read; "*" for every one."""
         self._scheme = scheme
@@ -132,7 +134,7 @@ class Browser:
                 await self._news.wait()
             self._may_read -= 1
         if message["type"] == self._broken_at:
-            raise OSError("the connection is broken")
+            raise self._broken_by
         self.messages.append(message)
 
 

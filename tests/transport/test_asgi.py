@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import anyio
 import httpx
@@ -67,7 +68,7 @@ async def test_event_that_falls_between_attaching_and_the_first_frame_is_not_los
     ],
 )
 async def test_refused_socket_is_told_why_by_a_terminal_code(
-    site: Site, query: dict[str, str], code: int, reason: str
+    site: Site, query: dict[str, Any], code: int, reason: str
 ) -> None:
     browser = Browser(site.app, **query)
     await browser.stay()

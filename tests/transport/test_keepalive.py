@@ -1,0 +1,106 @@
+"""Dead peers are found, live ones are not taken for dead, and nobody may send much: over real sockets."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from bridgekit.chain.link_1_startup import Application, Parts, create_app
+from bridgekit.errors import Disconnected
+from bridgekit.events import EventType
+from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.client import KEEPALIVE_SECONDS, connect
+from bridgekit.transport.edge import INCOMING_BYTES
+from bridgekit.transport.outbox import Outbox
+from bridgekit.transport.server import KEEPALIVE_SECONDS as SERVERS_KEEPALIVE_SECONDS
+from bridgekit.transport.server import serving
+from tests.samples import ALICE, THREAD, emitted
+from tests.transport.browser import Site
+from tests.transport.peers import BUFFER_BYTES, raw_peer, raw_server, subscribed
+
+PATIENCE_SECONDS = 20.0
+SHORT_SECONDS = 0.15
+
+
+@asynccontextmanager
+async def watchful(keepalive_seconds: float = SHORT_SECONDS) -> AsyncIterator[tuple[Application, str]]:
+    """A real server that pings often."""
+    app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=partial(Outbox, events=10_000, size_bytes=10**9)))
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with serving(app, keepalive_seconds=keepalive_seconds, send_buffer_bytes=BUFFER_BYTES) as url:
+            application: Application = app.state.bridgekit
+            await application.open_thread(THREAD, ALICE)
+            yield application, url
+
+
+async def until_only(application: Application, count: int) -> None:
+    while len(application.bridge.hub) > count:
+        await checkpoint()
+
+
+async def test_peer_that_answers_no_ping_is_found_dead_and_detached_and_one_that_does_stays() -> None:
+    async with (
+        watchful() as (application, url),
+        connect(url, user_id=ALICE, thread_id=THREAD) as client,
+        raw_peer(url),
+    ):
+        assert len(application.bridge.hub) == 2
+        await until_only(application, 1)
+        assert (await application.bridge.notify(emitted())).sockets == 1
+        assert (await client.receive()).seq == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux breaks a connection for that")
+async def test_peer_that_reads_nothing_is_found_dead_though_much_waits_for_it() -> None:
+    """Its outbox is not full, and the server has more to write than the system takes: no goodbye gets through."""
+    async with watchful() as (application, url), raw_peer(url):
+        for _ in range(100):
+            event = emitted(EventType.TOOL_EXECUTING, payload={"parameters": "x" * 10_000})
+            assert (await application.bridge.notify(event)).sockets == 1
+        await until_only(application, 0)
+
+
+async def test_frame_of_the_largest_size_is_read_over_and_a_larger_one_closes_the_socket() -> None:
+    async with watchful(KEEPALIVE_SECONDS) as (application, url), raw_peer(url) as peer:
+        await peer.say(b"x" * INCOMING_BYTES)
+        await application.bridge.notify(emitted())
+        await peer.read_until(b'"seq":1,')
+        await peer.say(b"x" * (INCOMING_BYTES + 1))
+        await peer.read_until(b"\x03\xf1")  # 1009, message too big
+        await peer.say_goodbye()
+        await until_only(application, 0)
+
+
+async def test_server_that_has_closed_a_socket_itself_is_no_error_of_the_application(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """uvicorn refuses to send from the moment it closes, which it tells only later."""
+    browser = site.browser(broken_at="websocket.send", broken_by=RuntimeError("after sending 'websocket.close'"))
+    with caplog.at_level(logging.INFO):
+        await browser.stay()
+    assert len(site.hub) == 0
+    assert caplog.records == []
+
+
+async def test_client_finds_a_server_dead_that_answers_no_ping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that shakes hands, confirms the subscription and is never heard of again."""
+    monkeypatch.setattr("bridgekit.transport.client.CLOSE_SECONDS", SHORT_SECONDS)
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with (
+            raw_server(subscribed()) as url,
+            connect(url, user_id=ALICE, thread_id=THREAD, keepalive_seconds=SHORT_SECONDS) as client,
+        ):
+            with pytest.raises(Disconnected) as gone:
+                await client.receive()
+    assert gone.value.code == 1006
+
+
+def test_both_ends_ping_every_20_seconds_unless_told_otherwise() -> None:
+    assert (KEEPALIVE_SECONDS, SERVERS_KEEPALIVE_SECONDS) == (20.0, 20.0)

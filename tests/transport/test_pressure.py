@@ -1,0 +1,141 @@
+"""A socket that does not keep up: what is coalesced is told, what must be delivered is, and nobody else notices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from bridgekit.chain.link_1_startup import Application, Parts, create_app
+from bridgekit.events import EventType, Receipt, RoutedEvent
+from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.client import connect
+from bridgekit.transport.outbox import Outbox
+from bridgekit.transport.server import serving
+from tests.samples import ALICE, OTHER, THREAD, emitted
+from tests.transport.browser import Site
+from tests.transport.peers import BUFFER_BYTES, raw_peer
+
+PATIENCE_SECONDS = 20.0
+TOOL, THOUGHT, PROGRESS = EventType.TOOL_EXECUTING, EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE
+WAITING = 32
+"""Frames that may wait for one socket here."""
+PAYLOAD = {"parameters": "x" * 4_096}
+
+
+async def test_thoughts_that_make_room_are_told_and_what_must_be_delivered_comes(site: Site) -> None:
+    site.edge.outbox = partial(Outbox, events=4)
+    async with site.visited((ALICE, THREAD)) as [browser]:
+        browser.stop_reading()
+        await site.publish()
+        await anyio.wait_all_tasks_blocked()
+        for _ in range(2):
+            assert [(await site.publish(type=each))[0].sockets for each in (TOOL, THOUGHT, PROGRESS)] == [1, 1, 1]
+        assert [receipt.sockets for receipt in await site.publish(3, type=THOUGHT)] == [1, 1, 1]
+        browser.read_on()
+        await anyio.wait_all_tasks_blocked()
+    assert browser.gaps == [(3, 4, "coalesced"), (6, 6, "coalesced"), (8, 9, "coalesced")]
+    assert [frame.get("seq", "gap") for frame in browser.frames] == [1, 2, "gap", 5, "gap", 7, "gap", 10]
+    assert browser.close is None
+    assert site.tally.coalesced == 5
+    assert site.tally.gaps == {"coalesced": 3}
+    assert site.tally.unwritten == {}
+
+
+async def test_socket_that_cannot_take_what_must_be_delivered_is_closed_and_resumes_with_nothing_missing(
+    site: Site,
+) -> None:
+    site.edge.outbox = partial(Outbox, events=4)
+    async with site.visited((ALICE, THREAD)) as [slow]:
+        [first] = await site.publish(type=TOOL)
+        await anyio.wait_all_tasks_blocked()
+        slow.stop_reading()
+        await site.publish(type=TOOL)
+        await anyio.wait_all_tasks_blocked()
+        assert [each.sockets for each in await site.publish(5, type=TOOL)] == [1, 1, 1, 1, 0]
+        await anyio.wait_all_tasks_blocked()
+        assert (slow.seqs, slow.close) == ([1], (4008, "too slow: connect again"))
+    again = site.resuming(first)
+    async with site.open(again):
+        await site.publish(type=TOOL)
+    assert (again.seqs, again.gaps) == ([2, 3, 4, 5, 6, 7, 8], [])
+
+
+async def test_bound_of_bytes_closes_too(site: Site) -> None:
+    site.edge.outbox = partial(Outbox, size_bytes=10_000)
+    async with site.visited((ALICE, THREAD)) as [slow]:
+        slow.stop_reading()
+        for _ in range(3):
+            await site.hub.publish(emitted(TOOL, payload=PAYLOAD), THREAD)
+        await anyio.wait_all_tasks_blocked()
+        assert slow.close == (4008, "too slow: connect again")
+
+
+@asynccontextmanager
+async def crowded() -> AsyncIterator[tuple[Application, str]]:
+    """A real server, whose sockets have small outboxes and for whom the system holds little."""
+    app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=partial(Outbox, events=WAITING)))
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with serving(app, send_buffer_bytes=BUFFER_BYTES) as url:
+            application: Application = app.state.bridgekit
+            await application.open_thread(THREAD, ALICE)
+            await application.open_thread(OTHER, ALICE)
+            yield application, url
+
+
+def at_once(asked: Coroutine[Any, Any, Receipt]) -> Receipt:
+    """What it answers without waiting for anything; AssertionError where it waits."""
+    try:
+        asked.send(None)
+    except StopIteration as answered:
+        receipt: Receipt = answered.value
+        return receipt
+    asked.close()
+    raise AssertionError("it waits")
+
+
+async def test_emitter_never_waits_and_neighbours_read_all_while_a_real_socket_stops_reading() -> None:
+    read = {THREAD: list[RoutedEvent](), OTHER: list[RoutedEvent]()}
+    async with (
+        crowded() as (application, url),
+        raw_peer(url),
+        connect(url, user_id=ALICE, thread_id=THREAD) as neighbour,
+        connect(url, user_id=ALICE, thread_id=OTHER) as stranger,
+    ):
+        taken = list[int]()
+        while not taken or taken[-1] == 2:
+            for thread, client in ((THREAD, neighbour), (OTHER, stranger)):
+                event = emitted(TOOL, thread_id=thread, payload=PAYLOAD)
+                receipt = at_once(application.bridge.notify(event))
+                taken += [receipt.sockets] if thread == THREAD else []
+                # While the deaf one hears nothing, each of the others has the event before the next is emitted.
+                read[thread].append(await client.receive())
+        # It was given up when its outbox was full, which is not before so many were put there.
+        assert len(taken) > WAITING
+        for _ in range(10):
+            assert at_once(application.bridge.notify(emitted(TOOL))).sockets == 1
+            read[THREAD].append(await neighbour.receive())
+    assert [event.seq for event in read[THREAD]] == list(range(1, len(taken) + 11))
+    assert [event.seq for event in read[OTHER]] == list(range(1, len(taken) + 1))
+    assert neighbour.gaps == stranger.gaps == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_real_socket_that_is_given_up_is_detached_at_once() -> None:
+    """On asyncio. Hypercorn does not stop writing to it before the system breaks the connection: see keepalive."""
+    async with crowded() as (application, url), raw_peer(url) as deaf:
+        while at_once(application.bridge.notify(emitted(TOOL, payload=PAYLOAD))).sockets:
+            await checkpoint()
+        while len(application.bridge.hub):
+            await checkpoint()
+        assert application.tally.unwritten["too slow"] >= WAITING
+        # Its client reads again: what was written before, in order, and then why nothing follows.
+        await deaf.read_until(b"\x0f\xa8too slow: connect again")
+    numbers = [int(number) for number in re.findall(rb'"seq":(\d+)', deaf.read)]
+    assert numbers == list(range(len(numbers)))
