@@ -46,8 +46,8 @@ class Delivery:
     resumes: bool = True
     """Whether clients say where they were. Without it, what was sent while they were away is not for them."""
     keep_events: int = HISTORY.events
-    outbox_events: int = 8
-    """Small too: a slow reader overflows it within the window of a fault."""
+    outbox_bytes: int = 262_144
+    """What may wait for a socket. Small, so that a slow reader of heavy events overflows it within a fault's window."""
 
     @property
     def apart(self) -> bool:
@@ -120,7 +120,7 @@ async def deployed(
             setup = Setup(
                 store=url,
                 keep_events=delivery.keep_events,
-                outbox_events=delivery.outbox_events,
+                outbox_bytes=delivery.outbox_bytes,
                 port=_held_port(stack),
                 key=key,
                 owned=[(each.thread_id, each.user_id) for each in owned],

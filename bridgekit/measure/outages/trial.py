@@ -21,6 +21,7 @@ from bridgekit.measure.history import Arrival, Expectation, History, Key, Socket
 from bridgekit.measure.ledger import Row, ledger
 from bridgekit.measure.outages.acts import Act, Scene, Target
 from bridgekit.measure.outages.deployment import Delivery, Deployment
+from bridgekit.measure.outages.numbering import numbered
 from bridgekit.measure.outages.readers import Reader, read_and_forget, read_and_resume
 from bridgekit.measure.outages.worker import Answered, Attempted, Order, Said
 from bridgekit.transport.spent import SpentInMemory
@@ -135,7 +136,11 @@ class _Notes:
         expected = [each for key, each in self.attempted.items() if key in self.answers or key in read]
         history = self.history
         history.expected += expected
-        history.acknowledged |= {key: (said.run_id, said.receipt) for key, said in self.answers.items()}
+        for reader in readers:
+            asked = [key for key, each in self.attempted.items() if each.thread_id == reader.socket.thread_id]
+            receipts = {key: self.answers[key].receipt for key in asked if key in self.answers}
+            receipts = numbered(asked, receipts, reader.arrivals, reader.gaps)
+            history.acknowledged |= {key: (self.answers[key].run_id, receipts[key]) for key in receipts}
         history.sockets += [reader.socket for reader in readers]
         history.arrivals += sorted(
             (arrival for reader in readers for arrival in reader.arrivals), key=lambda arrival: arrival.read_at

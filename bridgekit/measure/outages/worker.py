@@ -43,7 +43,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     store: str
     """Such as "memory:" or "sqlite:///somewhere"."""
     keep_events: int
-    outbox_events: int
+    outbox_bytes: int
     port: int
     key: bytes
     """Signs tickets."""
@@ -196,7 +196,7 @@ async def main() -> None:
             bridge=TellingBridge,
             stores=stores_from(setup.store, keep=Keep(events=setup.keep_events)),
             admission=partial(Tickets, keys=(setup.key,)),
-            outbox=partial(Outbox, events=setup.outbox_events),
+            outbox=partial(Outbox, size_bytes=setup.outbox_bytes),
         )
     )
     async with serving(app, port=setup.port, send_buffer_bytes=SEND_BUFFER_BYTES), anyio.create_task_group() as tasks:

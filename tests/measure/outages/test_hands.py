@@ -42,7 +42,7 @@ async def test_worker_that_is_told_to_stop_exits_cleanly_and_one_that_is_started
 
 
 async def test_worker_that_cannot_start_is_told_at_once() -> None:
-    setup = Setup(store="nothing:", keep_events=1, outbox_events=1, port=0, key=secrets.token_bytes(32), owned=[])
+    setup = Setup(store="nothing:", keep_events=1, outbox_bytes=1, port=0, key=secrets.token_bytes(32), owned=[])
     with pytest.raises(WorkerSilent, match="'nothing:'"), anyio.fail_after(20):
         async with hand(setup):
             raise AssertionError("it came up")
