@@ -141,6 +141,15 @@ async def _cut_broker(scene: Scene, seconds: float) -> None:
             await anyio.sleep(seconds)
 
 
+async def _deafen(scene: Scene, seconds: float) -> None:
+    """Each connection on which a worker listens is cut, and its health check goes on saying what it believes."""
+    if (broker := scene.deployment.broker) is not None:
+        until = anyio.current_time() + seconds
+        while anyio.current_time() < until:
+            await broker.ask("CLIENT", "KILL", "TYPE", "pubsub")
+            await anyio.sleep(seconds / 4)
+
+
 HEAVY_BYTES: Final = 65_536
 
 _NETWORK: Final = ("latency", "bandwidth", "slow_reader", "timeout", "partition", "reset_peer", "down")
@@ -176,6 +185,9 @@ _ROWS: Final = (
         Target.BROKER,
         "nothing gets to the broker, and later all of it",
         _part_from_broker,
+    ),
+    Act(
+        "broker's listener", Target.BROKER, "the connections on which workers listen are cut, all else is fine", _deafen
     ),
     Act("broker's reset", Target.BROKER, "every connection to the broker is cut, again and again", _cut_broker),
 )

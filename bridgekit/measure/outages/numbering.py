@@ -25,9 +25,9 @@ def numbered(
 ) -> dict[Key, Receipt]:
     """The receipts of one thread with one reader; those without a number have one that tells how the event was lost.
 
-    `asked` are the thread's events in the order in which they were asked for. An event that was read needs no number. One
-    that was not gets the first number it may have had that was neither read nor told, if there is any: then it counts
-    as lost in silence; else one that was told. Where no number is free, or none came after it, it stays without.
+    `asked` are the thread's events in the order in which they were asked for. An event that was read needs no number.
+    One that was not gets the first number it may have had that was neither read nor told, if there is any: then it
+    counts as lost in silence; else one that was told. Where no number is free, or none came after, it stays without.
     """
     known = {arrival.key: Cursor(arrival.epoch or "", arrival.seq) for arrival in arrivals if arrival.key is not None}
     known |= {key: Cursor(r.epoch or "", r.seq) for key, r in receipts.items() if r.seq is not None}
