@@ -31,7 +31,7 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
-from bridgekit.errors import DeterministicStartupError, StoreInUse, UnknownName
+from bridgekit.errors import BridgekitError, DeterministicStartupError, UnknownName
 from bridgekit.ids import RunIdScheme, SealedRunIds, ThreadId, UserId
 from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.resolution import Carried, FirstOf, MappingLookup, Resolver
@@ -214,7 +214,7 @@ async def _only_here(stack: AsyncExitStack, parts: Parts) -> Stores:
         stores = await stack.enter_async_context(parts.stores())
         if not stores.shared:
             stack.enter_context(only_worker(stores.name))
-    except StoreInUse as refusal:
+    except BridgekitError as refusal:
         # Its text says all. What a server would print of the way here only hides it.
         raise DeterministicStartupError(1, str(refusal)) from None
     return stores

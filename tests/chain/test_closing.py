@@ -1,0 +1,207 @@
+"""Stopping: no new run, those under way come to their end, and what an application refuses to start with."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import anyio
+import pytest
+
+from bridgekit.chain.collaborators import MemoryThreads
+from bridgekit.chain.link_1_startup import Application, create_app, shut_down, start_application
+from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.errors import DeterministicStartupError, ShuttingDown, ThreadNotOwned
+from bridgekit.ids import RunId, ThreadId, UserId
+from bridgekit.mapping import MemoryStore
+from bridgekit.stores import in_memory
+from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.edge import Edge
+from bridgekit.transport.tickets import KEY_BYTES, Tickets
+from tests.chain.agents import parts, started
+from tests.samples import ALICE, BOB, THREAD
+
+SOON = 10.0
+RUN = {"agent_name": "researcher", "thread_id": THREAD, "user_id": ALICE, "request": "birds"}
+NEVER = {**RUN, "agent_name": "waiting"}
+
+
+class Gate:
+    """Somebody waits in front of it."""
+
+    def __init__(self) -> None:
+        self.reached = anyio.Event()
+        self.opened = anyio.Event()
+
+    async def passed(self) -> None:
+        self.reached.set()
+        await self.opened.wait()
+
+
+class SlowThreads(MemoryThreads):
+    """Whose database takes its time over a claim."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self._gate = gate
+
+    async def claim(self, thread_id: ThreadId, user_id: UserId) -> None:
+        await self._gate.passed()
+        await super().claim(thread_id, user_id)
+
+
+class SlowRoutes(MemoryStore):
+    """Which take their time over letting a route lapse."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self._gate = gate
+
+    async def expire(self, run_id: RunId, seconds: float) -> None:
+        await self._gate.passed()
+        await super().expire(run_id, seconds)
+
+
+class Closing:
+    """A supervisor that is being closed."""
+
+    def __init__(self, supervisor: SupervisorAgent) -> None:
+        self._supervisor = supervisor
+        self.done = False
+
+    async def __call__(self, seconds: float = SOON) -> None:
+        await self._supervisor.close(seconds=seconds)
+        self.done = True
+
+
+async def test_closed_supervisor_takes_no_new_run() -> None:
+    supervisor = (await started()).supervisor
+    await supervisor.close(seconds=SOON)
+    with pytest.raises(ShuttingDown, match="takes no new run; try again in a moment"):
+        await supervisor.run(**RUN)
+
+
+async def test_closing_waits_for_the_runs_under_way_and_no_longer() -> None:
+    supervisor = (await started()).supervisor
+    first, second = await supervisor.open_run(**RUN), await supervisor.open_run(**RUN)
+    closing = Closing(supervisor)
+    with anyio.fail_after(SOON):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(closing)
+            await supervisor.close_run(first)
+            await anyio.wait_all_tasks_blocked()
+            assert not closing.done
+            await supervisor.close_run(second)
+    assert closing.done
+
+
+async def test_closing_gives_up_on_a_run_that_does_not_end() -> None:
+    supervisor = (await started()).supervisor
+    with anyio.fail_after(SOON):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(supervisor.run, **NEVER))
+            await anyio.wait_all_tasks_blocked()
+            await supervisor.close(seconds=0.01)
+            tasks.cancel_scope.cancel()
+
+
+async def test_run_that_is_being_opened_when_closing_begins_is_waited_for() -> None:
+    gate = Gate()
+    supervisor = (await started(db_session_factory=SlowThreads(gate))).supervisor
+    closing = Closing(supervisor)
+    with anyio.fail_after(SOON):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(supervisor.run, **RUN))
+            await gate.reached.wait()
+            tasks.start_soon(closing)
+            await anyio.wait_all_tasks_blocked()
+            assert not closing.done
+            gate.opened.set()
+    assert closing.done
+
+
+async def test_run_that_was_refused_is_not_waited_for() -> None:
+    supervisor = (await started()).supervisor
+    await supervisor.run(**RUN)
+    with pytest.raises(ThreadNotOwned):
+        await supervisor.run(**{**RUN, "user_id": BOB})
+    with anyio.fail_after(SOON / 2):
+        await supervisor.close(seconds=SOON)
+
+
+async def test_run_has_ended_when_its_route_is_closed_too() -> None:
+    """Or the store would be closed before the route is."""
+    gate = Gate()
+    application = await start_application(parts(self_checks=()), replace(in_memory(), routes=SlowRoutes(gate)))
+    closing = Closing(application.supervisor)
+    with anyio.fail_after(SOON):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(application.supervisor.run, **RUN))
+            await gate.reached.wait()
+            tasks.start_soon(closing)
+            await anyio.wait_all_tasks_blocked()
+            assert not closing.done
+            gate.opened.set()
+    assert closing.done
+
+
+def edge_of(application: Application) -> Edge:
+    return Edge(application.bridge.hub, application.admission, application.tally)
+
+
+async def test_health_says_from_the_first_moment_that_the_application_stops() -> None:
+    application = await started()
+    edge = edge_of(application)
+    run = await application.supervisor.open_run(**RUN)
+    with anyio.fail_after(SOON):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(shut_down, application, edge)
+            await anyio.wait_all_tasks_blocked()
+            assert edge.health == ("shutting down", 503)
+            await application.supervisor.close_run(run)
+
+
+async def test_run_that_takes_too_long_does_not_hold_up_shutting_down() -> None:
+    application = await started(runs_seconds=0.01)
+    await application.supervisor.open_run(**RUN)
+    with anyio.fail_after(SOON / 2):
+        await shut_down(application, edge_of(application))
+
+
+async def test_workers_that_share_a_store_do_not_start_with_a_key_of_their_own() -> None:
+    shared = replace(in_memory(), shared=True)
+    with pytest.raises(DeterministicStartupError, match="must share a key for tickets too") as refusal:
+        await start_application(parts(), shared)
+    assert refusal.value.link == 10
+    key = bytes(range(KEY_BYTES))
+    for admission in (partial(Tickets, keys=(key,)), OwnersOnly):
+        await start_application(parts(admission=admission), replace(in_memory(), shared=True))
+
+
+@contextmanager
+def inherited_by_another() -> Iterator[None]:
+    """A socket to listen on, and another process that serves it already."""
+    holder = "import sys, bridgekit.transport.only_worker as o\nwith o.only_worker('memory'): print(); sys.stdin.read()"
+    with socket.create_server(("127.0.0.1", 0)) as here:
+        here.set_inheritable(True)
+        with subprocess.Popen(
+            [sys.executable, "-c", holder], pass_fds=[here.fileno()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as other:
+            assert other.stdout is not None
+            other.stdout.readline()
+            yield
+            other.kill()
+
+
+async def test_second_worker_of_a_store_for_one_does_not_start_and_its_error_says_so_plainly() -> None:
+    app = create_app(parts())
+    with inherited_by_another(), pytest.raises(DeterministicStartupError) as refusal:
+        await app.router.lifespan_context(app).__aenter__()
+    assert str(refusal.value).startswith("link 1: the memory store serves one process, and another process serves 127.")
+    # Nothing of the way to it, which a server would print above it.
+    assert refusal.value.__suppress_context__

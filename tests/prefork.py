@@ -1,0 +1,35 @@
+"""A pre-fork server in small: it listens, starts two workers that have the socket from it, and tells how they end."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+from tests.server_processes import APP
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as here:
+        here.set_inheritable(True)
+        host, port = here.getsockname()
+        say(f"listening on http://{host}:{port}")
+        command = [sys.executable, "-m", "uvicorn", APP, "--fd", str(here.fileno())]
+        first, second = (subprocess.Popen(command, pass_fds=[here.fileno()]) for _ in range(2))
+        while first.poll() is None and second.poll() is None:
+            try:
+                first.wait(0.05)
+            except subprocess.TimeoutExpired:
+                continue
+        say(f"a worker ended with {first.poll() or second.poll()}")
+        first.wait()
+        second.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Real servers as child processes: started, spoken to, signalled, and what they say read."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from signal import Signals
+from typing import Final
+
+import anyio
+import httpx
+
+from bridgekit.measure.faults.processes import Child, ProcessGone, child
+from bridgekit.transport.client import EventClient, connect
+from bridgekit.transport.following import Backoff, Follower, follow
+from bridgekit.transport.spent import SpentInMemory
+from bridgekit.transport.tickets import Tickets
+from tests.samples import ALICE, THREAD
+from tests.served_application import KEY, AliceOwnsAll
+
+SOON: Final = 15.0
+"""A wait that is to end well ends long before; the machine may be busy."""
+APP: Final = "tests.served_application:app"
+BACKOFF: Final = Backoff(first_seconds=0.02, longest_seconds=0.1)
+ADDRESS: Final = re.compile(r"(?:https?|ws)://(127\.0\.0\.1:\d+)")
+
+
+class Server:
+    """A server, and all that it said."""
+
+    def __init__(self, process: Child) -> None:
+        self.process = process
+        self.said: list[str] = []
+        self.address = ""
+
+    @property
+    def url(self) -> str:
+        return f"ws://{self.address}"
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    async def read_until(self, pattern: str, times: int = 1) -> str:
+        """The line that matches, for the last of that many times."""
+        with anyio.fail_after(SOON):
+            while True:
+                try:
+                    line = await self.process.line()
+                except ProcessGone:
+                    raise AssertionError(f"no line matches {pattern!r} in:\n" + "\n".join(self.said)) from None
+                self.said.append(line)
+                if found := ADDRESS.search(line):
+                    self.address = self.address or found[1]
+                times -= re.search(pattern, line) is not None
+                if not times:
+                    return line
+
+    async def end(self) -> int:
+        """Read what it says until it has ended, and give its exit code."""
+        with anyio.fail_after(SOON):
+            async for line in self.process.lines():
+                self.said.append(line)
+            return await self.process.wait()
+
+    def signal(self, number: Signals) -> None:
+        """To the one process that was started, as `kill` does."""
+        os.kill(self.process.pid, number)
+
+    def signal_all(self, number: Signals) -> None:
+        """To it and all that it started, as Ctrl-C in a terminal does."""
+        os.killpg(self.process.pid, number)
+
+    async def post(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False, timeout=SOON) as client:
+            return await client.post(f"http://{self.address}{path}")
+
+    async def health(self) -> tuple[int, str]:
+        async with httpx.AsyncClient(trust_env=False, timeout=SOON) as client:
+            response = await client.get(f"http://{self.address}/healthz")
+            return response.status_code, response.json()["status"]
+
+    @asynccontextmanager
+    async def subscribed(self) -> AsyncIterator[EventClient]:
+        """A socket on Alice's thread."""
+        async with connect(self.url, thread_id=THREAD, ticket=await new_ticket()) as client:
+            yield client
+
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[Follower]:
+        """A client of Alice's that stays."""
+        async with follow(self.url, thread_id=THREAD, ticket=new_ticket, backoff=BACKOFF) as follower:
+            yield follower
+
+
+async def new_ticket() -> str:
+    """As whoever knows the key gives it, in any process."""
+    return Tickets(AliceOwnsAll(), SpentInMemory(), keys=(KEY,)).issue(ALICE, THREAD)
+
+
+@asynccontextmanager
+async def started(*words: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Server]:
+    """A Python module with its arguments, as a process of its own. Its standard error is read, too."""
+    command = ["sh", "-c", 'exec "$@" 2>&1', "sh", sys.executable, "-u", "-m", *words]
+    async with child(command, env={**os.environ, **(env or {})}) as process:
+        yield Server(process)
+
+
+@contextmanager
+def held_port() -> Iterator[int]:
+    """A port that nobody else is given: it stays bound here, and who says SO_REUSEADDR may listen on it."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
