@@ -14,12 +14,13 @@ from anyio.abc import TaskGroup
 from bridgekit.errors import BridgekitError
 from bridgekit.measure.faults.processes import Child, ProcessGone, child
 from bridgekit.measure.outages import worker
-from bridgekit.measure.outages.worker import Ended, Order, Ready, Said, Setup
+from bridgekit.measure.outages.worker import Answered, Attempted, Ended, Order, Ready, Said, Setup
 
 __all__ = ["Hand", "WorkerSilent", "hand"]
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0
+GONE: Final = "the worker's process ended"
 
 _said: Final[msgspec.json.Decoder[Said]] = msgspec.json.Decoder(Said)
 
@@ -35,7 +36,8 @@ class WorkerSilent(BridgekitError):
 class Hand:
     """One worker, at one port, over as many processes as it takes.
 
-    What it says of a request goes to the listener of the request's experiment: the part of its name before the colon.
+    A run whose process ended before it is said to have ended too. What the worker says of a request goes to the
+    listener of the request's experiment: the part of its name before the colon.
     """
 
     def __init__(self, process: Child, setup: Setup, tasks: TaskGroup) -> None:
@@ -44,6 +46,8 @@ class Hand:
         self._tasks = tasks
         self._up = anyio.Event()
         self._serves = False
+        self._under_way: set[str] = set()
+        """Requests that were given to the process that runs now, and have not ended."""
         self.listeners: dict[str, Callable[[Said], None]] = {}
 
     @property
@@ -65,6 +69,7 @@ class Hand:
 
     async def carry(self, order: Order) -> None:
         """Let an agent run. A worker that is gone carries nothing: ProcessGone."""
+        self._under_way.add(order.request)
         await self._process.send_line(msgspec.json.encode(order).decode())
 
     async def kill(self) -> None:
@@ -92,10 +97,17 @@ class Hand:
                 self._serves = True
                 up.set()
                 continue
-            request = said.request if isinstance(said, Ended) else said.key.request
-            if (listener := self.listeners.get(request.partition(":")[0])) is not None:
-                listener(said)
+            self._tell(said)
         up.set()  # it has ended: nobody need wait for it any longer
+        for request in list(self._under_way):
+            self._tell(Ended(request, GONE))
+
+    def _tell(self, said: Attempted | Answered | Ended) -> None:
+        request = said.request if isinstance(said, Ended) else said.key.request
+        if isinstance(said, Ended):
+            self._under_way.discard(request)
+        if (listener := self.listeners.get(request.partition(":")[0])) is not None:
+            listener(said)
 
 
 @asynccontextmanager

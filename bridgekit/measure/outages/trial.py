@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 
 from bridgekit.chain.collaborators import MemoryThreads
-from bridgekit.errors import first_error
+from bridgekit.errors import ShuttingDown, StoreAway, first_error
 from bridgekit.measure.checker import Verdict, check
 from bridgekit.measure.families import Owned
 from bridgekit.measure.faults.proxy import proxy
@@ -21,14 +21,18 @@ from bridgekit.measure.history import Arrival, Expectation, History, Key, Socket
 from bridgekit.measure.ledger import Row, ledger
 from bridgekit.measure.outages.acts import Act, Scene, Target
 from bridgekit.measure.outages.deployment import Delivery, Deployment
+from bridgekit.measure.outages.hands import Hand
 from bridgekit.measure.outages.numbering import numbered
 from bridgekit.measure.outages.readers import Reader, read_and_forget, read_and_resume
-from bridgekit.measure.outages.worker import Answered, Attempted, Order, Said
+from bridgekit.measure.outages.worker import Answered, Attempted, Ended, Order, Said
 from bridgekit.transport.spent import SpentInMemory
 from bridgekit.transport.tickets import Tickets
 
 __all__ = ["Plan", "Trial", "try_act"]
 
+PASSING: Final = (StoreAway.__name__, ShuttingDown.__name__)
+"""Errors with which a run is refused that may be asked for again."""
+AGAIN_SECONDS: Final = 0.1
 SETTLE_SECONDS: Final = 20.0
 """How long users may take, when all is mended, to read what they are owed."""
 
@@ -117,6 +121,15 @@ class _Notes:
     answers: dict[Key, Answered] = field(default_factory=dict)
     asked_at: dict[Key, float] = field(default_factory=dict)
     owners: dict[str, Owned] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)
+    """Runs that are over, and the error if there was one."""
+    _news: anyio.Event = field(default_factory=anyio.Event)
+
+    async def until_over(self, requests: Sequence[str]) -> None:
+        """Wait until these runs are over, well or badly."""
+        while not set(requests) <= set(self.ended):
+            self._news = anyio.Event()
+            await self._news.wait()
 
     def hear(self, said: Said) -> None:
         if isinstance(said, Attempted):
@@ -125,6 +138,9 @@ class _Notes:
             self.asked_at[said.key] = said.at
         elif isinstance(said, Answered):
             self.answers[said.key] = said
+        elif isinstance(said, Ended):
+            self.ended[said.request] = said.error
+            self._news.set()
 
     def closed(self, readers: Sequence[Reader]) -> tuple[History, int]:
         """The history, complete; and how many events were never answered and never came.
@@ -216,18 +232,29 @@ async def _speak(
 ) -> tuple[float, float]:
     """The first run, with the fault in the middle of it, and the second when all is mended."""
     agents = scene.deployment.agents
-    for each in owned:
-        await agents.carry(_order(name, each, "during", plan.steps, plan, act, notes))
+    first = [_order(name, each, "during", plan.steps, plan, act, notes) for each in owned]
+    for order in first:
+        await agents.carry(order)
     await anyio.sleep(plan.begins_seconds)
     begins = time.time()
     await act.during(scene, plan.lasts_seconds)
     mended = time.time()
-    # The rest of the first run; of one that was killed there is none.
-    rest = plan.steps * plan.pace_seconds - (mended - begins) - plan.begins_seconds
-    await anyio.sleep(max(rest, 0))
-    for each in owned:
-        await agents.carry(_order(name, each, "after", plan.after_steps, plan, act, notes))
+    with anyio.move_on_after(SETTLE_SECONDS):
+        await notes.until_over([order.request for order in first])
+        for each in owned:
+            await _carry_until_taken(agents, _order(name, each, "after", plan.after_steps, plan, act, notes), notes)
     return begins, mended
+
+
+async def _carry_until_taken(agents: Hand, order: Order, notes: _Notes) -> None:
+    """Let an agent run; one that is refused for the moment is asked for again, as its user would."""
+    while True:
+        await agents.carry(order)
+        await notes.until_over([order.request])
+        error = notes.ended.pop(order.request)
+        if not error.startswith(PASSING):
+            return
+        await anyio.sleep(AGAIN_SECONDS)
 
 
 def _order(name: str, owned: Owned, when: str, steps: int, plan: Plan, act: Act, notes: _Notes) -> Order:
