@@ -115,7 +115,10 @@ class Servers(AsyncContextManagerMixin):
         if _lacks_function(error):
             # It was emptied. With the next connection it is given the functions.
             server.line.drop()
-        elif isinstance(error, exceptions.RedisClusterError | exceptions.ReadOnlyError):
+        elif isinstance(error, exceptions.ReadOnlyError):
+            # It has become a replica. By its name somebody else may be found, or in the Cluster.
+            server.line.drop()
+        elif isinstance(error, exceptions.RedisClusterError):
             # MOVED, ASK, TRYAGAIN, CLUSTERDOWN: it has the slot no longer, or not yet.
             self.refresh()
 

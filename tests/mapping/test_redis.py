@@ -13,17 +13,16 @@ from bridgekit.events import new_id
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.mapping.redis import RedisStore
-from bridgekit.measure.faults.redis_servers import redis_server, redis_url
+from bridgekit.measure.faults.redis_servers import redis_server
 from bridgekit.storage.redis import Servers
 from tests.samples import OTHER, RUN, THREAD
 
 DAY = 86_400
 
 
-@pytest.fixture(scope="module")
-async def url() -> AsyncIterator[str]:
-    async with redis_url() as url:
-        yield url
+@pytest.fixture
+def url(redis_url: str) -> str:
+    return redis_url
 
 
 @pytest.fixture

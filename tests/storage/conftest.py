@@ -1,4 +1,4 @@
-"""A server for each module of tests. Whoever hurts one starts one of its own."""
+"""A server for all. Whoever hurts one starts one of its own."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bridgekit.events import new_id
-from bridgekit.measure.faults.redis_servers import redis_url
 from bridgekit.storage.redis import Servers
 
 
-@pytest.fixture(scope="module")
-async def url() -> AsyncIterator[str]:
-    async with redis_url() as url:
-        yield url
+@pytest.fixture
+def url(redis_url: str) -> str:
+    return redis_url
 
 
 @pytest.fixture

@@ -88,12 +88,12 @@ async def test_parcel_that_comes_late_is_not_taken_after_its_successor(servers: 
 
 
 async def test_last_parcels_of_many_workers_take_bounded_room_and_the_latest_are_remembered(servers: Servers) -> None:
-    for number in range(200):
+    for number in range(90):
         await append(servers, b"a", parcel=1, worker=b"%032x" % number)
     keys = servers.names.thread(THREAD)
     assert cast("int", await servers.call(keys.slot, b"STRLEN", keys.head)) < 5_000
-    assert (await append(servers, b"a", parcel=1, worker=b"%032x" % 199))[1] == 200
-    assert (await append(servers, b"a", parcel=1, worker=b"%032x" % 150))[1] == 151
+    assert (await append(servers, b"a", parcel=1, worker=b"%032x" % 89))[1] == 90
+    assert (await append(servers, b"a", parcel=1, worker=b"%032x" % 50))[1] == 51
 
 
 async def test_skipped_numbers_are_told_apart_from_what_is_kept_no_longer(servers: Servers) -> None:
@@ -208,6 +208,7 @@ async def test_parcel_that_was_taken_before_a_restart_is_not_taken_after_it() ->
 async def restarted(server: RedisServer, servers: Servers) -> None:
     [only] = servers
     with anyio.fail_after(5):
+        await server.written()
         await server.kill()
         await only.line.down()
         await server.start()

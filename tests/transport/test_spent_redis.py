@@ -10,15 +10,15 @@ import pytest
 from bridgekit.errors import StoreAway
 from bridgekit.events import new_id
 from bridgekit.measure.faults.proxy import proxy
-from bridgekit.measure.faults.redis_servers import redis_server, redis_url
+from bridgekit.measure.faults.redis_servers import redis_server
 from bridgekit.measure.faults.toxics import Partition, Way
 from bridgekit.storage.redis import Servers
 from bridgekit.transport.spent_redis import SpentInRedis
 
 
-async def test_ticket_is_spent_once_whichever_worker_is_asked() -> None:
+async def test_ticket_is_spent_once_whichever_worker_is_asked(redis_url: str) -> None:
     prefix, told = f"test-{new_id()}", []
-    async with redis_url() as url, Servers(url, prefix=prefix) as one, Servers(url, prefix=prefix) as two:
+    async with Servers(redis_url, prefix=prefix) as one, Servers(redis_url, prefix=prefix) as two:
         here, there = SpentInRedis(one), SpentInRedis(two)
 
         async def spend(spent: SpentInRedis) -> None:
@@ -31,8 +31,8 @@ async def test_ticket_is_spent_once_whichever_worker_is_asked() -> None:
         assert await there.spend("another", 60)
 
 
-async def test_ticket_is_remembered_for_as_long_as_it_would_be_valid_and_no_longer() -> None:
-    async with redis_url() as url, Servers(url, prefix=f"test-{new_id()}") as servers:
+async def test_ticket_is_remembered_for_as_long_as_it_would_be_valid_and_no_longer(redis_url: str) -> None:
+    async with Servers(redis_url, prefix=f"test-{new_id()}") as servers:
         spent = SpentInRedis(servers)
         assert await spent.spend("long", 59.5)
         key, slot = servers.names.ticket("long")

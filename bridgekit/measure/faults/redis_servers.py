@@ -62,7 +62,7 @@ class Persistence(enum.Enum):
     NONE = ("appendonly no",)
     """Nothing."""
     EVERYSEC = ("appendonly yes", "appendfsync everysec")
-    """All that the machine wrote out: after a power cut the last second is missing, after a kill nothing."""
+    """All but the last second or two. See `RedisServer.written`."""
     ALWAYS = ("appendonly yes", "appendfsync always")
     """All that it answered."""
 
@@ -125,10 +125,11 @@ class RedisServer:
         """Start the process and wait until it answers. ServerFailed tells why it does not."""
         file = self.directory / "server.conf"
         file.write_text("\n".join(self._settings) + "\n", encoding="utf-8")
-        # With its own working directory, so that a crash leaves nothing elsewhere.
-        self._process = await anyio.open_process(
-            [str(_binary()), str(file)], stdin=DEVNULL, stdout=DEVNULL, stderr=None, cwd=self.directory
-        )
+        with (self.directory / "server.err").open("wb") as errors:
+            # With its own working directory, so that a crash leaves nothing elsewhere.
+            self._process = await anyio.open_process(
+                [str(_binary()), str(file)], stdin=DEVNULL, stdout=errors, stderr=errors, cwd=self.directory
+            )
         await self.wait_ready()
 
     async def wait_ready(self) -> None:
@@ -139,7 +140,7 @@ class RedisServer:
                     await self.ask("PING")
                     return
                 await anyio.sleep(LOOK_SECONDS)
-        raise ServerFailed(f"it did not get ready in {START_SECONDS:.0f} s: {self._log()}")
+        raise ServerFailed(f"it {'is not ready' if self.running else 'has ended'}: {self._said()}")
 
     async def ask(self, *command: str) -> str:
         """Send one command by a connection of its own, and give the answer. ServerFailed where it is an error."""
@@ -148,6 +149,12 @@ class RedisServer:
                 if self._password is not None:
                     await _asked(stream, ("AUTH", self._password))
                 return await _asked(stream, command)
+
+    async def written(self) -> None:
+        """Wait until nothing is left that a kill could make it forget, where it keeps something at all."""
+        with anyio.fail_after(REPLY_SECONDS):
+            while "aof_buffer_length:0\r" not in await self.ask("INFO", "persistence"):  # noqa: ASYNC110  # nobody rings
+                await anyio.sleep(LOOK_SECONDS)
 
     async def kill(self) -> None:
         """SIGKILL: it gets no chance to write anything. Returns when the process is gone."""
@@ -184,9 +191,10 @@ class RedisServer:
             raise ServerFailed("it does not run")
         self._process.send_signal(number)
 
-    def _log(self) -> str:
-        file = self.directory / "server.log"
-        return file.read_text(encoding="utf-8", errors="replace")[-LOG_BYTES:] if file.exists() else "no log"
+    def _said(self) -> str:
+        files = [self.directory / name for name in ("server.log", "server.err")]
+        said = "".join(file.read_text(encoding="utf-8", errors="replace") for file in files if file.exists())
+        return said[-LOG_BYTES:] or "nothing"
 
 
 @dataclass(frozen=True)

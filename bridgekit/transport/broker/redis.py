@@ -29,12 +29,15 @@ ANSWER_SECONDS: Final = 0.25
 """How long a publisher waits for a store that was well a moment ago. For one that is away nobody waits."""
 LOOK_SECONDS: Final = 0.05
 """Between two looks at who waits too long."""
+OPEN_SECONDS: Final = 1.0
+"""How long a worker that begins waits until it hears what it tells itself. It begins without, if it has to."""
 JOIN_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 2.0
 """How long a worker that ends waits for what is on its way."""
 
 AWAITED: Final = "the store did not answer in time; the event waits until it does"
 """The reason of a PENDING event."""
+ENDED: Final = "this worker is shutting down"
 
 
 _log = logging.getLogger(__name__)
@@ -74,14 +77,13 @@ class RedisBroker(AsyncContextManagerMixin):
                 self._arrange(tasks)
                 self._servers.watch(partial(self._arrange, tasks))
                 tasks.start_soon(self._mind_the_time)
+                with anyio.move_on_after(OPEN_SECONDS):
+                    for post in self._posts.values():
+                        await post.listener.proven()
                 try:
                     yield self
                 finally:
-                    self._closed = True
-                    with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-                        await self._backlog.empty()
-                    if len(self._backlog):
-                        _log.warning("%d events did not reach the store and are lost", len(self._backlog))
+                    await self._close()
                     tasks.cancel_scope.cancel()
 
     @property
@@ -94,7 +96,7 @@ class RedisBroker(AsyncContextManagerMixin):
     async def publish(self, draft: Draft) -> Receipt:
         thread_id = draft.thread_id
         if self._closed:
-            return _refused(thread_id, "this worker is shutting down")
+            return _refused(thread_id, ENDED)
         lane = self._backlog.lane(thread_id, self._servers.names.thread(thread_id))
         entry = self._backlog.add(lane, draft, anyio.current_time())
         if lane.waiting and not lane.queued:
@@ -133,6 +135,16 @@ class RedisBroker(AsyncContextManagerMixin):
     async def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
         log = await self._logs.read(self._servers.names.thread(thread_id), after)
         return Replay(log.head) if after is None else log.replay(thread_id, after)
+
+    async def _close(self) -> None:
+        self._closed = True
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+            await self._backlog.empty()
+        if len(self._backlog):
+            _log.warning("%d events did not reach the store and are lost", len(self._backlog))
+        for lane in self._backlog:
+            for entry in lane.entries():
+                entry.answer(_refused(lane.thread_id, ENDED))
 
     async def _ready(self, joined: Joined) -> None:
         post = self._post(joined.keys.slot)

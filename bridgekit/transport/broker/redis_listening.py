@@ -21,7 +21,7 @@ __all__ = ["ECHO_SECONDS", "Listener"]
 
 _log = logging.getLogger(__name__)
 
-PROBE_SECONDS: Final = 1.0
+PROBE_SECONDS: Final = 0.5
 """Between two looks at whether what is told comes through."""
 ECHO_SECONDS: Final = 1.0
 """How long what we tell ourselves may take. After that the connection counts as dead, whatever it says itself."""
@@ -36,7 +36,7 @@ class Listener:
         """`behind` is called with each thread whose log has to be read before more is delivered."""
         self.server = server
         self.alive = False
-        """Whether what we told ourselves a moment ago came back."""
+        """Whether what this worker told itself a moment ago, by the way that events go, came back here."""
         self.problem = "not connected yet"
         self._servers = servers
         self._worker = worker
@@ -45,7 +45,9 @@ class Listener:
         self._channels: dict[bytes, Joined] = {}
         self._connection: Wire | None = None
         self._probe = b""
+        self._confirmed = anyio.Event()
         self._echoed = anyio.Event()
+        self._proven = anyio.Event()
         self._joining: Counter[bytes] = Counter()
         """Subscriptions that are not confirmed yet. Of a channel that was left and joined again the last one counts."""
         self._leaving: Counter[bytes] = Counter()
@@ -58,6 +60,10 @@ class Listener:
     def complete(self) -> bool:
         """Whether no thread is behind."""
         return not any(joined.behind for joined in self._channels.values())
+
+    async def proven(self) -> None:
+        """Wait until it is alive."""
+        await self._proven.wait()
 
     def add(self, joined: Joined) -> None:
         """Subscribe to the thread. When that is confirmed its log is read."""
@@ -98,6 +104,7 @@ class Listener:
         self._connection = connection
         self._joining.clear()
         self._leaving.clear()
+        self._confirmed = anyio.Event()
         self._probe = self._servers.names.probe(self._worker, self.server.slots)
         self._joining[self._probe] += self._send(b"SSUBSCRIBE", self._probe)
         for joined in self._channels.values():
@@ -106,6 +113,8 @@ class Listener:
     def _end(self) -> None:
         self._connection = None
         self.alive = False
+        if self._proven.is_set():
+            self._proven = anyio.Event()
         for joined in self._channels.values():
             joined.behind = True
 
@@ -122,15 +131,23 @@ class Listener:
     async def _prove(self, backoff: Backoff) -> None:
         """Tell ourselves something, again and again: a dead connection does not say that it is dead."""
         while True:
-            self._echoed = anyio.Event()
-            self._send(b"SPUBLISH", self._probe, b"")
-            with anyio.move_on_after(ECHO_SECONDS) as waiting:
-                await self._echoed.wait()
-            if waiting.cancelled_caught:
-                raise ConnectionResetError(f"it did not bring within {ECHO_SECONDS:.0f} s what we told ourselves")
+            await self.server.line.up()
+            await self._hear_ourselves()
             self.alive = True
+            self._proven.set()
             backoff.reset()
             await anyio.sleep(PROBE_SECONDS)
+
+    async def _hear_ourselves(self) -> None:
+        self._echoed = anyio.Event()
+        with anyio.move_on_after(ECHO_SECONDS):
+            await self._confirmed.wait()
+            # By the line, as events are told: it might end at another server than this connection.
+            if not await self.server.line.ask(b"SPUBLISH", self._probe, b""):
+                raise ConnectionResetError("what is told there is not told here")
+            await self._echoed.wait()
+            return
+        raise ConnectionResetError(f"it did not bring within {ECHO_SECONDS:.0f} s what we told ourselves")
 
     async def _mind_replies(self, connection: Wire) -> None:
         """What is no message: how many were told something, and refusals."""
@@ -149,14 +166,21 @@ class Listener:
             elif joined is not None:
                 self._deliver(joined, told)
         elif kind == b"ssubscribe":
-            if _was_last(self._joining, channel) and joined is not None:
-                self._behind(joined)
+            self._note_confirmed(channel, joined)
         elif channel not in self._leaving:
             # Nobody asked for that: the slot has moved.
             self._servers.refresh()
             raise ConnectionResetError("it serves a channel no longer")
         else:
             _was_last(self._leaving, channel)
+
+    def _note_confirmed(self, channel: bytes, joined: Joined | None) -> None:
+        if not _was_last(self._joining, channel):
+            return
+        if channel == self._probe:
+            self._confirmed.set()
+        elif joined is not None:
+            self._behind(joined)
 
     def _deliver(self, joined: Joined, data: bytes) -> None:
         try:

@@ -1,22 +1,30 @@
-"""Servers of the Redis protocol for each module of tests. Whoever hurts one starts one of its own."""
+"""What tests of brokers share. Whoever hurts a server starts one of its own."""
 
 from __future__ import annotations
-
-from collections.abc import AsyncIterator
 
 import pytest
 
 from bridgekit.events import new_id
-from bridgekit.measure.faults.redis_servers import redis_url
+from bridgekit.storage import redis_line
+from bridgekit.transport.broker import redis, redis_listening, redis_sending
 
 
-@pytest.fixture(scope="module")
-async def url() -> AsyncIterator[str]:
-    async with redis_url() as url:
-        yield url
+@pytest.fixture
+def url(redis_url: str) -> str:
+    return redis_url
 
 
 @pytest.fixture
 def prefix() -> str:
     """An application that no other test knows of."""
     return f"test-{new_id()}"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that gives up soon what does not answer: for tests in which something is silent for longer."""
+    for module in (redis_line, redis_sending):
+        monkeypatch.setattr(module, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(redis_listening, "ECHO_SECONDS", 0.3)
+    monkeypatch.setattr(redis_listening, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(redis, "CLOSE_SECONDS", 0.3)

@@ -8,14 +8,18 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from bridgekit.events import AgentEvent, Draft, EventType, Frame, draft
+from bridgekit.events import AgentEvent, Draft, EventType, Frame, Receipt, draft
 from bridgekit.ids import RunId, ThreadId
+from bridgekit.measure.faults.proxy import Proxy, proxy
+from bridgekit.measure.faults.redis_servers import RedisServer
 from bridgekit.storage.redis import Servers
 from bridgekit.transport.broker import HISTORY, Keep
 from bridgekit.transport.broker.redis import RedisBroker
 from tests.samples import RUN, THREAD
 
 SOON_SECONDS = 5.0
+AT_ONCE_SECONDS = 0.5
+"""What a test calls at once, of dozens of events: the machine may be busy."""
 
 
 class Noting:
@@ -92,3 +96,22 @@ def said(
 ) -> Draft:
     """An event with a text to know it by."""
     return draft(AgentEvent(type=type, run_id=run_id, agent_name="researcher", payload={"text": text}), thread_id)
+
+
+async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> list[Receipt]:
+    """Publish one after the other."""
+    return [await worker.broker.publish(said(text, thread_id=thread_id)) for text in texts]
+
+
+@asynccontextmanager
+async def through_proxy(server: RedisServer) -> AsyncIterator[tuple[Proxy, RedisWorker]]:
+    """A worker whose way to the server can be spoilt."""
+    async with proxy("127.0.0.1", server.port) as through, redis_worker(through.url("redis")) as worker:
+        yield through, worker
+
+
+async def until_it_says(server: RedisServer, question: tuple[str, ...], answer: str) -> None:
+    """Wait until the server, asked by another way, says so."""
+    with anyio.fail_after(SOON_SECONDS):
+        while await server.ask(*question) != answer:  # noqa: ASYNC110  # a server rings nobody
+            await anyio.sleep(0.005)

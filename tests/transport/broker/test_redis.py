@@ -6,7 +6,6 @@ from collections import Counter
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 
 from bridgekit.events import EventType, Outcome
 from bridgekit.ids import RunId, ThreadId
@@ -16,13 +15,13 @@ from bridgekit.transport.broker import Keep, Replay
 from bridgekit.transport.broker.redis import RedisBroker
 from tests.samples import OTHER, THREAD
 from tests.transport.broker.redis_workers import RedisWorker, redis_worker, said
+from tests.transport.broker.redis_workers import publish as publish_all
 
 
 async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> Cursor:
     """Publish one after the other; where the thread is after that."""
-    assert texts
-    receipts = [await worker.broker.publish(said(text, thread_id=thread_id)) for text in texts]
-    return Cursor(str(receipts[-1].epoch), int(receipts[-1].seq or 0))
+    [*_, last] = await publish_all(worker, *texts, thread_id=thread_id)
+    return Cursor(str(last.epoch), int(last.seq or 0))
 
 
 async def test_event_reaches_every_worker_that_joined_its_thread_and_no_other(url: str, prefix: str) -> None:
@@ -107,7 +106,7 @@ async def test_many_threads_at_once_keep_their_events_apart(url: str, prefix: st
                     tasks.start_soon(worker.broker.publish, said(f"{thread} {text}", thread_id=thread))
         for thread in threads:
             await worker.sink.until_delivered(10, thread)
-            assert worker.sink.texts(thread) == [f"{thread} {text}" for text in range(10)]
+            assert sorted(map(str, worker.sink.texts(thread))) == [f"{thread} {text}" for text in range(10)]
 
 
 async def test_thread_is_left_when_the_last_socket_leaves_and_can_be_joined_again(url: str, prefix: str) -> None:
@@ -252,22 +251,29 @@ async def test_bursts_cost_few_commands(prefix: str) -> None:
     async with redis_server() as server, redis_worker(server.url, prefix) as worker:
         await server.ask("CONFIG", "RESETSTAT")
         async with anyio.create_task_group() as tasks:
-            for number in range(1_000):
-                tasks.start_soon(worker.broker.publish, said(number, thread_id=ThreadId(f"thread_{number % 100}")))
+            for number in range(400):
+                tasks.start_soon(worker.broker.publish, said(number, thread_id=ThreadId(f"thread_{number % 40}")))
         stats = Counter[str]()
         for line in (await server.ask("INFO", "commandstats")).splitlines():
             name, _, rest = line.partition(":calls=")
             stats[name] = int(rest.partition(",")[0] or 0)
-        assert 1 <= stats["cmdstat_fcall"] <= 20
+        assert 1 <= stats["cmdstat_fcall"] <= 10
 
 
-async def test_worker_that_ends_sends_what_is_on_its_way_and_takes_no_more(url: str, prefix: str) -> None:
-    async with redis_worker(url, prefix) as reader:
+async def test_worker_that_ends_sends_what_is_on_its_way_and_takes_no_more(prefix: str) -> None:
+    async with redis_server() as server, redis_worker(server.url, prefix) as reader:
         await reader.broker.join(THREAD)
-        async with anyio.create_task_group() as tasks, redis_worker(url, prefix) as ending:
+
+        async def resume() -> None:
+            await anyio.wait_all_tasks_blocked()
+            server.resume()
+
+        async with anyio.create_task_group() as tasks, redis_worker(server.url, prefix) as ending:
+            server.stop()
             for number in range(100):
                 tasks.start_soon(ending.broker.publish, said(number))
-            await checkpoint()
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(resume)
         await reader.sink.until_delivered(100)
         receipt = await ending.broker.publish(said("late"))
         assert (receipt.outcome, "shutting down" in receipt.reason) == (Outcome.REFUSED, True)

@@ -52,9 +52,9 @@ async def test_threads_of_all_servers_are_written_read_and_resumed(workers: tupl
                 tasks.start_soon(writer.broker.publish, said(number, thread_id=thread))
     for thread in threads:
         await reader.sink.until_delivered(10, thread)
-        assert reader.sink.texts(thread) == list(range(10))
+        assert reader.sink.numbers(thread) == list(range(1, 11))
         replay = await reader.broker.replay(thread, Cursor("0" * 16, 0))
-        assert [frame.event.payload["text"] for frame in replay.frames] == list(range(10))
+        assert list(replay.frames) == reader.sink.frames[thread]
 
 
 async def test_slot_that_moves_while_events_flow_costs_none_and_nobody_is_sent_away(

@@ -1,0 +1,115 @@
+"""The broker while connections are cut, or dead without saying so: nothing lost, nothing twice, and health is true."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from bridgekit.events import Outcome, Receipt
+from bridgekit.measure.faults.redis_servers import redis_server
+from bridgekit.measure.faults.toxics import Partition, Way
+from bridgekit.signals import Cursor
+from bridgekit.storage.redis import Server
+from bridgekit.storage.redis_line import Door
+from bridgekit.transport.broker import Keep
+from tests.samples import THREAD
+from tests.transport.broker.redis_workers import (
+    publish,
+    redis_worker,
+    through_proxy,
+    until_it_says,
+)
+
+pytestmark = pytest.mark.slow
+
+
+async def test_events_whose_answer_is_lost_with_the_connection_are_not_taken_twice() -> None:
+    async with redis_server() as server, through_proxy(server) as (through, worker):
+        log = worker.servers.names.thread(THREAD).log.decode()
+        told: list[Receipt] = []
+
+        async def publish_two() -> None:
+            told.extend(await publish(worker, "a", "b"))
+
+        with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(publish_two)
+                await until_it_says(server, ("XLEN", log), "1")
+                with through.down():
+                    held.stop()
+        assert [receipt.seq for receipt in told if receipt.outcome != Outcome.PENDING] in ([1, 2], [2])
+        await until_it_says(server, ("XLEN", log), "2")
+        await publish(worker, "c")
+        replay = await worker.broker.replay(THREAD, Cursor("0" * 16, 0))
+        assert [frame.event.payload["text"] for frame in replay.frames] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("keep", [Keep(), Keep(events=0)], ids=["kept", "not kept"])
+async def test_subscription_that_is_killed_is_made_again_and_what_it_missed_is_made_up_for(keep: Keep) -> None:
+    async with (
+        redis_server() as server,
+        redis_worker(server.url, keep=keep) as reader,
+        redis_worker(server.url, keep=keep) as writer,
+    ):
+        await reader.broker.join(THREAD)
+
+        async def kill_again_and_again() -> None:
+            for _ in range(3):
+                await server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+                await reader.until_healthy(healthy=False)
+                await reader.until_healthy()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kill_again_and_again)
+            for number in range(100):
+                await publish(writer, number)
+        numbers = reader.sink.numbers()
+        if keep.events:
+            await reader.sink.until_delivered(100)
+            assert reader.sink.texts() == list(range(100))
+            assert reader.sink.restarts == []
+        else:
+            # What was told to nobody is gone; but in order, once each, and the sockets were told.
+            assert numbers == sorted(set(numbers))
+            assert set(reader.sink.restarts) == {THREAD}
+
+
+async def test_events_that_were_told_while_nobody_listened_arrive_without_a_later_one() -> None:
+    async with redis_server() as server, redis_worker(server.url) as writer, through_proxy(server) as (through, reader):
+        await reader.broker.join(THREAD)
+        await publish(writer, "a")
+        await reader.sink.until_delivered(1)
+        with through.down():
+            await publish(writer, "b", "c")
+            assert not reader.broker.healthy
+        await reader.sink.until_delivered(3)
+        assert reader.sink.texts() == ["a", "b", "c"]
+
+
+async def test_dead_subscription_that_nobody_reports_is_noticed_and_said_and_replaced(impatient: None) -> None:
+    """The way is open as far as anybody can see, and nothing comes along it."""
+    async with redis_server() as server, redis_worker(server.url) as writer, through_proxy(server) as (through, reader):
+        await reader.broker.join(THREAD)
+        with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
+            await publish(writer, "a", "b")
+            await reader.until_healthy(healthy=False)
+            assert reader.sink.numbers() == []
+            held.stop()
+        await reader.sink.until_delivered(2)
+        await reader.until_healthy()
+        assert reader.sink.texts() == ["a", "b"]
+
+
+async def test_subscription_at_a_server_that_events_do_not_go_to_is_noticed(impatient: None) -> None:
+    """A name that pointed to one server when the listener connected, and to another one since."""
+    async with redis_server() as one, redis_server() as other, redis_worker(one.url) as worker:
+        [post] = worker.broker._posts.values()
+        stray = Server(Door.of(other.url), lambda: None)
+        stray.line, stray.slots = post.line, post.listener.server.slots
+        post.listener.server = stray
+        await one.ask("CLIENT", "KILL", "TYPE", "pubsub")
+        await worker.until_healthy(healthy=False)
+        with anyio.fail_after(5):
+            while "not told here" not in post.listener.problem:  # noqa: ASYNC110  # a problem is read, not waited for
+                await anyio.sleep(0.005)
+        assert not worker.broker.healthy
