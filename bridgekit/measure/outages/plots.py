@@ -43,7 +43,7 @@ class Window(Protocol):
 
 WORST: Final = (
     ("misrouted", VERMILLION, "white", "xx"),
-    ("lost in silence", VERMILLION, "white", ""),
+    ("lost in silence", VERMILLION, "white", "\\\\"),
     ("lost, and told", SKY, INK, "//"),
     ("all delivered", GREEN, "white", ""),
 )
