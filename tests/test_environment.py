@@ -23,6 +23,8 @@ LINES += [line for line in PIP if line != "-e ."]
 
 # What conda has to be told and pip has not: the interpreter, and pip.
 CONDA_ALONE = {"python", "pip"}
+# What only `make bench` installs, and only with pip: the stacks that are measured beside us.
+PIP_ALONE = {"bench"}
 
 
 def parsed(line: str) -> tuple[str, str]:
@@ -35,7 +37,12 @@ def parsed(line: str) -> tuple[str, str]:
 def ranges_in_pyproject() -> dict[str, set[str]]:
     lines = [
         *PROJECT["dependencies"],
-        *(r for extra in PROJECT["optional-dependencies"].values() for r in extra),
+        *(
+            line
+            for extra, lines in PROJECT["optional-dependencies"].items()
+            for line in lines
+            if extra not in PIP_ALONE
+        ),
     ]
     requirements = [Requirement(line) for line in lines if not line.startswith(f"{PROJECT['name']}[")]
     assert len(requirements) > 10

@@ -1,0 +1,1 @@
+"""The load client. `python -m benchmarks.load` is its process."""

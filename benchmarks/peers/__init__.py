@@ -1,0 +1,202 @@
+"""What is measured beside each other: each stack is a row here and a small file beside this one.
+
+A file has a function `up(place)`, which gives a Stack for the length of a block. It alone imports what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Final, Protocol, cast
+
+from benchmarks.peers.place import Place
+from benchmarks.workload import Run, Said
+
+__all__ = ["BRIDGEKIT", "PEERS", "Peer", "Say", "Stack", "peer"]
+
+Say = Callable[[Said], Awaitable[object]]
+"""Says one event of a run, and returns when the stack lets its agent go on."""
+
+
+class Stack(Protocol):
+    """A stack that is up, in this process."""
+
+    port: int
+    """Where its sockets are; 0 where this process has none."""
+
+    def agent(self, run: Run) -> Say:
+        """An agent for that run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """One stack."""
+
+    name: str
+    file: str
+    """In this folder."""
+    says: str
+    """What an agent's event becomes, in a few words."""
+    dialect: str = "websocket"
+    packages: tuple[str, ...] = ()
+    """The distributions whose versions matter."""
+    modules: tuple[str, ...] = ()
+    """What else must be there."""
+    broker: bool = False
+    """Whether its agents and its sockets are in two processes, with a Redis-protocol server between them."""
+    share: float = 1.0
+    """Part of the workload that it is given, so that a slow one does not hold up the rest."""
+    whole_runs: bool = False
+    """Whether the agents are called by the stack, run by run, and not by the benchmark."""
+
+    @property
+    def missing(self) -> str:
+        """What is not installed; nothing where it can be measured."""
+        lacking = [name for name in self.packages if not _version(name)]
+        return ", ".join([*lacking, *(name for name in self.modules if find_spec(name) is None)])
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return {name: _version(name) for name in self.packages}
+
+    def up(self, place: Place) -> AbstractAsyncContextManager[Stack]:
+        """Bring it up in this process."""
+        begin = cast(
+            "Callable[[Place], AbstractAsyncContextManager[Stack]]", import_module(f"{__name__}.{self.file}").up
+        )
+        return begin(place)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+_UVICORN: Final = ("starlette", "uvicorn", "websockets")
+_OURS: Final = ("bridgekit", "msgspec", *_UVICORN)
+
+PEERS: Final = (
+    Peer(
+        name="raw TCP",
+        file="raw_tcp",
+        says="one transport.write an event, no WebSocket",
+        dialect="lines",
+        packages=("orjson",),
+    ),
+    Peer(name="picows", file="picows_", says="transport.send", packages=("picows", "aiofastnet", "orjson")),
+    Peer(
+        name="websockets broadcast",
+        file="websockets_broadcast",
+        says="websockets.broadcast, which drops nothing and waits for nobody",
+        packages=("websockets", "orjson"),
+    ),
+    Peer(
+        name="websockets send",
+        file="websockets_send",
+        says="await connection.send",
+        packages=("websockets", "orjson"),
+    ),
+    Peer(
+        name="Starlette by hand",
+        file="starlette_by_hand",
+        says="await websocket.send_text, on uvicorn",
+        packages=(*_UVICORN, "orjson"),
+    ),
+    Peer(
+        name="sse-starlette",
+        file="sse",
+        says="a memory stream a subscriber, as its documentation shows",
+        dialect="server-sent events",
+        packages=("sse-starlette", "starlette", "uvicorn", "orjson"),
+        share=0.2,
+    ),
+    Peer(
+        name="broadcaster",
+        file="broadcaster_",
+        says="await broadcast.publish, in memory",
+        packages=("broadcaster", *_UVICORN, "orjson"),
+    ),
+    Peer(
+        name="python-socketio",
+        file="socketio_",
+        says="await server.emit to a room",
+        dialect="socket.io",
+        packages=("python-socketio", "python-engineio", "uvicorn", "websockets"),
+        share=0.4,
+    ),
+    Peer(
+        name="Channels",
+        file="channels_",
+        says="await layer.group_send, in memory",
+        packages=("channels", "django", "uvicorn", "websockets"),
+        share=0.1,
+    ),
+    Peer(
+        name="bridgekit ASGI",
+        file="bridgekit_asgi",
+        says="await adapter.emit_*, on uvicorn",
+        packages=_OURS,
+    ),
+    Peer(
+        name="bridgekit ASGI, whole runs",
+        file="bridgekit_runs",
+        says="await supervisor.run, all nine links, on uvicorn",
+        packages=_OURS,
+        whole_runs=True,
+    ),
+    Peer(
+        name="bridgekit native",
+        file="bridgekit_native",
+        says="await adapter.emit_*, on websockets' own server",
+        packages=("bridgekit", "msgspec", "websockets"),
+        modules=("bridgekit.transport.native",),
+    ),
+    Peer(
+        name="broadcaster, Redis",
+        file="broadcaster_",
+        says="await broadcast.publish, over Redis pub/sub",
+        packages=("broadcaster", "redis", *_UVICORN, "orjson"),
+        broker=True,
+        share=0.4,
+    ),
+    Peer(
+        name="python-socketio, Redis",
+        file="socketio_redis",
+        says="await manager.emit to a room, over its Redis manager",
+        dialect="socket.io",
+        packages=("python-socketio", "python-engineio", "redis", "uvicorn", "websockets"),
+        broker=True,
+        share=0.4,
+    ),
+    Peer(
+        name="Channels, Redis",
+        file="channels_",
+        says="await layer.group_send, over channels_redis' pub/sub layer",
+        packages=("channels", "channels-redis", "redis", "django", "uvicorn", "websockets"),
+        broker=True,
+        share=0.1,
+    ),
+    Peer(
+        name="bridgekit, Redis",
+        file="bridgekit_redis",
+        says="await adapter.emit_*, kept in Redis Streams and relayed",
+        packages=(*_OURS, "coredis"),
+        broker=True,
+    ),
+)
+
+BRIDGEKIT: Final = tuple(each for each in PEERS if each.name.startswith("bridgekit"))
+
+
+def peer(name: str) -> Peer:
+    """The row of that name; LookupError names the known ones."""
+    found = next((each for each in PEERS if each.name == name), None)
+    if found is None:
+        raise LookupError(f"no stack {name!r}; there are {', '.join(each.name for each in PEERS)}")
+    return found

@@ -1,0 +1,28 @@
+"""bridgekit on the Redis store: agents in one process, sockets in another, logs in Streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from benchmarks.peers.bridgekit_agents import Bridged
+from benchmarks.peers.place import Place
+from bridgekit.chain.link_1_startup import Parts, create_app, start_application
+from bridgekit.stores import redis_stores
+from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.server import serving
+
+__all__ = ["up"]
+
+
+@asynccontextmanager
+async def up(place: Place) -> AsyncIterator[Bridged]:
+    parts = Parts(agents={}, admission=OwnersOnly, stores=redis_stores(place.broker))
+    if place.sockets:
+        app = create_app(parts)
+        async with serving(app, send_buffer_bytes=place.send_buffer_bytes or None) as url:
+            yield Bridged(app.state.bridgekit, urlsplit(url).port or 0)
+    else:
+        async with parts.stores() as stores:
+            yield Bridged(await start_application(parts, stores))

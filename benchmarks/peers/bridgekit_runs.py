@@ -1,0 +1,55 @@
+"""The same edge, and whole runs through all nine links: ids sealed, routes registered, threads claimed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from benchmarks.peers.bridgekit_agents import USER, Bridged, emit
+from benchmarks.peers.place import Place
+from benchmarks.workload import AGENT, EVENTS, Run, Said
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_1_startup import Parts, create_app
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.server import serving
+
+__all__ = ["up"]
+
+
+class _Speaker(BaseAgent):
+    """Says what the run's script holds for it. What comes before and after is said by the core."""
+
+    scripts: dict[str, tuple[Sequence[Said], bool]] = {}  # noqa: RUF012  # agents are made by the registry: no other way
+
+    async def execute(self, context: RunContext) -> object:
+        said, yielding = self.scripts[context.request]
+        for each in said[1:-1]:
+            if yielding:
+                await asyncio.sleep(0)
+            await emit(self, each)
+        if yielding:
+            await asyncio.sleep(0)
+        return said[-1].payload["result"]
+
+
+class _Whole(Bridged):
+    async def run(self, run: Run, said: Sequence[Said], turn_after: int) -> None:
+        _Speaker.scripts[run.request] = said, turn_after == 1
+        try:
+            await self.application.supervisor.run(
+                agent_name=AGENT, thread_id=run.thread_id, user_id=USER, request=run.request
+            )
+        finally:
+            del _Speaker.scripts[run.request]
+        if 0 < turn_after <= EVENTS:
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def up(place: Place) -> AsyncIterator[Bridged]:
+    app = create_app(Parts(agents={AGENT: _Speaker}, admission=OwnersOnly))
+    async with serving(app, send_buffer_bytes=place.send_buffer_bytes or None) as url:
+        yield _Whole(app.state.bridgekit, urlsplit(url).port or 0)

@@ -1,0 +1,62 @@
+"""Django Channels: a consumer that joins its thread's group; its layer in memory, or over Redis pub/sub."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import django
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.layers import get_channel_layer
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.conf import settings
+from django.urls import path
+
+from benchmarks.peers.place import ByHand, Place, on_uvicorn, thread_of
+from benchmarks.workload import Numbers, Said
+
+__all__ = ["up"]
+
+CAPACITY: Final = 100_000
+"""By default a layer in memory drops what is over 100 messages a channel, in silence."""
+
+
+class _Consumer(AsyncJsonWebsocketConsumer):
+    async def connect(self) -> None:
+        self.thread = thread_of(f"?{self.scope['query_string'].decode()}")
+        await self.channel_layer.group_add(self.thread, self.channel_name)
+        await self.accept()
+        await self.send_json({"type": "subscribed"})
+
+    async def disconnect(self, code: int) -> None:
+        await self.channel_layer.group_discard(self.thread, self.channel_name)
+
+    async def agent_event(self, message: dict[str, Any]) -> None:
+        await self.send_json(message["event"])
+
+
+@asynccontextmanager
+async def up(place: Place) -> AsyncIterator[ByHand]:
+    layer: dict[str, Any] = {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": CAPACITY}}
+    if place.broker:
+        layer = {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": [place.broker]},
+        }
+    settings.configure(CHANNEL_LAYERS={"default": layer}, SECRET_KEY="only here", USE_TZ=True)
+    django.setup()
+    group_send = get_channel_layer().group_send
+    numbers = Numbers()
+
+    async def say(thread_id: str, run_id: str, said: Said) -> None:
+        event = numbers.envelope(thread_id, run_id, said, datetime.now(UTC).isoformat())
+        await group_send(thread_id, {"type": "agent.event", "event": event})
+
+    if place.sockets:
+        app = ProtocolTypeRouter({"websocket": URLRouter([path("ws", _Consumer.as_asgi())])})
+        async with on_uvicorn(app, place) as port:
+            yield ByHand(port, say)
+    else:
+        yield ByHand(0, say)

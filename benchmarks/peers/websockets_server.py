@@ -1,0 +1,32 @@
+"""The websockets library's own server, with its connections by thread: what two stacks share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from websockets.asyncio.server import ServerConnection, serve
+
+from benchmarks.peers.place import SUBSCRIBED, Place, Rooms, thread_of
+
+__all__ = ["serving"]
+
+
+@asynccontextmanager
+async def serving(place: Place) -> AsyncIterator[tuple[int, Rooms[ServerConnection]]]:
+    """The port, and who is connected."""
+    rooms = Rooms[ServerConnection]()
+
+    async def stay(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        thread = thread_of(connection.request.path)
+        rooms.add(thread, connection)
+        try:
+            await connection.send(SUBSCRIBED)
+            await connection.wait_closed()
+        finally:
+            rooms.remove(thread, connection)
+
+    listener = place.listener()
+    async with serve(stay, sock=listener, close_timeout=1):
+        yield listener.getsockname()[1], rooms

@@ -1,0 +1,134 @@
+"""What agents say in a benchmark: runs of five events whose every text can be told from all others."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["AGENT", "BURST", "EVENTS", "KINDS", "RUN", "YIELDING", "Numbers", "Run", "Said", "Wave", "thread_id"]
+
+AGENT: Final = "researcher"
+EVENTS: Final = 5
+"""Events of a run: the audit's five critical ones."""
+
+YIELDING: Final = "yielding"
+RUN: Final = "run"
+BURST: Final = "burst"
+KINDS: Final[Mapping[str, int]] = {YIELDING: 1, RUN: EVENTS, BURST: 0}
+"""Kinds of agents, and after how many of their events they let the loop turn; 0 for never."""
+
+_FILLER: Final = "the sources agree in all that matters here"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One event, before it has an envelope."""
+
+    type: str
+    payload: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a thread, by its number."""
+
+    thread: int
+    number: int
+    padding: str = ""
+
+    @property
+    def thread_id(self) -> str:
+        return thread_id(self.thread)
+
+    @property
+    def run_id(self) -> str:
+        """As long as the audited backend's."""
+        return f"run_{self.thread:06x}{self.number:06x}"
+
+    @property
+    def request(self) -> str:
+        """What the user asked. No other run has it."""
+        return f"question {self.number} of {self.thread}"
+
+    def said(self) -> tuple[Said, ...]:
+        """Its events, in order. No two texts of a workload are the same."""
+        mark, text = f"{self.thread}/{self.number}", f"{_FILLER}{self.padding}"
+        return (
+            Said("agent_started", {"status": "started", "context": {"request": self.request}, "message": None}),
+            Said("agent_thinking", {"reasoning": f"{mark}: {text}", "step_number": 1, "progress_percentage": None}),
+            Said(
+                "tool_executing",
+                {"tool_call_id": f"{mark}/search", "tool_name": "search", "parameters": {"query": text, "limit": 20}},
+            ),
+            Said(
+                "tool_completed",
+                {
+                    "tool_call_id": f"{mark}/search",
+                    "tool_name": "search",
+                    "result": text,
+                    "execution_time_ms": 12.5,
+                    "status": "success",
+                },
+            ),
+            Said("agent_completed", {"status": "completed", "result": f"{mark}: {text}", "execution_time_ms": 14.25}),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """So many runs in each of so many threads. Waves of one session number their runs on, from `first`."""
+
+    threads: int
+    runs: int
+    first: int = 0
+    padding_bytes: int = 0
+    """Added to the texts, where a measurement wants larger events."""
+
+    @property
+    def events(self) -> int:
+        return self.threads * self.runs * EVENTS
+
+    def of(self, thread: int) -> list[Run]:
+        """The runs of one thread, in order."""
+        padding = "x" * self.padding_bytes
+        return [Run(thread, number, padding) for number in range(self.first, self.first + self.runs)]
+
+    def in_turn(self) -> Iterator[tuple[Run, Said]]:
+        """Every event of the wave, the threads taking turns event by event, as one emitter for all would say them."""
+        for place in range(self.runs):
+            runs = [self.of(thread)[place] for thread in range(self.threads)]
+            for said in zip(*(run.said() for run in runs), strict=True):
+                yield from zip(runs, said, strict=True)
+
+    def next(self, runs: int) -> Wave:
+        """The wave after this one."""
+        return Wave(self.threads, runs, self.first + self.runs, self.padding_bytes)
+
+
+def thread_id(number: int) -> str:
+    """A name that every stack accepts for a room, group or channel."""
+    return f"thread_{number:05}"
+
+
+class Numbers:
+    """The envelope that a user would write by hand: bridgekit's own fields, each made in the cheapest way."""
+
+    def __init__(self) -> None:
+        self._seq: Counter[str] = Counter()
+
+    def envelope(self, thread: str, run_id: str, said: Said, moment: object) -> dict[str, object]:
+        """The event's fields. `moment` is what the stack's encoder takes for a time stamp."""
+        self._seq[thread] = seq = self._seq[thread] + 1
+        return {
+            "type": said.type,
+            "thread_id": thread,
+            "run_id": run_id,
+            "agent_name": AGENT,
+            "seq": seq,
+            "event_id": os.urandom(16).hex(),
+            "timestamp": moment,
+            "payload": said.payload,
+        }
