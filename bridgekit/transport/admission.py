@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
+from urllib.parse import parse_qsl
 
 from bridgekit.errors import InvalidId, SubscriptionRefused
 from bridgekit.ids import ThreadId, UserId, thread_id, user_id
@@ -30,6 +31,7 @@ __all__ = [
     "OwnersOnly",
     "Subscription",
     "ThreadOwners",
+    "handshake_of",
     "owned",
 ]
 
@@ -82,6 +84,19 @@ class Handshake:
         """How far the client has come, if it was here before; InvalidId where that is no cursor."""
         epoch, seq = self.query.get("epoch"), self.query.get("seq")
         return None if epoch is None and seq is None else cursor(epoch, seq)
+
+
+def handshake_of(
+    query: str, *, protocols: Iterable[str], origin: str | None, host: str | None, secure: bool
+) -> Handshake:
+    """A handshake from its parts as they came: the query of the address, and the lines of Sec-WebSocket-Protocol."""
+    return Handshake(
+        query=dict(parse_qsl(query, keep_blank_values=True)),
+        protocols=tuple(protocol.strip() for line in protocols for protocol in line.split(",")),
+        origin=origin,
+        host=host,
+        secure=secure,
+    )
 
 
 @dataclass(frozen=True, slots=True)

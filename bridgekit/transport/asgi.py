@@ -9,14 +9,14 @@ from typing import Final
 
 import anyio
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from bridgekit.errors import Disconnected, SubscriptionRefused, first_error
 from bridgekit.signals import Cursor
 from bridgekit.transport import monitoring
-from bridgekit.transport.admission import Handshake, Subscription
+from bridgekit.transport.admission import Handshake, Subscription, handshake_of
 from bridgekit.transport.discretion import keep_tickets_out_of_logs
 from bridgekit.transport.edge import CLOSE_SECONDS, REASONS, Edge, fitting
 from bridgekit.transport.subscriber import Subscriber
@@ -47,10 +47,9 @@ async def _stream(websocket: WebSocket) -> None:
 
 
 def _handshake_of(websocket: WebSocket) -> Handshake:
-    offered = websocket.headers.getlist("sec-websocket-protocol")
-    return Handshake(
-        query=websocket.query_params,
-        protocols=tuple(protocol.strip() for line in offered for protocol in line.split(",")),
+    return handshake_of(
+        websocket.url.query,
+        protocols=websocket.headers.getlist("sec-websocket-protocol"),
         origin=websocket.headers.get("origin"),
         host=websocket.headers.get("host"),
         secure=websocket.scope["scheme"] == "wss",
@@ -154,4 +153,4 @@ async def _metrics(request: Request) -> Response:
 async def _healthz(request: Request) -> Response:
     edge: Edge = request.app.state.bridgekit_edge
     status, code = edge.health
-    return JSONResponse({"status": status, "connections": len(edge.hub)}, status_code=code)
+    return Response(monitoring.health(status, len(edge.hub)), code, media_type="application/json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
+import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from bridgekit.tally import Tally
 
-__all__ = ["CONTENT_TYPE", "exposition"]
+__all__ = ["CONTENT_TYPE", "exposition", "health"]
 
 
 def exposition(tally: Tally, connections: Sized) -> bytes:
@@ -20,6 +21,11 @@ def exposition(tally: Tally, connections: Sized) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Books(tally, connections))
     return generate_latest(registry)
+
+
+def health(status: str, connections: int) -> bytes:
+    """What `/healthz` answers, as JSON."""
+    return msgspec.json.encode({"status": status, "connections": connections})
 
 
 class _Books(Collector):

@@ -18,7 +18,7 @@ from bridgekit.errors import first_error
 from bridgekit.transport import on_trio
 from bridgekit.transport.edge import INCOMING_BYTES
 
-__all__ = ["KEEPALIVE_SECONDS", "serving"]
+__all__ = ["KEEPALIVE_SECONDS", "listening", "serving"]
 
 KEEPALIVE_SECONDS: Final = 20.0
 """After so long a ping is sent, and after as long again without an answer the client counts as dead."""
@@ -73,13 +73,25 @@ async def serving(
     default it decides for itself, and then may hide for megabytes that nobody reads.
     """
     served = _served_on_trio if on_trio.running() else _served_on_asyncio
-    with first_error(), socket.create_server((host, port)) as listener:
+    with (
+        first_error(),
+        listening(host, port, keepalive_seconds=keepalive_seconds, send_buffer_bytes=send_buffer_bytes) as listener,
+    ):
+        async with app.router.lifespan_context(app), served(app, listener, keepalive_seconds):
+            yield f"ws://{host}:{listener.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def listening(
+    host: str, port: int, *, keepalive_seconds: float, send_buffer_bytes: int | None
+) -> Iterator[socket.socket]:
+    """A listening socket for the length of a block, set up as `serving` says."""
+    with socket.create_server((host, port)) as listener:
         if send_buffer_bytes is not None:
             # Sockets that are accepted have it from the one that listens.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         _give_up_on_who_takes_nothing(listener, 2 * keepalive_seconds)
-        async with app.router.lifespan_context(app), served(app, listener, keepalive_seconds):
-            yield f"ws://{host}:{listener.getsockname()[1]}"
+        yield listener
 
 
 def _give_up_on_who_takes_nothing(listener: socket.socket, seconds: float) -> None:

@@ -95,9 +95,9 @@ class Subscriber:
         self.outbox.drop_up_to(self._told)
         return first
 
-    def take(self) -> list[bytes]:
+    def take(self, limit: int = BATCH_FRAMES) -> list[bytes]:
         """What is to be sent next, in order, with a gap where numbers are missing; nothing when nothing waits."""
-        taken = self._with_gaps(self.outbox.take(BATCH_FRAMES))
+        taken = self._with_gaps(self.outbox.take(limit))
         self.in_hand += len(taken)
         return taken
 

@@ -1,0 +1,118 @@
+"""What is put to a socket within one turn of the event loop leaves in one write: the system call is what costs most."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from bridgekit.transport.admission import Subscription
+from bridgekit.transport.outbox import Outbox
+from bridgekit.transport.subscriber import Subscriber
+
+__all__ = ["Flusher", "NativeSubscriber", "frames"]
+
+TEXT_FRAME: Final = 0x81
+"""A text message in one frame (RFC 6455, section 5.2); a server masks nothing."""
+WRITE_FRAMES: Final = 512
+"""Frames that are joined into one write at most."""
+_SHORT: Final = 126
+_LONG: Final = 65_536
+
+_headers: dict[int, bytes] = {}
+"""By the length of the payload, as they are needed: no more of them than there are short lengths."""
+
+
+def _header(size: int) -> bytes:
+    found = _headers.get(size)
+    if found is not None:
+        return found
+    if size < _SHORT:
+        made = bytes((TEXT_FRAME, size))
+    elif size < _LONG:
+        made = bytes((TEXT_FRAME, 126)) + size.to_bytes(2)
+    else:
+        return bytes((TEXT_FRAME, 127)) + size.to_bytes(8)
+    _headers[size] = made
+    return made
+
+
+def frames(texts: Iterable[bytes]) -> bytes:
+    """One WebSocket text frame a text, side by side."""
+    parts: list[bytes] = []
+    for text in texts:
+        parts += (_header(len(text)), text)
+    return b"".join(parts)
+
+
+class Writable(Protocol):
+    """What a socket needs of its connection."""
+
+    @property
+    def transport(self) -> asyncio.Transport: ...
+
+    @property
+    def paused(self) -> bool:
+        """Whether so much waits in the connection's own buffer that nothing more should be written."""
+
+
+class Flusher:
+    """Knows the sockets that something was put to since the last turn, and writes to each of them once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._marked: list[NativeSubscriber] = []
+
+    def mark(self, socket: NativeSubscriber) -> None:
+        """Write to it at the end of this turn."""
+        if not self._marked:
+            self._loop.call_soon(self._flush)
+        self._marked.append(socket)
+
+    def _flush(self) -> None:
+        marked, self._marked = self._marked, []
+        for socket in marked:
+            socket.flush()
+
+
+class NativeSubscriber(Subscriber):
+    """A subscriber whose frames are written by a flusher. `end` says goodbye with a close code, and lets go."""
+
+    def __init__(
+        self, subscription: Subscription, flusher: Flusher, end: Callable[[int], None], *, outbox: Outbox
+    ) -> None:
+        super().__init__(subscription, wake=self._mark, cut=self._let_go, outbox=outbox)
+        self._flusher = flusher
+        self._end_with = end
+        self._connection: Writable | None = None
+        self._marked = False
+        self._over = False
+
+    def start(self, connection: Writable, first: Iterable[bytes]) -> None:
+        """Send this first; from now on whatever is put follows."""
+        self._connection = connection
+        connection.transport.write(frames(first))
+        self._mark()
+
+    def flush(self) -> None:
+        """Write what waits, as far as the connection takes it; at the end of it say goodbye, if the end has come."""
+        self._marked = False
+        connection = self._connection
+        if connection is None or self._over or connection.transport.is_closing():
+            return
+        while self.outbox and not connection.paused:
+            taken = self.take(WRITE_FRAMES)
+            self.in_hand = 0
+            connection.transport.write(frames(taken))
+        if self.code is not None and not self.outbox:
+            self._let_go()
+
+    def _mark(self) -> None:
+        if not self._marked:
+            self._marked = True
+            self._flusher.mark(self)
+
+    def _let_go(self) -> None:
+        if not self._over and self.code is not None:
+            self._over = True
+            self._end_with(self.code)

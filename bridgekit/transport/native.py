@@ -1,0 +1,185 @@
+"""The native edge: `/ws`, `/metrics` and `/healthz` on the server of the `websockets` library, without ASGI between.
+
+What is put to a socket within one turn of the event loop leaves in one write. Frames stay one event each; what a client
+reads is what it reads from the ASGI edge. On asyncio only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from starlette.applications import Starlette
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.typing import Subprotocol
+
+from bridgekit.errors import Disconnected, SubscriptionRefused, first_error
+from bridgekit.signals import Cursor
+from bridgekit.transport import monitoring
+from bridgekit.transport.admission import Handshake, Subscription, handshake_of
+from bridgekit.transport.discretion import keep_tickets_out_of_logs
+from bridgekit.transport.edge import CLOSE_SECONDS, INCOMING_BYTES, REASONS, Edge, fitting
+from bridgekit.transport.joined_writes import Flusher, NativeSubscriber
+from bridgekit.transport.server import KEEPALIVE_SECONDS, listening
+
+__all__ = ["serving_natively"]
+
+LOGGER: Final = "websockets.server"
+WRITE_BYTES: Final = 65_536
+"""What may wait in a connection's own buffer before its frames stay in the outbox."""
+QUEUE_FRAMES: Final = 4
+"""What a client says is dropped; so many of its frames may wait to be."""
+OPEN_SECONDS: Final = 10.0
+"""How long a handshake may take."""
+
+
+class _Connection(ServerConnection):
+    """A connection that tells its socket when it can be written to again."""
+
+    asked: Handshake
+    after: Cursor | None = None
+    subscription: Subscription | None = None
+    refusal: SubscriptionRefused | Disconnected | None = None
+    socket: NativeSubscriber | None = None
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.socket is not None:
+            self.socket.flush()
+
+
+@asynccontextmanager
+async def serving_natively(
+    app: Starlette,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    keepalive_seconds: float = KEEPALIVE_SECONDS,
+    send_buffer_bytes: int | None = None,
+) -> AsyncIterator[str]:
+    """Serve the sockets of an application that has bridgekit's lifespan, for the length of a block; gives the address.
+
+    As `serving` does, whose arguments it shares, but for the application's other routes: these are not served here. Run
+    `serving` beside it, on another port, where there are some.
+    """
+    with (
+        first_error(),
+        listening(host, port, keepalive_seconds=keepalive_seconds, send_buffer_bytes=send_buffer_bytes) as listener,
+    ):
+        async with app.router.lifespan_context(app), _server(app.state.bridgekit_edge, listener, keepalive_seconds):
+            yield f"ws://{host}:{listener.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def _server(edge: Edge, listener: socket.socket, keepalive_seconds: float) -> AsyncIterator[None]:
+    keep_tickets_out_of_logs(LOGGER)
+    flusher = Flusher(asyncio.get_running_loop())
+    async with serve(
+        partial(_handle, edge, flusher),
+        sock=listener,
+        create_connection=_Connection,
+        process_request=partial(_look_at, edge),
+        select_subprotocol=_subprotocol,
+        compression=None,
+        max_size=INCOMING_BYTES,
+        max_queue=QUEUE_FRAMES,
+        write_limit=WRITE_BYTES,
+        open_timeout=OPEN_SECONDS,
+        ping_interval=keepalive_seconds,
+        ping_timeout=keepalive_seconds,
+        close_timeout=CLOSE_SECONDS,
+        server_header=None,
+        logger=logging.getLogger(LOGGER),
+    ):
+        yield
+
+
+async def _look_at(edge: Edge, connection: ServerConnection, request: Request) -> Response | None:
+    """Before the handshake is accepted: who it is, what he may have, and whether he asks for a socket at all."""
+    if not isinstance(connection, _Connection):
+        raise TypeError(type(connection).__name__)
+    path, _, query = request.path.partition("?")
+    if path != "/ws":
+        return _page(edge, path)
+    headers = request.headers
+    connection.asked = handshake_of(
+        query,
+        protocols=headers.get_all("Sec-WebSocket-Protocol"),
+        origin=headers.get("Origin"),
+        host=headers.get("Host"),
+        secure=connection.transport.get_extra_info("sslcontext") is not None,
+    )
+    try:
+        connection.after = edge.look_at(connection.asked)
+        if not edge.admission.awaits_message(connection.asked):
+            connection.subscription = await edge.admit(connection.asked)
+    except (SubscriptionRefused, Disconnected) as refusal:
+        # Accepted only to be closed: a browser cannot read the status of a refused handshake.
+        connection.refusal = refusal
+    return None
+
+
+def _page(edge: Edge, path: str) -> Response:
+    match path:
+        case "/metrics":
+            return _response(200, monitoring.CONTENT_TYPE, monitoring.exposition(edge.tally, edge.hub))
+        case "/healthz":
+            status, code = edge.health
+            return _response(code, "application/json", monitoring.health(status, len(edge.hub)))
+    return _response(404, "text/plain; charset=utf-8", b"Not Found")
+
+
+def _response(code: int, media_type: str, body: bytes) -> Response:
+    reasons = {200: "OK", 404: "Not Found", 503: "Service Unavailable"}
+    headers = Headers({"Content-Type": media_type, "Content-Length": str(len(body)), "Connection": "close"})
+    return Response(code, reasons[code], headers, body)
+
+
+def _subprotocol(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    chosen = Handshake(query={}, protocols=tuple(offered)).protocol
+    return None if chosen is None else Subprotocol(chosen)
+
+
+async def _handle(edge: Edge, flusher: Flusher, connection: ServerConnection) -> None:
+    """One socket, from its acceptance to its end."""
+    if not isinstance(connection, _Connection):
+        raise TypeError(type(connection).__name__)
+    with suppress(ConnectionClosed):
+        try:
+            if connection.refusal is not None:
+                raise connection.refusal
+            if connection.subscription is None:
+                ticket = await edge.first_ticket(connection.recv)
+                connection.subscription = await edge.admit(replace(connection.asked, ticket=ticket))
+            await _serve(edge, flusher, connection, connection.subscription)
+        except (SubscriptionRefused, Disconnected) as refusal:
+            edge.tally.refused[refusal.code] += 1
+            await connection.close(refusal.code, fitting(refusal.reason))
+
+
+async def _serve(edge: Edge, flusher: Flusher, connection: _Connection, subscription: Subscription) -> None:
+    subscriber = NativeSubscriber(subscription, flusher, partial(_end, connection), outbox=edge.outbox())
+    async with edge.attached(subscriber, connection.after) as replay:
+        subscriber.start(connection, subscriber.begin(replay))
+        connection.socket = subscriber
+        # Events go one way; what a client says is read, so that its leaving is noticed, and dropped.
+        while True:
+            await connection.recv()
+
+
+def _end(connection: _Connection, code: int) -> None:
+    """Say goodbye and let go, without waiting for it: a client that does not read may never hear it."""
+    if connection.protocol.state is State.OPEN:
+        connection.protocol.send_close(code, REASONS[code])
+        connection.send_data()
+    asyncio.get_running_loop().call_later(CLOSE_SECONDS, connection.transport.abort)
