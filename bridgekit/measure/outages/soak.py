@@ -85,11 +85,13 @@ async def soak(
     chosen, ways = tuple(acts), tuple(deliveries)
     found, begins = Soak(), time.monotonic()
     while not found.rounds or time.monotonic() - begins < 60 * minutes:
-        number = seed + found.rounds
+        number, broken = seed + found.rounds, len(found.broken)
         found.add(
             number, await run_matrix(users=users, seed=number, plan=drawn_plan(number), acts=chosen, deliveries=ways)
         )
         found.seconds = time.monotonic() - begins
+        for breach in found.broken[broken:]:
+            say(breach)
         say(
             f"round {found.rounds}, {found.seconds / 60:.1f} min: lost in silence {found.silent},"
             f" {len(found.broken)} broken"
