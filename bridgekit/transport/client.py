@@ -142,21 +142,22 @@ async def _open_socket(
         "logger": _log,
     }
     if on_trio.running():
-        async with on_trio.open_socket(url, **choices) as socket, _left(socket, socket.aclose):
+        # A block that is cancelled needs no help to leave: trio has cancelled the connection's own tasks along with it.
+        async with on_trio.open_socket(url, **choices) as socket, _left(socket, socket.aclose, shield=False):
             yield socket
     else:
         connection = await open_on_asyncio(url, **choices)
-        async with _left(connection, connection.close):
+        async with _left(connection, connection.close, shield=True):
             yield connection
 
 
 @asynccontextmanager
-async def _left(socket: ReadableSocket, close: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+async def _left(socket: ReadableSocket, close: Callable[[], Awaitable[None]], *, shield: bool) -> AsyncIterator[None]:
     """Say goodbye at the end of a block, also of one that is cancelled: the server is told, and nothing stays open."""
     try:
         yield
     finally:
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=shield):
             async with anyio.create_task_group() as tasks:
                 # What nobody has read would hold up the server's answer.
                 tasks.start_soon(_read_over, socket)

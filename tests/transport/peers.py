@@ -8,13 +8,15 @@ import os
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import SocketAttribute, SocketStream
 
+from bridgekit.errors import first_error
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.signals import Subscribed, encode_signal
 from tests.samples import ALICE, THREAD
@@ -88,28 +90,38 @@ Answer = Callable[[SocketStream, bytes], Awaitable[None]]
 """What a server does with a connection on which it has read a request."""
 
 
-@asynccontextmanager
-async def raw_server(*answers: Answer) -> AsyncIterator[str]:
-    """A server that gives each connection the next of these answers, and from then on the last; gives its address."""
-    left = list(answers)
+@dataclass
+class RawServer:
+    """A server that gives each connection the next of its answers, and from then on the last."""
 
-    async def serve(stream: SocketStream) -> None:
+    answers: list[Answer]
+    url: str = ""
+    requests: list[str] = field(default_factory=list)
+    """The address that each connection asked for."""
+
+    async def serve(self, stream: SocketStream) -> None:
         async with stream:
             request = b""
             while HEADER_END not in request:
-                try:
-                    request += await stream.receive()
-                except anyio.EndOfStream:
-                    return  # somebody looked whether a server is here
-            await (left.pop(0) if len(left) > 1 else left[0])(stream, request)
+                request += await stream.receive()
+            self.requests.append(request.split()[1].decode())
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            await answer(stream, request)
 
-    async with (
-        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(listener.serve, serve)
-        yield f"ws://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
-        tasks.cancel_scope.cancel()
+
+@asynccontextmanager
+async def raw_server(*answers: Answer) -> AsyncIterator[RawServer]:
+    """Such a server, for the length of a block."""
+    server = RawServer(list(answers))
+    with first_error():
+        async with (
+            await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+            anyio.create_task_group() as tasks,
+        ):
+            server.url = f"ws://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+            tasks.start_soon(listener.serve, server.serve)
+            yield server
+            tasks.cancel_scope.cancel()
 
 
 def status(line: str) -> Answer:
@@ -136,16 +148,15 @@ def subscribed(*frames: bytes, seq: int = 0, epoch: str = EPOCH, close: int | No
 
 
 def saying(*frames: bytes, close: int | None = None) -> Answer:
-    """Shakes hands, sends these frames, and closes with a code, or never."""
+    """Shakes hands, sends these frames, and closes with a code, or when the client does. It answers no ping."""
 
     async def answer(stream: SocketStream, request: bytes) -> None:
         await stream.send(_accepting(request))
         for data in frames:
             await stream.send(_header(0x81, len(data)) + data)
-        if close is None:
-            await anyio.sleep_forever()
-        await stream.send(_header(0x88, 2) + int(close or 0).to_bytes(2, "big"))
-        await _read_out(stream)
+        if close is not None:
+            await stream.send(_header(0x88, 2) + close.to_bytes(2, "big"))
+        await _until_goodbye(stream)
 
     return answer
 
@@ -167,9 +178,7 @@ def _header(kind: int, size: int) -> bytes:
     )
 
 
-async def _read_out(stream: SocketStream) -> None:
-    try:
-        while True:
-            await stream.receive()
-    except (anyio.EndOfStream, anyio.BrokenResourceError):
-        pass
+async def _until_goodbye(stream: SocketStream) -> None:
+    with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+        while (await stream.receive())[0] != 0x88:
+            pass

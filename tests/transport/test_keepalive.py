@@ -94,8 +94,8 @@ async def test_client_finds_a_server_dead_that_answers_no_ping(monkeypatch: pyte
     monkeypatch.setattr("bridgekit.transport.client.CLOSE_SECONDS", SHORT_SECONDS)
     with anyio.fail_after(PATIENCE_SECONDS):
         async with (
-            raw_server(subscribed()) as url,
-            connect(url, user_id=ALICE, thread_id=THREAD, keepalive_seconds=SHORT_SECONDS) as client,
+            raw_server(subscribed()) as server,
+            connect(server.url, user_id=ALICE, thread_id=THREAD, keepalive_seconds=SHORT_SECONDS) as client,
         ):
             with pytest.raises(Disconnected) as gone:
                 await client.receive()

@@ -1,0 +1,118 @@
+"""The client of one socket: what it gives, and how it leaves. On both backends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from bridgekit.chain.link_1_startup import Application, Parts, create_app
+from bridgekit.errors import Disconnected, MalformedFrame
+from bridgekit.events import EventType
+from bridgekit.signals import Cursor, Gap, GapReason, encode_signal
+from bridgekit.transport.client import CLOSE_SECONDS, EventClient, connect
+from bridgekit.transport.server import serving
+from tests.samples import ALICE, THREAD, emitted, frame
+from tests.transport.peers import EPOCH, Answer, raw_server, saying, subscribed
+
+PATIENCE_SECONDS = 10.0
+ONE, TWO = frame(1).data, frame(2).data
+GAP = Gap(thread_id=THREAD, epoch=EPOCH, first=2, last=8, reason=GapReason.COALESCED)
+
+
+@asynccontextmanager
+async def client_of(*answers: Answer) -> AsyncIterator[EventClient]:
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with raw_server(*answers) as server, connect(server.url, user_id=ALICE, thread_id=THREAD) as client:
+            yield client
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[tuple[Application, str]]:
+    app = create_app(Parts(agents={}))
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with serving(app) as url:
+            application: Application = app.state.bridgekit
+            await application.open_thread(THREAD, ALICE)
+            yield application, url
+
+
+async def test_events_come_in_order_and_gaps_stand_beside_them() -> None:
+    async with client_of(subscribed(ONE, encode_signal(GAP), frame(9).data)) as client:
+        assert client.subscribed.cursor == Cursor(EPOCH, 0)
+        assert [(await client.receive()).seq for _ in range(2)] == [1, 9]
+        assert client.gaps == [GAP]
+
+
+async def test_gap_is_an_item_for_who_asks_for_any() -> None:
+    async with client_of(subscribed(encode_signal(GAP), frame(9).data)) as client:
+        assert await client.receive_any() == GAP
+        assert client.gaps == []
+
+
+async def test_second_confirmation_is_refused() -> None:
+    async with client_of(subscribed(subscribed_frame())) as client:
+        with pytest.raises(MalformedFrame, match="confirmed once"):
+            await client.receive()
+
+
+def subscribed_frame() -> bytes:
+    return b'{"type":"subscribed","thread_id":"thread_123","epoch":"0123456789abcdef","seq":0}'
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1012, 4000])
+async def test_goodbye_ends_iteration(code: int) -> None:
+    async with client_of(subscribed(ONE, TWO, close=code)) as client:
+        assert [event.seq async for event in client] == [1, 2]
+
+
+@pytest.mark.parametrize("code", [1011, 4001, 4008, 4009])
+async def test_cut_off_iteration_raises_after_what_was_read(code: int) -> None:
+    async with client_of(subscribed(ONE, close=code)) as client:
+        events = aiter(client)
+        assert (await anext(events)).seq == 1
+        with pytest.raises(Disconnected) as cut:
+            await anext(events)
+    assert cut.value.code == code
+
+
+async def test_first_frame_that_is_none_is_refused() -> None:
+    with pytest.raises(MalformedFrame, match="does not confirm"):
+        async with client_of(saying(ONE)):
+            raise AssertionError("was let in")
+
+
+async def test_ticket_of_a_served_application_opens_one_socket_and_resumes() -> None:
+    async with served() as (application, url):
+        async with connect(url, thread_id=THREAD, ticket=application.ticket(THREAD, ALICE)) as client:
+            cursor = client.subscribed.cursor
+        for _ in range(3):
+            await application.bridge.notify(emitted())
+        ticket = application.ticket(THREAD, ALICE)
+        async with connect(url, thread_id=THREAD, ticket=ticket, after=cursor) as client:
+            assert [(await client.receive()).seq for _ in range(3)] == [1, 2, 3]
+
+
+async def test_block_that_is_cancelled_tells_the_server() -> None:
+    async with served() as (application, url):
+        with anyio.CancelScope() as scope:
+            async with connect(url, thread_id=THREAD, ticket=application.ticket(THREAD, ALICE)) as client:
+                scope.cancel()
+                await client.receive()
+        while len(application.bridge.hub):
+            await checkpoint()
+        assert scope.cancelled_caught
+
+
+async def test_block_ends_at_once_though_much_was_not_read() -> None:
+    """More than is read ahead: without somebody who reads over it, the server's answer to the goodbye is behind it."""
+    async with served() as (application, url):
+        async with connect(url, thread_id=THREAD, ticket=application.ticket(THREAD, ALICE)):
+            for _ in range(1_000):
+                await application.bridge.notify(emitted(EventType.AGENT_THINKING))
+            await anyio.wait_all_tasks_blocked()
+            left_at = anyio.current_time()
+        assert anyio.current_time() - left_at < CLOSE_SECONDS / 2
