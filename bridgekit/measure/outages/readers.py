@@ -22,8 +22,8 @@ from bridgekit.transport.following import Backoff, follow
 
 __all__ = ["Reader", "read_and_forget", "read_and_resume"]
 
-KEEPALIVE_SECONDS: Final = 0.4
-"""Short, because the windows of the faults are: a client that is left in a black hole must notice while it lasts."""
+KEEPALIVE_SECONDS: Final = 5.0
+"""Longer than the windows of the faults: on a machine with other work a shorter one would be a fault of its own."""
 BACKOFF: Final = Backoff(first_seconds=0.02, longest_seconds=0.2)
 
 
@@ -41,6 +41,7 @@ class Reader:
     duplicates: int = 0
     """Events that came again and were dropped before the user saw them."""
     _since: float = 0.0
+    _there: anyio.Event = field(default_factory=anyio.Event)
     _ended: dict[str, anyio.Event] = field(default_factory=dict)
 
     @property
@@ -52,8 +53,14 @@ class Reader:
         """A socket was subscribed, or is gone."""
         if subscribed:
             self._since = time.time()
+            self._there.set()
         else:
             self.online.append((self._since, time.time()))
+            self._there = anyio.Event()
+
+    async def until_online(self) -> None:
+        """Wait until a socket is subscribed."""
+        await self._there.wait()
 
     def take(self, item: RoutedEvent | Gap, epoch: str) -> None:
         """Write down what a socket read, in which numbering."""

@@ -207,7 +207,10 @@ async def try_act(
             read = read_and_resume if delivery.resumes else read_and_forget
             for reader in readers:
                 await tasks.start(read, reader)
-            window = await _speak(act, Scene(deployment, users, seed), owned, plan, notes, name)
+            scene = Scene(deployment, users, seed)
+            window = await _speak(act, scene, owned, plan, notes, name)
+            with anyio.move_on_after(SETTLE_SECONDS):
+                await _speak_again(scene, owned, readers, plan, act, notes, name)
             with anyio.move_on_after(SETTLE_SECONDS) as settling:
                 for reader, each in zip(readers, owned, strict=True):
                     await reader.until_ended(_request(name, each, "after"))
@@ -230,7 +233,7 @@ async def try_act(
 async def _speak(
     act: Act, scene: Scene, owned: Sequence[Owned], plan: Plan, notes: _Notes, name: str
 ) -> tuple[float, float]:
-    """The first run, with the fault in the middle of it, and the second when all is mended."""
+    """The first run, with the fault in the middle of it; the window of the fault."""
     agents = scene.deployment.agents
     first = [_order(name, each, "during", plan.steps, plan, act, notes) for each in owned]
     for order in first:
@@ -241,9 +244,17 @@ async def _speak(
     mended = time.time()
     with anyio.move_on_after(SETTLE_SECONDS):
         await notes.until_over([order.request for order in first])
-        for each in owned:
-            await _carry_until_taken(agents, _order(name, each, "after", plan.after_steps, plan, act, notes), notes)
     return begins, mended
+
+
+async def _speak_again(
+    scene: Scene, owned: Sequence[Owned], readers: Sequence[Reader], plan: Plan, act: Act, notes: _Notes, name: str
+) -> None:
+    """The second run, when all is mended and every user is back."""
+    for each, reader in zip(owned, readers, strict=True):
+        order = _order(name, each, "after", plan.after_steps, plan, act, notes)
+        await reader.until_online()
+        await _carry_until_taken(scene.deployment.agents, order, notes)
 
 
 async def _carry_until_taken(agents: Hand, order: Order, notes: _Notes) -> None:
