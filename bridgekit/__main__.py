@@ -1,4 +1,4 @@
-"""The command line: `bridgekit report`, `bridgekit audit`, `bridgekit demo`."""
+"""The command line: `bridgekit report`, `bridgekit audit`, `bridgekit demo`, `bridgekit serve`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from bridgekit.measure.experiment import Measurement, measure
 from bridgekit.measure.history import Socket
 from bridgekit.measure.probing.probes import Answer, Probe, probe_all
 from bridgekit.measure.workload import FAMILIES, Workload, family
+from bridgekit.serve import command as serving
 from bridgekit.variants import BROKEN, VARIANTS, variant
 
 if TYPE_CHECKING:
@@ -57,10 +59,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="bridgekit", description="Do the events of an AI agent reach the user who waits for them?"
     )
     parser.add_argument("--version", action="version", version=f"bridgekit {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="report | audit | demo")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="report | audit | demo | serve")
     _add_report(commands.add_parser("report", help="run every notebook and write one HTML file, a CSV and a JSON"))
     _add_audit(commands.add_parser("audit", help="try the nine links of a chain; exit 1 where one does not hold"))
     _add_demo(commands.add_parser("demo", help="run one agent and show its events as they arrive at the client"))
+    _add_serve(commands.add_parser("serve", help="serve an application of yours until a signal ends it"))
     return parser
 
 
@@ -213,6 +216,11 @@ def _said(socket: Socket, event: RoutedEvent) -> str:
     what = msgspec.json.encode(event.payload).decode()
     what = what if len(what) <= SHOWN_CHARACTERS else f"{what[:SHOWN_CHARACTERS]}…"
     return f"{event.timestamp:%H:%M:%S.%f}  {socket.user_id} reads #{event.seq} {event.type:<15}  {what}"
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    serving.add_arguments(parser)
+    parser.set_defaults(command=partial(serving.run, say=partial(print, flush=True)))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ __all__ = [
     "MalformedFrame",
     "MappingFull",
     "NotInstalled",
+    "NotServable",
     "PayloadError",
     "RunAlreadyMapped",
     "ShuttingDown",
@@ -205,6 +206,15 @@ class NotInstalled(BridgekitError, ImportError):
         super().__init__(f"{use} needs a package that is not installed: pip install {requirement!r}")
         self.use = use
         self.requirement = requirement
+
+
+class NotServable(BridgekitError):
+    """What `bridgekit serve` was asked for and cannot do. `what` is the application, the file or the variable meant."""
+
+    def __init__(self, what: str, problem: str) -> None:
+        super().__init__(f"{what}: {problem}")
+        self.what = what
+        self.problem = problem
 
 
 class UnplantableHistory(BridgekitError, ValueError):

@@ -94,3 +94,6 @@ app = Starlette(
     ],
     lifespan=lifespan(parts()),
 )
+
+bare = Starlette()
+"""An application that has nothing of ours."""

@@ -83,10 +83,10 @@ async def serving(
 
 @contextlib.contextmanager
 def listening(
-    host: str, port: int, *, keepalive_seconds: float, send_buffer_bytes: int | None
+    host: str, port: int, *, keepalive_seconds: float, send_buffer_bytes: int | None = None
 ) -> Iterator[socket.socket]:
     """A listening socket for the length of a block, set up as `serving` says."""
-    with socket.create_server((host, port)) as listener:
+    with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         if send_buffer_bytes is not None:
             # Sockets that are accepted have it from the one that listens.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)

@@ -83,7 +83,7 @@ class _Stop:
         self._begun = anyio.Event()
         self._hurried = anyio.Event()
         self._came: list[int] = []
-        """Signals that are to be handed on."""
+        """Signals that the server is to have."""
         self._first = 0.0
         """When the first of them came."""
         self.drained = anyio.Event()
@@ -94,19 +94,16 @@ class _Stop:
 
     @contextmanager
     def in_front(self) -> Iterator[None]:
-        """Hear the signals before the server does, until they are handed on, or the block ends."""
+        """Hear the signals before the server does."""
         for number in self._servers:
             signal.signal(number, self._interrupted)
         try:
             yield
         finally:
-            self._step_back()
-
-    def _step_back(self) -> None:
-        for number, handler in self._servers.items():
-            # A server that was forced to end has taken its handlers away, and ours with them.
-            if signal.getsignal(number) == self._interrupted:
-                signal.signal(number, handler)
+            for number, handler in self._servers.items():
+                # A server that was forced to end has taken its handlers away, and ours with them.
+                if signal.getsignal(number) == self._interrupted:
+                    signal.signal(number, handler)
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         # Between any two instructions of the program: nothing may be touched here.
@@ -114,17 +111,20 @@ class _Stop:
         self._soon(lambda: self._heard(number, now))
 
     def _heard(self, number: int, now: float) -> None:
+        if not self._came:
+            self._first = now
+        elif now - self._first <= ECHO_SECONDS:
+            return
+        self._came.append(number)
         if self.drained.is_set():
             self._servers[number](number, None)
-        elif not self._came:
-            self._came, self._first = [number], now
-            self.begin()
-        elif now - self._first > ECHO_SECONDS:
-            self._came.append(number)
+        elif len(self._came) > 1:
             self._hurried.set()
+        else:
+            self.begin()
 
     async def drain_when_told(self) -> None:
-        """Wait for the reason to drain, do so, and let the server have the signals."""
+        """Wait for the reason to drain, do so, and let the server have the signals that came."""
         await self._begun.wait()
         try:
             async with anyio.create_task_group() as tasks:
@@ -138,7 +138,6 @@ class _Stop:
                 tasks.cancel_scope.cancel()
         finally:
             self.drained.set()
-            self._step_back()
             for number in self._came:
                 self._servers[number](number, None)
 

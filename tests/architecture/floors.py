@@ -19,7 +19,7 @@ FLOORS = {
     "variants": 4, "ladder": 4,
     "measure": 5,
     "report": 6,
-    "": TOP, "__main__": TOP, "pytest_plugin": TOP, "testing": TOP,
+    "": TOP, "__main__": TOP, "serve": TOP, "pytest_plugin": TOP, "testing": TOP,
 }  # fmt: skip
 
 LINK = re.compile(rf"{PACKAGE}\.chain\.link_(\d)(?:_(\d))?_")

@@ -78,9 +78,8 @@ async def test_server_hears_a_signal_when_all_is_drained(number: signal.Signals,
             drain.goes_on.set()
             await server.stops.wait()
             assert (server.heard, drain.ended) == ([number], "well")
-            assert signal.getsignal(number) == server.handle_exit
-            signal.raise_signal(number)
-        assert (server.heard, drain.times) == ([number] * 2, 1)
+        assert drain.times == 1
+        assert [signal.getsignal(each) for each in BOTH] == [server.handle_exit] * 2
 
 
 async def test_second_signal_ends_the_draining_and_both_are_handed_on(
@@ -107,6 +106,23 @@ async def test_signal_that_comes_twice_at_once_is_one_wish(server: Server, drain
             drain.goes_on.set()
             await server.stops.wait()
         assert (server.heard, drain.ended) == ([signal.SIGINT], "well")
+
+
+async def test_signal_after_the_draining_is_the_servers_but_not_one_that_comes_twice(
+    server: Server, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain.goes_on.set()
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+        async with before_the_server_stops(drain):
+            signal.raise_signal(signal.SIGTERM)
+            await server.stops.wait()
+            signal.raise_signal(signal.SIGTERM)
+            await anyio.wait_all_tasks_blocked()
+            assert server.heard == [signal.SIGTERM]
+            monkeypatch.setattr(stopping, "ECHO_SECONDS", 0.0)
+            signal.raise_signal(signal.SIGINT)
+            await anyio.wait_all_tasks_blocked()
+            assert server.heard == [signal.SIGTERM, signal.SIGINT]
 
 
 async def test_server_that_stops_without_a_signal_is_drained_at_the_end(server: Server, drain: Drain) -> None:

@@ -1,0 +1,215 @@
+"""`bridgekit serve`: its words, and real processes that are started, spoken to and stopped by them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+from websockets.asyncio.client import connect as open_socket
+from websockets.exceptions import ConnectionClosed
+
+from bridgekit.__main__ import main
+from bridgekit.errors import Disconnected
+from bridgekit.events import EventType
+from bridgekit.transport.admission import CLOSE_DRAINED, CLOSE_WRONG_ORIGIN
+from bridgekit.transport.client import connect
+from tests.samples import THREAD
+from tests.served_application import KEY, KEYLESS
+from tests.server_processes import APP, SOON, Server, new_ticket, started
+
+PARTS = "tests.served_application:parts"
+SERVE = ("bridgekit", "serve")
+UP = "is served at ws://"
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """Ours, that is the client's."""
+    return "asyncio"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nowhere:app"], "nowhere:app: there is no module 'nowhere'"),
+        ([APP, "--store", "memory:"], "leave out --store"),
+        ([PARTS, "--store", "mongo:"], "no store is called 'mongo'"),
+        ([PARTS, "--store", "memory:", "--workers", "2"], "its memory store serves one worker, not 2"),
+        ([PARTS, "--store", "redis://:secret@127.0.0.1:1"], "other users can read it; give a URL with a password by"),
+        ([PARTS, "--origin", "example.org"], "'example.org' must be a scheme and a host"),
+        ([PARTS, "--ticket-key-file", "no/such/file"], "no/such/file"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line_and_exit_2(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--port", "0", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("bridgekit: ")
+    assert says in error
+    assert "secret" not in error
+    assert len(error.splitlines()) == 1
+
+
+def test_address_that_somebody_has_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", APP, "--port", str(port)]) == 2
+    error = capsys.readouterr().err
+    assert error == f"bridgekit: 127.0.0.1:{port}: cannot be listened on: Address already in use\n"
+
+
+def test_without_an_application_it_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["serve"])
+    assert left.value.code == 2
+    assert "say what to serve, as MODULE:ATTRIBUTE: your Parts, a function that" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--port", "65536"],
+        ["--port", "-1"],
+        ["--workers", "0"],
+        ["--keepalive", "0"],
+        ["--keepalive", "soon"],
+        ["--runs-seconds", "inf"],
+        ["--incoming-bytes", "0"],
+    ],
+)
+def test_unusable_argument_is_refused_with_the_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["serve", APP, *words])
+    assert left.value.code == 2
+    assert "usage: bridgekit serve" in capsys.readouterr().err
+
+
+async def types(server: Server, number: signal.Signals) -> list[EventType]:
+    """What a user hears of a run that goes on while its server is stopped."""
+    async with server.subscribed() as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(server.post, "/runs/wait_for_the_end")
+        with anyio.fail_after(SOON):
+            heard = [(await client.receive()).type for _ in range(2)]
+            server.signal(number)
+            heard += [(await client.receive()).type for _ in range(2)]
+            with pytest.raises(Disconnected) as gone:
+                await client.receive()
+    assert gone.value.code == CLOSE_DRAINED
+    return heard
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_application_is_served_until_a_signal_drained_and_ends_with_0(number: signal.Signals) -> None:
+    async with started(*SERVE, APP, "--port", "0") as server:
+        assert (await server.read_until(UP)).startswith(f"{APP} {UP}127.0.0.1:")
+        assert await types(server, number) == [
+            EventType.AGENT_STARTED,
+            EventType.AGENT_THINKING,
+            EventType.AGENT_THINKING,
+            EventType.AGENT_COMPLETED,
+        ]
+        assert await server.end() == 0
+        assert len(server.said) == 1
+
+
+@pytest.mark.slow
+async def test_second_signal_ends_it_at_once_with_the_code_of_shells() -> None:
+    async def run() -> None:
+        with suppress(httpx.RemoteProtocolError):
+            assert (await server.post("/runs/wait")).status_code == 500
+
+    async with started(*SERVE, APP, "--port", "0") as server:
+        await server.read_until(UP)
+        async with server.subscribed() as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await client.receive()
+            server.signal(signal.SIGTERM)
+            await anyio.sleep(1.1)  # sooner, and it would be the same signal, told twice
+            server.signal(signal.SIGTERM)
+            with anyio.fail_after(3):
+                assert await server.end() == 128 + signal.SIGTERM
+
+
+@pytest.mark.slow
+async def test_parts_are_served_with_a_key_a_site_and_limits_and_the_address_is_json(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(KEY)
+    file.chmod(0o600)
+    words = ("--port", "0", "--json", "--store", "memory:", "--ticket-key-file", str(file))
+    limits = ("--origin", "https://app.example", "--keepalive", "0.2", "--incoming-bytes", "2000")
+    async with started(*SERVE, PARTS, *words, *limits, env={KEYLESS: "yes"}) as server:
+        told = json.loads(await server.read_until("address"))
+        assert told == {
+            "address": server.url,
+            "host": "127.0.0.1",
+            "port": server.port,
+            "pid": server.process.pid,
+            "workers": 1,
+        }
+        assert await server.health() == (200, "ok")
+        async with connect(server.url, thread_id=THREAD, ticket=await new_ticket()):
+            pass
+        assert await closed_for(server, "https://evil.example", b"") == CLOSE_WRONG_ORIGIN
+        assert await closed_for(server, "https://app.example", b"x" * 3_000) == 1_009
+        assert await pinged(server)
+
+
+async def closed_for(server: Server, site: str, message: bytes) -> int | None:
+    """With which code a page of that site is turned out that says this first."""
+    async with open_socket(f"{server.url}/ws", origin=site, proxy=None) as page:  # type: ignore[arg-type]
+        with anyio.fail_after(SOON), suppress(ConnectionClosed):
+            if message:
+                await page.send(message)
+            await page.recv()
+    return page.close_code
+
+
+async def pinged(server: Server) -> bool:
+    """Whether who says nothing is sent a ping."""
+    request = (
+        f"GET /ws HTTP/1.1\r\nHost: {server.address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+        await stream.send(request.encode())
+        with anyio.fail_after(3):
+            received = b""
+            while not received.partition(b"\r\n\r\n")[2]:
+                received += await stream.receive()
+    return received.partition(b"\r\n\r\n")[2][0] == 0x89
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            (PARTS, "--store", "sqlite:////dev/null/events"),
+            "link 1: the SQLite store cannot be kept in /dev/null/events",
+        ),
+        (("tests.served_application:bare",), "the application: its lifespan is to be bridgekit's"),
+    ],
+)
+async def test_application_that_does_not_start_is_one_line_and_exit_2(words: tuple[str, ...], says: str) -> None:
+    async with started(*SERVE, *words, "--port", "0") as server:
+        assert await server.end() == 2
+    assert [line.startswith(f"bridgekit: {says}") for line in server.said] == [True]
+
+
+@pytest.mark.slow
+async def test_two_workers_of_a_store_for_one_end_with_2_and_say_why() -> None:
+    """An application that is put together already is asked nothing before it starts."""
+    async with started(*SERVE, APP, "--port", "0", "--workers", "2") as server:
+        assert await server.end() == 2
+    said = "\n".join(server.said)
+    assert "bridgekit: link 1: the memory store serves one process, and another process serves 127.0.0.1:" in said
+    assert "Traceback" not in said
+    assert UP not in said
