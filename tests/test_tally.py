@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from bridgekit.events import EventType, Outcome, Receipt
+from bridgekit.signals import Gap, GapReason
 from bridgekit.tally import Tally
-from tests.samples import emitted
+from tests.samples import THREAD, emitted
 
 
 def test_each_event_is_counted_once_as_sent_or_by_the_link_that_lost_it() -> None:
@@ -25,10 +24,51 @@ def test_each_event_is_counted_once_as_sent_or_by_the_link_that_lost_it() -> Non
     assert tally.lost == {(10, "nobody"): 1, (9, "no route"): 2, (7, "no bridge"): 1, (0, "for no reason"): 1}
 
 
+def test_event_that_is_kept_or_waits_is_neither_sent_nor_lost() -> None:
+    tally = Tally()
+    for outcome, kept in (
+        (Outcome.NOBODY_LISTENING, True),
+        (Outcome.RELAYED, True),
+        (Outcome.PENDING, False),
+        (Outcome.PENDING, False),
+    ):
+        tally.count(emitted(), Receipt(outcome=outcome, kept=kept, link=10, reason="nobody"))
+    tally.count(emitted(), Receipt(outcome=Outcome.RELAYED, workers=1, kept=True))
+    thinking = EventType.AGENT_THINKING
+    assert (tally.sent, tally.kept, tally.pending, tally.lost) == ({thinking: 1}, {thinking: 2}, {thinking: 2}, {})
+
+
+def test_socket_is_counted_by_how_it_began() -> None:
+    tally = Tally()
+    tally.count_subscription(False, [])
+    tally.count_subscription(True, [])
+    tally.count_subscription(True, [gap(GapReason.RESTARTED), gap(GapReason.EXPIRED)])
+    tally.count_subscription(True, [gap(GapReason.EXPIRED)])
+    assert tally.subscriptions == {"new": 1, "resumed": 1, "gap": 2}
+    assert tally.gaps == {GapReason.RESTARTED: 1, GapReason.EXPIRED: 2}
+
+
+def test_what_a_socket_leaves_behind_is_counted_when_it_has_ended() -> None:
+    tally = Tally()
+    tally.count_subscription(True, [gap(GapReason.EXPIRED)])
+    tally.count_end("too slow", unwritten=3, coalesced=2, gaps={GapReason.COALESCED: 2, GapReason.EXPIRED: 1})
+    tally.count_end("socket left", unwritten=0, coalesced=1, gaps={})
+    assert (tally.unwritten, tally.coalesced) == ({"too slow": 3}, 3)
+    assert tally.gaps == {GapReason.COALESCED: 2, GapReason.EXPIRED: 2}
+
+
+def gap(reason: GapReason) -> Gap:
+    return Gap(thread_id=THREAD, epoch="0" * 16, first=1, last=None, reason=reason)
+
+
 def test_cleared_tally_knows_nothing() -> None:
     tally = Tally()
     tally.count(emitted(), Receipt(outcome=Outcome.SENT, sockets=1))
     tally.count(emitted(), Receipt(outcome=Outcome.UNROUTABLE, link=9, reason="no route"))
-    tally.unwritten["too slow"] += 1
+    tally.count(emitted(), Receipt(outcome=Outcome.PENDING))
+    tally.count(emitted(), Receipt(outcome=Outcome.NOBODY_LISTENING, kept=True))
+    tally.count_subscription(True, [gap(GapReason.EXPIRED)])
+    tally.count_end("too slow", unwritten=1, coalesced=1, gaps={})
+    tally.refused[4_503] += 1
     tally.clear()
-    assert (tally.sent, tally.lost, tally.unwritten) == (Counter(), Counter(), Counter())
+    assert vars(tally) == vars(Tally())

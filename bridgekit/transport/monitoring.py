@@ -51,7 +51,7 @@ class _Books(Collector):
             "bridgekit_frames_coalesced", "Frames that made room for later ones on a slow socket.", tally.coalesced
         )
         yield _counter("subscriptions", "Sockets let in, by how they began.", tally.subscriptions, "began")
-        yield _counter("gaps", "Gaps that joining sockets were told of.", tally.gaps, "reason")
+        yield _counter("gaps", "Gaps that sockets were told of.", tally.gaps, "reason")
         yield _counter("refused", "Sockets not let in, by close code.", tally.refused, "code")
         yield GaugeMetricFamily("bridgekit_connections", "Sockets attached now.", value=len(self._connections))
 

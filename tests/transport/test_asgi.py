@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bridgekit.errors import SubscriptionRefused
 from bridgekit.events import EventType, Outcome, Receipt
+from bridgekit.signals import GapReason
 from bridgekit.transport.admission import Handshake, Subscription
 from bridgekit.transport.outbox import OUTBOX_EVENTS
 from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
@@ -158,8 +159,11 @@ async def test_metrics_count_by_type_link_and_reason(site: Site) -> None:
     site.tally.count(emitted(EventType.AGENT_STARTED), Receipt(outcome=Outcome.SENT, sockets=2))
     for _ in range(2):
         site.tally.count(emitted(), Receipt(outcome=Outcome.UNROUTABLE, link=9, reason="no route"))
-    site.tally.unwritten["too slow"] += 3
-    async with site.visited((ALICE, THREAD)):
+    site.tally.count(emitted(), Receipt(outcome=Outcome.NOBODY_LISTENING, kept=True))
+    site.tally.count(emitted(), Receipt(outcome=Outcome.PENDING))
+    site.tally.count_end("too slow", unwritten=3, coalesced=7, gaps={GapReason.COALESCED: 5})
+    await site.browser(BOB, THREAD).stay()
+    async with site.visited((ALICE, THREAD)), site.open(site.browser(epoch="f" * 16, seq="1")):
         answer = await get(site, "/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
     assert {
@@ -170,9 +174,15 @@ async def test_metrics_count_by_type_link_and_reason(site: Site) -> None:
         ("bridgekit_events_sent_total", "agent_started", 1.0),
         ("bridgekit_events_lost_total", "9", "no route", 2.0),
         ("bridgekit_frames_unwritten_total", "too slow", 3.0),
-        ("bridgekit_frames_coalesced_total", 0.0),
+        ("bridgekit_events_kept_total", "agent_thinking", 1.0),
+        ("bridgekit_events_pending_total", "agent_thinking", 1.0),
+        ("bridgekit_frames_coalesced_total", 7.0),
         ("bridgekit_subscriptions_total", "new", 1.0),
-        ("bridgekit_connections", 1.0),
+        ("bridgekit_subscriptions_total", "gap", 1.0),
+        ("bridgekit_gaps_total", "coalesced", 5.0),
+        ("bridgekit_gaps_total", "restarted", 1.0),
+        ("bridgekit_refused_total", "4503", 1.0),
+        ("bridgekit_connections", 2.0),
     }
 
 

@@ -80,3 +80,33 @@ async def test_drain_rests_while_it_waits_for_the_slowest(site: Site) -> None:
         await anyio.wait_all_tasks_blocked()
         assert (quick.close is None, slow.close is None) == (False, True)
         slow.read_on()
+
+
+async def test_socket_that_does_not_read_is_cut_off_in_time_and_asked_to_connect_again(site: Site) -> None:
+    async with site.visited((ALICE, THREAD), (BOB, OTHER)) as [deaf, quick]:
+        deaf.stop_reading()
+        [seen] = await site.publish()
+        await anyio.wait_all_tasks_blocked()
+        await site.publish(2)
+        await site.edge.drain(seconds=0.05)
+        await anyio.wait_all_tasks_blocked()
+        assert len(site.hub) == 0
+    going = (4000, "the server is going away: connect again")
+    assert (deaf.seqs, deaf.close, quick.close) == ([], going, going)
+    assert site.tally.unwritten == {"drained": 3}
+    async with site.open(again := site.resuming(seen, seq=0)):
+        pass
+    assert again.seqs == [1, 2, 3]
+
+
+async def test_drain_without_any_time_still_asks_everybody_to_connect_again(site: Site) -> None:
+    async with site.visited((ALICE, THREAD)) as [browser]:
+        await site.edge.close(seconds=0)
+        await anyio.wait_all_tasks_blocked()
+    assert browser.close == (4000, "the server is going away: connect again")
+
+
+async def test_closed_edge_says_so_to_who_asks_for_its_health_and_the_store_that_is_away_too(site: Site) -> None:
+    assert site.edge.health == ("ok", 200)
+    await site.edge.close()
+    assert site.edge.health == ("shutting down", 503)
