@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Final
 
 import anyio
@@ -33,6 +33,8 @@ __all__ = ["Plan", "Trial", "try_act"]
 PASSING: Final = (StoreAway.__name__, ShuttingDown.__name__)
 """Errors with which a run is refused that may be asked for again."""
 AGAIN_SECONDS: Final = 0.1
+FORGETFUL_SECONDS: Final = 1.0
+"""How long one who forgets is waited for; what has not come by then does not come."""
 SETTLE_SECONDS: Final = 20.0
 """How long users may take, when all is mended, to read what they are owed."""
 
@@ -209,11 +211,9 @@ async def try_act(
                 await tasks.start(read, reader)
             scene = Scene(deployment, users, seed)
             window = await _speak(act, scene, owned, plan, notes, name)
-            with anyio.move_on_after(SETTLE_SECONDS):
-                await _speak_again(scene, owned, readers, plan, act, notes, name)
             with anyio.move_on_after(SETTLE_SECONDS) as settling:
                 for reader, each in zip(readers, owned, strict=True):
-                    await reader.until_ended(_request(name, each, "after"))
+                    await _speak_until_heard(scene, each, reader, plan, act, notes, name)
             tasks.cancel_scope.cancel()
     history, unanswered = notes.closed(readers)
     return Trial(
@@ -247,14 +247,21 @@ async def _speak(
     return begins, mended
 
 
-async def _speak_again(
-    scene: Scene, owned: Sequence[Owned], readers: Sequence[Reader], plan: Plan, act: Act, notes: _Notes, name: str
+async def _speak_until_heard(
+    scene: Scene, owned: Owned, reader: Reader, plan: Plan, act: Act, notes: _Notes, name: str
 ) -> None:
-    """The second run, when all is mended and every user is back."""
-    for each, reader in zip(owned, readers, strict=True):
-        order = _order(name, each, "after", plan.after_steps, plan, act, notes)
+    """The last run, when all is mended: its end tells that what came before is through, or lost.
+
+    One who forgets may lose this end too, where he has not noticed yet that his socket is gone: then one more is told.
+    """
+    patience = SETTLE_SECONDS if scene.deployment.delivery.resumes else FORGETFUL_SECONDS
+    for number in count(1):
+        order = _order(name, owned, f"after {number}", plan.after_steps, plan, act, notes)
         await reader.until_online()
         await _carry_until_taken(scene.deployment.agents, order, notes)
+        with anyio.move_on_after(patience):
+            await reader.until_ended(order.request)
+            return
 
 
 async def _carry_until_taken(agents: Hand, order: Order, notes: _Notes) -> None:
