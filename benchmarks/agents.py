@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from benchmarks.peers import Stack
+from benchmarks.pipe import cpu_ns
 from benchmarks.workload import KINDS, Run, Said, Wave
 
-__all__ = ["RunsItself", "speak", "speak_in_time"]
+__all__ = ["RunsItself", "Spoke", "speak", "speak_in_time"]
 
 
 @runtime_checkable
@@ -21,19 +24,27 @@ class RunsItself(Protocol):
         """One whole run."""
 
 
-async def speak(stack: Stack, wave: Wave, kind: str) -> tuple[int, int]:
-    """All threads at once, each with its runs one after the other; answer when it began and when all was said.
+@dataclass(frozen=True, slots=True)
+class Spoke:
+    """When a wave began, when all of it was said, and how much CPU time this process had used when it began."""
 
-    What is said is made before the clock starts.
-    """
+    begun_ns: int
+    said_ns: int
+    cpu_ns: int
+
+
+async def speak(stack: Stack, wave: Wave, kind: str) -> Spoke:
+    """All threads at once, each with its runs one after the other. What is said is made before the clock starts."""
     turn_after = KINDS[kind]
     scripts = [[(run, run.said()) for run in wave.of(thread)] for thread in range(wave.threads)]
     talk = _runs if isinstance(stack, RunsItself) else _talk
-    begun = time.monotonic_ns()
+    # Collected now: what came before is not this wave's to clear away.
+    gc.collect()
+    cpu, begun = cpu_ns(), time.monotonic_ns()
     async with asyncio.TaskGroup() as group:
         for script in scripts:
             group.create_task(talk(stack, script, turn_after))
-    return begun, time.monotonic_ns()
+    return Spoke(begun, time.monotonic_ns(), cpu)
 
 
 async def _talk(stack: Stack, script: Sequence[tuple[Run, Sequence[Said]]], turn_after: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from dataclasses import asdict
 from typing import Any, Protocol, runtime_checkable
 
 from benchmarks.agents import speak, speak_in_time
@@ -58,8 +59,7 @@ async def _do(stack: Stack, *, do: str, **asked: Any) -> None:
             await stack.fill(threads=asked["threads"], mappings=asked["mappings"])
             answer(filled=True)
         case "speak":
-            begun, said = await speak(stack, Wave(**asked["wave"]), asked["kind"])
-            answer(begun_ns=begun, said_ns=said)
+            answer(**asdict(await speak(stack, Wave(**asked["wave"]), asked["kind"])))
         case "speak in time":
             told = await speak_in_time(stack, Wave(**asked["wave"]), asked["per_second"])
             answer(told=told)

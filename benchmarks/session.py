@@ -91,14 +91,14 @@ class Session:
         """Have all agents speak, and judge what arrived. WrongAnswer where it was not all, once, in order."""
         wave = self.next_wave(runs)
         await self.load.ask("expect", events=wave.events // wave.threads)
-        # Collected now: what the waves before left behind is not this one's to clear away.
-        await self.memory_kib()
         before = await self._cpu_ns()
         said, received = await asyncio.gather(
             self.agents.ask("speak", wave=asdict(wave), kind=kind, seconds=PATIENCE_SECONDS),
             self.load.ask("receive", within=PATIENCE_SECONDS, seconds=PATIENCE_SECONDS + 5),
         )
-        cpu_ns = await self._cpu_ns() - before
+        after = await self._cpu_ns()
+        # Before it spoke, the agents' process made up what it was going to say: that is no cost of the stack's.
+        cpu_ns = sum(after.values()) - sum({**before, self.agents.pid: said["cpu_ns"]}.values())
         await self._judge(wave, complete=received["complete"])
         return Spoken(
             events=wave.events * self.subscribers,
@@ -122,8 +122,9 @@ class Session:
         """What the stack's processes hold, after their collectors have been through."""
         return sum([(await each.ask("memory"))["rss_kib"] for each in self.processes])
 
-    async def _cpu_ns(self) -> int:
-        return sum([(await each.ask("cpu"))["cpu_ns"] for each in self.processes])
+    async def _cpu_ns(self) -> dict[int, int]:
+        """By process id."""
+        return {each.pid: (await each.ask("cpu"))["cpu_ns"] for each in self.processes}
 
 
 @asynccontextmanager

@@ -1,0 +1,37 @@
+"""How many events a second, and what each costs: agents that never wait, that wait between runs, between events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.measures.rounds import say
+from benchmarks.peers import Peer
+from benchmarks.series import Key, Series
+from benchmarks.session import Session, session
+
+__all__ = ["fan_out", "throughput"]
+
+
+async def throughput(series: Series, opened: Session, *, runs: int, kinds: Sequence[str]) -> None:
+    """One round of one stack: a wave of each kind."""
+    peer = opened.peer
+    for kind in kinds:
+        spoken = await opened.speak(kind, max(1, round(runs * peer.share)))
+        series.add(Key("events/s", peer.name, kind), spoken.per_second)
+        series.add(Key("CPU µs/event", peer.name, kind), spoken.cpu_us)
+        series.add(Key("client busy", peer.name, kind), spoken.client_busy)
+        series.add(Key("bytes/event", peer.name, kind), spoken.event_bytes)
+        say(f"  {peer.name}, {kind}: {spoken.per_second:,.0f} events/s, {spoken.cpu_us:.1f} µs CPU each")
+
+
+async def fan_out(series: Series, peers: Sequence[Peer], *, rounds: int, subscribers: int, runs: int) -> None:
+    """One thread that many read: deliveries a second, and what each costs."""
+    for _ in range(rounds):
+        for peer in peers:
+            async with session(peer, threads=1, subscribers=subscribers) as opened:
+                await opened.warm_up()
+                spoken = await opened.speak("run", max(1, round(runs * peer.share)))
+            kind = f"{subscribers} subscribers"
+            series.add(Key("deliveries/s", peer.name, kind), spoken.per_second)
+            series.add(Key("CPU µs/delivery", peer.name, kind), spoken.cpu_us)
+            say(f"  {peer.name}: {spoken.per_second:,.0f} deliveries/s, {spoken.cpu_us:.1f} µs CPU each")

@@ -1,0 +1,22 @@
+"""bridgekit's native edge: what one turn of the loop brings leaves in one write. Else as the ASGI edge."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from benchmarks.peers.bridgekit_agents import Bridged
+from benchmarks.peers.place import Place
+from bridgekit.chain.link_1_startup import Parts, create_app
+from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.native import serving_natively
+
+__all__ = ["up"]
+
+
+@asynccontextmanager
+async def up(place: Place) -> AsyncIterator[Bridged]:
+    app = create_app(Parts(agents={}, admission=OwnersOnly))
+    async with serving_natively(app, send_buffer_bytes=place.send_buffer_bytes or None) as url:
+        yield Bridged(app.state.bridgekit, urlsplit(url).port or 0)
