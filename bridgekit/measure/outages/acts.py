@@ -150,7 +150,7 @@ async def _deafen(scene: Scene, seconds: float) -> None:
             await anyio.sleep(seconds / 4)
 
 
-HEAVY_BYTES: Final = 65_536
+HEAVY_BYTES: Final = 131_072
 
 _NETWORK: Final = ("latency", "bandwidth", "slow_reader", "timeout", "partition", "reset_peer", "down")
 

@@ -11,7 +11,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from bridgekit.errors import BridgekitError
+from bridgekit.errors import BridgekitError, first_error
 from bridgekit.measure.faults.processes import Child, ProcessGone, child
 from bridgekit.measure.outages import worker
 from bridgekit.measure.outages.worker import Answered, Attempted, Ended, Order, Ready, Said, Setup
@@ -113,9 +113,10 @@ class Hand:
 @asynccontextmanager
 async def hand(setup: Setup) -> AsyncIterator[Hand]:
     """A worker that serves, for the length of a block. At its end the process is killed, and gone."""
-    async with child([sys.executable, "-m", worker.__name__]) as process, anyio.create_task_group() as tasks:
-        held = Hand(process, setup, tasks)
-        await held.begin()
-        yield held
-        await process.close()
-        tasks.cancel_scope.cancel()
+    with first_error():
+        async with child([sys.executable, "-m", worker.__name__]) as process, anyio.create_task_group() as tasks:
+            held = Hand(process, setup, tasks)
+            await held.begin()
+            yield held
+            await process.close()
+            tasks.cancel_scope.cancel()

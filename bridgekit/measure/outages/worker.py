@@ -16,7 +16,7 @@ from typing import Final
 
 import anyio
 import msgspec
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 from starlette.applications import Starlette
 
 from bridgekit.chain.collaborators import MemoryThreads, PythonTools
@@ -161,8 +161,9 @@ async def _carry(
         runs.start_soon(_run, application, orders, msgspec.json.decode(line, type=Order))
 
 
-async def _until_told_to_stop(app: Starlette, everything: anyio.CancelScope) -> None:
+async def _until_told_to_stop(app: Starlette, everything: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        task_status.started()
         await anext(signals)
         await shut_down(app.state.bridgekit, app.state.bridgekit_edge)
         everything.cancel()
@@ -200,7 +201,7 @@ async def main() -> None:
         )
     )
     async with serving(app, port=setup.port, send_buffer_bytes=SEND_BUFFER_BYTES), anyio.create_task_group() as tasks:
-        tasks.start_soon(_until_told_to_stop, app, tasks.cancel_scope)
+        await tasks.start(_until_told_to_stop, app, tasks.cancel_scope)
         _say(Ready())
         await _carry(app.state.bridgekit, orders, lines, tasks)
 
