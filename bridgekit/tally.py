@@ -37,7 +37,7 @@ class Tally:
 
     def count(self, event: AgentEvent, receipt: Receipt) -> None:
         """Count an event by its receipt."""
-        if receipt:
+        if (receipt.sockets or receipt.workers) and receipt:
             self.sent[event.type] += 1
         elif receipt.kept:
             self.kept[event.type] += 1

@@ -94,7 +94,10 @@ class Hub:
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         """Put a numbered frame to every connection of the thread; how many took it."""
-        return sum([connection.put(frame) for connection in self.connections(thread_id)])
+        attached = self.connections(thread_id)
+        if len(attached) == 1:
+            return int(attached[0].put(frame))
+        return sum([connection.put(frame) for connection in attached])
 
     def restart(self, thread_id: ThreadId) -> None:
         """The thread's numbering began anew."""

@@ -16,7 +16,6 @@ import msgspec
 
 from bridgekit import ids
 from bridgekit.errors import InvalidId, SubscriptionRefused
-from bridgekit.events import new_id
 from bridgekit.transport.admission import (
     CLOSE_BAD_TICKET,
     CLOSE_NOT_OWNER,
@@ -81,7 +80,7 @@ class Tickets:
         claims = {
             "aud": AUDIENCE,
             "exp": time.time() + self._seconds,
-            "jti": new_id(),
+            "jti": secrets.token_hex(16),
             "sub": ids.user_id(user_id),
             "thread": ids.thread_id(thread_id),
         }
