@@ -19,8 +19,9 @@ from coredis.connection import Location, TCPLocation
 from coredis.typing import RedisValueT, ResponseType
 
 from bridgekit.errors import InvalidId, StoreAway, first_error
+from bridgekit.storage.redis_door import TROUBLE, Door, Wire, problem_of
 from bridgekit.storage.redis_library import SLOTS, SOURCE, Names
-from bridgekit.storage.redis_line import SILENCE_SECONDS, TROUBLE, Backoff, Door, Line, Wire, problem_of
+from bridgekit.storage.redis_line import SILENCE_SECONDS, Backoff, Line
 
 __all__ = ["ASK_SECONDS", "OPEN_SECONDS", "PREFIX", "STORE", "Server", "Servers", "door_of"]
 

@@ -15,11 +15,6 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
-local function clock_ms()
-  local now = redis.call('TIME')
-  return now[1] * 1000 + math.floor(now[2] / 1000)
-end
-
 -- Who keeps the numbers: changes when the process does and when a replica is promoted, which both may have missed
 -- the latest of them. `promise` is the client's word that this server syncs each write before it answers; a promoted
 -- replica cannot keep it, because it was told later than the client was.
@@ -36,7 +31,8 @@ end
 -- "events bytes milliseconds promise": how much of a log is kept, and what the client knows of the server.
 local function settings(words)
   local events, bytes, ms, promise = string.match(words, '^(%d+) (%d+) (%d+) ([01])$')
-  local now = clock_ms()
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
   return {
     events = tonumber(events),
     bytes = tonumber(bytes),
@@ -44,6 +40,7 @@ local function settings(words)
     head_ms = math.max(HEAD_MS, 2 * tonumber(ms)),
     now = now,
     stamp = '-' .. text(now),
+    instant = time[1] .. '.' .. time[2],
     keeper = keeper(promise),
   }
 end
@@ -65,7 +62,7 @@ local function opened(log, head, keep, emitter)
     -- Frames of a numbering that was forgotten say nothing to anybody.
     redis.call('DEL', log)
     return {
-      epoch = string.sub(redis.sha1hex(emitter .. head .. keep.stamp), 1, 16),
+      epoch = string.sub(redis.sha1hex(emitter .. head .. keep.instant), 1, 16),
       seq = 0, size = 0, from = 0, due = 0, touched = 0, parcels = '',
     }
   end

@@ -88,12 +88,12 @@ async def test_parcel_that_comes_late_is_not_taken_after_its_successor(servers: 
 
 
 async def test_last_parcels_of_many_workers_take_bounded_room_and_the_latest_are_remembered(servers: Servers) -> None:
-    for number in range(90):
+    for number in range(130):
         await append(servers, b"a", parcel=1, worker=b"%032x" % number)
     keys = servers.names.thread(THREAD)
     assert cast("int", await servers.call(keys.slot, b"STRLEN", keys.head)) < 5_000
-    assert (await append(servers, b"a", parcel=1, worker=b"%032x" % 89))[1] == 90
-    assert (await append(servers, b"a", parcel=1, worker=b"%032x" % 50))[1] == 51
+    assert (await append(servers, b"a", parcel=1, worker=b"%032x" % 129))[1] == 130
+    assert (await append(servers, b"a", parcel=1, worker=b"%032x" % 80))[1] == 81
 
 
 async def test_skipped_numbers_are_told_apart_from_what_is_kept_no_longer(servers: Servers) -> None:

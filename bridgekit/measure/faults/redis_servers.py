@@ -12,7 +12,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,10 +28,8 @@ from bridgekit.errors import BridgekitError, NotInstalled
 __all__ = [
     "URL_VARIABLE",
     "Persistence",
-    "RedisCluster",
     "RedisServer",
     "ServerFailed",
-    "redis_cluster",
     "redis_server",
     "redis_url",
 ]
@@ -45,7 +43,6 @@ LOOK_SECONDS: Final = 0.01
 REPLY_SECONDS: Final = 5.0
 REPLY_BYTES: Final = 1_048_576
 LOG_BYTES: Final = 2_000
-SLOTS: Final = 16_384
 
 
 class ServerFailed(BridgekitError):
@@ -111,6 +108,11 @@ class RedisServer:
     @property
     def port(self) -> int:
         return self._port.number
+
+    @property
+    def bus_port(self) -> int:
+        """Where the nodes of a cluster talk to one another."""
+        return self._bus.number
 
     @property
     def url(self) -> str:
@@ -197,18 +199,6 @@ class RedisServer:
         return said[-LOG_BYTES:] or "nothing"
 
 
-@dataclass(frozen=True)
-class RedisCluster:
-    """Three primaries that share the slots."""
-
-    servers: tuple[RedisServer, ...]
-
-    @property
-    def url(self) -> str:
-        """Of the first; who asks it learns of the others."""
-        return self.servers[0].url
-
-
 @asynccontextmanager
 async def redis_server(
     persistence: Persistence = Persistence.NONE, *, settings: Sequence[str] = (), password: str | None = None
@@ -221,31 +211,6 @@ async def redis_server(
             yield server
         finally:
             await server.close()
-
-
-@asynccontextmanager
-async def redis_cluster(persistence: Persistence = Persistence.NONE, *, nodes: int = 3) -> AsyncIterator[RedisCluster]:
-    """A cluster of primaries for the length of a block, ready. At its end its servers are killed."""
-    settings = ("cluster-enabled yes", "cluster-node-timeout 2000", "cluster-require-full-coverage no")
-    async with AsyncExitStack() as stack:
-        servers = [await stack.enter_async_context(redis_server(persistence, settings=settings)) for _ in range(nodes)]
-        for number, server in enumerate(servers):
-            first, last = number * SLOTS // nodes, (number + 1) * SLOTS // nodes - 1
-            await server.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
-            # Told apart from the start, so that no two of them have to find out who is the newer one.
-            await server.ask("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
-        for server in servers[1:]:
-            await server.ask("CLUSTER", "MEET", "127.0.0.1", str(servers[0].port), str(servers[0]._bus.number))
-        with anyio.fail_after(START_SECONDS):
-            for server in servers:
-                await _wait_until_joined(server, nodes)
-        yield RedisCluster(tuple(servers))
-
-
-async def _wait_until_joined(server: RedisServer, nodes: int) -> None:
-    wanted = {"cluster_state:ok", f"cluster_known_nodes:{nodes}", f"cluster_size:{nodes}"}
-    while not wanted <= set((await server.ask("CLUSTER", "INFO")).split()):  # noqa: ASYNC110  # nobody rings
-        await anyio.sleep(LOOK_SECONDS)
 
 
 @asynccontextmanager

@@ -13,7 +13,8 @@ import msgspec
 from coredis.exceptions import RedisError
 
 from bridgekit.storage.redis import Server, Servers
-from bridgekit.storage.redis_line import TROUBLE, Backoff, Wire, problem_of
+from bridgekit.storage.redis_door import TROUBLE, Wire, problem_of
+from bridgekit.storage.redis_line import Backoff
 from bridgekit.transport.broker import Sink
 from bridgekit.transport.broker.redis_order import Joined, Told
 

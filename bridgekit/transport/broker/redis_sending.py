@@ -13,8 +13,9 @@ from coredis.typing import RedisValueT, ResponseType
 
 from bridgekit.events import Outcome, Receipt
 from bridgekit.storage.redis import Server, Servers
+from bridgekit.storage.redis_door import TROUBLE, problem_of
 from bridgekit.storage.redis_library import APPEND
-from bridgekit.storage.redis_line import SILENCE_SECONDS, TROUBLE, Backoff, problem_of
+from bridgekit.storage.redis_line import SILENCE_SECONDS, Backoff
 from bridgekit.transport.broker import LINK, UNHEARD, Keep
 from bridgekit.transport.broker.redis_backlog import Backlog, Lane
 

@@ -10,7 +10,7 @@ from bridgekit.measure.faults.redis_servers import redis_server
 from bridgekit.measure.faults.toxics import Partition, Way
 from bridgekit.signals import Cursor
 from bridgekit.storage.redis import Server
-from bridgekit.storage.redis_line import Door
+from bridgekit.storage.redis_door import Door
 from bridgekit.transport.broker import Keep
 from tests.samples import THREAD
 from tests.transport.broker.redis_workers import (
