@@ -84,9 +84,9 @@ def sqlite_stores(
         async with sqlite.opened(file, setting) as database:
             yield Stores(
                 name="sqlite",
-                routes=await SqliteStore.opened(database, routes=routes),
-                broker=await SqliteBroker.opened(database, keep),
-                spent=await SpentInSqlite.opened(database),
+                routes=await SqliteStore(database, routes=routes).load(),
+                broker=await SqliteBroker(database, keep).load(),
+                spent=await SpentInSqlite(database).load(),
             )
 
     return opened

@@ -13,7 +13,7 @@ from bridgekit.storage.sqlite_rows import Rows
 
 __all__ = ["SqliteStore"]
 
-_LOAD: Final = "SELECT run_id, thread_id, due FROM routes WHERE due > ? ORDER BY due"
+_LOAD: Final = "SELECT run_id, thread_id, due, closed FROM routes WHERE due > ? ORDER BY due"
 
 
 class SqliteStore:
@@ -23,17 +23,20 @@ class SqliteStore:
     """
 
     def __init__(self, database: Database, *, routes: int = ROUTES) -> None:
-        self._clock = database.clock
+        self._database = database
         self._rows = Rows(database, "routes")
+        self._orphans: set[RunId] = set()
+        """Runs that nobody has closed, and that lapse all the same unless somebody registers them again."""
         self._memory = MemoryStore(database.clock, routes=routes)
 
-    @classmethod
-    async def opened(cls, database: Database, *, routes: int = ROUTES) -> SqliteStore:
-        """With the routes that the file knows."""
-        store = cls(database, routes=routes)
-        for route in await database.read(_LOAD, database.clock(), seconds=LOAD_SECONDS):
-            store._memory.restore(*route)
-        return store
+    async def load(self) -> SqliteStore:
+        """Take up the routes that the file knows. To be done first."""
+        found = await self._database.read(_LOAD, self._database.clock(), seconds=LOAD_SECONDS)
+        for run_id, thread_id, due, closed in found:
+            self._memory.restore(run_id, thread_id, due)
+            if not closed:
+                self._orphans.add(run_id)
+        return self
 
     def __len__(self) -> int:
         return len(self._memory)
@@ -55,7 +58,11 @@ class SqliteStore:
         return self._memory.find(run_id)
 
     async def expire(self, run_id: RunId, seconds: float) -> None:
-        thread_id, due = self._memory.find(run_id), self._memory.close(run_id, self._clock() + seconds)
+        thread_id = self._memory.find(run_id)
+        if run_id in self._orphans and thread_id is not None:
+            self._orphans.discard(run_id)
+            self._memory.hold(run_id, thread_id)
+        due = self._memory.close(run_id, self._database.clock() + seconds)
         if due is not None:
             # Here it lapses in any case. What the file was not told it knows as an orphan, which lapses as well.
             with suppress(StoreAway):

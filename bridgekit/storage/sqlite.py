@@ -27,7 +27,7 @@ __all__ = ["ANSWER_SECONDS", "LOAD_SECONDS", "Database", "Source", "opened"]
 _log = logging.getLogger(__name__)
 
 ANSWER_SECONDS: Final = 2.0
-"""How long anybody waits for an answer. What was asked for is done all the same when its turn comes."""
+"""How long, about, anybody waits for an answer."""
 LOAD_SECONDS: Final = 60.0
 """How long an application that starts waits for what a file holds."""
 RETRY_SECONDS: Final = 1.0
@@ -40,7 +40,7 @@ _TRY: Final = "UPDATE store SET synchronous = synchronous"
 
 
 class Source(Protocol):
-    """Has things to write. The two are called in turn, and return at once."""
+    """Has things to write. Its methods return at once."""
 
     def take(self) -> Mapping[str, str | bytes]:
         """What is to be written now, as columns of the inbox; nothing where nothing waits.
@@ -49,7 +49,10 @@ class Source(Protocol):
         """
 
     def settle(self, problem: str) -> None:
-        """What was taken is committed; or, where there was a problem, nothing of it is."""
+        """What was taken is committed; or, where there was a problem, nothing of it is. Called once for each `take`."""
+
+    def late(self) -> None:
+        """Whoever waits is to wait no longer. What he waits for is done all the same when its turn comes."""
 
 
 class _Question:
@@ -80,14 +83,18 @@ class Database:
         self._busy_since: float | None = None
         self._problem = ""
         """Of the last group."""
+        self._ended = anyio.Event()
         self.closed = False
         """Nothing is taken any more."""
 
     @property
     def healthy(self) -> bool:
         """Whether the last group was committed, and nothing takes too long."""
-        since = self._busy_since
-        return not self._problem and (since is None or time.monotonic() - since < ANSWER_SECONDS)
+        return not (self._problem or self._is_late)
+
+    @property
+    def _is_late(self) -> bool:
+        return self._busy_since is not None and time.monotonic() - self._busy_since > ANSWER_SECONDS
 
     def add(self, source: Source) -> None:
         """From now on this source is asked for what it has."""
@@ -116,14 +123,26 @@ class Database:
     async def run(self) -> None:
         """Write and read by turns, until closed and done."""
         with anyio.CancelScope(shield=True):
-            while True:
+            while not self.closed:
                 self._bell = anyio.Event()
                 wrote, read = await self._write(), await self._read()
-                if self.closed:
-                    if not (wrote or read):
-                        return
-                elif self._problem or not (wrote or read):
+                if self._problem or not (wrote or read):
                     await self._rung()
+            if self._problem:
+                await self._try()
+            while await self._write() or await self._read():
+                pass
+        self._ended.set()
+
+    async def watch(self) -> None:
+        """Answer who waits when the file does not, until `run` has ended."""
+        with anyio.CancelScope(shield=True):
+            while not self._ended.is_set():
+                with anyio.move_on_after(ANSWER_SECONDS / 4):
+                    await self._ended.wait()
+                if self._is_late:
+                    for source in self._sources:
+                        source.late()
 
     async def _rung(self) -> None:
         """Wait until a source has something; where the last group failed, not longer than until the next trial."""
@@ -131,7 +150,11 @@ class Database:
             await self._bell.wait()
         if not self._bell.is_set():
             # The disk may be well again, and a server that calls itself ill is sent nothing to find out by.
-            self._found(await self._executed(_TRY, ()))
+            await self._try()
+
+    async def _try(self) -> None:
+        """See whether the file can be written again."""
+        self._found(await self._executed(_TRY, ()))
 
     async def _write(self) -> bool:
         taken = [(source, columns) for source in self._sources if (columns := source.take())]
@@ -192,6 +215,7 @@ async def opened(path: Path, setting: Synchronous, clock: Callable[[], float] = 
         with first_error():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(database.run)
+                tasks.start_soon(database.watch)
                 try:
                     yield database
                 finally:

@@ -8,7 +8,7 @@ import anyio
 import msgspec
 
 from bridgekit.errors import StoreAway
-from bridgekit.storage.sqlite import ANSWER_SECONDS, Database
+from bridgekit.storage.sqlite import Database
 from bridgekit.storage.sqlite_file import STORE
 
 __all__ = ["Rows"]
@@ -17,12 +17,12 @@ __all__ = ["Rows"]
 class _Parcel:
     """Rows that are committed together."""
 
-    __slots__ = ("problem", "rows", "settled")
+    __slots__ = ("answered", "problem", "rows")
 
     def __init__(self) -> None:
         self.rows: list[tuple[object, ...]] = []
-        self.settled = anyio.Event()
-        self.problem = ""
+        self.answered = anyio.Event()
+        self.problem = "it does not answer in time"
 
 
 class Rows:
@@ -42,10 +42,9 @@ class Rows:
             raise StoreAway(STORE, "it is closed")
         parcel.rows.append(row)
         self._database.ring()
-        with anyio.move_on_after(ANSWER_SECONDS):
-            await parcel.settled.wait()
-        if parcel.problem or not parcel.settled.is_set():
-            raise StoreAway(STORE, parcel.problem or f"no answer within {ANSWER_SECONDS:g} s")
+        await parcel.answered.wait()
+        if parcel.problem:
+            raise StoreAway(STORE, parcel.problem)
 
     def take(self) -> Mapping[str, str | bytes]:
         if not self._waiting.rows:
@@ -55,4 +54,8 @@ class Rows:
 
     def settle(self, problem: str) -> None:
         self._taken.problem = problem
-        self._taken.settled.set()
+        self._taken.answered.set()
+
+    def late(self) -> None:
+        for parcel in (self._taken, self._waiting):
+            parcel.answered.set()

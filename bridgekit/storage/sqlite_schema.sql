@@ -9,13 +9,14 @@ CREATE TABLE store (
 );
 INSERT INTO store VALUES (NULL, 'full');
 
--- A thread's numbering, for as long as it is remembered. While its log holds a later event, that has the say of `seq`
--- and `used_at`: a row less to write for each.
+-- A thread's numbering, for as long as it is remembered. While its log holds a later event, that has the say: a row
+-- less to write for each.
 CREATE TABLE threads (
   number INTEGER PRIMARY KEY,   -- stands for the thread in `events`
   thread_id TEXT NOT NULL UNIQUE,
   epoch TEXT NOT NULL,
-  seq INTEGER NOT NULL,
+  seq INTEGER NOT NULL,         -- every number up to here was given
+  last INTEGER NOT NULL,        -- the last whose event was ever in the file; those after it were lost
   used_at REAL NOT NULL
 );
 
@@ -31,7 +32,8 @@ CREATE TABLE events (
 CREATE TABLE routes (
   run_id TEXT PRIMARY KEY,
   thread_id TEXT NOT NULL,
-  due REAL                      -- when it is to be forgotten; NULL for a live run
+  due REAL,                     -- when it is to be forgotten; NULL for a live run
+  closed INTEGER NOT NULL       -- whether the run was said to have ended
 ) WITHOUT ROWID;
 CREATE INDEX routes_due ON routes (due) WHERE due IS NOT NULL;
 
@@ -47,21 +49,21 @@ CREATE INDEX spent_until ON spent (until);
 CREATE VIEW inbox AS SELECT
   0 AS now,
   '[]' AS forgotten,            -- numbers of threads
-  '[]' AS heads,                -- rows of `threads`
+  '[]' AS heads,                -- [number, thread_id, epoch, seq, last]
   '[]' AS events,               -- [thread, seq, first, where in `data` from 1, how many bytes]
   x'' AS data,
   '[]' AS trims,                -- [thread, first, last]: events that are kept no longer
-  '[]' AS routes,               -- rows of `routes`
-  '[]' AS spent;                -- rows of `spent`
+  '[]' AS routes,               -- [run_id, thread_id, due]
+  '[]' AS spent;                -- [ticket_id, until]
 
 CREATE TRIGGER put_away INSTEAD OF INSERT ON inbox BEGIN
   DELETE FROM threads WHERE number IN (SELECT value FROM json_each(NEW.forgotten));
 
   INSERT INTO threads
   SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-    json_extract(value, '$[3]'), json_extract(value, '$[4]')
+    json_extract(value, '$[3]'), json_extract(value, '$[4]'), NEW.now
   FROM json_each(NEW.heads) WHERE true
-  ON CONFLICT (number) DO UPDATE SET seq = excluded.seq, used_at = excluded.used_at;
+  ON CONFLICT (number) DO UPDATE SET seq = excluded.seq, last = excluded.last, used_at = excluded.used_at;
 
   INSERT INTO events
   SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), NEW.now,
@@ -75,9 +77,11 @@ CREATE TRIGGER put_away INSTEAD OF INSERT ON inbox BEGIN
   );
 
   INSERT INTO routes
-  SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+  SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    json_extract(value, '$[2]') IS NOT NULL
   FROM json_each(NEW.routes) WHERE true
-  ON CONFLICT (run_id) DO UPDATE SET thread_id = excluded.thread_id, due = excluded.due;
+  ON CONFLICT (run_id) DO UPDATE SET
+    thread_id = excluded.thread_id, due = excluded.due, closed = excluded.closed;
   DELETE FROM routes WHERE run_id IN (SELECT run_id FROM routes WHERE due <= NEW.now ORDER BY due LIMIT 256);
 
   INSERT INTO spent

@@ -18,23 +18,21 @@ class SpentInSqlite:
     """Looked up in memory, and in the file before anybody is told that it was the first time."""
 
     def __init__(self, database: Database) -> None:
-        self._clock = database.clock
+        self._database = database
         self._rows = Rows(database, "spent")
         self._until: OrderedDict[str, float] = OrderedDict()
         """In the order of spending. Tickets of one lifetime expire in it; a shorter one is kept a little longer."""
 
-    @classmethod
-    async def opened(cls, database: Database) -> SpentInSqlite:
-        """With the tickets that the file knows."""
-        spent = cls(database)
-        spent._until.update(await database.read(_LOAD, database.clock(), seconds=LOAD_SECONDS))
-        return spent
+    async def load(self) -> SpentInSqlite:
+        """Take up the tickets that the file knows. To be done first."""
+        self._until.update(await self._database.read(_LOAD, self._database.clock(), seconds=LOAD_SECONDS))
+        return self
 
     def __len__(self) -> int:
         return len(self._until)
 
     async def spend(self, ticket_id: str, seconds: float) -> bool:
-        now = self._clock()
+        now = self._database.clock()
         while self._until and next(iter(self._until.values())) <= now:
             self._until.popitem(last=False)
         if ticket_id in self._until:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
-import anyio
-
 from bridgekit.events import Draft, Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
-from bridgekit.storage.sqlite import ANSWER_SECONDS, Database
+from bridgekit.storage.sqlite import Database
 from bridgekit.storage.sqlite_file import STORE
 from bridgekit.transport.broker import HISTORY, LINK, UNHEARD, Keep, Replay, Sink
 from bridgekit.transport.broker.remembered import Remembered, new_epoch
 from bridgekit.transport.broker.resuming import replayed, same_numbering
-from bridgekit.transport.broker.sqlite_filing import Entry, Filing
+from bridgekit.transport.broker.sqlite_filing import BACKLOG_BYTES, BACKLOG_EVENTS, Entry, Filing
 from bridgekit.transport.broker.sqlite_found import found_logs, found_orphans
 from bridgekit.transport.broker.sqlite_log import NOTHING_HELD, Held, Log
 
@@ -35,25 +33,37 @@ no line break."""
 class SqliteBroker:
     """A log a thread, in one file, for the sockets of this process."""
 
-    def __init__(self, database: Database, keep: Keep = HISTORY) -> None:
+    def __init__(
+        self,
+        database: Database,
+        keep: Keep = HISTORY,
+        *,
+        backlog_events: int = BACKLOG_EVENTS,
+        backlog_bytes: int = BACKLOG_BYTES,
+    ) -> None:
         self._database = database
         self._keep = keep
         self._sink: Sink | None = None
         self._threads: Remembered[Log] = Remembered(keep.threads, self._begun, self._forget)
-        self._filing = Filing(database, keep, deliver=self._deliver, done=self._done)
+        self._filing = Filing(
+            database,
+            keep,
+            deliver=self._deliver,
+            done=self._done,
+            backlog_events=backlog_events,
+            backlog_bytes=backlog_bytes,
+        )
         self._numbers = 0
         """The number in the file that was given last."""
 
-    @classmethod
-    async def opened(cls, database: Database, keep: Keep = HISTORY) -> SqliteBroker:
-        """With all the threads that the file remembers."""
-        broker = cls(database, keep)
-        orphans, logs = await found_orphans(database), await found_logs(database)
-        broker._filing.restore(logs, orphans)
+    async def load(self) -> SqliteBroker:
+        """Take up all the threads that the file remembers. To be done first."""
+        orphans, logs = await found_orphans(self._database), await found_logs(self._database)
+        self._filing.restore(logs, orphans)
         for log in logs:
-            broker._threads.put(log.thread_id, log)
-        broker._numbers = max([trim.number for trim in orphans] + [log.number for log in logs], default=0)
-        return broker
+            self._threads.put(log.thread_id, log)
+        self._numbers = max([trim.number for trim in orphans] + [log.number for log in logs], default=0)
+        return self
 
     def __len__(self) -> int:
         """How many threads are remembered."""
@@ -74,23 +84,23 @@ class SqliteBroker:
             self._threads.let_go(draft.thread_id)
             return _failed(log, seq, Outcome.REFUSED, "it is closed" if self._database.closed else "it is behind")
         # Whoever stops waiting stops nothing: the event has its place, and what comes after it has a later one.
-        with anyio.move_on_after(ANSWER_SECONDS):
-            await entry.batch.settled.wait()
+        await entry.batch.answered.wait()
         if entry.batch.problem:
             return _failed(log, seq, Outcome.REFUSED, entry.batch.problem)
-        if not entry.batch.settled.is_set():
+        if not entry.batch.settled:
             return _failed(log, seq, Outcome.PENDING, "it does not answer in time")
         return _answered(log, seq, entry.sockets, kept=self._keep.events > 0)
 
     async def join(self, thread_id: ThreadId) -> None:
-        # A socket is told the epoch; when the process is back, it is to be the same although nothing happened.
-        self._filing.remember(self._threads.hold(thread_id))
+        self._threads.hold(thread_id)
 
     def leave(self, thread_id: ThreadId) -> None:
         self._threads.let_go(thread_id)
 
     async def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
         log = self._threads.of(thread_id)
+        # The socket is told the epoch: when the process is back, it is to be the same although nothing happened.
+        self._filing.remember(log)
         head = Cursor(log.epoch, log.settled)
         if after is None or after == head:
             return Replay(head)

@@ -31,12 +31,14 @@ SWEPT_LOGS: Final = 256
 class Batch:
     """Events that are committed together, and the answer to all of them."""
 
-    __slots__ = ("entries", "problem", "settled", "size_bytes")
+    __slots__ = ("answered", "entries", "problem", "settled", "size_bytes")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.size_bytes = 0
-        self.settled = anyio.Event()
+        self.answered = anyio.Event()
+        """It is settled, or it is too late to wait for that."""
+        self.settled = False
         self.problem = ""
 
 
@@ -70,7 +72,7 @@ class _Group:
         for log, first, frame in self.rows:
             events.append((log.number, frame.seq, first, at, len(frame.data)))
             at += len(frame.data)
-        heads = [(log.number, log.thread_id, log.epoch, seq, self.now) for log, seq in self.heads.items()]
+        heads = [(log.number, log.thread_id, log.epoch, seq, log.last) for log, seq in self.heads.items()]
         return {
             "forgotten": _json(self.forgotten),
             "heads": _json(heads),
@@ -93,9 +95,13 @@ class Filing:
         *,
         deliver: Callable[[Entry], None],
         done: Callable[[Entry], None],
+        backlog_events: int = BACKLOG_EVENTS,
+        backlog_bytes: int = BACKLOG_BYTES,
     ) -> None:
         self._database = database
         self._keep = keep
+        self._backlog_events = backlog_events
+        self._backlog_bytes = backlog_bytes
         self._deliver = deliver
         """Called with each event that is committed, in order."""
         self._done = done
@@ -117,7 +123,8 @@ class Filing:
     def put(self, log: Log, frame: Frame) -> Entry | None:
         """Let the event, which is the latest of its thread, be written. None where too much waits: it is refused."""
         size_bytes = len(frame.data)
-        if self._events >= BACKLOG_EVENTS or self._bytes + size_bytes > BACKLOG_BYTES or self._database.closed:
+        too_much = self._events >= self._backlog_events or self._bytes + size_bytes > self._backlog_bytes
+        if too_much or self._database.closed:
             self._skip(log)
             return None
         if not self._waiting or self._is_full(self._waiting[-1]):
@@ -177,7 +184,12 @@ class Filing:
                 self._skip(entry.log)
             self._done(entry)
         group.batch.problem = problem
-        group.batch.settled.set()
+        group.batch.settled = True
+        group.batch.answered.set()
+
+    def late(self) -> None:
+        for batch in (self._taken.batch, *self._waiting):
+            batch.answered.set()
 
     def _add(self, group: _Group, log: Log, frame: Frame) -> None:
         if self._keep.events:

@@ -12,7 +12,7 @@ from bridgekit.transport.broker.sqlite_trims import Trim
 __all__ = ["found_logs", "found_orphans"]
 
 _LOGS: Final = """
-  SELECT number, thread_id, epoch, seq, used_at,
+  SELECT number, thread_id, epoch, seq, last, used_at,
     (SELECT first FROM events WHERE thread = number ORDER BY seq LIMIT 1),
     (SELECT max(seq) FROM events WHERE thread = number),
     (SELECT at FROM events WHERE thread = number ORDER BY seq DESC LIMIT 1)
@@ -36,10 +36,11 @@ class _Found(NamedTuple):
     thread_id: ThreadId
     epoch: str
     seq: int
+    last: int
     used_at: float
     oldest: int | None
-    last: int | None
-    """The first number and the last one of which the file has events, or knows that they were lost."""
+    latest: int | None
+    """Between which numbers its events are."""
     at: float | None
     """When the last event was published."""
 
@@ -48,10 +49,11 @@ class _Found(NamedTuple):
         return max(self.used_at, self.at or 0.0)
 
     def log(self) -> Log:
-        log = Log(self.thread_id, self.number, self.epoch, max(self.seq, self.last or 0))
+        log = Log(self.thread_id, self.number, self.epoch, max(self.seq, self.latest or 0))
         log.stored = True
-        if self.oldest is not None and self.last is not None and self.at is not None:
-            log.restore(self.oldest, self.last, self.at)
+        log.last = max(self.last, self.latest or 0)
+        if self.oldest is not None and self.latest is not None and self.at is not None:
+            log.restore(self.oldest, self.latest, self.at)
         return log
 
 

@@ -71,7 +71,6 @@ class Log(Numbering):
 
     def restore(self, oldest: int, last: int, at: float) -> None:
         """The file has these events already."""
-        self.last = last
         self.rows = last - oldest + 1
         self.parts.append(Part(oldest, last, self.rows, 0, at, at))
 

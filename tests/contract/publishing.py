@@ -1,0 +1,54 @@
+"""A process that publishes without end to the stores of a URL, and says each thing that was acknowledged."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from typing import Final
+
+import anyio
+
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.stores import Stores, stores_from
+from bridgekit.transport.broker import Keep
+from tests.contract.stores import Worker
+
+KEEP: Final = Keep(events=1_000_000, size_bytes=10**9)
+THREADS: Final = tuple(ThreadId(f"thread {number}") for number in range(5))
+
+
+async def publish(worker: Worker, numbers: itertools.count[int], thread: ThreadId) -> None:
+    while True:
+        number = next(numbers)
+        receipt = await worker.publish(thread, number)
+        if receipt.kept:
+            say("event", thread, receipt.epoch, receipt.seq, number)
+
+
+async def register(stores: Stores, numbers: itertools.count[int]) -> None:
+    mapping = RunThreadMappingService(stores.routes)
+    while True:
+        run, thread = RunId(f"run_{next(numbers)}"), THREADS[0]
+        await mapping.register_mapping(run, thread)
+        say("route", run, thread)
+        if await stores.spent.spend(f"ticket {run}", 60.0):
+            say("ticket", f"ticket {run}")
+
+
+def say(*words: object) -> None:
+    print(*words, sep="\t", flush=True)  # noqa: T201  # to the parent
+
+
+async def main(url: str) -> None:
+    async with stores_from(url, keep=KEEP)() as stores, anyio.create_task_group() as tasks:
+        worker, numbers = Worker(stores.broker), itertools.count()
+        for thread in THREADS:
+            await worker.join(thread)
+            for _ in range(4):
+                tasks.start_soon(publish, worker, numbers, thread)
+        tasks.start_soon(register, stores, numbers)
+
+
+if __name__ == "__main__":
+    anyio.run(main, sys.argv[1], backend=sys.argv[2])

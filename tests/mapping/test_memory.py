@@ -1,0 +1,78 @@
+"""Routes in memory are bounded: closed runs make room, live ones never do."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from bridgekit.errors import MappingFull
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.mapping import MemoryStore, RunThreadMappingService
+from tests.samples import OTHER, THREAD
+
+LIVE_BYTES = 300
+"""What a live run's route costs, its ids of usual length included."""
+
+
+def run(number: int) -> RunId:
+    return RunId(f"run_{number:012x}")
+
+
+async def registered(limit: int) -> RunThreadMappingService:
+    mapping = RunThreadMappingService(MemoryStore(routes=limit))
+    for number in range(limit):
+        await mapping.register_mapping(run(number), THREAD)
+    return mapping
+
+
+async def test_run_that_was_closed_first_makes_room_first() -> None:
+    mapping = await registered(3)
+    for number in (2, 0):
+        await mapping.cleanup_mapping(run(number))
+    await mapping.register_mapping(run(3), THREAD)
+    assert [await mapping.get_thread_id(run(number)) for number in range(4)] == [THREAD, THREAD, None, THREAD]
+    await mapping.register_mapping(run(4), THREAD)
+    assert [await mapping.get_thread_id(run(number)) for number in (0, 1, 4)] == [None, THREAD, THREAD]
+
+
+async def test_live_run_never_makes_room_and_the_new_one_is_refused() -> None:
+    mapping = await registered(3)
+    with pytest.raises(MappingFull) as refused:
+        await mapping.register_mapping(run(3), OTHER)
+    assert refused.value.limit == 3
+    assert [await mapping.get_thread_id(run(number)) for number in range(4)] == [THREAD, THREAD, THREAD, None]
+    await mapping.register_mapping(run(0), THREAD)
+    await mapping.cleanup_mapping(run(1))
+    await mapping.register_mapping(run(3), OTHER)
+    assert await mapping.get_thread_id(run(3)) == OTHER
+
+
+async def test_run_that_went_on_in_its_grace_period_does_not_make_room() -> None:
+    mapping = await registered(2)
+    await mapping.cleanup_mapping(run(0))
+    await mapping.register_mapping(run(0), THREAD)
+    with pytest.raises(MappingFull):
+        await mapping.register_mapping(run(2), THREAD)
+
+
+async def test_run_that_is_closed_and_goes_on_again_and_again_leaves_nothing_behind() -> None:
+    store = MemoryStore(routes=10)
+    mapping = RunThreadMappingService(store)
+    for _ in range(1_000):
+        await mapping.register_mapping(run(0), THREAD)
+        await mapping.cleanup_mapping(run(0))
+    assert (len(store), len(store._due)) == (1, 1)
+
+
+async def test_live_route_costs_little() -> None:
+    store = MemoryStore()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(5_000):
+            await store.add(run(number), ThreadId(f"thread_{number:016x}"))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / 5_000 < LIVE_BYTES

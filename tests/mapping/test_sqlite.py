@@ -1,0 +1,121 @@
+"""Routes in a SQLite file, beside what the contract says of all stores."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from bridgekit.errors import MappingFull, StoreAway
+from bridgekit.ids import RunId
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.mapping.sqlite import SqliteStore
+from bridgekit.storage import sqlite
+from bridgekit.storage.sqlite_file import ORPHAN_SECONDS, Synchronous
+from bridgekit.stores import sqlite_stores
+from tests.samples import OTHER, RUN, THREAD
+
+FULL = """
+CREATE TRIGGER full BEFORE INSERT ON routes WHEN NEW.thread_id = 'thread_456'
+BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END
+"""
+
+
+class Clock:
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+def asked(path: Path, sql: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+async def test_no_run_has_a_route_that_the_file_does_not_take(path: Path) -> None:
+    async with sqlite_stores(path)():
+        pass
+    asked(path, FULL)
+    async with sqlite_stores(path)() as stores:
+        mapping = RunThreadMappingService(stores.routes)
+        with pytest.raises(StoreAway, match="full"):
+            await mapping.register_mapping(RUN, OTHER)
+        assert await mapping.get_thread_id(RUN) is None
+        await mapping.register_mapping(RUN, THREAD)
+        await mapping.register_mapping(RUN, THREAD)
+        assert await mapping.get_thread_id(RUN) == THREAD
+
+
+async def test_grace_that_cannot_be_written_is_kept_all_the_same(path: Path) -> None:
+    async with sqlite_stores(path)() as stores:
+        await RunThreadMappingService(stores.routes).register_mapping(RUN, OTHER)
+    asked(path, FULL)
+    async with sqlite_stores(path)() as stores:
+        mapping = RunThreadMappingService(stores.routes, grace_seconds=0)
+        await mapping.cleanup_mapping(RUN)
+        assert await mapping.get_thread_id(RUN) is None
+
+
+async def test_run_that_is_closed_after_the_process_was_away_has_the_usual_grace(path: Path) -> None:
+    clock = Clock()
+    async with sqlite.opened(path, Synchronous.OFF, clock) as database:
+        await RunThreadMappingService(await SqliteStore(database).load()).register_mapping(RUN, THREAD)
+    async with sqlite.opened(path, Synchronous.OFF, clock) as database:
+        mapping = RunThreadMappingService(await SqliteStore(database).load(), grace_seconds=10)
+        clock.now += ORPHAN_SECONDS - 1
+        assert await mapping.get_thread_id(RUN) == THREAD
+        await mapping.cleanup_mapping(RUN)
+        clock.now += 9
+        assert await mapping.get_thread_id(RUN) == THREAD
+        await mapping.cleanup_mapping(RUN)
+        clock.now += 1
+        assert await mapping.get_thread_id(RUN) is None
+
+
+async def test_lapsed_routes_leave_the_file(path: Path) -> None:
+    clock = Clock()
+    async with sqlite.opened(path, Synchronous.OFF, clock) as database:
+        mapping = RunThreadMappingService(await SqliteStore(database).load(), grace_seconds=10)
+        async with anyio.create_task_group() as tasks:
+            for number in range(50):
+                tasks.start_soon(mapping.register_mapping, RunId(f"run_{number}"), THREAD)
+        async with anyio.create_task_group() as tasks:
+            for number in range(1, 50):
+                tasks.start_soon(mapping.cleanup_mapping, RunId(f"run_{number}"))
+        clock.now += 11
+        await mapping.register_mapping(RunId("run_50"), THREAD)
+    assert asked(path, "SELECT run_id FROM routes ORDER BY run_id") == [("run_0",), ("run_50",)]
+
+
+async def test_limit_holds_for_what_was_found_in_the_file(path: Path) -> None:
+    async with sqlite_stores(path, routes=2)() as stores:
+        mapping = RunThreadMappingService(stores.routes)
+        for number in range(2):
+            await mapping.register_mapping(RunId(f"run_{number}"), THREAD)
+        with pytest.raises(MappingFull):
+            await mapping.register_mapping(RunId("run_9"), THREAD)
+    async with sqlite_stores(path, routes=2)() as stores:
+        mapping = RunThreadMappingService(stores.routes)
+        for number in range(2):
+            await mapping.register_mapping(RunId(f"run_{number}"), THREAD)
+        with pytest.raises(MappingFull):
+            await mapping.register_mapping(RunId("run_9"), THREAD)
+
+
+async def test_store_that_is_closed_says_so(path: Path) -> None:
+    async with sqlite_stores(path)() as stores:
+        pass
+    with pytest.raises(StoreAway, match="closed"):
+        await stores.routes.add(RUN, THREAD)
+    with pytest.raises(StoreAway, match="closed"):
+        await stores.spent.spend("ticket", 60)

@@ -1,0 +1,103 @@
+"""The memory broker: never waits, and keeps no more than it must."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Coroutine
+from typing import Any
+
+from bridgekit.events import Frame
+from bridgekit.ids import ThreadId
+from bridgekit.transport.broker import Keep
+from bridgekit.transport.broker.memory import MemoryBroker
+from tests.contract.stores import Worker, drafted
+from tests.samples import OTHER, THREAD
+
+IDLE_BYTES = 500
+"""What a thread costs that is remembered by its epoch and number only."""
+
+
+class Clock:
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def done(operation: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that never waits to its end, without a backend."""
+    try:
+        operation.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("the memory broker waited")
+
+
+def held(broker: MemoryBroker) -> dict[ThreadId, list[Frame]]:
+    """The frames that are held on to."""
+    return {thread_id: [] if log.kept is None else list(log.kept.frames) for thread_id, log in broker._filled.items()}
+
+
+def test_no_operation_waits() -> None:
+    broker = MemoryBroker()
+    done(broker.join(THREAD))
+    receipt = done(broker.publish(drafted(THREAD)))
+    assert receipt.seq == 1
+    assert done(broker.replay(THREAD, None)).cursor.seq == 1
+
+
+def test_expired_frames_are_freed_when_any_thread_is_published_to() -> None:
+    clock = Clock()
+    broker = MemoryBroker(Keep(seconds=10), clock)
+    for number in range(20):
+        done(broker.publish(drafted(ThreadId(f"thread_{number}"))))
+    assert len(held(broker)) == 20
+    clock.now += 11
+    for number in range(20):
+        done(broker.publish(drafted(OTHER, number)))
+    assert list(held(broker)) == [OTHER]
+    assert len(broker) == 21
+
+
+def test_thread_that_is_published_to_again_and_again_frees_its_own() -> None:
+    clock = Clock()
+    broker = MemoryBroker(Keep(seconds=10), clock)
+    for number in range(30):
+        done(broker.publish(drafted(THREAD, number)))
+        clock.now += 1
+    assert [frame.seq for frame in held(broker)[THREAD]] == list(range(20, 31))
+
+
+def test_frames_of_a_forgotten_thread_are_freed() -> None:
+    broker = MemoryBroker(Keep(threads=1))
+    done(broker.publish(drafted(THREAD)))
+    done(broker.publish(drafted(OTHER)))
+    assert (list(held(broker)), len(broker)) == ([OTHER], 1)
+
+
+def test_idle_thread_costs_little() -> None:
+    clock = Clock()
+    broker = MemoryBroker(Keep(seconds=1), clock)
+    drafts = [drafted(ThreadId(f"thread_{number}")) for number in range(2_000)]
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for draft in drafts:
+            done(broker.publish(draft))
+            clock.now += 2
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / len(drafts) < IDLE_BYTES
+
+
+def test_threads_with_sockets_are_kept_over_the_limit_and_make_room_when_they_are_left() -> None:
+    worker = Worker(broker := MemoryBroker(Keep(threads=3)))
+    threads = [ThreadId(f"thread_{number}") for number in range(6)]
+    for thread in threads:
+        done(worker.join(thread))
+    assert len(broker) == 6
+    for thread in threads:
+        worker.leave(thread)
+    done(broker.publish(drafted(OTHER)))
+    assert len(broker) == 3
