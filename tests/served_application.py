@@ -43,6 +43,8 @@ class Patient(BaseAgent):
             await _go.wait()
         if context.request == "wait_for_the_end":
             await _the_end()
+        if context.request == "wait_a_second":
+            await anyio.sleep(1)
         await self.emit_thinking("told to go on")
         return os.getpid()
 

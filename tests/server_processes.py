@@ -22,7 +22,7 @@ from bridgekit.transport.tickets import Tickets
 from tests.samples import ALICE, THREAD
 from tests.served_application import KEY, AliceOwnsAll
 
-SOON: Final = 15.0
+SOON: Final = 30.0
 """A wait that is to end well ends long before; the machine may be busy."""
 APP: Final = "tests.served_application:app"
 BACKOFF: Final = Backoff(first_seconds=0.02, longest_seconds=0.1)

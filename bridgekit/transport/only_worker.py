@@ -79,7 +79,7 @@ def _held(address: str, store: str) -> _Hold:
     path = _path_of(address)
     while True:
         # Nothing is ever written to it: whatever a stranger may have put in its place comes to no harm.
-        file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -65,7 +65,10 @@ def test_whose_the_file_is_decides_who_may_read_it(monkeypatch: pytest.MonkeyPat
 
 def test_file_behind_a_link_is_judged_by_what_it_leads_to(tmp_path: Path) -> None:
     link = tmp_path / "link"
-    link.symlink_to(written(tmp_path, NEW, 0o644))
+    file = written(tmp_path, NEW)
+    link.symlink_to(file)
+    assert keys_from(link, {}) == (NEW.encode(),)
+    file.chmod(0o644)
     with pytest.raises(NotServable):
         keys_from(link, {})
 

@@ -1,0 +1,119 @@
+"""Several workers behind one port, with a store that they share: real servers of both kinds."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from contextlib import suppress
+
+import anyio
+import httpx
+import pytest
+
+from bridgekit.events import EventType, RoutedEvent
+from tests.served_application import KEYLESS, STORE
+from tests.server_processes import APP, SOON, Server, held_port, started
+
+pytestmark = pytest.mark.slow
+
+UVICORN = ("uvicorn", APP, "--workers", "2", "--port")
+SERVE = ("bridgekit", "serve", APP, "--workers", "2", "--port")
+RUN = [EventType.AGENT_STARTED, EventType.AGENT_THINKING, EventType.AGENT_THINKING, EventType.AGENT_COMPLETED]
+TRIES = 50
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """Ours, that is the client's."""
+    return "asyncio"
+
+
+@pytest.fixture
+def env(redis_url: str) -> dict[str, str]:
+    return {STORE: f"{redis_url}/0?prefix={secrets.token_hex(8)}"}
+
+
+async def up(server: Server, command: tuple[str, ...]) -> None:
+    if command is SERVE:
+        await server.read_until("is served at")
+    else:
+        await server.read_until("startup complete", times=2)
+
+
+@pytest.mark.parametrize("command", [UVICORN, SERVE], ids=["uvicorn", "bridgekit serve"])
+async def test_agents_run_in_either_worker_and_their_events_reach_the_one_socket(
+    command: tuple[str, ...], env: dict[str, str]
+) -> None:
+    workers: set[int] = set()
+    runs = 0
+
+    async def run() -> None:
+        answer = await server.post("/runs/now")
+        workers.add(answer.json()["pid"])
+
+    async with started(*command, "0", env=env) as server:
+        await up(server, command)
+        async with server.subscribed() as client:
+            while len(workers) < 2 and runs < TRIES:
+                # At once, so that the first of the workers to look does not take them all.
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(4):
+                        tasks.start_soon(run)
+                runs += 4
+            with anyio.fail_after(SOON):
+                seqs = [(await client.receive()).seq for _ in range(4 * runs)]
+        assert len(workers) == 2
+        assert seqs == list(range(1, 4 * runs + 1))
+        assert server.process.pid not in workers
+        server.signal(signal.SIGTERM)
+        assert await server.end() == 0
+
+
+async def test_run_of_workers_that_are_stopped_comes_to_its_end_and_its_user_hears_of_it_from_the_next(
+    env: dict[str, str],
+) -> None:
+    answers: list[int] = []
+
+    async def run() -> None:
+        answers.append((await old.post("/runs/wait_a_second")).status_code)
+
+    with held_port() as port:
+        async with started(*UVICORN, str(port), env=env) as old:
+            await up(old, UVICORN)
+            async with old.followed() as follower:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(run)
+                    with anyio.fail_after(SOON):
+                        heard = [await anext(follower) for _ in range(2)]
+                    # As Ctrl-C does: the workers are told by the terminal, and then by their parent too. Who has
+                    # the socket and not the run sends its client away at once.
+                    old.signal_all(signal.SIGINT)
+                    assert await old.end() == 0
+                async with started("uvicorn", APP, "--port", str(port), env=env):
+                    with anyio.fail_after(SOON):
+                        heard += [await anext(follower) for _ in range(2)]
+    assert answers == [200]
+    assert [item.type for item in heard if isinstance(item, RoutedEvent)] == RUN
+
+
+async def test_second_signal_to_the_parent_ends_its_workers_at_once(env: dict[str, str]) -> None:
+    async def run() -> None:
+        with suppress(httpx.HTTPError):
+            await server.post("/runs/wait")
+
+    async with started(*SERVE, "0", env=env) as server:
+        await up(server, SERVE)
+        async with server.subscribed() as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await client.receive()
+            server.signal(signal.SIGTERM)
+            await anyio.sleep(2)  # sooner, and it would be the same signal, told twice
+            server.signal(signal.SIGTERM)
+            with anyio.fail_after(3):
+                assert await server.end() == 128 + signal.SIGTERM
+
+
+async def test_workers_without_a_key_that_they_share_do_not_start_and_say_why(env: dict[str, str]) -> None:
+    async with started(*UVICORN, "0", env={**env, KEYLESS: "yes"}) as server:
+        await server.end()
+    assert "link 10: workers that share the redis store must share a key for tickets too" in "\n".join(server.said)
