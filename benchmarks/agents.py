@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -66,18 +67,28 @@ async def _runs(stack: Stack, script: Sequence[tuple[Run, Sequence[Said]]], turn
         await stack.run(run, said, turn_after)
 
 
-async def speak_in_time(stack: Stack, wave: Wave, per_second: float) -> list[tuple[int, int, int]]:
+async def speak_in_time(stack: Stack, wave: Wave, per_second: float, within: float) -> list[tuple[int, int, int]]:
     """One emitter for all threads, at a fixed rate; for each event its thread, when it was said and for how long.
 
-    Where the stack holds it up it catches up afterwards, so that the rate holds over the whole.
+    Where the stack holds it up it catches up afterwards, so that the rate holds over the whole; where it holds it up
+    beyond `within` seconds, the rest remains unsaid.
     """
-    script = list(wave.in_turn())
     told: list[tuple[int, int, int]] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            await _in_time(stack, wave.in_turn(), per_second, told)
+    return told
+
+
+async def _in_time(
+    stack: Stack, script: Iterable[tuple[Run, Said]], per_second: float, told: list[tuple[int, int, int]]
+) -> None:
     begun = time.monotonic()
     for number, (run, said) in enumerate(script):
         say = stack.agent(run)
         await asyncio.sleep(max(begun + number / per_second - time.monotonic(), 0))
         asked = time.monotonic_ns()
-        await say(said)
-        told.append((run.thread, asked, time.monotonic_ns() - asked))
-    return told
+        try:
+            await say(said)
+        finally:
+            told.append((run.thread, asked, time.monotonic_ns() - asked))

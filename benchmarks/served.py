@@ -61,7 +61,7 @@ async def _do(stack: Stack, *, do: str, **asked: Any) -> None:
         case "speak":
             answer(**asdict(await speak(stack, Wave(**asked["wave"]), asked["kind"])))
         case "speak in time":
-            told = await speak_in_time(stack, Wave(**asked["wave"]), asked["per_second"])
+            told = await speak_in_time(stack, Wave(**asked["wave"]), asked["per_second"], asked["within"])
             answer(told=told)
         case "cpu":
             answer(cpu_ns=cpu_ns())

@@ -75,7 +75,7 @@ class Session:
             port=self._port,
             first=first,
             last=last,
-            **{"subscribers": 1, "stalled": 0, **how},
+            **how,
         )
 
     def next_wave(self, runs: int, *, padding_bytes: int = 0) -> Wave:
@@ -129,11 +129,14 @@ class Session:
 
 @asynccontextmanager
 async def session(
-    peer: Peer, *, threads: int = 100, subscribers: int = 1, stalled: int = 0, send_buffer_bytes: int = 0
+    peer: Peer, *, threads: int = 100, subscribers: int = 1, buffer_bytes: int = 0
 ) -> AsyncIterator[Session]:
-    """Bring a stack up in processes of its own, with so many sockets in each of so many threads."""
+    """Bring a stack up in processes of its own, with so many sockets in each of so many threads.
+
+    `buffer_bytes` is what the system may hold for each socket, at either end; 0 lets it decide.
+    """
     async with AsyncExitStack() as stack:
-        options = ["--send-buffer-bytes", str(send_buffer_bytes)]
+        options = ["--send-buffer-bytes", str(buffer_bytes)]
         if peer.broker:
             options += ["--broker", await stack.enter_async_context(redis_url())]
 
@@ -148,6 +151,6 @@ async def session(
         load, _ = await stack.enter_async_context(child("the load client", "benchmarks.load"))
         opened = Session(peer, sockets, agents, load, ready["port"], threads)
         if threads:
-            await opened.connect(0, threads, subscribers=subscribers, stalled=stalled)
+            await opened.connect(0, threads, subscribers=subscribers, receive_buffer_bytes=buffer_bytes)
         opened.subscribers = subscribers
         yield opened

@@ -54,6 +54,11 @@ async def _arrivals(load: Load) -> dict[str, Any]:
     return {"arrivals": load.arrivals()}
 
 
+async def _stall(load: Load) -> dict[str, Any]:
+    load.stall()
+    return {"stalled": 1}
+
+
 async def _cut_off(load: Load) -> dict[str, Any]:
     return {"cut_off": await load.cut_off()}
 
@@ -64,6 +69,7 @@ _ANSWERED: Final[Mapping[str, Callable[..., Awaitable[dict[str, Any]]]]] = {
     "receive": _receive,
     "judge": _judge,
     "arrivals": _arrivals,
+    "stall": _stall,
     "cut off": _cut_off,
 }
 

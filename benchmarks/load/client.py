@@ -16,8 +16,6 @@ __all__ = ["Load", "Place"]
 
 AT_ONCE: Final = 64
 """Connections that are being opened at a time."""
-STALLED_BUFFER_BYTES: Final = 4_096
-"""What the system may take in for a socket that does not read."""
 NOTICING_SECONDS: Final = 0.5
 """How long a socket that reads again may take to come to the end of what waited for it."""
 
@@ -105,25 +103,20 @@ class Load:
     def reading(self) -> list[_Socket]:
         return [each for each in self.sockets if not each.stalled]
 
-    async def connect(self, place: Place, threads: range, *, subscribers: int = 1, stalled: int = 0) -> None:
-        """Open so many sockets in each thread, and wait until all are subscribed.
-
-        Of the first thread the first `stalled` sockets read no more from then on.
-        """
-        before = len(self.sockets)
-        wanted = [(thread, thread == 0 and each < stalled) for thread in threads for each in range(subscribers)]
+    async def connect(
+        self, place: Place, threads: range, *, subscribers: int = 1, receive_buffer_bytes: int = 0
+    ) -> None:
+        """Open so many sockets in each thread, and wait until all are subscribed."""
+        wanted = [thread for thread in threads for _ in range(subscribers)]
         async with asyncio.TaskGroup() as group:
-            opening = [group.create_task(self._open(place, *each)) for each in wanted]
+            opening = [group.create_task(self._open(place, thread, receive_buffer_bytes)) for thread in wanted]
         self.sockets += [task.result() for task in opening]
-        for each, (_, stalls) in zip(self.sockets[before:], wanted, strict=True):
-            if stalls:
-                each.stall()
 
-    async def _open(self, place: Place, thread: int, small_buffer: bool) -> _Socket:
+    async def _open(self, place: Place, thread: int, buffer_bytes: int) -> _Socket:
         async with self._patience:
             ours = socket.socket()
-            if small_buffer:
-                ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STALLED_BUFFER_BYTES)
+            if buffer_bytes:
+                ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
             ours.setblocking(False)
             loop = asyncio.get_running_loop()
             await loop.sock_connect(ours, ("127.0.0.1", place.port))
@@ -164,6 +157,10 @@ class Load:
     def arrivals(self) -> list[tuple[int, list[int]]]:
         """For each socket that reads: its thread, and when each of its events was there."""
         return [(each.thread, _spread(each.moments)) for each in self.reading]
+
+    def stall(self) -> None:
+        """Let the first socket read no more."""
+        self.sockets[0].stall()
 
     async def cut_off(self) -> int:
         """How many of those that did not read the server has let go of meanwhile. They read again from now on."""

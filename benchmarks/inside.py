@@ -1,0 +1,160 @@
+"""What the bridge itself costs, in a process of its own and without a socket: see `benchmarks.pipe`."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import time
+import tracemalloc
+from collections.abc import Awaitable, Callable, Mapping
+from types import BuiltinFunctionType, FrameType
+from typing import Any, Final
+
+import msgspec
+
+from benchmarks.peers.bridgekit_agents import USER, Bridged
+from benchmarks.pipe import answer, commands
+from benchmarks.workload import AGENT, EVENTS, Run, Wave
+from bridgekit.chain.link_1_startup import Parts, start_application
+from bridgekit.events import AgentEvent, EventType, draft
+from bridgekit.ids import RunId, SealedRunIds, ThreadId, UserId
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.signals import Cursor
+from bridgekit.stores import in_memory
+from bridgekit.transport.admission import Subscription
+from bridgekit.transport.broker import Replay
+from bridgekit.transport.subscriber import Subscriber
+
+__all__ = ["bridged", "encodings", "own_cost", "subscribed"]
+
+THREADS: Final = 100
+MAPPED_THREADS: Final = 1_000
+
+
+async def bridged() -> Bridged:
+    """A sound application with its defaults, and no edge."""
+    return Bridged(await start_application(Parts(agents={}), in_memory()))
+
+
+def subscribed(stack: Bridged, thread_id: str) -> Subscriber:
+    """A socket's outbox, attached, with nobody behind it."""
+    subscription = Subscription(UserId(USER), ThreadId(thread_id))
+    subscriber = Subscriber(subscription, wake=lambda: None, cut=lambda: None)
+    stack.application.bridge.hub.attach(subscriber)
+    subscriber.begin(Replay(Cursor("", 0)))
+    return subscriber
+
+
+async def own_cost(runs: int) -> dict[str, float]:
+    """CPU time in µs: from `emit_*` to the bytes in the outbox, of finding the thread, and of encoding."""
+    stack = await bridged()
+    sockets = [subscribed(stack, Run(thread, 0).thread_id) for thread in range(THREADS)]
+    wave = Wave(THREADS, runs)
+    spent = 0
+    for number in range(wave.runs):
+        script = [(Run(thread, number), Run(thread, number).said()) for thread in range(THREADS)]
+        begun = time.process_time_ns()
+        for run, said in script:
+            say = stack.agent(run)
+            for each in said:
+                await say(each)
+        spent += time.process_time_ns() - begun
+        for socket in sockets:
+            while socket.take():
+                pass
+    events = [_event(Run(0, number)) for number in range(wave.events // EVENTS)]
+    mapping = stack.application.bridge.mapping
+    for event in events:
+        await mapping.register_mapping(event.run_id, ThreadId(Run(0, 0).thread_id))
+    return {
+        "emit": spent / wave.events / 1_000,
+        "resolve, carried": await _resolved(stack, events),
+        "resolve, mapped": await _resolved(stack, [msgspec.structs.replace(each, thread_id=None) for each in events]),
+        "encode": _encoded(events),
+    }
+
+
+def _event(run: Run) -> AgentEvent:
+    """The third of a run, a middling one."""
+    said = run.said()[2]
+    return AgentEvent(
+        type=EventType(said.type),
+        run_id=RunId(run.run_id),
+        agent_name=AGENT,
+        payload=said.payload,
+        thread_id=ThreadId(run.thread_id),
+    )
+
+
+async def _resolved(stack: Bridged, events: list[AgentEvent]) -> float:
+    resolve = stack.application.bridge.resolver.resolve
+    begun = time.process_time_ns()
+    for event in events:
+        await resolve(event)
+    return (time.process_time_ns() - begun) / len(events) / 1_000
+
+
+def _encoded(events: list[AgentEvent]) -> float:
+    thread_id = ThreadId(Run(0, 0).thread_id)
+    begun = time.process_time_ns()
+    for event in events:
+        draft(event, thread_id)
+    return (time.process_time_ns() - begun) / len(events) / 1_000
+
+
+async def encodings(subscribers: int) -> dict[str, float]:
+    """How often an event is encoded on its way to so many sockets of its thread."""
+    stack = await bridged()
+    run = Run(0, 0)
+    sockets = [subscribed(stack, run.thread_id) for _ in range(subscribers)]
+    counted = 0
+
+    def watch(frame: FrameType, what: str, arg: object) -> None:
+        nonlocal counted
+        if what == "c_call" and isinstance(arg, BuiltinFunctionType):
+            counted += isinstance(arg.__self__, msgspec.json.Encoder)
+
+    say, said = stack.agent(run), run.said()
+    sys.setprofile(watch)
+    try:
+        for each in said:
+            await say(each)
+    finally:
+        sys.setprofile(None)
+    assert all(len(socket.outbox) == EVENTS for socket in sockets)
+    return {"encodings": counted / EVENTS}
+
+
+async def mapping_bytes(mappings: int) -> dict[str, float]:
+    """What a live run costs in the mapping, with its id and its share of the tables, as the allocator counts it."""
+    service, ids = RunThreadMappingService(), SealedRunIds()
+    threads = [ThreadId(Run(number, 0).thread_id) for number in range(MAPPED_THREADS)]
+    gc.collect()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(mappings):
+        thread = threads[number % MAPPED_THREADS]
+        await service.register_mapping(ids.new(thread), thread)
+    gc.collect()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return {"bytes": (after - before) / mappings}
+
+
+_ANSWERED: Final[Mapping[str, Callable[..., Awaitable[dict[str, float]]]]] = {
+    "own cost": own_cost,
+    "encodings": encodings,
+    "mapping": mapping_bytes,
+}
+
+
+async def main() -> None:
+    answer(ready=True)
+    async for asked in commands():
+        told: dict[str, Any] = await _ANSWERED[asked.pop("do")](**asked)
+        answer(**told)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,85 @@
+"""What an event costs where there is much besides: live threads, runs in the mapping, sockets that only wait."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.children import child
+from benchmarks.measures.rounds import say
+from benchmarks.peers import Peer
+from benchmarks.series import Key, Series
+from benchmarks.session import Session, session
+
+__all__ = ["CROWDED", "EMPTY", "Besides", "flatness", "growth", "steps"]
+
+THREADS: Final = 10
+"""Threads whose events are measured, one socket each."""
+FILL_SECONDS: Final = 120.0
+SETTLED_RUNS: Final = 600
+"""A thread's log holds its 1,000 events after 200 runs; then allocations have taken turns a few times more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Besides:
+    """What there is beside the ten threads that are measured."""
+
+    threads: int = 0
+    mappings: int = 0
+    sockets: int = 0
+
+    def __str__(self) -> str:
+        counts = {"live threads": self.threads, "mappings": self.mappings, "idle sockets": self.sockets}
+        return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing besides"
+
+
+EMPTY: Final = Besides()
+CROWDED: Final = Besides(threads=10_000, mappings=1_000_000, sockets=10_000)
+
+
+def steps(sizes: Mapping[str, Sequence[int]]) -> list[Besides]:
+    """Each kind of thing alone, in its sizes."""
+    return [Besides(**{what: size}) for what, each in sizes.items() for size in each]
+
+
+@asynccontextmanager
+async def _crowded(peer: Peer, besides: Besides) -> AsyncIterator[Session]:
+    """A session with all that. Its idle sockets are another client's, so that the one that reads is the same."""
+    async with AsyncExitStack() as stack:
+        opened = await stack.enter_async_context(session(peer, threads=THREADS))
+        if besides.threads or besides.mappings:
+            what = {"threads": besides.threads, "mappings": besides.mappings}
+            await opened.sockets.ask("fill", seconds=FILL_SECONDS, **what)
+        if besides.sockets:
+            idle, _ = await stack.enter_async_context(child("the idle clients", "benchmarks.load"))
+            await opened.connect(THREADS, THREADS + besides.sockets, load=idle)
+        await opened.warm_up()
+        yield opened
+
+
+async def growth(series: Series, peer: Peer, crowds: Sequence[Besides], *, rounds: int, runs: int) -> None:
+    """CPU time an event with each crowd, and with none, in turn: all are up at the same time."""
+    async with AsyncExitStack() as stack:
+        sessions = [(besides, await stack.enter_async_context(_crowded(peer, besides))) for besides in (EMPTY, *crowds)]
+        for _ in range(rounds):
+            for besides, opened in sessions:
+                spoken = await opened.speak("run", runs)
+                series.add(Key("CPU µs/event", peer.name, str(besides)), spoken.cpu_us)
+                say(f"  {peer.name}, {besides}: {spoken.cpu_us:.1f} µs CPU an event")
+
+
+async def flatness(series: Series, peer: Peer, *, events: int) -> None:
+    """Memory over many events, as a share of what it was when the logs had filled."""
+    runs = 200
+    async with session(peer, threads=THREADS) as opened:
+        for _ in range(SETTLED_RUNS // runs):
+            await opened.speak("run", runs)
+        begin = await opened.memory_kib()
+        said = 0
+        while said < events:
+            said += (await opened.speak("run", runs)).events
+            series.add(Key("memory, share of the settled", peer.name), await opened.memory_kib() / begin)
+            series.add(Key("memory, events so far", peer.name), said)
+    say(f"  {peer.name}: {series[Key('memory, share of the settled', peer.name)][-1]:.3f} after {said:,} events")
