@@ -45,14 +45,17 @@ class Source(Protocol):
     def take(self) -> Mapping[str, str | bytes]:
         """What is to be written now, as columns of the inbox; nothing where nothing waits.
 
-        When the database is closed, it comes to an end with what waits, be it written or not.
+        While the database is not healthy, nothing that was taken before, and was not written, is taken again.
         """
 
     def settle(self, problem: str) -> None:
         """What was taken is committed; or, where there was a problem, nothing of it is. Called once for each `take`."""
 
-    def late(self) -> None:
-        """Whoever waits is to wait no longer. What he waits for is done all the same when its turn comes."""
+    def late(self, before: float) -> None:
+        """Whoever waits since before that time, of `time.monotonic()`, is to wait no longer.
+
+        What he waits for is done all the same when its turn comes.
+        """
 
 
 class _Question:
@@ -73,8 +76,14 @@ class _Question:
 class Database:
     """A file that is open. Whoever writes is a Source and rings; whoever reads asks by `read`."""
 
-    def __init__(self, cursor: sqlite_anyio.Cursor, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        cursor: sqlite_anyio.Cursor,
+        clock: Callable[[], float] = time.time,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
         self._cursor = cursor
+        self._answer_seconds = answer_seconds
         self.clock = clock
         """Seconds since 1970: what is in the file is to mean the same to another process."""
         self._sources: list[Source] = []
@@ -94,7 +103,7 @@ class Database:
 
     @property
     def _is_late(self) -> bool:
-        return self._busy_since is not None and time.monotonic() - self._busy_since > ANSWER_SECONDS
+        return self._busy_since is not None and time.monotonic() - self._busy_since > self._answer_seconds
 
     def add(self, source: Source) -> None:
         """From now on this source is asked for what it has."""
@@ -104,8 +113,9 @@ class Database:
         """A source has something."""
         self._bell.set()
 
-    async def read(self, sql: str, *parameters: object, seconds: float = ANSWER_SECONDS) -> list[Any]:
+    async def read(self, sql: str, *parameters: object, seconds: float | None = None) -> list[Any]:
         """The rows of a query, as committed. StoreAway where they do not come in time, or cannot be read."""
+        seconds = self._answer_seconds if seconds is None else seconds
         if self.closed:
             raise StoreAway(STORE, "it is closed")
         question = _Question(sql, parameters)
@@ -126,7 +136,7 @@ class Database:
             while not self.closed:
                 self._bell = anyio.Event()
                 wrote, read = await self._write(), await self._read()
-                if self._problem or not (wrote or read):
+                if not (wrote or read):
                     await self._rung()
             if self._problem:
                 await self._try()
@@ -138,11 +148,11 @@ class Database:
         """Answer who waits when the file does not, until `run` has ended."""
         with anyio.CancelScope(shield=True):
             while not self._ended.is_set():
-                with anyio.move_on_after(ANSWER_SECONDS / 4):
+                with anyio.move_on_after(self._answer_seconds / 4):
                     await self._ended.wait()
-                if self._is_late:
-                    for source in self._sources:
-                        source.late()
+                now = time.monotonic()
+                for source in self._sources:
+                    source.late(now if self._is_late else now - self._answer_seconds)
 
     async def _rung(self) -> None:
         """Wait until a source has something; where the last group failed, not longer than until the next trial."""
@@ -204,14 +214,19 @@ class Database:
 
 
 @asynccontextmanager
-async def opened(path: Path, setting: Synchronous, clock: Callable[[], float] = time.time) -> AsyncIterator[Database]:
+async def opened(
+    path: Path,
+    setting: Synchronous,
+    clock: Callable[[], float] = time.time,
+    answer_seconds: float = ANSWER_SECONDS,
+) -> AsyncIterator[Database]:
     """The file, open for the length of a block, and for nobody else; StoreInUse or StoreUnusable where it cannot be.
 
     At the end what waits is still written.
     """
     connection, cursor = await connected(path, setting, clock())
     try:
-        database = Database(cursor, clock)
+        database = Database(cursor, clock, answer_seconds)
         with first_error():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(database.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import anyio
@@ -17,10 +18,11 @@ __all__ = ["Rows"]
 class _Parcel:
     """Rows that are committed together."""
 
-    __slots__ = ("answered", "problem", "rows")
+    __slots__ = ("answered", "begun_at", "problem", "rows")
 
     def __init__(self) -> None:
         self.rows: list[tuple[object, ...]] = []
+        self.begun_at = 0.0
         self.answered = anyio.Event()
         self.problem = "it does not answer in time"
 
@@ -40,6 +42,8 @@ class Rows:
         parcel = self._waiting
         if self._database.closed:
             raise StoreAway(STORE, "it is closed")
+        if not parcel.rows:
+            parcel.begun_at = time.monotonic()
         parcel.rows.append(row)
         self._database.ring()
         await parcel.answered.wait()
@@ -56,6 +60,7 @@ class Rows:
         self._taken.problem = problem
         self._taken.answered.set()
 
-    def late(self) -> None:
+    def late(self, before: float) -> None:
         for parcel in (self._taken, self._waiting):
-            parcel.answered.set()
+            if parcel.rows and parcel.begun_at < before:
+                parcel.answered.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -31,9 +32,10 @@ SWEPT_LOGS: Final = 256
 class Batch:
     """Events that are committed together, and the answer to all of them."""
 
-    __slots__ = ("answered", "entries", "problem", "settled", "size_bytes")
+    __slots__ = ("answered", "begun_at", "entries", "problem", "settled", "size_bytes")
 
     def __init__(self) -> None:
+        self.begun_at = time.monotonic()
         self.entries: list[Entry] = []
         self.size_bytes = 0
         self.answered = anyio.Event()
@@ -160,7 +162,7 @@ class Filing:
         self._trims.add(Trim(log.number, log.oldest, log.settled, log.rows))
 
     def take(self) -> Mapping[str, str | bytes]:
-        if not self._waiting and self._database.closed and not self._database.healthy:
+        if not (self._waiting or self._database.healthy):
             return {}
         group = self._taken = _Group(self._waiting.popleft() if self._waiting else Batch(), self._database.clock())
         for entry in group.batch.entries:
@@ -187,9 +189,10 @@ class Filing:
         group.batch.settled = True
         group.batch.answered.set()
 
-    def late(self) -> None:
+    def late(self, before: float) -> None:
         for batch in (self._taken.batch, *self._waiting):
-            batch.answered.set()
+            if batch.begun_at < before:
+                batch.answered.set()
 
     def _add(self, group: _Group, log: Log, frame: Frame) -> None:
         if self._keep.events:

@@ -160,7 +160,7 @@ def refusing(template: Path) -> Path:
     return Path(shutil.copy(template, template.with_name("store.db")))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(KEEPS, st.lists(st.one_of(PUBLISH, PUBLISH, POISONED, *OTHERS), max_size=40))
 async def test_sqlite_broker_answers_as_the_naive_one(
     template: Path, keep: Keep, steps: list[tuple[object, ...]]
@@ -172,7 +172,7 @@ async def test_sqlite_broker_answers_as_the_naive_one(
         assert len(broker) == len(comparison.naive.threads)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from([1, 3, 20]), st.lists(st.lists(st.one_of(PUBLISH, POISONED, REPLAY), max_size=12), max_size=4))
 async def test_sqlite_broker_answers_as_the_naive_one_however_often_it_is_closed(
     template: Path, events: int, lives: list[list[tuple[object, ...]]]
