@@ -75,7 +75,6 @@ NO_TICKETS = {
     "no ticket": json.dumps({"type": "authorise"}),
     "a ticket that is none": json.dumps({"type": "authorise", "ticket": 7}),
     "garbage": first_message("garbage"),
-    "long": first_message("x" * INCOMING_BYTES),
     "deep": "[" * 10_000,
 }
 
@@ -89,6 +88,12 @@ async def test_first_message_without_a_ticket_ends_the_socket_by_a_terminal_code
     assert browser.close is not None
     assert (browser.close[0], len(browser.messages)) == (4501, 2)
     assert ticketed.tally.refused == {4501: 1}
+
+
+async def test_first_message_that_is_too_long_is_not_looked_at(ticketed: Site) -> None:
+    browser = Browser(ticketed.app, says=["x" * (INCOMING_BYTES + 1)])
+    await browser.stay()
+    assert browser.close == (4501, "the first message is longer than 16,384 bytes")
 
 
 async def test_silent_socket_is_attached_to_nothing_gets_nothing_and_is_closed_in_time(
@@ -141,10 +146,12 @@ async def test_server_that_shuts_its_door_sends_silent_sockets_away_at_once(tick
 
 
 async def test_server_that_shut_its_door_lets_nobody_in(ticketed: Site) -> None:
+    """And nobody's ticket is used up by it."""
     ticketed.edge.shut()
     browser = with_ticket(ticketed)
     await browser.stay()
     assert browser.close == (4000, "the server is going away: connect again")
+    assert len(ticketed.spent) == 0
 
 
 async def test_socket_that_was_admitted_when_the_door_was_shut_is_not_let_in(ticketed: Site) -> None:

@@ -101,12 +101,13 @@ async def test_slow_socket_that_takes_not_even_its_closing_holds_up_nobody(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bridgekit.transport.asgi.CLOSE_SECONDS", 0.0)
-    async with site.visited((ALICE, THREAD)) as [slow]:
+    slow = site.browser(slow_at="*")
+    async with site.open(slow):
         slow.stop_reading()
         await site.publish()
         await anyio.wait_all_tasks_blocked()
         await site.publish(OUTBOX_EVENTS + 1, type=EventType.TOOL_EXECUTING)
-    assert slow.seqs == []
+    assert (slow.seqs, slow.close) == ([], None)
     assert len(site.hub) == 0
 
 

@@ -114,6 +114,15 @@ def test_frame_that_was_taken_is_not_dropped_afterwards() -> None:
     assert outbox.made_room_before(4) == [(2, 2)]
 
 
+def test_frame_that_was_taken_before_the_rest_is_not_superseded_afterwards() -> None:
+    outbox = Outbox(events=2)
+    assert all(outbox.put(each) for each in (thought(1), tool(2)))
+    assert [taken.seq for taken in outbox.take(1)] == [1]
+    assert outbox.put(thought(3))
+    assert not outbox.put(tool(4))
+    assert seqs(outbox) == [2, 3]
+
+
 def test_numbers_that_made_room_are_told_once_and_as_ranges() -> None:
     outbox = Outbox(events=2)
     for seq in range(1, 7):

@@ -120,6 +120,14 @@ def test_what_made_room_while_it_joined_and_is_only_partly_in_the_replay_is_told
     assert carrier.take() == ["3-4 coalesced", "5", "6"]
 
 
+def test_what_made_room_long_ago_and_was_in_the_replay_is_not_told_in_a_later_gap_either() -> None:
+    carrier = Carrier(Outbox(events=2))
+    carrier.put(thought(1), thought(2), thought(3), thought(4))
+    assert carrier.begin(0, *map(frame, (1, 2, 3, 4))) == ["hello 0", "1", "2", "3", "4"]
+    carrier.put(frame(7))
+    assert carrier.take() == ["5-6 lost", "7"]
+
+
 def test_bound_holds_while_it_joins() -> None:
     carrier = Carrier(Outbox(events=2))
     assert carrier.put(frame(1), frame(2), frame(3)) == [True, True, False]

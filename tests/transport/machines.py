@@ -1,0 +1,90 @@
+"""A server that is stopped and started again at the same address, and a client that stays."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from bridgekit.chain.collaborators import MemoryThreads
+from bridgekit.chain.link_1_startup import Application, Parts, create_app
+from bridgekit.errors import first_error
+from bridgekit.events import EventType, Receipt
+from bridgekit.stores import Stores, in_memory
+from bridgekit.transport.broker import Keep
+from bridgekit.transport.following import Backoff, Follower, follow
+from bridgekit.transport.outbox import Outbox
+from bridgekit.transport.server import serving
+from tests.samples import ALICE, THREAD, emitted
+from tests.transport.peers import BUFFER_BYTES
+
+PATIENCE_SECONDS = 20.0
+TOOL = EventType.TOOL_EXECUTING
+QUICKLY = Backoff(first_seconds=0.01, longest_seconds=0.05)
+
+
+class Machine:
+    """A server that is stopped and started again at the same address. What its store keeps is kept."""
+
+    def __init__(self, tasks: TaskGroup, keep: Keep, outbox_events: int) -> None:
+        self._tasks = tasks
+        self._stores = in_memory(keep)
+        outbox = partial(Outbox, events=outbox_events)
+        self.threads = MemoryThreads()
+        self.app = create_app(Parts(agents={}, stores=self._opened, outbox=outbox, db_session_factory=self.threads))
+        self.url = "ws://127.0.0.1:0"
+        self.tickets = list[str]()
+        """Those that were given."""
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Stores]:
+        yield self._stores
+
+    @property
+    def application(self) -> Application:
+        application: Application = self.app.state.bridgekit
+        return application
+
+    async def start(self) -> None:
+        await self._tasks.start(self._run)
+
+    async def _run(self, *, task_status: TaskStatus[None]) -> None:
+        self._stop, self._stopped = anyio.Event(), anyio.Event()
+        port = int(self.url.rpartition(":")[2])
+        async with serving(self.app, port=port, send_buffer_bytes=BUFFER_BYTES) as self.url:
+            await self.application.open_thread(THREAD, ALICE)
+            task_status.started()
+            await self._stop.wait()
+        self._stopped.set()
+
+    async def stop(self, *, goodbye: bool = True) -> None:
+        """With or without a word to those who are connected."""
+        if goodbye:
+            await self.app.state.bridgekit_edge.close()
+        self._stop.set()
+        await self._stopped.wait()
+
+    async def ticket(self) -> str:
+        self.tickets.append(self.application.ticket(THREAD, ALICE))
+        return self.tickets[-1]
+
+    async def publish(self, count: int = 1, size: int = 0) -> list[Receipt]:
+        payload = {"parameters": "x" * size}
+        return [await self.application.bridge.notify(emitted(TOOL, payload=payload)) for _ in range(count)]
+
+    def follow(self, **choices: Any) -> AbstractAsyncContextManager[Follower]:
+        return follow(self.url, **{"thread_id": THREAD, "ticket": self.ticket, "backoff": QUICKLY, **choices})
+
+
+@asynccontextmanager
+async def machine(keep: Keep | None = None, *, outbox_events: int = 1_024) -> AsyncIterator[Machine]:
+    with first_error(), anyio.fail_after(PATIENCE_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            made = Machine(tasks, keep or Keep(), outbox_events)
+            await made.start()
+            yield made
+            await made.stop()
