@@ -36,6 +36,8 @@ READY_SECONDS: Final = 30.0
 """How long a worker may take to start before it is left to uvicorn to deal with."""
 LOOK_SECONDS: Final = 0.1
 
+_LOG: Final = logging.getLogger("uvicorn.error")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
@@ -131,21 +133,22 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
             self.hurried_by = sig
+            # All that is left is cancelled, and each would be told at length.
+            _LOG.setLevel(logging.CRITICAL)
         self.should_exit = True
 
 
 def _here(app: ASGIApp, server: Server, listener: socket.socket, ready: Callable[[], None]) -> int:
     starting = Starting(app)
     config = _config(starting, server)
-    log = logging.getLogger("uvicorn.error")
-    level = log.level
+    level = _LOG.level
 
     def up() -> None:
-        log.setLevel(level)
+        _LOG.setLevel(level)
         ready()
 
     # Until it is up, what goes wrong is ours to tell.
-    log.setLevel(logging.CRITICAL)
+    _LOG.setLevel(logging.CRITICAL)
     running = _Server(config, up)
     try:
         running.run([listener])
@@ -169,8 +172,18 @@ class _Workers(Multiprocess):
 
     def init_processes(self) -> None:
         super().init_processes()
-        if all(process.wait_until_ready(READY_SECONDS) for process in self.processes):
+        if self._all_up():
             self._ready()
+
+    def _all_up(self) -> bool:
+        """Wait for the workers to be up. A signal, or one that does not start, is dealt with by what comes next."""
+        deadline = time.monotonic() + READY_SECONDS
+        for process in self.processes:
+            while not process.wait_until_ready(LOOK_SECONDS):
+                self.handle_signals()
+                if self.should_exit.is_set() or not process.process.is_alive() or time.monotonic() > deadline:
+                    return False
+        return True
 
     def join_all(self) -> None:
         """Wait for the workers to be done; a second signal ends them at once."""

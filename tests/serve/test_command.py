@@ -91,6 +91,13 @@ def test_unusable_argument_is_refused_with_the_usage(words: list[str], capsys: p
     assert "usage: bridgekit serve" in capsys.readouterr().err
 
 
+def test_help_tells_what_the_command_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["serve", "--help"])
+    assert left.value.code == 0
+    assert "Serve an application until a signal ends it" in " ".join(capsys.readouterr().out.split())
+
+
 async def types(server: Server, number: signal.Signals) -> list[EventType]:
     """What a user hears of a run that goes on while its server is stopped."""
     async with server.subscribed() as client, anyio.create_task_group() as tasks:
@@ -134,8 +141,9 @@ async def test_second_signal_ends_it_at_once_with_the_code_of_shells() -> None:
             server.signal(signal.SIGTERM)
             await anyio.sleep(1.1)  # sooner, and it would be the same signal, told twice
             server.signal(signal.SIGTERM)
-            with anyio.fail_after(3):
+            with anyio.fail_after(7):
                 assert await server.end() == 128 + signal.SIGTERM
+        assert len(server.said) == 1
 
 
 @pytest.mark.slow
