@@ -122,6 +122,8 @@ async def test_no_more_bytes_are_kept_than_are_to_be_but_for_the_latest_event(se
     epoch, _, _ = await read(servers)
     for parcel in (1, 2, 3):
         await append(servers, b"x" * 36, parcel=parcel, keep=keep)
+    keys = servers.names.thread(THREAD)
+    assert await servers.call(keys.slot, b"XLEN", keys.log) == 2
     assert [entry[-3:] for entry in (await read(servers, epoch, 0, keep=keep))[2]] == [" 2}", " 3}"]
     await append(servers, b"x" * 500, parcel=4, keep=keep)
     assert [entry[-3:] for entry in (await read(servers, epoch, 0, keep=keep))[2]] == [" 4}"]

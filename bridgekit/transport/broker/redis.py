@@ -31,7 +31,8 @@ LOOK_SECONDS: Final = 0.05
 """Between two looks at who waits too long."""
 OPEN_SECONDS: Final = 1.0
 """How long a worker that begins waits until it hears what it tells itself. It begins without, if it has to."""
-JOIN_SECONDS: Final = 1.0
+JOIN_SECONDS: Final = 5.0
+"""How long a socket that joins waits for a store that is well: it may stand in line with thousands of others."""
 CLOSE_SECONDS: Final = 2.0
 """How long a worker that ends waits for what is on its way."""
 
@@ -147,9 +148,12 @@ class RedisBroker(AsyncContextManagerMixin):
                 entry.answer(_refused(lane.thread_id, ENDED))
 
     async def _ready(self, joined: Joined) -> None:
-        post = self._post(joined.keys.slot)
-        if post is not None and not post.away:
-            with anyio.move_on_after(JOIN_SECONDS):
+        deadline = anyio.current_time() + JOIN_SECONDS
+        while (post := self._post(joined.keys.slot)) is not None and not post.away:
+            left = deadline - anyio.current_time()
+            if left <= 0:
+                break
+            with anyio.move_on_after(min(left, ANSWER_SECONDS)):
                 await joined.ready.wait()
                 return
         raise StoreAway(STORE, "no server has the slot" if post is None else post.problem)

@@ -38,7 +38,8 @@ class Listener:
         self.server = server
         self.alive = False
         """Whether what this worker told itself a moment ago, by the way that events go, came back here."""
-        self.problem = "not connected yet"
+        self.problem = ""
+        """What was wrong the last time that it ended."""
         self._servers = servers
         self._worker = worker
         self._sink = sink

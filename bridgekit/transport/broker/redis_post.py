@@ -73,7 +73,7 @@ class Post:
         """What is wrong, where something is."""
         if not self.line.connected:
             return self.line.problem
-        return self.sender.problem or self.listener.problem
+        return self.sender.problem or self.listener.problem or "it takes too long"
 
     async def run(self) -> None:
         """Until the server has left."""

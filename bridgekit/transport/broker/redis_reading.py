@@ -18,7 +18,7 @@ from bridgekit.transport.broker.redis_sending import settings_of
 
 __all__ = ["CatchingUp", "Logs"]
 
-READERS: Final = 8
+READERS: Final = 16
 """Logs of one server that are read at a time. Each answer may be as large as a log."""
 
 

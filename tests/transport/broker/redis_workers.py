@@ -99,8 +99,9 @@ def said(
 
 
 async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> list[Receipt]:
-    """Publish one after the other."""
-    return [await worker.broker.publish(said(text, thread_id=thread_id)) for text in texts]
+    """Publish one after the other. TimeoutError where that does not end."""
+    with anyio.fail_after(2 * SOON_SECONDS):
+        return [await worker.broker.publish(said(text, thread_id=thread_id)) for text in texts]
 
 
 @asynccontextmanager
