@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Final
 
+import anyio
+
 from bridgekit.errors import StoreAway
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping.memory import ROUTES, MemoryStore
@@ -27,6 +29,8 @@ class SqliteStore:
         self._rows = Rows(database, "routes")
         self._orphans: set[RunId] = set()
         """Runs that nobody has closed, and that lapse all the same unless somebody registers them again."""
+        self._adding: dict[RunId, anyio.Event] = {}
+        """Runs whose routes are being written. Who claims one of them waits until that is decided."""
         self._memory = MemoryStore(database.clock, routes=routes)
 
     async def load(self) -> SqliteStore:
@@ -42,16 +46,22 @@ class SqliteStore:
         return len(self._memory)
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
+        while (other := self._adding.get(run_id)) is not None:
+            await other.wait()
         had, due = self._memory.find(run_id), self._memory.due(run_id)
         holds = self._memory.hold(run_id, thread_id)
-        if holds != thread_id:
+        if holds != thread_id or (had is not None and due is None):
             return holds
+        adding = self._adding[run_id] = anyio.Event()
         try:
-            # Also where it is known already: by a call, perhaps, that is still being written, and may yet fail.
             await self._rows.put((run_id, thread_id, None))
-        except StoreAway:
+        except BaseException:
             self._memory.restore(run_id, had, due)
             raise
+        finally:
+            del self._adding[run_id]
+            adding.set()
+        self._orphans.discard(run_id)
         return holds
 
     async def get(self, run_id: RunId) -> ThreadId | None:

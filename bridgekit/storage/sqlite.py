@@ -119,6 +119,7 @@ class Database:
         if self.closed:
             raise StoreAway(STORE, "it is closed")
         question = _Question(sql, parameters)
+        self._drop_given_up()
         self._questions.append(question)
         self.ring()
         try:
@@ -180,8 +181,7 @@ class Database:
         return True
 
     async def _read(self) -> bool:
-        while self._questions and self._questions[0].given_up:
-            self._questions.popleft()
+        self._drop_given_up()
         if not self._questions:
             return False
         question = self._questions.popleft()
@@ -193,6 +193,11 @@ class Database:
                 question.problem = str(error)
         question.answered.set()
         return True
+
+    def _drop_given_up(self) -> None:
+        # Those who asked first give up first: while the file does not answer, no more wait than are asked for.
+        while self._questions and self._questions[0].given_up:
+            self._questions.popleft()
 
     async def _executed(self, sql: str, parameters: tuple[object, ...]) -> str:
         """Answer what the problem was, if there was any. Each statement is a transaction, and atomic."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Final
 
 import anyio
 import msgspec
@@ -12,7 +13,10 @@ from bridgekit.errors import StoreAway
 from bridgekit.storage.sqlite import Database
 from bridgekit.storage.sqlite_file import STORE
 
-__all__ = ["Rows"]
+__all__ = ["BACKLOG_ROWS", "Rows"]
+
+BACKLOG_ROWS: Final = 10_000
+"""Rows of one kind that may wait to be committed."""
 
 
 class _Parcel:
@@ -42,6 +46,9 @@ class Rows:
         parcel = self._waiting
         if self._database.closed:
             raise StoreAway(STORE, "it is closed")
+        if len(parcel.rows) >= BACKLOG_ROWS:
+            # Those who waited for them may be gone, but the rows are not.
+            raise StoreAway(STORE, "it is behind")
         if not parcel.rows:
             parcel.begun_at = time.monotonic()
         parcel.rows.append(row)

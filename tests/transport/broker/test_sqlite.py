@@ -266,11 +266,11 @@ async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(
 
 @pytest.mark.parametrize(("events", "size_bytes"), [(10, 10**9), (10**9, 5_500)])
 async def test_backlog_is_bounded_and_what_it_refuses_takes_a_number(path: Path, events: int, size_bytes: int) -> None:
+    receipts: dict[int, Receipt] = {}
     async with sqlite.opened(path, Synchronous.OFF) as database:
         broker = SqliteBroker(database, backlog_events=events, backlog_bytes=size_bytes)
         busy = Worker(await broker.load())
         begun = await busy.join(THREAD)
-        receipts: dict[int, Receipt] = {}
 
         async def publish(number: int) -> None:
             receipts[number] = await broker.publish(drafted(THREAD, number, padding=300))
@@ -278,17 +278,18 @@ async def test_backlog_is_bounded_and_what_it_refuses_takes_a_number(path: Path,
         async with anyio.create_task_group() as tasks:
             for number in range(20):
                 tasks.start_soon(publish, number)
-        refused = {receipt.seq for receipt in receipts.values() if receipt.outcome is Outcome.REFUSED}
-        assert refused
-        assert {receipts[number].reason for number in receipts if receipts[number].seq in refused} == {
-            "the SQLite store: it is behind"
-        }
-        assert numbers(busy.heard[THREAD]) == [seq for seq in range(1, 21) if seq not in refused]
-        assert len(busy.heard[THREAD]) >= 9
-        last = await busy.publish(THREAD, 99)
-        assert last.seq == 21
-        replay = await busy.join(THREAD, begun.cursor)
-        assert list(replay.frames) == busy.heard[THREAD]
+    refused = {receipt.seq: receipt.reason for receipt in receipts.values() if receipt.outcome is Outcome.REFUSED}
+    assert set(refused.values()) == {"the SQLite store: it is behind"}
+    assert numbers(busy.heard[THREAD]) == [seq for seq in range(1, 21) if seq not in refused]
+    assert len(busy.heard[THREAD]) >= 9
+    async with worker(path) as back:
+        last = busy.heard[THREAD][-1].seq
+        lost = (await back.join(THREAD, Cursor(begun.cursor.epoch, last))).gap
+        assert lost is not None
+        assert (lost.first, lost.last, lost.reason) == (last + 1, 20, GapReason.LOST)
+        assert (await back.publish(THREAD, 99)).seq == 21
+        replay = await back.join(THREAD, begun.cursor)
+        assert list(replay.frames) == [*busy.heard[THREAD], *back.heard[THREAD]]
 
 
 async def test_what_waits_when_the_store_is_closed_is_written_and_what_comes_later_is_refused(path: Path) -> None:
@@ -331,15 +332,16 @@ async def test_file_keeps_little_more_than_the_log(path: Path, keep: Keep, rows:
 async def test_thread_that_nobody_publishes_to_leaves_the_file_but_for_its_number(path: Path) -> None:
     clock = Clock()
     async with worker(path, Keep(seconds=10), clock) as busy:
-        heads = [await busy.publish(ThreadId(f"thread_{number}"), number) for number in range(50)]
+        threads = [ThreadId(f"thread_{number}") for number in range(50)]
+        heads = [[await busy.publish(thread) for _ in range(2)][-1] for thread in threads]
         clock.now += 11
         for _ in range(3):
             await busy.publish(THREAD)
     assert asked(path, "SELECT count(DISTINCT thread) FROM events") == [(1,)]
     async with worker(path, Keep(seconds=10), clock) as back:
-        for number, head in enumerate(heads):
-            again = await back.publish(ThreadId(f"thread_{number}"), number)
-            assert (again.seq, again.epoch) == (2, head.epoch)
+        for thread, head in zip(threads, heads, strict=True):
+            again = await back.publish(thread)
+            assert (again.seq, again.epoch) == (3, head.epoch)
 
 
 async def test_forgotten_threads_leave_the_file(path: Path) -> None:
@@ -349,6 +351,18 @@ async def test_forgotten_threads_leave_the_file(path: Path) -> None:
     assert asked(path, "SELECT count(*) FROM threads") == [(5,)]
     assert asked(path, "SELECT count(*) FROM events WHERE thread IN (SELECT number FROM threads)") == [(5,)]
     assert asked(path, "SELECT count(*) FROM events") == [(5,)]
+
+
+async def test_what_was_to_leave_with_a_group_that_was_refused_leaves_with_a_later_one(path: Path) -> None:
+    await changed(path, REFUSING)
+    new = ThreadId("thread_new")
+    async with worker(path, Keep(threads=2)) as ill:
+        await ill.publish(THREAD)
+        await ill.publish(OTHER)
+        assert (await ill.publish(new, POISON)).outcome is Outcome.REFUSED
+        await ill.publish(new)
+    assert asked(path, "SELECT thread_id FROM threads ORDER BY thread_id") == [(OTHER,), (new,)]
+    assert asked(path, "SELECT count(*) FROM events") == [(2,)]
 
 
 async def test_what_a_killed_process_had_not_trimmed_yet_is_trimmed_by_the_next(path: Path) -> None:
