@@ -6,10 +6,7 @@ One JSON text frame per event. Encoding and decoding are pure and raise only err
 from __future__ import annotations
 
 import enum
-import itertools
 import math
-import os
-import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Final, NamedTuple
@@ -17,7 +14,7 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 
 from bridgekit.errors import FrameTooLarge, MalformedFrame, PayloadError, UnknownEventType
-from bridgekit.ids import RunId, ThreadId
+from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.payloads import Payload
 
 __all__ = [
@@ -36,7 +33,6 @@ __all__ = [
     "draft",
     "encode",
     "event_type",
-    "new_id",
 ]
 
 FRAME_BYTES: Final = 1_048_576
@@ -67,27 +63,6 @@ def event_type(value: object) -> EventType:
         return EventType(value)  # type: ignore[arg-type]  # the enum's own lookup refuses what is no text
     except ValueError:
         raise UnknownEventType("event type", value, tuple(EventType)) from None
-
-
-_count = itertools.count()
-_process = os.urandom(8).hex()
-
-
-def _in_a_fork() -> None:
-    global _process
-    _process = os.urandom(8).hex()
-
-
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_in_a_fork)
-
-
-def new_id() -> str:
-    """32 hexadecimal digits that nobody else has, for events and tool calls: 64 random bits a process, and a count.
-
-    Anybody can guess the next one. (128 random bits cost four times as much, a uuid4 sixteen times.)
-    """
-    return f"{_process}{next(_count):016x}"
 
 
 class AgentEvent(msgspec.Struct, frozen=True, kw_only=True):

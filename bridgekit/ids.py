@@ -9,8 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import itertools
+import os
 import re
 import secrets
+import sys
 from collections.abc import Callable
 from typing import Final, NewType, Protocol
 
@@ -29,6 +32,7 @@ __all__ = [
     "ThreadId",
     "UserId",
     "agent_name",
+    "new_id",
     "request",
     "run_id",
     "thread_id",
@@ -100,6 +104,27 @@ def _checked(field: str, value: object, limit_bytes: int) -> str:
 
 def _secret_hexadecimal(digits: int) -> str:
     return secrets.token_hex((digits + 1) // 2)[:digits]
+
+
+_count = itertools.count()
+_process = os.urandom(8).hex()
+
+
+def _in_a_fork() -> None:
+    global _process
+    _process = os.urandom(8).hex()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_in_a_fork)
+
+
+def new_id() -> str:
+    """32 hexadecimal digits that nobody else has, for events and tool calls: 64 random bits a process, and a count.
+
+    Anybody can guess the next one. (128 random bits cost four times as much, a uuid4 sixteen times.)
+    """
+    return f"{_process}{next(_count):016x}"
 
 
 class RunIdScheme(Protocol):

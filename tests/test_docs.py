@@ -1,4 +1,4 @@
-"""What the pages in docs/ promise is true: their examples run, their links lead somewhere, their tables are complete."""
+"""What the pages in docs/ promise is true: their examples run, links lead somewhere, their tables are complete."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -27,7 +25,6 @@ from bridgekit.events import (
     decode,
     encode,
     event_type,
-    new_id,
 )
 from bridgekit.ids import RunId, ThreadId
 from tests.samples import NOON, emitted, frame, routed
@@ -257,14 +254,3 @@ def test_event_cannot_be_changed_on_its_way() -> None:
 @pytest.mark.parametrize("sockets", [0, 1, 3])
 def test_receipt_is_true_only_when_a_socket_took_the_event(outcome: Outcome, sockets: int) -> None:
     assert bool(Receipt(outcome=outcome, sockets=sockets)) is (outcome is Outcome.SENT and sockets > 0)
-
-
-def test_ids_are_never_the_same_twice_in_a_process_or_in_a_fork_of_it() -> None:
-    here = [new_id() for _ in range(1_000)]
-    code = "import os\nfrom bridgekit.events import new_id\nfirst = new_id()\n" + (
-        "pid = os.fork()\nprint(new_id(), flush=True)\nif pid: os.waitpid(pid, 0)\n"
-    )
-    forked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert len({*here, *forked}) == 1_000 + 2
-    assert {len(each) for each in (*here, *forked)} == {32}
-    assert forked[0][:16] != forked[1][:16]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from bridgekit import ids
 from bridgekit.errors import BridgekitError, InvalidId
-from bridgekit.ids import EmbeddedRunIds, OpaqueRunIds, RunId, SealedRunIds, ThreadId
+from bridgekit.ids import EmbeddedRunIds, OpaqueRunIds, RunId, SealedRunIds, ThreadId, new_id
 
 CHECKS: dict[str, Callable[[object], str]] = {
     "thread_id": ids.thread_id,
@@ -154,3 +156,14 @@ def test_request_that_cannot_travel_is_refused(value: object, problem: str) -> N
 def test_request_may_have_lines_and_nothing() -> None:
     assert ids.request("") == ""
     assert ids.request("one\ntwo\t") == "one\ntwo\t"
+
+
+def test_ids_are_never_the_same_twice_in_a_process_or_in_a_fork_of_it() -> None:
+    here = [new_id() for _ in range(1_000)]
+    code = "import os\nfrom bridgekit.ids import new_id\nfirst = new_id()\n" + (
+        "pid = os.fork()\nprint(new_id(), flush=True)\nif pid: os.waitpid(pid, 0)\n"
+    )
+    forked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert len({*here, *forked}) == 1_000 + 2
+    assert {len(each) for each in (*here, *forked)} == {32}
+    assert forked[0][:16] != forked[1][:16]

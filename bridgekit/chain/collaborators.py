@@ -17,8 +17,7 @@ import anyio.to_thread
 from bridgekit.chain.context import TELLING_SECONDS, told
 from bridgekit.chain.link_7_8_adapter import Emitter
 from bridgekit.errors import ThreadNotOwned, UnknownName
-from bridgekit.events import new_id
-from bridgekit.ids import ThreadId, UserId
+from bridgekit.ids import ThreadId, UserId, new_id
 
 __all__ = ["LLMManager", "MemoryThreads", "PythonTools", "ScriptedModel", "ThreadSession", "ToolDispatcher"]
 

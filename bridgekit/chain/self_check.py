@@ -10,8 +10,8 @@ import anyio
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import DeterministicStartupError
-from bridgekit.events import AgentEvent, EventType, Frame, new_id
-from bridgekit.ids import RunId, ThreadId, UserId
+from bridgekit.events import AgentEvent, EventType, Frame
+from bridgekit.ids import RunId, ThreadId, UserId, new_id
 
 __all__ = ["SOUND_CHECKS", "WITHOUT_HANDOVER", "WITHOUT_ROUTING", "Inbox", "SelfCheck"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bridgekit.events import new_id
+from bridgekit.ids import new_id
 from bridgekit.storage.redis import Servers
 
 __all__ = ["SpentInRedis"]

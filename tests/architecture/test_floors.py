@@ -37,6 +37,7 @@ THINKING = [
 ]
 WORDS = [module for module in SOURCES if floor_of(module) == 0]
 DOING = {"anyio", "asyncio", "matplotlib", "pandas", "socket", "starlette", "trio", "uvicorn", "websockets"}
+SERVERS = {"asyncio", "hypercorn", "socket", "starlette", "trio", "uvicorn", "websockets"}
 HEAVY = {
     "IPython",
     "jupyter_client",
@@ -71,6 +72,18 @@ def test_no_import_cycle() -> None:
 @pytest.mark.parametrize("module", [*WORDS, *THINKING])
 def test_thinking_does_no_io(module: str) -> None:
     assert outside_imports(SOURCES[module]) & DOING == set()
+
+
+# What a socket is owed, whatever carries its bytes: every edge stands on these.
+ANY_EDGE = [
+    f"{PACKAGE}.transport.{name}"
+    for name in ("admission", "edge", "hub", "origins", "outbox", "ranges", "subscriber", "tickets")
+]
+
+
+@pytest.mark.parametrize("module", ANY_EDGE)
+def test_what_every_edge_stands_on_knows_no_server(module: str) -> None:
+    assert outside_imports(SOURCES[module]) & SERVERS == set()
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

@@ -11,8 +11,8 @@ from typing import Final
 
 import anyio
 
-from bridgekit.events import Draft, EventType, Frame, Receipt, draft, new_id
-from bridgekit.ids import RunId, ThreadId
+from bridgekit.events import Draft, EventType, Frame, Receipt, draft
+from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.signals import Cursor
 from bridgekit.stores import Stores, stores_from
 from bridgekit.transport.broker import HISTORY, Broker, Keep, Replay

@@ -9,8 +9,7 @@ import anyio
 import pytest
 
 from bridgekit.errors import RunAlreadyMapped, StoreAway
-from bridgekit.events import new_id
-from bridgekit.ids import RunId, ThreadId
+from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.mapping.redis import RedisStore
 from bridgekit.measure.faults.redis_servers import redis_server

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from bridgekit.events import Outcome
 from bridgekit.measure.history import Arrival, Expectation, History, Socket
+
+DENIALS = {Outcome.SENT, Outcome.RELAYED, Outcome.NOBODY_LISTENING, Outcome.UNROUTABLE, Outcome.REFUSED}
+"""What says, where it is not true, that nobody got the event. Pending says nothing."""
 
 
 def judge(history: History) -> dict[str, int]:
@@ -25,7 +29,10 @@ def judge(history: History) -> dict[str, int]:
         "reordering_extent": max(late, default=0),
         "false_success": false_successes(history),
         "false_failure": sum(
-            not receipt and any(arrival.key == key for arrival in history.arrivals)
+            not receipt
+            and receipt.outcome in DENIALS
+            and not receipt.kept
+            and any(arrival.key == key for arrival in history.arrivals)
             for key, (_, receipt) in history.acknowledged.items()
         ),
         "acknowledged": len(list(history.acknowledged)),

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bridgekit.events import new_id
+from bridgekit.ids import new_id
 from bridgekit.storage.redis import Servers
 
 

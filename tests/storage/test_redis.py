@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from bridgekit.errors import InvalidId, StoreAway
-from bridgekit.events import new_id
+from bridgekit.ids import new_id
 from bridgekit.measure.faults.proxy import Proxy, proxy
 from bridgekit.measure.faults.redis_servers import RedisServer, redis_server
 from bridgekit.measure.faults.toxics import Partition, Way
@@ -75,9 +75,14 @@ async def test_password_with_reserved_characters_is_read_from_a_url() -> None:
             assert await servers.call(0, b"PING") == b"PONG"
 
 
-async def test_databases_of_one_server_share_no_channel(url: str) -> None:
+async def test_databases_of_one_server_share_no_channel() -> None:
     """Channels know no databases, so that the names must."""
-    async with Servers(f"{url}/1") as one, Servers(f"{url}/2") as two, Servers(url) as none:
+    async with (
+        redis_server() as server,
+        Servers(f"{server.url}/1") as one,
+        Servers(f"{server.url}/2") as two,
+        Servers(server.url) as none,
+    ):
         names = {each.names.ticket("x")[0] for each in (one, two, none)}
     assert len(names) == 3
 

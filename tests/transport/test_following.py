@@ -142,6 +142,7 @@ async def test_what_may_pass_is_waited_for_before_the_first_socket_and_after_it(
 TERMINAL = [
     (saying(close=4503), SubscriptionRefused),
     (saying(close=4999), SubscriptionRefused),
+    (saying(close=4502), SubscriptionRefused),
     (status("404 Not Found"), InvalidStatus),
     (status("403 Forbidden"), InvalidStatus),
     (saying(b'{"type":"hello"}'), MalformedFrame),
@@ -169,6 +170,23 @@ async def test_what_does_not_pass_later_is_raised_by_iteration_after_what_was_re
             with pytest.raises(error):
                 await anext(follower)
         assert follower.cursor == Cursor(EPOCH, 2)
+
+
+@pytest.mark.parametrize("code", [4501, 4502, 4505])
+async def test_ticket_that_is_no_good_is_replaced_once_and_no_more(code: int) -> None:
+    async def ticket() -> str:
+        return "ticket"
+
+    bad, once = saying(close=code), subscribed(ONE, close=4000)
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with (
+            raw_server(bad, once, bad, subscribed(TWO, seq=1, close=4000), bad, bad) as server,
+            follow(server.url, thread_id=THREAD, ticket=ticket, backoff=Noted()) as follower,
+        ):
+            assert await read(follower, 2) == ["1", "2"]
+            with pytest.raises(SubscriptionRefused):
+                await anext(follower)
+            assert len(server.requests) == 6
 
 
 async def test_server_that_hangs_in_the_handshake_or_before_the_first_frame_is_given_up(

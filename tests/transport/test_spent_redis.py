@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from bridgekit.errors import StoreAway
-from bridgekit.events import new_id
+from bridgekit.ids import new_id
 from bridgekit.measure.faults.proxy import proxy
 from bridgekit.measure.faults.redis_servers import redis_server
 from bridgekit.measure.faults.toxics import Partition, Way

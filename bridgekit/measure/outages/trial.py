@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import count, pairwise
 from typing import Final
@@ -17,14 +17,14 @@ from bridgekit.errors import ShuttingDown, StoreAway, first_error
 from bridgekit.measure.checker import Verdict, check
 from bridgekit.measure.families import Owned
 from bridgekit.measure.faults.proxy import proxy
-from bridgekit.measure.history import Arrival, Expectation, History, Key, Socket
+from bridgekit.measure.history import Arrival, History, Key, Socket
 from bridgekit.measure.ledger import Row, ledger
 from bridgekit.measure.outages.acts import Act, Scene, Target
 from bridgekit.measure.outages.deployment import Delivery, Deployment
 from bridgekit.measure.outages.hands import Hand
-from bridgekit.measure.outages.numbering import numbered
+from bridgekit.measure.outages.notes import Notes
 from bridgekit.measure.outages.readers import Reader, read_and_forget, read_and_resume
-from bridgekit.measure.outages.worker import Answered, Attempted, Ended, Order, Said
+from bridgekit.measure.outages.worker import Order
 from bridgekit.transport.spent import SpentInMemory
 from bridgekit.transport.tickets import Tickets
 
@@ -114,59 +114,6 @@ class Trial:
         return 1 - sum(away) / (len(away) * (ends - begins))
 
 
-@dataclass
-class _Notes:
-    """What the workers say of this experiment, as it comes."""
-
-    history: History = field(default_factory=History)
-    attempted: dict[Key, Expectation] = field(default_factory=dict)
-    answers: dict[Key, Answered] = field(default_factory=dict)
-    asked_at: dict[Key, float] = field(default_factory=dict)
-    owners: dict[str, Owned] = field(default_factory=dict)
-    ended: dict[str, str] = field(default_factory=dict)
-    """Runs that are over, and the error if there was one."""
-    _news: anyio.Event = field(default_factory=anyio.Event)
-
-    async def until_over(self, requests: Sequence[str]) -> None:
-        """Wait until these runs are over, well or badly."""
-        while not set(requests) <= set(self.ended):
-            self._news = anyio.Event()
-            await self._news.wait()
-
-    def hear(self, said: Said) -> None:
-        if isinstance(said, Attempted):
-            owner = self.owners[said.key.request]
-            self.attempted[said.key] = Expectation(said.key, owner.thread_id, owner.user_id)
-            self.asked_at[said.key] = said.at
-        elif isinstance(said, Answered):
-            self.answers[said.key] = said
-        elif isinstance(said, Ended):
-            self.ended[said.request] = said.error
-            self._news.set()
-
-    def closed(self, readers: Sequence[Reader]) -> tuple[History, int]:
-        """The history, complete; and how many events were never answered and never came.
-
-        An event that nobody answered because its worker was killed may have been delivered or not, and both are right:
-        it is expected if it arrived. (Jepsen calls such an operation indeterminate.)
-        """
-        read = {arrival.key for reader in readers for arrival in reader.arrivals}
-        expected = [each for key, each in self.attempted.items() if key in self.answers or key in read]
-        history = self.history
-        history.expected += expected
-        for reader in readers:
-            asked = [key for key, each in self.attempted.items() if each.thread_id == reader.socket.thread_id]
-            receipts = {key: self.answers[key].receipt for key in asked if key in self.answers}
-            receipts = numbered(asked, receipts, reader.arrivals, reader.gaps)
-            history.acknowledged |= {key: (self.answers[key].run_id, receipts[key]) for key in receipts}
-        history.sockets += [reader.socket for reader in readers]
-        history.arrivals += sorted(
-            (arrival for reader in readers for arrival in reader.arrivals), key=lambda arrival: arrival.read_at
-        )
-        history.gaps |= {reader.socket.number: reader.gaps for reader in readers}
-        return history, len(self.attempted) - len(expected)
-
-
 Span = tuple[float, float]
 
 
@@ -195,7 +142,7 @@ async def try_act(
     LedgerDoesNotClose where the books do not.
     """
     name = name or act.name
-    notes, delivery = _Notes(), deployment.delivery
+    notes, delivery = Notes(), deployment.delivery
     with ExitStack() as listening, first_error():
         for hand in {deployment.agents, deployment.sockets}:
             hand.listeners[name] = notes.hear
@@ -231,7 +178,7 @@ async def try_act(
 
 
 async def _speak(
-    act: Act, scene: Scene, owned: Sequence[Owned], plan: Plan, notes: _Notes, name: str
+    act: Act, scene: Scene, owned: Sequence[Owned], plan: Plan, notes: Notes, name: str
 ) -> tuple[float, float]:
     """The first run, with the fault in the middle of it; the window of the fault."""
     agents = scene.deployment.agents
@@ -248,7 +195,7 @@ async def _speak(
 
 
 async def _speak_until_heard(
-    scene: Scene, owned: Owned, reader: Reader, plan: Plan, act: Act, notes: _Notes, name: str
+    scene: Scene, owned: Owned, reader: Reader, plan: Plan, act: Act, notes: Notes, name: str
 ) -> None:
     """The last run, when all is mended: its end tells that what came before is through, or lost.
 
@@ -264,7 +211,7 @@ async def _speak_until_heard(
             return
 
 
-async def _carry_until_taken(agents: Hand, order: Order, notes: _Notes) -> None:
+async def _carry_until_taken(agents: Hand, order: Order, notes: Notes) -> None:
     """Let an agent run; one that is refused for the moment is asked for again, as its user would."""
     while True:
         await agents.carry(order)
@@ -275,7 +222,7 @@ async def _carry_until_taken(agents: Hand, order: Order, notes: _Notes) -> None:
         await anyio.sleep(AGAIN_SECONDS)
 
 
-def _order(name: str, owned: Owned, when: str, steps: int, plan: Plan, act: Act, notes: _Notes) -> Order:
+def _order(name: str, owned: Owned, when: str, steps: int, plan: Plan, act: Act, notes: Notes) -> Order:
     request = _request(name, owned, when)
     notes.owners[request] = owned
     return Order(

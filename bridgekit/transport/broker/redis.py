@@ -13,8 +13,8 @@ from anyio import AsyncContextManagerMixin
 from anyio.abc import TaskGroup
 
 from bridgekit.errors import StoreAway, first_error
-from bridgekit.events import Draft, Outcome, Receipt, new_id
-from bridgekit.ids import ThreadId
+from bridgekit.events import Draft, Outcome, Receipt
+from bridgekit.ids import ThreadId, new_id
 from bridgekit.signals import Cursor
 from bridgekit.storage.redis import STORE, Server, Servers
 from bridgekit.transport.broker import HISTORY, LINK, Keep, Replay, Sink

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridgekit.events import new_id
+from bridgekit.ids import new_id
 from bridgekit.storage import redis_line
 from bridgekit.transport.broker import redis, redis_listening, redis_sending
 
