@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bridgekit.chain.link_1_startup import RUNS_SECONDS
 from bridgekit.events import EventType
 from bridgekit.signals import GapReason
 from bridgekit.transport import admission
@@ -52,5 +53,5 @@ def test_bounds_on_the_page_are_the_defaults() -> None:
     assert f"{HISTORY.threads:,} threads remembered" in words
     assert f"{OUTBOX_EVENTS:,} events and {OUTBOX_BYTES // 1_048_576} MiB" in words
     assert f"valid for {TICKET_SECONDS:g} seconds" in words
-    assert DRAIN_SECONDS == 10
-    assert "within ten seconds" in words
+    assert f"`Parts(runs_seconds=…)`, {RUNS_SECONDS:g} by default" in words
+    assert f"`drain_seconds`, {DRAIN_SECONDS:g} by default" in words
