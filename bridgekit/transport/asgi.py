@@ -18,7 +18,7 @@ from bridgekit.signals import Cursor
 from bridgekit.transport import monitoring
 from bridgekit.transport.admission import Handshake, Subscription, handshake_of
 from bridgekit.transport.discretion import keep_tickets_out_of_logs
-from bridgekit.transport.edge import CLOSE_SECONDS, REASONS, Edge, fitting
+from bridgekit.transport.edge import CLOSE_SECONDS, REASONS, Edge
 from bridgekit.transport.subscriber import Subscriber
 
 __all__ = ["routes"]
@@ -42,8 +42,7 @@ async def _stream(websocket: WebSocket) -> None:
         try:
             await _serve(edge, websocket, asked, *await _admitted(edge, websocket, asked))
         except (SubscriptionRefused, Disconnected) as refusal:
-            edge.tally.refused[refusal.code] += 1
-            await _close(websocket, asked, refusal.code, refusal.reason)
+            await _close(websocket, asked, *edge.turn_away(refusal))
 
 
 def _handshake_of(websocket: WebSocket) -> Handshake:
@@ -81,7 +80,7 @@ async def _close(websocket: WebSocket, asked: Handshake, code: int, reason: str)
     """Accepted, if need be, only to be closed: a browser cannot read the status of a refused handshake."""
     with suppress(*GONE), anyio.move_on_after(CLOSE_SECONDS):
         await _accept(websocket, asked)
-        await websocket.close(code, fitting(reason))
+        await websocket.close(code, reason)
 
 
 async def _serve(

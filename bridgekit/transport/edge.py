@@ -39,7 +39,6 @@ __all__ = [
     "REASONS",
     "SILENT_SOCKETS",
     "Edge",
-    "fitting",
 ]
 
 AUTHORISE_SECONDS: Final = 5.0
@@ -144,6 +143,11 @@ class Edge:
         with _store_needed(), anyio.fail_after(ADMIT_SECONDS):
             return await self.admission.admit(asked)
 
+    def turn_away(self, refusal: SubscriptionRefused | Disconnected) -> tuple[int, str]:
+        """Count a socket that is not let in; with which code and reason it is to be closed."""
+        self.tally.refused[refusal.code] += 1
+        return refusal.code, _fitting(refusal.reason)
+
     @asynccontextmanager
     async def attached(self, socket: Subscriber, after: Cursor | None) -> AsyncIterator[Replay]:
         """Subscribe a socket for the length of a block, and count what became of it.
@@ -216,7 +220,7 @@ def _ticket_in(message: str | bytes) -> str:
         raise SubscriptionRefused(CLOSE_BAD_TICKET, "the first message is to bring a ticket") from error
 
 
-def fitting(reason: str) -> str:
+def _fitting(reason: str) -> str:
     """As much of a reason as a close frame can carry."""
     return reason.encode()[:REASON_BYTES].decode(errors="ignore")
 

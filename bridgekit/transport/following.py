@@ -13,8 +13,9 @@ import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskStatus
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
-from bridgekit.errors import Disconnected, first_error
+from bridgekit.errors import Disconnected, SubscriptionRefused, first_error
 from bridgekit.signals import Cursor
+from bridgekit.transport.admission import CLOSE_BAD_TICKET, CLOSE_TICKET_EXPIRED, CLOSE_TICKET_SPENT
 from bridgekit.transport.client import KEEPALIVE_SECONDS, EventClient, connect
 from bridgekit.transport.reading import Item, Reading
 
@@ -27,6 +28,8 @@ READ_AHEAD: Final = 64
 """Items that are read before the user asks for them. One who stops asking makes the server see a slow socket."""
 PASSING: Final = (OSError, TimeoutError, Disconnected, InvalidHandshake)
 """What another try may mend, but for a certificate that is not believed and what these statuses do not stand for."""
+TICKET_CODES: Final = frozenset({CLOSE_BAD_TICKET, CLOSE_TICKET_EXPIRED, CLOSE_TICKET_SPENT})
+"""What another ticket may mend: this one grew old on its way, or was given before the server had its present key."""
 PASSING_STATUS: Final = frozenset({408, 425, 429, *range(500, 600)})
 
 
@@ -96,10 +99,10 @@ async def follow(
 ) -> AsyncIterator[Follower]:
     """Follow a thread for the length of a block, from now on or from a cursor, whatever happens to the socket.
 
-    Entered once it is subscribed, however long that takes; SubscriptionRefused where that can never be. `passing` is
-    what `ticket` raises and another try may mend, such as `httpx.TransportError`; OSError and TimeoutError go without
-    saying. `online` is told True whenever a socket is subscribed and False when it is lost: what a user interface
-    shows as "reconnecting".
+    Entered once it is subscribed, however long that takes; SubscriptionRefused where that can never be. `ticket` is
+    asked for each socket anew, and once again where one was no good. `passing` is what it raises and another try may
+    mend, such as `httpx.TransportError`; OSError and TimeoutError go without saying. `online` is told True whenever a
+    socket is subscribed and False when it is lost: what a user interface shows as "reconnecting".
     """
 
     @asynccontextmanager
@@ -117,7 +120,7 @@ async def follow(
 
     send, receive = anyio.create_memory_object_stream[tuple[Item, Cursor]](READ_AHEAD)
     follower = Follower(receive, reading := Reading(after))
-    keeper = _Keeper(follower, reading, socket, send, backoff or Backoff(), draw, passing, online)
+    keeper = _Keeper(follower, reading, socket, send, backoff or Backoff(), draw, passing, online, ticket is not None)
     with first_error():
         async with send, receive, anyio.create_task_group() as tasks:
             await tasks.start(keeper.keep_reading)
@@ -137,8 +140,11 @@ class _Keeper:
     draw: Callable[[], float]
     passing: tuple[type[Exception], ...]
     online: Callable[[bool], None]
+    has_tickets: bool
     failures: int = 0
     """How many sockets in a row brought nothing and did not last."""
+    bad_tickets: int = 0
+    """How many tickets in a row were no good."""
 
     async def keep_reading(self, *, task_status: TaskStatus[None]) -> None:
         """Until something happens that another try does not mend."""
@@ -162,6 +168,7 @@ class _Keeper:
         self.reading.begin(client.subscribed.cursor)
         if self.follower.cursor is None:
             self.follower.cursor = self.reading.cursor
+        self.bad_tickets = 0
         self.follower.subscriptions += 1
         if self.follower.subscriptions == 1:
             task_status.started()
@@ -181,6 +188,9 @@ class _Keeper:
                 self.failures = 0
 
     def _passes(self, error: Exception) -> bool:
+        if isinstance(error, SubscriptionRefused):
+            self.bad_tickets += 1
+            return self.has_tickets and error.code in TICKET_CODES and self.bad_tickets == 1
         if isinstance(error, InvalidStatus):
             return error.response.status_code in PASSING_STATUS
         return isinstance(error, (*PASSING, *self.passing)) and not isinstance(error, ssl.SSLCertVerificationError)

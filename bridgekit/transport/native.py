@@ -28,7 +28,7 @@ from bridgekit.signals import Cursor
 from bridgekit.transport import monitoring
 from bridgekit.transport.admission import Handshake, Subscription, handshake_of
 from bridgekit.transport.discretion import keep_tickets_out_of_logs
-from bridgekit.transport.edge import CLOSE_SECONDS, INCOMING_BYTES, REASONS, Edge, fitting
+from bridgekit.transport.edge import CLOSE_SECONDS, INCOMING_BYTES, REASONS, Edge
 from bridgekit.transport.joined_writes import Flusher, NativeSubscriber
 from bridgekit.transport.server import KEEPALIVE_SECONDS, listening
 
@@ -163,8 +163,7 @@ async def _handle(edge: Edge, flusher: Flusher, connection: ServerConnection) ->
                 connection.subscription = await edge.admit(replace(connection.asked, ticket=ticket))
             await _serve(edge, flusher, connection, connection.subscription)
         except (SubscriptionRefused, Disconnected) as refusal:
-            edge.tally.refused[refusal.code] += 1
-            await connection.close(refusal.code, fitting(refusal.reason))
+            await connection.close(*edge.turn_away(refusal))
 
 
 async def _serve(edge: Edge, flusher: Flusher, connection: _Connection, subscription: Subscription) -> None:
