@@ -12,6 +12,7 @@ from benchmarks.peers import Stack, peer
 from benchmarks.peers.place import Place
 from benchmarks.pipe import answer, commands, cpu_ns, resident_kib
 from benchmarks.workload import Wave
+from bridgekit.transport.server import KEEPALIVE_SECONDS
 
 
 @runtime_checkable
@@ -32,6 +33,7 @@ async def main() -> None:
         agents=options.part != "sockets",
         broker=options.broker,
         send_buffer_bytes=options.send_buffer_bytes,
+        keepalive_seconds=options.keepalive_seconds,
     )
     async with peer(options.peer).up(place) as stack:
         answer(port=stack.port)
@@ -45,6 +47,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--part", choices=("both", "sockets", "agents"), default="both")
     parser.add_argument("--broker", default="")
     parser.add_argument("--send-buffer-bytes", type=int, default=0)
+    parser.add_argument("--keepalive-seconds", type=float, default=KEEPALIVE_SECONDS)
     return parser.parse_args()
 
 

@@ -13,6 +13,7 @@ from benchmarks.load.verification import Verdict, WrongAnswer
 from benchmarks.peers import Peer
 from benchmarks.workload import Wave
 from bridgekit.measure.faults.redis_servers import redis_url
+from bridgekit.transport.server import KEEPALIVE_SECONDS
 
 __all__ = ["Session", "Spoken", "session"]
 
@@ -122,6 +123,10 @@ class Session:
         """What the stack's processes hold, after their collectors have been through."""
         return sum([(await each.ask("memory"))["rss_kib"] for each in self.processes])
 
+    async def cpu_seconds(self) -> float:
+        """What the stack's processes have used so far."""
+        return sum((await self._cpu_ns()).values()) / 1e9
+
     async def _cpu_ns(self) -> dict[int, int]:
         """By process id."""
         return {each.pid: (await each.ask("cpu"))["cpu_ns"] for each in self.processes}
@@ -129,14 +134,19 @@ class Session:
 
 @asynccontextmanager
 async def session(
-    peer: Peer, *, threads: int = 100, subscribers: int = 1, buffer_bytes: int = 0
+    peer: Peer,
+    *,
+    threads: int = 100,
+    subscribers: int = 1,
+    buffer_bytes: int = 0,
+    keepalive_seconds: float = KEEPALIVE_SECONDS,
 ) -> AsyncIterator[Session]:
     """Bring a stack up in processes of its own, with so many sockets in each of so many threads.
 
     `buffer_bytes` is what the system may hold for each socket, at either end; 0 lets it decide.
     """
     async with AsyncExitStack() as stack:
-        options = ["--send-buffer-bytes", str(buffer_bytes)]
+        options = ["--send-buffer-bytes", str(buffer_bytes), "--keepalive-seconds", str(keepalive_seconds)]
         if peer.broker:
             options += ["--broker", await stack.enter_async_context(redis_url())]
 

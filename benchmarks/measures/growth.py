@@ -18,6 +18,7 @@ __all__ = ["CROWDED", "EMPTY", "Besides", "flatness", "growth", "steps"]
 THREADS: Final = 10
 """Threads whose events are measured, one socket each."""
 FILL_SECONDS: Final = 120.0
+QUIET_SECONDS: Final = 3_600.0
 SETTLED_RUNS: Final = 600
 """A thread's log holds its 1,000 events after 200 runs; then allocations have taken turns a few times more."""
 
@@ -48,7 +49,8 @@ def steps(sizes: Mapping[str, Sequence[int]]) -> list[Besides]:
 async def _crowded(peer: Peer, besides: Besides) -> AsyncIterator[Session]:
     """A session with all that. Its idle sockets are another client's, so that the one that reads is the same."""
     async with AsyncExitStack() as stack:
-        opened = await stack.enter_async_context(session(peer, threads=THREADS))
+        # Pings are a cost of time, not of events: `idle_work` tells it apart.
+        opened = await stack.enter_async_context(session(peer, threads=THREADS, keepalive_seconds=QUIET_SECONDS))
         if besides.threads or besides.mappings:
             what = {"threads": besides.threads, "mappings": besides.mappings}
             await opened.sockets.ask("fill", seconds=FILL_SECONDS, **what)

@@ -1,28 +1,44 @@
-"""What a connection holds that only waits, in the stack's processes; the system's own buffers are not in it."""
+"""What connections cost that only wait: memory in the stack's processes, and the work of keeping them alive.
+
+The system's own buffers are not in it.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Final
 
 from benchmarks.measures.rounds import say
 from benchmarks.peers import Peer
 from benchmarks.series import Key, Series
 from benchmarks.session import session
 
-__all__ = ["idle_connections"]
+__all__ = ["idle_connections", "idle_work"]
 
-WARM_UP: int = 50
+WARM_UP: Final = 50
 """Connections before those that are counted: what a first one brings along is everybody's."""
 
 
-async def idle_connections(series: Series, peers: Sequence[Peer], *, rounds: int, connections: int) -> None:
-    """Resident memory with and without so many sockets, each of its own thread."""
-    for _ in range(rounds):
-        for peer in peers:
-            async with session(peer, threads=WARM_UP) as opened:
-                await opened.prepare(WARM_UP, WARM_UP + connections)
-                before = await opened.memory_kib()
-                await opened.connect(WARM_UP, WARM_UP + connections)
-                each = (await opened.memory_kib() - before) / connections
-            series.add(Key("KiB/idle connection", peer.name), each)
-            say(f"  {peer.name}: {each:.1f} KiB an idle connection")
+async def idle_connections(series: Series, peer: Peer, *, connections: int) -> None:
+    """One round of one stack: resident memory with and without so many sockets, each of its own thread."""
+    async with session(peer, threads=WARM_UP) as opened:
+        await opened.prepare(WARM_UP, WARM_UP + connections)
+        before = await opened.memory_kib()
+        await opened.connect(WARM_UP, WARM_UP + connections)
+        each = (await opened.memory_kib() - before) / connections
+    series.add(Key("KiB/idle connection", peer.name), each)
+    say(f"  {peer.name}: {each:.1f} KiB an idle connection")
+
+
+async def idle_work(series: Series, peers: Sequence[Peer], *, connections: int, seconds: float) -> None:
+    """CPU time a connection, in µs a second, over longer than stacks let pass between two pings; all at once."""
+    async with AsyncExitStack() as stack:
+        sessions = [await stack.enter_async_context(session(peer, threads=connections)) for peer in peers]
+        before = [await each.cpu_seconds() for each in sessions]
+        await asyncio.sleep(seconds)
+        for each, was in zip(sessions, before, strict=True):
+            us = 1e6 * (await each.cpu_seconds() - was) / seconds / connections
+            series.add(Key("CPU µs/s an idle connection", each.peer.name), us)
+            say(f"  {each.peer.name}: {us:.1f} µs CPU a second for each idle connection")

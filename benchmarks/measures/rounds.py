@@ -3,42 +3,75 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
+from benchmarks.children import ChildFailed
+from benchmarks.load.verification import WrongAnswer
 from benchmarks.peers import Peer
 from benchmarks.session import Session, session
 
-__all__ = ["in_turn", "say"]
+__all__ = ["Turns", "say", "turns"]
+
+
+class Turns:
+    """Gives each stack its turn. One that fails is out for the rest, and why is kept; the others go on."""
+
+    def __init__(self, sessions: AsyncExitStack, failed: dict[str, str]) -> None:
+        self.failed = failed
+        self._kept: dict[str, Session] = {}
+        self._sessions = sessions
+
+    async def each(
+        self,
+        peers: Sequence[Peer],
+        measure: Callable[[Session], Awaitable[None]],
+        *,
+        rounds: int,
+        fresh: bool,
+    ) -> None:
+        """Measure every stack in every round: in new processes each time, or in those that are up already."""
+        for _ in range(rounds):
+            for peer in peers:
+                if fresh:
+                    await self.one(peer, measure)
+                else:
+                    await self.guarded(peer, partial(self._measure_kept, peer, measure))
+
+    async def one(self, peer: Peer, measure: Callable[[Session], Awaitable[None]]) -> None:
+        """Measure one stack in processes of its own."""
+
+        async def measured() -> None:
+            async with session(peer) as opened:
+                await opened.warm_up()
+                await measure(opened)
+
+        await self.guarded(peer, measured)
+
+    async def guarded(self, peer: Peer, measure: Callable[[], Awaitable[None]]) -> None:
+        """Measure, unless the stack is out; where that fails it is."""
+        if peer.name in self.failed:
+            return
+        try:
+            await measure()
+        except (ChildFailed, WrongAnswer) as error:
+            self.failed[peer.name] = f"{type(error).__name__}: {error}"
+            say(f"  {peer.name} is out. {self.failed[peer.name]}")
+
+    async def _measure_kept(self, peer: Peer, measure: Callable[[Session], Awaitable[None]]) -> None:
+        if peer.name not in self._kept:
+            opened = await self._sessions.enter_async_context(session(peer))
+            await opened.warm_up()
+            self._kept[peer.name] = opened
+        await measure(self._kept[peer.name])
 
 
 @asynccontextmanager
-async def _kept(peers: Sequence[Peer], threads: int) -> AsyncIterator[list[Session]]:
-    async with AsyncExitStack() as stack:
-        sessions = [await stack.enter_async_context(session(each, threads=threads)) for each in peers]
-        for each in sessions:
-            await each.warm_up()
-        yield sessions
-
-
-async def in_turn(
-    peers: Sequence[Peer], rounds: int, *, threads: int = 100, fresh: bool = True
-) -> AsyncIterator[tuple[int, Session]]:
-    """Each round's number and each stack's session.
-
-    `fresh` gives each new processes in each round; otherwise they are kept over the rounds.
-    """
-    if not fresh:
-        async with _kept(peers, threads) as sessions:
-            for number in range(rounds):
-                for kept in sessions:
-                    yield number, kept
-        return
-    for number in range(rounds):
-        for peer in peers:
-            async with session(peer, threads=threads) as opened:
-                await opened.warm_up()
-                yield number, opened
+async def turns(failed: dict[str, str]) -> AsyncIterator[Turns]:
+    """Turns for the length of a block. `failed` is given those that are out, by name."""
+    async with AsyncExitStack() as sessions:
+        yield Turns(sessions, failed)
 
 
 def say(line: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Final
 
@@ -26,18 +25,16 @@ PADDING_BYTES: Final = 8_192
 GRACE_SECONDS: Final = 2.0
 
 
-async def stall(series: Series, peers: Sequence[Peer], *, rounds: int, per_second: float, seconds: float) -> None:
-    """An emitter for two threads of five sockets each: first all of them read, then one does not."""
-    for _ in range(rounds):
-        for peer in peers:
-            async with session(peer, threads=THREADS, subscribers=SUBSCRIBERS, buffer_bytes=BUFFER_BYTES) as opened:
-                await _said(opened, per_second, seconds)
-                await opened.load.ask("stall")
-                found = await _said(opened, per_second, seconds)
-                found["cut off"] = (await opened.load.ask("cut off"))["cut_off"]
-            for what, value in found.items():
-                series.add(Key(f"stall: {what}", peer.name), value)
-            say(f"  {peer.name}: {', '.join(f'{what} {value:,.0f}' for what, value in found.items())}")
+async def stall(series: Series, peer: Peer, *, per_second: float, seconds: float) -> None:
+    """One stack, and an emitter for two threads of five sockets each: first all of them read, then one does not."""
+    async with session(peer, threads=THREADS, subscribers=SUBSCRIBERS, buffer_bytes=BUFFER_BYTES) as opened:
+        await _said(opened, per_second, seconds)
+        await opened.load.ask("stall")
+        found = await _said(opened, per_second, seconds)
+        found["cut off"] = (await opened.load.ask("cut off"))["cut_off"]
+    for what, value in found.items():
+        series.add(Key(f"stall: {what}", peer.name), value)
+    say(f"  {peer.name}: {', '.join(f'{what} {value:,.0f}' for what, value in found.items())}")
 
 
 async def _said(opened: Session, per_second: float, seconds: float) -> dict[str, float]:

@@ -24,14 +24,12 @@ async def throughput(series: Series, opened: Session, *, runs: int, kinds: Seque
         say(f"  {peer.name}, {kind}: {spoken.per_second:,.0f} events/s, {spoken.cpu_us:.1f} µs CPU each")
 
 
-async def fan_out(series: Series, peers: Sequence[Peer], *, rounds: int, subscribers: int, runs: int) -> None:
-    """One thread that many read: deliveries a second, and what each costs."""
-    for _ in range(rounds):
-        for peer in peers:
-            async with session(peer, threads=1, subscribers=subscribers) as opened:
-                await opened.warm_up()
-                spoken = await opened.speak("run", max(1, round(runs * peer.share)))
-            kind = f"{subscribers} subscribers"
-            series.add(Key("deliveries/s", peer.name, kind), spoken.per_second)
-            series.add(Key("CPU µs/delivery", peer.name, kind), spoken.cpu_us)
-            say(f"  {peer.name}: {spoken.per_second:,.0f} deliveries/s, {spoken.cpu_us:.1f} µs CPU each")
+async def fan_out(series: Series, peer: Peer, *, subscribers: int, runs: int) -> None:
+    """One round of one stack: one thread that many read; deliveries a second, and what each costs."""
+    async with session(peer, threads=1, subscribers=subscribers) as opened:
+        await opened.warm_up()
+        spoken = await opened.speak("run", max(1, round(runs * peer.share)))
+    kind = f"{subscribers} subscribers"
+    series.add(Key("deliveries/s", peer.name, kind), spoken.per_second)
+    series.add(Key("CPU µs/delivery", peer.name, kind), spoken.cpu_us)
+    say(f"  {peer.name}: {spoken.per_second:,.0f} deliveries/s, {spoken.cpu_us:.1f} µs CPU each")

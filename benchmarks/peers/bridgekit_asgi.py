@@ -18,5 +18,5 @@ __all__ = ["up"]
 @asynccontextmanager
 async def up(place: Place) -> AsyncIterator[Bridged]:
     app = create_app(Parts(agents={}, admission=OwnersOnly))
-    async with serving(app, send_buffer_bytes=place.send_buffer_bytes or None) as url:
+    async with serving(app, **place.how) as url:
         yield Bridged(app.state.bridgekit, urlsplit(url).port or 0)

@@ -21,7 +21,7 @@ async def up(place: Place) -> AsyncIterator[Bridged]:
     parts = Parts(agents={}, admission=OwnersOnly, stores=redis_stores(place.broker))
     if place.sockets:
         app = create_app(parts)
-        async with serving(app, send_buffer_bytes=place.send_buffer_bytes or None) as url:
+        async with serving(app, **place.how) as url:
             yield Bridged(app.state.bridgekit, urlsplit(url).port or 0)
     else:
         async with parts.stores() as stores:

@@ -51,5 +51,5 @@ class _Whole(Bridged):
 @asynccontextmanager
 async def up(place: Place) -> AsyncIterator[Bridged]:
     app = create_app(Parts(agents={AGENT: _Speaker}, admission=OwnersOnly))
-    async with serving(app, send_buffer_bytes=place.send_buffer_bytes or None) as url:
+    async with serving(app, **place.how) as url:
         yield _Whole(app.state.bridgekit, urlsplit(url).port or 0)

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from benchmarks.workload import Run, Said
+from bridgekit.transport.server import KEEPALIVE_SECONDS
 
 __all__ = ["SUBSCRIBED", "ByHand", "Place", "Rooms", "on_uvicorn", "thread_of"]
 
@@ -35,6 +36,13 @@ class Place:
     """The Redis-protocol server's URL, where there is one between the parts."""
     send_buffer_bytes: int = 0
     """What the system may hold for each socket; 0 lets it decide."""
+    keepalive_seconds: float = KEEPALIVE_SECONDS
+    """How often bridgekit's edges ping a socket. The other stacks keep their own habits."""
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What bridgekit's own servers are told."""
+        return {"send_buffer_bytes": self.send_buffer_bytes or None, "keepalive_seconds": self.keepalive_seconds}
 
     def listener(self) -> socket.socket:
         """A listening socket on a port that the system picks."""

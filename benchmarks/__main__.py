@@ -1,0 +1,71 @@
+"""The command line: `python -m benchmarks`, which `make bench` and `make bench-quick` call."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.plans import FULL, QUICK, Plan
+from benchmarks.results import Results, read, target_table, throughput_table, write
+from benchmarks.running import carried_out
+
+RESULTS = Path(__file__).parent / "results.json"
+FIGURES = Path("docs/bench")
+
+
+def main() -> int:
+    """Exit 0 also where targets are not met: what was found is the result. 1 where a stack gave wrong answers."""
+    options = _parser().parse_args()
+    found = read(options.from_results) if options.from_results else asyncio.run(carried_out(_plan(options)))
+    print(_told(found))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        if not options.from_results:
+            write(found, options.out)
+            print(f"\n{options.out} written")
+    if options.figures:
+        from benchmarks.figures import draw  # here: a quick look needs no figure, and no library for it
+
+        for path in draw(found, options.figures):
+            print(f"{path} written")
+    return 1 if any(why.startswith("WrongAnswer") for why in found.missing.values()) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="about a minute: enough to see every target")
+    parser.add_argument("--rounds", type=int, help="how often each stack has its turn")
+    parser.add_argument("--events", type=int, help="over how many events memory has to stay flat")
+    parser.add_argument("--out", type=Path, help=f"write the numbers there, such as {RESULTS.name}")
+    parser.add_argument("--figures", type=Path, help=f"draw the figures there, such as {FIGURES}")
+    parser.add_argument("--from-results", type=Path, metavar="FILE", help="measure nothing: tell what that file has")
+    return parser
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    plan = QUICK if options.quick else FULL
+    if options.rounds:
+        plan = replace(plan, rounds=options.rounds)
+    if options.events:
+        plan = replace(plan, flat_events=options.events)
+    return plan
+
+
+def _told(found: Results) -> str:
+    where = ", ".join(f"{what} {value}" for what, value in found.machine.items())
+    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    return "\n".join(
+        (
+            f"{where}\n{versions}\n{found.made:%Y-%m-%d %H:%M} UTC, plan {found.plan}, {found.minutes} minutes\n",
+            throughput_table(found),
+            "",
+            target_table(found),
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

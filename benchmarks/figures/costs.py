@@ -1,0 +1,100 @@
+"""What it costs: memory, and whether an event's cost grows with what there is besides."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Final
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from benchmarks.figures.rows import GREY, OURS, rows, sheet, stacks_of
+from benchmarks.measures.growth import CROWDED, EMPTY
+from benchmarks.series import Key, Series
+from benchmarks.targets import ASGI, NATIVE
+from bridgekit.measure.plots import BLUE, GREEN, INK, VERMILLION
+
+__all__ = ["growth_figure", "memory_figure"]
+
+COST: Final = "CPU µs/event"
+LINES: Final = {
+    "live threads": (BLUE, "o", "-"),
+    "mappings": (VERMILLION, "s", "--"),
+    "idle sockets": (GREEN, "D", ":"),
+}
+GROWTH_ALLOWED: Final = 1.25
+FLAT: Final = 1.05
+
+
+def growth_figure(series: Series) -> Figure | None:
+    """CPU time an event beside more and more, as a multiple of what it is beside nothing."""
+    edges = [stack for stack in (NATIVE, ASGI) if series[Key(COST, stack, str(EMPTY))]]
+    if not any(key.kind.endswith(tuple(LINES)) and key.kind != str(CROWDED) for key in series):
+        return None
+    all_of_it = [series.ratio(Key(COST, edge, str(CROWDED)), Key(COST, edge, str(EMPTY))) for edge in edges]
+    worst = max((ratio for ratio in all_of_it if ratio is not None), default=None)
+    title = "An event costs the same, whatever there is besides" + (
+        "" if worst is None else f":\n{worst:.2f} times with 10,000 live threads, 1,000,000 runs and 10,000 sockets"
+    )
+    figure, axes = sheet(title, 4.0, len(edges), sharey=True)
+    for axis, edge in zip(axes, edges, strict=True):
+        _grown(axis, series, edge)
+    axes[0].set_ylabel("CPU time an event, as a multiple")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)
+    return figure
+
+
+def _grown(axis: Axes, series: Series, edge: str) -> None:
+    for what, (colour, marker, line) in LINES.items():
+        sizes: list[int] = []
+        ratios: list[float] = []
+        for key in series:
+            count, _, rest = key.kind.partition(" ")
+            if key.measure == COST and key.stack == edge and rest == what:
+                ratio = series.ratio(key, Key(COST, edge, str(EMPTY)))
+                if ratio is not None:
+                    sizes.append(int(count.replace(",", "")))
+                    ratios.append(ratio)
+        axis.plot(sizes, ratios, color=colour, marker=marker, linestyle=line, label=what)
+    axis.axhline(GROWTH_ALLOWED, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"target: {GROWTH_ALLOWED}")
+    axis.set_xscale("log")
+    axis.set_ylim(0, 2)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.tick_params(axis="x", labelrotation=30)
+    axis.set_title(edge, fontsize=10.5)
+    axis.set_xlabel("how many there are (log)")
+
+
+def memory_figure(series: Series) -> Figure | None:
+    """What an idle connection holds, and whether memory stays as it is over many events."""
+    measure = "KiB/idle connection"
+    stacks = stacks_of(series, measure)
+    if not stacks:
+        return None
+    figure, (left, right) = sheet(_memory_title(series), max(3.6, 1.5 + 0.36 * len(stacks)), 2)
+    for row, stack in enumerate(stacks):
+        values = series[Key(measure, stack)]
+        left.barh(row, median(values), color=BLUE if stack in OURS else GREY, height=0.6, zorder=2)
+        left.text(median(values) + 0.5, row, f"{median(values):.1f}", va="center", fontsize=9)
+    rows(left, stacks)
+    left.set_xlabel("KiB an idle connection, in the server's process")
+    for stack, colour, line in ((NATIVE, BLUE, "-"), (ASGI, VERMILLION, "--")):
+        events = series[Key("memory, events so far", stack)]
+        share = series[Key("memory, share of the settled", stack)]
+        right.plot([0, *events], [1.0, *share][: len(events) + 1], color=colour, linestyle=line, label=stack)
+    right.axhline(FLAT, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"target: {FLAT}")
+    right.set_ylim(0, 1.3)
+    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    right.tick_params(axis="x", labelrotation=30)
+    right.set_xlabel("events so far")
+    right.set_ylabel("memory, as a multiple of the start's")
+    right.legend(frameon=False, fontsize=9.5, loc="lower right")
+    return figure
+
+
+def _memory_title(series: Series) -> str:
+    flat = [series[Key("memory, share of the settled", stack)] for stack in (NATIVE, ASGI)]
+    most = max((value for values in flat for value in values), default=None)
+    over = max((series[Key("memory, events so far", NATIVE)] or [0])[-1], 0)
+    return "Memory" + ("" if most is None else f" stays within {100 * (most - 1):.1f} % over {over:,.0f} events")

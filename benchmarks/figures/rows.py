@@ -1,0 +1,98 @@
+"""What the figures share: a row a stack, ours in blue and bold, and a dot with its spread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from benchmarks.peers import BRIDGEKIT
+from benchmarks.series import Key, Series
+from bridgekit.measure.plots import BLUE, INK
+
+__all__ = ["GREY", "OURS", "Mark", "dots", "legend", "rows", "sheet", "stacks_of"]
+
+GREY: Final = "#777777"
+OURS: Final = frozenset(each.name for each in BRIDGEKIT)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One kind of dot."""
+
+    key: str
+    """The measure, or the kind, that it stands for."""
+    label: str
+    marker: str
+    filled: bool = True
+
+
+def sheet(title: str, height: float, panels: int = 1, *, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure and its panels, side by side."""
+    figure = Figure(figsize=(9.0, height), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
+    axes = figure.subplots(1, panels, squeeze=False, sharey=sharey)[0]
+    return figure, list(axes)
+
+
+def stacks_of(series: Series, measure: str, kind: str | None = None) -> list[str]:
+    """The stacks of which that was measured, in the order of the measurement."""
+    found = (key.stack for key in series if key.measure == measure and kind in (None, key.kind))
+    return list(dict.fromkeys(found))
+
+
+def rows(axis: Axes, stacks: Sequence[str]) -> None:
+    """Name the rows, from the top."""
+    axis.set_yticks(range(len(stacks)), stacks)
+    axis.set_ylim(len(stacks) - 0.4, -0.6)
+    axis.tick_params(axis="y", length=0)
+    axis.spines["left"].set_visible(False)
+    for label, stack in zip(axis.get_yticklabels(), stacks, strict=True):
+        label.set_fontweight("bold" if stack in OURS else "normal")
+        label.set_color(BLUE if stack in OURS else INK)
+    for row in range(len(stacks)):
+        axis.axhline(row, color="#EEEEEE", zorder=0)
+
+
+def dots(axis: Axes, series: Series, stacks: Sequence[str], keys: Sequence[tuple[Mark, str, str]]) -> None:
+    """One dot a stack and mark, with a line from the lowest to the highest. `keys` are mark, measure and kind."""
+    step = 0.5 / len(keys)
+    for row, stack in enumerate(stacks):
+        for place, (mark, measure, kind) in enumerate(keys):
+            values = series[Key(measure, stack, kind)]
+            if not values:
+                continue
+            y, colour = row + (place - (len(keys) - 1) / 2) * step, BLUE if stack in OURS else GREY
+            axis.plot([min(values), max(values)], [y, y], color=colour, linewidth=1.4, alpha=0.6, zorder=2)
+            axis.plot(
+                median(values),
+                y,
+                marker=mark.marker,
+                markersize=7,
+                color=colour,
+                markerfacecolor=colour if mark.filled else "white",
+                zorder=3,
+            )
+
+
+def legend(figure: Figure, marks: Sequence[Mark], extra: Sequence[Line2D] = ()) -> None:
+    """What the dots mean."""
+    handles = [
+        Line2D(
+            [],
+            [],
+            linestyle="none",
+            marker=mark.marker,
+            markersize=7,
+            color=INK,
+            markerfacecolor=INK if mark.filled else "white",
+            label=mark.label,
+        )
+        for mark in marks
+    ]
+    figure.legend(handles=[*handles, *extra], loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)

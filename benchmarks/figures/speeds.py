@@ -1,0 +1,118 @@
+"""How fast: events a second, latency, and what one subscriber who stops reading does to all that."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from benchmarks.figures.rows import GREY, OURS, Mark, dots, legend, rows, sheet, stacks_of
+from benchmarks.series import Key, Series
+from benchmarks.targets import NATIVE, STARLETTE
+from benchmarks.workload import BURST, RUN, YIELDING
+from bridgekit.measure.plots import BLUE, LOST
+
+__all__ = ["latency_figure", "stall_figure", "throughput_figure"]
+
+KINDS: Final = (
+    Mark(BURST, "agents that never wait", "o"),
+    Mark(RUN, "that wait between runs of five events", "s"),
+    Mark(YIELDING, "that wait between any two events", "D", filled=False),
+)
+QUANTILES: Final = (
+    Mark("latency p50, µs", "half of the events", "o"),
+    Mark("latency p99, µs", "99 of 100", "D", filled=False),
+    Mark("latency p99.9, µs", "999 of 1,000", "|"),
+)
+
+
+def _numbers(axis: Axes) -> None:
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def throughput_figure(series: Series) -> Figure | None:
+    """Events a second, and what each costs in CPU time."""
+    stacks = stacks_of(series, "events/s")
+    if not stacks:
+        return None
+    figure, (left, right) = sheet(_throughput_title(series), 1.6 + 0.38 * len(stacks), 2, sharey=True)
+    marks = [mark for mark in KINDS if any(key.kind == mark.key for key in series)]
+    dots(left, series, stacks, [(mark, "events/s", mark.key) for mark in marks])
+    dots(right, series, stacks, [(mark, "CPU µs/event", mark.key) for mark in marks])
+    rows(left, stacks)
+    right.tick_params(axis="y", length=0)
+    right.spines["left"].set_visible(False)
+    for row in range(len(stacks)):
+        right.axhline(row, color="#EEEEEE", zorder=0)
+    _numbers(left)
+    _numbers(right)
+    left.set_xlabel("events a second (log; more is better)")
+    right.set_xlabel("server CPU, µs an event (log; less is better)")
+    legend(figure, marks)
+    return figure
+
+
+def _throughput_title(series: Series) -> str:
+    burst = series.ratio(Key("events/s", NATIVE, BURST), Key("events/s", STARLETTE, BURST))
+    yielding = series.ratio(Key("events/s", NATIVE, YIELDING), Key("events/s", STARLETTE, BURST))
+    if burst is None or yielding is None:
+        return "Events from agents to sockets"
+    return (
+        f"The native edge carries {burst:.1f} times what a Starlette loop does;\n"
+        f"with agents that wait between any two events, {yielding:.1f} times"
+    )
+
+
+def latency_figure(series: Series) -> Figure | None:
+    """How long a lone event takes."""
+    rates = list(dict.fromkeys(key.kind for key in series if key.measure == QUANTILES[0].key))
+    if not rates:
+        return None
+    stacks = stacks_of(series, QUANTILES[0].key, rates[0])
+    ours = series.ratio(Key(QUANTILES[0].key, NATIVE, rates[0]), Key(QUANTILES[0].key, STARLETTE, rates[0]))
+    title = "From emission to the client's read" + (
+        "" if ours is None else f":\non the native edge {ours:.2f} times a Starlette loop's (median)"
+    )
+    figure, [axis] = sheet(title, 1.7 + 0.36 * len(stacks))
+    dots(axis, series, stacks, [(mark, mark.key, rates[0]) for mark in QUANTILES])
+    rows(axis, stacks)
+    _numbers(axis)
+    axis.set_xlabel(f"µs, at {rates[0].replace('/s', ' events a second')} (log; less is better)")
+    legend(figure, QUANTILES)
+    return figure
+
+
+def stall_figure(series: Series) -> Figure | None:
+    """What one who does not read does to his neighbours."""
+    measure = "stall: neighbours' events, %"
+    stacks = stacks_of(series, measure)
+    if not stacks:
+        return None
+    stopped = sum((series.median(Key(measure, stack)) or 0) < 99 for stack in stacks)
+    title = f"One subscriber of ten stops reading: with {stopped} of {len(stacks)} stacks nobody gets anything more"
+    figure, [axis] = sheet(title, 1.3 + 0.42 * len(stacks))
+    for row, stack in enumerate(stacks):
+        got = series.median(Key(measure, stack)) or 0.0
+        axis.barh(row, got, color=BLUE if stack in OURS else GREY, height=0.6, zorder=2)
+        axis.barh(row, 100 - got, left=got, color=LOST, height=0.6, zorder=1)
+        axis.text(102, row, _stall_says(series, stack), va="center", fontsize=8.5)
+    rows(axis, stacks)
+    axis.set_xlim(0, 215)
+    axis.set_xticks([0, 25, 50, 75, 100])
+    axis.spines["bottom"].set_bounds(0, 100)
+    axis.set_xlabel("events that the other nine read in time, %", loc="left")
+    return figure
+
+
+def _stall_says(series: Series, stack: str) -> str:
+    def of(what: str) -> float:
+        return series.median(Key(f"stall: {what}", stack)) or 0.0
+
+    held_up, piled_up = of("emitter held up at most, ms"), of("piled up, KiB") / 1_024
+    says = "the agent was stuck" if of("events said, %") < 99 else f"agent held up {held_up:,.0f} ms at most"
+    if of("cut off"):
+        return f"{says}; the one was let go of, can resume"
+    return f"{says}; {piled_up:.1f} MiB pile up" if of("events said, %") >= 99 else says

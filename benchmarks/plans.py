@@ -1,0 +1,120 @@
+"""How much of each measurement: a minute of it, or all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.measures.growth import CROWDED, Besides, steps
+from benchmarks.peers import PEERS
+from benchmarks.targets import ASGI, NATIVE, REDIS, STARLETTE
+from benchmarks.workload import BURST, RUN, YIELDING
+
+__all__ = ["FULL", "QUICK", "Plan"]
+
+COMPARED: Final = (
+    "picows",
+    "websockets send",
+    STARLETTE,
+    "python-socketio",
+    "Channels",
+    ASGI,
+    NATIVE,
+    "python-socketio, Redis",
+    "Channels, Redis",
+    REDIS,
+)
+"""The stacks that a target names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured, and how long."""
+
+    name: str
+    stacks: tuple[str, ...]
+    rounds: int
+    runs: int
+    """Of each thread, in each wave."""
+    kinds: tuple[str, ...]
+    kinds_of_ours: tuple[str, ...]
+    """Those of bridgekit's stacks."""
+    fresh: bool
+    """Whether each round gets new processes."""
+    latency_rounds: int
+    latency_seconds: float
+    latency_stacks: tuple[str, ...]
+    rates: tuple[float, ...] = (500.0,)
+    stall_seconds: float = 0.0
+    """0 leaves the stall out."""
+    subscribers: int = 0
+    """0 leaves the fan-out out."""
+    idle_stacks: tuple[str, ...]
+    """Those whose idle connections, fan-out and stall are measured."""
+    idle_connections: int
+    idle_rounds: int
+    idle_seconds: float = 0.0
+    """How long the work of keeping idle connections alive is watched; 0 leaves it out."""
+    own_rounds: int
+    mappings: int
+    crowds: tuple[Besides, ...]
+    growth_rounds: int
+    flat_events: int
+    import_rounds: int
+
+
+QUICK: Final = Plan(
+    name="quick",
+    stacks=COMPARED,
+    rounds=3,
+    runs=20,
+    kinds=(BURST,),
+    kinds_of_ours=(BURST, YIELDING),
+    fresh=False,
+    latency_rounds=2,
+    latency_seconds=1.0,
+    latency_stacks=(STARLETTE, ASGI, NATIVE, "python-socketio, Redis", "Channels, Redis", REDIS),
+    idle_stacks=("websockets send", STARLETTE, ASGI, NATIVE),
+    idle_connections=500,
+    idle_rounds=1,
+    own_rounds=1,
+    mappings=50_000,
+    crowds=(CROWDED,),
+    growth_rounds=3,
+    flat_events=20_000,
+    import_rounds=3,
+)
+
+FULL: Final = Plan(
+    name="full",
+    stacks=tuple(each.name for each in PEERS),
+    rounds=7,
+    runs=40,
+    kinds=(BURST, RUN, YIELDING),
+    kinds_of_ours=(BURST, RUN, YIELDING),
+    fresh=True,
+    latency_rounds=3,
+    latency_seconds=4.0,
+    latency_stacks=tuple(each.name for each in PEERS if not each.whole_runs),
+    stall_seconds=3.0,
+    subscribers=100,
+    idle_stacks=tuple(each.name for each in PEERS if not each.whole_runs and not each.broker),
+    idle_connections=1_000,
+    idle_rounds=3,
+    idle_seconds=41.0,
+    own_rounds=5,
+    mappings=200_000,
+    crowds=(
+        *steps(
+            {
+                "threads": (10, 100, 1_000, 10_000),
+                "mappings": (10, 1_000, 100_000, 1_000_000),
+                "sockets": (10, 100, 1_000, 10_000),
+            }
+        ),
+        CROWDED,
+    ),
+    growth_rounds=5,
+    flat_events=1_000_000,
+    import_rounds=7,
+)

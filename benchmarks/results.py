@@ -1,0 +1,167 @@
+"""What a run found, as a file that can be read again, and as tables."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from benchmarks.peers import Peer
+from benchmarks.series import Key, Series
+from benchmarks.targets import Judged, Met, judged
+
+__all__ = ["Results", "machine", "read", "results", "target_table", "throughput_table", "write"]
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """One number, once for each round."""
+
+    measure: str
+    stack: str
+    kind: str
+    median: float
+    low: float
+    high: float
+    values: list[float]
+
+
+class TargetResult(msgspec.Struct, frozen=True):
+    """One target, and what became of it."""
+
+    what: str
+    measured: str
+    bound: str
+    ratio: float | None
+    ratio_by_cpu: float | None
+    met: str
+
+
+class Results(msgspec.Struct, frozen=True):
+    """One run of the benchmarks."""
+
+    plan: str
+    made: datetime
+    minutes: float
+    machine: dict[str, str]
+    versions: dict[str, str]
+    missing: dict[str, str]
+    """Stacks that could not be measured, and what they lack; or what went wrong."""
+    measured: list[Measured]
+    targets: list[TargetResult]
+
+    @property
+    def series(self) -> Series:
+        """The numbers by key again."""
+        series = Series()
+        for each in self.measured:
+            series.add(Key(each.measure, each.stack, each.kind), *each.values)
+        return series
+
+
+def machine() -> dict[str, str]:
+    """Where this runs, without a name of it."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "processors": str(os.cpu_count()),
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "load before": ", ".join(f"{load:.1f}" for load in os.getloadavg()),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def results(
+    plan: str, series: Series, peers: Iterable[Peer], *, missing: dict[str, str], minutes: float, where: dict[str, str]
+) -> Results:
+    """All of it, judged."""
+    versions = {name: found for peer in peers for name, found in peer.versions.items() if found}
+    return Results(
+        plan=plan,
+        made=datetime.now(UTC),
+        minutes=round(minutes, 1),
+        machine=where,
+        versions=dict(sorted(versions.items())),
+        missing=missing,
+        measured=[_measured(key, series[key]) for key in series],
+        targets=[_target(each) for each in judged(series)],
+    )
+
+
+def _measured(key: Key, values: Sequence[float]) -> Measured:
+    return Measured(*key, median(values), min(values), max(values), [float(f"{value:.5g}") for value in values])
+
+
+def _target(each: Judged) -> TargetResult:
+    of, over = each.target.of, each.target.over
+    return TargetResult(
+        what=each.target.what,
+        measured=str(of) if over is None else f"{of} / {over.stack if over.kind == of.kind else over}",
+        bound=f"{each.target.sign} {each.target.bound:g}",
+        ratio=each.value,
+        ratio_by_cpu=each.cpu,
+        met=each.met,
+    )
+
+
+def write(found: Results, path: Path) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+
+
+def read(path: Path) -> Results:
+    """What `write` wrote. msgspec.ValidationError where the file is something else."""
+    return msgspec.json.decode(path.read_bytes(), type=Results)
+
+
+def target_table(found: Results) -> str:
+    """Every target beside its measured ratio, and plainly which are not met."""
+    rows = [
+        (
+            each.what,
+            each.measured,
+            each.bound,
+            "–" if each.ratio is None else f"{each.ratio:.3g}",
+            "" if each.ratio_by_cpu is None else f"{each.ratio_by_cpu:.3g}",
+            each.met,
+        )
+        for each in found.targets
+    ]
+    table = _table(("target", "measured", "wanted", "found", "by CPU", ""), rows)
+    counts = {met: sum(each.met == met for each in found.targets) for met in Met}
+    not_met = [f"  {each.measured}: {each.bound} wanted" for each in found.targets if each.met == Met.NO]
+    summary = ", ".join(f"{count} {met}" for met, count in counts.items())
+    return "\n".join((table, "", f"{len(found.targets)} targets: {summary}", *not_met))
+
+
+def throughput_table(found: Results) -> str:
+    """One row a stack: events a second and CPU time an event, by kind of agent; medians and spread."""
+    series = found.series
+    kinds = list(dict.fromkeys(key.kind for key in series if key.measure == "events/s"))
+    stacks = list(dict.fromkeys(key.stack for key in series if key.measure == "events/s"))
+    rows = [(stack, *(cell for kind in kinds for cell in _cells(series, stack, kind))) for stack in stacks]
+    rows += [(stack, why.splitlines()[0], *[""] * (2 * len(kinds) - 1)) for stack, why in found.missing.items()]
+    return _table(("stack", *(head for kind in kinds for head in (f"{kind}, events/s", "CPU µs"))), rows)
+
+
+def _cells(series: Series, stack: str, kind: str) -> tuple[str, str]:
+    rates, costs = series[Key("events/s", stack, kind)], series[Key("CPU µs/event", stack, kind)]
+    return (
+        f"{median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f})",
+        f"{median(costs):.1f} ({min(costs):.1f}–{max(costs):.1f})",
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (heads, *rows)]
+    return "\n".join(line.rstrip() for line in (lines[0], "-" * len(lines[0]), *lines[1:]))
