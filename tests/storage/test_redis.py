@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import pytest
@@ -73,6 +74,12 @@ async def test_password_with_reserved_characters_is_read_from_a_url() -> None:
         url = server.url.replace("p@ss/:w", "p%40ss%2F%3Aw")
         async with Servers(url) as servers:
             assert await servers.call(0, b"PING") == b"PONG"
+
+
+async def test_server_is_reached_by_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "redis.sock"
+    async with redis_server(settings=(f"unixsocket {path}",)), Servers(f"unix://{path}") as servers:
+        assert await servers.call(0, b"PING") == b"PONG"
 
 
 async def test_databases_of_one_server_share_no_channel() -> None:
