@@ -8,6 +8,7 @@ from anyio.lowlevel import checkpoint
 
 from bridgekit.errors import SubscriptionRefused
 from bridgekit.signals import Gap
+from bridgekit.transport import on_trio
 from bridgekit.transport.broker import Keep
 from bridgekit.transport.following import Backoff, Follower
 from tests.transport.machines import machine
@@ -24,7 +25,8 @@ async def test_server_that_is_stopped_and_started_again_costs_nothing() -> None:
             for seq in (1, 4, 7):
                 await server.publish(2)
                 assert await read(follower, 2) == [str(seq), str(seq + 1)]
-                await server.stop(goodbye=seq < 7)
+                # Hypercorn would wait for who is connected, and then cut them off.
+                await server.stop(goodbye=seq < 7 or on_trio.running())
                 # What is emitted while the server is away is in the log all the same.
                 [receipt] = await server.publish()
                 assert not receipt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgekit.events import COALESCIBLE, EventType, Frame
@@ -166,6 +166,7 @@ def test_what_is_remembered_of_a_socket_that_lags_behind_for_ever_does_not_grow(
 frames = st.tuples(st.sampled_from(list(EventType)), st.sampled_from(["a", "b"]), st.integers(1, 40))
 
 
+@settings(deadline=None)
 @given(st.lists(st.just("take") | st.integers(1, 3) | frames, max_size=60))
 def test_outbox_is_a_queue_within_its_bounds(steps: list[str | int | tuple[EventType, str, int]]) -> None:
     """Beside a plain list. "take" takes all, a number so many, and a triple is put: type, run and size."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgekit.transport.ranges import Ranges
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 30), unique=True), st.lists(st.integers(1, 31)))
 def test_what_was_added_below_a_number_comes_out_once_in_order_and_joined(numbers: list[int], asked: list[int]) -> None:
     ranges, model = Ranges(), set(numbers)

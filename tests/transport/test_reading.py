@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgekit.errors import MalformedFrame
@@ -108,6 +108,7 @@ def test_gap_in_a_numbering_of_nobody_is_refused() -> None:
 runs = st.lists(st.integers(0, 12), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(runs, st.data())
 def test_whatever_sockets_bring_every_number_is_an_event_or_in_a_gap_once(
     lengths: list[int], data: st.DataObject

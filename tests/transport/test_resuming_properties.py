@@ -106,7 +106,7 @@ steps = (
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(steps, max_size=25))
 async def test_view_of_a_reader_is_what_was_published_less_what_he_was_told(script: list[tuple[Any, ...]]) -> None:
     site = Site(Keep(events=KEPT))
