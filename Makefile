@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PEERS  := $(VENV)/.bench-ready
 CODE   := bridgekit tests tools witness $(wildcard benchmarks)
 
 # Caches live in the venv: they are writable when the home directory is not, nobody's own start-up files leak
@@ -25,10 +26,10 @@ SOAK_MINUTES ?= 60
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help check unit test witness mutation soak report lab format strip constraints clean
+.PHONY: help check unit test witness mutation soak bench bench-quick report lab format strip constraints clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 test: $(READY)  ## run every notebook and every test (what CI runs)
 	@rm -rf build/executed && mkdir -p build/executed && cp notebooks/*.ipynb build/executed/
@@ -49,6 +50,13 @@ mutation: $(READY)  ## plant small mistakes in the measuring: do its tests notic
 
 soak: $(READY)  ## the fault matrix round after round, an hour by default (SOAK_MINUTES=60); writes docs/soak.md
 	$(BIN)/python -m tools.soak --minutes $(SOAK_MINUTES)
+
+bench-quick: $(PEERS)  ## about a minute: every speed target beside what was measured here and now
+	$(BIN)/python -m benchmarks --quick
+
+bench: $(PEERS)  ## all of it, beside other stacks; writes benchmarks/results.json and docs/bench/
+	$(BIN)/python -m benchmarks --out benchmarks/results.json --figures docs/bench
+	$(BIN)/pytest -p no:nbmake --benchmark-columns=median,iqr,ops,rounds --benchmark-sort=name benchmarks/micro
 
 check: $(READY)  ## formatting, lint and types
 	$(BIN)/ruff format --check .
@@ -89,4 +97,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]' || \
 		$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	$(BIN)/python -c 'import matplotlib.font_manager' 2>/dev/null
+	@touch $@
+
+# The stacks that are measured beside us, and nothing but the benchmarks needs them.
+$(PEERS): $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,bench]' || \
+		$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,bench]'
 	@touch $@

@@ -6,7 +6,7 @@ from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from benchmarks.figures.rows import GREY, OURS, Mark, dots, legend, rows, sheet, stacks_of
 from benchmarks.series import Key, Series
@@ -30,6 +30,7 @@ QUANTILES: Final = (
 
 def _numbers(axis: Axes) -> None:
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
@@ -61,9 +62,13 @@ def _throughput_title(series: Series) -> str:
     if burst is None or yielding is None:
         return "Events from agents to sockets"
     return (
-        f"The native edge carries {burst:.1f} times what a Starlette loop does;\n"
-        f"with agents that wait between any two events, {yielding:.1f} times"
+        f"The native edge carries {_times(burst)} of what a Starlette loop does;\n"
+        f"with agents that wait between any two events, {_times(yielding)}"
     )
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f} times" if ratio >= 1 else f"{100 * ratio:.0f} %"
 
 
 def latency_figure(series: Series) -> Figure | None:

@@ -1,0 +1,81 @@
+"""What each kind of server says, taken apart: the word that one is subscribed, events, and what is neither."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.load.dialects import DIALECTS, Dialect
+
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+EVENTS_FOLLOW = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def text(*texts: bytes) -> bytes:
+    return b"".join(bytes((0x81, len(each))) + each for each in texts)
+
+
+def chunk(*texts: bytes) -> bytes:
+    return b"".join(f"{len(each):x}\r\n".encode() + each + b"\r\n" for each in texts)
+
+
+SAID = {
+    "lines": b'{"type":"subscribed"}\n{"a":1}\n{"b":2}\n',
+    "websocket": SWITCHED + text(b'{"type":"subscribed"}', b'{"a":1}', b'{"b":2}'),
+    "socket.io": SWITCHED
+    + text(b'0{"sid":"x"}', b'40{"sid":"y"}', b'42["event",{"a":1}]', b"2", b'42["event",{"b":2}]'),
+    "server-sent events": EVENTS_FOLLOW
+    + chunk(b'data: {"type":"subscribed"}\r\n\r\n', b': ping\r\n\r\ndata: {"a":1}\r\n', b'\r\ndata: {"b":2}\r\n\r\n'),
+}
+
+
+def heard(name: str, *pieces: bytes) -> tuple[Dialect, bytes]:
+    dialect, replies = DIALECTS[name](), b""
+    for piece in pieces:
+        replies += dialect.feed(piece) or b""
+    return dialect, replies
+
+
+def test_every_dialect_is_tried() -> None:
+    assert SAID.keys() == DIALECTS.keys()
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_events_are_told_from_the_rest(name: str) -> None:
+    dialect, _ = heard(name, SAID[name])
+    assert dialect.ready
+    assert dialect.events == [b'{"a":1}', b'{"b":2}']
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_pieces_of_one_byte_make_no_difference(name: str) -> None:
+    said = SAID[name]
+    dialect, _ = heard(name, *(said[at : at + 1] for at in range(len(said))))
+    assert dialect.ready
+    assert dialect.events == [b'{"a":1}', b'{"b":2}']
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_thread_is_asked_for(name: str) -> None:
+    assert b"thread_00042" in DIALECTS[name]().opening("thread_00042")
+
+
+def test_socket_io_is_opened_and_kept_alive() -> None:
+    _, replies = heard("socket.io", SAID["socket.io"])
+    assert replies == bytes.fromhex("8182") + bytes(4) + b"40" + bytes.fromhex("8181") + bytes(4) + b"3"
+
+
+@pytest.mark.parametrize("name", ["websocket", "socket.io", "server-sent events"])
+def test_refusal_is_no_conversation(name: str) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        heard(name, b"HTTP/1.1 403 Forbidden\r\n\r\n")
+
+
+@pytest.mark.parametrize("name", ["websocket", "socket.io"])
+def test_goodbye_is_heard(name: str) -> None:
+    dialect, _ = heard(name, SAID[name], bytes.fromhex("88020fa8"))
+    assert dialect.closed
+
+
+def test_end_of_a_stream_is_heard() -> None:
+    dialect, _ = heard("server-sent events", SAID["server-sent events"], chunk(b""))
+    assert dialect.closed

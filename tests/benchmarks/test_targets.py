@@ -1,0 +1,87 @@
+"""The table of targets: complete, and honest about what is not met."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from benchmarks.peers import PEERS, peer
+from benchmarks.plans import FULL, QUICK, Plan
+from benchmarks.series import Key, Series
+from benchmarks.targets import TARGETS, Met, Target, judged
+
+RATES = Target(what="speed", of=Key("events/s", "ours", "burst"), over=Key("events/s", "theirs", "burst"), at_least=4.0)
+COST = Target(what="cost", of=Key("own CPU µs", "ours"), at_most=6.0)
+
+
+def rates(ours: float, theirs: float) -> Series:
+    series = Series()
+    series.add(RATES.of, ours)
+    series.add(Key("events/s", "theirs", "burst"), theirs)
+    series.add(Key("CPU µs/event", "ours", "burst"), 5.0)
+    series.add(Key("CPU µs/event", "theirs", "burst"), 25.0)
+    return series
+
+
+@pytest.mark.parametrize(("ours", "met"), [(401.0, Met.YES), (400.0, Met.YES), (399.0, Met.NO)])
+def test_ratio_below_its_target_is_not_met(ours: float, met: Met) -> None:
+    [each] = judged(rates(ours, 100.0), [RATES])
+    assert each.value == ours / 100
+    assert each.met == met
+
+
+@pytest.mark.parametrize(("cost", "met"), [(5.0, Met.YES), (6.0, Met.YES), (6.1, Met.NO)])
+def test_cost_above_its_target_is_not_met(cost: float, met: Met) -> None:
+    series = Series()
+    series.add(COST.of, cost)
+    assert [each.met for each in judged(series, [COST])] == [met]
+
+
+def test_what_nobody_measured_is_neither_met_nor_missed() -> None:
+    assert [each.met for each in judged(Series(), [RATES, COST])] == [Met.UNKNOWN] * 2
+
+
+def test_cpu_time_is_told_beside_a_rate_as_a_ratio_of_events_too() -> None:
+    [each] = judged(rates(200.0, 100.0), [RATES])
+    assert each.cpu == 5.0
+
+
+def test_table_has_every_line_of_the_plan() -> None:
+    assert Counter(each.what for each in TARGETS) == {
+        "native, burst": 4,
+        "native, yielding agents": 2,
+        "ASGI, burst": 1,
+        "ASGI, yielding agents": 1,
+        "latency at 500 events/s": 4,
+        "the bridge's own cost": 4,
+        "growth": 3,
+        "memory": 5,
+        "Redis mode": 4,
+        "the suite": 4,
+    }
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: str(target.of))
+def test_target_has_one_bound(target: Target) -> None:
+    assert (target.at_least is None) != (target.at_most is None)
+
+
+@pytest.mark.parametrize("plan", [QUICK, FULL], ids=lambda plan: plan.name)
+def test_plan_measures_every_stack_that_a_target_names(plan: Plan) -> None:
+    names = {each.name for each in PEERS}
+    named = {key.stack for each in TARGETS for key in (each.of, each.over) if key and key.stack in names}
+    assert named <= set(plan.stacks)
+
+
+def test_only_the_suite_is_timed_by_hand() -> None:
+    assert {each.what for each in TARGETS if each.by_hand} == {"the suite"}
+
+
+def test_unknown_stack_is_told_from_the_known() -> None:
+    with pytest.raises(LookupError, match="raw TCP"):
+        peer("carrier pigeon")
+
+
+def test_names_of_stacks_are_unique() -> None:
+    assert len({each.name for each in PEERS}) == len(PEERS)
