@@ -51,7 +51,7 @@ def _handshake_of(websocket: WebSocket) -> Handshake:
         protocols=websocket.headers.getlist("sec-websocket-protocol"),
         origin=websocket.headers.get("origin"),
         host=websocket.headers.get("host"),
-        secure=websocket.scope["scheme"] == "wss",
+        secure=websocket.scope.get("scheme") == "wss",
     )
 
 
