@@ -26,7 +26,7 @@ from bridgekit.transport.admission import Subscription
 from bridgekit.transport.broker import Replay
 from bridgekit.transport.subscriber import Subscriber
 
-__all__ = ["bridged", "encodings", "own_cost", "subscribed"]
+__all__ = ["bridged", "encodings", "event_of", "own_cost", "subscribed"]
 
 THREADS: Final = 100
 MAPPED_THREADS: Final = 1_000
@@ -63,7 +63,7 @@ async def own_cost(runs: int) -> dict[str, float]:
         for socket in sockets:
             while socket.take():
                 pass
-    events = [_event(Run(0, number)) for number in range(wave.events // EVENTS)]
+    events = [event_of(Run(0, number)) for number in range(wave.events // EVENTS)]
     mapping = stack.application.bridge.mapping
     for event in events:
         await mapping.register_mapping(event.run_id, ThreadId(Run(0, 0).thread_id))
@@ -75,9 +75,9 @@ async def own_cost(runs: int) -> dict[str, float]:
     }
 
 
-def _event(run: Run) -> AgentEvent:
-    """The third of a run, a middling one."""
-    said = run.said()[2]
+def event_of(run: Run, place: int = 2) -> AgentEvent:
+    """One event of a run; by default the third, a middling one."""
+    said = run.said()[place]
     return AgentEvent(
         type=EventType(said.type),
         run_id=RunId(run.run_id),

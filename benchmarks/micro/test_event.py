@@ -1,0 +1,116 @@
+"""One event: made, found its thread, encoded, numbered, kept, delivered, put into an outbox, counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import msgspec
+import pytest
+
+from benchmarks.inside import bridged, event_of, subscribed
+from benchmarks.micro.finished import Timer, finished
+from benchmarks.peers.bridgekit_agents import Bridged
+from benchmarks.workload import EVENTS, Run
+from bridgekit.events import EventType, Frame, Outcome, Receipt, draft
+from bridgekit.ids import RunId, ThreadId, new_id
+from bridgekit.tally import Tally
+from bridgekit.transport.outbox import Outbox
+from bridgekit.transport.subscriber import Subscriber
+
+RUN = Run(0, 0)
+THREAD = ThreadId(RUN.thread_id)
+BATCH = 500
+"""Frames that are put before somebody takes them."""
+
+
+@pytest.fixture
+def stack() -> Bridged:
+    return asyncio.run(bridged())
+
+
+def taking(sockets: list[Subscriber], step: Callable[[], object]) -> Callable[[], object]:
+    """The step, and now and then somebody who empties the outboxes, so that they are not full."""
+    steps = count(1)
+
+    def taken() -> object:
+        if not next(steps) % BATCH:
+            for socket in sockets:
+                socket.outbox.take()
+        return step()
+
+    return taken
+
+
+@pytest.mark.parametrize("place", range(EVENTS), ids=lambda place: RUN.said()[place].type)
+def test_emit(benchmark: Timer, stack: Bridged, place: int) -> None:
+    said, say = RUN.said()[place], stack.agent(RUN)
+    socket = subscribed(stack, RUN.thread_id)
+    benchmark(taking([socket], lambda: finished(say(said))))
+
+
+@pytest.mark.parametrize("carried", [True, False], ids=["carried", "mapped"])
+def test_resolve(benchmark: Timer, stack: Bridged, carried: bool) -> None:
+    event = event_of(RUN)
+    finished(stack.application.bridge.mapping.register_mapping(event.run_id, THREAD))
+    event = event if carried else msgspec.structs.replace(event, thread_id=None)
+    resolve = stack.application.bridge.resolver.resolve
+    assert benchmark(lambda: finished(resolve(event))) == THREAD
+
+
+@pytest.mark.parametrize("place", [1, 2], ids=["with a null", "without"])
+def test_encode(benchmark: Timer, place: int) -> None:
+    event = event_of(RUN, place)
+    benchmark(draft, event, THREAD)
+
+
+def test_new_id(benchmark: Timer) -> None:
+    benchmark(new_id)
+
+
+def test_number(benchmark: Timer) -> None:
+    drafted = draft(event_of(RUN), THREAD)
+    benchmark(drafted.frame, 12_345)
+
+
+@pytest.mark.parametrize("subscribers", [0, 1, 100])
+def test_publish(benchmark: Timer, stack: Bridged, subscribers: int) -> None:
+    sockets = [subscribed(stack, RUN.thread_id) for _ in range(subscribers)]
+    event, publish = event_of(RUN), stack.application.bridge.hub.publish
+    benchmark(taking(sockets, lambda: finished(publish(event, THREAD))))
+
+
+@pytest.mark.parametrize("subscribers", [1, 100])
+def test_deliver(benchmark: Timer, stack: Bridged, subscribers: int) -> None:
+    sockets = [subscribed(stack, RUN.thread_id) for _ in range(subscribers)]
+    frames, deliver = numbered(EventType.TOOL_EXECUTING), stack.application.bridge.hub.deliver
+    benchmark(taking(sockets, lambda: deliver(THREAD, next(frames))))
+
+
+def numbered(event_type: EventType) -> Iterator[Frame]:
+    return (Frame(seq, event_type, RunId("run_1"), b"x" * 300) for seq in count(1))
+
+
+@pytest.mark.parametrize("event_type", [EventType.TOOL_EXECUTING, EventType.AGENT_THINKING])
+def test_outbox(benchmark: Timer, event_type: EventType) -> None:
+    outbox, frames, puts = Outbox(), numbered(event_type), count(1)
+
+    def put() -> None:
+        if not next(puts) % BATCH:
+            outbox.take()
+        outbox.put(next(frames))
+
+    benchmark(put)
+
+
+def test_outbox_that_is_full_and_coalesces(benchmark: Timer) -> None:
+    outbox, frames = Outbox(), numbered(EventType.AGENT_THINKING)
+    benchmark(lambda: outbox.put(next(frames)))
+    outbox.made_room_before(10**12)
+
+
+def test_tally(benchmark: Timer) -> None:
+    tally, event = Tally(), event_of(RUN)
+    receipt = Receipt(outcome=Outcome.SENT, sockets=1, kept=True, thread_id=THREAD, seq=1, epoch="e")
+    benchmark(tally.count, event, receipt)
