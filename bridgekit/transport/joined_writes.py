@@ -52,8 +52,8 @@ class Writable(Protocol):
     def transport(self) -> asyncio.Transport: ...
 
     @property
-    def paused(self) -> bool:
-        """Whether so much waits in the connection's own buffer that nothing more should be written."""
+    def takes(self) -> bool:
+        """Whether more should be written."""
 
 
 class Flusher:
@@ -98,9 +98,9 @@ class NativeSubscriber(Subscriber):
         """Write what waits, as far as the connection takes it; at the end of it say goodbye, if the end has come."""
         self._marked = False
         connection = self._connection
-        if connection is None or self._over or connection.transport.is_closing():
+        if connection is None or self._over:
             return
-        while self.outbox and not connection.paused:
+        while self.outbox and connection.takes:
             taken = self.take(WRITE_FRAMES)
             self.in_hand = 0
             connection.transport.write(frames(taken))

@@ -51,6 +51,24 @@ class _Connection(ServerConnection):
     subscription: Subscription | None = None
     refusal: SubscriptionRefused | Disconnected | None = None
     socket: NativeSubscriber | None = None
+    ends = False
+
+    def let_go(self) -> None:
+        """Do not wait long for a client that has been said goodbye to, or is to say it."""
+        if not self.ends:
+            self.ends = True
+            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # The library waits for the other end to close, for as long as nobody sends anything.
+        if self.protocol.close_expected():
+            self.let_go()
+
+    @property
+    def takes(self) -> bool:
+        """Whether more should be written: it is open, and not too much waits in its own buffer."""
+        return self.protocol.state is State.OPEN and not self.paused
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -181,4 +199,4 @@ def _end(connection: _Connection, code: int) -> None:
     if connection.protocol.state is State.OPEN:
         connection.protocol.send_close(code, REASONS[code])
         connection.send_data()
-    asyncio.get_running_loop().call_later(CLOSE_SECONDS, connection.transport.abort)
+    connection.let_go()

@@ -18,8 +18,8 @@ from bridgekit.stores import Stores, in_memory
 from bridgekit.transport.broker import Keep
 from bridgekit.transport.following import Backoff, Follower, follow
 from bridgekit.transport.outbox import Outbox
-from bridgekit.transport.server import serving
 from tests.samples import ALICE, THREAD, emitted
+from tests.transport.edges import serving
 from tests.transport.peers import BUFFER_BYTES
 
 PATIENCE_SECONDS = 20.0

@@ -20,9 +20,9 @@ from bridgekit.transport.client import KEEPALIVE_SECONDS, connect
 from bridgekit.transport.edge import INCOMING_BYTES
 from bridgekit.transport.outbox import Outbox
 from bridgekit.transport.server import KEEPALIVE_SECONDS as SERVERS_KEEPALIVE_SECONDS
-from bridgekit.transport.server import serving
 from tests.samples import ALICE, THREAD, emitted
 from tests.transport.browser import Site
+from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
 from tests.transport.peers import BUFFER_BYTES, raw_peer, raw_server, subscribed
 
 PATIENCE_SECONDS = 20.0

@@ -17,9 +17,9 @@ from bridgekit.events import EventType, Receipt, RoutedEvent
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.client import connect
 from bridgekit.transport.outbox import Outbox
-from bridgekit.transport.server import serving
 from tests.samples import ALICE, OTHER, THREAD, emitted
 from tests.transport.browser import Site
+from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
 from tests.transport.peers import BUFFER_BYTES, raw_peer
 
 PATIENCE_SECONDS = 20.0

@@ -21,13 +21,14 @@ from bridgekit.chain.link_1_startup import Application, Parts, create_app, lifes
 from bridgekit.errors import DeterministicStartupError, Disconnected, MalformedFrame, NotInstalled, SubscriptionRefused
 from bridgekit.events import EventType, Frame, RoutedEvent
 from bridgekit.ids import ThreadId, UserId
+from bridgekit.transport import server
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.asgi import routes
 from bridgekit.transport.broker import Broker
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.hub import Hub
-from bridgekit.transport.server import serving
 from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
+from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
 
 PATIENCE_SECONDS = 20.0
 
@@ -169,12 +170,14 @@ async def test_bridge_mounts_in_a_fastapi_application() -> None:
     def hello() -> str:
         return "hello"
 
-    async with served(app) as (_, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
-        await app.state.agent_websocket_bridge.notify(emitted())
-        assert (await client.receive()).thread_id == THREAD
-        async with httpx.AsyncClient(trust_env=False, base_url=f"http{url[2:]}") as http:
-            assert (await http.get("/hello")).json() == "hello"
-            assert (await http.get("/healthz")).json()["connections"] == 1
+    async with server.serving(app) as url:
+        await app.state.bridgekit.open_thread(THREAD, ALICE)
+        async with connect(url, user_id=ALICE, thread_id=THREAD) as client:
+            await app.state.agent_websocket_bridge.notify(emitted())
+            assert (await client.receive()).thread_id == THREAD
+            async with httpx.AsyncClient(trust_env=False, base_url=f"http{url[2:]}") as http:
+                assert (await http.get("/hello")).json() == "hello"
+                assert (await http.get("/healthz")).json()["connections"] == 1
 
 
 async def test_startup_error_comes_out_as_itself_and_nothing_is_served() -> None:

@@ -1,0 +1,44 @@
+"""One suite for every edge: `serving` serves by the one that the test runs on, and each backend has its edges.
+
+A test module that imports both names from here runs on all of them.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+
+from bridgekit.transport import server
+from bridgekit.transport.native import serving_natively
+
+__all__ = ["anyio_backend", "edge", "serving"]
+
+ASYNCIO: tuple[str, dict[str, Any]] = ("asyncio", {"debug": True})
+TRIO: tuple[str, dict[str, Any]] = ("trio", {})
+
+EDGES = {"asgi": server.serving, "native": serving_natively}
+
+edge = ContextVar("edge", default="asgi")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((ASYNCIO, "asgi"), id="asyncio-asgi"),
+        pytest.param((ASYNCIO, "native"), id="asyncio-native"),
+        pytest.param((TRIO, "asgi"), id="trio-asgi"),
+    ],
+)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    backend, chosen = request.param
+    edge.set(chosen)
+    return backend  # type: ignore[no-any-return]  # a fixture's parameter has no type
+
+
+def serving(app: Starlette, **choices: Any) -> AbstractAsyncContextManager[str]:
+    """Serve the application's sockets by the edge of this test."""
+    return EDGES[edge.get()](app, **choices)
