@@ -56,7 +56,7 @@ bench-quick: $(PEERS)  ## about a minute: every speed target beside what was mea
 
 bench: $(PEERS)  ## all of it, beside other stacks; writes benchmarks/results.json and docs/bench/
 	$(BIN)/python -m benchmarks --out benchmarks/results.json --figures docs/bench
-	$(BIN)/pytest -p no:nbmake --benchmark-time-unit=us --benchmark-columns=median,iqr,rounds \
+	$(BIN)/pytest -p no:nbmake --benchmark-timer=time.process_time --benchmark-time-unit=us --benchmark-columns=median,iqr,rounds \
 		--benchmark-sort=name benchmarks/micro
 
 check: $(READY)  ## formatting, lint and types

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks import page
 from benchmarks.plans import FULL, QUICK, Plan
 from benchmarks.results import Results, read, target_table, throughput_table, write
 from benchmarks.running import carried_out
@@ -29,7 +30,7 @@ def main() -> int:
     if options.figures:
         from benchmarks.figures import draw  # here: a quick look needs no figure, and no library for it
 
-        for path in draw(found, options.figures):
+        for path in (*draw(found, options.figures), page.write(found, options.figures)):
             print(f"{path} written")
     return 1 if any(why.startswith("WrongAnswer") for why in found.missing.values()) else 0
 
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, help="how often each stack has its turn")
     parser.add_argument("--events", type=int, help="over how many events memory has to stay flat")
     parser.add_argument("--out", type=Path, help=f"write the numbers there, such as {RESULTS.name}")
-    parser.add_argument("--figures", type=Path, help=f"draw the figures there, such as {FIGURES}")
+    parser.add_argument("--figures", type=Path, help=f"draw the figures and write the page there, such as {FIGURES}")
     parser.add_argument("--from-results", type=Path, metavar="FILE", help="measure nothing: tell what that file has")
     return parser
 

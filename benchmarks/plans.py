@@ -88,7 +88,7 @@ QUICK: Final = Plan(
 FULL: Final = Plan(
     name="full",
     stacks=tuple(each.name for each in PEERS),
-    rounds=7,
+    rounds=5,
     runs=40,
     kinds=(BURST, RUN, YIELDING),
     kinds_of_ours=(BURST, RUN, YIELDING),
@@ -115,6 +115,6 @@ FULL: Final = Plan(
         CROWDED,
     ),
     growth_rounds=5,
-    flat_events=1_000_000,
-    import_rounds=7,
+    flat_events=300_000,
+    import_rounds=5,
 )

@@ -83,7 +83,7 @@ class _Run:
         if not plan.subscribers:
             return
         self.heading(f"one thread, {plan.subscribers} subscribers")
-        for _ in range(plan.rounds):
+        for _ in range(plan.idle_rounds):
             for each in self.peers(plan.idle_stacks):
                 measure = partial(fan_out, self.series, each, subscribers=plan.subscribers, runs=plan.runs)
                 await taking.guarded(each, measure)

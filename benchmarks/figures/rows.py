@@ -46,8 +46,8 @@ def stacks_of(series: Series, measure: str, kind: str | None = None) -> list[str
     return list(dict.fromkeys(found))
 
 
-def rows(axis: Axes, stacks: Sequence[str]) -> None:
-    """Name the rows, from the top."""
+def rows(axis: Axes, stacks: Sequence[str], *, line_until: float = 1.0) -> None:
+    """Name the rows, from the top; their lines end at that part of the width."""
     axis.set_yticks(range(len(stacks)), stacks)
     axis.set_ylim(len(stacks) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
@@ -56,7 +56,7 @@ def rows(axis: Axes, stacks: Sequence[str]) -> None:
         label.set_fontweight("bold" if stack in OURS else "normal")
         label.set_color(BLUE if stack in OURS else INK)
     for row in range(len(stacks)):
-        axis.axhline(row, color="#EEEEEE", zorder=0)
+        axis.axhline(row, xmax=line_until, color="#EEEEEE", zorder=0)
 
 
 def dots(axis: Axes, series: Series, stacks: Sequence[str], keys: Sequence[tuple[Mark, str, str]]) -> None:

@@ -104,7 +104,7 @@ def stall_figure(series: Series) -> Figure | None:
         axis.barh(row, got, color=BLUE if stack in OURS else GREY, height=0.6, zorder=2)
         axis.barh(row, 100 - got, left=got, color=LOST, height=0.6, zorder=1)
         axis.text(102, row, _stall_says(series, stack), va="center", fontsize=8.5)
-    rows(axis, stacks)
+    rows(axis, stacks, line_until=0.0)
     axis.set_xlim(0, 215)
     axis.set_xticks([0, 25, 50, 75, 100])
     axis.spines["bottom"].set_bounds(0, 100)

@@ -1,0 +1,198 @@
+"""The page that `make bench` writes: what was measured, how, on which machine; the figures, each also in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from benchmarks.measures.growth import CROWDED, EMPTY
+from benchmarks.results import Results
+from benchmarks.series import Key, Series
+from benchmarks.targets import ASGI, NATIVE, Met
+from benchmarks.workload import BURST, RUN, YIELDING
+
+__all__ = ["page", "write"]
+
+HEADS: Final = {BURST: "never waiting", RUN: "waiting between runs", YIELDING: "waiting between events"}
+
+PAGE: Final = """\
+# How fast, beside what else one could take
+
+Written by `make bench`. {made} UTC, {minutes:.0f} minutes; {machine}. {versions}.
+
+Server and clients are processes of their own on one machine. 100 threads, one subscriber each, runs of five events of
+about {size:.0f} bytes. The client reads, and when the clock has stopped it checks that every event came once, in order
+and word for word: a stack that gets one wrong has no result. CPU time is what the scheduler accounts to the stack's
+processes, without client and broker. The stacks take turns, round after round, and every ratio is taken within a round;
+numbers are medians, with the lowest and the highest. bridgekit runs as it comes: history, receipts, metrics and bounds
+on. What is set beside it does what its documentation shows, and where there was a choice what is cheaper: nobody else
+keeps history, and of the servers only bridgekit lets go of a subscriber who does not read.
+
+## Events a second
+
+![{throughput}](throughput.png)
+
+{throughput_table}
+
+*Never waiting*: agents say all they have to say without letting the loop turn. *Waiting between runs*: they let it turn
+after five events. *Waiting between events*: after each.
+
+## From emission to the client's read
+
+![{latency}](latency.png)
+
+## One subscriber stops reading
+
+Ten sockets in two threads, an emitter that serves them in turn with 500 events a second of 8 kB, and one socket that
+stops reading before the first of them.
+
+![{stall}](stall.png)
+
+{stall_table}
+
+## What grows, and what does not
+
+![{growth}](growth.png)
+
+![{memory}](memory.png)
+
+## Targets
+
+{targets}
+
+{missing}"""
+
+
+def page(found: Results) -> str:
+    """The page, as Markdown."""
+    series = found.series
+    return (
+        PAGE.format(
+            made=f"{found.made:%Y-%m-%d %H:%M}",
+            minutes=found.minutes,
+            machine=", ".join(f"{what} {value}" for what, value in found.machine.items()),
+            versions=", ".join(f"{name} {version}" for name, version in found.versions.items()),
+            size=series.median(Key("bytes/event", NATIVE, BURST)) or 0.0,
+            throughput=_throughput_words(series),
+            throughput_table=_throughput_table(series),
+            latency=_latency_words(series),
+            stall=_stall_words(series),
+            stall_table=_stall_table(series),
+            growth=_growth_words(series),
+            memory=_memory_words(series),
+            targets=_targets_table(found),
+            missing="\n".join(f"{stack} is missing: {why.splitlines()[0]}" for stack, why in found.missing.items()),
+        ).rstrip()
+        + "\n"
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The first column to the left, the others to the right."""
+    lines = (heads, ("---", *["--:"] * (len(heads) - 1)), *rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _stacks(series: Series, measure: str) -> list[str]:
+    return list(dict.fromkeys(key.stack for key in series if key.measure == measure))
+
+
+def _spread(values: Sequence[float], digits: int = 0) -> str:
+    if not values:
+        return "–"
+    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+def _throughput_table(series: Series) -> str:
+    kinds = [kind for kind in HEADS if any(key.kind == kind for key in series)]
+    rows = [
+        (
+            stack,
+            *(_spread(series[Key("events/s", stack, kind)]) for kind in kinds),
+            *(_spread(series[Key("CPU µs/event", stack, kind)], 1) for kind in kinds),
+        )
+        for stack in _stacks(series, "events/s")
+    ]
+    rates, costs = (f"events/s, {HEADS[kind]}" for kind in kinds), (f"CPU µs, {HEADS[kind]}" for kind in kinds)
+    return _table(("stack", *rates, *costs), rows)
+
+
+def _throughput_words(series: Series) -> str:
+    return "Events a second: " + "; ".join(
+        f"{stack} {rate:,.0f}"
+        for stack in _stacks(series, "events/s")
+        if (rate := series.median(Key("events/s", stack, BURST))) is not None
+    )
+
+
+def _latency_words(series: Series) -> str:
+    kinds = [key.kind for key in series if key.measure == "latency p50, µs"]
+    rate = kinds[0] if kinds else ""
+    return f"Latency at {rate}, median and 99th percentile in µs: " + "; ".join(
+        f"{stack} {series.median(Key('latency p50, µs', stack, rate)) or 0:,.0f}"
+        f" and {series.median(Key('latency p99, µs', stack, rate)) or 0:,.0f}"
+        for stack in _stacks(series, "latency p50, µs")
+    )
+
+
+READ: Final = "stall: neighbours' events, %"
+STALL: Final = {
+    "neighbours' events, %": 0,
+    "neighbours' p99, ms": 1,
+    "emitter held up at most, ms": 0,
+    "piled up, KiB": 0,
+    "cut off": 0,
+}
+
+
+def _stall_table(series: Series) -> str:
+    rows = [
+        (stack, *(f"{series.median(Key(f'stall: {what}', stack)) or 0:,.{digits}f}" for what, digits in STALL.items()))
+        for stack in _stacks(series, "stall: cut off")
+    ]
+    return _table(("stack", *STALL), rows)
+
+
+def _stall_words(series: Series) -> str:
+    return "What the neighbours of a subscriber who stopped reading got: " + "; ".join(
+        f"{stack} {series.median(Key(READ, stack)) or 0:.0f} %" for stack in _stacks(series, "stall: cut off")
+    )
+
+
+def _growth_words(series: Series) -> str:
+    def grown(stack: str) -> str:
+        ratio = series.ratio(Key("CPU µs/event", stack, str(CROWDED)), Key("CPU µs/event", stack, str(EMPTY)))
+        return f"{stack} {'–' if ratio is None else f'{ratio:.2f}'} times"
+
+    return f"CPU time an event beside {CROWDED}, and beside nothing: {grown(NATIVE)}; {grown(ASGI)}"
+
+
+def _memory_words(series: Series) -> str:
+    return "KiB an idle connection: " + "; ".join(
+        f"{stack} {series.median(Key('KiB/idle connection', stack)) or 0:.1f}"
+        for stack in _stacks(series, "KiB/idle connection")
+    )
+
+
+def _targets_table(found: Results) -> str:
+    rows = [
+        (
+            each.what,
+            each.measured,
+            each.bound,
+            "–" if each.ratio is None else f"{each.ratio:.3g}",
+            "" if each.ratio_by_cpu is None else f"{each.ratio_by_cpu:.3g}",
+            f"**{each.met}**" if each.met == Met.NO else each.met,
+        )
+        for each in found.targets
+    ]
+    return _table(("target", "measured", "wanted", "found", "by CPU time", ""), rows)
+
+
+def write(found: Results, folder: Path) -> Path:
+    """Write the page into the folder of the figures."""
+    path = folder / "README.md"
+    path.write_text(page(found), encoding="utf-8")
+    return path
