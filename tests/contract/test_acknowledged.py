@@ -29,3 +29,8 @@ def test_row_is_shown_by_tests_that_are_there(row: str) -> None:
 def test_every_setting_of_sqlite_has_its_row() -> None:
     for setting in ("off", "normal", "full"):
         assert sum(f'`synchronous="{setting}"`' in row for row in ROWS) == 1
+
+
+def test_every_persistence_of_redis_has_its_row() -> None:
+    for setting in ("no persistence", "`appendfsync everysec`", "`appendfsync always`"):
+        assert sum(f"| Redis or Valkey, {setting} |" in row for row in ROWS) == 1
