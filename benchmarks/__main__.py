@@ -21,12 +21,11 @@ def main() -> int:
     """Exit 0 also where targets are not met: what was found is the result. 1 where a stack gave wrong answers."""
     options = _parser().parse_args()
     found = read(options.from_results) if options.from_results else asyncio.run(carried_out(_plan(options)))
-    print(_told(found))
-    if options.out:
+    if options.out and not options.from_results:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        if not options.from_results:
-            write(found, options.out)
-            print(f"\n{options.out} written")
+        write(found, options.out)
+        print(f"{options.out} written\n")
+    print(_told(found))
     if options.figures:
         from benchmarks.figures import draw  # here: a quick look needs no figure, and no library for it
 

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks.measures.growth import CROWDED, EMPTY
-from benchmarks.results import Results
+from benchmarks.results import Results, client_bound
 from benchmarks.series import Key, Series
 from benchmarks.targets import ASGI, NATIVE, Met
 from benchmarks.workload import BURST, RUN, YIELDING
@@ -37,7 +37,8 @@ keeps history, and of the servers only bridgekit lets go of a subscriber who doe
 {throughput_table}
 
 *Never waiting*: agents say all they have to say without letting the loop turn. *Waiting between runs*: they let it turn
-after five events. *Waiting between events*: after each.
+after five events. *Waiting between events*: after each. A rate with a * is what the client could read, not what the
+stack could send.
 
 ## From emission to the client's read
 
@@ -110,7 +111,10 @@ def _throughput_table(series: Series) -> str:
     rows = [
         (
             stack,
-            *(_spread(series[Key("events/s", stack, kind)]) for kind in kinds),
+            *(
+                _spread(series[Key("events/s", stack, kind)]) + " *" * client_bound(series, stack, kind)
+                for kind in kinds
+            ),
             *(_spread(series[Key("CPU µs/event", stack, kind)], 1) for kind in kinds),
         )
         for stack in _stacks(series, "events/s")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Final
 
 import msgspec
 
@@ -15,7 +16,10 @@ from benchmarks.peers import Peer
 from benchmarks.series import Key, Series
 from benchmarks.targets import Judged, Met, judged
 
-__all__ = ["Results", "machine", "read", "results", "target_table", "throughput_table", "write"]
+__all__ = ["Results", "client_bound", "machine", "read", "results", "target_table", "throughput_table", "write"]
+
+CLIENT_BUSY: Final = 0.9
+"""A client that worked for a larger part of the time may have been what held the stack up."""
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -153,10 +157,18 @@ def throughput_table(found: Results) -> str:
     return _table(("stack", *(head for kind in kinds for head in (f"{kind}, events/s", "CPU µs"))), rows)
 
 
+def client_bound(series: Series, stack: str, kind: str) -> bool:
+    """Whether the client was busy all the time, so that it is the client that was measured."""
+    busy = series.median(Key("client busy", stack, kind))
+    return busy is not None and busy > CLIENT_BUSY
+
+
 def _cells(series: Series, stack: str, kind: str) -> tuple[str, str]:
     rates, costs = series[Key("events/s", stack, kind)], series[Key("CPU µs/event", stack, kind)]
+    if not rates:
+        return "–", "–"
     return (
-        f"{median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f})",
+        f"{median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f}){' client!' * client_bound(series, stack, kind)}",
         f"{median(costs):.1f} ({min(costs):.1f}–{max(costs):.1f})",
     )
 

@@ -10,7 +10,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import Final, Protocol, cast
 
 from benchmarks.peers.place import Place
@@ -44,8 +43,6 @@ class Peer:
     dialect: str = "websocket"
     packages: tuple[str, ...] = ()
     """The distributions whose versions matter."""
-    modules: tuple[str, ...] = ()
-    """What else must be there."""
     broker: bool = False
     """Whether its agents and its sockets are in two processes, with a Redis-protocol server between them."""
     share: float = 1.0
@@ -56,8 +53,7 @@ class Peer:
     @property
     def missing(self) -> str:
         """What is not installed; nothing where it can be measured."""
-        lacking = [name for name in self.packages if not _version(name)]
-        return ", ".join([*lacking, *(name for name in self.modules if find_spec(name) is None)])
+        return ", ".join(name for name in self.packages if not _version(name))
 
     @property
     def versions(self) -> dict[str, str]:
@@ -155,7 +151,6 @@ PEERS: Final = (
         file="bridgekit_native",
         says="await adapter.emit_*, on websockets' own server",
         packages=("bridgekit", "msgspec", "websockets"),
-        modules=("bridgekit.transport.native",),
     ),
     Peer(
         name="broadcaster, Redis",
@@ -185,7 +180,14 @@ PEERS: Final = (
     Peer(
         name="bridgekit, Redis",
         file="bridgekit_redis",
-        says="await adapter.emit_*, kept in Redis Streams and relayed",
+        says="await adapter.emit_*, kept in Redis Streams and relayed, on the native edge",
+        packages=("bridgekit", "msgspec", "websockets", "coredis"),
+        broker=True,
+    ),
+    Peer(
+        name="bridgekit, Redis, ASGI",
+        file="bridgekit_redis_asgi",
+        says="the same, on uvicorn",
         packages=(*_OURS, "coredis"),
         broker=True,
     ),

@@ -1,9 +1,9 @@
-"""bridgekit on the Redis store: agents in one process, sockets in another, logs in Streams."""
+"""bridgekit on the Redis store: agents in one process, sockets in another on the native edge, logs in Streams."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import urlsplit
 
 from benchmarks.peers.bridgekit_agents import Bridged
@@ -11,13 +11,21 @@ from benchmarks.peers.place import Place
 from bridgekit.chain.link_1_startup import Parts, create_app, start_application
 from bridgekit.stores import redis_stores
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.server import serving
+from bridgekit.transport.native import serving_natively
 
-__all__ = ["up"]
+__all__ = ["up", "up_on"]
+
+
+Serving = Callable[..., AbstractAsyncContextManager[str]]
+
+
+def up(place: Place) -> AbstractAsyncContextManager[Bridged]:
+    return up_on(place, serving_natively)
 
 
 @asynccontextmanager
-async def up(place: Place) -> AsyncIterator[Bridged]:
+async def up_on(place: Place, serving: Serving) -> AsyncIterator[Bridged]:
+    """With this edge in front of the sockets."""
     parts = Parts(agents={}, admission=OwnersOnly, stores=redis_stores(place.broker))
     if place.sockets:
         app = create_app(parts)

@@ -6,21 +6,26 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.page import page
 from benchmarks.peers import peer
 from benchmarks.results import Results, machine, read, results, target_table, throughput_table, write
 from benchmarks.series import Key, Series
 from benchmarks.targets import TARGETS
 from tests.tree import ROOT
 
+PAGE = ROOT / "docs" / "bench" / "README.md"
 LAST = ROOT / "benchmarks" / "results.json"
 
 
-def made(**missing: str) -> Results:
+def made(*, busy: float = 0.5, **missing: str) -> Results:
     series = Series()
     for stack, rate in (("bridgekit native", 300_000.0), ("Starlette by hand", 100_000.0)):
         series.add(Key("events/s", stack, "burst"), rate, rate)
+        if stack == "bridgekit native":
+            series.add(Key("events/s", stack, "yielding"), rate / 2)
+            series.add(Key("CPU µs/event", stack, "yielding"), 2e6 / rate)
         series.add(Key("CPU µs/event", stack, "burst"), 1e6 / rate, 1e6 / rate)
-        series.add(Key("client busy", stack, "burst"), 0.5, 0.5)
+        series.add(Key("client busy", stack, "burst"), busy, busy)
     peers = [peer("bridgekit native"), peer("Starlette by hand")]
     return results("quick", series, peers, missing=missing, minutes=1.0, where=machine())
 
@@ -49,6 +54,17 @@ def test_stack_that_is_missing_is_told() -> None:
     assert "not installed: picows" in told
 
 
+def test_kind_that_only_some_were_measured_with_is_left_open() -> None:
+    rows = {line.split("  ")[0]: line.split() for line in throughput_table(made()).splitlines()}
+    assert rows["Starlette by hand"][-2:] == ["–", "–"]
+    assert "150,000" in rows["bridgekit native"]
+
+
+def test_rate_that_is_the_clients_is_marked() -> None:
+    assert "client!" in throughput_table(made(busy=0.95))
+    assert "client!" not in throughput_table(made(busy=0.85))
+
+
 def test_versions_and_machine_are_told() -> None:
     found = made()
     assert found.versions["uvicorn"]
@@ -63,6 +79,10 @@ def test_last_full_result_is_whole() -> None:
     assert found.machine.keys() == machine().keys()
     assert len(found.targets) == len(TARGETS)
     assert not [why for why in found.missing.values() if why.startswith("WrongAnswer")]
+
+
+def test_page_tells_the_last_full_result() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(read(LAST))
 
 
 @pytest.mark.parametrize("name", ["throughput", "latency", "growth", "memory", "stall"])

@@ -1,0 +1,16 @@
+"""The same on the ASGI edge."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+
+from benchmarks.peers.bridgekit_agents import Bridged
+from benchmarks.peers.bridgekit_redis import up_on
+from benchmarks.peers.place import Place
+from bridgekit.transport.server import serving
+
+__all__ = ["up"]
+
+
+def up(place: Place) -> AbstractAsyncContextManager[Bridged]:
+    return up_on(place, serving)
