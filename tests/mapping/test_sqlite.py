@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -18,6 +15,7 @@ from bridgekit.storage import sqlite
 from bridgekit.storage.sqlite_file import ORPHAN_SECONDS, Synchronous
 from bridgekit.stores import sqlite_stores
 from tests.samples import OTHER, RUN, THREAD
+from tests.storage.sqlite_files import Clock, asked, changed
 
 FULL = """
 CREATE TRIGGER full BEFORE INSERT ON routes WHEN NEW.thread_id = 'thread_456'
@@ -25,27 +23,15 @@ BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END
 """
 
 
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
-def asked(path: Path, sql: str) -> list[Any]:
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql).fetchall()
-
-
 async def test_no_run_has_a_route_that_the_file_does_not_take(path: Path) -> None:
     async with sqlite_stores(path)():
         pass
-    asked(path, FULL)
+    changed(path, FULL)
     async with sqlite_stores(path)() as stores:
         mapping = RunThreadMappingService(stores.routes)
         with pytest.raises(StoreAway, match="full"):
@@ -59,7 +45,7 @@ async def test_no_run_has_a_route_that_the_file_does_not_take(path: Path) -> Non
 async def test_grace_that_cannot_be_written_is_kept_all_the_same(path: Path) -> None:
     async with sqlite_stores(path)() as stores:
         await RunThreadMappingService(stores.routes).register_mapping(RUN, OTHER)
-    asked(path, FULL)
+    changed(path, FULL)
     async with sqlite_stores(path)() as stores:
         mapping = RunThreadMappingService(stores.routes, grace_seconds=0)
         await mapping.cleanup_mapping(RUN)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from bridgekit.errors import StoreInUse, StoreUnusable, UnknownName
@@ -22,6 +22,7 @@ from bridgekit.storage.sqlite_file import ORPHAN_SECONDS
 from bridgekit.stores import sqlite_stores, stores_from
 from tests.contract.stores import Worker, numbers
 from tests.samples import RUN, THREAD
+from tests.storage.sqlite_files import asked, changed, image
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -31,17 +32,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
-def asked(path: Path, sql: str) -> list[Any]:
-    """What another program is told by the file."""
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql).fetchall()
-
-
-def changed(path: Path, script: str) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(script)
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder, by name."""
     return {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -49,14 +39,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def modes(folder: Path) -> dict[str, int]:
     return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
-
-
-def image(path: Path, name: str) -> Path:
-    """What the disk has of an open file: what is left of it when its process is killed now."""
-    copy = path.with_name(name)
-    for suffix in ("", "-wal"):
-        shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
-    return copy
 
 
 @asynccontextmanager
@@ -74,7 +56,8 @@ async def held_elsewhere(path: Path, backend: str) -> AsyncIterator[Child]:
 async def test_second_connection_is_refused_at_once_and_the_first_is_not_disturbed(path: Path) -> None:
     async with sqlite_stores(path)() as stores:
         for _ in range(2):
-            with pytest.raises(StoreInUse) as refused:
+            # By itself SQLite would wait for 5 s.
+            with anyio.fail_after(3), pytest.raises(StoreInUse) as refused:
                 async with sqlite_stores(path)():
                     pass
             assert str(path) in str(refused.value)
@@ -175,7 +158,7 @@ async def test_file_is_for_nobody_else_to_read_and_alone_when_it_is_closed(path:
 async def test_numbering_goes_on_after_a_kill_while_the_machine_is_up(path: Path, synchronous: str) -> None:
     async with worker(path, synchronous) as first:
         before = [await first.publish(THREAD) for _ in range(3)][-1]
-        left = image(path, "left.db")
+        left = image(path)
     async with worker(left, synchronous) as second:
         after = await second.publish(THREAD)
         assert (after.seq, after.epoch) == (4, before.epoch)
@@ -189,7 +172,7 @@ async def test_numbering_begins_anew_where_a_power_loss_may_have_cost_something(
     """A client that read more than the disk has must not take new events for those that it knows."""
     async with worker(path, synchronous) as first:
         await first.publish(THREAD)
-        left = image(path, "left.db")
+        left = image(path)
         read = [await first.publish(THREAD) for _ in range(2)][-1]
     changed(left, "UPDATE store SET boot = 'another'")
     async with worker(left, synchronous) as second:
@@ -219,7 +202,7 @@ async def test_run_that_was_live_when_the_process_was_killed_keeps_its_route_for
         mapping = RunThreadMappingService(stores.routes)
         await mapping.register_mapping(RUN, THREAD)
         await mapping.register_mapping(again, THREAD)
-        left = image(path, "left.db")
+        left = image(path)
     async with sqlite_stores(left)() as stores:
         mapping = RunThreadMappingService(stores.routes)
         assert await mapping.get_thread_id(RUN) == THREAD

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +11,7 @@ from bridgekit.storage import sqlite
 from bridgekit.storage.sqlite_file import Synchronous
 from bridgekit.stores import sqlite_stores
 from bridgekit.transport.spent_sqlite import SpentInSqlite
+from tests.storage.sqlite_files import Clock, asked, changed
 
 FULL = """
 CREATE TRIGGER full BEFORE INSERT ON spent WHEN NEW.ticket_id = 'unlucky' AND (SELECT count(*) FROM spent) = 0
@@ -21,27 +19,15 @@ BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END
 """
 
 
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
-def asked(path: Path, sql: str) -> list[Any]:
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql).fetchall()
-
-
 async def test_ticket_that_the_file_does_not_take_lets_nobody_in_and_may_be_tried_again(path: Path) -> None:
     async with sqlite_stores(path)():
         pass
-    asked(path, FULL)
+    changed(path, FULL)
     async with sqlite_stores(path)() as stores:
         with pytest.raises(StoreAway, match="full"):
             await stores.spent.spend("unlucky", 60)

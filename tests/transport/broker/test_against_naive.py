@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -21,22 +20,11 @@ from bridgekit.transport.broker import Broker, Keep
 from bridgekit.transport.broker.memory import MemoryBroker
 from bridgekit.transport.broker.sqlite import SqliteBroker
 from tests.contract.stores import drafted
+from tests.storage.sqlite_files import Clock, changed
 from tests.transport.broker.naive import Naive, told
+from tests.transport.broker.sqlite_disks import POISON, REFUSING
 
 THREADS = [ThreadId(name) for name in "abcd"]
-POISON = 666
-"""A number that the file will not take."""
-REFUSING = f"""
-CREATE TRIGGER refuse BEFORE INSERT ON events WHEN instr(CAST(NEW.data AS TEXT), '"number":{POISON}')
-BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END
-"""
-
-
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Comparison:
@@ -150,8 +138,7 @@ async def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("naive") / "template.db"
     async with opened(path, Keep(), Clock()):
         pass
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(REFUSING)
+    changed(path, REFUSING)
     return path
 
 

@@ -12,16 +12,10 @@ from bridgekit.transport.broker import Keep
 from bridgekit.transport.broker.memory import MemoryBroker
 from tests.contract.stores import Worker, drafted
 from tests.samples import OTHER, THREAD
+from tests.storage.sqlite_files import Clock
 
 IDLE_BYTES = 500
 """What a thread costs that is remembered by its epoch and number only."""
-
-
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def done(operation: Coroutine[Any, Any, Any]) -> Any:
