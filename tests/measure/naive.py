@@ -58,7 +58,9 @@ def fate(history: History, event: Expectation, socket: Socket) -> str:
     answer = history.acknowledged.get(event.key)
     seq = answer[1].seq if answer else None
     told = seq is not None and any(
-        seq in range(gap.first, (gap.last or seq) + 1) for gap in history.gaps.get(socket.number, [])
+        seq in range(gap.first, 1 + (seq if gap.last is None else gap.last))
+        for gap in history.gaps.get(socket.number, [])
+        if answer is not None and (gap.epoch is None or gap.epoch == answer[1].epoch)
     )
     return "lost_signalled" if told else "lost_silent"
 

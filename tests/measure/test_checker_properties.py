@@ -14,6 +14,7 @@ from bridgekit.measure.history import Expectation, History, Key, Missing, Socket
 from tests.measure.histories import SOCKETS, arrival, differences
 from tests.measure.naive import judge
 
+epochs = st.sampled_from([None, "e1", "e2"])
 receipts = st.builds(
     Receipt,
     outcome=st.sampled_from(Outcome),
@@ -21,9 +22,11 @@ receipts = st.builds(
     thread_id=st.sampled_from([None, *(socket.thread_id for socket in SOCKETS)]),
     seq=st.none() | st.integers(1, 6),
     link=st.none() | st.integers(7, 10),
+    epoch=epochs,
+    kept=st.booleans(),
     reason=st.just("for a reason"),
 )
-gaps = st.lists(st.builds(Missing, st.integers(1, 6), st.integers(1, 6)), max_size=2)
+gaps = st.lists(st.builds(Missing, st.integers(1, 6), st.none() | st.integers(1, 6), epoch=epochs), max_size=2)
 
 
 @st.composite

@@ -90,9 +90,16 @@ def test_interval_that_is_too_narrow_is_found_out(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_every_frame_that_the_world_drops_is_counted_and_no_other(study: CalibrationStudy) -> None:
-    lost = [loss.measurement.verdict.lost_silent for loss in study.losses]
+    lost = [loss.measurement.verdict.lost for loss in study.losses]
     assert lost == [loss.dropped for loss in study.losses]
     assert lost[0] == 0 < lost[1] < lost[2] < lost[3] == 300
+
+
+async def test_frame_that_is_dropped_is_told_to_be_missing_as_soon_as_another_comes(study: CalibrationStudy) -> None:
+    """Of a world that drops the last frames too nobody hears."""
+    verdicts = [loss.measurement.verdict for loss in study.losses]
+    assert [verdict.lost_silent < 10 for verdict in verdicts] == [True, True, True, False]
+    assert verdicts[-1].lost_silent == 300
 
 
 async def test_dropped_frames_were_called_sent(study: CalibrationStudy) -> None:
