@@ -34,9 +34,10 @@ class _Parcel:
 class Rows:
     """A Source of rows for one column of the inbox."""
 
-    def __init__(self, database: Database, column: str) -> None:
+    def __init__(self, database: Database, column: str, *, limit: int = BACKLOG_ROWS) -> None:
         self._database = database
         self._column = column
+        self._limit = limit
         self._waiting = _Parcel()
         self._taken = self._waiting
         database.add(self)
@@ -46,7 +47,7 @@ class Rows:
         parcel = self._waiting
         if self._database.closed:
             raise StoreAway(STORE, "it is closed")
-        if len(parcel.rows) >= BACKLOG_ROWS:
+        if len(parcel.rows) >= self._limit:
             # Those who waited for them may be gone, but the rows are not.
             raise StoreAway(STORE, "it is behind")
         if not parcel.rows:

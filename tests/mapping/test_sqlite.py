@@ -42,6 +42,27 @@ async def test_no_run_has_a_route_that_the_file_does_not_take(path: Path) -> Non
         assert await mapping.get_thread_id(RUN) == THREAD
 
 
+async def test_claim_of_a_run_that_is_being_written_is_not_granted_before_that_is_decided(path: Path) -> None:
+    async with sqlite_stores(path)():
+        pass
+    changed(path, FULL)
+    told: list[str] = []
+    async with sqlite_stores(path)() as stores:
+        mapping = RunThreadMappingService(stores.routes)
+
+        async def claim() -> None:
+            try:
+                await mapping.register_mapping(RUN, OTHER)
+            except StoreAway as refused:
+                told.append(refused.problem)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(claim)
+        assert told == ["database or disk is full"] * 3
+        assert await mapping.get_thread_id(RUN) is None
+
+
 async def test_grace_that_cannot_be_written_is_kept_all_the_same(path: Path) -> None:
     async with sqlite_stores(path)() as stores:
         await RunThreadMappingService(stores.routes).register_mapping(RUN, OTHER)

@@ -137,6 +137,8 @@ async def test_what_waits_when_the_store_is_closed_is_written_and_what_comes_lat
                 tasks.start_soon(publish, number)
             await anyio.wait_all_tasks_blocked()
         late = await closing_.publish(THREAD, 99)
+        with pytest.raises(StoreAway, match="closed"):
+            await closing_.broker.replay(THREAD, Cursor(late.epoch or "", 1))
     assert {receipt.outcome for receipt in receipts} == {Outcome.NOBODY_LISTENING}
     assert (late.outcome, late.reason) == (Outcome.REFUSED, "the SQLite store: it is closed")
     assert asked(path, "SELECT count(*), max(seq) FROM events") == [(10, 10)]
