@@ -102,6 +102,7 @@ class Variant:
             resolver=self.resolver,
             hub=self.hub,
             admission=OwnersOnly,
+            origins=("*",),
             bridge=self.bridge,
             supervisor=self.supervisor,
             registry=self.registry,

@@ -76,7 +76,7 @@ class Parts:
     admission: Callable[[ThreadOwners, SpentTickets], Admission] = Tickets
     """Who is let in: whoever brings a ticket. Workers that share a store need a key that they share too."""
     origins: tuple[str, ...] = ()
-    """Other sites whose pages may open sockets here, such as "https://app.example.org"."""
+    """Other sites whose pages may open sockets here, such as "https://app.example.org"; "*" for any."""
     bridge: type[AgentWebSocketBridge] = AgentWebSocketBridge
     supervisor: type[SupervisorAgent] = SupervisorAgent
     registry: type[AgentRegistry] = AgentRegistry

@@ -117,3 +117,10 @@ async def test_page_without_tls_opens_no_socket_with_it(site: Site) -> None:
     await browser.stay()
     assert browser.close is not None
     assert browser.close[0] == 4504
+
+
+@pytest.mark.parametrize("page", ["https://evil.example", "http://localhost:8888", "null"])
+def test_star_lets_every_page_in(page: str) -> None:
+    check_origin(Handshake(query={}, origin=page, host="bridgekit.test"), origins(["*"]))
+    with pytest.raises(SubscriptionRefused):
+        check_origin(Handshake(query={}, origin=page, host="bridgekit.test"), origins([]))
