@@ -1,0 +1,43 @@
+"""The figures draw what was measured, and nothing where nothing was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.figures import FIGURES, draw
+from benchmarks.figures.speeds import throughput_figure
+from benchmarks.results import machine, results
+from benchmarks.series import Key, Series
+
+
+def measured(native: float) -> Series:
+    series = Series()
+    for stack, kind, rate in (
+        ("Starlette by hand", "burst", 40_000.0),
+        ("bridgekit native", "burst", native),
+        ("bridgekit native", "yielding", native / 2),
+    ):
+        series.add(Key("events/s", stack, kind), rate)
+        series.add(Key("CPU µs/event", stack, kind), 1e6 / rate)
+    return series
+
+
+def test_only_what_was_measured_is_drawn(tmp_path: Path) -> None:
+    found = results("quick", measured(80_000.0), [], missing={}, minutes=1.0, where=machine())
+    assert [path.name for path in draw(found, tmp_path / "figures")] == ["throughput.png"]
+    assert (tmp_path / "figures" / "throughput.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_is_drawn_of_nothing(name: str) -> None:
+    assert FIGURES[name](Series()) is None
+
+
+@pytest.mark.parametrize(("native", "says"), [(80_000.0, ["2.0 times", "1.0 times"]), (20_000.0, ["50 %", "25 %"])])
+def test_title_says_what_was_found(native: float, says: list[str]) -> None:
+    figure = throughput_figure(measured(native))
+    assert figure is not None
+    title = figure.get_suptitle()
+    assert all(words in title for words in says)
