@@ -84,7 +84,9 @@ def test_origin_is_scheme_host_and_port() -> None:
     assert origin("http://localhost:3000") == Origin("http", "localhost", 3000)
 
 
-@pytest.mark.parametrize("text", ["*.example.org", "example.org", "https://example.org/", "https://a.org/b", "https://a.org?b", ""])
+@pytest.mark.parametrize(
+    "text", ["*.example.org", "example.org", "https://example.org/", "https://a.org/b", "https://a.org?b", ""]
+)
 def test_misspelt_origin_is_found_when_the_list_is_made(text: str) -> None:
     with pytest.raises(InvalidId, match="origin: "):
         origins(["https://example.org", text])
