@@ -133,17 +133,21 @@ class Database:
 
     async def run(self) -> None:
         """Write and read by turns, until closed and done."""
-        with anyio.CancelScope(shield=True):
-            while not self.closed:
-                self._bell = anyio.Event()
-                wrote, read = await self._write(), await self._read()
-                if not (wrote or read):
-                    await self._rung()
-            if self._problem:
-                await self._try()
-            while await self._write() or await self._read():
-                pass
-        self._ended.set()
+        try:
+            with anyio.CancelScope(shield=True):
+                while not self.closed:
+                    self._bell = anyio.Event()
+                    wrote, read = await self._write(), await self._read()
+                    if not (wrote or read):
+                        await self._rung()
+                if self._problem:
+                    await self._try()
+                while await self._write() or await self._read():
+                    pass
+        finally:
+            # Also where a source broke its word: then the application ends, and nobody is to hang in it.
+            self.closed = True
+            self._ended.set()
 
     async def watch(self) -> None:
         """Answer who waits when the file does not, until `run` has ended."""
@@ -152,8 +156,9 @@ class Database:
                 with anyio.move_on_after(self._answer_seconds / 4):
                     await self._ended.wait()
                 now = time.monotonic()
+                nobody_comes = self._is_late or self._ended.is_set()
                 for source in self._sources:
-                    source.late(now if self._is_late else now - self._answer_seconds)
+                    source.late(now if nobody_comes else now - self._answer_seconds)
 
     async def _rung(self) -> None:
         """Wait until a source has something; where the last group failed, not longer than until the next trial."""

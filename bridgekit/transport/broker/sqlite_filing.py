@@ -174,7 +174,7 @@ class Filing:
         return group.columns() if group else {}
 
     def settle(self, problem: str) -> None:
-        group, self._taken = self._taken, _Group(Batch(), 0.0)
+        group = self._taken
         if problem:
             self._refused(group)
         else:
@@ -188,6 +188,7 @@ class Filing:
         group.batch.problem = problem
         group.batch.settled = True
         group.batch.answered.set()
+        self._taken = _Group(Batch(), 0.0)
 
     def late(self, before: float) -> None:
         for batch in (self._taken.batch, *self._waiting):

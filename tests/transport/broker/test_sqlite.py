@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 
 from bridgekit.errors import StoreAway
 from bridgekit.events import Frame, Outcome, Receipt
@@ -17,7 +18,7 @@ from bridgekit.storage import sqlite
 from bridgekit.storage.sqlite_file import Synchronous
 from bridgekit.transport.broker import Keep
 from bridgekit.transport.broker.sqlite import SqliteBroker
-from tests.contract.stores import Worker, drafted, number_in, numbers
+from tests.contract.stores import WAIT_SECONDS, Worker, drafted, number_in, numbers
 from tests.samples import OTHER, THREAD
 from tests.storage.sqlite_files import Clock, asked, image
 from tests.transport.broker.sqlite_disks import POISON, made, slow_for, worker
@@ -166,3 +167,27 @@ async def test_thread_is_not_forgotten_while_an_event_of_it_is_on_its_way(path: 
             for thread in (THREAD, OTHER):
                 tasks.start_soon(publish, thread)
         assert [(receipt.seq, receipt.kept) for receipt in receipts] == [(1, True)] * 2
+
+
+async def test_sink_that_breaks_its_word_ends_the_store_and_nobody_waits_for_it(path: Path) -> None:
+    class Broken(Worker):
+        def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
+            raise ArithmeticError
+
+    receipts: list[Receipt] = []
+
+    async def publish(broker: SqliteBroker) -> None:
+        receipts.append(await broker.publish(drafted(THREAD)))
+
+    async def serve(tasks: TaskGroup) -> None:
+        async with sqlite.opened(path, Synchronous.OFF) as database:
+            broker = SqliteBroker(database)
+            Broken(broker)
+            tasks.start_soon(publish, broker)
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(WAIT_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            with pytest.raises(ArithmeticError):
+                await serve(tasks)
+    assert [receipt.outcome for receipt in receipts] == [Outcome.PENDING]
