@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.contract.stores import KINDS, Kind, Place
 
-EACH = [pytest.param(kind, id=kind.name) for kind in KINDS]
-SURVIVING = [pytest.param(kind, id=kind.name) for kind in KINDS if kind.survives]
+
+def rows(kinds: Iterable[Kind]) -> list[Any]:
+    """Those that need servers of their own are left out by `make unit`."""
+    return [pytest.param(kind, id=kind.name, marks=[pytest.mark.slow] * bool(kind.server)) for kind in kinds]
+
+
+EACH = rows(KINDS)
+SURVIVING = rows(kind for kind in KINDS if kind.survives)
 
 
 @pytest.fixture(params=EACH)

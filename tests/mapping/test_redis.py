@@ -16,6 +16,8 @@ from bridgekit.measure.faults.redis_servers import redis_server
 from bridgekit.storage.redis import Servers
 from tests.samples import OTHER, RUN, THREAD
 
+pytestmark = pytest.mark.slow
+
 DAY = 86_400
 
 

@@ -24,6 +24,8 @@ from bridgekit.storage.redis_line import AWAY_SECONDS, SILENCE_SECONDS, Backoff
 from bridgekit.stores import redis_stores
 from tests.servers import SharedCluster
 
+pytestmark = pytest.mark.slow
+
 SECRET = "hunter2"
 
 

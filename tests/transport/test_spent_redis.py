@@ -15,6 +15,8 @@ from bridgekit.measure.faults.toxics import Partition, Way
 from bridgekit.storage.redis import Servers
 from bridgekit.transport.spent_redis import SpentInRedis
 
+pytestmark = pytest.mark.slow
+
 
 async def test_ticket_is_spent_once_whichever_worker_is_asked(redis_url: str) -> None:
     prefix, told = f"test-{new_id()}", []

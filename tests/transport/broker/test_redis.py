@@ -16,6 +16,8 @@ from tests.samples import OTHER, THREAD
 from tests.transport.broker.redis_workers import RedisWorker, redis_worker, said
 from tests.transport.broker.redis_workers import publish as publish_all
 
+pytestmark = pytest.mark.slow
+
 
 async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> Cursor:
     """Publish one after the other; where the thread is after that."""

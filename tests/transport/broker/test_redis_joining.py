@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import pytest
 
 from bridgekit.events import Outcome
 from bridgekit.ids import ThreadId
@@ -11,6 +12,8 @@ from bridgekit.transport.broker import Keep, Replay
 from tests.samples import OTHER, THREAD
 from tests.transport.broker.redis_workers import RedisWorker, redis_worker, said
 from tests.transport.broker.redis_workers import publish as publish_all
+
+pytestmark = pytest.mark.slow
 
 
 async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> Cursor:
