@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["LINE_BYTES", "answer", "commands", "cpu_ns", "resident_kib"]
+__all__ = ["LINE_BYTES", "answer", "commands", "cpu_ns", "open_files_at_most", "resident_kib"]
 
 LINE_BYTES: Final = 67_108_864
 """Longest line: the moments of a million events."""
@@ -28,6 +28,14 @@ async def commands() -> AsyncIterator[Message]:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
         yield msgspec.json.decode(line, type=Message)
+
+
+def open_files_at_most() -> int:
+    """How many files, and so sockets, a process may have open. From now on this one may have as many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def answer(**message: object) -> None:

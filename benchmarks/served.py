@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from benchmarks.agents import speak, speak_in_time
 from benchmarks.peers import Stack, peer
 from benchmarks.peers.place import Place
-from benchmarks.pipe import answer, commands, cpu_ns, resident_kib
+from benchmarks.pipe import answer, commands, cpu_ns, open_files_at_most, resident_kib
 from benchmarks.workload import Wave
 from bridgekit.transport.server import KEEPALIVE_SECONDS
 
@@ -27,6 +27,7 @@ class Prepares(Protocol):
 
 
 async def main() -> None:
+    open_files_at_most()
     options = _options()
     place = Place(
         sockets=options.part != "agents",

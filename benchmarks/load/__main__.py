@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from benchmarks.load.client import Load, Place
-from benchmarks.pipe import answer, commands
+from benchmarks.pipe import answer, commands, open_files_at_most
 
 
 async def main() -> None:
+    open_files_at_most()
     load = Load()
     answer(ready=True)
     async for asked in commands():

@@ -17,6 +17,8 @@ __all__ = ["CROWDED", "EMPTY", "Besides", "flatness", "growth", "steps"]
 
 THREADS: Final = 10
 """Threads whose events are measured, one socket each."""
+SPARE_FILES: Final = 200
+"""What a process has open beside its sockets, at most."""
 FILL_SECONDS: Final = 120.0
 QUIET_SECONDS: Final = 3_600.0
 SETTLED_RUNS: Final = 600

@@ -11,6 +11,7 @@ from benchmarks.children import ChildFailed
 from benchmarks.load.verification import WrongAnswer
 from benchmarks.peers import Peer
 from benchmarks.session import Session, session
+from bridgekit.errors import BridgekitError
 
 __all__ = ["Turns", "say", "turns"]
 
@@ -55,7 +56,7 @@ class Turns:
             return
         try:
             await measure()
-        except (ChildFailed, WrongAnswer) as error:
+        except (ChildFailed, WrongAnswer, BridgekitError) as error:
             self.failed[peer.name] = f"{type(error).__name__}: {error}"
             say(f"  {peer.name} is out. {self.failed[peer.name]}")
 
