@@ -115,6 +115,6 @@ FULL: Final = Plan(
         CROWDED,
     ),
     growth_rounds=5,
-    flat_events=300_000,
+    flat_events=1_000_000,
     import_rounds=5,
 )
