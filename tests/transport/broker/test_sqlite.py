@@ -146,9 +146,12 @@ async def test_what_waits_when_the_store_is_closed_is_written_and_what_comes_lat
 
 
 async def test_application_that_is_cancelled_leaves_a_whole_file_with_all_that_was_on_its_way(path: Path) -> None:
+    await made(path, slow_for(PATIENCE))
     with anyio.CancelScope() as application:
         async with worker(path) as cancelled, anyio.create_task_group() as tasks:
-            for number in range(10):
+            tasks.start_soon(cancelled.publish, THREAD, POISON)
+            await anyio.wait_all_tasks_blocked()
+            for number in range(9):
                 tasks.start_soon(cancelled.publish, THREAD, number)
             await anyio.wait_all_tasks_blocked()
             application.cancel()
