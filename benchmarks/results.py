@@ -70,7 +70,7 @@ class Results(msgspec.Struct, frozen=True):
 def machine() -> dict[str, str]:
     """Where this runs, without a name of it."""
     return {
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "processor": _processor(),
         "processors": str(os.cpu_count()),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",

@@ -41,6 +41,11 @@ class Stores:
     shared: bool = False
     """Whether workers share them. Where they do not, a second worker refuses to start."""
 
+    @property
+    def outlives(self) -> bool:
+        """Whether what they keep is there for longer than one process."""
+        return self.name != "memory"
+
 
 StoreFactory = Callable[[], AbstractAsyncContextManager[Stores]]
 """Opens an application's stores for as long as it runs. StoreAway or StoreInUse where that cannot be."""

@@ -19,7 +19,15 @@ from bridgekit.chain.link_7_8_adapter import Emitter
 from bridgekit.errors import ThreadNotOwned, UnknownName
 from bridgekit.ids import ThreadId, UserId, new_id
 
-__all__ = ["LLMManager", "MemoryThreads", "PythonTools", "ScriptedModel", "ThreadSession", "ToolDispatcher"]
+__all__ = [
+    "LLMManager",
+    "MemoryThreads",
+    "PythonTools",
+    "ScriptedModel",
+    "ThreadSession",
+    "ToolDispatcher",
+    "UnsharedThreads",
+]
 
 
 class ThreadSession(Protocol):
@@ -66,6 +74,10 @@ class MemoryThreads:
     async def claim(self, thread_id: ThreadId, user_id: UserId) -> None:
         if self._owners.setdefault(thread_id, user_id) != user_id:
             raise ThreadNotOwned(thread_id, user_id)
+
+
+class UnsharedThreads(MemoryThreads):
+    """The default. An application whose store outlives it, or that shares one, refuses to start with it."""
 
 
 class ScriptedModel:

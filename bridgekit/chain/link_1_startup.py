@@ -17,11 +17,11 @@ from starlette.applications import Starlette
 from bridgekit import ids
 from bridgekit.chain.collaborators import (
     LLMManager,
-    MemoryThreads,
     PythonTools,
     ScriptedModel,
     SessionFactory,
     ToolDispatcher,
+    UnsharedThreads,
 )
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
@@ -50,6 +50,10 @@ from bridgekit.transport.tickets import Tickets
 
 __all__ = ["RUNS_SECONDS", "Application", "Parts", "Start", "create_app", "lifespan", "shut_down", "start_application"]
 
+NOBODYS_THREADS: Final = (
+    "the {store} store keeps logs for longer than this process knows whose threads they are, and somebody else could"
+    " claim one; give Parts a db_session_factory that opens sessions of your own database"
+)
 RUNS_SECONDS: Final = 10.0
 """How long runs that are under way may go on when the server stops."""
 
@@ -64,7 +68,8 @@ class Parts:
     """What an application is put together from. Every part but the agents has a sound default."""
 
     agents: Mapping[str, type[BaseAgent]]
-    db_session_factory: SessionFactory = field(default_factory=MemoryThreads)
+    db_session_factory: SessionFactory = field(default_factory=UnsharedThreads)
+    """Opens sessions of the database that says whose a thread is. The default is right for the memory store only."""
     llm_manager: LLMManager = field(default_factory=ScriptedModel)
     tool_dispatcher: ToolDispatcher = field(default_factory=lambda: PythonTools({}))
     run_ids: RunIdScheme = field(default_factory=SealedRunIds)
@@ -139,6 +144,8 @@ async def start_application(parts: Parts, stores: Stores) -> Application:
         tally = Tally()
         mapping = parts.mapping(stores.routes)
         bridge = parts.bridge(parts.hub(stores.broker), parts.resolver(mapping), mapping, tally)
+    if stores.outlives and isinstance(parts.db_session_factory, UnsharedThreads):
+        raise DeterministicStartupError(2, NOBODYS_THREADS.format(store=stores.name))
     with DeterministicStartupError.at(2, "the supervisor"):
         supervisor = parts.supervisor(
             parts.db_session_factory,

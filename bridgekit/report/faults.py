@@ -18,6 +18,8 @@ OURS = "ours"
 """What stands in for the audit's word where the claim is our own."""
 OUTSIDE_AT_MOST = 0.25
 """The closed form takes agents to speak evenly, and on a machine with other work they do so by and large."""
+LATE_SHARE = 0.1
+"""Neighbours who read so much of a stall too late feel it."""
 HELD_UP_SHARE = 0.5
 """Who is held up for so much of a stall waits for the one that stalls."""
 
@@ -99,8 +101,11 @@ def stall_claim(study: StallStudy) -> Finding:
     ours = study.of(TheBridge.name)
     others = [stall for stall in study.stalls if stall is not ours]
     stopped = [stall.peer.name for stall in others if stall.longest_wait > HELD_UP_SHARE * stall.stalled_seconds]
+    late = ours.during[len(ours.during) // 2]
     holds = (
-        ours.longest_wait < HELD_UP_SHARE * ours.stalled_seconds and len(ours.reads) == ours.events * ours.neighbours
+        ours.longest_wait < HELD_UP_SHARE * ours.stalled_seconds
+        and late < LATE_SHARE * ours.stalled_seconds
+        and len(ours.reads) == ours.events * ours.neighbours
     )
     return Finding(
         id="fault-stall",
@@ -109,7 +114,8 @@ def stall_claim(study: StallStudy) -> Finding:
         reported=OURS,
         verdict=verdict_of(holds),
         answer=f"While one socket read nothing for {ours.stalled_seconds:.2f} s, its neighbours read"
-        f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events, and no emission held the agent up longer"
+        f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events, {1_000 * late:.1f} ms late (median;"
+        f" {1_000 * ours.before[len(ours.before) // 2]:.1f} before), and no emission held the agent up longer"
         f" than {1_000 * ours.longest_wait:.1f} ms. Of {len(others)} servers with a loop of sends"
         f" {len(stopped)} stood still.",
         evidence=tuple(

@@ -55,6 +55,9 @@ class Writable(Protocol):
     def takes(self) -> bool:
         """Whether more should be written."""
 
+    def let_go(self) -> None:
+        """Break it off soon, whatever waits in its buffer."""
+
 
 class Flusher:
     """Knows the sockets that something was put to since the last turn, and writes to each of them once."""
@@ -71,17 +74,25 @@ class Flusher:
 
     def _flush(self) -> None:
         marked, self._marked = self._marked, []
-        for socket in marked:
-            socket.flush()
+        for place, socket in enumerate(marked, 1):
+            try:
+                socket.flush()
+            except BaseException:
+                # One socket's trouble is not its neighbours': they have their turn in the next one.
+                rest = marked[place:]
+                if rest and not self._marked:
+                    self._loop.call_soon(self._flush)
+                self._marked = rest + self._marked
+                raise
 
 
 class NativeSubscriber(Subscriber):
-    """A subscriber whose frames are written by a flusher. `end` says goodbye with a close code, and lets go."""
+    """A subscriber whose frames are written by a flusher. `end` says goodbye with a code, behind all that waits."""
 
     def __init__(
         self, subscription: Subscription, flusher: Flusher, end: Callable[[int], None], *, outbox: Outbox
     ) -> None:
-        super().__init__(subscription, wake=self._mark, cut=self._let_go, outbox=outbox)
+        super().__init__(subscription, wake=self._mark, cut=self._cut_short, outbox=outbox)
         self._flusher = flusher
         self._end_with = end
         self._connection: Writable | None = None
@@ -91,8 +102,10 @@ class NativeSubscriber(Subscriber):
     def start(self, connection: Writable, first: Iterable[bytes]) -> None:
         """Send this first; from now on whatever is put follows."""
         self._connection = connection
-        connection.transport.write(frames(first))
-        self._mark()
+        # Its client may have left while the replay was read.
+        if connection.takes:
+            connection.transport.write(frames(first))
+            self._mark()
 
     def flush(self) -> None:
         """Write what waits, as far as the connection takes it; at the end of it say goodbye, if the end has come."""
@@ -116,3 +129,9 @@ class NativeSubscriber(Subscriber):
         if not self._over and self.code is not None:
             self._over = True
             self._end_with(self.code)
+
+    def _cut_short(self) -> None:
+        """Its time is over, whatever it has not read."""
+        self._let_go()
+        if self._connection is not None:
+            self._connection.let_go()

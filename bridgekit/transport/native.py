@@ -52,6 +52,8 @@ class _Connection(ServerConnection):
     refusal: SubscriptionRefused | Disconnected | None = None
     socket: NativeSubscriber | None = None
     ends = False
+    goodbye = False
+    """Whether it was said goodbye to, behind all that waits for it: then it may take its time to read that."""
 
     def let_go(self) -> None:
         """Do not wait long for a client that has been said goodbye to, or is to say it."""
@@ -62,7 +64,7 @@ class _Connection(ServerConnection):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         # The library waits for the other end to close, for as long as nobody sends anything.
-        if self.protocol.close_expected():
+        if self.protocol.close_expected() and (self.protocol.close_rcvd is not None or not self.goodbye):
             self.let_go()
 
     @property
@@ -195,8 +197,8 @@ async def _serve(edge: Edge, flusher: Flusher, connection: _Connection, subscrip
 
 
 def _end(connection: _Connection, code: int) -> None:
-    """Say goodbye and let go, without waiting for it: a client that does not read may never hear it."""
+    """Say goodbye behind all that waits, without waiting for it: who drains says for how long."""
     if connection.protocol.state is State.OPEN:
         connection.protocol.send_close(code, REASONS[code])
+        connection.goodbye = True
         connection.send_data()
-    connection.let_go()

@@ -139,3 +139,20 @@ async def test_real_socket_that_is_given_up_is_detached_at_once() -> None:
         await deaf.read_until(b"\x0f\xa8too slow: connect again")
     numbers = [int(number) for number in re.findall(rb'"seq":(\d+)', deaf.read)]
     assert numbers == list(range(len(numbers)))
+
+
+async def test_drain_leaves_a_slow_reader_its_time() -> None:
+    """All that waits is on its way when the server says goodbye, and the goodbye comes behind it."""
+    app = create_app(Parts(agents={}, admission=OwnersOnly))
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with serving(app, send_buffer_bytes=BUFFER_BYTES) as url, anyio.create_task_group() as tasks:
+            application: Application = app.state.bridgekit
+            await application.open_thread(THREAD, ALICE)
+            async with raw_peer(url) as slow:
+                for _ in range(12):
+                    await application.bridge.notify(emitted(TOOL, payload=PAYLOAD))
+                tasks.start_soon(partial(app.state.bridgekit_edge.drain, seconds=PATIENCE_SECONDS))
+                await anyio.sleep(1.5)  # longer than a socket that is cut off is waited for
+                await slow.read_until(b"\x0f\xa0")  # 4000
+                assert slow.read.count(b'"seq":') == 12 + 1
+                await slow.say_goodbye()

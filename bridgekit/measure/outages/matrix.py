@@ -114,7 +114,7 @@ def _row(trial: Trial) -> dict[str, object]:
         "closed form %": None if trial.closed_form is None else round(100 * trial.closed_form, 1),
         "lost silent": verdict.lost_silent,
         "lost signalled": verdict.lost_signalled,
-        "duplicated": verdict.extra_copies,
+        "duplicated": verdict.extra_copies + trial.sent_twice,
         "misrouted": verdict.misrouted,
         "unanswered": trial.unanswered,
         "median ms": round(delays[len(delays) // 2], 1) if delays else None,

@@ -50,7 +50,7 @@ class Soak:
                 "delivered": verdict.delivered,
                 "lost silent": verdict.lost_silent,
                 "lost signalled": verdict.lost_signalled,
-                "duplicated": verdict.extra_copies,
+                "duplicated": verdict.extra_copies + trial.sent_twice,
                 "misrouted": verdict.misrouted,
                 "unanswered": trial.unanswered,
             }
@@ -58,7 +58,7 @@ class Soak:
             for what, count in counts.items():
                 so_far[what] += count
             promised = trial.delivery is not AT_MOST_ONCE
-            if verdict.misrouted or not trial.settled or (promised and (verdict.lost_silent or verdict.extra_copies)):
+            if verdict.misrouted or not trial.settled or (promised and (verdict.lost_silent or counts["duplicated"])):
                 self.broken.append(f"seed {seed}: {name[0]}, {name[1]}: {counts}, settled: {trial.settled}")
 
     @property

@@ -87,6 +87,11 @@ class Trial:
         return ledger(self.history)
 
     @property
+    def sent_twice(self) -> int:
+        """Events that came to a socket again. A client that stays drops them, and its user never sees them."""
+        return sum(reader.duplicates for reader in self.readers)
+
+    @property
     def firsts(self) -> list[Arrival]:
         """The first copy of each event at each socket, in the order of reading."""
         seen: dict[tuple[int, Key | None], Arrival] = {}

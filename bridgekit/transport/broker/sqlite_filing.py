@@ -19,9 +19,8 @@ from bridgekit.transport.broker.sqlite_trims import Trim, Trims
 __all__ = ["BACKLOG_BYTES", "BACKLOG_EVENTS", "Entry", "Filing"]
 
 BACKLOG_EVENTS: Final = 10_000
-"""Events that may wait to be committed."""
 BACKLOG_BYTES: Final = 33_554_432
-"""Bytes of frames that may wait to be committed."""
+"""Events that may wait to be committed, and the bytes of their frames."""
 GROUP_EVENTS: Final = 512
 """Events that are committed together. The event loop is busy with delivering them for about as many microseconds."""
 GROUP_BYTES: Final = 4_194_304
