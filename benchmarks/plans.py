@@ -59,6 +59,7 @@ class Plan:
     mappings: int
     crowds: tuple[Besides, ...]
     growth_rounds: int
+    growth_runs: int
     flat_events: int
     import_rounds: int
 
@@ -81,6 +82,7 @@ QUICK: Final = Plan(
     mappings=50_000,
     crowds=(CROWDED,),
     growth_rounds=3,
+    growth_runs=100,
     flat_events=20_000,
     import_rounds=3,
 )
@@ -114,7 +116,8 @@ FULL: Final = Plan(
         ),
         CROWDED,
     ),
-    growth_rounds=5,
+    growth_rounds=7,
+    growth_runs=150,
     flat_events=1_000_000,
     import_rounds=5,
 )

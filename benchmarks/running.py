@@ -101,7 +101,7 @@ class _Run:
         plan = self.plan
         for each in self.peers((NATIVE, ASGI)):
             self.heading(f"growth, {each.name}")
-            measure = partial(growth, self.series, each, plan.crowds, rounds=plan.growth_rounds, runs=50)
+            measure = partial(growth, self.series, each, plan.crowds, rounds=plan.growth_rounds, runs=plan.growth_runs)
             await taking.guarded(each, measure)
             self.heading(f"memory over {plan.flat_events:,} events, {each.name}")
             await taking.guarded(each, partial(flatness, self.series, each, events=plan.flat_events))

@@ -62,13 +62,13 @@ def _throughput_title(series: Series) -> str:
     if burst is None or yielding is None:
         return "Events from agents to sockets"
     return (
-        f"The native edge carries {_times(burst)} of what a Starlette loop does;\n"
-        f"with agents that wait between any two events, {_times(yielding)}"
+        f"The native edge carries {_times(burst)} what a Starlette loop does;\n"
+        f"with agents that wait between any two events, {_times(yielding).removesuffix(' of')}"
     )
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.1f} times" if ratio >= 1 else f"{100 * ratio:.0f} %"
+    return f"{ratio:.1f} times" if ratio >= 1 else f"{100 * ratio:.0f} % of"
 
 
 def latency_figure(series: Series) -> Figure | None:
