@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 
 import anyio
-import pytest
 
 from bridgekit.events import Outcome
 from bridgekit.ids import RunId, ThreadId
@@ -14,20 +13,21 @@ from bridgekit.transport.broker import Keep
 from tests.contract.stores import Place, drafted, number_in, numbers
 from tests.samples import OTHER, THREAD
 
-ODD = [
-    pytest.param(("thread_1", "thread_10"), id="prefix"),
-    pytest.param(("a", "{a}"), id="braces"),
-    pytest.param(("{a}b", "{a}c"), id="hash tag"),
-    pytest.param(("a:log", "a"), id="colon"),
-    pytest.param(("thread alice", "thread  alice"), id="spaces"),
-    pytest.param(("größe", "gro\u0308ße"), id="unicode"),
-    pytest.param(("\U00010348", "\uffff"), id="beyond the first plane"),
-    pytest.param(("x" * 1_024, "x" * 1_023), id="1 kB"),
-    pytest.param(("a_run_b", 'a"\\b'), id="quotes"),
-    pytest.param(("Thread", "thread"), id="capitals"),
-    pytest.param(("1", "01"), id="digits"),
-    pytest.param(("%s", "%"), id="percent"),
-]
+ODD = (
+    ("thread_1", "thread_10"),
+    ("a", "{a}"),
+    ("{a}b", "{a}c"),
+    ("a:log", "a:"),
+    ("thread alice", "thread  alice"),
+    ("größe", "gro\u0308ße"),
+    ("\U00010348", "\uffff"),
+    ("x" * 1_024, "x" * 1_023),
+    ("a_run_b", 'a"\\b'),
+    ("Thread", "thread"),
+    ("1", "01"),
+    ("%s", "%"),
+)
+SIZES = (0, 1, 10_000, 1_000_000, 1)
 
 
 async def test_numbers_count_from_1_without_holes_in_each_thread_for_itself(place: Place) -> None:
@@ -151,25 +151,26 @@ async def test_publisher_that_is_cancelled_takes_nothing_from_the_others(place: 
         assert list((await holder.join(THREAD, begun.cursor)).frames) == heard
 
 
-@pytest.mark.parametrize("names", ODD)
-async def test_threads_whose_ids_look_alike_are_told_apart(place: Place, names: tuple[str, str]) -> None:
-    one, other = (ThreadId(name) for name in names)
+async def test_threads_whose_ids_look_alike_are_told_apart(place: Place) -> None:
+    threads = [ThreadId(name) for pair in ODD for name in pair]
     async with place.workers() as (sender, holder):
-        epochs = {(await holder.join(thread)).cursor.epoch for thread in (one, other)}
-        assert len(epochs) == 2
-        for number in range(3):
-            await sender.publish(one, number)
-        await sender.publish(other, 99)
-        assert [number_in(frame) for frame in await holder.hears(one, 3)] == [0, 1, 2]
-        assert [number_in(frame) for frame in await holder.hears(other, 1)] == [99]
-        assert {frame.event.thread_id for frame in holder.heard[one]} == {one}
+        epochs = [(await holder.join(thread)).cursor.epoch for thread in threads]
+        assert len(set(epochs)) == len(threads)
+        for number, thread in enumerate(threads):
+            for _ in range(1 + number % 2):
+                await sender.publish(thread, number)
+        for number, (thread, epoch) in enumerate(zip(threads, epochs, strict=True)):
+            heard = await holder.hears(thread, 1 + number % 2)
+            assert [number_in(frame) for frame in heard] == [number] * (1 + number % 2)
+            assert {frame.event.thread_id for frame in heard} == {thread}
+            assert list((await holder.join(thread, Cursor(epoch, 0))).frames) == heard
 
 
-@pytest.mark.parametrize("size_bytes", [1, 10_000, 1_000_000])
-async def test_frame_of_any_size_comes_through_and_is_kept(place: Place, size_bytes: int) -> None:
+async def test_frame_of_any_size_comes_through_and_is_kept(place: Place) -> None:
     async with place.workers() as (sender, holder):
         begun = await holder.join(THREAD)
-        await sender.broker.publish(drafted(THREAD, 7, padding=size_bytes))
-        (heard,) = await holder.hears(THREAD, 1)
-        assert heard.event.payload == {"number": 7, "padding": "x" * size_bytes}
-        assert (await holder.join(THREAD, begun.cursor)).frames == (heard,)
+        for number, size_bytes in enumerate(SIZES):
+            await sender.broker.publish(drafted(THREAD, number, padding=size_bytes))
+        heard = await holder.hears(THREAD, len(SIZES))
+        assert [len(str(frame.event.payload["padding"])) for frame in heard] == list(SIZES)
+        assert list((await holder.join(THREAD, begun.cursor)).frames) == heard
