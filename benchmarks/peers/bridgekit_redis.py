@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.peers.bridgekit_agents import Bridged
 from benchmarks.peers.place import Place
+from bridgekit.chain.collaborators import MemoryThreads
 from bridgekit.chain.link_1_startup import Parts, create_app, start_application
 from bridgekit.stores import redis_stores
 from bridgekit.transport.admission import OwnersOnly
@@ -26,7 +27,9 @@ def up(place: Place) -> AbstractAsyncContextManager[Bridged]:
 @asynccontextmanager
 async def up_on(place: Place, serving: Serving) -> AsyncIterator[Bridged]:
     """With this edge in front of the sockets."""
-    parts = Parts(agents={}, admission=OwnersOnly, stores=redis_stores(place.broker))
+    # Whose threads they are stands in the users' own database; here each process is told of the same ones.
+    threads = MemoryThreads()
+    parts = Parts(agents={}, db_session_factory=threads, admission=OwnersOnly, stores=redis_stores(place.broker))
     if place.sockets:
         app = create_app(parts)
         async with serving(app, **place.how) as url:

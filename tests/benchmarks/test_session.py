@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.children import ChildFailed, child
 from benchmarks.measures.rounds import turns
-from benchmarks.peers import peer
+from benchmarks.peers import BRIDGEKIT, peer
 from benchmarks.session import Session, session
 from benchmarks.workload import BURST, EVENTS, YIELDING
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 THREADS = 3
 
 
-@pytest.mark.parametrize("name", ["bridgekit ASGI", "bridgekit native", "bridgekit ASGI, whole runs"])
+@pytest.mark.parametrize("name", [each.name for each in BRIDGEKIT])
 def test_what_a_stack_of_ours_carries_is_right(name: str) -> None:
     asyncio.run(_carried(name))
 
