@@ -56,8 +56,8 @@ bench-quick: $(PEERS)  ## about a minute: every speed target beside what was mea
 
 bench: $(PEERS)  ## all of it, beside other stacks; writes benchmarks/results.json and docs/bench/
 	$(BIN)/python -m benchmarks --out benchmarks/results.json --figures docs/bench
-	$(BIN)/pytest -p no:nbmake --benchmark-timer=time.process_time --benchmark-time-unit=us --benchmark-columns=median,iqr,rounds \
-		--benchmark-sort=name benchmarks/micro
+	$(BIN)/pytest -p no:nbmake --benchmark-timer=time.process_time --benchmark-min-time=0.001 --benchmark-time-unit=us \
+		--benchmark-columns=median,iqr,rounds --benchmark-sort=name benchmarks/micro
 
 check: $(READY)  ## formatting, lint and types
 	$(BIN)/ruff format --check .
