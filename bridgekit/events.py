@@ -6,13 +6,13 @@ One JSON text frame per event. Encoding and decoding are pure and raise only err
 from __future__ import annotations
 
 import enum
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 import msgspec
 
+from bridgekit import finite
 from bridgekit.errors import FrameTooLarge, MalformedFrame, PayloadError, UnknownEventType
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.payloads import Payload
@@ -65,35 +65,39 @@ def event_type(value: object) -> EventType:
         raise UnknownEventType("event type", value, tuple(EventType)) from None
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 class AgentEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent emits, before anybody has asked where it belongs."""
+    """What an agent emits. Where it carries its thread, these fields are the wire format but for the number."""
 
     type: EventType
-    run_id: RunId
-    agent_name: str
-    payload: Payload
     thread_id: ThreadId | None = None
     """Carried from the run's context where there is one; None from a caller who has nothing but a run id."""
+    run_id: RunId
+    agent_name: str
     event_id: str = msgspec.field(default_factory=new_id)
-    timestamp: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
+    timestamp: datetime = msgspec.field(default_factory=_now)
     """The moment of emission. Nobody overwrites it."""
+    payload: Payload
 
 
 class RoutedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event that has its place in a thread: exactly the wire format, field by field."""
 
+    seq: int
+    """Counts within the thread, from 1, without gaps."""
     type: EventType
     thread_id: ThreadId
     run_id: RunId
     agent_name: str
-    seq: int
-    """Counts within the thread, from 1, without gaps."""
     event_id: str
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
     payload: dict[str, object]
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """An event encoded once, however many sockets read it, and what a socket's outbox must know of it."""
 
     seq: int
@@ -108,20 +112,23 @@ class Frame(NamedTuple):
         return decode(self.data, limit_bytes=len(self.data))
 
 
-class Draft(NamedTuple):
+class Draft(msgspec.Struct, frozen=True, gc=False):
     """An event that is encoded but for its number, which is given where the thread's log is kept."""
 
     thread_id: ThreadId
     type: EventType
     run_id: RunId
-    head: bytes
-    """The wire format up to the number."""
-    tail: bytes
-    """The wire format after it."""
+    rest: bytes
+    """The wire format behind the number and its comma."""
 
     def frame(self, seq: int) -> Frame:
         """The event as number `seq` of its thread."""
-        return Frame(seq, self.type, self.run_id, b"%b%d%b" % (self.head, seq, self.tail))
+        return Frame(seq, self.type, self.run_id, b'{"seq":%d,%b' % (seq, self.rest))
+
+    @property
+    def around(self) -> tuple[bytes, bytes]:
+        """The wire format before the number and after it, for who gives it elsewhere."""
+        return b'{"seq":', b"," + self.rest
 
 
 class Outcome(enum.StrEnum):
@@ -177,47 +184,34 @@ def encode(event: RoutedEvent, *, limit_bytes: int = FRAME_BYTES) -> Frame:
     return Frame(event.seq, event.type, event.run_id, _encoded(event, limit_bytes))
 
 
-_NUMBER: Final = b'"seq":0,'
-"""Where the number goes. The first occurrence is the field's: inside a text the quotation marks are escaped."""
-_NUMBER_BYTES: Final = 19
-"""Room for the digits of any 63-bit number."""
+_NUMBER_BYTES: Final = len('"seq":,') + 19
+"""Room for the number: 19 digits are enough for any of 63 bits."""
 
 
 def draft(event: AgentEvent, thread_id: ThreadId, *, limit_bytes: int = FRAME_BYTES) -> Draft:
     """Encode an event of that thread, but for its number; raises as `encode` does."""
-    payload = event.payload
-    if type(payload) is not dict:
-        # Asked of the type first: an abstract class takes ten times as long to answer.
-        if not isinstance(payload, Mapping):
-            raise PayloadError(event.type, f"must be a JSON object, not {type(payload).__name__}")
-        payload = dict(payload)
-    unnumbered = RoutedEvent(
-        type=event.type,
-        thread_id=thread_id,
-        run_id=event.run_id,
-        agent_name=event.agent_name,
-        seq=0,
-        event_id=event.event_id,
-        timestamp=event.timestamp,
-        payload=payload,
-    )
-    head, _, tail = _encoded(unnumbered, limit_bytes - _NUMBER_BYTES).partition(_NUMBER)
-    return Draft(thread_id, event.type, event.run_id, head + b'"seq":', b"," + tail)
+    if type(event.payload) is not dict or event.thread_id != thread_id:
+        event = _routed(event, thread_id)
+    return Draft(thread_id, event.type, event.run_id, _encoded(event, limit_bytes - _NUMBER_BYTES)[1:])
 
 
-_PLAIN: Final = frozenset({str, int, bool, type(None)})
+def _routed(event: AgentEvent, thread_id: ThreadId) -> AgentEvent:
+    """The event as it can be encoded: with its thread, and with a payload that the encoder knows."""
+    if not isinstance(event.payload, Mapping):
+        raise PayloadError(event.type, f"must be a JSON object, not {type(event.payload).__name__}")
+    return msgspec.structs.replace(event, thread_id=thread_id, payload=dict(event.payload))
 
 
-def _encoded(event: RoutedEvent, limit_bytes: int) -> bytes:
+def _encoded(event: AgentEvent | RoutedEvent, limit_bytes: int) -> bytes:
     if event.timestamp.tzinfo is None:
         raise PayloadError(event.type, "its timestamp has no time zone")
     try:
         data = _encoder.encode(event)
-        # NaN and the infinities leave the encoder as null. Only a frame that holds a null is worth the search, and only
-        # if its payload holds anything that could be one of them, or have one in it.
+        # NaN and the infinities leave the encoder as null. So a payload is worth the search only where something in it
+        # may be one of them, and its frame holds a null.
         path = None
-        if b"null" in data and not _PLAIN.issuperset(map(type, event.payload.values())):
-            path = _not_finite(msgspec.to_builtins(event.payload))
+        if finite.doubtful(event.payload.values()) and b"null" in data:
+            path = finite.where_not(msgspec.to_builtins(event.payload))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PayloadError(event.type, f"JSON cannot carry it: {error}") from error
     if path:
@@ -239,15 +233,3 @@ def decode(data: str | bytes, *, limit_bytes: int = FRAME_BYTES) -> RoutedEvent:
     if event.seq < 1:
         raise MalformedFrame(f"seq counts from 1, not {event.seq}")
     return event
-
-
-def _not_finite(value: object, path: str = "payload") -> str | None:
-    """Where in a payload a number stands that JSON does not have, or None."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else f"{path} = {value}"
-    children: Iterable[tuple[object, object]] = ()
-    if isinstance(value, Mapping):
-        children = value.items()
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        children = enumerate(value)
-    return next((found for key, child in children if (found := _not_finite(child, f"{path}[{key!r}]"))), None)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
 from bridgekit.signals import Gap, GapReason
 
 __all__ = ["Tally"]
+
+_SENT: Final = Outcome.SENT
 
 
 class Tally:
@@ -37,7 +39,7 @@ class Tally:
 
     def count(self, event: AgentEvent, receipt: Receipt) -> None:
         """Count an event by its receipt."""
-        if (receipt.sockets or receipt.workers) and receipt:
+        if (receipt.outcome is _SENT and receipt.sockets) or receipt:
             self.sent[event.type] += 1
         elif receipt.kept:
             self.kept[event.type] += 1

@@ -30,7 +30,7 @@ from bridgekit.ids import RunId, ThreadId
 from tests.samples import NOON, emitted, frame, routed
 
 GOLDEN = (
-    '{"type":"tool_executing","thread_id":"thread_123","run_id":"run_1","agent_name":"researcher","seq":17,'
+    '{"seq":17,"type":"tool_executing","thread_id":"thread_123","run_id":"run_1","agent_name":"researcher",'
     '"event_id":"e1","timestamp":"2026-11-22T12:00:00.000001Z",'
     '"payload":{"tool_call_id":"c1","tool_name":"look_up","parameters":{"städte":["Zürich"],"n":null}}}'
 )
@@ -74,11 +74,11 @@ def test_frame_is_the_wire_format_byte_for_byte() -> None:
     data = encode(routed(GOLDEN_PAYLOAD, seq=17)).data
     assert data.decode() == GOLDEN
     assert list(json.loads(data)) == [
+        "seq",
         "type",
         "thread_id",
         "run_id",
         "agent_name",
-        "seq",
         "event_id",
         "timestamp",
         "payload",

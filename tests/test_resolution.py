@@ -77,6 +77,16 @@ async def test_carried_thread_is_the_events_own() -> None:
     assert await Carried().resolve(emitted(thread_id=None)) == NoRoute("the event carries no thread")
 
 
+async def test_only_of_an_event_that_carries_no_thread_another_strategy_is_asked() -> None:
+    assert await Carried(otherwise=Never()).resolve(emitted(thread_id=THREAD)) == THREAD
+    mapping = RunThreadMappingService()
+    orderly = Carried(otherwise=MappingLookup(mapping))
+    neither = NoRoute("the event carries no thread; the run is not in the mapping")
+    assert await orderly.resolve(emitted(thread_id=None)) == neither
+    await mapping.register_mapping(RUN, ThreadId("thread_mapped"))
+    assert await orderly.resolve(emitted(thread_id=None)) == "thread_mapped"
+
+
 async def test_mapping_lookup_asks_for_the_run_and_not_for_what_is_carried() -> None:
     mapping = RunThreadMappingService()
     await mapping.register_mapping(RUN, ThreadId("thread_mapped"))

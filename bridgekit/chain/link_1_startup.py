@@ -34,7 +34,7 @@ from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
 from bridgekit.errors import BridgekitError, DeterministicStartupError, UnknownName
 from bridgekit.ids import RunIdScheme, SealedRunIds, ThreadId, UserId
 from bridgekit.mapping import MappingStore, RunThreadMappingService
-from bridgekit.resolution import Carried, FirstOf, MappingLookup, Resolver
+from bridgekit.resolution import Carried, MappingLookup, Resolver
 from bridgekit.stores import MEMORY, StoreFactory, Stores
 from bridgekit.tally import Tally
 from bridgekit.transport.admission import Admission, ThreadOwners
@@ -60,7 +60,7 @@ RUNS_SECONDS: Final = 10.0
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
     """The sound way: the run's context says the thread; a caller with nothing but a run id has it looked up."""
-    return FirstOf(Carried(), MappingLookup(mapping))
+    return Carried(otherwise=MappingLookup(mapping))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,11 @@ class AgentWebSocketBridge:
         if not isinstance(event.type, EventType):
             raise UnknownEventType("event type", event.type, tuple(EventType))
         try:
-            receipt = await self._send(event)
+            route = await self.resolver.resolve(event)
+            if isinstance(route, NoRoute):
+                receipt = Receipt(outcome=Outcome.UNROUTABLE, link=9, reason=route.reason)
+            else:
+                receipt = await self.hub.publish(event, route)
         except (PayloadError, FrameTooLarge) as error:
             self._tell(event, Receipt(outcome=Outcome.REFUSED, link=8, reason=type(error).__name__))
             raise
@@ -52,12 +56,6 @@ class AgentWebSocketBridge:
         self.tally.count(event, receipt)
         for observe in self.observers:
             observe(event, receipt)
-
-    async def _send(self, event: AgentEvent) -> Receipt:
-        route = await self.resolver.resolve(event)
-        if isinstance(route, NoRoute):
-            return Receipt(outcome=Outcome.UNROUTABLE, link=9, reason=route.reason)
-        return await self.hub.publish(event, route)
 
     async def notify_agent_started(
         self,

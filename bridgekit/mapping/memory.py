@@ -57,10 +57,11 @@ class MemoryStore:
 
     def find(self, run_id: RunId) -> ThreadId | None:
         """As `get`."""
-        self._forget_due()
-        due = self._due.get(run_id)
-        if due is not None and due <= self._clock():
-            self.forget(run_id)
+        if self._due:
+            self._forget_due()
+            due = self._due.get(run_id)
+            if due is not None and due <= self._clock():
+                self.forget(run_id)
         return self._routes.get(run_id)
 
     def close(self, run_id: RunId, due: float) -> float | None:

@@ -38,7 +38,8 @@ class Hub:
         self._broker = MemoryBroker() if broker is None else broker
         self._broker.bind(self)
         self._frame_bytes = frame_bytes
-        self._connections: dict[ThreadId, list[Connection]] = {}
+        self._connections: dict[ThreadId, tuple[Connection, ...]] = {}
+        """Tuples, because one that is being read from is not to change when a connection leaves."""
 
     @property
     def healthy(self) -> bool:
@@ -47,15 +48,16 @@ class Hub:
 
     def attach(self, connection: Connection) -> None:
         """From now on the connection gets what is delivered to its thread in this worker."""
-        self._connections.setdefault(self._thread_of(connection), []).append(connection)
+        thread_id = self._thread_of(connection)
+        self._connections[thread_id] = (*self._connections.get(thread_id, ()), connection)
 
     def detach(self, connection: Connection) -> None:
         """From now on it gets none. A connection that is not attached is no error: it may have left already."""
         thread_id = self._thread_of(connection)
-        attached = self._connections.get(thread_id, [])
-        if connection in attached:
-            attached.remove(connection)
-        if not attached:
+        remaining = tuple([each for each in self._connections.get(thread_id, ()) if each is not connection])
+        if remaining:
+            self._connections[thread_id] = remaining
+        else:
             self._connections.pop(thread_id, None)
 
     def _thread_of(self, connection: Connection) -> ThreadId:
@@ -106,7 +108,7 @@ class Hub:
 
     def connections(self, thread_id: ThreadId) -> tuple[Connection, ...]:
         """The connections that get this thread's events now."""
-        return tuple(self._connections.get(thread_id, ()))
+        return self._connections.get(thread_id, ())
 
     def __len__(self) -> int:
         """How many connections are attached."""

@@ -12,7 +12,7 @@ TOP = 7
 
 # The first name after the package. A module imports from its own floor or a lower one.
 FLOORS = {
-    "ids": 0, "events": 0, "payloads": 0, "errors": 0, "tally": 0, "signals": 0,
+    "ids": 0, "events": 0, "finite": 0, "payloads": 0, "errors": 0, "tally": 0, "signals": 0,
     "mapping": 1, "resolution": 1, "storage": 1,
     "transport": 2, "stores": 2,
     "chain": 3,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from bridgekit.events import EventType, Frame
 from bridgekit.ids import RunId
 from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
@@ -51,7 +53,7 @@ def said(frames: list[bytes]) -> list[str]:
 
 
 def thought(seq: int, run: RunId = RUN) -> Frame:
-    return frame(seq)._replace(type=EventType.AGENT_THINKING, run_id=run)
+    return msgspec.structs.replace(frame(seq), type=EventType.AGENT_THINKING, run_id=run)
 
 
 def gap(first: int, last: int | None, reason: GapReason) -> Gap:

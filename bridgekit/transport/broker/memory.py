@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import islice
+from typing import Final
 
 from bridgekit.events import Draft, Frame, Outcome, Receipt
 from bridgekit.ids import ThreadId
@@ -15,6 +16,8 @@ from bridgekit.transport.broker.remembered import Numbering, Remembered, new_epo
 from bridgekit.transport.broker.resuming import replayed, same_numbering
 
 __all__ = ["MemoryBroker"]
+
+_SENT: Final = Outcome.SENT  # an enumeration takes longer to find its member than a Receipt takes to be made
 
 
 class _Kept:
@@ -28,12 +31,14 @@ class _Kept:
         self.size_bytes = 0
 
     def append(self, frame: Frame, now: float, keep: Keep) -> None:
-        self.frames.append(frame)
+        frames = self.frames
+        frames.append(frame)
         self.times.append(now)
         self.size_bytes += len(frame.data)
-        while len(self.frames) > keep.events or (self.size_bytes > keep.size_bytes and len(self.frames) > 1):
+        while len(frames) > keep.events or (self.size_bytes > keep.size_bytes and len(frames) > 1):
             self._drop()
-        self.expire(now - keep.seconds)
+        if self.times[0] < now - keep.seconds:
+            self.expire(now - keep.seconds)
 
     def expire(self, before: float) -> None:
         while self.times and self.times[0] < before:
@@ -67,6 +72,7 @@ class MemoryBroker:
 
     def __init__(self, keep: Keep = HISTORY, clock: Callable[[], float] = time.monotonic) -> None:
         self._keep = keep
+        self._keeps = keep.events > 0
         self._clock = clock
         self._sink: Sink | None = None
         self._threads: Remembered[_Log] = Remembered(keep.threads, lambda _: _Log(), self._forget)
@@ -89,14 +95,12 @@ class MemoryBroker:
         log = self._threads.of(thread_id)
         log.seq = seq = log.seq + 1
         frame = draft.frame(seq)
-        keeps = self._keep.events > 0
+        keeps = self._keeps
         if keeps:
             self._keep_frame(thread_id, log, frame)
         sockets = 0 if self._sink is None else self._sink.deliver(thread_id, frame)
         if sockets:
-            return Receipt(
-                outcome=Outcome.SENT, sockets=sockets, kept=keeps, thread_id=thread_id, seq=seq, epoch=log.epoch
-            )
+            return Receipt(outcome=_SENT, sockets=sockets, kept=keeps, thread_id=thread_id, seq=seq, epoch=log.epoch)
         return Receipt(
             outcome=Outcome.NOBODY_LISTENING,
             kept=keeps,
@@ -125,14 +129,18 @@ class MemoryBroker:
 
     def _keep_frame(self, thread_id: ThreadId, log: _Log, frame: Frame) -> None:
         now = self._clock()
+        filled = self._filled
         if log.kept is None:
             log.kept = _Kept()
-            self._filled[thread_id] = log
+            filled[thread_id] = log
         else:
-            self._filled.move_to_end(thread_id)
+            filled.move_to_end(thread_id)
         log.kept.append(frame, now, self._keep)
         # The log that was published to longest ago has the oldest frames; those behind it have their turn later.
-        self._expire(*next(iter(self._filled.items())), now - self._keep.seconds)
+        for longest_ago in filled:
+            if longest_ago != thread_id:
+                self._expire(longest_ago, filled[longest_ago], now - self._keep.seconds)
+            break
 
     def _expire(self, thread_id: ThreadId, log: _Log, before: float) -> None:
         if log.kept is not None:

@@ -35,7 +35,7 @@ class Entry:
     def __init__(self, draft: Draft, since: float) -> None:
         self.draft = draft
         self.since = since
-        self.size_bytes = len(draft.head) + len(draft.tail)
+        self.size_bytes = len(draft.rest)
         self.receipt: Receipt | None = None
         self.answered = anyio.Event()
 

@@ -140,7 +140,7 @@ class Sender:
             keys += lane.keys.log, lane.keys.head
             words += parcel.number, parcel.skip, len(parcel.entries)
             for entry in parcel.entries:
-                words += entry.draft.head, entry.draft.tail
+                words += entry.draft.around
         settings = settings_of(self._keep, self.server)
         return self.server.line.request(b"FCALL", APPEND, len(keys), *keys, settings, self._emitter, *words)
 
