@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from bridgekit.transport.broker import Keep
     from bridgekit.transport.client import EventClient, connect
     from bridgekit.transport.following import Follower, follow
-    from bridgekit.transport.native import serving_natively
     from bridgekit.transport.outbox import Outbox
     from bridgekit.transport.server import serving
     from bridgekit.transport.tickets import Tickets
@@ -83,7 +82,6 @@ __all__ = [
     "redis_stores",
     "routes",
     "serving",
-    "serving_natively",
     "sqlite_stores",
     "start_application",
     "stores_from",
@@ -110,7 +108,6 @@ _HOMES = {
     "bridgekit.transport.broker": ("Keep",),
     "bridgekit.transport.client": ("EventClient", "connect"),
     "bridgekit.transport.following": ("Follower", "follow"),
-    "bridgekit.transport.native": ("serving_natively",),
     "bridgekit.transport.outbox": ("Outbox",),
     "bridgekit.transport.server": ("serving",),
     "bridgekit.transport.tickets": ("Tickets",),

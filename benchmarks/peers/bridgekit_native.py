@@ -10,7 +10,7 @@ from benchmarks.peers.bridgekit_agents import Bridged
 from benchmarks.peers.place import Place
 from bridgekit.chain.link_1_startup import Parts, create_app
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.native import serving_natively
+from bridgekit.transport.server import serving
 
 __all__ = ["up"]
 
@@ -18,5 +18,5 @@ __all__ = ["up"]
 @asynccontextmanager
 async def up(place: Place) -> AsyncIterator[Bridged]:
     app = create_app(Parts(agents={}, admission=OwnersOnly))
-    async with serving_natively(app, **place.how) as url:
+    async with serving(app, edge="native", **place.how) as url:
         yield Bridged(app.state.bridgekit, urlsplit(url).port or 0)

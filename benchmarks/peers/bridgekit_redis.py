@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -12,27 +12,24 @@ from bridgekit.chain.collaborators import MemoryThreads
 from bridgekit.chain.link_1_startup import Parts, create_app, start_application
 from bridgekit.stores import redis_stores
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.native import serving_natively
+from bridgekit.transport.server import serving
 
 __all__ = ["up", "up_on"]
 
 
-Serving = Callable[..., AbstractAsyncContextManager[str]]
-
-
 def up(place: Place) -> AbstractAsyncContextManager[Bridged]:
-    return up_on(place, serving_natively)
+    return up_on(place, "native")
 
 
 @asynccontextmanager
-async def up_on(place: Place, serving: Serving) -> AsyncIterator[Bridged]:
+async def up_on(place: Place, edge: str) -> AsyncIterator[Bridged]:
     """With this edge in front of the sockets."""
     # Whose threads they are stands in the users' own database; here each process is told of the same ones.
     threads = MemoryThreads()
     parts = Parts(agents={}, db_session_factory=threads, admission=OwnersOnly, stores=redis_stores(place.broker))
     if place.sockets:
         app = create_app(parts)
-        async with serving(app, **place.how) as url:
+        async with serving(app, edge=edge, **place.how) as url:
             yield Bridged(app.state.bridgekit, urlsplit(url).port or 0)
     else:
         async with parts.stores() as stores:

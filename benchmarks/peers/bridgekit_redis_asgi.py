@@ -7,10 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from benchmarks.peers.bridgekit_agents import Bridged
 from benchmarks.peers.bridgekit_redis import up_on
 from benchmarks.peers.place import Place
-from bridgekit.transport.server import serving
 
 __all__ = ["up"]
 
 
 def up(place: Place) -> AbstractAsyncContextManager[Bridged]:
-    return up_on(place, serving)
+    return up_on(place, "asgi")

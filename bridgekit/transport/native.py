@@ -1,4 +1,4 @@
-"""The native edge: `/ws`, `/metrics` and `/healthz` on the server of the `websockets` library, without ASGI between.
+"""The native edge: sockets on the asyncio server of the `websockets` library, without ASGI between.
 
 What is put to a socket within one turn of the event loop leaves in one write. Frames stay one event each; what a client
 reads is what it reads from the ASGI edge. On asyncio only.
@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from tempfile import TemporaryDirectory
+from typing import Final, TypeVar
 
-from starlette.applications import Starlette
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.datastructures import Headers
+from websockets.asyncio.server import Server, ServerConnection, unix_serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
+from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from bridgekit.errors import Disconnected, SubscriptionRefused, first_error
+from bridgekit.errors import Disconnected, SubscriptionRefused
 from bridgekit.signals import Cursor
-from bridgekit.transport import monitoring
 from bridgekit.transport.admission import Handshake, Subscription, handshake_of
 from bridgekit.transport.discretion import keep_tickets_out_of_logs
-from bridgekit.transport.edge import CLOSE_SECONDS, INCOMING_BYTES, REASONS, Edge
+from bridgekit.transport.edge import CLOSE_SECONDS, REASONS, Edge
 from bridgekit.transport.joined_writes import Flusher, NativeSubscriber
-from bridgekit.transport.server import KEEPALIVE_SECONDS, listening
 
-__all__ = ["serving_natively"]
+__all__ = ["Connection", "natively", "taken_over"]
 
 LOGGER: Final = "websockets.server"
 WRITE_BYTES: Final = 65_536
@@ -43,7 +40,7 @@ OPEN_SECONDS: Final = 10.0
 """How long a handshake may take."""
 
 
-class _Connection(ServerConnection):
+class Connection(ServerConnection):
     """A connection that tells its socket when it can be written to again."""
 
     asked: Handshake
@@ -78,62 +75,55 @@ class _Connection(ServerConnection):
             self.socket.flush()
 
 
-@asynccontextmanager
-async def serving_natively(
-    app: Starlette,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    keepalive_seconds: float = KEEPALIVE_SECONDS,
-    send_buffer_bytes: int | None = None,
-) -> AsyncIterator[str]:
-    """Serve the sockets of an application that has bridgekit's lifespan, for the length of a block; gives the address.
+Taken = TypeVar("Taken", bound=Connection)
 
-    As `serving` does, whose arguments it shares, but for the application's other routes: these are not served here. Run
-    `serving` beside it, on another port, where there are some.
+
+@asynccontextmanager
+async def natively(edge: Edge) -> AsyncIterator[Server]:
+    """Live sockets, for the length of a block: of the connections that are `taken_over` from who has the door.
+
+    The library looks after connections only where it has a door of its own. So it has one, where nobody comes by.
     """
-    with (
-        first_error(),
-        listening(host, port, keepalive_seconds=keepalive_seconds, send_buffer_bytes=send_buffer_bytes) as listener,
-    ):
-        async with app.router.lifespan_context(app), _server(app.state.bridgekit_edge, listener, keepalive_seconds):
-            yield f"ws://{host}:{listener.getsockname()[1]}"
-
-
-@asynccontextmanager
-async def _server(edge: Edge, listener: socket.socket, keepalive_seconds: float) -> AsyncIterator[None]:
     keep_tickets_out_of_logs(LOGGER)
     flusher = Flusher(asyncio.get_running_loop())
-    async with serve(
-        partial(_handle, edge, flusher),
-        sock=listener,
-        create_connection=_Connection,
-        process_request=partial(_look_at, edge),
-        select_subprotocol=_subprotocol,
-        compression=None,
-        max_size=INCOMING_BYTES,
-        max_queue=QUEUE_FRAMES,
-        write_limit=WRITE_BYTES,
-        open_timeout=OPEN_SECONDS,
+    with TemporaryDirectory(prefix="bridgekit-") as ours_alone:
+        async with unix_serve(
+            partial(_handle, edge, flusher),
+            f"{ours_alone}/door",
+            process_request=partial(_look_at, edge),
+            open_timeout=OPEN_SECONDS,
+            server_header=None,
+            logger=logging.getLogger(LOGGER),
+        ) as server:
+            yield server
+
+
+def taken_over(
+    server: Server, *, kind: type[Taken], keepalive_seconds: float | None, incoming_bytes: int | None
+) -> Taken:
+    """The protocol of a connection whose request is still to be received."""
+    return kind(
+        ServerProtocol(
+            select_subprotocol=_subprotocol,
+            max_size=incoming_bytes,
+            logger=logging.getLogger(LOGGER),
+        ),
+        server,
         ping_interval=keepalive_seconds,
         ping_timeout=keepalive_seconds,
         close_timeout=CLOSE_SECONDS,
-        server_header=None,
-        logger=logging.getLogger(LOGGER),
-    ):
-        yield
+        max_queue=QUEUE_FRAMES,
+        write_limit=WRITE_BYTES,
+    )
 
 
 async def _look_at(edge: Edge, connection: ServerConnection, request: Request) -> Response | None:
-    """Before the handshake is accepted: who it is, what he may have, and whether he asks for a socket at all."""
-    if not isinstance(connection, _Connection):
+    """Before the handshake is accepted: who it is, and what he may have."""
+    if not isinstance(connection, Connection):
         raise TypeError(type(connection).__name__)
-    path, _, query = request.path.partition("?")
-    if path != "/ws":
-        return _page(edge, path)
     headers = request.headers
     connection.asked = handshake_of(
-        query,
+        request.path.partition("?")[2],
         protocols=headers.get_all("Sec-WebSocket-Protocol"),
         origin=headers.get("Origin"),
         host=headers.get("Host"),
@@ -149,30 +139,14 @@ async def _look_at(edge: Edge, connection: ServerConnection, request: Request) -
     return None
 
 
-def _page(edge: Edge, path: str) -> Response:
-    match path:
-        case "/metrics":
-            return _response(200, monitoring.CONTENT_TYPE, monitoring.exposition(edge.tally, edge.hub))
-        case "/healthz":
-            status, code = edge.health
-            return _response(code, "application/json", monitoring.health(status, len(edge.hub)))
-    return _response(404, "text/plain; charset=utf-8", b"Not Found")
-
-
-def _response(code: int, media_type: str, body: bytes) -> Response:
-    reasons = {200: "OK", 404: "Not Found", 503: "Service Unavailable"}
-    headers = Headers({"Content-Type": media_type, "Content-Length": str(len(body)), "Connection": "close"})
-    return Response(code, reasons[code], headers, body)
-
-
-def _subprotocol(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+def _subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     chosen = Handshake(query={}, protocols=tuple(offered)).protocol
     return None if chosen is None else Subprotocol(chosen)
 
 
 async def _handle(edge: Edge, flusher: Flusher, connection: ServerConnection) -> None:
     """One socket, from its acceptance to its end."""
-    if not isinstance(connection, _Connection):
+    if not isinstance(connection, Connection):
         raise TypeError(type(connection).__name__)
     with suppress(ConnectionClosed):
         try:
@@ -186,7 +160,7 @@ async def _handle(edge: Edge, flusher: Flusher, connection: ServerConnection) ->
             await connection.close(*edge.turn_away(refusal))
 
 
-async def _serve(edge: Edge, flusher: Flusher, connection: _Connection, subscription: Subscription) -> None:
+async def _serve(edge: Edge, flusher: Flusher, connection: Connection, subscription: Subscription) -> None:
     subscriber = NativeSubscriber(subscription, flusher, partial(_end, connection), outbox=edge.outbox())
     async with edge.attached(subscriber, connection.after) as replay:
         subscriber.start(connection, subscriber.begin(replay))
@@ -196,7 +170,7 @@ async def _serve(edge: Edge, flusher: Flusher, connection: _Connection, subscrip
             await connection.recv()
 
 
-def _end(connection: _Connection, code: int) -> None:
+def _end(connection: Connection, code: int) -> None:
     """Say goodbye behind all that waits, without waiting for it: who drains says for how long."""
     if connection.protocol.state is State.OPEN:
         connection.protocol.send_close(code, REASONS[code])

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Final
+from types import MappingProxyType
+from typing import Final, Literal
 
 import anyio
 import uvicorn
 from starlette.applications import Starlette
 
-from bridgekit.errors import first_error
+from bridgekit.errors import NotServable, UnknownName, first_error
 from bridgekit.transport import on_trio
 from bridgekit.transport.edge import INCOMING_BYTES
+from bridgekit.transport.upgrades import Upgrade, taking
 
-__all__ = ["KEEPALIVE_SECONDS", "listening", "serving"]
+__all__ = ["EDGES", "KEEPALIVE_SECONDS", "listening", "serving"]
+
+EDGES: Final = ("asgi", "native")
 
 KEEPALIVE_SECONDS: Final = 20.0
 """After so long a ping is sent, and after as long again without an answer the client counts as dead."""
@@ -30,8 +35,10 @@ TICK_SECONDS: Final = 1.0
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, state: Mapping[str, object]) -> None:
         super().__init__(config)
+        self._state = state
+        """What its application's lifespan would tell it, which runs elsewhere."""
         self.up = anyio.Event()
         self._ends = anyio.Event()
 
@@ -47,6 +54,7 @@ class _Server(uvicorn.Server):
                 await self._ends.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.lifespan.state.update(self._state)
         await super().startup(sockets)
         self.up.set()
 
@@ -60,6 +68,7 @@ class _Server(uvicorn.Server):
 async def serving(
     app: Starlette,
     *,
+    edge: str = "asgi",
     host: str = "127.0.0.1",
     port: int = 0,
     keepalive_seconds: float = KEEPALIVE_SECONDS,
@@ -69,16 +78,30 @@ async def serving(
 
     Port 0 lets the system pick one. The application's lifespan runs here, so that its own error reaches the
     caller, DeterministicStartupError for instance. On asyncio it is uvicorn that serves; on trio hypercorn, and
-    NotInstalled says so where it is missing. `send_buffer_bytes` is what the system may hold for each socket; by
-    default it decides for itself, and then may hide for megabytes that nobody reads.
+    NotInstalled says so where it is missing. By the "native" edge the bridge's sockets are served without ASGI between,
+    on asyncio only, and all else as before; NotServable where that cannot be. `send_buffer_bytes` is what the system
+    may hold for each socket; by default it decides for itself, and then may hide for megabytes that nobody reads.
     """
-    served = _served_on_trio if on_trio.running() else _served_on_asyncio
+    served = _server_for(edge)
     with (
         first_error(),
         listening(host, port, keepalive_seconds=keepalive_seconds, send_buffer_bytes=send_buffer_bytes) as listener,
     ):
         async with app.router.lifespan_context(app), served(app, listener, keepalive_seconds):
             yield f"ws://{host}:{listener.getsockname()[1]}"
+
+
+Served = Callable[[Starlette, socket.socket, float], AbstractAsyncContextManager[None]]
+
+
+def _server_for(edge: str) -> Served:
+    if edge not in EDGES:
+        raise UnknownName("edge", edge, EDGES)
+    if not on_trio.running():
+        return _served_natively if edge == "native" else _served_on_asyncio
+    if edge == "native":
+        raise NotServable("the native edge", "it is for asyncio alone; on trio the asgi edge serves")
+    return _served_on_trio
 
 
 @contextlib.contextmanager
@@ -105,11 +128,27 @@ def _give_up_on_who_takes_nothing(listener: socket.socket, seconds: float) -> No
 
 
 @asynccontextmanager
-async def _served_on_asyncio(app: Starlette, listener: socket.socket, keepalive_seconds: float) -> AsyncIterator[None]:
+async def _served_natively(app: Starlette, listener: socket.socket, keepalive_seconds: float) -> AsyncIterator[None]:
+    async with (
+        taking(app) as state,
+        _served_on_asyncio(app, listener, keepalive_seconds, ws=Upgrade, state=state),
+    ):
+        yield
+
+
+@asynccontextmanager
+async def _served_on_asyncio(
+    app: Starlette,
+    listener: socket.socket,
+    keepalive_seconds: float,
+    *,
+    ws: type[asyncio.Protocol] | Literal["websockets-sansio"] = "websockets-sansio",
+    state: Mapping[str, object] = MappingProxyType({}),
+) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
         lifespan="off",
-        ws="websockets-sansio",
+        ws=ws,
         ws_per_message_deflate=False,
         ws_max_size=INCOMING_BYTES,
         ws_ping_interval=keepalive_seconds,
@@ -118,7 +157,7 @@ async def _served_on_asyncio(app: Starlette, listener: socket.socket, keepalive_
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    server = _Server(config)
+    server = _Server(config, state)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_serve, server, listener)
         try:

@@ -13,14 +13,11 @@ import pytest
 from starlette.applications import Starlette
 
 from bridgekit.transport import server
-from bridgekit.transport.native import serving_natively
 
 __all__ = ["anyio_backend", "edge", "serving"]
 
 ASYNCIO: tuple[str, dict[str, Any]] = ("asyncio", {"debug": True})
 TRIO: tuple[str, dict[str, Any]] = ("trio", {})
-
-EDGES = {"asgi": server.serving, "native": serving_natively}
 
 edge = ContextVar("edge", default="asgi")
 
@@ -41,4 +38,4 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 def serving(app: Starlette, **choices: Any) -> AbstractAsyncContextManager[str]:
     """Serve the application's sockets by the edge of this test."""
-    return EDGES[edge.get()](app, **choices)
+    return server.serving(app, edge=edge.get(), **choices)
