@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,7 @@ from bridgekit.events import (
     Receipt,
     RoutedEvent,
     decode,
+    draft,
     encode,
     event_type,
 )
@@ -102,6 +104,23 @@ def test_frame_is_json_that_any_reader_reads(event: RoutedEvent) -> None:
     assert b"\n" not in data
 
 
+@given(routed_events, st.sampled_from(["carried", "looked up", "another is carried"]), st.booleans())
+def test_draft_with_its_number_is_the_frame(event: RoutedEvent, thread: str, plain: bool) -> None:
+    said = AgentEvent(
+        type=event.type,
+        run_id=event.run_id,
+        agent_name=event.agent_name,
+        event_id=event.event_id,
+        timestamp=event.timestamp,
+        payload=event.payload if plain else MappingProxyType(event.payload),
+        thread_id={"carried": event.thread_id, "looked up": None}.get(thread, ThreadId("another")),
+    )
+    drafted = draft(said, event.thread_id)
+    assert drafted.frame(event.seq) == encode(event)
+    before, after = drafted.around
+    assert b"%b%d%b" % (before, event.seq, after) == encode(event).data
+
+
 def test_fields_of_a_later_version_are_read_over() -> None:
     assert decode(GOLDEN[:-1] + ',"colour":"red"}').seq == 17
 
@@ -111,10 +130,12 @@ def test_fields_of_a_later_version_are_read_over() -> None:
     ("wrap", "path"),
     [
         (lambda value: {"a": value}, "payload['a']"),
+        (lambda value: {"a": {"b": value}}, "payload['a']['b']"),
+        (lambda value: {"a": [value]}, "payload['a'][0]"),
         (lambda value: {"a": [1, {"b": (None, value)}]}, "payload['a'][1]['b'][1]"),
         (lambda value: {"a": Point(value)}, "payload['a']['x']"),
     ],
-    ids=["plain", "nested", "in a dataclass"],
+    ids=["plain", "in an object", "in a list", "nested", "in a dataclass"],
 )
 def test_number_that_json_lacks_is_refused_by_its_place(wrap: object, path: str, value: float) -> None:
     assert callable(wrap)
