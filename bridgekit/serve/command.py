@@ -19,7 +19,7 @@ from bridgekit.serve.keys import KEY_VARIABLE
 from bridgekit.serve.on_uvicorn import Address, Server, serve
 from bridgekit.transport.edge import DRAIN_SECONDS, INCOMING_BYTES
 from bridgekit.transport.origins import origins
-from bridgekit.transport.server import KEEPALIVE_SECONDS
+from bridgekit.transport.server import EDGES, KEEPALIVE_SECONDS
 
 __all__ = ["add_arguments", "run"]
 
@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8_000, help="0 lets the system pick one (default 8000)")
     parser.add_argument("--workers", type=_at_least_1, default=1, help="processes behind the port (default 1)")
+    parser.add_argument(
+        "--edge",
+        choices=EDGES,
+        help="what serves the bridge's sockets: native, the fastest, which no middleware of the application's sees; or"
+        " asgi, like every other route. Default native, but asgi where there is middleware that may want to see them",
+    )
     parser.add_argument(
         "--store",
         metavar="URL",
@@ -130,6 +136,7 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         host=options.host,
         port=options.port,
         workers=options.workers,
+        edge=options.edge,
         keepalive_seconds=options.keepalive,
         incoming_bytes=options.incoming_bytes,
         log_level=options.log_level,
@@ -150,5 +157,6 @@ def _told(options: argparse.Namespace, address: Address) -> str:
             "port": address.port,
             "pid": os.getpid(),
             "workers": options.workers,
+            "edge": address.edge,
         }
     ).decode()

@@ -13,15 +13,16 @@ from types import FrameType
 from typing import Final
 
 import uvicorn
-from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from bridgekit.errors import NotServable
 from bridgekit.serve.application import Served
+from bridgekit.serve.edges import NATIVE, edge_for
 from bridgekit.serve.starting import MadeHere, Starting
 from bridgekit.transport.edge import INCOMING_BYTES
 from bridgekit.transport.server import KEEPALIVE_SECONDS, listening
 from bridgekit.transport.stopping import ECHO_SECONDS
+from bridgekit.transport.upgrades import Upgrade
 
 __all__ = ["Address", "Server", "serve"]
 
@@ -47,6 +48,8 @@ class Server:
     port: int = 0
     """0 lets the system pick one."""
     workers: int = 1
+    edge: str | None = None
+    """"asgi" or "native"; None for what suits the application."""
     keepalive_seconds: float = KEEPALIVE_SECONDS
     incoming_bytes: int = INCOMING_BYTES
     log_level: str = "warning"
@@ -58,6 +61,8 @@ class Address:
 
     host: str
     port: int
+    edge: str
+    """What serves its sockets."""
 
     @property
     def url(self) -> str:
@@ -71,11 +76,15 @@ def serve(served: Served, server: Server, ready: Callable[[Address], None]) -> i
     worker from it, the worker has told, and the exit code is 2.
     """
     app = served.checked(server.workers)
+    edge = edge_for(served.target, app, server.edge)
     with _listening(server) as listener:
-        address = Address(*listener.getsockname()[:2])
+        host, port = listener.getsockname()[:2]
+        address = Address(host, port, edge)
         if server.workers > 1:
-            return _in_workers(served, server, listener, lambda: ready(address))
-        return _here(app, server, listener, lambda: ready(address))
+            made = MadeHere(served, natively=edge == NATIVE)
+            return _in_workers(_config(made, server, edge), listener, lambda: ready(address))
+        starting = Starting(app, natively=edge == NATIVE)
+        return _here(starting, _config(starting, server, edge), listener, lambda: ready(address))
 
 
 @contextmanager
@@ -91,13 +100,13 @@ def _listening(server: Server) -> Iterator[socket.socket]:
         yield listener
 
 
-def _config(app: Starting | MadeHere, server: Server) -> uvicorn.Config:
+def _config(app: Starting | MadeHere, server: Server, edge: str) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         factory=isinstance(app, MadeHere),
         workers=server.workers,
         lifespan="on",
-        ws="websockets-sansio",
+        ws=Upgrade if edge == NATIVE else "websockets-sansio",
         ws_per_message_deflate=False,
         ws_max_size=server.incoming_bytes,
         ws_ping_interval=server.keepalive_seconds,
@@ -138,9 +147,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _here(app: ASGIApp, server: Server, listener: socket.socket, ready: Callable[[], None]) -> int:
-    starting = Starting(app)
-    config = _config(starting, server)
+def _here(starting: Starting, config: uvicorn.Config, listener: socket.socket, ready: Callable[[], None]) -> int:
     level = _LOG.level
 
     def up() -> None:
@@ -202,9 +209,9 @@ class _Workers(Multiprocess):
             process.process.kill()
 
 
-def _in_workers(served: Served, server: Server, listener: socket.socket, ready: Callable[[], None]) -> int:
+def _in_workers(config: uvicorn.Config, listener: socket.socket, ready: Callable[[], None]) -> int:
     listener.set_inheritable(True)
-    workers = _Workers(_config(MadeHere(served), server), listener, ready)
+    workers = _Workers(config, listener, ready)
     workers.run()
     if workers.failed:
         return DID_NOT_START

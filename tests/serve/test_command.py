@@ -161,6 +161,7 @@ async def test_parts_are_served_with_a_key_a_site_and_limits_and_the_address_is_
             "port": server.port,
             "pid": server.process.pid,
             "workers": 1,
+            "edge": "native",
         }
         assert await server.health() == (200, "ok")
         async with connect(server.url, thread_id=THREAD, ticket=await new_ticket()):
