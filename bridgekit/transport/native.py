@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Final, TypeVar
 
 from websockets.asyncio.server import Server, ServerConnection, unix_serve
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
@@ -127,7 +128,7 @@ async def _look_at(edge: Edge, connection: ServerConnection, request: Request) -
         protocols=headers.get_all("Sec-WebSocket-Protocol"),
         origin=headers.get("Origin"),
         host=headers.get("Host"),
-        secure=connection.transport.get_extra_info("sslcontext") is not None,
+        secure=_over_tls(connection, headers),
     )
     try:
         connection.after = edge.look_at(connection.asked)
@@ -137,6 +138,12 @@ async def _look_at(edge: Edge, connection: ServerConnection, request: Request) -
         # Accepted only to be closed: a browser cannot read the status of a refused handshake.
         connection.refusal = refusal
     return None
+
+
+def _over_tls(connection: ServerConnection, headers: Headers) -> bool:
+    # Believed whoever says it: the most that it can do is to have its own page refused.
+    said = {value.strip() for value in headers.get_all("X-Forwarded-Proto")}
+    return connection.transport.get_extra_info("sslcontext") is not None or bool(said & {"https", "wss"})
 
 
 def _subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
