@@ -18,7 +18,7 @@ from bridgekit.__main__ import main
 from bridgekit.errors import Disconnected
 from bridgekit.events import EventType
 from bridgekit.transport.admission import CLOSE_DRAINED, CLOSE_WRONG_ORIGIN
-from bridgekit.transport.client import connect
+from bridgekit.transport.client import EventClient, connect
 from tests.samples import THREAD
 from tests.served_application import KEY, KEYLESS
 from tests.server_processes import APP, SOON, Server, new_ticket, started
@@ -26,6 +26,8 @@ from tests.server_processes import APP, SOON, Server, new_ticket, started
 PARTS = "tests.served_application:parts"
 SERVE = ("bridgekit", "serve")
 UP = "is served at ws://"
+CLOSE_HURRIED = 1_012
+"""What a server without the time to say more says."""
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,7 @@ def anyio_backend() -> str:
         ([PARTS, "--store", "mongo:"], "no store is called 'mongo'"),
         ([PARTS, "--store", "memory:", "--workers", "2"], "its memory store serves one worker, not 2"),
         ([PARTS, "--store", "redis://:secret@127.0.0.1:1"], "other users can read it; give a URL with a password by"),
+        (["tests.serve.test_edges:wrapped", "--edge", "native"], "it is of type CORSMiddleware, and the native edge"),
         ([PARTS, "--origin", "example.org"], "'example.org' must be a scheme and a host"),
         ([PARTS, "--ticket-key-file", "no/such/file"], "no/such/file"),
     ],
@@ -82,6 +85,7 @@ def test_without_an_application_it_says_what_it_needs(capsys: pytest.CaptureFixt
         ["--keepalive", "soon"],
         ["--runs-seconds", "inf"],
         ["--incoming-bytes", "0"],
+        ["--edge", "fast"],
     ],
 )
 def test_unusable_argument_is_refused_with_the_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,9 +117,9 @@ async def types(server: Server, number: signal.Signals) -> list[EventType]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_application_is_served_until_a_signal_drained_and_ends_with_0(number: signal.Signals) -> None:
-    async with started(*SERVE, APP, "--port", "0") as server:
+@pytest.mark.parametrize(("edge", "number"), [("native", signal.SIGTERM), ("asgi", signal.SIGINT)])
+async def test_application_is_served_until_a_signal_drained_and_ends_with_0(edge: str, number: signal.Signals) -> None:
+    async with started(*SERVE, APP, "--port", "0", "--edge", edge) as server:
         assert (await server.read_until(UP)).startswith(f"{APP} {UP}127.0.0.1:")
         assert await types(server, number) == [
             EventType.AGENT_STARTED,
@@ -143,17 +147,28 @@ async def test_second_signal_ends_it_at_once_with_the_code_of_shells() -> None:
             server.signal(signal.SIGTERM)
             with anyio.fail_after(7):
                 assert await server.end() == 128 + signal.SIGTERM
+                with pytest.raises(Disconnected) as gone:
+                    await read_out(client)
+        assert gone.value.code == CLOSE_HURRIED
         assert len(server.said) == 1
 
 
+async def read_out(client: EventClient) -> None:
+    while True:
+        await client.receive()
+
+
 @pytest.mark.slow
-async def test_parts_are_served_with_a_key_a_site_and_limits_and_the_address_is_json(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("choice", "edge"), [((), "native"), (("--edge", "asgi"), "asgi")], ids=["native", "asgi"])
+async def test_parts_are_served_with_a_key_a_site_and_limits_and_the_address_is_json(
+    choice: tuple[str, ...], edge: str, tmp_path: Path
+) -> None:
     file = tmp_path / "key"
     file.write_bytes(KEY)
     file.chmod(0o600)
     words = ("--port", "0", "--json", "--store", "memory:", "--ticket-key-file", str(file))
     limits = ("--origin", "https://app.example", "--keepalive", "0.2", "--incoming-bytes", "2000")
-    async with started(*SERVE, PARTS, *words, *limits, env={KEYLESS: "yes"}) as server:
+    async with started(*SERVE, PARTS, *words, *limits, *choice, env={KEYLESS: "yes"}) as server:
         told = json.loads(await server.read_until("address"))
         assert told == {
             "address": server.url,
@@ -161,7 +176,7 @@ async def test_parts_are_served_with_a_key_a_site_and_limits_and_the_address_is_
             "port": server.port,
             "pid": server.process.pid,
             "workers": 1,
-            "edge": "native",
+            "edge": edge,
         }
         assert await server.health() == (200, "ok")
         async with connect(server.url, thread_id=THREAD, ticket=await new_ticket()):
