@@ -40,7 +40,7 @@ async def bridged() -> Bridged:
 def subscribed(stack: Bridged, thread_id: str) -> Subscriber:
     """A socket's outbox, attached, with nobody behind it."""
     subscription = Subscription(UserId(USER), ThreadId(thread_id))
-    subscriber = Subscriber(subscription, wake=lambda: None, cut=lambda: None)
+    subscriber = Subscriber(subscription)
     stack.application.bridge.hub.attach(subscriber)
     subscriber.begin(Replay(Cursor("", 0)))
     return subscriber

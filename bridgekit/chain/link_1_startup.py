@@ -209,7 +209,7 @@ def lifespan(
             app.state.bridgekit = application
             app.state.agent_websocket_bridge = application.bridge
             app.state.bridgekit_edge = edge
-            async with before_the_server_stops(partial(shut_down, application, edge)):
+            async with edge, before_the_server_stops(partial(shut_down, application, edge)):
                 yield
 
     return running

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 import anyio
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
-from bridgekit.errors import Disconnected, SubscriptionRefused, first_error
+from bridgekit.errors import Disconnected, SubscriptionRefused
 from bridgekit.signals import Cursor
 from bridgekit.transport import monitoring
 from bridgekit.transport.admission import Handshake, Subscription, handshake_of
+from bridgekit.transport.asgi_subscriber import AsgiSubscriber
 from bridgekit.transport.discretion import keep_tickets_out_of_logs
 from bridgekit.transport.edge import CLOSE_SECONDS, REASONS, Edge
-from bridgekit.transport.subscriber import Subscriber
 
 __all__ = ["routes"]
 
 SERVERS_LOGGERS: Final = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets.server", "hypercorn.access")
 """Where servers write down addresses and, at level DEBUG, headers and messages."""
-GONE: Final = (WebSocketDisconnect, OSError)
-"""What a send raises when the client has left; Starlette turns only some of a server's OSErrors into the former."""
+GONE: Final = (WebSocketDisconnect, OSError, RuntimeError)
+"""What a send raises when the client has left, or the server has closed the socket itself, for a dead peer or a frame
+too large: each server says it in its own way, and middleware turns some of it into Starlette's."""
 
 
 def routes() -> list[BaseRoute]:
@@ -35,113 +37,112 @@ def routes() -> list[BaseRoute]:
     return [WebSocketRoute("/ws", _stream), Route("/metrics", _metrics), Route("/healthz", _healthz)]
 
 
-async def _stream(websocket: WebSocket) -> None:
-    edge: Edge = websocket.app.state.bridgekit_edge
-    asked = _handshake_of(websocket)
-    with suppress(*GONE):
+class _Endpoint:
+    """An ASGI application for WebSockets. Starlette's own class for one would be four more frames for each event."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        edge: Edge = scope["app"].state.bridgekit_edge
+        line = _Line(receive, send)
         try:
-            await _serve(edge, websocket, asked, *await _admitted(edge, websocket, asked))
+            subscription, after = await _admitted(edge, line, _handshake_of(scope))
+            code = await _served(edge, line, subscription, after)
         except (SubscriptionRefused, Disconnected) as refusal:
-            await _close(websocket, asked, *edge.turn_away(refusal))
+            await line.close(*edge.turn_away(refusal))
+        except _Gone:
+            return
+        else:
+            if code is not None:
+                await line.close(code, REASONS[code])
 
 
-def _handshake_of(websocket: WebSocket) -> Handshake:
+_stream: Final = _Endpoint()
+
+
+def _handshake_of(scope: Scope) -> Handshake:
+    headers = Headers(scope=scope)
     return handshake_of(
-        websocket.url.query,
-        protocols=websocket.headers.getlist("sec-websocket-protocol"),
-        origin=websocket.headers.get("origin"),
-        host=websocket.headers.get("host"),
-        secure=websocket.scope.get("scheme") == "wss",
+        scope["query_string"].decode(errors="replace"),
+        protocols=headers.getlist("sec-websocket-protocol"),
+        origin=headers.get("origin"),
+        host=headers.get("host"),
+        secure=scope.get("scheme") == "wss",
     )
 
 
-async def _admitted(edge: Edge, websocket: WebSocket, asked: Handshake) -> tuple[Subscription, Cursor | None]:
+async def _admitted(edge: Edge, line: _Line, asked: Handshake) -> tuple[Subscription, Cursor | None]:
+    line.protocol = asked.protocol
     after = edge.look_at(asked)
     if edge.admission.awaits_message(asked):
-        await _accept(websocket, asked)
-        ticket = await edge.first_ticket(partial(_message, websocket))
+        await line.accept()
+        ticket = await edge.first_ticket(line.hear)
         return await edge.admit(replace(asked, ticket=ticket)), after
     return await edge.admit(asked), after
 
 
-async def _message(websocket: WebSocket) -> str | bytes:
-    message = await websocket.receive()
-    if message["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(message.get("code", 1_005))
-    return message.get("text") or message.get("bytes") or b""
+async def _served(edge: Edge, line: _Line, subscription: Subscription, after: Cursor | None) -> int | None:
+    """The close code, when its end has come; None where the client has left, or nothing can be said to it."""
+    with anyio.CancelScope() as stay:
+        socket = AsgiSubscriber(subscription, edge.flusher, line.send, stay, outbox=edge.outbox())
+        # Attached before the client can know that it is subscribed: no event falls between.
+        async with edge.attached(socket, after) as replay:
+            try:
+                await line.accept()
+                socket.start(replay)
+                # Events go one way; what a client says is read, so that its leaving is noticed, and dropped.
+                while True:
+                    await line.hear()
+            except _Gone:
+                pass
+            finally:
+                socket.cut()
+    await socket.let_go()
+    if socket.failure is not None and not isinstance(socket.failure, GONE):
+        raise socket.failure
+    return socket.code
 
 
-async def _accept(websocket: WebSocket, asked: Handshake) -> None:
-    if websocket.application_state is WebSocketState.CONNECTING:
-        await websocket.accept(asked.protocol)
+class _Gone(Exception):
+    """The client has left."""
 
 
-async def _close(websocket: WebSocket, asked: Handshake, code: int, reason: str) -> None:
-    """Accepted, if need be, only to be closed: a browser cannot read the status of a refused handshake."""
-    with suppress(*GONE), anyio.move_on_after(CLOSE_SECONDS):
-        await _accept(websocket, asked)
-        await websocket.close(code, reason)
+class _Line:
+    """A client's connection, as the server gives it, with what it said so far."""
 
+    __slots__ = ("_accepted", "_begun", "_receive", "protocol", "send")
 
-async def _serve(
-    edge: Edge, websocket: WebSocket, asked: Handshake, subscription: Subscription, after: Cursor | None
-) -> None:
-    with first_error():
-        async with anyio.create_task_group() as tasks:
-            bell = _Bell()
-            socket = Subscriber(subscription, wake=bell.ring, cut=tasks.cancel_scope.cancel, outbox=edge.outbox())
-            # Attached before the client can know that it is subscribed: no event falls between.
-            async with edge.attached(socket, after) as replay:
-                with suppress(*GONE):
-                    await _accept(websocket, asked)
-                    # From the start: a server that nobody reads from does not see its client's pongs either.
-                    tasks.start_soon(_read_until_gone, websocket, tasks.cancel_scope)
-                    await _write(websocket, socket, bell, socket.begin(replay))
-                tasks.cancel_scope.cancel()
-    if socket.code is not None:
-        await _close(websocket, asked, socket.code, REASONS[socket.code])
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self.send = send
+        self.protocol: str | None = None
+        """The subprotocol to answer with."""
+        self._begun = False
+        self._accepted = False
 
+    async def hear(self) -> str | bytes:
+        """What the client says next; _Gone when it leaves."""
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            raise _Gone
+        return message.get("text") or message.get("bytes") or b""
 
-class _Bell:
-    """Wakes the one task that waits for it; rung early, it rings when that task comes to wait."""
+    async def accept(self) -> None:
+        """Accept it, if that was not done before."""
+        if self._accepted:
+            return
+        if not self._begun:
+            await self.hear()
+            self._begun = True
+        try:
+            await self.send({"type": "websocket.accept", "subprotocol": self.protocol, "headers": []})
+        except GONE as error:
+            raise _Gone from error
+        self._accepted = True
 
-    def __init__(self) -> None:
-        self._rung = anyio.Event()
-
-    def ring(self) -> None:
-        self._rung.set()
-
-    async def wait(self) -> None:
-        await self._rung.wait()
-        self._rung = anyio.Event()
-
-
-async def _write(websocket: WebSocket, socket: Subscriber, bell: _Bell, first: list[bytes]) -> None:
-    for data in first:
-        await _send(websocket, data)
-    while True:
-        for data in socket.take():
-            await _send(websocket, data)
-            socket.in_hand -= 1
-        if not socket.outbox:
-            if socket.code is not None:
-                return
-            await bell.wait()
-
-
-async def _send(websocket: WebSocket, data: bytes) -> None:
-    try:
-        await websocket.send_text(data.decode())
-    except RuntimeError as error:
-        # That the server has closed the socket itself, for a dead peer or a frame too large, it says in different ways.
-        raise WebSocketDisconnect(1_006) from error
-
-
-async def _read_until_gone(websocket: WebSocket, gone: anyio.CancelScope) -> None:
-    """Events go one way; what a client says is read, so that its leaving is noticed, and dropped."""
-    while (await websocket.receive())["type"] != "websocket.disconnect":
-        pass
-    gone.cancel()
+    async def close(self, code: int, reason: str) -> None:
+        """Accepted, if need be, only to be closed: a browser cannot read the status of a refused handshake."""
+        with suppress(_Gone, *GONE), anyio.move_on_after(CLOSE_SECONDS):
+            await self.accept()
+            await self.send({"type": "websocket.close", "code": code, "reason": reason})
 
 
 async def _metrics(request: Request) -> Response:

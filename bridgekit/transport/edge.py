@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from types import TracebackType
+from typing import Final, Self
 
 import anyio
-import msgspec
 
 from bridgekit.errors import Disconnected, InvalidId, StoreAway, SubscriptionRefused
 from bridgekit.signals import Cursor
@@ -26,8 +26,11 @@ from bridgekit.transport.admission import (
     Subscription,
 )
 from bridgekit.transport.broker import Replay
+from bridgekit.transport.first_message import INCOMING_BYTES, ticket_in
+from bridgekit.transport.flusher import Flusher
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.outbox import Outbox
+from bridgekit.transport.presence import Present
 from bridgekit.transport.subscriber import Subscriber
 
 __all__ = [
@@ -51,8 +54,6 @@ DRAIN_SECONDS: Final = 10.0
 """How long sockets that are being drained may take to read what waits for them."""
 CLOSE_SECONDS: Final = 1.0
 """How long a socket that is being closed may take over it."""
-INCOMING_BYTES: Final = 16_384
-"""Largest frame that a client may send: it has nothing to say but its ticket."""
 REASON_BYTES: Final = 123
 """Longest reason that a close frame can carry (RFC 6455, section 5.5)."""
 
@@ -72,7 +73,10 @@ ENDS: Final[dict[int | None, str]] = {
 
 
 class Edge:
-    """Lets sockets in and sees them out. The application carries it at `app.state.bridgekit_edge`."""
+    """Lets sockets in and sees them out. The application carries it at `app.state.bridgekit_edge`.
+
+    It serves for the length of an `async with` block: the task that writes to the sockets is of that block.
+    """
 
     def __init__(
         self,
@@ -89,11 +93,22 @@ class Edge:
         self.admission = admission
         self.tally = tally
         self._origins = sites.origins(origins)
-        self._here: dict[Subscriber, anyio.Event] = {}
-        """Sockets that are joining or attached, each with what is set when it has left."""
+        self.flusher = Flusher()
+        """Writes to the sockets."""
+        self._present = Present()
+        """Sockets that are joining or attached."""
         self._silent: dict[anyio.CancelScope, None] = {}
         """The waits for first messages, the longest first."""
         self._closed = False
+
+    async def __aenter__(self) -> Self:
+        await self.flusher.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self.flusher.__aexit__(kind, error, traceback)
 
     @property
     def health(self) -> tuple[str, int]:
@@ -125,7 +140,7 @@ class Edge:
             if len(self._silent) > SILENT_SOCKETS:
                 self._send_away(next(iter(self._silent)))
             try:
-                return _ticket_in(await message())
+                return ticket_in(await message())
             finally:
                 sent_away = patience not in self._silent
                 self._silent.pop(patience, None)
@@ -148,47 +163,50 @@ class Edge:
         self.tally.refused[refusal.code] += 1
         return refusal.code, _fitting(refusal.reason)
 
-    @asynccontextmanager
-    async def attached(self, socket: Subscriber, after: Cursor | None) -> AsyncIterator[Replay]:
+    def attached(self, socket: Subscriber, after: Cursor | None) -> AbstractAsyncContextManager[Replay]:
         """Subscribe a socket for the length of a block, and count what became of it.
 
         Disconnected where the store cannot be asked, or where the socket's end came before it was subscribed: then
         its client was told nothing, and can come again as it came now.
         """
+        return _Attached(self, socket, after)
+
+    async def join(self, socket: Subscriber, after: Cursor | None) -> Replay:
+        """Begin such a block."""
         self._check_open()
-        gone = self._here[socket] = anyio.Event()
+        self._present.add(socket)
         try:
-            async with AsyncExitStack() as stack:
-                with _store_needed():
-                    replay = await stack.enter_async_context(self.hub.joined(socket, after))
-                if socket.code is not None:
-                    raise _gone(socket.code)
-                self.tally.count_subscription(after is not None, replay.gaps)
-                yield replay
-        finally:
-            del self._here[socket]
-            self.tally.count_end(
-                ENDS.get(socket.code, "socket left"),
-                unwritten=socket.unwritten,
-                coalesced=socket.outbox.coalesced,
-                gaps=socket.gaps,
-            )
-            gone.set()
+            with _store_needed():
+                replay = await self.hub.join(socket, after)
+            if socket.code is not None:
+                self.hub.leave(socket)
+                raise _gone(socket.code)
+        except BaseException:
+            self._left(socket)
+            raise
+        self.tally.count_subscription(after is not None, replay.gaps)
+        return replay
+
+    def leave(self, socket: Subscriber) -> None:
+        """End it."""
+        self.hub.leave(socket)
+        self._left(socket)
+
+    def _left(self, socket: Subscriber) -> None:
+        self.tally.count_end(
+            ENDS.get(socket.code, "socket left"),
+            unwritten=socket.unwritten,
+            coalesced=socket.outbox.coalesced,
+            gaps=socket.gaps,
+        )
+        self._present.remove(socket)
 
     async def drain(self, *, seconds: float = DRAIN_SECONDS) -> None:
         """Close every socket when all that waits for it is written, and wait until they are gone.
 
         A socket whose client does not read is cut off after that many seconds. It can resume, as all of them can.
         """
-        # Those that are here now: a client that is told to connect again may do so here, and is not waited for.
-        leaving = dict(self._here)
-        for socket in leaving:
-            socket.drain()
-        with anyio.move_on_after(seconds):
-            for gone in leaving.values():
-                await gone.wait()
-        for stuck in leaving.keys() & self._here.keys():
-            stuck.cut_off()
+        await self._present.drain(seconds)
 
     def shut(self) -> None:
         """Let nobody in any more. Who is here stays."""
@@ -206,18 +224,23 @@ class Edge:
         await self.drain(seconds=seconds)
 
 
-class _FirstMessage(msgspec.Struct, tag_field="type", tag="authorise"):
-    ticket: str
+class _Attached:
+    """A block of `Edge.attached`. A class of its own, since a generator and its frame live as long as the socket."""
 
+    __slots__ = ("_after", "_edge", "_socket")
 
-def _ticket_in(message: str | bytes) -> str:
-    """The ticket in a message `{"type": "authorise", "ticket": "…"}`; SubscriptionRefused where there is none."""
-    if len(message) > INCOMING_BYTES:
-        raise SubscriptionRefused(CLOSE_BAD_TICKET, f"the first message is longer than {INCOMING_BYTES:,} bytes")
-    try:
-        return msgspec.json.decode(message, type=_FirstMessage).ticket
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise SubscriptionRefused(CLOSE_BAD_TICKET, "the first message is to bring a ticket") from error
+    def __init__(self, edge: Edge, socket: Subscriber, after: Cursor | None) -> None:
+        self._edge = edge
+        self._socket = socket
+        self._after = after
+
+    async def __aenter__(self) -> Replay:
+        return await self._edge.join(self._socket, self._after)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._edge.leave(self._socket)
 
 
 def _fitting(reason: str) -> str:

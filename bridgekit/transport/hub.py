@@ -73,19 +73,33 @@ class Hub:
         finally:
             self.detach(connection)
 
-    @asynccontextmanager
-    async def joined(self, connection: Connection, after: Cursor | None = None) -> AsyncIterator[Replay]:
-        """Subscribe the connection to its thread for the length of a block, and give what it is to be sent first.
+    async def join(self, connection: Connection, after: Cursor | None = None) -> Replay:
+        """Subscribe the connection to its thread until it leaves, and give what it is to be sent first.
 
         Every event after the replay's is put to the connection. Those that come while the replay is read are put
         already, so that some may be in both: the one with the same number is the same event. StoreAway comes through.
         """
         await self._broker.join(connection.thread_id)
         try:
-            with self.attached(connection):
-                yield await self._broker.replay(connection.thread_id, after)
+            self.attach(connection)
+            return await self._broker.replay(connection.thread_id, after)
+        except BaseException:
+            self.leave(connection)
+            raise
+
+    def leave(self, connection: Connection) -> None:
+        """End what `join` began."""
+        self.detach(connection)
+        self._broker.leave(connection.thread_id)
+
+    @asynccontextmanager
+    async def joined(self, connection: Connection, after: Cursor | None = None) -> AsyncIterator[Replay]:
+        """Subscribe it as `join` does for the length of a block."""
+        replay = await self.join(connection, after)
+        try:
+            yield replay
         finally:
-            self._broker.leave(connection.thread_id)
+            self.leave(connection)
 
     async def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
         """Encode the event once, number it within its thread, and bring it to every connection of the thread.

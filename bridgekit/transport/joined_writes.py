@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
+from anyio import CancelScope
+
 from bridgekit.transport.admission import Subscription
+from bridgekit.transport.flusher import Flusher
 from bridgekit.transport.outbox import Outbox
 from bridgekit.transport.subscriber import Subscriber
 
-__all__ = ["Flusher", "NativeSubscriber", "frames"]
+__all__ = ["NativeSubscriber", "frames"]
 
 TEXT_FRAME: Final = 0x81
 """A text message in one frame (RFC 6455, section 5.2); a server masks nothing."""
@@ -59,45 +62,25 @@ class Writable(Protocol):
         """Break it off soon, whatever waits in its buffer."""
 
 
-class Flusher:
-    """Knows the sockets that something was put to since the last turn, and writes to each of them once."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._marked: list[NativeSubscriber] = []
-
-    def mark(self, socket: NativeSubscriber) -> None:
-        """Write to it at the end of this turn."""
-        if not self._marked:
-            self._loop.call_soon(self._flush)
-        self._marked.append(socket)
-
-    def _flush(self) -> None:
-        marked, self._marked = self._marked, []
-        for place, socket in enumerate(marked, 1):
-            try:
-                socket.flush()
-            except BaseException:
-                # One socket's trouble is not its neighbours': they have their turn in the next one.
-                rest = marked[place:]
-                if rest and not self._marked:
-                    self._loop.call_soon(self._flush)
-                self._marked = rest + self._marked
-                raise
-
-
 class NativeSubscriber(Subscriber):
-    """A subscriber whose frames are written by a flusher. `end` says goodbye with a code, behind all that waits."""
+    """A subscriber whose frames are written by the edge's flusher. It writes without waiting, or leaves them waiting.
+
+    `end` says goodbye with a code, behind all that waits.
+    """
+
+    __slots__ = ("_connection", "_end_with", "_flusher", "_marked", "_over", "failure")
 
     def __init__(
         self, subscription: Subscription, flusher: Flusher, end: Callable[[int], None], *, outbox: Outbox
     ) -> None:
-        super().__init__(subscription, wake=self._mark, cut=self._cut_short, outbox=outbox)
+        super().__init__(subscription, outbox=outbox)
         self._flusher = flusher
         self._end_with = end
         self._connection: Writable | None = None
         self._marked = False
         self._over = False
+        self.failure: Exception | None = None
+        """What writing raised. It should not."""
 
     def start(self, connection: Writable, first: Iterable[bytes]) -> None:
         """Send this first; from now on whatever is put follows."""
@@ -105,7 +88,12 @@ class NativeSubscriber(Subscriber):
         # Its client may have left while the replay was read.
         if connection.takes:
             connection.transport.write(frames(first))
-            self._mark()
+            self.wake()
+
+    def wake(self) -> None:
+        if not self._marked:
+            self._marked = True
+            self._flusher.mark(self)
 
     def flush(self) -> None:
         """Write what waits, as far as the connection takes it; at the end of it say goodbye, if the end has come."""
@@ -120,18 +108,25 @@ class NativeSubscriber(Subscriber):
         if self.code is not None and not self.outbox:
             self._let_go()
 
-    def _mark(self) -> None:
-        if not self._marked:
-            self._marked = True
-            self._flusher.mark(self)
+    def cut(self) -> None:
+        """Its time is over, whatever it has not read."""
+        self._let_go()
+        if self._connection is not None:
+            self._connection.let_go()
+
+    def fail(self, error: Exception) -> None:
+        self.failure = error
+        self._over = True
+        if self._connection is not None:
+            self._connection.let_go()
+
+    def begin_waiting(self, scope: CancelScope) -> None:
+        """It never waits."""
+
+    def end_waiting(self) -> None:
+        """It never waits."""
 
     def _let_go(self) -> None:
         if not self._over and self.code is not None:
             self._over = True
             self._end_with(self.code)
-
-    def _cut_short(self) -> None:
-        """Its time is over, whatever it has not read."""
-        self._let_go()
-        if self._connection is not None:
-            self._connection.let_go()

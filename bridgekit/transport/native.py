@@ -6,7 +6,6 @@ reads is what it reads from the ASGI edge. On asyncio only.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -28,7 +27,7 @@ from bridgekit.signals import Cursor
 from bridgekit.transport.admission import Handshake, Subscription, handshake_of
 from bridgekit.transport.discretion import keep_tickets_out_of_logs
 from bridgekit.transport.edge import CLOSE_SECONDS, REASONS, Edge
-from bridgekit.transport.joined_writes import Flusher, NativeSubscriber
+from bridgekit.transport.joined_writes import NativeSubscriber
 
 __all__ = ["Connection", "natively", "taken_over"]
 
@@ -86,10 +85,9 @@ async def natively(edge: Edge) -> AsyncIterator[Server]:
     The library looks after connections only where it has a door of its own. So it has one, where nobody comes by.
     """
     keep_tickets_out_of_logs(LOGGER)
-    flusher = Flusher(asyncio.get_running_loop())
     with TemporaryDirectory(prefix="bridgekit-") as ours_alone:
         async with unix_serve(
-            partial(_handle, edge, flusher),
+            partial(_handle, edge),
             f"{ours_alone}/door",
             process_request=partial(_look_at, edge),
             open_timeout=OPEN_SECONDS,
@@ -151,7 +149,7 @@ def _subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Su
     return None if chosen is None else Subprotocol(chosen)
 
 
-async def _handle(edge: Edge, flusher: Flusher, connection: ServerConnection) -> None:
+async def _handle(edge: Edge, connection: ServerConnection) -> None:
     """One socket, from its acceptance to its end."""
     if not isinstance(connection, Connection):
         raise TypeError(type(connection).__name__)
@@ -162,13 +160,13 @@ async def _handle(edge: Edge, flusher: Flusher, connection: ServerConnection) ->
             if connection.subscription is None:
                 ticket = await edge.first_ticket(connection.recv)
                 connection.subscription = await edge.admit(replace(connection.asked, ticket=ticket))
-            await _serve(edge, flusher, connection, connection.subscription)
+            await _serve(edge, connection, connection.subscription)
         except (SubscriptionRefused, Disconnected) as refusal:
             await connection.close(*edge.turn_away(refusal))
 
 
-async def _serve(edge: Edge, flusher: Flusher, connection: Connection, subscription: Subscription) -> None:
-    subscriber = NativeSubscriber(subscription, flusher, partial(_end, connection), outbox=edge.outbox())
+async def _serve(edge: Edge, connection: Connection, subscription: Subscription) -> None:
+    subscriber = NativeSubscriber(subscription, edge.flusher, partial(_end, connection), outbox=edge.outbox())
     async with edge.attached(subscriber, connection.after) as replay:
         subscriber.start(connection, subscriber.begin(replay))
         connection.socket = subscriber

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from bridgekit.events import Frame
-from bridgekit.ids import ThreadId, UserId
 from bridgekit.signals import Gap, GapReason, Subscribed, encode_signal
 from bridgekit.transport.admission import CLOSE_DRAINED, CLOSE_RESTARTED, CLOSE_TOO_SLOW, Subscription
 from bridgekit.transport.broker import Replay
@@ -17,44 +16,37 @@ __all__ = ["BATCH_FRAMES", "Subscriber"]
 
 BATCH_FRAMES: Final = 64
 """Frames that an edge takes at a time, beside those that wait in the outbox."""
+NO_GAPS: Final = Counter[GapReason]()
+"""What all that were told of none share."""
 
 
 class Subscriber:
     """A Connection over an outbox. One that cannot keep up is given up: its client connects again, and resumes.
 
-    `wake` is called when there is something to take, or the end has come; `cut` when the socket must be let go of
-    without waiting for it. Neither may wait.
+    What carries its bytes is a subclass's business. This one has nobody behind it.
     """
 
-    def __init__(
-        self,
-        subscription: Subscription,
-        *,
-        wake: Callable[[], None],
-        cut: Callable[[], None],
-        outbox: Outbox | None = None,
-    ) -> None:
-        self._subscription = subscription
-        self._wake = wake
-        self._cut = cut
+    __slots__ = ("_epoch", "_told", "code", "gaps", "in_hand", "outbox", "thread_id", "user_id")
+
+    def __init__(self, subscription: Subscription, *, outbox: Outbox | None = None) -> None:
+        self.thread_id = subscription.thread_id
+        self.user_id = subscription.user_id
         self._epoch = ""
         self._told = 0
         """Every number up to here was sent, or said to be missing."""
         self.outbox = Outbox() if outbox is None else outbox
-        self.gaps: Counter[GapReason] = Counter()
+        self.gaps = NO_GAPS
         """Gaps that were told between events."""
         self.in_hand = 0
         """What was taken and is not written yet. The edge counts it down."""
         self.code: int | None = None
         """The close code, once its end is decided; until what waits is taken it may live on."""
 
-    @property
-    def thread_id(self) -> ThreadId:
-        return self._subscription.thread_id
+    def wake(self) -> None:
+        """There is something to take, or the end has come. Does not wait."""
 
-    @property
-    def user_id(self) -> UserId:
-        return self._subscription.user_id
+    def cut(self) -> None:
+        """The socket must be let go of without waiting for it. Does not wait."""
 
     @property
     def unwritten(self) -> int:
@@ -65,7 +57,7 @@ class Subscriber:
         if self.code is not None:
             return False
         if self.outbox.put(frame):
-            self._wake()
+            self.wake()
             return True
         self.cut_off()
         return False
@@ -81,7 +73,7 @@ class Subscriber:
         """Let go of a client that does not read. What waited for it is in the thread's log."""
         if self.code is None:
             self.code = CLOSE_TOO_SLOW
-        self._cut()
+        self.cut()
 
     def begin(self, replay: Replay) -> list[bytes]:
         """What is sent first: the confirmation, the gaps if there are any, and the replay.
@@ -104,7 +96,7 @@ class Subscriber:
     def _end(self, code: int) -> None:
         if self.code is None:
             self.code = code
-            self._wake()
+            self.wake()
 
     def _with_gaps(self, frames: Iterable[Frame]) -> list[bytes]:
         said: list[bytes] = []
@@ -127,5 +119,5 @@ class Subscriber:
             yield self._gap(first, last, GapReason.LOST)
 
     def _gap(self, first: int, last: int, reason: GapReason) -> bytes:
-        self.gaps[reason] += 1
+        self.gaps = self.gaps + Counter((reason,))
         return encode_signal(Gap(thread_id=self.thread_id, epoch=self._epoch, first=first, last=last, reason=reason))

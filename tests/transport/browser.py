@@ -184,6 +184,8 @@ class Site:
                     tasks.start_soon(browser.stay)
                 await anyio.wait_all_tasks_blocked()
                 yield
+                # What was published last has its turn before anybody leaves.
+                await anyio.wait_all_tasks_blocked()
                 for browser in browsers:
                     browser.leave()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from tests.transport.browser import Site
 
 
 @pytest.fixture
-async def site() -> Site:
+async def site() -> AsyncIterator[Site]:
     made = Site()
     await made.open_threads()
-    return made
+    async with made.edge:
+        yield made

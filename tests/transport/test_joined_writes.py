@@ -9,7 +9,8 @@ import pytest
 from bridgekit.signals import Cursor
 from bridgekit.transport.admission import Subscription
 from bridgekit.transport.broker import Replay
-from bridgekit.transport.joined_writes import Flusher, NativeSubscriber, frames
+from bridgekit.transport.flusher import Flusher
+from bridgekit.transport.joined_writes import NativeSubscriber, frames
 from bridgekit.transport.outbox import Outbox
 from tests.samples import ALICE, THREAD, frame
 
@@ -29,8 +30,7 @@ class Over:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_nothing_is_written_to_a_client_that_left_while_it_joined() -> None:
-    flusher = Flusher(asyncio.get_running_loop())
-    socket = NativeSubscriber(Subscription(ALICE, THREAD), flusher, lambda code: None, outbox=Outbox())
+    socket = NativeSubscriber(Subscription(ALICE, THREAD), Flusher(), lambda code: None, outbox=Outbox())
     socket.start(Over(), socket.begin(Replay(Cursor("0" * 16, 0), (frame(1),))))
     assert socket.put(frame(2))
     socket.flush()

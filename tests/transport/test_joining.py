@@ -94,7 +94,7 @@ async def joining(outbox: Outbox | None = None) -> AsyncIterator[Joining]:
     browser = site.resuming(last, seq=3, slow_at="*")
     browser.stop_reading()
     with anyio.fail_after(PATIENCE_SECONDS):
-        async with anyio.create_task_group() as tasks:
+        async with site.edge, anyio.create_task_group() as tasks:
             tasks.start_soon(browser.stay)
             yield Joining(site, broker, browser)
             browser.leave()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 
 from bridgekit.transport.broker import Keep
@@ -12,10 +15,12 @@ from tests.transport.browser import Browser, Site
 FOREIGN = "f" * 16
 
 
-async def made(keep: Keep | None = None, *, broker: MemoryBroker | None = None) -> Site:
+@asynccontextmanager
+async def made(keep: Keep | None = None, *, broker: MemoryBroker | None = None) -> AsyncIterator[Site]:
     site = Site(keep or Keep(), broker=broker)
     await site.open_threads()
-    return site
+    async with site.edge:
+        yield site
 
 
 async def read(site: Site, browser: Browser, *, then: int = 1) -> Browser:
@@ -49,44 +54,44 @@ async def test_cursor_from_before_the_first_event_is_given_all_of_them(site: Sit
 
 
 async def test_as_many_events_as_are_kept_are_resumed_and_one_more_is_a_gap_and_nothing_else() -> None:
-    site = await made(Keep(events=5))
-    [*_, seen] = await site.publish(3)
-    await site.publish(5)
-    whole = await read(site, site.resuming(seen))
-    assert (whole.seqs, whole.gaps) == ([4, 5, 6, 7, 8, 9], [])
-    gone = await read(site, site.resuming(seen))
-    assert (gone.hello["seq"], gone.gaps, gone.seqs) == (9, [(4, 9, "expired")], [10])
-    assert [frame["type"] for frame in gone.frames] == ["gap", "agent_thinking"]
-    assert gone.frames[0]["epoch"] == seen.epoch
-    assert site.tally.subscriptions == {"resumed": 1, "gap": 1}
-    assert site.tally.gaps == {"expired": 1}
+    async with made(Keep(events=5)) as site:
+        [*_, seen] = await site.publish(3)
+        await site.publish(5)
+        whole = await read(site, site.resuming(seen))
+        assert (whole.seqs, whole.gaps) == ([4, 5, 6, 7, 8, 9], [])
+        gone = await read(site, site.resuming(seen))
+        assert (gone.hello["seq"], gone.gaps, gone.seqs) == (9, [(4, 9, "expired")], [10])
+        assert [frame["type"] for frame in gone.frames] == ["gap", "agent_thinking"]
+        assert gone.frames[0]["epoch"] == seen.epoch
+        assert site.tally.subscriptions == {"resumed": 1, "gap": 1}
+        assert site.tally.gaps == {"expired": 1}
 
 
 async def test_bound_of_bytes_is_told_as_the_bound_of_events_is() -> None:
-    site = await made(Keep(size_bytes=1_000))
-    [seen] = await site.publish()
-    await site.publish(10)
-    browser = await read(site, site.resuming(seen))
-    assert (browser.gaps, browser.seqs) == ([(2, 11, "expired")], [12])
+    async with made(Keep(size_bytes=1_000)) as site:
+        [seen] = await site.publish()
+        await site.publish(10)
+        browser = await read(site, site.resuming(seen))
+        assert (browser.gaps, browser.seqs) == ([(2, 11, "expired")], [12])
 
 
 async def test_events_that_grew_too_old_are_told_as_a_gap() -> None:
     now = 0.0
-    site = await made(broker=MemoryBroker(Keep(seconds=60), clock=lambda: now))
-    [seen] = await site.publish()
-    await site.publish(2)
-    now = 60.0
-    assert (await read(site, site.resuming(seen))).seqs == [2, 3, 4]
-    now = 60.1
-    assert (await read(site, site.resuming(seen))).gaps == [(2, 4, "expired")]
+    async with made(broker=MemoryBroker(Keep(seconds=60), clock=lambda: now)) as site:
+        [seen] = await site.publish()
+        await site.publish(2)
+        now = 60.0
+        assert (await read(site, site.resuming(seen))).seqs == [2, 3, 4]
+        now = 60.1
+        assert (await read(site, site.resuming(seen))).gaps == [(2, 4, "expired")]
 
 
 async def test_nothing_is_kept_where_nothing_is_to_be_kept_and_that_is_told() -> None:
-    site = await made(Keep(events=0))
-    [seen] = await site.publish()
-    assert (await read(site, site.resuming(seen))).gaps == []
-    browser = await read(site, site.resuming(seen))
-    assert (browser.gaps, browser.seqs) == ([(2, 2, "expired")], [3])
+    async with made(Keep(events=0)) as site:
+        [seen] = await site.publish()
+        assert (await read(site, site.resuming(seen))).gaps == []
+        browser = await read(site, site.resuming(seen))
+        assert (browser.gaps, browser.seqs) == ([(2, 2, "expired")], [3])
 
 
 async def test_cursor_of_a_numbering_that_is_gone_is_told_so_and_given_all_of_the_new_one(site: Site) -> None:
@@ -99,14 +104,14 @@ async def test_cursor_of_a_numbering_that_is_gone_is_told_so_and_given_all_of_th
 
 
 async def test_new_numbering_that_is_not_all_held_any_more_is_a_second_gap() -> None:
-    site = await made(Keep(events=2))
-    [*_, last] = await site.publish(5)
-    browser = await read(site, site.browser(epoch=FOREIGN, seq="7"))
-    assert (browser.hello["epoch"], browser.hello["seq"]) == (last.epoch, 3)
-    assert browser.gaps == [(8, None, "restarted"), (1, 3, "expired")]
-    assert [frame["epoch"] for frame in browser.frames[:2]] == [FOREIGN, last.epoch]
-    assert browser.seqs == [4, 5, 6]
-    assert site.tally.gaps == {"restarted": 1, "expired": 1}
+    async with made(Keep(events=2)) as site:
+        [*_, last] = await site.publish(5)
+        browser = await read(site, site.browser(epoch=FOREIGN, seq="7"))
+        assert (browser.hello["epoch"], browser.hello["seq"]) == (last.epoch, 3)
+        assert browser.gaps == [(8, None, "restarted"), (1, 3, "expired")]
+        assert [frame["epoch"] for frame in browser.frames[:2]] == [FOREIGN, last.epoch]
+        assert browser.seqs == [4, 5, 6]
+        assert site.tally.gaps == {"restarted": 1, "expired": 1}
 
 
 async def test_cursor_of_another_thread_is_given_nothing_of_that_thread(site: Site) -> None:

@@ -112,7 +112,7 @@ async def test_view_of_a_reader_is_what_was_published_less_what_he_was_told(scri
     site = Site(Keep(events=KEPT))
     site.edge.outbox = partial(Outbox, events=WAITING)
     await site.open_threads()
-    async with anyio.create_task_group() as tasks:
+    async with site.edge, anyio.create_task_group() as tasks:
         visitor = Visitor(site, tasks)
         for step in [("come",), *script, ("come",), ("go",)]:
             await visitor.act(*step)

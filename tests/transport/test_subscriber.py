@@ -16,18 +16,31 @@ from tests.samples import ALICE, RUN, THREAD, frame
 EPOCH = "0" * 16
 
 
+class Watched(Subscriber):
+    """A subscriber with nobody behind it, and how often it was woken and cut."""
+
+    woken = was_cut = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def cut(self) -> None:
+        self.was_cut += 1
+
+
 class Carrier:
     """What a subscriber says to whatever carries its bytes."""
 
     def __init__(self, outbox: Outbox | None = None) -> None:
-        self.woken = self.cut = 0
-        self.socket = Subscriber(Subscription(ALICE, THREAD), wake=self._wake, cut=self._cut, outbox=outbox)
+        self.socket = Watched(Subscription(ALICE, THREAD), outbox=outbox)
 
-    def _wake(self) -> None:
-        self.woken += 1
+    @property
+    def woken(self) -> int:
+        return self.socket.woken
 
-    def _cut(self) -> None:
-        self.cut += 1
+    @property
+    def cut(self) -> int:
+        return self.socket.was_cut
 
     def begin(self, seq: int = 0, *frames: Frame, gap: Gap | None = None, expired: Gap | None = None) -> list[str]:
         return said(self.socket.begin(Replay(Cursor(EPOCH, seq), frames, gap, expired)))
