@@ -115,10 +115,10 @@ class Servers(AsyncContextManagerMixin):
         """Do what helps after that error of a command to that server."""
         if _lacks_function(error):
             # It was emptied. With the next connection it is given the functions.
-            server.line.drop()
+            server.line.drop("it lacks the functions")
         elif isinstance(error, exceptions.ReadOnlyError):
             # It has become a replica. By its name somebody else may be found, or in the Cluster.
-            server.line.drop()
+            server.line.drop("it has become a replica")
         elif isinstance(error, exceptions.RedisClusterError):
             # MOVED, ASK, TRYAGAIN, CLUSTERDOWN: it has the slot no longer, or not yet.
             self.refresh()

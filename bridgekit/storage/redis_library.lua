@@ -35,9 +35,10 @@ local function settings(words)
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   return {
     events = tonumber(events),
+    most = events,
     bytes = tonumber(bytes),
     ms = tonumber(ms),
-    head_ms = math.max(HEAD_MS, 2 * tonumber(ms)),
+    head_ms = text(math.max(HEAD_MS, 2 * tonumber(ms))),
     now = now,
     stamp = '-' .. text(now),
     instant = time[1] .. '.' .. time[2],
@@ -54,8 +55,10 @@ local function hole(log, state, keep, numbers)
   end
 end
 
--- The thread's numbering as it stands, begun if there is none. It is one text, because that is twice as fast as a hash:
--- "epoch seq keeper size from due touched" and, for each worker, "|emitter parcel last told", the latest first.
+-- The thread's numbering as it stands, begun if there is none. It is one text of MessagePack values, because the server
+-- packs and unpacks those itself: see `remember` for what they are. Of each worker the last parcel is known: of the one
+-- that sent last by `emitter`, `parcel`, `last` and `told`, of the others in `others`, the latest first, each as
+-- "|emitter parcel last told".
 local function opened(log, head, keep, emitter)
   local had = redis.call('GET', head)
   if not had then
@@ -63,19 +66,21 @@ local function opened(log, head, keep, emitter)
     redis.call('DEL', log)
     return {
       epoch = string.sub(redis.sha1hex(emitter .. head .. keep.instant), 1, 16),
-      seq = 0, size = 0, from = 0, due = 0, touched = 0, parcels = '',
+      seq = 0, size = 0, from = 0, due = 0, touched = 0, emitter = '', parcel = 0, last = 0, told = 0, others = '',
     }
   end
-  local epoch, seq, keeper, size, from, due, touched, parcels =
-    string.match(had, '^(%x+) (%d+) (%x+) (%d+) (%d+) (%d+) (%d+)(.*)$')
+  local epoch, seq, keeper, size, from, due, touched, latest, parcel, last, told, others = cmsgpack.unpack(had)
+  if type(epoch) ~= 'string' then
+    error('its head is of another version')
+  end
   local state = {
     epoch = epoch,
-    seq = tonumber(seq),
-    size = tonumber(size),          -- bytes of all frames that were ever kept
-    from = tonumber(from),          -- the same, before the oldest that is still kept
-    due = tonumber(due),            -- when that one is to go
-    touched = tonumber(touched),    -- when the log was last told how long to live
-    parcels = parcels,
+    seq = seq,
+    size = size,                    -- bytes of all frames that were ever kept
+    from = from,                    -- the same, before the oldest that is still kept
+    due = due,                      -- when that one is to go
+    touched = touched,              -- when the log was last told how long to live
+    emitter = latest, parcel = parcel, last = last, told = told, others = others,
   }
   if keeper ~= keep.keeper.name and keep.keeper.forgets then
     hole(log, state, keep, FENCE)
@@ -109,66 +114,90 @@ local function remember(log, head, state, keep)
     redis.call('PEXPIRE', log, text(2 * keep.ms))
     state.touched = keep.now
   end
-  redis.call('SET', head, table.concat({
-    state.epoch, text(state.seq), keep.keeper.name, text(state.size), text(state.from), text(state.due),
-    text(state.touched) .. state.parcels,
-  }, ' '), 'PX', keep.head_ms)
+  redis.call('SET', head, cmsgpack.pack(
+    state.epoch, state.seq, keep.keeper.name, state.size, state.from, state.due, state.touched,
+    state.emitter, state.parcel, state.last, state.told, state.others
+  ), 'PX', keep.head_ms)
 end
 
--- One parcel of one thread: `skip` numbers left out, then `count` events, each in two halves around its number.
+-- The last parcel of that worker, if it is remembered: its number, the last number that it was given, who was told.
+local function latest(state, emitter)
+  if state.emitter == emitter then
+    return state.parcel, state.last, state.told
+  end
+  local parcel, last, told = string.match(state.others, '|' .. emitter .. ' (%d+) (%d+) (%d+)')
+  if parcel then
+    return tonumber(parcel), tonumber(last), tonumber(told)
+  end
+end
+
+local function note(state, emitter, parcel, last, told)
+  if state.emitter ~= emitter then
+    local others = string.gsub(state.others, '|' .. emitter .. '[^|]*', '', 1)
+    if state.emitter ~= '' then
+      others = '|' .. table.concat({state.emitter, text(state.parcel), text(state.last), text(state.told)}, ' ') .. others
+    end
+    if #others > PARCELS_BYTES then
+      others = string.match(string.sub(others, 1, PARCELS_BYTES), '^(.*)|')
+    end
+    state.emitter, state.others = emitter, others
+  end
+  state.parcel, state.last, state.told = parcel, last, told
+end
+
+-- One parcel of one thread: `skip` numbers left out, then `count` events, whose texts follow at args[at]. What stands
+-- before and after an event's number is the same for all.
 -- Answers the epoch, the last number, and how many subscribers were told.
-local function append(log, head, keep, emitter, args, at)
-  local number, skip, count = tonumber(args[at]), tonumber(args[at + 1]), tonumber(args[at + 2])
+local function append(log, head, keep, emitter, number, skip, count, args, at)
   local state = opened(log, head, keep, emitter)
-  local own = '|' .. emitter .. ' '
-  local done, last, told = string.match(state.parcels, own .. '(%d+) (%d+) (%d+)')
-  if done and tonumber(done) >= number then
+  local done, last, told = latest(state, emitter)
+  if done and done >= number then
     -- Sent again because the answer was lost: it is done already, and so is every earlier one.
     remember(log, head, state, keep)
-    return state.epoch, last, tonumber(told)
+    return state.epoch, text(last), told
   end
   local after = state.seq
   if skip > 0 then
     hole(log, state, keep, skip)
   end
-  local lines = {''}
+  local lines, before, behind, seq = {''}, args[3], args[4], state.seq
+  local given = text(seq)
   for place = 1, count do
-    state.seq = state.seq + 1
-    local frame = args[at + 1 + 2 * place] .. text(state.seq) .. args[at + 2 + 2 * place]
+    seq = seq + 1
+    given = text(seq)
+    local frame = before .. given .. behind .. args[at + place - 1]
     lines[place + 1] = frame
     if keep.events > 0 then
-      redis.call('XADD', log, 'MAXLEN', '=', keep.events, text(state.seq) .. keep.stamp, 'f', frame,
-        'b', text(state.size))
+      redis.call('XADD', log, 'MAXLEN', '=', keep.most, given .. keep.stamp, 'f', frame, 'b', state.size)
       state.size = state.size + #frame
     end
   end
+  state.seq = seq
   if keep.events > 0 then
     trim(log, state, keep)
   end
-  last = text(state.seq)
-  lines[1] = state.epoch .. ' ' .. text(after) .. ' ' .. last
+  lines[1] = state.epoch .. ' ' .. text(after) .. ' ' .. given
   told = redis.call('SPUBLISH', log, table.concat(lines, '\n'))
-  state.parcels = own .. args[at] .. ' ' .. last .. ' ' .. told .. string.gsub(state.parcels, own .. '[^|]*', '', 1)
-  if #state.parcels > PARCELS_BYTES then
-    state.parcels = string.match(string.sub(state.parcels, 1, PARCELS_BYTES), '^(.*)|')
-  end
+  note(state, emitter, number, seq, told)
   remember(log, head, state, keep)
-  return state.epoch, last, told
+  return state.epoch, given, told
 end
 
--- KEYS: log and head of each thread. ARGV: settings, emitter, and for each thread: parcel number, skip, count, and
--- the halves of its events. Answers three values a thread: epoch, last number and subscribers; or an error's text,
--- 0 and -1.
+-- KEYS: log and head of each thread. ARGV: settings, emitter, what stands before and after each event's number, and for
+-- each thread: parcel number, skip and count, as MessagePack, and its events. Answers three values a thread: epoch, last
+-- number and subscribers; or an error's text, 0 and -1.
 redis.register_function('bridgekit_append_@VERSION@', function(keys, args)
-  local keep, answers, at = settings(args[1]), {}, 3
+  local keep, answers, at = settings(args[1]), {}, 5
   for place = 1, #keys, 2 do
+    local number, skip, count = cmsgpack.unpack(args[at])
     -- One thread's trouble, such as a foreign value under its key, is not the others'.
-    local fine, epoch, last, told = pcall(append, keys[place], keys[place + 1], keep, args[2], args, at)
+    local fine, epoch, last, told =
+      pcall(append, keys[place], keys[place + 1], keep, args[2], number, skip, count, args, at + 1)
     if not fine then
       epoch, last, told = type(epoch) == 'table' and epoch.err or tostring(epoch), '0', -1
     end
     answers[#answers + 1], answers[#answers + 2], answers[#answers + 3] = epoch, last, told
-    at = at + 3 + 2 * tonumber(args[at + 2])
+    at = at + 1 + count
   end
   return answers
 end)

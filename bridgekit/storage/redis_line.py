@@ -10,6 +10,7 @@ import anyio
 from coredis.typing import RedisValueT, ResponseType
 
 from bridgekit.storage.redis_door import CONNECT_SECONDS, TROUBLE, Door, Wire, problem_of
+from bridgekit.storage.redis_wire import Answered
 
 __all__ = ["AWAY_SECONDS", "SILENCE_SECONDS", "Backoff", "Line"]
 
@@ -69,11 +70,11 @@ class Line:
         if self._connection is not None:
             await self._down.wait()
 
-    def request(self, name: bytes, *arguments: RedisValueT) -> Awaitable[ResponseType]:
-        """Send a command; the answer is to be awaited. Those of one connection are answered in their order."""
+    def send(self, packed: bytes, answered: Answered, *, answers: int) -> None:
+        """Send so many commands at once; each of their answers is told, in their order. OSError where it is lost."""
         if self._connection is None:
             raise ConnectionResetError(self.problem)
-        return self._connection.ask(name, *arguments)
+        self._connection.send(packed, answered, answers=answers)
 
     async def ask(self, name: bytes, *arguments: RedisValueT) -> ResponseType:
         """One command's answer. TimeoutError where there is none in time, or the server is away."""
@@ -85,16 +86,18 @@ class Line:
         connection = self._connection
         try:
             with anyio.fail_after(SILENCE_SECONDS):
-                return await self.request(name, *arguments)
+                if connection is None:
+                    raise ConnectionResetError(self.problem)
+                return await connection.ask(name, *arguments)
         except TimeoutError:
             if connection is self._connection:
-                self.drop()
+                self.drop(f"no answer in {SILENCE_SECONDS:.0f} s")
             raise
 
-    def drop(self) -> None:
-        """Give the connection up."""
+    def drop(self, problem: str) -> None:
+        """Give the connection up, and say why."""
         if self._connection is not None:
-            self._connection.invalidate()
+            self._connection.lose(ConnectionResetError(problem))
 
     async def run(self) -> None:
         """Connect, and connect again, for ever."""

@@ -5,19 +5,23 @@ from __future__ import annotations
 from typing import Any, cast
 
 import anyio
+import msgspec
 import pytest
 
-from bridgekit.errors import InvalidId
-from bridgekit.ids import RunId, ThreadId
+from bridgekit.ids import ThreadId
 from bridgekit.measure.faults.redis_servers import Persistence, RedisServer, redis_server
 from bridgekit.storage.redis import Servers
-from bridgekit.storage.redis_library import APPEND, FENCE, READ, Names, slot_of
-from tests.samples import OTHER, RUN, THREAD
+from bridgekit.storage.redis_library import APPEND, FENCE, READ
+from tests.samples import OTHER, THREAD
 
 KEEP = b"1000 4194304 300000 0"
 PROMISED = b"1000 4194304 300000 1"
 WORKER = b"a" * 32
 ANOTHER = b"b" * 32
+
+
+def parcel_head(number: int, skip: int, count: int) -> bytes:
+    return msgspec.msgpack.encode(number) + msgspec.msgpack.encode(skip) + msgspec.msgpack.encode(count)
 
 
 async def append(
@@ -29,11 +33,22 @@ async def append(
     worker: bytes = WORKER,
     thread: ThreadId = THREAD,
 ) -> tuple[str, int, int]:
-    """Frames `{text seq}`; answers epoch, last number, subscribers."""
+    """Frames `{seq text}`; answers epoch, last number, subscribers."""
     keys = servers.names.thread(thread)
-    halves = [half for text in texts for half in (b"{" + text + b" ", b"}")]
+    head = parcel_head(parcel, skip, len(texts))
     answer = await servers.call(
-        keys.slot, b"FCALL", APPEND, 2, keys.log, keys.head, keep, worker, parcel, skip, len(texts), *halves
+        keys.slot,
+        b"FCALL",
+        APPEND,
+        2,
+        keys.log,
+        keys.head,
+        keep,
+        worker,
+        b"{",
+        b" ",
+        head,
+        *[b"%b}" % text for text in texts],
     )
     epoch, last, told = cast("list[Any]", answer)
     return epoch.decode(), int(last), told
@@ -55,8 +70,8 @@ async def test_events_are_numbered_from_1_in_each_thread_for_itself(servers: Ser
     other, first, _ = await append(servers, b"x", parcel=3, thread=OTHER)
     assert first == 1
     assert other != epoch
-    assert await read(servers, epoch, 0) == (epoch, 3, ["{a 1}", "{b 2}", "{c 3}"])
-    assert await read(servers, epoch, 2) == (epoch, 3, ["{c 3}"])
+    assert await read(servers, epoch, 0) == (epoch, 3, ["{1 a}", "{2 b}", "{3 c}"])
+    assert await read(servers, epoch, 2) == (epoch, 3, ["{3 c}"])
     assert await read(servers, epoch, 3) == (epoch, 3, [])
 
 
@@ -68,7 +83,7 @@ async def test_reading_begins_a_numbering_that_the_first_event_goes_on_with(serv
 
 async def test_reader_of_another_numbering_is_given_all_of_this_one(servers: Servers) -> None:
     epoch, _, _ = await append(servers, b"a", b"b", parcel=1)
-    assert await read(servers, "0" * 16, 1_000) == (epoch, 2, ["{a 1}", "{b 2}"])
+    assert await read(servers, "0" * 16, 1_000) == (epoch, 2, ["{1 a}", "{2 b}"])
 
 
 async def test_parcel_that_is_sent_twice_is_taken_once_and_answered_the_same(servers: Servers) -> None:
@@ -77,14 +92,14 @@ async def test_parcel_that_is_sent_twice_is_taken_once_and_answered_the_same(ser
     assert await append(servers, b"a", b"b", parcel=5) == first
     epoch, last, _ = await append(servers, b"c", parcel=6)
     assert last == 4
-    assert (await read(servers, epoch, 0))[2] == ["{a 1}", "{b 2}", "{x 3}", "{c 4}"]
+    assert (await read(servers, epoch, 0))[2] == ["{1 a}", "{2 b}", "{3 x}", "{4 c}"]
 
 
 async def test_parcel_that_comes_late_is_not_taken_after_its_successor(servers: Servers) -> None:
     await append(servers, b"a", parcel=1)
     epoch, _, _ = await append(servers, b"b", parcel=2)
     await append(servers, b"a", parcel=1)
-    assert (await read(servers, epoch, 0))[2] == ["{a 1}", "{b 2}"]
+    assert (await read(servers, epoch, 0))[2] == ["{1 a}", "{2 b}"]
 
 
 async def test_last_parcels_of_many_workers_take_bounded_room_and_the_latest_are_remembered(servers: Servers) -> None:
@@ -100,8 +115,8 @@ async def test_skipped_numbers_are_told_apart_from_what_is_kept_no_longer(server
     epoch, _, _ = await append(servers, b"a", parcel=1)
     assert (await append(servers, b"b", parcel=2, skip=3))[1] == 5
     assert (await append(servers, parcel=3, skip=2))[1] == 7
-    assert await read(servers, epoch, 0) == (epoch, 7, ["{a 1}", "h2 4", "{b 5}", "h6 7"])
-    assert (await read(servers, epoch, 3))[2] == ["h2 4", "{b 5}", "h6 7"]
+    assert await read(servers, epoch, 0) == (epoch, 7, ["{1 a}", "h2 4", "{5 b}", "h6 7"])
+    assert (await read(servers, epoch, 3))[2] == ["h2 4", "{5 b}", "h6 7"]
 
 
 @pytest.mark.parametrize("in_one_go", [True, False])
@@ -114,7 +129,7 @@ async def test_no_more_events_are_kept_than_are_to_be(servers: Servers, in_one_g
         for parcel, text in enumerate(texts, 1):
             await append(servers, text, parcel=parcel, keep=keep)
     epoch, _, _ = await read(servers, keep=keep)
-    assert (await read(servers, epoch, 0, keep=keep))[2] == ["{c 3}", "{d 4}", "{e 5}"]
+    assert (await read(servers, epoch, 0, keep=keep))[2] == ["{3 c}", "{4 d}", "{5 e}"]
 
 
 async def test_no_more_bytes_are_kept_than_are_to_be_but_for_the_latest_event(servers: Servers) -> None:
@@ -124,9 +139,9 @@ async def test_no_more_bytes_are_kept_than_are_to_be_but_for_the_latest_event(se
         await append(servers, b"x" * 36, parcel=parcel, keep=keep)
     keys = servers.names.thread(THREAD)
     assert await servers.call(keys.slot, b"XLEN", keys.log) == 2
-    assert [entry[-3:] for entry in (await read(servers, epoch, 0, keep=keep))[2]] == [" 2}", " 3}"]
+    assert [entry[:3] for entry in (await read(servers, epoch, 0, keep=keep))[2]] == ["{2 ", "{3 "]
     await append(servers, b"x" * 500, parcel=4, keep=keep)
-    assert [entry[-3:] for entry in (await read(servers, epoch, 0, keep=keep))[2]] == [" 4}"]
+    assert [entry[:3] for entry in (await read(servers, epoch, 0, keep=keep))[2]] == ["{4 "]
 
 
 async def test_events_are_kept_for_as_long_as_they_are_to_be(servers: Servers) -> None:
@@ -134,9 +149,9 @@ async def test_events_are_kept_for_as_long_as_they_are_to_be(servers: Servers) -
     epoch, _, _ = await append(servers, b"a", parcel=1, keep=keep)
     await anyio.sleep(0.15)
     await append(servers, b"b", parcel=2, keep=keep)
-    assert (await read(servers, epoch, 0, keep=keep))[2] == ["{a 1}", "{b 2}"]
+    assert (await read(servers, epoch, 0, keep=keep))[2] == ["{1 a}", "{2 b}"]
     await anyio.sleep(0.1)
-    assert await read(servers, epoch, 0, keep=keep) == (epoch, 2, ["{b 2}"])
+    assert await read(servers, epoch, 0, keep=keep) == (epoch, 2, ["{2 b}"])
     await anyio.sleep(0.15)
     assert await read(servers, epoch, 0, keep=keep) == (epoch, 2, [])
 
@@ -163,7 +178,7 @@ async def test_numbering_that_was_forgotten_begins_anew_and_without_old_frames(s
     await servers.call(keys.slot, b"DEL", keys.head)
     new, last, _ = await append(servers, b"c", parcel=2)
     assert (new != old, last) == (True, 1)
-    assert (await read(servers, new, 0))[2] == ["{c 1}"]
+    assert (await read(servers, new, 0))[2] == ["{1 c}"]
 
 
 async def test_one_threads_trouble_is_not_anothers(servers: Servers) -> None:
@@ -171,13 +186,13 @@ async def test_one_threads_trouble_is_not_anothers(servers: Servers) -> None:
     broken, sound = servers.names.thread(THREAD), servers.names.thread(OTHER)
     await servers.call(broken.slot, b"SADD", broken.head, b"foreign")
     answer = await servers.call(
-        sound.slot, b"FCALL", APPEND, 4, broken.log, broken.head, sound.log, sound.head, KEEP, WORKER,
-        1, 0, 1, b"{a ", b"}", 2, 0, 1, b"{b ", b"}",
+        sound.slot, b"FCALL", APPEND, 4, broken.log, broken.head, sound.log, sound.head, KEEP, WORKER, b"{", b" ",
+        parcel_head(1, 0, 1), b"a}", parcel_head(2, 0, 1), b"b}",
     )  # fmt: skip
     problem, _, told, epoch, last, _ = cast("list[Any]", answer)
     assert b"WRONGTYPE" in problem
     assert (told, last) == (-1, b"1")
-    assert (await read(servers, epoch.decode(), 0, thread=OTHER))[2] == ["{b 1}"]
+    assert (await read(servers, epoch.decode(), 0, thread=OTHER))[2] == ["{1 b}"]
 
 
 @pytest.mark.slow
@@ -193,8 +208,8 @@ async def test_restarted_server_gives_no_number_twice_unless_it_promised_to_forg
         await restarted(server, servers)
         assert (await append(servers, b"b", parcel=2, keep=keep))[1] == (FENCE + 2 if jumps else 2)
         assert await append(servers, b"c", parcel=3, keep=keep) == (epoch, FENCE + 3 if jumps else 3, 0)
-        later = [f"h2 {FENCE + 1}", f"{{b {FENCE + 2}}}", f"{{c {FENCE + 3}}}"] if jumps else ["{b 2}", "{c 3}"]
-        assert (await read(servers, epoch, 0, keep=keep))[2] == ["{a 1}", *later]
+        later = [f"h2 {FENCE + 1}", f"{{{FENCE + 2} b}}", f"{{{FENCE + 3} c}}"] if jumps else ["{2 b}", "{3 c}"]
+        assert (await read(servers, epoch, 0, keep=keep))[2] == ["{1 a}", *later]
 
 
 @pytest.mark.slow
@@ -204,7 +219,7 @@ async def test_parcel_that_was_taken_before_a_restart_is_not_taken_after_it() ->
         await restarted(server, servers)
         assert await append(servers, b"a", parcel=1) == first
         assert await append(servers, b"a", parcel=1) == first
-        assert (await read(servers, first[0], 0))[2] == ["{a 1}", f"h2 {FENCE + 1}"]
+        assert (await read(servers, first[0], 0))[2] == ["{1 a}", f"h2 {FENCE + 1}"]
 
 
 async def restarted(server: RedisServer, servers: Servers) -> None:
@@ -215,37 +230,3 @@ async def restarted(server: RedisServer, servers: Servers) -> None:
         await only.line.down()
         await server.start()
         await only.line.up()
-
-
-def test_all_keys_of_a_thread_are_in_one_slot_whatever_its_id() -> None:
-    names = Names("app")
-    for thread in ("thread_123", "}{", "", "x" * 1_024, "{a}b{c}"):
-        keys = names.thread(ThreadId(thread))
-        tags = [key.partition(b"{")[2].partition(b"}")[0] for key in (keys.log, keys.head)]
-        assert tags[0] == tags[1]
-        assert slot_of(tags[0]) == keys.slot
-
-
-def test_slots_are_those_of_the_cluster_specification() -> None:
-    """The specification's own example: CRC16 of "123456789" is 31C3 (hexadecimal)."""
-    assert slot_of(b"123456789") == 0x31C3 % 16_384
-
-
-def test_no_two_of_threads_runs_tickets_and_applications_share_a_key() -> None:
-    keys = [
-        *(Names("a").thread(ThreadId("x"))[:2]),
-        Names("b").thread(ThreadId("x")).log,
-        Names("a").thread(ThreadId("y")).log,
-        Names("a").route(RunId("x"))[0],
-        Names("a").ticket("x")[0],
-    ]
-    assert len(set(keys)) == len(keys)
-
-
-def test_prefix_that_would_put_all_keys_into_one_slot_is_refused() -> None:
-    with pytest.raises(InvalidId, match="prefix"):
-        Names("app{1}")
-
-
-async def test_server_computes_the_same_slots(servers: Servers) -> None:
-    assert await servers.call(0, b"CLUSTER KEYSLOT", b"{" + RUN.encode() + b"}") == slot_of(RUN.encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -99,7 +100,7 @@ class RedisBroker(AsyncContextManagerMixin):
         if self._closed:
             return _refused(thread_id, ENDED)
         lane = self._backlog.lane(thread_id, self._servers.names.thread(thread_id))
-        entry = self._backlog.add(lane, draft, anyio.current_time())
+        entry = self._backlog.add(lane, draft, time.monotonic())
         if lane.waiting and not lane.queued:
             self._route(lane)
         post = self._post(lane.keys.slot)
@@ -108,9 +109,7 @@ class RedisBroker(AsyncContextManagerMixin):
             return _refused(thread_id, f"{'the store is away and ' if away else ''}the backlog is full")
         if away:
             entry.answer(_pending(thread_id))
-        if entry.receipt is None:
-            await entry.answered.wait()
-        return _pending(thread_id) if entry.receipt is None else entry.receipt
+        return await entry.answered() if entry.receipt is None else entry.receipt
 
     async def join(self, thread_id: ThreadId) -> None:
         joined = self._joined.get(thread_id)
@@ -203,7 +202,9 @@ class RedisBroker(AsyncContextManagerMixin):
         while True:
             await self._backlog.some()
             await anyio.sleep(LOOK_SECONDS)
-            late = anyio.current_time() - ANSWER_SECONDS
+            for post in self._posts.values():
+                post.sender.give_up_if_silent()
+            late = time.monotonic() - ANSWER_SECONDS
             for lane in self._backlog:
                 since = next((entry.since for entry in lane.entries() if entry.receipt is None), None)
                 if since is not None and since <= late:

@@ -11,6 +11,7 @@ import anyio
 
 from bridgekit.events import Draft, Receipt
 from bridgekit.ids import ThreadId
+from bridgekit.storage.redis_bell import Bell, bell
 from bridgekit.storage.redis_library import Keys
 
 __all__ = ["BACKLOG_BYTES", "BACKLOG_EVENTS", "Backlog", "Entry", "Lane", "Parcel"]
@@ -30,20 +31,28 @@ PARCEL_BYTES: Final = 262_144
 class Entry:
     """An event on its way, and whoever waits for what becomes of it."""
 
-    __slots__ = ("answered", "draft", "receipt", "since", "size_bytes")
+    __slots__ = ("_bell", "draft", "receipt", "since", "size_bytes")
 
     def __init__(self, draft: Draft, since: float) -> None:
         self.draft = draft
         self.since = since
         self.size_bytes = len(draft.rest)
         self.receipt: Receipt | None = None
-        self.answered = anyio.Event()
+        self._bell: Bell | None = None
 
     def answer(self, receipt: Receipt) -> None:
         """Tell whoever waits. Only the first answer counts."""
         if self.receipt is None:
             self.receipt = receipt
-            self.answered.set()
+            if self._bell is not None:
+                self._bell.ring()
+
+    async def answered(self) -> Receipt:
+        """Wait for the answer. One task does."""
+        while self.receipt is None:
+            self._bell = bell()
+            await self._bell
+        return self.receipt
 
 
 class Parcel:
@@ -112,8 +121,9 @@ class Backlog:
         self._held_bytes = 0
         self._refusals = 0
         self._lanes: dict[ThreadId, Lane] = {}
-        self._empty = anyio.Event()
-        self._some = anyio.Event()
+        # Made only when somebody waits: the backlog of agents that speak now and then is empty again and again.
+        self._empty: anyio.Event | None = None
+        self._some: anyio.Event | None = None
         self.numbers = count(1)
 
     def __len__(self) -> int:
@@ -127,8 +137,9 @@ class Backlog:
         """The thread's lane; one that is made is to be given an event at once."""
         lane = self._lanes.get(thread_id)
         if lane is None:
-            if not self._lanes:
+            if self._some is not None:
                 self._some.set()
+                self._some = None
             lane = self._lanes[thread_id] = Lane(thread_id, keys)
         return lane
 
@@ -157,11 +168,13 @@ class Backlog:
     async def some(self) -> None:
         """Wait until something is under way."""
         if not self._lanes:
+            self._some = self._some or anyio.Event()
             await self._some.wait()
 
     async def empty(self) -> None:
         """Wait until nothing is under way."""
         if self._lanes:
+            self._empty = self._empty or anyio.Event()
             await self._empty.wait()
 
     def _refuse(self, lane: Lane) -> None:
@@ -175,6 +188,6 @@ class Backlog:
 
     def _close(self, lane: Lane) -> None:
         del self._lanes[lane.thread_id]
-        if not self._lanes:
+        if not self._lanes and self._empty is not None:
             self._empty.set()
-            self._empty, self._some = anyio.Event(), anyio.Event()
+            self._empty = None

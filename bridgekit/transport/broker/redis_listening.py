@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from contextlib import aclosing
 from typing import Any, Final
 
 import anyio
 import msgspec
-from coredis.exceptions import RedisError
 
 from bridgekit.storage.redis import Server, Servers
 from bridgekit.storage.redis_door import TROUBLE, Wire, problem_of
@@ -83,22 +81,16 @@ class Listener:
         backoff = Backoff()
         while True:
             try:
-                async with self.server.door.opened() as connection:
-                    await self._listen(connection, backoff)
+                async with self.server.door.opened(self._hear) as connection:
+                    self._begin(connection)
+                    await self._prove(backoff)
             except* TROUBLE as group:
                 self.problem = problem_of(group)
+                for error in group.exceptions:
+                    self._servers.heed(self.server, error)
             finally:
                 self._end()
             await anyio.sleep(backoff.next())
-
-    async def _listen(self, connection: Wire, backoff: Backoff) -> None:
-        async with anyio.create_task_group() as tasks:
-            self._begin(connection)
-            tasks.start_soon(self._prove, backoff)
-            tasks.start_soon(self._mind_replies, connection)
-            async with aclosing(connection.push_messages) as messages:
-                async for message in messages:
-                    self._hear(message)
 
     def _begin(self, connection: Wire) -> None:
         if not self.server.slots:
@@ -150,14 +142,6 @@ class Listener:
             await self._echoed.wait()
             return
         raise ConnectionResetError(f"it did not bring within {ECHO_SECONDS:.0f} s what we told ourselves")
-
-    async def _mind_replies(self, connection: Wire) -> None:
-        """What is no message: how many were told something, and refusals."""
-        async with aclosing(connection.streamed_messages) as replies:
-            async for reply in replies:
-                if isinstance(reply, RedisError):
-                    self._servers.heed(self.server, reply)
-                    raise reply
 
     def _hear(self, message: list[Any]) -> None:
         kind, channel, told = message

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final
 
 import anyio
-from anyio.abc import TaskGroup
-from coredis.exceptions import RedisError
-from coredis.typing import RedisValueT, ResponseType
 
 from bridgekit.events import Outcome, Receipt
 from bridgekit.storage.redis import Server, Servers
 from bridgekit.storage.redis_door import TROUBLE, problem_of
-from bridgekit.storage.redis_library import APPEND
 from bridgekit.storage.redis_line import SILENCE_SECONDS, Backoff
 from bridgekit.transport.broker import LINK, UNHEARD, Keep
 from bridgekit.transport.broker.redis_backlog import Backlog, Lane
+from bridgekit.transport.broker.redis_packing import appended
 
 __all__ = ["Sender", "settings_of"]
 
-SENDERS: Final = 2
-"""Commands under way to one server: while it works on one, we prepare the other."""
-COMMAND_EVENTS: Final = 256
-"""Events in one command, about: the server does nothing else meanwhile (some 10 µs each)."""
-COMMAND_BYTES: Final = 1_048_576
+TRIPS: Final = 3
+"""Writes to one server that are not answered: while it works on one, we prepare the next."""
+EAGER_LANES: Final = 32
+"""So many threads with events are a write worth making: the server begins while others still speak."""
+TRIP_EVENTS: Final = 256
+"""Events in one write, about: the server does nothing else meanwhile (some 10 µs each)."""
+TRIP_BYTES: Final = 1_048_576
+
+_RELAYED: Final = Outcome.RELAYED  # an enumeration takes longer to find its member than a Receipt takes to be made
 
 
 def settings_of(keep: Keep, server: Server) -> bytes:
@@ -34,8 +37,22 @@ def settings_of(keep: Keep, server: Server) -> bytes:
     return b"%d %d %d %d" % (keep.events, keep.size_bytes, lasts_ms, server.promises)
 
 
+class _Trip:
+    """One write: the threads of each of its commands that is not answered, in their order."""
+
+    __slots__ = ("groups", "since")
+
+    def __init__(self, groups: Iterable[list[Lane]]) -> None:
+        self.groups = deque(groups)
+        self.since = time.monotonic()
+
+
 class Sender:
-    """What goes to one server."""
+    """What goes to one server.
+
+    What is put within one turn of the event loop goes in one write at its end, or in several where it is much. Answers
+    are taken as they come, without a task for any of them.
+    """
 
     def __init__(
         self,
@@ -56,17 +73,24 @@ class Sender:
         self._servers = servers
         self._backlog = backlog
         self._keep = keep
+        self._keeps = keep.events > 0
         self._emitter = emitter
         self._route = route
         self._queue: deque[Lane] = deque()
-        self._some = anyio.Event()
+        self._trips: deque[_Trip] = deque()
+        self._failed: list[Lane] = []
+        self._news = anyio.Event()
+        self._trouble = anyio.Event()
         self._backoff = Backoff()
 
     def push(self, lane: Lane) -> None:
         """Send what is in the lane when its turn comes. Nobody else may have it."""
         lane.queued = True
         self._queue.append(lane)
-        self._some.set()
+        if len(self._queue) >= EAGER_LANES and len(self._trips) < TRIPS and self.server.line.connected:
+            self._carry(self._take())
+        elif len(self._queue) == 1:
+            self._news.set()
 
     def clear(self) -> list[Lane]:
         """Let go of all lanes whose turn has not come."""
@@ -74,25 +98,40 @@ class Sender:
         self._queue.clear()
         return lanes
 
-    async def run(self) -> None:
-        """Send, for ever."""
-        async with anyio.create_task_group() as tasks:
-            for _ in range(SENDERS):
-                tasks.start_soon(self._send, tasks)
+    def give_up_if_silent(self) -> None:
+        """A connection that owes an answer for too long is of no use."""
+        if self._trips and time.monotonic() - self._trips[0].since >= SILENCE_SECONDS:
+            self.server.line.drop(f"no answer in {SILENCE_SECONDS:.0f} s")
 
-    async def _send(self, tasks: TaskGroup) -> None:
+    async def run(self) -> None:
+        """Send, until the server has left."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._send)
+                tasks.start_soon(self._try_again)
+        finally:
+            # Somebody else has their slots now. What is answered from here on is nobody's business.
+            lanes = [*self._failed, *(lane for trip in self._trips for group in trip.groups for lane in group)]
+            self._failed.clear()
+            for trip in self._trips:
+                trip.groups.clear()
+            self._trips.clear()
+            for lane in lanes:
+                self._route(lane)
+
+    async def _send(self) -> None:
         while True:
-            while not self._queue:
-                self._some = anyio.Event()
-                await self._some.wait()
+            while not self._queue or len(self._trips) >= TRIPS:
+                self._news = anyio.Event()
+                await self._news.wait()
             await self.server.line.up()
-            if lanes := self._take():
-                await self._carry(lanes, tasks)
+            while self._queue and len(self._trips) < TRIPS and self.server.line.connected:
+                self._carry(self._take())
 
     def _take(self) -> list[Lane]:
         lanes: list[Lane] = []
         events = size_bytes = 0
-        while self._queue and events < COMMAND_EVENTS and size_bytes < COMMAND_BYTES:
+        while self._queue and events < TRIP_EVENTS and size_bytes < TRIP_BYTES:
             lane = self._queue.popleft()
             parcel = lane.seal(self._backlog.numbers)
             lanes.append(lane)
@@ -100,28 +139,18 @@ class Sender:
             size_bytes += parcel.size_bytes
         return lanes
 
-    async def _carry(self, lanes: list[Lane], tasks: TaskGroup) -> None:
-        """Send the lanes' parcels, and settle what became of them. What failed is tried again a moment later."""
-        left = deque(self._grouped(lanes))
-        failed: list[Lane] = []
+    def _carry(self, lanes: list[Lane]) -> None:
+        """Send the lanes' parcels. What becomes of them is told to `_settle`, one command after the other."""
+        trip = _Trip(self._grouped(lanes))
+        settings = settings_of(self._keep, self.server)
+        packed = b"".join([appended(group, settings, self._emitter) for group in trip.groups])
+        self._trips.append(trip)
         try:
-            with anyio.fail_after(SILENCE_SECONDS):
-                for request in [self._request(group) for group in left]:
-                    try:
-                        failed += self._settled(left[0], cast("list[Any]", await request))
-                    except RedisError as error:
-                        failed += left[0]
-                        self._note(error)
-                    left.popleft()
-        except TimeoutError:
-            self.problem = f"no answer in {SILENCE_SECONDS:.0f} s"
-            self.server.line.drop()
+            self.server.line.send(packed, partial(self._settle, trip), answers=len(trip.groups))
         except TROUBLE as error:
+            self._trips.remove(trip)
             self._note(error)
-        finally:
-            failed += [lane for group in left for lane in group]
-            if failed:
-                tasks.start_soon(self._try_again, failed)
+            self._fail(lanes)
 
     def _grouped(self, lanes: list[Lane]) -> Iterable[list[Lane]]:
         """What can go in one command: in a Cluster, threads of one slot."""
@@ -132,17 +161,20 @@ class Sender:
             groups.setdefault(lane.keys.slot, []).append(lane)
         return groups.values()
 
-    def _request(self, group: list[Lane]) -> Awaitable[ResponseType]:
-        keys: list[RedisValueT] = []
-        words: list[RedisValueT] = []
-        for lane in group:
-            parcel = lane.seal(self._backlog.numbers)
-            keys += lane.keys.log, lane.keys.head
-            words += parcel.number, parcel.skip, len(parcel.entries)
-            for entry in parcel.entries:
-                words += entry.draft.around
-        settings = settings_of(self._keep, self.server)
-        return self.server.line.request(b"FCALL", APPEND, len(keys), *keys, settings, self._emitter, *words)
+    def _settle(self, trip: _Trip, said: Any) -> None:
+        """One command of that trip is answered, or will not be."""
+        if not trip.groups:
+            return
+        group = trip.groups.popleft()
+        if not trip.groups:
+            self._trips.remove(trip)
+        if isinstance(said, BaseException):
+            self._note(said)
+            self._fail(group)
+        elif failed := self._settled(group, said):
+            self._fail(failed)
+        if self._queue:
+            self._news.set()
 
     def _settled(self, group: list[Lane], answers: list[Any]) -> list[Lane]:
         """Tell the publishers, and answer the lanes that it did not work for."""
@@ -155,7 +187,7 @@ class Sender:
                 self._arrived(lane, epoch.decode(), int(last), told)
         if len(failed) < len(group):
             self.away = False
-            self.answered_at = anyio.current_time()
+            self.answered_at = time.monotonic()
             self._backoff.reset()
         return failed
 
@@ -169,14 +201,13 @@ class Sender:
             self._route(lane)
 
     def _receipt(self, lane: Lane, epoch: str, seq: int, told: int) -> Receipt:
-        kept = self._keep.events > 0
         if told:
             return Receipt(
-                outcome=Outcome.RELAYED, workers=told, kept=kept, thread_id=lane.thread_id, seq=seq, epoch=epoch
+                outcome=_RELAYED, workers=told, kept=self._keeps, thread_id=lane.thread_id, seq=seq, epoch=epoch
             )
         return Receipt(
             outcome=Outcome.NOBODY_LISTENING,
-            kept=kept,
+            kept=self._keeps,
             thread_id=lane.thread_id,
             seq=seq,
             epoch=epoch,
@@ -188,10 +219,16 @@ class Sender:
         self.problem = problem_of(error)
         self._servers.heed(self.server, error)
 
-    async def _try_again(self, lanes: list[Lane]) -> None:
-        try:
+    def _fail(self, lanes: list[Lane]) -> None:
+        self._failed += lanes
+        self._trouble.set()
+
+    async def _try_again(self) -> None:
+        """What failed goes its way once more a moment later."""
+        while True:
+            await self._trouble.wait()
+            self._trouble = anyio.Event()
             await anyio.sleep(self._backoff.next())
-        finally:
-            # Also when the server has left: somebody else has their slots now.
-            for lane in lanes:
+            failed, self._failed = self._failed, []
+            for lane in failed:
                 self._route(lane)

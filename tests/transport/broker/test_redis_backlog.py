@@ -1,9 +1,10 @@
-"""The backlog: order, bounds, the same parcel again, and how many were refused, without a store and without a loop."""
+"""The backlog: order, bounds, the same parcel again, and how many were refused, without a store."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
+import anyio
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -81,12 +82,19 @@ def test_room_is_free_again_when_events_have_arrived() -> None:
     assert list(backlog) == []
 
 
-def test_only_the_first_answer_counts() -> None:
+async def test_only_the_first_answer_counts() -> None:
     entry = Entry(said(), 0.0)
-    for outcome in (Outcome.PENDING, Outcome.RELAYED):
-        entry.answer(Receipt(outcome=outcome))
-    assert entry.receipt == Receipt(outcome=Outcome.PENDING)
-    assert entry.answered.is_set()
+    answers: list[Receipt] = []
+
+    async def wait() -> None:
+        answers.append(await entry.answered())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        for outcome in (Outcome.PENDING, Outcome.RELAYED):
+            entry.answer(Receipt(outcome=outcome))
+    assert answers == [entry.receipt] == [Receipt(outcome=Outcome.PENDING)]
 
 
 class AgainstANaiveModel(RuleBasedStateMachine):
