@@ -31,14 +31,17 @@ class _Kept:
         self.size_bytes = 0
 
     def append(self, frame: Frame, now: float, keep: Keep) -> None:
-        frames = self.frames
-        frames.append(frame)
+        self.frames.append(frame)
         self.times.append(now)
-        self.size_bytes += len(frame.data)
+        self.size_bytes = size_bytes = self.size_bytes + len(frame.data)
+        if len(self.frames) > keep.events or size_bytes > keep.size_bytes or self.times[0] < now - keep.seconds:
+            self._trim(now - keep.seconds, keep)
+
+    def _trim(self, before: float, keep: Keep) -> None:
+        frames = self.frames
         while len(frames) > keep.events or (self.size_bytes > keep.size_bytes and len(frames) > 1):
             self._drop()
-        if self.times[0] < now - keep.seconds:
-            self.expire(now - keep.seconds)
+        self.expire(before)
 
     def expire(self, before: float) -> None:
         while self.times and self.times[0] < before:
@@ -63,6 +66,11 @@ class _Log(Numbering):
         self.kept: _Kept | None = None
 
 
+def _nowhere(thread_id: ThreadId, frame: Frame) -> int:
+    """Delivers to nobody, as long as there are no sockets."""
+    return 0
+
+
 class MemoryBroker:
     """A log a thread. Publishing is O(1), amortised, and never waits.
 
@@ -74,7 +82,7 @@ class MemoryBroker:
         self._keep = keep
         self._keeps = keep.events > 0
         self._clock = clock
-        self._sink: Sink | None = None
+        self._deliver: Callable[[ThreadId, Frame], int] = _nowhere
         self._threads: Remembered[_Log] = Remembered(keep.threads, lambda _: _Log(), self._forget)
         self._filled: OrderedDict[ThreadId, _Log] = OrderedDict()
         """Logs that hold frames, the one that was published to longest ago first."""
@@ -88,22 +96,23 @@ class MemoryBroker:
         return True
 
     def bind(self, sink: Sink) -> None:
-        self._sink = sink
+        self._deliver = sink.deliver
 
     async def publish(self, draft: Draft) -> Receipt:
         thread_id = draft.thread_id
         log = self._threads.of(thread_id)
         log.seq = seq = log.seq + 1
         frame = draft.frame(seq)
-        keeps = self._keeps
-        if keeps:
+        if self._keeps:
             self._keep_frame(thread_id, log, frame)
-        sockets = 0 if self._sink is None else self._sink.deliver(thread_id, frame)
+        sockets = self._deliver(thread_id, frame)
         if sockets:
-            return Receipt(outcome=_SENT, sockets=sockets, kept=keeps, thread_id=thread_id, seq=seq, epoch=log.epoch)
+            return Receipt(
+                outcome=_SENT, sockets=sockets, kept=self._keeps, thread_id=thread_id, seq=seq, epoch=log.epoch
+            )
         return Receipt(
             outcome=Outcome.NOBODY_LISTENING,
-            kept=keeps,
+            kept=self._keeps,
             thread_id=thread_id,
             seq=seq,
             epoch=log.epoch,
