@@ -47,6 +47,8 @@ class Names:
     def __init__(self, prefix: str) -> None:
         if "{" in prefix:
             raise InvalidId("prefix", "must not contain '{', which begins what a Cluster divides keys by")
+        if "\r" in prefix:
+            raise InvalidId("prefix", "must not contain a line's end, which ends a channel's name when it is read")
         self._prefix = prefix
         # The same threads are published to again and again.
         self.thread = lru_cache(maxsize=10_000)(self._thread)

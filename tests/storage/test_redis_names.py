@@ -36,9 +36,10 @@ def test_no_two_of_threads_runs_tickets_and_applications_share_a_key() -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_prefix_that_would_put_all_keys_into_one_slot_is_refused() -> None:
+@pytest.mark.parametrize("prefix", ["app{1}", "app\r\n"])
+def test_prefix_that_would_put_all_keys_into_one_slot_or_end_a_channels_name_is_refused(prefix: str) -> None:
     with pytest.raises(InvalidId, match="prefix"):
-        Names("app{1}")
+        Names(prefix)
 
 
 async def test_server_computes_the_same_slots(servers: Servers) -> None:

@@ -101,9 +101,9 @@ class RedisBroker(AsyncContextManagerMixin):
             return _refused(thread_id, ENDED)
         lane = self._backlog.lane(thread_id, self._servers.names.thread(thread_id))
         entry = self._backlog.add(lane, draft, time.monotonic())
-        if lane.waiting and not lane.queued:
-            self._route(lane)
         post = self._post(lane.keys.slot)
+        if lane.waiting and not lane.queued:
+            self._hand(lane, post)
         away = post is None or post.away
         if entry is None:
             return _refused(thread_id, f"{'the store is away and ' if away else ''}the backlog is full")
@@ -163,7 +163,9 @@ class RedisBroker(AsyncContextManagerMixin):
 
     def _route(self, lane: Lane) -> None:
         """Have what is in the lane sent by whoever is to send it now."""
-        post = self._post(lane.keys.slot)
+        self._hand(lane, self._post(lane.keys.slot))
+
+    def _hand(self, lane: Lane, post: Post | None) -> None:
         if post is None:
             lane.queued = True
             self._nowhere.append(lane)

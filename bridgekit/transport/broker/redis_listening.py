@@ -147,10 +147,10 @@ class Listener:
         kind, channel, told = message
         joined = self._channels.get(channel)
         if kind == b"smessage":
-            if channel == self._probe:
-                self._echoed.set()
-            elif joined is not None:
+            if joined is not None:
                 self._deliver(joined, told)
+            elif channel == self._probe:
+                self._echoed.set()
         elif kind == b"ssubscribe":
             self._note_confirmed(channel, joined)
         elif channel not in self._leaving:

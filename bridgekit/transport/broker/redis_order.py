@@ -49,7 +49,7 @@ def _legible(entries: Iterable[bytes]) -> Iterator[Frame]:
             _log.warning("a log has an entry that is no frame: %s", error)
 
 
-class Told(NamedTuple):
+class Told(msgspec.Struct, frozen=True, gc=False):
     """What is told over a thread's channel: events that were numbered in one go."""
 
     epoch: str
@@ -115,10 +115,11 @@ class Joined:
     """A thread that sockets of this worker have joined, and how far they were brought."""
 
     __slots__ = (
+        "_epoch",
         "_held",
         "_held_bytes",
         "_overflowed",
-        "at",
+        "_seq",
         "behind",
         "keys",
         "queued",
@@ -132,21 +133,26 @@ class Joined:
         self.keys = keys
         self.sockets = 0
         """How often it was joined."""
-        self.at: Cursor | None = None
-        """Every event up to here was delivered, or came before the sockets did, or cannot be had."""
         self.behind = True
         """Whether the log has to be read before anything else is delivered."""
         self.queued = False
         """Whether it waits for its log to be read."""
         self.ready = anyio.Event()
         """Set as soon as it is known from where on events are owed."""
+        self._epoch = ""
+        self._seq = 0
         self._held: list[Told] = []
         self._held_bytes = 0
         self._overflowed = False
 
+    @property
+    def at(self) -> Cursor | None:
+        """Every event up to here was delivered, or came before the sockets did, or cannot be had."""
+        return Cursor(self._epoch, self._seq) if self._epoch else None
+
     def hear(self, told: Told, sink: Sink) -> bool:
         """Deliver what was told, if it comes next; else hold it, and answer False: the log is to be read."""
-        if not self.behind and self.at is not None and told.epoch == self.at.epoch and told.after <= self.at.seq:
+        if not self.behind and told.epoch == self._epoch and told.after <= self._seq:
             self._bring(told.frames, told.last, sink)
             return True
         self.behind = True
@@ -160,11 +166,11 @@ class Joined:
 
     def catch_up(self, log: Log, sink: Sink) -> bool:
         """Deliver what the log had, then what was held. Answers whether that was all; else it is to be read again."""
-        if self.at is None:
-            self.at = log.head
+        if not self._epoch:
+            self._epoch, self._seq = log.head
             self.ready.set()
-        elif self.at.epoch != log.head.epoch:
-            self.at = log.head
+        elif self._epoch != log.head.epoch:
+            self._epoch, self._seq = log.head
             sink.restart(self.thread_id)
         else:
             self._bring(log.frames, log.head.seq, sink)
@@ -176,13 +182,13 @@ class Joined:
         return not self.behind
 
     def _bring(self, frames: Iterable[Frame], last: int, sink: Sink) -> None:
-        epoch, at = self.at or Cursor("", 0)
+        at, thread_id, deliver = self._seq, self.thread_id, sink.deliver
         for frame in frames:
             if frame.seq > at:
                 at = frame.seq
-                sink.deliver(self.thread_id, frame)
+                deliver(thread_id, frame)
         if last > at:
             # Numbers at the end that no frame will show to be missing: sockets that connect again are told of them.
             at = last
             sink.restart(self.thread_id)
-        self.at = Cursor(epoch, at)
+        self._seq = at

@@ -20,10 +20,9 @@ from bridgekit.transport.broker.redis_packing import appended
 
 __all__ = ["Sender", "settings_of"]
 
-TRIPS: Final = 3
-"""Writes to one server that are not answered: while it works on one, we prepare the next."""
-EAGER_LANES: Final = 32
-"""So many threads with events are a write worth making: the server begins while others still speak."""
+TRIPS: Final = 2
+"""Writes to one server that are not answered: while it works on one, we prepare the other. Where there are more of
+them each is smaller, and that costs more than it brings forward."""
 TRIP_EVENTS: Final = 256
 """Events in one write, about: the server does nothing else meanwhile (some 10 µs each)."""
 TRIP_BYTES: Final = 1_048_576
@@ -50,8 +49,8 @@ class _Trip:
 class Sender:
     """What goes to one server.
 
-    What is put within one turn of the event loop goes in one write at its end, or in several where it is much. Answers
-    are taken as they come, without a task for any of them.
+    What is put within one turn of the event loop goes in one write at its end, or in several where it is much. An event
+    that has had no company lately goes at once. Answers are taken as they come, without a task for any of them.
     """
 
     def __init__(
@@ -78,6 +77,8 @@ class Sender:
         self._route = route
         self._queue: deque[Lane] = deque()
         self._trips: deque[_Trip] = deque()
+        self._alone = True
+        """Whether what went last was one thread's."""
         self._failed: list[Lane] = []
         self._news = anyio.Event()
         self._trouble = anyio.Event()
@@ -87,7 +88,7 @@ class Sender:
         """Send what is in the lane when its turn comes. Nobody else may have it."""
         lane.queued = True
         self._queue.append(lane)
-        if len(self._queue) >= EAGER_LANES and len(self._trips) < TRIPS and self.server.line.connected:
+        if self._alone and not self._trips and self.server.line.connected:
             self._carry(self._take())
         elif len(self._queue) == 1:
             self._news.set()
@@ -141,6 +142,7 @@ class Sender:
 
     def _carry(self, lanes: list[Lane]) -> None:
         """Send the lanes' parcels. What becomes of them is told to `_settle`, one command after the other."""
+        self._alone = len(lanes) == 1
         trip = _Trip(self._grouped(lanes))
         settings = settings_of(self._keep, self.server)
         packed = b"".join([appended(group, settings, self._emitter) for group in trip.groups])

@@ -81,7 +81,7 @@ async def test_events_that_were_told_while_nobody_listened_arrive_without_a_late
         await reader.sink.until_delivered(1)
         with through.down():
             await publish(writer, "b", "c")
-            assert not reader.broker.healthy
+            await reader.until_healthy(healthy=False)
         await reader.sink.until_delivered(3)
         assert reader.sink.texts() == ["a", "b", "c"]
 

@@ -104,7 +104,7 @@ def test_what_is_held_is_bounded_and_the_rest_is_read_for() -> None:
     joined, sink = joined_at(0)
     large = Told(EPOCH, 1, 2, frames(2), HELD_BYTES)
     joined.hear(large, sink)
-    joined.hear(large._replace(after=2, last=3, frames=frames(3)), sink)
+    joined.hear(msgspec.structs.replace(large, after=2, last=3, frames=frames(3)), sink)
     assert not joined.catch_up(log(1), sink)
     assert joined.catch_up(log(2, 3), sink)
     assert sink.numbers == [1, 2, 3]

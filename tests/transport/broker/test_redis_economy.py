@@ -1,0 +1,123 @@
+"""What a burst costs, counted and not timed: commands at the server, and writes and messages on the way to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import anyio
+import pytest
+
+from bridgekit.ids import ThreadId
+from bridgekit.measure.faults.redis_servers import RedisServer, redis_server
+from bridgekit.transport.broker import redis_listening
+from tests.samples import OTHER, THREAD
+from tests.transport.broker.redis_workers import RedisWorker, publish, redis_worker, said
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def unproven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker proves its subscription by telling itself something: here only once, as it begins."""
+    monkeypatch.setattr(redis_listening, "PROBE_SECONDS", 60.0)
+
+
+THREADS = [ThreadId(f"thread_{number}") for number in range(100)]
+
+
+async def commands(server: RedisServer) -> Counter[str]:
+    """How often each command was done since this was asked last, also by functions."""
+    stats = Counter[str]()
+    for line in (await server.ask("INFO", "commandstats")).splitlines():
+        name, _, rest = line.partition(":calls=")
+        if rest:
+            stats[name.removeprefix("cmdstat_")] = int(rest.partition(",")[0])
+    await server.ask("CONFIG", "RESETSTAT")
+    return stats
+
+
+def writes_counted(worker: RedisWorker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Gets the length of whatever is written by the line to the only server."""
+    [server] = worker.servers
+    wire = server.line._connection
+    assert wire is not None
+    writes: list[int] = []
+    write = wire._write
+
+    def counted(data: bytes) -> None:
+        writes.append(len(data))
+        write(data)
+
+    monkeypatch.setattr(wire, "_write", counted)
+    return writes
+
+
+async def burst(worker: RedisWorker, events: int, threads: list[ThreadId]) -> None:
+    """So many events of each thread, all at once."""
+    async with anyio.create_task_group() as tasks:
+        for number in range(events):
+            for thread in threads:
+                tasks.start_soon(worker.broker.publish, said(number, thread_id=thread))
+
+
+@pytest.mark.parametrize(
+    ("events", "threads", "trips"),
+    [(1, 1, 1), (20, 1, 2), (128, 1, 2), (1, 100, 2), (2, 100, 3)],
+)
+async def test_burst_is_as_many_trips_as_its_size_asks_for_and_not_one_an_event(
+    events: int, threads: int, trips: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first event finds nobody under way and goes alone; the rest of its turn goes together."""
+    async with redis_server() as server, redis_worker(server.url) as worker:
+        await publish(worker, "the way is open")
+        writes = writes_counted(worker, monkeypatch)
+        await commands(server)
+        await burst(worker, events, THREADS[:threads])
+        done = await commands(server)
+        assert (done["fcall"], len(writes)) == (trips, trips)
+        # One of a thread's parcels is under way at a time: what comes meanwhile goes with the next.
+        parcels = threads if events == 1 else done["set"]
+        assert done["set"] == done["get"] == done["spublish"] == parcels <= 2 * threads
+        assert done["xadd"] == events * threads
+
+
+async def test_agents_that_each_wait_for_their_answer_share_their_trips() -> None:
+    """A hundred agents in step: what is answered together speaks together again."""
+    async with redis_server() as server, redis_worker(server.url) as worker:
+
+        async def speak(thread: ThreadId) -> None:
+            await publish(worker, *range(10), thread_id=thread)
+
+        await publish(worker, "the way is open")
+        await commands(server)
+        async with anyio.create_task_group() as tasks:
+            for thread in THREADS:
+                tasks.start_soon(speak, thread)
+        done = await commands(server)
+        assert done["xadd"] == 1_000
+        # Two groups are under way in turn: on trio, where tasks of one turn run in no order, now and then in pieces.
+        assert done["fcall"] <= 4 * 10
+
+
+async def test_lone_event_costs_the_server_the_same_whatever_went_before() -> None:
+    async with redis_server() as server, redis_worker(server.url) as worker, redis_worker(server.url) as reader:
+        await reader.broker.join(THREAD)
+        await publish(worker, *range(3))
+        await commands(server)
+        await publish(worker, "lone")
+        first = await commands(server)
+        await publish(worker, *range(300))
+        await commands(server)
+        await publish(worker, "lone")
+        assert await commands(server) == first
+
+
+async def test_what_is_published_to_one_thread_is_written_to_nobody_elses_worker() -> None:
+    async with redis_server() as server, redis_worker(server.url) as worker, redis_worker(server.url) as other:
+        await other.broker.join(OTHER)
+        [receipt] = await publish(worker, "for nobody")
+        assert receipt.workers == 0
+        [receipt] = await publish(worker, "for one", thread_id=OTHER)
+        assert receipt.workers == 1
+        await other.sink.until_delivered(1, OTHER)
+        assert list(other.sink.frames) == [OTHER]
