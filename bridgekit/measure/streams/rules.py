@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -119,8 +119,9 @@ def _holes(frames: Mapping[int, Seen], signalled: Sequence[Gap]) -> Iterator[tup
     under_way: dict[RunId | None, None] = {}
     ended: set[RunId | None] = set()
     before: int | None = None
+    told = _disjoint(signalled)
     for seq, frame in sorted(frames.items()):
-        for gap in _without(signalled, (seq if before is None else before + 1, seq - 1)):
+        for gap in _without(told, (seq if before is None else before + 1, seq - 1)):
             for run in under_way or (frame.run_id,):
                 yield run, breach_at(frame, Rule.NO_GAP, _missing(gap))
         if frame.type in ENDS:
@@ -131,14 +132,28 @@ def _holes(frames: Mapping[int, Seen], signalled: Sequence[Gap]) -> Iterator[tup
         before = seq
 
 
-def _without(signalled: Sequence[Gap], hole: Gap) -> Iterator[Gap]:
-    """What is left of a hole that the client was partly told of."""
+def _disjoint(gaps: Iterable[Gap]) -> deque[Gap]:
+    """The same gaps in order, those that overlap as one."""
+    disjoint: deque[Gap] = deque()
+    for first, last in sorted(gaps):
+        if disjoint and first <= disjoint[-1][1]:
+            begin, end = disjoint.pop()
+            first, last = begin, max(end, last)
+        disjoint.append((first, last))
+    return disjoint
+
+
+def _without(told: deque[Gap], hole: Gap) -> Iterator[Gap]:
+    """What is left of a hole that the client was partly told of. Holes come in order: what lies before is let go."""
     first, last = hole
-    for told_first, told_last in sorted(signalled):
-        if first < told_first <= last:
+    while told and told[0][1] < first:
+        told.popleft()
+    for told_first, told_last in told:
+        if told_first > last:
+            break
+        if first < told_first:
             yield first, told_first - 1
-        if told_first <= last:
-            first = max(first, told_last + 1)
+        first = told_last + 1
     if first <= last:
         yield first, last
 
