@@ -15,6 +15,7 @@ CLAIM_GROUPS = {"fix": "Fixes", "step": "Verification steps", "claim": "Claims a
 CHAPTERS = {
     "missed": "What the audit missed",
     "fault": "What each fault costs",
+    "scale": "What one process carries",
     "trust": "Why the numbers can be believed",
 }
 WHOLE_CHAIN = "chain"

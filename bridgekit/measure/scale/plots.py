@@ -1,0 +1,202 @@
+"""The figures of scale: what is on time over load, what sockets weigh, and how waiting grows with utilisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+from bridgekit.measure.plots import BLUE, INK, STYLE, VERMILLION
+from bridgekit.measure.scale.step import ON_TIME_SHARE, WITHIN_SECONDS, Step
+
+__all__ = ["capacity_figure", "waiting_figure", "weight_figure"]
+
+Look = tuple[str, str, str]
+
+LOOKS: Final[tuple[Look, ...]] = ((VERMILLION, "s", "-"), (BLUE, "o", "--"))
+"""Colour, marker and line of each edge: told apart without colour, too."""
+
+
+def capacity_figure(ladders: Mapping[str, tuple[Sequence[Step], float | None]], title: str) -> Figure:
+    """Above, the share within one second; below, the 99th percentile; both over load, what is carried marked."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.6, 6.0), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+        above, below = figure.subplots(2, 1, sharex=True)
+        for row, (name, (steps, carries)) in enumerate(ladders.items()):
+            look = LOOKS[row % len(LOOKS)]
+            _on_time(above, name, steps, look)
+            _lateness(below, steps, look)
+            _mark(above, below, carries, look, row)
+        above.axhline(100 * ON_TIME_SHARE, color="#777777", linewidth=0.8, linestyle=":")
+        above.set_ylabel("within one second, % of events\n(bar: 95 % Wilson interval)")
+        above.legend(frameon=False, loc="lower left")
+        below.axhline(1_000 * WITHIN_SECONDS, color="#777777", linewidth=0.8, linestyle=":")
+        below.set_yscale("log")
+        below.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        below.set_ylabel("from due to read, ms\n(99th percentile)")
+        below.set_xscale("log")
+        below.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        below.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        below.xaxis.set_minor_locator(NullLocator())
+        below.set_xlabel("load, events a second")
+        return figure
+
+
+def _on_time(axis: Axes, name: str, steps: Sequence[Step], look: Look) -> None:
+    colour, marker, line = look
+    loads = [step.events_per_second for step in steps]
+    shares = [100 * step.on_time.fraction for step in steps]
+    ends = [step.on_time.interval for step in steps]
+    axis.errorbar(
+        loads,
+        shares,
+        yerr=[
+            [share - 100 * low for share, (low, _) in zip(shares, ends, strict=True)],
+            [100 * high - share for share, (_, high) in zip(shares, ends, strict=True)],
+        ],
+        color=colour,
+        marker=marker,
+        linestyle=line,
+        linewidth=1.2,
+        markersize=6,
+        ecolor=INK,
+        elinewidth=0.8,
+        capsize=3,
+        label=name,
+    )
+
+
+def _lateness(axis: Axes, steps: Sequence[Step], look: Look) -> None:
+    """Filled where the load was carried."""
+    colour, marker, line = look
+    points = [(step.events_per_second, 1_000 * step.heard.late_p99, step.carried) for step in steps]
+    axis.plot([x for x, _, _ in points], [y for _, y, _ in points], color=colour, linestyle=line, linewidth=1.2)
+    for x, y, carried in points:
+        axis.plot(x, y, marker=marker, color=colour, markerfacecolor=colour if carried else "white", markersize=6)
+
+
+def _mark(above: Axes, below: Axes, carries: float | None, look: Look, row: int) -> None:
+    """A line through both panels at what is carried, and its number at the top of the lower one."""
+    if carries is None:
+        return
+    for axis in (above, below):
+        axis.axvline(carries, color=look[0], linewidth=0.9, linestyle=look[2], alpha=0.6)
+    below.annotate(
+        f"carries {carries:,.0f}",
+        (carries, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(-6, -6 - 13 * row),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=9.5,
+        color=look[0],
+    )
+
+
+class Weighed(Protocol):
+    """What the figure of weights needs of one."""
+
+    @property
+    def of(self) -> str: ...
+
+    @property
+    def points(self) -> Sequence[tuple[int, int]]: ...
+
+    @property
+    def kib(self) -> float: ...
+
+    @property
+    def first_kib(self) -> float: ...
+
+
+def weight_figure(edges: Mapping[str, Sequence[Weighed]], title: str) -> Figure:
+    """One panel a kind of thing: memory over how many there are, a line an edge."""
+    with mpl.rc_context(STYLE):
+        kinds = [weight.of for weight in next(iter(edges.values()))]
+        figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+        axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+        for column, (axis, kind) in enumerate(zip(axes, kinds, strict=True)):
+            for row, (name, weights) in enumerate(edges.items()):
+                _weight(axis, name, weights[column], LOOKS[row % len(LOOKS)], row)
+            axis.set_title(kind, fontsize=10.5, fontweight="normal")
+            axis.set_xlim(0, None)
+            axis.set_ylim(0, None)
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axis.xaxis.set_major_locator(MaxNLocator(4))
+        axes[0].set_ylabel("memory of the process, MiB more")
+        axes[0].legend(frameon=False, loc="upper left")
+        figure.supxlabel("how many (line: least squares)", fontsize=10)
+        return figure
+
+
+def _weight(axis: Axes, name: str, weight: Weighed, look: Look, row: int) -> None:
+    colour, marker, line = look
+    many = [n for n, _ in weight.points]
+    axis.plot(many, [kib / 1_024 for _, kib in weight.points], marker=marker, color=colour, linestyle="", label=name)
+    ends = (min(many), max(many))
+    mib = [(weight.first_kib + weight.kib * n) / 1_024 for n in ends]
+    axis.plot(ends, mib, color=colour, linestyle=line, linewidth=1.2)
+    axis.text(
+        0.97,
+        0.05 + 0.09 * (1 - row),
+        f"{name}: {weight.kib:.1f} KiB each",
+        transform=axis.transAxes,
+        ha="right",
+        fontsize=9,
+        color=colour,
+    )
+
+
+class Waiting(Protocol):
+    """What the figure of waiting needs of a point."""
+
+    @property
+    def utilisation(self) -> float: ...
+
+    @property
+    def measured(self) -> float: ...
+
+    @property
+    def measured_p99(self) -> float: ...
+
+    @property
+    def predicted(self) -> float: ...
+
+    @property
+    def predicted_steady(self) -> float: ...
+
+
+def waiting_figure(edges: Mapping[str, Sequence[Waiting]], title: str) -> Figure:
+    """One panel an edge: mean lateness over utilisation, measured, and by the closed form with and without pauses."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.0, 4.0), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+        axes = figure.subplots(1, len(edges), sharey=True, sharex=True, squeeze=False)[0]
+        for row, (axis, (name, points)) in enumerate(zip(axes, edges.items(), strict=True)):
+            colour, marker, _ = LOOKS[row % len(LOOKS)]
+            at = [100 * point.utilisation for point in points]
+            p99, mean, steady, paused = (
+                [1_000 * value for value in values]
+                for values in zip(
+                    *((p.measured_p99, p.measured, p.predicted_steady, p.predicted) for p in points), strict=True
+                )
+            )
+            axis.plot(at, p99, marker=marker, color=colour, markerfacecolor="white", linestyle="", label="99 % within")
+            axis.plot(at, mean, marker=marker, color=colour, linestyle="", label="mean")
+            axis.plot(at, paused, color=INK, linewidth=1.2, label="mean, closed form")
+            axis.plot(at, steady, color=INK, linewidth=1.2, linestyle=":", label="the same without the collector")
+            axis.set_title(name, fontsize=10.5)
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            axis.set_xlim(0, 100)
+        axes[0].set_ylabel("from due to read, ms")
+        axes[0].legend(frameon=False, loc="upper left", fontsize=9)
+        figure.supxlabel("of a core, %", fontsize=10)
+        return figure
