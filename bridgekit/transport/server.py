@@ -30,6 +30,8 @@ KEEPALIVE_SECONDS: Final = 20.0
 
 STARTUP_SECONDS: Final = 10.0
 SHUTDOWN_SECONDS: Final = 2
+LOOK_SECONDS: Final = 0.005
+"""Between two looks at what is left of a server that ends."""
 TICK_SECONDS: Final = 1.0
 """How often the server renews its Date header."""
 
@@ -57,6 +59,21 @@ class _Server(uvicorn.Server):
         self.lifespan.state.update(self._state)
         await super().startup(sockets)
         self.up.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does it, but for its nap of a tenth of a second whether or not anything is left to wait for."""
+        for server in self.servers:
+            server.close()
+        left = self.server_state
+        for connection in list(left.connections):
+            connection.shutdown()
+        with anyio.move_on_after(SHUTDOWN_SECONDS):
+            while left.connections or left.tasks:  # noqa: ASYNC110 - nothing rings when the last of them has gone
+                await anyio.sleep(LOOK_SECONDS)
+            for server in self.servers:
+                await server.wait_closed()
+        for task in left.tasks:
+            task.cancel()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -155,7 +172,6 @@ async def _served_on_asyncio(
         ws_ping_timeout=keepalive_seconds,
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     server = _Server(config, state)
     async with anyio.create_task_group() as tasks:
