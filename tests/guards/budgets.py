@@ -13,6 +13,7 @@ __all__ = [
     "EDGES",
     "NATIVE",
     "OBJECTS_KEPT",
+    "ON_TRIO",
     "Edge",
 ]
 
@@ -42,21 +43,23 @@ class Edge:
 
 
 NATIVE: Final = Edge(name="native", serves="native", backend="asyncio", steps=1, writes=1, turns=1)
+ASGI: Final = Edge(name="asgi", serves="asgi", backend="asyncio", steps=1, writes_an_event=1, turns=1)
+# Hypercorn waits twice for each message that it is given, so that each socket keeps a task; and to hand the rest over
+# to another task may take a switch a socket, as trio draws by lot who is next.
+ON_TRIO: Final = Edge(
+    name="asgi-on-trio",
+    serves="asgi",
+    backend="trio",
+    steps=0,
+    steps_a_socket=2,
+    steps_an_event=2,
+    writes_an_event=1,
+    turns=3,
+)
 EDGES: Final = (
     NATIVE,
     Edge(name="asgi", serves="asgi", backend="asyncio", steps=1, writes_an_event=1, turns=1),
-    # Hypercorn waits twice for each message that it is given, so that each socket keeps a task; and to hand the rest
-    # over to another task may take a switch a socket, as trio draws by lot who is next.
-    Edge(
-        name="asgi-on-trio",
-        serves="asgi",
-        backend="trio",
-        steps=0,
-        steps_a_socket=2,
-        steps_an_event=2,
-        writes_an_event=1,
-        turns=3,
-    ),
+    ON_TRIO,
 )
 
 CALLS_AN_EMIT: Final = 60

@@ -14,11 +14,16 @@ from bridgekit.mapping import RunThreadMappingService
 from bridgekit.stores import Stores, sqlite_stores
 from bridgekit.transport.broker.sqlite_filing import GROUP_EVENTS
 from bridgekit.transport.hub import Hub
-from tests.guards.budgets import Edge
+from tests.guards.budgets import NATIVE, ON_TRIO, Edge
 from tests.samples import emitted
 
 HEADER_BYTES: Final = 32
 FRAME_HEADER_BYTES: Final = 24
+
+# No edge has a part in this: each backend once.
+pytestmark = pytest.mark.parametrize(
+    "edge", [NATIVE, ON_TRIO], indirect=True, ids=lambda edge: edge.backend, scope="module"
+)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from bridgekit.measure.streams.invariants import check_stream
 from tests.guards.counting import Calls
 from tests.measure.recordings import STEPS, Frame, frame, numbered
 
-EVENTS: Final = 200
+EVENTS: Final = 100
 AT_MOST: Final = 2.1
 """Times the work for twice the events."""
 MISTAKES: Final = 5
