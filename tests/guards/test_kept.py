@@ -22,7 +22,8 @@ MANY: Final = 200
 WARM_UP: Final = 1_000
 """Until small numbers have grown to their size, and every cache is filled."""
 NUMBERS: Final = 8
-"""Blocks of a backend's own counters, which may still grow by a digit. One that is left of each event is MANY."""ENTRY_BYTES: Final = 5
+"""Blocks of a backend's own counters, which may still grow by a digit. One that is left of each event is MANY."""
+ENTRY_BYTES: Final = 5
 """An entry has 8. Lists grow by eighths, so that less of it may show."""
 
 ON_ONE_EDGE: Final = pytest.mark.parametrize("edge", [NATIVE], indirect=True, ids=["native"], scope="module")
