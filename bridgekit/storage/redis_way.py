@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import anyio
 from anyio.abc import ByteStream
@@ -45,14 +45,12 @@ class _ByTransport(asyncio.Protocol):
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: asyncio.WriteTransport | None = None
         self._closed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.WriteTransport):
-            raise TypeError(type(transport).__name__)
-        self._transport = transport
-        self._wire.open(transport.write)
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is none by its type
+        self._wire.open(self._transport.write)
 
     def data_received(self, data: bytes) -> None:
         self._wire.received(data)
@@ -66,7 +64,7 @@ class _ByTransport(asyncio.Protocol):
         raise self._wire.error
 
     async def break_off(self) -> None:
-        if isinstance(self._transport, asyncio.WriteTransport):
+        if self._transport is not None:
             self._transport.abort()
             with anyio.move_on_after(CLOSE_SECONDS, shield=True):
                 await self._closed.wait()
@@ -79,7 +77,10 @@ async def _by_transport(location: Location, context: ssl.SSLContext | None, wire
         await loop.create_unix_connection(lambda: made, location.path)
     else:
         host, port = _address(location)
-        await loop.create_connection(lambda: made, host, port, ssl=context, happy_eyeballs_delay=EYEBALLS_SECONDS)
+        if isinstance(loop, asyncio.BaseEventLoop):
+            await loop.create_connection(lambda: made, host, port, ssl=context, happy_eyeballs_delay=EYEBALLS_SECONDS)
+        else:  # uvloop's, which tries one address after the other and will not be told otherwise
+            await loop.create_connection(lambda: made, host, port, ssl=context)
     return made
 
 
