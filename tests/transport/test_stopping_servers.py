@@ -21,6 +21,7 @@ from tests.server_processes import APP, SOON, Server, held_port, started
 pytestmark = pytest.mark.slow
 
 UVICORN = ("uvicorn", APP, "--port")
+SERVE = ("bridgekit", "serve", APP, "--edge", "native", "--log-level", "info", "--port")
 HYPERCORN = ("hypercorn", APP, "--bind", "127.0.0.1:0")
 UP = "unning on http"
 BEGUN = [EventType.AGENT_STARTED, EventType.AGENT_THINKING]
@@ -52,15 +53,21 @@ async def shutting_down(server: Server) -> None:
             await anyio.sleep(0.01)
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 0)])
-async def test_uvicorn_is_drained_before_it_stops(number: signal.Signals, exit_code: int) -> None:
+@pytest.mark.parametrize(
+    ("command", "number", "exit_code"),
+    [(UVICORN, signal.SIGTERM, -signal.SIGTERM), (UVICORN, signal.SIGINT, 0), (SERVE, signal.SIGTERM, 0)],
+    ids=["uvicorn, told to stop", "uvicorn, interrupted", "bridgekit serve, native"],
+)
+async def test_server_is_drained_before_it_stops(
+    command: tuple[str, ...], number: signal.Signals, exit_code: int
+) -> None:
     answers: list[httpx.Response] = []
 
     async def run() -> None:
         answers.append(await server.post("/runs/wait"))
 
-    async with started(*UVICORN, "0") as server:
-        await server.read_until(UP)
+    async with started(*command, "0") as server:
+        await server.read_until(UP if command is UVICORN else "is served at")
         async with server.subscribed() as client, anyio.create_task_group() as tasks:
             tasks.start_soon(run)
             assert await types(client, 2) == BEGUN
@@ -75,7 +82,7 @@ async def test_uvicorn_is_drained_before_it_stops(number: signal.Signals, exit_c
             await server.post("/go")
             assert await types(client, 2) == ENDED
             assert await close_code(client) == CLOSE_DRAINED
-        # As uvicorn ends without us: it takes a SIGTERM to heart when it has stopped in good order.
+        # As uvicorn ends by itself: it takes a SIGTERM to heart when it has stopped in good order.
         assert await server.end() == exit_code
         assert [answer.status_code for answer in answers] == [200]
         assert "Application shutdown complete" in "\n".join(server.said)
