@@ -21,6 +21,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Seconds that one notebook cell may take before it counts as hung.
 CELL_TIMEOUT_SECONDS ?= 180
 
+# Test processes side by side, each with servers of its own. A file's tests stay together: see tests/side_by_side.py.
+TEST_PROCESSES ?= 2
+SIDE_BY_SIDE   := -n $(TEST_PROCESSES) --no-loadscope-reorder
+
 # How long the fault matrix is run by `make soak`.
 SOAK_MINUTES ?= 60
 
@@ -33,13 +37,13 @@ help:  ## show this list
 
 test: $(READY)  ## run every notebook and every test (what CI runs)
 	@rm -rf build/executed && mkdir -p build/executed && cp notebooks/*.ipynb build/executed/
-	$(BIN)/pytest --nbmake --nbmake-timeout=$(CELL_TIMEOUT_SECONDS) --overwrite build/executed tests
+	$(BIN)/pytest $(SIDE_BY_SIDE) --nbmake --nbmake-timeout=$(CELL_TIMEOUT_SECONDS) --overwrite build/executed tests
 
 report: $(READY)  ## run every notebook and write the report that can be mailed around
 	$(BIN)/bridgekit report
 
 unit: $(READY)  ## run the fast tests only: no notebook, no whole study
-	$(BIN)/pytest -p no:nbmake -m 'not slow' tests --ignore=tests/notebooks
+	$(BIN)/pytest $(SIDE_BY_SIDE) -p no:nbmake -m 'not slow' tests --ignore=tests/notebooks
 
 witness: $(READY)  ## the same run as Node's ws and Chromium see it; installs what it needs (Debian, as root)
 	@witness/install

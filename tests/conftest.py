@@ -1,4 +1,4 @@
-"""What every test shares: the two async backends, as one table."""
+"""What every test shares: the two async backends, and servers that take a while to start."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from tests.backends import ASYNCIO, TRIO
+from tests.patience import with_patience
 from tests.servers import SharedCluster, shared_cluster, shared_server
 
-# A backend is a row. asyncio's debug mode reports calls from a wrong thread, and where a coroutine was lost.
-BACKENDS = [
-    pytest.param(("asyncio", {"debug": True}), id="asyncio"),
-    pytest.param(("trio", {}), id="trio"),
-]
+# How fast a machine is decides nothing, and every run tries the same examples: what fails once fails again.
+# Others are tried by `pytest --hypothesis-profile=anew`.
+settings.register_profile("anew", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("anew"), derandomize=True)
+settings.load_profile("same")
 
 
 # Module scope, so that an async fixture may serve a whole module.
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=[pytest.param(ASYNCIO, id="asyncio"), pytest.param(TRIO, id="trio")])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     backend: tuple[str, dict[str, Any]] = request.param
     return backend
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores that are well are not given up because the machine is busy."""
+    with_patience(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +50,14 @@ def redis_url() -> Iterator[str]:
     """Of a server that nobody may hurt. Every test takes a prefix of its own."""
     with shared_server() as url:
         yield url
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`, in the process that hands out the tests."""
+    from tests.side_by_side import ByFile
+
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(trylast=True)

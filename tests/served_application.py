@@ -30,6 +30,8 @@ KEY = b"a key that every worker of the tests knows"
 STORE = "SERVED_STORE"
 KEYLESS = "SERVED_WITHOUT_KEY"
 RUNS_SECONDS = "SERVED_RUNS_SECONDS"
+FOR_LONG = "600"
+"""Longer than any test waits for a server to end."""
 
 _go = anyio.Event()
 

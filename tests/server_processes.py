@@ -7,7 +7,7 @@ import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from signal import Signals
 from typing import Final
 
@@ -18,11 +18,13 @@ from bridgekit.measure.faults.processes import Child, ProcessGone, child
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.following import Backoff, Follower, follow
 from bridgekit.transport.spent import SpentInMemory
+from bridgekit.transport.stopping import ECHO_SECONDS
 from bridgekit.transport.tickets import Tickets
+from tests.patience import PATIENCE_SECONDS
 from tests.samples import ALICE, THREAD
 from tests.served_application import KEY, AliceOwnsAll
 
-SOON: Final = 30.0
+SOON: Final = PATIENCE_SECONDS
 """A wait that is to end well ends long before; the machine may be busy."""
 APP: Final = "tests.served_application:app"
 BACKOFF: Final = Backoff(first_seconds=0.02, longest_seconds=0.1)
@@ -66,6 +68,22 @@ class Server:
             async for line in self.process.lines():
                 self.said.append(line)
             return await self.process.wait()
+
+    async def end_at_once(self, number: Signals) -> int:
+        """Signal again while it is being stopped, and give its exit code."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._insist, number)
+            code = await self.end()
+            tasks.cancel_scope.cancel()
+        return code
+
+    async def _insist(self, number: Signals) -> None:
+        # Sooner, and it would be the first signal told twice; and on a busy machine that is heard late.
+        await anyio.sleep(1.7 * ECHO_SECONDS)
+        with suppress(ProcessLookupError):
+            while True:
+                self.signal(number)
+                await anyio.sleep(10 * ECHO_SECONDS)
 
     def signal(self, number: Signals) -> None:
         """To the one process that was started, as `kill` does."""

@@ -160,8 +160,9 @@ def test_request_may_have_lines_and_nothing() -> None:
 
 def test_ids_are_never_the_same_twice_in_a_process_or_in_a_fork_of_it() -> None:
     here = [new_id() for _ in range(1_000)]
+    # Both write to one pipe at the same time, so each writes its line in one piece.
     code = "import os\nfrom bridgekit.ids import new_id\nfirst = new_id()\n" + (
-        "pid = os.fork()\nprint(new_id(), flush=True)\nif pid: os.waitpid(pid, 0)\n"
+        "pid = os.fork()\nos.write(1, f'{new_id()}\\n'.encode())\nif pid: os.waitpid(pid, 0)\n"
     )
     forked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert len({*here, *forked}) == 1_000 + 2

@@ -26,7 +26,7 @@ from bridgekit.transport.tickets import KEY_BYTES, Tickets
 from tests.chain.agents import parts, started
 from tests.samples import ALICE, BOB, THREAD
 
-SOON = 10.0
+SOON = 60.0
 RUN = {"agent_name": "researcher", "thread_id": THREAD, "user_id": ALICE, "request": "birds"}
 NEVER = {**RUN, "agent_name": "waiting"}
 

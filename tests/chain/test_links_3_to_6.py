@@ -126,7 +126,7 @@ async def test_core_keeps_nothing_of_a_run_that_another_could_meet() -> None:
 
     application = await started(agents={"researcher": Meeting})
     inboxes = {number: listener(application, context(number).thread_id) for number in (1, 2)}
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as runs:
             for number in (1, 2):
                 runs.start_soon(application.supervisor.engine.execute, context(number))

@@ -17,6 +17,11 @@ def rows(kinds: Iterable[Kind]) -> list[Any]:
     return [pytest.param(kind, id=kind.name, marks=[pytest.mark.slow] * bool(kind.server)) for kind in kinds]
 
 
+@pytest.fixture(autouse=True)
+def of_stores_that_are_well(patient: None) -> None:
+    """What becomes of the others is tested beside each store."""
+
+
 EACH = rows(KINDS)
 SURVIVING = rows(kind for kind in KINDS if kind.survives)
 

@@ -16,11 +16,13 @@ from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.signals import Cursor
 from bridgekit.stores import Stores, stores_from
 from bridgekit.transport.broker import HISTORY, Broker, Keep, Replay
+from tests.patience import PATIENCE_SECONDS
 from tests.samples import RUN, emitted
 
-WAIT_SECONDS: Final = 5.0
+WAIT_SECONDS: Final = PATIENCE_SECONDS
 """How long a test waits for what must come. A store in another process brings it when it can."""
-
+LOOK_SECONDS: Final = 0.01
+"""Between two looks at what only the clock brings about."""
 
 Placing = Callable[[Path, str], AbstractAsyncContextManager[str]]
 """Makes room for one test's stores in a folder or on a server, and gives the URL."""

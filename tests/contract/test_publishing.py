@@ -10,7 +10,7 @@ from bridgekit.events import Outcome
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.signals import Cursor
 from bridgekit.transport.broker import Keep
-from tests.contract.stores import Place, drafted, number_in, numbers
+from tests.contract.stores import WAIT_SECONDS, Place, drafted, number_in, numbers
 from tests.samples import OTHER, THREAD
 
 ODD = (
@@ -99,7 +99,7 @@ async def test_every_socket_is_counted_and_one_that_left_is_not(place: Place) ->
         assert await sender.publish(THREAD)
         await holder.hears(THREAD, 2)
         holder.leave(THREAD)
-        with anyio.fail_after(5):
+        with anyio.fail_after(WAIT_SECONDS):
             # A worker that is shared with may be told of it a moment later.
             while await sender.publish(THREAD):
                 pass

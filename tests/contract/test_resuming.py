@@ -10,7 +10,7 @@ import pytest
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
 from bridgekit.transport.broker import Keep
-from tests.contract.stores import WAIT_SECONDS, Place, Worker, drafted, merged, numbers
+from tests.contract.stores import LOOK_SECONDS, WAIT_SECONDS, Place, Worker, drafted, merged, numbers
 from tests.samples import OTHER, THREAD
 
 
@@ -102,7 +102,7 @@ async def test_events_expire_and_who_misses_them_is_told(place: Place) -> None:
             while (replay := await holder.join(THREAD, Cursor(head.epoch, 1))).gap is None:
                 assert numbers(replay.frames) == [2, 3]
                 holder.leave(THREAD)
-                await anyio.lowlevel.checkpoint()
+                await anyio.sleep(LOOK_SECONDS)
         assert (replay.gap.first, replay.gap.last, replay.gap.reason) == (2, 3, GapReason.EXPIRED)
         assert (replay.cursor, replay.frames) == (head, ())
         assert (await holder.join(THREAD, head)).gap is None

@@ -14,6 +14,7 @@ from bridgekit.mapping import RunThreadMappingService
 from bridgekit.mapping.redis import RedisStore
 from bridgekit.measure.faults.redis_servers import redis_server
 from bridgekit.storage.redis import Servers
+from tests.patience import PATIENCE_SECONDS
 from tests.samples import OTHER, RUN, THREAD
 
 pytestmark = pytest.mark.slow
@@ -27,7 +28,7 @@ def url(redis_url: str) -> str:
 
 
 @pytest.fixture
-async def servers(url: str) -> AsyncIterator[Servers]:
+async def servers(url: str, patient: None) -> AsyncIterator[Servers]:
     async with Servers(url, prefix=f"test-{new_id()}") as servers:
         yield servers
 
@@ -124,7 +125,7 @@ async def test_store_that_is_away_is_said_to_be() -> None:
     async with redis_server() as server, Servers(server.url) as servers:
         store = RedisStore(servers)
         await server.kill()
-        with pytest.raises(StoreAway), anyio.fail_after(3):
+        with pytest.raises(StoreAway), anyio.fail_after(PATIENCE_SECONDS):
             await store.get(RUN)
-        with pytest.raises(StoreAway), anyio.fail_after(3):
+        with pytest.raises(StoreAway), anyio.fail_after(PATIENCE_SECONDS):
             await store.add(RUN, THREAD)

@@ -27,7 +27,6 @@ FAILING = {
     "12_group": (IN_A_GROUP, "12_group: code cell 2: AssertionError: one is not two"),
     "13_handling": (HANDLING_ONE, "13_handling: code cell 2: ValueError: second"),
     "14_silent": ("import os; os._exit(3)", "14_silent: code cell 2: DeadKernelError: the kernel died"),
-    "15_hanging": ("import time; time.sleep(60)", "15_hanging: code cell 2: CellTimeoutError: no end within 5 s"),
 }
 GOOD = """\
 import sys
@@ -65,7 +64,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         folder / "out",
         parameters={"SEED": 8},
         executed=folder / "executed",
-        cell_seconds=5,
         say=said.append,
     )
     return Ran(built, folder / "executed", said)
@@ -122,6 +120,12 @@ def test_an_unknown_parameter_stops_before_any_kernel_starts(tmp_path: Path) -> 
     with pytest.raises(ParameterError, match="no notebook has the parameter sed; known are: SEED"):
         execute_folder(tmp_path / "notebooks", tmp_path / "copies", parameters={"sed": 8})
     assert not (tmp_path / "copies").exists()
+
+
+def test_a_cell_that_does_not_end_is_one_line_too(tmp_path: Path) -> None:
+    write(tmp_path / "notebooks", "15_hanging", small("15_hanging", "import time; time.sleep(600)"))
+    failures = execute_folder(tmp_path / "notebooks", tmp_path / "copies", cell_seconds=5, say=lambda line: None)
+    assert failures == ("15_hanging: code cell 2: CellTimeoutError: no end within 5 s",)
 
 
 def test_a_folder_without_notebooks_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from bridgekit.events import EventType
 from bridgekit.transport.admission import CLOSE_DRAINED, CLOSE_WRONG_ORIGIN
 from bridgekit.transport.client import EventClient, connect
 from tests.samples import THREAD
-from tests.served_application import KEY, KEYLESS
+from tests.served_application import FOR_LONG, KEY, KEYLESS, RUNS_SECONDS
 from tests.server_processes import APP, SOON, Server, new_ticket, started
 
 PARTS = "tests.served_application:parts"
@@ -137,18 +137,15 @@ async def test_second_signal_ends_it_at_once_with_the_code_of_shells() -> None:
         with suppress(httpx.RemoteProtocolError):
             assert (await server.post("/runs/wait")).status_code == 500
 
-    async with started(*SERVE, APP, "--port", "0") as server:
+    async with started(*SERVE, APP, "--port", "0", env={RUNS_SECONDS: FOR_LONG}) as server:
         await server.read_until(UP)
         async with server.subscribed() as client, anyio.create_task_group() as tasks:
             tasks.start_soon(run)
             await client.receive()
             server.signal(signal.SIGTERM)
-            await anyio.sleep(1.1)  # sooner, and it would be the same signal, told twice
-            server.signal(signal.SIGTERM)
-            with anyio.fail_after(7):
-                assert await server.end() == 128 + signal.SIGTERM
-                with pytest.raises(Disconnected) as gone:
-                    await read_out(client)
+            assert await server.end_at_once(signal.SIGTERM) == 128 + signal.SIGTERM
+            with anyio.fail_after(SOON), pytest.raises(Disconnected) as gone:
+                await read_out(client)
         assert gone.value.code == CLOSE_HURRIED
         assert len(server.said) == 1
 
@@ -167,7 +164,7 @@ async def test_parts_are_served_with_a_key_a_site_and_limits_and_the_address_is_
     file.write_bytes(KEY)
     file.chmod(0o600)
     words = ("--port", "0", "--json", "--store", "memory:", "--ticket-key-file", str(file))
-    limits = ("--origin", "https://app.example", "--keepalive", "0.2", "--incoming-bytes", "2000")
+    limits = ("--origin", "https://app.example", "--keepalive", "2", "--incoming-bytes", "2000")
     async with started(*SERVE, PARTS, *words, *limits, *choice, env={KEYLESS: "yes"}) as server:
         told = json.loads(await server.read_until("address"))
         assert told == {
@@ -204,7 +201,7 @@ async def pinged(server: Server) -> bool:
     )
     async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
         await stream.send(request.encode())
-        with anyio.fail_after(3):
+        with anyio.fail_after(15):  # unless it is told otherwise, a server waits for longer
             received = b""
             while not received.partition(b"\r\n\r\n")[2]:
                 received += await stream.receive()

@@ -16,7 +16,7 @@ def url(redis_url: str) -> str:
 
 
 @pytest.fixture
-async def servers(url: str) -> AsyncIterator[Servers]:
+async def servers(url: str, patient: None) -> AsyncIterator[Servers]:
     """Open, with keys that no other test has."""
     async with Servers(url, prefix=f"test-{new_id()}") as servers:
         yield servers

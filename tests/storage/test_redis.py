@@ -17,11 +17,12 @@ from bridgekit.ids import new_id
 from bridgekit.measure.faults.proxy import Proxy, proxy
 from bridgekit.measure.faults.redis_servers import RedisServer, redis_server
 from bridgekit.measure.faults.toxics import Partition, Way
-from bridgekit.storage import redis
+from bridgekit.storage import redis, redis_line
 from bridgekit.storage.redis import Server, Servers
 from bridgekit.storage.redis_library import FIND
 from bridgekit.storage.redis_line import AWAY_SECONDS, SILENCE_SECONDS, Backoff
 from bridgekit.stores import redis_stores
+from tests.patience import PATIENCE_SECONDS
 from tests.servers import SharedCluster
 
 pytestmark = pytest.mark.slow
@@ -29,10 +30,24 @@ pytestmark = pytest.mark.slow
 SECRET = "hunter2"
 
 
-@pytest.fixture
-def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An application that starts waits for nobody."""
-    monkeypatch.setattr(redis, "OPEN_SECONDS", 0.2)
+WELL = pytest.mark.usefixtures("patient")
+
+
+async def refusal(url: str) -> StoreAway:
+    """Why an application does not start. It is given as little time to find out as it takes."""
+    for seconds in (0.2, 1.0, 5.0):
+        if "not connected yet" not in str(told := await refusal_within(seconds, url)):
+            return told
+    return await refusal_within(PATIENCE_SECONDS, url)
+
+
+async def refusal_within(seconds: float, url: str) -> StoreAway:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redis, "OPEN_SECONDS", seconds)
+        with pytest.raises(StoreAway) as away:
+            async with Servers(url):
+                raise AssertionError("it was opened")
+    return away.value
 
 
 @asynccontextmanager
@@ -49,28 +64,27 @@ def test_url_of_no_server_is_refused_and_not_repeated(url: str) -> None:
     assert SECRET not in str(refused.value)
 
 
-async def test_nobody_at_the_address_is_said_without_the_password(in_no_time: None) -> None:
+async def test_nobody_at_the_address_is_said_without_the_password() -> None:
     async with redis_server(password=SECRET) as server:
         await server.kill()
-        with pytest.raises(StoreAway) as away:
-            async with Servers(server.url):
-                raise AssertionError("nobody was there")
-    assert away.value.store == "redis"
-    assert SECRET not in str(away.value)
+        away = await refusal(server.url)
+    assert away.store == "redis"
+    assert SECRET not in str(away)
 
 
-async def test_wrong_password_is_said_and_not_repeated(in_no_time: None, caplog: pytest.LogCaptureFixture) -> None:
+@WELL
+async def test_wrong_password_is_said_and_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with redis_server(password=SECRET) as server:
-        with pytest.raises(StoreAway, match="password") as away:
-            async with Servers(server.url.replace(SECRET, "a-guess-of-mine")):
-                raise AssertionError("the door was open")
+        away = await refusal(server.url.replace(SECRET, "a-guess-of-mine"))
+        assert "password" in str(away)
         async with Servers(server.url) as servers:
             assert await servers.call(0, b"PING") == b"PONG"
-            said = [repr(servers), *map(repr, servers), str(away.value), caplog.text]
+            said = [repr(servers), *map(repr, servers), str(away), caplog.text]
     assert [text for text in said if SECRET in text or "a-guess" in text] == []
 
 
+@WELL
 async def test_password_with_reserved_characters_is_read_from_a_url() -> None:
     async with redis_server(password="p@ss/:w") as server:
         url = server.url.replace("p@ss/:w", "p%40ss%2F%3Aw")
@@ -78,12 +92,14 @@ async def test_password_with_reserved_characters_is_read_from_a_url() -> None:
             assert await servers.call(0, b"PING") == b"PONG"
 
 
+@WELL
 async def test_server_is_reached_by_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "redis.sock"
     async with redis_server(settings=(f"unixsocket {path}",)), Servers(f"unix://{path}") as servers:
         assert await servers.call(0, b"PING") == b"PONG"
 
 
+@WELL
 async def test_databases_of_one_server_share_no_channel() -> None:
     """Channels know no databases, so that the names must."""
     async with (
@@ -103,22 +119,23 @@ async def test_server_that_hangs_is_given_up_in_time_and_after_that_nobody_waits
         began = anyio.current_time()
         with pytest.raises(StoreAway):
             await servers.call(0, b"PING")
-        assert SILENCE_SECONDS <= anyio.current_time() - began < SILENCE_SECONDS + 0.5
-        with anyio.fail_after(5):
+        assert anyio.current_time() - began >= SILENCE_SECONDS
+        with anyio.fail_after(PATIENCE_SECONDS):
             await only.line.down()
             await anyio.sleep(AWAY_SECONDS)
         assert only.line.away
-        began = anyio.current_time()
-        with pytest.raises(StoreAway):
-            await servers.call(0, b"PING")
-        assert anyio.current_time() - began < 0.1
+        with pytest.MonkeyPatch.context() as patch, anyio.fail_after(PATIENCE_SECONDS):
+            patch.setattr(redis_line, "SILENCE_SECONDS", 2 * PATIENCE_SECONDS)
+            with pytest.raises(StoreAway):
+                await servers.call(0, b"PING")
         server.resume()
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_SECONDS):
             await only.line.up()
         assert await servers.call(0, b"PING") == b"PONG"
         assert not only.line.away
 
 
+@WELL
 async def test_question_whose_answer_is_lost_with_the_connection_is_asked_again() -> None:
     async with redis_server() as server, through_proxy(server) as (through, servers, _):
         answers: list[object] = []
@@ -137,11 +154,12 @@ async def test_question_whose_answer_is_lost_with_the_connection_is_asked_again(
 
 async def until(server: RedisServer, question: tuple[str, ...], answer: str) -> None:
     """Wait until the server, asked by another way, says so."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE_SECONDS):
         while await server.ask(*question) != answer:  # noqa: ASYNC110  # a server rings nobody
             await anyio.sleep(0.005)
 
 
+@WELL
 async def test_functions_that_were_flushed_are_loaded_again() -> None:
     async with redis_server() as server, Servers(server.url) as servers:
         await server.ask("FUNCTION", "FLUSH")
@@ -149,6 +167,7 @@ async def test_functions_that_were_flushed_are_loaded_again() -> None:
         assert await servers.call(slot, b"FCALL", FIND, 1, key) is None
 
 
+@WELL
 async def test_functions_that_are_there_are_not_loaded_again() -> None:
     async with redis_server() as server:
         for _ in range(2):
@@ -159,21 +178,20 @@ async def test_functions_that_are_there_are_not_loaded_again() -> None:
     assert ["calls=2" in said, "failed_calls=1" in said] == [True, True]
 
 
-async def test_replica_is_refused(in_no_time: None) -> None:
+async def test_replica_is_refused() -> None:
     async with redis_server() as first, redis_server() as second:
         await second.ask("REPLICAOF", "127.0.0.1", str(first.port))
-        with pytest.raises(StoreAway, match="replica"):
-            async with Servers(second.url):
-                raise AssertionError("it cannot be written to")
+        assert "replica" in str(await refusal(second.url))
 
 
+@WELL
 async def test_server_that_may_evict_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     settings = ("maxmemory 100mb", "maxmemory-policy allkeys-lru")
     async with redis_server(settings=settings) as server, Servers(server.url):
         assert "noeviction" in caplog.text
 
 
-@pytest.mark.slow
+@WELL
 async def test_cluster_is_found_from_one_of_its_servers_and_each_key_with_who_has_it(
     redis_cluster: SharedCluster,
 ) -> None:
@@ -214,6 +232,7 @@ def test_url_of_a_store_is_read_when_it_is_chosen() -> None:
         redis_stores(f"redis://:{SECRET}@/")
 
 
+@WELL
 async def test_prefix_in_a_url_keeps_applications_apart(url: str) -> None:
     opened = [redis_stores(f"{url}?prefix={name}") for name in ("test-a", "test-b", "test-a")]
     async with opened[0]() as one, opened[1]() as other, opened[2]() as same:

@@ -12,6 +12,7 @@ from bridgekit.ids import ThreadId
 from bridgekit.measure.faults.redis_servers import Persistence, RedisServer, redis_server
 from bridgekit.storage.redis import Servers
 from bridgekit.storage.redis_library import APPEND, FENCE, READ
+from tests.patience import PATIENCE_SECONDS
 from tests.samples import OTHER, THREAD
 
 KEEP = b"1000 4194304 300000 0"
@@ -145,15 +146,29 @@ async def test_no_more_bytes_are_kept_than_are_to_be_but_for_the_latest_event(se
 
 
 async def test_events_are_kept_for_as_long_as_they_are_to_be(servers: Servers) -> None:
-    keep = b"1000 4194304 200 0"
-    epoch, _, _ = await append(servers, b"a", parcel=1, keep=keep)
-    await anyio.sleep(0.15)
-    await append(servers, b"b", parcel=2, keep=keep)
-    assert (await read(servers, epoch, 0, keep=keep))[2] == ["{1 a}", "{2 b}"]
+    # A machine that is busy for longer than an event is kept says nothing of it, and is asked again.
+    tries = (ThreadId(f"thread_{number}") for number in range(100))
+    while not await are_kept_for_200_ms(servers, next(tries)):
+        pass
+
+
+async def are_kept_for_200_ms(servers: Servers, thread: ThreadId) -> bool:
+    """Whether it could be seen."""
+    keep, began = b"1000 4194304 200 0", anyio.current_time()
+    epoch, _, _ = await append(servers, b"a", parcel=1, keep=keep, thread=thread)
+    await anyio.sleep(0.12)
+    since = anyio.current_time()
+    await append(servers, b"b", parcel=2, keep=keep, thread=thread)
+    both = await read(servers, epoch, 0, keep=keep, thread=thread)
+    in_time = anyio.current_time() - began < 0.19
     await anyio.sleep(0.1)
-    assert await read(servers, epoch, 0, keep=keep) == (epoch, 2, ["{2 b}"])
-    await anyio.sleep(0.15)
-    assert await read(servers, epoch, 0, keep=keep) == (epoch, 2, [])
+    one = await read(servers, epoch, 0, keep=keep, thread=thread)
+    in_time = in_time and anyio.current_time() - since < 0.19
+    await anyio.sleep(0.12)
+    assert await read(servers, epoch, 0, keep=keep, thread=thread) == (epoch, 2, [])
+    if in_time:
+        assert (both, one) == ((epoch, 2, ["{1 a}", "{2 b}"]), (epoch, 2, ["{2 b}"]))
+    return in_time
 
 
 async def test_threads_that_nobody_uses_are_forgotten(servers: Servers) -> None:
@@ -224,7 +239,7 @@ async def test_parcel_that_was_taken_before_a_restart_is_not_taken_after_it() ->
 
 async def restarted(server: RedisServer, servers: Servers) -> None:
     [only] = servers
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE_SECONDS):
         await server.written()
         await server.kill()
         await only.line.down()

@@ -27,7 +27,7 @@ from bridgekit.transport.spent import SpentInMemory
 from bridgekit.transport.tickets import Tickets
 from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 HOST = b"bridgekit.test"
 
 

@@ -13,11 +13,9 @@ import pytest
 from starlette.applications import Starlette
 
 from bridgekit.transport import server
+from tests.backends import ASYNCIO, TRIO
 
 __all__ = ["anyio_backend", "edge", "serving"]
-
-ASYNCIO: tuple[str, dict[str, Any]] = ("asyncio", {"debug": True})
-TRIO: tuple[str, dict[str, Any]] = ("trio", {})
 
 edge = ContextVar("edge", default="asgi")
 

@@ -19,10 +19,11 @@ from bridgekit.transport.broker import Keep
 from bridgekit.transport.following import Backoff, Follower, follow
 from bridgekit.transport.outbox import Outbox
 from tests.samples import ALICE, THREAD, emitted
+from tests.server_processes import held_port
 from tests.transport.edges import serving
 from tests.transport.peers import BUFFER_BYTES
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 TOOL = EventType.TOOL_EXECUTING
 QUICKLY = Backoff(first_seconds=0.01, longest_seconds=0.05)
 
@@ -30,13 +31,13 @@ QUICKLY = Backoff(first_seconds=0.01, longest_seconds=0.05)
 class Machine:
     """A server that is stopped and started again at the same address. What its store keeps is kept."""
 
-    def __init__(self, tasks: TaskGroup, keep: Keep, outbox_events: int) -> None:
+    def __init__(self, tasks: TaskGroup, port: int, keep: Keep, outbox_events: int) -> None:
         self._tasks = tasks
         self._stores = in_memory(keep)
         outbox = partial(Outbox, events=outbox_events)
         self.threads = MemoryThreads()
         self.app = create_app(Parts(agents={}, stores=self._opened, outbox=outbox, db_session_factory=self.threads))
-        self.url = "ws://127.0.0.1:0"
+        self.url = f"ws://127.0.0.1:{port}"
         self.tickets = list[str]()
         """Those that were given."""
 
@@ -82,9 +83,9 @@ class Machine:
 
 @asynccontextmanager
 async def machine(keep: Keep | None = None, *, outbox_events: int = 1_024) -> AsyncIterator[Machine]:
-    with first_error(), anyio.fail_after(PATIENCE_SECONDS):
+    with first_error(), anyio.fail_after(PATIENCE_SECONDS), held_port() as port:
         async with anyio.create_task_group() as tasks:
-            made = Machine(tasks, keep or Keep(), outbox_events)
+            made = Machine(tasks, port, keep or Keep(), outbox_events)
             await made.start()
             yield made
             await made.stop()

@@ -13,12 +13,12 @@ from bridgekit.chain.link_1_startup import Application, Parts, create_app
 from bridgekit.errors import Disconnected, MalformedFrame
 from bridgekit.events import EventType
 from bridgekit.signals import Cursor, Gap, GapReason, encode_signal
-from bridgekit.transport.client import CLOSE_SECONDS, EventClient, connect
+from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.server import serving
 from tests.samples import ALICE, THREAD, emitted, frame
 from tests.transport.peers import EPOCH, Answer, raw_server, saying, subscribed
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 ONE, TWO = frame(1).data, frame(2).data
 GAP = Gap(thread_id=THREAD, epoch=EPOCH, first=2, last=8, reason=GapReason.COALESCED)
 
@@ -107,12 +107,13 @@ async def test_block_that_is_cancelled_tells_the_server() -> None:
         assert scope.cancelled_caught
 
 
-async def test_block_ends_at_once_though_much_was_not_read() -> None:
+async def test_block_ends_at_once_though_much_was_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than is read ahead: without somebody who reads over it, the server's answer to the goodbye is behind it."""
-    async with served() as (application, url):
-        async with connect(url, thread_id=THREAD, ticket=application.ticket(THREAD, ALICE)):
-            for _ in range(1_000):
-                await application.bridge.notify(emitted(EventType.AGENT_THINKING))
-            await anyio.wait_all_tasks_blocked()
-            left_at = anyio.current_time()
-        assert anyio.current_time() - left_at < CLOSE_SECONDS / 2
+    monkeypatch.setattr("bridgekit.transport.client.CLOSE_SECONDS", 2 * PATIENCE_SECONDS)
+    async with (
+        served() as (application, url),
+        connect(url, thread_id=THREAD, ticket=application.ticket(THREAD, ALICE)),
+    ):
+        for _ in range(1_000):
+            await application.bridge.notify(emitted(EventType.AGENT_THINKING))
+        await anyio.wait_all_tasks_blocked()

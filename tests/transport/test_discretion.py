@@ -28,7 +28,7 @@ from bridgekit.transport.server import serving
 from bridgekit.transport.tickets import Tickets
 from tests.samples import ALICE, OTHER, THREAD
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 

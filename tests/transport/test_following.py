@@ -18,7 +18,7 @@ from bridgekit.transport.following import Backoff, Follower, follow
 from tests.samples import ALICE, THREAD, frame
 from tests.transport.peers import EPOCH, Answer, RawServer, hang_up, nothing, raw_server, saying, status, subscribed
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 OTHER_EPOCH = "f" * 16
 ONE, TWO, THREE, FOUR = (frame(seq).data for seq in (1, 2, 3, 4))
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 
 from bridgekit.chain.link_1_startup import Application, Parts, create_app
 from bridgekit.errors import Disconnected
@@ -25,7 +24,7 @@ from tests.transport.browser import Site
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
 from tests.transport.peers import BUFFER_BYTES, raw_peer, raw_server, subscribed
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 SHORT_SECONDS = 0.15
 
 
@@ -41,30 +40,41 @@ async def watchful(keepalive_seconds: float = SHORT_SECONDS) -> AsyncIterator[tu
 
 
 async def until_only(application: Application, count: int) -> None:
-    while len(application.bridge.hub) > count:
-        await checkpoint()
+    while len(application.bridge.hub) > count:  # noqa: ASYNC110  # a hub rings nobody
+        await anyio.sleep(0.005)
+
+
+async def is_found_in_time(seen: Callable[[float], Awaitable[bool]]) -> bool:
+    """Whether it could be seen. A machine that stands still for longer than a ping takes anybody for dead."""
+    return await seen(SHORT_SECONDS) or await seen(10 * SHORT_SECONDS) or await seen(100 * SHORT_SECONDS)
 
 
 async def test_peer_that_answers_no_ping_is_found_dead_and_detached_and_one_that_does_stays() -> None:
-    async with (
-        watchful() as (application, url),
-        connect(url, user_id=ALICE, thread_id=THREAD) as client,
-        raw_peer(url),
-    ):
-        assert len(application.bridge.hub) == 2
-        await until_only(application, 1)
-        assert (await application.bridge.notify(emitted())).sockets == 1
-        assert (await client.receive()).seq == 1
+    async def seen(keepalive_seconds: float) -> bool:
+        async with (
+            watchful(keepalive_seconds) as (application, url),
+            connect(url, user_id=ALICE, thread_id=THREAD) as client,
+            raw_peer(url),
+        ):
+            await until_only(application, 1)
+            stays = (await application.bridge.notify(emitted())).sockets == 1
+            return stays and (await client.receive()).seq == 1
+
+    assert await is_found_in_time(seen)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux breaks a connection for that")
 async def test_peer_that_reads_nothing_is_found_dead_though_much_waits_for_it() -> None:
     """Its outbox is not full, and the server has more to write than the system takes: no goodbye gets through."""
-    async with watchful() as (application, url), raw_peer(url):
-        for _ in range(100):
+
+    async def seen(keepalive_seconds: float) -> bool:
+        async with watchful(keepalive_seconds) as (application, url), raw_peer(url):
             event = emitted(EventType.TOOL_EXECUTING, payload={"parameters": "x" * 10_000})
-            assert (await application.bridge.notify(event)).sockets == 1
-        await until_only(application, 0)
+            taken = [(await application.bridge.notify(event)).sockets for _ in range(100)]
+            await until_only(application, 0)
+            return taken == [1] * 100
+
+    assert await is_found_in_time(seen)
 
 
 async def test_frame_of_the_largest_size_is_read_over_and_a_larger_one_closes_the_socket() -> None:

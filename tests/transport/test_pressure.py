@@ -22,7 +22,7 @@ from tests.transport.browser import Site
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
 from tests.transport.peers import BUFFER_BYTES, raw_peer
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 TOOL, THOUGHT, PROGRESS = EventType.TOOL_EXECUTING, EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE
 WAITING = 32
 """Frames that may wait for one socket here."""

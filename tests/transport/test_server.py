@@ -30,7 +30,7 @@ from bridgekit.transport.hub import Hub
 from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 """For a test that opens a socket by hand, with asyncio's own client."""

@@ -14,6 +14,7 @@ from bridgekit.measure.faults.redis_servers import redis_server
 from bridgekit.measure.faults.toxics import Partition, Way
 from bridgekit.storage.redis import Servers
 from bridgekit.transport.spent_redis import SpentInRedis
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +57,7 @@ async def test_ticket_whose_answer_was_lost_is_not_held_against_its_owner() -> N
         with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(spend)
-                with anyio.fail_after(5):
+                with anyio.fail_after(PATIENCE_SECONDS):
                     while await server.ask("DBSIZE") != "1":  # noqa: ASYNC110  # a server rings nobody
                         await anyio.sleep(0.005)
                 with through.down():
@@ -68,5 +69,5 @@ async def test_ticket_whose_answer_was_lost_is_not_held_against_its_owner() -> N
 async def test_nobody_is_let_in_while_nobody_can_say() -> None:
     async with redis_server() as server, Servers(server.url) as servers:
         await server.kill()
-        with pytest.raises(StoreAway), anyio.fail_after(3):
+        with pytest.raises(StoreAway), anyio.fail_after(PATIENCE_SECONDS):
             await SpentInRedis(servers).spend("ticket", 60)

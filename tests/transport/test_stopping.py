@@ -15,7 +15,7 @@ import pytest
 from bridgekit.transport import stopping
 from bridgekit.transport.stopping import before_the_server_stops
 
-SOON = 10.0
+SOON = 60.0
 BOTH = (signal.SIGTERM, signal.SIGINT)
 
 

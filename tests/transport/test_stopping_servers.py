@@ -15,7 +15,7 @@ from bridgekit.events import EventType
 from bridgekit.signals import Gap, GapReason
 from bridgekit.transport.admission import CLOSE_DRAINED
 from bridgekit.transport.client import EventClient
-from tests.served_application import RUNS_SECONDS, STORE
+from tests.served_application import FOR_LONG, RUNS_SECONDS, STORE
 from tests.server_processes import APP, SOON, Server, held_port, started
 
 pytestmark = pytest.mark.slow
@@ -121,17 +121,13 @@ async def test_second_signal_ends_the_server_at_once() -> None:
         with suppress(httpx.RemoteProtocolError):
             assert (await server.post("/runs/wait")).status_code == 500
 
-    async with started(*UVICORN, "0") as server:
+    async with started(*UVICORN, "0", env={RUNS_SECONDS: FOR_LONG}) as server:
         await server.read_until(UP)
         async with server.subscribed() as client, anyio.create_task_group() as tasks:
             tasks.start_soon(run)
             assert await types(client, 2) == BEGUN
             server.signal(signal.SIGINT)
-            await shutting_down(server)
-            await anyio.sleep(1.1)  # sooner, and it would be the same signal, told twice
-            server.signal(signal.SIGINT)
-            with anyio.fail_after(7):
-                await server.end()
+            await server.end_at_once(signal.SIGINT)
 
 
 @pytest.mark.parametrize("store", ["memory", "sqlite"])

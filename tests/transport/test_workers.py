@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from bridgekit.events import EventType, RoutedEvent
-from tests.served_application import KEYLESS, STORE
+from tests.served_application import FOR_LONG, KEYLESS, RUNS_SECONDS, STORE
 from tests.server_processes import APP, SOON, Server, held_port, started
 
 pytestmark = pytest.mark.slow
@@ -103,16 +103,13 @@ async def test_second_signal_to_the_parent_ends_its_workers_at_once(env: dict[st
         with suppress(httpx.HTTPError):
             await server.post("/runs/wait")
 
-    async with started(*SERVE, "0", env=env) as server:
+    async with started(*SERVE, "0", env={**env, RUNS_SECONDS: FOR_LONG}) as server:
         await up(server, SERVE)
         async with server.subscribed() as client, anyio.create_task_group() as tasks:
             tasks.start_soon(run)
             await client.receive()
             server.signal(signal.SIGTERM)
-            await anyio.sleep(1.7)  # sooner, and it would be the same signal, told twice
-            server.signal(signal.SIGTERM)
-            with anyio.fail_after(7):
-                assert await server.end() == 128 + signal.SIGTERM
+            assert await server.end_at_once(signal.SIGTERM) == 128 + signal.SIGTERM
 
 
 async def test_worker_without_a_key_that_others_know_does_not_start_and_says_why(env: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ from bridgekit.measure.history import Socket
 from tests.tree import ROOT
 from tests.witness.transcripts import Transcript
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 """How long a witness may take to start, and to end. A browser takes about one second."""
 
 Opened = Callable[[bytes, Callable[[bytes], None]], AbstractAsyncContextManager[None]]
@@ -76,8 +76,9 @@ def program(*command: str) -> Opened:
             assert process.stdout is not None
             readers.start_soon(_lines, process.stdout, note)
             readers.start_soon(_must_end_well, process, command[0])
-            await process.stdin.send(seats)
-            await process.stdin.aclose()
+            with suppress(anyio.BrokenResourceError):  # one that has ended already is told by how it ended
+                await process.stdin.send(seats)
+                await process.stdin.aclose()
             yield
             with anyio.fail_after(PATIENCE_SECONDS):
                 await process.wait()

@@ -37,10 +37,10 @@ __all__ = [
 URL_VARIABLE: Final = "BRIDGEKIT_REDIS_URL"
 """Names a server to be used where none has to be hurt. Its data are left alone, but for keys of a random prefix."""
 
-START_SECONDS: Final = 15.0
+START_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 0.01
 """Between two looks at whether a server is ready."""
-REPLY_SECONDS: Final = 5.0
+REPLY_SECONDS: Final = 30.0
 REPLY_BYTES: Final = 1_048_576
 LOG_BYTES: Final = 2_000
 

@@ -16,10 +16,12 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from bridgekit.measure.faults.proxy import Proxy, proxy
 
-SOON: Final = 10.0
+SOON: Final = 60.0
 """A wait that is to end well ends long before."""
 A_WHILE: Final = 0.05
 """How long nothing is to happen."""
+SILENCES: Final = 3
+"""After so many in a row nothing happens any more."""
 POUR_BYTES: Final = 20_000_000
 
 
@@ -137,13 +139,13 @@ async def silent(client: SocketStream) -> bool:
 
 
 async def all_that_was_coming(client: SocketStream) -> bytes:
-    """Read until nothing comes for a while."""
-    got = bytearray()
-    while True:
-        with anyio.move_on_after(A_WHILE):
+    """Read until nothing comes for a while, and for another: where the machine stood still, the first says nothing."""
+    got, silences = bytearray(), 0
+    while silences < SILENCES:
+        with anyio.move_on_after(A_WHILE) as waited:
             got += await client.receive()
-            continue
-        return bytes(got)
+        silences = silences + 1 if waited.cancelled_caught else 0
+    return bytes(got)
 
 
 async def broken_after(client: SocketStream) -> bytes:
@@ -161,11 +163,12 @@ async def drunk(client: SocketStream, got: bytearray) -> None:
 
 async def settled(server: Server) -> int:
     """What the server has written, once it writes no more."""
-    while True:
-        before = server.written
+    before, silences = server.written, 0
+    while silences < SILENCES:
         await anyio.sleep(A_WHILE)
-        if server.written == before:
-            return before
+        silences = silences + 1 if server.written == before else 0
+        before = server.written
+    return before
 
 
 async def refused(between: Proxy) -> None:

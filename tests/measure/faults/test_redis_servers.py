@@ -92,7 +92,7 @@ async def test_server_with_a_password_wants_it() -> None:
 
 
 async def test_server_that_cannot_start_says_why_at_once() -> None:
-    with pytest.raises(ServerFailed, match="no-such-setting"), anyio.fail_after(5):
+    with pytest.raises(ServerFailed, match="no-such-setting"), anyio.fail_after(redis_servers.START_SECONDS / 2):
         async with redis_server(settings=("no-such-setting yes",)):
             raise AssertionError("it started")
 

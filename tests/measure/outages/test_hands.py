@@ -24,7 +24,7 @@ async def test_run_is_told_event_by_event_first_asked_for_then_answered() -> Non
     async with deployed(RESUME, OWNED) as deployment:
         deployment.agents.listeners["test"] = said.append
         await deployment.agents.carry(ORDER)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while not any(isinstance(each, Ended) for each in said):
                 await anyio.lowlevel.checkpoint()
     assert [type(each) for each in said[:-1]] == [Attempted, Answered] * 8
@@ -43,6 +43,6 @@ async def test_worker_that_is_told_to_stop_exits_cleanly_and_one_that_is_started
 
 async def test_worker_that_cannot_start_is_told_at_once() -> None:
     setup = Setup(store="nothing:", keep_events=1, outbox_bytes=1, port=0, key=secrets.token_bytes(32), owned=[])
-    with pytest.raises(WorkerSilent, match="'nothing:'"), anyio.fail_after(20):
+    with pytest.raises(WorkerSilent, match="'nothing:'"), anyio.fail_after(60):
         async with hand(setup):
             raise AssertionError("it came up")

@@ -52,7 +52,7 @@ async def test_process_that_dies_is_told_and_not_waited_for() -> None:
 
 
 async def test_process_ends_with_its_input() -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         process = await anyio.run_process([sys.executable, "-m", second_worker.__name__], input=b"", stderr=None)
     assert process.returncode == 0
     assert process.stdout.count(b"\n") == 1

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from bridgekit.storage import sqlite
-from bridgekit.storage.sqlite import ANSWER_SECONDS
 from bridgekit.storage.sqlite_file import Synchronous
 from bridgekit.transport.broker import HISTORY, Keep
 from bridgekit.transport.broker.sqlite import SqliteBroker
 from tests.contract.stores import Worker
+from tests.patience import PATIENCE_SECONDS
 from tests.storage.sqlite_files import Clock, changed
 
 POISON = 666
@@ -21,21 +21,24 @@ POISON = 666
 
 _POISONOUS = f"""instr(CAST(NEW.data AS TEXT), '"number":{POISON}')"""
 _NO = "SELECT RAISE(ABORT, 'database or disk is full')"
-_NOT_YET = "(julianday('now') - 2440587.5) * 86400 < {until}"
 
 REFUSING = f"CREATE TRIGGER refuse BEFORE INSERT ON events WHEN {_POISONOUS} BEGIN {_NO}; END;"
 WORK = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT {steps}) SELECT n FROM n"
 
 
-def full_until(until: float) -> str:
-    """A disk that takes nothing before that time."""
-    not_yet = _NOT_YET.format(until=until)
-    return f"""
-      CREATE TRIGGER full_for_events BEFORE INSERT ON events WHEN {not_yet} BEGIN {_NO}; END;
-      CREATE TRIGGER full_for_heads BEFORE INSERT ON threads WHEN {not_yet} BEGIN {_NO}; END;
-      CREATE TRIGGER full_for_trials BEFORE UPDATE OF synchronous ON store WHEN NEW.boot = OLD.boot AND {not_yet}
-      BEGIN {_NO}; END;
-    """
+FULL = f"""
+  CREATE TRIGGER full_for_events BEFORE INSERT ON events BEGIN {_NO}; END;
+  CREATE TRIGGER full_for_heads BEFORE INSERT ON threads BEGIN {_NO}; END;
+  CREATE TRIGGER full_for_trials BEFORE UPDATE OF synchronous ON store WHEN NEW.boot = OLD.boot BEGIN {_NO}; END;
+"""
+"""A disk that takes nothing."""
+
+
+async def make_room(worker: Worker) -> None:
+    """From now on the full disk takes something. The file is open, so its own connection must see to that."""
+    assert isinstance(worker.broker, SqliteBroker)
+    for full in ("events", "heads", "trials"):
+        await worker.broker._database.read(f"DROP TRIGGER full_for_{full}")
 
 
 def slow_for(seconds: float) -> str:
@@ -51,7 +54,7 @@ def slow_for(seconds: float) -> str:
 
 @asynccontextmanager
 async def worker(
-    path: Path, keep: Keep = HISTORY, clock: Clock | None = None, answer_seconds: float = ANSWER_SECONDS
+    path: Path, keep: Keep = HISTORY, clock: Clock | None = None, answer_seconds: float = PATIENCE_SECONDS
 ) -> AsyncIterator[Worker]:
     """A worker on the file, which is made if there is none."""
     async with sqlite.opened(path, Synchronous.OFF, clock or time.time, answer_seconds) as database:

@@ -16,7 +16,7 @@ from tests.samples import OTHER, THREAD
 from tests.transport.broker.redis_workers import RedisWorker, redis_worker, said
 from tests.transport.broker.redis_workers import publish as publish_all
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("patient")]
 
 
 async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> Cursor:

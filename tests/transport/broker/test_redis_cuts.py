@@ -14,7 +14,9 @@ from bridgekit.storage.redis_door import Door
 from bridgekit.transport.broker import Keep
 from tests.samples import THREAD
 from tests.transport.broker.redis_workers import (
+    SOON_SECONDS,
     publish,
+    publish_and_wait,
     redis_worker,
     through_proxy,
     until_it_says,
@@ -29,7 +31,7 @@ async def test_events_whose_answer_is_lost_with_the_connection_are_not_taken_twi
         told: list[Receipt] = []
 
         async def publish_two() -> None:
-            told.extend(await publish(worker, "a", "b"))
+            told.extend(await publish_and_wait(worker, "a", "b"))
 
         with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
             async with anyio.create_task_group() as tasks:
@@ -109,7 +111,7 @@ async def test_subscription_at_a_server_that_events_do_not_go_to_is_noticed(impa
         post.listener.server = stray
         await one.ask("CLIENT", "KILL", "TYPE", "pubsub")
         await worker.until_healthy(healthy=False)
-        with anyio.fail_after(5):
+        with anyio.fail_after(SOON_SECONDS):
             while "not told here" not in post.listener.problem:  # noqa: ASYNC110  # a problem is read, not waited for
                 await anyio.sleep(0.005)
         assert not worker.broker.healthy

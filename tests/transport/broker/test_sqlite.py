@@ -23,7 +23,7 @@ from tests.samples import OTHER, THREAD
 from tests.storage.sqlite_files import Clock, asked, image
 from tests.transport.broker.sqlite_disks import POISON, made, slow_for, worker
 
-PATIENCE = 0.4
+PATIENCE = 0.2
 
 
 class Ticking(Clock):
@@ -65,7 +65,7 @@ async def test_what_waits_is_committed_together(path: Path) -> None:
 
 
 async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(path: Path) -> None:
-    await made(path, slow_for(5 * PATIENCE))
+    await made(path, slow_for(10 * PATIENCE))
     answers: list[Outcome | str] = []
     async with worker(path, answer_seconds=PATIENCE) as stuck:
 
@@ -85,7 +85,8 @@ async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(
             await anyio.wait_all_tasks_blocked()
             asking.start_soon(publish, 1)
             asking.start_soon(resume)
-        assert PATIENCE <= time.monotonic() - began < 3 * PATIENCE
+        assert time.monotonic() - began >= PATIENCE
+        assert [number_in(frame) for frame in stuck.heard[THREAD]] == [0], "the disk is still at it"
         assert set(answers) == {Outcome.PENDING, "away"}
         assert not stuck.broker.healthy
         at_once = await stuck.publish(THREAD, 2)
@@ -146,7 +147,7 @@ async def test_what_waits_when_the_store_is_closed_is_written_and_what_comes_lat
 
 
 async def test_application_that_is_cancelled_leaves_a_whole_file_with_all_that_was_on_its_way(path: Path) -> None:
-    await made(path, slow_for(PATIENCE))
+    await made(path, slow_for(2 * PATIENCE))
     with anyio.CancelScope() as application:
         async with worker(path) as cancelled, anyio.create_task_group() as tasks:
             tasks.start_soon(cancelled.publish, THREAD, POISON)
