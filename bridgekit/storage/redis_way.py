@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from typing import Final, Protocol, cast
+from contextlib import suppress
+from typing import Any, Final, Protocol, cast
 
 import anyio
 from anyio.abc import ByteStream
@@ -17,7 +19,7 @@ __all__ = ["Way", "way"]
 CLOSE_SECONDS: Final = 1.0
 """How long the loop may take to let go of a connection that was broken off."""
 EYEBALLS_SECONDS: Final = 0.25
-"""How long a host's first address has before the next one is tried beside it."""
+"""How long each of a host's addresses has, but the last, before the next one is tried."""
 READ_BYTES: Final = 262_144
 
 
@@ -77,11 +79,36 @@ async def _by_transport(location: Location, context: ssl.SSLContext | None, wire
         await loop.create_unix_connection(lambda: made, location.path)
     else:
         host, port = _address(location)
-        if isinstance(loop, asyncio.BaseEventLoop):
-            await loop.create_connection(lambda: made, host, port, ssl=context, happy_eyeballs_delay=EYEBALLS_SECONDS)
-        else:  # uvloop's, which tries one address after the other and will not be told otherwise
-            await loop.create_connection(lambda: made, host, port, ssl=context)
+        here = await _socket(host, port)
+        await loop.create_connection(
+            lambda: made, sock=here, ssl=context, server_hostname=None if context is None else host
+        )
     return made
+
+
+async def _socket(host: str, port: int) -> socket.socket:
+    """Connected to the first of the host's addresses that takes the connection.
+
+    asyncio's own way to try several, side by side, leaves a socket open when it is cancelled (CPython 3.11).
+    """
+    loop = asyncio.get_running_loop()
+    *others, last = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for family, _, _, _, address in others:
+        with suppress(OSError), anyio.move_on_after(EYEBALLS_SECONDS):
+            return await _connected(family, address)
+    return await _connected(last[0], last[4])
+
+
+async def _connected(family: int, address: Any) -> socket.socket:
+    here = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        here.setblocking(False)
+        here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(here, address)
+    except BaseException:
+        here.close()
+        raise
+    return here
 
 
 class _ByStream:
