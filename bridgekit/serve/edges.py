@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -41,5 +41,10 @@ def edge_for(target: str, app: ASGIApp, asked: str | None) -> str:
 
 def _in_between(app: Starlette) -> bool:
     """Whether middleware of the application's may want to see a socket."""
-    kinds = (middleware.cls for middleware in app.user_middleware)
-    return not all(isinstance(kind, type) and issubclass(kind, LETS_SOCKETS_BY) for kind in kinds)
+    kinds: list[Any] = [middleware.cls for middleware in app.user_middleware]
+    return not all(isinstance(kind, type) and _lets_sockets_by(kind) for kind in kinds)
+
+
+def _lets_sockets_by(kind: Any) -> bool:
+    # By what is called: one that is derived from these may do more than they.
+    return any(kind.__call__ is known.__call__ for known in LETS_SOCKETS_BY)

@@ -38,13 +38,13 @@ SERVICE_RESTART: Final = 1_012
 
 
 def bridge_paths(app: Starlette) -> frozenset[str]:
-    """Where the application has sockets of the bridge, among its own routes and not those of what it mounts."""
+    """Where the application has sockets of the bridge, among its own routes and with nothing in front of them."""
     ours = {route.endpoint for route in routes() if isinstance(route, WebSocketRoute)}
-    first: dict[str, Any] = {}
+    first: dict[str, WebSocketRoute] = {}
     for route in app.routes:
         if isinstance(route, WebSocketRoute):
-            first.setdefault(route.path, route.endpoint)
-    return frozenset(path for path, endpoint in first.items() if endpoint in ours)
+            first.setdefault(route.path, route)
+    return frozenset(path for path, route in first.items() if route.endpoint in ours and route.app is route.endpoint)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridgekit.chain.link_1_startup import Parts, create_app
 from bridgekit.errors import NotServable
@@ -22,6 +22,14 @@ from bridgekit.transport.asgi import routes
 
 class Mine(BaseHTTPMiddleware):
     """Sees no sockets, as all of its kind."""
+
+
+class MoreThanCORS(CORSMiddleware):
+    """Turns sockets away."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await super().__call__(scope, receive, send)
 
 
 def behind(*kinds: Callable[[ASGIApp], ASGIApp]) -> Starlette:
@@ -40,10 +48,11 @@ def wrapped() -> ASGIApp:
         (behind(CORSMiddleware, Mine), "native"),
         (behind(CORSMiddleware, HTTPSRedirectMiddleware), "asgi"),
         (behind(TrustedHostMiddleware), "asgi"),
+        (behind(MoreThanCORS), "asgi"),
         (Starlette(), "asgi"),
         (wrapped(), "asgi"),
     ],
-    ids=["parts", "alone", "lets by", "one of two", "trusted hosts", "no routes", "wrapped"],
+    ids=["parts", "alone", "lets by", "one of two", "trusted hosts", "derived", "no routes", "wrapped"],
 )
 def test_native_edge_serves_unless_somebody_could_tell_the_difference(app: ASGIApp, edge: str) -> None:
     assert edge_for("here:app", app, None) == edge

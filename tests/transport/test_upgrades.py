@@ -31,6 +31,7 @@ from tests.samples import ALICE, THREAD, emitted
 
 PATIENCE_SECONDS = 20.0
 PARTS = Parts(agents={}, admission=OwnersOnly)
+[ENDPOINT] = [route.endpoint for route in routes() if isinstance(route, WebSocketRoute)]
 ASKED = f"/ws?user_id={ALICE}&thread_id={THREAD}"
 
 on_trio = pytest.mark.parametrize("anyio_backend", ["trio"])
@@ -172,12 +173,13 @@ async def until(stream: ByteStream, end: bytes) -> bytes:
     ("has", "paths"),
     [
         (routes(), {"/ws"}),
-        ([WebSocketRoute("/events", routes()[0].endpoint)], {"/events"}),  # type: ignore[attr-defined]
+        ([WebSocketRoute("/events", ENDPOINT)], {"/events"}),
         ([Mount("/bridge", routes=routes())], set()),
+        ([WebSocketRoute("/ws", ENDPOINT, middleware=[Middleware(Watching, seen=[])])], set()),
         ([WebSocketRoute("/ws", echo), *routes()], set()),
         ([WebSocketRoute("/echo", echo)], set()),
     ],
-    ids=["as they come", "under another name", "mounted", "behind another of the name", "none"],
+    ids=["as they come", "under another name", "mounted", "behind middleware", "behind another of the name", "none"],
 )
 def test_paths_of_the_bridge_are_those_where_its_endpoint_answers(has: list[Any], paths: set[str]) -> None:
     assert bridge_paths(Starlette(routes=has)) == paths
