@@ -74,7 +74,7 @@ def _beyond(ladder: Ladder) -> str:
 
 
 def _core(ladder: Ladder) -> str:
-    return f"a whole core does {ladder.core_does or 0:,.0f} events a second on the {ladder.edge.name} edge"
+    return f"a whole core does at most {ladder.core_does or 0:,.0f} events a second on the {ladder.edge.name} edge"
 
 
 def _not_closed(step: Step) -> str:
@@ -137,7 +137,7 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
         claim="As long as a worker uses no more than two thirds of its core, its events are in time.",
         reported=OURS,
         verdict=verdict,
-        answer=f"{len(judged) - len(late)} of {len(judged)} loads up to {ONE_SERVICE:.0%} of a core were carried. There"
+        answer=f"{len(judged) - len(late)} of {len(judged)} loads up to two thirds of a core were carried. There"
         " an event waits for its turn as long as it takes, on average (closed form); so plan for no more, with as many"
         f" workers gone as may be. {demand.users_online:,} users with {demand.runs_per_user_hour:g} runs an hour of"
         f" {demand.events_per_run} events, {demand.rush:g} times that in a rush: {_sized(sized)}.",

@@ -12,7 +12,7 @@ from bridgekit.measure.scale.schedule import Wave
 
 __all__ = ["heard", "quantile"]
 
-QUARTER: Final = 0.25
+QUICK_SHARE: Final = 0.25
 
 
 def heard(
@@ -30,7 +30,7 @@ def heard(
     verdict = check(history)
     late, said = _lateness(wave, history)
     ordered, said = sorted(late.values()), sorted(said)
-    first, last, apart = _quarters(sorted((wave.due(key), seconds) for key, seconds in late.items()))
+    first, last, apart = _thirds(sorted((wave.due(key), seconds) for key, seconds in late.items()))
     return Heard(
         expected=verdict.expected,
         delivered=verdict.delivered,
@@ -67,18 +67,21 @@ def _lateness(wave: Wave, history: History) -> tuple[dict[Key, float], list[floa
     return read, said
 
 
-def _quarters(by_due: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """Median lateness of the first and of the last quarter of the events, and how far these are apart in time."""
-    size = max(int(QUARTER * len(by_due)), 1)
+def _thirds(by_due: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """Lateness of the quick ones in the first and in the last third of the events, and how far these are apart.
+
+    The quick ones, because a process that stood still for a moment makes many late, and one that falls behind all.
+    """
+    size = max(len(by_due) // 3, 1)
     first, last = by_due[:size], by_due[-size:]
     if not first:
         return 0.0, 0.0, 0.0
     apart = last[len(last) // 2][0] - first[len(first) // 2][0]
-    return _median(first), _median(last), apart
+    return _quick(first), _quick(last), apart
 
 
-def _median(quarter: Sequence[tuple[float, float]]) -> float:
-    return quantile(sorted(seconds for _, seconds in quarter), 0.5)
+def _quick(third: Sequence[tuple[float, float]]) -> float:
+    return quantile(sorted(seconds for _, seconds in third), QUICK_SHARE)
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:

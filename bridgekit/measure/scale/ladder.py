@@ -26,8 +26,10 @@ def next_load(steps: Sequence[Step], *, least: float, most: float) -> float | No
     The first was a light one, which says what an event costs about. A load that was not carried while others had the
     processors is tried once more: on a machine that others use, that passes.
     """
-    if steps[-1].events_per_second in _doubtful(steps):
-        return steps[-1].events_per_second
+    last = steps[-1]
+    tries = sum(step.events_per_second == last.events_per_second for step in steps)
+    if not last.carried and last.held_up and tries == 1:
+        return last.events_per_second
     carried, beyond = carried_load(steps), failed_load(steps)
     if carried is None:
         return None if beyond is None or beyond <= least else max(beyond / 2, least)
@@ -46,18 +48,7 @@ def carried_load(steps: Sequence[Step]) -> float | None:
 def failed_load(steps: Sequence[Step]) -> float | None:
     """The lowest load that was not carried in any try."""
     carried = {step.events_per_second for step in steps if step.carried}
-    loads = {step.events_per_second for step in steps} - carried - _doubtful(steps)
-    return min(loads, default=None)
-
-
-def _doubtful(steps: Sequence[Step]) -> set[float]:
-    """Loads that were tried once, and not carried, while others had the processors."""
-    loads = [step.events_per_second for step in steps]
-    return {
-        step.events_per_second
-        for step in steps
-        if not step.carried and step.held_up and loads.count(step.events_per_second) == 1
-    }
+    return min({step.events_per_second for step in steps} - carried, default=None)
 
 
 def round_load(load: float) -> float:
@@ -85,11 +76,12 @@ class Ladder:
 
     @property
     def core_does(self) -> float | None:
-        """Events a second for which a whole core would be just enough, by the CPU time that one costs at its best load.
+        """Events a second that a whole core does at most, by the CPU time that one costs where it costs least.
 
-        The machine's other programs have no part in it, so it is what can be compared and planned with.
+        The machine's other programs have no part in it, so it can be compared with what another machine does.
         """
-        return None if self.best is None else 1e6 / self.best.cpu_us
+        costs = [step.cpu_us for step in self.steps if step.wave.events]
+        return 1e6 / min(costs) if costs else None
 
     @property
     def at_least(self) -> str:

@@ -163,6 +163,8 @@ class Load:
     def read(self, asked: Read) -> Heard:
         """Read what comes of a wave."""
         wave, enough, came_at = asked.wave, False, time.time()
+        ours = {each.socket.number for each in self.subscribers}
+        expected = sum(wave.thread_of(run) in ours for run in range(len(wave.begins))) * wave.plan.events
         for each in self.subscribers:
             each.arrivals.clear()
             each.gaps.clear()
@@ -181,7 +183,7 @@ class Load:
                 came_at = time.time()
             self._take_apart()
             there = sum(len(each.arrivals) for each in self.subscribers)
-            if (enough and (there >= wave.events or time.time() > came_at + LAST_SECONDS)) or self._over:
+            if (enough and (there >= expected or time.time() > came_at + LAST_SECONDS)) or self._over:
                 break
         gc.enable()
         closed = sum(not each.open for each in self.subscribers)

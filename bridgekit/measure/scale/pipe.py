@@ -176,11 +176,11 @@ class Heard(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     late_max: float
     late_mean: float
     late_first: float
-    """Median of the first quarter of the events, by when they were due."""
+    """Of the first third of the events, by when they were due: so late were a quarter of them at most."""
     late_last: float
-    """Median of the last quarter."""
+    """The same of the last third."""
     apart_seconds: float
-    """How far these quarters are apart, from middle to middle."""
+    """How far these thirds are apart, from middle to middle."""
     said_p50: float
     """How late events were said, by their own timestamps: the part of it that is the process's."""
     said_p99: float

@@ -34,7 +34,9 @@ def capacity_figure(ladders: Mapping[str, tuple[Sequence[Step], float | None]], 
             _mark(above, below, carries, look, row)
         above.axhline(100 * ON_TIME_SHARE, color="#777777", linewidth=0.8, linestyle=":")
         above.set_ylabel("within one second, % of events\n(bar: 95 % Wilson interval)")
-        above.legend(frameon=False, loc="lower left")
+        lowest = min((100 * s.on_time.fraction for steps, _ in ladders.values() for s in steps), default=100.0)
+        above.set_ylim(min(90.0, lowest - 3), 101)
+        above.legend(frameon=False, loc="center left")
         below.axhline(1_000 * WITHIN_SECONDS, color="#777777", linewidth=0.8, linestyle=":")
         below.set_yscale("log")
         below.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -81,19 +83,18 @@ def _lateness(axis: Axes, steps: Sequence[Step], look: Look) -> None:
 
 
 def _mark(above: Axes, below: Axes, carries: float | None, look: Look, row: int) -> None:
-    """A line through both panels at what is carried, and its number at the top of the lower one."""
+    """A line through both panels at what is carried, and its number at the foot of the upper one."""
     if carries is None:
         return
     for axis in (above, below):
         axis.axvline(carries, color=look[0], linewidth=0.9, linestyle=look[2], alpha=0.6)
-    below.annotate(
+    above.annotate(
         f"carries {carries:,.0f}",
-        (carries, 1),
+        (carries, 0),
         xycoords=("data", "axes fraction"),
-        xytext=(-6, -6 - 13 * row),
+        xytext=(-6, 6 + 14 * row),
         textcoords="offset points",
         ha="right",
-        va="top",
         fontsize=9.5,
         color=look[0],
     )
@@ -144,11 +145,10 @@ def _weight(axis: Axes, name: str, weight: Weighed, look: Look, row: int) -> Non
     mib = [(weight.first_kib + weight.kib * n) / 1_024 for n in ends]
     axis.plot(ends, mib, color=colour, linestyle=line, linewidth=1.2)
     axis.text(
-        0.97,
-        0.05 + 0.09 * (1 - row),
+        0.05,
+        0.72 - 0.09 * row,
         f"{name}: {weight.kib:.1f} KiB each",
         transform=axis.transAxes,
-        ha="right",
         fontsize=9,
         color=colour,
     )
@@ -169,34 +169,42 @@ class Waiting(Protocol):
     @property
     def predicted(self) -> float: ...
 
-    @property
-    def predicted_steady(self) -> float: ...
+
+Curve = Sequence[tuple[float, float]]
 
 
-def waiting_figure(edges: Mapping[str, Sequence[Waiting]], title: str) -> Figure:
-    """One panel an edge: mean lateness over utilisation, measured, and by the closed form with and without pauses."""
+def waiting_figure(edges: Mapping[str, tuple[Sequence[Waiting], Curve]], title: str) -> Figure:
+    """One panel an edge: lateness over utilisation, measured, and by the closed form with and without pauses.
+
+    The curve, without pauses, is pairs of utilisation and seconds.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 4.0), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
         axes = figure.subplots(1, len(edges), sharey=True, sharex=True, squeeze=False)[0]
-        for row, (axis, (name, points)) in enumerate(zip(axes, edges.items(), strict=True)):
+        for row, (axis, (name, (points, curve))) in enumerate(zip(axes, edges.items(), strict=True)):
             colour, marker, _ = LOOKS[row % len(LOOKS)]
             at = [100 * point.utilisation for point in points]
-            p99, mean, steady, paused = (
+            p99, mean, closed = (
                 [1_000 * value for value in values]
-                for values in zip(
-                    *((p.measured_p99, p.measured, p.predicted_steady, p.predicted) for p in points), strict=True
-                )
+                for values in zip(*((p.measured_p99, p.measured, p.predicted) for p in points), strict=True)
             )
             axis.plot(at, p99, marker=marker, color=colour, markerfacecolor="white", linestyle="", label="99 % within")
             axis.plot(at, mean, marker=marker, color=colour, linestyle="", label="mean")
-            axis.plot(at, paused, color=INK, linewidth=1.2, label="mean, closed form")
-            axis.plot(at, steady, color=INK, linewidth=1.2, linestyle=":", label="the same without the collector")
+            axis.plot(at, closed, color=INK, marker="_", markersize=16, linestyle="", label="mean, closed form")
+            axis.plot(
+                [100 * x for x, _ in curve],
+                [1_000 * y for _, y in curve],
+                color=INK,
+                linewidth=1.2,
+                linestyle=":",
+                label="the same without the collector",
+            )
             axis.set_title(name, fontsize=10.5)
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
             axis.set_xlim(0, 100)
         axes[0].set_ylabel("from due to read, ms")
         axes[0].legend(frameon=False, loc="upper left", fontsize=9)
-        figure.supxlabel("of a core, %", fontsize=10)
+        figure.supxlabel("of a core, had or waited for, %", fontsize=10)
         return figure

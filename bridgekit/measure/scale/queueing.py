@@ -6,6 +6,7 @@ Pollaczek and Khinchine's (F. Pollaczek 1930, A. Khinchine 1932; L. Kleinrock, Q
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,7 +22,8 @@ __all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "utilisation
 
 ONE_SERVICE: Final = 2 / 3
 """Of a core: from here on an event waits longer for its turn, on average, than it takes."""
-FULL_SHARE: Final = 0.99
+SETTLES_SHARE: Final = 0.95
+"""Closer to a whole core, a wave is over long before its queue has settled: there the closed form says nothing."""
 
 
 def waiting_seconds(utilisation: float, service_seconds: float, pauses_squared: float = 0.0) -> float:
@@ -68,16 +70,18 @@ class Point:
 
     @property
     def predicted(self) -> float:
-        """Mean lateness by the closed form, with the collector's pauses as they were."""
-        return self.base_seconds + self._waiting(self.step.spoke.pauses_squared)
+        """Mean lateness by the closed form, the collector's pauses as they were. Near a whole core, not a number."""
+        return self._predicted(self.step.spoke.pauses_squared)
 
     @property
     def predicted_steady(self) -> float:
         """The same as if nothing paused."""
-        return self.base_seconds + self._waiting(0.0)
+        return self._predicted(0.0)
 
-    def _waiting(self, pauses_squared: float) -> float:
-        return waiting_seconds(min(self.utilisation, FULL_SHARE), self.service_seconds, pauses_squared)
+    def _predicted(self, pauses_squared: float) -> float:
+        if self.utilisation >= SETTLES_SHARE:
+            return math.nan
+        return self.base_seconds + waiting_seconds(self.utilisation, self.service_seconds, pauses_squared)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class WaitingStudy:
     points: Mapping[str, Sequence[Point]]
 
     def table(self) -> pd.DataFrame:
-        """One row a load that was carried; times in ms."""
+        """One row a load that was carried; times in ms, missing where the queue does not settle."""
         return pd.DataFrame(
             {
                 "edge": name,
@@ -106,21 +110,33 @@ class WaitingStudy:
 
     def figure(self, title: str) -> Figure:
         """Mean lateness over utilisation, measured and predicted."""
-        return waiting_figure(self.points, title)
+        return waiting_figure({name: (points, _curve(points)) for name, points in self.points.items()}, title)
 
     def words(self) -> str:
         """The same in a sentence a load, for those who cannot see the figure."""
         return "; ".join(
             f"{name} at {point.utilisation:.0%} of a core: {1_000 * point.measured:.2f} ms late on average,"
-            f" {1_000 * point.predicted:.2f} ms by the closed form, 99 % within {1_000 * point.measured_p99:.2f} ms"
+            f" {_milliseconds(point.predicted)} by the closed form, 99 % within {1_000 * point.measured_p99:.2f} ms"
             for name, points in self.points.items()
             for point in points
         )
 
 
+def _curve(points: Sequence[Point]) -> list[tuple[float, float]]:
+    """The closed form without pauses, for events that take as long as the middle one of these loads."""
+    service = sorted(point.service_seconds for point in points)[len(points) // 2]
+    shares = [share / 100 for share in range(int(100 * SETTLES_SHARE) + 1)]
+    return [(share, points[0].base_seconds + waiting_seconds(share, service)) for share in shares]
+
+
+def _milliseconds(seconds: float) -> str:
+    return "unknown" if math.isnan(seconds) else f"{1_000 * seconds:.2f} ms"
+
+
 def study_waiting(capacity: CapacityStudy) -> WaitingStudy:
-    """The loads that were carried, by utilisation."""
-    return WaitingStudy({ladder.edge.name: _points(ladder.climbed) for ladder in capacity.ladders})
+    """The loads that were carried, by utilisation; an edge that carried none is left out."""
+    points = {ladder.edge.name: _points(ladder.climbed) for ladder in capacity.ladders}
+    return WaitingStudy({name: found for name, found in points.items() if found})
 
 
 def _points(steps: Sequence[Step]) -> list[Point]:

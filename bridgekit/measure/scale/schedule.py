@@ -89,8 +89,12 @@ class Wave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def run_of(self, request: str) -> int:
         return int(request.rpartition(" ")[2])
 
+    def thread_of(self, run: int) -> int:
+        """The number of the thread that takes that run."""
+        return self.first + run % self.threads
+
     def owner_of(self, run: int) -> Owned:
-        return owner(self.first + run % self.threads)
+        return owner(self.thread_of(run))
 
     def due(self, key: Key) -> float:
         """When that event is due, in seconds since the epoch."""
