@@ -27,9 +27,6 @@ _headers: dict[int, bytes] = {}
 
 
 def _header(size: int) -> bytes:
-    found = _headers.get(size)
-    if found is not None:
-        return found
     if size < _SHORT:
         made = bytes((TEXT_FRAME, size))
     elif size < _LONG:
@@ -44,7 +41,9 @@ def frames(texts: Iterable[bytes]) -> bytes:
     """One WebSocket text frame a text, side by side."""
     parts: list[bytes] = []
     for text in texts:
-        parts += (_header(len(text)), text)
+        size = len(text)
+        parts.append(_headers.get(size) or _header(size))
+        parts.append(text)
     return b"".join(parts)
 
 

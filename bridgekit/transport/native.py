@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryDirectory
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from websockets.asyncio.server import Server, ServerConnection, unix_serve
 from websockets.datastructures import Headers
@@ -38,19 +38,23 @@ QUEUE_FRAMES: Final = 4
 """What a client says is dropped; so many of its frames may wait to be."""
 OPEN_SECONDS: Final = 10.0
 """How long a handshake may take."""
+FORGOTTEN: Final = Request("", Headers())
+"""What is left of a request that was answered."""
 
 
 class Connection(ServerConnection):
     """A connection that tells its socket when it can be written to again."""
 
-    asked: Handshake
-    after: Cursor | None = None
-    subscription: Subscription | None = None
-    refusal: SubscriptionRefused | Disconnected | None = None
-    socket: NativeSubscriber | None = None
-    ends = False
-    goodbye = False
-    """Whether it was said goodbye to, behind all that waits for it: then it may take its time to read that."""
+    # Beside the dictionary of the library's attributes, which is shared by all connections while it holds no more.
+    __slots__ = ("asks", "ends", "goodbye", "socket")
+
+    def __init__(self, *arguments: Any, **choices: Any) -> None:
+        super().__init__(*arguments, **choices)
+        self.asks: _Asks | None = None
+        self.socket: NativeSubscriber | None = None
+        self.ends = False
+        self.goodbye = False
+        """Whether it was said goodbye to, behind all that waits for it: then it may take its time to read that."""
 
     def let_go(self) -> None:
         """Do not wait long for a client that has been said goodbye to, or is to say it."""
@@ -73,6 +77,18 @@ class Connection(ServerConnection):
         super().resume_writing()
         if self.socket is not None:
             self.socket.flush()
+
+
+class _Asks:
+    """What a client asks for, and what it is to have, until it is served."""
+
+    __slots__ = ("after", "handshake", "refusal", "subscription")
+
+    def __init__(self, handshake: Handshake) -> None:
+        self.handshake = handshake
+        self.after: Cursor | None = None
+        self.subscription: Subscription | None = None
+        self.refusal: SubscriptionRefused | Disconnected | None = None
 
 
 Taken = TypeVar("Taken", bound=Connection)
@@ -121,20 +137,21 @@ async def _look_at(edge: Edge, connection: ServerConnection, request: Request) -
     if not isinstance(connection, Connection):
         raise TypeError(type(connection).__name__)
     headers = request.headers
-    connection.asked = handshake_of(
+    handshake = handshake_of(
         request.path.partition("?")[2],
         protocols=headers.get_all("Sec-WebSocket-Protocol"),
         origin=headers.get("Origin"),
         host=headers.get("Host"),
         secure=_over_tls(connection, headers),
     )
+    asks = connection.asks = _Asks(handshake)
     try:
-        connection.after = edge.look_at(connection.asked)
-        if not edge.admission.awaits_message(connection.asked):
-            connection.subscription = await edge.admit(connection.asked)
+        asks.after = edge.look_at(handshake)
+        if not edge.admission.awaits_message(handshake):
+            asks.subscription = await edge.admit(handshake)
     except (SubscriptionRefused, Disconnected) as refusal:
         # Accepted only to be closed: a browser cannot read the status of a refused handshake.
-        connection.refusal = refusal
+        asks.refusal = refusal
     return None
 
 
@@ -155,24 +172,35 @@ async def _handle(edge: Edge, connection: ServerConnection) -> None:
         raise TypeError(type(connection).__name__)
     with suppress(ConnectionClosed):
         try:
-            if connection.refusal is not None:
-                raise connection.refusal
-            if connection.subscription is None:
-                ticket = await edge.first_ticket(connection.recv)
-                connection.subscription = await edge.admit(replace(connection.asked, ticket=ticket))
-            await _serve(edge, connection, connection.subscription)
+            await _serve(edge, connection, *await _admitted(edge, connection))
         except (SubscriptionRefused, Disconnected) as refusal:
             await connection.close(*edge.turn_away(refusal))
 
 
-async def _serve(edge: Edge, connection: Connection, subscription: Subscription) -> None:
+async def _admitted(edge: Edge, connection: Connection) -> tuple[Subscription, Cursor | None]:
+    asks, connection.asks = connection.asks, None
+    assert asks is not None
+    # The library keeps both for who wants to know, and nobody does: they are a sixth of what an idle connection holds.
+    connection.request, connection.response = FORGOTTEN, None
+    if asks.refusal is not None:
+        raise asks.refusal
+    if asks.subscription is None:
+        ticket = await edge.first_ticket(connection.recv)
+        asks.subscription = await edge.admit(replace(asks.handshake, ticket=ticket))
+    return asks.subscription, asks.after
+
+
+async def _serve(edge: Edge, connection: Connection, subscription: Subscription, after: Cursor | None) -> None:
     subscriber = NativeSubscriber(subscription, edge.flusher, partial(_end, connection), outbox=edge.outbox())
-    async with edge.attached(subscriber, connection.after) as replay:
+    async with edge.attached(subscriber, after) as replay:
         subscriber.start(connection, subscriber.begin(replay))
         connection.socket = subscriber
         # Events go one way; what a client says is read, so that its leaving is noticed, and dropped.
-        while True:
-            await connection.recv()
+        with suppress(ConnectionClosed):
+            while True:
+                await connection.recv()
+    if subscriber.failure is not None:
+        raise subscriber.failure
 
 
 def _end(connection: Connection, code: int) -> None:

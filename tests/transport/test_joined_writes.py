@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import anyio
 import pytest
 
 from bridgekit.signals import Cursor
@@ -35,6 +36,28 @@ async def test_nothing_is_written_to_a_client_that_left_while_it_joined() -> Non
     assert socket.put(frame(2))
     socket.flush()
     assert socket.unwritten == 1
+
+
+class Broken(Over):
+    """A connection whose transport raises what nobody expects."""
+
+    takes = True
+    gone = False
+
+    def let_go(self) -> None:
+        self.gone = True
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_writing_raises_is_kept_for_the_socket_s_own_task_and_its_connection_let_go() -> None:
+    connection = Broken()
+    async with Flusher() as flusher:
+        socket = NativeSubscriber(Subscription(ALICE, THREAD), flusher, lambda code: None, outbox=Outbox())
+        with pytest.raises(RuntimeError):
+            socket.start(connection, [b""])
+        assert socket.put(frame(1))
+        await anyio.wait_all_tasks_blocked()
+        assert (connection.gone, str(socket.failure)) == (True, "Cannot call write() after write_eof()")
 
 
 @pytest.mark.parametrize(("size", "header"), [(125, "817d"), (126, "817e007e"), (65_536, "817f0000000000010000")])

@@ -147,8 +147,10 @@ def test_what_is_remembered_of_a_flood_does_not_grow() -> None:
     for seq in range(1, 5_001):
         assert outbox.put(thought(seq))
     assert len(outbox) == 8
-    assert len(outbox._latest) == 1
-    assert len(outbox._superseded) <= 8
+    assert outbox._crowd is not None
+    assert len(outbox._crowd._latest) == 1
+    assert len(outbox._crowd._superseded) <= 8
+    assert outbox._made_room is not None
     assert len(outbox._made_room) == 1
 
 
@@ -157,10 +159,22 @@ def test_what_is_remembered_of_a_socket_that_lags_behind_for_ever_does_not_grow(
     outbox = Outbox(events=8)
     for seq in range(1, 5_001):
         assert outbox.put(thought(seq))
-        if len(outbox) > 4:
+        if len(outbox) > 4 and seq >= 9:
             outbox.take(1)
-    assert outbox.coalesced == 0
-    assert len(outbox._superseded) <= 8
+    assert outbox.coalesced == 1
+    assert outbox._crowd is not None
+    assert len(outbox._crowd._superseded) <= 8
+
+
+def test_nobody_asks_what_may_make_room_before_it_is_full_nor_after_all_was_taken() -> None:
+    outbox, asked = Outbox(events=8), list[bool]()
+    for seq in range(1, 10):
+        assert outbox.put(thought(seq))
+        asked.append(outbox._crowd is not None)
+    assert seqs(outbox) == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert outbox.put(thought(10))
+    assert [*asked, outbox._crowd is not None] == [False] * 8 + [True, False]
+    assert outbox.made_room_before(10) == [(1, 1)]
 
 
 frames = st.tuples(st.sampled_from(list(EventType)), st.sampled_from(["a", "b"]), st.integers(1, 40))
@@ -181,7 +195,7 @@ def test_outbox_is_a_queue_within_its_bounds(steps: list[str | int | tuple[Event
         fits = _put(model, new, told)
         assert outbox.put(new) is fits
         assert len(outbox) == len(model)
-        assert len(outbox._superseded) <= 4
+        assert outbox._crowd is None or len(outbox._crowd._superseded) <= 4
     gone = [seq for first, last in outbox.made_room_before(len(steps) + 1) for seq in range(first, last + 1)]
     assert gone == sorted(told)
 
