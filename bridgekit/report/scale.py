@@ -127,7 +127,7 @@ def crowd_claim(study: CrowdStudy) -> Finding:
 
 def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[Sizing], demand: Demand) -> Finding:
     """Up to two thirds of a core nothing waits for long; that is when another worker is due."""
-    light = [step for step in capacity.steps if step.wanted <= ONE_SERVICE]
+    light = [step for step in capacity.steps if step.spoke.share <= ONE_SERVICE]
     late = [step for step in light if not step.carried and not step.held_up]
     judged = [step for step in light if step.carried or not step.held_up]
     verdict: Verdict = verdict_of(not late) if judged else "unknown"

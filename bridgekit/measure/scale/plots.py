@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from bridgekit.measure.plots import BLUE, INK, STYLE, VERMILLION
 from bridgekit.measure.scale.step import ON_TIME_SHARE, WITHIN_SECONDS, Step
@@ -62,24 +62,28 @@ def _on_time(axis: Axes, name: str, steps: Sequence[Step], look: Look) -> None:
             [100 * high - share for share, (_, high) in zip(shares, ends, strict=True)],
         ],
         color=colour,
-        marker=marker,
         linestyle=line,
         linewidth=1.2,
-        markersize=6,
         ecolor=INK,
         elinewidth=0.8,
         capsize=3,
-        label=name,
     )
+    _dots(axis, list(zip(loads, shares, steps, strict=True)), look)
+    axis.plot([], [], color=colour, marker=marker, linestyle=line, markersize=6, label=name)
 
 
 def _lateness(axis: Axes, steps: Sequence[Step], look: Look) -> None:
+    points = [(step.events_per_second, 1_000 * step.heard.late_p99, step) for step in steps]
+    axis.plot([x for x, _, _ in points], [y for _, y, _ in points], color=look[0], linestyle=look[2], linewidth=1.2)
+    _dots(axis, points, look)
+
+
+def _dots(axis: Axes, points: Sequence[tuple[float, float, Step]], look: Look) -> None:
     """Filled where the load was carried."""
-    colour, marker, line = look
-    points = [(step.events_per_second, 1_000 * step.heard.late_p99, step.carried) for step in steps]
-    axis.plot([x for x, _, _ in points], [y for _, y, _ in points], color=colour, linestyle=line, linewidth=1.2)
-    for x, y, carried in points:
-        axis.plot(x, y, marker=marker, color=colour, markerfacecolor=colour if carried else "white", markersize=6)
+    colour, marker, _ = look
+    for x, y, step in points:
+        inside = colour if step.carried else "white"
+        axis.plot(x, y, marker=marker, color=colour, markerfacecolor=inside, markersize=6)
 
 
 def _mark(above: Axes, below: Axes, carries: float | None, look: Look, row: int) -> None:
@@ -203,7 +207,9 @@ def waiting_figure(edges: Mapping[str, tuple[Sequence[Waiting], Curve]], title: 
             axis.set_title(name, fontsize=10.5)
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.set_xlim(0, 100)
+            axis.set_ylim(0.3, max(100.0, 2 * axis.get_ylim()[1]))
         axes[0].set_ylabel("from due to read, ms")
         axes[0].legend(frameon=False, loc="upper left", fontsize=9)
         figure.supxlabel("of a core, had or waited for, %", fontsize=10)
