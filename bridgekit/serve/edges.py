@@ -11,7 +11,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
 from bridgekit.errors import NotServable
-from bridgekit.transport.upgrades import AVAILABLE, bridge_paths
+from bridgekit.transport.upgrades import bridge_paths
 
 __all__ = ["ASGI", "NATIVE", "edge_for"]
 
@@ -35,7 +35,7 @@ def edge_for(target: str, app: ASGIApp, asked: str | None) -> str:
             )
         return ASGI
     if asked is None:
-        return NATIVE if AVAILABLE and bridge_paths(app) and not _in_between(app) else ASGI
+        return NATIVE if bridge_paths(app) and not _in_between(app) else ASGI
     return asked
 
 

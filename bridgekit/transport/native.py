@@ -6,15 +6,16 @@ reads is what it reads from the ASGI edge. On asyncio only.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from tempfile import TemporaryDirectory
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
-from websockets.asyncio.server import Server, ServerConnection, unix_serve
+from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
@@ -42,6 +43,16 @@ FORGOTTEN: Final = Request("", Headers())
 """What is left of a request that was answered."""
 
 
+class _OpenDoor:
+    """What a connection sees of the server that took it in at another door than its own."""
+
+    def is_serving(self) -> bool:
+        return True
+
+
+_OPEN_DOOR: Final = _OpenDoor()
+
+
 class Connection(ServerConnection):
     """A connection that tells its socket when it can be written to again."""
 
@@ -55,6 +66,11 @@ class Connection(ServerConnection):
         self.ends = False
         self.goodbye = False
         """Whether it was said goodbye to, behind all that waits for it: then it may take its time to read that."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # From here on it is asked for nothing else.
+        self.server = cast("Server", _OPEN_DOOR)
 
     def let_go(self) -> None:
         """Do not wait long for a client that has been said goodbye to, or is to say it."""
@@ -98,13 +114,14 @@ Taken = TypeVar("Taken", bound=Connection)
 async def natively(edge: Edge) -> AsyncIterator[Server]:
     """Live sockets, for the length of a block: of the connections that are `taken_over` from who has the door.
 
-    The library looks after connections only where it has a door of its own. So it has one, where nobody comes by.
+    The library looks after connections only where it has a door of its own. So it has one, which is never opened.
     """
     keep_tickets_out_of_logs(LOGGER)
-    with TemporaryDirectory(prefix="bridgekit-") as ours_alone:
-        async with unix_serve(
+    with socket.socket() as door:
+        async with serve(
             partial(_handle, edge),
-            f"{ours_alone}/door",
+            sock=door,
+            start_serving=False,
             process_request=partial(_look_at, edge),
             open_timeout=OPEN_SECONDS,
             server_header=None,

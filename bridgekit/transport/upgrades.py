@@ -7,7 +7,6 @@ its routes, middleware above all, does not see the sockets that are taken.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,10 +25,7 @@ from bridgekit.errors import NotServable
 from bridgekit.transport.asgi import routes
 from bridgekit.transport.native import Connection, natively, taken_over
 
-__all__ = ["AVAILABLE", "TAKEN", "Upgrade", "bridge_paths", "taking"]
-
-AVAILABLE: Final = sys.platform != "win32"
-"""Whether there is a native edge here: it needs Unix sockets."""
+__all__ = ["TAKEN", "Upgrade", "bridge_paths", "taking"]
 
 TAKEN: Final = "bridgekit.taken"
 """Where uvicorn's state of the application says what is taken from it."""
@@ -64,10 +60,8 @@ class Taken:
 async def taking(app: Starlette) -> AsyncIterator[dict[str, Any]]:
     """Serve an application's sockets natively for the length of a block; gives what uvicorn's state is to hold.
 
-    The application is running. NotServable where it has no routes of the bridge's, or the system no native edge.
+    The application is running. NotServable where it has no routes of the bridge's.
     """
-    if not AVAILABLE:
-        raise NotServable("the native edge", "this system has no Unix sockets for it; the asgi edge serves")
     paths = bridge_paths(app)
     if not paths:
         raise NotServable(

@@ -63,11 +63,6 @@ def test_native_edge_that_is_asked_for_passes_by_what_is_in_between() -> None:
     assert edge_for("here:app", behind(HTTPSRedirectMiddleware), "native") == "native"
 
 
-def test_where_there_is_no_native_edge_the_other_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridgekit.serve.edges.AVAILABLE", False)
-    assert edge_for("here:app", behind(), None) == "asgi"
-
-
 def test_native_edge_for_what_is_no_starlette_is_refused() -> None:
     with pytest.raises(NotServable, match=r"^here:app: it is of type CORSMiddleware, .*; say --edge asgi$"):
         edge_for("here:app", wrapped(), "native")

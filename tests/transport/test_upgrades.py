@@ -192,13 +192,6 @@ async def test_application_without_the_bridges_routes_is_not_served_natively() -
             raise AssertionError("was served")
 
 
-async def test_native_edge_is_refused_where_the_system_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridgekit.transport.upgrades.AVAILABLE", False)
-    with pytest.raises(NotServable, match="this system has no Unix sockets for it; the asgi edge serves"):
-        async with serving(create_app(PARTS), edge="native"):
-            raise AssertionError("was served")
-
-
 async def test_edge_that_there_is_none_of_is_refused() -> None:
     with pytest.raises(UnknownName, match="no edge is called 'fast'; known: 'asgi', 'native'"):
         async with serving(create_app(PARTS), edge="fast"):
