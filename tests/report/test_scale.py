@@ -22,7 +22,8 @@ def workers(study: object = SOUND) -> Finding:
 def test_capacity_is_told_for_both_edges_with_its_interval() -> None:
     finding = capacity_claim(SOUND)
     assert finding.verdict == "holds"
-    assert "the ASGI edge carries 8,000 events a second: of them 8,000 of 8,000 (" in finding.answer
+    assert "The ASGI edge carries 8,000 events a second: 8,000 of 8,000 (" in finding.answer
+    assert "native: that is 1,800 runs of 5 events a second; as many as 9,000 at once" in finding.evidence[1]
     assert "0 were lost" in finding.answer
     assert finding.after == (54_000, 54_000)
 
@@ -86,7 +87,7 @@ def test_load_that_is_late_while_others_had_the_processors_is_not_judged() -> No
     late = failed(8_000, share=0.2, kept_waiting=0.3)
     finding = workers(capacity([carried(500), late], [carried(500)]))
     assert finding.verdict == "holds"
-    assert any("Not judged: 8,000 events a second" in words for words in finding.evidence)
+    assert any(words.endswith("while it was late: 1 of the loads.") for words in finding.evidence)
 
 
 def test_nothing_to_judge_by_is_unknown() -> None:

@@ -187,30 +187,39 @@ def waiting_figure(edges: Mapping[str, tuple[Sequence[Waiting], Curve]], title: 
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
         axes = figure.subplots(1, len(edges), sharey=True, sharex=True, squeeze=False)[0]
         for row, (axis, (name, (points, curve))) in enumerate(zip(axes, edges.items(), strict=True)):
-            colour, marker, _ = LOOKS[row % len(LOOKS)]
-            at = [100 * point.utilisation for point in points]
-            p99, mean, closed = (
-                [1_000 * value for value in values]
-                for values in zip(*((p.measured_p99, p.measured, p.predicted) for p in points), strict=True)
-            )
-            axis.plot(at, p99, marker=marker, color=colour, markerfacecolor="white", linestyle="", label="99 % within")
-            axis.plot(at, mean, marker=marker, color=colour, linestyle="", label="mean")
-            axis.plot(at, closed, color=INK, marker="_", markersize=16, linestyle="", label="mean, closed form")
-            axis.plot(
-                [100 * x for x, _ in curve],
-                [1_000 * y for _, y in curve],
-                color=INK,
-                linewidth=1.2,
-                linestyle=":",
-                label="the same without the collector",
-            )
-            axis.set_title(name, fontsize=10.5)
-            axis.set_yscale("log")
-            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-            axis.yaxis.set_minor_formatter(NullFormatter())
-            axis.set_xlim(0, 100)
-            axis.set_ylim(0.3, max(100.0, 2 * axis.get_ylim()[1]))
+            _waiting(axis, points, curve, LOOKS[row % len(LOOKS)])
+            axis.set_title(name if points else f"{name}: no load was carried", fontsize=10.5)
+            axis.set_xlabel("of a core, had or waited for, %")
+        axes[0].set_yscale("log")
+        axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        axes[0].yaxis.set_minor_formatter(NullFormatter())
+        axes[0].set_xlim(0, 100)
+        axes[0].set_ylim(0.3, max(100.0, 2 * axes[0].get_ylim()[1]))
         axes[0].set_ylabel("from due to read, ms")
-        axes[0].legend(frameon=False, loc="upper left", fontsize=9)
-        figure.supxlabel("of a core, had or waited for, %", fontsize=10)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
         return figure
+
+
+def _waiting(axis: Axes, points: Sequence[Waiting], curve: Curve, look: Look) -> None:
+    colour, marker, _ = look
+    at = [100 * point.utilisation for point in points]
+    p99, mean, closed = (
+        [1_000 * value for value in values]
+        for values in (
+            [point.measured_p99 for point in points],
+            [point.measured for point in points],
+            [point.predicted for point in points],
+        )
+    )
+    axis.plot(at, p99, marker=marker, color=colour, markerfacecolor="white", linestyle="", label="99 % within")
+    axis.plot(at, mean, marker=marker, color=colour, linestyle="", label="mean")
+    axis.plot(at, closed, color=INK, marker="_", markersize=16, linestyle="", label="mean, closed form")
+    axis.plot(
+        [100 * share for share, _ in curve],
+        [1_000 * seconds for _, seconds in curve],
+        color=INK,
+        linewidth=1.2,
+        linestyle=":",
+        label="the same without the collector",
+    )

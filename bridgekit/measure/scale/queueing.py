@@ -124,6 +124,8 @@ class WaitingStudy:
 
 def _curve(points: Sequence[Point]) -> list[tuple[float, float]]:
     """The closed form without pauses, for events that take as long as the middle one of these loads."""
+    if not points:
+        return []
     service = sorted(point.service_seconds for point in points)[len(points) // 2]
     shares = [share / 100 for share in range(int(100 * SETTLES_SHARE) + 1)]
     return [(share, points[0].base_seconds + waiting_seconds(share, service)) for share in shares]
@@ -134,9 +136,8 @@ def _milliseconds(seconds: float) -> str:
 
 
 def study_waiting(capacity: CapacityStudy) -> WaitingStudy:
-    """The loads that were carried, by utilisation; an edge that carried none is left out."""
-    points = {ladder.edge.name: _points(ladder.climbed) for ladder in capacity.ladders}
-    return WaitingStudy({name: found for name, found in points.items() if found})
+    """The loads that were carried, by utilisation."""
+    return WaitingStudy({ladder.edge.name: _points(ladder.climbed) for ladder in capacity.ladders})
 
 
 def _points(steps: Sequence[Step]) -> list[Point]:

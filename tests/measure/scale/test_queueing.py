@@ -60,5 +60,10 @@ def test_study_holds_carried_loads_by_utilisation_and_predicts_none_near_a_whole
     assert len(study.table()) == 3
 
 
-def test_edge_that_carried_nothing_is_left_out() -> None:
-    assert list(study_waiting(capacity([failed(1_000)], [carried(1_000)])).points) == ["native"]
+def test_edge_that_carried_nothing_has_no_points_and_its_panel_says_so() -> None:
+    study = study_waiting(capacity([failed(1_000)], [carried(1_000)]))
+    assert study.points["ASGI"] == []
+    assert [axis.get_title(loc="left") for axis in study.figure("late").axes] == [
+        "ASGI: no load was carried",
+        "native",
+    ]
