@@ -34,6 +34,8 @@ class Scene:
     deployment: Deployment
     users: Proxy
     seed: int
+    meanwhile: Callable[[float], Awaitable[None]]
+    """Waits for so many seconds, and until agents have said what they say in that time, if nothing keeps them."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ async def _nothing(scene: Scene, seconds: float) -> None:
 def _toxic(name: str) -> Callable[[Scene, float], Awaitable[None]]:
     async def during(scene: Scene, seconds: float) -> None:
         with scene.users.start(FAULTS[name].toxic(scene.seed)):
-            await anyio.sleep(seconds)
+            await scene.meanwhile(seconds)
 
     return during
 
@@ -90,7 +92,7 @@ async def _kill_sockets(scene: Scene, seconds: float) -> None:
 async def _kill_sockets_while_away(scene: Scene, seconds: float) -> None:
     """Users lose their way to a worker, agents go on, and then the worker is killed before anybody is back."""
     with scene.users.down():
-        await anyio.sleep(seconds / 2)
+        await scene.meanwhile(seconds / 2)
         await scene.deployment.sockets.kill()
         await anyio.sleep(seconds / 2)
         await scene.deployment.sockets.again()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -25,6 +26,8 @@ class Notes:
     answers: dict[Key, Answered] = field(default_factory=dict)
     asked_at: dict[Key, float] = field(default_factory=dict)
     owners: dict[str, Owned] = field(default_factory=dict)
+    said: Counter[str] = field(default_factory=Counter)
+    """How many events of each run its agent asked for."""
     ended: dict[str, str] = field(default_factory=dict)
     """Runs that are over, and the error if there was one."""
     _news: anyio.Event = field(default_factory=anyio.Event)
@@ -32,7 +35,11 @@ class Notes:
     async def until_over(self, requests: Sequence[str]) -> None:
         """Wait until these runs are over, well or badly."""
         while not set(requests) <= set(self.ended):
-            self._news = anyio.Event()
+            await self._news.wait()
+
+    async def until_said(self, wanted: Mapping[str, int]) -> None:
+        """Wait until agents have asked for so many events of each run, or it is over."""
+        while any(self.said[request] < count for request, count in wanted.items() if request not in self.ended):
             await self._news.wait()
 
     def hear(self, said: Said) -> None:
@@ -40,11 +47,13 @@ class Notes:
             owner = self.owners[said.key.request]
             self.attempted[said.key] = Expectation(said.key, owner.thread_id, owner.user_id)
             self.asked_at[said.key] = said.at
+            self.said[said.key.request] += 1
         elif isinstance(said, Answered):
             self.answers[said.key] = said
         elif isinstance(said, Ended):
             self.ended[said.request] = said.error
-            self._news.set()
+        self._news.set()
+        self._news = anyio.Event()
 
     def closed(self, readers: Sequence[Reader]) -> tuple[History, int]:
         """The history, complete; and how many events were never answered and never came.

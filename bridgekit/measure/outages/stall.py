@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -22,9 +22,13 @@ from bridgekit.measure.faults.proxy import proxy
 from bridgekit.measure.outages.peers import PEERS, Peer
 from bridgekit.measure.outages.plots_stall import stall_figure
 
-__all__ = ["Stall", "StallStudy", "study_stall"]
+__all__ = ["LoopClock", "Stall", "StallStudy", "study_stall"]
 
-STALL_SECONDS: Final = 60.0
+STALL_SECONDS: Final = 120.0
+STILL_SECONDS: Final = 0.02
+"""A loop that looks at nothing for longer stands still."""
+SETTLE_SECONDS: Final = 60.0
+"""How long neighbours may take, when all read again, to read what they are owed."""
 PADDING_BYTES: Final = 8_192
 _NUMBER = re.compile(r'"number": ?(\d+)')
 
@@ -69,6 +73,33 @@ class Stall:
     def longest_wait(self) -> float:
         """How long one emission held the agent up at most, in seconds."""
         return max(self.waits)
+
+
+class LoopClock:
+    """Seconds as the loop lives them: for as long as the machine lets it stand still, no time passes.
+
+    So nobody is said to be held up by a socket who was held up by the machine. A server that waits for a socket leaves
+    the loop alone, and time goes on. Runs while `run` does.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._seen = now()
+        self._lost = 0.0
+
+    def __call__(self) -> float:
+        return min(self._now(), self._seen + STILL_SECONDS) - self._lost
+
+    async def run(self) -> None:
+        while True:
+            self.look()
+            await anyio.sleep(STILL_SECONDS / 4)
+
+    def look(self) -> None:
+        """What passed since the last look is counted up to STILL_SECONDS."""
+        now = self._now()
+        self._lost += max(now - self._seen - STILL_SECONDS, 0.0)
+        self._seen = now
 
 
 def _quantile(sorted_values: Sequence[float], share: float) -> float:
@@ -133,34 +164,35 @@ async def study_stall(
 async def _stall(peer: Peer, neighbours: int, events: int, pace_seconds: float, begins: float, lasts: float) -> Stall:
     reads: list[tuple[int, float]] = []
     waits: list[float] = []
-    padding = "x" * PADDING_BYTES
+    padding, clock = "x" * PADDING_BYTES, LoopClock()
     async with AsyncExitStack() as stack:
         served = await stack.enter_async_context(peer.up())
         port = urlsplit(served.url).port or 0
         slow_way = await stack.enter_async_context(proxy("127.0.0.1", port, buffer_bytes=PADDING_BYTES))
         tasks = await stack.enter_async_context(anyio.create_task_group())
+        tasks.start_soon(clock.run)
         # The one that stops is served first, so that a loop comes to it before its neighbours.
-        await tasks.start(_read, served.url.replace(f":{port}", f":{slow_way.port}"), [])
+        await tasks.start(_read, served.url.replace(f":{port}", f":{slow_way.port}"), [], clock)
         for _ in range(neighbours):
-            await tasks.start(_read, served.url, reads)
-        start = time.monotonic()
+            await tasks.start(_read, served.url, reads, clock)
+        start = clock()
         due = [number * pace_seconds for number in range(events)]
 
         async def emit() -> None:
             for number, moment in enumerate(due):
-                await anyio.sleep(max(start + moment - time.monotonic(), 0))
-                asked = time.monotonic()
+                await _until(clock, start + moment)
+                asked = clock()
                 await served.emit(number, padding)
-                waits.append(time.monotonic() - asked)
+                waits.append(clock() - asked)
 
         async with anyio.create_task_group() as speaking:
             speaking.start_soon(emit)
-            await anyio.sleep(begins)
-            first = time.monotonic() - start
+            await _until(clock, start + begins)
+            first = clock() - start
             with slow_way.slow_reader():
-                await anyio.sleep(lasts)
-            last = time.monotonic() - start
-        with anyio.move_on_after(lasts + 5):
+                await _until(clock, start + first + lasts)
+            last = clock() - start
+        with anyio.move_on_after(SETTLE_SECONDS):
             while len(reads) < neighbours * events:  # noqa: ASYNC110  # bounded, and nobody rings
                 await anyio.sleep(pace_seconds)
         tasks.cancel_scope.cancel()
@@ -168,13 +200,18 @@ async def _stall(peer: Peer, neighbours: int, events: int, pace_seconds: float, 
     return Stall(peer, neighbours, events, due, since, waits, (first, last))
 
 
-async def _read(url: str, reads: list[tuple[int, float]], *, task_status: TaskStatus[None]) -> None:
+async def _until(clock: LoopClock, moment: float) -> None:
+    while (left := moment - clock()) > 0:  # noqa: ASYNC110  # a clock rings nobody
+        await anyio.sleep(left)
+
+
+async def _read(url: str, reads: list[tuple[int, float]], clock: LoopClock, *, task_status: TaskStatus[None]) -> None:
     """Read until cancelled; one whom the server lets go of stays away."""
     async with connect(url, compression=None, proxy=None, max_queue=None, close_timeout=0.1) as client:
         task_status.started()
         try:
             while True:
                 if found := _NUMBER.search(str(await client.recv())):
-                    reads.append((int(found[1]), time.monotonic()))
+                    reads.append((int(found[1]), clock()))
         except ConnectionClosed:
             return

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, pairwise
-from typing import Final
+from itertools import pairwise
 
 import anyio
 
 from bridgekit.chain.collaborators import MemoryThreads
-from bridgekit.errors import ShuttingDown, StoreAway, first_error
+from bridgekit.errors import first_error
 from bridgekit.measure.checker import Verdict, check
 from bridgekit.measure.families import Owned
 from bridgekit.measure.faults.proxy import proxy
@@ -21,40 +19,13 @@ from bridgekit.measure.history import Arrival, History, Key, Socket
 from bridgekit.measure.ledger import Row, ledger
 from bridgekit.measure.outages.acts import Act, Scene, Target
 from bridgekit.measure.outages.deployment import Delivery, Deployment
-from bridgekit.measure.outages.hands import Hand
 from bridgekit.measure.outages.notes import Notes
 from bridgekit.measure.outages.readers import Reader, read_and_forget, read_and_resume
-from bridgekit.measure.outages.worker import Order
+from bridgekit.measure.outages.speech import SETTLE_SECONDS, Plan, Speech, speak, speak_until_heard
 from bridgekit.transport.spent import SpentInMemory
 from bridgekit.transport.tickets import Tickets
 
 __all__ = ["Plan", "Trial", "try_act"]
-
-PASSING: Final = (StoreAway.__name__, ShuttingDown.__name__)
-"""Errors with which a run is refused that may be asked for again."""
-AGAIN_SECONDS: Final = 0.1
-FORGETFUL_SECONDS: Final = 1.0
-"""How long one who forgets is waited for; what has not come by then does not come."""
-SETTLE_SECONDS: Final = 20.0
-"""How long users may take, when all is mended, to read what they are owed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How long things last. A step is three events."""
-
-    steps: int = 20
-    pace_seconds: float = 0.05
-    begins_seconds: float = 0.3
-    """When the fault begins, from the first run's start."""
-    lasts_seconds: float = 0.4
-    after_steps: int = 4
-    """Steps of a second run, when all is mended: its end tells that the first one's events are through, or lost."""
-
-    @property
-    def seconds(self) -> float:
-        """How long both runs take, without what it takes to mend things."""
-        return (self.steps + self.after_steps) * self.pace_seconds + self.lasts_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +132,12 @@ async def try_act(
             read = read_and_resume if delivery.resumes else read_and_forget
             for reader in readers:
                 await tasks.start(read, reader)
-            scene = Scene(deployment, users, seed)
-            window = await _speak(act, scene, owned, plan, notes, name)
+            speech = Speech(plan, notes)
+            scene = Scene(deployment, users, seed, speech.meanwhile)
+            window = await speak(act, scene, owned, speech, name)
             with anyio.move_on_after(SETTLE_SECONDS) as settling:
                 for reader, each in zip(readers, owned, strict=True):
-                    await _speak_until_heard(scene, each, reader, plan, act, notes, name)
+                    await speak_until_heard(scene, each, reader, plan, act, notes, name)
             tasks.cancel_scope.cancel()
     history, unanswered = notes.closed(readers)
     return Trial(
@@ -180,69 +152,6 @@ async def try_act(
         settled=not settling.cancelled_caught,
         readers=readers,
     )
-
-
-async def _speak(
-    act: Act, scene: Scene, owned: Sequence[Owned], plan: Plan, notes: Notes, name: str
-) -> tuple[float, float]:
-    """The first run, with the fault in the middle of it; the window of the fault."""
-    agents = scene.deployment.agents
-    first = [_order(name, each, "during", plan.steps, plan, act, notes) for each in owned]
-    for order in first:
-        await agents.carry(order)
-    await anyio.sleep(plan.begins_seconds)
-    begins = time.time()
-    await act.during(scene, plan.lasts_seconds)
-    mended = time.time()
-    with anyio.move_on_after(SETTLE_SECONDS):
-        await notes.until_over([order.request for order in first])
-    return begins, mended
-
-
-async def _speak_until_heard(
-    scene: Scene, owned: Owned, reader: Reader, plan: Plan, act: Act, notes: Notes, name: str
-) -> None:
-    """The last run, when all is mended: its end tells that what came before is through, or lost.
-
-    One who forgets may lose this end too, where he has not noticed yet that his socket is gone: then one more is told.
-    """
-    patience = SETTLE_SECONDS if scene.deployment.delivery.resumes else FORGETFUL_SECONDS
-    for number in count(1):
-        order = _order(name, owned, f"after {number}", plan.after_steps, plan, act, notes)
-        await reader.until_online()
-        await _carry_until_taken(scene.deployment.agents, order, notes)
-        with anyio.move_on_after(patience):
-            await reader.until_ended(order.request)
-            return
-
-
-async def _carry_until_taken(agents: Hand, order: Order, notes: Notes) -> None:
-    """Let an agent run; one that is refused for the moment is asked for again, as its user would."""
-    while True:
-        await agents.carry(order)
-        await notes.until_over([order.request])
-        error = notes.ended.pop(order.request)
-        if not error.startswith(PASSING):
-            return
-        await anyio.sleep(AGAIN_SECONDS)
-
-
-def _order(name: str, owned: Owned, when: str, steps: int, plan: Plan, act: Act, notes: Notes) -> Order:
-    request = _request(name, owned, when)
-    notes.owners[request] = owned
-    return Order(
-        request=request,
-        thread_id=owned.thread_id,
-        user_id=owned.user_id,
-        steps=steps,
-        pace_seconds=plan.pace_seconds,
-        padding_bytes=act.padding_bytes,
-    )
-
-
-def _request(name: str, owned: Owned, when: str) -> str:
-    # A colon ends the experiment's name for the worker, and a colon and a space the request in what agents think.
-    return f"{name}:{owned.thread_id}:{when}"
 
 
 async def _tickets(deployment: Deployment, owned: Sequence[Owned]) -> Tickets:

@@ -15,12 +15,13 @@ from bridgekit.measure.families import Owned, family
 from bridgekit.measure.outages.acts import ACTS
 from bridgekit.measure.outages.deployment import AT_MOST_ONCE, RESUME, Delivery, deployed
 from bridgekit.measure.outages.plots import windows_figure
+from bridgekit.measure.outages.readers import Reader
+from bridgekit.measure.outages.speech import EVENTS_A_STEP
 from bridgekit.measure.outages.trial import Plan, Trial, try_act
 from bridgekit.measure.statistics import Rate
 
 __all__ = ["Window", "WindowStudy", "predicted_loss", "study_windows"]
 
-EVENTS_A_STEP: Final = 3
 WINDOWS_SECONDS: Final = 120.0
 
 
@@ -44,8 +45,21 @@ class Window:
 
     @property
     def predicted(self) -> float:
-        """The share lost, by the closed form."""
-        return predicted_loss(self.trial.delivery, self.trial.plan, self.away_seconds, self.spoken_seconds)
+        """The share lost, by the closed form, with time as agents tell it: a step is one pace, however long it took.
+
+        On a machine with other work they do not speak evenly, and what the clock says of `w` and `T` says little.
+        """
+        shares = [self._predicted_for(reader) for reader in self.trial.readers]
+        return sum(shares) / len(shares)
+
+    def _predicted_for(self, reader: Reader) -> float:
+        trial = self.trial
+        asked = [
+            trial.asked_at[each.key] for each in trial.history.expected if each.thread_id == reader.socket.thread_id
+        ]
+        missed = sum(any(first <= moment <= last for first, last in reader.offline) for moment in asked)
+        a_pace = trial.plan.pace_seconds / EVENTS_A_STEP
+        return predicted_loss(trial.delivery, trial.plan, missed * a_pace, len(asked) * a_pace)
 
     @property
     def lost(self) -> Rate:

@@ -47,14 +47,26 @@ def route_of_the_last_event(mapping: RunThreadMappingService) -> Resolver:
     return RouteOfTheLastEvent()
 
 
-class BridgeThatRaises(AgentWebSocketBridge):
+class _BridgeThatSendsOtherwise(AgentWebSocketBridge):
+    """Sends as a breakage has it, and tells what it answers as the sound one does."""
+
+    async def notify(self, event: AgentEvent) -> Receipt:
+        receipt = await self._send(event)
+        self._tell(event, receipt)
+        return receipt
+
+    async def _send(self, event: AgentEvent) -> Receipt:
+        raise NotImplementedError
+
+
+class BridgeThatRaises(_BridgeThatSendsOtherwise):
     """Link 9, raises."""
 
     async def _send(self, event: AgentEvent) -> Receipt:
         raise OSError("link 9 is broken")
 
 
-class BridgeThatOnlySaysSent(AgentWebSocketBridge):
+class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
     """Link 9, swallowed: nothing is given to the hub, and everything is called sent."""
 
     async def _send(self, event: AgentEvent) -> Receipt:
@@ -64,7 +76,7 @@ class BridgeThatOnlySaysSent(AgentWebSocketBridge):
         return Receipt(outcome=Outcome.SENT, sockets=1, thread_id=route)
 
 
-class BridgeThatSendsLate(AgentWebSocketBridge):
+class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
     """Link 9, delayed: of each two events of a run the first waits for the second, and is called sent meanwhile."""
 
     def __init__(self, *given: Any) -> None:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from bridgekit.measure.outages.peers import PEERS, TheBridge
-from bridgekit.measure.outages.stall import StallStudy, study_stall
+from bridgekit.measure.outages.stall import STILL_SECONDS, LoopClock, StallStudy, study_stall
 
 pytestmark = pytest.mark.slow
 
@@ -16,6 +16,17 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def study() -> StallStudy:
     return anyio.run(partial(study_stall, neighbours=2, events=80))
+
+
+def test_no_time_passes_for_a_loop_that_the_machine_lets_stand_still() -> None:
+    now = 100.0
+    clock = LoopClock(lambda: now)
+    for passed, counted in ((STILL_SECONDS, STILL_SECONDS), (3.0, STILL_SECONDS), (0.005, 0.005)):
+        before = clock()
+        now += passed
+        assert clock() - before == pytest.approx(counted)
+        clock.look()
+        assert clock() - before == pytest.approx(counted)
 
 
 def test_agent_is_held_up_by_every_loop_of_sends_and_not_by_the_bridge(study: StallStudy) -> None:

@@ -66,7 +66,8 @@ async def test_users_who_lose_their_connection_lose_events_unless_they_resume(de
     async with deployed(delivery, owned) as deployment:
         found = await try_act(ACTS["down"], deployment, owned, plan=QUICK)
     assert found.settled
-    assert found.verdict.expected == 3 * (2 + 3 * QUICK.steps + 2 + 3 * QUICK.after_steps)
+    # At least: where the machine holds things up, there is another run before the fault, or after it.
+    assert found.verdict.expected == len(found.asked_at) >= 3 * (2 + 3 * QUICK.steps + 2 + 3 * QUICK.after_steps)
     assert (found.verdict.lost_silent > 0) is loses
     assert found.verdict.lost_signalled == found.verdict.misrouted == found.verdict.extra_copies == 0
     assert found.verdict.reordered == found.verdict.unexpected == found.unanswered == 0
@@ -78,7 +79,8 @@ async def test_events_of_a_worker_that_was_killed_are_not_expected_unless_they_w
     owned = family("chat_<n>", 2)
     async with deployed(RESUME, owned) as deployment:
         found = await try_act(ACTS["kill"], deployment, owned, plan=QUICK)
-    whole = 2 * (2 + 3 * QUICK.steps + 2 + 3 * QUICK.after_steps)
     assert found.settled
-    assert 0 < found.verdict.expected < whole
+    cut_short = sum(":during" in key.request for key in found.asked_at) % (2 * (2 + 3 * QUICK.steps))
+    assert cut_short > 0
+    assert 0 < found.verdict.expected <= len(found.asked_at)
     assert found.verdict.lost_silent == found.verdict.unexpected == 0
