@@ -43,6 +43,8 @@ from bridgekit.stores import stores_from
 from bridgekit.transport.server import serving
 from bridgekit.transport.tickets import Tickets
 
+KEEPALIVE_SECONDS: Final = 120.0
+"""Longer than a wave: a reader who does nothing but note what comes answers no pings meanwhile."""
 _IN: Final = 0
 CHUNK_BYTES: Final = 65_536
 HELD_SECONDS: Final = 86_400.0
@@ -173,7 +175,10 @@ async def main() -> None:
         )
     )
     questions: msgspec.json.Decoder[Question] = msgspec.json.Decoder(Question)
-    async with serving(app, edge=setup.edge) as url, anyio.create_task_group() as held:
+    async with (
+        serving(app, edge=setup.edge, keepalive_seconds=KEEPALIVE_SECONDS) as url,
+        anyio.create_task_group() as held,
+    ):
         say(Ready(urlsplit(url).port or 0))
         async for line in lines:
             await _do(app.state.bridgekit, waves, questions.decode(line), held)

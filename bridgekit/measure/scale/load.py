@@ -124,6 +124,8 @@ class Load:
         self._selector.register(_IN, selectors.EVENT_READ)
         self._torn = b""
         self._asked: list[bytes] = []
+        self._noted: set[Subscriber] = set()
+        """Those that read something which is not taken apart yet."""
         self._over = False
 
     def asked(self) -> bytes | None:
@@ -153,8 +155,7 @@ class Load:
     def _until_subscribed(self, waiting: list[Subscriber], until: float) -> list[Subscriber]:
         while waiting:
             self._turn(QUIET_SECONDS)
-            for each in waiting:
-                each.take_apart()
+            self._take_apart()
             waiting = [each for each in waiting if not each.epoch]
             if waiting and time.time() > until:
                 raise NotSubscribed(len(waiting))
@@ -202,6 +203,7 @@ class Load:
                 self._listen()
             else:
                 came = True
+                self._noted.add(key.data)
                 if not key.data.read():
                     self._selector.unregister(key.fileobj)
         return came
@@ -214,8 +216,9 @@ class Load:
         self._asked += lines
 
     def _take_apart(self) -> None:
-        for each in self.subscribers:
+        for each in self._noted:
             each.take_apart()
+        self._noted.clear()
 
     def _history(self, wave: Wave) -> History:
         history = History(expected=wave.expectations())

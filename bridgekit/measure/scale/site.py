@@ -42,6 +42,8 @@ from bridgekit.transport.tickets import KEY_BYTES
 __all__ = ["ProcessSilent", "Site", "site"]
 
 ANSWER_SECONDS: Final = 60.0
+EACH_SECONDS: Final = 0.02
+"""For each socket, thread or run that was asked for, so much longer."""
 WAVE_SECONDS: Final = 120.0
 """How long a wave may take beyond its own length, on a machine that has much else to do."""
 AHEAD_SECONDS: Final = 0.1
@@ -83,20 +85,20 @@ class Site:
         first = self.threads
         await self.open(sockets)
         asked = Connect(self._port, self._key, first, self.threads)
-        connected = await _asked(self._reads, "reads", asked, Connected)
+        connected = await _asked(self._reads, "reads", asked, Connected, seconds=_patience(sockets))
         self.sockets = connected.sockets
 
     async def fill(self, threads: int) -> None:
         """Make so many threads more, each with the events of one run in its log, and without a socket."""
         first = self.threads
         await self.open(threads)
-        await _asked(self._carries, "carries", Fill(first, self.threads), Done)
+        await _asked(self._carries, "carries", Fill(first, self.threads), Done, seconds=_patience(threads))
 
     async def hold(self, runs: int) -> None:
         """Make so many threads more, with a run in each that has begun, and that waits."""
         first = self.threads
         await self.open(runs)
-        await _asked(self._carries, "carries", Hold(first, self.threads), Done)
+        await _asked(self._carries, "carries", Hold(first, self.threads), Done, seconds=_patience(runs))
 
     async def resident_kib(self) -> int:
         """Memory of the process that carries."""
@@ -118,6 +120,10 @@ class Site:
         spoke = await _asked(self._carries, "carries", Carry(wave), Spoke, seconds=seconds)
         heard = await _asked(self._reads, "reads", Enough(), Heard)
         return Step(wave, spoke, heard)
+
+
+def _patience(many: int) -> float:
+    return ANSWER_SECONDS + EACH_SECONDS * many
 
 
 async def _tell(process: Child, who: str, asked: Ask) -> None:
