@@ -1,0 +1,68 @@
+"""The seven words, what an event is given with its emission, and the answer to "was it sent?"."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from bridgekit.errors import UnknownEventType
+from bridgekit.events import (
+    COALESCIBLE,
+    CRITICAL,
+    MUST_DELIVER,
+    AgentEvent,
+    EventType,
+    Outcome,
+    Receipt,
+    event_type,
+)
+from tests.samples import NOON, emitted
+
+
+@pytest.mark.parametrize("name", list(EventType))
+def test_event_type_is_known_by_its_word(name: str) -> None:
+    assert event_type(str(name)) is EventType(name)
+
+
+@pytest.mark.parametrize("value", ["agent_exploded", "", None, 7, []])
+def test_unknown_event_type_is_refused_with_the_known_ones(value: object) -> None:
+    with pytest.raises(UnknownEventType) as refused:
+        event_type(value)
+    assert refused.value.name == value
+    assert refused.value.known == tuple(EventType)
+
+
+def test_event_types_are_the_designs_seven_words() -> None:
+    assert [str(name) for name in EventType] == [
+        "agent_started",
+        "agent_thinking",
+        "tool_executing",
+        "tool_completed",
+        "agent_completed",
+        "agent_error",
+        "progress_update",
+    ]
+    assert [str(name) for name in CRITICAL] == [str(name) for name in EventType][:5]
+    assert {EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE} == COALESCIBLE
+    assert len(MUST_DELIVER) == 5
+    assert MUST_DELIVER.isdisjoint(COALESCIBLE)
+
+
+def test_event_gets_its_own_id_and_the_moment_of_its_emission() -> None:
+    before = datetime.now(UTC)
+    first, second = emitted(), emitted()
+    assert first.event_id != second.event_id
+    assert before <= first.timestamp <= second.timestamp <= datetime.now(UTC)
+
+
+def test_event_cannot_be_changed_on_its_way() -> None:
+    event: AgentEvent = emitted()
+    with pytest.raises(AttributeError):
+        event.timestamp = NOON  # type: ignore[misc]  # that it is refused is the point
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize("sockets", [0, 1, 3])
+def test_receipt_is_true_only_when_a_socket_took_the_event(outcome: Outcome, sockets: int) -> None:
+    assert bool(Receipt(outcome=outcome, sockets=sockets)) is (outcome is Outcome.SENT and sockets > 0)
