@@ -9,6 +9,7 @@ __all__ = [
     "BLOCKS_KEPT",
     "BYTES_KEPT",
     "CALLS_AN_EMIT",
+    "CALLS_A_LOOKUP",
     "CALLS_A_SOCKET",
     "EDGES",
     "NATIVE",
@@ -62,9 +63,11 @@ EDGES: Final = (
     ON_TRIO,
 )
 
-CALLS_AN_EMIT: Final = 60
+CALLS_AN_EMIT: Final = 48
 """Functions that are called, Python's and the interpreter's, from `emit_thinking` to the bytes in the outbox."""
-CALLS_A_SOCKET: Final = 8
+CALLS_A_LOOKUP: Final = 18
+"""And where the thread has to be found by the run id, in memory."""
+CALLS_A_SOCKET: Final = 7
 """And for each further socket of the thread."""
 
 BLOCKS_KEPT: Final = 5

@@ -35,7 +35,8 @@ PLAIN_WRITES: Final = (os.write, os.writev)
 ENCODERS: Final = (msgspec.json.Encoder, msgspec.msgpack.Encoder)
 ENCODES: Final = frozenset({"encode", "encode_into", "encode_lines"})
 PLAIN_ENCODES: Final = (msgspec.json.encode, msgspec.msgpack.encode)
-JSON_ENCODES: Final = (json.JSONEncoder.encode.__code__, json.JSONEncoder.iterencode.__code__)
+JSON_ENCODE: Final = json.JSONEncoder.iterencode.__code__
+"""Whichever way into the library was taken, but for a lone text."""
 
 
 class Calls:
@@ -77,7 +78,7 @@ class Calls:
             return
         if what == "call":
             name = _named(code)
-            self.encodings += code in JSON_ENCODES
+            self.encodings += code is JSON_ENCODE
         elif what == "c_call" and isinstance(argument, BuiltinFunctionType):
             name = argument.__qualname__
             self._look_at(argument)

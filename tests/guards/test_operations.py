@@ -15,7 +15,7 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryStore, RunThreadMappingService
 from bridgekit.stores import in_memory
 from tests.chain.agents import TOOLS, Researcher
-from tests.guards.budgets import CALLS_A_SOCKET, CALLS_AN_EMIT
+from tests.guards.budgets import CALLS_A_LOOKUP, CALLS_A_SOCKET, CALLS_AN_EMIT
 from tests.guards.counting import Calls
 
 FEW: Final = 10
@@ -48,6 +48,11 @@ def emitting(*, threads: int = 0, runs: int = 0, sockets: int = 1, carried: bool
 def test_emission_stays_within_its_budget() -> None:
     seen = emitting()
     assert seen.all.total() <= CALLS_AN_EMIT, dict(seen.all)
+
+
+def test_finding_the_thread_stays_within_its_budget() -> None:
+    carried, mapped = emitting(), emitting(carried=False)
+    assert mapped.all.total() - carried.all.total() <= CALLS_A_LOOKUP, dict(mapped.all - carried.all)
 
 
 def test_each_further_socket_stays_within_its_budget() -> None:

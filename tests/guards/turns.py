@@ -40,6 +40,14 @@ class StillLoop(asyncio.SelectorEventLoop):
         self._counts_for: asyncio.Task[Any] | None = None
         self._begun_at = super().time()
 
+    @classmethod
+    def running(cls) -> StillLoop:
+        """The loop that runs. RuntimeError where none of asyncio's does, TypeError where it is of another kind."""
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, cls):
+            raise TypeError(f"only a StillLoop counts, not {type(loop).__name__}")
+        return loop
+
     def time(self) -> float:
         # While it counts, a time before that of every timer: also of those that are due and had no turn yet.
         return super().time() if self.counted is None else self._begun_at
@@ -114,10 +122,8 @@ async def settled() -> None:
 
 
 def _still_loop() -> StillLoop | None:
+    """The loop, where it is asyncio's."""
     try:
-        loop = asyncio.get_running_loop()
+        return StillLoop.running()
     except RuntimeError:
         return None
-    if not isinstance(loop, StillLoop):
-        raise TypeError(f"only a StillLoop counts, not {type(loop).__name__}")
-    return loop
