@@ -56,7 +56,12 @@ class AsgiSubscriber(Subscriber):
         self._first = self.begin(replay)
         self.wake()
 
+    @property
+    def waiting(self) -> int:
+        return len(self.outbox)
+
     def wake(self) -> None:
+        self._flusher.puts += 1
         if not self._marked:
             self._marked = True
             self._flusher.mark(self)

@@ -89,7 +89,12 @@ class NativeSubscriber(Subscriber):
             connection.transport.write(frames(first))
             self.wake()
 
+    @property
+    def waiting(self) -> int:
+        return len(self.outbox)
+
     def wake(self) -> None:
+        self._flusher.puts += 1
         if not self._marked:
             self._marked = True
             self._flusher.mark(self)

@@ -43,8 +43,9 @@ class Edge:
     """Turns of the loop after which a lone event is on its way to its socket."""
 
 
-NATIVE: Final = Edge(name="native", serves="native", backend="asyncio", steps=1, writes=1, turns=1)
-ASGI: Final = Edge(name="asgi", serves="asgi", backend="asyncio", steps=1, writes_an_event=1, turns=1)
+# Two, because after a turn in which much was put the flusher looks once more whether the agents go on.
+NATIVE: Final = Edge(name="native", serves="native", backend="asyncio", steps=2, writes=1, turns=1)
+ASGI: Final = Edge(name="asgi", serves="asgi", backend="asyncio", steps=2, writes_an_event=1, turns=1)
 # Hypercorn waits twice for each message that it is given, so that each socket keeps a task; and to hand the rest over
 # to another task may take a switch a socket, as trio draws by lot who is next.
 ON_TRIO: Final = Edge(
@@ -59,7 +60,7 @@ ON_TRIO: Final = Edge(
 )
 EDGES: Final = (
     NATIVE,
-    Edge(name="asgi", serves="asgi", backend="asyncio", steps=1, writes_an_event=1, turns=1),
+    ASGI,
     ON_TRIO,
 )
 

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from bridgekit.transport.flusher import SPARE_TASKS, Flusher
+from bridgekit.transport.flusher import COMPANY_EVENTS, COMPANY_FRAMES, COMPANY_TURNS, SPARE_TASKS, Flusher
 from tests.samples import ALICE, BOB, OTHER, THREAD
 from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
 
@@ -24,6 +24,7 @@ class Written:
     def __init__(self, book: list[str], name: str, waits: Callable[[], Awaitable[None]] | None = None) -> None:
         self.scope: anyio.CancelScope | None = None
         self.failure: Exception | None = None
+        self.frames = 1
         self._book = book
         self._name = name
         self._waits = waits
@@ -31,6 +32,10 @@ class Written:
     def flush(self) -> Awaitable[None] | None:
         self._book.append(self._name)
         return None if self._waits is None else self._waits()
+
+    @property
+    def waiting(self) -> int:
+        return self.frames
 
     def begin_waiting(self, scope: anyio.CancelScope) -> None:
         self.scope = scope
@@ -58,6 +63,48 @@ async def test_sockets_are_flushed_when_the_task_that_marked_them_lets_others_ru
         flusher.mark(Written(book, "d"))
         await anyio.wait_all_tasks_blocked()
     assert book == ["a", "b", "c", "d"]
+
+
+async def turns_until_written(events: int, *, turns: int, frames: int = 1) -> int:
+    """How many turns pass before a socket is flushed while so many events are put in each of so many turns."""
+    async with flushing() as (flusher, book):
+        await anyio.wait_all_tasks_blocked()
+        socket = Written(book, "a")
+        socket.frames = frames
+        for turn in range(10):
+            if turn < turns:
+                flusher.puts += events
+                if not turn:
+                    flusher.mark(socket)
+            if book:
+                return turn
+            await checkpoint()
+    raise AssertionError("it was not flushed")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize(
+    ("events", "turns", "frames", "passed"),
+    [
+        (1, 1, 1, 1),
+        (COMPANY_EVENTS - 1, 9, 1, 1),
+        (COMPANY_EVENTS, 1, 1, 2),
+        (COMPANY_EVENTS, 2, 1, 3),
+        (COMPANY_EVENTS, 9, 1, 1 + COMPANY_TURNS),
+        (COMPANY_EVENTS, 9, COMPANY_FRAMES, 1),
+    ],
+)
+async def test_written_at_the_end_of_a_turn_unless_agents_go_on_and_then_a_few_turns_later_at_most(
+    monkeypatch: pytest.MonkeyPatch, events: int, turns: int, frames: int, passed: int
+) -> None:
+    monkeypatch.setattr("bridgekit.transport.flusher.COMPANY_SECONDS", PATIENCE_SECONDS)
+    assert await turns_until_written(events, turns=turns, frames=frames) == passed
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_nobody_waits_for_company_longer_than_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridgekit.transport.flusher.COMPANY_SECONDS", -1.0)
+    assert await turns_until_written(COMPANY_EVENTS, turns=9) == 1
 
 
 async def test_socket_that_has_to_wait_holds_up_neither_those_behind_it_nor_those_that_come_later() -> None:
