@@ -19,6 +19,7 @@ THREAD: Final = "thread_1"
 BURST: Final = 100
 EVENT_BYTES: Final = 290
 MANY: Final = 200
+TIMES: Final = 3
 WARM_UP: Final = 1_000
 """Until small numbers have grown to their size, and every cache is filled."""
 NUMBERS: Final = 8
@@ -74,6 +75,12 @@ async def left_of(stage: Stage, reader: Reader, events: int) -> Memory:
         return Memory.now().grown(before)
 
 
+async def always_left_of(stage: Stage, reader: Reader, events: int) -> Memory:
+    """The least of several times. Other threads of the process, of the test runner's, may leave something in one."""
+    times = [await left_of(stage, reader, events) for _ in range(TIMES)]
+    return Memory(*(min(each) for each in zip(*times, strict=True)))
+
+
 async def test_nothing_is_left_of_an_event_that_is_not_kept(edge: Edge) -> None:
     await check_that_nothing_is_left(edge, Keep(events=0))
 
@@ -95,7 +102,7 @@ async def check_that_nothing_is_left(edge: Edge, keep: Keep) -> None:
         tracemalloc.start()
         await say(stage, reader, 2 * MANY)  # until nothing is kept of which it does not know
         for events in (MANY, 2 * MANY):
-            grown = await left_of(stage, reader, events)
+            grown = await always_left_of(stage, reader, events)
             assert grown.blocks <= NUMBERS
             assert grown.objects <= 0
             assert grown.size_bytes < ENTRY_BYTES * events, "less than an entry in a list for each event"
@@ -103,12 +110,12 @@ async def check_that_nothing_is_left(edge: Edge, keep: Keep) -> None:
 
 @ON_ONE_EDGE
 async def test_event_that_is_kept_costs_its_frame_and_little_more(edge: Edge) -> None:
-    async with staged(edge, Keep(events=10 * MANY)) as stage:
+    async with staged(edge, Keep(events=WARM_UP + 10 * MANY)) as stage:
         (reader,) = await stage.readers(1, THREAD)
         await say(stage, reader, WARM_UP)
         tracemalloc.start()
         await say(stage, reader, BURST)
-        grown = await left_of(stage, reader, MANY)
+        grown = await always_left_of(stage, reader, MANY)
     assert grown.blocks <= BLOCKS_KEPT * MANY
     assert grown.objects <= OBJECTS_KEPT * MANY
     assert grown.size_bytes <= BYTES_KEPT * MANY
