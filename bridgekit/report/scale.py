@@ -18,7 +18,7 @@ __all__ = ["capacity_claim", "crowd_claim", "edge_claim", "workers_claim"]
 
 OURS = "ours"
 """What stands in for the audit's word where the claim is our own."""
-OFF_LINE = 0.1
+OFF_LINE = 0.2
 """Memory is given out in pieces: so far, of the highest point, may a point lie from its line."""
 NOT_JUDGED = "Not judged, because other programs had the processors while it was late: {count} of the loads."
 NOISE = 1.25

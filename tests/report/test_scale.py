@@ -64,7 +64,7 @@ def test_cost_that_grows_with_the_crowd_is_told() -> None:
 
 
 def test_memory_that_does_not_follow_a_line_is_told() -> None:
-    assert crowd_claim(crowd(bent=9_000)).verdict == "does not hold"
+    assert crowd_claim(crowd(bent=12_000)).verdict == "does not hold"
 
 
 def test_event_lost_beside_the_crowd_is_told() -> None:

@@ -25,6 +25,8 @@ __all__ = ["GIB_KIB", "RUNS", "SOCKETS", "THREADS", "Crowd", "CrowdStudy", "TooM
 GIB_KIB: Final = 1_048_576
 WARM_UP: Final = 50
 """Sockets before those that are counted: what a first one brings along is everybody's."""
+UNCOUNTED: Final = 2_000
+"""Threads with a run in their log that fill what is free before anything is weighed."""
 SPARE_FILES: Final = 100
 """What a process has open besides its sockets."""
 BURST_SECONDS: Final = 0.3
@@ -188,15 +190,16 @@ async def _crowd(edge: Edge, sizes: Sequence[int], rounds: int, seed: int) -> Cr
             await each.connect(WARM_UP)
             await _burst(each, plan)
         base = await full.resident_kib()
-        weights = [
-            await _weigh(full, SOCKETS, sizes, full.connect),
-            await _weigh(full, THREADS, sizes, full.fill),
-            await _weigh(full, RUNS, sizes, full.hold),
-        ]
+        # A process has memory that was used once and is free. What is weighed would go there first, and weigh nothing.
+        await full.fill(UNCOUNTED)
+        # Sockets last: what opening them needed for a moment, and gave back, is such memory too.
+        threads = await _weigh(full, THREADS, sizes, full.fill)
+        runs = await _weigh(full, RUNS, sizes, full.hold)
+        sockets = await _weigh(full, SOCKETS, sizes, full.connect)
         for _ in range(rounds):
             alone.append(await _burst(empty, plan))
             beside.append(await _burst(full, plan))
-    return Crowd(edge, base, weights, alone, beside)
+    return Crowd(edge, base, [sockets, threads, runs], alone, beside)
 
 
 async def _burst(each: Site, plan: Plan) -> Step:
