@@ -97,7 +97,9 @@ class Flusher:
     async def _work(self) -> None:
         with anyio.CancelScope() as scope:
             while True:
-                await self._company()
+                if self.puts - self._seen >= COMPANY_EVENTS:
+                    await self._company()
+                self._seen = self.puts
                 slow = self._flush()
                 self._awake = False
                 if slow is not None:
@@ -113,15 +115,15 @@ class Flusher:
                 await bell.wait()
 
     async def _company(self) -> None:
-        """Let agents that are at work say more, as long as they do. A lone event is not held up."""
+        """Let agents that are at work say more, as long as they do. Not for a lone event."""
         until = time.monotonic() + COMPANY_SECONDS
         for _ in range(COMPANY_TURNS):
-            new, self._seen = self.puts - self._seen, self.puts
-            if new < COMPANY_EVENTS or time.monotonic() > until:
-                return
             if any(socket.waiting >= COMPANY_FRAMES for socket in self._marked):
                 return
+            self._seen = self.puts
             await checkpoint()
+            if self.puts - self._seen < COMPANY_EVENTS or time.monotonic() > until:
+                return
 
     def _flush(self) -> tuple[Flushed, Awaitable[None]] | None:
         """Flush all that are marked, up to the first that has to wait."""

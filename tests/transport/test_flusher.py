@@ -104,7 +104,7 @@ async def test_written_at_the_end_of_a_turn_unless_agents_go_on_and_then_a_few_t
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_nobody_waits_for_company_longer_than_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridgekit.transport.flusher.COMPANY_SECONDS", -1.0)
-    assert await turns_until_written(COMPANY_EVENTS, turns=9) == 1
+    assert await turns_until_written(COMPANY_EVENTS, turns=9) == 2
 
 
 async def test_socket_that_has_to_wait_holds_up_neither_those_behind_it_nor_those_that_come_later() -> None:
