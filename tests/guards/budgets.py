@@ -29,6 +29,8 @@ class Edge:
     backend: str
     steps: int
     """Task switches a burst, however long it is and however many sockets read it."""
+    steps_in_company: int = 0
+    """And where so much is put in one turn that the flusher looks once more whether the agents go on."""
     steps_a_socket: int = 0
     """And for each socket that reads it."""
     steps_an_event: int = 0
@@ -43,9 +45,10 @@ class Edge:
     """Turns of the loop after which a lone event is on its way to its socket."""
 
 
-# Two, because after a turn in which much was put the flusher looks once more whether the agents go on.
-NATIVE: Final = Edge(name="native", serves="native", backend="asyncio", steps=2, writes=1, turns=1)
-ASGI: Final = Edge(name="asgi", serves="asgi", backend="asyncio", steps=2, writes_an_event=1, turns=1)
+NATIVE: Final = Edge(name="native", serves="native", backend="asyncio", steps=1, steps_in_company=1, writes=1, turns=1)
+ASGI: Final = Edge(
+    name="asgi", serves="asgi", backend="asyncio", steps=1, steps_in_company=1, writes_an_event=1, turns=1
+)
 # Hypercorn waits twice for each message that it is given, so that each socket keeps a task; and to hand the rest over
 # to another task may take a switch a socket, as trio draws by lot who is next.
 ON_TRIO: Final = Edge(
@@ -53,16 +56,13 @@ ON_TRIO: Final = Edge(
     serves="asgi",
     backend="trio",
     steps=0,
+    steps_in_company=1,
     steps_a_socket=2,
     steps_an_event=2,
     writes_an_event=1,
     turns=3,
 )
-EDGES: Final = (
-    NATIVE,
-    ASGI,
-    ON_TRIO,
-)
+EDGES: Final = (NATIVE, ASGI, ON_TRIO)
 
 CALLS_AN_EMIT: Final = 48
 """Functions that are called, Python's and the interpreter's, from `emit_thinking` to the bytes in the outbox."""
