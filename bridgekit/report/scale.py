@@ -23,7 +23,7 @@ OFF_LINE = 0.2
 NOT_JUDGED = "Not judged, because other programs had the processors while it was late: {count} of the loads."
 NOISE = 1.25
 """So much apart, two costs may still be the same: CPU time hangs on who else uses the processor's caches."""
-GROWTH = 1.5
+GROWTH = 2.0
 """CPU time on a machine that others use is no exact measure. What grew with the crowd would be many times as much."""
 
 

@@ -58,9 +58,9 @@ def test_straight_lines_and_a_cost_that_does_not_grow_hold() -> None:
 
 
 def test_cost_that_grows_with_the_crowd_is_told() -> None:
-    finding = crowd_claim(crowd(growth=1.8))
+    finding = crowd_claim(crowd(growth=2.5))
     assert finding.verdict == "does not hold"
-    assert "ASGI: an event costs 1.80 times as much beside the crowd." in finding.evidence
+    assert "ASGI: an event costs 2.50 times as much beside the crowd." in finding.evidence
 
 
 def test_memory_that_does_not_follow_a_line_is_told() -> None:

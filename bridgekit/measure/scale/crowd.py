@@ -29,7 +29,7 @@ UNCOUNTED: Final = 2_000
 """Threads with a run in their log that fill what is free before anything is weighed."""
 SPARE_FILES: Final = 100
 """What a process has open besides its sockets."""
-BURST_SECONDS: Final = 0.3
+BURST_SECONDS: Final = 0.25
 BURST_EVENTS: Final = 4_000.0
 """A second, in runs without pauses."""
 STUDY_SECONDS: Final = 600.0
@@ -163,7 +163,7 @@ class CrowdStudy:
 
 
 async def study_crowd(
-    sizes: Sequence[int] = (100, 500, 1_000), *, rounds: int = 2, seed: int = 0, edges: Sequence[Edge] = EDGES
+    sizes: Sequence[int] = (100, 500, 1_000), *, rounds: int = 4, seed: int = 0, edges: Sequence[Edge] = EDGES
 ) -> CrowdStudy:
     """Let sockets, threads and runs grow to each of these sizes, and weigh the process; TooManySockets."""
     if max(sizes) + WARM_UP + SPARE_FILES > (at_most := files_at_most()):
