@@ -209,7 +209,7 @@ class NotInstalled(BridgekitError, ImportError):
 
 
 class NotServable(BridgekitError):
-    """What a server was asked for and cannot do. `what` is the application, the edge, the file or the variable meant."""
+    """What a server was asked for and cannot do. `what` is the application, edge, file or variable meant."""
 
     def __init__(self, what: str, problem: str) -> None:
         super().__init__(f"{what}: {problem}")

@@ -190,29 +190,39 @@ _NUMBER_BYTES: Final = len('"seq":,') + 19
 
 def draft(event: AgentEvent, thread_id: ThreadId, *, limit_bytes: int = FRAME_BYTES) -> Draft:
     """Encode an event of that thread, but for its number; raises as `encode` does."""
-    if type(event.payload) is not dict or event.thread_id != thread_id:
+    if type(event.payload) is not dict or event.thread_id != thread_id or type(event) is not AgentEvent:
         event = _routed(event, thread_id)
     return Draft(thread_id, event.type, event.run_id, _encoded(event, limit_bytes - _NUMBER_BYTES)[1:])
 
 
 def _routed(event: AgentEvent, thread_id: ThreadId) -> AgentEvent:
-    """The event as it can be encoded: with its thread, and with a payload that the encoder knows."""
+    """The event as it can be encoded: with its thread, with a payload that the encoder knows, and with nothing more."""
     if not isinstance(event.payload, Mapping):
         raise PayloadError(event.type, f"must be a JSON object, not {type(event.payload).__name__}")
-    return msgspec.structs.replace(event, thread_id=thread_id, payload=dict(event.payload))
+    return AgentEvent(
+        type=event.type,
+        thread_id=thread_id,
+        run_id=event.run_id,
+        agent_name=event.agent_name,
+        event_id=event.event_id,
+        timestamp=event.timestamp,
+        payload=dict(event.payload),
+    )
 
 
 def _encoded(event: AgentEvent | RoutedEvent, limit_bytes: int) -> bytes:
-    if event.timestamp.tzinfo is None:
-        raise PayloadError(event.type, "its timestamp has no time zone")
     try:
+        if event.timestamp.tzinfo is not UTC and event.timestamp.utcoffset() is None:
+            raise PayloadError(event.type, "its timestamp has no time zone")
         data = _encoder.encode(event)
-        # NaN and the infinities leave the encoder as null. So a payload is worth the search only where something in it
-        # may be one of them, and its frame holds a null.
+        # NaN and the infinities leave the encoder as null, and JSON that somebody else has encoded (`msgspec.Raw`)
+        # leaves it unread. The latter is refused here: it could say anything, in the frame's own name.
         path = None
-        if finite.doubtful(event.payload.values()) and b"null" in data:
-            path = finite.where_not(msgspec.to_builtins(event.payload))
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        if finite.doubtful(event.payload.values()):
+            plain = msgspec.to_builtins(event.payload)
+            if b"null" in data:
+                path = finite.where_not(plain)
+    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PayloadError(event.type, f"JSON cannot carry it: {error}") from error
     if path:
         raise PayloadError(event.type, f"JSON has no number for {path}")

@@ -12,7 +12,10 @@ _PLAIN: Final = frozenset({str, int, bool, type(None)})
 
 
 def doubtful(values: Iterable[Any]) -> bool:
-    """Whether one of these could be, or have in it, a number that JSON lacks. Quick, and wary of what is nested."""
+    """Whether one of these could be, or have in it, a number that JSON lacks, or of what only the encoder knows.
+
+    Quick, and wary of what is nested.
+    """
     for value in values:
         kind = type(value)
         if kind in _PLAIN:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from types import MappingProxyType
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ from bridgekit.events import (
     encode,
 )
 from bridgekit.ids import RunId, ThreadId
-from tests.samples import frame, routed
+from tests.samples import emitted, frame, routed
 
 GOLDEN = (
     '{"seq":17,"type":"tool_executing","thread_id":"thread_123","run_id":"run_1","agent_name":"researcher",'
@@ -150,6 +152,34 @@ def test_null_and_its_name_are_no_reason_to_refuse() -> None:
 def test_what_json_cannot_carry_is_refused(value: object) -> None:
     with pytest.raises(PayloadError, match=r"^payload of tool_executing: JSON cannot carry it: "):
         encode(routed({"a": value}))
+
+
+class Traced(AgentEvent, frozen=True):
+    """A caller's own event, with a field for himself."""
+
+    trace: str = "for us alone"
+
+
+def test_field_of_a_callers_own_event_does_not_go_over_the_wire() -> None:
+    said = Traced(
+        type=EventType.AGENT_THINKING, run_id=RunId("run_1"), agent_name="n", payload={}, thread_id=ThreadId("t")
+    )
+    assert b"for us alone" not in draft(said, ThreadId("t")).frame(1).data
+
+
+@pytest.mark.parametrize("wrap", [lambda raw: raw, lambda raw: {"b": raw}, lambda raw: [{"b": [raw]}]])
+@pytest.mark.parametrize(
+    "raw", [b'1},"thread_id":"thread_of_bob","payload":{"b":2', b"[1,\n2]"], ids=["forged", "lines"]
+)
+def test_json_that_somebody_else_encoded_is_refused_unread(wrap: Callable[[object], object], raw: bytes) -> None:
+    with pytest.raises(PayloadError):
+        encode(routed({"a": wrap(msgspec.Raw(raw))}))
+
+
+@pytest.mark.parametrize("moment", [datetime(2026, 1, 1), "2026-01-01"])  # noqa: DTZ001
+def test_timestamp_that_no_client_could_read_is_refused(moment: object) -> None:
+    with pytest.raises(PayloadError):
+        draft(msgspec.structs.replace(emitted(), timestamp=moment), ThreadId("t"))
 
 
 @pytest.mark.parametrize("depth", [700, 100_000])

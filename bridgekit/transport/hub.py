@@ -54,8 +54,11 @@ class Hub:
     def detach(self, connection: Connection) -> None:
         """From now on it gets none. A connection that is not attached is no error: it may have left already."""
         thread_id = self._thread_of(connection)
-        remaining = tuple([each for each in self._connections.get(thread_id, ()) if each is not connection])
-        if remaining:
+        attached = self._connections.get(thread_id, ())
+        if connection not in attached:
+            return
+        place = attached.index(connection)
+        if remaining := attached[:place] + attached[place + 1 :]:
             self._connections[thread_id] = remaining
         else:
             self._connections.pop(thread_id, None)
