@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -143,8 +143,14 @@ async def _open_socket(
     }
     if on_trio.running():
         # A block that is cancelled needs no help to leave: trio has cancelled the connection's own tasks along with it.
-        async with on_trio.open_socket(url, **choices) as socket, _left(socket, socket.aclose, shield=False):
-            yield socket
+        async with AsyncExitStack() as stack:
+            try:
+                socket = await stack.enter_async_context(on_trio.open_socket(url, **choices))
+            except ConnectionClosed as error:
+                # On trio a connection that is lost at the wrong moment of the handshake is no InvalidHandshake.
+                raise ConnectionResetError("the connection was lost before it was open") from error
+            async with _left(socket, socket.aclose, shield=False):
+                yield socket
     else:
         connection = await open_on_asyncio(url, **choices)
         async with _left(connection, connection.close, shield=True):

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 from anyio.lowlevel import checkpoint
+from websockets.exceptions import InvalidHandshake
 
 from bridgekit.chain.link_1_startup import Application, Parts, create_app
 from bridgekit.errors import Disconnected, MalformedFrame
@@ -15,6 +17,7 @@ from bridgekit.events import EventType
 from bridgekit.signals import Cursor, Gap, GapReason, encode_signal
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.server import serving
+from tests.measure.faults.peers import resetting
 from tests.samples import ALICE, THREAD, emitted, frame
 from tests.transport.peers import EPOCH, Answer, raw_server, saying, subscribed
 
@@ -94,6 +97,30 @@ async def test_ticket_of_a_served_application_opens_one_socket_and_resumes() -> 
         ticket = application.ticket(THREAD, ALICE)
         async with connect(url, thread_id=THREAD, ticket=ticket, after=cursor) as client:
             assert [(await client.receive()).seq for _ in range(3)] == [1, 2, 3]
+
+
+async def test_server_that_closes_while_the_socket_is_opened_is_one_that_is_not_there() -> None:
+    """As one does that is stopped. How soon the client notices is chance, so it is tried often."""
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with (
+            await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(listener.serve, turn_away)
+            url = f"ws://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+            for _ in range(50):
+                with pytest.raises((OSError, InvalidHandshake)):
+                    await enter(url)
+            tasks.cancel_scope.cancel()
+
+
+async def turn_away(stream: SocketStream) -> None:
+    await resetting(stream).aclose()
+
+
+async def enter(url: str) -> None:
+    async with connect(url, user_id=ALICE, thread_id=THREAD):
+        raise AssertionError("was let in")
 
 
 async def test_block_that_is_cancelled_tells_the_server() -> None:

@@ -47,6 +47,7 @@ async def test_bytes_pass_unchanged_both_ways_up_to_the_end_of_each_stream() -> 
         assert server.read == b"hello" + data
 
 
+@pytest.mark.slow
 async def test_many_connections_are_kept_apart() -> None:
     async with serving(echo) as server, proxy("127.0.0.1", server.port) as between, anyio.create_task_group() as tasks:
 
@@ -113,6 +114,7 @@ async def test_open_connections_end_with_the_block_and_nothing_is_left() -> None
         assert open_files() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 async def test_block_ends_while_a_fault_runs_and_bytes_are_stuck(name: str) -> None:
     async with serving(pour) as server:

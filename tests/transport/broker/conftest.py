@@ -7,6 +7,7 @@ import pytest
 from bridgekit.ids import new_id
 from bridgekit.storage import redis_line
 from bridgekit.transport.broker import redis, redis_listening, redis_sending
+from bridgekit.transport.broker.redis import ANSWER_SECONDS
 
 
 @pytest.fixture
@@ -18,6 +19,12 @@ def url(redis_url: str) -> str:
 def prefix() -> str:
     """An application that no other test knows of."""
     return f"test-{new_id()}"
+
+
+@pytest.fixture(autouse=True)
+def as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test before, two of whose publishers took turns, has left of its patience."""
+    monkeypatch.setattr(redis, "ANSWER_SECONDS", ANSWER_SECONDS)
 
 
 @pytest.fixture

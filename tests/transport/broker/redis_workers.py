@@ -15,7 +15,7 @@ from bridgekit.measure.faults.proxy import Proxy, proxy
 from bridgekit.measure.faults.redis_servers import RedisServer
 from bridgekit.storage.redis import Servers
 from bridgekit.transport.broker import HISTORY, Keep, redis
-from bridgekit.transport.broker.redis import RedisBroker
+from bridgekit.transport.broker.redis import ANSWER_SECONDS, RedisBroker
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import RUN, THREAD
 
@@ -103,14 +103,19 @@ async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THR
 
     TimeoutError where somebody waits for a server that does not answer.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redis, "ANSWER_SECONDS", 2 * SOON_SECONDS)
-        return await publish_and_wait(worker, *texts, thread_id=thread_id)
+    return await _publish(worker, texts, thread_id, 2 * SOON_SECONDS)
 
 
 async def publish_and_wait(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> list[Receipt]:
     """Publish one after the other, and wait as long as the broker does. TimeoutError where that does not end."""
-    with anyio.fail_after(SOON_SECONDS):
+    return await _publish(worker, texts, thread_id, ANSWER_SECONDS)
+
+
+async def _publish(
+    worker: RedisWorker, texts: tuple[object, ...], thread_id: ThreadId, answer_seconds: float
+) -> list[Receipt]:
+    with pytest.MonkeyPatch.context() as patch, anyio.fail_after(SOON_SECONDS):
+        patch.setattr(redis, "ANSWER_SECONDS", answer_seconds)
         return [await worker.broker.publish(said(text, thread_id=thread_id)) for text in texts]
 
 

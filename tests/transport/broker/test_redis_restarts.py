@@ -107,6 +107,7 @@ async def test_server_that_forgets_everything_begins_a_numbering_that_nobody_tak
         assert pending.outcome == Outcome.PENDING
         await server.start()
         await worker.sink.until(lambda: THREAD in worker.sink.restarts)
+        await until_it_says(server, ("XLEN", worker.servers.names.thread(THREAD).log.decode()), "1")
         [new] = await publish(worker, "d")
         assert new.epoch != old.epoch
         replay = await worker.broker.replay(THREAD, Cursor(str(old.epoch), 2))

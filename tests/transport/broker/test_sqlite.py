@@ -64,6 +64,7 @@ async def test_what_waits_is_committed_together(path: Path) -> None:
     assert groups <= 3
 
 
+@pytest.mark.slow
 async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(path: Path) -> None:
     await made(path, slow_for(10 * PATIENCE))
     answers: list[Outcome | str] = []
