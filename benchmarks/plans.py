@@ -118,6 +118,6 @@ FULL: Final = Plan(
     ),
     growth_rounds=7,
     growth_runs=150,
-    flat_events=1_000_000,
+    flat_events=10_000_000,
     import_rounds=5,
 )

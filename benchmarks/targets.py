@@ -124,7 +124,7 @@ def _idle(stack: str, bare: str) -> Target:
 
 
 def _flat(stack: str) -> Target:
-    return Target(what="memory", of=Key("memory, share of the settled", stack), at_most=1.05)
+    return Target(what="memory", of=Key("memory, most beside the settled", stack), at_most=1.05)
 
 
 def _suite(what: str, minutes: float) -> Target:

@@ -21,6 +21,8 @@ SPARE_FILES: Final = 200
 """What a process has open beside its sockets, at most."""
 FILL_SECONDS: Final = 120.0
 QUIET_SECONDS: Final = 3_600.0
+POINTS: Final = 100
+"""How often memory is looked at for the figure; for the verdict it is after every wave."""
 SETTLED_RUNS: Final = 600
 """A thread's log holds its 1,000 events after 200 runs; then allocations have taken turns a few times more."""
 
@@ -81,9 +83,14 @@ async def flatness(series: Series, peer: Peer, *, events: int) -> None:
         for _ in range(SETTLED_RUNS // runs):
             await opened.speak("run", runs)
         begin = await opened.memory_kib()
-        said = 0
+        said, looked = 0, 0
+        shares: list[float] = []
         while said < events:
             said += (await opened.speak("run", runs)).events
-            series.add(Key("memory, share of the settled", peer.name), await opened.memory_kib() / begin)
-            series.add(Key("memory, events so far", peer.name), said)
-    say(f"  {peer.name}: {series[Key('memory, share of the settled', peer.name)][-1]:.3f} after {said:,} events")
+            shares.append(await opened.memory_kib() / begin)
+            if (said - looked) * POINTS >= events:
+                looked = said
+                series.add(Key("memory, share of the settled", peer.name), shares[-1])
+                series.add(Key("memory, events so far", peer.name), said)
+    series.add(Key("memory, most beside the settled", peer.name), max(shares))
+    say(f"  {peer.name}: {shares[-1]:.3f} after {said:,} events, {max(shares):.3f} at most")
