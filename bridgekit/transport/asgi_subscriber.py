@@ -16,55 +16,39 @@ from starlette.types import Send
 
 from bridgekit.transport.admission import Subscription
 from bridgekit.transport.broker import Replay
+from bridgekit.transport.flushed import FlushedSubscriber
 from bridgekit.transport.flusher import Flusher
 from bridgekit.transport.outbox import Outbox
-from bridgekit.transport.subscriber import Subscriber
 
 __all__ = ["AsgiSubscriber"]
 
 _NOTHING: Final[list[bytes]] = []
 
 
-class AsgiSubscriber(Subscriber):
+class AsgiSubscriber(FlushedSubscriber):
     """A subscriber that sends by the `send` of an ASGI connection. Its own task reads, within the scope `stay`.
 
     The scope is cancelled when there is nothing more to read for: the client is to be said goodbye to, or let go of.
     """
 
-    __slots__ = ("_context", "_first", "_flusher", "_marked", "_over", "_send", "_stay", "_waits", "failure")
+    __slots__ = ("_context", "_first", "_send", "_stay", "_waits")
 
     def __init__(
         self, subscription: Subscription, flusher: Flusher, send: Send, stay: anyio.CancelScope, *, outbox: Outbox
     ) -> None:
-        super().__init__(subscription, outbox=outbox)
-        self._flusher = flusher
+        super().__init__(subscription, flusher, outbox=outbox)
         self._send = send
         self._stay = stay
         self._context = copy_context()
         """What middleware around the application has set for this connection; a send runs in it."""
         self._first: list[bytes] | None = None
         """What is to be sent before what waits in the outbox; None before its client is told that it is subscribed."""
-        self._marked = False
-        """Whether the flusher will come, or is here."""
-        self._over = False
         self._waits: _Waits | None = None
-        self.failure: Exception | None = None
-        """What a send raised."""
 
     def start(self, replay: Replay) -> None:
         """Send this first; from now on whatever is put follows."""
         self._first = self.begin(replay)
         self.wake()
-
-    @property
-    def waiting(self) -> int:
-        return len(self.outbox)
-
-    def wake(self) -> None:
-        self._flusher.puts += 1
-        if not self._marked:
-            self._marked = True
-            self._flusher.mark(self)
 
     def cut(self) -> None:
         self._over = True

@@ -6,12 +6,10 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from anyio import CancelScope
-
 from bridgekit.transport.admission import Subscription
+from bridgekit.transport.flushed import FlushedSubscriber
 from bridgekit.transport.flusher import Flusher
 from bridgekit.transport.outbox import Outbox
-from bridgekit.transport.subscriber import Subscriber
 
 __all__ = ["NativeSubscriber", "frames"]
 
@@ -61,25 +59,20 @@ class Writable(Protocol):
         """Break it off soon, whatever waits in its buffer."""
 
 
-class NativeSubscriber(Subscriber):
+class NativeSubscriber(FlushedSubscriber):
     """A subscriber whose frames are written by the edge's flusher. It writes without waiting, or leaves them waiting.
 
     `end` says goodbye with a code, behind all that waits.
     """
 
-    __slots__ = ("_connection", "_end_with", "_flusher", "_marked", "_over", "failure")
+    __slots__ = ("_connection", "_end_with")
 
     def __init__(
         self, subscription: Subscription, flusher: Flusher, end: Callable[[int], None], *, outbox: Outbox
     ) -> None:
-        super().__init__(subscription, outbox=outbox)
-        self._flusher = flusher
+        super().__init__(subscription, flusher, outbox=outbox)
         self._end_with = end
         self._connection: Writable | None = None
-        self._marked = False
-        self._over = False
-        self.failure: Exception | None = None
-        """What writing raised. It should not."""
 
     def start(self, connection: Writable, first: Iterable[bytes]) -> None:
         """Send this first; from now on whatever is put follows."""
@@ -88,16 +81,6 @@ class NativeSubscriber(Subscriber):
         if connection.takes:
             connection.transport.write(frames(first))
             self.wake()
-
-    @property
-    def waiting(self) -> int:
-        return len(self.outbox)
-
-    def wake(self) -> None:
-        self._flusher.puts += 1
-        if not self._marked:
-            self._marked = True
-            self._flusher.mark(self)
 
     def flush(self) -> None:
         """Write what waits, as far as the connection takes it; at the end of it say goodbye, if the end has come."""
@@ -123,12 +106,6 @@ class NativeSubscriber(Subscriber):
         self._over = True
         if self._connection is not None:
             self._connection.let_go()
-
-    def begin_waiting(self, scope: CancelScope) -> None:
-        """It never waits."""
-
-    def end_waiting(self) -> None:
-        """It never waits."""
 
     def _let_go(self) -> None:
         if not self._over and self.code is not None:

@@ -27,6 +27,7 @@ from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import AgentEvent, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.measure.history import Key, key_of
+from bridgekit.measure.told import told
 from bridgekit.measure.workload import AGENT
 from bridgekit.stores import stores_from
 from bridgekit.transport.broker import Keep
@@ -94,11 +95,9 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
 
 Said = Ready | Attempted | Answered | Ended
 
-_IN: Final = 0
 _OUT: Final = 1
 SEND_BUFFER_BYTES: Final = 16_384
 """Small, so that a reader who stops is felt within the window of a fault."""
-CHUNK_BYTES: Final = 65_536
 
 
 def _say(said: Said) -> None:
@@ -169,21 +168,9 @@ async def _until_told_to_stop(app: Starlette, everything: anyio.CancelScope, *, 
         everything.cancel()
 
 
-async def _lines() -> AsyncIterator[bytes]:
-    """What it is told. Not by a thread that reads: one that waits for the next line could not be stopped."""
-    torn = b""
-    while True:
-        await anyio.wait_readable(_IN)
-        if not (came := os.read(_IN, CHUNK_BYTES)):
-            return
-        *lines, torn = (torn + came).split(b"\n")
-        for line in lines:
-            yield line
-
-
 async def main() -> None:
     """Serve until told to stop, or until there is nothing more to read."""
-    lines = _lines()
+    lines = told()
     setup = msgspec.json.decode(await anext(lines), type=Setup)
     orders: dict[str, Order] = {}
     threads = MemoryThreads()

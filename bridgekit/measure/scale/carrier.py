@@ -7,9 +7,7 @@ costs more than the event.
 from __future__ import annotations
 
 import gc
-import os
 import time
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Final, assert_never
 from urllib.parse import urlsplit
@@ -38,6 +36,7 @@ from bridgekit.measure.scale.pipe import (
     say,
 )
 from bridgekit.measure.scale.schedule import Plan, Wave, owner
+from bridgekit.measure.told import told
 from bridgekit.measure.workload import AGENT
 from bridgekit.stores import stores_from
 from bridgekit.transport.server import serving
@@ -45,8 +44,6 @@ from bridgekit.transport.tickets import Tickets
 
 KEEPALIVE_SECONDS: Final = 120.0
 """Longer than a wave: a reader who does nothing but note what comes answers no pings meanwhile."""
-_IN: Final = 0
-CHUNK_BYTES: Final = 65_536
 HELD_SECONDS: Final = 86_400.0
 """Longer than any measurement."""
 
@@ -102,18 +99,6 @@ def _refused(application: Application) -> int:
     return sum(application.tally.lost.values())
 
 
-async def _lines() -> AsyncIterator[bytes]:
-    """What it is told."""
-    torn = b""
-    while True:
-        await anyio.wait_readable(_IN)
-        if not (came := os.read(_IN, CHUNK_BYTES)):
-            return
-        *lines, torn = (torn + came).split(b"\n")
-        for line in lines:
-            yield line
-
-
 def _single(name: str, first: int, last: int, plan: Plan) -> Wave:
     """A wave of one run for each of these threads."""
     return Wave(
@@ -161,7 +146,7 @@ async def _do(application: Application, waves: Waves, asked: Question, held: Tas
 
 async def main() -> None:
     """Serve, and do what is asked, until there is nothing more to read."""
-    lines = _lines()
+    lines = told()
     setup = msgspec.json.decode(await anext(lines), type=Setup)
     files_at_most()
     waves = Waves()

@@ -6,6 +6,7 @@ passes, as it must: what startup can notice never reaches a measurement.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def route_of_the_last_event(mapping: RunThreadMappingService) -> Resolver:
     return RouteOfTheLastEvent()
 
 
-class _BridgeThatSendsOtherwise(AgentWebSocketBridge):
+class _BridgeThatSendsOtherwise(AgentWebSocketBridge, abc.ABC):
     """Sends as a breakage has it, and tells what it answers as the sound one does."""
 
     async def notify(self, event: AgentEvent) -> Receipt:
@@ -55,8 +56,9 @@ class _BridgeThatSendsOtherwise(AgentWebSocketBridge):
         self._tell(event, receipt)
         return receipt
 
+    @abc.abstractmethod
     async def _send(self, event: AgentEvent) -> Receipt:
-        raise NotImplementedError
+        """The breakage."""
 
 
 class BridgeThatRaises(_BridgeThatSendsOtherwise):
