@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -77,11 +77,16 @@ class Child:
 
 
 @asynccontextmanager
-async def child(name: str, module: str, *arguments: str) -> AsyncIterator[tuple[Child, dict[str, Any]]]:
+async def child(
+    name: str, module: str, *arguments: str, python: str = sys.executable
+) -> AsyncIterator[tuple[Child, dict[str, Any]]]:
     """A module of ours as a process for the length of a block, and what it says when it is ready."""
     with tempfile.TemporaryFile() as errors:
         process = await asyncio.create_subprocess_exec(
-            *_command(module, arguments),
+            python,
+            "-m",
+            module,
+            *arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
@@ -93,7 +98,3 @@ async def child(name: str, module: str, *arguments: str) -> AsyncIterator[tuple[
             yield started, await started.heard(START_SECONDS)
         finally:
             await started.end()
-
-
-def _command(module: str, arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", module, *arguments]

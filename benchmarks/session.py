@@ -12,8 +12,8 @@ from benchmarks.children import Child, child
 from benchmarks.load.verification import Verdict, WrongAnswer
 from benchmarks.peers import Peer
 from benchmarks.workload import Wave
-from bridgekit.measure.faults.redis_servers import redis_url
 from bridgekit.transport.server import KEEPALIVE_SECONDS
+from bridgekit_verify.faults.redis_servers import redis_url
 
 __all__ = ["Session", "Spoken", "session"]
 
@@ -153,7 +153,7 @@ async def session(
         async def served(part: str) -> tuple[Child, dict[str, Any]]:
             name = f"{peer.name} ({part})"
             return await stack.enter_async_context(
-                child(name, "benchmarks.served", peer.name, "--part", part, *options)
+                child(name, "benchmarks.served", peer.name, "--part", part, *options, python=peer.python)
             )
 
         sockets, ready = await served("sockets" if peer.broker else "both")

@@ -7,10 +7,12 @@ The floors, lowest first; a module imports from its own floor and those below, n
     1  storage, mapping, resolution            where a run belongs
     2  transport, stores                       how a frame reaches a browser
     3  chain                                   the nine links; link N imports only later links
-    4  variants, ladder                        choices: sound, as audited, each fix, each repair
-    5  measure                                 what was delivered, to whom, and where the rest died
-    6  report                                  notebooks to findings to one file
-    7  testing, pytest_plugin, __main__        what stands on all of it
+    4  invariants                              what must hold of a recorded stream of events
+    5  serve, testing, pytest_plugin,
+       __main__                                what stands on all of it
+
+`bridgekit_verify`, the suite that measures, stands on this package. Nothing here imports it; `__main__` knows its
+commands by name.
 
 The public names are looked up when they are first used: pytest imports this package wherever it is installed, for its
 plugin, and need not wait for servers and sockets that no test asks for.
@@ -41,13 +43,11 @@ if TYPE_CHECKING:
     from bridgekit.transport.outbox import Outbox
     from bridgekit.transport.server import serving
     from bridgekit.transport.tickets import Tickets
-    from bridgekit.variants import VARIANTS
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "LINKS",
-    "VARIANTS",
     "AgentEvent",
     "AgentWebSocketBridge",
     "Application",
@@ -111,14 +111,18 @@ _HOMES = {
     "bridgekit.transport.outbox": ("Outbox",),
     "bridgekit.transport.server": ("serving",),
     "bridgekit.transport.tickets": ("Tickets",),
-    "bridgekit.variants": ("VARIANTS",),
 }
 """Which module each public name is from."""
+
+_MOVED = {"VARIANTS": "bridgekit_verify.variants"}
+"""Names that this package had, and where they are now."""
 
 if not TYPE_CHECKING:  # a type checker reads the imports above; this would make it believe in any name at all
 
     def __getattr__(name: str) -> object:
         home = next((module for module, names in _HOMES.items() if name in names), None)
+        if name in _MOVED:
+            raise AttributeError(f"{__name__}.{name} has moved: from {_MOVED[name]} import {name}")
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         found = globals()[name] = getattr(import_module(home), name)

@@ -11,7 +11,6 @@ __all__ = [
     "Disconnected",
     "FrameTooLarge",
     "InvalidId",
-    "LedgerDoesNotClose",
     "MalformedFrame",
     "MappingFull",
     "NotInstalled",
@@ -23,10 +22,10 @@ __all__ = [
     "StoreInUse",
     "StoreUnusable",
     "SubscriptionRefused",
+    "SuiteNotInstalled",
     "ThreadNotOwned",
     "UnknownEventType",
     "UnknownName",
-    "UnplantableHistory",
     "first_error",
 ]
 
@@ -189,16 +188,6 @@ class DeterministicStartupError(BridgekitError):
             raise cls(link, f"{part} could not be made: {type(error).__name__}: {error}") from error
 
 
-class LedgerDoesNotClose(BridgekitError, AssertionError):
-    """The books of a measurement do not add up: the measurement, not the measured, is wrong."""
-
-    def __init__(self, identity: str, left: int, right: int) -> None:
-        super().__init__(f"{identity}: {left} is not {right}")
-        self.identity = identity
-        self.left = left
-        self.right = right
-
-
 class NotInstalled(BridgekitError, ImportError):
     """A package that most uses do without, and this one needs. `requirement` is what to give to pip."""
 
@@ -208,20 +197,23 @@ class NotInstalled(BridgekitError, ImportError):
         self.requirement = requirement
 
 
+class SuiteNotInstalled(BridgekitError, ImportError):
+    """A command of the verification suite without the suite, or without the packages that it needs."""
+
+    def __init__(self, package: str) -> None:
+        super().__init__(
+            f"this command needs {package}, which is not installed: pip install '.[notebooks]' in a checkout of"
+            " bridgekit, or the same with the path of its wheel in place of the dot"
+        )
+        self.package = package
+
+
 class NotServable(BridgekitError):
     """What a server was asked for and cannot do. `what` is the application, edge, file or variable meant."""
 
     def __init__(self, what: str, problem: str) -> None:
         super().__init__(f"{what}: {problem}")
         self.what = what
-        self.problem = problem
-
-
-class UnplantableHistory(BridgekitError, ValueError):
-    """A recorded history that a fault cannot be planted in, so that exactly that one is in it."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"no fault can be planted in this history: {problem}")
         self.problem = problem
 
 

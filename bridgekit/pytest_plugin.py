@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from bridgekit.chain.link_1_startup import Parts
     from bridgekit.events import EventType
     from bridgekit.ids import RunId
-    from bridgekit.measure.streams.invariants import RunReport
-    from bridgekit.measure.streams.recorded import Recorded
-    from bridgekit.measure.streams.rules import Signalled
+    from bridgekit.invariants.recorded import Recorded
+    from bridgekit.invariants.reports import RunReport
+    from bridgekit.invariants.rules import Signalled
     from bridgekit.testing import Listener, Served
 
 __all__ = ["assert_delivered", "bridgekit_app", "bridgekit_asgi", "bridgekit_client", "bridgekit_parts"]
@@ -52,14 +52,14 @@ def assert_delivered(
 ) -> dict[RunId | None, RunReport]:
     """Fail unless every run of the stream was delivered whole, in order and once; answer the reports by run.
 
-    By the rules of `check_stream` in `bridgekit.measure.streams.invariants`; the message shows each breach and the
+    By the rules of `check_stream` in `bridgekit.invariants.reports`; the message shows each breach and the
     frames that show it. Say in `runs` which runs were asked for: of one that was lost whole, the stream itself knows
     nothing.
     A stream without events fails.
     """
     __tracebackhide__ = True
     from bridgekit.events import CRITICAL
-    from bridgekit.measure.streams.invariants import check_stream, told
+    from bridgekit.invariants.reports import check_stream, told
 
     recorded = list(events)
     reports = check_stream(

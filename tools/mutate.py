@@ -39,7 +39,7 @@ from tools.mutants import Mutant, mutants
 ROOT: Final = Path(__file__).parents[1]
 EXPLAINED: Final = ROOT / "tools" / "mutants_explained.toml"
 RESULT: Final = ROOT / "docs" / "mutation.md"
-COPIED: Final = ("bridgekit", "tests", "pyproject.toml")
+COPIED: Final = ("bridgekit", "bridgekit_verify", "tests", "pyproject.toml")
 
 TRIAL_SECONDS: Final = 60.0
 """A trial that takes longer has been made to run for ever: its mutant is noticed."""
@@ -55,18 +55,42 @@ PLUGINS: Final = [
     for argument in ("-p", name)
 ]
 
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A module that is mutated, and its fast tests, quickest first; both as paths from the checkout's root."""
+
+    path: str
+    tests: tuple[str, ...]
+
+
+def _measuring(module: str, *tests: str) -> Target:
+    return Target(f"bridgekit_verify/measure/{module}.py", tuple(f"tests/verify/measure/{name}.py" for name in tests))
+
+
+def _invariant(module: str) -> Target:
+    names = (
+        "invariants/test_invariants",
+        "invariants/test_invariants_of_streams",
+        "verify/measure/test_small_mistakes",
+    )
+    return Target(
+        f"bridgekit/invariants/{module}.py",
+        tuple(f"tests/{name}.py" for name in (*names, "invariants/test_invariants_properties")),
+    )
+
+
 FOUND: Final = "test_small_mistakes"
-INVARIANTS: Final = ("test_invariants", "test_invariants_of_streams", FOUND, "test_invariants_properties")
-TESTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "statistics": ("test_statistics", FOUND),
-    "history": ("test_ledger", FOUND, "test_checker"),
-    "evidence": ("test_evidence", FOUND, "test_ledger"),
-    "ledger": ("test_ledger", FOUND, "test_checker", "test_evidence"),
-    "checker": ("test_checker", FOUND, "test_ledger", "test_checker_properties"),
-    "rules": INVARIANTS,
-    "invariants": INVARIANTS,
+TARGETS: Final[Mapping[str, Target]] = {
+    "statistics": _measuring("statistics", "test_statistics", FOUND),
+    "history": _measuring("history", "test_ledger", FOUND, "test_checker"),
+    "evidence": _measuring("evidence", "test_evidence", FOUND, "test_ledger"),
+    "ledger": _measuring("ledger", "test_ledger", FOUND, "test_checker", "test_evidence"),
+    "checker": _measuring("checker", "test_checker", FOUND, "test_ledger", "test_checker_properties"),
+    "rules": _invariant("rules"),
+    "reports": _invariant("reports"),
 }
-"""The modules of `bridgekit/measure/` that only think, each with its tests in `tests/measure/`, quickest first."""
+"""The modules that only think, by a short name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +111,10 @@ class Tally:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("modules", nargs="*", help=f"of {', '.join(TESTS)}; all of them without")
+    parser.add_argument("modules", nargs="*", help=f"of {', '.join(TARGETS)}; all of them without")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args()
-    modules: list[str] = chosen.modules or list(TESTS)
+    modules: list[str] = chosen.modules or list(TARGETS)
     started = time.monotonic()
     gc.freeze()
     with tempfile.TemporaryDirectory() as scratch:
@@ -105,7 +129,7 @@ def main() -> None:
     print(f"{sum(t.planted for t in tallies.values())} mutants in {time.monotonic() - started:.0f} s")
     if open_ends:
         sys.exit(f"{len(open_ends)} to be explained, or tested")
-    if set(modules) == set(TESTS):
+    if set(modules) == set(TARGETS):
         RESULT.write_text(told(tallies, explained), encoding="utf-8")
 
 
@@ -120,8 +144,7 @@ def _copied(where: Path) -> Path:
 
 
 def _path(root: Path, module: str) -> Path:
-    """A module of the measuring, in whichever of its rooms it stands."""
-    return next((root / "bridgekit" / "measure").rglob(f"{module}.py"))
+    return root / TARGETS[module].path
 
 
 def _trials(modules: Sequence[str]) -> Iterator[Trial]:
@@ -171,11 +194,16 @@ def _try(copy: Path, trial: Trial) -> None:
     os.chdir(copy)
     sys.path.insert(0, str(copy))
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    tests = [str(next(Path("tests/measure").rglob(f"{name}.py"))) for name in TESTS[trial.module]]
-    passed = pytest.main(["-x", "-q", "--hypothesis-seed=0", *PLUGINS, *tests])
-    inside = str(sys.modules["bridgekit"].__file__).startswith(str(copy))
+    passed = pytest.main(["-x", "-q", "--hypothesis-seed=0", *PLUGINS, *TARGETS[trial.module].tests])
+    inside = _imported_from(copy, TARGETS[trial.module].path)
     path.write_text(original, encoding="utf-8")
     os._exit(0 if passed == pytest.ExitCode.OK and inside else 1)
+
+
+def _imported_from(copy: Path, path: str) -> bool:
+    """Whether the tests ran that copy of the module, and no other that is installed."""
+    name = path.removesuffix(".py").replace("/", ".")
+    return str(sys.modules[name].__file__).startswith(str(copy))
 
 
 def _tallied(modules: Sequence[str], survived: Sequence[Trial]) -> dict[str, Tally]:
@@ -212,8 +240,9 @@ def told(tallies: Mapping[str, Tally], explained: Mapping[str, Mapping[str, str]
     lines = [
         "# Mutation: would the tests notice?",
         "",
-        "Written by `make mutation`, which puts one small mistake at a time into the modules of `bridgekit/measure/`",
-        "that only think (a comparison turned, a number off by one, `and` for `or`, a `not` or a statement dropped, a",
+        "Written by `make mutation`, which puts one small mistake at a time into those modules of",
+        "`bridgekit/invariants/` and `bridgekit_verify/measure/` that only think (a comparison turned, a number off by",
+        "one, `and` for `or`, a `not` or a statement dropped, a",
         "constant changed) and runs each module's fast tests. A mutant *survives* when they all pass.",
         "The modules are those on which a verdict rests: from history to checker, and the invariants of streams. What",
         "reads frames, draws, tries links or runs studies is left out, so that a run takes minutes.",

@@ -13,7 +13,7 @@ from benchmarks.figures.costs import growth_figure, memory_figure
 from benchmarks.figures.speeds import latency_figure, stall_figure, throughput_figure
 from benchmarks.results import Results
 from benchmarks.series import Series
-from bridgekit.measure.plots import STYLE
+from bridgekit_verify.measure.plots import STYLE
 
 __all__ = ["FIGURES", "draw"]
 

@@ -13,7 +13,7 @@ from benchmarks.figures.rows import GREY, OURS, rows, sheet, stacks_of
 from benchmarks.measures.growth import CROWDED, EMPTY
 from benchmarks.series import Key, Series
 from benchmarks.targets import ASGI, NATIVE
-from bridgekit.measure.plots import BLUE, GREEN, INK, VERMILLION
+from bridgekit_verify.measure.plots import BLUE, GREEN, INK, VERMILLION
 
 __all__ = ["growth_figure", "memory_figure"]
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from benchmarks.peers import BRIDGEKIT
 from benchmarks.series import Key, Series
-from bridgekit.measure.plots import BLUE, INK
+from bridgekit_verify.measure.plots import BLUE, INK
 
 __all__ = ["GREY", "OURS", "Mark", "dots", "legend", "rows", "sheet", "stacks_of"]
 

@@ -12,7 +12,7 @@ from benchmarks.figures.rows import GREY, OURS, Mark, dots, legend, rows, sheet,
 from benchmarks.series import Key, Series
 from benchmarks.targets import NATIVE, STARLETTE
 from benchmarks.workload import BURST, RUN, YIELDING
-from bridgekit.measure.plots import BLUE, LOST
+from bridgekit_verify.measure.plots import BLUE, LOST
 
 __all__ = ["latency_figure", "stall_figure", "throughput_figure"]
 

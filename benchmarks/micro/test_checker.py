@@ -9,8 +9,8 @@ import pytest
 from benchmarks.micro.finished import Timer
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
-from bridgekit.measure.checker import Verdict, check
-from bridgekit.measure.history import Arrival, Expectation, History, Key, Socket
+from bridgekit_verify.measure.checker import Verdict, check
+from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Socket
 
 THREADS = 100
 EVENTS = [10_000, 1_000_000]

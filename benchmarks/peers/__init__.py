@@ -1,21 +1,27 @@
 """What is measured beside each other: each stack is a row here and a small file beside this one.
 
-A file has a function `up(place)`, which gives a Stack for the length of a block. It alone imports what it needs.
+A file has a function `up(place)`, which gives a Stack for the length of a block. It alone imports what it needs. The
+stacks that are not ours run in an environment of their own, because they pin versions that we do not want.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
+from pathlib import Path
 from typing import Final, Protocol, cast
 
 from benchmarks.peers.place import Place
 from benchmarks.workload import Run, Said
 
 __all__ = ["BRIDGEKIT", "PEERS", "Peer", "Say", "Stack", "peer"]
+
+PEERS_ENVIRONMENT: Final = Path(__file__).parents[2] / ".venv-peers"
+"""What `make bench` fills from requirements.txt, beside this file."""
 
 Say = Callable[[Said], Awaitable[object]]
 """Says one event of a run, and returns when the stack lets its agent go on."""
@@ -51,13 +57,31 @@ class Peer:
     """Whether the agents are called by the stack, run by run, and not by the benchmark."""
 
     @property
+    def ours(self) -> bool:
+        """Whether it is bridgekit, in one of its arrangements."""
+        return self.file.startswith("bridgekit_")
+
+    @property
+    def environment(self) -> Path:
+        """Where its packages are installed."""
+        return Path(sys.prefix) if self.ours else PEERS_ENVIRONMENT
+
+    @property
+    def python(self) -> str:
+        """The interpreter that runs it."""
+        return sys.executable if self.ours else str(PEERS_ENVIRONMENT / "bin" / "python")
+
+    @property
     def missing(self) -> str:
         """What is not installed; nothing where it can be measured."""
-        return ", ".join(name for name in self.packages if not _version(name))
+        return ", ".join(name for name, found in self.versions.items() if not found)
 
     @property
     def versions(self) -> dict[str, str]:
-        return {name: _version(name) for name in self.packages}
+        """Of its packages; empty text for one that is not installed."""
+        places = [str(place) for place in self.environment.glob("lib/python*/site-packages")]
+        found = {each.name: each.version for name in self.packages for each in distributions(name=name, path=places)}
+        return {name: found.get(name, "") for name in self.packages}
 
     def up(self, place: Place) -> AbstractAsyncContextManager[Stack]:
         """Bring it up in this process."""
@@ -67,15 +91,8 @@ class Peer:
         return begin(place)
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
-
-
 _UVICORN: Final = ("starlette", "uvicorn", "websockets")
-_OURS: Final = ("bridgekit", "msgspec", *_UVICORN)
+_OURS: Final = ("bridgekit-verify", "msgspec", *_UVICORN)
 
 PEERS: Final = (
     Peer(
@@ -150,7 +167,7 @@ PEERS: Final = (
         name="bridgekit native",
         file="bridgekit_native",
         says="await adapter.emit_*, on websockets' own server",
-        packages=("bridgekit", "msgspec", "websockets"),
+        packages=("bridgekit-verify", "msgspec", "websockets"),
     ),
     Peer(
         name="broadcaster, Redis",
@@ -181,7 +198,7 @@ PEERS: Final = (
         name="bridgekit, Redis",
         file="bridgekit_redis",
         says="await adapter.emit_*, kept in Redis Streams and relayed, on the native edge",
-        packages=("bridgekit", "msgspec", "websockets", "coredis"),
+        packages=("bridgekit-verify", "msgspec", "websockets", "coredis"),
         broker=True,
     ),
     Peer(
@@ -193,7 +210,7 @@ PEERS: Final = (
     ),
 )
 
-BRIDGEKIT: Final = tuple(each for each in PEERS if each.name.startswith("bridgekit"))
+BRIDGEKIT: Final = tuple(each for each in PEERS if each.ours)
 
 
 def peer(name: str) -> Peer:

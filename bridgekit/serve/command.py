@@ -118,7 +118,11 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+def run(options: argparse.Namespace, say: Callable[[str], None] = _print) -> int:
     """Serve what the words of the command name. NotServable and others of ours where that cannot be."""
     if options.target is None:
         options.refuse(f"say what to serve, as MODULE:ATTRIBUTE: {NEEDED}")

@@ -8,37 +8,49 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PACKAGE = "bridgekit"
-TOP = 7
+SUITE = "bridgekit_verify"
+PACKAGES = (PACKAGE, SUITE)
 
-# The first name after the package. A module imports from its own floor or a lower one.
+# By package, the first name after it. A module imports from its own floor or a lower one, and the suite stands on
+# the package.
 FLOORS = {
-    "ids": 0, "events": 0, "finite": 0, "payloads": 0, "errors": 0, "tally": 0, "signals": 0,
-    "mapping": 1, "resolution": 1, "storage": 1,
-    "transport": 2, "stores": 2,
-    "chain": 3,
-    "variants": 4, "ladder": 4,
-    "measure": 5,
-    "report": 6,
-    "": TOP, "__main__": TOP, "serve": TOP, "pytest_plugin": TOP, "testing": TOP,
+    PACKAGE: {
+        "ids": 0, "events": 0, "finite": 0, "payloads": 0, "errors": 0, "tally": 0, "signals": 0,
+        "mapping": 1, "resolution": 1, "storage": 1,
+        "transport": 2, "stores": 2,
+        "chain": 3,
+        "invariants": 4,
+        "": 5, "__main__": 5, "serve": 5, "pytest_plugin": 5, "testing": 5,
+    },
+    SUITE: {
+        "": 6, "errors": 6,
+        "as_audited": 7, "variants": 7, "ladder": 7,
+        "measure": 8,
+        "faults": 9, "probes": 9, "studies": 9, "validation": 9,
+        "capacity": 10,
+        "report": 11,
+        "commands": 12,
+    },
 }  # fmt: skip
 
 LINK = re.compile(rf"{PACKAGE}\.chain\.link_(\d)(?:_(\d))?_")
-DEFECTS = f"{PACKAGE}.chain.as_audited"
+DEFECTS = f"{SUITE}.as_audited"
 
 Imports = Mapping[str, set[str]]
 
 
-def read_sources(package: Path) -> dict[str, str]:
-    """Read a package into module name → source; a package's own name stands for its `__init__`."""
+def read_sources(root: Path) -> dict[str, str]:
+    """Read the packages into module name → source; a package's own name stands for its `__init__`."""
     found = {}
-    for path in sorted(package.rglob("*.py")):
-        parts = (package.name, *path.relative_to(package).with_suffix("").parts)
-        found[".".join(parts).removesuffix(".__init__")] = path.read_text(encoding="utf-8")
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = path.read_text(encoding="utf-8")
     return found
 
 
 def imports_between(sources: Mapping[str, str]) -> dict[str, set[str]]:
-    """Answer module → the package's own modules that it imports, wherever in the file the import stands."""
+    """Answer module → the packages' own modules that it imports, wherever in the file the import stands."""
     return {name: own_imports(source, set(sources)) - {name} for name, source in sources.items()}
 
 
@@ -64,7 +76,8 @@ def outside_imports(source: str) -> set[str]:
 
 
 def floor_of(module: str) -> int | None:
-    return FLOORS.get(module.removeprefix(PACKAGE).lstrip(".").split(".")[0])
+    package, _, inside = module.partition(".")
+    return FLOORS[package].get(inside.partition(".")[0])
 
 
 def modules_without_a_floor(imports: Imports) -> list[str]:

@@ -1,4 +1,4 @@
-"""The package is a house: a module leans on its own floor and those below; the ground floor does no I/O."""
+"""A module imports from its own floor and those below; the lowest does no I/O; the package does without the suite."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 
 from tests.architecture.floors import (
     PACKAGE,
+    PACKAGES,
+    SUITE,
     backward_links,
     cycles,
     floor_of,
@@ -20,20 +22,12 @@ from tests.architecture.floors import (
 )
 from tests.tree import ROOT
 
-SOURCES = read_sources(ROOT / PACKAGE)
+SOURCES = read_sources(ROOT)
 IMPORTS = imports_between(SOURCES)
 
 THINKING = [
-    f"{PACKAGE}.measure.{name}"
-    for name in (
-        "checker",
-        "history",
-        "ledger",
-        "statistics",
-        "streams.invariants",
-        "streams.recorded",
-        "streams.rules",
-    )
+    *(f"{PACKAGE}.invariants.{name}" for name in ("recorded", "reports", "rules")),
+    *(f"{SUITE}.measure.{name}" for name in ("checker", "history", "ledger", "statistics")),
 ]
 WORDS = [module for module in SOURCES if floor_of(module) == 0]
 DOING = {"anyio", "asyncio", "matplotlib", "pandas", "socket", "starlette", "trio", "uvicorn", "websockets"}
@@ -51,13 +45,32 @@ HEAVY = {
 
 
 def test_every_module_stands_on_a_floor() -> None:
-    assert len(IMPORTS) > 1
+    for package in PACKAGES:
+        assert sum(module.startswith(f"{package}.") for module in IMPORTS) > 50
     assert modules_without_a_floor(IMPORTS) == []
 
 
 def test_no_module_imports_from_a_higher_floor() -> None:
     assert any(IMPORTS.values())
     assert upward_imports(IMPORTS) == []
+
+
+EVERY_MODULE = """
+import sys
+from importlib import import_module
+from pkgutil import walk_packages
+sys.modules["bridgekit_verify"] = None
+import bridgekit
+names = [each.name for each in walk_packages(bridgekit.__path__, "bridgekit.")]
+for name in names:
+    import_module(name)
+print(len(names))
+"""
+
+
+def test_the_package_can_be_imported_whole_where_there_is_no_suite() -> None:
+    run = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(run.stdout) == sum(module.startswith(f"{PACKAGE}.") for module in SOURCES)
 
 
 def test_a_link_imports_only_later_links() -> None:
@@ -104,7 +117,14 @@ def test_importing_the_plugin_loads_nothing_else() -> None:
 
 
 def test_planted_unknown_module_is_named() -> None:
-    assert modules_without_a_floor({f"{PACKAGE}.ids": set(), f"{PACKAGE}.helpers": set()}) == [f"{PACKAGE}.helpers"]
+    assert modules_without_a_floor({f"{PACKAGE}.ids": set(), f"{SUITE}.helpers": set()}) == [f"{SUITE}.helpers"]
+
+
+def test_planted_import_of_the_suite_is_named() -> None:
+    imports = imports_between(
+        {"bridgekit.chain": "import bridgekit_verify", "bridgekit_verify": "import bridgekit.chain"}
+    )
+    assert upward_imports(imports) == ["bridgekit.chain (floor 3) imports bridgekit_verify (floor 6)"]
 
 
 @pytest.mark.parametrize(
@@ -125,12 +145,12 @@ def test_planted_backward_link_is_named() -> None:
     imports = {
         "bridgekit.chain.link_6_agent": {"bridgekit.chain.link_7_8_adapter"},
         "bridgekit.chain.link_7_8_adapter": {"bridgekit.chain.link_6_agent", "bridgekit.chain.link_9_bridge"},
-        "bridgekit.chain.link_9_bridge": {"bridgekit.chain.as_audited"},
-        "bridgekit.chain.as_audited": {"bridgekit.chain.link_6_agent"},
+        "bridgekit.chain.link_9_bridge": {"bridgekit_verify.as_audited"},
+        "bridgekit_verify.as_audited": {"bridgekit.chain.link_6_agent"},
     }
     assert backward_links(imports) == [
         "bridgekit.chain.link_7_8_adapter imports bridgekit.chain.link_6_agent",
-        "bridgekit.chain.link_9_bridge imports bridgekit.chain.as_audited",
+        "bridgekit.chain.link_9_bridge imports bridgekit_verify.as_audited",
     ]
 
 

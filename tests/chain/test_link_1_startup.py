@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 
-from bridgekit.chain import as_audited, self_check
+from bridgekit.chain import self_check
 from bridgekit.chain.link_1_startup import create_app, lifespan
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
@@ -20,7 +20,8 @@ from bridgekit.ids import OpaqueRunIds, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import Carried
 from bridgekit.transport.hub import Hub
-from bridgekit.variants import resolver_as_audited
+from bridgekit_verify import as_audited
+from bridgekit_verify.variants import resolver_as_audited
 from tests.chain.agents import Researcher, parts, started
 from tests.samples import ALICE, BOB, THREAD
 

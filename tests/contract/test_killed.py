@@ -13,8 +13,8 @@ import pytest
 
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.measure.faults.processes import child
 from bridgekit.signals import Cursor, GapReason
+from bridgekit_verify.faults.processes import child
 from tests.contract.conftest import placed
 from tests.contract.publishing import KEEP, THREADS
 from tests.contract.stores import KILLED, KINDS, Place, Worker, number_in, numbers

@@ -21,11 +21,12 @@ import msgspec
 
 import benchmarks
 import bridgekit
+import bridgekit_verify
 import tests
 
 __all__ = ["Calls"]
 
-OURS: Final = tuple(f"{path}{os.sep}" for path in bridgekit.__path__)
+OURS: Final = tuple(f"{path}{os.sep}" for package in (bridgekit, bridgekit_verify) for path in package.__path__)
 THEIRS: Final = tuple(f"{path}{os.sep}" for package in (benchmarks, tests) for path in package.__path__)
 """Who watches is not counted."""
 

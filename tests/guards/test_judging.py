@@ -9,10 +9,10 @@ from typing import Any, Final, TypeVar
 import pytest
 
 from benchmarks.micro.test_checker import history
-from bridgekit.measure.checker import check
-from bridgekit.measure.streams.invariants import check_stream
+from bridgekit.invariants.reports import check_stream
+from bridgekit_verify.measure.checker import check
 from tests.guards.counting import Calls
-from tests.measure.recordings import STEPS, Frame, frame, numbered
+from tests.verify.measure.recordings import STEPS, Frame, frame, numbered
 
 EVENTS: Final = 100
 AT_MOST: Final = 2.1

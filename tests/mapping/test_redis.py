@@ -12,8 +12,8 @@ from bridgekit.errors import RunAlreadyMapped, StoreAway
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.mapping.redis import RedisStore
-from bridgekit.measure.faults.redis_servers import redis_server
 from bridgekit.storage.redis import Servers
+from bridgekit_verify.faults.redis_servers import redis_server
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import OTHER, RUN, THREAD
 

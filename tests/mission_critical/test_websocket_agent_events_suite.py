@@ -17,9 +17,9 @@ import pytest
 
 from bridgekit.errors import BridgekitError
 from bridgekit.events import CRITICAL
-from bridgekit.measure.experiment import Measurement, measure
-from bridgekit.measure.workload import FAMILIES, Workload, family
-from bridgekit.variants import variant
+from bridgekit_verify.measure.experiment import Measurement, measure
+from bridgekit_verify.measure.workload import FAMILIES, Workload, family
+from bridgekit_verify.variants import variant
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from typing import Any
 
 CODE_CELLS_AT_MOST = 12
 LINES_AT_MOST = 12
-IMPORTABLE = {"bridgekit", "pandas"}
+IMPORTABLE = {"bridgekit", "bridgekit_verify", "pandas"}
 TAGS = {"parameters", "check"}
 FORBIDDEN = {
     ast.ClassDef: "a class: the library has it, the notebook shows it",

@@ -14,14 +14,14 @@ import pytest
 
 from bridgekit.errors import InvalidId, StoreAway
 from bridgekit.ids import new_id
-from bridgekit.measure.faults.proxy import Proxy, proxy
-from bridgekit.measure.faults.redis_servers import RedisServer, redis_server
-from bridgekit.measure.faults.toxics import Partition, Way
 from bridgekit.storage import redis, redis_line
 from bridgekit.storage.redis import Server, Servers
 from bridgekit.storage.redis_library import FIND
 from bridgekit.storage.redis_line import AWAY_SECONDS, SILENCE_SECONDS, Backoff
 from bridgekit.stores import redis_stores
+from bridgekit_verify.faults.proxy import Proxy, proxy
+from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
+from bridgekit_verify.faults.toxics import Partition, Way
 from tests.patience import PATIENCE_SECONDS
 from tests.servers import SharedCluster
 

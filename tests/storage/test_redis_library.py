@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from bridgekit.ids import ThreadId
-from bridgekit.measure.faults.redis_servers import Persistence, RedisServer, redis_server
 from bridgekit.storage.redis import Servers
 from bridgekit.storage.redis_library import APPEND, FENCE, READ
+from bridgekit_verify.faults.redis_servers import Persistence, RedisServer, redis_server
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import OTHER, THREAD
 

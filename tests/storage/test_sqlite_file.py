@@ -16,10 +16,10 @@ import pytest
 from bridgekit.errors import StoreInUse, StoreUnusable, UnknownName
 from bridgekit.ids import RunId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.measure.faults.processes import Child, child
 from bridgekit.signals import Cursor
 from bridgekit.storage.sqlite_file import ORPHAN_SECONDS
 from bridgekit.stores import sqlite_stores, stores_from
+from bridgekit_verify.faults.processes import Child, child
 from tests.contract.stores import Worker, numbers
 from tests.samples import RUN, THREAD
 from tests.storage.sqlite_files import asked, changed, image

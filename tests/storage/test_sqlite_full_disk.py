@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bridgekit.measure.faults.processes import child
+from bridgekit_verify.faults.processes import child
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 
 from tests.tree import ROOT
 from tools.mutants import Mutant, mutants
-from tools.mutate import TESTS, Tally, read_explanations, told, unsettled
+from tools.mutate import TARGETS, Tally, read_explanations, told, unsettled
 
 pytestmark = pytest.mark.slow
 
@@ -67,17 +67,17 @@ def test_mutant_says_where_it_stands_and_is_whole() -> None:
 
 
 def test_every_mutant_of_a_real_module_can_be_compiled() -> None:
-    planted = list(mutants((ROOT / "bridgekit" / "measure" / "checker.py").read_text(encoding="utf-8")))
+    planted = list(mutants((ROOT / "bridgekit_verify" / "measure" / "checker.py").read_text(encoding="utf-8")))
     assert len(planted) > 50
     assert len({mutant.source for mutant in planted}) == len(planted)
     for mutant in planted:
         compile(mutant.source, "checker", "exec")
 
 
-@pytest.mark.parametrize("module", TESTS)
-def test_tests_of_a_module_are_there(module: str) -> None:
-    for name in TESTS[module]:
-        assert len([*(ROOT / "tests" / "measure").rglob(f"{name}.py")]) == 1
+@pytest.mark.parametrize("module", TARGETS)
+def test_mutated_module_and_its_tests_are_there(module: str) -> None:
+    for path in (TARGETS[module].path, *TARGETS[module].tests):
+        assert (ROOT / path).is_file()
 
 
 def test_survivor_must_be_explained_and_an_explanation_must_have_its_survivor() -> None:

@@ -17,9 +17,9 @@ from bridgekit.events import EventType
 from bridgekit.signals import Cursor, Gap, GapReason, encode_signal
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.server import serving
-from tests.measure.faults.peers import resetting
 from tests.samples import ALICE, THREAD, emitted, frame
 from tests.transport.peers import EPOCH, Answer, raw_server, saying, subscribed
+from tests.verify.faults.peers import resetting
 
 PATIENCE_SECONDS = 60.0
 ONE, TWO = frame(1).data, frame(2).data

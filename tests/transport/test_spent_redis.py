@@ -9,11 +9,11 @@ import pytest
 
 from bridgekit.errors import StoreAway
 from bridgekit.ids import new_id
-from bridgekit.measure.faults.proxy import proxy
-from bridgekit.measure.faults.redis_servers import redis_server
-from bridgekit.measure.faults.toxics import Partition, Way
 from bridgekit.storage.redis import Servers
 from bridgekit.transport.spent_redis import SpentInRedis
+from bridgekit_verify.faults.proxy import proxy
+from bridgekit_verify.faults.redis_servers import redis_server
+from bridgekit_verify.faults.toxics import Partition, Way
 from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow

@@ -11,11 +11,11 @@ import pytest
 
 from bridgekit.events import AgentEvent, Draft, EventType, Frame, Receipt, draft
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.measure.faults.proxy import Proxy, proxy
-from bridgekit.measure.faults.redis_servers import RedisServer
 from bridgekit.storage.redis import Servers
 from bridgekit.transport.broker import HISTORY, Keep, redis
 from bridgekit.transport.broker.redis import ANSWER_SECONDS, RedisBroker
+from bridgekit_verify.faults.proxy import Proxy, proxy
+from bridgekit_verify.faults.redis_servers import RedisServer
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import RUN, THREAD
 

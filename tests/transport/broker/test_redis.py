@@ -9,9 +9,9 @@ import pytest
 
 from bridgekit.events import EventType, Outcome
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.measure.faults.redis_servers import redis_server
 from bridgekit.signals import Cursor
 from bridgekit.transport.broker.redis import RedisBroker
+from bridgekit_verify.faults.redis_servers import redis_server
 from tests.samples import OTHER, THREAD
 from tests.transport.broker.redis_workers import RedisWorker, redis_worker, said
 from tests.transport.broker.redis_workers import publish as publish_all

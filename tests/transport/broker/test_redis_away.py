@@ -7,9 +7,9 @@ import pytest
 
 from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import ThreadId
-from bridgekit.measure.faults.redis_servers import Persistence, redis_server
 from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.transport.broker.redis import ANSWER_SECONDS
+from bridgekit_verify.faults.redis_servers import Persistence, redis_server
 from tests.samples import OTHER, THREAD
 from tests.transport.broker.redis_workers import (
     SOON_SECONDS,

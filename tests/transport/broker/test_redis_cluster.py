@@ -10,8 +10,8 @@ from anyio.lowlevel import checkpoint
 
 from bridgekit.events import Outcome
 from bridgekit.ids import ThreadId
-from bridgekit.measure.faults.redis_servers import RedisServer
 from bridgekit.signals import Cursor
+from bridgekit_verify.faults.redis_servers import RedisServer
 from tests.servers import SharedCluster
 from tests.transport.broker.redis_workers import SOON_SECONDS, RedisWorker, publish, redis_worker, said
 

@@ -6,12 +6,12 @@ import anyio
 import pytest
 
 from bridgekit.events import Outcome, Receipt
-from bridgekit.measure.faults.redis_servers import redis_server
-from bridgekit.measure.faults.toxics import Partition, Way
 from bridgekit.signals import Cursor
 from bridgekit.storage.redis import Server
 from bridgekit.storage.redis_door import Door
 from bridgekit.transport.broker import Keep
+from bridgekit_verify.faults.redis_servers import redis_server
+from bridgekit_verify.faults.toxics import Partition, Way
 from tests.samples import THREAD
 from tests.transport.broker.redis_workers import (
     SOON_SECONDS,

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from bridgekit.measure.faults.proxy import proxy
-from bridgekit.measure.faults.redis_servers import RedisServer, redis_server
-from bridgekit.measure.faults.toxics import Partition, Way
 from bridgekit.storage.redis import Server, Servers
 from bridgekit.storage.redis_door import Door
 from bridgekit.transport.broker.redis_listening import Listener
 from bridgekit.transport.broker.redis_order import Joined
+from bridgekit_verify.faults.proxy import proxy
+from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
+from bridgekit_verify.faults.toxics import Partition, Way
 from tests.samples import THREAD
 from tests.transport.broker.redis_workers import SOON_SECONDS, Noting
 

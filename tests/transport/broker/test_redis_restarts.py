@@ -8,9 +8,9 @@ import anyio
 import pytest
 
 from bridgekit.events import Outcome
-from bridgekit.measure.faults.redis_servers import Persistence, redis_server
 from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.storage.redis_library import FENCE
+from bridgekit_verify.faults.redis_servers import Persistence, redis_server
 from tests.samples import THREAD
 from tests.transport.broker.redis_workers import (
     SOON_SECONDS,

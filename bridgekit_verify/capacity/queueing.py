@@ -1,0 +1,146 @@
+"""How long events wait for a process that is busy: the closed form, beside what was measured.
+
+One process serves one event after the other, and they become due at random: an M/G/1 queue. Its mean waiting time is
+Pollaczek and Khinchine's (F. Pollaczek 1930, A. Khinchine 1932; L. Kleinrock, Queueing Systems I, 1975, section 5.6).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bridgekit_verify.capacity.capacity import CapacityStudy
+from bridgekit_verify.capacity.plots import waiting_figure
+from bridgekit_verify.capacity.step import Step
+
+__all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "utilisation_at", "waiting_seconds"]
+
+ONE_SERVICE: Final = 2 / 3
+"""Of a core: from here on an event waits longer for its turn, on average, than it takes."""
+SETTLES_SHARE: Final = 0.95
+"""Closer to a whole core, a wave is over long before its queue has settled: there the closed form says nothing."""
+
+
+def waiting_seconds(utilisation: float, service_seconds: float, pauses_squared: float = 0.0) -> float:
+    """Mean time that an event waits for its turn, where every event takes the same (M/D/1), pauses aside.
+
+    `pauses_squared` is the sum over a second of the squares of what else holds the process up, in square seconds: it is
+    work like any other, seldom and long, and part of the utilisation. ValueError unless 0 <= utilisation < 1.
+    """
+    if not 0 <= utilisation < 1:
+        raise ValueError(f"a queue settles for utilisations from 0 to below 1, not {utilisation}")
+    return (utilisation * service_seconds + pauses_squared) / (2 * (1 - utilisation))
+
+
+def utilisation_at(waits: float) -> float:
+    """At which utilisation the mean wait is so many times what an event takes (M/D/1)."""
+    return 2 * waits / (1 + 2 * waits)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One load that was carried."""
+
+    step: Step
+    base_seconds: float
+    """What an event takes from due to read when nothing is in its way: timers, the loop's turn, the two processes."""
+
+    @property
+    def utilisation(self) -> float:
+        """Of a core, had or waited for."""
+        return self.step.wanted
+
+    @property
+    def measured(self) -> float:
+        """Mean lateness, in seconds."""
+        return self.step.heard.late_mean
+
+    @property
+    def measured_p99(self) -> float:
+        return self.step.heard.late_p99
+
+    @property
+    def service_seconds(self) -> float:
+        return self.step.service_us / 1e6
+
+    @property
+    def predicted(self) -> float:
+        """Mean lateness by the closed form, the collector's pauses as they were. Near a whole core, not a number."""
+        return self._predicted(self.step.spoke.pauses_squared)
+
+    @property
+    def predicted_steady(self) -> float:
+        """The same as if nothing paused."""
+        return self._predicted(0.0)
+
+    def _predicted(self, pauses_squared: float) -> float:
+        if self.utilisation >= SETTLES_SHARE:
+            return math.nan
+        return self.base_seconds + waiting_seconds(self.utilisation, self.service_seconds, pauses_squared)
+
+
+@dataclass(frozen=True)
+class WaitingStudy:
+    """Waiting over utilisation, for each edge."""
+
+    points: Mapping[str, Sequence[Point]]
+
+    def table(self) -> pd.DataFrame:
+        """One row a load that was carried; times in ms, missing where the queue does not settle."""
+        return pd.DataFrame(
+            {
+                "edge": name,
+                "events/s": round(point.step.events_per_second),
+                "core %": round(100 * point.utilisation),
+                "an event takes, µs": round(1e6 * point.service_seconds, 1),
+                "longest pause": round(1_000 * point.step.spoke.longest_pause, 1),
+                "late, mean": round(1_000 * point.measured, 2),
+                "closed form": round(1_000 * point.predicted, 2),
+                "without pauses": round(1_000 * point.predicted_steady, 2),
+                "99 % within": round(1_000 * point.measured_p99, 2),
+            }
+            for name, points in self.points.items()
+            for point in points
+        )
+
+    def figure(self, title: str) -> Figure:
+        """Mean lateness over utilisation, measured and predicted."""
+        return waiting_figure({name: (points, _curve(points)) for name, points in self.points.items()}, title)
+
+    def words(self) -> str:
+        """The same in a sentence a load, for those who cannot see the figure."""
+        return "; ".join(
+            f"{name} at {point.utilisation:.0%} of a core: {1_000 * point.measured:.2f} ms late on average,"
+            f" {_milliseconds(point.predicted)} by the closed form, 99 % within {1_000 * point.measured_p99:.2f} ms"
+            for name, points in self.points.items()
+            for point in points
+        )
+
+
+def _curve(points: Sequence[Point]) -> list[tuple[float, float]]:
+    """The closed form without pauses, for events that take as long as the middle one of these loads."""
+    if not points:
+        return []
+    service = sorted(point.service_seconds for point in points)[len(points) // 2]
+    shares = [share / 100 for share in range(int(100 * SETTLES_SHARE) + 1)]
+    return [(share, points[0].base_seconds + waiting_seconds(share, service)) for share in shares]
+
+
+def _milliseconds(seconds: float) -> str:
+    return "unknown" if math.isnan(seconds) else f"{1_000 * seconds:.2f} ms"
+
+
+def study_waiting(capacity: CapacityStudy) -> WaitingStudy:
+    """The loads that were carried, by utilisation."""
+    return WaitingStudy({ladder.edge.name: _points(ladder.climbed) for ladder in capacity.ladders})
+
+
+def _points(steps: Sequence[Step]) -> list[Point]:
+    carried = sorted((step for step in steps if step.carried), key=lambda step: step.wanted)
+    base = min((step.heard.late_p50 for step in carried), default=0.0)
+    return [Point(step, base) for step in carried]

@@ -1,0 +1,155 @@
+"""From an application's own numbers to workers and memory: what was measured, applied. Arithmetic only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+
+from bridgekit.transport.broker import HISTORY
+from bridgekit_verify.capacity.capacity import CapacityStudy
+from bridgekit_verify.capacity.crowd import RUNS, SOCKETS, THREADS, CrowdStudy
+from bridgekit_verify.capacity.queueing import ONE_SERVICE
+from bridgekit_verify.capacity.schedule import Plan
+from bridgekit_verify.capacity.shared import SharedStudy
+
+__all__ = ["Costs", "Demand", "Sizing", "costs_of", "size", "sizing_table"]
+
+HOUR_SECONDS: Final = 3_600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What an application's users do."""
+
+    users_online: int
+    """At once, each with a socket and a thread."""
+    runs_per_user_hour: float
+    events_per_run: int
+    run_seconds: float
+    """How long a run takes: with that, how many are under way."""
+    rush: float = 1.0
+    """How many times the usual load the heaviest minute has."""
+    workers_lost: int = 0
+    """How many workers may be gone, for a roll-out or a fault, without anybody noticing."""
+
+    @property
+    def runs_per_second(self) -> float:
+        return self.users_online * self.runs_per_user_hour / HOUR_SECONDS * self.rush
+
+    @property
+    def events_per_second(self) -> float:
+        return self.runs_per_second * self.events_per_run
+
+    @property
+    def runs_at_once(self) -> float:
+        """By Little's law."""
+        return self.runs_per_second * self.run_seconds
+
+    @property
+    def runs_in_logs(self) -> float:
+        """How many runs a thread's log holds: those within the time that it keeps, and at least the last one."""
+        return max(self.runs_per_user_hour * self.rush * HISTORY.seconds / HOUR_SECONDS, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What was measured of one edge, of one worker."""
+
+    edge: str
+    event_us: float
+    shared_us: float
+    """More, where workers share a broker."""
+    base_kib: float
+    socket_kib: float
+    thread_kib: float
+    """With `run_events` events in its log."""
+    run_kib: float
+    """A run that waits."""
+    run_events: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizing:
+    """How many workers, and what each then has to do."""
+
+    edge: str
+    shared: bool
+    """Whether the workers share a broker: more than one must."""
+    workers: int
+    core_share: float
+    """Of a core, of each worker, all of them there."""
+    core_share_lost: float
+    """The same with as many gone as may be."""
+    mib: float
+    """Memory of each worker, with as many gone as may be."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether it stays at or below two thirds of a core, whoever is gone."""
+        return self.core_share_lost <= ONE_SERVICE
+
+
+def costs_of(capacity: CapacityStudy, crowd: CrowdStudy, shared: SharedStudy) -> list[Costs]:
+    """One row an edge, from what was measured. An edge that carried nothing here is left out."""
+    return [
+        Costs(
+            edge=ladder.edge.name,
+            event_us=ladder.best.cpu_us,
+            shared_us=shared.extra_us,
+            base_kib=crowd.of(ladder.edge).base_kib,
+            socket_kib=crowd.of(ladder.edge).of(SOCKETS).kib,
+            thread_kib=crowd.of(ladder.edge).of(THREADS).kib,
+            run_kib=crowd.of(ladder.edge).of(RUNS).kib,
+            run_events=Plan().events,
+        )
+        for ladder in capacity.ladders
+        if ladder.best is not None
+    ]
+
+
+def size(demand: Demand, costs: Costs, *, at_most: float = ONE_SERVICE) -> Sizing:
+    """The fewest workers of which none does more than `at_most` of a core, with as many gone as may be.
+
+    One alone keeps everything in its memory; as soon as there are two, they share a broker and each event costs more.
+    """
+    alone = demand.events_per_second * costs.event_us / 1e6
+    if alone <= at_most and not demand.workers_lost:
+        return _sizing(demand, costs, workers=1, cores=alone, shared=False)
+    cores = demand.events_per_second * (costs.event_us + costs.shared_us) / 1e6
+    workers = max(math.ceil(cores / at_most - 1e-9), 1) + demand.workers_lost
+    return _sizing(demand, costs, workers=max(workers, 2), cores=cores, shared=True)
+
+
+def _sizing(demand: Demand, costs: Costs, *, workers: int, cores: float, shared: bool) -> Sizing:
+    left = workers - demand.workers_lost
+    logs = 0.0 if shared else costs.thread_kib * demand.runs_in_logs * demand.events_per_run / costs.run_events
+    kib = demand.users_online * (costs.socket_kib + logs) + demand.runs_at_once * costs.run_kib
+    return Sizing(
+        edge=costs.edge,
+        shared=shared,
+        workers=workers,
+        core_share=cores / workers,
+        core_share_lost=cores / left,
+        mib=(costs.base_kib + kib / left) / 1_024,
+    )
+
+
+def sizing_table(demand: Demand, costs: Sequence[Costs]) -> pd.DataFrame:
+    """One row an edge."""
+    return pd.DataFrame(
+        {
+            "edge": sizing.edge,
+            "events/s": round(demand.events_per_second),
+            "runs at once": round(demand.runs_at_once),
+            "workers": sizing.workers,
+            "store": "a broker that they share" if sizing.shared else "its own memory",
+            "core % each": round(100 * sizing.core_share),
+            f"core % each, {demand.workers_lost} lost": round(100 * sizing.core_share_lost),
+            "MiB each": round(sizing.mib),
+        }
+        for sizing in (size(demand, each) for each in costs)
+    )

@@ -1,0 +1,59 @@
+"""`bridgekit audit`: try the nine links of a chain."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+
+import anyio
+import msgspec
+
+from bridgekit_verify.commands.options import add_json, add_variant, at_least_1
+from bridgekit_verify.probes.probes import Answer, Probe, probe_all
+from bridgekit_verify.variants import variant
+
+__all__ = ["add_arguments", "run"]
+
+DOES_NOT_HOLD = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Try the nine links of a chain over a real server. Exit 1 where one does not hold."
+    add_json(parser)
+    add_variant(parser)
+    parser.add_argument("--threads", type=at_least_1, default=3, help="threads a family of ids for link 9 (default 3)")
+
+
+def run(options: argparse.Namespace) -> int:
+    chain = variant(options.variant)
+    probes = anyio.run(_probed, chain.name, options.seed, options.threads)
+    print(_as_json(chain.name, probes) if options.json else _as_text(chain.name, chain.summary, probes))
+    return 0 if all(probe.answer is Answer.HOLDS for probe in probes) else DOES_NOT_HOLD
+
+
+async def _probed(name: str, seed: int, threads: int) -> list[Probe]:
+    return await probe_all(variant(name), seed=seed, threads=threads)
+
+
+def _as_json(name: str, probes: Sequence[Probe]) -> str:
+    rows = [
+        {
+            "link": probe.link.number,
+            "name": probe.link.name,
+            "reported": probe.link.reported,
+            "answer": probe.answer,
+            "evidence": probe.evidence,
+        }
+        for probe in probes
+    ]
+    return msgspec.json.encode({"variant": name, "probes": rows}).decode()
+
+
+def _as_text(name: str, summary: str, probes: Sequence[Probe]) -> str:
+    lines = [f"{name}: {summary}", ""]
+    for probe in probes:
+        lines.append(f"{probe.link.number}  {probe.link.name:<28}  {probe.answer}")
+        lines += textwrap.wrap(probe.evidence, 92, initial_indent="   ", subsequent_indent="   ")
+    holding = sum(probe.answer is Answer.HOLDS for probe in probes)
+    return "\n".join((*lines, "", f"{holding} of {len(probes)} links hold"))

@@ -1,0 +1,34 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+from bridgekit_verify.variants import BROKEN, VARIANTS
+
+__all__ = ["add_json", "add_variant", "at_least_1", "whole"]
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for a program to read")
+
+
+def add_variant(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=whole, default=0, help="same seed, same counts (default 0)")
+    names = ", ".join(repr(name) for name in (*VARIANTS, *(row.name for row in BROKEN.values())))
+    parser.add_argument("--variant", default="sound", help=f"which chain, default 'sound': {names}")
+
+
+def whole(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, not {text!r}")
+    return int(text)
+
+
+def at_least_1(text: str) -> int:
+    """A whole number from 1."""
+    number = whole(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number

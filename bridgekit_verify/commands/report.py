@@ -1,0 +1,73 @@
+"""`bridgekit report`: execute the notebooks and write the report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bridgekit_verify.commands.options import add_json, at_least_1, whole
+
+if TYPE_CHECKING:
+    from bridgekit_verify.report.building import BuiltReport
+
+__all__ = ["add_arguments", "run"]
+
+INCOMPLETE = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Execute every notebook over real sockets and tell what they found in one HTML file."
+    add_json(parser)
+    parser.add_argument("--notebooks", type=Path, default=Path("notebooks"), help="folder of notebooks")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default report)")
+    parser.add_argument("--jobs", type=at_least_1, default=2, help="notebooks at a time (default 2)")
+    parser.add_argument("--seed", type=whole, help="the notebooks' SEED, default as committed")
+    parser.add_argument("--threads", type=at_least_1, help="the notebooks' THREADS, default as committed")
+    parser.add_argument("--runs", type=at_least_1, help="the notebooks' RUNS, default as committed")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other parameter of the notebooks"
+    )
+    parser.add_argument("--from-executed", type=Path, metavar="DIR", help="tell notebooks that were executed already")
+
+
+def run(options: argparse.Namespace) -> int:
+    from bridgekit_verify.report.building import build_from_executed, build_report  # here: it brings jupyter along
+    from bridgekit_verify.report.parameters import parse_settings
+
+    if options.from_executed:
+        built = build_from_executed(options.from_executed, options.out)
+    else:
+        names = {"SEED": options.seed, "THREADS": options.threads, "RUNS": options.runs}
+        built = build_report(
+            options.notebooks,
+            options.out,
+            jobs=options.jobs,
+            parameters={name: value for name, value in names.items() if value is not None}
+            | parse_settings(options.set),
+            say=lambda line: print(line, file=sys.stderr if options.json else sys.stdout, flush=True),
+        )
+    print(_as_json(built) if options.json else _as_text(built))
+    return 0 if built.complete else INCOMPLETE
+
+
+def _as_json(built: BuiltReport) -> str:
+    return msgspec.json.encode(
+        {
+            "complete": built.complete,
+            "page": str(built.page),
+            "csv": str(built.csv),
+            "json": str(built.json),
+            "headline": built.headline,
+            "failures": built.failures,
+        }
+    ).decode()
+
+
+def _as_text(built: BuiltReport) -> str:
+    files = "\n".join(f"  {path}" for path in (built.page, built.csv, built.json))
+    failures = "".join(f"\nfailed: {failure}" for failure in built.failures)
+    return "\n".join(("", *built.headline, "", "report:", files)) + failures

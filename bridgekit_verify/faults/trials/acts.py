@@ -1,0 +1,204 @@
+"""The faults of the experiments, by name: what the world does, to what, and how."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import pandas as pd
+
+from bridgekit_verify.faults.proxy import Proxy
+from bridgekit_verify.faults.toxics import FAULTS
+from bridgekit_verify.faults.trials.deployment import Delivery, Deployment
+
+__all__ = ["ACTS", "Act", "Scene", "Target", "act_table"]
+
+
+class Target(enum.StrEnum):
+    """What is hurt."""
+
+    NOTHING = "nothing"
+    NETWORK = "the way to the user"
+    SOCKETS = "the worker with the sockets"
+    AGENTS = "the worker with the agents"
+    BROKER = "the broker"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a fault acts: a deployment, and the proxy between it and the users of this experiment."""
+
+    deployment: Deployment
+    users: Proxy
+    seed: int
+    meanwhile: Callable[[float], Awaitable[None]]
+    """Waits for so many seconds, and until agents have said what they say in that time, if nothing keeps them."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """One fault."""
+
+    name: str
+    target: Target
+    says: str
+    """What it is in the world."""
+    during: Callable[[Scene, float], Awaitable[None]]
+    """Does it, for so many seconds, and mends it."""
+    padding_bytes: int = 0
+    """How much heavier events are, for a fault that only weight makes felt."""
+
+    overflows: bool = False
+    """Whether it fills what may wait for a socket: then what waited is lost too, and no closed form says how much."""
+    swallows: bool = False
+    """Whether what is sent meanwhile is gone, though the socket looks open."""
+
+    def concerns(self, delivery: Delivery) -> bool:
+        """Whether that way to deliver has what is hurt."""
+        return delivery.apart or self.target not in (Target.AGENTS, Target.BROKER)
+
+    @property
+    def cuts_broker(self) -> bool:
+        """Whether it acts between the workers and the broker."""
+        return self.during in (_part_from_broker, _cut_broker)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it hurts processes, which another experiment may not share meanwhile."""
+        return self.target not in (Target.NOTHING, Target.NETWORK)
+
+
+async def _nothing(scene: Scene, seconds: float) -> None:
+    await anyio.sleep(seconds)
+
+
+def _toxic(name: str) -> Callable[[Scene, float], Awaitable[None]]:
+    async def during(scene: Scene, seconds: float) -> None:
+        with scene.users.start(FAULTS[name].toxic(scene.seed)):
+            await scene.meanwhile(seconds)
+
+    return during
+
+
+async def _kill_sockets(scene: Scene, seconds: float) -> None:
+    await scene.deployment.sockets.kill()
+    await anyio.sleep(seconds)
+    await scene.deployment.sockets.again()
+
+
+async def _kill_sockets_while_away(scene: Scene, seconds: float) -> None:
+    """Users lose their way to a worker, agents go on, and then the worker is killed before anybody is back."""
+    with scene.users.down():
+        await scene.meanwhile(seconds / 2)
+        await scene.deployment.sockets.kill()
+        await anyio.sleep(seconds / 2)
+        await scene.deployment.sockets.again()
+
+
+async def _kill_agents(scene: Scene, seconds: float) -> None:
+    await scene.deployment.agents.kill()
+    await anyio.sleep(seconds)
+    await scene.deployment.agents.again()
+
+
+async def _pause_sockets(scene: Scene, seconds: float) -> None:
+    await scene.deployment.sockets.pause()
+    await anyio.sleep(seconds)
+    scene.deployment.sockets.resume()
+
+
+async def _restart_sockets(scene: Scene, seconds: float) -> None:
+    """As a roll-out does it: the worker is asked to stop, lets its runs end, and comes back."""
+    await scene.deployment.sockets.stop()
+    await anyio.sleep(seconds)
+    await scene.deployment.sockets.again()
+
+
+async def _kill_broker(scene: Scene, seconds: float) -> None:
+    if (broker := scene.deployment.broker) is not None:
+        await broker.kill()
+        await anyio.sleep(seconds)
+        await broker.restart()
+
+
+async def _pause_broker(scene: Scene, seconds: float) -> None:
+    if (broker := scene.deployment.broker) is not None:
+        broker.stop()
+        await anyio.sleep(seconds)
+        broker.resume()
+
+
+async def _part_from_broker(scene: Scene, seconds: float) -> None:
+    if (between := scene.deployment.to_broker) is not None:
+        with between.partition():
+            await anyio.sleep(seconds)
+
+
+async def _cut_broker(scene: Scene, seconds: float) -> None:
+    if (between := scene.deployment.to_broker) is not None:
+        with between.reset_peer():
+            await anyio.sleep(seconds)
+
+
+async def _deafen(scene: Scene, seconds: float) -> None:
+    """Each connection on which a worker listens is cut, and its health check goes on saying what it believes."""
+    if (broker := scene.deployment.broker) is not None:
+        until = anyio.current_time() + seconds
+        while anyio.current_time() < until:
+            await broker.ask("CLIENT", "KILL", "TYPE", "pubsub")
+            await anyio.sleep(seconds / 4)
+
+
+HEAVY_BYTES: Final = 131_072
+
+_NETWORK: Final = ("latency", "bandwidth", "slow_reader", "timeout", "partition", "reset_peer", "down")
+
+_ROWS: Final = (
+    Act("none", Target.NOTHING, "nothing happens: what every other row is held against", _nothing),
+    *(
+        Act(
+            name,
+            Target.NETWORK,
+            FAULTS[name].says,
+            _toxic(name),
+            padding_bytes=HEAVY_BYTES if name == "slow_reader" else 0,
+            overflows=name == "slow_reader",
+            swallows=name == "timeout",
+        )
+        for name in _NETWORK
+    ),
+    Act("kill", Target.SOCKETS, "the worker's process is killed, and started again", _kill_sockets),
+    Act(
+        "kill while away",
+        Target.SOCKETS,
+        "users lose their connection, and while they are away the worker is killed and started again",
+        _kill_sockets_while_away,
+    ),
+    Act("pause", Target.SOCKETS, "the worker stands still, as a frozen machine does, and goes on", _pause_sockets),
+    Act("restart", Target.SOCKETS, "a roll-out: the worker is asked to stop, and comes back", _restart_sockets),
+    Act("agents' kill", Target.AGENTS, "the worker whose agents speak is killed, and started again", _kill_agents),
+    Act("broker's kill", Target.BROKER, "the broker is killed, and started again", _kill_broker),
+    Act("broker's pause", Target.BROKER, "the broker stands still, and goes on", _pause_broker),
+    Act(
+        "broker's partition",
+        Target.BROKER,
+        "nothing gets to the broker, and later all of it",
+        _part_from_broker,
+    ),
+    Act(
+        "broker's listener", Target.BROKER, "the connections on which workers listen are cut, all else is fine", _deafen
+    ),
+    Act("broker's reset", Target.BROKER, "every connection to the broker is cut, again and again", _cut_broker),
+)
+
+
+def act_table() -> pd.DataFrame:
+    """One row a fault: its name, what it hurts, and what it is in the world."""
+    return pd.DataFrame({"fault": row.name, "hurts": str(row.target), "in the world": row.says} for row in _ROWS)
+
+
+ACTS: Final = {row.name: row for row in _ROWS}
+"""By name, in the order in which they are told: from the user back to the broker."""

@@ -1,0 +1,217 @@
+"""One socket stops reading: what it does to its neighbours, and to the agent that speaks to all of them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import anyio
+import pandas as pd
+from anyio.abc import TaskStatus
+from matplotlib.figure import Figure
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from bridgekit.errors import first_error
+from bridgekit_verify.faults.proxy import proxy
+from bridgekit_verify.faults.trials.peers import PEERS, Peer
+from bridgekit_verify.faults.trials.plots_stall import stall_figure
+
+__all__ = ["LoopClock", "Stall", "StallStudy", "study_stall"]
+
+STALL_SECONDS: Final = 120.0
+STILL_SECONDS: Final = 0.02
+"""A loop that looks at nothing for longer stands still."""
+SETTLE_SECONDS: Final = 60.0
+"""How long neighbours may take, when all read again, to read what they are owed."""
+PADDING_BYTES: Final = 8_192
+_NUMBER = re.compile(r'"number": ?(\d+)')
+
+
+@dataclass(frozen=True)
+class Stall:
+    """What one server made of it. All moments are seconds after the first event was due."""
+
+    peer: Peer
+    neighbours: int
+    events: int
+    due: Sequence[float]
+    """When each event was to be emitted."""
+    reads: Sequence[tuple[int, float]]
+    """Which event a neighbour read, and when."""
+    waits: Sequence[float]
+    """How long the agent waited for each emission, in seconds."""
+    window: tuple[float, float]
+    """When one socket did not read."""
+
+    @property
+    def lates(self) -> list[tuple[float, float]]:
+        """For each read: when the event was due, and how much later it was read, in seconds."""
+        return [(self.due[number], moment - self.due[number]) for number, moment in self.reads]
+
+    @property
+    def during(self) -> list[float]:
+        """How late the events were that were due while one socket did not read, in seconds, shortest first."""
+        return sorted(late for due, late in self.lates if self.window[0] <= due <= self.window[1])
+
+    @property
+    def before(self) -> list[float]:
+        """The same for the events before."""
+        return sorted(late for due, late in self.lates if due < self.window[0])
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long one socket read nothing."""
+        return self.window[1] - self.window[0]
+
+    @property
+    def longest_wait(self) -> float:
+        """How long one emission held the agent up at most, in seconds."""
+        return max(self.waits)
+
+
+class LoopClock:
+    """Seconds as the loop lives them: for as long as the machine lets it stand still, no time passes.
+
+    So nobody is said to be held up by a socket who was held up by the machine. A server that waits for a socket leaves
+    the loop alone, and time goes on. Runs while `run` does.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._seen = now()
+        self._lost = 0.0
+
+    def __call__(self) -> float:
+        return min(self._now(), self._seen + STILL_SECONDS) - self._lost
+
+    async def run(self) -> None:
+        while True:
+            self.look()
+            await anyio.sleep(STILL_SECONDS / 4)
+
+    def look(self) -> None:
+        """What passed since the last look is counted up to STILL_SECONDS."""
+        now = self._now()
+        self._lost += max(now - self._seen - STILL_SECONDS, 0.0)
+        self._seen = now
+
+
+def _quantile(sorted_values: Sequence[float], share: float) -> float:
+    return sorted_values[min(int(share * len(sorted_values)), len(sorted_values) - 1)] if sorted_values else 0.0
+
+
+@dataclass(frozen=True)
+class StallStudy:
+    """The same stall with each server."""
+
+    stalls: Sequence[Stall]
+
+    def of(self, name: str) -> Stall:
+        return next(stall for stall in self.stalls if stall.peer.name == name)
+
+    def table(self) -> pd.DataFrame:
+        """One row a server; latencies of the neighbours in ms: median before, median and longest during the stall."""
+        return pd.DataFrame(
+            {
+                "server": stall.peer.name,
+                "written as": stall.peer.says,
+                "neighbours read": f"{len(stall.reads):,} of {stall.events * stall.neighbours:,}",
+                "median before, ms": round(1_000 * _quantile(stall.before, 0.5), 1),
+                "median during, ms": round(1_000 * _quantile(stall.during, 0.5), 1),
+                "longest during, ms": round(1_000 * _quantile(stall.during, 1.0), 1),
+                "agent held up at most, ms": round(1_000 * stall.longest_wait, 1),
+            }
+            for stall in self.stalls
+        )
+
+    def figure(self, title: str) -> Figure:
+        """How late neighbours read, over time."""
+        return stall_figure(self.stalls, title=title)
+
+    def words(self) -> str:
+        """The same in a sentence a server, for those who cannot see the figure."""
+        return "; ".join(
+            f"{stall.peer.name}: neighbours read {1_000 * _quantile(stall.before, 0.5):.1f} ms late before and"
+            f" {1_000 * _quantile(stall.during, 0.5):.1f} ms during the stall (median),"
+            f" the agent was held up {1_000 * stall.longest_wait:.0f} ms at most"
+            for stall in self.stalls
+        )
+
+
+async def study_stall(
+    *,
+    neighbours: int = 3,
+    events: int = 120,
+    pace_seconds: float = 0.01,
+    begins: float = 0.3,
+    lasts: float = 0.5,
+    peers: Iterable[Peer] = PEERS,
+) -> StallStudy:
+    """With each server: `neighbours` sockets that read and one that stops for a while, and an agent that speaks evenly.
+
+    `begins` and `lasts` are seconds after the first event.
+    """
+    with first_error(), anyio.fail_after(STALL_SECONDS + 10 * events * pace_seconds):
+        return StallStudy([await _stall(peer, neighbours, events, pace_seconds, begins, lasts) for peer in peers])
+
+
+async def _stall(peer: Peer, neighbours: int, events: int, pace_seconds: float, begins: float, lasts: float) -> Stall:
+    reads: list[tuple[int, float]] = []
+    waits: list[float] = []
+    padding, clock = "x" * PADDING_BYTES, LoopClock()
+    async with AsyncExitStack() as stack:
+        served = await stack.enter_async_context(peer.up())
+        port = urlsplit(served.url).port or 0
+        slow_way = await stack.enter_async_context(proxy("127.0.0.1", port, buffer_bytes=PADDING_BYTES))
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        tasks.start_soon(clock.run)
+        # The one that stops is served first, so that a loop comes to it before its neighbours.
+        await tasks.start(_read, served.url.replace(f":{port}", f":{slow_way.port}"), [], clock)
+        for _ in range(neighbours):
+            await tasks.start(_read, served.url, reads, clock)
+        start = clock()
+        due = [number * pace_seconds for number in range(events)]
+
+        async def emit() -> None:
+            for number, moment in enumerate(due):
+                await _until(clock, start + moment)
+                asked = clock()
+                await served.emit(number, padding)
+                waits.append(clock() - asked)
+
+        async with anyio.create_task_group() as speaking:
+            speaking.start_soon(emit)
+            await _until(clock, start + begins)
+            first = clock() - start
+            with slow_way.slow_reader():
+                await _until(clock, start + first + lasts)
+            last = clock() - start
+        with anyio.move_on_after(SETTLE_SECONDS):
+            while len(reads) < neighbours * events:  # noqa: ASYNC110  # bounded, and nobody rings
+                await anyio.sleep(pace_seconds)
+        tasks.cancel_scope.cancel()
+    since = [(number, moment - start) for number, moment in reads]
+    return Stall(peer, neighbours, events, due, since, waits, (first, last))
+
+
+async def _until(clock: LoopClock, moment: float) -> None:
+    while (left := moment - clock()) > 0:  # noqa: ASYNC110  # a clock rings nobody
+        await anyio.sleep(left)
+
+
+async def _read(url: str, reads: list[tuple[int, float]], clock: LoopClock, *, task_status: TaskStatus[None]) -> None:
+    """Read until cancelled; one whom the server lets go of stays away."""
+    async with connect(url, compression=None, proxy=None, max_queue=None, close_timeout=0.1) as client:
+        task_status.started()
+        try:
+            while True:
+                if found := _NUMBER.search(str(await client.recv())):
+                    reads.append((int(found[1]), clock()))
+        except ConnectionClosed:
+            return

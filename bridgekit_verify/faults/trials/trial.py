@@ -1,0 +1,166 @@
+"""One fault in one deployment: agents speak, the world does something for a while, and every event is accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import anyio
+
+from bridgekit.chain.collaborators import MemoryThreads
+from bridgekit.errors import first_error
+from bridgekit.transport.spent import SpentInMemory
+from bridgekit.transport.tickets import Tickets
+from bridgekit_verify.faults.proxy import proxy
+from bridgekit_verify.faults.trials.acts import Act, Scene, Target
+from bridgekit_verify.faults.trials.deployment import Delivery, Deployment
+from bridgekit_verify.faults.trials.notes import Notes
+from bridgekit_verify.faults.trials.readers import Reader, read_and_forget, read_and_resume
+from bridgekit_verify.faults.trials.speech import SETTLE_SECONDS, Plan, Speech, speak, speak_until_heard
+from bridgekit_verify.measure.checker import Verdict, check
+from bridgekit_verify.measure.families import Owned
+from bridgekit_verify.measure.history import Arrival, History, Key, Socket
+from bridgekit_verify.measure.ledger import Row, ledger
+
+__all__ = ["Plan", "Trial", "try_act"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What became of one fault in one deployment."""
+
+    delivery: Delivery
+    act: Act
+    plan: Plan
+    history: History
+    verdict: Verdict
+    window: tuple[float, float]
+    """When the fault began, and when all was mended, in seconds since the epoch."""
+    unanswered: int
+    """Events that nobody answered, because the worker of their agent was killed: not promised, so not lost."""
+    asked_at: Mapping[Key, float]
+    """When each event was asked for, in seconds since the epoch."""
+    settled: bool
+    """Whether every user read the end of the last run."""
+    readers: Sequence[Reader]
+
+    @property
+    def spoken(self) -> tuple[float, float]:
+        """When the first event was asked for, and the last."""
+        return min(self.asked_at.values()), max(self.asked_at.values())
+
+    @property
+    def ledger(self) -> list[Row]:
+        """One row an event and socket."""
+        return ledger(self.history)
+
+    @property
+    def sent_twice(self) -> int:
+        """Events that came to a socket again. A client that stays drops them, and its user never sees them."""
+        return sum(reader.duplicates for reader in self.readers)
+
+    @property
+    def firsts(self) -> list[Arrival]:
+        """The first copy of each event at each socket, in the order of reading."""
+        seen: dict[tuple[int, Key | None], Arrival] = {}
+        for arrival in self.history.arrivals:
+            seen.setdefault((arrival.socket.number, arrival.key), arrival)
+        return list(seen.values())
+
+    @property
+    def lost_moments(self) -> list[float]:
+        """When each event that a user never read was asked for, in seconds since the epoch."""
+        return [self.asked_at[row.expectation.key] for row in self.ledger if not row.copies]
+
+    @property
+    def closed_form(self) -> float | None:
+        """The share that arrives if exactly what is said while a user is away is lost; None where more is promised.
+
+        Events come at an even pace, so of a time `T` with `w` offline, 1 - w / T arrives. (Of a worker that was killed
+        nobody speaks meanwhile, and there is no such form.)
+        """
+        if self.delivery.resumes or self.act.target is not Target.NETWORK or self.act.overflows:
+            return None
+        begins, ends = self.spoken
+        blind = [self.window] if self.act.swallows else []
+        away = [_away(reader.online, blind, begins, ends) for reader in self.readers]
+        return 1 - sum(away) / (len(away) * (ends - begins))
+
+
+Span = tuple[float, float]
+
+
+def _away(online: Sequence[Span], blind: Sequence[Span], begins: float, ends: float) -> float:
+    """Of a time, how many seconds no socket was subscribed, or was and got nothing."""
+    moments = sorted(
+        {begins, ends, *(moment for span in (*online, *blind) for moment in span if begins < moment < ends)}
+    )
+    return sum(
+        later - earlier
+        for earlier, later in pairwise(moments)
+        if not _within(online, earlier, later) or _within(blind, earlier, later)
+    )
+
+
+def _within(spans: Sequence[Span], first: float, last: float) -> bool:
+    return any(start <= first and last <= end for start, end in spans)
+
+
+async def try_act(
+    act: Act, deployment: Deployment, owned: Sequence[Owned], *, plan: Plan, seed: int = 0, name: str = ""
+) -> Trial:
+    """Let agents speak to these users, do the act for a while, mend it, and judge when all is quiet.
+
+    `owned` are threads of the deployment that no other experiment uses meanwhile; `name` tells this one apart.
+    LedgerDoesNotClose where the books do not.
+    """
+    name = name or act.name
+    notes, delivery = Notes(), deployment.delivery
+    with ExitStack() as listening, first_error():
+        for hand in {deployment.agents, deployment.sockets}:
+            hand.listeners[name] = notes.hear
+            listening.callback(hand.listeners.pop, name)
+        async with proxy("127.0.0.1", deployment.sockets.port) as users, anyio.create_task_group() as tasks:
+            tickets = await _tickets(deployment, owned)
+            readers = [
+                Reader(Socket(number, each.thread_id, each.user_id), users.url(), partial(_ticket, tickets, each))
+                for number, each in enumerate(owned)
+            ]
+            read = read_and_resume if delivery.resumes else read_and_forget
+            for reader in readers:
+                await tasks.start(read, reader)
+            speech = Speech(plan, notes)
+            scene = Scene(deployment, users, seed, speech.meanwhile)
+            window = await speak(act, scene, owned, speech, name)
+            with anyio.move_on_after(SETTLE_SECONDS) as settling:
+                for reader, each in zip(readers, owned, strict=True):
+                    await speak_until_heard(scene, each, reader, plan, act, notes, name)
+            tasks.cancel_scope.cancel()
+    history, unanswered = notes.closed(readers)
+    return Trial(
+        delivery=delivery,
+        act=act,
+        plan=plan,
+        history=history,
+        verdict=check(history),
+        window=window,
+        unanswered=unanswered,
+        asked_at=notes.asked_at,
+        settled=not settling.cancelled_caught,
+        readers=readers,
+    )
+
+
+async def _tickets(deployment: Deployment, owned: Sequence[Owned]) -> Tickets:
+    """The experiment stands for the application that gives its users tickets: it outlives the workers."""
+    threads = MemoryThreads()
+    for each in owned:
+        await threads.claim(each.thread_id, each.user_id)
+    return Tickets(threads, SpentInMemory(), keys=(deployment.key,))
+
+
+async def _ticket(tickets: Tickets, owned: Owned) -> str:
+    return tickets.issue(owned.user_id, owned.thread_id)

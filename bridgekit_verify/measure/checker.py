@@ -1,0 +1,196 @@
+"""From a history to a verdict: a pure function, after Jepsen's total-queue checker, with owners.
+
+Nothing that was not observed is counted, and the two identities are checked after every run: if the books do not
+close, the verdict is worth nothing, and an error says so instead.
+"""
+
+from __future__ import annotations
+
+import enum
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from bridgekit.events import Outcome, Receipt
+from bridgekit_verify.errors import LedgerDoesNotClose
+from bridgekit_verify.measure.history import Arrival, Expectation, History, Key
+from bridgekit_verify.measure.ledger import Charge, Row, charge_of_misroute, ledger
+from bridgekit_verify.measure.statistics import Rate
+
+__all__ = ["Verdict", "check"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Counts of events and frames. An event with two entitled sockets counts twice, once for each."""
+
+    expected: int
+    delivered: int
+    """Arrived once or more at a socket entitled to it."""
+    lost_signalled: int
+    """Never arrived, and the client was told of the gap."""
+    lost_silent: int
+    """Never arrived, and the client was not told."""
+    frames: int
+    """Frames that sockets read."""
+    extra_copies: int
+    """Frames that repeat a delivered one."""
+    wrong_thread: int
+    """Misrouted: frames at a socket of the right user, for another thread of his."""
+    wrong_user: int
+    """Misrouted: frames at another user's socket."""
+    unexpected: int
+    """Frames that nobody attempted."""
+    reordered: int
+    """Frames read after one with a higher `seq` (RFC 4737, type-P-reordered)."""
+    reordering_extent: int
+    """How many frames the latest of them came too late (RFC 4737, section 4.2.2); 0 without reordering."""
+    false_success: int
+    """Events whose Receipt said sent and that no entitled socket read."""
+    false_failure: int
+    """Events whose Receipt said not sent and that some socket read."""
+    acknowledged: int
+    """Events that the bridge answered at all."""
+    losses: dict[Charge, int]
+    """Every loss, by the link it is charged to and the reason."""
+    misroutes: dict[Charge, int]
+    """Every misrouted frame, likewise."""
+
+    @property
+    def misrouted(self) -> int:
+        return self.wrong_thread + self.wrong_user
+
+    @property
+    def lost(self) -> int:
+        return self.lost_signalled + self.lost_silent
+
+    @property
+    def charges(self) -> list[Charge]:
+        """Every link and reason that lost or misrouted something, in the order of the chain."""
+        return sorted({*self.losses, *self.misroutes}, key=lambda charge: (charge.link, charge.reason))
+
+    @property
+    def delivery(self) -> Rate:
+        return Rate(self.delivered, self.expected)
+
+    @property
+    def drop(self) -> Rate:
+        return Rate(self.lost, self.expected)
+
+    @property
+    def misrouting(self) -> Rate:
+        """Misrouted frames of all frames read."""
+        return Rate(self.misrouted, self.frames)
+
+    @property
+    def lost_at(self) -> dict[int, int]:
+        """Losses by link."""
+        by_link: Counter[int] = Counter()
+        for charged, count in self.losses.items():
+            by_link[charged.link] += count
+        return dict(sorted(by_link.items()))
+
+
+def check(history: History) -> Verdict:
+    """Judge a history. LedgerDoesNotClose when it contradicts itself."""
+    rows = ledger(history)
+    owners = {expectation.key: expectation for expectation in history.expected}
+    found = [(arrival, _place(owners, arrival)) for arrival in history.arrivals]
+    places = Counter(place for _, place in found)
+    reordered, extent = _reordering(arrival for arrival, place in found if place is Place.ENTITLED)
+    verdict = Verdict(
+        expected=len(rows),
+        delivered=sum(row.copies > 0 for row in rows),
+        lost_signalled=sum(row.copies == 0 and row.signalled for row in rows),
+        lost_silent=sum(row.copies == 0 and not row.signalled for row in rows),
+        frames=len(history.arrivals),
+        extra_copies=sum(max(row.copies - 1, 0) for row in rows),
+        wrong_thread=places[Place.WRONG_THREAD],
+        wrong_user=places[Place.WRONG_USER],
+        unexpected=places[Place.UNEXPECTED],
+        reordered=reordered,
+        reordering_extent=extent,
+        false_success=_false_success(history, rows),
+        false_failure=_false_failure(history),
+        acknowledged=len(history.acknowledged),
+        losses=dict(Counter(row.charge for row in rows if row.charge is not None)),
+        misroutes=dict(
+            Counter(
+                charge_of_misroute(history, owners[arrival.key])
+                for arrival, place in found
+                if arrival.key is not None and place in (Place.WRONG_THREAD, Place.WRONG_USER)
+            )
+        ),
+    )
+    _close(verdict)
+    return verdict
+
+
+class Place(enum.Enum):
+    """Where a frame was read."""
+
+    ENTITLED = enum.auto()
+    WRONG_THREAD = enum.auto()
+    WRONG_USER = enum.auto()
+    UNEXPECTED = enum.auto()
+
+
+def _place(owners: Mapping[Key, Expectation], arrival: Arrival) -> Place:
+    owner = None if arrival.key is None else owners.get(arrival.key)
+    if owner is None:
+        return Place.UNEXPECTED
+    if arrival.socket.user_id != owner.user_id:
+        return Place.WRONG_USER
+    return Place.ENTITLED if arrival.socket.thread_id == owner.thread_id else Place.WRONG_THREAD
+
+
+def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
+    """How many frames came after one with a higher `seq` on the same socket, and by how many frames at most.
+
+    Of an event's copies only the first is looked at, and only entitled frames are: another thread counts its own, and
+    so does each epoch.
+    """
+    highest: dict[tuple[int, str | None], list[int]] = defaultdict(list)
+    seen: set[tuple[int, Key | None]] = set()
+    reordered = extent = 0
+    for arrival in arrivals:
+        if (copy := (arrival.socket.number, arrival.key)) in seen:
+            continue
+        seen.add(copy)
+        so_far = highest[arrival.socket.number, arrival.epoch]
+        if so_far and arrival.seq < so_far[-1]:
+            reordered += 1
+            # The highest `seq` so far only grows, so the first frame that overtook this one is found by bisection.
+            extent = max(extent, len(so_far) - bisect_right(so_far, arrival.seq))
+        so_far.append(max(arrival.seq, so_far[-1] if so_far else 0))
+    return reordered, extent
+
+
+def _false_success(history: History, rows: Iterable[Row]) -> int:
+    got = {row.expectation.key for row in rows if row.copies}
+    return sum(bool(receipt) and key not in got for key, (_, receipt) in history.acknowledged.items())
+
+
+def _false_failure(history: History) -> int:
+    read = {arrival.key for arrival in history.arrivals}
+    return sum(_denied(receipt) and key in read for key, (_, receipt) in history.acknowledged.items())
+
+
+def _denied(receipt: Receipt) -> bool:
+    """Whether it says that nobody gets the event. One that is kept, or waits for the store, may be read later."""
+    return not receipt and not receipt.kept and receipt.outcome is not Outcome.PENDING
+
+
+def _close(verdict: Verdict) -> None:
+    identities = (
+        ("expected = delivered + lost", verdict.expected, verdict.delivered + verdict.lost),
+        (
+            "frames = delivered + extra copies + misrouted + unexpected",
+            verdict.frames,
+            verdict.delivered + verdict.extra_copies + verdict.misrouted + verdict.unexpected,
+        ),
+    )
+    for identity, left, right in identities:
+        if left != right:
+            raise LedgerDoesNotClose(identity, left, right)

@@ -1,0 +1,114 @@
+"""One row for each event and each socket entitled to it: what became of it, and which link a loss is charged to."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from bridgekit.events import Outcome
+from bridgekit_verify.measure.evidence import SAID_BY_CORE, Charge, astray_before_the_bridge, unheard, who_did_not_ask
+from bridgekit_verify.measure.history import Arrival, Expectation, Handover, History, Key, Socket
+
+__all__ = ["Charge", "Row", "charge", "charge_of_misroute", "ledger"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One event and one socket that is entitled to it."""
+
+    expectation: Expectation
+    socket: Socket
+    copies: int
+    """How often the socket read it; 0 is a loss."""
+    latency_seconds: float | None
+    """From emission to the first read, on one clock."""
+    signalled: bool
+    """Lost, but the client was told of the gap."""
+    charge: Charge | None
+    """Only for a loss."""
+
+
+def ledger(history: History) -> list[Row]:
+    """Every expected event beside every socket of its thread, in the order of expectation."""
+    read: dict[tuple[Key, int], list[Arrival]] = defaultdict(list)
+    for arrival in history.arrivals:
+        if arrival.key is not None:
+            read[arrival.key, arrival.socket.number].append(arrival)
+    entitled: dict[tuple[str, str], list[Socket]] = defaultdict(list)
+    for socket in history.sockets:
+        entitled[socket.thread_id, socket.user_id].append(socket)
+    return [
+        _row(history, expectation, socket, read[expectation.key, socket.number])
+        for expectation in history.expected
+        for socket in entitled[expectation.thread_id, expectation.user_id]
+    ]
+
+
+def _row(history: History, expectation: Expectation, socket: Socket, copies: list[Arrival]) -> Row:
+    return Row(
+        expectation,
+        socket,
+        copies=len(copies),
+        latency_seconds=copies[0].read_at - copies[0].emitted_at if copies else None,
+        signalled=not copies and _signalled(history, expectation.key, socket),
+        charge=None if copies else charge(history, expectation),
+    )
+
+
+def _signalled(history: History, key: Key, socket: Socket) -> bool:
+    _, receipt = history.acknowledged.get(key, (None, None))
+    return receipt is not None and any(gap.says(receipt) for gap in history.gaps.get(socket.number, ()))
+
+
+def charge(history: History, expectation: Expectation) -> Charge:
+    """The first link that a lost event did not pass as it should have, by the evidence of the history."""
+    if (known := history.acknowledged.get(expectation.key)) is None:
+        return _before_the_bridge(history, expectation.key)
+    receipt = known[1]
+    if receipt.outcome is not Outcome.SENT:
+        stopped = Charge(receipt.link or 9, receipt.reason)
+    elif receipt.seq is None:
+        # The hub numbers whatever it is given, so it was not given this.
+        stopped = Charge(9, "called sent, and never given to the hub")
+    else:
+        stopped = Charge(10, "called sent, and no socket read it")
+    return _sent(history, expectation, otherwise=stopped)
+
+
+def charge_of_misroute(history: History, expectation: Expectation) -> Charge:
+    """The first link that sent an event astray."""
+    return _sent(history, expectation, otherwise=Charge(10, "given to a socket of another thread"))
+
+
+def _sent(history: History, expectation: Expectation, *, otherwise: Charge) -> Charge:
+    if (astray := astray_before_the_bridge(history, expectation)) is not None:
+        return astray
+    known = history.acknowledged.get(expectation.key)
+    if known is not None and known[1].thread_id not in (None, expectation.thread_id):
+        return Charge(9, "sent to another thread")
+    return otherwise
+
+
+def _before_the_bridge(history: History, key: Key) -> Charge:
+    if history.misplaced is not None:
+        return Charge(*history.misplaced)
+    if key.request in history.failures:
+        return Charge(*history.failures[key.request])
+    if (idle := who_did_not_ask(history, key.request)) is not None:
+        return idle
+    handover = history.handovers.get(key.request)
+    if key.type in SAID_BY_CORE or handover is None:
+        return Charge(5, "the core did not say it")
+    saying = history.sayings.get(key)
+    return _unheard(history, handover) if saying is None else unheard(history, key, saying)
+
+
+def _unheard(history: History, handover: Handover) -> Charge:
+    """By what the agent held when its run began, where nobody noted what it held as it spoke."""
+    if not handover.given:
+        return Charge(3 if history.bound_by_registry else 5, "the agent was given no bridge")
+    if not handover.passed_on:
+        return Charge(6, "the agent did not tell its adapter")
+    if not handover.holds:
+        return Charge(7, "the adapter does not hold bridge and run")
+    return Charge(8, "the adapter did not reach the bridge")

@@ -1,0 +1,97 @@
+"""Measurements as pandas tables: one row a measurement, counts first, rates with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from bridgekit_verify.measure.experiment import Measurement
+from bridgekit_verify.measure.statistics import Rate
+
+__all__ = ["latency_table", "loss_table", "rate_table", "transcript"]
+
+
+def rate_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
+    """One row a measurement: what was expected, and what became of it.
+
+    Columns: variant, runs at once, events expected, delivered, lost, misrouted, false success, then the delivery
+    rate with its 95 % Wilson interval, all three in percent; missing where nothing was expected. `labels` are
+    further columns, one value a measurement, that go in front.
+    """
+    rows = [_row(measurement) for measurement in measurements]
+    frame = pd.DataFrame(rows)
+    for place, (name, values) in enumerate(labels.items()):
+        frame.insert(place, name, list(values))
+    return frame
+
+
+def _row(measurement: Measurement) -> dict[str, object]:
+    verdict = measurement.verdict
+    low, high = verdict.delivery.interval
+    known = verdict.delivery.known
+    return {
+        "variant": measurement.variant.name,
+        "runs at once": measurement.workload.at_once,
+        "expected": verdict.expected,
+        "delivered": verdict.delivered,
+        "lost": verdict.lost,
+        "misrouted": verdict.misrouted,
+        "false success": verdict.false_success,
+        "delivered %": _percent(verdict.delivery),
+        "from %": round(100 * low, 2) if known else None,
+        "to %": round(100 * high, 2) if known else None,
+    }
+
+
+def _percent(rate: Rate) -> float | None:
+    return round(100 * rate.fraction, 2) if rate.known else None
+
+
+def loss_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
+    """One row for each link and reason that took events, by variant: how many were lost, how many misrouted."""
+    rows = [
+        {
+            "variant": measurement.variant.name,
+            "link": charge.link,
+            "reason": charge.reason,
+            "lost": measurement.verdict.losses.get(charge, 0),
+            "misrouted": measurement.verdict.misroutes.get(charge, 0),
+        }
+        for measurement in measurements
+        for charge in measurement.verdict.charges
+    ]
+    return pd.DataFrame(rows, columns=["variant", "link", "reason", "lost", "misrouted"])
+
+
+def latency_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
+    """Quantiles of the time from emission to the first read, in milliseconds, by variant; missing without arrivals."""
+    rows = []
+    for measurement in measurements:
+        seconds = pd.Series(
+            [row.latency_seconds for row in measurement.ledger if row.latency_seconds is not None],
+            dtype=float,
+        )
+        quantiles = seconds.quantile([0.5, 0.9, 0.99]) * 1_000
+        rows.append(
+            {"variant": measurement.variant.name, "events": len(seconds)}
+            | {f"p{round(100 * level)} ms": value for level, value in quantiles.items()}  # type: ignore[operator]
+        )
+    return pd.DataFrame(rows)
+
+
+def transcript(measurement: Measurement, *, frames: int = 10, strays: bool = False) -> pd.DataFrame:
+    """The first frames that sockets read, in order: whose socket, whose event. Or only those gone astray."""
+    owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
+    rows = [
+        {
+            "socket of": arrival.socket.user_id,
+            "thread": arrival.socket.thread_id,
+            "event of": owners.get(arrival.key, "nobody") if arrival.key else "nobody",
+            "request": arrival.key.request if arrival.key else "",
+            "type": str(arrival.key.type) if arrival.key else "",
+            "seq": arrival.seq,
+        }
+        for arrival in measurement.history.arrivals
+    ]
+    return pd.DataFrame([row for row in rows if not strays or row["socket of"] != row["event of"]][:frames])

@@ -1,0 +1,116 @@
+"""One probe for each link and for the hub: hand it what the chain hands it, and look at what it hands on.
+
+A probe judges its own link alone, whatever the links before it do, so that a broken link is named and its
+neighbours are not. Where a link cannot be tried because another fails, the answer is *unknown*.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from bridgekit.chain import LINKS, Link
+from bridgekit.chain.link_1_startup import create_app
+from bridgekit.errors import DeterministicStartupError, first_error
+from bridgekit.transport import hub
+from bridgekit.transport.server import serving
+from bridgekit_verify.measure.blame import is_our_own, link_of
+from bridgekit_verify.measure.workload import AGENT, seeded, tools
+from bridgekit_verify.probes.attempts import ATTEMPTS
+from bridgekit_verify.probes.bench import Bench, Broken, Untried, thinking
+from bridgekit_verify.probes.routing_attempts import THREADS_A_FAMILY
+from bridgekit_verify.variants import Variant
+
+__all__ = ["HUB", "Answer", "Probe", "probe", "probe_all", "probe_each", "probe_hub", "probe_ten"]
+
+PROBE_SECONDS: Final = 20.0
+HUB: Final = Link(hub.LINK, "Hub", hub, hub.Hub.publish, "a frame, to each of the thread's sockets", "not in its list")
+"""The link after the nine."""
+
+
+class Answer(enum.StrEnum):
+    """What a probe may answer."""
+
+    HOLDS = "holds"
+    DOES_NOT_HOLD = "does not hold"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One link, tried."""
+
+    link: Link
+    answer: Answer
+    evidence: str
+    """What was seen, in one sentence."""
+
+
+async def probe(link: int, variant: Variant, *, seed: int = 0, threads: int = THREADS_A_FAMILY) -> Probe:
+    """Try one link of a variant."""
+    return (await _probed(variant, (LINKS[link - 1],), seed=seed, threads=threads))[0]
+
+
+async def probe_all(variant: Variant, *, seed: int = 0, threads: int = THREADS_A_FAMILY) -> list[Probe]:
+    """Try the nine links of a variant, over a real server, and answer in the order of the chain.
+
+    Link 9 is tried with that many threads of every family of thread ids; three show whether one leaks into another.
+    """
+    return await _probed(variant, LINKS, seed=seed, threads=threads)
+
+
+async def probe_hub(variant: Variant, *, seed: int = 0, threads: int = THREADS_A_FAMILY) -> Probe:
+    """Try the link after the nine, which the audit's list does not have: from the hub to a thread's sockets."""
+    return (await _probed(variant, (HUB,), seed=seed, threads=threads))[0]
+
+
+async def probe_ten(variant: Variant, *, seed: int = 0, threads: int = THREADS_A_FAMILY) -> list[Probe]:
+    """The nine links and the hub, over one server. Here a refusal by link 10 is the hub's, and not the last link's."""
+    return await _probed(variant, (*LINKS, HUB), seed=seed, threads=threads)
+
+
+async def _probed(variant: Variant, links: Sequence[Link], *, seed: int, threads: int) -> list[Probe]:
+    agents = {AGENT: thinking(variant.agent)}
+    parts = variant.parts(agents, hexadecimal=seeded(seed), tools=tools(), seed=seed)
+    app = create_app(parts, start=variant.start)
+    try:
+        async with serving(app) as url:
+            bench = Bench(variant, app, url, seed, threads)
+            return [await _try(link, ATTEMPTS[link.number], bench) for link in links]
+    except DeterministicStartupError as refused:
+        named = refused.link if HUB in links else min(refused.link, LINKS[-1].number)
+        return [_after_refusal(link, refused, named) for link in links]
+
+
+async def probe_each(variants: Iterable[Variant], *, seed: int = 0) -> dict[str, list[Probe]]:
+    """The nine probes of each variant, by its name."""
+    return {row.name: await probe_all(row, seed=seed) for row in variants}
+
+
+async def _try(link: Link, attempt: Callable[[Bench], Awaitable[str]], bench: Bench) -> Probe:
+    """What the link itself raised is evidence. What the attempt raised is a bug of ours, and comes through."""
+    try:
+        with first_error(), anyio.fail_after(PROBE_SECONDS):
+            return Probe(link, Answer.HOLDS, await attempt(bench))
+    except Untried as untried:
+        return Probe(link, Answer.UNKNOWN, str(untried))
+    except Broken as broken:
+        return Probe(link, Answer.DOES_NOT_HOLD, str(broken))
+    except Exception as error:
+        raised_by = None if is_our_own(error) else link_of(error)
+        if raised_by is None:
+            raise
+        told = f"raised {type(error).__name__}: {error}"
+        if raised_by == link.number:
+            return Probe(link, Answer.DOES_NOT_HOLD, told)
+        return Probe(link, Answer.UNKNOWN, f"link {raised_by} {told}")
+
+
+def _after_refusal(link: Link, refused: DeterministicStartupError, named: int) -> Probe:
+    if link.number == named:
+        return Probe(link, Answer.DOES_NOT_HOLD, f"startup refused: {refused}")
+    return Probe(link, Answer.UNKNOWN, "the application did not start")

@@ -1,0 +1,49 @@
+"""The links, and what the probes answer, as pandas tables: one row a link."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from bridgekit.chain import LINKS
+from bridgekit_verify.probes.probes import Probe
+
+__all__ = ["chain_table", "probe_table", "status_table"]
+
+
+def chain_table() -> pd.DataFrame:
+    """One row a link: its name, its module, what it hands on, and the audit's word for it."""
+    return pd.DataFrame(
+        {
+            "link": link.number,
+            "name": link.name,
+            "module": link.module.__name__.rpartition(".")[2],
+            "hands on": link.hands_on,
+            "audit says": link.reported,
+        }
+        for link in LINKS
+    )
+
+
+def probe_table(probes: Iterable[Probe]) -> pd.DataFrame:
+    """One row a link: the audit's word, what the probe answers, and what it saw."""
+    return pd.DataFrame(
+        {
+            "link": probe.link.number,
+            "name": probe.link.name,
+            "audit says": probe.link.reported,
+            "when run": str(probe.answer),
+            "evidence": probe.evidence,
+        }
+        for probe in probes
+    )
+
+
+def status_table(probes: Mapping[str, Sequence[Probe]]) -> pd.DataFrame:
+    """One row a link, one column a variant: does the link hold?"""
+    frame = pd.DataFrame({"link": [link.number for link in LINKS], "name": [link.name for link in LINKS]})
+    frame["audit says"] = [link.reported for link in LINKS]
+    for variant, answers in probes.items():
+        frame[variant] = [str(probe.answer) for probe in answers]
+    return frame

@@ -1,0 +1,67 @@
+"""All of the telling: notebooks -> executed copies -> index.html, results.csv, results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridgekit_verify.report.collecting import collect_folder
+from bridgekit_verify.report.environment import read_environment
+from bridgekit_verify.report.execution import CELL_SECONDS, JOBS, execute_folder
+from bridgekit_verify.report.judging import headline
+from bridgekit_verify.report.page import index_html
+from bridgekit_verify.report.results import count_measurements, results_csv, results_json
+
+EXECUTED = Path("build/report-executed")
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltReport:
+    """Where the report is, and what it says in short."""
+
+    page: Path
+    csv: Path
+    json: Path
+    complete: bool
+    """False if a notebook failed. The page says so first; a command line should end with an error."""
+    headline: tuple[str, ...]
+    """Lines for a terminal, all computed."""
+    failures: tuple[str, ...]
+    """One line for each failed notebook: notebook, cell, the exception's last line."""
+
+
+def build_report(
+    notebooks: Path,
+    out: Path,
+    *,
+    jobs: int = JOBS,
+    parameters: Mapping[str, Any] | None = None,
+    executed: Path = EXECUTED,
+    cell_seconds: int = CELL_SECONDS,
+    say: Callable[[str], None] = print,
+) -> BuiltReport:
+    """Execute copies of the notebooks in `executed`, then tell them in `out`.
+
+    Raises FileNotFoundError for a folder without notebooks, ParameterError for a parameter that none has.
+    """
+    out.mkdir(parents=True, exist_ok=True)  # here, because nobody wants to hear after two minutes that he cannot
+    execute_folder(notebooks, executed, jobs=jobs, parameters=parameters, cell_seconds=cell_seconds, say=say)
+    return build_from_executed(executed, out)
+
+
+def build_from_executed(executed: Path, out: Path) -> BuiltReport:
+    """Tell notebooks that have been executed already, by this or any other runner, in the folder `out`.
+
+    Raises FileNotFoundError for a folder without notebooks, DuplicateFinding for two findings with one id.
+    """
+    report = collect_folder(executed, read_environment(Path.cwd()))
+    out.mkdir(parents=True, exist_ok=True)
+    page, csv, json = out / "index.html", out / "results.csv", out / "results.json"
+    page.write_text(index_html(report), encoding="utf-8")
+    csv.write_text(results_csv(report), encoding="utf-8")
+    json.write_text(results_json(report), encoding="utf-8")
+    counted = f"measurements: {count_measurements(report):,} rows from {len(report.notebooks)} notebooks"
+    lines = (*headline(report).lines, counted)
+    return BuiltReport(page, csv, json, report.complete, lines, report.failures)

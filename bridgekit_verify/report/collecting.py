@@ -1,0 +1,119 @@
+"""Executed notebooks -> Report. Reads what the cells stored; runs and renders nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bridgekit.errors import BridgekitError
+from bridgekit_verify.report.failures import failure_of
+from bridgekit_verify.report.findings import FINDING_MIME, SOURCE_MIME, TABLE_MIME, Finding, Source, Table
+from bridgekit_verify.report.parameters import PARAMETERS_TAG, read_parameters
+from bridgekit_verify.report.structure import (
+    UNDESCRIBED,
+    Cell,
+    Environment,
+    Figure,
+    Notebook,
+    Output,
+    Report,
+    Shown,
+    Text,
+)
+from bridgekit_verify.report.untyped import read_notebook
+
+_STRUCTURED: dict[str, type[Finding | Table | Source]] = {
+    FINDING_MIME: Finding,
+    TABLE_MIME: Table,
+    SOURCE_MIME: Source,
+}
+# Of the other forms of an output, the richest that can be shown without a script.
+_PLAINER = {"text/html": "html", "text/markdown": "markdown", "text/plain": "text"}
+
+
+class DuplicateFinding(BridgekitError, ValueError):
+    """Two findings with one id: the report could show only one of them."""
+
+
+def collect_folder(folder: Path, environment: Environment) -> Report:
+    """Read the executed notebooks of a folder. Raises FileNotFoundError where there are none."""
+    paths = sorted(folder.glob("*.ipynb"))
+    if not paths:
+        raise FileNotFoundError(f"{folder} holds no executed notebook")
+    return collect(((path.stem, read_notebook(path)) for path in paths), environment)
+
+
+def collect(notebooks: Iterable[tuple[str, Any]], environment: Environment) -> Report:
+    """Names and executed notebooks, as nbformat reads them, into a Report. Raises DuplicateFinding."""
+    report = Report(tuple(_notebook(name, content) for name, content in notebooks), environment)
+    recorded: dict[str, str] = {}
+    for notebook in report.notebooks:
+        for finding in notebook.findings:
+            if finding.id in recorded:
+                places = f"in {recorded[finding.id]} and in {notebook.name}"
+                raise DuplicateFinding(f"finding {finding.id} is recorded twice, {places}")
+            recorded[finding.id] = notebook.name
+    return report
+
+
+def _notebook(name: str, content: Any) -> Notebook:
+    cells = [cell for cell in content["cells"] if "".join(cell["source"]).strip()]
+    started, ended = _times(cells)
+    return Notebook(
+        name=name,
+        title=content["metadata"].get("title") or _heading(cells) or name,
+        cells=tuple(_cell(cell) for cell in cells if cell["cell_type"] in ("markdown", "code")),
+        parameters=_parameters(cells),
+        started=started,
+        ended=ended,
+        failure=failure_of(name, content["cells"]),
+    )
+
+
+def _cell(cell: Any) -> Cell:
+    outputs = (_output(output) for output in cell.get("outputs", ()))
+    return Cell(cell["cell_type"], "".join(cell["source"]), tuple(o for o in outputs if o is not None))
+
+
+def _output(output: Any) -> Output | None:
+    match output["output_type"]:
+        case "stream":
+            return Text("warning" if output["name"] == "stderr" else "text", "".join(output["text"]))
+        case "error":
+            return Text("error", "\n".join(output["traceback"]) or f"{output['ename']}: {output['evalue']}")
+        case _:
+            return _display(output["data"], output.get("metadata", {}))
+
+
+def _display(data: Any, metadata: Any) -> Output | None:
+    for mime, kind in _STRUCTURED.items():
+        if mime in data:
+            return Shown(msgspec.convert(data[mime], kind))
+    if "image/png" in data:
+        words = metadata.get("image/png", {})
+        alt = words.get("alt") or "".join(data.get("text/plain", "")) or UNDESCRIBED
+        return Figure(words.get("name", ""), alt, words.get("caption", ""), "".join(data["image/png"]).strip())
+    return next((Text(kind, "".join(data[mime])) for mime, kind in _PLAINER.items() if mime in data), None)
+
+
+def _parameters(cells: list[Any]) -> dict[str, Any]:
+    tagged = (cell for cell in cells if PARAMETERS_TAG in cell["metadata"].get("tags", []))
+    return {name: value for cell in tagged for name, value in read_parameters("".join(cell["source"])).items()}
+
+
+def _times(cells: list[Any]) -> tuple[datetime | None, datetime | None]:
+    """When the first cell started and the last one ended, as the runner stored it in the cells."""
+    stored = [cell["metadata"].get("execution", {}) for cell in cells]
+    starts = [times["iopub.execute_input"] for times in stored if "iopub.execute_input" in times]
+    ends = [times["shell.execute_reply"] for times in stored if "shell.execute_reply" in times]
+    started = min(map(datetime.fromisoformat, starts), default=None)
+    return started, max(map(datetime.fromisoformat, ends), default=None)
+
+
+def _heading(cells: list[Any]) -> str | None:
+    lines = (line for cell in cells if cell["cell_type"] == "markdown" for line in cell["source"].splitlines())
+    return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), None)

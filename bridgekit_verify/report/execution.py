@@ -1,0 +1,143 @@
+"""Executes copies of the notebooks, each in a fresh kernel of the interpreter that runs this."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+import bridgekit_verify
+from bridgekit_verify.report.failures import failure_of, runs
+from bridgekit_verify.report.parameters import PARAMETERS_TAG, demand_known, read_parameters, replace_parameters
+from bridgekit_verify.report.untyped import error_output, read_notebook, write_notebook
+
+JOBS = 2
+CELL_SECONDS = 600
+CLOSING_SECONDS = 10
+
+
+class _RunningInterpreter(KernelSpecManager):
+    """Every kernel name means this interpreter, because an installed `python3` may belong to another one."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """The way to launch ipykernel with sys.executable."""
+        command = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name=kernel_name, language="python")
+
+
+def execute_folder(
+    folder: Path,
+    copies: Path,
+    *,
+    jobs: int = JOBS,
+    parameters: Mapping[str, Any] | None = None,
+    cell_seconds: int = CELL_SECONDS,
+    say: Callable[[str], None] = print,
+) -> tuple[str, ...]:
+    """Execute every notebook of a folder as a copy in `copies`; answer one line for each that failed.
+
+    At most `jobs` run at once. `parameters` replaces literals of the cells tagged `parameters`, in the
+    notebooks that have them. `say` is given one line for each notebook, when it ends.
+
+    Raises FileNotFoundError for a folder without notebooks, ParameterError for a parameter that none has.
+    """
+    notebooks = {path: read_notebook(path) for path in sorted(folder.glob("*.ipynb"))}
+    if not notebooks:
+        raise FileNotFoundError(f"{folder} holds no notebook")
+    _set_parameters(list(notebooks.values()), parameters or {})
+    copies.mkdir(parents=True, exist_ok=True)
+    for stale in copies.glob("*.ipynb"):
+        stale.unlink()
+    failures: dict[str, str] = {}
+    width = max(len(path.stem) for path in notebooks)
+
+    async def execute_one(path: Path, limiter: anyio.CapacityLimiter) -> None:
+        async with limiter:
+            started = time.monotonic()
+            failure = await _execute(notebooks[path], path.stem, copies, cell_seconds)
+            seconds = time.monotonic() - started
+        write_notebook(notebooks[path], copies / path.name)
+        say(f"{path.stem:<{width}}  {seconds:6.1f} s  {'failed' if failure else 'ok'}")
+        if failure:
+            failures[path.stem] = failure
+
+    async def execute_all() -> None:
+        limiter = anyio.CapacityLimiter(jobs)
+        async with anyio.create_task_group() as tasks:
+            for path in notebooks:
+                tasks.start_soon(execute_one, path, limiter)
+
+    anyio.run(execute_all, backend="asyncio")  # nbclient knows asyncio only
+    return tuple(failures[name] for name in sorted(failures))
+
+
+def _set_parameters(notebooks: list[NotebookNode], parameters: Mapping[str, Any]) -> None:
+    cells = [cell for notebook in notebooks for cell in notebook.cells if _is_parameters(cell)]
+    demand_known(parameters, [name for cell in cells for name in read_parameters(cell.source)])
+    for cell in cells:
+        cell.source = replace_parameters(cell.source, parameters)
+
+
+def _is_parameters(cell: NotebookNode) -> bool:
+    return bool(cell.cell_type == "code" and PARAMETERS_TAG in cell.metadata.get("tags", []))
+
+
+async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds: int) -> str | None:
+    """Execute in place up to the first failure; answer what went wrong in one line, or None."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    # An output that comes late is an error here: what a copy lacks, the report would lack.
+    client = NotebookClient(notebook, timeout=cell_seconds, raise_on_iopub_timeout=True, iopub_timeout=30)
+    client.reset_execution_trackers()
+    index = number = 0
+    try:
+        async with _kernel(client, folder):
+            for index, cell in enumerate(notebook.cells):
+                number += runs(cell)
+                await client.async_execute_cell(cell, index, execution_count=number)
+    except CellExecutionError:
+        pass  # in the outputs, where failure_of finds it
+    except CellTimeoutError:
+        notebook.cells[index].outputs.append(error_output("CellTimeoutError", f"no end within {cell_seconds} s"))
+    except DeadKernelError:
+        notebook.cells[index].outputs.append(error_output("DeadKernelError", "the kernel died"))
+    return failure_of(name, notebook.cells)
+
+
+@asynccontextmanager
+async def _kernel(client: NotebookClient, folder: Path) -> AsyncGenerator[None]:
+    """A kernel for this client, started and ended here.
+
+    nbclient's own way of doing it replaces the process's signal handlers, so that Ctrl-C would end one
+    notebook and start the next.
+    """
+    client.km = manager = AsyncKernelManager(kernel_spec_manager=_RunningInterpreter())
+    try:
+        await client.async_start_new_kernel(cwd=str(folder), env=_kernel_environment())
+        await client.async_start_new_kernel_client()
+        yield
+    finally:
+        with anyio.move_on_after(CLOSING_SECONDS, shield=True):
+            if client.kc is not None:
+                client.kc.stop_channels()
+            if manager.has_kernel:
+                await manager.shutdown_kernel()
+
+
+def _kernel_environment() -> dict[str, str]:
+    """This process's environment, but the package that runs here comes first: a kernel imports no other."""
+    root = str(Path(bridgekit_verify.__file__).resolve().parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"}

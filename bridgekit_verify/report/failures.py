@@ -1,0 +1,75 @@
+"""Did an executed notebook really reach its end? Trusts no runner: several let a failed notebook pass.
+
+A failing assertion in a task group ends a notebook without an `error` output, which is all that some runners
+look at. So a notebook has passed only if every code cell ran and its last output is the line of `checked`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from bridgekit_verify.report.outputs import sentinel
+
+# The frame that a printed exception group draws around its leaves.
+_GROUP_FRAME = re.compile(r"^[\s|+-]*")
+# A dotted name, alone or before a colon: how a traceback's last line starts.
+_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?::|$)")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def failure_of(name: str, cells: list[Any]) -> str | None:
+    """One line: notebook, cell, and the exception's last line. None if the notebook reached its end.
+
+    `name` is the file's name without its ending; `cells` are the cells as nbformat stores them.
+    """
+    code = list(enumerate(filter(runs, cells), 1))
+    for number, cell in code:
+        for output in cell["outputs"]:
+            if output["output_type"] == "error":
+                return _line(name, number, f"{output['ename']}: {output['evalue']}")
+    for number, cell in code:
+        if cell["execution_count"] is None:
+            # No output is an error, yet this cell never ran: what stopped the notebook is in the cell before.
+            before = max(1, number - 1)
+            reason = _printed_exception(code[before - 1][1]) or f"code cell {number} never ran"
+            return _line(name, before, reason)
+    return _unchecked(name, code)
+
+
+def runs(cell: Any) -> bool:
+    """Whether a runner executes this cell: code that is not blank."""
+    return bool(cell["cell_type"] == "code" and "".join(cell["source"]).strip())
+
+
+def uncoloured(text: str) -> str:
+    """Text without a terminal's colours."""
+    return _COLOUR.sub("", text)
+
+
+def _unchecked(name: str, code: list[tuple[int, Any]]) -> str | None:
+    wanted = sentinel(name)
+    if not code:
+        return f"{name}: it has no code cell, so nothing printed {wanted!r}"
+    number, cell = code[-1]
+    last = cell["outputs"][-1] if cell["outputs"] else {}
+    if last.get("name") == "stdout" and _text(last).rstrip().splitlines()[-1:] == [wanted]:
+        return None
+    return _line(name, number, _printed_exception(cell) or f"the notebook did not end on {wanted!r}")
+
+
+def _printed_exception(cell: Any) -> str | None:
+    """The last line of a traceback that the cell wrote to stderr, freed from a group's frame."""
+    text = "".join(_text(output) for output in cell["outputs"] if output.get("name") == "stderr")
+    lines = [_GROUP_FRAME.sub("", line).rstrip() for line in uncoloured(text).splitlines()]
+    return next((line for line in reversed(lines) if _EXCEPTION.match(line)), None)
+
+
+def _line(name: str, number: int, reason: str) -> str:
+    lines = [line.strip() for line in uncoloured(reason).splitlines() if line.strip()]
+    # An assertion's own words may span lines; the first says what failed.
+    return f"{name}: code cell {number}: {lines[0] if lines else 'failed without a word'}"
+
+
+def _text(output: Any) -> str:
+    return "".join(output.get("text", ""))

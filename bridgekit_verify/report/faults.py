@@ -1,0 +1,124 @@
+"""What faults cost, with and without each protection: one finding a part of notebook 12."""
+
+from __future__ import annotations
+
+from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE
+from bridgekit_verify.faults.trials.matrix import FaultMatrix
+from bridgekit_verify.faults.trials.peers import TheBridge
+from bridgekit_verify.faults.trials.stall import StallStudy
+from bridgekit_verify.faults.trials.trial import Trial
+from bridgekit_verify.faults.trials.windows import WindowStudy
+from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.report.claims import verdict_of
+from bridgekit_verify.report.findings import Finding
+
+__all__ = ["matrix_claim", "stall_claim", "timeline_claim", "windows_claim"]
+
+OURS = "ours"
+"""What stands in for the audit's word where the claim is our own."""
+OUTSIDE_AT_MOST = 0.25
+"""The closed form takes agents to speak evenly, and on a machine with other work they do so by and large."""
+LATE_SHARE = 0.1
+"""Neighbours who read so much of a stall too late feel it."""
+HELD_UP_SHARE = 0.5
+"""Who is held up for so much of a stall waits for the one that stalls."""
+
+
+def matrix_claim(matrix: FaultMatrix) -> Finding:
+    """Nothing lost in silence, nothing misrouted, whatever happens; and without protection something is."""
+    unprotected = matrix.of(AT_MOST_ONCE.name)
+    costly = [trial.act.name for trial in unprotected if trial.verdict.lost_silent]
+    told = [trial for trial in matrix.sound if trial.verdict.lost_signalled]
+    unsettled = [f"{trial.act.name} with {trial.delivery.name}" for trial in matrix.cells.values() if not trial.settled]
+    before = Rate(sum(t.verdict.delivered for t in unprotected), sum(t.verdict.expected for t in unprotected))
+    after = Rate(sum(t.verdict.delivered for t in matrix.sound), sum(t.verdict.expected for t in matrix.sound))
+    return Finding(
+        id="fault-matrix",
+        title="Nothing is lost in silence",
+        claim=f"Of {len(matrix.acts)} faults of networks, processes and brokers none loses an event in silence, or"
+        " brings one to somebody else, where a log is kept and clients resume.",
+        reported=OURS,
+        verdict=verdict_of(matrix.silent.k == 0 and matrix.misrouted == 0 and not unsettled),
+        answer=f"Lost in silence: {matrix.silent}, over {len(matrix.sound)} trials with a log; misrouted:"
+        f" {matrix.misrouted:,}. Without one, {len(costly)} of {len(unprotected)} faults lose events in silence:"
+        f" {', '.join(costly) or 'none'}.",
+        evidence=(
+            *(
+                f"{trial.delivery.name}, {trial.act.name}: {trial.verdict.lost_signalled:,} of"
+                f" {trial.verdict.expected:,} events lost, and every user told which."
+                for trial in told
+            ),
+            *(f"Not settled in time: {what}." for what in unsettled),
+        ),
+        before=(before.k, before.n),
+        after=(after.k, after.n),
+    )
+
+
+def timeline_claim(trials: list[Trial]) -> Finding:
+    """Late is not lost: what is said during a fault comes when it is over."""
+    late = [arrival for trial in trials for arrival in trial.firsts if _within(trial, arrival.emitted_at)]
+    longest = max((arrival.read_at - arrival.emitted_at for arrival in late), default=0.0)
+    lost = sum(len(trial.lost_moments) for trial in trials)
+    return Finding(
+        id="fault-timeline",
+        title="Late is not lost",
+        claim="What agents say during a fault reaches the user when the fault is over.",
+        reported=OURS,
+        verdict=verdict_of(lost == 0),
+        answer=f"Of the events that were said while a fault lasted {len(late):,} arrived, the latest after"
+        f" {longest:.2f} s; {lost:,} did not.",
+    )
+
+
+def _within(trial: Trial, moment: float) -> bool:
+    return trial.window[0] <= moment <= trial.window[1]
+
+
+def windows_claim(study: WindowStudy) -> Finding:
+    """The closed form of being away: measured loss is the predicted one."""
+    outside = [w for w in study.windows if not w.lost.interval[0] <= w.predicted <= w.lost.interval[1]]
+    silent = sum(w.trial.verdict.lost_silent for w in study.windows if w.trial.delivery.resumes)
+    kept = next(w.trial.delivery for w in study.windows if w.trial.delivery.resumes)
+    return Finding(
+        id="fault-windows",
+        title="How long a user may be away",
+        claim="At most once, a user who is away for w of T loses w / T; with a log, nothing until it overflows; then"
+        " he is told.",
+        reported=OURS,
+        verdict=verdict_of(len(outside) <= OUTSIDE_AT_MOST * len(study.windows) and silent == 0),
+        answer=f"In {len(study.windows) - len(outside)} of {len(study.windows)} windows the predicted loss lies in the"
+        f" measured interval; with {kept.keep_events} events kept a thread {silent:,} were lost in silence.",
+        evidence=tuple(
+            f"{w.trial.delivery.name}, away {w.away_seconds:.2f} s: {w.predicted:.1%} predicted, {w.lost} lost."
+            for w in outside
+        ),
+    )
+
+
+def stall_claim(study: StallStudy) -> Finding:
+    """A socket that stops reading is its own affair: neighbours and agents are not held up by it."""
+    ours = study.of(TheBridge.name)
+    others = [stall for stall in study.stalls if stall is not ours]
+    stopped = [stall.peer.name for stall in others if stall.longest_wait > HELD_UP_SHARE * stall.stalled_seconds]
+    late = ours.during[len(ours.during) // 2]
+    holds = (
+        ours.longest_wait < HELD_UP_SHARE * ours.stalled_seconds
+        and late < LATE_SHARE * ours.stalled_seconds
+        and len(ours.reads) == ours.events * ours.neighbours
+    )
+    return Finding(
+        id="fault-stall",
+        title="One slow reader, and his neighbours",
+        claim="A socket that stops reading holds up neither the other sockets of its thread nor the agent.",
+        reported=OURS,
+        verdict=verdict_of(holds),
+        answer=f"While one socket read nothing for {ours.stalled_seconds:.2f} s, its neighbours read"
+        f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events, {1_000 * late:.1f} ms late (median;"
+        f" {1_000 * ours.before[len(ours.before) // 2]:.1f} before), and no emission held the agent up longer"
+        f" than {1_000 * ours.longest_wait:.1f} ms. Of {len(others)} servers with a loop of sends"
+        f" {len(stopped)} stood still.",
+        evidence=tuple(
+            f"{stall.peer.name}: an emission held the agent up for {stall.longest_wait:.2f} s." for stall in others
+        ),
+    )

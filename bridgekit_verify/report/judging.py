@@ -1,0 +1,215 @@
+"""Findings -> what the page says first: the grid of links, the sections, the headline. All of it computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.report.findings import Finding, Table, Verdict
+from bridgekit_verify.report.structure import Figure, Report
+
+# The audit's chain has nine links. One without a finding is shown too, as unknown.
+AUDITED_LINKS = range(1, 10)
+CLAIM_GROUPS = {"fix": "Fixes", "step": "Verification steps", "claim": "Claims about impact"}
+CHAPTERS = {
+    "missed": "What the audit missed",
+    "fault": "What each fault costs",
+    "scale": "What one process carries",
+    "trust": "Why the numbers can be believed",
+}
+WHOLE_CHAIN = "chain"
+
+Works = Literal["works", "fails", "unknown"]
+Agreement = Literal["confirmed", "contradicted", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """One cell of the grid. That a link fails and that the audit was wrong about it are two things."""
+
+    number: int
+    name: str
+    finding: Finding | None
+
+    @property
+    def reported(self) -> str:
+        """The audit's word."""
+        return self.finding.reported if self.finding else "unknown"
+
+    @property
+    def works(self) -> Works:
+        """What running it as audited found. Unknown where the audit's word is neither working nor broken."""
+        outcomes: dict[tuple[str, Verdict], Works] = {
+            ("working", "holds"): "works",
+            ("working", "does not hold"): "fails",
+            ("broken", "holds"): "fails",
+            ("broken", "does not hold"): "works",
+        }
+        return outcomes.get((self.reported, self.finding.verdict), "unknown") if self.finding else "unknown"
+
+    @property
+    def agreement(self) -> Agreement:
+        """Whether running it confirmed the audit."""
+        verdict = self.finding.verdict if self.finding else "unknown"
+        agreements: dict[Verdict, Agreement] = {"holds": "confirmed", "does not hold": "contradicted"}
+        return agreements.get(verdict, "unknown")
+
+    @property
+    def found(self) -> str:
+        """Both in words: "fails, as the audit says" is not "fails, contrary to the audit"."""
+        if self.agreement == "unknown":
+            return "unknown"
+        if self.works == "unknown":
+            return "the audit's claim " + ("holds" if self.agreement == "confirmed" else "does not hold")
+        ending = "as the audit says" if self.agreement == "confirmed" else "contrary to the audit"
+        return f"{self.works}, {ending}"
+
+    @property
+    def icon(self) -> str:
+        """The picture beside those words: "works", "fails", "expected" (as the audit says) or "unknown"."""
+        if self.works == "fails" and self.agreement == "confirmed":
+            return "expected"
+        answers = {"confirmed": "works", "contradicted": "fails", "unknown": "unknown"}
+        return answers[self.agreement] if self.works == "unknown" else self.works
+
+    @property
+    def sound(self) -> Verdict:
+        """Whether it holds in the sound chain."""
+        return self.finding.sound if self.finding else "unknown"
+
+    @property
+    def before(self) -> Rate:
+        """Delivered with the link as audited."""
+        return Rate.of(self.finding.before if self.finding else None)
+
+    @property
+    def after(self) -> Rate:
+        """Delivered with the link sound."""
+        return Rate.of(self.finding.after if self.finding else None)
+
+
+def link_statuses(report: Report) -> tuple[LinkStatus, ...]:
+    """The audit's nine links and any further one that has a finding "link-N", in order."""
+    found = {f.link: f for f, _ in report.findings.values() if f.id.startswith("link-") and f.link is not None}
+    numbers = sorted({*AUDITED_LINKS, *found})
+    return tuple(
+        LinkStatus(number, found[number].name if number in found else f"link {number}", found.get(number))
+        for number in numbers
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The answer in numbers. Every count is over the links that the audit names."""
+
+    confirmed: int
+    contradicted: tuple[int, ...]
+    """Numbers of the links whose verdict running them contradicted."""
+    judged: int
+    sound: int
+    links: int
+    before: Rate
+    after: Rate
+    """Delivered by the whole chain if a finding "chain" says so, else at the last of the audit's links."""
+
+    @property
+    def sentence(self) -> str:
+        """The report in one sentence."""
+        if not self.judged:
+            return f"Unknown: none of the audit's {self.links} links has been judged."
+        wrong = len(self.contradicted)
+        parts = [f"Of the audit's verdicts on {self.links} links, {_times(self.confirmed, 'holds', 'hold')} when run"]
+        parts.append(f"{_times(wrong, 'does', 'do')} not")
+        if self.judged < self.links:
+            parts.append(f"{self.links - self.judged} could not be judged")
+        first = ", ".join(parts[:-1]) + f" and {parts[-1]}"
+        if not (self.before.n and self.after.n):
+            return f"{first}."
+        before, after = self.before.counts, self.after.counts
+        return f"{first}: {before} events arrived as audited, {after} in the sound chain."
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The same for a terminal."""
+        links = ", ".join(map(str, self.contradicted)) or "none"
+        return (
+            f"audit's verdicts that hold when run: {self.confirmed} of {self.links}; "
+            f"contradicted: {links}; unknown: {self.links - self.judged}",
+            f"links that hold in the sound chain: {self.sound} of {self.links}",
+            f"events delivered as audited: {self.before}",
+            f"events delivered in the sound chain: {self.after}",
+        )
+
+
+def _times(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
+
+
+def headline(report: Report) -> Headline:
+    """Count the verdicts of the audit's links."""
+    links = [link for link in link_statuses(report) if link.number in AUDITED_LINKS]
+    contradicted = tuple(link.number for link in links if link.agreement == "contradicted")
+    confirmed = sum(link.agreement == "confirmed" for link in links)
+    whole = report.findings.get(WHOLE_CHAIN)
+    delivered = whole[0] if whole else links[-1].finding
+    return Headline(
+        confirmed=confirmed,
+        contradicted=contradicted,
+        judged=confirmed + len(contradicted),
+        sound=sum(link.sound == "holds" for link in links),
+        links=len(links),
+        before=Rate.of(delivered.before if delivered else None),
+        after=Rate.of(delivered.after if delivered else None),
+    )
+
+
+def claim_groups(report: Report) -> dict[str, list[Finding]]:
+    """The audit's claims that are not about a link's status, by the first word of their id."""
+    findings = [finding for finding, _ in report.findings.values()]
+    groups = {
+        title: [finding for finding in findings if finding.id.split("-")[0] == prefix]
+        for prefix, title in CLAIM_GROUPS.items()
+    }
+    return {title: members for title, members in groups.items() if members}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A finding with the figure and the table that stand beside it: those that bear its id, with underscores."""
+
+    finding: Finding
+    figure: Figure | None
+    table: Table | None
+
+
+def chapters(report: Report) -> dict[str, list[Told]]:
+    """The findings that are told with a picture, by the first word of their id, in the notebooks' order."""
+    found: dict[str, list[Told]] = {}
+    for finding, _ in report.findings.values():
+        if title := CHAPTERS.get(finding.id.split("-")[0]):
+            figure, table = report.figure(_name(finding)), report.table(_name(finding))
+            told = Told(finding, figure[0] if figure else None, table[0] if table else None)
+            found.setdefault(title, []).append(told)
+    return {title: found[title] for title in CHAPTERS.values() if title in found}
+
+
+def _name(finding: Finding) -> str:
+    return finding.id.replace("-", "_")
+
+
+def other_findings(report: Report) -> list[Finding]:
+    """What the evidence section shows: the whole chain, then the links in order, then all that is no claim."""
+    elsewhere = {*CLAIM_GROUPS, *CHAPTERS}
+    rest = [f for f, _ in report.findings.values() if f.id.split("-")[0] not in elsewhere]
+    return sorted(rest, key=_place)
+
+
+def _place(finding: Finding) -> tuple[bool, bool, int]:
+    return finding.id != WHOLE_CHAIN, not finding.id.startswith("link-"), finding.link or 0
+
+
+def smallest_sample(report: Report) -> Rate | None:
+    """The finding's count with the fewest events: the weakest statement that the report makes."""
+    counts = [c for f, _ in report.findings.values() for c in (f.before, f.after) if c is not None and c[1] > 0]
+    return Rate(*min(counts, key=lambda count: count[1])) if counts else None

@@ -1,0 +1,107 @@
+"""Markdown, code and HTML outputs -> HTML that runs nothing and fetches nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from html import escape
+from typing import Any
+
+import mistune
+from bs4 import BeautifulSoup, Tag
+from markupsafe import Markup
+
+from bridgekit_verify.report.failures import uncoloured
+from bridgekit_verify.report.structure import UNDESCRIBED
+from bridgekit_verify.report.untyped import highlight
+
+# The page gives a notebook's own first heading the third level.
+_HEADING_SHIFT = 2
+_NEVER = (
+    "script",
+    "style",
+    "link",
+    "meta",
+    "base",
+    "iframe",
+    "object",
+    "embed",
+    "form",
+    "template",
+    "svg",
+    "math",
+)
+_ATTRIBUTES = {"alt", "class", "colspan", "rowspan", "scope", "style", "title", "src", "href"}
+
+
+class _Offline(mistune.HTMLRenderer):
+    """Renders links so that they need no network: inside the page a link, outside it the address to copy."""
+
+    def __init__(self, pages: Collection[str]) -> None:
+        super().__init__(escape=True)
+        self._pages = pages
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        """A link to another notebook of the page, or words with their address."""
+        page = url.rpartition("/")[2].partition("#")[0].removesuffix(".ipynb")
+        if page in self._pages:
+            return f'<a href="#{escape(page)}">{text}</a>'
+        if url.startswith("#") or text == url:
+            return f"<span>{text}</span>"
+        return f'{text} <span class="address">({escape(url)})</span>'
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        """A picture that is not an output has nothing to show offline but its words."""
+        return f"<em>{escape(text)}</em>"
+
+    def heading(self, text: str, level: int, **attributes: Any) -> str:
+        """A heading below the page's own."""
+        level = min(6, level + _HEADING_SHIFT)
+        return f"<h{level}>{text}</h{level}>\n"
+
+    def block_code(self, code: str, info: str | None = None) -> str:
+        """Fenced code, coloured if it says its language."""
+        return str(code_html(code.rstrip("\n"), info.split()[0] if info else "text"))
+
+
+def markdown_html(text: str, pages: Collection[str] = ()) -> Markup:
+    """A notebook's markdown. `pages` are the names of notebooks that have an anchor in the page."""
+    render = mistune.create_markdown(renderer=_Offline(pages), plugins=["table", "strikethrough"])
+    return Markup(render(text))
+
+
+def code_html(code: str, language: str = "python") -> Markup:
+    """Source code with its parts marked for the style sheet."""
+    return Markup(highlight(code, language))
+
+
+def output_html(text: str) -> Markup:
+    """An output's own HTML without scripts, forms, event handlers or anything that would be fetched."""
+    soup = BeautifulSoup(text, "html.parser")
+    for element in soup.find_all(_NEVER):
+        element.decompose()
+    for element in soup.find_all(True):
+        assert isinstance(element, Tag)  # find_all(True) yields tags only
+        element.attrs = {name: v for name, v in element.attrs.items() if _is_harmless(name, str(v))}
+    for image in soup.find_all("img"):
+        if "src" not in image.attrs:
+            image.decompose()  # because its picture would have been fetched
+        elif not image.get("alt"):
+            image["alt"] = UNDESCRIBED
+    return Markup(str(soup))
+
+
+def printed_text(text: str) -> str:
+    """What a cell printed, without terminal colours."""
+    return uncoloured(text).rstrip("\n")
+
+
+def _is_harmless(name: str, value: str) -> bool:
+    match name:
+        case "src":
+            return value.startswith("data:image/")
+        case "href":
+            return value.startswith("#")
+        case "style":
+            return "url(" not in value.lower() and "@import" not in value.lower()
+        case _:
+            return name in _ATTRIBUTES

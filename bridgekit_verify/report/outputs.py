@@ -1,0 +1,165 @@
+"""What notebooks call: shows a result to the reader and, in the same output, hands its data to the report.
+
+In a kernel each call displays; in plain Python it prints the same thing as text.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import sys
+import textwrap
+from base64 import b64encode
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bridgekit_verify.report.findings import (
+    FINDING_MIME,
+    RESERVED_COLUMNS,
+    SOURCE_MIME,
+    TABLE_MIME,
+    Finding,
+    Source,
+    Table,
+    cell_text,
+    claim_words,
+    delivery_words,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+FIGURE_DOTS_PER_INCH = 160
+FIGURE_COLOURS = 128
+
+# Okabe-Ito; the words beside them say the same.
+_EDGE = {"holds": "#009E73", "does not hold": "#D55E00", "unknown": "#999999"}
+
+
+def record(finding: Finding) -> None:
+    """Show a finding as a card, and hand it to the report."""
+    data = {"text/html": _card(finding), FINDING_MIME: msgspec.to_builtins(finding)}
+    _show({"text/plain": str(finding), **data})
+
+
+def show_table(frame: DataFrame, caption: str, *, name: str, measurement: bool = True) -> None:
+    """Show a frame as a table, and hand its rows to results.json and, if they are measurements, results.csv.
+
+    Raises ValueError for a column that results.csv needs for itself.
+    """
+    table = table_of(frame, caption, name=name, measurement=measurement)
+    text = f"{caption}\n{frame.to_string(index=False)}"
+    _show({"text/plain": text, "text/html": _grid(table), TABLE_MIME: msgspec.to_builtins(table)})
+
+
+def show_figure(figure: Figure, *, alt: str, caption: str, name: str) -> None:
+    """Show a matplotlib figure with words for those who cannot see it, and close it."""
+    from PIL import Image  # here, because a notebook without a figure need not wait for it
+
+    drawn, image = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=FIGURE_DOTS_PER_INCH, bbox_inches="tight", facecolor="white")
+    # A picture of few colours: a palette is enough, and a third of the size counts in a report that is mailed.
+    few = Image.open(drawn).convert("RGB").quantize(FIGURE_COLOURS, dither=Image.Dither.NONE)
+    few.save(image, "png", optimize=True)
+    # A figure that pyplot never saw has nothing to close, and importing pyplot to say so takes a second.
+    if "matplotlib.pyplot" in sys.modules:
+        import matplotlib.pyplot as plt
+
+        plt.close(figure)
+    data = {"text/plain": f"{caption} [{alt}]", "image/png": b64encode(image.getvalue()).decode()}
+    _show(data, {"image/png": {"alt": alt, "caption": caption, "name": name}})
+
+
+def source_of(thing: type | Callable[..., Any] | ModuleType) -> None:
+    """Show the real source of a class, function or module, with its place in the package."""
+    source = read_source(thing)
+    text = f"# {source.reference}\n{source.code}"
+    # As markdown, because every front end then colours the code in the reader's own theme.
+    markdown = f"`{source.reference}`\n\n```python\n{source.code}\n```"
+    _show({"text/plain": text, "text/markdown": markdown, SOURCE_MIME: msgspec.to_builtins(source)})
+
+
+def checked(name: str) -> None:
+    """Print the last line of a notebook. A run without it did not reach its end, whatever else it says."""
+    _print(sentinel(name))
+
+
+def sentinel(name: str) -> str:
+    """What `checked` prints for the notebook of this name (the file's name without its ending)."""
+    return f"checked: {name}"
+
+
+def table_of(frame: DataFrame, caption: str, *, name: str, measurement: bool) -> Table:
+    """A frame as plain data. An index that carries a name becomes a column; a plain row count is dropped."""
+    plain = frame.reset_index() if any(label is not None for label in frame.index.names) else frame
+    plain = plain.set_axis([_label(column) for column in plain.columns], axis=1)
+    for column in RESERVED_COLUMNS:
+        if measurement and column in plain.columns:
+            raise ValueError(f"table {name}: results.csv has a column {column!r} of its own")
+    records = json.loads(plain.to_json(orient="records", date_format="iso", double_precision=15))
+    columns = tuple(plain.columns)
+    return Table(name=name, caption=caption, columns=columns, records=records, measurement=measurement)
+
+
+def read_source(thing: type | Callable[..., Any] | ModuleType) -> Source:
+    """The lines of a class, function or module, and their place relative to the folder of its package."""
+    lines, first = inspect.getsourcelines(thing)
+    module = thing if isinstance(thing, ModuleType) else inspect.getmodule(thing)
+    file = inspect.getsourcefile(thing)
+    if module is None or file is None:
+        raise OSError(f"no source of {thing!r}")
+    # As many folders up as the module's name has dots: never an absolute path of whoever ran it.
+    depth = module.__name__.count(".") + (1 if Path(file).stem != "__init__" else 2)
+    place = "/".join(Path(file).parts[-depth:])
+    first = max(first, 1)
+    reference = f"{place}, lines {first} to {first + len(lines) - 1}"
+    return Source(reference=reference, code=textwrap.dedent("".join(lines)).rstrip())
+
+
+def _show(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
+    """Display in IPython; print where there is none."""
+    if "IPython" in sys.modules:
+        from IPython.core.getipython import get_ipython
+
+        if (shell := get_ipython()) is not None:
+            shell.display_pub.publish(data, metadata or {})
+            return
+    _print(data["text/plain"])
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def _label(column: object) -> str:
+    return " ".join(str(part) for part in column) if isinstance(column, tuple) else str(column)
+
+
+def _card(finding: Finding) -> str:
+    lines = [f"<strong>{escape(finding.title)}</strong>: the claim {claim_words(finding.verdict)}"]
+    lines.append(escape(finding.answer))
+    if finding.before is not None or finding.after is not None:
+        lines.append(f"delivered: {delivery_words(finding)}")
+    body = "".join(f'<p style="margin:.25em 0">{line}</p>' for line in lines)
+    if finding.evidence:
+        items = "".join(f"<li>{escape(item)}</li>" for item in finding.evidence)
+        body += f'<ul style="margin:.25em 0 0;padding-left:1.2em;opacity:.8">{items}</ul>'
+    style = f"border-left:5px solid {_EDGE[finding.verdict]};padding:.4em 1em;margin:.5em 0;max-width:44em"
+    return f'<div style="{style}">{body}</div>'
+
+
+def _grid(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    rows = (
+        "".join(f"<td>{escape(cell_text(row.get(column)))}</td>" for column in table.columns) for row in table.records
+    )
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    caption = f'<caption style="caption-side:top;text-align:left">{escape(table.caption)}</caption>'
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

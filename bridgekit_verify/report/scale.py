@@ -1,0 +1,194 @@
+"""What one process carries, when to add workers and which edge to choose: one finding a part of notebook 13."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bridgekit_verify.capacity.capacity import CapacityStudy
+from bridgekit_verify.capacity.crowd import RUNS, SOCKETS, THREADS, CrowdStudy
+from bridgekit_verify.capacity.ladder import Ladder
+from bridgekit_verify.capacity.queueing import ONE_SERVICE
+from bridgekit_verify.capacity.shared import SharedStudy
+from bridgekit_verify.capacity.sizing import Demand, Sizing
+from bridgekit_verify.capacity.step import Step
+from bridgekit_verify.report.claims import verdict_of
+from bridgekit_verify.report.findings import Finding, Verdict
+
+__all__ = ["capacity_claim", "crowd_claim", "edge_claim", "workers_claim"]
+
+OURS = "ours"
+"""What stands in for the audit's word where the claim is our own."""
+OFF_LINE = 0.2
+"""Memory is given out in pieces: so far, of the highest point, may a point lie from its line."""
+NOT_JUDGED = "Not judged, because other programs had the processors while it was late: {count} of the loads."
+NOISE = 1.25
+"""So much apart, two costs may still be the same: CPU time hangs on who else uses the processor's caches."""
+GROWTH = 2.0
+"""CPU time on a machine that others use is no exact measure. What grew with the crowd would be many times as much."""
+
+
+def capacity_claim(study: CapacityStudy) -> Finding:
+    """Up to a load events are in time, beyond it they are late; none is lost, and every one is accounted for."""
+    steps = study.steps
+    lost = sum(step.heard.lost for step in steps)
+    open_books = [step for step in steps if not step.closes]
+    heaviest = [ladder.climbed[-1] for ladder in study.ladders]
+    known = all(ladder.best is not None for ladder in study.ladders) and not any(step.carried for step in heaviest)
+    holds = lost == 0 and not open_books
+    return Finding(
+        id="scale-capacity",
+        title="In time up to a load, late beyond it",
+        claim="Up to some load 99 % of the events reach their socket within one second; beyond it they are late, and"
+        " none is lost.",
+        reported=OURS,
+        verdict=verdict_of(holds) if known or not holds else "unknown",
+        answer=f"{' '.join(_carries(ladder) for ladder in study.ladders)} Of {sum(s.heard.expected for s in steps):,}"
+        f" events at every load, {lost:,} were lost.",
+        evidence=(
+            *(_runs(ladder.edge.name, ladder.best) for ladder in study.ladders if ladder.best is not None),
+            *(_beyond(ladder) for ladder in study.ladders),
+            *(f"By CPU time, {_core(ladder)}." for ladder in study.ladders if ladder.best is not None),
+            *(_not_closed(step) for step in open_books),
+            "The interval takes events to be late independently of each other, and they are not: a process that stands"
+            " still makes all of them late.",
+        ),
+        after=(sum(step.heard.delivered for step in steps), sum(step.heard.expected for step in steps)),
+    )
+
+
+def _carries(ladder: Ladder) -> str:
+    best = ladder.best
+    if best is None:
+        return f"The {ladder.edge.name} edge carried no load that was tried here."
+    more = f" or more ({ladder.at_least})" if ladder.at_least else ""
+    return (
+        f"The {ladder.edge.name} edge carries {best.events_per_second:,.0f} events a second{more}: {best.on_time} of"
+        " them came within one second."
+    )
+
+
+def _runs(edge: str, best: Step) -> str:
+    """What a load of events is in runs: how many at once hangs on how long each waits between its events."""
+    return (
+        f"{edge}: that is {best.wave.runs_per_second:,.0f} runs of {best.wave.plan.events} events a second; as many as"
+        f" {best.events_per_second:,.0f} at once if each says one event a second, or {best.runs_at_once:,.0f} if one"
+        f" takes {best.wave.plan.run_seconds:g} s, as here."
+    )
+
+
+def _beyond(ladder: Ladder) -> str:
+    last = ladder.climbed[-1]
+    return (
+        f"{ladder.edge.name}, {last.events_per_second:,.0f} events a second: {last.on_time} within one second, the"
+        f" latest after {last.heard.late_max:.1f} s."
+    )
+
+
+def _core(ladder: Ladder) -> str:
+    return f"a whole core does at most {ladder.core_does or 0:,.0f} events a second on the {ladder.edge.name} edge"
+
+
+def _not_closed(step: Step) -> str:
+    heard, spoke = step.heard, step.spoke
+    return (
+        f"At {step.events_per_second:,.0f} events a second the books do not close: {step.wave.events:,} due,"
+        f" {spoke.taken:,} taken and {spoke.refused:,} refused by the bridge, {heard.delivered:,} read,"
+        f" {heard.misrouted:,} astray, {heard.extra_copies:,} twice, {spoke.failed:,} runs failed."
+    )
+
+
+def crowd_claim(study: CrowdStudy) -> Finding:
+    """What waits costs memory, in proportion, and nothing else."""
+    bent = [
+        f"{crowd.edge.name}, {weight.of}: {weight.off_line:.0%} off the line"
+        for crowd in study.crowds
+        for weight in crowd.weights
+        if not (weight.kib > 0 and weight.off_line <= OFF_LINE)
+    ]
+    grown = [
+        f"{crowd.edge.name}: an event costs {crowd.growth:.2f} times as much beside the crowd"
+        for crowd in study.crowds
+        if crowd.growth > GROWTH
+    ]
+    lost = sum(step.heard.lost for step in study.steps)
+    return Finding(
+        id="scale-crowd",
+        title="What a crowd weighs",
+        claim="Idle sockets, threads with a history and runs that wait cost memory in proportion, and an event costs no"
+        " more beside them.",
+        reported=OURS,
+        verdict=verdict_of(not bent and not grown and lost == 0),
+        answer="; ".join(
+            f"{crowd.edge.name}: {crowd.of(SOCKETS).kib:.1f} KiB a socket, {crowd.of(THREADS).kib:.1f} a thread,"
+            f" {crowd.of(RUNS).kib:.1f} a waiting run; beside {crowd.of(SOCKETS).most:,} of each an event costs"
+            f" {crowd.growth:.2f} times what it costs alone"
+            for crowd in study.crowds
+        )
+        + ".",
+        evidence=(
+            *(
+                f"{crowd.edge.name}: if the line goes on, {crowd.of(SOCKETS).per_gib:,.0f} idle sockets are a GiB; the"
+                f" process without any is {crowd.base_kib / 1_024:.0f} MiB."
+                for crowd in study.crowds
+            ),
+            *(f"{what}." for what in (*bent, *grown)),
+        ),
+    )
+
+
+def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[Sizing], demand: Demand) -> Finding:
+    """Up to two thirds of a core nothing waits for long; that is when another worker is due."""
+    light = [step for step in capacity.steps if step.spoke.share <= ONE_SERVICE]
+    late = [step for step in light if not step.carried and not step.held_up]
+    judged = [step for step in light if step.carried or not step.held_up]
+    verdict: Verdict = verdict_of(not late) if judged else "unknown"
+    return Finding(
+        id="scale-workers",
+        title="When to add workers",
+        claim="As long as a worker uses no more than two thirds of its core, its events are in time.",
+        reported=OURS,
+        verdict=verdict,
+        answer=f"{len(judged) - len(late)} of {len(judged)} loads up to two thirds of a core were carried. There"
+        " an event waits for its turn as long as it takes, on average (closed form); so plan for no more, with as many"
+        f" workers gone as may be. {demand.users_online:,} users with {demand.runs_per_user_hour:g} runs an hour of"
+        f" {demand.events_per_run} events, {demand.rush:g} times that in a rush: {_sized(sized)}.",
+        evidence=(
+            f"Workers that share a broker pay {shared.extra_us:.0f} µs of CPU time more an event: one worker with its"
+            " own memory does what several with a broker do.",
+            *([NOT_JUDGED.format(count=len(light) - len(judged))] if len(light) > len(judged) else []),
+        ),
+    )
+
+
+def _sized(sized: Sequence[Sizing]) -> str:
+    return (
+        ", or ".join(
+            f"{each.workers} {'worker' if each.workers == 1 else 'workers'} on the {each.edge} edge,"
+            f" {each.core_share:.0%} of a core and {each.mib:,.0f} MiB each"
+            for each in sized
+        )
+        or "no edge carried a load to reckon with"
+    )
+
+
+def edge_claim(capacity: CapacityStudy, crowd: CrowdStudy) -> Finding:
+    """The native edge costs less; the ASGI edge goes everywhere."""
+    asgi, native = (crowd.crowds[row] for row in (0, 1))
+    lighter = native.of(SOCKETS).kib < asgi.of(SOCKETS).kib
+    dearer = native.burst_us > asgi.burst_us * NOISE
+    return Finding(
+        id="scale-edges",
+        title="Which edge to choose",
+        claim="On the native edge an idle socket weighs less than on the ASGI edge, and an event costs no more.",
+        reported=OURS,
+        verdict=verdict_of(lighter and not dearer),
+        answer=f"A socket weighs {native.of(SOCKETS).kib:.1f} KiB against {asgi.of(SOCKETS).kib:.1f}, an event of a"
+        f" burst costs {native.burst_us:.0f} µs against {asgi.burst_us:.0f}, with pauses {_paused(capacity)}. Take"
+        " the native edge unless middleware must see the sockets, or the server is yours.",
+        evidence=("Beside other stacks: docs/bench.",),
+    )
+
+
+def _paused(capacity: CapacityStudy) -> str:
+    costs = [f"{ladder.best.cpu_us:.0f}" for ladder in reversed(capacity.ladders) if ladder.best is not None]
+    return " against ".join(costs) if len(costs) > 1 else "unknown"

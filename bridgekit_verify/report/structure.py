@@ -1,0 +1,172 @@
+"""The report as plain data: what was read from executed notebooks, before anything is rendered."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+
+from bridgekit_verify.report.findings import Finding, Source, Table
+
+BROAD_PIXELS = 1_300
+
+# The words for a picture that came without any.
+UNDESCRIBED = "figure without a description"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A picture with its words."""
+
+    kind: ClassVar[str] = "figure"
+    name: str
+    alt: str
+    caption: str
+    png: str
+    """Base64, as the notebook stores it."""
+
+    @property
+    def broad(self) -> bool:
+        """Whether a phone must scroll it sideways to read it. A PNG has its width in bytes 16 to 19."""
+        return int.from_bytes(b64decode(self.png[:32])[16:20]) > BROAD_PIXELS
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A finding, table or piece of source, where it stands in its notebook."""
+
+    content: Finding | Table | Source
+
+    @property
+    def kind(self) -> str:
+        """ "finding", "table" or "source"."""
+        return type(self.content).__name__.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Any other output. kind: "html", "markdown", "text" (printed), "warning" (stderr) or "error"."""
+
+    kind: str
+    text: str
+
+
+Output = Figure | Shown | Text
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell, with its outputs if it is code."""
+
+    kind: str
+    """"markdown" or "code"."""
+    source: str
+    outputs: tuple[Output, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Notebook:
+    """One executed notebook."""
+
+    name: str
+    """The file's name without its ending; its anchor in the page."""
+    title: str
+    cells: tuple[Cell, ...]
+    parameters: dict[str, Any]
+    started: datetime | None
+    ended: datetime | None
+    failure: str | None
+    """One line that says where and why it failed, None if it reached its end."""
+
+    @property
+    def seconds(self) -> float | None:
+        """From its first cell's start to its last cell's end."""
+        return (self.ended - self.started).total_seconds() if self.started and self.ended else None
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """All outputs in order."""
+        return tuple(output for cell in self.cells for output in cell.outputs)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings that it recorded."""
+        return tuple(o.content for o in self._shown if isinstance(o.content, Finding))
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that it showed."""
+        return tuple(o.content for o in self._shown if isinstance(o.content, Table))
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """The figures that it showed."""
+        return tuple(output for output in self.outputs if isinstance(output, Figure))
+
+    @property
+    def _shown(self) -> tuple[Shown, ...]:
+        return tuple(output for output in self.outputs if isinstance(output, Shown))
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the numbers were made with."""
+
+    bridgekit: str
+    python: str
+    packages: dict[str, str]
+    commit: str | None
+    """None outside a git checkout."""
+    changed: bool | None
+    """Whether the checkout had changes that were not committed; None outside one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that the page, results.json and results.csv tell."""
+
+    notebooks: tuple[Notebook, ...]
+    environment: Environment
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a notebook, and every one reached its end."""
+        return bool(self.notebooks) and not self.failures
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One line for each notebook that failed."""
+        return tuple(notebook.failure for notebook in self.notebooks if notebook.failure)
+
+    @property
+    def findings(self) -> dict[str, tuple[Finding, Notebook]]:
+        """Every finding by its id, with the notebook that recorded it."""
+        return {finding.id: (finding, notebook) for notebook in self.notebooks for finding in notebook.findings}
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that the notebooks ran with, each once."""
+        seeds = {notebook.parameters["SEED"] for notebook in self.notebooks if "SEED" in notebook.parameters}
+        return tuple(sorted(seeds))
+
+    @property
+    def started(self) -> datetime | None:
+        """When the first notebook started, in UTC."""
+        return min((notebook.started for notebook in self.notebooks if notebook.started), default=None)
+
+    @property
+    def seconds(self) -> float | None:
+        """From the first notebook's start to the last one's end."""
+        ended = max((notebook.ended for notebook in self.notebooks if notebook.ended), default=None)
+        return (ended - self.started).total_seconds() if self.started and ended else None
+
+    def figure(self, name: str) -> tuple[Figure, Notebook] | None:
+        """The first figure of this name."""
+        found = ((f, notebook) for notebook in self.notebooks for f in notebook.figures if f.name == name)
+        return next(found, None)
+
+    def table(self, name: str) -> tuple[Table, Notebook] | None:
+        """The first table of this name."""
+        found = ((t, notebook) for notebook in self.notebooks for t in notebook.tables if t.name == name)
+        return next(found, None)

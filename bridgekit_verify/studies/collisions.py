@@ -1,0 +1,203 @@
+"""Collisions: how soon two runs get one id, held against the birthday bound, and what their users then read."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bridgekit.ids import EmbeddedRunIds, Hexadecimal, OpaqueRunIds, RunId, RunIdScheme, SealedRunIds, ThreadId, UserId
+from bridgekit_verify.measure.experiment import Measurement, measure
+from bridgekit_verify.measure.statistics import Rate, collision_probability, runs_until_collision
+from bridgekit_verify.measure.tables import transcript
+from bridgekit_verify.measure.workload import Owned, Workload, seeded
+from bridgekit_verify.studies.plots_lifecycles import collision_figure
+from bridgekit_verify.variants import ALL_FIXES, FIX_3, SOUND, Variant
+
+__all__ = [
+    "DIGITS",
+    "Collision",
+    "CollisionStudy",
+    "collide",
+    "collided",
+    "runs_to_collision",
+    "scheme_table",
+    "study_collisions",
+]
+
+DIGITS: Final = 8
+"""Of Fix 1's run id."""
+SCALED_DIGITS: Final = 4
+"""The same scheme, short enough to be tried thousands of times: 16**4 ids instead of 16**8."""
+STEPS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+"""Where a curve is measured, in parts of the number of runs that has even odds."""
+
+
+def runs_to_collision(digits: int, source: Hexadecimal, *, most: int) -> int | None:
+    """Let one thread have runs until two have the same id, and answer how many; None when `most` all differ."""
+    run_ids = EmbeddedRunIds(lambda _: source(digits))
+    thread, seen = ThreadId("thread_123"), set[RunId]()
+    for number in range(1, most + 1):
+        seen.add(run_ids.new(thread))
+        if len(seen) < number:
+            return number
+    return None
+
+
+def collided(digits: int, *, trials: int, seed: int = 0) -> dict[int, Rate]:
+    """How many of the trials had met a collision after so many runs; runs at each of `STEPS`.
+
+    The same trials are looked at again at every number of runs: each rate has its interval, and they lean together.
+    """
+    runs = [round(step * runs_until_collision(digits)) for step in STEPS]
+    source = seeded(seed)
+    met = [runs_to_collision(digits, source, most=runs[-1]) for _ in range(trials)]
+    ended = sorted(number for number in met if number is not None)
+    return {number: Rate(bisect_right(ended, number), trials) for number in runs}
+
+
+def scheme_table() -> pd.DataFrame:
+    """One row a scheme. Columns: run ids, random digits, collide within, runs until even odds, until 1 in 1,000,000."""
+    rows = ((EmbeddedRunIds, DIGITS, "one thread"), (OpaqueRunIds, 12, "all threads"), (SealedRunIds, 24, "one thread"))
+    return pd.DataFrame(
+        {
+            "run ids": scheme.__name__,
+            "random digits": digits,
+            "collide within": within,
+            "runs until even odds": runs_until_collision(digits),
+            "runs until one in a million": runs_until_collision(digits, 1e-6),
+        }
+        for scheme, digits, within in rows
+    )
+
+
+class _OneId:
+    """What a collision comes to: two runs that are given one id."""
+
+    def __init__(self, hexadecimal: Hexadecimal) -> None:
+        self._run_id = OpaqueRunIds(hexadecimal).new(ThreadId(""))
+
+    def new(self, thread_id: ThreadId) -> RunId:
+        return self._run_id
+
+
+def _drawn_once(hexadecimal: Hexadecimal) -> RunIdScheme:
+    """Fix 1's ids, with one draw for all: as long as no thread id is another's, only one thread's runs collide."""
+    drawn = hexadecimal(DIGITS)
+    return EmbeddedRunIds(lambda digits: drawn)
+
+
+ALICE: Final = Owned(ThreadId("thread_alice_smith"), UserId("alice"))
+BOB: Final = Owned(ThreadId("thread_bob_jones"), UserId("bob"))
+
+CASES: Final = (
+    ("two users", replace(FIX_3, run_ids=_OneId), (ALICE, BOB)),
+    ("two users", replace(SOUND, run_ids=_OneId), (ALICE, BOB)),
+    ("one user, one thread", replace(ALL_FIXES, run_ids=_drawn_once), (ALICE,)),
+    ("one user, one thread", replace(SOUND, run_ids=_OneId), (ALICE,)),
+)
+"""Two runs of whom collide, and in which chain."""
+
+
+@dataclass(frozen=True)
+class Collision:
+    """Two runs under way together, with one id."""
+
+    runs_of: str
+    measurement: Measurement
+
+    @property
+    def ambiguous(self) -> int:
+        """Frames whose run id is also that of another run: a front end that goes by it takes them for one run."""
+        requests: dict[RunId, set[str]] = defaultdict(set)
+        for arrival in self.measurement.history.arrivals:
+            requests[arrival.run_id].add(arrival.key.request if arrival.key else "")
+        return sum(len(requests[arrival.run_id]) > 1 for arrival in self.measurement.history.arrivals)
+
+
+async def collide(runs_of: str, variant: Variant, threads: tuple[Owned, ...], *, seed: int = 0) -> Collision:
+    """Let two runs of these threads' owners, whose ids the variant makes equal, go together over real sockets."""
+    workload = Workload(threads=threads, runs_per_thread=2 // len(threads), at_once=2)
+    return Collision(runs_of, await measure(variant, workload, seed=seed))
+
+
+@dataclass(frozen=True)
+class CollisionStudy:
+    """Curves by digits, and what a collision does."""
+
+    curves: Mapping[int, Mapping[int, Rate]]
+    """By digits, then by runs of one thread: trials that had met a collision."""
+    collisions: tuple[Collision, ...]
+    """One for each of `CASES`."""
+
+    def rates(self) -> pd.DataFrame:
+        """One row a point. Columns: digits, runs, trials, collided, collided %, from %, to %, expected %."""
+        return pd.DataFrame(
+            {
+                "digits": digits,
+                "runs": runs,
+                "trials": rate.n,
+                "collided": rate.k,
+                "collided %": round(100 * rate.fraction, 2),
+                "from %": round(100 * rate.interval[0], 2),
+                "to %": round(100 * rate.interval[1], 2),
+                "expected %": round(100 * collision_probability(runs, digits), 2),
+            }
+            for digits, curve in self.curves.items()
+            for runs, rate in curve.items()
+        )
+
+    def consequences(self) -> pd.DataFrame:
+        """One row a case, two runs with one id each.
+
+        Columns: runs of, chain, expected, delivered, at another user's socket, lost (read by nobody entitled),
+        refused (runs that did not begin), frames of two runs (their run id does not say of which).
+        """
+        return pd.DataFrame([_consequence(collision) for collision in self.collisions])
+
+    def strays(self, frames: int = 5) -> pd.DataFrame:
+        """The first frames of Alice's run that Bob's socket read, under Fix 3."""
+        return transcript(self.collisions[0].measurement, strays=True, frames=frames)
+
+    def words(self) -> str:
+        """The figure in a sentence, for those who cannot see it."""
+        return "; ".join(
+            f"{digits} digits: "
+            + ", ".join(
+                f"after {runs:,} runs in {rate} trials, expected {100 * collision_probability(runs, digits):.1f} %"
+                for runs, rate in curve.items()
+            )
+            for digits, curve in self.curves.items()
+        )
+
+    def figure(self, title: str) -> Figure:
+        """Measured collisions against the birthday bound, a panel a number of digits."""
+        return collision_figure(self.curves, title=title)
+
+
+def _consequence(collision: Collision) -> dict[str, object]:
+    measurement, verdict = collision.measurement, collision.measurement.verdict
+    return {
+        "runs of": collision.runs_of,
+        "chain": measurement.variant.name,
+        "expected": verdict.expected,
+        "delivered": verdict.delivered,
+        "at another user's socket": verdict.wrong_user,
+        "lost": verdict.lost,
+        "refused": len(measurement.history.failures),
+        "frames of two runs": collision.ambiguous,
+    }
+
+
+async def study_collisions(*, scaled_trials: int = 2_000, trials: int = 10, seed: int = 0) -> CollisionStudy:
+    """Try four digits `scaled_trials` times and eight digits `trials` times, and let two runs of each case collide."""
+    curves = {
+        SCALED_DIGITS: collided(SCALED_DIGITS, trials=scaled_trials, seed=seed),
+        DIGITS: collided(DIGITS, trials=trials, seed=seed),
+    }
+    return CollisionStudy(curves, tuple([await collide(*case, seed=seed) for case in CASES]))

@@ -1,0 +1,117 @@
+"""A second process of an application: `python -m bridgekit_verify.studies.second_worker`.
+
+It serves two chains on loopback ports, Fix 3 and the sound one, and does what it is asked through its standard
+input: one `Question` a line as JSON, one `Answer` a line on its standard output, the `Ready` first. It ends when
+its input does, so that it cannot outlive who started it.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AsyncExitStack
+from typing import Final, Literal
+
+import anyio
+import msgspec
+from starlette.applications import Starlette
+
+from bridgekit.chain.link_1_startup import Application, create_app
+from bridgekit.errors import RunAlreadyMapped
+from bridgekit.events import EventType, Outcome
+from bridgekit.ids import RunId, ThreadId, UserId
+from bridgekit.transport.server import serving
+from bridgekit_verify.measure.history import Key
+from bridgekit_verify.measure.workload import AGENT, seeded
+from bridgekit_verify.probes.bench import thinking
+from bridgekit_verify.variants import FIX_3, SOUND
+
+__all__ = ["SERVED", "Answer", "Deed", "Question", "Ready", "answer", "asked_about"]
+
+Deed = Literal["open thread", "register", "notify", "drain"]
+
+SERVED: Final = {row.name: row for row in (FIX_3, SOUND)}
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process is to do, in which of its chains. What a deed does not need stays empty."""
+
+    variant: str
+    do: Deed
+    run_id: RunId = RunId("")
+    thread_id: ThreadId | None = None
+    """Of a notification: the thread, where it travels with the event."""
+    user_id: UserId = UserId("")
+    request: str = ""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of it. For a notification, what its Receipt says."""
+
+    outcome: Outcome = Outcome.SENT
+    thread_id: ThreadId | None = None
+    link: int | None = None
+    reason: str = ""
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The process is up: where each of its chains is served."""
+
+    urls: dict[str, str]
+
+
+async def answer(app: Starlette, question: Question) -> Answer:
+    """Do in one application what a question asks. The first process answers by the same function."""
+    application: Application = app.state.bridgekit
+    match question.do:
+        case "open thread":
+            await application.open_thread(question.thread_id or ThreadId(""), question.user_id)
+        case "register":
+            return await _register(application, question)
+        case "notify":
+            return await _notify(application, question)
+        case "drain":
+            await app.state.bridgekit_edge.drain()
+    return Answer()
+
+
+async def _register(application: Application, question: Question) -> Answer:
+    try:
+        await application.bridge.mapping.register_mapping(question.run_id, question.thread_id or ThreadId(""))
+    except RunAlreadyMapped as refused:
+        return Answer(outcome=Outcome.REFUSED, reason=str(refused))
+    return Answer(thread_id=question.thread_id)
+
+
+async def _notify(application: Application, question: Question) -> Answer:
+    thought = f"{question.request}: from wherever it is asked"
+    receipt = await application.bridge.notify_agent_thinking(
+        question.run_id, AGENT, thought, step_number=1, thread_id=question.thread_id
+    )
+    return Answer(outcome=receipt.outcome, thread_id=receipt.thread_id, link=receipt.link, reason=receipt.reason)
+
+
+def asked_about(request: str) -> Key:
+    """The event that a notification about that request is."""
+    return Key(request, EventType.AGENT_THINKING, 1)
+
+
+async def main() -> None:
+    """Serve both chains, and answer until there is nothing more to read."""
+    async with AsyncExitStack() as stack:
+        apps, urls = {}, {}
+        for name, row in SERVED.items():
+            apps[name] = create_app(row.parts({AGENT: thinking(row.agent)}, hexadecimal=seeded(0)))
+            urls[name] = await stack.enter_async_context(serving(apps[name]))
+        _say(Ready(urls))
+        async for line in anyio.wrap_file(sys.stdin):
+            question = msgspec.json.decode(line, type=Question)
+            _say(await answer(apps[question.variant], question))
+
+
+def _say(message: msgspec.Struct) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    anyio.run(main)

@@ -1,0 +1,244 @@
+"""Links 1 to 5 broken on purpose, each as the smallest override of a sound one: what localization has to find again.
+
+None of these is an audited defect; those stand in `bridgekit_verify.as_audited`. `OSError` stands for whatever may go
+wrong in a link: a store that is down, a disk that is full.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+from bridgekit.chain.context import RunContext, RunResult
+from bridgekit.chain.link_1_startup import Application, Parts, start_application
+from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_3_registry import AgentRegistry
+from bridgekit.chain.link_4_engine import ExecutionEngine
+from bridgekit.chain.link_5_core import AgentExecutionCore, AgentSource
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.events import AgentEvent, Receipt
+from bridgekit.ids import ThreadId
+from bridgekit.stores import Stores
+from bridgekit.transport.hub import Hub
+
+__all__ = [
+    "CoreThatBindsNobody",
+    "CoreThatRaises",
+    "CoreThatSaysNothing",
+    "CoreThatSaysTheStartLast",
+    "EngineThatForgetsRuns",
+    "EngineThatRaises",
+    "EngineThatWiresLate",
+    "EngineWithoutBridgeForTheCore",
+    "RegistryThatBindsLate",
+    "RegistryThatBindsNobody",
+    "RegistryThatBindsToTheLastRun",
+    "RegistryThatRaises",
+    "SupervisorThatForgetsRuns",
+    "SupervisorThatRaises",
+    "SupervisorThatWiresLate",
+    "SupervisorWithTheLastThread",
+    "SupervisorWithoutBridgeForTheEngine",
+    "another",
+    "start_that_raises",
+    "start_that_wires_late",
+    "start_with_two_bridges",
+    "start_without_the_registry",
+]
+
+
+def another(bridge: AgentWebSocketBridge) -> AgentWebSocketBridge:
+    """A bridge as good as that one, but that no socket is attached to it."""
+    return type(bridge)(Hub(), bridge.resolver, bridge.mapping)
+
+
+async def start_without_the_registry(parts: Parts, stores: Stores) -> Application:
+    """Link 1, not passed on: the registry never hears of the bridge."""
+    kind: Any = parts.registry
+    return await start_application(
+        replace(parts, registry=type("Deaf", (kind,), {"set_websocket_bridge": lambda registry, bridge: None})),
+        stores,
+    )
+
+
+async def start_with_two_bridges(parts: Parts, stores: Stores) -> Application:
+    """Link 1, passed wrong: the sockets are attached to another bridge than the supervisor was given."""
+    application = await start_application(parts, stores)
+    return replace(application, bridge=another(application.bridge))
+
+
+async def start_that_raises(parts: Parts, stores: Stores) -> Application:
+    """Link 1, raises."""
+    raise OSError("link 1 is broken")
+
+
+async def start_that_wires_late(parts: Parts, stores: Stores) -> Application:
+    """Link 1, delayed: the bridge that the sockets are attached to is handed on when the first event has come."""
+    application = await start_application(parts, stores)
+    early, supervisor = application.bridge, application.supervisor
+    late = another(early)
+
+    def wire(event: AgentEvent, receipt: Receipt) -> None:
+        supervisor.websocket_bridge = supervisor.registry.websocket_bridge = late
+        supervisor.engine.websocket_bridge = supervisor.engine.agent_core.websocket_bridge = late
+
+    early.observers.append(wire)
+    return replace(application, bridge=late)
+
+
+class SupervisorWithoutBridgeForTheEngine(SupervisorAgent):
+    """Link 2, not passed on: keeps the bridge to itself."""
+
+    def __init__(self, *given: Any, engine: Any = ExecutionEngine, **choices: Any) -> None:
+        def made(registry: Any, bridge: Any, *, core: Any) -> Any:
+            return engine(registry, None, core=core)
+
+        super().__init__(*given, engine=cast("Any", made), **choices)
+
+
+class SupervisorWithTheLastThread(SupervisorAgent):
+    """Link 2, passed wrong: a run is taken for one of the thread that was asked for before it."""
+
+    before: ThreadId | None = None
+
+    async def open_run(self, **asked: str) -> RunContext:
+        context = await super().open_run(**asked)
+        thread, self.before = self.before or context.thread_id, context.thread_id
+        return replace(context, thread_id=thread)
+
+
+class SupervisorThatRaises(SupervisorAgent):
+    """Link 2, raises."""
+
+    async def open_run(self, **asked: str) -> RunContext:
+        raise OSError("link 2 is broken")
+
+
+class SupervisorThatForgetsRuns(SupervisorAgent):
+    """Link 2, swallowed: answers at once, and no engine is asked."""
+
+    async def run(self, **asked: str) -> RunResult:
+        return RunResult(await self.open_run(**asked), "in good hands")
+
+
+class SupervisorThatWiresLate(SupervisorAgent):
+    """Link 2, delayed: the engine gets the bridge when the first run is over."""
+
+    def __init__(self, sessions: Any, model: Any, websocket_bridge: Any, tools: Any, **choices: Any) -> None:
+        super().__init__(sessions, model, another(websocket_bridge), tools, **choices)
+        self.websocket_bridge = websocket_bridge
+
+    async def run(self, **asked: str) -> RunResult:
+        try:
+            return await super().run(**asked)
+        finally:
+            self.engine.websocket_bridge = self.engine.agent_core.websocket_bridge = self.websocket_bridge
+
+
+class RegistryThatBindsNobody(AgentRegistry):
+    """Link 3, not passed on."""
+
+    def create_bound(self, context: RunContext) -> BaseAgent:
+        return self.create(context.agent_name)
+
+
+class RegistryThatBindsToTheLastRun(AgentRegistry):
+    """Link 3, passed wrong: an agent speaks for the run that was asked for before its own."""
+
+    before: RunContext | None = None
+
+    def create_bound(self, context: RunContext) -> BaseAgent:
+        run, self.before = self.before or context, context
+        return super().create_bound(run)
+
+
+class RegistryThatRaises(AgentRegistry):
+    """Link 3, raises."""
+
+    def create_bound(self, context: RunContext) -> BaseAgent:
+        raise OSError("link 3 is broken")
+
+
+class RegistryThatBindsLate(AgentRegistry):
+    """Link 3, delayed: an agent is bound when the next one is asked for."""
+
+    waiting: tuple[BaseAgent, RunContext] | None = None
+
+    def create_bound(self, context: RunContext) -> BaseAgent:
+        if self.waiting is not None and self.websocket_bridge is not None:
+            agent, run = self.waiting
+            agent.set_websocket_bridge(self.websocket_bridge, run.run_id, thread_id=run.thread_id)
+        self.waiting = self.create(context.agent_name), context
+        return self.waiting[0]
+
+
+class EngineWithoutBridgeForTheCore(ExecutionEngine):
+    """Link 4, not passed on: keeps the bridge to itself."""
+
+    def __init__(self, registry: AgentSource, websocket_bridge: Any, *, core: Any) -> None:
+        def made(source: Any, bridge: Any) -> Any:
+            return core(source, None)
+
+        super().__init__(registry, websocket_bridge, core=cast("Any", made))
+
+
+class EngineThatRaises(ExecutionEngine):
+    """Link 4, raises."""
+
+    async def execute(self, context: RunContext) -> object:
+        raise OSError("link 4 is broken")
+
+
+class EngineThatForgetsRuns(ExecutionEngine):
+    """Link 4, swallowed: answers at once, and no core is asked."""
+
+    async def execute(self, context: RunContext) -> object:
+        return "in good hands"
+
+
+class EngineThatWiresLate(ExecutionEngine):
+    """Link 4, delayed: the core gets the bridge when the first run is over."""
+
+    def __init__(self, registry: AgentSource, websocket_bridge: Any, *, core: type[AgentExecutionCore]) -> None:
+        super().__init__(registry, another(websocket_bridge), core=core)
+        self.websocket_bridge = websocket_bridge
+
+    async def execute(self, context: RunContext) -> object:
+        try:
+            return await super().execute(context)
+        finally:
+            self.agent_core.websocket_bridge = self.websocket_bridge
+
+
+class CoreThatBindsNobody(AgentExecutionCore):
+    """Link 5, not passed on."""
+
+    def _prepared(self, context: RunContext) -> BaseAgent:
+        return self.registry.create(context.agent_name)
+
+
+class CoreThatRaises(AgentExecutionCore):
+    """Link 5, raises."""
+
+    def _prepared(self, context: RunContext) -> BaseAgent:
+        raise OSError("link 5 is broken")
+
+
+class CoreThatSaysNothing(AgentExecutionCore):
+    """Link 5, swallowed: the user is not told that his run begins and ends."""
+
+    async def execute_agent(self, context: RunContext) -> object:
+        return await self._prepared(context).execute(context)
+
+
+class CoreThatSaysTheStartLast(AgentExecutionCore):
+    """Link 5, delayed: the user is told that his run began when it is over."""
+
+    async def execute_agent(self, context: RunContext) -> object:
+        agent, run = self._prepared(context), (context.run_id, context.agent_name)
+        result, told = await agent.execute(context), {"request": context.request}
+        notify, thread_id = self.websocket_bridge, context.thread_id
+        await notify.notify_agent_completed(*run, result=result, thread_id=thread_id)
+        await notify.notify_agent_started(*run, context=told, thread_id=thread_id)
+        return result

@@ -1,0 +1,215 @@
+"""The measuring, measured: intervals held against the coverage they promise, counts against closed forms.
+
+Whoever doubts a rate of this kit should first see it find rates that are known beforehand. Two worlds have such a
+rate: one that loses each frame with a known probability, and one whose users are away for a known part of the time.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Final
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bridgekit_verify.measure.experiment import Measurement, measure
+from bridgekit_verify.measure.statistics import Rate, wilson
+from bridgekit_verify.measure.workload import Away, Workload, family
+from bridgekit_verify.validation.lossy import HubThatLoses, in_a_lossy_world
+from bridgekit_verify.validation.plots_calibration import Held, calibration_figure
+from bridgekit_verify.variants import SOUND
+
+__all__ = [
+    "AWAY",
+    "LOSSES",
+    "CalibrationStudy",
+    "coverage",
+    "coverage_table",
+    "exact_coverage",
+    "study_calibration",
+]
+
+LOSSES: Final = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+"""Probabilities with which a frame is lost."""
+AWAY: Final = ((1, 15), (2, 15), (1, 3), (1, 2), (4, 5), (1, 1))
+"""How many groups of runs of how many the users are away. 2 of 15 is offline for 2 s in every 15 s."""
+
+COVERED_P: Final = (0.01, 0.05, 2 / 15, 0.5, 0.9, 0.999)
+COVERED_N: Final = (10, 60, 300)
+
+
+def coverage(p: float, n: int, *, draws: int, seed: int = 0) -> Rate:
+    """Draw k of n that often at probability p, and count how often Wilson's interval of k contains p."""
+    source = random.Random(f"{seed}:{p}:{n}")
+    contains = _contains(p, n)
+    return Rate(sum(contains[sum(source.random() < p for _ in range(n))] for _ in range(draws)), draws)
+
+
+def exact_coverage(p: float, n: int) -> float:
+    """The same without drawing: the binomial probability of every k whose interval contains p, added up."""
+    return math.fsum(_binomial(k, n, p) for k, contained in enumerate(_contains(p, n)) if contained)
+
+
+def _contains(p: float, n: int) -> list[bool]:
+    """For each k from 0 to n, whether its interval contains p."""
+    return [low <= p <= high for low, high in (wilson(k, n) for k in range(n + 1))]
+
+
+def _binomial(k: int, n: int, p: float) -> float:
+    if p in (0.0, 1.0):
+        return float(k == round(n * p))
+    # By logarithms: the binomial coefficient leaves the range of a float at n = 1,030.
+    ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return math.exp(ways + k * math.log(p) + (n - k) * math.log1p(-p))
+
+
+def coverage_table(
+    probabilities: Iterable[float] = COVERED_P, trials: Iterable[int] = COVERED_N, *, draws: int = 2_000, seed: int = 0
+) -> pd.DataFrame:
+    """One row a probability and number of trials: how often the interval contains the truth.
+
+    Columns: p, n, contains p (k of draws), coverage, from and to (its own interval), exact
+    (by summing the binomial) and inside (whether the exact one is in that interval); rates in percent.
+    """
+    return pd.DataFrame(_coverage_row(p, n, draws, seed) for p, n in product(probabilities, trials))
+
+
+def _coverage_row(p: float, n: int, draws: int, seed: int) -> dict[str, object]:
+    simulated, exact = coverage(p, n, draws=draws, seed=seed), exact_coverage(p, n)
+    low, high = simulated.interval
+    return {
+        "p": p,
+        "n": n,
+        "contains p": f"{simulated.k:,} of {simulated.n:,}",
+        "coverage %": round(100 * simulated.fraction, 2),
+        "from %": round(100 * low, 2),
+        "to %": round(100 * high, 2),
+        "exact %": round(100 * exact, 2),
+        "inside": low <= exact <= high,
+    }
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A measurement in a world that loses frames, and the world's own count of them, which nobody was told."""
+
+    measurement: Measurement
+    p: float
+    dropped: int
+
+    @property
+    def held(self) -> Held:
+        return Held(f"frames lost with p = {self.p:g}", 1 - self.p, self.measurement.verdict.delivery)
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A measurement whose users are away for a part of the time."""
+
+    measurement: Measurement
+
+    @property
+    def away(self) -> Away:
+        return self.measurement.workload.away
+
+    @property
+    def held(self) -> Held:
+        away = self.away
+        return Held(f"away {away.groups} of {away.of}", 1 - away.groups / away.of, self.measurement.verdict.delivery)
+
+
+@dataclass(frozen=True)
+class CalibrationStudy:
+    """Measured rates beside the ones that they should be."""
+
+    losses: Sequence[Loss]
+    absences: Sequence[Absence]
+
+    @property
+    def held(self) -> list[Held]:
+        """Every measured delivery beside its closed form."""
+        return [loss.held for loss in self.losses] + [absence.held for absence in self.absences]
+
+    @property
+    def outside(self) -> list[Held]:
+        """Those whose interval does not contain the closed form. Of 95 % intervals, one in twenty may be here."""
+        return [held for held in self.held if not held.inside]
+
+    def loss_table(self) -> pd.DataFrame:
+        """One row a probability: the loss expected, the loss measured, and the frames that the world really dropped.
+
+        Columns: p, closed form, lost (k of n), lost in percent, from, to, inside, dropped by the world.
+        """
+        return pd.DataFrame(
+            {"p": loss.p}
+            | _beside("closed form p, %", loss.p, "lost", loss.measurement.verdict.drop)
+            | {"dropped by the world": loss.dropped}
+            for loss in self.losses
+        )
+
+    def absence_table(self) -> pd.DataFrame:
+        """One row a way of being away: the delivery expected of at most once, and the delivery measured.
+
+        Columns: away, closed form, delivered (k of n), delivered in percent, from, to, inside, times connected.
+        """
+        return pd.DataFrame(
+            {"away": f"{absence.away.groups} of {absence.away.of}"}
+            | _beside("closed form 1 - w/t, %", absence.held.closed_form, "delivered", absence.held.measured)
+            | {"times connected": sum(there for there, _ in absence.measurement.workload.sittings())}
+            for absence in self.absences
+        )
+
+    def figure(self, title: str) -> Figure:
+        """Measured against closed form, on the diagonal and by the difference."""
+        return calibration_figure(self.held, title=title)
+
+    def words(self) -> str:
+        """The same in a sentence a row, for those who cannot see the figure."""
+        return "; ".join(
+            f"{held.name}: {held.closed_form:.1%} expected, {held.measured} delivered" for held in self.held
+        )
+
+
+def _beside(closed_name: str, closed_form: float, name: str, measured: Rate) -> dict[str, object]:
+    low, high = measured.interval
+    return {
+        closed_name: round(100 * closed_form, 2),
+        name: f"{measured.k:,} of {measured.n:,}",
+        f"{name} %": round(100 * measured.fraction, 2),
+        "from %": round(100 * low, 2),
+        "to %": round(100 * high, 2),
+        "inside": Held(name, closed_form, measured).inside,
+    }
+
+
+async def study_calibration(
+    *,
+    threads: int,
+    runs: int,
+    seed: int = 0,
+    losses: Iterable[float] = LOSSES,
+    away: Iterable[tuple[int, int]] = AWAY,
+) -> CalibrationStudy:
+    """Measure the sound chain in worlds whose delivery is known beforehand, over real sockets.
+
+    `threads` users at once, `runs` runs each, five events a run. All users are away together, for whole runs:
+    where `runs` is a multiple of t, w of t runs are missed exactly, and the closed form is met to the last event.
+    """
+    base = Workload(threads=family("thread_123", threads, seed=seed), runs_per_thread=runs, at_once=threads)
+    return CalibrationStudy(
+        losses=[await _lose(base, p, seed) for p in losses],
+        absences=[await _stay_away(base, Away(w, t), seed) for w, t in away],
+    )
+
+
+async def _lose(workload: Workload, p: float, seed: int) -> Loss:
+    hub = HubThatLoses(p, seed)
+    return Loss(await measure(in_a_lossy_world(SOUND, hub), workload, seed=seed), p, hub.dropped)
+
+
+async def _stay_away(workload: Workload, away: Away, seed: int) -> Absence:
+    return Absence(await measure(SOUND, replace(workload, away=away), seed=seed))

@@ -1,0 +1,204 @@
+"""Is a broken link the one that is named? Each link is broken in each way; probes and ledger are asked where.
+
+A measurement that has never named anything wrong has proved nothing. So every breakage is tried and measured as if
+nobody knew of it, and what is named is held against what was broken: the matrix's diagonal must be full, and every
+cell beside it empty or explained.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from string import ascii_lowercase
+from typing import Final
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bridgekit.chain import LINKS
+from bridgekit_verify.measure.evidence import Charge
+from bridgekit_verify.measure.experiment import Measurement, measure
+from bridgekit_verify.measure.lateness import charges_of_lateness
+from bridgekit_verify.measure.workload import Workload, family
+from bridgekit_verify.probes.probes import HUB, Answer, Probe, probe_ten
+from bridgekit_verify.validation.breakages import BREAKAGES, Breakage
+from bridgekit_verify.validation.plots_localization import Cell, localization_figure
+from bridgekit_verify.variants import SOUND, Variant
+
+__all__ = ["NAMES", "Case", "Localization", "localize"]
+
+NAMES: Final = {link.number: link.name for link in (*LINKS, HUB)}
+"""The nine links of the audit, and the hub after them."""
+UNEXPLAINED: Final = "not explained"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One breakage, and who was named."""
+
+    breakage: Breakage
+    probes: tuple[Probe, ...]
+    measurement: Measurement
+
+    @property
+    def by_probes(self) -> tuple[int, ...]:
+        """The links that do not hold."""
+        return tuple(probe.link.number for probe in self.probes if probe.answer is Answer.DOES_NOT_HOLD)
+
+    @property
+    def charges(self) -> dict[Charge, int]:
+        """Charges by link: for each event lost, each frame astray and each event late; or startup's refusal."""
+        if (refused := self.measurement.refused) is not None:
+            return {Charge(refused.link, "refused to start"): 1}
+        verdict = self.measurement.verdict
+        late = charges_of_lateness(self.measurement.history)
+        return dict(Counter(verdict.losses) + Counter(verdict.misroutes) + Counter(late))
+
+    @property
+    def by_ledger(self) -> tuple[int, ...]:
+        """The links that events are charged to."""
+        return tuple(sorted({charge.link for charge in self.charges}))
+
+    @property
+    def elsewhere(self) -> tuple[int, ...]:
+        """The links that are named and were not broken."""
+        return tuple(sorted({*self.by_probes, *self.by_ledger} - {self.breakage.link}))
+
+    @property
+    def row(self) -> dict[str, object]:
+        """The case as a row of a table."""
+        return {
+            "broken": self.breakage.link,
+            "way": self.breakage.way,
+            "what is wrong": self.breakage.variant.summary,
+            "named by probes": _listed(self.by_probes),
+            "named by the ledger": _listed(self.by_ledger),
+            "the probe saw": "; ".join(p.evidence for p in self.probes if p.answer is Answer.DOES_NOT_HOLD),
+            "the ledger says": "; ".join(
+                f"{count:,} × {charge.reason}" for charge, count in sorted(self.charges.items(), key=_by_link)
+            ),
+        }
+
+
+def _by_link(item: tuple[Charge, int]) -> tuple[int, str]:
+    return item[0].link, item[0].reason
+
+
+def _listed(links: Iterable[int]) -> str:
+    return ", ".join(str(link) for link in links) or "none"
+
+
+@dataclass(frozen=True)
+class Localization:
+    """Every breakage, tried and measured, and the sound chain beside them."""
+
+    cases: tuple[Case, ...]
+    sound: Case
+    """Nothing is broken here (its breakage has the link number 0), so nothing may be named."""
+
+    def table(self) -> pd.DataFrame:
+        """One row a breakage: what was broken, which links were named, and by what evidence."""
+        return pd.DataFrame([case.row for case in self.cases])
+
+    def cells(self) -> dict[tuple[int, int], Cell]:
+        """The matrix's cells that are not empty, by broken and named link; off the diagonal each has a letter."""
+        letters = {(broken, named): letter for letter, broken, named, *_ in self._elsewhere()}
+        cells = {pair: Cell(note=letter) for pair, letter in letters.items()}
+        for link in NAMES:
+            cases = [case for case in self.cases if case.breakage.link == link]
+            if cases:
+                cells[link, link] = Cell(
+                    tried=len(cases),
+                    named=sum(link in {*case.by_probes, *case.by_ledger} for case in cases),
+                    by_probes=sum(link in case.by_probes for case in cases),
+                    by_ledger=sum(link in case.by_ledger for case in cases),
+                )
+        return cells
+
+    def matrix(self) -> pd.DataFrame:
+        """The broken link down, the named link across; empty cells are empty texts."""
+        cells = self.cells()
+        rows = [[str(cells.get((broken, named), "")).replace("\n", ", ") for named in NAMES] for broken in NAMES]
+        index = pd.Index([f"{number} {name}" for number, name in NAMES.items()], name="broken")
+        return pd.DataFrame(rows, index=index, columns=pd.Index(list(NAMES), name="named"))
+
+    def explanations(self) -> pd.DataFrame:
+        """One row for each breakage that names another link than its own: which, by whom, and why."""
+        return pd.DataFrame(self._elsewhere(), columns=["cell", "broken", "named", "way", "by", "why"])
+
+    def _elsewhere(self) -> list[tuple[str, int, int, str, str, str]]:
+        found = [(case, named) for case in self.cases for named in case.elsewhere]
+        pairs = list(dict.fromkeys((case.breakage.link, named) for case, named in found))
+        return [
+            (
+                ascii_lowercase[pairs.index((case.breakage.link, named))],
+                case.breakage.link,
+                named,
+                case.breakage.way,
+                " and ".join(
+                    who
+                    for who, links in (("the probes", case.by_probes), ("the ledger", case.by_ledger))
+                    if named in links
+                ),
+                case.breakage.shows_at.get(named, UNEXPLAINED),
+            )
+            for case, named in found
+        ]
+
+    @property
+    def named(self) -> int:
+        """How many breakages were named by the probes, and by the ledger too unless it is explained where it points."""
+        return sum(
+            case.breakage.link in case.by_probes
+            and (case.breakage.link in case.by_ledger or bool(set(case.by_ledger) & set(case.breakage.shows_at)))
+            for case in self.cases
+        )
+
+    @property
+    def holds(self) -> bool:
+        """Every breakage is named, every other name is explained, and of the sound chain nothing is named."""
+        return (
+            bool(self.cases)
+            and self.named == len(self.cases)
+            and UNEXPLAINED not in set(self.explanations()["why"])
+            and not self.sound.elsewhere
+        )
+
+    def words(self) -> str:
+        """The same in a sentence, for those who cannot see the figure."""
+        others = len(self.explanations())
+        return (
+            f"{self.named} of {len(self.cases)} breakages were named at the link that was broken,"
+            f" {others} named another link as well or instead; of the sound chain {_listed(self.sound.elsewhere)}"
+            " was named."
+        )
+
+    def figure(self, title: str) -> Figure:
+        """The matrix as a picture, its letters explained below."""
+        notes = {
+            letter: f"link {broken}, {way}, and link {named} is named by {by}. {why}"
+            for letter, broken, named, way, by, why in self._elsewhere()
+        }
+        return localization_figure(self.cells(), NAMES, notes, title=title)
+
+
+async def localize(
+    breakages: Iterable[Breakage] = BREAKAGES, *, users: int = 3, steps: int = 2, seed: int = 0
+) -> Localization:
+    """Try and measure every breakage, and the sound chain: `users` with a run each, two at once, `steps` steps a run.
+
+    An even number of steps, so that an event which waits for the next one gets there in the end. About 0.4 s a
+    breakage.
+    """
+    cases = [await _case(breakage, users, steps, seed) for breakage in breakages]
+    return Localization(tuple(cases), await _case(Breakage(0, "sound", SOUND), users, steps, seed))
+
+
+async def _case(breakage: Breakage, users: int, steps: int, seed: int) -> Case:
+    variant: Variant = breakage.variant
+    workload = Workload(
+        threads=family("thread_123", users, seed=seed), steps=steps, at_once=2, outside_core=breakage.outside_core
+    )
+    probes = await probe_ten(variant, seed=seed, threads=1)
+    return Case(breakage, tuple(probes), await measure(variant, workload, seed=seed))

@@ -1,0 +1,223 @@
+"""Rows of choices: each variant says which parts it is put together from, and differs from *sound* in nothing else.
+
+Told in the audit's order. The first block is the audit's own before and after: links 1 to 8 sound, and only
+link 9 as audited, then with its fixes, each alone and together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from bridgekit.chain.collaborators import PythonTools, ScriptedModel, ToolDispatcher
+from bridgekit.chain.link_1_startup import Parts, Start, carried_or_mapped, start_application
+from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_3_registry import AgentRegistry
+from bridgekit.chain.link_4_engine import ExecutionEngine
+from bridgekit.chain.link_5_core import AgentExecutionCore
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.chain.self_check import SOUND_CHECKS, WITHOUT_HANDOVER, WITHOUT_ROUTING, SelfCheck
+from bridgekit.errors import UnknownName
+from bridgekit.ids import EmbeddedRunIds, Hexadecimal, OpaqueRunIds, RunIdScheme, SealedRunIds
+from bridgekit.mapping import MappingStore, RunThreadMappingService
+from bridgekit.resolution import FirstOf, MappingLookup, ReportParser, Resolver
+from bridgekit.stores import MEMORY, StoreFactory
+from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.broker import Broker
+from bridgekit.transport.hub import Hub
+from bridgekit_verify import as_audited
+
+__all__ = ["BROKEN", "SOUND", "VARIANTS", "Variant", "variant"]
+
+
+def _sealed(hexadecimal: Hexadecimal) -> RunIdScheme:
+    return SealedRunIds(hexadecimal=hexadecimal)
+
+
+def _orchestrator() -> Resolver:
+    return as_audited.OrchestratorLookup(as_audited.Orchestrator())
+
+
+def resolver_as_audited(mapping: RunThreadMappingService) -> Resolver:
+    """Ask the orchestrator, then look for `thread_` in the run id: what the audit calls broken."""
+    return FirstOf(_orchestrator(), ReportParser())
+
+
+def resolver_of_fix_2(mapping: RunThreadMappingService) -> Resolver:
+    """Look for `thread_` in the run id, then ask the orchestrator."""
+    return FirstOf(ReportParser(), _orchestrator())
+
+
+def resolver_of_fix_3(mapping: RunThreadMappingService) -> Resolver:
+    """Look the run up in the mapping service, then go on as audited."""
+    return FirstOf(MappingLookup(mapping), resolver_as_audited(mapping))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to put the chain together."""
+
+    name: str
+    summary: str
+    """What it stands for, in one clause."""
+    run_ids: Callable[[Hexadecimal], RunIdScheme] = _sealed
+    resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
+    stores: StoreFactory = MEMORY
+    mapping: Callable[[MappingStore], RunThreadMappingService] = RunThreadMappingService
+    hub: Callable[[Broker], Hub] = Hub
+    bridge: type[AgentWebSocketBridge] = AgentWebSocketBridge
+    start: Start = start_application
+    """Link 1. It is given to `create_app` beside the parts."""
+    supervisor: type[SupervisorAgent] = SupervisorAgent
+    registry: type[AgentRegistry] = AgentRegistry
+    engine: type[ExecutionEngine] = ExecutionEngine
+    core: type[AgentExecutionCore] = AgentExecutionCore
+    agent: type[BaseAgent] = BaseAgent
+    """What the workload's agents are made from."""
+    adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter
+    self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
+
+    def parts(
+        self,
+        agents: Mapping[str, type[BaseAgent]],
+        *,
+        hexadecimal: Hexadecimal,
+        tools: ToolDispatcher | None = None,
+        seed: int = 0,
+    ) -> Parts:
+        """The parts of an application of this variant, its run ids drawn by `hexadecimal`.
+
+        Who is let in is not what the variants differ in: each believes its clients.
+        """
+        return Parts(
+            agents=agents,
+            llm_manager=ScriptedModel(seed),
+            tool_dispatcher=tools or PythonTools({}),
+            run_ids=self.run_ids(hexadecimal),
+            stores=self.stores,
+            mapping=self.mapping,
+            resolver=self.resolver,
+            hub=self.hub,
+            admission=OwnersOnly,
+            origins=("*",),
+            bridge=self.bridge,
+            supervisor=self.supervisor,
+            registry=self.registry,
+            engine=self.engine,
+            core=self.core,
+            adapter=self.adapter,
+            self_checks=self.self_checks,
+        )
+
+
+SOUND: Final = Variant(name="sound", summary="every link sound, the thread carried by the run")
+AS_REPORTED: Final = Variant(
+    name="as reported",
+    summary="links 1 to 8 sound, link 9 as the audit found it",
+    run_ids=OpaqueRunIds,
+    resolver=resolver_as_audited,
+    self_checks=WITHOUT_ROUTING,
+)
+FIX_1: Final = replace(AS_REPORTED, name="fix 1", summary="the run id contains the thread id", run_ids=EmbeddedRunIds)
+FIX_2: Final = replace(
+    AS_REPORTED,
+    name="fix 2",
+    summary="the run id is parsed, then the orchestrator asked",
+    resolver=resolver_of_fix_2,
+)
+FIX_3: Final = replace(
+    AS_REPORTED,
+    name="fix 3",
+    summary="run and thread are kept in a dict",
+    mapping=as_audited.DictMapping,
+    resolver=resolver_of_fix_3,
+)
+FIXES_1_AND_2: Final = replace(
+    FIX_1, name="fixes 1 and 2", summary="the two that the audit puts first", resolver=resolver_of_fix_2
+)
+ALL_FIXES: Final = replace(
+    FIX_3, name="fixes 1, 2 and 3", summary="everything the audit proposes", run_ids=EmbeddedRunIds
+)
+AS_COMMITTED: Final = Variant(
+    name="as committed",
+    summary="every defect that running the audited code finds",
+    run_ids=OpaqueRunIds,
+    resolver=resolver_as_audited,
+    hub=as_audited.HubAsCommitted,
+    registry=as_audited.RegistryThatBindsAtStartup,
+    core=as_audited.CoreThatSharesAgents,
+    adapter=as_audited.AdapterThatPassesMetadata,
+    self_checks=(as_audited.self_check_that_cannot_fail,),
+)
+
+VARIANTS: Final = {
+    row.name: row for row in (AS_REPORTED, FIX_1, FIX_2, FIX_3, FIXES_1_AND_2, ALL_FIXES, SOUND, AS_COMMITTED)
+}
+
+_HANDED_OVER_UNCHECKED: Final = replace(SOUND, self_checks=WITHOUT_HANDOVER)
+"""Sound, but for the check that refuses to start when a link holds another bridge."""
+
+BROKEN: Final[Mapping[int, Variant]] = {
+    1: replace(
+        SOUND,
+        name="link 1 broken",
+        summary="startup does not notice that no socket belongs to a thread",
+        hub=as_audited.HubWithoutThreads,
+        self_checks=(as_audited.self_check_that_cannot_fail,),
+    ),
+    2: replace(
+        _HANDED_OVER_UNCHECKED,
+        name="link 2 broken",
+        summary="the supervisor hands on a bridge of its own",
+        supervisor=as_audited.SupervisorWithItsOwnBridge,
+    ),
+    3: replace(
+        SOUND,
+        name="link 3 broken",
+        summary="the registry binds agents without a run id, and none is bound",
+        registry=as_audited.RegistryThatBindsAtStartup,
+    ),
+    4: replace(
+        _HANDED_OVER_UNCHECKED,
+        name="link 4 broken",
+        summary="the engine hands on a bridge of its own",
+        engine=as_audited.EngineWithItsOwnBridge,
+    ),
+    5: replace(
+        SOUND,
+        name="link 5 broken",
+        summary="the core gives all runs one agent",
+        core=as_audited.CoreThatSharesAgents,
+    ),
+    6: replace(
+        SOUND,
+        name="link 6 broken",
+        summary="the agent does not tell its adapter",
+        agent=as_audited.AgentThatKeepsTheBridge,
+    ),
+    7: replace(
+        SOUND,
+        name="link 7 broken",
+        summary="the adapter forgets the run",
+        adapter=as_audited.AdapterThatForgetsTheRun,
+    ),
+    8: replace(
+        SOUND,
+        name="link 8 broken",
+        summary="the adapter passes an argument that no notify method takes",
+        adapter=as_audited.AdapterThatPassesMetadata,
+    ),
+    9: replace(AS_REPORTED, name="link 9 broken", summary="the run id says nothing of the thread"),
+}
+"""Link by link: sound, with that one link broken."""
+
+
+def variant(name: str) -> Variant:
+    """The variant of that name; UnknownName lists the known ones."""
+    rows = VARIANTS | {row.name: row for row in BROKEN.values()}
+    if name not in rows:
+        raise UnknownName("variant", name, tuple(rows))
+    return rows[name]

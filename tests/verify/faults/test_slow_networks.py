@@ -1,0 +1,239 @@
+"""Latency, bandwidth, slow readers and slices: everything arrives, in order, and late."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from random import Random
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import SocketStream
+
+from bridgekit_verify.faults.toxics import BOTH_WAYS, Latency, Way
+from tests.verify.faults.peers import (
+    SOON,
+    all_that_was_coming,
+    dial,
+    drink,
+    pour,
+    poured,
+    read,
+    rest,
+    said,
+    settled,
+    silent,
+    through,
+)
+
+FOR_EVER = 1_000.0
+
+
+async def took(client: SocketStream, data: bytes) -> float:
+    began = anyio.current_time()
+    await said(client, data)
+    return anyio.current_time() - began
+
+
+async def test_latency_delays_an_open_connection_in_both_directions() -> None:
+    async with through() as (_, between, client):
+        with between.latency(0.04):
+            assert await took(client, b"there and back") >= 0.08
+
+
+async def test_latencies_that_run_together_add_up() -> None:
+    async with through() as (_, between, client):
+        with between.latency(0.03), between.latency(0.03):
+            assert await took(client, b"twice") >= 0.12
+
+
+async def test_latency_ends_with_its_block() -> None:
+    async with through() as (_, between, client):
+        with between.latency(FOR_EVER):
+            pass
+        await said(client, b"now")
+
+
+async def test_latency_does_not_make_bytes_wait_for_one_another() -> None:
+    async with through() as (_, between, client):
+        with between.slicer(1), between.latency(0.5):
+            # One after the other they would take twenty seconds.
+            assert await took(client, b"twenty bytes exactly") < 15
+
+
+async def test_latency_with_jitter_and_after_its_end_keeps_the_order() -> None:
+    data = poured(0, 3_000)
+    async with through() as (_, between, client):
+        with between.slicer(100), between.latency(0.02, 0.02, seed=3):
+            await client.send(data[:1_500])
+            assert await read(client, 500) == data[:500]
+        # What is under way is still late, and is not overtaken.
+        await client.send(data[1_500:])
+        assert await read(client, 2_500) == data[500:]
+
+
+async def test_end_of_a_stream_is_as_late_as_a_byte() -> None:
+    async with through() as (_, between, client):
+        with between.latency(0.04):
+            began = anyio.current_time()
+            await client.send(b"and goodbye")
+            await client.send_eof()
+            assert await rest(client) == b"and goodbye"
+            assert anyio.current_time() - began >= 0.08
+
+
+async def test_late_bytes_are_bounded_and_the_sender_feels_it() -> None:
+    async with through(pour) as (server, between, client):
+        with between.latency(FOR_EVER):
+            got = await all_that_was_coming(client)
+            assert len(got) < await settled(server) < 2_000_000
+
+
+async def test_latency_lets_more_pass_than_it_holds_at_once() -> None:
+    data = os.urandom(500_000)
+    async with through(drink) as (server, between, client):
+        with between.latency(0.005):
+            await client.send(data)
+            await client.send_eof()
+            with anyio.fail_after(SOON):
+                await server.ended.wait()
+        assert server.read == data
+
+
+async def test_bandwidth_limits_what_comes_from_the_server() -> None:
+    async with through() as (_, between, client):
+        with between.bandwidth(100_000):
+            # Less two ticks: one that is let through at once, one that was saved up.
+            assert await took(client, os.urandom(12_000)) >= 0.07
+
+
+async def test_bandwidth_leaves_the_other_direction_alone() -> None:
+    async with through(drink) as (server, between, client):
+        with between.bandwidth(1):
+            await client.send(bytes(1_000_000))
+            await client.send_eof()
+            with anyio.fail_after(SOON):
+                await server.ended.wait()
+            assert len(server.read) == 1_000_000
+
+
+async def test_bandwidth_limits_the_direction_that_is_asked_for() -> None:
+    for ways in ((Way.TO_SERVER,), BOTH_WAYS):
+        async with through() as (_, between, client):
+            with between.bandwidth(0, ways):
+                await client.send(b"!")
+                assert await silent(client)
+
+
+async def test_bandwidth_reaches_back_to_the_sender() -> None:
+    async with through(pour) as (server, between, client):
+        with between.bandwidth(10_000):
+            await read(client, 1_000)
+            await anyio.sleep(0.05)
+            assert server.written < 2_000_000
+
+
+async def test_lowest_bandwidth_wins_and_a_stopped_one_is_forgotten() -> None:
+    async with through() as (_, between, client):
+        with between.bandwidth(1_000_000):
+            with between.bandwidth(0):
+                await client.send(b"!")
+                assert await silent(client)
+            assert await read(client, 1) == b"!"
+
+
+async def test_bandwidth_of_almost_nothing_ends_at_once_when_it_is_stopped() -> None:
+    async with through() as (_, between, client):
+        slow = between.bandwidth(0.001)
+        await client.send(b"abc")
+        assert await read(client, 1) == b"a"
+        slow.stop()
+        assert await read(client, 2) == b"bc"
+
+
+async def test_slow_reader_stops_the_server_and_keeps_the_connection() -> None:
+    async with through(pour) as (server, between, client):
+        await read(client, 10_000)
+        with between.slow_reader():
+            got = await all_that_was_coming(client)
+            assert await settled(server) < 2_000_000
+            assert await silent(client)
+        assert await read(client, 3_000_000) == poured(0, 4_000_000)[10_000 + len(got) :][:3_000_000]
+
+
+async def test_slow_reader_reads_a_little_a_second() -> None:
+    async with through() as (_, between, client):
+        with between.slow_reader(100_000):
+            assert await took(client, os.urandom(12_000)) >= 0.07
+
+
+async def test_what_a_slow_reader_says_still_reaches_the_server() -> None:
+    async with through() as (server, between, client):
+        with between.slow_reader():
+            await client.send(b" and more")
+            with anyio.fail_after(SOON):
+                while server.read != b"hello and more":
+                    await anyio.lowlevel.checkpoint()
+            assert await silent(client)
+
+
+async def test_slicer_sends_pieces_one_by_one_and_in_order() -> None:
+    data = os.urandom(400)
+    async with through() as (_, between, client):
+        with between.slicer(20, 15, 0.002, seed=5):
+            began = anyio.current_time()
+            await client.send(data)
+            pieces = [await client.receive()]
+            while len(b"".join(pieces)) < len(data):
+                pieces.append(await client.receive())
+        assert b"".join(pieces) == data
+        # At least 12 pieces each way; some may have met again on the way.
+        assert anyio.current_time() - began >= 0.02
+        assert len(pieces) > 3
+
+
+async def test_slicer_ends_with_its_block() -> None:
+    async with through() as (_, between, client):
+        with between.slicer(1, seconds=FOR_EVER):
+            pass
+        await said(client, b"in one piece")
+
+
+async def test_newcomers_feel_what_runs() -> None:
+    async with through() as (_, between, _):
+        with between.latency(0.04):
+            async with await dial(between) as late:
+                assert await took(late, b"me too") >= 0.08
+
+
+@dataclass(frozen=True)
+class Drawing(Latency):
+    """Notes what it draws from, and delays nothing."""
+
+    drawn: list[float] = field(default_factory=list)
+
+    def delay(self, chance: Random) -> float:
+        self.drawn.append(chance.random())
+        return 0.0
+
+
+async def drawn(seed: int, ways: tuple[Way, ...], connections: int = 1) -> list[list[float]]:
+    """What three words draw, one after the other, for each connection."""
+    got = []
+    async with through() as (_, between, client):
+        for number in range(connections):
+            toxic = Drawing(0.0, seed=seed, ways=ways)
+            stream = client if number == 0 else await dial(between)
+            with between.start(toxic):
+                for word in (b"one", b"two", b"three"):
+                    await said(stream, word)
+            got.append(toxic.drawn)
+            await stream.aclose()
+    return got
+
+
+async def test_chance_is_drawn_by_the_seed_for_each_connection_and_direction_anew() -> None:
+    first, second = await drawn(1, (Way.TO_CLIENT,), connections=2)
+    [other_way], [other_seed] = await drawn(1, (Way.TO_SERVER,)), await drawn(2, (Way.TO_CLIENT,))
+    assert len({*first, *second, *other_way, *other_seed}) == 12
+    assert [first, second] == await drawn(1, (Way.TO_CLIENT,), connections=2)

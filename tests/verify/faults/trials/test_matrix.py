@@ -1,0 +1,110 @@
+"""The default matrix: every fault against every way to deliver, with real workers, a real file and a real broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+import pytest
+
+from bridgekit_verify.faults.trials.acts import ACTS
+from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERIES, RESUME
+from bridgekit_verify.faults.trials.matrix import FaultMatrix, run_matrix
+from tests.verify.faults.trials.trials import trial
+
+LOSE_UNPROTECTED = ("slow_reader", "timeout", "reset_peer", "down", "kill while away")
+"""Faults that cost at most once something for sure."""
+
+
+@pytest.fixture(scope="module")
+def matrix() -> FaultMatrix:
+    return anyio.run(run_matrix)
+
+
+@pytest.mark.slow
+def test_every_fault_is_tried_with_every_way_to_deliver_that_it_concerns(matrix: FaultMatrix) -> None:
+    assert set(matrix.cells) == {
+        (act.name, row.name) for act in ACTS.values() for row in DELIVERIES.values() if act.concerns(row)
+    }
+    assert len(matrix.cells) == 4 * 12 + 6
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_in_silence_where_a_log_is_kept(matrix: FaultMatrix) -> None:
+    assert {
+        name: t.verdict.losses for name, t in matrix.cells.items() if t in matrix.sound and t.verdict.lost_silent
+    } == {}
+    assert (matrix.silent.k, matrix.silent.n > 4_000) == (0, True)
+
+
+@pytest.mark.slow
+def test_nothing_reaches_anybody_else_in_any_cell(matrix: FaultMatrix) -> None:
+    assert {name: t.verdict.misroutes for name, t in matrix.cells.items() if t.verdict.misrouted} == {}
+
+
+@pytest.mark.slow
+def test_everything_comes_once_and_in_order_in_every_cell(matrix: FaultMatrix) -> None:
+    for name, found in matrix.cells.items():
+        verdict = found.verdict
+        copies = verdict.extra_copies + found.sent_twice
+        assert (name, copies, verdict.reordered, verdict.unexpected) == (name, 0, 0, 0)
+
+
+@pytest.mark.slow
+def test_every_user_reads_the_end_in_every_cell(matrix: FaultMatrix) -> None:
+    assert [name for name, found in matrix.cells.items() if not found.settled] == []
+
+
+@pytest.mark.slow
+def test_where_nothing_protects_events_are_lost_in_silence(matrix: FaultMatrix) -> None:
+    assert [name for name in LOSE_UNPROTECTED if not matrix.cells[name, AT_MOST_ONCE.name].verdict.lost_silent] == []
+
+
+@pytest.mark.slow
+def test_what_was_kept_in_a_memory_that_is_gone_is_told_to_those_who_miss_it(matrix: FaultMatrix) -> None:
+    assert matrix.cells["kill while away", RESUME.name].verdict.lost_signalled > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delivery", ["SQLite", "Redis"])
+def test_nothing_acknowledged_is_lost_with_a_worker_whose_log_outlives_it(matrix: FaultMatrix, delivery: str) -> None:
+    for act in ("kill", "kill while away", "restart"):
+        assert matrix.cells[act, delivery].verdict.lost == 0
+
+
+@pytest.mark.slow
+def test_control_without_a_fault_loses_nothing(matrix: FaultMatrix) -> None:
+    assert [matrix.cells["none", row.name].verdict.lost for row in DELIVERIES.values()] == [0, 0, 0, 0]
+
+
+# What the matrix must notice, planted in literal trials.
+
+
+def planted(*, lost: Sequence[int] = (), told: Sequence[int] = (), strays: Sequence[int] = ()) -> FaultMatrix:
+    found = trial(RESUME, lost=lost, told=told, strays=strays)
+    return FaultMatrix({("down", RESUME.name): found, ("down", AT_MOST_ONCE.name): trial(AT_MOST_ONCE)})
+
+
+def test_planted_silent_loss_is_counted() -> None:
+    assert planted(lost=[2]).silent.k == 1
+    assert planted(lost=[2], told=[2]).silent.k == 0
+
+
+def test_planted_stray_is_counted() -> None:
+    assert planted(strays=[3]).misrouted == 1
+    assert planted().misrouted == 0
+
+
+def test_loss_where_nothing_was_promised_breaks_no_promise() -> None:
+    matrix = FaultMatrix({("down", AT_MOST_ONCE.name): trial(AT_MOST_ONCE, lost=[1, 2])})
+    assert (matrix.silent.k, matrix.silent.n) == (0, 0)
+
+
+def test_row_says_everything_that_became_of_the_events() -> None:
+    [row] = (
+        FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[1, 2], told=[2], strays=[4])})
+        .table()
+        .to_dict("records")
+    )
+    assert (row["delivered"], row["lost silent"], row["lost signalled"], row["misrouted"]) == ("2 of 4", 1, 1, 1)
+    assert (row["median ms"], row["longest ms"]) == (500.0, 500.0)

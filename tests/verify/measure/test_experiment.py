@@ -1,0 +1,156 @@
+"""Whole measurements over real sockets: what each variant makes of a workload. Some on both async backends.
+
+
+That both make the same of every variant is held by `test_both_backends`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bridgekit.ids import EmbeddedRunIds
+from bridgekit_verify import as_audited
+from bridgekit_verify.measure.experiment import measure
+from bridgekit_verify.measure.ledger import Charge
+from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.measure.workload import FAMILIES, Workload, family
+from bridgekit_verify.variants import BROKEN, SOUND, variant
+
+SMALL = Workload(threads=family("thread_123", 4), at_once=2)
+EVERY_FAMILY = tuple(owned for name in FAMILIES for owned in family(name, 3))
+REFUSED_BY_ITS_CHECK = replace(SOUND, name="refused", engine=as_audited.EngineWithItsOwnBridge)
+
+
+on_both_backends = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@on_both_backends
+async def test_sound_chain_delivers_everything_in_every_family_to_every_subscriber() -> None:
+    workload = Workload(threads=EVERY_FAMILY, runs_per_thread=2, steps=2, at_once=7, subscribers=2)
+    verdict = (await measure(SOUND, workload)).verdict
+    n = len(EVERY_FAMILY) * 2 * 8 * 2
+    assert verdict.delivery == Rate(n, n)
+    assert (verdict.frames, verdict.acknowledged) == (n, n // 2)
+    assert (verdict.extra_copies, verdict.misrouted, verdict.unexpected, verdict.reordered) == (0, 0, 0, 0)
+    assert (verdict.false_success, verdict.false_failure) == (0, 0)
+
+
+async def test_chain_as_reported_delivers_nothing_and_is_charged_to_link_9() -> None:
+    verdict = (await measure(variant("as reported"), SMALL)).verdict
+    assert verdict.delivery == Rate(0, 20)
+    assert verdict.lost_at == {9: 20}
+    assert verdict.false_success == 0
+
+
+@pytest.mark.parametrize("name", ["fix 1", "fix 3", "fixes 1 and 2", "fixes 1, 2 and 3"])
+async def test_fix_delivers_everything_where_the_reports_own_thread_ids_are_used(name: str) -> None:
+    verdict = (await measure(variant(name), SMALL)).verdict
+    assert (verdict.delivery, verdict.misrouted) == (Rate(20, 20), 0)
+
+
+async def test_fix_2_alone_delivers_nothing() -> None:
+    assert (await measure(variant("fix 2"), SMALL)).verdict.delivery == Rate(0, 20)
+
+
+async def test_fix_1_sends_to_another_user_where_ids_are_prefixes_of_one_another() -> None:
+    """D9c: of three threads, the two longer ones are taken for the shortest."""
+    workload = Workload(threads=family("prefixes of one another", 6))
+    verdict = (await measure(variant("fix 1"), workload)).verdict
+    assert verdict.delivery == Rate(10, 30)
+    assert (verdict.wrong_user, verdict.wrong_thread, verdict.false_success) == (20, 0, 20)
+    assert verdict.misroutes == {Charge(9, "sent to another thread"): 20}
+    assert verdict.reordered == 0
+
+
+async def test_fix_1_is_charged_with_a_thread_that_it_made_up() -> None:
+    """Nobody listens to `thread_alice`; but it was link 9 that named it."""
+    workload = Workload(threads=family("thread_<user>_<name>", 2))
+    verdict = (await measure(variant("fix 1"), workload)).verdict
+    assert verdict.losses == {Charge(9, "sent to another thread"): 10}
+
+
+@on_both_backends
+@pytest.mark.parametrize(
+    ("link", "charged", "reason", "delivered"),
+    [
+        (1, 10, "no socket of the thread took it", 0),
+        (2, 2, "the supervisor speaks to another bridge", 0),
+        (3, 3, "the agent was given no bridge", 0),
+        (4, 4, "the engine speaks to another bridge", 0),
+        (5, 5, "the agent spoke for another run", 14),
+        (6, 6, "the agent did not tell its adapter", 8),
+        (7, 7, "the adapter does not hold bridge and run", 8),
+        (8, 8, "the adapter did not reach the bridge", 8),
+        (9, 9, "the orchestrator cannot say; the run id names no thread", 0),
+    ],
+)
+async def test_losses_are_charged_to_the_link_that_is_broken(
+    link: int, charged: int, reason: str, delivered: int
+) -> None:
+    """A broken link 1 is charged to link 10: that is where the events die which startup should have refused."""
+    workload = replace(SMALL, outside_core=link == 3)
+    measurement = await measure(BROKEN[link], workload)
+    assert measurement.verdict.delivered == delivered
+    assert measurement.verdict.losses == {Charge(charged, reason): measurement.verdict.expected - delivered}
+    assert sum(row.copies for row in measurement.ledger) == delivered
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 6])
+async def test_shared_agents_misroute_all_but_one_run_of_those_at_once(at_once: int) -> None:
+    """D5: of what agents say, the share (c - 1) / c goes to whoever asked last."""
+    workload = Workload(threads=family("chat_<n>", 6), steps=2, at_once=at_once)
+    verdict = (await measure(BROKEN[5], workload)).verdict
+    said_by_agents = 6 * 2 * 3
+    assert verdict.wrong_user * at_once == said_by_agents * (at_once - 1)
+    assert verdict.lost == verdict.misrouted
+    assert verdict.frames == verdict.expected
+
+
+async def test_chain_as_committed_delivers_nothing_and_loses_what_agents_say_at_link_8() -> None:
+    verdict = (await measure(variant("as committed"), SMALL)).verdict
+    assert verdict.delivery == Rate(0, 20)
+    assert verdict.lost_at == {8: 12, 9: 8}
+
+
+async def test_chain_as_committed_calls_sent_what_nobody_gets_once_fix_1_gives_it_a_route() -> None:
+    """D10: the events get as far as the hub, which has no socket for them and says that it sent them."""
+    repaired = replace(variant("as committed"), run_ids=EmbeddedRunIds)
+    verdict = (await measure(repaired, SMALL)).verdict
+    assert verdict.delivery == Rate(0, 20)
+    assert verdict.false_success == verdict.acknowledged == 8
+
+
+@pytest.mark.parametrize("name", ["fix 1", "link 5 broken"])
+async def test_same_seed_gives_the_same_verdict_and_the_same_run_ids(name: str) -> None:
+    workload = Workload(threads=family("prefixes of one another", 6), steps=2, at_once=3)
+    one, other = [await measure(variant(name), workload, seed=5) for _ in range(2)]
+    assert one.verdict == other.verdict
+    ids = [[run_id for run_id, _ in each.history.acknowledged.values()] for each in (one, other)]
+    if name == "fix 1":
+        assert ids[0] == ids[1]
+
+
+async def test_application_that_refuses_to_start_leaves_delivery_unknown() -> None:
+    measurement = await measure(REFUSED_BY_ITS_CHECK, SMALL)
+    assert measurement.refused is not None
+    assert measurement.refused.link == 4
+    assert not measurement.verdict.delivery.known
+    assert measurement.ledger == []
+
+
+async def test_sound_chain_outside_the_core_delivers_what_agents_say() -> None:
+    verdict = (await measure(SOUND, replace(SMALL, outside_core=True))).verdict
+    assert verdict.delivery == Rate(12, 12)
+
+
+async def test_latency_is_known_for_what_arrived_and_for_nothing_else() -> None:
+    rows = (await measure(BROKEN[8], SMALL)).ledger
+    assert {row.copies: row.latency_seconds is not None for row in rows} == {1: True, 0: False}
+    assert all(0 <= row.latency_seconds < 60 for row in rows if row.latency_seconds is not None)

@@ -1,0 +1,75 @@
+"""Lateness, counted in events: literal histories in, who held what back out."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridgekit.events import EventType, Outcome, Receipt
+from bridgekit.ids import RunId
+from bridgekit_verify.measure.evidence import Charge
+from bridgekit_verify.measure.history import Arrival, Expectation, History, Key
+from bridgekit_verify.measure.lateness import charges_of_lateness, late_events
+from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, clean
+
+STARTED, THOUGHT, ASKED, DONE = KEYS = (
+    Key("question", EventType.AGENT_STARTED, 0),
+    Key("question", EventType.AGENT_THINKING, 1),
+    Key("question", EventType.TOOL_EXECUTING, 1),
+    Key("question", EventType.AGENT_COMPLETED, 0),
+)
+
+
+def history(answered: str, numbered: str, read: str) -> History:
+    """A run of four events, 0 to 3: the order in which the bridge answered, the hub numbered, and the socket read."""
+    receipt = Receipt(outcome=Outcome.SENT, sockets=1, thread_id=ALICES.thread_id)
+    return History(
+        sockets=[ALICES],
+        expected=[Expectation(key, ALICES.thread_id, ALICES.user_id) for key in KEYS],
+        acknowledged={KEYS[int(digit)]: (RunId("run"), receipt) for digit in answered},
+        arrivals=[
+            Arrival(ALICES, KEYS[int(digit)], RunId("run"), numbered.index(digit) + 1, 0.0, 0.0) for digit in read
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("answered", "numbered", "read", "late"),
+    [
+        ("0123", "0123", "0123", {}),
+        ("0123", "0123", "0213", {10: 1}),
+        ("0123", "0123", "1230", {10: 1}),
+        ("0123", "0123", "3210", {10: 3}),
+        ("0123", "0213", "0213", {9: 1}),
+        ("0123", "1032", "1032", {9: 2}),
+        ("0213", "0213", "0213", {8: 1}),
+        ("1230", "1230", "1230", {5: 1}),
+        ("1320", "1320", "1320", {5: 1, 8: 1}),
+        ("0123", "0123", "013", {}),
+    ],
+)
+def test_late_event_is_charged_to_the_link_that_held_it_back(
+    answered: str, numbered: str, read: str, late: dict[int, int]
+) -> None:
+    charges = charges_of_lateness(history(answered, numbered, read))
+    assert {charge.link: count for charge, count in charges.items()} == late
+
+
+def test_lateness_is_how_many_later_events_were_read_before() -> None:
+    [late] = late_events(history("0123", "0123", "1230"))
+    assert (late.key, late.socket, late.events) == (STARTED, ALICES, 3)
+    assert late.charge == Charge(10, "numbered in order, and read late")
+
+
+def test_second_copies_and_what_is_not_the_users_own_are_not_late() -> None:
+    run = history("0123", "0123", "0123")
+    run.arrivals.append(run.arrivals[0])
+    for stranger in (BOBS, ALICES_OTHER):
+        run.arrivals += [
+            Arrival(stranger, each.key, each.run_id, each.seq, 0.0, 0.0) for each in reversed(run.arrivals[:4])
+        ]
+    run.arrivals.append(Arrival(ALICES, None, RunId("run"), 9, 0.0, 0.0))
+    assert late_events(run) == []
+
+
+def test_runs_of_one_thread_may_come_one_between_the_other() -> None:
+    assert late_events(clean()) == []

@@ -1,0 +1,143 @@
+"""Intervals and closed forms, against published numbers and properties."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridgekit_verify.measure.statistics import Rate, collision_probability, percent, runs_until_collision, wilson
+
+counts = st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0000, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_gives_the_published_intervals(k: int, n: int, low: float, high: float) -> None:
+    """R. G. Newcombe, Statistics in Medicine 17 (1998), 857-872, table I, method 3."""
+    assert wilson(k, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(counts)
+def test_wilson_contains_the_rate_and_stays_within_0_and_1(counted: tuple[int, int]) -> None:
+    k, n = counted
+    low, high = wilson(k, n)
+    assert 0 <= low <= k / n <= high <= 1
+    assert low < high
+
+
+@given(counts)
+def test_wilson_is_symmetric(counted: tuple[int, int]) -> None:
+    k, n = counted
+    low, high = wilson(k, n)
+    assert wilson(n - k, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+
+
+@given(counts)
+def test_wilson_ends_where_the_score_test_just_rejects(counted: tuple[int, int]) -> None:
+    """The definition, not the formula: at each end the rate is z standard errors away."""
+    k, n = counted
+    for end in wilson(k, n):
+        if 0 < end < 1:
+            z_squared = (k / n - end) ** 2 / (end * (1 - end) / n)
+            assert z_squared == pytest.approx(1.959964**2, rel=1e-4)
+
+
+@given(st.integers(0, 50), st.integers(2, 10))
+def test_wilson_narrows_with_more_trials_of_the_same_rate(k: int, times: int) -> None:
+    few, many = wilson(k, 50), wilson(k * times, 50 * times)
+    assert many[1] - many[0] < few[1] - few[0]
+
+
+def test_wilson_widens_with_confidence() -> None:
+    narrow, wide = wilson(30, 100, confidence=0.5), wilson(30, 100, confidence=0.99)
+    assert wide[0] < narrow[0] < 0.3 < narrow[1] < wide[1]
+
+
+def test_wilson_ends_exactly_at_0_and_1() -> None:
+    assert wilson(0, 30)[0] == 0.0
+    assert wilson(30, 30)[1] == 1.0
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("k", "n"), [(-1, 3), (4, 3), (1, 0)])
+def test_wilson_refuses_what_is_no_count(k: int, n: int) -> None:
+    with pytest.raises(ValueError, match=f"not {k} of {n}"):
+        wilson(k, n)
+
+
+def test_rate_of_nothing_is_unknown_and_neither_0_nor_1() -> None:
+    nothing = Rate(0, 0)
+    assert not nothing.known
+    assert math.isnan(nothing.fraction)
+    assert nothing.interval == (0.0, 1.0)
+    assert str(nothing) == "unknown (nothing counted)"
+
+
+def test_rate_is_shown_with_its_counts_and_interval() -> None:
+    assert str(Rate(0, 20)) == "0 of 20 (0 to 16.1 %)"
+    assert str(Rate(1_500, 1_500)) == "1,500 of 1,500 (99.74 to 100 %)"
+    assert (Rate(1, 4).fraction, Rate(1, 4).known) == (0.25, True)
+
+
+def test_eight_hex_digits_collide_after_77_thousand_runs() -> None:
+    """The birthday bound for 32 bits, beside the exact product: both reach one half at the same run."""
+    log_of_none, runs = 0.0, 1
+    while log_of_none > math.log(0.5):
+        log_of_none += math.log1p(-runs / 2**32)
+        runs += 1
+    assert runs_until_collision(8) == runs == 77_164
+    assert collision_probability(77_163, 8) == pytest.approx(0.5, abs=1e-5)
+    assert collision_probability(9_292, 8) == pytest.approx(0.01, rel=1e-2)
+
+
+def test_twelve_hex_digits_collide_after_twenty_million_runs() -> None:
+    assert runs_until_collision(12) == pytest.approx(1.1774100 * 2**24, rel=1e-6)
+
+
+@pytest.mark.parametrize("runs", [2, 10, 50, 200])
+def test_collision_probability_is_close_to_the_exact_product(runs: int) -> None:
+    none = Fraction(1)
+    for drawn in range(runs):
+        none *= Fraction(16**4 - drawn, 16**4)
+    assert collision_probability(runs, 4) == pytest.approx(float(1 - none), rel=5e-3)
+
+
+@given(st.integers(3, 12), st.floats(0.001, 0.999))
+def test_runs_until_collision_is_the_first_number_that_reaches_the_probability(digits: int, probability: float) -> None:
+    runs = runs_until_collision(digits, probability)
+    assert collision_probability(runs, digits) >= probability * (1 - 1e-9)
+    assert collision_probability(runs - 1, digits) < probability * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("runs", [0, 1])
+def test_one_run_collides_with_nothing(runs: int) -> None:
+    assert collision_probability(runs, 8) == 0.0
+
+
+def test_nothing_counted_is_unknown_and_never_a_percentage() -> None:
+    for rate in (Rate.of(None), Rate.of((0, 0))):
+        assert rate.counts == "unknown"
+        assert rate.bounds == "nothing counted"
+        assert "%" not in str(rate)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0, "0"),
+        (1, "100"),
+        (0.5, "50.0"),
+        (0.9996, "99.960"),
+        (0.00004, "0.0040"),
+        (1e-9, "below 0.001"),
+        (1 - 1e-9, "above 99.999"),
+    ],
+)
+def test_only_the_ends_are_written_as_the_ends(share: float, words: str) -> None:
+    assert percent(share) == words

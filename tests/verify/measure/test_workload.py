@@ -1,0 +1,142 @@
+"""What the chain is asked to carry, and the step that all take together."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from bridgekit import ids
+from bridgekit.errors import UnknownName
+from bridgekit.events import CRITICAL
+from bridgekit_verify.measure.workload import FAMILIES, Lockstep, Workload, family, seeded
+
+
+async def test_nobody_takes_a_step_before_everybody_is_there() -> None:
+    lockstep, taken = Lockstep(3), list[str]()
+
+    async def walk(name: str) -> None:
+        for _ in range(2):
+            await lockstep.step()
+            taken.append(name)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(walk, "a")
+            tasks.start_soon(walk, "b")
+            await anyio.wait_all_tasks_blocked()
+            assert taken == []
+            tasks.start_soon(walk, "c")
+    assert (sorted(taken[:3]), sorted(taken[3:])) == (["a", "b", "c"], ["a", "b", "c"])
+
+
+async def test_parties_can_be_let_in_one_by_one() -> None:
+    """Whoever came to his first step has come; and so has whoever left without one."""
+    lockstep, seen = Lockstep(3), list[str]()
+
+    async def walk(name: str) -> None:
+        seen.append(name)
+        await lockstep.step()
+
+    async def let_in() -> None:
+        for count in range(3):
+            await lockstep.joined(count)
+            seen.append(f"{count} came")
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(let_in)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(walk, "a")
+            await anyio.wait_all_tasks_blocked()
+            lockstep.leave()
+            await anyio.wait_all_tasks_blocked()
+            assert seen == ["0 came", "a", "1 came", "2 came"]
+            tasks.start_soon(walk, "c")
+
+
+async def test_party_that_leaves_is_not_waited_for_any_more() -> None:
+    lockstep, taken = Lockstep(3), list[str]()
+
+    async def walk(name: str, steps: int) -> None:
+        for step in range(steps):
+            await lockstep.step()
+            taken.append(f"{name}{step}")
+        lockstep.leave()
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for name, steps in (("a", 3), ("b", 1), ("c", 2)):
+                tasks.start_soon(walk, name, steps)
+    assert [sorted(taken[:3]), sorted(taken[3:5]), taken[5:]] == [["a0", "b0", "c0"], ["a1", "c1"], ["a2"]]
+
+
+async def test_leaving_lets_those_go_who_wait_only_for_the_leaver() -> None:
+    lockstep, through = Lockstep(2), anyio.Event()
+
+    async def walk() -> None:
+        await lockstep.step()
+        through.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(walk)
+        await anyio.wait_all_tasks_blocked()
+        assert not through.is_set()
+        lockstep.leave()
+        with anyio.fail_after(60):
+            await through.wait()
+
+
+async def test_party_alone_never_waits() -> None:
+    with anyio.fail_after(60):
+        lockstep = Lockstep(1)
+        for _ in range(3):
+            await lockstep.step()
+        lockstep.leave()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family_gives_distinct_threads_each_with_its_own_user_and_the_same_for_a_seed(name: str) -> None:
+    threads = family(name, 40, seed=1)
+    assert len({owned.thread_id for owned in threads}) == len({owned.user_id for owned in threads}) == 40 or (
+        name == "thread_<user>_<name>" and len({owned.thread_id for owned in threads}) == 32
+    )
+    assert all(ids.thread_id(owned.thread_id) and ids.user_id(owned.user_id) for owned in threads)
+    assert threads == family(name, 40, seed=1)
+    assert threads[:5] == family(name, 5, seed=1)
+
+
+def test_families_are_as_they_are_named() -> None:
+    assert [owned.thread_id for owned in family("thread_123", 2)] == ["thread_123", "thread_124"]
+    assert len(family("1 kB", 1)[0].thread_id) == 1_024
+    prefixes = [owned.thread_id for owned in family("prefixes of one another", 3)]
+    assert prefixes == ["thread_team0", "thread_team0_red", "thread_team0_red_lead"]
+
+
+def test_unknown_family_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UnknownName, match="no family of thread ids is called 'cats'") as refused:
+        family("cats", 1)
+    assert refused.value.known == tuple(FAMILIES)
+
+
+def test_one_step_is_the_five_critical_events_in_their_order() -> None:
+    workload = Workload(threads=family("chat_<n>", 1))
+    [[run]] = workload.groups()
+    assert [each.key.type for each in workload.expectations(run)] == list(CRITICAL)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4])
+@pytest.mark.parametrize("outside_core", [True, False])
+def test_run_is_so_many_events_none_of_them_twice(steps: int, outside_core: bool) -> None:
+    workload = Workload(
+        threads=family("chat_<n>", 3), runs_per_thread=2, steps=steps, at_once=4, outside_core=outside_core
+    )
+    groups = list(workload.groups())
+    assert [len(group) for group in groups] == [4, 2]
+    keys = [each.key for group in groups for run in group for each in workload.expectations(run)]
+    assert len(keys) == len(set(keys)) == 6 * (3 * steps + 2 * (not outside_core))
+
+
+def test_seeded_digits_depend_on_the_seed_alone() -> None:
+    assert [seeded(7)(12) for _ in range(2)] == [seeded(7)(12)] * 2
+    assert seeded(7)(12) != seeded(8)(12)
+    assert {len(seeded(seed)(8)) for seed in range(500)} == {8}

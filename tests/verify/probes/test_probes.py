@@ -1,0 +1,83 @@
+"""The probes: each judges its own link alone. On asyncio, as they serve over real sockets."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridgekit.transport.hub import Hub
+from bridgekit_verify.probes.probes import Answer, Probe, probe, probe_all
+from bridgekit_verify.variants import BROKEN, SOUND, Variant, variant
+from tests.verify.measure.test_experiment import REFUSED_BY_ITS_CHECK
+
+SIGNS = {"+": Answer.HOLDS, "-": Answer.DOES_NOT_HOLD, "?": Answer.UNKNOWN}
+
+DIAGONAL = {
+    1: "-+++++++?",
+    2: "+-+++++++",
+    3: "++-++++++",
+    4: "+++-+++++",
+    5: "++++-++++",
+    6: "+++++-+++",
+    7: "++++++-++",
+    8: "+++++++-+",
+    9: "++++++++-",
+}
+"""Link 9 cannot be tried where no socket belongs to a thread, which link 1 failed to notice."""
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def signs(probes: list[Probe]) -> str:
+    back = {answer: sign for sign, answer in SIGNS.items()}
+    assert [each.link.number for each in probes] == list(range(1, 10))
+    assert all(each.evidence for each in probes)
+    return "".join(back[each.answer] for each in probes)
+
+
+@pytest.mark.parametrize("link", BROKEN)
+async def test_broken_link_is_named_and_its_neighbours_are_not(link: int) -> None:
+    assert signs(await probe_all(BROKEN[link])) == DIAGONAL[link]
+
+
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        ("sound", "+++++++++"),
+        ("as reported", "++++++++-"),
+        ("fix 1", "++++++++-"),
+        ("fix 2", "++++++++-"),
+        ("fix 3", "+++++++++"),
+        ("as committed", "-+-+-++--"),
+    ],
+)
+async def test_variants_links_hold_as_told(name: str, answers: str) -> None:
+    assert signs(await probe_all(variant(name))) == answers
+
+
+async def test_application_that_refuses_to_start_fails_at_the_link_it_names_and_the_rest_is_unknown() -> None:
+    assert signs(await probe_all(REFUSED_BY_ITS_CHECK)) == "???-?????"
+
+
+async def test_refusal_by_link_10_counts_at_the_last_probe() -> None:
+    class Mute(Hub):
+        def connections(self, thread_id: object) -> tuple[()]:
+            return ()
+
+    found = await probe_all(Variant(name="mute", summary="nobody is reached", hub=Mute))
+    assert signs(found) == "????????-"
+    assert "link 10: an event to a listening thread did not arrive" in found[8].evidence
+
+
+async def test_one_probe_answers_as_the_nine_do() -> None:
+    assert (await probe(9, BROKEN[9])).answer is Answer.DOES_NOT_HOLD
+    assert (await probe(9, SOUND)).answer is Answer.HOLDS
+
+
+async def test_evidence_says_what_was_seen() -> None:
+    reported = await probe(9, variant("as reported"))
+    assert reported.evidence.startswith("no route in 13 of 13 families of thread ids")
+    leaking = await probe(9, variant("fix 1"))
+    assert "reached another user's socket" in leaking.evidence

@@ -1,0 +1,84 @@
+"""The audit's claims, re-run: each verdict follows from what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bridgekit_verify.measure.experiment import measure
+from bridgekit_verify.measure.workload import Workload, family
+from bridgekit_verify.probes.probes import probe_all
+from bridgekit_verify.report.claims import chain_claim, fix_claim, link_claim, lost_claim
+from bridgekit_verify.report.promises import after_fix_claims, step_claims
+from bridgekit_verify.studies.study import EXAMPLE, FixStudy, study_fixes, study_link
+from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, SOUND
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"  # uvicorn's own
+
+
+@pytest.fixture(scope="module")
+async def study() -> FixStudy:
+    families = [EXAMPLE, "chat_<n>", "prefixes of one another"]
+    return await study_fixes(threads=3, runs=1, at_once=1, families=families)
+
+
+@pytest.mark.parametrize(
+    ("number", "verdict", "before"),
+    [(1, "does not hold", (0, 10)), (2, "holds", (0, 10)), (8, "does not hold", (4, 10)), (9, "holds", (0, 10))],
+)
+async def test_link_verdict_is_about_the_audits_word_for_it(number: int, verdict: str, before: tuple[int, int]) -> None:
+    finding = link_claim(await study_link(number, threads=2, runs=1, at_once=2))
+    assert (finding.verdict, finding.before, finding.after) == (verdict, before, (10, 10))
+    assert finding.sound == "holds"
+
+
+async def test_chain_claim_names_the_links_that_do_not_hold() -> None:
+    workload = Workload(threads=family(EXAMPLE, 1))
+    measured = [await measure(variant, workload) for variant in (AS_COMMITTED, SOUND)]
+    finding = chain_claim(await probe_all(AS_COMMITTED), *measured)
+    assert finding.verdict == "does not hold"
+    assert "1, 3, 5, 8, 9" in finding.answer
+    assert (finding.before, finding.after) == ((0, 5), (5, 5))
+
+
+async def test_chain_claim_holds_for_the_chain_that_the_audit_describes() -> None:
+    measured = await measure(AS_REPORTED, Workload(threads=family(EXAMPLE, 1)))
+    assert chain_claim(await probe_all(AS_REPORTED), measured, measured).verdict == "holds"
+
+
+async def test_fix_verdicts_follow_from_losses_and_leaks(study: FixStudy) -> None:
+    findings = [fix_claim(number, study) for number in (1, 2, 3)]
+    assert [finding.verdict for finding in findings] == ["does not hold", "does not hold", "holds"]
+    assert [finding.after for finding in findings] == [(15, 15), (0, 15), (15, 15)]
+    assert "chat_<n>" in findings[0].evidence[0]
+    assert "prefixes of one another" in findings[0].evidence[1]
+
+
+async def test_fix_1_would_hold_were_all_ids_like_the_example(study: FixStudy) -> None:
+    kind = replace(study, cells={key: cell for key, cell in study.cells.items() if key[0] == EXAMPLE})
+    assert fix_claim(1, kind).verdict == "holds"
+
+
+async def test_lost_claim_holds_as_reported(study: FixStudy) -> None:
+    assert lost_claim(study).verdict == "holds"
+    repaired = {(name, row): study.cells[name, "sound" if row == "as reported" else row] for name, row in study.cells}
+    assert lost_claim(replace(study, cells=repaired)).verdict == "does not hold"
+
+
+async def test_after_fix_claims_do_not_hold_and_value_is_unknown(study: FixStudy) -> None:
+    arrive, real_time, value = await after_fix_claims(study, seed=0)
+    assert [claim.verdict for claim in (arrive, real_time, value)] == ["does not hold", "does not hold", "unknown"]
+    assert (arrive.before, arrive.after) == ((0, 20), (0, 20))
+    assert "9 of 9" in real_time.answer
+    assert value.before is value.after is None
+
+
+async def test_two_of_three_steps_cannot_tell_before_from_after(study: FixStudy) -> None:
+    findings = await step_claims(study, seed=0)
+    assert [finding.verdict for finding in findings] == ["holds", "does not hold", "does not hold"]

@@ -1,0 +1,133 @@
+"""Real kernels: one run of a folder of small notebooks, most of which fail, each in its own way."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridgekit_verify.report.building import BuiltReport, build_from_executed, build_report
+from bridgekit_verify.report.execution import execute_folder
+from bridgekit_verify.report.parameters import ParameterError
+from tests.verify.report.notebooks import code, notebook, write
+
+pytestmark = pytest.mark.slow
+
+GROUP = "import anyio\nasync def fail():\n    assert 1 == 2, 'one is not two'\n"
+IN_A_GROUP = GROUP + "async with anyio.create_task_group() as tasks:\n    tasks.start_soon(fail)"
+HANDLING_ONE = (
+    GROUP + "try:\n    async with anyio.create_task_group() as tasks:\n        tasks.start_soon(fail)\n"
+    "except* AssertionError:\n    raise ValueError('second')"
+)
+FAILING = {
+    "11_error": ("raise ValueError('no')", "11_error: code cell 2: ValueError: no"),
+    "12_group": (IN_A_GROUP, "12_group: code cell 2: AssertionError: one is not two"),
+    "13_handling": (HANDLING_ONE, "13_handling: code cell 2: ValueError: second"),
+    "14_silent": ("import os; os._exit(3)", "14_silent: code cell 2: DeadKernelError: the kernel died"),
+}
+GOOD = """\
+import sys
+import pandas as pd
+from matplotlib.figure import Figure
+from bridgekit_verify.report import Finding, checked, record, show_figure, show_table, source_of
+source_of(Finding)
+show_table(pd.DataFrame({"seed": [SEED], "interpreter": [sys.executable]}), "Seeds", name="seeds")
+show_figure(Figure(figsize=(1, 1)), alt="nothing", caption="Nothing", name="before_after")
+record(Finding(id="link-3", title="Link 3 · AgentRegistry", link=3, claim="c", reported="working",
+               verdict="does not hold", answer=f"seed {SEED}", before=(0, 60), after=(60, 60)))"""
+
+
+def small(name: str, body: str) -> dict[str, Any]:
+    parameters = code("SEED = 7  # any", tags=("parameters",), count=None)
+    return notebook(parameters, code(body, count=None), code(f"print('checked: {name}')", count=None))
+
+
+@dataclass
+class Ran:
+    built: BuiltReport
+    executed: Path
+    said: list[str]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("report")
+    write(folder / "notebooks", "10_good", small("10_good", GOOD))
+    for name, (body, _) in FAILING.items():
+        write(folder / "notebooks", name, small(name, body))
+    said: list[str] = []
+    built = build_report(
+        folder / "notebooks",
+        folder / "out",
+        parameters={"SEED": 8},
+        executed=folder / "executed",
+        say=said.append,
+    )
+    return Ran(built, folder / "executed", said)
+
+
+def test_each_failure_is_one_line_with_notebook_cell_and_the_exceptions_last_line(ran: Ran) -> None:
+    assert ran.built.failures == tuple(line for _, line in FAILING.values())
+
+
+def test_a_report_with_failures_is_not_complete_and_its_page_says_so(ran: Ran) -> None:
+    assert not ran.built.complete
+    assert "<title>Incomplete: " in ran.built.page.read_text(encoding="utf-8")
+    assert json.loads(ran.built.json.read_text(encoding="utf-8"))["complete"] is False
+
+
+def test_progress_is_one_line_for_each_notebook(ran: Ran) -> None:
+    assert sorted((line.split()[0], line.split()[-1]) for line in ran.said) == [
+        ("10_good", "ok"),
+        *((name, "failed") for name in FAILING),
+    ]
+
+
+def test_what_a_notebook_shows_in_a_kernel_reaches_the_results(ran: Ran) -> None:
+    results = json.loads(ran.built.json.read_text(encoding="utf-8"))
+    assert [finding["answer"] for finding in results["findings"]] == ["seed 8"]
+    assert results["notebooks"][0]["figures"] == [{"name": "before_after", "caption": "Nothing", "alt": "nothing"}]
+    page = ran.built.page.read_text(encoding="utf-8")
+    assert 'alt="nothing"' in page
+    assert "bridgekit_verify/report/findings.py, lines" in page
+
+
+def test_a_parameter_is_overridden_in_the_copy_only(ran: Ran) -> None:
+    results = json.loads(ran.built.json.read_text(encoding="utf-8"))
+    assert results["environment"]["seeds"] == [8]
+    assert "10_good,seeds,8," in ran.built.csv.read_text(encoding="utf-8")
+    original = (ran.executed.parent / "notebooks" / "10_good.ipynb").read_text(encoding="utf-8")
+    assert "SEED = 7  # any" in original
+
+
+def test_the_kernel_is_the_interpreter_that_runs_this(ran: Ran) -> None:
+    import sys
+
+    assert sys.executable in ran.built.csv.read_text(encoding="utf-8")
+
+
+def test_executed_copies_can_be_told_again_without_a_kernel(ran: Ran, tmp_path: Path) -> None:
+    again = build_from_executed(ran.executed, tmp_path)
+    assert again.headline == ran.built.headline
+    assert not again.complete
+
+
+def test_an_unknown_parameter_stops_before_any_kernel_starts(tmp_path: Path) -> None:
+    write(tmp_path / "notebooks", "10_good", small("10_good", "pass"))
+    with pytest.raises(ParameterError, match="no notebook has the parameter sed; known are: SEED"):
+        execute_folder(tmp_path / "notebooks", tmp_path / "copies", parameters={"sed": 8})
+    assert not (tmp_path / "copies").exists()
+
+
+def test_a_cell_that_does_not_end_is_one_line_too(tmp_path: Path) -> None:
+    write(tmp_path / "notebooks", "15_hanging", small("15_hanging", "import time; time.sleep(600)"))
+    failures = execute_folder(tmp_path / "notebooks", tmp_path / "copies", cell_seconds=5, say=lambda line: None)
+    assert failures == ("15_hanging: code cell 2: CellTimeoutError: no end within 5 s",)
+
+
+def test_a_folder_without_notebooks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no notebook"):
+        execute_folder(tmp_path, tmp_path / "copies")

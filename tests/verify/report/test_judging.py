@@ -1,0 +1,102 @@
+import pytest
+
+from bridgekit_verify.report.findings import Finding
+from bridgekit_verify.report.judging import (
+    chapters,
+    claim_groups,
+    headline,
+    link_statuses,
+    other_findings,
+    smallest_sample,
+)
+from bridgekit_verify.report.structure import Report
+from tests.verify.report.notebooks import drawn, executed, finding, recorded, report_of
+
+
+def report_with(*findings: Finding) -> Report:
+    return report_of(executed("01_a", *map(recorded, findings)))
+
+
+@pytest.mark.parametrize(
+    ("reported", "verdict", "works", "agreement", "icon"),
+    [
+        ("working", "holds", "works", "confirmed", "works"),
+        ("working", "does not hold", "fails", "contradicted", "fails"),
+        ("broken", "holds", "fails", "confirmed", "expected"),
+        ("broken", "does not hold", "works", "contradicted", "works"),
+        ("working", "unknown", "unknown", "unknown", "unknown"),
+        ("absent", "does not hold", "unknown", "contradicted", "fails"),
+    ],
+)
+def test_failing_as_the_audit_says_is_not_failing_against_it(
+    reported: str, verdict: str, works: str, agreement: str, icon: str
+) -> None:
+    link = link_statuses(report_with(finding(reported=reported, verdict=verdict)))[2]
+    assert (link.works, link.agreement, link.icon) == (works, agreement, icon)
+
+
+def test_all_nine_links_are_there_and_one_without_a_finding_is_unknown() -> None:
+    links = link_statuses(report_with(finding()))
+    assert [link.number for link in links] == list(range(1, 10))
+    missing = links[0]
+    assert (missing.reported, missing.works, missing.found, missing.sound) == ("unknown",) * 4
+    assert missing.before.n == missing.after.n == 0
+
+
+def test_a_link_beyond_the_audit_is_shown_but_not_counted() -> None:
+    report = report_with(finding(), finding("link-10", link=10, title="Link 10 · Connection"))
+    assert [link.number for link in link_statuses(report)][-1] == 10
+    assert headline(report).links == 9
+    assert headline(report).contradicted == (3,)
+
+
+def test_the_headline_counts_what_could_not_be_judged() -> None:
+    nine = finding("link-9", link=9, reported="broken", verdict="holds", before=(0, 300), after=(300, 300))
+    said = headline(report_with(finding(), nine)).sentence
+    assert said == (
+        "Of the audit's verdicts on 9 links, 1 holds when run, 1 does not and 7 could not be judged: "
+        "0 of 300 events arrived as audited, 300 of 300 in the sound chain."
+    )
+
+
+def test_the_whole_chain_speaks_for_delivery_if_it_was_measured() -> None:
+    nine = finding("link-9", link=9, before=(1, 9), after=(9, 9))
+    chain = finding("chain", link=None, before=(0, 500), after=(500, 500))
+    assert headline(report_with(nine, chain)).before == (0, 500)
+
+
+def test_a_headline_without_counts_names_no_rate() -> None:
+    said = headline(report_with(finding(before=None, after=None)))
+    assert "events arrived" not in said.sentence
+    assert said.lines[-1] == "events delivered in the sound chain: unknown (nothing counted)"
+
+
+def test_nothing_judged_is_said_to_be_unknown() -> None:
+    assert headline(report_of(executed("01_a"))).sentence.startswith("Unknown")
+
+
+def test_claims_are_grouped_by_the_first_word_of_their_id() -> None:
+    report = report_with(finding(), finding("fix-2", link=None), finding("claim-lost", link=None))
+    assert {title: [f.id for f in group] for title, group in claim_groups(report).items()} == {
+        "Fixes": ["fix-2"],
+        "Claims about impact": ["claim-lost"],
+    }
+    assert [f.id for f in other_findings(report)] == ["link-3"]
+
+
+def test_the_smallest_sample_bounds_what_the_report_can_say() -> None:
+    report = report_with(finding(before=(0, 0), after=(20, 20)), finding("fix-1", before=(3, 90), after=None))
+    assert smallest_sample(report) == (20, 20)
+
+
+def test_finding_of_a_chapter_is_told_beside_its_picture_and_not_as_evidence() -> None:
+    report = report_of(
+        executed("11_a", recorded(finding("missed-ladder", link=None)), drawn("missed_ladder"), drawn("other"))
+    )
+    [(title, [told])] = chapters(report).items()
+    assert title == "What the audit missed"
+    assert told.finding.id == "missed-ladder"
+    assert told.figure is not None
+    assert told.figure.name == "missed_ladder"
+    assert told.table is None
+    assert other_findings(report) == []

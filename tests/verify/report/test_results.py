@@ -1,0 +1,78 @@
+import csv
+import io
+import json
+
+import pytest
+
+from bridgekit_verify.report.collecting import DuplicateFinding
+from bridgekit_verify.report.findings import Table
+from bridgekit_verify.report.results import results_csv, results_json
+from tests.verify.report.notebooks import code, executed, finding, notebook, raised, recorded, report_of, tabulated
+
+DELIVERY = Table(
+    name="delivery",
+    caption="Delivery",
+    columns=("variant", "delivered"),
+    records=({"variant": "audited", "delivered": 0}, {"variant": "sound, ours", "delivered": 60}),
+)
+LATENCY = Table(name="latency", caption="Latency", columns=("ms", "raw"), records=({"ms": None, "raw": [1, 2]},))
+SOURCES = Table(name="sources", caption="Where", columns=("file",), records=({"file": "x"},), measurement=False)
+
+
+def test_the_long_table_has_a_row_for_each_measurement_and_the_union_of_columns() -> None:
+    report = report_of(executed("01_a", tabulated(DELIVERY), tabulated(SOURCES)), executed("02_b", tabulated(LATENCY)))
+    rows = list(csv.reader(io.StringIO(results_csv(report))))
+    assert rows == [
+        ["notebook", "table", "variant", "delivered", "ms", "raw"],
+        ["01_a", "delivery", "audited", "0", "", ""],
+        ["01_a", "delivery", "sound, ours", "60", "", ""],
+        ["02_b", "latency", "", "", "", "[1, 2]"],
+    ]
+
+
+def test_json_holds_findings_tables_and_what_they_were_made_with() -> None:
+    parameters = code("SEED = 7\nRUNS = 3", tags=("parameters",))
+    report = report_of(executed("01_a", recorded(finding()), tabulated(SOURCES), cells=(parameters,)))
+    results = json.loads(results_json(report))
+    assert results["schema"] == 1
+    assert results["complete"] is True
+    assert results["environment"]["seeds"] == [7]
+    assert results["environment"]["commit"] == "0123456789abcdef"
+    assert results["findings"][0]["notebook"] == "01_a"
+    assert results["findings"][0]["before"] == [0, 60]
+    assert results["findings"][0]["after_interval"][1] == 1.0
+    assert results["tables"][0]["records"] == [{"file": "x"}]
+    assert results["notebooks"][0]["parameters"] == {"SEED": 7, "RUNS": 3}
+
+
+def test_json_says_nothing_of_an_interval_where_nothing_was_counted() -> None:
+    results = json.loads(results_json(report_of(executed("01_a", recorded(finding(before=None, after=(0, 0)))))))
+    assert results["findings"][0]["before_interval"] is None
+    assert results["findings"][0]["after_interval"] is None
+
+
+def test_json_of_a_failed_notebook_is_not_complete() -> None:
+    failed = notebook(code("fail()", raised("ValueError", "no")))
+    results = json.loads(results_json(report_of(("01_a", failed))))
+    assert results["complete"] is False
+    assert results["failures"] == ["01_a: code cell 1: ValueError: no"]
+
+
+def test_a_finding_recorded_twice_is_refused_naming_both_places() -> None:
+    with pytest.raises(DuplicateFinding, match="link-3 is recorded twice, in 01_a and in 02_b"):
+        report_of(executed("01_a", recorded(finding())), executed("02_b", recorded(finding())))
+
+
+def test_running_times_are_those_that_the_runner_stored() -> None:
+    first, last = code("a"), code("b")
+    first["metadata"]["execution"] = {
+        "iopub.execute_input": "2026-01-01T00:00:00Z",
+        "shell.execute_reply": "2026-01-01T00:00:01Z",
+    }
+    last["metadata"]["execution"] = {
+        "iopub.execute_input": "2026-01-01T00:00:01Z",
+        "shell.execute_reply": "2026-01-01T00:00:02.500Z",
+    }
+    report = report_of(("01_a", notebook(first, last)))
+    assert report.seconds == 2.5
+    assert json.loads(results_json(report))["environment"]["started"] == "2026-01-01T00:00:00+00:00"

@@ -1,0 +1,125 @@
+"""Where the parser sends whose events, the search for the shortest leak, and that leak over real sockets."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import anyio
+import pytest
+
+from bridgekit.ids import ThreadId, UserId
+from bridgekit.resolution import NoRoute
+from bridgekit_verify.measure.experiment import measure
+from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.measure.workload import FAMILIES, Owned, Workload, family
+from bridgekit_verify.studies.leak_search import PREFIXES, READINGS, Search, parsed, search, without_waiting
+from bridgekit_verify.studies.leaks import Fate, landings, population_table, populations, study_leaks
+from bridgekit_verify.variants import FIX_1
+
+pytestmark = pytest.mark.slow
+
+LEAKING = "prefixes of one another"
+SOUND_READINGS = [name for name in READINGS if name != "fix 1, parsed"]
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"  # uvicorn's own
+
+
+def owned(thread: str, user: str) -> Owned:
+    return Owned(ThreadId(thread), UserId(user))
+
+
+def test_events_land_where_the_parsers_one_word_leads() -> None:
+    threads = [
+        owned("thread_alice", "alice"),
+        owned("thread_alice_notes", "alice"),
+        owned("thread_alice_smith", "alice smith"),
+        owned("thread_bob_jones", "bob"),
+        owned("chat_1", "carol"),
+    ]
+    fates = [landing.fate for landing in landings(threads)]
+    assert fates == [Fate.DELIVERED, Fate.WRONG_THREAD, Fate.LEAKED, Fate.LOST, Fate.LOST]
+    assert landings(threads)[2].lands_in == threads[0]
+
+
+def test_two_threads_with_one_id_are_refused() -> None:
+    with pytest.raises(ValueError, match="one id"):
+        landings([owned("thread_1", "alice"), owned("thread_1", "bob")])
+
+
+@pytest.mark.parametrize("reading", SOUND_READINGS)
+def test_sound_reading_delivers_every_population(reading: str) -> None:
+    table = population_table(populations(3), READINGS[reading])
+    assert table["delivered"].tolist() == table["threads"].tolist()
+    assert len(table) == len(FAMILIES) + 2
+
+
+def test_family_that_loses_alone_leaks_beside_a_shorter_id() -> None:
+    table = population_table(populations(3))
+    columns = ["thread ids", "delivered", "lost", "leaked", "owner pairs", "pairs that leak"]
+    counted = {name: counts for name, *counts in table[columns].itertuples(index=False)}
+    assert counted["thread_<user>_<name>"] == [0, 3, 0, 6, 0]
+    assert counted[LEAKING] == [1, 0, 2, 6, 2]
+    assert counted["all families together"][2] == 2
+    assert counted["all families and thread_<word>"][2] == 14
+
+
+async def test_classification_is_what_real_sockets_see() -> None:
+    threads = family(LEAKING, 3)
+    verdict = (await measure(FIX_1, Workload(threads=threads))).verdict
+    leaked = sum(landing.fate is Fate.LEAKED for landing in landings(threads))
+    assert (verdict.delivered, verdict.wrong_user) == (5 * (3 - leaked), 5 * leaked) == (5, 10)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_search_ends_at_the_shortest_leak_there_is(seed: int) -> None:
+    found = search("fix 1, parsed", examples=500, seed=seed)
+    bodies = ["_".join(words) for length in (1, 2) for words in product("ab", repeat=length)]
+    ids = [ThreadId(prefix + body) for prefix in PREFIXES for body in bodies]
+    leaks = [(here, there) for here, there in product(ids, ids) if here != there and parsed(here) == there]
+    shortest = min(len(here) + len(there) for here, there in leaks)
+    assert found.leak in leaks
+    assert sum(map(len, found.shortest)) == shortest
+    assert found.found_after is not None
+    assert found.found_after <= found.tried
+    assert found == search("fix 1, parsed", examples=500, seed=seed)
+
+
+@pytest.mark.parametrize("reading", SOUND_READINGS)
+def test_same_search_finds_nothing_in_a_sound_reading(reading: str) -> None:
+    found = search(reading, examples=60)
+    assert found.leak is None
+    assert found.tried == found.came_back.n == found.came_back.k == 60
+    with pytest.raises(LookupError, match="no leak in 60 pairs"):
+        _ = found.shortest
+
+
+def test_search_is_not_blind_to_a_leak_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_length = {"last word lost": lambda thread: ThreadId(thread.rpartition("_")[0])}
+    monkeypatch.setattr("bridgekit_verify.studies.leak_search.READINGS", by_length)
+    assert search("last word lost", examples=500).leak is not None
+
+
+async def test_study_carries_the_shortest_leak_over_sockets() -> None:
+    study = await study_leaks(threads=2, examples=300)
+    assert study.sockets()[["delivered", "lost", "misrouted"]].to_numpy().tolist() == [[5, 5, 5], [10, 0, 0]]
+    strays = study.strays()
+    assert strays["socket of"].tolist() == ["bob"] * 5
+    assert strays["event of"].tolist() == ["alice"] * 5
+    assert study.found()["verdict"].tolist() == ["leaks", "survives 300 examples", "survives 300 examples"]
+    assert study.found()["found after"].isna().tolist() == [False, True, True]
+
+
+def test_reading_that_would_have_to_wait_is_an_error() -> None:
+    async def wait() -> NoRoute:
+        await anyio.lowlevel.checkpoint()
+        return NoRoute("")
+
+    with pytest.raises(RuntimeError):
+        without_waiting(wait())
+
+
+def test_search_of_nothing_is_unknown() -> None:
+    assert not Search("none", None, None, 0, 0, Rate(0, 0)).came_back.known

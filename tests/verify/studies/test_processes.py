@@ -1,0 +1,58 @@
+"""The second process: it answers, it ends when it is told to, and it does not outlive who started it."""
+
+from __future__ import annotations
+
+import sys
+
+import anyio
+import pytest
+
+from bridgekit.events import Outcome
+from bridgekit.ids import RunId, ThreadId
+from bridgekit_verify.studies import second_worker
+from bridgekit_verify.studies.processes import WorkerGone, second_process
+from bridgekit_verify.studies.second_worker import Question
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"  # the process runs on it, and so does the client
+
+
+def about(thread: str | None, *, variant: str = "sound", register: bool = False) -> Question:
+    thread_id = None if thread is None else ThreadId(thread)
+    deed: second_worker.Deed = "register" if register else "notify"
+    return Question(variant=variant, do=deed, run_id=RunId("run_1"), thread_id=thread_id, request="q")
+
+
+async def test_second_process_answers_as_the_first_would_and_is_gone_after_the_block() -> None:
+    async with second_process() as worker:
+        assert (await worker.ask(about(None))).outcome is Outcome.UNROUTABLE
+        assert (await worker.ask(about("thread_1", register=True))).thread_id == "thread_1"
+        assert (await worker.ask(about("thread_2", register=True))).outcome is Outcome.REFUSED
+        nobody = await worker.ask(about(None))
+        assert (nobody.outcome, nobody.thread_id) == (Outcome.NOBODY_LISTENING, "thread_1")
+        # The dict takes what the sound service refuses.
+        for thread in ("thread_1", "thread_2"):
+            assert (await worker.ask(about(thread, variant="fix 3", register=True))).outcome is Outcome.SENT
+        assert (await worker.ask(about(None, variant="fix 3"))).thread_id == "thread_2"
+    assert worker.process.returncode is not None
+    with pytest.raises(WorkerGone):
+        await worker.ask(about(None))
+
+
+async def test_process_that_dies_is_told_and_not_waited_for() -> None:
+    async with second_process() as worker:
+        worker.process.kill()
+        await worker.process.wait()
+        with pytest.raises(WorkerGone):
+            await worker.ask(about(None))
+
+
+async def test_process_ends_with_its_input() -> None:
+    with anyio.fail_after(60):
+        process = await anyio.run_process([sys.executable, "-m", second_worker.__name__], input=b"", stderr=None)
+    assert process.returncode == 0
+    assert process.stdout.count(b"\n") == 1

@@ -1,0 +1,92 @@
+"""The notebooks' two comparisons, their tables and their figures, on a small scale."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import pytest
+from matplotlib.figure import Figure
+
+from bridgekit_verify.measure.experiment import measure
+from bridgekit_verify.measure.plots import fate_of
+from bridgekit_verify.measure.tables import latency_table, transcript
+from bridgekit_verify.measure.workload import Workload, family
+from bridgekit_verify.probes.tables import chain_table
+from bridgekit_verify.studies.study import EXAMPLE, FixStudy, study_fixes, study_link
+from bridgekit_verify.variants import AS_REPORTED, BROKEN, FIX_1, SOUND
+
+pytestmark = pytest.mark.slow
+
+LEAKING = "prefixes of one another"
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"  # uvicorn's own
+
+
+@pytest.fixture(scope="module")
+async def fixes() -> FixStudy:
+    return await study_fixes(
+        threads=3, runs=1, at_once=1, families=[EXAMPLE, LEAKING], variants=[AS_REPORTED, FIX_1, SOUND]
+    )
+
+
+def words_in(figure: Figure) -> str:
+    """Every text that a figure draws. Drawing it finds what is out of bounds or cannot be laid out."""
+    figure.savefig(BytesIO(), format="png")
+    return "\n".join(text.get_text() for axes in figure.axes for text in axes.texts)
+
+
+async def test_fix_study_counts_what_each_fix_delivers(fixes: FixStudy) -> None:
+    totals = fixes.totals().set_index("variant")
+    assert list(totals[f"{EXAMPLE}: delivered"]) == ["0 of 15", "15 of 15", "15 of 15"]
+    assert list(totals["all families: delivered"]) == ["0 of 30", "20 of 30", "30 of 30"]
+    assert list(totals["misrouted"]) == [0, 10, 0]
+    assert list(totals["families that leak"]) == [0, 1, 0]
+
+
+async def test_fate_splits_a_leak_from_a_loss(fixes: FixStudy) -> None:
+    leaking = fate_of([fixes.cells[LEAKING, "fix 1"]])
+    assert (leaking.expected, leaking.delivered, leaking.astray, leaking.lost) == (15, 5, 10, 0)
+    lost = fate_of([fixes.cells[LEAKING, "as reported"]])
+    assert (lost.delivered, lost.astray, lost.lost) == (0, 0, 15)
+
+
+async def test_figures_print_their_counts(fixes: FixStudy) -> None:
+    assert "20 of 30\n10 to others" in words_in(fixes.before_after("title"))
+    assert "5 of 15\n10 to others" in words_in(fixes.matrix("title"))
+
+
+async def test_strays_show_whose_event_is_on_whose_socket(fixes: FixStudy) -> None:
+    strays = transcript(fixes.cells[LEAKING, "fix 1"], strays=True, frames=4)
+    assert len(strays) == 4
+    assert (strays["socket of"] != strays["event of"]).all()
+
+
+async def test_link_study_shows_before_and_after() -> None:
+    study = await study_link(8, threads=2, runs=1, at_once=2)
+    assert list(study.rates()["delivered"]) == [4, 10]
+    assert list(study.losses()["link"]) == [8]
+    assert "4 of 10" in words_in(study.figure("title"))
+    assert "link 8 broken: 4 of 10" in study.words()
+
+
+async def test_study_of_link_4_records_that_startup_refuses_it() -> None:
+    study = await study_link(4, threads=1, runs=1, at_once=1)
+    assert study.checked.refused is not None
+    assert study.checked.refused.link == 4
+    assert not study.checked.verdict.delivery.known
+
+
+async def test_latency_is_missing_where_nothing_arrived() -> None:
+    workload = Workload(threads=family(EXAMPLE, 1))
+    table = latency_table([await measure(BROKEN[9], workload), await measure(SOUND, workload)])
+    assert list(table["events"]) == [0, 5]
+    assert table["p50 ms"].isna().tolist() == [True, False]
+
+
+def test_chain_table_has_the_audits_nine_links() -> None:
+    table = chain_table()
+    assert list(table["link"]) == list(range(1, 10))
+    assert list(table["audit says"]) == ["working"] * 8 + ["broken"]

@@ -1,0 +1,109 @@
+"""The rows of choices: each differs from sound in what it says, and in nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from bridgekit.chain.self_check import WITHOUT_HANDOVER, WITHOUT_ROUTING
+from bridgekit.errors import UnknownName
+from bridgekit.ids import EmbeddedRunIds, OpaqueRunIds
+from bridgekit_verify import as_audited
+from bridgekit_verify.measure.workload import seeded
+from bridgekit_verify.variants import (
+    BROKEN,
+    SOUND,
+    VARIANTS,
+    Variant,
+    resolver_as_audited,
+    resolver_of_fix_2,
+    resolver_of_fix_3,
+    variant,
+)
+
+LINK_9_AS_AUDITED = {
+    "run_ids": OpaqueRunIds,
+    "resolver": resolver_as_audited,
+    "self_checks": WITHOUT_ROUTING,
+}
+CANNOT_FAIL = (as_audited.self_check_that_cannot_fail,)
+
+CHOICES: dict[str, dict[str, object]] = {
+    "sound": {},
+    "as reported": LINK_9_AS_AUDITED,
+    "fix 1": LINK_9_AS_AUDITED | {"run_ids": EmbeddedRunIds},
+    "fix 2": LINK_9_AS_AUDITED | {"resolver": resolver_of_fix_2},
+    "fix 3": LINK_9_AS_AUDITED | {"resolver": resolver_of_fix_3, "mapping": as_audited.DictMapping},
+    "fixes 1 and 2": LINK_9_AS_AUDITED | {"run_ids": EmbeddedRunIds, "resolver": resolver_of_fix_2},
+    "fixes 1, 2 and 3": LINK_9_AS_AUDITED
+    | {"run_ids": EmbeddedRunIds, "resolver": resolver_of_fix_3, "mapping": as_audited.DictMapping},
+    "as committed": {
+        "run_ids": OpaqueRunIds,
+        "resolver": resolver_as_audited,
+        "hub": as_audited.HubAsCommitted,
+        "registry": as_audited.RegistryThatBindsAtStartup,
+        "core": as_audited.CoreThatSharesAgents,
+        "adapter": as_audited.AdapterThatPassesMetadata,
+        "self_checks": CANNOT_FAIL,
+    },
+    "link 1 broken": {"hub": as_audited.HubWithoutThreads, "self_checks": CANNOT_FAIL},
+    "link 2 broken": {
+        "supervisor": as_audited.SupervisorWithItsOwnBridge,
+        "self_checks": WITHOUT_HANDOVER,
+    },
+    "link 3 broken": {"registry": as_audited.RegistryThatBindsAtStartup},
+    "link 4 broken": {"engine": as_audited.EngineWithItsOwnBridge, "self_checks": WITHOUT_HANDOVER},
+    "link 5 broken": {"core": as_audited.CoreThatSharesAgents},
+    "link 6 broken": {"agent": as_audited.AgentThatKeepsTheBridge},
+    "link 7 broken": {"adapter": as_audited.AdapterThatForgetsTheRun},
+    "link 8 broken": {"adapter": as_audited.AdapterThatPassesMetadata},
+    "link 9 broken": LINK_9_AS_AUDITED,
+}
+
+
+def chosen(row: Variant) -> dict[str, object]:
+    """What a variant chooses otherwise than sound does."""
+    return {
+        field.name: getattr(row, field.name)
+        for field in fields(Variant)
+        if field.name not in ("name", "summary") and getattr(row, field.name) != getattr(SOUND, field.name)
+    }
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_variant_differs_from_sound_in_what_it_stands_for_and_in_nothing_else(name: str) -> None:
+    assert chosen(variant(name)) == CHOICES[name]
+
+
+def test_every_variant_is_found_by_its_name() -> None:
+    rows = [*VARIANTS.values(), *BROKEN.values()]
+    assert {row.name for row in rows} == CHOICES.keys()
+    assert all(variant(row.name) is row for row in rows)
+    assert all(row.summary for row in rows)
+
+
+def test_one_link_is_broken_at_a_time_and_each_once() -> None:
+    assert {number: row.name for number, row in BROKEN.items()} == {
+        number: f"link {number} broken" for number in range(1, 10)
+    }
+
+
+def test_table_begins_with_the_audits_own_before_and_after() -> None:
+    assert list(VARIANTS)[:4] == ["as reported", "fix 1", "fix 2", "fix 3"]
+
+
+def test_unknown_variant_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UnknownName, match="no variant is called 'perfect'; known: 'as reported', ") as refused:
+        variant("perfect")
+    assert set(refused.value.known) == CHOICES.keys()
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_parts_of_a_variant_are_its_choices(name: str) -> None:
+    row = variant(name)
+    parts = row.parts({}, hexadecimal=seeded(1))
+    for field in ("mapping", "resolver", "hub", "supervisor", "registry", "engine", "core", "adapter"):
+        assert getattr(parts, field) == getattr(row, field)
+    assert parts.self_checks == row.self_checks
+    assert type(parts.run_ids) is type(row.run_ids(seeded(1)))
