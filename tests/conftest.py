@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from bridgekit_verify.faults.redis_servers import NoRedisServer
 from tests.backends import ASYNCIO, TRIO
 from tests.patience import with_patience
 from tests.servers import SharedCluster, shared_cluster, shared_server
@@ -58,6 +59,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from tests.side_by_side import ByFile
 
     return ByFile(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test without the server that it needs is skipped, with what to install. See `pytest_sessionfinish`."""
+    report = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, NoRedisServer):
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), 0, f"Skipped: {call.excinfo.value}")
+    return report
 
 
 @pytest.hookimpl(trylast=True)

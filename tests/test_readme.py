@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+import bridgekit
 from bridgekit import connect, serving
 from bridgekit.__main__ import main
 from bridgekit_verify.measure.statistics import Rate
@@ -68,7 +69,12 @@ def counts(study: FixStudy) -> str:
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])
 def test_make_command_is_a_target(command: str) -> None:
     targets = re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert command.split()[1] in targets
+    assert command.split()[-1] in targets
+
+
+def test_wheel_to_install_is_the_one_that_make_builds() -> None:
+    names = set(re.findall(r"dist/(\S+?\.whl)", README))
+    assert names == {f"bridgekit_verify-{bridgekit.__version__}-py3-none-any.whl"}
 
 
 @pytest.mark.parametrize(

