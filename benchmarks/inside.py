@@ -23,7 +23,7 @@ from bridgekit.mapping import RunThreadMappingService
 from bridgekit.signals import Cursor
 from bridgekit.stores import in_memory
 from bridgekit.transport.admission import Subscription
-from bridgekit.transport.broker import Replay
+from bridgekit.transport.log import Replay
 from bridgekit.transport.subscriber import Subscriber
 
 __all__ = ["bridged", "encodings", "event_of", "own_cost", "subscribed"]

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from bridgekit.stores import memory_stores, redis_stores, sqlite_stores, stores_from
     from bridgekit.transport.admission import OwnersOnly
     from bridgekit.transport.asgi import routes
-    from bridgekit.transport.broker import Keep
     from bridgekit.transport.client import EventClient, connect
     from bridgekit.transport.following import Follower, follow
-    from bridgekit.transport.outbox import Outbox
+    from bridgekit.transport.log import Keep
+    from bridgekit.transport.outbox import OutboxLimits
     from bridgekit.transport.server import serving
     from bridgekit.transport.tickets import Tickets
 
@@ -61,7 +61,7 @@ __all__ = [
     "GapReason",
     "Keep",
     "MemoryThreads",
-    "Outbox",
+    "OutboxLimits",
     "Outcome",
     "OwnersOnly",
     "Parts",
@@ -105,10 +105,10 @@ _HOMES = {
     "bridgekit.stores": ("memory_stores", "redis_stores", "sqlite_stores", "stores_from"),
     "bridgekit.transport.admission": ("OwnersOnly",),
     "bridgekit.transport.asgi": ("routes",),
-    "bridgekit.transport.broker": ("Keep",),
+    "bridgekit.transport.log": ("Keep",),
     "bridgekit.transport.client": ("EventClient", "connect"),
     "bridgekit.transport.following": ("Follower", "follow"),
-    "bridgekit.transport.outbox": ("Outbox",),
+    "bridgekit.transport.outbox": ("OutboxLimits",),
     "bridgekit.transport.server": ("serving",),
     "bridgekit.transport.tickets": ("Tickets",),
 }

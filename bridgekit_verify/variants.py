@@ -26,7 +26,7 @@ from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.resolution import FirstOf, MappingLookup, ReportParser, Resolver
 from bridgekit.stores import MEMORY, StoreFactory
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.broker import Broker
+from bridgekit.transport.log import Broker
 from bridgekit.transport.hub import Hub
 from bridgekit_verify import as_audited
 

@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit.storage import redis as servers
 from bridgekit.storage import redis_door, redis_line, sqlite
-from bridgekit.transport.broker import redis, redis_listening, redis_sending
+from bridgekit.transport.log import redis, redis_listening, redis_sending
 
 __all__ = ["PATIENCE_SECONDS", "with_patience"]
 

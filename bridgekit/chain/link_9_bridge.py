@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from bridgekit import ids, payloads
 from bridgekit.errors import FrameTooLarge, PayloadError, UnknownEventType
-from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
+from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.payloads import Payload
@@ -16,8 +17,10 @@ from bridgekit.transport.hub import Hub
 
 __all__ = ["AgentWebSocketBridge", "Observer"]
 
+_SENT: Final = Outcome.SENT
+
 Observer = Callable[[AgentEvent, Receipt], None]
-"""Is shown each event with its Receipt, on the event's way: it must be quick and must not raise."""
+"""Is called with each event and its Receipt before the emitter goes on: it must be quick and must not raise."""
 
 
 class AgentWebSocketBridge:
@@ -32,27 +35,53 @@ class AgentWebSocketBridge:
         self.tally = Tally() if tally is None else tally
         self.observers: list[Observer] = []
 
-    async def notify(self, event: AgentEvent) -> Receipt:
-        """Send the event to its thread and answer what became of it. Never waits for a socket.
+    def notify(self, event: AgentEvent) -> Answer:
+        """Send the event to its thread, without waiting for a socket. Await the answer: it is, or gives, the Receipt.
 
-        UnknownEventType, PayloadError and FrameTooLarge are the caller's mistakes, and raised; the last two are
-        counted as well. An event without a route is no mistake: the agent's run goes on, and Receipt and tally tell.
+        It is an awaitable where the route is looked up, or the store has to be waited for. UnknownEventType,
+        PayloadError and FrameTooLarge are the caller's mistakes, and raised; the last two are counted as well. An event
+        without a route is no mistake: the agent's run goes on, and Receipt and counters say so.
         """
-        if not isinstance(event.type, EventType):
+        if type(event.type) is not EventType:
             raise UnknownEventType("event type", event.type, tuple(EventType))
+        route = self.resolver.resolve(event)
+        if not isinstance(route, str):
+            if not isinstance(route, NoRoute):
+                return self._notify_when_resolved(event, route)
+            answer: Answer = _unroutable(route)
+        else:
+            try:
+                answer = self.hub.publish(event, route)
+            except (PayloadError, FrameTooLarge) as error:
+                self._record(event, _refused(error))
+                raise
+        if not isinstance(answer, Receipt):
+            return self._recorded(event, answer)
+        if answer.outcome is _SENT and not self.observers:
+            self.tally.sent[event.type] += 1
+        else:
+            self._record(event, answer)
+        return answer
+
+    async def _notify_when_resolved(self, event: AgentEvent, resolving: Awaitable[ThreadId | NoRoute]) -> Receipt:
+        route = await resolving
         try:
-            route = await self.resolver.resolve(event)
-            if isinstance(route, NoRoute):
-                receipt = Receipt(outcome=Outcome.UNROUTABLE, link=9, reason=route.reason)
-            else:
-                receipt = await self.hub.publish(event, route)
+            answer = _unroutable(route) if isinstance(route, NoRoute) else self.hub.publish(event, route)
         except (PayloadError, FrameTooLarge) as error:
-            self._tell(event, Receipt(outcome=Outcome.REFUSED, link=8, reason=type(error).__name__))
+            self._record(event, _refused(error))
             raise
-        self._tell(event, receipt)
+        return await self._recorded(event, answer)
+
+    async def _recorded(self, event: AgentEvent, answer: Answer) -> Receipt:
+        try:
+            receipt = await answer
+        except (PayloadError, FrameTooLarge) as error:
+            self._record(event, _refused(error))
+            raise
+        self._record(event, receipt)
         return receipt
 
-    def _tell(self, event: AgentEvent, receipt: Receipt) -> None:
+    def _record(self, event: AgentEvent, receipt: Receipt) -> None:
         self.tally.count(event, receipt)
         for observe in self.observers:
             observe(event, receipt)
@@ -160,3 +189,11 @@ class AgentWebSocketBridge:
                 thread_id=None if thread_id is None else ids.thread_id(thread_id),
             )
         )
+
+
+def _unroutable(route: NoRoute) -> Receipt:
+    return Receipt(outcome=Outcome.UNROUTABLE, link=9, reason=route.reason)
+
+
+def _refused(error: Exception) -> Receipt:
+    return Receipt(outcome=Outcome.REFUSED, link=8, reason=type(error).__name__)

@@ -9,7 +9,7 @@ from typing import Final
 
 import pandas as pd
 
-from bridgekit.transport.broker import HISTORY
+from bridgekit.transport.log import HISTORY
 from bridgekit_verify.capacity.capacity import CapacityStudy
 from bridgekit_verify.capacity.crowd import RUNS, SOCKETS, THREADS, CrowdStudy
 from bridgekit_verify.capacity.queueing import ONE_SERVICE

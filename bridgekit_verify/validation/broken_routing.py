@@ -16,7 +16,7 @@ from bridgekit.events import AgentEvent, Frame, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import Carried, NoRoute, Resolver
-from bridgekit.transport.broker import Broker
+from bridgekit.transport.log import Broker
 from bridgekit.transport.hub import Connection, Hub
 
 __all__ = [

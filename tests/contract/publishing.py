@@ -11,7 +11,7 @@ import anyio
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.stores import Stores, stores_from
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.log import Keep
 from tests.contract.stores import Worker
 
 KEEP: Final = Keep(events=1_000_000, size_bytes=10**9)

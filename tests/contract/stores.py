@@ -15,7 +15,7 @@ from bridgekit.events import Draft, EventType, Frame, Receipt, draft
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.signals import Cursor
 from bridgekit.stores import Stores, stores_from
-from bridgekit.transport.broker import HISTORY, Broker, Keep, Replay
+from bridgekit.transport.log import HISTORY, Broker, Keep, Replay
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import RUN, emitted
 

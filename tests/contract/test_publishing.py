@@ -9,7 +9,7 @@ import anyio
 from bridgekit.events import Outcome
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.signals import Cursor
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.log import Keep
 from tests.contract.stores import WAIT_SECONDS, Place, drafted, number_in, numbers
 from tests.samples import OTHER, THREAD
 

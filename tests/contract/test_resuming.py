@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.log import Keep
 from tests.contract.stores import LOOK_SECONDS, WAIT_SECONDS, Place, Worker, drafted, merged, numbers
 from tests.samples import OTHER, THREAD
 

@@ -21,7 +21,7 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.signals import Cursor
 from bridgekit.stores import memory_stores
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.broker import HISTORY, Keep
+from bridgekit.transport.log import HISTORY, Keep
 from bridgekit.transport.server import serving
 from tests.guards.budgets import Edge
 from tests.guards.turns import settled

@@ -15,7 +15,7 @@ from bridgekit.chain.link_1_startup import Application, Parts, create_app
 from bridgekit.errors import first_error
 from bridgekit.events import EventType, Receipt
 from bridgekit.stores import Stores, in_memory
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.log import Keep
 from bridgekit.transport.following import Backoff, Follower, follow
 from bridgekit.transport.outbox import Outbox
 from tests.samples import ALICE, THREAD, emitted

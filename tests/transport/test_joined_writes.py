@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit.signals import Cursor
 from bridgekit.transport.admission import Subscription
-from bridgekit.transport.broker import Replay
+from bridgekit.transport.log import Replay
 from bridgekit.transport.flusher import Flusher
 from bridgekit.transport.joined_writes import NativeSubscriber, frames
 from bridgekit.transport.outbox import Outbox

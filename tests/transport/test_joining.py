@@ -11,14 +11,14 @@ from bridgekit.errors import StoreAway
 from bridgekit.events import EventType
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor
-from bridgekit.transport.broker import Replay
-from bridgekit.transport.broker.memory import MemoryBroker
+from bridgekit.transport.log import Replay
+from bridgekit.transport.log import MemoryEventLog
 from bridgekit.transport.outbox import OUTBOX_EVENTS, Outbox
 from tests.samples import THREAD
 from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
 
 
-class SlowBroker(MemoryBroker):
+class SlowBroker(MemoryEventLog):
     """A log that takes its time to answer: before it has looked, and after."""
 
     def __init__(self) -> None:

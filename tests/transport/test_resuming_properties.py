@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from bridgekit.events import COALESCIBLE, AgentEvent, EventType
 from bridgekit.ids import RunId
 from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.log import Keep
 from bridgekit.transport.outbox import Outbox
 from bridgekit.transport.reading import Item, Reading
 from tests.samples import ALICE, OTHER, THREAD, emitted

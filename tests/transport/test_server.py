@@ -24,7 +24,7 @@ from bridgekit.ids import ThreadId, UserId
 from bridgekit.transport import server
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.asgi import routes
-from bridgekit.transport.broker import Broker
+from bridgekit.transport.log import Broker
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.hub import Hub
 from tests.samples import ALICE, BOB, OTHER, THREAD, emitted

@@ -8,7 +8,7 @@ from bridgekit.events import EventType, Frame
 from bridgekit.ids import RunId
 from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
 from bridgekit.transport.admission import Subscription
-from bridgekit.transport.broker import Replay
+from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import Outbox
 from bridgekit.transport.subscriber import BATCH_FRAMES, Subscriber
 from tests.samples import ALICE, RUN, THREAD, frame

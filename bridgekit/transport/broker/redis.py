@@ -18,11 +18,11 @@ from bridgekit.events import Draft, Outcome, Receipt
 from bridgekit.ids import ThreadId, new_id
 from bridgekit.signals import Cursor
 from bridgekit.storage.redis import STORE, Server, Servers
-from bridgekit.transport.broker import HISTORY, LINK, Keep, Replay, Sink
 from bridgekit.transport.broker.redis_backlog import BACKLOG_BYTES, BACKLOG_EVENTS, Backlog, Lane
 from bridgekit.transport.broker.redis_order import Joined
 from bridgekit.transport.broker.redis_post import Post, Worker
 from bridgekit.transport.broker.redis_reading import Logs
+from bridgekit.transport.log import HISTORY, LINK, Keep, Replay, Sink
 
 __all__ = ["ANSWER_SECONDS", "CLOSE_SECONDS", "RedisBroker"]
 

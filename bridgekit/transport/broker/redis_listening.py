@@ -13,8 +13,8 @@ import msgspec
 from bridgekit.storage.redis import Server, Servers
 from bridgekit.storage.redis_door import TROUBLE, Wire, problem_of
 from bridgekit.storage.redis_line import Backoff
-from bridgekit.transport.broker import Sink
 from bridgekit.transport.broker.redis_order import Joined, Told
+from bridgekit.transport.log import Sink
 
 __all__ = ["ECHO_SECONDS", "Listener"]
 

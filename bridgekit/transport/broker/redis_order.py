@@ -13,8 +13,8 @@ from bridgekit.events import EventType, Frame
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.storage.redis_library import Keys
-from bridgekit.transport.broker import Replay, Sink
-from bridgekit.transport.broker.remembered import gap_after
+from bridgekit.transport.log import Replay, Sink
+from bridgekit.transport.pinned_lru import gap_after
 
 __all__ = ["Joined", "Log", "Told"]
 

@@ -10,11 +10,11 @@ import anyio
 from bridgekit.events import Frame
 from bridgekit.ids import ThreadId
 from bridgekit.storage.redis import Server, Servers
-from bridgekit.transport.broker import Keep, Sink
 from bridgekit.transport.broker.redis_backlog import Backlog, Lane
 from bridgekit.transport.broker.redis_listening import Listener
 from bridgekit.transport.broker.redis_reading import CatchingUp, Logs
 from bridgekit.transport.broker.redis_sending import Sender
+from bridgekit.transport.log import Keep, Sink
 
 __all__ = ["Outlet", "Post", "Worker"]
 

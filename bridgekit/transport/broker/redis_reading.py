@@ -12,9 +12,9 @@ from bridgekit.signals import Cursor
 from bridgekit.storage.redis import STORE, Servers
 from bridgekit.storage.redis_library import READ, Keys
 from bridgekit.storage.redis_line import Backoff
-from bridgekit.transport.broker import Keep, Sink
 from bridgekit.transport.broker.redis_order import Joined, Log
 from bridgekit.transport.broker.redis_sending import settings_of
+from bridgekit.transport.log import Keep, Sink
 
 __all__ = ["CatchingUp", "Logs"]
 

@@ -14,9 +14,9 @@ from bridgekit.events import Outcome, Receipt
 from bridgekit.storage.redis import Server, Servers
 from bridgekit.storage.redis_door import TROUBLE, problem_of
 from bridgekit.storage.redis_line import SILENCE_SECONDS, Backoff
-from bridgekit.transport.broker import LINK, UNHEARD, Keep
 from bridgekit.transport.broker.redis_backlog import Backlog, Lane
 from bridgekit.transport.broker.redis_packing import appended
+from bridgekit.transport.log import LINK, UNHEARD, Keep
 
 __all__ = ["Sender", "settings_of"]
 

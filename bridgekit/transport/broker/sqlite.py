@@ -13,12 +13,11 @@ from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.storage.sqlite import Database
 from bridgekit.storage.sqlite_file import STORE
-from bridgekit.transport.broker import HISTORY, LINK, UNHEARD, Keep, Replay, Sink
-from bridgekit.transport.broker.remembered import Remembered, new_epoch
-from bridgekit.transport.broker.resuming import replayed, same_numbering
 from bridgekit.transport.broker.sqlite_filing import BACKLOG_BYTES, BACKLOG_EVENTS, Entry, Filing
 from bridgekit.transport.broker.sqlite_found import found_logs, found_orphans
 from bridgekit.transport.broker.sqlite_log import NOTHING_HELD, Held, Log
+from bridgekit.transport.log import HISTORY, LINK, UNHEARD, Keep, Replay, Sink, replayed, same_numbering
+from bridgekit.transport.pinned_lru import Remembered, new_epoch
 
 __all__ = ["SqliteBroker"]
 

@@ -12,9 +12,9 @@ import msgspec
 
 from bridgekit.events import Frame
 from bridgekit.storage.sqlite import Database
-from bridgekit.transport.broker import Keep
 from bridgekit.transport.broker.sqlite_log import Log
 from bridgekit.transport.broker.sqlite_trims import Trim, Trims
+from bridgekit.transport.log import Keep
 
 __all__ = ["BACKLOG_BYTES", "BACKLOG_EVENTS", "Entry", "Filing"]
 

@@ -11,8 +11,8 @@ import msgspec
 
 from bridgekit.events import EventType, Frame
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.transport.broker import Keep
-from bridgekit.transport.broker.remembered import Numbering
+from bridgekit.transport.log import Keep
+from bridgekit.transport.pinned_lru import Numbering
 
 __all__ = ["NOTHING_HELD", "PARTS", "Held", "Log", "Part"]
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import pandas as pd
 
-from bridgekit.transport.broker import HISTORY
+from bridgekit.transport.log import HISTORY
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import Persistence, RedisServer, redis_server
 from bridgekit_verify.faults.trials.hands import Hand, hand

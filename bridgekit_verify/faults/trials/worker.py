@@ -27,7 +27,7 @@ from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import AgentEvent, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.stores import stores_from
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.log import Keep
 from bridgekit.transport.outbox import Outbox
 from bridgekit.transport.server import serving
 from bridgekit.transport.tickets import Tickets

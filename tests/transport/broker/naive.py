@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
-from bridgekit.transport.broker import Keep, Replay
+from bridgekit.transport.log import Keep, Replay
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bridgekit.storage import sqlite
 from bridgekit.storage.sqlite_file import Synchronous
-from bridgekit.transport.broker import HISTORY, Keep
+from bridgekit.transport.log import HISTORY, Keep
 from bridgekit.transport.broker.sqlite import SqliteBroker
 from tests.contract.stores import Worker
 from tests.patience import PATIENCE_SECONDS

@@ -16,8 +16,8 @@ from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor
 from bridgekit.storage import sqlite
 from bridgekit.storage.sqlite_file import Synchronous
-from bridgekit.transport.broker import Broker, Keep
-from bridgekit.transport.broker.memory import MemoryBroker
+from bridgekit.transport.log import Broker, Keep
+from bridgekit.transport.log import MemoryEventLog
 from bridgekit.transport.broker.sqlite import SqliteBroker
 from tests.contract.stores import drafted
 from tests.storage.sqlite_files import Clock, changed
@@ -121,7 +121,7 @@ async def told_the_same(comparison: Comparison, steps: list[tuple[object, ...]])
 @given(KEEPS, st.lists(st.one_of(PUBLISH, PUBLISH, *OTHERS), max_size=60))
 async def test_memory_broker_answers_as_the_naive_one(keep: Keep, steps: list[tuple[object, ...]]) -> None:
     clock = Clock()
-    broker = MemoryBroker(keep, clock)
+    broker = MemoryEventLog(keep, clock)
     comparison = Comparison(broker, keep, clock)
     await told_the_same(comparison, steps)
     assert len(broker) == len(comparison.naive.threads)

@@ -8,8 +8,8 @@ from typing import Any
 
 from bridgekit.events import Frame
 from bridgekit.ids import ThreadId
-from bridgekit.transport.broker import Keep
-from bridgekit.transport.broker.memory import MemoryBroker
+from bridgekit.transport.log import Keep
+from bridgekit.transport.log import MemoryEventLog
 from tests.contract.stores import Worker, drafted
 from tests.samples import OTHER, THREAD
 from tests.storage.sqlite_files import Clock
@@ -27,13 +27,13 @@ def done(operation: Coroutine[Any, Any, Any]) -> Any:
     raise AssertionError("the memory broker waited")
 
 
-def held(broker: MemoryBroker) -> dict[ThreadId, list[Frame]]:
+def held(broker: MemoryEventLog) -> dict[ThreadId, list[Frame]]:
     """The frames that are held on to."""
     return {thread_id: [] if log.kept is None else list(log.kept.frames) for thread_id, log in broker._filled.items()}
 
 
 def test_no_operation_waits() -> None:
-    broker = MemoryBroker()
+    broker = MemoryEventLog()
     done(broker.join(THREAD))
     receipt = done(broker.publish(drafted(THREAD)))
     assert receipt.seq == 1
@@ -42,7 +42,7 @@ def test_no_operation_waits() -> None:
 
 def test_expired_frames_are_freed_when_any_thread_is_published_to() -> None:
     clock = Clock()
-    broker = MemoryBroker(Keep(seconds=10), clock)
+    broker = MemoryEventLog(Keep(seconds=10), clock)
     for number in range(20):
         done(broker.publish(drafted(ThreadId(f"thread_{number}"))))
     assert len(held(broker)) == 20
@@ -55,7 +55,7 @@ def test_expired_frames_are_freed_when_any_thread_is_published_to() -> None:
 
 def test_thread_that_is_published_to_again_and_again_frees_its_own() -> None:
     clock = Clock()
-    broker = MemoryBroker(Keep(seconds=10), clock)
+    broker = MemoryEventLog(Keep(seconds=10), clock)
     for number in range(30):
         done(broker.publish(drafted(THREAD, number)))
         clock.now += 1
@@ -63,7 +63,7 @@ def test_thread_that_is_published_to_again_and_again_frees_its_own() -> None:
 
 
 def test_frames_of_a_forgotten_thread_are_freed() -> None:
-    broker = MemoryBroker(Keep(threads=1))
+    broker = MemoryEventLog(Keep(threads=1))
     done(broker.publish(drafted(THREAD)))
     done(broker.publish(drafted(OTHER)))
     assert (list(held(broker)), len(broker)) == ([OTHER], 1)
@@ -71,7 +71,7 @@ def test_frames_of_a_forgotten_thread_are_freed() -> None:
 
 def test_idle_thread_costs_little() -> None:
     clock = Clock()
-    broker = MemoryBroker(Keep(seconds=1), clock)
+    broker = MemoryEventLog(Keep(seconds=1), clock)
     drafts = [drafted(ThreadId(f"thread_{number}")) for number in range(2_000)]
     tracemalloc.start()
     try:
@@ -86,7 +86,7 @@ def test_idle_thread_costs_little() -> None:
 
 
 def test_threads_with_sockets_are_kept_over_the_limit_and_make_room_when_they_are_left() -> None:
-    worker = Worker(broker := MemoryBroker(Keep(threads=3)))
+    worker = Worker(broker := MemoryEventLog(Keep(threads=3)))
     threads = [ThreadId(f"thread_{number}") for number in range(6)]
     for thread in threads:
         done(worker.join(thread))

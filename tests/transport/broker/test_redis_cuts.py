@@ -9,7 +9,7 @@ from bridgekit.events import Outcome, Receipt
 from bridgekit.signals import Cursor
 from bridgekit.storage.redis import Server
 from bridgekit.storage.redis_door import Door
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.log import Keep
 from bridgekit_verify.faults.redis_servers import redis_server
 from bridgekit_verify.faults.toxics import Partition, Way
 from tests.samples import THREAD

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from bridgekit.ids import ThreadId
-from bridgekit.transport.broker import redis_listening
+from bridgekit.transport.log import redis_listening
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
 from tests.samples import OTHER, THREAD
 from tests.transport.broker.redis_workers import RedisWorker, publish, redis_worker, said

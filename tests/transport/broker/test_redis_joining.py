@@ -8,7 +8,7 @@ import pytest
 from bridgekit.events import Outcome
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
-from bridgekit.transport.broker import Keep, Replay
+from bridgekit.transport.log import Keep, Replay
 from tests.samples import OTHER, THREAD
 from tests.transport.broker.redis_workers import RedisWorker, redis_worker, said
 from tests.transport.broker.redis_workers import publish as publish_all

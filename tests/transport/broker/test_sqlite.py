@@ -16,7 +16,7 @@ from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
 from bridgekit.storage import sqlite
 from bridgekit.storage.sqlite_file import Synchronous
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.log import Keep
 from bridgekit.transport.broker.sqlite import SqliteBroker
 from tests.contract.stores import WAIT_SECONDS, Worker, drafted, number_in, numbers
 from tests.samples import OTHER, THREAD

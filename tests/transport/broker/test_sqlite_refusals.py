@@ -10,7 +10,7 @@ import pytest
 from bridgekit.events import Outcome
 from bridgekit.signals import Cursor, GapReason
 from bridgekit.storage import sqlite
-from bridgekit.transport.broker import Replay
+from bridgekit.transport.log import Replay
 from tests.contract.stores import LOOK_SECONDS, WAIT_SECONDS, number_in, numbers
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import OTHER, THREAD

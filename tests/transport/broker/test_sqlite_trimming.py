@@ -9,7 +9,7 @@ import pytest
 from bridgekit.events import Outcome
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.log import Keep
 from tests.contract.stores import numbers
 from tests.samples import OTHER, THREAD
 from tests.storage.sqlite_files import Clock, asked, changed, image

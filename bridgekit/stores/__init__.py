@@ -13,8 +13,7 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 from bridgekit.errors import NotInstalled, UnknownName
 from bridgekit.mapping import MappingStore, MemoryStore
 from bridgekit.mapping.memory import ROUTES
-from bridgekit.transport.broker import HISTORY, Broker, Keep
-from bridgekit.transport.broker.memory import MemoryBroker
+from bridgekit.transport.log import HISTORY, EventLog, Keep, MemoryEventLog
 from bridgekit.transport.spent import SpentInMemory, SpentTickets
 
 __all__ = [
@@ -40,7 +39,7 @@ class Stores:
     name: str
     """"memory", "sqlite" or "redis"."""
     routes: MappingStore
-    broker: Broker
+    log: EventLog
     spent: SpentTickets
     shared: bool = False
     """Whether workers share them. Where they do not, a second worker refuses to start."""
@@ -57,7 +56,7 @@ StoreFactory = Callable[[], AbstractAsyncContextManager[Stores]]
 
 def in_memory(keep: Keep = HISTORY) -> Stores:
     """In this process's memory, which needs no opening."""
-    return Stores(name="memory", routes=MemoryStore(), broker=MemoryBroker(keep), spent=SpentInMemory())
+    return Stores(name="memory", routes=MemoryStore(), log=MemoryEventLog(keep), spent=SpentInMemory())
 
 
 def memory_stores(keep: Keep = HISTORY) -> StoreFactory:
@@ -94,7 +93,7 @@ def sqlite_stores(
             yield Stores(
                 name="sqlite",
                 routes=await SqliteStore(database, routes=routes).load(),
-                broker=await SqliteBroker(database, keep).load(),
+                log=await SqliteBroker(database, keep).load(),
                 spent=await SpentInSqlite(database).load(),
             )
 
@@ -121,11 +120,11 @@ def redis_stores(url: str, keep: Keep = HISTORY, *, prefix: str = "bridgekit") -
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Stores]:
-        async with Servers(url, prefix=named[-1]) as servers, RedisBroker(servers, keep) as broker:
+        async with Servers(url, prefix=named[-1]) as servers, RedisBroker(servers, keep) as log:
             yield Stores(
                 name="redis",
                 routes=RedisStore(servers),
-                broker=broker,
+                log=log,
                 spent=SpentInRedis(servers),
                 shared=True,
             )
