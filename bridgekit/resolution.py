@@ -30,7 +30,7 @@ class Resolver(Protocol):
     """Finds the thread of an event."""
 
     def resolve(self, event: AgentEvent) -> Route | Awaitable[Route]:
-        """Return the thread, or the reason why there is none; or what gives either when it is awaited. Never guesses."""
+        """Return the thread, or the reason why there is none; or an awaitable that gives either. Never guesses."""
 
 
 class Routes(Protocol):

@@ -43,7 +43,7 @@ from bridgekit.transport.edge import DRAIN_SECONDS, Edge
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog
 from bridgekit.transport.only_worker import only_worker
-from bridgekit.transport.outbox import OutboxLimits
+from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
 from bridgekit.transport.spent import SpentTickets
 from bridgekit.transport.stopping import before_the_server_stops
 from bridgekit.transport.tickets import Tickets
@@ -88,7 +88,7 @@ class Parts:
     engine: type[ExecutionEngine] = ExecutionEngine
     core: type[AgentExecutionCore] = AgentExecutionCore
     adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter
-    outbox: OutboxLimits = OutboxLimits()
+    outbox: OutboxLimits = OUTBOX_LIMITS
     """How much may wait for each socket. Never more than the stores retain."""
     runs_seconds: float = RUNS_SECONDS
     """How long runs that are under way may go on when the server stops."""

@@ -28,7 +28,7 @@ from bridgekit.transport.admission import (
 from bridgekit.transport.first_message import INCOMING_BYTES, ticket_in
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import Replay
-from bridgekit.transport.outbox import OutboxLimits, Subscriber
+from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits, Subscriber
 from bridgekit.transport.presence import Present
 from bridgekit.transport.writer import WriteScheduler
 
@@ -84,7 +84,7 @@ class Edge:
         tally: Tally,
         *,
         origins: Iterable[str] = (),
-        outbox: OutboxLimits = OutboxLimits(),
+        outbox: OutboxLimits = OUTBOX_LIMITS,
     ) -> None:
         self.hub = hub
         self.limits = outbox.within(hub.retention)

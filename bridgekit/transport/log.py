@@ -81,7 +81,7 @@ class Replay(NamedTuple):
 
 
 class Sink(Protocol):
-    """The sockets of this worker. Its methods are called on the event loop and do not raise; the first two do not wait."""
+    """The sockets of this worker. Its methods are called on the event loop and do not raise."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         """Put the frame in the outbox of every socket of the thread; return how many took it.

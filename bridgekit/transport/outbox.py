@@ -1,6 +1,6 @@
 """The outbox of one subscriber: bounded, in order, each frame once, with a gap frame wherever a number is missing.
 
-The hub never waits for a socket, so what a socket cannot take at once waits here. `bridgekit.transport.writer` writes it.
+The hub never waits for a socket, so what a socket cannot take at once waits here. `writer` has who writes it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from bridgekit.transport.log import Keep, Replay
 
 __all__ = [
     "BATCH_FRAMES",
+    "OUTBOX_LIMITS",
     "SLOW_AFTER_SECONDS",
     "WRITE_BYTES",
     "CrowdedOutboxes",
@@ -54,6 +55,9 @@ class OutboxLimits:
         if not keep.events:
             return self
         return OutboxLimits(events=min(self.events, keep.events), size_bytes=min(self.size_bytes, keep.size_bytes))
+
+
+OUTBOX_LIMITS: Final = OutboxLimits()
 
 
 class Scheduler(Protocol):
@@ -183,12 +187,16 @@ class Subscriber:
             self._scheduled = True
             scheduler.schedule(self)
         if size >= self._crowded_bytes or len(waiting) >= self._crowded_events:
-            self._write_early()
-            if self._room is None and self._is_crowded():
-                self._room = anyio.Event()
-                self._progress_at = time.monotonic()
-                self._crowded.add(self)
+            self._relieve_or_report()
         return True
+
+    def _relieve_or_report(self) -> None:
+        """More waits than one write should carry: write it, or have emitters let the event loop run."""
+        self._write_early()
+        if self._room is None and self._is_crowded():
+            self._room = anyio.Event()
+            self._progress_at = time.monotonic()
+            self._crowded.add(self)
 
     def _write_alone(self, frame: Frame) -> bool:
         """Write a frame without an outbox, if the socket takes it at once."""
@@ -237,7 +245,7 @@ class Subscriber:
         return first
 
     def take(self, limit: int = BATCH_FRAMES) -> list[bytes]:
-        """Remove what is to be sent next, in order, with a gap where numbers are missing; nothing when nothing waits."""
+        """Remove and return what is to be sent next, in order, with a gap where numbers are missing."""
         frames = self._take_frames(limit)
         count, sent = len(frames), self._sent
         # They rise. So nothing is missing where the last is as far ahead as there are frames.

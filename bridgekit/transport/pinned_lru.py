@@ -35,7 +35,7 @@ SequenceT = TypeVar("SequenceT", bound=ThreadSequence)
 class PinnedLru(Generic[SequenceT]):
     """Sequences by thread. Every operation is O(1).
 
-    A new entry evicts the one that was unused longest, when there are `limit` of them. If all are pinned, there are more
+    When there are `limit` entries, a new one evicts the one that was unused longest. If all are pinned, there are more
     than `limit` until some are unpinned.
     """
 

@@ -90,7 +90,7 @@ class _Taken(Connection):
         if self.protocol.state is State.OPEN:
             self.protocol.send_close(SERVICE_RESTART)
             self.send_data()
-        self.let_go()
+        self.abort_soon()
 
 
 class Upgrade(asyncio.Protocol):

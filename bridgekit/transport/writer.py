@@ -136,8 +136,8 @@ class WriteScheduler:
                 try:
                     if (rest := subscriber.flush()) is not None:
                         return subscriber, rest
-                except Exception as error:
-                    subscriber.fail(error)  # its own task raises it, and no other socket is disturbed
+                except Exception as error:  # noqa: BLE001  # its own task raises it, and disturbs no other socket
+                    subscriber.fail(error)
         except BaseException:
             # This task ends, and what is scheduled still waits.
             self._wake_worker()
@@ -150,7 +150,7 @@ class WriteScheduler:
         subscriber.begin_waiting(scope)
         try:
             await rest
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # as above
             subscriber.fail(error)
         finally:
             subscriber.end_waiting()
@@ -274,7 +274,7 @@ class NativeSubscriber(WritingSubscriber):
         size = len(data)
         try:
             connection.transport.write((_headers.get(size) or _header(size)) + data)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # as above
             self.fail(error)
         self._scheduler.wake()
         return True
