@@ -17,19 +17,31 @@ from benchmarks.peers.bridgekit_agents import USER, Bridged
 from benchmarks.pipe import answer, commands
 from benchmarks.workload import AGENT, EVENTS, Run, Wave
 from bridgekit.chain.link_1_startup import Parts, start_application
-from bridgekit.events import AgentEvent, EventType, draft
+from bridgekit.events import AgentEvent, EventType, encode
 from bridgekit.ids import RunId, SealedRunIds, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
+from bridgekit.resolution import NoRoute
 from bridgekit.signals import Cursor
 from bridgekit.stores import in_memory
 from bridgekit.transport.admission import Subscription
 from bridgekit.transport.log import Replay
-from bridgekit.transport.subscriber import Subscriber
+from bridgekit.transport.outbox import OUTBOX_LIMITS, Subscriber
 
 __all__ = ["bridged", "encodings", "event_of", "own_cost", "subscribed"]
 
 THREADS: Final = 100
 MAPPED_THREADS: Final = 1_000
+
+
+class IdleScheduler:
+    """Writes nothing: what is put stays in the outbox."""
+
+    def __init__(self) -> None:
+        self.enqueued = 0
+        self.quiet = False
+
+    def schedule(self, subscriber: Subscriber) -> None:
+        """There is no socket to write to."""
 
 
 async def bridged() -> Bridged:
@@ -40,9 +52,10 @@ async def bridged() -> Bridged:
 def subscribed(stack: Bridged, thread_id: str) -> Subscriber:
     """A socket's outbox, attached, with nobody behind it."""
     subscription = Subscription(UserId(USER), ThreadId(thread_id))
-    subscriber = Subscriber(subscription)
-    stack.application.bridge.hub.attach(subscriber)
-    subscriber.begin(Replay(Cursor("", 0)))
+    hub = stack.application.bridge.hub
+    subscriber = Subscriber(subscription, IdleScheduler(), OUTBOX_LIMITS, hub.crowded)
+    hub.attach(subscriber)
+    subscriber.start(Replay(Cursor("", 0)))
     return subscriber
 
 
@@ -90,15 +103,16 @@ async def _resolved(stack: Bridged, events: list[AgentEvent]) -> float:
     resolve = stack.application.bridge.resolver.resolve
     begun = time.process_time_ns()
     for event in events:
-        await resolve(event)
+        route = resolve(event)
+        if not isinstance(route, str | NoRoute):
+            await route
     return (time.process_time_ns() - begun) / len(events) / 1_000
 
 
 def _encoded(events: list[AgentEvent]) -> float:
-    thread_id = ThreadId(Run(0, 0).thread_id)
     begun = time.process_time_ns()
     for event in events:
-        draft(event, thread_id)
+        encode(event)
     return (time.process_time_ns() - begun) / len(events) / 1_000
 
 
@@ -121,7 +135,7 @@ async def encodings(subscribers: int) -> dict[str, float]:
             await say(each)
     finally:
         sys.setprofile(None)
-    assert all(len(socket.outbox) == EVENTS for socket in sockets)
+    assert all(len(socket) == EVENTS for socket in sockets)
     return {"encodings": counted / EVENTS}
 
 

@@ -10,7 +10,7 @@ import msgspec
 from bridgekit.events import AgentEvent
 from bridgekit.ids import RunId, ThreadId
 
-__all__ = ["Carried", "FirstOf", "MappingLookup", "NoRoute", "ReportParser", "Resolver", "Route"]
+__all__ = ["Carried", "FirstOf", "MappingLookup", "NoRoute", "ReportParser", "Resolver", "Route", "route_of"]
 
 
 class NoRoute(msgspec.Struct, frozen=True):
@@ -33,6 +33,12 @@ class Resolver(Protocol):
         """Return the thread, or the reason why there is none; or an awaitable that gives either. Never guesses."""
 
 
+async def route_of(resolver: Resolver, event: AgentEvent) -> Route:
+    """What the resolver finds, whether it has to be awaited or not."""
+    route = resolver.resolve(event)
+    return route if isinstance(route, (str, NoRoute)) else await route
+
+
 class Routes(Protocol):
     """What a resolver needs of a mapping service."""
 
@@ -52,7 +58,7 @@ class Carried:
         return event.thread_id or (_CARRIES_NONE if self._otherwise is None else self._look_up(self._otherwise, event))
 
     async def _look_up(self, otherwise: Resolver, event: AgentEvent) -> Route:
-        found = await _awaited(otherwise.resolve(event))
+        found = await route_of(otherwise, event)
         return NoRoute(f"{_CARRIES_NONE.reason}; {found.reason}") if isinstance(found, NoRoute) else found
 
 
@@ -89,12 +95,8 @@ class FirstOf:
     async def resolve(self, event: AgentEvent) -> Route:
         reasons = []
         for resolver in self._resolvers:
-            found = await _awaited(resolver.resolve(event))
+            found = await route_of(resolver, event)
             if not isinstance(found, NoRoute):
                 return found
             reasons.append(found.reason)
         return NoRoute("; ".join(reasons))
-
-
-async def _awaited(route: Route | Awaitable[Route]) -> Route:
-    return route if isinstance(route, (str, NoRoute)) else await route

@@ -11,8 +11,8 @@ from bridgekit.chain.link_1_startup import RUNS_SECONDS
 from bridgekit.events import EventType
 from bridgekit.signals import GapReason
 from bridgekit.transport import admission
-from bridgekit.transport.log import HISTORY
 from bridgekit.transport.edge import DRAIN_SECONDS
+from bridgekit.transport.log import HISTORY
 from bridgekit.transport.outbox import OUTBOX_BYTES, OUTBOX_EVENTS
 from bridgekit.transport.tickets import TICKET_SECONDS
 from tests.tree import ROOT, name_of

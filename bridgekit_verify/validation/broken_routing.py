@@ -15,9 +15,9 @@ from bridgekit.chain.self_check import Inbox
 from bridgekit.events import AgentEvent, Frame, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.resolution import Carried, NoRoute, Resolver
-from bridgekit.transport.log import Broker
+from bridgekit.resolution import Carried, NoRoute, Resolver, route_of
 from bridgekit.transport.hub import Connection, Hub
+from bridgekit.transport.log import EventLog
 
 __all__ = [
     "BridgeThatOnlySaysSent",
@@ -38,7 +38,7 @@ class RouteOfTheLastEvent:
     before: ThreadId | None = None
 
     async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
-        found = await Carried().resolve(event)
+        found = await route_of(Carried(), event)
         route, self.before = self.before or found, None if isinstance(found, NoRoute) else found
         return route
 
@@ -53,7 +53,7 @@ class _BridgeThatSendsOtherwise(AgentWebSocketBridge, abc.ABC):
 
     async def notify(self, event: AgentEvent) -> Receipt:
         receipt = await self._send(event)
-        self._tell(event, receipt)
+        self._record(event, receipt)
         return receipt
 
     @abc.abstractmethod
@@ -72,7 +72,7 @@ class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
     """Link 9, swallowed: nothing is given to the hub, and everything is called sent."""
 
     async def _send(self, event: AgentEvent) -> Receipt:
-        route = await self.resolver.resolve(event)
+        route = await route_of(self.resolver, event)
         if isinstance(route, NoRoute):
             return Receipt(outcome=Outcome.UNROUTABLE, link=9, reason=route.reason)
         return Receipt(outcome=Outcome.SENT, sockets=1, thread_id=route)
@@ -86,7 +86,7 @@ class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
         self.waiting: dict[RunId, AgentEvent] = {}
 
     async def _send(self, event: AgentEvent) -> Receipt:
-        route = await self.resolver.resolve(event)
+        route = await route_of(self.resolver, event)
         if isinstance(route, NoRoute):
             return Receipt(outcome=Outcome.UNROUTABLE, link=9, reason=route.reason)
         if (held := self.waiting.pop(event.run_id, None)) is None:
@@ -157,7 +157,7 @@ class HubWithSomethingBetween(Hub):
 
     between: type[Around] = Around
 
-    def __init__(self, broker: Broker | None = None) -> None:
+    def __init__(self, broker: EventLog | None = None) -> None:
         super().__init__(broker)
         self._between: dict[Connection, Around] = {}
 

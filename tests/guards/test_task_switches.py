@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio.lowlevel
 import pytest
+from bridgekit.transport.flusher import COMPANY_EVENTS
 
 from benchmarks.inside import bridged, subscribed
 from benchmarks.micro.finished import finished
@@ -15,7 +16,6 @@ from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.transport.flusher import COMPANY_EVENTS
 from tests.guards.budgets import Edge
 from tests.guards.stage import Stage, speak
 from tests.guards.turns import Switches, settled, switches

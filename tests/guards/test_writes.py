@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import anyio.lowlevel
 import pytest
-
 from bridgekit.transport.joined_writes import WRITE_FRAMES
+
 from tests.guards.budgets import NATIVE, Edge
 from tests.guards.counting import Calls
 from tests.guards.stage import Stage, speak

@@ -19,10 +19,9 @@ from bridgekit.ids import ThreadId, UserId
 from bridgekit.tally import Tally
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.asgi import routes
-from bridgekit.transport.log import HISTORY, Keep
-from bridgekit.transport.log import MemoryEventLog
 from bridgekit.transport.edge import Edge
 from bridgekit.transport.hub import Hub
+from bridgekit.transport.log import HISTORY, Keep, MemoryEventLog
 from bridgekit.transport.spent import SpentInMemory
 from bridgekit.transport.tickets import Tickets
 from tests.samples import ALICE, BOB, OTHER, THREAD, emitted

@@ -15,8 +15,8 @@ from bridgekit.chain.link_1_startup import Application, Parts, create_app
 from bridgekit.errors import first_error
 from bridgekit.events import EventType, Receipt
 from bridgekit.stores import Stores, in_memory
-from bridgekit.transport.log import Keep
 from bridgekit.transport.following import Backoff, Follower, follow
+from bridgekit.transport.log import Keep
 from bridgekit.transport.outbox import Outbox
 from tests.samples import ALICE, THREAD, emitted
 from tests.server_processes import held_port

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import anyio
-
-from bridgekit.transport.admission import Subscription
 from bridgekit.transport.flushed import FlushedSubscriber
 from bridgekit.transport.flusher import Flusher
+
+from bridgekit.transport.admission import Subscription
 from bridgekit.transport.outbox import Outbox
 from tests.samples import ALICE, THREAD, frame
 from tests.transport.browser import PATIENCE_SECONDS

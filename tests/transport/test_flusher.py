@@ -10,8 +10,8 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-
 from bridgekit.transport.flusher import COMPANY_EVENTS, COMPANY_FRAMES, COMPANY_TURNS, SPARE_TASKS, Flusher
+
 from tests.samples import ALICE, BOB, OTHER, THREAD
 from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
 

@@ -9,8 +9,8 @@ from anyio.lowlevel import checkpoint
 from bridgekit.errors import SubscriptionRefused
 from bridgekit.signals import Gap
 from bridgekit.transport import on_trio
-from bridgekit.transport.log import Keep
 from bridgekit.transport.following import Backoff, Follower
+from bridgekit.transport.log import Keep
 from tests.transport.edges import anyio_backend  # noqa: F401  # a fixture
 from tests.transport.machines import machine
 

@@ -6,12 +6,12 @@ import asyncio
 
 import anyio
 import pytest
+from bridgekit.transport.flusher import Flusher
+from bridgekit.transport.joined_writes import NativeSubscriber, frames
 
 from bridgekit.signals import Cursor
 from bridgekit.transport.admission import Subscription
 from bridgekit.transport.log import Replay
-from bridgekit.transport.flusher import Flusher
-from bridgekit.transport.joined_writes import NativeSubscriber, frames
 from bridgekit.transport.outbox import Outbox
 from tests.samples import ALICE, THREAD, frame
 

@@ -11,8 +11,7 @@ from bridgekit.errors import StoreAway
 from bridgekit.events import EventType
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor
-from bridgekit.transport.log import Replay
-from bridgekit.transport.log import MemoryEventLog
+from bridgekit.transport.log import MemoryEventLog, Replay
 from bridgekit.transport.outbox import OUTBOX_EVENTS, Outbox
 from tests.samples import THREAD
 from tests.transport.browser import PATIENCE_SECONDS, Browser, Site

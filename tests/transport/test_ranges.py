@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from bridgekit.transport.ranges import Ranges
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from bridgekit.transport.ranges import Ranges
 
 
 @settings(deadline=None)

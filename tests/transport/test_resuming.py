@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bridgekit.transport.log import Keep
-from bridgekit.transport.log import MemoryEventLog
+from bridgekit.transport.log import Keep, MemoryEventLog
 from tests.samples import ALICE, OTHER, THREAD
 from tests.transport.browser import Browser, Site
 

@@ -24,9 +24,9 @@ from bridgekit.ids import ThreadId, UserId
 from bridgekit.transport import server
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.asgi import routes
-from bridgekit.transport.log import Broker
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.hub import Hub
+from bridgekit.transport.log import Broker
 from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
 

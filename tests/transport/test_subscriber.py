@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from bridgekit.transport.subscriber import BATCH_FRAMES, Subscriber
 
 from bridgekit.events import EventType, Frame
 from bridgekit.ids import RunId
@@ -10,7 +11,6 @@ from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
 from bridgekit.transport.admission import Subscription
 from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import Outbox
-from bridgekit.transport.subscriber import BATCH_FRAMES, Subscriber
 from tests.samples import ALICE, RUN, THREAD, frame
 
 EPOCH = "0" * 16

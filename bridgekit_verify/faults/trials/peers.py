@@ -8,7 +8,6 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from typing import Final, Protocol
 
 from starlette.applications import Starlette
@@ -21,7 +20,7 @@ from bridgekit.chain.link_1_startup import Parts, create_app
 from bridgekit.events import AgentEvent, EventType
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.outbox import Outbox
+from bridgekit.transport.outbox import OutboxLimits
 from bridgekit.transport.server import serving
 
 __all__ = ["PEERS", "Peer", "Served", "TheBridge"]
@@ -132,7 +131,7 @@ class TheBridge:
 
     @asynccontextmanager
     async def up(self) -> AsyncIterator[Served]:
-        app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=partial(Outbox, events=OUTBOX_EVENTS)))
+        app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=OutboxLimits(events=OUTBOX_EVENTS)))
         async with serving(app, send_buffer_bytes=SEND_BUFFER_BYTES) as url:
             await app.state.bridgekit.open_thread(THREAD, USER)
             yield _Bridged(f"{url}/ws?thread_id={THREAD}&user_id={USER}", app)

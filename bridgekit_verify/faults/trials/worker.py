@@ -28,7 +28,7 @@ from bridgekit.events import AgentEvent, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.stores import stores_from
 from bridgekit.transport.log import Keep
-from bridgekit.transport.outbox import Outbox
+from bridgekit.transport.outbox import OutboxLimits
 from bridgekit.transport.server import serving
 from bridgekit.transport.tickets import Tickets
 from bridgekit_verify.measure.history import Key, key_of
@@ -184,7 +184,7 @@ async def main() -> None:
             bridge=TellingBridge,
             stores=stores_from(setup.store, keep=Keep(events=setup.keep_events)),
             admission=partial(Tickets, keys=(setup.key,)),
-            outbox=partial(Outbox, size_bytes=setup.outbox_bytes),
+            outbox=OutboxLimits(size_bytes=setup.outbox_bytes),
         )
     )
     async with serving(app, port=setup.port, send_buffer_bytes=SEND_BUFFER_BYTES), anyio.create_task_group() as tasks:

@@ -6,8 +6,8 @@ import pytest
 
 from bridgekit.ids import new_id
 from bridgekit.storage import redis_line
-from bridgekit.transport.log import redis, redis_listening, redis_sending
 from bridgekit.transport.broker.redis import ANSWER_SECONDS
+from bridgekit.transport.log import redis, redis_listening, redis_sending
 
 
 @pytest.fixture

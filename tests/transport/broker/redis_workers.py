@@ -12,8 +12,8 @@ import pytest
 from bridgekit.events import AgentEvent, Draft, EventType, Frame, Receipt, draft
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.storage.redis import Servers
-from bridgekit.transport.log import HISTORY, Keep, redis
 from bridgekit.transport.broker.redis import ANSWER_SECONDS, RedisBroker
+from bridgekit.transport.log import HISTORY, Keep, redis
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import RedisServer
 from tests.patience import PATIENCE_SECONDS

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from bridgekit.storage import sqlite
 from bridgekit.storage.sqlite_file import Synchronous
-from bridgekit.transport.log import HISTORY, Keep
 from bridgekit.transport.broker.sqlite import SqliteBroker
+from bridgekit.transport.log import HISTORY, Keep
 from tests.contract.stores import Worker
 from tests.patience import PATIENCE_SECONDS
 from tests.storage.sqlite_files import Clock, changed

@@ -16,9 +16,8 @@ from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor
 from bridgekit.storage import sqlite
 from bridgekit.storage.sqlite_file import Synchronous
-from bridgekit.transport.log import Broker, Keep
-from bridgekit.transport.log import MemoryEventLog
 from bridgekit.transport.broker.sqlite import SqliteBroker
+from bridgekit.transport.log import Broker, Keep, MemoryEventLog
 from tests.contract.stores import drafted
 from tests.storage.sqlite_files import Clock, changed
 from tests.transport.broker.naive import Naive, told

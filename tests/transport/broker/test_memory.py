@@ -8,8 +8,7 @@ from typing import Any
 
 from bridgekit.events import Frame
 from bridgekit.ids import ThreadId
-from bridgekit.transport.log import Keep
-from bridgekit.transport.log import MemoryEventLog
+from bridgekit.transport.log import Keep, MemoryEventLog
 from tests.contract.stores import Worker, drafted
 from tests.samples import OTHER, THREAD
 from tests.storage.sqlite_files import Clock

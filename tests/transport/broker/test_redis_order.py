@@ -13,8 +13,8 @@ from bridgekit.events import Frame
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.storage.redis_library import Names
-from bridgekit.transport.log import Replay
 from bridgekit.transport.broker.redis_order import HELD_BYTES, Joined, Log, Told
+from bridgekit.transport.log import Replay
 from tests.samples import THREAD
 from tests.transport.broker.redis_workers import said
 

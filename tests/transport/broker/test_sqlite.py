@@ -16,8 +16,8 @@ from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
 from bridgekit.storage import sqlite
 from bridgekit.storage.sqlite_file import Synchronous
-from bridgekit.transport.log import Keep
 from bridgekit.transport.broker.sqlite import SqliteBroker
+from bridgekit.transport.log import Keep
 from tests.contract.stores import WAIT_SECONDS, Worker, drafted, number_in, numbers
 from tests.samples import OTHER, THREAD
 from tests.storage.sqlite_files import Clock, asked, image
