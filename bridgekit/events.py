@@ -9,13 +9,13 @@ import enum
 import math
 from collections.abc import Awaitable, Generator, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
 
 from bridgekit.errors import FrameTooLarge, MalformedFrame, PayloadError, UnknownEventType
 from bridgekit.ids import RunId, ThreadId, new_id
-from bridgekit.payloads import Payload
 
 __all__ = [
     "COALESCIBLE",
@@ -27,6 +27,7 @@ __all__ = [
     "EventType",
     "Frame",
     "Outcome",
+    "Payload",
     "Receipt",
     "RoutedEvent",
     "decode",
@@ -38,6 +39,10 @@ __all__ = [
 
 FRAME_BYTES: Final = 1_048_576
 """Largest frame, in bytes of its UTF-8 text."""
+
+
+Payload = Mapping[str, object]
+"""A JSON object. Values are what JSON can carry; anything else is refused when the event is encoded."""
 
 
 class EventType(enum.StrEnum):
@@ -66,8 +71,7 @@ def event_type(value: object) -> EventType:
         raise UnknownEventType("event type", value, tuple(EventType)) from None
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+_now: Final = partial(datetime.now, UTC)
 
 
 class AgentEvent(msgspec.Struct, kw_only=True):

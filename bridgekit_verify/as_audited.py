@@ -21,10 +21,9 @@ from bridgekit.chain.link_5_core import AgentExecutionCore, AgentSource
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import CRITICAL, AgentEvent, Answer, EventType, Outcome, Receipt
+from bridgekit.events import CRITICAL, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MappingStore, MemoryStore, RunThreadMappingService
-from bridgekit.payloads import Payload
 from bridgekit.resolution import NoRoute
 from bridgekit.transport.hub import Connection, Hub
 

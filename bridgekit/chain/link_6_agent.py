@@ -8,9 +8,8 @@ from bridgekit.chain.collaborators import LLMManager, ToolDispatcher
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_7_8_adapter import Emitter, WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import Answer, EventType
+from bridgekit.events import Answer, EventType, Payload
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.payloads import Payload
 
 __all__ = ["BaseAgent"]
 

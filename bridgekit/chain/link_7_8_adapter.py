@@ -6,11 +6,9 @@ import abc
 import logging
 from collections.abc import Mapping
 
-from bridgekit import payloads
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
+from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.payloads import Payload
 
 __all__ = ["Emitter", "WebSocketBridgeAdapter"]
 
@@ -29,8 +27,7 @@ class Emitter(abc.ABC):
 
     async def emit_agent_started(self, message: str | None = None, *, context: Payload | None = None) -> Receipt:
         """The agent took the run up. `context` is what it was asked."""
-        payload = payloads.agent_started(context=context, message=message)
-        answer = self.emit(EventType.AGENT_STARTED, payload)
+        answer = self.emit(EventType.AGENT_STARTED, {"status": "started", "context": context or {}, "message": message})
         return answer if type(answer) is Receipt else await answer
 
     async def emit_thinking(
@@ -77,18 +74,22 @@ class Emitter(abc.ABC):
 
     async def emit_agent_completed(self, result: object = None, *, execution_time_ms: float | None = None) -> Receipt:
         """The run ended well; `result` is what the user was waiting for."""
-        payload = payloads.agent_completed(result=result, execution_time_ms=execution_time_ms)
-        answer = self.emit(EventType.AGENT_COMPLETED, payload)
+        answer = self.emit(
+            EventType.AGENT_COMPLETED,
+            {"status": "completed", "result": result, "execution_time_ms": execution_time_ms},
+        )
         return answer if type(answer) is Receipt else await answer
 
     async def emit_error(self, error_message: str, *, error_context: Payload | None = None) -> Receipt:
         """The run ended badly."""
-        answer = self.emit(EventType.AGENT_ERROR, payloads.agent_error(error_message, error_context=error_context))
+        answer = self.emit(
+            EventType.AGENT_ERROR, {"error_message": error_message, "error_context": error_context or {}}
+        )
         return answer if type(answer) is Receipt else await answer
 
     async def emit_progress(self, progress: Payload) -> Receipt:
         """Anything that an agent wants shown in passing."""
-        answer = self.emit(EventType.PROGRESS_UPDATE, payloads.progress_update(progress))
+        answer = self.emit(EventType.PROGRESS_UPDATE, dict(progress))
         return answer if type(answer) is Receipt else await answer
 
 

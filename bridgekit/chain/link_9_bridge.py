@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from bridgekit import ids, payloads
+from bridgekit import ids
 from bridgekit.errors import FrameTooLarge, PayloadError, UnknownEventType
-from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
+from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.payloads import Payload
 from bridgekit.resolution import NoRoute, Resolver
 from bridgekit.tally import Tally
 from bridgekit.transport.hub import Hub
@@ -95,7 +94,7 @@ class AgentWebSocketBridge:
         message: str | None = None,
         thread_id: ThreadId | None = None,
     ) -> Receipt:
-        payload = payloads.agent_started(context=context, message=message)
+        payload = {"status": "started", "context": context or {}, "message": message}
         return await self._notify(EventType.AGENT_STARTED, run_id, agent_name, payload, thread_id)
 
     async def notify_agent_thinking(
@@ -108,7 +107,7 @@ class AgentWebSocketBridge:
         progress_percentage: float | None = None,
         thread_id: ThreadId | None = None,
     ) -> Receipt:
-        payload = payloads.agent_thinking(reasoning, step_number=step_number, progress_percentage=progress_percentage)
+        payload = {"reasoning": reasoning, "step_number": step_number, "progress_percentage": progress_percentage}
         return await self._notify(EventType.AGENT_THINKING, run_id, agent_name, payload, thread_id)
 
     async def notify_tool_executing(
@@ -121,7 +120,7 @@ class AgentWebSocketBridge:
         parameters: Mapping[str, object] | None = None,
         thread_id: ThreadId | None = None,
     ) -> Receipt:
-        payload = payloads.tool_executing(tool_call_id, tool_name, parameters=parameters)
+        payload = {"tool_call_id": tool_call_id, "tool_name": tool_name, "parameters": parameters or {}}
         return await self._notify(EventType.TOOL_EXECUTING, run_id, agent_name, payload, thread_id)
 
     async def notify_tool_completed(
@@ -136,9 +135,13 @@ class AgentWebSocketBridge:
         status: str = "success",
         thread_id: ThreadId | None = None,
     ) -> Receipt:
-        payload = payloads.tool_completed(
-            tool_call_id, tool_name, result=result, execution_time_ms=execution_time_ms, status=status
-        )
+        payload = {
+            "tool_call_id": tool_call_id,
+            "tool_name": tool_name,
+            "result": result,
+            "execution_time_ms": execution_time_ms,
+            "status": status,
+        }
         return await self._notify(EventType.TOOL_COMPLETED, run_id, agent_name, payload, thread_id)
 
     async def notify_agent_completed(
@@ -150,7 +153,7 @@ class AgentWebSocketBridge:
         execution_time_ms: float | None = None,
         thread_id: ThreadId | None = None,
     ) -> Receipt:
-        payload = payloads.agent_completed(result=result, execution_time_ms=execution_time_ms)
+        payload = {"status": "completed", "result": result, "execution_time_ms": execution_time_ms}
         return await self._notify(EventType.AGENT_COMPLETED, run_id, agent_name, payload, thread_id)
 
     async def notify_agent_error(
@@ -162,14 +165,13 @@ class AgentWebSocketBridge:
         error_context: Payload | None = None,
         thread_id: ThreadId | None = None,
     ) -> Receipt:
-        payload = payloads.agent_error(error_message, error_context=error_context)
+        payload = {"error_message": error_message, "error_context": error_context or {}}
         return await self._notify(EventType.AGENT_ERROR, run_id, agent_name, payload, thread_id)
 
     async def notify_progress_update(
         self, run_id: RunId, agent_name: str, progress: Payload, *, thread_id: ThreadId | None = None
     ) -> Receipt:
-        payload = payloads.progress_update(progress)
-        return await self._notify(EventType.PROGRESS_UPDATE, run_id, agent_name, payload, thread_id)
+        return await self._notify(EventType.PROGRESS_UPDATE, run_id, agent_name, dict(progress), thread_id)
 
     async def _notify(
         self,

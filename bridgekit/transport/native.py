@@ -84,11 +84,6 @@ class Connection(ServerConnection):
         if self.protocol.close_expected() and (self.protocol.close_rcvd is not None or not self.goodbye):
             self.abort_soon()
 
-    @property
-    def writable(self) -> bool:
-        """Whether more should be written: it is open, and not too much waits in its own buffer."""
-        return self.protocol.state is State.OPEN and not self.paused
-
     def resume_writing(self) -> None:
         super().resume_writing()
         if self.socket is not None:

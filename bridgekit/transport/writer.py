@@ -20,6 +20,8 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from starlette.types import Send
+from websockets.protocol import Protocol as WebSocketProtocol
+from websockets.protocol import State
 
 from bridgekit.events import Frame
 from bridgekit.transport.admission import Subscription
@@ -228,8 +230,11 @@ class Writable(Protocol):
     def transport(self) -> asyncio.Transport: ...
 
     @property
-    def writable(self) -> bool:
-        """Whether more should be written."""
+    def protocol(self) -> WebSocketProtocol: ...
+
+    @property
+    def paused(self) -> bool:
+        """Whether so much waits in the transport's own buffer that no more should be written."""
 
     def abort_soon(self) -> None:
         """Close it soon, whatever waits in its buffer."""
@@ -261,13 +266,19 @@ class NativeSubscriber(WritingSubscriber):
         first = self.start(replay)
         self._connection = connection
         # Its client may have left while the replay was read.
-        if connection.writable:
+        if connection.protocol.state is State.OPEN:
             connection.transport.write(encode_frames(first))
             self._resume()
 
     def _write_alone(self, frame: Frame) -> bool:
         connection = self._connection
-        if connection is None or self._closed or frame.seq != self._sent + 1 or not connection.writable:
+        if (
+            connection is None
+            or self._closed
+            or frame.seq != self._sent + 1
+            or connection.paused
+            or connection.protocol.state is not State.OPEN
+        ):
             return False
         self._sent = frame.seq
         data = frame.data
@@ -294,7 +305,7 @@ class NativeSubscriber(WritingSubscriber):
             self._close()
 
     def _write(self, connection: Writable) -> None:
-        while len(self) and connection.writable:
+        while len(self) and not connection.paused and connection.protocol.state is State.OPEN:
             taken = self.take(WRITE_FRAMES)
             self.in_flight = 0
             connection.transport.write(encode_frames(taken))

@@ -13,9 +13,8 @@ from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import Answer, EventType
+from bridgekit.events import Answer, EventType, Payload
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.payloads import Payload
 from bridgekit_verify.measure.history import Bound, History, Saying, key_of
 from bridgekit_verify.variants import Variant
 

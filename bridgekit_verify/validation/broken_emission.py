@@ -8,9 +8,8 @@ from typing import Any
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import Answer, EventType, Outcome, Receipt
+from bridgekit.events import Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.payloads import Payload
 
 __all__ = [
     "AdapterThatDropsEvents",
