@@ -278,9 +278,7 @@ class Subscriber:
 
     def _coalesce(self, frame: Frame) -> bool:
         """Put a frame for which others have to make room; False where none of them may."""
-        if (queue := self._queue) is None:
-            queue = self._queue = CoalescingQueue(self._waiting)
-            self._waiting = []
+        queue = self._coalescing()
         queue.mark_superseded(frame)
         size, limits = len(frame.data), self._limits
         # A frame larger than the limit still goes into an empty outbox: how large a frame may be is not decided here.
@@ -296,6 +294,13 @@ class Subscriber:
         self._waiting_bytes += size
         return True
 
+    def _coalescing(self) -> CoalescingQueue:
+        """What waits, now that a limit is reached, in a queue that knows which frames are superseded."""
+        if self._queue is None:
+            self._queue = CoalescingQueue(self._waiting)
+            self._waiting = []
+        return self._queue
+
     def _is_crowded(self) -> bool:
         return self._waiting_bytes >= self._crowded_bytes or len(self) >= self._crowded_events
 
@@ -310,7 +315,7 @@ class Subscriber:
         limits = self._limits
         if self._waiting_bytes < limits.size_bytes and len(self) < limits.events:
             return False
-        return self._queue is None or not self._queue.can_make_room
+        return not self._coalescing().can_make_room
 
     async def wait_for_room(self) -> None:
         """Let the event loop run until the outbox is no longer crowded, or its client proves to be slow."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import anyio.lowlevel
 import pytest
-from bridgekit.transport.joined_writes import WRITE_FRAMES
 
 from tests.guards.budgets import NATIVE, Edge
 from tests.guards.counting import Calls

@@ -12,7 +12,7 @@ from bridgekit.events import EventType
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor
 from bridgekit.transport.log import MemoryEventLog, Replay
-from bridgekit.transport.outbox import OUTBOX_EVENTS, Outbox
+from bridgekit.transport.outbox import OUTBOX_LIMITS
 from tests.samples import THREAD
 from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
 
@@ -87,7 +87,7 @@ async def joining(outbox: Outbox | None = None) -> AsyncIterator[Joining]:
     broker = SlowBroker()
     site = Site(broker=broker)
     if outbox is not None:
-        site.edge.outbox = lambda: outbox
+        site.edge.limits = lambda: outbox
     await site.open_threads()
     [*_, last] = await site.publish(5)
     browser = site.resuming(last, seq=3, slow_at="*")
@@ -160,8 +160,8 @@ async def test_bound_holds_while_it_joins_and_its_client_may_come_again() -> Non
     """What is held for it during the replay is no more than at other times."""
     async with joining() as each:
         await each.until_asked()
-        receipts = await each.site.publish(OUTBOX_EVENTS + 1, type=EventType.TOOL_EXECUTING)
-        assert [receipt.sockets for receipt in receipts] == [1] * OUTBOX_EVENTS + [0]
+        receipts = await each.site.publish(OUTBOX_LIMITS.events + 1, type=EventType.TOOL_EXECUTING)
+        assert [receipt.sockets for receipt in receipts] == [1] * OUTBOX_LIMITS.events + [0]
         each.browser.read_on()
     assert each.browser.close == (4008, "too slow: connect again")
     assert len(each.browser.messages) == 2

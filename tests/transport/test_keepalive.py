@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 
 import anyio
 import pytest
@@ -17,7 +16,7 @@ from bridgekit.events import EventType
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.client import KEEPALIVE_SECONDS, connect
 from bridgekit.transport.edge import INCOMING_BYTES
-from bridgekit.transport.outbox import Outbox
+from bridgekit.transport.outbox import OutboxLimits
 from bridgekit.transport.server import KEEPALIVE_SECONDS as SERVERS_KEEPALIVE_SECONDS
 from tests.samples import ALICE, THREAD, emitted
 from tests.transport.browser import Site
@@ -31,7 +30,7 @@ SHORT_SECONDS = 0.15
 @asynccontextmanager
 async def watchful(keepalive_seconds: float = SHORT_SECONDS) -> AsyncIterator[tuple[Application, str]]:
     """A real server that pings often."""
-    app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=partial(Outbox, events=10_000, size_bytes=10**9)))
+    app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=OutboxLimits(events=10_000, size_bytes=10**9)))
     with anyio.fail_after(PATIENCE_SECONDS):
         async with serving(app, keepalive_seconds=keepalive_seconds, send_buffer_bytes=BUFFER_BYTES) as url:
             application: Application = app.state.bridgekit

@@ -16,7 +16,7 @@ from bridgekit.chain.link_1_startup import Application, Parts, create_app
 from bridgekit.events import EventType, Receipt, RoutedEvent
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.client import connect
-from bridgekit.transport.outbox import Outbox
+from bridgekit.transport.outbox import OutboxLimits
 from tests.samples import ALICE, OTHER, THREAD, emitted
 from tests.transport.browser import Site
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
@@ -30,7 +30,7 @@ PAYLOAD = {"parameters": "x" * 4_096}
 
 
 async def test_thoughts_that_make_room_are_told_and_what_must_be_delivered_comes(site: Site) -> None:
-    site.edge.outbox = partial(Outbox, events=4)
+    site.edge.limits = OutboxLimits(events=4)
     async with site.visited((ALICE, THREAD)) as [browser]:
         browser.stop_reading()
         await site.publish()
@@ -51,7 +51,7 @@ async def test_thoughts_that_make_room_are_told_and_what_must_be_delivered_comes
 async def test_socket_that_cannot_take_what_must_be_delivered_is_closed_and_resumes_with_nothing_missing(
     site: Site,
 ) -> None:
-    site.edge.outbox = partial(Outbox, events=4)
+    site.edge.limits = OutboxLimits(events=4)
     async with site.visited((ALICE, THREAD)) as [slow]:
         [first] = await site.publish(type=TOOL)
         await anyio.wait_all_tasks_blocked()
@@ -68,7 +68,7 @@ async def test_socket_that_cannot_take_what_must_be_delivered_is_closed_and_resu
 
 
 async def test_bound_of_bytes_closes_too(site: Site) -> None:
-    site.edge.outbox = partial(Outbox, size_bytes=10_000)
+    site.edge.limits = OutboxLimits(size_bytes=10_000)
     async with site.visited((ALICE, THREAD)) as [slow]:
         slow.stop_reading()
         for _ in range(3):
@@ -80,7 +80,7 @@ async def test_bound_of_bytes_closes_too(site: Site) -> None:
 @asynccontextmanager
 async def crowded() -> AsyncIterator[tuple[Application, str]]:
     """A real server, whose sockets have small outboxes and for whom the system holds little."""
-    app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=partial(Outbox, events=WAITING)))
+    app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=OutboxLimits(events=WAITING)))
     with anyio.fail_after(PATIENCE_SECONDS):
         async with serving(app, send_buffer_bytes=BUFFER_BYTES) as url:
             application: Application = app.state.bridgekit

@@ -26,7 +26,7 @@ from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.asgi import routes
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.hub import Hub
-from bridgekit.transport.log import Broker
+from bridgekit.transport.log import EventLog
 from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
 
@@ -182,7 +182,7 @@ async def test_bridge_mounts_in_a_fastapi_application() -> None:
 
 async def test_startup_error_comes_out_as_itself_and_nothing_is_served() -> None:
     class NoHub(Hub):
-        def __init__(self, broker: Broker) -> None:
+        def __init__(self, broker: EventLog) -> None:
             raise RuntimeError("no hub today")
 
     app = create_app(replace(Parts(agents={}, admission=OwnersOnly), hub=NoHub))
