@@ -21,7 +21,7 @@ from bridgekit.transport.outbox import Subscriber
 
 RUN = Run(0, 0)
 THREAD = ThreadId(RUN.thread_id)
-BATCH = 500
+BATCH = 50
 """Frames that are put before somebody takes them."""
 
 

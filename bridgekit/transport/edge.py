@@ -92,7 +92,7 @@ class Edge:
         self.admission = admission
         self.tally = tally
         self._origins = sites.origins(origins)
-        self.scheduler = WriteScheduler()
+        self.scheduler = WriteScheduler(hub.crowded)
         self._present = Present()
         """Sockets that are joining or attached."""
         self._silent: dict[anyio.CancelScope, None] = {}

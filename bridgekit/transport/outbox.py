@@ -5,9 +5,8 @@ The hub never waits for a socket, so what a socket cannot take at once waits her
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -24,7 +23,8 @@ from bridgekit.transport.log import Keep, Replay
 __all__ = [
     "BATCH_FRAMES",
     "OUTBOX_LIMITS",
-    "SLOW_AFTER_SECONDS",
+    "SLOW_AFTER_TICKS",
+    "TICK_SECONDS",
     "WRITE_BYTES",
     "CrowdedOutboxes",
     "OutboxLimits",
@@ -36,19 +36,21 @@ BATCH_FRAMES: Final = 64
 """Frames that an edge takes at a time, beside those that wait in the outbox."""
 WRITE_BYTES: Final = 32_768
 """So many bytes that wait are written without waiting for more; where they cannot be, the outbox is crowded."""
-SLOW_AFTER_SECONDS: Final = 0.1
-"""A client that takes nothing for so long although its outbox is crowded is slow: no emitter waits for it."""
+TICK_SECONDS: Final = 0.02
+SLOW_AFTER_TICKS: Final = 5
+"""A client that takes nothing for so many ticks although its outbox is crowded is slow: no emitter waits for it. Ticks
+of the event loop and not time, so that a client is not blamed for a loop that was busy."""
 NO_GAPS: Final = Counter[GapReason]()
 """Shared by all subscribers that were sent none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxLimits:
-    """How much may wait for one socket: what is over either limit waits in no outbox."""
+    """How much may wait for one socket. When so much waits, it is full."""
 
     events: int = 1_024
     size_bytes: int = 4_194_304
-    """In bytes of the frames. A single larger frame waits in an outbox that is empty."""
+    """In bytes of the frames. The frame that reaches the limit may exceed it."""
 
     def within(self, keep: Keep) -> OutboxLimits:
         """No more than a log retains, so that a client that was too slow can resume what waited for it."""
@@ -84,9 +86,9 @@ class Subscriber:
         "_crowded_bytes",
         "_crowded_events",
         "_epoch",
+        "_idle_ticks",
         "_last",
         "_limits",
-        "_progress_at",
         "_queue",
         "_room",
         "_scheduled",
@@ -119,9 +121,9 @@ class Subscriber:
         self._crowded_bytes = min(WRITE_BYTES, limits.size_bytes // 2)
         self._crowded_events = max(1, limits.events // 2)
         self._room: anyio.Event | None = None
-        """While the outbox is crowded: set when it no longer is."""
-        self._progress_at = 0.0
-        """While the outbox is crowded: when its client last took something."""
+        """While the outbox is crowded: set when it no longer is, or when its client proves to be slow."""
+        self._idle_ticks = 0
+        """While the outbox is crowded: ticks since its client last took something."""
         self._waiting: list[Frame] = []
         """What waits, as long as the limits were not reached."""
         self._queue: CoalescingQueue | None = None
@@ -168,10 +170,8 @@ class Subscriber:
         if seq <= self._last:
             return True
         waiting, scheduler = self._waiting, self._scheduler
-        size = self._waiting_bytes + len(frame.data)
-        if self._queue is not None or (
-            waiting and (size > self._limits.size_bytes or len(waiting) >= self._limits.events)
-        ):
+        size = self._waiting_bytes
+        if self._queue is not None or len(waiting) >= self._limits.events or size >= self._limits.size_bytes:
             if not self._coalesce(frame):
                 self.disconnect_slow()
                 return False
@@ -180,7 +180,7 @@ class Subscriber:
             return True
         else:
             waiting.append(frame)
-            self._waiting_bytes = size
+            self._waiting_bytes = size = size + len(frame.data)
         self._last = seq
         scheduler.enqueued += 1
         if not self._scheduled:
@@ -195,7 +195,7 @@ class Subscriber:
         self._write_early()
         if self._room is None and self._is_crowded():
             self._room = anyio.Event()
-            self._progress_at = time.monotonic()
+            self._idle_ticks = 0
             self._crowded.add(self)
 
     def _write_alone(self, frame: Frame) -> bool:
@@ -271,18 +271,19 @@ class Subscriber:
             del frames[:limit]
             self._waiting_bytes -= _size(taken)
         if self._room is not None:
-            self._progress_at = time.monotonic()
             if not self._is_crowded():
                 self._relieve()
+            elif taken:
+                if self.slow:
+                    self._room = anyio.Event()
+                self._idle_ticks = 0
         return taken
 
     def _coalesce(self, frame: Frame) -> bool:
         """Put a frame for which others have to make room; False where none of them may."""
         queue = self._coalescing()
         queue.mark_superseded(frame)
-        size, limits = len(frame.data), self._limits
-        # A frame larger than the limit still goes into an empty outbox: how large a frame may be is not decided here.
-        while len(queue) and (len(queue) >= limits.events or self._waiting_bytes + size > limits.size_bytes):
+        while self._is_full(queue):
             if not queue.can_make_room:
                 return False
             gone = queue.evict_superseded()
@@ -291,8 +292,11 @@ class Subscriber:
             self._waiting_bytes -= len(gone.data)
             self.coalesced += 1
         queue.append(frame)
-        self._waiting_bytes += size
+        self._waiting_bytes += len(frame.data)
         return True
+
+    def _is_full(self, waiting: Sized) -> bool:
+        return len(waiting) >= self._limits.events or self._waiting_bytes >= self._limits.size_bytes
 
     def _coalescing(self) -> CoalescingQueue:
         """What waits, now that a limit is reached, in a queue that knows which frames are superseded."""
@@ -307,25 +311,24 @@ class Subscriber:
     @property
     def slow(self) -> bool:
         """Whether it is crowded and its client takes nothing."""
-        return self._room is not None and time.monotonic() - self._progress_at >= SLOW_AFTER_SECONDS
+        return self._room is not None and self._idle_ticks >= SLOW_AFTER_TICKS
+
+    def tick(self) -> None:
+        """A tick has passed while it is crowded."""
+        self._idle_ticks += 1
+        if self.slow and self._room is not None:
+            self._room.set()
 
     @property
     def full(self) -> bool:
         """Whether an event that may not be coalesced would find no room."""
-        limits = self._limits
-        if self._waiting_bytes < limits.size_bytes and len(self) < limits.events:
-            return False
-        return not self._coalescing().can_make_room
+        return self._is_full(self) and not self._coalescing().can_make_room
 
     async def wait_for_room(self) -> None:
         """Let the event loop run until the outbox is no longer crowded, or its client proves to be slow."""
         await checkpoint()
-        while (room := self._room) is not None:
-            left = SLOW_AFTER_SECONDS - (time.monotonic() - self._progress_at)
-            if left <= 0:
-                return
-            with anyio.move_on_after(left):
-                await room.wait()
+        while self._room is not None and not self.slow:
+            await self._room.wait()
 
     def _relieve(self) -> None:
         if self._room is not None:
@@ -370,9 +373,23 @@ class CrowdedOutboxes:
 
     def __init__(self) -> None:
         self.by_thread: dict[ThreadId, list[Subscriber]] = {}
+        self._added: anyio.Event | None = None
+
+    async def watch(self) -> None:
+        """Tell their clients that are slow from those that read. Never returns."""
+        while True:
+            if not self.by_thread:
+                self._added = anyio.Event()
+                await self._added.wait()
+            await anyio.sleep(TICK_SECONDS)
+            for subscribers in list(self.by_thread.values()):
+                for subscriber in list(subscribers):
+                    subscriber.tick()
 
     def add(self, subscriber: Subscriber) -> None:
         self.by_thread.setdefault(subscriber.thread_id, []).append(subscriber)
+        if self._added is not None:
+            self._added.set()
 
     def remove(self, subscriber: Subscriber) -> None:
         subscribers = self.by_thread[subscriber.thread_id]

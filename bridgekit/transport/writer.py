@@ -51,7 +51,8 @@ class WriteScheduler:
     what was begun in a task is continued in it, as cancel scopes and timeouts require.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, crowded: CrowdedOutboxes | None = None) -> None:
+        self._crowded = CrowdedOutboxes() if crowded is None else crowded
         self.enqueued = 0
         self.quiet = False
         self._scheduled: deque[WritingSubscriber] = deque()
@@ -67,6 +68,7 @@ class WriteScheduler:
     async def __aenter__(self) -> Self:
         self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
         self._wake_worker()
+        self._tasks.start_soon(self._crowded.watch)
         return self
 
     async def __aexit__(

@@ -64,10 +64,10 @@ ON_TRIO: Final = Edge(
 )
 EDGES: Final = (NATIVE, ASGI, ON_TRIO)
 
-CALLS_AN_EMIT: Final = 48
+CALLS_AN_EMIT: Final = 32
 """Functions that are called, Python's and the interpreter's, from `emit_thinking` to the bytes in the outbox."""
-CALLS_A_LOOKUP: Final = 18
-"""And where the thread has to be found by the run id, in memory."""
+CALLS_A_LOOKUP: Final = 22
+"""And where the thread has to be found by the run id, in memory: a coroutine, because the mapping's method is one."""
 CALLS_A_SOCKET: Final = 7
 """And for each further socket of the thread."""
 

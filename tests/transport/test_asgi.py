@@ -14,7 +14,7 @@ from bridgekit.errors import SubscriptionRefused
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.signals import GapReason
 from bridgekit.transport.admission import Handshake, Subscription
-from bridgekit.transport.outbox import OUTBOX_LIMITS
+from bridgekit.transport.outbox import BATCH_FRAMES, OUTBOX_LIMITS
 from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
 from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
 
@@ -152,8 +152,8 @@ async def test_slow_socket_that_is_gone_already_ends_quietly(site: Site) -> None
     browser = site.browser(broken_at="websocket.close")
     async with site.open(browser):
         browser.stop_reading()
-        await site.publish(OUTBOX_LIMITS.events + 1, type=EventType.TOOL_EXECUTING)
-    assert site.tally.unwritten == {"too slow": OUTBOX_LIMITS.events}
+        await site.publish(OUTBOX_LIMITS.events + BATCH_FRAMES + 1, type=EventType.TOOL_EXECUTING)
+    assert site.tally.unwritten == {"too slow": OUTBOX_LIMITS.events + BATCH_FRAMES}
 
 
 async def test_metrics_count_by_type_link_and_reason(site: Site) -> None:

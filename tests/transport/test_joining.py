@@ -12,7 +12,7 @@ from bridgekit.events import EventType
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor
 from bridgekit.transport.log import MemoryEventLog, Replay
-from bridgekit.transport.outbox import OUTBOX_LIMITS
+from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
 from tests.samples import THREAD
 from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
 
@@ -83,11 +83,11 @@ class Joining:
 
 
 @asynccontextmanager
-async def joining(outbox: Outbox | None = None) -> AsyncIterator[Joining]:
+async def joining(limits: OutboxLimits | None = None) -> AsyncIterator[Joining]:
     broker = SlowBroker()
     site = Site(broker=broker)
-    if outbox is not None:
-        site.edge.limits = lambda: outbox
+    if limits is not None:
+        site.edge.limits = limits
     await site.open_threads()
     [*_, last] = await site.publish(5)
     browser = site.resuming(last, seq=3, slow_at="*")
@@ -169,7 +169,7 @@ async def test_bound_holds_while_it_joins_and_its_client_may_come_again() -> Non
 
 
 async def test_what_made_room_while_it_joined_is_told_unless_the_replay_has_it() -> None:
-    async with joining(Outbox(events=2)) as each:
+    async with joining(OutboxLimits(events=2)) as each:
         await each.until_asked()
         await each.site.publish(2)
         await each.until_looked()
