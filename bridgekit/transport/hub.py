@@ -148,7 +148,10 @@ class Hub:
         await self.crowded.wait_for_room(thread_id)
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
-        """Put a numbered frame to every connection of the thread; how many took it."""
+        """Put a numbered frame in the outbox of each of the thread's sockets; return how many took it.
+
+        The last step of every event: to change what becomes of one, override this.
+        """
         attached = self._connections.get(thread_id, ())
         if len(attached) == 1:
             return 1 if attached[0].put(frame) else 0

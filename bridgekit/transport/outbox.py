@@ -274,7 +274,7 @@ class Subscriber:
             if not self._is_crowded():
                 self._relieve()
             elif taken:
-                if self.slow:
+                if self.is_slow():
                     self._room = anyio.Event()
                 self._idle_ticks = 0
         return taken
@@ -283,7 +283,7 @@ class Subscriber:
         """Put a frame for which others have to make room; False where none of them may."""
         queue = self._coalescing()
         queue.mark_superseded(frame)
-        while self._is_full(queue):
+        while self._limit_reached(queue):
             if not queue.can_make_room:
                 return False
             gone = queue.evict_superseded()
@@ -295,7 +295,7 @@ class Subscriber:
         self._waiting_bytes += len(frame.data)
         return True
 
-    def _is_full(self, waiting: Sized) -> bool:
+    def _limit_reached(self, waiting: Sized) -> bool:
         return len(waiting) >= self._limits.events or self._waiting_bytes >= self._limits.size_bytes
 
     def _coalescing(self) -> CoalescingQueue:
@@ -308,26 +308,24 @@ class Subscriber:
     def _is_crowded(self) -> bool:
         return self._waiting_bytes >= self._crowded_bytes or len(self) >= self._crowded_events
 
-    @property
-    def slow(self) -> bool:
+    def is_slow(self) -> bool:
         """Whether it is crowded and its client takes nothing."""
         return self._room is not None and self._idle_ticks >= SLOW_AFTER_TICKS
 
     def tick(self) -> None:
         """A tick has passed while it is crowded."""
         self._idle_ticks += 1
-        if self.slow and self._room is not None:
+        if self.is_slow() and self._room is not None:
             self._room.set()
 
-    @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether an event that may not be coalesced would find no room."""
-        return self._is_full(self) and not self._coalescing().can_make_room
+        return self._limit_reached(self) and not self._coalescing().can_make_room
 
     async def wait_for_room(self) -> None:
         """Let the event loop run until the outbox is no longer crowded, or its client proves to be slow."""
         await checkpoint()
-        while self._room is not None and not self.slow:
+        while self._room is not None and not self.is_slow():
             await self._room.wait()
 
     def _relieve(self) -> None:
@@ -399,7 +397,9 @@ class CrowdedOutboxes:
 
     def refuses(self, thread_id: ThreadId) -> bool:
         """Whether an outbox of the thread has no room although its client reads: an event now would disconnect it."""
-        return any(subscriber.full and not subscriber.slow for subscriber in self.by_thread.get(thread_id, ()))
+        return any(
+            subscriber.is_full() and not subscriber.is_slow() for subscriber in self.by_thread.get(thread_id, ())
+        )
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
         """Let the event loop run until no outbox of the thread is crowded but those of slow clients."""

@@ -7,7 +7,6 @@ passes, as it must: what startup can notice never reaches a measurement.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
 from typing import Any
 
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
@@ -107,9 +106,9 @@ class HubWithoutThreadsForSockets(Hub):
 class HubThatGivesToTheNeighbour(Hub):
     """Link 10, passed wrong: a thread's events go to the sockets of the thread that connected before it."""
 
-    def connections(self, thread_id: ThreadId) -> tuple[Connection, ...]:
+    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         threads = list(self._connections)
-        return super().connections(threads[threads.index(thread_id) - 1]) if thread_id in threads else ()
+        return super().deliver(threads[threads.index(thread_id) - 1], frame) if thread_id in threads else 0
 
 
 class Around:
@@ -161,11 +160,13 @@ class HubWithSomethingBetween(Hub):
         super().__init__(broker)
         self._between: dict[Connection, Around] = {}
 
-    def connections(self, thread_id: ThreadId) -> tuple[Connection, ...]:
-        there: Sequence[Connection] = super().connections(thread_id)
-        return tuple(
-            each if isinstance(each, Inbox) else self._between.setdefault(each, self.between(each)) for each in there
-        )
+    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
+        return sum([self._before(each).put(frame) for each in self.connections(thread_id)])
+
+    def _before(self, connection: Connection) -> Connection:
+        if isinstance(connection, Inbox):
+            return connection
+        return self._between.setdefault(connection, self.between(connection))
 
 
 class HubThatRaises(HubWithSomethingBetween):

@@ -67,7 +67,7 @@ def test_rate_that_is_the_clients_is_marked() -> None:
 
 def test_versions_and_machine_are_told() -> None:
     found = made()
-    assert found.versions["uvicorn"]
+    assert found.versions["websockets"], "of bridgekit itself: the other stacks have an environment of their own"
     assert found.machine["Python"]
     assert found.machine["processors"]
 

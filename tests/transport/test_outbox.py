@@ -37,7 +37,7 @@ def test_frame_that_comes_again_is_taken_once() -> None:
 def test_so_many_frames_wait_and_no_more() -> None:
     box = Box()
     assert all(box.put_all(*map(tool, range(1, OUTBOX_LIMITS.events + 1))))
-    assert box.full
+    assert box.is_full()
     assert not box.put(tool(OUTBOX_LIMITS.events + 1))
     assert len(box) == OUTBOX_LIMITS.events == 1_024
     assert (box.aborted, box.code) == (1, 4008)
@@ -46,9 +46,9 @@ def test_so_many_frames_wait_and_no_more() -> None:
 def test_so_many_bytes_wait_and_no_more() -> None:
     box = Box(size_bytes=20)
     assert box.put_all(tool(1), tool(2)) == [True, True]
-    assert box.full
+    assert box.is_full()
     box.take(1)
-    assert not box.full
+    assert not box.is_full()
     assert box.put_all(tool(3), tool(4)) == [True, False]
     assert OUTBOX_LIMITS.size_bytes == 4 * 1_048_576
 
@@ -105,9 +105,9 @@ def test_bytes_make_room_too() -> None:
 def test_outbox_is_not_full_while_a_frame_may_make_room() -> None:
     box = Box(events=2)
     box.put_all(thought(1), thought(2))
-    assert not box.full
+    assert not box.is_full()
     assert box.put(tool(3))
-    assert box.full
+    assert box.is_full()
     assert box.taken() == ["1-1 coalesced", "2", "3"]
 
 
@@ -409,7 +409,7 @@ async def test_emitter_waits_no_longer_than_a_moment_for_a_client_that_takes_not
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(box.crowded.watch)
             await box.crowded.wait_for_room(box.thread_id)
-            assert box.slow
+            assert box.is_slow()
             tasks.cancel_scope.cancel()
         # From now on it lets others run, and waits for nothing.
         await box.crowded.wait_for_room(box.thread_id)
@@ -419,11 +419,11 @@ def test_client_is_slow_after_so_many_ticks_and_no_longer_when_it_takes_somethin
     box = Box(events=8)
     box.put_all(*map(tool, range(1, 8)))
     for _ in range(SLOW_AFTER_TICKS):
-        assert not box.slow
+        assert not box.is_slow()
         box.tick()
-    assert box.slow
+    assert box.is_slow()
     box.take(1)
-    assert not box.slow
+    assert not box.is_slow()
     assert box.crowded.by_thread
 
 

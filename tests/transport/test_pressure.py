@@ -73,7 +73,7 @@ async def test_bound_of_bytes_closes_too(site: Site) -> None:
     site.edge.limits = OutboxLimits(size_bytes=10_000)
     async with site.visited((ALICE, THREAD)) as [slow]:
         slow.stop_reading()
-        for _ in range(5):
+        for _ in range(8):
             await site.hub.publish(emitted(TOOL, payload=PAYLOAD), THREAD)
         await anyio.wait_all_tasks_blocked()
         assert slow.close == (4008, "too slow: connect again")
