@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import logging
 from collections.abc import Mapping
+from typing import Final
 
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
@@ -13,6 +14,15 @@ from bridgekit.ids import RunId, ThreadId
 __all__ = ["Emitter", "WebSocketBridgeAdapter"]
 
 logger = logging.getLogger(__name__)
+
+# Looking a member up in its enumeration takes as long as making an event.
+_AGENT_STARTED: Final = EventType.AGENT_STARTED
+_AGENT_THINKING: Final = EventType.AGENT_THINKING
+_TOOL_EXECUTING: Final = EventType.TOOL_EXECUTING
+_TOOL_COMPLETED: Final = EventType.TOOL_COMPLETED
+_AGENT_COMPLETED: Final = EventType.AGENT_COMPLETED
+_AGENT_ERROR: Final = EventType.AGENT_ERROR
+_PROGRESS_UPDATE: Final = EventType.PROGRESS_UPDATE
 
 
 class Emitter(abc.ABC):
@@ -27,7 +37,7 @@ class Emitter(abc.ABC):
 
     async def emit_agent_started(self, message: str | None = None, *, context: Payload | None = None) -> Receipt:
         """The agent took the run up. `context` is what it was asked."""
-        answer = self.emit(EventType.AGENT_STARTED, {"status": "started", "context": context or {}, "message": message})
+        answer = self.emit(_AGENT_STARTED, {"status": "started", "context": context or {}, "message": message})
         return answer if type(answer) is Receipt else await answer
 
     async def emit_thinking(
@@ -35,7 +45,7 @@ class Emitter(abc.ABC):
     ) -> Receipt:
         """One step of the agent's reasoning; `progress_percentage` is 0 to 100."""
         answer = self.emit(
-            EventType.AGENT_THINKING,
+            _AGENT_THINKING,
             {"reasoning": reasoning, "step_number": step_number, "progress_percentage": progress_percentage},
         )
         return answer if type(answer) is Receipt else await answer
@@ -45,7 +55,7 @@ class Emitter(abc.ABC):
     ) -> Receipt:
         """A tool is about to run. `tool_call_id` pairs it with its completion."""
         answer = self.emit(
-            EventType.TOOL_EXECUTING,
+            _TOOL_EXECUTING,
             {"tool_call_id": tool_call_id, "tool_name": tool_name, "parameters": parameters or {}},
         )
         return answer if type(answer) is Receipt else await answer
@@ -61,7 +71,7 @@ class Emitter(abc.ABC):
     ) -> Receipt:
         """The tool returned, or failed: then `status` is "error" and `result` says how."""
         answer = self.emit(
-            EventType.TOOL_COMPLETED,
+            _TOOL_COMPLETED,
             {
                 "tool_call_id": tool_call_id,
                 "tool_name": tool_name,
@@ -75,21 +85,19 @@ class Emitter(abc.ABC):
     async def emit_agent_completed(self, result: object = None, *, execution_time_ms: float | None = None) -> Receipt:
         """The run ended well; `result` is what the user was waiting for."""
         answer = self.emit(
-            EventType.AGENT_COMPLETED,
+            _AGENT_COMPLETED,
             {"status": "completed", "result": result, "execution_time_ms": execution_time_ms},
         )
         return answer if type(answer) is Receipt else await answer
 
     async def emit_error(self, error_message: str, *, error_context: Payload | None = None) -> Receipt:
         """The run ended badly."""
-        answer = self.emit(
-            EventType.AGENT_ERROR, {"error_message": error_message, "error_context": error_context or {}}
-        )
+        answer = self.emit(_AGENT_ERROR, {"error_message": error_message, "error_context": error_context or {}})
         return answer if type(answer) is Receipt else await answer
 
     async def emit_progress(self, progress: Payload) -> Receipt:
         """Anything that an agent wants shown in passing."""
-        answer = self.emit(EventType.PROGRESS_UPDATE, dict(progress))
+        answer = self.emit(_PROGRESS_UPDATE, dict(progress))
         return answer if type(answer) is Receipt else await answer
 
 

@@ -202,12 +202,6 @@ class _RetainedFrames:
         self.frames: deque[Frame] = deque()
         self.size_bytes = 0
 
-    def trim(self, keep: Keep, before: float) -> None:
-        """Drop what is over one of the bounds."""
-        while len(self.frames) > keep.events or (self.size_bytes > keep.size_bytes and len(self.frames) > 1):
-            self.size_bytes -= len(self.frames.popleft().data)
-        self.expire(before)
-
     def expire(self, before: float) -> None:
         """Drop what was published before that moment."""
         while self.frames and self.frames[0].published_at < before:
@@ -298,9 +292,12 @@ class MemoryEventLog:
                 self._with_frames.move_to_end(thread_id)
             frames, before = retained.frames, now - keep.seconds
             frames.append(frame)
-            retained.size_bytes += len(data)
-            if len(frames) > keep.events or retained.size_bytes > keep.size_bytes or frames[0].published_at < before:
-                retained.trim(keep, before)
+            size = retained.size_bytes + len(data)
+            while len(frames) > keep.events or size > keep.size_bytes or frames[0].published_at < before:
+                if len(frames) == 1:
+                    break  # the latest is retained whatever its size
+                size -= len(frames.popleft().data)
+            retained.size_bytes = size
             if now > self._expiry_due:
                 self._expire_idle(before)
         sockets = self._sink.deliver(thread_id, frame)
