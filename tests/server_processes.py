@@ -16,8 +16,8 @@ import httpx
 
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.following import Backoff, Follower, follow
+from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
 from bridgekit.transport.spent import SpentInMemory
-from bridgekit.transport.stopping import ECHO_SECONDS
 from bridgekit.transport.tickets import Tickets
 from bridgekit_verify.faults.processes import Child, ProcessGone, child
 from tests.patience import PATIENCE_SECONDS
@@ -79,11 +79,11 @@ class Server:
 
     async def _insist(self, number: Signals) -> None:
         # Sooner, and it would be the first signal told twice; and on a busy machine that is heard late.
-        await anyio.sleep(1.7 * ECHO_SECONDS)
+        await anyio.sleep(1.7 * DUPLICATE_SIGNAL_SECONDS)
         with suppress(ProcessLookupError):
             while True:
                 self.signal(number)
-                await anyio.sleep(10 * ECHO_SECONDS)
+                await anyio.sleep(10 * DUPLICATE_SIGNAL_SECONDS)
 
     def signal(self, number: Signals) -> None:
         """To the one process that was started, as `kill` does."""

@@ -20,8 +20,8 @@ from bridgekit.serve.application import Served
 from bridgekit.serve.edges import NATIVE, edge_for
 from bridgekit.serve.starting import MadeHere, Starting
 from bridgekit.transport.edge import INCOMING_BYTES
+from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
 from bridgekit.transport.server import KEEPALIVE_SECONDS, listening
-from bridgekit.transport.stopping import ECHO_SECONDS
 from bridgekit.transport.upgrades import Upgrade
 
 __all__ = ["Address", "Server", "serve"]
@@ -194,7 +194,7 @@ class _Workers(Multiprocess):
 
     def join_all(self) -> None:
         """Wait for the workers to be done; a second signal ends them at once."""
-        deaf_until = time.monotonic() + ECHO_SECONDS
+        deaf_until = time.monotonic() + DUPLICATE_SIGNAL_SECONDS
         for process in self.processes:
             while process.process.is_alive():
                 process.process.join(LOOK_SECONDS)

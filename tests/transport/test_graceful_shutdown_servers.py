@@ -1,4 +1,4 @@
-"""Real servers, stopped by real signals while a run is under way and its user listens."""
+"""Real servers, stopped by real signals while a run is under way and a client is subscribed."""
 
 from __future__ import annotations
 
