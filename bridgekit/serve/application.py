@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from bridgekit.chain.link_1_startup import Parts, create_app
-from bridgekit.errors import NotServable
+from bridgekit.errors import ServeError
 from bridgekit.serve.keys import KEY_VARIABLE, keys_from
 from bridgekit.stores import MEMORY, stores_from
 from bridgekit.transport.tickets import Tickets
@@ -43,16 +43,16 @@ class Served:
     drain_seconds: float | None = None
 
     def __call__(self) -> ASGIApp:
-        """The application. NotServable where there is none, or where it does not go with what was asked for."""
+        """The application. ServeError where there is none, or where it does not go with what was asked for."""
         return self._put_together(_found(self.target))
 
     def checked(self, workers: int) -> ASGIApp:
-        """The same for so many workers: NotServable where they could not know of each other's sockets."""
+        """The same for so many workers: ServeError where they could not know of each other's sockets."""
         found = _found(self.target)
         # What is put together already is refused when its second worker starts.
         its_own = self.store is None and isinstance(found, Parts) and found.stores is MEMORY
         if workers > 1 and (its_own or (self.store is not None and not self._shares_store)):
-            raise NotServable(
+            raise ServeError(
                 self.target,
                 f"its {self._store_name} store serves one worker, not {workers}: each would know only its own sockets;"
                 " start one, or give --store redis://HOST:PORT",
@@ -63,7 +63,7 @@ class Served:
         if isinstance(found, Parts):
             return create_app(self._chosen(found))
         if self._choices:
-            raise NotServable(
+            raise ServeError(
                 self.target, f"it is an application that was put together already; leave out {', '.join(self._choices)}"
             )
         return found
@@ -91,10 +91,10 @@ class Served:
         keys = keys_from(self.key_file, os.environ)
         if keys and parts.admission is not Tickets:
             if self.key_file is not None:
-                raise NotServable(self.target, "its Parts say who is let in; leave out --ticket-key-file")
+                raise ServeError(self.target, "its Parts say who is let in; leave out --ticket-key-file")
             keys = ()
         if not keys and parts.admission is Tickets and self._shares_store:
-            raise NotServable(
+            raise ServeError(
                 self.target,
                 "workers that share a store must share a key for tickets:"
                 f" give --ticket-key-file FILE, or {KEY_VARIABLE} in the environment",
@@ -116,9 +116,9 @@ def _found(target: str) -> Parts | ASGIApp:
         found = found()
     if inspect.iscoroutine(found):
         found.close()
-        raise NotServable(target, f"its function is asynchronous; needed is {NEEDED}")
+        raise ServeError(target, f"its function is asynchronous; needed is {NEEDED}")
     if not isinstance(found, Parts) and not callable(found):
-        raise NotServable(target, f"it is of type {type(found).__name__}; needed is {NEEDED}")
+        raise ServeError(target, f"it is of type {type(found).__name__}; needed is {NEEDED}")
     served: Parts | ASGIApp = found
     return served
 
@@ -126,17 +126,17 @@ def _found(target: str) -> Parts | ASGIApp:
 def _named(target: str) -> object:
     module, _, attribute = target.partition(":")
     if not module or not attribute:
-        raise NotServable(target, f"say MODULE:ATTRIBUTE, which names {NEEDED}")
+        raise ServeError(target, f"say MODULE:ATTRIBUTE, which names {NEEDED}")
     try:
         imported = import_module(module)
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
-            raise NotServable(target, f"there is no module {error.name!r}, seen from {Path.cwd()}") from error
-        raise NotServable(target, f"it needs the module {error.name!r}, which is not installed") from error
+            raise ServeError(target, f"there is no module {error.name!r}, seen from {Path.cwd()}") from error
+        raise ServeError(target, f"it needs the module {error.name!r}, which is not installed") from error
     try:
         return attrgetter(attribute)(imported)
     except AttributeError as error:
-        raise NotServable(target, f"{module!r} has no {attribute!r}") from error
+        raise ServeError(target, f"{module!r} has no {attribute!r}") from error
 
 
 def _needs_nothing(call: Callable[..., object]) -> bool:

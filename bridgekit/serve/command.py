@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bridgekit.chain.link_1_startup import RUNS_SECONDS
-from bridgekit.errors import NotServable
+from bridgekit.errors import ServeError
 from bridgekit.serve.application import NEEDED, STORE_VARIABLE, Served
+from bridgekit.serve.in_process import KEEPALIVE_SECONDS
 from bridgekit.serve.keys import KEY_VARIABLE
+from bridgekit.serve.native_handoff import EDGES
 from bridgekit.serve.on_uvicorn import Address, Server, serve
 from bridgekit.transport.edge import DRAIN_SECONDS, INCOMING_BYTES
 from bridgekit.transport.origins import origins
-from bridgekit.transport.server import EDGES, KEEPALIVE_SECONDS
 
 __all__ = ["add_arguments", "run"]
 
@@ -123,11 +124,11 @@ def _print(line: str) -> None:
 
 
 def run(options: argparse.Namespace, say: Callable[[str], None] = _print) -> int:
-    """Serve what the words of the command name. NotServable and others of ours where that cannot be."""
+    """Serve what the words of the command name. ServeError and others of ours where that cannot be."""
     if options.target is None:
         options.refuse(f"say what to serve, as MODULE:ATTRIBUTE: {NEEDED}")
     if options.store and urlsplit(options.store).password:
-        raise NotServable("--store", f"other users can read it; give a URL with a password by {STORE_VARIABLE}")
+        raise ServeError("--store", f"other users can read it; give a URL with a password by {STORE_VARIABLE}")
     served = Served(
         target=options.target,
         store=options.store or os.environ.get(STORE_VARIABLE),

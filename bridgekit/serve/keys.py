@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from bridgekit.errors import NotServable
+from bridgekit.errors import ServeError
 from bridgekit.transport.tickets import KEY_BYTES
 
 __all__ = ["KEY_VARIABLE", "check_private", "keys_from"]
@@ -21,7 +21,7 @@ FILE_BYTES: Final = 65_536
 def keys_from(file: Path | None, environment: Mapping[str, str]) -> tuple[bytes, ...]:
     """One key a line: the first signs, and all are believed, so that a key can be changed. None where none is given.
 
-    NotServable where a key is too short, or where others than its owner may read or change the file.
+    ServeError where a key is too short, or where others than its owner may read or change the file.
     """
     if file is not None:
         return _keys_in(_read(file), str(file))
@@ -31,9 +31,9 @@ def keys_from(file: Path | None, environment: Mapping[str, str]) -> tuple[bytes,
 def _keys_in(text: bytes, source: str) -> tuple[bytes, ...]:
     keys = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not keys:
-        raise NotServable(source, "it holds no key for tickets")
+        raise ServeError(source, "it holds no key for tickets")
     if (shortest := min(map(len, keys))) < KEY_BYTES:
-        raise NotServable(
+        raise ServeError(
             source, f"a key must have {KEY_BYTES} characters or more, not {shortest}; `openssl rand -hex 32` makes one"
         )
     return keys
@@ -51,7 +51,7 @@ def check_private(file: Path, status: os.stat_result) -> None:
     if os.name != "posix":
         return
     if status.st_uid not in (0, os.geteuid()):
-        raise NotServable(str(file), "the file with the key belongs to another user")
+        raise ServeError(str(file), "the file with the key belongs to another user")
     allowed = stat.S_IRWXU | (stat.S_IRGRP if status.st_uid == 0 else 0)
     if stat.S_IMODE(status.st_mode) & ~allowed:
-        raise NotServable(str(file), f"other users may get at the key; say: chmod 600 {file}")
+        raise ServeError(str(file), f"other users may get at the key; say: chmod 600 {file}")

@@ -15,14 +15,13 @@ from typing import Final
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from bridgekit.errors import NotServable
+from bridgekit.errors import ServeError
 from bridgekit.serve.application import Served
-from bridgekit.serve.edges import NATIVE, edge_for
+from bridgekit.serve.in_process import KEEPALIVE_SECONDS, listening
+from bridgekit.serve.native_handoff import UpgradeProtocol, choose_edge
 from bridgekit.serve.starting import MadeHere, Starting
 from bridgekit.transport.edge import INCOMING_BYTES
 from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
-from bridgekit.transport.server import KEEPALIVE_SECONDS, listening
-from bridgekit.transport.upgrades import Upgrade
 
 __all__ = ["Address", "Server", "serve"]
 
@@ -76,14 +75,14 @@ def serve(served: Served, server: Server, ready: Callable[[Address], None]) -> i
     worker from it, the worker has told, and the exit code is 2.
     """
     app = served.checked(server.workers)
-    edge = edge_for(served.target, app, server.edge)
+    edge = choose_edge(served.target, app, server.edge)
     with _listening(server) as listener:
         host, port = listener.getsockname()[:2]
         address = Address(host, port, edge)
         if server.workers > 1:
-            made = MadeHere(served, natively=edge == NATIVE)
+            made = MadeHere(served, natively=edge == "native")
             return _in_workers(_config(made, server, edge), listener, lambda: ready(address))
-        starting = Starting(app, natively=edge == NATIVE)
+        starting = Starting(app, natively=edge == "native")
         return _here(starting, _config(starting, server, edge), listener, lambda: ready(address))
 
 
@@ -96,7 +95,7 @@ def _listening(server: Server) -> Iterator[socket.socket]:
             )
         except OSError as error:
             reason = (error.strerror or str(error)).partition(" (while")[0]
-            raise NotServable(f"{server.host}:{server.port}", f"cannot be listened on: {reason}") from error
+            raise ServeError(f"{server.host}:{server.port}", f"cannot be listened on: {reason}") from error
         yield listener
 
 
@@ -106,7 +105,7 @@ def _config(app: Starting | MadeHere, server: Server, edge: str) -> uvicorn.Conf
         factory=isinstance(app, MadeHere),
         workers=server.workers,
         lifespan="on",
-        ws=Upgrade if edge == NATIVE else "websockets-sansio",
+        ws=UpgradeProtocol if edge == "native" else "websockets-sansio",
         ws_per_message_deflate=False,
         ws_max_size=server.incoming_bytes,
         ws_ping_interval=server.keepalive_seconds,

@@ -9,9 +9,9 @@ from typing import Any, Final
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bridgekit.errors import BridgekitError, NotServable
+from bridgekit.errors import BridgekitError, ServeError
 from bridgekit.serve.application import Served, lacks_lifespan
-from bridgekit.transport.upgrades import taking
+from bridgekit.serve.native_handoff import native_handoff
 
 __all__ = ["MadeHere", "Starting"]
 
@@ -63,9 +63,9 @@ class Starting:
     def _taking(self) -> AbstractAsyncContextManager[Mapping[str, Any]]:
         """What is taken from the server of an application that has started."""
         if lacks_lifespan(self._app):
-            raise NotServable("the application", "its lifespan is to be bridgekit's: lifespan=lifespan(parts)")
+            raise ServeError("the application", "its lifespan is to be bridgekit's: lifespan=lifespan(parts)")
         if self._natively and isinstance(self._app, Starlette):
-            return taking(self._app)
+            return native_handoff(self._app)
         return nullcontext({})
 
 

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from bridgekit.chain.link_1_startup import Application, Parts
-from bridgekit.errors import NotServable, UnknownName
+from bridgekit.errors import ServeError, UnknownName
 from bridgekit.serve.application import Served, lacks_lifespan
 from bridgekit.serve.keys import KEY_VARIABLE
 from bridgekit.stores import MEMORY, memory_stores
@@ -94,7 +94,7 @@ def test_application_that_is_put_together_is_taken_as_it_is(name: str) -> None:
     ],
 )
 def test_what_cannot_be_served_is_refused_by_its_name(target: str, says: str) -> None:
-    with pytest.raises(NotServable) as refusal:
+    with pytest.raises(ServeError) as refusal:
         Served(target=target)()
     assert says in str(refusal.value)
     assert refusal.value.what == target
@@ -143,7 +143,7 @@ async def test_parts_that_say_who_is_let_in_keep_their_say(tmp_path: Path, monke
     file = tmp_path / "key"
     file.write_text(KEY)
     file.chmod(0o600)
-    with pytest.raises(NotServable, match="its Parts say who is let in; leave out --ticket-key-file"):
+    with pytest.raises(ServeError, match="its Parts say who is let in; leave out --ticket-key-file"):
         Served(target=f"{HERE}:owners_only", key_file=file)()
 
 
@@ -160,7 +160,7 @@ async def test_parts_that_say_who_is_let_in_keep_their_say(tmp_path: Path, monke
     ],
 )
 def test_application_that_is_put_together_takes_no_choices(served: Served, named: str) -> None:
-    with pytest.raises(NotServable, match=f"was put together already; leave out {named}$"):
+    with pytest.raises(ServeError, match=f"was put together already; leave out {named}$"):
         served()
 
 
@@ -172,7 +172,7 @@ def test_unknown_store_is_refused() -> None:
 def test_shared_store_needs_a_shared_key() -> None:
     served = Served(target=f"{HERE}:plain", store="redis://127.0.0.1:1")
     with pytest.raises(
-        NotServable, match=f"must share a key for tickets: give --ticket-key-file FILE, or {KEY_VARIABLE}"
+        ServeError, match=f"must share a key for tickets: give --ticket-key-file FILE, or {KEY_VARIABLE}"
     ):
         served()
     Served(target=f"{HERE}:owners_only", store="redis://127.0.0.1:1")()
@@ -185,7 +185,7 @@ def test_shared_store_needs_a_shared_key() -> None:
 def test_store_for_one_is_refused_for_two(name: str, store: str | None, called: str) -> None:
     served = Served(target=f"{HERE}:{name}", store=store)
     served.checked(1)
-    with pytest.raises(NotServable) as refusal:
+    with pytest.raises(ServeError) as refusal:
         served.checked(2)
     assert f"its {called} store serves one worker, not 2" in str(refusal.value)
     assert "start one, or give --store redis://HOST:PORT" in str(refusal.value)

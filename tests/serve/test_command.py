@@ -44,7 +44,10 @@ def anyio_backend() -> str:
         ([PARTS, "--store", "mongo:"], "no store is called 'mongo'"),
         ([PARTS, "--store", "memory:", "--workers", "2"], "its memory store serves one worker, not 2"),
         ([PARTS, "--store", "redis://:secret@127.0.0.1:1"], "other users can read it; give a URL with a password by"),
-        (["tests.serve.test_edges:wrapped", "--edge", "native"], "it is of type CORSMiddleware, and the native edge"),
+        (
+            ["tests.serve.test_native_handoff:wrapped", "--edge", "native"],
+            "it is of type CORSMiddleware, and the native edge",
+        ),
         ([PARTS, "--origin", "example.org"], "'example.org' must be a scheme and a host"),
         ([PARTS, "--ticket-key-file", "no/such/file"], "no/such/file"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bridgekit.errors import NotServable
+from bridgekit.errors import ServeError
 from bridgekit.serve.keys import KEY_VARIABLE, check_private, keys_from
 
 OLD = "an old key, still believed for a while"
@@ -38,7 +38,7 @@ def test_there_may_be_none() -> None:
 
 @pytest.mark.parametrize("mode", [0o604, 0o620, 0o601, 0o660, 0o666])
 def test_file_that_others_may_read_or_change_is_refused(mode: int, tmp_path: Path) -> None:
-    with pytest.raises(NotServable, match="other users may get at the key; say: chmod 600"):
+    with pytest.raises(ServeError, match="other users may get at the key; say: chmod 600"):
         keys_from(written(tmp_path, NEW, mode), {})
 
 
@@ -57,9 +57,9 @@ def test_whose_the_file_is_decides_who_may_read_it(monkeypatch: pytest.MonkeyPat
     for fine in (status(owner=1_000, mode=0o600), status(owner=0, mode=0o600), status(owner=0, mode=0o440)):
         check_private(file, fine)
     for open_to_others in (status(owner=1_000, mode=0o640), status(owner=0, mode=0o444), status(owner=0, mode=0o660)):
-        with pytest.raises(NotServable, match="other users may get at the key"):
+        with pytest.raises(ServeError, match="other users may get at the key"):
             check_private(file, open_to_others)
-    with pytest.raises(NotServable, match="belongs to another user"):
+    with pytest.raises(ServeError, match="belongs to another user"):
         check_private(file, status(owner=1_001, mode=0o600))
 
 
@@ -69,27 +69,27 @@ def test_file_behind_a_link_is_judged_by_what_it_leads_to(tmp_path: Path) -> Non
     link.symlink_to(file)
     assert keys_from(link, {}) == (NEW.encode(),)
     file.chmod(0o644)
-    with pytest.raises(NotServable):
+    with pytest.raises(ServeError):
         keys_from(link, {})
 
 
 @pytest.mark.parametrize(("text", "says"), [("", "holds no key"), ("\n \n", "holds no key"), ("short", "not 5")])
 def test_key_that_is_none_is_refused_by_the_name_of_its_source(text: str, says: str, tmp_path: Path) -> None:
-    with pytest.raises(NotServable, match=says) as refusal:
+    with pytest.raises(ServeError, match=says) as refusal:
         keys_from(written(tmp_path, text), {})
     assert refusal.value.what == str(tmp_path / "key")
-    with pytest.raises(NotServable, match=says) as refusal:
+    with pytest.raises(ServeError, match=says) as refusal:
         keys_from(None, {KEY_VARIABLE: text})
     assert refusal.value.what == KEY_VARIABLE
 
 
 def test_second_key_that_is_too_short_is_refused_too(tmp_path: Path) -> None:
-    with pytest.raises(NotServable, match="not 9"):
+    with pytest.raises(ServeError, match="not 9"):
         keys_from(written(tmp_path, f"{NEW}\ntoo short"), {})
 
 
 def test_no_key_is_ever_told(tmp_path: Path) -> None:
-    with pytest.raises(NotServable) as refusal:
+    with pytest.raises(ServeError) as refusal:
         keys_from(written(tmp_path, "my secret"), {})
     assert "my secret" not in str(refusal.value)
 

@@ -21,7 +21,7 @@ from bridgekit.chain.link_1_startup import Application, Parts, create_app, lifes
 from bridgekit.errors import DeterministicStartupError, Disconnected, MalformedFrame, NotInstalled, SubscriptionRefused
 from bridgekit.events import EventType, Frame, RoutedEvent
 from bridgekit.ids import ThreadId, UserId
-from bridgekit.transport import server
+from bridgekit.serve import in_process
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.asgi import routes
 from bridgekit.transport.broker import Broker
@@ -170,7 +170,7 @@ async def test_bridge_mounts_in_a_fastapi_application() -> None:
     def hello() -> str:
         return "hello"
 
-    async with server.serving(app) as url:
+    async with in_process.serving(app) as url:
         await app.state.bridgekit.open_thread(THREAD, ALICE)
         async with connect(url, user_id=ALICE, thread_id=THREAD) as client:
             await app.state.agent_websocket_bridge.notify(emitted())
