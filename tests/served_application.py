@@ -6,6 +6,8 @@ Its store and its times come from the environment, since a server's command line
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 
@@ -14,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from bridgekit.chain.collaborators import MemoryThreads
 from bridgekit.chain.context import RunContext
@@ -100,4 +103,19 @@ app = Starlette(
 )
 
 bare = Starlette()
-"""An application that has nothing of ours."""
+"""An application without the bridge."""
+
+
+@asynccontextmanager
+async def _failing(app: Starlette) -> AsyncIterator[None]:
+    app.state.database = os.environ["NO_SUCH_VARIABLE"]
+    yield
+
+
+failing = Starlette(lifespan=_failing)
+
+
+async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that is not Starlette's, and reports that it cannot start."""
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database today"})

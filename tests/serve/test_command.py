@@ -1,4 +1,4 @@
-"""`bridgekit serve`: its words, and real processes that are started, spoken to and stopped by them."""
+"""`bridgekit serve`: its arguments, and real processes that are started with them, used and stopped."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def anyio_backend() -> str:
         ([APP, "--store", "memory:"], "leave out --store"),
         ([PARTS, "--store", "mongo:"], "no store is called 'mongo'"),
         ([PARTS, "--store", "memory:", "--workers", "2"], "its memory store serves one worker, not 2"),
-        ([PARTS, "--store", "redis://:secret@127.0.0.1:1"], "other users can read it; give a URL with a password by"),
+        ([PARTS, "--store", "redis://:secret@127.0.0.1:1"], "other users can read the password; give the URL in"),
         (
             ["tests.serve.test_native_handoff:wrapped", "--edge", "native"],
             "it is of type CORSMiddleware, and the native edge",
@@ -68,14 +68,14 @@ def test_address_that_somebody_has_is_one_line_and_exit_2(capsys: pytest.Capture
         port = taken.getsockname()[1]
         assert main(["serve", APP, "--port", str(port)]) == 2
     error = capsys.readouterr().err
-    assert error == f"bridgekit: 127.0.0.1:{port}: cannot be listened on: Address already in use\n"
+    assert error == f"bridgekit: 127.0.0.1:{port}: cannot listen there: Address already in use; choose another\n"
 
 
 def test_without_an_application_it_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["serve"])
     assert left.value.code == 2
-    assert "say what to serve, as MODULE:ATTRIBUTE: your Parts, a function that" in capsys.readouterr().err
+    assert "give MODULE:ATTRIBUTE, which names your Parts, a function that" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_help_tells_what_the_command_does(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as left:
         main(["serve", "--help"])
     assert left.value.code == 0
-    assert "Serve an application until a signal ends it" in " ".join(capsys.readouterr().out.split())
+    assert "Serve an application until a signal." in " ".join(capsys.readouterr().out.split())
 
 
 async def types(server: Server, number: signal.Signals) -> list[EventType]:
@@ -219,7 +219,10 @@ async def pinged(server: Server) -> bool:
             (PARTS, "--store", "sqlite:////dev/null/events"),
             "link 1: the SQLite store cannot be kept in /dev/null/events",
         ),
-        (("tests.served_application:bare",), "the application: its lifespan is to be bridgekit's"),
+        (
+            ("tests.served_application:bare",),
+            "the application: it does not start the bridge; give it",
+        ),
     ],
 )
 async def test_application_that_does_not_start_is_one_line_and_exit_2(words: tuple[str, ...], says: str) -> None:
@@ -229,11 +232,21 @@ async def test_application_that_does_not_start_is_one_line_and_exit_2(words: tup
 
 
 @pytest.mark.slow
-async def test_two_workers_of_a_store_for_one_end_with_2_and_say_why() -> None:
-    """An application that is put together already is asked nothing before it starts."""
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [("failing", "KeyError: 'NO_SUCH_VARIABLE'"), ("refusing", "ERROR:    no database today")],
+)
+async def test_error_of_the_applications_own_startup_is_printed_once_and_exit_2(name: str, error: str) -> None:
+    async with started(*SERVE, f"tests.served_application:{name}", "--port", "0") as server:
+        assert await server.end() == 2
+    assert server.said.count(error) == 1
+
+
+@pytest.mark.slow
+async def test_two_workers_of_a_store_for_one_end_with_2_and_a_line_for_each_error() -> None:
+    """The store of an application that was put together before is not known until it starts."""
     async with started(*SERVE, APP, "--port", "0", "--workers", "2") as server:
         assert await server.end() == 2
-    said = "\n".join(server.said)
-    assert "bridgekit: link 1: the memory store serves one process, and another process serves 127.0.0.1:" in said
-    assert "Traceback" not in said
-    assert UP not in said
+    refused = "bridgekit: link 1: the memory store serves one process, and another process serves 127.0.0.1:"
+    assert any(line.startswith(refused) for line in server.said)
+    assert [line for line in server.said if not line.startswith((refused, "ERROR:    Child process ["))] == []
