@@ -15,9 +15,9 @@ import msgspec
 from bridgekit.chain.link_1_startup import RUNS_SECONDS
 from bridgekit.errors import ServeError
 from bridgekit.serve.application import EXPECTED, KEY_VARIABLE, STORE_VARIABLE, AppSpec
-from bridgekit.serve.in_process import KEEPALIVE_SECONDS
+from bridgekit.serve.in_process import KEEPALIVE_SECONDS, url
 from bridgekit.serve.native_handoff import EDGES
-from bridgekit.serve.server import Address, ServerOptions, serve
+from bridgekit.serve.server import ServerOptions, serve
 from bridgekit.transport.edge import DRAIN_SECONDS, INCOMING_BYTES
 from bridgekit.transport.origins import origins
 
@@ -142,19 +142,24 @@ def run(options: argparse.Namespace) -> int:
     origins(spec.origins)
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)  # as `python -m` does
-    return serve(spec, server, lambda address: print(_format_address(options, address), flush=True))
+
+    def print_address(host: str, port: int, edge: str) -> None:
+        print(_format_address(options, host, port, edge), flush=True)
+
+    return serve(spec, server, print_address)
 
 
-def _format_address(options: argparse.Namespace, address: Address) -> str:
+def _format_address(options: argparse.Namespace, host: str, port: int, edge: str) -> str:
+    address = url(host, port)
     if not options.json:
-        return f"{options.target} is served at {address.url}"
+        return f"{options.target} is served at {address}"
     return msgspec.json.encode(
         {
-            "address": address.url,
-            "host": address.host,
-            "port": address.port,
+            "address": address,
+            "host": host,
+            "port": port,
             "pid": os.getpid(),
             "workers": options.workers,
-            "edge": address.edge,
+            "edge": edge,
         }
     ).decode()

@@ -6,8 +6,8 @@ import logging
 import math
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from bridgekit.serve.native_handoff import EDGES, UpgradeProtocol, native_handof
 from bridgekit.transport.client import on_trio
 from bridgekit.transport.edge import INCOMING_BYTES
 
-__all__ = ["KEEPALIVE_SECONDS", "listening", "serving", "uvicorn_config"]
+__all__ = ["KEEPALIVE_SECONDS", "open_listener", "serving", "url", "uvicorn_config"]
 
 KEEPALIVE_SECONDS: Final = 20.0
 """Time between pings, and how long a client may take to answer one before it counts as dead."""
@@ -57,7 +57,7 @@ async def serving(
         raise ServeError("the native edge", "it needs asyncio; on trio use the asgi edge")
     with (
         first_error(),
-        listening(host, port, keepalive_seconds=keepalive_seconds, send_buffer_bytes=send_buffer_bytes) as listener,
+        open_listener(host, port, keepalive_seconds=keepalive_seconds, send_buffer_bytes=send_buffer_bytes) as listener,
     ):
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(app.router.lifespan_context(app))
@@ -66,23 +66,27 @@ async def serving(
             else:
                 state = await stack.enter_async_context(native_handoff(app)) if edge == "native" else {}
                 await stack.enter_async_context(_uvicorn(app, listener, keepalive_seconds, state))
-            yield f"ws://{host}:{listener.getsockname()[1]}"
+            yield url(host, listener.getsockname()[1])
 
 
-@contextmanager
-def listening(
+def url(host: str, port: int) -> str:
+    """Return the address to connect to; an IPv6 address is written in brackets."""
+    return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+
+
+def open_listener(
     host: str, port: int, *, keepalive_seconds: float, send_buffer_bytes: int | None = None
-) -> Iterator[socket.socket]:
-    """Open a listening socket for the length of a block, with the options of `serving`."""
-    with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
-        # Accepted sockets inherit both options.
-        if send_buffer_bytes is not None:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
-        if sys.platform == "linux":
-            # The system breaks a connection whose client has acknowledged nothing for so long. The servers cannot: with
-            # data left to write, asyncio closes a connection only when that is written, and hypercorn writes on.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2_000 * keepalive_seconds))
-        yield listener
+) -> socket.socket:
+    """Return a listening socket with the options of `serving`."""
+    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # Accepted sockets inherit both options.
+    if send_buffer_bytes is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+    if sys.platform == "linux":
+        # The system breaks a connection whose client has acknowledged nothing for so long. The servers cannot: with
+        # data left to write, asyncio closes a connection only when that is written, and hypercorn writes on.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2_000 * keepalive_seconds))
+    return listener
 
 
 def uvicorn_config(

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -23,11 +23,11 @@ from uvicorn.supervisors import Multiprocess
 
 from bridgekit.errors import BridgekitError, ServeError
 from bridgekit.serve.application import AppSpec
-from bridgekit.serve.in_process import listening, uvicorn_config
+from bridgekit.serve.in_process import open_listener, uvicorn_config
 from bridgekit.serve.native_handoff import choose_edge, native_handoff
 from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
 
-__all__ = ["Address", "ServerOptions", "StartupReporter", "serve"]
+__all__ = ["OnReady", "ServerOptions", "StartupReporter", "serve"]
 
 EXIT_STARTUP_FAILED: Final = 2
 EXIT_SIGNALLED: Final = 128
@@ -55,41 +55,28 @@ class ServerOptions:
     log_level: str
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where an application is served."""
-
-    host: str
-    port: int
-    edge: str
-    """What serves its sockets."""
-
-    @property
-    def url(self) -> str:
-        return f"ws://[{self.host}]:{self.port}" if ":" in self.host else f"ws://{self.host}:{self.port}"
+OnReady = Callable[[str, int, str], None]
+"""Called with host, port and edge when clients can connect."""
 
 
-def serve(spec: AppSpec, options: ServerOptions, on_ready: Callable[[Address], None]) -> int:
+def serve(spec: AppSpec, options: ServerOptions, on_ready: OnReady) -> int:
     """Serve until a signal, and return the exit code: 0 if all was drained, 128 + n if a second signal n stopped that.
 
-    `on_ready` is called when clients can connect. ServeError if the application or the address cannot be served. If
-    the application does not start, the reason is printed and the exit code is 2.
+    ServeError if the application or the address cannot be served. If the application does not start, the reason is
+    printed and the exit code is 2.
     """
     app = spec.load(options.workers)
     edge = choose_edge(spec.target, app, options.edge)
-    with ExitStack() as stack:
-        try:
-            listener = stack.enter_context(
-                listening(options.host, options.port, keepalive_seconds=options.keepalive_seconds)
-            )
-        except OSError as error:
-            reason = (error.strerror or str(error)).partition(" (while")[0]
-            raise ServeError(
-                f"{options.host}:{options.port}", f"cannot listen there: {reason}; choose another"
-            ) from error
+    native = edge == "native"
+    try:
+        listener = open_listener(options.host, options.port, keepalive_seconds=options.keepalive_seconds)
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        problem = f"cannot listen there: {reason}; choose another"
+        raise ServeError(f"{options.host}:{options.port}", problem) from error
+    with listener:
         host, port = listener.getsockname()[:2]
-        ready = partial(on_ready, Address(host, port, edge))
-        native = edge == "native"
+        ready = partial(on_ready, host, port, edge)
         if options.workers > 1:
             return _run_workers(_config(partial(_load_in_worker, spec, native), options), listener, ready)
         return _run_single(_config(StartupReporter(app, native=native), options), listener, ready)

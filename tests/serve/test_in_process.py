@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -104,11 +105,11 @@ async def test_client_is_told_the_code_when_the_server_goes_away() -> None:
 
 async def test_client_refuses_a_frame_that_is_no_event() -> None:
     async with served() as (app, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
-        [socket] = app.state.bridgekit.bridge.hub.connections(THREAD)
+        [subscriber] = app.state.bridgekit.bridge.hub.connections(THREAD)
         event = await app.state.bridgekit.bridge.hub.publish(emitted(), THREAD)
         assert event.seq == 1
         assert (await client.receive()).seq == 1
-        socket.put(Frame(2, EventType.AGENT_ERROR, emitted().run_id, b'{"type":"agent_exploded"}'))
+        subscriber.put(Frame(2, EventType.AGENT_ERROR, emitted().run_id, b'{"type":"agent_exploded"}'))
         with pytest.raises(MalformedFrame):
             await client.receive()
 
@@ -218,6 +219,14 @@ async def test_error_of_the_body_leaves_no_socket_behind() -> None:
     assert len(app.state.bridgekit.bridge.hub) == 0
     with anyio.fail_after(PATIENCE_SECONDS):
         await clients[0].wait_closed()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+async def test_ipv6_address_is_one_that_clients_can_connect_to() -> None:
+    async with serving(create_app(Parts(agents={}, admission=OwnersOnly)), host="::1") as url:
+        with pytest.raises(SubscriptionRefused):
+            async with connect(url, user_id=ALICE, thread_id="thread_nobody"):
+                raise AssertionError("was let in")
 
 
 async def test_port_is_free_again_after_the_block() -> None:
