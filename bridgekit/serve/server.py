@@ -34,8 +34,10 @@ EXIT_SIGNALLED: Final = 128
 """Plus the signal's number: the exit code of shells for a program that a signal ended."""
 GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 """How long requests may take to end after the application is drained."""
-WORKER_TIMEOUT_SECONDS: Final = 30
-"""A worker that does not answer its parent for so long is replaced. Its first answer waits for Python's imports."""
+WORKER_TIMEOUT_SECONDS: Final = 5
+"""A worker that does not answer its parent for so long is replaced."""
+WORKER_START_TIMEOUT_SECONDS: Final = 30
+"""The same until all workers have started: the first answer waits for Python's imports."""
 
 _LOG: Final = logging.getLogger("uvicorn.error")
 
@@ -92,7 +94,7 @@ def _config(app: ASGIApp | Callable[[], ASGIApp], options: ServerOptions) -> uvi
         lifespan="on",
         log_level=options.log_level,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS,
-        timeout_worker_healthcheck=WORKER_TIMEOUT_SECONDS,
+        timeout_worker_healthcheck=WORKER_START_TIMEOUT_SECONDS,
     )
 
 
@@ -183,6 +185,8 @@ def _run_single(config: uvicorn.Config, listener: socket.socket, on_ready: Calla
     try:
         server.run([listener])
     except SystemExit:
+        if server.started:
+            raise
         return EXIT_STARTUP_FAILED
     return _exit_code(server.second_signal)
 
@@ -202,6 +206,7 @@ class _Workers(Multiprocess):
         if self._on_ready is not None and all(process.is_ready() for process in self.processes):
             self._on_ready()
             self._on_ready = None
+            self.config.timeout_worker_healthcheck = WORKER_TIMEOUT_SECONDS
 
     def join_all(self) -> None:
         """Wait for the workers to end. A second signal kills them."""
