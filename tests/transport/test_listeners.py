@@ -310,7 +310,7 @@ async def test_two_workers_with_a_store_for_one_do_not_start_and_name_the_reason
     async with started(*command) as server:
         # Both servers end with exit code 0 when their workers could not start.
         await server.end()
-    reasons = [line for line in server.said if line.startswith("bridgekit.errors.DeterministicStartupError")]
+    reasons = [line for line in server.output if line.startswith("bridgekit.errors.DeterministicStartupError")]
     assert {REFUSED in line and line.endswith("use the Redis store") for line in reasons} == {True}
 
 
