@@ -12,7 +12,7 @@ from benchmarks.peers import Stack, peer
 from benchmarks.peers.place import Place
 from benchmarks.pipe import answer, commands, cpu_ns, open_files_at_most, resident_kib
 from benchmarks.workload import Wave
-from bridgekit.transport.server import KEEPALIVE_SECONDS
+from bridgekit.serve.in_process import KEEPALIVE_SECONDS
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from benchmarks.children import Child, child
 from benchmarks.load.verification import Verdict, WrongAnswer
 from benchmarks.peers import Peer
 from benchmarks.workload import Wave
-from bridgekit.transport.server import KEEPALIVE_SECONDS
+from bridgekit.serve.in_process import KEEPALIVE_SECONDS
 from bridgekit_verify.faults.redis_servers import redis_url
 
 __all__ = ["Session", "Spoken", "session"]

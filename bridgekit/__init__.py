@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bridgekit.errors import BridgekitError
     from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, RoutedEvent
     from bridgekit.mapping import RunThreadMappingService
+    from bridgekit.serve.in_process import serving
     from bridgekit.signals import Cursor, Gap, GapReason
     from bridgekit.stores import memory_stores, redis_stores, sqlite_stores, stores_from
     from bridgekit.transport.admission import OwnersOnly
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from bridgekit.transport.following import Follower, follow
     from bridgekit.transport.log import Keep
     from bridgekit.transport.outbox import OutboxLimits
-    from bridgekit.transport.server import serving
     from bridgekit.transport.tickets import Tickets
 
 __version__ = "0.2.0"
@@ -101,6 +101,7 @@ _HOMES = {
     "bridgekit.errors": ("BridgekitError",),
     "bridgekit.events": ("AgentEvent", "EventType", "Outcome", "Receipt", "RoutedEvent"),
     "bridgekit.mapping": ("RunThreadMappingService",),
+    "bridgekit.serve.in_process": ("serving",),
     "bridgekit.signals": ("Cursor", "Gap", "GapReason"),
     "bridgekit.stores": ("memory_stores", "redis_stores", "sqlite_stores", "stores_from"),
     "bridgekit.transport.admission": ("OwnersOnly",),
@@ -109,7 +110,6 @@ _HOMES = {
     "bridgekit.transport.client": ("EventClient", "connect"),
     "bridgekit.transport.following": ("Follower", "follow"),
     "bridgekit.transport.outbox": ("OutboxLimits",),
-    "bridgekit.transport.server": ("serving",),
     "bridgekit.transport.tickets": ("Tickets",),
 }
 """Which module each public name is from."""

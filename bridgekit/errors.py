@@ -14,9 +14,9 @@ __all__ = [
     "MalformedFrame",
     "MappingFull",
     "NotInstalled",
-    "NotServable",
     "PayloadError",
     "RunAlreadyMapped",
+    "ServeError",
     "ShuttingDown",
     "StoreAway",
     "StoreInUse",
@@ -208,8 +208,8 @@ class SuiteNotInstalled(BridgekitError, ImportError):
         self.package = package
 
 
-class NotServable(BridgekitError):
-    """What a server was asked for and cannot do. `what` is the application, edge, file or variable meant."""
+class ServeError(BridgekitError):
+    """A server cannot do what was requested. `what` is the application, edge, file or variable concerned."""
 
     def __init__(self, what: str, problem: str) -> None:
         super().__init__(f"{what}: {problem}")

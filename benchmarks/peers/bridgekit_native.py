@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from benchmarks.peers.bridgekit_agents import Bridged
 from benchmarks.peers.place import Place
 from bridgekit.chain.link_1_startup import Parts, create_app
+from bridgekit.serve.in_process import serving
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.server import serving
 
 __all__ = ["up"]
 

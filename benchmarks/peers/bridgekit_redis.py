@@ -10,9 +10,9 @@ from benchmarks.peers.bridgekit_agents import Bridged
 from benchmarks.peers.place import Place
 from bridgekit.chain.collaborators import MemoryThreads
 from bridgekit.chain.link_1_startup import Parts, create_app, start_application
+from bridgekit.serve.in_process import serving
 from bridgekit.stores import redis_stores
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.server import serving
 
 __all__ = ["up", "up_on"]
 

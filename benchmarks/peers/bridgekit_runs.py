@@ -13,8 +13,8 @@ from benchmarks.workload import AGENT, EVENTS, Run, Said
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Parts, create_app
 from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.serve.in_process import serving
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.server import serving
 
 __all__ = ["up"]
 

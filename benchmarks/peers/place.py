@@ -15,7 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from benchmarks.workload import Run, Said
-from bridgekit.transport.server import KEEPALIVE_SECONDS
+from bridgekit.serve.in_process import KEEPALIVE_SECONDS
 
 __all__ = ["SUBSCRIBED", "ByHand", "Place", "Rooms", "on_uvicorn", "thread_of"]
 

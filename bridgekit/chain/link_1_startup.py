@@ -40,12 +40,12 @@ from bridgekit.tally import Tally
 from bridgekit.transport.admission import Admission, ThreadOwners
 from bridgekit.transport.asgi import routes
 from bridgekit.transport.edge import DRAIN_SECONDS, Edge
+from bridgekit.transport.graceful_shutdown import drain_on_shutdown
 from bridgekit.transport.hub import Hub
+from bridgekit.transport.listeners import single_worker_lock
 from bridgekit.transport.log import EventLog
-from bridgekit.transport.only_worker import only_worker
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
 from bridgekit.transport.spent import SpentTickets
-from bridgekit.transport.stopping import before_the_server_stops
 from bridgekit.transport.tickets import Tickets
 
 __all__ = ["RUNS_SECONDS", "Application", "Parts", "Start", "create_app", "lifespan", "shut_down", "start_application"]
@@ -209,7 +209,7 @@ def lifespan(
             app.state.bridgekit = application
             app.state.agent_websocket_bridge = application.bridge
             app.state.bridgekit_edge = edge
-            async with edge, before_the_server_stops(partial(shut_down, application, edge)):
+            async with edge, drain_on_shutdown(partial(shut_down, application, edge)):
                 yield
 
     return running
@@ -220,7 +220,7 @@ async def _only_here(stack: AsyncExitStack, parts: Parts) -> Stores:
     try:
         stores = await stack.enter_async_context(parts.stores())
         if not stores.shared:
-            stack.enter_context(only_worker(stores.name))
+            stack.enter_context(single_worker_lock(stores.name))
     except BridgekitError as refusal:
         # Its text says all. What a server would print of the way here only hides it.
         raise DeterministicStartupError(1, str(refusal)) from None

@@ -18,8 +18,8 @@ from anyio.abc import TaskGroup
 
 from bridgekit.chain.collaborators import MemoryThreads
 from bridgekit.chain.link_1_startup import Application, Parts, create_app
+from bridgekit.serve.in_process import serving
 from bridgekit.stores import stores_from
-from bridgekit.transport.server import serving
 from bridgekit.transport.tickets import Tickets
 from bridgekit_verify.capacity.agents import Pauses, Waves
 from bridgekit_verify.capacity.pipe import (

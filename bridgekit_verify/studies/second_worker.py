@@ -19,7 +19,7 @@ from bridgekit.chain.link_1_startup import Application, create_app
 from bridgekit.errors import RunAlreadyMapped
 from bridgekit.events import EventType, Outcome
 from bridgekit.ids import RunId, ThreadId, UserId
-from bridgekit.transport.server import serving
+from bridgekit.serve.in_process import serving
 from bridgekit_verify.measure.history import Key
 from bridgekit_verify.measure.workload import AGENT, seeded
 from bridgekit_verify.probes.bench import thinking

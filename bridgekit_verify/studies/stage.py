@@ -14,8 +14,8 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, create_app
 from bridgekit.errors import first_error
 from bridgekit.events import AgentEvent, EventType, Receipt
+from bridgekit.serve.in_process import serving
 from bridgekit.transport.client import EventClient, connect
-from bridgekit.transport.server import serving
 from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Missing, Socket, key_of
 from bridgekit_verify.measure.workload import AGENT, Owned, seeded, tools
 from bridgekit_verify.probes.bench import thinking

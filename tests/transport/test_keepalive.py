@@ -13,11 +13,11 @@ import pytest
 from bridgekit.chain.link_1_startup import Application, Parts, create_app
 from bridgekit.errors import Disconnected
 from bridgekit.events import EventType
+from bridgekit.serve.in_process import KEEPALIVE_SECONDS as SERVERS_KEEPALIVE_SECONDS
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.client import KEEPALIVE_SECONDS, connect
 from bridgekit.transport.edge import INCOMING_BYTES
 from bridgekit.transport.outbox import OutboxLimits
-from bridgekit.transport.server import KEEPALIVE_SECONDS as SERVERS_KEEPALIVE_SECONDS
 from tests.samples import ALICE, THREAD, emitted
 from tests.transport.browser import Site
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture

@@ -19,9 +19,9 @@ from websockets.exceptions import ConnectionClosed
 from bridgekit.chain.link_1_startup import Parts, create_app
 from bridgekit.events import AgentEvent, EventType
 from bridgekit.ids import RunId, ThreadId
+from bridgekit.serve.in_process import serving
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.outbox import OutboxLimits
-from bridgekit.transport.server import serving
 
 __all__ = ["PEERS", "Peer", "Served", "TheBridge"]
 

@@ -26,10 +26,10 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import AgentEvent, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
+from bridgekit.serve.in_process import serving
 from bridgekit.stores import stores_from
 from bridgekit.transport.log import Keep
 from bridgekit.transport.outbox import OutboxLimits
-from bridgekit.transport.server import serving
 from bridgekit.transport.tickets import Tickets
 from bridgekit_verify.measure.history import Key, key_of
 from bridgekit_verify.measure.told import told

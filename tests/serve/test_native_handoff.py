@@ -1,9 +1,9 @@
-"""One door, two edges behind it: the bridge's sockets are served natively, all else of the application as ever."""
+"""Which edge serves an application, and one port for both: the bridge's sockets natively, uvicorn for the rest."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,8 +11,13 @@ import anyio
 import httpx
 import pytest
 from anyio.abc import ByteStream
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -21,12 +26,12 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect as open_socket
 
 from bridgekit.chain.link_1_startup import Parts, create_app, lifespan
-from bridgekit.errors import Disconnected, NotServable, UnknownName
+from bridgekit.errors import Disconnected, ServeError, UnknownName
+from bridgekit.serve.in_process import serving
+from bridgekit.serve.native_handoff import bridge_paths, choose_edge
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.asgi import routes
 from bridgekit.transport.client import connect
-from bridgekit.transport.server import serving
-from bridgekit.transport.upgrades import bridge_paths
 from tests.samples import ALICE, THREAD, emitted
 
 PATIENCE_SECONDS = 20.0
@@ -43,8 +48,8 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-class Watching:
-    """Middleware that writes down what it sees."""
+class Recording:
+    """Middleware that records the paths it receives."""
 
     def __init__(self, app: ASGIApp, seen: list[str]) -> None:
         self._app = app
@@ -71,7 +76,7 @@ async def served(edge: str, seen: list[str] | None = None) -> AsyncIterator[tupl
     """An application that has more than the bridge."""
     app = Starlette(
         routes=[*routes(), Route("/hello", hello, methods=["POST"]), WebSocketRoute("/echo", echo)],
-        middleware=[Middleware(Watching, seen=[] if seen is None else seen)],
+        middleware=[Middleware(Recording, seen=[] if seen is None else seen)],
         lifespan=lifespan(PARTS),
     )
     with anyio.fail_after(PATIENCE_SECONDS):
@@ -80,10 +85,8 @@ async def served(edge: str, seen: list[str] | None = None) -> AsyncIterator[tupl
             yield app, url
 
 
-@pytest.mark.parametrize(("edge", "passed_by"), [("asgi", ["/ws"]), ("native", [])])
-async def test_application_has_its_pages_and_sockets_and_its_middleware_sees_those_that_are_not_taken(
-    edge: str, passed_by: list[str]
-) -> None:
+@pytest.mark.parametrize(("edge", "websockets_seen"), [("asgi", ["/ws"]), ("native", [])])
+async def test_middleware_receives_every_request_that_is_not_handed_off(edge: str, websockets_seen: list[str]) -> None:
     seen: list[str] = []
     async with served(edge, seen) as (app, url), httpx.AsyncClient(trust_env=False, base_url=f"http{url[2:]}") as http:
         async with connect(url, user_id=ALICE, thread_id=THREAD) as client:
@@ -97,11 +100,11 @@ async def test_application_has_its_pages_and_sockets_and_its_middleware_sees_tho
             await socket.wait_closed()
         assert socket.close_code == 4_321
         assert (await http.get("/ws")).status_code == 404
-    assert seen == [*passed_by, "/healthz", "/hello", "/echo", "/ws"]
+    assert seen == [*websockets_seen, "/healthz", "/hello", "/echo", "/ws"]
 
 
-async def test_connection_that_was_used_for_a_page_before_is_taken_too() -> None:
-    """As a proxy does that keeps its connections."""
+async def test_connection_that_was_used_for_a_page_before_is_handed_off_too() -> None:
+    """As a proxy with persistent connections does."""
     seen: list[str] = []
     async with served("native", seen) as (_, url), await anyio.connect_tcp("127.0.0.1", port_of(url)) as stream:
         await stream.send(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
@@ -113,7 +116,7 @@ async def test_connection_that_was_used_for_a_page_before_is_taken_too() -> None
 
 @pytest.mark.parametrize("edge", ["asgi", "native"])
 @pytest.mark.parametrize(("said", "refused"), [("https", True), ("wss", True), ("http", False)])
-async def test_proxy_that_took_tls_off_is_believed_and_a_page_without_tls_refused(
+async def test_proxy_that_terminates_tls_is_trusted_and_a_page_without_tls_refused(
     edge: str, said: str, refused: bool
 ) -> None:
     async with served(edge) as (_, url):
@@ -125,7 +128,7 @@ async def test_proxy_that_took_tls_off_is_believed_and_a_page_without_tls_refuse
     assert (first, page.close_code) == ((None, 4504) if refused else ("subscribed", 1000))
 
 
-async def test_socket_that_nobody_drained_is_told_that_the_server_restarts() -> None:
+async def test_socket_that_was_not_drained_is_closed_with_service_restart() -> None:
     async with anyio.create_task_group() as tasks:
         stop = anyio.Event()
         tasks.start_soon(serve_until, stop, urls := list[str]())
@@ -175,24 +178,24 @@ async def until(stream: ByteStream, end: bytes) -> bytes:
         (routes(), {"/ws"}),
         ([WebSocketRoute("/events", ENDPOINT)], {"/events"}),
         ([Mount("/bridge", routes=routes())], set()),
-        ([WebSocketRoute("/ws", ENDPOINT, middleware=[Middleware(Watching, seen=[])])], set()),
+        ([WebSocketRoute("/ws", ENDPOINT, middleware=[Middleware(Recording, seen=[])])], set()),
         ([WebSocketRoute("/ws", echo), *routes()], set()),
         ([WebSocketRoute("/echo", echo)], set()),
     ],
     ids=["as they come", "under another name", "mounted", "behind middleware", "behind another of the name", "none"],
 )
-def test_paths_of_the_bridge_are_those_where_its_endpoint_answers(has: list[Any], paths: set[str]) -> None:
+def test_paths_of_the_bridge_are_those_of_its_endpoint(has: list[Any], paths: set[str]) -> None:
     assert bridge_paths(Starlette(routes=has)) == paths
 
 
-async def test_application_without_the_bridges_routes_is_not_served_natively() -> None:
+async def test_application_without_bridge_routes_is_not_served_natively() -> None:
     app = Starlette(lifespan=lifespan(PARTS))
-    with pytest.raises(NotServable, match="it has no routes of bridgekit's for the native edge"):
+    with pytest.raises(ServeError, match="it has no bridgekit routes for the native edge"):
         async with serving(app, edge="native"):
             raise AssertionError("was served")
 
 
-async def test_edge_that_there_is_none_of_is_refused() -> None:
+async def test_unknown_edge_is_refused() -> None:
     with pytest.raises(UnknownName, match="no edge is called 'fast'; known: 'asgi', 'native'"):
         async with serving(create_app(PARTS), edge="fast"):
             raise AssertionError("was served")
@@ -200,6 +203,54 @@ async def test_edge_that_there_is_none_of_is_refused() -> None:
 
 @on_trio
 async def test_native_edge_is_refused_on_trio() -> None:
-    with pytest.raises(NotServable, match="it is for asyncio alone; on trio the asgi edge serves"):
+    with pytest.raises(ServeError, match="it needs asyncio; on trio use the asgi edge"):
         async with serving(create_app(PARTS), edge="native"):
             raise AssertionError("was served")
+
+
+class Mine(BaseHTTPMiddleware):
+    """Receives no WebSocket connections, like every middleware of this kind."""
+
+
+class MoreThanCORS(CORSMiddleware):
+    """Drops WebSocket connections."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await super().__call__(scope, receive, send)
+
+
+def behind(*kinds: Callable[[ASGIApp], ASGIApp]) -> Starlette:
+    return FastAPI(routes=routes(), middleware=[Middleware(kind) for kind in kinds])
+
+
+def wrapped() -> ASGIApp:
+    return CORSMiddleware(behind())
+
+
+@pytest.mark.parametrize(
+    ("app", "edge"),
+    [
+        (create_app(Parts(agents={})), "native"),
+        (behind(), "native"),
+        (behind(CORSMiddleware, Mine), "native"),
+        (behind(CORSMiddleware, HTTPSRedirectMiddleware), "asgi"),
+        (behind(TrustedHostMiddleware), "asgi"),
+        (behind(MoreThanCORS), "asgi"),
+        (Starlette(), "asgi"),
+        (wrapped(), "asgi"),
+    ],
+    ids=["parts", "alone", "lets by", "one of two", "trusted hosts", "derived", "no routes", "wrapped"],
+)
+def test_native_edge_is_chosen_unless_middleware_could_see_the_difference(app: ASGIApp, edge: str) -> None:
+    assert choose_edge("here:app", app, None) == edge
+    assert choose_edge("here:app", app, "asgi") == "asgi"
+
+
+def test_requested_native_edge_bypasses_middleware() -> None:
+    assert choose_edge("here:app", behind(HTTPSRedirectMiddleware), "native") == "native"
+
+
+def test_native_edge_for_another_kind_of_application_is_refused() -> None:
+    with pytest.raises(ServeError, match=r"^here:app: it is of type CORSMiddleware, .*; use --edge asgi$"):
+        choose_edge("here:app", wrapped(), "native")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from bridgekit.chain.link_1_startup import Application, Parts, create_app, lifes
 from bridgekit.errors import DeterministicStartupError, Disconnected, MalformedFrame, NotInstalled, SubscriptionRefused
 from bridgekit.events import EventType, Frame, RoutedEvent
 from bridgekit.ids import ThreadId, UserId
-from bridgekit.transport import server
+from bridgekit.serve import in_process
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.asgi import routes
 from bridgekit.transport.client import EventClient, connect
@@ -33,7 +34,7 @@ from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixt
 PATIENCE_SECONDS = 60.0
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
-"""For a test that opens a socket by hand, with asyncio's own client."""
+"""For tests that open a socket with the asyncio client of `websockets`."""
 
 
 @asynccontextmanager
@@ -88,7 +89,7 @@ async def test_subscription_is_refused_by_a_terminal_code(url_of: str) -> None:
     assert refused.value.reason
 
 
-async def test_client_is_told_the_code_when_the_server_goes_away() -> None:
+async def test_client_receives_the_close_code_when_the_server_drains() -> None:
     async with (
         served() as (app, url),
         connect(url, user_id=ALICE, thread_id=THREAD) as client,
@@ -97,25 +98,25 @@ async def test_client_is_told_the_code_when_the_server_goes_away() -> None:
         await app.state.bridgekit.bridge.hub.publish(emitted(), THREAD)
         tasks.start_soon(app.state.bridgekit_edge.drain)
         assert (await client.receive()).seq == 1
-        with pytest.raises(Disconnected) as told:
+        with pytest.raises(Disconnected) as closed:
             await client.receive()
-        assert (told.value.code, told.value.reason) == (4000, "the server is going away: connect again")
+        assert (closed.value.code, closed.value.reason) == (4000, "the server is going away: connect again")
 
 
 async def test_client_refuses_a_frame_that_is_no_event() -> None:
     async with served() as (app, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
-        [socket] = app.state.bridgekit.bridge.hub.connections(THREAD)
+        [subscriber] = app.state.bridgekit.bridge.hub.connections(THREAD)
         event = await app.state.bridgekit.bridge.hub.publish(emitted(), THREAD)
         assert event.seq == 1
         assert (await client.receive()).seq == 1
-        socket.put(Frame(2, EventType.AGENT_ERROR, emitted().run_id, b'{"type":"agent_exploded"}'))
+        subscriber.put(Frame(2, EventType.AGENT_ERROR, emitted().run_id, b'{"type":"agent_exploded"}'))
         with pytest.raises(MalformedFrame):
             await client.receive()
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "socks_proxy"])
-async def test_proxy_of_the_environment_does_not_come_between(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is measured is the way from this server to this client."""
+async def test_proxy_of_the_environment_is_not_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measurement covers only the path from this server to this client."""
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with served() as (app, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
@@ -134,7 +135,7 @@ async def test_client_that_leaves_is_detached() -> None:
 
 
 @on_asyncio
-async def test_what_a_client_says_is_read_over() -> None:
+async def test_messages_of_a_client_are_ignored() -> None:
     async with served() as (app, url):
         query = f"user_id={ALICE}&thread_id={THREAD}"
         async with open_socket(f"{url}/ws?{query}") as socket:
@@ -170,7 +171,7 @@ async def test_bridge_mounts_in_a_fastapi_application() -> None:
     def hello() -> str:
         return "hello"
 
-    async with server.serving(app) as url:
+    async with in_process.serving(app) as url:
         await app.state.bridgekit.open_thread(THREAD, ALICE)
         async with connect(url, user_id=ALICE, thread_id=THREAD) as client:
             await app.state.agent_websocket_bridge.notify(emitted())
@@ -180,7 +181,7 @@ async def test_bridge_mounts_in_a_fastapi_application() -> None:
                 assert (await http.get("/healthz")).json()["connections"] == 1
 
 
-async def test_startup_error_comes_out_as_itself_and_nothing_is_served() -> None:
+async def test_startup_error_is_raised_unchanged_and_nothing_is_served() -> None:
     class NoHub(Hub):
         def __init__(self, broker: EventLog) -> None:
             raise RuntimeError("no hub today")
@@ -194,7 +195,7 @@ async def test_startup_error_comes_out_as_itself_and_nothing_is_served() -> None
 
 
 @pytest.mark.parametrize("error", [AssertionError("mine"), KeyError("mine"), TimeoutError("mine")])
-async def test_error_of_the_body_comes_out_as_itself(error: Exception) -> None:
+async def test_error_of_the_block_is_raised_unchanged(error: Exception) -> None:
     with pytest.raises(type(error)) as raised:
         async with served():
             raise error
@@ -202,7 +203,7 @@ async def test_error_of_the_body_comes_out_as_itself(error: Exception) -> None:
 
 
 @on_asyncio
-async def test_error_of_the_body_leaves_no_socket_behind() -> None:
+async def test_error_of_the_block_leaves_no_socket_open() -> None:
     app = create_app(Parts(agents={}, admission=OwnersOnly))
     clients = list[ClientConnection]()
 
@@ -218,6 +219,14 @@ async def test_error_of_the_body_leaves_no_socket_behind() -> None:
     assert len(app.state.bridgekit.bridge.hub) == 0
     with anyio.fail_after(PATIENCE_SECONDS):
         await clients[0].wait_closed()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+async def test_ipv6_address_is_one_that_clients_can_connect_to() -> None:
+    async with serving(create_app(Parts(agents={}, admission=OwnersOnly)), host="::1") as url:
+        with pytest.raises(SubscriptionRefused):
+            async with connect(url, user_id=ALICE, thread_id="thread_nobody"):
+                raise AssertionError("was let in")
 
 
 async def test_port_is_free_again_after_the_block() -> None:
@@ -242,7 +251,7 @@ async def test_on_trio_a_missing_package_is_named(
     assert type(missing.value) is NotInstalled
 
 
-async def test_two_servers_at_once_do_not_know_one_another() -> None:
+async def test_two_servers_at_once_are_independent() -> None:
     async with (
         served() as (one, url),
         served() as (other, _),

@@ -1,4 +1,4 @@
-"""Real servers, stopped by real signals while a run is under way and its user listens."""
+"""Real servers, stopped by real signals while a run is under way and a client is subscribed."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ UVICORN = ("uvicorn", APP, "--port")
 SERVE = ("bridgekit", "serve", APP, "--edge", "native", "--log-level", "info", "--port")
 HYPERCORN = ("hypercorn", APP, "--bind", "127.0.0.1:0")
 UP = "unning on http"
-BEGUN = [EventType.AGENT_STARTED, EventType.AGENT_THINKING]
-ENDED = [EventType.AGENT_THINKING, EventType.AGENT_COMPLETED]
+FIRST_EVENTS = [EventType.AGENT_STARTED, EventType.AGENT_THINKING]
+LAST_EVENTS = [EventType.AGENT_THINKING, EventType.AGENT_COMPLETED]
 
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """Ours, that is the client's; it is the servers that differ here."""
+    """The client's backend; each test names its server."""
     return "asyncio"
 
 
@@ -56,7 +56,7 @@ async def shutting_down(server: Server) -> None:
 @pytest.mark.parametrize(
     ("command", "number", "exit_code"),
     [(UVICORN, signal.SIGTERM, -signal.SIGTERM), (UVICORN, signal.SIGINT, 0), (SERVE, signal.SIGTERM, 0)],
-    ids=["uvicorn, told to stop", "uvicorn, interrupted", "bridgekit serve, native"],
+    ids=["uvicorn, SIGTERM", "uvicorn, SIGINT", "bridgekit serve, native"],
 )
 async def test_server_is_drained_before_it_stops(
     command: tuple[str, ...], number: signal.Signals, exit_code: int
@@ -70,7 +70,7 @@ async def test_server_is_drained_before_it_stops(
         await server.read_until(UP if command is UVICORN else "is served at")
         async with server.subscribed() as client, anyio.create_task_group() as tasks:
             tasks.start_soon(run)
-            assert await types(client, 2) == BEGUN
+            assert await types(client, 2) == FIRST_EVENTS
             server.signal(number)
             await shutting_down(server)
             refused = await server.post("/runs/now")
@@ -80,12 +80,12 @@ async def test_server_is_drained_before_it_stops(
                     pass
             assert away.value.code == CLOSE_DRAINED
             await server.post("/go")
-            assert await types(client, 2) == ENDED
+            assert await types(client, 2) == LAST_EVENTS
             assert await close_code(client) == CLOSE_DRAINED
-        # As uvicorn ends by itself: it takes a SIGTERM to heart when it has stopped in good order.
+        # uvicorn raises SIGTERM again when it has stopped.
         assert await server.end() == exit_code
         assert [answer.status_code for answer in answers] == [200]
-        assert "Application shutdown complete" in "\n".join(server.said)
+        assert "Application shutdown complete" in "\n".join(server.output)
 
 
 @pytest.mark.parametrize(
@@ -97,20 +97,20 @@ async def test_hypercorn_is_drained_within_its_graceful_timeout(choices: tuple[s
     async with started(*HYPERCORN, *choices) as server:
         await server.read_until(UP)
         async with server.subscribed() as client, anyio.create_task_group() as tasks:
-            tasks.start_soon(server.post, "/runs/wait_for_the_end")
-            assert await types(client, 2) == BEGUN
+            tasks.start_soon(server.post, "/runs/wait_for_shutdown")
+            assert await types(client, 2) == FIRST_EVENTS
             server.signal(signal.SIGTERM)
-            assert await types(client, 2) == ENDED
+            assert await types(client, 2) == LAST_EVENTS
             assert await close_code(client) == CLOSE_DRAINED
         assert await server.end() == 0
 
 
-async def test_run_that_takes_longer_than_the_stated_time_holds_nobody_up() -> None:
+async def test_run_that_exceeds_its_time_does_not_delay_the_stop() -> None:
     async with started(*UVICORN, "0", "--timeout-graceful-shutdown", "1", env={RUNS_SECONDS: "0.1"}) as server:
         await server.read_until(UP)
         async with server.subscribed() as client, anyio.create_task_group() as tasks:
             tasks.start_soon(server.post, "/runs/wait")
-            assert await types(client, 2) == BEGUN
+            assert await types(client, 2) == FIRST_EVENTS
             server.signal(signal.SIGTERM)
             assert await close_code(client) == CLOSE_DRAINED
             assert await server.end() == -signal.SIGTERM
@@ -125,13 +125,13 @@ async def test_second_signal_ends_the_server_at_once() -> None:
         await server.read_until(UP)
         async with server.subscribed() as client, anyio.create_task_group() as tasks:
             tasks.start_soon(run)
-            assert await types(client, 2) == BEGUN
+            assert await types(client, 2) == FIRST_EVENTS
             server.signal(signal.SIGINT)
             await server.end_at_once(signal.SIGINT)
 
 
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
-async def test_client_of_a_rolling_restart_resumes_or_is_told_what_it_misses(store: str, tmp_path: Path) -> None:
+async def test_client_of_a_rolling_restart_resumes_or_receives_a_gap(store: str, tmp_path: Path) -> None:
     url = "memory:" if store == "memory" else f"sqlite:///{tmp_path / 'events.db'}"
     with held_port() as port:
         async with started(*UVICORN, str(port), env={STORE: url}) as old:
