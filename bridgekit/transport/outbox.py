@@ -80,29 +80,13 @@ class Subscriber:
     How bytes are written is a subclass's concern. This class has no socket.
     """
 
+    # fmt: off
     __slots__ = (
-        "_coalesced",
-        "_crowded",
-        "_crowded_bytes",
-        "_crowded_events",
-        "_epoch",
-        "_idle_ticks",
-        "_last",
-        "_limits",
-        "_queue",
-        "_room",
-        "_scheduled",
-        "_scheduler",
-        "_sent",
-        "_waiting",
-        "_waiting_bytes",
-        "coalesced",
-        "code",
-        "gaps",
-        "in_flight",
-        "thread_id",
-        "user_id",
-    )  # fmt: skip
+        "_coalesced", "_crowded", "_crowded_bytes", "_crowded_events", "_epoch", "_idle_ticks", "_last", "_limits",
+        "_queue", "_room", "_scheduled", "_scheduler", "_sent", "_waiting", "_waiting_bytes", "coalesced", "code",
+        "gaps", "in_flight", "thread_id", "user_id",
+    )
+    # fmt: on
 
     def __init__(
         self,
