@@ -1,4 +1,4 @@
-"""The SQLite broker: writes ahead and in groups, and everybody is answered in time."""
+"""The SQLite event log: it commits before it delivers, many events at a time, and answers in bounded time."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from bridgekit.errors import StoreAway
 from bridgekit.events import Frame, Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
-from bridgekit.storage import sqlite
-from bridgekit.storage.sqlite_file import Synchronous
+from bridgekit.stores.sqlite.database import open_database
+from bridgekit.stores.sqlite.file import Synchronous
+from bridgekit.stores.sqlite.log import SqliteEventLog
 from bridgekit.transport.log import Keep
-from bridgekit.transport.broker.sqlite import SqliteBroker
 from tests.contract.stores import WAIT_SECONDS, Worker, drafted, number_in, numbers
 from tests.samples import OTHER, THREAD
-from tests.storage.sqlite_files import Clock, asked, image
-from tests.transport.broker.sqlite_disks import POISON, made, slow_for, worker
+from tests.stores.sqlite.disks import POISON, create_store, slow_for, worker
+from tests.stores.sqlite.files import Clock, query, snapshot
 
 PATIENCE = 0.2
 
 
 class Ticking(Clock):
-    """A time for each group."""
+    """A time of its own for each transaction."""
 
     def __call__(self) -> float:
         self.now += 0.001
@@ -44,11 +44,11 @@ async def test_event_is_in_the_file_before_anybody_hears_of_it(path: Path) -> No
 
     class Witness(Worker):
         def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
-            found.append(asked(image(path), f"SELECT data FROM events WHERE seq = {frame.seq}") == [(frame.data,)])
+            found.append(query(snapshot(path), f"SELECT data FROM events WHERE seq = {frame.seq}") == [(frame.data,)])
             return super().deliver(thread_id, frame)
 
-    async with sqlite.opened(path, Synchronous.OFF) as database:
-        witness = Witness(await SqliteBroker(database).load())
+    async with open_database(path, Synchronous.OFF) as database:
+        witness = Witness(await SqliteEventLog(database).load())
         await witness.join(THREAD)
         for number in range(3):
             await witness.publish(THREAD, number)
@@ -59,14 +59,14 @@ async def test_what_waits_is_committed_together(path: Path) -> None:
     async with worker(path, clock=Ticking()) as busy, anyio.create_task_group() as tasks:
         for number in range(100):
             tasks.start_soon(busy.publish, ThreadId(f"thread_{number % 10}"), number)
-    ((groups, events),) = asked(path, "SELECT count(DISTINCT at), count(*) FROM events")
+    ((groups, events),) = query(path, "SELECT count(DISTINCT at), count(*) FROM events")
     assert events == 100
     assert groups <= 3
 
 
 @pytest.mark.slow
 async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(path: Path) -> None:
-    await made(path, slow_for(10 * PATIENCE))
+    await create_store(path, slow_for(10 * PATIENCE))
     answers: list[Outcome | str] = []
     async with worker(path, answer_seconds=PATIENCE) as stuck:
 
@@ -103,8 +103,8 @@ async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(
 @pytest.mark.parametrize(("events", "size_bytes"), [(10, 10**9), (10**9, 5_500)])
 async def test_backlog_is_bounded_and_what_it_refuses_takes_a_number(path: Path, events: int, size_bytes: int) -> None:
     receipts: dict[int, Receipt] = {}
-    async with sqlite.opened(path, Synchronous.OFF) as database:
-        broker = SqliteBroker(database, backlog_events=events, backlog_bytes=size_bytes)
+    async with open_database(path, Synchronous.OFF) as database:
+        broker = SqliteEventLog(database, backlog_events=events, backlog_bytes=size_bytes)
         busy = Worker(await broker.load())
         begun = await busy.join(THREAD)
 
@@ -115,7 +115,7 @@ async def test_backlog_is_bounded_and_what_it_refuses_takes_a_number(path: Path,
             for number in range(20):
                 tasks.start_soon(publish, number)
     refused = {receipt.seq: receipt.reason for receipt in receipts.values() if receipt.outcome is Outcome.REFUSED}
-    assert set(refused.values()) == {"the SQLite store: it is behind"}
+    assert set(refused.values()) == {"the SQLite store: too much waits to be written"}
     assert numbers(busy.heard[THREAD]) == [seq for seq in range(1, 21) if seq not in refused]
     assert len(busy.heard[THREAD]) >= 9
     async with worker(path) as back:
@@ -144,11 +144,11 @@ async def test_what_waits_when_the_store_is_closed_is_written_and_what_comes_lat
             await closing_.broker.replay(THREAD, Cursor(late.epoch or "", 1))
     assert {receipt.outcome for receipt in receipts} == {Outcome.NOBODY_LISTENING}
     assert (late.outcome, late.reason) == (Outcome.REFUSED, "the SQLite store: it is closed")
-    assert asked(path, "SELECT count(*), max(seq) FROM events") == [(10, 10)]
+    assert query(path, "SELECT count(*), max(seq) FROM events") == [(10, 10)]
 
 
 async def test_application_that_is_cancelled_leaves_a_whole_file_with_all_that_was_on_its_way(path: Path) -> None:
-    await made(path, slow_for(2 * PATIENCE))
+    await create_store(path, slow_for(2 * PATIENCE))
     with anyio.CancelScope() as application:
         async with worker(path) as cancelled, anyio.create_task_group() as tasks:
             tasks.start_soon(cancelled.publish, THREAD, POISON)
@@ -157,8 +157,8 @@ async def test_application_that_is_cancelled_leaves_a_whole_file_with_all_that_w
                 tasks.start_soon(cancelled.publish, THREAD, number)
             await anyio.wait_all_tasks_blocked()
             application.cancel()
-    assert asked(path, "SELECT count(*), max(seq) FROM events") == [(10, 10)]
-    assert asked(path, "SELECT boot FROM store") == [(None,)]
+    assert query(path, "SELECT count(*), max(seq) FROM events") == [(10, 10)]
+    assert query(path, "SELECT boot FROM store") == [(None,)]
 
 
 async def test_thread_is_not_forgotten_while_an_event_of_it_is_on_its_way(path: Path) -> None:
@@ -181,12 +181,12 @@ async def test_sink_that_breaks_its_word_ends_the_store_and_nobody_waits_for_it(
 
     receipts: list[Receipt] = []
 
-    async def publish(broker: SqliteBroker) -> None:
+    async def publish(broker: SqliteEventLog) -> None:
         receipts.append(await broker.publish(drafted(THREAD)))
 
     async def serve(tasks: TaskGroup) -> None:
-        async with sqlite.opened(path, Synchronous.OFF) as database:
-            broker = SqliteBroker(database)
+        async with open_database(path, Synchronous.OFF, answer_timeout_seconds=PATIENCE) as database:
+            broker = SqliteEventLog(database)
             Broken(broker)
             tasks.start_soon(publish, broker)
             await anyio.sleep_forever()
