@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
+from types import ModuleType
 from typing import Final
 
 import pytest
 
 from bridgekit.stores.sqlite import database
 
+REDIS: tuple[tuple[ModuleType, str], ...] = ()
 try:
     from bridgekit.storage import redis as servers
     from bridgekit.storage import redis_door, redis_line
     from bridgekit.transport.log import redis, redis_listening, redis_sending
 except ImportError:  # until the Redis store has the interface of `bridgekit.transport.log`
-    REDIS = ()
+    pass
 else:
     REDIS = (
         (servers, "OPEN_SECONDS"),

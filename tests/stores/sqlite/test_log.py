@@ -9,17 +9,21 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
-from bridgekit.errors import StoreAway
-from bridgekit.events import Frame, Outcome, Receipt
+from bridgekit.errors import FrameTooLarge, PayloadError, StoreAway
+from bridgekit.events import Frame, Outcome, Receipt, decode
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
 from bridgekit.stores.sqlite.database import open_database
 from bridgekit.stores.sqlite.file import Synchronous
 from bridgekit.stores.sqlite.log import SqliteEventLog
+from bridgekit.transport.admission import Subscription
+from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import Keep
+from bridgekit.transport.outbox import OutboxLimits, Subscriber
 from tests.contract.stores import WAIT_SECONDS, Worker, drafted, number_in, numbers
-from tests.samples import OTHER, THREAD
+from tests.samples import ALICE, OTHER, THREAD, emitted
 from tests.stores.sqlite.disks import POISON, create_store, slow_for, worker
 from tests.stores.sqlite.files import Clock, query, snapshot
 
@@ -172,6 +176,125 @@ async def test_thread_is_not_forgotten_while_an_event_of_it_is_on_its_way(path: 
             for thread in (THREAD, OTHER):
                 tasks.start_soon(publish, thread)
         assert [(receipt.seq, receipt.kept) for receipt in receipts] == [(1, True)] * 2
+
+
+async def test_answers_that_are_not_awaited_change_neither_delivery_nor_order(path: Path) -> None:
+    async with worker(path) as busy:
+        await busy.join(THREAD)
+        for number in range(2_000):
+            busy.broker.publish(drafted(THREAD, number))
+        last = await busy.broker.publish(drafted(THREAD, 2_000))
+        assert (last.outcome, last.seq, last.kept) == (Outcome.SENT, 2_001, True)
+    assert [number_in(frame) for frame in busy.heard[THREAD]] == list(range(2_001))
+    assert numbers(busy.heard[THREAD]) == list(range(1, 2_002))
+
+
+async def test_receipt_can_be_awaited_again_and_by_many(path: Path) -> None:
+    receipts: list[Receipt] = []
+    async with worker(path) as busy:
+        answer = busy.broker.publish(drafted(THREAD))
+
+        async def wait() -> None:
+            receipts.append(await answer)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(wait)
+        assert receipts == [await answer] * 3
+
+
+async def test_event_that_cannot_be_encoded_takes_no_number(path: Path) -> None:
+    async with worker(path) as busy:
+        busy.broker.bind(busy, frame_bytes=1_000)
+        assert (await busy.publish(THREAD)).seq == 1
+        with pytest.raises(FrameTooLarge):
+            busy.broker.publish(drafted(THREAD, padding=1_000))
+        with pytest.raises(PayloadError):
+            busy.broker.publish(emitted(payload={"result": object()}))
+        assert (await busy.publish(THREAD)).seq == 2
+
+
+class Bounded(Worker):
+    """A worker whose sockets hold few frames, and whose clients read when the event loop runs."""
+
+    LIMIT = 2
+    unread = 0
+
+    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
+        self.unread += 1
+        assert self.unread <= self.LIMIT
+        return super().deliver(thread_id, frame)
+
+    async def wait_for_room(self, thread_id: ThreadId) -> None:
+        if self.unread == self.LIMIT:
+            await checkpoint()
+            self.unread = 0
+
+
+async def test_commit_of_many_events_overflows_no_outbox_of_a_client_that_reads(path: Path) -> None:
+    async with open_database(path, Synchronous.OFF) as database:
+        bounded = Bounded(await SqliteEventLog(database).load())
+        await bounded.join(THREAD)
+        answers = [bounded.broker.publish(drafted(THREAD, number)) for number in range(1_500)]
+        assert {(await answer).outcome for answer in answers} == {Outcome.SENT}
+    assert numbers(bounded.heard[THREAD]) == list(range(1, 1_501))
+
+
+async def test_thread_whose_clients_are_waited_for_holds_up_no_other_and_no_commit(path: Path) -> None:
+    class Crowded(Worker):
+        room = anyio.Event()
+
+        async def wait_for_room(self, thread_id: ThreadId) -> None:
+            if thread_id == THREAD:
+                await self.room.wait()
+
+    async with open_database(path, Synchronous.OFF) as database:
+        crowded = Crowded(await SqliteEventLog(database).load())
+        await crowded.join(THREAD)
+        await crowded.join(OTHER)
+        waiting = [crowded.broker.publish(drafted(THREAD, number)) for number in range(3)]
+        assert await crowded.publish(OTHER, 0)
+        waiting.append(crowded.broker.publish(drafted(THREAD, 3)))
+        assert [(await crowded.publish(OTHER, number)).seq for number in range(1, 3)] == [2, 3]
+        assert query(snapshot(path), "SELECT count(*) FROM events") == [(7,)], "committed, also what is not delivered"
+        assert numbers(crowded.heard[THREAD]) == [1]
+        crowded.room.set()
+        assert [(await answer).seq for answer in waiting] == [1, 2, 3, 4]
+        assert numbers(crowded.heard[THREAD]) == [1, 2, 3, 4]
+
+
+class EveryIteration:
+    """A scheduler whose subscriber is read from in every iteration of the event loop anyway."""
+
+    enqueued = 0
+    quiet = False
+
+    def schedule(self, subscriber: Subscriber) -> None:
+        """There is nothing to do."""
+
+
+async def test_burst_that_is_larger_than_an_outbox_reaches_a_client_that_reads(path: Path) -> None:
+    sent: list[bytes] = []
+
+    async def read(subscriber: Subscriber) -> None:
+        while True:
+            sent.extend(subscriber.take())
+            await checkpoint()
+
+    async with open_database(path, Synchronous.OFF) as database:
+        hub = Hub(await SqliteEventLog(database).load())
+        limits = OutboxLimits(events=8)
+        subscriber = Subscriber(Subscription(ALICE, THREAD), EveryIteration(), limits, hub.crowded)
+        async with hub.joined(subscriber) as replay, anyio.create_task_group() as tasks:
+            subscriber.start(replay)
+            tasks.start_soon(read, subscriber)
+            answers = [hub.publish(drafted(THREAD, number), THREAD) for number in range(1_000)]
+            assert {(await answer).outcome for answer in answers} == {Outcome.SENT}
+            await subscriber.wait_for_room()
+            tasks.cancel_scope.cancel()
+        sent.extend(subscriber.take(1_000))
+    assert subscriber.code is None
+    assert [decode(data).payload["number"] for data in sent] == list(range(1_000))
 
 
 async def test_sink_that_breaks_its_word_ends_the_store_and_nobody_waits_for_it(path: Path) -> None:
