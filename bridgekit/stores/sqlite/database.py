@@ -10,8 +10,9 @@ import logging
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -43,25 +44,30 @@ ResultT = TypeVar("ResultT")
 class Pending(Generic[ResultT]):
     """Something that waits for the file. It is done in its turn, whether or not a caller still waits for the result."""
 
-    __slots__ = ("_resolved", "result")
+    __slots__ = ("_answered", "enqueued_at", "result")
 
     def __init__(self) -> None:
+        self.enqueued_at = time.monotonic()
         self.result: ResultT | None = None
-        self._resolved: anyio.Event | None = None
-        """Created when a caller waits: the result of most events is there before."""
+        self._answered: anyio.Event | None = None
+        """Created when a caller waits. A timer for each would take longer than all else here: see `Database.watch`."""
 
     def resolve(self, result: ResultT) -> None:
-        """Set the result."""
+        """Give the result to the callers that wait, and to later ones."""
         self.result = result
-        if self._resolved is not None:
-            self._resolved.set()
+        if self._answered is not None:
+            self._answered.set()
 
-    async def wait(self, timeout_seconds: float) -> ResultT | None:
+    def expire(self) -> None:
+        """Let callers go on without the result."""
+        self._answered = self._answered or anyio.Event()
+        self._answered.set()
+
+    async def wait(self) -> ResultT | None:
         """Return the result, or None where there is none in time."""
         if self.result is None:
-            self._resolved = self._resolved or anyio.Event()
-            with anyio.move_on_after(timeout_seconds):
-                await self._resolved.wait()
+            self._answered = self._answered or anyio.Event()
+            await self._answered.wait()
         return self.result
 
 
@@ -77,16 +83,8 @@ class WriteSource(Protocol):
     def complete(self, problem: str) -> None:
         """Handle the end of the batch: it is committed or, where there is a problem, none of it is."""
 
-
-class _ReadRequest(Pending["list[Any] | StoreAway"]):
-    """A query; the result is its rows, or why there are none."""
-
-    __slots__ = ("parameters", "sql")
-
-    def __init__(self, sql: str, parameters: tuple[object, ...]) -> None:
-        super().__init__()
-        self.sql = sql
-        self.parameters = parameters
+    def unresolved(self) -> Iterable[Pending[Any]]:
+        """Yield all that has no result yet, and perhaps the last batch."""
 
 
 class Database:
@@ -104,24 +102,24 @@ class Database:
         self.sources: list[WriteSource] = []
         self.tasks: TaskGroup
         """For tasks of the sources, once there is a batch. `run` ends after them."""
-        self._reads: OrderedDict[_ReadRequest, None] = OrderedDict()
+        self._reads: OrderedDict[Pending[list[Any] | StoreAway], tuple[str, tuple[object, ...]]] = OrderedDict()
+        """Queries with their parameters. The result is the rows, or why there are none."""
         self._work = anyio.Event()
         self._busy_since: float | None = None
         self._problem = ""
         """Of the last transaction."""
+        self._ended = anyio.Event()
         self.closed = False
         """Nothing more is accepted. What was accepted is still written."""
 
     @property
     def healthy(self) -> bool:
         """Whether the last transaction was committed, and no statement takes too long."""
-        return not self._problem and self.answer_timeout_seconds > 0
+        return not (self._problem or self._is_late)
 
     @property
-    def answer_timeout_seconds(self) -> float:
-        """How long a caller waits for an answer: 0 while a statement takes too long."""
-        is_late = self._busy_since is not None and time.monotonic() - self._busy_since > self._answer_timeout_seconds
-        return 0.0 if is_late else self._answer_timeout_seconds
+    def _is_late(self) -> bool:
+        return self._busy_since is not None and time.monotonic() - self._busy_since > self._answer_timeout_seconds
 
     def notify(self) -> None:
         """Wake the writer: a source has rows."""
@@ -136,16 +134,17 @@ class Database:
         """Return the rows of a query, as committed; StoreAway where they do not come in time, or cannot be read."""
         if self.closed:
             raise StoreAway(STORE, "it is closed")
-        request = _ReadRequest(sql, parameters)
-        self._reads[request] = None
+        request: Pending[list[Any] | StoreAway] = Pending()
+        self._reads[request] = (sql, parameters)
         self.notify()
         try:
-            rows = await request.wait(self.answer_timeout_seconds if timeout_seconds is None else timeout_seconds)
+            with anyio.move_on_after(self._answer_timeout_seconds if timeout_seconds is None else timeout_seconds):
+                await request.wait()
         finally:
             self._reads.pop(request, None)
-        if isinstance(rows, list):
-            return rows
-        raise rows or StoreAway(STORE, "it does not answer in time")
+        if isinstance(request.result, list):
+            return request.result
+        raise request.result or StoreAway(STORE, "it does not answer in time")
 
     async def run(self) -> None:
         """Write and read by turns, until the database is closed and everything is written."""
@@ -154,14 +153,35 @@ class Database:
                 async with anyio.create_task_group() as self.tasks:
                     while not self.closed:
                         self._work = anyio.Event()
-                        if not (await self._write() + await self._answer_read()):
+                        if not await self._write_and_read():
                             await self._wait_for_work()
                     if self._problem:
                         await self._commit(_PROBE, ())
-                    while await self._write() + await self._answer_read():
+                    while await self._write_and_read():
                         pass
         finally:
+            # Also after an error in a source: the application ends then, and no caller must wait for it.
             self.closed = True
+            self._ended.set()
+
+    async def watch(self) -> None:
+        """Answer callers in bounded time while the file takes longer, until `run` has ended."""
+        with anyio.CancelScope(shield=True):
+            while not self._ended.is_set():
+                with anyio.move_on_after(self._answer_timeout_seconds / 4):
+                    await self._ended.wait()
+                before = time.monotonic()
+                if not (self._is_late or self._ended.is_set()):
+                    before -= self._answer_timeout_seconds
+                for source in self.sources:
+                    for pending in source.unresolved():
+                        if pending.enqueued_at < before:
+                            pending.expire()
+
+    async def _write_and_read(self) -> bool:
+        """Commit what waits and answer one read; False where there was nothing to do."""
+        wrote = await self._write()
+        return await self._answer_read() or wrote
 
     async def _wait_for_work(self) -> None:
         with anyio.move_on_after(RETRY_SECONDS if self._problem else None):
@@ -204,9 +224,9 @@ class Database:
         """Answer the oldest read; False where there is none."""
         if not self._reads:
             return False
-        request, _ = self._reads.popitem(last=False)
+        request, query = self._reads.popitem(last=False)
         try:
-            request.resolve(await self._execute(request.sql, request.parameters))
+            request.resolve(await self._execute(*query))
         except sqlite3.Error as error:
             request.resolve(StoreAway(STORE, str(error)))
         return True
@@ -220,16 +240,6 @@ class Database:
             self._busy_since = None
 
 
-class _PendingRow(Pending[str]):
-    """A row; the result is why it is not committed, or nothing."""
-
-    __slots__ = ("row",)
-
-    def __init__(self, row: tuple[object, ...]) -> None:
-        super().__init__()
-        self.row = row
-
-
 class PendingRows:
     """A WriteSource of rows for one column of the inbox."""
 
@@ -237,8 +247,9 @@ class PendingRows:
         self._database = database
         self._column = column
         self._limit = limit
-        self._waiting: list[_PendingRow] = []
-        self._in_flight: list[_PendingRow] = []
+        self._waiting: dict[Pending[str], tuple[object, ...]] = {}
+        """The result is why a row is not committed, or nothing."""
+        self._in_flight: dict[Pending[str], tuple[object, ...]] = {}
         database.sources.append(self)
 
     async def put(self, row: tuple[object, ...]) -> None:
@@ -248,22 +259,25 @@ class PendingRows:
         # Callers that were cancelled have left their rows here.
         if len(self._waiting) >= self._limit:
             raise StoreAway(STORE, "too much waits to be written")
-        pending = _PendingRow(row)
-        self._waiting.append(pending)
+        pending: Pending[str] = Pending()
+        self._waiting[pending] = row
         self._database.notify()
-        problem = await pending.wait(self._database.answer_timeout_seconds)
+        problem = await pending.wait()
         if problem is None:
             raise StoreAway(STORE, "it does not answer in time")
         if problem:
             raise StoreAway(STORE, problem)
 
     def next_batch(self) -> Mapping[str, str | bytes]:
-        self._in_flight, self._waiting = self._waiting, []
-        return {self._column: encode_rows([pending.row for pending in self._in_flight])} if self._in_flight else {}
+        self._in_flight, self._waiting = self._waiting, {}
+        return {self._column: encode_rows(list(self._in_flight.values()))} if self._in_flight else {}
 
     def complete(self, problem: str) -> None:
         for pending in self._in_flight:
             pending.resolve(problem)
+
+    def unresolved(self) -> Iterable[Pending[str]]:
+        return chain(self._in_flight, self._waiting)
 
 
 def encode_rows(rows: list[Any]) -> str:
@@ -288,6 +302,7 @@ async def open_database(
         with first_error():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(database.run)
+                tasks.start_soon(database.watch)
                 try:
                     yield database
                 finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Mapping
+from itertools import chain
 from typing import Any, Final
 
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
@@ -60,16 +61,15 @@ line break."""
 class _PendingEvent(Pending[Receipt]):
     """An event that was accepted. Awaiting it gives the receipt, which is PENDING where the file takes too long."""
 
-    __slots__ = ("database", "frame", "log")
+    __slots__ = ("frame", "log")
 
-    def __init__(self, log: ThreadLog, frame: Frame, database: Database) -> None:
+    def __init__(self, log: ThreadLog, frame: Frame) -> None:
         super().__init__()
         self.log = log
         self.frame = frame
-        self.database = database
 
     def __await__(self) -> Generator[Any, Any, Receipt]:
-        receipt = yield from self.wait(self.database.answer_timeout_seconds).__await__()
+        receipt = yield from self.wait().__await__()
         if receipt is None:
             return _failed(self.log, self.frame.seq, Outcome.PENDING, "it does not answer in time")
         return receipt
@@ -99,21 +99,21 @@ class SqliteEventLog:
         self._waiting: deque[_PendingEvent] = deque()
         self._undelivered: dict[ThreadLog, deque[_PendingEvent]] = {}
         """Committed events of threads of which a task delivers many."""
-        self._batch: list[_PendingEvent] = []
-        """What the next transaction writes, or the one in progress: events; …"""
-        self._batch_heads: dict[ThreadLog, tuple[int, int]] = {}
-        """… positions of threads, as `seq` and `last`; …"""
-        self._batch_forgotten: list[int] = []
-        self._batch_deletions = 0
-        """… threads to forget, and how many of the deletions."""
         self._changed: dict[ThreadLog, None] = {}
         """Threads whose position in the file is out of date, although none of their events waits."""
-        self._with_rows: OrderedDict[ThreadLog, None] = OrderedDict()
-        """Threads with rows in the file, the one that was published to longest ago first."""
         self._forgotten: list[int] = []
         """Numbers of threads that the file is to forget."""
+        self._with_rows: OrderedDict[ThreadLog, None] = OrderedDict()
+        """Threads with rows in the file, the one that was published to longest ago first."""
         self._deletions: deque[tuple[int, int, int]] = deque()
         """Rows to delete: a thread's number, and the first and last `seq`, at most `DELETED_ROWS` of them."""
+        # The transaction in progress, or the last one:
+        self._batch: list[_PendingEvent] = []
+        self._batch_heads: dict[ThreadLog, tuple[int, int]] = {}
+        """The positions of threads that it writes, as `seq` and `last`."""
+        self._batch_forgotten = 0
+        self._batch_deletions = 0
+        """How many of `_forgotten` and `_deletions` it includes."""
         database.sources.append(self)
 
     async def load(self) -> SqliteEventLog:
@@ -154,14 +154,16 @@ class SqliteEventLog:
             if not log.waiting:
                 log.settled = seq
                 self._changed[log] = None
-            return _failed(log, seq, Outcome.REFUSED, "it is closed" if self._database.closed else "too much waits to be written")
+            problem = "it is closed" if self._database.closed else "too much waits to be written"
+            return _failed(log, seq, Outcome.REFUSED, problem)
         log.waiting += 1
         self._threads.pin(thread_id)
         self._free_events -= 1
         self._free_bytes -= len(data)
-        pending = _PendingEvent(log, Frame(seq, event.type, event.run_id, data), self._database)
+        pending = _PendingEvent(log, Frame(seq, event.type, event.run_id, data))
         self._waiting.append(pending)
-        self._database.notify()
+        if len(self._waiting) == 1:
+            self._database.notify()
         return pending
 
     async def join(self, thread_id: ThreadId) -> None:
@@ -216,11 +218,11 @@ class SqliteEventLog:
             events = []
         deletions = self._next_deletions()
         self._batch_deletions = len(deletions)
-        self._batch_forgotten, self._forgotten = self._forgotten, []
-        if not (heads or deletions or self._batch_forgotten):
+        self._batch_forgotten = len(self._forgotten)
+        if not (heads or deletions or self._forgotten):
             return {}
         return {
-            "forgotten": encode_rows(self._batch_forgotten),
+            "forgotten": encode_rows(self._forgotten),
             "heads": encode_rows([(log.number, log.thread_id, log.epoch, *head) for log, head in heads.items()]),
             "events": encode_rows(events),
             "data": b"".join([pending.frame.data for pending in self._batch]),
@@ -231,6 +233,7 @@ class SqliteEventLog:
         if problem:
             self._refuse_batch(problem)
             return
+        del self._forgotten[: self._batch_forgotten]
         for _ in range(self._batch_deletions):
             self._deletions.popleft()
         events_of: dict[ThreadLog, deque[_PendingEvent]] = {}
@@ -244,11 +247,13 @@ class SqliteEventLog:
         if self.retention.events:
             self._retain(events_of, self._database.clock())
         for log, events in events_of.items():
-            self._deliver_all(log, events)
+            self._deliver_events(log, events)
+
+    def unresolved(self) -> Iterable[_PendingEvent]:
+        return chain(*self._undelivered.values(), self._batch, self._waiting)
 
     def _refuse_batch(self, problem: str) -> None:
         """Nothing of the batch is in the file: its events are lost, and the rest is tried again."""
-        self._forgotten = self._batch_forgotten + self._forgotten
         for pending in self._batch:
             self._settle(pending)
             self._changed[pending.log] = None
@@ -262,7 +267,7 @@ class SqliteEventLog:
         if log.settled > pending.frame.seq:
             self._changed[log] = None
 
-    def _deliver_all(self, log: ThreadLog, events: deque[_PendingEvent]) -> None:
+    def _deliver_events(self, log: ThreadLog, events: deque[_PendingEvent]) -> None:
         """Deliver events of one thread, in order. Between two of them its sockets are written to.
 
         A single event is delivered at once: the event loop has run since the thread's last one. A task delivers more of
@@ -278,7 +283,8 @@ class SqliteEventLog:
 
     async def _deliver_in_turn(self, log: ThreadLog, events: deque[_PendingEvent]) -> None:
         while events:
-            self._deliver(events.popleft())
+            self._deliver(events[0])
+            events.popleft()
             await self._sink.wait_for_room(log.thread_id)
         del self._undelivered[log]
 
