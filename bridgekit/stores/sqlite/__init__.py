@@ -1,6 +1,8 @@
-"""The SQLite store: one file, for one process.
+"""The SQLite store: thread logs, routes and used tickets in one file, for one process.
 
-database        the file and its lock, group commit, reads
+file            the file: opened, locked, checked, closed
+database        its writer: group commit, and reads between two commits
+thread_log      what one thread has in the file
 log             thread logs: an event is committed before it is delivered
 mapping         routes
 used_tickets    used tickets
