@@ -22,7 +22,7 @@ from bridgekit.transport.admission import Subscription
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import Keep
 from bridgekit.transport.outbox import OutboxLimits, Subscriber
-from tests.contract.stores import WAIT_SECONDS, Worker, drafted, number_in, numbers
+from tests.contract.stores import WAIT_SECONDS, Worker, drafted, merged, number_in, numbers
 from tests.samples import ALICE, OTHER, THREAD, emitted
 from tests.stores.sqlite.disks import POISON, create_store, slow_for, worker
 from tests.stores.sqlite.files import Clock, query, snapshot
@@ -240,14 +240,19 @@ async def test_commit_of_many_events_overflows_no_outbox_of_a_client_that_reads(
     assert numbers(bounded.heard[THREAD]) == list(range(1, 1_501))
 
 
+class Crowded(Worker):
+    """A worker in which the sockets of one thread have no room after a frame, until the test makes room."""
+
+    def __init__(self, log: SqliteEventLog) -> None:
+        super().__init__(log)
+        self.room = anyio.Event()
+
+    async def wait_for_room(self, thread_id: ThreadId) -> None:
+        if thread_id == THREAD:
+            await self.room.wait()
+
+
 async def test_thread_whose_clients_are_waited_for_holds_up_no_other_and_no_commit(path: Path) -> None:
-    class Crowded(Worker):
-        room = anyio.Event()
-
-        async def wait_for_room(self, thread_id: ThreadId) -> None:
-            if thread_id == THREAD:
-                await self.room.wait()
-
     async with open_database(path, Synchronous.OFF) as database:
         crowded = Crowded(await SqliteEventLog(database).load())
         await crowded.join(THREAD)
@@ -261,6 +266,20 @@ async def test_thread_whose_clients_are_waited_for_holds_up_no_other_and_no_comm
         crowded.room.set()
         assert [(await answer).seq for answer in waiting] == [1, 2, 3, 4]
         assert numbers(crowded.heard[THREAD]) == [1, 2, 3, 4]
+
+
+async def test_socket_that_joins_while_committed_events_are_not_delivered_gets_each_of_them_once(path: Path) -> None:
+    async with open_database(path, Synchronous.OFF) as database:
+        crowded = Crowded(await SqliteEventLog(database).load())
+        begun = await crowded.join(THREAD)
+        answers = [crowded.broker.publish(drafted(THREAD, number)) for number in range(5)]
+        await crowded.hears(THREAD, 1)
+        replay = await crowded.join(THREAD, begun.cursor)
+        assert numbers(replay.frames) == [1, 2, 3, 4, 5]
+        assert (await crowded.join(THREAD)).cursor.seq == 5
+        crowded.room.set()
+        assert [(await answer).seq for answer in answers] == [1, 2, 3, 4, 5]
+        assert numbers(merged(replay, crowded.heard[THREAD])) == [1, 2, 3, 4, 5]
 
 
 class EveryIteration:
