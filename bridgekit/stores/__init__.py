@@ -27,9 +27,8 @@ __all__ = [
     "stores_from",
 ]
 
-SQLITE_REQUIREMENT: Final = "sqlite-anyio>=0.3,<0.4"
 REDIS_REQUIREMENT: Final = "coredis>=6.8,<7"
-"""What the stores need beside the core, as in pyproject.toml: a command that names it works everywhere."""
+"""What the Redis store needs beside the core, as in pyproject.toml: a command that names it works everywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,27 +73,22 @@ def sqlite_stores(
 ) -> StoreFactory:
     """In one SQLite file, for one worker: what was acknowledged is there when it is back.
 
-    What a power loss may cost is chosen by `synchronous`, "off", "normal" or "full": see
-    `bridgekit.storage.sqlite_file.Synchronous`. UnknownName for another; NotInstalled where `sqlite-anyio` is missing.
+    `synchronous` chooses what a power loss may cost, "off", "normal" or "full": see
+    `bridgekit.stores.sqlite.file.Synchronous`. UnknownName for another.
     """
-    try:
-        from bridgekit.mapping.sqlite import SqliteStore
-        from bridgekit.storage import sqlite, sqlite_file
-        from bridgekit.transport.broker.sqlite import SqliteBroker
-        from bridgekit.transport.spent_sqlite import SpentInSqlite
-    except ModuleNotFoundError as error:
-        raise NotInstalled("the SQLite store", SQLITE_REQUIREMENT) from error
-    setting = sqlite_file.synchronous(synchronous)
-    file = Path(path).absolute()
+    from bridgekit.stores.sqlite import database, file, log, mapping, used_tickets
+
+    setting = file.parse_synchronous(synchronous)
+    location = Path(path).absolute()
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Stores]:
-        async with sqlite.opened(file, setting) as database:
+        async with database.open_database(location, setting) as opened_database:
             yield Stores(
                 name="sqlite",
-                routes=await SqliteStore(database, routes=routes).load(),
-                log=await SqliteBroker(database, keep).load(),
-                spent=await SpentInSqlite(database).load(),
+                routes=await mapping.SqliteMappingStore(opened_database, routes=routes).load(),
+                log=await log.SqliteEventLog(opened_database, keep).load(),
+                spent=await used_tickets.SqliteUsedTickets(opened_database).load(),
             )
 
     return opened

@@ -1,8 +1,8 @@
 """Who writes to the sockets: one task of the edge, which flushes each outbox that a frame was put in.
 
 What is put in an outbox within one iteration of the event loop is written together, because the system call is what
-costs most. A lone frame is written at once. `NativeSubscriber` writes to a transport; `asgi.AsgiSubscriber` sends through
-an ASGI server.
+costs most. A lone frame is written at once. `NativeSubscriber` writes to a transport; `asgi` has the one that sends
+through an ASGI server.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from typing import Final
 
 import anyio
 
-from bridgekit.events import Draft, EventType, Frame, Receipt, draft
+from bridgekit.events import AgentEvent, EventType, Frame, Receipt
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.signals import Cursor
 from bridgekit.stores import Stores, stores_from
-from bridgekit.transport.log import HISTORY, Broker, Keep, Replay
+from bridgekit.transport.log import HISTORY, EventLog, Keep, Replay
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import RUN, emitted
 
@@ -89,7 +89,7 @@ class Place:
     async def worker(self, keep: Keep = HISTORY) -> AsyncIterator[Worker]:
         """One worker."""
         async with self.opened(keep) as stores:
-            yield Worker(stores.broker)
+            yield Worker(stores.log)
 
     @asynccontextmanager
     async def workers(self, keep: Keep = HISTORY) -> AsyncIterator[tuple[Worker, Worker]]:
@@ -102,7 +102,7 @@ class Place:
 class Worker:
     """A worker's broker, and a Sink that keeps all it is given."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: EventLog) -> None:
         self.broker = broker
         self.sockets: Counter[ThreadId] = Counter()
         self.heard: defaultdict[ThreadId, list[Frame]] = defaultdict(list)
@@ -119,6 +119,9 @@ class Worker:
 
     def restart(self, thread_id: ThreadId) -> None:
         self.restarted.append(thread_id)
+
+    async def wait_for_room(self, thread_id: ThreadId) -> None:
+        """There is always room."""
 
     async def join(self, thread_id: ThreadId, after: Cursor | None = None) -> Replay:
         """One socket more, as the hub does it."""
@@ -141,10 +144,10 @@ class Worker:
         return self.heard[thread_id]
 
 
-def drafted(thread_id: ThreadId, number: int = 0, *, run_id: RunId = RUN, padding: int = 0) -> Draft:
+def drafted(thread_id: ThreadId, number: int = 0, *, run_id: RunId = RUN, padding: int = 0) -> AgentEvent:
     """An event that says which one it is."""
     payload = {"number": number, "padding": "x" * padding}
-    return draft(emitted(EventType.TOOL_EXECUTING, run_id=run_id, payload=payload), thread_id)
+    return emitted(EventType.TOOL_EXECUTING, run_id=run_id, payload=payload, thread_id=thread_id)
 
 
 def number_in(frame: Frame) -> object:

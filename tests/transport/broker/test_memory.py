@@ -11,7 +11,7 @@ from bridgekit.ids import ThreadId
 from bridgekit.transport.log import Keep, MemoryEventLog
 from tests.contract.stores import Worker, drafted
 from tests.samples import OTHER, THREAD
-from tests.storage.sqlite_files import Clock
+from tests.stores.sqlite.files import Clock
 
 IDLE_BYTES = 500
 """What a thread costs that is remembered by its epoch and number only."""

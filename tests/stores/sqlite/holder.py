@@ -1,4 +1,4 @@
-"""A process that has the stores of a URL open until its standard input ends. Says so, or why it has not."""
+"""A process that holds the stores of a URL open until its standard input ends. Prints "open", or the error."""
 
 from __future__ import annotations
 

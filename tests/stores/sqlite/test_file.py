@@ -1,4 +1,4 @@
-"""The file of a SQLite store: for one process, ours or left alone, and honest about what it may have missed."""
+"""The file of a SQLite store: one process opens it, other files are refused unchanged, lost events lead to a gap."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bridgekit.errors import StoreInUse, StoreUnusable, UnknownName
 from bridgekit.ids import RunId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.signals import Cursor
-from bridgekit.storage.sqlite_file import ORPHAN_SECONDS
 from bridgekit.stores import sqlite_stores, stores_from
+from bridgekit.stores.sqlite.file import STALE_ROUTE_SECONDS
 from bridgekit_verify.faults.processes import Child, child
 from tests.contract.stores import Worker, numbers
 from tests.samples import RUN, THREAD
-from tests.storage.sqlite_files import asked, changed, image
+from tests.stores.sqlite.files import query, run_script, snapshot
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -44,12 +44,12 @@ def modes(folder: Path) -> dict[str, int]:
 @asynccontextmanager
 async def worker(path: Path, synchronous: str = "normal") -> AsyncIterator[Worker]:
     async with sqlite_stores(path, synchronous=synchronous)() as stores:
-        yield Worker(stores.broker)
+        yield Worker(stores.log)
 
 
 @asynccontextmanager
 async def held_elsewhere(path: Path, backend: str) -> AsyncIterator[Child]:
-    async with child([sys.executable, "-m", "tests.storage.holder", f"sqlite:///{path}", backend]) as holder:
+    async with child([sys.executable, "-m", "tests.stores.sqlite.holder", f"sqlite:///{path}", backend]) as holder:
         yield holder
 
 
@@ -90,20 +90,20 @@ def text(path: Path) -> None:
 
 
 def another_database(path: Path) -> None:
-    changed(path, "CREATE TABLE theirs (value); INSERT INTO theirs VALUES (1)")
+    run_script(path, "CREATE TABLE theirs (value); INSERT INTO theirs VALUES (1)")
 
 
 def another_database_with_a_log(path: Path) -> None:
-    changed(path, "PRAGMA journal_mode=WAL; CREATE TABLE theirs (value); INSERT INTO theirs VALUES (1)")
+    run_script(path, "PRAGMA journal_mode=WAL; CREATE TABLE theirs (value); INSERT INTO theirs VALUES (1)")
 
 
 def another_application(path: Path) -> None:
-    changed(path, "PRAGMA application_id = 7")
+    run_script(path, "PRAGMA application_id = 7")
 
 
-@pytest.mark.parametrize("made", [text, another_database, another_database_with_a_log, another_application])
-async def test_file_that_is_not_ours_is_refused_and_left_as_it_was(path: Path, made: Callable[[Path], None]) -> None:
-    made(path)
+@pytest.mark.parametrize("make", [text, another_database, another_database_with_a_log, another_application])
+async def test_file_that_is_not_ours_is_refused_and_left_as_it_was(path: Path, make: Callable[[Path], None]) -> None:
+    make(path)
     before = contents(path.parent)
     with pytest.raises(StoreUnusable) as refused:
         async with sqlite_stores(path)():
@@ -115,9 +115,9 @@ async def test_file_that_is_not_ours_is_refused_and_left_as_it_was(path: Path, m
 async def test_file_of_another_version_is_refused_and_left_as_it_was(path: Path) -> None:
     async with worker(path) as first:
         await first.publish(THREAD)
-    changed(path, "PRAGMA user_version = 2")
+    run_script(path, "PRAGMA user_version = 9")
     before = contents(path.parent)
-    with pytest.raises(StoreUnusable, match="version 2, and this is for version 1"):
+    with pytest.raises(StoreUnusable, match="version 9, and this is for version 2"):
         async with sqlite_stores(path)():
             pass
     assert contents(path.parent) == before
@@ -145,7 +145,7 @@ async def test_url_names_the_file_and_its_setting(path: Path, monkeypatch: pytes
     async with stores_from("sqlite:///a%20store.db?synchronous=full")() as stores:
         assert stores.name == "sqlite"
         assert not stores.shared
-    assert asked(path.with_name("a store.db"), "SELECT synchronous FROM store") == [("full",)]
+    assert query(path.with_name("a store.db"), "SELECT synchronous FROM store") == [("full",)]
 
 
 async def test_file_is_for_nobody_else_to_read_and_alone_when_it_is_closed(path: Path) -> None:
@@ -153,15 +153,15 @@ async def test_file_is_for_nobody_else_to_read_and_alone_when_it_is_closed(path:
         await open_.publish(THREAD)
         assert modes(path.parent) == {"store.db": 0o600, "store.db-wal": 0o600}
     assert modes(path.parent) == {"store.db": 0o600}
-    assert asked(path, "SELECT boot FROM store") == [(None,)]
-    assert asked(path, "PRAGMA integrity_check") == [("ok",)]
+    assert query(path, "SELECT boot FROM store") == [(None,)]
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]
 
 
 @pytest.mark.parametrize("synchronous", ["off", "normal", "full"])
 async def test_numbering_goes_on_after_a_kill_while_the_machine_is_up(path: Path, synchronous: str) -> None:
     async with worker(path, synchronous) as first:
         before = [await first.publish(THREAD) for _ in range(3)][-1]
-        left = image(path)
+        left = snapshot(path)
     async with worker(left, synchronous) as second:
         after = await second.publish(THREAD)
         assert (after.seq, after.epoch) == (4, before.epoch)
@@ -172,12 +172,12 @@ async def test_numbering_goes_on_after_a_kill_while_the_machine_is_up(path: Path
 async def test_numbering_begins_anew_where_a_power_loss_may_have_cost_something(
     path: Path, synchronous: str, same: bool
 ) -> None:
-    """A client that read more than the disk has must not take new events for those that it knows."""
+    """A client that received more events than the disk has must not take new ones for them."""
     async with worker(path, synchronous) as first:
         await first.publish(THREAD)
-        left = image(path)
+        left = snapshot(path)
         read = [await first.publish(THREAD) for _ in range(2)][-1]
-    changed(left, "UPDATE store SET boot = 'another'")
+    run_script(left, "UPDATE store SET boot = 'another'")
     async with worker(left, synchronous) as second:
         for number in range(5):
             await second.publish(THREAD, number)
@@ -205,15 +205,15 @@ async def test_run_that_was_live_when_the_process_was_killed_keeps_its_route_for
         mapping = RunThreadMappingService(stores.routes)
         await mapping.register_mapping(RUN, THREAD)
         await mapping.register_mapping(again, THREAD)
-        left = image(path)
+        left = snapshot(path)
     async with sqlite_stores(left)() as stores:
         mapping = RunThreadMappingService(stores.routes)
         assert await mapping.get_thread_id(RUN) == THREAD
         await mapping.register_mapping(again, THREAD)
-    ((lasts,),) = asked(left, "SELECT due - unixepoch() FROM routes WHERE run_id = 'run_1'")
-    assert ORPHAN_SECONDS - 60 < lasts < ORPHAN_SECONDS + 1
-    assert asked(left, "SELECT due FROM routes WHERE run_id = 'run_again'") == [(None,)]
-    changed(left, "UPDATE routes SET due = unixepoch() - 1 WHERE due IS NOT NULL")
+    ((lasts,),) = query(left, "SELECT due - unixepoch() FROM routes WHERE run_id = 'run_1'")
+    assert STALE_ROUTE_SECONDS - 60 < lasts < STALE_ROUTE_SECONDS + 1
+    assert query(left, "SELECT due FROM routes WHERE run_id = 'run_again'") == [(None,)]
+    run_script(left, "UPDATE routes SET due = unixepoch() - 1 WHERE due IS NOT NULL")
     async with sqlite_stores(left)() as stores:
         mapping = RunThreadMappingService(stores.routes)
         assert await mapping.get_thread_id(RUN) is None

@@ -1,4 +1,4 @@
-"""The SQLite file keeps little more than the logs do, and is never long about it."""
+"""The SQLite file holds little more than the logs retain, and no transaction deletes many rows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bridgekit.signals import Cursor, GapReason
 from bridgekit.transport.log import Keep
 from tests.contract.stores import numbers
 from tests.samples import OTHER, THREAD
-from tests.storage.sqlite_files import Clock, asked, changed, image
-from tests.transport.broker.sqlite_disks import POISON, REFUSING, WORK, made, worker
+from tests.stores.sqlite.disks import POISON, REFUSING, WORK, create_store, worker
+from tests.stores.sqlite.files import Clock, query, run_script, snapshot
 
 
 class Ticking(Clock):
-    """A time for each group."""
+    """A time of its own for each transaction."""
 
     def __call__(self) -> float:
         self.now += 0.001
@@ -54,7 +54,7 @@ async def test_file_keeps_little_more_than_the_log(path: Path, keep: Keep, rows:
         for number in range(100):
             await busy.publish(THREAD, number)
             clock.now += 1
-    ((count, first, last),) = asked(path, "SELECT count(*), min(seq), max(seq) FROM events")
+    ((count, first, last),) = query(path, "SELECT count(*), min(seq), max(seq) FROM events")
     assert last == 100
     assert count == last - first + 1
     assert 14 <= count <= rows
@@ -68,7 +68,7 @@ async def test_thread_that_nobody_publishes_to_leaves_the_file_but_for_its_numbe
         clock.now += 11
         for _ in range(3):
             await busy.publish(THREAD)
-    assert asked(path, "SELECT count(DISTINCT thread) FROM events") == [(1,)]
+    assert query(path, "SELECT count(DISTINCT thread) FROM events") == [(1,)]
     async with worker(path, Keep(seconds=10), clock) as back:
         for thread, head in zip(threads, heads, strict=True):
             again = await back.publish(thread)
@@ -83,29 +83,29 @@ async def test_events_that_expired_while_the_process_was_away_leave_the_file(pat
     clock.now += 11
     async with worker(path, Keep(seconds=10), clock) as back:
         await back.publish(THREAD)
-    assert asked(path, "SELECT count(*) FROM events") == [(1,)]
-    assert asked(path, "SELECT count(*) FROM threads") == [(21,)]
+    assert query(path, "SELECT count(*) FROM events") == [(1,)]
+    assert query(path, "SELECT count(*) FROM threads") == [(21,)]
 
 
 async def test_forgotten_threads_leave_the_file(path: Path) -> None:
     async with worker(path, Keep(threads=5)) as busy:
         for number in range(50):
             await busy.publish(ThreadId(f"thread_{number}"), number)
-    assert asked(path, "SELECT count(*) FROM threads") == [(5,)]
-    assert asked(path, "SELECT count(*) FROM events WHERE thread IN (SELECT number FROM threads)") == [(5,)]
-    assert asked(path, "SELECT count(*) FROM events") == [(5,)]
+    assert query(path, "SELECT count(*) FROM threads") == [(5,)]
+    assert query(path, "SELECT count(*) FROM events WHERE thread IN (SELECT number FROM threads)") == [(5,)]
+    assert query(path, "SELECT count(*) FROM events") == [(5,)]
 
 
 async def test_what_was_to_leave_with_a_group_that_was_refused_leaves_with_a_later_one(path: Path) -> None:
-    await made(path, REFUSING)
+    await create_store(path, REFUSING)
     new = ThreadId("thread_new")
     async with worker(path, Keep(threads=2)) as ill:
         await ill.publish(THREAD)
         await ill.publish(OTHER)
         assert (await ill.publish(new, POISON)).outcome is Outcome.REFUSED
         await ill.publish(new)
-    assert asked(path, "SELECT thread_id FROM threads ORDER BY thread_id") == [(OTHER,), (new,)]
-    assert asked(path, "SELECT count(*) FROM events") == [(2,)]
+    assert query(path, "SELECT thread_id FROM threads ORDER BY thread_id") == [(OTHER,), (new,)]
+    assert query(path, "SELECT count(*) FROM events") == [(2,)]
 
 
 async def test_what_a_killed_process_had_not_trimmed_yet_is_trimmed_by_the_next(path: Path) -> None:
@@ -113,18 +113,19 @@ async def test_what_a_killed_process_had_not_trimmed_yet_is_trimmed_by_the_next(
         for number in range(20):
             await busy.publish(THREAD, number)
             await busy.publish(OTHER, number)
-    changed(path, f"DELETE FROM threads WHERE thread_id = '{OTHER}'")
+    run_script(path, f"DELETE FROM threads WHERE thread_id = '{OTHER}'")
     async with worker(path, Keep(threads=1)) as back:
         assert (await back.publish(OTHER)).seq == 1
-    assert asked(path, "SELECT thread_id FROM threads") == [(OTHER,)]
-    assert asked(path, "SELECT count(*) FROM events") == [(1,)]
+    assert query(path, "SELECT thread_id FROM threads") == [(OTHER,)]
+    assert query(path, "SELECT count(*) FROM events") == [(1,)]
 
 
 async def test_long_log_is_trimmed_in_small_steps_and_completely(path: Path) -> None:
     async with worker(path) as busy:
         await busy.publish(OTHER)
-    changed(path, f"INSERT INTO events SELECT 1, n + 1, n + 1, 0, x'7b7d' FROM ({WORK.format(steps=5_000)})")
+    rows = f"INSERT INTO events SELECT 1, n + 1, n + 1, 0, x'7b7d' FROM ({WORK.format(steps=5_000)})"
+    run_script(path, f"{rows}; UPDATE threads SET seq = 5001, last = 5001")
     async with worker(path, Keep(threads=1), Ticking()) as back:
         await back.publish(THREAD)
-        assert asked(image(path), "SELECT count(*) > 1 FROM events") == [(1,)]
-    assert asked(path, "SELECT count(*) FROM events") == [(1,)]
+        assert query(snapshot(path), "SELECT count(*) > 1 FROM events") == [(1,)]
+    assert query(path, "SELECT count(*) FROM events") == [(1,)]

@@ -1,4 +1,4 @@
-"""A disk that takes no more, by the system's own word: the sender is told, the server lives, and it goes on after."""
+"""A full disk, by the operating system's own error: events are refused, and when there is room the store goes on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bridgekit_verify.faults.processes import child
 async def test_full_disk_refuses_truthfully_and_when_there_is_room_all_goes_on(
     tmp_path: Path, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:
-    command = [sys.executable, "-m", "tests.storage.full_disk", str(tmp_path / "store.db"), anyio_backend[0]]
+    command = [sys.executable, "-m", "tests.stores.sqlite.full_disk", str(tmp_path / "store.db"), anyio_backend[0]]
     async with child(command) as publishing:
         said = json.loads(await publishing.line())
         assert await publishing.wait() == 0

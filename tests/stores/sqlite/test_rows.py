@@ -1,4 +1,4 @@
-"""Rows on their way into a SQLite file: no more wait than the limit, also where nobody waits for them any more."""
+"""Rows that wait for their commit: their number is limited, and a caller that is cancelled stops none of them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from pathlib import Path
 import anyio
 
 from bridgekit.errors import StoreAway
-from bridgekit.storage import sqlite
-from bridgekit.storage.sqlite_file import Synchronous
-from bridgekit.storage.sqlite_rows import Rows
-from tests.storage.sqlite_files import asked
+from bridgekit.stores.sqlite.database import PendingRows, open_database
+from bridgekit.stores.sqlite.file import Synchronous
+from tests.stores.sqlite.files import query
 
 
 async def test_rows_over_the_limit_are_refused_and_those_before_are_committed_together(tmp_path: Path) -> None:
     refused: list[str] = []
-    async with sqlite.opened(tmp_path / "store.db", Synchronous.OFF) as database:
-        rows = Rows(database, "spent", limit=3)
+    async with open_database(tmp_path / "store.db", Synchronous.OFF) as database:
+        rows = PendingRows(database, "used_tickets", limit=3)
 
         async def put(number: int) -> None:
             try:
@@ -24,21 +23,21 @@ async def test_rows_over_the_limit_are_refused_and_those_before_are_committed_to
             except StoreAway as away:
                 refused.append(away.problem)
 
-        # Until the writer waits: on trio it may begin in the midst of them.
+        # Until the writer waits: on trio it could commit before all rows are there.
         await anyio.wait_all_tasks_blocked()
         async with anyio.create_task_group() as tasks:
             for number in range(5):
                 tasks.start_soon(put, number)
         await put(5)
-    assert refused == ["it is behind"] * 2
-    assert asked(tmp_path / "store.db", "SELECT count(*) FROM spent") == [(4,)]
+    assert refused == ["too much waits to be written"] * 2
+    assert query(tmp_path / "store.db", "SELECT count(*) FROM used_tickets") == [(4,)]
 
 
 async def test_row_whose_sender_was_cancelled_is_written_all_the_same(tmp_path: Path) -> None:
-    async with sqlite.opened(tmp_path / "store.db", Synchronous.OFF) as database:
-        rows = Rows(database, "spent")
+    async with open_database(tmp_path / "store.db", Synchronous.OFF) as database:
+        rows = PendingRows(database, "used_tickets")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(rows.put, ("ticket", 10**10))
             await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
-    assert asked(tmp_path / "store.db", "SELECT ticket_id FROM spent") == [("ticket",)]
+    assert query(tmp_path / "store.db", "SELECT ticket_id FROM used_tickets") == [("ticket",)]

@@ -1,4 +1,4 @@
-"""The memory broker and the SQLite broker beside a naive one that is told the same."""
+"""The memory log and the SQLite log give the same answers as a naive model."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridgekit.events import Outcome
+from bridgekit.events import Outcome, encode
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor
-from bridgekit.storage import sqlite
-from bridgekit.storage.sqlite_file import Synchronous
-from bridgekit.transport.broker.sqlite import SqliteBroker
-from bridgekit.transport.log import Broker, Keep, MemoryEventLog
-from tests.contract.stores import drafted
-from tests.storage.sqlite_files import Clock, changed
-from tests.transport.broker.naive import Naive, told
-from tests.transport.broker.sqlite_disks import POISON, REFUSING
+from bridgekit.stores.sqlite.database import open_database
+from bridgekit.stores.sqlite.file import Synchronous
+from bridgekit.stores.sqlite.log import SqliteEventLog
+from bridgekit.transport.log import EventLog, Keep, MemoryEventLog
+from tests.contract.stores import Worker, drafted
+from tests.stores.naive import Naive, told
+from tests.stores.sqlite.disks import POISON, REFUSING
+from tests.stores.sqlite.files import Clock, run_script
 
 THREADS = [ThreadId(name) for name in "abcd"]
 
@@ -29,7 +29,7 @@ THREADS = [ThreadId(name) for name in "abcd"]
 class Comparison:
     """A broker and the model, told the same."""
 
-    def __init__(self, broker: Broker, keep: Keep, clock: Clock) -> None:
+    def __init__(self, broker: EventLog, keep: Keep, clock: Clock) -> None:
         self.broker = broker
         self.naive = Naive(keep, clock)
         self.clock = clock
@@ -46,10 +46,10 @@ class Comparison:
     async def publish(self, thread_id: ThreadId, padding: int, poison: bool) -> None:
         self.said += 1
         number = POISON if poison else 1_000 + self.said
-        draft = drafted(thread_id, number, padding=padding)
-        receipt = await self.broker.publish(draft)
+        event = drafted(thread_id, number, padding=padding)
+        receipt = await self.broker.publish(event)
         seq = receipt.seq or 0
-        assert seq == self.naive.publish(thread_id, number, len(draft.frame(seq).data), lost=poison)
+        assert seq == self.naive.publish(thread_id, number, len(encode(event)), lost=poison)
         assert (receipt.outcome is Outcome.REFUSED) == poison
         self.birth(thread_id, receipt.epoch or "")
 
@@ -127,9 +127,11 @@ async def test_memory_broker_answers_as_the_naive_one(keep: Keep, steps: list[tu
 
 
 @asynccontextmanager
-async def opened(path: Path, keep: Keep, clock: Clock) -> AsyncIterator[SqliteBroker]:
-    async with sqlite.opened(path, Synchronous.OFF, clock) as database:
-        yield await SqliteBroker(database, keep).load()
+async def opened(path: Path, keep: Keep, clock: Clock) -> AsyncIterator[SqliteEventLog]:
+    async with open_database(path, Synchronous.OFF, clock) as database:
+        log = await SqliteEventLog(database, keep).load()
+        Worker(log)
+        yield log
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +139,7 @@ async def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("naive") / "template.db"
     async with opened(path, Keep(), Clock()):
         pass
-    changed(path, REFUSING)
+    run_script(path, REFUSING)
     return path
 
 

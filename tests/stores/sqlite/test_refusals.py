@@ -1,4 +1,4 @@
-"""What the SQLite broker could not write: its sender is told, its readers are told, and all goes on when it can."""
+"""Events that the SQLite file could not take: senders and clients learn of it, and the store recovers with the disk."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from bridgekit.events import Outcome
 from bridgekit.signals import Cursor, GapReason
-from bridgekit.storage import sqlite
+from bridgekit.stores.sqlite import database
 from bridgekit.transport.log import Replay
 from tests.contract.stores import LOOK_SECONDS, WAIT_SECONDS, number_in, numbers
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import OTHER, THREAD
-from tests.storage.sqlite_files import asked
-from tests.transport.broker.sqlite_disks import FULL, POISON, REFUSING, is_well, made, make_room, worker
+from tests.stores.sqlite.disks import FULL, POISON, REFUSING, create_store, is_healthy, make_room, worker
+from tests.stores.sqlite.files import query
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def test_refused_event_is_heard_by_nobody_and_the_next_one_tells_of_it(path: Path) -> None:
-    await made(path, REFUSING)
+    await create_store(path, REFUSING)
     async with worker(path) as ill:
         begun = await ill.join(THREAD)
         await ill.publish(THREAD, 1)
@@ -46,8 +46,8 @@ async def test_refused_event_is_heard_by_nobody_and_the_next_one_tells_of_it(pat
 async def test_who_resumes_does_not_wait_for_a_disk_that_takes_no_more(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "RETRY_SECONDS", PATIENCE_SECONDS)
-    await made(path, REFUSING)
+    monkeypatch.setattr(database, "RETRY_SECONDS", PATIENCE_SECONDS)
+    await create_store(path, REFUSING)
     async with worker(path) as ill:
         begun = await ill.join(THREAD)
         await ill.publish(THREAD, 1)
@@ -65,7 +65,7 @@ async def test_who_resumes_does_not_wait_for_a_disk_that_takes_no_more(
 
 
 async def test_refusal_that_nothing_followed_is_still_told_when_the_process_is_back(path: Path) -> None:
-    await made(path, REFUSING)
+    await create_store(path, REFUSING)
     async with worker(path) as ill:
         first = await ill.publish(THREAD, 1)
         await ill.publish(THREAD, POISON)
@@ -78,7 +78,7 @@ async def test_refusal_that_nothing_followed_is_still_told_when_the_process_is_b
 
 
 async def test_refusal_takes_the_events_of_its_group_and_no_others(path: Path) -> None:
-    await made(path, REFUSING)
+    await create_store(path, REFUSING)
     async with worker(path) as ill:
         await ill.join(THREAD)
         outcomes: dict[int, Outcome] = {}
@@ -98,23 +98,23 @@ async def test_refusal_takes_the_events_of_its_group_and_no_others(path: Path) -
 
 
 async def test_store_recovers_when_the_disk_does_whether_or_not_anybody_publishes(path: Path) -> None:
-    await made(path, FULL)
+    await create_store(path, FULL)
     async with worker(path) as ill:
         begun = await ill.join(THREAD)
         assert (await ill.publish(THREAD, 1)).outcome is Outcome.REFUSED
-        assert not is_well(ill)
+        assert not is_healthy(ill)
         await make_room(ill)
         with anyio.fail_after(WAIT_SECONDS):
-            while not is_well(ill):  # noqa: ASYNC110  # it tries again when the clock says so
+            while not is_healthy(ill):  # noqa: ASYNC110  # it tries again after a time
                 await anyio.sleep(LOOK_SECONDS)
         assert (await ill.publish(THREAD, 2)).outcome is Outcome.SENT
         assert numbers((await ill.join(THREAD, begun.cursor)).frames) == [2]
 
 
 async def test_store_closes_although_the_disk_takes_no_more(path: Path) -> None:
-    await made(path, FULL)
+    await create_store(path, FULL)
     with anyio.fail_after(WAIT_SECONDS):
         async with worker(path) as ill:
             await ill.join(OTHER)
             assert (await ill.publish(THREAD)).outcome is Outcome.REFUSED
-    assert asked(path, "SELECT count(*) FROM events") == [(0,)]
+    assert query(path, "SELECT count(*) FROM events") == [(0,)]

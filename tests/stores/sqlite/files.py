@@ -1,4 +1,4 @@
-"""SQLite files as another program sees them, and time that passes when a test says so."""
+"""SQLite files as another program reads them, and a clock that a test advances."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Clock:
-    """Seconds since 1970, in no hurry."""
+    """Seconds since 1970; a test advances `now`."""
 
     now = 1_000.0
 
@@ -18,20 +18,20 @@ class Clock:
         return self.now
 
 
-def asked(path: Path, sql: str) -> list[Any]:
-    """What the file answers to another program."""
+def query(path: Path, sql: str) -> list[Any]:
+    """Query the file from another connection."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(sql).fetchall()
 
 
-def changed(path: Path, script: str) -> None:
-    """Have another program do something to the file."""
+def run_script(path: Path, script: str) -> None:
+    """Change the file from another connection."""
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)
 
 
-def image(path: Path) -> Path:
-    """What the disk has of an open file: what would be left of it if its process were killed now."""
+def snapshot(path: Path) -> Path:
+    """Copy an open file with its write-ahead log: what is left of it if its process is killed now."""
     copy = path.with_name("image.db")
     for suffix in ("", "-wal"):
         shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")

@@ -1,4 +1,4 @@
-"""A process whose files may grow no further for a while: what its SQLite store says before, then and after."""
+"""A process whose files cannot grow for a while: prints the outcomes of its SQLite store before, then and after."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.samples import THREAD
 
 
 def limit(size_bytes: int) -> None:
-    """No file of this process may be longer than that: the system's own refusal, as of a full disk."""
+    """Let the operating system refuse writes after that length, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
 
 
@@ -32,18 +32,18 @@ async def publish(worker: Worker, count: int) -> list[Receipt]:
 
 async def main(path: Path) -> None:
     async with sqlite_stores(path, synchronous="full")() as stores:
-        worker = Worker(stores.broker)
+        worker = Worker(stores.log)
         begun = await worker.join(THREAD)
         before = await publish(worker, 3)
         limit(log_bytes(path) + 20_000)
         meanwhile = await publish(worker, 30)
-        ill = stores.broker.healthy
+        ill = stores.log.healthy
         limit(resource.RLIM_INFINITY)
         after = await publish(worker, 3)
         replay = await worker.join(THREAD, begun.cursor)
         seqs = numbers(worker.heard[THREAD])
     async with sqlite_stores(path)() as stores:
-        back = Worker(stores.broker)
+        back = Worker(stores.log)
         again = await back.join(THREAD, Cursor(begun.cursor.epoch, 0))
         refused = [receipt for receipt in meanwhile if receipt.outcome is Outcome.REFUSED]
         said = {
@@ -51,7 +51,7 @@ async def main(path: Path) -> None:
             "meanwhile": [receipt.outcome for receipt in meanwhile],
             "reasons": sorted({receipt.reason for receipt in refused}),
             "links": sorted({receipt.link for receipt in refused if receipt.link}),
-            "healthy": [ill, stores.broker.healthy],
+            "healthy": [ill, stores.log.healthy],
             "after": [receipt.outcome for receipt in after],
             "refused": [receipt.seq for receipt in refused],
             "last": after[-1].seq,

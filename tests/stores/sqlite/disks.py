@@ -1,4 +1,4 @@
-"""SQLite stores on disks that have a will of their own: SQLite itself says no, or takes its time."""
+"""SQLite stores whose disk is full or slow: triggers let SQLite itself fail, or take long."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-from bridgekit.storage import sqlite
-from bridgekit.storage.sqlite_file import Synchronous
-from bridgekit.transport.broker.sqlite import SqliteBroker
+from bridgekit.stores.sqlite.database import open_database
+from bridgekit.stores.sqlite.file import Synchronous
+from bridgekit.stores.sqlite.log import SqliteEventLog
 from bridgekit.transport.log import HISTORY, Keep
 from tests.contract.stores import Worker
 from tests.patience import PATIENCE_SECONDS
-from tests.storage.sqlite_files import Clock, changed
+from tests.stores.sqlite.files import Clock, run_script
 
 POISON = 666
-"""The number of an event that the disk does not take, or takes its time over."""
+"""The number of an event that the disk refuses, or takes long to write."""
 
 _POISONOUS = f"""instr(CAST(NEW.data AS TEXT), '"number":{POISON}')"""
 _NO = "SELECT RAISE(ABORT, 'database or disk is full')"
@@ -31,18 +31,18 @@ FULL = f"""
   CREATE TRIGGER full_for_heads BEFORE INSERT ON threads BEGIN {_NO}; END;
   CREATE TRIGGER full_for_trials BEFORE UPDATE OF synchronous ON store WHEN NEW.boot = OLD.boot BEGIN {_NO}; END;
 """
-"""A disk that takes nothing."""
+"""A full disk."""
 
 
 async def make_room(worker: Worker) -> None:
-    """From now on the full disk takes something. The file is open, so its own connection must see to that."""
-    assert isinstance(worker.broker, SqliteBroker)
+    """End FULL. Only the store's own connection can do that while the file is open."""
+    assert isinstance(worker.broker, SqliteEventLog)
     for full in ("events", "heads", "trials"):
         await worker.broker._database.read(f"DROP TRIGGER full_for_{full}")
 
 
 def slow_for(seconds: float) -> str:
-    """A disk that takes about so long over the poison, whatever the machine."""
+    """A disk that takes about so long to write the poison, whatever the machine."""
     steps = 300_000
     with closing(sqlite3.connect(":memory:")) as connection:
         began = time.perf_counter()
@@ -56,17 +56,18 @@ def slow_for(seconds: float) -> str:
 async def worker(
     path: Path, keep: Keep = HISTORY, clock: Clock | None = None, answer_seconds: float = PATIENCE_SECONDS
 ) -> AsyncIterator[Worker]:
-    """A worker on the file, which is made if there is none."""
-    async with sqlite.opened(path, Synchronous.OFF, clock or time.time, answer_seconds) as database:
-        yield Worker(await SqliteBroker(database, keep).load())
+    """Open the file, which is created if there is none, and connect a Worker to its log."""
+    async with open_database(path, Synchronous.OFF, clock or time.time, answer_seconds) as database:
+        yield Worker(await SqliteEventLog(database, keep).load())
 
 
-async def made(path: Path, disk: str) -> None:
-    """A store on such a disk."""
+async def create_store(path: Path, disk: str) -> None:
+    """Create a store on such a disk."""
     async with worker(path):
         pass
-    changed(path, disk)
+    run_script(path, disk)
 
 
-def is_well(worker: Worker) -> bool:
+def is_healthy(worker: Worker) -> bool:
+    """Ask anew: a type checker takes an attribute that was asserted for unchanged."""
     return worker.broker.healthy
