@@ -12,7 +12,7 @@ import selectors
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -106,21 +106,24 @@ class ClientSocket:
                 self.gone = True
 
 
-class LoadClient:
+S = TypeVar("S", bound=ClientSocket)
+
+
+class LoadClient(Generic[S]):
     """All sockets of this process, and its standard input."""
 
     def __init__(self) -> None:
         raise_file_limit()
-        self.sockets: list[ClientSocket] = []
+        self.sockets: list[S] = []
         self._selector = selectors.DefaultSelector()
         self._selector.register(STDIN, selectors.EVENT_READ)
         self._rest = b""
         self._lines: list[bytes] = []
-        self._undecoded: set[ClientSocket] = set()
+        self._undecoded: set[S] = set()
         self._stdin_closed = False
 
     @property
-    def reading(self) -> list[ClientSocket]:
+    def reading(self) -> list[S]:
         """The sockets that are not paused."""
         return [each for each in self.sockets if not each.paused]
 
@@ -135,9 +138,9 @@ class LoadClient:
             self.poll(None)
             self._decode()
 
-    def connect(self, sockets: Iterable[ClientSocket]) -> None:
+    def connect(self, sockets: Iterable[S]) -> None:
         """Wait until all these sockets are subscribed, a few at a time: the iterable opens them. NotSubscribed."""
-        opening = list[ClientSocket]()
+        opening = list[S]()
         for opened in sockets:
             self._selector.register(opened.raw, selectors.EVENT_READ, opened)
             self.sockets.append(opened)
@@ -147,7 +150,7 @@ class LoadClient:
                 opening.clear()
         self._wait_subscribed(opening)
 
-    def _wait_subscribed(self, opening: Sequence[ClientSocket]) -> None:
+    def _wait_subscribed(self, opening: Sequence[S]) -> None:
         deadline = time.monotonic() + OPEN_TIMEOUT_SECONDS
         while missing := [each for each in opening if not each.dialect.ready]:
             if time.monotonic() > deadline or any(each.gone for each in missing):
@@ -206,7 +209,7 @@ class LoadClient:
                 self._selector.unregister(key.fileobj)
         return came
 
-    def pause(self, paused: ClientSocket) -> None:
+    def pause(self, paused: S) -> None:
         """Stop reading this socket."""
         paused.paused = True
         self._selector.unregister(paused.raw)

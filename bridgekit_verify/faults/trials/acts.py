@@ -86,7 +86,7 @@ def _toxic(name: str) -> Callable[[Scene, float], Awaitable[None]]:
 async def _kill_sockets(scene: Scene, seconds: float) -> None:
     await scene.deployment.sockets.kill()
     await anyio.sleep(seconds)
-    await scene.deployment.sockets.again()
+    await scene.deployment.sockets.restart()
 
 
 async def _kill_sockets_while_away(scene: Scene, seconds: float) -> None:
@@ -95,13 +95,13 @@ async def _kill_sockets_while_away(scene: Scene, seconds: float) -> None:
         await scene.meanwhile(seconds / 2)
         await scene.deployment.sockets.kill()
         await anyio.sleep(seconds / 2)
-        await scene.deployment.sockets.again()
+        await scene.deployment.sockets.restart()
 
 
 async def _kill_agents(scene: Scene, seconds: float) -> None:
     await scene.deployment.agents.kill()
     await anyio.sleep(seconds)
-    await scene.deployment.agents.again()
+    await scene.deployment.agents.restart()
 
 
 async def _pause_sockets(scene: Scene, seconds: float) -> None:
@@ -114,7 +114,7 @@ async def _restart_sockets(scene: Scene, seconds: float) -> None:
     """As a roll-out does it: the worker is asked to stop, lets its runs end, and comes back."""
     await scene.deployment.sockets.stop()
     await anyio.sleep(seconds)
-    await scene.deployment.sockets.again()
+    await scene.deployment.sockets.restart()
 
 
 async def _kill_broker(scene: Scene, seconds: float) -> None:

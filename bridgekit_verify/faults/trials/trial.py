@@ -17,9 +17,8 @@ from bridgekit.transport.tickets import Tickets
 from bridgekit_verify.faults.proxy import proxy
 from bridgekit_verify.faults.trials.acts import Act, Scene, Target
 from bridgekit_verify.faults.trials.deployment import Delivery, Deployment
-from bridgekit_verify.faults.trials.notes import Notes
-from bridgekit_verify.faults.trials.readers import Reader, read_and_forget, read_and_resume
-from bridgekit_verify.faults.trials.speech import SETTLE_SECONDS, Plan, Speech, speak, speak_until_heard
+from bridgekit_verify.faults.trials.load import SETTLE_SECONDS, AgentLoad, Plan, run_after_fault, run_during_fault
+from bridgekit_verify.faults.trials.recorder import Reader, Recorder, read_and_resume, read_without_resume
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.families import Owned
 from bridgekit_verify.measure.history import Arrival, History, Key, Socket
@@ -118,28 +117,28 @@ async def try_act(
     LedgerDoesNotClose where the books do not.
     """
     name = name or act.name
-    notes, delivery = Notes(), deployment.delivery
-    with ExitStack() as listening, first_error():
-        for hand in {deployment.agents, deployment.sockets}:
-            hand.listeners[name] = notes.hear
-            listening.callback(hand.listeners.pop, name)
+    recorder, delivery = Recorder(), deployment.delivery
+    load = AgentLoad(name, plan, act, recorder)
+    with ExitStack() as observing, first_error():
+        for worker in {deployment.agents, deployment.sockets}:
+            worker.observers[name] = recorder.record
+            observing.callback(worker.observers.pop, name)
         async with proxy("127.0.0.1", deployment.sockets.port) as users, anyio.create_task_group() as tasks:
             tickets = await _tickets(deployment, owned)
             readers = [
                 Reader(Socket(number, each.thread_id, each.user_id), users.url(), partial(_ticket, tickets, each))
                 for number, each in enumerate(owned)
             ]
-            read = read_and_resume if delivery.resumes else read_and_forget
+            read = read_and_resume if delivery.resumes else read_without_resume
             for reader in readers:
                 await tasks.start(read, reader)
-            speech = Speech(plan, notes)
-            scene = Scene(deployment, users, seed, speech.meanwhile)
-            window = await speak(act, scene, owned, speech, name)
+            scene = Scene(deployment, users, seed, load.meanwhile)
+            window = await run_during_fault(load, scene, owned)
             with anyio.move_on_after(SETTLE_SECONDS) as settling:
                 for reader, each in zip(readers, owned, strict=True):
-                    await speak_until_heard(scene, each, reader, plan, act, notes, name)
+                    await run_after_fault(load, scene, each, reader)
             tasks.cancel_scope.cancel()
-    history, unanswered = notes.closed(readers)
+    history, unanswered = recorder.complete(readers)
     return Trial(
         delivery=delivery,
         act=act,
@@ -148,7 +147,7 @@ async def try_act(
         verdict=check(history),
         window=window,
         unanswered=unanswered,
-        asked_at=notes.asked_at,
+        asked_at=recorder.attempted_at,
         settled=not settling.cancelled_caught,
         readers=readers,
     )

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from bridgekit.errors import first_error
 from bridgekit_verify.faults.trials.acts import ACTS
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, RESUME, Delivery, deployed
+from bridgekit_verify.faults.trials.load import EVENTS_A_STEP
 from bridgekit_verify.faults.trials.plots import windows_figure
-from bridgekit_verify.faults.trials.readers import Reader
-from bridgekit_verify.faults.trials.speech import EVENTS_A_STEP
+from bridgekit_verify.faults.trials.recorder import Reader
 from bridgekit_verify.faults.trials.trial import Plan, Trial, try_act
 from bridgekit_verify.measure.families import Owned, family
 from bridgekit_verify.measure.statistics import Rate

@@ -6,7 +6,7 @@ import pytest
 
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId
-from bridgekit_verify.faults.trials.numbering import numbered
+from bridgekit_verify.faults.trials.recorder import assign_seq
 from bridgekit_verify.measure.history import Arrival, Key, Missing
 from tests.verify.faults.trials.trials import SOCKET
 
@@ -19,14 +19,14 @@ def sent(seq: int, epoch: str = EPOCH) -> Receipt:
     return Receipt(outcome=Outcome.RELAYED, workers=1, seq=seq, epoch=epoch)
 
 
-def read(place: int, seq: int, epoch: str = EPOCH) -> Arrival:
-    return Arrival(SOCKET, KEYS[place], RunId("run_1"), seq, 0.0, 0.0, epoch)
+def read(index: int, seq: int, epoch: str = EPOCH) -> Arrival:
+    return Arrival(SOCKET, KEYS[index], RunId("run_1"), seq, 0.0, 0.0, epoch)
 
 
 def number_of(
-    place: int, receipts: list[Receipt], arrivals: list[Arrival], gaps: list[Missing]
+    index: int, receipts: list[Receipt], arrivals: list[Arrival], gaps: list[Missing]
 ) -> tuple[int | None, str | None]:
-    found = numbered(KEYS[: len(receipts)], dict(zip(KEYS, receipts, strict=False)), arrivals, gaps)[KEYS[place]]
+    found = assign_seq(KEYS[: len(receipts)], dict(zip(KEYS, receipts, strict=False)), arrivals, gaps)[KEYS[index]]
     return found.seq, found.epoch
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridgekit_verify.capacity.crowd import GIB_KIB, SOCKETS, TooManySockets, Weight, study_crowd
+from bridgekit_verify.capacity.memory_scaling import GIB_KIB, SOCKETS, TooManySockets, Weight, study_crowd
 from tests.verify.capacity.loads import crowd
 
 STRAIGHT = Weight(SOCKETS, [(100, 1_900), (500, 9_900), (1_000, 19_900)])
@@ -29,7 +29,7 @@ def test_growth_is_by_the_cheapest_round_of_each() -> None:
 async def test_more_sockets_than_files_may_be_open_are_refused_with_what_to_raise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bridgekit_verify.capacity.crowd.files_at_most", lambda: 1_024)
+    monkeypatch.setattr("bridgekit_verify.capacity.memory_scaling.raise_file_limit", lambda: 1_024)
     with pytest.raises(TooManySockets, match="LimitNOFILE") as refused:
         await study_crowd([1_000])
     assert (refused.value.wanted, refused.value.at_most) == (1_000, 1_024)

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from statistics import linear_regression
 from typing import Final
 
 import anyio
+import matplotlib as mpl
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from bridgekit.errors import BridgekitError, first_error
-from bridgekit_verify.capacity.edges import EDGES, Edge
-from bridgekit_verify.capacity.pipe import files_at_most
-from bridgekit_verify.capacity.plots import weight_figure
+from bridgekit_verify.capacity.capacity import LOOKS, CapacityStudy, Look
+from bridgekit_verify.capacity.load_search import EDGES, Edge, StepResult
 from bridgekit_verify.capacity.schedule import Plan
-from bridgekit_verify.capacity.site import Site, site
-from bridgekit_verify.capacity.step import Step
+from bridgekit_verify.capacity.testbed import Testbed, start_testbed
+from bridgekit_verify.harness.messages import raise_file_limit
+from bridgekit_verify.measure.plots import STYLE
 
-__all__ = ["GIB_KIB", "RUNS", "SOCKETS", "THREADS", "Crowd", "CrowdStudy", "TooManySockets", "Weight", "study_crowd"]
+__all__ = [
+    "GIB_KIB",
+    "RUNS",
+    "SOCKETS",
+    "THREADS",
+    "CrowdStudy",
+    "MemoryScaling",
+    "TooManySockets",
+    "Weight",
+    "edge_table",
+    "study_crowd",
+]
 
 GIB_KIB: Final = 1_048_576
 WARM_UP: Final = 50
@@ -94,16 +108,16 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Crowd:
+class MemoryScaling:
     """One edge beside a crowd."""
 
     edge: Edge
     base_kib: int
     """The process without any of it."""
     weights: Sequence[Weight]
-    alone: Sequence[Step]
+    alone: Sequence[StepResult]
     """Bursts with nothing besides."""
-    beside: Sequence[Step]
+    beside: Sequence[StepResult]
     """The same bursts beside all of the crowd."""
 
     def of(self, what: str) -> Weight:
@@ -124,13 +138,13 @@ class Crowd:
 class CrowdStudy:
     """Both edges."""
 
-    crowds: Sequence[Crowd]
+    crowds: Sequence[MemoryScaling]
 
-    def of(self, edge: Edge) -> Crowd:
+    def of(self, edge: Edge) -> MemoryScaling:
         return next(crowd for crowd in self.crowds if crowd.edge.name == edge.name)
 
     @property
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[StepResult]:
         return [step for crowd in self.crowds for step in [*crowd.alone, *crowd.beside]]
 
     def table(self) -> pd.DataFrame:
@@ -166,9 +180,9 @@ async def study_crowd(
     sizes: Sequence[int] = (100, 500, 1_000), *, rounds: int = 4, seed: int = 0, edges: Sequence[Edge] = EDGES
 ) -> CrowdStudy:
     """Let sockets, threads and runs grow to each of these sizes, and weigh the process; TooManySockets."""
-    if max(sizes) + WARM_UP + SPARE_FILES > (at_most := files_at_most()):
+    if max(sizes) + WARM_UP + SPARE_FILES > (at_most := raise_file_limit()):
         raise TooManySockets(max(sizes), at_most)
-    found: dict[str, Crowd] = {}
+    found: dict[str, MemoryScaling] = {}
 
     async def one(edge: Edge) -> None:
         found[edge.name] = await _crowd(edge, sizes, rounds, seed)
@@ -181,35 +195,88 @@ async def study_crowd(
     return CrowdStudy([found[edge.name] for edge in edges])
 
 
-async def _crowd(edge: Edge, sizes: Sequence[int], rounds: int, seed: int) -> Crowd:
+async def _crowd(edge: Edge, sizes: Sequence[int], rounds: int, seed: int) -> MemoryScaling:
     plan = Plan(pause_seconds=0, seconds=BURST_SECONDS, seed=seed)
-    alone, beside = list[Step](), list[Step]()
+    alone, beside = list[StepResult](), list[StepResult]()
     async with AsyncExitStack() as stack:
-        empty, full = [await stack.enter_async_context(site(edge)) for _ in range(2)]
+        empty, full = [await stack.enter_async_context(start_testbed(edge)) for _ in range(2)]
         for each in (empty, full):
             await each.connect(WARM_UP)
             await _burst(each, plan)
         base = await full.resident_kib()
         # A process has memory that was used once and is free. What is weighed would go there first, and weigh nothing.
-        await full.fill(UNCOUNTED)
+        await full.fill_logs(UNCOUNTED)
         # Sockets last: what opening them needed for a moment, and gave back, is such memory too.
-        threads = await _weigh(full, THREADS, sizes, full.fill)
-        runs = await _weigh(full, RUNS, sizes, full.hold)
+        threads = await _weigh(full, THREADS, sizes, full.fill_logs)
+        runs = await _weigh(full, RUNS, sizes, full.start_waiting_runs)
         sockets = await _weigh(full, SOCKETS, sizes, full.connect)
         for _ in range(rounds):
             alone.append(await _burst(empty, plan))
             beside.append(await _burst(full, plan))
-    return Crowd(edge, base, [sockets, threads, runs], alone, beside)
+    return MemoryScaling(edge, base, [sockets, threads, runs], alone, beside)
 
 
-async def _burst(each: Site, plan: Plan) -> Step:
+async def _burst(each: Testbed, plan: Plan) -> StepResult:
     return await each.wave(BURST_EVENTS, plan, first=0, threads=WARM_UP)
 
 
-async def _weigh(each: Site, what: str, sizes: Sequence[int], grow: Callable[[int], Awaitable[None]]) -> Weight:
+async def _weigh(each: Testbed, what: str, sizes: Sequence[int], grow: Callable[[int], Awaitable[None]]) -> Weight:
     points, before, there = list[tuple[int, int]](), await each.resident_kib(), 0
     for size in sorted(sizes):
         await grow(size - there)
         there = size
         points.append((size, await each.resident_kib() - before))
     return Weight(what, points)
+
+
+def weight_figure(edges: Mapping[str, Sequence[Weight]], title: str) -> Figure:
+    """One panel a kind of thing: memory over how many there are, a line an edge."""
+    with mpl.rc_context(STYLE):
+        kinds = [weight.of for weight in next(iter(edges.values()))]
+        figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+        axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+        for column, (axis, kind) in enumerate(zip(axes, kinds, strict=True)):
+            for row, (name, weights) in enumerate(edges.items()):
+                _weight(axis, name, weights[column], LOOKS[row % len(LOOKS)], row)
+            axis.set_title(kind, fontsize=10.5, fontweight="normal")
+            axis.set_xlim(0, None)
+            axis.set_ylim(0, None)
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axis.xaxis.set_major_locator(MaxNLocator(4))
+        axes[0].set_ylabel("memory of the process, MiB more")
+        axes[0].legend(frameon=False, loc="upper left")
+        figure.supxlabel("how many (line: least squares)", fontsize=10)
+        return figure
+
+
+def _weight(axis: Axes, name: str, weight: Weight, look: Look, row: int) -> None:
+    colour, marker, line = look
+    many = [n for n, _ in weight.points]
+    axis.plot(many, [kib / 1_024 for _, kib in weight.points], marker=marker, color=colour, linestyle="", label=name)
+    ends = (min(many), max(many))
+    mib = [(weight.first_kib + weight.kib * n) / 1_024 for n in ends]
+    axis.plot(ends, mib, color=colour, linestyle=line, linewidth=1.2)
+    axis.text(
+        0.05,
+        0.72 - 0.09 * row,
+        f"{name}: {weight.kib:.1f} KiB each",
+        transform=axis.transAxes,
+        fontsize=9,
+        color=colour,
+    )
+
+
+def edge_table(capacity: CapacityStudy, crowd: CrowdStudy) -> pd.DataFrame:
+    """One row an edge: what it carries, what an event costs, what a socket weighs, and what it can stand beside."""
+    return pd.DataFrame(
+        {
+            "edge": ladder.edge.name,
+            "carries events/s": None if ladder.carries is None else round(ladder.carries),
+            "CPU µs/event, with pauses": None if ladder.best is None else round(ladder.best.cpu_us, 1),
+            "CPU µs/event, in a burst": round(crowd.of(ladder.edge).burst_us, 1),
+            "KiB/idle socket": round(crowd.of(ladder.edge).of(SOCKETS).kib, 1),
+            "can be had with": ladder.edge.stands,
+        }
+        for ladder in capacity.ladders
+    )
