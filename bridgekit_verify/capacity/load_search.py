@@ -71,6 +71,11 @@ class StepResult:
     client: ClientReport
 
     @property
+    def heard(self) -> ClientReport:
+        """The client's report, by the name that notebook 13 uses."""
+        return self.client
+
+    @property
     def events_per_second(self) -> float:
         """The load: how many events a second were due."""
         return self.wave.runs_per_second * self.wave.plan.events

@@ -1,13 +1,11 @@
 """A second process of an application: `python -m bridgekit_verify.studies.second_worker`.
 
-It serves two chains on loopback ports, Fix 3 and the sound one, and does what it is asked through its standard
-input: one `Question` a line as JSON, one `Answer` a line on its standard output, the `Ready` first. It ends when
-its input does, so that it cannot outlive who started it.
+It serves two chains on loopback ports, Fix 3 and the sound one, sends `Served`, and answers each `Question` with an
+`Answer`. It ends when its standard input closes.
 """
 
 from __future__ import annotations
 
-import sys
 from contextlib import AsyncExitStack
 from typing import Final, Literal
 
@@ -20,12 +18,13 @@ from bridgekit.errors import RunAlreadyMapped
 from bridgekit.events import EventType, Outcome
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.transport.server import serving
+from bridgekit_verify.harness.messages import read_requests, send
 from bridgekit_verify.measure.history import Key
 from bridgekit_verify.measure.workload import AGENT, seeded
 from bridgekit_verify.probes.bench import thinking
 from bridgekit_verify.variants import FIX_3, SOUND
 
-__all__ = ["SERVED", "Answer", "Deed", "Question", "Ready", "answer", "asked_about"]
+__all__ = ["SERVED", "Answer", "Deed", "Question", "Served", "answer", "asked_about"]
 
 Deed = Literal["open thread", "register", "notify", "drain"]
 
@@ -53,7 +52,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Ready(msgspec.Struct, frozen=True):
+class Served(msgspec.Struct, frozen=True):
     """The process is up: where each of its chains is served."""
 
     urls: dict[str, str]
@@ -96,21 +95,15 @@ def asked_about(request: str) -> Key:
 
 
 async def main() -> None:
-    """Serve both chains, and answer until there is nothing more to read."""
+    """Serve both chains, and answer until standard input closes."""
     async with AsyncExitStack() as stack:
         apps, urls = {}, {}
         for name, row in SERVED.items():
             apps[name] = create_app(row.parts({AGENT: thinking(row.agent)}, hexadecimal=seeded(0)))
             urls[name] = await stack.enter_async_context(serving(apps[name]))
-        _say(Ready(urls))
-        async for line in anyio.wrap_file(sys.stdin):
-            question = msgspec.json.decode(line, type=Question)
-            _say(await answer(apps[question.variant], question))
-
-
-def _say(message: msgspec.Struct) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
-    sys.stdout.buffer.flush()
+        send(Served(urls))
+        async for question in read_requests(Question):
+            send(await answer(apps[question.variant], question))
 
 
 if __name__ == "__main__":
