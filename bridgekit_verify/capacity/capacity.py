@@ -70,7 +70,7 @@ class CapacityStudy:
         ms, how far it falls behind (ms a second), of a core: what the measured process had, what it was kept waiting
         for by others, and what the reader had; CPU µs an event, lost, carried.
         """
-        return pd.DataFrame([_row(ladder.edge, step) for ladder in self.ladders for step in ladder.tried])
+        return pd.DataFrame([_row(ladder.edge, step) for ladder in self.ladders for step in ladder.climbed])
 
     def summary(self) -> pd.DataFrame:
         """One row an edge: what it carries, and what is to be said about that."""
@@ -82,7 +82,7 @@ class CapacityStudy:
         title = f"In time up to {' and '.join(carried) or 'no load that was tried'}" + " events a second" * bool(
             carried
         )
-        return capacity_figure({ladder.edge.name: (ladder.tried, ladder.carries) for ladder in self.ladders}, title)
+        return capacity_figure({ladder.edge.name: (ladder.climbed, ladder.carries) for ladder in self.ladders}, title)
 
     def words(self) -> str:
         """The same in a sentence a load, for those who cannot see the figure."""
@@ -90,7 +90,7 @@ class CapacityStudy:
             f"{ladder.edge.name}, {step.events_per_second:,.0f} events a second: {step.on_time} on time,"
             f" 99 % within {1_000 * step.client.late_p99:,.0f} ms"
             for ladder in self.ladders
-            for step in ladder.tried
+            for step in ladder.climbed
         )
 
 

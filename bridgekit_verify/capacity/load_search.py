@@ -221,7 +221,7 @@ class LoadSearch:
         return ""
 
     @property
-    def tried(self) -> list[StepResult]:
+    def climbed(self) -> list[StepResult]:
         """One step a load, the better one, lowest load first."""
         best: dict[float, StepResult] = {}
         for step in self.steps:

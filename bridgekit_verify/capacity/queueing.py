@@ -140,7 +140,7 @@ def _milliseconds(seconds: float) -> str:
 
 def study_waiting(capacity: CapacityStudy) -> WaitingStudy:
     """The loads that were carried, by utilisation."""
-    return WaitingStudy({ladder.edge.name: _points(ladder.tried) for ladder in capacity.ladders})
+    return WaitingStudy({ladder.edge.name: _points(ladder.climbed) for ladder in capacity.ladders})
 
 
 def _points(steps: Sequence[StepResult]) -> list[Point]:

@@ -30,7 +30,7 @@ def capacity_claim(study: CapacityStudy) -> Finding:
     steps = study.steps
     lost = sum(step.client.lost for step in steps)
     open_books = [step for step in steps if not step.closes]
-    heaviest = [ladder.tried[-1] for ladder in study.ladders]
+    heaviest = [ladder.climbed[-1] for ladder in study.ladders]
     known = all(ladder.best is not None for ladder in study.ladders) and not any(step.carried for step in heaviest)
     holds = lost == 0 and not open_books
     return Finding(
@@ -75,7 +75,7 @@ def _runs(edge: str, best: StepResult) -> str:
 
 
 def _beyond(ladder: LoadSearch) -> str:
-    last = ladder.tried[-1]
+    last = ladder.climbed[-1]
     return (
         f"{ladder.edge.name}, {last.events_per_second:,.0f} events a second: {last.on_time} within one second, the"
         f" latest after {last.client.late_max:.1f} s."

@@ -78,8 +78,8 @@ def test_nothing_above_a_load_that_failed_counts_as_carried() -> None:
 def test_one_step_a_load_is_told_and_the_better_one() -> None:
     again = carried(1_000)
     ladder = LoadSearch(ASGI, [carried(2_000), failed(1_000), again])
-    assert [each.events_per_second for each in ladder.tried] == [1_000, 2_000]
-    assert ladder.tried[0] is again
+    assert [each.events_per_second for each in ladder.climbed] == [1_000, 2_000]
+    assert ladder.climbed[0] is again
 
 
 def test_core_capacity_as_many_events_as_fit_into_a_second_of_it() -> None:

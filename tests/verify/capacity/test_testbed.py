@@ -73,7 +73,7 @@ async def test_capacity_of_both_edges_is_positive_and_share_falls_beyond(anyio_b
     """No number is asserted: only that there is one, that more is late, and that the books close."""
     study = await study_capacity(PLAN, sockets=10, seconds=1.0, at_most=4_000)
     assert all(each.closes and each.client.lost == 0 for each in study.steps)
-    assert len(study.table()) == sum(len(ladder.tried) for ladder in study.ladders)
+    assert len(study.table()) == sum(len(ladder.climbed) for ladder in study.ladders)
     assert list(study.summary()["edge"]) == ["ASGI", "native"]
     assert all(json.dumps(row) for row in study.summary().to_dict("records"))
     assert study.figure().axes[0].get_ylim()[0] <= 90
