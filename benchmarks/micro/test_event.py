@@ -9,7 +9,7 @@ from itertools import count
 import msgspec
 import pytest
 
-from benchmarks.inside import bridged, event_of, subscribed
+from benchmarks.in_process import bridged, event_of, subscribed
 from benchmarks.micro.finished import Timer, finished
 from benchmarks.peers.bridgekit_agents import Bridged
 from benchmarks.workload import EVENTS, Run

@@ -14,9 +14,9 @@ from bridgekit.signals import Gap, Subscribed, decode_any
 from bridgekit.transport.admission import PROTOCOL, TICKET_PROTOCOL
 from bridgekit.transport.spent import SpentInMemory
 from bridgekit.transport.tickets import Tickets
-from bridgekit_verify.capacity.protocol import Clear, ClientReport, Connect, ConnectedSockets, ReadWave
+from bridgekit_verify.capacity.protocol import ClientReport, Connect, ConnectedSockets, ReadWave
 from bridgekit_verify.capacity.schedule import Wave, owner
-from bridgekit_verify.harness.load_client import ClientSocket, LoadClient
+from bridgekit_verify.harness.load_client import Clear, ClientSocket, LoadClient
 from bridgekit_verify.harness.messages import Done, Ready, send
 from bridgekit_verify.harness.websocket import WebSocketDialect
 from bridgekit_verify.measure.checker import check

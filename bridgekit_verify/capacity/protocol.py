@@ -7,7 +7,6 @@ import msgspec
 from bridgekit_verify.capacity.schedule import Wave
 
 __all__ = [
-    "Clear",
     "ClientReport",
     "Connect",
     "ConnectedSockets",
@@ -72,10 +71,6 @@ class ConnectedSockets(msgspec.Struct, frozen=True, tag=True):
     """All sockets of the client process, each subscribed to its own thread."""
 
     sockets: int
-
-
-class Clear(msgspec.Struct, frozen=True, tag=True):
-    """Forget what was read so far."""
 
 
 class ReadWave(msgspec.Struct, frozen=True, tag=True):

@@ -13,7 +13,6 @@ from bridgekit.transport.tickets import KEY_BYTES
 from bridgekit_verify.capacity import client_process, server_process
 from bridgekit_verify.capacity.load_search import WITHIN_SECONDS, Edge, StepResult
 from bridgekit_verify.capacity.protocol import (
-    Clear,
     ClientReport,
     Connect,
     ConnectedSockets,
@@ -26,7 +25,7 @@ from bridgekit_verify.capacity.protocol import (
     StartWaitingRuns,
 )
 from bridgekit_verify.capacity.schedule import Plan, Wave
-from bridgekit_verify.harness.load_client import StopReading
+from bridgekit_verify.harness.load_client import Clear, StopReading
 from bridgekit_verify.harness.messages import Done, MemoryReply, MemoryRequest, Ready
 from bridgekit_verify.harness.processes import (
     REPLY_TIMEOUT_SECONDS,

@@ -20,7 +20,7 @@ from bridgekit.errors import BridgekitError
 from bridgekit_verify.harness.messages import STDIN, ProcessTimes, raise_file_limit
 from bridgekit_verify.harness.websocket import Dialect
 
-__all__ = ["ClientSocket", "LoadClient", "NotSubscribed", "ReadReport", "StopReading"]
+__all__ = ["Clear", "ClientSocket", "LoadClient", "NotSubscribed", "ReadReport", "StopReading"]
 
 READ_BYTES: Final = 262_144
 OPENING_AT_ONCE: Final = 64
@@ -36,6 +36,10 @@ PING_REPLY_SECONDS: Final = 5.0
 
 class StopReading(msgspec.Struct, frozen=True, tag=True):
     """Everything was sent: what does not come soon is lost. Ends a `LoadClient.read`."""
+
+
+class Clear(msgspec.Struct, frozen=True, tag=True):
+    """Forget what was read so far, before the next load."""
 
 
 class NotSubscribed(BridgekitError):

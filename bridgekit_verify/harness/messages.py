@@ -22,6 +22,7 @@ __all__ = [
     "MemoryRequest",
     "ProcessTimes",
     "Ready",
+    "cpu_ns",
     "raise_file_limit",
     "read_requests",
     "read_stdin_lines",
@@ -112,6 +113,11 @@ class ProcessTimes(NamedTuple):
         """CPU time, and waiting for a processor, as shares of the time between."""
         seconds = max(later.time - self.time, 1e-9)
         return (later.cpu - self.cpu) / seconds, (later.waited - self.waited) / seconds
+
+
+def cpu_ns() -> int:
+    """CPU time of this process so far, in user and in system mode."""
+    return time.process_time_ns()
 
 
 def raise_file_limit() -> int:

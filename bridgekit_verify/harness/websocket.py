@@ -13,6 +13,7 @@ __all__ = [
     "WebSocketDialect",
     "frame",
     "http_request",
+    "upgrade_request",
 ]
 
 TEXT: Final = 0x81
@@ -154,15 +155,7 @@ class WebSocketDialect(HttpDialect):
         self.events = self._decoder.messages
 
     def opening(self) -> bytes:
-        protocols = (f"Sec-WebSocket-Protocol: {', '.join(self._protocols)}",) if self._protocols else ()
-        return http_request(
-            self._path,
-            "Upgrade: websocket",
-            "Connection: Upgrade",
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-            "Sec-WebSocket-Version: 13",
-            *protocols,
-        )
+        return upgrade_request(self._path, *self._protocols)
 
     def feed(self, data: bytes) -> bytes | None:
         decoder = self._decoder
@@ -180,3 +173,10 @@ def http_request(path: str, *headers: str) -> bytes:
     """Return a GET request with these headers."""
     lines = (f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *headers)
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
+
+
+def upgrade_request(path: str, *protocols: str) -> bytes:
+    """Return a request for a WebSocket that offers these subprotocols."""
+    offer = (f"Sec-WebSocket-Protocol: {', '.join(protocols)}",) if protocols else ()
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    return http_request(path, "Upgrade: websocket", "Connection: Upgrade", key, "Sec-WebSocket-Version: 13", *offer)

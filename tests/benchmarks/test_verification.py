@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from benchmarks.load.verification import Verdict, judge
+from benchmarks.verification import Verdict, judge
 from benchmarks.workload import EVENTS, Numbers, Run
 
 RUNS = [Run(7, number) for number in range(3)]

@@ -1,4 +1,4 @@
-"""What the bridge itself costs, in a process of its own and without a socket: see `benchmarks.pipe`."""
+"""What the bridge itself costs, in its own process and without a socket."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import gc
 import sys
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable, Mapping
 from types import BuiltinFunctionType, FrameType
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from benchmarks.peers.bridgekit_agents import USER, Bridged
-from benchmarks.pipe import answer, commands
+from benchmarks.protocol import CountEncodings, Measured, MeasureMapping, MeasureOwnCost
 from benchmarks.workload import AGENT, EVENTS, Run, Wave
 from bridgekit.chain.link_1_startup import Parts, start_application
 from bridgekit.events import AgentEvent, EventType, draft
@@ -25,6 +24,7 @@ from bridgekit.stores import in_memory
 from bridgekit.transport.admission import Subscription
 from bridgekit.transport.broker import Replay
 from bridgekit.transport.subscriber import Subscriber
+from bridgekit_verify.harness.messages import Ready, read_requests, send
 
 __all__ = ["bridged", "encodings", "event_of", "own_cost", "subscribed"]
 
@@ -141,18 +141,20 @@ async def mapping_bytes(mappings: int) -> dict[str, float]:
     return {"bytes": (after - before) / mappings}
 
 
-_ANSWERED: Final[Mapping[str, Callable[..., Awaitable[dict[str, float]]]]] = {
-    "own cost": own_cost,
-    "encodings": encodings,
-    "mapping": mapping_bytes,
-}
+async def _measure(request: MeasureOwnCost | CountEncodings | MeasureMapping) -> dict[str, float]:
+    match request:
+        case MeasureOwnCost(runs):
+            return await own_cost(runs)
+        case CountEncodings(subscribers):
+            return await encodings(subscribers)
+        case MeasureMapping(mappings):
+            return await mapping_bytes(mappings)
 
 
 async def main() -> None:
-    answer(ready=True)
-    async for asked in commands():
-        told: dict[str, Any] = await _ANSWERED[asked.pop("do")](**asked)
-        answer(**told)
+    send(Ready())
+    async for request in read_requests(MeasureOwnCost | CountEncodings | MeasureMapping):
+        send(Measured(await _measure(request)))
 
 
 if __name__ == "__main__":

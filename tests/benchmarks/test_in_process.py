@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from benchmarks.inside import encodings, mapping_bytes, own_cost
+from benchmarks.in_process import encodings, mapping_bytes, own_cost
 
 
 @pytest.mark.parametrize("subscribers", [1, 3])
