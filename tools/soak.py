@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 
 from bridgekit import __version__
-from bridgekit_verify.faults.trials.soak import Soak, soak
+from bridgekit_verify.faults.trials.matrix import Soak, soak
 
 PAGE = """\
 # The long run of the fault matrix

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import anyio
-import matplotlib as mpl
 import msgspec
 import pandas as pd
 from matplotlib.axes import Axes
@@ -31,7 +30,7 @@ from bridgekit_verify.capacity.load_search import (
 )
 from bridgekit_verify.capacity.schedule import Plan
 from bridgekit_verify.capacity.testbed import Testbed, start_testbed
-from bridgekit_verify.measure.plots import BLUE, INK, STYLE, VERMILLION
+from bridgekit_verify.measure.plots import BLUE, INK, VERMILLION, new_figure, percents
 
 __all__ = ["LOOKS", "CapacityStudy", "Look", "study_capacity"]
 
@@ -195,9 +194,7 @@ LOOKS: Final[tuple[Look, ...]] = ((VERMILLION, "s", "-"), (BLUE, "o", "--"))
 
 def capacity_figure(ladders: Mapping[str, tuple[Sequence[StepResult], float | None]], title: str) -> Figure:
     """Above, the share within one second; below, the 99th percentile; both over load, what is carried marked."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 6.0), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    with new_figure(title, 7.6, 6.0) as figure:
         above, below = figure.subplots(2, 1, sharex=True)
         for row, (name, (steps, carries)) in enumerate(ladders.items()):
             look = LOOKS[row % len(LOOKS)]
@@ -224,15 +221,11 @@ def capacity_figure(ladders: Mapping[str, tuple[Sequence[StepResult], float | No
 def _draw_on_time(axis: Axes, name: str, steps: Sequence[StepResult], look: Look) -> None:
     colour, marker, line = look
     loads = [step.events_per_second for step in steps]
-    shares = [100 * step.on_time.fraction for step in steps]
-    ends = [step.on_time.interval for step in steps]
+    shares, bars = percents([step.on_time for step in steps])
     axis.errorbar(
         loads,
         shares,
-        yerr=[
-            [share - 100 * low for share, (low, _) in zip(shares, ends, strict=True)],
-            [100 * high - share for share, (_, high) in zip(shares, ends, strict=True)],
-        ],
+        yerr=bars,
         color=colour,
         linestyle=line,
         linewidth=1.2,

@@ -9,7 +9,6 @@ from statistics import linear_regression
 from typing import Final
 
 import anyio
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ from bridgekit_verify.capacity.load_search import EDGES, Edge, StepResult
 from bridgekit_verify.capacity.schedule import Plan
 from bridgekit_verify.capacity.testbed import Testbed, start_testbed
 from bridgekit_verify.harness.messages import raise_file_limit
-from bridgekit_verify.measure.plots import STYLE
+from bridgekit_verify.measure.plots import new_figure
 
 __all__ = [
     "GIB_KIB",
@@ -231,10 +230,8 @@ async def _weigh(each: Testbed, what: str, sizes: Sequence[int], grow: Callable[
 
 def weight_figure(edges: Mapping[str, Sequence[Weight]], title: str) -> Figure:
     """One panel a kind of thing: memory over how many there are, a line an edge."""
-    with mpl.rc_context(STYLE):
-        kinds = [weight.of for weight in next(iter(edges.values()))]
-        figure = Figure(figsize=(9.6, 3.8), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    kinds = [weight.of for weight in next(iter(edges.values()))]
+    with new_figure(title, 9.6, 3.8) as figure:
         axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
         for column, (axis, kind) in enumerate(zip(axes, kinds, strict=True)):
             for row, (name, weights) in enumerate(edges.items()):

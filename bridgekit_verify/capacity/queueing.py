@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,7 +18,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from bridgekit_verify.capacity.capacity import LOOKS, CapacityStudy, Look
 from bridgekit_verify.capacity.load_search import StepResult
-from bridgekit_verify.measure.plots import INK, STYLE
+from bridgekit_verify.measure.plots import INK, new_figure
 
 __all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "utilisation_at", "waiting_seconds"]
 
@@ -157,9 +156,7 @@ def waiting_figure(edges: Mapping[str, tuple[Sequence[Point], Curve]], title: st
 
     The curve, without pauses, is pairs of utilisation and seconds.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.0, 4.0), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    with new_figure(title, 9.0, 4.0) as figure:
         axes = figure.subplots(1, len(edges), sharey=True, sharex=True, squeeze=False)[0]
         for row, (axis, (name, (points, curve))) in enumerate(zip(axes, edges.items(), strict=True)):
             _waiting(axis, points, curve, LOOKS[row % len(LOOKS)])

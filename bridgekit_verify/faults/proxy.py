@@ -13,8 +13,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from bridgekit.errors import first_error
-from bridgekit_verify.faults.connection import BUFFER_BYTES, Address, Connection
-from bridgekit_verify.faults.listener import Listener
+from bridgekit_verify.faults.connection import BUFFER_BYTES, Address, Connection, Listener
 from bridgekit_verify.faults.toxics import (
     Bandwidth,
     Down,

@@ -5,7 +5,8 @@ Colours are Okabe and Ito's, told apart by every kind of sight; hatching and wor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,10 +22,13 @@ __all__ = [
     "Fate",
     "before_after_figure",
     "delivery_figure",
+    "draw_rates",
     "fate_of",
     "fates_legend",
     "matrix_figure",
+    "new_figure",
     "panels_of_bars",
+    "percents",
 ]
 
 GREEN: Final = "#009E73"
@@ -49,6 +53,31 @@ STYLE: Final[dict[Any, Any]] = {
     "hatch.linewidth": 0.6,
     "font.family": "DejaVu Sans",
 }
+
+
+@contextmanager
+def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
+    """A figure of this size, in inches, in the style of the suite: draw it within the block."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+        yield figure
+
+
+def percents(rates: Sequence[Rate]) -> tuple[list[float], list[list[float]]]:
+    """Rates in percent, and how far their intervals reach below and above them, as `errorbar` takes them."""
+    values = [100 * rate.fraction for rate in rates]
+    below = [value - 100 * rate.interval[0] for value, rate in zip(values, rates, strict=True)]
+    above = [100 * rate.interval[1] - value for value, rate in zip(values, rates, strict=True)]
+    return values, [below, above]
+
+
+def draw_rates(axis: Axes, xs: Sequence[float], rates: Sequence[Rate], colour: str, marker: str, size: float) -> None:
+    """Draw each known rate in percent as a marker, with its interval."""
+    known = [(x, rate) for x, rate in zip(xs, rates, strict=True) if rate.known]
+    at, (values, bars) = [x for x, _ in known], percents([rate for _, rate in known])
+    axis.errorbar(at, values, yerr=bars, fmt="none", ecolor=INK, elinewidth=1.3, capsize=3, zorder=4)
+    axis.plot(at, values, marker=marker, color=colour, markersize=size, linestyle="", clip_on=False, zorder=3)
 
 
 @dataclass(frozen=True)
@@ -157,9 +186,7 @@ def fates_legend(leak: Patch | None = None) -> list[Patch]:
 
 def delivery_figure(measurements: Sequence[Measurement], labels: Sequence[str], *, title: str) -> Figure:
     """Delivered and misrouted, side by side: one dot a measurement, with its interval and its count."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.0, 1.75 + 0.5 * len(labels)), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
+    with new_figure(title, 9.0, 1.75 + 0.5 * len(labels)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         fates = [fate_of([measurement]) for measurement in measurements]
         _dots(left, "reached their user", [Rate(fate.delivered, fate.expected) for fate in fates], GREEN, "o")
@@ -198,9 +225,7 @@ def matrix_figure(cells: dict[tuple[str, str], Measurement], *, title: str) -> F
     """
     families = list(dict.fromkeys(family for family, _ in cells))
     names = list(dict.fromkeys(name for _, name in cells))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.9 + 1.12 * len(names), 1.5 + 0.4 * len(families)), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
+    with new_figure(title, 2.9 + 1.12 * len(names), 1.5 + 0.4 * len(families)) as figure:
         axis = figure.subplots()
         for row, family in enumerate(families):
             for column, name in enumerate(names):

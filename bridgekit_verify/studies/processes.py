@@ -16,8 +16,8 @@ from bridgekit_verify.measure.history import key_of
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.workload import Owned, family
 from bridgekit_verify.studies import second_worker
+from bridgekit_verify.studies.manual_run import ManualRun, manual_run
 from bridgekit_verify.studies.second_worker import SERVED, Answer, Question, Served, answer, asked_about
-from bridgekit_verify.studies.stage import Stage, stage
 
 __all__ = ["Asked", "SecondProcess", "ask_processes", "process_table", "second_process"]
 
@@ -34,7 +34,7 @@ class ProcessHandle(Protocol):
 class LocalProcess:
     """This process, with one chain served in it."""
 
-    served: Stage
+    served: ManualRun
 
     def url(self, variant: str) -> str:
         return self.served.url
@@ -92,7 +92,7 @@ async def ask_processes(*, users: int = 5, runs: int = 20, seed: int = 0) -> lis
     asked = []
     opened: dict[str, list[RunContext]] = {}
     for name, row in SERVED.items():
-        async with stage(row, (), seed=seed) as first:
+        async with manual_run(row, (), seed=seed) as first:
             opened[name] = [
                 await first.open_run(threads[number % users], f"question {number + 1}") for number in range(runs)
             ]

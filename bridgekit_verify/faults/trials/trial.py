@@ -9,6 +9,9 @@ from functools import partial
 from itertools import pairwise
 
 import anyio
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from bridgekit.chain.collaborators import MemoryThreads
 from bridgekit.errors import first_error
@@ -23,8 +26,9 @@ from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.families import Owned
 from bridgekit_verify.measure.history import Arrival, History, Key, Socket
 from bridgekit_verify.measure.ledger import Row, ledger
+from bridgekit_verify.measure.plots import BLUE, LOST, VERMILLION, new_figure
 
-__all__ = ["Plan", "Trial", "try_act"]
+__all__ = ["Plan", "Trial", "latency_figure", "try_act"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,3 +167,44 @@ async def _tickets(deployment: Deployment, owned: Sequence[Owned]) -> Tickets:
 
 async def _ticket(tickets: Tickets, owned: Owned) -> str:
     return tickets.issue(owned.user_id, owned.thread_id)
+
+
+def latency_figure(trials: Sequence[Trial], *, title: str) -> Figure:
+    """One panel a trial: each event's latency by when it was emitted, and the window of the fault shaded.
+
+    What was lost stands at the foot of its panel, as a cross.
+    """
+    columns = 2 if len(trials) > 1 else 1
+    rows = -(-len(trials) // columns)
+    with new_figure(title, 4.6 * columns, 0.9 + 2.1 * rows) as figure:
+        axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+        for unused in axes[len(trials) :]:
+            unused.set_visible(False)
+        for axis, trial in zip(axes[: len(trials)], trials, strict=True):
+            _latencies(axis, trial)
+        figure.supxlabel("emitted, s after the first event", fontsize=10)
+        figure.supylabel("from emission to the user, ms", fontsize=10)
+        return figure
+
+
+def _latencies(axis: Axes, trial: Trial) -> None:
+    begins = trial.spoken[0]
+    axis.axvspan(trial.window[0] - begins, trial.window[1] - begins, color=LOST, linewidth=0, label="fault")
+    points = [(arrival.emitted_at - begins, 1_000 * (arrival.read_at - arrival.emitted_at)) for arrival in trial.firsts]
+    axis.scatter([x for x, _ in points], [y for _, y in points], s=9, color=BLUE, label="read")
+    if lost := trial.lost_moments:
+        # At the foot of the panel, whatever its scale.
+        axis.scatter(
+            [moment - begins for moment in lost],
+            [0.06] * len(lost),
+            s=24,
+            marker="x",
+            color=VERMILLION,
+            label="lost",
+            transform=axis.get_xaxis_transform(),
+        )
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axis.set_ylim(0.3, 5_000)
+    axis.set_title(f"{trial.act.name}, {trial.delivery.name}", fontsize=10.5)
+    axis.legend(frameon=False, fontsize=8.5, loc="upper right")

@@ -12,8 +12,19 @@ from bridgekit.resolution import NoRoute
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.workload import FAMILIES, Owned, Workload, family
-from bridgekit_verify.studies.leak_search import PREFIXES, READINGS, Search, parsed, search, without_waiting
-from bridgekit_verify.studies.leaks import Fate, landings, population_table, populations, study_leaks
+from bridgekit_verify.studies.leaks import (
+    PREFIXES,
+    READINGS,
+    Fate,
+    Search,
+    landings,
+    parsed,
+    population_table,
+    populations,
+    search,
+    study_leaks,
+    without_waiting,
+)
 from bridgekit_verify.variants import FIX_1
 
 pytestmark = pytest.mark.slow
@@ -98,7 +109,7 @@ def test_same_search_finds_nothing_in_a_sound_reading(reading: str) -> None:
 
 def test_search_is_not_blind_to_a_leak_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     by_length = {"last word lost": lambda thread: ThreadId(thread.rpartition("_")[0])}
-    monkeypatch.setattr("bridgekit_verify.studies.leak_search.READINGS", by_length)
+    monkeypatch.setattr("bridgekit_verify.studies.leaks.READINGS", by_length)
     assert search("last word lost", examples=500).leak is not None
 
 

@@ -10,10 +10,17 @@ import pytest
 from bridgekit.mapping import MemoryStore, RunThreadMappingService
 from bridgekit.mapping.service import GRACE_SECONDS
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.studies.lifecycles import LifecycleStudy, reroute, say_late, study_lifecycles
-from bridgekit_verify.studies.plots_lifecycles import late_events_figure
-from bridgekit_verify.studies.retention import UNDER_WAY, bytes_of, hold
-from bridgekit_verify.studies.stage import Clock
+from bridgekit_verify.studies.lifecycles import (
+    UNDER_WAY,
+    LifecycleStudy,
+    bytes_of,
+    hold,
+    late_events_figure,
+    reroute,
+    say_late,
+    study_lifecycles,
+)
+from bridgekit_verify.studies.manual_run import Clock
 from bridgekit_verify.variants import FIX_3, SOUND
 
 pytestmark = pytest.mark.slow

@@ -15,13 +15,14 @@ from bridgekit_verify.measure.statistics import Rate, wilson
 from bridgekit_verify.measure.workload import Away, Workload, family
 from bridgekit_verify.validation.calibration import (
     CalibrationStudy,
+    Held,
+    calibration_figure,
     coverage,
     coverage_table,
     exact_coverage,
     study_calibration,
 )
 from bridgekit_verify.validation.lossy import HubThatLoses, in_a_lossy_world
-from bridgekit_verify.validation.plots_calibration import Held, calibration_figure
 from bridgekit_verify.variants import SOUND
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,7 @@ import pytest
 
 from bridgekit_verify.faults.trials.acts import ACTS
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, RESUME
-from bridgekit_verify.faults.trials.matrix import FaultMatrix
-from bridgekit_verify.faults.trials.soak import Soak, drawn_plan, soak
+from bridgekit_verify.faults.trials.matrix import FaultMatrix, Soak, drawn_plan, soak
 from tests.verify.faults.trials.trials import trial
 from tools.soak import page
 

@@ -21,9 +21,9 @@ from bridgekit_verify.measure.workload import AGENT, Owned, seeded, tools
 from bridgekit_verify.probes.bench import thinking
 from bridgekit_verify.variants import Variant
 
-__all__ = ["STAGE_SECONDS", "Clock", "Stage", "stage"]
+__all__ = ["RUN_TIMEOUT_SECONDS", "Clock", "ManualRun", "manual_run"]
 
-STAGE_SECONDS: Final = 60.0
+RUN_TIMEOUT_SECONDS: Final = 60.0
 """An experiment that takes longer is stuck, and ends with a TimeoutError."""
 
 
@@ -38,7 +38,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Stage:
+class ManualRun:
     """A running application and its clients. What is said here and read there is in `history`, to be judged after."""
 
     app: Starlette
@@ -77,16 +77,16 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(variant: Variant, threads: Sequence[Owned], *, seed: int = 0) -> AsyncIterator[Stage]:
+async def manual_run(variant: Variant, threads: Sequence[Owned], *, seed: int = 0) -> AsyncIterator[ManualRun]:
     """Serve a variant, with one socket a thread, for the length of a block; afterwards `history` is complete.
 
     Enter and leave it in one task.
     """
     agents = {AGENT: thinking(variant.agent)}
     app = create_app(variant.parts(agents, hexadecimal=seeded(seed), tools=tools(), seed=seed))
-    with first_error(), anyio.fail_after(STAGE_SECONDS):
+    with first_error(), anyio.fail_after(RUN_TIMEOUT_SECONDS):
         async with serving(app) as url, AsyncExitStack() as stack:
-            served = Stage(app, url)
+            served = ManualRun(app, url)
             served.application.bridge.observers.append(lambda event, receipt: _note(served.history, event, receipt))
             clients = [await _client(stack, served, number, owned) for number, owned in enumerate(threads)]
             yield served
@@ -95,7 +95,7 @@ async def stage(variant: Variant, threads: Sequence[Owned], *, seed: int = 0) ->
                 await _read(served.history, socket, client)
 
 
-async def _client(stack: AsyncExitStack, served: Stage, number: int, owned: Owned) -> tuple[Socket, EventClient]:
+async def _client(stack: AsyncExitStack, served: ManualRun, number: int, owned: Owned) -> tuple[Socket, EventClient]:
     await served.application.open_thread(owned.thread_id, owned.user_id)
     socket = Socket(number, owned.thread_id, owned.user_id)
     served.history.sockets.append(socket)
