@@ -76,12 +76,33 @@ class CapacityStudy:
         return pd.DataFrame([_summary(ladder) for ladder in self.ladders])
 
     def figure(self) -> Figure:
-        """Share on time and p99 over load, the knee marked; the title says where it is."""
+        """Above, the share within one second; below, the 99th percentile; both over load, what is carried marked."""
         carried = [f"{each.carries:,.0f} ({each.edge.name})" for each in self.ladders if each.carries is not None]
         title = f"In time up to {' and '.join(carried) or 'no load that was tried'}" + " events a second" * bool(
             carried
         )
-        return capacity_figure({ladder.edge.name: (ladder.climbed, ladder.carries) for ladder in self.ladders}, title)
+        with new_figure(title, 7.6, 6.0) as figure:
+            above, below = figure.subplots(2, 1, sharex=True)
+            for row, ladder in enumerate(self.ladders):
+                look = LOOKS[row % len(LOOKS)]
+                _draw_on_time(above, ladder.edge.name, ladder.climbed, look)
+                _draw_lateness(below, ladder.climbed, look)
+                _mark(above, below, ladder.carries, look, row)
+            above.axhline(100 * ON_TIME_SHARE, color="#777777", linewidth=0.8, linestyle=":")
+            above.set_ylabel("within one second, % of events\n(bar: 95 % Wilson interval)")
+            lowest = min((100 * s.on_time.fraction for each in self.ladders for s in each.climbed), default=100.0)
+            above.set_ylim(min(90.0, lowest - 3), 101)
+            above.legend(frameon=False, loc="center left")
+            below.axhline(1_000 * WITHIN_SECONDS, color="#777777", linewidth=0.8, linestyle=":")
+            below.set_yscale("log")
+            below.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            below.set_ylabel("from due to read, ms\n(99th percentile)")
+            below.set_xscale("log")
+            below.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            below.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            below.xaxis.set_minor_locator(NullLocator())
+            below.set_xlabel("load, events a second")
+            return figure
 
     def words(self) -> str:
         """The same in a sentence a load, for those who cannot see the figure."""
@@ -190,32 +211,6 @@ Look = tuple[str, str, str]
 
 LOOKS: Final[tuple[Look, ...]] = ((VERMILLION, "s", "-"), (BLUE, "o", "--"))
 """Colour, marker and line of each edge: told apart without colour, too."""
-
-
-def capacity_figure(ladders: Mapping[str, tuple[Sequence[StepResult], float | None]], title: str) -> Figure:
-    """Above, the share within one second; below, the 99th percentile; both over load, what is carried marked."""
-    with new_figure(title, 7.6, 6.0) as figure:
-        above, below = figure.subplots(2, 1, sharex=True)
-        for row, (name, (steps, carries)) in enumerate(ladders.items()):
-            look = LOOKS[row % len(LOOKS)]
-            _draw_on_time(above, name, steps, look)
-            _draw_lateness(below, steps, look)
-            _mark(above, below, carries, look, row)
-        above.axhline(100 * ON_TIME_SHARE, color="#777777", linewidth=0.8, linestyle=":")
-        above.set_ylabel("within one second, % of events\n(bar: 95 % Wilson interval)")
-        lowest = min((100 * s.on_time.fraction for steps, _ in ladders.values() for s in steps), default=100.0)
-        above.set_ylim(min(90.0, lowest - 3), 101)
-        above.legend(frameon=False, loc="center left")
-        below.axhline(1_000 * WITHIN_SECONDS, color="#777777", linewidth=0.8, linestyle=":")
-        below.set_yscale("log")
-        below.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        below.set_ylabel("from due to read, ms\n(99th percentile)")
-        below.set_xscale("log")
-        below.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        below.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        below.xaxis.set_minor_locator(NullLocator())
-        below.set_xlabel("load, events a second")
-        return figure
 
 
 def _draw_on_time(axis: Axes, name: str, steps: Sequence[StepResult], look: Look) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from statistics import linear_regression
@@ -163,8 +163,22 @@ class CrowdStudy:
         )
 
     def figure(self, title: str) -> Figure:
-        """Memory over how many there are, with the lines."""
-        return weight_figure({crowd.edge.name: crowd.weights for crowd in self.crowds}, title)
+        """One panel a kind of thing: memory over how many there are, a line an edge."""
+        kinds = [weight.of for weight in self.crowds[0].weights]
+        with new_figure(title, 9.6, 3.8) as figure:
+            axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+            for column, (axis, kind) in enumerate(zip(axes, kinds, strict=True)):
+                for row, crowd in enumerate(self.crowds):
+                    _weight(axis, crowd.edge.name, crowd.weights[column], LOOKS[row % len(LOOKS)], row)
+                axis.set_title(kind, fontsize=10.5, fontweight="normal")
+                axis.set_xlim(0, None)
+                axis.set_ylim(0, None)
+                axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+                axis.xaxis.set_major_locator(MaxNLocator(4))
+            axes[0].set_ylabel("memory of the process, MiB more")
+            axes[0].legend(frameon=False, loc="upper left")
+            figure.supxlabel("how many (line: least squares)", fontsize=10)
+            return figure
 
     def words(self) -> str:
         """The same in a sentence a line, for those who cannot see the figure."""
@@ -226,25 +240,6 @@ async def _weigh(each: Testbed, what: str, sizes: Sequence[int], grow: Callable[
         there = size
         points.append((size, await each.resident_kib() - before))
     return Weight(what, points)
-
-
-def weight_figure(edges: Mapping[str, Sequence[Weight]], title: str) -> Figure:
-    """One panel a kind of thing: memory over how many there are, a line an edge."""
-    kinds = [weight.of for weight in next(iter(edges.values()))]
-    with new_figure(title, 9.6, 3.8) as figure:
-        axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
-        for column, (axis, kind) in enumerate(zip(axes, kinds, strict=True)):
-            for row, (name, weights) in enumerate(edges.items()):
-                _weight(axis, name, weights[column], LOOKS[row % len(LOOKS)], row)
-            axis.set_title(kind, fontsize=10.5, fontweight="normal")
-            axis.set_xlim(0, None)
-            axis.set_ylim(0, None)
-            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-            axis.xaxis.set_major_locator(MaxNLocator(4))
-        axes[0].set_ylabel("memory of the process, MiB more")
-        axes[0].legend(frameon=False, loc="upper left")
-        figure.supxlabel("how many (line: least squares)", fontsize=10)
-        return figure
 
 
 def _weight(axis: Axes, name: str, weight: Weight, look: Look, row: int) -> None:

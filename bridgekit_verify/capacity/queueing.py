@@ -111,8 +111,22 @@ class WaitingStudy:
         )
 
     def figure(self, title: str) -> Figure:
-        """Mean lateness over utilisation, measured and predicted."""
-        return waiting_figure({name: (points, _curve(points)) for name, points in self.points.items()}, title)
+        """One panel an edge: lateness over utilisation, measured, and by the closed form with and without pauses."""
+        with new_figure(title, 9.0, 4.0) as figure:
+            axes = figure.subplots(1, len(self.points), sharey=True, sharex=True, squeeze=False)[0]
+            for row, (axis, (name, points)) in enumerate(zip(axes, self.points.items(), strict=True)):
+                _waiting(axis, points, _curve(points), LOOKS[row % len(LOOKS)])
+                axis.set_title(name if points else f"{name}: no load was carried", fontsize=10.5)
+                axis.set_xlabel("of a core, had or waited for, %")
+            axes[0].set_yscale("log")
+            axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            axes[0].yaxis.set_minor_formatter(NullFormatter())
+            axes[0].set_xlim(0, 100)
+            axes[0].set_ylim(0.3, max(100.0, 2 * axes[0].get_ylim()[1]))
+            axes[0].set_ylabel("from due to read, ms")
+            handles, labels = axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+            return figure
 
     def words(self) -> str:
         """The same in a sentence a load, for those who cannot see the figure."""
@@ -149,28 +163,6 @@ def _points(steps: Sequence[StepResult]) -> list[Point]:
 
 
 Curve = Sequence[tuple[float, float]]
-
-
-def waiting_figure(edges: Mapping[str, tuple[Sequence[Point], Curve]], title: str) -> Figure:
-    """One panel an edge: lateness over utilisation, measured, and by the closed form with and without pauses.
-
-    The curve, without pauses, is pairs of utilisation and seconds.
-    """
-    with new_figure(title, 9.0, 4.0) as figure:
-        axes = figure.subplots(1, len(edges), sharey=True, sharex=True, squeeze=False)[0]
-        for row, (axis, (name, (points, curve))) in enumerate(zip(axes, edges.items(), strict=True)):
-            _waiting(axis, points, curve, LOOKS[row % len(LOOKS)])
-            axis.set_title(name if points else f"{name}: no load was carried", fontsize=10.5)
-            axis.set_xlabel("of a core, had or waited for, %")
-        axes[0].set_yscale("log")
-        axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-        axes[0].yaxis.set_minor_formatter(NullFormatter())
-        axes[0].set_xlim(0, 100)
-        axes[0].set_ylim(0.3, max(100.0, 2 * axes[0].get_ylim()[1]))
-        axes[0].set_ylabel("from due to read, ms")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-        return figure
 
 
 def _waiting(axis: Axes, points: Sequence[Point], curve: Curve, look: Look) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "draw_rates",
     "fate_of",
     "fates_legend",
+    "frame_grid",
     "matrix_figure",
     "new_figure",
     "panels_of_bars",
@@ -78,6 +79,16 @@ def draw_rates(axis: Axes, xs: Sequence[float], rates: Sequence[Rate], colour: s
     at, (values, bars) = [x for x, _ in known], percents([rate for _, rate in known])
     axis.errorbar(at, values, yerr=bars, fmt="none", ecolor=INK, elinewidth=1.3, capsize=3, zorder=4)
     axis.plot(at, values, marker=marker, color=colour, markersize=size, linestyle="", clip_on=False, zorder=3)
+
+
+def frame_grid(axis: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
+    """Label a grid of cells of size 1, the first row on top, and draw no lines."""
+    axis.set_xlim(0, len(columns))
+    axis.set_ylim(len(rows), 0)
+    axis.set_xticks([column + 0.5 for column in range(len(columns))], columns)
+    axis.set_yticks([row + 0.5 for row in range(len(rows))], rows)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
 
 
 @dataclass(frozen=True)
@@ -230,13 +241,8 @@ def matrix_figure(cells: dict[tuple[str, str], Measurement], *, title: str) -> F
         for row, family in enumerate(families):
             for column, name in enumerate(names):
                 _cell(axis, row, column, fate_of([cells[family, name]]))
-        axis.set_xlim(0, len(names))
-        axis.set_ylim(len(families), 0)
-        axis.set_xticks([column + 0.5 for column in range(len(names))], names)
-        axis.set_yticks([row + 0.5 for row in range(len(families))], families)
+        frame_grid(axis, names, families)
         axis.xaxis.tick_top()
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
         figure.legend(
             handles=fates_legend(leak=Patch(facecolor=VERMILLION, edgecolor=INK, linewidth=1.6)),
             loc="outside lower left",

@@ -39,7 +39,6 @@ __all__ = [
     "populations",
     "sealed",
     "search",
-    "search_table",
     "study_leaks",
 ]
 
@@ -165,26 +164,6 @@ def search(name: str, *, examples: int, seed: int = 0) -> Search:
     )
 
 
-def search_table(searches: Sequence[Search]) -> pd.DataFrame:
-    """One row a search.
-
-    Columns: run ids, shortest leak, found after, tried, different (of those tried), came back (first ids that led back
-    to their own thread, of those tried), verdict.
-    """
-    return pd.DataFrame(
-        {
-            "run ids": search.reading,
-            "shortest leak": " → ".join(search.leak) if search.leak else "none",
-            "found after": search.found_after,
-            "tried": search.tried,
-            "different": search.different,
-            "came back": str(search.came_back),
-            "verdict": "leaks" if search.leak else f"survives {search.tried:,} examples",
-        }
-        for search in searches
-    ).astype({"found after": "Int64"})
-
-
 class Fate(enum.StrEnum):
     """What becomes of one thread's events."""
 
@@ -288,8 +267,23 @@ class LeakStudy:
         return population_table(self.sets)
 
     def found(self) -> pd.DataFrame:
-        """What the searches found: the columns of `search_table`."""
-        return search_table(self.searches)
+        """One row a search.
+
+        Columns: run ids, shortest leak, found after, tried, different (of those tried), came back (first ids that led
+        back to their own thread, of those tried), verdict.
+        """
+        return pd.DataFrame(
+            {
+                "run ids": search.reading,
+                "shortest leak": " → ".join(search.leak) if search.leak else "none",
+                "found after": search.found_after,
+                "tried": search.tried,
+                "different": search.different,
+                "came back": str(search.came_back),
+                "verdict": "leaks" if search.leak else f"survives {search.tried:,} examples",
+            }
+            for search in self.searches
+        ).astype({"found after": "Int64"})
 
     def sockets(self) -> pd.DataFrame:
         """The shortest leak over real sockets: the columns of `rate_table`."""

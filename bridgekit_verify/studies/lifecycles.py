@@ -40,21 +40,15 @@ __all__ = [
     "bytes_of",
     "hold",
     "reroute",
-    "retention_table",
     "say_late",
     "study_lifecycles",
 ]
 
 
-def _as_written(clock: Clock) -> RunThreadMappingService:
-    return DictMapping()
-
-
-def _sound(clock: Clock) -> RunThreadMappingService:
-    return RunThreadMappingService(MemoryStore(clock))
-
-
-MAKES: Final[Mapping[str, Callable[[Clock], RunThreadMappingService]]] = {"fix 3": _as_written, "sound": _sound}
+MAKES: Final[Mapping[str, Callable[[Clock], RunThreadMappingService]]] = {
+    "fix 3": lambda _: DictMapping(),
+    "sound": lambda clock: RunThreadMappingService(MemoryStore(clock)),
+}
 LOOKS: Final = ((VERMILLION, "D"), (BLUE, "s"), (GREEN, "o"))
 UNDER_WAY: Final = 5
 """One run begins each second, and each takes that many."""
@@ -116,24 +110,6 @@ def bytes_of(root: object) -> int:
                 continue
         total += sys.getsizeof(item)
     return total
-
-
-def retention_table(held: Sequence[Held]) -> pd.DataFrame:
-    """One row a mapping and a number of runs.
-
-    Columns: mapping, cleaned up, runs, routes held, KiB held, bytes a run (all that is held, divided by the runs).
-    """
-    return pd.DataFrame(
-        {
-            "mapping": row.mapping,
-            "cleaned up": row.cleaned_up,
-            "runs": row.runs,
-            "routes held": row.routes,
-            "KiB held": round(row.held_bytes / 1_024, 1),
-            "bytes a run": round(row.held_bytes / row.runs, 1),
-        }
-        for row in held
-    )
 
 
 LATENESS_SECONDS: Final = (-1.0, 0.0, 1.0, 5.0, 15.0, 29.0, 30.0, 60.0)
@@ -235,8 +211,21 @@ class LifecycleStudy:
     """Fix 3 and the sound chain."""
 
     def retention(self) -> pd.DataFrame:
-        """What is held after so many runs: the columns of `retention_table`."""
-        return retention_table(self.held)
+        """One row a mapping and a number of runs.
+
+        Columns: mapping, cleaned up, runs, routes held, KiB held, bytes a run (all that is held, divided by the runs).
+        """
+        return pd.DataFrame(
+            {
+                "mapping": row.mapping,
+                "cleaned up": row.cleaned_up,
+                "runs": row.runs,
+                "routes held": row.routes,
+                "KiB held": round(row.held_bytes / 1_024, 1),
+                "bytes a run": round(row.held_bytes / row.runs, 1),
+            }
+            for row in self.held
+        )
 
     def late_events(self) -> pd.DataFrame:
         """One row a chain, a way and a lateness.

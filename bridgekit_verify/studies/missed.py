@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +24,7 @@ from bridgekit_verify.measure.plots import (
     LOST,
     VERMILLION,
     fate_of,
+    frame_grid,
     new_figure,
     panels_of_bars,
     percents,
@@ -64,10 +65,23 @@ class LadderStudy:
         return panels_of_bars(fates, [each.variant.name for each in self.alone], title=title)
 
     def truth_figure(self, *rungs: str, title: str) -> Figure:
-        """One grid a rung, several runs at once: what was answered, and what arrived."""
-        return truth_figure(
-            {m.variant.name: _counted(m.history) for m in self.together if m.variant.name in rungs}, title=title
-        )
+        """One grid a rung, several runs at once: answers down, arrivals across. Only truthful cells are green."""
+        grids = {m.variant.name: _counted(m.history) for m in self.together if m.variant.name in rungs}
+        columns = min(len(grids), GRIDS_ACROSS)
+        rows = -(-len(grids) // columns)
+        with new_figure(title, 1.2 + 3.0 * columns, 0.6 + 2.9 * rows) as figure:
+            axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+            for unused in axes[len(grids) :]:
+                unused.set_visible(False)
+            for axis, (name, counts) in zip(axes[: len(grids)], grids.items(), strict=True):
+                for row, answer in enumerate(ANSWERS):
+                    for column, what in enumerate(GOT):
+                        _truth_cell(axis, row, column, counts[answer, what], honest=_is_honest(answer, what))
+                axis.set_title(name, fontsize=10.5)
+                answered = [f"answered:\n{answer}" for answer in ANSWERS]
+                frame_grid(axis, ["its user\ngot it", "only\nanother", "nobody\ngot it"], answered)
+                axis.tick_params(labelsize=9)
+            return figure
 
     def truth_words(self, *rungs: str) -> str:
         """The same in a sentence a rung, for those who cannot see the figure."""
@@ -176,9 +190,25 @@ class SharingStudy:
         )
 
     def figure(self, title: str) -> Figure:
-        """Share handed to another user against runs at once, with the closed form."""
+        """Share of the agents' events that another user read, by runs at once, on a scale of doublings."""
         at_once = [measurement.workload.at_once for measurement in self.shared]
-        return sharing_figure(at_once, self.strays_shared(), self.strays_fresh(), title=title)
+        shared, fresh = self.strays_shared(), self.strays_fresh()
+        with new_figure(title, 8.6, 4.4) as figure:
+            axis = figure.subplots()
+            axis.set_xscale("log", base=2)
+            closed = [100 * (1 - 1 / c) for c in at_once]
+            axis.plot(at_once, closed, color=INK, linestyle="--", linewidth=1, label="closed form, (c - 1) / c")
+            _draw_shares(axis, at_once, shared, (VERMILLION, "D", "one agent for all runs"))
+            _draw_shares(axis, at_once, fresh, (GREEN, "o", "a fresh agent for each run"))
+            axis.set_xticks(at_once, [f"{c}" for c in at_once])
+            axis.minorticks_off()
+            axis.set_xlabel("runs at once (users)")
+            axis.set_ylabel("read by another user, %")
+            axis.set_ylim(-4, 104)
+            axis.text(at_once[-1], 9, f"{fresh[-1].k:,} of {fresh[-1].n:,}", ha="right", fontsize=9)
+            axis.text(at_once[-1], 88, f"{shared[-1].k:,} of {shared[-1].n:,}", ha="right", fontsize=9)
+            axis.legend(frameon=False, loc="center right")
+            return figure
 
 
 def _strays(measurement: Measurement) -> Rate:
@@ -240,53 +270,11 @@ def _got(owner: str, readers: set[str]) -> str:
 GRIDS_ACROSS: Final = 3
 
 
-def sharing_figure(at_once: Sequence[int], shared: Sequence[Rate], fresh: Sequence[Rate], *, title: str) -> Figure:
-    """Share of the agents' events that another user read, by runs at once, on a scale of doublings."""
-    with new_figure(title, 8.6, 4.4) as figure:
-        axis = figure.subplots()
-        axis.set_xscale("log", base=2)
-        closed = [100 * (1 - 1 / c) for c in at_once]
-        axis.plot(at_once, closed, color=INK, linestyle="--", linewidth=1, label="closed form, (c - 1) / c")
-        _draw_shares(axis, at_once, shared, (VERMILLION, "D", "one agent for all runs"))
-        _draw_shares(axis, at_once, fresh, (GREEN, "o", "a fresh agent for each run"))
-        axis.set_xticks(at_once, [f"{c}" for c in at_once])
-        axis.minorticks_off()
-        axis.set_xlabel("runs at once (users)")
-        axis.set_ylabel("read by another user, %")
-        axis.set_ylim(-4, 104)
-        axis.text(at_once[-1], 9, f"{fresh[-1].k:,} of {fresh[-1].n:,}", ha="right", fontsize=9)
-        axis.text(at_once[-1], 88, f"{shared[-1].k:,} of {shared[-1].n:,}", ha="right", fontsize=9)
-        axis.legend(frameon=False, loc="center right")
-        return figure
-
-
 def _draw_shares(axis: Axes, at_once: Sequence[int], rates: Sequence[Rate], look: tuple[str, str, str]) -> None:
     (colour, marker, label), (values, bars) = look, percents(rates)
     axis.errorbar(
         at_once, values, yerr=bars, fmt=marker, color=colour, ecolor=INK, markersize=8, capsize=3, label=label
     )
-
-
-def truth_figure(grids: Mapping[str, Counter[tuple[str, str]]], *, title: str) -> Figure:
-    """One grid a variant: what was answered down, what arrived across. Only honest cells are green."""
-    columns = min(len(grids), GRIDS_ACROSS)
-    rows = -(-len(grids) // columns)
-    with new_figure(title, 1.2 + 3.0 * columns, 0.6 + 2.9 * rows) as figure:
-        axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
-        for unused in axes[len(grids) :]:
-            unused.set_visible(False)
-        for axis, (name, counts) in zip(axes[: len(grids)], grids.items(), strict=True):
-            for row, answer in enumerate(ANSWERS):
-                for column, what in enumerate(GOT):
-                    _truth_cell(axis, row, column, counts[answer, what], honest=_is_honest(answer, what))
-            axis.set_title(name, fontsize=10.5)
-            axis.set_xlim(0, len(GOT))
-            axis.set_ylim(len(ANSWERS), 0)
-            axis.set_xticks([n + 0.5 for n in range(len(GOT))], ["its user\ngot it", "only\nanother", "nobody\ngot it"])
-            axis.set_yticks([n + 0.5 for n in range(len(ANSWERS))], [f"answered:\n{answer}" for answer in ANSWERS])
-            axis.tick_params(length=0, labelsize=9)
-            axis.spines[:].set_visible(False)
-        return figure
 
 
 def _is_honest(answer: str, got: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Any, Final
@@ -23,13 +23,13 @@ from bridgekit.chain import LINKS
 from bridgekit_verify.measure.evidence import Charge
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.lateness import charges_of_lateness
-from bridgekit_verify.measure.plots import GREEN, INK, VERMILLION, new_figure
+from bridgekit_verify.measure.plots import GREEN, INK, VERMILLION, frame_grid, new_figure
 from bridgekit_verify.measure.workload import Workload, family
 from bridgekit_verify.probes.probes import HUB, Answer, Probe, probe_ten
 from bridgekit_verify.validation.breakages import BREAKAGES, Breakage
 from bridgekit_verify.variants import SOUND, Variant
 
-__all__ = ["NAMES", "Case", "Cell", "Localization", "localization_figure", "localize"]
+__all__ = ["NAMES", "Case", "Cell", "Localization", "localize"]
 
 EMPTY: Final = "#F2F2F2"
 LINE_CHARACTERS: Final = 108
@@ -56,45 +56,6 @@ class Cell:
         """Who of the two named it less often than both together."""
         counts = (("probes", self.by_probes), ("ledger", self.by_ledger))
         return [f"{who} {count}" for who, count in counts if count < self.named]
-
-
-def localization_figure(
-    cells: Mapping[tuple[int, int], Cell], names: Mapping[int, str], notes: Mapping[str, str], *, title: str
-) -> Figure:
-    """Broken links down, named links across. `cells` by (broken, named), `names` by number, `notes` by letter."""
-    lines = [line for letter, text in notes.items() for line in _wrapped(f"{letter}:  {text}")]
-    with new_figure(title, 10.2, 6.9 + 0.19 * len(lines)) as figure:
-        axis = figure.subplots()
-        for row, broken in enumerate(names):
-            for column, named in enumerate(names):
-                _draw(axis, row, column, cells.get((broken, named)), on_diagonal=broken == named)
-        axis.set_xlim(0, len(names))
-        axis.set_ylim(len(names), 0)
-        axis.set_xticks([column + 0.5 for column in range(len(names))], [str(number) for number in names], fontsize=12)
-        axis.set_yticks(
-            [row + 0.5 for row in range(len(names))],
-            [f"{name}  {number}" for number, name in names.items()],
-            fontsize=11.5,
-        )
-        axis.xaxis.tick_top()
-        axis.xaxis.set_label_position("top")
-        axis.set_xlabel("named: by the probes or by the ledger", fontsize=11.5)
-        axis.set_ylabel("broken: one link at a time", fontsize=11.5)
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
-        figure.supxlabel(
-            "\n".join(
-                [
-                    "Numbers: ways in which it was named, of ways in which it was broken; who named fewer, below.",
-                    "Empty: never named.",
-                    *lines,
-                ]
-            ),
-            x=0.01,
-            ha="left",
-            fontsize=10.5,
-        )
-        return figure
 
 
 def _wrapped(text: str) -> list[str]:
@@ -266,7 +227,32 @@ class Localization:
             letter: f"link {broken}, {way}, and link {named} is named by {by}. {why}"
             for letter, broken, named, way, by, why in self._elsewhere()
         }
-        return localization_figure(self.cells(), NAMES, notes, title=title)
+        cells = self.cells()
+        lines = [line for letter, text in notes.items() for line in _wrapped(f"{letter}:  {text}")]
+        with new_figure(title, 10.2, 6.9 + 0.19 * len(lines)) as figure:
+            axis = figure.subplots()
+            for row, broken in enumerate(NAMES):
+                for column, named in enumerate(NAMES):
+                    _draw(axis, row, column, cells.get((broken, named)), on_diagonal=broken == named)
+            frame_grid(axis, [str(number) for number in NAMES], [f"{name}  {number}" for number, name in NAMES.items()])
+            axis.tick_params(labelsize=11.5)
+            axis.xaxis.tick_top()
+            axis.xaxis.set_label_position("top")
+            axis.set_xlabel("named: by the probes or by the ledger", fontsize=11.5)
+            axis.set_ylabel("broken: one link at a time", fontsize=11.5)
+            figure.supxlabel(
+                "\n".join(
+                    [
+                        "Numbers: ways in which it was named, of ways in which it was broken; who named fewer, below.",
+                        "Empty: never named.",
+                        *lines,
+                    ]
+                ),
+                x=0.01,
+                ha="left",
+                fontsize=10.5,
+            )
+            return figure
 
 
 async def localize(

@@ -19,7 +19,7 @@ from bridgekit_verify.faults.trials.acts import ACTS, Act
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERIES, Delivery, deployed
 from bridgekit_verify.faults.trials.trial import Plan, Trial, try_act
 from bridgekit_verify.measure.families import Owned, family
-from bridgekit_verify.measure.plots import GREEN, INK, SKY, VERMILLION, new_figure
+from bridgekit_verify.measure.plots import GREEN, INK, SKY, VERMILLION, frame_grid, new_figure
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["FaultMatrix", "Soak", "drawn_plan", "run_matrix", "soak"]
@@ -98,7 +98,19 @@ class FaultMatrix:
 
     def figure(self, title: str) -> Figure:
         """Faults down, delivery modes across; a cell has the counts, and the colour of its worst outcome."""
-        return _draw(self, title)
+        acts, deliveries = self.acts, self.deliveries
+        with new_figure(title, 2.0 + 1.65 * len(deliveries), 1.7 + 0.42 * len(acts)) as figure:
+            axis = figure.subplots()
+            for row, act in enumerate(acts):
+                for column, delivery in enumerate(deliveries):
+                    _cell(axis, row, column, self.cells.get((act.name, delivery.name)))
+            frame_grid(axis, [each.name for each in deliveries], [act.name for act in acts])
+            axis.xaxis.tick_top()
+            handles = [
+                Patch(facecolor=colour, edgecolor=INK, hatch=hatch, label=name) for name, colour, _, hatch in WORST
+            ]
+            figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)
+            return figure
 
     def words(self) -> str:
         """The same in a sentence a way, for those who cannot see the figure."""
@@ -110,25 +122,6 @@ class FaultMatrix:
             f" {sum(t.verdict.misrouted for t in self.of(delivery.name)):,} misrouted"
             for delivery in self.deliveries
         )
-
-
-def _draw(matrix: FaultMatrix, title: str) -> Figure:
-    acts, deliveries = matrix.acts, matrix.deliveries
-    with new_figure(title, 2.0 + 1.65 * len(deliveries), 1.7 + 0.42 * len(acts)) as figure:
-        axis = figure.subplots()
-        for row, act in enumerate(acts):
-            for column, delivery in enumerate(deliveries):
-                _cell(axis, row, column, matrix.cells.get((act.name, delivery.name)))
-        axis.set_xlim(0, len(deliveries))
-        axis.set_ylim(len(acts), 0)
-        axis.set_xticks([n + 0.5 for n in range(len(deliveries))], [each.name for each in deliveries])
-        axis.set_yticks([n + 0.5 for n in range(len(acts))], [act.name for act in acts])
-        axis.xaxis.tick_top()
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
-        handles = [Patch(facecolor=colour, edgecolor=INK, hatch=hatch, label=name) for name, colour, _, hatch in WORST]
-        figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)
-        return figure
 
 
 def _cell(axis: Axes, row: int, column: int, trial: Trial | None) -> None:

@@ -251,7 +251,25 @@ class StallStudy:
 
     def figure(self, title: str) -> Figure:
         """How late neighbours read, over time."""
-        return _draw(self.stalls, title)
+        with new_figure(title, 7.6, 0.9 + 1.7 * len(self.stalls)) as figure:
+            axes = figure.subplots(len(self.stalls), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+            for axis, stall in zip(axes, self.stalls, strict=True):
+                axis.axvspan(*stall.window, color=LOST, linewidth=0, label="one socket reads nothing")
+                axis.scatter(
+                    [due for due, _ in stall.lates],
+                    [1_000 * late for _, late in stall.lates],
+                    s=7,
+                    color=BLUE,
+                    label="read by a neighbour",
+                )
+                axis.set_yscale("log")
+                axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+                axis.set_ylim(0.3, 3_000)
+                axis.set_title(stall.peer.name, fontsize=10.5)
+            axes[0].legend(frameon=False, fontsize=8.5, loc="upper left")
+            axes[-1].set_xlabel("event due, s after the first")
+            figure.supylabel("neighbours read it later by, ms", fontsize=10)
+            return figure
 
     def words(self) -> str:
         """The same in a sentence a server, for those who cannot see the figure."""
@@ -261,29 +279,6 @@ class StallStudy:
             f" the agent was held up {1_000 * stall.longest_wait:.0f} ms at most"
             for stall in self.stalls
         )
-
-
-def _draw(stalls: Sequence[Stall], title: str) -> Figure:
-    """One panel a server: how late its neighbours read each event; the time in which one socket read nothing shaded."""
-    with new_figure(title, 7.6, 0.9 + 1.7 * len(stalls)) as figure:
-        axes = figure.subplots(len(stalls), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-        for axis, stall in zip(axes, stalls, strict=True):
-            axis.axvspan(*stall.window, color=LOST, linewidth=0, label="one socket reads nothing")
-            axis.scatter(
-                [due for due, _ in stall.lates],
-                [1_000 * late for _, late in stall.lates],
-                s=7,
-                color=BLUE,
-                label="read by a neighbour",
-            )
-            axis.set_yscale("log")
-            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-            axis.set_ylim(0.3, 3_000)
-            axis.set_title(stall.peer.name, fontsize=10.5)
-        axes[0].legend(frameon=False, fontsize=8.5, loc="upper left")
-        axes[-1].set_xlabel("event due, s after the first")
-        figure.supylabel("neighbours read it later by, ms", fontsize=10)
-        return figure
 
 
 async def study_stall(

@@ -108,7 +108,26 @@ class WindowStudy:
 
     def figure(self, title: str) -> Figure:
         """Measured and predicted loss, by how long users were away."""
-        return _draw(self, title)
+        looks = ((VERMILLION, "D"), (GREEN, "o"), (BLUE, "s"))
+        with new_figure(title, 8.0, 4.2) as figure:
+            axis = figure.subplots()
+            for delivery, (colour, marker) in zip(self.deliveries, looks, strict=False):
+                windows = self.of(delivery)
+                away = [window.away_seconds for window in windows]
+                grid = [max(away) * step / 400 for step in range(401)]
+                predicted = [100 * self.predicted(delivery, seconds) for seconds in grid]
+                axis.plot(grid, predicted, color=colour, linestyle="--", linewidth=1)
+                shares, bars = percents([window.lost for window in windows])
+                axis.errorbar(
+                    away, shares, yerr=bars, fmt=marker, color=colour, ecolor=INK, capsize=3, markersize=7,
+                    elinewidth=0.8, label=delivery.name,
+                )  # fmt: skip
+            axis.plot([], [], color=INK, linestyle="--", linewidth=1, label="closed form")
+            axis.set_xlabel("users away, s")
+            axis.set_ylabel("lost, % of the events (95 % Wilson interval)")
+            axis.set_ylim(-3, None)
+            axis.legend(frameon=False, loc="upper left")
+            return figure
 
     def words(self) -> str:
         """The same in a sentence a window, for those who cannot see the figure."""
@@ -163,27 +182,3 @@ async def _windows(delivery: Delivery, lengths: Sequence[float], users: int, see
         for number, seconds in enumerate(lengths):
             tasks.start_soon(one, seconds, threads[number * users : (number + 1) * users])
     return [Window(trials[seconds]) for seconds in lengths]
-
-
-def _draw(study: WindowStudy, title: str) -> Figure:
-    """Share lost by seconds away: a marker with its interval for what was measured, a line for the closed form."""
-    looks = ((VERMILLION, "D"), (GREEN, "o"), (BLUE, "s"))
-    with new_figure(title, 8.0, 4.2) as figure:
-        axis = figure.subplots()
-        for delivery, (colour, marker) in zip(study.deliveries, looks, strict=False):
-            windows = study.of(delivery)
-            away = [window.away_seconds for window in windows]
-            grid = [max(away) * step / 400 for step in range(401)]
-            predicted = [100 * study.predicted(delivery, seconds) for seconds in grid]
-            axis.plot(grid, predicted, color=colour, linestyle="--", linewidth=1)
-            shares, bars = percents([window.lost for window in windows])
-            axis.errorbar(
-                away, shares, yerr=bars, fmt=marker, color=colour, ecolor=INK, capsize=3, markersize=7,
-                elinewidth=0.8, label=delivery.name,
-            )  # fmt: skip
-        axis.plot([], [], color=INK, linestyle="--", linewidth=1, label="closed form")
-        axis.set_xlabel("users away, s")
-        axis.set_ylabel("lost, % of the events (95 % Wilson interval)")
-        axis.set_ylim(-3, None)
-        axis.legend(frameon=False, loc="upper left")
-        return figure
