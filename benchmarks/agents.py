@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from benchmarks.peers import Stack
 from benchmarks.protocol import EmitReport
-from benchmarks.workload import KINDS, Run, Said, Wave
+from benchmarks.workload import KINDS, AgentRun, Said, Wave
 from bridgekit_verify.harness.messages import cpu_ns
 
 __all__ = ["RunsItself", "emit_load", "emit_paced"]
@@ -21,7 +21,7 @@ __all__ = ["RunsItself", "emit_load", "emit_paced"]
 class RunsItself(Protocol):
     """A stack that calls the agents itself, run by run."""
 
-    async def run(self, run: Run, said: Sequence[Said], turn_after: int) -> None:
+    async def run(self, run: AgentRun, said: Sequence[Said], turn_after: int) -> None:
         """One whole run."""
 
 
@@ -39,7 +39,7 @@ async def emit_load(stack: Stack, wave: Wave, kind: str) -> EmitReport:
     return EmitReport(begun, time.monotonic_ns(), cpu)
 
 
-async def _emit(stack: Stack, script: Sequence[tuple[Run, Sequence[Said]]], turn_after: int) -> None:
+async def _emit(stack: Stack, script: Sequence[tuple[AgentRun, Sequence[Said]]], turn_after: int) -> None:
     """One thread's runs."""
     since = 0
     for run, said in script:
@@ -52,7 +52,7 @@ async def _emit(stack: Stack, script: Sequence[tuple[Run, Sequence[Said]]], turn
                 await asyncio.sleep(0)
 
 
-async def _runs(stack: Stack, script: Sequence[tuple[Run, Sequence[Said]]], turn_after: int) -> None:
+async def _runs(stack: Stack, script: Sequence[tuple[AgentRun, Sequence[Said]]], turn_after: int) -> None:
     assert isinstance(stack, RunsItself)
     for run, said in script:
         await stack.run(run, said, turn_after)
@@ -72,7 +72,7 @@ async def emit_paced(stack: Stack, wave: Wave, per_second: float, within: float)
 
 
 async def _emit_paced(
-    stack: Stack, script: Iterable[tuple[Run, Said]], per_second: float, emissions: list[tuple[int, int, int]]
+    stack: Stack, script: Iterable[tuple[AgentRun, Said]], per_second: float, emissions: list[tuple[int, int, int]]
 ) -> None:
     begun = time.monotonic()
     for number, (run, said) in enumerate(script):

@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 
 from benchmarks.peers.bridgekit_agents import USER, Bridged
-from benchmarks.protocol import CountEncodings, Measured, MeasureMapping, MeasureOwnCost
-from benchmarks.workload import AGENT, EVENTS, Run, Wave
+from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
+from benchmarks.workload import AGENT, EVENTS, AgentRun, Wave
 from bridgekit.chain.link_1_startup import Parts, start_application
 from bridgekit.events import AgentEvent, EventType, draft
 from bridgekit.ids import RunId, SealedRunIds, ThreadId, UserId
@@ -49,11 +49,11 @@ def subscribed(stack: Bridged, thread_id: str) -> Subscriber:
 async def own_cost(runs: int) -> dict[str, float]:
     """CPU time in µs: from `emit_*` to the bytes in the outbox, of finding the thread, and of encoding."""
     stack = await bridged()
-    sockets = [subscribed(stack, Run(thread, 0).thread_id) for thread in range(THREADS)]
+    sockets = [subscribed(stack, AgentRun(thread, 0).thread_id) for thread in range(THREADS)]
     wave = Wave(THREADS, runs)
     spent = 0
     for number in range(wave.runs):
-        runs_now = [Run(thread, number) for thread in range(THREADS)]
+        runs_now = [AgentRun(thread, number) for thread in range(THREADS)]
         script = [(stack.agent(run), said) for run in runs_now for said in run.said()]
         begun = time.process_time_ns()
         for say, said in script:
@@ -62,10 +62,10 @@ async def own_cost(runs: int) -> dict[str, float]:
         for socket in sockets:
             while socket.take():
                 pass
-    events = [event_of(Run(0, number)) for number in range(wave.events // EVENTS)]
+    events = [event_of(AgentRun(0, number)) for number in range(wave.events // EVENTS)]
     mapping = stack.application.bridge.mapping
     for event in events:
-        await mapping.register_mapping(event.run_id, ThreadId(Run(0, 0).thread_id))
+        await mapping.register_mapping(event.run_id, ThreadId(AgentRun(0, 0).thread_id))
     return {
         "emit": spent / wave.events / 1_000,
         "resolve, carried": await _resolved(stack, events),
@@ -74,7 +74,7 @@ async def own_cost(runs: int) -> dict[str, float]:
     }
 
 
-def event_of(run: Run, place: int = 2) -> AgentEvent:
+def event_of(run: AgentRun, place: int = 2) -> AgentEvent:
     """One event of a run; by default the third, a middling one."""
     said = run.said()[place]
     return AgentEvent(
@@ -95,7 +95,7 @@ async def _resolved(stack: Bridged, events: list[AgentEvent]) -> float:
 
 
 def _encoded(events: list[AgentEvent]) -> float:
-    thread_id = ThreadId(Run(0, 0).thread_id)
+    thread_id = ThreadId(AgentRun(0, 0).thread_id)
     begun = time.process_time_ns()
     for event in events:
         draft(event, thread_id)
@@ -105,7 +105,7 @@ def _encoded(events: list[AgentEvent]) -> float:
 async def encodings(subscribers: int) -> dict[str, float]:
     """How often an event is encoded on its way to so many sockets of its thread."""
     stack = await bridged()
-    run = Run(0, 0)
+    run = AgentRun(0, 0)
     sockets = [subscribed(stack, run.thread_id) for _ in range(subscribers)]
     counted = 0
 
@@ -128,7 +128,7 @@ async def encodings(subscribers: int) -> dict[str, float]:
 async def mapping_bytes(mappings: int) -> dict[str, float]:
     """What a live run costs in the mapping, with its id and its share of the tables, as the allocator counts it."""
     service, ids = RunThreadMappingService(), SealedRunIds()
-    threads = [ThreadId(Run(number, 0).thread_id) for number in range(MAPPED_THREADS)]
+    threads = [ThreadId(AgentRun(number, 0).thread_id) for number in range(MAPPED_THREADS)]
     gc.collect()
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
@@ -154,7 +154,7 @@ async def _measure(request: MeasureOwnCost | CountEncodings | MeasureMapping) ->
 async def main() -> None:
     send(Ready())
     async for request in read_requests(MeasureOwnCost | CountEncodings | MeasureMapping):
-        send(Measured(await _measure(request)))
+        send(MeasuredValues(await _measure(request)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import msgspec
 from benchmarks.dialects import DIALECTS
 from benchmarks.protocol import (
     ClosedSockets,
-    Judged,
+    LoadVerdictReply,
     OpenSockets,
     ReadLoad,
     ReadTimes,
@@ -20,7 +20,7 @@ from benchmarks.protocol import (
     StallOne,
     VerdictRequest,
 )
-from benchmarks.verification import Verdict, judge
+from benchmarks.verification import LoadVerdict, judge
 from benchmarks.workload import Wave, thread_id
 from bridgekit_verify.harness.load_client import Clear, ClientSocket, LoadClient
 from bridgekit_verify.harness.messages import Done, Ready, send
@@ -58,8 +58,8 @@ def _read(client: LoadClient[ThreadSocket], request: ReadLoad) -> Received:
     )
 
 
-def _judge(client: LoadClient[ThreadSocket], wave: Wave) -> Verdict:
-    verdict = Verdict()
+def _judge(client: LoadClient[ThreadSocket], wave: Wave) -> LoadVerdict:
+    verdict = LoadVerdict()
     for each in client.reading:
         verdict += judge(wave.of(each.thread), each.dialect.events)
     return verdict
@@ -74,7 +74,7 @@ def _reply(client: LoadClient[ThreadSocket], request: Request) -> msgspec.Struct
         case ReadLoad():
             return _read(client, request)
         case VerdictRequest(wave):
-            return Judged(_judge(client, wave))
+            return LoadVerdictReply(_judge(client, wave))
         case ReadTimesRequest():
             return ReadTimes([(each.thread, each.read_ns) for each in client.reading])
         case StallOne():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from benchmarks.verification import Verdict
+from benchmarks.verification import LoadVerdict
 from benchmarks.workload import Wave
 
 __all__ = [
@@ -17,10 +17,10 @@ __all__ = [
     "EmitPaced",
     "EmitReport",
     "FillStack",
-    "Judged",
+    "LoadVerdictReply",
     "MeasureMapping",
     "MeasureOwnCost",
-    "Measured",
+    "MeasuredValues",
     "OpenSockets",
     "PacedReport",
     "PrepareThreads",
@@ -104,13 +104,13 @@ class Received(msgspec.Struct, frozen=True, tag=True):
 
 
 class VerdictRequest(msgspec.Struct, frozen=True, tag=True):
-    """Judge the events of this wave that were read: Judged."""
+    """Judge the events of this wave that were read: LoadVerdictReply."""
 
     wave: Wave
 
 
-class Judged(msgspec.Struct, frozen=True, tag=True):
-    verdict: Verdict
+class LoadVerdictReply(msgspec.Struct, frozen=True, tag=True):
+    verdict: LoadVerdict
 
 
 class ReadTimesRequest(msgspec.Struct, frozen=True, tag=True):
@@ -147,5 +147,5 @@ class MeasureMapping(msgspec.Struct, frozen=True, tag=True):
     mappings: int
 
 
-class Measured(msgspec.Struct, frozen=True, tag=True):
+class MeasuredValues(msgspec.Struct, frozen=True, tag=True):
     values: dict[str, float]

@@ -12,7 +12,7 @@ from benchmarks.protocol import (
     Emit,
     EmitPaced,
     EmitReport,
-    Judged,
+    LoadVerdictReply,
     OpenSockets,
     PacedReport,
     PrepareThreads,
@@ -22,7 +22,7 @@ from benchmarks.protocol import (
     Received,
     VerdictRequest,
 )
-from benchmarks.verification import Verdict, WrongAnswer
+from benchmarks.verification import LoadVerdict, WrongAnswer
 from benchmarks.workload import Wave
 from bridgekit.transport.server import KEEPALIVE_SECONDS
 from bridgekit_verify.faults.redis_servers import redis_url
@@ -142,9 +142,9 @@ class Session:
         emitted = await self.agents.request(request, kind, within=within + REPORT_SECONDS)
         return emitted, await self.load.request(StopReading(), Received, within=LOAD_TIMEOUT_SECONDS)
 
-    async def verdict(self, wave: Wave) -> Verdict:
+    async def verdict(self, wave: Wave) -> LoadVerdict:
         """What became of the wave's events, at the sockets that read."""
-        return (await self.load.request(VerdictRequest(wave), Judged)).verdict
+        return (await self.load.request(VerdictRequest(wave), LoadVerdictReply)).verdict
 
     async def read_times(self) -> list[tuple[int, list[int]]]:
         """For each socket that reads: its thread, and when each of its events was read, in nanoseconds."""

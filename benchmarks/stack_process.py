@@ -10,7 +10,7 @@ import msgspec
 
 from benchmarks.agents import emit_load, emit_paced
 from benchmarks.peers import Stack, peer
-from benchmarks.peers.place import Place
+from benchmarks.peers.context import StackContext
 from benchmarks.protocol import Emit, EmitPaced, FillStack, PacedReport, PrepareThreads
 from bridgekit.transport.server import KEEPALIVE_SECONDS
 from bridgekit_verify.harness.messages import (
@@ -44,7 +44,7 @@ class Prepares(Protocol):
 async def main() -> None:
     raise_file_limit()
     options = _options()
-    place = Place(
+    place = StackContext(
         sockets=options.part != "agents",
         agents=options.part != "sockets",
         broker=options.broker,

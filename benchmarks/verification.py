@@ -9,9 +9,9 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.workload import AGENT, Run
+from benchmarks.workload import AGENT, AgentRun
 
-__all__ = ["Verdict", "WrongAnswer", "judge"]
+__all__ = ["LoadVerdict", "WrongAnswer", "judge"]
 
 WHILE_RUNNING: Final = "execution_time_ms"
 """How long a whole run took is measured by bridgekit itself, so that nobody can know it before."""
@@ -22,7 +22,7 @@ class WrongAnswer(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class LoadVerdict:
     """What became of the events that some sockets were waiting for."""
 
     expected: int = 0
@@ -39,14 +39,14 @@ class Verdict:
     def sound(self) -> bool:
         return self.expected > 0 and not any(astuple(self)[1:])
 
-    def __add__(self, other: Verdict) -> Verdict:
-        return Verdict(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: LoadVerdict) -> LoadVerdict:
+        return LoadVerdict(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {count:,}" for name, count in asdict(self).items())
 
     @classmethod
-    def of(cls, counts: dict[str, int]) -> Verdict:
+    def of(cls, counts: dict[str, int]) -> LoadVerdict:
         """As it came over the pipe."""
         return cls(**{each.name: counts[each.name] for each in fields(cls)})
 
@@ -69,7 +69,7 @@ _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 
 @dataclass(slots=True)
-class _Socket:
+class _SocketJudge:
     """One socket's events, judged one after the other."""
 
     places: dict[bytes, int]
@@ -100,10 +100,12 @@ class _Socket:
         self.latest = max(self.latest, place)
 
 
-def judge(runs: Sequence[Run], arrived: Iterable[bytes]) -> Verdict:
+def judge(runs: Sequence[AgentRun], arrived: Iterable[bytes]) -> LoadVerdict:
     """Judge what one socket of the runs' thread read, in the order in which it read it."""
     said = [each for run in runs for each in run.said()]
-    socket = _Socket({_content(each.type, each.payload): place for place, each in enumerate(said)}, [0] * len(said))
+    socket = _SocketJudge(
+        {_content(each.type, each.payload): place for place, each in enumerate(said)}, [0] * len(said)
+    )
     for data in arrived:
         try:
             event = _decoder.decode(data)
@@ -114,7 +116,7 @@ def judge(runs: Sequence[Run], arrived: Iterable[bytes]) -> Verdict:
             socket.foreign += 1
         else:
             socket.take(event)
-    return Verdict(
+    return LoadVerdict(
         expected=len(said),
         lost=sum(copies == 0 for copies in socket.copies),
         doubled=sum(max(copies - 1, 0) for copies in socket.copies),

@@ -10,7 +10,7 @@ from typing import Final
 from benchmarks.measures.rounds import say
 from benchmarks.peers import Peer
 from benchmarks.protocol import FillStack
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
 from benchmarks.session import Session, session, start_load_client
 from bridgekit_verify.harness.messages import Done
 
@@ -73,7 +73,7 @@ async def growth(series: Series, peer: Peer, crowds: Sequence[BackgroundLoad], *
         for _ in range(rounds):
             for besides, each in zip(backgrounds, opened, strict=True):
                 report = await each.run_load("run", runs)
-                series.add(Key("CPU µs/event", peer.name, str(besides)), report.cpu_us)
+                series.add(SeriesKey("CPU µs/event", peer.name, str(besides)), report.cpu_us)
                 say(f"  {peer.name}, {besides}: {report.cpu_us:.1f} µs CPU an event")
 
 
@@ -91,7 +91,7 @@ async def flatness(series: Series, peer: Peer, *, events: int) -> None:
             shares.append(await opened.memory_kib() / begin)
             if (said - looked) * POINTS >= events:
                 looked = said
-                series.add(Key("memory, share of the settled", peer.name), shares[-1])
-                series.add(Key("memory, events so far", peer.name), said)
-    series.add(Key("memory, most beside the settled", peer.name), max(shares))
+                series.add(SeriesKey("memory, share of the settled", peer.name), shares[-1])
+                series.add(SeriesKey("memory, events so far", peer.name), said)
+    series.add(SeriesKey("memory, most beside the settled", peer.name), max(shares))
     say(f"  {peer.name}: {shares[-1]:.3f} after {said:,} events, {max(shares):.3f} at most")

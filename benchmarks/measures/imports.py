@@ -7,7 +7,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks.measures.rounds import say
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
 from bridgekit_verify.harness.processes import command_output
 
 __all__ = ["imports"]
@@ -30,10 +30,10 @@ def imports(series: Series, *, rounds: int) -> None:
     for _ in range(rounds):
         for case, code in CASES.items():
             ms, heavy = _imported(CODE.format(code=code, heavy=set(HEAVY)))
-            series.add(Key("import ms", "bridgekit", case), ms)
-            series.add(Key("import: heavy modules", "bridgekit", case), heavy)
+            series.add(SeriesKey("import ms", "bridgekit", case), ms)
+            series.add(SeriesKey("import: heavy modules", "bridgekit", case), heavy)
     for case in CASES:
-        say(f"  {case}: {median(series[Key('import ms', 'bridgekit', case)]):.0f} ms")
+        say(f"  {case}: {median(series[SeriesKey('import ms', 'bridgekit', case)]):.0f} ms")
 
 
 def _imported(code: str) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.measures.rounds import say
-from benchmarks.series import Key, Series, quantile
+from benchmarks.series import Series, SeriesKey, quantile
 from benchmarks.session import Session
 from benchmarks.verification import WrongAnswer
 from benchmarks.workload import EVENTS
@@ -28,7 +28,7 @@ async def latency(series: Series, opened: Session, *, per_second: float, seconds
     us = [each / 1_000 for each in latencies(emitted.emissions, await opened.read_times())]
     name, rate = opened.peer.name, f"{per_second:.0f}/s"
     for share in QUANTILES:
-        series.add(Key(f"latency p{100 * share:g}, µs", name, rate), quantile(us, share))
+        series.add(SeriesKey(f"latency p{100 * share:g}, µs", name, rate), quantile(us, share))
     say(f"  {name}, {rate}: p50 {quantile(us, 0.5):,.0f} µs, p99 {quantile(us, 0.99):,.0f} µs")
 
 

@@ -9,7 +9,7 @@ from benchmarks.measures.latency import latencies
 from benchmarks.measures.rounds import say
 from benchmarks.peers import Peer
 from benchmarks.protocol import ClosedSockets, ResumeReading, StallOne
-from benchmarks.series import Key, Series, quantile
+from benchmarks.series import Series, SeriesKey, quantile
 from benchmarks.session import Session, session
 from benchmarks.verification import WrongAnswer
 from benchmarks.workload import EVENTS
@@ -34,7 +34,7 @@ async def stall(series: Series, peer: Peer, *, per_second: float, seconds: float
         found = await _measure_wave(opened, per_second, seconds)
         found["cut off"] = (await opened.load.request(ResumeReading(), ClosedSockets)).closed
     for what, value in found.items():
-        series.add(Key(f"stall: {what}", peer.name), value)
+        series.add(SeriesKey(f"stall: {what}", peer.name), value)
     say(f"  {peer.name}: {', '.join(f'{what} {value:,.0f}' for what, value in found.items())}")
 
 

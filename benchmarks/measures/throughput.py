@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.measures.rounds import say
 from benchmarks.peers import Peer
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
 from benchmarks.session import Session, session
 
 __all__ = ["fan_out", "throughput"]
@@ -17,10 +17,10 @@ async def throughput(series: Series, opened: Session, *, runs: int, kinds: Seque
     peer = opened.peer
     for kind in kinds:
         report = await opened.run_load(kind, max(1, round(runs * peer.share)))
-        series.add(Key("events/s", peer.name, kind), report.per_second)
-        series.add(Key("CPU µs/event", peer.name, kind), report.cpu_us)
-        series.add(Key("client busy", peer.name, kind), report.client_busy)
-        series.add(Key("bytes/event", peer.name, kind), report.event_bytes)
+        series.add(SeriesKey("events/s", peer.name, kind), report.per_second)
+        series.add(SeriesKey("CPU µs/event", peer.name, kind), report.cpu_us)
+        series.add(SeriesKey("client busy", peer.name, kind), report.client_busy)
+        series.add(SeriesKey("bytes/event", peer.name, kind), report.event_bytes)
         say(f"  {peer.name}, {kind}: {report.per_second:,.0f} events/s, {report.cpu_us:.1f} µs CPU each")
 
 
@@ -30,6 +30,6 @@ async def fan_out(series: Series, peer: Peer, *, subscribers: int, runs: int) ->
         await opened.warm_up()
         report = await opened.run_load("run", max(1, round(runs * peer.share)))
     kind = f"{subscribers} subscribers"
-    series.add(Key("deliveries/s", peer.name, kind), report.per_second)
-    series.add(Key("CPU µs/delivery", peer.name, kind), report.cpu_us)
+    series.add(SeriesKey("deliveries/s", peer.name, kind), report.per_second)
+    series.add(SeriesKey("CPU µs/delivery", peer.name, kind), report.cpu_us)
     say(f"  {peer.name}: {report.per_second:,.0f} deliveries/s, {report.cpu_us:.1f} µs CPU each")

@@ -12,14 +12,14 @@ import pytest
 from benchmarks.in_process import bridged, event_of, subscribed
 from benchmarks.micro.finished import Timer, finished
 from benchmarks.peers.bridgekit_agents import Bridged
-from benchmarks.workload import EVENTS, Run
+from benchmarks.workload import EVENTS, AgentRun
 from bridgekit.events import EventType, Frame, Outcome, Receipt, draft
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.tally import Tally
 from bridgekit.transport.outbox import Outbox
 from bridgekit.transport.subscriber import Subscriber
 
-RUN = Run(0, 0)
+RUN = AgentRun(0, 0)
 THREAD = ThreadId(RUN.thread_id)
 BATCH = 500
 """Frames that are put before somebody takes them."""

@@ -28,7 +28,7 @@ from bridgekit_verify.capacity.load_search import (
     next_load,
     round_load,
 )
-from bridgekit_verify.capacity.schedule import Plan
+from bridgekit_verify.capacity.schedule import LoadPlan
 from bridgekit_verify.capacity.testbed import Testbed, start_testbed
 from bridgekit_verify.measure.plots import BLUE, INK, VERMILLION, new_figure, percents
 
@@ -154,7 +154,7 @@ def _summary(ladder: LoadSearch) -> dict[str, object]:
 
 
 async def study_capacity(
-    plan: Plan | None = None,
+    plan: LoadPlan | None = None,
     *,
     sockets: int = 100,
     seconds: float = 12.0,
@@ -165,7 +165,7 @@ async def study_capacity(
 
     Each thread has one socket, and takes its share of the runs. Loads are events a second, up to `at_most`.
     """
-    plan = plan or Plan()
+    plan = plan or LoadPlan()
     with first_error(), anyio.fail_after(STUDY_SECONDS + 10 * seconds):
         async with AsyncExitStack() as stack:
             testbeds = {edge.name: await stack.enter_async_context(start_testbed(edge)) for edge in edges}
@@ -177,7 +177,7 @@ async def study_capacity(
     return CapacityStudy(ladders, sockets, os.getloadavg()[0])
 
 
-async def _climb(testbeds: Mapping[str, Testbed], plan: Plan, until: float, most: float) -> list[LoadSearch]:
+async def _climb(testbeds: Mapping[str, Testbed], plan: LoadPlan, until: float, most: float) -> list[LoadSearch]:
     """All edges in turns, until nothing is left to ask or the time is over."""
     least = LEAST_EVENTS / plan.seconds
     ladders = [LoadSearch(each.edge, [await _try(each, least, plan)]) for each in testbeds.values()]
@@ -191,7 +191,7 @@ async def _climb(testbeds: Mapping[str, Testbed], plan: Plan, until: float, most
     return ladders
 
 
-async def _go_beyond(each: Testbed, ladder: LoadSearch, plan: Plan) -> None:
+async def _go_beyond(each: Testbed, ladder: LoadSearch, plan: LoadPlan) -> None:
     """Give it much more than it was seen to do, for long enough that lateness comes to more than a second."""
     longer = msgspec.structs.replace(plan, seconds=max(plan.seconds, BEYOND_SECONDS))
     for _ in range(BEYOND_TRIES):
@@ -203,7 +203,7 @@ async def _go_beyond(each: Testbed, ladder: LoadSearch, plan: Plan) -> None:
             break
 
 
-async def _try(each: Testbed, load: float, plan: Plan) -> StepResult:
+async def _try(each: Testbed, load: float, plan: LoadPlan) -> StepResult:
     return await each.wave(load, plan, first=0, threads=each.sockets)
 
 

@@ -15,7 +15,7 @@ from bridgekit.transport.admission import PROTOCOL, TICKET_PROTOCOL
 from bridgekit.transport.spent import SpentInMemory
 from bridgekit.transport.tickets import Tickets
 from bridgekit_verify.capacity.protocol import ClientReport, Connect, ConnectedSockets, ReadWave
-from bridgekit_verify.capacity.schedule import Wave, owner
+from bridgekit_verify.capacity.schedule import LoadWave, owner
 from bridgekit_verify.harness.load_client import Clear, ClientSocket, LoadClient
 from bridgekit_verify.harness.messages import Done, Ready, send
 from bridgekit_verify.harness.websocket import WebSocketDialect
@@ -29,7 +29,7 @@ QUICK_SHARE: Final = 0.25
 
 
 def judge_step(
-    wave: Wave,
+    wave: LoadWave,
     history: History,
     *,
     within_seconds: float,
@@ -69,7 +69,7 @@ def judge_step(
     )
 
 
-def _lateness(wave: Wave, history: History) -> tuple[dict[Key, float], list[float]]:
+def _lateness(wave: LoadWave, history: History) -> tuple[dict[Key, float], list[float]]:
     """How late each event was first read, and how late each was emitted, in seconds after it was due."""
     read, emitted = dict[Key, float](), list[float]()
     for arrival in history.arrivals:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridgekit_verify.capacity.protocol import ClientReport, ServerReport
-from bridgekit_verify.capacity.schedule import Wave
+from bridgekit_verify.capacity.schedule import LoadWave
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = [
@@ -66,7 +66,7 @@ EDGES: Final = (ASGI, NATIVE)
 class StepResult:
     """One load."""
 
-    wave: Wave
+    wave: LoadWave
     server: ServerReport
     client: ClientReport
 

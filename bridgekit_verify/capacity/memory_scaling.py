@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from bridgekit.errors import BridgekitError, first_error
 from bridgekit_verify.capacity.capacity import LOOKS, CapacityStudy, Look
 from bridgekit_verify.capacity.load_search import EDGES, Edge, StepResult
-from bridgekit_verify.capacity.schedule import Plan
+from bridgekit_verify.capacity.schedule import LoadPlan
 from bridgekit_verify.capacity.testbed import Testbed, start_testbed
 from bridgekit_verify.harness.messages import raise_file_limit
 from bridgekit_verify.measure.plots import new_figure
@@ -209,7 +209,7 @@ async def study_crowd(
 
 
 async def _crowd(edge: Edge, sizes: Sequence[int], rounds: int, seed: int) -> MemoryScaling:
-    plan = Plan(pause_seconds=0, seconds=BURST_SECONDS, seed=seed)
+    plan = LoadPlan(pause_seconds=0, seconds=BURST_SECONDS, seed=seed)
     alone, beside = list[StepResult](), list[StepResult]()
     async with AsyncExitStack() as stack:
         empty, full = [await stack.enter_async_context(start_testbed(edge)) for _ in range(2)]
@@ -229,7 +229,7 @@ async def _crowd(edge: Edge, sizes: Sequence[int], rounds: int, seed: int) -> Me
     return MemoryScaling(edge, base, [sockets, threads, runs], alone, beside)
 
 
-async def _burst(each: Testbed, plan: Plan) -> StepResult:
+async def _burst(each: Testbed, plan: LoadPlan) -> StepResult:
     return await each.wave(BURST_EVENTS, plan, first=0, threads=WARM_UP)
 
 

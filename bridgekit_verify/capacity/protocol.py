@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bridgekit_verify.capacity.schedule import Wave
+from bridgekit_verify.capacity.schedule import LoadWave
 
 __all__ = [
     "ClientReport",
@@ -15,12 +15,12 @@ __all__ = [
     "ReadWave",
     "RunWave",
     "ServerReport",
-    "Setup",
+    "ServerSetup",
     "StartWaitingRuns",
 ]
 
 
-class Setup(msgspec.Struct, frozen=True, kw_only=True):
+class ServerSetup(msgspec.Struct, frozen=True, kw_only=True):
     """How the server process is configured."""
 
     edge: str
@@ -41,7 +41,7 @@ class OpenThreads(msgspec.Struct, frozen=True, tag=True):
 class RunWave(msgspec.Struct, frozen=True, tag=True):
     """Start each run of a wave at its time, and wait until all have ended: ServerReport."""
 
-    wave: Wave
+    wave: LoadWave
 
 
 class FillLogs(msgspec.Struct, frozen=True, tag=True):
@@ -76,7 +76,7 @@ class ConnectedSockets(msgspec.Struct, frozen=True, tag=True):
 class ReadWave(msgspec.Struct, frozen=True, tag=True):
     """Read what comes of a wave until StopReading: ClientReport."""
 
-    wave: Wave
+    wave: LoadWave
     within_seconds: float
 
 

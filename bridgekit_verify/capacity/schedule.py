@@ -19,7 +19,7 @@ from bridgekit.ids import ThreadId, UserId
 from bridgekit_verify.measure.families import Owned
 from bridgekit_verify.measure.history import Expectation, Key
 
-__all__ = ["EVENTS_A_STEP", "Plan", "Wave", "owner"]
+__all__ = ["EVENTS_A_STEP", "LoadPlan", "LoadWave", "owner"]
 
 EVENTS_A_STEP: Final = 3
 """A thought, a tool that begins, and a tool that ends."""
@@ -31,7 +31,7 @@ def owner(number: int) -> Owned:
     return Owned(ThreadId(f"thread_{number:08x}"), UserId(f"user-{number}"))
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is, and how long a load lasts."""
 
     steps: int = 1
@@ -53,11 +53,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return (self.events - 1) * self.pause_seconds
 
 
-class Wave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+class LoadWave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Runs that begin at random, independently of each other, so many a second (a Poisson process of known count)."""
 
     name: str
-    plan: Plan
+    plan: LoadPlan
     first: int
     threads: int
     """Threads number `first` to `first + threads - 1` take the runs in turn."""

@@ -23,8 +23,15 @@ from bridgekit.errors import BridgekitError
 from bridgekit.stores import stores_from
 from bridgekit.transport.server import serving
 from bridgekit.transport.tickets import Tickets
-from bridgekit_verify.capacity.protocol import FillLogs, OpenThreads, RunWave, ServerReport, Setup, StartWaitingRuns
-from bridgekit_verify.capacity.schedule import EVENTS_A_STEP, Plan, Wave, owner
+from bridgekit_verify.capacity.protocol import (
+    FillLogs,
+    OpenThreads,
+    RunWave,
+    ServerReport,
+    ServerSetup,
+    StartWaitingRuns,
+)
+from bridgekit_verify.capacity.schedule import EVENTS_A_STEP, LoadPlan, LoadWave, owner
 from bridgekit_verify.harness.messages import (
     Done,
     MemoryReply,
@@ -53,7 +60,7 @@ class ActiveRuns:
     """The runs that have not ended, by request: the wave of each, and when it was due to start on this loop's clock."""
 
     def __init__(self) -> None:
-        self.started: dict[str, tuple[Wave, float]] = {}
+        self.started: dict[str, tuple[LoadWave, float]] = {}
         self.most = 0
         self.failed = 0
 
@@ -87,7 +94,7 @@ class ActiveRuns:
 
         return PythonTools({"look_up": look_up})
 
-    async def run(self, application: Application, wave: Wave, number: int, begins: float) -> None:
+    async def run(self, application: Application, wave: LoadWave, number: int, begins: float) -> None:
         """One run, from its request to its end."""
         request, owned = wave.request(number), wave.owner_of(number)
         self.started[request] = wave, begins
@@ -123,7 +130,7 @@ async def _until(moment: float, pause: float) -> None:
         await anyio.sleep_until(moment)
 
 
-async def _run_wave(application: Application, active: ActiveRuns, wave: Wave) -> ServerReport:
+async def _run_wave(application: Application, active: ActiveRuns, wave: LoadWave) -> ServerReport:
     """Start every run at its time, however many have not ended, and wait for all of them."""
     begins = anyio.current_time() + wave.begins_at - time.time()
     taken, refused = _accepted(application), _lost(application)
@@ -171,9 +178,9 @@ def _lost(application: Application) -> int:
     return sum(application.tally.lost.values())
 
 
-def _single(name: str, first: int, last: int, plan: Plan) -> Wave:
+def _single(name: str, first: int, last: int, plan: LoadPlan) -> LoadWave:
     """A wave of one run for each of these threads."""
-    return Wave(
+    return LoadWave(
         name=f"{name} {first}",
         plan=plan,
         first=first,
@@ -184,13 +191,13 @@ def _single(name: str, first: int, last: int, plan: Plan) -> Wave:
 
 
 async def _fill(application: Application, active: ActiveRuns, request: FillLogs) -> None:
-    wave = _single("filling", request.first, request.last, Plan(pause_seconds=0))
+    wave = _single("filling", request.first, request.last, LoadPlan(pause_seconds=0))
     for number in range(request.last - request.first):
         await active.run(application, wave, number, 0)
 
 
 def _start_waiting(application: Application, active: ActiveRuns, request: StartWaitingRuns, waiting: TaskGroup) -> None:
-    wave = _single("waiting", request.first, request.last, Plan(pause_seconds=WAITING_RUN_SECONDS))
+    wave = _single("waiting", request.first, request.last, LoadPlan(pause_seconds=WAITING_RUN_SECONDS))
     for number in range(request.last - request.first):
         waiting.start_soon(active.run, application, wave, number, anyio.current_time())
 
@@ -219,7 +226,7 @@ async def _do(application: Application, active: ActiveRuns, request: Request, wa
 async def main() -> None:
     """Serve, and fulfil requests, until standard input closes."""
     lines = read_stdin_lines()
-    setup = msgspec.json.decode(await anext(lines), type=Setup)
+    setup = msgspec.json.decode(await anext(lines), type=ServerSetup)
     raise_file_limit()
     active = ActiveRuns()
     app = create_app(

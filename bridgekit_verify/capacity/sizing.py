@@ -17,7 +17,7 @@ from bridgekit_verify.capacity.capacity import CapacityStudy
 from bridgekit_verify.capacity.load_search import NATIVE, Edge, StepResult
 from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, CrowdStudy
 from bridgekit_verify.capacity.queueing import ONE_SERVICE
-from bridgekit_verify.capacity.schedule import Plan
+from bridgekit_verify.capacity.schedule import LoadPlan
 from bridgekit_verify.capacity.testbed import start_testbed
 from bridgekit_verify.faults.redis_servers import Persistence, redis_server
 
@@ -111,7 +111,7 @@ def costs_of(capacity: CapacityStudy, crowd: CrowdStudy, shared: SharedStudy) ->
             socket_kib=crowd.of(ladder.edge).of(SOCKETS).kib,
             thread_kib=crowd.of(ladder.edge).of(THREADS).kib,
             run_kib=crowd.of(ladder.edge).of(RUNS).kib,
-            run_events=Plan().events,
+            run_events=LoadPlan().events,
         )
         for ladder in capacity.ladders
         if ladder.best is not None
@@ -195,10 +195,10 @@ class SharedStudy:
 
 
 async def study_shared(
-    plan: Plan | None = None, *, events_per_second: float = 2_000.0, rounds: int = 1, edge: Edge = NATIVE
+    plan: LoadPlan | None = None, *, events_per_second: float = 2_000.0, rounds: int = 1, edge: Edge = NATIVE
 ) -> SharedStudy:
     """Let both carry this load, in turns."""
-    plan = plan or Plan(seconds=0.5, pause_seconds=0.05)
+    plan = plan or LoadPlan(seconds=0.5, pause_seconds=0.05)
     alone, shared = list[StepResult](), list[StepResult]()
     with first_error(), anyio.fail_after(STUDY_SECONDS):
         async with AsyncExitStack() as stack:

@@ -21,10 +21,10 @@ from bridgekit_verify.capacity.protocol import (
     ReadWave,
     RunWave,
     ServerReport,
-    Setup,
+    ServerSetup,
     StartWaitingRuns,
 )
-from bridgekit_verify.capacity.schedule import Plan, Wave
+from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave
 from bridgekit_verify.harness.load_client import Clear, StopReading
 from bridgekit_verify.harness.messages import Done, MemoryReply, MemoryRequest, Ready
 from bridgekit_verify.harness.processes import (
@@ -84,11 +84,11 @@ class Testbed:
         """Memory of the server process."""
         return (await self._server.request(MemoryRequest(), MemoryReply)).resident_kib
 
-    async def wave(self, events_per_second: float, plan: Plan, *, first: int, threads: int) -> StepResult:
+    async def wave(self, events_per_second: float, plan: LoadPlan, *, first: int, threads: int) -> StepResult:
         """Apply a load of so many events a second to these threads."""
         self._waves += 1
         await self._client.request(Clear(), Done)
-        wave = Wave(
+        wave = LoadWave(
             name=f"wave {self._waves}",
             plan=plan,
             first=first,
@@ -117,7 +117,7 @@ async def start_testbed(edge: Edge, *, store: str = "memory:") -> AsyncIterator[
             start_module(client_process.__name__, name="the client process") as client,
         ):
             ready = await server.request(
-                Setup(edge=edge.key, store=store, key=key), Ready, within=START_TIMEOUT_SECONDS
+                ServerSetup(edge=edge.key, store=store, key=key), Ready, within=START_TIMEOUT_SECONDS
             )
             await client.receive(Ready, within=START_TIMEOUT_SECONDS, wanted="start")
             yield Testbed(edge, server, client, key, ready.port)

@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from bridgekit_verify.faults.toxics import Toxic, Way
 
-__all__ = ["BUFFER_BYTES", "Address", "Connection", "Listener", "Pacer", "Pump", "prepare"]
+__all__ = ["BUFFER_BYTES", "Pacer", "ProxiedConnection", "ProxyListener", "Pump", "ServerAddress", "prepare"]
 
 CHUNK_BYTES: Final = 65_536
 TICK_SECONDS: Final = 0.02
@@ -242,17 +242,17 @@ RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER switched on, with no time to linger."""
 
 
-class Address(NamedTuple):
+class ServerAddress(NamedTuple):
     """Where the server is."""
 
     family: socket.AddressFamily
     place: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 
-class Connection:
+class ProxiedConnection:
     """A client's socket and one to the server, with a pump each way."""
 
-    def __init__(self, number: int, client: socket.socket, address: Address, buffer_bytes: int) -> None:
+    def __init__(self, number: int, client: socket.socket, address: ServerAddress, buffer_bytes: int) -> None:
         self._client = client
         self._address = address
         self._buffer_bytes = buffer_bytes
@@ -330,7 +330,7 @@ def _close(end: socket.socket, *, reset: bool, unread_bytes: int) -> None:
 BACKLOG: Final = 1_024
 
 
-class Listener:
+class ProxyListener:
     """A port on the loopback that can refuse, and keeps its number while it does."""
 
     def __init__(self, buffer_bytes: int) -> None:

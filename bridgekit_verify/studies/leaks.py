@@ -27,8 +27,8 @@ from bridgekit_verify.variants import FIX_1, SOUND
 
 __all__ = [
     "READINGS",
-    "Fate",
     "Landing",
+    "LandingFate",
     "LeakStudy",
     "Reading",
     "Search",
@@ -164,7 +164,7 @@ def search(name: str, *, examples: int, seed: int = 0) -> Search:
     )
 
 
-class Fate(enum.StrEnum):
+class LandingFate(enum.StrEnum):
     """What becomes of one thread's events."""
 
     DELIVERED = "delivered"
@@ -181,12 +181,12 @@ class Landing:
     lands_in: Owned | None
 
     @property
-    def fate(self) -> Fate:
+    def fate(self) -> LandingFate:
         if self.lands_in is None:
-            return Fate.LOST
+            return LandingFate.LOST
         if self.lands_in.thread_id == self.owned.thread_id:
-            return Fate.DELIVERED
-        return Fate.WRONG_THREAD if self.lands_in.user_id == self.owned.user_id else Fate.LEAKED
+            return LandingFate.DELIVERED
+        return LandingFate.WRONG_THREAD if self.lands_in.user_id == self.owned.user_id else LandingFate.LEAKED
 
 
 def landings(threads: Sequence[Owned], reading: Reading = parsed) -> list[Landing]:
@@ -234,9 +234,9 @@ def _summary(name: str, landed: Sequence[Landing]) -> dict[str, object]:
     return {
         "thread ids": name,
         "threads": len(landed),
-        "delivered": fates[Fate.DELIVERED],
-        "lost": fates[Fate.LOST],
-        "leaked": fates[Fate.LEAKED],
+        "delivered": fates[LandingFate.DELIVERED],
+        "lost": fates[LandingFate.LOST],
+        "leaked": fates[LandingFate.LEAKED],
         "owner pairs": owners * (owners - 1),
         "pairs that leak": len(pairs),
         "example": f"{example.owned.thread_id} → {example.lands_in.thread_id}" if example and example.lands_in else "",
@@ -244,7 +244,7 @@ def _summary(name: str, landed: Sequence[Landing]) -> dict[str, object]:
 
 
 def _leaks(landing: Landing) -> bool:
-    return landing.fate is Fate.LEAKED
+    return landing.fate is LandingFate.LEAKED
 
 
 @dataclass(frozen=True)

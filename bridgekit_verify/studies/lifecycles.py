@@ -33,14 +33,14 @@ __all__ = [
     "LATENESS_SECONDS",
     "MAKES",
     "UNDER_WAY",
-    "Held",
-    "Late",
+    "LateEvents",
     "LifecycleStudy",
     "Rerouted",
+    "Retained",
     "bytes_of",
-    "hold",
+    "emit_late",
+    "fill_mapping",
     "reroute",
-    "say_late",
     "study_lifecycles",
 ]
 
@@ -55,7 +55,7 @@ UNDER_WAY: Final = 5
 
 
 @dataclass(frozen=True)
-class Held:
+class Retained:
     """What a mapping still holds after so many runs."""
 
     mapping: str
@@ -67,7 +67,7 @@ class Held:
     """Of every container, text and number that it keeps, each counted once, by sys.getsizeof."""
 
 
-async def hold(mapping: str, *, cleaned_up: bool, after: Sequence[int], seed: int = 0) -> list[Held]:
+async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], seed: int = 0) -> list[Retained]:
     """Let runs begin and end, and look what is left after so many of them. `mapping` is one of `MAKES`."""
     clock = Clock()
     service = MAKES[mapping](clock)
@@ -82,7 +82,7 @@ async def hold(mapping: str, *, cleaned_up: bool, after: Sequence[int], seed: in
             await service.cleanup_mapping(begun[number - UNDER_WAY])
         if number + 1 in after:
             routes = sum([await service.get_thread_id(run_id) is not None for run_id in begun])
-            held.append(Held(mapping, cleaned_up, number + 1, routes, bytes_of(service)))
+            held.append(Retained(mapping, cleaned_up, number + 1, routes, bytes_of(service)))
     return held
 
 
@@ -117,7 +117,7 @@ LATENESS_SECONDS: Final = (-1.0, 0.0, 1.0, 5.0, 15.0, 29.0, 30.0, 60.0)
 
 
 @dataclass(frozen=True)
-class Late:
+class LateEvents:
     """Events of ended runs, by how late they were emitted."""
 
     variant: str
@@ -128,7 +128,7 @@ class Late:
     """Delivered, by seconds after the end."""
 
 
-async def say_late(
+async def emit_late(
     variant: Variant,
     clock: Clock,
     *,
@@ -137,7 +137,7 @@ async def say_late(
     users: int = 5,
     runs: int = 20,
     seed: int = 0,
-) -> Late:
+) -> LateEvents:
     """Open runs, end them all at second 0 of `clock`, and emit one event of each at every lateness; over real sockets.
 
     By run id through the bridge, as a caller outside the run does, or `carried` by the run's own agent.
@@ -158,15 +158,15 @@ async def say_late(
     for row in ledger(live.history):
         delivered[row.expectation.key.step] += row.copies > 0
     rates = {seconds: Rate(delivered[step], runs) for step, seconds in enumerate(sorted(lateness), start=1)}
-    return Late(variant.name, "run id and thread" if carried else "run id", check(live.history), rates)
+    return LateEvents(variant.name, "run id and thread" if carried else "run id", check(live.history), rates)
 
 
-async def _each_late(users: int, runs: int, seed: int) -> tuple[Late, ...]:
+async def _each_late(users: int, runs: int, seed: int) -> tuple[LateEvents, ...]:
     clock = Clock()
     sound = replace(SOUND, mapping=lambda _: RunThreadMappingService(MemoryStore(clock)))
     return tuple(
         [
-            await say_late(variant, clock, carried=carried, users=users, runs=runs, seed=seed)
+            await emit_late(variant, clock, carried=carried, users=users, runs=runs, seed=seed)
             for variant in (FIX_3, sound)
             for carried in (False, True)
         ]
@@ -204,8 +204,8 @@ async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerou
 class LifecycleStudy:
     """Five ways in which a route may outlive its use, or fail to last."""
 
-    held: tuple[Held, ...]
-    late: tuple[Late, ...]
+    held: tuple[Retained, ...]
+    late: tuple[LateEvents, ...]
     asked: tuple[Asked, ...]
     rerouted: tuple[Rerouted, ...]
     """Fix 3 and the sound chain."""
@@ -343,7 +343,7 @@ async def study_lifecycles(
         row
         for mapping in ("fix 3", "sound")
         for cleaned_up in (False, True)
-        for row in await hold(mapping, cleaned_up=cleaned_up, after=held_runs, seed=seed)
+        for row in await fill_mapping(mapping, cleaned_up=cleaned_up, after=held_runs, seed=seed)
     ]
     return LifecycleStudy(
         tuple(held),

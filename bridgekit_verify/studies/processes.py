@@ -17,7 +17,14 @@ from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.workload import Owned, family
 from bridgekit_verify.studies import second_worker
 from bridgekit_verify.studies.manual_run import ManualRun, manual_run
-from bridgekit_verify.studies.second_worker import SERVED, Answer, Question, Served, answer, asked_about
+from bridgekit_verify.studies.second_worker import (
+    SERVED,
+    ProcessAnswer,
+    ProcessRequest,
+    ServedUrls,
+    answer,
+    asked_about,
+)
 
 __all__ = ["Asked", "SecondProcess", "ask_processes", "process_table", "second_process"]
 
@@ -27,7 +34,7 @@ class ProcessHandle(Protocol):
 
     def url(self, variant: str) -> str: ...
 
-    async def ask(self, question: Question) -> Answer: ...
+    async def ask(self, question: ProcessRequest) -> ProcessAnswer: ...
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class LocalProcess:
     def url(self, variant: str) -> str:
         return self.served.url
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: ProcessRequest) -> ProcessAnswer:
         return await answer(self.served.app, question)
 
 
@@ -54,16 +61,16 @@ class SecondProcess:
     def url(self, variant: str) -> str:
         return self.urls[variant]
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: ProcessRequest) -> ProcessAnswer:
         """ProcessGone, ProcessTimeout."""
-        return await self.process.request(question, Answer)
+        return await self.process.request(question, ProcessAnswer)
 
 
 @asynccontextmanager
 async def second_process() -> AsyncIterator[SecondProcess]:
     """Run `second_worker` for the length of a block; at its end the process is killed."""
     async with start_module(second_worker.__name__, name="the second process") as process:
-        ready = await process.receive(Served, within=START_TIMEOUT_SECONDS, wanted="serve")
+        ready = await process.receive(ServedUrls, within=START_TIMEOUT_SECONDS, wanted="serve")
         yield SecondProcess(process, ready.urls)
 
 
@@ -124,12 +131,12 @@ async def _emitted(
         clients = {}
         for owned in owners:
             await handle.ask(
-                Question(variant=variant, do="open thread", thread_id=owned.thread_id, user_id=owned.user_id)
+                ProcessRequest(variant=variant, do="open thread", thread_id=owned.thread_id, user_id=owned.user_id)
             )
             opened = connect(handle.url(variant), user_id=owned.user_id, thread_id=owned.thread_id)
             clients[owned] = await stack.enter_async_context(opened)
         answers = [await handle.ask(_question(variant, run, "notify", carried=carried)) for run in runs]
-        await handle.ask(Question(variant=variant, do="drain"))
+        await handle.ask(ProcessRequest(variant=variant, do="drain"))
         read = {(owned, key) for owned, client in clients.items() for key in await _keys(client)}
     found = sum(said.thread_id == run.thread_id for said, run in zip(answers, runs, strict=True))
     arrived = sum((Owned(run.thread_id, run.user_id), asked_about(run.request)) in read for run in runs)
@@ -147,9 +154,9 @@ async def _keys(client: EventClient) -> list[object]:
     return [key_of(event.type, event.payload) async for event in client]
 
 
-def _question(variant: str, run: RunContext, do: second_worker.Deed, *, carried: bool) -> Question:
+def _question(variant: str, run: RunContext, do: second_worker.Deed, *, carried: bool) -> ProcessRequest:
     thread = run.thread_id if carried else None
-    return Question(variant=variant, do=do, run_id=run.run_id, thread_id=thread, request=run.request)
+    return ProcessRequest(variant=variant, do=do, run_id=run.run_id, thread_id=thread, request=run.request)
 
 
 def process_table(asked: Sequence[Asked]) -> pd.DataFrame:

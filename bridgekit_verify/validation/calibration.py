@@ -28,7 +28,7 @@ __all__ = [
     "AWAY",
     "LOSSES",
     "CalibrationStudy",
-    "Held",
+    "RateCheck",
     "calibration_figure",
     "coverage",
     "coverage_table",
@@ -106,8 +106,8 @@ class Loss:
     dropped: int
 
     @property
-    def held(self) -> Held:
-        return Held(f"frames lost with p = {self.p:g}", 1 - self.p, self.measurement.verdict.delivery)
+    def held(self) -> RateCheck:
+        return RateCheck(f"frames lost with p = {self.p:g}", 1 - self.p, self.measurement.verdict.delivery)
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,11 @@ class Absence:
         return self.measurement.workload.away
 
     @property
-    def held(self) -> Held:
+    def held(self) -> RateCheck:
         away = self.away
-        return Held(f"away {away.groups} of {away.of}", 1 - away.groups / away.of, self.measurement.verdict.delivery)
+        return RateCheck(
+            f"away {away.groups} of {away.of}", 1 - away.groups / away.of, self.measurement.verdict.delivery
+        )
 
 
 @dataclass(frozen=True)
@@ -134,12 +136,12 @@ class CalibrationStudy:
     absences: Sequence[Absence]
 
     @property
-    def held(self) -> list[Held]:
+    def held(self) -> list[RateCheck]:
         """Every measured delivery beside its closed form."""
         return [loss.held for loss in self.losses] + [absence.held for absence in self.absences]
 
     @property
-    def outside(self) -> list[Held]:
+    def outside(self) -> list[RateCheck]:
         """Those whose interval does not contain the closed form. Of 95 % intervals, one in twenty may be here."""
         return [held for held in self.held if not held.inside]
 
@@ -186,7 +188,7 @@ def _beside(closed_name: str, closed_form: float, name: str, measured: Rate) -> 
         f"{name} %": round(100 * measured.fraction, 2),
         "from %": round(100 * low, 2),
         "to %": round(100 * high, 2),
-        "inside": Held(name, closed_form, measured).inside,
+        "inside": RateCheck(name, closed_form, measured).inside,
     }
 
 
@@ -220,7 +222,7 @@ async def _stay_away(workload: Workload, away: Away, seed: int) -> Absence:
 
 
 @dataclass(frozen=True)
-class Held:
+class RateCheck:
     """A measured rate, held against its closed form."""
 
     name: str
@@ -235,7 +237,7 @@ class Held:
         return low <= self.closed_form <= high
 
 
-def calibration_figure(rows: Sequence[Held], *, title: str) -> Figure:
+def calibration_figure(rows: Sequence[RateCheck], *, title: str) -> Figure:
     """Left, measured against closed form: on the diagonal they agree. Right, row by row, by how much they differ."""
     with new_figure(title, 10.5, 1.9 + 0.27 * len(rows)) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.35))
@@ -244,7 +246,7 @@ def calibration_figure(rows: Sequence[Held], *, title: str) -> Figure:
         return figure
 
 
-def _diagonal(axis: Axes, rows: Sequence[Held]) -> None:
+def _diagonal(axis: Axes, rows: Sequence[RateCheck]) -> None:
     axis.plot([0, 100], [0, 100], color=INK, linestyle="--", linewidth=1, zorder=0)
     axis.text(101, 4, "on the dashed line,\nmeasured = closed form", fontsize=9, ha="right")
     for held in rows:
@@ -264,7 +266,7 @@ def _diagonal(axis: Axes, rows: Sequence[Held]) -> None:
     axis.set_ylabel("delivery measured, %")
 
 
-def _differences(axis: Axes, rows: Sequence[Held]) -> None:
+def _differences(axis: Axes, rows: Sequence[RateCheck]) -> None:
     reach = 1.15 * max(max(_percents(held)[1:]) + abs(_difference(held)) for held in rows)
     for row, held in enumerate(rows):
         _, below, above = _percents(held)
@@ -287,16 +289,16 @@ def _differences(axis: Axes, rows: Sequence[Held]) -> None:
     axis.set_xlabel("measured - closed form, percentage points\n(bar: 95 % Wilson interval)")
 
 
-def _difference(held: Held) -> float:
+def _difference(held: RateCheck) -> float:
     return 100 * (held.measured.fraction - held.closed_form)
 
 
-def _percents(held: Held) -> tuple[float, float, float]:
+def _percents(held: RateCheck) -> tuple[float, float, float]:
     """The measured rate, and how far its interval reaches below and above it, in percent."""
     low, high = held.measured.interval
     value = held.measured.fraction
     return 100 * value, 100 * (value - low), 100 * (high - value)
 
 
-def _looks(held: Held) -> tuple[str, str]:
+def _looks(held: RateCheck) -> tuple[str, str]:
     return (BLUE, "o") if held.inside else (VERMILLION, "D")

@@ -29,14 +29,14 @@ from bridgekit_verify.probes.probes import HUB, Answer, Probe, probe_ten
 from bridgekit_verify.validation.breakages import BREAKAGES, Breakage
 from bridgekit_verify.variants import SOUND, Variant
 
-__all__ = ["NAMES", "Case", "Cell", "Localization", "localize"]
+__all__ = ["NAMES", "Case", "Localization", "MatrixCell", "localize"]
 
 EMPTY: Final = "#F2F2F2"
 LINE_CHARACTERS: Final = 108
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class MatrixCell:
     """One cell of the matrix: on the diagonal the counts, beside it a letter."""
 
     tried: int = 0
@@ -62,7 +62,7 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, LINE_CHARACTERS, subsequent_indent="     ")
 
 
-def _draw(axis: Axes, row: int, column: int, cell: Cell | None, *, on_diagonal: bool) -> None:
+def _draw(axis: Axes, row: int, column: int, cell: MatrixCell | None, *, on_diagonal: bool) -> None:
     colour, ink, says = EMPTY, INK, "" if cell is None else str(cell)
     if cell is not None and on_diagonal:
         colour, ink = (GREEN if cell.named == cell.tried else VERMILLION), "white"
@@ -148,14 +148,14 @@ class Localization:
         """One row a breakage: what was broken, which links were named, and by what evidence."""
         return pd.DataFrame([case.row for case in self.cases])
 
-    def cells(self) -> dict[tuple[int, int], Cell]:
+    def cells(self) -> dict[tuple[int, int], MatrixCell]:
         """The matrix's cells that are not empty, by broken and named link; off the diagonal each has a letter."""
         letters = {(broken, named): letter for letter, broken, named, *_ in self._elsewhere()}
-        cells = {pair: Cell(note=letter) for pair, letter in letters.items()}
+        cells = {pair: MatrixCell(note=letter) for pair, letter in letters.items()}
         for link in NAMES:
             cases = [case for case in self.cases if case.breakage.link == link]
             if cases:
-                cells[link, link] = Cell(
+                cells[link, link] = MatrixCell(
                     tried=len(cases),
                     named=sum(link in {*case.by_probes, *case.by_ledger} for case in cases),
                     by_probes=sum(link in case.by_probes for case in cases),

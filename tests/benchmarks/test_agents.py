@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from benchmarks.agents import emit_load, emit_paced
-from benchmarks.workload import BURST, EVENTS, KINDS, RUN, YIELDING, Run, Said, Wave
+from benchmarks.workload import BURST, EVENTS, KINDS, RUN, YIELDING, AgentRun, Said, Wave
 
 
 class Noted:
@@ -17,11 +17,11 @@ class Noted:
     port = 0
 
     def __init__(self, holds_up: float = 0.0) -> None:
-        self.said: list[tuple[Run, Said, int]] = []
+        self.said: list[tuple[AgentRun, Said, int]] = []
         self.turn = 0
         self._holds_up = holds_up
 
-    def agent(self, run: Run) -> Callable[[Said], Awaitable[object]]:
+    def agent(self, run: AgentRun) -> Callable[[Said], Awaitable[object]]:
         async def say(said: Said) -> None:
             self.said.append((run, said, self.turn))
             if self._holds_up:

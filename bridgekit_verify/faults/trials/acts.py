@@ -14,10 +14,10 @@ from bridgekit_verify.faults.proxy import Proxy
 from bridgekit_verify.faults.toxics import FAULTS
 from bridgekit_verify.faults.trials.deployment import Delivery, Deployment
 
-__all__ = ["ACTS", "Act", "Scene", "Target", "act_table"]
+__all__ = ["ACTS", "Act", "FaultTarget", "Scene", "act_table"]
 
 
-class Target(enum.StrEnum):
+class FaultTarget(enum.StrEnum):
     """What is hurt."""
 
     NOTHING = "nothing"
@@ -43,7 +43,7 @@ class Act:
     """One fault."""
 
     name: str
-    target: Target
+    target: FaultTarget
     says: str
     """What it is in the world."""
     during: Callable[[Scene, float], Awaitable[None]]
@@ -58,7 +58,7 @@ class Act:
 
     def concerns(self, delivery: Delivery) -> bool:
         """Whether that way to deliver has what is hurt."""
-        return delivery.apart or self.target not in (Target.AGENTS, Target.BROKER)
+        return delivery.apart or self.target not in (FaultTarget.AGENTS, FaultTarget.BROKER)
 
     @property
     def cuts_broker(self) -> bool:
@@ -68,7 +68,7 @@ class Act:
     @property
     def alone(self) -> bool:
         """Whether it hurts processes, which another experiment may not share meanwhile."""
-        return self.target not in (Target.NOTHING, Target.NETWORK)
+        return self.target not in (FaultTarget.NOTHING, FaultTarget.NETWORK)
 
 
 async def _nothing(scene: Scene, seconds: float) -> None:
@@ -157,11 +157,11 @@ HEAVY_BYTES: Final = 131_072
 _NETWORK: Final = ("latency", "bandwidth", "slow_reader", "timeout", "partition", "reset_peer", "down")
 
 _ROWS: Final = (
-    Act("none", Target.NOTHING, "nothing happens: what every other row is held against", _nothing),
+    Act("none", FaultTarget.NOTHING, "nothing happens: what every other row is held against", _nothing),
     *(
         Act(
             name,
-            Target.NETWORK,
+            FaultTarget.NETWORK,
             FAULTS[name].says,
             _toxic(name),
             padding_bytes=HEAVY_BYTES if name == "slow_reader" else 0,
@@ -170,28 +170,31 @@ _ROWS: Final = (
         )
         for name in _NETWORK
     ),
-    Act("kill", Target.SOCKETS, "the worker's process is killed, and started again", _kill_sockets),
+    Act("kill", FaultTarget.SOCKETS, "the worker's process is killed, and started again", _kill_sockets),
     Act(
         "kill while away",
-        Target.SOCKETS,
+        FaultTarget.SOCKETS,
         "users lose their connection, and while they are away the worker is killed and started again",
         _kill_sockets_while_away,
     ),
-    Act("pause", Target.SOCKETS, "the worker stands still, as a frozen machine does, and goes on", _pause_sockets),
-    Act("restart", Target.SOCKETS, "a roll-out: the worker is asked to stop, and comes back", _restart_sockets),
-    Act("agents' kill", Target.AGENTS, "the worker whose agents speak is killed, and started again", _kill_agents),
-    Act("broker's kill", Target.BROKER, "the broker is killed, and started again", _kill_broker),
-    Act("broker's pause", Target.BROKER, "the broker stands still, and goes on", _pause_broker),
+    Act("pause", FaultTarget.SOCKETS, "the worker stands still, as a frozen machine does, and goes on", _pause_sockets),
+    Act("restart", FaultTarget.SOCKETS, "a roll-out: the worker is asked to stop, and comes back", _restart_sockets),
+    Act("agents' kill", FaultTarget.AGENTS, "the worker whose agents speak is killed, and started again", _kill_agents),
+    Act("broker's kill", FaultTarget.BROKER, "the broker is killed, and started again", _kill_broker),
+    Act("broker's pause", FaultTarget.BROKER, "the broker stands still, and goes on", _pause_broker),
     Act(
         "broker's partition",
-        Target.BROKER,
+        FaultTarget.BROKER,
         "nothing gets to the broker, and later all of it",
         _part_from_broker,
     ),
     Act(
-        "broker's listener", Target.BROKER, "the connections on which workers listen are cut, all else is fine", _deafen
+        "broker's listener",
+        FaultTarget.BROKER,
+        "the connections on which workers listen are cut, all else is fine",
+        _deafen,
     ),
-    Act("broker's reset", Target.BROKER, "every connection to the broker is cut, again and again", _cut_broker),
+    Act("broker's reset", FaultTarget.BROKER, "every connection to the broker is cut, again and again", _cut_broker),
 )
 
 

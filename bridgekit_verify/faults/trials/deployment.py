@@ -19,7 +19,7 @@ from bridgekit.transport.broker import HISTORY
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import Persistence, RedisServer, redis_server, reserved_port
 from bridgekit_verify.faults.trials import worker
-from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport, RunRequest, Setup
+from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport, RunRequest, WorkerSetup
 from bridgekit_verify.harness.messages import Ready
 from bridgekit_verify.harness.processes import START_TIMEOUT_SECONDS, ChildProcess, start_module
 from bridgekit_verify.measure.families import Owned
@@ -98,7 +98,7 @@ class WorkerProcess:
     process ends first is reported as ended.
     """
 
-    def __init__(self, process: ChildProcess, setup: Setup, tasks: TaskGroup) -> None:
+    def __init__(self, process: ChildProcess, setup: WorkerSetup, tasks: TaskGroup) -> None:
         self._process = process
         self._setup = setup
         self._tasks = tasks
@@ -154,7 +154,7 @@ class WorkerProcess:
 
 
 @asynccontextmanager
-async def start_worker(setup: Setup) -> AsyncIterator[WorkerProcess]:
+async def start_worker(setup: WorkerSetup) -> AsyncIterator[WorkerProcess]:
     """Run a worker for the length of a block; at its end the process is killed."""
     with first_error():
         async with (
@@ -202,7 +202,7 @@ async def deployed(
                 url = between.url("redis")
         workers = []
         for _ in range(1 + delivery.apart):
-            setup = Setup(
+            setup = WorkerSetup(
                 store=url,
                 keep_events=delivery.keep_events,
                 outbox_bytes=delivery.outbox_bytes,

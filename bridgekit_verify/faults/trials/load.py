@@ -17,7 +17,7 @@ from bridgekit_verify.faults.trials.recorder import Reader, Recorder
 from bridgekit_verify.faults.trials.worker import RunRequest
 from bridgekit_verify.measure.families import Owned
 
-__all__ = ["EVENTS_A_STEP", "SETTLE_SECONDS", "AgentLoad", "Plan", "run_after_fault", "run_during_fault"]
+__all__ = ["EVENTS_A_STEP", "SETTLE_SECONDS", "AgentLoad", "TrialPlan", "run_after_fault", "run_during_fault"]
 
 RETRYABLE: Final = (StoreAway.__name__, ShuttingDown.__name__)
 """Errors of a refused run that its user may request again."""
@@ -32,7 +32,7 @@ SETTLE_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TrialPlan:
     """How long things last. A step is three events."""
 
     steps: int = 20
@@ -58,7 +58,7 @@ class AgentLoad:
 
     name: str
     """Of the experiment."""
-    plan: Plan
+    plan: TrialPlan
     act: Act
     recorder: Recorder
     requests: Sequence[str] = ()

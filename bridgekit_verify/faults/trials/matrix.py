@@ -17,7 +17,7 @@ from matplotlib.patches import Patch, Rectangle
 from bridgekit.errors import first_error
 from bridgekit_verify.faults.trials.acts import ACTS, Act
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERIES, Delivery, deployed
-from bridgekit_verify.faults.trials.trial import Plan, Trial, try_act
+from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, try_act
 from bridgekit_verify.measure.families import Owned, family
 from bridgekit_verify.measure.plots import GREEN, INK, SKY, VERMILLION, frame_grid, new_figure
 from bridgekit_verify.measure.statistics import Rate
@@ -173,7 +173,7 @@ async def run_matrix(
     *,
     users: int = 2,
     seed: int = 0,
-    plan: Plan | None = None,
+    plan: TrialPlan | None = None,
     acts: Iterable[Act] = tuple(ACTS.values()),
     deliveries: Iterable[Delivery] = tuple(DELIVERIES.values()),
 ) -> FaultMatrix:
@@ -182,7 +182,7 @@ async def run_matrix(
     Faults of the network share one deployment, each with a proxy and threads of its own; a fault that hurts processes
     has a deployment to itself.
     """
-    chosen, plan = list(acts), plan or Plan()
+    chosen, plan = list(acts), plan or TrialPlan()
     rooms = [(delivery, room) for delivery in deliveries for room in _rooms(chosen, delivery)]
     found: dict[tuple[str, str], Trial] = {}
     limiter = anyio.CapacityLimiter(AT_ONCE)
@@ -206,7 +206,7 @@ def _rooms(acts: Sequence[Act], delivery: Delivery) -> list[list[Act]]:
     return ([shared] if shared else []) + [[act] for act in concerned if act.alone]
 
 
-async def _share(delivery: Delivery, room: Sequence[Act], users: int, seed: int, plan: Plan) -> list[Trial]:
+async def _share(delivery: Delivery, room: Sequence[Act], users: int, seed: int, plan: TrialPlan) -> list[Trial]:
     threads = family("thread_<16 hex>", users * len(room), seed=seed)
     trials: list[Trial] = []
 
@@ -220,10 +220,10 @@ async def _share(delivery: Delivery, room: Sequence[Act], users: int, seed: int,
     return sorted(trials, key=lambda trial: list(ACTS).index(trial.act.name))
 
 
-def drawn_plan(seed: int) -> Plan:
+def drawn_plan(seed: int) -> TrialPlan:
     """A plan whose fault begins and ends where a seed puts it: a race that needs its moment gets many."""
     source = random.Random(seed)
-    return Plan(
+    return TrialPlan(
         steps=source.randint(16, 32),
         pace_seconds=source.uniform(0.01, 0.06),
         begins_seconds=source.uniform(0.05, 0.5),

@@ -18,9 +18,9 @@ from bridgekit.errors import first_error
 from bridgekit.transport.spent import SpentInMemory
 from bridgekit.transport.tickets import Tickets
 from bridgekit_verify.faults.proxy import proxy
-from bridgekit_verify.faults.trials.acts import Act, Scene, Target
+from bridgekit_verify.faults.trials.acts import Act, FaultTarget, Scene
 from bridgekit_verify.faults.trials.deployment import Delivery, Deployment
-from bridgekit_verify.faults.trials.load import SETTLE_SECONDS, AgentLoad, Plan, run_after_fault, run_during_fault
+from bridgekit_verify.faults.trials.load import SETTLE_SECONDS, AgentLoad, TrialPlan, run_after_fault, run_during_fault
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder, read_and_resume, read_without_resume
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.families import Owned
@@ -28,7 +28,7 @@ from bridgekit_verify.measure.history import Arrival, History, Key, Socket
 from bridgekit_verify.measure.ledger import Row, ledger
 from bridgekit_verify.measure.plots import BLUE, LOST, VERMILLION, new_figure
 
-__all__ = ["Plan", "Trial", "latency_figure", "try_act"]
+__all__ = ["Trial", "TrialPlan", "latency_figure", "try_act"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Trial:
 
     delivery: Delivery
     act: Act
-    plan: Plan
+    plan: TrialPlan
     history: History
     verdict: Verdict
     window: tuple[float, float]
@@ -85,7 +85,7 @@ class Trial:
         Events come at an even pace, so of a time `T` with `w` offline, 1 - w / T arrives. (Of a worker that was killed
         nobody speaks meanwhile, and there is no such form.)
         """
-        if self.delivery.resumes or self.act.target is not Target.NETWORK or self.act.overflows:
+        if self.delivery.resumes or self.act.target is not FaultTarget.NETWORK or self.act.overflows:
             return None
         begins, ends = self.spoken
         blind = [self.window] if self.act.swallows else []
@@ -113,7 +113,7 @@ def _within(spans: Sequence[Span], first: float, last: float) -> bool:
 
 
 async def try_act(
-    act: Act, deployment: Deployment, owned: Sequence[Owned], *, plan: Plan, seed: int = 0, name: str = ""
+    act: Act, deployment: Deployment, owned: Sequence[Owned], *, plan: TrialPlan, seed: int = 0, name: str = ""
 ) -> Trial:
     """Let agents speak to these users, do the act for a while, mend it, and judge when all is quiet.
 

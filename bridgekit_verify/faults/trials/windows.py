@@ -15,7 +15,7 @@ from bridgekit_verify.faults.trials.acts import ACTS
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, RESUME, Delivery, deployed
 from bridgekit_verify.faults.trials.load import EVENTS_A_STEP
 from bridgekit_verify.faults.trials.recorder import Reader
-from bridgekit_verify.faults.trials.trial import Plan, Trial, try_act
+from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, try_act
 from bridgekit_verify.measure.families import Owned, family
 from bridgekit_verify.measure.plots import BLUE, GREEN, INK, VERMILLION, new_figure, percents
 from bridgekit_verify.measure.statistics import Rate
@@ -67,7 +67,7 @@ class Window:
         return self.trial.verdict.drop
 
 
-def predicted_loss(delivery: Delivery, plan: Plan, away_seconds: float, spoken_seconds: float) -> float:
+def predicted_loss(delivery: Delivery, plan: TrialPlan, away_seconds: float, spoken_seconds: float) -> float:
     """The share of events lost by a user who is away for `w` of the `T` seconds in which agents speak evenly.
 
     At most once: what is said while nobody is there, `w / T`. With a log that holds `h` events of a thread: nothing
@@ -154,13 +154,13 @@ def _row(window: Window) -> dict[str, object]:
 
 
 async def study_windows(
-    lengths: Sequence[float], *, users: int = 2, keep_events: int = 30, seed: int = 0, plan: Plan | None = None
+    lengths: Sequence[float], *, users: int = 2, keep_events: int = 30, seed: int = 0, plan: TrialPlan | None = None
 ) -> WindowStudy:
     """Take the users' connection away for each of these lengths, at most once and with a log of that many events.
 
     All lengths of one way to deliver run side by side on one worker, each with `users` threads of its own.
     """
-    plan = plan or Plan(steps=24)
+    plan = plan or TrialPlan(steps=24)
     small = replace(RESUME, name=f"resume, {keep_events} events kept", keep_events=keep_events)
     found: list[Window] = []
     with first_error(), anyio.fail_after(WINDOWS_SECONDS + 10 * plan.seconds):
@@ -169,7 +169,9 @@ async def study_windows(
     return WindowStudy(found)
 
 
-async def _windows(delivery: Delivery, lengths: Sequence[float], users: int, seed: int, plan: Plan) -> list[Window]:
+async def _windows(
+    delivery: Delivery, lengths: Sequence[float], users: int, seed: int, plan: TrialPlan
+) -> list[Window]:
     threads = family("thread_<16 hex>", users * len(lengths), seed=seed)
     trials: dict[float, Trial] = {}
 

@@ -1,6 +1,6 @@
 """A worker of the fault experiments: a real server in its own process, whose agents emit what they are asked to.
 
-Its first message is its Setup, each later one a RunRequest. It reports what an agent attempts and what the bridge
+Its first message is its WorkerSetup, each later one a RunRequest. It reports what an agent attempts and what the bridge
 answers before anything else happens: so the reports of a worker that was killed are complete.
 """
 
@@ -32,10 +32,10 @@ from bridgekit_verify.harness.messages import Ready, read_stdin_lines, send
 from bridgekit_verify.measure.history import Key, key_of
 from bridgekit_verify.measure.workload import AGENT
 
-__all__ = ["Acknowledged", "Attempted", "Ended", "RunReport", "RunRequest", "Setup"]
+__all__ = ["Acknowledged", "Attempted", "Ended", "RunReport", "RunRequest", "WorkerSetup"]
 
 
-class Setup(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is made of."""
 
     store: str
@@ -108,7 +108,7 @@ class ReportingBridge(AgentWebSocketBridge):
 def paced_agent(requests: dict[str, RunRequest]) -> type[BaseAgent]:
     """An agent that thinks and uses a tool once a step, at the pace of its request."""
 
-    class PacedAgent(BaseAgent):
+    class SteadyAgent(BaseAgent):
         async def execute(self, context: RunContext) -> object:
             run = requests[context.request]
             start = anyio.current_time()
@@ -118,7 +118,7 @@ def paced_agent(requests: dict[str, RunRequest]) -> type[BaseAgent]:
                 await self.use_tool("look_up", request=run.request, step=step)
             return {"request": run.request}
 
-    return PacedAgent
+    return SteadyAgent
 
 
 def _tools(requests: dict[str, RunRequest]) -> PythonTools:
@@ -150,7 +150,7 @@ async def _stop_on_signal(app: Starlette, everything: anyio.CancelScope, *, task
 async def main() -> None:
     """Serve until SIGTERM, or until standard input closes."""
     lines = read_stdin_lines()
-    setup = msgspec.json.decode(await anext(lines), type=Setup)
+    setup = msgspec.json.decode(await anext(lines), type=WorkerSetup)
     requests: dict[str, RunRequest] = {}
     threads = MemoryThreads()
     for thread_id, user_id in setup.owned:

@@ -8,10 +8,10 @@ from bridgekit_verify.capacity.capacity import CapacityStudy
 from bridgekit_verify.capacity.load_search import ASGI, NATIVE, Edge, LoadSearch, StepResult
 from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, CrowdStudy, MemoryScaling, Weight
 from bridgekit_verify.capacity.protocol import ClientReport, ServerReport
-from bridgekit_verify.capacity.schedule import Plan, Wave
+from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave
 from bridgekit_verify.capacity.sizing import SharedStudy
 
-PLAN = Plan(seconds=1.0, pause_seconds=0.05)
+PLAN = LoadPlan(seconds=1.0, pause_seconds=0.05)
 
 
 def step(load: float, *, late: int = 0, us: float = 50.0, **changed: Any) -> StepResult:
@@ -19,7 +19,7 @@ def step(load: float, *, late: int = 0, us: float = 50.0, **changed: Any) -> Ste
 
     `changed` are fields of ServerReport and ClientReport; of the client also `reader_share` and `reader_waiting`.
     """
-    wave = Wave(name="wave", plan=PLAN, first=0, threads=10, runs_per_second=load / PLAN.events, begins_at=0.0)
+    wave = LoadWave(name="wave", plan=PLAN, first=0, threads=10, runs_per_second=load / PLAN.events, begins_at=0.0)
     server: dict[str, Any] = {
         "runs": len(wave.begins),
         "failed": 0,

@@ -8,10 +8,10 @@ import pytest
 
 from bridgekit.ids import RunId
 from bridgekit_verify.capacity.client_process import judge_step
-from bridgekit_verify.capacity.schedule import Plan, Wave, owner
+from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave, owner
 from bridgekit_verify.measure.history import Arrival, History, Missing, Socket
 
-WAVE = Wave(name="wave 1", plan=Plan(seconds=1.0), first=0, threads=2, runs_per_second=20, begins_at=1_000.0)
+WAVE = LoadWave(name="wave 1", plan=LoadPlan(seconds=1.0), first=0, threads=2, runs_per_second=20, begins_at=1_000.0)
 SOCKETS = [Socket(number, owner(number).thread_id, owner(number).user_id) for number in range(2)]
 
 

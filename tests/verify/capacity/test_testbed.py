@@ -11,13 +11,13 @@ from bridgekit_verify.capacity import testbed
 from bridgekit_verify.capacity.capacity import study_capacity
 from bridgekit_verify.capacity.load_search import EDGES, NATIVE, Edge
 from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, study_crowd
-from bridgekit_verify.capacity.schedule import Plan
+from bridgekit_verify.capacity.schedule import LoadPlan
 from bridgekit_verify.capacity.sizing import study_shared
 from bridgekit_verify.harness.processes import ProcessGone
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("anyio_backend", ["asyncio"], scope="module")]
 
-PLAN = Plan(seconds=0.4, pause_seconds=0.02)
+PLAN = LoadPlan(seconds=0.4, pause_seconds=0.02)
 
 
 @pytest.fixture(scope="module", params=EDGES, ids=lambda edge: edge.key)
@@ -42,14 +42,14 @@ async def test_agents_say_events_when_they_are_due_and_not_before(opened: testbe
 
 
 async def test_runs_overlap_as_the_load_says_because_none_waits_for_another(opened: testbed.Testbed) -> None:
-    slow = Plan(seconds=0.4, pause_seconds=0.2)
+    slow = LoadPlan(seconds=0.4, pause_seconds=0.2)
     found = await opened.wave(400, slow, first=0, threads=6)
     assert found.server.at_once == found.server.runs == len(found.wave.begins)
 
 
 async def test_overload_makes_events_late_and_loses_none(opened: testbed.Testbed) -> None:
     """Far more than any core does, all at once: lateness is counted from when events were due."""
-    found = await opened.wave(100_000, Plan(seconds=0.2, pause_seconds=0), first=0, threads=6)
+    found = await opened.wave(100_000, LoadPlan(seconds=0.2, pause_seconds=0), first=0, threads=6)
     assert found.closes
     assert found.client.lost == 0
     assert found.client.late_max > 0.2

@@ -15,7 +15,7 @@ from bridgekit_verify.measure.workload import FAMILIES, Owned, Workload, family
 from bridgekit_verify.studies.leaks import (
     PREFIXES,
     READINGS,
-    Fate,
+    LandingFate,
     Search,
     landings,
     parsed,
@@ -51,7 +51,13 @@ def test_events_land_where_the_parsers_one_word_leads() -> None:
         owned("chat_1", "carol"),
     ]
     fates = [landing.fate for landing in landings(threads)]
-    assert fates == [Fate.DELIVERED, Fate.WRONG_THREAD, Fate.LEAKED, Fate.LOST, Fate.LOST]
+    assert fates == [
+        LandingFate.DELIVERED,
+        LandingFate.WRONG_THREAD,
+        LandingFate.LEAKED,
+        LandingFate.LOST,
+        LandingFate.LOST,
+    ]
     assert landings(threads)[2].lands_in == threads[0]
 
 
@@ -80,7 +86,7 @@ def test_family_that_loses_alone_leaks_beside_a_shorter_id() -> None:
 async def test_classification_is_what_real_sockets_see() -> None:
     threads = family(LEAKING, 3)
     verdict = (await measure(FIX_1, Workload(threads=threads))).verdict
-    leaked = sum(landing.fate is Fate.LEAKED for landing in landings(threads))
+    leaked = sum(landing.fate is LandingFate.LEAKED for landing in landings(threads))
     assert (verdict.delivered, verdict.wrong_user) == (5 * (3 - leaked), 5 * leaked) == (5, 10)
 
 

@@ -12,7 +12,7 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.harness.processes import ProcessGone
 from bridgekit_verify.studies import second_worker
 from bridgekit_verify.studies.processes import second_process
-from bridgekit_verify.studies.second_worker import Question
+from bridgekit_verify.studies.second_worker import ProcessRequest
 
 pytestmark = pytest.mark.slow
 
@@ -22,10 +22,10 @@ def anyio_backend() -> str:
     return "asyncio"  # the process runs on it, and so does the client
 
 
-def about(thread: str | None, *, variant: str = "sound", register: bool = False) -> Question:
+def about(thread: str | None, *, variant: str = "sound", register: bool = False) -> ProcessRequest:
     thread_id = None if thread is None else ThreadId(thread)
     deed: second_worker.Deed = "register" if register else "notify"
-    return Question(variant=variant, do=deed, run_id=RunId("run_1"), thread_id=thread_id, request="q")
+    return ProcessRequest(variant=variant, do=deed, run_id=RunId("run_1"), thread_id=thread_id, request="q")
 
 
 async def test_second_process_answers_as_the_first_would_and_is_gone_after_the_block() -> None:

@@ -6,7 +6,7 @@ import anyio
 
 from bridgekit.events import EventType
 from bridgekit_verify.faults.trials.acts import ACTS
-from bridgekit_verify.faults.trials.load import AgentLoad, Plan
+from bridgekit_verify.faults.trials.load import AgentLoad, TrialPlan
 from bridgekit_verify.faults.trials.recorder import Recorder
 from bridgekit_verify.faults.trials.worker import Attempted, Ended
 from bridgekit_verify.measure.families import family
@@ -14,7 +14,7 @@ from bridgekit_verify.measure.history import Key
 
 [OWNED] = family("chat_<n>", 1)
 RUN = "down:chat:during 1"
-PLAN = Plan(steps=4, pace_seconds=0.01)
+PLAN = TrialPlan(steps=4, pace_seconds=0.01)
 
 
 def started() -> tuple[Recorder, AgentLoad]:

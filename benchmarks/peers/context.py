@@ -14,10 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 import uvicorn
 from starlette.types import ASGIApp
 
-from benchmarks.workload import Run, Said
+from benchmarks.workload import AgentRun, Said
 from bridgekit.transport.server import KEEPALIVE_SECONDS
 
-__all__ = ["SUBSCRIBED", "ByHand", "Place", "Rooms", "on_uvicorn", "thread_of"]
+__all__ = ["SUBSCRIBED", "HandRolled", "SocketGroups", "StackContext", "on_uvicorn", "thread_of"]
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ TICK_SECONDS: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StackContext:
     """Which part of a stack is to be here."""
 
     sockets: bool = True
@@ -60,18 +60,18 @@ class Sends(Protocol):
     def __call__(self, thread_id: str, run_id: str, said: Said) -> Awaitable[object]: ...
 
 
-class ByHand:
+class HandRolled:
     """A stack in which an agent's event is one call, and nothing is kept."""
 
     def __init__(self, port: int, say: Sends) -> None:
         self.port = port
         self._say = say
 
-    def agent(self, run: Run) -> Callable[[Said], Awaitable[object]]:
+    def agent(self, run: AgentRun) -> Callable[[Said], Awaitable[object]]:
         return partial(self._say, run.thread_id, run.run_id)
 
 
-class Rooms(Generic[T]):
+class SocketGroups(Generic[T]):
     """Sockets by thread: what everybody writes first."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Rooms(Generic[T]):
 
 
 @asynccontextmanager
-async def on_uvicorn(app: ASGIApp, place: Place) -> AsyncIterator[int]:
+async def on_uvicorn(app: ASGIApp, place: StackContext) -> AsyncIterator[int]:
     """Serve an application as its users would, and give the port."""
     config = uvicorn.Config(
         app, ws="websockets-sansio", lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=1
