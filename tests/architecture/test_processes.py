@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import sys
 
+from tests.architecture.floors import outside_imports
 from tests.tree import ROOT, name_of, written_files
 
 STARTS_PROCESSES = {"subprocess", "multiprocessing", "open_process", "run_process", "create_subprocess_exec"}
@@ -52,3 +54,13 @@ def test_planted_process_start_is_named() -> None:
         "line 2: open_process",
         "line 3: create_subprocess_exec",
     ]
+
+
+def test_harness_runs_in_any_interpreter_that_has_the_core_of_bridgekit() -> None:
+    """The benchmarks run the stacks of others with it, in an environment without the suite's packages."""
+    needed = {
+        package
+        for path in written_files(".py", "bridgekit_verify/harness")
+        for package in outside_imports(path.read_text(encoding="utf-8")) - sys.stdlib_module_names
+    }
+    assert needed == {"anyio", "bridgekit", "bridgekit_verify", "msgspec"}
