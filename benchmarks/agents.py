@@ -36,7 +36,7 @@ async def emit_load(stack: Stack, wave: Wave, kind: str) -> EmitReport:
     async with asyncio.TaskGroup() as group:
         for script in scripts:
             group.create_task(emit(stack, script, turn_after))
-    return EmitReport(begun, time.monotonic_ns(), cpu)
+    return EmitReport(begun, cpu)
 
 
 async def _emit(stack: Stack, script: Sequence[tuple[AgentRun, Sequence[Said]]], turn_after: int) -> None:

@@ -56,10 +56,9 @@ class Emit(msgspec.Struct, frozen=True, tag=True):
 
 
 class EmitReport(msgspec.Struct, frozen=True, tag=True):
-    """When a wave began, when its last event was emitted, and the CPU time of this process when it began."""
+    """When a wave began, and the CPU time of this process at that moment."""
 
     begun_ns: int
-    emitted_ns: int
     cpu_ns: int
 
 

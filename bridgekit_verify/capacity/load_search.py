@@ -17,12 +17,10 @@ __all__ = [
     "LEAST_EVENTS",
     "NATIVE",
     "ON_TIME_SHARE",
-    "SATURATED_SHARE",
     "WITHIN_SECONDS",
     "Edge",
     "LoadSearch",
     "StepResult",
-    "carried_load",
     "failed_load",
     "next_load",
     "round_load",
@@ -133,11 +131,6 @@ class StepResult:
     def held_up(self) -> bool:
         """Whether others had the processors when the process that carries, or the one that reads, had work to do."""
         return max(self.server.run_queue_wait, self.client.run_queue_wait) >= HELD_UP_SHARE
-
-    @property
-    def saturated(self) -> bool:
-        """Whether the measured process had all of a core."""
-        return self.server.share >= SATURATED_SHARE
 
     @property
     def reader_saturated(self) -> bool:

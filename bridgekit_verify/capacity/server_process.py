@@ -45,7 +45,7 @@ from bridgekit_verify.harness.messages import (
 )
 from bridgekit_verify.measure.workload import AGENT
 
-__all__ = ["ActiveRuns", "GcPauses"]
+__all__ = ["GcPauses"]
 
 KEEPALIVE_SECONDS: Final = 120.0
 """Longer than a wave: the client answers no pings while it only notes what comes."""

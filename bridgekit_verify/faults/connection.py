@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from bridgekit_verify.faults.toxics import Toxic, Way
 
-__all__ = ["BUFFER_BYTES", "Pacer", "ProxiedConnection", "ProxyListener", "Pump", "ServerAddress", "prepare"]
+__all__ = ["BUFFER_BYTES", "Pacer", "ProxiedConnection", "ProxyListener", "ServerAddress", "prepare"]
 
 CHUNK_BYTES: Final = 65_536
 TICK_SECONDS: Final = 0.02

@@ -25,7 +25,6 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from bridgekit.errors import BridgekitError
 
 __all__ = [
-    "EXIT_TIMEOUT_SECONDS",
     "LINE_BYTES",
     "REPLY_TIMEOUT_SECONDS",
     "START_TIMEOUT_SECONDS",

@@ -22,8 +22,6 @@ from bridgekit_verify.measure.workload import Owned, Workload, seeded
 from bridgekit_verify.variants import ALL_FIXES, FIX_3, SOUND, Variant
 
 __all__ = [
-    "DIGITS",
-    "Collision",
     "CollisionStudy",
     "collide",
     "collided",

@@ -30,12 +30,9 @@ from bridgekit_verify.studies.processes import Asked, ask_processes, process_tab
 from bridgekit_verify.variants import FIX_3, SOUND, Variant
 
 __all__ = [
-    "LATENESS_SECONDS",
-    "MAKES",
     "UNDER_WAY",
     "LateEvents",
     "LifecycleStudy",
-    "Rerouted",
     "Retained",
     "bytes_of",
     "emit_late",

@@ -21,7 +21,7 @@ from bridgekit_verify.measure.workload import AGENT, Owned, seeded, tools
 from bridgekit_verify.probes.bench import thinking
 from bridgekit_verify.variants import Variant
 
-__all__ = ["RUN_TIMEOUT_SECONDS", "Clock", "ManualRun", "manual_run"]
+__all__ = ["Clock", "ManualRun", "manual_run"]
 
 RUN_TIMEOUT_SECONDS: Final = 60.0
 """An experiment that takes longer is stuck, and ends with a TimeoutError."""

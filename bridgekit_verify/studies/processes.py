@@ -26,7 +26,7 @@ from bridgekit_verify.studies.second_worker import (
     asked_about,
 )
 
-__all__ = ["Asked", "SecondProcess", "ask_processes", "process_table", "second_process"]
+__all__ = ["Asked", "ask_processes", "process_table", "second_process"]
 
 
 class ProcessHandle(Protocol):

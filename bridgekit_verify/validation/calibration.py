@@ -25,8 +25,6 @@ from bridgekit_verify.validation.lossy import HubThatLoses, in_a_lossy_world
 from bridgekit_verify.variants import SOUND
 
 __all__ = [
-    "AWAY",
-    "LOSSES",
     "CalibrationStudy",
     "RateCheck",
     "calibration_figure",
