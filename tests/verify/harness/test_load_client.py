@@ -53,6 +53,7 @@ async def serving_lines(*, silent: bool = False) -> AsyncIterator[LineServer]:
 async def loaded(sockets: int) -> AsyncIterator[tuple[LineServer, ChildProcess]]:
     async with serving_lines() as server, client_of(server) as client:
         await client.request(Open(sockets), Done)
+        await anyio.wait_all_tasks_blocked()  # the server has sent its confirmations, and writes no more
         yield server, client
 
 
