@@ -46,7 +46,7 @@ def main() -> int:
 
 
 async def _soaked(minutes: float, seed: int) -> Soak:
-    return await soak(minutes=minutes, seed=seed, say=lambda line: print(line, flush=True))
+    return await soak(minutes=minutes, seed=seed, print_line=lambda line: print(line, flush=True))
 
 
 def page(found: Soak) -> str:

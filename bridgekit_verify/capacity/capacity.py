@@ -41,7 +41,7 @@ BEYOND_SECONDS: Final = 1.3
 BEYOND_EVENTS: Final = 150_000
 """More would not fit into a reader's memory well."""
 BEYOND_TRIES: Final = 2
-"""Where other programs let go of the processors, it can do more than it was seen to."""
+"""Where other programs stop using the processors, it can do more than was measured."""
 STUDY_SECONDS: Final = 600.0
 
 
@@ -72,7 +72,7 @@ class CapacityStudy:
         return pd.DataFrame([_row(ladder.edge, step) for ladder in self.ladders for step in ladder.climbed])
 
     def summary(self) -> pd.DataFrame:
-        """One row an edge: what it carries, and what is to be said about that."""
+        """One row an edge: what it carries, and why it may be more."""
         return pd.DataFrame([_summary(ladder) for ladder in self.ladders])
 
     def figure(self) -> Figure:
@@ -210,7 +210,7 @@ async def _try(each: Testbed, load: float, plan: LoadPlan) -> StepResult:
 Look = tuple[str, str, str]
 
 LOOKS: Final[tuple[Look, ...]] = ((VERMILLION, "s", "-"), (BLUE, "o", "--"))
-"""Colour, marker and line of each edge: told apart without colour, too."""
+"""Colour, marker and line of each edge: distinct without colour, too."""
 
 
 def _draw_on_time(axis: Axes, name: str, steps: Sequence[StepResult], look: Look) -> None:

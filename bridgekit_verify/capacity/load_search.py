@@ -80,7 +80,7 @@ class StepResult:
 
     @property
     def runs_at_once(self) -> float:
-        """How many runs are under way on average, as long as none is held up (Little's law)."""
+        """How many runs are under way on average, as long as none is delayed (Little's law)."""
         return self.wave.runs_per_second * self.wave.plan.run_seconds
 
     @property
@@ -119,7 +119,7 @@ class StepResult:
 
     @property
     def wanted(self) -> float:
-        """How much of a core the measured process had or waited for: its utilisation, whoever else is at work."""
+        """How much of a core the measured process had or waited for: its utilisation, also on a busy machine."""
         return self.server.share + self.server.run_queue_wait
 
     @property
@@ -141,7 +141,7 @@ class StepResult:
 def next_load(steps: Sequence[StepResult], *, least: float, most: float) -> float | None:
     """The next load to try, in events a second; None when the answer is known as well as it can be.
 
-    The first was a light one, which says what an event costs about. A load that was not carried while others had the
+    The first was a light one, which shows about what an event costs. A load that was not carried while others had the
     processors is tried once more: on a machine that others use, that passes.
     """
     last = steps[-1]

@@ -37,7 +37,7 @@ __all__ = [
 
 GIB_KIB: Final = 1_048_576
 WARM_UP: Final = 50
-"""Sockets before those that are counted: what a first one brings along is everybody's."""
+"""Sockets before those that are counted: the first ones load code and buffers that all share."""
 UNCOUNTED: Final = 2_000
 """Threads with a run in their log that fill what is free before anything is weighed."""
 SPARE_FILES: Final = 100

@@ -117,7 +117,7 @@ class ClientReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Delivered no later than so much after they were due."""
     lost: int
     signalled: int
-    """How many events the sockets were told are missing."""
+    """How many events were signalled to the sockets as missing."""
     misrouted: int
     extra_copies: int
     unexpected: int

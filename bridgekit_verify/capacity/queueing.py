@@ -25,7 +25,7 @@ __all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "utilisation
 ONE_SERVICE: Final = 2 / 3
 """Of a core: from here on an event waits longer for its turn, on average, than it takes."""
 SETTLES_SHARE: Final = 0.95
-"""Closer to a whole core, a wave is over long before its queue has settled: there the closed form says nothing."""
+"""Closer to a whole core, a wave is over long before its queue has settled: there the closed form does not apply."""
 
 
 def waiting_seconds(utilisation: float, service_seconds: float, pauses_squared: float = 0.0) -> float:

@@ -1,7 +1,7 @@
 """The load: when each run begins, and when each of its events is due. Pure; both processes compute it for themselves.
 
 The load is open: runs begin when their time has come, whatever became of those before, and an event is late from the
-moment it was due and not from the one at which a busy process came to say it. A load that waits for the server asks
+moment it was due and not from the one at which a busy process emitted it. A load that waits for the server asks
 less of it just when it is slow, and leaves out what would have been late ("coordinated omission", G. Tene, "How not to
 measure latency", 2013).
 """
@@ -113,7 +113,7 @@ class LoadWave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return [Key(request, EventType.AGENT_STARTED, 0), *steps, Key(request, EventType.AGENT_COMPLETED, 0)]
 
     def expectations(self) -> list[Expectation]:
-        """Every event that somebody waits for."""
+        """Every event of the wave."""
         owners = [self.owner_of(run) for run in range(min(self.threads, len(self.begins)))]
         return [
             Expectation(key, owned.thread_id, owned.user_id)

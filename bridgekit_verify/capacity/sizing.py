@@ -96,7 +96,7 @@ class Sizing:
 
     @property
     def fits(self) -> bool:
-        """Whether it stays at or below two thirds of a core, whoever is gone."""
+        """Whether it stays at or below two thirds of a core, also with workers lost."""
         return self.core_share_lost <= ONE_SERVICE
 
 

@@ -108,7 +108,7 @@ class Pump:
             if not data:
                 return
             if not self._waited:
-                # Two fast peers would keep everybody else from running.
+                # Two fast peers would keep all other tasks from running.
                 await checkpoint()
 
     def _activate(self, toxic: Toxic) -> ActiveToxic:
@@ -136,7 +136,7 @@ class Pump:
             await self._pass_piece(piece, target, tasks)
             if not rest:
                 return
-            # A chunk may be many pieces, and they are to be found one by one by whoever reads them here.
+            # A chunk may be many pieces, and the reader is to receive them one by one.
             await checkpoint()
 
     def _piece(self) -> int | None:
@@ -201,7 +201,7 @@ class Pump:
         return sent
 
     async def _told(self) -> None:
-        """Wait until the other end may hear that the stream is over."""
+        """Wait until no toxic keeps the end of the stream from the other side."""
         while self._holds or self._swallows:
             await self._change(math.inf)
 
@@ -287,14 +287,14 @@ class ProxiedConnection:
                     tasks.start_soon(self._to_server.run, self._client, self._server, tasks)
                     tasks.start_soon(self._to_client.run, self._server, self._client, tasks)
         except* OSError:
-            # A server that is not there, or an end that broke: the other end is to hear it as it would without us.
+            # No server, or a broken connection: the other end gets the same error as without the proxy.
             self._resets = True
         finally:
             for end in (self._client, self._server):
                 _close(end, reset=self._resets, unread_bytes=4 * self._buffer_bytes)
 
     async def _connect(self) -> None:
-        # Whoever was cut at the door shall not be seen by the server.
+        # The server must not see a connection that was cut before it was passed on.
         await checkpoint_if_cancelled()
         with anyio.fail_after(CONNECT_SECONDS):
             try:
@@ -360,15 +360,15 @@ class ProxyListener:
         return self._socket.accept()[0]
 
     async def wait(self) -> None:
-        """Wait until somebody wants to connect, or it refuses."""
+        """Wait until a client connects, or the port refuses."""
         with suppress(anyio.ClosedResourceError):
             await anyio.wait_readable(self._socket)
 
     def _bound(self, port: int) -> socket.socket:
         bound = socket.socket()
         prepare(bound, self._buffer_bytes)
-        # Connections of a moment ago may still have the port. Once it is bound nobody else may share it: bound and
-        # not listening, it refuses as if it were not there, and the system gives its number to nobody.
+        # Earlier connections may still use the port, so it is shared while it is bound, and not afterwards: bound and
+        # not listening, it refuses connections, and the system gives its number to no other program.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(("127.0.0.1", port))
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

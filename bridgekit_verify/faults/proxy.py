@@ -149,7 +149,7 @@ class Proxy:
                 except BlockingIOError:
                     await self._listener.wait()
                 except ConnectionAbortedError:
-                    # Somebody came, and was gone before we looked.
+                    # The client connected, and was gone before the accept.
                     await checkpoint()
         finally:
             self._running.clear()
@@ -188,7 +188,7 @@ async def proxy(host: str, port: int, *, buffer_bytes: int = BUFFER_BYTES) -> As
 
     `buffer_bytes` is what each socket may hold in the kernel (which doubles it), and each direction while it is
     late: a small amount, because a proxy that takes everything hides a slow reader from the server. With the usual
-    one a server can write 150 to 300 kB more than without the proxy before it feels that nobody reads.
+    one a server can write 150 to 300 kB more than without the proxy before its writes block.
     """
     families = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     with first_error():

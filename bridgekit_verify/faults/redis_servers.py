@@ -129,7 +129,7 @@ class RedisServer:
         return self._process is not None and self._process.exit_code is None
 
     async def start(self) -> None:
-        """Start the process and wait until it answers. ServerFailed tells why it does not."""
+        """Start the process and wait until it answers. ServerFailed has the reason where it does not."""
         file = self.directory / "server.conf"
         file.write_text("\n".join(self._settings) + "\n", encoding="utf-8")
         # With its own working directory, so that a crash leaves nothing elsewhere.
@@ -158,7 +158,7 @@ class RedisServer:
     async def written(self) -> None:
         """Wait until nothing is left that a kill could make it forget, where it keeps something at all."""
         with anyio.fail_after(REPLY_SECONDS):
-            while "aof_buffer_length:0\r" not in await self.ask("INFO", "persistence"):  # noqa: ASYNC110  # nobody rings
+            while "aof_buffer_length:0\r" not in await self.ask("INFO", "persistence"):  # noqa: ASYNC110  # polled: Redis has no event for it
                 await anyio.sleep(LOOK_SECONDS)
 
     async def kill(self) -> None:
@@ -169,7 +169,7 @@ class RedisServer:
         await process.close()
 
     def stop(self) -> None:
-        """SIGSTOP: its connections stay open, and nobody is answered until `resume`."""
+        """SIGSTOP: its connections stay open, and no command is answered until `resume`."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -214,7 +214,7 @@ async def redis_server(
 
 @asynccontextmanager
 async def redis_url() -> AsyncIterator[str]:
-    """The server that the environment names, or one of our own: for whoever does no harm to it."""
+    """The server that the environment names, or one that is started here; the caller must not harm it."""
     if named := os.environ.get(URL_VARIABLE):
         yield named
         return
@@ -271,7 +271,7 @@ async def redis_cluster(persistence: Persistence = Persistence.NONE, *, nodes: i
         for number, server in enumerate(servers):
             first, last = number * SLOTS // nodes, (number + 1) * SLOTS // nodes - 1
             await server.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
-            # Told apart from the start, so that no two of them have to find out who is the newer one.
+            # Distinct epochs from the start, so that the nodes need not resolve a conflict.
             await server.ask("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
         for server in servers[1:]:
             await server.ask("CLUSTER", "MEET", "127.0.0.1", str(servers[0].port), str(servers[0].bus_port))
@@ -283,5 +283,5 @@ async def redis_cluster(persistence: Persistence = Persistence.NONE, *, nodes: i
 
 async def _wait_until_joined(server: RedisServer, nodes: int) -> None:
     wanted = {"cluster_state:ok", f"cluster_known_nodes:{nodes}", f"cluster_size:{nodes}"}
-    while not wanted <= set((await server.ask("CLUSTER", "INFO")).split()):  # noqa: ASYNC110  # nobody rings
+    while not wanted <= set((await server.ask("CLUSTER", "INFO")).split()):  # noqa: ASYNC110  # polled: Redis has no event for it
         await anyio.sleep(LOOK_SECONDS)

@@ -35,7 +35,7 @@ class Scene:
     users: Proxy
     seed: int
     meanwhile: Callable[[float], Awaitable[None]]
-    """Waits for so many seconds, and until agents have said what they say in that time, if nothing keeps them."""
+    """Waits for so many seconds, and until agents have emitted what they emit in that time."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Act:
     during: Callable[[Scene, float], Awaitable[None]]
     """Does it, for so many seconds, and mends it."""
     padding_bytes: int = 0
-    """How much heavier events are, for a fault that only weight makes felt."""
+    """How much larger events are, for a fault that affects only large ones."""
 
     overflows: bool = False
     """Whether it fills what may wait for a socket: then what waited is lost too, and no closed form says how much."""
@@ -90,7 +90,7 @@ async def _kill_sockets(scene: Scene, seconds: float) -> None:
 
 
 async def _kill_sockets_while_away(scene: Scene, seconds: float) -> None:
-    """Users lose their way to a worker, agents go on, and then the worker is killed before anybody is back."""
+    """Users lose their way to a worker, agents go on, and the worker is killed before they are back."""
     with scene.users.down():
         await scene.meanwhile(seconds / 2)
         await scene.deployment.sockets.kill()
@@ -144,7 +144,7 @@ async def _cut_broker(scene: Scene, seconds: float) -> None:
 
 
 async def _deafen(scene: Scene, seconds: float) -> None:
-    """Each connection on which a worker listens is cut, and its health check goes on saying what it believes."""
+    """Each connection on which a worker listens is cut, and its health check keeps its old answer."""
     if (broker := scene.deployment.broker) is not None:
         until = anyio.current_time() + seconds
         while anyio.current_time() < until:
@@ -157,7 +157,7 @@ HEAVY_BYTES: Final = 131_072
 _NETWORK: Final = ("latency", "bandwidth", "slow_reader", "timeout", "partition", "reset_peer", "down")
 
 _ROWS: Final = (
-    Act("none", FaultTarget.NOTHING, "nothing happens: what every other row is held against", _nothing),
+    Act("none", FaultTarget.NOTHING, "nothing happens: the row that every other one is compared with", _nothing),
     *(
         Act(
             name,
@@ -179,7 +179,7 @@ _ROWS: Final = (
     ),
     Act("pause", FaultTarget.SOCKETS, "the worker stands still, as a frozen machine does, and goes on", _pause_sockets),
     Act("restart", FaultTarget.SOCKETS, "a roll-out: the worker is asked to stop, and comes back", _restart_sockets),
-    Act("agents' kill", FaultTarget.AGENTS, "the worker whose agents speak is killed, and started again", _kill_agents),
+    Act("agents' kill", FaultTarget.AGENTS, "the worker whose agents run is killed, and started again", _kill_agents),
     Act("broker's kill", FaultTarget.BROKER, "the broker is killed, and started again", _kill_broker),
     Act("broker's pause", FaultTarget.BROKER, "the broker stands still, and goes on", _pause_broker),
     Act(
@@ -204,4 +204,4 @@ def act_table() -> pd.DataFrame:
 
 
 ACTS: Final = {row.name: row for row in _ROWS}
-"""By name, in the order in which they are told: from the user back to the broker."""
+"""By name, from the user back to the broker."""

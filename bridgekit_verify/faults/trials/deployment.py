@@ -52,7 +52,7 @@ class Delivery:
     store: str
     """"memory", "sqlite" or "redis"."""
     resumes: bool = True
-    """Whether clients say where they were. Without it, what was sent while they were away is not for them."""
+    """Whether clients send their cursor. Without it, they do not get what was sent while they were offline."""
     keep_events: int = HISTORY.events
     outbox_bytes: int = 262_144
     """What may wait for a socket. Small, so that a slow reader of heavy events overflows it within a fault's window."""
@@ -65,7 +65,7 @@ class Delivery:
 
 AT_MOST_ONCE: Final = Delivery(
     name="at most once",
-    summary="one worker, nothing kept, clients connect again and say nothing",
+    summary="one worker, nothing kept, clients connect again without a cursor",
     store="memory",
     resumes=False,
     keep_events=0,

@@ -281,7 +281,7 @@ async def soak(
     users: int = 2,
     acts: Iterable[Act] = tuple(ACTS.values()),
     deliveries: Iterable[Delivery] = tuple(DELIVERIES.values()),
-    say: Callable[[str], None] = print,
+    print_line: Callable[[str], None] = print,
 ) -> Soak:
     """Run the matrix until so many minutes are over, at least once; the round under way is finished."""
     chosen, ways = tuple(acts), tuple(deliveries)
@@ -293,8 +293,8 @@ async def soak(
         )
         found.seconds = time.monotonic() - begins
         for breach in found.broken[broken:]:
-            say(breach)
-        say(
+            print_line(breach)
+        print_line(
             f"round {found.rounds}, {found.seconds / 60:.1f} min: lost in silence {found.silent},"
             f" {len(found.broken)} broken"
         )

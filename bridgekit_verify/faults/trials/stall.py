@@ -1,4 +1,4 @@
-"""One socket stops reading: what it does to its neighbours, and to the agent that speaks to all of them."""
+"""One socket stops reading: its effect on its neighbours, and on the agent that emits to all of them."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from bridgekit.transport.server import serving
 from bridgekit_verify.faults.proxy import proxy
 from bridgekit_verify.measure.plots import BLUE, LOST, new_figure
 
-__all__ = ["BRIDGEKIT", "SERVERS", "LoopClock", "Stall", "StallStudy", "study_stall"]
+__all__ = ["BRIDGEKIT", "SERVERS", "LoopTimeClock", "Stall", "StallStudy", "study_stall"]
 
 STALL_SECONDS: Final = 120.0
 STILL_SECONDS: Final = 0.02
-"""A loop that looks at nothing for longer stands still."""
+"""A loop that is not polled for longer stands still."""
 SETTLE_SECONDS: Final = 60.0
 """How long neighbours may take, when all read again, to read what they are owed."""
 PADDING_BYTES: Final = 8_192
@@ -194,11 +194,11 @@ class Stall:
         return max(self.waits)
 
 
-class LoopClock:
-    """Seconds as the loop lives them: for as long as the machine lets it stand still, no time passes.
+class LoopTimeClock:
+    """Time of the event loop: while the machine gives the loop no processor, no time passes.
 
-    So nobody is said to be held up by a socket who was held up by the machine. A server that waits for a socket leaves
-    the loop alone, and time goes on. Runs while `run` does.
+    So a delay by the machine does not count as a delay by a socket. A server that waits for a socket does not block
+    the loop, and time goes on. Runs while `run` does.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -211,11 +211,11 @@ class LoopClock:
 
     async def run(self) -> None:
         while True:
-            self.look()
+            self.poll()
             await anyio.sleep(STILL_SECONDS / 4)
 
-    def look(self) -> None:
-        """What passed since the last look is counted up to STILL_SECONDS."""
+    def poll(self) -> None:
+        """Count the time since the last poll, up to STILL_SECONDS."""
         now = self._now()
         self._lost += max(now - self._seen - STILL_SECONDS, 0.0)
         self._seen = now
@@ -290,7 +290,7 @@ async def study_stall(
     lasts: float = 0.5,
     peers: Iterable[ServerKind] = SERVERS,
 ) -> StallStudy:
-    """With each server: `neighbours` sockets that read and one that stops for a while, and an agent that speaks evenly.
+    """With each server: `neighbours` sockets that read and one that stops for a while, and an agent that emits evenly.
 
     `begins` and `lasts` are seconds after the first event.
     """
@@ -303,7 +303,7 @@ async def _stall(
 ) -> Stall:
     reads: list[tuple[int, float]] = []
     waits: list[float] = []
-    padding, clock = "x" * PADDING_BYTES, LoopClock()
+    padding, clock = "x" * PADDING_BYTES, LoopTimeClock()
     async with AsyncExitStack() as stack:
         served = await stack.enter_async_context(peer.serve())
         port = urlsplit(served.url).port or 0
@@ -324,28 +324,30 @@ async def _stall(
                 await served.emit(number, padding)
                 waits.append(clock() - asked)
 
-        async with anyio.create_task_group() as speaking:
-            speaking.start_soon(emit)
+        async with anyio.create_task_group() as emitting:
+            emitting.start_soon(emit)
             await _until(clock, start + begins)
             first = clock() - start
             with slow_way.slow_reader():
                 await _until(clock, start + first + lasts)
             last = clock() - start
         with anyio.move_on_after(SETTLE_SECONDS):
-            while len(reads) < neighbours * events:  # noqa: ASYNC110  # bounded, and nobody rings
+            while len(reads) < neighbours * events:  # noqa: ASYNC110  # polled, and bounded
                 await anyio.sleep(pace_seconds)
         tasks.cancel_scope.cancel()
     since = [(number, moment - start) for number, moment in reads]
     return Stall(peer, neighbours, events, due, since, waits, (first, last))
 
 
-async def _until(clock: LoopClock, moment: float) -> None:
-    while (left := moment - clock()) > 0:  # noqa: ASYNC110  # a clock rings nobody
+async def _until(clock: LoopTimeClock, moment: float) -> None:
+    while (left := moment - clock()) > 0:  # noqa: ASYNC110  # a clock has no event
         await anyio.sleep(left)
 
 
-async def _read(url: str, reads: list[tuple[int, float]], clock: LoopClock, *, task_status: TaskStatus[None]) -> None:
-    """Read until cancelled; one whom the server lets go of stays away."""
+async def _read(
+    url: str, reads: list[tuple[int, float]], clock: LoopTimeClock, *, task_status: TaskStatus[None]
+) -> None:
+    """Read until cancelled, or until the server closes the connection."""
     async with connect(url, compression=None, proxy=None, max_queue=None, close_timeout=0.1) as client:
         task_status.started()
         try:

@@ -1,4 +1,4 @@
-"""One fault in one deployment: agents speak, the world does something for a while, and every event is accounted for."""
+"""One fault in one deployment: agents emit, the fault acts for a while, and every event is accounted for."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Trial:
     window: tuple[float, float]
     """When the fault began, and when all was mended, in seconds since the epoch."""
     unanswered: int
-    """Events that nobody answered, because the worker of their agent was killed: not promised, so not lost."""
+    """Events that were not answered, because the worker of their agent was killed: not promised, so not lost."""
     asked_at: Mapping[Key, float]
     """When each event was asked for, in seconds since the epoch."""
     settled: bool
@@ -51,7 +51,7 @@ class Trial:
     readers: Sequence[Reader]
 
     @property
-    def spoken(self) -> tuple[float, float]:
+    def emission_window(self) -> tuple[float, float]:
         """When the first event was asked for, and the last."""
         return min(self.asked_at.values()), max(self.asked_at.values())
 
@@ -80,14 +80,14 @@ class Trial:
 
     @property
     def closed_form(self) -> float | None:
-        """The share that arrives if exactly what is said while a user is away is lost; None where more is promised.
+        """The share that arrives if exactly what is emitted while a user is offline is lost; None if more is promised.
 
         Events come at an even pace, so of a time `T` with `w` offline, 1 - w / T arrives. (Of a worker that was killed
-        nobody speaks meanwhile, and there is no such form.)
+        no agent emits meanwhile, and there is no such form.)
         """
         if self.delivery.resumes or self.act.target is not FaultTarget.NETWORK or self.act.overflows:
             return None
-        begins, ends = self.spoken
+        begins, ends = self.emission_window
         blind = [self.window] if self.act.swallows else []
         away = [_away(reader.online, blind, begins, ends) for reader in self.readers]
         return 1 - sum(away) / (len(away) * (ends - begins))
@@ -115,9 +115,9 @@ def _within(spans: Sequence[Span], first: float, last: float) -> bool:
 async def try_act(
     act: Act, deployment: Deployment, owned: Sequence[Owned], *, plan: TrialPlan, seed: int = 0, name: str = ""
 ) -> Trial:
-    """Let agents speak to these users, do the act for a while, mend it, and judge when all is quiet.
+    """Run agents for these users, apply the fault for a while, repair it, and judge when no more events come.
 
-    `owned` are threads of the deployment that no other experiment uses meanwhile; `name` tells this one apart.
+    `owned` are threads of the deployment that no other experiment uses meanwhile; `name` is this one's.
     LedgerDoesNotClose where the books do not.
     """
     name = name or act.name
@@ -158,7 +158,7 @@ async def try_act(
 
 
 async def _tickets(deployment: Deployment, owned: Sequence[Owned]) -> Tickets:
-    """The experiment stands for the application that gives its users tickets: it outlives the workers."""
+    """The experiment issues the users' tickets, as an application that outlives its workers."""
     threads = MemoryThreads()
     for each in owned:
         await threads.claim(each.thread_id, each.user_id)
@@ -188,7 +188,7 @@ def latency_figure(trials: Sequence[Trial], *, title: str) -> Figure:
 
 
 def _latencies(axis: Axes, trial: Trial) -> None:
-    begins = trial.spoken[0]
+    begins = trial.emission_window[0]
     axis.axvspan(trial.window[0] - begins, trial.window[1] - begins, color=LOST, linewidth=0, label="fault")
     points = [(arrival.emitted_at - begins, 1_000 * (arrival.read_at - arrival.emitted_at)) for arrival in trial.firsts]
     axis.scatter([x for x, _ in points], [y for _, y in points], s=9, color=BLUE, label="read")

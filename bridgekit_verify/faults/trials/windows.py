@@ -38,16 +38,16 @@ class Window:
         return sum(spans) / len(self.trial.readers)
 
     @property
-    def spoken_seconds(self) -> float:
-        """How long their agents spoke in all."""
-        begins, ends = self.trial.spoken
+    def emission_seconds(self) -> float:
+        """How long their agents emitted in all."""
+        begins, ends = self.trial.emission_window
         return ends - begins
 
     @property
     def predicted(self) -> float:
         """The share lost, by the closed form, with time as agents tell it: a step is one pace, however long it took.
 
-        On a machine with other work they do not speak evenly, and what the clock says of `w` and `T` says little.
+        On a busy machine they do not emit evenly, so that clock times for `w` and `T` mean little.
         """
         shares = [self._predicted_for(reader) for reader in self.trial.readers]
         return sum(shares) / len(shares)
@@ -67,16 +67,16 @@ class Window:
         return self.trial.verdict.drop
 
 
-def predicted_loss(delivery: Delivery, plan: TrialPlan, away_seconds: float, spoken_seconds: float) -> float:
-    """The share of events lost by a user who is away for `w` of the `T` seconds in which agents speak evenly.
+def predicted_loss(delivery: Delivery, plan: TrialPlan, away_seconds: float, emission_seconds: float) -> float:
+    """The share of events lost by a user who is away for `w` of the `T` seconds in which agents emit evenly.
 
-    At most once: what is said while nobody is there, `w / T`. With a log that holds `h` events of a thread: nothing
-    while no more than `h` are said meanwhile, and else all of these.
+    At most once: what is emitted while the user is offline, `w / T`. With a log that holds `h` events of a thread:
+    nothing while no more than `h` are emitted meanwhile, and else all of these.
     """
     missed = away_seconds / plan.pace_seconds * EVENTS_A_STEP
     if delivery.resumes and missed <= delivery.keep_events:
         return 0.0
-    return away_seconds / spoken_seconds
+    return away_seconds / emission_seconds
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class WindowStudy:
     def predicted(self, delivery: Delivery, away_seconds: float) -> float:
         """The share lost by a user who is away for so long, by the closed form."""
         windows = self.of(delivery)
-        spoken = sum(window.spoken_seconds for window in windows) / len(windows)
-        return predicted_loss(delivery, windows[0].trial.plan, away_seconds, spoken)
+        emitting = sum(window.emission_seconds for window in windows) / len(windows)
+        return predicted_loss(delivery, windows[0].trial.plan, away_seconds, emitting)
 
     @property
     def deliveries(self) -> list[Delivery]:

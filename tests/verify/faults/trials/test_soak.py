@@ -47,6 +47,6 @@ def test_seed_draws_the_same_plan_again_and_another_seed_another() -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_one_round_at_least_is_run_and_told() -> None:
     lines = list[str]()
-    found = await soak(minutes=0, users=1, acts=[ACTS["down"]], deliveries=[RESUME], say=lines.append)
+    found = await soak(minutes=0, users=1, acts=[ACTS["down"]], deliveries=[RESUME], print_line=lines.append)
     assert (found.rounds, len(lines), found.broken) == (1, 1, [])
     assert "| down | resume |" in page(found)

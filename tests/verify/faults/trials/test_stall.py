@@ -7,7 +7,14 @@ from functools import partial
 import anyio
 import pytest
 
-from bridgekit_verify.faults.trials.stall import BRIDGEKIT, SERVERS, STILL_SECONDS, LoopClock, StallStudy, study_stall
+from bridgekit_verify.faults.trials.stall import (
+    BRIDGEKIT,
+    SERVERS,
+    STILL_SECONDS,
+    LoopTimeClock,
+    StallStudy,
+    study_stall,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -19,12 +26,12 @@ def study() -> StallStudy:
 
 def test_no_time_passes_for_a_loop_that_the_machine_lets_stand_still() -> None:
     now = 100.0
-    clock = LoopClock(lambda: now)
+    clock = LoopTimeClock(lambda: now)
     for passed, counted in ((STILL_SECONDS, STILL_SECONDS), (3.0, STILL_SECONDS), (0.005, 0.005)):
         before = clock()
         now += passed
         assert clock() - before == pytest.approx(counted)
-        clock.look()
+        clock.poll()
         assert clock() - before == pytest.approx(counted)
 
 

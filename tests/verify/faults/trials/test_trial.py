@@ -27,7 +27,7 @@ QUICK = TrialPlan(steps=10, pace_seconds=0.03, begins_seconds=0.1, lasts_seconds
 def test_closed_form_is_the_share_of_the_time_that_a_socket_was_there() -> None:
     """Events from second 1 to second 5; the socket is away from 2 to 3."""
     found = trial(AT_MOST_ONCE, events=5, online=[(0, 2), (3, 9)])
-    assert found.spoken == (1.0, 5.0)
+    assert found.emission_window == (1.0, 5.0)
     assert found.closed_form == pytest.approx(1 - 1 / 4)
 
 
