@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.measures.growth import CROWDED, Besides, steps
+from benchmarks.measures.growth import CROWDED, BackgroundLoad, steps
 from benchmarks.peers import PEERS
 from benchmarks.targets import ASGI, NATIVE, REDIS, STARLETTE
 from benchmarks.workload import BURST, RUN, YIELDING
@@ -57,7 +57,7 @@ class Plan:
     """How long the work of keeping idle connections alive is watched; 0 leaves it out."""
     own_rounds: int
     mappings: int
-    crowds: tuple[Besides, ...]
+    crowds: tuple[BackgroundLoad, ...]
     growth_rounds: int
     growth_runs: int
     flat_events: int

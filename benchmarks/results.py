@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.peers import Peer
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import Judged, Met, judged
 
 __all__ = ["Results", "client_bound", "machine", "read", "results", "target_table", "throughput_table", "write"]
@@ -63,7 +63,7 @@ class Results(msgspec.Struct, frozen=True):
         """The numbers by key again."""
         series = Series()
         for each in self.measured:
-            series.add(Key(each.measure, each.stack, each.kind), *each.values)
+            series.add(SeriesKey(each.measure, each.stack, each.kind), *each.values)
         return series
 
 
@@ -102,7 +102,7 @@ def results(
     )
 
 
-def _measured(key: Key, values: Sequence[float]) -> Measured:
+def _measured(key: SeriesKey, values: Sequence[float]) -> Measured:
     return Measured(*key, median(values), min(values), max(values), [float(f"{value:.5g}") for value in values])
 
 
@@ -159,12 +159,12 @@ def throughput_table(found: Results) -> str:
 
 def client_bound(series: Series, stack: str, kind: str) -> bool:
     """Whether the client was busy all the time, so that it is the client that was measured."""
-    busy = series.median(Key("client busy", stack, kind))
+    busy = series.median(SeriesKey("client busy", stack, kind))
     return busy is not None and busy > CLIENT_BUSY
 
 
 def _cells(series: Series, stack: str, kind: str) -> tuple[str, str]:
-    rates, costs = series[Key("events/s", stack, kind)], series[Key("CPU µs/event", stack, kind)]
+    rates, costs = series[SeriesKey("events/s", stack, kind)], series[SeriesKey("CPU µs/event", stack, kind)]
     if not rates:
         return "–", "–"
     return (

@@ -9,7 +9,7 @@ from typing import Final
 
 from benchmarks.measures.growth import CROWDED, EMPTY
 from benchmarks.measures.own_cost import FAN_OUT
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
 from benchmarks.workload import BURST, YIELDING
 
 __all__ = ["TARGETS", "Judged", "Met", "Target", "judged"]
@@ -39,8 +39,8 @@ class Target:
 
     what: str
     """What it is about, as the table's heading says."""
-    of: Key
-    over: Key | None = None
+    of: SeriesKey
+    over: SeriesKey | None = None
     """By what it is divided, within each round; nothing where the number itself is the target."""
     at_least: float | None = None
     at_most: float | None = None
@@ -94,41 +94,44 @@ def _judge(series: Series, target: Target) -> Judged:
 
 
 def _rate(what: str, of: tuple[str, str], over: tuple[str, str], at_least: float) -> Target:
-    return Target(what=what, of=Key("events/s", *of), over=Key("events/s", *over), at_least=at_least)
+    return Target(what=what, of=SeriesKey("events/s", *of), over=SeriesKey("events/s", *over), at_least=at_least)
 
 
 def _latency(stack: str, other: str, share: str, at_most: float) -> Target:
     measure = f"latency {share}, µs"
     return Target(
         what="Redis mode" if stack == REDIS else "latency at 500 events/s",
-        of=Key(measure, stack, RATE),
-        over=Key(measure, other, RATE),
+        of=SeriesKey(measure, stack, RATE),
+        over=SeriesKey(measure, other, RATE),
         at_most=at_most,
     )
 
 
 def _own(what: str, at_most: float) -> Target:
-    return Target(what="the bridge's own cost", of=Key("own CPU µs", "bridgekit", what), at_most=at_most)
+    return Target(what="the bridge's own cost", of=SeriesKey("own CPU µs", "bridgekit", what), at_most=at_most)
 
 
 def _growth(stack: str) -> Target:
     measure = "CPU µs/event"
     return Target(
-        what="growth", of=Key(measure, stack, str(CROWDED)), over=Key(measure, stack, str(EMPTY)), at_most=1.25
+        what="growth",
+        of=SeriesKey(measure, stack, str(CROWDED)),
+        over=SeriesKey(measure, stack, str(EMPTY)),
+        at_most=1.25,
     )
 
 
 def _idle(stack: str, bare: str) -> Target:
     measure = "KiB/idle connection"
-    return Target(what="memory", of=Key(measure, stack), over=Key(measure, bare), at_most=1.15)
+    return Target(what="memory", of=SeriesKey(measure, stack), over=SeriesKey(measure, bare), at_most=1.15)
 
 
 def _flat(stack: str) -> Target:
-    return Target(what="memory", of=Key("memory, most beside the settled", stack), at_most=1.05)
+    return Target(what="memory", of=SeriesKey("memory, most beside the settled", stack), at_most=1.05)
 
 
 def _suite(what: str, minutes: float) -> Target:
-    return Target(what="the suite", of=Key("minutes", what), at_most=minutes, by_hand=f"time {what}, warm")
+    return Target(what="the suite", of=SeriesKey("minutes", what), at_most=minutes, by_hand=f"time {what}, warm")
 
 
 TARGETS: Final = (
@@ -147,18 +150,18 @@ TARGETS: Final = (
     _own("encode", 1.0),
     _growth(NATIVE),
     _growth(ASGI),
-    Target(what="growth", of=Key("encodings/event", "bridgekit", f"{FAN_OUT} subscribers"), at_most=1.0),
+    Target(what="growth", of=SeriesKey("encodings/event", "bridgekit", f"{FAN_OUT} subscribers"), at_most=1.0),
     _idle(NATIVE, "websockets send"),
     _idle(ASGI, STARLETTE),
-    Target(what="memory", of=Key("bytes/live mapping", "bridgekit"), at_most=300.0),
+    Target(what="memory", of=SeriesKey("bytes/live mapping", "bridgekit"), at_most=300.0),
     _flat(NATIVE),
     _flat(ASGI),
     _rate("Redis mode", (REDIS, BURST), ("python-socketio, Redis", BURST), 3.0),
     _rate("Redis mode", (REDIS, BURST), ("Channels, Redis", BURST), 20.0),
     _latency(REDIS, "python-socketio, Redis", "p99", 1.0),
     _latency(REDIS, "Channels, Redis", "p99", 1.0),
-    Target(what="the suite", of=Key("import ms", "bridgekit", "import bridgekit"), at_most=150.0),
-    Target(what="the suite", of=Key("import: heavy modules", "bridgekit", "import bridgekit"), at_most=0.0),
+    Target(what="the suite", of=SeriesKey("import ms", "bridgekit", "import bridgekit"), at_most=150.0),
+    Target(what="the suite", of=SeriesKey("import: heavy modules", "bridgekit", "import bridgekit"), at_most=0.0),
     _suite("make test", 6.0),
     _suite("make report", 5.0),
 )

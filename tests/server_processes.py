@@ -19,7 +19,7 @@ from bridgekit.transport.following import Backoff, Follower, follow
 from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
 from bridgekit.transport.spent import SpentInMemory
 from bridgekit.transport.tickets import Tickets
-from bridgekit_verify.faults.processes import Child, ProcessGone, child
+from bridgekit_verify.harness.processes import ChildProcess, ProcessGone, start_process
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import ALICE, THREAD
 from tests.served_application import KEY, AliceOwnsAll
@@ -34,7 +34,7 @@ ADDRESS: Final = re.compile(r"(?:https?|ws)://(127\.0\.0\.1:\d+)")
 class Server:
     """A server, and all lines of its output."""
 
-    def __init__(self, process: Child) -> None:
+    def __init__(self, process: ChildProcess) -> None:
         self.process = process
         self.output: list[str] = []
         self.address = ""
@@ -125,7 +125,7 @@ async def new_ticket() -> str:
 async def started(*words: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Server]:
     """Run a Python module with its arguments as a child process; its standard error is part of the output."""
     command = ["sh", "-c", 'exec "$@" 2>&1', "sh", sys.executable, "-u", "-m", *words]
-    async with child(command, env={**os.environ, **(env or {})}) as process:
+    async with start_process(command, env={**os.environ, **(env or {})}) as process:
         yield Server(process)
 
 

@@ -9,17 +9,17 @@ from itertools import count
 import msgspec
 import pytest
 
-from benchmarks.inside import bridged, event_of, subscribed
+from benchmarks.in_process import bridged, event_of, subscribed
 from benchmarks.micro.finished import Timer, finished
 from benchmarks.peers.bridgekit_agents import Bridged
-from benchmarks.workload import EVENTS, Run
+from benchmarks.workload import EVENTS, AgentRun
 from bridgekit.events import EventType, Frame, Outcome, Receipt, encode
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.resolution import route_of
 from bridgekit.tally import Tally
 from bridgekit.transport.outbox import Subscriber
 
-RUN = Run(0, 0)
+RUN = AgentRun(0, 0)
 THREAD = ThreadId(RUN.thread_id)
 BATCH = 50
 """Frames that are put before somebody takes them."""

@@ -8,19 +8,21 @@ import pytest
 
 from benchmarks.peers import PEERS, peer
 from benchmarks.plans import FULL, QUICK, Plan
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import TARGETS, Met, Target, judged
 
-RATES = Target(what="speed", of=Key("events/s", "ours", "burst"), over=Key("events/s", "theirs", "burst"), at_least=4.0)
-COST = Target(what="cost", of=Key("own CPU µs", "ours"), at_most=6.0)
+RATES = Target(
+    what="speed", of=SeriesKey("events/s", "ours", "burst"), over=SeriesKey("events/s", "theirs", "burst"), at_least=4.0
+)
+COST = Target(what="cost", of=SeriesKey("own CPU µs", "ours"), at_most=6.0)
 
 
 def rates(ours: float, theirs: float) -> Series:
     series = Series()
     series.add(RATES.of, ours)
-    series.add(Key("events/s", "theirs", "burst"), theirs)
-    series.add(Key("CPU µs/event", "ours", "burst"), 5.0)
-    series.add(Key("CPU µs/event", "theirs", "burst"), 25.0)
+    series.add(SeriesKey("events/s", "theirs", "burst"), theirs)
+    series.add(SeriesKey("CPU µs/event", "ours", "burst"), 5.0)
+    series.add(SeriesKey("CPU µs/event", "theirs", "burst"), 25.0)
     return series
 
 

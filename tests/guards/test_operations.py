@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from benchmarks.inside import bridged, subscribed
+from benchmarks.in_process import bridged, subscribed
 from benchmarks.micro.finished import finished
 from bridgekit.chain.link_1_startup import Parts, start_application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter

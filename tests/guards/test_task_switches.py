@@ -9,7 +9,7 @@ from typing import Any
 import anyio.lowlevel
 import pytest
 
-from benchmarks.inside import bridged, subscribed
+from benchmarks.in_process import bridged, subscribed
 from benchmarks.micro.finished import finished
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge

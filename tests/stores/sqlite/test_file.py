@@ -19,7 +19,7 @@ from bridgekit.mapping import RunThreadMappingService
 from bridgekit.signals import Cursor
 from bridgekit.stores import sqlite_stores, stores_from
 from bridgekit.stores.sqlite.file import STALE_ROUTE_SECONDS
-from bridgekit_verify.faults.processes import Child, child
+from bridgekit_verify.harness.processes import ChildProcess, start_process
 from tests.contract.stores import Worker, numbers
 from tests.samples import RUN, THREAD
 from tests.stores.sqlite.files import query, run_script, snapshot
@@ -48,8 +48,10 @@ async def worker(path: Path, synchronous: str = "normal") -> AsyncIterator[Worke
 
 
 @asynccontextmanager
-async def held_elsewhere(path: Path, backend: str) -> AsyncIterator[Child]:
-    async with child([sys.executable, "-m", "tests.stores.sqlite.holder", f"sqlite:///{path}", backend]) as holder:
+async def held_elsewhere(path: Path, backend: str) -> AsyncIterator[ChildProcess]:
+    async with start_process(
+        [sys.executable, "-m", "tests.stores.sqlite.holder", f"sqlite:///{path}", backend]
+    ) as holder:
         yield holder
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bridgekit_verify.faults.processes import child
+from bridgekit_verify.harness.processes import start_process
 
 
 @pytest.mark.slow
@@ -17,7 +17,7 @@ async def test_full_disk_refuses_truthfully_and_when_there_is_room_all_goes_on(
     tmp_path: Path, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:
     command = [sys.executable, "-m", "tests.stores.sqlite.full_disk", str(tmp_path / "store.db"), anyio_backend[0]]
-    async with child(command) as publishing:
+    async with start_process(command) as publishing:
         said = json.loads(await publishing.line())
         assert await publishing.wait() == 0
     assert said["before"] == said["after"] == ["sent"] * 3
