@@ -18,7 +18,7 @@ import pandas as pd
 
 from bridgekit.events import AgentEvent, EventType
 from bridgekit.ids import EmbeddedRunIds, RunId, SealedRunIds, ThreadId, UserId
-from bridgekit.resolution import Carried, NoRoute, ReportParser, Resolver
+from bridgekit.resolution import Carried, NoRoute, ReportParser, Resolver, route_of
 from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.tables import rate_table, transcript
@@ -71,7 +71,7 @@ READINGS: Final[Mapping[str, Reading]] = {
 
 def _resolved(resolver: Resolver, run_id: RunId, thread_id: ThreadId | None = None) -> ThreadId | None:
     event = AgentEvent(type=EventType.AGENT_THINKING, run_id=run_id, agent_name=AGENT, payload={}, thread_id=thread_id)
-    found = without_waiting(resolver.resolve(event))
+    found = without_waiting(route_of(resolver, event))
     return None if isinstance(found, NoRoute) else found
 
 
