@@ -24,7 +24,7 @@ from bridgekit.signals import Cursor
 from bridgekit.stores import in_memory
 from bridgekit.transport.admission import Subscription
 from bridgekit.transport.log import Replay
-from bridgekit.transport.outbox import OUTBOX_LIMITS, Subscriber
+from bridgekit.transport.outbox import OUTBOX_LIMITS, CrowdedOutboxes, Subscriber
 from bridgekit_verify.harness.messages import Ready, read_requests, send
 
 __all__ = ["bridged", "encodings", "event_of", "own_cost", "subscribed"]
@@ -36,7 +36,9 @@ MAPPED_THREADS: Final = 1_000
 class IdleScheduler:
     """Writes nothing: what is put stays in the outbox."""
 
-    def __init__(self) -> None:
+    def __init__(self, crowded: CrowdedOutboxes) -> None:
+        self.limits = OUTBOX_LIMITS
+        self.crowded = crowded
         self.enqueued = 0
         self.quiet = False
 
@@ -53,7 +55,7 @@ def subscribed(stack: Bridged, thread_id: str) -> Subscriber:
     """A socket's outbox, attached, with nobody behind it."""
     subscription = Subscription(UserId(USER), ThreadId(thread_id))
     hub = stack.application.bridge.hub
-    subscriber = Subscriber(subscription, IdleScheduler(), OUTBOX_LIMITS, hub.crowded)
+    subscriber = Subscriber(subscription, IdleScheduler(hub.crowded))
     hub.attach(subscriber)
     subscriber.start(Replay(Cursor("", 0)))
     return subscriber

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
-from contextvars import Context, copy_context
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import anyio
 from starlette.datastructures import Headers
@@ -22,15 +20,12 @@ from bridgekit.transport import monitoring
 from bridgekit.transport.admission import Handshake, Subscription, handshake_of
 from bridgekit.transport.discretion import keep_tickets_out_of_logs
 from bridgekit.transport.edge import CLOSE_SECONDS, REASONS, Edge
-from bridgekit.transport.log import Replay
-from bridgekit.transport.outbox import CrowdedOutboxes, OutboxLimits
-from bridgekit.transport.writer import WriteScheduler, WritingSubscriber
+from bridgekit.transport.writer import AsgiSubscriber
 
 __all__ = ["routes"]
 
 SERVERS_LOGGERS: Final = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets.server", "hypercorn.access")
 """Where servers write down addresses and, at level DEBUG, headers and messages."""
-_NOTHING: Final[list[bytes]] = []
 GONE: Final = (WebSocketDisconnect, OSError, RuntimeError)
 """What a send raises when the client has left, or the server has closed the socket itself, for a dead peer or a frame
 too large: each server says it in its own way, and middleware turns some of it into Starlette's."""
@@ -87,9 +82,7 @@ async def _admitted(edge: Edge, line: _Line, asked: Handshake) -> tuple[Subscrip
 async def _served(edge: Edge, line: _Line, subscription: Subscription, after: Cursor | None) -> int | None:
     """The close code, when its end has come; None where the client has left, or nothing can be said to it."""
     with anyio.CancelScope() as stay:
-        socket = AsgiSubscriber(
-            subscription, edge.scheduler, edge.limits, edge.hub.crowded, send=line.send, read_scope=stay
-        )
+        socket = AsgiSubscriber(subscription, edge.scheduler, send=line.send, read_scope=stay)
         # Attached before the client can know that it is subscribed: no event falls between.
         async with edge.attached(socket, after) as replay:
             try:
@@ -161,122 +154,3 @@ async def _healthz(request: Request) -> Response:
     edge: Edge = request.app.state.bridgekit_edge
     status, code = edge.health
     return Response(monitoring.health(status, len(edge.hub)), code, media_type="application/json")
-
-
-class AsgiSubscriber(WritingSubscriber):
-    """A subscriber that sends by the `send` of an ASGI connection. Its own task reads, within `read_scope`.
-
-    A server's `send` is a coroutine that may wait, and mostly does not: uvicorn's goes through at once while little
-    waits in the connection's own buffer. So the scheduler takes the first step of each, and awaits it only where that
-    is not its end. The read scope is cancelled when there is nothing more to read for.
-    """
-
-    __slots__ = ("_context", "_first", "_pending", "_read_scope", "_send")
-
-    def __init__(
-        self,
-        subscription: Subscription,
-        scheduler: WriteScheduler,
-        limits: OutboxLimits,
-        crowded: CrowdedOutboxes,
-        *,
-        send: Send,
-        read_scope: anyio.CancelScope,
-    ) -> None:
-        super().__init__(subscription, scheduler, limits, crowded)
-        self._send = send
-        self._read_scope = read_scope
-        self._context = copy_context()
-        """What middleware around the application has set for this connection; a send runs in it."""
-        self._first: list[bytes] | None = None
-        """What is sent before what waits in the outbox; None before the client is subscribed."""
-        self._pending: _PendingSend | None = None
-
-    def begin(self, replay: Replay) -> None:
-        """Send what comes first; from now on whatever is put follows."""
-        self._first = self.start(replay)
-        self._resume()
-
-    def abort(self) -> None:
-        self._closed = True
-        self._read_scope.cancel()
-        if self._pending is not None:
-            self._pending.scope.cancel()
-
-    async def wait_closed(self) -> None:
-        """Wait until nothing is being sent any more."""
-        if self._pending is not None:
-            await self._pending.over.wait()
-
-    def flush(self) -> Awaitable[None] | None:
-        if self._closed or self._first is None:
-            self._scheduled = False
-            return None
-        sending = self._send_waiting(self._first)
-        try:
-            waits_for = self._context.run(sending.send, None)
-        except StopIteration:
-            return None
-        return _ResumedCoroutine(self._context, sending, waits_for)
-
-    def begin_waiting(self, scope: anyio.CancelScope) -> None:
-        self._pending = _PendingSend(scope)
-
-    def end_waiting(self) -> None:
-        if self._pending is not None:
-            self._pending.over.set()
-            self._pending = None
-
-    async def _send_waiting(self, first: list[bytes]) -> None:
-        """Send what waits until nothing does."""
-        send, stays = self._send, False
-        try:
-            self._first = _NOTHING
-            for data in first:
-                await send({"type": "websocket.send", "text": data.decode()})
-            while taken := self.take():
-                for data in taken:
-                    await send({"type": "websocket.send", "text": data.decode()})
-                    self.in_flight -= 1
-            stays = self.code is None
-        finally:
-            self._scheduled = False
-            if not stays:
-                # Either all was sent that will be, or the connection is broken.
-                self._closed = True
-                self._read_scope.cancel()
-
-
-class _PendingSend:
-    """A send that is being awaited."""
-
-    __slots__ = ("over", "scope")
-
-    def __init__(self, scope: anyio.CancelScope) -> None:
-        self.scope = scope
-        self.over = anyio.Event()
-
-
-class _ResumedCoroutine(Generator[Any, Any, None]):
-    """The rest of a coroutine that has taken its first step, to be awaited in the task in which it took it."""
-
-    __slots__ = ("_begun", "_coroutine", "_run", "_waits_for")
-
-    def __init__(self, context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object) -> None:
-        self._run: Callable[..., Any] = context.run
-        self._coroutine = coroutine
-        self._waits_for = waits_for
-        self._begun = False
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        return self
-
-    def send(self, value: object) -> object:
-        """The next step, with what the event loop answers. The first one was taken: return what it waits for."""
-        if not self._begun:
-            self._begun = True
-            return self._waits_for
-        return self._run(self._coroutine.send, value)
-
-    def throw(self, *error: Any) -> object:
-        return self._run(self._coroutine.throw, *error)

@@ -87,12 +87,10 @@ class Edge:
         outbox: OutboxLimits = OUTBOX_LIMITS,
     ) -> None:
         self.hub = hub
-        self.limits = outbox.within(hub.retention)
-        """Of the outbox of each socket."""
         self.admission = admission
         self.tally = tally
         self._origins = sites.origins(origins)
-        self.scheduler = WriteScheduler(hub.crowded)
+        self.scheduler = WriteScheduler(hub.crowded, outbox.within(hub.retention))
         self._present = Present()
         """Sockets that are joining or attached."""
         self._silent: dict[anyio.CancelScope, None] = {}

@@ -203,9 +203,7 @@ async def _admitted(edge: Edge, connection: Connection) -> tuple[Subscription, C
 
 
 async def _serve(edge: Edge, connection: Connection, subscription: Subscription, after: Cursor | None) -> None:
-    subscriber = NativeSubscriber(
-        subscription, edge.scheduler, edge.limits, edge.hub.crowded, send_close=partial(_send_close, connection)
-    )
+    subscriber = NativeSubscriber(subscription, edge.scheduler, send_close=partial(_send_close, connection))
     async with edge.attached(subscriber, after) as replay:
         subscriber.begin(connection, replay)
         connection.socket = subscriber

@@ -67,6 +67,10 @@ class Scheduler(Protocol):
 
     enqueued: int
     """How many frames were put in any outbox. The outboxes count."""
+    limits: OutboxLimits
+    """Of every outbox."""
+    crowded: CrowdedOutboxes
+    """Where the outboxes report that they are crowded."""
     quiet: bool
     """Whether a frame may be written when it is put: nothing else is under way in this iteration of the event loop."""
 
@@ -88,20 +92,14 @@ class Subscriber:
     )
     # fmt: on
 
-    def __init__(
-        self,
-        subscription: Subscription,
-        scheduler: Scheduler,
-        limits: OutboxLimits,
-        crowded: CrowdedOutboxes,
-    ) -> None:
+    def __init__(self, subscription: Subscription, scheduler: Scheduler) -> None:
         self.thread_id = subscription.thread_id
         self.user_id = subscription.user_id
         self._scheduler = scheduler
         self._scheduled = False
         """Whether the scheduler will flush it, or does."""
-        self._limits = limits
-        self._crowded = crowded
+        self._limits = limits = scheduler.limits
+        self._crowded = scheduler.crowded
         self._crowded_bytes = min(WRITE_BYTES, limits.size_bytes // 2)
         self._crowded_events = max(1, limits.events // 2)
         self._room: anyio.Event | None = None

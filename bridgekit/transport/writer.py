@@ -1,8 +1,8 @@
 """Who writes to the sockets: one task of the edge, which flushes each outbox that a frame was put in.
 
 What is put in an outbox within one iteration of the event loop is written together, because the system call is what
-costs most. A lone frame is written at once. `NativeSubscriber` writes to a transport; `asgi` has the one that sends
-through an ASGI server.
+costs most. A lone frame is written at once. Both edges' subscribers are here: `NativeSubscriber` writes to a transport,
+`AsgiSubscriber` sends through an ASGI server.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
+from contextvars import copy_context
 from types import TracebackType
 from typing import Final, Protocol, Self
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
+from starlette.types import Send
 from websockets.protocol import Protocol as WebSocketProtocol
 from websockets.protocol import State
 
 from bridgekit.events import Frame
 from bridgekit.transport.admission import Subscription
 from bridgekit.transport.log import Replay
-from bridgekit.transport.outbox import CrowdedOutboxes, OutboxLimits, Subscriber
+from bridgekit.transport.outbox import OUTBOX_LIMITS, CrowdedOutboxes, OutboxLimits, Subscriber
+from bridgekit.transport.resumed_coroutine import ResumedCoroutine
 
-__all__ = ["NativeSubscriber", "WriteScheduler", "WritingSubscriber", "encode_frames"]
+__all__ = ["AsgiSubscriber", "NativeSubscriber", "WriteScheduler", "WritingSubscriber", "encode_frames"]
 
 BATCH_MIN_EVENTS: Final = 16
 """Where fewer were put in an iteration of the loop, they are written at its end. Where more, producers are at work."""
@@ -49,8 +52,9 @@ class WriteScheduler:
     what was begun in a task is continued in it, as cancel scopes and timeouts require.
     """
 
-    def __init__(self, crowded: CrowdedOutboxes | None = None) -> None:
-        self._crowded = CrowdedOutboxes() if crowded is None else crowded
+    def __init__(self, crowded: CrowdedOutboxes | None = None, limits: OutboxLimits = OUTBOX_LIMITS) -> None:
+        self.crowded = CrowdedOutboxes() if crowded is None else crowded
+        self.limits = limits
         self.enqueued = 0
         self.quiet = False
         self._scheduled: deque[WritingSubscriber] = deque()
@@ -66,7 +70,7 @@ class WriteScheduler:
     async def __aenter__(self) -> Self:
         self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
         self._wake_worker()
-        self._tasks.start_soon(self._crowded.watch)
+        self._tasks.start_soon(self.crowded.watch)
         return self
 
     async def __aexit__(
@@ -165,10 +169,8 @@ class WritingSubscriber(Subscriber):
 
     _scheduler: WriteScheduler
 
-    def __init__(
-        self, subscription: Subscription, scheduler: WriteScheduler, limits: OutboxLimits, crowded: CrowdedOutboxes
-    ) -> None:
-        super().__init__(subscription, scheduler, limits, crowded)
+    def __init__(self, subscription: Subscription, scheduler: WriteScheduler) -> None:
+        super().__init__(subscription, scheduler)
         self._closed = False
         """Whether nothing more is to be written."""
         self.failure: Exception | None = None
@@ -193,17 +195,14 @@ class WritingSubscriber(Subscriber):
 
 _TEXT_FRAME: Final = 0x81
 """A text message in one frame (RFC 6455, section 5.2); a server masks nothing."""
-_SHORT: Final = 126
-_LONG: Final = 65_536
-
 _headers: dict[int, bytes] = {}
 """By the length of the payload, as they are needed: no more of them than there are short lengths."""
 
 
 def _header(size: int) -> bytes:
-    if size < _SHORT:
+    if size < 126:
         header = bytes((_TEXT_FRAME, size))
-    elif size < _LONG:
+    elif size < 65_536:
         header = bytes((_TEXT_FRAME, 126)) + size.to_bytes(2)
     else:
         return bytes((_TEXT_FRAME, 127)) + size.to_bytes(8)
@@ -247,15 +246,9 @@ class NativeSubscriber(WritingSubscriber):
     __slots__ = ("_connection", "_send_close")
 
     def __init__(
-        self,
-        subscription: Subscription,
-        scheduler: WriteScheduler,
-        limits: OutboxLimits,
-        crowded: CrowdedOutboxes,
-        *,
-        send_close: Callable[[int], None],
+        self, subscription: Subscription, scheduler: WriteScheduler, *, send_close: Callable[[int], None]
     ) -> None:
-        super().__init__(subscription, scheduler, limits, crowded)
+        super().__init__(subscription, scheduler)
         self._send_close = send_close
         self._connection: Writable | None = None
 
@@ -324,3 +317,84 @@ class NativeSubscriber(WritingSubscriber):
         if not self._closed and self.code is not None:
             self._closed = True
             self._send_close(self.code)
+
+
+_NOTHING: Final[list[bytes]] = []
+
+
+class AsgiSubscriber(WritingSubscriber):
+    """A subscriber that sends by the `send` of an ASGI connection. Its own task reads, within `read_scope`.
+
+    A server's `send` is a coroutine that may wait, and mostly does not: uvicorn's goes through at once while little
+    waits in the connection's own buffer. So the scheduler takes the first step of each, and awaits it only where that
+    is not its end. The read scope is cancelled when there is nothing more to read for.
+    """
+
+    __slots__ = ("_context", "_first", "_pending", "_read_scope", "_send")
+
+    def __init__(
+        self, subscription: Subscription, scheduler: WriteScheduler, *, send: Send, read_scope: anyio.CancelScope
+    ) -> None:
+        super().__init__(subscription, scheduler)
+        self._send = send
+        self._read_scope = read_scope
+        self._context = copy_context()
+        """What middleware around the application has set for this connection; a send runs in it."""
+        self._first: list[bytes] | None = None
+        """What is sent before what waits in the outbox; None before the client is subscribed."""
+        self._pending: tuple[anyio.CancelScope, anyio.Event] | None = None
+        """While a send is being awaited: its scope, and what is set when it is over."""
+
+    def begin(self, replay: Replay) -> None:
+        """Send what comes first; from now on whatever is put follows."""
+        self._first = self.start(replay)
+        self._resume()
+
+    def abort(self) -> None:
+        self._closed = True
+        self._read_scope.cancel()
+        if self._pending is not None:
+            self._pending[0].cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait until nothing is being sent any more."""
+        if self._pending is not None:
+            await self._pending[1].wait()
+
+    def flush(self) -> Awaitable[None] | None:
+        if self._closed or self._first is None:
+            self._scheduled = False
+            return None
+        sending = self._send_waiting(self._first)
+        try:
+            waits_for = self._context.run(sending.send, None)
+        except StopIteration:
+            return None
+        return ResumedCoroutine(self._context, sending, waits_for)
+
+    def begin_waiting(self, scope: anyio.CancelScope) -> None:
+        self._pending = scope, anyio.Event()
+
+    def end_waiting(self) -> None:
+        if self._pending is not None:
+            self._pending[1].set()
+            self._pending = None
+
+    async def _send_waiting(self, first: list[bytes]) -> None:
+        """Send what waits until nothing does."""
+        send, stays = self._send, False
+        try:
+            self._first = _NOTHING
+            for data in first:
+                await send({"type": "websocket.send", "text": data.decode()})
+            while taken := self.take():
+                for data in taken:
+                    await send({"type": "websocket.send", "text": data.decode()})
+                    self.in_flight -= 1
+            stays = self.code is None
+        finally:
+            self._scheduled = False
+            if not stays:
+                # Either all was sent that will be, or the connection is broken.
+                self._closed = True
+                self._read_scope.cancel()

@@ -16,7 +16,9 @@ EPOCH = "0" * 16
 class Schedule:
     """A scheduler that writes nothing and counts what it is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: OutboxLimits) -> None:
+        self.limits = limits
+        self.crowded = CrowdedOutboxes()
         self.enqueued = 0
         self.quiet = False
         self.asked = 0
@@ -29,10 +31,9 @@ class Box(Subscriber):
     """A subscriber without a socket, which counts how often it is aborted."""
 
     def __init__(self, *, events: int = 1_024, size_bytes: int = 4_194_304) -> None:
-        self.schedule = Schedule()
-        self.crowded = CrowdedOutboxes()
-        limits = OutboxLimits(events=events, size_bytes=size_bytes)
-        super().__init__(Subscription(ALICE, THREAD), self.schedule, limits, self.crowded)
+        self.schedule = Schedule(OutboxLimits(events=events, size_bytes=size_bytes))
+        self.crowded = self.schedule.crowded
+        super().__init__(Subscription(ALICE, THREAD), self.schedule)
         self.aborted = 0
 
     def abort(self) -> None:

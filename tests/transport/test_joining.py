@@ -87,7 +87,7 @@ async def joining(limits: OutboxLimits | None = None) -> AsyncIterator[Joining]:
     broker = SlowBroker()
     site = Site(broker=broker)
     if limits is not None:
-        site.edge.limits = limits
+        site.edge.scheduler.limits = limits
     await site.open_threads()
     [*_, last] = await site.publish(5)
     browser = site.resuming(last, seq=3, slow_at="*")

@@ -32,7 +32,7 @@ PAYLOAD = {"parameters": "x" * 4_096}
 
 
 async def test_thoughts_that_make_room_are_told_and_what_must_be_delivered_comes(site: Site) -> None:
-    site.edge.limits = OutboxLimits(events=4)
+    site.edge.scheduler.limits = OutboxLimits(events=4)
     async with site.visited((ALICE, THREAD)) as [browser]:
         browser.stop_reading()
         await site.publish()
@@ -53,7 +53,7 @@ async def test_thoughts_that_make_room_are_told_and_what_must_be_delivered_comes
 async def test_socket_that_cannot_take_what_must_be_delivered_is_closed_and_resumes_with_nothing_missing(
     site: Site,
 ) -> None:
-    site.edge.limits = OutboxLimits(events=4)
+    site.edge.scheduler.limits = OutboxLimits(events=4)
     async with site.visited((ALICE, THREAD)) as [slow]:
         [first] = await site.publish(type=TOOL)
         await anyio.wait_all_tasks_blocked()
@@ -70,7 +70,7 @@ async def test_socket_that_cannot_take_what_must_be_delivered_is_closed_and_resu
 
 
 async def test_bound_of_bytes_closes_too(site: Site) -> None:
-    site.edge.limits = OutboxLimits(size_bytes=10_000)
+    site.edge.scheduler.limits = OutboxLimits(size_bytes=10_000)
     async with site.visited((ALICE, THREAD)) as [slow]:
         slow.stop_reading()
         for _ in range(8):

@@ -110,7 +110,7 @@ steps = (
 @given(st.lists(steps, max_size=25))
 async def test_view_of_a_reader_is_what_was_published_less_what_he_was_told(script: list[tuple[Any, ...]]) -> None:
     site = Site(Keep(events=KEPT))
-    site.edge.limits = OutboxLimits(events=WAITING)
+    site.edge.scheduler.limits = OutboxLimits(events=WAITING)
     await site.open_threads()
     async with site.edge, anyio.create_task_group() as tasks:
         visitor = Visitor(site, tasks)

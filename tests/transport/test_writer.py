@@ -16,7 +16,7 @@ from websockets.protocol import State
 from bridgekit.signals import Cursor
 from bridgekit.transport.admission import Subscription
 from bridgekit.transport.log import Replay
-from bridgekit.transport.outbox import OUTBOX_LIMITS, WRITE_BYTES, CrowdedOutboxes
+from bridgekit.transport.outbox import WRITE_BYTES
 from bridgekit.transport.writer import (
     BATCH_MAX_FRAMES,
     BATCH_MAX_ITERATIONS,
@@ -43,7 +43,7 @@ class Written(WritingSubscriber):
         name: str,
         waits: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        super().__init__(Subscription(ALICE, THREAD), scheduler, OUTBOX_LIMITS, CrowdedOutboxes())
+        super().__init__(Subscription(ALICE, THREAD), scheduler)
         self.scope: anyio.CancelScope | None = None
         self.frames = 1
         self._book = book
@@ -275,7 +275,7 @@ class Noted(WritingSubscriber):
     """Takes all that waits, and notes how much that was."""
 
     def __init__(self, scheduler: WriteScheduler) -> None:
-        super().__init__(Subscription(ALICE, THREAD), scheduler, OUTBOX_LIMITS, CrowdedOutboxes())
+        super().__init__(Subscription(ALICE, THREAD), scheduler)
         self.book: list[int] = []
 
     def flush(self) -> None:
@@ -349,14 +349,8 @@ class Open(Broken):
         return self.out
 
 
-def native(scheduler: WriteScheduler, crowded: CrowdedOutboxes | None = None) -> NativeSubscriber:
-    return NativeSubscriber(
-        Subscription(ALICE, THREAD),
-        scheduler,
-        OUTBOX_LIMITS,
-        crowded or CrowdedOutboxes(),
-        send_close=lambda code: None,
-    )
+def native(scheduler: WriteScheduler) -> NativeSubscriber:
+    return NativeSubscriber(Subscription(ALICE, THREAD), scheduler, send_close=lambda code: None)
 
 
 ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -410,30 +404,28 @@ async def test_error_of_writing_a_lone_frame_is_the_socket_s_own_and_not_the_emi
 @ON_ASYNCIO
 async def test_more_than_one_write_carries_is_written_at_once_and_nothing_is_crowded() -> None:
     async with scheduling() as (scheduler, _):
-        crowded = CrowdedOutboxes()
-        connection, socket = Open(), native(scheduler, crowded)
+        connection, socket = Open(), native(scheduler)
         socket.begin(connection, NOTHING)
         for seq in range(1, 3_001):
             assert socket.put(frame(seq))
             assert socket._waiting_bytes < WRITE_BYTES
-        assert crowded.by_thread == {}
+        assert scheduler.crowded.by_thread == {}
         assert max(map(len, connection.out.written)) < WRITE_BYTES + 2_000
 
 
 @ON_ASYNCIO
 async def test_outbox_of_a_connection_that_is_paused_is_crowded_until_it_takes_more() -> None:
     async with scheduling() as (scheduler, _):
-        crowded = CrowdedOutboxes()
-        connection, socket = Open(writes=2), native(scheduler, crowded)
+        connection, socket = Open(writes=2), native(scheduler)
         socket.begin(connection, NOTHING)
         seq = 0
-        while not crowded.by_thread:
+        while not scheduler.crowded.by_thread:
             seq += 1
             assert socket.put(frame(seq))
         connection.out = Transport(connection, 1_000)
         connection.paused = False
         socket.flush()
-        assert crowded.by_thread == {}
+        assert scheduler.crowded.by_thread == {}
         assert len(socket) == 0
 
 

@@ -26,6 +26,7 @@ from tests.contract.stores import WAIT_SECONDS, Worker, drafted, merged, number_
 from tests.samples import ALICE, OTHER, THREAD, emitted
 from tests.stores.sqlite.disks import POISON, create_store, slow_for, worker
 from tests.stores.sqlite.files import Clock, query, snapshot
+from tests.transport.outboxes import Schedule
 
 PATIENCE = 0.2
 
@@ -282,16 +283,6 @@ async def test_socket_that_joins_while_committed_events_are_not_delivered_gets_e
         assert numbers(merged(replay, crowded.heard[THREAD])) == [1, 2, 3, 4, 5]
 
 
-class EveryIteration:
-    """A scheduler whose subscriber is read from in every iteration of the event loop anyway."""
-
-    enqueued = 0
-    quiet = False
-
-    def schedule(self, subscriber: Subscriber) -> None:
-        """There is nothing to do."""
-
-
 async def test_burst_that_is_larger_than_an_outbox_reaches_a_client_that_reads(path: Path) -> None:
     sent: list[bytes] = []
 
@@ -302,8 +293,9 @@ async def test_burst_that_is_larger_than_an_outbox_reaches_a_client_that_reads(p
 
     async with open_database(path, Synchronous.OFF) as database:
         hub = Hub(await SqliteEventLog(database).load())
-        limits = OutboxLimits(events=8)
-        subscriber = Subscriber(Subscription(ALICE, THREAD), EveryIteration(), limits, hub.crowded)
+        scheduler = Schedule(OutboxLimits(events=8))
+        scheduler.crowded = hub.crowded
+        subscriber = Subscriber(Subscription(ALICE, THREAD), scheduler)
         async with hub.joined(subscriber) as replay, anyio.create_task_group() as tasks:
             subscriber.start(replay)
             tasks.start_soon(read, subscriber)
