@@ -9,7 +9,6 @@ from typing import Final
 
 import anyio
 
-from bridgekit.storage.redis_library import SLOTS
 from bridgekit_verify.faults.redis_servers import (
     LOOK_SECONDS,
     START_SECONDS,
@@ -20,6 +19,7 @@ from bridgekit_verify.faults.redis_servers import (
 
 __all__ = ["RedisCluster", "redis_cluster"]
 
+SLOTS: Final = 16_384
 SETTINGS: Final = ("cluster-enabled yes", "cluster-node-timeout 2000", "cluster-require-full-coverage no")
 
 

@@ -42,7 +42,7 @@ def say(*words: object) -> None:
 
 async def main(url: str) -> None:
     async with stores_from(url, keep=KEEP)() as stores, anyio.create_task_group() as tasks:
-        worker, numbers = Worker(stores.broker), itertools.count()
+        worker, numbers = Worker(stores.log), itertools.count()
         for thread in THREADS:
             await worker.join(thread)
             for _ in range(4):

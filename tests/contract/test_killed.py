@@ -72,7 +72,7 @@ async def test_nothing_that_was_acknowledged_is_lost_when_the_process_is_killed(
     said = await until_killed(killed.url, anyio_backend[0])
     assert set(said.events) == set(THREADS)
     async with killed.opened(KEEP) as stores:
-        worker, mapping = Worker(stores.broker), RunThreadMappingService(stores.routes)
+        worker, mapping = Worker(stores.log), RunThreadMappingService(stores.routes)
         for thread, events in said.events.items():
             replay = await worker.join(thread, Cursor(said.epochs[thread], 0))
             assert replay.gap is None

@@ -1,0 +1,389 @@
+"""Events on their way to the server: bounded queues in order, and many threads' events in one command.
+
+What is sent but not answered is sent again as it was, under the same number, so that the server can tell that it has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any, Final
+
+import anyio
+
+from bridgekit.events import Outcome, Receipt
+from bridgekit.ids import ThreadId
+from bridgekit.stores.redis.functions import APPEND, ThreadKeys
+from bridgekit.stores.redis.topology import CONNECTION_ERRORS, Backoff, ClusterTopology, Command, Node, error_message
+from bridgekit.transport.log import LINK, NO_SUBSCRIBER, Keep
+
+__all__ = [
+    "BACKLOG_BYTES",
+    "BACKLOG_EVENTS",
+    "Backlog",
+    "Batch",
+    "BatchSender",
+    "Entry",
+    "PublishQueue",
+    "encode_settings",
+]
+
+BACKLOG_EVENTS: Final = 10_000
+"""Events of this worker that may wait for the server, or for its answer."""
+BACKLOG_BYTES: Final = 33_554_432
+"""The bytes of these events."""
+COUNTED_REFUSALS: Final = 65_536
+"""Threads, about, for which the number of refused events is remembered."""
+BATCH_EVENTS: Final = 128
+"""Events of one thread in one batch."""
+BATCH_BYTES: Final = 262_144
+"""The bytes of these events. A larger event is a batch of its own."""
+MAX_IN_FLIGHT: Final = 2
+"""Commands to one node that are not answered: while it executes one, this worker prepares the next. More of them are
+smaller, and cost more than they gain."""
+REQUEST_EVENTS: Final = 256
+"""Events in one command, about: the server executes nothing else meanwhile, some 10 µs for each."""
+REQUEST_BYTES: Final = 1_048_576
+
+_RELAYED: Final = Outcome.RELAYED  # looking a member up in its enumeration takes longer than making a Receipt
+
+
+class Entry:
+    """An event that the server has not confirmed, and the future of its receipt."""
+
+    __slots__ = ("answer", "since", "tail")
+
+    def __init__(self, tail: bytes, since: float, answer: asyncio.Future[Receipt]) -> None:
+        self.tail = tail
+        """The frame without its seq."""
+        self.since = since
+        self.answer = answer
+        """Done when the publisher has its receipt, or was cancelled. The event is sent all the same."""
+
+    def resolve(self, receipt: Receipt) -> None:
+        """Give the publisher its receipt. Only the first one counts."""
+        if not self.answer.done():
+            self.answer.set_result(receipt)
+
+
+class Batch:
+    """Events of one thread that the server appends together, or not at all."""
+
+    __slots__ = ("entries", "number", "size_bytes", "skip")
+
+    def __init__(self, number: int, skip: int) -> None:
+        self.number = number
+        """Rises with each batch of this worker. The server ignores one that it already has."""
+        self.skip = skip
+        """How many numbers are left out before its events: those of refused events."""
+        self.entries: list[Entry] = []
+        self.size_bytes = 0
+
+    def fits(self, entry: Entry) -> bool:
+        """Whether there is room for the entry."""
+        return not self.entries or (
+            len(self.entries) < BATCH_EVENTS and self.size_bytes + len(entry.tail) <= BATCH_BYTES
+        )
+
+    def add(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.size_bytes += len(entry.tail)
+
+
+class PublishQueue:
+    """One thread's events, in order. Its next batch is sent when the one before is confirmed."""
+
+    __slots__ = ("batch", "keys", "queued", "thread_id", "waiting")
+
+    def __init__(self, thread_id: ThreadId, keys: ThreadKeys) -> None:
+        self.thread_id = thread_id
+        self.keys = keys
+        self.waiting: deque[Entry | int] = deque()
+        """Events, and between them how many were refused."""
+        self.batch: Batch | None = None
+        """What was sent, or is about to be."""
+        self.queued = False
+        """Whether a sender has this queue, or it waits for a node."""
+
+    def next_batch(self, numbers: Iterator[int]) -> Batch:
+        """Return what is to be sent: the batch that was not confirmed, or a new one."""
+        if self.batch is None:
+            skip = 0
+            while self.waiting and isinstance(refused := self.waiting[0], int):
+                skip += refused
+                self.waiting.popleft()
+            self.batch = Batch(next(numbers), skip)
+            while self.waiting and isinstance(entry := self.waiting[0], Entry) and self.batch.fits(entry):
+                self.batch.add(entry)
+                self.waiting.popleft()
+        return self.batch
+
+    def entries(self) -> Iterator[Entry]:
+        """All that is not confirmed, oldest first."""
+        if self.batch is not None:
+            yield from self.batch.entries
+        yield from (entry for entry in self.waiting if isinstance(entry, Entry))
+
+
+class Backlog:
+    """The queues of all threads that have events on their way. Adding and confirming are O(1)."""
+
+    def __init__(self, *, events: int = BACKLOG_EVENTS, size_bytes: int = BACKLOG_BYTES) -> None:
+        self._events = events
+        self._size_bytes = size_bytes
+        self._held = 0
+        self._held_bytes = 0
+        self._counted_refusals = 0
+        self._queues: dict[ThreadId, PublishQueue] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._nonempty = asyncio.Event()
+        self.numbers = count(1)
+
+    def __len__(self) -> int:
+        """How many events are not confirmed."""
+        return self._held
+
+    def __iter__(self) -> Iterator[PublishQueue]:
+        return iter(tuple(self._queues.values()))
+
+    def queue(self, thread_id: ThreadId, names: Callable[[ThreadId], ThreadKeys]) -> PublishQueue:
+        """Return the thread's queue. A new one has to be given an event at once."""
+        queue = self._queues.get(thread_id)
+        if queue is None:
+            if not self._queues:
+                self._empty.clear()
+                self._nonempty.set()
+            queue = self._queues[thread_id] = PublishQueue(thread_id, names(thread_id))
+        return queue
+
+    def add(self, queue: PublishQueue, entry: Entry) -> bool:
+        """Append an event to a queue. Where there is no room, leave its number out instead and return False."""
+        size = len(entry.tail)
+        if self._held and (self._held >= self._events or self._held_bytes + size > self._size_bytes):
+            self._refuse(queue)
+            return False
+        queue.waiting.append(entry)
+        self._held += 1
+        self._held_bytes += size
+        return True
+
+    def confirm(self, queue: PublishQueue) -> bool:
+        """The queue's batch is in the log. Return whether there is more to send."""
+        if queue.batch is not None:
+            self._held -= len(queue.batch.entries)
+            self._held_bytes -= queue.batch.size_bytes
+            self._counted_refusals -= queue.batch.skip > 0
+            queue.batch = None
+        if not queue.waiting:
+            self._close(queue)
+        return bool(queue.waiting)
+
+    async def wait_nonempty(self) -> None:
+        """Wait until an event is on its way."""
+        await self._nonempty.wait()
+
+    async def wait_empty(self) -> None:
+        """Wait until no event is on its way."""
+        await self._empty.wait()
+
+    def _refuse(self, queue: PublishQueue) -> None:
+        if queue.waiting and isinstance(queue.waiting[-1], int):
+            queue.waiting[-1] += 1
+        elif self._counted_refusals < COUNTED_REFUSALS:
+            self._counted_refusals += 1
+            queue.waiting.append(1)
+        elif not queue.waiting and queue.batch is None:
+            self._close(queue)
+
+    def _close(self, queue: PublishQueue) -> None:
+        del self._queues[queue.thread_id]
+        if not self._queues:
+            self._nonempty.clear()
+            self._empty.set()
+
+
+class BatchSender:
+    """Sends batches to one node. Events that are published in one iteration of the event loop share a command."""
+
+    def __init__(
+        self,
+        node: Node,
+        topology: ClusterTopology,
+        backlog: Backlog,
+        keep: Keep,
+        worker: bytes,
+        route: Callable[[PublishQueue], None],
+    ) -> None:
+        """`route` is called with each queue that has more to send: another node may have its slot meanwhile."""
+        self.node = node
+        self.unavailable = False
+        """Whether no event was confirmed in time. Then no publisher should wait."""
+        self.confirmed_at = 0.0
+        self.problem = ""
+        """Why events were last not confirmed."""
+        self._topology = topology
+        self._backlog = backlog
+        self._keep = keep
+        self._worker = worker
+        self._route = route
+        self._queues: deque[PublishQueue] = deque()
+        self._idle: list[asyncio.Future[None]] = []
+        """Tasks that wait for something to send."""
+        self._in_flight: list[list[PublishQueue]] = []
+        self._failed: list[PublishQueue] = []
+        self._retry = asyncio.Event()
+        self._backoff = Backoff()
+
+    def push(self, queue: PublishQueue) -> None:
+        """Send what the queue has when its turn comes. No other sender may have it."""
+        queue.queued = True
+        self._queues.append(queue)
+        while self._idle:
+            if not (idle := self._idle.pop()).done():
+                idle.set_result(None)
+                break
+
+    def clear(self) -> list[PublishQueue]:
+        """Give back all queues whose turn has not come."""
+        queues = list(self._queues)
+        self._queues.clear()
+        return queues
+
+    async def run(self) -> None:
+        """Send, until the node has left the Cluster."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(MAX_IN_FLIGHT):
+                    tasks.start_soon(self._send)
+                tasks.start_soon(self._retry_failed)
+        finally:
+            # Another node has their slots now.
+            for queue in [*self._failed, *(queue for queues in self._in_flight for queue in queues)]:
+                self._route(queue)
+
+    async def _send(self) -> None:
+        while True:
+            while not self._queues:
+                idle = asyncio.get_running_loop().create_future()
+                self._idle.append(idle)
+                await idle
+            if not self.node.answering:
+                await self.node.wait_answering()
+            if queues := self._next_queues():
+                await self._send_batches(queues)
+
+    def _next_queues(self) -> list[PublishQueue]:
+        queues: list[PublishQueue] = []
+        events = size_bytes = 0
+        while self._queues and events < REQUEST_EVENTS and size_bytes < REQUEST_BYTES:
+            queue = self._queues.popleft()
+            batch = queue.next_batch(self._backlog.numbers)
+            queues.append(queue)
+            events += len(batch.entries) or 1
+            size_bytes += batch.size_bytes
+        return queues
+
+    async def _send_batches(self, queues: list[PublishQueue]) -> None:
+        settings = encode_settings(self._keep, self.node)
+        groups = [queues]
+        if self._topology.is_cluster:
+            # In a Cluster, the keys of one command belong to one slot.
+            by_slot: dict[int, list[PublishQueue]] = {}
+            for queue in queues:
+                by_slot.setdefault(queue.keys.slot, []).append(queue)
+            groups = list(by_slot.values())
+        self._in_flight.append(queues)
+        replies: list[Any]
+        try:
+            replies = await self.node.execute(*[_append_command(group, settings, self._worker) for group in groups])
+        except CONNECTION_ERRORS as error:
+            replies = [error] * len(groups)
+        self._in_flight.remove(queues)
+        for group, reply in zip(groups, replies, strict=True):
+            if isinstance(reply, BaseException):
+                self.problem = error_message(reply)
+                self._topology.refresh()
+                self._fail(group)
+            else:
+                self._apply_reply(group, reply)
+
+    def _apply_reply(self, queues: list[PublishQueue], reply: list[Any]) -> None:
+        failed = []
+        for queue, epoch, last, receivers in zip(queues, reply[0::3], reply[1::3], reply[2::3], strict=True):
+            if receivers < 0:
+                self.problem = epoch.decode()
+                failed.append(queue)
+            else:
+                self._confirm(queue, epoch.decode(), int(last), receivers)
+        if len(failed) < len(queues):
+            self.unavailable = False
+            self.confirmed_at = time.monotonic()
+            self._backoff.reset()
+        if failed:
+            self._fail(failed)
+
+    def _confirm(self, queue: PublishQueue, epoch: str, last: int, receivers: int) -> None:
+        thread_id, kept = queue.thread_id, self._keep.events > 0
+        entries = [] if queue.batch is None else queue.batch.entries
+        for seq, entry in enumerate(entries, last - len(entries) + 1):
+            answer = entry.answer
+            if answer.done():
+                continue
+            if receivers:
+                answer.set_result(
+                    Receipt(
+                        outcome=_RELAYED, workers=receivers, kept=kept, thread_id=thread_id, seq=seq, epoch=epoch
+                    )
+                )
+            else:
+                answer.set_result(
+                    Receipt(
+                        outcome=Outcome.NOBODY_LISTENING,
+                        kept=kept,
+                        thread_id=thread_id,
+                        seq=seq,
+                        epoch=epoch,
+                        link=LINK,
+                        reason=NO_SUBSCRIBER,
+                    )
+                )
+        queue.queued = False
+        if self._backlog.confirm(queue):
+            self._route(queue)
+
+    def _fail(self, queues: list[PublishQueue]) -> None:
+        self._failed += queues
+        self._retry.set()
+
+    async def _retry_failed(self) -> None:
+        """Send what failed again, after a pause. It may be one thread's problem alone, so that others do not wait."""
+        while True:
+            await self._retry.wait()
+            await asyncio.sleep(self._backoff.next())
+            self._retry.clear()
+            failed, self._failed = self._failed, []
+            for queue in failed:
+                self._route(queue)
+
+
+def encode_settings(keep: Keep, node: Node) -> bytes:
+    """The functions' first argument: how much to retain, and whether the server syncs each write."""
+    duration_ms = max(1, round(1_000 * keep.seconds))
+    return b"%d %d %d %d" % (keep.events, keep.size_bytes, duration_ms, node.syncs_each_write)
+
+
+def _append_command(queues: Sequence[PublishQueue], settings: bytes, worker: bytes) -> Command:
+    """The command that appends the next batches of these queues. One argument has all events of a thread: JSON has no
+    line feed, and redis-py encodes each argument by itself."""
+    keys: list[bytes] = []
+    batches: list[bytes] = []
+    for queue in queues:
+        if (batch := queue.batch) is None:
+            raise ValueError(f"thread {queue.thread_id!r} has no batch to send")
+        keys += queue.keys.log, queue.keys.head
+        batches += b"%d %d" % (batch.number, batch.skip), b"\n".join([entry.tail for entry in batch.entries])
+    return ("FCALL", APPEND, len(keys), *keys, settings, worker, *batches)
