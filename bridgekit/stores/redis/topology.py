@@ -109,6 +109,8 @@ class Node:
         self._on_failure = on_failure
         place = {"path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
         self.client = Redis.from_pool(ConnectionPool(**settings, **place, redis_connect_func=self._on_connect))
+        # SET with NX and GET returns the stored value. redis-py would compare it to "OK".
+        self.client.set_response_callback("SET", lambda reply, **_: reply)
         self._requests: deque[tuple[Command, asyncio.Future[Any]]] = deque()
         self._requested = asyncio.Event()
         self._failing = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Servers behind a URL: found, asked in time, lost and found again. And what is said of them holds no secret."""
+"""ClusterTopology behind a URL: found, asked in time, lost and found again. And what is said of them holds no secret."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import anyio
 import pytest
+from bridgekit.storage.redis_line import AWAY_SECONDS, SILENCE_SECONDS, Backoff
 
 from bridgekit.errors import InvalidId, StoreAway
 from bridgekit.ids import new_id
 from bridgekit.storage import redis, redis_line
-from bridgekit.storage.redis import Server, Servers
-from bridgekit.storage.redis_library import FIND
-from bridgekit.storage.redis_line import AWAY_SECONDS, SILENCE_SECONDS, Backoff
 from bridgekit.stores import REDIS_REQUIREMENT, redis_stores
+from bridgekit.stores.redis.functions import GET_ROUTE
+from bridgekit.stores.redis.topology import ClusterTopology
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
 from bridgekit_verify.faults.toxics import Partition, Way
@@ -45,14 +45,14 @@ async def refusal_within(seconds: float, url: str) -> StoreAway:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(redis, "OPEN_SECONDS", seconds)
         with pytest.raises(StoreAway) as away:
-            async with Servers(url):
+            async with ClusterTopology(url):
                 raise AssertionError("it was opened")
     return away.value
 
 
 @asynccontextmanager
-async def through_proxy(server: RedisServer) -> AsyncIterator[tuple[Proxy, Servers, Server]]:
-    async with proxy("127.0.0.1", server.port) as through, Servers(through.url("redis")) as servers:
+async def through_proxy(server: RedisServer) -> AsyncIterator[tuple[Proxy, ClusterTopology, Server]]:
+    async with proxy("127.0.0.1", server.port) as through, ClusterTopology(through.url("redis")) as servers:
         [only] = servers
         yield through, servers, only
 
@@ -60,7 +60,7 @@ async def through_proxy(server: RedisServer) -> AsyncIterator[tuple[Proxy, Serve
 @pytest.mark.parametrize("url", ["", "http://localhost", "redis://", "redis://localhost:port", "localhost:6379"])
 def test_url_of_no_server_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(InvalidId) as refused:
-        Servers(url and f"{url}/?password={SECRET}")
+        ClusterTopology(url and f"{url}/?password={SECRET}")
     assert SECRET not in str(refused.value)
 
 
@@ -78,7 +78,7 @@ async def test_wrong_password_is_said_and_not_repeated(caplog: pytest.LogCapture
     async with redis_server(password=SECRET) as server:
         away = await refusal(server.url.replace(SECRET, "a-guess-of-mine"))
         assert "password" in str(away)
-        async with Servers(server.url) as servers:
+        async with ClusterTopology(server.url) as servers:
             assert await servers.call(0, b"PING") == b"PONG"
             said = [repr(servers), *map(repr, servers), str(away), caplog.text]
     assert [text for text in said if SECRET in text or "a-guess" in text] == []
@@ -88,14 +88,14 @@ async def test_wrong_password_is_said_and_not_repeated(caplog: pytest.LogCapture
 async def test_password_with_reserved_characters_is_read_from_a_url() -> None:
     async with redis_server(password="p@ss/:w") as server:
         url = server.url.replace("p@ss/:w", "p%40ss%2F%3Aw")
-        async with Servers(url) as servers:
+        async with ClusterTopology(url) as servers:
             assert await servers.call(0, b"PING") == b"PONG"
 
 
 @WELL
 async def test_server_is_reached_by_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "redis.sock"
-    async with redis_server(settings=(f"unixsocket {path}",)), Servers(f"unix://{path}") as servers:
+    async with redis_server(settings=(f"unixsocket {path}",)), ClusterTopology(f"unix://{path}") as servers:
         assert await servers.call(0, b"PING") == b"PONG"
 
 
@@ -104,16 +104,16 @@ async def test_databases_of_one_server_share_no_channel() -> None:
     """Channels know no databases, so that the names must."""
     async with (
         redis_server() as server,
-        Servers(f"{server.url}/1") as one,
-        Servers(f"{server.url}/2") as two,
-        Servers(server.url) as none,
+        ClusterTopology(f"{server.url}/1") as one,
+        ClusterTopology(f"{server.url}/2") as two,
+        ClusterTopology(server.url) as none,
     ):
         names = {each.names.ticket("x")[0] for each in (one, two, none)}
     assert len(names) == 3
 
 
 async def test_server_that_hangs_is_given_up_in_time_and_after_that_nobody_waits() -> None:
-    async with redis_server() as server, Servers(server.url) as servers:
+    async with redis_server() as server, ClusterTopology(server.url) as servers:
         [only] = servers
         server.stop()
         began = anyio.current_time()
@@ -161,17 +161,17 @@ async def until(server: RedisServer, question: tuple[str, ...], answer: str) -> 
 
 @WELL
 async def test_functions_that_were_flushed_are_loaded_again() -> None:
-    async with redis_server() as server, Servers(server.url) as servers:
+    async with redis_server() as server, ClusterTopology(server.url) as servers:
         await server.ask("FUNCTION", "FLUSH")
         key, slot = servers.names.ticket("x")
-        assert await servers.call(slot, b"FCALL", FIND, 1, key) is None
+        assert await servers.call(slot, b"FCALL", GET_ROUTE, 1, key) is None
 
 
 @WELL
 async def test_functions_that_are_there_are_not_loaded_again() -> None:
     async with redis_server() as server:
         for _ in range(2):
-            async with Servers(server.url) as servers:
+            async with ClusterTopology(server.url) as servers:
                 assert await servers.call(0, b"PING") == b"PONG"
         stats = await server.ask("INFO", "commandstats")
     [said] = [line for line in stats.splitlines() if line.startswith("cmdstat_function|load")]
@@ -187,7 +187,7 @@ async def test_replica_is_refused() -> None:
 @WELL
 async def test_server_that_may_evict_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     settings = ("maxmemory 100mb", "maxmemory-policy allkeys-lru")
-    async with redis_server(settings=settings) as server, Servers(server.url):
+    async with redis_server(settings=settings) as server, ClusterTopology(server.url):
         assert "noeviction" in caplog.text
 
 
@@ -195,7 +195,7 @@ async def test_server_that_may_evict_is_warned_of(caplog: pytest.LogCaptureFixtu
 async def test_cluster_is_found_from_one_of_its_servers_and_each_key_with_who_has_it(
     redis_cluster: SharedCluster,
 ) -> None:
-    async with Servers(redis_cluster.url) as servers:
+    async with ClusterTopology(redis_cluster.url) as servers:
         assert servers.is_cluster
         assert len(list(servers)) == 3
         for number in range(30):
@@ -204,7 +204,7 @@ async def test_cluster_is_found_from_one_of_its_servers_and_each_key_with_who_ha
         await moved(redis_cluster.servers, servers)
 
 
-async def moved(nodes: tuple[RedisServer, ...], servers: Servers) -> None:
+async def moved(nodes: tuple[RedisServer, ...], servers: ClusterTopology) -> None:
     """A slot changes hands while nobody looks: whoever asks is sent on, and asks there."""
     there = (await nodes[1].ask("CLUSTER", "MYID")).strip()
     owner = next(server for server in servers if str(nodes[0].port) in repr(server))
@@ -213,7 +213,7 @@ async def moved(nodes: tuple[RedisServer, ...], servers: Servers) -> None:
         if slot in owner.slots and await nodes[0].ask("CLUSTER", "COUNTKEYSINSLOT", str(slot)) == "0":
             break
     changed = anyio.Event()
-    servers.watch(changed.set)
+    servers.on_change(changed.set)
     for node in nodes:
         await node.ask("CLUSTER", "SETSLOT", str(slot), "NODE", there)
     assert await servers.call(slot, b"SET", key, b"x") == b"OK"

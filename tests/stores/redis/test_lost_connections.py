@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from bridgekit.storage.redis import Server
+from bridgekit.storage.redis_door import Door
 
 from bridgekit.events import Outcome, Receipt
 from bridgekit.signals import Cursor
-from bridgekit.storage.redis import Server
-from bridgekit.storage.redis_door import Door
 from bridgekit.transport.log import Keep
 from bridgekit_verify.faults.redis_servers import redis_server
 from bridgekit_verify.faults.toxics import Partition, Way
 from tests.samples import THREAD
-from tests.transport.broker.redis_workers import (
+from tests.stores.redis.workers import (
     SOON_SECONDS,
     publish,
     publish_and_wait,
     redis_worker,
     through_proxy,
-    until_it_says,
+    until_server_replies,
 )
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 async def test_events_whose_answer_is_lost_with_the_connection_are_not_taken_twice() -> None:
     async with redis_server() as server, through_proxy(server) as (through, worker):
-        log = worker.servers.names.thread(THREAD).log.decode()
+        log = worker.topology.names.thread(THREAD).log.decode()
         told: list[Receipt] = []
 
         async def publish_two() -> None:
@@ -36,13 +36,13 @@ async def test_events_whose_answer_is_lost_with_the_connection_are_not_taken_twi
         with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(publish_two)
-                await until_it_says(server, ("XLEN", log), "1")
+                await until_server_replies(server, ("XLEN", log), "1")
                 with through.down():
                     held.stop()
         assert [receipt.seq for receipt in told if receipt.outcome != Outcome.PENDING] in ([1, 2], [2])
-        await until_it_says(server, ("XLEN", log), "2")
+        await until_server_replies(server, ("XLEN", log), "2")
         await publish(worker, "c")
-        replay = await worker.broker.replay(THREAD, Cursor("0" * 16, 0))
+        replay = await worker.log.replay(THREAD, Cursor("0" * 16, 0))
         assert [frame.event.payload["text"] for frame in replay.frames] == ["a", "b", "c"]
 
 
@@ -53,7 +53,7 @@ async def test_subscription_that_is_killed_is_made_again_and_what_it_missed_is_m
         redis_worker(server.url, keep=keep) as reader,
         redis_worker(server.url, keep=keep) as writer,
     ):
-        await reader.broker.join(THREAD)
+        await reader.log.join(THREAD)
 
         async def kill_again_and_again() -> None:
             for _ in range(3):
@@ -78,7 +78,7 @@ async def test_subscription_that_is_killed_is_made_again_and_what_it_missed_is_m
 
 async def test_events_that_were_told_while_nobody_listened_arrive_without_a_later_one() -> None:
     async with redis_server() as server, redis_worker(server.url) as writer, through_proxy(server) as (through, reader):
-        await reader.broker.join(THREAD)
+        await reader.log.join(THREAD)
         await publish(writer, "a")
         await reader.sink.until_delivered(1)
         with through.down():
@@ -91,7 +91,7 @@ async def test_events_that_were_told_while_nobody_listened_arrive_without_a_late
 async def test_dead_subscription_that_nobody_reports_is_noticed_and_said_and_replaced(impatient: None) -> None:
     """The way is open as far as anybody can see, and nothing comes along it."""
     async with redis_server() as server, redis_worker(server.url) as writer, through_proxy(server) as (through, reader):
-        await reader.broker.join(THREAD)
+        await reader.log.join(THREAD)
         with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
             await publish(writer, "a", "b")
             await reader.until_healthy(healthy=False)
@@ -105,7 +105,7 @@ async def test_dead_subscription_that_nobody_reports_is_noticed_and_said_and_rep
 async def test_subscription_at_a_server_that_events_do_not_go_to_is_noticed(impatient: None) -> None:
     """A name that pointed to one server when the listener connected, and to another one since."""
     async with redis_server() as one, redis_server() as other, redis_worker(one.url) as worker:
-        [post] = worker.broker._posts.values()
+        [post] = worker.log._posts.values()
         stray = Server(Door.of(other.url), lambda: None)
         stray.line, stray.slots = post.line, post.listener.server.slots
         post.listener.server = stray
@@ -114,4 +114,4 @@ async def test_subscription_at_a_server_that_events_do_not_go_to_is_noticed(impa
         with anyio.fail_after(SOON_SECONDS):
             while "not told here" not in post.listener.problem:  # noqa: ASYNC110  # a problem is read, not waited for
                 await anyio.sleep(0.005)
-        assert not worker.broker.healthy
+        assert not worker.log.healthy

@@ -13,7 +13,7 @@ from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor
 from bridgekit_verify.faults.redis_servers import RedisServer
 from tests.servers import SharedCluster
-from tests.transport.broker.redis_workers import SOON_SECONDS, RedisWorker, publish, redis_worker, said
+from tests.stores.redis.workers import SOON_SECONDS, RedisWorker, event_with, publish, redis_worker
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def threads_of(worker: RedisWorker, server: RedisServer, count: int) -> list[Thr
     found = []
     for number in range(10_000):
         thread = ThreadId(f"thread_{number}")
-        owner = worker.servers.of(worker.servers.names.thread(thread).slot)
+        owner = worker.topology.node_for_slot(worker.topology.names.thread(thread).slot)
         if owner is not None and str(server.port) in repr(owner):
             found.append(thread)
             if len(found) == count:
@@ -51,17 +51,17 @@ async def migrate(slot: int, here: RedisServer, there: RedisServer) -> None:
 async def test_threads_of_all_servers_are_written_read_and_resumed(workers: tuple[RedisWorker, RedisWorker]) -> None:
     writer, reader = workers
     threads = [ThreadId(f"thread_{number}") for number in range(30)]
-    assert len({writer.servers.of(writer.servers.names.thread(thread).slot) for thread in threads}) == 3
+    assert len({writer.topology.node_for_slot(writer.topology.names.thread(thread).slot) for thread in threads}) == 3
     for thread in threads:
-        await reader.broker.join(thread)
+        await reader.log.join(thread)
     async with anyio.create_task_group() as tasks:
         for number in range(10):
             for thread in threads:
-                tasks.start_soon(writer.broker.publish, said(number, thread_id=thread))
+                tasks.start_soon(writer.publish, event_with(number, thread_id=thread))
     for thread in threads:
         await reader.sink.until_delivered(10, thread)
         assert reader.sink.numbers(thread) == list(range(1, 11))
-        replay = await reader.broker.replay(thread, Cursor("0" * 16, 0))
+        replay = await reader.log.replay(thread, Cursor("0" * 16, 0))
         assert list(replay.frames) == reader.sink.frames[thread]
 
 
@@ -72,15 +72,15 @@ async def test_slot_that_moves_while_events_flow_costs_none_and_nobody_is_sent_a
     writer, reader = workers
     here, there, _ = redis_cluster.servers
     [thread] = threads_of(writer, here, 1)
-    slot = writer.servers.names.thread(thread).slot
-    await reader.broker.join(thread)
+    slot = writer.topology.names.thread(thread).slot
+    await reader.log.join(thread)
     outcomes: list[Outcome] = []
     moved = anyio.Event()
-    writer.servers.watch(moved.set)
+    writer.topology.on_change(moved.set)
 
     async def publish_on() -> None:
         while not (moved.is_set() and outcomes[-20:] == [Outcome.RELAYED] * 20):
-            outcomes.append((await writer.broker.publish(said(len(outcomes), thread_id=thread))).outcome)
+            outcomes.append((await writer.log.publish(event_with(len(outcomes), thread_id=thread))).outcome)
             await checkpoint()  # who publishes to a server that is away is answered at once, and lets nobody else run
 
     with anyio.fail_after(SOON_SECONDS):
@@ -100,19 +100,19 @@ async def test_server_that_is_killed_is_the_trouble_of_its_own_threads_only(
     killed, alive, third = redis_cluster.servers
     [stuck], [sound, another] = threads_of(writer, killed, 1), threads_of(writer, alive, 2)
     moved = anyio.Event()
-    writer.servers.watch(moved.set)
+    writer.topology.on_change(moved.set)
     for thread in (stuck, sound):
-        await reader.broker.join(thread)
-    await writer.broker.publish(said("before", thread_id=stuck))
+        await reader.log.join(thread)
+    await writer.log.publish(event_with("before", thread_id=stuck))
     redis_cluster.kill(killed)
     try:
-        assert (await writer.broker.publish(said("waits", thread_id=stuck))).outcome == Outcome.PENDING
+        assert (await writer.log.publish(event_with("waits", thread_id=stuck))).outcome == Outcome.PENDING
         for number in range(20):
             [receipt] = await publish(writer, number, thread_id=sound)
             assert receipt.outcome == Outcome.RELAYED
-        assert not writer.broker.healthy
+        assert not writer.log.healthy
         # What waits for one server is not lost when slots of others move.
-        await migrate(writer.servers.names.thread(another).slot, alive, third)
+        await migrate(writer.topology.names.thread(another).slot, alive, third)
         with anyio.fail_after(SOON_SECONDS):
             await moved.wait()
     finally:

@@ -11,7 +11,7 @@ from bridgekit.ids import ThreadId
 from bridgekit.transport.log import redis_listening
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
 from tests.samples import OTHER, THREAD
-from tests.transport.broker.redis_workers import RedisWorker, publish, redis_worker, said
+from tests.stores.redis.workers import RedisWorker, event_with, publish, redis_worker
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ async def commands(server: RedisServer) -> Counter[str]:
 
 def writes_counted(worker: RedisWorker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Gets the length of whatever is written by the line to the only server."""
-    [server] = worker.servers
+    [server] = worker.topology
     wire = server.line._connection
     assert wire is not None
     writes: list[int] = []
@@ -57,7 +57,7 @@ async def burst(worker: RedisWorker, events: int, threads: list[ThreadId]) -> No
     async with anyio.create_task_group() as tasks:
         for number in range(events):
             for thread in threads:
-                tasks.start_soon(worker.broker.publish, said(number, thread_id=thread))
+                tasks.start_soon(worker.publish, event_with(number, thread_id=thread))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ async def test_agents_that_each_wait_for_their_answer_share_their_trips() -> Non
 
 async def test_lone_event_costs_the_server_the_same_whatever_went_before() -> None:
     async with redis_server() as server, redis_worker(server.url) as worker, redis_worker(server.url) as reader:
-        await reader.broker.join(THREAD)
+        await reader.log.join(THREAD)
         await publish(worker, *range(3))
         await commands(server)
         await publish(worker, "lone")
@@ -114,7 +114,7 @@ async def test_lone_event_costs_the_server_the_same_whatever_went_before() -> No
 
 async def test_what_is_published_to_one_thread_is_written_to_nobody_elses_worker() -> None:
     async with redis_server() as server, redis_worker(server.url) as worker, redis_worker(server.url) as other:
-        await other.broker.join(OTHER)
+        await other.log.join(OTHER)
         [receipt] = await publish(worker, "for nobody")
         assert receipt.workers == 0
         [receipt] = await publish(worker, "for one", thread_id=OTHER)

@@ -8,16 +8,16 @@ import pytest
 from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
-from bridgekit.transport.broker.redis import ANSWER_SECONDS
+from bridgekit.stores.redis.log import ANSWER_SECONDS
 from bridgekit_verify.faults.redis_servers import Persistence, redis_server
 from tests.samples import OTHER, THREAD
-from tests.transport.broker.redis_workers import (
+from tests.stores.redis.workers import (
     SOON_SECONDS,
+    event_with,
     publish,
     publish_and_wait,
     redis_worker,
-    said,
-    until_it_says,
+    until_server_replies,
 )
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 async def test_stopped_server_is_noticed_and_nobody_waits_for_it() -> None:
     async with redis_server() as server, redis_worker(server.url) as worker:
-        await worker.broker.join(THREAD)
+        await worker.log.join(THREAD)
         await publish(worker, "before")
         server.stop()
         began = anyio.current_time()
@@ -33,7 +33,7 @@ async def test_stopped_server_is_noticed_and_nobody_waits_for_it() -> None:
         assert anyio.current_time() - began >= ANSWER_SECONDS
         others = await publish(worker, *range(50))  # nobody waits for an answer any more
         assert {receipt.outcome for receipt in (first, *others)} == {Outcome.PENDING}
-        assert not worker.broker.healthy
+        assert not worker.log.healthy
         server.resume()
         await worker.sink.until_delivered(52)
         await worker.until_healthy()
@@ -46,13 +46,13 @@ async def test_stopped_server_is_noticed_and_nobody_waits_for_it() -> None:
 async def test_events_that_a_stopped_server_finds_and_is_sent_again_are_taken_once(impatient: None) -> None:
     """Its socket holds what was sent by a connection that was given up meanwhile: it does that all the same."""
     async with redis_server() as server, redis_worker(server.url) as worker:
-        [only] = worker.servers
-        await worker.broker.join(THREAD)
+        [only] = worker.topology
+        await worker.log.join(THREAD)
         await publish(worker, "before")
         server.stop()
         async with anyio.create_task_group() as tasks:
             for number in range(20):
-                tasks.start_soon(worker.broker.publish, said(number))
+                tasks.start_soon(worker.publish, event_with(number))
         with anyio.fail_after(SOON_SECONDS):
             await only.line.down()
         server.resume()
@@ -73,7 +73,7 @@ async def test_what_finds_no_room_while_the_server_is_away_is_refused_and_its_nu
         redis_worker(server.url) as other,
     ):
         for each in (worker, other):
-            await each.broker.join(THREAD)
+            await each.log.join(THREAD)
         [before] = await publish(worker, "before")
         await server.kill()
         receipts = await publish_and_wait(worker, "a", "b", "c", "lost 1", "lost 2")
@@ -87,7 +87,7 @@ async def test_what_finds_no_room_while_the_server_is_away_is_refused_and_its_nu
             # The end of the thread is missing, and no later event shows it: sockets connect again, and are told.
             await each.sink.until(lambda each=each: THREAD in each.sink.restarts)  # type: ignore[misc]
             assert each.sink.numbers() == [1, 2, 3, 4]
-        replay = await other.broker.replay(THREAD, Cursor(str(before.epoch), 4))
+        replay = await other.log.replay(THREAD, Cursor(str(before.epoch), 4))
         assert replay.gap == Gap(thread_id=THREAD, epoch=str(before.epoch), first=5, last=6, reason=GapReason.LOST)
         [after] = await publish(other, "after")
         assert after.seq == 7
@@ -100,7 +100,9 @@ async def test_memory_is_bounded_however_long_the_server_is_away() -> None:
         await server.kill()
         with anyio.fail_after(SOON_SECONDS):
             outcomes = [
-                (await worker.broker.publish(said("x" * 1_000, thread_id=ThreadId(f"thread_{number % 100}")))).outcome
+                (
+                    await worker.log.publish(event_with("x" * 1_000, thread_id=ThreadId(f"thread_{number % 100}")))
+                ).outcome
                 for number in range(5_000)
             ]
         assert 700 < outcomes.count(Outcome.PENDING) < 1_000
@@ -111,11 +113,11 @@ async def test_memory_is_bounded_however_long_the_server_is_away() -> None:
 
 async def test_server_without_room_is_away_and_events_arrive_when_it_has_some() -> None:
     async with redis_server() as server, redis_worker(server.url) as worker:
-        await worker.broker.join(THREAD)
+        await worker.log.join(THREAD)
         await server.ask("CONFIG", "SET", "maxmemory", "1")
         receipts = await publish_and_wait(worker, "a", "b")
         assert [receipt.outcome for receipt in receipts] == [Outcome.PENDING] * 2
-        assert not worker.broker.healthy
+        assert not worker.log.healthy
         await server.ask("CONFIG", "SET", "maxmemory", "0")
         await worker.sink.until_delivered(2)
         await worker.until_healthy()
@@ -124,7 +126,7 @@ async def test_server_without_room_is_away_and_events_arrive_when_it_has_some() 
 
 async def test_one_threads_trouble_makes_nobody_elses_event_wait() -> None:
     async with redis_server() as server, redis_worker(server.url) as worker:
-        await server.ask("SADD", worker.servers.names.thread(OTHER).head.decode(), "foreign")
+        await server.ask("SADD", worker.topology.names.thread(OTHER).head.decode(), "foreign")
         stuck: list[Receipt] = []
 
         async def publish_what_is_not_taken() -> None:
@@ -137,8 +139,8 @@ async def test_one_threads_trouble_makes_nobody_elses_event_wait() -> None:
         told += await publish(worker, "afterwards")
         assert [receipt.outcome for receipt in stuck] == [Outcome.PENDING]
         assert {receipt.outcome for receipt in told} == {Outcome.NOBODY_LISTENING}
-        await server.ask("DEL", worker.servers.names.thread(OTHER).head.decode())
-        await until_it_says(server, ("XLEN", worker.servers.names.thread(OTHER).log.decode()), "1")
+        await server.ask("DEL", worker.topology.names.thread(OTHER).head.decode())
+        await until_server_replies(server, ("XLEN", worker.topology.names.thread(OTHER).log.decode()), "1")
 
 
 async def test_worker_that_ends_while_the_server_is_away_does_not_wait_for_ever(

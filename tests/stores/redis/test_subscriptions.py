@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 import anyio
 import pytest
-
-from bridgekit.storage.redis import Server, Servers
 from bridgekit.storage.redis_door import Door
 from bridgekit.transport.broker.redis_listening import Listener
 from bridgekit.transport.broker.redis_order import Joined
+
+from bridgekit.stores.redis.topology import ClusterTopology
 from bridgekit_verify.faults.proxy import proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
 from bridgekit_verify.faults.toxics import Partition, Way
 from tests.samples import THREAD
-from tests.transport.broker.redis_workers import SOON_SECONDS, Noting
+from tests.stores.redis.workers import SOON_SECONDS, RecordingSink
 
 pytestmark = pytest.mark.slow
 
@@ -38,14 +38,14 @@ async def test_confirmation_of_a_subscription_that_was_given_up_is_not_taken_for
     async with (
         redis_server() as server,
         proxy("127.0.0.1", server.port) as through,
-        Servers(server.url) as servers,
+        ClusterTopology(server.url) as servers,
         anyio.create_task_group() as tasks,
     ):
         [direct] = servers
         slow = Server(Door.of(through.url("redis")), lambda: None)
         slow.line, slow.slots = direct.line, direct.slots
         to_read: list[Joined] = []
-        listener = Listener(slow, servers, "worker", Noting(), to_read.append)
+        listener = Listener(slow, servers, "worker", RecordingSink(), to_read.append)
         tasks.start_soon(listener.run)
         await listener.proven()
         given_up, wanted = (Joined(THREAD, servers.names.thread(THREAD)) for _ in range(2))
@@ -67,10 +67,10 @@ async def test_confirmation_of_a_subscription_that_was_given_up_is_not_taken_for
 
 async def test_subscription_that_is_refused_ends_the_connection_and_is_asked_for_again() -> None:
     """A user who may not listen to anything, until he may."""
-    async with redis_server() as server, Servers(server.url) as servers, anyio.create_task_group() as tasks:
+    async with redis_server() as server, ClusterTopology(server.url) as servers, anyio.create_task_group() as tasks:
         await server.ask("ACL", "SETUSER", "default", "resetchannels")
         [only] = servers
-        listener = Listener(only, servers, "worker", Noting(), lambda joined: None)
+        listener = Listener(only, servers, "worker", RecordingSink(), lambda joined: None)
         tasks.start_soon(listener.run)
         await until(lambda: "channel" in listener.problem)
         assert not listener.alive
