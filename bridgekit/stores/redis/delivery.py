@@ -323,11 +323,13 @@ class PubSubReader:
                     anyio.create_task_group() as tasks,
                 ):
                     self._start(tasks)
+                    # The first subscription connects. Two tasks that did so would get a connection each.
+                    self._subscribing[self._heartbeat_channel] += 1
+                    await pubsub.ssubscribe(self._heartbeat_channel)
                     tasks.start_soon(self._write_changes, pubsub)
                     tasks.start_soon(self._send_heartbeats, backoff)
                     for _ in range(READERS):
                         tasks.start_soon(self._read_logs)
-                    await self._subscribed_to_one(pubsub)
                     async for message in pubsub.listen():
                         await self._on_message(message)
             except* CONNECTION_ERRORS as group:
@@ -371,11 +373,6 @@ class PubSubReader:
         if self._tasks is not None:
             self._changes.append((channel, subscribe))
             self._changed.set()
-
-    async def _subscribed_to_one(self, pubsub: PubSub) -> None:
-        """Subscribe to the worker's own channel: `listen` needs one to begin with."""
-        self._subscribing[self._heartbeat_channel] += 1
-        await pubsub.ssubscribe(self._heartbeat_channel)
 
     async def _write_changes(self, pubsub: PubSub) -> None:
         while True:

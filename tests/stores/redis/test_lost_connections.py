@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from bridgekit.storage.redis import Server
-from bridgekit.storage.redis_door import Door
 
 from bridgekit.events import Outcome, Receipt
 from bridgekit.signals import Cursor
-from bridgekit.transport.log import Keep
+from bridgekit.stores.redis.delivery import LogReader, PubSubReader
+from bridgekit.stores.redis.topology import ClusterTopology
+from bridgekit.transport.log import HISTORY, Keep
 from bridgekit_verify.faults.redis_servers import redis_server
 from bridgekit_verify.faults.toxics import Partition, Way
 from tests.samples import THREAD
 from tests.stores.redis.workers import (
+    POLL_SECONDS,
     SOON_SECONDS,
+    RecordingSink,
     publish,
     publish_and_wait,
     redis_worker,
@@ -103,15 +105,21 @@ async def test_dead_subscription_that_nobody_reports_is_noticed_and_said_and_rep
 
 
 async def test_subscription_at_a_server_that_events_do_not_go_to_is_noticed(impatient: None) -> None:
-    """A name that pointed to one server when the listener connected, and to another one since."""
-    async with redis_server() as one, redis_server() as other, redis_worker(one.url) as worker:
-        [post] = worker.log._posts.values()
-        stray = Server(Door.of(other.url), lambda: None)
-        stray.line, stray.slots = post.line, post.listener.server.slots
-        post.listener.server = stray
-        await one.ask("CLIENT", "KILL", "TYPE", "pubsub")
-        await worker.until_healthy(healthy=False)
+    """A name that was resolved to one server when the events' connection was made, and to another since."""
+    async with (
+        redis_server() as one,
+        redis_server() as other,
+        ClusterTopology(one.url) as topology,
+        ClusterTopology(other.url) as elsewhere,
+        anyio.create_task_group() as tasks,
+    ):
+        [node], [stray] = topology, elsewhere
+        stray.request = node.request  # type: ignore[method-assign]  # commands go there, subscriptions here
+        log_reader = LogReader(topology, HISTORY, b"worker")
+        reader = PubSubReader(stray, elsewhere, "worker", log_reader, RecordingSink())
+        tasks.start_soon(reader.run)
         with anyio.fail_after(SOON_SECONDS):
-            while "not told here" not in post.listener.problem:  # noqa: ASYNC110  # a problem is read, not waited for
-                await anyio.sleep(0.005)
-        assert not worker.log.healthy
+            while "not received here" not in reader.problem:  # noqa: ASYNC110  # a problem sets no event
+                await anyio.sleep(POLL_SECONDS)
+        assert not reader.live
+        tasks.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""The subscription to one server by itself: which confirmation is whose, and what ends it."""
+"""The subscriptions at one node by themselves: which confirmation is whose, and what ends the connection."""
 
 from __future__ import annotations
 
@@ -6,75 +6,89 @@ from collections.abc import Callable
 
 import anyio
 import pytest
-from bridgekit.storage.redis_door import Door
-from bridgekit.transport.broker.redis_listening import Listener
-from bridgekit.transport.broker.redis_order import Joined
 
+from bridgekit.ids import ThreadId
+from bridgekit.stores.redis.delivery import LogReader, PubSubReader, ThreadDelivery
 from bridgekit.stores.redis.topology import ClusterTopology
+from bridgekit.transport.log import HISTORY
 from bridgekit_verify.faults.proxy import proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
 from bridgekit_verify.faults.toxics import Partition, Way
 from tests.samples import THREAD
-from tests.stores.redis.workers import SOON_SECONDS, RecordingSink
+from tests.stores.redis.workers import POLL_SECONDS, SOON_SECONDS, RecordingSink
 
 pytestmark = pytest.mark.slow
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(SOON_SECONDS):
-        while not holds():  # noqa: ASYNC110  # what a listener knows is read, not waited for
-            await anyio.sleep(0.005)
+        while not condition():  # noqa: ASYNC110  # a reader's state sets no event
+            await anyio.sleep(POLL_SECONDS)
 
 
 async def until_channels(server: RedisServer, count: int) -> None:
-    """Wait until the server has so many channels: the listener's own, and threads'."""
+    """Wait until the server has so many channels: the reader's own, and threads'."""
     with anyio.fail_after(SOON_SECONDS):
         while f"pubsubshard_channels:{count}\r" not in await server.ask("INFO", "stats"):  # noqa: ASYNC110
-            await anyio.sleep(0.005)
+            await anyio.sleep(POLL_SECONDS)
 
 
-async def test_confirmation_of_a_subscription_that_was_given_up_is_not_taken_for_that_of_the_next_one() -> None:
-    """A way that is slow in one direction, then in the other; commands and answers do not go by it."""
+def reader_of(topology: ClusterTopology) -> PubSubReader:
+    [node] = topology
+    return PubSubReader(node, topology, "worker", LogReader(topology, HISTORY, b"worker"), RecordingSink())
+
+
+def thread_of(topology: ClusterTopology, thread_id: ThreadId = THREAD) -> ThreadDelivery:
+    thread = ThreadDelivery(thread_id, topology.names.thread(thread_id))
+    thread.sockets = 1
+    return thread
+
+
+async def test_confirmation_of_a_subscription_that_was_given_up_is_not_taken_for_that_of_the_next_one(
+    patient: None,
+) -> None:
+    """The connection is slow in one direction, then in the other; commands go by another one."""
     async with (
         redis_server() as server,
         proxy("127.0.0.1", server.port) as through,
-        ClusterTopology(server.url) as servers,
+        ClusterTopology(server.url) as direct,
+        ClusterTopology(through.url("redis")) as slow,
         anyio.create_task_group() as tasks,
     ):
-        [direct] = servers
-        slow = Server(Door.of(through.url("redis")), lambda: None)
-        slow.line, slow.slots = direct.line, direct.slots
-        to_read: list[Joined] = []
-        listener = Listener(slow, servers, "worker", RecordingSink(), to_read.append)
-        tasks.start_soon(listener.run)
-        await listener.proven()
-        given_up, wanted = (Joined(THREAD, servers.names.thread(THREAD)) for _ in range(2))
-        answers = through.start(Partition(ways=(Way.TO_CLIENT,)))
-        listener.add(given_up)
+        reader = reader_of(slow)
+        [node], [slow_node] = direct, slow
+        slow_node.request = node.request  # type: ignore[method-assign]
+        tasks.start_soon(reader.run)
+        await reader.wait_live()
+        given_up, wanted = thread_of(slow), thread_of(slow)
+        replies = through.start(Partition(ways=(Way.TO_CLIENT,)))
+        reader.add(given_up)
         await until_channels(server, 2)
-        listener.remove(given_up)
+        reader.remove(given_up)
         await until_channels(server, 1)
         commands = through.start(Partition(ways=(Way.TO_SERVER,)))
-        listener.add(wanted)
-        answers.stop()
-        await until(lambda: not listener._leaving)
-        assert to_read == []
+        reader.add(wanted)
+        other = thread_of(slow, ThreadId("another"))
+        replies.stop()
+        # Both confirmations of the given-up subscription have come when a later message of the connection has.
         commands.stop()
-        await until(lambda: to_read == [wanted])
-        assert listener.alive
+        reader.add(other)
+        await until(other.ready.is_set)
+        assert not given_up.ready.is_set()
+        assert wanted.ready.is_set()
+        assert reader.live
         tasks.cancel_scope.cancel()
 
 
-async def test_subscription_that_is_refused_ends_the_connection_and_is_asked_for_again() -> None:
-    """A user who may not listen to anything, until he may."""
-    async with redis_server() as server, ClusterTopology(server.url) as servers, anyio.create_task_group() as tasks:
+async def test_subscription_that_is_refused_ends_the_connection_and_is_tried_again() -> None:
+    """A user who may not subscribe to any channel, until it may."""
+    async with redis_server() as server, ClusterTopology(server.url) as topology, anyio.create_task_group() as tasks:
         await server.ask("ACL", "SETUSER", "default", "resetchannels")
-        [only] = servers
-        listener = Listener(only, servers, "worker", RecordingSink(), lambda joined: None)
-        tasks.start_soon(listener.run)
-        await until(lambda: "channel" in listener.problem)
-        assert not listener.alive
+        reader = reader_of(topology)
+        tasks.start_soon(reader.run)
+        await until(lambda: "channel" in reader.problem)
+        assert not reader.live
         await server.ask("ACL", "SETUSER", "default", "allchannels")
         with anyio.fail_after(SOON_SECONDS):
-            await listener.proven()
+            await reader.wait_live()
         tasks.cancel_scope.cancel()

@@ -46,15 +46,15 @@ async def test_stopped_server_is_noticed_and_nobody_waits_for_it() -> None:
 async def test_events_that_a_stopped_server_finds_and_is_sent_again_are_taken_once(impatient: None) -> None:
     """Its socket holds what was sent by a connection that was given up meanwhile: it does that all the same."""
     async with redis_server() as server, redis_worker(server.url) as worker:
-        [only] = worker.topology
         await worker.log.join(THREAD)
         await publish(worker, "before")
+        [only] = worker.topology
         server.stop()
         async with anyio.create_task_group() as tasks:
             for number in range(20):
                 tasks.start_soon(worker.publish, event_with(number))
         with anyio.fail_after(SOON_SECONDS):
-            await only.line.down()
+            await only.wait_failing()
         server.resume()
         await worker.sink.until_delivered(21)
         await worker.until_healthy()
