@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from bridgekit.storage import sqlite
-from bridgekit.stores.redis import delivery, log, topology
+from bridgekit.stores.redis import log, subscriptions, topology
 
 __all__ = ["PATIENCE_SECONDS", "with_patience"]
 
@@ -27,7 +27,7 @@ def with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
         (topology, "CONNECT_TIMEOUT_SECONDS"),
         (topology, "UNAVAILABLE_AFTER_SECONDS"),
         (topology, "REPLY_TIMEOUT_SECONDS"),
-        (delivery, "HEARTBEAT_TIMEOUT_SECONDS"),
+        (subscriptions, "HEARTBEAT_TIMEOUT_SECONDS"),
         (log, "ANSWER_SECONDS"),
         (log, "OPEN_SECONDS"),
         (log, "JOIN_SECONDS"),

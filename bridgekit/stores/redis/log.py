@@ -18,7 +18,7 @@ from bridgekit.errors import StoreAway, first_error
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode_unnumbered
 from bridgekit.ids import ThreadId, new_id
 from bridgekit.signals import Cursor
-from bridgekit.stores.redis.delivery import LogReader, PubSubReader, ThreadDelivery
+from bridgekit.stores.redis.delivery import LogReader, ThreadDelivery
 from bridgekit.stores.redis.publishing import (
     BACKLOG_BYTES,
     BACKLOG_EVENTS,
@@ -27,6 +27,7 @@ from bridgekit.stores.redis.publishing import (
     Entry,
     PublishQueue,
 )
+from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import STORE, ClusterTopology, Node
 from bridgekit.transport.log import HISTORY, LINK, Keep, Replay, Sink
 
@@ -85,11 +86,15 @@ class _NodePipeline:
     @property
     def healthy(self) -> bool:
         """Whether events reach the node, come back from it, and were delivered."""
-        return self.node.answering and not self.sender.unavailable and self.reader.live and self.reader.complete
+        return (
+            not (self.node.failing.is_set() or self.sender.unavailable)
+            and self.reader.live.is_set()
+            and self.reader.complete
+        )
 
     @property
     def problem(self) -> str:
-        if not self.node.answering:
+        if self.node.failing.is_set():
             return self.node.problem
         return self.sender.problem or self.reader.problem or "it takes too long"
 
@@ -139,7 +144,7 @@ class RedisEventLog(AsyncContextManagerMixin):
                 tasks.start_soon(self._watch_timeouts)
                 with anyio.move_on_after(OPEN_SECONDS):
                     for pipeline in self._pipelines.values():
-                        await pipeline.reader.wait_live()
+                        await pipeline.reader.live.wait()
                 try:
                     yield self
                 finally:
@@ -202,7 +207,7 @@ class RedisEventLog(AsyncContextManagerMixin):
     async def _close(self) -> None:
         self._closed = True
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-            await self._backlog.wait_empty()
+            await self._backlog.empty.wait()
         if len(self._backlog):
             _logger.warning("%d events did not reach the store and are lost", len(self._backlog))
         for queue in self._backlog:
@@ -269,7 +274,7 @@ class RedisEventLog(AsyncContextManagerMixin):
     async def _watch_timeouts(self) -> None:
         """Give PENDING to publishers that have waited too long."""
         while True:
-            await self._backlog.wait_nonempty()
+            await self._backlog.nonempty.wait()
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
             late = time.monotonic() - ANSWER_SECONDS
             for queue in self._backlog:

@@ -1,4 +1,4 @@
-"""Routes of runs, and used tickets, in a server that workers share: each has one key, and each operation is one command."""
+"""Routes of runs, and used tickets, in a server that workers share. Each has one key; each operation is one command."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["RedisMappingStore", "RedisUsedTickets"]
 class RedisMappingStore:
     """A `MappingStore` for any number of workers.
 
-    The route of a live run is kept until nobody has asked for it for a day: that bounds what is left of runs whose worker
-    was killed. A server that evicts keys when its memory is full breaks that guarantee; a warning is logged for it.
+    The route of a live run is kept until nobody has asked for it for a day: that bounds what is left of runs whose
+    worker was killed. A server that evicts keys when its memory is full breaks that guarantee, and a warning is logged.
     """
 
     def __init__(self, topology: ClusterTopology) -> None:

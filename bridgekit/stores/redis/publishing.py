@@ -1,6 +1,6 @@
 """Events on their way to the server: bounded queues in order, and many threads' events in one command.
 
-What is sent but not answered is sent again as it was, under the same number, so that the server can tell that it has it.
+A batch that is not answered is sent again as it was, under the same number: the server knows whether it has it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ __all__ = [
     "BACKLOG_BYTES",
     "BACKLOG_EVENTS",
     "Backlog",
-    "Batch",
     "BatchSender",
     "Entry",
     "PublishQueue",
@@ -48,7 +47,8 @@ REQUEST_EVENTS: Final = 256
 """Events in one command, about: the server executes nothing else meanwhile, some 10 µs for each."""
 REQUEST_BYTES: Final = 1_048_576
 
-_RELAYED: Final = Outcome.RELAYED  # looking a member up in its enumeration takes longer than making a Receipt
+_RELAYED: Final = Outcome.RELAYED
+_NOBODY: Final = Outcome.NOBODY_LISTENING
 
 
 class Entry:
@@ -69,62 +69,44 @@ class Entry:
             self.answer.set_result(receipt)
 
 
-class Batch:
-    """Events of one thread that the server appends together, or not at all."""
-
-    __slots__ = ("entries", "number", "size_bytes", "skip")
-
-    def __init__(self, number: int, skip: int) -> None:
-        self.number = number
-        """Rises with each batch of this worker. The server ignores one that it already has."""
-        self.skip = skip
-        """How many numbers are left out before its events: those of refused events."""
-        self.entries: list[Entry] = []
-        self.size_bytes = 0
-
-    def fits(self, entry: Entry) -> bool:
-        """Whether there is room for the entry."""
-        return not self.entries or (
-            len(self.entries) < BATCH_EVENTS and self.size_bytes + len(entry.tail) <= BATCH_BYTES
-        )
-
-    def add(self, entry: Entry) -> None:
-        self.entries.append(entry)
-        self.size_bytes += len(entry.tail)
-
-
 class PublishQueue:
-    """One thread's events, in order. Its next batch is sent when the one before is confirmed."""
+    """One thread's events, in order. The next batch of them is sent when the one before is confirmed."""
 
-    __slots__ = ("batch", "keys", "queued", "thread_id", "waiting")
+    __slots__ = ("batch", "keys", "number", "queued", "skip", "thread_id", "waiting")
 
     def __init__(self, thread_id: ThreadId, keys: ThreadKeys) -> None:
         self.thread_id = thread_id
         self.keys = keys
         self.waiting: deque[Entry | int] = deque()
         """Events, and between them how many were refused."""
-        self.batch: Batch | None = None
-        """What was sent, or is about to be."""
+        self.number = 0
+        """The number of the batch that is sent and not confirmed, or 0. It rises with each batch of this worker: the
+        server ignores a batch that it has already."""
+        self.skip = 0
+        """How many numbers are left out before the batch: those of refused events."""
+        self.batch: list[Entry] = []
         self.queued = False
         """Whether a sender has this queue, or it waits for a node."""
 
-    def next_batch(self, numbers: Iterator[int]) -> Batch:
-        """Return what is to be sent: the batch that was not confirmed, or a new one."""
-        if self.batch is None:
-            skip = 0
-            while self.waiting and isinstance(refused := self.waiting[0], int):
-                skip += refused
-                self.waiting.popleft()
-            self.batch = Batch(next(numbers), skip)
-            while self.waiting and isinstance(entry := self.waiting[0], Entry) and self.batch.fits(entry):
-                self.batch.add(entry)
-                self.waiting.popleft()
+    def seal(self, numbers: Iterator[int]) -> list[Entry]:
+        """Return the batch to send: the one that was not confirmed, as it was, or a new one."""
+        if not self.number:
+            self.number, waiting = next(numbers), self.waiting
+            while waiting and isinstance(refused := waiting[0], int):
+                self.skip += refused
+                waiting.popleft()
+            size = 0
+            while waiting and isinstance(entry := waiting[0], Entry) and len(self.batch) < BATCH_EVENTS:
+                size += len(entry.tail)
+                if size > BATCH_BYTES and self.batch:
+                    break
+                self.batch.append(entry)
+                waiting.popleft()
         return self.batch
 
     def entries(self) -> Iterator[Entry]:
         """All that is not confirmed, oldest first."""
-        if self.batch is not None:
-            yield from self.batch.entries
+        yield from self.batch
         yield from (entry for entry in self.waiting if isinstance(entry, Entry))
 
 
@@ -138,10 +120,12 @@ class Backlog:
         self._held_bytes = 0
         self._counted_refusals = 0
         self._queues: dict[ThreadId, PublishQueue] = {}
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._nonempty = asyncio.Event()
         self.numbers = count(1)
+        self.empty = asyncio.Event()
+        """Set while no event is on its way."""
+        self.empty.set()
+        self.nonempty = asyncio.Event()
+        """Set while one is."""
 
     def __len__(self) -> int:
         """How many events are not confirmed."""
@@ -155,8 +139,8 @@ class Backlog:
         queue = self._queues.get(thread_id)
         if queue is None:
             if not self._queues:
-                self._empty.clear()
-                self._nonempty.set()
+                self.empty.clear()
+                self.nonempty.set()
             queue = self._queues[thread_id] = PublishQueue(thread_id, names(thread_id))
         return queue
 
@@ -173,22 +157,13 @@ class Backlog:
 
     def confirm(self, queue: PublishQueue) -> bool:
         """The queue's batch is in the log. Return whether there is more to send."""
-        if queue.batch is not None:
-            self._held -= len(queue.batch.entries)
-            self._held_bytes -= queue.batch.size_bytes
-            self._counted_refusals -= queue.batch.skip > 0
-            queue.batch = None
+        self._held -= len(queue.batch)
+        self._held_bytes -= sum([len(entry.tail) for entry in queue.batch])
+        self._counted_refusals -= queue.skip > 0
+        queue.number, queue.skip, queue.batch = 0, 0, []
         if not queue.waiting:
             self._close(queue)
         return bool(queue.waiting)
-
-    async def wait_nonempty(self) -> None:
-        """Wait until an event is on its way."""
-        await self._nonempty.wait()
-
-    async def wait_empty(self) -> None:
-        """Wait until no event is on its way."""
-        await self._empty.wait()
 
     def _refuse(self, queue: PublishQueue) -> None:
         if queue.waiting and isinstance(queue.waiting[-1], int):
@@ -196,14 +171,14 @@ class Backlog:
         elif self._counted_refusals < COUNTED_REFUSALS:
             self._counted_refusals += 1
             queue.waiting.append(1)
-        elif not queue.waiting and queue.batch is None:
+        elif not queue.waiting and not queue.number:
             self._close(queue)
 
     def _close(self, queue: PublishQueue) -> None:
         del self._queues[queue.thread_id]
         if not self._queues:
-            self._nonempty.clear()
-            self._empty.set()
+            self.nonempty.clear()
+            self.empty.set()
 
 
 class BatchSender:
@@ -271,8 +246,7 @@ class BatchSender:
                 idle = asyncio.get_running_loop().create_future()
                 self._idle.append(idle)
                 await idle
-            if not self.node.answering:
-                await self.node.wait_answering()
+            await self.node.answering.wait()
             if queues := self._next_queues():
                 await self._send_batches(queues)
 
@@ -281,10 +255,10 @@ class BatchSender:
         events = size_bytes = 0
         while self._queues and events < REQUEST_EVENTS and size_bytes < REQUEST_BYTES:
             queue = self._queues.popleft()
-            batch = queue.next_batch(self._backlog.numbers)
+            batch = queue.seal(self._backlog.numbers)
             queues.append(queue)
-            events += len(batch.entries) or 1
-            size_bytes += batch.size_bytes
+            events += len(batch) or 1
+            size_bytes += sum([len(entry.tail) for entry in batch])
         return queues
 
     async def _send_batches(self, queues: list[PublishQueue]) -> None:
@@ -328,29 +302,14 @@ class BatchSender:
 
     def _confirm(self, queue: PublishQueue, epoch: str, last: int, receivers: int) -> None:
         thread_id, kept = queue.thread_id, self._keep.events > 0
-        entries = [] if queue.batch is None else queue.batch.entries
-        for seq, entry in enumerate(entries, last - len(entries) + 1):
-            answer = entry.answer
-            if answer.done():
-                continue
-            if receivers:
-                answer.set_result(
-                    Receipt(
-                        outcome=_RELAYED, workers=receivers, kept=kept, thread_id=thread_id, seq=seq, epoch=epoch
-                    )
-                )
-            else:
-                answer.set_result(
-                    Receipt(
-                        outcome=Outcome.NOBODY_LISTENING,
-                        kept=kept,
-                        thread_id=thread_id,
-                        seq=seq,
-                        epoch=epoch,
-                        link=LINK,
-                        reason=NO_SUBSCRIBER,
-                    )
-                )
+        outcome, link, reason = (_RELAYED, None, "") if receivers else (_NOBODY, LINK, NO_SUBSCRIBER)
+        for seq, entry in enumerate(queue.batch, last - len(queue.batch) + 1):
+            if not entry.answer.done():
+                receipt = Receipt(
+                    outcome=outcome, workers=receivers, kept=kept, thread_id=thread_id, seq=seq, epoch=epoch,
+                    link=link, reason=reason,
+                )  # fmt: skip
+                entry.answer.set_result(receipt)
         queue.queued = False
         if self._backlog.confirm(queue):
             self._route(queue)
@@ -382,8 +341,6 @@ def _append_command(queues: Sequence[PublishQueue], settings: bytes, worker: byt
     keys: list[bytes] = []
     batches: list[bytes] = []
     for queue in queues:
-        if (batch := queue.batch) is None:
-            raise ValueError(f"thread {queue.thread_id!r} has no batch to send")
         keys += queue.keys.log, queue.keys.head
-        batches += b"%d %d" % (batch.number, batch.skip), b"\n".join([entry.tail for entry in batch.entries])
+        batches += b"%d %d" % (queue.number, queue.skip), b"\n".join([entry.tail for entry in queue.batch])
     return ("FCALL", APPEND, len(keys), *keys, settings, worker, *batches)

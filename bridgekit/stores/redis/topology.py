@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
 from anyio import AsyncContextManagerMixin
@@ -110,32 +110,23 @@ class Node:
         place = {"path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
         self.client = Redis.from_pool(ConnectionPool(**settings, **place, redis_connect_func=self._on_connect))
         # SET with NX and GET returns the stored value. redis-py would compare it to "OK".
-        self.client.set_response_callback("SET", lambda reply, **_: reply)
+        self.client.set_response_callback("SET", _unchanged)
         self._requests: deque[tuple[Command, asyncio.Future[Any]]] = deque()
         self._requested = asyncio.Event()
-        self._failing = asyncio.Event()
-        self._answering = asyncio.Event()
+        self.answering = asyncio.Event()
+        """Set while commands are answered."""
+        self.failing = asyncio.Event()
+        """Set while they are not."""
+        self.failing.set()
         self._failing_since = time.monotonic()
-        self._failing.set()
 
     def __repr__(self) -> str:
         return f"Node({self.address!r})"
 
     @property
-    def answering(self) -> bool:
-        """Whether the last command was answered."""
-        return self._answering.is_set()
-
-    @property
     def unavailable(self) -> bool:
         """Whether commands have failed for so long that no caller should wait for it."""
-        return not self.answering and time.monotonic() - self._failing_since >= UNAVAILABLE_AFTER_SECONDS
-
-    async def wait_answering(self) -> None:
-        await self._answering.wait()
-
-    async def wait_failing(self) -> None:
-        await self._failing.wait()
+        return self.failing.is_set() and time.monotonic() - self._failing_since >= UNAVAILABLE_AFTER_SECONDS
 
     def request(self, *command: bytes | str | int) -> asyncio.Future[Any]:
         """Send one command with the next write; the reply is the future's result. It may be cancelled."""
@@ -149,38 +140,36 @@ class Node:
 
         A task that is cancelled meanwhile closes the connection, so that only tasks of this store await it.
         """
-        began = time.monotonic()
+        began, client = time.monotonic(), cast("Any", self.client)  # execute_command is not annotated
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
                 if len(commands) == 1:
                     try:
-                        replies = [await self.client.execute_command(*commands[0])]
+                        replies = [await client.execute_command(*commands[0])]
                     except ResponseError as error:
                         replies = [error]
                 else:
-                    pipeline = self.client.pipeline(transaction=False)
+                    pipeline = client.pipeline(transaction=False)
                     for command in commands:
                         pipeline.execute_command(*command)
                     replies = await pipeline.execute(raise_on_error=False)
         except TimeoutError:
-            self.failed(f"no answer in {REPLY_TIMEOUT_SECONDS:g} s", since=began)
+            self._failed(f"no answer in {REPLY_TIMEOUT_SECONDS:g} s", began)
             raise
         except CONNECTION_ERRORS as error:
-            self.failed(error_message(error), since=began)
+            self._failed(error_message(error), began)
             raise
-        if not self._answering.is_set():
-            self._answering.set()
-            self._failing.clear()
+        self.answering.set()
+        self.failing.clear()
         if any(isinstance(reply, ResponseError) and _needs_new_connection(reply) for reply in replies):
             await self.client.connection_pool.disconnect(inuse_connections=False)
         return replies
 
-    def failed(self, problem: str, *, since: float) -> None:
-        """Note that no command was answered since then."""
+    def _failed(self, problem: str, since: float) -> None:
         self.problem = problem
-        if self._answering.is_set():
-            self._answering.clear()
-            self._failing.set()
+        if self.answering.is_set():
+            self.answering.clear()
+            self.failing.set()
             self._failing_since = since
         self._on_failure()
 
@@ -217,7 +206,7 @@ class Node:
         """Connect at the beginning, and again whenever commands fail."""
         backoff = Backoff()
         while True:
-            await self._failing.wait()
+            await self.failing.wait()
             with suppress(*CONNECTION_ERRORS):
                 await self.execute(("PING",))
                 backoff.reset()
@@ -304,7 +293,7 @@ class ClusterTopology(AsyncContextManagerMixin):
     async def _open(self, tasks: TaskGroup) -> None:
         first = self._add(self._address, tasks)
         with anyio.move_on_after(OPEN_TIMEOUT_SECONDS):
-            await first.wait_answering()
+            await first.answering.wait()
             self.is_cluster = first.is_cluster
             if self.is_cluster:
                 self.refresh()
@@ -313,7 +302,7 @@ class ClusterTopology(AsyncContextManagerMixin):
             else:
                 self._apply({first.address: frozenset(range(REDIS_CLUSTER_HASH_SLOTS))}, tasks)
             for node in self:
-                await node.wait_answering()
+                await node.answering.wait()
             return
         raise StoreAway(STORE, first.problem)
 
@@ -334,7 +323,7 @@ class ClusterTopology(AsyncContextManagerMixin):
     async def _read_layout(self, tasks: TaskGroup) -> bool:
         # In random order: a node that was cut off from the others still has an old layout.
         for node in random.sample(list(self._nodes.values()), len(self._nodes)):
-            if node.answering:
+            if node.answering.is_set():
                 with suppress(*CONNECTION_ERRORS):
                     self._apply(_layout(await node.request("CLUSTER SLOTS"), node), tasks)
                     return True
@@ -378,7 +367,7 @@ def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         }
         # Settings that redis-py does not know are found here, and not when the store is opened.
-        ConnectionPool(**settings).make_connection()
+        cast("Any", ConnectionPool(**settings)).make_connection()
     except (TypeError, ValueError, RedisError):
         # Without the URL, which may have a password.
         raise InvalidId("url", "must be redis://, rediss:// or unix://, with a host and a port") from None
@@ -390,6 +379,10 @@ def error_message(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) or type(error).__name__
+
+
+def _unchanged(response: Any, **options: Any) -> Any:
+    return response
 
 
 def _resolve(future: asyncio.Future[Any], reply: Any) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bridgekit.ids import new_id
-from bridgekit.stores.redis import delivery, log, topology
+from bridgekit.stores.redis import log, subscriptions, topology
+from bridgekit.stores.redis.log import ANSWER_SECONDS
 from bridgekit.stores.redis.topology import ClusterTopology
 from tests.backends import ASYNCIO
 
@@ -38,10 +39,16 @@ async def redis(url: str, prefix: str, patient: None) -> AsyncIterator[ClusterTo
         yield redis
 
 
+@pytest.fixture(autouse=True)
+def answer_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo the patches of tests whose publishers took turns: they were not undone in their order."""
+    monkeypatch.setattr(log, "ANSWER_SECONDS", ANSWER_SECONDS)
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short timeouts, for tests in which a server or connection is silent for longer."""
     monkeypatch.setattr(topology, "REPLY_TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr(delivery, "HEARTBEAT_TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr(delivery, "HEARTBEAT_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr(subscriptions, "HEARTBEAT_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(subscriptions, "HEARTBEAT_INTERVAL_SECONDS", 0.1)
     monkeypatch.setattr(log, "CLOSE_SECONDS", 0.3)

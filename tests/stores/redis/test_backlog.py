@@ -35,13 +35,13 @@ def test_batch_that_did_not_arrive_is_sent_again_as_it_was() -> None:
     backlog = Backlog()
     add(backlog, "a")
     queue = queue_of(backlog)
-    batch = queue.next_batch(backlog.numbers)
+    batch, number = queue.seal(backlog.numbers), queue.number
     add(backlog, "b")
-    assert queue.next_batch(backlog.numbers) is batch
-    assert len(batch.entries) == 1
+    assert queue.seal(backlog.numbers) is batch
+    assert (len(batch), queue.number) == (1, number)
     assert backlog.confirm(queue)
-    later = queue.next_batch(backlog.numbers)
-    assert later.number > batch.number
+    assert queue.seal(backlog.numbers) != batch
+    assert queue.number > number
     assert not backlog.confirm(queue)
 
 
@@ -49,7 +49,9 @@ def test_no_two_batches_of_a_worker_have_one_number() -> None:
     backlog = Backlog()
     for thread in (THREAD, OTHER):
         add(backlog, thread=thread)
-    assert len({queue.next_batch(backlog.numbers).number for queue in backlog}) == 2
+    for queue in backlog:
+        queue.seal(backlog.numbers)
+    assert len({queue.number for queue in backlog}) == 2
 
 
 def test_batch_is_bounded_and_one_large_event_goes_alone() -> None:
@@ -61,7 +63,7 @@ def test_batch_is_bounded_and_one_large_event_goes_alone() -> None:
     queue = queue_of(backlog)
     sizes = []
     while queue.waiting:
-        sizes.append(len(queue.next_batch(backlog.numbers).entries))
+        sizes.append(len(queue.seal(backlog.numbers)))
         backlog.confirm(queue)
     assert sizes == [BATCH_EVENTS, 1, 1, 1]
 
@@ -80,7 +82,7 @@ def test_room_is_free_again_when_events_have_arrived() -> None:
         assert add(backlog) is None
         queue = queue_of(backlog)
         while queue.waiting:
-            queue.next_batch(backlog.numbers)
+            queue.seal(backlog.numbers)
             backlog.confirm(queue)
     assert len(backlog) == 0
     assert list(backlog) == []
@@ -122,15 +124,15 @@ class AgainstANaiveModel(RuleBasedStateMachine):
     def seal(self, thread: ThreadId) -> None:
         """Sent, and not answered."""
         if thread in {queue.thread_id for queue in self.backlog}:
-            queue_of(self.backlog, thread).next_batch(self.backlog.numbers)
+            queue_of(self.backlog, thread).seal(self.backlog.numbers)
 
     @rule(thread=threads)
     def arrive(self, thread: ThreadId) -> None:
         if thread not in {queue.thread_id for queue in self.backlog}:
             return
         queue = queue_of(self.backlog, thread)
-        batch = queue.next_batch(self.backlog.numbers)
-        self.stored[thread] += [None] * batch.skip + list(batch.entries)
+        batch = queue.seal(self.backlog.numbers)
+        self.stored[thread] += [*[None] * queue.skip, *batch]
         assert self.backlog.confirm(queue) is (len(self.stored[thread]) < len(self.published[thread]))
 
     @invariant()

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from bridgekit.ids import ThreadId
-from bridgekit.stores.redis import delivery
+from bridgekit.stores.redis import subscriptions
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
 from tests.samples import OTHER, THREAD
 from tests.stores.redis.workers import RedisWorker, event_with, publish, redis_worker
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(autouse=True)
 def unproven(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker proves its subscription by telling itself something: here only once, as it begins."""
-    monkeypatch.setattr(delivery, "HEARTBEAT_INTERVAL_SECONDS", 60.0)
+    monkeypatch.setattr(subscriptions, "HEARTBEAT_INTERVAL_SECONDS", 60.0)
 
 
 THREADS = [ThreadId(f"thread_{number}") for number in range(100)]

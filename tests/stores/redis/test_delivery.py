@@ -15,8 +15,9 @@ from bridgekit.events import Frame, encode_unnumbered, numbered
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.stores.redis.delivery import (
-    DELIVERED_EVENTS,
+    EVENT_BYTES,
     HELD_BYTES,
+    PART_BYTES,
     ChannelMessage,
     LogEntries,
     ThreadDelivery,
@@ -28,6 +29,7 @@ from tests.stores.redis.workers import event_with
 
 EPOCH = "e" * 16
 OLD = "0" * 16
+PART_EVENTS = PART_BYTES // EVENT_BYTES
 TAIL = encode_unnumbered(event_with())
 
 
@@ -78,6 +80,12 @@ def log(*numbers: int, head: int | None = None, epoch: str = EPOCH) -> LogEntrie
     return LogEntries(Cursor(epoch, last), numbers[0] if numbers else last + 1, frames(*numbers))
 
 
+def on_message(thread: ThreadDelivery, each: ChannelMessage, sink: NumberSink) -> bool:
+    """Whether the thread is up to date after it."""
+    thread.on_message(each, sink)
+    return not thread.behind
+
+
 def joined() -> tuple[ThreadDelivery, NumberSink]:
     thread = ThreadDelivery(THREAD, KeyNames("test").thread(THREAD))
     thread.sockets = 1
@@ -100,7 +108,7 @@ async def catch_up(thread: ThreadDelivery, entries: LogEntries, sink: NumberSink
 
 def test_what_comes_next_is_delivered_and_what_came_already_is_not() -> None:
     thread, sink = joined_at(5)
-    assert [thread.on_message(each, sink) for each in (message(4, 5), message(6), message(6), message(6, 7, 8))] == [
+    assert [on_message(thread, each, sink) for each in (message(4, 5), message(6), message(6), message(6, 7, 8))] == [
         True
     ] * 4
     assert sink.numbers == [6, 7, 8]
@@ -108,8 +116,8 @@ def test_what_comes_next_is_delivered_and_what_came_already_is_not() -> None:
 
 async def test_nothing_is_delivered_before_the_position_is_known() -> None:
     thread, sink = joined()
-    assert not thread.on_message(message(7), sink)
-    assert not thread.on_message(message(8), sink)
+    assert not on_message(thread, message(7), sink)
+    assert not on_message(thread, message(8), sink)
     assert not thread.ready.is_set()
     assert await catch_up(thread, log(head=7), sink)
     assert thread.ready.is_set()
@@ -118,12 +126,12 @@ async def test_nothing_is_delivered_before_the_position_is_known() -> None:
 
 async def test_what_is_missing_is_taken_from_the_log_before_anything_later() -> None:
     thread, sink = joined_at(5)
-    assert not thread.on_message(message(8), sink)
-    assert not thread.on_message(message(9), sink)
+    assert not on_message(thread, message(8), sink)
+    assert not on_message(thread, message(9), sink)
     assert sink.numbers == []
     assert await catch_up(thread, log(6, 7, 8), sink)
     assert sink.numbers == [6, 7, 8, 9]
-    assert thread.on_message(message(10), sink)
+    assert on_message(thread, message(10), sink)
     assert sink.numbers[-1] == 10
 
 
@@ -150,24 +158,24 @@ async def test_what_is_held_is_bounded_and_the_rest_is_read() -> None:
 async def test_many_events_are_delivered_in_parts_with_room_asked_for_after_each() -> None:
     thread, sink = joined_at(0)
     thread.lost()
-    total = 3 * DELIVERED_EVENTS + 5
+    total = 3 * PART_EVENTS + 5
     assert await catch_up(thread, log(*range(1, total + 1)), sink)
     assert sink.numbers == list(range(1, total + 1))
-    assert sink.waits == [DELIVERED_EVENTS, 2 * DELIVERED_EVENTS, 3 * DELIVERED_EVENTS, total]
+    assert sink.waits == [0, PART_EVENTS, 2 * PART_EVENTS, 3 * PART_EVENTS, total]
 
 
 async def test_messages_that_come_while_sockets_are_written_to_are_delivered_after_that() -> None:
     thread, sink = joined_at(0)
     thread.lost()
     sink.room = anyio.Event()
-    thread.on_read(log(*range(1, DELIVERED_EVENTS + 2)), sink)
+    thread.on_read(log(*range(1, PART_EVENTS + 2)), sink)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(thread.drain(sink))
         await anyio.wait_all_tasks_blocked()
-        assert sink.numbers == list(range(1, DELIVERED_EVENTS + 1))
-        assert thread.on_message(message(DELIVERED_EVENTS + 2), sink)
+        assert not on_message(thread, message(PART_EVENTS + 2), sink)
+        assert sink.numbers == []
         sink.room.set()
-    assert sink.numbers == list(range(1, DELIVERED_EVENTS + 3))
+    assert sink.numbers == list(range(1, PART_EVENTS + 3))
     assert not thread.behind
 
 
@@ -175,18 +183,30 @@ async def test_thread_that_is_left_while_sockets_are_written_to_gets_nothing_mor
     thread, sink = joined_at(0)
     thread.lost()
     sink.room = anyio.Event()
-    thread.on_read(log(*range(1, DELIVERED_EVENTS + 2)), sink)
+    thread.on_read(log(*range(1, PART_EVENTS + 2)), sink)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(thread.drain(sink))
         await anyio.wait_all_tasks_blocked()
         thread.sockets = 0
         sink.room.set()
-    assert sink.numbers == list(range(1, DELIVERED_EVENTS + 1))
+    assert sink.numbers == []
+
+
+async def test_more_than_an_outbox_takes_at_once_is_held_until_sockets_are_written_to() -> None:
+    thread, sink = joined_at(0)
+    seq = 0
+    while not thread.behind:
+        seq += 1
+        thread.on_message(ChannelMessage(EPOCH, seq - 1, seq, frames(seq), EVENT_BYTES), sink)
+    assert sink.numbers == list(range(1, PART_EVENTS + 1))
+    await thread.drain(sink)
+    assert sink.numbers == list(range(1, PART_EVENTS + 2))
+    assert on_message(thread, message(PART_EVENTS + 2), sink)
 
 
 def test_number_that_was_skipped_before_an_event_is_seen_from_its_number() -> None:
     thread, sink = joined_at(5)
-    assert thread.on_message(message(9, after=5), sink)
+    assert on_message(thread, message(9, after=5), sink)
     assert (sink.numbers, sink.restarts) == ([9], 0)
 
 
@@ -196,19 +216,19 @@ async def test_number_that_was_skipped_at_the_end_makes_clients_reconnect(by_log
     if by_log:
         assert await catch_up(thread, log(6, head=8), sink)
     else:
-        assert thread.on_message(message(6), sink)
-        assert thread.on_message(ChannelMessage(EPOCH, 6, 8, (), 10), sink)
+        assert on_message(thread, message(6), sink)
+        assert on_message(thread, ChannelMessage(EPOCH, 6, 8, (), 10), sink)
     assert (sink.numbers, sink.restarts) == ([6], 1)
-    assert thread.on_message(message(9), sink)
+    assert on_message(thread, message(9), sink)
     assert (sink.numbers, sink.restarts) == ([6, 9], 1)
 
 
 async def test_new_epoch_makes_clients_reconnect_and_delivery_continues_from_its_head() -> None:
     thread, sink = joined_at(5)
-    assert not thread.on_message(message(1, epoch=OLD), sink)
+    assert not on_message(thread, message(1, epoch=OLD), sink)
     assert await catch_up(thread, log(1, 2, epoch=OLD), sink)
     assert (sink.numbers, sink.restarts) == ([], 1)
-    assert thread.on_message(message(3, epoch=OLD), sink)
+    assert on_message(thread, message(3, epoch=OLD), sink)
     assert sink.numbers == [3]
 
 

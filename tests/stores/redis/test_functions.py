@@ -245,7 +245,7 @@ async def restarted(server: RedisServer, redis: ClusterTopology) -> None:
     with suppress(*CONNECTION_ERRORS):
         await only.request("PING")
     with anyio.fail_after(PATIENCE_SECONDS):
-        await only.wait_answering()
+        await only.answering.wait()
 
 
 def test_all_keys_of_a_thread_are_in_one_slot_whatever_its_id() -> None:

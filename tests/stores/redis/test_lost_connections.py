@@ -7,7 +7,8 @@ import pytest
 
 from bridgekit.events import Outcome, Receipt
 from bridgekit.signals import Cursor
-from bridgekit.stores.redis.delivery import LogReader, PubSubReader
+from bridgekit.stores.redis.delivery import LogReader
+from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import ClusterTopology
 from bridgekit.transport.log import HISTORY, Keep
 from bridgekit_verify.faults.redis_servers import redis_server
@@ -121,5 +122,5 @@ async def test_subscription_at_a_server_that_events_do_not_go_to_is_noticed(impa
         with anyio.fail_after(SOON_SECONDS):
             while "not received here" not in reader.problem:  # noqa: ASYNC110  # a problem sets no event
                 await anyio.sleep(POLL_SECONDS)
-        assert not reader.live
+        assert not reader.live.is_set()
         tasks.cancel_scope.cancel()

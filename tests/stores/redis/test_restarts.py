@@ -141,6 +141,6 @@ async def test_server_that_became_a_replica_is_left_and_looked_for_again() -> No
         assert receipt.outcome == Outcome.PENDING
         [only] = worker.topology
         with anyio.fail_after(SOON_SECONDS):
-            await only.wait_failing()
+            await only.failing.wait()
         await first.ask("REPLICAOF", "NO", "ONE")
         await until_server_replies(first, ("XLEN", worker.topology.names.thread(THREAD).log.decode()), "1")

@@ -8,7 +8,8 @@ import anyio
 import pytest
 
 from bridgekit.ids import ThreadId
-from bridgekit.stores.redis.delivery import LogReader, PubSubReader, ThreadDelivery
+from bridgekit.stores.redis.delivery import LogReader, ThreadDelivery
+from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import ClusterTopology
 from bridgekit.transport.log import HISTORY
 from bridgekit_verify.faults.proxy import proxy
@@ -59,7 +60,7 @@ async def test_confirmation_of_a_subscription_that_was_given_up_is_not_taken_for
         [node], [slow_node] = direct, slow
         slow_node.request = node.request  # type: ignore[method-assign]
         tasks.start_soon(reader.run)
-        await reader.wait_live()
+        await reader.live.wait()
         given_up, wanted = thread_of(slow), thread_of(slow)
         replies = through.start(Partition(ways=(Way.TO_CLIENT,)))
         reader.add(given_up)
@@ -76,7 +77,7 @@ async def test_confirmation_of_a_subscription_that_was_given_up_is_not_taken_for
         await until(other.ready.is_set)
         assert not given_up.ready.is_set()
         assert wanted.ready.is_set()
-        assert reader.live
+        assert reader.live.is_set()
         tasks.cancel_scope.cancel()
 
 
@@ -87,8 +88,8 @@ async def test_subscription_that_is_refused_ends_the_connection_and_is_tried_aga
         reader = reader_of(topology)
         tasks.start_soon(reader.run)
         await until(lambda: "channel" in reader.problem)
-        assert not reader.live
+        assert not reader.live.is_set()
         await server.ask("ACL", "SETUSER", "default", "allchannels")
         with anyio.fail_after(SOON_SECONDS):
-            await reader.wait_live()
+            await reader.live.wait()
         tasks.cancel_scope.cancel()

@@ -149,7 +149,7 @@ async def test_server_that_hangs_is_given_up_in_time_and_then_no_call_waits() ->
         with pytest.raises(StoreAway, match="no answer in 1 s"), anyio.fail_after(PATIENCE_SECONDS):
             await ping(redis)
         with anyio.fail_after(PATIENCE_SECONDS):
-            await only.wait_failing()
+            await only.failing.wait()
         assert only.unavailable
         with pytest.MonkeyPatch.context() as patch, anyio.fail_after(PATIENCE_SECONDS):
             patch.setattr(topology, "CALL_TIMEOUT_SECONDS", 2 * PATIENCE_SECONDS)
@@ -157,7 +157,7 @@ async def test_server_that_hangs_is_given_up_in_time_and_then_no_call_waits() ->
                 await ping(redis)
         server.resume()
         with anyio.fail_after(PATIENCE_SECONDS):
-            await only.wait_answering()
+            await only.answering.wait()
         assert await ping(redis)
         assert not only.unavailable
 

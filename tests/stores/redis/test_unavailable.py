@@ -54,7 +54,7 @@ async def test_events_that_a_stopped_server_finds_and_is_sent_again_are_taken_on
             for number in range(20):
                 tasks.start_soon(worker.publish, event_with(number))
         with anyio.fail_after(SOON_SECONDS):
-            await only.wait_failing()
+            await only.failing.wait()
         server.resume()
         await worker.sink.until_delivered(21)
         await worker.until_healthy()
