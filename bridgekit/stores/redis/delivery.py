@@ -13,16 +13,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from bridgekit.errors import StoreAway
 from bridgekit.events import EventType, Frame
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
-from bridgekit.stores.redis.functions import READ, ThreadKeys
-from bridgekit.stores.redis.publishing import encode_settings
-from bridgekit.stores.redis.topology import STORE, ClusterTopology
-from bridgekit.transport.log import Keep, Replay, Sink, replay_after_restart, same_epoch
+from bridgekit.stores.redis.functions import ThreadKeys
+from bridgekit.transport.log import Replay, Sink, replay_after_restart, same_epoch
 
-__all__ = ["ChannelMessage", "LogEntries", "LogReader", "ThreadDelivery"]
+__all__ = ["ChannelMessage", "LogEntries", "ThreadDelivery"]
 
 _log = logging.getLogger(__name__)
 
@@ -122,32 +119,12 @@ class LogEntries(NamedTuple):
         return Replay(head, gap=Gap(thread_id=thread_id, epoch=head.epoch, first=first, last=head.seq, reason=reason))
 
 
-class LogReader:
-    """Reads threads' logs, whichever node has them."""
-
-    def __init__(self, topology: ClusterTopology, keep: Keep, worker: bytes) -> None:
-        self._topology = topology
-        self._keep = keep
-        self._worker = worker
-
-    async def read(self, keys: ThreadKeys, after: Cursor | None) -> LogEntries:
-        """The log's head, and every entry after the cursor. StoreAway where no answer comes in time."""
-        node = self._topology.node_for_slot(keys.slot)
-        if node is None:
-            raise StoreAway(STORE, "no node has the slot")
-        settings, (epoch, seq) = encode_settings(self._keep, node), after or ("", "")
-        reply = await self._topology.call(
-            keys.slot, "FCALL", READ, 2, keys.log, keys.head, settings, self._worker, epoch, seq
-        )
-        return LogEntries.decode(reply)
-
-
 class ThreadDelivery:
     """A thread that has sockets in this worker, and how far its events were delivered to them."""
 
     __slots__ = (
-        "_delivered_bytes", "_epoch", "_held", "_held_bytes", "_overflowed", "_seq", "behind", "draining", "keys",
-        "must_read", "queued", "ready", "sockets", "thread_id",
+        "_delivered_bytes", "_epoch", "_held", "_held_bytes", "_overflowed", "_seq", "behind", "catching_up", "keys",
+        "must_read", "ready", "sockets", "thread_id",
     )  # fmt: skip
 
     def __init__(self, thread_id: ThreadId, keys: ThreadKeys) -> None:
@@ -159,10 +136,8 @@ class ThreadDelivery:
         """Whether messages are held: the log has to be read before them, or sockets have to be written to."""
         self.must_read = True
         """Whether the log has to be read before anything else is delivered."""
-        self.queued = False
-        """Whether it waits until its log is read."""
-        self.draining = False
-        """Whether a task delivers what is held."""
+        self.catching_up = False
+        """Whether a task reads its log, or delivers what is held."""
         self.ready = asyncio.Event()
         """Set when it is known from where on events are delivered."""
         self._epoch = ""

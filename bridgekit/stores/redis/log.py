@@ -18,7 +18,8 @@ from bridgekit.errors import StoreAway, first_error
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode_unnumbered
 from bridgekit.ids import ThreadId, new_id
 from bridgekit.signals import Cursor
-from bridgekit.stores.redis.delivery import LogReader, ThreadDelivery
+from bridgekit.stores.redis.delivery import LogEntries, ThreadDelivery
+from bridgekit.stores.redis.functions import READ, ThreadKeys
 from bridgekit.stores.redis.publishing import (
     BACKLOG_BYTES,
     BACKLOG_EVENTS,
@@ -26,9 +27,10 @@ from bridgekit.stores.redis.publishing import (
     BatchSender,
     Entry,
     PublishQueue,
+    encode_settings,
 )
 from bridgekit.stores.redis.subscriptions import PubSubReader
-from bridgekit.stores.redis.topology import STORE, ClusterTopology, Node
+from bridgekit.stores.redis.topology import NO_NODE, STORE, ClusterTopology, Node
 from bridgekit.transport.log import HISTORY, LINK, Keep, Replay, Sink
 
 __all__ = ["ANSWER_SECONDS", "CLOSE_SECONDS", "RedisEventLog"]
@@ -128,7 +130,6 @@ class RedisEventLog(AsyncContextManagerMixin):
         self._frame_bytes = FRAME_BYTES
         self._sink = _LocalSink()
         self._backlog = Backlog(events=backlog_events, size_bytes=backlog_bytes)
-        self._log_reader = LogReader(topology, keep, self._worker.encode())
         self._pipelines: dict[Node, _NodePipeline] = {}
         self._threads: dict[ThreadId, ThreadDelivery] = {}
         self._unassigned: list[PublishQueue] = []
@@ -201,8 +202,19 @@ class RedisEventLog(AsyncContextManagerMixin):
                 pipeline.reader.remove(thread)
 
     async def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
-        log = await self._log_reader.read(self._topology.names.thread(thread_id), after)
+        log = await self._read(self._topology.names.thread(thread_id), after)
         return Replay(log.head) if after is None else log.replay(thread_id, after)
+
+    async def _read(self, keys: ThreadKeys, after: Cursor | None) -> LogEntries:
+        """What the log has after the cursor. StoreAway where no answer comes in time."""
+        node = self._topology.node_for_slot(keys.slot)
+        if node is None:
+            raise StoreAway(STORE, NO_NODE)
+        settings, (epoch, seq) = encode_settings(self.retention, node), after or ("", "")
+        reply = await self._topology.call(
+            keys.slot, "FCALL", READ, 2, keys.log, keys.head, settings, self._worker, epoch, seq
+        )
+        return LogEntries.decode(reply)
 
     async def _close(self) -> None:
         self._closed = True
@@ -223,7 +235,7 @@ class RedisEventLog(AsyncContextManagerMixin):
             with anyio.move_on_after(min(left, ANSWER_SECONDS)):
                 await thread.ready.wait()
                 return
-        raise StoreAway(STORE, "no node has the slot" if pipeline is None else pipeline.problem)
+        raise StoreAway(STORE, NO_NODE if pipeline is None else pipeline.problem)
 
     def _pipeline_for_slot(self, slot: int) -> _NodePipeline | None:
         node = self._topology.node_for_slot(slot)
@@ -257,7 +269,7 @@ class RedisEventLog(AsyncContextManagerMixin):
             pipeline = self._pipelines[node] = _NodePipeline(
                 node,
                 BatchSender(node, self._topology, self._backlog, self.retention, self._worker.encode(), self._route),
-                PubSubReader(node, self._topology, self._worker, self._log_reader, self._sink),
+                PubSubReader(node, self._topology, self._worker, self._read, self._sink),
             )
             tasks.start_soon(pipeline.run)
         queues, self._unassigned = self._unassigned, []

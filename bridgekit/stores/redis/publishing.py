@@ -205,61 +205,40 @@ class BatchSender:
         self._keep = keep
         self._worker = worker
         self._route = route
-        self._queues: deque[PublishQueue] = deque()
-        self._idle: list[asyncio.Future[None]] = []
-        """Tasks that wait for something to send."""
-        self._in_flight: list[list[PublishQueue]] = []
-        self._failed: list[PublishQueue] = []
-        self._retry = asyncio.Event()
+        self._queues: asyncio.Queue[PublishQueue] = asyncio.Queue()
         self._backoff = Backoff()
 
     def push(self, queue: PublishQueue) -> None:
         """Send what the queue has when its turn comes. No other sender may have it."""
         queue.queued = True
-        self._queues.append(queue)
-        while self._idle:
-            if not (idle := self._idle.pop()).done():
-                idle.set_result(None)
-                break
+        self._queues.put_nowait(queue)
 
     def clear(self) -> list[PublishQueue]:
         """Give back all queues whose turn has not come."""
-        queues = list(self._queues)
-        self._queues.clear()
-        return queues
+        return [self._queues.get_nowait() for _ in range(self._queues.qsize())]
 
     async def run(self) -> None:
         """Send, until the node has left the Cluster."""
-        try:
-            async with anyio.create_task_group() as tasks:
-                for _ in range(MAX_IN_FLIGHT):
-                    tasks.start_soon(self._send)
-                tasks.start_soon(self._retry_failed)
-        finally:
-            # Another node has their slots now.
-            for queue in [*self._failed, *(queue for queues in self._in_flight for queue in queues)]:
-                self._route(queue)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(MAX_IN_FLIGHT):
+                tasks.start_soon(self._send)
 
     async def _send(self) -> None:
         while True:
-            while not self._queues:
-                idle = asyncio.get_running_loop().create_future()
-                self._idle.append(idle)
-                await idle
             await self.node.answering.wait()
-            if queues := self._next_queues():
-                await self._send_batches(queues)
+            await self._send_batches(self._next_queues(await self._queues.get()))
 
-    def _next_queues(self) -> list[PublishQueue]:
+    def _next_queues(self, queue: PublishQueue) -> list[PublishQueue]:
         queues: list[PublishQueue] = []
         events = size_bytes = 0
-        while self._queues and events < REQUEST_EVENTS and size_bytes < REQUEST_BYTES:
-            queue = self._queues.popleft()
+        while True:
             batch = queue.seal(self._backlog.numbers)
             queues.append(queue)
             events += len(batch) or 1
             size_bytes += sum([len(entry.tail) for entry in batch])
-        return queues
+            if events >= REQUEST_EVENTS or size_bytes >= REQUEST_BYTES or self._queues.empty():
+                return queues
+            queue = self._queues.get_nowait()
 
     async def _send_batches(self, queues: list[PublishQueue]) -> None:
         settings = encode_settings(self._keep, self.node)
@@ -270,20 +249,19 @@ class BatchSender:
             for queue in queues:
                 by_slot.setdefault(queue.keys.slot, []).append(queue)
             groups = list(by_slot.values())
-        self._in_flight.append(queues)
-        replies: list[Any]
+        replies: list[Any] = [ConnectionResetError("the node has left the Cluster")] * len(groups)
         try:
             replies = await self.node.execute(*[_append_command(group, settings, self._worker) for group in groups])
         except CONNECTION_ERRORS as error:
             replies = [error] * len(groups)
-        self._in_flight.remove(queues)
-        for group, reply in zip(groups, replies, strict=True):
-            if isinstance(reply, BaseException):
-                self.problem = error_message(reply)
-                self._topology.refresh()
-                self._fail(group)
-            else:
-                self._apply_reply(group, reply)
+        finally:
+            for group, reply in zip(groups, replies, strict=True):
+                if isinstance(reply, BaseException):
+                    self.problem = error_message(reply)
+                    self._topology.refresh()
+                    self._retry(group)
+                else:
+                    self._apply_reply(group, reply)
 
     def _apply_reply(self, queues: list[PublishQueue], reply: list[Any]) -> None:
         failed = []
@@ -298,7 +276,7 @@ class BatchSender:
             self.confirmed_at = time.monotonic()
             self._backoff.reset()
         if failed:
-            self._fail(failed)
+            self._retry(failed)
 
     def _confirm(self, queue: PublishQueue, epoch: str, last: int, receivers: int) -> None:
         thread_id, kept = queue.thread_id, self._keep.events > 0
@@ -314,19 +292,11 @@ class BatchSender:
         if self._backlog.confirm(queue):
             self._route(queue)
 
-    def _fail(self, queues: list[PublishQueue]) -> None:
-        self._failed += queues
-        self._retry.set()
-
-    async def _retry_failed(self) -> None:
-        """Send what failed again, after a pause. It may be one thread's problem alone, so that others do not wait."""
-        while True:
-            await self._retry.wait()
-            await asyncio.sleep(self._backoff.next())
-            self._retry.clear()
-            failed, self._failed = self._failed, []
-            for queue in failed:
-                self._route(queue)
+    def _retry(self, queues: list[PublishQueue]) -> None:
+        """Send these again after a pause. Others do not wait: it may be a problem of these threads alone."""
+        loop, pause = asyncio.get_running_loop(), self._backoff.next()
+        for queue in queues:
+            loop.call_later(pause, self._route, queue)
 
 
 def encode_settings(keep: Keep, node: Node) -> bytes:

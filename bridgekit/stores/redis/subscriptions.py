@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import anyio
@@ -13,7 +14,9 @@ from anyio.abc import TaskGroup
 from redis.asyncio.client import PubSub
 
 from bridgekit.errors import StoreAway
-from bridgekit.stores.redis.delivery import ChannelMessage, LogReader, ThreadDelivery
+from bridgekit.signals import Cursor
+from bridgekit.stores.redis.delivery import ChannelMessage, LogEntries, ThreadDelivery
+from bridgekit.stores.redis.functions import ThreadKeys
 from bridgekit.stores.redis.topology import CONNECTION_ERRORS, Backoff, ClusterTopology, Node, error_message
 from bridgekit.transport.log import Sink
 
@@ -28,10 +31,14 @@ READERS: Final = 16
 """Logs that are read at a time from one node. Each reply may be as large as a log."""
 
 
+ReadLog = Callable[[ThreadKeys, Cursor | None], Awaitable[LogEntries]]
+"""Reads what a thread's log has after a cursor. StoreAway where no answer comes in time."""
+
+
 class PubSubReader:
     """The subscriptions at one node. When their connection is lost or dead, another one replaces it."""
 
-    def __init__(self, node: Node, topology: ClusterTopology, worker: str, log_reader: LogReader, sink: Sink) -> None:
+    def __init__(self, node: Node, topology: ClusterTopology, worker: str, read: ReadLog, sink: Sink) -> None:
         self.node = node
         self.live = asyncio.Event()
         """Set while the worker's heartbeats, published as events are, come back here."""
@@ -39,21 +46,19 @@ class PubSubReader:
         """Why the last connection ended."""
         self._topology = topology
         self._worker = worker
-        self._log_reader = log_reader
+        self._read = read
         self._sink = sink
         self._threads: dict[bytes, ThreadDelivery] = {}
         self._tasks: TaskGroup | None = None
         self._heartbeat_channel = b""
         self._subscribed = asyncio.Event()
         self._returned = asyncio.Event()
-        self._changes: deque[tuple[bytes, bool]] = deque()
+        self._changes: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
         """Channels to subscribe to (True) or unsubscribe from."""
-        self._changed = asyncio.Event()
         self._subscribing: Counter[bytes] = Counter()
         """Subscriptions that were requested and are not confirmed. Of a channel's requests only the last one counts."""
         self._unsubscribing: Counter[bytes] = Counter()
-        self._to_read: deque[ThreadDelivery] = deque()
-        self._to_read_changed = asyncio.Event()
+        self._readers = asyncio.Semaphore(READERS)
 
     @property
     def complete(self) -> bool:
@@ -92,8 +97,6 @@ class PubSubReader:
                     await pubsub.ssubscribe(self._heartbeat_channel)
                     tasks.start_soon(self._write_changes, pubsub)
                     tasks.start_soon(self._send_heartbeats, backoff)
-                    for _ in range(READERS):
-                        tasks.start_soon(self._read_logs)
                     async for message in pubsub.listen():
                         self._on_message(message)
             except* CONNECTION_ERRORS as group:
@@ -107,12 +110,10 @@ class PubSubReader:
         self._tasks = tasks
         self._heartbeat_channel = self._own_channel()
         self._subscribed = asyncio.Event()
-        self._changes.clear()
+        self._changes = asyncio.Queue()
         self._subscribing.clear()
         self._unsubscribing.clear()
-        self._to_read.clear()
         for thread in self._threads.values():
-            thread.queued = False
             self.add(thread)
 
     def _own_channel(self) -> bytes:
@@ -133,15 +134,11 @@ class PubSubReader:
     def _change(self, channel: bytes, *, subscribe: bool) -> None:
         # Without a connection there is nothing to write: the next one subscribes to what is wanted then.
         if self._tasks is not None:
-            self._changes.append((channel, subscribe))
-            self._changed.set()
+            self._changes.put_nowait((channel, subscribe))
 
     async def _write_changes(self, pubsub: PubSub) -> None:
         while True:
-            while not self._changes:
-                self._changed.clear()
-                await self._changed.wait()
-            channel, subscribe = self._changes.popleft()
+            channel, subscribe = await self._changes.get()
             if subscribe:
                 self._subscribing[channel] += 1
                 await pubsub.ssubscribe(channel)
@@ -204,45 +201,26 @@ class PubSubReader:
             self._catch_up(thread)
 
     def _catch_up(self, thread: ThreadDelivery) -> None:
-        """Have the thread's log read when its turn comes, or deliver what is held."""
-        if thread.must_read:
-            if not thread.queued:
-                thread.queued = True
-                self._to_read.append(thread)
-                self._to_read_changed.set()
-        elif not thread.draining and self._tasks is not None:
-            thread.draining = True
-            self._tasks.start_soon(self._drain, thread)
+        """Have a task read the thread's log, or deliver what is held."""
+        if not thread.catching_up and self._tasks is not None:
+            thread.catching_up = True
+            self._tasks.start_soon(self._read_and_deliver, thread)
 
-    async def _read_logs(self) -> None:
-        """Read one log after the other. One that cannot be read is tried again."""
+    async def _read_and_deliver(self, thread: ThreadDelivery) -> None:
         backoff = Backoff()
-        while True:
-            while not self._to_read:
-                self._to_read_changed.clear()
-                await self._to_read_changed.wait()
-            thread = self._to_read.popleft()
-            thread.queued = False
-            if not thread.sockets:
-                continue
-            try:
-                log = await self._log_reader.read(thread.keys, thread.position)
-            except StoreAway:
-                self._catch_up(thread)
-                await asyncio.sleep(backoff.next())
-                continue
-            backoff.reset()
-            thread.on_read(log, self._sink)
-            if thread.behind:
-                self._catch_up(thread)
-
-    async def _drain(self, thread: ThreadDelivery) -> None:
         try:
-            await thread.drain(self._sink)
+            while thread.behind and thread.sockets:
+                if not thread.must_read:
+                    await thread.drain(self._sink)
+                    continue
+                try:
+                    async with self._readers:
+                        log = await self._read(thread.keys, thread.position)
+                    thread.on_read(log, self._sink)
+                except StoreAway:
+                    await asyncio.sleep(backoff.next())
         finally:
-            thread.draining = False
-        if thread.behind and thread.sockets:
-            self._catch_up(thread)
+            thread.catching_up = False
 
 
 async def _unchanged(message: Any) -> Any:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import random
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, cast
@@ -33,6 +32,7 @@ from bridgekit.stores.redis.functions import SOURCE, KeyNames
 
 __all__ = [
     "CONNECTION_ERRORS",
+    "NO_NODE",
     "PREFIX",
     "STORE",
     "Backoff",
@@ -69,6 +69,7 @@ REQUEST_COMMANDS: Final = 32
 CONNECTION_ERRORS: Final = (RedisError, OSError, TimeoutError)
 """What a command raises when it is refused, or its connection lost. The reply may be lost after it was executed."""
 
+NO_NODE: Final = "no node has the slot"
 CLOSED: Final = "the connections to the node are closed"
 
 Address = tuple[str, int] | str
@@ -111,8 +112,7 @@ class Node:
         self.client = Redis.from_pool(ConnectionPool(**settings, **place, redis_connect_func=self._on_connect))
         # SET with NX and GET returns the stored value. redis-py would compare it to "OK".
         self.client.set_response_callback("SET", _unchanged)
-        self._requests: deque[tuple[Command, asyncio.Future[Any]]] = deque()
-        self._requested = asyncio.Event()
+        self._requests: asyncio.Queue[tuple[Command, asyncio.Future[Any]]] = asyncio.Queue()
         self.answering = asyncio.Event()
         """Set while commands are answered."""
         self.failing = asyncio.Event()
@@ -131,8 +131,7 @@ class Node:
     def request(self, *command: bytes | str | int) -> asyncio.Future[Any]:
         """Send one command with the next write; the reply is the future's result. It may be cancelled."""
         reply = asyncio.get_running_loop().create_future()
-        self._requests.append((command, reply))
-        self._requested.set()
+        self._requests.put_nowait((command, reply))
         return reply
 
     async def execute(self, *commands: Command) -> list[Any]:
@@ -182,17 +181,16 @@ class Node:
                         tasks.start_soon(self._serve_requests)
                     tasks.start_soon(self._recover)
         finally:
-            for _, reply in self._requests:
-                _resolve(reply, ConnectionResetError(CLOSED))
+            while not self._requests.empty():
+                _resolve(self._requests.get_nowait()[1], ConnectionResetError(CLOSED))
             with anyio.CancelScope(shield=True), suppress(*CONNECTION_ERRORS):
                 await self.client.aclose()
 
     async def _serve_requests(self) -> None:
         while True:
-            while not self._requests:
-                self._requested.clear()
-                await self._requested.wait()
-            requests = [self._requests.popleft() for _ in range(min(REQUEST_COMMANDS, len(self._requests)))]
+            requests = [await self._requests.get()]
+            while len(requests) < REQUEST_COMMANDS and not self._requests.empty():
+                requests.append(self._requests.get_nowait())
             replies: list[Any] = [ConnectionResetError(CLOSED)] * len(requests)
             try:
                 replies = await self.execute(*[command for command, _ in requests])
@@ -287,7 +285,7 @@ class ClusterTopology(AsyncContextManagerMixin):
                     problem = error_message(error)
                     self.refresh()
                 await asyncio.sleep(backoff.next())
-            raise StoreAway(STORE, "no node has the slot")
+            raise StoreAway(STORE, NO_NODE)
         raise StoreAway(STORE, problem)
 
     async def _open(self, tasks: TaskGroup) -> None:

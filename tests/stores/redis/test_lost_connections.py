@@ -7,10 +7,10 @@ import pytest
 
 from bridgekit.events import Outcome, Receipt
 from bridgekit.signals import Cursor
-from bridgekit.stores.redis.delivery import LogReader
+from bridgekit.stores.redis.log import RedisEventLog
 from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import ClusterTopology
-from bridgekit.transport.log import HISTORY, Keep
+from bridgekit.transport.log import Keep
 from bridgekit_verify.faults.redis_servers import redis_server
 from bridgekit_verify.faults.toxics import Partition, Way
 from tests.samples import THREAD
@@ -116,8 +116,8 @@ async def test_subscription_at_a_server_that_events_do_not_go_to_is_noticed(impa
     ):
         [node], [stray] = topology, elsewhere
         stray.request = node.request  # type: ignore[method-assign]  # commands go there, subscriptions here
-        log_reader = LogReader(topology, HISTORY, b"worker")
-        reader = PubSubReader(stray, elsewhere, "worker", log_reader, RecordingSink())
+        read = RedisEventLog(topology)._read
+        reader = PubSubReader(stray, elsewhere, "worker", read, RecordingSink())
         tasks.start_soon(reader.run)
         with anyio.fail_after(SOON_SECONDS):
             while "not received here" not in reader.problem:  # noqa: ASYNC110  # a problem sets no event

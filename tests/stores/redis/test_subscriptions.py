@@ -8,10 +8,10 @@ import anyio
 import pytest
 
 from bridgekit.ids import ThreadId
-from bridgekit.stores.redis.delivery import LogReader, ThreadDelivery
+from bridgekit.stores.redis.delivery import ThreadDelivery
+from bridgekit.stores.redis.log import RedisEventLog
 from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import ClusterTopology
-from bridgekit.transport.log import HISTORY
 from bridgekit_verify.faults.proxy import proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
 from bridgekit_verify.faults.toxics import Partition, Way
@@ -36,7 +36,7 @@ async def until_channels(server: RedisServer, count: int) -> None:
 
 def reader_of(topology: ClusterTopology) -> PubSubReader:
     [node] = topology
-    return PubSubReader(node, topology, "worker", LogReader(topology, HISTORY, b"worker"), RecordingSink())
+    return PubSubReader(node, topology, "worker", RedisEventLog(topology)._read, RecordingSink())
 
 
 def thread_of(topology: ClusterTopology, thread_id: ThreadId = THREAD) -> ThreadDelivery:
