@@ -20,15 +20,7 @@ from bridgekit.stores.redis.functions import APPEND, ThreadKeys
 from bridgekit.stores.redis.topology import CONNECTION_ERRORS, Backoff, ClusterTopology, Command, Node, error_message
 from bridgekit.transport.log import LINK, NO_SUBSCRIBER, Keep
 
-__all__ = [
-    "BACKLOG_BYTES",
-    "BACKLOG_EVENTS",
-    "Backlog",
-    "BatchSender",
-    "Entry",
-    "PublishQueue",
-    "encode_settings",
-]
+__all__ = ["BACKLOG_BYTES", "BACKLOG_EVENTS", "Backlog", "BatchSender", "Entry", "PublishQueue", "encode_settings"]
 
 BACKLOG_EVENTS: Final = 10_000
 """Events of this worker that may wait for the server, or for its answer."""

@@ -1,7 +1,7 @@
 """The server or Cluster behind a URL: a client for each node, which node has a slot, and whether it answers.
 
-redis-py connects, reconnects and speaks the protocol. Each node has a plain client of its own instead of the one
-`RedisCluster`, whose commands to all nodes wait while it looks for a node that does not answer.
+redis-py connects, reconnects and speaks the protocol. Each node has a client of its own. With one `RedisCluster` for
+all, commands to every node wait while it reads the layout again because one node does not answer.
 """
 
 from __future__ import annotations
@@ -71,7 +71,6 @@ CONNECTION_ERRORS: Final = (RedisError, OSError, TimeoutError)
 
 NO_NODE: Final = "no node has the slot"
 CLOSED: Final = "the connections to the node are closed"
-
 Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
 Command = Sequence[bytes | str | int]
@@ -214,7 +213,8 @@ class Node:
     async def _on_connect(self, connection: AbstractConnection) -> None:
         """Shake hands on a new connection, and make sure that the server can do what it is asked for."""
         await connection.on_connect()
-        info = _parse_info(await _ask(connection, "INFO"))
+        lines: list[str] = (await _ask(connection, "INFO")).decode().splitlines()
+        info = dict(line.split(":", 1) for line in lines if ":" in line)
         version = info.get("redis_version", "0")
         if int(version.partition(".")[0]) < OLDEST_VERSION:
             raise RedisConnectionError(f"it is version {version}; Redis {OLDEST_VERSION} or Valkey is needed")
@@ -249,7 +249,10 @@ class ClusterTopology(AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[ClusterTopology]:
-        _require_asyncio()
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise AsyncioRequired("the Redis store") from None
         with first_error():
             async with anyio.create_task_group() as tasks:
                 await self._open(tasks)
@@ -400,13 +403,6 @@ def _needs_new_connection(error: ResponseError) -> bool:
     return isinstance(error, ReadOnlyError) or "function not found" in str(error).lower()
 
 
-def _require_asyncio() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        raise AsyncioRequired("the Redis store") from None
-
-
 async def _ask(connection: AbstractConnection, *command: bytes | str) -> Any:
     await connection.send_command(*command, check_health=False)
     return await connection.read_response()
@@ -419,11 +415,6 @@ async def _syncs_each_write(connection: AbstractConnection) -> bool:
         # Not every user may read it. Then nothing is assumed.
         return False
     return bool(configuration == {b"appendonly": b"yes", b"appendfsync": b"always"})
-
-
-def _parse_info(info: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in info.decode().splitlines())
-    return {name: value for name, colon, value in lines if colon}
 
 
 def _layout(ranges: list[Any], node: Node) -> dict[Address, frozenset[int]]:

@@ -13,7 +13,7 @@ from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor
 from bridgekit_verify.faults.redis_servers import RedisServer
 from tests.servers import SharedCluster
-from tests.stores.redis.workers import SOON_SECONDS, RedisWorker, event_with, publish, redis_worker
+from tests.stores.redis.workers import POLL_SECONDS, SOON_SECONDS, RedisWorker, event_with, publish, redis_worker
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +90,64 @@ async def test_slot_that_moves_while_events_flow_costs_none_and_nobody_is_sent_a
     assert set(outcomes) <= {Outcome.RELAYED, Outcome.PENDING, Outcome.NOBODY_LISTENING}
     await reader.sink.until_delivered(len(outcomes), thread)
     assert reader.sink.texts(thread) == list(range(len(outcomes)))
+    assert reader.sink.restarts == []
+
+
+async def test_node_that_hangs_delays_no_event_of_other_nodes(
+    workers: tuple[RedisWorker, RedisWorker], redis_cluster: SharedCluster
+) -> None:
+    writer, reader = workers
+    hanging, alive, _ = redis_cluster.servers
+    [stuck], [sound] = threads_of(writer, hanging, 1), threads_of(writer, alive, 1)
+    for thread in (stuck, sound):
+        await reader.log.join(thread)
+    hanging.stop()
+    try:
+        assert (await writer.publish(event_with("waits", thread_id=stuck))).outcome == Outcome.PENDING
+        # Until its connections time out, and the layout is read again, and longer.
+        [node] = [node for node in writer.topology if str(hanging.port) in repr(node)]
+        arrived = 0
+        with anyio.fail_after(SOON_SECONDS):
+            while not node.failing.is_set():
+                [receipt] = await publish(writer, "arrives", thread_id=sound)
+                assert receipt.outcome == Outcome.RELAYED
+                arrived += 1
+        assert arrived > 20, "not one for each timeout"
+    finally:
+        hanging.resume()
+    await reader.sink.until_delivered(1, stuck)
+    assert reader.sink.texts(stuck) == ["waits"]
+    for each in workers:
+        await each.until_healthy()
+
+
+@pytest.mark.usefixtures("patient")
+async def test_slot_that_is_being_migrated_key_by_key_costs_no_event(
+    workers: tuple[RedisWorker, RedisWorker], redis_cluster: SharedCluster
+) -> None:
+    """While it is, the node redirects with ASK for keys that it no longer has."""
+    writer, reader = workers
+    here, there, third = redis_cluster.servers
+    [thread] = threads_of(writer, here, 1)
+    log, head, slot = writer.topology.names.thread(thread)
+    await reader.log.join(thread)
+    await publish(writer, "before", thread_id=thread)
+    nodes = [(await server.ask("CLUSTER", "MYID")).strip() for server in (here, there)]
+    await there.ask("CLUSTER", "SETSLOT", str(slot), "IMPORTING", nodes[0])
+    await here.ask("CLUSTER", "SETSLOT", str(slot), "MIGRATING", nodes[1])
+    keys = [log.decode(), head.decode()]
+    await here.ask("MIGRATE", "127.0.0.1", str(there.port), "", "0", "5000", "KEYS", *keys)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(writer.publish, event_with("during", thread_id=thread))
+        [pipeline] = [each for each in writer.log._pipelines.values() if str(here.port) in repr(each.node)]
+        with anyio.fail_after(SOON_SECONDS):
+            while f":{there.port}" not in pipeline.sender.problem:  # noqa: ASYNC110  # a problem sets no event
+                await anyio.sleep(POLL_SECONDS)
+        for server in (there, here, third):
+            await server.ask("CLUSTER", "SETSLOT", str(slot), "NODE", nodes[1])
+    await publish(writer, "after", thread_id=thread)
+    await reader.sink.until_delivered(3, thread)
+    assert reader.sink.texts(thread) == ["before", "during", "after"]
     assert reader.sink.restarts == []
 
 

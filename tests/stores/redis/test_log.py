@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import anyio
 import pytest
 
-from bridgekit.events import EventType, Outcome, encode_unnumbered, numbered
+from bridgekit.events import EventType, Frame, Outcome, encode_unnumbered, numbered
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.signals import Cursor
 from bridgekit.stores.redis.log import RedisEventLog
 from bridgekit_verify.faults.redis_servers import redis_server
 from tests.samples import OTHER, THREAD
-from tests.stores.redis.workers import RedisWorker, event_with, redis_worker
+from tests.stores.redis.workers import RecordingSink, RedisWorker, event_with, redis_worker
 from tests.stores.redis.workers import publish as publish_all
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("patient")]
@@ -122,3 +124,60 @@ async def test_broker_is_healthy_only_as_long_as_it_is_open(url: str, prefix: st
         broker = RedisEventLog(worker.topology)
         assert not broker.healthy
     await worker.until_healthy(healthy=False)
+
+
+class BoundedSink(RecordingSink):
+    """A socket for each thread, with an outbox that holds so much: it is written to whenever the event loop runs."""
+
+    def __init__(self, events: int) -> None:
+        super().__init__()
+        self.waiting: Counter[ThreadId] = Counter()
+        self.overflowed = False
+        self.stalled: dict[ThreadId, anyio.Event] = {}
+        """Threads whose client does not read, until the event is set."""
+        self._events = events
+
+    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
+        self.waiting[thread_id] += 1
+        self.overflowed = self.overflowed or self.waiting[thread_id] > self._events
+        return super().deliver(thread_id, frame)
+
+    async def wait_for_room(self, thread_id: ThreadId) -> None:
+        if thread_id in self.stalled:
+            await self.stalled[thread_id].wait()
+        if self.waiting[thread_id] >= self._events // 2:
+            await anyio.lowlevel.checkpoint()
+            self.waiting[thread_id] = 0
+
+
+@pytest.mark.parametrize("padding", [0, 10_000])
+async def test_burst_does_not_overflow_the_outbox_of_a_client_that_reads(url: str, prefix: str, padding: int) -> None:
+    async with redis_worker(url, prefix) as writer, redis_worker(url, prefix) as reader:
+        sink = BoundedSink(256)
+        reader.log.bind(sink)
+        await reader.log.join(THREAD)
+        async with anyio.create_task_group() as tasks:
+            for number in range(2_000):
+                tasks.start_soon(writer.publish, event_with(f"{number} {'x' * padding}"))
+        await sink.until_delivered(2_000)
+        assert sink.numbers() == list(range(1, 2_001))
+        assert not sink.overflowed
+
+
+async def test_thread_whose_client_does_not_read_delays_no_other_thread(url: str, prefix: str) -> None:
+    async with redis_worker(url, prefix) as writer, redis_worker(url, prefix) as reader:
+        sink = BoundedSink(256)
+        sink.stalled[OTHER] = anyio.Event()
+        reader.log.bind(sink)
+        for thread in (THREAD, OTHER):
+            await reader.log.join(thread)
+        async with anyio.create_task_group() as tasks:
+            for number in range(500):
+                tasks.start_soon(writer.publish, event_with(number, thread_id=OTHER))
+        await publish(writer, *range(20))
+        await sink.until_delivered(20)
+        assert len(sink.frames[OTHER]) < 256
+        sink.stalled.pop(OTHER).set()
+        await sink.until_delivered(500, OTHER)
+        assert sink.numbers(OTHER) == list(range(1, 501))
+        assert not sink.overflowed
