@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
 import pytest
 import trio
+from anyio import CancelScope
+from anyio.streams.tls import TLSListener
 
 from bridgekit.errors import AsyncioRequired, InvalidId, StoreAway
 from bridgekit.ids import new_id
@@ -29,6 +32,7 @@ from tests.stores.redis.workers import until_server_replies
 pytestmark = pytest.mark.slow
 
 SECRET = "hunter2"
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
 ANSWERING = pytest.mark.usefixtures("patient")
 
 
@@ -128,6 +132,44 @@ async def test_server_is_reached_by_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "redis.sock"
     async with redis_server(settings=(f"unixsocket {path}",)), ClusterTopology(f"unix://{path}") as redis:
         assert await ping(redis)
+
+
+@asynccontextmanager
+async def behind_tls(server: RedisServer) -> AsyncIterator[int]:
+    """The port at which the server is reached by TLS, with a certificate for localhost that it signed itself."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATE)
+
+    async def forward(source: anyio.abc.ByteStream, target: anyio.abc.ByteStream, both: CancelScope) -> None:
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async for data in source:
+                await target.send(data)
+        both.cancel()
+
+    async def serve(client: anyio.abc.ByteStream) -> None:
+        async with (
+            client,
+            await anyio.connect_tcp("127.0.0.1", server.port) as other,
+            anyio.create_task_group() as both,
+        ):
+            both.start_soon(forward, client, other, both.cancel_scope)
+            both.start_soon(forward, other, client, both.cancel_scope)
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as tcp, anyio.create_task_group() as tasks:
+        tasks.start_soon(TLSListener(tcp, context, standard_compatible=False).serve, serve)
+        yield tcp.extra(anyio.abc.SocketAttribute.local_port)
+        tasks.cancel_scope.cancel()
+
+
+@ANSWERING
+async def test_server_is_reached_by_tls_and_its_certificate_is_verified() -> None:
+    async with redis_server(password=SECRET) as server, behind_tls(server) as port:
+        url = f"rediss://:{SECRET}@localhost:{port}/1"
+        async with ClusterTopology(f"{url}?ssl_ca_certs={CERTIFICATE}") as redis:
+            assert await ping(redis)
+        error = await refusal(url)
+        assert "certificate" in str(error).lower()
+        assert SECRET not in str(error)
 
 
 @ANSWERING
