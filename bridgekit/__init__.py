@@ -4,7 +4,7 @@ The floors, lowest first; a module imports from its own floor and those below, n
 
     0  ids, payloads, events, signals,
        errors, tally                           words; no I/O
-    1  storage, mapping, resolution            where a run belongs
+    1  mapping, resolution                     where a run belongs
     2  transport, stores                       how a frame reaches a browser
     3  chain                                   the nine links; link N imports only later links
     4  invariants                              what must hold of a recorded stream of events

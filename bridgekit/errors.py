@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = [
+    "AsyncioRequired",
     "BridgekitError",
     "DeterministicStartupError",
     "Disconnected",
@@ -132,6 +133,14 @@ class StoreUnusable(BridgekitError):
         self.store = store
         self.place = place
         self.problem = problem
+
+
+class AsyncioRequired(BridgekitError):
+    """A part that needs asyncio was used on another event loop."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__(f"{part} needs asyncio: run the application on asyncio, or choose the memory or SQLite store")
+        self.part = part
 
 
 class ShuttingDown(BridgekitError):

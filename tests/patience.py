@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from types import ModuleType
 from typing import Final
 
 import pytest
 
+from bridgekit.stores.redis import log, subscriptions, topology
 from bridgekit.stores.sqlite import database
-
-REDIS: tuple[tuple[ModuleType, str], ...] = ()
-try:
-    from bridgekit.storage import redis as servers
-    from bridgekit.storage import redis_door, redis_line
-    from bridgekit.transport.log import redis, redis_listening, redis_sending
-except ImportError:  # until the Redis store has the interface of `bridgekit.transport.log`
-    pass
-else:
-    REDIS = (
-        (servers, "OPEN_SECONDS"),
-        (servers, "ASK_SECONDS"),
-        (redis_door, "CONNECT_SECONDS"),
-        (redis_line, "AWAY_SECONDS"),
-        (redis_line, "SILENCE_SECONDS"),
-        (redis_sending, "SILENCE_SECONDS"),
-        (redis_listening, "ECHO_SECONDS"),
-        (redis, "ANSWER_SECONDS"),
-        (redis, "OPEN_SECONDS"),
-        (redis, "JOIN_SECONDS"),
-    )
 
 __all__ = ["PATIENCE_SECONDS", "with_patience"]
 
@@ -42,7 +21,17 @@ def with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     As they are, a store that is well and does not get its turn for a quarter of a second is treated as one that is
     away: then a publisher is told so, and that is right. Tests of anything else do not want to hear of it.
     """
-    for module, name in REDIS:
+    for module, name in (
+        (topology, "OPEN_TIMEOUT_SECONDS"),
+        (topology, "CALL_TIMEOUT_SECONDS"),
+        (topology, "CONNECT_TIMEOUT_SECONDS"),
+        (topology, "UNAVAILABLE_AFTER_SECONDS"),
+        (topology, "REPLY_TIMEOUT_SECONDS"),
+        (subscriptions, "HEARTBEAT_TIMEOUT_SECONDS"),
+        (log, "ANSWER_SECONDS"),
+        (log, "OPEN_SECONDS"),
+        (log, "JOIN_SECONDS"),
+    ):
         monkeypatch.setattr(module, name, PATIENCE_SECONDS)
     patient = partial(database.open_database, answer_timeout_seconds=PATIENCE_SECONDS)
     monkeypatch.setattr(database, "open_database", patient)

@@ -198,14 +198,14 @@ PEERS: Final = (
         name="bridgekit, Redis",
         file="bridgekit_redis",
         says="await adapter.emit_*, kept in Redis Streams and relayed, on the native edge",
-        packages=("bridgekit-verify", "msgspec", "websockets", "coredis"),
+        packages=("bridgekit-verify", "msgspec", "websockets", "redis", "hiredis"),
         broker=True,
     ),
     Peer(
         name="bridgekit, Redis, ASGI",
         file="bridgekit_redis_asgi",
         says="the same, on uvicorn",
-        packages=(*_OURS, "coredis"),
+        packages=(*_OURS, "redis", "hiredis"),
         broker=True,
     ),
 )

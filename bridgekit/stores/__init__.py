@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from bridgekit.errors import NotInstalled, UnknownName
 from bridgekit.mapping import MappingStore, MemoryStore
@@ -27,7 +27,7 @@ __all__ = [
     "stores_from",
 ]
 
-REDIS_REQUIREMENT: Final = "coredis>=6.8,<7"
+REDIS_REQUIREMENT: Final = "redis[hiredis]>=8,<9"
 """What the Redis store needs beside the core, as in pyproject.toml: a command that names it works everywhere."""
 
 
@@ -97,29 +97,28 @@ def sqlite_stores(
 def redis_stores(url: str, keep: Keep = HISTORY, *, prefix: str = "bridgekit") -> StoreFactory:
     """In a server of the Redis protocol, or a Cluster, for any number of workers on any number of machines.
 
-    `url` names the server, or one of the Cluster's. What survives there is the server's own choice. Applications that
-    share one need prefixes of their own: `redis://host:port/0?prefix=mine`, or `prefix`.
+    `url` names the server, or one node of the Cluster. The server's configuration decides what survives its restart.
+    Applications that share a server need different prefixes: `redis://host:port/0?prefix=mine`, or `prefix`.
 
-    NotInstalled where `coredis` is missing, InvalidId where the URL names no server.
+    NotInstalled where `redis` is missing, InvalidId where the URL names no server. Opening the stores raises
+    AsyncioRequired on another event loop.
     """
     try:
-        from bridgekit.mapping.redis import RedisStore
-        from bridgekit.storage.redis import Servers, door_of
-        from bridgekit.transport.broker.redis import RedisBroker
-        from bridgekit.transport.spent_redis import SpentInRedis
+        from bridgekit.stores.redis.log import RedisEventLog
+        from bridgekit.stores.redis.mapping import RedisMappingStore, RedisUsedTickets
+        from bridgekit.stores.redis.topology import ClusterTopology, parse_url
     except ModuleNotFoundError as error:
         raise NotInstalled("the Redis store", REDIS_REQUIREMENT) from error
-    door_of(url)
-    named = parse_qs(urlsplit(url).query).get("prefix", [prefix])
+    parse_url(url)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Stores]:
-        async with Servers(url, prefix=named[-1]) as servers, RedisBroker(servers, keep) as log:
+        async with ClusterTopology(url, prefix=prefix) as topology, RedisEventLog(topology, keep) as log:
             yield Stores(
                 name="redis",
-                routes=RedisStore(servers),
+                routes=RedisMappingStore(topology),
                 log=log,
-                spent=SpentInRedis(servers),
+                spent=RedisUsedTickets(topology),
                 shared=True,
             )
 

@@ -16,7 +16,7 @@ PACKAGES = (PACKAGE, SUITE)
 FLOORS = {
     PACKAGE: {
         "ids": 0, "events": 0, "finite": 0, "payloads": 0, "errors": 0, "tally": 0, "signals": 0,
-        "mapping": 1, "resolution": 1, "storage": 1,
+        "mapping": 1, "resolution": 1,
         "transport": 2, "stores": 2,
         "chain": 3,
         "invariants": 4,

@@ -30,7 +30,7 @@ class Comparison:
     """A broker and the model, told the same."""
 
     def __init__(self, broker: EventLog, keep: Keep, clock: Clock) -> None:
-        self.broker = broker
+        self.log = broker
         self.naive = Naive(keep, clock)
         self.clock = clock
         self.said = 0
@@ -47,7 +47,7 @@ class Comparison:
         self.said += 1
         number = POISON if poison else 1_000 + self.said
         event = drafted(thread_id, number, padding=padding)
-        receipt = await self.broker.publish(event)
+        receipt = await self.log.publish(event)
         seq = receipt.seq or 0
         assert seq == self.naive.publish(thread_id, number, len(encode(event)), lost=poison)
         assert (receipt.outcome is Outcome.REFUSED) == poison
@@ -56,23 +56,23 @@ class Comparison:
     async def replay(self, thread_id: ThreadId, birth: int, back: int) -> None:
         """Resume as somebody who knows one of the numberings, that many events before its end or from its start."""
         thread = self.naive.used(thread_id)
-        head = (await self.broker.replay(thread_id, None)).cursor
+        head = (await self.log.replay(thread_id, None)).cursor
         self.birth(thread_id, head.epoch)
         assert head.seq == thread.seq
         birth = birth if birth in self.epochs else thread.birth
         cursor = Cursor(self.epochs[birth], max(0, thread.seq - back))
         expected = self.naive.replay(thread_id, birth, cursor.seq)
-        assert told(await self.broker.replay(thread_id, cursor), cursor) == expected
+        assert told(await self.log.replay(thread_id, cursor), cursor) == expected
 
     async def join(self, thread_id: ThreadId) -> None:
-        await self.broker.join(thread_id)
+        await self.log.join(thread_id)
         self.naive.used(thread_id).sockets += 1
         self.joined.append(thread_id)
 
     def leave(self) -> None:
         if self.joined:
             thread_id = self.joined.pop(0)
-            self.broker.leave(thread_id)
+            self.log.leave(thread_id)
             self.naive.used(thread_id).sockets -= 1
 
 
@@ -171,6 +171,6 @@ async def test_sqlite_broker_answers_as_the_naive_one_however_often_it_is_closed
         async with AsyncExitStack() as stack:
             broker = await stack.enter_async_context(opened(path, keep, clock))
             comparison = comparison or Comparison(broker, keep, clock)
-            comparison.broker = broker
+            comparison.log = broker
             await told_the_same(comparison, steps)
         clock.now += 4

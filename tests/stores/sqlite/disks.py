@@ -36,9 +36,9 @@ FULL = f"""
 
 async def make_room(worker: Worker) -> None:
     """End FULL. Only the store's own connection can do that while the file is open."""
-    assert isinstance(worker.broker, SqliteEventLog)
+    assert isinstance(worker.log, SqliteEventLog)
     for full in ("events", "heads", "trials"):
-        await worker.broker._database.read(f"DROP TRIGGER full_for_{full}")
+        await worker.log._database.read(f"DROP TRIGGER full_for_{full}")
 
 
 def slow_for(seconds: float) -> str:
@@ -70,4 +70,4 @@ async def create_store(path: Path, disk: str) -> None:
 
 def is_healthy(worker: Worker) -> bool:
     """Ask anew: a type checker takes an attribute that was asserted for unchanged."""
-    return worker.broker.healthy
+    return worker.log.healthy

@@ -27,7 +27,7 @@ def log_bytes(path: Path) -> int:
 
 
 async def publish(worker: Worker, count: int) -> list[Receipt]:
-    return [await worker.broker.publish(drafted(THREAD, number, padding=2_000)) for number in range(count)]
+    return [await worker.log.publish(drafted(THREAD, number, padding=2_000)) for number in range(count)]
 
 
 async def main(path: Path) -> None:

@@ -80,7 +80,7 @@ async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(
 
         async def resume() -> None:
             with pytest.raises(StoreAway):
-                await stuck.broker.replay(THREAD, begun.cursor)
+                await stuck.log.replay(THREAD, begun.cursor)
             answers.append("away")
 
         begun = await stuck.join(THREAD)
@@ -94,7 +94,7 @@ async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(
         assert time.monotonic() - began >= PATIENCE
         assert [number_in(frame) for frame in stuck.heard[THREAD]] == [0], "the disk is still at it"
         assert set(answers) == {Outcome.PENDING, "away"}
-        assert not stuck.broker.healthy
+        assert not stuck.log.healthy
         at_once = await stuck.publish(THREAD, 2)
         assert (at_once.outcome, bool(at_once), at_once.kept) == (Outcome.PENDING, False, False)
         with anyio.fail_after(60):
@@ -102,7 +102,7 @@ async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(
                 await stuck._changed.wait()
         assert [number_in(frame) for frame in stuck.heard[THREAD]] == [0, POISON, 1, 2]
         assert await stuck.publish(THREAD, 3)
-        assert stuck.broker.healthy
+        assert stuck.log.healthy
 
 
 @pytest.mark.parametrize(("events", "size_bytes"), [(10, 10**9), (10**9, 5_500)])
@@ -146,7 +146,7 @@ async def test_what_waits_when_the_store_is_closed_is_written_and_what_comes_lat
             await anyio.wait_all_tasks_blocked()
         late = await closing_.publish(THREAD, 99)
         with pytest.raises(StoreAway, match="closed"):
-            await closing_.broker.replay(THREAD, Cursor(late.epoch or "", 1))
+            await closing_.log.replay(THREAD, Cursor(late.epoch or "", 1))
     assert {receipt.outcome for receipt in receipts} == {Outcome.NOBODY_LISTENING}
     assert (late.outcome, late.reason) == (Outcome.REFUSED, "the SQLite store: it is closed")
     assert query(path, "SELECT count(*), max(seq) FROM events") == [(10, 10)]
@@ -183,8 +183,8 @@ async def test_answers_that_are_not_awaited_change_neither_delivery_nor_order(pa
     async with worker(path) as busy:
         await busy.join(THREAD)
         for number in range(2_000):
-            busy.broker.publish(drafted(THREAD, number))
-        last = await busy.broker.publish(drafted(THREAD, 2_000))
+            busy.log.publish(drafted(THREAD, number))
+        last = await busy.log.publish(drafted(THREAD, 2_000))
         assert (last.outcome, last.seq, last.kept) == (Outcome.SENT, 2_001, True)
     assert [number_in(frame) for frame in busy.heard[THREAD]] == list(range(2_001))
     assert numbers(busy.heard[THREAD]) == list(range(1, 2_002))
@@ -193,7 +193,7 @@ async def test_answers_that_are_not_awaited_change_neither_delivery_nor_order(pa
 async def test_receipt_can_be_awaited_again_and_by_many(path: Path) -> None:
     receipts: list[Receipt] = []
     async with worker(path) as busy:
-        answer = busy.broker.publish(drafted(THREAD))
+        answer = busy.log.publish(drafted(THREAD))
 
         async def wait() -> None:
             receipts.append(await answer)
@@ -206,12 +206,12 @@ async def test_receipt_can_be_awaited_again_and_by_many(path: Path) -> None:
 
 async def test_event_that_cannot_be_encoded_takes_no_number(path: Path) -> None:
     async with worker(path) as busy:
-        busy.broker.bind(busy, frame_bytes=1_000)
+        busy.log.bind(busy, frame_bytes=1_000)
         assert (await busy.publish(THREAD)).seq == 1
         with pytest.raises(FrameTooLarge):
-            busy.broker.publish(drafted(THREAD, padding=1_000))
+            busy.log.publish(drafted(THREAD, padding=1_000))
         with pytest.raises(PayloadError):
-            busy.broker.publish(emitted(payload={"result": object()}))
+            busy.log.publish(emitted(payload={"result": object()}))
         assert (await busy.publish(THREAD)).seq == 2
 
 
@@ -236,7 +236,7 @@ async def test_commit_of_many_events_overflows_no_outbox_of_a_client_that_reads(
     async with open_database(path, Synchronous.OFF) as database:
         bounded = Bounded(await SqliteEventLog(database).load())
         await bounded.join(THREAD)
-        answers = [bounded.broker.publish(drafted(THREAD, number)) for number in range(1_500)]
+        answers = [bounded.log.publish(drafted(THREAD, number)) for number in range(1_500)]
         assert {(await answer).outcome for answer in answers} == {Outcome.SENT}
     assert numbers(bounded.heard[THREAD]) == list(range(1, 1_501))
 
@@ -258,9 +258,9 @@ async def test_thread_whose_clients_are_waited_for_holds_up_no_other_and_no_comm
         crowded = Crowded(await SqliteEventLog(database).load())
         await crowded.join(THREAD)
         await crowded.join(OTHER)
-        waiting = [crowded.broker.publish(drafted(THREAD, number)) for number in range(3)]
+        waiting = [crowded.log.publish(drafted(THREAD, number)) for number in range(3)]
         assert await crowded.publish(OTHER, 0)
-        waiting.append(crowded.broker.publish(drafted(THREAD, 3)))
+        waiting.append(crowded.log.publish(drafted(THREAD, 3)))
         assert [(await crowded.publish(OTHER, number)).seq for number in range(1, 3)] == [2, 3]
         assert query(snapshot(path), "SELECT count(*) FROM events") == [(7,)], "committed, also what is not delivered"
         assert numbers(crowded.heard[THREAD]) == [1]
@@ -273,7 +273,7 @@ async def test_socket_that_joins_while_committed_events_are_not_delivered_gets_e
     async with open_database(path, Synchronous.OFF) as database:
         crowded = Crowded(await SqliteEventLog(database).load())
         begun = await crowded.join(THREAD)
-        answers = [crowded.broker.publish(drafted(THREAD, number)) for number in range(5)]
+        answers = [crowded.log.publish(drafted(THREAD, number)) for number in range(5)]
         await crowded.hears(THREAD, 1)
         replay = await crowded.join(THREAD, begun.cursor)
         assert numbers(replay.frames) == [1, 2, 3, 4, 5]
