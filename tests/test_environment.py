@@ -95,7 +95,7 @@ def test_pip_section_has_the_checkout_and_what_conda_forge_lacks() -> None:
 
 @pytest.mark.parametrize(("name", "reason"), PIP_SECTION.items())
 def test_reason_for_the_pip_section_stands_beside_the_package(name: str, reason: str) -> None:
-    [line] = [line for line in TEXT.splitlines() if line.strip().startswith(f"- {name} ")]
+    [line] = [line for line in TEXT.splitlines() if line.strip().startswith((f"- {name} ", f"- {name}["))]
     assert reason in line.partition("#")[2]
 
 

@@ -1,4 +1,4 @@
-"""The memory broker: never waits, and keeps no more than it must."""
+"""Logs in memory: they never wait, and retain no more than they must."""
 
 from __future__ import annotations
 
@@ -23,74 +23,77 @@ def done(operation: Coroutine[Any, Any, Any]) -> Any:
         operation.send(None)
     except StopIteration as stop:
         return stop.value
-    raise AssertionError("the memory broker waited")
+    raise AssertionError("the log waited")
 
 
-def held(broker: MemoryEventLog) -> dict[ThreadId, list[Frame]]:
+def held(log: MemoryEventLog) -> dict[ThreadId, list[Frame]]:
     """The frames that are held on to."""
-    return {thread_id: [] if log.kept is None else list(log.kept.frames) for thread_id, log in broker._filled.items()}
+    return {
+        thread_id: [] if each.retained is None else list(each.retained.frames)
+        for thread_id, each in log._with_frames.items()
+    }
 
 
 def test_no_operation_waits() -> None:
-    broker = MemoryEventLog()
-    done(broker.join(THREAD))
-    receipt = done(broker.publish(drafted(THREAD)))
+    log = MemoryEventLog()
+    done(log.join(THREAD))
+    receipt = log.publish(drafted(THREAD))
     assert receipt.seq == 1
-    assert done(broker.replay(THREAD, None)).cursor.seq == 1
+    assert done(log.replay(THREAD, None)).cursor.seq == 1
 
 
 def test_expired_frames_are_freed_when_any_thread_is_published_to() -> None:
     clock = Clock()
-    broker = MemoryEventLog(Keep(seconds=10), clock)
+    log = MemoryEventLog(Keep(seconds=10), clock)
     for number in range(20):
-        done(broker.publish(drafted(ThreadId(f"thread_{number}"))))
-    assert len(held(broker)) == 20
+        log.publish(drafted(ThreadId(f"thread_{number}")))
+    assert len(held(log)) == 20
     clock.now += 11
     for number in range(20):
-        done(broker.publish(drafted(OTHER, number)))
-    assert list(held(broker)) == [OTHER]
-    assert len(broker) == 21
+        log.publish(drafted(OTHER, number))
+    assert list(held(log)) == [OTHER]
+    assert len(log) == 21
 
 
 def test_thread_that_is_published_to_again_and_again_frees_its_own() -> None:
     clock = Clock()
-    broker = MemoryEventLog(Keep(seconds=10), clock)
+    log = MemoryEventLog(Keep(seconds=10), clock)
     for number in range(30):
-        done(broker.publish(drafted(THREAD, number)))
+        log.publish(drafted(THREAD, number))
         clock.now += 1
-    assert [frame.seq for frame in held(broker)[THREAD]] == list(range(20, 31))
+    assert [frame.seq for frame in held(log)[THREAD]] == list(range(20, 31))
 
 
 def test_frames_of_a_forgotten_thread_are_freed() -> None:
-    broker = MemoryEventLog(Keep(threads=1))
-    done(broker.publish(drafted(THREAD)))
-    done(broker.publish(drafted(OTHER)))
-    assert (list(held(broker)), len(broker)) == ([OTHER], 1)
+    log = MemoryEventLog(Keep(threads=1))
+    log.publish(drafted(THREAD))
+    log.publish(drafted(OTHER))
+    assert (list(held(log)), len(log)) == ([OTHER], 1)
 
 
 def test_idle_thread_costs_little() -> None:
     clock = Clock()
-    broker = MemoryEventLog(Keep(seconds=1), clock)
-    drafts = [drafted(ThreadId(f"thread_{number}")) for number in range(2_000)]
+    log = MemoryEventLog(Keep(seconds=1), clock)
+    events = [drafted(ThreadId(f"thread_{number}")) for number in range(2_000)]
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        for draft in drafts:
-            done(broker.publish(draft))
+        for event in events:
+            log.publish(event)
             clock.now += 2
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert (after - before) / len(drafts) < IDLE_BYTES
+    assert (after - before) / len(events) < IDLE_BYTES
 
 
 def test_threads_with_sockets_are_kept_over_the_limit_and_make_room_when_they_are_left() -> None:
-    worker = Worker(broker := MemoryEventLog(Keep(threads=3)))
+    worker = Worker(log := MemoryEventLog(Keep(threads=3)))
     threads = [ThreadId(f"thread_{number}") for number in range(6)]
     for thread in threads:
         done(worker.join(thread))
-    assert len(broker) == 6
+    assert len(log) == 6
     for thread in threads:
         worker.leave(thread)
-    done(broker.publish(drafted(OTHER)))
-    assert len(broker) == 3
+    log.publish(drafted(OTHER))
+    assert len(log) == 3
