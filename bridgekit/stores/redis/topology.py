@@ -31,22 +31,13 @@ from bridgekit.errors import AsyncioRequired, InvalidId, StoreAway, first_error
 from bridgekit.stores.redis.functions import SOURCE, KeyNames
 
 __all__ = [
-    "CONNECTION_ERRORS",
-    "NO_NODE",
-    "PREFIX",
-    "STORE",
-    "Backoff",
-    "ClusterTopology",
-    "Command",
-    "Node",
-    "error_message",
+    "CONNECTION_ERRORS", "NO_NODE", "STORE", "Backoff", "ClusterTopology", "Command", "Node", "error_message",
     "parse_url",
-]
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
 STORE: Final = "redis"
-PREFIX: Final = "bridgekit"
 OLDEST_VERSION: Final = 7
 OPEN_TIMEOUT_SECONDS: Final = 5.0
 """How long an application that starts waits for its store."""
@@ -59,8 +50,6 @@ UNAVAILABLE_AFTER_SECONDS: Final = 0.25
 """A node whose commands have failed for so long is unavailable."""
 REFRESH_INTERVAL_SECONDS: Final = 0.25
 """Between two requests for the layout of the Cluster."""
-FIRST_PAUSE_SECONDS: Final = 0.05
-LONGEST_PAUSE_SECONDS: Final = 1.0
 REQUEST_CONNECTIONS: Final = 4
 """Connections of a node for requests, beside those for appended events and subscriptions."""
 REQUEST_COMMANDS: Final = 32
@@ -71,6 +60,7 @@ CONNECTION_ERRORS: Final = (RedisError, OSError, TimeoutError)
 
 NO_NODE: Final = "no node has the slot"
 CLOSED: Final = "the connections to the node are closed"
+
 Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
 Command = Sequence[bytes | str | int]
@@ -79,14 +69,17 @@ Command = Sequence[bytes | str | int]
 class Backoff:
     """Pauses between attempts: each twice as long, up to a second, and random, so that workers do not retry in step."""
 
+    FIRST_SECONDS: Final = 0.05
+    LONGEST_SECONDS: Final = 1.0
+
     def __init__(self) -> None:
-        self._seconds = FIRST_PAUSE_SECONDS
+        self.reset()
 
     def reset(self) -> None:
-        self._seconds = FIRST_PAUSE_SECONDS
+        self._seconds = self.FIRST_SECONDS
 
     def next(self) -> float:
-        seconds, self._seconds = self._seconds, min(2 * self._seconds, LONGEST_PAUSE_SECONDS)
+        seconds, self._seconds = self._seconds, min(2 * self._seconds, self.LONGEST_SECONDS)
         return seconds * random.uniform(0.5, 1.0)
 
 
@@ -136,7 +129,7 @@ class Node:
     async def execute(self, *commands: Command) -> list[Any]:
         """Send commands in one write, and return each reply or error. Raises where the connection is lost.
 
-        A task that is cancelled meanwhile closes the connection, so that only tasks of this store await it.
+        To be called in tasks of this store: where one is cancelled meanwhile, the connection is closed.
         """
         began, client = time.monotonic(), cast("Any", self.client)  # execute_command is not annotated
         try:
@@ -166,9 +159,9 @@ class Node:
     def _failed(self, problem: str, since: float) -> None:
         self.problem = problem
         if self.answering.is_set():
+            self._failing_since = since
             self.answering.clear()
             self.failing.set()
-            self._failing_since = since
         self._on_failure()
 
     async def run(self) -> None:
@@ -223,7 +216,11 @@ class Node:
         if info.get("maxmemory", "0") != "0" and info.get("maxmemory_policy") != "noeviction":
             _log.warning("%s evicts keys when its memory is full, also live runs' routes: set noeviction", self)
         self.is_cluster = info.get("cluster_enabled") == "1"
-        self.syncs_each_write = await _syncs_each_write(connection)
+        settings: Any = None
+        # Not every user may read the configuration. Then nothing is assumed.
+        with suppress(ResponseError):
+            settings = await _ask(connection, "CONFIG", "GET", "appendonly", "appendfsync")
+        self.syncs_each_write = settings == {b"appendonly": b"yes", b"appendfsync": b"always"}
         try:
             await _ask(connection, "FUNCTION", "LOAD", SOURCE)
         except ResponseError as error:
@@ -235,7 +232,7 @@ class Node:
 class ClusterTopology(AsyncContextManagerMixin):
     """All nodes of a store; a single server is a Cluster of one. StoreAway where none answers when it is opened."""
 
-    def __init__(self, url: str, *, prefix: str = PREFIX) -> None:
+    def __init__(self, url: str, *, prefix: str = "bridgekit") -> None:
         self._address, self._settings = parse_url(url)
         prefix, database = self._settings.pop("prefix", prefix), self._settings.get("db", 0)
         # Channels belong to no database, so that their names have to differ.
@@ -326,7 +323,12 @@ class ClusterTopology(AsyncContextManagerMixin):
         for node in random.sample(list(self._nodes.values()), len(self._nodes)):
             if node.answering.is_set():
                 with suppress(*CONNECTION_ERRORS):
-                    self._apply(_layout(await node.request("CLUSTER SLOTS"), node), tasks)
+                    layout: dict[Address, frozenset[int]] = {}
+                    for first, last, (host, port, *_), *_ in await node.request("CLUSTER SLOTS"):
+                        # A node that does not know its own host has the one at which it was asked.
+                        address = (host.decode() if host else node.address[0], port)
+                        layout[address] = layout.get(address, frozenset()) | frozenset(range(first, last + 1))
+                    self._apply(layout, tasks)
                     return True
         return False
 
@@ -350,10 +352,7 @@ class ClusterTopology(AsyncContextManagerMixin):
 
 
 def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
-    """Return a server's address, and the settings of connections to it; InvalidId where the URL names none.
-
-    `?prefix=` is among the settings. It is the only one that is not redis-py's.
-    """
+    """A server's address, and redis-py's settings of connections to it and `prefix`. InvalidId for any other URL."""
     try:
         settings: dict[str, Any] = {**parse_redis_url(url)}
         address: Address = settings.pop("path", "") or (settings.pop("host", ""), settings.pop("port", 6379))
@@ -387,40 +386,15 @@ def _unchanged(response: Any, **options: Any) -> Any:
 
 
 def _resolve(future: asyncio.Future[Any], reply: Any) -> None:
-    if future.done():
-        return
-    if isinstance(reply, BaseException):
-        future.set_exception(reply)
-    else:
-        future.set_result(reply)
+    if not future.done():
+        (future.set_exception if isinstance(reply, BaseException) else future.set_result)(reply)
 
 
 def _needs_new_connection(error: ResponseError) -> bool:
-    """Whether the server became a replica, or was emptied of its functions.
-
-    A new connection finds the new primary by its name, loads the functions, or raises what is wrong.
-    """
+    # A new connection finds the new primary by its name, loads the functions, or raises what is wrong.
     return isinstance(error, ReadOnlyError) or "function not found" in str(error).lower()
 
 
 async def _ask(connection: AbstractConnection, *command: bytes | str) -> Any:
     await connection.send_command(*command, check_health=False)
     return await connection.read_response()
-
-
-async def _syncs_each_write(connection: AbstractConnection) -> bool:
-    try:
-        configuration = await _ask(connection, "CONFIG", "GET", "appendonly", "appendfsync")
-    except ResponseError:
-        # Not every user may read it. Then nothing is assumed.
-        return False
-    return bool(configuration == {b"appendonly": b"yes", b"appendfsync": b"always"})
-
-
-def _layout(ranges: list[Any], node: Node) -> dict[Address, frozenset[int]]:
-    """The reply to CLUSTER SLOTS as primary → slots. A primary without a host has that of the node that was asked."""
-    layout: dict[Address, frozenset[int]] = {}
-    for first, last, primary, *_ in ranges:
-        address = (primary[0].decode() if primary[0] else node.address[0], primary[1])
-        layout[address] = layout.get(address, frozenset()) | frozenset(range(first, last + 1))
-    return layout
