@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import sys
 import time
 import tracemalloc
@@ -16,7 +17,7 @@ from benchmarks.peers.bridgekit_agents import USER, Bridged
 from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
 from benchmarks.workload import AGENT, EVENTS, AgentRun, Wave
 from bridgekit.chain.link_1_startup import Parts, start_application
-from bridgekit.events import AgentEvent, EventType, encode
+from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, encode
 from bridgekit.ids import RunId, SealedRunIds, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import NoRoute
@@ -26,10 +27,13 @@ from bridgekit.transport.admission import Subscription
 from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import OUTBOX_LIMITS, CrowdedOutboxes, Subscriber
 from bridgekit_verify.harness.messages import Ready, read_requests, send
+from bridgekit_verify.measure.checker import check
+from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Socket
 
-__all__ = ["bridged", "encodings", "event_of", "own_cost", "subscribed"]
+__all__ = ["bridged", "encodings", "event_of", "own_cost", "sound_history", "subscribed"]
 
 THREADS: Final = 100
+CHECKED_EVENTS: Final = 50_000
 MAPPED_THREADS: Final = 1_000
 
 
@@ -86,6 +90,7 @@ async def own_cost(runs: int) -> dict[str, float]:
         "resolve, carried": await _resolved(stack, events),
         "resolve, mapped": await _resolved(stack, [msgspec.structs.replace(each, thread_id=None) for each in events]),
         "encode": _encoded(events),
+        **_checked(),
     }
 
 
@@ -116,6 +121,34 @@ def _encoded(events: list[AgentEvent]) -> float:
     for event in events:
         encode(event)
     return (time.process_time_ns() - begun) / len(events) / 1_000
+
+
+def _checked() -> dict[str, float]:
+    """Checking what became of an event; and beside it what a JSON parser needs for the event's frame."""
+    judged = sound_history(CHECKED_EVENTS)
+    begun = time.process_time_ns()
+    check(judged)
+    checked = time.process_time_ns() - begun
+    frames = [encode(event_of(AgentRun(0, number), number % EVENTS)) for number in range(CHECKED_EVENTS)]
+    begun = time.process_time_ns()
+    for frame in frames:
+        json.loads(frame)
+    loaded = time.process_time_ns() - begun
+    return {"check": checked / CHECKED_EVENTS / 1_000, "json.loads": loaded / CHECKED_EVENTS / 1_000}
+
+
+def sound_history(events: int) -> History:
+    """Every event was sent and has arrived, in order."""
+    sockets = [Socket(number, ThreadId(f"thread_{number}"), UserId(f"user_{number}")) for number in range(THREADS)]
+    made = History(sockets=sockets)
+    for number in range(events):
+        socket, seq = sockets[number % THREADS], number // THREADS + 1
+        key, run = Key(f"question {number}", EventType.TOOL_EXECUTING, 1), RunId(f"run_{number}")
+        receipt = Receipt(outcome=Outcome.SENT, sockets=1, kept=True, thread_id=socket.thread_id, seq=seq, epoch="e")
+        made.expected.append(Expectation(key, socket.thread_id, socket.user_id))
+        made.acknowledged[key] = run, receipt
+        made.arrivals.append(Arrival(socket, key, run, seq, number / 1e3, number / 1e3 + 1e-4))
+    return made
 
 
 async def encodings(subscribers: int) -> dict[str, float]:

@@ -195,12 +195,11 @@ def _targets_table(found: Results) -> str:
             each.measured,
             each.bound,
             "–" if each.ratio is None else f"{each.ratio:.3g}",
-            "" if each.ratio_by_cpu is None else f"{each.ratio_by_cpu:.3g}",
             f"**{each.met}**" if each.met == Met.NO else each.met,
         )
         for each in found.targets
     ]
-    return _table(("target", "measured", "wanted", "found", "by CPU time", ""), rows)
+    return _table(("target", "measured", "wanted", "found", ""), rows)
 
 
 def write(found: Results, folder: Path) -> Path:

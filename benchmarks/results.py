@@ -41,7 +41,6 @@ class TargetResult(msgspec.Struct, frozen=True):
     measured: str
     bound: str
     ratio: float | None
-    ratio_by_cpu: float | None
     met: str
 
 
@@ -113,7 +112,6 @@ def _target(each: Judged) -> TargetResult:
         measured=str(of) if over is None else f"{of} / {over.stack if over.kind == of.kind else over}",
         bound=f"{each.target.sign} {each.target.bound:g}",
         ratio=each.value,
-        ratio_by_cpu=each.cpu,
         met=each.met,
     )
 
@@ -135,12 +133,11 @@ def target_table(found: Results) -> str:
             each.measured,
             each.bound,
             "–" if each.ratio is None else f"{each.ratio:.3g}",
-            "" if each.ratio_by_cpu is None else f"{each.ratio_by_cpu:.3g}",
             each.met,
         )
         for each in found.targets
     ]
-    table = _table(("target", "measured", "wanted", "found", "by CPU", ""), rows)
+    table = _table(("target", "measured", "wanted", "found", ""), rows)
     counts = {met: sum(each.met == met for each in found.targets) for met in Met}
     not_met = [f"  {each.measured}: {each.bound} wanted" for each in found.targets if each.met == Met.NO]
     summary = ", ".join(f"{count} {met}" for met, count in counts.items())
