@@ -1,4 +1,4 @@
-"""The agents of a benchmark, in the server's process: how many, how they take turns, and when they speak."""
+"""The agents of a benchmark, in the server's process: how many, how they take turns, and when they emit."""
 
 from __future__ import annotations
 
@@ -7,48 +7,39 @@ import gc
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from benchmarks.peers import Stack
-from benchmarks.pipe import cpu_ns
-from benchmarks.workload import KINDS, Run, Said, Wave
+from benchmarks.protocol import EmitReport
+from benchmarks.workload import KINDS, AgentRun, Said, Wave
+from bridgekit_verify.harness.messages import cpu_ns
 
-__all__ = ["RunsItself", "Spoke", "speak", "speak_in_time"]
+__all__ = ["RunsItself", "emit_load", "emit_paced"]
 
 
 @runtime_checkable
 class RunsItself(Protocol):
     """A stack that calls the agents itself, run by run."""
 
-    async def run(self, run: Run, said: Sequence[Said], turn_after: int) -> None:
+    async def run(self, run: AgentRun, said: Sequence[Said], turn_after: int) -> None:
         """One whole run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spoke:
-    """When a wave began, when all of it was said, and how much CPU time this process had used when it began."""
-
-    begun_ns: int
-    said_ns: int
-    cpu_ns: int
-
-
-async def speak(stack: Stack, wave: Wave, kind: str) -> Spoke:
-    """All threads at once, each with its runs one after the other. What is said is made before the clock starts."""
+async def emit_load(stack: Stack, wave: Wave, kind: str) -> EmitReport:
+    """Let all threads emit at once, each its runs one after the other. Events are made before the clock starts."""
     turn_after = KINDS[kind]
     scripts = [[(run, run.said()) for run in wave.of(thread)] for thread in range(wave.threads)]
-    talk = _runs if isinstance(stack, RunsItself) else _talk
+    emit = _runs if isinstance(stack, RunsItself) else _emit
     # Collected now: what came before is not this wave's to clear away.
     gc.collect()
     cpu, begun = cpu_ns(), time.monotonic_ns()
     async with asyncio.TaskGroup() as group:
         for script in scripts:
-            group.create_task(talk(stack, script, turn_after))
-    return Spoke(begun, time.monotonic_ns(), cpu)
+            group.create_task(emit(stack, script, turn_after))
+    return EmitReport(begun, cpu)
 
 
-async def _talk(stack: Stack, script: Sequence[tuple[Run, Sequence[Said]]], turn_after: int) -> None:
+async def _emit(stack: Stack, script: Sequence[tuple[AgentRun, Sequence[Said]]], turn_after: int) -> None:
     """One thread's runs."""
     since = 0
     for run, said in script:
@@ -61,27 +52,27 @@ async def _talk(stack: Stack, script: Sequence[tuple[Run, Sequence[Said]]], turn
                 await asyncio.sleep(0)
 
 
-async def _runs(stack: Stack, script: Sequence[tuple[Run, Sequence[Said]]], turn_after: int) -> None:
+async def _runs(stack: Stack, script: Sequence[tuple[AgentRun, Sequence[Said]]], turn_after: int) -> None:
     assert isinstance(stack, RunsItself)
     for run, said in script:
         await stack.run(run, said, turn_after)
 
 
-async def speak_in_time(stack: Stack, wave: Wave, per_second: float, within: float) -> list[tuple[int, int, int]]:
-    """One emitter for all threads, at a fixed rate; for each event its thread, when it was said and for how long.
+async def emit_paced(stack: Stack, wave: Wave, per_second: float, within: float) -> list[tuple[int, int, int]]:
+    """Let one emitter for all threads emit at a fixed rate; return each event's thread, moment and duration.
 
-    Where the stack holds it up it catches up afterwards, so that the rate holds over the whole; where it holds it up
-    beyond `within` seconds, the rest remains unsaid.
+    An emitter that the stack makes wait catches up afterwards, so that the rate holds over the whole; after `within`
+    seconds it emits no more.
     """
-    told: list[tuple[int, int, int]] = []
+    emissions: list[tuple[int, int, int]] = []
     with suppress(TimeoutError):
         async with asyncio.timeout(within):
-            await _in_time(stack, wave.in_turn(), per_second, told)
-    return told
+            await _emit_paced(stack, wave.in_turn(), per_second, emissions)
+    return emissions
 
 
-async def _in_time(
-    stack: Stack, script: Iterable[tuple[Run, Said]], per_second: float, told: list[tuple[int, int, int]]
+async def _emit_paced(
+    stack: Stack, script: Iterable[tuple[AgentRun, Said]], per_second: float, emissions: list[tuple[int, int, int]]
 ) -> None:
     begun = time.monotonic()
     for number, (run, said) in enumerate(script):
@@ -91,4 +82,4 @@ async def _in_time(
         try:
             await say(said)
         finally:
-            told.append((run.thread, asked, time.monotonic_ns() - asked))
+            emissions.append((run.thread, asked, time.monotonic_ns() - asked))

@@ -9,7 +9,7 @@ from typing import Final
 
 from benchmarks.measures.growth import CROWDED, EMPTY
 from benchmarks.results import Results, client_bound
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import ASGI, NATIVE, Met
 from benchmarks.workload import BURST, RUN, YIELDING
 
@@ -75,7 +75,7 @@ def page(found: Results) -> str:
             minutes=found.minutes,
             machine=", ".join(f"{what} {value}" for what, value in found.machine.items()),
             versions=", ".join(f"{name} {version}" for name, version in found.versions.items()),
-            size=series.median(Key("bytes/event", NATIVE, BURST)) or 0.0,
+            size=series.median(SeriesKey("bytes/event", NATIVE, BURST)) or 0.0,
             throughput=_throughput_words(series),
             throughput_table=_throughput_table(series),
             latency=_latency_words(series),
@@ -112,10 +112,10 @@ def _throughput_table(series: Series) -> str:
         (
             stack,
             *(
-                _spread(series[Key("events/s", stack, kind)]) + " *" * client_bound(series, stack, kind)
+                _spread(series[SeriesKey("events/s", stack, kind)]) + " *" * client_bound(series, stack, kind)
                 for kind in kinds
             ),
-            *(_spread(series[Key("CPU µs/event", stack, kind)], 1) for kind in kinds),
+            *(_spread(series[SeriesKey("CPU µs/event", stack, kind)], 1) for kind in kinds),
         )
         for stack in _stacks(series, "events/s")
     ]
@@ -127,7 +127,7 @@ def _throughput_words(series: Series) -> str:
     return "Events a second: " + "; ".join(
         f"{stack} {rate:,.0f}"
         for stack in _stacks(series, "events/s")
-        if (rate := series.median(Key("events/s", stack, BURST))) is not None
+        if (rate := series.median(SeriesKey("events/s", stack, BURST))) is not None
     )
 
 
@@ -135,8 +135,8 @@ def _latency_words(series: Series) -> str:
     kinds = [key.kind for key in series if key.measure == "latency p50, µs"]
     rate = kinds[0] if kinds else ""
     return f"Latency at {rate}, median and 99th percentile in µs: " + "; ".join(
-        f"{stack} {series.median(Key('latency p50, µs', stack, rate)) or 0:,.0f}"
-        f" and {series.median(Key('latency p99, µs', stack, rate)) or 0:,.0f}"
+        f"{stack} {series.median(SeriesKey('latency p50, µs', stack, rate)) or 0:,.0f}"
+        f" and {series.median(SeriesKey('latency p99, µs', stack, rate)) or 0:,.0f}"
         for stack in _stacks(series, "latency p50, µs")
     )
 
@@ -153,7 +153,13 @@ STALL: Final = {
 
 def _stall_table(series: Series) -> str:
     rows = [
-        (stack, *(f"{series.median(Key(f'stall: {what}', stack)) or 0:,.{digits}f}" for what, digits in STALL.items()))
+        (
+            stack,
+            *(
+                f"{series.median(SeriesKey(f'stall: {what}', stack)) or 0:,.{digits}f}"
+                for what, digits in STALL.items()
+            ),
+        )
         for stack in _stacks(series, "stall: cut off")
     ]
     return _table(("stack", *STALL), rows)
@@ -161,13 +167,15 @@ def _stall_table(series: Series) -> str:
 
 def _stall_words(series: Series) -> str:
     return "What the neighbours of a subscriber who stopped reading got: " + "; ".join(
-        f"{stack} {series.median(Key(READ, stack)) or 0:.0f} %" for stack in _stacks(series, "stall: cut off")
+        f"{stack} {series.median(SeriesKey(READ, stack)) or 0:.0f} %" for stack in _stacks(series, "stall: cut off")
     )
 
 
 def _growth_words(series: Series) -> str:
     def grown(stack: str) -> str:
-        ratio = series.ratio(Key("CPU µs/event", stack, str(CROWDED)), Key("CPU µs/event", stack, str(EMPTY)))
+        ratio = series.ratio(
+            SeriesKey("CPU µs/event", stack, str(CROWDED)), SeriesKey("CPU µs/event", stack, str(EMPTY))
+        )
         return f"{stack} {'–' if ratio is None else f'{ratio:.2f}'} times"
 
     return f"CPU time an event beside {CROWDED}, and beside nothing: {grown(NATIVE)}; {grown(ASGI)}"
@@ -175,7 +183,7 @@ def _growth_words(series: Series) -> str:
 
 def _memory_words(series: Series) -> str:
     return "KiB an idle connection: " + "; ".join(
-        f"{stack} {series.median(Key('KiB/idle connection', stack)) or 0:.1f}"
+        f"{stack} {series.median(SeriesKey('KiB/idle connection', stack)) or 0:.1f}"
         for stack in _stacks(series, "KiB/idle connection")
     )
 
@@ -187,12 +195,11 @@ def _targets_table(found: Results) -> str:
             each.measured,
             each.bound,
             "–" if each.ratio is None else f"{each.ratio:.3g}",
-            "" if each.ratio_by_cpu is None else f"{each.ratio_by_cpu:.3g}",
             f"**{each.met}**" if each.met == Met.NO else each.met,
         )
         for each in found.targets
     ]
-    return _table(("target", "measured", "wanted", "found", "by CPU time", ""), rows)
+    return _table(("target", "measured", "wanted", "found", ""), rows)
 
 
 def write(found: Results, folder: Path) -> Path:

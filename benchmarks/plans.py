@@ -5,23 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.measures.growth import CROWDED, Besides, steps
+from benchmarks.measures.growth import CROWDED, BackgroundLoad, steps
 from benchmarks.peers import PEERS
-from benchmarks.targets import ASGI, NATIVE, REDIS, STARLETTE
+from benchmarks.targets import (
+    ASGI,
+    BROADCAST,
+    CHANNELS_REDIS,
+    NATIVE,
+    PICOWS,
+    REDIS,
+    SOCKETIO_REDIS,
+    STARLETTE,
+)
 from benchmarks.workload import BURST, RUN, YIELDING
 
 __all__ = ["FULL", "QUICK", "Plan"]
 
 COMPARED: Final = (
-    "picows",
+    PICOWS,
+    BROADCAST,
     "websockets send",
     STARLETTE,
-    "python-socketio",
-    "Channels",
     ASGI,
     NATIVE,
-    "python-socketio, Redis",
-    "Channels, Redis",
+    SOCKETIO_REDIS,
+    CHANNELS_REDIS,
     REDIS,
 )
 """The stacks that a target names."""
@@ -57,7 +65,7 @@ class Plan:
     """How long the work of keeping idle connections alive is watched; 0 leaves it out."""
     own_rounds: int
     mappings: int
-    crowds: tuple[Besides, ...]
+    crowds: tuple[BackgroundLoad, ...]
     growth_rounds: int
     growth_runs: int
     flat_events: int
@@ -69,12 +77,12 @@ QUICK: Final = Plan(
     stacks=COMPARED,
     rounds=3,
     runs=20,
-    kinds=(BURST,),
+    kinds=(BURST, YIELDING),
     kinds_of_ours=(BURST, YIELDING),
     fresh=False,
     latency_rounds=2,
     latency_seconds=1.0,
-    latency_stacks=(STARLETTE, ASGI, NATIVE, "python-socketio, Redis", "Channels, Redis", REDIS),
+    latency_stacks=COMPARED,
     idle_stacks=("websockets send", STARLETTE, ASGI, NATIVE),
     idle_connections=500,
     idle_rounds=1,
@@ -90,12 +98,12 @@ QUICK: Final = Plan(
 FULL: Final = Plan(
     name="full",
     stacks=tuple(each.name for each in PEERS),
-    rounds=5,
+    rounds=7,
     runs=40,
     kinds=(BURST, RUN, YIELDING),
     kinds_of_ours=(BURST, RUN, YIELDING),
     fresh=True,
-    latency_rounds=3,
+    latency_rounds=7,
     latency_seconds=2.0,
     latency_stacks=tuple(each.name for each in PEERS if not each.whole_runs),
     stall_seconds=3.0,
@@ -104,7 +112,7 @@ FULL: Final = Plan(
     idle_connections=1_000,
     idle_rounds=3,
     idle_seconds=41.0,
-    own_rounds=5,
+    own_rounds=7,
     mappings=200_000,
     crowds=(
         *steps(

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.peers import Peer
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import Judged, Met, judged
 
 __all__ = ["Results", "client_bound", "machine", "read", "results", "target_table", "throughput_table", "write"]
@@ -41,7 +41,6 @@ class TargetResult(msgspec.Struct, frozen=True):
     measured: str
     bound: str
     ratio: float | None
-    ratio_by_cpu: float | None
     met: str
 
 
@@ -63,7 +62,7 @@ class Results(msgspec.Struct, frozen=True):
         """The numbers by key again."""
         series = Series()
         for each in self.measured:
-            series.add(Key(each.measure, each.stack, each.kind), *each.values)
+            series.add(SeriesKey(each.measure, each.stack, each.kind), *each.values)
         return series
 
 
@@ -102,7 +101,7 @@ def results(
     )
 
 
-def _measured(key: Key, values: Sequence[float]) -> Measured:
+def _measured(key: SeriesKey, values: Sequence[float]) -> Measured:
     return Measured(*key, median(values), min(values), max(values), [float(f"{value:.5g}") for value in values])
 
 
@@ -113,7 +112,6 @@ def _target(each: Judged) -> TargetResult:
         measured=str(of) if over is None else f"{of} / {over.stack if over.kind == of.kind else over}",
         bound=f"{each.target.sign} {each.target.bound:g}",
         ratio=each.value,
-        ratio_by_cpu=each.cpu,
         met=each.met,
     )
 
@@ -135,12 +133,11 @@ def target_table(found: Results) -> str:
             each.measured,
             each.bound,
             "–" if each.ratio is None else f"{each.ratio:.3g}",
-            "" if each.ratio_by_cpu is None else f"{each.ratio_by_cpu:.3g}",
             each.met,
         )
         for each in found.targets
     ]
-    table = _table(("target", "measured", "wanted", "found", "by CPU", ""), rows)
+    table = _table(("target", "measured", "wanted", "found", ""), rows)
     counts = {met: sum(each.met == met for each in found.targets) for met in Met}
     not_met = [f"  {each.measured}: {each.bound} wanted" for each in found.targets if each.met == Met.NO]
     summary = ", ".join(f"{count} {met}" for met, count in counts.items())
@@ -159,12 +156,12 @@ def throughput_table(found: Results) -> str:
 
 def client_bound(series: Series, stack: str, kind: str) -> bool:
     """Whether the client was busy all the time, so that it is the client that was measured."""
-    busy = series.median(Key("client busy", stack, kind))
+    busy = series.median(SeriesKey("client busy", stack, kind))
     return busy is not None and busy > CLIENT_BUSY
 
 
 def _cells(series: Series, stack: str, kind: str) -> tuple[str, str]:
-    rates, costs = series[Key("events/s", stack, kind)], series[Key("CPU µs/event", stack, kind)]
+    rates, costs = series[SeriesKey("events/s", stack, kind)], series[SeriesKey("CPU µs/event", stack, kind)]
     if not rates:
         return "–", "–"
     return (

@@ -110,7 +110,7 @@ class _Run:
         plan = self.plan
         self.heading("the bridge alone")
         await own_cost(self.series, rounds=plan.own_rounds, runs=plan.runs, mappings=plan.mappings)
-        await imports(self.series, rounds=plan.import_rounds)
+        imports(self.series, rounds=plan.import_rounds)
 
 
 async def carried_out(plan: Plan) -> Results:

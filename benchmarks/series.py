@@ -7,10 +7,10 @@ from itertools import zip_longest
 from statistics import median
 from typing import NamedTuple
 
-__all__ = ["Key", "Series", "quantile"]
+__all__ = ["Series", "SeriesKey", "quantile"]
 
 
-class Key(NamedTuple):
+class SeriesKey(NamedTuple):
     """What was measured, of which stack, and under which circumstances."""
 
     measure: str
@@ -25,23 +25,23 @@ class Series:
     """Values by key, one a round, in the order of the rounds."""
 
     def __init__(self) -> None:
-        self._values: dict[Key, list[float]] = {}
+        self._values: dict[SeriesKey, list[float]] = {}
 
-    def add(self, key: Key, *values: float) -> None:
+    def add(self, key: SeriesKey, *values: float) -> None:
         self._values.setdefault(key, []).extend(values)
 
-    def __getitem__(self, key: Key) -> Sequence[float]:
+    def __getitem__(self, key: SeriesKey) -> Sequence[float]:
         """What was measured; nothing where nothing was."""
         return self._values.get(key, ())
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[SeriesKey]:
         return iter(self._values)
 
-    def median(self, key: Key) -> float | None:
+    def median(self, key: SeriesKey) -> float | None:
         """None where nothing was measured."""
         return median(self[key]) if self[key] else None
 
-    def ratio(self, of: Key, over: Key) -> float | None:
+    def ratio(self, of: SeriesKey, over: SeriesKey) -> float | None:
         """The median of the ratios within each round, so that a slow minute of the machine weighs on both alike."""
         ratios = [
             above / below

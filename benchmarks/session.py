@@ -1,37 +1,56 @@
-"""One stack under measurement: its processes, its clients, and the questions they are asked."""
+"""One stack under measurement: its processes, its clients, and what they are asked."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
-from benchmarks.children import Child, child
-from benchmarks.load.verification import Verdict, WrongAnswer
 from benchmarks.peers import Peer
+from benchmarks.protocol import (
+    Emit,
+    EmitPaced,
+    EmitReport,
+    LoadVerdictReply,
+    OpenSockets,
+    PacedReport,
+    PrepareThreads,
+    ReadLoad,
+    ReadTimes,
+    ReadTimesRequest,
+    Received,
+    VerdictRequest,
+)
+from benchmarks.verification import LoadVerdict, WrongAnswer
 from benchmarks.workload import Wave
-from bridgekit.transport.server import KEEPALIVE_SECONDS
+from bridgekit.serve.in_process import KEEPALIVE_SECONDS
 from bridgekit_verify.faults.redis_servers import redis_url
+from bridgekit_verify.harness.load_client import Clear, StopReading
+from bridgekit_verify.harness.messages import CpuReply, CpuRequest, Done, MemoryReply, MemoryRequest, Ready
+from bridgekit_verify.harness.processes import ChildProcess, start_module
 
-__all__ = ["Session", "Spoken", "session"]
+__all__ = ["LoadReport", "Session", "session", "start_load_client"]
 
-PATIENCE_SECONDS: Final = 60.0
+LOAD_TIMEOUT_SECONDS: Final = 60.0
+REPORT_SECONDS: Final = 5.0
+"""Added to the time that a load may take: it is reported, too."""
 WARM_UP_RUNS: Final = 2
+
+Report = TypeVar("Report", EmitReport, PacedReport)
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
-    """One wave, from the first event to the last socket that had all."""
+class LoadReport:
+    """One wave, from its first event until the last socket had all of it."""
 
     events: int
-    """Events said, times the sockets of each thread."""
+    """Events emitted, times the sockets of each thread."""
     seconds: float
     cpu_seconds: float
     """Of the stack's processes, without broker and clients."""
     client_busy: float
-    """Which part of the time the client worked: near 1 it is the client that was measured."""
+    """CPU time of the client over time: near 1 it is the client that was measured."""
     event_bytes: float
 
     @property
@@ -47,7 +66,9 @@ class Spoken:
 class Session:
     """A stack that is up, with clients."""
 
-    def __init__(self, peer: Peer, sockets: Child, agents: Child, load: Child, port: int, threads: int) -> None:
+    def __init__(
+        self, peer: Peer, sockets: ChildProcess, agents: ChildProcess, load: ChildProcess, port: int, threads: int
+    ) -> None:
         self.peer = peer
         self.sockets = sockets
         self.agents = agents
@@ -59,25 +80,27 @@ class Session:
         self._wave = Wave(threads, 0)
 
     @property
-    def processes(self) -> list[Child]:
+    def processes(self) -> list[ChildProcess]:
         return [self.sockets] if self.agents is self.sockets else [self.sockets, self.agents]
 
     async def prepare(self, first: int, last: int) -> None:
-        """Let the stack know of these threads, where it must."""
+        """Let the stack create these threads, where it must."""
         for each in self.processes:
-            await each.ask("prepare", first=first, last=last)
+            await each.request(PrepareThreads(first, last), Done)
 
-    async def connect(self, first: int, last: int, *, load: Child | None = None, **how: int) -> None:
+    async def connect(
+        self,
+        first: int,
+        last: int,
+        *,
+        load: ChildProcess | None = None,
+        subscribers: int = 1,
+        receive_buffer_bytes: int = 0,
+    ) -> None:
         """Open sockets in these threads."""
         await self.prepare(first, last)
-        await (load or self.load).ask(
-            "connect",
-            dialect=self.peer.dialect,
-            port=self._port,
-            first=first,
-            last=last,
-            **how,
-        )
+        opened = OpenSockets(self.peer.dialect, self._port, first, last, subscribers, receive_buffer_bytes)
+        await (load or self.load).request(opened, Done)
 
     def next_wave(self, runs: int, *, padding_bytes: int = 0) -> Wave:
         """The next runs in every thread of the session."""
@@ -86,42 +109,50 @@ class Session:
         return self._wave
 
     async def warm_up(self) -> None:
-        await self.speak("burst", WARM_UP_RUNS)
+        await self.run_load("burst", WARM_UP_RUNS)
 
-    async def speak(self, kind: str, runs: int) -> Spoken:
-        """Have all agents speak, and judge what arrived. WrongAnswer where it was not all, once, in order."""
+    async def run_load(self, kind: str, runs: int) -> LoadReport:
+        """Let all agents emit, and judge what arrived. WrongAnswer where it was not all, once, in order."""
         wave = self.next_wave(runs)
-        await self.load.ask("expect", events=wave.events // wave.threads)
         before = await self._cpu_ns()
-        said, received = await asyncio.gather(
-            self.agents.ask("speak", wave=asdict(wave), kind=kind, seconds=PATIENCE_SECONDS),
-            self.load.ask("receive", within=PATIENCE_SECONDS, seconds=PATIENCE_SECONDS + 5),
-        )
+        emitted, received = await self._emit(wave, Emit(wave, kind), EmitReport, LOAD_TIMEOUT_SECONDS)
         after = await self._cpu_ns()
-        # Before it spoke, the agents' process made up what it was going to say: that is no cost of the stack's.
-        cpu_ns = sum(after.values()) - sum({**before, self.agents.pid: said["cpu_ns"]}.values())
-        await self._judge(wave, complete=received["complete"])
-        return Spoken(
+        # The agents' process made its events before it emitted them: that is no cost of the stack's.
+        cpu_ns = sum(after.values()) - sum({**before, self.agents.pid: emitted.cpu_ns}.values())
+        verdict = await self.verdict(wave)
+        if not (verdict.sound and received.complete):
+            raise WrongAnswer(f"{self.peer.name}: {verdict}")
+        return LoadReport(
             events=wave.events * self.subscribers,
-            seconds=(received["done_ns"] - said["begun_ns"]) / 1e9,
+            seconds=(received.done_ns - emitted.begun_ns) / 1e9,
             cpu_seconds=cpu_ns / 1e9,
-            client_busy=received["busy"],
-            event_bytes=received["event_bytes"],
+            client_busy=received.busy,
+            event_bytes=received.event_bytes,
         )
 
-    async def _judge(self, wave: Wave, *, complete: bool) -> None:
-        verdict = await self.verdict(wave)
-        if not (verdict.sound and complete):
-            raise WrongAnswer(f"{self.peer.name}: {verdict}")
+    async def run_paced_load(self, wave: Wave, per_second: float, within: float) -> tuple[PacedReport, Received]:
+        """Let one emitter for all threads emit a wave at a fixed rate; judge it with `verdict`."""
+        return await self._emit(wave, EmitPaced(wave, per_second, within), PacedReport, within)
 
-    async def verdict(self, wave: Wave) -> Verdict:
+    async def _emit(
+        self, wave: Wave, request: Emit | EmitPaced, kind: type[Report], within: float
+    ) -> tuple[Report, Received]:
+        await self.load.request(Clear(), Done)
+        await self.load.send(ReadLoad(wave.events // wave.threads))
+        emitted = await self.agents.request(request, kind, within=within + REPORT_SECONDS)
+        return emitted, await self.load.request(StopReading(), Received, within=LOAD_TIMEOUT_SECONDS)
+
+    async def verdict(self, wave: Wave) -> LoadVerdict:
         """What became of the wave's events, at the sockets that read."""
-        asked = {"first": wave.first, "runs": wave.runs, "padding_bytes": wave.padding_bytes}
-        return Verdict.of((await self.load.ask("judge", **asked))["verdict"])
+        return (await self.load.request(VerdictRequest(wave), LoadVerdictReply)).verdict
+
+    async def read_times(self) -> list[tuple[int, list[int]]]:
+        """For each socket that reads: its thread, and when each of its events was read, in nanoseconds."""
+        return (await self.load.request(ReadTimesRequest(), ReadTimes)).sockets
 
     async def memory_kib(self) -> int:
         """What the stack's processes hold, after their collectors have been through."""
-        return sum([(await each.ask("memory"))["rss_kib"] for each in self.processes])
+        return sum([(await each.request(MemoryRequest(), MemoryReply)).resident_kib for each in self.processes])
 
     async def cpu_seconds(self) -> float:
         """What the stack's processes have used so far."""
@@ -129,7 +160,7 @@ class Session:
 
     async def _cpu_ns(self) -> dict[int, int]:
         """By process id."""
-        return {each.pid: (await each.ask("cpu"))["cpu_ns"] for each in self.processes}
+        return {each.pid: (await each.request(CpuRequest(), CpuReply)).cpu_ns for each in self.processes}
 
 
 @asynccontextmanager
@@ -150,17 +181,26 @@ async def session(
         if peer.broker:
             options += ["--broker", await stack.enter_async_context(redis_url())]
 
-        async def served(part: str) -> tuple[Child, dict[str, Any]]:
-            name = f"{peer.name} ({part})"
-            return await stack.enter_async_context(
-                child(name, "benchmarks.served", peer.name, "--part", part, *options, python=peer.python)
+        async def start(part: str) -> tuple[ChildProcess, int]:
+            arguments = ("benchmarks.stack_process", peer.name, "--part", part, *options)
+            process = await stack.enter_async_context(
+                start_module(*arguments, name=f"{peer.name} ({part})", python=peer.python)
             )
+            return process, (await process.receive(Ready, wanted="start")).port
 
-        sockets, ready = await served("sockets" if peer.broker else "both")
-        agents = (await served("agents"))[0] if peer.broker else sockets
-        load, _ = await stack.enter_async_context(child("the load client", "benchmarks.load"))
-        opened = Session(peer, sockets, agents, load, ready["port"], threads)
+        sockets, port = await start("sockets" if peer.broker else "both")
+        agents = (await start("agents"))[0] if peer.broker else sockets
+        load = await stack.enter_async_context(start_load_client("the load client"))
+        opened = Session(peer, sockets, agents, load, port, threads)
         if threads:
             await opened.connect(0, threads, subscribers=subscribers, receive_buffer_bytes=buffer_bytes)
         opened.subscribers = subscribers
         yield opened
+
+
+@asynccontextmanager
+async def start_load_client(name: str) -> AsyncIterator[ChildProcess]:
+    """Run a load client without sockets for the length of a block."""
+    async with start_module("benchmarks.load_process", name=name) as process:
+        await process.receive(Ready, wanted="start")
+        yield process

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["AGENT", "BURST", "EVENTS", "KINDS", "RUN", "YIELDING", "Numbers", "Run", "Said", "Wave", "thread_id"]
+__all__ = ["AGENT", "BURST", "EVENTS", "KINDS", "RUN", "YIELDING", "AgentRun", "Numbers", "Said", "Wave", "thread_id"]
 
 AGENT: Final = "researcher"
 EVENTS: Final = 5
@@ -32,7 +32,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class AgentRun:
     """One run of a thread, by its number."""
 
     thread: int
@@ -91,12 +91,12 @@ class Wave:
     def events(self) -> int:
         return self.threads * self.runs * EVENTS
 
-    def of(self, thread: int) -> list[Run]:
+    def of(self, thread: int) -> list[AgentRun]:
         """The runs of one thread, in order."""
         padding = "x" * self.padding_bytes
-        return [Run(thread, number, padding) for number in range(self.first, self.first + self.runs)]
+        return [AgentRun(thread, number, padding) for number in range(self.first, self.first + self.runs)]
 
-    def in_turn(self) -> Iterator[tuple[Run, Said]]:
+    def in_turn(self) -> Iterator[tuple[AgentRun, Said]]:
         """Every event of the wave, the threads taking turns event by event, as one emitter for all would say them."""
         for place in range(self.runs):
             runs = [self.of(thread)[place] for thread in range(self.threads)]

@@ -4,7 +4,7 @@ The floors, lowest first; a module imports from its own floor and those below, n
 
     0  ids, payloads, events, signals,
        errors, tally                           words; no I/O
-    1  storage, mapping, resolution            where a run belongs
+    1  mapping, resolution                     where a run belongs
     2  transport, stores                       how a frame reaches a browser
     3  chain                                   the nine links; link N imports only later links
     4  invariants                              what must hold of a recorded stream of events
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from bridgekit.errors import BridgekitError
     from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, RoutedEvent
     from bridgekit.mapping import RunThreadMappingService
+    from bridgekit.serve.in_process import serving
     from bridgekit.signals import Cursor, Gap, GapReason
     from bridgekit.stores import memory_stores, redis_stores, sqlite_stores, stores_from
     from bridgekit.transport.admission import OwnersOnly
     from bridgekit.transport.asgi import routes
-    from bridgekit.transport.broker import Keep
     from bridgekit.transport.client import EventClient, connect
     from bridgekit.transport.following import Follower, follow
-    from bridgekit.transport.outbox import Outbox
-    from bridgekit.transport.server import serving
+    from bridgekit.transport.log import Keep
+    from bridgekit.transport.outbox import OutboxLimits
     from bridgekit.transport.tickets import Tickets
 
 __version__ = "0.2.0"
@@ -61,7 +61,7 @@ __all__ = [
     "GapReason",
     "Keep",
     "MemoryThreads",
-    "Outbox",
+    "OutboxLimits",
     "Outcome",
     "OwnersOnly",
     "Parts",
@@ -101,15 +101,15 @@ _HOMES = {
     "bridgekit.errors": ("BridgekitError",),
     "bridgekit.events": ("AgentEvent", "EventType", "Outcome", "Receipt", "RoutedEvent"),
     "bridgekit.mapping": ("RunThreadMappingService",),
+    "bridgekit.serve.in_process": ("serving",),
     "bridgekit.signals": ("Cursor", "Gap", "GapReason"),
     "bridgekit.stores": ("memory_stores", "redis_stores", "sqlite_stores", "stores_from"),
     "bridgekit.transport.admission": ("OwnersOnly",),
     "bridgekit.transport.asgi": ("routes",),
-    "bridgekit.transport.broker": ("Keep",),
+    "bridgekit.transport.log": ("Keep",),
     "bridgekit.transport.client": ("EventClient", "connect"),
     "bridgekit.transport.following": ("Follower", "follow"),
-    "bridgekit.transport.outbox": ("Outbox",),
-    "bridgekit.transport.server": ("serving",),
+    "bridgekit.transport.outbox": ("OutboxLimits",),
     "bridgekit.transport.tickets": ("Tickets",),
 }
 """Which module each public name is from."""

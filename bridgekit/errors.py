@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = [
+    "AsyncioRequired",
     "BridgekitError",
     "DeterministicStartupError",
     "Disconnected",
@@ -14,9 +15,9 @@ __all__ = [
     "MalformedFrame",
     "MappingFull",
     "NotInstalled",
-    "NotServable",
     "PayloadError",
     "RunAlreadyMapped",
+    "ServeError",
     "ShuttingDown",
     "StoreAway",
     "StoreInUse",
@@ -134,6 +135,14 @@ class StoreUnusable(BridgekitError):
         self.problem = problem
 
 
+class AsyncioRequired(BridgekitError):
+    """A part that needs asyncio was used on another event loop."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__(f"{part} needs asyncio: run the application on asyncio, or choose the memory or SQLite store")
+        self.part = part
+
+
 class ShuttingDown(BridgekitError):
     """The application is being stopped and takes no new run. Another worker, or this one in a moment, will."""
 
@@ -208,8 +217,8 @@ class SuiteNotInstalled(BridgekitError, ImportError):
         self.package = package
 
 
-class NotServable(BridgekitError):
-    """What a server was asked for and cannot do. `what` is the application, edge, file or variable meant."""
+class ServeError(BridgekitError):
+    """A server cannot do what was requested. `what` is the application, edge, file or variable concerned."""
 
     def __init__(self, what: str, problem: str) -> None:
         super().__init__(f"{what}: {problem}")

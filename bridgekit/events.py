@@ -6,16 +6,16 @@ One JSON text frame per event. Encoding and decoding are pure and raise only err
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import math
+from collections.abc import Awaitable, Generator, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from functools import partial
+from typing import Annotated, Any, Final
 
 import msgspec
 
-from bridgekit import finite
 from bridgekit.errors import FrameTooLarge, MalformedFrame, PayloadError, UnknownEventType
 from bridgekit.ids import RunId, ThreadId, new_id
-from bridgekit.payloads import Payload
 
 __all__ = [
     "COALESCIBLE",
@@ -23,20 +23,26 @@ __all__ = [
     "FRAME_BYTES",
     "MUST_DELIVER",
     "AgentEvent",
-    "Draft",
+    "Answer",
     "EventType",
     "Frame",
     "Outcome",
+    "Payload",
     "Receipt",
     "RoutedEvent",
     "decode",
-    "draft",
     "encode",
+    "encode_unnumbered",
     "event_type",
+    "numbered",
 ]
 
 FRAME_BYTES: Final = 1_048_576
 """Largest frame, in bytes of its UTF-8 text."""
+
+
+Payload = Mapping[str, object]
+"""A JSON object. Values are what JSON can carry; anything else is refused when the event is encoded."""
 
 
 class EventType(enum.StrEnum):
@@ -65,13 +71,17 @@ def event_type(value: object) -> EventType:
         raise UnknownEventType("event type", value, tuple(EventType)) from None
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+_now: Final = partial(datetime.now, UTC)
 
 
-class AgentEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent emits. Where it carries its thread, these fields are the wire format but for the number."""
+class AgentEvent(msgspec.Struct, kw_only=True):
+    """An event on its way. Its fields, in this order, are the wire format.
 
+    Not immutable, for one reason: the log of its thread assigns `seq`, so that the event is encoded once and whole.
+    """
+
+    seq: int = 0
+    """0 until the log has assigned it."""
     type: EventType
     thread_id: ThreadId | None = None
     """Carried from the run's context where there is one; None from a caller who has nothing but a run id."""
@@ -105,30 +115,13 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     run_id: RunId
     data: bytes
     """The wire format, as UTF-8 JSON."""
+    published_at: float = 0.0
+    """When, by the clock of the log that keeps it in memory."""
 
     @property
     def event(self) -> RoutedEvent:
         """The event, decoded anew."""
         return decode(self.data, limit_bytes=len(self.data))
-
-
-class Draft(msgspec.Struct, frozen=True, gc=False):
-    """An event that is encoded but for its number, which is given where the thread's log is kept."""
-
-    thread_id: ThreadId
-    type: EventType
-    run_id: RunId
-    rest: bytes
-    """The wire format behind the number and its comma."""
-
-    def frame(self, seq: int) -> Frame:
-        """The event as number `seq` of its thread."""
-        return Frame(seq, self.type, self.run_id, b'{"seq":%d,%b' % (seq, self.rest))
-
-    @property
-    def around(self) -> tuple[bytes, bytes]:
-        """The wire format before the number and after it, for who gives it elsewhere."""
-        return b'{"seq":', b"," + self.rest
 
 
 class Outcome(enum.StrEnum):
@@ -146,7 +139,10 @@ class Outcome(enum.StrEnum):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the bridge answers to one event. True only when a socket took it, or a worker for its sockets."""
+    """What the bridge answers to one event. True only when a socket took it, or a worker for its sockets.
+
+    `await receipt` gives the receipt: whoever emits can await the answer in any case.
+    """
 
     outcome: Outcome
     sockets: int = 0
@@ -171,37 +167,85 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
                 return self.workers > 0
         return False
 
+    def __await__(self) -> Generator[Any, Any, Receipt]:
+        yield from ()  # awaiting it does not wait
+        return self
 
-_encoder: Final = msgspec.json.Encoder()
+
+Answer = Receipt | Awaitable[Receipt]
+"""What each layer's method for one event returns: the receipt, or what gives it when it is awaited."""
+
+
+_encode: Final = msgspec.json.Encoder().encode
 _decoder: Final = msgspec.json.Decoder(RoutedEvent)
 
+_SEQ_DIGITS: Final = 19
+"""Room for the number in the frame limit, whatever it is: enough for any of 63 bits."""
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
+_all_plain: Final = _PLAIN.issuperset
 
-def encode(event: RoutedEvent, *, limit_bytes: int = FRAME_BYTES) -> Frame:
+
+def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> bytes:  # noqa: C901  # one call an event
     """Encode an event as UTF-8 JSON; PayloadError or FrameTooLarge where it cannot go over the wire.
 
     JSON has fewer types than Python: bytes become base64, dates ISO 8601, sets and tuples arrays, number keys texts.
+    `limit_bytes` counts the frame with a number of 19 digits, so that the limit does not depend on the number.
     """
-    return Frame(event.seq, event.type, event.run_id, _encoded(event, limit_bytes))
+    payload = event.payload
+    if type(payload) is not dict or type(event) is not AgentEvent:
+        event = _plain(event)
+    try:
+        data = _encode(event)
+        # What lies in a payload is text, whole numbers and truth values, mostly one level deep. All else is looked at.
+        for value in event.payload.values():
+            kind = type(value)
+            if kind not in _PLAIN:
+                if kind is dict:
+                    if not _all_plain(map(type, value.values())):  # type: ignore[attr-defined]  # it is a dict
+                        break
+                elif kind is float:
+                    if not math.isfinite(value):  # type: ignore[arg-type]  # it is a float
+                        break
+                elif kind is not list or not _all_plain(map(type, value)):  # type: ignore[call-overload]  # a list
+                    break
+        else:
+            if event.timestamp.tzinfo is UTC and len(data) <= limit_bytes - _SEQ_DIGITS:
+                return data
+        _check(event, data)
+    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        if isinstance(error, PayloadError):
+            raise
+        raise PayloadError(event.type, f"JSON cannot carry it: {error}") from error
+    if (size := len(data) - len(str(event.seq)) + _SEQ_DIGITS) > limit_bytes:
+        raise FrameTooLarge(f"{event.type} of run {event.run_id!r}", size, limit_bytes)
+    return data
 
 
-_NUMBER_BYTES: Final = len('"seq":,') + 19
-"""Room for the number: 19 digits are enough for any of 63 bits."""
+def encode_unnumbered(event: AgentEvent, limit_bytes: int = FRAME_BYTES) -> bytes:
+    """Encode an event but for its number, for a log that assigns it elsewhere; raises as `encode` does.
+
+    `numbered(seq, tail)` puts the two together.
+    """
+    seq, event.seq = event.seq, 0
+    try:
+        return encode(event, limit_bytes)[len(b'{"seq":0') :]
+    finally:
+        event.seq = seq
 
 
-def draft(event: AgentEvent, thread_id: ThreadId, *, limit_bytes: int = FRAME_BYTES) -> Draft:
-    """Encode an event of that thread, but for its number; raises as `encode` does."""
-    if type(event.payload) is not dict or event.thread_id != thread_id or type(event) is not AgentEvent:
-        event = _routed(event, thread_id)
-    return Draft(thread_id, event.type, event.run_id, _encoded(event, limit_bytes - _NUMBER_BYTES)[1:])
+def numbered(seq: int, tail: bytes) -> bytes:
+    """The frame of an event that was encoded without its number."""
+    return b'{"seq":%d%b' % (seq, tail)
 
 
-def _routed(event: AgentEvent, thread_id: ThreadId) -> AgentEvent:
-    """The event as it can be encoded: with its thread, with a payload that the encoder knows, and with nothing more."""
+def _plain(event: AgentEvent | RoutedEvent) -> AgentEvent:
+    """The event as it can be encoded: with a payload that the encoder knows, and with no fields of a subclass."""
     if not isinstance(event.payload, Mapping):
         raise PayloadError(event.type, f"must be a JSON object, not {type(event.payload).__name__}")
     return AgentEvent(
+        seq=event.seq,
         type=event.type,
-        thread_id=thread_id,
+        thread_id=event.thread_id,
         run_id=event.run_id,
         agent_name=event.agent_name,
         event_id=event.event_id,
@@ -210,25 +254,29 @@ def _routed(event: AgentEvent, thread_id: ThreadId) -> AgentEvent:
     )
 
 
-def _encoded(event: AgentEvent | RoutedEvent, limit_bytes: int) -> bytes:
-    try:
-        if event.timestamp.tzinfo is not UTC and event.timestamp.utcoffset() is None:
-            raise PayloadError(event.type, "its timestamp has no time zone")
-        data = _encoder.encode(event)
-        # NaN and the infinities leave the encoder as null, and JSON that somebody else has encoded (`msgspec.Raw`)
-        # leaves it unread. The latter is refused here: it could say anything, in the frame's own name.
-        path = None
-        if finite.doubtful(event.payload.values()):
-            plain = msgspec.to_builtins(event.payload)
-            if b"null" in data:
-                path = finite.where_not(plain)
-    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise PayloadError(event.type, f"JSON cannot carry it: {error}") from error
-    if path:
+def _check(event: AgentEvent | RoutedEvent, data: bytes) -> None:
+    """Look for what leaves the encoder as something else.
+
+    NaN and the infinities leave it as null. JSON that somebody else has encoded (`msgspec.Raw`) leaves it unread: it
+    could say anything, in the frame's own name, and `to_builtins` refuses it.
+    """
+    if event.timestamp.utcoffset() is None:
+        raise PayloadError(event.type, "its timestamp has no time zone")
+    plain = msgspec.to_builtins(event.payload)
+    if b"null" in data and (path := _not_a_number(plain)):
         raise PayloadError(event.type, f"JSON has no number for {path}")
-    if len(data) > limit_bytes:
-        raise FrameTooLarge(f"{event.type} of run {event.run_id!r}", len(data), limit_bytes)
-    return data
+
+
+def _not_a_number(value: object, path: str = "payload") -> str | None:
+    """Where in a payload a number stands that JSON does not have, or None."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{path} = {value}"
+    children: Iterable[tuple[object, object]] = ()
+    if isinstance(value, Mapping):
+        children = value.items()
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        children = enumerate(value)
+    return next((found for key, child in children if (found := _not_a_number(child, f"{path}[{key!r}]"))), None)
 
 
 def decode(data: str | bytes, *, limit_bytes: int = FRAME_BYTES) -> RoutedEvent:

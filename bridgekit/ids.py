@@ -106,7 +106,7 @@ def _secret_hexadecimal(digits: int) -> str:
     return secrets.token_hex((digits + 1) // 2)[:digits]
 
 
-_count = itertools.count()
+_count = itertools.count(1 << 60)  # its hexadecimal digits are 16, always
 _process = os.urandom(8).hex()
 
 
@@ -124,7 +124,7 @@ def new_id() -> str:
 
     Anybody can guess the next one. (128 random bits cost four times as much, a uuid4 sixteen times.)
     """
-    return f"{_process}{next(_count):016x}"
+    return _process + hex(next(_count))[2:]  # noqa: FURB116  # half the time of a format
 
 
 class RunIdScheme(Protocol):

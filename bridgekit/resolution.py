@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Final, Protocol
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from bridgekit.events import AgentEvent
 from bridgekit.ids import RunId, ThreadId
 
-__all__ = ["Carried", "FirstOf", "MappingLookup", "NoRoute", "ReportParser", "Resolver"]
+__all__ = ["Carried", "FirstOf", "MappingLookup", "NoRoute", "ReportParser", "Resolver", "Route", "route_of"]
 
 
 class NoRoute(msgspec.Struct, frozen=True):
@@ -22,11 +23,20 @@ _CARRIES_NONE: Final = NoRoute("the event carries no thread")
 _NOT_MAPPED: Final = NoRoute("the run is not in the mapping")
 
 
+Route = ThreadId | NoRoute
+
+
 class Resolver(Protocol):
     """Finds the thread of an event."""
 
-    async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
-        """Answer the thread, or the reason why there is none. Never guesses."""
+    def resolve(self, event: AgentEvent) -> Route | Awaitable[Route]:
+        """Return the thread, or the reason why there is none; or an awaitable that gives either. Never guesses."""
+
+
+async def route_of(resolver: Resolver, event: AgentEvent) -> Route:
+    """What the resolver finds, whether it has to be awaited or not."""
+    route = resolver.resolve(event)
+    return route if isinstance(route, (str, NoRoute)) else await route
 
 
 class Routes(Protocol):
@@ -44,12 +54,11 @@ class Carried:
     def __init__(self, otherwise: Resolver | None = None) -> None:
         self._otherwise = otherwise
 
-    async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
-        if event.thread_id:
-            return event.thread_id
-        if self._otherwise is None:
-            return _CARRIES_NONE
-        found = await self._otherwise.resolve(event)
+    def resolve(self, event: AgentEvent) -> Route | Awaitable[Route]:
+        return event.thread_id or (_CARRIES_NONE if self._otherwise is None else self._look_up(self._otherwise, event))
+
+    async def _look_up(self, otherwise: Resolver, event: AgentEvent) -> Route:
+        found = await route_of(otherwise, event)
         return NoRoute(f"{_CARRIES_NONE.reason}; {found.reason}") if isinstance(found, NoRoute) else found
 
 
@@ -59,7 +68,7 @@ class MappingLookup:
     def __init__(self, mapping: Routes) -> None:
         self._mapping = mapping
 
-    async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
+    async def resolve(self, event: AgentEvent) -> Route:
         return await self._mapping.get_thread_id(event.run_id) or _NOT_MAPPED
 
 
@@ -70,7 +79,7 @@ class ReportParser:
     id. So `run_thread_alice_smith_1f2e3d4c` gives `thread_alice`, which may be somebody else's.
     """
 
-    async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
+    def resolve(self, event: AgentEvent) -> Route:
         words = event.run_id.split("_")
         if "thread" not in words[:-1]:
             return NoRoute("the run id names no thread")
@@ -83,10 +92,10 @@ class FirstOf:
     def __init__(self, *resolvers: Resolver) -> None:
         self._resolvers = resolvers
 
-    async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
+    async def resolve(self, event: AgentEvent) -> Route:
         reasons = []
         for resolver in self._resolvers:
-            found = await resolver.resolve(event)
+            found = await route_of(resolver, event)
             if not isinstance(found, NoRoute):
                 return found
             reasons.append(found.reason)

@@ -18,8 +18,8 @@ from bridgekit.chain.link_1_startup import Application
 from bridgekit.errors import Disconnected, first_error
 from bridgekit.events import AgentEvent, EventType, Receipt, RoutedEvent
 from bridgekit.ids import RunId, thread_id, user_id
+from bridgekit.serve.in_process import serving
 from bridgekit.transport.client import EventClient, connect
-from bridgekit.transport.server import serving
 from bridgekit.transport.tickets import Tickets
 
 __all__ = ["Heard", "Listener", "Served", "serve"]

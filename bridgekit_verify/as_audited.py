@@ -21,10 +21,9 @@ from bridgekit.chain.link_5_core import AgentExecutionCore, AgentSource
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import CRITICAL, AgentEvent, EventType, Outcome, Receipt
+from bridgekit.events import CRITICAL, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MappingStore, MemoryStore, RunThreadMappingService
-from bridgekit.payloads import Payload
 from bridgekit.resolution import NoRoute
 from bridgekit.transport.hub import Connection, Hub
 
@@ -90,12 +89,12 @@ class CoreThatSharesAgents(AgentExecutionCore):
 class AdapterThatPassesMetadata(WebSocketBridgeAdapter):
     """D8, link 8: the five critical events pass `metadata=`, which no `notify_*` takes; the TypeError is swallowed."""
 
-    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+    def emit(self, event_type: EventType, payload: Payload) -> Answer:
         if event_type not in CRITICAL:
-            return await super().emit(event_type, payload)
+            return super().emit(event_type, payload)
         notify: Any = getattr(self.bridge, f"notify_{event_type}", None)
         try:
-            await notify(self.run_id, self.agent_name, metadata=payload)
+            notify(self.run_id, self.agent_name, metadata=payload)
         except Exception as error:
             logger.debug("could not emit %s: %s", event_type, error)
         return Receipt(outcome=Outcome.REFUSED, link=8, reason="swallowed at debug level")
@@ -144,8 +143,11 @@ class HubWithoutThreads(Hub):
 class HubThatAlwaysSaysSent(Hub):
     """D10, link 10: sending to nobody is answered as success."""
 
-    async def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
-        receipt = await super().publish(event, thread_id)
+    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
+        return self._called_sent(super().publish(event, thread_id))
+
+    async def _called_sent(self, answer: Answer) -> Receipt:
+        receipt = await answer
         return replace(receipt, outcome=Outcome.SENT, sockets=max(receipt.sockets, 1), link=None, reason="")
 
 

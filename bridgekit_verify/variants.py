@@ -26,8 +26,8 @@ from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.resolution import FirstOf, MappingLookup, ReportParser, Resolver
 from bridgekit.stores import MEMORY, StoreFactory
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.broker import Broker
 from bridgekit.transport.hub import Hub
+from bridgekit.transport.log import EventLog
 from bridgekit_verify import as_audited
 
 __all__ = ["BROKEN", "SOUND", "VARIANTS", "Variant", "variant"]
@@ -67,7 +67,7 @@ class Variant:
     resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
     stores: StoreFactory = MEMORY
     mapping: Callable[[MappingStore], RunThreadMappingService] = RunThreadMappingService
-    hub: Callable[[Broker], Hub] = Hub
+    hub: Callable[[EventLog], Hub] = Hub
     bridge: type[AgentWebSocketBridge] = AgentWebSocketBridge
     start: Start = start_application
     """Link 1. It is given to `create_app` beside the parts."""

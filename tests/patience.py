@@ -7,9 +7,8 @@ from typing import Final
 
 import pytest
 
-from bridgekit.storage import redis as servers
-from bridgekit.storage import redis_door, redis_line, sqlite
-from bridgekit.transport.broker import redis, redis_listening, redis_sending
+from bridgekit.stores.redis import log, subscriptions, topology
+from bridgekit.stores.sqlite import database
 
 __all__ = ["PATIENCE_SECONDS", "with_patience"]
 
@@ -23,16 +22,16 @@ def with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     away: then a publisher is told so, and that is right. Tests of anything else do not want to hear of it.
     """
     for module, name in (
-        (servers, "OPEN_SECONDS"),
-        (servers, "ASK_SECONDS"),
-        (redis_door, "CONNECT_SECONDS"),
-        (redis_line, "AWAY_SECONDS"),
-        (redis_line, "SILENCE_SECONDS"),
-        (redis_sending, "SILENCE_SECONDS"),
-        (redis_listening, "ECHO_SECONDS"),
-        (redis, "ANSWER_SECONDS"),
-        (redis, "OPEN_SECONDS"),
-        (redis, "JOIN_SECONDS"),
+        (topology, "OPEN_TIMEOUT_SECONDS"),
+        (topology, "CALL_TIMEOUT_SECONDS"),
+        (topology, "CONNECT_TIMEOUT_SECONDS"),
+        (topology, "UNAVAILABLE_AFTER_SECONDS"),
+        (topology, "REPLY_TIMEOUT_SECONDS"),
+        (subscriptions, "HEARTBEAT_TIMEOUT_SECONDS"),
+        (log, "ANSWER_SECONDS"),
+        (log, "OPEN_SECONDS"),
+        (log, "JOIN_SECONDS"),
     ):
         monkeypatch.setattr(module, name, PATIENCE_SECONDS)
-    monkeypatch.setattr(sqlite, "opened", partial(sqlite.opened, answer_seconds=PATIENCE_SECONDS))
+    patient = partial(database.open_database, answer_timeout_seconds=PATIENCE_SECONDS)
+    monkeypatch.setattr(database, "open_database", patient)

@@ -1,4 +1,4 @@
-"""A pre-fork server in small: it listens, starts two workers that have the socket from it, and tells how they end."""
+"""A minimal pre-fork server: it listens, starts two workers that inherit the socket, and prints their exit code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from tests.server_processes import APP
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -18,7 +18,7 @@ def main() -> None:
     with socket.create_server(("127.0.0.1", 0)) as here:
         here.set_inheritable(True)
         host, port = here.getsockname()
-        say(f"listening on http://{host}:{port}")
+        print_line(f"listening on http://{host}:{port}")
         command = [sys.executable, "-m", "uvicorn", APP, "--fd", str(here.fileno())]
         first, second = (subprocess.Popen(command, pass_fds=[here.fileno()]) for _ in range(2))
         while first.poll() is None and second.poll() is None:
@@ -26,7 +26,7 @@ def main() -> None:
                 first.wait(0.05)
             except subprocess.TimeoutExpired:
                 continue
-        say(f"a worker ended with {first.poll() or second.poll()}")
+        print_line(f"a worker ended with {first.poll() or second.poll()}")
         first.wait()
         second.wait()
 

@@ -40,4 +40,5 @@ def routed(payload: dict[str, object] | None = None, *, seq: int = 1) -> RoutedE
 
 
 def frame(seq: int = 1, *, payload: dict[str, object] | None = None) -> Frame:
-    return encode(routed(payload, seq=seq))
+    event = routed(payload, seq=seq)
+    return Frame(seq, event.type, event.run_id, encode(event))

@@ -1,11 +1,13 @@
-"""An application for real servers in processes of their own, and what a test says to it over HTTP.
+"""An application for real servers in child processes, and the HTTP routes by which a test controls it.
 
-Its store and its times come from the environment, since a server's command line has no room for them.
+Its store and its times come from the environment, because a server's command line has no options for them.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 
@@ -14,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from bridgekit.chain.collaborators import MemoryThreads
 from bridgekit.chain.context import RunContext
@@ -37,29 +40,25 @@ _go = anyio.Event()
 
 
 class Patient(BaseAgent):
-    """Says that it began, and goes on when it is told to, or when the server is being stopped."""
+    """Emits one event, and another when the test calls /go, when the server stops, or at once, as the request says."""
 
     async def execute(self, context: RunContext) -> object:
-        await self.emit_thinking("begun")
+        await self.emit_thinking("started")
         if context.request == "wait":
             await _go.wait()
-        if context.request == "wait_for_the_end":
-            await _the_end()
-        if context.request == "wait_a_second":
-            await anyio.sleep(1)
-        await self.emit_thinking("told to go on")
+        if context.request == "wait_for_shutdown":
+            await _shutdown_started()
+        await self.emit_thinking("continued")
         return os.getpid()
 
 
-async def _the_end() -> None:
-    while True:
-        if app.state.bridgekit_edge.health != ("ok", HTTPStatus.OK):
-            return
+async def _shutdown_started() -> None:
+    while app.state.bridgekit_edge.health == ("ok", HTTPStatus.OK):  # noqa: ASYNC110 - an edge has no event for it
         await anyio.sleep(0.01)
 
 
 class AliceOwnsAll(MemoryThreads):
-    """Whose thread it is stands in a database that all workers share; here it is written into the program."""
+    """Owners are usually in a database that all workers share; here Alice owns every thread."""
 
     async def owner_of(self, thread_id: ThreadId) -> UserId:
         return ALICE
@@ -85,7 +84,7 @@ async def _run(request: Request) -> Response:
     return JSONResponse({"pid": result.result})
 
 
-async def _let_go(request: Request) -> Response:
+async def _continue(request: Request) -> Response:
     _go.set()
     return JSONResponse({"pid": os.getpid()})
 
@@ -94,10 +93,25 @@ app = Starlette(
     routes=[
         *routes(),
         Route("/runs/{what}", _run, methods=["POST"]),
-        Route("/go", _let_go, methods=["POST"]),
+        Route("/go", _continue, methods=["POST"]),
     ],
     lifespan=lifespan(parts()),
 )
 
 bare = Starlette()
-"""An application that has nothing of ours."""
+"""An application without the bridge."""
+
+
+@asynccontextmanager
+async def _failing(app: Starlette) -> AsyncIterator[None]:
+    app.state.database = os.environ["NO_SUCH_VARIABLE"]
+    yield
+
+
+failing = Starlette(lifespan=_failing)
+
+
+async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that is not Starlette's, and reports that it cannot start."""
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database today"})

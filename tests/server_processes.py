@@ -1,4 +1,4 @@
-"""Real servers as child processes: started, spoken to, signalled, and what they say read."""
+"""Real servers as child processes: start them, call them, signal them, and read their output."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ import httpx
 
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.following import Backoff, Follower, follow
+from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
 from bridgekit.transport.spent import SpentInMemory
-from bridgekit.transport.stopping import ECHO_SECONDS
 from bridgekit.transport.tickets import Tickets
-from bridgekit_verify.faults.processes import Child, ProcessGone, child
+from bridgekit_verify.harness.processes import ChildProcess, ProcessGone, start_process
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import ALICE, THREAD
 from tests.served_application import KEY, AliceOwnsAll
 
 SOON: Final = PATIENCE_SECONDS
-"""A wait that is to end well ends long before; the machine may be busy."""
+"""How long a test waits for what must happen. On an idle machine it takes much less."""
 APP: Final = "tests.served_application:app"
 BACKOFF: Final = Backoff(first_seconds=0.02, longest_seconds=0.1)
 ADDRESS: Final = re.compile(r"(?:https?|ws)://(127\.0\.0\.1:\d+)")
 
 
 class Server:
-    """A server, and all that it said."""
+    """A server, and all lines of its output."""
 
-    def __init__(self, process: Child) -> None:
+    def __init__(self, process: ChildProcess) -> None:
         self.process = process
-        self.said: list[str] = []
+        self.output: list[str] = []
         self.address = ""
 
     @property
@@ -48,14 +48,14 @@ class Server:
         return int(self.address.rpartition(":")[2])
 
     async def read_until(self, pattern: str, times: int = 1) -> str:
-        """The line that matches, for the last of that many times."""
+        """Read lines until so many have matched, and return the last one."""
         with anyio.fail_after(SOON):
             while True:
                 try:
                     line = await self.process.line()
                 except ProcessGone:
-                    raise AssertionError(f"no line matches {pattern!r} in:\n" + "\n".join(self.said)) from None
-                self.said.append(line)
+                    raise AssertionError(f"no line matches {pattern!r} in:\n" + "\n".join(self.output)) from None
+                self.output.append(line)
                 if found := ADDRESS.search(line):
                     self.address = self.address or found[1]
                 times -= re.search(pattern, line) is not None
@@ -63,34 +63,35 @@ class Server:
                     return line
 
     async def end(self) -> int:
-        """Read what it says until it has ended, and give its exit code."""
+        """Read the output until the process has ended, and return its exit code."""
         with anyio.fail_after(SOON):
             async for line in self.process.lines():
-                self.said.append(line)
+                self.output.append(line)
             return await self.process.wait()
 
     async def end_at_once(self, number: Signals) -> int:
-        """Signal again while it is being stopped, and give its exit code."""
+        """Signal again while the server stops, and return its exit code."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._insist, number)
+            tasks.start_soon(self._signal_again, number)
             code = await self.end()
             tasks.cancel_scope.cancel()
         return code
 
-    async def _insist(self, number: Signals) -> None:
-        # Sooner, and it would be the first signal told twice; and on a busy machine that is heard late.
-        await anyio.sleep(1.7 * ECHO_SECONDS)
+    async def _signal_again(self, number: Signals) -> None:
+        # A sooner signal would count as a duplicate of the first, which a busy machine may handle late. Only time tells
+        # them apart, so there is no event to wait for.
+        await anyio.sleep(1.7 * DUPLICATE_SIGNAL_SECONDS)
         with suppress(ProcessLookupError):
             while True:
                 self.signal(number)
-                await anyio.sleep(10 * ECHO_SECONDS)
+                await anyio.sleep(10 * DUPLICATE_SIGNAL_SECONDS)
 
     def signal(self, number: Signals) -> None:
-        """To the one process that was started, as `kill` does."""
+        """Signal the one process that was started, as `kill` does."""
         os.kill(self.process.pid, number)
 
     def signal_all(self, number: Signals) -> None:
-        """To it and all that it started, as Ctrl-C in a terminal does."""
+        """Signal the process and all that it started, as Ctrl-C in a terminal does."""
         os.killpg(self.process.pid, number)
 
     async def post(self, path: str) -> httpx.Response:
@@ -104,33 +105,33 @@ class Server:
 
     @asynccontextmanager
     async def subscribed(self) -> AsyncIterator[EventClient]:
-        """A socket on Alice's thread."""
+        """A client of Alice's thread."""
         async with connect(self.url, thread_id=THREAD, ticket=await new_ticket()) as client:
             yield client
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[Follower]:
-        """A client of Alice's that stays."""
+        """A client of Alice's thread that reconnects and resumes."""
         async with follow(self.url, thread_id=THREAD, ticket=new_ticket, backoff=BACKOFF) as follower:
             yield follower
 
 
 async def new_ticket() -> str:
-    """As whoever knows the key gives it, in any process."""
+    """A ticket for Alice, issued outside the server with the shared key."""
     return Tickets(AliceOwnsAll(), SpentInMemory(), keys=(KEY,)).issue(ALICE, THREAD)
 
 
 @asynccontextmanager
 async def started(*words: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Server]:
-    """A Python module with its arguments, as a process of its own. Its standard error is read, too."""
+    """Run a Python module with its arguments as a child process; its standard error is part of the output."""
     command = ["sh", "-c", 'exec "$@" 2>&1', "sh", sys.executable, "-u", "-m", *words]
-    async with child(command, env={**os.environ, **(env or {})}) as process:
+    async with start_process(command, env={**os.environ, **(env or {})}) as process:
         yield Server(process)
 
 
 @contextmanager
 def held_port() -> Iterator[int]:
-    """A port that nobody else is given: it stays bound here, and who says SO_REUSEADDR may listen on it."""
+    """Reserve a port: it stays bound here, and a server that sets SO_REUSEADDR can listen on it."""
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", 0))

@@ -7,8 +7,13 @@ from contextlib import contextmanager
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from bridgekit_verify.faults.redis_clusters import RedisCluster, redis_cluster
-from bridgekit_verify.faults.redis_servers import Persistence, RedisServer, redis_url
+from bridgekit_verify.faults.redis_servers import (
+    Persistence,
+    RedisCluster,
+    RedisServer,
+    redis_cluster,
+    redis_url,
+)
 
 __all__ = ["SharedCluster", "shared_cluster", "shared_server"]
 

@@ -11,9 +11,9 @@ from bridgekit.chain.link_1_startup import RUNS_SECONDS
 from bridgekit.events import EventType
 from bridgekit.signals import GapReason
 from bridgekit.transport import admission
-from bridgekit.transport.broker import HISTORY
 from bridgekit.transport.edge import DRAIN_SECONDS
-from bridgekit.transport.outbox import OUTBOX_BYTES, OUTBOX_EVENTS
+from bridgekit.transport.log import HISTORY
+from bridgekit.transport.outbox import OUTBOX_LIMITS
 from bridgekit.transport.tickets import TICKET_SECONDS
 from tests.tree import ROOT, name_of
 
@@ -52,7 +52,7 @@ def test_bounds_on_the_page_are_the_defaults() -> None:
     mebibytes = HISTORY.size_bytes // 1_048_576
     assert f"{HISTORY.events:,} events, {mebibytes} MiB and {HISTORY.seconds:g} seconds by default" in words
     assert f"{HISTORY.threads:,} threads remembered" in words
-    assert f"{OUTBOX_EVENTS:,} events and {OUTBOX_BYTES // 1_048_576} MiB" in words
+    assert f"{OUTBOX_LIMITS.events:,} events and {OUTBOX_LIMITS.size_bytes // 1_048_576} MiB" in words
     assert f"valid for {TICKET_SECONDS:g} seconds" in words
     assert f"`Parts(runs_seconds=…)`, {RUNS_SECONDS:g} by default" in words
     assert f"`drain_seconds`, {DRAIN_SECONDS:g} by default" in words

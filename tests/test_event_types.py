@@ -11,13 +11,12 @@ from bridgekit.events import (
     COALESCIBLE,
     CRITICAL,
     MUST_DELIVER,
-    AgentEvent,
     EventType,
     Outcome,
     Receipt,
     event_type,
 )
-from tests.samples import NOON, emitted
+from tests.samples import emitted, frame, routed
 
 
 @pytest.mark.parametrize("name", list(EventType))
@@ -56,10 +55,20 @@ def test_event_gets_its_own_id_and_the_moment_of_its_emission() -> None:
     assert before <= first.timestamp <= second.timestamp <= datetime.now(UTC)
 
 
-def test_event_cannot_be_changed_on_its_way() -> None:
-    event: AgentEvent = emitted()
+@pytest.mark.parametrize(
+    ("thing", "field"),
+    [(routed(), "timestamp"), (frame(), "seq"), (Receipt(outcome=Outcome.SENT), "sockets")],
+    ids=["what a client reads", "a frame", "a receipt"],
+)
+def test_struct_is_immutable(thing: object, field: str) -> None:
+    """All but the event on its way, whose number its log assigns."""
     with pytest.raises(AttributeError):
-        event.timestamp = NOON  # type: ignore[misc]  # that it is refused is the point
+        setattr(thing, field, None)
+
+
+async def test_receipt_can_be_awaited_and_is_itself() -> None:
+    receipt = Receipt(outcome=Outcome.SENT, sockets=1)
+    assert await receipt is receipt
 
 
 @pytest.mark.parametrize("outcome", Outcome)

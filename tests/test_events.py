@@ -21,8 +21,9 @@ from bridgekit.events import (
     EventType,
     RoutedEvent,
     decode,
-    draft,
     encode,
+    encode_unnumbered,
+    numbered,
 )
 from bridgekit.ids import RunId, ThreadId
 from tests.samples import emitted, frame, routed
@@ -69,7 +70,7 @@ class Unheard:
 
 
 def test_frame_is_the_wire_format_byte_for_byte() -> None:
-    data = encode(routed(GOLDEN_PAYLOAD, seq=17)).data
+    data = encode(routed(GOLDEN_PAYLOAD, seq=17))
     assert data.decode() == GOLDEN
     assert list(json.loads(data)) == [
         "seq",
@@ -90,31 +91,31 @@ def test_golden_frame_is_read_back(data: str | bytes) -> None:
 
 @given(routed_events)
 def test_decoding_undoes_encoding(event: RoutedEvent) -> None:
-    assert decode(encode(event).data) == event
+    assert decode(encode(event)) == event
 
 
 @given(routed_events)
 def test_frame_is_json_that_any_reader_reads(event: RoutedEvent) -> None:
-    data = encode(event).data
+    data = encode(event)
     assert json.loads(data)["payload"] == event.payload
     assert b"\n" not in data
 
 
-@given(routed_events, st.sampled_from(["carried", "looked up", "another is carried"]), st.booleans())
-def test_draft_with_its_number_is_the_frame(event: RoutedEvent, thread: str, plain: bool) -> None:
-    said = AgentEvent(
+@given(routed_events, st.booleans())
+def test_event_encoded_without_its_number_and_then_numbered_is_the_frame(event: RoutedEvent, plain: bool) -> None:
+    emission = AgentEvent(
         type=event.type,
         run_id=event.run_id,
         agent_name=event.agent_name,
         event_id=event.event_id,
         timestamp=event.timestamp,
         payload=event.payload if plain else MappingProxyType(event.payload),
-        thread_id={"carried": event.thread_id, "looked up": None}.get(thread, ThreadId("another")),
+        thread_id=event.thread_id,
     )
-    drafted = draft(said, event.thread_id)
-    assert drafted.frame(event.seq) == encode(event)
-    before, after = drafted.around
-    assert b"%b%d%b" % (before, event.seq, after) == encode(event).data
+    assert numbered(event.seq, encode_unnumbered(emission)) == encode(event)
+    assert emission.seq == 0
+    emission.seq = event.seq
+    assert encode(emission) == encode(event)
 
 
 def test_fields_of_a_later_version_are_read_over() -> None:
@@ -143,7 +144,7 @@ def test_number_that_json_lacks_is_refused_by_its_place(wrap: object, path: str,
 
 def test_null_and_its_name_are_no_reason_to_refuse() -> None:
     payload: dict[str, object] = {"null": None, "a": ["null", None, 1.5]}
-    assert decode(encode(routed(payload)).data).payload == payload
+    assert decode(encode(routed(payload))).payload == payload
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def test_what_json_cannot_carry_is_refused(value: object) -> None:
         encode(routed({"a": value}))
 
 
-class Traced(AgentEvent, frozen=True):
+class Traced(AgentEvent):
     """A caller's own event, with a field for himself."""
 
     trace: str = "for us alone"
@@ -164,7 +165,7 @@ def test_field_of_a_callers_own_event_does_not_go_over_the_wire() -> None:
     said = Traced(
         type=EventType.AGENT_THINKING, run_id=RunId("run_1"), agent_name="n", payload={}, thread_id=ThreadId("t")
     )
-    assert b"for us alone" not in draft(said, ThreadId("t")).frame(1).data
+    assert b"for us alone" not in encode(said)
 
 
 @pytest.mark.parametrize("wrap", [lambda raw: raw, lambda raw: {"b": raw}, lambda raw: [{"b": [raw]}]])
@@ -179,7 +180,7 @@ def test_json_that_somebody_else_encoded_is_refused_unread(wrap: Callable[[objec
 @pytest.mark.parametrize("moment", [datetime(2026, 1, 1), "2026-01-01"])  # noqa: DTZ001
 def test_timestamp_that_no_client_could_read_is_refused(moment: object) -> None:
     with pytest.raises(PayloadError):
-        draft(msgspec.structs.replace(emitted(), timestamp=moment), ThreadId("t"))
+        encode(msgspec.structs.replace(emitted(), timestamp=moment))
 
 
 @pytest.mark.parametrize("depth", [700, 100_000])
@@ -198,17 +199,22 @@ def test_payload_that_contains_itself_is_refused() -> None:
         encode(routed(payload))
 
 
-def test_frame_at_the_limit_passes_and_one_byte_more_does_not() -> None:
-    size = len(frame(payload={"a": ""}).data)
-    full = encode(routed({"a": "x" * (FRAME_BYTES - size)})).data
-    assert len(full) == FRAME_BYTES
+@pytest.mark.parametrize("seq", [1, 10**9, 10**18])
+def test_frame_at_the_limit_passes_and_one_byte_more_does_not_whatever_its_number(seq: int) -> None:
+    longest = 10**18
+    size = len(frame(longest, payload={"a": ""}).data)
+    full = encode(routed({"a": "x" * (FRAME_BYTES - size)}, seq=seq))
+    assert len(full) == FRAME_BYTES - len(str(longest)) + len(str(seq))
     assert decode(full).payload == {"a": "x" * (FRAME_BYTES - size)}
     with pytest.raises(FrameTooLarge) as refused:
-        encode(routed({"a": "x" * (FRAME_BYTES - size + 1)}))
+        encode(routed({"a": "x" * (FRAME_BYTES - size + 1)}, seq=seq))
     assert (refused.value.size_bytes, refused.value.limit_bytes) == (FRAME_BYTES + 1, FRAME_BYTES)
     assert refused.value.what == "tool_executing of run 'run_1'"
+
+
+def test_incoming_frame_over_the_limit_is_refused() -> None:
     with pytest.raises(FrameTooLarge, match="incoming frame"):
-        decode(full + b" ")
+        decode(GOLDEN + " " * FRAME_BYTES)
 
 
 def test_limit_counts_bytes_and_not_characters() -> None:

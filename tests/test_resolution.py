@@ -8,7 +8,7 @@ from bridgekit.errors import BridgekitError
 from bridgekit.events import AgentEvent
 from bridgekit.ids import EmbeddedRunIds, RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.resolution import Carried, FirstOf, MappingLookup, NoRoute, ReportParser
+from bridgekit.resolution import Carried, FirstOf, MappingLookup, NoRoute, ReportParser, route_of
 from tests.samples import RUN, THREAD, emitted
 
 NAMES_NO_THREAD = NoRoute("the run id names no thread")
@@ -39,7 +39,7 @@ class Never:
     ],
 )  # fmt: skip
 async def test_reports_parser_keeps_the_one_word_after_thread(run_id: str, found: str) -> None:
-    assert await ReportParser().resolve(emitted(run_id=RunId(run_id))) == found
+    assert await route_of(ReportParser(), emitted(run_id=RunId(run_id))) == found
 
 
 @pytest.mark.parametrize(
@@ -55,56 +55,56 @@ async def test_reports_parser_keeps_the_one_word_after_thread(run_id: str, found
     ],
 )
 async def test_reports_parser_finds_no_thread_in_other_run_ids(run_id: str) -> None:
-    assert await ReportParser().resolve(emitted(run_id=RunId(run_id))) == NAMES_NO_THREAD
+    assert await route_of(ReportParser(), emitted(run_id=RunId(run_id))) == NAMES_NO_THREAD
 
 
 async def test_reports_parser_takes_two_users_for_one() -> None:
     """D9c: the loss is turned into a leak."""
     ids = EmbeddedRunIds()
     smith, jones = [
-        await ReportParser().resolve(emitted(run_id=ids.new(ThreadId(f"thread_alice_{name}"))))
+        await route_of(ReportParser(), emitted(run_id=ids.new(ThreadId(f"thread_alice_{name}"))))
         for name in ("smith", "jones")
     ]
     assert smith == jones == "thread_alice"
 
 
 async def test_reports_parser_does_not_look_at_the_thread_that_is_carried() -> None:
-    assert await ReportParser().resolve(emitted(thread_id=THREAD)) == NAMES_NO_THREAD
+    assert await route_of(ReportParser(), emitted(thread_id=THREAD)) == NAMES_NO_THREAD
 
 
 async def test_carried_thread_is_the_events_own() -> None:
-    assert await Carried().resolve(emitted(thread_id=THREAD)) == THREAD
-    assert await Carried().resolve(emitted(thread_id=None)) == NoRoute("the event carries no thread")
+    assert await route_of(Carried(), emitted(thread_id=THREAD)) == THREAD
+    assert await route_of(Carried(), emitted(thread_id=None)) == NoRoute("the event carries no thread")
 
 
 async def test_only_of_an_event_that_carries_no_thread_another_strategy_is_asked() -> None:
-    assert await Carried(otherwise=Never()).resolve(emitted(thread_id=THREAD)) == THREAD
+    assert await route_of(Carried(otherwise=Never()), emitted(thread_id=THREAD)) == THREAD
     mapping = RunThreadMappingService()
     orderly = Carried(otherwise=MappingLookup(mapping))
     neither = NoRoute("the event carries no thread; the run is not in the mapping")
-    assert await orderly.resolve(emitted(thread_id=None)) == neither
+    assert await route_of(orderly, emitted(thread_id=None)) == neither
     await mapping.register_mapping(RUN, ThreadId("thread_mapped"))
-    assert await orderly.resolve(emitted(thread_id=None)) == "thread_mapped"
+    assert await route_of(orderly, emitted(thread_id=None)) == "thread_mapped"
 
 
 async def test_mapping_lookup_asks_for_the_run_and_not_for_what_is_carried() -> None:
     mapping = RunThreadMappingService()
     await mapping.register_mapping(RUN, ThreadId("thread_mapped"))
     lookup = MappingLookup(mapping)
-    assert await lookup.resolve(emitted(thread_id=THREAD)) == "thread_mapped"
-    assert await lookup.resolve(emitted(run_id=RunId("run_2"))) == NoRoute("the run is not in the mapping")
+    assert await route_of(lookup, emitted(thread_id=THREAD)) == "thread_mapped"
+    assert await route_of(lookup, emitted(run_id=RunId("run_2"))) == NoRoute("the run is not in the mapping")
 
 
 async def test_first_strategy_that_finds_a_thread_has_the_say() -> None:
     mapping = RunThreadMappingService()
     await mapping.register_mapping(RUN, ThreadId("thread_mapped"))
-    assert await FirstOf(Carried(), Never()).resolve(emitted()) == THREAD
-    assert await FirstOf(MappingLookup(mapping), Carried()).resolve(emitted()) == "thread_mapped"
-    assert await FirstOf(ReportParser(), Carried()).resolve(emitted()) == THREAD
+    assert await route_of(FirstOf(Carried(), Never()), emitted()) == THREAD
+    assert await route_of(FirstOf(MappingLookup(mapping), Carried()), emitted()) == "thread_mapped"
+    assert await route_of(FirstOf(ReportParser(), Carried()), emitted()) == THREAD
 
 
 async def test_reasons_are_told_in_the_order_of_asking_when_none_finds_a_thread() -> None:
     unknown = emitted(thread_id=None)
-    found = await FirstOf(Carried(), ReportParser()).resolve(unknown)
+    found = await route_of(FirstOf(Carried(), ReportParser()), unknown)
     assert found == NoRoute("the event carries no thread; the run id names no thread")
-    assert await FirstOf().resolve(unknown) == NoRoute("")
+    assert await route_of(FirstOf(), unknown) == NoRoute("")

@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 
 from bridgekit import __version__
-from bridgekit_verify.faults.trials.soak import Soak, soak
+from bridgekit_verify.faults.trials.matrix import Soak, soak
 
 PAGE = """\
 # The long run of the fault matrix
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 async def _soaked(minutes: float, seed: int) -> Soak:
-    return await soak(minutes=minutes, seed=seed, say=lambda line: print(line, flush=True))
+    return await soak(minutes=minutes, seed=seed, print_line=lambda line: print(line, flush=True))
 
 
 def page(found: Soak) -> str:

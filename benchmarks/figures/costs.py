@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter
 
 from benchmarks.figures.rows import GREY, OURS, rows, sheet, stacks_of
 from benchmarks.measures.growth import CROWDED, EMPTY
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import ASGI, NATIVE
 from bridgekit_verify.measure.plots import BLUE, GREEN, INK, VERMILLION
 
@@ -29,10 +29,10 @@ FLAT: Final = 1.05
 
 def growth_figure(series: Series) -> Figure | None:
     """CPU time an event beside more and more, as a multiple of what it is beside nothing."""
-    edges = [stack for stack in (NATIVE, ASGI) if series[Key(COST, stack, str(EMPTY))]]
+    edges = [stack for stack in (NATIVE, ASGI) if series[SeriesKey(COST, stack, str(EMPTY))]]
     if not any(key.kind.endswith(tuple(LINES)) and key.kind != str(CROWDED) for key in series):
         return None
-    all_of_it = [series.ratio(Key(COST, edge, str(CROWDED)), Key(COST, edge, str(EMPTY))) for edge in edges]
+    all_of_it = [series.ratio(SeriesKey(COST, edge, str(CROWDED)), SeriesKey(COST, edge, str(EMPTY))) for edge in edges]
     worst = max((ratio for ratio in all_of_it if ratio is not None), default=None)
     title = "An event costs the same, whatever there is besides" + (
         "" if worst is None else f":\n{worst:.2f} times with 10,000 live threads, 1,000,000 runs and 10,000 sockets"
@@ -52,7 +52,7 @@ def _grown(axis: Axes, series: Series, edge: str) -> None:
         for key in series:
             count, _, rest = key.kind.partition(" ")
             if key.measure == COST and key.stack == edge and rest == what:
-                ratio = series.ratio(key, Key(COST, edge, str(EMPTY)))
+                ratio = series.ratio(key, SeriesKey(COST, edge, str(EMPTY)))
                 if ratio is not None:
                     sizes.append(int(count.replace(",", "")))
                     ratios.append(ratio)
@@ -74,14 +74,14 @@ def memory_figure(series: Series) -> Figure | None:
         return None
     figure, (left, right) = sheet(_memory_title(series), max(3.6, 1.5 + 0.36 * len(stacks)), 2)
     for row, stack in enumerate(stacks):
-        values = series[Key(measure, stack)]
+        values = series[SeriesKey(measure, stack)]
         left.barh(row, median(values), color=BLUE if stack in OURS else GREY, height=0.6, zorder=2)
         left.text(median(values) + 0.5, row, f"{median(values):.1f}", va="center", fontsize=9)
     rows(left, stacks)
     left.set_xlabel("KiB an idle connection, in the server's process")
     for stack, colour, line in ((NATIVE, BLUE, "-"), (ASGI, VERMILLION, "--")):
-        events = series[Key("memory, events so far", stack)]
-        share = series[Key("memory, share of the settled", stack)]
+        events = series[SeriesKey("memory, events so far", stack)]
+        share = series[SeriesKey("memory, share of the settled", stack)]
         right.plot([0, *events], [1.0, *share][: len(events) + 1], color=colour, linestyle=line, label=stack)
     right.axhline(FLAT, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"target: {FLAT}")
     right.set_ylim(0, 1.3)
@@ -94,7 +94,7 @@ def memory_figure(series: Series) -> Figure | None:
 
 
 def _memory_title(series: Series) -> str:
-    flat = [series[Key("memory, share of the settled", stack)] for stack in (NATIVE, ASGI)]
+    flat = [series[SeriesKey("memory, share of the settled", stack)] for stack in (NATIVE, ASGI)]
     most = max((value for values in flat for value in values), default=None)
-    over = max((series[Key("memory, events so far", NATIVE)] or [0])[-1], 0)
+    over = max((series[SeriesKey("memory, events so far", NATIVE)] or [0])[-1], 0)
     return "Memory" + ("" if most is None else f" stays within {100 * (most - 1):.1f} % over {over:,.0f} events")

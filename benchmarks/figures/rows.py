@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmarks.peers import BRIDGEKIT
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
 from bridgekit_verify.measure.plots import BLUE, INK
 
 __all__ = ["GREY", "OURS", "Mark", "dots", "legend", "rows", "sheet", "stacks_of"]
@@ -64,7 +64,7 @@ def dots(axis: Axes, series: Series, stacks: Sequence[str], keys: Sequence[tuple
     step = 0.5 / len(keys)
     for row, stack in enumerate(stacks):
         for place, (mark, measure, kind) in enumerate(keys):
-            values = series[Key(measure, stack, kind)]
+            values = series[SeriesKey(measure, stack, kind)]
             if not values:
                 continue
             y, colour = row + (place - (len(keys) - 1) / 2) * step, BLUE if stack in OURS else GREY

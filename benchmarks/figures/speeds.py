@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from benchmarks.figures.rows import GREY, OURS, Mark, dots, legend, rows, sheet, stacks_of
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import NATIVE, STARLETTE
 from benchmarks.workload import BURST, RUN, YIELDING
 from bridgekit_verify.measure.plots import BLUE, LOST
@@ -57,8 +57,8 @@ def throughput_figure(series: Series) -> Figure | None:
 
 
 def _throughput_title(series: Series) -> str:
-    burst = series.ratio(Key("events/s", NATIVE, BURST), Key("events/s", STARLETTE, BURST))
-    yielding = series.ratio(Key("events/s", NATIVE, YIELDING), Key("events/s", STARLETTE, BURST))
+    burst = series.ratio(SeriesKey("events/s", NATIVE, BURST), SeriesKey("events/s", STARLETTE, BURST))
+    yielding = series.ratio(SeriesKey("events/s", NATIVE, YIELDING), SeriesKey("events/s", STARLETTE, BURST))
     if burst is None or yielding is None:
         return "Events from agents to sockets"
     return (
@@ -77,7 +77,7 @@ def latency_figure(series: Series) -> Figure | None:
     if not rates:
         return None
     stacks = stacks_of(series, QUANTILES[0].key, rates[0])
-    ours = series.ratio(Key(QUANTILES[0].key, NATIVE, rates[0]), Key(QUANTILES[0].key, STARLETTE, rates[0]))
+    ours = series.ratio(SeriesKey(QUANTILES[0].key, NATIVE, rates[0]), SeriesKey(QUANTILES[0].key, STARLETTE, rates[0]))
     title = "From emission to the client's read" + (
         "" if ours is None else f":\non the native edge {ours:.2f} times a Starlette loop's (median)"
     )
@@ -96,11 +96,11 @@ def stall_figure(series: Series) -> Figure | None:
     stacks = stacks_of(series, measure)
     if not stacks:
         return None
-    stopped = sum((series.median(Key(measure, stack)) or 0) < 99 for stack in stacks)
+    stopped = sum((series.median(SeriesKey(measure, stack)) or 0) < 99 for stack in stacks)
     title = f"One subscriber of ten stops reading: with {stopped} of {len(stacks)} stacks nobody gets anything more"
     figure, [axis] = sheet(title, 1.3 + 0.42 * len(stacks))
     for row, stack in enumerate(stacks):
-        got = series.median(Key(measure, stack)) or 0.0
+        got = series.median(SeriesKey(measure, stack)) or 0.0
         axis.barh(row, got, color=BLUE if stack in OURS else GREY, height=0.6, zorder=2)
         axis.barh(row, 100 - got, left=got, color=LOST, height=0.6, zorder=1)
         axis.text(102, row, _stall_says(series, stack), va="center", fontsize=8.5)
@@ -114,7 +114,7 @@ def stall_figure(series: Series) -> Figure | None:
 
 def _stall_says(series: Series, stack: str) -> str:
     def of(what: str) -> float:
-        return series.median(Key(f"stall: {what}", stack)) or 0.0
+        return series.median(SeriesKey(f"stall: {what}", stack)) or 0.0
 
     held_up, piled_up = of("emitter held up at most, ms"), of("piled up, KiB") / 1_024
     says = "the agent was stuck" if of("events said, %") < 99 else f"agent held up {held_up:,.0f} ms at most"

@@ -7,13 +7,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.children import child
 from benchmarks.measures.rounds import say
 from benchmarks.peers import Peer
-from benchmarks.series import Key, Series
-from benchmarks.session import Session, session
+from benchmarks.protocol import FillStack
+from benchmarks.series import Series, SeriesKey
+from benchmarks.session import Session, session, start_load_client
+from bridgekit_verify.harness.messages import Done
 
-__all__ = ["CROWDED", "EMPTY", "Besides", "flatness", "growth", "steps"]
+__all__ = ["CROWDED", "EMPTY", "BackgroundLoad", "flatness", "growth", "steps"]
 
 THREADS: Final = 10
 """Threads whose events are measured, one socket each."""
@@ -28,7 +29,7 @@ SETTLED_RUNS: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Besides:
+class BackgroundLoad:
     """What there is beside the ten threads that are measured."""
 
     threads: int = 0
@@ -40,40 +41,40 @@ class Besides:
         return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing besides"
 
 
-EMPTY: Final = Besides()
-CROWDED: Final = Besides(threads=10_000, mappings=1_000_000, sockets=10_000)
+EMPTY: Final = BackgroundLoad()
+CROWDED: Final = BackgroundLoad(threads=10_000, mappings=1_000_000, sockets=10_000)
 
 
-def steps(sizes: Mapping[str, Sequence[int]]) -> list[Besides]:
+def steps(sizes: Mapping[str, Sequence[int]]) -> list[BackgroundLoad]:
     """Each kind of thing alone, in its sizes."""
-    return [Besides(**{what: size}) for what, each in sizes.items() for size in each]
+    return [BackgroundLoad(**{what: size}) for what, each in sizes.items() for size in each]
 
 
 @asynccontextmanager
-async def _crowded(peer: Peer, besides: Besides) -> AsyncIterator[Session]:
+async def _with_background(peer: Peer, besides: BackgroundLoad) -> AsyncIterator[Session]:
     """A session with all that. Its idle sockets are another client's, so that the one that reads is the same."""
     async with AsyncExitStack() as stack:
         # Pings are a cost of time, not of events: `idle_work` tells it apart.
         opened = await stack.enter_async_context(session(peer, threads=THREADS, keepalive_seconds=QUIET_SECONDS))
         if besides.threads or besides.mappings:
-            what = {"threads": besides.threads, "mappings": besides.mappings}
-            await opened.sockets.ask("fill", seconds=FILL_SECONDS, **what)
+            await opened.sockets.request(FillStack(besides.threads, besides.mappings), Done, within=FILL_SECONDS)
         if besides.sockets:
-            idle, _ = await stack.enter_async_context(child("the idle clients", "benchmarks.load"))
+            idle = await stack.enter_async_context(start_load_client("the idle clients"))
             await opened.connect(THREADS, THREADS + besides.sockets, load=idle)
         await opened.warm_up()
         yield opened
 
 
-async def growth(series: Series, peer: Peer, crowds: Sequence[Besides], *, rounds: int, runs: int) -> None:
+async def growth(series: Series, peer: Peer, crowds: Sequence[BackgroundLoad], *, rounds: int, runs: int) -> None:
     """CPU time an event with each crowd, and with none, in turn: all are up at the same time."""
     async with AsyncExitStack() as stack:
-        sessions = [(besides, await stack.enter_async_context(_crowded(peer, besides))) for besides in (EMPTY, *crowds)]
+        backgrounds = (EMPTY, *crowds)
+        opened = [await stack.enter_async_context(_with_background(peer, besides)) for besides in backgrounds]
         for _ in range(rounds):
-            for besides, opened in sessions:
-                spoken = await opened.speak("run", runs)
-                series.add(Key("CPU µs/event", peer.name, str(besides)), spoken.cpu_us)
-                say(f"  {peer.name}, {besides}: {spoken.cpu_us:.1f} µs CPU an event")
+            for besides, each in zip(backgrounds, opened, strict=True):
+                report = await each.run_load("run", runs)
+                series.add(SeriesKey("CPU µs/event", peer.name, str(besides)), report.cpu_us)
+                say(f"  {peer.name}, {besides}: {report.cpu_us:.1f} µs CPU an event")
 
 
 async def flatness(series: Series, peer: Peer, *, events: int) -> None:
@@ -81,16 +82,16 @@ async def flatness(series: Series, peer: Peer, *, events: int) -> None:
     runs = 200
     async with session(peer, threads=THREADS) as opened:
         for _ in range(SETTLED_RUNS // runs):
-            await opened.speak("run", runs)
+            await opened.run_load("run", runs)
         begin = await opened.memory_kib()
         said, looked = 0, 0
         shares: list[float] = []
         while said < events:
-            said += (await opened.speak("run", runs)).events
+            said += (await opened.run_load("run", runs)).events
             shares.append(await opened.memory_kib() / begin)
             if (said - looked) * POINTS >= events:
                 looked = said
-                series.add(Key("memory, share of the settled", peer.name), shares[-1])
-                series.add(Key("memory, events so far", peer.name), said)
-    series.add(Key("memory, most beside the settled", peer.name), max(shares))
+                series.add(SeriesKey("memory, share of the settled", peer.name), shares[-1])
+                series.add(SeriesKey("memory, events so far", peer.name), said)
+    series.add(SeriesKey("memory, most beside the settled", peer.name), max(shares))
     say(f"  {peer.name}: {shares[-1]:.3f} after {said:,} events, {max(shares):.3f} at most")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from statistics import median
 from typing import Final
 
 from benchmarks.measures.rounds import say
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
+from bridgekit_verify.harness.processes import command_output
 
 __all__ = ["imports"]
 
 HEAVY: Final = ("pandas", "matplotlib", "jupyter_client", "jupyterlab", "IPython", "nbclient", "nbformat", "numpy")
-IMPORT_SECONDS: Final = 30.0
 CASES: Final = {
     "import bridgekit": "import bridgekit",
     "all that an application names": "from bridgekit import *",
@@ -26,25 +25,17 @@ print((time.perf_counter() - begun) * 1000, len({heavy!r} & sys.modules.keys()))
 """
 
 
-async def imports(series: Series, *, rounds: int) -> None:
+def imports(series: Series, *, rounds: int) -> None:
     """In a fresh interpreter each time; its own start is not counted."""
     for _ in range(rounds):
         for case, code in CASES.items():
-            ms, heavy = await _imported(CODE.format(code=code, heavy=set(HEAVY)))
-            series.add(Key("import ms", "bridgekit", case), ms)
-            series.add(Key("import: heavy modules", "bridgekit", case), heavy)
+            ms, heavy = _imported(CODE.format(code=code, heavy=set(HEAVY)))
+            series.add(SeriesKey("import ms", "bridgekit", case), ms)
+            series.add(SeriesKey("import: heavy modules", "bridgekit", case), heavy)
     for case in CASES:
-        say(f"  {case}: {median(series[Key('import ms', 'bridgekit', case)]):.0f} ms")
+        say(f"  {case}: {median(series[SeriesKey('import ms', 'bridgekit', case)]):.0f} ms")
 
 
-async def _imported(code: str) -> tuple[float, float]:
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
-    try:
-        async with asyncio.timeout(IMPORT_SECONDS):
-            told, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise
-    ms, heavy = told.split()
+def _imported(code: str) -> tuple[float, float]:
+    ms, heavy = command_output(sys.executable, "-c", code).split()
     return float(ms), float(heavy)

@@ -12,7 +12,7 @@ from typing import Final
 
 from benchmarks.measures.rounds import say
 from benchmarks.peers import Peer
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
 from benchmarks.session import session
 
 __all__ = ["idle_connections", "idle_work"]
@@ -28,7 +28,7 @@ async def idle_connections(series: Series, peer: Peer, *, connections: int) -> N
         before = await opened.memory_kib()
         await opened.connect(WARM_UP, WARM_UP + connections)
         each = (await opened.memory_kib() - before) / connections
-    series.add(Key("KiB/idle connection", peer.name), each)
+    series.add(SeriesKey("KiB/idle connection", peer.name), each)
     say(f"  {peer.name}: {each:.1f} KiB an idle connection")
 
 
@@ -40,5 +40,5 @@ async def idle_work(series: Series, peers: Sequence[Peer], *, connections: int, 
         await asyncio.sleep(seconds)
         for each, was in zip(sessions, before, strict=True):
             us = 1e6 * (await each.cpu_seconds() - was) / seconds / connections
-            series.add(Key("CPU µs/s an idle connection", each.peer.name), us)
+            series.add(SeriesKey("CPU µs/s an idle connection", each.peer.name), us)
             say(f"  {each.peer.name}: {us:.1f} µs CPU a second for each idle connection")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from benchmarks.children import child
 from benchmarks.measures.rounds import say
-from benchmarks.series import Key, Series
+from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
+from benchmarks.series import Series, SeriesKey
+from bridgekit_verify.harness.messages import Ready
+from bridgekit_verify.harness.processes import start_module
 
 __all__ = ["FAN_OUT", "own_cost"]
 
@@ -16,13 +18,14 @@ FAN_OUT: Final = 100
 async def own_cost(series: Series, *, rounds: int, runs: int, mappings: int) -> None:
     """Each round in a process of its own."""
     for _ in range(rounds):
-        async with child("the bridge alone", "benchmarks.inside") as (inside, _ready):
-            for what, us in (await inside.ask("own cost", runs=runs)).items():
-                series.add(Key("own CPU µs", "bridgekit", what), us)
+        async with start_module("benchmarks.in_process", name="the bridge alone") as process:
+            await process.receive(Ready, wanted="start")
+            for what, us in (await process.request(MeasureOwnCost(runs), MeasuredValues)).values.items():
+                series.add(SeriesKey("own CPU µs", "bridgekit", what), us)
                 say(f"  {what}: {us:.2f} µs CPU")
             for subscribers in (1, FAN_OUT):
-                counted = (await inside.ask("encodings", subscribers=subscribers))["encodings"]
-                series.add(Key("encodings/event", "bridgekit", f"{subscribers} subscribers"), counted)
-            mapped = (await inside.ask("mapping", mappings=mappings))["bytes"]
-        series.add(Key("bytes/live mapping", "bridgekit"), mapped)
+                counted = (await process.request(CountEncodings(subscribers), MeasuredValues)).values["encodings"]
+                series.add(SeriesKey("encodings/event", "bridgekit", f"{subscribers} subscribers"), counted)
+            mapped = (await process.request(MeasureMapping(mappings), MeasuredValues)).values["bytes"]
+        series.add(SeriesKey("bytes/live mapping", "bridgekit"), mapped)
         say(f"  a live run in the mapping: {mapped:.0f} bytes")

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from benchmarks.children import ChildFailed
-from benchmarks.load.verification import WrongAnswer
 from benchmarks.peers import Peer
 from benchmarks.session import Session, session
+from benchmarks.verification import WrongAnswer
 from bridgekit.errors import BridgekitError
 
 __all__ = ["Turns", "say", "turns"]
@@ -56,7 +55,7 @@ class Turns:
             return
         try:
             await measure()
-        except (ChildFailed, WrongAnswer, BridgekitError) as error:
+        except (WrongAnswer, BridgekitError) as error:
             self.failed[peer.name] = f"{type(error).__name__}: {error}"
             say(f"  {peer.name} is out. {self.failed[peer.name]}")
 

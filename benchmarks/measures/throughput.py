@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.measures.rounds import say
 from benchmarks.peers import Peer
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
 from benchmarks.session import Session, session
 
 __all__ = ["fan_out", "throughput"]
@@ -16,20 +16,20 @@ async def throughput(series: Series, opened: Session, *, runs: int, kinds: Seque
     """One round of one stack: a wave of each kind."""
     peer = opened.peer
     for kind in kinds:
-        spoken = await opened.speak(kind, max(1, round(runs * peer.share)))
-        series.add(Key("events/s", peer.name, kind), spoken.per_second)
-        series.add(Key("CPU µs/event", peer.name, kind), spoken.cpu_us)
-        series.add(Key("client busy", peer.name, kind), spoken.client_busy)
-        series.add(Key("bytes/event", peer.name, kind), spoken.event_bytes)
-        say(f"  {peer.name}, {kind}: {spoken.per_second:,.0f} events/s, {spoken.cpu_us:.1f} µs CPU each")
+        report = await opened.run_load(kind, max(1, round(runs * peer.share)))
+        series.add(SeriesKey("events/s", peer.name, kind), report.per_second)
+        series.add(SeriesKey("CPU µs/event", peer.name, kind), report.cpu_us)
+        series.add(SeriesKey("client busy", peer.name, kind), report.client_busy)
+        series.add(SeriesKey("bytes/event", peer.name, kind), report.event_bytes)
+        say(f"  {peer.name}, {kind}: {report.per_second:,.0f} events/s, {report.cpu_us:.1f} µs CPU each")
 
 
 async def fan_out(series: Series, peer: Peer, *, subscribers: int, runs: int) -> None:
     """One round of one stack: one thread that many read; deliveries a second, and what each costs."""
     async with session(peer, threads=1, subscribers=subscribers) as opened:
         await opened.warm_up()
-        spoken = await opened.speak("run", max(1, round(runs * peer.share)))
+        report = await opened.run_load("run", max(1, round(runs * peer.share)))
     kind = f"{subscribers} subscribers"
-    series.add(Key("deliveries/s", peer.name, kind), spoken.per_second)
-    series.add(Key("CPU µs/delivery", peer.name, kind), spoken.cpu_us)
-    say(f"  {peer.name}: {spoken.per_second:,.0f} deliveries/s, {spoken.cpu_us:.1f} µs CPU each")
+    series.add(SeriesKey("deliveries/s", peer.name, kind), report.per_second)
+    series.add(SeriesKey("CPU µs/delivery", peer.name, kind), report.cpu_us)
+    say(f"  {peer.name}: {report.per_second:,.0f} deliveries/s, {report.cpu_us:.1f} µs CPU each")

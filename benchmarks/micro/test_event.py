@@ -9,19 +9,19 @@ from itertools import count
 import msgspec
 import pytest
 
-from benchmarks.inside import bridged, event_of, subscribed
+from benchmarks.in_process import bridged, event_of, subscribed
 from benchmarks.micro.finished import Timer, finished
 from benchmarks.peers.bridgekit_agents import Bridged
-from benchmarks.workload import EVENTS, Run
-from bridgekit.events import EventType, Frame, Outcome, Receipt, draft
+from benchmarks.workload import EVENTS, AgentRun
+from bridgekit.events import EventType, Frame, Outcome, Receipt, encode
 from bridgekit.ids import RunId, ThreadId, new_id
+from bridgekit.resolution import route_of
 from bridgekit.tally import Tally
-from bridgekit.transport.outbox import Outbox
-from bridgekit.transport.subscriber import Subscriber
+from bridgekit.transport.outbox import Subscriber
 
-RUN = Run(0, 0)
+RUN = AgentRun(0, 0)
 THREAD = ThreadId(RUN.thread_id)
-BATCH = 500
+BATCH = 50
 """Frames that are put before somebody takes them."""
 
 
@@ -37,7 +37,7 @@ def taking(sockets: list[Subscriber], step: Callable[[], object]) -> Callable[[]
     def taken() -> object:
         if not next(steps) % BATCH:
             for socket in sockets:
-                socket.outbox.take()
+                socket.take()
         return step()
 
     return taken
@@ -55,23 +55,18 @@ def test_resolve(benchmark: Timer, stack: Bridged, carried: bool) -> None:
     event = event_of(RUN)
     finished(stack.application.bridge.mapping.register_mapping(event.run_id, THREAD))
     event = event if carried else msgspec.structs.replace(event, thread_id=None)
-    resolve = stack.application.bridge.resolver.resolve
-    assert benchmark(lambda: finished(resolve(event))) == THREAD
+    resolver = stack.application.bridge.resolver
+    assert benchmark(lambda: finished(route_of(resolver, event))) == THREAD
 
 
 @pytest.mark.parametrize("place", [1, 2], ids=["with a null", "without"])
 def test_encode(benchmark: Timer, place: int) -> None:
     event = event_of(RUN, place)
-    benchmark(draft, event, THREAD)
+    benchmark(encode, event)
 
 
 def test_new_id(benchmark: Timer) -> None:
     benchmark(new_id)
-
-
-def test_number(benchmark: Timer) -> None:
-    drafted = draft(event_of(RUN), THREAD)
-    benchmark(drafted.frame, 12_345)
 
 
 @pytest.mark.parametrize("subscribers", [0, 1, 100])
@@ -93,8 +88,8 @@ def numbered(event_type: EventType) -> Iterator[Frame]:
 
 
 @pytest.mark.parametrize("event_type", [EventType.TOOL_EXECUTING, EventType.AGENT_THINKING])
-def test_outbox(benchmark: Timer, event_type: EventType) -> None:
-    outbox, frames, puts = Outbox(), numbered(event_type), count(1)
+def test_outbox(benchmark: Timer, stack: Bridged, event_type: EventType) -> None:
+    outbox, frames, puts = subscribed(stack, RUN.thread_id), numbered(event_type), count(1)
 
     def put() -> None:
         if not next(puts) % BATCH:
@@ -104,10 +99,9 @@ def test_outbox(benchmark: Timer, event_type: EventType) -> None:
     benchmark(put)
 
 
-def test_outbox_that_is_full_and_coalesces(benchmark: Timer) -> None:
-    outbox, frames = Outbox(), numbered(EventType.AGENT_THINKING)
+def test_outbox_that_is_full_and_coalesces(benchmark: Timer, stack: Bridged) -> None:
+    outbox, frames = subscribed(stack, RUN.thread_id), numbered(EventType.AGENT_THINKING)
     benchmark(lambda: outbox.put(next(frames)))
-    outbox.made_room_before(10**12)
 
 
 def test_tally(benchmark: Timer) -> None:

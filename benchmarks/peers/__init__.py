@@ -15,8 +15,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Final, Protocol, cast
 
-from benchmarks.peers.place import Place
-from benchmarks.workload import Run, Said
+from benchmarks.peers.context import StackContext
+from benchmarks.workload import AgentRun, Said
 
 __all__ = ["BRIDGEKIT", "PEERS", "Peer", "Say", "Stack", "peer"]
 
@@ -33,7 +33,7 @@ class Stack(Protocol):
     port: int
     """Where its sockets are; 0 where this process has none."""
 
-    def agent(self, run: Run) -> Say:
+    def agent(self, run: AgentRun) -> Say:
         """An agent for that run."""
 
 
@@ -83,10 +83,10 @@ class Peer:
         found = {each.name: each.version for name in self.packages for each in distributions(name=name, path=places)}
         return {name: found.get(name, "") for name in self.packages}
 
-    def up(self, place: Place) -> AbstractAsyncContextManager[Stack]:
+    def up(self, place: StackContext) -> AbstractAsyncContextManager[Stack]:
         """Bring it up in this process."""
         begin = cast(
-            "Callable[[Place], AbstractAsyncContextManager[Stack]]", import_module(f"{__name__}.{self.file}").up
+            "Callable[[StackContext], AbstractAsyncContextManager[Stack]]", import_module(f"{__name__}.{self.file}").up
         )
         return begin(place)
 
@@ -198,14 +198,14 @@ PEERS: Final = (
         name="bridgekit, Redis",
         file="bridgekit_redis",
         says="await adapter.emit_*, kept in Redis Streams and relayed, on the native edge",
-        packages=("bridgekit-verify", "msgspec", "websockets", "coredis"),
+        packages=("bridgekit-verify", "msgspec", "websockets", "redis", "hiredis"),
         broker=True,
     ),
     Peer(
         name="bridgekit, Redis, ASGI",
         file="bridgekit_redis_asgi",
         says="the same, on uvicorn",
-        packages=(*_OURS, "coredis"),
+        packages=(*_OURS, "redis", "hiredis"),
         broker=True,
     ),
 )

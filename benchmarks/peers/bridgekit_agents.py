@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from benchmarks.workload import AGENT, Run, Said, thread_id
+from benchmarks.workload import AGENT, AgentRun, Said, thread_id
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_7_8_adapter import Emitter, WebSocketBridgeAdapter
 from bridgekit.events import Receipt
@@ -29,7 +29,7 @@ class Bridged:
         self.application = application
         self.port = port
 
-    def agent(self, run: Run) -> Callable[[Said], Awaitable[Receipt]]:
+    def agent(self, run: AgentRun) -> Callable[[Said], Awaitable[Receipt]]:
         adapter = WebSocketBridgeAdapter()
         adapter.set_websocket_bridge(
             self.application.bridge, RunId(run.run_id), AGENT, thread_id=ThreadId(run.thread_id)
@@ -43,7 +43,7 @@ class Bridged:
     async def fill(self, *, threads: int, mappings: int) -> None:
         """Threads from 1,000,000 on, each with one run's events in its log, and that many live runs in the mapping."""
         for number in range(1_000_000, 1_000_000 + threads):
-            run = Run(number, 0)
+            run = AgentRun(number, 0)
             say = self.agent(run)
             for said in run.said():
                 await say(said)

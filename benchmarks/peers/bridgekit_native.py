@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from benchmarks.peers.bridgekit_agents import Bridged
-from benchmarks.peers.place import Place
+from benchmarks.peers.context import StackContext
 from bridgekit.chain.link_1_startup import Parts, create_app
+from bridgekit.serve.in_process import serving
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.server import serving
 
 __all__ = ["up"]
 
 
 @asynccontextmanager
-async def up(place: Place) -> AsyncIterator[Bridged]:
+async def up(place: StackContext) -> AsyncIterator[Bridged]:
     app = create_app(Parts(agents={}, admission=OwnersOnly))
     async with serving(app, edge="native", **place.how) as url:
         yield Bridged(app.state.bridgekit, urlsplit(url).port or 0)

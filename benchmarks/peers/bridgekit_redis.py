@@ -7,22 +7,22 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import urlsplit
 
 from benchmarks.peers.bridgekit_agents import Bridged
-from benchmarks.peers.place import Place
+from benchmarks.peers.context import StackContext
 from bridgekit.chain.collaborators import MemoryThreads
 from bridgekit.chain.link_1_startup import Parts, create_app, start_application
+from bridgekit.serve.in_process import serving
 from bridgekit.stores import redis_stores
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.server import serving
 
 __all__ = ["up", "up_on"]
 
 
-def up(place: Place) -> AbstractAsyncContextManager[Bridged]:
+def up(place: StackContext) -> AbstractAsyncContextManager[Bridged]:
     return up_on(place, "native")
 
 
 @asynccontextmanager
-async def up_on(place: Place, edge: str) -> AsyncIterator[Bridged]:
+async def up_on(place: StackContext, edge: str) -> AsyncIterator[Bridged]:
     """With this edge in front of the sockets."""
     # Whose threads they are stands in the users' own database; here each process is told of the same ones.
     threads = MemoryThreads()

@@ -6,10 +6,10 @@ from contextlib import AbstractAsyncContextManager
 
 from benchmarks.peers.bridgekit_agents import Bridged
 from benchmarks.peers.bridgekit_redis import up_on
-from benchmarks.peers.place import Place
+from benchmarks.peers.context import StackContext
 
 __all__ = ["up"]
 
 
-def up(place: Place) -> AbstractAsyncContextManager[Bridged]:
+def up(place: StackContext) -> AbstractAsyncContextManager[Bridged]:
     return up_on(place, "asgi")

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from benchmarks.peers.bridgekit_agents import USER, Bridged, emit
-from benchmarks.peers.place import Place
-from benchmarks.workload import AGENT, EVENTS, Run, Said
+from benchmarks.peers.context import StackContext
+from benchmarks.workload import AGENT, EVENTS, AgentRun, Said
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Parts, create_app
 from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.serve.in_process import serving
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.server import serving
 
 __all__ = ["up"]
 
@@ -36,7 +36,7 @@ class _Speaker(BaseAgent):
 
 
 class _Whole(Bridged):
-    async def run(self, run: Run, said: Sequence[Said], turn_after: int) -> None:
+    async def run(self, run: AgentRun, said: Sequence[Said], turn_after: int) -> None:
         _Speaker.scripts[run.request] = said, turn_after == 1
         try:
             await self.application.supervisor.run(
@@ -49,7 +49,7 @@ class _Whole(Bridged):
 
 
 @asynccontextmanager
-async def up(place: Place) -> AsyncIterator[Bridged]:
+async def up(place: StackContext) -> AsyncIterator[Bridged]:
     app = create_app(Parts(agents={AGENT: _Speaker}, admission=OwnersOnly))
     async with serving(app, **place.how) as url:
         yield _Whole(app.state.bridgekit, urlsplit(url).port or 0)

@@ -13,14 +13,14 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from benchmarks.peers.place import SUBSCRIBED, ByHand, Place, on_uvicorn
+from benchmarks.peers.context import SUBSCRIBED, HandRolled, StackContext, on_uvicorn
 from benchmarks.workload import Numbers, Said
 
 __all__ = ["up"]
 
 
 @asynccontextmanager
-async def up(place: Place) -> AsyncIterator[ByHand]:
+async def up(place: StackContext) -> AsyncIterator[HandRolled]:
     numbers = Numbers()
     async with Broadcast(place.broker or "memory://") as broadcast:
 
@@ -40,9 +40,9 @@ async def up(place: Place) -> AsyncIterator[ByHand]:
 
         if place.sockets:
             async with on_uvicorn(Starlette(routes=[WebSocketRoute("/ws", stay)]), place) as port:
-                yield ByHand(port, say)
+                yield HandRolled(port, say)
         else:
-            yield ByHand(0, say)
+            yield HandRolled(0, say)
 
 
 async def _gone(websocket: WebSocket) -> None:

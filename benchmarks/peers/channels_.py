@@ -14,7 +14,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.urls import path
 
-from benchmarks.peers.place import ByHand, Place, on_uvicorn, thread_of
+from benchmarks.peers.context import HandRolled, StackContext, on_uvicorn, thread_of
 from benchmarks.workload import Numbers, Said
 
 __all__ = ["up"]
@@ -38,7 +38,7 @@ class _Consumer(AsyncJsonWebsocketConsumer):
 
 
 @asynccontextmanager
-async def up(place: Place) -> AsyncIterator[ByHand]:
+async def up(place: StackContext) -> AsyncIterator[HandRolled]:
     layer: dict[str, Any] = {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": CAPACITY}}
     if place.broker:
         layer = {
@@ -57,6 +57,6 @@ async def up(place: Place) -> AsyncIterator[ByHand]:
     if place.sockets:
         app = ProtocolTypeRouter({"websocket": URLRouter([path("ws", _Consumer.as_asgi())])})
         async with on_uvicorn(app, place) as port:
-            yield ByHand(port, say)
+            yield HandRolled(port, say)
     else:
-        yield ByHand(0, say)
+        yield HandRolled(0, say)

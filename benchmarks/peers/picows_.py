@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 import orjson
 from picows import WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
-from benchmarks.peers.place import SUBSCRIBED, ByHand, Place, Rooms, thread_of
+from benchmarks.peers.context import SUBSCRIBED, HandRolled, SocketGroups, StackContext, thread_of
 from benchmarks.workload import Numbers, Said
 
 __all__ = ["up"]
 
 
-class _Socket(WSListener):
-    def __init__(self, rooms: Rooms[WSTransport], thread: str) -> None:
+class _PicowsSocket(WSListener):
+    def __init__(self, rooms: SocketGroups[WSTransport], thread: str) -> None:
         super().__init__()
         self._rooms = rooms
         self._thread = thread
@@ -30,8 +30,8 @@ class _Socket(WSListener):
 
 
 @asynccontextmanager
-async def up(place: Place) -> AsyncIterator[ByHand]:
-    rooms = Rooms[WSTransport]()
+async def up(place: StackContext) -> AsyncIterator[HandRolled]:
+    rooms = SocketGroups[WSTransport]()
     numbers = Numbers()
 
     async def say(thread_id: str, run_id: str, said: Said) -> None:
@@ -39,9 +39,9 @@ async def up(place: Place) -> AsyncIterator[ByHand]:
         for transport in rooms.of(thread_id):
             transport.send(WSMsgType.TEXT, data)
 
-    def listen(request: WSUpgradeRequest) -> _Socket:
-        return _Socket(rooms, thread_of(request.path.decode()))
+    def listen(request: WSUpgradeRequest) -> _PicowsSocket:
+        return _PicowsSocket(rooms, thread_of(request.path.decode()))
 
     listener = place.listener()
     async with await ws_create_server(listen, sock=listener):
-        yield ByHand(listener.getsockname()[1], say)
+        yield HandRolled(listener.getsockname()[1], say)

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 
 import orjson
 
-from benchmarks.peers.place import SUBSCRIBED, ByHand, Place, Rooms
+from benchmarks.peers.context import SUBSCRIBED, HandRolled, SocketGroups, StackContext
 from benchmarks.workload import Numbers, Said
 
 __all__ = ["up"]
 
 
 class _Socket(asyncio.Protocol):
-    def __init__(self, rooms: Rooms[asyncio.Transport]) -> None:
+    def __init__(self, rooms: SocketGroups[asyncio.Transport]) -> None:
         self._rooms = rooms
         self._thread = ""
 
@@ -35,8 +35,8 @@ class _Socket(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def up(place: Place) -> AsyncIterator[ByHand]:
-    rooms = Rooms[asyncio.Transport]()
+async def up(place: StackContext) -> AsyncIterator[HandRolled]:
+    rooms = SocketGroups[asyncio.Transport]()
     numbers = Numbers()
 
     async def say(thread_id: str, run_id: str, said: Said) -> None:
@@ -46,4 +46,4 @@ async def up(place: Place) -> AsyncIterator[ByHand]:
 
     listener = place.listener()
     async with await asyncio.get_running_loop().create_server(lambda: _Socket(rooms), sock=listener):
-        yield ByHand(listener.getsockname()[1], say)
+        yield HandRolled(listener.getsockname()[1], say)

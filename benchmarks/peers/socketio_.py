@@ -9,7 +9,7 @@ from typing import Any
 
 import socketio
 
-from benchmarks.peers.place import ByHand, Place, on_uvicorn, thread_of
+from benchmarks.peers.context import HandRolled, StackContext, on_uvicorn, thread_of
 from benchmarks.workload import Numbers, Said
 
 __all__ = ["server", "up"]
@@ -27,7 +27,7 @@ def server(**how: Any) -> socketio.AsyncServer:
 
 
 @asynccontextmanager
-async def up(place: Place) -> AsyncIterator[ByHand]:
+async def up(place: StackContext) -> AsyncIterator[HandRolled]:
     made = server()
     numbers = Numbers()
 
@@ -36,4 +36,4 @@ async def up(place: Place) -> AsyncIterator[ByHand]:
         await made.emit("event", event, room=thread_id)
 
     async with on_uvicorn(socketio.ASGIApp(made), place) as port:
-        yield ByHand(port, say)
+        yield HandRolled(port, say)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import socketio
 
-from benchmarks.peers.place import ByHand, Place, on_uvicorn
+from benchmarks.peers.context import HandRolled, StackContext, on_uvicorn
 from benchmarks.peers.socketio_ import server
 from benchmarks.workload import Numbers, Said
 
@@ -16,7 +16,7 @@ __all__ = ["up"]
 
 
 @asynccontextmanager
-async def up(place: Place) -> AsyncIterator[ByHand]:
+async def up(place: StackContext) -> AsyncIterator[HandRolled]:
     manager = socketio.AsyncRedisManager(place.broker, write_only=not place.sockets)
     numbers = Numbers()
 
@@ -26,6 +26,6 @@ async def up(place: Place) -> AsyncIterator[ByHand]:
 
     if place.sockets:
         async with on_uvicorn(socketio.ASGIApp(server(client_manager=manager)), place) as port:
-            yield ByHand(port, say)
+            yield HandRolled(port, say)
     else:
-        yield ByHand(0, say)
+        yield HandRolled(0, say)

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from benchmarks.peers.place import SUBSCRIBED, ByHand, Place, Rooms, on_uvicorn
+from benchmarks.peers.context import SUBSCRIBED, HandRolled, SocketGroups, StackContext, on_uvicorn
 from benchmarks.workload import Numbers, Said
 
 __all__ = ["up"]
@@ -25,8 +25,8 @@ WAITING_EVENTS = 10
 
 
 @asynccontextmanager
-async def up(place: Place) -> AsyncIterator[ByHand]:
-    rooms = Rooms[MemoryObjectSendStream[str]]()
+async def up(place: StackContext) -> AsyncIterator[HandRolled]:
+    rooms = SocketGroups[MemoryObjectSendStream[str]]()
     numbers = Numbers()
 
     async def stay(request: Request) -> Response:
@@ -53,4 +53,4 @@ async def up(place: Place) -> AsyncIterator[ByHand]:
                 await stream.send(text)
 
     async with on_uvicorn(Starlette(routes=[Route("/events", stay)]), place) as port:
-        yield ByHand(port, say)
+        yield HandRolled(port, say)

@@ -11,15 +11,15 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from benchmarks.peers.place import SUBSCRIBED, ByHand, Place, Rooms, on_uvicorn
+from benchmarks.peers.context import SUBSCRIBED, HandRolled, SocketGroups, StackContext, on_uvicorn
 from benchmarks.workload import Numbers, Said
 
 __all__ = ["up"]
 
 
 @asynccontextmanager
-async def up(place: Place) -> AsyncIterator[ByHand]:
-    rooms = Rooms[WebSocket]()
+async def up(place: StackContext) -> AsyncIterator[HandRolled]:
+    rooms = SocketGroups[WebSocket]()
     numbers = Numbers()
 
     async def stay(websocket: WebSocket) -> None:
@@ -42,4 +42,4 @@ async def up(place: Place) -> AsyncIterator[ByHand]:
                 await websocket.send_text(text)
 
     async with on_uvicorn(Starlette(routes=[WebSocketRoute("/ws", stay)]), place) as port:
-        yield ByHand(port, say)
+        yield HandRolled(port, say)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import orjson
 from websockets.asyncio.server import broadcast
 
-from benchmarks.peers.place import ByHand, Place
+from benchmarks.peers.context import HandRolled, StackContext
 from benchmarks.peers.websockets_server import serving
 from benchmarks.workload import Numbers, Said
 
@@ -17,7 +17,7 @@ __all__ = ["up"]
 
 
 @asynccontextmanager
-async def up(place: Place) -> AsyncIterator[ByHand]:
+async def up(place: StackContext) -> AsyncIterator[HandRolled]:
     numbers = Numbers()
     async with serving(place) as (port, rooms):
 
@@ -25,4 +25,4 @@ async def up(place: Place) -> AsyncIterator[ByHand]:
             event = numbers.envelope(thread_id, run_id, said, datetime.now(UTC))
             broadcast(rooms.of(thread_id), orjson.dumps(event).decode())
 
-        yield ByHand(port, say)
+        yield HandRolled(port, say)

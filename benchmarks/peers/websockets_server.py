@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 
 from websockets.asyncio.server import ServerConnection, serve
 
-from benchmarks.peers.place import SUBSCRIBED, Place, Rooms, thread_of
+from benchmarks.peers.context import SUBSCRIBED, SocketGroups, StackContext, thread_of
 
 __all__ = ["serving"]
 
 
 @asynccontextmanager
-async def serving(place: Place) -> AsyncIterator[tuple[int, Rooms[ServerConnection]]]:
+async def serving(place: StackContext) -> AsyncIterator[tuple[int, SocketGroups[ServerConnection]]]:
     """The port, and who is connected."""
-    rooms = Rooms[ServerConnection]()
+    rooms = SocketGroups[ServerConnection]()
 
     async def stay(connection: ServerConnection) -> None:
         assert connection.request is not None

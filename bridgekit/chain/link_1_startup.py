@@ -39,13 +39,13 @@ from bridgekit.stores import MEMORY, StoreFactory, Stores
 from bridgekit.tally import Tally
 from bridgekit.transport.admission import Admission, ThreadOwners
 from bridgekit.transport.asgi import routes
-from bridgekit.transport.broker import Broker
 from bridgekit.transport.edge import DRAIN_SECONDS, Edge
+from bridgekit.transport.graceful_shutdown import drain_on_shutdown
 from bridgekit.transport.hub import Hub
-from bridgekit.transport.only_worker import only_worker
-from bridgekit.transport.outbox import Outbox
+from bridgekit.transport.listeners import single_worker_lock
+from bridgekit.transport.log import EventLog
+from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
 from bridgekit.transport.spent import SpentTickets
-from bridgekit.transport.stopping import before_the_server_stops
 from bridgekit.transport.tickets import Tickets
 
 __all__ = ["RUNS_SECONDS", "Application", "Parts", "Start", "create_app", "lifespan", "shut_down", "start_application"]
@@ -77,7 +77,7 @@ class Parts:
     """Where routes, logs and spent tickets are kept: memory, SQLite or Redis."""
     mapping: Callable[[MappingStore], RunThreadMappingService] = RunThreadMappingService
     resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
-    hub: Callable[[Broker], Hub] = Hub
+    hub: Callable[[EventLog], Hub] = Hub
     admission: Callable[[ThreadOwners, SpentTickets], Admission] = Tickets
     """Who is let in: whoever brings a ticket. Workers that share a store need a key that they share too."""
     origins: tuple[str, ...] = ()
@@ -88,8 +88,8 @@ class Parts:
     engine: type[ExecutionEngine] = ExecutionEngine
     core: type[AgentExecutionCore] = AgentExecutionCore
     adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter
-    outbox: Callable[[], Outbox] = Outbox
-    """What may wait for each socket: `partial(Outbox, events=…, size_bytes=…)` for other bounds."""
+    outbox: OutboxLimits = OUTBOX_LIMITS
+    """How much may wait for each socket. Never more than the stores retain."""
     runs_seconds: float = RUNS_SECONDS
     """How long runs that are under way may go on when the server stops."""
     drain_seconds: float = DRAIN_SECONDS
@@ -143,7 +143,7 @@ async def start_application(parts: Parts, stores: Stores) -> Application:
     with DeterministicStartupError.at(1, "the bridge"):
         tally = Tally()
         mapping = parts.mapping(stores.routes)
-        bridge = parts.bridge(parts.hub(stores.broker), parts.resolver(mapping), mapping, tally)
+        bridge = parts.bridge(parts.hub(stores.log), parts.resolver(mapping), mapping, tally)
     if stores.outlives and isinstance(parts.db_session_factory, UnsharedThreads):
         raise DeterministicStartupError(2, NOBODYS_THREADS.format(store=stores.name))
     with DeterministicStartupError.at(2, "the supervisor"):
@@ -209,7 +209,7 @@ def lifespan(
             app.state.bridgekit = application
             app.state.agent_websocket_bridge = application.bridge
             app.state.bridgekit_edge = edge
-            async with edge, before_the_server_stops(partial(shut_down, application, edge)):
+            async with edge, drain_on_shutdown(partial(shut_down, application, edge)):
                 yield
 
     return running
@@ -220,7 +220,7 @@ async def _only_here(stack: AsyncExitStack, parts: Parts) -> Stores:
     try:
         stores = await stack.enter_async_context(parts.stores())
         if not stores.shared:
-            stack.enter_context(only_worker(stores.name))
+            stack.enter_context(single_worker_lock(stores.name))
     except BridgekitError as refusal:
         # Its text says all. What a server would print of the way here only hides it.
         raise DeterministicStartupError(1, str(refusal)) from None

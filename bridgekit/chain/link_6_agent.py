@@ -8,9 +8,8 @@ from bridgekit.chain.collaborators import LLMManager, ToolDispatcher
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_7_8_adapter import Emitter, WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import EventType, Receipt
+from bridgekit.events import Answer, EventType, Payload
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.payloads import Payload
 
 __all__ = ["BaseAgent"]
 
@@ -46,8 +45,8 @@ class BaseAgent(Emitter):
     def has_websocket_bridge(self) -> bool:
         return self._websocket_adapter.has_websocket_bridge()
 
-    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
-        return await self._websocket_adapter.emit(event_type, payload)
+    def emit(self, event_type: EventType, payload: Payload) -> Answer:
+        return self._websocket_adapter.emit(event_type, payload)
 
     async def use_tool(self, tool_name: str, /, **parameters: object) -> object:
         """Run a tool; the user sees it start and end. Raises what the tool raises."""

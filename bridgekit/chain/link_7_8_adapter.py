@@ -5,39 +5,60 @@ from __future__ import annotations
 import abc
 import logging
 from collections.abc import Mapping
+from typing import Final
 
-from bridgekit import payloads
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
+from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.payloads import Payload
 
 __all__ = ["Emitter", "WebSocketBridgeAdapter"]
 
 logger = logging.getLogger(__name__)
 
+# Looking a member up in its enumeration takes as long as making an event.
+_AGENT_STARTED: Final = EventType.AGENT_STARTED
+_AGENT_THINKING: Final = EventType.AGENT_THINKING
+_TOOL_EXECUTING: Final = EventType.TOOL_EXECUTING
+_TOOL_COMPLETED: Final = EventType.TOOL_COMPLETED
+_AGENT_COMPLETED: Final = EventType.AGENT_COMPLETED
+_AGENT_ERROR: Final = EventType.AGENT_ERROR
+_PROGRESS_UPDATE: Final = EventType.PROGRESS_UPDATE
+
 
 class Emitter(abc.ABC):
-    """The seven things an agent may say. Each answers with the bridge's Receipt."""
+    """The seven events that an agent may emit. Each method returns the bridge's Receipt."""
 
     @abc.abstractmethod
-    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
-        """Emit one event of this run. PayloadError or FrameTooLarge where the wire cannot carry it."""
+    def emit(self, event_type: EventType, payload: Payload) -> Answer:
+        """Emit one event of this run. PayloadError or FrameTooLarge where the wire cannot carry it.
+
+        Await the answer: it is the Receipt, or gives it, and while a socket is slow the event loop runs meanwhile.
+        """
 
     async def emit_agent_started(self, message: str | None = None, *, context: Payload | None = None) -> Receipt:
-        return await self.emit(EventType.AGENT_STARTED, payloads.agent_started(context=context, message=message))
+        """The agent took the run up. `context` is what it was asked."""
+        answer = self.emit(_AGENT_STARTED, {"status": "started", "context": context or {}, "message": message})
+        return answer if type(answer) is Receipt else await answer
 
     async def emit_thinking(
         self, reasoning: str, *, step_number: int | None = None, progress_percentage: float | None = None
     ) -> Receipt:
-        payload = payloads.agent_thinking(reasoning, step_number=step_number, progress_percentage=progress_percentage)
-        return await self.emit(EventType.AGENT_THINKING, payload)
+        """One step of the agent's reasoning; `progress_percentage` is 0 to 100."""
+        answer = self.emit(
+            _AGENT_THINKING,
+            {"reasoning": reasoning, "step_number": step_number, "progress_percentage": progress_percentage},
+        )
+        return answer if type(answer) is Receipt else await answer
 
     async def emit_tool_executing(
         self, tool_name: str, parameters: Mapping[str, object] | None = None, *, tool_call_id: str
     ) -> Receipt:
-        payload = payloads.tool_executing(tool_call_id, tool_name, parameters=parameters)
-        return await self.emit(EventType.TOOL_EXECUTING, payload)
+        """A tool is about to run. `tool_call_id` pairs it with its completion."""
+        answer = self.emit(
+            _TOOL_EXECUTING,
+            {"tool_call_id": tool_call_id, "tool_name": tool_name, "parameters": parameters or {}},
+        )
+        return answer if type(answer) is Receipt else await answer
 
     async def emit_tool_completed(
         self,
@@ -48,20 +69,36 @@ class Emitter(abc.ABC):
         execution_time_ms: float | None = None,
         status: str = "success",
     ) -> Receipt:
-        payload = payloads.tool_completed(
-            tool_call_id, tool_name, result=result, execution_time_ms=execution_time_ms, status=status
+        """The tool returned, or failed: then `status` is "error" and `result` says how."""
+        answer = self.emit(
+            _TOOL_COMPLETED,
+            {
+                "tool_call_id": tool_call_id,
+                "tool_name": tool_name,
+                "result": result,
+                "execution_time_ms": execution_time_ms,
+                "status": status,
+            },
         )
-        return await self.emit(EventType.TOOL_COMPLETED, payload)
+        return answer if type(answer) is Receipt else await answer
 
     async def emit_agent_completed(self, result: object = None, *, execution_time_ms: float | None = None) -> Receipt:
-        payload = payloads.agent_completed(result=result, execution_time_ms=execution_time_ms)
-        return await self.emit(EventType.AGENT_COMPLETED, payload)
+        """The run ended well; `result` is what the user was waiting for."""
+        answer = self.emit(
+            _AGENT_COMPLETED,
+            {"status": "completed", "result": result, "execution_time_ms": execution_time_ms},
+        )
+        return answer if type(answer) is Receipt else await answer
 
     async def emit_error(self, error_message: str, *, error_context: Payload | None = None) -> Receipt:
-        return await self.emit(EventType.AGENT_ERROR, payloads.agent_error(error_message, error_context=error_context))
+        """The run ended badly."""
+        answer = self.emit(_AGENT_ERROR, {"error_message": error_message, "error_context": error_context or {}})
+        return answer if type(answer) is Receipt else await answer
 
     async def emit_progress(self, progress: Payload) -> Receipt:
-        return await self.emit(EventType.PROGRESS_UPDATE, payloads.progress_update(progress))
+        """Anything that an agent wants shown in passing."""
+        answer = self.emit(_PROGRESS_UPDATE, dict(progress))
+        return answer if type(answer) is Receipt else await answer
 
 
 class WebSocketBridgeAdapter(Emitter):
@@ -90,7 +127,7 @@ class WebSocketBridgeAdapter(Emitter):
     def has_websocket_bridge(self) -> bool:
         return self.bridge is not None and self.run_id is not None
 
-    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+    def emit(self, event_type: EventType, payload: Payload) -> Answer:
         """Link 8: make the event and hand it to the bridge."""
         if self.bridge is None or self.run_id is None:
             # There is no bridge to count this loss, so it is told to the log and to the caller.
@@ -103,4 +140,4 @@ class WebSocketBridgeAdapter(Emitter):
             payload=payload,
             thread_id=self.thread_id,
         )
-        return await self.bridge.notify(event)
+        return self.bridge.notify(event)

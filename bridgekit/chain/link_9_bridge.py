@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
-from bridgekit import ids, payloads
+from bridgekit import ids
 from bridgekit.errors import FrameTooLarge, PayloadError, UnknownEventType
-from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
+from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.payloads import Payload
 from bridgekit.resolution import NoRoute, Resolver
 from bridgekit.tally import Tally
 from bridgekit.transport.hub import Hub
 
 __all__ = ["AgentWebSocketBridge", "Observer"]
 
+_SENT: Final = Outcome.SENT
+
 Observer = Callable[[AgentEvent, Receipt], None]
-"""Is shown each event with its Receipt, on the event's way: it must be quick and must not raise."""
+"""Is called with each event and its Receipt before the emitter goes on: it must be quick and must not raise."""
 
 
 class AgentWebSocketBridge:
@@ -32,27 +34,53 @@ class AgentWebSocketBridge:
         self.tally = Tally() if tally is None else tally
         self.observers: list[Observer] = []
 
-    async def notify(self, event: AgentEvent) -> Receipt:
-        """Send the event to its thread and answer what became of it. Never waits for a socket.
+    def notify(self, event: AgentEvent) -> Answer:
+        """Send the event to its thread, without waiting for a socket. Await the answer: it is, or gives, the Receipt.
 
-        UnknownEventType, PayloadError and FrameTooLarge are the caller's mistakes, and raised; the last two are
-        counted as well. An event without a route is no mistake: the agent's run goes on, and Receipt and tally tell.
+        It is an awaitable where the route is looked up, or the store has to be waited for. UnknownEventType,
+        PayloadError and FrameTooLarge are the caller's mistakes, and raised; the last two are counted as well. An event
+        without a route is no mistake: the agent's run goes on, and Receipt and counters say so.
         """
-        if not isinstance(event.type, EventType):
+        if type(event.type) is not EventType:
             raise UnknownEventType("event type", event.type, tuple(EventType))
+        route = self.resolver.resolve(event)
+        if not isinstance(route, str):
+            if not isinstance(route, NoRoute):
+                return self._notify_when_resolved(event, route)
+            answer: Answer = _unroutable(route)
+        else:
+            try:
+                answer = self.hub.publish(event, route)
+            except (PayloadError, FrameTooLarge) as error:
+                self._record(event, _refused(error))
+                raise
+        if not isinstance(answer, Receipt):
+            return self._recorded(event, answer)
+        if answer.outcome is _SENT and not self.observers:
+            self.tally.sent[event.type] += 1
+        else:
+            self._record(event, answer)
+        return answer
+
+    async def _notify_when_resolved(self, event: AgentEvent, resolving: Awaitable[ThreadId | NoRoute]) -> Receipt:
+        route = await resolving
         try:
-            route = await self.resolver.resolve(event)
-            if isinstance(route, NoRoute):
-                receipt = Receipt(outcome=Outcome.UNROUTABLE, link=9, reason=route.reason)
-            else:
-                receipt = await self.hub.publish(event, route)
+            answer = _unroutable(route) if isinstance(route, NoRoute) else self.hub.publish(event, route)
         except (PayloadError, FrameTooLarge) as error:
-            self._tell(event, Receipt(outcome=Outcome.REFUSED, link=8, reason=type(error).__name__))
+            self._record(event, _refused(error))
             raise
-        self._tell(event, receipt)
+        return await self._recorded(event, answer)
+
+    async def _recorded(self, event: AgentEvent, answer: Answer) -> Receipt:
+        try:
+            receipt = await answer
+        except (PayloadError, FrameTooLarge) as error:
+            self._record(event, _refused(error))
+            raise
+        self._record(event, receipt)
         return receipt
 
-    def _tell(self, event: AgentEvent, receipt: Receipt) -> None:
+    def _record(self, event: AgentEvent, receipt: Receipt) -> None:
         self.tally.count(event, receipt)
         for observe in self.observers:
             observe(event, receipt)
@@ -66,7 +94,7 @@ class AgentWebSocketBridge:
         message: str | None = None,
         thread_id: ThreadId | None = None,
     ) -> Receipt:
-        payload = payloads.agent_started(context=context, message=message)
+        payload = {"status": "started", "context": context or {}, "message": message}
         return await self._notify(EventType.AGENT_STARTED, run_id, agent_name, payload, thread_id)
 
     async def notify_agent_thinking(
@@ -79,7 +107,7 @@ class AgentWebSocketBridge:
         progress_percentage: float | None = None,
         thread_id: ThreadId | None = None,
     ) -> Receipt:
-        payload = payloads.agent_thinking(reasoning, step_number=step_number, progress_percentage=progress_percentage)
+        payload = {"reasoning": reasoning, "step_number": step_number, "progress_percentage": progress_percentage}
         return await self._notify(EventType.AGENT_THINKING, run_id, agent_name, payload, thread_id)
 
     async def notify_tool_executing(
@@ -92,7 +120,7 @@ class AgentWebSocketBridge:
         parameters: Mapping[str, object] | None = None,
         thread_id: ThreadId | None = None,
     ) -> Receipt:
-        payload = payloads.tool_executing(tool_call_id, tool_name, parameters=parameters)
+        payload = {"tool_call_id": tool_call_id, "tool_name": tool_name, "parameters": parameters or {}}
         return await self._notify(EventType.TOOL_EXECUTING, run_id, agent_name, payload, thread_id)
 
     async def notify_tool_completed(
@@ -107,9 +135,13 @@ class AgentWebSocketBridge:
         status: str = "success",
         thread_id: ThreadId | None = None,
     ) -> Receipt:
-        payload = payloads.tool_completed(
-            tool_call_id, tool_name, result=result, execution_time_ms=execution_time_ms, status=status
-        )
+        payload = {
+            "tool_call_id": tool_call_id,
+            "tool_name": tool_name,
+            "result": result,
+            "execution_time_ms": execution_time_ms,
+            "status": status,
+        }
         return await self._notify(EventType.TOOL_COMPLETED, run_id, agent_name, payload, thread_id)
 
     async def notify_agent_completed(
@@ -121,7 +153,7 @@ class AgentWebSocketBridge:
         execution_time_ms: float | None = None,
         thread_id: ThreadId | None = None,
     ) -> Receipt:
-        payload = payloads.agent_completed(result=result, execution_time_ms=execution_time_ms)
+        payload = {"status": "completed", "result": result, "execution_time_ms": execution_time_ms}
         return await self._notify(EventType.AGENT_COMPLETED, run_id, agent_name, payload, thread_id)
 
     async def notify_agent_error(
@@ -133,14 +165,13 @@ class AgentWebSocketBridge:
         error_context: Payload | None = None,
         thread_id: ThreadId | None = None,
     ) -> Receipt:
-        payload = payloads.agent_error(error_message, error_context=error_context)
+        payload = {"error_message": error_message, "error_context": error_context or {}}
         return await self._notify(EventType.AGENT_ERROR, run_id, agent_name, payload, thread_id)
 
     async def notify_progress_update(
         self, run_id: RunId, agent_name: str, progress: Payload, *, thread_id: ThreadId | None = None
     ) -> Receipt:
-        payload = payloads.progress_update(progress)
-        return await self._notify(EventType.PROGRESS_UPDATE, run_id, agent_name, payload, thread_id)
+        return await self._notify(EventType.PROGRESS_UPDATE, run_id, agent_name, dict(progress), thread_id)
 
     async def _notify(
         self,
@@ -160,3 +191,11 @@ class AgentWebSocketBridge:
                 thread_id=None if thread_id is None else ids.thread_id(thread_id),
             )
         )
+
+
+def _unroutable(route: NoRoute) -> Receipt:
+    return Receipt(outcome=Outcome.UNROUTABLE, link=9, reason=route.reason)
+
+
+def _refused(error: Exception) -> Receipt:
+    return Receipt(outcome=Outcome.REFUSED, link=8, reason=type(error).__name__)

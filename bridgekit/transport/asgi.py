@@ -18,9 +18,9 @@ from bridgekit.errors import Disconnected, SubscriptionRefused
 from bridgekit.signals import Cursor
 from bridgekit.transport import monitoring
 from bridgekit.transport.admission import Handshake, Subscription, handshake_of
-from bridgekit.transport.asgi_subscriber import AsgiSubscriber
 from bridgekit.transport.discretion import keep_tickets_out_of_logs
 from bridgekit.transport.edge import CLOSE_SECONDS, REASONS, Edge
+from bridgekit.transport.writer import AsgiSubscriber
 
 __all__ = ["routes"]
 
@@ -82,20 +82,20 @@ async def _admitted(edge: Edge, line: _Line, asked: Handshake) -> tuple[Subscrip
 async def _served(edge: Edge, line: _Line, subscription: Subscription, after: Cursor | None) -> int | None:
     """The close code, when its end has come; None where the client has left, or nothing can be said to it."""
     with anyio.CancelScope() as stay:
-        socket = AsgiSubscriber(subscription, edge.flusher, line.send, stay, outbox=edge.outbox())
+        socket = AsgiSubscriber(subscription, edge.scheduler, send=line.send, read_scope=stay)
         # Attached before the client can know that it is subscribed: no event falls between.
         async with edge.attached(socket, after) as replay:
             try:
                 await line.accept()
-                socket.start(replay)
+                socket.begin(replay)
                 # Events go one way; what a client says is read, so that its leaving is noticed, and dropped.
                 while True:
                     await line.hear()
             except _Gone:
                 pass
             finally:
-                socket.cut()
-    await socket.let_go()
+                socket.abort()
+    await socket.wait_closed()
     if socket.failure is not None and not isinstance(socket.failure, GONE):
         raise socket.failure
     return socket.code

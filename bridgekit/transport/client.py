@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
 import anyio
@@ -13,15 +14,13 @@ from websockets.asyncio.client import connect as open_on_asyncio
 from websockets.exceptions import ConcurrencyError, ConnectionClosed
 from websockets.typing import Subprotocol
 
-from bridgekit.errors import BridgekitError, Disconnected, MalformedFrame, SubscriptionRefused
+from bridgekit.errors import BridgekitError, Disconnected, MalformedFrame, NotInstalled, SubscriptionRefused
 from bridgekit.events import FRAME_BYTES, RoutedEvent
 from bridgekit.signals import Cursor, Gap, Subscribed, decode_any
-from bridgekit.transport import on_trio
 from bridgekit.transport.admission import CLOSE_DRAINED, PROTOCOL, TICKET_PROTOCOL
 from bridgekit.transport.discretion import keep_tickets_out_of_logs
-from bridgekit.transport.on_trio import ReadableSocket
 
-__all__ = ["KEEPALIVE_SECONDS", "EventClient", "connect"]
+__all__ = ["KEEPALIVE_SECONDS", "EventClient", "connect", "on_trio"]
 
 FIRST_TERMINAL_CODE: Final = 4_500
 GOODBYES: Final = frozenset({1_000, 1_001, 1_012, CLOSE_DRAINED})
@@ -39,8 +38,21 @@ KEEPALIVE_SECONDS: Final = 20.0
 QUEUE_FRAMES: Final = 256
 """Frames that are read before anybody asks for them. Then the server is left waiting, and sees a slow socket."""
 
+TRIO_CLIENT: Final = "websockets>=17,<18"
+
 _log = logging.getLogger(__name__)
 keep_tickets_out_of_logs(__name__)
+
+
+def on_trio() -> bool:
+    """Return whether the calling task runs on trio; if not, it runs on asyncio."""
+    return anyio.get_cancelled_exc_class() is not asyncio.CancelledError
+
+
+class ReadableSocket(Protocol):
+    """What the sockets of `websockets` have in common on both backends."""
+
+    async def recv(self) -> str | bytes: ...
 
 
 class EventClient:
@@ -141,11 +153,15 @@ async def _open_socket(
         "max_queue": QUEUE_FRAMES,
         "logger": _log,
     }
-    if on_trio.running():
+    if on_trio():
+        try:
+            from websockets.trio.client import connect as open_on_trio
+        except ImportError as error:
+            raise NotInstalled("a client on trio", TRIO_CLIENT) from error
         # A block that is cancelled needs no help to leave: trio has cancelled the connection's own tasks along with it.
         async with AsyncExitStack() as stack:
             try:
-                socket = await stack.enter_async_context(on_trio.open_socket(url, **choices))
+                socket = await stack.enter_async_context(open_on_trio(url, **choices))
             except ConnectionClosed as error:
                 # On trio a connection that is lost at the wrong moment of the handshake is no InvalidHandshake.
                 raise ConnectionResetError("the connection was lost before it was open") from error

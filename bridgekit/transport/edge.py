@@ -25,13 +25,12 @@ from bridgekit.transport.admission import (
     Handshake,
     Subscription,
 )
-from bridgekit.transport.broker import Replay
 from bridgekit.transport.first_message import INCOMING_BYTES, ticket_in
-from bridgekit.transport.flusher import Flusher
 from bridgekit.transport.hub import Hub
-from bridgekit.transport.outbox import Outbox
+from bridgekit.transport.log import Replay
+from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits, Subscriber
 from bridgekit.transport.presence import Present
-from bridgekit.transport.subscriber import Subscriber
+from bridgekit.transport.writer import WriteScheduler
 
 __all__ = [
     "ADMIT_SECONDS",
@@ -85,16 +84,13 @@ class Edge:
         tally: Tally,
         *,
         origins: Iterable[str] = (),
-        outbox: Callable[[], Outbox] = Outbox,
+        outbox: OutboxLimits = OUTBOX_LIMITS,
     ) -> None:
         self.hub = hub
-        self.outbox = outbox
-        """Makes the outbox of each socket."""
         self.admission = admission
         self.tally = tally
         self._origins = sites.origins(origins)
-        self.flusher = Flusher()
-        """Writes to the sockets."""
+        self.scheduler = WriteScheduler(hub.crowded, outbox.within(hub.retention))
         self._present = Present()
         """Sockets that are joining or attached."""
         self._silent: dict[anyio.CancelScope, None] = {}
@@ -102,13 +98,13 @@ class Edge:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        await self.flusher.__aenter__()
+        await self.scheduler.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        return await self.flusher.__aexit__(kind, error, traceback)
+        return await self.scheduler.__aexit__(kind, error, traceback)
 
     @property
     def health(self) -> tuple[str, int]:
@@ -193,10 +189,11 @@ class Edge:
         self._left(socket)
 
     def _left(self, socket: Subscriber) -> None:
+        socket.left()
         self.tally.count_end(
             ENDS.get(socket.code, "socket left"),
             unwritten=socket.unwritten,
-            coalesced=socket.outbox.coalesced,
+            coalesced=socket.coalesced,
             gaps=socket.gaps,
         )
         self._present.remove(socket)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Protocol
+from typing import Any, Final, Protocol
 
-from bridgekit.events import FRAME_BYTES, AgentEvent, Frame, Receipt, draft
+from msgspec.structs import asdict, replace
+
+from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.signals import Cursor
-from bridgekit.transport.broker import LINK, Broker, Replay
-from bridgekit.transport.broker.memory import MemoryBroker
+from bridgekit.transport.log import LINK, EventLog, Keep, MemoryEventLog, Replay
+from bridgekit.transport.outbox import CrowdedOutboxes
 
-__all__ = ["LINK", "Connection", "Hub"]
+__all__ = ["LINK", "NO_ROOM", "Connection", "Hub"]
+
+NO_ROOM: Final = "an outbox of the thread is full: await each answer, so that sockets are written to meanwhile"
+"""The reason of an event that was refused, and not retained, because it would have disconnected a client that reads."""
 
 
 class Connection(Protocol):
@@ -32,19 +37,26 @@ class Connection(Protocol):
 
 
 class Hub:
-    """Connections by thread, in front of a broker. Publishing never waits for a socket."""
+    """Connections by thread, in front of a log. Publishing never waits for a socket."""
 
-    def __init__(self, broker: Broker | None = None, *, frame_bytes: int = FRAME_BYTES) -> None:
-        self._broker = MemoryBroker() if broker is None else broker
-        self._broker.bind(self)
-        self._frame_bytes = frame_bytes
+    def __init__(self, log: EventLog | None = None, *, frame_bytes: int = FRAME_BYTES) -> None:
+        self._log = MemoryEventLog() if log is None else log
+        self._log.bind(self, frame_bytes=frame_bytes)
+        self.crowded = CrowdedOutboxes()
+        """Subscribers whose outbox is crowded. They add and remove themselves."""
+        self._crowded_threads = self.crowded.by_thread
         self._connections: dict[ThreadId, tuple[Connection, ...]] = {}
         """Tuples, because one that is being read from is not to change when a connection leaves."""
 
     @property
     def healthy(self) -> bool:
-        """Whether events get through, as far as the broker knows."""
-        return self._broker.healthy
+        """Whether events get through, as far as the log knows."""
+        return self._log.healthy
+
+    @property
+    def retention(self) -> Keep:
+        """How much of each thread the log retains."""
+        return self._log.retention
 
     def attach(self, connection: Connection) -> None:
         """From now on the connection gets what is delivered to its thread in this worker."""
@@ -82,10 +94,10 @@ class Hub:
         Every event after the replay's is put to the connection. Those that come while the replay is read are put
         already, so that some may be in both: the one with the same number is the same event. StoreAway comes through.
         """
-        await self._broker.join(connection.thread_id)
+        await self._log.join(connection.thread_id)
         try:
             self.attach(connection)
-            return await self._broker.replay(connection.thread_id, after)
+            return await self._log.replay(connection.thread_id, after)
         except BaseException:
             self.leave(connection)
             raise
@@ -93,7 +105,7 @@ class Hub:
     def leave(self, connection: Connection) -> None:
         """End what `join` began."""
         self.detach(connection)
-        self._broker.leave(connection.thread_id)
+        self._log.leave(connection.thread_id)
 
     @asynccontextmanager
     async def joined(self, connection: Connection, after: Cursor | None = None) -> AsyncIterator[Replay]:
@@ -104,18 +116,45 @@ class Hub:
         finally:
             self.leave(connection)
 
-    async def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
-        """Encode the event once, number it within its thread, and bring it to every connection of the thread.
+    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
+        """Number the event within its thread, encode it once, and put it in the outbox of each of the thread's sockets.
 
-        PayloadError or FrameTooLarge where it cannot be encoded: then it was not numbered and nobody got it.
+        PayloadError or FrameTooLarge where it cannot be encoded: then it was not numbered and reached no socket. While
+        an outbox is crowded, awaiting the answer lets the event loop write it; where it has no room although its client
+        reads, the event is REFUSED with `NO_ROOM`, and not retained.
         """
-        return await self._broker.publish(draft(event, thread_id, limit_bytes=self._frame_bytes))
+        if event.thread_id != thread_id:
+            event = replace(event, thread_id=thread_id)
+        if self._crowded_threads and thread_id in self._crowded_threads:
+            return self._publish_crowded(event, thread_id)
+        return self._log.publish(event)
+
+    def _publish_crowded(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
+        if self.crowded.refuses(thread_id):
+            answer: Answer = Receipt(outcome=Outcome.REFUSED, thread_id=thread_id, link=LINK, reason=NO_ROOM)
+        else:
+            answer = self._log.publish(event)
+        if isinstance(answer, Receipt):
+            return CrowdedReceipt(**asdict(answer), room=self.crowded.wait_for_room)
+        return self._answered_with_room(answer, thread_id)
+
+    async def _answered_with_room(self, answer: Awaitable[Receipt], thread_id: ThreadId) -> Receipt:
+        receipt = await answer
+        await self.crowded.wait_for_room(thread_id)
+        return receipt
+
+    async def wait_for_room(self, thread_id: ThreadId) -> None:
+        """Let the event loop write until no outbox of the thread is crowded, but for those of slow clients."""
+        await self.crowded.wait_for_room(thread_id)
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
-        """Put a numbered frame to every connection of the thread; how many took it."""
-        attached = self.connections(thread_id)
+        """Put a numbered frame in the outbox of each of the thread's sockets; return how many took it.
+
+        The last step of every event: to change what becomes of one, override this.
+        """
+        attached = self._connections.get(thread_id, ())
         if len(attached) == 1:
-            return int(attached[0].put(frame))
+            return 1 if attached[0].put(frame) else 0
         return sum([connection.put(frame) for connection in attached])
 
     def restart(self, thread_id: ThreadId) -> None:
@@ -130,3 +169,16 @@ class Hub:
     def __len__(self) -> int:
         """How many connections are attached."""
         return sum(len(attached) for attached in self._connections.values())
+
+
+class CrowdedReceipt(Receipt, frozen=True, kw_only=True):
+    """The receipt of an event whose thread has a crowded outbox. Awaiting it lets the event loop write first."""
+
+    room: Callable[[ThreadId], Awaitable[None]]
+
+    def __await__(self) -> Generator[Any, Any, Receipt]:
+        if self.thread_id is not None:
+            yield from self.room(self.thread_id).__await__()
+        fields = asdict(self)
+        del fields["room"]
+        return Receipt(**fields)

@@ -28,7 +28,7 @@ from bridgekit.signals import Cursor
 from bridgekit.transport.admission import Handshake, Subscription, handshake_of
 from bridgekit.transport.discretion import keep_tickets_out_of_logs
 from bridgekit.transport.edge import CLOSE_SECONDS, REASONS, Edge
-from bridgekit.transport.joined_writes import NativeSubscriber
+from bridgekit.transport.writer import NativeSubscriber
 
 __all__ = ["Connection", "natively", "taken_over"]
 
@@ -72,7 +72,7 @@ class Connection(ServerConnection):
         # From here on it is asked for nothing else.
         self.server = cast("Server", _OPEN_DOOR)
 
-    def let_go(self) -> None:
+    def abort_soon(self) -> None:
         """Do not wait long for a client that has been said goodbye to, or is to say it."""
         if not self.ends:
             self.ends = True
@@ -82,12 +82,7 @@ class Connection(ServerConnection):
         super().data_received(data)
         # The library waits for the other end to close, for as long as nobody sends anything.
         if self.protocol.close_expected() and (self.protocol.close_rcvd is not None or not self.goodbye):
-            self.let_go()
-
-    @property
-    def takes(self) -> bool:
-        """Whether more should be written: it is open, and not too much waits in its own buffer."""
-        return self.protocol.state is State.OPEN and not self.paused
+            self.abort_soon()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -208,9 +203,9 @@ async def _admitted(edge: Edge, connection: Connection) -> tuple[Subscription, C
 
 
 async def _serve(edge: Edge, connection: Connection, subscription: Subscription, after: Cursor | None) -> None:
-    subscriber = NativeSubscriber(subscription, edge.flusher, partial(_end, connection), outbox=edge.outbox())
+    subscriber = NativeSubscriber(subscription, edge.scheduler, send_close=partial(_send_close, connection))
     async with edge.attached(subscriber, after) as replay:
-        subscriber.start(connection, subscriber.begin(replay))
+        subscriber.begin(connection, replay)
         connection.socket = subscriber
         # Events go one way; what a client says is read, so that its leaving is noticed, and dropped.
         with suppress(ConnectionClosed):
@@ -220,7 +215,7 @@ async def _serve(edge: Edge, connection: Connection, subscription: Subscription,
         raise subscriber.failure
 
 
-def _end(connection: Connection, code: int) -> None:
+def _send_close(connection: Connection, code: int) -> None:
     """Say goodbye behind all that waits, without waiting for it: who drains says for how long."""
     if connection.protocol.state is State.OPEN:
         connection.protocol.send_close(code, REASONS[code])

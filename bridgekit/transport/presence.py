@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import anyio
 
-from bridgekit.transport.subscriber import Subscriber
+from bridgekit.transport.outbox import Subscriber
 
 __all__ = ["Present"]
 
@@ -36,7 +36,7 @@ class Present:
             with anyio.move_on_after(seconds):
                 await drain.over()
             for stuck in drain.waits_for:
-                stuck.cut_off()
+                stuck.disconnect_slow()
         finally:
             self._drains.remove(drain)
 

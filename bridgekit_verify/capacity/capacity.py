@@ -11,17 +11,28 @@ from typing import Final
 import anyio
 import msgspec
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from bridgekit.errors import first_error
-from bridgekit_verify.capacity.edges import EDGES, Edge
-from bridgekit_verify.capacity.ladder import LEAST_EVENTS, Ladder, failed_load, next_load, round_load
-from bridgekit_verify.capacity.plots import capacity_figure
-from bridgekit_verify.capacity.schedule import Plan
-from bridgekit_verify.capacity.site import Site, site
-from bridgekit_verify.capacity.step import ON_TIME_SHARE, Step
+from bridgekit_verify.capacity.load_search import (
+    EDGES,
+    LEAST_EVENTS,
+    ON_TIME_SHARE,
+    WITHIN_SECONDS,
+    Edge,
+    LoadSearch,
+    StepResult,
+    failed_load,
+    next_load,
+    round_load,
+)
+from bridgekit_verify.capacity.schedule import LoadPlan
+from bridgekit_verify.capacity.testbed import Testbed, start_testbed
+from bridgekit_verify.measure.plots import BLUE, INK, VERMILLION, new_figure, percents
 
-__all__ = ["CapacityStudy", "study_capacity"]
+__all__ = ["LOOKS", "CapacityStudy", "Look", "study_capacity"]
 
 BEYOND: Final = 2.0
 """The last load, so many times what the process was seen to do: what happens there is part of the answer."""
@@ -30,7 +41,7 @@ BEYOND_SECONDS: Final = 1.3
 BEYOND_EVENTS: Final = 150_000
 """More would not fit into a reader's memory well."""
 BEYOND_TRIES: Final = 2
-"""Where other programs let go of the processors, it can do more than it was seen to."""
+"""Where other programs stop using the processors, it can do more than was measured."""
 STUDY_SECONDS: Final = 600.0
 
 
@@ -38,16 +49,16 @@ STUDY_SECONDS: Final = 600.0
 class CapacityStudy:
     """The ladders of both edges."""
 
-    ladders: Sequence[Ladder]
+    ladders: Sequence[LoadSearch]
     sockets: int
     load_average: float
     """How many programs wanted a processor when it was over, on average over a minute."""
 
-    def of(self, edge: Edge) -> Ladder:
+    def of(self, edge: Edge) -> LoadSearch:
         return next(ladder for ladder in self.ladders if ladder.edge.name == edge.name)
 
     @property
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[StepResult]:
         """All of them, also those that were tried again."""
         return [step for ladder in self.ladders for step in ladder.steps]
 
@@ -61,28 +72,49 @@ class CapacityStudy:
         return pd.DataFrame([_row(ladder.edge, step) for ladder in self.ladders for step in ladder.climbed])
 
     def summary(self) -> pd.DataFrame:
-        """One row an edge: what it carries, and what is to be said about that."""
+        """One row an edge: what it carries, and why it may be more."""
         return pd.DataFrame([_summary(ladder) for ladder in self.ladders])
 
     def figure(self) -> Figure:
-        """Share on time and p99 over load, the knee marked; the title says where it is."""
+        """Above, the share within one second; below, the 99th percentile; both over load, what is carried marked."""
         carried = [f"{each.carries:,.0f} ({each.edge.name})" for each in self.ladders if each.carries is not None]
         title = f"In time up to {' and '.join(carried) or 'no load that was tried'}" + " events a second" * bool(
             carried
         )
-        return capacity_figure({ladder.edge.name: (ladder.climbed, ladder.carries) for ladder in self.ladders}, title)
+        with new_figure(title, 7.6, 6.0) as figure:
+            above, below = figure.subplots(2, 1, sharex=True)
+            for row, ladder in enumerate(self.ladders):
+                look = LOOKS[row % len(LOOKS)]
+                _draw_on_time(above, ladder.edge.name, ladder.climbed, look)
+                _draw_lateness(below, ladder.climbed, look)
+                _mark(above, below, ladder.carries, look, row)
+            above.axhline(100 * ON_TIME_SHARE, color="#777777", linewidth=0.8, linestyle=":")
+            above.set_ylabel("within one second, % of events\n(bar: 95 % Wilson interval)")
+            lowest = min((100 * s.on_time.fraction for each in self.ladders for s in each.climbed), default=100.0)
+            above.set_ylim(min(90.0, lowest - 3), 101)
+            above.legend(frameon=False, loc="center left")
+            below.axhline(1_000 * WITHIN_SECONDS, color="#777777", linewidth=0.8, linestyle=":")
+            below.set_yscale("log")
+            below.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            below.set_ylabel("from due to read, ms\n(99th percentile)")
+            below.set_xscale("log")
+            below.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            below.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            below.xaxis.set_minor_locator(NullLocator())
+            below.set_xlabel("load, events a second")
+            return figure
 
     def words(self) -> str:
         """The same in a sentence a load, for those who cannot see the figure."""
         return "; ".join(
             f"{ladder.edge.name}, {step.events_per_second:,.0f} events a second: {step.on_time} on time,"
-            f" 99 % within {1_000 * step.heard.late_p99:,.0f} ms"
+            f" 99 % within {1_000 * step.client.late_p99:,.0f} ms"
             for ladder in self.ladders
             for step in ladder.climbed
         )
 
 
-def _row(edge: Edge, step: Step) -> dict[str, object]:
+def _row(edge: Edge, step: StepResult) -> dict[str, object]:
     low, high = step.on_time.interval
     return {
         "edge": edge.name,
@@ -92,20 +124,20 @@ def _row(edge: Edge, step: Step) -> dict[str, object]:
         "on time %": round(100 * step.on_time.fraction, 2),
         "from %": round(100 * low, 2),
         "to %": round(100 * high, 2),
-        "p50 ms": round(1_000 * step.heard.late_p50, 1),
-        "p99 ms": round(1_000 * step.heard.late_p99, 1),
-        "max ms": round(1_000 * step.heard.late_max, 1),
+        "p50 ms": round(1_000 * step.client.late_p50, 1),
+        "p99 ms": round(1_000 * step.client.late_p99, 1),
+        "max ms": round(1_000 * step.client.late_max, 1),
         "falls behind ms/s": round(1_000 * step.falls_behind),
-        "core %": round(100 * step.spoke.share),
-        "kept waiting %": round(100 * step.spoke.kept_waiting),
-        "reader's core %": round(100 * step.heard.share),
+        "core %": round(100 * step.server.share),
+        "kept waiting %": round(100 * step.server.run_queue_wait),
+        "reader's core %": round(100 * step.client.share),
         "CPU µs/event": round(step.cpu_us, 1),
-        "lost": step.heard.lost,
+        "lost": step.client.lost,
         "carried": step.carried,
     }
 
 
-def _summary(ladder: Ladder) -> dict[str, object]:
+def _summary(ladder: LoadSearch) -> dict[str, object]:
     best = ladder.best
     failed = failed_load(ladder.steps)
     return {
@@ -116,13 +148,13 @@ def _summary(ladder: Ladder) -> dict[str, object]:
         "on time": None if best is None else str(best.on_time),
         "not carried events/s": None if failed is None else round(failed),
         "CPU µs/event": None if best is None else round(best.cpu_us, 1),
-        "a core does at most, events/s": None if ladder.core_does is None else round_load(ladder.core_does),
+        "a core does at most, events/s": None if ladder.core_capacity is None else round_load(ladder.core_capacity),
         "may be more, for": ladder.at_least or None,
     }
 
 
 async def study_capacity(
-    plan: Plan | None = None,
+    plan: LoadPlan | None = None,
     *,
     sockets: int = 100,
     seconds: float = 12.0,
@@ -133,37 +165,37 @@ async def study_capacity(
 
     Each thread has one socket, and takes its share of the runs. Loads are events a second, up to `at_most`.
     """
-    plan = plan or Plan()
+    plan = plan or LoadPlan()
     with first_error(), anyio.fail_after(STUDY_SECONDS + 10 * seconds):
         async with AsyncExitStack() as stack:
-            sites = {edge.name: await stack.enter_async_context(site(edge)) for edge in edges}
-            for each in sites.values():
+            testbeds = {edge.name: await stack.enter_async_context(start_testbed(edge)) for edge in edges}
+            for each in testbeds.values():
                 await each.connect(sockets)
-            ladders = await _climb(sites, plan, anyio.current_time() + seconds, at_most)
+            ladders = await _climb(testbeds, plan, anyio.current_time() + seconds, at_most)
             for ladder in ladders:
-                await _go_beyond(sites[ladder.edge.name], ladder, plan)
+                await _go_beyond(testbeds[ladder.edge.name], ladder, plan)
     return CapacityStudy(ladders, sockets, os.getloadavg()[0])
 
 
-async def _climb(sites: Mapping[str, Site], plan: Plan, until: float, most: float) -> list[Ladder]:
+async def _climb(testbeds: Mapping[str, Testbed], plan: LoadPlan, until: float, most: float) -> list[LoadSearch]:
     """All edges in turns, until nothing is left to ask or the time is over."""
     least = LEAST_EVENTS / plan.seconds
-    ladders = [Ladder(each.edge, [await _try(each, least, plan)]) for each in sites.values()]
+    ladders = [LoadSearch(each.edge, [await _try(each, least, plan)]) for each in testbeds.values()]
     while anyio.current_time() < until:
         asked = [(ladder, next_load(ladder.steps, least=least, most=most)) for ladder in ladders]
         for ladder, load in asked:
             if load is not None:
-                ladder.steps.append(await _try(sites[ladder.edge.name], load, plan))
+                ladder.steps.append(await _try(testbeds[ladder.edge.name], load, plan))
         if all(load is None for _, load in asked):
             break
     return ladders
 
 
-async def _go_beyond(each: Site, ladder: Ladder, plan: Plan) -> None:
+async def _go_beyond(each: Testbed, ladder: LoadSearch, plan: LoadPlan) -> None:
     """Give it much more than it was seen to do, for long enough that lateness comes to more than a second."""
     longer = msgspec.structs.replace(plan, seconds=max(plan.seconds, BEYOND_SECONDS))
     for _ in range(BEYOND_TRIES):
-        done = max(step.wave.events / step.spoke.seconds for step in ladder.steps)
+        done = max(step.wave.events / step.server.seconds for step in ladder.steps)
         load = BEYOND * max(done, ladder.carries or 0)
         step = await _try(each, min(round_load(load), BEYOND_EVENTS / BEYOND_SECONDS), longer)
         ladder.steps.append(step)
@@ -171,5 +203,62 @@ async def _go_beyond(each: Site, ladder: Ladder, plan: Plan) -> None:
             break
 
 
-async def _try(each: Site, load: float, plan: Plan) -> Step:
+async def _try(each: Testbed, load: float, plan: LoadPlan) -> StepResult:
     return await each.wave(load, plan, first=0, threads=each.sockets)
+
+
+Look = tuple[str, str, str]
+
+LOOKS: Final[tuple[Look, ...]] = ((VERMILLION, "s", "-"), (BLUE, "o", "--"))
+"""Colour, marker and line of each edge: distinct without colour, too."""
+
+
+def _draw_on_time(axis: Axes, name: str, steps: Sequence[StepResult], look: Look) -> None:
+    colour, marker, line = look
+    loads = [step.events_per_second for step in steps]
+    shares, bars = percents([step.on_time for step in steps])
+    axis.errorbar(
+        loads,
+        shares,
+        yerr=bars,
+        color=colour,
+        linestyle=line,
+        linewidth=1.2,
+        ecolor=INK,
+        elinewidth=0.8,
+        capsize=3,
+    )
+    _dots(axis, list(zip(loads, shares, steps, strict=True)), look)
+    axis.plot([], [], color=colour, marker=marker, linestyle=line, markersize=6, label=name)
+
+
+def _draw_lateness(axis: Axes, steps: Sequence[StepResult], look: Look) -> None:
+    points = [(step.events_per_second, 1_000 * step.client.late_p99, step) for step in steps]
+    axis.plot([x for x, _, _ in points], [y for _, y, _ in points], color=look[0], linestyle=look[2], linewidth=1.2)
+    _dots(axis, points, look)
+
+
+def _dots(axis: Axes, points: Sequence[tuple[float, float, StepResult]], look: Look) -> None:
+    """Filled where the load was carried."""
+    colour, marker, _ = look
+    for x, y, step in points:
+        inside = colour if step.carried else "white"
+        axis.plot(x, y, marker=marker, color=colour, markerfacecolor=inside, markersize=6)
+
+
+def _mark(above: Axes, below: Axes, carries: float | None, look: Look, row: int) -> None:
+    """A line through both panels at what is carried, and its number at the foot of the upper one."""
+    if carries is None:
+        return
+    for axis in (above, below):
+        axis.axvline(carries, color=look[0], linewidth=0.9, linestyle=look[2], alpha=0.6)
+    above.annotate(
+        f"carries {carries:,.0f}",
+        (carries, 0),
+        xycoords=("data", "axes fraction"),
+        xytext=(-6, 6 + 14 * row),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9.5,
+        color=look[0],
+    )

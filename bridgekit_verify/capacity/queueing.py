@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from typing import Final
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from bridgekit_verify.capacity.capacity import CapacityStudy
-from bridgekit_verify.capacity.plots import waiting_figure
-from bridgekit_verify.capacity.step import Step
+from bridgekit_verify.capacity.capacity import LOOKS, CapacityStudy, Look
+from bridgekit_verify.capacity.load_search import StepResult
+from bridgekit_verify.measure.plots import INK, new_figure
 
 __all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "utilisation_at", "waiting_seconds"]
 
 ONE_SERVICE: Final = 2 / 3
 """Of a core: from here on an event waits longer for its turn, on average, than it takes."""
 SETTLES_SHARE: Final = 0.95
-"""Closer to a whole core, a wave is over long before its queue has settled: there the closed form says nothing."""
+"""Closer to a whole core, a wave is over long before its queue has settled: there the closed form does not apply."""
 
 
 def waiting_seconds(utilisation: float, service_seconds: float, pauses_squared: float = 0.0) -> float:
@@ -46,7 +48,7 @@ def utilisation_at(waits: float) -> float:
 class Point:
     """One load that was carried."""
 
-    step: Step
+    step: StepResult
     base_seconds: float
     """What an event takes from due to read when nothing is in its way: timers, the loop's turn, the two processes."""
 
@@ -58,11 +60,11 @@ class Point:
     @property
     def measured(self) -> float:
         """Mean lateness, in seconds."""
-        return self.step.heard.late_mean
+        return self.step.client.late_mean
 
     @property
     def measured_p99(self) -> float:
-        return self.step.heard.late_p99
+        return self.step.client.late_p99
 
     @property
     def service_seconds(self) -> float:
@@ -71,7 +73,7 @@ class Point:
     @property
     def predicted(self) -> float:
         """Mean lateness by the closed form, the collector's pauses as they were. Near a whole core, not a number."""
-        return self._predicted(self.step.spoke.pauses_squared)
+        return self._predicted(self.step.server.pauses_squared)
 
     @property
     def predicted_steady(self) -> float:
@@ -98,7 +100,7 @@ class WaitingStudy:
                 "events/s": round(point.step.events_per_second),
                 "core %": round(100 * point.utilisation),
                 "an event takes, µs": round(1e6 * point.service_seconds, 1),
-                "longest pause": round(1_000 * point.step.spoke.longest_pause, 1),
+                "longest pause": round(1_000 * point.step.server.longest_pause, 1),
                 "late, mean": round(1_000 * point.measured, 2),
                 "closed form": round(1_000 * point.predicted, 2),
                 "without pauses": round(1_000 * point.predicted_steady, 2),
@@ -109,8 +111,22 @@ class WaitingStudy:
         )
 
     def figure(self, title: str) -> Figure:
-        """Mean lateness over utilisation, measured and predicted."""
-        return waiting_figure({name: (points, _curve(points)) for name, points in self.points.items()}, title)
+        """One panel an edge: lateness over utilisation, measured, and by the closed form with and without pauses."""
+        with new_figure(title, 9.0, 4.0) as figure:
+            axes = figure.subplots(1, len(self.points), sharey=True, sharex=True, squeeze=False)[0]
+            for row, (axis, (name, points)) in enumerate(zip(axes, self.points.items(), strict=True)):
+                _waiting(axis, points, _curve(points), LOOKS[row % len(LOOKS)])
+                axis.set_title(name if points else f"{name}: no load was carried", fontsize=10.5)
+                axis.set_xlabel("of a core, had or waited for, %")
+            axes[0].set_yscale("log")
+            axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            axes[0].yaxis.set_minor_formatter(NullFormatter())
+            axes[0].set_xlim(0, 100)
+            axes[0].set_ylim(0.3, max(100.0, 2 * axes[0].get_ylim()[1]))
+            axes[0].set_ylabel("from due to read, ms")
+            handles, labels = axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+            return figure
 
     def words(self) -> str:
         """The same in a sentence a load, for those who cannot see the figure."""
@@ -140,7 +156,34 @@ def study_waiting(capacity: CapacityStudy) -> WaitingStudy:
     return WaitingStudy({ladder.edge.name: _points(ladder.climbed) for ladder in capacity.ladders})
 
 
-def _points(steps: Sequence[Step]) -> list[Point]:
+def _points(steps: Sequence[StepResult]) -> list[Point]:
     carried = sorted((step for step in steps if step.carried), key=lambda step: step.wanted)
-    base = min((step.heard.late_p50 for step in carried), default=0.0)
+    base = min((step.client.late_p50 for step in carried), default=0.0)
     return [Point(step, base) for step in carried]
+
+
+Curve = Sequence[tuple[float, float]]
+
+
+def _waiting(axis: Axes, points: Sequence[Point], curve: Curve, look: Look) -> None:
+    colour, marker, _ = look
+    at = [100 * point.utilisation for point in points]
+    p99, mean, closed = (
+        [1_000 * value for value in values]
+        for values in (
+            [point.measured_p99 for point in points],
+            [point.measured for point in points],
+            [point.predicted for point in points],
+        )
+    )
+    axis.plot(at, p99, marker=marker, color=colour, markerfacecolor="white", linestyle="", label="99 % within")
+    axis.plot(at, mean, marker=marker, color=colour, linestyle="", label="mean")
+    axis.plot(at, closed, color=INK, marker="_", markersize=16, linestyle="", label="mean, closed form")
+    axis.plot(
+        [100 * share for share, _ in curve],
+        [1_000 * seconds for _, seconds in curve],
+        color=INK,
+        linewidth=1.2,
+        linestyle=":",
+        label="the same without the collector",
+    )

@@ -1,7 +1,7 @@
 """The load: when each run begins, and when each of its events is due. Pure; both processes compute it for themselves.
 
 The load is open: runs begin when their time has come, whatever became of those before, and an event is late from the
-moment it was due and not from the one at which a busy process came to say it. A load that waits for the server asks
+moment it was due and not from the one at which a busy process emitted it. A load that waits for the server asks
 less of it just when it is slow, and leaves out what would have been late ("coordinated omission", G. Tene, "How not to
 measure latency", 2013).
 """
@@ -19,7 +19,7 @@ from bridgekit.ids import ThreadId, UserId
 from bridgekit_verify.measure.families import Owned
 from bridgekit_verify.measure.history import Expectation, Key
 
-__all__ = ["EVENTS_A_STEP", "Plan", "Wave", "owner"]
+__all__ = ["EVENTS_A_STEP", "LoadPlan", "LoadWave", "owner"]
 
 EVENTS_A_STEP: Final = 3
 """A thought, a tool that begins, and a tool that ends."""
@@ -31,7 +31,7 @@ def owner(number: int) -> Owned:
     return Owned(ThreadId(f"thread_{number:08x}"), UserId(f"user-{number}"))
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is, and how long a load lasts."""
 
     steps: int = 1
@@ -53,11 +53,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return (self.events - 1) * self.pause_seconds
 
 
-class Wave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+class LoadWave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Runs that begin at random, independently of each other, so many a second (a Poisson process of known count)."""
 
     name: str
-    plan: Plan
+    plan: LoadPlan
     first: int
     threads: int
     """Threads number `first` to `first + threads - 1` take the runs in turn."""
@@ -113,7 +113,7 @@ class Wave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return [Key(request, EventType.AGENT_STARTED, 0), *steps, Key(request, EventType.AGENT_COMPLETED, 0)]
 
     def expectations(self) -> list[Expectation]:
-        """Every event that somebody waits for."""
+        """Every event of the wave."""
         owners = [self.owner_of(run) for run in range(min(self.threads, len(self.begins)))]
         return [
             Expectation(key, owned.thread_id, owned.user_id)

@@ -1,24 +1,31 @@
-"""From an application's own numbers to workers and memory: what was measured, applied. Arithmetic only."""
+"""From an application's own numbers to workers and memory, and what an event costs more where workers share a store."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
+import anyio
 import pandas as pd
 
-from bridgekit.transport.broker import HISTORY
+from bridgekit.errors import first_error
+from bridgekit.transport.log import HISTORY
 from bridgekit_verify.capacity.capacity import CapacityStudy
-from bridgekit_verify.capacity.crowd import RUNS, SOCKETS, THREADS, CrowdStudy
+from bridgekit_verify.capacity.load_search import NATIVE, Edge, StepResult
+from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, CrowdStudy
 from bridgekit_verify.capacity.queueing import ONE_SERVICE
-from bridgekit_verify.capacity.schedule import Plan
-from bridgekit_verify.capacity.shared import SharedStudy
+from bridgekit_verify.capacity.schedule import LoadPlan
+from bridgekit_verify.capacity.testbed import start_testbed
+from bridgekit_verify.faults.redis_servers import Persistence, redis_server
 
-__all__ = ["Costs", "Demand", "Sizing", "costs_of", "size", "sizing_table"]
+__all__ = ["Costs", "Demand", "SharedStudy", "Sizing", "costs_of", "size", "sizing_table", "study_shared"]
 
 HOUR_SECONDS: Final = 3_600.0
+SHARED_SOCKETS: Final = 50
+STUDY_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +96,7 @@ class Sizing:
 
     @property
     def fits(self) -> bool:
-        """Whether it stays at or below two thirds of a core, whoever is gone."""
+        """Whether it stays at or below two thirds of a core, also with workers lost."""
         return self.core_share_lost <= ONE_SERVICE
 
 
@@ -104,7 +111,7 @@ def costs_of(capacity: CapacityStudy, crowd: CrowdStudy, shared: SharedStudy) ->
             socket_kib=crowd.of(ladder.edge).of(SOCKETS).kib,
             thread_kib=crowd.of(ladder.edge).of(THREADS).kib,
             run_kib=crowd.of(ladder.edge).of(RUNS).kib,
-            run_events=Plan().events,
+            run_events=LoadPlan().events,
         )
         for ladder in capacity.ladders
         if ladder.best is not None
@@ -153,3 +160,54 @@ def sizing_table(demand: Demand, costs: Sequence[Costs]) -> pd.DataFrame:
         }
         for sizing in (size(demand, each) for each in costs)
     )
+
+
+@dataclass(frozen=True)
+class SharedStudy:
+    """The same load on one worker with its own memory, and on one that keeps it at a broker."""
+
+    edge: Edge
+    alone: Sequence[StepResult]
+    shared: Sequence[StepResult]
+
+    @property
+    def extra_us(self) -> float:
+        """CPU time an event more, in microseconds, of the worker's process: the least of the rounds of each."""
+        return max(min(step.cpu_us for step in self.shared) - min(step.cpu_us for step in self.alone), 0.0)
+
+    @property
+    def steps(self) -> list[StepResult]:
+        return [*self.alone, *self.shared]
+
+    def table(self) -> pd.DataFrame:
+        """One row a store: what an event costs the worker, and how late it comes."""
+        return pd.DataFrame(
+            {
+                "store": name,
+                "events/s": round(steps[0].events_per_second),
+                "CPU µs/event": round(min(step.cpu_us for step in steps), 1),
+                "late p50 ms": round(1_000 * min(step.client.late_p50 for step in steps), 1),
+                "late p99 ms": round(1_000 * min(step.client.late_p99 for step in steps), 1),
+                "lost": sum(step.client.lost for step in steps),
+            }
+            for name, steps in (("the worker's memory", self.alone), ("a broker, Redis protocol", self.shared))
+        )
+
+
+async def study_shared(
+    plan: LoadPlan | None = None, *, events_per_second: float = 2_000.0, rounds: int = 1, edge: Edge = NATIVE
+) -> SharedStudy:
+    """Let both carry this load, in turns."""
+    plan = plan or LoadPlan(seconds=0.5, pause_seconds=0.05)
+    alone, shared = list[StepResult](), list[StepResult]()
+    with first_error(), anyio.fail_after(STUDY_SECONDS):
+        async with AsyncExitStack() as stack:
+            broker = await stack.enter_async_context(redis_server(Persistence.EVERYSEC))
+            ours = await stack.enter_async_context(start_testbed(edge))
+            theirs = await stack.enter_async_context(start_testbed(edge, store=broker.url))
+            await ours.connect(SHARED_SOCKETS)
+            await theirs.connect(SHARED_SOCKETS)
+            for _ in range(rounds):
+                alone.append(await ours.wave(events_per_second, plan, first=0, threads=SHARED_SOCKETS))
+                shared.append(await theirs.wave(events_per_second, plan, first=0, threads=SHARED_SOCKETS))
+    return SharedStudy(edge, alone, shared)

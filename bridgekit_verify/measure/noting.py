@@ -13,9 +13,8 @@ from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import EventType, Receipt
+from bridgekit.events import Answer, EventType, Payload
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.payloads import Payload
 from bridgekit_verify.measure.history import Bound, History, Saying, key_of
 from bridgekit_verify.variants import Variant
 
@@ -97,7 +96,7 @@ def noting_agent(base: type[BaseAgent], history: History) -> type[BaseAgent]:
             self.bound = Bound(id(bridge), run_id, thread_id)
             super().set_websocket_bridge(bridge, run_id, thread_id=thread_id)
 
-        async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+        def emit(self, event_type: EventType, payload: Payload) -> Answer:
             if (key := key_of(event_type, payload)) is not None:
                 adapter = self._websocket_adapter
                 holds = adapter.bridge is not None and adapter.run_id is not None
@@ -106,8 +105,8 @@ def noting_agent(base: type[BaseAgent], history: History) -> type[BaseAgent]:
                     told=adapter.told,
                     held=Bound(id(adapter.bridge), adapter.run_id, adapter.thread_id) if holds else None,
                 )
-            receipt: Receipt = await super().emit(event_type, payload)
-            return receipt
+            answer: Answer = super().emit(event_type, payload)
+            return answer
 
     return NotingAgent
 
@@ -122,11 +121,11 @@ def _noting_adapter(base: type[WebSocketBridgeAdapter], history: History) -> Any
             self.told = Bound(id(bridge), run_id, thread_id)
             super().set_websocket_bridge(bridge, run_id, agent_name, thread_id=thread_id)
 
-        async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+        def emit(self, event_type: EventType, payload: Payload) -> Answer:
             if (key := key_of(event_type, payload)) is not None:
                 history.emitted.add(key)
-            receipt: Receipt = await super().emit(event_type, payload)
-            return receipt
+            answer: Answer = super().emit(event_type, payload)
+            return answer
 
     return NotingAdapter
 

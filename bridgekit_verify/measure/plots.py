@@ -5,7 +5,8 @@ Colours are Okabe and Ito's, told apart by every kind of sight; hatching and wor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,10 +22,14 @@ __all__ = [
     "Fate",
     "before_after_figure",
     "delivery_figure",
+    "draw_rates",
     "fate_of",
     "fates_legend",
+    "frame_grid",
     "matrix_figure",
+    "new_figure",
     "panels_of_bars",
+    "percents",
 ]
 
 GREEN: Final = "#009E73"
@@ -49,6 +54,41 @@ STYLE: Final[dict[Any, Any]] = {
     "hatch.linewidth": 0.6,
     "font.family": "DejaVu Sans",
 }
+
+
+@contextmanager
+def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
+    """A figure of this size, in inches, in the style of the suite: draw it within the block."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+        yield figure
+
+
+def percents(rates: Sequence[Rate]) -> tuple[list[float], list[list[float]]]:
+    """Rates in percent, and how far their intervals reach below and above them, as `errorbar` takes them."""
+    values = [100 * rate.fraction for rate in rates]
+    below = [value - 100 * rate.interval[0] for value, rate in zip(values, rates, strict=True)]
+    above = [100 * rate.interval[1] - value for value, rate in zip(values, rates, strict=True)]
+    return values, [below, above]
+
+
+def draw_rates(axis: Axes, xs: Sequence[float], rates: Sequence[Rate], colour: str, marker: str, size: float) -> None:
+    """Draw each known rate in percent as a marker, with its interval."""
+    known = [(x, rate) for x, rate in zip(xs, rates, strict=True) if rate.known]
+    at, (values, bars) = [x for x, _ in known], percents([rate for _, rate in known])
+    axis.errorbar(at, values, yerr=bars, fmt="none", ecolor=INK, elinewidth=1.3, capsize=3, zorder=4)
+    axis.plot(at, values, marker=marker, color=colour, markersize=size, linestyle="", clip_on=False, zorder=3)
+
+
+def frame_grid(axis: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
+    """Label a grid of cells of size 1, the first row on top, and draw no lines."""
+    axis.set_xlim(0, len(columns))
+    axis.set_ylim(len(rows), 0)
+    axis.set_xticks([column + 0.5 for column in range(len(columns))], columns)
+    axis.set_yticks([row + 0.5 for row in range(len(rows))], rows)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
 
 
 @dataclass(frozen=True)
@@ -157,9 +197,7 @@ def fates_legend(leak: Patch | None = None) -> list[Patch]:
 
 def delivery_figure(measurements: Sequence[Measurement], labels: Sequence[str], *, title: str) -> Figure:
     """Delivered and misrouted, side by side: one dot a measurement, with its interval and its count."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.0, 1.75 + 0.5 * len(labels)), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
+    with new_figure(title, 9.0, 1.75 + 0.5 * len(labels)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         fates = [fate_of([measurement]) for measurement in measurements]
         _dots(left, "reached their user", [Rate(fate.delivered, fate.expected) for fate in fates], GREEN, "o")
@@ -198,20 +236,13 @@ def matrix_figure(cells: dict[tuple[str, str], Measurement], *, title: str) -> F
     """
     families = list(dict.fromkeys(family for family, _ in cells))
     names = list(dict.fromkeys(name for _, name in cells))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.9 + 1.12 * len(names), 1.5 + 0.4 * len(families)), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
+    with new_figure(title, 2.9 + 1.12 * len(names), 1.5 + 0.4 * len(families)) as figure:
         axis = figure.subplots()
         for row, family in enumerate(families):
             for column, name in enumerate(names):
                 _cell(axis, row, column, fate_of([cells[family, name]]))
-        axis.set_xlim(0, len(names))
-        axis.set_ylim(len(families), 0)
-        axis.set_xticks([column + 0.5 for column in range(len(names))], names)
-        axis.set_yticks([row + 0.5 for row in range(len(families))], families)
+        frame_grid(axis, names, families)
         axis.xaxis.tick_top()
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
         figure.legend(
             handles=fates_legend(leak=Patch(facecolor=VERMILLION, edgecolor=INK, linewidth=1.6)),
             loc="outside lower left",

@@ -17,10 +17,9 @@ from bridgekit.chain.link_5_core import AgentExecutionCore, AgentSource
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import AgentEvent, EventType, Receipt
+from bridgekit.events import AgentEvent, Answer, EventType, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.payloads import Payload
 from bridgekit.transport.hub import Hub
 from bridgekit_verify.measure.workload import AGENT, Lockstep
 from bridgekit_verify.variants import Variant
@@ -147,9 +146,9 @@ class NotingAdapter(WebSocketBridgeAdapter):
         super().__init__()
         self.asked: list[EventType] = []
 
-    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+    def emit(self, event_type: EventType, payload: Payload) -> Answer:
         self.asked.append(event_type)
-        return await super().emit(event_type, payload)
+        return super().emit(event_type, payload)
 
     def set_websocket_bridge(
         self,

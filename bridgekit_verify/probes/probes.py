@@ -16,8 +16,8 @@ import anyio
 from bridgekit.chain import LINKS, Link
 from bridgekit.chain.link_1_startup import create_app
 from bridgekit.errors import DeterministicStartupError, first_error
+from bridgekit.serve.in_process import serving
 from bridgekit.transport import hub
-from bridgekit.transport.server import serving
 from bridgekit_verify.measure.blame import is_our_own, link_of
 from bridgekit_verify.measure.workload import AGENT, seeded, tools
 from bridgekit_verify.probes.attempts import ATTEMPTS

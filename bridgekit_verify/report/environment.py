@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import bridgekit
+from bridgekit_verify.harness.processes import ProcessFailed, command_output
 from bridgekit_verify.report.structure import Environment
 
 # What the numbers or their pictures could depend on.
@@ -47,9 +47,8 @@ def _version(package: str) -> str | None:
 
 
 def _git(folder: Path, *command: str) -> str | None:
-    """What git answers; None where it is not installed or this is no checkout."""
+    """The output of a git command; None where git is not installed or the folder is no checkout."""
     try:
-        answer = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        return command_output("git", "-C", str(folder), *command).strip()
+    except (OSError, ProcessFailed):
         return None
-    return answer.stdout.strip()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE
 from bridgekit_verify.faults.trials.matrix import FaultMatrix
-from bridgekit_verify.faults.trials.peers import TheBridge
-from bridgekit_verify.faults.trials.stall import StallStudy
+from bridgekit_verify.faults.trials.stall import BRIDGEKIT, StallStudy
 from bridgekit_verify.faults.trials.trial import Trial
 from bridgekit_verify.faults.trials.windows import WindowStudy
 from bridgekit_verify.measure.statistics import Rate
@@ -98,7 +97,7 @@ def windows_claim(study: WindowStudy) -> Finding:
 
 def stall_claim(study: StallStudy) -> Finding:
     """A socket that stops reading is its own affair: neighbours and agents are not held up by it."""
-    ours = study.of(TheBridge.name)
+    ours = study.of(BRIDGEKIT.name)
     others = [stall for stall in study.stalls if stall is not ours]
     stopped = [stall.peer.name for stall in others if stall.longest_wait > HELD_UP_SHARE * stall.stalled_seconds]
     late = ours.during[len(ours.during) // 2]

@@ -8,7 +8,7 @@ from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.studies.collisions import CollisionStudy
 from bridgekit_verify.studies.leaks import LeakStudy
-from bridgekit_verify.studies.lifecycles import Late, LifecycleStudy
+from bridgekit_verify.studies.lifecycles import LateEvents, LifecycleStudy
 from bridgekit_verify.studies.missed import LadderStudy, SharingStudy
 
 __all__ = ["collision_claim", "ladder_claim", "leak_claim", "lifecycle_claim", "sharing_claim", "truth_claim"]
@@ -160,7 +160,7 @@ def _late_words(study: LifecycleStudy) -> list[str]:
     return words
 
 
-def _late(row: Late) -> list[Rate]:
+def _late(row: LateEvents) -> list[Rate]:
     return [rate for seconds, rate in row.by_lateness.items() if seconds >= 0]
 
 

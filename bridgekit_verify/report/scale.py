@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bridgekit_verify.capacity.capacity import CapacityStudy
-from bridgekit_verify.capacity.crowd import RUNS, SOCKETS, THREADS, CrowdStudy
-from bridgekit_verify.capacity.ladder import Ladder
+from bridgekit_verify.capacity.load_search import LoadSearch, StepResult
+from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, CrowdStudy
 from bridgekit_verify.capacity.queueing import ONE_SERVICE
-from bridgekit_verify.capacity.shared import SharedStudy
-from bridgekit_verify.capacity.sizing import Demand, Sizing
-from bridgekit_verify.capacity.step import Step
+from bridgekit_verify.capacity.sizing import Demand, SharedStudy, Sizing
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import Finding, Verdict
 
@@ -30,7 +28,7 @@ GROWTH = 2.0
 def capacity_claim(study: CapacityStudy) -> Finding:
     """Up to a load events are in time, beyond it they are late; none is lost, and every one is accounted for."""
     steps = study.steps
-    lost = sum(step.heard.lost for step in steps)
+    lost = sum(step.client.lost for step in steps)
     open_books = [step for step in steps if not step.closes]
     heaviest = [ladder.climbed[-1] for ladder in study.ladders]
     known = all(ladder.best is not None for ladder in study.ladders) and not any(step.carried for step in heaviest)
@@ -42,7 +40,7 @@ def capacity_claim(study: CapacityStudy) -> Finding:
         " none is lost.",
         reported=OURS,
         verdict=verdict_of(holds) if known or not holds else "unknown",
-        answer=f"{' '.join(_carries(ladder) for ladder in study.ladders)} Of {sum(s.heard.expected for s in steps):,}"
+        answer=f"{' '.join(_carries(ladder) for ladder in study.ladders)} Of {sum(s.client.expected for s in steps):,}"
         f" events at every load, {lost:,} were lost.",
         evidence=(
             *(_runs(ladder.edge.name, ladder.best) for ladder in study.ladders if ladder.best is not None),
@@ -52,11 +50,11 @@ def capacity_claim(study: CapacityStudy) -> Finding:
             "The interval takes events to be late independently of each other, and they are not: a process that stands"
             " still makes all of them late.",
         ),
-        after=(sum(step.heard.delivered for step in steps), sum(step.heard.expected for step in steps)),
+        after=(sum(step.client.delivered for step in steps), sum(step.client.expected for step in steps)),
     )
 
 
-def _carries(ladder: Ladder) -> str:
+def _carries(ladder: LoadSearch) -> str:
     best = ladder.best
     if best is None:
         return f"The {ladder.edge.name} edge carried no load that was tried here."
@@ -67,7 +65,7 @@ def _carries(ladder: Ladder) -> str:
     )
 
 
-def _runs(edge: str, best: Step) -> str:
+def _runs(edge: str, best: StepResult) -> str:
     """What a load of events is in runs: how many at once hangs on how long each waits between its events."""
     return (
         f"{edge}: that is {best.wave.runs_per_second:,.0f} runs of {best.wave.plan.events} events a second; as many as"
@@ -76,24 +74,24 @@ def _runs(edge: str, best: Step) -> str:
     )
 
 
-def _beyond(ladder: Ladder) -> str:
+def _beyond(ladder: LoadSearch) -> str:
     last = ladder.climbed[-1]
     return (
         f"{ladder.edge.name}, {last.events_per_second:,.0f} events a second: {last.on_time} within one second, the"
-        f" latest after {last.heard.late_max:.1f} s."
+        f" latest after {last.client.late_max:.1f} s."
     )
 
 
-def _core(ladder: Ladder) -> str:
-    return f"a whole core does at most {ladder.core_does or 0:,.0f} events a second on the {ladder.edge.name} edge"
+def _core(ladder: LoadSearch) -> str:
+    return f"a whole core does at most {ladder.core_capacity or 0:,.0f} events a second on the {ladder.edge.name} edge"
 
 
-def _not_closed(step: Step) -> str:
-    heard, spoke = step.heard, step.spoke
+def _not_closed(step: StepResult) -> str:
+    client, server = step.client, step.server
     return (
         f"At {step.events_per_second:,.0f} events a second the books do not close: {step.wave.events:,} due,"
-        f" {spoke.taken:,} taken and {spoke.refused:,} refused by the bridge, {heard.delivered:,} read,"
-        f" {heard.misrouted:,} astray, {heard.extra_copies:,} twice, {spoke.failed:,} runs failed."
+        f" {server.taken:,} taken and {server.refused:,} refused by the bridge, {client.delivered:,} read,"
+        f" {client.misrouted:,} astray, {client.extra_copies:,} twice, {server.failed:,} runs failed."
     )
 
 
@@ -110,7 +108,7 @@ def crowd_claim(study: CrowdStudy) -> Finding:
         for crowd in study.crowds
         if crowd.growth > GROWTH
     ]
-    lost = sum(step.heard.lost for step in study.steps)
+    lost = sum(step.client.lost for step in study.steps)
     return Finding(
         id="scale-crowd",
         title="What a crowd weighs",
@@ -138,7 +136,7 @@ def crowd_claim(study: CrowdStudy) -> Finding:
 
 def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[Sizing], demand: Demand) -> Finding:
     """Up to two thirds of a core nothing waits for long; that is when another worker is due."""
-    light = [step for step in capacity.steps if step.spoke.share <= ONE_SERVICE]
+    light = [step for step in capacity.steps if step.server.share <= ONE_SERVICE]
     late = [step for step in light if not step.carried and not step.held_up]
     judged = [step for step in light if step.carried or not step.held_up]
     verdict: Verdict = verdict_of(not late) if judged else "unknown"

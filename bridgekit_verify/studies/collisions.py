@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bridgekit.ids import EmbeddedRunIds, Hexadecimal, OpaqueRunIds, RunId, RunIdScheme, SealedRunIds, ThreadId, UserId
 from bridgekit_verify.measure.experiment import Measurement, measure
+from bridgekit_verify.measure.plots import BLUE, GREEN, INK, draw_rates, new_figure
 from bridgekit_verify.measure.statistics import Rate, collision_probability, runs_until_collision
 from bridgekit_verify.measure.tables import transcript
 from bridgekit_verify.measure.workload import Owned, Workload, seeded
-from bridgekit_verify.studies.plots_lifecycles import collision_figure
 from bridgekit_verify.variants import ALL_FIXES, FIX_3, SOUND, Variant
 
 __all__ = [
-    "DIGITS",
-    "Collision",
     "CollisionStudy",
     "collide",
     "collided",
@@ -34,6 +34,9 @@ DIGITS: Final = 8
 """Of Fix 1's run id."""
 SCALED_DIGITS: Final = 4
 """The same scheme, short enough to be tried thousands of times: 16**4 ids instead of 16**8."""
+LOOKS: Final = ((BLUE, "s"), (GREEN, "o"))
+PLATE: Final = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
+"""Behind a number that may stand on a line."""
 STEPS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """Where a curve is measured, in parts of the number of runs that has even odds."""
 
@@ -201,3 +204,37 @@ async def study_collisions(*, scaled_trials: int = 2_000, trials: int = 10, seed
         DIGITS: collided(DIGITS, trials=trials, seed=seed),
     }
     return CollisionStudy(curves, tuple([await collide(*case, seed=seed) for case in CASES]))
+
+
+def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) -> Figure:
+    """One panel a number of hexadecimal digits: how often some two of that many run ids were equal.
+
+    `panels` maps digits to rates by runs of one thread. The line is the birthday bound's approximation.
+    """
+    with new_figure(title, 10.0, 4.3) as figure:
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axis, (digits, rates), (colour, marker) in zip(axes, panels.items(), LOOKS, strict=False):
+            _birthday(axis, digits, max(rates))
+            draw_rates(axis, list(rates), list(rates.values()), colour, marker, 6)
+            for runs, rate in rates.items():
+                away = runs + 0.025 * max(rates)
+                axis.text(away, 100 * rate.fraction, f"{rate.k:,}", fontsize=8.5, va="top", bbox=PLATE)
+            trials = " or ".join(f"{n:,}" for n in sorted({rate.n for rate in rates.values()}))
+            axis.set_title(f"{digits} digits; at each point k of {trials} trials", fontsize=10.5, fontweight="normal")
+            axis.set_xlim(0, 1.08 * max(rates))
+            axis.set_xlabel("runs of one thread")
+            axis.xaxis.set_major_locator(MaxNLocator(5))
+            axis.xaxis.set_major_formatter("{x:,.0f}")
+        axes[0].set_ylim(-2, 104)
+        axes[0].set_ylabel("trials in which two runs had\none id, % (bar: 95 % Wilson interval)")
+        axes[0].legend(loc="upper left", frameon=False, fontsize=9)
+        return figure
+
+
+def _birthday(axis: Axes, digits: int, most: int) -> None:
+    runs = [max(1, round(1.08 * most * step / 200)) for step in range(201)]
+    expected = [100 * collision_probability(number, digits) for number in runs]
+    axis.plot(runs, expected, color=INK, linewidth=1.4, label="birthday bound, expected")
+    even = runs_until_collision(digits)
+    axis.plot([0, even, even], [50, 50, 0], color=INK, linewidth=0.9, linestyle=":")
+    axis.text(1.03 * even, 3, f"even odds at\n{even:,} runs", fontsize=9, va="bottom")

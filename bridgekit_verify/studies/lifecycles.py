@@ -1,38 +1,120 @@
 """Mapping lifecycles: the audit's Fix 3 as written beside the sound service, from a run's registration to its end.
 
-A dict looks right for as long as one process lives, one run at a time ends, and nobody says anything afterwards.
+A dict looks right for as long as one process lives, one run at a time ends, and no event comes after a run's end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bridgekit.errors import RunAlreadyMapped
-from bridgekit.ids import ThreadId, UserId
+from bridgekit.ids import OpaqueRunIds, ThreadId, UserId
 from bridgekit.mapping import MemoryStore, RunThreadMappingService
+from bridgekit.mapping.service import GRACE_SECONDS
+from bridgekit_verify.as_audited import DictMapping
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.ledger import ledger
+from bridgekit_verify.measure.plots import BLUE, GREEN, INK, VERMILLION, draw_rates, new_figure
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.workload import Owned, family
-from bridgekit_verify.studies.plots_lifecycles import late_events_figure
+from bridgekit_verify.measure.workload import Owned, family, seeded
+from bridgekit_verify.studies.manual_run import Clock, manual_run
 from bridgekit_verify.studies.processes import Asked, ask_processes, process_table
-from bridgekit_verify.studies.retention import Held, hold, retention_table
-from bridgekit_verify.studies.stage import Clock, stage
 from bridgekit_verify.variants import FIX_3, SOUND, Variant
 
-__all__ = ["LATENESS_SECONDS", "Late", "LifecycleStudy", "Rerouted", "reroute", "say_late", "study_lifecycles"]
+__all__ = [
+    "UNDER_WAY",
+    "LateEvents",
+    "LifecycleStudy",
+    "Retained",
+    "bytes_of",
+    "emit_late",
+    "fill_mapping",
+    "reroute",
+    "study_lifecycles",
+]
+
+
+MAKES: Final[Mapping[str, Callable[[Clock], RunThreadMappingService]]] = {
+    "fix 3": lambda _: DictMapping(),
+    "sound": lambda clock: RunThreadMappingService(MemoryStore(clock)),
+}
+LOOKS: Final = ((VERMILLION, "D"), (BLUE, "s"), (GREEN, "o"))
+UNDER_WAY: Final = 5
+"""One run begins each second, and each takes that many."""
+
+
+@dataclass(frozen=True)
+class Retained:
+    """What a mapping still holds after so many runs."""
+
+    mapping: str
+    cleaned_up: bool
+    runs: int
+    routes: int
+    """Runs that it still answers a thread for."""
+    held_bytes: int
+    """Of every container, text and number that it keeps, each counted once, by sys.getsizeof."""
+
+
+async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], seed: int = 0) -> list[Retained]:
+    """Let runs begin and end, and look what is left after so many of them. `mapping` is one of `MAKES`."""
+    clock = Clock()
+    service = MAKES[mapping](clock)
+    run_ids, threads = OpaqueRunIds(seeded(seed)), family("thread_<uuid4>", 100, seed=seed)
+    begun, held = [], []
+    for number in range(max(after)):
+        clock.now = float(number)
+        owned = threads[number % len(threads)]
+        begun.append(run_ids.new(owned.thread_id))
+        await service.register_mapping(begun[-1], owned.thread_id)
+        if cleaned_up and number >= UNDER_WAY:
+            await service.cleanup_mapping(begun[number - UNDER_WAY])
+        if number + 1 in after:
+            routes = sum([await service.get_thread_id(run_id) is not None for run_id in begun])
+            held.append(Retained(mapping, cleaned_up, number + 1, routes, bytes_of(service)))
+    return held
+
+
+def bytes_of(root: object) -> int:
+    """What is reachable from there in bytes: containers, texts and numbers, through the attributes of objects.
+
+    The objects between them are few, and what Python takes for one's attributes depends on who came before it.
+    """
+    seen: set[int] = set()
+    waiting, total = [root], 0
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen or callable(item):
+            continue
+        seen.add(id(item))
+        match item:
+            case dict():
+                waiting += [*item.keys(), *item.values()]
+            case list() | tuple() | deque():
+                waiting += item
+            case str() | float() | int() | None:
+                pass
+            case _:
+                waiting += vars(item).values()
+                continue
+        total += sys.getsizeof(item)
+    return total
+
 
 LATENESS_SECONDS: Final = (-1.0, 0.0, 1.0, 5.0, 15.0, 29.0, 30.0, 60.0)
 """When an event is emitted, in seconds after its run has ended; below zero the run is still under way."""
 
 
 @dataclass(frozen=True)
-class Late:
+class LateEvents:
     """Events of ended runs, by how late they were emitted."""
 
     variant: str
@@ -43,7 +125,7 @@ class Late:
     """Delivered, by seconds after the end."""
 
 
-async def say_late(
+async def emit_late(
     variant: Variant,
     clock: Clock,
     *,
@@ -52,13 +134,13 @@ async def say_late(
     users: int = 5,
     runs: int = 20,
     seed: int = 0,
-) -> Late:
+) -> LateEvents:
     """Open runs, end them all at second 0 of `clock`, and emit one event of each at every lateness; over real sockets.
 
     By run id through the bridge, as a caller outside the run does, or `carried` by the run's own agent.
     """
     threads = family("thread_123", users, seed=seed)
-    async with stage(variant, threads, seed=seed) as live:
+    async with manual_run(variant, threads, seed=seed) as live:
         opened = [await live.open_run(threads[number % users], f"question {number + 1}") for number in range(runs)]
         ended = False
         for step, seconds in enumerate(sorted(lateness), start=1):
@@ -73,15 +155,15 @@ async def say_late(
     for row in ledger(live.history):
         delivered[row.expectation.key.step] += row.copies > 0
     rates = {seconds: Rate(delivered[step], runs) for step, seconds in enumerate(sorted(lateness), start=1)}
-    return Late(variant.name, "run id and thread" if carried else "run id", check(live.history), rates)
+    return LateEvents(variant.name, "run id and thread" if carried else "run id", check(live.history), rates)
 
 
-async def _each_late(users: int, runs: int, seed: int) -> tuple[Late, ...]:
+async def _each_late(users: int, runs: int, seed: int) -> tuple[LateEvents, ...]:
     clock = Clock()
     sound = replace(SOUND, mapping=lambda _: RunThreadMappingService(MemoryStore(clock)))
     return tuple(
         [
-            await say_late(variant, clock, carried=carried, users=users, runs=runs, seed=seed)
+            await emit_late(variant, clock, carried=carried, users=users, runs=runs, seed=seed)
             for variant in (FIX_3, sound)
             for carried in (False, True)
         ]
@@ -103,7 +185,7 @@ async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerou
     alice = Owned(ThreadId("thread_123"), UserId("alice"))
     bob = Owned(ThreadId("thread_124"), UserId("bob"))
     refused = None
-    async with stage(variant, (alice, bob), seed=seed) as live:
+    async with manual_run(variant, (alice, bob), seed=seed) as live:
         run = await live.open_run(alice, "question 1")
         for step in range(1, events + 1):
             if step == events // 2 + 1:
@@ -119,15 +201,28 @@ async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerou
 class LifecycleStudy:
     """Five ways in which a route may outlive its use, or fail to last."""
 
-    held: tuple[Held, ...]
-    late: tuple[Late, ...]
+    held: tuple[Retained, ...]
+    late: tuple[LateEvents, ...]
     asked: tuple[Asked, ...]
     rerouted: tuple[Rerouted, ...]
     """Fix 3 and the sound chain."""
 
     def retention(self) -> pd.DataFrame:
-        """What is held after so many runs: the columns of `retention_table`."""
-        return retention_table(self.held)
+        """One row a mapping and a number of runs.
+
+        Columns: mapping, cleaned up, runs, routes held, KiB held, bytes a run (all that is held, divided by the runs).
+        """
+        return pd.DataFrame(
+            {
+                "mapping": row.mapping,
+                "cleaned up": row.cleaned_up,
+                "runs": row.runs,
+                "routes held": row.routes,
+                "KiB held": round(row.held_bytes / 1_024, 1),
+                "bytes a run": round(row.held_bytes / row.runs, 1),
+            }
+            for row in self.held
+        )
 
     def late_events(self) -> pd.DataFrame:
         """One row a chain, a way and a lateness.
@@ -239,13 +334,13 @@ async def study_lifecycles(
 ) -> LifecycleStudy:
     """Measure it all: memory after each of `held_runs`, `runs` runs of `users` users late and elsewhere, one re-routed.
 
-    Starts one process, kills it, and starts it again. TimeoutError or WorkerGone where that does not go well.
+    Starts one process, kills it, and starts it again. ProcessGone or ProcessTimeout where it fails.
     """
     held = [
         row
         for mapping in ("fix 3", "sound")
         for cleaned_up in (False, True)
-        for row in await hold(mapping, cleaned_up=cleaned_up, after=held_runs, seed=seed)
+        for row in await fill_mapping(mapping, cleaned_up=cleaned_up, after=held_runs, seed=seed)
     ]
     return LifecycleStudy(
         tuple(held),
@@ -253,3 +348,44 @@ async def study_lifecycles(
         tuple(await ask_processes(users=users, runs=runs, seed=seed)),
         tuple([await reroute(row, events=events, seed=seed) for row in (FIX_3, SOUND)]),
     )
+
+
+def late_events_figure(panels: Mapping[str, Mapping[float, Rate]], *, title: str) -> Figure:
+    """One panel a way to find the route: which part of the events is delivered, by how late they are emitted.
+
+    `panels` maps a panel's title to rates by seconds after the run's end, negative before it; panels share them.
+    """
+    with new_figure(title, 9.0, 1.4 + 1.45 * len(panels)) as figure:
+        axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        seconds = list(next(iter(panels.values())))
+        for axis, (heading, rates), (colour, marker) in zip(axes, panels.items(), LOOKS, strict=False):
+            _spans(axis, seconds, words=axis is axes[-1])
+            draw_rates(axis, range(len(seconds)), list(rates.values()), colour, marker, 8)
+            for place, rate in enumerate(rates.values()):
+                _label(axis, place, rate)
+            axis.set_title(heading, fontsize=10.5, fontweight="normal")
+        axes[0].set_ylim(-10, 112)
+        axes[0].set_yticks([0, 50, 100])
+        axes[0].set_xlim(-0.5, len(seconds) - 0.5)
+        axes[-1].set_xticks(range(len(seconds)), ["before" if at < 0 else f"{at:g}" for at in seconds])
+        axes[-1].set_xlabel("when the event is emitted, in seconds after its run has ended")
+        figure.supylabel("delivered, % (bar: 95 % Wilson interval)", fontsize=10)
+        return figure
+
+
+def _spans(axis: Axes, seconds: Sequence[float], *, words: bool) -> None:
+    """The run, and its grace: where an event is emitted, not how much time lies between."""
+    end = sum(at < 0 for at in seconds) - 0.5
+    over = sum(at < GRACE_SECONDS for at in seconds) - 0.5
+    axis.axvspan(end, over, color="#F0F0F0", zorder=0)
+    for place in (end, over):
+        axis.axvline(place, color=INK, linewidth=0.9, linestyle="--", zorder=1)
+    if words:
+        axis.text(end, 10, " the run ends", fontsize=9, va="center")
+        axis.text(over, 16, f" the service's grace\n of {GRACE_SECONDS:g} s is over", fontsize=9, va="center")
+
+
+def _label(axis: Axes, place: float, rate: Rate) -> None:
+    if rate.known:
+        away = -30 if rate.fraction > 0.5 else 30
+        axis.text(place, 100 * rate.fraction + away, f"{rate.k} of {rate.n}", fontsize=9, ha="center", va="center")

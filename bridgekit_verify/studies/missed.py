@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from bridgekit.events import CRITICAL, EventType
 from bridgekit_verify.ladder import LADDER
@@ -15,10 +18,20 @@ from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.evidence import SAID_BY_CORE
 from bridgekit_verify.measure.experiment import Measurement, measure, measure_each
 from bridgekit_verify.measure.history import History, Key
+from bridgekit_verify.measure.plots import (
+    GREEN,
+    INK,
+    LOST,
+    VERMILLION,
+    fate_of,
+    frame_grid,
+    new_figure,
+    panels_of_bars,
+    percents,
+)
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.tables import transcript
 from bridgekit_verify.measure.workload import Workload, family
-from bridgekit_verify.studies.plots_missed import ladder_figure, sharing_figure, truth_figure
 from bridgekit_verify.studies.study import EXAMPLE
 from bridgekit_verify.variants import BROKEN, SOUND, VARIANTS
 
@@ -47,13 +60,28 @@ class LadderStudy:
     def figure(self, title: str) -> Figure:
         """Two panels, one bar a rung."""
         together = self.together[0].workload.at_once
-        return ladder_figure({"one run at a time": self.alone, f"{together} runs at once": self.together}, title=title)
+        panels = {"one run at a time": self.alone, f"{together} runs at once": self.together}
+        fates = {heading: [fate_of([each]) for each in measurements] for heading, measurements in panels.items()}
+        return panels_of_bars(fates, [each.variant.name for each in self.alone], title=title)
 
     def truth_figure(self, *rungs: str, title: str) -> Figure:
-        """One grid a rung, several runs at once: what was answered, and what arrived."""
-        return truth_figure(
-            {m.variant.name: _counted(m.history) for m in self.together if m.variant.name in rungs}, title=title
-        )
+        """One grid a rung, several runs at once: answers down, arrivals across. Only truthful cells are green."""
+        grids = {m.variant.name: _counted(m.history) for m in self.together if m.variant.name in rungs}
+        columns = min(len(grids), GRIDS_ACROSS)
+        rows = -(-len(grids) // columns)
+        with new_figure(title, 1.2 + 3.0 * columns, 0.6 + 2.9 * rows) as figure:
+            axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+            for unused in axes[len(grids) :]:
+                unused.set_visible(False)
+            for axis, (name, counts) in zip(axes[: len(grids)], grids.items(), strict=True):
+                for row, answer in enumerate(ANSWERS):
+                    for column, what in enumerate(GOT):
+                        _truth_cell(axis, row, column, counts[answer, what], honest=_is_honest(answer, what))
+                axis.set_title(name, fontsize=10.5)
+                answered = [f"answered:\n{answer}" for answer in ANSWERS]
+                frame_grid(axis, ["its user\ngot it", "only\nanother", "nobody\ngot it"], answered)
+                axis.tick_params(labelsize=9)
+            return figure
 
     def truth_words(self, *rungs: str) -> str:
         """The same in a sentence a rung, for those who cannot see the figure."""
@@ -162,9 +190,25 @@ class SharingStudy:
         )
 
     def figure(self, title: str) -> Figure:
-        """Share handed to another user against runs at once, with the closed form."""
+        """Share of the agents' events that another user read, by runs at once, on a scale of doublings."""
         at_once = [measurement.workload.at_once for measurement in self.shared]
-        return sharing_figure(at_once, self.strays_shared(), self.strays_fresh(), title=title)
+        shared, fresh = self.strays_shared(), self.strays_fresh()
+        with new_figure(title, 8.6, 4.4) as figure:
+            axis = figure.subplots()
+            axis.set_xscale("log", base=2)
+            closed = [100 * (1 - 1 / c) for c in at_once]
+            axis.plot(at_once, closed, color=INK, linestyle="--", linewidth=1, label="closed form, (c - 1) / c")
+            _draw_shares(axis, at_once, shared, (VERMILLION, "D", "one agent for all runs"))
+            _draw_shares(axis, at_once, fresh, (GREEN, "o", "a fresh agent for each run"))
+            axis.set_xticks(at_once, [f"{c}" for c in at_once])
+            axis.minorticks_off()
+            axis.set_xlabel("runs at once (users)")
+            axis.set_ylabel("read by another user, %")
+            axis.set_ylim(-4, 104)
+            axis.text(at_once[-1], 9, f"{fresh[-1].k:,} of {fresh[-1].n:,}", ha="right", fontsize=9)
+            axis.text(at_once[-1], 88, f"{shared[-1].k:,} of {shared[-1].n:,}", ha="right", fontsize=9)
+            axis.legend(frameon=False, loc="center right")
+            return figure
 
 
 def _strays(measurement: Measurement) -> Rate:
@@ -221,3 +265,26 @@ def _got(owner: str, readers: set[str]) -> str:
     if owner in readers:
         return GOT[0]
     return GOT[1] if readers else GOT[2]
+
+
+GRIDS_ACROSS: Final = 3
+
+
+def _draw_shares(axis: Axes, at_once: Sequence[int], rates: Sequence[Rate], look: tuple[str, str, str]) -> None:
+    (colour, marker, label), (values, bars) = look, percents(rates)
+    axis.errorbar(
+        at_once, values, yerr=bars, fmt=marker, color=colour, ecolor=INK, markersize=8, capsize=3, label=label
+    )
+
+
+def _is_honest(answer: str, got: str) -> bool:
+    return (answer, got) in {("sent", "its user got it"), ("not sent", "nobody got it")}
+
+
+def _truth_cell(axis: Axes, row: int, column: int, count: int, *, honest: bool) -> None:
+    colour = LOST if not count else (GREEN if honest else VERMILLION)
+    border = {"edgecolor": INK, "linewidth": 2.0} if count and not honest else {"edgecolor": "none"}
+    axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **border))
+    axis.text(
+        column + 0.5, row + 0.5, f"{count:,}", ha="center", va="center", color="white" if count else INK, fontsize=11
+    )

@@ -1,13 +1,11 @@
 """A second process of an application: `python -m bridgekit_verify.studies.second_worker`.
 
-It serves two chains on loopback ports, Fix 3 and the sound one, and does what it is asked through its standard
-input: one `Question` a line as JSON, one `Answer` a line on its standard output, the `Ready` first. It ends when
-its input does, so that it cannot outlive who started it.
+It serves two chains on loopback ports, Fix 3 and the sound one, sends `ServedUrls`, and answers each `ProcessRequest`
+with a `ProcessAnswer`. It ends when its standard input closes.
 """
 
 from __future__ import annotations
 
-import sys
 from contextlib import AsyncExitStack
 from typing import Final, Literal
 
@@ -19,20 +17,21 @@ from bridgekit.chain.link_1_startup import Application, create_app
 from bridgekit.errors import RunAlreadyMapped
 from bridgekit.events import EventType, Outcome
 from bridgekit.ids import RunId, ThreadId, UserId
-from bridgekit.transport.server import serving
+from bridgekit.serve.in_process import serving
+from bridgekit_verify.harness.messages import read_requests, send
 from bridgekit_verify.measure.history import Key
 from bridgekit_verify.measure.workload import AGENT, seeded
 from bridgekit_verify.probes.bench import thinking
 from bridgekit_verify.variants import FIX_3, SOUND
 
-__all__ = ["SERVED", "Answer", "Deed", "Question", "Ready", "answer", "asked_about"]
+__all__ = ["SERVED", "Deed", "ProcessAnswer", "ProcessRequest", "ServedUrls", "answer", "asked_about"]
 
 Deed = Literal["open thread", "register", "notify", "drain"]
 
 SERVED: Final = {row.name: row for row in (FIX_3, SOUND)}
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the process is to do, in which of its chains. What a deed does not need stays empty."""
 
     variant: str
@@ -44,7 +43,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     request: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What became of it. For a notification, what its Receipt says."""
 
     outcome: Outcome = Outcome.SENT
@@ -53,13 +52,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Ready(msgspec.Struct, frozen=True):
+class ServedUrls(msgspec.Struct, frozen=True):
     """The process is up: where each of its chains is served."""
 
     urls: dict[str, str]
 
 
-async def answer(app: Starlette, question: Question) -> Answer:
+async def answer(app: Starlette, question: ProcessRequest) -> ProcessAnswer:
     """Do in one application what a question asks. The first process answers by the same function."""
     application: Application = app.state.bridgekit
     match question.do:
@@ -71,23 +70,23 @@ async def answer(app: Starlette, question: Question) -> Answer:
             return await _notify(application, question)
         case "drain":
             await app.state.bridgekit_edge.drain()
-    return Answer()
+    return ProcessAnswer()
 
 
-async def _register(application: Application, question: Question) -> Answer:
+async def _register(application: Application, question: ProcessRequest) -> ProcessAnswer:
     try:
         await application.bridge.mapping.register_mapping(question.run_id, question.thread_id or ThreadId(""))
     except RunAlreadyMapped as refused:
-        return Answer(outcome=Outcome.REFUSED, reason=str(refused))
-    return Answer(thread_id=question.thread_id)
+        return ProcessAnswer(outcome=Outcome.REFUSED, reason=str(refused))
+    return ProcessAnswer(thread_id=question.thread_id)
 
 
-async def _notify(application: Application, question: Question) -> Answer:
+async def _notify(application: Application, question: ProcessRequest) -> ProcessAnswer:
     thought = f"{question.request}: from wherever it is asked"
     receipt = await application.bridge.notify_agent_thinking(
         question.run_id, AGENT, thought, step_number=1, thread_id=question.thread_id
     )
-    return Answer(outcome=receipt.outcome, thread_id=receipt.thread_id, link=receipt.link, reason=receipt.reason)
+    return ProcessAnswer(outcome=receipt.outcome, thread_id=receipt.thread_id, link=receipt.link, reason=receipt.reason)
 
 
 def asked_about(request: str) -> Key:
@@ -96,21 +95,15 @@ def asked_about(request: str) -> Key:
 
 
 async def main() -> None:
-    """Serve both chains, and answer until there is nothing more to read."""
+    """Serve both chains, and answer until standard input closes."""
     async with AsyncExitStack() as stack:
         apps, urls = {}, {}
         for name, row in SERVED.items():
             apps[name] = create_app(row.parts({AGENT: thinking(row.agent)}, hexadecimal=seeded(0)))
             urls[name] = await stack.enter_async_context(serving(apps[name]))
-        _say(Ready(urls))
-        async for line in anyio.wrap_file(sys.stdin):
-            question = msgspec.json.decode(line, type=Question)
-            _say(await answer(apps[question.variant], question))
-
-
-def _say(message: msgspec.Struct) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
-    sys.stdout.buffer.flush()
+        send(ServedUrls(urls))
+        async for question in read_requests(ProcessRequest):
+            send(await answer(apps[question.variant], question))
 
 
 if __name__ == "__main__":

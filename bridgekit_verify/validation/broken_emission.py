@@ -8,9 +8,8 @@ from typing import Any
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import EventType, Outcome, Receipt
+from bridgekit.events import Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.payloads import Payload
 
 __all__ = [
     "AdapterThatDropsEvents",
@@ -119,17 +118,17 @@ class AdapterThatKeepsLate(WebSocketBridgeAdapter):
 class AdapterThatDropsEvents(WebSocketBridgeAdapter):
     """Link 8, not passed on."""
 
-    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+    def emit(self, event_type: EventType, payload: Payload) -> Answer:
         return Receipt(outcome=Outcome.REFUSED, link=8, reason="dropped")
 
 
 class AdapterThatNamesTheRunAsThread(WebSocketBridgeAdapter):
     """Link 8, passed wrong: holds the right thread, and writes another on the event."""
 
-    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+    def emit(self, event_type: EventType, payload: Payload) -> Answer:
         kept, self.thread_id = self.thread_id, ThreadId(f"{self.run_id}")
         try:
-            return await super().emit(event_type, payload)
+            return super().emit(event_type, payload)
         finally:
             self.thread_id = kept
 
@@ -137,7 +136,7 @@ class AdapterThatNamesTheRunAsThread(WebSocketBridgeAdapter):
 class AdapterThatRaises(WebSocketBridgeAdapter):
     """Link 8, raises."""
 
-    async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
+    def emit(self, event_type: EventType, payload: Payload) -> Answer:
         raise OSError("link 8 is broken")
 
 

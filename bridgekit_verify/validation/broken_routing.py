@@ -7,7 +7,6 @@ passes, as it must: what startup can notice never reaches a measurement.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
 from typing import Any
 
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
@@ -15,9 +14,9 @@ from bridgekit.chain.self_check import Inbox
 from bridgekit.events import AgentEvent, Frame, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.resolution import Carried, NoRoute, Resolver
-from bridgekit.transport.broker import Broker
+from bridgekit.resolution import Carried, NoRoute, Resolver, route_of
 from bridgekit.transport.hub import Connection, Hub
+from bridgekit.transport.log import EventLog
 
 __all__ = [
     "BridgeThatOnlySaysSent",
@@ -38,7 +37,7 @@ class RouteOfTheLastEvent:
     before: ThreadId | None = None
 
     async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
-        found = await Carried().resolve(event)
+        found = await route_of(Carried(), event)
         route, self.before = self.before or found, None if isinstance(found, NoRoute) else found
         return route
 
@@ -53,7 +52,7 @@ class _BridgeThatSendsOtherwise(AgentWebSocketBridge, abc.ABC):
 
     async def notify(self, event: AgentEvent) -> Receipt:
         receipt = await self._send(event)
-        self._tell(event, receipt)
+        self._record(event, receipt)
         return receipt
 
     @abc.abstractmethod
@@ -72,7 +71,7 @@ class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
     """Link 9, swallowed: nothing is given to the hub, and everything is called sent."""
 
     async def _send(self, event: AgentEvent) -> Receipt:
-        route = await self.resolver.resolve(event)
+        route = await route_of(self.resolver, event)
         if isinstance(route, NoRoute):
             return Receipt(outcome=Outcome.UNROUTABLE, link=9, reason=route.reason)
         return Receipt(outcome=Outcome.SENT, sockets=1, thread_id=route)
@@ -86,7 +85,7 @@ class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
         self.waiting: dict[RunId, AgentEvent] = {}
 
     async def _send(self, event: AgentEvent) -> Receipt:
-        route = await self.resolver.resolve(event)
+        route = await route_of(self.resolver, event)
         if isinstance(route, NoRoute):
             return Receipt(outcome=Outcome.UNROUTABLE, link=9, reason=route.reason)
         if (held := self.waiting.pop(event.run_id, None)) is None:
@@ -107,9 +106,9 @@ class HubWithoutThreadsForSockets(Hub):
 class HubThatGivesToTheNeighbour(Hub):
     """Link 10, passed wrong: a thread's events go to the sockets of the thread that connected before it."""
 
-    def connections(self, thread_id: ThreadId) -> tuple[Connection, ...]:
+    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         threads = list(self._connections)
-        return super().connections(threads[threads.index(thread_id) - 1]) if thread_id in threads else ()
+        return super().deliver(threads[threads.index(thread_id) - 1], frame) if thread_id in threads else 0
 
 
 class Around:
@@ -157,15 +156,17 @@ class HubWithSomethingBetween(Hub):
 
     between: type[Around] = Around
 
-    def __init__(self, broker: Broker | None = None) -> None:
+    def __init__(self, broker: EventLog | None = None) -> None:
         super().__init__(broker)
         self._between: dict[Connection, Around] = {}
 
-    def connections(self, thread_id: ThreadId) -> tuple[Connection, ...]:
-        there: Sequence[Connection] = super().connections(thread_id)
-        return tuple(
-            each if isinstance(each, Inbox) else self._between.setdefault(each, self.between(each)) for each in there
-        )
+    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
+        return sum([self._before(each).put(frame) for each in self.connections(thread_id)])
+
+    def _before(self, connection: Connection) -> Connection:
+        if isinstance(connection, Inbox):
+            return connection
+        return self._between.setdefault(connection, self.between(connection))
 
 
 class HubThatRaises(HubWithSomethingBetween):

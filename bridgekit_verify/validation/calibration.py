@@ -14,24 +14,26 @@ from itertools import product
 from typing import Final
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bridgekit_verify.measure.experiment import Measurement, measure
+from bridgekit_verify.measure.plots import BLUE, INK, VERMILLION, new_figure
 from bridgekit_verify.measure.statistics import Rate, wilson
 from bridgekit_verify.measure.workload import Away, Workload, family
 from bridgekit_verify.validation.lossy import HubThatLoses, in_a_lossy_world
-from bridgekit_verify.validation.plots_calibration import Held, calibration_figure
 from bridgekit_verify.variants import SOUND
 
 __all__ = [
-    "AWAY",
-    "LOSSES",
     "CalibrationStudy",
+    "RateCheck",
+    "calibration_figure",
     "coverage",
     "coverage_table",
     "exact_coverage",
     "study_calibration",
 ]
+
 
 LOSSES: Final = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Probabilities with which a frame is lost."""
@@ -102,8 +104,8 @@ class Loss:
     dropped: int
 
     @property
-    def held(self) -> Held:
-        return Held(f"frames lost with p = {self.p:g}", 1 - self.p, self.measurement.verdict.delivery)
+    def held(self) -> RateCheck:
+        return RateCheck(f"frames lost with p = {self.p:g}", 1 - self.p, self.measurement.verdict.delivery)
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,11 @@ class Absence:
         return self.measurement.workload.away
 
     @property
-    def held(self) -> Held:
+    def held(self) -> RateCheck:
         away = self.away
-        return Held(f"away {away.groups} of {away.of}", 1 - away.groups / away.of, self.measurement.verdict.delivery)
+        return RateCheck(
+            f"away {away.groups} of {away.of}", 1 - away.groups / away.of, self.measurement.verdict.delivery
+        )
 
 
 @dataclass(frozen=True)
@@ -130,12 +134,12 @@ class CalibrationStudy:
     absences: Sequence[Absence]
 
     @property
-    def held(self) -> list[Held]:
+    def held(self) -> list[RateCheck]:
         """Every measured delivery beside its closed form."""
         return [loss.held for loss in self.losses] + [absence.held for absence in self.absences]
 
     @property
-    def outside(self) -> list[Held]:
+    def outside(self) -> list[RateCheck]:
         """Those whose interval does not contain the closed form. Of 95 % intervals, one in twenty may be here."""
         return [held for held in self.held if not held.inside]
 
@@ -182,7 +186,7 @@ def _beside(closed_name: str, closed_form: float, name: str, measured: Rate) -> 
         f"{name} %": round(100 * measured.fraction, 2),
         "from %": round(100 * low, 2),
         "to %": round(100 * high, 2),
-        "inside": Held(name, closed_form, measured).inside,
+        "inside": RateCheck(name, closed_form, measured).inside,
     }
 
 
@@ -213,3 +217,86 @@ async def _lose(workload: Workload, p: float, seed: int) -> Loss:
 
 async def _stay_away(workload: Workload, away: Away, seed: int) -> Absence:
     return Absence(await measure(SOUND, replace(workload, away=away), seed=seed))
+
+
+@dataclass(frozen=True)
+class RateCheck:
+    """A measured rate, held against its closed form."""
+
+    name: str
+    closed_form: float
+    """As a fraction of 1."""
+    measured: Rate
+
+    @property
+    def inside(self) -> bool:
+        """Whether the closed form is in the measured rate's interval."""
+        low, high = self.measured.interval
+        return low <= self.closed_form <= high
+
+
+def calibration_figure(rows: Sequence[RateCheck], *, title: str) -> Figure:
+    """Left, measured against closed form: on the diagonal they agree. Right, row by row, by how much they differ."""
+    with new_figure(title, 10.5, 1.9 + 0.27 * len(rows)) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.35))
+        _diagonal(left, rows)
+        _differences(right, rows)
+        return figure
+
+
+def _diagonal(axis: Axes, rows: Sequence[RateCheck]) -> None:
+    axis.plot([0, 100], [0, 100], color=INK, linestyle="--", linewidth=1, zorder=0)
+    axis.text(101, 4, "on the dashed line,\nmeasured = closed form", fontsize=9, ha="right")
+    for held in rows:
+        value, below, above = _percents(held)
+        colour, marker = _looks(held)
+        axis.errorbar(
+            100 * held.closed_form, value, yerr=[[below], [above]], fmt=marker, color=colour, ecolor=INK,
+            markersize=7, capsize=3, clip_on=False,
+        )  # fmt: skip
+    axis.set_xlim(-2, 102)
+    axis.set_ylim(-2, 102)
+    axis.set_aspect("equal", anchor="N")
+    axis.set_title("delivery", fontsize=10.5, fontweight="normal")
+    axis.set_xticks([0, 25, 50, 75, 100])
+    axis.set_yticks([0, 25, 50, 75, 100])
+    axis.set_xlabel("delivery by the closed form, %")
+    axis.set_ylabel("delivery measured, %")
+
+
+def _differences(axis: Axes, rows: Sequence[RateCheck]) -> None:
+    reach = 1.15 * max(max(_percents(held)[1:]) + abs(_difference(held)) for held in rows)
+    for row, held in enumerate(rows):
+        _, below, above = _percents(held)
+        colour, marker = _looks(held)
+        axis.axhline(row, color="#EEEEEE", zorder=0)
+        axis.errorbar(
+            _difference(held), row, xerr=[[below], [above]], fmt=marker, color=colour, ecolor=INK,
+            markersize=7, capsize=3,
+        )  # fmt: skip
+        axis.text(1.02 * reach, row, f"{held.measured.k:,} of {held.measured.n:,}", va="center", fontsize=9)
+    axis.axvline(0, color=INK, linestyle="--", linewidth=1, zorder=0)
+    axis.set_yticks(range(len(rows)), [held.name for held in rows])
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlim(-reach, 1.5 * reach)
+    axis.spines["bottom"].set_bounds(-reach, reach)
+    axis.spines["left"].set_visible(False)
+    axis.set_xticks([tick for tick in axis.get_xticks() if abs(tick) <= reach])
+    axis.tick_params(axis="y", length=0)
+    axis.set_title("by how much they differ", fontsize=10.5, fontweight="normal")
+    axis.set_xlabel("measured - closed form, percentage points\n(bar: 95 % Wilson interval)")
+
+
+def _difference(held: RateCheck) -> float:
+    return 100 * (held.measured.fraction - held.closed_form)
+
+
+def _percents(held: RateCheck) -> tuple[float, float, float]:
+    """The measured rate, and how far its interval reaches below and above it, in percent."""
+    low, high = held.measured.interval
+    value = held.measured.fraction
+    return 100 * value, 100 * (value - low), 100 * (high - value)
+
+
+def _looks(held: RateCheck) -> tuple[str, str]:
+    return (BLUE, "o") if held.inside else (VERMILLION, "D")

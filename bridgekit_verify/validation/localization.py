@@ -7,26 +7,73 @@ cell beside it empty or explained.
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from string import ascii_lowercase
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from bridgekit.chain import LINKS
 from bridgekit_verify.measure.evidence import Charge
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.lateness import charges_of_lateness
+from bridgekit_verify.measure.plots import GREEN, INK, VERMILLION, frame_grid, new_figure
 from bridgekit_verify.measure.workload import Workload, family
 from bridgekit_verify.probes.probes import HUB, Answer, Probe, probe_ten
 from bridgekit_verify.validation.breakages import BREAKAGES, Breakage
-from bridgekit_verify.validation.plots_localization import Cell, localization_figure
 from bridgekit_verify.variants import SOUND, Variant
 
-__all__ = ["NAMES", "Case", "Localization", "localize"]
+__all__ = ["NAMES", "Case", "Localization", "MatrixCell", "localize"]
+
+EMPTY: Final = "#F2F2F2"
+LINE_CHARACTERS: Final = 108
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixCell:
+    """One cell of the matrix: on the diagonal the counts, beside it a letter."""
+
+    tried: int = 0
+    """How many ways the link was broken in."""
+    named: int = 0
+    """In how many of them it was named, by the probes or by the ledger."""
+    by_probes: int = 0
+    by_ledger: int = 0
+    note: str = ""
+    """The letter of an explanation."""
+
+    def __str__(self) -> str:
+        return self.note or "\n".join([f"{self.named} of {self.tried}", *self.fewer])
+
+    @property
+    def fewer(self) -> list[str]:
+        """Who of the two named it less often than both together."""
+        counts = (("probes", self.by_probes), ("ledger", self.by_ledger))
+        return [f"{who} {count}" for who, count in counts if count < self.named]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, LINE_CHARACTERS, subsequent_indent="     ")
+
+
+def _draw(axis: Axes, row: int, column: int, cell: MatrixCell | None, *, on_diagonal: bool) -> None:
+    colour, ink, says = EMPTY, INK, "" if cell is None else str(cell)
+    if cell is not None and on_diagonal:
+        colour, ink = (GREEN if cell.named == cell.tried else VERMILLION), "white"
+    # A border tells a note from an empty cell, also in grey.
+    edge = {"edgecolor": INK, "linewidth": 1.8} if says and not on_diagonal else {"edgecolor": "none"}
+    axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **edge))
+    first, *rest = says.split("\n")
+    middle: dict[str, Any] = {"ha": "center", "va": "center", "color": ink, "fontweight": "bold"}
+    axis.text(column + 0.5, row + (0.36 if rest else 0.5), first, fontsize=11.5, **middle)
+    axis.text(column + 0.5, row + 0.7, "\n".join(rest), fontsize=9, **middle)
+
 
 NAMES: Final = {link.number: link.name for link in (*LINKS, HUB)}
 """The nine links of the audit, and the hub after them."""
@@ -101,14 +148,14 @@ class Localization:
         """One row a breakage: what was broken, which links were named, and by what evidence."""
         return pd.DataFrame([case.row for case in self.cases])
 
-    def cells(self) -> dict[tuple[int, int], Cell]:
+    def cells(self) -> dict[tuple[int, int], MatrixCell]:
         """The matrix's cells that are not empty, by broken and named link; off the diagonal each has a letter."""
         letters = {(broken, named): letter for letter, broken, named, *_ in self._elsewhere()}
-        cells = {pair: Cell(note=letter) for pair, letter in letters.items()}
+        cells = {pair: MatrixCell(note=letter) for pair, letter in letters.items()}
         for link in NAMES:
             cases = [case for case in self.cases if case.breakage.link == link]
             if cases:
-                cells[link, link] = Cell(
+                cells[link, link] = MatrixCell(
                     tried=len(cases),
                     named=sum(link in {*case.by_probes, *case.by_ledger} for case in cases),
                     by_probes=sum(link in case.by_probes for case in cases),
@@ -180,7 +227,32 @@ class Localization:
             letter: f"link {broken}, {way}, and link {named} is named by {by}. {why}"
             for letter, broken, named, way, by, why in self._elsewhere()
         }
-        return localization_figure(self.cells(), NAMES, notes, title=title)
+        cells = self.cells()
+        lines = [line for letter, text in notes.items() for line in _wrapped(f"{letter}:  {text}")]
+        with new_figure(title, 10.2, 6.9 + 0.19 * len(lines)) as figure:
+            axis = figure.subplots()
+            for row, broken in enumerate(NAMES):
+                for column, named in enumerate(NAMES):
+                    _draw(axis, row, column, cells.get((broken, named)), on_diagonal=broken == named)
+            frame_grid(axis, [str(number) for number in NAMES], [f"{name}  {number}" for number, name in NAMES.items()])
+            axis.tick_params(labelsize=11.5)
+            axis.xaxis.tick_top()
+            axis.xaxis.set_label_position("top")
+            axis.set_xlabel("named: by the probes or by the ledger", fontsize=11.5)
+            axis.set_ylabel("broken: one link at a time", fontsize=11.5)
+            figure.supxlabel(
+                "\n".join(
+                    [
+                        "Numbers: ways in which it was named, of ways in which it was broken; who named fewer, below.",
+                        "Empty: never named.",
+                        *lines,
+                    ]
+                ),
+                x=0.01,
+                ha="left",
+                fontsize=10.5,
+            )
+            return figure
 
 
 async def localize(

@@ -24,7 +24,7 @@ from bridgekit_verify.measure.evidence import Charge
 from bridgekit_verify.measure.history import Arrival, History, Key, Socket
 from bridgekit_verify.measure.workload import Owned, Workload
 
-__all__ = ["FAULTS", "TWO_THREADS_A_USER", "Plant", "plant", "planted_table"]
+__all__ = ["FAULTS", "TWO_THREADS_A_USER", "plant", "planted_table"]
 
 TWO_THREADS_A_USER: Final = Workload(
     threads=tuple(Owned(ThreadId(f"chat_{n}"), UserId(("alice", "bob")[n // 2])) for n in range(4)),

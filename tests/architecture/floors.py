@@ -16,7 +16,7 @@ PACKAGES = (PACKAGE, SUITE)
 FLOORS = {
     PACKAGE: {
         "ids": 0, "events": 0, "finite": 0, "payloads": 0, "errors": 0, "tally": 0, "signals": 0,
-        "mapping": 1, "resolution": 1, "storage": 1,
+        "mapping": 1, "resolution": 1,
         "transport": 2, "stores": 2,
         "chain": 3,
         "invariants": 4,
@@ -24,7 +24,7 @@ FLOORS = {
     },
     SUITE: {
         "": 6, "errors": 6,
-        "as_audited": 7, "variants": 7, "ladder": 7,
+        "as_audited": 7, "variants": 7, "ladder": 7, "harness": 7,
         "measure": 8,
         "faults": 9, "probes": 9, "studies": 9, "validation": 9,
         "capacity": 10,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 FUNCTION_LINES_AT_MOST = 60
 FILE_LINES_AT_MOST = 400
+TEST_LINES_AT_MOST = 600
 
 # Pictographs and the marks that logs dress success with. Arrows, dashes and mathematical signs are prose.
 EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u26ff\u2705\u2728\u274c\u274e\u2757\ufe0f]")

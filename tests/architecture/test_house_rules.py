@@ -12,6 +12,7 @@ from tests.architecture.house_rules import (
     FILE_LINES_AT_MOST,
     FUNCTION_LINES_AT_MOST,
     PLACES,
+    TEST_LINES_AT_MOST,
     broken_in,
     lines_with,
     long_functions,
@@ -22,8 +23,11 @@ from tests.tree import ROOT, name_of, written_files
 AS_AUDITED = ROOT / "bridgekit_verify" / "as_audited.py"
 
 # What an agent's run raises is part of what an experiment measures, so there it is kept and not raised again.
+# What a write to one socket raises is raised by that socket's own task, and may not reach its neighbours.
+KEPT = "a broad except that does not raise again"
 EXEMPT = {
-    ROOT / "bridgekit_verify" / "faults" / "trials" / "worker.py": ["a broad except that does not raise again"],
+    ROOT / "bridgekit" / "transport" / "writer.py": [KEPT] * 3,
+    ROOT / "bridgekit_verify" / "faults" / "trials" / "worker.py": [KEPT],
 }
 
 PACKAGES = [
@@ -48,7 +52,8 @@ def test_package_breaks_no_rule(path: Path) -> None:
 @pytest.mark.parametrize("path", CODE, ids=name_of)
 def test_file_and_its_functions_are_short_enough_to_read(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
-    assert len(source.splitlines()) <= FILE_LINES_AT_MOST, "look for the second thing it does"
+    limit = TEST_LINES_AT_MOST if path.is_relative_to(ROOT / "tests") else FILE_LINES_AT_MOST
+    assert len(source.splitlines()) <= limit, "look for the second thing it does"
     assert long_functions(source) == []
 
 

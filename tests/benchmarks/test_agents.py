@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from benchmarks.agents import speak, speak_in_time
-from benchmarks.workload import BURST, EVENTS, KINDS, RUN, YIELDING, Run, Said, Wave
+from benchmarks.agents import emit_load, emit_paced
+from benchmarks.workload import BURST, EVENTS, KINDS, RUN, YIELDING, AgentRun, Said, Wave
 
 
 class Noted:
@@ -17,11 +17,11 @@ class Noted:
     port = 0
 
     def __init__(self, holds_up: float = 0.0) -> None:
-        self.said: list[tuple[Run, Said, int]] = []
+        self.said: list[tuple[AgentRun, Said, int]] = []
         self.turn = 0
         self._holds_up = holds_up
 
-    def agent(self, run: Run) -> Callable[[Said], Awaitable[object]]:
+    def agent(self, run: AgentRun) -> Callable[[Said], Awaitable[object]]:
         async def say(said: Said) -> None:
             self.said.append((run, said, self.turn))
             if self._holds_up:
@@ -45,7 +45,7 @@ def test_agents_wait_as_their_kind_says(kind: str, at_once: int) -> None:
 async def _spoken(kind: str) -> Noted:
     stack = Noted()
     counting = asyncio.ensure_future(stack.count_turns())
-    await speak(stack, Wave(2, 3), kind)
+    await emit_load(stack, Wave(2, 3), kind)
     counting.cancel()
     return stack
 
@@ -61,7 +61,7 @@ def test_every_event_is_said_once_and_in_order(kind: str) -> None:
 def test_emitter_at_a_rate_says_all_and_when() -> None:
     stack = Noted()
     wave = Wave(2, 2)
-    told = asyncio.run(speak_in_time(stack, wave, 10_000, 10))
+    told = asyncio.run(emit_paced(stack, wave, 10_000, 10))
     assert [thread for thread, _, _ in told] == [0, 1] * (wave.events // 2)
     assert [said for run, said, _ in stack.said if run.thread == 1] == [
         said for run in wave.of(1) for said in run.said()
@@ -72,7 +72,7 @@ def test_emitter_at_a_rate_says_all_and_when() -> None:
 
 
 def test_emitter_that_is_held_up_for_too_long_leaves_the_rest_unsaid() -> None:
-    told = asyncio.run(speak_in_time(Noted(holds_up=3_600), Wave(2, 2), 10_000, 0.05))
+    told = asyncio.run(emit_paced(Noted(holds_up=3_600), Wave(2, 2), 10_000, 0.05))
     [(thread, _, held_up_ns)] = told
     assert thread == 0
     assert held_up_ns > 10_000_000

@@ -1,10 +1,11 @@
-"""What each kind of server says, taken apart: the word that one is subscribed, events, and what is neither."""
+"""What each kind of server sends, decoded: the confirmation of the subscription, events, and what is neither."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.load.dialects import DIALECTS, Dialect
+from benchmarks.dialects import DIALECTS
+from bridgekit_verify.harness.websocket import Dialect
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 EVENTS_FOLLOW = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -28,8 +29,8 @@ SAID = {
 }
 
 
-def heard(name: str, *pieces: bytes) -> tuple[Dialect, bytes]:
-    dialect, replies = DIALECTS[name](), b""
+def received(name: str, *pieces: bytes) -> tuple[Dialect, bytes]:
+    dialect, replies = DIALECTS[name]("thread_00042"), b""
     for piece in pieces:
         replies += dialect.feed(piece) or b""
     return dialect, replies
@@ -41,7 +42,7 @@ def test_every_dialect_is_tried() -> None:
 
 @pytest.mark.parametrize("name", SAID)
 def test_events_are_told_from_the_rest(name: str) -> None:
-    dialect, _ = heard(name, SAID[name])
+    dialect, _ = received(name, SAID[name])
     assert dialect.ready
     assert dialect.events == [b'{"a":1}', b'{"b":2}']
 
@@ -49,33 +50,33 @@ def test_events_are_told_from_the_rest(name: str) -> None:
 @pytest.mark.parametrize("name", SAID)
 def test_pieces_of_one_byte_make_no_difference(name: str) -> None:
     said = SAID[name]
-    dialect, _ = heard(name, *(said[at : at + 1] for at in range(len(said))))
+    dialect, _ = received(name, *(said[at : at + 1] for at in range(len(said))))
     assert dialect.ready
     assert dialect.events == [b'{"a":1}', b'{"b":2}']
 
 
 @pytest.mark.parametrize("name", SAID)
 def test_thread_is_asked_for(name: str) -> None:
-    assert b"thread_00042" in DIALECTS[name]().opening("thread_00042")
+    assert b"thread_00042" in DIALECTS[name]("thread_00042").opening()
 
 
 def test_socket_io_is_opened_and_kept_alive() -> None:
-    _, replies = heard("socket.io", SAID["socket.io"])
+    _, replies = received("socket.io", SAID["socket.io"])
     assert replies == bytes.fromhex("8182") + bytes(4) + b"40" + bytes.fromhex("8181") + bytes(4) + b"3"
 
 
 @pytest.mark.parametrize("name", ["websocket", "socket.io", "server-sent events"])
 def test_refusal_is_no_conversation(name: str) -> None:
     with pytest.raises(ConnectionRefusedError):
-        heard(name, b"HTTP/1.1 403 Forbidden\r\n\r\n")
+        received(name, b"HTTP/1.1 403 Forbidden\r\n\r\n")
 
 
 @pytest.mark.parametrize("name", ["websocket", "socket.io"])
-def test_goodbye_is_heard(name: str) -> None:
-    dialect, _ = heard(name, SAID[name], bytes.fromhex("88020fa8"))
+def test_goodbye_is_received(name: str) -> None:
+    dialect, _ = received(name, SAID[name], bytes.fromhex("88020fa8"))
     assert dialect.closed
 
 
-def test_end_of_a_stream_is_heard() -> None:
-    dialect, _ = heard("server-sent events", SAID["server-sent events"], chunk(b""))
+def test_end_of_a_stream_is_noticed() -> None:
+    dialect, _ = received("server-sent events", SAID["server-sent events"], chunk(b""))
     assert dialect.closed

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.figures import FIGURES, draw
 from benchmarks.figures.speeds import throughput_figure
 from benchmarks.results import machine, results
-from benchmarks.series import Key, Series
+from benchmarks.series import Series, SeriesKey
 
 
 def measured(native: float) -> Series:
@@ -19,8 +19,8 @@ def measured(native: float) -> Series:
         ("bridgekit native", "burst", native),
         ("bridgekit native", "yielding", native / 2),
     ):
-        series.add(Key("events/s", stack, kind), rate)
-        series.add(Key("CPU µs/event", stack, kind), 1e6 / rate)
+        series.add(SeriesKey("events/s", stack, kind), rate)
+        series.add(SeriesKey("CPU µs/event", stack, kind), 1e6 / rate)
     return series
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.measures.latency import latencies
-from benchmarks.series import Key, Series, quantile
+from benchmarks.series import Series, SeriesKey, quantile
 
-A, B = Key("events/s", "a"), Key("events/s", "b")
+A, B = SeriesKey("events/s", "a"), SeriesKey("events/s", "b")
 
 
 def series(**values: list[float]) -> Series:
     made = Series()
     for stack, each in values.items():
-        made.add(Key("events/s", stack), *each)
+        made.add(SeriesKey("events/s", stack), *each)
     return made
 
 

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.children import ChildFailed, child
 from benchmarks.measures.rounds import turns
 from benchmarks.peers import BRIDGEKIT, peer
-from benchmarks.session import Session, session
+from benchmarks.session import Session, session, start_load_client
 from benchmarks.workload import BURST, EVENTS, YIELDING
+from bridgekit_verify.harness.load_client import Clear
+from bridgekit_verify.harness.messages import CpuReply, CpuRequest, Done
+from bridgekit_verify.harness.processes import ProcessGone
 
 pytestmark = pytest.mark.slow
 
@@ -26,39 +28,31 @@ def test_what_a_stack_of_ours_carries_is_right(name: str) -> None:
 async def _carried(name: str) -> None:
     async with session(peer(name), threads=THREADS, subscribers=2) as opened:
         for kind in (BURST, YIELDING):
-            spoken = await opened.speak(kind, 2)
-            assert spoken.events == THREADS * 2 * 2 * EVENTS
-            assert spoken.cpu_us > 0
-            assert 0 < spoken.client_busy < 1.5
+            report = await opened.run_load(kind, 2)
+            assert report.events == THREADS * 2 * 2 * EVENTS
+            assert report.cpu_us > 0
+            assert 0 <= report.client_busy < 1.5
         # The client judges what it read, not what it is told: of another wave it has nothing.
         other = await opened.verdict(opened.next_wave(1))
         assert other.lost == other.expected == THREADS * 2 * EVENTS
 
 
 def test_memory_of_a_process_is_told() -> None:
-    async def told() -> int:
+    async def measured() -> int:
         async with session(peer("bridgekit native"), threads=1) as opened:
             return await opened.memory_kib()
 
-    assert 10_000 < asyncio.run(told()) < 1_000_000
+    assert 10_000 < asyncio.run(measured()) < 1_000_000
 
 
-def test_child_that_breaks_is_told_with_its_last_words() -> None:
+def test_load_client_that_breaks_is_reported_with_its_error_output() -> None:
     async def broken() -> None:
-        async with child("the load client", "benchmarks.load") as (load, _):
-            await load.ask("dance")
+        async with start_load_client("the load client") as load:
+            assert await load.request(Clear(), Done) == Done()
+            await load.request(CpuRequest(), CpuReply)
 
-    with pytest.raises(ChildFailed, match=r"(?s)ended while it was to dance.*KeyError"):
+    with pytest.raises(ProcessGone, match=r"(?s)the load client: process \d+ has ended.*Invalid value 'CpuRequest'"):
         asyncio.run(broken())
-
-
-def test_child_that_does_not_answer_is_told() -> None:
-    async def silent() -> None:
-        async with child("the load client", "benchmarks.load") as (load, _):
-            await load.ask("receive", within=0.6, seconds=0.2)
-
-    with pytest.raises(ChildFailed, match=r"did not receive within 0.2 s"):
-        asyncio.run(silent())
 
 
 def test_stack_that_fails_is_out_and_the_others_go_on() -> None:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from benchmarks.load.verification import Verdict, judge
-from benchmarks.workload import EVENTS, Numbers, Run
+from benchmarks.verification import LoadVerdict, judge
+from benchmarks.workload import EVENTS, AgentRun, Numbers
 
-RUNS = [Run(7, number) for number in range(3)]
+RUNS = [AgentRun(7, number) for number in range(3)]
 COUNT = EVENTS * len(RUNS)
 
 
@@ -34,7 +34,7 @@ FIRST_ID = msgspec.json.decode(ARRIVED[0])["event_id"]
 
 def test_what_was_said_is_sound() -> None:
     verdict = judge(RUNS, arrived())
-    assert verdict == Verdict(expected=COUNT)
+    assert verdict == LoadVerdict(expected=COUNT)
     assert verdict.sound
 
 
@@ -47,25 +47,25 @@ def test_numbers_may_begin_anywhere() -> None:
 def test_lost_event_is_lost(place: int) -> None:
     data = arrived()
     del data[place]
-    assert judge(RUNS, data) == Verdict(expected=COUNT, lost=1)
+    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, lost=1)
 
 
 def test_doubled_event_is_doubled() -> None:
     data = arrived()
     data.insert(5, data[3])
-    assert judge(RUNS, data) == Verdict(expected=COUNT, doubled=1)
+    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, doubled=1)
 
 
 def test_swapped_events_are_swapped() -> None:
     data = arrived()
     data[3], data[4] = data[4], data[3]
-    assert judge(RUNS, data) == Verdict(expected=COUNT, swapped=1)
+    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, swapped=1)
 
 
 def test_altered_text_is_altered_and_what_was_said_is_lost() -> None:
     data = arrived()
     data[6] = data[6].replace(b"agree", b"argue")
-    assert judge(RUNS, data) == Verdict(expected=COUNT, lost=1, altered=1)
+    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, lost=1, altered=1)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_altered_text_is_altered_and_what_was_said_is_lost() -> None:
 def test_altered_envelope_is_altered(edit: Callable[[bytes], bytes]) -> None:
     data = list(ARRIVED)
     data[6] = edit(data[6])
-    assert judge(RUNS, data) == Verdict(expected=COUNT, altered=1)
+    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, altered=1)
 
 
 @pytest.mark.parametrize(
@@ -99,23 +99,23 @@ def test_altered_envelope_is_altered(edit: Callable[[bytes], bytes]) -> None:
 def test_what_is_no_event_is_altered(wrong: bytes) -> None:
     data = list(ARRIVED)
     data[6] = wrong
-    assert judge(RUNS, data) == Verdict(expected=COUNT, lost=1, altered=1)
+    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, lost=1, altered=1)
 
 
 def test_event_of_another_thread_is_foreign() -> None:
     data = arrived()
     data.insert(4, edited(data[4], thread_id="thread_00008"))
-    assert judge(RUNS, data) == Verdict(expected=COUNT, foreign=1)
+    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, foreign=1)
 
 
 def test_nothing_is_not_sound() -> None:
-    assert not Verdict().sound
-    assert judge(RUNS, []) == Verdict(expected=COUNT, lost=COUNT)
+    assert not LoadVerdict().sound
+    assert judge(RUNS, []) == LoadVerdict(expected=COUNT, lost=COUNT)
 
 
 @pytest.mark.parametrize("mistake", ["lost", "doubled", "swapped", "altered", "foreign"])
 def test_one_mistake_among_many_sockets_is_enough(mistake: str) -> None:
-    sound = Verdict(expected=COUNT)
+    sound = LoadVerdict(expected=COUNT)
     assert not (sound + replace(sound, **{mistake: 1}) + sound).sound
     assert (sound + sound).sound
 
@@ -128,5 +128,5 @@ def test_time_that_the_bridge_measures_is_not_compared() -> None:
 
 
 def test_every_text_of_a_workload_is_another() -> None:
-    said = [each for thread in range(3) for number in range(3) for each in Run(thread, number).said()]
+    said = [each for thread in range(3) for number in range(3) for each in AgentRun(thread, number).said()]
     assert len({msgspec.json.encode((each.type, each.payload)) for each in said}) == len(said)

@@ -186,7 +186,9 @@ async def test_workers_that_share_a_store_do_not_start_with_a_key_of_their_own()
 @contextmanager
 def inherited_by_another() -> Iterator[None]:
     """A socket to listen on, and another process that serves it already."""
-    holder = "import sys, bridgekit.transport.only_worker as o\nwith o.only_worker('memory'): print(); sys.stdin.read()"
+    holder = (
+        "import sys, bridgekit.transport.listeners as o\nwith o.single_worker_lock('memory'): print(); sys.stdin.read()"
+    )
     with socket.create_server(("127.0.0.1", 0)) as here:
         here.set_inheritable(True)
         with subprocess.Popen(

@@ -15,7 +15,7 @@ from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.self_check import SOUND_CHECKS
 from bridgekit.errors import DeterministicStartupError, ThreadNotOwned
-from bridgekit.events import AgentEvent, Outcome, Receipt
+from bridgekit.events import AgentEvent, Frame, Outcome, Receipt
 from bridgekit.ids import OpaqueRunIds, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import Carried
@@ -41,16 +41,16 @@ class RaisingRegistry(AgentRegistry):
 
 
 class ForgetfulHub(Hub):
-    """Knows no socket when it is asked for them."""
+    """Delivers to no socket."""
 
-    def connections(self, thread_id: Any) -> Any:
-        return ()
+    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
+        return 0
 
 
 class LyingHub(Hub):
     """Gives nothing to anybody, and says that it was sent where somebody listens."""
 
-    async def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
+    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
         outcome = Outcome.SENT if self.connections(thread_id) else Outcome.NOBODY_LISTENING
         return Receipt(outcome=outcome, sockets=1, thread_id=thread_id)
 

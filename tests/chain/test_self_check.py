@@ -14,12 +14,12 @@ from bridgekit.transport.hub import Hub
 
 
 class HubThatRaises(Hub):
-    async def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
+    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
         raise OSError("no memory left")
 
 
 class BridgeThatRaises(AgentWebSocketBridge):
-    async def notify(self, event: AgentEvent) -> Receipt:
+    def notify(self, event: AgentEvent) -> Receipt:
         raise OSError("the store is down")
 
 

@@ -17,6 +17,17 @@ def rows(kinds: Iterable[Kind]) -> list[Any]:
     return [pytest.param(kind, id=kind.name, marks=[pytest.mark.slow] * bool(kind.server)) for kind in kinds]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A store that needs asyncio has no rows on trio."""
+    items[:] = [item for item in items if not _needs_asyncio_on_trio(getattr(item, "callspec", None))]
+
+
+def _needs_asyncio_on_trio(call: Any) -> bool:
+    parameters = call.params if call is not None else {}
+    kinds = [value for value in parameters.values() if isinstance(value, Kind)]
+    return any(not kind.trio for kind in kinds) and parameters["anyio_backend"][0] == "trio"
+
+
 @pytest.fixture(autouse=True)
 def of_stores_that_are_well(patient: None) -> None:
     """What becomes of the others is tested beside each store."""

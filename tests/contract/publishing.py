@@ -11,7 +11,7 @@ import anyio
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.stores import Stores, stores_from
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.log import Keep
 from tests.contract.stores import Worker
 
 KEEP: Final = Keep(events=1_000_000, size_bytes=10**9)
@@ -42,7 +42,7 @@ def say(*words: object) -> None:
 
 async def main(url: str) -> None:
     async with stores_from(url, keep=KEEP)() as stores, anyio.create_task_group() as tasks:
-        worker, numbers = Worker(stores.broker), itertools.count()
+        worker, numbers = Worker(stores.log), itertools.count()
         for thread in THREADS:
             await worker.join(thread)
             for _ in range(4):

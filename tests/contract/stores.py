@@ -11,11 +11,11 @@ from typing import Final
 
 import anyio
 
-from bridgekit.events import Draft, EventType, Frame, Receipt, draft
+from bridgekit.events import AgentEvent, EventType, Frame, Receipt
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.signals import Cursor
 from bridgekit.stores import Stores, stores_from
-from bridgekit.transport.broker import HISTORY, Broker, Keep, Replay
+from bridgekit.transport.log import HISTORY, EventLog, Keep, Replay
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import RUN, emitted
 
@@ -62,13 +62,15 @@ class Kind:
     """How many have it open at the same time, where a test asks for all that may."""
     forgets_threads: bool = True
     """Whether it counts the threads that it remembers."""
+    trio: bool = True
+    """Whether it also runs on trio."""
 
 
 KINDS: Final = (
     Kind(name="memory", place=memory, survives=False),
     Kind(name="sqlite", place=sqlite("normal")),
-    Kind(name="redis", place=redis, server="redis_url", workers=2, forgets_threads=False),
-    Kind(name="cluster", place=redis, server="redis_cluster_url", workers=2, forgets_threads=False),
+    Kind(name="redis", place=redis, server="redis_url", workers=2, forgets_threads=False, trio=False),
+    Kind(name="cluster", place=redis, server="redis_cluster_url", workers=2, forgets_threads=False, trio=False),
 )
 KILLED: Final = tuple(Kind(name=f"sqlite-{name}", place=sqlite(name)) for name in ("off", "normal", "full"))
 """Those of whose process nothing is lost when it is killed."""
@@ -89,7 +91,7 @@ class Place:
     async def worker(self, keep: Keep = HISTORY) -> AsyncIterator[Worker]:
         """One worker."""
         async with self.opened(keep) as stores:
-            yield Worker(stores.broker)
+            yield Worker(stores.log)
 
     @asynccontextmanager
     async def workers(self, keep: Keep = HISTORY) -> AsyncIterator[tuple[Worker, Worker]]:
@@ -100,15 +102,15 @@ class Place:
 
 
 class Worker:
-    """A worker's broker, and a Sink that keeps all it is given."""
+    """A worker's log, and a Sink that keeps all it is given."""
 
-    def __init__(self, broker: Broker) -> None:
-        self.broker = broker
+    def __init__(self, log: EventLog) -> None:
+        self.log = log
         self.sockets: Counter[ThreadId] = Counter()
         self.heard: defaultdict[ThreadId, list[Frame]] = defaultdict(list)
         self.restarted: list[ThreadId] = []
         self._changed = anyio.Event()
-        broker.bind(self)
+        log.bind(self)
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         if self.sockets[thread_id]:
@@ -120,18 +122,21 @@ class Worker:
     def restart(self, thread_id: ThreadId) -> None:
         self.restarted.append(thread_id)
 
+    async def wait_for_room(self, thread_id: ThreadId) -> None:
+        """There is always room."""
+
     async def join(self, thread_id: ThreadId, after: Cursor | None = None) -> Replay:
         """One socket more, as the hub does it."""
-        await self.broker.join(thread_id)
+        await self.log.join(thread_id)
         self.sockets[thread_id] += 1
-        return await self.broker.replay(thread_id, after)
+        return await self.log.replay(thread_id, after)
 
     def leave(self, thread_id: ThreadId) -> None:
         self.sockets[thread_id] -= 1
-        self.broker.leave(thread_id)
+        self.log.leave(thread_id)
 
     async def publish(self, thread_id: ThreadId, number: int = 0, *, run_id: RunId = RUN) -> Receipt:
-        return await self.broker.publish(drafted(thread_id, number, run_id=run_id))
+        return await self.log.publish(drafted(thread_id, number, run_id=run_id))
 
     async def hears(self, thread_id: ThreadId, count: int) -> list[Frame]:
         """Wait until so many frames of the thread have come."""
@@ -141,10 +146,10 @@ class Worker:
         return self.heard[thread_id]
 
 
-def drafted(thread_id: ThreadId, number: int = 0, *, run_id: RunId = RUN, padding: int = 0) -> Draft:
+def drafted(thread_id: ThreadId, number: int = 0, *, run_id: RunId = RUN, padding: int = 0) -> AgentEvent:
     """An event that says which one it is."""
     payload = {"number": number, "padding": "x" * padding}
-    return draft(emitted(EventType.TOOL_EXECUTING, run_id=run_id, payload=payload), thread_id)
+    return emitted(EventType.TOOL_EXECUTING, run_id=run_id, payload=payload, thread_id=thread_id)
 
 
 def number_in(frame: Frame) -> object:

@@ -14,7 +14,7 @@ import pytest
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.signals import Cursor, GapReason
-from bridgekit_verify.faults.processes import child
+from bridgekit_verify.harness.processes import start_process
 from tests.contract.conftest import placed
 from tests.contract.publishing import KEEP, THREADS
 from tests.contract.stores import KILLED, KINDS, Place, Worker, number_in, numbers
@@ -55,7 +55,7 @@ async def killed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 async def until_killed(url: str, backend: str) -> Acknowledged:
     """Let a process publish, and kill it in the midst of it."""
     said = Acknowledged()
-    async with child([sys.executable, "-m", "tests.contract.publishing", url, backend]) as publishing:
+    async with start_process([sys.executable, "-m", "tests.contract.publishing", url, backend]) as publishing:
         for _ in range(LINES):
             said.heard(await publishing.line())
         await publishing.kill()
@@ -72,7 +72,7 @@ async def test_nothing_that_was_acknowledged_is_lost_when_the_process_is_killed(
     said = await until_killed(killed.url, anyio_backend[0])
     assert set(said.events) == set(THREADS)
     async with killed.opened(KEEP) as stores:
-        worker, mapping = Worker(stores.broker), RunThreadMappingService(stores.routes)
+        worker, mapping = Worker(stores.log), RunThreadMappingService(stores.routes)
         for thread, events in said.events.items():
             replay = await worker.join(thread, Cursor(said.epochs[thread], 0))
             assert replay.gap is None

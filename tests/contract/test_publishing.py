@@ -9,7 +9,7 @@ import anyio
 from bridgekit.events import Outcome
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.signals import Cursor
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.log import Keep
 from tests.contract.stores import WAIT_SECONDS, Place, drafted, number_in, numbers
 from tests.samples import OTHER, THREAD
 
@@ -170,7 +170,7 @@ async def test_frame_of_any_size_comes_through_and_is_kept(place: Place) -> None
     async with place.workers() as (sender, holder):
         begun = await holder.join(THREAD)
         for number, size_bytes in enumerate(SIZES):
-            await sender.broker.publish(drafted(THREAD, number, padding=size_bytes))
+            await sender.log.publish(drafted(THREAD, number, padding=size_bytes))
         heard = await holder.hears(THREAD, len(SIZES))
         assert [len(str(frame.event.payload["padding"])) for frame in heard] == list(SIZES)
         assert list((await holder.join(THREAD, begun.cursor)).frames) == heard

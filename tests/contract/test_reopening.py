@@ -9,7 +9,7 @@ from bridgekit.errors import RunAlreadyMapped
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.signals import Cursor
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.log import Keep
 from tests.contract.stores import LOOK_SECONDS, WAIT_SECONDS, Place, numbers
 from tests.samples import OTHER, RUN, THREAD
 

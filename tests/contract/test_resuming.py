@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.log import Keep
 from tests.contract.stores import LOOK_SECONDS, WAIT_SECONDS, Place, Worker, drafted, merged, numbers
 from tests.samples import OTHER, THREAD
 
@@ -90,7 +90,7 @@ async def test_log_is_bounded_in_bytes_and_the_latest_event_is_kept_whatever_its
         assert kept == list(range(kept[0], 20))
         replay = await holder.join(THREAD, Cursor(head.epoch, kept[0]))
         assert sum(len(frame.data) for frame in replay.frames) <= 2_000
-        await sender.broker.publish(drafted(THREAD, padding=10_000))
+        await sender.log.publish(drafted(THREAD, padding=10_000))
         assert numbers((await holder.join(THREAD, Cursor(head.epoch, 20))).frames) == [21]
         assert (await holder.join(THREAD, Cursor(head.epoch, 19))).gap is not None
 
@@ -138,12 +138,12 @@ async def test_socket_that_joins_while_events_are_under_way_reads_each_of_them_o
             for number in range(3):
                 tasks.start_soon(sender.publish, THREAD, number)
             await anyio.wait_all_tasks_blocked()
-            await holder.broker.join(THREAD)
+            await holder.log.join(THREAD)
             holder.sockets[THREAD] += 1
             for number in range(3):
                 tasks.start_soon(sender.publish, THREAD, number)
             await anyio.wait_all_tasks_blocked()
-            replay = await holder.broker.replay(THREAD, cursor)
+            replay = await holder.log.replay(THREAD, cursor)
             for number in range(3):
                 tasks.start_soon(sender.publish, THREAD, number)
         assert replay.gap is None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
+    "ASGI",
     "BLOCKS_KEPT",
     "BYTES_KEPT",
     "CALLS_AN_EMIT",
@@ -15,6 +16,7 @@ __all__ = [
     "NATIVE",
     "OBJECTS_KEPT",
     "ON_TRIO",
+    "OWN_MODULES",
     "Edge",
 ]
 
@@ -43,11 +45,33 @@ class Edge:
     """And for each of its events."""
     turns: int
     """Turns of the loop after which a lone event is on its way to its socket."""
+    own_calls: int | None = None
+    """Calls of bridgekit's own functions for an event in a burst, from the agent to the socket."""
+    own_calls_alone: int | None = None
+    """And for an event that is alone in its iteration of the event loop."""
 
 
-NATIVE: Final = Edge(name="native", serves="native", backend="asyncio", steps=1, steps_in_company=1, writes=1, turns=1)
+NATIVE: Final = Edge(
+    name="native",
+    serves="native",
+    backend="asyncio",
+    steps=1,
+    steps_in_company=1,
+    writes=1,
+    turns=1,
+    own_calls=11,
+    own_calls_alone=20,
+)
 ASGI: Final = Edge(
-    name="asgi", serves="asgi", backend="asyncio", steps=1, steps_in_company=1, writes_an_event=1, turns=1
+    name="asgi",
+    serves="asgi",
+    backend="asyncio",
+    steps=1,
+    steps_in_company=1,
+    writes_an_event=1,
+    turns=1,
+    own_calls=12,
+    own_calls_alone=26,
 )
 # Hypercorn waits twice for each message that it is given, so that each socket keeps a task; and to hand the rest over
 # to another task may take a switch a socket, as trio draws by lot who is next.
@@ -64,12 +88,15 @@ ON_TRIO: Final = Edge(
 )
 EDGES: Final = (NATIVE, ASGI, ON_TRIO)
 
-CALLS_AN_EMIT: Final = 48
+CALLS_AN_EMIT: Final = 32
 """Functions that are called, Python's and the interpreter's, from `emit_thinking` to the bytes in the outbox."""
-CALLS_A_LOOKUP: Final = 18
-"""And where the thread has to be found by the run id, in memory."""
+CALLS_A_LOOKUP: Final = 22
+"""And where the thread has to be found by the run id, in memory: a coroutine, because the mapping's method is one."""
 CALLS_A_SOCKET: Final = 7
 """And for each further socket of the thread."""
+
+OWN_MODULES: Final = 9
+"""Modules of bridgekit that an event passes on its way from the agent to a socket."""
 
 BLOCKS_KEPT: Final = 5
 """Blocks of memory that an event holds while it is kept for who resumes: the frame, its number, its bytes, its time,

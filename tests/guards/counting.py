@@ -49,6 +49,8 @@ class Calls:
         A coroutine that goes on counts as called again."""
         self.ours: Counter[str] = Counter()
         """Of those, bridgekit's functions and what they call of the interpreter's."""
+        self.own: Counter[str] = Counter()
+        """Of those, bridgekit's own functions alone, by file and name."""
         self.lines: Counter[str] = Counter()
         """Lines of bridgekit's functions that were run, by function: they tell of loops that call nothing."""
         self.encodings = 0
@@ -79,6 +81,7 @@ class Calls:
             return
         if what == "call":
             name = _named(code)
+            self.own[f"{file}:{name}"] += file.startswith(OURS)
             self.encodings += code is JSON_ENCODE
         elif what == "c_call" and isinstance(argument, BuiltinFunctionType):
             name = argument.__qualname__

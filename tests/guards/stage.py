@@ -18,11 +18,11 @@ from bridgekit.chain.link_1_startup import Application, Parts, create_app
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.events import Receipt
 from bridgekit.ids import RunId, ThreadId
+from bridgekit.serve.in_process import serving
 from bridgekit.signals import Cursor
 from bridgekit.stores import memory_stores
 from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.broker import HISTORY, Keep
-from bridgekit.transport.server import serving
+from bridgekit.transport.log import HISTORY, Keep
 from tests.guards.budgets import Edge
 from tests.guards.turns import settled
 

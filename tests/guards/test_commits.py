@@ -12,7 +12,7 @@ import pytest
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.stores import Stores, sqlite_stores
-from bridgekit.transport.broker.sqlite_filing import GROUP_EVENTS
+from bridgekit.stores.sqlite.log import BATCH_EVENTS
 from bridgekit.transport.hub import Hub
 from tests.guards.budgets import NATIVE, ON_TRIO, Edge
 from tests.samples import emitted
@@ -37,32 +37,36 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "store.db-wal"
 
 
-@pytest.mark.parametrize("events", [1, 10, GROUP_EVENTS])
+@pytest.mark.parametrize("events", [1, 10, BATCH_EVENTS])
 async def test_events_of_as_many_runs_are_one_commit(stores: Stores, log: Path, events: int) -> None:
-    hub = Hub(stores.broker)
+    hub = Hub(stores.log)
     before = commits(log)
     async with anyio.create_task_group() as tasks:
         for number in range(events):
-            tasks.start_soon(hub.publish, emitted(), ThreadId(f"thread_{number}"))
+            tasks.start_soon(publish, hub, number)
     assert commits(log) - before == 1
 
 
 async def test_events_and_routes_are_one_commit(stores: Stores, log: Path) -> None:
-    hub, mapping = Hub(stores.broker), RunThreadMappingService(stores.routes)
+    hub, mapping = Hub(stores.log), RunThreadMappingService(stores.routes)
     before = commits(log)
     async with anyio.create_task_group() as tasks:
         for number in range(10):
-            tasks.start_soon(hub.publish, emitted(), ThreadId(f"thread_{number}"))
+            tasks.start_soon(publish, hub, number)
             tasks.start_soon(mapping.register_mapping, RunId(f"run_{number}"), ThreadId(f"thread_{number}"))
     assert commits(log) - before == 1
 
 
 async def test_agent_that_waits_for_each_of_its_receipts_pays_for_each_alone(stores: Stores, log: Path) -> None:
-    hub = Hub(stores.broker)
+    hub = Hub(stores.log)
     before = commits(log)
     for _ in range(5):
         assert (await hub.publish(emitted(), ThreadId("thread_1"))).kept
     assert commits(log) - before == 5
+
+
+async def publish(hub: Hub, number: int) -> None:
+    await hub.publish(emitted(), ThreadId(f"thread_{number}"))
 
 
 def commits(log: Path) -> int:

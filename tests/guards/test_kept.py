@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.log import Keep
 from tests.guards.budgets import BLOCKS_KEPT, BYTES_KEPT, NATIVE, OBJECTS_KEPT, Edge
 from tests.guards.stage import Reader, Stage, speak, staged
 from tests.guards.turns import settled, switches

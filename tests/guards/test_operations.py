@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from benchmarks.inside import bridged, subscribed
+from benchmarks.in_process import bridged, subscribed
 from benchmarks.micro.finished import finished
 from bridgekit.chain.link_1_startup import Parts, start_application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
@@ -40,8 +40,8 @@ def emitting(*, threads: int = 0, runs: int = 0, sockets: int = 1, carried: bool
     finished(agent.emit_thinking("hm", step_number=1))
     with Calls() as seen:
         receipt = finished(agent.emit_thinking("hm", step_number=2))
-    assert receipt.sockets == sockets == sum(len(socket.outbox) == 2 for socket in attached)
-    assert not any(socket.outbox for socket in others)
+    assert receipt.sockets == sockets == sum(len(socket) == 2 for socket in attached)
+    assert not any(len(socket) for socket in others)
     return seen
 
 

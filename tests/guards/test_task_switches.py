@@ -9,13 +9,13 @@ from typing import Any
 import anyio.lowlevel
 import pytest
 
-from benchmarks.inside import bridged, subscribed
+from benchmarks.in_process import bridged, subscribed
 from benchmarks.micro.finished import finished
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.transport.flusher import COMPANY_EVENTS
+from bridgekit.transport.writer import BATCH_MIN_EVENTS
 from tests.guards.budgets import Edge
 from tests.guards.stage import Stage, speak
 from tests.guards.turns import Switches, settled, switches
@@ -47,7 +47,7 @@ def test_emission_never_gives_up_its_turn(said: str, sockets: int) -> None:
     agent = WebSocketBridgeAdapter()
     agent.set_websocket_bridge(stack.application.bridge, RUN, "researcher", thread_id=THREAD)
     assert finished(EMIT[said](agent)).sockets == sockets
-    assert [len(socket.outbox) for socket in attached] == [1] * sockets
+    assert [len(socket) for socket in attached] == [1] * sockets
 
 
 @pytest.mark.parametrize("route", NOTIFY)
@@ -63,7 +63,7 @@ def test_caller_who_has_a_run_id_only_never_gives_up_his_turn_either(route: str)
 @pytest.mark.parametrize("events", [1, 5, 20])
 async def test_burst_costs_as_many_switches_as_one_event(stage: Stage, edge: Edge, events: int, sockets: int) -> None:
     counted = await switches_of(stage, events, sockets)
-    steps = edge.steps + (edge.steps_in_company if events * sockets >= COMPANY_EVENTS else 0)
+    steps = edge.steps + (edge.steps_in_company if events * sockets >= BATCH_MIN_EVENTS else 0)
     assert counted.steps <= steps + sockets * (edge.steps_a_socket + edge.steps_an_event * events)
     assert counted.callbacks <= edge.callbacks
 

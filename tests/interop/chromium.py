@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bridgekit.transport.server import serving
+from bridgekit.serve.in_process import serving
 from tests.observers.attendance import child
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

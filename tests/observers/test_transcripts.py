@@ -36,7 +36,7 @@ def account() -> Transcript:
                 timestamp=NOON,
                 payload={"reasoning": f"{key(socket, seq).request}: Zürich", "step_number": seq},
             )
-            transcript.add_frame(socket.number, encode(event).data.decode())
+            transcript.add_frame(socket.number, encode(event).decode())
         transcript.closed[socket.number] = DRAINED
     return transcript
 

@@ -1,8 +1,10 @@
-"""What is served: found by its name, put together with what was asked for, or refused in words of use."""
+"""The application that is served: found by its name, changed by the options, or refused with what to do."""
 
 from __future__ import annotations
 
+import os
 import pickle
+import stat
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,8 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from bridgekit.chain.link_1_startup import Application, Parts
-from bridgekit.errors import NotServable, UnknownName
-from bridgekit.serve.application import Served, lacks_lifespan
-from bridgekit.serve.keys import KEY_VARIABLE
+from bridgekit.errors import ServeError, UnknownName
+from bridgekit.serve.application import KEY_VARIABLE, AppSpec, check_private, read_ticket_keys
 from bridgekit.stores import MEMORY, memory_stores
 from bridgekit.transport.admission import Handshake, OwnersOnly
 from bridgekit.transport.edge import Edge
@@ -31,7 +32,7 @@ without_bridge = Starlette()
 
 
 class Rooms:
-    """Something with attributes of its own."""
+    """A namespace with Parts as an attribute."""
 
     parts = plain
 
@@ -57,8 +58,8 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
 
 
-async def started(served: Served) -> tuple[Application, Edge]:
-    app = served()
+async def started(served: AppSpec) -> tuple[Application, Edge]:
+    app = served.load()
     assert isinstance(app, Starlette)
     async with app.router.lifespan_context(app):
         return app.state.bridgekit, app.state.bridgekit_edge
@@ -66,48 +67,48 @@ async def started(served: Served) -> tuple[Application, Edge]:
 
 @pytest.mark.parametrize("name", ["plain", "made", "Rooms.parts"])
 async def test_parts_and_a_function_that_returns_them_become_an_application(name: str) -> None:
-    app = Served(target=f"{HERE}:{name}")()
+    app = AppSpec(target=f"{HERE}:{name}").load()
     assert isinstance(app, Starlette)
     assert {route.path for route in app.routes if isinstance(route, Route)} >= {"/healthz", "/metrics"}
-    application, _ = await started(Served(target=f"{HERE}:{name}"))
+    application, _ = await started(AppSpec(target=f"{HERE}:{name}"))
     assert application.parts == plain
 
 
 @pytest.mark.parametrize("name", ["without_bridge", "put_together"])
-def test_application_that_is_put_together_is_taken_as_it_is(name: str) -> None:
-    assert Served(target=f"{HERE}:{name}")() is without_bridge
+def test_application_is_served_unchanged(name: str) -> None:
+    assert AppSpec(target=f"{HERE}:{name}").load() is without_bridge
 
 
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("nowhere:app", "there is no module 'nowhere', seen from /"),
+        ("nowhere:app", "there is no module 'nowhere' in /"),
         ("tests.nowhere:app", "there is no module 'tests.nowhere'"),
         ("tests.serve.needy:app", "it needs the module 'no_such_package', which is not installed"),
         (f"{HERE}:nothing", f"'{HERE}' has no 'nothing'"),
         (f"{HERE}:Rooms.nothing", "has no 'Rooms.nothing'"),
-        (HERE, "say MODULE:ATTRIBUTE, which names your Parts, a function that returns them, or an ASGI"),
-        (":plain", "say MODULE:ATTRIBUTE"),
-        (f"{HERE}:number", "it is of type int; needed is your Parts, a function"),
+        (HERE, "give MODULE:ATTRIBUTE, which names your Parts, a function that returns them, or an ASGI"),
+        (":plain", "give MODULE:ATTRIBUTE"),
+        (f"{HERE}:number", "it is of type int; expected your Parts, a function"),
         (f"{HERE}:made_wrong", "it is of type int"),
-        (f"{HERE}:made_later", "its function is asynchronous; needed is your Parts"),
+        (f"{HERE}:made_later", "its function is asynchronous; expected your Parts"),
     ],
 )
-def test_what_cannot_be_served_is_refused_by_its_name(target: str, says: str) -> None:
-    with pytest.raises(NotServable) as refusal:
-        Served(target=target)()
+def test_target_that_cannot_be_served_is_named(target: str, says: str) -> None:
+    with pytest.raises(ServeError) as refusal:
+        AppSpec(target=target).load()
     assert says in str(refusal.value)
     assert refusal.value.what == target
 
 
-def test_mistake_in_somebodys_own_module_comes_through_with_its_traceback() -> None:
+def test_error_in_the_target_module_is_raised_unchanged() -> None:
     with pytest.raises(ZeroDivisionError):
-        Served(target="tests.serve.mistaken:app")()
+        AppSpec(target="tests.serve.mistaken:app").load()
 
 
-async def test_choices_of_the_command_are_the_parts() -> None:
+async def test_options_of_the_command_change_the_parts() -> None:
     application, _ = await started(
-        Served(
+        AppSpec(
             target=f"{HERE}:two_sites",
             store="memory:",
             origins=("https://two.example",),
@@ -129,53 +130,53 @@ async def test_key_of_the_environment_signs_and_so_does_the_key_of_a_file(
     file.chmod(0o600)
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     for key_file, key in ((None, KEY), (file, KEY[::-1])):
-        application, _ = await started(Served(target=f"{HERE}:plain", key_file=key_file))
+        application, _ = await started(AppSpec(target=f"{HERE}:plain", key_file=key_file))
         await application.open_thread(THREAD, ALICE)
         other = Tickets(application, application.stores.spent, keys=(key.encode(),))
         asked = Handshake(query={}, ticket=other.issue(ALICE, THREAD))
         assert (await application.admission.admit(asked)).user_id == ALICE
 
 
-async def test_parts_that_say_who_is_let_in_keep_their_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_parts_with_an_admission_of_their_own_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
-    application, _ = await started(Served(target=f"{HERE}:owners_only"))
+    application, _ = await started(AppSpec(target=f"{HERE}:owners_only"))
     assert application.parts.admission is OwnersOnly
     file = tmp_path / "key"
     file.write_text(KEY)
     file.chmod(0o600)
-    with pytest.raises(NotServable, match="its Parts say who is let in; leave out --ticket-key-file"):
-        Served(target=f"{HERE}:owners_only", key_file=file)()
+    with pytest.raises(ServeError, match="its Parts have an admission of their own; leave out --ticket-key-file"):
+        AppSpec(target=f"{HERE}:owners_only", key_file=file).load()
 
 
 @pytest.mark.parametrize(
     ("served", "named"),
     [
-        (Served(target=f"{HERE}:without_bridge", store="memory:"), "--store and BRIDGEKIT_STORE"),
-        (Served(target=f"{HERE}:without_bridge", key_file=Path("key")), "--ticket-key-file"),
-        (Served(target=f"{HERE}:without_bridge", origins=("https://a.example",)), "--origin"),
+        (AppSpec(target=f"{HERE}:without_bridge", store="memory:"), "--store and BRIDGEKIT_STORE"),
+        (AppSpec(target=f"{HERE}:without_bridge", key_file=Path("key")), "--ticket-key-file"),
+        (AppSpec(target=f"{HERE}:without_bridge", origins=("https://a.example",)), "--origin"),
         (
-            Served(target=f"{HERE}:without_bridge", runs_seconds=1.0, drain_seconds=1.0),
+            AppSpec(target=f"{HERE}:without_bridge", runs_seconds=1.0, drain_seconds=1.0),
             "--runs-seconds, --drain-seconds",
         ),
     ],
 )
-def test_application_that_is_put_together_takes_no_choices(served: Served, named: str) -> None:
-    with pytest.raises(NotServable, match=f"was put together already; leave out {named}$"):
-        served()
+def test_application_accepts_no_options(served: AppSpec, named: str) -> None:
+    with pytest.raises(ServeError, match=f"it is already an application; leave out {named}$"):
+        served.load()
 
 
 def test_unknown_store_is_refused() -> None:
     with pytest.raises(UnknownName, match="no store is called 'mongo'"):
-        Served(target=f"{HERE}:plain", store="mongo://here")()
+        AppSpec(target=f"{HERE}:plain", store="mongo://here").load()
 
 
 def test_shared_store_needs_a_shared_key() -> None:
-    served = Served(target=f"{HERE}:plain", store="redis://127.0.0.1:1")
+    served = AppSpec(target=f"{HERE}:plain", store="redis://127.0.0.1:1")
     with pytest.raises(
-        NotServable, match=f"must share a key for tickets: give --ticket-key-file FILE, or {KEY_VARIABLE}"
+        ServeError, match=f"must share a key for tickets: give --ticket-key-file FILE, or {KEY_VARIABLE}"
     ):
-        served()
-    Served(target=f"{HERE}:owners_only", store="redis://127.0.0.1:1")()
+        served.load()
+    AppSpec(target=f"{HERE}:owners_only", store="redis://127.0.0.1:1").load()
 
 
 @pytest.mark.parametrize(
@@ -183,35 +184,109 @@ def test_shared_store_needs_a_shared_key() -> None:
     [("plain", None, "memory"), ("plain", "memory:", "memory"), ("kept", "sqlite:///events", "sqlite")],
 )
 def test_store_for_one_is_refused_for_two(name: str, store: str | None, called: str) -> None:
-    served = Served(target=f"{HERE}:{name}", store=store)
-    served.checked(1)
-    with pytest.raises(NotServable) as refusal:
-        served.checked(2)
+    served = AppSpec(target=f"{HERE}:{name}", store=store)
+    served.load(1)
+    with pytest.raises(ServeError) as refusal:
+        served.load(2)
     assert f"its {called} store serves one worker, not 2" in str(refusal.value)
     assert "start one, or give --store redis://HOST:PORT" in str(refusal.value)
 
 
-def test_shared_store_and_whatever_says_for_itself_later_are_taken_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_store_and_stores_that_are_checked_later_are_accepted_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
-    Served(target=f"{HERE}:plain", store="redis://127.0.0.1:1").checked(2)
-    Served(target=f"{HERE}:without_bridge").checked(2)
-    Served(target=f"{HERE}:kept").checked(2)
+    AppSpec(target=f"{HERE}:plain", store="redis://127.0.0.1:1").load(2)
+    AppSpec(target=f"{HERE}:without_bridge").load(2)
+    AppSpec(target=f"{HERE}:kept").load(2)
 
 
-def test_what_is_served_can_be_sent_to_a_worker() -> None:
-    served = Served(target=f"{HERE}:plain", store="memory:", key_file=Path("key"))
+def test_spec_can_be_pickled_for_a_worker() -> None:
+    served = AppSpec(target=f"{HERE}:plain", store="memory:", key_file=Path("key"))
     assert pickle.loads(pickle.dumps(served)) == served
 
 
-def test_application_without_a_bridge_is_known_by_its_state() -> None:
-    assert lacks_lifespan(Starlette())
-    app = Starlette()
-    app.state.bridgekit = "here"
-    assert not lacks_lifespan(app)
+OLD = "an old key, still accepted for a while"
+NEW = "a new key, which signs from now on ...."
 
 
-def test_application_of_another_kind_is_not_judged() -> None:
-    async def app(*_: object) -> None:
-        return None
+def written(folder: Path, text: str, mode: int = 0o600) -> Path:
+    file = folder / "key"
+    file.write_text(text)
+    file.chmod(mode)
+    return file
 
-    assert not lacks_lifespan(app)
+
+def test_each_line_of_the_file_is_a_key_and_the_first_signs(tmp_path: Path) -> None:
+    file = written(tmp_path, f"{NEW}\n\n{OLD}  \r\n")
+    assert read_ticket_keys(file, {}) == (NEW.encode(), OLD.encode())
+
+
+def test_key_comes_from_the_environment_where_there_is_no_file(tmp_path: Path) -> None:
+    assert read_ticket_keys(None, {KEY_VARIABLE: OLD}) == (OLD.encode(),)
+    assert read_ticket_keys(written(tmp_path, NEW), {KEY_VARIABLE: OLD}) == (NEW.encode(),)
+
+
+def test_keys_are_optional() -> None:
+    assert read_ticket_keys(None, {}) == ()
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o620, 0o601, 0o660, 0o666])
+def test_key_file_that_others_may_read_or_change_is_refused(mode: int, tmp_path: Path) -> None:
+    with pytest.raises(ServeError, match="other users can access the key; run: chmod 600"):
+        read_ticket_keys(written(tmp_path, NEW, mode), {})
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o600, 0o700])
+def test_private_key_file_is_read(mode: int, tmp_path: Path) -> None:
+    assert read_ticket_keys(written(tmp_path, NEW, mode), {}) == (NEW.encode(),)
+
+
+def status(*, owner: int, mode: int) -> os.stat_result:
+    return os.stat_result((stat.S_IFREG | mode, 1, 1, 1, owner, 0, 0, 0, 0, 0))
+
+
+def test_owner_of_the_key_file_decides_who_may_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1_000)
+    file = Path("key")
+    for fine in (status(owner=1_000, mode=0o600), status(owner=0, mode=0o600), status(owner=0, mode=0o440)):
+        check_private(file, fine)
+    for open_to_others in (status(owner=1_000, mode=0o640), status(owner=0, mode=0o444), status(owner=0, mode=0o660)):
+        with pytest.raises(ServeError, match="other users can access the key"):
+            check_private(file, open_to_others)
+    with pytest.raises(ServeError, match="belongs to another user"):
+        check_private(file, status(owner=1_001, mode=0o600))
+
+
+def test_key_file_behind_a_link_is_checked_itself(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    file = written(tmp_path, NEW)
+    link.symlink_to(file)
+    assert read_ticket_keys(link, {}) == (NEW.encode(),)
+    file.chmod(0o644)
+    with pytest.raises(ServeError):
+        read_ticket_keys(link, {})
+
+
+@pytest.mark.parametrize(("text", "says"), [("", "holds no key"), ("\n \n", "holds no key"), ("short", "not 5")])
+def test_unusable_key_is_refused_and_its_source_named(text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ServeError, match=says) as refusal:
+        read_ticket_keys(written(tmp_path, text), {})
+    assert refusal.value.what == str(tmp_path / "key")
+    with pytest.raises(ServeError, match=says) as refusal:
+        read_ticket_keys(None, {KEY_VARIABLE: text})
+    assert refusal.value.what == KEY_VARIABLE
+
+
+def test_second_key_that_is_too_short_is_refused_too(tmp_path: Path) -> None:
+    with pytest.raises(ServeError, match="not 9"):
+        read_ticket_keys(written(tmp_path, f"{NEW}\ntoo short"), {})
+
+
+def test_error_never_contains_the_key(tmp_path: Path) -> None:
+    with pytest.raises(ServeError) as refusal:
+        read_ticket_keys(written(tmp_path, "my secret"), {})
+    assert "my secret" not in str(refusal.value)
+
+
+def test_missing_key_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_ticket_keys(tmp_path / "nowhere", {})

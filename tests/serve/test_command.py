@@ -1,4 +1,4 @@
-"""`bridgekit serve`: its words, and real processes that are started, spoken to and stopped by them."""
+"""`bridgekit serve`: its arguments, and real processes that are started with them, used and stopped."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.server_processes import APP, SOON, Server, new_ticket, started
 PARTS = "tests.served_application:parts"
 SERVE = ("bridgekit", "serve")
 UP = "is served at ws://"
-CLOSE_HURRIED = 1_012
-"""What a server without the time to say more says."""
+CLOSE_FORCED = 1_012
+"""The close code of a server that was forced to stop."""
 
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """Ours, that is the client's."""
+    """The client's backend."""
     return "asyncio"
 
 
@@ -43,13 +43,16 @@ def anyio_backend() -> str:
         ([APP, "--store", "memory:"], "leave out --store"),
         ([PARTS, "--store", "mongo:"], "no store is called 'mongo'"),
         ([PARTS, "--store", "memory:", "--workers", "2"], "its memory store serves one worker, not 2"),
-        ([PARTS, "--store", "redis://:secret@127.0.0.1:1"], "other users can read it; give a URL with a password by"),
-        (["tests.serve.test_edges:wrapped", "--edge", "native"], "it is of type CORSMiddleware, and the native edge"),
+        ([PARTS, "--store", "redis://:secret@127.0.0.1:1"], "other users can read the password; give the URL in"),
+        (
+            ["tests.serve.test_native_handoff:wrapped", "--edge", "native"],
+            "it is of type CORSMiddleware, and the native edge",
+        ),
         ([PARTS, "--origin", "example.org"], "'example.org' must be a scheme and a host"),
         ([PARTS, "--ticket-key-file", "no/such/file"], "no/such/file"),
     ],
 )
-def test_what_cannot_be_served_is_one_line_and_exit_2(
+def test_arguments_that_cannot_be_served_are_one_line_and_exit_2(
     words: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["serve", "--port", "0", *words]) == 2
@@ -60,19 +63,19 @@ def test_what_cannot_be_served_is_one_line_and_exit_2(
     assert len(error.splitlines()) == 1
 
 
-def test_address_that_somebody_has_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_address_in_use_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["serve", APP, "--port", str(port)]) == 2
     error = capsys.readouterr().err
-    assert error == f"bridgekit: 127.0.0.1:{port}: cannot be listened on: Address already in use\n"
+    assert error == f"bridgekit: 127.0.0.1:{port}: cannot listen there: Address already in use; choose another\n"
 
 
-def test_without_an_application_it_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_application_is_an_error_of_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["serve"])
     assert left.value.code == 2
-    assert "say what to serve, as MODULE:ATTRIBUTE: your Parts, a function that" in capsys.readouterr().err
+    assert "give MODULE:ATTRIBUTE, which names your Parts, a function that" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -95,30 +98,30 @@ def test_unusable_argument_is_refused_with_the_usage(words: list[str], capsys: p
     assert "usage: bridgekit serve" in capsys.readouterr().err
 
 
-def test_help_tells_what_the_command_does(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_describes_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["serve", "--help"])
     assert left.value.code == 0
-    assert "Serve an application until a signal ends it" in " ".join(capsys.readouterr().out.split())
+    assert "Serve an application until a signal." in " ".join(capsys.readouterr().out.split())
 
 
 async def types(server: Server, number: signal.Signals) -> list[EventType]:
-    """What a user hears of a run that goes on while its server is stopped."""
+    """The types of the events that a client receives from a run that continues while its server stops."""
     async with server.subscribed() as client, anyio.create_task_group() as tasks:
-        tasks.start_soon(server.post, "/runs/wait_for_the_end")
+        tasks.start_soon(server.post, "/runs/wait_for_shutdown")
         with anyio.fail_after(SOON):
-            heard = [(await client.receive()).type for _ in range(2)]
+            received = [(await client.receive()).type for _ in range(2)]
             server.signal(number)
-            heard += [(await client.receive()).type for _ in range(2)]
+            received += [(await client.receive()).type for _ in range(2)]
             with pytest.raises(Disconnected) as gone:
                 await client.receive()
     assert gone.value.code == CLOSE_DRAINED
-    return heard
+    return received
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("edge", "number"), [("native", signal.SIGTERM), ("asgi", signal.SIGINT)])
-async def test_application_is_served_until_a_signal_drained_and_ends_with_0(edge: str, number: signal.Signals) -> None:
+async def test_server_drains_on_a_signal_and_exits_with_0(edge: str, number: signal.Signals) -> None:
     async with started(*SERVE, APP, "--port", "0", "--edge", edge) as server:
         assert (await server.read_until(UP)).startswith(f"{APP} {UP}127.0.0.1:")
         assert await types(server, number) == [
@@ -128,11 +131,11 @@ async def test_application_is_served_until_a_signal_drained_and_ends_with_0(edge
             EventType.AGENT_COMPLETED,
         ]
         assert await server.end() == 0
-        assert len(server.said) == 1
+        assert len(server.output) == 1
 
 
 @pytest.mark.slow
-async def test_second_signal_ends_it_at_once_with_the_code_of_shells() -> None:
+async def test_second_signal_stops_it_at_once_and_the_exit_code_names_the_signal() -> None:
     async def run() -> None:
         with suppress(httpx.RemoteProtocolError):
             assert (await server.post("/runs/wait")).status_code == 500
@@ -146,8 +149,8 @@ async def test_second_signal_ends_it_at_once_with_the_code_of_shells() -> None:
             assert await server.end_at_once(signal.SIGTERM) == 128 + signal.SIGTERM
             with anyio.fail_after(SOON), pytest.raises(Disconnected) as gone:
                 await read_out(client)
-        assert gone.value.code == CLOSE_HURRIED
-        assert len(server.said) == 1
+        assert gone.value.code == CLOSE_FORCED
+        assert len(server.output) == 1
 
 
 async def read_out(client: EventClient) -> None:
@@ -157,7 +160,7 @@ async def read_out(client: EventClient) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("choice", "edge"), [((), "native"), (("--edge", "asgi"), "asgi")], ids=["native", "asgi"])
-async def test_parts_are_served_with_a_key_a_site_and_limits_and_the_address_is_json(
+async def test_parts_are_served_with_all_options_and_the_address_is_json(
     choice: tuple[str, ...], edge: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "key"
@@ -166,8 +169,8 @@ async def test_parts_are_served_with_a_key_a_site_and_limits_and_the_address_is_
     words = ("--port", "0", "--json", "--store", "memory:", "--ticket-key-file", str(file))
     limits = ("--origin", "https://app.example", "--keepalive", "2", "--incoming-bytes", "2000")
     async with started(*SERVE, PARTS, *words, *limits, *choice, env={KEYLESS: "yes"}) as server:
-        told = json.loads(await server.read_until("address"))
-        assert told == {
+        printed = json.loads(await server.read_until("address"))
+        assert printed == {
             "address": server.url,
             "host": "127.0.0.1",
             "port": server.port,
@@ -184,7 +187,7 @@ async def test_parts_are_served_with_a_key_a_site_and_limits_and_the_address_is_
 
 
 async def closed_for(server: Server, site: str, message: bytes) -> int | None:
-    """With which code a page of that site is turned out that says this first."""
+    """The close code for a page of that site that sends this first."""
     async with open_socket(f"{server.url}/ws", origin=site, proxy=None) as page:  # type: ignore[arg-type]
         with anyio.fail_after(SOON), suppress(ConnectionClosed):
             if message:
@@ -194,14 +197,14 @@ async def closed_for(server: Server, site: str, message: bytes) -> int | None:
 
 
 async def pinged(server: Server) -> bool:
-    """Whether who says nothing is sent a ping."""
+    """Whether a client that sends nothing receives a ping."""
     request = (
         f"GET /ws HTTP/1.1\r\nHost: {server.address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     )
     async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
         await stream.send(request.encode())
-        with anyio.fail_after(15):  # unless it is told otherwise, a server waits for longer
+        with anyio.fail_after(15):  # less than the default time between pings
             received = b""
             while not received.partition(b"\r\n\r\n")[2]:
                 received += await stream.receive()
@@ -216,21 +219,34 @@ async def pinged(server: Server) -> bool:
             (PARTS, "--store", "sqlite:////dev/null/events"),
             "link 1: the SQLite store cannot be kept in /dev/null/events",
         ),
-        (("tests.served_application:bare",), "the application: its lifespan is to be bridgekit's"),
+        (
+            ("tests.served_application:bare",),
+            "the application: it does not start the bridge; give it",
+        ),
     ],
 )
 async def test_application_that_does_not_start_is_one_line_and_exit_2(words: tuple[str, ...], says: str) -> None:
     async with started(*SERVE, *words, "--port", "0") as server:
         assert await server.end() == 2
-    assert [line.startswith(f"bridgekit: {says}") for line in server.said] == [True]
+    assert [line.startswith(f"bridgekit: {says}") for line in server.output] == [True]
 
 
 @pytest.mark.slow
-async def test_two_workers_of_a_store_for_one_end_with_2_and_say_why() -> None:
-    """An application that is put together already is asked nothing before it starts."""
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [("failing", "KeyError: 'NO_SUCH_VARIABLE'"), ("refusing", "ERROR:    no database today")],
+)
+async def test_error_of_the_applications_own_startup_is_printed_once_and_exit_2(name: str, error: str) -> None:
+    async with started(*SERVE, f"tests.served_application:{name}", "--port", "0") as server:
+        assert await server.end() == 2
+    assert server.output.count(error) == 1
+
+
+@pytest.mark.slow
+async def test_two_workers_of_a_store_for_one_end_with_2_and_a_line_for_each_error() -> None:
+    """The store of an application that was put together before is not known until it starts."""
     async with started(*SERVE, APP, "--port", "0", "--workers", "2") as server:
         assert await server.end() == 2
-    said = "\n".join(server.said)
-    assert "bridgekit: link 1: the memory store serves one process, and another process serves 127.0.0.1:" in said
-    assert "Traceback" not in said
-    assert UP not in said
+    refused = "bridgekit: link 1: the memory store serves one process, and another process serves 127.0.0.1:"
+    assert any(line.startswith(refused) for line in server.output)
+    assert [line for line in server.output if not line.startswith((refused, "ERROR:    Child process ["))] == []

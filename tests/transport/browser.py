@@ -19,10 +19,9 @@ from bridgekit.ids import ThreadId, UserId
 from bridgekit.tally import Tally
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.asgi import routes
-from bridgekit.transport.broker import HISTORY, Keep
-from bridgekit.transport.broker.memory import MemoryBroker
 from bridgekit.transport.edge import Edge
 from bridgekit.transport.hub import Hub
+from bridgekit.transport.log import HISTORY, Keep, MemoryEventLog
 from bridgekit.transport.spent import SpentInMemory
 from bridgekit.transport.tickets import Tickets
 from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
@@ -141,8 +140,8 @@ class Browser:
 class Site:
     """An edge with two threads, one of Alice's and one of Bob's, and browsers that come and go."""
 
-    def __init__(self, keep: Keep = HISTORY, *, broker: MemoryBroker | None = None, **choices: Any) -> None:
-        self.broker = MemoryBroker(keep) if broker is None else broker
+    def __init__(self, keep: Keep = HISTORY, *, broker: MemoryEventLog | None = None, **choices: Any) -> None:
+        self.broker = MemoryEventLog(keep) if broker is None else broker
         self.hub = Hub(self.broker)
         self.tally = Tally()
         self.threads = MemoryThreads()

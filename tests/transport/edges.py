@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 
-from bridgekit.transport import server
+from bridgekit.serve import in_process
 from tests.backends import ASYNCIO, TRIO
 
 __all__ = ["anyio_backend", "edge", "serving"]
@@ -36,4 +36,4 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 def serving(app: Starlette, **choices: Any) -> AbstractAsyncContextManager[str]:
     """Serve the application's sockets by the edge of this test."""
-    return server.serving(app, edge=edge.get(), **choices)
+    return in_process.serving(app, edge=edge.get(), **choices)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from typing import Any
 
 import anyio
@@ -15,9 +14,9 @@ from bridgekit.chain.link_1_startup import Application, Parts, create_app
 from bridgekit.errors import first_error
 from bridgekit.events import EventType, Receipt
 from bridgekit.stores import Stores, in_memory
-from bridgekit.transport.broker import Keep
 from bridgekit.transport.following import Backoff, Follower, follow
-from bridgekit.transport.outbox import Outbox
+from bridgekit.transport.log import Keep
+from bridgekit.transport.outbox import OutboxLimits
 from tests.samples import ALICE, THREAD, emitted
 from tests.server_processes import held_port
 from tests.transport.edges import serving
@@ -34,7 +33,7 @@ class Machine:
     def __init__(self, tasks: TaskGroup, port: int, keep: Keep, outbox_events: int) -> None:
         self._tasks = tasks
         self._stores = in_memory(keep)
-        outbox = partial(Outbox, events=outbox_events)
+        outbox = OutboxLimits(events=outbox_events)
         self.threads = MemoryThreads()
         self.app = create_app(Parts(agents={}, stores=self._opened, outbox=outbox, db_session_factory=self.threads))
         self.url = f"ws://127.0.0.1:{port}"

@@ -14,7 +14,7 @@ from bridgekit.errors import SubscriptionRefused
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.signals import GapReason
 from bridgekit.transport.admission import Handshake, Subscription
-from bridgekit.transport.outbox import OUTBOX_EVENTS
+from bridgekit.transport.outbox import BATCH_FRAMES, OUTBOX_LIMITS
 from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
 from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
 
@@ -83,18 +83,18 @@ async def test_slow_socket_is_given_up_and_its_neighbours_get_every_frame(site: 
         slow.stop_reading()
         receipts = []
         # One frame is in the writer's hand, the outbox holds its bound, and the next is one too many.
-        for count in (1, OUTBOX_EVENTS // 2, OUTBOX_EVENTS // 2, 1):
+        for count in (1, OUTBOX_LIMITS.events // 2, OUTBOX_LIMITS.events // 2, 1):
             receipts += await site.publish(count, type=EventType.TOOL_EXECUTING)
             await anyio.wait_all_tasks_blocked()
-        assert [receipt.sockets for receipt in receipts] == [2] * (OUTBOX_EVENTS + 1) + [1]
+        assert [receipt.sockets for receipt in receipts] == [2] * (OUTBOX_LIMITS.events + 1) + [1]
         assert slow.close == (4008, "too slow: connect again")
         assert slow.seqs == []
         assert len(site.hub) == 1
         await site.publish()
         await anyio.wait_all_tasks_blocked()
-    assert quick.seqs == list(range(1, OUTBOX_EVENTS + 4))
+    assert quick.seqs == list(range(1, OUTBOX_LIMITS.events + 4))
     assert quick.close is None
-    assert site.tally.unwritten == {"too slow": OUTBOX_EVENTS + 1}
+    assert site.tally.unwritten == {"too slow": OUTBOX_LIMITS.events + 1}
 
 
 async def test_slow_socket_that_takes_not_even_its_closing_holds_up_nobody(
@@ -106,7 +106,7 @@ async def test_slow_socket_that_takes_not_even_its_closing_holds_up_nobody(
         slow.stop_reading()
         await site.publish()
         await anyio.wait_all_tasks_blocked()
-        await site.publish(OUTBOX_EVENTS + 1, type=EventType.TOOL_EXECUTING)
+        await site.publish(OUTBOX_LIMITS.events + 1, type=EventType.TOOL_EXECUTING)
     assert (slow.seqs, slow.close) == ([], None)
     assert len(site.hub) == 0
 
@@ -152,8 +152,8 @@ async def test_slow_socket_that_is_gone_already_ends_quietly(site: Site) -> None
     browser = site.browser(broken_at="websocket.close")
     async with site.open(browser):
         browser.stop_reading()
-        await site.publish(OUTBOX_EVENTS + 1, type=EventType.TOOL_EXECUTING)
-    assert site.tally.unwritten == {"too slow": OUTBOX_EVENTS}
+        await site.publish(OUTBOX_LIMITS.events + BATCH_FRAMES + 1, type=EventType.TOOL_EXECUTING)
+    assert site.tally.unwritten == {"too slow": OUTBOX_LIMITS.events + BATCH_FRAMES}
 
 
 async def test_metrics_count_by_type_link_and_reason(site: Site) -> None:

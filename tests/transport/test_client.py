@@ -14,9 +14,9 @@ from websockets.exceptions import InvalidHandshake
 from bridgekit.chain.link_1_startup import Application, Parts, create_app
 from bridgekit.errors import Disconnected, MalformedFrame
 from bridgekit.events import EventType
+from bridgekit.serve.in_process import serving
 from bridgekit.signals import Cursor, Gap, GapReason, encode_signal
 from bridgekit.transport.client import EventClient, connect
-from bridgekit.transport.server import serving
 from tests.samples import ALICE, THREAD, emitted, frame
 from tests.transport.peers import EPOCH, Answer, raw_server, saying, subscribed
 from tests.verify.faults.peers import resetting

@@ -22,9 +22,9 @@ from websockets.typing import Subprotocol
 
 from bridgekit.chain.link_1_startup import Application, Parts, create_app
 from bridgekit.errors import SubscriptionRefused
+from bridgekit.serve.in_process import serving
 from bridgekit.transport.admission import PROTOCOL, TICKET_PROTOCOL
 from bridgekit.transport.client import connect
-from bridgekit.transport.server import serving
 from bridgekit.transport.tickets import Tickets
 from tests.samples import ALICE, OTHER, THREAD
 

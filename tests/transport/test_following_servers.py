@@ -8,9 +8,9 @@ from anyio.lowlevel import checkpoint
 
 from bridgekit.errors import SubscriptionRefused
 from bridgekit.signals import Gap
-from bridgekit.transport import on_trio
-from bridgekit.transport.broker import Keep
+from bridgekit.transport.client import on_trio
 from bridgekit.transport.following import Backoff, Follower
+from bridgekit.transport.log import Keep
 from tests.transport.edges import anyio_backend  # noqa: F401  # a fixture
 from tests.transport.machines import machine
 
@@ -27,7 +27,7 @@ async def test_server_that_is_stopped_and_started_again_costs_nothing() -> None:
                 await server.publish(2)
                 assert await read(follower, 2) == [str(seq), str(seq + 1)]
                 # Hypercorn would wait for who is connected, and then cut them off.
-                await server.stop(goodbye=seq < 7 or on_trio.running())
+                await server.stop(goodbye=seq < 7 or on_trio())
                 # What is emitted while the server is away is in the log all the same.
                 [receipt] = await server.publish()
                 assert not receipt

@@ -11,14 +11,13 @@ from bridgekit.errors import StoreAway
 from bridgekit.events import EventType
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor
-from bridgekit.transport.broker import Replay
-from bridgekit.transport.broker.memory import MemoryBroker
-from bridgekit.transport.outbox import OUTBOX_EVENTS, Outbox
+from bridgekit.transport.log import MemoryEventLog, Replay
+from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
 from tests.samples import THREAD
 from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
 
 
-class SlowBroker(MemoryBroker):
+class SlowBroker(MemoryEventLog):
     """A log that takes its time to answer: before it has looked, and after."""
 
     def __init__(self) -> None:
@@ -84,11 +83,11 @@ class Joining:
 
 
 @asynccontextmanager
-async def joining(outbox: Outbox | None = None) -> AsyncIterator[Joining]:
+async def joining(limits: OutboxLimits | None = None) -> AsyncIterator[Joining]:
     broker = SlowBroker()
     site = Site(broker=broker)
-    if outbox is not None:
-        site.edge.outbox = lambda: outbox
+    if limits is not None:
+        site.edge.scheduler.limits = limits
     await site.open_threads()
     [*_, last] = await site.publish(5)
     browser = site.resuming(last, seq=3, slow_at="*")
@@ -161,8 +160,8 @@ async def test_bound_holds_while_it_joins_and_its_client_may_come_again() -> Non
     """What is held for it during the replay is no more than at other times."""
     async with joining() as each:
         await each.until_asked()
-        receipts = await each.site.publish(OUTBOX_EVENTS + 1, type=EventType.TOOL_EXECUTING)
-        assert [receipt.sockets for receipt in receipts] == [1] * OUTBOX_EVENTS + [0]
+        receipts = await each.site.publish(OUTBOX_LIMITS.events + 1, type=EventType.TOOL_EXECUTING)
+        assert [receipt.sockets for receipt in receipts] == [1] * OUTBOX_LIMITS.events + [0]
         each.browser.read_on()
     assert each.browser.close == (4008, "too slow: connect again")
     assert len(each.browser.messages) == 2
@@ -170,7 +169,7 @@ async def test_bound_holds_while_it_joins_and_its_client_may_come_again() -> Non
 
 
 async def test_what_made_room_while_it_joined_is_told_unless_the_replay_has_it() -> None:
-    async with joining(Outbox(events=2)) as each:
+    async with joining(OutboxLimits(events=2)) as each:
         await each.until_asked()
         await each.site.publish(2)
         await each.until_looked()

@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 
 import anyio
 import pytest
@@ -14,11 +13,11 @@ import pytest
 from bridgekit.chain.link_1_startup import Application, Parts, create_app
 from bridgekit.errors import Disconnected
 from bridgekit.events import EventType
+from bridgekit.serve.in_process import KEEPALIVE_SECONDS as SERVERS_KEEPALIVE_SECONDS
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.client import KEEPALIVE_SECONDS, connect
 from bridgekit.transport.edge import INCOMING_BYTES
-from bridgekit.transport.outbox import Outbox
-from bridgekit.transport.server import KEEPALIVE_SECONDS as SERVERS_KEEPALIVE_SECONDS
+from bridgekit.transport.outbox import OutboxLimits
 from tests.samples import ALICE, THREAD, emitted
 from tests.transport.browser import Site
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
@@ -31,7 +30,7 @@ SHORT_SECONDS = 0.15
 @asynccontextmanager
 async def watchful(keepalive_seconds: float = SHORT_SECONDS) -> AsyncIterator[tuple[Application, str]]:
     """A real server that pings often."""
-    app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=partial(Outbox, events=10_000, size_bytes=10**9)))
+    app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=OutboxLimits(events=10_000, size_bytes=10**9)))
     with anyio.fail_after(PATIENCE_SECONDS):
         async with serving(app, keepalive_seconds=keepalive_seconds, send_buffer_bytes=BUFFER_BYTES) as url:
             application: Application = app.state.bridgekit

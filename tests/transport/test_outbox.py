@@ -1,214 +1,206 @@
-"""The bounded queue between the hub, which never waits, and one socket, which may be slow."""
+"""The bounded outbox between the hub, which never waits, and one socket, which may be slow."""
 
 from __future__ import annotations
 
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgekit.events import COALESCIBLE, EventType, Frame
-from bridgekit.ids import RunId
-from bridgekit.transport.outbox import OUTBOX_BYTES, OUTBOX_EVENTS, Outbox
-from tests.samples import frame
+from bridgekit.signals import GapReason
+from bridgekit.transport.log import HISTORY, Keep
+from bridgekit.transport.outbox import BATCH_FRAMES, OUTBOX_LIMITS, SLOW_AFTER_TICKS, WRITE_BYTES, OutboxLimits
+from tests.transport.outboxes import Box, gap, numbered, progress, thought, tool
+
+# Order and limits.
 
 
-def thought(seq: int, run: str = "run_1") -> Frame:
-    return Frame(seq, EventType.AGENT_THINKING, RunId(run), b"x" * 10)
-
-
-def progress(seq: int, run: str = "run_1") -> Frame:
-    return Frame(seq, EventType.PROGRESS_UPDATE, RunId(run), b"x" * 10)
-
-
-def tool(seq: int) -> Frame:
-    return Frame(seq, EventType.TOOL_EXECUTING, RunId("run_1"), b"x" * 10)
-
-
-def seqs(outbox: Outbox) -> list[int]:
-    return [taken.seq for taken in outbox.take()]
-
-
-def test_what_was_put_comes_out_in_order_and_once() -> None:
-    outbox = Outbox()
-    assert all(outbox.put(frame(seq)) for seq in (1, 2, 3))
-    assert [taken.seq for taken in outbox.take(2)] == [1, 2]
-    assert outbox.put(frame(4))
-    assert seqs(outbox) == [3, 4]
-    assert outbox.take() == []
-
-
-def test_outbox_holds_so_many_frames_and_no_more() -> None:
-    outbox = Outbox()
-    assert all(outbox.put(tool(seq)) for seq in range(1, OUTBOX_EVENTS + 1))
-    assert not outbox.put(tool(OUTBOX_EVENTS + 1))
-    assert len(outbox) == OUTBOX_EVENTS == 1_024
-    assert len(outbox.take()) == OUTBOX_EVENTS
-    assert outbox.put(tool(OUTBOX_EVENTS + 1))
-
-
-def test_outbox_holds_so_many_bytes_and_no_more() -> None:
-    outbox = Outbox(size_bytes=20)
-    assert [outbox.put(tool(seq)) for seq in (1, 2, 3)] == [True, True, False]
-    outbox.take(1)
-    assert [outbox.put(tool(seq)) for seq in (3, 4)] == [True, False]
-    assert OUTBOX_BYTES == 4 * 1_048_576
-
-
-def test_frame_larger_than_the_bound_goes_into_an_empty_outbox_only() -> None:
-    outbox = Outbox(size_bytes=9)
-    assert outbox.put(tool(1))
-    assert not outbox.put(tool(2))
+def test_frames_are_taken_in_order_and_once() -> None:
+    box = Box()
+    assert all(box.put_all(tool(1), tool(2), tool(3)))
+    assert box.taken(2) == ["1", "2"]
+    assert box.put(tool(4))
+    assert box.taken() == ["3", "4"]
+    assert box.taken() == []
 
 
 def test_frame_that_comes_again_is_taken_once() -> None:
-    outbox = Outbox(events=2)
-    assert [outbox.put(tool(seq)) for seq in (1, 1, 2, 2, 1)] == [True] * 5
-    assert seqs(outbox) == [1, 2]
-    assert outbox.put(tool(2))
-    assert seqs(outbox) == []
+    box = Box(events=2)
+    assert box.put_all(*map(tool, (1, 1, 2, 2, 1))) == [True] * 5
+    assert box.taken() == ["1", "2"]
+    assert box.put(tool(2))
+    assert box.taken() == []
+
+
+def test_so_many_frames_wait_and_no_more() -> None:
+    box = Box()
+    assert all(box.put_all(*map(tool, range(1, OUTBOX_LIMITS.events + 1))))
+    assert box.is_full()
+    assert not box.put(tool(OUTBOX_LIMITS.events + 1))
+    assert len(box) == OUTBOX_LIMITS.events == 1_024
+    assert (box.aborted, box.code) == (1, 4008)
+
+
+def test_so_many_bytes_wait_and_no_more() -> None:
+    box = Box(size_bytes=20)
+    assert box.put_all(tool(1), tool(2)) == [True, True]
+    assert box.is_full()
+    box.take(1)
+    assert not box.is_full()
+    assert box.put_all(tool(3), tool(4)) == [True, False]
+    assert OUTBOX_LIMITS.size_bytes == 4 * 1_048_576
+
+
+def test_frame_that_reaches_the_limit_may_exceed_it() -> None:
+    box = Box(size_bytes=11)
+    assert box.put_all(tool(1), tool(2, size=1_000), tool(3)) == [True, True, False]
+
+
+def test_limits_are_never_above_what_the_log_retains() -> None:
+    assert OUTBOX_LIMITS.within(HISTORY) == OUTBOX_LIMITS
+    assert OUTBOX_LIMITS.within(Keep(events=10, size_bytes=99)) == OutboxLimits(events=10, size_bytes=99)
+    assert OutboxLimits(events=5).within(Keep(events=10)) == OutboxLimits(events=5)
+    assert OUTBOX_LIMITS.within(Keep(events=0)) == OUTBOX_LIMITS, "a log that retains nothing sets no limit"
+    assert HISTORY.events >= 2 * OUTBOX_LIMITS.events
+    assert HISTORY.size_bytes >= 2 * OUTBOX_LIMITS.size_bytes
+
+
+# Coalescing.
 
 
 def test_nothing_is_coalesced_while_there_is_room() -> None:
-    outbox = Outbox(events=4)
-    assert all(outbox.put(thought(seq)) for seq in (1, 2, 3, 4))
-    assert seqs(outbox) == [1, 2, 3, 4]
-    assert outbox.coalesced == 0
+    box = Box(events=4)
+    assert all(box.put_all(*map(thought, (1, 2, 3, 4))))
+    assert box.taken() == ["1", "2", "3", "4"]
+    assert box.coalesced == 0
 
 
 def test_latest_of_a_run_and_type_stands_for_the_earlier_ones_when_it_is_full() -> None:
-    outbox = Outbox(events=4)
-    for each in (thought(1), thought(2, "run_2"), progress(3), tool(4), thought(5), progress(6), thought(7)):
-        assert outbox.put(each)
-    assert seqs(outbox) == [2, 4, 6, 7]
-    assert outbox.coalesced == 3
+    box = Box(events=4)
+    assert all(box.put_all(thought(1), thought(2, "run_2"), progress(3), tool(4), thought(5), progress(6), thought(7)))
+    assert box.seqs() == [2, 4, 6, 7]
+    assert box.coalesced == 3
 
 
-def test_what_must_be_delivered_is_never_dropped() -> None:
-    outbox = Outbox(events=2)
-    assert outbox.put(tool(1))
-    assert outbox.put(thought(2))
-    assert outbox.put(thought(3))
-    assert not outbox.put(tool(4))
-    assert seqs(outbox) == [1, 3]
+def test_event_that_must_be_delivered_is_never_dropped() -> None:
+    box = Box(events=2)
+    assert box.put_all(tool(1), thought(2), thought(3), tool(4)) == [True, True, True, False]
+    assert box.seqs() == [1, 3]
 
 
 def test_latest_of_each_run_and_type_is_never_dropped() -> None:
-    outbox = Outbox(events=2)
-    assert [outbox.put(each) for each in (thought(1), thought(2, "run_2"), progress(3))] == [True, True, False]
-    assert seqs(outbox) == [1, 2]
+    box = Box(events=2)
+    assert box.put_all(thought(1), thought(2, "run_2"), progress(3)) == [True, True, False]
+    assert box.seqs() == [1, 2]
 
 
 def test_bytes_make_room_too() -> None:
-    outbox = Outbox(size_bytes=30)
-    assert all(outbox.put(each) for each in (thought(1), thought(2), thought(3)))
-    assert outbox.put(Frame(4, EventType.TOOL_EXECUTING, RunId("run_1"), b"x" * 20))
-    assert seqs(outbox) == [3, 4]
+    box = Box(size_bytes=30)
+    assert all(box.put_all(thought(1), thought(2), thought(3), tool(4, size=20)))
+    assert box.seqs() == [2, 3, 4]
 
 
-def test_frame_that_was_taken_is_not_dropped_afterwards() -> None:
-    outbox = Outbox(events=2)
-    outbox.put(thought(1))
-    assert seqs(outbox) == [1]
-    assert all(outbox.put(each) for each in (thought(2), thought(3)))
-    assert outbox.put(tool(4))
-    assert seqs(outbox) == [3, 4]
-    assert outbox.made_room_before(4) == [(2, 2)]
+def test_outbox_is_not_full_while_a_frame_may_make_room() -> None:
+    box = Box(events=2)
+    box.put_all(thought(1), thought(2))
+    assert not box.is_full()
+    assert box.put(tool(3))
+    assert box.is_full()
+    assert box.taken() == ["1-1 coalesced", "2", "3"]
+
+
+def test_frame_that_was_taken_is_not_coalesced_afterwards() -> None:
+    box = Box(events=2)
+    box.put(thought(1))
+    assert box.taken() == ["1"]
+    assert all(box.put_all(thought(2), thought(3), tool(4)))
+    assert box.taken() == ["2-2 coalesced", "3", "4"]
 
 
 def test_frame_that_was_taken_before_the_rest_is_not_superseded_afterwards() -> None:
-    outbox = Outbox(events=2)
-    assert all(outbox.put(each) for each in (thought(1), tool(2)))
-    assert [taken.seq for taken in outbox.take(1)] == [1]
-    assert outbox.put(thought(3))
-    assert not outbox.put(tool(4))
-    assert seqs(outbox) == [2, 3]
+    box = Box(events=2)
+    assert all(box.put_all(thought(1), tool(2)))
+    assert box.taken(1) == ["1"]
+    assert box.put_all(thought(3), tool(4)) == [True, False]
+    assert box.taken() == ["2", "3"]
 
 
-def test_numbers_that_made_room_are_told_once_and_as_ranges() -> None:
-    outbox = Outbox(events=2)
-    for seq in range(1, 7):
-        outbox.put(thought(seq))
-    outbox.put(tool(7))
-    assert outbox.made_room_before(6) == [(1, 5)]
-    assert outbox.made_room_before(6) == []
+def test_state_of_an_outbox_that_is_flooded_does_not_grow() -> None:
+    """One run that emits nothing but thoughts, to a socket that reads nothing."""
+    box = Box(events=8)
+    assert all(box.put_all(*map(thought, range(1, 5_001))))
+    assert len(box) == 8
+    assert box._queue is not None
+    assert len(box._queue._latest) == 1
+    assert len(box._queue._superseded) <= 8
+    assert box._coalesced is not None
+    assert len(box._coalesced) == 1
 
 
-def test_frames_that_were_sent_another_way_are_let_go_also_when_they_come_later() -> None:
-    outbox = Outbox()
-    for seq in (3, 4, 5):
-        outbox.put(frame(seq))
-    outbox.drop_up_to(6)
-    assert [outbox.put(frame(seq)) for seq in (6, 7)] == [True, True]
-    assert seqs(outbox) == [7]
-
-
-def test_what_is_remembered_of_a_flood_does_not_grow() -> None:
-    """One run that says nothing but thoughts, to a socket that reads nothing."""
-    outbox = Outbox(events=8)
+def test_state_of_an_outbox_that_is_never_empty_does_not_grow() -> None:
+    """Its socket takes as much as is put, so that nothing has to make room; and never all."""
+    box = Box(events=8)
     for seq in range(1, 5_001):
-        assert outbox.put(thought(seq))
-    assert len(outbox) == 8
-    assert outbox._crowd is not None
-    assert len(outbox._crowd._latest) == 1
-    assert len(outbox._crowd._superseded) <= 8
-    assert outbox._made_room is not None
-    assert len(outbox._made_room) == 1
+        assert box.put(thought(seq))
+        if len(box) > 4 and seq >= 9:
+            box.take(1)
+    assert box.coalesced == 1
+    assert box._queue is not None
+    assert len(box._queue._superseded) <= 8
 
 
-def test_what_is_remembered_of_a_socket_that_lags_behind_for_ever_does_not_grow() -> None:
-    """It reads as fast as is spoken, so that nothing has to make room; and never all."""
-    outbox = Outbox(events=8)
-    for seq in range(1, 5_001):
-        assert outbox.put(thought(seq))
-        if len(outbox) > 4 and seq >= 9:
-            outbox.take(1)
-    assert outbox.coalesced == 1
-    assert outbox._crowd is not None
-    assert len(outbox._crowd._superseded) <= 8
-
-
-def test_nobody_asks_what_may_make_room_before_it_is_full_nor_after_all_was_taken() -> None:
-    outbox, asked = Outbox(events=8), list[bool]()
+def test_superseded_frames_are_looked_for_only_while_it_is_full() -> None:
+    box, looked_for = Box(events=8), list[bool]()
     for seq in range(1, 10):
-        assert outbox.put(thought(seq))
-        asked.append(outbox._crowd is not None)
-    assert seqs(outbox) == [2, 3, 4, 5, 6, 7, 8, 9]
-    assert outbox.put(thought(10))
-    assert [*asked, outbox._crowd is not None] == [False] * 8 + [True, False]
-    assert outbox.made_room_before(10) == [(1, 1)]
+        assert box.put(thought(seq))
+        looked_for.append(box._queue is not None)
+    assert box.taken() == ["1-1 coalesced", "2", "3", "4", "5", "6", "7", "8", "9"]
+    assert box.put(thought(10))
+    assert [*looked_for, box._queue is not None] == [False] * 8 + [True, False]
+    assert box.taken() == ["10"]
 
 
-frames = st.tuples(st.sampled_from(list(EventType)), st.sampled_from(["a", "b"]), st.integers(1, 40))
+frames = st.tuples(st.sampled_from(list(EventType)), st.sampled_from(["a", "b"]), st.integers(2, 40))
 
 
 @settings(deadline=None)
 @given(st.lists(st.just("take") | st.integers(1, 3) | frames, max_size=60))
-def test_outbox_is_a_queue_within_its_bounds(steps: list[str | int | tuple[EventType, str, int]]) -> None:
+def test_outbox_is_a_queue_within_its_limits(steps: list[str | int | tuple[EventType, str, int]]) -> None:
     """Beside a plain list. "take" takes all, a number so many, and a triple is put: type, run and size."""
-    outbox, model, told = Outbox(events=4, size_bytes=80), list[Frame](), list[int]()
+    box, model = Box(events=4, size_bytes=80), list[Frame]()
+    read, coalesced = list[str](), list[int]()
     for seq, step in enumerate(steps, 1):
-        if not isinstance(step, tuple):
+        if isinstance(step, tuple):
+            new = numbered(seq, step[0], step[1], step[2])
+            fits = _put(model, new, coalesced)
+            assert box.put(new) is fits
+            assert len(box) == len(model)
+            if not fits:
+                break
+        else:
             count = len(model) if step == "take" else int(step)
-            taken, model = model[:count], model[count:]
-            assert outbox.take(None if step == "take" else count) == taken
-            continue
-        new = Frame(seq, step[0], RunId(step[1]), b"x" * step[2])
-        fits = _put(model, new, told)
-        assert outbox.put(new) is fits
-        assert len(outbox) == len(model)
-        assert outbox._crowd is None or len(outbox._crowd._superseded) <= 4
-    gone = [seq for first, last in outbox.made_room_before(len(steps) + 1) for seq in range(first, last + 1)]
-    assert gone == sorted(told)
+            read += box.taken(count)
+            del model[:count]
+    read += box.taken()
+    told = [range(int(first), int(last) + 1) for first, last in _gaps(read, "coalesced")]
+    assert sorted(seq for numbers in told for seq in numbers) == sorted(coalesced)
 
 
-def _put(model: list[Frame], new: Frame, told: list[int]) -> bool:
-    """The rule, said plainly: while it does not fit, the oldest frame goes for which a later one stands."""
+def _gaps(read: list[str], reason: str) -> list[list[str]]:
+    return [each.split()[0].split("-") for each in read if each.endswith(reason)]
+
+
+def _put(model: list[Frame], new: Frame, coalesced: list[int]) -> bool:
+    """The rule in plain code: while it does not fit, the oldest frame goes that a later one supersedes."""
     queue = [*model, new]
-    while model and (len(queue) > 4 or sum(len(each.data) for each in queue) > 80):
+    while len(model) >= 4 or sum(len(each.data) for each in model) >= 80:
         superseded = [
             each
-            for place, each in enumerate(queue[:-1])
+            for index, each in enumerate(queue[:-1])
             if each.type in COALESCIBLE
-            and any((later.type, later.run_id) == (each.type, each.run_id) for later in queue[place + 1 :])
+            and any((later.type, later.run_id) == (each.type, each.run_id) for later in queue[index + 1 :])
         ]
         if not superseded:
             return False
@@ -216,7 +208,7 @@ def _put(model: list[Frame], new: Frame, told: list[int]) -> bool:
         first = min(superseded, key=lambda each: _successor(queue, each))
         queue.remove(first)
         model.remove(first)
-        told.append(first.seq)
+        coalesced.append(first.seq)
     model.append(new)
     return True
 
@@ -227,3 +219,218 @@ def _successor(queue: list[Frame], frame: Frame) -> int:
         for later in queue
         if later.seq > frame.seq and (later.type, later.run_id) == (frame.type, frame.run_id)
     )
+
+
+# What is sent first, and the gaps between.
+
+
+def test_confirmation_comes_first_then_the_gaps_then_the_replay_then_what_was_put_meanwhile() -> None:
+    box = Box()
+    assert box.put_all(tool(8), tool(9)) == [True, True]
+    gaps = {"gap": gap(3, None, GapReason.RESTARTED), "expired": gap(1, 5, GapReason.EXPIRED)}
+    assert box.started(5, tool(6), tool(7), **gaps) == ["subscribed 5", "3- restarted", "1-5 expired", "6", "7"]
+    assert box.taken() == ["8", "9"]
+    assert box.taken() == []
+
+
+def test_event_in_the_replay_and_in_what_was_put_is_sent_once() -> None:
+    box = Box()
+    box.put_all(tool(6), tool(7), tool(8))
+    assert box.started(5, tool(6), tool(7)) == ["subscribed 5", "6", "7"]
+    assert box.taken() == ["8"]
+
+
+def test_event_of_the_replay_that_is_put_only_after_it_is_sent_once() -> None:
+    """A store that workers share gives an event to its log first, and to the workers a moment later."""
+    box = Box()
+    assert box.started(5, tool(6), tool(7)) == ["subscribed 5", "6", "7"]
+    assert box.put_all(tool(6), tool(7), tool(8)) == [True] * 3
+    assert box.taken() == ["8"]
+
+
+def test_socket_that_resumes_nothing_is_not_sent_what_is_past() -> None:
+    box = Box()
+    box.put(tool(5))
+    assert box.started(5) == ["subscribed 5"]
+    assert box.put_all(tool(5), tool(6)) == [True, True]
+    assert box.taken() == ["6"]
+
+
+def test_number_that_is_left_out_is_a_gap_before_the_next() -> None:
+    box = Box()
+    assert box.started(0, tool(2)) == ["subscribed 0", "1-1 lost", "2"]
+    box.put_all(tool(5), tool(6))
+    assert box.taken() == ["3-4 lost", "5", "6"]
+    assert box.gaps == {GapReason.LOST: 2}
+
+
+def test_gap_says_what_was_coalesced_and_beside_it_what_was_lost() -> None:
+    box = Box(events=3)
+    box.started()
+    assert box.put_all(thought(2), thought(3), thought(4), thought(5), tool(8)) == [True] * 5
+    assert box.taken() == ["1-1 lost", "2-3 coalesced", "4", "5", "6-7 lost", "8"]
+    assert box.gaps == {GapReason.LOST: 2, GapReason.COALESCED: 1}
+
+
+def test_frame_that_made_room_while_it_joined_and_is_in_the_replay_is_in_no_gap() -> None:
+    box = Box(events=2)
+    box.put_all(thought(1), thought(2), thought(3), thought(4))
+    assert box.started(0, *map(tool, (1, 2, 3))) == ["subscribed 0", "1", "2", "3"]
+    assert box.taken() == ["4"]
+
+
+def test_frame_that_made_room_while_it_joined_and_is_only_partly_in_the_replay_is_in_a_gap_for_the_rest() -> None:
+    box = Box(events=2)
+    box.put_all(*map(thought, range(1, 7)))
+    assert box.started(0, tool(1), tool(2)) == ["subscribed 0", "1", "2"]
+    assert box.taken() == ["3-4 coalesced", "5", "6"]
+
+
+def test_frame_that_made_room_and_was_in_the_replay_is_in_no_later_gap_either() -> None:
+    box = Box(events=2)
+    box.put_all(thought(1), thought(2), thought(3), thought(4))
+    assert box.started(0, *map(tool, (1, 2, 3, 4))) == ["subscribed 0", "1", "2", "3", "4"]
+    box.put(tool(7))
+    assert box.taken() == ["5-6 lost", "7"]
+
+
+@pytest.mark.parametrize("limits", [{"events": 2}, {"size_bytes": 20}], ids=["events", "bytes"])
+def test_limits_hold_while_it_joins(limits: dict[str, int]) -> None:
+    box = Box(**limits)
+    assert box.put_all(tool(1), tool(2), tool(3)) == [True, True, False]
+    assert (box.aborted, box.code) == (1, 4008)
+
+
+# How it ends.
+
+
+def test_slow_client_is_disconnected_once_and_gets_no_more() -> None:
+    box = Box(events=1)
+    box.started()
+    assert box.put_all(tool(1), tool(2), tool(3)) == [True, False, False]
+    assert (box.aborted, box.schedule.asked, box.code) == (1, 1, 4008)
+    assert box.unwritten == 1
+
+
+def test_drained_socket_takes_no_more_and_gives_what_it_has() -> None:
+    box = Box()
+    box.started()
+    box.put(tool(1))
+    box.drain()
+    box.restart()
+    assert box.put(tool(2)) is False
+    assert (box.taken(), box.aborted) == (["1"], 0)
+    assert box.code == 4000
+
+
+def test_drained_socket_that_is_disconnected_keeps_its_code() -> None:
+    box = Box()
+    box.drain()
+    box.disconnect_slow()
+    assert (box.code, box.aborted, box.schedule.asked) == (4000, 1, 1)
+
+
+def test_socket_of_a_restarted_thread_takes_nothing_of_the_new_epoch() -> None:
+    box = Box()
+    box.started(9)
+    box.put(tool(10))
+    box.restart()
+    assert box.put(tool(1)) is False
+    assert box.taken() == ["10"]
+    assert box.code == 4001
+
+
+def test_frames_that_were_taken_and_are_not_written_count_as_unwritten() -> None:
+    box = Box()
+    box.started()
+    box.put_all(*map(tool, range(1, BATCH_FRAMES + 11)))
+    assert len(box.take()) == BATCH_FRAMES
+    assert (box.in_flight, box.unwritten) == (BATCH_FRAMES, BATCH_FRAMES + 10)
+    box.in_flight = 0
+    assert box.taken() == [str(seq) for seq in range(BATCH_FRAMES + 1, BATCH_FRAMES + 11)]
+
+
+def test_frames_of_one_iteration_ask_for_one_flush() -> None:
+    box = Box()
+    box.put_all(tool(1), tool(2), tool(3))
+    assert (box.schedule.asked, box.schedule.enqueued) == (1, 3)
+
+
+# Crowded outboxes: emitters wait for those whose client reads, and for no other.
+
+
+@pytest.mark.parametrize(
+    ("limits", "size", "at"),
+    [({"events": 8}, 10, 4), ({"size_bytes": 100}, 10, 5), ({}, WRITE_BYTES // 4, 4), ({"events": 1}, 10, 1)],
+    ids=["half of the events", "half of the bytes", "more than one write", "a single event"],
+)
+def test_outbox_is_crowded_from_half_of_its_limits_or_more_than_one_write(
+    limits: dict[str, int], size: int, at: int
+) -> None:
+    box = Box(**limits)
+    for seq in range(1, at + 1):
+        assert box.crowded.by_thread == {}
+        assert box.put(tool(seq, size=size))
+    assert box.crowded.by_thread == {box.thread_id: [box]}
+    box.take(1)
+    assert box.crowded.by_thread == {}
+
+
+def test_outbox_of_a_client_that_leaves_is_crowded_no_more() -> None:
+    box = Box(events=2)
+    box.put_all(tool(1), tool(2))
+    box.left()
+    box.left()
+    assert box.crowded.by_thread == {}
+
+
+async def test_emitter_waits_until_the_outbox_is_no_longer_crowded() -> None:
+    box, went_on = Box(events=4), list[int]()
+    box.put_all(tool(1), tool(2), tool(3))
+
+    async def emitter() -> None:
+        await box.crowded.wait_for_room(box.thread_id)
+        went_on.append(len(box))
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(emitter)
+            for _ in range(3):
+                await checkpoint()
+            assert went_on == []
+            box.take(2)
+    assert went_on == [1]
+
+
+async def test_emitter_waits_no_longer_than_a_moment_for_a_client_that_takes_nothing() -> None:
+    box = Box(events=4)
+    box.put_all(tool(1), tool(2), tool(3))
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(box.crowded.watch)
+            await box.crowded.wait_for_room(box.thread_id)
+            assert box.is_slow()
+            tasks.cancel_scope.cancel()
+        # From now on it lets others run, and waits for nothing.
+        await box.crowded.wait_for_room(box.thread_id)
+
+
+def test_client_is_slow_after_so_many_ticks_and_no_longer_when_it_takes_something() -> None:
+    box = Box(events=8)
+    box.put_all(*map(tool, range(1, 8)))
+    for _ in range(SLOW_AFTER_TICKS):
+        assert not box.is_slow()
+        box.tick()
+    assert box.is_slow()
+    box.take(1)
+    assert not box.is_slow()
+    assert box.crowded.by_thread
+
+
+def test_event_is_refused_only_while_a_full_outbox_has_a_client_that_reads() -> None:
+    box = Box(events=2)
+    box.put_all(tool(1), tool(2))
+    assert box.crowded.refuses(box.thread_id)
+    for _ in range(SLOW_AFTER_TICKS):
+        box.tick()
+    assert not box.crowded.refuses(box.thread_id), "a slow client is disconnected, and its thread goes on"

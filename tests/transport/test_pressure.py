@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from starlette.applications import Starlette
 
 from bridgekit.chain.link_1_startup import Application, Parts, create_app
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.events import EventType, Receipt, RoutedEvent
 from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.client import connect
-from bridgekit.transport.outbox import Outbox
-from tests.samples import ALICE, OTHER, THREAD, emitted
+from bridgekit.transport.hub import NO_ROOM
+from bridgekit.transport.outbox import OutboxLimits
+from tests.samples import ALICE, OTHER, RUN, THREAD, emitted
 from tests.transport.browser import Site
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
 from tests.transport.peers import BUFFER_BYTES, raw_peer
@@ -30,7 +32,7 @@ PAYLOAD = {"parameters": "x" * 4_096}
 
 
 async def test_thoughts_that_make_room_are_told_and_what_must_be_delivered_comes(site: Site) -> None:
-    site.edge.outbox = partial(Outbox, events=4)
+    site.edge.scheduler.limits = OutboxLimits(events=4)
     async with site.visited((ALICE, THREAD)) as [browser]:
         browser.stop_reading()
         await site.publish()
@@ -51,7 +53,7 @@ async def test_thoughts_that_make_room_are_told_and_what_must_be_delivered_comes
 async def test_socket_that_cannot_take_what_must_be_delivered_is_closed_and_resumes_with_nothing_missing(
     site: Site,
 ) -> None:
-    site.edge.outbox = partial(Outbox, events=4)
+    site.edge.scheduler.limits = OutboxLimits(events=4)
     async with site.visited((ALICE, THREAD)) as [slow]:
         [first] = await site.publish(type=TOOL)
         await anyio.wait_all_tasks_blocked()
@@ -68,10 +70,10 @@ async def test_socket_that_cannot_take_what_must_be_delivered_is_closed_and_resu
 
 
 async def test_bound_of_bytes_closes_too(site: Site) -> None:
-    site.edge.outbox = partial(Outbox, size_bytes=10_000)
+    site.edge.scheduler.limits = OutboxLimits(size_bytes=10_000)
     async with site.visited((ALICE, THREAD)) as [slow]:
         slow.stop_reading()
-        for _ in range(3):
+        for _ in range(8):
             await site.hub.publish(emitted(TOOL, payload=PAYLOAD), THREAD)
         await anyio.wait_all_tasks_blocked()
         assert slow.close == (4008, "too slow: connect again")
@@ -80,7 +82,7 @@ async def test_bound_of_bytes_closes_too(site: Site) -> None:
 @asynccontextmanager
 async def crowded() -> AsyncIterator[tuple[Application, str]]:
     """A real server, whose sockets have small outboxes and for whom the system holds little."""
-    app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=partial(Outbox, events=WAITING)))
+    app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=OutboxLimits(events=WAITING)))
     with anyio.fail_after(PATIENCE_SECONDS):
         async with serving(app, send_buffer_bytes=BUFFER_BYTES) as url:
             application: Application = app.state.bridgekit
@@ -89,18 +91,7 @@ async def crowded() -> AsyncIterator[tuple[Application, str]]:
             yield application, url
 
 
-def at_once(asked: Coroutine[Any, Any, Receipt]) -> Receipt:
-    """What it answers without waiting for anything; AssertionError where it waits."""
-    try:
-        asked.send(None)
-    except StopIteration as answered:
-        receipt: Receipt = answered.value
-        return receipt
-    asked.close()
-    raise AssertionError("it waits")
-
-
-async def test_emitter_never_waits_and_neighbours_read_all_while_a_real_socket_stops_reading() -> None:
+async def test_neighbours_read_all_while_a_real_socket_stops_reading() -> None:
     read = {THREAD: list[RoutedEvent](), OTHER: list[RoutedEvent]()}
     async with (
         crowded() as (application, url),
@@ -112,14 +103,14 @@ async def test_emitter_never_waits_and_neighbours_read_all_while_a_real_socket_s
         while not taken or taken[-1] == 2:
             for thread, client in ((THREAD, neighbour), (OTHER, stranger)):
                 event = emitted(TOOL, thread_id=thread, payload=PAYLOAD)
-                receipt = at_once(application.bridge.notify(event))
+                receipt = await application.bridge.notify(event)
                 taken += [receipt.sockets] if thread == THREAD else []
-                # While the deaf one hears nothing, each of the others has the event before the next is emitted.
+                # While one reads nothing, each of the others has the event before the next is emitted.
                 read[thread].append(await client.receive())
         # It was given up when its outbox was full, which is not before so many were put there.
         assert len(taken) > WAITING
         for _ in range(10):
-            assert at_once(application.bridge.notify(emitted(TOOL))).sockets == 1
+            assert (await application.bridge.notify(emitted(TOOL))).sockets == 1
             read[THREAD].append(await neighbour.receive())
     assert [event.seq for event in read[THREAD]] == list(range(1, len(taken) + 11))
     assert [event.seq for event in read[OTHER]] == list(range(1, len(taken) + 1))
@@ -130,7 +121,7 @@ async def test_emitter_never_waits_and_neighbours_read_all_while_a_real_socket_s
 async def test_real_socket_that_is_given_up_is_detached_at_once() -> None:
     """On asyncio. Hypercorn does not stop writing to it before the system breaks the connection: see keepalive."""
     async with crowded() as (application, url), raw_peer(url) as deaf:
-        while at_once(application.bridge.notify(emitted(TOOL, payload=PAYLOAD))).sockets:
+        while (await application.bridge.notify(emitted(TOOL, payload=PAYLOAD))).sockets:
             await checkpoint()
         while len(application.bridge.hub):
             await checkpoint()
@@ -156,3 +147,81 @@ async def test_drain_leaves_a_slow_reader_its_time() -> None:
                 await slow.read_until(b"\x0f\xa0")  # 4000
                 assert slow.read.count(b'"seq":') == 12 + 1
                 await slow.say_goodbye()
+
+
+BURST = 5_000
+"""Events that an agent emits without awaiting anything else: several times what an outbox takes."""
+
+
+@pytest.mark.parametrize("event_type", [TOOL, THOUGHT], ids=str)
+async def test_client_that_reads_gets_every_event_of_a_burst_of_any_length(event_type: EventType) -> None:
+    """Without a loss, whether or not the events may be coalesced; and the agent can be cancelled meanwhile."""
+    app = create_app(Parts(agents={}, admission=OwnersOnly))
+    read, receipts = list[RoutedEvent](), list[Receipt]()
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with serving(app) as url:
+            application: Application = app.state.bridgekit
+            await application.open_thread(THREAD, ALICE)
+            agent = WebSocketBridgeAdapter()
+            agent.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
+
+            async def emitting() -> None:
+                for number in range(BURST):
+                    receipts.append(await agent.emit(event_type, {"number": number}))
+
+            async with connect(url, user_id=ALICE, thread_id=THREAD) as client, anyio.create_task_group() as tasks:
+                tasks.start_soon(emitting)
+                while len(read) < BURST:
+                    read.append(await client.receive())
+            assert application.tally.lost == {}
+            assert application.tally.unwritten == {}
+    assert [event.payload["number"] for event in read] == list(range(BURST))
+    assert [event.seq for event in read] == list(range(1, BURST + 1))
+    assert all(receipts)
+
+
+async def test_burst_that_nobody_awaits_is_refused_where_there_is_no_room_and_never_retained_and_lost() -> None:
+    app = create_app(Parts(agents={}, admission=OwnersOnly))
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with serving(app) as url:
+            application: Application = app.state.bridgekit
+            await application.open_thread(THREAD, ALICE)
+            async with connect(url, user_id=ALICE, thread_id=THREAD) as client:
+                answers = [application.bridge.notify(emitted(TOOL, payload=PAYLOAD)) for _ in range(BURST)]
+                receipts = [answer for answer in answers if isinstance(answer, Receipt)]
+                taken = [receipt for receipt in receipts if receipt]
+                read = [await client.receive() for _ in taken]
+                assert client.gaps == []
+            assert len(receipts) == BURST
+            assert {receipt.reason for receipt in receipts if not receipt} == {NO_ROOM}
+            assert not any(receipt.kept for receipt in receipts if not receipt)
+            assert application.tally.lost == {(10, NO_ROOM): BURST - len(taken)}
+    assert [event.seq for event in read] == [receipt.seq for receipt in taken] == list(range(1, len(taken) + 1))
+
+
+async def test_agent_is_cancelled_in_the_midst_of_a_burst() -> None:
+    app = create_app(Parts(agents={}, admission=OwnersOnly))
+    emitted_before = 0
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with serving(app) as url, connect_to(app, url), anyio.create_task_group() as tasks:
+            agent = WebSocketBridgeAdapter()
+            agent.set_websocket_bridge(app.state.bridgekit.bridge, RUN, "researcher", thread_id=THREAD)
+
+            async def emitting() -> None:
+                nonlocal emitted_before
+                while True:
+                    await agent.emit_tool_executing("look_up", PAYLOAD, tool_call_id="1")
+                    emitted_before += 1
+
+            tasks.start_soon(emitting)
+            while not emitted_before:
+                await checkpoint()
+            tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def connect_to(app: Starlette, url: str) -> AsyncIterator[None]:
+    """A socket of Alice's, which is not read."""
+    await app.state.bridgekit.open_thread(THREAD, ALICE)
+    async with connect(url, user_id=ALICE, thread_id=THREAD):
+        yield

@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bridgekit.transport.broker import Keep
-from bridgekit.transport.broker.memory import MemoryBroker
+from bridgekit.transport.log import Keep, MemoryEventLog
 from tests.samples import ALICE, OTHER, THREAD
 from tests.transport.browser import Browser, Site
 
@@ -16,7 +15,7 @@ FOREIGN = "f" * 16
 
 
 @asynccontextmanager
-async def made(keep: Keep | None = None, *, broker: MemoryBroker | None = None) -> AsyncIterator[Site]:
+async def made(keep: Keep | None = None, *, broker: MemoryEventLog | None = None) -> AsyncIterator[Site]:
     site = Site(keep or Keep(), broker=broker)
     await site.open_threads()
     async with site.edge:
@@ -77,7 +76,7 @@ async def test_bound_of_bytes_is_told_as_the_bound_of_events_is() -> None:
 
 async def test_events_that_grew_too_old_are_told_as_a_gap() -> None:
     now = 0.0
-    async with made(broker=MemoryBroker(Keep(seconds=60), clock=lambda: now)) as site:
+    async with made(broker=MemoryEventLog(Keep(seconds=60), clock=lambda: now)) as site:
         [seen] = await site.publish()
         await site.publish(2)
         now = 60.0

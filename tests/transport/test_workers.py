@@ -25,7 +25,7 @@ RUN = [EventType.AGENT_STARTED, EventType.AGENT_THINKING, EventType.AGENT_THINKI
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """Ours, that is the client's."""
+    """The client's backend."""
     return "asyncio"
 
 
@@ -36,7 +36,7 @@ def env(redis_url: str) -> dict[str, str]:
 
 @contextmanager
 def paused(process: int) -> Iterator[None]:
-    """Within, `process` does nothing."""
+    """Suspend a process for the length of a block."""
     os.kill(process, signal.SIGSTOP)
     try:
         yield
@@ -71,13 +71,13 @@ async def test_agents_run_in_either_worker_and_their_events_reach_the_one_socket
         assert await server.end() == 0
 
 
-async def test_run_of_workers_that_are_stopped_comes_to_its_end_and_its_user_hears_of_it_from_the_next(
+async def test_run_of_stopped_workers_completes_and_its_client_receives_the_rest_from_the_next_server(
     env: dict[str, str],
 ) -> None:
     answers: list[int] = []
 
     async def run() -> None:
-        answers.append((await old.post("/runs/wait_a_second")).status_code)
+        answers.append((await old.post("/runs/wait_for_shutdown")).status_code)
 
     with held_port() as port:
         async with started(*UVICORN, str(port), env=env) as old:
@@ -86,16 +86,16 @@ async def test_run_of_workers_that_are_stopped_comes_to_its_end_and_its_user_hea
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(run)
                     with anyio.fail_after(SOON):
-                        heard = [await anext(follower) for _ in range(2)]
-                    # As Ctrl-C does: the workers are told by the terminal, and then by their parent too. Who has
-                    # the socket and not the run sends its client away at once.
+                        received = [await anext(follower) for _ in range(2)]
+                    # As Ctrl-C does: the terminal signals the workers, and then their parent does too. A worker that
+                    # has the socket and not the run closes it at once.
                     old.signal_all(signal.SIGINT)
                     assert await old.end() == 0
                 async with started("uvicorn", APP, "--port", str(port), env=env):
                     with anyio.fail_after(SOON):
-                        heard += [await anext(follower) for _ in range(2)]
+                        received += [await anext(follower) for _ in range(2)]
     assert answers == [200]
-    assert [item.type for item in heard if isinstance(item, RoutedEvent)] == RUN
+    assert [item.type for item in received if isinstance(item, RoutedEvent)] == RUN
 
 
 async def test_second_signal_to_the_parent_ends_its_workers_at_once(env: dict[str, str]) -> None:
@@ -116,4 +116,4 @@ async def test_worker_without_a_key_that_others_know_does_not_start_and_says_why
     """Not even one: the next may run on another machine."""
     async with started("uvicorn", APP, "--port", "0", env={**env, KEYLESS: "yes"}) as server:
         assert await server.end() == 3
-    assert "link 10: workers that share the redis store must share a key for tickets too" in "\n".join(server.said)
+    assert "link 10: workers that share the redis store must share a key for tickets too" in "\n".join(server.output)

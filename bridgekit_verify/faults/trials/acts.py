@@ -14,10 +14,10 @@ from bridgekit_verify.faults.proxy import Proxy
 from bridgekit_verify.faults.toxics import FAULTS
 from bridgekit_verify.faults.trials.deployment import Delivery, Deployment
 
-__all__ = ["ACTS", "Act", "Scene", "Target", "act_table"]
+__all__ = ["ACTS", "Act", "FaultTarget", "Scene", "act_table"]
 
 
-class Target(enum.StrEnum):
+class FaultTarget(enum.StrEnum):
     """What is hurt."""
 
     NOTHING = "nothing"
@@ -35,7 +35,7 @@ class Scene:
     users: Proxy
     seed: int
     meanwhile: Callable[[float], Awaitable[None]]
-    """Waits for so many seconds, and until agents have said what they say in that time, if nothing keeps them."""
+    """Waits for so many seconds, and until agents have emitted what they emit in that time."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Act:
     """One fault."""
 
     name: str
-    target: Target
+    target: FaultTarget
     says: str
     """What it is in the world."""
     during: Callable[[Scene, float], Awaitable[None]]
     """Does it, for so many seconds, and mends it."""
     padding_bytes: int = 0
-    """How much heavier events are, for a fault that only weight makes felt."""
+    """How much larger events are, for a fault that affects only large ones."""
 
     overflows: bool = False
     """Whether it fills what may wait for a socket: then what waited is lost too, and no closed form says how much."""
@@ -58,7 +58,7 @@ class Act:
 
     def concerns(self, delivery: Delivery) -> bool:
         """Whether that way to deliver has what is hurt."""
-        return delivery.apart or self.target not in (Target.AGENTS, Target.BROKER)
+        return delivery.apart or self.target not in (FaultTarget.AGENTS, FaultTarget.BROKER)
 
     @property
     def cuts_broker(self) -> bool:
@@ -68,7 +68,7 @@ class Act:
     @property
     def alone(self) -> bool:
         """Whether it hurts processes, which another experiment may not share meanwhile."""
-        return self.target not in (Target.NOTHING, Target.NETWORK)
+        return self.target not in (FaultTarget.NOTHING, FaultTarget.NETWORK)
 
 
 async def _nothing(scene: Scene, seconds: float) -> None:
@@ -86,22 +86,22 @@ def _toxic(name: str) -> Callable[[Scene, float], Awaitable[None]]:
 async def _kill_sockets(scene: Scene, seconds: float) -> None:
     await scene.deployment.sockets.kill()
     await anyio.sleep(seconds)
-    await scene.deployment.sockets.again()
+    await scene.deployment.sockets.restart()
 
 
 async def _kill_sockets_while_away(scene: Scene, seconds: float) -> None:
-    """Users lose their way to a worker, agents go on, and then the worker is killed before anybody is back."""
+    """Users lose their way to a worker, agents go on, and the worker is killed before they are back."""
     with scene.users.down():
         await scene.meanwhile(seconds / 2)
         await scene.deployment.sockets.kill()
         await anyio.sleep(seconds / 2)
-        await scene.deployment.sockets.again()
+        await scene.deployment.sockets.restart()
 
 
 async def _kill_agents(scene: Scene, seconds: float) -> None:
     await scene.deployment.agents.kill()
     await anyio.sleep(seconds)
-    await scene.deployment.agents.again()
+    await scene.deployment.agents.restart()
 
 
 async def _pause_sockets(scene: Scene, seconds: float) -> None:
@@ -114,7 +114,7 @@ async def _restart_sockets(scene: Scene, seconds: float) -> None:
     """As a roll-out does it: the worker is asked to stop, lets its runs end, and comes back."""
     await scene.deployment.sockets.stop()
     await anyio.sleep(seconds)
-    await scene.deployment.sockets.again()
+    await scene.deployment.sockets.restart()
 
 
 async def _kill_broker(scene: Scene, seconds: float) -> None:
@@ -144,7 +144,7 @@ async def _cut_broker(scene: Scene, seconds: float) -> None:
 
 
 async def _deafen(scene: Scene, seconds: float) -> None:
-    """Each connection on which a worker listens is cut, and its health check goes on saying what it believes."""
+    """Each connection on which a worker listens is cut, and its health check keeps its old answer."""
     if (broker := scene.deployment.broker) is not None:
         until = anyio.current_time() + seconds
         while anyio.current_time() < until:
@@ -157,11 +157,11 @@ HEAVY_BYTES: Final = 131_072
 _NETWORK: Final = ("latency", "bandwidth", "slow_reader", "timeout", "partition", "reset_peer", "down")
 
 _ROWS: Final = (
-    Act("none", Target.NOTHING, "nothing happens: what every other row is held against", _nothing),
+    Act("none", FaultTarget.NOTHING, "nothing happens: the row that every other one is compared with", _nothing),
     *(
         Act(
             name,
-            Target.NETWORK,
+            FaultTarget.NETWORK,
             FAULTS[name].says,
             _toxic(name),
             padding_bytes=HEAVY_BYTES if name == "slow_reader" else 0,
@@ -170,28 +170,31 @@ _ROWS: Final = (
         )
         for name in _NETWORK
     ),
-    Act("kill", Target.SOCKETS, "the worker's process is killed, and started again", _kill_sockets),
+    Act("kill", FaultTarget.SOCKETS, "the worker's process is killed, and started again", _kill_sockets),
     Act(
         "kill while away",
-        Target.SOCKETS,
+        FaultTarget.SOCKETS,
         "users lose their connection, and while they are away the worker is killed and started again",
         _kill_sockets_while_away,
     ),
-    Act("pause", Target.SOCKETS, "the worker stands still, as a frozen machine does, and goes on", _pause_sockets),
-    Act("restart", Target.SOCKETS, "a roll-out: the worker is asked to stop, and comes back", _restart_sockets),
-    Act("agents' kill", Target.AGENTS, "the worker whose agents speak is killed, and started again", _kill_agents),
-    Act("broker's kill", Target.BROKER, "the broker is killed, and started again", _kill_broker),
-    Act("broker's pause", Target.BROKER, "the broker stands still, and goes on", _pause_broker),
+    Act("pause", FaultTarget.SOCKETS, "the worker stands still, as a frozen machine does, and goes on", _pause_sockets),
+    Act("restart", FaultTarget.SOCKETS, "a roll-out: the worker is asked to stop, and comes back", _restart_sockets),
+    Act("agents' kill", FaultTarget.AGENTS, "the worker whose agents run is killed, and started again", _kill_agents),
+    Act("broker's kill", FaultTarget.BROKER, "the broker is killed, and started again", _kill_broker),
+    Act("broker's pause", FaultTarget.BROKER, "the broker stands still, and goes on", _pause_broker),
     Act(
         "broker's partition",
-        Target.BROKER,
+        FaultTarget.BROKER,
         "nothing gets to the broker, and later all of it",
         _part_from_broker,
     ),
     Act(
-        "broker's listener", Target.BROKER, "the connections on which workers listen are cut, all else is fine", _deafen
+        "broker's listener",
+        FaultTarget.BROKER,
+        "the connections on which workers listen are cut, all else is fine",
+        _deafen,
     ),
-    Act("broker's reset", Target.BROKER, "every connection to the broker is cut, again and again", _cut_broker),
+    Act("broker's reset", FaultTarget.BROKER, "every connection to the broker is cut, again and again", _cut_broker),
 )
 
 
@@ -201,4 +204,4 @@ def act_table() -> pd.DataFrame:
 
 
 ACTS: Final = {row.name: row for row in _ROWS}
-"""By name, in the order in which they are told: from the user back to the broker."""
+"""By name, from the user back to the broker."""

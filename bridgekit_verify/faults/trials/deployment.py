@@ -1,23 +1,27 @@
-"""The ways to deliver that are compared, each as processes that run: workers, a database file, a broker."""
+"""The delivery modes that are compared, each as running processes: workers, a database file, a broker."""
 
 from __future__ import annotations
 
 import secrets
-import socket
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import anyio
 import pandas as pd
+from anyio.abc import TaskGroup
 
-from bridgekit.transport.broker import HISTORY
+from bridgekit.errors import first_error
+from bridgekit.transport.log import HISTORY
 from bridgekit_verify.faults.proxy import Proxy, proxy
-from bridgekit_verify.faults.redis_servers import Persistence, RedisServer, redis_server
-from bridgekit_verify.faults.trials.hands import Hand, hand
-from bridgekit_verify.faults.trials.worker import Setup
+from bridgekit_verify.faults.redis_servers import Persistence, RedisServer, redis_server, reserved_port
+from bridgekit_verify.faults.trials import worker
+from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport, RunRequest, WorkerSetup
+from bridgekit_verify.harness.messages import Ready
+from bridgekit_verify.harness.processes import START_TIMEOUT_SECONDS, ChildProcess, start_module
 from bridgekit_verify.measure.families import Owned
 
 __all__ = [
@@ -28,11 +32,15 @@ __all__ = [
     "SQLITE",
     "Delivery",
     "Deployment",
+    "WorkerProcess",
     "delivery_table",
     "deployed",
+    "start_worker",
 ]
 
 KEY_BYTES: Final = 32
+STOP_TIMEOUT_SECONDS: Final = 20.0
+PROCESS_ENDED: Final = "the worker's process ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +52,7 @@ class Delivery:
     store: str
     """"memory", "sqlite" or "redis"."""
     resumes: bool = True
-    """Whether clients say where they were. Without it, what was sent while they were away is not for them."""
+    """Whether clients send their cursor. Without it, they do not get what was sent while they were offline."""
     keep_events: int = HISTORY.events
     outbox_bytes: int = 262_144
     """What may wait for a socket. Small, so that a slow reader of heavy events overflows it within a fault's window."""
@@ -57,7 +65,7 @@ class Delivery:
 
 AT_MOST_ONCE: Final = Delivery(
     name="at most once",
-    summary="one worker, nothing kept, clients connect again and say nothing",
+    summary="one worker, nothing kept, clients connect again without a cursor",
     store="memory",
     resumes=False,
     keep_events=0,
@@ -83,14 +91,91 @@ def delivery_table() -> pd.DataFrame:
     )
 
 
+class WorkerProcess:
+    """One worker at one port, over as many processes as its restarts take.
+
+    The reports of a run go to the observer of its experiment: the part of the request before the colon. A run whose
+    process ends first is reported as ended.
+    """
+
+    def __init__(self, process: ChildProcess, setup: WorkerSetup, tasks: TaskGroup) -> None:
+        self._process = process
+        self._setup = setup
+        self._tasks = tasks
+        self._running: set[str] = set()
+        """Requests of the current process whose runs have not ended."""
+        self.observers: dict[str, Callable[[RunReport], None]] = {}
+
+    @property
+    def port(self) -> int:
+        return self._setup.port
+
+    async def set_up(self) -> None:
+        """Send its setup and wait until it serves; ProcessGone, ProcessTimeout."""
+        await self._process.send(self._setup)
+        await self._process.receive(Ready, within=START_TIMEOUT_SECONDS, wanted="serve")
+        self._tasks.start_soon(self._read_reports)
+
+    async def start_run(self, request: RunRequest) -> None:
+        """Start an agent's run; ProcessGone."""
+        self._running.add(request.request)
+        await self._process.send(request)
+
+    async def kill(self) -> None:
+        await self._process.kill()
+
+    async def pause(self) -> None:
+        await self._process.pause()
+
+    def resume(self) -> None:
+        self._process.resume()
+
+    async def stop(self) -> int:
+        """Ask it to stop, and return its exit code."""
+        return await self._process.terminate(within=STOP_TIMEOUT_SECONDS)
+
+    async def restart(self) -> None:
+        """Start another process at the same port."""
+        await self._process.restart()
+        await self.set_up()
+
+    async def _read_reports(self) -> None:
+        async for report in self._process.messages(RunReport):
+            self._forward(report)
+        for request in list(self._running):
+            self._forward(Ended(request, PROCESS_ENDED))
+
+    def _forward(self, report: Attempted | Acknowledged | Ended) -> None:
+        request = report.request if isinstance(report, Ended) else report.key.request
+        if isinstance(report, Ended):
+            self._running.discard(request)
+        if (observer := self.observers.get(request.partition(":")[0])) is not None:
+            observer(report)
+
+
+@asynccontextmanager
+async def start_worker(setup: WorkerSetup) -> AsyncIterator[WorkerProcess]:
+    """Run a worker for the length of a block; at its end the process is killed."""
+    with first_error():
+        async with (
+            start_module(worker.__name__, name=f"the worker with the store {setup.store!r}") as process,
+            anyio.create_task_group() as tasks,
+        ):
+            started = WorkerProcess(process, setup, tasks)
+            await started.set_up()
+            yield started
+            await process.close()
+            tasks.cancel_scope.cancel()
+
+
 @dataclass(frozen=True)
 class Deployment:
     """One way to deliver, up and running."""
 
     delivery: Delivery
-    sockets: Hand
+    sockets: WorkerProcess
     """The worker that users connect to."""
-    agents: Hand
+    agents: WorkerProcess
     """The worker whose agents run; the same one where they are not apart."""
     key: bytes
     broker: RedisServer | None = None
@@ -115,24 +200,15 @@ async def deployed(
             if cut_broker:
                 between = await stack.enter_async_context(proxy("127.0.0.1", broker.port))
                 url = between.url("redis")
-        hands = []
+        workers = []
         for _ in range(1 + delivery.apart):
-            setup = Setup(
+            setup = WorkerSetup(
                 store=url,
                 keep_events=delivery.keep_events,
                 outbox_bytes=delivery.outbox_bytes,
-                port=_held_port(stack),
+                port=stack.enter_context(reserved_port()),
                 key=key,
                 owned=[(each.thread_id, each.user_id) for each in owned],
             )
-            hands.append(await stack.enter_async_context(hand(setup)))
-        yield Deployment(delivery, hands[0], hands[-1], key, broker, between)
-
-
-def _held_port(stack: AsyncExitStack) -> int:
-    """A port that stays ours while its worker is away: bound here, where nobody listens, free to listen on there."""
-    held = stack.enter_context(socket.socket())
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    port: int = held.getsockname()[1]
-    return port
+            workers.append(await stack.enter_async_context(start_worker(setup)))
+        yield Deployment(delivery, workers[0], workers[-1], key, broker, between)

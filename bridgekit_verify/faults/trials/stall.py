@@ -1,11 +1,12 @@
-"""One socket stops reading: what it does to its neighbours, and to the agent that speaks to all of them."""
+"""One socket stops reading: its effect on its neighbours, and on the agent that emits to all of them."""
 
 from __future__ import annotations
 
 import re
+import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -14,30 +15,147 @@ import anyio
 import pandas as pd
 from anyio.abc import TaskStatus
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from bridgekit.chain.link_1_startup import Parts, create_app
 from bridgekit.errors import first_error
+from bridgekit.events import AgentEvent, EventType
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.serve.in_process import serving
+from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.outbox import OutboxLimits
 from bridgekit_verify.faults.proxy import proxy
-from bridgekit_verify.faults.trials.peers import PEERS, Peer
-from bridgekit_verify.faults.trials.plots_stall import stall_figure
+from bridgekit_verify.measure.plots import BLUE, LOST, new_figure
 
-__all__ = ["LoopClock", "Stall", "StallStudy", "study_stall"]
+__all__ = ["BRIDGEKIT", "SERVERS", "LoopTimeClock", "Stall", "StallStudy", "study_stall"]
 
 STALL_SECONDS: Final = 120.0
 STILL_SECONDS: Final = 0.02
-"""A loop that looks at nothing for longer stands still."""
+"""A loop that is not polled for longer stands still."""
 SETTLE_SECONDS: Final = 60.0
 """How long neighbours may take, when all read again, to read what they are owed."""
 PADDING_BYTES: Final = 8_192
 _NUMBER = re.compile(r'"number": ?(\d+)')
+SEND_BUFFER_BYTES: Final = 16_384
+"""Small, so that a client that stops reading is noticed at once and not after megabytes."""
+THREAD: Final = ThreadId("thread_1")
+USER: Final = "user_1"
+OUTBOX_EVENTS: Final = 16
+
+Emit = Callable[[int, str], Awaitable[None]]
+"""Sends one event to every subscriber: a JSON text with `"number": …` and a padding."""
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that is up."""
+
+    url: str
+    """Where a client subscribes."""
+    emit: Emit
+
+
+@dataclass(frozen=True)
+class ServerKind:
+    """A way to write a server that sends every event to every subscriber."""
+
+    name: str
+    says: str
+    """Its code for one event."""
+    serve: Callable[[], AbstractAsyncContextManager[RunningServer]]
+
+
+def _event(number: int, padding: str) -> str:
+    return f'{{"number": {number}, "padding": "{padding}"}}'
+
+
+@asynccontextmanager
+async def _serve_starlette() -> AsyncIterator[RunningServer]:
+    sockets: list[WebSocket] = []
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        sockets.append(websocket)
+        try:
+            while True:
+                await websocket.receive_text()
+        except WebSocketDisconnect:
+            sockets.remove(websocket)
+
+    async def emit(number: int, padding: str) -> None:
+        for each in sockets:
+            await each.send_text(_event(number, padding))
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    async with serving(app, send_buffer_bytes=SEND_BUFFER_BYTES) as url:
+        yield RunningServer(url, emit)
+
+
+@asynccontextmanager
+async def _serve_websockets() -> AsyncIterator[RunningServer]:
+    connections: list[ServerConnection] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        connections.append(connection)
+        await connection.wait_closed()
+        connections.remove(connection)
+
+    async def emit(number: int, padding: str) -> None:
+        for each in connections:
+            with suppress(ConnectionClosed):
+                await each.send(_event(number, padding))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        async with serve(handler, sock=listener, compression=None, close_timeout=0.1):
+            yield RunningServer(f"ws://127.0.0.1:{listener.getsockname()[1]}", emit)
+
+
+@asynccontextmanager
+async def _serve_bridgekit() -> AsyncIterator[RunningServer]:
+    app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=OutboxLimits(events=OUTBOX_EVENTS)))
+
+    async def emit(number: int, padding: str) -> None:
+        payload = {"number": number, "padding": padding}
+        await app.state.agent_websocket_bridge.notify(
+            AgentEvent(
+                type=EventType.TOOL_COMPLETED,
+                run_id=RunId("run_1"),
+                agent_name="researcher",
+                payload=payload,
+                thread_id=THREAD,
+            )
+        )
+
+    async with serving(app, send_buffer_bytes=SEND_BUFFER_BYTES) as url:
+        await app.state.bridgekit.open_thread(THREAD, USER)
+        yield RunningServer(f"{url}/ws?thread_id={THREAD}&user_id={USER}", emit)
+
+
+BRIDGEKIT: Final = ServerKind("bridgekit", "await bridge.notify(event)", _serve_bridgekit)
+SERVERS: Final = (
+    ServerKind("Starlette, a loop of sends", "for socket in sockets: await socket.send_text(event)", _serve_starlette),
+    ServerKind(
+        "websockets, a loop of sends",
+        "for connection in connections: await connection.send(event)",
+        _serve_websockets,
+    ),
+    BRIDGEKIT,
+)
+"""Two that wait for one socket after the other, as such servers are usually written, and the bridge."""
 
 
 @dataclass(frozen=True)
 class Stall:
     """What one server made of it. All moments are seconds after the first event was due."""
 
-    peer: Peer
+    peer: ServerKind
     neighbours: int
     events: int
     due: Sequence[float]
@@ -75,11 +193,11 @@ class Stall:
         return max(self.waits)
 
 
-class LoopClock:
-    """Seconds as the loop lives them: for as long as the machine lets it stand still, no time passes.
+class LoopTimeClock:
+    """Time of the event loop: while the machine gives the loop no processor, no time passes.
 
-    So nobody is said to be held up by a socket who was held up by the machine. A server that waits for a socket leaves
-    the loop alone, and time goes on. Runs while `run` does.
+    So a delay by the machine does not count as a delay by a socket. A server that waits for a socket does not block
+    the loop, and time goes on. Runs while `run` does.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -92,11 +210,11 @@ class LoopClock:
 
     async def run(self) -> None:
         while True:
-            self.look()
+            self.poll()
             await anyio.sleep(STILL_SECONDS / 4)
 
-    def look(self) -> None:
-        """What passed since the last look is counted up to STILL_SECONDS."""
+    def poll(self) -> None:
+        """Count the time since the last poll, up to STILL_SECONDS."""
         now = self._now()
         self._lost += max(now - self._seen - STILL_SECONDS, 0.0)
         self._seen = now
@@ -132,7 +250,25 @@ class StallStudy:
 
     def figure(self, title: str) -> Figure:
         """How late neighbours read, over time."""
-        return stall_figure(self.stalls, title=title)
+        with new_figure(title, 7.6, 0.9 + 1.7 * len(self.stalls)) as figure:
+            axes = figure.subplots(len(self.stalls), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+            for axis, stall in zip(axes, self.stalls, strict=True):
+                axis.axvspan(*stall.window, color=LOST, linewidth=0, label="one socket reads nothing")
+                axis.scatter(
+                    [due for due, _ in stall.lates],
+                    [1_000 * late for _, late in stall.lates],
+                    s=7,
+                    color=BLUE,
+                    label="read by a neighbour",
+                )
+                axis.set_yscale("log")
+                axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+                axis.set_ylim(0.3, 3_000)
+                axis.set_title(stall.peer.name, fontsize=10.5)
+            axes[0].legend(frameon=False, fontsize=8.5, loc="upper left")
+            axes[-1].set_xlabel("event due, s after the first")
+            figure.supylabel("neighbours read it later by, ms", fontsize=10)
+            return figure
 
     def words(self) -> str:
         """The same in a sentence a server, for those who cannot see the figure."""
@@ -151,9 +287,9 @@ async def study_stall(
     pace_seconds: float = 0.01,
     begins: float = 0.3,
     lasts: float = 0.5,
-    peers: Iterable[Peer] = PEERS,
+    peers: Iterable[ServerKind] = SERVERS,
 ) -> StallStudy:
-    """With each server: `neighbours` sockets that read and one that stops for a while, and an agent that speaks evenly.
+    """With each server: `neighbours` sockets that read and one that stops for a while, and an agent that emits evenly.
 
     `begins` and `lasts` are seconds after the first event.
     """
@@ -161,12 +297,14 @@ async def study_stall(
         return StallStudy([await _stall(peer, neighbours, events, pace_seconds, begins, lasts) for peer in peers])
 
 
-async def _stall(peer: Peer, neighbours: int, events: int, pace_seconds: float, begins: float, lasts: float) -> Stall:
+async def _stall(
+    peer: ServerKind, neighbours: int, events: int, pace_seconds: float, begins: float, lasts: float
+) -> Stall:
     reads: list[tuple[int, float]] = []
     waits: list[float] = []
-    padding, clock = "x" * PADDING_BYTES, LoopClock()
+    padding, clock = "x" * PADDING_BYTES, LoopTimeClock()
     async with AsyncExitStack() as stack:
-        served = await stack.enter_async_context(peer.up())
+        served = await stack.enter_async_context(peer.serve())
         port = urlsplit(served.url).port or 0
         slow_way = await stack.enter_async_context(proxy("127.0.0.1", port, buffer_bytes=PADDING_BYTES))
         tasks = await stack.enter_async_context(anyio.create_task_group())
@@ -185,28 +323,30 @@ async def _stall(peer: Peer, neighbours: int, events: int, pace_seconds: float, 
                 await served.emit(number, padding)
                 waits.append(clock() - asked)
 
-        async with anyio.create_task_group() as speaking:
-            speaking.start_soon(emit)
+        async with anyio.create_task_group() as emitting:
+            emitting.start_soon(emit)
             await _until(clock, start + begins)
             first = clock() - start
             with slow_way.slow_reader():
                 await _until(clock, start + first + lasts)
             last = clock() - start
         with anyio.move_on_after(SETTLE_SECONDS):
-            while len(reads) < neighbours * events:  # noqa: ASYNC110  # bounded, and nobody rings
+            while len(reads) < neighbours * events:  # noqa: ASYNC110  # polled, and bounded
                 await anyio.sleep(pace_seconds)
         tasks.cancel_scope.cancel()
     since = [(number, moment - start) for number, moment in reads]
     return Stall(peer, neighbours, events, due, since, waits, (first, last))
 
 
-async def _until(clock: LoopClock, moment: float) -> None:
-    while (left := moment - clock()) > 0:  # noqa: ASYNC110  # a clock rings nobody
+async def _until(clock: LoopTimeClock, moment: float) -> None:
+    while (left := moment - clock()) > 0:  # noqa: ASYNC110  # a clock has no event
         await anyio.sleep(left)
 
 
-async def _read(url: str, reads: list[tuple[int, float]], clock: LoopClock, *, task_status: TaskStatus[None]) -> None:
-    """Read until cancelled; one whom the server lets go of stays away."""
+async def _read(
+    url: str, reads: list[tuple[int, float]], clock: LoopTimeClock, *, task_status: TaskStatus[None]
+) -> None:
+    """Read until cancelled, or until the server closes the connection."""
     async with connect(url, compression=None, proxy=None, max_queue=None, close_timeout=0.1) as client:
         task_status.started()
         try:

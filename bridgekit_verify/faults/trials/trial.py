@@ -1,4 +1,4 @@
-"""One fault in one deployment: agents speak, the world does something for a while, and every event is accounted for."""
+"""One fault in one deployment: agents emit, the fault acts for a while, and every event is accounted for."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from functools import partial
 from itertools import pairwise
 
 import anyio
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from bridgekit.chain.collaborators import MemoryThreads
 from bridgekit.errors import first_error
 from bridgekit.transport.spent import SpentInMemory
 from bridgekit.transport.tickets import Tickets
 from bridgekit_verify.faults.proxy import proxy
-from bridgekit_verify.faults.trials.acts import Act, Scene, Target
+from bridgekit_verify.faults.trials.acts import Act, FaultTarget, Scene
 from bridgekit_verify.faults.trials.deployment import Delivery, Deployment
-from bridgekit_verify.faults.trials.notes import Notes
-from bridgekit_verify.faults.trials.readers import Reader, read_and_forget, read_and_resume
-from bridgekit_verify.faults.trials.speech import SETTLE_SECONDS, Plan, Speech, speak, speak_until_heard
+from bridgekit_verify.faults.trials.load import SETTLE_SECONDS, AgentLoad, TrialPlan, run_after_fault, run_during_fault
+from bridgekit_verify.faults.trials.recorder import Reader, Recorder, read_and_resume, read_without_resume
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.families import Owned
 from bridgekit_verify.measure.history import Arrival, History, Key, Socket
 from bridgekit_verify.measure.ledger import Row, ledger
+from bridgekit_verify.measure.plots import BLUE, LOST, VERMILLION, new_figure
 
-__all__ = ["Plan", "Trial", "try_act"]
+__all__ = ["Trial", "TrialPlan", "latency_figure", "try_act"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +37,13 @@ class Trial:
 
     delivery: Delivery
     act: Act
-    plan: Plan
+    plan: TrialPlan
     history: History
     verdict: Verdict
     window: tuple[float, float]
     """When the fault began, and when all was mended, in seconds since the epoch."""
     unanswered: int
-    """Events that nobody answered, because the worker of their agent was killed: not promised, so not lost."""
+    """Events that were not answered, because the worker of their agent was killed: not promised, so not lost."""
     asked_at: Mapping[Key, float]
     """When each event was asked for, in seconds since the epoch."""
     settled: bool
@@ -48,7 +51,7 @@ class Trial:
     readers: Sequence[Reader]
 
     @property
-    def spoken(self) -> tuple[float, float]:
+    def emission_window(self) -> tuple[float, float]:
         """When the first event was asked for, and the last."""
         return min(self.asked_at.values()), max(self.asked_at.values())
 
@@ -77,14 +80,14 @@ class Trial:
 
     @property
     def closed_form(self) -> float | None:
-        """The share that arrives if exactly what is said while a user is away is lost; None where more is promised.
+        """The share that arrives if exactly what is emitted while a user is offline is lost; None if more is promised.
 
         Events come at an even pace, so of a time `T` with `w` offline, 1 - w / T arrives. (Of a worker that was killed
-        nobody speaks meanwhile, and there is no such form.)
+        no agent emits meanwhile, and there is no such form.)
         """
-        if self.delivery.resumes or self.act.target is not Target.NETWORK or self.act.overflows:
+        if self.delivery.resumes or self.act.target is not FaultTarget.NETWORK or self.act.overflows:
             return None
-        begins, ends = self.spoken
+        begins, ends = self.emission_window
         blind = [self.window] if self.act.swallows else []
         away = [_away(reader.online, blind, begins, ends) for reader in self.readers]
         return 1 - sum(away) / (len(away) * (ends - begins))
@@ -110,36 +113,36 @@ def _within(spans: Sequence[Span], first: float, last: float) -> bool:
 
 
 async def try_act(
-    act: Act, deployment: Deployment, owned: Sequence[Owned], *, plan: Plan, seed: int = 0, name: str = ""
+    act: Act, deployment: Deployment, owned: Sequence[Owned], *, plan: TrialPlan, seed: int = 0, name: str = ""
 ) -> Trial:
-    """Let agents speak to these users, do the act for a while, mend it, and judge when all is quiet.
+    """Run agents for these users, apply the fault for a while, repair it, and judge when no more events come.
 
-    `owned` are threads of the deployment that no other experiment uses meanwhile; `name` tells this one apart.
+    `owned` are threads of the deployment that no other experiment uses meanwhile; `name` is this one's.
     LedgerDoesNotClose where the books do not.
     """
     name = name or act.name
-    notes, delivery = Notes(), deployment.delivery
-    with ExitStack() as listening, first_error():
-        for hand in {deployment.agents, deployment.sockets}:
-            hand.listeners[name] = notes.hear
-            listening.callback(hand.listeners.pop, name)
+    recorder, delivery = Recorder(), deployment.delivery
+    load = AgentLoad(name, plan, act, recorder)
+    with ExitStack() as observing, first_error():
+        for worker in {deployment.agents, deployment.sockets}:
+            worker.observers[name] = recorder.record
+            observing.callback(worker.observers.pop, name)
         async with proxy("127.0.0.1", deployment.sockets.port) as users, anyio.create_task_group() as tasks:
             tickets = await _tickets(deployment, owned)
             readers = [
                 Reader(Socket(number, each.thread_id, each.user_id), users.url(), partial(_ticket, tickets, each))
                 for number, each in enumerate(owned)
             ]
-            read = read_and_resume if delivery.resumes else read_and_forget
+            read = read_and_resume if delivery.resumes else read_without_resume
             for reader in readers:
                 await tasks.start(read, reader)
-            speech = Speech(plan, notes)
-            scene = Scene(deployment, users, seed, speech.meanwhile)
-            window = await speak(act, scene, owned, speech, name)
+            scene = Scene(deployment, users, seed, load.meanwhile)
+            window = await run_during_fault(load, scene, owned)
             with anyio.move_on_after(SETTLE_SECONDS) as settling:
                 for reader, each in zip(readers, owned, strict=True):
-                    await speak_until_heard(scene, each, reader, plan, act, notes, name)
+                    await run_after_fault(load, scene, each, reader)
             tasks.cancel_scope.cancel()
-    history, unanswered = notes.closed(readers)
+    history, unanswered = recorder.complete(readers)
     return Trial(
         delivery=delivery,
         act=act,
@@ -148,14 +151,14 @@ async def try_act(
         verdict=check(history),
         window=window,
         unanswered=unanswered,
-        asked_at=notes.asked_at,
+        asked_at=recorder.attempted_at,
         settled=not settling.cancelled_caught,
         readers=readers,
     )
 
 
 async def _tickets(deployment: Deployment, owned: Sequence[Owned]) -> Tickets:
-    """The experiment stands for the application that gives its users tickets: it outlives the workers."""
+    """The experiment issues the users' tickets, as an application that outlives its workers."""
     threads = MemoryThreads()
     for each in owned:
         await threads.claim(each.thread_id, each.user_id)
@@ -164,3 +167,44 @@ async def _tickets(deployment: Deployment, owned: Sequence[Owned]) -> Tickets:
 
 async def _ticket(tickets: Tickets, owned: Owned) -> str:
     return tickets.issue(owned.user_id, owned.thread_id)
+
+
+def latency_figure(trials: Sequence[Trial], *, title: str) -> Figure:
+    """One panel a trial: each event's latency by when it was emitted, and the window of the fault shaded.
+
+    What was lost stands at the foot of its panel, as a cross.
+    """
+    columns = 2 if len(trials) > 1 else 1
+    rows = -(-len(trials) // columns)
+    with new_figure(title, 4.6 * columns, 0.9 + 2.1 * rows) as figure:
+        axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+        for unused in axes[len(trials) :]:
+            unused.set_visible(False)
+        for axis, trial in zip(axes[: len(trials)], trials, strict=True):
+            _latencies(axis, trial)
+        figure.supxlabel("emitted, s after the first event", fontsize=10)
+        figure.supylabel("from emission to the user, ms", fontsize=10)
+        return figure
+
+
+def _latencies(axis: Axes, trial: Trial) -> None:
+    begins = trial.emission_window[0]
+    axis.axvspan(trial.window[0] - begins, trial.window[1] - begins, color=LOST, linewidth=0, label="fault")
+    points = [(arrival.emitted_at - begins, 1_000 * (arrival.read_at - arrival.emitted_at)) for arrival in trial.firsts]
+    axis.scatter([x for x, _ in points], [y for _, y in points], s=9, color=BLUE, label="read")
+    if lost := trial.lost_moments:
+        # At the foot of the panel, whatever its scale.
+        axis.scatter(
+            [moment - begins for moment in lost],
+            [0.06] * len(lost),
+            s=24,
+            marker="x",
+            color=VERMILLION,
+            label="lost",
+            transform=axis.get_xaxis_transform(),
+        )
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axis.set_ylim(0.3, 5_000)
+    axis.set_title(f"{trial.act.name}, {trial.delivery.name}", fontsize=10.5)
+    axis.legend(frameon=False, fontsize=8.5, loc="upper right")

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from bridgekit.errors import first_error
 from bridgekit_verify.faults.trials.acts import ACTS
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, RESUME, Delivery, deployed
-from bridgekit_verify.faults.trials.plots import windows_figure
-from bridgekit_verify.faults.trials.readers import Reader
-from bridgekit_verify.faults.trials.speech import EVENTS_A_STEP
-from bridgekit_verify.faults.trials.trial import Plan, Trial, try_act
+from bridgekit_verify.faults.trials.load import EVENTS_A_STEP
+from bridgekit_verify.faults.trials.recorder import Reader
+from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, try_act
 from bridgekit_verify.measure.families import Owned, family
+from bridgekit_verify.measure.plots import BLUE, GREEN, INK, VERMILLION, new_figure, percents
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["Window", "WindowStudy", "predicted_loss", "study_windows"]
@@ -38,16 +38,16 @@ class Window:
         return sum(spans) / len(self.trial.readers)
 
     @property
-    def spoken_seconds(self) -> float:
-        """How long their agents spoke in all."""
-        begins, ends = self.trial.spoken
+    def emission_seconds(self) -> float:
+        """How long their agents emitted in all."""
+        begins, ends = self.trial.emission_window
         return ends - begins
 
     @property
     def predicted(self) -> float:
         """The share lost, by the closed form, with time as agents tell it: a step is one pace, however long it took.
 
-        On a machine with other work they do not speak evenly, and what the clock says of `w` and `T` says little.
+        On a busy machine they do not emit evenly, so that clock times for `w` and `T` mean little.
         """
         shares = [self._predicted_for(reader) for reader in self.trial.readers]
         return sum(shares) / len(shares)
@@ -67,16 +67,16 @@ class Window:
         return self.trial.verdict.drop
 
 
-def predicted_loss(delivery: Delivery, plan: Plan, away_seconds: float, spoken_seconds: float) -> float:
-    """The share of events lost by a user who is away for `w` of the `T` seconds in which agents speak evenly.
+def predicted_loss(delivery: Delivery, plan: TrialPlan, away_seconds: float, emission_seconds: float) -> float:
+    """The share of events lost by a user who is away for `w` of the `T` seconds in which agents emit evenly.
 
-    At most once: what is said while nobody is there, `w / T`. With a log that holds `h` events of a thread: nothing
-    while no more than `h` are said meanwhile, and else all of these.
+    At most once: what is emitted while the user is offline, `w / T`. With a log that holds `h` events of a thread:
+    nothing while no more than `h` are emitted meanwhile, and else all of these.
     """
     missed = away_seconds / plan.pace_seconds * EVENTS_A_STEP
     if delivery.resumes and missed <= delivery.keep_events:
         return 0.0
-    return away_seconds / spoken_seconds
+    return away_seconds / emission_seconds
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class WindowStudy:
     def predicted(self, delivery: Delivery, away_seconds: float) -> float:
         """The share lost by a user who is away for so long, by the closed form."""
         windows = self.of(delivery)
-        spoken = sum(window.spoken_seconds for window in windows) / len(windows)
-        return predicted_loss(delivery, windows[0].trial.plan, away_seconds, spoken)
+        emitting = sum(window.emission_seconds for window in windows) / len(windows)
+        return predicted_loss(delivery, windows[0].trial.plan, away_seconds, emitting)
 
     @property
     def deliveries(self) -> list[Delivery]:
@@ -108,7 +108,26 @@ class WindowStudy:
 
     def figure(self, title: str) -> Figure:
         """Measured and predicted loss, by how long users were away."""
-        return windows_figure(self, title=title)
+        looks = ((VERMILLION, "D"), (GREEN, "o"), (BLUE, "s"))
+        with new_figure(title, 8.0, 4.2) as figure:
+            axis = figure.subplots()
+            for delivery, (colour, marker) in zip(self.deliveries, looks, strict=False):
+                windows = self.of(delivery)
+                away = [window.away_seconds for window in windows]
+                grid = [max(away) * step / 400 for step in range(401)]
+                predicted = [100 * self.predicted(delivery, seconds) for seconds in grid]
+                axis.plot(grid, predicted, color=colour, linestyle="--", linewidth=1)
+                shares, bars = percents([window.lost for window in windows])
+                axis.errorbar(
+                    away, shares, yerr=bars, fmt=marker, color=colour, ecolor=INK, capsize=3, markersize=7,
+                    elinewidth=0.8, label=delivery.name,
+                )  # fmt: skip
+            axis.plot([], [], color=INK, linestyle="--", linewidth=1, label="closed form")
+            axis.set_xlabel("users away, s")
+            axis.set_ylabel("lost, % of the events (95 % Wilson interval)")
+            axis.set_ylim(-3, None)
+            axis.legend(frameon=False, loc="upper left")
+            return figure
 
     def words(self) -> str:
         """The same in a sentence a window, for those who cannot see the figure."""
@@ -135,13 +154,13 @@ def _row(window: Window) -> dict[str, object]:
 
 
 async def study_windows(
-    lengths: Sequence[float], *, users: int = 2, keep_events: int = 30, seed: int = 0, plan: Plan | None = None
+    lengths: Sequence[float], *, users: int = 2, keep_events: int = 30, seed: int = 0, plan: TrialPlan | None = None
 ) -> WindowStudy:
     """Take the users' connection away for each of these lengths, at most once and with a log of that many events.
 
     All lengths of one way to deliver run side by side on one worker, each with `users` threads of its own.
     """
-    plan = plan or Plan(steps=24)
+    plan = plan or TrialPlan(steps=24)
     small = replace(RESUME, name=f"resume, {keep_events} events kept", keep_events=keep_events)
     found: list[Window] = []
     with first_error(), anyio.fail_after(WINDOWS_SECONDS + 10 * plan.seconds):
@@ -150,7 +169,9 @@ async def study_windows(
     return WindowStudy(found)
 
 
-async def _windows(delivery: Delivery, lengths: Sequence[float], users: int, seed: int, plan: Plan) -> list[Window]:
+async def _windows(
+    delivery: Delivery, lengths: Sequence[float], users: int, seed: int, plan: TrialPlan
+) -> list[Window]:
     threads = family("thread_<16 hex>", users * len(lengths), seed=seed)
     trials: dict[float, Trial] = {}
 

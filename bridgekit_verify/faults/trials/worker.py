@@ -1,22 +1,19 @@
-"""A worker of the fault experiments: a real server in a process of its own, whose agents say what they are told to.
+"""A worker of the fault experiments: a real server in its own process, whose agents emit what they are asked to.
 
-It is set up by the first line of its standard input, and asked to let agents run by each later one. What it attempts
-and what the bridge answered stands on its standard output, line by line, before anything else happens: so that all of
-it is known of a worker that was killed.
+Its first message is its WorkerSetup, each later one a RunRequest. It reports what an agent attempts and what the bridge
+answers before anything else happens: so the reports of a worker that was killed are complete.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Final
 
 import anyio
 import msgspec
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskStatus
 from starlette.applications import Starlette
 
 from bridgekit.chain.collaborators import MemoryThreads, PythonTools
@@ -26,19 +23,19 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import AgentEvent, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
+from bridgekit.serve.in_process import serving
 from bridgekit.stores import stores_from
-from bridgekit.transport.broker import Keep
-from bridgekit.transport.outbox import Outbox
-from bridgekit.transport.server import serving
+from bridgekit.transport.log import Keep
+from bridgekit.transport.outbox import OutboxLimits
 from bridgekit.transport.tickets import Tickets
+from bridgekit_verify.harness.messages import Ready, read_stdin_lines, send
 from bridgekit_verify.measure.history import Key, key_of
-from bridgekit_verify.measure.told import told
 from bridgekit_verify.measure.workload import AGENT
 
-__all__ = ["Answered", "Attempted", "Ended", "Order", "Ready", "Said", "Setup"]
+__all__ = ["Acknowledged", "Attempted", "Ended", "RunReport", "RunRequest", "WorkerSetup"]
 
 
-class Setup(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is made of."""
 
     store: str
@@ -49,11 +46,11 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes
     """Signs tickets."""
     owned: list[tuple[ThreadId, UserId]]
-    """The threads that there are. A thread store of a real application outlives its workers; this one is told anew."""
+    """The threads. A real application's thread store outlives its workers; this one gets them at each start."""
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """One run to carry: `steps` steps of three events, one each `pace_seconds`."""
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One run to start: `steps` steps of three events, one step each `pace_seconds`."""
 
     request: str
     thread_id: ThreadId
@@ -61,11 +58,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     pace_seconds: float
     padding_bytes: int = 0
-    """How much the result of each step's tool weighs besides."""
-
-
-class Ready(msgspec.Struct, frozen=True, tag=True):
-    """The worker serves."""
+    """Added to the result of each step's tool."""
 
 
 class Attempted(msgspec.Struct, frozen=True, tag=True):
@@ -77,7 +70,7 @@ class Attempted(msgspec.Struct, frozen=True, tag=True):
     """In seconds since the epoch."""
 
 
-class Answered(msgspec.Struct, frozen=True, tag=True):
+class Acknowledged(msgspec.Struct, frozen=True, tag=True):
     """What the bridge answered."""
 
     key: Key
@@ -93,74 +86,60 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
     error: str = ""
 
 
-Said = Ready | Attempted | Answered | Ended
+RunReport = Attempted | Acknowledged | Ended
 
-_OUT: Final = 1
 SEND_BUFFER_BYTES: Final = 16_384
-"""Small, so that a reader who stops is felt within the window of a fault."""
+"""Small, so that a client that stops reading is noticed within the window of a fault."""
 
 
-def _say(said: Said) -> None:
-    # One write, past all buffers: what was said stays said when the process is killed.
-    os.write(_OUT, msgspec.json.encode(said) + b"\n")
-
-
-class TellingBridge(AgentWebSocketBridge):
-    """Says what it is asked for, and what it answers."""
+class ReportingBridge(AgentWebSocketBridge):
+    """Reports each event that it is given, and its answer."""
 
     async def notify(self, event: AgentEvent) -> Receipt:
         key = key_of(event.type, event.payload)
         if key is None:
             return await super().notify(event)
-        _say(Attempted(key, event.thread_id or ThreadId(""), time.time()))
+        send(Attempted(key, event.thread_id or ThreadId(""), time.time()))
         receipt = await super().notify(event)
-        _say(Answered(key, event.run_id, receipt, time.time()))
+        send(Acknowledged(key, event.run_id, receipt, time.time()))
         return receipt
 
 
-def paced_agent(orders: dict[str, Order]) -> type[BaseAgent]:
-    """An agent that thinks and looks something up once a step, at the pace that its order asks for."""
+def paced_agent(requests: dict[str, RunRequest]) -> type[BaseAgent]:
+    """An agent that thinks and uses a tool once a step, at the pace of its request."""
 
-    class PacedAgent(BaseAgent):
+    class SteadyAgent(BaseAgent):
         async def execute(self, context: RunContext) -> object:
-            order = orders[context.request]
-            begins = anyio.current_time()
-            for step in range(1, order.steps + 1):
-                await anyio.sleep_until(begins + step * order.pace_seconds)
-                await self.emit_thinking(f"{order.request}: step {step}", step_number=step)
-                await self.use_tool("look_up", request=order.request, step=step)
-            return {"request": order.request}
+            run = requests[context.request]
+            start = anyio.current_time()
+            for step in range(1, run.steps + 1):
+                await anyio.sleep_until(start + step * run.pace_seconds)
+                await self.emit_thinking(f"{run.request}: step {step}", step_number=step)
+                await self.use_tool("look_up", request=run.request, step=step)
+            return {"request": run.request}
 
-    return PacedAgent
+    return SteadyAgent
 
 
-def _tools(orders: dict[str, Order]) -> PythonTools:
+def _tools(requests: dict[str, RunRequest]) -> PythonTools:
     async def look_up(request: str, step: int) -> dict[str, object]:
-        return {"request": request, "step": step, "found": "x" * orders[request].padding_bytes}
+        return {"request": request, "step": step, "found": "x" * requests[request].padding_bytes}
 
     return PythonTools({"look_up": look_up})
 
 
-async def _run(application: Application, orders: dict[str, Order], order: Order) -> None:
-    orders[order.request] = order
+async def _run(application: Application, run: RunRequest) -> None:
     error = ""
     try:
         await application.supervisor.run(
-            agent_name=AGENT, thread_id=order.thread_id, user_id=order.user_id, request=order.request
+            agent_name=AGENT, thread_id=run.thread_id, user_id=run.user_id, request=run.request
         )
-    except Exception as failure:  # noqa: BLE001 - whatever ends a run is told
+    except Exception as failure:  # noqa: BLE001 - whatever ends a run is reported
         error = f"{type(failure).__name__}: {failure}"
-    _say(Ended(order.request, error))
+    send(Ended(run.request, error))
 
 
-async def _carry(
-    application: Application, orders: dict[str, Order], lines: AsyncIterator[bytes], runs: TaskGroup
-) -> None:
-    async for line in lines:
-        runs.start_soon(_run, application, orders, msgspec.json.decode(line, type=Order))
-
-
-async def _until_told_to_stop(app: Starlette, everything: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+async def _stop_on_signal(app: Starlette, everything: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM) as signals:
         task_status.started()
         await anext(signals)
@@ -169,28 +148,31 @@ async def _until_told_to_stop(app: Starlette, everything: anyio.CancelScope, *, 
 
 
 async def main() -> None:
-    """Serve until told to stop, or until there is nothing more to read."""
-    lines = told()
-    setup = msgspec.json.decode(await anext(lines), type=Setup)
-    orders: dict[str, Order] = {}
+    """Serve until SIGTERM, or until standard input closes."""
+    lines = read_stdin_lines()
+    setup = msgspec.json.decode(await anext(lines), type=WorkerSetup)
+    requests: dict[str, RunRequest] = {}
     threads = MemoryThreads()
     for thread_id, user_id in setup.owned:
         await threads.claim(thread_id, user_id)
     app = create_app(
         Parts(
-            agents={AGENT: paced_agent(orders)},
+            agents={AGENT: paced_agent(requests)},
             db_session_factory=threads,
-            tool_dispatcher=_tools(orders),
-            bridge=TellingBridge,
+            tool_dispatcher=_tools(requests),
+            bridge=ReportingBridge,
             stores=stores_from(setup.store, keep=Keep(events=setup.keep_events)),
             admission=partial(Tickets, keys=(setup.key,)),
-            outbox=partial(Outbox, size_bytes=setup.outbox_bytes),
+            outbox=OutboxLimits(size_bytes=setup.outbox_bytes),
         )
     )
     async with serving(app, port=setup.port, send_buffer_bytes=SEND_BUFFER_BYTES), anyio.create_task_group() as tasks:
-        await tasks.start(_until_told_to_stop, app, tasks.cancel_scope)
-        _say(Ready())
-        await _carry(app.state.bridgekit, orders, lines, tasks)
+        await tasks.start(_stop_on_signal, app, tasks.cancel_scope)
+        send(Ready(setup.port))
+        async for line in lines:
+            run = msgspec.json.decode(line, type=RunRequest)
+            requests[run.request] = run
+            tasks.start_soon(_run, app.state.bridgekit, run)
 
 
 if __name__ == "__main__":

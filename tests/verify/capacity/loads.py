@@ -5,24 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from bridgekit_verify.capacity.capacity import CapacityStudy
-from bridgekit_verify.capacity.crowd import RUNS, SOCKETS, THREADS, Crowd, CrowdStudy, Weight
-from bridgekit_verify.capacity.edges import ASGI, NATIVE, Edge
-from bridgekit_verify.capacity.ladder import Ladder
-from bridgekit_verify.capacity.pipe import Heard, Spoke
-from bridgekit_verify.capacity.schedule import Plan, Wave
-from bridgekit_verify.capacity.shared import SharedStudy
-from bridgekit_verify.capacity.step import Step
+from bridgekit_verify.capacity.load_search import ASGI, NATIVE, Edge, LoadSearch, StepResult
+from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, CrowdStudy, MemoryScaling, Weight
+from bridgekit_verify.capacity.protocol import ClientReport, ServerReport
+from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave
+from bridgekit_verify.capacity.sizing import SharedStudy
 
-PLAN = Plan(seconds=1.0, pause_seconds=0.05)
+PLAN = LoadPlan(seconds=1.0, pause_seconds=0.05)
 
 
-def step(load: float, *, late: int = 0, us: float = 50.0, **changed: Any) -> Step:
+def step(load: float, *, late: int = 0, us: float = 50.0, **changed: Any) -> StepResult:
     """So many events a second, of which `late` came after more than a second, and each cost `us` of CPU time.
 
-    Whatever of `Spoke` and `Heard` is named is as it is named; of the reader, `reader_share` and `reader_waiting`.
+    `changed` are fields of ServerReport and ClientReport; of the client also `reader_share` and `reader_waiting`.
     """
-    wave = Wave(name="wave", plan=PLAN, first=0, threads=10, runs_per_second=load / PLAN.events, begins_at=0.0)
-    spoke: dict[str, Any] = {
+    wave = LoadWave(name="wave", plan=PLAN, first=0, threads=10, runs_per_second=load / PLAN.events, begins_at=0.0)
+    server: dict[str, Any] = {
         "runs": len(wave.begins),
         "failed": 0,
         "taken": wave.events,
@@ -31,17 +29,17 @@ def step(load: float, *, late: int = 0, us: float = 50.0, **changed: Any) -> Ste
         "seconds": 1.2,
         "cpu_seconds": wave.events * us / 1e6,
         "share": min(load * us / 1e6, 1.0),
-        "kept_waiting": 0.0,
+        "run_queue_wait": 0.0,
         "pauses": 0,
         "longest_pause": 0.0,
         "pauses_squared": 0.0,
     }
-    heard: dict[str, Any] = {
+    client: dict[str, Any] = {
         "expected": wave.events,
         "delivered": wave.events,
         "within": wave.events - late,
         "lost": 0,
-        "told": 0,
+        "signalled": 0,
         "misrouted": 0,
         "extra_copies": 0,
         "unexpected": 0,
@@ -54,40 +52,40 @@ def step(load: float, *, late: int = 0, us: float = 50.0, **changed: Any) -> Ste
         "late_first": 0.001,
         "late_last": 0.001,
         "apart_seconds": 0.7,
-        "said_p50": 0.0005,
-        "said_p99": 0.001,
+        "emitted_p50": 0.0005,
+        "emitted_p99": 0.001,
         "reader_share": 0.05,
         "reader_waiting": 0.0,
     }
-    spoke |= {name: value for name, value in changed.items() if name in spoke}
-    heard |= {name: value for name, value in changed.items() if name in heard}
-    heard["share"], heard["kept_waiting"] = heard.pop("reader_share"), heard.pop("reader_waiting")
-    return Step(wave, Spoke(**spoke), Heard(**heard))
+    server |= {name: value for name, value in changed.items() if name in server}
+    client |= {name: value for name, value in changed.items() if name in client}
+    client["share"], client["run_queue_wait"] = client.pop("reader_share"), client.pop("reader_waiting")
+    return StepResult(wave, ServerReport(**server), ClientReport(**client))
 
 
-def carried(load: float, **changed: Any) -> Step:
+def carried(load: float, **changed: Any) -> StepResult:
     return step(load, **changed)
 
 
-def failed(load: float, **changed: Any) -> Step:
+def failed(load: float, **changed: Any) -> StepResult:
     """A tenth of it came too late, from a process that had all of a core."""
     return step(load, late=int(load / 10), **{"share": 1.0, **changed})
 
 
-def capacity(asgi: list[Step], native: list[Step]) -> CapacityStudy:
-    return CapacityStudy([Ladder(ASGI, asgi), Ladder(NATIVE, native)], sockets=10, load_average=0.0)
+def capacity(asgi: list[StepResult], native: list[StepResult]) -> CapacityStudy:
+    return CapacityStudy([LoadSearch(ASGI, asgi), LoadSearch(NATIVE, native)], sockets=10, load_average=0.0)
 
 
 def crowd_of(
     edge: Edge, *, socket_kib: float, growth: float = 1.0, us: float = 40.0, bent: int = 0, lost: int = 0
-) -> Crowd:
+) -> MemoryScaling:
     def line(of: str, kib: float) -> Weight:
         return Weight(of, [(100, round(100 * kib)), (500, round(500 * kib) + bent), (1_000, round(1_000 * kib))])
 
     alone = [step(1_000, us=us)]
     beside = [step(1_000, us=us * growth, lost=lost)]
     weights = [line(SOCKETS, socket_kib), line(THREADS, 5.0), line(RUNS, 10.0)]
-    return Crowd(edge, 40 * 1_024, weights, alone, beside)
+    return MemoryScaling(edge, 40 * 1_024, weights, alone, beside)
 
 
 def crowd(**changed: Any) -> CrowdStudy:

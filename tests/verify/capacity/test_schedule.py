@@ -8,28 +8,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridgekit.events import EventType
-from bridgekit_verify.capacity.schedule import Plan, Wave, owner
+from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave, owner
 from bridgekit_verify.measure.history import Key
 
 
-def wave(**changed: object) -> Wave:
-    fields = {"name": "wave 1", "plan": Plan(), "first": 0, "threads": 3, "runs_per_second": 100.0, "begins_at": 50.0}
-    return Wave(**{**fields, **changed})  # type: ignore[arg-type]
+def wave(**changed: object) -> LoadWave:
+    fields = {
+        "name": "wave 1",
+        "plan": LoadPlan(),
+        "first": 0,
+        "threads": 3,
+        "runs_per_second": 100.0,
+        "begins_at": 50.0,
+    }
+    return LoadWave(**{**fields, **changed})  # type: ignore[arg-type]
 
 
 def test_every_process_computes_the_same_moments() -> None:
     sent = wave()
-    received = msgspec.json.decode(msgspec.json.encode(sent), type=Wave)
+    received = msgspec.json.decode(msgspec.json.encode(sent), type=LoadWave)
     assert received.begins == sent.begins
 
 
 def test_another_seed_and_another_wave_are_other_moments() -> None:
-    assert len({tuple(each.begins) for each in (wave(), wave(name="wave 2"), wave(plan=Plan(seed=1)))}) == 3
+    assert len({tuple(each.begins) for each in (wave(), wave(name="wave 2"), wave(plan=LoadPlan(seed=1)))}) == 3
 
 
 @given(st.floats(1, 500), st.floats(0.1, 5))
 def test_as_many_runs_begin_as_are_said_and_none_after_the_end(runs_per_second: float, seconds: float) -> None:
-    begins = wave(runs_per_second=runs_per_second, plan=Plan(seconds=seconds)).begins
+    begins = wave(runs_per_second=runs_per_second, plan=LoadPlan(seconds=seconds)).begins
     assert len(begins) == round(runs_per_second * seconds)
     assert begins == sorted(begins)
     assert all(0 <= moment <= seconds for moment in begins)
@@ -37,7 +44,7 @@ def test_as_many_runs_begin_as_are_said_and_none_after_the_end(runs_per_second: 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_each_event_of_a_run_is_due_one_pause_after_the_one_before(steps: int) -> None:
-    asked = wave(plan=Plan(steps=steps, pause_seconds=0.5))
+    asked = wave(plan=LoadPlan(steps=steps, pause_seconds=0.5))
     begins = 50.0 + asked.begins[7]
     due = [asked.due(key) for key in asked.keys(7)]
     assert due == pytest.approx([begins + 0.5 * place for place in range(asked.plan.events)])

@@ -67,3 +67,10 @@ def test_table_has_a_row_an_edge() -> None:
     table = sizing_table(DEMAND, [COSTS, replace(COSTS, edge="native")])
     assert list(table["edge"]) == ["ASGI", "native"]
     assert list(table["workers"]) == [1, 1]
+
+
+@pytest.mark.parametrize(("measured", "extra"), [(80.0, 80.0), (-20.0, 0.0)])
+def test_extra_cost_of_a_shared_store_is_the_difference_and_never_less_than_nothing(
+    measured: float, extra: float
+) -> None:
+    assert shared(measured).extra_us == pytest.approx(extra)

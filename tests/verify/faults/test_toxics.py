@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from bridgekit_verify.faults.pump import CHUNK_BYTES, TICK_SECONDS, Pacer
+from bridgekit_verify.faults.connection import CHUNK_BYTES, TICK_SECONDS, Pacer
 from bridgekit_verify.faults.toxics import FAULTS, Latency, Slicer, Toxic
 
 
@@ -59,7 +59,7 @@ def test_pacer_lets_a_tick_pass_at_once_and_then_keeps_to_the_rate() -> None:
     pacer, now, passed = Pacer(), 100.0, 0
     while now < 101:
         size = pacer.most(1_000)
-        pacer.took(size, now, 1_000)
+        pacer.consumed(size, now, 1_000)
         passed += size
         now += pacer.wait(now, 1_000)
     assert passed == pytest.approx(1_000, abs=2 * 1_000 * TICK_SECONDS)
@@ -67,16 +67,16 @@ def test_pacer_lets_a_tick_pass_at_once_and_then_keeps_to_the_rate() -> None:
 
 def test_pacer_saves_up_no_more_than_a_tick() -> None:
     pacer = Pacer()
-    pacer.took(20, 0.0, 1_000)
+    pacer.consumed(20, 0.0, 1_000)
     assert pacer.wait(1_000.0, 1_000) == 0
-    pacer.took(20, 1_000.0, 1_000)
-    pacer.took(20, 1_000.0, 1_000)
+    pacer.consumed(20, 1_000.0, 1_000)
+    pacer.consumed(20, 1_000.0, 1_000)
     assert pacer.wait(1_000.0, 1_000) == pytest.approx(0.02)
 
 
 def test_pacer_lets_one_byte_through_at_almost_nothing_and_none_at_nothing() -> None:
     pacer = Pacer()
-    pacer.took(1, 5.0, 0.001)
+    pacer.consumed(1, 5.0, 0.001)
     assert pacer.wait(5.0, 0.001) > 900
     assert pacer.wait(5.0, 0) == math.inf
     assert pacer.most(math.inf) == pacer.most(1e12) == CHUNK_BYTES

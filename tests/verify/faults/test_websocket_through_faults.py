@@ -15,7 +15,7 @@ import websockets.trio.client
 import websockets.trio.server
 from websockets.exceptions import ConnectionClosedError
 
-from bridgekit.transport import on_trio
+from bridgekit.transport.client import on_trio
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.toxics import FAULTS, Bandwidth, Latency, Slicer, SlowReader, Toxic
 from tests.verify.faults.peers import SOON
@@ -26,7 +26,7 @@ HOST: Final = "127.0.0.1"
 
 @asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[int]:
-    if on_trio.running():
+    if on_trio():
         [listener] = await trio.open_tcp_listeners(0, host=HOST)
         async with anyio.create_task_group() as tasks:
             await tasks.start(on_listener, handler, listener)
@@ -44,7 +44,7 @@ async def on_listener(handler: Handler, listener: trio.SocketListener, *, task_s
 
 @asynccontextmanager
 async def opened(between: Proxy, **choices: Any) -> AsyncIterator[Any]:
-    connect = websockets.trio.client.connect if on_trio.running() else websockets.asyncio.client.connect
+    connect = websockets.trio.client.connect if on_trio() else websockets.asyncio.client.connect
     async with connect(between.url(), proxy=None, compression=None, **choices) as client:
         yield client
 
@@ -87,7 +87,7 @@ async def test_messages_of_any_size_pass_and_so_does_the_goodbye() -> None:
         for message in ("", "word", "x" * 70_000, b"\0" * 900_000):
             await client.send(message)
             assert await client.recv() == message
-        close = client.aclose if on_trio.running() else client.close
+        close = client.aclose if on_trio() else client.close
         await close(4_001, "enough")
         assert (client.close_code, client.close_reason) == (4_001, "enough")
 

@@ -41,7 +41,7 @@ class Agent(broken_emission.AgentThatRaises):
         (6, lambda: BaseAgent.set_websocket_bridge(Agent.__new__(Agent), None, "run")),  # type: ignore[arg-type]
         (6, lambda: Agent.__new__(Agent).set_websocket_bridge(None, "run")),  # type: ignore[arg-type]
         (7, lambda: broken_emission.AdapterThatRefusesItsBridge().set_websocket_bridge(None, "run", "agent")),  # type: ignore[arg-type]
-        (10, lambda: broken_routing.HubThatRaises().publish(None, "thread").send(None)),  # type: ignore[arg-type]
+        (10, lambda: broken_routing.HubThatRaises().publish(None, "thread")),  # type: ignore[arg-type]
     ],
 )
 def test_error_is_blamed_on_the_link_whose_method_raised_it(link: int, call: object) -> None:

@@ -63,8 +63,8 @@ async def test_application_that_refuses_to_start_fails_at_the_link_it_names_and_
 
 async def test_refusal_by_link_10_counts_at_the_last_probe() -> None:
     class Mute(Hub):
-        def connections(self, thread_id: object) -> tuple[()]:
-            return ()
+        def deliver(self, thread_id: object, frame: object) -> int:
+            return 0
 
     found = await probe_all(Variant(name="mute", summary="nobody is reached", hub=Mute))
     assert signs(found) == "????????-"

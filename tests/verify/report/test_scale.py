@@ -84,7 +84,7 @@ def test_load_that_is_late_though_the_core_was_half_idle_contradicts_it() -> Non
 
 
 def test_load_that_is_late_while_others_had_the_processors_is_not_judged() -> None:
-    late = failed(8_000, share=0.2, kept_waiting=0.3)
+    late = failed(8_000, share=0.2, run_queue_wait=0.3)
     finding = workers(capacity([carried(500), late], [carried(500)]))
     assert finding.verdict == "holds"
     assert any(words.endswith("while it was late: 1 of the loads.") for words in finding.evidence)

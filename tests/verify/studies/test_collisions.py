@@ -11,11 +11,11 @@ from bridgekit_verify.measure.workload import seeded
 from bridgekit_verify.studies.collisions import (
     CollisionStudy,
     collided,
+    collision_figure,
     runs_to_collision,
     scheme_table,
     study_collisions,
 )
-from bridgekit_verify.studies.plots_lifecycles import collision_figure
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,19 @@ from bridgekit.resolution import NoRoute
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.workload import FAMILIES, Owned, Workload, family
-from bridgekit_verify.studies.leak_search import PREFIXES, READINGS, Search, parsed, search, without_waiting
-from bridgekit_verify.studies.leaks import Fate, landings, population_table, populations, study_leaks
+from bridgekit_verify.studies.leaks import (
+    PREFIXES,
+    READINGS,
+    LandingFate,
+    Search,
+    landings,
+    parsed,
+    population_table,
+    populations,
+    search,
+    study_leaks,
+    without_waiting,
+)
 from bridgekit_verify.variants import FIX_1
 
 pytestmark = pytest.mark.slow
@@ -40,7 +51,13 @@ def test_events_land_where_the_parsers_one_word_leads() -> None:
         owned("chat_1", "carol"),
     ]
     fates = [landing.fate for landing in landings(threads)]
-    assert fates == [Fate.DELIVERED, Fate.WRONG_THREAD, Fate.LEAKED, Fate.LOST, Fate.LOST]
+    assert fates == [
+        LandingFate.DELIVERED,
+        LandingFate.WRONG_THREAD,
+        LandingFate.LEAKED,
+        LandingFate.LOST,
+        LandingFate.LOST,
+    ]
     assert landings(threads)[2].lands_in == threads[0]
 
 
@@ -69,7 +86,7 @@ def test_family_that_loses_alone_leaks_beside_a_shorter_id() -> None:
 async def test_classification_is_what_real_sockets_see() -> None:
     threads = family(LEAKING, 3)
     verdict = (await measure(FIX_1, Workload(threads=threads))).verdict
-    leaked = sum(landing.fate is Fate.LEAKED for landing in landings(threads))
+    leaked = sum(landing.fate is LandingFate.LEAKED for landing in landings(threads))
     assert (verdict.delivered, verdict.wrong_user) == (5 * (3 - leaked), 5 * leaked) == (5, 10)
 
 
@@ -98,7 +115,7 @@ def test_same_search_finds_nothing_in_a_sound_reading(reading: str) -> None:
 
 def test_search_is_not_blind_to_a_leak_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     by_length = {"last word lost": lambda thread: ThreadId(thread.rpartition("_")[0])}
-    monkeypatch.setattr("bridgekit_verify.studies.leak_search.READINGS", by_length)
+    monkeypatch.setattr("bridgekit_verify.studies.leaks.READINGS", by_length)
     assert search("last word lost", examples=500).leak is not None
 
 

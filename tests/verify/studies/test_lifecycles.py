@@ -10,10 +10,17 @@ import pytest
 from bridgekit.mapping import MemoryStore, RunThreadMappingService
 from bridgekit.mapping.service import GRACE_SECONDS
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.studies.lifecycles import LifecycleStudy, reroute, say_late, study_lifecycles
-from bridgekit_verify.studies.plots_lifecycles import late_events_figure
-from bridgekit_verify.studies.retention import UNDER_WAY, bytes_of, hold
-from bridgekit_verify.studies.stage import Clock
+from bridgekit_verify.studies.lifecycles import (
+    UNDER_WAY,
+    LifecycleStudy,
+    bytes_of,
+    emit_late,
+    fill_mapping,
+    late_events_figure,
+    reroute,
+    study_lifecycles,
+)
+from bridgekit_verify.studies.manual_run import Clock
 from bridgekit_verify.variants import FIX_3, SOUND
 
 pytestmark = pytest.mark.slow
@@ -25,13 +32,13 @@ def anyio_backend() -> str:
 
 
 async def test_mapping_that_is_not_cleaned_up_grows_with_the_runs() -> None:
-    few, many = await hold("fix 3", cleaned_up=False, after=(100, 400))
+    few, many = await fill_mapping("fix 3", cleaned_up=False, after=(100, 400))
     assert (few.routes, many.routes) == (100, 400)
     assert many.held_bytes - few.held_bytes > 300 * len("run_0123456789ab")
 
 
 async def test_sound_mapping_holds_its_grace_and_no_more() -> None:
-    few, many = await hold("sound", cleaned_up=True, after=(100, 400))
+    few, many = await fill_mapping("sound", cleaned_up=True, after=(100, 400))
     assert few.routes == many.routes == UNDER_WAY + GRACE_SECONDS
     assert many.held_bytes < 1.2 * few.held_bytes
 
@@ -43,7 +50,7 @@ def test_bytes_of_a_thing_that_is_held_twice_are_counted_once() -> None:
 
 
 async def test_dict_loses_what_is_said_after_the_end() -> None:
-    late = await say_late(FIX_3, Clock(), lateness=(-1, 0, 5), users=2, runs=3)
+    late = await emit_late(FIX_3, Clock(), lateness=(-1, 0, 5), users=2, runs=3)
     assert late.by_lateness == {-1: Rate(3, 3), 0: Rate(0, 3), 5: Rate(0, 3)}
     assert late.verdict.lost_at == {9: 6}
 
@@ -52,7 +59,7 @@ async def test_dict_loses_what_is_said_after_the_end() -> None:
 async def test_sound_route_lasts_for_its_grace_and_a_carried_one_for_ever(carried: bool, after_grace: int) -> None:
     clock = Clock()
     sound = replace(SOUND, mapping=lambda _: RunThreadMappingService(MemoryStore(clock)))
-    late = await say_late(sound, clock, carried=carried, lateness=(29.9, 30), users=2, runs=3)
+    late = await emit_late(sound, clock, carried=carried, lateness=(29.9, 30), users=2, runs=3)
     assert late.by_lateness == {29.9: Rate(3, 3), 30: Rate(after_grace, 3)}
 
 

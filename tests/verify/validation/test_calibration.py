@@ -15,13 +15,14 @@ from bridgekit_verify.measure.statistics import Rate, wilson
 from bridgekit_verify.measure.workload import Away, Workload, family
 from bridgekit_verify.validation.calibration import (
     CalibrationStudy,
+    RateCheck,
+    calibration_figure,
     coverage,
     coverage_table,
     exact_coverage,
     study_calibration,
 )
 from bridgekit_verify.validation.lossy import HubThatLoses, in_a_lossy_world
-from bridgekit_verify.validation.plots_calibration import Held, calibration_figure
 from bridgekit_verify.variants import SOUND
 
 pytestmark = pytest.mark.slow
@@ -169,7 +170,7 @@ def test_loss_that_is_no_probability_is_refused(p: float) -> None:
 
 
 def test_closed_form_outside_the_interval_is_said_and_drawn() -> None:
-    held = Held("off by ten", 0.5, Rate(600, 1_000))
+    held = RateCheck("off by ten", 0.5, Rate(600, 1_000))
     assert not held.inside
     calibration_figure([held], title="t").savefig(BytesIO(), format="png")
 

@@ -7,8 +7,14 @@ from functools import partial
 import anyio
 import pytest
 
-from bridgekit_verify.faults.trials.peers import PEERS, TheBridge
-from bridgekit_verify.faults.trials.stall import STILL_SECONDS, LoopClock, StallStudy, study_stall
+from bridgekit_verify.faults.trials.stall import (
+    BRIDGEKIT,
+    SERVERS,
+    STILL_SECONDS,
+    LoopTimeClock,
+    StallStudy,
+    study_stall,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -20,27 +26,27 @@ def study() -> StallStudy:
 
 def test_no_time_passes_for_a_loop_that_the_machine_lets_stand_still() -> None:
     now = 100.0
-    clock = LoopClock(lambda: now)
+    clock = LoopTimeClock(lambda: now)
     for passed, counted in ((STILL_SECONDS, STILL_SECONDS), (3.0, STILL_SECONDS), (0.005, 0.005)):
         before = clock()
         now += passed
         assert clock() - before == pytest.approx(counted)
-        clock.look()
+        clock.poll()
         assert clock() - before == pytest.approx(counted)
 
 
 def test_agent_is_held_up_by_every_loop_of_sends_and_not_by_the_bridge(study: StallStudy) -> None:
     """Not a measure of speed: half a second of standing still against none."""
     held_up = {stall.peer.name: stall.longest_wait > stall.stalled_seconds / 2 for stall in study.stalls}
-    assert held_up == {peer.name: peer.name != TheBridge.name for peer in PEERS}
+    assert held_up == {peer.name: peer.name != BRIDGEKIT.name for peer in SERVERS}
 
 
 def test_neighbours_read_every_event_from_every_server(study: StallStudy) -> None:
     """The loops deliver too, only late: what they cost is time."""
-    assert [len(stall.reads) for stall in study.stalls] == [2 * 80] * len(PEERS)
+    assert [len(stall.reads) for stall in study.stalls] == [2 * 80] * len(SERVERS)
 
 
 def test_events_of_the_stall_come_late_from_the_loops_and_in_time_from_the_bridge(study: StallStudy) -> None:
     late = {stall.peer.name: stall.during[len(stall.during) // 2] for stall in study.stalls}
-    ours = late.pop(TheBridge.name)
+    ours = late.pop(BRIDGEKIT.name)
     assert ours < min(late.values())

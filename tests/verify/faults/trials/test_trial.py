@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridgekit_verify.faults.trials.acts import ACTS, Target
+from bridgekit_verify.faults.trials.acts import ACTS, FaultTarget
 from bridgekit_verify.faults.trials.deployment import (
     AT_MOST_ONCE,
     DELIVERIES,
@@ -14,20 +14,20 @@ from bridgekit_verify.faults.trials.deployment import (
     Delivery,
     deployed,
 )
-from bridgekit_verify.faults.trials.trial import Plan, try_act
+from bridgekit_verify.faults.trials.trial import TrialPlan, try_act
 from bridgekit_verify.measure.families import family
 from tests.verify.faults.trials.trials import trial
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 """Workers are asyncio's own; the experiment around them need not be tried twice."""
 
-QUICK = Plan(steps=10, pace_seconds=0.03, begins_seconds=0.1, lasts_seconds=0.15, after_steps=1)
+QUICK = TrialPlan(steps=10, pace_seconds=0.03, begins_seconds=0.1, lasts_seconds=0.15, after_steps=1)
 
 
 def test_closed_form_is_the_share_of_the_time_that_a_socket_was_there() -> None:
     """Events from second 1 to second 5; the socket is away from 2 to 3."""
     found = trial(AT_MOST_ONCE, events=5, online=[(0, 2), (3, 9)])
-    assert found.spoken == (1.0, 5.0)
+    assert found.emission_window == (1.0, 5.0)
     assert found.closed_form == pytest.approx(1 - 1 / 4)
 
 
@@ -57,7 +57,7 @@ def test_lost_events_stand_at_the_moment_when_they_were_asked_for() -> None:
 
 def test_only_what_workers_share_has_a_broker_and_agents_apart_to_hurt() -> None:
     for act in ACTS.values():
-        apart = act.target in (Target.AGENTS, Target.BROKER)
+        apart = act.target in (FaultTarget.AGENTS, FaultTarget.BROKER)
         assert [act.concerns(row) for row in (AT_MOST_ONCE, RESUME, SQLITE, REDIS)] == [*[not apart] * 3, True]
 
 

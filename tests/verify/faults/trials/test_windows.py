@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, RESUME
-from bridgekit_verify.faults.trials.trial import Plan
+from bridgekit_verify.faults.trials.trial import TrialPlan
 from bridgekit_verify.faults.trials.windows import predicted_loss, study_windows
 
-PLAN = Plan(pace_seconds=0.05)
+PLAN = TrialPlan(pace_seconds=0.05)
 SMALL = replace(RESUME, keep_events=30)
 
 
@@ -28,7 +28,7 @@ def test_log_loses_nothing_until_it_overflows_and_then_all_of_it(away: float, sh
 @pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_log_that_overflowed_is_told_and_one_that_did_not_lost_nothing() -> None:
-    study = await study_windows([0.0, 0.6], users=1, keep_events=12, plan=Plan(steps=16, pace_seconds=0.04))
+    study = await study_windows([0.0, 0.6], users=1, keep_events=12, plan=TrialPlan(steps=16, pace_seconds=0.04))
     verdicts = [window.trial.verdict for window in study.windows]
     assert [verdict.lost_silent > 0 for verdict in verdicts] == [False, True, False, False]
     assert [verdict.lost_signalled > 0 for verdict in verdicts] == [False, False, False, True]

@@ -8,8 +8,8 @@ from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit_verify.faults.trials.acts import ACTS
 from bridgekit_verify.faults.trials.deployment import Delivery
-from bridgekit_verify.faults.trials.readers import Reader
-from bridgekit_verify.faults.trials.trial import Plan, Trial
+from bridgekit_verify.faults.trials.recorder import Reader
+from bridgekit_verify.faults.trials.trial import Trial, TrialPlan
 from bridgekit_verify.measure.checker import check
 from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Missing, Socket
 
@@ -50,7 +50,7 @@ def trial(
     return Trial(
         delivery=delivery,
         act=ACTS[act],
-        plan=Plan(),
+        plan=TrialPlan(),
         history=history,
         verdict=check(history),
         window=window,

@@ -1,0 +1,210 @@
+"""What the bridge itself costs, in its own process and without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import sys
+import time
+import tracemalloc
+from types import BuiltinFunctionType, FrameType
+from typing import Final
+
+import msgspec
+
+from benchmarks.peers.bridgekit_agents import USER, Bridged
+from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
+from benchmarks.workload import AGENT, EVENTS, AgentRun, Wave
+from bridgekit.chain.link_1_startup import Parts, start_application
+from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, encode
+from bridgekit.ids import RunId, SealedRunIds, ThreadId, UserId
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.resolution import NoRoute
+from bridgekit.signals import Cursor
+from bridgekit.stores import in_memory
+from bridgekit.transport.admission import Subscription
+from bridgekit.transport.log import Replay
+from bridgekit.transport.outbox import OUTBOX_LIMITS, CrowdedOutboxes, Subscriber
+from bridgekit_verify.harness.messages import Ready, read_requests, send
+from bridgekit_verify.measure.checker import check
+from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Socket
+
+__all__ = ["bridged", "encodings", "event_of", "own_cost", "sound_history", "subscribed"]
+
+THREADS: Final = 100
+CHECKED_EVENTS: Final = 50_000
+MAPPED_THREADS: Final = 1_000
+
+
+class IdleScheduler:
+    """Writes nothing: what is put stays in the outbox."""
+
+    def __init__(self, crowded: CrowdedOutboxes) -> None:
+        self.limits = OUTBOX_LIMITS
+        self.crowded = crowded
+        self.enqueued = 0
+        self.quiet = False
+
+    def schedule(self, subscriber: Subscriber) -> None:
+        """There is no socket to write to."""
+
+
+async def bridged() -> Bridged:
+    """A sound application with its defaults, and no edge."""
+    return Bridged(await start_application(Parts(agents={}), in_memory()))
+
+
+def subscribed(stack: Bridged, thread_id: str) -> Subscriber:
+    """A socket's outbox, attached, with nobody behind it."""
+    subscription = Subscription(UserId(USER), ThreadId(thread_id))
+    hub = stack.application.bridge.hub
+    subscriber = Subscriber(subscription, IdleScheduler(hub.crowded))
+    hub.attach(subscriber)
+    subscriber.start(Replay(Cursor("", 0)))
+    return subscriber
+
+
+async def own_cost(runs: int) -> dict[str, float]:
+    """CPU time in µs: from `emit_*` to the bytes in the outbox, of finding the thread, and of encoding."""
+    stack = await bridged()
+    sockets = [subscribed(stack, AgentRun(thread, 0).thread_id) for thread in range(THREADS)]
+    wave = Wave(THREADS, runs)
+    spent = 0
+    for number in range(wave.runs):
+        runs_now = [AgentRun(thread, number) for thread in range(THREADS)]
+        script = [(stack.agent(run), said) for run in runs_now for said in run.said()]
+        begun = time.process_time_ns()
+        for say, said in script:
+            await say(said)
+        spent += time.process_time_ns() - begun
+        for socket in sockets:
+            while socket.take():
+                pass
+    events = [event_of(AgentRun(0, number)) for number in range(wave.events // EVENTS)]
+    mapping = stack.application.bridge.mapping
+    for event in events:
+        await mapping.register_mapping(event.run_id, ThreadId(AgentRun(0, 0).thread_id))
+    return {
+        "emit": spent / wave.events / 1_000,
+        "resolve, carried": await _resolved(stack, events),
+        "resolve, mapped": await _resolved(stack, [msgspec.structs.replace(each, thread_id=None) for each in events]),
+        "encode": _encoded(events),
+        **_checked(),
+    }
+
+
+def event_of(run: AgentRun, place: int = 2) -> AgentEvent:
+    """One event of a run; by default the third, a middling one."""
+    said = run.said()[place]
+    return AgentEvent(
+        type=EventType(said.type),
+        run_id=RunId(run.run_id),
+        agent_name=AGENT,
+        payload=said.payload,
+        thread_id=ThreadId(run.thread_id),
+    )
+
+
+async def _resolved(stack: Bridged, events: list[AgentEvent]) -> float:
+    resolve = stack.application.bridge.resolver.resolve
+    begun = time.process_time_ns()
+    for event in events:
+        route = resolve(event)
+        if not isinstance(route, str | NoRoute):
+            await route
+    return (time.process_time_ns() - begun) / len(events) / 1_000
+
+
+def _encoded(events: list[AgentEvent]) -> float:
+    begun = time.process_time_ns()
+    for event in events:
+        encode(event)
+    return (time.process_time_ns() - begun) / len(events) / 1_000
+
+
+def _checked() -> dict[str, float]:
+    """Checking what became of an event; and beside it what a JSON parser needs for the event's frame."""
+    judged = sound_history(CHECKED_EVENTS)
+    begun = time.process_time_ns()
+    check(judged)
+    checked = time.process_time_ns() - begun
+    frames = [encode(event_of(AgentRun(0, number), number % EVENTS)) for number in range(CHECKED_EVENTS)]
+    begun = time.process_time_ns()
+    for frame in frames:
+        json.loads(frame)
+    loaded = time.process_time_ns() - begun
+    return {"check": checked / CHECKED_EVENTS / 1_000, "json.loads": loaded / CHECKED_EVENTS / 1_000}
+
+
+def sound_history(events: int) -> History:
+    """Every event was sent and has arrived, in order."""
+    sockets = [Socket(number, ThreadId(f"thread_{number}"), UserId(f"user_{number}")) for number in range(THREADS)]
+    made = History(sockets=sockets)
+    for number in range(events):
+        socket, seq = sockets[number % THREADS], number // THREADS + 1
+        key, run = Key(f"question {number}", EventType.TOOL_EXECUTING, 1), RunId(f"run_{number}")
+        receipt = Receipt(outcome=Outcome.SENT, sockets=1, kept=True, thread_id=socket.thread_id, seq=seq, epoch="e")
+        made.expected.append(Expectation(key, socket.thread_id, socket.user_id))
+        made.acknowledged[key] = run, receipt
+        made.arrivals.append(Arrival(socket, key, run, seq, number / 1e3, number / 1e3 + 1e-4))
+    return made
+
+
+async def encodings(subscribers: int) -> dict[str, float]:
+    """How often an event is encoded on its way to so many sockets of its thread."""
+    stack = await bridged()
+    run = AgentRun(0, 0)
+    sockets = [subscribed(stack, run.thread_id) for _ in range(subscribers)]
+    counted = 0
+
+    def watch(frame: FrameType, what: str, arg: object) -> None:
+        nonlocal counted
+        if what == "c_call" and isinstance(arg, BuiltinFunctionType):
+            counted += isinstance(arg.__self__, msgspec.json.Encoder)
+
+    say, said = stack.agent(run), run.said()
+    sys.setprofile(watch)
+    try:
+        for each in said:
+            await say(each)
+    finally:
+        sys.setprofile(None)
+    assert all(len(socket) == EVENTS for socket in sockets)
+    return {"encodings": counted / EVENTS}
+
+
+async def mapping_bytes(mappings: int) -> dict[str, float]:
+    """What a live run costs in the mapping, with its id and its share of the tables, as the allocator counts it."""
+    service, ids = RunThreadMappingService(), SealedRunIds()
+    threads = [ThreadId(AgentRun(number, 0).thread_id) for number in range(MAPPED_THREADS)]
+    gc.collect()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(mappings):
+        thread = threads[number % MAPPED_THREADS]
+        await service.register_mapping(ids.new(thread), thread)
+    gc.collect()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return {"bytes": (after - before) / mappings}
+
+
+async def _measure(request: MeasureOwnCost | CountEncodings | MeasureMapping) -> dict[str, float]:
+    match request:
+        case MeasureOwnCost(runs):
+            return await own_cost(runs)
+        case CountEncodings(subscribers):
+            return await encodings(subscribers)
+        case MeasureMapping(mappings):
+            return await mapping_bytes(mappings)
+
+
+async def main() -> None:
+    send(Ready())
+    async for request in read_requests(MeasureOwnCost | CountEncodings | MeasureMapping):
+        send(MeasuredValues(await _measure(request)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

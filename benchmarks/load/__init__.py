@@ -1,1 +1,0 @@
-"""The load client. `python -m benchmarks.load` is its process."""

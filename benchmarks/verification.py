@@ -1,0 +1,132 @@
+"""Was what arrived what was said? A fast wrong answer is not a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, astuple, dataclass, field, fields
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from benchmarks.workload import AGENT, AgentRun
+
+__all__ = ["LoadVerdict", "WrongAnswer", "judge"]
+
+WHILE_RUNNING: Final = "execution_time_ms"
+"""How long a whole run took is measured by bridgekit itself, so that nobody can know it before."""
+
+
+class WrongAnswer(Exception):
+    """A stack was not right, so how fast it was does not matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadVerdict:
+    """What became of the events that some sockets were waiting for."""
+
+    expected: int = 0
+    lost: int = 0
+    doubled: int = 0
+    swapped: int = 0
+    """Came after one that should have come later."""
+    altered: int = 0
+    """Not what was said, in its text or in a field of its envelope."""
+    foreign: int = 0
+    """Of another thread."""
+
+    @property
+    def sound(self) -> bool:
+        return self.expected > 0 and not any(astuple(self)[1:])
+
+    def __add__(self, other: LoadVerdict) -> LoadVerdict:
+        return LoadVerdict(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {count:,}" for name, count in asdict(self).items())
+
+    @classmethod
+    def of(cls, counts: dict[str, int]) -> LoadVerdict:
+        """As it came over the pipe."""
+        return cls(**{each.name: counts[each.name] for each in fields(cls)})
+
+
+class _Arrived(msgspec.Struct, forbid_unknown_fields=True):
+    """The envelope, to the letter."""
+
+    type: str
+    thread_id: str
+    run_id: str
+    agent_name: str
+    seq: int
+    event_id: str
+    timestamp: datetime
+    payload: dict[str, object]
+
+
+_decoder: Final = msgspec.json.Decoder(_Arrived)
+_encoder: Final = msgspec.json.Encoder(order="deterministic")
+
+
+@dataclass(slots=True)
+class _SocketJudge:
+    """One socket's events, judged one after the other."""
+
+    places: dict[bytes, int]
+    """Where each event belongs, by its content."""
+    copies: list[int]
+    numbered_from: int | None = None
+    """What number the first event has, if it did not get lost."""
+    latest: int = -1
+    swapped: int = 0
+    altered: int = 0
+    foreign: int = 0
+    ids: set[str] = field(default_factory=set)
+
+    def take(self, event: _Arrived) -> None:
+        place = self.places.get(_content(event.type, event.payload))
+        if place is None:
+            self.altered += 1
+            return
+        self.copies[place] += 1
+        if self.copies[place] > 1:
+            return
+        if self.numbered_from is None:
+            self.numbered_from = event.seq - place
+        sound = event.agent_name == AGENT and event.seq == self.numbered_from + place and event.event_id not in self.ids
+        self.ids.add(event.event_id)
+        self.altered += not sound
+        self.swapped += place < self.latest
+        self.latest = max(self.latest, place)
+
+
+def judge(runs: Sequence[AgentRun], arrived: Iterable[bytes]) -> LoadVerdict:
+    """Judge what one socket of the runs' thread read, in the order in which it read it."""
+    said = [each for run in runs for each in run.said()]
+    socket = _SocketJudge(
+        {_content(each.type, each.payload): place for place, each in enumerate(said)}, [0] * len(said)
+    )
+    for data in arrived:
+        try:
+            event = _decoder.decode(data)
+        except msgspec.MsgspecError:
+            socket.altered += 1
+            continue
+        if event.thread_id != runs[0].thread_id:
+            socket.foreign += 1
+        else:
+            socket.take(event)
+    return LoadVerdict(
+        expected=len(said),
+        lost=sum(copies == 0 for copies in socket.copies),
+        doubled=sum(max(copies - 1, 0) for copies in socket.copies),
+        swapped=socket.swapped,
+        altered=socket.altered,
+        foreign=socket.foreign,
+    )
+
+
+def _content(kind: str, payload: dict[str, object]) -> bytes:
+    if kind == "agent_completed":
+        payload = {**payload, WHILE_RUNNING: None}
+    return _encoder.encode((kind, payload))

@@ -1,0 +1,209 @@
+"""Serve an application in the running event loop, on a port of its own: for tests, notebooks and other programs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+import anyio
+import uvicorn
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from bridgekit.errors import NotInstalled, ServeError, UnknownName, first_error
+from bridgekit.serve.native_handoff import EDGES, UpgradeProtocol, native_handoff
+from bridgekit.transport.client import on_trio
+from bridgekit.transport.edge import INCOMING_BYTES
+
+__all__ = ["KEEPALIVE_SECONDS", "open_listener", "serving", "url", "uvicorn_config"]
+
+KEEPALIVE_SECONDS: Final = 20.0
+"""Time between pings, and how long a client may take to answer one before it counts as dead."""
+SHUTDOWN_TIMEOUT_SECONDS: Final = 2
+"""How long open connections may take to end when the server stops."""
+POLL_INTERVAL_SECONDS: Final = 0.005
+DATE_HEADER_SECONDS: Final = 1.0
+"""How often uvicorn updates its Date header."""
+TRIO_SERVER: Final = "hypercorn>=0.18,<1"
+
+
+@asynccontextmanager
+async def serving(
+    app: Starlette,
+    *,
+    edge: str = "asgi",
+    host: str = "127.0.0.1",
+    port: int = 0,
+    keepalive_seconds: float = KEEPALIVE_SECONDS,
+    send_buffer_bytes: int | None = None,
+) -> AsyncIterator[str]:
+    """Serve the application for the length of a block; gives its address, such as `ws://127.0.0.1:49152`.
+
+    With port 0 the system picks one. The application's lifespan runs in the caller's task, so that its own error
+    reaches the caller, DeterministicStartupError for instance. The server is uvicorn on asyncio and hypercorn on trio;
+    NotInstalled if that is missing. The "native" edge serves the bridge's sockets without ASGI, on asyncio only;
+    ServeError where it is not available. `send_buffer_bytes` limits the system's buffer for each socket; by default the
+    system chooses, and may buffer megabytes for a client that does not read.
+    """
+    if edge not in EDGES:
+        raise UnknownName("edge", edge, EDGES)
+    if edge == "native" and on_trio():
+        raise ServeError("the native edge", "it needs asyncio; on trio use the asgi edge")
+    with (
+        first_error(),
+        open_listener(host, port, keepalive_seconds=keepalive_seconds, send_buffer_bytes=send_buffer_bytes) as listener,
+    ):
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(app.router.lifespan_context(app))
+            if on_trio():
+                await stack.enter_async_context(_hypercorn(app, listener, keepalive_seconds))
+            else:
+                state = await stack.enter_async_context(native_handoff(app)) if edge == "native" else {}
+                await stack.enter_async_context(_uvicorn(app, listener, keepalive_seconds, state))
+            yield url(host, listener.getsockname()[1])
+
+
+def url(host: str, port: int) -> str:
+    """Return the address to connect to; an IPv6 address is written in brackets."""
+    return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+
+
+def open_listener(
+    host: str, port: int, *, keepalive_seconds: float, send_buffer_bytes: int | None = None
+) -> socket.socket:
+    """Return a listening socket with the options of `serving`."""
+    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # Accepted sockets inherit both options.
+    if send_buffer_bytes is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+    if sys.platform == "linux":
+        # The system breaks a connection whose client has acknowledged nothing for so long. The servers cannot: with
+        # data left to write, asyncio closes a connection only when that is written, and hypercorn writes on.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2_000 * keepalive_seconds))
+    return listener
+
+
+def uvicorn_config(
+    app: ASGIApp | Callable[[], ASGIApp], *, keepalive_seconds: float, incoming_bytes: int, **choices: Any
+) -> uvicorn.Config:
+    """Return what every uvicorn server of the bridge has in common, and the caller's own choices."""
+    return uvicorn.Config(
+        app,
+        ws=UpgradeProtocol,
+        ws_per_message_deflate=False,
+        ws_max_size=incoming_bytes,
+        ws_ping_interval=keepalive_seconds,
+        ws_ping_timeout=keepalive_seconds,
+        access_log=False,
+        **choices,
+    )
+
+
+@asynccontextmanager
+async def _uvicorn(
+    app: Starlette, listener: socket.socket, keepalive_seconds: float, state: Mapping[str, Any]
+) -> AsyncIterator[None]:
+    # Not by `Server.serve`, which takes over the signals of the program, and polls ten times a second for its own end:
+    # a test suite starts and stops hundreds of servers.
+    config = uvicorn_config(
+        app, keepalive_seconds=keepalive_seconds, incoming_bytes=INCOMING_BYTES, lifespan="off", log_config=None
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    server.lifespan.state.update(state)
+    # Cancelled halfway, uvicorn would leave sockets and tasks behind.
+    with anyio.CancelScope(shield=True):
+        await server.startup([listener])
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_update_date_header, server)
+            yield
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _shut_down(server)
+
+
+async def _update_date_header(server: uvicorn.Server) -> None:
+    while True:
+        await server.on_tick(0)
+        await anyio.sleep(DATE_HEADER_SECONDS)
+
+
+async def _shut_down(server: uvicorn.Server) -> None:
+    """Do what `Server.shutdown` does, which always takes a tenth of a second."""
+    for listening_server in server.servers:
+        listening_server.close()
+    left = server.server_state
+    for connection in list(left.connections):
+        connection.shutdown()
+    with anyio.move_on_after(SHUTDOWN_TIMEOUT_SECONDS):
+        while left.connections or left.tasks:  # noqa: ASYNC110 - uvicorn has no event for it
+            await anyio.sleep(POLL_INTERVAL_SECONDS)
+        for listening_server in server.servers:
+            await listening_server.wait_closed()
+    for task in left.tasks:
+        task.cancel()
+
+
+@asynccontextmanager
+async def _hypercorn(app: Starlette, listener: socket.socket, keepalive_seconds: float) -> AsyncIterator[None]:
+    try:
+        from hypercorn.config import Config
+        from hypercorn.trio import serve
+    except ImportError as error:
+        raise NotInstalled("a server on trio", TRIO_SERVER) from error
+    config = Config()
+    # A copy of the descriptor, because hypercorn closes it.
+    config.bind = [f"fd://{listener.dup().detach()}"]
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.websocket_max_message_size = INCOMING_BYTES
+    config.websocket_ping_interval = keepalive_seconds
+    # It does not wait for a pong. But a client that answers pings sends something, so one that sends nothing is dead.
+    config.read_timeout = math.ceil(2 * keepalive_seconds)
+    config.graceful_timeout = SHUTDOWN_TIMEOUT_SECONDS
+    calls, stop = _ActiveCalls(app), anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(partial(serve, calls, config, shutdown_trigger=stop.wait, mode="asgi"))
+        yield
+        stop.set()
+        # hypercorn itself would wait until it would have sent the next ping to sockets that are closed already.
+        with anyio.move_on_after(SHUTDOWN_TIMEOUT_SECONDS):
+            await calls.wait_idle()
+            await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+
+
+class _ActiveCalls:
+    """The application without its lifespan, and the number of its calls under way."""
+
+    def __init__(self, app: Starlette) -> None:
+        self._app = app
+        self._count = 0
+        self._ended = anyio.Event()
+
+    # hypercorn and Starlette have types of their own for these.
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            for stage in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{stage}.complete"})
+            return
+        self._count += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._count -= 1
+            self._ended.set()
+            self._ended = anyio.Event()
+
+    async def wait_idle(self) -> None:
+        while self._count:
+            await self._ended.wait()

@@ -1,0 +1,159 @@
+"""The native hand-off: uvicorn gives the connections of the bridge's WebSocket routes to the native edge.
+
+uvicorn serves every other connection: the application's pages, and WebSocket routes of its own. Whatever the
+application has in front of its routes, above all middleware, does not see a connection that is handed off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp
+from uvicorn import Config
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets.asyncio.server import Server
+from websockets.protocol import State
+
+from bridgekit.errors import ServeError
+from bridgekit.transport.asgi import routes
+from bridgekit.transport.native import Connection, natively, taken_over
+
+__all__ = ["EDGES", "HANDOFF_KEY", "UpgradeProtocol", "bridge_paths", "choose_edge", "native_handoff"]
+
+EDGES: Final = ("asgi", "native")
+NON_WEBSOCKET_MIDDLEWARE: Final = (BaseHTTPMiddleware, CORSMiddleware, GZipMiddleware)
+"""Middleware that passes WebSocket connections on unchanged."""
+HANDOFF_KEY: Final = "bridgekit.handoff"
+"""The key of the hand-off's target in uvicorn's state of the application."""
+SERVICE_RESTART: Final = 1_012
+"""The close code that uvicorn, too, sends to a socket that was not drained."""
+
+
+def choose_edge(target: str, app: ASGIApp, requested: str | None) -> str:
+    """Return the requested edge; without a request the native one if no middleware could see the difference.
+
+    ServeError if the native edge is requested and the application is neither Starlette nor FastAPI.
+    """
+    if not isinstance(app, Starlette):
+        if requested == "native":
+            raise ServeError(
+                target,
+                f"it is of type {type(app).__name__}, and the native edge serves Starlette and FastAPI applications;"
+                " use --edge asgi",
+            )
+        return "asgi"
+    if requested is not None:
+        return requested
+    return "native" if bridge_paths(app) and not _websocket_middleware(app) else "asgi"
+
+
+def _websocket_middleware(app: Starlette) -> bool:
+    """Return whether middleware of the application may act on WebSocket connections."""
+    kinds: list[Any] = [middleware.cls for middleware in app.user_middleware]
+    return not all(isinstance(kind, type) and _passes_websockets(kind) for kind in kinds)
+
+
+def _passes_websockets(kind: Any) -> bool:
+    # Compares the method that is called, because a subclass may act on connections that its base class passes on.
+    return any(kind.__call__ is known.__call__ for known in NON_WEBSOCKET_MIDDLEWARE)
+
+
+def bridge_paths(app: Starlette) -> frozenset[str]:
+    """Return the paths of the bridge's WebSocket routes among the application's own, without middleware of theirs."""
+    ours = {route.endpoint for route in routes() if isinstance(route, WebSocketRoute)}
+    first: dict[str, WebSocketRoute] = {}
+    for route in app.routes:
+        if isinstance(route, WebSocketRoute):
+            first.setdefault(route.path, route)
+    return frozenset(path for path, route in first.items() if route.endpoint in ours and route.app is route.endpoint)
+
+
+@dataclass(frozen=True)
+class HandoffTarget:
+    """Which requests are handed off, and to which server."""
+
+    paths: frozenset[str]
+    server: Server
+
+    def accepts(self, head: bytes) -> bool:
+        """Return whether a request with this head is served natively."""
+        target = head.partition(b"\r\n")[0].partition(b" ")[2]
+        return target.partition(b" ")[0].partition(b"?")[0].decode("latin-1") in self.paths
+
+
+@asynccontextmanager
+async def native_handoff(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+    """Serve a running application's sockets natively for the length of a block; gives what to add to uvicorn's state.
+
+    ServeError if the application has no routes of the bridge.
+    """
+    paths = bridge_paths(app)
+    if not paths:
+        raise ServeError("the application", "it has no bridgekit routes for the native edge; add routes=[*routes(), …]")
+    async with natively(app.state.bridgekit_edge) as server:
+        yield {HANDOFF_KEY: HandoffTarget(paths, server)}
+
+
+class _AdoptedConnection(Connection):
+    """A native connection that uvicorn counts among its own: on shutdown, uvicorn closes it and waits for its end."""
+
+    connections: set[Any]
+    """All connections that uvicorn counts."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.connections.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connections.discard(self)
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Close now. uvicorn calls this on shutdown."""
+        if self.protocol.state is State.OPEN:
+            self.protocol.send_close(SERVICE_RESTART)
+            self.send_data()
+        self.abort_soon()
+
+
+class UpgradeProtocol(asyncio.Protocol):
+    """uvicorn's WebSocket protocol: it receives the upgrade request, and then gives the connection to either edge."""
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        chosen = self._protocol_for(data)
+        # Later, because uvicorn sets this protocol when this call returns; but before anything else is read, because
+        # it is scheduled first.
+        asyncio.get_running_loop().call_soon(self._transport.set_protocol, chosen)
+        chosen.connection_made(self._transport)
+        chosen.data_received(data)
+
+    def _protocol_for(self, head: bytes) -> asyncio.Protocol:
+        target: HandoffTarget | None = self._app_state.get(HANDOFF_KEY)
+        if target is None or not target.accepts(head):
+            return WebSocketsSansIOProtocol(self._config, self._server_state, self._app_state)
+        connection = taken_over(
+            target.server,
+            kind=_AdoptedConnection,
+            keepalive_seconds=self._config.ws_ping_interval,
+            incoming_bytes=self._config.ws_max_size,
+        )
+        connection.connections = self._server_state.connections
+        return connection

@@ -1,0 +1,315 @@
+"""The log of each thread in a server that any number of workers share; each delivers to its own sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+import anyio
+from anyio import AsyncContextManagerMixin
+from anyio.abc import TaskGroup
+
+from bridgekit.errors import StoreAway, first_error
+from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode_unnumbered
+from bridgekit.ids import ThreadId, new_id
+from bridgekit.signals import Cursor
+from bridgekit.stores.redis.delivery import LogEntries, ThreadDelivery
+from bridgekit.stores.redis.functions import READ, ThreadKeys
+from bridgekit.stores.redis.publishing import (
+    BACKLOG_BYTES,
+    BACKLOG_EVENTS,
+    Backlog,
+    BatchSender,
+    Entry,
+    PublishQueue,
+    encode_settings,
+)
+from bridgekit.stores.redis.subscriptions import PubSubReader
+from bridgekit.stores.redis.topology import NO_NODE, STORE, ClusterTopology, Node
+from bridgekit.transport.log import HISTORY, LINK, Keep, Replay, Sink
+
+__all__ = ["ANSWER_SECONDS", "CLOSE_SECONDS", "RedisEventLog"]
+
+_logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS: Final = 0.25
+"""How long a publisher waits for its receipt. Once the node is marked unavailable, it does not wait."""
+POLL_INTERVAL_SECONDS: Final = 0.05
+"""Between two checks for publishers that have waited too long."""
+OPEN_SECONDS: Final = 1.0
+"""How long a worker that starts waits for its first heartbeats. It starts without them, if it has to."""
+JOIN_SECONDS: Final = 5.0
+"""How long a socket waits for a node that answers: thousands of others may join at the same time."""
+CLOSE_SECONDS: Final = 2.0
+"""How long a worker that stops waits for events on their way."""
+
+STORE_TIMEOUT: Final = "the store did not answer in time; the event waits until it does"
+"""The reason of a PENDING event."""
+SHUTTING_DOWN: Final = "this worker is shutting down"
+
+
+class _LocalSink:
+    """The sockets of this worker, from when they are bound."""
+
+    def __init__(self) -> None:
+        self.sink: Sink | None = None
+
+    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
+        return 0 if self.sink is None else self.sink.deliver(thread_id, frame)
+
+    def restart(self, thread_id: ThreadId) -> None:
+        if self.sink is not None:
+            self.sink.restart(thread_id)
+
+    async def wait_for_room(self, thread_id: ThreadId) -> None:
+        if self.sink is not None:
+            await self.sink.wait_for_room(thread_id)
+
+
+class _NodePipeline:
+    """What this worker sends to one node, and receives from it."""
+
+    def __init__(self, node: Node, sender: BatchSender, reader: PubSubReader) -> None:
+        self.node = node
+        self.sender = sender
+        self.reader = reader
+        self.scope = anyio.CancelScope()
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether nobody should wait for the node."""
+        return self.sender.unavailable or self.node.unavailable
+
+    @property
+    def healthy(self) -> bool:
+        """Whether events reach the node, come back from it, and were delivered."""
+        return (
+            not (self.node.failing.is_set() or self.sender.unavailable)
+            and self.reader.live.is_set()
+            and self.reader.complete
+        )
+
+    @property
+    def problem(self) -> str:
+        if self.node.failing.is_set():
+            return self.node.problem
+        return self.sender.problem or self.reader.problem or "it takes too long"
+
+    async def run(self) -> None:
+        """Until the node has left the Cluster."""
+        with self.scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.sender.run)
+                tasks.start_soon(self.reader.run)
+
+
+class RedisEventLog(AsyncContextManagerMixin):
+    """Logs in a Redis-protocol server or Cluster. When it is closed, events on their way have a moment to be confirmed.
+
+    What the server has not confirmed waits in this process, in order and bounded, and is lost with it. `keep.threads`
+    has no effect: the server forgets a thread's frames after `keep.seconds`, its epoch and seq after a day without use.
+    """
+
+    def __init__(
+        self,
+        topology: ClusterTopology,
+        keep: Keep = HISTORY,
+        *,
+        backlog_events: int = BACKLOG_EVENTS,
+        backlog_bytes: int = BACKLOG_BYTES,
+    ) -> None:
+        self.retention = keep
+        self._topology = topology
+        self._worker = new_id()
+        """Random. The server tells this worker's batches from others' by it."""
+        self._frame_bytes = FRAME_BYTES
+        self._sink = _LocalSink()
+        self._backlog = Backlog(events=backlog_events, size_bytes=backlog_bytes)
+        self._pipelines: dict[Node, _NodePipeline] = {}
+        self._threads: dict[ThreadId, ThreadDelivery] = {}
+        self._unassigned: list[PublishQueue] = []
+        """Queues of slots that no node has."""
+        self._closed = False
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[RedisEventLog]:
+        with first_error():
+            async with anyio.create_task_group() as tasks:
+                self._rebalance(tasks)
+                self._topology.on_change(partial(self._rebalance, tasks))
+                tasks.start_soon(self._watch_timeouts)
+                with anyio.move_on_after(OPEN_SECONDS):
+                    for pipeline in self._pipelines.values():
+                        await pipeline.reader.live.wait()
+                try:
+                    yield self
+                finally:
+                    await self._close()
+                    tasks.cancel_scope.cancel()
+
+    @property
+    def healthy(self) -> bool:
+        return bool(self._pipelines) and all(pipeline.healthy for pipeline in self._pipelines.values())
+
+    def bind(self, sink: Sink, *, frame_bytes: int = FRAME_BYTES) -> None:
+        self._sink.sink = sink
+        self._frame_bytes = frame_bytes
+
+    def publish(self, event: AgentEvent) -> Answer:
+        tail = encode_unnumbered(event, self._frame_bytes)
+        thread_id = event.thread_id
+        assert thread_id is not None
+        if self._closed:
+            return _refused(thread_id, SHUTTING_DOWN)
+        queue = self._backlog.queue(thread_id, self._topology.names.thread)
+        entry = Entry(tail, time.monotonic(), asyncio.get_running_loop().create_future())
+        added = self._backlog.add(queue, entry)
+        pipeline = self._pipeline_for_slot(queue.keys.slot)
+        if queue.waiting and not queue.queued:
+            self._enqueue(queue, pipeline)
+        unavailable = pipeline is None or pipeline.unavailable
+        if not added:
+            return _refused(thread_id, f"{'the store is away and ' if unavailable else ''}the backlog is full")
+        if unavailable:
+            entry.resolve(_pending(thread_id))
+            return entry.answer.result()
+        return entry.answer
+
+    async def join(self, thread_id: ThreadId) -> None:
+        thread = self._threads.get(thread_id)
+        if thread is None:
+            thread = self._threads[thread_id] = ThreadDelivery(thread_id, self._topology.names.thread(thread_id))
+            self._subscribe(thread)
+        thread.sockets += 1
+        if not thread.ready.is_set():
+            try:
+                await self._wait_ready(thread)
+            except BaseException:
+                self.leave(thread_id)
+                raise
+
+    def leave(self, thread_id: ThreadId) -> None:
+        thread = self._threads[thread_id]
+        thread.sockets -= 1
+        if not thread.sockets:
+            del self._threads[thread_id]
+            for pipeline in self._pipelines.values():
+                pipeline.reader.remove(thread)
+
+    async def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
+        log = await self._read(self._topology.names.thread(thread_id), after)
+        return Replay(log.head) if after is None else log.replay(thread_id, after)
+
+    async def _read(self, keys: ThreadKeys, after: Cursor | None) -> LogEntries:
+        """What the log has after the cursor. StoreAway where no answer comes in time."""
+        node = self._topology.node_for_slot(keys.slot)
+        if node is None:
+            raise StoreAway(STORE, NO_NODE)
+        settings, (epoch, seq) = encode_settings(self.retention, node), after or ("", "")
+        reply = await self._topology.call(
+            keys.slot, "FCALL", READ, 2, keys.log, keys.head, settings, self._worker, epoch, seq
+        )
+        return LogEntries.decode(reply)
+
+    async def _close(self) -> None:
+        self._closed = True
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+            await self._backlog.empty.wait()
+        if len(self._backlog):
+            _logger.warning("%d events did not reach the store and are lost", len(self._backlog))
+        for queue in self._backlog:
+            for entry in queue.entries():
+                entry.resolve(_refused(queue.thread_id, SHUTTING_DOWN))
+
+    async def _wait_ready(self, thread: ThreadDelivery) -> None:
+        deadline = time.monotonic() + JOIN_SECONDS
+        while (pipeline := self._pipeline_for_slot(thread.keys.slot)) is not None and not pipeline.unavailable:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            with anyio.move_on_after(min(left, ANSWER_SECONDS)):
+                await thread.ready.wait()
+                return
+        raise StoreAway(STORE, NO_NODE if pipeline is None else pipeline.problem)
+
+    def _pipeline_for_slot(self, slot: int) -> _NodePipeline | None:
+        node = self._topology.node_for_slot(slot)
+        return None if node is None else self._pipelines.get(node)
+
+    def _route(self, queue: PublishQueue) -> None:
+        """Send what the queue has to the node that has its slot now."""
+        self._enqueue(queue, self._pipeline_for_slot(queue.keys.slot))
+
+    def _enqueue(self, queue: PublishQueue, pipeline: _NodePipeline | None) -> None:
+        if pipeline is None:
+            queue.queued = True
+            self._unassigned.append(queue)
+        else:
+            pipeline.sender.push(queue)
+
+    def _subscribe(self, thread: ThreadDelivery) -> None:
+        own = self._pipeline_for_slot(thread.keys.slot)
+        for pipeline in self._pipelines.values():
+            if pipeline is not own:
+                pipeline.reader.remove(thread)
+            elif not pipeline.reader.is_subscribed(thread):
+                pipeline.reader.add(thread)
+
+    def _rebalance(self, tasks: TaskGroup) -> None:
+        """Have a pipeline for each node, and each thread at the node that has its slot."""
+        if self._closed:
+            return
+        nodes = set(self._topology)
+        for node in nodes - self._pipelines.keys():
+            pipeline = self._pipelines[node] = _NodePipeline(
+                node,
+                BatchSender(node, self._topology, self._backlog, self.retention, self._worker.encode(), self._route),
+                PubSubReader(node, self._topology, self._worker, self._read, self._sink),
+            )
+            tasks.start_soon(pipeline.run)
+        queues, self._unassigned = self._unassigned, []
+        for node, pipeline in list(self._pipelines.items()):
+            queues += pipeline.sender.clear()
+            if node not in nodes:
+                del self._pipelines[node]
+                pipeline.scope.cancel()
+        for queue in queues:
+            self._route(queue)
+        for thread in self._threads.values():
+            self._subscribe(thread)
+
+    async def _watch_timeouts(self) -> None:
+        """Give PENDING to publishers that have waited too long."""
+        while True:
+            await self._backlog.nonempty.wait()
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+            late = time.monotonic() - ANSWER_SECONDS
+            for queue in self._backlog:
+                since = next((entry.since for entry in queue.entries() if not entry.answer.done()), None)
+                if since is not None and since <= late:
+                    self._mark_unavailable(queue, since)
+
+    def _mark_unavailable(self, queue: PublishQueue, since: float) -> None:
+        pipeline = self._pipeline_for_slot(queue.keys.slot)
+        queues = [queue]
+        if pipeline is None or pipeline.sender.confirmed_at < since:
+            # No event was confirmed since. Where others were, it is the problem of this thread alone.
+            queues = [each for each in self._backlog if self._pipeline_for_slot(each.keys.slot) is pipeline]
+            if pipeline is not None:
+                pipeline.sender.unavailable = True
+        for each in queues:
+            for entry in each.entries():
+                entry.resolve(_pending(each.thread_id))
+
+
+def _pending(thread_id: ThreadId) -> Receipt:
+    return Receipt(outcome=Outcome.PENDING, thread_id=thread_id, link=LINK, reason=STORE_TIMEOUT)
+
+
+def _refused(thread_id: ThreadId, reason: str) -> Receipt:
+    return Receipt(outcome=Outcome.REFUSED, thread_id=thread_id, link=LINK, reason=reason)

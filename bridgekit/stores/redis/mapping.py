@@ -1,0 +1,51 @@
+"""Routes of runs, and used tickets, in a server that workers share. Each has one key; each operation is one command."""
+
+from __future__ import annotations
+
+import math
+
+from bridgekit.ids import RunId, ThreadId, new_id
+from bridgekit.stores.redis.functions import ADD_ROUTE, CLOSE_ROUTE, GET_ROUTE
+from bridgekit.stores.redis.topology import ClusterTopology
+
+__all__ = ["RedisMappingStore", "RedisUsedTickets"]
+
+
+class RedisMappingStore:
+    """A `MappingStore` for any number of workers.
+
+    The route of a live run is kept until nobody has asked for it for a day: that bounds what is left of runs whose
+    worker was killed. A server that evicts keys when its memory is full breaks that guarantee, and a warning is logged.
+    """
+
+    def __init__(self, topology: ClusterTopology) -> None:
+        self._topology = topology
+
+    async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
+        key, slot = self._topology.names.route(run_id)
+        stored: bytes = await self._topology.call(slot, "FCALL", ADD_ROUTE, 1, key, thread_id.encode())
+        return ThreadId(stored.decode())
+
+    async def get(self, run_id: RunId) -> ThreadId | None:
+        key, slot = self._topology.names.route(run_id)
+        stored: bytes | None = await self._topology.call(slot, "FCALL", GET_ROUTE, 1, key)
+        return None if stored is None else ThreadId(stored.decode())
+
+    async def expire(self, run_id: RunId, seconds: float) -> None:
+        key, slot = self._topology.names.route(run_id)
+        await self._topology.call(slot, "FCALL", CLOSE_ROUTE, 1, key, round(1_000 * seconds))
+
+
+class RedisUsedTickets:
+    """Used tickets, which the server forgets when they would have expired."""
+
+    def __init__(self, topology: ClusterTopology) -> None:
+        self._topology = topology
+
+    async def spend(self, ticket_id: str, seconds: float) -> bool:
+        key, slot = self._topology.names.ticket(ticket_id)
+        # A call that is repeated, because its reply was lost, finds its own mark.
+        mark = new_id().encode()
+        duration_ms = max(1, math.ceil(1_000 * seconds))
+        stored = await self._topology.call(slot, "SET", key, mark, "NX", "GET", "PX", duration_ms)
+        return stored is None or stored == mark

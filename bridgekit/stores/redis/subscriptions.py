@@ -1,0 +1,237 @@
+"""The subscriptions of a worker at one node: the connection that receives messages, and a check that it is alive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+from redis.asyncio.client import PubSub
+
+from bridgekit.errors import StoreAway
+from bridgekit.signals import Cursor
+from bridgekit.stores.redis.delivery import ChannelMessage, LogEntries, ThreadDelivery
+from bridgekit.stores.redis.functions import ThreadKeys
+from bridgekit.stores.redis.topology import CONNECTION_ERRORS, Backoff, ClusterTopology, Node, error_message
+from bridgekit.transport.log import Sink
+
+__all__ = ["PubSubReader"]
+
+_log = logging.getLogger(__name__)
+
+HEARTBEAT_INTERVAL_SECONDS: Final = 0.5
+HEARTBEAT_TIMEOUT_SECONDS: Final = 1.0
+"""A subscription that does not bring the worker's own message within this time is dead, whatever its socket says."""
+READERS: Final = 16
+"""Logs that are read at a time from one node. Each reply may be as large as a log."""
+
+
+ReadLog = Callable[[ThreadKeys, Cursor | None], Awaitable[LogEntries]]
+"""Reads what a thread's log has after a cursor. StoreAway where no answer comes in time."""
+
+
+class PubSubReader:
+    """The subscriptions at one node. When their connection is lost or dead, another one replaces it."""
+
+    def __init__(self, node: Node, topology: ClusterTopology, worker: str, read: ReadLog, sink: Sink) -> None:
+        self.node = node
+        self.live = asyncio.Event()
+        """Set while the worker's heartbeats, published as events are, come back here."""
+        self.problem = ""
+        """Why the last connection ended."""
+        self._topology = topology
+        self._worker = worker
+        self._read = read
+        self._sink = sink
+        self._threads: dict[bytes, ThreadDelivery] = {}
+        self._tasks: TaskGroup | None = None
+        self._heartbeat_channel = b""
+        self._subscribed = asyncio.Event()
+        self._returned = asyncio.Event()
+        self._changes: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
+        """Channels to subscribe to (True) or unsubscribe from."""
+        self._subscribing: Counter[bytes] = Counter()
+        """Subscriptions that were requested and are not confirmed. Of a channel's requests only the last one counts."""
+        self._unsubscribing: Counter[bytes] = Counter()
+        self._readers = asyncio.Semaphore(READERS)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every thread has been delivered all that is known."""
+        return not any(thread.behind for thread in self._threads.values())
+
+    def is_subscribed(self, thread: ThreadDelivery) -> bool:
+        """Whether the thread's channel is subscribed to here, now or by the next connection."""
+        return self._threads.get(thread.keys.log) is thread
+
+    def add(self, thread: ThreadDelivery) -> None:
+        """Subscribe to the thread's channel. When that is confirmed its log is read."""
+        thread.lost()
+        self._threads[thread.keys.log] = thread
+        self._change(thread.keys.log, subscribe=True)
+
+    def remove(self, thread: ThreadDelivery) -> None:
+        """Unsubscribe from the thread's channel."""
+        if self.is_subscribed(thread):
+            del self._threads[thread.keys.log]
+            self._change(thread.keys.log, subscribe=False)
+
+    async def run(self) -> None:
+        """Read messages, with one connection after the other, until the node has left the Cluster."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self.node.answering.wait()
+                async with (
+                    self.node.client.pubsub(push_handler_func=_unchanged) as pubsub,
+                    anyio.create_task_group() as tasks,
+                ):
+                    self._start(tasks)
+                    # The first subscription connects. Two tasks that did so would get a connection each.
+                    self._subscribing[self._heartbeat_channel] += 1
+                    await pubsub.ssubscribe(self._heartbeat_channel)
+                    tasks.start_soon(self._write_changes, pubsub)
+                    tasks.start_soon(self._send_heartbeats, backoff)
+                    async for message in pubsub.listen():
+                        self._on_message(message)
+            except* CONNECTION_ERRORS as group:
+                self.problem = error_message(group)
+                self._topology.refresh()
+            finally:
+                self._end()
+            await asyncio.sleep(backoff.next())
+
+    def _start(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self._heartbeat_channel = self._own_channel()
+        self._subscribed = asyncio.Event()
+        self._changes = asyncio.Queue()
+        self._subscribing.clear()
+        self._unsubscribing.clear()
+        for thread in self._threads.values():
+            self.add(thread)
+
+    def _own_channel(self) -> bytes:
+        """A channel of this worker alone, in a slot of this node."""
+        if not self.node.slots:
+            raise ConnectionResetError("the node has no slots")
+        names, number = self._topology.names, 0
+        while (key := names.heartbeat(self._worker, number)).slot not in self.node.slots:
+            number += 1
+        return key.name
+
+    def _end(self) -> None:
+        self._tasks = None
+        self.live.clear()
+        for thread in self._threads.values():
+            thread.lost()
+
+    def _change(self, channel: bytes, *, subscribe: bool) -> None:
+        # Without a connection there is nothing to write: the next one subscribes to what is wanted then.
+        if self._tasks is not None:
+            self._changes.put_nowait((channel, subscribe))
+
+    async def _write_changes(self, pubsub: PubSub) -> None:
+        while True:
+            channel, subscribe = await self._changes.get()
+            if subscribe:
+                self._subscribing[channel] += 1
+                await pubsub.ssubscribe(channel)
+            else:
+                self._unsubscribing[channel] += 1
+                await pubsub.sunsubscribe(channel)
+
+    async def _send_heartbeats(self, backoff: Backoff) -> None:
+        """Publish to the worker's own channel: a dead connection is noticed because nothing comes back."""
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT_TIMEOUT_SECONDS):
+                    await self._send_heartbeat()
+            except TimeoutError:
+                problem = f"no heartbeat came back within {HEARTBEAT_TIMEOUT_SECONDS:g} s"
+                raise ConnectionResetError(problem) from None
+            self.live.set()
+            backoff.reset()
+            await asyncio.sleep(HEARTBEAT_INTERVAL_SECONDS)
+
+    async def _send_heartbeat(self) -> None:
+        self._returned.clear()
+        await self._subscribed.wait()
+        # As events are published: that connection might end at another server than this one.
+        if not await self.node.request("SPUBLISH", self._heartbeat_channel, b""):
+            raise ConnectionResetError("what is published there is not received here")
+        await self._returned.wait()
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        channel: bytes = message["channel"]
+        thread = self._threads.get(channel)
+        match message["type"]:
+            case "smessage" if thread is not None:
+                self._deliver(thread, message["data"])
+            case "smessage" if channel == self._heartbeat_channel:
+                self._returned.set()
+            case "ssubscribe" if _was_last(self._subscribing, channel):
+                self._confirm(channel, thread)
+            case "sunsubscribe" if channel in self._unsubscribing:
+                _was_last(self._unsubscribing, channel)
+            case "sunsubscribe":
+                raise ConnectionResetError("the slot of a channel has moved")
+
+    def _confirm(self, channel: bytes, thread: ThreadDelivery | None) -> None:
+        if channel == self._heartbeat_channel:
+            self._subscribed.set()
+        elif thread is not None:
+            # A read for a subscription that was given up may have been too early.
+            thread.lost()
+            self._catch_up(thread)
+
+    def _deliver(self, thread: ThreadDelivery, data: bytes) -> None:
+        try:
+            thread.on_message(ChannelMessage.decode(data), self._sink)
+        except (ValueError, msgspec.DecodeError) as error:
+            # If it was an event, the log has it.
+            _log.warning("a channel has a message that is not a frame: %s", error)
+            thread.lost()
+        if thread.behind:
+            self._catch_up(thread)
+
+    def _catch_up(self, thread: ThreadDelivery) -> None:
+        """Have a task read the thread's log, or deliver what is held."""
+        if not thread.catching_up and self._tasks is not None:
+            thread.catching_up = True
+            self._tasks.start_soon(self._read_and_deliver, thread)
+
+    async def _read_and_deliver(self, thread: ThreadDelivery) -> None:
+        backoff = Backoff()
+        try:
+            while thread.behind and thread.sockets:
+                if not thread.must_read:
+                    await thread.drain(self._sink)
+                    continue
+                try:
+                    async with self._readers:
+                        log = await self._read(thread.keys, thread.position)
+                    thread.on_read(log, self._sink)
+                except StoreAway:
+                    await asyncio.sleep(backoff.next())
+        finally:
+            thread.catching_up = False
+
+
+async def _unchanged(message: Any) -> Any:
+    """Replaces redis-py's own handler, which formats each message for its log."""
+    return message
+
+
+def _was_last(requested: Counter[bytes], channel: bytes) -> bool:
+    """Count a confirmation; return whether it is that of the last request."""
+    requested[channel] -= 1
+    if requested[channel]:
+        return False
+    del requested[channel]
+    return True

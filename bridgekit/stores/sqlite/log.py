@@ -1,0 +1,362 @@
+"""Thread logs in a SQLite file: acknowledged events survive the process, and numbering goes on after a restart.
+
+An event is committed before it is delivered, and before its sender gets a receipt. `seq` is assigned in memory, where
+the position of every remembered thread is; frames are in the file only.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Generator, Iterable, Mapping
+from itertools import chain
+from typing import Any, Final
+
+from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
+from bridgekit.ids import ThreadId
+from bridgekit.signals import Cursor, Gap, GapReason
+from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, Pending, encode_rows
+from bridgekit.stores.sqlite.file import STORE
+from bridgekit.stores.sqlite.thread_log import ThreadLog, count_retained, decode_frame
+from bridgekit.transport.log import HISTORY, LINK, Keep, Replay, Sink, published, replay_after_restart, same_epoch
+from bridgekit.transport.pinned_lru import PinnedLru, new_epoch
+
+__all__ = ["BATCH_EVENTS", "SqliteEventLog"]
+
+BACKLOG_EVENTS: Final = 10_000
+BACKLOG_BYTES: Final = 33_554_432
+"""How many events, and bytes of their frames, may be accepted and not yet delivered."""
+BATCH_EVENTS: Final = 512
+"""Events of one transaction. The event loop needs about as many microseconds to deliver them."""
+BATCH_BYTES: Final = 4_194_304
+DELETED_ROWS: Final = 1_024
+"""Rows that are deleted in one transaction, so that no sender waits for a long deletion."""
+EXPIRED_LOGS: Final = 256
+"""Logs that are found to have expired after one transaction."""
+
+_THREADS: Final = """
+  SELECT number, thread_id, epoch, seq, last, used_at,
+    (SELECT first FROM events WHERE thread = number ORDER BY seq LIMIT 1)
+  FROM threads ORDER BY used_at, number
+"""
+_ORPHANS: Final = """
+  WITH RECURSIVE found (number) AS (
+    SELECT min(thread) FROM events
+    UNION ALL
+    SELECT (SELECT min(thread) FROM events WHERE thread > number) FROM found WHERE number IS NOT NULL
+  )
+  SELECT number,
+    (SELECT min(seq) FROM events WHERE thread = number),
+    (SELECT max(seq) FROM events WHERE thread = number)
+  FROM found WHERE number IS NOT NULL AND number NOT IN (SELECT number FROM threads)
+"""
+"""Events of threads that were forgotten, where the process ended before it had deleted them."""
+_FRAMES: Final = """
+  SELECT first, min(seq), CAST(group_concat(data, char(10)) AS BLOB)
+  FROM (SELECT first, seq, data FROM events WHERE thread = ? AND seq > ? AND at >= ? ORDER BY seq)
+"""
+"""All frames as one row: for each row the reading thread would wait for the interpreter's lock. In a frame there is no
+line break."""
+
+
+class _PendingEvent(Pending[Receipt]):
+    """An event that was accepted. Awaiting it gives the receipt, which is PENDING where the file takes too long."""
+
+    __slots__ = ("frame", "log")
+
+    def __init__(self, log: ThreadLog, frame: Frame) -> None:
+        super().__init__()
+        self.log = log
+        self.frame = frame
+
+    def __await__(self) -> Generator[Any, Any, Receipt]:
+        receipt = yield from self.wait().__await__()
+        if receipt is None:
+            return _failed(self.log, self.frame.seq, Outcome.PENDING, "it does not answer in time")
+        return receipt
+
+
+class SqliteEventLog:
+    """A log for each thread, in one file, for the sockets of this process. A WriteSource."""
+
+    def __init__(
+        self,
+        database: Database,
+        keep: Keep = HISTORY,
+        *,
+        backlog_events: int = BACKLOG_EVENTS,
+        backlog_bytes: int = BACKLOG_BYTES,
+    ) -> None:
+        self.retention = keep
+        self._database = database
+        self._sink: Sink
+        self._frame_bytes = FRAME_BYTES
+        self._threads: PinnedLru[ThreadLog] = PinnedLru(keep.threads, self._create, self._forget)
+        """A thread is pinned for each of its sockets, and for each event that is not delivered yet."""
+        self._numbers = 0
+        """The number of a thread that was assigned last."""
+        self._free_events = backlog_events
+        self._free_bytes = backlog_bytes
+        self._waiting: deque[_PendingEvent] = deque()
+        self._undelivered: dict[ThreadLog, deque[_PendingEvent]] = {}
+        """Committed events of threads of which a task delivers many."""
+        self._changed: dict[ThreadLog, None] = {}
+        """Threads whose position in the file is out of date, although none of their events waits."""
+        self._forgotten: list[int] = []
+        """Numbers of threads that the file is to forget."""
+        self._with_rows: OrderedDict[ThreadLog, None] = OrderedDict()
+        """Threads with rows in the file, the one that was published to longest ago first."""
+        self._deletions: deque[tuple[int, int, int]] = deque()
+        """Rows to delete: a thread's number, and the first and last `seq`, at most `DELETED_ROWS` of them."""
+        # The transaction in progress, or the last one:
+        self._batch: list[_PendingEvent] = []
+        self._batch_heads: dict[ThreadLog, tuple[int, int]] = {}
+        """The positions of threads that it writes, as `seq` and `last`."""
+        self._batch_forgotten = 0
+        self._batch_deletions = 0
+        """How many of `_forgotten` and `_deletions` it includes."""
+        database.sources.append(self)
+
+    async def load(self) -> SqliteEventLog:
+        """Read the position of every thread in the file. Called before anything else."""
+        for number, first, last in await self._database.read(_ORPHANS, timeout_seconds=LOAD_TIMEOUT_SECONDS):
+            self._numbers = max(self._numbers, number)
+            self._delete(number, first, last)
+        for row in await self._database.read(_THREADS, timeout_seconds=LOAD_TIMEOUT_SECONDS):
+            number, thread_id, epoch, seq, last, used_at, first = row
+            self._numbers = max(self._numbers, number)
+            log = ThreadLog(thread_id, number, epoch, seq, last)
+            if first is not None:
+                log.restore(first, last, used_at)
+                self._with_rows[log] = None
+            self._threads.put(thread_id, log)
+        return self
+
+    def __len__(self) -> int:
+        """How many threads are remembered."""
+        return len(self._threads)
+
+    @property
+    def healthy(self) -> bool:
+        return self._database.healthy
+
+    def bind(self, sink: Sink, *, frame_bytes: int = FRAME_BYTES) -> None:
+        self._sink = sink
+        self._frame_bytes = frame_bytes
+
+    def publish(self, event: AgentEvent) -> Answer:
+        thread_id = event.thread_id
+        assert thread_id is not None
+        log = self._threads.get_or_create(thread_id)
+        event.seq = seq = log.seq + 1
+        data = encode(event, self._frame_bytes)
+        log.seq = seq
+        if self._database.closed or not self._free_events or len(data) > self._free_bytes:
+            if not log.waiting:
+                log.settled = seq
+                self._changed[log] = None
+            problem = "it is closed" if self._database.closed else "too much waits to be written"
+            return _failed(log, seq, Outcome.REFUSED, problem)
+        log.waiting += 1
+        self._threads.pin(thread_id)
+        self._free_events -= 1
+        self._free_bytes -= len(data)
+        pending = _PendingEvent(log, Frame(seq, event.type, event.run_id, data))
+        self._waiting.append(pending)
+        if len(self._waiting) == 1:
+            self._database.notify()
+        return pending
+
+    async def join(self, thread_id: ThreadId) -> None:
+        self._threads.pin(thread_id)
+
+    def leave(self, thread_id: ThreadId) -> None:
+        self._threads.unpin(thread_id)
+
+    async def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
+        log = self._threads.get_or_create(thread_id)
+        head = Cursor(log.epoch, log.settled)
+        if after is None or after == head:
+            return Replay(head)
+        if not same_epoch(head, after):
+            _, frames = await self._read(log, 0)
+            return replay_after_restart(thread_id, head, frames, after)
+        first, frames = await self._read(log, after.seq)
+        if frames and first <= after.seq + 1:
+            # Where events between the frames were lost, the client gets that from their numbers.
+            return Replay(after, tuple(frames))
+        reason = GapReason.LOST if first <= after.seq + 1 else GapReason.EXPIRED
+        gap = Gap(thread_id=thread_id, epoch=log.epoch, first=after.seq + 1, last=head.seq, reason=reason)
+        return Replay(head, gap=gap)
+
+    async def _read(self, log: ThreadLog, after: int) -> tuple[int, list[Frame]]:
+        """Return the retained frames after a number, and from which number on they are all that is not lost."""
+        before = self._database.clock() - self.retention.seconds
+        ((first, _, data),) = await self._database.read(_FRAMES, log.number, after, before)
+        if data is None:
+            return log.last + 1, []
+        frames = [decode_frame(row) for row in data.split(b"\n")]
+        # The file is trimmed a little later than the log.
+        excess = len(frames) - count_retained(frames, self.retention)
+        return (frames[excess - 1].seq + 1 if excess else first), frames[excess:]
+
+    def next_batch(self) -> Mapping[str, str | bytes]:
+        if not (self._waiting or self._database.healthy):
+            return {}
+        self._batch, size_bytes = [], 0
+        while self._waiting and len(self._batch) < BATCH_EVENTS and size_bytes < BATCH_BYTES:
+            self._batch.append(self._waiting.popleft())
+            size_bytes += len(self._batch[-1].frame.data)
+        heads = self._batch_heads = {log: (log.settled, log.last) for log in self._changed}
+        events, offset = [], 1
+        for pending in self._batch:
+            log, frame = pending.log, pending.frame
+            _, last = heads.get(log, (0, log.last))
+            events.append((log.number, frame.seq, last + 1, offset, len(frame.data)))
+            offset += len(frame.data)
+            heads[log] = (frame.seq, frame.seq)
+        if not self.retention.events:
+            events = []
+        deletions = self._next_deletions()
+        self._batch_deletions = len(deletions)
+        self._batch_forgotten = len(self._forgotten)
+        if not (heads or deletions or self._forgotten):
+            return {}
+        return {
+            "forgotten": encode_rows(self._forgotten),
+            "heads": encode_rows([(log.number, log.thread_id, log.epoch, *head) for log, head in heads.items()]),
+            "events": encode_rows(events),
+            "data": b"".join([pending.frame.data for pending in self._batch]),
+            "deletions": encode_rows(deletions),
+        }
+
+    def complete(self, problem: str) -> None:
+        if problem:
+            self._refuse_batch(problem)
+            return
+        del self._forgotten[: self._batch_forgotten]
+        for _ in range(self._batch_deletions):
+            self._deletions.popleft()
+        events_of: dict[ThreadLog, deque[_PendingEvent]] = {}
+        for pending in self._batch:
+            self._settle(pending)
+            events_of.setdefault(pending.log, deque()).append(pending)
+        for log, (seq, last) in self._batch_heads.items():
+            log.last = last
+            if seq >= log.settled:
+                self._changed.pop(log, None)
+        if self.retention.events:
+            self._retain(events_of, self._database.clock())
+        for log, events in events_of.items():
+            self._deliver_events(log, events)
+
+    def unresolved(self) -> Iterable[_PendingEvent]:
+        return chain(*self._undelivered.values(), self._batch, self._waiting)
+
+    def _refuse_batch(self, problem: str) -> None:
+        """Nothing of the batch is in the file: its events are lost, and the rest is tried again."""
+        for pending in self._batch:
+            self._settle(pending)
+            self._changed[pending.log] = None
+            self._resolve(pending, _failed(pending.log, pending.frame.seq, Outcome.REFUSED, problem))
+
+    def _settle(self, pending: _PendingEvent) -> None:
+        """The event is committed or lost, and with the last that waits also those that were refused after it."""
+        log = pending.log
+        log.waiting -= 1
+        log.settled = pending.frame.seq if log.waiting else log.seq
+        if log.settled > pending.frame.seq:
+            self._changed[log] = None
+
+    def _deliver_events(self, log: ThreadLog, events: deque[_PendingEvent]) -> None:
+        """Deliver events of one thread, in order. Between two of them its sockets are written to.
+
+        A single event is delivered at once: the event loop has run since the thread's last one. A task delivers more of
+        them, so that neither the next commit nor another thread waits for the thread's clients.
+        """
+        if (undelivered := self._undelivered.get(log)) is not None:
+            undelivered.extend(events)
+        elif len(events) == 1:
+            self._deliver(events[0])
+        else:
+            self._undelivered[log] = events
+            self._database.tasks.start_soon(self._deliver_in_turn, log, events)
+
+    async def _deliver_in_turn(self, log: ThreadLog, events: deque[_PendingEvent]) -> None:
+        while events:
+            self._deliver(events[0])
+            events.popleft()
+            await self._sink.wait_for_room(log.thread_id)
+        del self._undelivered[log]
+
+    def _deliver(self, pending: _PendingEvent) -> None:
+        log, frame = pending.log, pending.frame
+        sockets = self._sink.deliver(log.thread_id, frame)
+        kept = self.retention.events > 0
+        self._resolve(pending, published(log.thread_id, frame.seq, log.epoch, sockets=sockets, kept=kept))
+
+    def _resolve(self, pending: _PendingEvent, receipt: Receipt) -> None:
+        self._free_events += 1
+        self._free_bytes += len(pending.frame.data)
+        self._threads.unpin(pending.log.thread_id)
+        pending.resolve(receipt)
+
+    def _create(self, thread_id: ThreadId) -> ThreadLog:
+        self._numbers += 1
+        log = ThreadLog(thread_id, self._numbers, new_epoch())
+        # A client is sent the epoch: after a restart it must be the same, also if no event was published.
+        self._changed[log] = None
+        self._database.notify()
+        return log
+
+    def _forget(self, thread_id: ThreadId, log: ThreadLog) -> None:
+        self._changed.pop(log, None)
+        self._with_rows.pop(log, None)
+        self._forgotten.append(log.number)
+        if log.segments:
+            self._delete(log.number, log.segments[0].first, log.last)
+
+    def _retain(self, events_of: Mapping[ThreadLog, Iterable[_PendingEvent]], now: float) -> None:
+        """Count new rows, and delete what is over the bounds in their logs, and what has expired in some others."""
+        before = now - self.retention.seconds
+        for log, events in events_of.items():
+            for pending in events:
+                log.append(pending.frame.seq, len(pending.frame.data), now, self.retention)
+            self._with_rows[log] = None
+            self._with_rows.move_to_end(log)
+            self._delete_segments(log, before)
+        for _ in range(EXPIRED_LOGS):
+            oldest = next(iter(self._with_rows), None)
+            if oldest is None or oldest.segments[-1].ended_at >= before:
+                return
+            self._delete_segments(oldest, before)
+
+    def _delete_segments(self, log: ThreadLog, before: float) -> None:
+        for segment in log.trim(before, self.retention):
+            self._delete(log.number, segment.first, segment.last)
+        if not log.segments:
+            del self._with_rows[log]
+
+    def _delete(self, number: int, first: int, last: int) -> None:
+        for start in range(first, last + 1, DELETED_ROWS):
+            self._deletions.append((number, start, min(last, start + DELETED_ROWS - 1)))
+
+    def _next_deletions(self) -> list[tuple[int, int, int]]:
+        """Return as many of the deletions as one transaction makes."""
+        deletions, rows = [], 0
+        for number, first, last in self._deletions:
+            rows += last - first + 1
+            if rows > DELETED_ROWS:
+                break
+            deletions.append((number, first, last))
+        return deletions
+
+
+def _failed(log: ThreadLog, seq: int, outcome: Outcome, problem: str) -> Receipt:
+    return Receipt(
+        outcome=outcome,
+        thread_id=log.thread_id,
+        seq=seq,
+        epoch=log.epoch,
+        link=LINK,
+        reason=f"the {STORE} store: {problem}",
+    )

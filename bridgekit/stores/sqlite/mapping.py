@@ -1,0 +1,79 @@
+"""Routes in a SQLite file: a run that was registered is still known after a restart."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+import anyio
+
+from bridgekit.errors import StoreAway
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.mapping.memory import ROUTES, MemoryStore
+from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, PendingRows
+
+__all__ = ["SqliteMappingStore"]
+
+_ROUTES: Final = "SELECT run_id, thread_id, due, closed FROM routes WHERE due > ? ORDER BY due"
+
+
+class SqliteMappingStore:
+    """All routes in memory, where they are looked up; every change is in the file before the caller gets its answer.
+
+    The copy in memory is right because only one process can have the file open.
+    """
+
+    def __init__(self, database: Database, *, routes: int = ROUTES) -> None:
+        self._database = database
+        self._rows = PendingRows(database, "routes")
+        self._memory = MemoryStore(database.clock, routes=routes)
+        self._stale: set[RunId] = set()
+        """Runs that were live when the file was closed: they expire, unless they are registered again."""
+        self._adding: dict[RunId, anyio.Event] = {}
+        """Runs whose routes are being written. Other claims of such a run wait for the outcome."""
+
+    async def load(self) -> SqliteMappingStore:
+        """Read the routes in the file. Called before anything else."""
+        rows = await self._database.read(_ROUTES, self._database.clock(), timeout_seconds=LOAD_TIMEOUT_SECONDS)
+        for run_id, thread_id, due, closed in rows:
+            self._memory.restore(run_id, thread_id, due)
+            if not closed:
+                self._stale.add(run_id)
+        return self
+
+    def __len__(self) -> int:
+        return len(self._memory)
+
+    async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
+        while (other := self._adding.get(run_id)) is not None:
+            await other.wait()
+        before, due = self._memory.find(run_id), self._memory.due(run_id)
+        holds = self._memory.hold(run_id, thread_id)
+        if holds != thread_id or (before is not None and due is None):
+            return holds
+        added = self._adding[run_id] = anyio.Event()
+        try:
+            await self._rows.put((run_id, thread_id, None))
+        except BaseException:
+            self._memory.restore(run_id, before, due)
+            raise
+        finally:
+            del self._adding[run_id]
+            added.set()
+        self._stale.discard(run_id)
+        return holds
+
+    async def get(self, run_id: RunId) -> ThreadId | None:
+        return self._memory.find(run_id)
+
+    async def expire(self, run_id: RunId, seconds: float) -> None:
+        thread_id = self._memory.find(run_id)
+        if run_id in self._stale and thread_id is not None:
+            self._stale.discard(run_id)
+            self._memory.hold(run_id, thread_id)
+        due = self._memory.close(run_id, self._database.clock() + seconds)
+        if due is not None:
+            # In memory the route expires in any case. Where this row is not written, the route is live in the file, and
+            # expires as that of a stale run.
+            with suppress(StoreAway):
+                await self._rows.put((run_id, thread_id, due))

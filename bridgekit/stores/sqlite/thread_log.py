@@ -1,0 +1,114 @@
+"""What one thread has in the SQLite file: its position, and its rows in segments that are deleted together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from bridgekit.events import EventType, Frame
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.transport.log import Keep
+from bridgekit.transport.pinned_lru import ThreadSequence
+
+__all__ = ["Segment", "ThreadLog", "count_retained", "decode_frame"]
+
+SEGMENTS: Final = 8
+"""In about how many steps a log is trimmed: a row at a time would be as many deletions as insertions."""
+
+
+@dataclass(slots=True)
+class Segment:
+    """Consecutive rows of one thread, which are deleted together."""
+
+    first: int
+    last: int
+    rows: int
+    size_bytes: int
+    begun_at: float
+    ended_at: float
+
+
+class ThreadLog(ThreadSequence):
+    """One thread: which events were assigned a number, which are committed or lost, and which are in the file."""
+
+    __slots__ = ("last", "number", "rows", "segments", "settled", "size_bytes", "thread_id", "waiting")
+
+    def __init__(self, thread_id: ThreadId, number: int, epoch: str, seq: int = 0, last: int = 0) -> None:
+        super().__init__(epoch, seq)
+        self.thread_id = thread_id
+        self.number = number
+        """Stands for the thread in the file."""
+        self.waiting = 0
+        """How many events wait for their commit."""
+        self.settled = seq
+        """Each event up to this number is committed or lost."""
+        self.last = last
+        """The last event that was committed. Those from there to `settled` are lost."""
+        self.segments: list[Segment] = []
+        self.rows = 0
+        self.size_bytes = 0
+
+    def restore(self, first: int, last: int, at: float) -> None:
+        """Count the rows that the file has already. Their size is unknown, and taken for 0."""
+        self.rows = last - first + 1
+        self.segments.append(Segment(first, last, self.rows, 0, at, at))
+
+    def append(self, seq: int, size_bytes: int, now: float, keep: Keep) -> None:
+        """Count a row that was committed."""
+        self.rows += 1
+        self.size_bytes += size_bytes
+        segment = self.segments[-1] if self.segments else None
+        if segment is None or (
+            segment.rows * SEGMENTS >= keep.events
+            or segment.size_bytes * SEGMENTS >= keep.size_bytes
+            or (now - segment.begun_at) * SEGMENTS >= keep.seconds
+        ):
+            self.segments.append(Segment(seq, seq, 1, size_bytes, now, now))
+        else:
+            segment.last, segment.ended_at = seq, now
+            segment.rows += 1
+            segment.size_bytes += size_bytes
+
+    def trim(self, before: float, keep: Keep) -> list[Segment]:
+        """Remove and return the segments that have expired, or without which the log still holds all that it must."""
+        removed = []
+        while self.segments:
+            first = self.segments[0]
+            if not (
+                first.ended_at < before
+                or self.rows - first.rows >= keep.events
+                or self.size_bytes - first.size_bytes >= keep.size_bytes
+            ):
+                break
+            removed.append(self.segments.pop(0))
+            self.rows -= first.rows
+            self.size_bytes -= first.size_bytes
+        return removed
+
+
+class _Head(msgspec.Struct):
+    seq: int
+    type: EventType
+    run_id: RunId
+
+
+_decode_head: Final = msgspec.json.Decoder(_Head).decode
+
+
+def decode_frame(data: bytes) -> Frame:
+    head = _decode_head(data)
+    return Frame(head.seq, head.type, head.run_id, data)
+
+
+def count_retained(frames: list[Frame], keep: Keep) -> int:
+    """Return how many of the latest frames are within the bounds."""
+    count = size_bytes = 0
+    for frame in islice(reversed(frames), keep.events):
+        size_bytes += len(frame.data)
+        if size_bytes > keep.size_bytes and count:
+            break
+        count += 1
+    return count

@@ -1,0 +1,47 @@
+"""Used tickets in a SQLite file: a ticket that was used before a restart is refused after it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from bridgekit.errors import StoreAway
+from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, PendingRows
+
+__all__ = ["SqliteUsedTickets"]
+
+_TICKETS: Final = "SELECT ticket_id, until FROM used_tickets WHERE until > ? ORDER BY until"
+
+
+class SqliteUsedTickets:
+    """Used tickets in memory, where they are looked up; each is in the file before its first use is confirmed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rows = PendingRows(database, "used_tickets")
+        self._until: OrderedDict[str, float] = OrderedDict()
+        """In the order of use, in which tickets of one lifetime expire. A shorter one is kept a little longer."""
+
+    async def load(self) -> SqliteUsedTickets:
+        """Read the tickets in the file. Called before anything else."""
+        rows = await self._database.read(_TICKETS, self._database.clock(), timeout_seconds=LOAD_TIMEOUT_SECONDS)
+        self._until.update(rows)
+        return self
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    async def spend(self, ticket_id: str, seconds: float) -> bool:
+        now = self._database.clock()
+        while self._until and next(iter(self._until.values())) <= now:
+            self._until.popitem(last=False)
+        if ticket_id in self._until:
+            return False
+        self._until[ticket_id] = now + seconds
+        try:
+            await self._rows.put((ticket_id, now + seconds))
+        except StoreAway:
+            # No socket was opened with it: it may be tried again.
+            self._until.pop(ticket_id, None)
+            raise
+        return True

@@ -1,0 +1,153 @@
+"""Drain the application before the server closes its sockets.
+
+On a signal, a server closes its sockets first and stops the application last. So the application installs its own
+signal handler, drains, and then calls the server's handler. What this achieves with each server:
+
+- uvicorn with one or several workers, and gunicorn with uvicorn's workers: all of the above.
+- hypercorn with `--workers 0`: its handler belongs to the event loop and cannot be replaced. It stops listening at
+  once; sockets are drained meanwhile, and closed after its `--graceful-timeout` (3 s).
+- hypercorn with workers (it starts one by default): a worker receives no signal. The application drains when the
+  worker closes its listening socket; the rest as above.
+- hypercorn on trio with `--workers 0` does not handle SIGTERM and ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any, Final
+
+import anyio
+from anyio.lowlevel import current_token
+
+from bridgekit.errors import first_error
+from bridgekit.transport.listeners import anything_listens, inherited_address, inherited_listeners
+
+__all__ = ["DUPLICATE_SIGNAL_SECONDS", "drain_on_shutdown"]
+
+DUPLICATE_SIGNAL_SECONDS: Final = 1.0
+"""A signal this soon after the first is a duplicate of it: Ctrl-C reaches every worker, and then the parent signals its
+workers as well. Tools that stop a control group do the same."""
+POLL_INTERVAL_SECONDS: Final = 0.25
+"""How often the inherited listening sockets are checked."""
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+@asynccontextmanager
+async def drain_on_shutdown(drain: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Call `drain` once before the block ends: on a signal, when the server stops listening, or at the block's end.
+
+    A second signal cancels the draining. Both signals are then passed to the server's handler. All this only where
+    there is a server: signal handlers are installed (they can be replaced on the main thread only), or the process
+    inherited listening sockets. In a notebook or a test runner nothing is changed and `drain` is not called.
+    """
+    handlers, listeners = _server_handlers(), inherited_listeners()
+    if not handlers and not listeners:
+        yield
+        return
+    shutdown = _Shutdown(drain, handlers)
+    with first_error():
+        async with anyio.create_task_group() as tasks:
+            with shutdown.handlers_installed():
+                tasks.start_soon(shutdown.run)
+                if listeners:
+                    tasks.start_soon(_start_when_closed, listeners, shutdown)
+                yield
+                shutdown.start()
+                await shutdown.drained.wait()
+            tasks.cancel_scope.cancel()
+
+
+def _server_handlers() -> dict[int, Handler]:
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    handler = signal.getsignal(signal.SIGTERM)
+    # Without a handler of SIGTERM there is no server. A server has one handler for both signals: another handler of
+    # SIGINT belongs to asyncio, trio or the program, and raises KeyboardInterrupt.
+    if not callable(handler) or handler == signal.default_int_handler:
+        return {}
+    return {int(n): handler for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) == handler}
+
+
+class _Shutdown:
+    """The shutdown of one application. It happens once."""
+
+    def __init__(self, drain: Callable[[], Awaitable[None]], handlers: Mapping[int, Handler]) -> None:
+        self._drain = drain
+        self._handlers = handlers
+        """The server's."""
+        self._call_soon = _call_soon()
+        self._started = anyio.Event()
+        self._draining = anyio.CancelScope()
+        self._received: list[int] = []
+        """Signals to pass to the server's handler."""
+        self._first_at = 0.0
+        """When the first of them was received."""
+        self.drained = anyio.Event()
+
+    def start(self) -> None:
+        """Start to drain, unless that was started before."""
+        self._started.set()
+
+    async def run(self) -> None:
+        """Drain once started, then pass the received signals to the server."""
+        await self._started.wait()
+        try:
+            with self._draining:
+                await self._drain()
+        finally:
+            self.drained.set()
+            for number in self._received:
+                self._handlers[number](number, None)
+
+    @contextmanager
+    def handlers_installed(self) -> Iterator[None]:
+        """Receive the signals instead of the server."""
+        for number in self._handlers:
+            signal.signal(number, self._handle)
+        try:
+            yield
+        finally:
+            for number, handler in self._handlers.items():
+                # A server that was forced to stop has restored other handlers already.
+                if signal.getsignal(number) == self._handle:
+                    signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # Runs between any two bytecode instructions, so it only schedules the work.
+        self._call_soon(partial(self._on_signal, number, time.monotonic()))
+
+    def _on_signal(self, number: int, received_at: float) -> None:
+        if not self._received:
+            self._first_at = received_at
+        elif received_at - self._first_at <= DUPLICATE_SIGNAL_SECONDS:
+            return
+        self._received.append(number)
+        if self.drained.is_set():
+            self._handlers[number](number, None)
+        elif len(self._received) > 1:
+            self._draining.cancel()
+        else:
+            self.start()
+
+
+def _call_soon() -> Callable[[Callable[[], object]], object]:
+    """Return this event loop's function that schedules a call and may be used in a signal handler."""
+    loop: Any = current_token().native_token
+    return loop.call_soon_threadsafe if isinstance(loop, asyncio.AbstractEventLoop) else loop.run_sync_soon
+
+
+async def _start_when_closed(listeners: Mapping[int, str], shutdown: _Shutdown) -> None:
+    """Start when the inherited listening sockets are closed and the process has no other."""
+    while any(inherited_address(each) == listeners[each] for each in listeners):  # noqa: ASYNC110 - no event exists
+        await anyio.sleep(POLL_INTERVAL_SECONDS)
+    # If the server listens elsewhere, the closed socket was not its own but left open by a parent process by mistake.
+    if not anything_listens():
+        shutdown.start()

@@ -1,0 +1,158 @@
+"""The listening sockets that a process inherits from its parent, and a lock that admits one worker behind each.
+
+A server that starts workers gives each of them the same listening socket. With a store that serves one process, each
+worker would know only its own clients. So a worker locks a file named after the socket's address, and does not start
+if another process holds the lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bridgekit.errors import StoreInUse
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["anything_listens", "inherited_address", "inherited_listeners", "single_worker_lock"]
+
+OPEN_FILES: Final = Path("/dev/fd")
+"""Lists this process's open file descriptors, on Linux and macOS."""
+NETWORK_NAMESPACE: Final = Path("/proc/self/ns/net")
+"""Identifies the container's network. Containers may share the folder of the lock files, but not the addresses."""
+
+
+def inherited_listeners() -> dict[int, str]:
+    """Return the address of each socket on which other processes may accept connections too, by descriptor.
+
+    Empty on Windows, which does not list open files.
+    """
+    found = {descriptor: inherited_address(descriptor) for descriptor in _open_files()}
+    return {descriptor: address for descriptor, address in found.items() if address is not None}
+
+
+def inherited_address(descriptor: int) -> str | None:
+    """Return the address of such a socket, "127.0.0.1:8000" or a path; None for any other descriptor."""
+    with suppress(OSError), _inspect(descriptor) as found:
+        # A socket that is not inheritable was opened by this process: Python makes others only on request, and a
+        # server with workers requests it.
+        return _listening_address(found) if os.get_inheritable(descriptor) else None
+    return None
+
+
+def anything_listens() -> bool:
+    """Return whether this process has a listening socket, inherited or not."""
+    return any(map(_listens, _open_files()))
+
+
+def _open_files() -> list[int]:
+    if not OPEN_FILES.exists():
+        return []
+    names = os.listdir(OPEN_FILES)  # noqa: PTH208 - the names are numbers, not paths
+    return [int(name) for name in names if name.isdecimal()]
+
+
+@contextmanager
+def _inspect(descriptor: int) -> Iterator[socket.socket]:
+    """Open a descriptor as a socket for the length of a block; OSError if it is closed or no socket."""
+    found = socket.socket(fileno=descriptor)
+    try:
+        yield found
+    finally:
+        found.detach()  # its owner closes it
+
+
+def _listens(descriptor: int) -> bool:
+    with suppress(OSError), _inspect(descriptor) as found:
+        return bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    return False
+
+
+def _listening_address(found: socket.socket) -> str | None:
+    # Whether it is bound, not whether it listens: uvicorn starts a worker on a socket that does not listen yet.
+    if found.type != socket.SOCK_STREAM:
+        return None
+    with suppress(OSError):
+        found.getpeername()
+        return None  # a connection
+    name = found.getsockname()
+    if found.family == socket.AF_UNIX:
+        return os.fsdecode(name) or None
+    if found.family in (socket.AF_INET, socket.AF_INET6) and name[1]:
+        return f"{name[0]}:{name[1]}"
+    return None
+
+
+@contextmanager
+def single_worker_lock(store: str) -> Iterator[None]:
+    """Lock every inherited listening address for the length of a block; StoreInUse if another process holds one.
+
+    A server that binds its own port needs no lock: the system refuses the port to every other process.
+    """
+    with ExitStack() as stack:
+        for address in sorted(set(inherited_listeners().values())):
+            stack.enter_context(_address_locked(address, store))
+        yield
+
+
+@dataclass
+class _AddressLock:
+    file: int
+    """Descriptor of the lock file. The system releases the lock when the process ends, however it ends."""
+    applications: int = 0
+    """Applications of this process that hold the lock: two of them are one worker."""
+
+
+_locks: dict[tuple[int, str], _AddressLock] = {}
+"""By process id and address: a forked process starts with a copy of this table and holds no lock."""
+_mutex: Final = threading.Lock()
+"""A process may run a server in each of several threads."""
+
+
+@contextmanager
+def _address_locked(address: str, store: str) -> Iterator[None]:
+    key = (os.getpid(), address)
+    with _mutex:
+        lock = _locks.get(key) or _AddressLock(_locked_file(address, store))
+        _locks[key] = lock
+        lock.applications += 1
+    try:
+        yield
+    finally:
+        with _mutex:
+            lock.applications -= 1
+            if not lock.applications and os.getpid() == key[0]:
+                del _locks[key]
+                # Closing alone would leave the lock with a forked process that has a copy of the descriptor.
+                fcntl.flock(lock.file, fcntl.LOCK_UN)
+                os.close(lock.file)
+
+
+def _locked_file(address: str, store: str) -> int:
+    # Read-only and without following links: whatever another user put there is not changed. The file stays when the
+    # lock is released, because removing it would race with a process that has opened it to lock it.
+    file = os.open(_lock_path(address), os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(file)
+        if isinstance(error, BlockingIOError):
+            raise StoreInUse(store, f"another process serves {address} already") from None
+        raise
+    return file
+
+
+def _lock_path(address: str) -> Path:
+    network = NETWORK_NAMESPACE.stat().st_ino if NETWORK_NAMESPACE.exists() else 0
+    name = hashlib.blake2s(f"{network} {address}".encode(), digest_size=8).hexdigest()
+    return Path(tempfile.gettempdir()) / f"bridgekit-{os.getuid()}-{name}.lock"

@@ -1,0 +1,253 @@
+"""The server process that is measured: agents, bridge, hub and sockets, as a deployment has them.
+
+It is not the worker of the fault experiments, whose reports of each event cost more than the event.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from functools import partial
+from typing import Final, assert_never
+from urllib.parse import urlsplit
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+
+from bridgekit.chain.collaborators import MemoryThreads, PythonTools
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_1_startup import Application, Parts, create_app
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.errors import BridgekitError
+from bridgekit.serve.in_process import serving
+from bridgekit.stores import stores_from
+from bridgekit.transport.tickets import Tickets
+from bridgekit_verify.capacity.protocol import (
+    FillLogs,
+    OpenThreads,
+    RunWave,
+    ServerReport,
+    ServerSetup,
+    StartWaitingRuns,
+)
+from bridgekit_verify.capacity.schedule import EVENTS_A_STEP, LoadPlan, LoadWave, owner
+from bridgekit_verify.harness.messages import (
+    Done,
+    MemoryReply,
+    MemoryRequest,
+    ProcessTimes,
+    Ready,
+    raise_file_limit,
+    read_stdin_lines,
+    resident_kib,
+    send,
+)
+from bridgekit_verify.measure.workload import AGENT
+
+__all__ = ["GcPauses"]
+
+KEEPALIVE_SECONDS: Final = 120.0
+"""Longer than a wave: the client answers no pings while it only notes what comes."""
+WAITING_RUN_SECONDS: Final = 86_400.0
+"""Longer than any measurement."""
+TEXT: Final = "what a model may say in one thought, or a tool may find, in a sentence of usual length"
+
+Request = OpenThreads | FillLogs | StartWaitingRuns | RunWave | MemoryRequest
+
+
+class ActiveRuns:
+    """The runs that have not ended, by request: the wave of each, and when it was due to start on this loop's clock."""
+
+    def __init__(self) -> None:
+        self.started: dict[str, tuple[LoadWave, float]] = {}
+        self.most = 0
+        self.failed = 0
+
+    def agents(self) -> type[BaseAgent]:
+        """An agent that emits each event when it is due, or as soon as it can afterwards."""
+        started = self.started
+
+        class PacedAgent(BaseAgent):
+            async def execute(self, context: RunContext) -> object:
+                request = context.request
+                wave, begins = started[request]
+                pause = wave.plan.pause_seconds
+                for step in range(1, wave.plan.steps + 1):
+                    thought = begins + (EVENTS_A_STEP * (step - 1) + 1) * pause
+                    await _until(thought, pause)
+                    await self.emit_thinking(f"{request}: {TEXT}", step_number=step)
+                    await _until(thought + pause, pause)
+                    await self.use_tool("look_up", request=request, step=step)
+                await _until(begins + (wave.plan.events - 1) * pause, pause)
+                return {"request": request, "answer": TEXT}
+
+        return PacedAgent
+
+    def tools(self) -> PythonTools:
+        """A tool that takes one pause."""
+
+        async def look_up(request: str, step: int) -> dict[str, object]:
+            wave, begins = self.started[request]
+            await _until(begins + EVENTS_A_STEP * step * wave.plan.pause_seconds, wave.plan.pause_seconds)
+            return {"request": request, "step": step, "found": TEXT}
+
+        return PythonTools({"look_up": look_up})
+
+    async def run(self, application: Application, wave: LoadWave, number: int, begins: float) -> None:
+        """One run, from its request to its end."""
+        request, owned = wave.request(number), wave.owner_of(number)
+        self.started[request] = wave, begins
+        self.most = max(self.most, len(self.started))
+        try:
+            await application.supervisor.run(
+                agent_name=AGENT, thread_id=owned.thread_id, user_id=owned.user_id, request=request
+            )
+        except BridgekitError:
+            self.failed += 1
+        finally:
+            del self.started[request]
+
+
+class GcPauses:
+    """How long each garbage collection took."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._since = 0.0
+
+    def note(self, phase: str, info: dict[str, int]) -> None:
+        """A callback of the garbage collector: it starts or stops."""
+        if phase == "start":
+            self._since = time.perf_counter()
+        else:
+            self.seconds.append(time.perf_counter() - self._since)
+
+
+async def _until(moment: float, pause: float) -> None:
+    """Wait until an event is due. An agent without pauses emits all its events without waiting."""
+    if pause:
+        await anyio.sleep_until(moment)
+
+
+async def _run_wave(application: Application, active: ActiveRuns, wave: LoadWave) -> ServerReport:
+    """Start every run at its time, however many have not ended, and wait for all of them."""
+    begins = anyio.current_time() + wave.begins_at - time.time()
+    taken, refused = _accepted(application), _lost(application)
+    active.most = active.failed = 0
+    await anyio.sleep_until(begins)
+    cpu, pauses = time.process_time(), GcPauses()
+    times = list[ProcessTimes]()
+
+    async def read_times(moment: float) -> None:
+        await anyio.sleep_until(begins + moment)
+        times.append(ProcessTimes.read())
+
+    async with anyio.create_task_group() as runs:
+        gc.callbacks.append(pauses.note)
+        # From when the first runs end until no more start: before and after, fewer are active.
+        runs.start_soon(read_times, min(wave.plan.run_seconds, wave.plan.seconds / 2))
+        runs.start_soon(read_times, wave.plan.seconds)
+        for number, moment in enumerate(wave.begins):
+            await anyio.sleep_until(begins + moment)
+            runs.start_soon(active.run, application, wave, number, begins + moment)
+    gc.callbacks.remove(pauses.note)
+    share, run_queue_wait = times[0].shares_until(times[1])
+    return ServerReport(
+        runs=len(wave.begins),
+        failed=active.failed,
+        taken=_accepted(application) - taken,
+        refused=_lost(application) - refused,
+        at_once=active.most,
+        seconds=anyio.current_time() - begins,
+        cpu_seconds=time.process_time() - cpu,
+        share=share,
+        run_queue_wait=run_queue_wait,
+        pauses=len(pauses.seconds),
+        longest_pause=max(pauses.seconds, default=0.0),
+        pauses_squared=sum(each**2 for each in pauses.seconds) / (wave.ends_at - wave.begins_at),
+    )
+
+
+def _accepted(application: Application) -> int:
+    tally = application.tally
+    return sum(tally.sent.values()) + sum(tally.kept.values()) + sum(tally.pending.values())
+
+
+def _lost(application: Application) -> int:
+    return sum(application.tally.lost.values())
+
+
+def _single(name: str, first: int, last: int, plan: LoadPlan) -> LoadWave:
+    """A wave of one run for each of these threads."""
+    return LoadWave(
+        name=f"{name} {first}",
+        plan=plan,
+        first=first,
+        threads=last - first,
+        runs_per_second=(last - first) / plan.seconds,
+        begins_at=time.time(),
+    )
+
+
+async def _fill(application: Application, active: ActiveRuns, request: FillLogs) -> None:
+    wave = _single("filling", request.first, request.last, LoadPlan(pause_seconds=0))
+    for number in range(request.last - request.first):
+        await active.run(application, wave, number, 0)
+
+
+def _start_waiting(application: Application, active: ActiveRuns, request: StartWaitingRuns, waiting: TaskGroup) -> None:
+    wave = _single("waiting", request.first, request.last, LoadPlan(pause_seconds=WAITING_RUN_SECONDS))
+    for number in range(request.last - request.first):
+        waiting.start_soon(active.run, application, wave, number, anyio.current_time())
+
+
+async def _do(application: Application, active: ActiveRuns, request: Request, waiting: TaskGroup) -> None:
+    match request:
+        case OpenThreads(first, last):
+            for owned in map(owner, range(first, last)):
+                await application.open_thread(owned.thread_id, owned.user_id)
+            send(Done())
+        case FillLogs():
+            await _fill(application, active, request)
+            send(Done())
+        case StartWaitingRuns():
+            _start_waiting(application, active, request, waiting)
+            await anyio.wait_all_tasks_blocked()
+            send(Done())
+        case RunWave(wave):
+            send(await _run_wave(application, active, wave))
+        case MemoryRequest():
+            send(MemoryReply(resident_kib()))
+        case _:
+            assert_never(request)
+
+
+async def main() -> None:
+    """Serve, and fulfil requests, until standard input closes."""
+    lines = read_stdin_lines()
+    setup = msgspec.json.decode(await anext(lines), type=ServerSetup)
+    raise_file_limit()
+    active = ActiveRuns()
+    app = create_app(
+        Parts(
+            agents={AGENT: active.agents()},
+            db_session_factory=MemoryThreads(),
+            tool_dispatcher=active.tools(),
+            stores=stores_from(setup.store),
+            admission=partial(Tickets, keys=(setup.key,)),
+        )
+    )
+    decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+    async with (
+        serving(app, edge=setup.edge, keepalive_seconds=KEEPALIVE_SECONDS) as url,
+        anyio.create_task_group() as waiting,
+    ):
+        send(Ready(urlsplit(url).port or 0))
+        async for line in lines:
+            await _do(app.state.bridgekit, active, decoder.decode(line), waiting)
+        waiting.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    anyio.run(main)

@@ -1,0 +1,236 @@
+"""What a trial records: what its workers report, what its users read, and the history that both make."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, pairwise
+from typing import Final
+
+import anyio
+from anyio.abc import TaskStatus
+from msgspec.structs import replace
+from websockets.exceptions import InvalidHandshake
+
+from bridgekit.errors import Disconnected
+from bridgekit.events import EventType, Receipt, RoutedEvent
+from bridgekit.signals import Cursor, Gap
+from bridgekit.transport.client import connect
+from bridgekit.transport.following import Backoff, follow
+from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport
+from bridgekit_verify.measure.experiment import arrival_of
+from bridgekit_verify.measure.families import Owned
+from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Missing, Socket
+
+__all__ = ["Reader", "Recorder", "assign_seq", "read_and_resume", "read_without_resume"]
+
+KEEPALIVE_SECONDS: Final = 5.0
+"""Longer than the windows of the faults: on a busy machine a shorter one would be a fault of its own."""
+BACKOFF: Final = Backoff(first_seconds=0.02, longest_seconds=0.2)
+
+
+@dataclass
+class Reader:
+    """One user, and what their sockets read."""
+
+    socket: Socket
+    url: str
+    ticket: Callable[[], Awaitable[str]]
+    arrivals: list[Arrival] = field(default_factory=list)
+    gaps: list[Missing] = field(default_factory=list)
+    online: list[tuple[float, float]] = field(default_factory=list)
+    """From when to when a socket was subscribed, in seconds since 1970."""
+    duplicates: int = 0
+    """Events that came again and were dropped before the user saw them."""
+    _since: float = 0.0
+    _online: anyio.Event = field(default_factory=anyio.Event)
+    _ended: dict[str, anyio.Event] = field(default_factory=dict)
+
+    @property
+    def offline(self) -> list[tuple[float, float]]:
+        """The times between, in which no socket was."""
+        return [(earlier[1], later[0]) for earlier, later in pairwise(self.online)]
+
+    def on_status(self, subscribed: bool) -> None:
+        """A socket was subscribed, or is gone."""
+        if subscribed:
+            self._since = time.time()
+            self._online.set()
+        else:
+            self.online.append((self._since, time.time()))
+            self._online = anyio.Event()
+
+    async def wait_online(self) -> None:
+        """Wait until a socket is subscribed."""
+        await self._online.wait()
+
+    def record(self, item: RoutedEvent | Gap, epoch: str) -> None:
+        """Record what a socket read, in which epoch."""
+        if isinstance(item, Gap):
+            self.gaps.append(Missing(item.first, item.last, item.epoch))
+            return
+        arrival = arrival_of(self.socket, item, read_at=time.time(), epoch=epoch)
+        self.arrivals.append(arrival)
+        if arrival.key is not None and arrival.key.type is EventType.AGENT_COMPLETED:
+            self._end_of(arrival.key.request).set()
+
+    async def wait_ended(self, request: str) -> None:
+        """Wait until the end of that run was read."""
+        await self._end_of(request).wait()
+
+    def _end_of(self, request: str) -> anyio.Event:
+        return self._ended.setdefault(request, anyio.Event())
+
+
+async def read_and_resume(reader: Reader, *, task_status: TaskStatus[None]) -> None:
+    """Read with the client that resumes, until cancelled."""
+    async with follow(
+        reader.url,
+        online=reader.on_status,
+        thread_id=reader.socket.thread_id,
+        ticket=reader.ticket,
+        backoff=BACKOFF,
+        keepalive_seconds=KEEPALIVE_SECONDS,
+    ) as follower:
+        task_status.started()
+        async for item in follower:
+            reader.duplicates = follower.duplicates
+            reader.record(item, follower.cursor.epoch if follower.cursor else "")
+
+
+async def read_without_resume(reader: Reader, *, task_status: TaskStatus[None]) -> None:
+    """Read with one connection after the other, each without a cursor, until cancelled."""
+    started = False
+    while True:
+        try:
+            async with connect(
+                reader.url,
+                thread_id=reader.socket.thread_id,
+                ticket=await reader.ticket(),
+                keepalive_seconds=KEEPALIVE_SECONDS,
+            ) as client:
+                if not started:
+                    started = True
+                    task_status.started()
+                reader.on_status(True)
+                try:
+                    while True:
+                        reader.record(await client.receive_any(), client.subscribed.epoch)
+                finally:
+                    reader.on_status(False)
+        except (Disconnected, OSError, TimeoutError, InvalidHandshake):
+            pass  # connect again, without a cursor
+        await anyio.sleep(BACKOFF.first_seconds)
+
+
+@dataclass
+class Recorder:
+    """What the workers report of one experiment."""
+
+    history: History = field(default_factory=History)
+    attempted: dict[Key, Expectation] = field(default_factory=dict)
+    acknowledged: dict[Key, Acknowledged] = field(default_factory=dict)
+    attempted_at: dict[Key, float] = field(default_factory=dict)
+    owners: dict[str, Owned] = field(default_factory=dict)
+    """By request."""
+    emitted: Counter[str] = field(default_factory=Counter)
+    """How many events of each run its agent attempted."""
+    ended: dict[str, str] = field(default_factory=dict)
+    """Runs that ended, and the error if there was one."""
+    _changed: anyio.Event = field(default_factory=anyio.Event)
+
+    async def wait_ended(self, requests: Sequence[str]) -> None:
+        """Wait until these runs have ended, with or without an error."""
+        while not set(requests) <= set(self.ended):
+            await self._changed.wait()
+
+    async def wait_emitted(self, wanted: Mapping[str, int]) -> None:
+        """Wait until agents have attempted so many events of each run, or it has ended."""
+        while any(self.emitted[request] < count for request, count in wanted.items() if request not in self.ended):
+            await self._changed.wait()
+
+    def record(self, report: RunReport) -> None:
+        if isinstance(report, Attempted):
+            owner = self.owners[report.key.request]
+            self.attempted[report.key] = Expectation(report.key, owner.thread_id, owner.user_id)
+            self.attempted_at[report.key] = report.at
+            self.emitted[report.key.request] += 1
+        elif isinstance(report, Acknowledged):
+            self.acknowledged[report.key] = report
+        elif isinstance(report, Ended):
+            self.ended[report.request] = report.error
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def complete(self, readers: Sequence[Reader]) -> tuple[History, int]:
+        """Return the complete history, and how many events were neither acknowledged nor read.
+
+        An event whose worker was killed before it answered may have been delivered or not, and both are right: it is
+        expected if it arrived. (Jepsen calls such an operation indeterminate.)
+        """
+        read = {arrival.key for reader in readers for arrival in reader.arrivals}
+        expected = [each for key, each in self.attempted.items() if key in self.acknowledged or key in read]
+        history = self.history
+        history.expected += expected
+        for reader in readers:
+            asked = [key for key, each in self.attempted.items() if each.thread_id == reader.socket.thread_id]
+            receipts = {key: self.acknowledged[key].receipt for key in asked if key in self.acknowledged}
+            receipts = assign_seq(asked, receipts, reader.arrivals, reader.gaps)
+            history.acknowledged |= {key: (self.acknowledged[key].run_id, receipts[key]) for key in receipts}
+        history.sockets += [reader.socket for reader in readers]
+        history.arrivals += sorted(
+            (arrival for reader in readers for arrival in reader.arrivals), key=lambda arrival: arrival.read_at
+        )
+        history.gaps |= {reader.socket.number: reader.gaps for reader in readers}
+        return history, len(self.attempted) - len(expected)
+
+
+Gaps = Sequence[Missing]
+
+
+def assign_seq(
+    asked: Sequence[Key], receipts: Mapping[Key, Receipt], arrivals: Sequence[Arrival], gaps: Gaps
+) -> dict[Key, Receipt]:
+    """Give events that an unavailable store acknowledged without a `seq` the `seq` that they got later.
+
+    `asked` are one thread's events in the order of emission; the receipts are returned. The `seq` of an event lies
+    between those of its neighbours. An event that was read needs none. Another one gets the first possible `seq` that
+    was neither read nor signalled, and so counts as a silent loss; else one that was signalled. Where none is free, or
+    no event follows, the event stays without.
+    """
+    known = {arrival.key: Cursor(arrival.epoch or "", arrival.seq) for arrival in arrivals if arrival.key is not None}
+    known |= {key: Cursor(r.epoch or "", r.seq) for key, r in receipts.items() if r.seq is not None}
+    read = {(arrival.epoch or "", arrival.seq) for arrival in arrivals}
+    found = dict(receipts)
+    for index, key in enumerate(asked):
+        if key in known or key not in receipts:
+            continue
+        before = next((known[each] for each in reversed(asked[:index]) if each in known), None)
+        after = next((known[each] for each in islice(asked, index + 1, None) if each in known), None)
+        number = _number(before, after, read, gaps)
+        if number is not None:
+            found[key] = replace(receipts[key], seq=number.seq, epoch=number.epoch or None)
+    return found
+
+
+def _number(before: Cursor | None, after: Cursor | None, read: set[tuple[str, int]], gaps: Gaps) -> Cursor | None:
+    if after is None:
+        return None
+    epoch, signalled = after.epoch, None
+    number = before.seq + 1 if before is not None and before.epoch == epoch else 1
+    while number < after.seq:
+        gap = next((gap for gap in gaps if _covers(gap, epoch, number)), None)
+        if gap is not None:
+            signalled = signalled or Cursor(epoch, number)
+            number = after.seq if gap.last is None else gap.last + 1
+        elif (epoch, number) in read:
+            number += 1
+        else:
+            return Cursor(epoch, number)
+    return signalled
+
+
+def _covers(gap: Missing, epoch: str, number: int) -> bool:
+    return gap.epoch in (None, epoch or None) and gap.first <= number and (gap.last is None or number <= gap.last)

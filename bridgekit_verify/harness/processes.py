@@ -1,0 +1,307 @@
+"""Child processes: started, signalled, restarted, and asked by lines of JSON. No other module starts a process.
+
+Every wait is bounded. A process is ended by its own pid, and never outlives the block that started it. An error that
+reports a failed process ends with what that process wrote to its standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+import msgspec
+from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from bridgekit.errors import BridgekitError
+
+__all__ = [
+    "LINE_BYTES",
+    "REPLY_TIMEOUT_SECONDS",
+    "START_TIMEOUT_SECONDS",
+    "ChildProcess",
+    "ProcessFailed",
+    "ProcessGone",
+    "ProcessTimeout",
+    "command_output",
+    "start_module",
+    "start_process",
+]
+
+START_TIMEOUT_SECONDS: Final = 60.0
+"""Until a process has sent its first message: it may have much to import, on a busy machine."""
+REPLY_TIMEOUT_SECONDS: Final = 60.0
+EXIT_TIMEOUT_SECONDS: Final = 10.0
+COMMAND_TIMEOUT_SECONDS: Final = 60.0
+LINE_BYTES: Final = 67_108_864
+"""The longest line that is read: the arrival times of a million events fit. A longer one is `DelimiterNotFound`."""
+ERROR_OUTPUT_BYTES: Final = 2_000
+"""How much of a process's standard error an error message shows: its end."""
+
+T = TypeVar("T")
+
+
+class ProcessFailed(BridgekitError):
+    """A child process did something else than it was asked to."""
+
+    def __init__(self, problem: str, error_output: str = "") -> None:
+        super().__init__(f"{problem}; its standard error ends with:\n{error_output}" if error_output else problem)
+        self.problem = problem
+        self.error_output = error_output
+
+
+class ProcessGone(ProcessFailed):
+    """The process has ended. `exit_code` is negative for a signal, None while it is unknown."""
+
+    def __init__(self, name: str, pid: int, exit_code: int | None, error_output: str = "") -> None:
+        code = "" if exit_code is None else f" with exit code {exit_code}"
+        super().__init__(f"{name}: process {pid} has ended{code}", error_output)
+        self.pid = pid
+        self.exit_code = exit_code
+
+
+class ProcessTimeout(ProcessFailed, TimeoutError):
+    """The process did not reply or exit within the time that it was given."""
+
+    def __init__(self, name: str, wanted: str, seconds: float, error_output: str = "") -> None:
+        super().__init__(f"{name} did not {wanted} within {seconds:g} s", error_output)
+        self.wanted = wanted
+
+
+class ChildProcess:
+    """A process with pipes to its standard input and output; `start_process` makes one.
+
+    It leads its own session, so that signals also reach the processes that it started itself.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, name: str = "", env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
+        self.name = name or Path(command[0]).name
+        self._command = command
+        self._env = env
+        self._cwd = cwd
+        self._errors: IO[bytes] | None = None
+        self._process: Process | None = None
+        self._output: BufferedByteReceiveStream | None = None
+        self._turn = anyio.Lock()
+
+    @property
+    def pid(self) -> int:
+        return self._started.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative for the signal that ended it."""
+        return self._started.returncode
+
+    @property
+    def error_output(self) -> str:
+        """The end of what it wrote to its standard error, over all its restarts."""
+        if self._errors is None:
+            return ""
+        size = os.fstat(self._errors.fileno()).st_size
+        # The child shares this file's offset, so nothing may seek in it.
+        tail = os.pread(self._errors.fileno(), ERROR_OUTPUT_BYTES, max(size - ERROR_OUTPUT_BYTES, 0))
+        return tail.decode(errors="replace").strip()
+
+    @property
+    def _started(self) -> Process:
+        if self._process is None:
+            raise ProcessFailed(f"{self.name} was not started")
+        return self._process
+
+    async def start(self) -> None:
+        """Start it; OSError where the system cannot run the command."""
+        if self._errors is None:
+            self._errors = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # close() closes it
+        self._process = await anyio.open_process(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=self._env,
+            cwd=self._cwd,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self._output = BufferedByteReceiveStream(self._process.stdout)
+
+    async def restart(self) -> None:
+        """Run the same command in another process; a process that still runs is killed first."""
+        await self._end()
+        await self.start()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal it and what it started. ProcessGone."""
+        if self.exit_code is not None:
+            raise ProcessGone(self.name, self.pid, self.exit_code, self.error_output)
+        self._signal_session(number)
+
+    async def pause(self) -> None:
+        """Send SIGSTOP and wait until it stands still: its sockets stay open and nothing reads them. ProcessGone."""
+        self.send_signal(signal.SIGSTOP)
+        # It may run for another moment on another core, and read what is sent to it after the signal.
+        with anyio.fail_after(EXIT_TIMEOUT_SECONDS):
+            await anyio.to_thread.run_sync(_wait_until_stopped, self.pid, abandon_on_cancel=True)
+
+    def resume(self) -> None:
+        """Send SIGCONT. ProcessGone."""
+        self.send_signal(signal.SIGCONT)
+
+    async def kill(self) -> int:
+        """Send SIGKILL to it and to what it started, paused or not; return its exit code."""
+        self._signal_session(signal.SIGKILL)
+        return await self.wait()
+
+    async def terminate(self, *, within: float = EXIT_TIMEOUT_SECONDS) -> int:
+        """Send SIGTERM and return its exit code. ProcessTimeout where it does not exit; a paused process cannot."""
+        if self.exit_code is None:
+            self._started.terminate()
+        return await self.wait(within=within)
+
+    async def wait(self, *, within: float = EXIT_TIMEOUT_SECONDS) -> int:
+        """Wait until it has ended and return its exit code; ProcessTimeout."""
+        with anyio.move_on_after(within):
+            return await self._started.wait()
+        raise ProcessTimeout(self.name, "exit", within, self.error_output)
+
+    async def send_line(self, line: str) -> None:
+        """Write a line to its standard input; ProcessGone where nothing reads it any more."""
+        await self._write(line.encode())
+
+    async def line(self) -> str:
+        """Return the next line of its standard output; ProcessGone after the last.
+
+        Lines are read on demand: a process whose pipe is full waits. The incomplete last line of a killed process is
+        dropped.
+        """
+        return (await self._read_line()).decode(errors="replace").removesuffix("\r")
+
+    async def lines(self) -> AsyncIterator[str]:
+        """Yield the lines of its standard output until it ends."""
+        with suppress(ProcessGone):
+            while True:
+                yield await self.line()
+
+    async def send(self, message: msgspec.Struct) -> None:
+        """Send a message as a line of JSON. ProcessGone."""
+        await self._write(msgspec.json.encode(message))
+
+    async def receive(self, kind: type[T], *, within: float = REPLY_TIMEOUT_SECONDS, wanted: str = "") -> T:
+        """Return its next message, which is to be of that kind; ProcessGone, ProcessTimeout, ProcessFailed."""
+        line = b""
+        with anyio.move_on_after(within) as waiting:
+            line = await self._read_line()
+        if waiting.cancelled_caught:
+            raise ProcessTimeout(self.name, wanted or f"send {_kind_name(kind)}", within, self.error_output)
+        try:
+            return msgspec.json.decode(line, type=kind)
+        except msgspec.DecodeError as error:
+            raise ProcessFailed(f"{self.name} sent no {_kind_name(kind)} but {line[:200]!r}: {error}") from error
+
+    async def request(self, message: msgspec.Struct, kind: type[T], *, within: float = REPLY_TIMEOUT_SECONDS) -> T:
+        """Send a message and return the reply; requests of several tasks take turns."""
+        async with self._turn:
+            await self.send(message)
+            return await self.receive(kind, within=within, wanted=f"answer {type(message).__name__}")
+
+    async def messages(self, kind: Any) -> AsyncIterator[Any]:
+        """Yield its messages, of a kind or a union of kinds, until it ends."""
+        decoder = msgspec.json.Decoder(kind)
+        with suppress(ProcessGone):
+            while True:
+                yield decoder.decode(await self._read_line())
+
+    async def close(self) -> None:
+        """Kill it if it runs, and close its pipes; also where the caller is being cancelled."""
+        await self._end()
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
+
+    async def _end(self) -> None:
+        if self._process is not None:
+            with anyio.CancelScope(shield=True):
+                self._signal_session(signal.SIGKILL)
+                await self._process.aclose()
+
+    async def _write(self, line: bytes) -> None:
+        stdin = self._started.stdin
+        assert stdin is not None
+        try:
+            await stdin.send(line + b"\n")
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            raise await self._gone() from error
+
+    async def _read_line(self) -> bytes:
+        assert self._output is not None
+        try:
+            return await self._output.receive_until(b"\n", LINE_BYTES)
+        except (anyio.IncompleteRead, anyio.ClosedResourceError) as error:
+            raise await self._gone() from error
+
+    async def _gone(self) -> ProcessGone:
+        # A pipe closes a moment before its process has ended and can report its exit code.
+        with anyio.move_on_after(1):
+            await self._started.wait()
+        return ProcessGone(self.name, self.pid, self.exit_code, self.error_output)
+
+    def _signal_session(self, number: signal.Signals) -> None:
+        # Once it has been waited for, the system may give its pid to another process.
+        if self.exit_code is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+
+@asynccontextmanager
+async def start_process(
+    command: Sequence[str], *, name: str = "", env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> AsyncIterator[ChildProcess]:
+    """Run a command for the length of a block; what still runs of it at the end is killed. OSError if it cannot start.
+
+    `env` is its whole environment; None stands for the environment of this process.
+    """
+    process = ChildProcess(command, name=name, env=env, cwd=cwd)
+    try:
+        await process.start()
+        yield process
+    finally:
+        await process.close()
+
+
+def start_module(
+    module: str, *arguments: str, name: str, python: str = sys.executable
+) -> AbstractAsyncContextManager[ChildProcess]:
+    """Run a module of ours, as `start_process` does, with this interpreter or another one."""
+    return start_process([python, "-m", module, *arguments], name=name)
+
+
+def command_output(*command: str) -> str:
+    """Run a command to its end and return its standard output; ProcessFailed, OSError."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise ProcessTimeout(command[0], "exit", COMMAND_TIMEOUT_SECONDS) from error
+    if done.returncode:
+        raise ProcessFailed(f"{command[0]} ended with exit code {done.returncode}", done.stderr[-ERROR_OUTPUT_BYTES:])
+    return done.stdout
+
+
+def _kind_name(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind))
+
+
+def _wait_until_stopped(pid: int) -> None:
+    # WNOWAIT: the end of the process is left for those who wait for it.
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)

@@ -1,0 +1,182 @@
+"""The client side of one WebSocket without its socket (RFC 6455), fast: the client must not be what is measured."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+__all__ = [
+    "TEXT",
+    "Dialect",
+    "FrameDecoder",
+    "HttpDialect",
+    "InvalidFrame",
+    "WebSocketDialect",
+    "frame",
+    "http_request",
+    "upgrade_request",
+]
+
+TEXT: Final = 0x81
+BINARY: Final = 0x82
+_FINAL: Final = 0x80
+_RESERVED: Final = 0x70
+_OPCODE: Final = 0x0F
+_CLOSE: Final = 0x8
+_PING: Final = 0x9
+_PONG: Final = 0xA
+_NO_CODE: Final = 1_005
+
+
+class Dialect(Protocol):
+    """How a client talks to one kind of server over one connection, without the connection."""
+
+    events: list[bytes]
+    """Whole events, as the bytes of their JSON texts, in order."""
+    ready: bool
+    """Whether the server has confirmed the subscription. What it sends before is no event."""
+    closed: bool
+    """Whether the server has closed the conversation."""
+
+    def opening(self) -> bytes:
+        """Return what the client sends first."""
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Decode bytes from the server; return what is to be sent back, if anything is."""
+
+
+class InvalidFrame(Exception):
+    """A server sent a frame that no server may send."""
+
+
+class FrameDecoder:
+    """Decodes the frames of one connection, however its bytes are split."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        """Whole messages, in order. The caller removes them."""
+        self.replies = bytearray()
+        """What is to be sent back: pongs, and the answer to a close."""
+        self.close_code: int | None = None
+        """None while the server has not closed; 1005 where it closed without a code."""
+        self._rest = b""
+        self._fragments: list[bytes] = []
+
+    def feed(self, data: bytes) -> None:  # noqa: C901  # a call for each frame would show in what is measured
+        """Decode bytes. InvalidFrame."""
+        if self._rest:
+            data = self._rest + data
+        at, end, messages = 0, len(data), self.messages
+        while end - at >= 2:
+            size, begin = data[at + 1], at + 2
+            if size == 126:
+                if end - at < 4:
+                    break
+                size, begin = data[at + 2] << 8 | data[at + 3], at + 4
+            elif size == 127:
+                if end - at < 10:
+                    break
+                size, begin = int.from_bytes(data[at + 2 : at + 10]), at + 10
+            elif size > 127:
+                raise InvalidFrame("masked")
+            if begin + size > end:
+                break
+            first = data[at]
+            if first in (TEXT, BINARY):
+                messages.append(data[begin : begin + size])
+            else:
+                self._control_or_fragment(first, data[begin : begin + size])
+            at = begin + size
+        self._rest = data[at:]
+
+    def take_replies(self) -> bytes | None:
+        """Return what is to be sent back, once; None where there is nothing."""
+        replies, self.replies = bytes(self.replies), bytearray()
+        return replies or None
+
+    def _control_or_fragment(self, first: int, payload: bytes) -> None:
+        """Control frames may stand between the fragments of a message."""
+        if first & _RESERVED:
+            raise InvalidFrame("compressed, without an offer of this client")
+        opcode = first & _OPCODE
+        if opcode <= 0x2:
+            self._fragments.append(payload)
+            if first & _FINAL:
+                self.messages.append(b"".join(self._fragments))
+                self._fragments.clear()
+        elif opcode == _CLOSE:
+            self.close_code = int.from_bytes(payload[:2]) if payload else _NO_CODE
+            self.replies += frame(_FINAL | _CLOSE, payload[:2])
+        elif opcode == _PING:
+            self.replies += frame(_FINAL | _PONG, payload)
+        elif opcode != _PONG:
+            raise InvalidFrame(f"opcode {opcode}")
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """Return a client's frame. It is masked with zeros, which satisfies the protocol and changes nothing."""
+    size = len(payload)
+    if size > 125:
+        raise InvalidFrame(f"{size} bytes: this client sends at most 125")
+    return bytes((first, 0x80 | size)) + bytes(4) + payload
+
+
+class HttpDialect:
+    """A conversation that begins with an HTTP request."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.closed = False
+        self._head: bytes | None = b""
+
+    def _body(self, data: bytes, status: bytes) -> bytes:
+        """Return what follows the head of the response. ConnectionRefusedError for another status."""
+        if self._head is None:
+            return data
+        self._head += data
+        head, found, body = self._head.partition(b"\r\n\r\n")
+        if not found:
+            return b""
+        if status not in head.split(b"\r\n", 1)[0]:
+            raise ConnectionRefusedError(head.decode("latin-1"))
+        self._head = None
+        return body
+
+
+class WebSocketDialect(HttpDialect):
+    """One text frame an event; the first frame confirms the subscription."""
+
+    def __init__(self, path: str, *protocols: str) -> None:
+        super().__init__()
+        self.confirmation = b""
+        """The frame that confirmed the subscription."""
+        self._path = path
+        self._protocols = protocols
+        self._decoder = FrameDecoder()
+        self.events = self._decoder.messages
+
+    def opening(self) -> bytes:
+        return upgrade_request(self._path, *self._protocols)
+
+    def feed(self, data: bytes) -> bytes | None:
+        decoder = self._decoder
+        decoder.feed(data if self._head is None else self._body(data, b" 101 "))
+        if not self.ready and self.events:
+            self.ready = True
+            self.confirmation = self.events.pop(0)
+        if not decoder.replies:
+            return None
+        self.closed = decoder.close_code is not None
+        return decoder.take_replies()
+
+
+def http_request(path: str, *headers: str) -> bytes:
+    """Return a GET request with these headers."""
+    lines = (f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *headers)
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
+
+
+def upgrade_request(path: str, *protocols: str) -> bytes:
+    """Return a request for a WebSocket that offers these subprotocols."""
+    offer = (f"Sec-WebSocket-Protocol: {', '.join(protocols)}",) if protocols else ()
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    return http_request(path, "Upgrade: websocket", "Connection: Upgrade", key, "Sec-WebSocket-Version: 13", *offer)

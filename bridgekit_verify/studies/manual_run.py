@@ -1,0 +1,119 @@
+"""A served variant with a real socket for each thread, for experiments that say themselves what happens when."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
+from starlette.applications import Starlette
+
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_1_startup import Application, create_app
+from bridgekit.errors import first_error
+from bridgekit.events import AgentEvent, EventType, Receipt
+from bridgekit.serve.in_process import serving
+from bridgekit.transport.client import EventClient, connect
+from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Missing, Socket, key_of
+from bridgekit_verify.measure.workload import AGENT, Owned, seeded, tools
+from bridgekit_verify.probes.bench import thinking
+from bridgekit_verify.variants import Variant
+
+__all__ = ["Clock", "ManualRun", "manual_run"]
+
+RUN_TIMEOUT_SECONDS: Final = 60.0
+"""An experiment that takes longer is stuck, and ends with a TimeoutError."""
+
+
+@dataclass
+class Clock:
+    """A clock that stands still until it is set."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True)
+class ManualRun:
+    """A running application and its clients. What is said here and read there is in `history`, to be judged after."""
+
+    app: Starlette
+    url: str
+    history: History = field(default_factory=History)
+
+    @property
+    def application(self) -> Application:
+        application: Application = self.app.state.bridgekit
+        return application
+
+    async def open_run(self, owned: Owned, request: str) -> RunContext:
+        """Let the supervisor accept a request, up to the registered route."""
+        return await self.application.supervisor.open_run(
+            agent_name=AGENT, thread_id=owned.thread_id, user_id=owned.user_id, request=request
+        )
+
+    async def close_run(self, run: RunContext) -> None:
+        await self.application.supervisor.close_run(run)
+
+    async def notify(self, run: RunContext, step: int) -> Receipt:
+        """Say one thing for a run, as a caller who holds nothing but its id."""
+        self._await(run, step)
+        thought = f"{run.request}: step {step}"
+        return await self.application.bridge.notify_agent_thinking(run.run_id, AGENT, thought, step_number=step)
+
+    async def emit(self, run: RunContext, step: int) -> Receipt:
+        """Say one thing for a run, as its own agent does: the registry binds one that carries the thread."""
+        self._await(run, step)
+        agent = self.application.supervisor.registry.create_bound(run)
+        return await agent.emit_thinking(f"{run.request}: step {step}", step_number=step)
+
+    def _await(self, run: RunContext, step: int) -> None:
+        key = Key(run.request, EventType.AGENT_THINKING, step)
+        self.history.expected.append(Expectation(key, run.thread_id, run.user_id))
+
+
+@asynccontextmanager
+async def manual_run(variant: Variant, threads: Sequence[Owned], *, seed: int = 0) -> AsyncIterator[ManualRun]:
+    """Serve a variant, with one socket a thread, for the length of a block; afterwards `history` is complete.
+
+    Enter and leave it in one task.
+    """
+    agents = {AGENT: thinking(variant.agent)}
+    app = create_app(variant.parts(agents, hexadecimal=seeded(seed), tools=tools(), seed=seed))
+    with first_error(), anyio.fail_after(RUN_TIMEOUT_SECONDS):
+        async with serving(app) as url, AsyncExitStack() as stack:
+            served = ManualRun(app, url)
+            served.application.bridge.observers.append(lambda event, receipt: _note(served.history, event, receipt))
+            clients = [await _client(stack, served, number, owned) for number, owned in enumerate(threads)]
+            yield served
+            await app.state.bridgekit_edge.drain()
+            for socket, client in clients:
+                await _read(served.history, socket, client)
+
+
+async def _client(stack: AsyncExitStack, served: ManualRun, number: int, owned: Owned) -> tuple[Socket, EventClient]:
+    await served.application.open_thread(owned.thread_id, owned.user_id)
+    socket = Socket(number, owned.thread_id, owned.user_id)
+    served.history.sockets.append(socket)
+    opened = connect(served.url, user_id=owned.user_id, thread_id=owned.thread_id)
+    return socket, await stack.enter_async_context(opened)
+
+
+def _note(history: History, event: AgentEvent, receipt: Receipt) -> None:
+    if (key := key_of(event.type, event.payload)) is not None:
+        history.acknowledged[key] = (event.run_id, receipt)
+
+
+async def _read(history: History, socket: Socket, client: EventClient) -> None:
+    """Everything that a socket still holds: the server has written all of it, and has said goodbye."""
+    async for event in client:
+        emitted_at = event.timestamp.timestamp()
+        # Read when all is over: there is no latency to learn from it.
+        history.arrivals.append(
+            Arrival(socket, key_of(event.type, event.payload), event.run_id, event.seq, emitted_at, emitted_at)
+        )
+    history.gaps[socket.number] = [Missing(gap.first, gap.last, gap.epoch) for gap in client.gaps]

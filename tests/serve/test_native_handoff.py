@@ -1,0 +1,256 @@
+"""Which edge serves an application, and one port for both: the bridge's sockets natively, uvicorn for the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from anyio.abc import ByteStream
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import connect as open_socket
+
+from bridgekit.chain.link_1_startup import Parts, create_app, lifespan
+from bridgekit.errors import Disconnected, ServeError, UnknownName
+from bridgekit.serve.in_process import serving
+from bridgekit.serve.native_handoff import bridge_paths, choose_edge
+from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.asgi import routes
+from bridgekit.transport.client import connect
+from tests.samples import ALICE, THREAD, emitted
+
+PATIENCE_SECONDS = 20.0
+PARTS = Parts(agents={}, admission=OwnersOnly)
+[ENDPOINT] = [route.endpoint for route in routes() if isinstance(route, WebSocketRoute)]
+ASKED = f"/ws?user_id={ALICE}&thread_id={THREAD}"
+
+on_trio = pytest.mark.parametrize("anyio_backend", ["trio"])
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """The native edge's own."""
+    return "asyncio"
+
+
+class Recording:
+    """Middleware that records the paths it receives."""
+
+    def __init__(self, app: ASGIApp, seen: list[str]) -> None:
+        self._app = app
+        self._seen = seen
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "path" in scope:
+            self._seen.append(scope["path"])
+        await self._app(scope, receive, send)
+
+
+async def hello(request: Request) -> Response:
+    return JSONResponse({"hello": await request.json()})
+
+
+async def echo(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text(await websocket.receive_text())
+    await websocket.close(4_321)
+
+
+@asynccontextmanager
+async def served(edge: str, seen: list[str] | None = None) -> AsyncIterator[tuple[Starlette, str]]:
+    """An application that has more than the bridge."""
+    app = Starlette(
+        routes=[*routes(), Route("/hello", hello, methods=["POST"]), WebSocketRoute("/echo", echo)],
+        middleware=[Middleware(Recording, seen=[] if seen is None else seen)],
+        lifespan=lifespan(PARTS),
+    )
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with serving(app, edge=edge) as url:
+            await app.state.bridgekit.open_thread(THREAD, ALICE)
+            yield app, url
+
+
+@pytest.mark.parametrize(("edge", "websockets_seen"), [("asgi", ["/ws"]), ("native", [])])
+async def test_middleware_receives_every_request_that_is_not_handed_off(edge: str, websockets_seen: list[str]) -> None:
+    seen: list[str] = []
+    async with served(edge, seen) as (app, url), httpx.AsyncClient(trust_env=False, base_url=f"http{url[2:]}") as http:
+        async with connect(url, user_id=ALICE, thread_id=THREAD) as client:
+            await app.state.bridgekit.bridge.notify(emitted())
+            assert (await client.receive()).seq == 1
+            assert (await http.get("/healthz")).json() == {"status": "ok", "connections": 1}
+        assert (await http.post("/hello", json="Zürich" * 20_000)).json() == {"hello": "Zürich" * 20_000}
+        async with open_socket(f"{url}/echo") as socket:
+            await socket.send("hello?")
+            assert await socket.recv() == "hello?"
+            await socket.wait_closed()
+        assert socket.close_code == 4_321
+        assert (await http.get("/ws")).status_code == 404
+    assert seen == [*websockets_seen, "/healthz", "/hello", "/echo", "/ws"]
+
+
+async def test_connection_that_was_used_for_a_page_before_is_handed_off_too() -> None:
+    """As a proxy with persistent connections does."""
+    seen: list[str] = []
+    async with served("native", seen) as (_, url), await anyio.connect_tcp("127.0.0.1", port_of(url)) as stream:
+        await stream.send(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert b'"connections":0' in await until(stream, b"}")
+        await stream.send(upgrade(ASKED))
+        assert b'"type":"subscribed"' in await until(stream, b"}")
+    assert seen == ["/healthz"]
+
+
+@pytest.mark.parametrize("edge", ["asgi", "native"])
+@pytest.mark.parametrize(("said", "refused"), [("https", True), ("wss", True), ("http", False)])
+async def test_proxy_that_terminates_tls_is_trusted_and_a_page_without_tls_refused(
+    edge: str, said: str, refused: bool
+) -> None:
+    async with served(edge) as (_, url):
+        headers = {"X-Forwarded-Proto": said, "Origin": f"http{url[2:]}"}
+        async with open_socket(f"{url}{ASKED}", additional_headers=headers) as page:
+            first = None if refused else json.loads(await page.recv())["type"]
+            if refused:
+                await page.wait_closed()
+    assert (first, page.close_code) == ((None, 4504) if refused else ("subscribed", 1000))
+
+
+async def test_socket_that_was_not_drained_is_closed_with_service_restart() -> None:
+    async with anyio.create_task_group() as tasks:
+        stop = anyio.Event()
+        tasks.start_soon(serve_until, stop, urls := list[str]())
+        while not urls:
+            await anyio.lowlevel.checkpoint()
+        async with connect(urls[0], user_id=ALICE, thread_id=THREAD) as client:
+            stop.set()
+            with pytest.raises(Disconnected) as gone:
+                await client.receive()
+    assert gone.value.code == 1_012
+
+
+async def serve_until(stop: anyio.Event, urls: list[str]) -> None:
+    async with served("native") as (_, url):
+        urls.append(url)
+        await stop.wait()
+
+
+async def test_upgrade_that_is_no_websocket_is_refused_by_either_edge() -> None:
+    for edge in ("asgi", "native"):
+        async with served(edge) as (_, url), await anyio.connect_tcp("127.0.0.1", port_of(url)) as stream:
+            await stream.send(upgrade(ASKED).replace(b"Sec-WebSocket-Key", b"X-Nothing"))
+            assert (await until(stream, b"\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def upgrade(target: str) -> bytes:
+    return (
+        f"GET {target} HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    ).encode()
+
+
+async def until(stream: ByteStream, end: bytes) -> bytes:
+    read = b""
+    while end not in read:
+        read += await stream.receive()
+    return read
+
+
+@pytest.mark.parametrize(
+    ("has", "paths"),
+    [
+        (routes(), {"/ws"}),
+        ([WebSocketRoute("/events", ENDPOINT)], {"/events"}),
+        ([Mount("/bridge", routes=routes())], set()),
+        ([WebSocketRoute("/ws", ENDPOINT, middleware=[Middleware(Recording, seen=[])])], set()),
+        ([WebSocketRoute("/ws", echo), *routes()], set()),
+        ([WebSocketRoute("/echo", echo)], set()),
+    ],
+    ids=["as they come", "under another name", "mounted", "behind middleware", "behind another of the name", "none"],
+)
+def test_paths_of_the_bridge_are_those_of_its_endpoint(has: list[Any], paths: set[str]) -> None:
+    assert bridge_paths(Starlette(routes=has)) == paths
+
+
+async def test_application_without_bridge_routes_is_not_served_natively() -> None:
+    app = Starlette(lifespan=lifespan(PARTS))
+    with pytest.raises(ServeError, match="it has no bridgekit routes for the native edge"):
+        async with serving(app, edge="native"):
+            raise AssertionError("was served")
+
+
+async def test_unknown_edge_is_refused() -> None:
+    with pytest.raises(UnknownName, match="no edge is called 'fast'; known: 'asgi', 'native'"):
+        async with serving(create_app(PARTS), edge="fast"):
+            raise AssertionError("was served")
+
+
+@on_trio
+async def test_native_edge_is_refused_on_trio() -> None:
+    with pytest.raises(ServeError, match="it needs asyncio; on trio use the asgi edge"):
+        async with serving(create_app(PARTS), edge="native"):
+            raise AssertionError("was served")
+
+
+class Mine(BaseHTTPMiddleware):
+    """Receives no WebSocket connections, like every middleware of this kind."""
+
+
+class MoreThanCORS(CORSMiddleware):
+    """Drops WebSocket connections."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await super().__call__(scope, receive, send)
+
+
+def behind(*kinds: Callable[[ASGIApp], ASGIApp]) -> Starlette:
+    return FastAPI(routes=routes(), middleware=[Middleware(kind) for kind in kinds])
+
+
+def wrapped() -> ASGIApp:
+    return CORSMiddleware(behind())
+
+
+@pytest.mark.parametrize(
+    ("app", "edge"),
+    [
+        (create_app(Parts(agents={})), "native"),
+        (behind(), "native"),
+        (behind(CORSMiddleware, Mine), "native"),
+        (behind(CORSMiddleware, HTTPSRedirectMiddleware), "asgi"),
+        (behind(TrustedHostMiddleware), "asgi"),
+        (behind(MoreThanCORS), "asgi"),
+        (Starlette(), "asgi"),
+        (wrapped(), "asgi"),
+    ],
+    ids=["parts", "alone", "lets by", "one of two", "trusted hosts", "derived", "no routes", "wrapped"],
+)
+def test_native_edge_is_chosen_unless_middleware_could_see_the_difference(app: ASGIApp, edge: str) -> None:
+    assert choose_edge("here:app", app, None) == edge
+    assert choose_edge("here:app", app, "asgi") == "asgi"
+
+
+def test_requested_native_edge_bypasses_middleware() -> None:
+    assert choose_edge("here:app", behind(HTTPSRedirectMiddleware), "native") == "native"
+
+
+def test_native_edge_for_another_kind_of_application_is_refused() -> None:
+    with pytest.raises(ServeError, match=r"^here:app: it is of type CORSMiddleware, .*; use --edge asgi$"):
+        choose_edge("here:app", wrapped(), "native")

@@ -1,0 +1,271 @@
+"""What the server does by itself: numbers, skips, bounds, and the same batch twice; and the keys that it uses."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import anyio
+import pytest
+from redis.crc import key_slot
+
+from bridgekit.errors import InvalidId
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.stores.redis.functions import APPEND, READ, SEQ_SKIP_AFTER_RESTART, KeyNames
+from bridgekit.stores.redis.topology import CONNECTION_ERRORS, ClusterTopology
+from bridgekit_verify.faults.redis_servers import Persistence, RedisServer, redis_server
+from tests.patience import PATIENCE_SECONDS
+from tests.samples import OTHER, THREAD
+
+KEEP = b"1000 4194304 300000 0"
+PROMISED = b"1000 4194304 300000 1"
+WORKER = b"a" * 32
+ANOTHER = b"b" * 32
+
+
+async def append(
+    redis: ClusterTopology,
+    *texts: bytes,
+    batch: int,
+    skip: int = 0,
+    keep: bytes = KEEP,
+    worker: bytes = WORKER,
+    thread: ThreadId = THREAD,
+) -> tuple[str, int, int]:
+    """Append frames `{"seq":1 text}`; return epoch, last seq, receivers."""
+    keys = redis.names.thread(thread)
+    epoch, last, receivers = await redis.call(
+        keys.slot, "FCALL", APPEND, 2, keys.log, keys.head, keep, worker, *batch_of(batch, skip, *texts)
+    )
+    return epoch.decode(), int(last), receivers
+
+
+def batch_of(number: int, skip: int, *texts: bytes) -> tuple[bytes, bytes]:
+    """The arguments of one batch."""
+    return b"%d %d" % (number, skip), b"\n".join([b" %b}" % text for text in texts])
+
+
+async def read(
+    redis: ClusterTopology, epoch: str = "", after: int | str = "", *, keep: bytes = KEEP, thread: ThreadId = THREAD
+) -> tuple[str, int, list[str]]:
+    """Epoch, last seq, and the entries after the cursor: `{1 text}` for a frame."""
+    keys = redis.names.thread(thread)
+    reply = await redis.call(keys.slot, "FCALL", READ, 2, keys.log, keys.head, keep, WORKER, epoch, after)
+    log_epoch, seq, *entries = reply
+    return log_epoch.decode(), int(seq), [entry.decode().replace('{"seq":', "{") for entry in entries]
+
+
+async def test_events_are_numbered_from_1_in_each_thread_for_itself(redis: ClusterTopology) -> None:
+    epoch, last, told = await append(redis, b"a", b"b", batch=1)
+    assert (last, told) == (2, 0)
+    assert await append(redis, b"c", batch=2) == (epoch, 3, 0)
+    other, first, _ = await append(redis, b"x", batch=3, thread=OTHER)
+    assert first == 1
+    assert other != epoch
+    assert await read(redis, epoch, 0) == (epoch, 3, ["{1 a}", "{2 b}", "{3 c}"])
+    assert await read(redis, epoch, 2) == (epoch, 3, ["{3 c}"])
+    assert await read(redis, epoch, 3) == (epoch, 3, [])
+
+
+async def test_reading_begins_a_numbering_that_the_first_event_goes_on_with(redis: ClusterTopology) -> None:
+    epoch, seq, entries = await read(redis)
+    assert (len(epoch), seq, entries) == (16, 0, [])
+    assert await append(redis, b"a", batch=1) == (epoch, 1, 0)
+
+
+async def test_reader_of_another_numbering_is_given_all_of_this_one(redis: ClusterTopology) -> None:
+    epoch, _, _ = await append(redis, b"a", b"b", batch=1)
+    assert await read(redis, "0" * 16, 1_000) == (epoch, 2, ["{1 a}", "{2 b}"])
+
+
+async def test_batch_that_is_sent_twice_is_taken_once_and_answered_the_same(redis: ClusterTopology) -> None:
+    first = await append(redis, b"a", b"b", batch=5)
+    await append(redis, b"x", batch=1, worker=ANOTHER)
+    assert await append(redis, b"a", b"b", batch=5) == first
+    epoch, last, _ = await append(redis, b"c", batch=6)
+    assert last == 4
+    assert (await read(redis, epoch, 0))[2] == ["{1 a}", "{2 b}", "{3 x}", "{4 c}"]
+
+
+async def test_batch_that_comes_late_is_not_taken_after_its_successor(redis: ClusterTopology) -> None:
+    await append(redis, b"a", batch=1)
+    epoch, _, _ = await append(redis, b"b", batch=2)
+    await append(redis, b"a", batch=1)
+    assert (await read(redis, epoch, 0))[2] == ["{1 a}", "{2 b}"]
+
+
+async def test_last_batches_of_many_workers_take_bounded_room_and_the_latest_are_remembered(
+    redis: ClusterTopology,
+) -> None:
+    for number in range(130):
+        await append(redis, b"a", batch=1, worker=b"%032x" % number)
+    keys = redis.names.thread(THREAD)
+    assert await redis.call(keys.slot, "STRLEN", keys.head) < 5_000
+    assert (await append(redis, b"a", batch=1, worker=b"%032x" % 129))[1] == 130
+    assert (await append(redis, b"a", batch=1, worker=b"%032x" % 80))[1] == 81
+
+
+async def test_skipped_numbers_are_told_apart_from_what_is_kept_no_longer(redis: ClusterTopology) -> None:
+    epoch, _, _ = await append(redis, b"a", batch=1)
+    assert (await append(redis, b"b", batch=2, skip=3))[1] == 5
+    assert (await append(redis, batch=3, skip=2))[1] == 7
+    assert await read(redis, epoch, 0) == (epoch, 7, ["{1 a}", "h2 4", "{5 b}", "h6 7"])
+    assert (await read(redis, epoch, 3))[2] == ["h2 4", "{5 b}", "h6 7"]
+
+
+@pytest.mark.parametrize("in_one_go", [True, False])
+async def test_no_more_events_are_kept_than_are_to_be(redis: ClusterTopology, in_one_go: bool) -> None:
+    keep = b"3 4194304 300000 0"
+    texts = [b"a", b"b", b"c", b"d", b"e"]
+    if in_one_go:
+        await append(redis, *texts, batch=1, keep=keep)
+    else:
+        for number, text in enumerate(texts, 1):
+            await append(redis, text, batch=number, keep=keep)
+    epoch, _, _ = await read(redis, keep=keep)
+    assert (await read(redis, epoch, 0, keep=keep))[2] == ["{3 c}", "{4 d}", "{5 e}"]
+
+
+async def test_no_more_bytes_are_kept_than_are_to_be_but_for_the_latest_event(redis: ClusterTopology) -> None:
+    keep = b"1000 100 300000 0"
+    epoch, _, _ = await read(redis)
+    for number in (1, 2, 3):
+        await append(redis, b"x" * 30, batch=number, keep=keep)
+    keys = redis.names.thread(THREAD)
+    assert await redis.call(keys.slot, "XLEN", keys.log) == 2
+    assert [entry[:3] for entry in (await read(redis, epoch, 0, keep=keep))[2]] == ["{2 ", "{3 "]
+    await append(redis, b"x" * 500, batch=4, keep=keep)
+    assert [entry[:3] for entry in (await read(redis, epoch, 0, keep=keep))[2]] == ["{4 "]
+
+
+async def test_events_are_kept_for_as_long_as_they_are_to_be(redis: ClusterTopology) -> None:
+    # A machine that is busy for longer than an event is kept says nothing of it, and is asked again.
+    tries = (ThreadId(f"thread_{number}") for number in range(100))
+    while not await are_kept_for_200_ms(redis, next(tries)):
+        pass
+
+
+async def are_kept_for_200_ms(redis: ClusterTopology, thread: ThreadId) -> bool:
+    """Whether it could be seen."""
+    keep, began = b"1000 4194304 200 0", anyio.current_time()
+    epoch, _, _ = await append(redis, b"a", batch=1, keep=keep, thread=thread)
+    await anyio.sleep(0.12)
+    since = anyio.current_time()
+    await append(redis, b"b", batch=2, keep=keep, thread=thread)
+    both = await read(redis, epoch, 0, keep=keep, thread=thread)
+    in_time = anyio.current_time() - began < 0.19
+    await anyio.sleep(0.1)
+    one = await read(redis, epoch, 0, keep=keep, thread=thread)
+    in_time = in_time and anyio.current_time() - since < 0.19
+    await anyio.sleep(0.12)
+    assert await read(redis, epoch, 0, keep=keep, thread=thread) == (epoch, 2, [])
+    if in_time:
+        assert (both, one) == ((epoch, 2, ["{1 a}", "{2 b}"]), (epoch, 2, ["{2 b}"]))
+    return in_time
+
+
+async def test_threads_that_nobody_uses_are_forgotten(redis: ClusterTopology) -> None:
+    await append(redis, b"a", batch=1)
+    keys = redis.names.thread(THREAD)
+    for key, seconds in ((keys.log, 600), (keys.head, 86_400)):
+        assert seconds - 60 < await redis.call(keys.slot, "TTL", key) <= seconds
+
+
+async def test_where_nothing_is_kept_events_are_numbered_all_the_same(redis: ClusterTopology) -> None:
+    keep = b"0 4194304 300000 0"
+    epoch, last, _ = await append(redis, b"a", b"b", batch=1, skip=1, keep=keep)
+    assert last == 3
+    assert await read(redis, epoch, 0, keep=keep) == (epoch, 3, [])
+    keys = redis.names.thread(THREAD)
+    assert await redis.call(keys.slot, "EXISTS", keys.log) == 0
+
+
+async def test_numbering_that_was_forgotten_begins_anew_and_without_old_frames(redis: ClusterTopology) -> None:
+    old, _, _ = await append(redis, b"a", b"b", batch=1)
+    keys = redis.names.thread(THREAD)
+    await redis.call(keys.slot, "DEL", keys.head)
+    new, last, _ = await append(redis, b"c", batch=2)
+    assert (new != old, last) == (True, 1)
+    assert (await read(redis, new, 0))[2] == ["{1 c}"]
+
+
+async def test_one_threads_trouble_is_not_anothers(redis: ClusterTopology) -> None:
+    """A value that somebody else put under the thread's key."""
+    broken, sound = redis.names.thread(THREAD), redis.names.thread(OTHER)
+    await redis.call(broken.slot, "SADD", broken.head, b"foreign")
+    answer = await redis.call(
+        sound.slot, "FCALL", APPEND, 4, broken.log, broken.head, sound.log, sound.head, KEEP, WORKER,
+        *batch_of(1, 0, b"a"), *batch_of(2, 0, b"b"),
+    )  # fmt: skip
+    problem, _, told, epoch, last, _ = answer
+    assert b"WRONGTYPE" in problem
+    assert (told, last) == (-1, b"1")
+    assert (await read(redis, epoch.decode(), 0, thread=OTHER))[2] == ["{1 b}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("persistence", "keep", "jumps"),
+    [(Persistence.EVERYSEC, KEEP, True), (Persistence.ALWAYS, PROMISED, False), (Persistence.ALWAYS, KEEP, True)],
+)
+async def test_restarted_server_gives_no_number_twice_unless_it_promised_to_forget_nothing(
+    persistence: Persistence, keep: bytes, jumps: bool
+) -> None:
+    async with redis_server(persistence) as server, ClusterTopology(server.url) as redis:
+        epoch, _, _ = await append(redis, b"a", batch=1, keep=keep)
+        await restarted(server, redis)
+        assert (await append(redis, b"b", batch=2, keep=keep))[1] == (SEQ_SKIP_AFTER_RESTART + 2 if jumps else 2)
+        assert await append(redis, b"c", batch=3, keep=keep) == (epoch, SEQ_SKIP_AFTER_RESTART + 3 if jumps else 3, 0)
+        later = (
+            [
+                f"h2 {SEQ_SKIP_AFTER_RESTART + 1}",
+                f"{{{SEQ_SKIP_AFTER_RESTART + 2} b}}",
+                f"{{{SEQ_SKIP_AFTER_RESTART + 3} c}}",
+            ]
+            if jumps
+            else ["{2 b}", "{3 c}"]
+        )
+        assert (await read(redis, epoch, 0, keep=keep))[2] == ["{1 a}", *later]
+
+
+@pytest.mark.slow
+async def test_batch_that_was_taken_before_a_restart_is_not_taken_after_it() -> None:
+    async with redis_server(Persistence.EVERYSEC) as server, ClusterTopology(server.url) as redis:
+        first = await append(redis, b"a", batch=1)
+        await restarted(server, redis)
+        assert await append(redis, b"a", batch=1) == first
+        assert await append(redis, b"a", batch=1) == first
+        assert (await read(redis, first[0], 0))[2] == ["{1 a}", f"h2 {SEQ_SKIP_AFTER_RESTART + 1}"]
+
+
+async def restarted(server: RedisServer, redis: ClusterTopology) -> None:
+    await server.written()
+    await server.restart()
+    # The connections are found to be closed when they are used.
+    [only] = redis
+    with suppress(*CONNECTION_ERRORS):
+        await only.request("PING")
+    with anyio.fail_after(PATIENCE_SECONDS):
+        await only.answering.wait()
+
+
+def test_all_keys_of_a_thread_are_in_one_slot_whatever_its_id() -> None:
+    names = KeyNames("app")
+    for thread in ("thread_123", "}{", "", "x" * 1_024, "{a}b{c}"):
+        keys = names.thread(ThreadId(thread))
+        assert key_slot(keys.log) == key_slot(keys.head) == keys.slot
+
+
+def test_no_two_of_threads_runs_tickets_and_applications_share_a_key() -> None:
+    keys = [
+        *(KeyNames("a").thread(ThreadId("x"))[:2]),
+        KeyNames("b").thread(ThreadId("x")).log,
+        KeyNames("a").thread(ThreadId("y")).log,
+        KeyNames("a").route(RunId("x"))[0],
+        KeyNames("a").ticket("x")[0],
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_prefix_that_would_put_all_keys_into_one_slot_is_refused() -> None:
+    with pytest.raises(InvalidId, match="prefix"):
+        KeyNames("app{1}")

@@ -1,0 +1,71 @@
+"""The broker over a real server that is well: who joins, leaves, resumes, and what each is told."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from bridgekit.ids import ThreadId
+from bridgekit.signals import Cursor, Gap, GapReason
+from bridgekit.transport.log import Keep
+from tests.samples import OTHER, THREAD
+from tests.stores.redis.workers import RedisWorker, event_with, redis_worker
+from tests.stores.redis.workers import publish as publish_all
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("patient")]
+
+
+async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> Cursor:
+    """Publish one after the other; where the thread is after that."""
+    [*_, last] = await publish_all(worker, *texts, thread_id=thread_id)
+    return Cursor(str(last.epoch), int(last.seq or 0))
+
+
+async def test_thread_is_left_when_the_last_socket_leaves_and_can_be_joined_again(url: str, prefix: str) -> None:
+    async with redis_worker(url, prefix) as worker:
+        await worker.log.join(THREAD)
+        await worker.log.join(THREAD)
+        worker.log.leave(THREAD)
+        assert (await worker.log.publish(event_with())).workers == 1
+        worker.log.leave(THREAD)
+        # Each of these waits for its own confirmation, not for that of a subscription before it.
+        for _ in range(5):
+            await worker.log.join(THREAD)
+            assert (await worker.log.publish(event_with())).workers == 1
+            worker.log.leave(THREAD)
+
+
+async def test_socket_that_gives_up_joining_leaves_nothing_behind(url: str, prefix: str) -> None:
+    async with redis_worker(url, prefix) as worker:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await worker.log.join(THREAD)
+        assert scope.cancelled_caught
+        await worker.log.join(OTHER)
+        assert (await worker.log.publish(event_with())).workers == 0
+
+
+async def test_joining_and_leaving_at_once_ends_as_the_last_word_was(url: str, prefix: str) -> None:
+    async with redis_worker(url, prefix) as worker:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await worker.log.join(THREAD)
+            tasks.start_soon(worker.log.join, THREAD)
+        await worker.log.publish(event_with("heard"))
+        await worker.sink.until_delivered(1)
+        assert worker.sink.texts() == ["heard"]
+
+
+async def test_cursor_of_another_numbering_is_answered_by_its_gap_and_all_of_this_one(url: str, prefix: str) -> None:
+    async with redis_worker(url, prefix, keep=Keep(events=3)) as worker:
+        await publish(worker, "a", "b")
+        strange = Cursor("0" * 16, 7)
+        gap = Gap(thread_id=THREAD, epoch=strange.epoch, first=8, last=None, reason=GapReason.RESTARTED)
+        replay = await worker.log.replay(THREAD, strange)
+        assert (replay.cursor.seq, [frame.seq for frame in replay.frames], replay.gap) == (0, [1, 2], gap)
+        head = await publish(worker, "c", "d")
+        replay = await worker.log.replay(THREAD, strange)
+        assert (replay.cursor.seq, [frame.seq for frame in replay.frames], replay.gap) == (1, [2, 3, 4], gap)
+        assert replay.expired == Gap(thread_id=THREAD, epoch=head.epoch, first=1, last=1, reason=GapReason.EXPIRED)

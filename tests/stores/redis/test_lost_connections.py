@@ -1,0 +1,126 @@
+"""The broker while connections are cut, or dead without saying so: nothing lost, nothing twice, and health is true."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from bridgekit.events import Outcome, Receipt
+from bridgekit.signals import Cursor
+from bridgekit.stores.redis.log import RedisEventLog
+from bridgekit.stores.redis.subscriptions import PubSubReader
+from bridgekit.stores.redis.topology import ClusterTopology
+from bridgekit.transport.log import Keep
+from bridgekit_verify.faults.redis_servers import redis_server
+from bridgekit_verify.faults.toxics import Partition, Way
+from tests.samples import THREAD
+from tests.stores.redis.workers import (
+    POLL_SECONDS,
+    SOON_SECONDS,
+    RecordingSink,
+    publish,
+    publish_and_wait,
+    redis_worker,
+    through_proxy,
+    until_server_replies,
+)
+
+pytestmark = pytest.mark.slow
+
+
+async def test_events_whose_answer_is_lost_with_the_connection_are_not_taken_twice() -> None:
+    async with redis_server() as server, through_proxy(server) as (through, worker):
+        log = worker.topology.names.thread(THREAD).log.decode()
+        told: list[Receipt] = []
+
+        async def publish_two() -> None:
+            told.extend(await publish_and_wait(worker, "a", "b"))
+
+        with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(publish_two)
+                await until_server_replies(server, ("XLEN", log), "1")
+                with through.down():
+                    held.stop()
+        assert [receipt.seq for receipt in told if receipt.outcome != Outcome.PENDING] in ([1, 2], [2])
+        await until_server_replies(server, ("XLEN", log), "2")
+        await publish(worker, "c")
+        replay = await worker.log.replay(THREAD, Cursor("0" * 16, 0))
+        assert [frame.event.payload["text"] for frame in replay.frames] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("keep", [Keep(), Keep(events=0)], ids=["kept", "not kept"])
+async def test_subscription_that_is_killed_is_made_again_and_what_it_missed_is_made_up_for(keep: Keep) -> None:
+    async with (
+        redis_server() as server,
+        redis_worker(server.url, keep=keep) as reader,
+        redis_worker(server.url, keep=keep) as writer,
+    ):
+        await reader.log.join(THREAD)
+
+        async def kill_again_and_again() -> None:
+            for _ in range(3):
+                await server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+                await reader.until_healthy(healthy=False)
+                await reader.until_healthy()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kill_again_and_again)
+            for number in range(100):
+                await publish(writer, number)
+        numbers = reader.sink.numbers()
+        if keep.events:
+            await reader.sink.until_delivered(100)
+            assert reader.sink.texts() == list(range(100))
+            assert reader.sink.restarts == []
+        else:
+            # What was told to nobody is gone; but in order, once each, and the sockets were told.
+            assert numbers == sorted(set(numbers))
+            assert set(reader.sink.restarts) == {THREAD}
+
+
+async def test_events_that_were_told_while_nobody_listened_arrive_without_a_later_one() -> None:
+    async with redis_server() as server, redis_worker(server.url) as writer, through_proxy(server) as (through, reader):
+        await reader.log.join(THREAD)
+        await publish(writer, "a")
+        await reader.sink.until_delivered(1)
+        with through.down():
+            await publish(writer, "b", "c")
+            await reader.until_healthy(healthy=False)
+        await reader.sink.until_delivered(3)
+        assert reader.sink.texts() == ["a", "b", "c"]
+
+
+async def test_dead_subscription_that_nobody_reports_is_noticed_and_said_and_replaced(impatient: None) -> None:
+    """The way is open as far as anybody can see, and nothing comes along it."""
+    async with redis_server() as server, redis_worker(server.url) as writer, through_proxy(server) as (through, reader):
+        await reader.log.join(THREAD)
+        with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
+            await publish(writer, "a", "b")
+            await reader.until_healthy(healthy=False)
+            assert reader.sink.numbers() == []
+            held.stop()
+        await reader.sink.until_delivered(2)
+        await reader.until_healthy()
+        assert reader.sink.texts() == ["a", "b"]
+
+
+async def test_subscription_at_a_server_that_events_do_not_go_to_is_noticed(impatient: None) -> None:
+    """A name that was resolved to one server when the events' connection was made, and to another since."""
+    async with (
+        redis_server() as one,
+        redis_server() as other,
+        ClusterTopology(one.url) as topology,
+        ClusterTopology(other.url) as elsewhere,
+        anyio.create_task_group() as tasks,
+    ):
+        [node], [stray] = topology, elsewhere
+        stray.request = node.request  # type: ignore[method-assign]  # commands go there, subscriptions here
+        read = RedisEventLog(topology)._read
+        reader = PubSubReader(stray, elsewhere, "worker", read, RecordingSink())
+        tasks.start_soon(reader.run)
+        with anyio.fail_after(SOON_SECONDS):
+            while "not received here" not in reader.problem:  # noqa: ASYNC110  # a problem sets no event
+                await anyio.sleep(POLL_SECONDS)
+        assert not reader.live.is_set()
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,124 @@
+"""Routes and used tickets in a real server: what the contract of all stores does not test."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from bridgekit.errors import RunAlreadyMapped, StoreAway
+from bridgekit.ids import RunId
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.stores.redis.mapping import RedisMappingStore, RedisUsedTickets
+from bridgekit.stores.redis.topology import ClusterTopology
+from bridgekit_verify.faults.proxy import proxy
+from bridgekit_verify.faults.redis_servers import redis_server
+from bridgekit_verify.faults.toxics import Partition, Way
+from tests.patience import PATIENCE_SECONDS
+from tests.samples import OTHER, RUN, THREAD
+
+pytestmark = pytest.mark.slow
+
+DAY = 86_400
+
+
+async def ttl(redis: ClusterTopology, run_id: RunId = RUN) -> int:
+    """Seconds until the route is forgotten; -2 where there is none."""
+    key, slot = redis.names.route(run_id)
+    seconds: int = await redis.call(slot, "TTL", key)
+    return seconds
+
+
+async def test_run_that_one_worker_registered_is_found_by_another(url: str, prefix: str) -> None:
+    async with ClusterTopology(url, prefix=prefix) as here, ClusterTopology(url, prefix=prefix) as there:
+        await RunThreadMappingService(RedisMappingStore(here)).register_mapping(RUN, THREAD)
+        asked = RunThreadMappingService(RedisMappingStore(there))
+        assert await asked.get_thread_id(RUN) == THREAD
+        assert await asked.get_thread_id(RunId("run_2")) is None
+        with pytest.raises(RunAlreadyMapped):
+            await asked.register_mapping(RUN, OTHER)
+
+
+async def test_live_run_is_kept_for_a_day_after_it_was_last_used(redis: ClusterTopology) -> None:
+    store = RedisMappingStore(redis)
+    await store.add(RUN, THREAD)
+    assert DAY - 10 < await ttl(redis) <= DAY
+    key, slot = redis.names.route(RUN)
+    await redis.call(slot, "EXPIRE", key, DAY // 2 - 1)
+    await store.get(RUN)
+    assert DAY - 10 < await ttl(redis) <= DAY
+
+
+async def test_closed_run_lingers_for_its_grace_whoever_asks_or_closes_it_again(redis: ClusterTopology) -> None:
+    store = RedisMappingStore(redis)
+    await store.add(RUN, THREAD)
+    await store.expire(RUN, 30)
+    assert 0 < await ttl(redis) <= 30
+    await store.expire(RUN, 3_000)
+    assert await store.get(RUN) == THREAD
+    assert 0 < await ttl(redis) <= 30
+    with pytest.raises(RunAlreadyMapped):
+        await RunThreadMappingService(store).register_mapping(RUN, OTHER)
+
+
+async def test_store_that_is_away_is_said_to_be() -> None:
+    async with redis_server() as server, ClusterTopology(server.url) as redis:
+        store = RedisMappingStore(redis)
+        await server.kill()
+        with pytest.raises(StoreAway), anyio.fail_after(PATIENCE_SECONDS):
+            await store.get(RUN)
+        with pytest.raises(StoreAway), anyio.fail_after(PATIENCE_SECONDS):
+            await store.add(RUN, THREAD)
+
+
+async def test_ticket_is_spent_once_whichever_worker_is_asked(url: str, prefix: str) -> None:
+    told: list[bool] = []
+    async with ClusterTopology(url, prefix=prefix) as one, ClusterTopology(url, prefix=prefix) as two:
+        here, there = RedisUsedTickets(one), RedisUsedTickets(two)
+
+        async def spend(spent: RedisUsedTickets) -> None:
+            told.append(await spent.spend("ticket", 60))
+
+        async with anyio.create_task_group() as tasks:
+            for spent in (here, there) * 10:
+                tasks.start_soon(spend, spent)
+        assert sorted(told) == [False] * 19 + [True]
+        assert await there.spend("another", 60)
+
+
+async def test_ticket_is_remembered_for_as_long_as_it_would_be_valid_and_no_longer(url: str, prefix: str) -> None:
+    async with ClusterTopology(url, prefix=prefix) as redis:
+        spent = RedisUsedTickets(redis)
+        assert await spent.spend("long", 59.5)
+        key, slot = redis.names.ticket("long")
+        assert 59 < await redis.call(slot, "PTTL", key) / 1_000 <= 59.5
+        assert await spent.spend("over", 0.0)
+
+
+async def test_ticket_whose_answer_was_lost_is_not_held_against_its_owner() -> None:
+    async with (
+        redis_server() as server,
+        proxy("127.0.0.1", server.port) as through,
+        ClusterTopology(through.url("redis")) as redis,
+    ):
+        spent, told = RedisUsedTickets(redis), list[bool]()
+
+        async def spend() -> None:
+            told.append(await spent.spend("ticket", 60))
+
+        with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(spend)
+                with anyio.fail_after(PATIENCE_SECONDS):
+                    while await server.ask("DBSIZE") != "1":  # noqa: ASYNC110  # a server rings nobody
+                        await anyio.sleep(0.005)
+                with through.down():
+                    held.stop()
+        assert told == [True]
+        assert not await spent.spend("ticket", 60)
+
+
+async def test_nobody_is_let_in_while_nobody_can_say() -> None:
+    async with redis_server() as server, ClusterTopology(server.url) as redis:
+        await server.kill()
+        with pytest.raises(StoreAway), anyio.fail_after(PATIENCE_SECONDS):
+            await RedisUsedTickets(redis).spend("ticket", 60)

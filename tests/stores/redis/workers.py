@@ -1,0 +1,139 @@
+"""Workers that share a Redis store, with sinks that record what is delivered to them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from bridgekit.events import AgentEvent, EventType, Frame, Receipt
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.stores.redis import log
+from bridgekit.stores.redis.log import ANSWER_SECONDS, RedisEventLog
+from bridgekit.stores.redis.topology import ClusterTopology
+from bridgekit.transport.log import HISTORY, Keep
+from bridgekit_verify.faults.proxy import Proxy, proxy
+from bridgekit_verify.faults.redis_servers import RedisServer
+from tests.patience import PATIENCE_SECONDS
+from tests.samples import RUN, THREAD, emitted
+
+SOON_SECONDS = PATIENCE_SECONDS
+POLL_SECONDS = 0.005
+"""Between two questions about a state that sets no event."""
+
+
+class RecordingSink:
+    """A sink that keeps what is delivered, and that a test can wait for."""
+
+    def __init__(self) -> None:
+        self.frames: dict[ThreadId, list[Frame]] = defaultdict(list)
+        self.restarts: list[ThreadId] = []
+        self._changed = anyio.Event()
+
+    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
+        self.frames[thread_id].append(frame)
+        self._changed.set()
+        return 1
+
+    def restart(self, thread_id: ThreadId) -> None:
+        self.restarts.append(thread_id)
+        self._changed.set()
+
+    async def wait_for_room(self, thread_id: ThreadId) -> None:
+        """There is always room."""
+
+    def numbers(self, thread_id: ThreadId = THREAD) -> list[int]:
+        return [frame.seq for frame in self.frames[thread_id]]
+
+    def texts(self, thread_id: ThreadId = THREAD) -> list[object]:
+        return [frame.event.payload["text"] for frame in self.frames[thread_id]]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until the condition holds; it is checked after each delivery. TimeoutError where it never does."""
+        with anyio.fail_after(SOON_SECONDS):
+            while not condition():
+                self._changed = anyio.Event()
+                await self._changed.wait()
+
+    async def until_delivered(self, count: int, thread_id: ThreadId = THREAD) -> None:
+        await self.until(lambda: len(self.frames[thread_id]) >= count)
+
+
+class RedisWorker:
+    """A worker's log, its connections, and its sink."""
+
+    def __init__(self, topology: ClusterTopology, log: RedisEventLog) -> None:
+        self.topology = topology
+        self.log = log
+        self.sink = RecordingSink()
+        log.bind(self.sink)
+
+    async def publish(self, event: AgentEvent) -> Receipt:
+        return await self.log.publish(event)
+
+    async def until_healthy(self, *, healthy: bool = True) -> None:
+        with anyio.fail_after(SOON_SECONDS):
+            while self.log.healthy is not healthy:  # noqa: ASYNC110  # health sets no event
+                await anyio.sleep(POLL_SECONDS)
+
+
+@asynccontextmanager
+async def redis_worker(
+    url: str, prefix: str = "test", *, keep: Keep = HISTORY, backlog_events: int = 10_000, backlog_bytes: int = 1 << 25
+) -> AsyncIterator[RedisWorker]:
+    async with (
+        ClusterTopology(url, prefix=prefix) as topology,
+        RedisEventLog(topology, keep, backlog_events=backlog_events, backlog_bytes=backlog_bytes) as log,
+    ):
+        worker = RedisWorker(topology, log)
+        await worker.until_healthy()
+        yield worker
+
+
+def event_with(
+    text: object = "hm",
+    *,
+    thread_id: ThreadId = THREAD,
+    run_id: RunId = RUN,
+    type: EventType = EventType.AGENT_THINKING,  # noqa: A002  # the field's name on the wire
+) -> AgentEvent:
+    """An event that is known by its text."""
+    return emitted(type, run_id=run_id, payload={"text": text}, thread_id=thread_id)
+
+
+async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> list[Receipt]:
+    """Publish one after the other to a server that answers, and wait for each receipt however busy the machine is.
+
+    TimeoutError where the server does not answer.
+    """
+    return await _publish(worker, texts, thread_id, 2 * SOON_SECONDS)
+
+
+async def publish_and_wait(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> list[Receipt]:
+    """Publish one after the other, and wait as long as the log does. TimeoutError where that does not end."""
+    return await _publish(worker, texts, thread_id, ANSWER_SECONDS)
+
+
+async def _publish(
+    worker: RedisWorker, texts: tuple[object, ...], thread_id: ThreadId, answer_seconds: float
+) -> list[Receipt]:
+    with pytest.MonkeyPatch.context() as patch, anyio.fail_after(SOON_SECONDS):
+        patch.setattr(log, "ANSWER_SECONDS", answer_seconds)
+        return [await worker.publish(event_with(text, thread_id=thread_id)) for text in texts]
+
+
+@asynccontextmanager
+async def through_proxy(server: RedisServer) -> AsyncIterator[tuple[Proxy, RedisWorker]]:
+    """A worker whose connections to the server can be disturbed."""
+    async with proxy("127.0.0.1", server.port) as through, redis_worker(through.url("redis")) as worker:
+        yield through, worker
+
+
+async def until_server_replies(server: RedisServer, command: tuple[str, ...], reply: str) -> None:
+    """Wait until the server, asked by another connection, gives that reply."""
+    with anyio.fail_after(SOON_SECONDS):
+        while await server.ask(*command) != reply:  # noqa: ASYNC110  # nothing else tells
+            await anyio.sleep(POLL_SECONDS)

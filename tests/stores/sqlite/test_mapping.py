@@ -1,0 +1,128 @@
+"""Routes in a SQLite file: what the contract suite does not cover."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from bridgekit.errors import MappingFull, StoreAway
+from bridgekit.ids import RunId
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.stores import sqlite_stores
+from bridgekit.stores.sqlite.database import open_database
+from bridgekit.stores.sqlite.file import STALE_ROUTE_SECONDS, Synchronous
+from bridgekit.stores.sqlite.mapping import SqliteMappingStore
+from tests.samples import OTHER, RUN, THREAD
+from tests.stores.sqlite.files import Clock, query, run_script
+
+FULL = """
+CREATE TRIGGER full BEFORE INSERT ON routes WHEN NEW.thread_id = 'thread_456'
+BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+async def test_no_run_has_a_route_that_the_file_does_not_take(path: Path) -> None:
+    async with sqlite_stores(path)():
+        pass
+    run_script(path, FULL)
+    async with sqlite_stores(path)() as stores:
+        mapping = RunThreadMappingService(stores.routes)
+        with pytest.raises(StoreAway, match="full"):
+            await mapping.register_mapping(RUN, OTHER)
+        assert await mapping.get_thread_id(RUN) is None
+        await mapping.register_mapping(RUN, THREAD)
+        await mapping.register_mapping(RUN, THREAD)
+        assert await mapping.get_thread_id(RUN) == THREAD
+
+
+async def test_claim_of_a_run_that_is_being_written_is_not_granted_before_that_is_decided(path: Path) -> None:
+    async with sqlite_stores(path)():
+        pass
+    run_script(path, FULL)
+    told: list[str] = []
+    async with sqlite_stores(path)() as stores:
+        mapping = RunThreadMappingService(stores.routes)
+
+        async def claim() -> None:
+            try:
+                await mapping.register_mapping(RUN, OTHER)
+            except StoreAway as refused:
+                told.append(refused.problem)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(claim)
+        assert told == ["database or disk is full"] * 3
+        assert await mapping.get_thread_id(RUN) is None
+
+
+async def test_grace_that_cannot_be_written_is_kept_all_the_same(path: Path) -> None:
+    async with sqlite_stores(path)() as stores:
+        await RunThreadMappingService(stores.routes).register_mapping(RUN, OTHER)
+    run_script(path, FULL)
+    async with sqlite_stores(path)() as stores:
+        mapping = RunThreadMappingService(stores.routes, grace_seconds=0)
+        await mapping.cleanup_mapping(RUN)
+        assert await mapping.get_thread_id(RUN) is None
+
+
+async def test_run_that_is_closed_after_the_process_was_away_has_the_usual_grace(path: Path) -> None:
+    clock = Clock()
+    async with open_database(path, Synchronous.OFF, clock) as database:
+        await RunThreadMappingService(await SqliteMappingStore(database).load()).register_mapping(RUN, THREAD)
+    async with open_database(path, Synchronous.OFF, clock) as database:
+        mapping = RunThreadMappingService(await SqliteMappingStore(database).load(), grace_seconds=10)
+        clock.now += STALE_ROUTE_SECONDS - 1
+        assert await mapping.get_thread_id(RUN) == THREAD
+        await mapping.cleanup_mapping(RUN)
+        clock.now += 9
+        assert await mapping.get_thread_id(RUN) == THREAD
+        await mapping.cleanup_mapping(RUN)
+        clock.now += 1
+        assert await mapping.get_thread_id(RUN) is None
+
+
+async def test_lapsed_routes_leave_the_file(path: Path) -> None:
+    clock = Clock()
+    async with open_database(path, Synchronous.OFF, clock) as database:
+        mapping = RunThreadMappingService(await SqliteMappingStore(database).load(), grace_seconds=10)
+        async with anyio.create_task_group() as tasks:
+            for number in range(50):
+                tasks.start_soon(mapping.register_mapping, RunId(f"run_{number}"), THREAD)
+        async with anyio.create_task_group() as tasks:
+            for number in range(1, 50):
+                tasks.start_soon(mapping.cleanup_mapping, RunId(f"run_{number}"))
+        clock.now += 11
+        await mapping.register_mapping(RunId("run_50"), THREAD)
+    assert query(path, "SELECT run_id FROM routes ORDER BY run_id") == [("run_0",), ("run_50",)]
+
+
+async def test_limit_holds_for_what_was_found_in_the_file(path: Path) -> None:
+    async with sqlite_stores(path, routes=2)() as stores:
+        mapping = RunThreadMappingService(stores.routes)
+        for number in range(2):
+            await mapping.register_mapping(RunId(f"run_{number}"), THREAD)
+        with pytest.raises(MappingFull):
+            await mapping.register_mapping(RunId("run_9"), THREAD)
+    async with sqlite_stores(path, routes=2)() as stores:
+        mapping = RunThreadMappingService(stores.routes)
+        for number in range(2):
+            await mapping.register_mapping(RunId(f"run_{number}"), THREAD)
+        with pytest.raises(MappingFull):
+            await mapping.register_mapping(RunId("run_9"), THREAD)
+
+
+async def test_store_that_is_closed_says_so(path: Path) -> None:
+    async with sqlite_stores(path)() as stores:
+        pass
+    with pytest.raises(StoreAway, match="closed"):
+        await stores.routes.add(RUN, THREAD)
+    with pytest.raises(StoreAway, match="closed"):
+        await stores.spent.spend("ticket", 60)

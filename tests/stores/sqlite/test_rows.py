@@ -1,0 +1,43 @@
+"""Rows that wait for their commit: their number is limited, and a caller that is cancelled stops none of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+
+from bridgekit.errors import StoreAway
+from bridgekit.stores.sqlite.database import PendingRows, open_database
+from bridgekit.stores.sqlite.file import Synchronous
+from tests.stores.sqlite.files import query
+
+
+async def test_rows_over_the_limit_are_refused_and_those_before_are_committed_together(tmp_path: Path) -> None:
+    refused: list[str] = []
+    async with open_database(tmp_path / "store.db", Synchronous.OFF) as database:
+        rows = PendingRows(database, "used_tickets", limit=3)
+
+        async def put(number: int) -> None:
+            try:
+                await rows.put((f"ticket {number}", 10**10))
+            except StoreAway as away:
+                refused.append(away.problem)
+
+        # Until the writer waits: on trio it could commit before all rows are there.
+        await anyio.wait_all_tasks_blocked()
+        async with anyio.create_task_group() as tasks:
+            for number in range(5):
+                tasks.start_soon(put, number)
+        await put(5)
+    assert refused == ["too much waits to be written"] * 2
+    assert query(tmp_path / "store.db", "SELECT count(*) FROM used_tickets") == [(4,)]
+
+
+async def test_row_whose_sender_was_cancelled_is_written_all_the_same(tmp_path: Path) -> None:
+    async with open_database(tmp_path / "store.db", Synchronous.OFF) as database:
+        rows = PendingRows(database, "used_tickets")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(rows.put, ("ticket", 10**10))
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+    assert query(tmp_path / "store.db", "SELECT ticket_id FROM used_tickets") == [("ticket",)]

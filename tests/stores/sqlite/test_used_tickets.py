@@ -1,0 +1,64 @@
+"""Used tickets in a SQLite file: what the contract suite does not cover."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bridgekit.errors import StoreAway
+from bridgekit.stores import sqlite_stores
+from bridgekit.stores.sqlite.database import open_database
+from bridgekit.stores.sqlite.file import Synchronous
+from bridgekit.stores.sqlite.used_tickets import SqliteUsedTickets
+from tests.stores.sqlite.files import Clock, query, run_script
+
+FULL = """
+CREATE TRIGGER full BEFORE INSERT ON used_tickets
+WHEN NEW.ticket_id = 'unlucky' AND (SELECT count(*) FROM used_tickets) = 0
+BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+async def test_ticket_that_the_file_does_not_take_lets_nobody_in_and_may_be_tried_again(path: Path) -> None:
+    async with sqlite_stores(path)():
+        pass
+    run_script(path, FULL)
+    async with sqlite_stores(path)() as stores:
+        with pytest.raises(StoreAway, match="full"):
+            await stores.spent.spend("unlucky", 60)
+        assert await stores.spent.spend("lucky", 60)
+        assert await stores.spent.spend("unlucky", 60)
+        assert not await stores.spent.spend("unlucky", 60)
+
+
+async def test_expired_tickets_leave_memory_and_file(path: Path) -> None:
+    clock = Clock()
+    async with open_database(path, Synchronous.OFF, clock) as database:
+        spent = await SqliteUsedTickets(database).load()
+        for number in range(20):
+            assert await spent.spend(f"ticket {number}", 10)
+        assert len(spent) == 20
+        clock.now += 11
+        assert await spent.spend("another", 10)
+        assert len(spent) == 1
+    assert query(path, "SELECT ticket_id FROM used_tickets") == [("another",)]
+
+
+async def test_expired_tickets_are_not_taken_up_again(path: Path) -> None:
+    clock = Clock()
+    async with open_database(path, Synchronous.OFF, clock) as database:
+        spent = await SqliteUsedTickets(database).load()
+        assert await spent.spend("short", 5)
+        assert await spent.spend("long", 50)
+    clock.now += 10
+    async with open_database(path, Synchronous.OFF, clock) as database:
+        spent = await SqliteUsedTickets(database).load()
+        assert len(spent) == 1
+        assert await spent.spend("short", 5)
+        assert not await spent.spend("long", 5)

@@ -1,0 +1,91 @@
+"""Outboxes without a socket, and what a client would receive from them."""
+
+from __future__ import annotations
+
+from bridgekit.events import EventType, Frame
+from bridgekit.ids import RunId
+from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
+from bridgekit.transport.admission import Subscription
+from bridgekit.transport.log import Replay
+from bridgekit.transport.outbox import CrowdedOutboxes, OutboxLimits, Subscriber
+from tests.samples import ALICE, THREAD
+
+EPOCH = "0" * 16
+
+
+class Schedule:
+    """A scheduler that writes nothing and counts what it is asked for."""
+
+    def __init__(self, limits: OutboxLimits) -> None:
+        self.limits = limits
+        self.crowded = CrowdedOutboxes()
+        self.enqueued = 0
+        self.quiet = False
+        self.asked = 0
+
+    def schedule(self, subscriber: Subscriber) -> None:
+        self.asked += 1
+
+
+class Box(Subscriber):
+    """A subscriber without a socket, which counts how often it is aborted."""
+
+    def __init__(self, *, events: int = 1_024, size_bytes: int = 4_194_304) -> None:
+        self.schedule = Schedule(OutboxLimits(events=events, size_bytes=size_bytes))
+        self.crowded = self.schedule.crowded
+        super().__init__(Subscription(ALICE, THREAD), self.schedule)
+        self.aborted = 0
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+    def put_all(self, *frames: Frame) -> list[bool]:
+        return [self.put(each) for each in frames]
+
+    def started(self, seq: int = 0, *frames: Frame, gap: Gap | None = None, expired: Gap | None = None) -> list[str]:
+        return received(self.start(Replay(Cursor(EPOCH, seq), frames, gap, expired)))
+
+    def taken(self, limit: int = 1_000_000) -> list[str]:
+        """What is sent next, in short."""
+        return received(self.take(limit))
+
+    def seqs(self, limit: int = 1_000_000) -> list[int]:
+        """The numbers of the events that are sent next."""
+        return [int(each) for each in self.taken(limit) if each.isdigit()]
+
+
+def received(frames: list[bytes]) -> list[str]:
+    """What a client receives, in short: a number for an event, and words for a signal."""
+    return [brief(each) for each in frames]
+
+
+def brief(frame: bytes) -> str:
+    if not frame.startswith(b"{"):
+        return frame.rstrip(b".").decode()
+    item = decode_any(frame)
+    if isinstance(item, Subscribed):
+        return f"subscribed {item.seq}"
+    if isinstance(item, Gap):
+        return f"{item.first}-{item.last or ''} {item.reason}"
+    return str(item.seq)
+
+
+def numbered(seq: int, type: EventType, run: str = "run_1", size: int = 10) -> Frame:  # noqa: A002  # the wire's word
+    """A frame that holds its number and is so large."""
+    return Frame(seq, type, RunId(run), str(seq).encode().ljust(size, b"."))
+
+
+def tool(seq: int, run: str = "run_1", size: int = 10) -> Frame:
+    return numbered(seq, EventType.TOOL_EXECUTING, run, size)
+
+
+def thought(seq: int, run: str = "run_1", size: int = 10) -> Frame:
+    return numbered(seq, EventType.AGENT_THINKING, run, size)
+
+
+def progress(seq: int, run: str = "run_1") -> Frame:
+    return numbered(seq, EventType.PROGRESS_UPDATE, run)
+
+
+def gap(first: int, last: int | None, reason: GapReason) -> Gap:
+    return Gap(thread_id=THREAD, epoch=EPOCH, first=first, last=last, reason=reason)

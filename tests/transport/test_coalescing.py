@@ -1,0 +1,25 @@
+"""Sets of whole numbers, held as intervals. What the queue does is tested with the outbox."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridgekit.transport.coalescing import IntervalSet
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 30), unique=True), st.lists(st.integers(1, 31)))
+def test_numbers_below_a_limit_come_out_once_in_order_and_joined(numbers: list[int], limits: list[int]) -> None:
+    intervals, model = IntervalSet(), set(numbers)
+    for number in numbers:
+        intervals.add(number)
+    assert len(intervals) == sum(number - 1 not in model for number in model)
+    for limit in [limit for limit in limits if limit not in numbers]:
+        taken = intervals.pop_below(limit)
+        below = {number for number in model if number < limit}
+        assert [number for first, last in taken for number in range(first, last + 1)] == sorted(below)
+        assert all(later[0] > earlier[1] + 1 for earlier, later in pairwise(taken))
+        model -= below

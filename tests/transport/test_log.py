@@ -1,0 +1,99 @@
+"""Logs in memory: they never wait, and retain no more than they must."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Coroutine
+from typing import Any
+
+from bridgekit.events import Frame
+from bridgekit.ids import ThreadId
+from bridgekit.transport.log import Keep, MemoryEventLog
+from tests.contract.stores import Worker, drafted
+from tests.samples import OTHER, THREAD
+from tests.stores.sqlite.files import Clock
+
+IDLE_BYTES = 500
+"""What a thread costs that is remembered by its epoch and number only."""
+
+
+def done(operation: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that never waits to its end, without a backend."""
+    try:
+        operation.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("the log waited")
+
+
+def held(log: MemoryEventLog) -> dict[ThreadId, list[Frame]]:
+    """The frames that are held on to."""
+    return {
+        thread_id: [] if each.retained is None else list(each.retained.frames)
+        for thread_id, each in log._with_frames.items()
+    }
+
+
+def test_no_operation_waits() -> None:
+    log = MemoryEventLog()
+    done(log.join(THREAD))
+    receipt = log.publish(drafted(THREAD))
+    assert receipt.seq == 1
+    assert done(log.replay(THREAD, None)).cursor.seq == 1
+
+
+def test_expired_frames_are_freed_when_any_thread_is_published_to() -> None:
+    clock = Clock()
+    log = MemoryEventLog(Keep(seconds=10), clock)
+    for number in range(20):
+        log.publish(drafted(ThreadId(f"thread_{number}")))
+    assert len(held(log)) == 20
+    clock.now += 11
+    for number in range(20):
+        log.publish(drafted(OTHER, number))
+    assert list(held(log)) == [OTHER]
+    assert len(log) == 21
+
+
+def test_thread_that_is_published_to_again_and_again_frees_its_own() -> None:
+    clock = Clock()
+    log = MemoryEventLog(Keep(seconds=10), clock)
+    for number in range(30):
+        log.publish(drafted(THREAD, number))
+        clock.now += 1
+    assert [frame.seq for frame in held(log)[THREAD]] == list(range(20, 31))
+
+
+def test_frames_of_a_forgotten_thread_are_freed() -> None:
+    log = MemoryEventLog(Keep(threads=1))
+    log.publish(drafted(THREAD))
+    log.publish(drafted(OTHER))
+    assert (list(held(log)), len(log)) == ([OTHER], 1)
+
+
+def test_idle_thread_costs_little() -> None:
+    clock = Clock()
+    log = MemoryEventLog(Keep(seconds=1), clock)
+    events = [drafted(ThreadId(f"thread_{number}")) for number in range(2_000)]
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for event in events:
+            log.publish(event)
+            clock.now += 2
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / len(events) < IDLE_BYTES
+
+
+def test_threads_with_sockets_are_kept_over_the_limit_and_make_room_when_they_are_left() -> None:
+    worker = Worker(log := MemoryEventLog(Keep(threads=3)))
+    threads = [ThreadId(f"thread_{number}") for number in range(6)]
+    for thread in threads:
+        done(worker.join(thread))
+    assert len(log) == 6
+    for thread in threads:
+        worker.leave(thread)
+    log.publish(drafted(OTHER))
+    assert len(log) == 3

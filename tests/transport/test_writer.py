@@ -1,0 +1,435 @@
+"""The task that writes to the sockets: each in its turn, and nobody waits for one that has to. On both backends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from websockets.protocol import State
+
+from bridgekit.signals import Cursor
+from bridgekit.transport.admission import Subscription
+from bridgekit.transport.log import Replay
+from bridgekit.transport.outbox import WRITE_BYTES
+from bridgekit.transport.writer import (
+    BATCH_MAX_FRAMES,
+    BATCH_MAX_ITERATIONS,
+    BATCH_MIN_EVENTS,
+    MAX_IDLE_WORKERS,
+    NativeSubscriber,
+    WriteScheduler,
+    WritingSubscriber,
+    encode_frames,
+)
+from tests.samples import ALICE, BOB, OTHER, THREAD, frame
+from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
+
+MINE = ContextVar("MINE", default="nobody's")
+
+
+class Written(WritingSubscriber):
+    """A subscriber that notes when it is flushed, and waits when it is told to."""
+
+    def __init__(
+        self,
+        scheduler: WriteScheduler,
+        book: list[str],
+        name: str,
+        waits: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        super().__init__(Subscription(ALICE, THREAD), scheduler)
+        self.scope: anyio.CancelScope | None = None
+        self.frames = 1
+        self._book = book
+        self._name = name
+        self._waits = waits
+
+    def __len__(self) -> int:
+        return self.frames
+
+    def flush(self) -> Awaitable[None] | None:
+        self._book.append(self._name)
+        return None if self._waits is None else self._waits()
+
+    def begin_waiting(self, scope: anyio.CancelScope) -> None:
+        self.scope = scope
+
+    def end_waiting(self) -> None:
+        self._book.append(f"{self._name} over")
+
+
+@asynccontextmanager
+async def scheduling() -> AsyncIterator[tuple[WriteScheduler, list[str]]]:
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with WriteScheduler() as scheduler:
+            yield scheduler, []
+
+
+async def test_sockets_are_flushed_when_the_task_that_marked_them_lets_others_run_and_in_that_order() -> None:
+    async with scheduling() as (scheduler, book):
+        for name in "abc":
+            scheduler.schedule(Written(scheduler, book, name))
+        assert book == []
+        await anyio.wait_all_tasks_blocked()
+        scheduler.schedule(Written(scheduler, book, "d"))
+        await anyio.wait_all_tasks_blocked()
+    assert book == ["a", "b", "c", "d"]
+
+
+async def turns_until_written(events: int, *, turns: int, frames: int = 1) -> int:
+    """How many turns pass before a socket is flushed while so many events are put in each of so many turns."""
+    async with scheduling() as (scheduler, book):
+        await anyio.wait_all_tasks_blocked()
+        socket = Written(scheduler, book, "a")
+        socket.frames = frames
+        for turn in range(10):
+            if turn < turns:
+                scheduler.enqueued += events
+                if not turn:
+                    scheduler.schedule(socket)
+            if book:
+                return turn
+            await checkpoint()
+    raise AssertionError("it was not flushed")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize(
+    ("events", "turns", "frames", "passed"),
+    [
+        (1, 1, 1, 1),
+        (BATCH_MIN_EVENTS - 1, 9, 1, 1),
+        (BATCH_MIN_EVENTS, 1, 1, 2),
+        (BATCH_MIN_EVENTS, 2, 1, 3),
+        (BATCH_MIN_EVENTS, 9, 1, 1 + BATCH_MAX_ITERATIONS),
+        (BATCH_MIN_EVENTS, 9, BATCH_MAX_FRAMES, 1),
+    ],
+)
+async def test_written_at_the_end_of_a_turn_unless_agents_go_on_and_then_a_few_turns_later_at_most(
+    monkeypatch: pytest.MonkeyPatch, events: int, turns: int, frames: int, passed: int
+) -> None:
+    monkeypatch.setattr("bridgekit.transport.writer.BATCH_MAX_SECONDS", PATIENCE_SECONDS)
+    assert await turns_until_written(events, turns=turns, frames=frames) == passed
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_nobody_waits_for_company_longer_than_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridgekit.transport.writer.BATCH_MAX_SECONDS", -1.0)
+    assert await turns_until_written(BATCH_MIN_EVENTS, turns=9) == 2
+
+
+async def test_socket_that_has_to_wait_holds_up_neither_those_behind_it_nor_those_that_come_later() -> None:
+    async with scheduling() as (scheduler, book):
+        free = anyio.Event()
+        for socket in (
+            Written(scheduler, book, "slow", free.wait),
+            Written(scheduler, book, "slower", free.wait),
+            Written(scheduler, book, "quick"),
+        ):
+            scheduler.schedule(socket)
+        await anyio.wait_all_tasks_blocked()
+        scheduler.schedule(Written(scheduler, book, "late"))
+        await anyio.wait_all_tasks_blocked()
+        assert book == ["slow", "slower", "quick", "late"]
+        free.set()
+        await anyio.wait_all_tasks_blocked()
+    assert sorted(book[4:]) == ["slow over", "slower over"]
+
+
+async def test_socket_that_is_cut_off_while_it_waits_is_awaited_no_more_and_the_others_go_on() -> None:
+    async with scheduling() as (scheduler, book):
+        stuck = Written(scheduler, book, "stuck", anyio.sleep_forever)
+        scheduler.schedule(stuck)
+        await anyio.wait_all_tasks_blocked()
+        assert stuck.scope is not None
+        stuck.scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        scheduler.schedule(Written(scheduler, book, "late"))
+        await anyio.wait_all_tasks_blocked()
+    assert book == ["stuck", "stuck over", "late"]
+
+
+async def test_what_one_socket_raises_is_its_own_and_the_others_go_on() -> None:
+    class Broken(Written):
+        def flush(self) -> Awaitable[None] | None:
+            super().flush()
+            raise ValueError("at once")
+
+    async def late() -> None:
+        await checkpoint()
+        raise ValueError("late")
+
+    async with scheduling() as (scheduler, book):
+        sockets = Broken(scheduler, book, "a"), Written(scheduler, book, "b", late), Written(scheduler, book, "c")
+        for socket in sockets:
+            scheduler.schedule(socket)
+        await anyio.wait_all_tasks_blocked()
+        scheduler.schedule(Written(scheduler, book, "d"))
+        await anyio.wait_all_tasks_blocked()
+    assert [str(socket.failure) for socket in sockets] == ["at once", "late", "None"]
+    assert sorted(book) == ["a", "b", "b over", "c", "d"]
+
+
+async def test_crowd_that_had_to_wait_leaves_only_so_many_tasks_behind() -> None:
+    tasks = len(anyio.get_running_tasks())
+    async with scheduling() as (scheduler, book):
+        free = anyio.Event()
+        for _ in range(2 * MAX_IDLE_WORKERS):
+            scheduler.schedule(Written(scheduler, book, "slow", free.wait))
+        await anyio.wait_all_tasks_blocked()
+        assert len(anyio.get_running_tasks()) > tasks + 2 * MAX_IDLE_WORKERS
+        free.set()
+        await anyio.wait_all_tasks_blocked()
+        assert len(anyio.get_running_tasks()) <= tasks + MAX_IDLE_WORKERS + 1, (
+            "and the one that watches for slow clients"
+        )
+        scheduler.schedule(Written(scheduler, book, "late"))
+        await anyio.wait_all_tasks_blocked()
+    assert book[-1] == "late"
+    assert len(anyio.get_running_tasks()) == tasks
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_cancellation_that_nobody_asked_for_ends_one_socket_and_not_the_writing() -> None:
+    """As of a future that somebody else has cancelled."""
+
+    class Cancelled(Written):
+        def flush(self) -> Awaitable[None] | None:
+            super().flush()
+            raise anyio.get_cancelled_exc_class()
+
+    async with scheduling() as (scheduler, book):
+        for name, kind in (("a", Cancelled), ("b", Written)):
+            scheduler.schedule(kind(scheduler, book, name))
+        await anyio.wait_all_tasks_blocked()
+    assert book == ["a", "b"]
+
+
+class Around:
+    """Middleware around an application's `send`: in a scope and a context of its own, and slow when it is told to."""
+
+    def __init__(self, app: Any, waits: Callable[[], Awaitable[None]] | None = None) -> None:
+        self.seen: list[tuple[str, bool]] = []
+        """Whose context each frame was sent in, and whether it was one task that began and ended it."""
+        self._app = app
+        self._waits = waits
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        MINE.set(scope["query_string"].decode().partition("&")[0])
+
+        async def timed(message: Any) -> None:
+            with anyio.fail_after(PATIENCE_SECONDS):
+                begun_by = anyio.get_current_task().id
+                if self._waits is not None and message["type"] == "websocket.send":
+                    await self._waits()
+                await send(message)
+            if message["type"] == "websocket.send":
+                self.seen.append((MINE.get(), begun_by == anyio.get_current_task().id))
+
+        await self._app(scope, receive, timed)
+
+
+@pytest.mark.parametrize("waits", [None, checkpoint])
+async def test_middleware_around_send_finds_its_own_context_and_one_task_from_begin_to_end(
+    site: Site, waits: Callable[[], Awaitable[None]] | None
+) -> None:
+    around = Around(site.app, waits)
+    alices, bobs = (
+        Browser(around, user_id=user, thread_id=thread)  # type: ignore[arg-type]  # any ASGI application will do
+        for user, thread in ((ALICE, THREAD), (BOB, OTHER))
+    )
+    async with site.open(alices, bobs):
+        await site.publish(2)
+        await site.publish(2, OTHER)
+    assert (alices.seqs, bobs.seqs) == ([1, 2], [1, 2])
+    assert sorted(around.seen) == sorted([(f"user_id={user}", True) for user in (ALICE, BOB)] * 3)
+
+
+@pytest.mark.parametrize("waits", [None, checkpoint])
+async def test_what_a_send_raises_is_raised_in_the_socket_s_own_task_and_no_neighbour_notices(
+    site: Site, waits: Callable[[], Awaitable[None]] | None
+) -> None:
+    broken = ValueError("no such message")
+    browser = Browser(
+        Around(site.app, waits),  # type: ignore[arg-type]  # any ASGI application will do
+        broken_at="websocket.send",
+        broken_by=broken,
+        user_id=ALICE,
+        thread_id=THREAD,
+    )
+    async with site.visited((ALICE, THREAD)) as [neighbour]:
+        with pytest.raises(ValueError, match="no such message"):
+            await browser.stay()
+        await site.publish(2)
+    assert neighbour.seqs == [1, 2]
+    assert len(site.hub) == 0
+
+
+class Noted(WritingSubscriber):
+    """Takes all that waits, and notes how much that was."""
+
+    def __init__(self, scheduler: WriteScheduler) -> None:
+        super().__init__(Subscription(ALICE, THREAD), scheduler)
+        self.book: list[int] = []
+
+    def flush(self) -> None:
+        self._scheduled = False
+        self.book.append(len(self))
+        self.take()
+
+
+async def test_frames_of_one_iteration_are_flushed_once_and_each_is_counted() -> None:
+    async with scheduling() as (scheduler, _):
+        sockets = [Noted(scheduler), Noted(scheduler)]
+        for seq in (1, 2, 3):
+            assert all(socket.put(frame(seq)) for socket in sockets)
+        assert scheduler.enqueued == 6
+        await anyio.wait_all_tasks_blocked()
+        assert sockets[0].put(frame(4))
+        await anyio.wait_all_tasks_blocked()
+    assert [socket.book for socket in sockets] == [[3, 1], [3]]
+
+
+class Closed:
+    """A connection whose client has left: to write to it is an error."""
+
+    paused = False
+    state = State.CLOSED
+
+    @property
+    def protocol(self) -> Any:
+        return self
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        raise RuntimeError("Cannot call write() after write_eof()")
+
+    def abort_soon(self) -> None:
+        pass
+
+
+class Broken(Closed):
+    """A connection whose transport raises what it should not."""
+
+    state = State.OPEN
+    aborted = False
+
+    def abort_soon(self) -> None:
+        self.aborted = True
+
+
+class Transport:
+    """A transport that keeps what is written, and pauses after so many writes."""
+
+    def __init__(self, connection: Open, writes: int) -> None:
+        self.written: list[bytes] = []
+        self._connection = connection
+        self._left = writes
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+        self._left -= 1
+        self._connection.paused = self._left <= 0
+
+
+class Open(Broken):
+    """A connection that takes so many writes until it pauses."""
+
+    def __init__(self, writes: int = 1_000) -> None:
+        self.out = Transport(self, writes)
+
+    @property
+    def transport(self) -> Any:
+        return self.out
+
+
+def native(scheduler: WriteScheduler) -> NativeSubscriber:
+    return NativeSubscriber(Subscription(ALICE, THREAD), scheduler, send_close=lambda code: None)
+
+
+ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+NOTHING = Replay(Cursor("0" * 16, 0))
+
+
+@ON_ASYNCIO
+async def test_nothing_is_written_to_a_client_that_left_while_it_joined() -> None:
+    socket = native(WriteScheduler())
+    socket.begin(Closed(), Replay(Cursor("0" * 16, 0), (frame(1),)))
+    assert socket.put(frame(2))
+    socket.flush()
+    assert socket.unwritten == 1
+
+
+@ON_ASYNCIO
+async def test_error_of_a_write_is_kept_for_the_socket_s_own_task_and_its_connection_is_aborted() -> None:
+    async with scheduling() as (scheduler, _):
+        connection, socket = Broken(), native(scheduler)
+        with pytest.raises(RuntimeError):
+            socket.begin(connection, NOTHING)
+        assert socket.put(frame(1))
+        await anyio.wait_all_tasks_blocked()
+        assert (connection.aborted, str(socket.failure)) == (True, "Cannot call write() after write_eof()")
+
+
+@ON_ASYNCIO
+async def test_lone_frame_is_written_when_it_is_put_and_those_that_follow_in_the_iteration_together() -> None:
+    async with scheduling() as (scheduler, _):
+        connection, socket = Open(), native(scheduler)
+        socket.begin(connection, NOTHING)
+        await anyio.wait_all_tasks_blocked()
+        del connection.out.written[:]
+        assert all(socket.put(frame(seq)) for seq in (1, 2, 3))
+        assert connection.out.written == [encode_frames([frame(1).data])]
+        await anyio.wait_all_tasks_blocked()
+        assert connection.out.written[1:] == [encode_frames([frame(2).data, frame(3).data])]
+
+
+@ON_ASYNCIO
+async def test_error_of_writing_a_lone_frame_is_the_socket_s_own_and_not_the_emitter_s() -> None:
+    async with scheduling() as (scheduler, _):
+        connection, socket = Open(), native(scheduler)
+        socket.begin(connection, NOTHING)
+        await anyio.wait_all_tasks_blocked()
+        connection.out = None  # type: ignore[assignment]  # it breaks
+        assert socket.put(frame(1))
+        assert (connection.aborted, isinstance(socket.failure, AttributeError)) == (True, True)
+
+
+@ON_ASYNCIO
+async def test_more_than_one_write_carries_is_written_at_once_and_nothing_is_crowded() -> None:
+    async with scheduling() as (scheduler, _):
+        connection, socket = Open(), native(scheduler)
+        socket.begin(connection, NOTHING)
+        for seq in range(1, 3_001):
+            assert socket.put(frame(seq))
+            assert socket._waiting_bytes < WRITE_BYTES
+        assert scheduler.crowded.by_thread == {}
+        assert max(map(len, connection.out.written)) < WRITE_BYTES + 2_000
+
+
+@ON_ASYNCIO
+async def test_outbox_of_a_connection_that_is_paused_is_crowded_until_it_takes_more() -> None:
+    async with scheduling() as (scheduler, _):
+        connection, socket = Open(writes=2), native(scheduler)
+        socket.begin(connection, NOTHING)
+        seq = 0
+        while not scheduler.crowded.by_thread:
+            seq += 1
+            assert socket.put(frame(seq))
+        connection.out = Transport(connection, 1_000)
+        connection.paused = False
+        socket.flush()
+        assert scheduler.crowded.by_thread == {}
+        assert len(socket) == 0
+
+
+@pytest.mark.parametrize(("size", "header"), [(125, "817d"), (126, "817e007e"), (65_536, "817f0000000000010000")])
+def test_header_has_the_length_as_rfc_6455_says(size: int, header: str) -> None:
+    assert encode_frames([b"x" * size]).hex().startswith(header)
+    assert len(encode_frames([b"x" * size])) == len(header) // 2 + size

@@ -1,0 +1,32 @@
+"""What the server process measures of itself."""
+
+from __future__ import annotations
+
+import gc
+
+import msgspec
+
+from bridgekit_verify.capacity.protocol import ClientReport, StartWaitingRuns
+from bridgekit_verify.capacity.server_process import GcPauses, Request
+from tests.verify.capacity.loads import step
+
+
+def test_pauses_are_timed_from_the_collectors_begin_to_its_end() -> None:
+    pauses = GcPauses()
+    gc.callbacks.append(pauses.note)
+    gc.collect()
+    gc.callbacks.remove(pauses.note)
+    assert len(pauses.seconds) == 1
+    assert pauses.seconds[0] > 0
+
+
+def test_request_arrives_as_it_was_sent() -> None:
+    sent: Request = StartWaitingRuns(1, 2)
+    assert msgspec.json.decode(msgspec.json.encode(sent), type=Request) == sent
+
+
+def test_report_arrives_as_it_was_sent_and_fits_into_a_line() -> None:
+    report = step(1_000).client
+    line = msgspec.json.encode(report)
+    assert len(line) < 2_000
+    assert msgspec.json.decode(line, type=ClientReport) == report

@@ -1,0 +1,52 @@
+"""A worker process: its reports are complete, it stops, restarts, and says why it cannot start."""
+
+from __future__ import annotations
+
+import secrets
+
+import anyio
+import pytest
+
+from bridgekit_verify.faults.trials.deployment import RESUME, deployed, start_worker
+from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport, RunRequest, WorkerSetup
+from bridgekit_verify.harness.processes import ProcessGone
+from bridgekit_verify.measure.families import family
+
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
+
+OWNED = family("chat_<n>", 1)
+ORDER = RunRequest(
+    request="test:one", thread_id=OWNED[0].thread_id, user_id=OWNED[0].user_id, steps=2, pace_seconds=0.01
+)
+
+
+async def test_run_is_reported_event_by_event_first_attempted_then_acknowledged() -> None:
+    reports = list[RunReport]()
+    async with deployed(RESUME, OWNED) as deployment:
+        deployment.agents.observers["test"] = reports.append
+        await deployment.agents.start_run(ORDER)
+        with anyio.fail_after(60):
+            while not any(isinstance(each, Ended) for each in reports):
+                await anyio.lowlevel.checkpoint()
+    assert [type(each) for each in reports[:-1]] == [Attempted, Acknowledged] * 8
+    assert reports[-1] == Ended("test:one")
+
+
+async def test_worker_that_is_asked_to_stop_exits_cleanly_and_one_that_is_started_again_serves() -> None:
+    async with deployed(RESUME, OWNED) as deployment:
+        worker = deployment.sockets
+        assert await worker.stop() == 0
+        with pytest.raises(ProcessGone):
+            await worker.start_run(ORDER)
+        await worker.restart()
+        await worker.start_run(ORDER)
+
+
+async def test_worker_that_cannot_start_is_reported_at_once_with_its_error_output() -> None:
+    setup = WorkerSetup(store="nothing:", keep_events=1, outbox_bytes=1, port=0, key=secrets.token_bytes(32), owned=[])
+    with (
+        pytest.raises(ProcessGone, match=r"(?s)worker with the store 'nothing:'.*no store is called"),
+        anyio.fail_after(60),
+    ):
+        async with start_worker(setup):
+            raise AssertionError("it serves")

@@ -1,0 +1,60 @@
+"""A fault lasts until agents have emitted what they emit in that time, however busy the machine is."""
+
+from __future__ import annotations
+
+import anyio
+
+from bridgekit.events import EventType
+from bridgekit_verify.faults.trials.acts import ACTS
+from bridgekit_verify.faults.trials.load import AgentLoad, TrialPlan
+from bridgekit_verify.faults.trials.recorder import Recorder
+from bridgekit_verify.faults.trials.worker import Attempted, Ended
+from bridgekit_verify.measure.families import family
+from bridgekit_verify.measure.history import Key
+
+[OWNED] = family("chat_<n>", 1)
+RUN = "down:chat:during 1"
+PLAN = TrialPlan(steps=4, pace_seconds=0.01)
+
+
+def started() -> tuple[Recorder, AgentLoad]:
+    recorder = Recorder(owners={RUN: OWNED})
+    return recorder, AgentLoad("down", PLAN, ACTS["down"], recorder, [RUN])
+
+
+def emit(recorder: Recorder, count: int) -> None:
+    for number in range(count):
+        key = Key(RUN, EventType.AGENT_THINKING, recorder.emitted[RUN] + number)
+        recorder.record(Attempted(key, OWNED.thread_id, 0.0))
+
+
+async def test_time_passes_when_it_is_over_and_agents_have_emitted_what_is_due() -> None:
+    recorder, load = started()
+    passed = anyio.Event()
+
+    async def wait() -> None:
+        await load.meanwhile(0.03)
+        passed.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        emit(recorder, 5)
+        await anyio.sleep(0.05)
+        assert not passed.is_set()
+        emit(recorder, 1)
+        await passed.wait()
+
+
+async def test_run_that_has_ended_is_not_waited_for() -> None:
+    recorder, load = started()
+    recorder.record(Ended(RUN, ""))
+    await load.meanwhile(0.0)
+
+
+async def test_fault_begins_in_the_first_half_of_a_run() -> None:
+    recorder, load = started()
+    emit(recorder, 6)
+    assert load.before_half
+    emit(recorder, 1)
+    assert not load.before_half
