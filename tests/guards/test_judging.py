@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from benchmarks.micro.test_checker import history
+from benchmarks.in_process import sound_history
 from bridgekit.invariants.reports import check_stream
 from bridgekit_verify.measure.checker import check
 from tests.guards.counting import Calls
@@ -63,7 +63,9 @@ def test_holes_that_nobody_was_told_of_are_found_with_work_that_grows_as_the_str
 
 @pytest.mark.parametrize("spoilt", SPOILT)
 def test_history_is_judged_with_work_that_grows_as_it_does(spoilt: Callable[[Iterable[Any]], list[Any]]) -> None:
-    some, twice = (replace(each, arrivals=spoilt(each.arrivals)) for each in (history(EVENTS), history(2 * EVENTS)))
+    some, twice = (
+        replace(each, arrivals=spoilt(each.arrivals)) for each in (sound_history(EVENTS), sound_history(2 * EVENTS))
+    )
     assert work(check, twice) <= AT_MOST * work(check, some)
 
 
