@@ -16,14 +16,14 @@ import msgspec
 from benchmarks.peers.bridgekit_agents import USER, Bridged
 from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
 from benchmarks.workload import AGENT, EVENTS, AgentRun, Wave
-from bridgekit.chain.link_1_startup import Parts, start_application
+from bridgekit.chain.link_1_startup import BridgeConfig, start_application
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, encode
-from bridgekit.ids import RunId, SealedRunIds, ThreadId, UserId
+from bridgekit.ids import RunId, SignedRunIds, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import NoRoute
 from bridgekit.signals import Cursor
 from bridgekit.stores import in_memory
-from bridgekit.transport.admission import Subscription
+from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import OUTBOX_LIMITS, CrowdedOutboxes, Subscriber
 from bridgekit_verify.harness.messages import Ready, read_requests, send
@@ -52,7 +52,7 @@ class IdleScheduler:
 
 async def bridged() -> Bridged:
     """A sound application with its defaults, and no edge."""
-    return Bridged(await start_application(Parts(agents={}), in_memory()))
+    return Bridged(await start_application(BridgeConfig(agents={}), in_memory()))
 
 
 def subscribed(stack: Bridged, thread_id: str) -> Subscriber:
@@ -176,7 +176,7 @@ async def encodings(subscribers: int) -> dict[str, float]:
 
 async def mapping_bytes(mappings: int) -> dict[str, float]:
     """What a live run costs in the mapping, with its id and its share of the tables, as the allocator counts it."""
-    service, ids = RunThreadMappingService(), SealedRunIds()
+    service, ids = RunThreadMappingService(), SignedRunIds()
     threads = [ThreadId(AgentRun(number, 0).thread_id) for number in range(MAPPED_THREADS)]
     gc.collect()
     tracemalloc.start()

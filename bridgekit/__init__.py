@@ -3,7 +3,7 @@
 The floors, lowest first; a module imports from its own floor and those below, never from above:
 
     0  ids, payloads, events, signals,
-       errors, tally                           words; no I/O
+       errors, counters                           words; no I/O
     1  mapping, resolution                     where a run belongs
     2  transport, stores                       how a frame reaches a browser
     3  chain                                   the nine links; link N imports only later links
@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bridgekit.chain import LINKS
-    from bridgekit.chain.collaborators import MemoryThreads, PythonTools, ScriptedModel
+    from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools, ScriptedModel
     from bridgekit.chain.context import RunContext, RunResult
-    from bridgekit.chain.link_1_startup import Application, Parts, create_app, lifespan, start_application
+    from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app, lifespan, start_application
     from bridgekit.chain.link_2_supervisor import SupervisorAgent
     from bridgekit.chain.link_6_agent import BaseAgent
     from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from bridgekit.serve.in_process import serving
     from bridgekit.signals import Cursor, Gap, GapReason
     from bridgekit.stores import memory_stores, redis_stores, sqlite_stores, stores_from
-    from bridgekit.transport.admission import OwnersOnly
     from bridgekit.transport.asgi import routes
+    from bridgekit.transport.authorization import OwnerAuthorizer
     from bridgekit.transport.client import EventClient, connect
-    from bridgekit.transport.following import Follower, follow
-    from bridgekit.transport.log import Keep
+    from bridgekit.transport.log import Retention
     from bridgekit.transport.outbox import OutboxLimits
+    from bridgekit.transport.resuming_client import ResumingClient, follow
     from bridgekit.transport.tickets import Tickets
 
 __version__ = "0.2.0"
@@ -52,21 +52,21 @@ __all__ = [
     "AgentWebSocketBridge",
     "Application",
     "BaseAgent",
+    "BridgeConfig",
     "BridgekitError",
     "Cursor",
     "EventClient",
     "EventType",
-    "Follower",
     "Gap",
     "GapReason",
-    "Keep",
-    "MemoryThreads",
+    "MemoryThreadStore",
     "OutboxLimits",
     "Outcome",
-    "OwnersOnly",
-    "Parts",
+    "OwnerAuthorizer",
     "PythonTools",
     "Receipt",
+    "ResumingClient",
+    "Retention",
     "RoutedEvent",
     "RunContext",
     "RunResult",
@@ -90,11 +90,11 @@ __all__ = [
 # A library says nothing on its own: without this, warnings of an application that set up no logging go to stderr.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-_HOMES = {
+_LAZY_EXPORTS = {
     "bridgekit.chain": ("LINKS",),
-    "bridgekit.chain.collaborators": ("MemoryThreads", "PythonTools", "ScriptedModel"),
+    "bridgekit.chain.collaborators": ("MemoryThreadStore", "PythonTools", "ScriptedModel"),
     "bridgekit.chain.context": ("RunContext", "RunResult"),
-    "bridgekit.chain.link_1_startup": ("Application", "Parts", "create_app", "lifespan", "start_application"),
+    "bridgekit.chain.link_1_startup": ("Application", "BridgeConfig", "create_app", "lifespan", "start_application"),
     "bridgekit.chain.link_2_supervisor": ("SupervisorAgent",),
     "bridgekit.chain.link_6_agent": ("BaseAgent",),
     "bridgekit.chain.link_9_bridge": ("AgentWebSocketBridge",),
@@ -104,11 +104,11 @@ _HOMES = {
     "bridgekit.serve.in_process": ("serving",),
     "bridgekit.signals": ("Cursor", "Gap", "GapReason"),
     "bridgekit.stores": ("memory_stores", "redis_stores", "sqlite_stores", "stores_from"),
-    "bridgekit.transport.admission": ("OwnersOnly",),
+    "bridgekit.transport.authorization": ("OwnerAuthorizer",),
     "bridgekit.transport.asgi": ("routes",),
-    "bridgekit.transport.log": ("Keep",),
+    "bridgekit.transport.log": ("Retention",),
     "bridgekit.transport.client": ("EventClient", "connect"),
-    "bridgekit.transport.following": ("Follower", "follow"),
+    "bridgekit.transport.resuming_client": ("ResumingClient", "follow"),
     "bridgekit.transport.outbox": ("OutboxLimits",),
     "bridgekit.transport.tickets": ("Tickets",),
 }
@@ -120,7 +120,7 @@ _MOVED = {"VARIANTS": "bridgekit_verify.variants"}
 if not TYPE_CHECKING:  # a type checker reads the imports above; this would make it believe in any name at all
 
     def __getattr__(name: str) -> object:
-        home = next((module for module, names in _HOMES.items() if name in names), None)
+        home = next((module for module, names in _LAZY_EXPORTS.items() if name in names), None)
         if name in _MOVED:
             raise AttributeError(f"{__name__}.{name} has moved: from {_MOVED[name]} import {name}")
         if home is None:

@@ -19,15 +19,15 @@ __all__ = [
     "RunAlreadyMapped",
     "ServeError",
     "ShuttingDown",
-    "StoreAway",
     "StoreInUse",
+    "StoreUnavailable",
     "StoreUnusable",
     "SubscriptionRefused",
     "SuiteNotInstalled",
     "ThreadNotOwned",
     "UnknownEventType",
     "UnknownName",
-    "first_error",
+    "unwrap_single_error",
 ]
 
 
@@ -104,7 +104,7 @@ class MappingFull(BridgekitError):
         self.limit = limit
 
 
-class StoreAway(BridgekitError):
+class StoreUnavailable(BridgekitError):
     """The store did not answer in time. Nothing is known of what it was asked; try again."""
 
     def __init__(self, store: str, problem: str) -> None:
@@ -227,7 +227,7 @@ class ServeError(BridgekitError):
 
 
 @contextmanager
-def first_error() -> Iterator[None]:
+def unwrap_single_error() -> Iterator[None]:
     """Raise the first error of an exception group alone, as the caller of a task group's owner expects it.
 
     A notebook shows no error for a group, and `except InvalidId` does not see into one.

@@ -24,11 +24,11 @@ __all__ = [
     "REQUEST_BYTES",
     "RUN_ID_BYTES",
     "EmbeddedRunIds",
-    "Hexadecimal",
+    "HexSource",
     "OpaqueRunIds",
     "RunId",
     "RunIdScheme",
-    "SealedRunIds",
+    "SignedRunIds",
     "ThreadId",
     "UserId",
     "agent_name",
@@ -53,7 +53,7 @@ REQUEST_BYTES: Final = 65_536
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
-Hexadecimal = Callable[[int], str]
+HexSource = Callable[[int], str]
 """Makes a text of that many random hexadecimal digits. Seeded in measurements, secret everywhere else."""
 
 
@@ -110,13 +110,13 @@ _count = itertools.count(1 << 60)  # its hexadecimal digits are 16, always
 _process = os.urandom(8).hex()
 
 
-def _in_a_fork() -> None:
+def _reseed_after_fork() -> None:
     global _process
     _process = os.urandom(8).hex()
 
 
 if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_in_a_fork)
+    os.register_at_fork(after_in_child=_reseed_after_fork)
 
 
 def new_id() -> str:
@@ -137,8 +137,8 @@ class RunIdScheme(Protocol):
 class OpaqueRunIds:
     """`run_` and 12 hexadecimal digits, as audited: says nothing of the thread."""
 
-    def __init__(self, hexadecimal: Hexadecimal = _secret_hexadecimal) -> None:
-        self._hexadecimal = hexadecimal
+    def __init__(self, hex_source: HexSource = _secret_hexadecimal) -> None:
+        self._hexadecimal = hex_source
 
     def new(self, thread_id: ThreadId) -> RunId:
         return RunId(f"run_{self._hexadecimal(12)}")
@@ -151,25 +151,25 @@ class EmbeddedRunIds:
     77,000 runs of one thread (p = 0.5, birthday bound).
     """
 
-    def __init__(self, hexadecimal: Hexadecimal = _secret_hexadecimal) -> None:
-        self._hexadecimal = hexadecimal
+    def __init__(self, hex_source: HexSource = _secret_hexadecimal) -> None:
+        self._hexadecimal = hex_source
 
     def new(self, thread_id: ThreadId) -> RunId:
         return RunId(f"run_{thread_id}_{self._hexadecimal(8)}")
 
 
-class SealedRunIds:
+class SignedRunIds:
     """`run_`, the thread id in base64url, a nonce and a seal: any thread id comes back, and only an unforged one.
 
     The seal is keyed BLAKE2b (RFC 7693, section 2.9). Give every process the same `key` (16 to 64 bytes) when
     they are to open each other's ids; by default the key is drawn anew.
     """
 
-    def __init__(self, key: bytes | None = None, hexadecimal: Hexadecimal = _secret_hexadecimal) -> None:
+    def __init__(self, key: bytes | None = None, hex_source: HexSource = _secret_hexadecimal) -> None:
         self._key = secrets.token_bytes(32) if key is None else key
         if not 16 <= len(self._key) <= 64:
             raise InvalidId("key", f"must be 16 to 64 bytes, not {len(self._key)}")
-        self._hexadecimal = hexadecimal
+        self._hexadecimal = hex_source
 
     def new(self, thread_id: ThreadId) -> RunId:
         body = f"run_{base64.urlsafe_b64encode(thread_id.encode()).decode()}.{self._hexadecimal(24)}"

@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from bridgekit.chain.link_1_startup import Parts
+    from bridgekit.chain.link_1_startup import BridgeConfig
     from bridgekit.events import EventType
     from bridgekit.ids import RunId
     from bridgekit.invariants.recorded import Recorded
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from bridgekit.invariants.rules import Signalled
     from bridgekit.testing import Listener, Served
 
-__all__ = ["assert_delivered", "bridgekit_app", "bridgekit_asgi", "bridgekit_client", "bridgekit_parts"]
+__all__ = ["assert_delivered", "bridgekit_app", "bridgekit_asgi", "bridgekit_client", "bridgekit_config"]
 
-NO_PARTS = """\
+NO_CONFIG = """\
 bridgekit does not know your agents. Give your tests a fixture that does:
 
     @pytest.fixture
-    def bridgekit_parts():
-        return bridgekit.Parts(agents={"name": YourAgent})
+    def bridgekit_config():
+        return bridgekit.BridgeConfig(agents={"name": YourAgent})
 """
 
 NOT_ASYNCIO = """\
@@ -71,17 +71,17 @@ def assert_delivered(
 
 
 @pytest.fixture
-def bridgekit_parts() -> Parts:
+def bridgekit_config() -> BridgeConfig:
     """What your application is put together from. Override this one: bridgekit knows none of your agents."""
-    pytest.fail(NO_PARTS, pytrace=False)
+    pytest.fail(NO_CONFIG, pytrace=False)
 
 
 @pytest.fixture
-def bridgekit_asgi(bridgekit_parts: Parts) -> Starlette:
-    """The ASGI application that is served. Override it with your own, if it has `lifespan(parts)` and `routes()`."""
+def bridgekit_asgi(bridgekit_config: BridgeConfig) -> Starlette:
+    """The ASGI application that is served. Override it with your own, if it has `lifespan(config)` and `routes()`."""
     from bridgekit.chain.link_1_startup import create_app
 
-    return create_app(bridgekit_parts)
+    return create_app(bridgekit_config)
 
 
 @pytest.fixture

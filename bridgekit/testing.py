@@ -15,16 +15,16 @@ import anyio
 from starlette.applications import Starlette
 
 from bridgekit.chain.link_1_startup import Application
-from bridgekit.errors import Disconnected, first_error
+from bridgekit.errors import Disconnected, unwrap_single_error
 from bridgekit.events import AgentEvent, EventType, Receipt, RoutedEvent
 from bridgekit.ids import RunId, thread_id, user_id
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.tickets import Tickets
 
-__all__ = ["Heard", "Listener", "Served", "serve"]
+__all__ = ["Listener", "ObservedRun", "Served", "serve"]
 
-PATIENCE_SECONDS: Final = 5.0
+TIMEOUT_SECONDS: Final = 5.0
 """How long a test waits for what may never come."""
 
 THREAD: Final = "thread_1"
@@ -34,7 +34,7 @@ ENDS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ObservedRun:
     """One run, and what its user's socket read meanwhile."""
 
     run_id: RunId
@@ -62,7 +62,7 @@ class Listener:
         """Every event so far, in the order in which they were read."""
         return [event for event, _ in self.timed]
 
-    async def until_complete(self, run_id: str | None = None, *, seconds: float = PATIENCE_SECONDS) -> None:
+    async def until_complete(self, run_id: str | None = None, *, seconds: float = TIMEOUT_SECONDS) -> None:
         """Wait until the run has ended, well or badly; without a run id, until any run has.
 
         TimeoutError when it takes longer, Disconnected when the server closed the socket before.
@@ -76,7 +76,7 @@ class Listener:
             read = ", ".join(event.type for event, _ in self.timed) or "nothing"
             raise TimeoutError(f"{which} ended within {seconds:g} s; read so far: {read}") from None
 
-    async def until_seq(self, seq: int, *, seconds: float = PATIENCE_SECONDS) -> bool:
+    async def until_seq(self, seq: int, *, seconds: float = TIMEOUT_SECONDS) -> bool:
         """Wait until the thread's event of that number was read, or a later one; False when it takes longer."""
         return await self._until(lambda: any(event.seq >= seq for event, _ in self.timed), seconds)
 
@@ -123,7 +123,7 @@ class Served:
         await self._open(thread_id, user_id)
         ticket = self._ticket(thread_id, user_id)
         # What the block raises must reach the test as it is, and not in a group.
-        with first_error():
+        with unwrap_single_error():
             async with (
                 connect(self.url, user_id=user_id, thread_id=thread_id, ticket=ticket) as client,
                 anyio.create_task_group() as tasks,
@@ -133,11 +133,13 @@ class Served:
                 yield listener
                 tasks.cancel_scope.cancel()
 
-    async def run(self, agent_name: str, request: str = "", *, thread_id: str = THREAD, user_id: str = USER) -> Heard:
+    async def run(
+        self, agent_name: str, request: str = "", *, thread_id: str = THREAD, user_id: str = USER
+    ) -> ObservedRun:
         """Run an agent for a user whose socket listens, and answer what it returned and what the socket read.
 
         What the agent raises comes through. An event that no socket of the thread was given is not waited for, and
-        one that was given and does not arrive only for `PATIENCE_SECONDS`: judging is not this method's business.
+        one that was given and does not arrive only for `TIMEOUT_SECONDS`: judging is not this method's business.
         """
         async with self.listening(thread_id, user_id) as listener:
             with self._watching(thread_id) as numbers:
@@ -146,11 +148,11 @@ class Served:
                 )
             if numbers:
                 await listener.until_seq(max(numbers))
-        return Heard(run.context.run_id, run.result, tuple(listener.timed))
+        return ObservedRun(run.context.run_id, run.result, tuple(listener.timed))
 
     def _ticket(self, thread: str, user: str) -> str | None:
         application = self.application
-        return application.ticket(thread, user) if isinstance(application.admission, Tickets) else None
+        return application.ticket(thread, user) if isinstance(application.authorizer, Tickets) else None
 
     async def _open(self, thread: str, user: str) -> None:
         await self.application.open_thread(thread_id(thread), user_id(user))

@@ -3,7 +3,7 @@
 It stands on `bridgekit`, which never imports it. Its parts, lowest first; a part imports from those above it:
 
     errors
-    as_audited, variants, ladder    the chains that are compared
+    as_committed, variants, ladder    the chains that are compared
     harness                         child processes, their messages, and load clients; the benchmarks use it too
     measure                         what was delivered, to whom, and where the rest was lost
     probes, studies, validation     tests of one link; comparisons; evidence that the checker is right

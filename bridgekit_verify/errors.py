@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bridgekit.errors import BridgekitError
 
-__all__ = ["LedgerDoesNotClose", "UnplantableHistory"]
+__all__ = ["LedgerImbalance", "MutationNotApplicable"]
 
 
-class LedgerDoesNotClose(BridgekitError, AssertionError):
+class LedgerImbalance(BridgekitError, AssertionError):
     """The books of a measurement do not add up: the measurement, not the measured, is wrong."""
 
     def __init__(self, identity: str, left: int, right: int) -> None:
@@ -17,7 +17,7 @@ class LedgerDoesNotClose(BridgekitError, AssertionError):
         self.right = right
 
 
-class UnplantableHistory(BridgekitError, ValueError):
+class MutationNotApplicable(BridgekitError, ValueError):
     """A recorded history that a fault cannot be planted in, so that exactly that one is in it."""
 
     def __init__(self, problem: str) -> None:

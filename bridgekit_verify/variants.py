@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bridgekit.chain.collaborators import PythonTools, ScriptedModel, ToolDispatcher
-from bridgekit.chain.link_1_startup import Parts, Start, carried_or_mapped, start_application
+from bridgekit.chain.link_1_startup import ApplicationFactory, BridgeConfig, carried_or_mapped, start_application
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
@@ -21,27 +21,27 @@ from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.self_check import SOUND_CHECKS, WITHOUT_HANDOVER, WITHOUT_ROUTING, SelfCheck
 from bridgekit.errors import UnknownName
-from bridgekit.ids import EmbeddedRunIds, Hexadecimal, OpaqueRunIds, RunIdScheme, SealedRunIds
+from bridgekit.ids import EmbeddedRunIds, HexSource, OpaqueRunIds, RunIdScheme, SignedRunIds
 from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.resolution import FirstOf, MappingLookup, ReportParser, Resolver
 from bridgekit.stores import MEMORY, StoreFactory
-from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog
-from bridgekit_verify import as_audited
+from bridgekit_verify import as_committed
 
 __all__ = ["BROKEN", "SOUND", "VARIANTS", "Variant", "variant"]
 
 
-def _sealed(hexadecimal: Hexadecimal) -> RunIdScheme:
-    return SealedRunIds(hexadecimal=hexadecimal)
+def _sealed(hex_source: HexSource) -> RunIdScheme:
+    return SignedRunIds(hex_source=hex_source)
 
 
 def _orchestrator() -> Resolver:
-    return as_audited.OrchestratorLookup(as_audited.Orchestrator())
+    return as_committed.OrchestratorLookup(as_committed.Orchestrator())
 
 
-def resolver_as_audited(mapping: RunThreadMappingService) -> Resolver:
+def resolver_as_committed(mapping: RunThreadMappingService) -> Resolver:
     """Ask the orchestrator, then look for `thread_` in the run id: what the audit calls broken."""
     return FirstOf(_orchestrator(), ReportParser())
 
@@ -53,7 +53,7 @@ def resolver_of_fix_2(mapping: RunThreadMappingService) -> Resolver:
 
 def resolver_of_fix_3(mapping: RunThreadMappingService) -> Resolver:
     """Look the run up in the mapping service, then go on as audited."""
-    return FirstOf(MappingLookup(mapping), resolver_as_audited(mapping))
+    return FirstOf(MappingLookup(mapping), resolver_as_committed(mapping))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +63,14 @@ class Variant:
     name: str
     summary: str
     """What it stands for, in one clause."""
-    run_ids: Callable[[Hexadecimal], RunIdScheme] = _sealed
+    run_ids: Callable[[HexSource], RunIdScheme] = _sealed
     resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
     stores: StoreFactory = MEMORY
     mapping: Callable[[MappingStore], RunThreadMappingService] = RunThreadMappingService
     hub: Callable[[EventLog], Hub] = Hub
     bridge: type[AgentWebSocketBridge] = AgentWebSocketBridge
-    start: Start = start_application
-    """Link 1. It is given to `create_app` beside the parts."""
+    start: ApplicationFactory = start_application
+    """Link 1. It is given to `create_app` beside the config."""
     supervisor: type[SupervisorAgent] = SupervisorAgent
     registry: type[AgentRegistry] = AgentRegistry
     engine: type[ExecutionEngine] = ExecutionEngine
@@ -80,28 +80,28 @@ class Variant:
     adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter
     self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
 
-    def parts(
+    def config(
         self,
         agents: Mapping[str, type[BaseAgent]],
         *,
-        hexadecimal: Hexadecimal,
+        hex_source: HexSource,
         tools: ToolDispatcher | None = None,
         seed: int = 0,
-    ) -> Parts:
-        """The parts of an application of this variant, its run ids drawn by `hexadecimal`.
+    ) -> BridgeConfig:
+        """The parts of an application of this variant, its run ids drawn by `hex_source`.
 
         Who is let in is not what the variants differ in: each believes its clients.
         """
-        return Parts(
+        return BridgeConfig(
             agents=agents,
             llm_manager=ScriptedModel(seed),
             tool_dispatcher=tools or PythonTools({}),
-            run_ids=self.run_ids(hexadecimal),
+            run_ids=self.run_ids(hex_source),
             stores=self.stores,
             mapping=self.mapping,
             resolver=self.resolver,
             hub=self.hub,
-            admission=OwnersOnly,
+            authorizer=OwnerAuthorizer,
             origins=("*",),
             bridge=self.bridge,
             supervisor=self.supervisor,
@@ -118,7 +118,7 @@ AS_REPORTED: Final = Variant(
     name="as reported",
     summary="links 1 to 8 sound, link 9 as the audit found it",
     run_ids=OpaqueRunIds,
-    resolver=resolver_as_audited,
+    resolver=resolver_as_committed,
     self_checks=WITHOUT_ROUTING,
 )
 FIX_1: Final = replace(AS_REPORTED, name="fix 1", summary="the run id contains the thread id", run_ids=EmbeddedRunIds)
@@ -132,7 +132,7 @@ FIX_3: Final = replace(
     AS_REPORTED,
     name="fix 3",
     summary="run and thread are kept in a dict",
-    mapping=as_audited.DictMapping,
+    mapping=as_committed.DictMapping,
     resolver=resolver_of_fix_3,
 )
 FIXES_1_AND_2: Final = replace(
@@ -145,12 +145,12 @@ AS_COMMITTED: Final = Variant(
     name="as committed",
     summary="every defect that running the audited code finds",
     run_ids=OpaqueRunIds,
-    resolver=resolver_as_audited,
-    hub=as_audited.HubAsCommitted,
-    registry=as_audited.RegistryThatBindsAtStartup,
-    core=as_audited.CoreThatSharesAgents,
-    adapter=as_audited.AdapterThatPassesMetadata,
-    self_checks=(as_audited.self_check_that_cannot_fail,),
+    resolver=resolver_as_committed,
+    hub=as_committed.HubAsCommitted,
+    registry=as_committed.RegistryThatBindsAtStartup,
+    core=as_committed.CoreThatSharesAgents,
+    adapter=as_committed.AdapterThatPassesMetadata,
+    self_checks=(as_committed.self_check_that_cannot_fail,),
 )
 
 VARIANTS: Final = {
@@ -165,50 +165,50 @@ BROKEN: Final[Mapping[int, Variant]] = {
         SOUND,
         name="link 1 broken",
         summary="startup does not notice that no socket belongs to a thread",
-        hub=as_audited.HubWithoutThreads,
-        self_checks=(as_audited.self_check_that_cannot_fail,),
+        hub=as_committed.HubWithoutThreads,
+        self_checks=(as_committed.self_check_that_cannot_fail,),
     ),
     2: replace(
         _HANDED_OVER_UNCHECKED,
         name="link 2 broken",
         summary="the supervisor hands on a bridge of its own",
-        supervisor=as_audited.SupervisorWithItsOwnBridge,
+        supervisor=as_committed.SupervisorWithItsOwnBridge,
     ),
     3: replace(
         SOUND,
         name="link 3 broken",
         summary="the registry binds agents without a run id, and none is bound",
-        registry=as_audited.RegistryThatBindsAtStartup,
+        registry=as_committed.RegistryThatBindsAtStartup,
     ),
     4: replace(
         _HANDED_OVER_UNCHECKED,
         name="link 4 broken",
         summary="the engine hands on a bridge of its own",
-        engine=as_audited.EngineWithItsOwnBridge,
+        engine=as_committed.EngineWithItsOwnBridge,
     ),
     5: replace(
         SOUND,
         name="link 5 broken",
         summary="the core gives all runs one agent",
-        core=as_audited.CoreThatSharesAgents,
+        core=as_committed.CoreThatSharesAgents,
     ),
     6: replace(
         SOUND,
         name="link 6 broken",
         summary="the agent does not tell its adapter",
-        agent=as_audited.AgentThatKeepsTheBridge,
+        agent=as_committed.AgentThatKeepsTheBridge,
     ),
     7: replace(
         SOUND,
         name="link 7 broken",
         summary="the adapter forgets the run",
-        adapter=as_audited.AdapterThatForgetsTheRun,
+        adapter=as_committed.AdapterThatForgetsTheRun,
     ),
     8: replace(
         SOUND,
         name="link 8 broken",
         summary="the adapter passes an argument that no notify method takes",
-        adapter=as_audited.AdapterThatPassesMetadata,
+        adapter=as_committed.AdapterThatPassesMetadata,
     ),
     9: replace(AS_REPORTED, name="link 9 broken", summary="the run id says nothing of the thread"),
 }

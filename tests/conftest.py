@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, settings
 
 from bridgekit_verify.faults.redis_servers import NoRedisServer
 from tests.backends import ASYNCIO, TRIO
-from tests.patience import with_patience
 from tests.servers import SharedCluster, shared_cluster, shared_server
+from tests.timeouts import with_patience
 
 # How fast a machine is decides nothing, and every run tries the same examples: what fails once fails again.
 # Others are tried by `pytest --hypothesis-profile=anew`.
@@ -56,7 +56,7 @@ def redis_url() -> Iterator[str]:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With `-n`, in the process that hands out the tests."""
-    from tests.side_by_side import ByFile
+    from tests.xdist_scheduler import ByFile
 
     return ByFile(config, log)
 

@@ -18,21 +18,21 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from bridgekit.chain.collaborators import MemoryThreads
+from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_1_startup import Parts, lifespan
+from bridgekit.chain.link_1_startup import BridgeConfig, lifespan
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.errors import ShuttingDown
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.stores import stores_from
 from bridgekit.transport.asgi import routes
 from bridgekit.transport.tickets import Tickets
-from tests.samples import ALICE, THREAD
+from tests.factories import ALICE, THREAD
 
 KEY = b"a key that every worker of the tests knows"
 STORE = "SERVED_STORE"
 KEYLESS = "SERVED_WITHOUT_KEY"
-RUNS_SECONDS = "SERVED_RUNS_SECONDS"
+RUNS_TIMEOUT_SECONDS = "SERVED_RUNS_SECONDS"
 FOR_LONG = "600"
 """Longer than any test waits for a server to end."""
 
@@ -53,24 +53,24 @@ class Patient(BaseAgent):
 
 
 async def _shutdown_started() -> None:
-    while app.state.bridgekit_edge.health == ("ok", HTTPStatus.OK):  # noqa: ASYNC110 - an edge has no event for it
+    while app.state.bridgekit_connections.health == ("ok", HTTPStatus.OK):  # noqa: ASYNC110 - an edge has no event for it
         await anyio.sleep(0.01)
 
 
-class AliceOwnsAll(MemoryThreads):
+class AliceOwnsAll(MemoryThreadStore):
     """Owners are usually in a database that all workers share; here Alice owns every thread."""
 
     async def owner_of(self, thread_id: ThreadId) -> UserId:
         return ALICE
 
 
-def parts() -> Parts:
-    return Parts(
+def config() -> BridgeConfig:
+    return BridgeConfig(
         agents={"patient": Patient},
         db_session_factory=AliceOwnsAll(),
         stores=stores_from(os.environ.get(STORE, "memory:")),
-        admission=Tickets if KEYLESS in os.environ else partial(Tickets, keys=(KEY,)),
-        runs_seconds=float(os.environ.get(RUNS_SECONDS, "10")),
+        authorizer=Tickets if KEYLESS in os.environ else partial(Tickets, keys=(KEY,)),
+        runs_seconds=float(os.environ.get(RUNS_TIMEOUT_SECONDS, "10")),
     )
 
 
@@ -95,7 +95,7 @@ app = Starlette(
         Route("/runs/{what}", _run, methods=["POST"]),
         Route("/go", _continue, methods=["POST"]),
     ],
-    lifespan=lifespan(parts()),
+    lifespan=lifespan(config()),
 )
 
 bare = Starlette()

@@ -15,16 +15,16 @@ import anyio
 import httpx
 
 from bridgekit.transport.client import EventClient, connect
-from bridgekit.transport.following import Backoff, Follower, follow
 from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
-from bridgekit.transport.spent import SpentInMemory
+from bridgekit.transport.resuming_client import Backoff, ResumingClient, follow
 from bridgekit.transport.tickets import Tickets
+from bridgekit.transport.used_tickets import MemoryUsedTickets
 from bridgekit_verify.harness.processes import ChildProcess, ProcessGone, start_process
-from tests.patience import PATIENCE_SECONDS
-from tests.samples import ALICE, THREAD
+from tests.factories import ALICE, THREAD
 from tests.served_application import KEY, AliceOwnsAll
+from tests.timeouts import TIMEOUT_SECONDS
 
-SOON: Final = PATIENCE_SECONDS
+SOON: Final = TIMEOUT_SECONDS
 """How long a test waits for what must happen. On an idle machine it takes much less."""
 APP: Final = "tests.served_application:app"
 BACKOFF: Final = Backoff(first_seconds=0.02, longest_seconds=0.1)
@@ -110,7 +110,7 @@ class Server:
             yield client
 
     @asynccontextmanager
-    async def followed(self) -> AsyncIterator[Follower]:
+    async def followed(self) -> AsyncIterator[ResumingClient]:
         """A client of Alice's thread that reconnects and resumes."""
         async with follow(self.url, thread_id=THREAD, ticket=new_ticket, backoff=BACKOFF) as follower:
             yield follower
@@ -118,7 +118,7 @@ class Server:
 
 async def new_ticket() -> str:
     """A ticket for Alice, issued outside the server with the shared key."""
-    return Tickets(AliceOwnsAll(), SpentInMemory(), keys=(KEY,)).issue(ALICE, THREAD)
+    return Tickets(AliceOwnsAll(), MemoryUsedTickets(), keys=(KEY,)).issue(ALICE, THREAD)
 
 
 @asynccontextmanager

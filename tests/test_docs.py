@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bridgekit.chain.link_1_startup import RUNS_SECONDS
+from bridgekit.chain.link_1_startup import RUNS_TIMEOUT_SECONDS
 from bridgekit.events import EventType
 from bridgekit.signals import GapReason
-from bridgekit.transport import admission
-from bridgekit.transport.edge import DRAIN_SECONDS
-from bridgekit.transport.log import HISTORY
+from bridgekit.transport import authorization
+from bridgekit.transport.connections import DRAIN_TIMEOUT_SECONDS
+from bridgekit.transport.log import DEFAULT_RETENTION
 from bridgekit.transport.outbox import OUTBOX_LIMITS
 from bridgekit.transport.tickets import TICKET_SECONDS
 from tests.tree import ROOT, name_of
@@ -35,7 +35,7 @@ def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
 
 
 def test_every_close_code_stands_on_the_page() -> None:
-    codes = {value for name, value in vars(admission).items() if name.startswith("CLOSE_")}
+    codes = {value for name, value in vars(authorization).items() if name.startswith("CLOSE_")}
     assert codes == {int(code) for code in re.findall(r"\b4[05]\d\d\b", PRODUCTION)} - {4_499, 4_999}
 
 
@@ -49,10 +49,13 @@ def test_what_may_be_coalesced_stands_on_the_page() -> None:
 
 def test_bounds_on_the_page_are_the_defaults() -> None:
     words = " ".join(PRODUCTION.split())
-    mebibytes = HISTORY.size_bytes // 1_048_576
-    assert f"{HISTORY.events:,} events, {mebibytes} MiB and {HISTORY.seconds:g} seconds by default" in words
-    assert f"{HISTORY.threads:,} threads remembered" in words
+    mebibytes = DEFAULT_RETENTION.size_bytes // 1_048_576
+    assert (
+        f"{DEFAULT_RETENTION.events:,} events, {mebibytes} MiB and {DEFAULT_RETENTION.seconds:g} seconds by default"
+        in words
+    )
+    assert f"{DEFAULT_RETENTION.threads:,} threads remembered" in words
     assert f"{OUTBOX_LIMITS.events:,} events and {OUTBOX_LIMITS.size_bytes // 1_048_576} MiB" in words
     assert f"valid for {TICKET_SECONDS:g} seconds" in words
-    assert f"`Parts(runs_seconds=…)`, {RUNS_SECONDS:g} by default" in words
-    assert f"`drain_seconds`, {DRAIN_SECONDS:g} by default" in words
+    assert f"`BridgeConfig(runs_seconds=…)`, {RUNS_TIMEOUT_SECONDS:g} by default" in words
+    assert f"`drain_seconds`, {DRAIN_TIMEOUT_SECONDS:g} by default" in words

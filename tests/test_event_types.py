@@ -16,7 +16,7 @@ from bridgekit.events import (
     Receipt,
     event_type,
 )
-from tests.samples import emitted, frame, routed
+from tests.factories import emitted, frame, routed
 
 
 @pytest.mark.parametrize("name", list(EventType))

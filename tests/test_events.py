@@ -26,7 +26,7 @@ from bridgekit.events import (
     numbered,
 )
 from bridgekit.ids import RunId, ThreadId
-from tests.samples import emitted, frame, routed
+from tests.factories import emitted, frame, routed
 
 GOLDEN = (
     '{"seq":17,"type":"tool_executing","thread_id":"thread_123","run_id":"run_1","agent_name":"researcher",'

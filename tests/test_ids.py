@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bridgekit import ids
 from bridgekit.errors import BridgekitError, InvalidId
-from bridgekit.ids import EmbeddedRunIds, OpaqueRunIds, RunId, SealedRunIds, ThreadId, new_id
+from bridgekit.ids import EmbeddedRunIds, OpaqueRunIds, RunId, SignedRunIds, ThreadId, new_id
 
 CHECKS: dict[str, Callable[[object], str]] = {
     "thread_id": ids.thread_id,
@@ -83,7 +83,7 @@ def test_embedded_run_id_is_the_audits_first_fix() -> None:
     [
         (OpaqueRunIds(), r"run_[0-9a-f]{12}"),
         (EmbeddedRunIds(), r"run_thread_123_[0-9a-f]{8}"),
-        (SealedRunIds(), r"run_[\w=-]+\.[0-9a-f]{24}\.[0-9a-f]{32}"),
+        (SignedRunIds(), r"run_[\w=-]+\.[0-9a-f]{24}\.[0-9a-f]{32}"),
     ],
     ids=["opaque", "embedded", "sealed"],
 )
@@ -95,53 +95,53 @@ def test_run_ids_differ_from_one_another_and_keep_their_form(scheme: ids.RunIdSc
 
 @given(thread_ids)
 def test_sealed_run_id_gives_any_thread_back_to_whoever_has_the_key(thread_id: str) -> None:
-    run_id = SealedRunIds(KEY).new(ThreadId(thread_id))
-    assert SealedRunIds(KEY).open(run_id) == thread_id
+    run_id = SignedRunIds(KEY).new(ThreadId(thread_id))
+    assert SignedRunIds(KEY).open(run_id) == thread_id
 
 
 def test_sealed_run_id_of_the_longest_thread_is_still_a_run_id() -> None:
-    run_id = SealedRunIds(KEY).new(ThreadId("x" * ids.ID_BYTES))
+    run_id = SignedRunIds(KEY).new(ThreadId("x" * ids.ID_BYTES))
     assert ids.run_id(run_id) == run_id
 
 
 @given(thread_ids, st.data())
 def test_sealed_run_id_is_refused_when_one_character_was_changed(thread_id: str, data: st.DataObject) -> None:
-    run_id = SealedRunIds(KEY).new(ThreadId(thread_id))
+    run_id = SignedRunIds(KEY).new(ThreadId(thread_id))
     place = data.draw(st.integers(0, len(run_id) - 1))
     other = data.draw(st.sampled_from("abc019_.-=é").filter(lambda character: character != run_id[place]))
     with pytest.raises(InvalidId, match="was not sealed here"):
-        SealedRunIds(KEY).open(RunId(run_id[:place] + other + run_id[place + 1 :]))
+        SignedRunIds(KEY).open(RunId(run_id[:place] + other + run_id[place + 1 :]))
 
 
 @pytest.mark.parametrize("cut", [slice(4, None), slice(None, -1), slice(None, -33)])
 def test_sealed_run_id_is_refused_when_a_part_is_cut_off(cut: slice) -> None:
-    run_id = SealedRunIds(KEY).new(ThreadId("thread_123"))
+    run_id = SignedRunIds(KEY).new(ThreadId("thread_123"))
     with pytest.raises(InvalidId, match="was not sealed here"):
-        SealedRunIds(KEY).open(RunId(run_id[cut]))
+        SignedRunIds(KEY).open(RunId(run_id[cut]))
 
 
 @pytest.mark.parametrize("forged", ["run_", "run_..", "run_thread_123_0123abcd", "run_\ud800.x.y", ""])
 def test_forged_run_id_is_refused(forged: str) -> None:
     with pytest.raises(InvalidId) as refused:
-        SealedRunIds(KEY).open(RunId(forged))
+        SignedRunIds(KEY).open(RunId(forged))
     assert refused.value.field == "run_id"
 
 
 def test_run_id_sealed_with_another_key_is_refused() -> None:
-    run_id = SealedRunIds(KEY).new(ThreadId("thread_123"))
+    run_id = SignedRunIds(KEY).new(ThreadId("thread_123"))
     with pytest.raises(InvalidId, match="was not sealed here"):
-        SealedRunIds(KEY[::-1]).open(run_id)
+        SignedRunIds(KEY[::-1]).open(run_id)
 
 
 def test_keys_drawn_anew_do_not_open_one_anothers_ids() -> None:
     with pytest.raises(InvalidId):
-        SealedRunIds().open(SealedRunIds().new(ThreadId("thread_123")))
+        SignedRunIds().open(SignedRunIds().new(ThreadId("thread_123")))
 
 
 @pytest.mark.parametrize("size", [0, 15, 65])
 def test_key_of_a_wrong_size_is_refused(size: int) -> None:
     with pytest.raises(InvalidId, match=f"^key: must be 16 to 64 bytes, not {size}$"):
-        SealedRunIds(bytes(size))
+        SignedRunIds(bytes(size))
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,8 @@ def test_chain_that_delivers_nothing_fails_at_once_and_is_unknown(users: pytest.
 from bridgekit_verify.variants import variant
 
 @pytest.fixture
-def bridgekit_parts():
-    return variant("as reported").parts({"researcher": Silent}, hexadecimal=lambda digits: "0" * digits)
+def bridgekit_config():
+    return variant("as reported").parts({"researcher": Silent}, hex_source=lambda digits: "0" * digits)
 
 class Silent(BaseAgent):
     async def execute(self, context):
@@ -117,8 +117,8 @@ class Failing(BaseAgent):
         raise ValueError("no sources")
 
 @pytest.fixture
-def bridgekit_parts():
-    return Parts(agents={"failing": Failing})
+def bridgekit_config():
+    return BridgeConfig(agents={"failing": Failing})
 
 async def test_error_reaches_the_user_and_the_test(bridgekit_app, bridgekit_client):
     async with bridgekit_client() as client:
@@ -141,7 +141,7 @@ async def test_server_that_goes_away_is_told(bridgekit_app, bridgekit_client):
     from bridgekit.errors import Disconnected
 
     async with bridgekit_client() as client:
-        await bridgekit_app.app.state.bridgekit_edge.drain()
+        await bridgekit_app.app.state.bridgekit_connections.drain()
         with pytest.raises(Disconnected):
             await client.until_complete()
 
@@ -162,8 +162,8 @@ from fastapi import FastAPI
 from bridgekit import lifespan, routes
 
 @pytest.fixture
-def bridgekit_asgi(bridgekit_parts):
-    app = FastAPI(lifespan=lifespan(bridgekit_parts))
+def bridgekit_asgi(bridgekit_config):
+    app = FastAPI(lifespan=lifespan(bridgekit_config))
     app.router.routes.extend(routes())
     return app
 
@@ -180,7 +180,7 @@ async def test_mounted(bridgekit_app, bridgekit_asgi):
 @pytest.mark.parametrize(
     ("source", "line"),
     [
-        ("def test_it(bridgekit_parts): ...", "bridgekit does not know your agents. Give your tests a fixture*"),
+        ("def test_it(bridgekit_config): ...", "bridgekit does not know your agents. Give your tests a fixture*"),
         (
             EXAMPLE.replace('return "asyncio"', 'return "trio"'),
             "The client that listens for bridgekit runs on asyncio, and this test runs on trio.*",

@@ -9,7 +9,7 @@ from bridgekit.events import AgentEvent
 from bridgekit.ids import EmbeddedRunIds, RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import Carried, FirstOf, MappingLookup, NoRoute, ReportParser, route_of
-from tests.samples import RUN, THREAD, emitted
+from tests.factories import RUN, THREAD, emitted
 
 NAMES_NO_THREAD = NoRoute("the run id names no thread")
 

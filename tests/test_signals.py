@@ -8,7 +8,7 @@ from bridgekit.errors import FrameTooLarge, InvalidId, MalformedFrame
 from bridgekit.events import FRAME_BYTES
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, cursor, decode_any, encode_signal
-from tests.samples import THREAD, frame, routed
+from tests.factories import THREAD, frame, routed
 
 EPOCH = "0123456789abcdef"
 

@@ -102,7 +102,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class DeliveryCounters:
     """What became of one module's mutants."""
 
     planted: int
@@ -206,10 +206,10 @@ def _imported_from(copy: Path, path: str) -> bool:
     return str(sys.modules[name].__file__).startswith(str(copy))
 
 
-def _tallied(modules: Sequence[str], survived: Sequence[Trial]) -> dict[str, Tally]:
+def _tallied(modules: Sequence[str], survived: Sequence[Trial]) -> dict[str, DeliveryCounters]:
     planted = [trial.module for trial in _trials(modules)]
     return {
-        module: Tally(
+        module: DeliveryCounters(
             planted.count(module),
             tuple(trial.mutant for trial in survived if trial.module == module and trial.mutant),
         )
@@ -225,18 +225,18 @@ def read_explanations(text: str) -> dict[str, dict[str, str]]:
     }
 
 
-def unsettled(tallies: Mapping[str, Tally], explained: Mapping[str, Mapping[str, str]]) -> list[str]:
+def unsettled(tallies: Mapping[str, DeliveryCounters], explained: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Survivors without an explanation, and explanations without a survivor."""
     found = []
-    for module, tally in tallies.items():
+    for module, counters in tallies.items():
         reasons = explained.get(module, {})
-        edits = {mutant.edit for mutant in tally.survivors}
-        found += [f"{module}.py:{m.line}: survived: {m.edit}" for m in tally.survivors if m.edit not in reasons]
+        edits = {mutant.edit for mutant in counters.survivors}
+        found += [f"{module}.py:{m.line}: survived: {m.edit}" for m in counters.survivors if m.edit not in reasons]
         found += [f"{module}: explained, and no survivor: {edit}" for edit in reasons if edit not in edits]
     return found
 
 
-def told(tallies: Mapping[str, Tally], explained: Mapping[str, Mapping[str, str]]) -> str:
+def told(tallies: Mapping[str, DeliveryCounters], explained: Mapping[str, Mapping[str, str]]) -> str:
     lines = [
         "# Mutation: would the tests notice?",
         "",

@@ -13,10 +13,10 @@ from benchmarks.in_process import bridged, event_of, subscribed
 from benchmarks.micro.finished import Timer, finished
 from benchmarks.peers.bridgekit_agents import Bridged
 from benchmarks.workload import EVENTS, AgentRun
+from bridgekit.counters import DeliveryCounters
 from bridgekit.events import EventType, Frame, Outcome, Receipt, encode
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.resolution import route_of
-from bridgekit.tally import Tally
 from bridgekit.transport.outbox import Subscriber
 
 RUN = AgentRun(0, 0)
@@ -105,6 +105,6 @@ def test_outbox_that_is_full_and_coalesces(benchmark: Timer, stack: Bridged) -> 
 
 
 def test_tally(benchmark: Timer) -> None:
-    tally, event = Tally(), event_of(RUN)
+    counters, event = DeliveryCounters(), event_of(RUN)
     receipt = Receipt(outcome=Outcome.SENT, sockets=1, kept=True, thread_id=THREAD, seq=1, epoch="e")
-    benchmark(tally.count, event, receipt)
+    benchmark(counters.count, event, receipt)

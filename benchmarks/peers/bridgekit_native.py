@@ -8,15 +8,15 @@ from urllib.parse import urlsplit
 
 from benchmarks.peers.bridgekit_agents import Bridged
 from benchmarks.peers.context import StackContext
-from bridgekit.chain.link_1_startup import Parts, create_app
+from bridgekit.chain.link_1_startup import BridgeConfig, create_app
 from bridgekit.serve.in_process import serving
-from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.authorization import OwnerAuthorizer
 
 __all__ = ["up"]
 
 
 @asynccontextmanager
 async def up(place: StackContext) -> AsyncIterator[Bridged]:
-    app = create_app(Parts(agents={}, admission=OwnersOnly))
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
     async with serving(app, edge="native", **place.how) as url:
         yield Bridged(app.state.bridgekit, urlsplit(url).port or 0)

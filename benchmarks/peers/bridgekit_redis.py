@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from benchmarks.peers.bridgekit_agents import Bridged
 from benchmarks.peers.context import StackContext
-from bridgekit.chain.collaborators import MemoryThreads
-from bridgekit.chain.link_1_startup import Parts, create_app, start_application
+from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.chain.link_1_startup import BridgeConfig, create_app, start_application
 from bridgekit.serve.in_process import serving
 from bridgekit.stores import redis_stores
-from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.authorization import OwnerAuthorizer
 
 __all__ = ["up", "up_on"]
 
@@ -25,12 +25,14 @@ def up(place: StackContext) -> AbstractAsyncContextManager[Bridged]:
 async def up_on(place: StackContext, edge: str) -> AsyncIterator[Bridged]:
     """With this edge in front of the sockets."""
     # Whose threads they are stands in the users' own database; here each process is told of the same ones.
-    threads = MemoryThreads()
-    parts = Parts(agents={}, db_session_factory=threads, admission=OwnersOnly, stores=redis_stores(place.broker))
+    threads = MemoryThreadStore()
+    config = BridgeConfig(
+        agents={}, db_session_factory=threads, authorizer=OwnerAuthorizer, stores=redis_stores(place.broker)
+    )
     if place.sockets:
-        app = create_app(parts)
+        app = create_app(config)
         async with serving(app, edge=edge, **place.how) as url:
             yield Bridged(app.state.bridgekit, urlsplit(url).port or 0)
     else:
-        async with parts.stores() as stores:
-            yield Bridged(await start_application(parts, stores))
+        async with config.stores() as stores:
+            yield Bridged(await start_application(config, stores))

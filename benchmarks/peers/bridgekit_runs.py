@@ -11,10 +11,10 @@ from benchmarks.peers.bridgekit_agents import USER, Bridged, emit
 from benchmarks.peers.context import StackContext
 from benchmarks.workload import AGENT, EVENTS, AgentRun, Said
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_1_startup import Parts, create_app
+from bridgekit.chain.link_1_startup import BridgeConfig, create_app
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.serve.in_process import serving
-from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.authorization import OwnerAuthorizer
 
 __all__ = ["up"]
 
@@ -50,6 +50,6 @@ class _Whole(Bridged):
 
 @asynccontextmanager
 async def up(place: StackContext) -> AsyncIterator[Bridged]:
-    app = create_app(Parts(agents={AGENT: _Speaker}, admission=OwnersOnly))
+    app = create_app(BridgeConfig(agents={AGENT: _Speaker}, authorizer=OwnerAuthorizer))
     async with serving(app, **place.how) as url:
         yield _Whole(app.state.bridgekit, urlsplit(url).port or 0)

@@ -14,19 +14,19 @@ from typing import Protocol
 import anyio
 import anyio.to_thread
 
-from bridgekit.chain.context import TELLING_SECONDS, told
+from bridgekit.chain.context import ERROR_NOTIFY_TIMEOUT_SECONDS, told
 from bridgekit.chain.link_7_8_adapter import Emitter
 from bridgekit.errors import ThreadNotOwned, UnknownName
 from bridgekit.ids import ThreadId, UserId, new_id
 
 __all__ = [
     "LLMManager",
-    "MemoryThreads",
+    "MemoryThreadStore",
     "PythonTools",
     "ScriptedModel",
     "ThreadSession",
     "ToolDispatcher",
-    "UnsharedThreads",
+    "UnsharedThreadStore",
 ]
 
 
@@ -58,8 +58,8 @@ class ToolDispatcher(Protocol):
         """Run the tool between a `tool_executing` and a `tool_completed`; a failing tool's error is raised."""
 
 
-class MemoryThreads:
-    """A thread store in memory. It is its own session factory: `db_session_factory=MemoryThreads()`."""
+class MemoryThreadStore:
+    """A thread store in memory. It is its own session factory: `db_session_factory=MemoryThreadStore()`."""
 
     def __init__(self) -> None:
         self._owners: dict[ThreadId, UserId] = {}
@@ -76,8 +76,8 @@ class MemoryThreads:
             raise ThreadNotOwned(thread_id, user_id)
 
 
-class UnsharedThreads(MemoryThreads):
-    """The default. An application whose store outlives it, or that shares one, refuses to start with it."""
+class UnsharedThreadStore(MemoryThreadStore):
+    """The default. An application whose store durable it, or that shares one, refuses to start with it."""
 
 
 class ScriptedModel:
@@ -114,7 +114,7 @@ class PythonTools:
             result = await self._run(tool_name, parameters)
             await call.completed(result, "success")
         except BaseException as error:
-            with anyio.move_on_after(TELLING_SECONDS, shield=True):
+            with anyio.move_on_after(ERROR_NOTIFY_TIMEOUT_SECONDS, shield=True):
                 await call.completed(told(error), "error")
             raise
         return result

@@ -7,9 +7,9 @@ from typing import Final
 
 from bridgekit.ids import RunId, ThreadId, UserId
 
-__all__ = ["ERROR_BYTES", "TELLING_SECONDS", "RunContext", "RunResult", "told"]
+__all__ = ["ERROR_BYTES", "ERROR_NOTIFY_TIMEOUT_SECONDS", "RunContext", "RunResult", "told"]
 
-TELLING_SECONDS: Final = 5.0
+ERROR_NOTIFY_TIMEOUT_SECONDS: Final = 5.0
 """How long a run that was cancelled may be held up by telling its user."""
 ERROR_BYTES: Final = 4_096
 """Longest error text that a user is told."""

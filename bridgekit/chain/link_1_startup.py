@@ -21,7 +21,7 @@ from bridgekit.chain.collaborators import (
     ScriptedModel,
     SessionFactory,
     ToolDispatcher,
-    UnsharedThreads,
+    UnsharedThreadStore,
 )
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
@@ -31,30 +31,39 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
+from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import BridgekitError, DeterministicStartupError, UnknownName
-from bridgekit.ids import RunIdScheme, SealedRunIds, ThreadId, UserId
+from bridgekit.ids import RunIdScheme, SignedRunIds, ThreadId, UserId
 from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.resolution import Carried, MappingLookup, Resolver
 from bridgekit.stores import MEMORY, StoreFactory, Stores
-from bridgekit.tally import Tally
-from bridgekit.transport.admission import Admission, ThreadOwners
 from bridgekit.transport.asgi import routes
-from bridgekit.transport.edge import DRAIN_SECONDS, Edge
+from bridgekit.transport.authorization import Authorizer, ThreadOwners
+from bridgekit.transport.connections import DRAIN_TIMEOUT_SECONDS, ConnectionRegistry
 from bridgekit.transport.graceful_shutdown import drain_on_shutdown
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.listeners import single_worker_lock
 from bridgekit.transport.log import EventLog
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
-from bridgekit.transport.spent import SpentTickets
 from bridgekit.transport.tickets import Tickets
+from bridgekit.transport.used_tickets import UsedTickets
 
-__all__ = ["RUNS_SECONDS", "Application", "Parts", "Start", "create_app", "lifespan", "shut_down", "start_application"]
+__all__ = [
+    "RUNS_TIMEOUT_SECONDS",
+    "Application",
+    "ApplicationFactory",
+    "BridgeConfig",
+    "create_app",
+    "lifespan",
+    "shut_down",
+    "start_application",
+]
 
-NOBODYS_THREADS: Final = (
+MISSING_THREAD_STORE: Final = (
     "the {store} store keeps logs for longer than this process knows whose threads they are, and somebody else could"
-    " claim one; give Parts a db_session_factory that opens sessions of your own database"
+    " claim one; give BridgeConfig a db_session_factory that opens sessions of your own database"
 )
-RUNS_SECONDS: Final = 10.0
+RUNS_TIMEOUT_SECONDS: Final = 10.0
 """How long runs that are under way may go on when the server stops."""
 
 
@@ -64,21 +73,21 @@ def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class BridgeConfig:
     """What an application is put together from. Every part but the agents has a sound default."""
 
     agents: Mapping[str, type[BaseAgent]]
-    db_session_factory: SessionFactory = field(default_factory=UnsharedThreads)
+    db_session_factory: SessionFactory = field(default_factory=UnsharedThreadStore)
     """Opens sessions of the database that says whose a thread is. The default is right for the memory store only."""
     llm_manager: LLMManager = field(default_factory=ScriptedModel)
     tool_dispatcher: ToolDispatcher = field(default_factory=lambda: PythonTools({}))
-    run_ids: RunIdScheme = field(default_factory=SealedRunIds)
+    run_ids: RunIdScheme = field(default_factory=SignedRunIds)
     stores: StoreFactory = MEMORY
     """Where routes, logs and spent tickets are kept: memory, SQLite or Redis."""
     mapping: Callable[[MappingStore], RunThreadMappingService] = RunThreadMappingService
     resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
     hub: Callable[[EventLog], Hub] = Hub
-    admission: Callable[[ThreadOwners, SpentTickets], Admission] = Tickets
+    authorizer: Callable[[ThreadOwners, UsedTickets], Authorizer] = Tickets
     """Who is let in: whoever brings a ticket. Workers that share a store need a key that they share too."""
     origins: tuple[str, ...] = ()
     """Other sites whose pages may open sockets here, such as "https://app.example.org"; "*" for any."""
@@ -90,9 +99,9 @@ class Parts:
     adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter
     outbox: OutboxLimits = OUTBOX_LIMITS
     """How much may wait for each socket. Never more than the stores retain."""
-    runs_seconds: float = RUNS_SECONDS
+    runs_seconds: float = RUNS_TIMEOUT_SECONDS
     """How long runs that are under way may go on when the server stops."""
-    drain_seconds: float = DRAIN_SECONDS
+    drain_seconds: float = DRAIN_TIMEOUT_SECONDS
     """How long sockets may take after that to read what waits for them. Both together must fit into the time that
     whatever stops the server leaves it: 30 s in Kubernetes, 90 s under systemd, only 10 s under Docker."""
     self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
@@ -102,91 +111,91 @@ class Parts:
 class Application:
     """A started application: the bridge, and what it was handed to."""
 
-    parts: Parts
+    config: BridgeConfig
     stores: Stores
     bridge: AgentWebSocketBridge
     supervisor: SupervisorAgent
 
     @property
-    def tally(self) -> Tally:
-        return self.bridge.tally
+    def counters(self) -> DeliveryCounters:
+        return self.bridge.counters
 
     async def open_thread(self, thread_id: str, user_id: str) -> None:
         """Make a thread for a user, as a front end does before it opens its socket. InvalidId, or ThreadNotOwned."""
-        async with self.parts.db_session_factory() as session:
+        async with self.config.db_session_factory() as session:
             await session.claim(ids.thread_id(thread_id), ids.user_id(user_id))
 
     @cached_property
-    def admission(self) -> Admission:
+    def authorizer(self) -> Authorizer:
         """Who is let in."""
-        return self.parts.admission(self, self.stores.spent)
+        return self.config.authorizer(self, self.stores.spent)
 
     def ticket(self, thread_id: str, user_id: str) -> str:
         """A ticket for one socket of that user on that thread: give it to a user whom you have authenticated.
 
         UnknownName where the application admits by something else than tickets.
         """
-        if not isinstance(self.admission, Tickets):
-            raise UnknownName("admission by ticket", type(self.admission).__name__, ("Tickets",))
-        return self.admission.issue(user_id, thread_id)
+        if not isinstance(self.authorizer, Tickets):
+            raise UnknownName("authorizer by ticket", type(self.authorizer).__name__, ("Tickets",))
+        return self.authorizer.issue(user_id, thread_id)
 
     async def owner_of(self, thread_id: ThreadId) -> UserId | None:
-        async with self.parts.db_session_factory() as session:
+        async with self.config.db_session_factory() as session:
             return await session.owner_of(thread_id)
 
 
-async def start_application(parts: Parts, stores: Stores) -> Application:
+async def start_application(config: BridgeConfig, stores: Stores) -> Application:
     """Make the parts in the order of the chain, on stores that are open; hand the bridge on, and check that it works.
 
     DeterministicStartupError names the link that failed and why; then nothing of the application is left.
     """
     with DeterministicStartupError.at(1, "the bridge"):
-        tally = Tally()
-        mapping = parts.mapping(stores.routes)
-        bridge = parts.bridge(parts.hub(stores.log), parts.resolver(mapping), mapping, tally)
-    if stores.outlives and isinstance(parts.db_session_factory, UnsharedThreads):
-        raise DeterministicStartupError(2, NOBODYS_THREADS.format(store=stores.name))
+        counters = DeliveryCounters()
+        mapping = config.mapping(stores.routes)
+        bridge = config.bridge(config.hub(stores.log), config.resolver(mapping), mapping, counters)
+    if stores.durable and isinstance(config.db_session_factory, UnsharedThreadStore):
+        raise DeterministicStartupError(2, MISSING_THREAD_STORE.format(store=stores.name))
     with DeterministicStartupError.at(2, "the supervisor"):
-        supervisor = parts.supervisor(
-            parts.db_session_factory,
-            parts.llm_manager,
+        supervisor = config.supervisor(
+            config.db_session_factory,
+            config.llm_manager,
             bridge,
-            parts.tool_dispatcher,
-            agents=parts.agents,
-            run_ids=parts.run_ids,
-            registry=parts.registry,
-            engine=parts.engine,
-            core=parts.core,
-            adapter=parts.adapter,
+            config.tool_dispatcher,
+            agents=config.agents,
+            run_ids=config.run_ids,
+            registry=config.registry,
+            engine=config.engine,
+            core=config.core,
+            adapter=config.adapter,
         )
     with DeterministicStartupError.at(3, "the registry's bridge"):
         supervisor.registry.set_websocket_bridge(bridge)
-    for check in parts.self_checks:
+    for check in config.self_checks:
         with DeterministicStartupError.at(1, check.__name__):
             await check(bridge, supervisor)
-    tally.clear()
-    application = Application(parts, stores, bridge, supervisor)
+    counters.clear()
+    application = Application(config, stores, bridge, supervisor)
     _check_key(application)
     return application
 
 
 def _check_key(application: Application) -> None:
     """Another worker would refuse every ticket that this one gives, and this one every ticket of another's."""
-    admission = application.admission
-    if application.stores.shared and isinstance(admission, Tickets) and admission.key_is_ours_alone:
+    authorizer = application.authorizer
+    if application.stores.shared and isinstance(authorizer, Tickets) and authorizer.key_is_ours_alone:
         raise DeterministicStartupError(
             10,
             f"workers that share the {application.stores.name} store must share a key for tickets too,"
-            " and none was given: admission=partial(Tickets, keys=(key,))",
+            " and none was given: authorizer=partial(Tickets, keys=(key,))",
         )
 
 
-Start = Callable[[Parts, Stores], Awaitable[Application]]
+ApplicationFactory = Callable[[BridgeConfig, Stores], Awaitable[Application]]
 """Puts an application together; `start_application` is the sound one."""
 
 
 def lifespan(
-    parts: Parts, *, start: Start = start_application
+    config: BridgeConfig, *, start: ApplicationFactory = start_application
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     """A lifespan for a Starlette or FastAPI application that has bridgekit's `routes()` among its own.
 
@@ -198,27 +207,27 @@ def lifespan(
     async def running(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             with DeterministicStartupError.at(1, "the application"):
-                application = await start(parts, await _only_here(stack, parts))
-            edge = Edge(
+                application = await start(config, await _require_single_worker(stack, config))
+            edge = ConnectionRegistry(
                 application.bridge.hub,
-                application.admission,
-                application.tally,
-                origins=parts.origins,
-                outbox=parts.outbox,
+                application.authorizer,
+                application.counters,
+                origins=config.origins,
+                outbox=config.outbox,
             )
             app.state.bridgekit = application
             app.state.agent_websocket_bridge = application.bridge
-            app.state.bridgekit_edge = edge
+            app.state.bridgekit_connections = edge
             async with edge, drain_on_shutdown(partial(shut_down, application, edge)):
                 yield
 
     return running
 
 
-async def _only_here(stack: AsyncExitStack, parts: Parts) -> Stores:
+async def _require_single_worker(stack: AsyncExitStack, config: BridgeConfig) -> Stores:
     """The stores, open until the stack is left; and where they serve one process, that this one is it."""
     try:
-        stores = await stack.enter_async_context(parts.stores())
+        stores = await stack.enter_async_context(config.stores())
         if not stores.shared:
             stack.enter_context(single_worker_lock(stores.name))
     except BridgekitError as refusal:
@@ -227,16 +236,16 @@ async def _only_here(stack: AsyncExitStack, parts: Parts) -> Stores:
     return stores
 
 
-async def shut_down(application: Application, edge: Edge) -> None:
+async def shut_down(application: Application, edge: ConnectionRegistry) -> None:
     """Take no new run and no new socket, let the runs under way come to their end, then see every socket out.
 
     Both within the parts' stated times: a run that takes longer goes on, and its users resume elsewhere, or later.
     """
     edge.shut()
-    await application.supervisor.close(seconds=application.parts.runs_seconds)
-    await edge.close(seconds=application.parts.drain_seconds)
+    await application.supervisor.close(seconds=application.config.runs_seconds)
+    await edge.close(seconds=application.config.drain_seconds)
 
 
-def create_app(parts: Parts, *, start: Start = start_application) -> Starlette:
+def create_app(config: BridgeConfig, *, start: ApplicationFactory = start_application) -> Starlette:
     """An ASGI application of its own, with `/ws`, `/metrics` and `/healthz`."""
-    return Starlette(routes=routes(), lifespan=lifespan(parts, start=start))
+    return Starlette(routes=routes(), lifespan=lifespan(config, start=start))

@@ -17,7 +17,7 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import DeterministicStartupError, ShuttingDown
-from bridgekit.ids import RunIdScheme, SealedRunIds
+from bridgekit.ids import RunIdScheme, SignedRunIds
 
 __all__ = ["SupervisorAgent"]
 
@@ -44,7 +44,7 @@ class SupervisorAgent:
     ) -> None:
         self.db_session_factory = db_session_factory
         self.websocket_bridge = websocket_bridge
-        self._run_ids = SealedRunIds() if run_ids is None else run_ids
+        self._run_ids = SignedRunIds() if run_ids is None else run_ids
         with DeterministicStartupError.at(3, "the agent registry"):
             self.registry = registry(llm_manager, tool_dispatcher, agents, adapter=adapter)
         with DeterministicStartupError.at(4, "the execution engine"):
@@ -57,7 +57,7 @@ class SupervisorAgent:
     async def run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunResult:
         """Run an agent for a user in a thread of his, and answer its result.
 
-        InvalidId, ThreadNotOwned, MappingFull, StoreAway and ShuttingDown refuse the request; what the agent raises
+        InvalidId, ThreadNotOwned, MappingFull, StoreUnavailable and ShuttingDown refuse the request; what the agent raises
         comes through when its user has been told.
         """
         context = await self.open_run(agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request)
@@ -82,7 +82,7 @@ class SupervisorAgent:
             )
             await self.websocket_bridge.mapping.register_mapping(context.run_id, thread)
         except BaseException:
-            self._one_less()
+            self._run_finished()
             raise
         return context
 
@@ -92,9 +92,9 @@ class SupervisorAgent:
             with anyio.move_on_after(CLOSING_SECONDS, shield=True):
                 await self.websocket_bridge.mapping.cleanup_mapping(context.run_id)
         finally:
-            self._one_less()
+            self._run_finished()
 
-    def _one_less(self) -> None:
+    def _run_finished(self) -> None:
         self._under_way -= 1
         if not self._under_way:
             self._ended.set()

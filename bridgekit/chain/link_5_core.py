@@ -7,7 +7,7 @@ from typing import Protocol
 
 import anyio
 
-from bridgekit.chain.context import TELLING_SECONDS, RunContext, told
+from bridgekit.chain.context import ERROR_NOTIFY_TIMEOUT_SECONDS, RunContext, told
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 
@@ -45,7 +45,7 @@ class AgentExecutionCore:
             )
         except BaseException as error:
             # A cancelled run is over for the user too, so he is told, in spite of the cancellation.
-            with anyio.move_on_after(TELLING_SECONDS, shield=True):
+            with anyio.move_on_after(ERROR_NOTIFY_TIMEOUT_SECONDS, shield=True):
                 await notify.notify_agent_error(
                     *run,
                     told(error),

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from bridgekit import ids
+from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import FrameTooLarge, PayloadError, UnknownEventType
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import NoRoute, Resolver
-from bridgekit.tally import Tally
 from bridgekit.transport.hub import Hub
 
 __all__ = ["AgentWebSocketBridge", "Observer"]
@@ -26,12 +26,12 @@ class AgentWebSocketBridge:
     """From a run's event to its thread's sockets. One application has one, made at startup and handed on."""
 
     def __init__(
-        self, hub: Hub, resolver: Resolver, mapping: RunThreadMappingService, tally: Tally | None = None
+        self, hub: Hub, resolver: Resolver, mapping: RunThreadMappingService, counters: DeliveryCounters | None = None
     ) -> None:
         self.hub = hub
         self.resolver = resolver
         self.mapping = mapping
-        self.tally = Tally() if tally is None else tally
+        self.counters = DeliveryCounters() if counters is None else counters
         self.observers: list[Observer] = []
 
     def notify(self, event: AgentEvent) -> Answer:
@@ -57,7 +57,7 @@ class AgentWebSocketBridge:
         if not isinstance(answer, Receipt):
             return self._recorded(event, answer)
         if answer.outcome is _SENT and not self.observers:
-            self.tally.sent[event.type] += 1
+            self.counters.sent[event.type] += 1
         else:
             self._record(event, answer)
         return answer
@@ -81,7 +81,7 @@ class AgentWebSocketBridge:
         return receipt
 
     def _record(self, event: AgentEvent, receipt: Receipt) -> None:
-        self.tally.count(event, receipt)
+        self.counters.count(event, receipt)
         for observe in self.observers:
             observe(event, receipt)
 

@@ -10,13 +10,13 @@ from typing import Final
 from bridgekit.errors import MappingFull
 from bridgekit.ids import RunId, ThreadId
 
-__all__ = ["ROUTES", "MemoryStore"]
+__all__ = ["ROUTES", "MemoryMappingStore"]
 
 ROUTES: Final = 1_000_000
 """How many routes are kept, of live runs and of closed ones."""
 
 
-class MemoryStore:
+class MemoryMappingStore:
     """A dict, and beside it the closed runs in the order of their closing.
 
     Every operation is O(1), amortised: each call forgets what has fallen due since the last one. The order of closing

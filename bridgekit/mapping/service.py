@@ -1,4 +1,4 @@
-"""The audit's Fix 3, sound: a run never moves, and its route outlives it for a stated time."""
+"""The audit's Fix 3, sound: a run never moves, and its route durable it for a stated time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from bridgekit import ids
 from bridgekit.errors import RunAlreadyMapped
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.mapping.memory import MemoryStore
+from bridgekit.mapping.memory import MemoryMappingStore
 
 __all__ = ["GRACE_SECONDS", "MappingStore", "RunThreadMappingService"]
 
@@ -16,7 +16,7 @@ GRACE_SECONDS: Final = 30.0
 
 
 class MappingStore(Protocol):
-    """Keeps routes. Each method is atomic, and raises StoreAway where the store does not answer in time."""
+    """Keeps routes. Each method is atomic, and raises StoreUnavailable where the store does not answer in time."""
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
         """Store the route unless the run has one, and answer the route that now holds.
@@ -35,13 +35,13 @@ class RunThreadMappingService:
     """Remembers the thread of every run that is under way, and of those that ended a moment ago."""
 
     def __init__(self, store: MappingStore | None = None, *, grace_seconds: float = GRACE_SECONDS) -> None:
-        self._store = MemoryStore() if store is None else store
+        self._store = MemoryMappingStore() if store is None else store
         self._grace_seconds = grace_seconds
 
     async def register_mapping(self, run_id: RunId, thread_id: ThreadId) -> None:
         """Bind a run to its thread. Saying it twice is harmless; another thread raises RunAlreadyMapped.
 
-        InvalidId names the id that is none. MappingFull and StoreAway are raised as they come: the run has no route.
+        InvalidId names the id that is none. MappingFull and StoreUnavailable are raised as they come: the run has no route.
         """
         holds = await self._store.add(ids.run_id(run_id), ids.thread_id(thread_id))
         if holds != thread_id:

@@ -18,14 +18,14 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp
 
-from bridgekit.chain.link_1_startup import Parts, create_app
+from bridgekit.chain.link_1_startup import BridgeConfig, create_app
 from bridgekit.errors import ServeError
 from bridgekit.stores import MEMORY, stores_from
 from bridgekit.transport.tickets import KEY_BYTES, Tickets
 
 __all__ = ["EXPECTED", "KEY_VARIABLE", "STORE_VARIABLE", "AppSpec", "check_private", "read_ticket_keys"]
 
-EXPECTED: Final = "your Parts, a function that returns them, or an ASGI application with bridgekit's lifespan"
+EXPECTED: Final = "your BridgeConfig, a function that returns them, or an ASGI application with bridgekit's lifespan"
 STORE_VARIABLE: Final = "BRIDGEKIT_STORE"
 KEY_VARIABLE: Final = "BRIDGEKIT_TICKET_KEY"
 SHARED_STORES: Final = ("redis:", "rediss:")
@@ -48,7 +48,7 @@ class AppSpec:
     def load(self, workers: int = 1) -> ASGIApp:
         """Return the application; ServeError if there is none, or it does not go with these options and workers."""
         found = _find(self.target)
-        if not isinstance(found, Parts):
+        if not isinstance(found, BridgeConfig):
             # It was put together before. If its store serves one worker, the second one does not start.
             if given := self._options_given():
                 raise ServeError(self.target, f"it is already an application; leave out {', '.join(given)}")
@@ -73,13 +73,15 @@ class AppSpec:
         }
         return [option for option, value in values.items() if value not in (None, ())]
 
-    def _with_options(self, parts: Parts) -> Parts:
+    def _with_options(self, config: BridgeConfig) -> BridgeConfig:
         keys = read_ticket_keys(self.key_file, os.environ)
-        if parts.admission is not Tickets:
+        if config.authorizer is not Tickets:
             if self.key_file is not None:
-                raise ServeError(self.target, "its Parts have an admission of their own; leave out --ticket-key-file")
+                raise ServeError(
+                    self.target, "its BridgeConfig have an authorizer of their own; leave out --ticket-key-file"
+                )
         elif keys:
-            parts = replace(parts, admission=partial(Tickets, keys=keys))
+            config = replace(config, authorizer=partial(Tickets, keys=keys))
         elif self.store is not None and self.store.startswith(SHARED_STORES):
             raise ServeError(
                 self.target,
@@ -87,24 +89,24 @@ class AppSpec:
                 f" give --ticket-key-file FILE, or {KEY_VARIABLE} in the environment",
             )
         return replace(
-            parts,
-            stores=parts.stores if self.store is None else stores_from(self.store),
-            origins=(*parts.origins, *self.origins),
-            runs_seconds=parts.runs_seconds if self.runs_seconds is None else self.runs_seconds,
-            drain_seconds=parts.drain_seconds if self.drain_seconds is None else self.drain_seconds,
+            config,
+            stores=config.stores if self.store is None else stores_from(self.store),
+            origins=(*config.origins, *self.origins),
+            runs_seconds=config.runs_seconds if self.runs_seconds is None else self.runs_seconds,
+            drain_seconds=config.drain_seconds if self.drain_seconds is None else self.drain_seconds,
         )
 
 
-def _find(target: str) -> Parts | ASGIApp:
+def _find(target: str) -> BridgeConfig | ASGIApp:
     found: Any = _import(target)
     if callable(found) and _needs_no_arguments(found):
         found = found()
     if inspect.iscoroutine(found):
         found.close()
         raise ServeError(target, f"its function is asynchronous; expected {EXPECTED}")
-    if not isinstance(found, Parts) and not callable(found):
+    if not isinstance(found, BridgeConfig) and not callable(found):
         raise ServeError(target, f"it is of type {type(found).__name__}; expected {EXPECTED}")
-    application: Parts | ASGIApp = found
+    application: BridgeConfig | ASGIApp = found
     return application
 
 

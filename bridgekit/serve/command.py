@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bridgekit.chain.link_1_startup import RUNS_SECONDS
+from bridgekit.chain.link_1_startup import RUNS_TIMEOUT_SECONDS
 from bridgekit.errors import ServeError
 from bridgekit.serve.application import EXPECTED, KEY_VARIABLE, STORE_VARIABLE, AppSpec
 from bridgekit.serve.in_process import KEEPALIVE_SECONDS, url
 from bridgekit.serve.native_handoff import EDGES
 from bridgekit.serve.server import ServerOptions, serve
-from bridgekit.transport.edge import DRAIN_SECONDS, INCOMING_BYTES
+from bridgekit.transport.connections import DRAIN_TIMEOUT_SECONDS, INCOMING_BYTES
 from bridgekit.transport.origins import origins
 
 __all__ = ["add_arguments", "run"]
@@ -83,13 +83,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--runs-seconds",
         type=_seconds,
         metavar="SECONDS",
-        help=f"how long active runs may go on after a signal (default {RUNS_SECONDS:g})",
+        help=f"how long active runs may go on after a signal (default {RUNS_TIMEOUT_SECONDS:g})",
     )
     parser.add_argument(
         "--drain-seconds",
         type=_seconds,
         metavar="SECONDS",
-        help=f"how long clients may then take to read their outboxes (default {DRAIN_SECONDS:g})",
+        help=f"how long clients may then take to read their outboxes (default {DRAIN_TIMEOUT_SECONDS:g})",
     )
     parser.add_argument("--log-level", choices=LEVELS, default="warning", help="of uvicorn (default warning)")
 

@@ -16,10 +16,10 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from bridgekit.errors import NotInstalled, ServeError, UnknownName, first_error
+from bridgekit.errors import NotInstalled, ServeError, UnknownName, unwrap_single_error
 from bridgekit.serve.native_handoff import EDGES, UpgradeProtocol, native_handoff
 from bridgekit.transport.client import on_trio
-from bridgekit.transport.edge import INCOMING_BYTES
+from bridgekit.transport.connections import INCOMING_BYTES
 
 __all__ = ["KEEPALIVE_SECONDS", "open_listener", "serving", "url", "uvicorn_config"]
 
@@ -56,7 +56,7 @@ async def serving(
     if edge == "native" and on_trio():
         raise ServeError("the native edge", "it needs asyncio; on trio use the asgi edge")
     with (
-        first_error(),
+        unwrap_single_error(),
         open_listener(host, port, keepalive_seconds=keepalive_seconds, send_buffer_bytes=send_buffer_bytes) as listener,
     ):
         async with AsyncExitStack() as stack:

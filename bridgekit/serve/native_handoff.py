@@ -26,7 +26,7 @@ from websockets.protocol import State
 
 from bridgekit.errors import ServeError
 from bridgekit.transport.asgi import routes
-from bridgekit.transport.native import Connection, natively, taken_over
+from bridgekit.transport.native import Connection, adopt_connection, serve_native
 
 __all__ = ["EDGES", "HANDOFF_KEY", "UpgradeProtocol", "bridge_paths", "choose_edge", "native_handoff"]
 
@@ -86,7 +86,7 @@ class HandoffTarget:
     server: Server
 
     def accepts(self, head: bytes) -> bool:
-        """Return whether a request with this head is served natively."""
+        """Return whether a request with this head is served serve_native."""
         target = head.partition(b"\r\n")[0].partition(b" ")[2]
         return target.partition(b" ")[0].partition(b"?")[0].decode("latin-1") in self.paths
 
@@ -100,7 +100,7 @@ async def native_handoff(app: Starlette) -> AsyncIterator[dict[str, Any]]:
     paths = bridge_paths(app)
     if not paths:
         raise ServeError("the application", "it has no bridgekit routes for the native edge; add routes=[*routes(), …]")
-    async with natively(app.state.bridgekit_edge) as server:
+    async with serve_native(app.state.bridgekit_connections) as server:
         yield {HANDOFF_KEY: HandoffTarget(paths, server)}
 
 
@@ -149,7 +149,7 @@ class UpgradeProtocol(asyncio.Protocol):
         target: HandoffTarget | None = self._app_state.get(HANDOFF_KEY)
         if target is None or not target.accepts(head):
             return WebSocketsSansIOProtocol(self._config, self._server_state, self._app_state)
-        connection = taken_over(
+        connection = adopt_connection(
             target.server,
             kind=_AdoptedConnection,
             keepalive_seconds=self._config.ws_ping_interval,

@@ -11,10 +11,10 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote
 
 from bridgekit.errors import NotInstalled, UnknownName
-from bridgekit.mapping import MappingStore, MemoryStore
+from bridgekit.mapping import MappingStore, MemoryMappingStore
 from bridgekit.mapping.memory import ROUTES
-from bridgekit.transport.log import HISTORY, EventLog, Keep, MemoryEventLog
-from bridgekit.transport.spent import SpentInMemory, SpentTickets
+from bridgekit.transport.log import DEFAULT_RETENTION, EventLog, MemoryEventLog, Retention
+from bridgekit.transport.used_tickets import MemoryUsedTickets, UsedTickets
 
 __all__ = [
     "MEMORY",
@@ -39,26 +39,26 @@ class Stores:
     """"memory", "sqlite" or "redis"."""
     routes: MappingStore
     log: EventLog
-    spent: SpentTickets
+    spent: UsedTickets
     shared: bool = False
     """Whether workers share them. Where they do not, a second worker refuses to start."""
 
     @property
-    def outlives(self) -> bool:
+    def durable(self) -> bool:
         """Whether what they keep is there for longer than one process."""
         return self.name != "memory"
 
 
 StoreFactory = Callable[[], AbstractAsyncContextManager[Stores]]
-"""Opens an application's stores for as long as it runs. StoreAway or StoreInUse where that cannot be."""
+"""Opens an application's stores for as long as it runs. StoreUnavailable or StoreInUse where that cannot be."""
 
 
-def in_memory(keep: Keep = HISTORY) -> Stores:
+def in_memory(keep: Retention = DEFAULT_RETENTION) -> Stores:
     """In this process's memory, which needs no opening."""
-    return Stores(name="memory", routes=MemoryStore(), log=MemoryEventLog(keep), spent=SpentInMemory())
+    return Stores(name="memory", routes=MemoryMappingStore(), log=MemoryEventLog(keep), spent=MemoryUsedTickets())
 
 
-def memory_stores(keep: Keep = HISTORY) -> StoreFactory:
+def memory_stores(keep: Retention = DEFAULT_RETENTION) -> StoreFactory:
     """In this process's memory: the fastest, for one worker, and gone when it ends."""
 
     @asynccontextmanager
@@ -69,7 +69,7 @@ def memory_stores(keep: Keep = HISTORY) -> StoreFactory:
 
 
 def sqlite_stores(
-    path: str | PathLike[str], keep: Keep = HISTORY, *, synchronous: str = "normal", routes: int = ROUTES
+    path: str | PathLike[str], keep: Retention = DEFAULT_RETENTION, *, synchronous: str = "normal", routes: int = ROUTES
 ) -> StoreFactory:
     """In one SQLite file, for one worker: what was acknowledged is there when it is back.
 
@@ -94,7 +94,7 @@ def sqlite_stores(
     return opened
 
 
-def redis_stores(url: str, keep: Keep = HISTORY, *, prefix: str = "bridgekit") -> StoreFactory:
+def redis_stores(url: str, keep: Retention = DEFAULT_RETENTION, *, prefix: str = "bridgekit") -> StoreFactory:
     """In a server of the Redis protocol, or a Cluster, for any number of workers on any number of machines.
 
     `url` names the server, or one node of the Cluster. The server's configuration decides what survives its restart.
@@ -125,7 +125,7 @@ def redis_stores(url: str, keep: Keep = HISTORY, *, prefix: str = "bridgekit") -
     return opened
 
 
-def stores_from(url: str, *, keep: Keep = HISTORY) -> StoreFactory:
+def stores_from(url: str, *, keep: Retention = DEFAULT_RETENTION) -> StoreFactory:
     """The stores that a URL names: `memory:`, `sqlite:///a/file?synchronous=full`, `redis://host:port`, `rediss://…`.
 
     UnknownName for another; NotInstalled where a store's package is missing.

@@ -16,10 +16,10 @@ from starlette.websockets import WebSocketDisconnect
 
 from bridgekit.errors import Disconnected, SubscriptionRefused
 from bridgekit.signals import Cursor
-from bridgekit.transport import monitoring
-from bridgekit.transport.admission import Handshake, Subscription, handshake_of
-from bridgekit.transport.discretion import keep_tickets_out_of_logs
-from bridgekit.transport.edge import CLOSE_SECONDS, REASONS, Edge
+from bridgekit.transport import metrics
+from bridgekit.transport.authorization import Handshake, Subscription, parse_handshake
+from bridgekit.transport.connections import CLOSE_TIMEOUT_SECONDS, REASONS, ConnectionRegistry
+from bridgekit.transport.log_redaction import redact_tickets
 from bridgekit.transport.writer import AsgiSubscriber
 
 __all__ = ["routes"]
@@ -33,7 +33,7 @@ too large: each server says it in its own way, and middleware turns some of it i
 
 def routes() -> list[BaseRoute]:
     """The edge's routes: `/ws`, `/metrics` and `/healthz`."""
-    keep_tickets_out_of_logs(*SERVERS_LOGGERS)
+    redact_tickets(*SERVERS_LOGGERS)
     return [WebSocketRoute("/ws", _stream), Route("/metrics", _metrics), Route("/healthz", _healthz)]
 
 
@@ -41,13 +41,13 @@ class _Endpoint:
     """An ASGI application for WebSockets. Starlette's own class for one would be four more frames for each event."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        edge: Edge = scope["app"].state.bridgekit_edge
+        edge: ConnectionRegistry = scope["app"].state.bridgekit_connections
         line = _Line(receive, send)
         try:
             subscription, after = await _admitted(edge, line, _handshake_of(scope))
             code = await _served(edge, line, subscription, after)
         except (SubscriptionRefused, Disconnected) as refusal:
-            await line.close(*edge.turn_away(refusal))
+            await line.close(*edge.reject(refusal))
         except _Gone:
             return
         else:
@@ -60,7 +60,7 @@ _stream: Final = _Endpoint()
 
 def _handshake_of(scope: Scope) -> Handshake:
     headers = Headers(scope=scope)
-    return handshake_of(
+    return parse_handshake(
         scope["query_string"].decode(errors="replace"),
         protocols=headers.getlist("sec-websocket-protocol"),
         origin=headers.get("origin"),
@@ -69,17 +69,19 @@ def _handshake_of(scope: Scope) -> Handshake:
     )
 
 
-async def _admitted(edge: Edge, line: _Line, asked: Handshake) -> tuple[Subscription, Cursor | None]:
+async def _admitted(edge: ConnectionRegistry, line: _Line, asked: Handshake) -> tuple[Subscription, Cursor | None]:
     line.protocol = asked.protocol
-    after = edge.look_at(asked)
-    if edge.admission.awaits_message(asked):
+    after = edge.check_origin_and_cursor(asked)
+    if edge.authorizer.awaits_message(asked):
         await line.accept()
         ticket = await edge.first_ticket(line.hear)
-        return await edge.admit(replace(asked, ticket=ticket)), after
-    return await edge.admit(asked), after
+        return await edge.authorize(replace(asked, ticket=ticket)), after
+    return await edge.authorize(asked), after
 
 
-async def _served(edge: Edge, line: _Line, subscription: Subscription, after: Cursor | None) -> int | None:
+async def _served(
+    edge: ConnectionRegistry, line: _Line, subscription: Subscription, after: Cursor | None
+) -> int | None:
     """The close code, when its end has come; None where the client has left, or nothing can be said to it."""
     with anyio.CancelScope() as stay:
         socket = AsgiSubscriber(subscription, edge.scheduler, send=line.send, read_scope=stay)
@@ -140,17 +142,17 @@ class _Line:
 
     async def close(self, code: int, reason: str) -> None:
         """Accepted, if need be, only to be closed: a browser cannot read the status of a refused handshake."""
-        with suppress(_Gone, *GONE), anyio.move_on_after(CLOSE_SECONDS):
+        with suppress(_Gone, *GONE), anyio.move_on_after(CLOSE_TIMEOUT_SECONDS):
             await self.accept()
             await self.send({"type": "websocket.close", "code": code, "reason": reason})
 
 
 async def _metrics(request: Request) -> Response:
-    edge: Edge = request.app.state.bridgekit_edge
-    return Response(monitoring.exposition(edge.tally, edge.hub), media_type=monitoring.CONTENT_TYPE)
+    edge: ConnectionRegistry = request.app.state.bridgekit_connections
+    return Response(metrics.exposition(edge.counters, edge.hub), media_type=metrics.CONTENT_TYPE)
 
 
 async def _healthz(request: Request) -> Response:
-    edge: Edge = request.app.state.bridgekit_edge
+    edge: ConnectionRegistry = request.app.state.bridgekit_connections
     status, code = edge.health
-    return Response(monitoring.health(status, len(edge.hub)), code, media_type="application/json")
+    return Response(metrics.health(status, len(edge.hub)), code, media_type="application/json")

@@ -17,21 +17,21 @@ from websockets.typing import Subprotocol
 from bridgekit.errors import BridgekitError, Disconnected, MalformedFrame, NotInstalled, SubscriptionRefused
 from bridgekit.events import FRAME_BYTES, RoutedEvent
 from bridgekit.signals import Cursor, Gap, Subscribed, decode_any
-from bridgekit.transport.admission import CLOSE_DRAINED, PROTOCOL, TICKET_PROTOCOL
-from bridgekit.transport.discretion import keep_tickets_out_of_logs
+from bridgekit.transport.authorization import CLOSE_DRAINED, PROTOCOL, TICKET_PROTOCOL
+from bridgekit.transport.log_redaction import redact_tickets
 
 __all__ = ["KEEPALIVE_SECONDS", "EventClient", "connect", "on_trio"]
 
 FIRST_TERMINAL_CODE: Final = 4_500
-GOODBYES: Final = frozenset({1_000, 1_001, 1_012, CLOSE_DRAINED})
+NORMAL_CLOSE_CODES: Final = frozenset({1_000, 1_001, 1_012, CLOSE_DRAINED})
 """Closed in good order (RFC 6455, section 7.4.1; 1012 is "service restart"), with nothing left behind."""
 NO_STATUS: Final = 1_006
 """What stands for a close code where the connection broke without one (RFC 6455, section 7.1.5)."""
 NO_WEBSOCKET: Final = frozenset({1_002, 1_003, 1_007, 1_009})
 """With which our side closes where the server sends what it may not: another try would find the same."""
-OPEN_SECONDS: Final = 10.0
+OPEN_TIMEOUT_SECONDS: Final = 10.0
 """How long a handshake may take, and how long after it the server may take to confirm the subscription."""
-CLOSE_SECONDS: Final = 2.0
+CLOSE_TIMEOUT_SECONDS: Final = 2.0
 """How long a server may take to answer a goodbye."""
 KEEPALIVE_SECONDS: Final = 20.0
 """After so long a ping is sent, and after as long again without a pong the server counts as dead."""
@@ -41,7 +41,7 @@ QUEUE_FRAMES: Final = 256
 TRIO_CLIENT: Final = "websockets>=17,<18"
 
 _log = logging.getLogger(__name__)
-keep_tickets_out_of_logs(__name__)
+redact_tickets(__name__)
 
 
 def on_trio() -> bool:
@@ -98,7 +98,7 @@ class EventClient:
             try:
                 event = await self.receive()
             except Disconnected as gone:
-                if gone.code in GOODBYES:
+                if gone.code in NORMAL_CLOSE_CODES:
                     return
                 raise
             yield event
@@ -129,7 +129,7 @@ async def connect(
         query |= {"epoch": after.epoch, "seq": str(after.seq)}
     protocols = None if ticket is None else [Subprotocol(PROTOCOL), Subprotocol(TICKET_PROTOCOL + ticket)]
     async with _open_socket(f"{url}/ws?{urlencode(query)}", protocols, keepalive_seconds) as socket:
-        with anyio.fail_after(OPEN_SECONDS):
+        with anyio.fail_after(OPEN_TIMEOUT_SECONDS):
             hello = await _read(socket)
         subscribed = decode_any(hello)
         if not isinstance(subscribed, Subscribed):
@@ -145,8 +145,8 @@ async def _open_socket(
         "subprotocols": protocols,
         "compression": None,
         "proxy": None,
-        "open_timeout": OPEN_SECONDS,
-        "close_timeout": CLOSE_SECONDS,
+        "open_timeout": OPEN_TIMEOUT_SECONDS,
+        "close_timeout": CLOSE_TIMEOUT_SECONDS,
         "ping_interval": keepalive_seconds,
         "ping_timeout": keepalive_seconds,
         "max_size": FRAME_BYTES,

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from bridgekit.errors import SubscriptionRefused
-from bridgekit.transport.admission import CLOSE_BAD_TICKET
+from bridgekit.transport.authorization import CLOSE_BAD_TICKET
 
 __all__ = ["INCOMING_BYTES", "ticket_in"]
 

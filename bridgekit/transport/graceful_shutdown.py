@@ -26,7 +26,7 @@ from typing import Any, Final
 import anyio
 from anyio.lowlevel import current_token
 
-from bridgekit.errors import first_error
+from bridgekit.errors import unwrap_single_error
 from bridgekit.transport.listeners import anything_listens, inherited_address, inherited_listeners
 
 __all__ = ["DUPLICATE_SIGNAL_SECONDS", "drain_on_shutdown"]
@@ -53,7 +53,7 @@ async def drain_on_shutdown(drain: Callable[[], Awaitable[None]]) -> AsyncIterat
         yield
         return
     shutdown = _Shutdown(drain, handlers)
-    with first_error():
+    with unwrap_single_error():
         async with anyio.create_task_group() as tasks:
             with shutdown.handlers_installed():
                 tasks.start_soon(shutdown.run)

@@ -11,7 +11,7 @@ from msgspec.structs import asdict, replace
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.signals import Cursor
-from bridgekit.transport.log import LINK, EventLog, Keep, MemoryEventLog, Replay
+from bridgekit.transport.log import LINK, EventLog, MemoryEventLog, Replay, Retention
 from bridgekit.transport.outbox import CrowdedOutboxes
 
 __all__ = ["LINK", "NO_ROOM", "Connection", "Hub"]
@@ -54,7 +54,7 @@ class Hub:
         return self._log.healthy
 
     @property
-    def retention(self) -> Keep:
+    def retention(self) -> Retention:
         """How much of each thread the log retains."""
         return self._log.retention
 
@@ -92,7 +92,7 @@ class Hub:
         """Subscribe the connection to its thread until it leaves, and give what it is to be sent first.
 
         Every event after the replay's is put to the connection. Those that come while the replay is read are put
-        already, so that some may be in both: the one with the same number is the same event. StoreAway comes through.
+        already, so that some may be in both: the one with the same number is the same event. StoreUnavailable comes through.
         """
         await self._log.join(connection.thread_id)
         try:

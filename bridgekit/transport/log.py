@@ -19,14 +19,14 @@ from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.transport.pinned_lru import PinnedLru, ThreadSequence, new_epoch
 
 __all__ = [
-    "HISTORY",
+    "DEFAULT_RETENTION",
     "LINK",
     "NO_SUBSCRIBER",
     "EventLog",
-    "Keep",
+    "LocalSink",
     "MemoryEventLog",
     "Replay",
-    "Sink",
+    "Retention",
     "published",
     "replay_after",
     "replay_after_restart",
@@ -40,7 +40,7 @@ NO_SUBSCRIBER: Final = "no socket of the thread took it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
+class Retention:
     """How much of a thread's log is retained: what is over any of the bounds goes, oldest first.
 
     The outbox of a socket is never larger (`OutboxLimits.within`): a client that was disconnected because it was slow
@@ -58,7 +58,7 @@ class Keep:
     is forgotten first; a client that resumes it later gets a gap."""
 
 
-HISTORY: Final = Keep()
+DEFAULT_RETENTION: Final = Retention()
 
 
 class Replay(NamedTuple):
@@ -80,7 +80,7 @@ class Replay(NamedTuple):
         return [gap for gap in (self.gap, self.expired) if gap is not None]
 
 
-class Sink(Protocol):
+class LocalSink(Protocol):
     """The sockets of this worker. Its methods are called on the event loop and do not raise."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
@@ -105,10 +105,10 @@ class EventLog(Protocol):
         """Whether an event that is published now would reach its sockets, as far as is known."""
 
     @property
-    def retention(self) -> Keep:
+    def retention(self) -> Retention:
         """How much it retains."""
 
-    def bind(self, sink: Sink, *, frame_bytes: int = FRAME_BYTES) -> None:
+    def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
         """Deliver to these sockets, and refuse larger frames. Called once, before anything else."""
 
     def publish(self, event: AgentEvent) -> Answer:
@@ -123,7 +123,7 @@ class EventLog(Protocol):
     async def join(self, thread_id: ThreadId) -> None:
         """When this returns, every later event of the thread is delivered to the sink. Once for each socket.
 
-        StoreAway where the store does not answer in time.
+        StoreUnavailable where the store does not answer in time.
         """
 
     def leave(self, thread_id: ThreadId) -> None:
@@ -134,7 +134,7 @@ class EventLog(Protocol):
 
         Covers all that was not delivered to the sink since `join` returned, and may overlap with it. A cursor of
         another epoch, or ahead of the log, gets a gap without an end, and all that there is of this epoch: see
-        `replay_after`. StoreAway as in `join`.
+        `replay_after`. StoreUnavailable as in `join`.
         """
 
 
@@ -242,10 +242,10 @@ class MemoryEventLog:
     thread's event is published, and of threads whose frames are all gone only epoch and number are remembered.
     """
 
-    def __init__(self, keep: Keep = HISTORY, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, keep: Retention = DEFAULT_RETENTION, clock: Callable[[], float] = time.monotonic) -> None:
         self.retention = keep
         self._clock = clock
-        self._sink: Sink = _NoSockets()
+        self._sink: LocalSink = _NoSockets()
         self._frame_bytes = FRAME_BYTES
         self._now = -_NEVER
         self._threads: PinnedLru[_ThreadLog] = PinnedLru(keep.threads, lambda _: _ThreadLog(), self._discard)
@@ -262,7 +262,7 @@ class MemoryEventLog:
     def healthy(self) -> bool:
         return True
 
-    def bind(self, sink: Sink, *, frame_bytes: int = FRAME_BYTES) -> None:
+    def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
         self._sink = sink
         self._frame_bytes = frame_bytes
 

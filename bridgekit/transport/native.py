@@ -25,19 +25,19 @@ from websockets.typing import Subprotocol
 
 from bridgekit.errors import Disconnected, SubscriptionRefused
 from bridgekit.signals import Cursor
-from bridgekit.transport.admission import Handshake, Subscription, handshake_of
-from bridgekit.transport.discretion import keep_tickets_out_of_logs
-from bridgekit.transport.edge import CLOSE_SECONDS, REASONS, Edge
+from bridgekit.transport.authorization import Handshake, Subscription, parse_handshake
+from bridgekit.transport.connections import CLOSE_TIMEOUT_SECONDS, REASONS, ConnectionRegistry
+from bridgekit.transport.log_redaction import redact_tickets
 from bridgekit.transport.writer import NativeSubscriber
 
-__all__ = ["Connection", "natively", "taken_over"]
+__all__ = ["Connection", "adopt_connection", "serve_native"]
 
 LOGGER: Final = "websockets.server"
 WRITE_BYTES: Final = 65_536
 """What may wait in a connection's own buffer before its frames stay in the outbox."""
 QUEUE_FRAMES: Final = 4
 """What a client says is dropped; so many of its frames may wait to be."""
-OPEN_SECONDS: Final = 10.0
+OPEN_TIMEOUT_SECONDS: Final = 10.0
 """How long a handshake may take."""
 FORGOTTEN: Final = Request("", Headers())
 """What is left of a request that was answered."""
@@ -76,7 +76,7 @@ class Connection(ServerConnection):
         """Do not wait long for a client that has been said goodbye to, or is to say it."""
         if not self.ends:
             self.ends = True
-            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+            self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -106,26 +106,26 @@ Taken = TypeVar("Taken", bound=Connection)
 
 
 @asynccontextmanager
-async def natively(edge: Edge) -> AsyncIterator[Server]:
-    """Live sockets, for the length of a block: of the connections that are `taken_over` from who has the door.
+async def serve_native(edge: ConnectionRegistry) -> AsyncIterator[Server]:
+    """Live sockets, for the length of a block: of the connections that are `adopt_connection` from who has the door.
 
     The library looks after connections only where it has a door of its own. So it has one, which is never opened.
     """
-    keep_tickets_out_of_logs(LOGGER)
+    redact_tickets(LOGGER)
     with socket.socket() as door:
         async with serve(
             partial(_handle, edge),
             sock=door,
             start_serving=False,
             process_request=partial(_look_at, edge),
-            open_timeout=OPEN_SECONDS,
+            open_timeout=OPEN_TIMEOUT_SECONDS,
             server_header=None,
             logger=logging.getLogger(LOGGER),
         ) as server:
             yield server
 
 
-def taken_over(
+def adopt_connection(
     server: Server, *, kind: type[Taken], keepalive_seconds: float | None, incoming_bytes: int | None
 ) -> Taken:
     """The protocol of a connection whose request is still to be received."""
@@ -138,18 +138,18 @@ def taken_over(
         server,
         ping_interval=keepalive_seconds,
         ping_timeout=keepalive_seconds,
-        close_timeout=CLOSE_SECONDS,
+        close_timeout=CLOSE_TIMEOUT_SECONDS,
         max_queue=QUEUE_FRAMES,
         write_limit=WRITE_BYTES,
     )
 
 
-async def _look_at(edge: Edge, connection: ServerConnection, request: Request) -> Response | None:
+async def _look_at(edge: ConnectionRegistry, connection: ServerConnection, request: Request) -> Response | None:
     """Before the handshake is accepted: who it is, and what he may have."""
     if not isinstance(connection, Connection):
         raise TypeError(type(connection).__name__)
     headers = request.headers
-    handshake = handshake_of(
+    handshake = parse_handshake(
         request.path.partition("?")[2],
         protocols=headers.get_all("Sec-WebSocket-Protocol"),
         origin=headers.get("Origin"),
@@ -158,9 +158,9 @@ async def _look_at(edge: Edge, connection: ServerConnection, request: Request) -
     )
     asks = connection.asks = _Asks(handshake)
     try:
-        asks.after = edge.look_at(handshake)
-        if not edge.admission.awaits_message(handshake):
-            asks.subscription = await edge.admit(handshake)
+        asks.after = edge.check_origin_and_cursor(handshake)
+        if not edge.authorizer.awaits_message(handshake):
+            asks.subscription = await edge.authorize(handshake)
     except (SubscriptionRefused, Disconnected) as refusal:
         # Accepted only to be closed: a browser cannot read the status of a refused handshake.
         asks.refusal = refusal
@@ -178,7 +178,7 @@ def _subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Su
     return None if chosen is None else Subprotocol(chosen)
 
 
-async def _handle(edge: Edge, connection: ServerConnection) -> None:
+async def _handle(edge: ConnectionRegistry, connection: ServerConnection) -> None:
     """One socket, from its acceptance to its end."""
     if not isinstance(connection, Connection):
         raise TypeError(type(connection).__name__)
@@ -186,10 +186,10 @@ async def _handle(edge: Edge, connection: ServerConnection) -> None:
         try:
             await _serve(edge, connection, *await _admitted(edge, connection))
         except (SubscriptionRefused, Disconnected) as refusal:
-            await connection.close(*edge.turn_away(refusal))
+            await connection.close(*edge.reject(refusal))
 
 
-async def _admitted(edge: Edge, connection: Connection) -> tuple[Subscription, Cursor | None]:
+async def _admitted(edge: ConnectionRegistry, connection: Connection) -> tuple[Subscription, Cursor | None]:
     asks, connection.asks = connection.asks, None
     assert asks is not None
     # The library keeps both for who wants to know, and nobody does: they are a sixth of what an idle connection holds.
@@ -198,11 +198,13 @@ async def _admitted(edge: Edge, connection: Connection) -> tuple[Subscription, C
         raise asks.refusal
     if asks.subscription is None:
         ticket = await edge.first_ticket(connection.recv)
-        asks.subscription = await edge.admit(replace(asks.handshake, ticket=ticket))
+        asks.subscription = await edge.authorize(replace(asks.handshake, ticket=ticket))
     return asks.subscription, asks.after
 
 
-async def _serve(edge: Edge, connection: Connection, subscription: Subscription, after: Cursor | None) -> None:
+async def _serve(
+    edge: ConnectionRegistry, connection: Connection, subscription: Subscription, after: Cursor | None
+) -> None:
     subscriber = NativeSubscriber(subscription, edge.scheduler, send_close=partial(_send_close, connection))
     async with edge.attached(subscriber, after) as replay:
         subscriber.begin(connection, replay)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from bridgekit.errors import InvalidId, SubscriptionRefused
-from bridgekit.transport.admission import CLOSE_WRONG_ORIGIN, Handshake
+from bridgekit.transport.authorization import CLOSE_WRONG_ORIGIN, Handshake
 
 __all__ = ["Origin", "check_origin", "origin", "origins"]
 

@@ -16,9 +16,9 @@ from anyio.lowlevel import checkpoint
 from bridgekit.events import Frame
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Gap, GapReason, Subscribed, encode_signal
-from bridgekit.transport.admission import CLOSE_DRAINED, CLOSE_RESTARTED, CLOSE_TOO_SLOW, Subscription
+from bridgekit.transport.authorization import CLOSE_DRAINED, CLOSE_RESTARTED, CLOSE_TOO_SLOW, Subscription
 from bridgekit.transport.coalescing import CoalescingQueue, IntervalSet
-from bridgekit.transport.log import Keep, Replay
+from bridgekit.transport.log import Replay, Retention
 
 __all__ = [
     "BATCH_FRAMES",
@@ -52,7 +52,7 @@ class OutboxLimits:
     size_bytes: int = 4_194_304
     """In bytes of the frames. The frame that reaches the limit may exceed it."""
 
-    def within(self, keep: Keep) -> OutboxLimits:
+    def within(self, keep: Retention) -> OutboxLimits:
         """No more than a log retains, so that a client that was too slow can resume what waited for it."""
         if not keep.events:
             return self

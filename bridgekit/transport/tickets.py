@@ -16,17 +16,17 @@ import msgspec
 
 from bridgekit import ids
 from bridgekit.errors import InvalidId, SubscriptionRefused
-from bridgekit.transport.admission import (
+from bridgekit.transport.authorization import (
     CLOSE_BAD_TICKET,
     CLOSE_NOT_OWNER,
     CLOSE_TICKET_EXPIRED,
-    CLOSE_TICKET_SPENT,
+    CLOSE_TICKET_USED,
     Handshake,
     Subscription,
     ThreadOwners,
     owned,
 )
-from bridgekit.transport.spent import SpentTickets
+from bridgekit.transport.used_tickets import UsedTickets
 
 __all__ = ["KEY_BYTES", "TICKET_SECONDS", "Tickets"]
 
@@ -58,7 +58,7 @@ class Tickets:
     def __init__(
         self,
         threads: ThreadOwners,
-        spent: SpentTickets,
+        spent: UsedTickets,
         *,
         keys: Sequence[bytes] = (),
         seconds: float = TICKET_SECONDS,
@@ -88,7 +88,7 @@ class Tickets:
     def awaits_message(self, asked: Handshake) -> bool:
         return self._ticket_of(asked) is None
 
-    async def admit(self, asked: Handshake) -> Subscription:
+    async def authorize(self, asked: Handshake) -> Subscription:
         """The subscription that the ticket is for. What the client asks for besides must agree with it."""
         claims = self._claims_of(self._ticket_of(asked))
         try:
@@ -102,7 +102,7 @@ class Tickets:
         await owned(self._threads, wanted)
         # Last, so that a ticket that is refused for another reason is not used up by it.
         if not await self._spent.spend(claims.jti, claims.exp - time.time()):
-            raise SubscriptionRefused(CLOSE_TICKET_SPENT, "the ticket was used before; ask for another")
+            raise SubscriptionRefused(CLOSE_TICKET_USED, "the ticket was used before; ask for another")
         return wanted
 
     def _ticket_of(self, asked: Handshake) -> str | None:

@@ -24,7 +24,7 @@ from websockets.protocol import Protocol as WebSocketProtocol
 from websockets.protocol import State
 
 from bridgekit.events import Frame
-from bridgekit.transport.admission import Subscription
+from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import OUTBOX_LIMITS, CrowdedOutboxes, OutboxLimits, Subscriber
 from bridgekit.transport.resumed_coroutine import ResumedCoroutine

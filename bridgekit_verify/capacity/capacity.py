@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from bridgekit.errors import first_error
+from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.capacity.load_search import (
     EDGES,
     LEAST_EVENTS,
@@ -166,7 +166,7 @@ async def study_capacity(
     Each thread has one socket, and takes its share of the runs. Loads are events a second, up to `at_most`.
     """
     plan = plan or LoadPlan()
-    with first_error(), anyio.fail_after(STUDY_SECONDS + 10 * seconds):
+    with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS + 10 * seconds):
         async with AsyncExitStack() as stack:
             testbeds = {edge.name: await stack.enter_async_context(start_testbed(edge)) for edge in edges}
             for each in testbeds.values():

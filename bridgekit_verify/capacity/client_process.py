@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final, assert_never
 
-from bridgekit.chain.collaborators import MemoryThreads
+from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.signals import Gap, Subscribed, decode_any
-from bridgekit.transport.admission import PROTOCOL, TICKET_PROTOCOL
-from bridgekit.transport.spent import SpentInMemory
+from bridgekit.transport.authorization import PROTOCOL, TICKET_PROTOCOL
 from bridgekit.transport.tickets import Tickets
+from bridgekit.transport.used_tickets import MemoryUsedTickets
 from bridgekit_verify.capacity.protocol import ClientReport, Connect, ConnectedSockets, ReadWave
 from bridgekit_verify.capacity.schedule import LoadWave, owner
 from bridgekit_verify.harness.load_client import Clear, ClientSocket, LoadClient
@@ -36,7 +36,7 @@ def judge_step(
     shares: tuple[float, float] = (0.0, 0.0),
     closed: int = 0,
 ) -> ClientReport:
-    """Judge what was read; LedgerDoesNotClose where it does not add up.
+    """Judge what was read; LedgerImbalance where it does not add up.
 
     This history has no acknowledgements: a loss is counted, and not attributed to a link.
     """
@@ -130,7 +130,7 @@ class UserSocket(ClientSocket):
 
 
 def _open(request: Connect) -> Iterator[UserSocket]:
-    tickets = Tickets(MemoryThreads(), SpentInMemory(), keys=(request.key,))
+    tickets = Tickets(MemoryThreadStore(), MemoryUsedTickets(), keys=(request.key,))
     for number in range(request.first, request.last):
         yield UserSocket(number, request.port, tickets)
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from bridgekit.errors import BridgekitError, first_error
+from bridgekit.errors import BridgekitError, unwrap_single_error
 from bridgekit_verify.capacity.capacity import LOOKS, CapacityStudy, Look
 from bridgekit_verify.capacity.load_search import EDGES, Edge, StepResult
 from bridgekit_verify.capacity.schedule import LoadPlan
@@ -201,7 +201,7 @@ async def study_crowd(
         found[edge.name] = await _crowd(edge, sizes, rounds, seed)
 
     # Side by side: what is measured is memory and CPU time, and neither hangs on who else is at work.
-    with first_error(), anyio.fail_after(STUDY_SECONDS):
+    with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS):
         async with anyio.create_task_group() as tasks:
             for edge in edges:
                 tasks.start_soon(one, edge)

@@ -15,9 +15,9 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from bridgekit.chain.collaborators import MemoryThreads, PythonTools
+from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_1_startup import Application, Parts, create_app
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.errors import BridgekitError
 from bridgekit.serve.in_process import serving
@@ -170,12 +170,12 @@ async def _run_wave(application: Application, active: ActiveRuns, wave: LoadWave
 
 
 def _accepted(application: Application) -> int:
-    tally = application.tally
-    return sum(tally.sent.values()) + sum(tally.kept.values()) + sum(tally.pending.values())
+    counters = application.counters
+    return sum(counters.sent.values()) + sum(counters.kept.values()) + sum(counters.pending.values())
 
 
 def _lost(application: Application) -> int:
-    return sum(application.tally.lost.values())
+    return sum(application.counters.lost.values())
 
 
 def _single(name: str, first: int, last: int, plan: LoadPlan) -> LoadWave:
@@ -230,12 +230,12 @@ async def main() -> None:
     raise_file_limit()
     active = ActiveRuns()
     app = create_app(
-        Parts(
+        BridgeConfig(
             agents={AGENT: active.agents()},
-            db_session_factory=MemoryThreads(),
+            db_session_factory=MemoryThreadStore(),
             tool_dispatcher=active.tools(),
             stores=stores_from(setup.store),
-            admission=partial(Tickets, keys=(setup.key,)),
+            authorizer=partial(Tickets, keys=(setup.key,)),
         )
     )
     decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

@@ -11,8 +11,8 @@ from typing import Final
 import anyio
 import pandas as pd
 
-from bridgekit.errors import first_error
-from bridgekit.transport.log import HISTORY
+from bridgekit.errors import unwrap_single_error
+from bridgekit.transport.log import DEFAULT_RETENTION
 from bridgekit_verify.capacity.capacity import CapacityStudy
 from bridgekit_verify.capacity.load_search import NATIVE, Edge, StepResult
 from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, CrowdStudy
@@ -59,7 +59,7 @@ class Demand:
     @property
     def runs_in_logs(self) -> float:
         """How many runs a thread's log holds: those within the time that it keeps, and at least the last one."""
-        return max(self.runs_per_user_hour * self.rush * HISTORY.seconds / HOUR_SECONDS, 1.0)
+        return max(self.runs_per_user_hour * self.rush * DEFAULT_RETENTION.seconds / HOUR_SECONDS, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +200,7 @@ async def study_shared(
     """Let both carry this load, in turns."""
     plan = plan or LoadPlan(seconds=0.5, pause_seconds=0.05)
     alone, shared = list[StepResult](), list[StepResult]()
-    with first_error(), anyio.fail_after(STUDY_SECONDS):
+    with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS):
         async with AsyncExitStack() as stack:
             broker = await stack.enter_async_context(redis_server(Persistence.EVERYSEC))
             ours = await stack.enter_async_context(start_testbed(edge))

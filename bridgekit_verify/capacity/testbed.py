@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from bridgekit.errors import first_error
+from bridgekit.errors import unwrap_single_error
 from bridgekit.transport.tickets import KEY_BYTES
 from bridgekit_verify.capacity import client_process, server_process
 from bridgekit_verify.capacity.load_search import WITHIN_SECONDS, Edge, StepResult
@@ -111,7 +111,7 @@ def _timeout(count: int) -> float:
 async def start_testbed(edge: Edge, *, store: str = "memory:") -> AsyncIterator[Testbed]:
     """Run both processes for the length of a block; at its end they are killed. ProcessGone, ProcessTimeout."""
     key = secrets.token_bytes(KEY_BYTES)
-    with first_error():
+    with unwrap_single_error():
         async with (
             start_module(server_process.__name__, name=f"the server process ({edge.name})") as server,
             start_module(client_process.__name__, name="the client process") as client,

@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from bridgekit.errors import first_error
+from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.faults.connection import BUFFER_BYTES, ProxiedConnection, ProxyListener, ServerAddress
 from bridgekit_verify.faults.toxics import (
     Bandwidth,
@@ -191,7 +191,7 @@ async def proxy(host: str, port: int, *, buffer_bytes: int = BUFFER_BYTES) -> As
     one a server can write 150 to 300 kB more than without the proxy before its writes block.
     """
     families = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    with first_error():
+    with unwrap_single_error():
         async with anyio.create_task_group() as tasks:
             through = Proxy(ServerAddress(families[0][0], families[0][4]), buffer_bytes)
             tasks.start_soon(through.serve, tasks)

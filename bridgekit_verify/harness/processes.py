@@ -1,6 +1,6 @@
 """Child processes: started, signalled, restarted, and asked by lines of JSON. No other module starts a process.
 
-Every wait is bounded. A process is ended by its own pid, and never outlives the block that started it. An error that
+Every wait is bounded. A process is ended by its own pid, and never durable the block that started it. An error that
 reports a failed process ends with what that process wrote to its standard error.
 """
 

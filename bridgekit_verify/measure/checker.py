@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bridgekit.events import Outcome, Receipt
-from bridgekit_verify.errors import LedgerDoesNotClose
+from bridgekit_verify.errors import LedgerImbalance
 from bridgekit_verify.measure.history import Arrival, Expectation, History, Key
-from bridgekit_verify.measure.ledger import Charge, Row, charge_of_misroute, ledger
+from bridgekit_verify.measure.ledger import Charge, Row, attribute_misroute, ledger
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["Verdict", "check"]
@@ -93,7 +93,7 @@ class Verdict:
 
 
 def check(history: History) -> Verdict:
-    """Judge a history. LedgerDoesNotClose when it contradicts itself."""
+    """Judge a history. LedgerImbalance when it contradicts itself."""
     rows = ledger(history)
     owners = {expectation.key: expectation for expectation in history.expected}
     found = [(arrival, _place(owners, arrival)) for arrival in history.arrivals]
@@ -117,7 +117,7 @@ def check(history: History) -> Verdict:
         losses=dict(Counter(row.charge for row in rows if row.charge is not None)),
         misroutes=dict(
             Counter(
-                charge_of_misroute(history, owners[arrival.key])
+                attribute_misroute(history, owners[arrival.key])
                 for arrival, place in found
                 if arrival.key is not None and place in (Place.WRONG_THREAD, Place.WRONG_USER)
             )
@@ -193,4 +193,4 @@ def _close(verdict: Verdict) -> None:
     )
     for identity, left, right in identities:
         if left != right:
-            raise LedgerDoesNotClose(identity, left, right)
+            raise LedgerImbalance(identity, left, right)

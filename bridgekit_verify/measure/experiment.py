@@ -12,18 +12,18 @@ import anyio
 from starlette.applications import Starlette
 
 from bridgekit.chain.link_1_startup import Application, create_app
-from bridgekit.errors import DeterministicStartupError, Disconnected, MalformedFrame, first_error
+from bridgekit.errors import DeterministicStartupError, Disconnected, MalformedFrame, unwrap_single_error
 from bridgekit.events import AgentEvent, Receipt, RoutedEvent
 from bridgekit.serve.in_process import serving
 from bridgekit.signals import Gap, Subscribed, decode_any
 from bridgekit.transport.client import EventClient, connect
-from bridgekit_verify.measure.blame import is_our_own, link_of
 from bridgekit_verify.measure.checker import Verdict, check
+from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.history import Arrival, History, Missing, Socket, key_of
+from bridgekit_verify.measure.instrumentation import misplaced, noted, noting_agent
 from bridgekit_verify.measure.ledger import Row, ledger
-from bridgekit_verify.measure.noting import misplaced, noted, noting_agent
-from bridgekit_verify.measure.witness import NOBODY, Witness
-from bridgekit_verify.measure.workload import AGENT, Lockstep, Run, Workload, scripted_agent, seeded, tools
+from bridgekit_verify.measure.observer import NO_OBSERVER, Witness
+from bridgekit_verify.measure.workload import AGENT, Run, RunBarrier, Workload, scripted_agent, seeded, tools
 from bridgekit_verify.variants import Variant
 
 __all__ = ["MEASURE_SECONDS", "Measurement", "arrival_of", "measure", "measure_each"]
@@ -52,23 +52,23 @@ class Measurement:
 
 
 async def measure(
-    variant: Variant, workload: Workload, *, seed: int = 0, watch: Watch | None = None, witness: Witness = NOBODY
+    variant: Variant, workload: Workload, *, seed: int = 0, watch: Watch | None = None, witness: Witness = NO_OBSERVER
 ) -> Measurement:
     """Run the workload through the variant over real sockets on 127.0.0.1, and judge it.
 
-    The same variant, workload and seed give the same counts. LedgerDoesNotClose, or an error of the machinery
+    The same variant, workload and seed give the same counts. LedgerImbalance, or an error of the machinery
     itself, comes through; what the agents' runs raise is part of the result. `watch` is shown each event as a
     socket reads it. What a `witness` reads with its own sockets is not counted.
     """
     history = History(bound_by_registry=workload.outside_core)
-    locksteps: dict[str, Lockstep] = {}
-    agent = noting_agent(scripted_agent(variant.agent, workload.steps, history, locksteps), history)
-    parts = noted(variant, history).parts({AGENT: agent}, hexadecimal=seeded(seed), tools=tools(), seed=seed)
-    app = create_app(parts, start=variant.start)
+    barriers: dict[str, RunBarrier] = {}
+    agent = noting_agent(scripted_agent(variant.agent, workload.steps, history, barriers), history)
+    config = noted(variant, history).config({AGENT: agent}, hex_source=seeded(seed), tools=tools(), seed=seed)
+    app = create_app(config, start=variant.start)
     try:
-        with first_error(), anyio.fail_after(MEASURE_SECONDS):
+        with unwrap_single_error(), anyio.fail_after(MEASURE_SECONDS):
             async with serving(app) as url:
-                await _carry(app, url, workload, history, locksteps, watch, witness)
+                await _carry(app, url, workload, history, barriers, watch, witness)
     except DeterministicStartupError as refused:
         return Measurement(variant, workload, seed, history, check(history), refused)
     return Measurement(variant, workload, seed, history, check(history))
@@ -79,7 +79,7 @@ async def _carry(
     url: str,
     workload: Workload,
     history: History,
-    locksteps: dict[str, Lockstep],
+    barriers: dict[str, RunBarrier],
     watch: Watch | None,
     witness: Witness,
 ) -> None:
@@ -93,7 +93,7 @@ async def _carry(
     for there, groups in workload.sittings():
         async with _seated(app, url, history, watch, witness) if there else nullcontext():
             for group in groups:
-                await _run_together(application, workload, history, locksteps, group)
+                await _run_together(application, workload, history, barriers, group)
 
 
 @asynccontextmanager
@@ -113,7 +113,7 @@ async def _seated(
         async with witness.attending(url, history.sockets):
             yield
             # Every socket is closed after the last frame that waits for it, so the readers miss none.
-            await app.state.bridgekit_edge.drain()
+            await app.state.bridgekit_connections.drain()
 
 
 def _sockets(workload: Workload) -> list[Socket]:
@@ -158,24 +158,24 @@ async def _run_together(
     application: Application,
     workload: Workload,
     history: History,
-    locksteps: dict[str, Lockstep],
+    barriers: dict[str, RunBarrier],
     group: tuple[Run, ...],
 ) -> None:
-    lockstep = Lockstep(len(group))
+    barrier = RunBarrier(len(group))
     for run in group:
         history.expected += workload.expectations(run)
-        locksteps[run.request] = lockstep
+        barriers[run.request] = barrier
     async with anyio.create_task_group() as runs:
         for place, run in enumerate(group):
             # They are under way together, but begin in turn: who comes last is who a shared agent speaks for, and
             # that is not to be decided by the scheduler.
-            await lockstep.joined(place)
-            runs.start_soon(_run, application, workload, history, lockstep, run)
+            await barrier.joined(place)
+            runs.start_soon(_run, application, workload, history, barrier, run)
     for run in group:
-        del locksteps[run.request]
+        del barriers[run.request]
 
 
-async def _run(application: Application, workload: Workload, history: History, lockstep: Lockstep, run: Run) -> None:
+async def _run(application: Application, workload: Workload, history: History, barrier: RunBarrier, run: Run) -> None:
     asked = {
         "agent_name": AGENT,
         "thread_id": run.owned.thread_id,
@@ -192,12 +192,12 @@ async def _run(application: Application, workload: Workload, history: History, l
             await application.supervisor.run(**asked)
     except Exception as error:
         # A run that fails is a result, not a fault of the measurement: its link is charged for what it lost.
-        link = None if is_our_own(error) else link_of(error)
+        link = None if raised_by_harness(error) else link_of_error(error)
         if link is None:
             raise
         history.failures[run.request] = (link, f"{type(error).__name__}: {error}")
     finally:
-        lockstep.leave()
+        barrier.leave()
 
 
 def _note(history: History, event: AgentEvent, receipt: Receipt) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bridgekit.events import EventType, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 
-__all__ = ["Arrival", "Bound", "Expectation", "Handover", "History", "Key", "Missing", "Saying", "Socket", "key_of"]
+__all__ = ["Arrival", "Bound", "Emission", "Expectation", "Handover", "History", "Key", "Missing", "Socket", "key_of"]
 
 
 class Key(NamedTuple):
@@ -100,7 +100,7 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
-class Saying:
+class Emission:
     """Who had what at the moment when an agent said an event: evidence for links 3 and 5 to 7. None: nothing."""
 
     given: Bound | None
@@ -136,7 +136,7 @@ class History:
     """Which bridge each of the links 2 to 5 was given."""
     asked: dict[str, dict[int, ThreadId]] = field(default_factory=dict)
     """By request: the links from 2 on that were asked to carry the run, and for which thread."""
-    sayings: dict[Key, Saying] = field(default_factory=dict)
+    emissions: dict[Key, Emission] = field(default_factory=dict)
     """What agents said, in the order in which they said it."""
     emitted: set[Key] = field(default_factory=set)
     """What their adapters were asked to emit."""

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bridgekit_verify.measure.evidence import SAID_BY_CORE, Charge
+from bridgekit_verify.measure.attribution import SAID_BY_CORE, Charge
 from bridgekit_verify.measure.history import Arrival, History, Key, Socket
 
 __all__ = ["Late", "charges_of_lateness", "late_events"]

@@ -6,10 +6,16 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from bridgekit.events import Outcome
-from bridgekit_verify.measure.evidence import SAID_BY_CORE, Charge, astray_before_the_bridge, unheard, who_did_not_ask
+from bridgekit_verify.measure.attribution import (
+    SAID_BY_CORE,
+    Charge,
+    astray_before_the_bridge,
+    missing_handover,
+    unheard,
+)
 from bridgekit_verify.measure.history import Arrival, Expectation, Handover, History, Key, Socket
 
-__all__ = ["Charge", "Row", "charge", "charge_of_misroute", "ledger"]
+__all__ = ["Charge", "Row", "attribute_misroute", "charge", "ledger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ def charge(history: History, expectation: Expectation) -> Charge:
     return _sent(history, expectation, otherwise=stopped)
 
 
-def charge_of_misroute(history: History, expectation: Expectation) -> Charge:
+def attribute_misroute(history: History, expectation: Expectation) -> Charge:
     """The first link that sent an event astray."""
     return _sent(history, expectation, otherwise=Charge(10, "given to a socket of another thread"))
 
@@ -94,12 +100,12 @@ def _before_the_bridge(history: History, key: Key) -> Charge:
         return Charge(*history.misplaced)
     if key.request in history.failures:
         return Charge(*history.failures[key.request])
-    if (idle := who_did_not_ask(history, key.request)) is not None:
+    if (idle := missing_handover(history, key.request)) is not None:
         return idle
     handover = history.handovers.get(key.request)
     if key.type in SAID_BY_CORE or handover is None:
         return Charge(5, "the core did not say it")
-    saying = history.sayings.get(key)
+    saying = history.emissions.get(key)
     return _unheard(history, handover) if saying is None else unheard(history, key, saying)
 
 

@@ -80,7 +80,7 @@ def latency_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def transcript(measurement: Measurement, *, frames: int = 10, strays: bool = False) -> pd.DataFrame:
+def transcript(measurement: Measurement, *, frames: int = 10, misrouted: bool = False) -> pd.DataFrame:
     """The first frames that sockets read, in order: whose socket, whose event. Or only those gone astray."""
     owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
     rows = [
@@ -94,4 +94,4 @@ def transcript(measurement: Measurement, *, frames: int = 10, strays: bool = Fal
         }
         for arrival in measurement.history.arrivals
     ]
-    return pd.DataFrame([row for row in rows if not strays or row["socket of"] != row["event of"]][:frames])
+    return pd.DataFrame([row for row in rows if not misrouted or row["socket of"] != row["event of"]][:frames])

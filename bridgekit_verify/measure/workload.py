@@ -16,7 +16,7 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import EventType
-from bridgekit.ids import Hexadecimal, RunId, ThreadId
+from bridgekit.ids import HexSource, RunId, ThreadId
 from bridgekit_verify.measure.families import FAMILIES, Owned, family
 from bridgekit_verify.measure.history import Expectation, Handover, History, Key
 
@@ -25,9 +25,9 @@ __all__ = [
     "ALWAYS_THERE",
     "FAMILIES",
     "Away",
-    "Lockstep",
     "Owned",
     "Run",
+    "RunBarrier",
     "Workload",
     "family",
     "scripted_agent",
@@ -39,8 +39,8 @@ AGENT: Final = "researcher"
 """The name of the agent that every workload runs."""
 
 
-def seeded(seed: int) -> Hexadecimal:
-    """Hexadecimal digits that depend on the seed alone."""
+def seeded(seed: int) -> HexSource:
+    """HexSource digits that depend on the seed alone."""
     source = random.Random(seed)
     return lambda digits: f"{source.getrandbits(4 * digits):0{digits}x}"
 
@@ -117,7 +117,7 @@ class Workload:
         return [Expectation(key, run.owned.thread_id, run.owned.user_id) for key in steps]
 
 
-class Lockstep:
+class RunBarrier:
     """Lets a group of runs take each step together, so that a measurement does not hang on the scheduler's mood."""
 
     def __init__(self, parties: int) -> None:
@@ -175,11 +175,11 @@ def tools() -> PythonTools:
 
 
 def scripted_agent(
-    base: type[BaseAgent], steps: int, history: History, locksteps: dict[str, Lockstep]
+    base: type[BaseAgent], steps: int, history: History, barriers: dict[str, RunBarrier]
 ) -> type[BaseAgent]:
     """An agent class that thinks and looks something up, `steps` times, and notes what it was handed.
 
-    `locksteps` holds each request's group while it is under way.
+    `barriers` holds each request's group while it is under way.
     """
 
     class ScriptedAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
@@ -192,7 +192,7 @@ def scripted_agent(
             super().set_websocket_bridge(bridge, run_id, thread_id=thread_id)
 
         async def execute(self, context: RunContext) -> object:
-            request, lockstep = context.request, locksteps[context.request]
+            request, barrier = context.request, barriers[context.request]
             adapter = self._websocket_adapter
             history.handovers[request] = Handover(
                 run_id=context.run_id,
@@ -201,12 +201,12 @@ def scripted_agent(
                 holds=self.has_websocket_bridge(),
             )
             for step in range(1, steps + 1):
-                await lockstep.step()
+                await barrier.step()
                 thought = await self.llm_manager.ask(f"{request}, step {step}")
                 await self.emit_thinking(f"{request}: {thought}", step_number=step)
-                await lockstep.step()
+                await barrier.step()
                 await self.use_tool("look_up", request=request, step=step)
-            await lockstep.step()
+            await barrier.step()
             return {"request": request, "answer": f"{steps} sources agree"}
 
     return ScriptedAgent

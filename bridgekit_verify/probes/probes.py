@@ -15,14 +15,14 @@ import anyio
 
 from bridgekit.chain import LINKS, Link
 from bridgekit.chain.link_1_startup import create_app
-from bridgekit.errors import DeterministicStartupError, first_error
+from bridgekit.errors import DeterministicStartupError, unwrap_single_error
 from bridgekit.serve.in_process import serving
 from bridgekit.transport import hub
-from bridgekit_verify.measure.blame import is_our_own, link_of
+from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.workload import AGENT, seeded, tools
-from bridgekit_verify.probes.attempts import ATTEMPTS
-from bridgekit_verify.probes.bench import Bench, Broken, Untried, thinking
-from bridgekit_verify.probes.routing_attempts import THREADS_A_FAMILY
+from bridgekit_verify.probes.probe_cases import ATTEMPTS
+from bridgekit_verify.probes.probe_fixture import Broken, ProbeFixture, ProbeInconclusive, thinking
+from bridgekit_verify.probes.routing_cases import THREADS_A_FAMILY
 from bridgekit_verify.variants import Variant
 
 __all__ = ["HUB", "Answer", "Probe", "probe", "probe_all", "probe_each", "probe_hub", "probe_ten"]
@@ -75,11 +75,11 @@ async def probe_ten(variant: Variant, *, seed: int = 0, threads: int = THREADS_A
 
 async def _probed(variant: Variant, links: Sequence[Link], *, seed: int, threads: int) -> list[Probe]:
     agents = {AGENT: thinking(variant.agent)}
-    parts = variant.parts(agents, hexadecimal=seeded(seed), tools=tools(), seed=seed)
-    app = create_app(parts, start=variant.start)
+    config = variant.config(agents, hex_source=seeded(seed), tools=tools(), seed=seed)
+    app = create_app(config, start=variant.start)
     try:
         async with serving(app) as url:
-            bench = Bench(variant, app, url, seed, threads)
+            bench = ProbeFixture(variant, app, url, seed, threads)
             return [await _try(link, ATTEMPTS[link.number], bench) for link in links]
     except DeterministicStartupError as refused:
         named = refused.link if HUB in links else min(refused.link, LINKS[-1].number)
@@ -91,17 +91,17 @@ async def probe_each(variants: Iterable[Variant], *, seed: int = 0) -> dict[str,
     return {row.name: await probe_all(row, seed=seed) for row in variants}
 
 
-async def _try(link: Link, attempt: Callable[[Bench], Awaitable[str]], bench: Bench) -> Probe:
+async def _try(link: Link, attempt: Callable[[ProbeFixture], Awaitable[str]], bench: ProbeFixture) -> Probe:
     """What the link itself raised is evidence. What the attempt raised is a bug of ours, and comes through."""
     try:
-        with first_error(), anyio.fail_after(PROBE_SECONDS):
+        with unwrap_single_error(), anyio.fail_after(PROBE_SECONDS):
             return Probe(link, Answer.HOLDS, await attempt(bench))
-    except Untried as untried:
+    except ProbeInconclusive as untried:
         return Probe(link, Answer.UNKNOWN, str(untried))
     except Broken as broken:
         return Probe(link, Answer.DOES_NOT_HOLD, str(broken))
     except Exception as error:
-        raised_by = None if is_our_own(error) else link_of(error)
+        raised_by = None if raised_by_harness(error) else link_of_error(error)
         if raised_by is None:
             raise
         told = f"raised {type(error).__name__}: {error}"

@@ -169,8 +169,8 @@ async def _step_3(seed: int) -> Finding:
 
 
 async def _answer_of(variant: Variant, seed: int) -> tuple[str, str]:
-    parts = variant.parts({}, hexadecimal=seeded(seed))
-    async with parts.stores() as stores:
-        application = await start_application(parts, stores)
+    config = variant.config({}, hex_source=seeded(seed))
+    async with config.stores() as stores:
+        application = await start_application(config, stores)
         receipt = await application.bridge.notify_agent_started(RunId("run_thread_123_abc"), "TestAgent")
     return str(receipt.thread_id), str(receipt.outcome)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bridgekit.ids import EmbeddedRunIds, Hexadecimal, OpaqueRunIds, RunId, RunIdScheme, SealedRunIds, ThreadId, UserId
+from bridgekit.ids import EmbeddedRunIds, HexSource, OpaqueRunIds, RunId, RunIdScheme, SignedRunIds, ThreadId, UserId
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.plots import BLUE, GREEN, INK, draw_rates, new_figure
 from bridgekit_verify.measure.statistics import Rate, collision_probability, runs_until_collision
@@ -41,7 +41,7 @@ STEPS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """Where a curve is measured, in parts of the number of runs that has even odds."""
 
 
-def runs_to_collision(digits: int, source: Hexadecimal, *, most: int) -> int | None:
+def runs_to_collision(digits: int, source: HexSource, *, most: int) -> int | None:
     """Let one thread have runs until two have the same id, and answer how many; None when `most` all differ."""
     run_ids = EmbeddedRunIds(lambda _: source(digits))
     thread, seen = ThreadId("thread_123"), set[RunId]()
@@ -66,7 +66,7 @@ def collided(digits: int, *, trials: int, seed: int = 0) -> dict[int, Rate]:
 
 def scheme_table() -> pd.DataFrame:
     """One row a scheme. Columns: run ids, random digits, collide within, runs until even odds, until 1 in 1,000,000."""
-    rows = ((EmbeddedRunIds, DIGITS, "one thread"), (OpaqueRunIds, 12, "all threads"), (SealedRunIds, 24, "one thread"))
+    rows = ((EmbeddedRunIds, DIGITS, "one thread"), (OpaqueRunIds, 12, "all threads"), (SignedRunIds, 24, "one thread"))
     return pd.DataFrame(
         {
             "run ids": scheme.__name__,
@@ -82,16 +82,16 @@ def scheme_table() -> pd.DataFrame:
 class _OneId:
     """What a collision comes to: two runs that are given one id."""
 
-    def __init__(self, hexadecimal: Hexadecimal) -> None:
-        self._run_id = OpaqueRunIds(hexadecimal).new(ThreadId(""))
+    def __init__(self, hex_source: HexSource) -> None:
+        self._run_id = OpaqueRunIds(hex_source).new(ThreadId(""))
 
     def new(self, thread_id: ThreadId) -> RunId:
         return self._run_id
 
 
-def _drawn_once(hexadecimal: Hexadecimal) -> RunIdScheme:
+def _drawn_once(hex_source: HexSource) -> RunIdScheme:
     """Fix 1's ids, with one draw for all: as long as no thread id is another's, only one thread's runs collide."""
-    drawn = hexadecimal(DIGITS)
+    drawn = hex_source(DIGITS)
     return EmbeddedRunIds(lambda digits: drawn)
 
 
@@ -163,9 +163,9 @@ class CollisionStudy:
         """
         return pd.DataFrame([_consequence(collision) for collision in self.collisions])
 
-    def strays(self, frames: int = 5) -> pd.DataFrame:
+    def misrouted(self, frames: int = 5) -> pd.DataFrame:
         """The first frames of Alice's run that Bob's socket read, under Fix 3."""
-        return transcript(self.collisions[0].measurement, strays=True, frames=frames)
+        return transcript(self.collisions[0].measurement, misrouted=True, frames=frames)
 
     def words(self) -> str:
         """The figure in a sentence, for those who cannot see it."""

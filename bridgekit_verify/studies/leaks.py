@@ -17,7 +17,7 @@ from typing import Any, Final
 import pandas as pd
 
 from bridgekit.events import AgentEvent, EventType
-from bridgekit.ids import EmbeddedRunIds, RunId, SealedRunIds, ThreadId, UserId
+from bridgekit.ids import EmbeddedRunIds, RunId, SignedRunIds, ThreadId, UserId
 from bridgekit.resolution import Carried, NoRoute, ReportParser, Resolver, route_of
 from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.statistics import Rate
@@ -53,7 +53,7 @@ def parsed(thread_id: ThreadId) -> ThreadId | None:
 
 def sealed(thread_id: ThreadId) -> ThreadId | None:
     """The sound run id, opened again."""
-    run_ids = SealedRunIds(bytes(16), seeded(0))
+    run_ids = SignedRunIds(bytes(16), seeded(0))
     return run_ids.open(run_ids.new(thread_id))
 
 
@@ -289,9 +289,9 @@ class LeakStudy:
         """The shortest leak over real sockets: the columns of `rate_table`."""
         return rate_table(self.confirmed)
 
-    def strays(self, frames: int = 5) -> pd.DataFrame:
+    def misrouted(self, frames: int = 5) -> pd.DataFrame:
         """The first frames that another user's socket read, under Fix 1."""
-        return transcript(self.confirmed[0], strays=True, frames=frames)
+        return transcript(self.confirmed[0], misrouted=True, frames=frames)
 
 
 async def study_leaks(*, threads: int = 6, examples: int = 400, seed: int = 0) -> LeakStudy:

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 
 from bridgekit.errors import RunAlreadyMapped
 from bridgekit.ids import OpaqueRunIds, ThreadId, UserId
-from bridgekit.mapping import MemoryStore, RunThreadMappingService
+from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from bridgekit.mapping.service import GRACE_SECONDS
-from bridgekit_verify.as_audited import DictMapping
+from bridgekit_verify.as_committed import DictMapping
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.ledger import ledger
 from bridgekit_verify.measure.plots import BLUE, GREEN, INK, VERMILLION, draw_rates, new_figure
@@ -44,7 +44,7 @@ __all__ = [
 
 MAKES: Final[Mapping[str, Callable[[Clock], RunThreadMappingService]]] = {
     "fix 3": lambda _: DictMapping(),
-    "sound": lambda clock: RunThreadMappingService(MemoryStore(clock)),
+    "sound": lambda clock: RunThreadMappingService(MemoryMappingStore(clock)),
 }
 LOOKS: Final = ((VERMILLION, "D"), (BLUE, "s"), (GREEN, "o"))
 UNDER_WAY: Final = 5
@@ -160,7 +160,7 @@ async def emit_late(
 
 async def _each_late(users: int, runs: int, seed: int) -> tuple[LateEvents, ...]:
     clock = Clock()
-    sound = replace(SOUND, mapping=lambda _: RunThreadMappingService(MemoryStore(clock)))
+    sound = replace(SOUND, mapping=lambda _: RunThreadMappingService(MemoryMappingStore(clock)))
     return tuple(
         [
             await emit_late(variant, clock, carried=carried, users=users, runs=runs, seed=seed)

@@ -12,13 +12,13 @@ from starlette.applications import Starlette
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, create_app
-from bridgekit.errors import first_error
+from bridgekit.errors import unwrap_single_error
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.client import EventClient, connect
 from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Missing, Socket, key_of
 from bridgekit_verify.measure.workload import AGENT, Owned, seeded, tools
-from bridgekit_verify.probes.bench import thinking
+from bridgekit_verify.probes.probe_fixture import thinking
 from bridgekit_verify.variants import Variant
 
 __all__ = ["Clock", "ManualRun", "manual_run"]
@@ -83,14 +83,14 @@ async def manual_run(variant: Variant, threads: Sequence[Owned], *, seed: int = 
     Enter and leave it in one task.
     """
     agents = {AGENT: thinking(variant.agent)}
-    app = create_app(variant.parts(agents, hexadecimal=seeded(seed), tools=tools(), seed=seed))
-    with first_error(), anyio.fail_after(RUN_TIMEOUT_SECONDS):
+    app = create_app(variant.config(agents, hex_source=seeded(seed), tools=tools(), seed=seed))
+    with unwrap_single_error(), anyio.fail_after(RUN_TIMEOUT_SECONDS):
         async with serving(app) as url, AsyncExitStack() as stack:
             served = ManualRun(app, url)
             served.application.bridge.observers.append(lambda event, receipt: _note(served.history, event, receipt))
             clients = [await _client(stack, served, number, owned) for number, owned in enumerate(threads)]
             yield served
-            await app.state.bridgekit_edge.drain()
+            await app.state.bridgekit_connections.drain()
             for socket, client in clients:
                 await _read(served.history, socket, client)
 

@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bridgekit.events import CRITICAL, EventType
-from bridgekit_verify.ladder import LADDER
+from bridgekit_verify.measure.attribution import SAID_BY_CORE
 from bridgekit_verify.measure.checker import Verdict, check
-from bridgekit_verify.measure.evidence import SAID_BY_CORE
 from bridgekit_verify.measure.experiment import Measurement, measure, measure_each
 from bridgekit_verify.measure.history import History, Key
 from bridgekit_verify.measure.plots import (
@@ -32,6 +31,7 @@ from bridgekit_verify.measure.plots import (
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.tables import transcript
 from bridgekit_verify.measure.workload import Workload, family
+from bridgekit_verify.repairs import REPAIR_SEQUENCE
 from bridgekit_verify.studies.study import EXAMPLE
 from bridgekit_verify.variants import BROKEN, SOUND, VARIANTS
 
@@ -135,7 +135,7 @@ async def study_ladder(*, threads: int, absent: int, runs: int, at_once: int, se
     """
     owned = family(EXAMPLE, threads, seed=seed)
     workloads = [Workload(threads=owned, runs_per_thread=runs, at_once=c, absent=absent) for c in (1, at_once)]
-    climbed = [[await measure(rung, workload, seed=seed) for rung in LADDER] for workload in workloads]
+    climbed = [[await measure(rung, workload, seed=seed) for rung in REPAIR_SEQUENCE] for workload in workloads]
     return LadderStudy(alone=climbed[0], together=climbed[1])
 
 

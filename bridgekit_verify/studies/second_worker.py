@@ -21,7 +21,7 @@ from bridgekit.serve.in_process import serving
 from bridgekit_verify.harness.messages import read_requests, send
 from bridgekit_verify.measure.history import Key
 from bridgekit_verify.measure.workload import AGENT, seeded
-from bridgekit_verify.probes.bench import thinking
+from bridgekit_verify.probes.probe_fixture import thinking
 from bridgekit_verify.variants import FIX_3, SOUND
 
 __all__ = ["SERVED", "Deed", "ProcessAnswer", "ProcessRequest", "ServedUrls", "answer", "asked_about"]
@@ -69,7 +69,7 @@ async def answer(app: Starlette, question: ProcessRequest) -> ProcessAnswer:
         case "notify":
             return await _notify(application, question)
         case "drain":
-            await app.state.bridgekit_edge.drain()
+            await app.state.bridgekit_connections.drain()
     return ProcessAnswer()
 
 
@@ -99,7 +99,7 @@ async def main() -> None:
     async with AsyncExitStack() as stack:
         apps, urls = {}, {}
         for name, row in SERVED.items():
-            apps[name] = create_app(row.parts({AGENT: thinking(row.agent)}, hexadecimal=seeded(0)))
+            apps[name] = create_app(row.config({AGENT: thinking(row.agent)}, hex_source=seeded(0)))
             urls[name] = await stack.enter_async_context(serving(apps[name]))
         send(ServedUrls(urls))
         async for question in read_requests(ProcessRequest):

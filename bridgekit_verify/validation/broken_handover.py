@@ -1,6 +1,6 @@
 """Links 1 to 5 broken on purpose, each as the smallest override of a sound one: what localization has to find again.
 
-None of these is an audited defect; those stand in `bridgekit_verify.as_audited`. `OSError` stands for whatever may go
+None of these is an audited defect; those stand in `bridgekit_verify.as_committed`. `OSError` stands for whatever may go
 wrong in a link: a store that is down, a disk that is full.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from bridgekit.chain.context import RunContext, RunResult
-from bridgekit.chain.link_1_startup import Application, Parts, start_application
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, start_application
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
@@ -53,29 +53,29 @@ def another(bridge: AgentWebSocketBridge) -> AgentWebSocketBridge:
     return type(bridge)(Hub(), bridge.resolver, bridge.mapping)
 
 
-async def start_without_the_registry(parts: Parts, stores: Stores) -> Application:
+async def start_without_the_registry(config: BridgeConfig, stores: Stores) -> Application:
     """Link 1, not passed on: the registry never hears of the bridge."""
-    kind: Any = parts.registry
+    kind: Any = config.registry
     return await start_application(
-        replace(parts, registry=type("Deaf", (kind,), {"set_websocket_bridge": lambda registry, bridge: None})),
+        replace(config, registry=type("Deaf", (kind,), {"set_websocket_bridge": lambda registry, bridge: None})),
         stores,
     )
 
 
-async def start_with_two_bridges(parts: Parts, stores: Stores) -> Application:
+async def start_with_two_bridges(config: BridgeConfig, stores: Stores) -> Application:
     """Link 1, passed wrong: the sockets are attached to another bridge than the supervisor was given."""
-    application = await start_application(parts, stores)
+    application = await start_application(config, stores)
     return replace(application, bridge=another(application.bridge))
 
 
-async def start_that_raises(parts: Parts, stores: Stores) -> Application:
+async def start_that_raises(config: BridgeConfig, stores: Stores) -> Application:
     """Link 1, raises."""
     raise OSError("link 1 is broken")
 
 
-async def start_that_wires_late(parts: Parts, stores: Stores) -> Application:
+async def start_that_wires_late(config: BridgeConfig, stores: Stores) -> Application:
     """Link 1, delayed: the bridge that the sockets are attached to is handed on when the first event has come."""
-    application = await start_application(parts, stores)
+    application = await start_application(config, stores)
     early, supervisor = application.bridge, application.supervisor
     late = another(early)
 

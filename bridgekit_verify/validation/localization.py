@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bridgekit.chain import LINKS
-from bridgekit_verify.measure.evidence import Charge
+from bridgekit_verify.measure.attribution import Charge
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.lateness import charges_of_lateness
 from bridgekit_verify.measure.plots import GREEN, INK, VERMILLION, frame_grid, new_figure

@@ -90,7 +90,7 @@ def test_thinking_does_no_io(module: str) -> None:
 # What a socket is owed, whatever carries its bytes: every edge stands on these.
 ANY_EDGE = [
     f"{PACKAGE}.transport.{name}"
-    for name in ("admission", "coalescing", "edge", "hub", "log", "origins", "outbox", "pinned_lru", "tickets")
+    for name in ("authorizer", "coalescing", "edge", "hub", "log", "origins", "outbox", "pinned_lru", "tickets")
 ]
 
 
@@ -145,12 +145,12 @@ def test_planted_backward_link_is_named() -> None:
     imports = {
         "bridgekit.chain.link_6_agent": {"bridgekit.chain.link_7_8_adapter"},
         "bridgekit.chain.link_7_8_adapter": {"bridgekit.chain.link_6_agent", "bridgekit.chain.link_9_bridge"},
-        "bridgekit.chain.link_9_bridge": {"bridgekit_verify.as_audited"},
-        "bridgekit_verify.as_audited": {"bridgekit.chain.link_6_agent"},
+        "bridgekit.chain.link_9_bridge": {"bridgekit_verify.as_committed"},
+        "bridgekit_verify.as_committed": {"bridgekit.chain.link_6_agent"},
     }
     assert backward_links(imports) == [
         "bridgekit.chain.link_7_8_adapter imports bridgekit.chain.link_6_agent",
-        "bridgekit.chain.link_9_bridge imports bridgekit_verify.as_audited",
+        "bridgekit.chain.link_9_bridge imports bridgekit_verify.as_committed",
     ]
 
 

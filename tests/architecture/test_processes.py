@@ -1,4 +1,4 @@
-"""Only one module starts processes, so that every wait is bounded and no process outlives its block."""
+"""Only one module starts processes, so that every wait is bounded and no process durable its block."""
 
 from __future__ import annotations
 

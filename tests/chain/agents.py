@@ -9,13 +9,13 @@ import anyio
 
 from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_1_startup import Application, Parts, start_application
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, start_application
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.self_check import Inbox
 from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.stores import in_memory
-from tests.samples import ALICE, THREAD
+from tests.factories import ALICE, THREAD
 
 
 class Broken(Exception):
@@ -68,12 +68,12 @@ def fail(**parameters: object) -> object:
 TOOLS = PythonTools({"look_up": lambda topic: f"{topic}!", "fail": fail})
 
 
-def parts(**choices: Any) -> Parts:
-    return Parts(**{"agents": AGENTS, "tool_dispatcher": TOOLS, **choices})
+def config(**choices: Any) -> BridgeConfig:
+    return BridgeConfig(**{"agents": AGENTS, "tool_dispatcher": TOOLS, **choices})
 
 
 async def started(**choices: Any) -> Application:
-    return await start_application(parts(**choices), in_memory())
+    return await start_application(config(**choices), in_memory())
 
 
 def listener(application: Application, thread_id: ThreadId = THREAD, user_id: UserId = ALICE) -> Inbox:

@@ -13,18 +13,18 @@ from functools import partial
 import anyio
 import pytest
 
-from bridgekit.chain.collaborators import MemoryThreads
+from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.link_1_startup import Application, create_app, shut_down, start_application
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.errors import DeterministicStartupError, ShuttingDown, ThreadNotOwned
 from bridgekit.ids import RunId, ThreadId, UserId
-from bridgekit.mapping import MemoryStore
+from bridgekit.mapping import MemoryMappingStore
 from bridgekit.stores import in_memory
-from bridgekit.transport.admission import OwnersOnly
-from bridgekit.transport.edge import Edge
+from bridgekit.transport.authorization import OwnerAuthorizer
+from bridgekit.transport.connections import ConnectionRegistry
 from bridgekit.transport.tickets import KEY_BYTES, Tickets
-from tests.chain.agents import parts, started
-from tests.samples import ALICE, BOB, THREAD
+from tests.chain.agents import config, started
+from tests.factories import ALICE, BOB, THREAD
 
 SOON = 60.0
 RUN = {"agent_name": "researcher", "thread_id": THREAD, "user_id": ALICE, "request": "birds"}
@@ -43,7 +43,7 @@ class Gate:
         await self.opened.wait()
 
 
-class SlowThreads(MemoryThreads):
+class SlowThreads(MemoryThreadStore):
     """Whose database takes its time over a claim."""
 
     def __init__(self, gate: Gate) -> None:
@@ -55,7 +55,7 @@ class SlowThreads(MemoryThreads):
         await super().claim(thread_id, user_id)
 
 
-class SlowRoutes(MemoryStore):
+class SlowRoutes(MemoryMappingStore):
     """Which take their time over letting a route lapse."""
 
     def __init__(self, gate: Gate) -> None:
@@ -137,7 +137,7 @@ async def test_run_that_was_refused_is_not_waited_for() -> None:
 async def test_run_has_ended_when_its_route_is_closed_too() -> None:
     """Or the store would be closed before the route is."""
     gate = Gate()
-    application = await start_application(parts(self_checks=()), replace(in_memory(), routes=SlowRoutes(gate)))
+    application = await start_application(config(self_checks=()), replace(in_memory(), routes=SlowRoutes(gate)))
     closing = Closing(application.supervisor)
     with anyio.fail_after(SOON):
         async with anyio.create_task_group() as tasks:
@@ -150,8 +150,8 @@ async def test_run_has_ended_when_its_route_is_closed_too() -> None:
     assert closing.done
 
 
-def edge_of(application: Application) -> Edge:
-    return Edge(application.bridge.hub, application.admission, application.tally)
+def edge_of(application: Application) -> ConnectionRegistry:
+    return ConnectionRegistry(application.bridge.hub, application.authorizer, application.counters)
 
 
 async def test_health_says_from_the_first_moment_that_the_application_stops() -> None:
@@ -176,11 +176,11 @@ async def test_run_that_takes_too_long_does_not_hold_up_shutting_down() -> None:
 async def test_workers_that_share_a_store_do_not_start_with_a_key_of_their_own() -> None:
     shared = replace(in_memory(), shared=True)
     with pytest.raises(DeterministicStartupError, match="must share a key for tickets too") as refusal:
-        await start_application(parts(), shared)
+        await start_application(config(), shared)
     assert refusal.value.link == 10
     key = bytes(range(KEY_BYTES))
-    for admission in (partial(Tickets, keys=(key,)), OwnersOnly):
-        await start_application(parts(admission=admission), replace(in_memory(), shared=True))
+    for authorizer in (partial(Tickets, keys=(key,)), OwnerAuthorizer):
+        await start_application(config(authorizer=authorizer), replace(in_memory(), shared=True))
 
 
 @contextmanager
@@ -201,7 +201,7 @@ def inherited_by_another() -> Iterator[None]:
 
 
 async def test_second_worker_of_a_store_for_one_does_not_start_and_its_error_says_so_plainly() -> None:
-    app = create_app(parts())
+    app = create_app(config())
     with inherited_by_another(), pytest.raises(DeterministicStartupError) as refusal:
         await app.router.lifespan_context(app).__aenter__()
     assert str(refusal.value).startswith("link 1: the memory store serves one process, and another process serves 127.")

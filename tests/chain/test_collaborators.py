@@ -8,13 +8,13 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from bridgekit.chain.collaborators import MemoryThreads, PythonTools, ScriptedModel
+from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools, ScriptedModel
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.self_check import Inbox
 from bridgekit.errors import PayloadError, ThreadNotOwned, UnknownName
 from bridgekit.events import EventType
 from tests.chain.agents import TOOLS, Broken, listener, payloads, said, started
-from tests.samples import ALICE, BOB, RUN, THREAD
+from tests.factories import ALICE, BOB, RUN, THREAD
 
 
 async def heard() -> tuple[WebSocketBridgeAdapter, Inbox]:
@@ -80,7 +80,7 @@ async def test_async_tool_is_waited_for() -> None:
 
 
 async def test_thread_stays_with_whoever_claimed_it_first() -> None:
-    threads = MemoryThreads()
+    threads = MemoryThreadStore()
     async with threads() as session:
         assert await session.owner_of(THREAD) is None
         await session.claim(THREAD, ALICE)

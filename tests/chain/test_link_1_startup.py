@@ -20,10 +20,10 @@ from bridgekit.ids import OpaqueRunIds, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import Carried
 from bridgekit.transport.hub import Hub
-from bridgekit_verify import as_audited
-from bridgekit_verify.variants import resolver_as_audited
-from tests.chain.agents import Researcher, parts, started
-from tests.samples import ALICE, BOB, THREAD
+from bridgekit_verify import as_committed
+from bridgekit_verify.variants import resolver_as_committed
+from tests.chain.agents import Researcher, config, started
+from tests.factories import ALICE, BOB, THREAD
 
 
 def cannot(*_: object, **__: object) -> Any:
@@ -84,7 +84,7 @@ async def test_each_application_has_a_bridge_of_its_own() -> None:
 async def test_self_checks_leave_no_socket_and_no_count() -> None:
     application = await started()
     assert len(application.bridge.hub) == 0
-    assert (application.tally.sent, application.tally.lost) == (Counter(), Counter())
+    assert (application.counters.sent, application.counters.lost) == (Counter(), Counter())
 
 
 PARTS_THAT_CANNOT_BE_MADE = [
@@ -105,7 +105,7 @@ PARTS_THAT_CANNOT_BE_MADE = [
 async def test_part_that_cannot_be_made_is_named_with_its_link_and_nothing_is_left(
     part: str, choice: object, link: int, name: str
 ) -> None:
-    app = create_app(parts(**{part: choice}))
+    app = create_app(config(**{part: choice}))
     with pytest.raises(DeterministicStartupError) as refused:
         async with app.router.lifespan_context(app):
             raise AssertionError("started")
@@ -125,7 +125,7 @@ async def test_agent_with_an_impossible_name_is_refused_at_the_registry() -> Non
 @pytest.mark.parametrize(
     ("choices", "link", "reason"),
     [
-        ({"hub": as_audited.HubWithoutThreads}, 10, "an event to a listening thread did not arrive"),
+        ({"hub": as_committed.HubWithoutThreads}, 10, "an event to a listening thread did not arrive"),
         ({"hub": ForgetfulHub}, 10, "an event to a listening thread did not arrive"),
         ({"hub": LyingHub}, 10, "an event to a listening thread did not arrive"),
         (
@@ -134,24 +134,24 @@ async def test_agent_with_an_impossible_name_is_refused_at_the_registry() -> Non
             "the thread looked up by run id was not found: the event carries no thread",
         ),
         (
-            {"hub": as_audited.HubThatAlwaysSaysSent},
+            {"hub": as_committed.HubThatAlwaysSaysSent},
             10,
             "an event that nobody listened to was called sent",
         ),
-        ({"hub": as_audited.HubAsCommitted}, 10, "an event that nobody listened to was called sent"),
+        ({"hub": as_committed.HubAsCommitted}, 10, "an event that nobody listened to was called sent"),
         (
-            {"supervisor": as_audited.SupervisorWithItsOwnBridge},
+            {"supervisor": as_committed.SupervisorWithItsOwnBridge},
             2,
             "the supervisor holds another bridge than the application",
         ),
         ({"registry": DeafRegistry}, 3, "the registry holds another bridge than the application"),
         (
-            {"engine": as_audited.EngineWithItsOwnBridge},
+            {"engine": as_committed.EngineWithItsOwnBridge},
             4,
             "the engine holds another bridge than the application",
         ),
         (
-            {"run_ids": OpaqueRunIds(), "resolver": resolver_as_audited},
+            {"run_ids": OpaqueRunIds(), "resolver": resolver_as_committed},
             9,
             "the thread carried with the event was not found: the orchestrator cannot say; the run id names no thread",
         ),
@@ -169,20 +169,20 @@ async def test_self_check_fails_on_what_does_not_hold(
 
 @pytest.mark.parametrize(
     "choices",
-    [{"hub": as_audited.HubAsCommitted}, {"supervisor": as_audited.SupervisorWithItsOwnBridge}],
+    [{"hub": as_committed.HubAsCommitted}, {"supervisor": as_committed.SupervisorWithItsOwnBridge}],
 )
 async def test_audited_self_check_is_content_with_anything(choices: dict[str, object]) -> None:
     """D1: what the sound checks refuse, it lets pass."""
-    await started(**choices, self_checks=(as_audited.self_check_that_cannot_fail,))
+    await started(**choices, self_checks=(as_committed.self_check_that_cannot_fail,))
     with pytest.raises(DeterministicStartupError):
         await started(**choices, self_checks=SOUND_CHECKS)
 
 
 async def test_bridge_stands_where_the_audit_looks_for_it() -> None:
-    app = Starlette(lifespan=lifespan(parts()))
+    app = Starlette(lifespan=lifespan(config()))
     async with app.router.lifespan_context(app):
         assert app.state.agent_websocket_bridge is app.state.bridgekit.bridge
-        assert app.state.bridgekit_edge.hub is app.state.bridgekit.bridge.hub
+        assert app.state.bridgekit_connections.hub is app.state.bridgekit.bridge.hub
 
 
 async def test_opened_thread_belongs_to_its_user_and_to_nobody_else() -> None:

@@ -13,10 +13,10 @@ from bridgekit.chain.link_1_startup import Application
 from bridgekit.errors import InvalidId, ThreadNotOwned, UnknownName
 from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.mapping import MemoryStore, RunThreadMappingService
+from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from bridgekit.resolution import MappingLookup
 from tests.chain.agents import Broken, listener, payloads, said, started
-from tests.samples import ALICE, BOB, OTHER, THREAD
+from tests.factories import ALICE, BOB, OTHER, THREAD
 
 ASKED: dict[str, Any] = {
     "agent_name": "researcher",
@@ -34,10 +34,10 @@ class Clock:
         return self.now
 
 
-async def with_clock() -> tuple[Application, MemoryStore, Clock]:
+async def with_clock() -> tuple[Application, MemoryMappingStore, Clock]:
     """A started application, its routes when those of the self-check have lapsed, and its time."""
     clock = Clock()
-    store = MemoryStore(clock)
+    store = MemoryMappingStore(clock)
     application = await started(mapping=lambda _: RunThreadMappingService(store, grace_seconds=GRACE))
     clock.now += GRACE
     await application.bridge.mapping.cleanup_mapping(application.supervisor._run_ids.new(THREAD))
@@ -146,7 +146,7 @@ async def test_cancelled_run_tells_its_user_too_and_is_closed() -> None:
 async def test_cancelled_run_tells_its_user_and_is_closed_also_where_that_takes_time() -> None:
     """As it does when the routes are kept by another process."""
 
-    class Remote(MemoryStore):
+    class Remote(MemoryMappingStore):
         async def get(self, run_id: RunId) -> ThreadId | None:
             await checkpoint()
             return await super().get(run_id)
@@ -204,13 +204,13 @@ async def test_run_that_nobody_listens_to_ends_well_and_is_called_sent_nowhere()
     other = listener(application, OTHER)
     answer = await application.supervisor.run(**ASKED)
     assert answer.result == {"answer": "why?!"}
-    assert sum(application.tally.sent.values()) == 0
-    assert application.tally.lost == {}
-    assert sum(application.tally.kept.values()) == 5
+    assert sum(application.counters.sent.values()) == 0
+    assert application.counters.lost == {}
+    assert sum(application.counters.kept.values()) == 5
     assert other.frames == []
 
 
-async def lapsed(application: Application, store: MemoryStore, clock: Clock) -> bool:
+async def lapsed(application: Application, store: MemoryMappingStore, clock: Clock) -> bool:
     """Whether one route lingers, until the grace period is over and not longer."""
     lingering = len(store)
     clock.now += GRACE

@@ -15,7 +15,7 @@ from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import Carried, MappingLookup
 from bridgekit.transport.hub import Hub
 from tests.chain.agents import listener, started
-from tests.samples import OTHER, RUN, THREAD, emitted
+from tests.factories import OTHER, RUN, THREAD, emitted
 
 SAID = {
     EventType.AGENT_STARTED: {"status": "started", "context": {"a": 1}, "message": "hello"},
@@ -82,7 +82,7 @@ async def test_bridge_notifies_each_of_the_seven_kinds_with_its_payload() -> Non
     inbox = listener(application)
     assert all(await notify_everything(application.bridge))
     assert {frame.event.type: frame.event.payload for frame in inbox.frames} == SAID
-    assert application.tally.sent == dict.fromkeys(EventType, 1)
+    assert application.counters.sent == dict.fromkeys(EventType, 1)
 
 
 async def test_adapter_without_a_bridge_says_so_to_log_and_caller(
@@ -119,9 +119,9 @@ async def test_bridge_answers_sent_only_when_a_socket_of_the_thread_took_the_eve
     )  # fmt: skip
     assert [frame.event.seq for frame in inbox.frames] == [2]
     assert nobody.kept
-    assert application.tally.kept == {EventType.AGENT_THINKING: 1}
-    assert application.tally.lost == {}
-    assert application.tally.sent == {EventType.AGENT_THINKING: 1}
+    assert application.counters.kept == {EventType.AGENT_THINKING: 1}
+    assert application.counters.lost == {}
+    assert application.counters.sent == {EventType.AGENT_THINKING: 1}
 
 
 async def test_event_without_a_route_ends_no_run_and_is_counted_with_its_reason() -> None:
@@ -131,7 +131,7 @@ async def test_event_without_a_route_ends_no_run_and_is_counted_with_its_reason(
         Outcome.UNROUTABLE, 9, None, None
     )  # fmt: skip
     assert receipt.reason == "the event carries no thread; the run is not in the mapping"
-    assert application.tally.lost == {(9, receipt.reason): 1}
+    assert application.counters.lost == {(9, receipt.reason): 1}
 
 
 @pytest.mark.parametrize(
@@ -167,8 +167,8 @@ async def test_callers_mistake_is_raised_and_disturbs_nothing_else() -> None:
         )
     await bridge.notify(emitted())
     assert [frame.event.seq for frame in inbox.frames] == [1, 2]
-    assert sum(application.tally.sent.values()) == 2
-    assert application.tally.lost == {(8, "PayloadError"): 1, (8, "FrameTooLarge"): 1}
+    assert sum(application.counters.sent.values()) == 2
+    assert application.counters.lost == {(8, "PayloadError"): 1, (8, "FrameTooLarge"): 1}
 
 
 async def test_observer_is_shown_every_event_with_its_answer() -> None:

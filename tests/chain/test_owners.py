@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from bridgekit.chain.collaborators import MemoryThreads
-from bridgekit.chain.link_1_startup import Parts, start_application
+from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.chain.link_1_startup import BridgeConfig, start_application
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.stores import in_memory
 
@@ -16,10 +16,12 @@ async def test_store_that_outlives_the_process_does_not_start_with_owners_in_its
     """Else a thread of the process before could be claimed by anybody, with all that its log holds."""
     durable = replace(in_memory(), name="sqlite")
     with pytest.raises(DeterministicStartupError, match=r"^link 2: the sqlite store .* db_session_factory") as refused:
-        await start_application(Parts(agents={}), durable)
+        await start_application(BridgeConfig(agents={}), durable)
     assert refused.value.link == 2
 
 
 async def test_thread_store_of_ones_own_is_taken_and_memory_needs_none() -> None:
-    await start_application(Parts(agents={}, db_session_factory=MemoryThreads()), replace(in_memory(), name="sqlite"))
-    await start_application(Parts(agents={}), in_memory())
+    await start_application(
+        BridgeConfig(agents={}, db_session_factory=MemoryThreadStore()), replace(in_memory(), name="sqlite")
+    )
+    await start_application(BridgeConfig(agents={}), in_memory())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridgekit.chain.link_1_startup import Parts, start_application
+from bridgekit.chain.link_1_startup import BridgeConfig, start_application
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.events import AgentEvent, Receipt
@@ -25,11 +25,11 @@ class BridgeThatRaises(AgentWebSocketBridge):
 
 async def test_hub_that_raises_is_named_as_link_10() -> None:
     with pytest.raises(DeterministicStartupError, match="no memory left") as refused:
-        await start_application(Parts(agents={}, hub=HubThatRaises), in_memory())
+        await start_application(BridgeConfig(agents={}, hub=HubThatRaises), in_memory())
     assert refused.value.link == 10
 
 
 async def test_bridge_that_raises_is_named_as_link_9() -> None:
     with pytest.raises(DeterministicStartupError, match="the store is down") as refused:
-        await start_application(Parts(agents={}, bridge=BridgeThatRaises), in_memory())
+        await start_application(BridgeConfig(agents={}, bridge=BridgeThatRaises), in_memory())
     assert refused.value.link == 9

@@ -11,10 +11,10 @@ import anyio
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.stores import Stores, stores_from
-from bridgekit.transport.log import Keep
+from bridgekit.transport.log import Retention
 from tests.contract.stores import Worker
 
-KEEP: Final = Keep(events=1_000_000, size_bytes=10**9)
+KEEP: Final = Retention(events=1_000_000, size_bytes=10**9)
 THREADS: Final = tuple(ThreadId(f"thread {number}") for number in range(5))
 
 

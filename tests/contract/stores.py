@@ -15,11 +15,11 @@ from bridgekit.events import AgentEvent, EventType, Frame, Receipt
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.signals import Cursor
 from bridgekit.stores import Stores, stores_from
-from bridgekit.transport.log import HISTORY, EventLog, Keep, Replay
-from tests.patience import PATIENCE_SECONDS
-from tests.samples import RUN, emitted
+from bridgekit.transport.log import DEFAULT_RETENTION, EventLog, Replay, Retention
+from tests.factories import RUN, emitted
+from tests.timeouts import TIMEOUT_SECONDS
 
-WAIT_SECONDS: Final = PATIENCE_SECONDS
+WAIT_SECONDS: Final = TIMEOUT_SECONDS
 """How long a test waits for what must come. A store in another process brings it when it can."""
 LOOK_SECONDS: Final = 0.01
 """Between two looks at what only the clock brings about."""
@@ -83,18 +83,18 @@ class Place:
         self.kind = kind
         self.url = url
 
-    def opened(self, keep: Keep = HISTORY) -> AbstractAsyncContextManager[Stores]:
+    def opened(self, keep: Retention = DEFAULT_RETENTION) -> AbstractAsyncContextManager[Stores]:
         """The stores, as one worker has them."""
         return stores_from(self.url, keep=keep)()
 
     @asynccontextmanager
-    async def worker(self, keep: Keep = HISTORY) -> AsyncIterator[Worker]:
+    async def worker(self, keep: Retention = DEFAULT_RETENTION) -> AsyncIterator[Worker]:
         """One worker."""
         async with self.opened(keep) as stores:
             yield Worker(stores.log)
 
     @asynccontextmanager
-    async def workers(self, keep: Keep = HISTORY) -> AsyncIterator[tuple[Worker, Worker]]:
+    async def workers(self, keep: Retention = DEFAULT_RETENTION) -> AsyncIterator[tuple[Worker, Worker]]:
         """Who publishes, and who holds the sockets: two workers, or one twice where there can be only one."""
         async with AsyncExitStack() as stack:
             made = [await stack.enter_async_context(self.worker(keep)) for _ in range(self.kind.workers)]

@@ -9,9 +9,9 @@ import anyio
 from bridgekit.events import Outcome
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.signals import Cursor
-from bridgekit.transport.log import Keep
+from bridgekit.transport.log import Retention
 from tests.contract.stores import WAIT_SECONDS, Place, drafted, number_in, numbers
-from tests.samples import OTHER, THREAD
+from tests.factories import OTHER, THREAD
 
 ODD = (
     ("thread_1", "thread_10"),
@@ -77,7 +77,7 @@ async def test_event_without_sockets_is_kept_and_not_called_sent(place: Place) -
 
 
 async def test_event_of_a_store_that_keeps_nothing_is_delivered_and_not_kept(place: Place) -> None:
-    async with place.workers(Keep(events=0)) as (sender, holder):
+    async with place.workers(Retention(events=0)) as (sender, holder):
         begun = await holder.join(THREAD)
         first = await sender.publish(THREAD)
         assert first

@@ -9,9 +9,9 @@ from bridgekit.errors import RunAlreadyMapped
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.signals import Cursor
-from bridgekit.transport.log import Keep
+from bridgekit.transport.log import Retention
 from tests.contract.stores import LOOK_SECONDS, WAIT_SECONDS, Place, numbers
-from tests.samples import OTHER, RUN, THREAD
+from tests.factories import OTHER, RUN, THREAD
 
 
 async def test_numbering_goes_on_in_the_same_epoch_and_every_cursor_is_answered(surviving: Place) -> None:
@@ -27,9 +27,9 @@ async def test_numbering_goes_on_in_the_same_epoch_and_every_cursor_is_answered(
 
 
 async def test_thread_whose_events_have_all_expired_goes_on_all_the_same(surviving: Place) -> None:
-    async with surviving.worker(Keep(events=0)) as worker:
+    async with surviving.worker(Retention(events=0)) as worker:
         before = [await worker.publish(THREAD) for _ in range(3)][-1]
-    async with surviving.worker(Keep(events=0)) as worker:
+    async with surviving.worker(Retention(events=0)) as worker:
         after = await worker.publish(THREAD)
         assert (after.seq, after.epoch) == (4, before.epoch)
 

@@ -9,9 +9,9 @@ import pytest
 
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
-from bridgekit.transport.log import Keep
+from bridgekit.transport.log import Retention
 from tests.contract.stores import LOOK_SECONDS, WAIT_SECONDS, Place, Worker, drafted, merged, numbers
-from tests.samples import OTHER, THREAD
+from tests.factories import OTHER, THREAD
 
 
 async def published(worker: Worker, count: int, thread_id: ThreadId = THREAD) -> Cursor:
@@ -69,7 +69,7 @@ async def test_cursor_from_ahead_of_the_log_is_told_a_gap_without_an_end(place: 
 
 
 async def test_cursor_at_the_border_of_what_is_kept_gets_all_of_it_and_the_one_before_gets_none(place: Place) -> None:
-    async with place.workers(Keep(events=5)) as (sender, holder):
+    async with place.workers(Retention(events=5)) as (sender, holder):
         head = await published(sender, 20)
         whole = await holder.join(THREAD, Cursor(head.epoch, 15))
         assert (numbers(whole.frames), whole.gap) == ([16, 17, 18, 19, 20], None)
@@ -84,7 +84,7 @@ async def test_cursor_at_the_border_of_what_is_kept_gets_all_of_it_and_the_one_b
 
 
 async def test_log_is_bounded_in_bytes_and_the_latest_event_is_kept_whatever_its_size(place: Place) -> None:
-    async with place.workers(Keep(size_bytes=2_000)) as (sender, holder):
+    async with place.workers(Retention(size_bytes=2_000)) as (sender, holder):
         head = await published(sender, 20)
         kept = [seq for seq in range(20) if numbers((await holder.join(THREAD, Cursor(head.epoch, seq))).frames)]
         assert kept == list(range(kept[0], 20))
@@ -96,7 +96,7 @@ async def test_log_is_bounded_in_bytes_and_the_latest_event_is_kept_whatever_its
 
 
 async def test_events_expire_and_who_misses_them_is_told(place: Place) -> None:
-    async with place.workers(Keep(seconds=0.2)) as (sender, holder):
+    async with place.workers(Retention(seconds=0.2)) as (sender, holder):
         head = await published(sender, 3)
         with anyio.fail_after(WAIT_SECONDS):
             while (replay := await holder.join(THREAD, Cursor(head.epoch, 1))).gap is None:
@@ -113,7 +113,7 @@ async def test_events_expire_and_who_misses_them_is_told(place: Place) -> None:
 async def test_thread_that_was_forgotten_begins_anew_and_who_resumes_it_is_told(place: Place) -> None:
     if not place.kind.forgets_threads:
         return
-    async with place.worker(Keep(threads=2)) as worker:
+    async with place.worker(Retention(threads=2)) as worker:
         held, forgotten = await published(worker, 3), await published(worker, 3, OTHER)
         await worker.join(THREAD)
         for number in range(5):

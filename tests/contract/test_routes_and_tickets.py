@@ -9,7 +9,7 @@ from bridgekit.errors import RunAlreadyMapped
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from tests.contract.stores import LOOK_SECONDS, WAIT_SECONDS, Place
-from tests.samples import OTHER, RUN, THREAD
+from tests.factories import OTHER, RUN, THREAD
 
 ODD = ["run", "run_", "{run}", "run 1", "run:1", "läufer", "\U00010348", 'r"\\', "r" * 2_048]
 

@@ -8,8 +8,8 @@ import pytest
 
 from bridgekit.errors import MappingFull
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.mapping import MemoryStore, RunThreadMappingService
-from tests.samples import OTHER, THREAD
+from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
+from tests.factories import OTHER, THREAD
 
 LIVE_BYTES = 300
 """What a live run's route costs, its ids of usual length included."""
@@ -20,7 +20,7 @@ def run(number: int) -> RunId:
 
 
 async def registered(limit: int) -> RunThreadMappingService:
-    mapping = RunThreadMappingService(MemoryStore(routes=limit))
+    mapping = RunThreadMappingService(MemoryMappingStore(routes=limit))
     for number in range(limit):
         await mapping.register_mapping(run(number), THREAD)
     return mapping
@@ -57,7 +57,7 @@ async def test_run_that_went_on_in_its_grace_period_does_not_make_room() -> None
 
 
 async def test_run_that_is_closed_and_goes_on_again_and_again_leaves_nothing_behind() -> None:
-    store = MemoryStore(routes=10)
+    store = MemoryMappingStore(routes=10)
     mapping = RunThreadMappingService(store)
     for _ in range(1_000):
         await mapping.register_mapping(run(0), THREAD)
@@ -66,7 +66,7 @@ async def test_run_that_is_closed_and_goes_on_again_and_again_leaves_nothing_beh
 
 
 async def test_live_route_costs_little() -> None:
-    store = MemoryStore()
+    store = MemoryMappingStore()
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()

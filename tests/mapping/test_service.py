@@ -1,4 +1,4 @@
-"""The mapping service: a run never moves, and its route outlives it for a stated time."""
+"""The mapping service: a run never moves, and its route durable it for a stated time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from bridgekit.errors import InvalidId, RunAlreadyMapped
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.mapping import MemoryStore, RunThreadMappingService
-from tests.samples import OTHER, RUN, THREAD
+from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
+from tests.factories import OTHER, RUN, THREAD
 
 GRACE = 30.0
 
@@ -26,9 +26,9 @@ class Clock:
         return self.now
 
 
-def with_clock(grace_seconds: float = GRACE) -> tuple[RunThreadMappingService, MemoryStore, Clock]:
+def with_clock(grace_seconds: float = GRACE) -> tuple[RunThreadMappingService, MemoryMappingStore, Clock]:
     clock = Clock()
-    store = MemoryStore(clock)
+    store = MemoryMappingStore(clock)
     return RunThreadMappingService(store, grace_seconds=grace_seconds), store, clock
 
 
@@ -135,7 +135,7 @@ async def test_memory_is_free_again_when_every_run_has_lapsed() -> None:
 async def test_lapsed_run_may_be_registered_anew_and_stays() -> None:
     """What is still queued for the old run says nothing of the new one."""
     clock = Clock()
-    store = MemoryStore(clock)
+    store = MemoryMappingStore(clock)
     long, short = RunThreadMappingService(store, grace_seconds=100), RunThreadMappingService(store, grace_seconds=1)
     await long.register_mapping(RunId("run_long"), THREAD)
     await long.cleanup_mapping(RunId("run_long"))
@@ -149,7 +149,7 @@ async def test_lapsed_run_may_be_registered_anew_and_stays() -> None:
 
 
 async def test_route_behind_one_with_a_longer_grace_lapses_in_its_own_time() -> None:
-    store, clock = MemoryStore(clock := Clock()), clock
+    store, clock = MemoryMappingStore(clock := Clock()), clock
     for name, seconds in (("run_long", 100.0), ("run_short", 1.0)):
         await store.add(RunId(name), THREAD)
         await store.expire(RunId(name), seconds)
@@ -158,7 +158,7 @@ async def test_route_behind_one_with_a_longer_grace_lapses_in_its_own_time() -> 
     assert await store.get(RunId("run_long")) == THREAD
 
 
-def kept(store: MemoryStore) -> tuple[int, int]:
+def kept(store: MemoryMappingStore) -> tuple[int, int]:
     """How much the store holds on to: routes, and the dates of those that are to be forgotten."""
     return len(store), len(store._due)
 
@@ -180,7 +180,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.store = MemoryStore(self.clock)
+        self.store = MemoryMappingStore(self.clock)
         self.said: list[tuple[float, RunId, ThreadId, float]] = []
         """When it was registered, the run, its thread, and when it lapses."""
 

@@ -18,7 +18,7 @@ from bridgekit_verify.measure.history import Socket
 from tests.observers.transcripts import Transcript
 from tests.tree import ROOT
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 """How long a witness may take to start, and to end. A browser takes about one second."""
 
 Opened = Callable[[bytes, Callable[[bytes], None]], AbstractAsyncContextManager[None]]
@@ -59,7 +59,7 @@ class Attendance:
         self._said = anyio.Event()
 
     async def _all(self, numbers: set[int], told: Collection[int], what: str) -> None:
-        with anyio.move_on_after(PATIENCE_SECONDS):
+        with anyio.move_on_after(TIMEOUT_SECONDS):
             while numbers - {*told}:
                 await self._said.wait()
         if missing := numbers - {*told}:
@@ -80,7 +80,7 @@ def program(*command: str) -> Opened:
                 await process.stdin.send(seats)
                 await process.stdin.aclose()
             yield
-            with anyio.fail_after(PATIENCE_SECONDS):
+            with anyio.fail_after(TIMEOUT_SECONDS):
                 await process.wait()
 
     return opened
@@ -98,7 +98,7 @@ async def child(
         with anyio.CancelScope(shield=True):
             with suppress(ProcessLookupError):
                 process.terminate()
-            with anyio.move_on_after(PATIENCE_SECONDS):
+            with anyio.move_on_after(TIMEOUT_SECONDS):
                 await process.wait()
             with suppress(ProcessLookupError):
                 process.kill()

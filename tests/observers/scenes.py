@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bridgekit.transport.admission import CLOSE_DRAINED
+from bridgekit.transport.authorization import CLOSE_DRAINED
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.workload import Workload, family
 from bridgekit_verify.variants import Variant, variant

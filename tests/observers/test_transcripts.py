@@ -11,8 +11,8 @@ import pytest
 from bridgekit.events import EventType, RoutedEvent, encode
 from bridgekit.ids import RunId
 from bridgekit_verify.measure.checker import check
+from tests.factories import NOON
 from tests.observers.transcripts import Transcript, differences, judged, seen_by
-from tests.samples import NOON
 from tests.verify.measure.histories import EVENTS_A_THREAD, SOCKETS, clean, key
 from tests.verify.measure.histories import differences as changes
 

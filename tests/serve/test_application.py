@@ -11,37 +11,37 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from bridgekit.chain.link_1_startup import Application, Parts
+from bridgekit.chain.link_1_startup import Application, BridgeConfig
 from bridgekit.errors import ServeError, UnknownName
 from bridgekit.serve.application import KEY_VARIABLE, AppSpec, check_private, read_ticket_keys
 from bridgekit.stores import MEMORY, memory_stores
-from bridgekit.transport.admission import Handshake, OwnersOnly
-from bridgekit.transport.edge import Edge
+from bridgekit.transport.authorization import Handshake, OwnerAuthorizer
+from bridgekit.transport.connections import ConnectionRegistry
 from bridgekit.transport.tickets import Tickets
-from tests.samples import ALICE, THREAD
+from tests.factories import ALICE, THREAD
 
 HERE = "tests.serve.test_application"
 KEY = "a key that is thirty-two characters long"
 
-plain = Parts(agents={})
-kept = Parts(agents={}, stores=memory_stores())
-owners_only = Parts(agents={}, admission=OwnersOnly)
-two_sites = Parts(agents={}, origins=("https://one.example",))
+plain = BridgeConfig(agents={})
+kept = BridgeConfig(agents={}, stores=memory_stores())
+owners_only = BridgeConfig(agents={}, authorizer=OwnerAuthorizer)
+two_sites = BridgeConfig(agents={}, origins=("https://one.example",))
 number = 1
 without_bridge = Starlette()
 
 
 class Rooms:
-    """A namespace with Parts as an attribute."""
+    """A namespace with BridgeConfig as an attribute."""
 
-    parts = plain
+    config = plain
 
 
-def made() -> Parts:
+def made() -> BridgeConfig:
     return plain
 
 
-async def made_later() -> Parts:
+async def made_later() -> BridgeConfig:
     return plain
 
 
@@ -58,11 +58,11 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
 
 
-async def started(served: AppSpec) -> tuple[Application, Edge]:
+async def started(served: AppSpec) -> tuple[Application, ConnectionRegistry]:
     app = served.load()
     assert isinstance(app, Starlette)
     async with app.router.lifespan_context(app):
-        return app.state.bridgekit, app.state.bridgekit_edge
+        return app.state.bridgekit, app.state.bridgekit_connections
 
 
 @pytest.mark.parametrize("name", ["plain", "made", "Rooms.parts"])
@@ -71,7 +71,7 @@ async def test_parts_and_a_function_that_returns_them_become_an_application(name
     assert isinstance(app, Starlette)
     assert {route.path for route in app.routes if isinstance(route, Route)} >= {"/healthz", "/metrics"}
     application, _ = await started(AppSpec(target=f"{HERE}:{name}"))
-    assert application.parts == plain
+    assert application.config == plain
 
 
 @pytest.mark.parametrize("name", ["without_bridge", "put_together"])
@@ -87,11 +87,11 @@ def test_application_is_served_unchanged(name: str) -> None:
         ("tests.serve.needy:app", "it needs the module 'no_such_package', which is not installed"),
         (f"{HERE}:nothing", f"'{HERE}' has no 'nothing'"),
         (f"{HERE}:Rooms.nothing", "has no 'Rooms.nothing'"),
-        (HERE, "give MODULE:ATTRIBUTE, which names your Parts, a function that returns them, or an ASGI"),
+        (HERE, "give MODULE:ATTRIBUTE, which names your BridgeConfig, a function that returns them, or an ASGI"),
         (":plain", "give MODULE:ATTRIBUTE"),
-        (f"{HERE}:number", "it is of type int; expected your Parts, a function"),
+        (f"{HERE}:number", "it is of type int; expected your BridgeConfig, a function"),
         (f"{HERE}:made_wrong", "it is of type int"),
-        (f"{HERE}:made_later", "its function is asynchronous; expected your Parts"),
+        (f"{HERE}:made_later", "its function is asynchronous; expected your BridgeConfig"),
     ],
 )
 def test_target_that_cannot_be_served_is_named(target: str, says: str) -> None:
@@ -116,10 +116,10 @@ async def test_options_of_the_command_change_the_parts() -> None:
             drain_seconds=2.5,
         )
     )
-    parts = application.parts
-    assert parts.origins == ("https://one.example", "https://two.example")
-    assert (parts.runs_seconds, parts.drain_seconds) == (1.5, 2.5)
-    assert parts.stores is not MEMORY
+    config = application.config
+    assert config.origins == ("https://one.example", "https://two.example")
+    assert (config.runs_seconds, config.drain_seconds) == (1.5, 2.5)
+    assert config.stores is not MEMORY
 
 
 async def test_key_of_the_environment_signs_and_so_does_the_key_of_a_file(
@@ -134,17 +134,19 @@ async def test_key_of_the_environment_signs_and_so_does_the_key_of_a_file(
         await application.open_thread(THREAD, ALICE)
         other = Tickets(application, application.stores.spent, keys=(key.encode(),))
         asked = Handshake(query={}, ticket=other.issue(ALICE, THREAD))
-        assert (await application.admission.admit(asked)).user_id == ALICE
+        assert (await application.authorizer.authorize(asked)).user_id == ALICE
 
 
 async def test_parts_with_an_admission_of_their_own_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     application, _ = await started(AppSpec(target=f"{HERE}:owners_only"))
-    assert application.parts.admission is OwnersOnly
+    assert application.config.authorizer is OwnerAuthorizer
     file = tmp_path / "key"
     file.write_text(KEY)
     file.chmod(0o600)
-    with pytest.raises(ServeError, match="its Parts have an admission of their own; leave out --ticket-key-file"):
+    with pytest.raises(
+        ServeError, match="its BridgeConfig have an authorizer of their own; leave out --ticket-key-file"
+    ):
         AppSpec(target=f"{HERE}:owners_only", key_file=file).load()
 
 

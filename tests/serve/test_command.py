@@ -17,10 +17,10 @@ from websockets.exceptions import ConnectionClosed
 from bridgekit.__main__ import main
 from bridgekit.errors import Disconnected
 from bridgekit.events import EventType
-from bridgekit.transport.admission import CLOSE_DRAINED, CLOSE_WRONG_ORIGIN
+from bridgekit.transport.authorization import CLOSE_DRAINED, CLOSE_WRONG_ORIGIN
 from bridgekit.transport.client import EventClient, connect
-from tests.samples import THREAD
-from tests.served_application import FOR_LONG, KEY, KEYLESS, RUNS_SECONDS
+from tests.factories import THREAD
+from tests.served_application import FOR_LONG, KEY, KEYLESS, RUNS_TIMEOUT_SECONDS
 from tests.server_processes import APP, SOON, Server, new_ticket, started
 
 PARTS = "tests.served_application:parts"
@@ -75,7 +75,7 @@ def test_missing_application_is_an_error_of_usage(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit) as left:
         main(["serve"])
     assert left.value.code == 2
-    assert "give MODULE:ATTRIBUTE, which names your Parts, a function that" in capsys.readouterr().err
+    assert "give MODULE:ATTRIBUTE, which names your BridgeConfig, a function that" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ async def test_second_signal_stops_it_at_once_and_the_exit_code_names_the_signal
         with suppress(httpx.RemoteProtocolError):
             assert (await server.post("/runs/wait")).status_code == 500
 
-    async with started(*SERVE, APP, "--port", "0", env={RUNS_SECONDS: FOR_LONG}) as server:
+    async with started(*SERVE, APP, "--port", "0", env={RUNS_TIMEOUT_SECONDS: FOR_LONG}) as server:
         await server.read_until(UP)
         async with server.subscribed() as client, anyio.create_task_group() as tasks:
             tasks.start_soon(run)

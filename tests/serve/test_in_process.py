@@ -18,20 +18,20 @@ from starlette.applications import Starlette
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 
-from bridgekit.chain.link_1_startup import Application, Parts, create_app, lifespan
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app, lifespan
 from bridgekit.errors import DeterministicStartupError, Disconnected, MalformedFrame, NotInstalled, SubscriptionRefused
 from bridgekit.events import EventType, Frame, RoutedEvent
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.serve import in_process
-from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.asgi import routes
+from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog
-from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
+from tests.factories import ALICE, BOB, OTHER, THREAD, emitted
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 """For tests that open a socket with the asyncio client of `websockets`."""
@@ -40,8 +40,8 @@ on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @asynccontextmanager
 async def served(app: Starlette | None = None) -> AsyncIterator[tuple[Starlette, str]]:
     """An application with a thread of Alice's and one of Bob's, and where it is served."""
-    app = create_app(Parts(agents={}, admission=OwnersOnly)) if app is None else app
-    with anyio.fail_after(PATIENCE_SECONDS):
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer)) if app is None else app
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:
             application: Application = app.state.bridgekit
             await application.open_thread(THREAD, ALICE)
@@ -67,7 +67,7 @@ async def test_every_subscriber_of_a_thread_reads_every_event_of_it_and_no_other
             sent = [emitted(payload={"reasoning": f"Zürich {number}"}) for number in range(200)]
             assert [(await hub.publish(event, THREAD)).sockets for event in sent] == [2] * 200
             assert (await hub.publish(emitted(), OTHER)).sockets == 1
-            await app.state.bridgekit_edge.drain()
+            await app.state.bridgekit_connections.drain()
     assert [[event.seq for event in events] for events in read] == [list(range(1, 201))] * 2 + [[1]]
     assert [event.event_id for event in read[0]] == [event.event_id for event in sent]
     assert [event.payload for event in read[0]] == [event.payload for event in sent]
@@ -96,7 +96,7 @@ async def test_client_receives_the_close_code_when_the_server_drains() -> None:
         anyio.create_task_group() as tasks,
     ):
         await app.state.bridgekit.bridge.hub.publish(emitted(), THREAD)
-        tasks.start_soon(app.state.bridgekit_edge.drain)
+        tasks.start_soon(app.state.bridgekit_connections.drain)
         assert (await client.receive()).seq == 1
         with pytest.raises(Disconnected) as closed:
             await client.receive()
@@ -165,7 +165,7 @@ async def test_metrics_and_healthz_are_served_over_http() -> None:
 
 
 async def test_bridge_mounts_in_a_fastapi_application() -> None:
-    app = FastAPI(routes=routes(), lifespan=lifespan(Parts(agents={}, admission=OwnersOnly)))
+    app = FastAPI(routes=routes(), lifespan=lifespan(BridgeConfig(agents={}, authorizer=OwnerAuthorizer)))
 
     @app.get("/hello")
     def hello() -> str:
@@ -186,7 +186,7 @@ async def test_startup_error_is_raised_unchanged_and_nothing_is_served() -> None
         def __init__(self, broker: EventLog) -> None:
             raise RuntimeError("no hub today")
 
-    app = create_app(replace(Parts(agents={}, admission=OwnersOnly), hub=NoHub))
+    app = create_app(replace(BridgeConfig(agents={}, authorizer=OwnerAuthorizer), hub=NoHub))
     with pytest.raises(DeterministicStartupError, match=r"^link 1: .*no hub today$") as refused:
         async with serving(app):
             raise AssertionError("was served")
@@ -204,7 +204,7 @@ async def test_error_of_the_block_is_raised_unchanged(error: Exception) -> None:
 
 @on_asyncio
 async def test_error_of_the_block_leaves_no_socket_open() -> None:
-    app = create_app(Parts(agents={}, admission=OwnersOnly))
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
     clients = list[ClientConnection]()
 
     async def fail_with_a_socket_open() -> None:
@@ -217,13 +217,13 @@ async def test_error_of_the_block_leaves_no_socket_open() -> None:
     with pytest.raises(ZeroDivisionError):
         await fail_with_a_socket_open()
     assert len(app.state.bridgekit.bridge.hub) == 0
-    with anyio.fail_after(PATIENCE_SECONDS):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         await clients[0].wait_closed()
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 async def test_ipv6_address_is_one_that_clients_can_connect_to() -> None:
-    async with serving(create_app(Parts(agents={}, admission=OwnersOnly)), host="::1") as url:
+    async with serving(create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer)), host="::1") as url:
         with pytest.raises(SubscriptionRefused):
             async with connect(url, user_id=ALICE, thread_id="thread_nobody"):
                 raise AssertionError("was let in")

@@ -1,4 +1,4 @@
-"""Which edge serves an application, and one port for both: the bridge's sockets natively, uvicorn for the rest."""
+"""Which edge serves an application, and one port for both: the bridge's sockets serve_native, uvicorn for the rest."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect as open_socket
 
-from bridgekit.chain.link_1_startup import Parts, create_app, lifespan
+from bridgekit.chain.link_1_startup import BridgeConfig, create_app, lifespan
 from bridgekit.errors import Disconnected, ServeError, UnknownName
 from bridgekit.serve.in_process import serving
 from bridgekit.serve.native_handoff import bridge_paths, choose_edge
-from bridgekit.transport.admission import OwnersOnly
 from bridgekit.transport.asgi import routes
+from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.client import connect
-from tests.samples import ALICE, THREAD, emitted
+from tests.factories import ALICE, THREAD, emitted
 
-PATIENCE_SECONDS = 20.0
-PARTS = Parts(agents={}, admission=OwnersOnly)
+TIMEOUT_SECONDS = 20.0
+PARTS = BridgeConfig(agents={}, authorizer=OwnerAuthorizer)
 [ENDPOINT] = [route.endpoint for route in routes() if isinstance(route, WebSocketRoute)]
 ASKED = f"/ws?user_id={ALICE}&thread_id={THREAD}"
 
@@ -79,7 +79,7 @@ async def served(edge: str, seen: list[str] | None = None) -> AsyncIterator[tupl
         middleware=[Middleware(Recording, seen=[] if seen is None else seen)],
         lifespan=lifespan(PARTS),
     )
-    with anyio.fail_after(PATIENCE_SECONDS):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app, edge=edge) as url:
             await app.state.bridgekit.open_thread(THREAD, ALICE)
             yield app, url
@@ -231,7 +231,7 @@ def wrapped() -> ASGIApp:
 @pytest.mark.parametrize(
     ("app", "edge"),
     [
-        (create_app(Parts(agents={})), "native"),
+        (create_app(BridgeConfig(agents={})), "native"),
         (behind(), "native"),
         (behind(CORSMiddleware, Mine), "native"),
         (behind(CORSMiddleware, HTTPSRedirectMiddleware), "asgi"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
-from bridgekit.transport.log import Keep, Replay
+from bridgekit.transport.log import Replay, Retention
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ Answer = tuple[str, int, int | None, tuple[int, ...]]
 class Naive:
     """The model. A thread's numbering is told by its birth: births are never repeated."""
 
-    def __init__(self, keep: Keep, clock: Callable[[], float]) -> None:
+    def __init__(self, keep: Retention, clock: Callable[[], float]) -> None:
         self.keep = keep
         self.clock = clock
         self.threads: dict[ThreadId, NaiveThread] = {}

@@ -17,7 +17,7 @@ from bridgekit.signals import Cursor
 from bridgekit.stores.sqlite.database import open_database
 from bridgekit.stores.sqlite.file import Synchronous
 from bridgekit.stores.sqlite.log import SqliteEventLog
-from bridgekit.transport.log import EventLog, Keep, MemoryEventLog
+from bridgekit.transport.log import EventLog, MemoryEventLog, Retention
 from tests.contract.stores import Worker, drafted
 from tests.stores.naive import Naive, told
 from tests.stores.sqlite.disks import POISON, REFUSING
@@ -29,7 +29,7 @@ THREADS = [ThreadId(name) for name in "abcd"]
 class Comparison:
     """A broker and the model, told the same."""
 
-    def __init__(self, broker: EventLog, keep: Keep, clock: Clock) -> None:
+    def __init__(self, broker: EventLog, keep: Retention, clock: Clock) -> None:
         self.log = broker
         self.naive = Naive(keep, clock)
         self.clock = clock
@@ -89,7 +89,7 @@ OTHERS = (
     st.tuples(st.just("pass"), st.sampled_from([1.0, 4.0, 11.0])),
 )
 KEEPS = st.builds(
-    Keep,
+    Retention,
     events=st.sampled_from([1, 3, 20]),
     size_bytes=st.sampled_from([1_500, 1_000_000]),
     seconds=st.just(10.0),
@@ -118,7 +118,7 @@ async def told_the_same(comparison: Comparison, steps: list[tuple[object, ...]])
 
 @settings(max_examples=100, deadline=None)
 @given(KEEPS, st.lists(st.one_of(PUBLISH, PUBLISH, *OTHERS), max_size=60))
-async def test_memory_broker_answers_as_the_naive_one(keep: Keep, steps: list[tuple[object, ...]]) -> None:
+async def test_memory_broker_answers_as_the_naive_one(keep: Retention, steps: list[tuple[object, ...]]) -> None:
     clock = Clock()
     broker = MemoryEventLog(keep, clock)
     comparison = Comparison(broker, keep, clock)
@@ -127,7 +127,7 @@ async def test_memory_broker_answers_as_the_naive_one(keep: Keep, steps: list[tu
 
 
 @asynccontextmanager
-async def opened(path: Path, keep: Keep, clock: Clock) -> AsyncIterator[SqliteEventLog]:
+async def opened(path: Path, keep: Retention, clock: Clock) -> AsyncIterator[SqliteEventLog]:
     async with open_database(path, Synchronous.OFF, clock) as database:
         log = await SqliteEventLog(database, keep).load()
         Worker(log)
@@ -137,7 +137,7 @@ async def opened(path: Path, keep: Keep, clock: Clock) -> AsyncIterator[SqliteEv
 @pytest.fixture(scope="module")
 async def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("naive") / "template.db"
-    async with opened(path, Keep(), Clock()):
+    async with opened(path, Retention(), Clock()):
         pass
     run_script(path, REFUSING)
     return path
@@ -151,7 +151,7 @@ def refusing(template: Path) -> Path:
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(KEEPS, st.lists(st.one_of(PUBLISH, PUBLISH, POISONED, *OTHERS), max_size=40))
 async def test_sqlite_broker_answers_as_the_naive_one(
-    template: Path, keep: Keep, steps: list[tuple[object, ...]]
+    template: Path, keep: Retention, steps: list[tuple[object, ...]]
 ) -> None:
     clock = Clock()
     async with opened(refusing(template), keep, clock) as broker:
@@ -165,7 +165,7 @@ async def test_sqlite_broker_answers_as_the_naive_one(
 async def test_sqlite_broker_answers_as_the_naive_one_however_often_it_is_closed(
     template: Path, events: int, lives: list[list[tuple[object, ...]]]
 ) -> None:
-    clock, keep = Clock(), Keep(events=events, seconds=10.0)
+    clock, keep = Clock(), Retention(events=events, seconds=10.0)
     path, comparison = refusing(template), None
     for steps in lives:
         async with AsyncExitStack() as stack:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.tree import ROOT
 from tools.mutants import Mutant, mutants
-from tools.mutate import TARGETS, Tally, read_explanations, told, unsettled
+from tools.mutate import TARGETS, DeliveryCounters, read_explanations, told, unsettled
 
 pytestmark = pytest.mark.slow
 
@@ -82,11 +82,11 @@ def test_mutated_module_and_its_tests_are_there(module: str) -> None:
 
 def test_survivor_must_be_explained_and_an_explanation_must_have_its_survivor() -> None:
     lived = Mutant(3, "f", "a < b", "a <= b", "")
-    tallies = {"checker": Tally(10, (lived,))}
+    tallies = {"checker": DeliveryCounters(10, (lived,))}
     explained = read_explanations("[[checker]]\nedit = 'f: a < b -> a <= b'\nwhy = '''a is\nnever b'''")
     assert unsettled(tallies, explained) == []
     assert unsettled(tallies, {}) == ["checker.py:3: survived: f: a < b -> a <= b"]
-    assert unsettled({"checker": Tally(10, ())}, explained) == [
+    assert unsettled({"checker": DeliveryCounters(10, ())}, explained) == [
         "checker: explained, and no survivor: f: a < b -> a <= b"
     ]
     page = told(tallies, explained)

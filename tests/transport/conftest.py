@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.transport.browser import Site
+from tests.transport.fake_browser import Site
 
 
 @pytest.fixture

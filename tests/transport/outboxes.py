@@ -5,10 +5,10 @@ from __future__ import annotations
 from bridgekit.events import EventType, Frame
 from bridgekit.ids import RunId
 from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
-from bridgekit.transport.admission import Subscription
+from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import CrowdedOutboxes, OutboxLimits, Subscriber
-from tests.samples import ALICE, THREAD
+from tests.factories import ALICE, THREAD
 
 EPOCH = "0" * 16
 

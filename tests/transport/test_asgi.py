@@ -13,10 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from bridgekit.errors import SubscriptionRefused
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.signals import GapReason
-from bridgekit.transport.admission import Handshake, Subscription
+from bridgekit.transport.authorization import Handshake, Subscription
 from bridgekit.transport.outbox import BATCH_FRAMES, OUTBOX_LIMITS
-from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
-from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
+from tests.factories import ALICE, BOB, OTHER, THREAD, emitted
+from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site
 
 
 async def test_first_frame_confirms_the_subscription_and_says_what_is_past(site: Site) -> None:
@@ -94,13 +94,13 @@ async def test_slow_socket_is_given_up_and_its_neighbours_get_every_frame(site: 
         await anyio.wait_all_tasks_blocked()
     assert quick.seqs == list(range(1, OUTBOX_LIMITS.events + 4))
     assert quick.close is None
-    assert site.tally.unwritten == {"too slow": OUTBOX_LIMITS.events + 1}
+    assert site.counters.unwritten == {"too slow": OUTBOX_LIMITS.events + 1}
 
 
 async def test_slow_socket_that_takes_not_even_its_closing_holds_up_nobody(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridgekit.transport.asgi.CLOSE_SECONDS", 0.0)
+    monkeypatch.setattr("bridgekit.transport.asgi.CLOSE_TIMEOUT_SECONDS", 0.0)
     slow = site.browser(slow_at="*")
     async with site.open(slow):
         slow.stop_reading()
@@ -123,20 +123,20 @@ async def test_socket_that_leaves_is_detached_and_what_it_did_not_read_is_counte
         assert (await site.publish())[0].sockets == 1
         await anyio.wait_all_tasks_blocked()
     assert (leaving.seqs, stays.seqs) == ([], [1, 2, 3, 4, 5, 6])
-    assert site.tally.unwritten == {"socket left": 5}
+    assert site.counters.unwritten == {"socket left": 5}
 
 
 async def test_books_of_a_socket_that_read_everything_hold_nothing_unwritten(site: Site) -> None:
     async with site.visited((ALICE, THREAD)):
         await site.publish(5)
         await anyio.wait_all_tasks_blocked()
-    assert site.tally.unwritten == {}
+    assert site.counters.unwritten == {}
 
 
 @pytest.mark.parametrize("broken_at", ["websocket.accept", "websocket.send"])
 async def test_connection_that_breaks_ends_quietly(site: Site, broken_at: str) -> None:
     browser = Browser(site.app, broken_at=broken_at, user_id=ALICE, thread_id=THREAD)
-    with anyio.fail_after(PATIENCE_SECONDS):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         await browser.stay()
     assert len(site.hub) == 0
 
@@ -153,16 +153,16 @@ async def test_slow_socket_that_is_gone_already_ends_quietly(site: Site) -> None
     async with site.open(browser):
         browser.stop_reading()
         await site.publish(OUTBOX_LIMITS.events + BATCH_FRAMES + 1, type=EventType.TOOL_EXECUTING)
-    assert site.tally.unwritten == {"too slow": OUTBOX_LIMITS.events + BATCH_FRAMES}
+    assert site.counters.unwritten == {"too slow": OUTBOX_LIMITS.events + BATCH_FRAMES}
 
 
 async def test_metrics_count_by_type_link_and_reason(site: Site) -> None:
-    site.tally.count(emitted(EventType.AGENT_STARTED), Receipt(outcome=Outcome.SENT, sockets=2))
+    site.counters.count(emitted(EventType.AGENT_STARTED), Receipt(outcome=Outcome.SENT, sockets=2))
     for _ in range(2):
-        site.tally.count(emitted(), Receipt(outcome=Outcome.UNROUTABLE, link=9, reason="no route"))
-    site.tally.count(emitted(), Receipt(outcome=Outcome.NOBODY_LISTENING, kept=True))
-    site.tally.count(emitted(), Receipt(outcome=Outcome.PENDING))
-    site.tally.count_end("too slow", unwritten=3, coalesced=7, gaps={GapReason.COALESCED: 5})
+        site.counters.count(emitted(), Receipt(outcome=Outcome.UNROUTABLE, link=9, reason="no route"))
+    site.counters.count(emitted(), Receipt(outcome=Outcome.NOBODY_LISTENING, kept=True))
+    site.counters.count(emitted(), Receipt(outcome=Outcome.PENDING))
+    site.counters.count_end("too slow", unwritten=3, coalesced=7, gaps={GapReason.COALESCED: 5})
     await site.browser(BOB, THREAD).stay()
     async with site.visited((ALICE, THREAD)), site.open(site.browser(epoch="f" * 16, seq="1")):
         answer = await get(site, "/metrics")
@@ -200,10 +200,10 @@ async def test_reason_too_long_for_a_close_frame_is_cut_between_characters(site:
         def awaits_message(self, asked: Handshake) -> bool:
             return False
 
-        async def admit(self, asked: Handshake) -> Subscription:
+        async def authorize(self, asked: Handshake) -> Subscription:
             raise SubscriptionRefused(4503, "é" * 100)
 
-    site.edge.admission = Wordy()
+    site.edge.authorizer = Wordy()
     browser = Browser(site.app)
     await browser.stay()
     assert browser.close == (4503, "é" * 61)

@@ -11,32 +11,32 @@ from anyio.abc import SocketAttribute, SocketStream
 from anyio.lowlevel import checkpoint
 from websockets.exceptions import InvalidHandshake
 
-from bridgekit.chain.link_1_startup import Application, Parts, create_app
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.errors import Disconnected, MalformedFrame
 from bridgekit.events import EventType
 from bridgekit.serve.in_process import serving
 from bridgekit.signals import Cursor, Gap, GapReason, encode_signal
 from bridgekit.transport.client import EventClient, connect
-from tests.samples import ALICE, THREAD, emitted, frame
-from tests.transport.peers import EPOCH, Answer, raw_server, saying, subscribed
+from tests.factories import ALICE, THREAD, emitted, frame
+from tests.transport.raw_client import EPOCH, Answer, raw_server, saying, subscribed
 from tests.verify.faults.peers import resetting
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 ONE, TWO = frame(1).data, frame(2).data
 GAP = Gap(thread_id=THREAD, epoch=EPOCH, first=2, last=8, reason=GapReason.COALESCED)
 
 
 @asynccontextmanager
 async def client_of(*answers: Answer) -> AsyncIterator[EventClient]:
-    with anyio.fail_after(PATIENCE_SECONDS):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with raw_server(*answers) as server, connect(server.url, user_id=ALICE, thread_id=THREAD) as client:
             yield client
 
 
 @asynccontextmanager
 async def served() -> AsyncIterator[tuple[Application, str]]:
-    app = create_app(Parts(agents={}))
-    with anyio.fail_after(PATIENCE_SECONDS):
+    app = create_app(BridgeConfig(agents={}))
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:
             application: Application = app.state.bridgekit
             await application.open_thread(THREAD, ALICE)
@@ -101,12 +101,12 @@ async def test_ticket_of_a_served_application_opens_one_socket_and_resumes() -> 
 
 async def test_server_that_closes_while_the_socket_is_opened_is_one_that_is_not_there() -> None:
     """As one does that is stopped. How soon the client notices is chance, so it is tried often."""
-    with anyio.fail_after(PATIENCE_SECONDS):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with (
             await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
             anyio.create_task_group() as tasks,
         ):
-            tasks.start_soon(listener.serve, turn_away)
+            tasks.start_soon(listener.serve, reject)
             url = f"ws://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
             for _ in range(50):
                 with pytest.raises((OSError, InvalidHandshake)):
@@ -114,7 +114,7 @@ async def test_server_that_closes_while_the_socket_is_opened_is_one_that_is_not_
             tasks.cancel_scope.cancel()
 
 
-async def turn_away(stream: SocketStream) -> None:
+async def reject(stream: SocketStream) -> None:
     await resetting(stream).aclose()
 
 
@@ -136,7 +136,7 @@ async def test_block_that_is_cancelled_tells_the_server() -> None:
 
 async def test_block_ends_at_once_though_much_was_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than is read ahead: without somebody who reads over it, the server's answer to the goodbye is behind it."""
-    monkeypatch.setattr("bridgekit.transport.client.CLOSE_SECONDS", 2 * PATIENCE_SECONDS)
+    monkeypatch.setattr("bridgekit.transport.client.CLOSE_TIMEOUT_SECONDS", 2 * TIMEOUT_SECONDS)
     async with (
         served() as (application, url),
         connect(url, thread_id=THREAD, ticket=application.ticket(THREAD, ALICE)),

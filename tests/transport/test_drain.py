@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 
 from bridgekit.events import Outcome
-from tests.samples import ALICE, BOB, OTHER, THREAD
-from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
+from tests.factories import ALICE, BOB, OTHER, THREAD
+from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site
 
 
 async def test_drain_delivers_all_that_waits_and_then_asks_to_connect_again(site: Site) -> None:
@@ -30,7 +30,7 @@ async def test_event_during_a_drain_takes_nothing_from_what_waits(site: Site) ->
         browser.read_on()
     assert browser.seqs == [1, 2, 3]
     assert browser.close == (4000, "the server is going away: connect again")
-    assert site.tally.unwritten == {}
+    assert site.counters.unwritten == {}
 
 
 async def test_two_drains_at_once_both_come_to_an_end(site: Site) -> None:
@@ -67,7 +67,7 @@ async def test_drain_does_not_wait_for_a_client_that_connects_again(site: Site) 
 
 
 async def test_drain_of_an_edge_without_sockets_returns_at_once(site: Site) -> None:
-    with anyio.fail_after(PATIENCE_SECONDS):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         await site.edge.drain()
 
 
@@ -93,7 +93,7 @@ async def test_socket_that_does_not_read_is_cut_off_in_time_and_asked_to_connect
         assert len(site.hub) == 0
     going = (4000, "the server is going away: connect again")
     assert (deaf.seqs, deaf.close, quick.close) == ([], going, going)
-    assert site.tally.unwritten == {"drained": 3}
+    assert site.counters.unwritten == {"drained": 3}
     async with site.open(again := site.resuming(seen, seq=0)):
         pass
     assert again.seqs == [1, 2, 3]

@@ -13,9 +13,9 @@ import pytest
 from bridgekit.errors import Disconnected
 from bridgekit.events import EventType
 from bridgekit.signals import Gap, GapReason
-from bridgekit.transport.admission import CLOSE_DRAINED
+from bridgekit.transport.authorization import CLOSE_DRAINED
 from bridgekit.transport.client import EventClient
-from tests.served_application import FOR_LONG, RUNS_SECONDS, STORE
+from tests.served_application import FOR_LONG, RUNS_TIMEOUT_SECONDS, STORE
 from tests.server_processes import APP, SOON, Server, held_port, started
 
 pytestmark = pytest.mark.slow
@@ -106,7 +106,7 @@ async def test_hypercorn_is_drained_within_its_graceful_timeout(choices: tuple[s
 
 
 async def test_run_that_exceeds_its_time_does_not_delay_the_stop() -> None:
-    async with started(*UVICORN, "0", "--timeout-graceful-shutdown", "1", env={RUNS_SECONDS: "0.1"}) as server:
+    async with started(*UVICORN, "0", "--timeout-graceful-shutdown", "1", env={RUNS_TIMEOUT_SECONDS: "0.1"}) as server:
         await server.read_until(UP)
         async with server.subscribed() as client, anyio.create_task_group() as tasks:
             tasks.start_soon(server.post, "/runs/wait")
@@ -121,7 +121,7 @@ async def test_second_signal_ends_the_server_at_once() -> None:
         with suppress(httpx.RemoteProtocolError):
             assert (await server.post("/runs/wait")).status_code == 500
 
-    async with started(*UVICORN, "0", env={RUNS_SECONDS: FOR_LONG}) as server:
+    async with started(*UVICORN, "0", env={RUNS_TIMEOUT_SECONDS: FOR_LONG}) as server:
         await server.read_until(UP)
         async with server.subscribed() as client, anyio.create_task_group() as tasks:
             tasks.start_soon(run)

@@ -15,7 +15,7 @@ from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import Frame, Outcome, decode
 from bridgekit.ids import ThreadId
 from bridgekit.transport import Hub
-from tests.samples import ALICE, BOB, OTHER, THREAD, emitted
+from tests.factories import ALICE, BOB, OTHER, THREAD, emitted
 
 
 class Full(Inbox):

@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from bridgekit.errors import StoreAway
+from bridgekit.errors import StoreUnavailable
 from bridgekit.events import EventType
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor
 from bridgekit.transport.log import MemoryEventLog, Replay
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
-from tests.samples import THREAD
-from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
+from tests.factories import THREAD
+from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site
 
 
 class SlowBroker(MemoryEventLog):
@@ -40,7 +40,7 @@ class SlowBroker(MemoryEventLog):
         replay = await super().replay(thread_id, after)
         await self.answers.wait()
         if self.fails:
-            raise StoreAway("memory", "it thinks no more")
+            raise StoreUnavailable("memory", "it thinks no more")
         return replay
 
 
@@ -92,7 +92,7 @@ async def joining(limits: OutboxLimits | None = None) -> AsyncIterator[Joining]:
     [*_, last] = await site.publish(5)
     browser = site.resuming(last, seq=3, slow_at="*")
     browser.stop_reading()
-    with anyio.fail_after(PATIENCE_SECONDS):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with site.edge, anyio.create_task_group() as tasks:
             tasks.start_soon(browser.stay)
             yield Joining(site, broker, browser)
@@ -189,7 +189,7 @@ async def test_numbering_that_begins_anew_before_the_log_has_answered_has_the_cl
         each.browser.read_on()
     assert each.browser.close == (4001, "the thread's log began anew: connect again")
     assert len(each.browser.messages) == 2
-    assert each.site.tally.refused == {4001: 1}
+    assert each.site.counters.refused == {4001: 1}
 
 
 async def test_server_that_goes_away_before_the_log_has_answered_has_the_client_come_again() -> None:
@@ -211,8 +211,8 @@ async def test_log_that_does_not_answer_leaves_nothing_behind_and_has_the_client
     assert each.browser.close == (4009, "the store does not answer: connect again")
     assert len(each.site.hub) == 0
     assert each.broker.joins == 0
-    assert each.site.tally.refused == {4009: 1}
-    assert each.site.tally.subscriptions == {}
+    assert each.site.counters.refused == {4009: 1}
+    assert each.site.counters.subscriptions == {}
 
 
 async def test_client_that_leaves_while_the_replay_is_written_is_detached() -> None:

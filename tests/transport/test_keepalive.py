@@ -10,28 +10,30 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from bridgekit.chain.link_1_startup import Application, Parts, create_app
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.errors import Disconnected
 from bridgekit.events import EventType
 from bridgekit.serve.in_process import KEEPALIVE_SECONDS as SERVERS_KEEPALIVE_SECONDS
-from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.client import KEEPALIVE_SECONDS, connect
-from bridgekit.transport.edge import INCOMING_BYTES
+from bridgekit.transport.connections import INCOMING_BYTES
 from bridgekit.transport.outbox import OutboxLimits
-from tests.samples import ALICE, THREAD, emitted
-from tests.transport.browser import Site
+from tests.factories import ALICE, THREAD, emitted
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
-from tests.transport.peers import BUFFER_BYTES, raw_peer, raw_server, subscribed
+from tests.transport.fake_browser import Site
+from tests.transport.raw_client import BUFFER_BYTES, raw_peer, raw_server, subscribed
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 SHORT_SECONDS = 0.15
 
 
 @asynccontextmanager
 async def watchful(keepalive_seconds: float = SHORT_SECONDS) -> AsyncIterator[tuple[Application, str]]:
     """A real server that pings often."""
-    app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=OutboxLimits(events=10_000, size_bytes=10**9)))
-    with anyio.fail_after(PATIENCE_SECONDS):
+    app = create_app(
+        BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=OutboxLimits(events=10_000, size_bytes=10**9))
+    )
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app, keepalive_seconds=keepalive_seconds, send_buffer_bytes=BUFFER_BYTES) as url:
             application: Application = app.state.bridgekit
             await application.open_thread(THREAD, ALICE)
@@ -100,8 +102,8 @@ async def test_server_that_has_closed_a_socket_itself_is_no_error_of_the_applica
 
 async def test_client_finds_a_server_dead_that_answers_no_ping(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that shakes hands, confirms the subscription and is never heard of again."""
-    monkeypatch.setattr("bridgekit.transport.client.CLOSE_SECONDS", SHORT_SECONDS)
-    with anyio.fail_after(PATIENCE_SECONDS):
+    monkeypatch.setattr("bridgekit.transport.client.CLOSE_TIMEOUT_SECONDS", SHORT_SECONDS)
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with (
             raw_server(subscribed()) as server,
             connect(server.url, user_id=ALICE, thread_id=THREAD, keepalive_seconds=SHORT_SECONDS) as client,

@@ -8,9 +8,9 @@ from typing import Any
 
 from bridgekit.events import Frame
 from bridgekit.ids import ThreadId
-from bridgekit.transport.log import Keep, MemoryEventLog
+from bridgekit.transport.log import MemoryEventLog, Retention
 from tests.contract.stores import Worker, drafted
-from tests.samples import OTHER, THREAD
+from tests.factories import OTHER, THREAD
 from tests.stores.sqlite.files import Clock
 
 IDLE_BYTES = 500
@@ -44,7 +44,7 @@ def test_no_operation_waits() -> None:
 
 def test_expired_frames_are_freed_when_any_thread_is_published_to() -> None:
     clock = Clock()
-    log = MemoryEventLog(Keep(seconds=10), clock)
+    log = MemoryEventLog(Retention(seconds=10), clock)
     for number in range(20):
         log.publish(drafted(ThreadId(f"thread_{number}")))
     assert len(held(log)) == 20
@@ -57,7 +57,7 @@ def test_expired_frames_are_freed_when_any_thread_is_published_to() -> None:
 
 def test_thread_that_is_published_to_again_and_again_frees_its_own() -> None:
     clock = Clock()
-    log = MemoryEventLog(Keep(seconds=10), clock)
+    log = MemoryEventLog(Retention(seconds=10), clock)
     for number in range(30):
         log.publish(drafted(THREAD, number))
         clock.now += 1
@@ -65,7 +65,7 @@ def test_thread_that_is_published_to_again_and_again_frees_its_own() -> None:
 
 
 def test_frames_of_a_forgotten_thread_are_freed() -> None:
-    log = MemoryEventLog(Keep(threads=1))
+    log = MemoryEventLog(Retention(threads=1))
     log.publish(drafted(THREAD))
     log.publish(drafted(OTHER))
     assert (list(held(log)), len(log)) == ([OTHER], 1)
@@ -73,7 +73,7 @@ def test_frames_of_a_forgotten_thread_are_freed() -> None:
 
 def test_idle_thread_costs_little() -> None:
     clock = Clock()
-    log = MemoryEventLog(Keep(seconds=1), clock)
+    log = MemoryEventLog(Retention(seconds=1), clock)
     events = [drafted(ThreadId(f"thread_{number}")) for number in range(2_000)]
     tracemalloc.start()
     try:
@@ -88,7 +88,7 @@ def test_idle_thread_costs_little() -> None:
 
 
 def test_threads_with_sockets_are_kept_over_the_limit_and_make_room_when_they_are_left() -> None:
-    worker = Worker(log := MemoryEventLog(Keep(threads=3)))
+    worker = Worker(log := MemoryEventLog(Retention(threads=3)))
     threads = [ThreadId(f"thread_{number}") for number in range(6)]
     for thread in threads:
         done(worker.join(thread))

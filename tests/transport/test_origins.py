@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from bridgekit.errors import InvalidId, SubscriptionRefused
-from bridgekit.transport.admission import Handshake
+from bridgekit.transport.authorization import Handshake
 from bridgekit.transport.origins import Origin, check_origin, origin, origins
-from tests.samples import ALICE, THREAD
-from tests.transport.browser import Site
+from tests.factories import ALICE, THREAD
+from tests.transport.fake_browser import Site
 
 ALLOWED = origins(["https://app.example.org", "http://localhost:3000", "capacitor://localhost"])
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bridgekit.events import COALESCIBLE, EventType, Frame
 from bridgekit.signals import GapReason
-from bridgekit.transport.log import HISTORY, Keep
+from bridgekit.transport.log import DEFAULT_RETENTION, Retention
 from bridgekit.transport.outbox import BATCH_FRAMES, OUTBOX_LIMITS, SLOW_AFTER_TICKS, WRITE_BYTES, OutboxLimits
 from tests.transport.outboxes import Box, gap, numbered, progress, thought, tool
 
@@ -59,12 +59,12 @@ def test_frame_that_reaches_the_limit_may_exceed_it() -> None:
 
 
 def test_limits_are_never_above_what_the_log_retains() -> None:
-    assert OUTBOX_LIMITS.within(HISTORY) == OUTBOX_LIMITS
-    assert OUTBOX_LIMITS.within(Keep(events=10, size_bytes=99)) == OutboxLimits(events=10, size_bytes=99)
-    assert OutboxLimits(events=5).within(Keep(events=10)) == OutboxLimits(events=5)
-    assert OUTBOX_LIMITS.within(Keep(events=0)) == OUTBOX_LIMITS, "a log that retains nothing sets no limit"
-    assert HISTORY.events >= 2 * OUTBOX_LIMITS.events
-    assert HISTORY.size_bytes >= 2 * OUTBOX_LIMITS.size_bytes
+    assert OUTBOX_LIMITS.within(DEFAULT_RETENTION) == OUTBOX_LIMITS
+    assert OUTBOX_LIMITS.within(Retention(events=10, size_bytes=99)) == OutboxLimits(events=10, size_bytes=99)
+    assert OutboxLimits(events=5).within(Retention(events=10)) == OutboxLimits(events=5)
+    assert OUTBOX_LIMITS.within(Retention(events=0)) == OUTBOX_LIMITS, "a log that retains nothing sets no limit"
+    assert DEFAULT_RETENTION.events >= 2 * OUTBOX_LIMITS.events
+    assert DEFAULT_RETENTION.size_bytes >= 2 * OUTBOX_LIMITS.size_bytes
 
 
 # Coalescing.

@@ -12,19 +12,19 @@ import pytest
 from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 
-from bridgekit.chain.link_1_startup import Application, Parts, create_app
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.events import EventType, Receipt, RoutedEvent
-from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.client import connect
 from bridgekit.transport.hub import NO_ROOM
 from bridgekit.transport.outbox import OutboxLimits
-from tests.samples import ALICE, OTHER, RUN, THREAD, emitted
-from tests.transport.browser import Site
+from tests.factories import ALICE, OTHER, RUN, THREAD, emitted
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
-from tests.transport.peers import BUFFER_BYTES, raw_peer
+from tests.transport.fake_browser import Site
+from tests.transport.raw_client import BUFFER_BYTES, raw_peer
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 TOOL, THOUGHT, PROGRESS = EventType.TOOL_EXECUTING, EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE
 WAITING = 32
 """Frames that may wait for one socket here."""
@@ -45,9 +45,9 @@ async def test_thoughts_that_make_room_are_told_and_what_must_be_delivered_comes
     assert browser.gaps == [(3, 4, "coalesced"), (6, 6, "coalesced"), (8, 9, "coalesced")]
     assert [frame.get("seq", "gap") for frame in browser.frames] == [1, 2, "gap", 5, "gap", 7, "gap", 10]
     assert browser.close is None
-    assert site.tally.coalesced == 5
-    assert site.tally.gaps == {"coalesced": 3}
-    assert site.tally.unwritten == {}
+    assert site.counters.coalesced == 5
+    assert site.counters.gaps == {"coalesced": 3}
+    assert site.counters.unwritten == {}
 
 
 async def test_socket_that_cannot_take_what_must_be_delivered_is_closed_and_resumes_with_nothing_missing(
@@ -82,8 +82,8 @@ async def test_bound_of_bytes_closes_too(site: Site) -> None:
 @asynccontextmanager
 async def crowded() -> AsyncIterator[tuple[Application, str]]:
     """A real server, whose sockets have small outboxes and for whom the system holds little."""
-    app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=OutboxLimits(events=WAITING)))
-    with anyio.fail_after(PATIENCE_SECONDS):
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=OutboxLimits(events=WAITING)))
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app, send_buffer_bytes=BUFFER_BYTES) as url:
             application: Application = app.state.bridgekit
             await application.open_thread(THREAD, ALICE)
@@ -125,7 +125,7 @@ async def test_real_socket_that_is_given_up_is_detached_at_once() -> None:
             await checkpoint()
         while len(application.bridge.hub):
             await checkpoint()
-        assert application.tally.unwritten["too slow"] >= WAITING
+        assert application.counters.unwritten["too slow"] >= WAITING
         # Its client reads again: what was written before, in order, and then why nothing follows.
         await deaf.read_until(b"\x0f\xa8too slow: connect again")
     numbers = [int(number) for number in re.findall(rb'"seq":(\d+)', deaf.read)]
@@ -134,15 +134,15 @@ async def test_real_socket_that_is_given_up_is_detached_at_once() -> None:
 
 async def test_drain_leaves_a_slow_reader_its_time() -> None:
     """All that waits is on its way when the server says goodbye, and the goodbye comes behind it."""
-    app = create_app(Parts(agents={}, admission=OwnersOnly))
-    with anyio.fail_after(PATIENCE_SECONDS):
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app, send_buffer_bytes=BUFFER_BYTES) as url, anyio.create_task_group() as tasks:
             application: Application = app.state.bridgekit
             await application.open_thread(THREAD, ALICE)
             async with raw_peer(url) as slow:
                 for _ in range(12):
                     await application.bridge.notify(emitted(TOOL, payload=PAYLOAD))
-                tasks.start_soon(partial(app.state.bridgekit_edge.drain, seconds=PATIENCE_SECONDS))
+                tasks.start_soon(partial(app.state.bridgekit_connections.drain, seconds=TIMEOUT_SECONDS))
                 await anyio.sleep(1.5)  # longer than a socket that is cut off is waited for
                 await slow.read_until(b"\x0f\xa0")  # 4000
                 assert slow.read.count(b'"seq":') == 12 + 1
@@ -156,9 +156,9 @@ BURST = 5_000
 @pytest.mark.parametrize("event_type", [TOOL, THOUGHT], ids=str)
 async def test_client_that_reads_gets_every_event_of_a_burst_of_any_length(event_type: EventType) -> None:
     """Without a loss, whether or not the events may be coalesced; and the agent can be cancelled meanwhile."""
-    app = create_app(Parts(agents={}, admission=OwnersOnly))
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
     read, receipts = list[RoutedEvent](), list[Receipt]()
-    with anyio.fail_after(PATIENCE_SECONDS):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:
             application: Application = app.state.bridgekit
             await application.open_thread(THREAD, ALICE)
@@ -173,16 +173,16 @@ async def test_client_that_reads_gets_every_event_of_a_burst_of_any_length(event
                 tasks.start_soon(emitting)
                 while len(read) < BURST:
                     read.append(await client.receive())
-            assert application.tally.lost == {}
-            assert application.tally.unwritten == {}
+            assert application.counters.lost == {}
+            assert application.counters.unwritten == {}
     assert [event.payload["number"] for event in read] == list(range(BURST))
     assert [event.seq for event in read] == list(range(1, BURST + 1))
     assert all(receipts)
 
 
 async def test_burst_that_nobody_awaits_is_refused_where_there_is_no_room_and_never_retained_and_lost() -> None:
-    app = create_app(Parts(agents={}, admission=OwnersOnly))
-    with anyio.fail_after(PATIENCE_SECONDS):
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:
             application: Application = app.state.bridgekit
             await application.open_thread(THREAD, ALICE)
@@ -195,14 +195,14 @@ async def test_burst_that_nobody_awaits_is_refused_where_there_is_no_room_and_ne
             assert len(receipts) == BURST
             assert {receipt.reason for receipt in receipts if not receipt} == {NO_ROOM}
             assert not any(receipt.kept for receipt in receipts if not receipt)
-            assert application.tally.lost == {(10, NO_ROOM): BURST - len(taken)}
+            assert application.counters.lost == {(10, NO_ROOM): BURST - len(taken)}
     assert [event.seq for event in read] == [receipt.seq for receipt in taken] == list(range(1, len(taken) + 1))
 
 
 async def test_agent_is_cancelled_in_the_midst_of_a_burst() -> None:
-    app = create_app(Parts(agents={}, admission=OwnersOnly))
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
     emitted_before = 0
-    with anyio.fail_after(PATIENCE_SECONDS):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url, connect_to(app, url), anyio.create_task_group() as tasks:
             agent = WebSocketBridgeAdapter()
             agent.set_websocket_bridge(app.state.bridgekit.bridge, RUN, "researcher", thread_id=THREAD)

@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bridgekit.transport.log import Keep, MemoryEventLog
-from tests.samples import ALICE, OTHER, THREAD
-from tests.transport.browser import Browser, Site
+from bridgekit.transport.log import MemoryEventLog, Retention
+from tests.factories import ALICE, OTHER, THREAD
+from tests.transport.fake_browser import Browser, Site
 
 FOREIGN = "f" * 16
 
 
 @asynccontextmanager
-async def made(keep: Keep | None = None, *, broker: MemoryEventLog | None = None) -> AsyncIterator[Site]:
-    site = Site(keep or Keep(), broker=broker)
+async def made(keep: Retention | None = None, *, broker: MemoryEventLog | None = None) -> AsyncIterator[Site]:
+    site = Site(keep or Retention(), broker=broker)
     await site.open_threads()
     async with site.edge:
         yield site
@@ -35,7 +35,7 @@ async def test_everything_since_its_cursor_and_everything_to_come_is_read_once_a
     browser = await read(site, site.resuming(seen), then=3)
     assert (browser.hello["epoch"], browser.hello["seq"]) == (seen.epoch, 3)
     assert (browser.seqs, browser.gaps) == ([4, 5, 6, 7, 8, 9, 10], [])
-    assert site.tally.subscriptions == {"resumed": 1}
+    assert site.counters.subscriptions == {"resumed": 1}
 
 
 async def test_nothing_missed_is_nothing_told(site: Site) -> None:
@@ -53,7 +53,7 @@ async def test_cursor_from_before_the_first_event_is_given_all_of_them(site: Sit
 
 
 async def test_as_many_events_as_are_kept_are_resumed_and_one_more_is_a_gap_and_nothing_else() -> None:
-    async with made(Keep(events=5)) as site:
+    async with made(Retention(events=5)) as site:
         [*_, seen] = await site.publish(3)
         await site.publish(5)
         whole = await read(site, site.resuming(seen))
@@ -62,12 +62,12 @@ async def test_as_many_events_as_are_kept_are_resumed_and_one_more_is_a_gap_and_
         assert (gone.hello["seq"], gone.gaps, gone.seqs) == (9, [(4, 9, "expired")], [10])
         assert [frame["type"] for frame in gone.frames] == ["gap", "agent_thinking"]
         assert gone.frames[0]["epoch"] == seen.epoch
-        assert site.tally.subscriptions == {"resumed": 1, "gap": 1}
-        assert site.tally.gaps == {"expired": 1}
+        assert site.counters.subscriptions == {"resumed": 1, "gap": 1}
+        assert site.counters.gaps == {"expired": 1}
 
 
 async def test_bound_of_bytes_is_told_as_the_bound_of_events_is() -> None:
-    async with made(Keep(size_bytes=1_000)) as site:
+    async with made(Retention(size_bytes=1_000)) as site:
         [seen] = await site.publish()
         await site.publish(10)
         browser = await read(site, site.resuming(seen))
@@ -76,7 +76,7 @@ async def test_bound_of_bytes_is_told_as_the_bound_of_events_is() -> None:
 
 async def test_events_that_grew_too_old_are_told_as_a_gap() -> None:
     now = 0.0
-    async with made(broker=MemoryEventLog(Keep(seconds=60), clock=lambda: now)) as site:
+    async with made(broker=MemoryEventLog(Retention(seconds=60), clock=lambda: now)) as site:
         [seen] = await site.publish()
         await site.publish(2)
         now = 60.0
@@ -86,7 +86,7 @@ async def test_events_that_grew_too_old_are_told_as_a_gap() -> None:
 
 
 async def test_nothing_is_kept_where_nothing_is_to_be_kept_and_that_is_told() -> None:
-    async with made(Keep(events=0)) as site:
+    async with made(Retention(events=0)) as site:
         [seen] = await site.publish()
         assert (await read(site, site.resuming(seen))).gaps == []
         browser = await read(site, site.resuming(seen))
@@ -103,14 +103,14 @@ async def test_cursor_of_a_numbering_that_is_gone_is_told_so_and_given_all_of_th
 
 
 async def test_new_numbering_that_is_not_all_held_any_more_is_a_second_gap() -> None:
-    async with made(Keep(events=2)) as site:
+    async with made(Retention(events=2)) as site:
         [*_, last] = await site.publish(5)
         browser = await read(site, site.browser(epoch=FOREIGN, seq="7"))
         assert (browser.hello["epoch"], browser.hello["seq"]) == (last.epoch, 3)
         assert browser.gaps == [(8, None, "restarted"), (1, 3, "expired")]
         assert [frame["epoch"] for frame in browser.frames[:2]] == [FOREIGN, last.epoch]
         assert browser.seqs == [4, 5, 6]
-        assert site.tally.gaps == {"restarted": 1, "expired": 1}
+        assert site.counters.gaps == {"restarted": 1, "expired": 1}
 
 
 async def test_cursor_of_another_thread_is_given_nothing_of_that_thread(site: Site) -> None:

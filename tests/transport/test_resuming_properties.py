@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from bridgekit.events import COALESCIBLE, AgentEvent, EventType
 from bridgekit.ids import RunId
 from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
-from bridgekit.transport.log import Keep
+from bridgekit.transport.cursor_tracker import Item, Reading
+from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits
-from bridgekit.transport.reading import Item, Reading
-from tests.samples import ALICE, OTHER, THREAD, emitted
-from tests.transport.browser import Browser, Site
+from tests.factories import ALICE, OTHER, THREAD, emitted
+from tests.transport.fake_browser import Browser, Site
 
 KEPT = 8
 WAITING = 3
@@ -109,7 +109,7 @@ steps = (
 @settings(max_examples=100, deadline=None)
 @given(st.lists(steps, max_size=25))
 async def test_view_of_a_reader_is_what_was_published_less_what_he_was_told(script: list[tuple[Any, ...]]) -> None:
-    site = Site(Keep(events=KEPT))
+    site = Site(Retention(events=KEPT))
     site.edge.scheduler.limits = OutboxLimits(events=WAITING)
     await site.open_threads()
     async with site.edge, anyio.create_task_group() as tasks:

@@ -12,28 +12,28 @@ import anyio
 import jwt
 import pytest
 
-from bridgekit.chain.collaborators import MemoryThreads
-from bridgekit.errors import InvalidId, StoreAway, SubscriptionRefused
+from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.errors import InvalidId, StoreUnavailable, SubscriptionRefused
 from bridgekit.ids import ThreadId
-from bridgekit.transport.admission import PROTOCOL, TICKET_PROTOCOL, Handshake, Subscription
-from bridgekit.transport.spent import SpentInMemory
+from bridgekit.transport.authorization import PROTOCOL, TICKET_PROTOCOL, Handshake, Subscription
 from bridgekit.transport.tickets import KEY_BYTES, TICKET_BYTES, Tickets
-from tests.samples import ALICE, BOB, OTHER, THREAD
+from bridgekit.transport.used_tickets import MemoryUsedTickets
+from tests.factories import ALICE, BOB, OTHER, THREAD
 
 KEY, OLD_KEY, STRANGERS_KEY = b"k" * KEY_BYTES, b"o" * KEY_BYTES, b"s" * KEY_BYTES
 
 
 @pytest.fixture
-async def threads() -> MemoryThreads:
-    made = MemoryThreads()
+async def threads() -> MemoryThreadStore:
+    made = MemoryThreadStore()
     await made.claim(THREAD, ALICE)
     await made.claim(OTHER, BOB)
     return made
 
 
 @pytest.fixture
-def tickets(threads: MemoryThreads) -> Tickets:
-    return Tickets(threads, SpentInMemory(), keys=[KEY])
+def tickets(threads: MemoryThreadStore) -> Tickets:
+    return Tickets(threads, MemoryUsedTickets(), keys=[KEY])
 
 
 def offered(ticket: str, **query: str) -> Handshake:
@@ -42,7 +42,7 @@ def offered(ticket: str, **query: str) -> Handshake:
 
 async def refused(tickets: Tickets, asked: Handshake) -> tuple[int, str]:
     with pytest.raises(SubscriptionRefused) as refusal:
-        await tickets.admit(asked)
+        await tickets.authorize(asked)
     return refusal.value.code, refusal.value.reason
 
 
@@ -72,15 +72,15 @@ def unsigned(header: object, payload: object) -> str:
     ids=["subprotocol", "and what it is for", "first message"],
 )
 async def test_ticket_opens_the_thread_that_it_is_for(tickets: Tickets, brought: Callable[[str], Handshake]) -> None:
-    assert await tickets.admit(brought(tickets.issue(ALICE, THREAD))) == Subscription(ALICE, THREAD)
+    assert await tickets.authorize(brought(tickets.issue(ALICE, THREAD))) == Subscription(ALICE, THREAD)
 
 
-async def test_ticket_in_the_query_is_read_only_where_that_is_switched_on(threads: MemoryThreads) -> None:
-    off, on = (Tickets(threads, SpentInMemory(), keys=[KEY], in_query=choice) for choice in (False, True))
+async def test_ticket_in_the_query_is_read_only_where_that_is_switched_on(threads: MemoryThreadStore) -> None:
+    off, on = (Tickets(threads, MemoryUsedTickets(), keys=[KEY], in_query=choice) for choice in (False, True))
     asked = Handshake(query={"ticket": on.issue(ALICE, THREAD)})
     assert [each.awaits_message(asked) for each in (off, on)] == [True, False]
     assert await refused(off, asked) == (4501, "no ticket")
-    assert await on.admit(asked) == Subscription(ALICE, THREAD)
+    assert await on.authorize(asked) == Subscription(ALICE, THREAD)
 
 
 async def test_handshake_without_a_ticket_has_the_first_message_awaited(tickets: Tickets) -> None:
@@ -136,8 +136,8 @@ async def test_signature_of_one_ticket_does_not_sign_another(tickets: Tickets) -
     assert (await refused(tickets, offered(forged)))[0] == 4501
 
 
-async def test_expired_ticket_is_refused_by_a_code_of_its_own(threads: MemoryThreads) -> None:
-    tickets = Tickets(threads, SpentInMemory(), keys=[KEY], seconds=-1)
+async def test_expired_ticket_is_refused_by_a_code_of_its_own(threads: MemoryThreadStore) -> None:
+    tickets = Tickets(threads, MemoryUsedTickets(), keys=[KEY], seconds=-1)
     assert await refused(tickets, offered(tickets.issue(ALICE, THREAD))) == (
         4502,
         "the ticket has expired; ask for another",
@@ -150,7 +150,7 @@ async def test_expired_ticket_of_a_stranger_is_just_no_good(tickets: Tickets) ->
 
 async def test_ticket_opens_one_socket(tickets: Tickets) -> None:
     ticket = tickets.issue(ALICE, THREAD)
-    await tickets.admit(offered(ticket))
+    await tickets.authorize(offered(ticket))
     assert (await refused(tickets, offered(ticket)))[0] == 4505
 
 
@@ -159,7 +159,7 @@ async def test_of_many_who_bring_one_ticket_at_once_one_is_let_in(tickets: Ticke
 
     async def try_it() -> None:
         try:
-            await tickets.admit(offered(ticket))
+            await tickets.authorize(offered(ticket))
             codes.append(0)
         except SubscriptionRefused as refusal:
             codes.append(refusal.code)
@@ -174,7 +174,7 @@ async def test_of_many_who_bring_one_ticket_at_once_one_is_let_in(tickets: Ticke
 async def test_what_is_asked_besides_must_be_what_the_ticket_is_for(tickets: Tickets, query: dict[str, str]) -> None:
     ticket = tickets.issue(ALICE, THREAD)
     assert (await refused(tickets, offered(ticket, **query)))[0] == 4503
-    assert await tickets.admit(offered(ticket)) == Subscription(ALICE, THREAD)
+    assert await tickets.authorize(offered(ticket)) == Subscription(ALICE, THREAD)
 
 
 @pytest.mark.parametrize("thread", [OTHER, "thread_nobody"])
@@ -184,34 +184,34 @@ async def test_thread_that_is_not_the_user_s_any_more_is_refused(tickets: Ticket
     assert await refused(tickets, offered(ticket)) == (4503, "no such thread of this user")
 
 
-async def test_ticket_that_was_refused_for_another_reason_is_not_used_up(threads: MemoryThreads) -> None:
-    tickets = Tickets(threads, SpentInMemory(), keys=[KEY])
+async def test_ticket_that_was_refused_for_another_reason_is_not_used_up(threads: MemoryThreadStore) -> None:
+    tickets = Tickets(threads, MemoryUsedTickets(), keys=[KEY])
     ticket = tickets.issue(ALICE, "thread_new")
     assert (await refused(tickets, offered(ticket)))[0] == 4503
     await threads.claim(ThreadId("thread_new"), ALICE)
-    assert (await tickets.admit(offered(ticket))).thread_id == "thread_new"
+    assert (await tickets.authorize(offered(ticket))).thread_id == "thread_new"
 
 
-async def test_key_is_changed_while_tickets_are_on_their_way(threads: MemoryThreads) -> None:
+async def test_key_is_changed_while_tickets_are_on_their_way(threads: MemoryThreadStore) -> None:
     before, during, after = (
-        Tickets(threads, SpentInMemory(), keys=keys) for keys in ([OLD_KEY], [KEY, OLD_KEY], [KEY])
+        Tickets(threads, MemoryUsedTickets(), keys=keys) for keys in ([OLD_KEY], [KEY, OLD_KEY], [KEY])
     )
     old = before.issue(ALICE, THREAD)
-    assert (await during.admit(offered(old))).user_id == ALICE
+    assert (await during.authorize(offered(old))).user_id == ALICE
     assert (await refused(after, offered(old)))[0] == 4501
-    assert (await after.admit(offered(during.issue(ALICE, THREAD)))).user_id == ALICE
+    assert (await after.authorize(offered(during.issue(ALICE, THREAD)))).user_id == ALICE
 
 
-async def test_key_that_nobody_gave_is_nobody_else_s(threads: MemoryThreads) -> None:
-    one, other = Tickets(threads, SpentInMemory()), Tickets(threads, SpentInMemory())
-    assert (one.key_is_ours_alone, Tickets(threads, SpentInMemory(), keys=[KEY]).key_is_ours_alone) == (True, False)
+async def test_key_that_nobody_gave_is_nobody_else_s(threads: MemoryThreadStore) -> None:
+    one, other = Tickets(threads, MemoryUsedTickets()), Tickets(threads, MemoryUsedTickets())
+    assert (one.key_is_ours_alone, Tickets(threads, MemoryUsedTickets(), keys=[KEY]).key_is_ours_alone) == (True, False)
     assert (await refused(other, offered(one.issue(ALICE, THREAD))))[0] == 4501
 
 
 @pytest.mark.parametrize("keys", [[b"short"], [KEY, b"short"]])
-async def test_key_that_is_too_short_is_refused(threads: MemoryThreads, keys: list[bytes]) -> None:
+async def test_key_that_is_too_short_is_refused(threads: MemoryThreadStore, keys: list[bytes]) -> None:
     with pytest.raises(InvalidId, match=r"at least 32 bytes, not 5; secrets\.token_bytes makes one"):
-        Tickets(threads, SpentInMemory(), keys=keys)
+        Tickets(threads, MemoryUsedTickets(), keys=keys)
 
 
 @pytest.mark.parametrize(("user", "thread"), [("", THREAD), (ALICE, "\x00")])
@@ -220,19 +220,19 @@ async def test_ticket_for_what_is_no_id_is_not_given(tickets: Tickets, user: str
         tickets.issue(user, thread)
 
 
-async def test_store_that_cannot_say_whether_it_was_used_lets_nobody_in(threads: MemoryThreads) -> None:
+async def test_store_that_cannot_say_whether_it_was_used_lets_nobody_in(threads: MemoryThreadStore) -> None:
     class Away:
         async def spend(self, ticket_id: str, seconds: float) -> bool:
-            raise StoreAway("redis", "no answer")
+            raise StoreUnavailable("redis", "no answer")
 
     tickets = Tickets(threads, Away(), keys=[KEY])
-    with pytest.raises(StoreAway):
-        await tickets.admit(offered(tickets.issue(ALICE, THREAD)))
+    with pytest.raises(StoreUnavailable):
+        await tickets.authorize(offered(tickets.issue(ALICE, THREAD)))
 
 
 async def test_spent_tickets_are_forgotten_when_they_would_have_expired() -> None:
     now = 0.0
-    spent = SpentInMemory(clock=lambda: now)
+    spent = MemoryUsedTickets(clock=lambda: now)
     assert [await spent.spend(each, 60) for each in "aab"] == [True, False, True]
     now = 59.0
     assert [await spent.spend(each, 60) for each in "abc"] == [False, False, True]

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from bridgekit.events import EventType, RoutedEvent
-from tests.served_application import FOR_LONG, KEYLESS, RUNS_SECONDS, STORE
+from tests.served_application import FOR_LONG, KEYLESS, RUNS_TIMEOUT_SECONDS, STORE
 from tests.server_processes import APP, SOON, Server, held_port, started
 
 pytestmark = pytest.mark.slow
@@ -103,7 +103,7 @@ async def test_second_signal_to_the_parent_ends_its_workers_at_once(env: dict[st
         with suppress(httpx.HTTPError):
             await server.post("/runs/wait")
 
-    async with started(*SERVE, "0", env={**env, RUNS_SECONDS: FOR_LONG}) as server:
+    async with started(*SERVE, "0", env={**env, RUNS_TIMEOUT_SECONDS: FOR_LONG}) as server:
         await up(server, SERVE)
         async with server.subscribed() as client, anyio.create_task_group() as tasks:
             tasks.start_soon(run)

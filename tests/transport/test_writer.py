@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 from websockets.protocol import State
 
 from bridgekit.signals import Cursor
-from bridgekit.transport.admission import Subscription
+from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import WRITE_BYTES
 from bridgekit.transport.writer import (
@@ -27,8 +27,8 @@ from bridgekit.transport.writer import (
     WritingSubscriber,
     encode_frames,
 )
-from tests.samples import ALICE, BOB, OTHER, THREAD, frame
-from tests.transport.browser import PATIENCE_SECONDS, Browser, Site
+from tests.factories import ALICE, BOB, OTHER, THREAD, frame
+from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site
 
 MINE = ContextVar("MINE", default="nobody's")
 
@@ -66,7 +66,7 @@ class Written(WritingSubscriber):
 
 @asynccontextmanager
 async def scheduling() -> AsyncIterator[tuple[WriteScheduler, list[str]]]:
-    with anyio.fail_after(PATIENCE_SECONDS):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with WriteScheduler() as scheduler:
             yield scheduler, []
 
@@ -114,7 +114,7 @@ async def turns_until_written(events: int, *, turns: int, frames: int = 1) -> in
 async def test_written_at_the_end_of_a_turn_unless_agents_go_on_and_then_a_few_turns_later_at_most(
     monkeypatch: pytest.MonkeyPatch, events: int, turns: int, frames: int, passed: int
 ) -> None:
-    monkeypatch.setattr("bridgekit.transport.writer.BATCH_MAX_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr("bridgekit.transport.writer.BATCH_MAX_SECONDS", TIMEOUT_SECONDS)
     assert await turns_until_written(events, turns=turns, frames=frames) == passed
 
 
@@ -224,7 +224,7 @@ class Around:
         MINE.set(scope["query_string"].decode().partition("&")[0])
 
         async def timed(message: Any) -> None:
-            with anyio.fail_after(PATIENCE_SECONDS):
+            with anyio.fail_after(TIMEOUT_SECONDS):
                 begun_by = anyio.get_current_task().id
                 if self._waits is not None and message["type"] == "websocket.send":
                     await self._waits()

@@ -9,14 +9,14 @@ import pytest
 from bridgekit.chain.self_check import WITHOUT_HANDOVER, WITHOUT_ROUTING
 from bridgekit.errors import UnknownName
 from bridgekit.ids import EmbeddedRunIds, OpaqueRunIds
-from bridgekit_verify import as_audited
+from bridgekit_verify import as_committed
 from bridgekit_verify.measure.workload import seeded
 from bridgekit_verify.variants import (
     BROKEN,
     SOUND,
     VARIANTS,
     Variant,
-    resolver_as_audited,
+    resolver_as_committed,
     resolver_of_fix_2,
     resolver_of_fix_3,
     variant,
@@ -24,40 +24,40 @@ from bridgekit_verify.variants import (
 
 LINK_9_AS_AUDITED = {
     "run_ids": OpaqueRunIds,
-    "resolver": resolver_as_audited,
+    "resolver": resolver_as_committed,
     "self_checks": WITHOUT_ROUTING,
 }
-CANNOT_FAIL = (as_audited.self_check_that_cannot_fail,)
+CANNOT_FAIL = (as_committed.self_check_that_cannot_fail,)
 
 CHOICES: dict[str, dict[str, object]] = {
     "sound": {},
     "as reported": LINK_9_AS_AUDITED,
     "fix 1": LINK_9_AS_AUDITED | {"run_ids": EmbeddedRunIds},
     "fix 2": LINK_9_AS_AUDITED | {"resolver": resolver_of_fix_2},
-    "fix 3": LINK_9_AS_AUDITED | {"resolver": resolver_of_fix_3, "mapping": as_audited.DictMapping},
+    "fix 3": LINK_9_AS_AUDITED | {"resolver": resolver_of_fix_3, "mapping": as_committed.DictMapping},
     "fixes 1 and 2": LINK_9_AS_AUDITED | {"run_ids": EmbeddedRunIds, "resolver": resolver_of_fix_2},
     "fixes 1, 2 and 3": LINK_9_AS_AUDITED
-    | {"run_ids": EmbeddedRunIds, "resolver": resolver_of_fix_3, "mapping": as_audited.DictMapping},
+    | {"run_ids": EmbeddedRunIds, "resolver": resolver_of_fix_3, "mapping": as_committed.DictMapping},
     "as committed": {
         "run_ids": OpaqueRunIds,
-        "resolver": resolver_as_audited,
-        "hub": as_audited.HubAsCommitted,
-        "registry": as_audited.RegistryThatBindsAtStartup,
-        "core": as_audited.CoreThatSharesAgents,
-        "adapter": as_audited.AdapterThatPassesMetadata,
+        "resolver": resolver_as_committed,
+        "hub": as_committed.HubAsCommitted,
+        "registry": as_committed.RegistryThatBindsAtStartup,
+        "core": as_committed.CoreThatSharesAgents,
+        "adapter": as_committed.AdapterThatPassesMetadata,
         "self_checks": CANNOT_FAIL,
     },
-    "link 1 broken": {"hub": as_audited.HubWithoutThreads, "self_checks": CANNOT_FAIL},
+    "link 1 broken": {"hub": as_committed.HubWithoutThreads, "self_checks": CANNOT_FAIL},
     "link 2 broken": {
-        "supervisor": as_audited.SupervisorWithItsOwnBridge,
+        "supervisor": as_committed.SupervisorWithItsOwnBridge,
         "self_checks": WITHOUT_HANDOVER,
     },
-    "link 3 broken": {"registry": as_audited.RegistryThatBindsAtStartup},
-    "link 4 broken": {"engine": as_audited.EngineWithItsOwnBridge, "self_checks": WITHOUT_HANDOVER},
-    "link 5 broken": {"core": as_audited.CoreThatSharesAgents},
-    "link 6 broken": {"agent": as_audited.AgentThatKeepsTheBridge},
-    "link 7 broken": {"adapter": as_audited.AdapterThatForgetsTheRun},
-    "link 8 broken": {"adapter": as_audited.AdapterThatPassesMetadata},
+    "link 3 broken": {"registry": as_committed.RegistryThatBindsAtStartup},
+    "link 4 broken": {"engine": as_committed.EngineWithItsOwnBridge, "self_checks": WITHOUT_HANDOVER},
+    "link 5 broken": {"core": as_committed.CoreThatSharesAgents},
+    "link 6 broken": {"agent": as_committed.AgentThatKeepsTheBridge},
+    "link 7 broken": {"adapter": as_committed.AdapterThatForgetsTheRun},
+    "link 8 broken": {"adapter": as_committed.AdapterThatPassesMetadata},
     "link 9 broken": LINK_9_AS_AUDITED,
 }
 
@@ -102,8 +102,8 @@ def test_unknown_variant_is_refused_with_the_known_ones() -> None:
 @pytest.mark.parametrize("name", CHOICES)
 def test_parts_of_a_variant_are_its_choices(name: str) -> None:
     row = variant(name)
-    parts = row.parts({}, hexadecimal=seeded(1))
+    config = row.config({}, hex_source=seeded(1))
     for field in ("mapping", "resolver", "hub", "supervisor", "registry", "engine", "core", "adapter"):
-        assert getattr(parts, field) == getattr(row, field)
-    assert parts.self_checks == row.self_checks
-    assert type(parts.run_ids) is type(row.run_ids(seeded(1)))
+        assert getattr(config, field) == getattr(row, field)
+    assert config.self_checks == row.self_checks
+    assert type(config.run_ids) is type(row.run_ids(seeded(1)))

@@ -17,7 +17,7 @@ from bridgekit.events import EventType, Frame
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.stores.redis.functions import ThreadKeys
-from bridgekit.transport.log import Replay, Sink, replay_after_restart, same_epoch
+from bridgekit.transport.log import LocalSink, Replay, replay_after_restart, same_epoch
 
 __all__ = ["ChannelMessage", "LogEntries", "ThreadDelivery"]
 
@@ -158,7 +158,7 @@ class ThreadDelivery:
         """Messages may have been missed."""
         self.behind = self.must_read = True
 
-    def on_message(self, message: ChannelMessage, sink: Sink) -> None:
+    def on_message(self, message: ChannelMessage, sink: LocalSink) -> None:
         """Deliver a message that comes next, or hold it: then `behind` is set."""
         if not self.behind:
             if self._comes_next(message):
@@ -175,7 +175,7 @@ class ThreadDelivery:
             self._held, self._held_bytes = [], 0
             self._overflowed = True
 
-    def on_read(self, log: LogEntries, sink: Sink) -> None:
+    def on_read(self, log: LogEntries, sink: LocalSink) -> None:
         """Take what the log has after the position. `drain` delivers it, and what was held meanwhile."""
         epoch, seq = log.head
         self.must_read = False
@@ -191,7 +191,7 @@ class ThreadDelivery:
             self._held_bytes += size
         self.behind = bool(self._held) or self._overflowed
 
-    async def drain(self, sink: Sink) -> None:
+    async def drain(self, sink: LocalSink) -> None:
         """Deliver what is held, as fast as sockets are written to, until the log has to be read or nothing is held."""
         while True:
             await sink.wait_for_room(self.thread_id)
@@ -213,7 +213,7 @@ class ThreadDelivery:
     def _comes_next(self, message: ChannelMessage) -> bool:
         return message.epoch == self._epoch and message.after <= self._seq
 
-    def _deliver(self, message: ChannelMessage, sink: Sink) -> None:
+    def _deliver(self, message: ChannelMessage, sink: LocalSink) -> None:
         seq, thread_id, deliver = self._seq, self.thread_id, sink.deliver
         for frame in message.frames:
             if frame.seq > seq:

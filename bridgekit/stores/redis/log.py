@@ -14,7 +14,7 @@ import anyio
 from anyio import AsyncContextManagerMixin
 from anyio.abc import TaskGroup
 
-from bridgekit.errors import StoreAway, first_error
+from bridgekit.errors import StoreUnavailable, unwrap_single_error
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode_unnumbered
 from bridgekit.ids import ThreadId, new_id
 from bridgekit.signals import Cursor
@@ -31,21 +31,21 @@ from bridgekit.stores.redis.publishing import (
 )
 from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import NO_NODE, STORE, ClusterTopology, Node
-from bridgekit.transport.log import HISTORY, LINK, Keep, Replay, Sink
+from bridgekit.transport.log import DEFAULT_RETENTION, LINK, LocalSink, Replay, Retention
 
-__all__ = ["ANSWER_SECONDS", "CLOSE_SECONDS", "RedisEventLog"]
+__all__ = ["ANSWER_TIMEOUT_SECONDS", "CLOSE_TIMEOUT_SECONDS", "RedisEventLog"]
 
 _logger = logging.getLogger(__name__)
 
-ANSWER_SECONDS: Final = 0.25
+ANSWER_TIMEOUT_SECONDS: Final = 0.25
 """How long a publisher waits for its receipt. Once the node is marked unavailable, it does not wait."""
 POLL_INTERVAL_SECONDS: Final = 0.05
 """Between two checks for publishers that have waited too long."""
-OPEN_SECONDS: Final = 1.0
+OPEN_TIMEOUT_SECONDS: Final = 1.0
 """How long a worker that starts waits for its first heartbeats. It starts without them, if it has to."""
-JOIN_SECONDS: Final = 5.0
+JOIN_TIMEOUT_SECONDS: Final = 5.0
 """How long a socket waits for a node that answers: thousands of others may join at the same time."""
-CLOSE_SECONDS: Final = 2.0
+CLOSE_TIMEOUT_SECONDS: Final = 2.0
 """How long a worker that stops waits for events on their way."""
 
 STORE_TIMEOUT: Final = "the store did not answer in time; the event waits until it does"
@@ -57,7 +57,7 @@ class _LocalSink:
     """The sockets of this worker, from when they are bound."""
 
     def __init__(self) -> None:
-        self.sink: Sink | None = None
+        self.sink: LocalSink | None = None
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         return 0 if self.sink is None else self.sink.deliver(thread_id, frame)
@@ -118,7 +118,7 @@ class RedisEventLog(AsyncContextManagerMixin):
     def __init__(
         self,
         topology: ClusterTopology,
-        keep: Keep = HISTORY,
+        keep: Retention = DEFAULT_RETENTION,
         *,
         backlog_events: int = BACKLOG_EVENTS,
         backlog_bytes: int = BACKLOG_BYTES,
@@ -138,12 +138,12 @@ class RedisEventLog(AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[RedisEventLog]:
-        with first_error():
+        with unwrap_single_error():
             async with anyio.create_task_group() as tasks:
                 self._rebalance(tasks)
                 self._topology.on_change(partial(self._rebalance, tasks))
                 tasks.start_soon(self._watch_timeouts)
-                with anyio.move_on_after(OPEN_SECONDS):
+                with anyio.move_on_after(OPEN_TIMEOUT_SECONDS):
                     for pipeline in self._pipelines.values():
                         await pipeline.reader.live.wait()
                 try:
@@ -156,7 +156,7 @@ class RedisEventLog(AsyncContextManagerMixin):
     def healthy(self) -> bool:
         return bool(self._pipelines) and all(pipeline.healthy for pipeline in self._pipelines.values())
 
-    def bind(self, sink: Sink, *, frame_bytes: int = FRAME_BYTES) -> None:
+    def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
         self._sink.sink = sink
         self._frame_bytes = frame_bytes
 
@@ -206,10 +206,10 @@ class RedisEventLog(AsyncContextManagerMixin):
         return Replay(log.head) if after is None else log.replay(thread_id, after)
 
     async def _read(self, keys: ThreadKeys, after: Cursor | None) -> LogEntries:
-        """What the log has after the cursor. StoreAway where no answer comes in time."""
+        """What the log has after the cursor. StoreUnavailable where no answer comes in time."""
         node = self._topology.node_for_slot(keys.slot)
         if node is None:
-            raise StoreAway(STORE, NO_NODE)
+            raise StoreUnavailable(STORE, NO_NODE)
         settings, (epoch, seq) = encode_settings(self.retention, node), after or ("", "")
         reply = await self._topology.call(
             keys.slot, "FCALL", READ, 2, keys.log, keys.head, settings, self._worker, epoch, seq
@@ -218,7 +218,7 @@ class RedisEventLog(AsyncContextManagerMixin):
 
     async def _close(self) -> None:
         self._closed = True
-        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+        with anyio.move_on_after(CLOSE_TIMEOUT_SECONDS, shield=True):
             await self._backlog.empty.wait()
         if len(self._backlog):
             _logger.warning("%d events did not reach the store and are lost", len(self._backlog))
@@ -227,15 +227,15 @@ class RedisEventLog(AsyncContextManagerMixin):
                 entry.resolve(_refused(queue.thread_id, SHUTTING_DOWN))
 
     async def _wait_ready(self, thread: ThreadDelivery) -> None:
-        deadline = time.monotonic() + JOIN_SECONDS
+        deadline = time.monotonic() + JOIN_TIMEOUT_SECONDS
         while (pipeline := self._pipeline_for_slot(thread.keys.slot)) is not None and not pipeline.unavailable:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            with anyio.move_on_after(min(left, ANSWER_SECONDS)):
+            with anyio.move_on_after(min(left, ANSWER_TIMEOUT_SECONDS)):
                 await thread.ready.wait()
                 return
-        raise StoreAway(STORE, NO_NODE if pipeline is None else pipeline.problem)
+        raise StoreUnavailable(STORE, NO_NODE if pipeline is None else pipeline.problem)
 
     def _pipeline_for_slot(self, slot: int) -> _NodePipeline | None:
         node = self._topology.node_for_slot(slot)
@@ -288,7 +288,7 @@ class RedisEventLog(AsyncContextManagerMixin):
         while True:
             await self._backlog.nonempty.wait()
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
-            late = time.monotonic() - ANSWER_SECONDS
+            late = time.monotonic() - ANSWER_TIMEOUT_SECONDS
             for queue in self._backlog:
                 since = next((entry.since for entry in queue.entries() if not entry.answer.done()), None)
                 if since is not None and since <= late:

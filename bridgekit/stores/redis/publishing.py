@@ -18,7 +18,7 @@ from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.stores.redis.functions import APPEND, ThreadKeys
 from bridgekit.stores.redis.topology import CONNECTION_ERRORS, Backoff, ClusterTopology, Command, Node, error_message
-from bridgekit.transport.log import LINK, NO_SUBSCRIBER, Keep
+from bridgekit.transport.log import LINK, NO_SUBSCRIBER, Retention
 
 __all__ = ["BACKLOG_BYTES", "BACKLOG_EVENTS", "Backlog", "BatchSender", "Entry", "PublishQueue", "encode_settings"]
 
@@ -181,7 +181,7 @@ class BatchSender:
         node: Node,
         topology: ClusterTopology,
         backlog: Backlog,
-        keep: Keep,
+        keep: Retention,
         worker: bytes,
         route: Callable[[PublishQueue], None],
     ) -> None:
@@ -291,7 +291,7 @@ class BatchSender:
             loop.call_later(pause, self._route, queue)
 
 
-def encode_settings(keep: Keep, node: Node) -> bytes:
+def encode_settings(keep: Retention, node: Node) -> bytes:
     """The functions' first argument: how much to retain, and whether the server syncs each write."""
     duration_ms = max(1, round(1_000 * keep.seconds))
     return b"%d %d %d %d" % (keep.events, keep.size_bytes, duration_ms, node.syncs_each_write)

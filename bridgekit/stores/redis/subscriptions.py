@@ -13,12 +13,12 @@ import msgspec
 from anyio.abc import TaskGroup
 from redis.asyncio.client import PubSub
 
-from bridgekit.errors import StoreAway
+from bridgekit.errors import StoreUnavailable
 from bridgekit.signals import Cursor
 from bridgekit.stores.redis.delivery import ChannelMessage, LogEntries, ThreadDelivery
 from bridgekit.stores.redis.functions import ThreadKeys
 from bridgekit.stores.redis.topology import CONNECTION_ERRORS, Backoff, ClusterTopology, Node, error_message
-from bridgekit.transport.log import Sink
+from bridgekit.transport.log import LocalSink
 
 __all__ = ["PubSubReader"]
 
@@ -32,13 +32,13 @@ READERS: Final = 16
 
 
 ReadLog = Callable[[ThreadKeys, Cursor | None], Awaitable[LogEntries]]
-"""Reads what a thread's log has after a cursor. StoreAway where no answer comes in time."""
+"""Reads what a thread's log has after a cursor. StoreUnavailable where no answer comes in time."""
 
 
 class PubSubReader:
     """The subscriptions at one node. When their connection is lost or dead, another one replaces it."""
 
-    def __init__(self, node: Node, topology: ClusterTopology, worker: str, read: ReadLog, sink: Sink) -> None:
+    def __init__(self, node: Node, topology: ClusterTopology, worker: str, read: ReadLog, sink: LocalSink) -> None:
         self.node = node
         self.live = asyncio.Event()
         """Set while the worker's heartbeats, published as events are, come back here."""
@@ -217,7 +217,7 @@ class PubSubReader:
                     async with self._readers:
                         log = await self._read(thread.keys, thread.position)
                     thread.on_read(log, self._sink)
-                except StoreAway:
+                except StoreUnavailable:
                     await asyncio.sleep(backoff.next())
         finally:
             thread.catching_up = False

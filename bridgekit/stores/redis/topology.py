@@ -27,7 +27,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from bridgekit.errors import AsyncioRequired, InvalidId, StoreAway, first_error
+from bridgekit.errors import AsyncioRequired, InvalidId, StoreUnavailable, unwrap_single_error
 from bridgekit.stores.redis.functions import SOURCE, KeyNames
 
 __all__ = [
@@ -230,7 +230,7 @@ class Node:
 
 
 class ClusterTopology(AsyncContextManagerMixin):
-    """All nodes of a store; a single server is a Cluster of one. StoreAway where none answers when it is opened."""
+    """All nodes of a store; a single server is a Cluster of one. StoreUnavailable where none answers when it is opened."""
 
     def __init__(self, url: str, *, prefix: str = "bridgekit") -> None:
         self._address, self._settings = parse_url(url)
@@ -250,7 +250,7 @@ class ClusterTopology(AsyncContextManagerMixin):
             asyncio.get_running_loop()
         except RuntimeError:
             raise AsyncioRequired("the Redis store") from None
-        with first_error():
+        with unwrap_single_error():
             async with anyio.create_task_group() as tasks:
                 await self._open(tasks)
                 yield self
@@ -273,20 +273,20 @@ class ClusterTopology(AsyncContextManagerMixin):
         self._stale.set()
 
     async def call(self, slot: int, *command: bytes | str | int) -> Any:
-        """Execute one command that may be executed twice without harm. StoreAway where no answer comes in time."""
+        """Execute one command that may be executed twice without harm. StoreUnavailable where no answer comes in time."""
         backoff, problem = Backoff(), f"no answer in {CALL_TIMEOUT_SECONDS:g} s"
         with anyio.move_on_after(CALL_TIMEOUT_SECONDS):
             while (node := self.node_for_slot(slot)) is not None:
                 if node.unavailable:
-                    raise StoreAway(STORE, node.problem)
+                    raise StoreUnavailable(STORE, node.problem)
                 try:
                     return await node.request(*command)
                 except CONNECTION_ERRORS as error:
                     problem = error_message(error)
                     self.refresh()
                 await asyncio.sleep(backoff.next())
-            raise StoreAway(STORE, NO_NODE)
-        raise StoreAway(STORE, problem)
+            raise StoreUnavailable(STORE, NO_NODE)
+        raise StoreUnavailable(STORE, problem)
 
     async def _open(self, tasks: TaskGroup) -> None:
         first = self._add(self._address, tasks)
@@ -302,7 +302,7 @@ class ClusterTopology(AsyncContextManagerMixin):
             for node in self:
                 await node.answering.wait()
             return
-        raise StoreAway(STORE, first.problem)
+        raise StoreUnavailable(STORE, first.problem)
 
     def _add(self, address: Address, tasks: TaskGroup) -> Node:
         node = self._nodes[address] = Node(address, self._settings, self.refresh)

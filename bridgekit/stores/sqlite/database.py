@@ -21,7 +21,7 @@ import msgspec
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
-from bridgekit.errors import StoreAway, first_error
+from bridgekit.errors import StoreUnavailable, unwrap_single_error
 from bridgekit.stores.sqlite.file import STORE, Synchronous, close_file, fetch, open_file
 
 __all__ = ["LOAD_TIMEOUT_SECONDS", "Database", "Pending", "PendingRows", "encode_rows", "open_database"]
@@ -102,7 +102,7 @@ class Database:
         self.sources: list[WriteSource] = []
         self.tasks: TaskGroup
         """For tasks of the sources, once there is a batch. `run` ends after them."""
-        self._reads: OrderedDict[Pending[list[Any] | StoreAway], tuple[str, tuple[object, ...]]] = OrderedDict()
+        self._reads: OrderedDict[Pending[list[Any] | StoreUnavailable], tuple[str, tuple[object, ...]]] = OrderedDict()
         """Queries with their parameters. The result is the rows, or why there are none."""
         self._work = anyio.Event()
         self._busy_since: float | None = None
@@ -131,10 +131,10 @@ class Database:
         self.notify()
 
     async def read(self, sql: str, *parameters: object, timeout_seconds: float | None = None) -> list[Any]:
-        """Return the rows of a query, as committed; StoreAway where they do not come in time, or cannot be read."""
+        """Return the rows of a query, as committed; StoreUnavailable where they do not come in time, or cannot be read."""
         if self.closed:
-            raise StoreAway(STORE, "it is closed")
-        request: Pending[list[Any] | StoreAway] = Pending()
+            raise StoreUnavailable(STORE, "it is closed")
+        request: Pending[list[Any] | StoreUnavailable] = Pending()
         self._reads[request] = (sql, parameters)
         self.notify()
         try:
@@ -144,7 +144,7 @@ class Database:
             self._reads.pop(request, None)
         if isinstance(request.result, list):
             return request.result
-        raise request.result or StoreAway(STORE, "it does not answer in time")
+        raise request.result or StoreUnavailable(STORE, "it does not answer in time")
 
     async def run(self) -> None:
         """Write and read by turns, until the database is closed and everything is written."""
@@ -228,7 +228,7 @@ class Database:
         try:
             request.resolve(await self._execute(*query))
         except sqlite3.Error as error:
-            request.resolve(StoreAway(STORE, str(error)))
+            request.resolve(StoreUnavailable(STORE, str(error)))
         return True
 
     async def _execute(self, sql: str, parameters: tuple[object, ...]) -> list[Any]:
@@ -253,20 +253,20 @@ class PendingRows:
         database.sources.append(self)
 
     async def put(self, row: tuple[object, ...]) -> None:
-        """Return when the row is committed; StoreAway where it is not, or may be only later."""
+        """Return when the row is committed; StoreUnavailable where it is not, or may be only later."""
         if self._database.closed:
-            raise StoreAway(STORE, "it is closed")
+            raise StoreUnavailable(STORE, "it is closed")
         # Callers that were cancelled have left their rows here.
         if len(self._waiting) >= self._limit:
-            raise StoreAway(STORE, "too much waits to be written")
+            raise StoreUnavailable(STORE, "too much waits to be written")
         pending: Pending[str] = Pending()
         self._waiting[pending] = row
         self._database.notify()
         problem = await pending.wait()
         if problem is None:
-            raise StoreAway(STORE, "it does not answer in time")
+            raise StoreUnavailable(STORE, "it does not answer in time")
         if problem:
-            raise StoreAway(STORE, problem)
+            raise StoreUnavailable(STORE, problem)
 
     def next_batch(self) -> Mapping[str, str | bytes]:
         self._in_flight, self._waiting = self._waiting, {}
@@ -299,7 +299,7 @@ async def open_database(
     connection = await to_thread.run_sync(open_file, path, synchronous, clock())
     try:
         database = Database(connection, clock, answer_timeout_seconds)
-        with first_error():
+        with unwrap_single_error():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(database.run)
                 tasks.start_soon(database.watch)

@@ -17,7 +17,16 @@ from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, Pending, encode_rows
 from bridgekit.stores.sqlite.file import STORE
 from bridgekit.stores.sqlite.thread_log import ThreadLog, count_retained, decode_frame
-from bridgekit.transport.log import HISTORY, LINK, Keep, Replay, Sink, published, replay_after_restart, same_epoch
+from bridgekit.transport.log import (
+    DEFAULT_RETENTION,
+    LINK,
+    LocalSink,
+    Replay,
+    Retention,
+    published,
+    replay_after_restart,
+    same_epoch,
+)
 from bridgekit.transport.pinned_lru import PinnedLru, new_epoch
 
 __all__ = ["BATCH_EVENTS", "SqliteEventLog"]
@@ -81,14 +90,14 @@ class SqliteEventLog:
     def __init__(
         self,
         database: Database,
-        keep: Keep = HISTORY,
+        keep: Retention = DEFAULT_RETENTION,
         *,
         backlog_events: int = BACKLOG_EVENTS,
         backlog_bytes: int = BACKLOG_BYTES,
     ) -> None:
         self.retention = keep
         self._database = database
-        self._sink: Sink
+        self._sink: LocalSink
         self._frame_bytes = FRAME_BYTES
         self._threads: PinnedLru[ThreadLog] = PinnedLru(keep.threads, self._create, self._forget)
         """A thread is pinned for each of its sockets, and for each event that is not delivered yet."""
@@ -139,7 +148,7 @@ class SqliteEventLog:
     def healthy(self) -> bool:
         return self._database.healthy
 
-    def bind(self, sink: Sink, *, frame_bytes: int = FRAME_BYTES) -> None:
+    def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
         self._sink = sink
         self._frame_bytes = frame_bytes
 

@@ -7,9 +7,9 @@ from typing import Final
 
 import anyio
 
-from bridgekit.errors import StoreAway
+from bridgekit.errors import StoreUnavailable
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.mapping.memory import ROUTES, MemoryStore
+from bridgekit.mapping.memory import ROUTES, MemoryMappingStore
 from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, PendingRows
 
 __all__ = ["SqliteMappingStore"]
@@ -26,7 +26,7 @@ class SqliteMappingStore:
     def __init__(self, database: Database, *, routes: int = ROUTES) -> None:
         self._database = database
         self._rows = PendingRows(database, "routes")
-        self._memory = MemoryStore(database.clock, routes=routes)
+        self._memory = MemoryMappingStore(database.clock, routes=routes)
         self._stale: set[RunId] = set()
         """Runs that were live when the file was closed: they expire, unless they are registered again."""
         self._adding: dict[RunId, anyio.Event] = {}
@@ -75,5 +75,5 @@ class SqliteMappingStore:
         if due is not None:
             # In memory the route expires in any case. Where this row is not written, the route is live in the file, and
             # expires as that of a stale run.
-            with suppress(StoreAway):
+            with suppress(StoreUnavailable):
                 await self._rows.put((run_id, thread_id, due))

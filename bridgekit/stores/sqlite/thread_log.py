@@ -10,7 +10,7 @@ import msgspec
 
 from bridgekit.events import EventType, Frame
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.transport.log import Keep
+from bridgekit.transport.log import Retention
 from bridgekit.transport.pinned_lru import ThreadSequence
 
 __all__ = ["Segment", "ThreadLog", "count_retained", "decode_frame"]
@@ -56,7 +56,7 @@ class ThreadLog(ThreadSequence):
         self.rows = last - first + 1
         self.segments.append(Segment(first, last, self.rows, 0, at, at))
 
-    def append(self, seq: int, size_bytes: int, now: float, keep: Keep) -> None:
+    def append(self, seq: int, size_bytes: int, now: float, keep: Retention) -> None:
         """Count a row that was committed."""
         self.rows += 1
         self.size_bytes += size_bytes
@@ -72,7 +72,7 @@ class ThreadLog(ThreadSequence):
             segment.rows += 1
             segment.size_bytes += size_bytes
 
-    def trim(self, before: float, keep: Keep) -> list[Segment]:
+    def trim(self, before: float, keep: Retention) -> list[Segment]:
         """Remove and return the segments that have expired, or without which the log still holds all that it must."""
         removed = []
         while self.segments:
@@ -103,7 +103,7 @@ def decode_frame(data: bytes) -> Frame:
     return Frame(head.seq, head.type, head.run_id, data)
 
 
-def count_retained(frames: list[Frame], keep: Keep) -> int:
+def count_retained(frames: list[Frame], keep: Retention) -> int:
     """Return how many of the latest frames are within the bounds."""
     count = size_bytes = 0
     for frame in islice(reversed(frames), keep.events):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from bridgekit.errors import StoreAway
+from bridgekit.errors import StoreUnavailable
 from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, PendingRows
 
 __all__ = ["SqliteUsedTickets"]
@@ -40,7 +40,7 @@ class SqliteUsedTickets:
         self._until[ticket_id] = now + seconds
         try:
             await self._rows.put((ticket_id, now + seconds))
-        except StoreAway:
+        except StoreUnavailable:
             # No socket was opened with it: it may be tried again.
             self._until.pop(ticket_id, None)
             raise

@@ -14,8 +14,8 @@ import anyio
 import pandas as pd
 from anyio.abc import TaskGroup
 
-from bridgekit.errors import first_error
-from bridgekit.transport.log import HISTORY
+from bridgekit.errors import unwrap_single_error
+from bridgekit.transport.log import DEFAULT_RETENTION
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import Persistence, RedisServer, redis_server, reserved_port
 from bridgekit_verify.faults.trials import worker
@@ -53,7 +53,7 @@ class Delivery:
     """"memory", "sqlite" or "redis"."""
     resumes: bool = True
     """Whether clients send their cursor. Without it, they do not get what was sent while they were offline."""
-    keep_events: int = HISTORY.events
+    keep_events: int = DEFAULT_RETENTION.events
     outbox_bytes: int = 262_144
     """What may wait for a socket. Small, so that a slow reader of heavy events overflows it within a fault's window."""
 
@@ -156,7 +156,7 @@ class WorkerProcess:
 @asynccontextmanager
 async def start_worker(setup: WorkerSetup) -> AsyncIterator[WorkerProcess]:
     """Run a worker for the length of a block; at its end the process is killed."""
-    with first_error():
+    with unwrap_single_error():
         async with (
             start_module(worker.__name__, name=f"the worker with the store {setup.store!r}") as process,
             anyio.create_task_group() as tasks,

@@ -10,7 +10,7 @@ from typing import Final
 
 import anyio
 
-from bridgekit.errors import ShuttingDown, StoreAway
+from bridgekit.errors import ShuttingDown, StoreUnavailable
 from bridgekit_verify.faults.trials.acts import Act, Scene
 from bridgekit_verify.faults.trials.deployment import WorkerProcess
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder
@@ -19,7 +19,7 @@ from bridgekit_verify.measure.families import Owned
 
 __all__ = ["EVENTS_A_STEP", "SETTLE_SECONDS", "AgentLoad", "TrialPlan", "run_after_fault", "run_during_fault"]
 
-RETRYABLE: Final = (StoreAway.__name__, ShuttingDown.__name__)
+RETRYABLE: Final = (StoreUnavailable.__name__, ShuttingDown.__name__)
 """Errors of a refused run that its user may request again."""
 RETRY_SECONDS: Final = 0.1
 NO_RESUME_WAIT_SECONDS: Final = 1.0

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from bridgekit.errors import first_error
+from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.faults.trials.acts import ACTS, Act
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERIES, Delivery, deployed
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, try_act
@@ -192,7 +192,7 @@ async def run_matrix(
             for trial in await _share(delivery, room, users, seed, plan):
                 found[trial.act.name, delivery.name] = trial
 
-    with first_error(), anyio.fail_after(MATRIX_SECONDS + 20 * plan.seconds):
+    with unwrap_single_error(), anyio.fail_after(MATRIX_SECONDS + 20 * plan.seconds):
         async with anyio.create_task_group() as tasks:
             for delivery, room in rooms:
                 tasks.start_soon(one, delivery, room)

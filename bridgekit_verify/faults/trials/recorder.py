@@ -18,7 +18,7 @@ from bridgekit.errors import Disconnected
 from bridgekit.events import EventType, Receipt, RoutedEvent
 from bridgekit.signals import Cursor, Gap
 from bridgekit.transport.client import connect
-from bridgekit.transport.following import Backoff, follow
+from bridgekit.transport.resuming_client import Backoff, follow
 from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport
 from bridgekit_verify.measure.experiment import arrival_of
 from bridgekit_verify.measure.families import Owned

@@ -23,12 +23,12 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from bridgekit.chain.link_1_startup import Parts, create_app
-from bridgekit.errors import first_error
+from bridgekit.chain.link_1_startup import BridgeConfig, create_app
+from bridgekit.errors import unwrap_single_error
 from bridgekit.events import AgentEvent, EventType
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.serve.in_process import serving
-from bridgekit.transport.admission import OwnersOnly
+from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.outbox import OutboxLimits
 from bridgekit_verify.faults.proxy import proxy
 from bridgekit_verify.measure.plots import BLUE, LOST, new_figure
@@ -119,7 +119,7 @@ async def _serve_websockets() -> AsyncIterator[RunningServer]:
 
 @asynccontextmanager
 async def _serve_bridgekit() -> AsyncIterator[RunningServer]:
-    app = create_app(Parts(agents={}, admission=OwnersOnly, outbox=OutboxLimits(events=OUTBOX_EVENTS)))
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=OutboxLimits(events=OUTBOX_EVENTS)))
 
     async def emit(number: int, padding: str) -> None:
         payload = {"number": number, "padding": padding}
@@ -293,7 +293,7 @@ async def study_stall(
 
     `begins` and `lasts` are seconds after the first event.
     """
-    with first_error(), anyio.fail_after(STALL_SECONDS + 10 * events * pace_seconds):
+    with unwrap_single_error(), anyio.fail_after(STALL_SECONDS + 10 * events * pace_seconds):
         return StallStudy([await _stall(peer, neighbours, events, pace_seconds, begins, lasts) for peer in peers])
 
 

@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from bridgekit.chain.collaborators import MemoryThreads
-from bridgekit.errors import first_error
-from bridgekit.transport.spent import SpentInMemory
+from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.errors import unwrap_single_error
 from bridgekit.transport.tickets import Tickets
+from bridgekit.transport.used_tickets import MemoryUsedTickets
 from bridgekit_verify.faults.proxy import proxy
 from bridgekit_verify.faults.trials.acts import Act, FaultTarget, Scene
 from bridgekit_verify.faults.trials.deployment import Delivery, Deployment
@@ -118,12 +118,12 @@ async def try_act(
     """Run agents for these users, apply the fault for a while, repair it, and judge when no more events come.
 
     `owned` are threads of the deployment that no other experiment uses meanwhile; `name` is this one's.
-    LedgerDoesNotClose where the books do not.
+    LedgerImbalance where the books do not.
     """
     name = name or act.name
     recorder, delivery = Recorder(), deployment.delivery
     load = AgentLoad(name, plan, act, recorder)
-    with ExitStack() as observing, first_error():
+    with ExitStack() as observing, unwrap_single_error():
         for worker in {deployment.agents, deployment.sockets}:
             worker.observers[name] = recorder.record
             observing.callback(worker.observers.pop, name)
@@ -158,11 +158,11 @@ async def try_act(
 
 
 async def _tickets(deployment: Deployment, owned: Sequence[Owned]) -> Tickets:
-    """The experiment issues the users' tickets, as an application that outlives its workers."""
-    threads = MemoryThreads()
+    """The experiment issues the users' tickets, as an application that durable its workers."""
+    threads = MemoryThreadStore()
     for each in owned:
         await threads.claim(each.thread_id, each.user_id)
-    return Tickets(threads, SpentInMemory(), keys=(deployment.key,))
+    return Tickets(threads, MemoryUsedTickets(), keys=(deployment.key,))
 
 
 async def _ticket(tickets: Tickets, owned: Owned) -> str:

@@ -10,7 +10,7 @@ import anyio
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bridgekit.errors import first_error
+from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.faults.trials.acts import ACTS
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, RESUME, Delivery, deployed
 from bridgekit_verify.faults.trials.load import EVENTS_A_STEP
@@ -163,7 +163,7 @@ async def study_windows(
     plan = plan or TrialPlan(steps=24)
     small = replace(RESUME, name=f"resume, {keep_events} events kept", keep_events=keep_events)
     found: list[Window] = []
-    with first_error(), anyio.fail_after(WINDOWS_SECONDS + 10 * plan.seconds):
+    with unwrap_single_error(), anyio.fail_after(WINDOWS_SECONDS + 10 * plan.seconds):
         for delivery in (AT_MOST_ONCE, small):
             found += await _windows(delivery, lengths, users, seed, plan)
     return WindowStudy(found)

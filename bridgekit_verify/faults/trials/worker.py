@@ -16,16 +16,16 @@ import msgspec
 from anyio.abc import TaskStatus
 from starlette.applications import Starlette
 
-from bridgekit.chain.collaborators import MemoryThreads, PythonTools
+from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_1_startup import Application, Parts, create_app, shut_down
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app, shut_down
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import AgentEvent, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.serve.in_process import serving
 from bridgekit.stores import stores_from
-from bridgekit.transport.log import Keep
+from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits
 from bridgekit.transport.tickets import Tickets
 from bridgekit_verify.harness.messages import Ready, read_stdin_lines, send
@@ -46,7 +46,7 @@ class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes
     """Signs tickets."""
     owned: list[tuple[ThreadId, UserId]]
-    """The threads. A real application's thread store outlives its workers; this one gets them at each start."""
+    """The threads. A real application's thread store durable its workers; this one gets them at each start."""
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +143,7 @@ async def _stop_on_signal(app: Starlette, everything: anyio.CancelScope, *, task
     with anyio.open_signal_receiver(signal.SIGTERM) as signals:
         task_status.started()
         await anext(signals)
-        await shut_down(app.state.bridgekit, app.state.bridgekit_edge)
+        await shut_down(app.state.bridgekit, app.state.bridgekit_connections)
         everything.cancel()
 
 
@@ -152,17 +152,17 @@ async def main() -> None:
     lines = read_stdin_lines()
     setup = msgspec.json.decode(await anext(lines), type=WorkerSetup)
     requests: dict[str, RunRequest] = {}
-    threads = MemoryThreads()
+    threads = MemoryThreadStore()
     for thread_id, user_id in setup.owned:
         await threads.claim(thread_id, user_id)
     app = create_app(
-        Parts(
+        BridgeConfig(
             agents={AGENT: paced_agent(requests)},
             db_session_factory=threads,
             tool_dispatcher=_tools(requests),
             bridge=ReportingBridge,
-            stores=stores_from(setup.store, keep=Keep(events=setup.keep_events)),
-            admission=partial(Tickets, keys=(setup.key,)),
+            stores=stores_from(setup.store, keep=Retention(events=setup.keep_events)),
+            authorizer=partial(Tickets, keys=(setup.key,)),
             outbox=OutboxLimits(size_bytes=setup.outbox_bytes),
         )
     )

@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit.ids import new_id
 from bridgekit.stores.redis import log, subscriptions, topology
-from bridgekit.stores.redis.log import ANSWER_SECONDS
+from bridgekit.stores.redis.log import ANSWER_TIMEOUT_SECONDS
 from bridgekit.stores.redis.topology import ClusterTopology
 from tests.backends import ASYNCIO
 
@@ -42,7 +42,7 @@ async def redis(url: str, prefix: str, patient: None) -> AsyncIterator[ClusterTo
 @pytest.fixture(autouse=True)
 def answer_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Undo the patches of tests whose publishers took turns: they were not undone in their order."""
-    monkeypatch.setattr(log, "ANSWER_SECONDS", ANSWER_SECONDS)
+    monkeypatch.setattr(log, "ANSWER_TIMEOUT_SECONDS", ANSWER_TIMEOUT_SECONDS)
 
 
 @pytest.fixture
@@ -51,4 +51,4 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topology, "REPLY_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(subscriptions, "HEARTBEAT_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(subscriptions, "HEARTBEAT_INTERVAL_SECONDS", 0.1)
-    monkeypatch.setattr(log, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(log, "CLOSE_TIMEOUT_SECONDS", 0.3)

@@ -13,7 +13,7 @@ from bridgekit.events import Outcome, Receipt, encode_unnumbered
 from bridgekit.ids import ThreadId
 from bridgekit.stores.redis.functions import KeyNames
 from bridgekit.stores.redis.publishing import BATCH_EVENTS, Backlog, Entry, PublishQueue
-from tests.samples import OTHER, THREAD
+from tests.factories import OTHER, THREAD
 from tests.stores.redis.workers import event_with
 
 LOOP = asyncio.new_event_loop()

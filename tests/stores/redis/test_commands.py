@@ -10,7 +10,7 @@ import pytest
 from bridgekit.ids import ThreadId
 from bridgekit.stores.redis import subscriptions
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
-from tests.samples import OTHER, THREAD
+from tests.factories import OTHER, THREAD
 from tests.stores.redis.workers import RedisWorker, event_with, publish, redis_worker
 
 pytestmark = pytest.mark.slow

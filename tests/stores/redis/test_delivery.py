@@ -24,7 +24,7 @@ from bridgekit.stores.redis.delivery import (
 )
 from bridgekit.stores.redis.functions import KeyNames
 from bridgekit.transport.log import Replay
-from tests.samples import THREAD
+from tests.factories import THREAD
 from tests.stores.redis.workers import event_with
 
 EPOCH = "e" * 16

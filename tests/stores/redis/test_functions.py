@@ -13,8 +13,8 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.stores.redis.functions import APPEND, READ, SEQ_SKIP_AFTER_RESTART, KeyNames
 from bridgekit.stores.redis.topology import CONNECTION_ERRORS, ClusterTopology
 from bridgekit_verify.faults.redis_servers import Persistence, RedisServer, redis_server
-from tests.patience import PATIENCE_SECONDS
-from tests.samples import OTHER, THREAD
+from tests.factories import OTHER, THREAD
+from tests.timeouts import TIMEOUT_SECONDS
 
 KEEP = b"1000 4194304 300000 0"
 PROMISED = b"1000 4194304 300000 1"
@@ -244,7 +244,7 @@ async def restarted(server: RedisServer, redis: ClusterTopology) -> None:
     [only] = redis
     with suppress(*CONNECTION_ERRORS):
         await only.request("PING")
-    with anyio.fail_after(PATIENCE_SECONDS):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         await only.answering.wait()
 
 

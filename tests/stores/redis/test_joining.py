@@ -7,8 +7,8 @@ import pytest
 
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
-from bridgekit.transport.log import Keep
-from tests.samples import OTHER, THREAD
+from bridgekit.transport.log import Retention
+from tests.factories import OTHER, THREAD
 from tests.stores.redis.workers import RedisWorker, event_with, redis_worker
 from tests.stores.redis.workers import publish as publish_all
 
@@ -59,7 +59,7 @@ async def test_joining_and_leaving_at_once_ends_as_the_last_word_was(url: str, p
 
 
 async def test_cursor_of_another_numbering_is_answered_by_its_gap_and_all_of_this_one(url: str, prefix: str) -> None:
-    async with redis_worker(url, prefix, keep=Keep(events=3)) as worker:
+    async with redis_worker(url, prefix, keep=Retention(events=3)) as worker:
         await publish(worker, "a", "b")
         strange = Cursor("0" * 16, 7)
         gap = Gap(thread_id=THREAD, epoch=strange.epoch, first=8, last=None, reason=GapReason.RESTARTED)

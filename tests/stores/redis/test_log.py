@@ -12,7 +12,7 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.signals import Cursor
 from bridgekit.stores.redis.log import RedisEventLog
 from bridgekit_verify.faults.redis_servers import redis_server
-from tests.samples import OTHER, THREAD
+from tests.factories import OTHER, THREAD
 from tests.stores.redis.workers import RecordingSink, RedisWorker, event_with, redis_worker
 from tests.stores.redis.workers import publish as publish_all
 

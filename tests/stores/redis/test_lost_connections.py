@@ -10,10 +10,10 @@ from bridgekit.signals import Cursor
 from bridgekit.stores.redis.log import RedisEventLog
 from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import ClusterTopology
-from bridgekit.transport.log import Keep
+from bridgekit.transport.log import Retention
 from bridgekit_verify.faults.redis_servers import redis_server
 from bridgekit_verify.faults.toxics import Partition, Way
-from tests.samples import THREAD
+from tests.factories import THREAD
 from tests.stores.redis.workers import (
     POLL_SECONDS,
     SOON_SECONDS,
@@ -49,8 +49,8 @@ async def test_events_whose_answer_is_lost_with_the_connection_are_not_taken_twi
         assert [frame.event.payload["text"] for frame in replay.frames] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("keep", [Keep(), Keep(events=0)], ids=["kept", "not kept"])
-async def test_subscription_that_is_killed_is_made_again_and_what_it_missed_is_made_up_for(keep: Keep) -> None:
+@pytest.mark.parametrize("keep", [Retention(), Retention(events=0)], ids=["kept", "not kept"])
+async def test_subscription_that_is_killed_is_made_again_and_what_it_missed_is_made_up_for(keep: Retention) -> None:
     async with (
         redis_server() as server,
         redis_worker(server.url, keep=keep) as reader,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from bridgekit.errors import RunAlreadyMapped, StoreAway
+from bridgekit.errors import RunAlreadyMapped, StoreUnavailable
 from bridgekit.ids import RunId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.stores.redis.mapping import RedisMappingStore, RedisUsedTickets
@@ -13,8 +13,8 @@ from bridgekit.stores.redis.topology import ClusterTopology
 from bridgekit_verify.faults.proxy import proxy
 from bridgekit_verify.faults.redis_servers import redis_server
 from bridgekit_verify.faults.toxics import Partition, Way
-from tests.patience import PATIENCE_SECONDS
-from tests.samples import OTHER, RUN, THREAD
+from tests.factories import OTHER, RUN, THREAD
+from tests.timeouts import TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -64,9 +64,9 @@ async def test_store_that_is_away_is_said_to_be() -> None:
     async with redis_server() as server, ClusterTopology(server.url) as redis:
         store = RedisMappingStore(redis)
         await server.kill()
-        with pytest.raises(StoreAway), anyio.fail_after(PATIENCE_SECONDS):
+        with pytest.raises(StoreUnavailable), anyio.fail_after(TIMEOUT_SECONDS):
             await store.get(RUN)
-        with pytest.raises(StoreAway), anyio.fail_after(PATIENCE_SECONDS):
+        with pytest.raises(StoreUnavailable), anyio.fail_after(TIMEOUT_SECONDS):
             await store.add(RUN, THREAD)
 
 
@@ -108,7 +108,7 @@ async def test_ticket_whose_answer_was_lost_is_not_held_against_its_owner() -> N
         with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(spend)
-                with anyio.fail_after(PATIENCE_SECONDS):
+                with anyio.fail_after(TIMEOUT_SECONDS):
                     while await server.ask("DBSIZE") != "1":  # noqa: ASYNC110  # a server rings nobody
                         await anyio.sleep(0.005)
                 with through.down():
@@ -120,5 +120,5 @@ async def test_ticket_whose_answer_was_lost_is_not_held_against_its_owner() -> N
 async def test_nobody_is_let_in_while_nobody_can_say() -> None:
     async with redis_server() as server, ClusterTopology(server.url) as redis:
         await server.kill()
-        with pytest.raises(StoreAway), anyio.fail_after(PATIENCE_SECONDS):
+        with pytest.raises(StoreUnavailable), anyio.fail_after(TIMEOUT_SECONDS):
             await RedisUsedTickets(redis).spend("ticket", 60)

@@ -11,7 +11,7 @@ from bridgekit.events import Outcome
 from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.stores.redis.functions import SEQ_SKIP_AFTER_RESTART
 from bridgekit_verify.faults.redis_servers import Persistence, redis_server
-from tests.samples import THREAD
+from tests.factories import THREAD
 from tests.stores.redis.workers import (
     SOON_SECONDS,
     publish,

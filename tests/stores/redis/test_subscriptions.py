@@ -15,7 +15,7 @@ from bridgekit.stores.redis.topology import ClusterTopology
 from bridgekit_verify.faults.proxy import proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
 from bridgekit_verify.faults.toxics import Partition, Way
-from tests.samples import THREAD
+from tests.factories import THREAD
 from tests.stores.redis.workers import POLL_SECONDS, SOON_SECONDS, RecordingSink
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ import trio
 from anyio import CancelScope
 from anyio.streams.tls import TLSListener
 
-from bridgekit.errors import AsyncioRequired, InvalidId, StoreAway
+from bridgekit.errors import AsyncioRequired, InvalidId, StoreUnavailable
 from bridgekit.ids import new_id
 from bridgekit.stores import REDIS_REQUIREMENT, redis_stores
 from bridgekit.stores.redis import topology
@@ -25,9 +25,9 @@ from bridgekit.stores.redis.topology import Backoff, ClusterTopology, parse_url
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
 from bridgekit_verify.faults.toxics import Partition, Way
-from tests.patience import PATIENCE_SECONDS
 from tests.servers import SharedCluster
 from tests.stores.redis.workers import until_server_replies
+from tests.timeouts import TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -36,18 +36,18 @@ CERTIFICATE = Path(__file__).with_name("localhost.pem")
 ANSWERING = pytest.mark.usefixtures("patient")
 
 
-async def refusal(url: str) -> StoreAway:
+async def refusal(url: str) -> StoreUnavailable:
     """Why a store is not opened. It is given as little time to find out as it takes."""
     for seconds in (0.2, 1.0, 5.0):
         if "not connected yet" not in str(error := await refusal_within(seconds, url)):
             return error
-    return await refusal_within(PATIENCE_SECONDS, url)
+    return await refusal_within(TIMEOUT_SECONDS, url)
 
 
-async def refusal_within(seconds: float, url: str) -> StoreAway:
+async def refusal_within(seconds: float, url: str) -> StoreUnavailable:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(topology, "OPEN_TIMEOUT_SECONDS", seconds)
-        with pytest.raises(StoreAway) as raised:
+        with pytest.raises(StoreUnavailable) as raised:
             async with ClusterTopology(url):
                 raise AssertionError("it was opened")
     return raised.value
@@ -188,17 +188,17 @@ async def test_server_that_hangs_is_given_up_in_time_and_then_no_call_waits() ->
     async with redis_server() as server, ClusterTopology(server.url) as redis:
         [only] = redis
         server.stop()
-        with pytest.raises(StoreAway, match="no answer in 1 s"), anyio.fail_after(PATIENCE_SECONDS):
+        with pytest.raises(StoreUnavailable, match="no answer in 1 s"), anyio.fail_after(TIMEOUT_SECONDS):
             await ping(redis)
-        with anyio.fail_after(PATIENCE_SECONDS):
+        with anyio.fail_after(TIMEOUT_SECONDS):
             await only.failing.wait()
         assert only.unavailable
-        with pytest.MonkeyPatch.context() as patch, anyio.fail_after(PATIENCE_SECONDS):
-            patch.setattr(topology, "CALL_TIMEOUT_SECONDS", 2 * PATIENCE_SECONDS)
-            with pytest.raises(StoreAway):
+        with pytest.MonkeyPatch.context() as patch, anyio.fail_after(TIMEOUT_SECONDS):
+            patch.setattr(topology, "CALL_TIMEOUT_SECONDS", 2 * TIMEOUT_SECONDS)
+            with pytest.raises(StoreUnavailable):
                 await ping(redis)
         server.resume()
-        with anyio.fail_after(PATIENCE_SECONDS):
+        with anyio.fail_after(TIMEOUT_SECONDS):
             await only.answering.wait()
         assert await ping(redis)
         assert not only.unavailable

@@ -12,15 +12,15 @@ import pytest
 from bridgekit.events import AgentEvent, EventType, Frame, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.stores.redis import log
-from bridgekit.stores.redis.log import ANSWER_SECONDS, RedisEventLog
+from bridgekit.stores.redis.log import ANSWER_TIMEOUT_SECONDS, RedisEventLog
 from bridgekit.stores.redis.topology import ClusterTopology
-from bridgekit.transport.log import HISTORY, Keep
+from bridgekit.transport.log import DEFAULT_RETENTION, Retention
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import RedisServer
-from tests.patience import PATIENCE_SECONDS
-from tests.samples import RUN, THREAD, emitted
+from tests.factories import RUN, THREAD, emitted
+from tests.timeouts import TIMEOUT_SECONDS
 
-SOON_SECONDS = PATIENCE_SECONDS
+SOON_SECONDS = TIMEOUT_SECONDS
 POLL_SECONDS = 0.005
 """Between two questions about a state that sets no event."""
 
@@ -82,7 +82,12 @@ class RedisWorker:
 
 @asynccontextmanager
 async def redis_worker(
-    url: str, prefix: str = "test", *, keep: Keep = HISTORY, backlog_events: int = 10_000, backlog_bytes: int = 1 << 25
+    url: str,
+    prefix: str = "test",
+    *,
+    keep: Retention = DEFAULT_RETENTION,
+    backlog_events: int = 10_000,
+    backlog_bytes: int = 1 << 25,
 ) -> AsyncIterator[RedisWorker]:
     async with (
         ClusterTopology(url, prefix=prefix) as topology,
@@ -114,14 +119,14 @@ async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THR
 
 async def publish_and_wait(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> list[Receipt]:
     """Publish one after the other, and wait as long as the log does. TimeoutError where that does not end."""
-    return await _publish(worker, texts, thread_id, ANSWER_SECONDS)
+    return await _publish(worker, texts, thread_id, ANSWER_TIMEOUT_SECONDS)
 
 
 async def _publish(
     worker: RedisWorker, texts: tuple[object, ...], thread_id: ThreadId, answer_seconds: float
 ) -> list[Receipt]:
     with pytest.MonkeyPatch.context() as patch, anyio.fail_after(SOON_SECONDS):
-        patch.setattr(log, "ANSWER_SECONDS", answer_seconds)
+        patch.setattr(log, "ANSWER_TIMEOUT_SECONDS", answer_seconds)
         return [await worker.publish(event_with(text, thread_id=thread_id)) for text in texts]
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from bridgekit.stores.sqlite.database import open_database
 from bridgekit.stores.sqlite.file import Synchronous
 from bridgekit.stores.sqlite.log import SqliteEventLog
-from bridgekit.transport.log import HISTORY, Keep
+from bridgekit.transport.log import DEFAULT_RETENTION, Retention
 from tests.contract.stores import Worker
-from tests.patience import PATIENCE_SECONDS
 from tests.stores.sqlite.files import Clock, run_script
+from tests.timeouts import TIMEOUT_SECONDS
 
 POISON = 666
 """The number of an event that the disk refuses, or takes long to write."""
@@ -54,7 +54,7 @@ def slow_for(seconds: float) -> str:
 
 @asynccontextmanager
 async def worker(
-    path: Path, keep: Keep = HISTORY, clock: Clock | None = None, answer_seconds: float = PATIENCE_SECONDS
+    path: Path, keep: Retention = DEFAULT_RETENTION, clock: Clock | None = None, answer_seconds: float = TIMEOUT_SECONDS
 ) -> AsyncIterator[Worker]:
     """Open the file, which is created if there is none, and connect a Worker to its log."""
     async with open_database(path, Synchronous.OFF, clock or time.time, answer_seconds) as database:

@@ -14,7 +14,7 @@ from bridgekit.events import Outcome, Receipt
 from bridgekit.signals import Cursor
 from bridgekit.stores import sqlite_stores
 from tests.contract.stores import Worker, drafted, numbers
-from tests.samples import THREAD
+from tests.factories import THREAD
 
 
 def limit(size_bytes: int) -> None:

@@ -21,7 +21,7 @@ from bridgekit.stores import sqlite_stores, stores_from
 from bridgekit.stores.sqlite.file import STALE_ROUTE_SECONDS
 from bridgekit_verify.harness.processes import ChildProcess, start_process
 from tests.contract.stores import Worker, numbers
-from tests.samples import RUN, THREAD
+from tests.factories import RUN, THREAD
 from tests.stores.sqlite.files import query, run_script, snapshot
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")

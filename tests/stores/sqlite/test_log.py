@@ -11,19 +11,19 @@ import pytest
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from bridgekit.errors import FrameTooLarge, PayloadError, StoreAway
+from bridgekit.errors import FrameTooLarge, PayloadError, StoreUnavailable
 from bridgekit.events import Frame, Outcome, Receipt, decode
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
 from bridgekit.stores.sqlite.database import open_database
 from bridgekit.stores.sqlite.file import Synchronous
 from bridgekit.stores.sqlite.log import SqliteEventLog
-from bridgekit.transport.admission import Subscription
+from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.hub import Hub
-from bridgekit.transport.log import Keep
+from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits, Subscriber
 from tests.contract.stores import WAIT_SECONDS, Worker, drafted, merged, number_in, numbers
-from tests.samples import ALICE, OTHER, THREAD, emitted
+from tests.factories import ALICE, OTHER, THREAD, emitted
 from tests.stores.sqlite.disks import POISON, create_store, slow_for, worker
 from tests.stores.sqlite.files import Clock, query, snapshot
 from tests.transport.outboxes import Schedule
@@ -79,7 +79,7 @@ async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(
             answers.append((await stuck.publish(THREAD, number)).outcome)
 
         async def resume() -> None:
-            with pytest.raises(StoreAway):
+            with pytest.raises(StoreUnavailable):
                 await stuck.log.replay(THREAD, begun.cursor)
             answers.append("away")
 
@@ -145,7 +145,7 @@ async def test_what_waits_when_the_store_is_closed_is_written_and_what_comes_lat
                 tasks.start_soon(publish, number)
             await anyio.wait_all_tasks_blocked()
         late = await closing_.publish(THREAD, 99)
-        with pytest.raises(StoreAway, match="closed"):
+        with pytest.raises(StoreUnavailable, match="closed"):
             await closing_.log.replay(THREAD, Cursor(late.epoch or "", 1))
     assert {receipt.outcome for receipt in receipts} == {Outcome.NOBODY_LISTENING}
     assert (late.outcome, late.reason) == (Outcome.REFUSED, "the SQLite store: it is closed")
@@ -168,7 +168,7 @@ async def test_application_that_is_cancelled_leaves_a_whole_file_with_all_that_w
 
 async def test_thread_is_not_forgotten_while_an_event_of_it_is_on_its_way(path: Path) -> None:
     receipts: list[Receipt] = []
-    async with worker(path, Keep(threads=1)) as busy:
+    async with worker(path, Retention(threads=1)) as busy:
 
         async def publish(thread: ThreadId) -> None:
             receipts.append(await busy.publish(thread))

@@ -7,14 +7,14 @@ from pathlib import Path
 import anyio
 import pytest
 
-from bridgekit.errors import MappingFull, StoreAway
+from bridgekit.errors import MappingFull, StoreUnavailable
 from bridgekit.ids import RunId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.stores import sqlite_stores
 from bridgekit.stores.sqlite.database import open_database
 from bridgekit.stores.sqlite.file import STALE_ROUTE_SECONDS, Synchronous
 from bridgekit.stores.sqlite.mapping import SqliteMappingStore
-from tests.samples import OTHER, RUN, THREAD
+from tests.factories import OTHER, RUN, THREAD
 from tests.stores.sqlite.files import Clock, query, run_script
 
 FULL = """
@@ -34,7 +34,7 @@ async def test_no_run_has_a_route_that_the_file_does_not_take(path: Path) -> Non
     run_script(path, FULL)
     async with sqlite_stores(path)() as stores:
         mapping = RunThreadMappingService(stores.routes)
-        with pytest.raises(StoreAway, match="full"):
+        with pytest.raises(StoreUnavailable, match="full"):
             await mapping.register_mapping(RUN, OTHER)
         assert await mapping.get_thread_id(RUN) is None
         await mapping.register_mapping(RUN, THREAD)
@@ -53,7 +53,7 @@ async def test_claim_of_a_run_that_is_being_written_is_not_granted_before_that_i
         async def claim() -> None:
             try:
                 await mapping.register_mapping(RUN, OTHER)
-            except StoreAway as refused:
+            except StoreUnavailable as refused:
                 told.append(refused.problem)
 
         async with anyio.create_task_group() as tasks:
@@ -122,7 +122,7 @@ async def test_limit_holds_for_what_was_found_in_the_file(path: Path) -> None:
 async def test_store_that_is_closed_says_so(path: Path) -> None:
     async with sqlite_stores(path)() as stores:
         pass
-    with pytest.raises(StoreAway, match="closed"):
+    with pytest.raises(StoreUnavailable, match="closed"):
         await stores.routes.add(RUN, THREAD)
-    with pytest.raises(StoreAway, match="closed"):
+    with pytest.raises(StoreUnavailable, match="closed"):
         await stores.spent.spend("ticket", 60)

@@ -12,10 +12,10 @@ from bridgekit.signals import Cursor, GapReason
 from bridgekit.stores.sqlite import database
 from bridgekit.transport.log import Replay
 from tests.contract.stores import LOOK_SECONDS, WAIT_SECONDS, number_in, numbers
-from tests.patience import PATIENCE_SECONDS
-from tests.samples import OTHER, THREAD
+from tests.factories import OTHER, THREAD
 from tests.stores.sqlite.disks import FULL, POISON, REFUSING, create_store, is_healthy, make_room, worker
 from tests.stores.sqlite.files import query
+from tests.timeouts import TIMEOUT_SECONDS
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def test_refused_event_is_heard_by_nobody_and_the_next_one_tells_of_it(pat
 async def test_who_resumes_does_not_wait_for_a_disk_that_takes_no_more(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "RETRY_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(database, "RETRY_SECONDS", TIMEOUT_SECONDS)
     await create_store(path, REFUSING)
     async with worker(path) as ill:
         begun = await ill.join(THREAD)
@@ -57,7 +57,7 @@ async def test_who_resumes_does_not_wait_for_a_disk_that_takes_no_more(
         async def resume() -> None:
             answers.append(await ill.join(THREAD, begun.cursor))
 
-        with anyio.fail_after(PATIENCE_SECONDS / 2):
+        with anyio.fail_after(TIMEOUT_SECONDS / 2):
             async with anyio.create_task_group() as tasks:
                 for _ in range(5):
                     tasks.start_soon(resume)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from bridgekit.errors import StoreAway
+from bridgekit.errors import StoreUnavailable
 from bridgekit.stores.sqlite.database import PendingRows, open_database
 from bridgekit.stores.sqlite.file import Synchronous
 from tests.stores.sqlite.files import query
@@ -20,7 +20,7 @@ async def test_rows_over_the_limit_are_refused_and_those_before_are_committed_to
         async def put(number: int) -> None:
             try:
                 await rows.put((f"ticket {number}", 10**10))
-            except StoreAway as away:
+            except StoreUnavailable as away:
                 refused.append(away.problem)
 
         # Until the writer waits: on trio it could commit before all rows are there.

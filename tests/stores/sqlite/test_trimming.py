@@ -9,9 +9,9 @@ import pytest
 from bridgekit.events import Outcome
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
-from bridgekit.transport.log import Keep
+from bridgekit.transport.log import Retention
 from tests.contract.stores import numbers
-from tests.samples import OTHER, THREAD
+from tests.factories import OTHER, THREAD
 from tests.stores.sqlite.disks import POISON, REFUSING, WORK, create_store, worker
 from tests.stores.sqlite.files import Clock, query, run_script, snapshot
 
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 async def test_log_that_is_to_be_shorter_than_before_is_at_once(path: Path) -> None:
     async with worker(path) as before:
         head = [await before.publish(THREAD) for _ in range(10)][-1]
-    async with worker(path, Keep(events=3)) as back:
+    async with worker(path, Retention(events=3)) as back:
         whole = await back.join(THREAD, Cursor(head.epoch or "", 7))
         assert (numbers(whole.frames), whole.gap) == ([8, 9, 10], None)
         gap = (await back.join(THREAD, Cursor(head.epoch or "", 6))).gap
@@ -43,12 +43,12 @@ async def test_log_that_is_to_be_shorter_than_before_is_at_once(path: Path) -> N
 @pytest.mark.parametrize(
     ("keep", "rows"),
     [
-        pytest.param(Keep(events=16), 18, id="events"),
-        pytest.param(Keep(size_bytes=4_000), 22, id="bytes"),
-        pytest.param(Keep(seconds=16), 20, id="age"),
+        pytest.param(Retention(events=16), 18, id="events"),
+        pytest.param(Retention(size_bytes=4_000), 22, id="bytes"),
+        pytest.param(Retention(seconds=16), 20, id="age"),
     ],
 )
-async def test_file_keeps_little_more_than_the_log(path: Path, keep: Keep, rows: int) -> None:
+async def test_file_keeps_little_more_than_the_log(path: Path, keep: Retention, rows: int) -> None:
     clock = Clock()
     async with worker(path, keep, clock) as busy:
         for number in range(100):
@@ -62,14 +62,14 @@ async def test_file_keeps_little_more_than_the_log(path: Path, keep: Keep, rows:
 
 async def test_thread_that_nobody_publishes_to_leaves_the_file_but_for_its_number(path: Path) -> None:
     clock = Clock()
-    async with worker(path, Keep(seconds=10), clock) as busy:
+    async with worker(path, Retention(seconds=10), clock) as busy:
         threads = [ThreadId(f"thread_{number}") for number in range(50)]
         heads = [[await busy.publish(thread) for _ in range(2)][-1] for thread in threads]
         clock.now += 11
         for _ in range(3):
             await busy.publish(THREAD)
     assert query(path, "SELECT count(DISTINCT thread) FROM events") == [(1,)]
-    async with worker(path, Keep(seconds=10), clock) as back:
+    async with worker(path, Retention(seconds=10), clock) as back:
         for thread, head in zip(threads, heads, strict=True):
             again = await back.publish(thread)
             assert (again.seq, again.epoch) == (3, head.epoch)
@@ -77,18 +77,18 @@ async def test_thread_that_nobody_publishes_to_leaves_the_file_but_for_its_numbe
 
 async def test_events_that_expired_while_the_process_was_away_leave_the_file(path: Path) -> None:
     clock = Clock()
-    async with worker(path, Keep(seconds=10), clock) as busy:
+    async with worker(path, Retention(seconds=10), clock) as busy:
         for number in range(20):
             await busy.publish(ThreadId(f"thread_{number}"))
     clock.now += 11
-    async with worker(path, Keep(seconds=10), clock) as back:
+    async with worker(path, Retention(seconds=10), clock) as back:
         await back.publish(THREAD)
     assert query(path, "SELECT count(*) FROM events") == [(1,)]
     assert query(path, "SELECT count(*) FROM threads") == [(21,)]
 
 
 async def test_forgotten_threads_leave_the_file(path: Path) -> None:
-    async with worker(path, Keep(threads=5)) as busy:
+    async with worker(path, Retention(threads=5)) as busy:
         for number in range(50):
             await busy.publish(ThreadId(f"thread_{number}"), number)
     assert query(path, "SELECT count(*) FROM threads") == [(5,)]
@@ -99,7 +99,7 @@ async def test_forgotten_threads_leave_the_file(path: Path) -> None:
 async def test_what_was_to_leave_with_a_group_that_was_refused_leaves_with_a_later_one(path: Path) -> None:
     await create_store(path, REFUSING)
     new = ThreadId("thread_new")
-    async with worker(path, Keep(threads=2)) as ill:
+    async with worker(path, Retention(threads=2)) as ill:
         await ill.publish(THREAD)
         await ill.publish(OTHER)
         assert (await ill.publish(new, POISON)).outcome is Outcome.REFUSED
@@ -114,7 +114,7 @@ async def test_what_a_killed_process_had_not_trimmed_yet_is_trimmed_by_the_next(
             await busy.publish(THREAD, number)
             await busy.publish(OTHER, number)
     run_script(path, f"DELETE FROM threads WHERE thread_id = '{OTHER}'")
-    async with worker(path, Keep(threads=1)) as back:
+    async with worker(path, Retention(threads=1)) as back:
         assert (await back.publish(OTHER)).seq == 1
     assert query(path, "SELECT thread_id FROM threads") == [(OTHER,)]
     assert query(path, "SELECT count(*) FROM events") == [(1,)]
@@ -125,7 +125,7 @@ async def test_long_log_is_trimmed_in_small_steps_and_completely(path: Path) -> 
         await busy.publish(OTHER)
     rows = f"INSERT INTO events SELECT 1, n + 1, n + 1, 0, x'7b7d' FROM ({WORK.format(steps=5_000)})"
     run_script(path, f"{rows}; UPDATE threads SET seq = 5001, last = 5001")
-    async with worker(path, Keep(threads=1), Ticking()) as back:
+    async with worker(path, Retention(threads=1), Ticking()) as back:
         await back.publish(THREAD)
         assert query(snapshot(path), "SELECT count(*) > 1 FROM events") == [(1,)]
     assert query(path, "SELECT count(*) FROM events") == [(1,)]

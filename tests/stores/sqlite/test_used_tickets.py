@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bridgekit.errors import StoreAway
+from bridgekit.errors import StoreUnavailable
 from bridgekit.stores import sqlite_stores
 from bridgekit.stores.sqlite.database import open_database
 from bridgekit.stores.sqlite.file import Synchronous
@@ -30,7 +30,7 @@ async def test_ticket_that_the_file_does_not_take_lets_nobody_in_and_may_be_trie
         pass
     run_script(path, FULL)
     async with sqlite_stores(path)() as stores:
-        with pytest.raises(StoreAway, match="full"):
+        with pytest.raises(StoreUnavailable, match="full"):
             await stores.spent.spend("unlucky", 60)
         assert await stores.spent.spend("lucky", 60)
         assert await stores.spent.spend("unlucky", 60)

@@ -1,4 +1,4 @@
-"""Servers for tests: they start, die, stand still and come back, and none outlives its block."""
+"""Servers for tests: they start, die, stand still and come back, and none durable its block."""
 
 from __future__ import annotations
 

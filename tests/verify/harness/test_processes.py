@@ -1,4 +1,4 @@
-"""A child process: killed, paused, terminated, started again, read and written; and it never outlives its block."""
+"""A child process: killed, paused, terminated, started again, read and written; and it never durable its block."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import pytest
 
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit_verify.errors import LedgerDoesNotClose
+from bridgekit_verify.errors import LedgerImbalance
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Missing, Socket
 from bridgekit_verify.measure.ledger import Charge
@@ -17,7 +17,7 @@ from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, arrival, 
 
 CALLED_SENT = Charge(10, "called sent, and no socket read it")
 ASTRAY = Charge(10, "given to a socket of another thread")
-NOBODY = Receipt(outcome=Outcome.NOBODY_LISTENING, link=10, reason="nobody", thread_id=ALICES.thread_id, seq=3)
+NO_OBSERVER = Receipt(outcome=Outcome.NOBODY_LISTENING, link=10, reason="nobody", thread_id=ALICES.thread_id, seq=3)
 THIRD = key(ALICES, 3)
 
 
@@ -52,7 +52,7 @@ def lose_and_speak_of_another(history: History) -> None:
 
 def lose_and_admit(history: History) -> None:
     lose(history)
-    history.acknowledged[THIRD] = (RunId("run of a1"), NOBODY)
+    history.acknowledged[THIRD] = (RunId("run of a1"), NO_OBSERVER)
 
 
 def never_answer(history: History) -> None:
@@ -101,7 +101,7 @@ def read_what_says_nothing(history: History) -> None:
 
 
 def deny(history: History) -> None:
-    history.acknowledged[THIRD] = (RunId("run of a1"), NOBODY)
+    history.acknowledged[THIRD] = (RunId("run of a1"), NO_OBSERVER)
 
 
 LOST = {"delivered": -1, "frames": -1, "lost_silent": 1, "losses": {CALLED_SENT: 1}, "false_success": 1}
@@ -180,13 +180,13 @@ def test_checking_changes_no_history() -> None:
 def test_history_that_contradicts_itself_gets_an_error_and_no_verdict() -> None:
     twice = clean()
     twice.expected.append(twice.expected[0])
-    with pytest.raises(LedgerDoesNotClose) as told:
+    with pytest.raises(LedgerImbalance) as told:
         check(twice)
     assert told.value.identity == "frames = delivered + extra copies + misrouted + unexpected"
     assert (told.value.left, told.value.right) == (15, 16)
     stranger = clean()
     stranger.arrivals.append(arrival(Socket(9, ALICES.thread_id, ALICES.user_id), THIRD, 3))
-    with pytest.raises(LedgerDoesNotClose):
+    with pytest.raises(LedgerImbalance):
         check(stranger)
 
 

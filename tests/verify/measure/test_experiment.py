@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from bridgekit.ids import EmbeddedRunIds
-from bridgekit_verify import as_audited
+from bridgekit_verify import as_committed
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.ledger import Charge
 from bridgekit_verify.measure.statistics import Rate
@@ -20,7 +20,7 @@ from bridgekit_verify.variants import BROKEN, SOUND, variant
 
 SMALL = Workload(threads=family("thread_123", 4), at_once=2)
 EVERY_FAMILY = tuple(owned for name in FAMILIES for owned in family(name, 3))
-REFUSED_BY_ITS_CHECK = replace(SOUND, name="refused", engine=as_audited.EngineWithItsOwnBridge)
+REFUSED_BY_ITS_CHECK = replace(SOUND, name="refused", engine=as_committed.EngineWithItsOwnBridge)
 
 
 on_both_backends = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])

@@ -6,7 +6,7 @@ import pytest
 
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId
-from bridgekit_verify.measure.evidence import Charge
+from bridgekit_verify.measure.attribution import Charge
 from bridgekit_verify.measure.history import Arrival, Expectation, History, Key
 from bridgekit_verify.measure.lateness import charges_of_lateness, late_events
 from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, clean

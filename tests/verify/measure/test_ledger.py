@@ -10,7 +10,7 @@ import pytest
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.history import Expectation, Handover, History, Key, Missing, Socket, key_of
-from bridgekit_verify.measure.ledger import Charge, charge, charge_of_misroute, ledger
+from bridgekit_verify.measure.ledger import Charge, attribute_misroute, charge, ledger
 from tests.verify.measure.histories import ALICES, arrival, clean, key
 
 THOUGHT = key(ALICES, 3)
@@ -114,7 +114,7 @@ def test_misroute_is_charged_to_the_first_link_that_sent_it_astray(
 ) -> None:
     history = clean()
     history.acknowledged[THOUGHT] = (RunId(run_id), receipt(Outcome.SENT, thread_id=thread))
-    assert charge_of_misroute(history, EXPECTED) == Charge(link, reason)
+    assert attribute_misroute(history, EXPECTED) == Charge(link, reason)
 
 
 def test_ledger_has_a_row_for_each_event_and_entitled_socket_in_order() -> None:

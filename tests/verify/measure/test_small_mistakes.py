@@ -10,12 +10,12 @@ from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.invariants.reports import Rule, check_run, check_stream, told
 from bridgekit_verify.measure.checker import check
-from bridgekit_verify.measure.history import Bound, Expectation, History, Key, Saying
-from bridgekit_verify.measure.ledger import Charge, charge, charge_of_misroute
+from bridgekit_verify.measure.history import Bound, Emission, Expectation, History, Key
+from bridgekit_verify.measure.ledger import Charge, attribute_misroute, charge
 from bridgekit_verify.measure.statistics import Rate, percent
 from tests.verify.measure.histories import ALICES, BOBS, arrival, clean, key, moved
 from tests.verify.measure.recordings import SECOND, STEPS, breaches, frame, numbered, run_of, sound
-from tests.verify.measure.test_evidence import (
+from tests.verify.measure.test_attribution import (
     EXPECTED,
     OTHER_BRIDGE,
     OTHER_RUN,
@@ -185,7 +185,7 @@ def test_twelve_frames_are_shown_whole_and_of_thirteen_those_that_break(
 def test_loss_before_the_bridge_is_told_in_these_words(
     saying: tuple[Bound | None, ...], emitted: bool, reason: str
 ) -> None:
-    history = noted(Saying(*saying), emitted=emitted)
+    history = noted(Emission(*saying), emitted=emitted)
     del history.acknowledged[EXPECTED.key]
     assert charge(history, EXPECTED).reason == reason
 
@@ -199,23 +199,23 @@ def test_loss_before_the_bridge_is_told_in_these_words(
     ],
 )
 def test_event_astray_is_told_in_these_words(saying: tuple[Bound, ...], reason: str) -> None:
-    assert charge_of_misroute(noted(Saying(*saying)), EXPECTED).reason == reason
+    assert attribute_misroute(noted(Emission(*saying)), EXPECTED).reason == reason
 
 
 def test_who_named_another_run_or_thread_is_told_in_these_words() -> None:
-    named = noted(Saying(RIGHT, RIGHT, RIGHT))
+    named = noted(Emission(RIGHT, RIGHT, RIGHT))
     named.carried[EXPECTED.key] = BOBS.thread_id
-    assert charge_of_misroute(named, EXPECTED).reason == "the event names another thread"
-    spoke = noted(Saying(RIGHT, RIGHT, RIGHT))
+    assert attribute_misroute(named, EXPECTED).reason == "the event names another thread"
+    spoke = noted(Emission(RIGHT, RIGHT, RIGHT))
     spoke.acknowledged[EXPECTED.key] = (RunId("run of b1"), spoke.acknowledged[EXPECTED.key][1])
-    assert charge_of_misroute(spoke, EXPECTED).reason == "the adapter named another run"
+    assert attribute_misroute(spoke, EXPECTED).reason == "the adapter named another run"
 
 
 @pytest.mark.parametrize(("link", "giver"), [(3, "supervisor"), (4, "supervisor"), (5, "engine")])
 def test_who_handed_a_run_on_for_another_thread_is_named(link: int, giver: str) -> None:
-    history = noted(Saying(OTHER_THREAD, OTHER_THREAD, OTHER_THREAD))
+    history = noted(Emission(OTHER_THREAD, OTHER_THREAD, OTHER_THREAD))
     history.asked[EXPECTED.key.request][link] = BOBS.thread_id
-    assert charge_of_misroute(history, EXPECTED).reason == f"the {giver} handed on the run for another thread"
+    assert attribute_misroute(history, EXPECTED).reason == f"the {giver} handed on the run for another thread"
 
 
 @pytest.mark.parametrize(

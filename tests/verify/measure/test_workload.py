@@ -8,15 +8,15 @@ import pytest
 from bridgekit import ids
 from bridgekit.errors import UnknownName
 from bridgekit.events import CRITICAL
-from bridgekit_verify.measure.workload import FAMILIES, Lockstep, Workload, family, seeded
+from bridgekit_verify.measure.workload import FAMILIES, RunBarrier, Workload, family, seeded
 
 
 async def test_nobody_takes_a_step_before_everybody_is_there() -> None:
-    lockstep, taken = Lockstep(3), list[str]()
+    barrier, taken = RunBarrier(3), list[str]()
 
     async def walk(name: str) -> None:
         for _ in range(2):
-            await lockstep.step()
+            await barrier.step()
             taken.append(name)
 
     with anyio.fail_after(60):
@@ -31,15 +31,15 @@ async def test_nobody_takes_a_step_before_everybody_is_there() -> None:
 
 async def test_parties_can_be_let_in_one_by_one() -> None:
     """Whoever came to his first step has come; and so has whoever left without one."""
-    lockstep, seen = Lockstep(3), list[str]()
+    barrier, seen = RunBarrier(3), list[str]()
 
     async def walk(name: str) -> None:
         seen.append(name)
-        await lockstep.step()
+        await barrier.step()
 
     async def let_in() -> None:
         for count in range(3):
-            await lockstep.joined(count)
+            await barrier.joined(count)
             seen.append(f"{count} came")
 
     with anyio.fail_after(60):
@@ -48,20 +48,20 @@ async def test_parties_can_be_let_in_one_by_one() -> None:
             await anyio.wait_all_tasks_blocked()
             tasks.start_soon(walk, "a")
             await anyio.wait_all_tasks_blocked()
-            lockstep.leave()
+            barrier.leave()
             await anyio.wait_all_tasks_blocked()
             assert seen == ["0 came", "a", "1 came", "2 came"]
             tasks.start_soon(walk, "c")
 
 
 async def test_party_that_leaves_is_not_waited_for_any_more() -> None:
-    lockstep, taken = Lockstep(3), list[str]()
+    barrier, taken = RunBarrier(3), list[str]()
 
     async def walk(name: str, steps: int) -> None:
         for step in range(steps):
-            await lockstep.step()
+            await barrier.step()
             taken.append(f"{name}{step}")
-        lockstep.leave()
+        barrier.leave()
 
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
@@ -71,27 +71,27 @@ async def test_party_that_leaves_is_not_waited_for_any_more() -> None:
 
 
 async def test_leaving_lets_those_go_who_wait_only_for_the_leaver() -> None:
-    lockstep, through = Lockstep(2), anyio.Event()
+    barrier, through = RunBarrier(2), anyio.Event()
 
     async def walk() -> None:
-        await lockstep.step()
+        await barrier.step()
         through.set()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(walk)
         await anyio.wait_all_tasks_blocked()
         assert not through.is_set()
-        lockstep.leave()
+        barrier.leave()
         with anyio.fail_after(60):
             await through.wait()
 
 
 async def test_party_alone_never_waits() -> None:
     with anyio.fail_after(60):
-        lockstep = Lockstep(1)
+        barrier = RunBarrier(1)
         for _ in range(3):
-            await lockstep.step()
-        lockstep.leave()
+            await barrier.step()
+        barrier.leave()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

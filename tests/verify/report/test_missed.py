@@ -7,9 +7,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from bridgekit_verify.ladder import LADDER
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.workload import Workload, family
+from bridgekit_verify.repairs import REPAIR_SEQUENCE
 from bridgekit_verify.report.missed import ladder_claim, sharing_claim, truth_claim
 from bridgekit_verify.report.trust import calibration_claim, planting_claim
 from bridgekit_verify.studies.missed import LadderStudy, SharingStudy, study_ladder, study_sharing
@@ -33,7 +33,7 @@ async def ladder() -> LadderStudy:
 async def repaired() -> LadderStudy:
     """What the ladder would be if every rung were sound already."""
     sound = await measure(SOUND, Workload(threads=family("thread_123", 2), at_once=2))
-    rungs = [replace(sound, variant=replace(SOUND, name=rung.name)) for rung in LADDER]
+    rungs = [replace(sound, variant=replace(SOUND, name=rung.name)) for rung in REPAIR_SEQUENCE]
     return LadderStudy(alone=rungs, together=rungs)
 
 

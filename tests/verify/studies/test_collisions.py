@@ -59,7 +59,7 @@ def test_rates_of_ids_that_are_too_short_do_not() -> None:
 def test_scheme_table_says_when_ids_collide() -> None:
     table = scheme_table().set_index("run ids")["runs until even odds"]
     assert table["EmbeddedRunIds"] == 77_164
-    assert table["SealedRunIds"] > 10**14
+    assert table["SignedRunIds"] > 10**14
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ async def test_collision_hands_one_users_run_to_another(study: CollisionStudy) -
         ["two users", "fix 3", 10, 5, 4, 0],
         ["two users", "sound", 10, 5, 0, 1],
     ]
-    assert set(study.strays()["event of"]) == {"alice"}
-    assert set(study.strays()["socket of"]) == {"bob"}
+    assert set(study.misrouted()["event of"]) == {"alice"}
+    assert set(study.misrouted()["socket of"]) == {"bob"}
 
 
 async def test_collision_within_a_thread_leaves_frames_that_no_one_can_tell_apart(study: CollisionStudy) -> None:

@@ -122,9 +122,9 @@ def test_search_is_not_blind_to_a_leak_of_another_kind(monkeypatch: pytest.Monke
 async def test_study_carries_the_shortest_leak_over_sockets() -> None:
     study = await study_leaks(threads=2, examples=300)
     assert study.sockets()[["delivered", "lost", "misrouted"]].to_numpy().tolist() == [[5, 5, 5], [10, 0, 0]]
-    strays = study.strays()
-    assert strays["socket of"].tolist() == ["bob"] * 5
-    assert strays["event of"].tolist() == ["alice"] * 5
+    misrouted = study.misrouted()
+    assert misrouted["socket of"].tolist() == ["bob"] * 5
+    assert misrouted["event of"].tolist() == ["alice"] * 5
     assert study.found()["verdict"].tolist() == ["leaks", "survives 300 examples", "survives 300 examples"]
     assert study.found()["found after"].isna().tolist() == [False, True, True]
 

@@ -7,7 +7,7 @@ from io import BytesIO
 
 import pytest
 
-from bridgekit.mapping import MemoryStore, RunThreadMappingService
+from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from bridgekit.mapping.service import GRACE_SECONDS
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.studies.lifecycles import (
@@ -58,7 +58,7 @@ async def test_dict_loses_what_is_said_after_the_end() -> None:
 @pytest.mark.parametrize(("carried", "after_grace"), [(False, 0), (True, 3)])
 async def test_sound_route_lasts_for_its_grace_and_a_carried_one_for_ever(carried: bool, after_grace: int) -> None:
     clock = Clock()
-    sound = replace(SOUND, mapping=lambda _: RunThreadMappingService(MemoryStore(clock)))
+    sound = replace(SOUND, mapping=lambda _: RunThreadMappingService(MemoryMappingStore(clock)))
     late = await emit_late(sound, clock, carried=carried, lateness=(29.9, 30), users=2, runs=3)
     assert late.by_lateness == {29.9: Rate(3, 3), 30: Rate(after_grace, 3)}
 

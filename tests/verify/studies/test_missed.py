@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bridgekit_verify.ladder import LADDER
+from bridgekit_verify.repairs import REPAIR_SEQUENCE
 from bridgekit_verify.studies.missed import GOT, LadderStudy, study_ladder, study_sharing, truths
 from bridgekit_verify.variants import AS_COMMITTED, SOUND, VARIANTS
 
@@ -28,10 +28,10 @@ async def ladder() -> LadderStudy:
 
 
 def test_ladder_starts_as_committed_and_each_rung_repairs_something() -> None:
-    assert LADDER[0] is AS_COMMITTED
+    assert REPAIR_SEQUENCE[0] is AS_COMMITTED
     repairs = [
         {field.name for field in fields(rung) if getattr(rung, field.name) != getattr(below, field.name)}
-        for below, rung in pairwise(LADDER)
+        for below, rung in pairwise(REPAIR_SEQUENCE)
     ]
     assert [changed - {"name", "summary"} for changed in repairs] == [
         {"run_ids"},
@@ -47,7 +47,7 @@ def test_ladder_starts_as_committed_and_each_rung_repairs_something() -> None:
 
 def test_ladder_ends_with_every_link_sound() -> None:
     parts = ("supervisor", "registry", "engine", "core", "agent", "adapter", "hub")
-    assert [getattr(LADDER[-1], part) for part in parts] == [getattr(SOUND, part) for part in parts]
+    assert [getattr(REPAIR_SEQUENCE[-1], part) for part in parts] == [getattr(SOUND, part) for part in parts]
 
 
 def row(table: pd.DataFrame, **labels: object) -> dict[Any, Any]:

@@ -59,9 +59,9 @@ async def test_figures_print_their_counts(fixes: FixStudy) -> None:
 
 
 async def test_strays_show_whose_event_is_on_whose_socket(fixes: FixStudy) -> None:
-    strays = transcript(fixes.cells[LEAKING, "fix 1"], strays=True, frames=4)
-    assert len(strays) == 4
-    assert (strays["socket of"] != strays["event of"]).all()
+    misrouted = transcript(fixes.cells[LEAKING, "fix 1"], misrouted=True, frames=4)
+    assert len(misrouted) == 4
+    assert (misrouted["socket of"] != misrouted["event of"]).all()
 
 
 async def test_link_study_shows_before_and_after() -> None:

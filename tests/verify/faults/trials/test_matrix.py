@@ -81,8 +81,8 @@ def test_control_without_a_fault_loses_nothing(matrix: FaultMatrix) -> None:
 # What the matrix must notice, planted in literal trials.
 
 
-def planted(*, lost: Sequence[int] = (), told: Sequence[int] = (), strays: Sequence[int] = ()) -> FaultMatrix:
-    found = trial(RESUME, lost=lost, told=told, strays=strays)
+def planted(*, lost: Sequence[int] = (), told: Sequence[int] = (), misrouted: Sequence[int] = ()) -> FaultMatrix:
+    found = trial(RESUME, lost=lost, told=told, misrouted=misrouted)
     return FaultMatrix({("down", RESUME.name): found, ("down", AT_MOST_ONCE.name): trial(AT_MOST_ONCE)})
 
 
@@ -92,7 +92,7 @@ def test_planted_silent_loss_is_counted() -> None:
 
 
 def test_planted_stray_is_counted() -> None:
-    assert planted(strays=[3]).misrouted == 1
+    assert planted(misrouted=[3]).misrouted == 1
     assert planted().misrouted == 0
 
 
@@ -103,7 +103,7 @@ def test_loss_where_nothing_was_promised_breaks_no_promise() -> None:
 
 def test_row_says_everything_that_became_of_the_events() -> None:
     [row] = (
-        FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[1, 2], told=[2], strays=[4])})
+        FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[1, 2], told=[2], misrouted=[4])})
         .table()
         .to_dict("records")
     )
@@ -122,7 +122,12 @@ def test_counts_of_the_rounds_are_added_up() -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    [trial(RESUME, lost=[2]), trial(RESUME, strays=[3]), trial(AT_MOST_ONCE, strays=[3]), trial(RESUME, settled=False)],
+    [
+        trial(RESUME, lost=[2]),
+        trial(RESUME, misrouted=[3]),
+        trial(AT_MOST_ONCE, misrouted=[3]),
+        trial(RESUME, settled=False),
+    ],
     ids=["silent", "stray", "stray where nothing is promised", "not settled"],
 )
 def test_planted_breach_is_named_with_its_seed(broken: object) -> None:

@@ -32,18 +32,18 @@ def trial(
     events: int = 4,
     lost: Sequence[int] = (),
     told: Sequence[int] = (),
-    strays: Sequence[int] = (),
+    misrouted: Sequence[int] = (),
     online: Sequence[tuple[float, float]] = ((0.0, 100.0),),
     window: tuple[float, float] = (1.0, 2.0),
     settled: bool = True,
 ) -> Trial:
-    """Events 1 to n, asked for at each full second; `told` of `lost` were signalled, `strays` read by somebody else."""
+    """Events 1 to n, asked for at each full second; `told` of `lost` were signalled, `misrouted` read by somebody else."""
     history = History(sockets=[SOCKET, STRANGER])
     for step in range(1, events + 1):
         history.expected.append(Expectation(key(step), SOCKET.thread_id, SOCKET.user_id))
         receipt = Receipt(outcome=Outcome.SENT, sockets=1, seq=step, thread_id=SOCKET.thread_id)
         history.acknowledged[key(step)] = (RunId("run_1"), receipt)
-        readers = [SOCKET] * (step not in lost) + [STRANGER] * (step in strays)
+        readers = [SOCKET] * (step not in lost) + [STRANGER] * (step in misrouted)
         history.arrivals += [Arrival(each, key(step), RunId("run_1"), step, step, step + 0.5) for each in readers]
     history.gaps[0] = [Missing(step, step) for step in told]
     reader = Reader(SOCKET, "ws://nowhere", no_ticket, online=list(online))

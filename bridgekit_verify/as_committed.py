@@ -1,0 +1,210 @@
+"""Each defect of the audited code as the smallest override of a sound link: choose it when the application is built.
+
+The facts are those of the public history of `netra-systems/zen` at commit ced61c673 (2025-09-01), whose line
+numbers are the audit's. D1 to D10 are the names they have throughout bridgekit. The last part of the module breaks
+links that the audited code has right, so that each link's share in delivery can be measured.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from msgspec.structs import replace
+
+from bridgekit.chain.collaborators import LLMManager, SessionFactory, ToolDispatcher
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_3_registry import AgentRegistry
+from bridgekit.chain.link_4_engine import ExecutionEngine
+from bridgekit.chain.link_5_core import AgentExecutionCore, AgentSource
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.events import CRITICAL, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.mapping import MappingStore, MemoryMappingStore, RunThreadMappingService
+from bridgekit.resolution import NoRoute
+from bridgekit.transport.hub import Connection, Hub
+
+__all__ = [
+    "AdapterThatForgetsTheRun",
+    "AdapterThatPassesMetadata",
+    "AgentThatKeepsTheBridge",
+    "CoreThatSharesAgents",
+    "DictMapping",
+    "EngineWithItsOwnBridge",
+    "HubAsCommitted",
+    "HubThatAlwaysSaysSent",
+    "HubWithoutThreads",
+    "Orchestrator",
+    "OrchestratorLookup",
+    "RegistryThatBindsAtStartup",
+    "SupervisorWithItsOwnBridge",
+    "self_check_that_cannot_fail",
+]
+
+logger = logging.getLogger(__name__)
+
+
+async def self_check_that_cannot_fail(bridge: AgentWebSocketBridge, supervisor: SupervisorAgent) -> None:
+    """D1, link 1: sends to a thread without listeners, and is content that there was an answer at all."""
+    event = AgentEvent(type=EventType.PROGRESS_UPDATE, run_id=RunId("startup-test"), agent_name="startup", payload={})
+    assert await bridge.hub.publish(event, ThreadId("startup-test")) is not None
+
+
+class RegistryThatBindsAtStartup(AgentRegistry):
+    """D3, link 3: binds agents without a run id, which they cannot be; catches the TypeError and calls it a success."""
+
+    def set_websocket_bridge(self, bridge: AgentWebSocketBridge) -> None:
+        super().set_websocket_bridge(bridge)
+        self.prebound = {name: self.create(name) for name in self.agents}
+        self.bound_count = 0
+        for name, agent in self.prebound.items():
+            try:
+                agent.set_websocket_bridge(bridge)  # type: ignore[call-arg]  # D3: link 6 also needs the run id
+                self.bound_count += 1
+            except Exception as error:
+                logger.warning("agent %s was not bound: %s", name, error)
+        logger.info("bridge set for %d/%d agents", self.bound_count, len(self.agents))
+
+    def create_bound(self, context: RunContext) -> BaseAgent:
+        return self.prebound[context.agent_name]
+
+
+class CoreThatSharesAgents(AgentExecutionCore):
+    """D5, links 5 to 7: one agent object a name, so that each run overwrites the run id of the one before it."""
+
+    def __init__(self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge) -> None:
+        super().__init__(registry, websocket_bridge)
+        self._shared: dict[str, BaseAgent] = {}
+
+    def _prepared(self, context: RunContext) -> BaseAgent:
+        name = context.agent_name
+        agent = self._shared.get(name) or self._shared.setdefault(name, self.registry.create(name))
+        agent.set_websocket_bridge(self.websocket_bridge, context.run_id, thread_id=context.thread_id)
+        return agent
+
+
+class AdapterThatPassesMetadata(WebSocketBridgeAdapter):
+    """D8, link 8: the five critical events pass `metadata=`, which no `notify_*` takes; the TypeError is swallowed."""
+
+    def emit(self, event_type: EventType, payload: Payload) -> Answer:
+        if event_type not in CRITICAL:
+            return super().emit(event_type, payload)
+        notify: Any = getattr(self.bridge, f"notify_{event_type}", None)
+        try:
+            notify(self.run_id, self.agent_name, metadata=payload)
+        except Exception as error:
+            logger.debug("could not emit %s: %s", event_type, error)
+        return Receipt(outcome=Outcome.REFUSED, link=8, reason="swallowed at debug level")
+
+
+class Orchestrator:
+    """D9b, link 9: no class of the audited code had the method that Fix 2 asks it for; it existed only in mocks."""
+
+
+class OrchestratorLookup:
+    """D9b, link 9: Fix 2's orchestrator mapping. It raises AttributeError, which is caught and logged."""
+
+    def __init__(self, orchestrator: Orchestrator) -> None:
+        self._orchestrator: Any = orchestrator
+
+    async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
+        try:
+            found: ThreadId | None = await self._orchestrator.get_thread_id_for_run(event.run_id)
+        except Exception as error:
+            logger.debug("thread resolution failed: %s", error)
+            return NoRoute("the orchestrator cannot say")
+        return found or NoRoute("the orchestrator does not know the run")
+
+
+class _LastWins(MemoryMappingStore):
+    async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
+        self._forget_due()
+        self._routes[run_id] = thread_id
+        return thread_id
+
+
+class DictMapping(RunThreadMappingService):
+    """D9e, link 9: Fix 3 as written. A second registration re-routes a run, and cleanup loses its late events."""
+
+    def __init__(self, store: MappingStore | None = None) -> None:
+        super().__init__(_LastWins(), grace_seconds=0)
+
+
+class HubWithoutThreads(Hub):
+    """D10, link 10: connections are kept, but under no thread, so that no event finds one."""
+
+    def _thread_of(self, connection: Connection) -> ThreadId:
+        return ThreadId("")
+
+
+class HubThatAlwaysSaysSent(Hub):
+    """D10, link 10: sending to nobody is answered as success."""
+
+    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
+        return self._called_sent(super().publish(event, thread_id))
+
+    async def _called_sent(self, answer: Answer) -> Receipt:
+        receipt = await answer
+        return replace(receipt, outcome=Outcome.SENT, sockets=max(receipt.sockets, 1), link=None, reason="")
+
+
+class HubAsCommitted(HubThatAlwaysSaysSent, HubWithoutThreads):
+    """D10, link 10, whole: nobody is ever reached, and every event is called sent."""
+
+
+# From here on: links that the audited code has right, broken all the same.
+
+
+def _second_bridge(bridge: AgentWebSocketBridge) -> AgentWebSocketBridge:
+    """What an accessor that makes a bridge on demand gives to its second caller: no socket is attached to it."""
+    return type(bridge)(Hub(), bridge.resolver, bridge.mapping)
+
+
+class SupervisorWithItsOwnBridge(SupervisorAgent):
+    """Link 2 broken: takes the bridge, and hands on another."""
+
+    def __init__(
+        self,
+        db_session_factory: SessionFactory,
+        llm_manager: LLMManager,
+        websocket_bridge: AgentWebSocketBridge,
+        tool_dispatcher: ToolDispatcher,
+        **choices: Any,
+    ) -> None:
+        super().__init__(db_session_factory, llm_manager, _second_bridge(websocket_bridge), tool_dispatcher, **choices)
+
+
+class EngineWithItsOwnBridge(ExecutionEngine):
+    """Link 4 broken: takes the bridge, and hands on another."""
+
+    def __init__(
+        self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge, *, core: type[AgentExecutionCore]
+    ) -> None:
+        super().__init__(registry, _second_bridge(websocket_bridge), core=core)
+
+
+class AgentThatKeepsTheBridge(BaseAgent):
+    """Link 6 broken: takes the bridge, and does not tell its adapter."""
+
+    def set_websocket_bridge(
+        self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
+    ) -> None:
+        self.kept = bridge
+
+
+class AdapterThatForgetsTheRun(WebSocketBridgeAdapter):
+    """Link 7 broken: keeps the bridge, and not the run that it is for."""
+
+    def set_websocket_bridge(
+        self,
+        bridge: AgentWebSocketBridge,
+        run_id: RunId,
+        agent_name: str,
+        *,
+        thread_id: ThreadId | None = None,
+    ) -> None:
+        super().set_websocket_bridge(bridge, run_id, agent_name, thread_id=thread_id)
+        self.run_id = None

@@ -1,0 +1,84 @@
+"""Which link raised an error: by the object whose method raised it, not by the module that the method stands in.
+
+A broken link is a subclass that may live anywhere, so its module says nothing; what it is a kind of does. The suite's
+own subclasses of links, which only watch, are told from those that are broken by their module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import CodeType, FrameType
+from typing import Final
+
+from bridgekit.chain.link_1_startup import start_application
+from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_3_registry import AgentRegistry
+from bridgekit.chain.link_4_engine import ExecutionEngine
+from bridgekit.chain.link_5_core import AgentExecutionCore
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.transport.hub import Hub
+
+__all__ = ["link_of_error", "raised_by_harness"]
+
+LINK_OF_KIND: Final[tuple[tuple[type, int], ...]] = (
+    (SupervisorAgent, 2),
+    (AgentRegistry, 3),
+    (ExecutionEngine, 4),
+    (AgentExecutionCore, 5),
+    (BaseAgent, 6),
+    (WebSocketBridgeAdapter, 8),
+    (AgentWebSocketBridge, 9),
+    (Hub, 10),
+)
+STARTUP: Final[CodeType] = start_application.__code__
+SUITE: Final = "bridgekit_verify"
+DEFECTS: Final = frozenset(
+    {
+        "bridgekit_verify.as_committed",
+        "bridgekit_verify.validation.broken_emission",
+        "bridgekit_verify.validation.broken_handover",
+        "bridgekit_verify.validation.broken_routing",
+    }
+)
+"""Modules of the suite whose classes stand for links that are broken. All its other frames are the measuring's own,
+though a link may be their base."""
+
+
+def link_of_error(error: BaseException) -> int | None:
+    """The innermost link that the error passed on its way; None when it passed none."""
+    return next((link for frame in _innermost_first(error) if (link := _link_at(frame)) is not None), None)
+
+
+def raised_by_harness(error: BaseException) -> bool:
+    """Whether the measuring itself raised it, and no link."""
+    for frame in _innermost_first(error):
+        if _link_at(frame) is not None:
+            return False
+        if _is_machinery(frame):
+            return True
+    return True
+
+
+def _innermost_first(error: BaseException) -> Iterator[FrameType]:
+    frames, step = [], error.__traceback__
+    while step is not None:
+        frames.append(step.tb_frame)
+        step = step.tb_next
+    return reversed(frames)
+
+
+def _link_at(frame: FrameType) -> int | None:
+    if frame.f_code is STARTUP:
+        return 1
+    if _is_machinery(frame):
+        return None
+    owner = frame.f_locals.get("self")
+    link = next((number for kind, number in LINK_OF_KIND if isinstance(owner, kind)), None)
+    return 7 if link == 8 and frame.f_code.co_name == "set_websocket_bridge" else link
+
+
+def _is_machinery(frame: FrameType) -> bool:
+    module = frame.f_globals.get("__name__", "")
+    return module.partition(".")[0] == SUITE and module not in DEFECTS

@@ -1,0 +1,55 @@
+"""What a "single line change" is worth: from the chain as committed, the repairs one after another.
+
+Each rung keeps every repair below it. The first three are the audit's fixes in the audit's order; the rest are what
+running the chain finds, in the order in which an engineer would meet them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from bridgekit.chain.link_3_registry import AgentRegistry
+from bridgekit.chain.link_5_core import AgentExecutionCore
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.self_check import WITHOUT_ROUTING
+from bridgekit.ids import EmbeddedRunIds
+from bridgekit.transport.hub import Hub
+from bridgekit_verify.as_committed import DictMapping, HubThatAlwaysSaysSent
+from bridgekit_verify.variants import AS_COMMITTED, Variant, resolver_of_fix_2, resolver_of_fix_3
+
+__all__ = ["REPAIR_SEQUENCE"]
+
+_FIX_1: Final = replace(AS_COMMITTED, name="+ Fix 1", summary="run ids contain the thread id", run_ids=EmbeddedRunIds)
+_FIX_2: Final = replace(_FIX_1, name="+ Fix 2", summary="the run id is parsed first", resolver=resolver_of_fix_2)
+_FIX_3: Final = replace(
+    _FIX_2, name="+ Fix 3", summary="run and thread are kept in a dict", mapping=DictMapping, resolver=resolver_of_fix_3
+)
+_LINK_3: Final = replace(_FIX_3, name="+ link 3", summary="the registry binds agents for a run", registry=AgentRegistry)
+_LINK_8: Final = replace(
+    _LINK_3, name="+ link 8", summary="the adapter calls the bridge as it is", adapter=WebSocketBridgeAdapter
+)
+_LINK_10: Final = replace(_LINK_8, name="+ link 10", summary="a socket belongs to a thread", hub=HubThatAlwaysSaysSent)
+_HONEST: Final = replace(
+    _LINK_10,
+    name="+ honest answers",
+    summary="nothing is called sent that nobody got, and startup checks it",
+    hub=Hub,
+    self_checks=WITHOUT_ROUTING,
+)
+_AGENT_PER_RUN: Final = replace(
+    _HONEST, name="+ an agent per run", summary="no agent speaks for another run", core=AgentExecutionCore
+)
+
+REPAIR_SEQUENCE: Final[tuple[Variant, ...]] = (
+    AS_COMMITTED,
+    _FIX_1,
+    _FIX_2,
+    _FIX_3,
+    _LINK_3,
+    _LINK_8,
+    _LINK_10,
+    _HONEST,
+    _AGENT_PER_RUN,
+)
+"""From as committed, upwards."""

@@ -1,0 +1,186 @@
+"""A served application, agents that speak, and sockets that read only when they are told to."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
+from itertools import count
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import anyio
+
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.events import Receipt
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.serve.in_process import serving
+from bridgekit.signals import Cursor
+from bridgekit.stores import memory_stores
+from bridgekit.transport.authorization import OwnerAuthorizer
+from bridgekit.transport.log import DEFAULT_RETENTION, Retention
+from tests.performance.budgets import Edge
+from tests.performance.task_switches import settled
+
+__all__ = ["EVENTS", "SEND_BYTES", "Reader", "Stage", "speak", "staged"]
+
+EVENTS: Final = 5
+"""In a burst: what an agent says without waiting in between."""
+SEND_BYTES: Final = 1_048_576
+"""What the system may hold for a socket, so that it takes whatever a test writes at once. It may halve it."""
+QUIET_SECONDS: Final = 3_600.0
+"""Longer than any test: no ping comes between."""
+TIMEOUT_SECONDS: Final = 10.0
+TEXT_FRAME: Final = 0x81
+PING: Final = 0x89
+GOODBYE: Final = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
+"""A close frame with code 1000, and a mask that changes nothing."""
+LONG: Final = 126
+"""Stands for a length of two bytes that come next (RFC 6455, section 5.2)."""
+HEADER_END: Final = b"\r\n\r\n"
+USER: Final = "user_1"
+
+
+class Reader:
+    """A subscribed socket by hand, outside of the loop: what it does is no work of the server's."""
+
+    def __init__(self, here: socket.socket) -> None:
+        self._here = here
+        self._waiting = b""
+        self.hello: dict[str, Any] = {}
+
+    async def subscribe(self, host: str, query: str) -> None:
+        """Shake hands, and read the confirmation."""
+        self._here.send(_handshake(host, query))
+        await self._until_readable(HEADER_END)
+        head, _, self._waiting = self._waiting.partition(HEADER_END)
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        while (first := self._frame()) is None:
+            await self._until_readable(b"")
+        self.hello = json.loads(first)
+        assert self.hello["type"] == "subscribed", self.hello
+        self._here.settimeout(TIMEOUT_SECONDS)
+
+    def read(self, count: int) -> list[dict[str, Any]]:
+        """The next frames, in order. TimeoutError where they do not come."""
+        found: list[dict[str, Any]] = []
+        while len(found) < count:
+            while (text := self._frame()) is None:
+                data = self._here.recv(65_536)
+                if not data:
+                    raise EOFError(f"the server closed the socket after {len(found)} frames")
+                self._waiting += data
+            found.append(json.loads(text))
+        return found
+
+    async def leave(self) -> None:
+        """Say goodbye, and wait until the server has closed the connection and is at rest again."""
+        self._here.setblocking(False)
+        self._here.send(GOODBYE)
+        while await self._received():
+            pass
+        self._here.close()
+        await settled()
+
+    def _frame(self) -> bytes | None:
+        """One text frame of fewer than 65,536 bytes, if all of it has come. A ping is left unanswered."""
+        while len(self._waiting) >= 2:
+            kind, size, begin = self._waiting[0], self._waiting[1], 2
+            if size == LONG:
+                size, begin = int.from_bytes(self._waiting[2:4]), 4
+            if len(self._waiting) < begin + size:
+                return None
+            text, self._waiting = self._waiting[begin : begin + size], self._waiting[begin + size :]
+            if kind == TEXT_FRAME:
+                return text
+            assert kind == PING, f"a frame of kind {kind:#x}"
+        return None
+
+    async def _until_readable(self, wanted: bytes) -> None:
+        while True:
+            data = await self._received()
+            if not data:
+                raise EOFError("the server closed the socket before it was subscribed")
+            self._waiting += data
+            if wanted in self._waiting:
+                return
+
+    async def _received(self) -> bytes:
+        await anyio.wait_readable(self._here)
+        return self._here.recv(65_536)
+
+
+def _handshake(host: str, query: str) -> bytes:
+    lines = (
+        f"GET /ws?{query} HTTP/1.1",
+        f"Host: {host}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+        "Sec-WebSocket-Version: 13",
+    )
+    return "\r\n".join(lines).encode() + HEADER_END
+
+
+class Stage:
+    """A served application."""
+
+    def __init__(self, url: str, application: Application, stack: ExitStack) -> None:
+        self.application = application
+        self._address = urlsplit(url)
+        self._stack = stack
+        self._threads = count(1)
+
+    async def readers(self, sockets: int, thread: str, after: Cursor | None = None) -> list[Reader]:
+        """Sockets that are subscribed to a thread, when the server is at rest again."""
+        await self.application.open_thread(thread, USER)
+        made = [await self.reader(thread, after) for _ in range(sockets)]
+        await settled()
+        return made
+
+    async def reader(self, thread: str, after: Cursor | None = None) -> Reader:
+        """A socket that is subscribed to a thread that is open."""
+        query = {"user_id": USER, "thread_id": thread}
+        if after is not None:
+            query |= {"epoch": after.epoch, "seq": str(after.seq)}
+        here = socket.create_connection((self._address.hostname, self._address.port), TIMEOUT_SECONDS)
+        self._stack.callback(here.close)
+        here.setblocking(False)
+        reader = Reader(here)
+        await reader.subscribe(self._address.netloc, urlencode(query))
+        return reader
+
+    def agent(self, thread: str, run: str = "run_1") -> WebSocketBridgeAdapter:
+        """What an agent speaks to, as the registry makes it."""
+        adapter = WebSocketBridgeAdapter()
+        adapter.set_websocket_bridge(self.application.bridge, RunId(run), "researcher", thread_id=ThreadId(thread))
+        return adapter
+
+    def fresh(self) -> str:
+        """A thread that no other test has."""
+        return f"thread_{next(self._threads)}"
+
+
+@asynccontextmanager
+async def staged(edge: Edge, keep: Retention = DEFAULT_RETENTION) -> AsyncIterator[Stage]:
+    """An application behind one of the edges, for the length of a block. It believes its clients."""
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer, stores=memory_stores(keep)))
+    async with serving(app, edge=edge.serves, keepalive_seconds=QUIET_SECONDS, send_buffer_bytes=SEND_BYTES) as url:
+        with ExitStack() as stack:
+            yield Stage(url, app.state.bridgekit, stack)
+
+
+async def speak(
+    agent: WebSocketBridgeAdapter, events: int, between: Callable[[], Awaitable[None]] | None = None
+) -> int:
+    """Have an agent say so many things; how many of them a socket took. It waits between them if it is told how."""
+    receipts: list[Receipt] = []
+    for step in range(1, events + 1):
+        receipts.append(await agent.emit_tool_executing("look_up", {"step": step}, tool_call_id=f"call_{step:08}"))
+        if between is not None:
+            await between()
+    return sum(map(bool, receipts))

@@ -1,0 +1,85 @@
+"""Counters that count nothing would let everything pass: here is what each of them sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+import anyio
+import anyio.lowlevel
+import msgspec
+import pytest
+
+from bridgekit.ids import run_id
+from tests.performance.budgets import NATIVE, ON_TRIO
+from tests.performance.counting import Calls
+from tests.performance.task_switches import StillLoop, settled, switches
+
+EACH_BACKEND = pytest.mark.parametrize(
+    "edge", [NATIVE, ON_TRIO], indirect=True, ids=lambda edge: edge.backend, scope="module"
+)
+
+
+def called(source: str, **names: object) -> Calls:
+    """What is seen of code that is no test's."""
+    code = compile(source, "planted.py", "exec")
+    with Calls() as seen:
+        exec(code, names)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["msgspec.json.encode({})", "msgspec.json.Encoder().encode({})", "json.dumps({})", "json.dumps({}, indent=1)"],
+)
+def test_each_way_to_encode_is_seen(source: str) -> None:
+    assert called(source, json=json, msgspec=msgspec).encodings == 1
+
+
+@pytest.mark.parametrize("source", ["here.send(b'x')", "here.sendall(b'x')", "here.sendmsg([b'x', b'y'])"])
+def test_each_way_to_write_to_a_socket_is_seen(source: str) -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        assert called(source, here=here).writes == {here.fileno(): 1}
+
+
+def test_write_without_a_socket_is_seen() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        assert called("os.write(here.fileno(), b'x')", here=here, os=os).writes.total() == 1
+
+
+def test_what_is_bridgekits_own_is_told_from_the_rest() -> None:
+    seen = called("sorted(map(check, 'ab'))", check=run_id)
+    assert seen.ours["ids.run_id"] == seen.all["ids.run_id"] == 2
+    assert seen.all["sorted"] == 1
+    assert seen.ours["sorted"] == 0
+    assert seen.lines["ids.run_id"] == 2
+
+
+@EACH_BACKEND
+async def test_steps_of_other_tasks_are_counted_and_our_own_are_not() -> None:
+    async def walk() -> None:
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+
+    with switches() as counted:
+        async with anyio.create_task_group() as tasks:
+            await walk()
+            tasks.start_soon(walk)
+    assert counted.steps == 6
+
+
+@pytest.mark.parametrize("edge", [NATIVE], indirect=True, ids=["asyncio"], scope="module")
+async def test_callbacks_are_counted_and_no_timer_comes_between() -> None:
+    loop = StillLoop.running()
+    rung: list[str] = []
+    loop.call_later(0.0, rung.append, "a timer that was due")
+    with switches() as counted:
+        loop.call_soon(rung.append, "a callback")
+        await settled()
+    assert rung == ["a callback"]
+    assert counted.callbacks == 1
+    await settled()
+    assert len(rung) == 2

@@ -1,0 +1,79 @@
+"""The books of one application."""
+
+from __future__ import annotations
+
+from bridgekit.counters import DeliveryCounters
+from bridgekit.events import EventType, Outcome, Receipt
+from bridgekit.signals import Gap, GapReason
+from tests.factories import THREAD, emitted
+
+
+def test_each_event_is_counted_once_as_sent_or_by_the_link_that_lost_it() -> None:
+    counters = DeliveryCounters()
+    for outcome, link, reason in (
+        (Outcome.SENT, None, ""),
+        (Outcome.SENT, None, ""),
+        (Outcome.NOBODY_LISTENING, 10, "nobody"),
+        (Outcome.UNROUTABLE, 9, "no route"),
+        (Outcome.UNROUTABLE, 9, "no route"),
+        (Outcome.REFUSED, 7, "no bridge"),
+        (Outcome.REFUSED, None, "for no reason"),
+    ):
+        counters.count(emitted(), Receipt(outcome=outcome, sockets=1, link=link, reason=reason))
+    assert counters.sent == {EventType.AGENT_THINKING: 2}
+    assert counters.lost == {(10, "nobody"): 1, (9, "no route"): 2, (7, "no bridge"): 1, (0, "for no reason"): 1}
+
+
+def test_event_that_is_kept_or_waits_is_neither_sent_nor_lost() -> None:
+    counters = DeliveryCounters()
+    for outcome, kept in (
+        (Outcome.NOBODY_LISTENING, True),
+        (Outcome.RELAYED, True),
+        (Outcome.PENDING, False),
+        (Outcome.PENDING, False),
+    ):
+        counters.count(emitted(), Receipt(outcome=outcome, kept=kept, link=10, reason="nobody"))
+    counters.count(emitted(), Receipt(outcome=Outcome.RELAYED, workers=1, kept=True))
+    thinking = EventType.AGENT_THINKING
+    assert (counters.sent, counters.kept, counters.pending, counters.lost) == (
+        {thinking: 1},
+        {thinking: 2},
+        {thinking: 2},
+        {},
+    )
+
+
+def test_socket_is_counted_by_how_it_began() -> None:
+    counters = DeliveryCounters()
+    counters.count_subscription(False, [])
+    counters.count_subscription(True, [])
+    counters.count_subscription(True, [gap(GapReason.RESTARTED), gap(GapReason.EXPIRED)])
+    counters.count_subscription(True, [gap(GapReason.EXPIRED)])
+    assert counters.subscriptions == {"new": 1, "resumed": 1, "gap": 2}
+    assert counters.gaps == {GapReason.RESTARTED: 1, GapReason.EXPIRED: 2}
+
+
+def test_what_a_socket_leaves_behind_is_counted_when_it_has_ended() -> None:
+    counters = DeliveryCounters()
+    counters.count_subscription(True, [gap(GapReason.EXPIRED)])
+    counters.count_end("too slow", unwritten=3, coalesced=2, gaps={GapReason.COALESCED: 2, GapReason.EXPIRED: 1})
+    counters.count_end("socket left", unwritten=0, coalesced=1, gaps={})
+    assert (counters.unwritten, counters.coalesced) == ({"too slow": 3}, 3)
+    assert counters.gaps == {GapReason.COALESCED: 2, GapReason.EXPIRED: 2}
+
+
+def gap(reason: GapReason) -> Gap:
+    return Gap(thread_id=THREAD, epoch="0" * 16, first=1, last=None, reason=reason)
+
+
+def test_cleared_tally_knows_nothing() -> None:
+    counters = DeliveryCounters()
+    counters.count(emitted(), Receipt(outcome=Outcome.SENT, sockets=1))
+    counters.count(emitted(), Receipt(outcome=Outcome.UNROUTABLE, link=9, reason="no route"))
+    counters.count(emitted(), Receipt(outcome=Outcome.PENDING))
+    counters.count(emitted(), Receipt(outcome=Outcome.NOBODY_LISTENING, kept=True))
+    counters.count_subscription(True, [gap(GapReason.EXPIRED)])
+    counters.count_end("too slow", unwritten=1, coalesced=1, gaps={})
+    counters.refused[4_503] += 1
+    counters.clear()
+    assert vars(counters) == vars(DeliveryCounters())

@@ -1,0 +1,198 @@
+"""A browser by hand: drives the ASGI application as a server does, and stops reading when told to."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import anyio
+from starlette.applications import Starlette
+
+from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.counters import DeliveryCounters
+from bridgekit.events import EventType, Receipt
+from bridgekit.ids import ThreadId, UserId
+from bridgekit.transport.asgi import routes
+from bridgekit.transport.authorization import OwnerAuthorizer
+from bridgekit.transport.connections import ConnectionRegistry
+from bridgekit.transport.hub import Hub
+from bridgekit.transport.log import DEFAULT_RETENTION, MemoryEventLog, Retention
+from bridgekit.transport.tickets import Tickets
+from bridgekit.transport.used_tickets import MemoryUsedTickets
+from tests.factories import ALICE, BOB, OTHER, THREAD, emitted
+
+TIMEOUT_SECONDS = 60.0
+HOST = b"bridgekit.test"
+
+
+class Browser:
+    """One socket of the application. What the application sends it stands in `messages`."""
+
+    def __init__(
+        self,
+        app: Starlette,
+        *,
+        broken_at: str = "",
+        broken_by: Exception | None = None,
+        slow_at: str = "websocket.send",
+        protocols: Sequence[str] = (),
+        origin: str | None = None,
+        scheme: str = "ws",
+        says: Sequence[str | bytes] = (),
+        **query: str,
+    ) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self._app = app
+        self._query = query
+        self._broken_at = broken_at
+        """The message at which the connection turns out to be broken."""
+        self._broken_by = broken_by or OSError("the connection is broken")
+        self._slow_at = slow_at
+        """The message that waits while it does not read; "*" for every one."""
+        self._scheme = scheme
+        self._headers = [(b"host", HOST), (b"sec-websocket-protocol", ", ".join(protocols).encode())]
+        if origin is not None:
+            self._headers.append((b"origin", origin.encode()))
+        self._says = deque(says)
+        self._may_read = math.inf
+        self._news = anyio.Event()
+        self._leaves = anyio.Event()
+        self._connected = False
+
+    @property
+    def frames(self) -> list[dict[str, Any]]:
+        """What it read, without the first frame, which confirms the subscription."""
+        return [json.loads(message["text"]) for message in self.messages if "text" in message][1:]
+
+    @property
+    def hello(self) -> dict[str, Any]:
+        """The first frame: which thread, and which of its events was the last before this socket's."""
+        first: dict[str, Any] = json.loads(next(message["text"] for message in self.messages if "text" in message))
+        return first
+
+    @property
+    def seqs(self) -> list[int]:
+        """The numbers of the events that it read."""
+        return [frame["seq"] for frame in self.frames if "seq" in frame]
+
+    @property
+    def gaps(self) -> list[tuple[int, int | None, str]]:
+        """The gaps that it was told."""
+        return [(frame["from"], frame["to"], frame["reason"]) for frame in self.frames if frame["type"] == "gap"]
+
+    @property
+    def close(self) -> tuple[int, str] | None:
+        last = self.messages[-1] if self.messages else {}
+        return (last["code"], last["reason"]) if last.get("type") == "websocket.close" else None
+
+    def stop_reading(self) -> None:
+        self._may_read = 0
+
+    def read_on(self, count: float = math.inf) -> None:
+        """Read again: everything, or so many messages and then no more."""
+        self._may_read = count
+        self._news.set()
+        self._news = anyio.Event()
+
+    def leave(self) -> None:
+        self._leaves.set()
+
+    async def stay(self) -> None:
+        """Keep the socket open until either side closes it."""
+        scope = {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "scheme": self._scheme,
+            "path": "/ws",
+            "raw_path": b"/ws",
+            "query_string": urlencode(self._query).encode(),
+            "headers": self._headers,
+            "subprotocols": [],
+        }
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            await self._app(scope, self._receive, self._send)
+
+    async def _receive(self) -> dict[str, Any]:
+        if not self._connected:
+            self._connected = True
+            return {"type": "websocket.connect"}
+        if self._says:
+            said = self._says.popleft()
+            return {"type": "websocket.receive", "text" if isinstance(said, str) else "bytes": said}
+        await self._leaves.wait()
+        return {"type": "websocket.disconnect", "code": 1001}
+
+    async def _send(self, message: Any) -> None:
+        if self._slow_at in ("*", message["type"]):
+            while self._may_read <= 0:
+                await self._news.wait()
+            self._may_read -= 1
+        if message["type"] == self._broken_at:
+            raise self._broken_by
+        self.messages.append(message)
+
+
+class Site:
+    """An edge with two threads, one of Alice's and one of Bob's, and browsers that come and go."""
+
+    def __init__(
+        self, keep: Retention = DEFAULT_RETENTION, *, broker: MemoryEventLog | None = None, **choices: Any
+    ) -> None:
+        self.broker = MemoryEventLog(keep) if broker is None else broker
+        self.hub = Hub(self.broker)
+        self.counters = DeliveryCounters()
+        self.threads = MemoryThreadStore()
+        self.spent = MemoryUsedTickets()
+        self.tickets = Tickets(self.threads, self.spent, **choices)
+        self.edge = ConnectionRegistry(self.hub, OwnerAuthorizer(self.threads, self.spent), self.counters)
+        self.app = Starlette(routes=routes())
+        self.app.state.bridgekit_connections = self.edge
+
+    async def open_threads(self) -> None:
+        await self.threads.claim(THREAD, ALICE)
+        await self.threads.claim(OTHER, BOB)
+
+    async def publish(
+        self,
+        count: int = 1,
+        thread_id: ThreadId = THREAD,
+        *,
+        type: EventType = EventType.AGENT_THINKING,  # noqa: A002  # the wire's own word
+    ) -> list[Receipt]:
+        return [await self.hub.publish(emitted(type), thread_id) for _ in range(count)]
+
+    def resuming(self, seen: Receipt, thread: ThreadId = THREAD, *, seq: int | None = None, **choices: Any) -> Browser:
+        """A browser of the thread's owner, whose last event was that one, or another number of the same numbering."""
+        owner = ALICE if thread == THREAD else BOB
+        cursor = {"epoch": str(seen.epoch), "seq": str(seen.seq if seq is None else seq)}
+        return self.browser(owner, thread, **cursor, **choices)
+
+    def browser(self, user: UserId = ALICE, thread: ThreadId = THREAD, **choices: Any) -> Browser:
+        """A browser that names its user; `choices` are a browser's, and any query parameters."""
+        return Browser(self.app, user_id=user, thread_id=thread, **choices)
+
+    @asynccontextmanager
+    async def open(self, *browsers: Browser) -> AsyncIterator[None]:
+        """Sockets for the length of a block, which begins when nothing happens any more; it ends when they are gone."""
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            async with anyio.create_task_group() as tasks:
+                for browser in browsers:
+                    tasks.start_soon(browser.stay)
+                await anyio.wait_all_tasks_blocked()
+                yield
+                # What was published last has its turn before anybody leaves.
+                await anyio.wait_all_tasks_blocked()
+                for browser in browsers:
+                    browser.leave()
+
+    @asynccontextmanager
+    async def visited(self, *visitors: tuple[UserId, ThreadId]) -> AsyncIterator[list[Browser]]:
+        """Browsers that are subscribed when the block begins; it ends when all of them are gone."""
+        browsers = [self.browser(user, thread) for user, thread in visitors]
+        async with self.open(*browsers):
+            yield browsers

@@ -1,0 +1,184 @@
+"""Clients and servers that no library would be: they shake hands, or not, and then do as they like."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlencode, urlsplit
+
+import anyio
+from anyio.abc import SocketAttribute, SocketStream
+
+from bridgekit.errors import unwrap_single_error
+from bridgekit.ids import ThreadId, UserId
+from bridgekit.signals import Subscribed, encode_signal
+from tests.factories import ALICE, THREAD
+
+MASK: Final = b"\x00" * 4
+BUFFER_BYTES: Final = 4_096
+"""What the system may hold for a peer that does not read. It rounds up."""
+HEADER_END: Final = b"\r\n\r\n"
+EPOCH: Final = "0123456789abcdef"
+
+
+class RawPeer:
+    """A socket that has been subscribed, and what comes on it."""
+
+    def __init__(self, here: socket.socket) -> None:
+        self._here = here
+        self.read = b""
+        """Everything since the end of the handshake."""
+
+    async def say(self, payload: bytes) -> None:
+        """One text frame of up to 65,535 bytes."""
+        await self._write(b"\x81\xfe" + len(payload).to_bytes(2, "big") + MASK + payload)
+
+    async def say_goodbye(self) -> None:
+        await self._write(b"\x88\x82" + MASK + b"\x03\xe8")
+
+    async def read_until(self, wanted: bytes) -> None:
+        """Read until these bytes have come."""
+        while wanted not in self.read:
+            await anyio.wait_readable(self._here)
+            if not (data := self._here.recv(65_536)):
+                raise EOFError(f"{wanted!r} did not come")
+            self.read += data
+
+    async def _write(self, data: bytes) -> None:
+        while data:
+            await anyio.wait_writable(self._here)
+            data = data[self._here.send(data) :]
+
+
+@asynccontextmanager
+async def raw_peer(url: str, user: UserId = ALICE, thread: ThreadId = THREAD) -> AsyncIterator[RawPeer]:
+    """A peer of a server that believes its clients: subscribed, with its first frame read, and silent from then on."""
+    address = urlsplit(url)
+    with socket.socket() as here:
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        here.connect((address.hostname, address.port))
+        here.setblocking(False)
+        peer = RawPeer(here)
+        await peer._write(_handshake(address.netloc, urlencode({"user_id": user, "thread_id": thread})))
+        await peer.read_until(HEADER_END)
+        assert peer.read.startswith(b"HTTP/1.1 101 ")
+        peer.read = peer.read.partition(HEADER_END)[2]
+        await peer.read_until(b'"seq":')
+        yield peer
+
+
+def _handshake(host: str, query: str) -> bytes:
+    lines = (
+        f"GET /ws?{query} HTTP/1.1",
+        f"Host: {host}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+        "Sec-WebSocket-Version: 13",
+    )
+    return "\r\n".join(lines).encode() + HEADER_END
+
+
+Answer = Callable[[SocketStream, bytes], Awaitable[None]]
+"""What a server does with a connection on which it has read a request."""
+
+
+@dataclass
+class RawServer:
+    """A server that gives each connection the next of its answers, and from then on the last."""
+
+    answers: list[Answer]
+    url: str = ""
+    requests: list[str] = field(default_factory=list)
+    """The address that each connection asked for."""
+
+    async def serve(self, stream: SocketStream) -> None:
+        async with stream:
+            request = b""
+            while HEADER_END not in request:
+                request += await stream.receive()
+            self.requests.append(request.split()[1].decode())
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            await answer(stream, request)
+
+
+@asynccontextmanager
+async def raw_server(*answers: Answer) -> AsyncIterator[RawServer]:
+    """Such a server, for the length of a block."""
+    server = RawServer(list(answers))
+    with unwrap_single_error():
+        async with (
+            await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+            anyio.create_task_group() as tasks,
+        ):
+            server.url = f"ws://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+            tasks.start_soon(listener.serve, server.serve)
+            yield server
+            tasks.cancel_scope.cancel()
+
+
+def status(line: str) -> Answer:
+    """Answers with that HTTP status, such as "404 Not Found"."""
+
+    async def answer(stream: SocketStream, request: bytes) -> None:
+        await stream.send(f"HTTP/1.1 {line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+
+    return answer
+
+
+async def nothing(stream: SocketStream, request: bytes) -> None:
+    """Never answers."""
+    await anyio.sleep_forever()
+
+
+async def hang_up(stream: SocketStream, request: bytes) -> None:
+    """Closes the connection instead of answering."""
+
+
+def subscribed(*frames: bytes, seq: int = 0, epoch: str = EPOCH, close: int | None = None) -> Answer:
+    """Shakes hands, confirms a subscription from there on, sends these frames, and closes with a code, or never."""
+    return saying(encode_signal(Subscribed(THREAD, epoch, seq)), *frames, close=close)
+
+
+def saying(*frames: bytes, close: int | None = None) -> Answer:
+    """Shakes hands, sends these frames, and closes with a code, or when the client does. It answers no ping."""
+
+    async def answer(stream: SocketStream, request: bytes) -> None:
+        await stream.send(_accepting(request))
+        for data in frames:
+            await stream.send(_header(0x81, len(data)) + data)
+        if close is not None:
+            await stream.send(_header(0x88, 2) + close.to_bytes(2, "big"))
+        await _until_goodbye(stream)
+
+    return answer
+
+
+def _accepting(request: bytes) -> bytes:
+    found = re.search(rb"(?i)sec-websocket-key: (\S+)", request)
+    assert found is not None
+    key = hashlib.sha1(found[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+    lines = ("HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade")
+    accept = f"Sec-WebSocket-Accept: {base64.b64encode(key).decode()}"
+    return "\r\n".join((*lines, accept)).encode() + HEADER_END
+
+
+def _header(kind: int, size: int) -> bytes:
+    if size < 126:
+        return bytes((kind, size))
+    return (
+        bytes((kind, 126)) + size.to_bytes(2, "big") if size < 65_536 else bytes((kind, 127)) + size.to_bytes(8, "big")
+    )
+
+
+async def _until_goodbye(stream: SocketStream) -> None:
+    with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+        while (await stream.receive())[0] != 0x88:
+            pass

@@ -1,0 +1,92 @@
+"""A server that is stopped and started again at the same address, and a client that stays."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
+from bridgekit.errors import unwrap_single_error
+from bridgekit.events import EventType, Receipt
+from bridgekit.stores import Stores, in_memory
+from bridgekit.transport.log import Retention
+from bridgekit.transport.outbox import OutboxLimits
+from bridgekit.transport.resuming_client import Backoff, ResumingClient, follow
+from tests.factories import ALICE, THREAD, emitted
+from tests.server_processes import held_port
+from tests.transport.edges import serving
+from tests.transport.raw_client import BUFFER_BYTES
+
+TIMEOUT_SECONDS = 60.0
+TOOL = EventType.TOOL_EXECUTING
+QUICKLY = Backoff(first_seconds=0.01, longest_seconds=0.05)
+
+
+class Machine:
+    """A server that is stopped and started again at the same address. What its store keeps is kept."""
+
+    def __init__(self, tasks: TaskGroup, port: int, keep: Retention, outbox_events: int) -> None:
+        self._tasks = tasks
+        self._stores = in_memory(keep)
+        outbox = OutboxLimits(events=outbox_events)
+        self.threads = MemoryThreadStore()
+        self.app = create_app(
+            BridgeConfig(agents={}, stores=self._opened, outbox=outbox, db_session_factory=self.threads)
+        )
+        self.url = f"ws://127.0.0.1:{port}"
+        self.tickets = list[str]()
+        """Those that were given."""
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Stores]:
+        yield self._stores
+
+    @property
+    def application(self) -> Application:
+        application: Application = self.app.state.bridgekit
+        return application
+
+    async def start(self) -> None:
+        await self._tasks.start(self._run)
+
+    async def _run(self, *, task_status: TaskStatus[None]) -> None:
+        self._stop, self._stopped = anyio.Event(), anyio.Event()
+        port = int(self.url.rpartition(":")[2])
+        async with serving(self.app, port=port, send_buffer_bytes=BUFFER_BYTES) as self.url:
+            await self.application.open_thread(THREAD, ALICE)
+            task_status.started()
+            await self._stop.wait()
+        self._stopped.set()
+
+    async def stop(self, *, goodbye: bool = True) -> None:
+        """With or without a word to those who are connected."""
+        if goodbye:
+            await self.app.state.bridgekit_connections.close()
+        self._stop.set()
+        await self._stopped.wait()
+
+    async def ticket(self) -> str:
+        self.tickets.append(self.application.ticket(THREAD, ALICE))
+        return self.tickets[-1]
+
+    async def publish(self, count: int = 1, size: int = 0) -> list[Receipt]:
+        payload = {"parameters": "x" * size}
+        return [await self.application.bridge.notify(emitted(TOOL, payload=payload)) for _ in range(count)]
+
+    def follow(self, **choices: Any) -> AbstractAsyncContextManager[ResumingClient]:
+        return follow(self.url, **{"thread_id": THREAD, "ticket": self.ticket, "backoff": QUICKLY, **choices})
+
+
+@asynccontextmanager
+async def machine(keep: Retention | None = None, *, outbox_events: int = 1_024) -> AsyncIterator[Machine]:
+    with unwrap_single_error(), anyio.fail_after(TIMEOUT_SECONDS), held_port() as port:
+        async with anyio.create_task_group() as tasks:
+            made = Machine(tasks, port, keep or Retention(), outbox_events)
+            await made.start()
+            yield made
+            await made.stop()

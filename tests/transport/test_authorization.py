@@ -1,0 +1,213 @@
+"""How a socket brings its ticket, and what becomes of one that brings none. On both backends."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+
+from bridgekit.ids import ThreadId, UserId
+from bridgekit.transport.authorization import PROTOCOL, TICKET_PROTOCOL, Handshake, Subscription
+from bridgekit.transport.connections import INCOMING_BYTES
+from tests.factories import ALICE, BOB, OTHER, THREAD
+from tests.transport.fake_browser import Browser, Site
+
+
+@pytest.fixture
+async def ticketed(site: Site) -> Site:
+    """A site that lets in whoever brings a ticket."""
+    site.edge.authorizer = site.tickets
+    return site
+
+
+def with_ticket(site: Site, user: UserId = ALICE, thread: ThreadId = THREAD, **choices: Any) -> Browser:
+    ticket = site.tickets.issue(user, thread)
+    return Browser(site.app, protocols=[PROTOCOL, TICKET_PROTOCOL + ticket], **choices)
+
+
+def first_message(ticket: str) -> str:
+    return json.dumps({"type": "authorise", "ticket": ticket})
+
+
+async def test_ticket_beside_the_subprotocol_is_checked_before_the_socket_is_accepted(ticketed: Site) -> None:
+    browser = with_ticket(ticketed)
+    async with ticketed.open(browser):
+        await ticketed.publish(2)
+    assert browser.messages[0] == {"type": "websocket.accept", "subprotocol": PROTOCOL, "headers": []}
+    assert (browser.hello["thread_id"], browser.seqs) == (THREAD, [1, 2])
+
+
+async def test_answer_names_the_protocol_and_never_the_ticket(ticketed: Site) -> None:
+    ticket = ticketed.tickets.issue(ALICE, THREAD)
+    browser = Browser(ticketed.app, protocols=[TICKET_PROTOCOL + ticket])
+    async with ticketed.open(browser):
+        pass
+    assert browser.messages[0]["subprotocol"] is None
+    assert ticket not in str(browser.messages)
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+async def test_ticket_in_the_first_message_opens_the_socket(ticketed: Site, as_bytes: bool) -> None:
+    said = first_message(ticketed.tickets.issue(ALICE, THREAD))
+    browser = Browser(ticketed.app, says=[said.encode() if as_bytes else said, "and more"])
+    async with ticketed.open(browser):
+        await ticketed.publish(1)
+    assert [message["type"] for message in browser.messages] == ["websocket.accept", *["websocket.send"] * 2]
+    assert browser.seqs == [1]
+
+
+async def test_cursor_in_the_address_goes_with_the_ticket_in_the_first_message(ticketed: Site) -> None:
+    [seen, *_] = await ticketed.publish(3)
+    said = first_message(ticketed.tickets.issue(ALICE, THREAD))
+    browser = Browser(ticketed.app, says=[said], epoch=str(seen.epoch), seq="1")
+    async with ticketed.open(browser):
+        pass
+    assert browser.seqs == [2, 3]
+
+
+NO_TICKETS = {
+    "nothing": "",
+    "no JSON": "hello?",
+    "no text": b"\xff\x00",
+    "another message": json.dumps({"type": "hello", "ticket": "x"}),
+    "no ticket": json.dumps({"type": "authorise"}),
+    "a ticket that is none": json.dumps({"type": "authorise", "ticket": 7}),
+    "garbage": first_message("garbage"),
+    "deep": "[" * 10_000,
+}
+
+
+@pytest.mark.parametrize("said", NO_TICKETS.values(), ids=NO_TICKETS)
+async def test_first_message_without_a_ticket_ends_the_socket_by_a_terminal_code(
+    ticketed: Site, said: str | bytes
+) -> None:
+    browser = Browser(ticketed.app, says=[said])
+    await browser.stay()
+    assert browser.close is not None
+    assert (browser.close[0], len(browser.messages)) == (4501, 2)
+    assert ticketed.counters.refused == {4501: 1}
+
+
+async def test_first_message_that_is_too_long_is_not_looked_at(ticketed: Site) -> None:
+    browser = Browser(ticketed.app, says=["x" * (INCOMING_BYTES + 1)])
+    await browser.stay()
+    assert browser.close == (4501, "the first message is longer than 16,384 bytes")
+
+
+async def test_silent_socket_is_attached_to_nothing_gets_nothing_and_is_closed_in_time(
+    ticketed: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridgekit.transport.connections.FIRST_MESSAGE_TIMEOUT_SECONDS", 0.02)
+    browser = Browser(ticketed.app, user_id=ALICE, thread_id=THREAD)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(browser.stay)
+        while not browser.messages:
+            await anyio.lowlevel.checkpoint()
+        assert len(ticketed.hub) == 0
+        assert [receipt.sockets for receipt in await ticketed.publish(2)] == [0, 0]
+    assert [message["type"] for message in browser.messages] == ["websocket.accept", "websocket.close"]
+    assert browser.close == (4501, "no ticket within 0.02 s")
+
+
+async def test_silent_socket_that_leaves_is_no_refusal(ticketed: Site) -> None:
+    browser = Browser(ticketed.app)
+    async with ticketed.open(browser):
+        pass
+    assert ([message["type"] for message in browser.messages], ticketed.counters.refused) == (["websocket.accept"], {})
+    assert not ticketed.edge._silent
+
+
+async def test_of_too_many_silent_sockets_the_one_that_waited_longest_makes_room(
+    ticketed: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridgekit.transport.connections.MAX_UNAUTHENTICATED", 2)
+    browsers = [Browser(ticketed.app) for _ in range(4)]
+    async with anyio.create_task_group() as tasks:
+        for browser in browsers:
+            tasks.start_soon(browser.stay)
+            await anyio.wait_all_tasks_blocked()
+        busy = (4010, "too many sockets wait to be let in: connect again")
+        assert [browser.close for browser in browsers] == [busy, busy, None, None]
+        speaking = Browser(ticketed.app, says=[first_message(ticketed.tickets.issue(ALICE, THREAD))])
+        async with ticketed.open(speaking, with_ticket(ticketed)):
+            assert len(ticketed.hub) == 2
+        for browser in browsers:
+            browser.leave()
+    assert ticketed.counters.refused == {4010: 3}
+
+
+async def test_server_that_shuts_its_door_sends_silent_sockets_away_at_once(ticketed: Site) -> None:
+    browser = Browser(ticketed.app)
+    async with ticketed.open(browser):
+        ticketed.edge.shut()
+    assert browser.close == (4000, "the server is going away: connect again")
+
+
+async def test_server_that_shut_its_door_lets_nobody_in(ticketed: Site) -> None:
+    """And nobody's ticket is used up by it."""
+    ticketed.edge.shut()
+    browser = with_ticket(ticketed)
+    await browser.stay()
+    assert browser.close == (4000, "the server is going away: connect again")
+    assert len(ticketed.spent) == 0
+
+
+async def test_socket_that_was_admitted_when_the_door_was_shut_is_not_let_in(ticketed: Site) -> None:
+    shut = ticketed.edge.shut
+
+    class Slow:
+        def awaits_message(self, asked: Handshake) -> bool:
+            return False
+
+        async def authorize(self, asked: Handshake) -> Subscription:
+            shut()
+            return Subscription(ALICE, THREAD)
+
+    ticketed.edge.authorizer = Slow()
+    browser = Browser(ticketed.app)
+    await browser.stay()
+    assert browser.close == (4000, "the server is going away: connect again")
+
+
+async def test_application_that_does_not_say_whose_thread_it_is_has_the_client_come_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asleep:
+        def awaits_message(self, asked: Handshake) -> bool:
+            return False
+
+        async def authorize(self, asked: Handshake) -> Subscription:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+    monkeypatch.setattr("bridgekit.transport.connections.AUTHORIZE_TIMEOUT_SECONDS", 0.01)
+    site.edge.authorizer = Asleep()
+    browser = Browser(site.app)
+    await browser.stay()
+    assert browser.close == (4009, "the store does not answer: connect again")
+
+
+@pytest.mark.parametrize("query", [{"thread_id": OTHER}, {"user_id": BOB}])
+async def test_swapped_thread_or_user_in_the_address_is_refused(ticketed: Site, query: dict[str, str]) -> None:
+    browser = with_ticket(ticketed, ALICE, THREAD, **query)
+    await browser.stay()
+    assert browser.close is not None
+    assert (browser.close[0], len(browser.messages)) == (4503, 2)
+
+
+async def test_replayed_ticket_is_refused_while_its_socket_lives_on(ticketed: Site) -> None:
+    ticket = ticketed.tickets.issue(ALICE, THREAD)
+    first, second = (Browser(ticketed.app, protocols=[PROTOCOL, TICKET_PROTOCOL + ticket]) for _ in range(2))
+    async with ticketed.open(first):
+        await second.stay()
+        await ticketed.publish()
+    assert second.close == (4505, "the ticket was used before; ask for another")
+    assert first.seqs == [1]
+
+
+async def test_refusals_are_counted_by_code_and_by_nothing_that_says_who(ticketed: Site) -> None:
+    await Browser(ticketed.app, protocols=[PROTOCOL, TICKET_PROTOCOL + "garbage"], user_id="mallory").stay()
+    await with_ticket(ticketed, thread=OTHER).stay()
+    assert ticketed.counters.refused == {4501: 1, 4503: 1}

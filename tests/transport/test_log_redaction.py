@@ -1,0 +1,164 @@
+"""A ticket is in no log, metric or address: a real server and a real client that write down all they can."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+import uvicorn
+from anyio.lowlevel import checkpoint
+from starlette.applications import Starlette
+from uvicorn.logging import TRACE_LOG_LEVEL
+from websockets.asyncio.client import connect as open_socket
+from websockets.typing import Subprotocol
+
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
+from bridgekit.errors import SubscriptionRefused
+from bridgekit.serve.in_process import serving
+from bridgekit.transport.authorization import PROTOCOL, TICKET_PROTOCOL
+from bridgekit.transport.client import connect
+from bridgekit.transport.tickets import Tickets
+from tests.factories import ALICE, OTHER, THREAD
+
+TIMEOUT_SECONDS = 60.0
+
+on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+
+@pytest.fixture
+def written(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Everything that anybody writes down."""
+    with caplog.at_level(TRACE_LOG_LEVEL):
+        yield caplog
+
+
+@asynccontextmanager
+async def talkative(app: Starlette) -> AsyncIterator[str]:
+    """uvicorn as a user runs it, with its access log, at the level at which it writes down everything."""
+    config = uvicorn.Config(app, ws="websockets-sansio", access_log=True, log_config=None, log_level=TRACE_LOG_LEVEL)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(TIMEOUT_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, [listener])
+            while not server.started:
+                await checkpoint()
+            yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
+            server.should_exit = True
+
+
+async def opened(app: Starlette) -> Application:
+    application: Application = app.state.bridgekit
+    await application.open_thread(THREAD, ALICE)
+    return application
+
+
+def parts_of(ticket: str) -> list[str]:
+    """What of a ticket must stand nowhere: what it says, and what proves it; also the beginning and the end of each."""
+    _, claims, proof = ticket.split(".")
+    return [part for text in (claims, proof) for part in (text[:12], text[-12:])]
+
+
+def assert_hidden(written: pytest.LogCaptureFixture, *tickets: str) -> None:
+    text = "\n".join(f"{record.getMessage()} {record.args} {record.exc_text}" for record in written.records)
+    assert "(hidden)" in text
+    assert [part for ticket in tickets for part in parts_of(ticket) if part in text] == []
+
+
+@on_asyncio
+async def test_ticket_by_subprotocol_or_first_message_is_in_no_log_of_the_server(
+    written: pytest.LogCaptureFixture,
+) -> None:
+    app = create_app(BridgeConfig(agents={}))
+    async with talkative(app) as url:
+        application = await opened(app)
+        tickets = [application.ticket(THREAD, ALICE) for _ in range(3)]
+        offered = [[Subprotocol(PROTOCOL), Subprotocol(TICKET_PROTOCOL + each)] for each in tickets[:2]]
+        async with open_socket(f"{url}/ws", subprotocols=offered[0], logger=mute()) as one:
+            assert json.loads(await one.recv())["type"] == "subscribed"
+            # Refused: brought twice.
+            async with open_socket(f"{url}/ws", subprotocols=offered[0], logger=mute()) as again:
+                await again.wait_closed()
+                assert again.close_code == 4505
+        async with open_socket(f"{url}/ws?thread_id={OTHER}", subprotocols=offered[1], logger=mute()) as swapped:
+            await swapped.wait_closed()
+            assert swapped.close_code == 4503
+        async with open_socket(f"{url}/ws", logger=mute()) as two:
+            await two.send(json.dumps({"type": "authorise", "ticket": tickets[2]}))
+            assert json.loads(await two.recv())["type"] == "subscribed"
+        metrics = await metrics_of(url)
+    assert_hidden(written, *tickets)
+    assert 'bridgekit_refused_total{code="4505"} 1.0' in metrics
+    assert [part for part in (*map(str, tickets), ALICE, THREAD) if part in metrics] == []
+
+
+@on_asyncio
+async def test_ticket_in_the_address_is_not_even_then_in_a_log_of_the_server(
+    written: pytest.LogCaptureFixture,
+) -> None:
+    app = create_app(BridgeConfig(agents={}, authorizer=partial(Tickets, in_query=True)))
+    async with talkative(app) as url:
+        ticket = (await opened(app)).ticket(THREAD, ALICE)
+        for query in (f"ticket={ticket}", f"thread_id={THREAD}&ticket={ticket}&seq=x"):
+            async with open_socket(f"{url}/ws?{query}", logger=mute()) as one:
+                await one.wait_closed() if "seq" in query else await one.recv()
+    assert_hidden(written, ticket)
+    assert any("[accepted]" in record.getMessage() for record in written.records)
+
+
+async def test_client_of_ours_writes_down_no_ticket_and_puts_none_into_the_address(
+    written: pytest.LogCaptureFixture,
+) -> None:
+    app = create_app(BridgeConfig(agents={}))
+    with anyio.fail_after(TIMEOUT_SECONDS):
+        async with serving(app) as url:
+            ticket = (await opened(app)).ticket(THREAD, ALICE)
+            async with connect(url, thread_id=THREAD, ticket=ticket):
+                pass
+            with pytest.raises(SubscriptionRefused) as refused:
+                async with connect(url, thread_id=THREAD, ticket=ticket):
+                    raise AssertionError("was let in twice")
+    assert ticket not in f"{refused.value!r} {refused.value.__cause__!r}"
+    assert_hidden(written, ticket)
+    asked = [record.getMessage() for record in written.records if record.getMessage().startswith("> GET ")]
+    assert asked == [f"> GET /ws?thread_id={THREAD} HTTP/1.1"] * 2
+
+
+def mute() -> logging.Logger:
+    """For the clients of these tests, that are not ours."""
+    logger = logging.getLogger("tests.mute")
+    logger.disabled = True
+    return logger
+
+
+async def metrics_of(url: str) -> str:
+    async with httpx.AsyncClient(trust_env=False, base_url=f"http{url[2:]}") as http:
+        return (await http.get("/metrics")).text
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments", "shown"),
+    [
+        ("< %s: %s", ("Sec-WebSocket-Protocol", "bridgekit.v1, bridgekit.ticket.a-b_c.d.e"), None),
+        ("subprotocols=['bridgekit.v1', 'bridgekit.ticket.a.b.c'], more", (), "bridgekit.ticket.(hidden)'], more"),
+        ('"WebSocket /ws?ticket=a.b.c&seq=1" [accepted]', (), '/ws?ticket=(hidden)&seq=1" [accepted]'),
+        ('"WebSocket /ws?seq=1&ticket=a.b.c" 403', (), '/ws?seq=1&ticket=(hidden)" 403'),
+        ('< TEXT \'{"type":"authorise","ticket" : "a.b...c"}\' [9 bytes]', (), '"ticket" : "(hidden)"}\' [9 bytes]'),
+        ("a theatre sells tickets=%d", (2,), "tickets=2"),
+        ("100 % of it", (), "100 % of it"),
+    ],
+)
+def test_what_is_hidden_is_the_ticket_and_nothing_beside_it(
+    message: str, arguments: tuple[Any, ...], shown: str | None, written: pytest.LogCaptureFixture
+) -> None:
+    create_app(BridgeConfig(agents={}))
+    logging.getLogger("uvicorn.error").info(message, *arguments)
+    [record] = written.records
+    assert record.getMessage().endswith(shown or "bridgekit.v1, bridgekit.ticket.(hidden)")

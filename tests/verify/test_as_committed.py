@@ -1,0 +1,230 @@
+"""Each audited defect beside the sound link: the first is seen to fail where the second holds."""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+import pytest
+
+from bridgekit.chain.collaborators import ScriptedModel
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_1_startup import Application
+from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_3_registry import AgentRegistry
+from bridgekit.chain.link_4_engine import ExecutionEngine
+from bridgekit.chain.link_5_core import AgentExecutionCore
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.self_check import Inbox
+from bridgekit.errors import RunAlreadyMapped
+from bridgekit.events import CRITICAL, EventType, Outcome
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.resolution import MappingLookup, NoRoute
+from bridgekit.transport.hub import Hub
+from bridgekit_verify import as_committed
+from tests.chain.agents import AGENTS, TOOLS, Researcher, context, listener, payloads, said, started
+from tests.factories import ALICE, OTHER, RUN, THREAD, emitted
+
+DEFECT = pytest.mark.parametrize("sound", [True, False], ids=["sound", "as audited"])
+
+
+@DEFECT
+async def test_d3_registry_binds_at_startup_and_no_agent_can_be_heard(
+    sound: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    application = await started()
+    kind = AgentRegistry if sound else as_committed.RegistryThatBindsAtStartup
+    registry = kind(ScriptedModel(), TOOLS, AGENTS)
+    with caplog.at_level(logging.INFO, "bridgekit_verify"):
+        registry.set_websocket_bridge(application.bridge)
+    first, second = registry.create_bound(context(1)), registry.create_bound(context(2))
+    assert first.has_websocket_bridge() is sound
+    assert (first is not second) is sound
+    told = [record.getMessage() for record in caplog.records]
+    assert (told == []) is sound
+    if not sound:
+        assert "missing 1 required positional argument: 'run_id'" in told[0]
+        assert told[-1] == f"bridge set for 0/{len(AGENTS)} agents"
+        assert [record.levelname for record in caplog.records][-1] == "INFO"
+
+
+@DEFECT
+async def test_d5_shared_agent_speaks_for_the_run_that_came_last(sound: bool) -> None:
+    barrier = [anyio.Event(), anyio.Event()]
+
+    class Meeting(BaseAgent):
+        async def execute(self, context: RunContext) -> object:
+            place = int(context.request[-1]) - 1
+            barrier[place].set()
+            await barrier[1 - place].wait()
+            await self.emit_thinking(context.request)
+            return None
+
+    core = AgentExecutionCore if sound else as_committed.CoreThatSharesAgents
+    application = await started(agents={"researcher": Meeting}, core=core)
+    inboxes = [listener(application, context(number).thread_id) for number in (1, 2)]
+    async with anyio.create_task_group() as runs:
+        for number in (1, 2):
+            runs.start_soon(application.supervisor.engine.execute, context(number))
+    heard = [sorted(each["reasoning"] for each in payloads(inbox, EventType.AGENT_THINKING)) for inbox in inboxes]
+    both = [["question 1", "question 2"], []]
+    assert (heard == [["question 1"], ["question 2"]]) is sound
+    assert (sorted(heard, key=len, reverse=True) == both) is not sound
+
+
+@DEFECT
+async def test_d8_metadata_is_an_argument_that_no_notify_method_takes(
+    sound: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    application = await started()
+    inbox = listener(application)
+    adapter = WebSocketBridgeAdapter() if sound else as_committed.AdapterThatPassesMetadata()
+    adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
+    with caplog.at_level(logging.INFO, "bridgekit_verify"):
+        receipts = [
+            await adapter.emit_agent_started(),
+            await adapter.emit_thinking("hm"),
+            await adapter.emit_tool_executing("look_up", tool_call_id="1"),
+            await adapter.emit_tool_completed("look_up", tool_call_id="1"),
+            await adapter.emit_agent_completed(),
+        ]
+    assert [bool(receipt) for receipt in receipts] == [sound] * 5
+    assert len(inbox.frames) == (5 if sound else 0)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("event_type", CRITICAL)
+async def test_d8_swallows_that_notify_takes_no_metadata_and_no_other_error(
+    event_type: EventType, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A method that was renamed would also deliver nothing, and for another reason."""
+    application = await started()
+    adapter = as_committed.AdapterThatPassesMetadata()
+    adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
+    with caplog.at_level(logging.DEBUG, "bridgekit_verify"):
+        receipt = await adapter.emit(event_type, {})
+    assert (receipt.outcome, receipt.link) == (Outcome.REFUSED, 8)
+    [record] = caplog.records
+    assert record.levelno == logging.DEBUG
+    assert record.getMessage() == (
+        f"could not emit {event_type}: AgentWebSocketBridge.notify_{event_type}()"
+        " got an unexpected keyword argument 'metadata'"
+    )
+
+
+@DEFECT
+async def test_d9b_orchestrator_has_no_method_to_be_asked_by(sound: bool, caplog: pytest.LogCaptureFixture) -> None:
+    mapping = RunThreadMappingService()
+    await mapping.register_mapping(RUN, THREAD)
+    resolver = MappingLookup(mapping) if sound else as_committed.OrchestratorLookup(as_committed.Orchestrator())
+    with caplog.at_level(logging.DEBUG, "bridgekit_verify"):
+        found = await resolver.resolve(emitted())
+    assert found == (THREAD if sound else NoRoute("the orchestrator cannot say"))
+    assert ("no attribute 'get_thread_id_for_run'" in caplog.text) is not sound
+
+
+@DEFECT
+async def test_d9e_second_registration_moves_a_run(sound: bool) -> None:
+    mapping = RunThreadMappingService() if sound else as_committed.DictMapping()
+    await mapping.register_mapping(RUN, THREAD)
+    if sound:
+        with pytest.raises(RunAlreadyMapped):
+            await mapping.register_mapping(RUN, OTHER)
+    else:
+        await mapping.register_mapping(RUN, OTHER)
+    assert await mapping.get_thread_id(RUN) == (THREAD if sound else OTHER)
+
+
+@DEFECT
+async def test_d9e_cleanup_loses_the_late_events(sound: bool) -> None:
+    mapping = RunThreadMappingService() if sound else as_committed.DictMapping()
+    await mapping.register_mapping(RUN, THREAD)
+    await mapping.cleanup_mapping(RUN)
+    assert await mapping.get_thread_id(RUN) == (THREAD if sound else None)
+
+
+async def test_d9e_dict_takes_a_run_again_after_its_cleanup_as_a_dict_does() -> None:
+    mapping = as_committed.DictMapping()
+    await mapping.register_mapping(RUN, THREAD)
+    await mapping.cleanup_mapping(RUN)
+    await mapping.register_mapping(RUN, OTHER)
+    assert await mapping.get_thread_id(RUN) == OTHER
+    await mapping.cleanup_mapping(RUN)
+    assert await mapping.get_thread_id(RUN) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "reached", "nobody_is_called", "somebody_is_called"),
+    [
+        (Hub, 1, Outcome.NOBODY_LISTENING, Outcome.SENT),
+        (as_committed.HubWithoutThreads, 0, Outcome.NOBODY_LISTENING, Outcome.NOBODY_LISTENING),
+        (as_committed.HubThatAlwaysSaysSent, 1, Outcome.SENT, Outcome.SENT),
+        (as_committed.HubAsCommitted, 0, Outcome.SENT, Outcome.SENT),
+    ],
+)
+async def test_d10_hub_reaches_nobody_or_calls_nobody_sent(
+    kind: type[Hub], reached: int, nobody_is_called: Outcome, somebody_is_called: Outcome
+) -> None:
+    hub, inbox = kind(), Inbox(THREAD, ALICE)
+    assert (await hub.publish(emitted(), THREAD)).outcome is nobody_is_called
+    hub.attach(inbox)
+    assert (await hub.publish(emitted(), THREAD)).outcome is somebody_is_called
+    assert (len(inbox.frames), len(hub)) == (reached, 1)
+    hub.detach(inbox)
+    assert len(hub) == 0
+
+
+@DEFECT
+async def test_link_2_broken_hands_on_another_bridge(sound: bool) -> None:
+    application = await started()
+    kind = SupervisorAgent if sound else as_committed.SupervisorWithItsOwnBridge
+    supervisor = kind(application.config.db_session_factory, ScriptedModel(), application.bridge, TOOLS, agents=AGENTS)
+    assert (supervisor.engine.websocket_bridge is application.bridge) is sound
+    inbox = listener(application)
+    answer = await supervisor.run(agent_name="researcher", thread_id=THREAD, user_id=ALICE, request="why?")
+    assert answer.result == {"answer": "why?!"}
+    assert len(inbox.frames) == (5 if sound else 0)
+
+
+@DEFECT
+async def test_link_4_broken_hands_on_another_bridge(sound: bool) -> None:
+    application = await started()
+    inbox = listener(application, context().thread_id)
+    kind = ExecutionEngine if sound else as_committed.EngineWithItsOwnBridge
+    engine = kind(application.supervisor.registry, application.bridge, core=AgentExecutionCore)
+    await engine.execute(context())
+    assert (engine.agent_core.websocket_bridge is application.bridge) is sound
+    assert len(inbox.frames) == (5 if sound else 0)
+
+
+@DEFECT
+async def test_link_6_broken_keeps_the_bridge_from_its_adapter(sound: bool) -> None:
+    class Keeping(as_committed.AgentThatKeepsTheBridge, Researcher):
+        pass
+
+    application = await started(agents={"researcher": Researcher if sound else Keeping})
+    assert heard_of_agent(await run_one(application)) == (3 if sound else 0)
+
+
+@DEFECT
+async def test_link_7_broken_forgets_the_run(sound: bool) -> None:
+    kind = WebSocketBridgeAdapter if sound else as_committed.AdapterThatForgetsTheRun
+    adapter = kind()
+    application = await started(adapter=kind)
+    adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
+    assert adapter.has_websocket_bridge() is sound
+    assert adapter.bridge is application.bridge
+    assert heard_of_agent(await run_one(application)) == (3 if sound else 0)
+
+
+async def run_one(application: Application) -> Inbox:
+    inbox = listener(application, context().thread_id)
+    await application.supervisor.engine.execute(context())
+    return inbox
+
+
+def heard_of_agent(inbox: Inbox) -> int:
+    """How many events its user heard of the agent itself; the core's two always arrive."""
+    assert (said(inbox)[0], said(inbox)[-1]) == ("agent_started", "agent_completed")
+    return len(inbox.frames) - 2
