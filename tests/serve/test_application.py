@@ -65,7 +65,7 @@ async def started(served: AppSpec) -> tuple[Application, ConnectionRegistry]:
         return app.state.bridgekit, app.state.bridgekit_connections
 
 
-@pytest.mark.parametrize("name", ["plain", "made", "Rooms.parts"])
+@pytest.mark.parametrize("name", ["plain", "made", "Rooms.config"])
 async def test_parts_and_a_function_that_returns_them_become_an_application(name: str) -> None:
     app = AppSpec(target=f"{HERE}:{name}").load()
     assert isinstance(app, Starlette)

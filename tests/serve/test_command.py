@@ -23,7 +23,7 @@ from tests.factories import THREAD
 from tests.served_application import FOR_LONG, KEY, KEYLESS, RUNS_TIMEOUT_SECONDS
 from tests.server_processes import APP, SOON, Server, new_ticket, started
 
-PARTS = "tests.served_application:parts"
+PARTS = "tests.served_application:config"
 SERVE = ("bridgekit", "serve")
 UP = "is served at ws://"
 CLOSE_FORCED = 1_012
