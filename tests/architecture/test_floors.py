@@ -90,7 +90,17 @@ def test_thinking_does_no_io(module: str) -> None:
 # What a socket is owed, whatever carries its bytes: every edge stands on these.
 ANY_EDGE = [
     f"{PACKAGE}.transport.{name}"
-    for name in ("authorization", "coalescing", "connections", "hub", "log", "origins", "outbox", "pinned_lru", "tickets")
+    for name in (
+        "authorization",
+        "coalescing",
+        "connections",
+        "hub",
+        "log",
+        "origins",
+        "outbox",
+        "pinned_lru",
+        "tickets",
+    )
 ]
 
 
