@@ -55,6 +55,7 @@ test: $(READY)  ## run every notebook and every test (what CI runs)
 report: $(READY)  ## run every notebook and write the report that can be mailed around
 	$(BIN)/bridgekit report
 
+unit: export TESTS_ASYNCIO_DEBUG := 0
 unit: $(READY)  ## run the fast tests only: no notebook, no whole study
 	$(BIN)/pytest $(SIDE_BY_SIDE) -p no:nbmake -m 'not slow' --ignore=tests/notebooks --ignore=tests/interop $(PYTEST_FLAGS) tests
 

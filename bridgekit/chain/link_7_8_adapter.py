@@ -140,4 +140,6 @@ class WebSocketBridgeAdapter(Emitter):
             payload=payload,
             thread_id=self.thread_id,
         )
+        if self.bridge.crowded:
+            return self.bridge.notify_when_room(event)
         return self.bridge.notify(event)

@@ -29,6 +29,8 @@ class AgentWebSocketBridge:
         self, hub: Hub, resolver: Resolver, mapping: RunThreadMappingService, counters: DeliveryCounters | None = None
     ) -> None:
         self.hub = hub
+        self.crowded = hub.crowded.by_thread
+        """The threads that have a crowded outbox. Usually empty."""
         self.resolver = resolver
         self.mapping = mapping
         self.counters = DeliveryCounters() if counters is None else counters
@@ -62,8 +64,19 @@ class AgentWebSocketBridge:
             self._record(event, answer)
         return answer
 
+    async def notify_when_room(self, event: AgentEvent) -> Receipt:
+        """Wait until no outbox of the event's thread is crowded, but for those of slow clients; then `notify`."""
+        route = self.resolver.resolve(event)
+        if not isinstance(route, str | NoRoute):
+            route = await route
+        if isinstance(route, str):
+            await self.hub.wait_for_room(route)
+        return await self.notify(event)
+
     async def _notify_when_resolved(self, event: AgentEvent, resolving: Awaitable[ThreadId | NoRoute]) -> Receipt:
         route = await resolving
+        if isinstance(route, str) and route in self.crowded:
+            await self.hub.wait_for_room(route)
         try:
             answer = _unroutable(route) if isinstance(route, NoRoute) else self.hub.publish(event, route)
         except (PayloadError, FrameTooLarge) as error:

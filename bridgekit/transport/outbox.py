@@ -306,7 +306,6 @@ class Subscriber:
 
     async def wait_for_room(self) -> None:
         """Let the event loop run until the outbox is no longer crowded, or its client proves to be slow."""
-        await checkpoint()
         while self._room is not None and not self.is_slow():
             await self._room.wait()
 
@@ -380,13 +379,15 @@ class CrowdedOutboxes:
     def refuses(self, thread_id: ThreadId) -> bool:
         """Whether an outbox of the thread has no room although its client reads: an event now would disconnect it."""
         return any(
-            subscriber.is_full() and not subscriber.is_slow() for subscriber in self.by_thread.get(thread_id, ())
+            subscriber.code is None and subscriber.is_full() and not subscriber.is_slow()
+            for subscriber in self.by_thread.get(thread_id, ())
         )
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
         """Let the event loop run until no outbox of the thread is crowded but those of slow clients."""
-        for subscriber in list(self.by_thread.get(thread_id, ())):
-            await subscriber.wait_for_room()
+        await checkpoint()
+        while crowded := [each for each in self.by_thread.get(thread_id, ()) if not each.is_slow()]:
+            await crowded[0].wait_for_room()
 
 
 def _size(frames: list[Frame]) -> int:

@@ -1,16 +1,16 @@
-"""Only one module starts processes, so that every wait is bounded and no process durable its block."""
+"""Only one module starts processes: there each wait has a timeout, and each process ends with its block."""
 
 from __future__ import annotations
 
 import ast
 import sys
 
-from tests.architecture.floors import outside_imports
+from tests.architecture.layers import outside_imports
 from tests.tree import ROOT, name_of, written_files
 
 STARTS_PROCESSES = {"subprocess", "multiprocessing", "open_process", "run_process", "create_subprocess_exec"}
 ALLOWED = {
-    "bridgekit_verify/harness/processes.py": "the one module",
+    "bridgekit_verify/harness/processes.py": "starts the processes of all experiments",
     "bridgekit/serve/": "starts its workers",
 }
 

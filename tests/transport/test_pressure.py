@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.events import EventType, Receipt, RoutedEvent
+from bridgekit.ids import ThreadId
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.client import connect
 from bridgekit.transport.hub import NO_ROOM
@@ -176,6 +177,33 @@ async def test_client_that_reads_gets_every_event_of_a_burst_of_any_length(event
             assert application.counters.lost == {}
             assert application.counters.unwritten == {}
     assert [event.payload["number"] for event in read] == list(range(BURST))
+    assert [event.seq for event in read] == list(range(1, BURST + 1))
+    assert all(receipts)
+
+
+@pytest.mark.parametrize("thread_id", [THREAD, None], ids=["known thread", "mapped run"])
+async def test_client_that_reads_gets_every_event_of_thousands_of_agents_that_emit_at_once(
+    thread_id: ThreadId | None,
+) -> None:
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
+    receipts = list[Receipt]()
+    with anyio.fail_after(TIMEOUT_SECONDS):
+        async with serving(app) as url:
+            application: Application = app.state.bridgekit
+            await application.open_thread(THREAD, ALICE)
+            await application.mapping.register_mapping(RUN, THREAD)
+
+            async def emit_once(number: int) -> None:
+                agent = WebSocketBridgeAdapter()
+                agent.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=thread_id)
+                receipts.append(await agent.emit_progress({"number": number}))
+
+            async with connect(url, user_id=ALICE, thread_id=THREAD) as client, anyio.create_task_group() as tasks:
+                for number in range(BURST):
+                    tasks.start_soon(emit_once, number)
+                read = [await client.receive() for _ in range(BURST)]
+            assert application.counters.lost == {}
+    assert {event.payload["number"] for event in read} == set(range(BURST))
     assert [event.seq for event in read] == list(range(1, BURST + 1))
     assert all(receipts)
 

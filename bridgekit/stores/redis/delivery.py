@@ -123,8 +123,8 @@ class ThreadDelivery:
     """A thread that has sockets in this worker, and how far its events were delivered to them."""
 
     __slots__ = (
-        "_delivered_bytes", "_epoch", "_held", "_held_bytes", "_overflowed", "_seq", "behind", "catching_up", "keys",
-        "must_read", "ready", "sockets", "thread_id",
+        "_delivered_bytes", "_epoch", "_held", "_held_bytes", "_overflowed", "_seq", "behind", "keys", "must_read",
+        "ready", "sockets", "thread_id",
     )  # fmt: skip
 
     def __init__(self, thread_id: ThreadId, keys: ThreadKeys) -> None:
@@ -136,8 +136,6 @@ class ThreadDelivery:
         """Whether messages are held: the log has to be read before them, or sockets have to be written to."""
         self.must_read = True
         """Whether the log has to be read before anything else is delivered."""
-        self.catching_up = False
-        """Whether a task reads its log, or delivers what is held."""
         self.ready = asyncio.Event()
         """Set when it is known from where on events are delivered."""
         self._epoch = ""

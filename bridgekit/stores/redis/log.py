@@ -15,7 +15,7 @@ from anyio import AsyncContextManagerMixin
 from anyio.abc import TaskGroup
 
 from bridgekit.errors import StoreUnavailable, unwrap_single_error
-from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode_unnumbered
+from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Outcome, Receipt, encode_unnumbered
 from bridgekit.ids import ThreadId, new_id
 from bridgekit.signals import Cursor
 from bridgekit.stores.redis.delivery import LogEntries, ThreadDelivery
@@ -53,24 +53,6 @@ STORE_TIMEOUT: Final = "the store did not answer in time; the event waits until 
 SHUTTING_DOWN: Final = "this worker is shutting down"
 
 
-class _LocalSink:
-    """The sockets of this worker, from when they are bound."""
-
-    def __init__(self) -> None:
-        self.sink: LocalSink | None = None
-
-    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
-        return 0 if self.sink is None else self.sink.deliver(thread_id, frame)
-
-    def restart(self, thread_id: ThreadId) -> None:
-        if self.sink is not None:
-            self.sink.restart(thread_id)
-
-    async def wait_for_room(self, thread_id: ThreadId) -> None:
-        if self.sink is not None:
-            await self.sink.wait_for_room(thread_id)
-
-
 class _NodePipeline:
     """What this worker sends to one node, and receives from it."""
 
@@ -82,7 +64,7 @@ class _NodePipeline:
 
     @property
     def unavailable(self) -> bool:
-        """Whether nobody should wait for the node."""
+        """Whether no caller should wait for the node."""
         return self.sender.unavailable or self.node.unavailable
 
     @property
@@ -128,7 +110,7 @@ class RedisEventLog(AsyncContextManagerMixin):
         self._worker = new_id()
         """Random. The server tells this worker's batches from others' by it."""
         self._frame_bytes = FRAME_BYTES
-        self._sink = _LocalSink()
+        self._sink: LocalSink | None = None
         self._backlog = Backlog(events=backlog_events, size_bytes=backlog_bytes)
         self._pipelines: dict[Node, _NodePipeline] = {}
         self._threads: dict[ThreadId, ThreadDelivery] = {}
@@ -157,8 +139,11 @@ class RedisEventLog(AsyncContextManagerMixin):
         return bool(self._pipelines) and all(pipeline.healthy for pipeline in self._pipelines.values())
 
     def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
-        self._sink.sink = sink
-        self._frame_bytes = frame_bytes
+        self._sink, self._frame_bytes = sink, frame_bytes
+
+    def _bound_sink(self) -> LocalSink:
+        assert self._sink is not None, "no thread is joined before a sink is bound"
+        return self._sink
 
     def publish(self, event: AgentEvent) -> Answer:
         tail = encode_unnumbered(event, self._frame_bytes)
@@ -269,7 +254,7 @@ class RedisEventLog(AsyncContextManagerMixin):
             pipeline = self._pipelines[node] = _NodePipeline(
                 node,
                 BatchSender(node, self._topology, self._backlog, self.retention, self._worker.encode(), self._route),
-                PubSubReader(node, self._topology, self._worker, self._read, self._sink),
+                PubSubReader(node, self._topology, self._worker, self._read, self._bound_sink),
             )
             tasks.start_soon(pipeline.run)
         queues, self._unassigned = self._unassigned, []

@@ -14,8 +14,8 @@ __all__ = ["RedisMappingStore", "RedisUsedTickets"]
 class RedisMappingStore:
     """A `MappingStore` for any number of workers.
 
-    The route of a live run is kept until nobody has asked for it for a day: that bounds what is left of runs whose
-    worker was killed. A server that evicts keys when its memory is full breaks that guarantee, and a warning is logged.
+    The route of a live run is kept for a day after it was last asked for: that bounds what is left of runs whose worker
+    was killed. A server that evicts keys when its memory is full breaks that guarantee, and a warning is logged.
     """
 
     def __init__(self, topology: ClusterTopology) -> None:

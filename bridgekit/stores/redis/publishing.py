@@ -298,8 +298,11 @@ def encode_settings(keep: Retention, node: Node) -> bytes:
 
 
 def _append_command(queues: Sequence[PublishQueue], settings: bytes, worker: bytes) -> Command:
-    """The command that appends the next batches of these queues. One argument has all events of a thread: JSON has no
-    line feed, and redis-py encodes each argument by itself."""
+    """The command that appends the next batches of these queues.
+
+    One argument has all events of a thread, a line each: redis-py encodes each argument by itself, and JSON has no line
+    feed.
+    """
     keys: list[bytes] = []
     batches: list[bytes] = []
     for queue in queues:

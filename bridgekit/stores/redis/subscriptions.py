@@ -38,7 +38,9 @@ ReadLog = Callable[[ThreadKeys, Cursor | None], Awaitable[LogEntries]]
 class PubSubReader:
     """The subscriptions at one node. When their connection is lost or dead, another one replaces it."""
 
-    def __init__(self, node: Node, topology: ClusterTopology, worker: str, read: ReadLog, sink: LocalSink) -> None:
+    def __init__(
+        self, node: Node, topology: ClusterTopology, worker: str, read: ReadLog, sink: Callable[[], LocalSink]
+    ) -> None:
         self.node = node
         self.live = asyncio.Event()
         """Set while the worker's heartbeats, published as events are, come back here."""
@@ -58,6 +60,8 @@ class PubSubReader:
         self._subscribing: Counter[bytes] = Counter()
         """Subscriptions that were requested and are not confirmed. Of a channel's requests only the last one counts."""
         self._unsubscribing: Counter[bytes] = Counter()
+        self._catching_up: set[ThreadDelivery] = set()
+        """Threads for which a task reads the log, or delivers what is held."""
         self._readers = asyncio.Semaphore(READERS)
 
     @property
@@ -97,8 +101,14 @@ class PubSubReader:
                     await pubsub.ssubscribe(self._heartbeat_channel)
                     tasks.start_soon(self._write_changes, pubsub)
                     tasks.start_soon(self._send_heartbeats, backoff)
-                    async for message in pubsub.listen():
-                        self._on_message(message)
+                    while True:
+                        kind, channel, data = await pubsub.parse_response()
+                        if kind == b"smessage":
+                            self._on_message(channel, data)
+                        else:
+                            # redis-py keeps account of the subscriptions, too.
+                            await pubsub.handle_message([kind, channel, data])
+                            self._on_confirmation(kind, channel)
             except* CONNECTION_ERRORS as group:
                 self.problem = error_message(group)
                 self._topology.refresh()
@@ -167,32 +177,30 @@ class PubSubReader:
             raise ConnectionResetError("what is published there is not received here")
         await self._returned.wait()
 
-    def _on_message(self, message: dict[str, Any]) -> None:
-        channel: bytes = message["channel"]
+    def _on_message(self, channel: bytes, data: bytes) -> None:
         thread = self._threads.get(channel)
-        match message["type"]:
-            case "smessage" if thread is not None:
-                self._deliver(thread, message["data"])
-            case "smessage" if channel == self._heartbeat_channel:
-                self._returned.set()
-            case "ssubscribe" if _was_last(self._subscribing, channel):
-                self._confirm(channel, thread)
-            case "sunsubscribe" if channel in self._unsubscribing:
-                _was_last(self._unsubscribing, channel)
-            case "sunsubscribe":
-                raise ConnectionResetError("the slot of a channel has moved")
+        if thread is not None:
+            self._deliver(thread, data)
+        elif channel == self._heartbeat_channel:
+            self._returned.set()
 
-    def _confirm(self, channel: bytes, thread: ThreadDelivery | None) -> None:
-        if channel == self._heartbeat_channel:
-            self._subscribed.set()
-        elif thread is not None:
-            # A read for a subscription that was given up may have been too early.
-            thread.lost()
-            self._catch_up(thread)
+    def _on_confirmation(self, kind: bytes, channel: bytes) -> None:
+        if kind == b"sunsubscribe":
+            if channel not in self._unsubscribing:
+                raise ConnectionResetError("the slot of a channel has moved")
+            _was_last(self._unsubscribing, channel)
+        elif _was_last(self._subscribing, channel):
+            thread = self._threads.get(channel)
+            if channel == self._heartbeat_channel:
+                self._subscribed.set()
+            elif thread is not None:
+                # A read for a subscription that was given up may have been too early.
+                thread.lost()
+                self._catch_up(thread)
 
     def _deliver(self, thread: ThreadDelivery, data: bytes) -> None:
         try:
-            thread.on_message(ChannelMessage.decode(data), self._sink)
+            thread.on_message(ChannelMessage.decode(data), self._sink())
         except (ValueError, msgspec.DecodeError) as error:
             # If it was an event, the log has it.
             _log.warning("a channel has a message that is not a frame: %s", error)
@@ -202,8 +210,8 @@ class PubSubReader:
 
     def _catch_up(self, thread: ThreadDelivery) -> None:
         """Have a task read the thread's log, or deliver what is held."""
-        if not thread.catching_up and self._tasks is not None:
-            thread.catching_up = True
+        if thread not in self._catching_up and self._tasks is not None:
+            self._catching_up.add(thread)
             self._tasks.start_soon(self._read_and_deliver, thread)
 
     async def _read_and_deliver(self, thread: ThreadDelivery) -> None:
@@ -211,16 +219,16 @@ class PubSubReader:
         try:
             while thread.behind and thread.sockets:
                 if not thread.must_read:
-                    await thread.drain(self._sink)
+                    await thread.drain(self._sink())
                     continue
                 try:
                     async with self._readers:
                         log = await self._read(thread.keys, thread.position)
-                    thread.on_read(log, self._sink)
+                    thread.on_read(log, self._sink())
                 except StoreUnavailable:
                     await asyncio.sleep(backoff.next())
         finally:
-            thread.catching_up = False
+            self._catching_up.discard(thread)
 
 
 async def _unchanged(message: Any) -> Any:

@@ -99,11 +99,10 @@ class Node:
         self.problem = "not connected yet"
         """Why the last command failed."""
         self.scope = anyio.CancelScope()
+        self._warned = False
         self._on_failure = on_failure
         place = {"path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
         self.client = Redis.from_pool(ConnectionPool(**settings, **place, redis_connect_func=self._on_connect))
-        # SET with NX and GET returns the stored value. redis-py would compare it to "OK".
-        self.client.set_response_callback("SET", _unchanged)
         self._requests: asyncio.Queue[tuple[Command, asyncio.Future[Any]]] = asyncio.Queue()
         self.answering = asyncio.Event()
         """Set while commands are answered."""
@@ -131,19 +130,20 @@ class Node:
 
         To be called in tasks of this store: where one is cancelled meanwhile, the connection is closed.
         """
-        began, client = time.monotonic(), cast("Any", self.client)  # execute_command is not annotated
+        began, replies = time.monotonic(), list[Any]()
+        pool: Any = self.client.connection_pool  # get_connection is not annotated
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                if len(commands) == 1:
-                    try:
-                        replies = [await client.execute_command(*commands[0])]
-                    except ResponseError as error:
-                        replies = [error]
-                else:
-                    pipeline = client.pipeline(transaction=False)
-                    for command in commands:
-                        pipeline.execute_command(*command)
-                    replies = await pipeline.execute(raise_on_error=False)
+                connection = await pool.get_connection()
+                try:
+                    await connection.send_packed_command(connection.pack_commands(commands))
+                    for _ in commands:
+                        try:
+                            replies.append(await connection.read_response())
+                        except ResponseError as error:
+                            replies.append(error)
+                finally:
+                    await pool.release(connection)
         except TimeoutError:
             self._failed(f"no answer in {REPLY_TIMEOUT_SECONDS:g} s", began)
             raise
@@ -153,7 +153,7 @@ class Node:
         self.answering.set()
         self.failing.clear()
         if any(isinstance(reply, ResponseError) and _needs_new_connection(reply) for reply in replies):
-            await self.client.connection_pool.disconnect(inuse_connections=False)
+            await pool.disconnect(inuse_connections=False)
         return replies
 
     def _failed(self, problem: str, since: float) -> None:
@@ -213,7 +213,9 @@ class Node:
             raise RedisConnectionError(f"it is version {version}; Redis {OLDEST_VERSION} or Valkey is needed")
         if info.get("role") != "master":
             raise RedisConnectionError("it is a replica, which cannot be written to")
-        if info.get("maxmemory", "0") != "0" and info.get("maxmemory_policy") != "noeviction":
+        evicts = info.get("maxmemory", "0") != "0" and info.get("maxmemory_policy") != "noeviction"
+        if evicts and not self._warned:
+            self._warned = True
             _log.warning("%s evicts keys when its memory is full, also live runs' routes: set noeviction", self)
         self.is_cluster = info.get("cluster_enabled") == "1"
         settings: Any = None
@@ -379,10 +381,6 @@ def error_message(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) or type(error).__name__
-
-
-def _unchanged(response: Any, **options: Any) -> Any:
-    return response
 
 
 def _resolve(future: asyncio.Future[Any], reply: Any) -> None:

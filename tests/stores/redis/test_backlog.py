@@ -1,4 +1,4 @@
-"""The backlog: order, bounds, the same batch again, and how many were refused, without a store."""
+"""The backlog: order, bounds, sending a batch again, and how many events were refused; without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The broker over a Cluster of three real servers: threads live on different ones, move, and share nobody's fate."""
+"""The log over a Cluster of three real servers: threads on different nodes, slots that move, nodes that fail."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_threads_of_all_servers_are_written_read_and_resumed(workers: tupl
 
 
 @pytest.mark.usefixtures("patient")
-async def test_slot_that_moves_while_events_flow_costs_none_and_nobody_is_sent_away(
+async def test_slot_that_moves_while_events_flow_costs_no_event_and_no_client_its_connection(
     workers: tuple[RedisWorker, RedisWorker], redis_cluster: SharedCluster
 ) -> None:
     writer, reader = workers
@@ -81,7 +81,7 @@ async def test_slot_that_moves_while_events_flow_costs_none_and_nobody_is_sent_a
     async def publish_on() -> None:
         while not (moved.is_set() and outcomes[-20:] == [Outcome.RELAYED] * 20):
             outcomes.append((await writer.log.publish(event_with(len(outcomes), thread_id=thread))).outcome)
-            await checkpoint()  # who publishes to a server that is away is answered at once, and lets nobody else run
+            await checkpoint()  # a publisher that is answered at once lets no other task run
 
     with anyio.fail_after(SOON_SECONDS):
         async with anyio.create_task_group() as tasks:
@@ -151,7 +151,7 @@ async def test_slot_that_is_being_migrated_key_by_key_costs_no_event(
     assert reader.sink.restarts == []
 
 
-async def test_server_that_is_killed_is_the_trouble_of_its_own_threads_only(
+async def test_node_that_is_killed_affects_only_its_own_threads(
     workers: tuple[RedisWorker, RedisWorker], redis_cluster: SharedCluster
 ) -> None:
     writer, reader = workers

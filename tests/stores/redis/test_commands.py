@@ -1,4 +1,4 @@
-"""What a burst costs, counted and not timed: commands at the server, and writes and messages on the way to it."""
+"""What a burst costs, counted and not timed: commands at the server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def unproven(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker proves its subscription by telling itself something: here only once, as it begins."""
+    """Heartbeats are commands, too: here there is only one, when the worker starts."""
     monkeypatch.setattr(subscriptions, "HEARTBEAT_INTERVAL_SECONDS", 60.0)
 
 
@@ -63,7 +63,7 @@ async def test_burst_is_as_many_commands_as_its_size_asks_for_and_not_one_an_eve
 
 
 async def test_agents_that_each_wait_for_their_answer_share_their_trips() -> None:
-    """A hundred agents in step: what is answered together speaks together again."""
+    """A hundred agents in step: events that are confirmed together are followed by events that are sent together."""
     async with redis_server() as server, redis_worker(server.url) as worker:
 
         async def speak(thread: ThreadId) -> None:
@@ -93,10 +93,10 @@ async def test_lone_event_costs_the_server_the_same_whatever_went_before() -> No
         assert await commands(server) == first
 
 
-async def test_what_is_published_to_one_thread_is_written_to_nobody_elses_worker() -> None:
+async def test_event_is_sent_only_to_workers_that_joined_its_thread() -> None:
     async with redis_server() as server, redis_worker(server.url) as worker, redis_worker(server.url) as other:
         await other.log.join(OTHER)
-        [receipt] = await publish(worker, "for nobody")
+        [receipt] = await publish(worker, "for no worker")
         assert receipt.workers == 0
         [receipt] = await publish(worker, "for one", thread_id=OTHER)
         assert receipt.workers == 1

@@ -1,4 +1,4 @@
-"""The broker over a real server that is well: who joins, leaves, resumes, and what each is told."""
+"""Joining and leaving a thread of the log over a real server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_thread_is_left_when_the_last_socket_leaves_and_can_be_joined_agai
         worker.log.leave(THREAD)
         assert (await worker.log.publish(event_with())).workers == 1
         worker.log.leave(THREAD)
-        # Each of these waits for its own confirmation, not for that of a subscription before it.
+        # Each of these waits for its own confirmation, not for that of an earlier subscription.
         for _ in range(5):
             await worker.log.join(THREAD)
             assert (await worker.log.publish(event_with())).workers == 1
@@ -45,7 +45,7 @@ async def test_socket_that_gives_up_joining_leaves_nothing_behind(url: str, pref
         assert (await worker.log.publish(event_with())).workers == 0
 
 
-async def test_joining_and_leaving_at_once_ends_as_the_last_word_was(url: str, prefix: str) -> None:
+async def test_joining_and_leaving_at_once_ends_as_the_last_call_was(url: str, prefix: str) -> None:
     async with redis_worker(url, prefix) as worker:
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
@@ -58,7 +58,7 @@ async def test_joining_and_leaving_at_once_ends_as_the_last_word_was(url: str, p
         assert worker.sink.texts() == ["heard"]
 
 
-async def test_cursor_of_another_numbering_is_answered_by_its_gap_and_all_of_this_one(url: str, prefix: str) -> None:
+async def test_cursor_of_another_epoch_gets_a_gap_and_all_of_this_epoch(url: str, prefix: str) -> None:
     async with redis_worker(url, prefix, keep=Retention(events=3)) as worker:
         await publish(worker, "a", "b")
         strange = Cursor("0" * 16, 7)

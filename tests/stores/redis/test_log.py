@@ -1,4 +1,4 @@
-"""The broker over a real server that is well: numbers, delivery to all workers, joining, resuming, bounds."""
+"""The log over a real server: delivery to all workers, bursts, and what the contract of all stores does not test."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_frame_is_the_event_with_its_number(url: str, prefix: str) -> None
         assert replay.frames[0].data == numbered(2, encode_unnumbered(event))
 
 
-async def test_applications_with_prefixes_of_their_own_hear_nothing_of_one_another(url: str, prefix: str) -> None:
+async def test_applications_with_different_prefixes_share_nothing(url: str, prefix: str) -> None:
     async with redis_worker(url, prefix) as one, redis_worker(url, f"{prefix}-2") as two:
         await two.log.join(THREAD)
         assert (await one.log.publish(event_with())).workers == 0
@@ -87,8 +87,8 @@ async def test_events_of_one_publisher_keep_their_order_and_those_of_many_get_ea
             assert [text for text in texts if text[0] == name] == [f"{name} {number:02}" for number in range(30)]
 
 
-async def test_what_is_no_frame_of_ours_costs_nobody_an_event(url: str, prefix: str) -> None:
-    """Whoever may write to the server may write to a channel."""
+async def test_message_of_another_program_costs_no_event(url: str, prefix: str) -> None:
+    """A program that may write to the server may write to a channel."""
     async with redis_worker(url, prefix) as worker:
         await worker.log.join(THREAD)
         channel, _, slot = worker.topology.names.thread(THREAD)
@@ -99,7 +99,7 @@ async def test_what_is_no_frame_of_ours_costs_nobody_an_event(url: str, prefix: 
         assert worker.sink.texts() == ["a", "b"]
 
 
-async def test_worker_that_ends_sends_what_is_on_its_way_and_takes_no_more(prefix: str) -> None:
+async def test_worker_that_stops_sends_what_is_on_its_way_and_refuses_more(prefix: str) -> None:
     async with redis_server() as server, redis_worker(server.url, prefix) as reader:
         await reader.log.join(THREAD)
 
@@ -118,11 +118,11 @@ async def test_worker_that_ends_sends_what_is_on_its_way_and_takes_no_more(prefi
         assert (receipt.outcome, "shutting down" in receipt.reason) == (Outcome.REFUSED, True)
 
 
-async def test_broker_is_healthy_only_as_long_as_it_is_open(url: str, prefix: str) -> None:
+async def test_log_is_healthy_only_as_long_as_it_is_open(url: str, prefix: str) -> None:
     async with redis_worker(url, prefix) as worker:
         assert worker.log.healthy
-        broker = RedisEventLog(worker.topology)
-        assert not broker.healthy
+        log = RedisEventLog(worker.topology)
+        assert not log.healthy
     await worker.until_healthy(healthy=False)
 
 

@@ -60,7 +60,7 @@ async def test_closed_run_lingers_for_its_grace_whoever_asks_or_closes_it_again(
         await RunThreadMappingService(store).register_mapping(RUN, OTHER)
 
 
-async def test_store_that_is_away_is_said_to_be() -> None:
+async def test_store_that_is_unavailable_raises() -> None:
     async with redis_server() as server, ClusterTopology(server.url) as redis:
         store = RedisMappingStore(redis)
         await server.kill()
@@ -71,17 +71,17 @@ async def test_store_that_is_away_is_said_to_be() -> None:
 
 
 async def test_ticket_is_spent_once_whichever_worker_is_asked(url: str, prefix: str) -> None:
-    told: list[bool] = []
+    answers: list[bool] = []
     async with ClusterTopology(url, prefix=prefix) as one, ClusterTopology(url, prefix=prefix) as two:
         here, there = RedisUsedTickets(one), RedisUsedTickets(two)
 
         async def spend(spent: RedisUsedTickets) -> None:
-            told.append(await spent.spend("ticket", 60))
+            answers.append(await spent.spend("ticket", 60))
 
         async with anyio.create_task_group() as tasks:
             for spent in (here, there) * 10:
                 tasks.start_soon(spend, spent)
-        assert sorted(told) == [False] * 19 + [True]
+        assert sorted(answers) == [False] * 19 + [True]
         assert await there.spend("another", 60)
 
 
@@ -100,24 +100,24 @@ async def test_ticket_whose_answer_was_lost_is_not_held_against_its_owner() -> N
         proxy("127.0.0.1", server.port) as through,
         ClusterTopology(through.url("redis")) as redis,
     ):
-        spent, told = RedisUsedTickets(redis), list[bool]()
+        spent, answers = RedisUsedTickets(redis), list[bool]()
 
         async def spend() -> None:
-            told.append(await spent.spend("ticket", 60))
+            answers.append(await spent.spend("ticket", 60))
 
         with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(spend)
                 with anyio.fail_after(TIMEOUT_SECONDS):
-                    while await server.ask("DBSIZE") != "1":  # noqa: ASYNC110  # a server rings nobody
+                    while await server.ask("DBSIZE") != "1":  # noqa: ASYNC110  # a server sets no event
                         await anyio.sleep(0.005)
                 with through.down():
                     held.stop()
-        assert told == [True]
+        assert answers == [True]
         assert not await spent.spend("ticket", 60)
 
 
-async def test_nobody_is_let_in_while_nobody_can_say() -> None:
+async def test_ticket_is_refused_while_the_store_is_unavailable() -> None:
     async with redis_server() as server, ClusterTopology(server.url) as redis:
         await server.kill()
         with pytest.raises(StoreUnavailable), anyio.fail_after(TIMEOUT_SECONDS):

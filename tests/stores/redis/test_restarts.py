@@ -1,4 +1,4 @@
-"""The broker while its server is killed and started, or another takes its place: no number is given twice."""
+"""The log while its server is killed and started, or another takes its place: no seq is assigned twice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_events_wait_in_order_while_the_server_is_killed_and_arrive_when_i
         await publish(worker, "before")
         await server.kill()
         [first] = await publish_and_wait(worker, "first")
-        others = await publish(worker, *range(50))  # nobody waits for an answer any more
+        others = await publish(worker, *range(50))  # no publisher waits for an answer any more
         assert {receipt.outcome for receipt in (first, *others)} == {Outcome.PENDING}
         assert not worker.log.healthy
         await server.start()
@@ -39,12 +39,12 @@ async def test_events_wait_in_order_while_the_server_is_killed_and_arrive_when_i
         assert after.outcome == Outcome.RELAYED
         await worker.sink.until_delivered(53)
         assert worker.sink.texts() == ["before", "first", *range(50), "after"]
-        # It had promised to forget nothing: no number is missing, and no socket was sent away.
+        # It syncs each write: no number is missing, and no client had to reconnect.
         assert worker.sink.numbers() == list(range(1, 54))
         assert worker.sink.restarts == []
 
 
-async def test_server_that_may_have_forgotten_something_leaves_numbers_out_and_readers_are_told() -> None:
+async def test_server_that_may_have_lost_events_skips_numbers_and_clients_get_a_gap() -> None:
     async with redis_server(Persistence.EVERYSEC) as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         receipts = await publish(worker, "a", "b")
@@ -53,7 +53,7 @@ async def test_server_that_may_have_forgotten_something_leaves_numbers_out_and_r
         await worker.until_healthy(healthy=False)
         await server.start()
         await worker.until_healthy()
-        # Whether "b" was the last there was nobody can say: sockets connect again, and are told so.
+        # It is unknown whether "b" was the last event: clients reconnect, and get a gap.
         assert worker.sink.restarts == [THREAD]
         await publish(worker, "c")
         await worker.sink.until_delivered(3)
@@ -63,7 +63,7 @@ async def test_server_that_may_have_forgotten_something_leaves_numbers_out_and_r
         assert len((await worker.log.replay(THREAD, Cursor(head.epoch, 0))).frames) == 3
 
 
-async def test_socket_that_resumes_over_numbers_that_never_were_is_told_the_gap() -> None:
+async def test_client_that_resumes_over_skipped_numbers_gets_a_gap() -> None:
     async with redis_server(Persistence.EVERYSEC) as server, redis_worker(server.url) as worker:
         [receipt] = await publish(worker, "a")
         await server.written()
@@ -78,8 +78,8 @@ async def test_socket_that_resumes_over_numbers_that_never_were_is_told_the_gap(
         assert (replay.cursor.seq, replay.frames, replay.gap) == (SEQ_SKIP_AFTER_RESTART + 1, (), gap)
 
 
-async def test_number_that_sockets_have_seen_is_never_given_to_another_event() -> None:
-    """A machine that goes down with the last second in its memory: here its disk is put back to what it was."""
+async def test_seq_that_clients_have_seen_is_never_assigned_to_another_event() -> None:
+    """A machine that fails with the last second in its memory: here its disk is put back to what it was."""
     async with redis_server(Persistence.EVERYSEC) as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         receipts = await publish(worker, "a", "b")
@@ -100,7 +100,7 @@ async def test_number_that_sockets_have_seen_is_never_given_to_another_event() -
         assert ([frame.seq for frame in replay.frames], replay.gap) == ([SEQ_SKIP_AFTER_RESTART + 3], None)
 
 
-async def test_server_that_forgets_everything_begins_a_numbering_that_nobody_takes_for_the_old_one() -> None:
+async def test_server_that_forgets_everything_begins_a_new_epoch() -> None:
     async with redis_server(Persistence.NONE) as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         [old, _] = await publish(worker, "a", "b")
@@ -117,7 +117,7 @@ async def test_server_that_forgets_everything_begins_a_numbering_that_nobody_tak
         assert replay.gap == Gap(thread_id=THREAD, epoch=str(old.epoch), first=3, last=None, reason=GapReason.RESTARTED)
 
 
-async def test_promoted_replica_may_have_missed_something_whatever_it_promises() -> None:
+async def test_promoted_replica_may_have_missed_events_whatever_its_configuration() -> None:
     async with (
         redis_server(Persistence.ALWAYS, settings=("repl-diskless-sync-delay 0",)) as first,
         redis_server(Persistence.ALWAYS) as replica,

@@ -36,7 +36,7 @@ async def until_channels(server: RedisServer, count: int) -> None:
 
 def reader_of(topology: ClusterTopology) -> PubSubReader:
     [node] = topology
-    return PubSubReader(node, topology, "worker", RedisEventLog(topology)._read, RecordingSink())
+    return PubSubReader(node, topology, "worker", RedisEventLog(topology)._read, RecordingSink)
 
 
 def thread_of(topology: ClusterTopology, thread_id: ThreadId = THREAD) -> ThreadDelivery:

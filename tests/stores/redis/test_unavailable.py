@@ -1,4 +1,4 @@
-"""The broker while its server stands still, or has no room: nobody waits, memory is bounded, refusals are told."""
+"""The log while its server hangs, or has no memory: no publisher waits, memory is bounded, refusals leave gaps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.stores.redis.workers import (
 pytestmark = pytest.mark.slow
 
 
-async def test_stopped_server_is_noticed_and_nobody_waits_for_it() -> None:
+async def test_stopped_server_is_noticed_and_no_publisher_waits_for_it() -> None:
     async with redis_server() as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         await publish(worker, "before")
@@ -31,7 +31,7 @@ async def test_stopped_server_is_noticed_and_nobody_waits_for_it() -> None:
         began = anyio.current_time()
         [first] = await publish_and_wait(worker, "first")
         assert anyio.current_time() - began >= ANSWER_TIMEOUT_SECONDS
-        others = await publish(worker, *range(50))  # nobody waits for an answer any more
+        others = await publish(worker, *range(50))  # no publisher waits for an answer any more
         assert {receipt.outcome for receipt in (first, *others)} == {Outcome.PENDING}
         assert not worker.log.healthy
         server.resume()
@@ -44,7 +44,7 @@ async def test_stopped_server_is_noticed_and_nobody_waits_for_it() -> None:
 
 
 async def test_events_that_a_stopped_server_finds_and_is_sent_again_are_taken_once(impatient: None) -> None:
-    """Its socket holds what was sent by a connection that was given up meanwhile: it does that all the same."""
+    """Its socket buffer holds what came by a connection that was closed meanwhile. It executes that all the same."""
     async with redis_server() as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         await publish(worker, "before")
@@ -66,7 +66,7 @@ async def test_events_that_a_stopped_server_finds_and_is_sent_again_are_taken_on
         assert worker.sink.restarts == []
 
 
-async def test_what_finds_no_room_while_the_server_is_away_is_refused_and_its_number_left_out() -> None:
+async def test_event_without_room_is_refused_while_the_server_is_unavailable_and_its_number_skipped() -> None:
     async with (
         redis_server(Persistence.ALWAYS) as server,
         redis_worker(server.url, backlog_events=3) as worker,
@@ -84,7 +84,7 @@ async def test_what_finds_no_room_while_the_server_is_away_is_refused_and_its_nu
         await publish_and_wait(worker, "lost 3", thread_id=OTHER)
         await server.start()
         for each in (worker, other):
-            # The end of the thread is missing, and no later event shows it: sockets connect again, and are told.
+            # The end of the thread is missing, and no later event shows it: clients reconnect, and get a gap.
             await each.sink.until(lambda each=each: THREAD in each.sink.restarts)  # type: ignore[misc]
             assert each.sink.numbers() == [1, 2, 3, 4]
         replay = await other.log.replay(THREAD, Cursor(str(before.epoch), 4))
@@ -95,7 +95,7 @@ async def test_what_finds_no_room_while_the_server_is_away_is_refused_and_its_nu
         assert receipt.seq == 2
 
 
-async def test_memory_is_bounded_however_long_the_server_is_away() -> None:
+async def test_memory_is_bounded_however_long_the_server_is_unavailable() -> None:
     async with redis_server() as server, redis_worker(server.url, backlog_bytes=1_000_000) as worker:
         await server.kill()
         with anyio.fail_after(SOON_SECONDS):
@@ -111,7 +111,7 @@ async def test_memory_is_bounded_however_long_the_server_is_away() -> None:
         await worker.until_healthy()
 
 
-async def test_server_without_room_is_away_and_events_arrive_when_it_has_some() -> None:
+async def test_events_wait_while_the_server_has_no_memory_and_arrive_when_it_has_some() -> None:
     async with redis_server() as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         await server.ask("CONFIG", "SET", "maxmemory", "1")
@@ -124,7 +124,7 @@ async def test_server_without_room_is_away_and_events_arrive_when_it_has_some() 
         assert worker.sink.texts() == ["a", "b"]
 
 
-async def test_one_threads_trouble_makes_nobody_elses_event_wait() -> None:
+async def test_error_of_one_thread_delays_no_event_of_another() -> None:
     async with redis_server() as server, redis_worker(server.url) as worker:
         await server.ask("SADD", worker.topology.names.thread(OTHER).head.decode(), "foreign")
         stuck: list[Receipt] = []
@@ -135,15 +135,15 @@ async def test_one_threads_trouble_makes_nobody_elses_event_wait() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(publish_what_is_not_taken)
             await anyio.wait_all_tasks_blocked()
-            told = await publish(worker, *range(20))
-        told += await publish(worker, "afterwards")
+            receipts = await publish(worker, *range(20))
+        receipts += await publish(worker, "afterwards")
         assert [receipt.outcome for receipt in stuck] == [Outcome.PENDING]
-        assert {receipt.outcome for receipt in told} == {Outcome.NOBODY_LISTENING}
+        assert {receipt.outcome for receipt in receipts} == {Outcome.NOBODY_LISTENING}
         await server.ask("DEL", worker.topology.names.thread(OTHER).head.decode())
         await until_server_replies(server, ("XLEN", worker.topology.names.thread(OTHER).log.decode()), "1")
 
 
-async def test_worker_that_ends_while_the_server_is_away_does_not_wait_for_ever(
+async def test_worker_that_stops_while_the_server_is_unavailable_waits_a_bounded_time(
     impatient: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with redis_server() as server:

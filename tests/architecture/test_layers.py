@@ -1,4 +1,4 @@
-"""A module imports from its own floor and those below; the lowest does no I/O; the package does without the suite."""
+"""Layers: a module imports only from its own or a lower layer, and the lowest layer does no I/O."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-from tests.architecture.floors import (
+from tests.architecture.layers import (
     PACKAGE,
     PACKAGES,
-    SUITE,
+    VERIFY,
     backward_links,
     cycles,
-    floor_of,
+    layer_of,
     imports_between,
-    modules_without_a_floor,
+    modules_without_a_layer,
     outside_imports,
     read_sources,
     upward_imports,
@@ -25,14 +25,14 @@ from tests.tree import ROOT
 SOURCES = read_sources(ROOT)
 IMPORTS = imports_between(SOURCES)
 
-THINKING = [
+PURE_MODULES = [
     *(f"{PACKAGE}.invariants.{name}" for name in ("recorded", "reports", "rules")),
-    *(f"{SUITE}.measure.{name}" for name in ("checker", "history", "ledger", "statistics")),
+    *(f"{VERIFY}.measure.{name}" for name in ("checker", "history", "ledger", "statistics")),
 ]
-WORDS = [module for module in SOURCES if floor_of(module) == 0]
-DOING = {"anyio", "asyncio", "matplotlib", "pandas", "socket", "starlette", "trio", "uvicorn", "websockets"}
-SERVERS = {"asyncio", "hypercorn", "socket", "starlette", "trio", "uvicorn", "websockets"}
-HEAVY = {
+LOWEST_LAYER = [module for module in SOURCES if layer_of(module) == 0]
+IO_MODULES = {"anyio", "asyncio", "matplotlib", "pandas", "socket", "starlette", "trio", "uvicorn", "websockets"}
+SERVER_MODULES = {"asyncio", "hypercorn", "socket", "starlette", "trio", "uvicorn", "websockets"}
+HEAVY_MODULES = {
     "IPython",
     "jupyter_client",
     "jupyterlab",
@@ -44,13 +44,13 @@ HEAVY = {
 }
 
 
-def test_every_module_stands_on_a_floor() -> None:
+def test_every_module_has_a_layer() -> None:
     for package in PACKAGES:
         assert sum(module.startswith(f"{package}.") for module in IMPORTS) > 50
-    assert modules_without_a_floor(IMPORTS) == []
+    assert modules_without_a_layer(IMPORTS) == []
 
 
-def test_no_module_imports_from_a_higher_floor() -> None:
+def test_no_module_imports_from_a_higher_layer() -> None:
     assert any(IMPORTS.values())
     assert upward_imports(IMPORTS) == []
 
@@ -68,12 +68,12 @@ print(len(names))
 """
 
 
-def test_the_package_can_be_imported_whole_where_there_is_no_suite() -> None:
+def test_every_module_of_bridgekit_can_be_imported_without_bridgekit_verify() -> None:
     run = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True, check=True, cwd=ROOT)
     assert int(run.stdout) == sum(module.startswith(f"{PACKAGE}.") for module in SOURCES)
 
 
-def test_a_link_imports_only_later_links() -> None:
+def test_link_imports_only_later_links() -> None:
     assert sum(".chain.link_" in module for module in IMPORTS) >= 8  # links 7 and 8 share one module
     assert backward_links(IMPORTS) == []
 
@@ -82,13 +82,12 @@ def test_no_import_cycle() -> None:
     assert cycles(IMPORTS) == []
 
 
-@pytest.mark.parametrize("module", [*WORDS, *THINKING])
-def test_thinking_does_no_io(module: str) -> None:
-    assert outside_imports(SOURCES[module]) & DOING == set()
+def test_pure_modules_import_nothing_that_does_io() -> None:
+    assert forbidden_imports([*LOWEST_LAYER, *PURE_MODULES], IO_MODULES) == {}
 
 
-# What a socket is owed, whatever carries its bytes: every edge stands on these.
-ANY_EDGE = [
+# Both edges, ASGI and native, use these.
+USED_BY_BOTH_EDGES = [
     f"{PACKAGE}.transport.{name}"
     for name in (
         "authorization",
@@ -104,13 +103,17 @@ ANY_EDGE = [
 ]
 
 
-@pytest.mark.parametrize("module", ANY_EDGE)
-def test_what_every_edge_stands_on_knows_no_server(module: str) -> None:
-    assert outside_imports(SOURCES[module]) & SERVERS == set()
+def test_modules_that_both_edges_use_import_no_server() -> None:
+    assert forbidden_imports(USED_BY_BOTH_EDGES, SERVER_MODULES) == {}
+
+
+def forbidden_imports(modules: list[str], forbidden: set[str]) -> dict[str, set[str]]:
+    imported = {module: outside_imports(SOURCES[module]) & forbidden for module in modules}
+    return {module: names for module, names in imported.items() if names}
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    code = f"import {PACKAGE}, sys; print(*sorted({HEAVY!r} & sys.modules.keys()))"
+    code = f"import {PACKAGE}, sys; print(*sorted({HEAVY_MODULES!r} & sys.modules.keys()))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.split() == []
 
@@ -123,18 +126,18 @@ def test_importing_the_plugin_loads_nothing_else() -> None:
     assert run.stdout.split() == [PACKAGE, plugin]
 
 
-# What the functions above must catch, planted in small houses of literal sources.
+# Violations that the functions above must find.
 
 
-def test_planted_unknown_module_is_named() -> None:
-    assert modules_without_a_floor({f"{PACKAGE}.ids": set(), f"{SUITE}.helpers": set()}) == [f"{SUITE}.helpers"]
+def test_module_without_a_layer_is_found() -> None:
+    assert modules_without_a_layer({f"{PACKAGE}.ids": set(), f"{VERIFY}.helpers": set()}) == [f"{VERIFY}.helpers"]
 
 
-def test_planted_import_of_the_suite_is_named() -> None:
+def test_import_of_bridgekit_verify_by_bridgekit_is_found() -> None:
     imports = imports_between(
         {"bridgekit.chain": "import bridgekit_verify", "bridgekit_verify": "import bridgekit.chain"}
     )
-    assert upward_imports(imports) == ["bridgekit.chain (floor 3) imports bridgekit_verify (floor 6)"]
+    assert upward_imports(imports) == ["bridgekit.chain (layer 3) imports bridgekit_verify (layer 6)"]
 
 
 @pytest.mark.parametrize(
@@ -146,12 +149,12 @@ def test_planted_import_of_the_suite_is_named() -> None:
         "def late():\n    import bridgekit.chain",
     ],
 )
-def test_planted_upward_import_is_named(source: str) -> None:
+def test_upward_import_is_found(source: str) -> None:
     imports = imports_between({"bridgekit": "", "bridgekit.ids": source, "bridgekit.chain": ""})
-    assert upward_imports(imports) == ["bridgekit.ids (floor 0) imports bridgekit.chain (floor 3)"]
+    assert upward_imports(imports) == ["bridgekit.ids (layer 0) imports bridgekit.chain (layer 3)"]
 
 
-def test_planted_backward_link_is_named() -> None:
+def test_import_of_an_earlier_link_is_found() -> None:
     imports = {
         "bridgekit.chain.link_6_agent": {"bridgekit.chain.link_7_8_adapter"},
         "bridgekit.chain.link_7_8_adapter": {"bridgekit.chain.link_6_agent", "bridgekit.chain.link_9_bridge"},
@@ -164,9 +167,9 @@ def test_planted_backward_link_is_named() -> None:
     ]
 
 
-def test_planted_cycle_is_named() -> None:
+def test_import_cycle_is_found() -> None:
     assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
 
 
-def test_planted_socket_is_named() -> None:
+def test_imports_within_functions_are_found() -> None:
     assert outside_imports("def go():\n    from anyio.abc import Event\nimport json") == {"anyio", "json"}

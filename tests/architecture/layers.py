@@ -1,4 +1,4 @@
-"""Which module stands on which floor, and which imports break it: pure functions from source to breach."""
+"""The layers of the packages, and the imports that break them: pure functions from source to violation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PACKAGE = "bridgekit"
-SUITE = "bridgekit_verify"
-PACKAGES = (PACKAGE, SUITE)
+VERIFY = "bridgekit_verify"
+PACKAGES = (PACKAGE, VERIFY)
 
-# By package, the first name after it. A module imports from its own floor or a lower one, and the suite stands on
-# the package.
-FLOORS = {
+# By package, the name that follows it. A module imports from its own layer or a lower one. bridgekit imports nothing
+# from bridgekit_verify.
+LAYERS = {
     PACKAGE: {
         "ids": 0, "events": 0, "finite": 0, "payloads": 0, "errors": 0, "counters": 0, "signals": 0,
         "mapping": 1, "resolution": 1,
@@ -22,7 +22,7 @@ FLOORS = {
         "invariants": 4,
         "": 5, "__main__": 5, "serve": 5, "pytest_plugin": 5, "testing": 5,
     },
-    SUITE: {
+    VERIFY: {
         "": 6, "errors": 6,
         "as_committed": 7, "variants": 7, "repairs": 7, "harness": 7,
         "measure": 8,
@@ -34,13 +34,13 @@ FLOORS = {
 }  # fmt: skip
 
 LINK = re.compile(rf"{PACKAGE}\.chain\.link_(\d)(?:_(\d))?_")
-DEFECTS = f"{SUITE}.as_committed"
+DEFECTS = f"{VERIFY}.as_committed"
 
 Imports = Mapping[str, set[str]]
 
 
 def read_sources(root: Path) -> dict[str, str]:
-    """Read the packages into module name → source; a package's own name stands for its `__init__`."""
+    """Return the source of each module by name. The name of a package stands for its `__init__`."""
     found = {}
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
@@ -50,19 +50,19 @@ def read_sources(root: Path) -> dict[str, str]:
 
 
 def imports_between(sources: Mapping[str, str]) -> dict[str, set[str]]:
-    """Answer module → the packages' own modules that it imports, wherever in the file the import stands."""
+    """Return by module which modules of the two packages it imports, in functions as well."""
     return {name: own_imports(source, set(sources)) - {name} for name, source in sources.items()}
 
 
 def own_imports(source: str, modules: set[str]) -> set[str]:
     named = set(imported_names(source))
-    # `from bridgekit.ids import RunId` names bridgekit.ids.RunId, which is no module: its parent is imported.
+    # `from bridgekit.ids import RunId` names bridgekit.ids.RunId. That is not a module, so its parent is imported.
     parents = {name.rpartition(".")[0] for name in named - modules}
     return (named | parents) & modules
 
 
 def imported_names(source: str) -> Iterator[str]:
-    """Yield what is imported, as `module` or `module.name`. Relative imports are forbidden by lint."""
+    """Yield each import as `module` or `module.name`. Lint forbids relative imports."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -71,30 +71,30 @@ def imported_names(source: str) -> Iterator[str]:
 
 
 def outside_imports(source: str) -> set[str]:
-    """Answer the first words of everything imported: `anyio`, `collections`, `bridgekit`."""
+    """Return the top-level names of all imports: `anyio`, `collections`, `bridgekit`."""
     return {name.split(".")[0] for name in imported_names(source)}
 
 
-def floor_of(module: str) -> int | None:
+def layer_of(module: str) -> int | None:
     package, _, inside = module.partition(".")
-    return FLOORS[package].get(inside.partition(".")[0])
+    return LAYERS[package].get(inside.partition(".")[0])
 
 
-def modules_without_a_floor(imports: Imports) -> list[str]:
-    return [module for module in imports if floor_of(module) is None]
+def modules_without_a_layer(imports: Imports) -> list[str]:
+    return [module for module in imports if layer_of(module) is None]
 
 
 def upward_imports(imports: Imports) -> list[str]:
     return [
-        f"{module} (floor {floor_of(module)}) imports {other} (floor {floor_of(other)})"
+        f"{module} (layer {layer_of(module)}) imports {other} (layer {layer_of(other)})"
         for module, others in sorted(imports.items())
         for other in sorted(others)
-        if (floor_of(other) or 0) > (floor_of(module) or 0)
+        if (layer_of(other) or 0) > (layer_of(module) or 0)
     ]
 
 
 def backward_links(imports: Imports) -> list[str]:
-    """Link N imports only later links, and no link knows the defects."""
+    """Return imports of an earlier link, or of the module with the defects, by a link."""
     return [
         f"{module} imports {other}"
         for module, others in sorted(imports.items())
@@ -110,7 +110,7 @@ def links_in(module: str) -> list[int]:
 
 
 def cycles(imports: Imports) -> list[str]:
-    """Answer what is left after taking away, again and again, each module that imports nothing left."""
+    """Return the modules that are part of an import cycle, or that import one that is."""
     left = {module: set(others) for module, others in imports.items()}
     while leaves := {module for module, others in left.items() if not others & left.keys()}:
         left = {module: others for module, others in left.items() if module not in leaves}

@@ -1,4 +1,4 @@
-"""The rules that lint cannot say, as pure functions from source to breaches."""
+"""Rules that lint and types cannot check: pure functions from source to violations."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import ast
 import re
 from collections.abc import Iterator
 
-FUNCTION_LINES_AT_MOST = 60
-FILE_LINES_AT_MOST = 400
-TEST_LINES_AT_MOST = 600
+MAX_FUNCTION_LINES = 60
+MAX_FILE_LINES = 400
+MAX_TEST_FILE_LINES = 600
 
-# Pictographs and the marks that logs dress success with. Arrows, dashes and mathematical signs are prose.
+# Arrows, dashes and mathematical signs are allowed.
 EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u26ff\u2705\u2728\u274c\u274e\u2757\ufe0f]")
 
-# Where one machine keeps its files or gets its packages: true there, wrong everywhere else.
-PLACES = re.compile(
+# Package registries and home directories: they are right on one machine only.
+MACHINE_PATHS = re.compile(
     r"""https?://[^\s"']*(?:pypi|pythonhosted|npmjs|yarnpkg|artifactory|nexus|devpi)"""
     r"""|index[-]url\b|file:/{3}|(?<![\w.])/(?:home|root|Users)/\w""",
     re.IGNORECASE,
 )
 
-BROAD = {"Exception", "BaseException"}
+BROAD_EXCEPTIONS = {"Exception", "BaseException"}
 
 
-def broken_in(source: str) -> list[str]:
-    """Answer with line and rule for each breach in a module of the package."""
-    return [f"line {line}: {rule}" for node in ast.walk(ast.parse(source)) for line, rule in broken_at(node)]
+def violations(source: str) -> list[str]:
+    """Return line and rule of each violation in a module."""
+    return [f"line {line}: {rule}" for node in ast.walk(ast.parse(source)) for line, rule in violations_of(node)]
 
 
-def broken_at(node: ast.AST) -> Iterator[tuple[int, str]]:
+def violations_of(node: ast.AST) -> Iterator[tuple[int, str]]:
     if isinstance(node, ast.ExceptHandler) and is_broad(node) and not raises(node):
         yield node.lineno, "a broad except that does not raise again"
     elif isinstance(node, ast.Name) and node.id == "hasattr":
-        yield node.lineno, "hasattr: ask a type, or let it fail"
+        yield node.lineno, "hasattr: check the type, or let the attribute error be raised"
     elif isinstance(node, ast.Attribute | ast.Name) and last_name(node) in {"create_task", "ensure_future"}:
-        yield node.lineno, "a task that nobody owns"
+        yield node.lineno, "a task outside a task group"
 
 
 def is_broad(handler: ast.ExceptHandler) -> bool:
     if handler.type is None:
         return True
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    return any(isinstance(kind, ast.Name) and kind.id in BROAD for kind in kinds)
+    return any(isinstance(kind, ast.Name) and kind.id in BROAD_EXCEPTIONS for kind in kinds)
 
 
 def raises(handler: ast.ExceptHandler) -> bool:
@@ -55,7 +55,7 @@ def last_name(node: ast.Attribute | ast.Name) -> str:
 def long_functions(source: str) -> list[str]:
     functions = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
     lengths = ((node.name, (node.end_lineno or node.lineno) - node.lineno + 1) for node in functions)
-    return [f"{name}: {lines} lines" for name, lines in lengths if lines > FUNCTION_LINES_AT_MOST]
+    return [f"{name}: {lines} lines" for name, lines in lengths if lines > MAX_FUNCTION_LINES]
 
 
 def lines_with(pattern: re.Pattern[str], text: str) -> list[str]:
