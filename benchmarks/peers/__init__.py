@@ -80,8 +80,8 @@ class Peer:
     def versions(self) -> dict[str, str]:
         """Of its packages; empty text for one that is not installed."""
         places = [str(place) for place in self.environment.glob("lib/python*/site-packages")]
-        found = {each.name: each.version for name in self.packages for each in distributions(name=name, path=places)}
-        return {name: found.get(name, "") for name in self.packages}
+        found = {name: list(distributions(name=name, path=places)) for name in self.packages}
+        return {name: each[0].version if each else "" for name, each in found.items()}
 
     def up(self, place: StackContext) -> AbstractAsyncContextManager[Stack]:
         """Bring it up in this process."""
