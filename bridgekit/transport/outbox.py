@@ -352,6 +352,9 @@ class CrowdedOutboxes:
 
     def __init__(self) -> None:
         self.by_thread: dict[ThreadId, list[Subscriber]] = {}
+        self._turns: dict[ThreadId, anyio.Lock] = {}
+        """By thread while an emitter waits. One waits for room and the others for their turn, because room for one event
+        is not room for all of theirs."""
         self._added: anyio.Event | None = None
 
     async def watch(self) -> None:
@@ -385,9 +388,14 @@ class CrowdedOutboxes:
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
         """Let the event loop run until no outbox of the thread is crowded but those of slow clients."""
-        await checkpoint()
-        while crowded := [each for each in self.by_thread.get(thread_id, ()) if not each.is_slow()]:
-            await crowded[0].wait_for_room()
+        turn = self._turns.setdefault(thread_id, anyio.Lock())
+        try:
+            async with turn:
+                while crowded := [each for each in self.by_thread.get(thread_id, ()) if not each.is_slow()]:
+                    await crowded[0].wait_for_room()
+        finally:
+            if not turn.locked():
+                self._turns.pop(thread_id, None)
 
 
 def _size(frames: list[Frame]) -> int:

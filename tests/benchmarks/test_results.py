@@ -76,7 +76,14 @@ def test_versions_and_machine_are_told() -> None:
 def test_last_full_result_is_whole() -> None:
     found = read(LAST)
     assert found.plan == "full"
-    assert {"bridgekit-verify", "picows", "uvicorn", "websockets", "python-socketio", "channels"} <= found.versions.keys()
+    assert {
+        "bridgekit-verify",
+        "picows",
+        "uvicorn",
+        "websockets",
+        "python-socketio",
+        "channels",
+    } <= found.versions.keys()
     assert found.machine.keys() == machine().keys()
     assert len(found.targets) == len(TARGETS)
     assert not [why for why in found.missing.values() if why.startswith("WrongAnswer")]
