@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from bridgekit.events import Frame
 from bridgekit.ids import ThreadId
@@ -353,8 +352,8 @@ class CrowdedOutboxes:
     def __init__(self) -> None:
         self.by_thread: dict[ThreadId, list[Subscriber]] = {}
         self._turns: dict[ThreadId, anyio.Lock] = {}
-        """By thread while an emitter waits. One waits for room and the others for their turn, because room for one event
-        is not room for all of theirs."""
+        """By thread, while emitters wait: one for room, and the others for their turn. Room for one event is not room for
+        all of theirs."""
         self._added: anyio.Event | None = None
 
     async def watch(self) -> None:
