@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 from bridgekit import __version__
 from bridgekit.errors import BridgekitError, SuiteNotInstalled
 
-UNUSABLE: Final = 2
-INTERRUPTED: Final = 130
+EXIT_ERROR: Final = 2
+EXIT_INTERRUPTED: Final = 130
 
 
 class Command(NamedTuple):
@@ -42,18 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 all well, 1 something does not hold, 2 it could not be done."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        options = _parsed(words)
+        options = _parse_arguments(words)
         code: int = options.run(options)
     except (BridgekitError, OSError, ModuleNotFoundError) as error:
-        print(f"bridgekit: {_one_line(error)}", file=sys.stderr)
-        return UNUSABLE
+        print(f"bridgekit: {_format_error(error)}", file=sys.stderr)
+        return EXIT_ERROR
     except KeyboardInterrupt:
         print("bridgekit: stopped", file=sys.stderr)
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     return code
 
 
-def _parsed(words: Sequence[str]) -> argparse.Namespace:
+def _parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     """Parse the words. Only the chosen command is imported: the others may need packages that are not installed."""
     parser = argparse.ArgumentParser(
         prog="bridgekit", description="Do the events of an AI agent reach the user who waits for them?"
@@ -70,7 +70,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def _one_line(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return str(SuiteNotInstalled(error.name or str(error)))
     if isinstance(error, TimeoutError):

@@ -131,7 +131,7 @@ class Outcome(enum.StrEnum):
     """Sockets of this process took it."""
     RELAYED = "relayed"
     """It is in the thread's log, and workers that hold sockets of the thread were given it."""
-    NOBODY_LISTENING = "nobody listening"
+    NO_SUBSCRIBER = "nobody listening"
     PENDING = "pending"
     """The store did not answer in time. The event waits here, in order, until it does."""
     UNROUTABLE = "unroutable"

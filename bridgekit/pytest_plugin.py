@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bridgekit.invariants.recorded import Recorded
     from bridgekit.invariants.reports import RunReport
     from bridgekit.invariants.rules import Signalled
-    from bridgekit.testing import Listener, Served
+    from bridgekit.testing import CollectingClient, ServedApplication
 
 __all__ = ["assert_delivered", "bridgekit_app", "bridgekit_asgi", "bridgekit_client", "bridgekit_config"]
 
@@ -52,21 +52,21 @@ def assert_delivered(
 ) -> dict[RunId | None, RunReport]:
     """Fail unless every run of the stream was delivered whole, in order and once; answer the reports by run.
 
-    By the rules of `check_stream` in `bridgekit.invariants.reports`; the message shows each breach and the
+    By the rules of `check_stream` in `bridgekit.invariants.reports`; the message shows each violation and the
     frames that show it. Say in `runs` which runs were asked for: of one that was lost whole, the stream itself knows
     nothing.
     A stream without events fails.
     """
     __tracebackhide__ = True
     from bridgekit.events import CRITICAL
-    from bridgekit.invariants.reports import check_stream, told
+    from bridgekit.invariants.reports import check_stream, format_report
 
     recorded = list(events)
     reports = check_stream(
         recorded, runs=runs, required=CRITICAL if required is None else required, signalled=signalled
     )
     if not all(report.holds for report in reports.values()):
-        raise AssertionError(told(recorded, reports))
+        raise AssertionError(format_report(recorded, reports))
     return reports
 
 
@@ -85,7 +85,7 @@ def bridgekit_asgi(bridgekit_config: BridgeConfig) -> Starlette:
 
 
 @pytest.fixture
-async def bridgekit_app(anyio_backend_name: str, bridgekit_asgi: Starlette) -> AsyncIterator[Served]:
+async def bridgekit_app(anyio_backend_name: str, bridgekit_asgi: Starlette) -> AsyncIterator[ServedApplication]:
     """Your application behind a real server: `.url`, `.application`, and `.run(agent_name, request)`."""
     from bridgekit.testing import serve
 
@@ -96,6 +96,6 @@ async def bridgekit_app(anyio_backend_name: str, bridgekit_asgi: Starlette) -> A
 
 
 @pytest.fixture
-def bridgekit_client(bridgekit_app: Served) -> Callable[..., AbstractAsyncContextManager[Listener]]:
+def bridgekit_client(bridgekit_app: ServedApplication) -> Callable[..., AbstractAsyncContextManager[CollectingClient]]:
     """Makes subscribed clients: `async with bridgekit_client(thread_id, user_id) as client` reads into `.events`."""
-    return bridgekit_app.listening
+    return bridgekit_app.subscribed_client

@@ -22,7 +22,7 @@ from bridgekit.serve.in_process import serving
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.tickets import Tickets
 
-__all__ = ["Listener", "ObservedRun", "Served", "serve"]
+__all__ = ["CollectingClient", "ObservedRun", "ServedApplication", "serve"]
 
 TIMEOUT_SECONDS: Final = 5.0
 """How long a test waits for what may never come."""
@@ -48,7 +48,7 @@ class ObservedRun:
         return [event for event, _ in self.timed]
 
 
-class Listener:
+class CollectingClient:
     """A subscribed client that keeps what it reads."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Listener:
         """Every event so far, in the order in which they were read."""
         return [event for event, _ in self.timed]
 
-    async def until_complete(self, run_id: str | None = None, *, seconds: float = TIMEOUT_SECONDS) -> None:
+    async def wait_until_complete(self, run_id: str | None = None, *, seconds: float = TIMEOUT_SECONDS) -> None:
         """Wait until the run has ended, well or badly; without a run id, until any run has.
 
         TimeoutError when it takes longer, Disconnected when the server closed the socket before.
@@ -76,7 +76,7 @@ class Listener:
             read = ", ".join(event.type for event, _ in self.timed) or "nothing"
             raise TimeoutError(f"{which} ended within {seconds:g} s; read so far: {read}") from None
 
-    async def until_seq(self, seq: int, *, seconds: float = TIMEOUT_SECONDS) -> bool:
+    async def wait_until_seq(self, seq: int, *, seconds: float = TIMEOUT_SECONDS) -> bool:
         """Wait until the thread's event of that number was read, or a later one; False when it takes longer."""
         return await self._until(lambda: any(event.seq >= seq for event, _ in self.timed), seconds)
 
@@ -104,7 +104,7 @@ class Listener:
         return happened()
 
 
-class Served:
+class ServedApplication:
     """An application that runs behind a real server on a loopback port."""
 
     def __init__(self, url: str, app: Starlette) -> None:
@@ -118,7 +118,7 @@ class Served:
         return application
 
     @asynccontextmanager
-    async def listening(self, thread_id: str = THREAD, user_id: str = USER) -> AsyncIterator[Listener]:
+    async def subscribed_client(self, thread_id: str = THREAD, user_id: str = USER) -> AsyncIterator[CollectingClient]:
         """A client that is subscribed to a thread of the user; the thread is made if there is none."""
         await self._open(thread_id, user_id)
         ticket = self._ticket(thread_id, user_id)
@@ -128,7 +128,7 @@ class Served:
                 connect(self.url, user_id=user_id, thread_id=thread_id, ticket=ticket) as client,
                 anyio.create_task_group() as tasks,
             ):
-                listener = Listener()
+                listener = CollectingClient()
                 tasks.start_soon(listener.read, client)
                 yield listener
                 tasks.cancel_scope.cancel()
@@ -141,13 +141,13 @@ class Served:
         What the agent raises comes through. An event that no socket of the thread was given is not waited for, and
         one that was given and does not arrive only for `TIMEOUT_SECONDS`: judging is not this method's business.
         """
-        async with self.listening(thread_id, user_id) as listener:
+        async with self.subscribed_client(thread_id, user_id) as listener:
             with self._watching(thread_id) as numbers:
                 run = await self.application.supervisor.run(
                     agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request
                 )
             if numbers:
-                await listener.until_seq(max(numbers))
+                await listener.wait_until_seq(max(numbers))
         return ObservedRun(run.context.run_id, run.result, tuple(listener.timed))
 
     def _ticket(self, thread: str, user: str) -> str | None:
@@ -175,7 +175,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(app: Starlette) -> AsyncIterator[Served]:
+async def serve(app: Starlette) -> AsyncIterator[ServedApplication]:
     """Serve an application that has bridgekit's `routes()` and `lifespan(parts)`, for the length of a block."""
     async with serving(app) as url:
-        yield Served(url, app)
+        yield ServedApplication(url, app)

@@ -13,7 +13,7 @@ def test_each_event_is_counted_once_as_sent_or_by_the_link_that_lost_it() -> Non
     for outcome, link, reason in (
         (Outcome.SENT, None, ""),
         (Outcome.SENT, None, ""),
-        (Outcome.NOBODY_LISTENING, 10, "nobody"),
+        (Outcome.NO_SUBSCRIBER, 10, "nobody"),
         (Outcome.UNROUTABLE, 9, "no route"),
         (Outcome.UNROUTABLE, 9, "no route"),
         (Outcome.REFUSED, 7, "no bridge"),
@@ -27,7 +27,7 @@ def test_each_event_is_counted_once_as_sent_or_by_the_link_that_lost_it() -> Non
 def test_event_that_is_kept_or_waits_is_neither_sent_nor_lost() -> None:
     counters = DeliveryCounters()
     for outcome, kept in (
-        (Outcome.NOBODY_LISTENING, True),
+        (Outcome.NO_SUBSCRIBER, True),
         (Outcome.RELAYED, True),
         (Outcome.PENDING, False),
         (Outcome.PENDING, False),
@@ -71,7 +71,7 @@ def test_cleared_tally_knows_nothing() -> None:
     counters.count(emitted(), Receipt(outcome=Outcome.SENT, sockets=1))
     counters.count(emitted(), Receipt(outcome=Outcome.UNROUTABLE, link=9, reason="no route"))
     counters.count(emitted(), Receipt(outcome=Outcome.PENDING))
-    counters.count(emitted(), Receipt(outcome=Outcome.NOBODY_LISTENING, kept=True))
+    counters.count(emitted(), Receipt(outcome=Outcome.NO_SUBSCRIBER, kept=True))
     counters.count_subscription(True, [gap(GapReason.EXPIRED)])
     counters.count_end("too slow", unwritten=1, coalesced=1, gaps={})
     counters.refused[4_503] += 1

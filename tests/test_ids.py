@@ -96,7 +96,7 @@ def test_run_ids_differ_from_one_another_and_keep_their_form(scheme: ids.RunIdSc
 @given(thread_ids)
 def test_sealed_run_id_gives_any_thread_back_to_whoever_has_the_key(thread_id: str) -> None:
     run_id = SignedRunIds(KEY).new(ThreadId(thread_id))
-    assert SignedRunIds(KEY).open(run_id) == thread_id
+    assert SignedRunIds(KEY).verify(run_id) == thread_id
 
 
 def test_sealed_run_id_of_the_longest_thread_is_still_a_run_id() -> None:
@@ -110,32 +110,32 @@ def test_sealed_run_id_is_refused_when_one_character_was_changed(thread_id: str,
     place = data.draw(st.integers(0, len(run_id) - 1))
     other = data.draw(st.sampled_from("abc019_.-=é").filter(lambda character: character != run_id[place]))
     with pytest.raises(InvalidId, match="was not sealed here"):
-        SignedRunIds(KEY).open(RunId(run_id[:place] + other + run_id[place + 1 :]))
+        SignedRunIds(KEY).verify(RunId(run_id[:place] + other + run_id[place + 1 :]))
 
 
 @pytest.mark.parametrize("cut", [slice(4, None), slice(None, -1), slice(None, -33)])
 def test_sealed_run_id_is_refused_when_a_part_is_cut_off(cut: slice) -> None:
     run_id = SignedRunIds(KEY).new(ThreadId("thread_123"))
     with pytest.raises(InvalidId, match="was not sealed here"):
-        SignedRunIds(KEY).open(RunId(run_id[cut]))
+        SignedRunIds(KEY).verify(RunId(run_id[cut]))
 
 
 @pytest.mark.parametrize("forged", ["run_", "run_..", "run_thread_123_0123abcd", "run_\ud800.x.y", ""])
 def test_forged_run_id_is_refused(forged: str) -> None:
     with pytest.raises(InvalidId) as refused:
-        SignedRunIds(KEY).open(RunId(forged))
+        SignedRunIds(KEY).verify(RunId(forged))
     assert refused.value.field == "run_id"
 
 
 def test_run_id_sealed_with_another_key_is_refused() -> None:
     run_id = SignedRunIds(KEY).new(ThreadId("thread_123"))
     with pytest.raises(InvalidId, match="was not sealed here"):
-        SignedRunIds(KEY[::-1]).open(run_id)
+        SignedRunIds(KEY[::-1]).verify(run_id)
 
 
 def test_keys_drawn_anew_do_not_open_one_anothers_ids() -> None:
     with pytest.raises(InvalidId):
-        SignedRunIds().open(SignedRunIds().new(ThreadId("thread_123")))
+        SignedRunIds().verify(SignedRunIds().new(ThreadId("thread_123")))
 
 
 @pytest.mark.parametrize("size", [0, 15, 65])

@@ -124,7 +124,7 @@ async def test_error_reaches_the_user_and_the_test(bridgekit_app, bridgekit_clie
     async with bridgekit_client() as client:
         with pytest.raises(ValueError, match="no sources"):
             await bridgekit_app.run("failing")
-        await client.until_complete()
+        await client.wait_until_complete()
         assert [event.type for event in client.events] == ["agent_started", "agent_error"]
         [report] = assert_delivered(client.timed).values()
         assert report.latency.n == 2
@@ -132,10 +132,10 @@ async def test_error_reaches_the_user_and_the_test(bridgekit_app, bridgekit_clie
 async def test_patience_ends(bridgekit_client):
     async with bridgekit_client() as client:
         with pytest.raises(TimeoutError, match="run 'r' has not ended within 0.01 s; read so far: nothing"):
-            await client.until_complete("r", seconds=0.01)
+            await client.wait_until_complete("r", seconds=0.01)
         with pytest.raises(TimeoutError, match="no run ended within 0.01 s"):
-            await client.until_complete(seconds=0.01)
-        assert not await client.until_seq(1, seconds=0.01)
+            await client.wait_until_complete(seconds=0.01)
+        assert not await client.wait_until_seq(1, seconds=0.01)
 
 async def test_server_that_goes_away_is_told(bridgekit_app, bridgekit_client):
     from bridgekit.errors import Disconnected
@@ -143,7 +143,7 @@ async def test_server_that_goes_away_is_told(bridgekit_app, bridgekit_client):
     async with bridgekit_client() as client:
         await bridgekit_app.app.state.bridgekit_connections.drain()
         with pytest.raises(Disconnected):
-            await client.until_complete()
+            await client.wait_until_complete()
 
 async def test_what_the_test_raises_is_not_wrapped(bridgekit_client):
     with pytest.raises(KeyError):

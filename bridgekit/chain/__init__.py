@@ -30,7 +30,7 @@ class Link:
     module: ModuleType
     part: object
     """The class or function that is the link."""
-    hands_on: str
+    output: str
     """What the next link gets from it."""
     reported: str
     """The audit's verdict: "working" or "broken"."""

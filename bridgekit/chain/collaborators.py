@@ -14,7 +14,7 @@ from typing import Protocol
 import anyio
 import anyio.to_thread
 
-from bridgekit.chain.context import ERROR_NOTIFY_TIMEOUT_SECONDS, told
+from bridgekit.chain.context import ERROR_NOTIFY_TIMEOUT_SECONDS, user_error_text
 from bridgekit.chain.link_7_8_adapter import Emitter
 from bridgekit.errors import ThreadNotOwned, UnknownName
 from bridgekit.ids import ThreadId, UserId, new_id
@@ -107,7 +107,7 @@ class PythonTools:
     async def dispatch(self, tool_name: str, parameters: Mapping[str, object], emitter: Emitter) -> object:
         if tool_name not in self._tools:
             raise UnknownName("tool", tool_name, tuple(self._tools))
-        call = _Call(emitter, tool_name, new_id())
+        call = ToolCall(emitter, tool_name, new_id())
         await emitter.emit_tool_executing(tool_name, parameters, tool_call_id=call.tool_call_id)
         # An execution without its completion would look like one still under way, so a failed one completes too.
         try:
@@ -115,7 +115,7 @@ class PythonTools:
             await call.completed(result, "success")
         except BaseException as error:
             with anyio.move_on_after(ERROR_NOTIFY_TIMEOUT_SECONDS, shield=True):
-                await call.completed(told(error), "error")
+                await call.completed(user_error_text(error), "error")
             raise
         return result
 
@@ -129,7 +129,7 @@ class PythonTools:
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class ToolCall:
     """One call of a tool, from its start."""
 
     emitter: Emitter

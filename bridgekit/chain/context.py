@@ -7,12 +7,12 @@ from typing import Final
 
 from bridgekit.ids import RunId, ThreadId, UserId
 
-__all__ = ["ERROR_BYTES", "ERROR_NOTIFY_TIMEOUT_SECONDS", "RunContext", "RunResult", "told"]
+__all__ = ["ERROR_BYTES", "ERROR_NOTIFY_TIMEOUT_SECONDS", "RunContext", "RunResult", "user_error_text"]
 
 ERROR_NOTIFY_TIMEOUT_SECONDS: Final = 5.0
 """How long a run that was cancelled may be held up by telling its user."""
 ERROR_BYTES: Final = 4_096
-"""Longest error text that a user is told."""
+"""Longest error text that a user is user_error_text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,6 @@ class RunResult:
     result: object
 
 
-def told(error: BaseException) -> str:
-    """The error as a text that every frame can carry: one that cannot be told would hide the agent's own."""
+def user_error_text(error: BaseException) -> str:
+    """The error as a text that every frame can carry: one that cannot be user_error_text would hide the agent's own."""
     return f"{type(error).__name__}: {error}".encode(errors="replace")[:ERROR_BYTES].decode(errors="ignore")

@@ -21,7 +21,7 @@ from bridgekit.ids import RunIdScheme, SignedRunIds
 
 __all__ = ["SupervisorAgent"]
 
-CLOSING_SECONDS: Final = 5.0
+CLOSE_RUN_TIMEOUT_SECONDS: Final = 5.0
 """How long closing may hold up a run that was cancelled."""
 
 
@@ -50,7 +50,7 @@ class SupervisorAgent:
         with DeterministicStartupError.at(4, "the execution engine"):
             self.engine = engine(self.registry, websocket_bridge, core=core)
         self._closed = False
-        self._under_way = 0
+        self._active_runs = 0
         """How many runs were opened, or are being opened, and are not closed."""
         self._ended = anyio.Event()
 
@@ -73,7 +73,7 @@ class SupervisorAgent:
         thread, user = ids.thread_id(thread_id), ids.user_id(user_id)
         name, asked = ids.agent_name(agent_name), ids.request(request)
         # Counted before anything is waited for: who closes meanwhile waits for this run, too.
-        self._under_way += 1
+        self._active_runs += 1
         try:
             async with self.db_session_factory() as session:
                 await session.claim(thread, user)
@@ -89,14 +89,14 @@ class SupervisorAgent:
     async def close_run(self, context: RunContext) -> None:
         """Let the run's route lapse. A cancelled run must not keep its route for ever, hence the shield."""
         try:
-            with anyio.move_on_after(CLOSING_SECONDS, shield=True):
+            with anyio.move_on_after(CLOSE_RUN_TIMEOUT_SECONDS, shield=True):
                 await self.websocket_bridge.mapping.cleanup_mapping(context.run_id)
         finally:
             self._run_finished()
 
     def _run_finished(self) -> None:
-        self._under_way -= 1
-        if not self._under_way:
+        self._active_runs -= 1
+        if not self._active_runs:
             self._ended.set()
             self._ended = anyio.Event()
 
@@ -104,5 +104,5 @@ class SupervisorAgent:
         """Take no new run, and wait until those under way have ended, at most that many seconds."""
         self._closed = True
         with anyio.move_on_after(seconds):
-            while self._under_way:
+            while self._active_runs:
                 await self._ended.wait()

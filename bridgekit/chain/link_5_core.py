@@ -7,7 +7,7 @@ from typing import Protocol
 
 import anyio
 
-from bridgekit.chain.context import ERROR_NOTIFY_TIMEOUT_SECONDS, RunContext, told
+from bridgekit.chain.context import ERROR_NOTIFY_TIMEOUT_SECONDS, RunContext, user_error_text
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 
@@ -48,7 +48,7 @@ class AgentExecutionCore:
             with anyio.move_on_after(ERROR_NOTIFY_TIMEOUT_SECONDS, shield=True):
                 await notify.notify_agent_error(
                     *run,
-                    told(error),
+                    user_error_text(error),
                     error_context={"request": context.request},
                     thread_id=context.thread_id,
                 )

@@ -13,16 +13,16 @@ from bridgekit.errors import DeterministicStartupError
 from bridgekit.events import AgentEvent, EventType, Frame
 from bridgekit.ids import RunId, ThreadId, UserId, new_id
 
-__all__ = ["SOUND_CHECKS", "WITHOUT_HANDOVER", "WITHOUT_ROUTING", "Inbox", "SelfCheck"]
+__all__ = ["SOUND_CHECKS", "WITHOUT_HANDOVER", "WITHOUT_ROUTING", "ProbeConnection", "SelfCheck"]
 
-ARRIVAL_SECONDS: Final = 5.0
+ARRIVAL_TIMEOUT_SECONDS: Final = 5.0
 """How long a check waits for an event that was sent."""
 
 SelfCheck = Callable[[AgentWebSocketBridge, SupervisorAgent], Awaitable[None]]
 """Raises DeterministicStartupError where something does not hold."""
 
 
-class Inbox:
+class ProbeConnection:
     """A Connection that keeps its frames: a listener inside the process."""
 
     def __init__(self, thread_id: ThreadId, user_id: UserId) -> None:
@@ -41,7 +41,7 @@ class Inbox:
 
     async def holds(self, count: int) -> bool:
         """Whether so many frames come in time: a store that workers share brings them a moment later."""
-        with anyio.move_on_after(ARRIVAL_SECONDS):
+        with anyio.move_on_after(ARRIVAL_TIMEOUT_SECONDS):
             while len(self.frames) < count:
                 self._news = anyio.Event()
                 await self._news.wait()
@@ -63,21 +63,21 @@ async def check_handover(bridge: AgentWebSocketBridge, supervisor: SupervisorAge
 
 async def check_delivery(bridge: AgentWebSocketBridge, supervisor: SupervisorAgent) -> None:
     """An event to a listening thread arrives, and an event to a thread without listeners is not called sent."""
-    inbox = Inbox(ThreadId(f"self-check-{new_id()}"), UserId("self-check"))
+    inbox = ProbeConnection(ThreadId(f"self-check-{new_id()}"), UserId("self-check"))
     event = _probe(inbox.thread_id)
     with DeterministicStartupError.at(10, "a delivery"):
         if await bridge.hub.publish(event, inbox.thread_id):
             raise DeterministicStartupError(10, "an event that nobody listened to was called sent")
         async with bridge.hub.joined(inbox):
             receipt = await bridge.hub.publish(event, inbox.thread_id)
-            arrived = bool(receipt) and await inbox.holds(1)
+            arrived = bool(receipt) and await inbox.received(1)
     if not arrived:
         raise DeterministicStartupError(10, "an event to a listening thread did not arrive")
 
 
 async def check_routing(bridge: AgentWebSocketBridge, supervisor: SupervisorAgent) -> None:
     """A run's events find its thread: the thread carried by the run, and the thread looked up by its id."""
-    inbox = Inbox(ThreadId(f"self-check-{new_id()}"), UserId("self-check"))
+    inbox = ProbeConnection(ThreadId(f"self-check-{new_id()}"), UserId("self-check"))
     run_id = RunId(f"self-check-{new_id()}")
     with DeterministicStartupError.at(9, "a route"):
         await bridge.mapping.register_mapping(run_id, inbox.thread_id)

@@ -13,7 +13,7 @@ from typing import Final
 from bridgekit.events import EventType, RoutedEvent
 from bridgekit.ids import RunId, ThreadId
 
-__all__ = ["Recorded", "Seen", "read"]
+__all__ = ["Recorded", "ParsedFrame", "read"]
 
 Recorded = RoutedEvent | Mapping[str, object] | tuple[RoutedEvent | Mapping[str, object], float]
 """A frame, alone or with the moment at which it was read, in seconds since the epoch."""
@@ -23,18 +23,18 @@ CONFIRMATION: Final = "subscribed"
 
 ENVELOPE: Final = ("type", "thread_id", "run_id", "agent_name", "seq", "event_id", "timestamp", "payload")
 TYPES: Final = {event_type.value: event_type for event_type in EventType}
-SPOKEN: Final[Mapping[EventType, tuple[str, ...]]] = {
+REQUIRED_TEXTS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.AGENT_THINKING: ("reasoning",),
     EventType.TOOL_EXECUTING: ("tool_call_id", "tool_name"),
     EventType.TOOL_COMPLETED: ("tool_call_id", "tool_name"),
     EventType.AGENT_ERROR: ("error_message",),
 }
 """What a payload must say as a text. The rest of a payload is the agent's own business."""
-LINE_CHARACTERS: Final = 110
+MAX_LINE_CHARACTERS: Final = 110
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ParsedFrame:
     """One frame, as far as it can be understood: a field that is missing or of a wrong type is None."""
 
     place: int
@@ -61,12 +61,12 @@ class Seen:
             return _cut(repr(self.raw))
         return _cut(f"seq {frame.get('seq', '?')}  {frame.get('type', '?')}  {frame.get('payload', '?')!r}")
 
-    def said(self, name: str) -> str | None:
+    def text(self, name: str) -> str | None:
         """A text of the payload."""
         return _text(self.payload, name)
 
 
-def read(events: Iterable[Recorded]) -> list[Seen]:
+def read(events: Iterable[Recorded]) -> list[ParsedFrame]:
     """Read a recording; the confirmation of a subscription is counted as a place and left out."""
     seen = []
     for place, recorded in enumerate(events, 1):
@@ -85,15 +85,15 @@ def _fields(raw: object) -> Mapping[str, object] | None:
     return raw if isinstance(raw, Mapping) else None
 
 
-def _nothing(place: int, raw: object, read_at: float | None) -> Seen:
+def _nothing(place: int, raw: object, read_at: float | None) -> ParsedFrame:
     fault = f"the frame is no object but {type(raw).__name__}"
-    return Seen(place, None, None, None, None, None, None, read_at, {}, (fault,), raw)
+    return ParsedFrame(place, None, None, None, None, None, None, read_at, {}, (fault,), raw)
 
 
-def _seen(place: int, frame: Mapping[str, object], read_at: float | None, raw: object) -> Seen:
+def _seen(place: int, frame: Mapping[str, object], read_at: float | None, raw: object) -> ParsedFrame:
     event_type, payload = _type(frame.get("type")), frame.get("payload")
     thread_id, run_id = _text(frame, "thread_id"), _text(frame, "run_id")
-    return Seen(
+    return ParsedFrame(
         place=place,
         type=event_type,
         thread_id=None if thread_id is None else ThreadId(thread_id),
@@ -122,7 +122,7 @@ def _faults(frame: Mapping[str, object], event_type: EventType | None) -> Iterat
             yield f"the field {name} is {_cut(repr(frame[name]), 40)}"
     payload = understood["payload"]
     if isinstance(payload, Mapping) and event_type is not None:
-        for name in SPOKEN.get(event_type, ()):
+        for name in REQUIRED_TEXTS.get(event_type, ()):
             if _text(payload, name) is None:
                 yield f"the payload of {event_type} says no {name}"
 
@@ -150,5 +150,5 @@ def _moment(value: object) -> float | None:
     return moment.timestamp() if isinstance(moment, datetime) and moment.tzinfo is not None else None
 
 
-def _cut(text: str, characters: int = LINE_CHARACTERS) -> str:
+def _cut(text: str, characters: int = MAX_LINE_CHARACTERS) -> str:
     return text if len(text) <= characters else f"{text[: characters - 1]}…"

@@ -14,16 +14,16 @@ from typing import Final, NamedTuple
 
 from bridgekit.events import CRITICAL, EventType
 from bridgekit.ids import RunId
-from bridgekit.invariants.recorded import Recorded, Seen, read
-from bridgekit.invariants.rules import Breach, Rule, Signalled, breach_at, broken_by_run, broken_by_stream
+from bridgekit.invariants.recorded import Recorded, ParsedFrame, read
+from bridgekit.invariants.rules import Violation, Invariant, Signalled, violation_at, run_violations, stream_violations
 
-__all__ = ["Breach", "Latency", "Rule", "RunReport", "check_run", "check_stream", "told"]
+__all__ = ["Violation", "LatencyQuantiles", "Invariant", "RunReport", "check_run", "check_stream", "format_report"]
 
-FRAMES_SHOWN: Final = 12
+MAX_FRAMES_SHOWN: Final = 12
 """A run of more frames is shown only where it breaks."""
 
 
-class Latency(NamedTuple):
+class LatencyQuantiles(NamedTuple):
     """From emission to reading, in seconds: quantiles by the nearest rank, so each is a value that was measured.
 
     The stamp is the sender's clock and the reading the recorder's: where the two differ, so do these, below 0 even.
@@ -43,8 +43,8 @@ class RunReport:
     """None for the frames that name no run, and for an empty recording."""
     frames: int
     counts: Mapping[EventType, int]
-    breaches: tuple[Breach, ...]
-    latency: Latency | None
+    violations: tuple[Violation, ...]
+    latency: LatencyQuantiles | None
     """None where the recording does not say when its frames were read."""
 
     @property
@@ -54,7 +54,7 @@ class RunReport:
 
     @property
     def holds(self) -> bool:
-        return self.known and not self.breaches
+        return self.known and not self.violations
 
     def __bool__(self) -> bool:
         return self.holds
@@ -62,7 +62,7 @@ class RunReport:
     def __str__(self) -> str:
         if not self.known:
             return "nothing was read of it: unknown"
-        return "; ".join(map(str, self.breaches)) or f"{self.frames} frames, every invariant holds"
+        return "; ".join(map(str, self.violations)) or f"{self.frames} frames, every invariant holds"
 
 
 def check_run(
@@ -76,17 +76,17 @@ def check_run(
     """Judge one run. With `run_id`, that run of a stream that several share; without, a stream of one run.
 
     `required` are the types that a completed run must show; one that ended in an error was cut short, and owes none.
-    `signalled` are the gaps, first and last missing `seq`, that the client was told of: a policy, no breach.
+    `signalled` are the gaps, first and last missing `seq`, that the client was told of: a policy, no violation.
     `whole` says that the stream is all that was read of the thread. `seq` counts within the thread, so where the
     frames of other runs were taken out before, say False: then no hole is judged, only order and copies.
     """
     seen = read(events)
     named = next((frame.run_id for frame in seen if frame.run_id), None) if run_id is None else RunId(run_id)
     mine = [frame for frame in seen if run_id is None or frame.run_id == named]
-    of_stream = broken_by_stream(seen, signalled, whole=whole)
+    of_stream = stream_violations(seen, signalled, whole=whole)
     # A stream of one run answers for all its frames, also for those that name no run.
-    found = [breach for owner, breach in of_stream if run_id is None or owner == named]
-    return _report(named, mine, [*found, *broken_by_run(mine, named, frozenset(required))])
+    found = [violation for owner, violation in of_stream if run_id is None or owner == named]
+    return _report(named, mine, [*found, *run_violations(mine, named, frozenset(required))])
 
 
 def check_stream(
@@ -99,65 +99,65 @@ def check_stream(
     """Judge every run of what a socket read, however the runs are interleaved; each by the rules of `check_run`.
 
     `runs` are the runs that were asked for. One of which nothing was read is reported as unknown, and one that
-    nobody asked for as a breach: it may be somebody else's. Without `runs` neither can be seen.
+    nobody asked for as a violation: it may be somebody else's. Without `runs` neither can be seen.
 
     The key None holds the frames that name no run. An empty recording has that one report, which does not hold, so
     that `all(check_stream(…).values())` is never true of nothing.
     """
     seen = read(events)
     asked = None if runs is None else [RunId(run) for run in runs]
-    frames: dict[RunId | None, list[Seen]] = {run: [] for run in asked or ()}
+    frames: dict[RunId | None, list[ParsedFrame]] = {run: [] for run in asked or ()}
     for frame in seen:
         frames.setdefault(frame.run_id, []).append(frame)
-    types, breaches = frozenset(required), defaultdict[RunId | None, list[Breach]](list)
-    for run, breach in broken_by_stream(seen, signalled, whole=True):
-        breaches[run].append(breach)
+    types, violations = frozenset(required), defaultdict[RunId | None, list[Violation]](list)
+    for run, violation in stream_violations(seen, signalled, whole=True):
+        violations[run].append(violation)
     for run, mine in frames.items():
         if asked is not None and run is not None and run not in asked:
-            breaches[run].append(breach_at(mine[0], Rule.ONE_RUN, f"nobody here asked for run {run!r}"))
-        breaches[run] += broken_by_run(mine, run, types)
-    return {run: _report(run, mine, breaches[run]) for run, mine in (frames or {None: []}).items()}
+            violations[run].append(violation_at(mine[0], Invariant.ONE_RUN, f"nobody here asked for run {run!r}"))
+        violations[run] += run_violations(mine, run, types)
+    return {run: _report(run, mine, violations[run]) for run, mine in (frames or {None: []}).items()}
 
 
-def _report(run_id: RunId | None, frames: Sequence[Seen], breaches: Iterable[Breach]) -> RunReport:
+def _report(run_id: RunId | None, frames: Sequence[ParsedFrame], violations: Iterable[Violation]) -> RunReport:
     return RunReport(
         run_id=run_id,
         frames=len(frames),
         counts=dict(Counter(frame.type for frame in frames if frame.type)),
-        # A hole that is charged to two runs is one breach of a stream that should be of one run.
-        breaches=tuple(sorted(dict.fromkeys(breaches), key=lambda breach: breach.place or math.inf)),
+        # A hole that is charged to two runs is one violation of a stream that should be of one run.
+        violations=tuple(sorted(dict.fromkeys(violations), key=lambda violation: violation.position or math.inf)),
         latency=_latency(frames),
     )
 
 
-def _latency(frames: Iterable[Seen]) -> Latency | None:
+def _latency(frames: Iterable[ParsedFrame]) -> LatencyQuantiles | None:
     waited = sorted(f.read_at - f.emitted_at for f in frames if f.read_at is not None and f.emitted_at is not None)
     if not waited:
         return None
     p50, p90, p99 = (waited[math.ceil(len(waited) * percent / 100) - 1] for percent in (50, 90, 99))
-    return Latency(len(waited), p50, p90, p99)
+    return LatencyQuantiles(len(waited), p50, p90, p99)
 
 
-def told(events: Iterable[Recorded], reports: Mapping[RunId | None, RunReport]) -> str:
-    """What does not hold, for people: each run's breaches, and its frames with those marked that show one."""
-    frames: dict[RunId | None, list[Seen]] = defaultdict(list)
+def format_report(events: Iterable[Recorded], reports: Mapping[RunId | None, RunReport]) -> str:
+    """What does not hold, for people: each run's violations, and its frames with those marked that show one."""
+    frames: dict[RunId | None, list[ParsedFrame]] = defaultdict(list)
     for frame in read(events):
         frames[frame.run_id].append(frame)
     broken = {run: report for run, report in reports.items() if not report.holds}
     lines = [f"{len(broken)} of {len(reports)} runs do not hold" if broken else "every run holds"]
     for run, report in broken.items():
         lines += ["", f"run {run!r}:" if run is not None else "frames that name no run:"]
-        lines += [f"  {breach}" for breach in report.breaches] or [f"  {report}"]
-        lines += _shown(frames[run], {breach.place for breach in report.breaches})
+        lines += [f"  {violation}" for violation in report.violations] or [f"  {report}"]
+        lines += _shown(frames[run], {violation.position for violation in report.violations})
     return "\n".join(lines)
 
 
-def _shown(frames: Sequence[Seen], places: Collection[int | None]) -> Iterator[str]:
-    """The frames in the order in which they were read; of many, those that show a breach and their neighbours."""
-    shows = {number for number, frame in enumerate(frames) if frame.place in places}
+def _shown(frames: Sequence[ParsedFrame], places: Collection[int | None]) -> Iterator[str]:
+    """The frames in the order in which they were read; of many, those that show a violation and their neighbours."""
+    shows = {number for number, frame in enumerate(frames) if frame.position in places}
     near = {number + step for number in shows for step in (-1, 0, 1)}
     for number, frame in enumerate(frames):
-        if len(frames) <= FRAMES_SHOWN or number in near:
-            yield f"  {'>' if number in shows else ' '} {frame.place:>3}  {frame.line}"
+        if len(frames) <= MAX_FRAMES_SHOWN or number in near:
+            yield f"  {'>' if number in shows else ' '} {frame.position:>3}  {frame.line}"
         elif number - 1 in near or number == 0:
             yield "        …"

@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 
 from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.invariants.recorded import Seen
+from bridgekit.invariants.recorded import ParsedFrame
 
-__all__ = ["Breach", "Gap", "Rule", "Signalled", "breach_at", "broken_by_run", "broken_by_stream"]
+__all__ = ["Violation", "Gap", "Invariant", "Signalled", "violation_at", "run_violations", "stream_violations"]
 
 ENDS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
 
@@ -21,7 +21,7 @@ Signalled = Iterable[Gap] | Mapping[str, Iterable[Gap]]
 """First and last missing `seq`."""
 
 
-class Rule(enum.StrEnum):
+class Invariant(enum.StrEnum):
     """The invariants, by the words they are reported under."""
 
     FIELDS = "required fields"
@@ -36,10 +36,10 @@ class Rule(enum.StrEnum):
     ONCE = "read once"
 
 
-class Breach(NamedTuple):
+class Violation(NamedTuple):
     """One thing that does not hold, and the frame that shows it."""
 
-    rule: Rule
+    rule: Invariant
     sentence: str
     place: int | None = None
     """Which frame of the recording, from 1; None where it is about a frame that is not there."""
@@ -50,18 +50,18 @@ class Breach(NamedTuple):
         return f"{self.rule}: {self.sentence}"
 
 
-def breach_at(frame: Seen, rule: Rule, sentence: str) -> Breach:
-    """A breach that this frame shows."""
-    return Breach(rule, sentence, frame.place, frame.seq, frame.event_id)
+def violation_at(frame: ParsedFrame, rule: Invariant, sentence: str) -> Violation:
+    """A violation that this frame shows."""
+    return Violation(rule, sentence, frame.position, frame.seq, frame.event_id)
 
 
-def broken_by_stream(
-    seen: Sequence[Seen], signalled: Signalled, *, whole: bool
-) -> Iterator[tuple[RunId | None, Breach]]:
-    """What only the stream can tell, with the run that each breach is charged to."""
+def stream_violations(
+    seen: Sequence[ParsedFrame], signalled: Signalled, *, whole: bool
+) -> Iterator[tuple[RunId | None, Violation]]:
+    """What only the stream can tell, with the run that each violation is charged to."""
     yield from _misplaced(seen)
     if whole:
-        threads: dict[ThreadId | None, dict[int, Seen]] = defaultdict(dict)
+        threads: dict[ThreadId | None, dict[int, ParsedFrame]] = defaultdict(dict)
         for frame in seen:
             if frame.seq is not None:
                 threads[frame.thread_id].setdefault(frame.seq, frame)
@@ -82,10 +82,10 @@ def _by_thread(signalled: Signalled, threads: Sequence[ThreadId]) -> dict[str, t
     return dict.fromkeys(threads, gaps)
 
 
-def _misplaced(seen: Iterable[Seen]) -> Iterator[tuple[RunId | None, Breach]]:
+def _misplaced(seen: Iterable[ParsedFrame]) -> Iterator[tuple[RunId | None, Violation]]:
     """Frames that repeat another, or come after a later one. A copy is not judged for its order as well."""
-    numbered: dict[tuple[ThreadId, int], Seen] = {}
-    named: dict[str, Seen] = {}
+    numbered: dict[tuple[ThreadId, int], ParsedFrame] = {}
+    named: dict[str, ParsedFrame] = {}
     highest: Counter[ThreadId] = Counter()
     for frame in seen:
         twin = named.get(frame.event_id or "")
@@ -93,24 +93,24 @@ def _misplaced(seen: Iterable[Seen]) -> Iterator[tuple[RunId | None, Breach]]:
             number = (frame.thread_id, frame.seq)
             twin = numbered.get(number) or twin
             if twin is None and frame.seq < (latest := highest[frame.thread_id]):
-                yield frame.run_id, breach_at(frame, Rule.IN_ORDER, f"seq {frame.seq} was read after seq {latest}")
+                yield frame.run_id, violation_at(frame, Invariant.IN_ORDER, f"seq {frame.seq} was read after seq {latest}")
             numbered.setdefault(number, frame)
             highest[frame.thread_id] = max(highest[frame.thread_id], frame.seq)
         if twin is not None:
-            yield frame.run_id, breach_at(frame, Rule.ONCE, _copy(frame, twin))
+            yield frame.run_id, violation_at(frame, Invariant.ONCE, _copy(frame, twin))
         if frame.event_id is not None:
             named.setdefault(frame.event_id, frame)
 
 
-def _copy(frame: Seen, twin: Seen) -> str:
+def _copy(frame: ParsedFrame, twin: ParsedFrame) -> str:
     if (frame.thread_id, frame.seq) != (twin.thread_id, twin.seq):
         return f"event {frame.event_id!r} was read before, as seq {twin.seq} of thread {twin.thread_id!r}"
     if frame.event_id != twin.event_id:
         return f"seq {frame.seq} is two events: {twin.event_id!r} and {frame.event_id!r}"
-    return f"seq {frame.seq} was read before, at place {twin.place}"
+    return f"seq {frame.seq} was read before, at place {twin.position}"
 
 
-def _holes(frames: Mapping[int, Seen], signalled: Sequence[Gap]) -> Iterator[tuple[RunId | None, Breach]]:
+def _holes(frames: Mapping[int, ParsedFrame], signalled: Sequence[Gap]) -> Iterator[tuple[RunId | None, Violation]]:
     """Numbers missing between two that were read; what is missing at either end of a recording leaves no hole.
 
     Nobody can say whose the missing events were. So a hole is charged to each run that was under way, and where none
@@ -123,7 +123,7 @@ def _holes(frames: Mapping[int, Seen], signalled: Sequence[Gap]) -> Iterator[tup
     for seq, frame in sorted(frames.items()):
         for gap in _without(told, (seq if before is None else before + 1, seq - 1)):
             for run in under_way or (frame.run_id,):
-                yield run, breach_at(frame, Rule.NO_GAP, _missing(gap))
+                yield run, violation_at(frame, Invariant.NO_GAP, _missing(gap))
         if frame.type in ENDS:
             ended.add(frame.run_id)
             under_way.pop(frame.run_id, None)
@@ -164,13 +164,13 @@ def _missing(gap: Gap) -> str:
     return f"{which} missing before this frame, of this run or of another of its thread"
 
 
-def broken_by_run(frames: Sequence[Seen], run_id: RunId | None, required: frozenset[EventType]) -> list[Breach]:
+def run_violations(frames: Sequence[ParsedFrame], run_id: RunId | None, required: frozenset[EventType]) -> list[Violation]:
     """What the run's own frames tell, in the order in which they were read."""
-    found = [breach_at(frame, Rule.FIELDS, fault) for frame in frames for fault in frame.faults]
+    found = [violation_at(frame, Invariant.FIELDS, fault) for frame in frames for fault in frame.problems]
     if run_id is None or not frames:
         return found
     found += [
-        breach_at(frame, Rule.ONE_RUN, f"the frame belongs to run {frame.run_id!r}, not to {run_id!r}")
+        violation_at(frame, Invariant.ONE_RUN, f"the frame belongs to run {frame.run_id!r}, not to {run_id!r}")
         for frame in frames
         if frame.run_id not in (None, run_id)
     ]
@@ -178,64 +178,64 @@ def broken_by_run(frames: Sequence[Seen], run_id: RunId | None, required: frozen
     return [*found, *_threads(mine), *_start(mine), *_end(mine), *_types(mine, required), *_tool_calls(mine)]
 
 
-def _threads(frames: Sequence[Seen]) -> Iterator[Breach]:
+def _threads(frames: Sequence[ParsedFrame]) -> Iterator[Violation]:
     first = next((frame.thread_id for frame in frames if frame.thread_id), None)
     for frame in frames:
         if frame.thread_id not in (None, first):
-            yield breach_at(frame, Rule.ONE_THREAD, f"the run moved from thread {first!r} to {frame.thread_id!r}")
+            yield violation_at(frame, Invariant.ONE_THREAD, f"the run moved from thread {first!r} to {frame.thread_id!r}")
 
 
-def _start(frames: Sequence[Seen]) -> Iterator[Breach]:
+def _start(frames: Sequence[ParsedFrame]) -> Iterator[Violation]:
     starts = [frame for frame in frames if frame.type is EventType.AGENT_STARTED]
     if not starts:
-        yield breach_at(frames[0], Rule.STARTED_FIRST, "agent_started was never read")
+        yield violation_at(frames[0], Invariant.STARTED_FIRST, "agent_started was never read")
     elif starts[0] is not frames[0]:
-        yield breach_at(starts[0], Rule.STARTED_FIRST, "agent_started was not the first that was read")
+        yield violation_at(starts[0], Invariant.STARTED_FIRST, "agent_started was not the first that was read")
     for again in starts[1:]:
-        yield breach_at(again, Rule.STARTED_FIRST, "the run started again")
+        yield violation_at(again, Invariant.STARTED_FIRST, "the run started again")
 
 
-def _end(frames: Sequence[Seen]) -> Iterator[Breach]:
+def _end(frames: Sequence[ParsedFrame]) -> Iterator[Violation]:
     end = next((number for number, frame in enumerate(frames) if frame.type in ENDS), None)
     if end is None:
-        yield Breach(Rule.ENDED_LAST, "neither agent_completed nor agent_error was read")
+        yield Violation(Invariant.ENDED_LAST, "neither agent_completed nor agent_error was read")
         return
     for late in frames[end + 1 :]:
         sentence = "the run ended again" if late.type in ENDS else f"{late.type} was read after the run's end"
-        yield breach_at(late, Rule.ENDED_LAST, sentence)
+        yield violation_at(late, Invariant.ENDED_LAST, sentence)
 
 
-def _types(frames: Sequence[Seen], required: frozenset[EventType]) -> Iterator[Breach]:
+def _types(frames: Sequence[ParsedFrame], required: frozenset[EventType]) -> Iterator[Violation]:
     """How a run starts and ends is judged by rules of its own; here, what lies between."""
     read_types = {frame.type for frame in frames}
     if EventType.AGENT_ERROR in read_types:
         return
     for event_type in EventType:
         if event_type in required - ENDS - read_types - {EventType.AGENT_STARTED}:
-            yield Breach(Rule.CRITICAL_TYPES, f"no {event_type} was read")
+            yield Violation(Invariant.CRITICAL_TYPES, f"no {event_type} was read")
 
 
-def _tool_calls(frames: Sequence[Seen]) -> Iterator[Breach]:
+def _tool_calls(frames: Sequence[ParsedFrame]) -> Iterator[Violation]:
     """Calls may overlap. One that is open when the run ends in an error is what the error cut short."""
-    under_way: dict[str, Seen] = {}
+    under_way: dict[str, ParsedFrame] = {}
     begun: set[str] = set()
     for frame in frames:
-        call = frame.said("tool_call_id")
-        # A call without an id is a breach of the required fields, and of nothing else.
+        call = frame.text("tool_call_id")
+        # A call without an id is a violation of the required fields, and of nothing else.
         if call is not None and frame.type is EventType.TOOL_EXECUTING:
             if call in begun:
-                yield breach_at(frame, Rule.TOOL_CALLS, f"call {call!r} was begun twice")
+                yield violation_at(frame, Invariant.TOOL_CALLS, f"call {call!r} was begun twice")
             begun.add(call)
             under_way[call] = frame
         elif call is not None and frame.type is EventType.TOOL_COMPLETED:
             yield from _completion(under_way.pop(call, None), frame, call)
     if not any(frame.type is EventType.AGENT_ERROR for frame in frames):
         for call, frame in under_way.items():
-            yield breach_at(frame, Rule.TOOL_CALLS, f"call {call!r} was never completed")
+            yield violation_at(frame, Invariant.TOOL_CALLS, f"call {call!r} was never completed")
 
 
-def _completion(begun: Seen | None, completed: Seen, call: str) -> Iterator[Breach]:
+def _completion(begun: ParsedFrame | None, completed: ParsedFrame, call: str) -> Iterator[Violation]:
     if begun is None:
-        yield breach_at(completed, Rule.TOOL_CALLS, f"call {call!r} was completed, and is not under way")
-    elif begun.said("tool_name") != completed.said("tool_name"):
-        yield breach_at(completed, Rule.TOOL_CALLS, f"call {call!r} was begun as {begun.said('tool_name')!r}")
+        yield violation_at(completed, Invariant.TOOL_CALLS, f"call {call!r} was completed, and is not under way")
+    elif begun.text("tool_name") != completed.text("tool_name"):
+        yield violation_at(completed, Invariant.TOOL_CALLS, f"call {call!r} was begun as {begun.text('tool_name')!r}")

@@ -10,9 +10,9 @@ from typing import Final
 from bridgekit.errors import MappingFull
 from bridgekit.ids import RunId, ThreadId
 
-__all__ = ["ROUTES", "MemoryMappingStore"]
+__all__ = ["MAX_ROUTES", "MemoryMappingStore"]
 
-ROUTES: Final = 1_000_000
+MAX_ROUTES: Final = 1_000_000
 """How many routes are kept, of live runs and of closed ones."""
 
 
@@ -25,7 +25,7 @@ class MemoryMappingStore:
     makes it; a live one never does.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, *, routes: int = ROUTES) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, routes: int = MAX_ROUTES) -> None:
         self._clock = clock
         self._limit = routes
         self._routes: dict[RunId, ThreadId] = {}
@@ -36,32 +36,32 @@ class MemoryMappingStore:
         return len(self._routes)
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
-        return self.hold(run_id, thread_id)
+        return self.insert(run_id, thread_id)
 
     async def get(self, run_id: RunId) -> ThreadId | None:
-        return self.find(run_id)
+        return self.lookup(run_id)
 
     async def expire(self, run_id: RunId, seconds: float) -> None:
         self.close(run_id, self._clock() + seconds)
 
-    def hold(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
+    def insert(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
         """As `add`."""
-        holds = self.find(run_id)
+        holds = self.lookup(run_id)
         if holds is None:
-            self._make_room()
+            self._evict_for_insert()
             holds = self._routes[run_id] = thread_id
         elif holds == thread_id:
             # A run that goes on in its grace period is live again.
             self._due.pop(run_id, None)
         return holds
 
-    def find(self, run_id: RunId) -> ThreadId | None:
+    def lookup(self, run_id: RunId) -> ThreadId | None:
         """As `get`."""
         if self._due:
-            self._forget_due()
+            self._evict_due()
             due = self._due.get(run_id)
             if due is not None and due <= self._clock():
-                self.forget(run_id)
+                self.evict(run_id)
         return self._routes.get(run_id)
 
     def close(self, run_id: RunId, due: float) -> float | None:
@@ -69,7 +69,7 @@ class MemoryMappingStore:
 
         None for an unknown run.
         """
-        if self.find(run_id) is None:
+        if self.lookup(run_id) is None:
             return None
         return self._due.setdefault(run_id, due)
 
@@ -79,27 +79,27 @@ class MemoryMappingStore:
 
     def restore(self, run_id: RunId, thread_id: ThreadId | None, due: float | None) -> None:
         """Make it so, whatever is known of the run; without a thread nothing is."""
-        self.forget(run_id)
+        self.evict(run_id)
         if thread_id is not None:
             self._routes[run_id] = thread_id
             if due is not None:
                 self._due[run_id] = due
 
-    def forget(self, run_id: RunId) -> None:
+    def evict(self, run_id: RunId) -> None:
         """Forget the route at once."""
         self._routes.pop(run_id, None)
         self._due.pop(run_id, None)
 
-    def _make_room(self) -> None:
+    def _evict_for_insert(self) -> None:
         while len(self._routes) >= self._limit:
             if not self._due:
                 raise MappingFull(self._limit)
-            self.forget(next(iter(self._due)))
+            self.evict(next(iter(self._due)))
 
-    def _forget_due(self) -> None:
+    def _evict_due(self) -> None:
         now = self._clock()
         while self._due:
             run_id, due = next(iter(self._due.items()))
             if due > now:
                 return
-            self.forget(run_id)
+            self.evict(run_id)

@@ -11,7 +11,7 @@ from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, start_application
 from bridgekit.chain.link_6_agent import BaseAgent
-from bridgekit.chain.self_check import Inbox
+from bridgekit.chain.self_check import ProbeConnection
 from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.stores import in_memory
@@ -76,8 +76,8 @@ async def started(**choices: Any) -> Application:
     return await start_application(config(**choices), in_memory())
 
 
-def listener(application: Application, thread_id: ThreadId = THREAD, user_id: UserId = ALICE) -> Inbox:
-    inbox = Inbox(thread_id, user_id)
+def listener(application: Application, thread_id: ThreadId = THREAD, user_id: UserId = ALICE) -> ProbeConnection:
+    inbox = ProbeConnection(thread_id, user_id)
     application.bridge.hub.attach(inbox)
     return inbox
 
@@ -93,9 +93,9 @@ def context(number: int = 1, *, agent_name: str = "researcher") -> RunContext:
     )
 
 
-def said(inbox: Inbox) -> list[str]:
+def said(inbox: ProbeConnection) -> list[str]:
     return [str(frame.event.type) for frame in inbox.frames]
 
 
-def payloads(inbox: Inbox, event_type: EventType) -> list[dict[str, Any]]:
+def payloads(inbox: ProbeConnection, event_type: EventType) -> list[dict[str, Any]]:
     return [frame.event.payload for frame in inbox.frames if frame.event.type is event_type]

@@ -31,7 +31,7 @@ RUN = {"agent_name": "researcher", "thread_id": THREAD, "user_id": ALICE, "reque
 NEVER = {**RUN, "agent_name": "waiting"}
 
 
-class Gate:
+class CallGate:
     """Somebody waits in front of it."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Gate:
 class SlowThreads(MemoryThreadStore):
     """Whose database takes its time over a claim."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: CallGate) -> None:
         super().__init__()
         self._gate = gate
 
@@ -58,7 +58,7 @@ class SlowThreads(MemoryThreadStore):
 class SlowRoutes(MemoryMappingStore):
     """Which take their time over letting a route lapse."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: CallGate) -> None:
         super().__init__()
         self._gate = gate
 
@@ -111,7 +111,7 @@ async def test_closing_gives_up_on_a_run_that_does_not_end() -> None:
 
 
 async def test_run_that_is_being_opened_when_closing_begins_is_waited_for() -> None:
-    gate = Gate()
+    gate = CallGate()
     supervisor = (await started(db_session_factory=SlowThreads(gate))).supervisor
     closing = Closing(supervisor)
     with anyio.fail_after(SOON):
@@ -136,7 +136,7 @@ async def test_run_that_was_refused_is_not_waited_for() -> None:
 
 async def test_run_has_ended_when_its_route_is_closed_too() -> None:
     """Or the store would be closed before the route is."""
-    gate = Gate()
+    gate = CallGate()
     application = await start_application(config(self_checks=()), replace(in_memory(), routes=SlowRoutes(gate)))
     closing = Closing(application.supervisor)
     with anyio.fail_after(SOON):

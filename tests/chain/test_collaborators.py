@@ -10,14 +10,14 @@ from anyio.lowlevel import checkpoint
 
 from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools, ScriptedModel
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.self_check import Inbox
+from bridgekit.chain.self_check import ProbeConnection
 from bridgekit.errors import PayloadError, ThreadNotOwned, UnknownName
 from bridgekit.events import EventType
 from tests.chain.agents import TOOLS, Broken, listener, payloads, said, started
 from tests.factories import ALICE, BOB, RUN, THREAD
 
 
-async def heard() -> tuple[WebSocketBridgeAdapter, Inbox]:
+async def heard() -> tuple[WebSocketBridgeAdapter, ProbeConnection]:
     application = await started()
     adapter = WebSocketBridgeAdapter()
     adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)

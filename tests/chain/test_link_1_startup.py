@@ -30,7 +30,7 @@ def cannot(*_: object, **__: object) -> Any:
     raise ConnectionError("no such thing today")
 
 
-class DeafRegistry(AgentRegistry):
+class RegistryDroppingBridge(AgentRegistry):
     def set_websocket_bridge(self, bridge: AgentWebSocketBridge) -> None:
         pass
 
@@ -40,18 +40,18 @@ class RaisingRegistry(AgentRegistry):
         cannot()
 
 
-class ForgetfulHub(Hub):
+class HubWithoutConnections(Hub):
     """Delivers to no socket."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         return 0
 
 
-class LyingHub(Hub):
+class HubReportingFalseSuccess(Hub):
     """Gives nothing to anybody, and says that it was sent where somebody listens."""
 
     def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
-        outcome = Outcome.SENT if self.connections(thread_id) else Outcome.NOBODY_LISTENING
+        outcome = Outcome.SENT if self.connections(thread_id) else Outcome.NO_SUBSCRIBER
         return Receipt(outcome=outcome, sockets=1, thread_id=thread_id)
 
 
@@ -126,8 +126,8 @@ async def test_agent_with_an_impossible_name_is_refused_at_the_registry() -> Non
     ("choices", "link", "reason"),
     [
         ({"hub": as_committed.HubWithoutThreads}, 10, "an event to a listening thread did not arrive"),
-        ({"hub": ForgetfulHub}, 10, "an event to a listening thread did not arrive"),
-        ({"hub": LyingHub}, 10, "an event to a listening thread did not arrive"),
+        ({"hub": HubWithoutConnections}, 10, "an event to a listening thread did not arrive"),
+        ({"hub": HubReportingFalseSuccess}, 10, "an event to a listening thread did not arrive"),
         (
             {"resolver": resolver_that_looks_nothing_up},
             9,
@@ -144,7 +144,7 @@ async def test_agent_with_an_impossible_name_is_refused_at_the_registry() -> Non
             2,
             "the supervisor holds another bridge than the application",
         ),
-        ({"registry": DeafRegistry}, 3, "the registry holds another bridge than the application"),
+        ({"registry": RegistryDroppingBridge}, 3, "the registry holds another bridge than the application"),
         (
             {"engine": as_committed.EngineWithItsOwnBridge},
             4,
@@ -161,7 +161,7 @@ async def test_self_check_fails_on_what_does_not_hold(
     choices: dict[str, object], link: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What does not come is waited for; whatever does come may take its time.
-    monkeypatch.setattr(self_check, "ARRIVAL_SECONDS", 0.1 if choices.get("hub") is LyingHub else 60.0)
+    monkeypatch.setattr(self_check, "ARRIVAL_TIMEOUT_SECONDS", 0.1 if choices.get("hub") is HubReportingFalseSuccess else 60.0)
     with pytest.raises(DeterministicStartupError) as refused:
         await started(**choices)
     assert (refused.value.link, refused.value.reason) == (link, reason)

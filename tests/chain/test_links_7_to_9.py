@@ -113,7 +113,7 @@ async def test_bridge_answers_sent_only_when_a_socket_of_the_thread_took_the_eve
     nobody = await bridge.notify(emitted())
     inbox = listener(application)
     sent = await bridge.notify(emitted())
-    assert (nobody.outcome, nobody.link, nobody.sockets) == (Outcome.NOBODY_LISTENING, 10, 0)
+    assert (nobody.outcome, nobody.link, nobody.sockets) == (Outcome.NO_SUBSCRIBER, 10, 0)
     assert (sent.outcome, sent.link, sent.sockets, sent.thread_id, sent.seq) == (
         Outcome.SENT, None, 1, THREAD, 2
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Literal recordings in, literal breaches out: one planted breach for each rule, and what is no breach."""
+"""Literal recordings in, literal violations out: one planted violation for each rule, and what is no violation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from bridgekit.events import CRITICAL, EventType, RoutedEvent
 from bridgekit.ids import RunId
 from bridgekit.invariants.recorded import ENVELOPE
-from bridgekit.invariants.reports import Rule, check_run, check_stream
-from tests.verify.measure.recordings import STEPS, Breaches, Frame, breaches, frame, numbered, run_of, sound
+from bridgekit.invariants.reports import Invariant, check_run, check_stream
+from tests.verify.measure.recordings import STEPS, Violations, Frame, violations, frame, numbered, run_of, sound
 
 
 def called(*steps: tuple[str, str]) -> list[Frame]:
@@ -26,7 +26,7 @@ def called(*steps: tuple[str, str]) -> list[Frame]:
 
 def test_sound_run_holds() -> None:
     report = check_run(sound())
-    assert breaches(report) == []
+    assert violations(report) == []
     assert (report.run_id, report.frames, report.known, report.holds, bool(report)) == ("a", 5, True, True, True)
     assert report.counts == dict.fromkeys(CRITICAL, 1)
     assert report.latency is None
@@ -35,7 +35,7 @@ def test_sound_run_holds() -> None:
 
 def test_empty_recording_is_unknown_and_holds_nothing() -> None:
     report = check_run([])
-    assert (report.frames, report.breaches, report.known, report.holds, bool(report)) == (0, (), False, False, False)
+    assert (report.frames, report.violations, report.known, report.holds, bool(report)) == (0, (), False, False, False)
     assert check_stream([]) == {None: report}
     assert str(report) == "nothing was read of it: unknown"
 
@@ -52,106 +52,106 @@ def test_own_events_are_judged_like_their_json() -> None:
     assert check_run(events[1:]) == check_run([*sound()[1:]])
 
 
-# A breach of each rule. What one loss breaks at once is all told.
+# A violation of each rule. What one loss breaks at once is all told.
 
 GAP = "missing before this frame, of this run or of another of its thread"
-PLANTED: list[tuple[str, Callable[[list[Frame]], Iterable[Any]], Breaches]] = [
+PLANTED: list[tuple[str, Callable[[list[Frame]], Iterable[Any]], Violations]] = [
     (
         "the start is lost",
         lambda frames: frames[1:],
-        [(Rule.STARTED_FIRST, "agent_started was never read", 1)],
+        [(Invariant.STARTED_FIRST, "agent_started was never read", 1)],
     ),
     (
         "the start is late",
         lambda frames: numbered([frames[1], frames[0], *frames[2:]]),
-        [(Rule.STARTED_FIRST, "agent_started was not the first that was read", 2)],
+        [(Invariant.STARTED_FIRST, "agent_started was not the first that was read", 2)],
     ),
     (
         "the run starts twice",
         lambda frames: numbered([frames[0], *frames]),
-        [(Rule.STARTED_FIRST, "the run started again", 2)],
+        [(Invariant.STARTED_FIRST, "the run started again", 2)],
     ),
     (
         "the end is lost",
         lambda frames: frames[:4],
-        [(Rule.ENDED_LAST, "neither agent_completed nor agent_error was read", None)],
+        [(Invariant.ENDED_LAST, "neither agent_completed nor agent_error was read", None)],
     ),
     (
         "the run ends twice",
         lambda frames: numbered([*frames, frames[4]]),
-        [(Rule.ENDED_LAST, "the run ended again", 6)],
+        [(Invariant.ENDED_LAST, "the run ended again", 6)],
     ),
     (
         "a thought comes after the end",
         lambda frames: numbered([*frames, frames[1]]),
-        [(Rule.ENDED_LAST, "agent_thinking was read after the run's end", 6)],
+        [(Invariant.ENDED_LAST, "agent_thinking was read after the run's end", 6)],
     ),
     (
         "no thought was ever sent",
         lambda frames: numbered([frames[0], *frames[2:]]),
-        [(Rule.CRITICAL_TYPES, "no agent_thinking was read", None)],
+        [(Invariant.CRITICAL_TYPES, "no agent_thinking was read", None)],
     ),
     (
         "a thought is lost",
         lambda frames: [frames[0], *frames[2:]],
-        [(Rule.NO_GAP, f"seq 2 is {GAP}", 2), (Rule.CRITICAL_TYPES, "no agent_thinking was read", None)],
+        [(Invariant.NO_GAP, f"seq 2 is {GAP}", 2), (Invariant.CRITICAL_TYPES, "no agent_thinking was read", None)],
     ),
     (
         "two frames are swapped",
         lambda frames: [*frames[:2], frames[3], frames[2], frames[4]],
         [
-            (Rule.TOOL_CALLS, "call 'call 1' was completed, and is not under way", 3),
-            (Rule.IN_ORDER, "seq 3 was read after seq 4", 4),
-            (Rule.TOOL_CALLS, "call 'call 1' was never completed", 4),
+            (Invariant.TOOL_CALLS, "call 'call 1' was completed, and is not under way", 3),
+            (Invariant.IN_ORDER, "seq 3 was read after seq 4", 4),
+            (Invariant.TOOL_CALLS, "call 'call 1' was never completed", 4),
         ],
     ),
     (
         "a frame is read twice",
         lambda frames: [*frames[:2], frames[1], *frames[2:]],
-        [(Rule.ONCE, "seq 2 was read before, at place 2", 3)],
+        [(Invariant.ONCE, "seq 2 was read before, at place 2", 3)],
     ),
     (
         "an event is sent again under a new number",
         lambda frames: [*frames, {**frames[1], "seq": 6}],
         [
-            (Rule.ONCE, "event 't/2' was read before, as seq 2 of thread 't'", 6),
-            (Rule.ENDED_LAST, "agent_thinking was read after the run's end", 6),
+            (Invariant.ONCE, "event 't/2' was read before, as seq 2 of thread 't'", 6),
+            (Invariant.ENDED_LAST, "agent_thinking was read after the run's end", 6),
         ],
     ),
     (
         "two events have one number",
         lambda frames: [*frames[:2], {**frames[1], "event_id": "other"}, *frames[2:]],
-        [(Rule.ONCE, "seq 2 is two events: 't/2' and 'other'", 3)],
+        [(Invariant.ONCE, "seq 2 is two events: 't/2' and 'other'", 3)],
     ),
     (
         "a frame belongs to another run",
         lambda frames: numbered([*frames[:2], frame(*STEPS[1], run="b"), *frames[2:]]),
-        [(Rule.ONE_RUN, "the frame belongs to run 'b', not to 'a'", 3)],
+        [(Invariant.ONE_RUN, "the frame belongs to run 'b', not to 'a'", 3)],
     ),
     (
         "the run moves to another thread",
         lambda frames: numbered([*frames[:4], {**frames[4], "thread_id": "u"}]),
-        [(Rule.ONE_THREAD, "the run moved from thread 't' to 'u'", 5)],
+        [(Invariant.ONE_THREAD, "the run moved from thread 't' to 'u'", 5)],
     ),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("breach", "expected"), [row[1:] for row in PLANTED], ids=[row[0] for row in PLANTED])
-def test_planted_breach_is_named(breach: Callable[[list[Frame]], Iterable[Any]], expected: Breaches) -> None:
-    report = check_run(breach(sound()))
-    assert breaches(report) == expected
+@pytest.mark.parametrize(("violation", "expected"), [row[1:] for row in PLANTED], ids=[row[0] for row in PLANTED])
+def test_planted_breach_is_named(violation: Callable[[list[Frame]], Iterable[Any]], expected: Violations) -> None:
+    report = check_run(violation(sound()))
+    assert violations(report) == expected
     assert not report.holds
 
 
 def test_each_rule_is_planted() -> None:
     """The fields have a test of their own."""
-    assert {rule for _, _, expected in PLANTED for rule, _, _ in expected} == set(Rule) - {Rule.FIELDS}
+    assert {rule for _, _, expected in PLANTED for rule, _, _ in expected} == set(Invariant) - {Invariant.FIELDS}
 
 
 def test_breach_says_which_event_shows_it() -> None:
-    [breach] = check_run([*sound()[:2], *sound()[1:]]).breaches
-    assert (breach.place, breach.seq, breach.event_id) == (3, 2, "t/2")
-    assert str(breach) == "read once: seq 2 was read before, at place 2"
+    [violation] = check_run([*sound()[:2], *sound()[1:]]).violations
+    assert (violation.position, violation.seq, violation.event_id) == (3, 2, "t/2")
+    assert str(violation) == "read once: seq 2 was read before, at place 2"
 
 
 @pytest.mark.parametrize(
@@ -171,15 +171,15 @@ def test_breach_says_which_event_shows_it() -> None:
 def test_tool_calls_may_overlap_but_each_is_begun_once_and_then_completed_once(
     steps: list[tuple[str, str]], expected: list[str]
 ) -> None:
-    found = check_run(called(*steps)).breaches
-    assert sorted(breach.sentence for breach in found) == expected
-    assert {breach.rule for breach in found} <= {Rule.TOOL_CALLS}
+    found = check_run(called(*steps)).violations
+    assert sorted(violation.message for violation in found) == expected
+    assert {violation.invariant for violation in found} <= {Invariant.TOOL_CALLS}
 
 
 def test_tool_call_completed_under_another_name_is_told() -> None:
     frames = sound()
     frames[3]["payload"]["tool_name"] = "delete"
-    assert breaches(check_run(frames)) == [(Rule.TOOL_CALLS, "call 'call 1' was begun as 'look_up'", 4)]
+    assert violations(check_run(frames)) == [(Invariant.TOOL_CALLS, "call 'call 1' was begun as 'look_up'", 4)]
 
 
 @pytest.mark.parametrize(
@@ -191,18 +191,18 @@ def test_tool_call_completed_under_another_name_is_told() -> None:
     ],
 )
 def test_run_that_ends_in_an_error_owes_nothing_more(kinds: tuple[str, ...]) -> None:
-    assert breaches(check_run(run_of(*kinds))) == []
+    assert violations(check_run(run_of(*kinds))) == []
 
 
 def test_run_owes_the_types_that_are_required_of_it() -> None:
     quiet = run_of("agent_started", "agent_thinking", "agent_completed")
-    assert [breach.sentence for breach in check_run(quiet).breaches] == [
+    assert [violation.message for violation in check_run(quiet).violations] == [
         "no tool_executing was read",
         "no tool_completed was read",
     ]
     assert check_run(quiet, required=()).holds
-    [breach] = check_run(sound(), required=[EventType.PROGRESS_UPDATE]).breaches
-    assert breach.sentence == "no progress_update was read"
+    [violation] = check_run(sound(), required=[EventType.PROGRESS_UPDATE]).violations
+    assert violation.message == "no progress_update was read"
     assert not check_run(quiet[1:], required=()).holds, "start and end are owed always"
 
 
@@ -213,9 +213,9 @@ def test_field_that_is_missing_or_of_a_wrong_type_is_told_with_its_frame(field: 
     if not (field == "payload" and isinstance(value, dict)):
         frames[1][field] = value
         wrong = check_run(frames)
-        assert (Rule.FIELDS, f"the field {field} is {value!r}", 2) in breaches(wrong)
+        assert (Invariant.FIELDS, f"the field {field} is {value!r}", 2) in violations(wrong)
     del frames[1][field]
-    assert (Rule.FIELDS, f"the field {field} is missing", 2) in breaches(check_run(frames))
+    assert (Invariant.FIELDS, f"the field {field} is missing", 2) in violations(check_run(frames))
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_field_that_is_missing_or_of_a_wrong_type_is_told_with_its_frame(field: 
 def test_value_that_the_wire_does_not_have_is_told(field: str, value: object) -> None:
     frames = sound()
     frames[1][field] = value
-    assert (Rule.FIELDS, f"the field {field} is {value!r}", 2) in breaches(check_run(frames))
+    assert (Invariant.FIELDS, f"the field {field} is {value!r}", 2) in violations(check_run(frames))
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -239,13 +239,13 @@ def test_payload_must_say_what_its_type_is_about(number: int) -> None:
     frames = sound()
     kind, names = frames[number]["type"], tuple(frames[number]["payload"])
     frames[number]["payload"] = {}
-    found = [sentence for rule, sentence, _ in breaches(check_run(frames)) if rule is Rule.FIELDS]
+    found = [sentence for rule, sentence, _ in violations(check_run(frames)) if rule is Invariant.FIELDS]
     assert found == [f"the payload of {kind} says no {name}" for name in names]
 
 
 @pytest.mark.parametrize("rubbish", [None, 7, "agent_started", ["type"], b"{}"])
 def test_frame_that_is_no_object_is_told_and_judged_no_further(rubbish: Any) -> None:
     reports = check_stream([rubbish, *sound()])
-    assert breaches(reports[None]) == [(Rule.FIELDS, f"the frame is no object but {type(rubbish).__name__}", 1)]
+    assert violations(reports[None]) == [(Invariant.FIELDS, f"the frame is no object but {type(rubbish).__name__}", 1)]
     assert reports[RunId("a")].holds
     assert not check_run([rubbish, *sound()]).holds

@@ -8,8 +8,8 @@ import pytest
 
 from bridgekit.ids import RunId
 from bridgekit.invariants.recorded import Recorded
-from bridgekit.invariants.reports import Latency, Rule, check_run, check_stream, told
-from tests.verify.measure.recordings import SECOND, STEPS, TOOL, Frame, breaches, numbered, run_of, sound
+from bridgekit.invariants.reports import LatencyQuantiles, Invariant, check_run, check_stream, format_report
+from tests.verify.measure.recordings import SECOND, STEPS, TOOL, Frame, violations, numbered, run_of, sound
 
 GAP = "missing before this frame, of this run or of another of its thread"
 
@@ -30,9 +30,9 @@ def test_hole_is_charged_to_each_run_that_was_under_way() -> None:
     stream = interleaved()
     del stream[3]
     reports = check_stream(stream)
-    hole = (Rule.NO_GAP, f"seq 4 is {GAP}", 4)
-    assert breaches(reports[RunId("a")]) == [hole]
-    assert breaches(reports[RunId("b")]) == [hole, (Rule.CRITICAL_TYPES, "no agent_thinking was read", None)]
+    hole = (Invariant.NO_GAP, f"seq 4 is {GAP}", 4)
+    assert violations(reports[RunId("a")]) == [hole]
+    assert violations(reports[RunId("b")]) == [hole, (Invariant.CRITICAL_TYPES, "no agent_thinking was read", None)]
     assert reports[RunId("c")].holds
     assert [check_run(stream, run_id=run).holds for run in "abc"] == [False, False, True]
 
@@ -41,12 +41,12 @@ def test_hole_between_runs_is_charged_to_the_run_that_shows_it() -> None:
     alone = numbered([*sound("a"), *sound("b"), *sound("c")])
     reports = check_stream([*alone[:5], *alone[10:]])
     assert {run: report.holds for run, report in reports.items()} == {"a": True, "c": False}
-    assert breaches(reports[RunId("c")]) == [(Rule.NO_GAP, f"seq 6 to 10 are {GAP}", 6)]
+    assert violations(reports[RunId("c")]) == [(Invariant.NO_GAP, f"seq 6 to 10 are {GAP}", 6)]
 
 
 def test_run_that_was_filtered_out_of_its_thread_is_judged_by_order_alone() -> None:
     mine = [each for each in interleaved() if each["run_id"] == "b"]
-    assert [breach.rule for breach in check_run(mine).breaches] == [Rule.NO_GAP] * 4
+    assert [violation.invariant for violation in check_run(mine).violations] == [Invariant.NO_GAP] * 4
     assert check_run(mine, whole=False).holds
     assert not check_run([*mine[:2], mine[3], mine[2], mine[4]], whole=False).holds
     assert not check_run([*mine[:2], *mine[1:]], whole=False).holds
@@ -58,10 +58,10 @@ def test_gap_that_the_client_was_told_of_is_no_breach_but_what_it_held_is_still_
     assert check_run(holey, signalled=[(3, 5)]).holds
     assert check_run(holey, signalled=[(2, 3), (4, 9)]).holds
     for elsewhere in ((1, 2), (6, 9)):
-        assert breaches(check_run(holey, signalled=[elsewhere])) == [(Rule.NO_GAP, f"seq 3 to 5 are {GAP}", 3)]
-    assert breaches(check_run(holey, signalled=[(4, 4)])) == [
-        (Rule.NO_GAP, f"seq 3 is {GAP}", 3),
-        (Rule.NO_GAP, f"seq 5 is {GAP}", 3),
+        assert violations(check_run(holey, signalled=[elsewhere])) == [(Invariant.NO_GAP, f"seq 3 to 5 are {GAP}", 3)]
+    assert violations(check_run(holey, signalled=[(4, 4)])) == [
+        (Invariant.NO_GAP, f"seq 3 is {GAP}", 3),
+        (Invariant.NO_GAP, f"seq 5 is {GAP}", 3),
     ]
     started_lost = numbered([*sound("a"), *sound("b")])
     del started_lost[5]
@@ -71,7 +71,7 @@ def test_gap_that_the_client_was_told_of_is_no_breach_but_what_it_held_is_still_
 def test_run_that_was_asked_for_and_never_seen_is_unknown_and_one_that_nobody_asked_for_is_a_breach() -> None:
     reports = check_stream(sound("a"), runs=["b"])
     assert (reports[RunId("b")].known, reports[RunId("b")].holds) == (False, False)
-    assert breaches(reports[RunId("a")]) == [(Rule.ONE_RUN, "nobody here asked for run 'a'", 1)]
+    assert violations(reports[RunId("a")]) == [(Invariant.ONE_RUN, "nobody here asked for run 'a'", 1)]
     assert check_stream(sound("a"), runs=["a"])[RunId("a")].holds
     assert not check_run(sound("a"), run_id="b").known
 
@@ -80,18 +80,18 @@ def test_frames_that_name_no_run_have_a_report_of_their_own() -> None:
     stream = sound()
     del stream[2]["run_id"]
     reports = check_stream(stream)
-    assert breaches(reports[None]) == [(Rule.FIELDS, "the field run_id is missing", 3)]
-    assert [breach.rule for breach in reports[RunId("a")].breaches] == [Rule.TOOL_CALLS, Rule.CRITICAL_TYPES]
+    assert violations(reports[None]) == [(Invariant.FIELDS, "the field run_id is missing", 3)]
+    assert [violation.invariant for violation in reports[RunId("a")].violations] == [Invariant.TOOL_CALLS, Invariant.CRITICAL_TYPES]
 
 
 def test_one_event_in_two_threads_is_told() -> None:
     leaked = {**sound()[1], "thread_id": "u", "seq": 1}
-    sentences = [breach.sentence for breach in check_stream([*sound(), leaked])[RunId("a")].breaches]
+    sentences = [violation.message for violation in check_stream([*sound(), leaked])[RunId("a")].violations]
     assert "the run moved from thread 't' to 'u'" in sentences
     assert "event 't/2' was read before, as seq 2 of thread 't'" in sentences
 
 
-# Latency.
+# LatencyQuantiles.
 
 
 def test_latency_is_from_emission_to_reading_by_the_nearest_rank() -> None:
@@ -99,7 +99,7 @@ def test_latency_is_from_emission_to_reading_by_the_nearest_rank() -> None:
     report = check_run([(each, SECOND + wait) for each, wait in zip(sound(), waits, strict=True)])
     assert report.holds
     assert report.latency is not None
-    assert report.latency == pytest.approx(Latency(5, 0.3, 0.5, 0.5), abs=1e-6)
+    assert report.latency == pytest.approx(LatencyQuantiles(5, 0.3, 0.5, 0.5), abs=1e-6)
 
 
 def test_latency_counts_only_frames_with_both_times() -> None:
@@ -118,7 +118,7 @@ def test_what_does_not_hold_is_told_with_the_frames_that_show_it() -> None:
     stream = [*sound("a"), *sound("b", "u")]
     del stream[6]
     assert (
-        told(stream, check_stream(stream, runs=["a", "b", "c"]))
+        format_report(stream, check_stream(stream, runs=["a", "b", "c"]))
         == f"""\
 2 of 3 runs do not hold
 
@@ -138,14 +138,14 @@ run 'c':
 def test_long_run_is_shown_only_where_it_breaks() -> None:
     stream = run_of("agent_started", *["agent_thinking"] * 30, *(kind for kind, _ in STEPS[2:]))
     del stream[15]
-    lines = told(stream, check_stream(stream)).splitlines()[4:]
+    lines = format_report(stream, check_stream(stream)).splitlines()[4:]
     assert [line.split()[0] for line in lines] == ["…", "15", ">", "17", "…"]
 
 
 def test_frame_that_is_no_object_is_shown_as_it_is() -> None:
     recording: list[Any] = [["what", 7]]
     assert (
-        told(recording, check_stream(recording))
+        format_report(recording, check_stream(recording))
         == """\
 1 of 1 runs do not hold
 
@@ -156,7 +156,7 @@ frames that name no run:
 
 
 def test_nothing_to_tell_of_runs_that_hold() -> None:
-    assert told(sound(), check_stream(sound())) == "every run holds"
+    assert format_report(sound(), check_stream(sound())) == "every run holds"
 
 
 def test_gap_of_one_thread_excuses_nothing_in_another() -> None:
@@ -167,13 +167,13 @@ def test_gap_of_one_thread_excuses_nothing_in_another() -> None:
     with pytest.raises(ValueError, match="of 2 threads: say the signalled gaps by thread"):
         check_stream(holey, signalled=[(3, 3)])
     reports = check_stream(holey, required=(), signalled={"A": [(3, 3)]})
-    rules = {run: {breach.rule for breach in report.breaches} for run, report in reports.items()}
-    assert Rule.NO_GAP not in rules[RunId("A")]
-    assert Rule.NO_GAP in rules[RunId("B")]
+    rules = {run: {violation.invariant for violation in report.violations} for run, report in reports.items()}
+    assert Invariant.NO_GAP not in rules[RunId("A")]
+    assert Invariant.NO_GAP in rules[RunId("B")]
 
 
 def test_numbers_of_frames_that_name_no_thread_are_not_judged_for_gaps() -> None:
     homeless = [{name: value for name, value in each.items() if name != "thread_id"} for each in sound("a")]
     del homeless[2]
-    assert Rule.NO_GAP not in {breach.rule for breach in check_run(homeless).breaches}
-    assert Rule.NO_GAP in {breach.rule for breach in check_run([*sound("a")[:2], *sound("a")[3:]]).breaches}
+    assert Invariant.NO_GAP not in {violation.invariant for violation in check_run(homeless).violations}
+    assert Invariant.NO_GAP in {violation.invariant for violation in check_run([*sound("a")[:2], *sound("a")[3:]]).violations}

@@ -11,7 +11,7 @@ import pytest
 
 from bridgekit.events import RoutedEvent
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.invariants.reports import Rule, RunReport, check_stream
+from bridgekit.invariants.reports import Invariant, RunReport, check_stream
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.history import Socket
 from bridgekit_verify.measure.workload import FAMILIES, Workload, family
@@ -73,13 +73,13 @@ async def test_link_8_broken_is_caught_at_every_socket_by_the_types_that_agents_
     """The bridge numbered nothing of what was lost, so `seq` has no hole: the types alone tell."""
     for reports in (await judged("link 8 broken", SMALL)).values():
         [report] = reports.values()
-        assert [breach.rule for breach in report.breaches] == [Rule.CRITICAL_TYPES] * 3
+        assert [violation.invariant for violation in report.violations] == [Invariant.CRITICAL_TYPES] * 3
 
 
 async def test_link_5_broken_is_caught_at_the_socket_that_lost_and_not_at_the_one_that_gained() -> None:
     """What one user's agent says comes under the other's run, thread and `seq`: nothing in the frames gives it away."""
     loser, winner = (await judged("link 5 broken", SMALL)).values()
-    assert [breach.rule for report in loser.values() for breach in report.breaches] == [Rule.CRITICAL_TYPES] * 3
+    assert [violation.invariant for report in loser.values() for violation in report.violations] == [Invariant.CRITICAL_TYPES] * 3
     [report] = winner.values()
     assert report.holds
     assert report.frames == 8
@@ -91,7 +91,7 @@ async def test_fix_1_is_caught_at_the_socket_that_was_sent_runs_of_others_if_it_
     workload = replace(SMALL, threads=family("prefixes of one another", 3))
     shortest, *others = (await judged("fix 1", workload, knowing=knowing)).values()
     assert holding(shortest) == [True, not knowing, not knowing]
-    foreign = [breach.rule for report in shortest.values() for breach in report.breaches]
-    assert foreign == ([Rule.ONE_RUN] * 2 if knowing else [])
+    foreign = [violation.invariant for report in shortest.values() for violation in report.violations]
+    assert foreign == ([Invariant.ONE_RUN] * 2 if knowing else [])
     assert [holding(reports) for reports in others] == [[False], [False]]
     assert not any(report.known for reports in others for report in reports.values())

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgekit.invariants.reports import check_run, check_stream, told
+from bridgekit.invariants.reports import check_run, check_stream, format_report
 from tests.verify.measure.recordings import STEPS, Frame, frame, numbered
 
 THREADS = ("t", "u")
@@ -49,7 +49,7 @@ def holds(stream: list[Frame]) -> bool:
 
 @given(recordings())
 def test_any_interleaving_of_sound_runs_holds(stream: list[Frame]) -> None:
-    assert told(stream, check_stream(stream)) == "every run holds"
+    assert format_report(stream, check_stream(stream)) == "every run holds"
     for run in {each["run_id"] for each in stream}:
         assert check_run(stream, run_id=run).holds
         assert check_run([each for each in stream if each["run_id"] == run], whole=False).holds
@@ -100,5 +100,5 @@ JSON = st.recursive(
 def test_whatever_was_decoded_is_judged_and_nothing_is_raised(rubbish: list[Any]) -> None:
     reports = check_stream(rubbish)
     assert not any(report.holds for report in reports.values())
-    assert told(rubbish, reports)
+    assert format_report(rubbish, reports)
     assert not check_run(rubbish).holds

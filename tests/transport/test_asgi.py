@@ -160,7 +160,7 @@ async def test_metrics_count_by_type_link_and_reason(site: Site) -> None:
     site.counters.count(emitted(EventType.AGENT_STARTED), Receipt(outcome=Outcome.SENT, sockets=2))
     for _ in range(2):
         site.counters.count(emitted(), Receipt(outcome=Outcome.UNROUTABLE, link=9, reason="no route"))
-    site.counters.count(emitted(), Receipt(outcome=Outcome.NOBODY_LISTENING, kept=True))
+    site.counters.count(emitted(), Receipt(outcome=Outcome.NO_SUBSCRIBER, kept=True))
     site.counters.count(emitted(), Receipt(outcome=Outcome.PENDING))
     site.counters.count_end("too slow", unwritten=3, coalesced=7, gaps={GapReason.COALESCED: 5})
     await site.browser(BOB, THREAD).stay()

@@ -16,7 +16,7 @@ from bridgekit.chain.link_4_engine import ExecutionEngine
 from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.self_check import Inbox
+from bridgekit.chain.self_check import ProbeConnection
 from bridgekit.errors import RunAlreadyMapped
 from bridgekit.events import CRITICAL, EventType, Outcome
 from bridgekit.mapping import RunThreadMappingService
@@ -157,8 +157,8 @@ async def test_d9e_dict_takes_a_run_again_after_its_cleanup_as_a_dict_does() -> 
 @pytest.mark.parametrize(
     ("kind", "reached", "nobody_is_called", "somebody_is_called"),
     [
-        (Hub, 1, Outcome.NOBODY_LISTENING, Outcome.SENT),
-        (as_committed.HubWithoutThreads, 0, Outcome.NOBODY_LISTENING, Outcome.NOBODY_LISTENING),
+        (Hub, 1, Outcome.NO_SUBSCRIBER, Outcome.SENT),
+        (as_committed.HubWithoutThreads, 0, Outcome.NO_SUBSCRIBER, Outcome.NO_SUBSCRIBER),
         (as_committed.HubThatAlwaysSaysSent, 1, Outcome.SENT, Outcome.SENT),
         (as_committed.HubAsCommitted, 0, Outcome.SENT, Outcome.SENT),
     ],
@@ -166,7 +166,7 @@ async def test_d9e_dict_takes_a_run_again_after_its_cleanup_as_a_dict_does() -> 
 async def test_d10_hub_reaches_nobody_or_calls_nobody_sent(
     kind: type[Hub], reached: int, nobody_is_called: Outcome, somebody_is_called: Outcome
 ) -> None:
-    hub, inbox = kind(), Inbox(THREAD, ALICE)
+    hub, inbox = kind(), ProbeConnection(THREAD, ALICE)
     assert (await hub.publish(emitted(), THREAD)).outcome is nobody_is_called
     hub.attach(inbox)
     assert (await hub.publish(emitted(), THREAD)).outcome is somebody_is_called
@@ -218,13 +218,13 @@ async def test_link_7_broken_forgets_the_run(sound: bool) -> None:
     assert heard_of_agent(await run_one(application)) == (3 if sound else 0)
 
 
-async def run_one(application: Application) -> Inbox:
+async def run_one(application: Application) -> ProbeConnection:
     inbox = listener(application, context().thread_id)
     await application.supervisor.engine.execute(context())
     return inbox
 
 
-def heard_of_agent(inbox: Inbox) -> int:
+def heard_of_agent(inbox: ProbeConnection) -> int:
     """How many events its user heard of the agent itself; the core's two always arrive."""
     assert (said(inbox)[0], said(inbox)[-1]) == ("agent_started", "agent_completed")
     return len(inbox.frames) - 2
