@@ -38,9 +38,9 @@ def digits(count: int) -> str:
     [
         ("", "must not be empty"),
         (" \u3000 ", "must not be empty"),
-        (None, "must be a text, not NoneType"),
-        (123, "must be a text, not int"),
-        (b"thread_123", "must be a text, not bytes"),
+        (None, "must be a string, not NoneType"),
+        (123, "must be a string, not int"),
+        (b"thread_123", "must be a string, not bytes"),
         ("a\nb", r"must not contain the control character '\n'"),
         ("a\x00", r"must not contain the control character '\x00'"),
         ("\x85a", r"must not contain the control character '\x85'"),
@@ -85,7 +85,7 @@ def test_embedded_run_id_is_the_audits_first_fix() -> None:
         (EmbeddedRunIds(), r"run_thread_123_[0-9a-f]{8}"),
         (SignedRunIds(), r"run_[\w=-]+\.[0-9a-f]{24}\.[0-9a-f]{32}"),
     ],
-    ids=["opaque", "embedded", "sealed"],
+    ids=["opaque", "embedded", "signed"],
 )
 def test_run_ids_differ_from_one_another_and_keep_their_form(scheme: ids.RunIdScheme, form: str) -> None:
     made = {scheme.new(ThreadId("thread_123")) for _ in range(200)}
@@ -109,14 +109,14 @@ def test_sealed_run_id_is_refused_when_one_character_was_changed(thread_id: str,
     run_id = SignedRunIds(KEY).new(ThreadId(thread_id))
     place = data.draw(st.integers(0, len(run_id) - 1))
     other = data.draw(st.sampled_from("abc019_.-=é").filter(lambda character: character != run_id[place]))
-    with pytest.raises(InvalidId, match="was not sealed here"):
+    with pytest.raises(InvalidId, match="was not signed with this key"):
         SignedRunIds(KEY).verify(RunId(run_id[:place] + other + run_id[place + 1 :]))
 
 
 @pytest.mark.parametrize("cut", [slice(4, None), slice(None, -1), slice(None, -33)])
 def test_sealed_run_id_is_refused_when_a_part_is_cut_off(cut: slice) -> None:
     run_id = SignedRunIds(KEY).new(ThreadId("thread_123"))
-    with pytest.raises(InvalidId, match="was not sealed here"):
+    with pytest.raises(InvalidId, match="was not signed with this key"):
         SignedRunIds(KEY).verify(RunId(run_id[cut]))
 
 
@@ -129,7 +129,7 @@ def test_forged_run_id_is_refused(forged: str) -> None:
 
 def test_run_id_sealed_with_another_key_is_refused() -> None:
     run_id = SignedRunIds(KEY).new(ThreadId("thread_123"))
-    with pytest.raises(InvalidId, match="was not sealed here"):
+    with pytest.raises(InvalidId, match="was not signed with this key"):
         SignedRunIds(KEY[::-1]).verify(run_id)
 
 
@@ -145,7 +145,7 @@ def test_key_of_a_wrong_size_is_refused(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "problem"), [(7, "not int"), ("x" * 65_537, "not 65,537"), ("\ud800", "UTF-8 can carry")]
+    ("value", "problem"), [(7, "not int"), ("x" * 65_537, "not 65,537"), ("\ud800", "UTF-8 can encode")]
 )
 def test_request_that_cannot_travel_is_refused(value: object, problem: str) -> None:
     with pytest.raises(InvalidId, match=problem) as refused:

@@ -82,7 +82,7 @@ class Closing:
 async def test_closed_supervisor_takes_no_new_run() -> None:
     supervisor = (await started()).supervisor
     await supervisor.close(seconds=SOON)
-    with pytest.raises(ShuttingDown, match="takes no new run; try again in a moment"):
+    with pytest.raises(ShuttingDown, match="accepts no new run; try again in a moment"):
         await supervisor.run(**RUN)
 
 

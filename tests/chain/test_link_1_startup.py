@@ -110,7 +110,7 @@ async def test_part_that_cannot_be_made_is_named_with_its_link_and_nothing_is_le
         async with app.router.lifespan_context(app):
             raise AssertionError("started")
     assert refused.value.link == link
-    assert refused.value.reason == f"{name} could not be made: ConnectionError: no such thing today"
+    assert refused.value.reason == f"{name} could not be created: ConnectionError: no such thing today"
     assert str(refused.value) == f"link {link}: {refused.value.reason}"
     assert isinstance(refused.value.__cause__, ConnectionError)
     assert app.state._state == {}

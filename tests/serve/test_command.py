@@ -217,7 +217,7 @@ async def pinged(server: Server) -> bool:
     [
         (
             (PARTS, "--store", "sqlite:////dev/null/events"),
-            "link 1: the SQLite store cannot be kept in /dev/null/events",
+            "link 1: the SQLite store cannot use /dev/null/events",
         ),
         (
             ("tests.served_application:bare",),

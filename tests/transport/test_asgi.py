@@ -62,8 +62,8 @@ async def test_event_that_falls_between_attaching_and_the_first_frame_is_not_los
     [
         ({"user_id": BOB, "thread_id": THREAD}, 4503, "no such thread of this user"),
         ({"user_id": BOB, "thread_id": "thread_nobody"}, 4503, "no such thread of this user"),
-        ({}, 4500, "user_id: must be a text, not NoneType"),
-        ({"user_id": BOB}, 4500, "thread_id: must be a text, not NoneType"),
+        ({}, 4500, "user_id: must be a string, not NoneType"),
+        ({"user_id": BOB}, 4500, "thread_id: must be a string, not NoneType"),
         ({"user_id": " ", "thread_id": THREAD}, 4500, "user_id: must not be empty"),
         ({"user_id": BOB, "thread_id": "x" * 1_025}, 4500, "thread_id: must be at most 1,024 bytes, not 1,025"),
     ],
