@@ -180,10 +180,10 @@ async def test_mounted(bridgekit_app, bridgekit_asgi):
 @pytest.mark.parametrize(
     ("source", "line"),
     [
-        ("def test_it(bridgekit_config): ...", "bridgekit does not know your agents. Give your tests a fixture*"),
+        ("def test_it(bridgekit_config): ...", "bridgekit does not know your agents. Define this fixture*"),
         (
             EXAMPLE.replace('return "asyncio"', 'return "trio"'),
-            "The client that listens for bridgekit runs on asyncio, and this test runs on trio.*",
+            "bridgekit's test client needs asyncio, but this test runs on trio.*",
         ),
     ],
 )

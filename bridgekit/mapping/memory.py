@@ -1,4 +1,4 @@
-"""Routes in this process's memory: the default store."""
+"""The default mapping store, which holds routes in the memory of this process."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from bridgekit.ids import RunId, ThreadId
 __all__ = ["MAX_ROUTES", "MemoryMappingStore"]
 
 MAX_ROUTES: Final = 1_000_000
-"""How many routes are kept, of live runs and of closed ones."""
+"""The default limit of stored routes, of live and of closed runs together."""
 
 
 class MemoryMappingStore:
-    """A dict, and beside it the closed runs in the order of their closing.
+    """Stores routes in a dict, and the expiry times of closed runs in the order in which they were closed.
 
-    Every operation is O(1), amortised: each call forgets what has fallen due since the last one. The order of closing
-    is the order of falling due as long as all are given one grace; a route that falls due behind one with a longer
-    grace is forgotten for readers at once and freed with it. When there is no room, the closed run that waits longest
-    makes it; a live one never does.
+    Every operation takes amortized O(1): each lookup first evicts the routes that are due. If all runs have the same
+    grace period, the order of closing is the order of expiry. A route that is due behind one with a longer grace period
+    is no longer found, and its memory is freed with the earlier one. When the store is full, `insert` evicts the
+    run that was closed first; it never evicts a live run.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, routes: int = MAX_ROUTES) -> None:
@@ -30,7 +30,7 @@ class MemoryMappingStore:
         self._limit = routes
         self._routes: dict[RunId, ThreadId] = {}
         self._due: OrderedDict[RunId, float] = OrderedDict()
-        """When the routes of closed runs are to be forgotten."""
+        """The times at which the routes of closed runs expire, by the store's clock."""
 
     def __len__(self) -> int:
         return len(self._routes)
@@ -45,18 +45,18 @@ class MemoryMappingStore:
         self.close(run_id, self._clock() + seconds)
 
     def insert(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
-        """As `add`."""
-        holds = self.lookup(run_id)
-        if holds is None:
+        """`add` without a coroutine."""
+        stored = self.lookup(run_id)
+        if stored is None:
             self._evict_for_insert()
-            holds = self._routes[run_id] = thread_id
-        elif holds == thread_id:
-            # A run that goes on in its grace period is live again.
+            stored = self._routes[run_id] = thread_id
+        elif stored == thread_id:
+            # A run that is registered again within its grace period is live again.
             self._due.pop(run_id, None)
-        return holds
+        return stored
 
     def lookup(self, run_id: RunId) -> ThreadId | None:
-        """As `get`."""
+        """`get` without a coroutine."""
         if self._due:
             self._evict_due()
             due = self._due.get(run_id)
@@ -65,20 +65,20 @@ class MemoryMappingStore:
         return self._routes.get(run_id)
 
     def close(self, run_id: RunId, due: float) -> float | None:
-        """Let the route lapse at that time of the store's clock, or earlier if that was said before; answer when.
+        """Let the route expire at `due`, by the store's clock. An earlier call takes precedence.
 
-        None for an unknown run.
+        Returns the time at which the route expires, or None for an unknown run.
         """
         if self.lookup(run_id) is None:
             return None
         return self._due.setdefault(run_id, due)
 
     def due(self, run_id: RunId) -> float | None:
-        """When the route of a closed run is to be forgotten; None for a live run, and for an unknown one."""
+        """Return the time at which a closed run's route expires, or None for a live or unknown run."""
         return self._due.get(run_id)
 
     def restore(self, run_id: RunId, thread_id: ThreadId | None, due: float | None) -> None:
-        """Make it so, whatever is known of the run; without a thread nothing is."""
+        """Replace the run's entry by the given thread and expiry time. With `thread_id=None`, remove the entry."""
         self.evict(run_id)
         if thread_id is not None:
             self._routes[run_id] = thread_id
@@ -86,7 +86,7 @@ class MemoryMappingStore:
                 self._due[run_id] = due
 
     def evict(self, run_id: RunId) -> None:
-        """Forget the route at once."""
+        """Remove the route immediately."""
         self._routes.pop(run_id, None)
         self._due.pop(run_id, None)
 

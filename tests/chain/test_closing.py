@@ -175,7 +175,7 @@ async def test_run_that_takes_too_long_does_not_hold_up_shutting_down() -> None:
 
 async def test_workers_that_share_a_store_do_not_start_with_a_key_of_their_own() -> None:
     shared = replace(in_memory(), shared=True)
-    with pytest.raises(DeterministicStartupError, match="must share a key for tickets too") as refusal:
+    with pytest.raises(DeterministicStartupError, match="must also share a ticket key") as refusal:
         await start_application(config(), shared)
     assert refusal.value.link == 10
     key = bytes(range(KEY_BYTES))

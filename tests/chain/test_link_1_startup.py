@@ -125,9 +125,9 @@ async def test_agent_with_an_impossible_name_is_refused_at_the_registry() -> Non
 @pytest.mark.parametrize(
     ("choices", "link", "reason"),
     [
-        ({"hub": as_committed.HubWithoutThreads}, 10, "an event to a listening thread did not arrive"),
-        ({"hub": HubWithoutConnections}, 10, "an event to a listening thread did not arrive"),
-        ({"hub": HubReportingFalseSuccess}, 10, "an event to a listening thread did not arrive"),
+        ({"hub": as_committed.HubWithoutThreads}, 10, "an event to a subscribed thread did not arrive"),
+        ({"hub": HubWithoutConnections}, 10, "an event to a subscribed thread did not arrive"),
+        ({"hub": HubReportingFalseSuccess}, 10, "an event to a subscribed thread did not arrive"),
         (
             {"resolver": resolver_that_looks_nothing_up},
             9,
@@ -136,24 +136,24 @@ async def test_agent_with_an_impossible_name_is_refused_at_the_registry() -> Non
         (
             {"hub": as_committed.HubThatAlwaysSaysSent},
             10,
-            "an event that nobody listened to was called sent",
+            "an event without a subscriber was reported as sent",
         ),
-        ({"hub": as_committed.HubAsCommitted}, 10, "an event that nobody listened to was called sent"),
+        ({"hub": as_committed.HubAsCommitted}, 10, "an event without a subscriber was reported as sent"),
         (
             {"supervisor": as_committed.SupervisorWithItsOwnBridge},
             2,
-            "the supervisor holds another bridge than the application",
+            "the supervisor holds a bridge other than the application's",
         ),
-        ({"registry": RegistryDroppingBridge}, 3, "the registry holds another bridge than the application"),
+        ({"registry": RegistryDroppingBridge}, 3, "the registry holds a bridge other than the application's"),
         (
             {"engine": as_committed.EngineWithItsOwnBridge},
             4,
-            "the engine holds another bridge than the application",
+            "the engine holds a bridge other than the application's",
         ),
         (
             {"run_ids": OpaqueRunIds(), "resolver": resolver_as_committed},
             9,
-            "the thread carried with the event was not found: the orchestrator cannot say; the run id names no thread",
+            "the thread carried by the event was not found: the orchestrator cannot say; the run id names no thread",
         ),
     ],
 )

@@ -94,7 +94,7 @@ async def test_adapter_without_a_bridge_says_so_to_log_and_caller(
         receipt = await adapter.emit_thinking("hm")
     assert (bool(receipt), receipt.outcome, receipt.link) == (False, Outcome.REFUSED, 7)
     assert [record.getMessage() for record in caplog.records] == [
-        "agent_thinking was emitted by an agent that was given no bridge"
+        "agent_thinking is lost: the adapter has no bridge, call set_websocket_bridge first"
     ]
 
 
