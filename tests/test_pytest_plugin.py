@@ -104,7 +104,7 @@ async def test_reported(bridgekit_app):
         "--durations=1",
     )
     told.assert_outcomes(failed=1)
-    told.stdout.fnmatch_lines(["*run 'run_000000000000':", "*  nothing was read of it: unknown"])
+    told.stdout.fnmatch_lines(["*run 'run_000000000000':", "*  unknown: no frame of this run was read"])
 
 
 def test_client_waits_for_a_runs_end_and_no_longer_than_it_is_told(users: pytest.Pytester) -> None:
@@ -213,5 +213,5 @@ def test_assertion_answers_the_reports_of_what_it_accepts() -> None:
 
 
 def test_assertion_is_not_content_with_an_empty_recording() -> None:
-    with pytest.raises(AssertionError, match="nothing was read of it: unknown"):
+    with pytest.raises(AssertionError, match="unknown: no frame of this run was read"):
         assert_delivered([])

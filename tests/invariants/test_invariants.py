@@ -37,7 +37,7 @@ def test_empty_recording_is_unknown_and_holds_nothing() -> None:
     report = check_run([])
     assert (report.frames, report.violations, report.known, report.holds, bool(report)) == (0, (), False, False, False)
     assert check_stream([]) == {None: report}
-    assert str(report) == "nothing was read of it: unknown"
+    assert str(report) == "unknown: no frame of this run was read"
 
 
 def test_confirmation_of_a_subscription_is_passed_over() -> None:
@@ -54,7 +54,7 @@ def test_own_events_are_judged_like_their_json() -> None:
 
 # A violation of each rule. What one loss breaks at once is all told.
 
-GAP = "missing before this frame, of this run or of another of its thread"
+GAP = "missing before this frame, from this run or from another run of its thread"
 PLANTED: list[tuple[str, Callable[[list[Frame]], Iterable[Any]], Violations]] = [
     (
         "the start is lost",
@@ -64,7 +64,7 @@ PLANTED: list[tuple[str, Callable[[list[Frame]], Iterable[Any]], Violations]] = 
     (
         "the start is late",
         lambda frames: numbered([frames[1], frames[0], *frames[2:]]),
-        [(Invariant.STARTED_FIRST, "agent_started was not the first that was read", 2)],
+        [(Invariant.STARTED_FIRST, "agent_started was not the first event read", 2)],
     ),
     (
         "the run starts twice",
@@ -100,7 +100,7 @@ PLANTED: list[tuple[str, Callable[[list[Frame]], Iterable[Any]], Violations]] = 
         "two frames are swapped",
         lambda frames: [*frames[:2], frames[3], frames[2], frames[4]],
         [
-            (Invariant.TOOL_CALLS, "call 'call 1' was completed, and is not under way", 3),
+            (Invariant.TOOL_CALLS, "call 'call 1' was completed but is not in progress", 3),
             (Invariant.IN_ORDER, "seq 3 was read after seq 4", 4),
             (Invariant.TOOL_CALLS, "call 'call 1' was never completed", 4),
         ],
@@ -108,7 +108,7 @@ PLANTED: list[tuple[str, Callable[[list[Frame]], Iterable[Any]], Violations]] = 
     (
         "a frame is read twice",
         lambda frames: [*frames[:2], frames[1], *frames[2:]],
-        [(Invariant.ONCE, "seq 2 was read before, at place 2", 3)],
+        [(Invariant.ONCE, "seq 2 was read before, at position 2", 3)],
     ),
     (
         "an event is sent again under a new number",
@@ -121,7 +121,7 @@ PLANTED: list[tuple[str, Callable[[list[Frame]], Iterable[Any]], Violations]] = 
     (
         "two events have one number",
         lambda frames: [*frames[:2], {**frames[1], "event_id": "other"}, *frames[2:]],
-        [(Invariant.ONCE, "seq 2 is two events: 't/2' and 'other'", 3)],
+        [(Invariant.ONCE, "seq 2 was used for two events: 't/2' and 'other'", 3)],
     ),
     (
         "a frame belongs to another run",
@@ -151,7 +151,7 @@ def test_each_rule_is_planted() -> None:
 def test_breach_says_which_event_shows_it() -> None:
     [violation] = check_run([*sound()[:2], *sound()[1:]]).violations
     assert (violation.position, violation.seq, violation.event_id) == (3, 2, "t/2")
-    assert str(violation) == "read once: seq 2 was read before, at place 2"
+    assert str(violation) == "read once: seq 2 was read before, at position 2"
 
 
 @pytest.mark.parametrize(
@@ -160,11 +160,11 @@ def test_breach_says_which_event_shows_it() -> None:
         ([("+", "x1"), ("+", "x2"), ("-", "x1"), ("-", "x2")], []),
         ([("+", "x1"), ("+", "y1"), ("-", "y1"), ("-", "x1")], []),
         ([("+", "x1"), ("-", "x1"), ("+", "x2")], ["call 'x2' was never completed"]),
-        ([("+", "x1"), ("-", "x1"), ("-", "x1")], ["call 'x1' was completed, and is not under way"]),
-        ([("+", "x1"), ("-", "x1"), ("+", "x1"), ("-", "x1")], ["call 'x1' was begun twice"]),
+        ([("+", "x1"), ("-", "x1"), ("-", "x1")], ["call 'x1' was completed but is not in progress"]),
+        ([("+", "x1"), ("-", "x1"), ("+", "x1"), ("-", "x1")], ["call 'x1' was started twice"]),
         (
             [("+", "x1"), ("-", "x2")],
-            ["call 'x1' was never completed", "call 'x2' was completed, and is not under way"],
+            ["call 'x1' was never completed", "call 'x2' was completed but is not in progress"],
         ),
     ],
 )
@@ -179,7 +179,7 @@ def test_tool_calls_may_overlap_but_each_is_begun_once_and_then_completed_once(
 def test_tool_call_completed_under_another_name_is_told() -> None:
     frames = sound()
     frames[3]["payload"]["tool_name"] = "delete"
-    assert violations(check_run(frames)) == [(Invariant.TOOL_CALLS, "call 'call 1' was begun as 'look_up'", 4)]
+    assert violations(check_run(frames)) == [(Invariant.TOOL_CALLS, "call 'call 1' was started as tool 'look_up'", 4)]
 
 
 @pytest.mark.parametrize(
@@ -240,12 +240,12 @@ def test_payload_must_say_what_its_type_is_about(number: int) -> None:
     kind, names = frames[number]["type"], tuple(frames[number]["payload"])
     frames[number]["payload"] = {}
     found = [sentence for rule, sentence, _ in violations(check_run(frames)) if rule is Invariant.FIELDS]
-    assert found == [f"the payload of {kind} says no {name}" for name in names]
+    assert found == [f"the payload of {kind} has no {name}" for name in names]
 
 
 @pytest.mark.parametrize("rubbish", [None, 7, "agent_started", ["type"], b"{}"])
 def test_frame_that_is_no_object_is_told_and_judged_no_further(rubbish: Any) -> None:
     reports = check_stream([rubbish, *sound()])
-    assert violations(reports[None]) == [(Invariant.FIELDS, f"the frame is no object but {type(rubbish).__name__}", 1)]
+    assert violations(reports[None]) == [(Invariant.FIELDS, f"the frame is not a JSON object but {type(rubbish).__name__}", 1)]
     assert reports[RunId("a")].holds
     assert not check_run([rubbish, *sound()]).holds

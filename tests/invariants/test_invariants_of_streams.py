@@ -11,7 +11,7 @@ from bridgekit.invariants.recorded import Recorded
 from bridgekit.invariants.reports import LatencyQuantiles, Invariant, check_run, check_stream, format_report
 from tests.verify.measure.recordings import SECOND, STEPS, TOOL, Frame, violations, numbered, run_of, sound
 
-GAP = "missing before this frame, of this run or of another of its thread"
+GAP = "missing before this frame, from this run or from another run of its thread"
 
 
 def interleaved() -> list[Frame]:
@@ -71,7 +71,7 @@ def test_gap_that_the_client_was_told_of_is_no_breach_but_what_it_held_is_still_
 def test_run_that_was_asked_for_and_never_seen_is_unknown_and_one_that_nobody_asked_for_is_a_breach() -> None:
     reports = check_stream(sound("a"), runs=["b"])
     assert (reports[RunId("b")].known, reports[RunId("b")].holds) == (False, False)
-    assert violations(reports[RunId("a")]) == [(Invariant.ONE_RUN, "nobody here asked for run 'a'", 1)]
+    assert violations(reports[RunId("a")]) == [(Invariant.ONE_RUN, "run 'a' was not expected", 1)]
     assert check_stream(sound("a"), runs=["a"])[RunId("a")].holds
     assert not check_run(sound("a"), run_id="b").known
 
@@ -131,7 +131,7 @@ run 'b':
       9  seq 5  agent_completed  {{'result': None}}
 
 run 'c':
-  nothing was read of it: unknown"""
+  unknown: no frame of this run was read"""
     )
 
 
@@ -149,8 +149,8 @@ def test_frame_that_is_no_object_is_shown_as_it_is() -> None:
         == """\
 1 of 1 runs do not hold
 
-frames that name no run:
-  required fields: the frame is no object but list
+frames without a run id:
+  required fields: the frame is not a JSON object but list
   >   1  ['what', 7]"""
     )
 
@@ -164,7 +164,7 @@ def test_gap_of_one_thread_excuses_nothing_in_another() -> None:
     for number, each in enumerate(two):
         each["seq"] = number % 5 + 1
     holey = [each for each in two if each["seq"] != 3]
-    with pytest.raises(ValueError, match="of 2 threads: say the signalled gaps by thread"):
+    with pytest.raises(ValueError, match="the stream has 2 threads: pass the signalled gaps by thread"):
         check_stream(holey, signalled=[(3, 3)])
     reports = check_stream(holey, required=(), signalled={"A": [(3, 3)]})
     rules = {run: {violation.invariant for violation in report.violations} for run, report in reports.items()}

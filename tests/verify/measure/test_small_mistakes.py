@@ -104,7 +104,7 @@ def test_tool_call_without_an_id_completes_nothing() -> None:
     frames[3]["payload"] = {"tool_name": "look_up"}
     assert violations(check_run(frames)) == [
         (Invariant.TOOL_CALLS, "call 'call 1' was never completed", 3),
-        (Invariant.FIELDS, "the payload of tool_completed says no tool_call_id", 4),
+        (Invariant.FIELDS, "the payload of tool_completed has no tool_call_id", 4),
     ]
 
 
