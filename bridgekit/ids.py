@@ -61,8 +61,10 @@ source is cryptographically secure."""
 
 
 def thread_id(value: object) -> ThreadId:
-    """Validate a thread id: a string of 1 to 1,024 bytes of UTF-8, not blank, without control characters. InvalidId
-    otherwise."""
+    """Validate a thread id.
+
+    It is a string of 1 to 1,024 bytes of UTF-8 that is not blank and has no control characters. InvalidId otherwise.
+    """
     return ThreadId(_checked("thread_id", value, ID_BYTES))
 
 
@@ -82,8 +84,10 @@ def agent_name(value: object) -> str:
 
 
 def request(value: object) -> str:
-    """Validate a user's request: a string of at most 65,536 bytes of UTF-8, which may be empty and contain line breaks.
-    InvalidId otherwise."""
+    """Validate a user's request.
+
+    It is a string of at most 65,536 bytes of UTF-8. It may be empty and contain line breaks. InvalidId otherwise.
+    """
     if not isinstance(value, str):
         raise InvalidId("request", f"must be a string, not {type(value).__name__}")
     try:
@@ -165,9 +169,9 @@ class EmbeddedRunIds:
 
 
 class SignedRunIds:
-    """`run_`, the thread id in base64url, a nonce and a signature. `verify` recovers any thread id, and detects
-    forgeries.
+    """`run_`, the thread id in base64url, a nonce and a signature.
 
+    `verify` recovers any thread id, and rejects a run id that was forged or changed.
     The signature is keyed BLAKE2b (RFC 7693, section 2.9). For processes that must verify each other's ids, pass all of
     them the same `key` (16 to 64 bytes). By default, each instance uses a new random key.
     """

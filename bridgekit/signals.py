@@ -1,5 +1,4 @@
-"""Signals: the frames that a server sends besides events. They state where a subscription starts, and which events the
-client will not get."""
+"""Signals: the frames besides events, which state where a subscription starts and which events the client will miss."""
 
 from __future__ import annotations
 

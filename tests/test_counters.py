@@ -8,7 +8,7 @@ from bridgekit.signals import Gap, GapReason
 from tests.factories import THREAD, emitted
 
 
-def test_each_event_is_counted_once_as_sent_or_by_the_link_that_lost_it() -> None:
+def test_event_is_counted_once_as_sent_or_lost() -> None:
     counters = DeliveryCounters()
     for outcome, link, reason in (
         (Outcome.SENT, None, ""),
@@ -24,7 +24,7 @@ def test_each_event_is_counted_once_as_sent_or_by_the_link_that_lost_it() -> Non
     assert counters.lost == {(10, "nobody"): 1, (9, "no route"): 2, (7, "no bridge"): 1, (0, "for no reason"): 1}
 
 
-def test_event_that_is_kept_or_waits_is_neither_sent_nor_lost() -> None:
+def test_event_is_neither_sent_nor_lost_when_it_is_retained_or_pending() -> None:
     counters = DeliveryCounters()
     for outcome, kept in (
         (Outcome.NO_SUBSCRIBER, True),
@@ -43,7 +43,7 @@ def test_event_that_is_kept_or_waits_is_neither_sent_nor_lost() -> None:
     )
 
 
-def test_socket_is_counted_by_how_it_began() -> None:
+def test_subscription_is_counted_by_how_it_started() -> None:
     counters = DeliveryCounters()
     counters.count_subscription(False, [])
     counters.count_subscription(True, [])
@@ -53,7 +53,7 @@ def test_socket_is_counted_by_how_it_began() -> None:
     assert counters.gaps == {GapReason.RESTARTED: 1, GapReason.EXPIRED: 2}
 
 
-def test_what_a_socket_leaves_behind_is_counted_when_it_has_ended() -> None:
+def test_unwritten_frames_are_counted_when_a_socket_closes() -> None:
     counters = DeliveryCounters()
     counters.count_subscription(True, [gap(GapReason.EXPIRED)])
     counters.count_end("too slow", unwritten=3, coalesced=2, gaps={GapReason.COALESCED: 2, GapReason.EXPIRED: 1})
@@ -66,7 +66,7 @@ def gap(reason: GapReason) -> Gap:
     return Gap(thread_id=THREAD, epoch="0" * 16, first=1, last=None, reason=reason)
 
 
-def test_cleared_tally_knows_nothing() -> None:
+def test_counters_are_zero_when_they_were_cleared() -> None:
     counters = DeliveryCounters()
     counters.count(emitted(), Receipt(outcome=Outcome.SENT, sockets=1))
     counters.count(emitted(), Receipt(outcome=Outcome.UNROUTABLE, link=9, reason="no route"))

@@ -66,12 +66,12 @@ def in_environment() -> dict[str, str]:
     return dict(map(parsed, CONDA)) | {str(name): versions for name, versions in pip.items()}
 
 
-def test_names_and_ranges_are_those_of_pyproject() -> None:
+def test_environment_has_the_names_and_ranges_of_pyproject() -> None:
     ranges = {name: bounds(versions) for name, versions in in_environment().items() if name not in CONDA_ALONE}
     assert ranges == others()
 
 
-def test_python_is_the_one_that_pyproject_requires() -> None:
+def test_environment_requires_the_python_of_pyproject() -> None:
     assert in_environment()["python"] == PROJECT["requires-python"]
 
 
@@ -94,7 +94,7 @@ def test_pip_section_has_the_checkout_and_what_conda_forge_lacks() -> None:
 
 
 @pytest.mark.parametrize(("name", "reason"), PIP_SECTION.items())
-def test_reason_for_the_pip_section_stands_beside_the_package(name: str, reason: str) -> None:
+def test_package_of_the_pip_section_has_its_reason_as_a_comment(name: str, reason: str) -> None:
     [line] = [line for line in TEXT.splitlines() if line.strip().startswith((f"- {name} ", f"- {name}["))]
     assert reason in line.partition("#")[2]
 
@@ -106,19 +106,19 @@ def test_newest_build_on_conda_forge_is_in_the_range(name: str, newest: str) -> 
 
 
 @pytest.mark.parametrize("line", ["pandas >=", "pandas ==>3", "py thon >3"])
-def test_line_that_conda_would_refuse_is_refused_here(line: str) -> None:
+def test_line_is_refused_when_conda_would_refuse_it(line: str) -> None:
     with pytest.raises(InvalidMatchSpecError):
         parsed(line)
 
 
-def test_no_requirement_is_the_strangers_package() -> None:
+def test_no_requirement_names_the_unrelated_package() -> None:
     """On PyPI, `bridgekit` is another project: an extra of ours must be asked of our own distribution."""
     assert PROJECT["name"] == "bridgekit-verify"
     assert "bridgekit" not in {canonicalize_name(each.name) for each in requirements()}
     assert "bridgekit" not in {canonicalize_name(Requirement(line).name) for line in PIP[:-1]}
 
 
-def test_no_page_and_no_error_tells_to_install_the_strangers_package() -> None:
+def test_no_text_tells_readers_to_install_the_unrelated_package() -> None:
     """`pip install bridgekit`, with an extra or without, would install a package that we have not written."""
     stranger = re.compile(r"\b(?:install|add|pip)\s+(?:-\S+\s+)*['\"]?bridgekit(?=[\s'\"`\[\],.)]|$)")
     named = re.compile(r"['\"`]bridgekit\[")

@@ -35,7 +35,7 @@ def run(users: pytest.Pytester, source: str, *words: str) -> pytest.RunResult:
     return users.runpytest_subprocess("-p", "no:nbmake", "-p", "no:cacheprovider", *words)
 
 
-def test_plugin_is_offered_to_every_pytest() -> None:
+def test_plugin_is_registered_as_a_pytest_entry_point() -> None:
     [found] = entry_points(group="pytest11", name="bridgekit")
     assert found.value == "bridgekit.pytest_plugin"
 
@@ -44,7 +44,7 @@ def test_documented_example_passes(users: pytest.Pytester) -> None:
     run(users, EXAMPLE).assert_outcomes(passed=2)
 
 
-def test_documented_recording_prints_the_documented_breaches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_documented_recording_prints_the_documented_violations(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     exec(compile(RECORDING, "testing-your-own-agents.md", "exec"), names)
     told = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
@@ -56,7 +56,7 @@ def test_documented_recording_prints_the_documented_breaches(capsys: pytest.Capt
     assert str(failed.value) == MESSAGE.rstrip()
 
 
-def test_run_whose_agent_says_nothing_fails_with_what_is_missing_and_what_was_read(users: pytest.Pytester) -> None:
+def test_assertion_shows_missing_types_and_frames_when_an_agent_emits_nothing(users: pytest.Pytester) -> None:
     silent = BEGINNING.replace("        await self.emit_thinking(", "        str(")
     told = run(
         users,
@@ -80,7 +80,7 @@ async def test_silent(bridgekit_app):
     assert "bridgekit/pytest_plugin.py" not in told.stdout.str(), "the failure is shown in the user's own test"
 
 
-def test_chain_that_delivers_nothing_fails_at_once_and_is_unknown(users: pytest.Pytester) -> None:
+def test_assertion_fails_at_once_when_the_chain_delivers_nothing(users: pytest.Pytester) -> None:
     """As the audit found it: nothing is published, so nothing is waited for either."""
     told = run(
         users,
@@ -107,7 +107,7 @@ async def test_reported(bridgekit_app):
     told.stdout.fnmatch_lines(["*run 'run_000000000000':", "*  unknown: no frame of this run was read"])
 
 
-def test_client_waits_for_a_runs_end_and_no_longer_than_it_is_told(users: pytest.Pytester) -> None:
+def test_client_stops_waiting_when_the_run_ends_or_the_timeout_expires(users: pytest.Pytester) -> None:
     run(
         users,
         BEGINNING
@@ -153,7 +153,7 @@ async def test_what_the_test_raises_is_not_wrapped(bridgekit_client):
     ).assert_outcomes(passed=4)
 
 
-def test_application_of_ones_own_is_served(users: pytest.Pytester) -> None:
+def test_own_application_is_served_when_the_fixture_is_overridden(users: pytest.Pytester) -> None:
     run(
         users,
         BEGINNING
@@ -187,13 +187,13 @@ async def test_mounted(bridgekit_app, bridgekit_asgi):
         ),
     ],
 )
-def test_what_is_missing_is_told_with_what_to_write(users: pytest.Pytester, source: str, line: str) -> None:
+def test_error_shows_the_fixture_to_write_when_it_is_missing(users: pytest.Pytester, source: str, line: str) -> None:
     told = run(users, source)
     told.stdout.fnmatch_lines([line, "*@pytest.fixture"])
     assert told.parseoutcomes().keys() == {"errors"}
 
 
-def test_project_that_does_not_use_it_loads_nothing_of_it(users: pytest.Pytester) -> None:
+def test_plugin_imports_nothing_else_when_no_test_uses_it(users: pytest.Pytester) -> None:
     run(
         users,
         """\
@@ -207,11 +207,11 @@ def test_nothing_else_is_loaded(request):
     ).assert_outcomes(passed=1)
 
 
-def test_assertion_answers_the_reports_of_what_it_accepts() -> None:
+def test_assertion_returns_the_reports_when_every_run_holds() -> None:
     reports = assert_delivered(sound(), runs=["a"], required=(), signalled=[(1, 1)])
     assert [report.holds for report in reports.values()] == [True]
 
 
-def test_assertion_is_not_content_with_an_empty_recording() -> None:
+def test_assertion_fails_when_the_recording_is_empty() -> None:
     with pytest.raises(AssertionError, match="unknown: no frame of this run was read"):
         assert_delivered([])

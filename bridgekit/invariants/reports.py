@@ -20,8 +20,7 @@ from bridgekit.invariants.rules import Violation, Invariant, Signalled, violatio
 __all__ = ["Violation", "LatencyQuantiles", "Invariant", "RunReport", "check_run", "check_stream", "format_report"]
 
 MAX_FRAMES_SHOWN: Final = 12
-"""A report shows at most this many frames of a run completely. Of a longer run, it shows the frames around violations.
-"""
+"""A report shows all frames of a run only up to this number. Of a longer run, it shows those around violations."""
 
 
 class LatencyQuantiles(NamedTuple):
@@ -142,7 +141,7 @@ def _latency(frames: Iterable[ParsedFrame]) -> LatencyQuantiles | None:
 
 
 def format_report(events: Iterable[Recorded], reports: Mapping[RunId | None, RunReport]) -> str:
-    """Format each run's violations for a failure message, with its frames. `>` marks the frames that show a violation."""
+    """Format each run's violations and frames for a failure message. `>` marks a frame that shows a violation."""
     frames: dict[RunId | None, list[ParsedFrame]] = defaultdict(list)
     for frame in read(events):
         frames[frame.run_id].append(frame)
@@ -156,8 +155,7 @@ def format_report(events: Iterable[Recorded], reports: Mapping[RunId | None, Run
 
 
 def _format_frames(frames: Sequence[ParsedFrame], positions: Collection[int | None]) -> Iterator[str]:
-    """Format frames in the order of reading. If there are many, include only those at `positions` and their neighbours.
-    """
+    """Format frames in the order of reading; if there are many, only those at `positions` and their neighbours."""
     marked = {number for number, frame in enumerate(frames) if frame.position in positions}
     near = {number + step for number in marked for step in (-1, 0, 1)}
     for number, frame in enumerate(frames):

@@ -98,7 +98,7 @@ def _by_thread(signalled: Signalled, threads: Sequence[ThreadId]) -> dict[str, t
 
 
 def _out_of_order_or_duplicated(frames: Iterable[ParsedFrame]) -> Iterator[tuple[RunId | None, Violation]]:
-    """Find frames that repeat an earlier one or have a lower `seq`. A duplicate is not also reported as out of order."""
+    """Find frames that repeat an earlier one or have a lower `seq`. No frame is reported as both."""
     numbered: dict[tuple[ThreadId, int], ParsedFrame] = {}
     named: dict[str, ParsedFrame] = {}
     highest: Counter[ThreadId] = Counter()

@@ -1,5 +1,4 @@
-"""The sound version of the audit's Fix 3: a run never moves to another thread, and its route outlives it for a stated
-time."""
+"""The sound version of the audit's Fix 3: a run never changes its thread, and closed runs have a grace period."""
 
 from __future__ import annotations
 

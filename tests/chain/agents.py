@@ -76,10 +76,10 @@ async def started(**choices: Any) -> Application:
     return await start_application(config(**choices), in_memory())
 
 
-def listener(application: Application, thread_id: ThreadId = THREAD, user_id: UserId = ALICE) -> ProbeConnection:
-    inbox = ProbeConnection(thread_id, user_id)
-    application.bridge.hub.attach(inbox)
-    return inbox
+def subscribe(application: Application, thread_id: ThreadId = THREAD, user_id: UserId = ALICE) -> ProbeConnection:
+    connection = ProbeConnection(thread_id, user_id)
+    application.bridge.hub.attach(connection)
+    return connection
 
 
 def context(number: int = 1, *, agent_name: str = "researcher") -> RunContext:
@@ -93,9 +93,9 @@ def context(number: int = 1, *, agent_name: str = "researcher") -> RunContext:
     )
 
 
-def said(inbox: ProbeConnection) -> list[str]:
-    return [str(frame.event.type) for frame in inbox.frames]
+def event_types(connection: ProbeConnection) -> list[str]:
+    return [str(frame.event.type) for frame in connection.frames]
 
 
-def payloads(inbox: ProbeConnection, event_type: EventType) -> list[dict[str, Any]]:
-    return [frame.event.payload for frame in inbox.frames if frame.event.type is event_type]
+def payloads(connection: ProbeConnection, event_type: EventType) -> list[dict[str, Any]]:
+    return [frame.event.payload for frame in connection.frames if frame.event.type is event_type]

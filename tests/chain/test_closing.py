@@ -79,14 +79,14 @@ class Closing:
         self.done = True
 
 
-async def test_closed_supervisor_takes_no_new_run() -> None:
+async def test_run_is_refused_when_the_supervisor_is_closed() -> None:
     supervisor = (await started()).supervisor
     await supervisor.close(seconds=SOON)
     with pytest.raises(ShuttingDown, match="accepts no new run; try again in a moment"):
         await supervisor.run(**RUN)
 
 
-async def test_closing_waits_for_the_runs_under_way_and_no_longer() -> None:
+async def test_close_returns_when_the_last_active_run_ends() -> None:
     supervisor = (await started()).supervisor
     first, second = await supervisor.open_run(**RUN), await supervisor.open_run(**RUN)
     closing = Closing(supervisor)
@@ -100,7 +100,7 @@ async def test_closing_waits_for_the_runs_under_way_and_no_longer() -> None:
     assert closing.done
 
 
-async def test_closing_gives_up_on_a_run_that_does_not_end() -> None:
+async def test_close_returns_after_its_timeout_when_a_run_does_not_end() -> None:
     supervisor = (await started()).supervisor
     with anyio.fail_after(SOON):
         async with anyio.create_task_group() as tasks:
@@ -110,7 +110,7 @@ async def test_closing_gives_up_on_a_run_that_does_not_end() -> None:
             tasks.cancel_scope.cancel()
 
 
-async def test_run_that_is_being_opened_when_closing_begins_is_waited_for() -> None:
+async def test_close_waits_for_a_run_when_it_is_still_being_opened() -> None:
     gate = CallGate()
     supervisor = (await started(db_session_factory=SlowThreads(gate))).supervisor
     closing = Closing(supervisor)
@@ -125,7 +125,7 @@ async def test_run_that_is_being_opened_when_closing_begins_is_waited_for() -> N
     assert closing.done
 
 
-async def test_run_that_was_refused_is_not_waited_for() -> None:
+async def test_close_does_not_wait_for_a_run_when_it_was_refused() -> None:
     supervisor = (await started()).supervisor
     await supervisor.run(**RUN)
     with pytest.raises(ThreadNotOwned):
@@ -134,7 +134,7 @@ async def test_run_that_was_refused_is_not_waited_for() -> None:
         await supervisor.close(seconds=SOON)
 
 
-async def test_run_has_ended_when_its_route_is_closed_too() -> None:
+async def test_close_waits_for_a_run_until_its_route_is_closed() -> None:
     """Or the store would be closed before the route is."""
     gate = CallGate()
     application = await start_application(config(self_checks=()), replace(in_memory(), routes=SlowRoutes(gate)))
@@ -154,7 +154,7 @@ def edge_of(application: Application) -> ConnectionRegistry:
     return ConnectionRegistry(application.bridge.hub, application.authorizer, application.counters)
 
 
-async def test_health_says_from_the_first_moment_that_the_application_stops() -> None:
+async def test_health_reports_shutting_down_when_shutdown_starts() -> None:
     application = await started()
     edge = edge_of(application)
     run = await application.supervisor.open_run(**RUN)
@@ -166,14 +166,14 @@ async def test_health_says_from_the_first_moment_that_the_application_stops() ->
             await application.supervisor.close_run(run)
 
 
-async def test_run_that_takes_too_long_does_not_hold_up_shutting_down() -> None:
+async def test_shutdown_continues_when_a_run_exceeds_its_timeout() -> None:
     application = await started(runs_seconds=0.01)
     await application.supervisor.open_run(**RUN)
     with anyio.fail_after(SOON / 2):
         await shut_down(application, edge_of(application))
 
 
-async def test_workers_that_share_a_store_do_not_start_with_a_key_of_their_own() -> None:
+async def test_startup_fails_when_workers_share_a_store_but_no_ticket_key() -> None:
     shared = replace(in_memory(), shared=True)
     with pytest.raises(DeterministicStartupError, match="must also share a ticket key") as refusal:
         await start_application(config(), shared)
@@ -200,7 +200,7 @@ def inherited_by_another() -> Iterator[None]:
             other.kill()
 
 
-async def test_second_worker_of_a_store_for_one_does_not_start_and_its_error_says_so_plainly() -> None:
+async def test_startup_error_has_no_context_when_a_second_worker_opens_a_single_process_store() -> None:
     app = create_app(config())
     with inherited_by_another(), pytest.raises(DeterministicStartupError) as refusal:
         await app.router.lifespan_context(app).__aenter__()

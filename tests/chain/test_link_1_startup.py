@@ -63,7 +63,7 @@ async def unhappy_check(bridge: AgentWebSocketBridge, supervisor: SupervisorAgen
     cannot()
 
 
-async def test_started_application_has_one_bridge_in_every_link() -> None:
+async def test_every_link_holds_the_same_bridge_when_the_application_has_started() -> None:
     application = await started()
     supervisor = application.supervisor
     holders = (
@@ -75,13 +75,13 @@ async def test_started_application_has_one_bridge_in_every_link() -> None:
     assert all(held is application.bridge for held in holders)
 
 
-async def test_each_application_has_a_bridge_of_its_own() -> None:
+async def test_bridges_differ_when_two_applications_start() -> None:
     one, other = await started(), await started()
     assert one.bridge is not other.bridge
     assert one.bridge.hub is not other.bridge.hub
 
 
-async def test_self_checks_leave_no_socket_and_no_count() -> None:
+async def test_connections_and_counters_are_empty_when_the_self_checks_have_passed() -> None:
     application = await started()
     assert len(application.bridge.hub) == 0
     assert (application.counters.sent, application.counters.lost) == (Counter(), Counter())
@@ -102,7 +102,7 @@ PARTS_THAT_CANNOT_BE_MADE = [
 
 
 @pytest.mark.parametrize(("part", "choice", "link", "name"), PARTS_THAT_CANNOT_BE_MADE)
-async def test_part_that_cannot_be_made_is_named_with_its_link_and_nothing_is_left(
+async def test_startup_error_names_the_link_when_a_component_cannot_be_created(
     part: str, choice: object, link: int, name: str
 ) -> None:
     app = create_app(config(**{part: choice}))
@@ -116,7 +116,7 @@ async def test_part_that_cannot_be_made_is_named_with_its_link_and_nothing_is_le
     assert app.state._state == {}
 
 
-async def test_agent_with_an_impossible_name_is_refused_at_the_registry() -> None:
+async def test_startup_error_names_link_3_when_an_agent_name_is_invalid() -> None:
     with pytest.raises(DeterministicStartupError, match="agent_name: must not be empty") as refused:
         await started(agents={"": Researcher})
     assert refused.value.link == 3
@@ -157,7 +157,7 @@ async def test_agent_with_an_impossible_name_is_refused_at_the_registry() -> Non
         ),
     ],
 )
-async def test_self_check_fails_on_what_does_not_hold(
+async def test_self_check_names_the_link_when_the_chain_is_broken(
     choices: dict[str, object], link: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What does not come is waited for; whatever does come may take its time.
@@ -171,21 +171,21 @@ async def test_self_check_fails_on_what_does_not_hold(
     "choices",
     [{"hub": as_committed.HubAsCommitted}, {"supervisor": as_committed.SupervisorWithItsOwnBridge}],
 )
-async def test_audited_self_check_is_content_with_anything(choices: dict[str, object]) -> None:
+async def test_self_check_as_committed_passes_when_the_chain_is_broken(choices: dict[str, object]) -> None:
     """D1: what the sound checks refuse, it lets pass."""
     await started(**choices, self_checks=(as_committed.self_check_that_cannot_fail,))
     with pytest.raises(DeterministicStartupError):
         await started(**choices, self_checks=SOUND_CHECKS)
 
 
-async def test_bridge_stands_where_the_audit_looks_for_it() -> None:
+async def test_bridge_is_in_app_state_when_the_lifespan_runs() -> None:
     app = Starlette(lifespan=lifespan(config()))
     async with app.router.lifespan_context(app):
         assert app.state.agent_websocket_bridge is app.state.bridgekit.bridge
         assert app.state.bridgekit_connections.hub is app.state.bridgekit.bridge.hub
 
 
-async def test_opened_thread_belongs_to_its_user_and_to_nobody_else() -> None:
+async def test_open_thread_is_refused_when_another_user_owns_the_thread() -> None:
     application = await started()
     assert await application.owner_of(THREAD) is None
     await application.open_thread(THREAD, ALICE)

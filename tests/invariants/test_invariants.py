@@ -24,7 +24,7 @@ def called(*steps: tuple[str, str]) -> list[Frame]:
     return numbered(frame(kind, payload, run="a") for kind, payload in (*STEPS[:2], *calls, STEPS[4]))
 
 
-def test_sound_run_holds() -> None:
+def test_invariants_hold_when_the_run_is_sound() -> None:
     report = check_run(sound())
     assert violations(report) == []
     assert (report.run_id, report.frames, report.known, report.holds, bool(report)) == ("a", 5, True, True, True)
@@ -33,20 +33,20 @@ def test_sound_run_holds() -> None:
     assert str(report) == "5 frames, every invariant holds"
 
 
-def test_empty_recording_is_unknown_and_holds_nothing() -> None:
+def test_result_is_unknown_when_the_recording_is_empty() -> None:
     report = check_run([])
     assert (report.frames, report.violations, report.known, report.holds, bool(report)) == (0, (), False, False, False)
     assert check_stream([]) == {None: report}
     assert str(report) == "unknown: no frame of this run was read"
 
 
-def test_confirmation_of_a_subscription_is_passed_over() -> None:
+def test_confirmation_is_skipped_when_it_is_the_first_frame() -> None:
     hello = {"type": "subscribed", "thread_id": "t", "seq": 0}
     assert check_run([hello]) == check_run([])
     assert check_run([hello, *sound()]).holds
 
 
-def test_own_events_are_judged_like_their_json() -> None:
+def test_report_is_the_same_when_events_are_given_instead_of_json() -> None:
     events = msgspec.convert(sound(), list[RoutedEvent])
     assert check_run(events) == check_run(sound())
     assert check_run(events[1:]) == check_run([*sound()[1:]])
@@ -137,18 +137,18 @@ PLANTED: list[tuple[str, Callable[[list[Frame]], Iterable[Any]], Violations]] = 
 
 
 @pytest.mark.parametrize(("violation", "expected"), [row[1:] for row in PLANTED], ids=[row[0] for row in PLANTED])
-def test_planted_breach_is_named(violation: Callable[[list[Frame]], Iterable[Any]], expected: Violations) -> None:
+def test_violation_is_reported_when_the_stream_is_changed(violation: Callable[[list[Frame]], Iterable[Any]], expected: Violations) -> None:
     report = check_run(violation(sound()))
     assert violations(report) == expected
     assert not report.holds
 
 
-def test_each_rule_is_planted() -> None:
+def test_every_invariant_has_a_changed_stream_that_violates_it() -> None:
     """The fields have a test of their own."""
     assert {rule for _, _, expected in PLANTED for rule, _, _ in expected} == set(Invariant) - {Invariant.FIELDS}
 
 
-def test_breach_says_which_event_shows_it() -> None:
+def test_violation_has_the_frame_that_shows_it() -> None:
     [violation] = check_run([*sound()[:2], *sound()[1:]]).violations
     assert (violation.position, violation.seq, violation.event_id) == (3, 2, "t/2")
     assert str(violation) == "read once: seq 2 was read before, at position 2"
@@ -168,7 +168,7 @@ def test_breach_says_which_event_shows_it() -> None:
         ),
     ],
 )
-def test_tool_calls_may_overlap_but_each_is_begun_once_and_then_completed_once(
+def test_tool_call_violations_are_reported_when_calls_are_not_paired(
     steps: list[tuple[str, str]], expected: list[str]
 ) -> None:
     found = check_run(called(*steps)).violations
@@ -176,7 +176,7 @@ def test_tool_calls_may_overlap_but_each_is_begun_once_and_then_completed_once(
     assert {violation.invariant for violation in found} <= {Invariant.TOOL_CALLS}
 
 
-def test_tool_call_completed_under_another_name_is_told() -> None:
+def test_violation_is_reported_when_a_call_completes_under_another_tool_name() -> None:
     frames = sound()
     frames[3]["payload"]["tool_name"] = "delete"
     assert violations(check_run(frames)) == [(Invariant.TOOL_CALLS, "call 'call 1' was started as tool 'look_up'", 4)]
@@ -190,11 +190,11 @@ def test_tool_call_completed_under_another_name_is_told() -> None:
         ("agent_started", "tool_executing", "agent_error"),
     ],
 )
-def test_run_that_ends_in_an_error_owes_nothing_more(kinds: tuple[str, ...]) -> None:
+def test_invariants_hold_when_the_run_ended_in_an_error_early(kinds: tuple[str, ...]) -> None:
     assert violations(check_run(run_of(*kinds))) == []
 
 
-def test_run_owes_the_types_that_are_required_of_it() -> None:
+def test_violation_is_reported_when_a_required_type_is_missing() -> None:
     quiet = run_of("agent_started", "agent_thinking", "agent_completed")
     assert [violation.message for violation in check_run(quiet).violations] == [
         "no tool_executing was read",
@@ -208,7 +208,7 @@ def test_run_owes_the_types_that_are_required_of_it() -> None:
 
 @pytest.mark.parametrize("field", ENVELOPE)
 @pytest.mark.parametrize("value", [None, [], 7.5, True, "", {"a": 1}])
-def test_field_that_is_missing_or_of_a_wrong_type_is_told_with_its_frame(field: str, value: object) -> None:
+def test_violation_is_reported_when_a_field_is_missing_or_has_a_wrong_type(field: str, value: object) -> None:
     frames = sound()
     if not (field == "payload" and isinstance(value, dict)):
         frames[1][field] = value
@@ -228,14 +228,14 @@ def test_field_that_is_missing_or_of_a_wrong_type_is_told_with_its_frame(field: 
         ("timestamp", "noon"),
     ],
 )
-def test_value_that_the_wire_does_not_have_is_told(field: str, value: object) -> None:
+def test_violation_is_reported_when_a_field_has_an_invalid_value(field: str, value: object) -> None:
     frames = sound()
     frames[1][field] = value
     assert (Invariant.FIELDS, f"the field {field} is {value!r}", 2) in violations(check_run(frames))
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_payload_must_say_what_its_type_is_about(number: int) -> None:
+def test_violation_is_reported_when_a_payload_lacks_a_required_field(number: int) -> None:
     frames = sound()
     kind, names = frames[number]["type"], tuple(frames[number]["payload"])
     frames[number]["payload"] = {}
@@ -244,7 +244,7 @@ def test_payload_must_say_what_its_type_is_about(number: int) -> None:
 
 
 @pytest.mark.parametrize("rubbish", [None, 7, "agent_started", ["type"], b"{}"])
-def test_frame_that_is_no_object_is_told_and_judged_no_further(rubbish: Any) -> None:
+def test_violation_is_reported_when_a_frame_is_not_an_object(rubbish: Any) -> None:
     reports = check_stream([rubbish, *sound()])
     assert violations(reports[None]) == [(Invariant.FIELDS, f"the frame is not a JSON object but {type(rubbish).__name__}", 1)]
     assert reports[RunId("a")].holds

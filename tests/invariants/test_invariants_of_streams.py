@@ -20,13 +20,13 @@ def interleaved() -> list[Frame]:
     return numbered([each for pair in pairs for each in pair] + sound("c"))
 
 
-def test_runs_that_share_a_thread_are_told_apart() -> None:
+def test_each_run_has_its_own_report_when_runs_share_a_thread() -> None:
     reports = check_stream(interleaved())
     assert {run: report.holds for run, report in reports.items()} == {"a": True, "b": True, "c": True}
     assert all(check_run(interleaved(), run_id=run).holds for run in "abc")
 
 
-def test_hole_is_charged_to_each_run_that_was_under_way() -> None:
+def test_gap_is_attributed_to_each_active_run_when_runs_overlap() -> None:
     stream = interleaved()
     del stream[3]
     reports = check_stream(stream)
@@ -37,14 +37,14 @@ def test_hole_is_charged_to_each_run_that_was_under_way() -> None:
     assert [check_run(stream, run_id=run).holds for run in "abc"] == [False, False, True]
 
 
-def test_hole_between_runs_is_charged_to_the_run_that_shows_it() -> None:
+def test_gap_is_attributed_to_the_next_run_when_no_run_is_active() -> None:
     alone = numbered([*sound("a"), *sound("b"), *sound("c")])
     reports = check_stream([*alone[:5], *alone[10:]])
     assert {run: report.holds for run, report in reports.items()} == {"a": True, "c": False}
     assert violations(reports[RunId("c")]) == [(Invariant.NO_GAP, f"seq 6 to 10 are {GAP}", 6)]
 
 
-def test_run_that_was_filtered_out_of_its_thread_is_judged_by_order_alone() -> None:
+def test_gaps_are_not_checked_when_the_stream_is_filtered() -> None:
     mine = [each for each in interleaved() if each["run_id"] == "b"]
     assert [violation.invariant for violation in check_run(mine).violations] == [Invariant.NO_GAP] * 4
     assert check_run(mine, whole=False).holds
@@ -52,7 +52,7 @@ def test_run_that_was_filtered_out_of_its_thread_is_judged_by_order_alone() -> N
     assert not check_run([*mine[:2], *mine[1:]], whole=False).holds
 
 
-def test_gap_that_the_client_was_told_of_is_no_breach_but_what_it_held_is_still_missing() -> None:
+def test_gap_is_not_a_violation_when_it_was_signalled() -> None:
     thoughtful = run_of("agent_started", *["agent_thinking"] * 6, *(kind for kind, _ in STEPS[2:]))
     holey = [each for each in thoughtful if each["seq"] not in (3, 4, 5)]
     assert check_run(holey, signalled=[(3, 5)]).holds
@@ -68,7 +68,7 @@ def test_gap_that_the_client_was_told_of_is_no_breach_but_what_it_held_is_still_
     assert not check_stream(started_lost, signalled=[(6, 6)])[RunId("b")].holds
 
 
-def test_run_that_was_asked_for_and_never_seen_is_unknown_and_one_that_nobody_asked_for_is_a_breach() -> None:
+def test_missing_run_is_unknown_and_other_run_is_a_violation_when_runs_are_given() -> None:
     reports = check_stream(sound("a"), runs=["b"])
     assert (reports[RunId("b")].known, reports[RunId("b")].holds) == (False, False)
     assert violations(reports[RunId("a")]) == [(Invariant.ONE_RUN, "run 'a' was not expected", 1)]
@@ -76,7 +76,7 @@ def test_run_that_was_asked_for_and_never_seen_is_unknown_and_one_that_nobody_as
     assert not check_run(sound("a"), run_id="b").known
 
 
-def test_frames_that_name_no_run_have_a_report_of_their_own() -> None:
+def test_frames_have_a_separate_report_when_they_have_no_run_id() -> None:
     stream = sound()
     del stream[2]["run_id"]
     reports = check_stream(stream)
@@ -84,7 +84,7 @@ def test_frames_that_name_no_run_have_a_report_of_their_own() -> None:
     assert [violation.invariant for violation in reports[RunId("a")].violations] == [Invariant.TOOL_CALLS, Invariant.CRITICAL_TYPES]
 
 
-def test_one_event_in_two_threads_is_told() -> None:
+def test_violation_is_reported_when_one_event_is_in_two_threads() -> None:
     leaked = {**sound()[1], "thread_id": "u", "seq": 1}
     sentences = [violation.message for violation in check_stream([*sound(), leaked])[RunId("a")].violations]
     assert "the run moved from thread 't' to 'u'" in sentences
@@ -94,7 +94,7 @@ def test_one_event_in_two_threads_is_told() -> None:
 # LatencyQuantiles.
 
 
-def test_latency_is_from_emission_to_reading_by_the_nearest_rank() -> None:
+def test_latency_quantiles_use_the_nearest_rank() -> None:
     waits = [0.5, 0.1, 0.3, 0.2, 0.4]
     report = check_run([(each, SECOND + wait) for each, wait in zip(sound(), waits, strict=True)])
     assert report.holds
@@ -102,7 +102,7 @@ def test_latency_is_from_emission_to_reading_by_the_nearest_rank() -> None:
     assert report.latency == pytest.approx(LatencyQuantiles(5, 0.3, 0.5, 0.5), abs=1e-6)
 
 
-def test_latency_counts_only_frames_with_both_times() -> None:
+def test_latency_ignores_a_frame_when_a_time_is_missing() -> None:
     frames = sound()
     del frames[1]["timestamp"]
     recorded: list[Recorded] = [*((each, float(SECOND)) for each in frames[:3]), *frames[3:]]
@@ -114,7 +114,7 @@ def test_latency_counts_only_frames_with_both_times() -> None:
 # What is told to people.
 
 
-def test_what_does_not_hold_is_told_with_the_frames_that_show_it() -> None:
+def test_report_shows_the_frames_when_invariants_are_violated() -> None:
     stream = [*sound("a"), *sound("b", "u")]
     del stream[6]
     assert (
@@ -135,14 +135,14 @@ run 'c':
     )
 
 
-def test_long_run_is_shown_only_where_it_breaks() -> None:
+def test_report_shows_only_frames_near_violations_when_the_run_is_long() -> None:
     stream = run_of("agent_started", *["agent_thinking"] * 30, *(kind for kind, _ in STEPS[2:]))
     del stream[15]
     lines = format_report(stream, check_stream(stream)).splitlines()[4:]
     assert [line.split()[0] for line in lines] == ["…", "15", ">", "17", "…"]
 
 
-def test_frame_that_is_no_object_is_shown_as_it_is() -> None:
+def test_report_shows_a_frame_as_recorded_when_it_is_not_an_object() -> None:
     recording: list[Any] = [["what", 7]]
     assert (
         format_report(recording, check_stream(recording))
@@ -155,11 +155,11 @@ frames without a run id:
     )
 
 
-def test_nothing_to_tell_of_runs_that_hold() -> None:
+def test_report_is_one_line_when_every_run_holds() -> None:
     assert format_report(sound(), check_stream(sound())) == "every run holds"
 
 
-def test_gap_of_one_thread_excuses_nothing_in_another() -> None:
+def test_signalled_gap_applies_only_to_its_thread_when_there_are_several() -> None:
     two = [each | {"thread_id": thread} for thread in ("A", "B") for each in sound(thread)]
     for number, each in enumerate(two):
         each["seq"] = number % 5 + 1
@@ -172,7 +172,7 @@ def test_gap_of_one_thread_excuses_nothing_in_another() -> None:
     assert Invariant.NO_GAP in rules[RunId("B")]
 
 
-def test_numbers_of_frames_that_name_no_thread_are_not_judged_for_gaps() -> None:
+def test_gaps_are_not_checked_when_frames_have_no_thread_id() -> None:
     homeless = [{name: value for name, value in each.items() if name != "thread_id"} for each in sound("a")]
     del homeless[2]
     assert Invariant.NO_GAP not in {violation.invariant for violation in check_run(homeless).violations}

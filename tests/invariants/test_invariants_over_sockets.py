@@ -51,7 +51,7 @@ def holding(reports: Reports) -> list[bool]:
     return [report.holds for report in reports.values()]
 
 
-async def test_sound_chain_holds_at_every_socket_with_runs_interleaved_and_latencies_known() -> None:
+async def test_invariants_hold_at_every_socket_when_the_chain_is_sound() -> None:
     threads = tuple(owned for name in FAMILIES for owned in family(name, 1))
     everywhere = await judged("sound", Workload(threads=threads, runs_per_thread=3, steps=2, at_once=len(threads) * 3))
     assert [holding(reports) for reports in everywhere.values()] == [[True] * 3] * len(threads)
@@ -61,7 +61,7 @@ async def test_sound_chain_holds_at_every_socket_with_runs_interleaved_and_laten
 
 
 @pytest.mark.parametrize("knowing", [True, False])
-async def test_as_reported_is_unknown_at_every_socket(knowing: bool) -> None:
+async def test_result_is_unknown_at_every_socket_when_the_chain_is_as_reported(knowing: bool) -> None:
     """Nothing arrives. Only who knows which runs he asked for can say of which."""
     for reports in (await judged("as reported", SMALL, knowing=knowing)).values():
         assert [(report.run_id is not None, report.known, report.holds) for report in reports.values()] == [
@@ -69,14 +69,14 @@ async def test_as_reported_is_unknown_at_every_socket(knowing: bool) -> None:
         ]
 
 
-async def test_link_8_broken_is_caught_at_every_socket_by_the_types_that_agents_say() -> None:
+async def test_missing_types_are_reported_at_every_socket_when_link_8_is_broken() -> None:
     """The bridge numbered nothing of what was lost, so `seq` has no hole: the types alone tell."""
     for reports in (await judged("link 8 broken", SMALL)).values():
         [report] = reports.values()
         assert [violation.invariant for violation in report.violations] == [Invariant.CRITICAL_TYPES] * 3
 
 
-async def test_link_5_broken_is_caught_at_the_socket_that_lost_and_not_at_the_one_that_gained() -> None:
+async def test_only_the_socket_that_lost_events_reports_it_when_link_5_is_broken() -> None:
     """What one user's agent says comes under the other's run, thread and `seq`: nothing in the frames gives it away."""
     loser, winner = (await judged("link 5 broken", SMALL)).values()
     assert [violation.invariant for report in loser.values() for violation in report.violations] == [Invariant.CRITICAL_TYPES] * 3
@@ -86,7 +86,7 @@ async def test_link_5_broken_is_caught_at_the_socket_that_lost_and_not_at_the_on
 
 
 @pytest.mark.parametrize("knowing", [True, False])
-async def test_fix_1_is_caught_at_the_socket_that_was_sent_runs_of_others_if_it_knows_its_own(knowing: bool) -> None:
+async def test_other_users_runs_are_reported_when_fix_1_leaks_them_and_runs_are_given(knowing: bool) -> None:
     """Two runs of other users arrive whole and in order, under this thread's name. Unasked, they look like its own."""
     workload = replace(SMALL, threads=family("prefixes of one another", 3))
     shortest, *others = (await judged("fix 1", workload, knowing=knowing)).values()

@@ -48,7 +48,7 @@ def holds(stream: list[Frame]) -> bool:
 
 
 @given(recordings())
-def test_any_interleaving_of_sound_runs_holds(stream: list[Frame]) -> None:
+def test_invariants_hold_when_sound_runs_are_interleaved(stream: list[Frame]) -> None:
     assert format_report(stream, check_stream(stream)) == "every run holds"
     for run in {each["run_id"] for each in stream}:
         assert check_run(stream, run_id=run).holds
@@ -56,20 +56,20 @@ def test_any_interleaving_of_sound_runs_holds(stream: list[Frame]) -> None:
 
 
 @given(recordings(), st.data())
-def test_any_single_loss_is_found(stream: list[Frame], data: st.DataObject) -> None:
+def test_violation_is_found_when_one_frame_is_lost(stream: list[Frame], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(stream) - 1))
     assert not holds(stream[:place] + stream[place + 1 :])
 
 
 @given(recordings(), st.data())
-def test_any_single_copy_is_found_wherever_it_comes(stream: list[Frame], data: st.DataObject) -> None:
+def test_violation_is_found_when_one_frame_is_duplicated(stream: list[Frame], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(stream) - 1))
     later = data.draw(st.integers(place + 1, len(stream)))
     assert not holds([*stream[:later], stream[place], *stream[later:]])
 
 
 @given(recordings(), st.data())
-def test_any_two_frames_of_a_thread_that_change_places_are_found(stream: list[Frame], data: st.DataObject) -> None:
+def test_violation_is_found_when_two_frames_of_a_thread_are_swapped(stream: list[Frame], data: st.DataObject) -> None:
     """Frames of two threads may: each thread counts by itself, and nobody promised an order between them."""
     one = data.draw(st.integers(0, len(stream) - 1))
     same = [
@@ -82,7 +82,7 @@ def test_any_two_frames_of_a_thread_that_change_places_are_found(stream: list[Fr
 
 
 @given(recordings(), st.data())
-def test_any_field_that_is_taken_away_is_found(stream: list[Frame], data: st.DataObject) -> None:
+def test_violation_is_found_when_one_field_is_removed(stream: list[Frame], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(stream) - 1))
     field = data.draw(st.sampled_from(sorted(stream[place])))
     stream[place] = {name: value for name, value in stream[place].items() if name != field}
@@ -97,7 +97,7 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(frame("", {}, run=""), JSON)), max_size=4))
-def test_whatever_was_decoded_is_judged_and_nothing_is_raised(rubbish: list[Any]) -> None:
+def test_check_raises_nothing_when_frames_are_arbitrary_json(rubbish: list[Any]) -> None:
     reports = check_stream(rubbish)
     assert not any(report.holds for report in reports.values())
     assert format_report(rubbish, reports)

@@ -32,21 +32,21 @@ def with_clock(grace_seconds: float = GRACE) -> tuple[RunThreadMappingService, M
     return RunThreadMappingService(store, grace_seconds=grace_seconds), store, clock
 
 
-async def test_registered_run_is_found_and_an_unknown_one_is_not() -> None:
+async def test_lookup_returns_the_thread_when_the_run_is_registered() -> None:
     mapping = RunThreadMappingService()
     await mapping.register_mapping(RUN, THREAD)
     assert await mapping.get_thread_id(RUN) == THREAD
     assert await mapping.get_thread_id(RunId("run_2")) is None
 
 
-async def test_registering_a_run_twice_is_harmless_when_the_thread_is_the_same() -> None:
+async def test_registration_has_no_effect_when_it_is_repeated() -> None:
     mapping, store, _ = with_clock()
     await mapping.register_mapping(RUN, THREAD)
     await mapping.register_mapping(RUN, THREAD)
     assert len(store) == 1
 
 
-async def test_moving_a_run_to_another_thread_is_refused_and_moves_nothing() -> None:
+async def test_registration_is_refused_when_the_run_has_another_thread() -> None:
     mapping, _, _ = with_clock()
     await mapping.register_mapping(RUN, THREAD)
     with pytest.raises(RunAlreadyMapped) as refused:
@@ -55,7 +55,7 @@ async def test_moving_a_run_to_another_thread_is_refused_and_moves_nothing() -> 
     assert await mapping.get_thread_id(RUN) == THREAD
 
 
-async def test_closed_run_is_not_moved_either_while_its_route_lingers() -> None:
+async def test_registration_is_refused_when_a_closed_run_has_another_thread() -> None:
     mapping, _, clock = with_clock()
     await mapping.register_mapping(RUN, THREAD)
     await mapping.cleanup_mapping(RUN)
@@ -65,7 +65,7 @@ async def test_closed_run_is_not_moved_either_while_its_route_lingers() -> None:
 
 
 @pytest.mark.parametrize(("run_id", "thread_id", "field"), [("", "t", "run_id"), ("r", "\n", "thread_id")])
-async def test_bad_id_is_refused_by_name_and_nothing_is_kept(run_id: str, thread_id: str, field: str) -> None:
+async def test_registration_is_refused_when_an_id_is_invalid(run_id: str, thread_id: str, field: str) -> None:
     mapping, store, _ = with_clock()
     with pytest.raises(InvalidId) as refused:
         await mapping.register_mapping(RunId(run_id), ThreadId(thread_id))
@@ -73,7 +73,7 @@ async def test_bad_id_is_refused_by_name_and_nothing_is_kept(run_id: str, thread
     assert len(store) == 0
 
 
-async def test_route_lingers_for_exactly_the_grace_period_after_cleanup() -> None:
+async def test_route_expires_exactly_when_the_grace_period_ends() -> None:
     mapping, _, clock = with_clock()
     await mapping.register_mapping(RUN, THREAD)
     await mapping.cleanup_mapping(RUN)
@@ -83,7 +83,7 @@ async def test_route_lingers_for_exactly_the_grace_period_after_cleanup() -> Non
     assert await mapping.get_thread_id(RUN) is None
 
 
-async def test_second_cleanup_does_not_prolong_the_grace_period() -> None:
+async def test_grace_period_is_not_extended_when_a_run_is_closed_twice() -> None:
     mapping, _, clock = with_clock()
     await mapping.register_mapping(RUN, THREAD)
     await mapping.cleanup_mapping(RUN)
@@ -93,7 +93,7 @@ async def test_second_cleanup_does_not_prolong_the_grace_period() -> None:
     assert await mapping.get_thread_id(RUN) is None
 
 
-async def test_cleanup_of_an_unknown_run_is_no_error_and_keeps_nothing() -> None:
+async def test_cleanup_has_no_effect_when_the_run_is_unknown() -> None:
     mapping, store, _ = with_clock()
     await mapping.cleanup_mapping(RUN)
     await mapping.register_mapping(RUN, THREAD)
@@ -101,14 +101,14 @@ async def test_cleanup_of_an_unknown_run_is_no_error_and_keeps_nothing() -> None
     assert kept(store) == (1, 0)
 
 
-async def test_run_that_is_not_closed_is_never_forgotten() -> None:
+async def test_route_never_expires_when_the_run_is_not_closed() -> None:
     mapping, _, clock = with_clock()
     await mapping.register_mapping(RUN, THREAD)
     clock.now += 1e9
     assert await mapping.get_thread_id(RUN) == THREAD
 
 
-async def test_run_that_goes_on_in_its_grace_period_is_live_again() -> None:
+async def test_run_is_live_again_when_it_is_registered_in_its_grace_period() -> None:
     mapping, _, clock = with_clock()
     await mapping.register_mapping(RUN, THREAD)
     await mapping.cleanup_mapping(RUN)
@@ -120,7 +120,7 @@ async def test_run_that_goes_on_in_its_grace_period_is_live_again() -> None:
     assert await mapping.get_thread_id(RUN) is None
 
 
-async def test_memory_is_free_again_when_every_run_has_lapsed() -> None:
+async def test_memory_is_freed_when_every_route_has_expired() -> None:
     """Reading alone frees it: no later run has to come along."""
     mapping, store, clock = with_clock()
     for number in range(1_000):
@@ -132,7 +132,7 @@ async def test_memory_is_free_again_when_every_run_has_lapsed() -> None:
     assert kept(store) == (0, 0)
 
 
-async def test_lapsed_run_may_be_registered_anew_and_stays() -> None:
+async def test_run_stays_registered_when_it_is_registered_again_after_expiry() -> None:
     """What is still queued for the old run says nothing of the new one."""
     clock = Clock()
     store = MemoryMappingStore(clock)
@@ -148,7 +148,7 @@ async def test_lapsed_run_may_be_registered_anew_and_stays() -> None:
     assert kept(store) == (1, 0)
 
 
-async def test_route_behind_one_with_a_longer_grace_lapses_in_its_own_time() -> None:
+async def test_route_expires_on_time_when_an_earlier_one_has_a_longer_grace_period() -> None:
     store, clock = MemoryMappingStore(clock := Clock()), clock
     for name, seconds in (("run_long", 100.0), ("run_short", 1.0)):
         await store.add(RunId(name), THREAD)
