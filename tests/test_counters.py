@@ -1,4 +1,4 @@
-"""The books of one application."""
+"""The delivery counters count each event exactly once."""
 
 from __future__ import annotations
 

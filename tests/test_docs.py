@@ -1,4 +1,4 @@
-"""What the pages in docs/ promise is true: their examples run, links lead somewhere, their tables are complete."""
+"""The pages in docs/ are correct: examples run, links lead to files, and tables are complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seven words, what an event is given with its emission, and the answer to "was it sent?"."""
+"""The seven event types, the fields that an event gets when it is created, and the truth value of a receipt."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def test_event_has_a_unique_id_and_its_emission_time_when_it_is_created() -> Non
 @pytest.mark.parametrize(
     ("thing", "field"),
     [(routed(), "timestamp"), (frame(), "seq"), (Receipt(outcome=Outcome.SENT), "sockets")],
-    ids=["what a client reads", "a frame", "a receipt"],
+    ids=["routed event", "frame", "receipt"],
 )
 def test_struct_is_immutable(thing: object, field: str) -> None:
-    """All but the event on its way, whose number its log assigns."""
+    """`AgentEvent` is the exception, because its thread's log assigns `seq`."""
     with pytest.raises(AttributeError):
         setattr(thing, field, None)
 

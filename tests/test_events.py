@@ -1,4 +1,4 @@
-"""The wire format, and what it refuses."""
+"""Encoding and decoding of the wire format, and the values that they refuse."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Point:
     x: float
 
 
-class Unheard:
+class NotRepresentable:
     pass
 
 
@@ -148,7 +148,7 @@ def test_payload_is_accepted_when_it_contains_null() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [Unheard(), "\ud800", {"\udfff": 1}, lambda: None], ids=["object", "text", "key", "function"]
+    "value", [NotRepresentable(), "\ud800", {"\udfff": 1}, lambda: None], ids=["object", "text", "key", "function"]
 )
 def test_payload_is_refused_when_json_cannot_represent_it(value: object) -> None:
     with pytest.raises(PayloadError, match=r"^payload of tool_executing: JSON cannot carry it: "):
@@ -156,16 +156,16 @@ def test_payload_is_refused_when_json_cannot_represent_it(value: object) -> None
 
 
 class Traced(AgentEvent):
-    """A caller's own event, with a field for himself."""
+    """A caller's subclass of an event, with a private field."""
 
-    trace: str = "for us alone"
+    trace: str = "private"
 
 
 def test_field_of_a_subclass_is_omitted_when_an_event_is_encoded() -> None:
-    said = Traced(
+    event = Traced(
         type=EventType.AGENT_THINKING, run_id=RunId("run_1"), agent_name="n", payload={}, thread_id=ThreadId("t")
     )
-    assert b"for us alone" not in encode(said)
+    assert b"private" not in encode(event)
 
 
 @pytest.mark.parametrize("wrap", [lambda raw: raw, lambda raw: {"b": raw}, lambda raw: [{"b": [raw]}]])

@@ -1,4 +1,4 @@
-"""The package's public names: each is found, is what its module has, and is known to type checkers too."""
+"""The package's public names: each can be imported, equals its module's, and is visible to type checkers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_error_names_the_new_module_when_a_name_has_moved() -> None:
 
 @pytest.mark.parametrize("package", ["bridgekit", "bridgekit_verify"])
 def test_package_prints_nothing_when_it_logs_a_warning(package: str) -> None:
-    """A library leaves it to its application what becomes of a warning."""
+    """The application decides what happens to a library's log messages."""
     code = f"import logging, {package}; logging.getLogger('{package}.any').warning('seen')"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("", "")

@@ -1,4 +1,4 @@
-"""Ids at the border, and the three ways to make a run id."""
+"""Validation of ids, and the three run-id schemes."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_request_is_accepted_when_it_is_empty_or_has_line_breaks() -> None:
 
 def test_ids_are_unique_when_a_process_forks() -> None:
     here = [new_id() for _ in range(1_000)]
-    # Both write to one pipe at the same time, so each writes its line in one piece.
+    # Both processes write to one pipe at the same time, so each writes its line with one call.
     code = "import os\nfrom bridgekit.ids import new_id\nfirst = new_id()\n" + (
         "pid = os.fork()\nos.write(1, f'{new_id()}\\n'.encode())\nif pid: os.waitpid(pid, 0)\n"
     )

@@ -1,4 +1,4 @@
-"""The command line: exit codes, output for people and for programs, and errors of one line."""
+"""The command line: exit codes, text and JSON output, and one-line errors."""
 
 from __future__ import annotations
 

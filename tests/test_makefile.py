@@ -1,4 +1,4 @@
-"""What `make` does before a command: it makes `.venv` once, and none where an environment is given."""
+"""What `make` does before a command: it creates `.venv` once, and does not if an environment is given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.tree import ROOT
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout whose `.venv` was made after its last change, as far as make can see."""
+    """A checkout whose `.venv` is newer than all files that make compares it with."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy2(ROOT / name, tmp_path / name)
     (tmp_path / ".venv").mkdir()

@@ -1,4 +1,4 @@
-"""The plugin as its users meet it: their own test files, collected by a pytest of their own, with real sockets."""
+"""The plugin in a user's project: a separate pytest process collects the user's test files and uses real sockets."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ EXAMPLE, RECORDING = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
 MESSAGE = re.findall(r"```text\n(.*?)```", DOCUMENT, re.DOTALL)[0]
 
 BEGINNING = EXAMPLE[: EXAMPLE.index("async def test_researcher_is_heard")]
-"""The example without its tests: an agent, and the two fixtures."""
+"""The documented example without its tests: an agent and the two fixtures."""
 
 
 @pytest.fixture
 def users(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A user's project. His warnings are errors too."""
+    """A user's project, in which warnings are errors."""
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     return pytester
 
@@ -81,7 +81,7 @@ async def test_silent(bridgekit_app):
 
 
 def test_assertion_fails_at_once_when_the_chain_delivers_nothing(users: pytest.Pytester) -> None:
-    """As the audit found it: nothing is published, so nothing is waited for either."""
+    """The chain as reported publishes no event, so `run` waits for none."""
     told = run(
         users,
         BEGINNING
@@ -129,7 +129,7 @@ async def test_error_reaches_the_user_and_the_test(bridgekit_app, bridgekit_clie
         [report] = assert_delivered(client.timed).values()
         assert report.latency.n == 2
 
-async def test_patience_ends(bridgekit_client):
+async def test_wait_times_out(bridgekit_client):
     async with bridgekit_client() as client:
         with pytest.raises(TimeoutError, match="run 'r' has not ended within 0.01 s; read so far: nothing"):
             await client.wait_until_complete("r", seconds=0.01)
@@ -137,7 +137,7 @@ async def test_patience_ends(bridgekit_client):
             await client.wait_until_complete(seconds=0.01)
         assert not await client.wait_until_seq(1, seconds=0.01)
 
-async def test_server_that_goes_away_is_told(bridgekit_app, bridgekit_client):
+async def test_disconnected_is_raised(bridgekit_app, bridgekit_client):
     from bridgekit.errors import Disconnected
 
     async with bridgekit_client() as client:
@@ -145,7 +145,7 @@ async def test_server_that_goes_away_is_told(bridgekit_app, bridgekit_client):
         with pytest.raises(Disconnected):
             await client.wait_until_complete()
 
-async def test_what_the_test_raises_is_not_wrapped(bridgekit_client):
+async def test_error_of_the_test_is_not_wrapped(bridgekit_client):
     with pytest.raises(KeyError):
         async with bridgekit_client():
             raise KeyError("mine")

@@ -1,4 +1,4 @@
-"""What the README promises is true: its commands exist, its example runs, its numbers are measured."""
+"""The README is correct: its commands exist, its example runs, and its numbers are the measured ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMMANDS = re.findall(r"^\$ (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
 
 @pytest.fixture
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # uvicorn supports no other backend
 
 
 def notebook_parameters(stem: str) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Where an event belongs, by each strategy."""
+"""The resolvers: which thread each strategy finds for an event."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NAMES_NO_THREAD = NoRoute("the run id names no thread")
 
 
 class Never:
-    """A strategy that must not be asked."""
+    """A resolver that must not be called."""
 
     async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
-        raise BridgekitError("asked, although the one before had found the thread")
+        raise BridgekitError("called although an earlier resolver had found the thread")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ async def test_parser_finds_no_thread_when_the_run_id_has_another_form(run_id: s
 
 
 async def test_parser_returns_one_thread_when_two_users_share_a_prefix() -> None:
-    """D9c: the loss is turned into a leak."""
+    """D9c: a lost event becomes a leaked one."""
     ids = EmbeddedRunIds()
     smith, jones = [
         await route_of(ReportParser(), emitted(run_id=ids.new(ThreadId(f"thread_alice_{name}"))))

@@ -1,4 +1,4 @@
-"""What a server says to a socket besides events, and what a client may say of how far it has come."""
+"""Signals that a server sends besides events, and validation of a client's cursor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wheel works in an environment that has the core's requirements and nothing else, and no checkout."""
+"""The wheel works without a checkout, in an environment that has only the core's requirements."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `bin` folder of a new environment: the core's requirements, copied from here, and the wheel. No network."""
+    """The `bin` folder of a new environment with the wheel and the core's requirements, copied without a network."""
     home = tmp_path_factory.mktemp("environment")
     venv.create(home, with_pip=False)
     [site] = home.glob("lib/python*/site-packages")
@@ -58,7 +58,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def core_requirements() -> list[Distribution]:
-    """What an installation without extras brings along, each distribution once."""
+    """Return the distributions that an installation without extras contains."""
     found: dict[str, Distribution] = {}
     waiting = [Requirement(line) for line in PROJECT["dependencies"]]
     while waiting:
@@ -79,7 +79,7 @@ def copy(requirement: Distribution, site: Path) -> None:
 
 
 def run(bin_folder: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """`bridgekit` with these words, by the entry point that the wheel declares."""
+    """Run `bridgekit` with these arguments, through the entry point that the wheel declares."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
         [str(bin_folder / "python"), "-c", ENTRY_POINT, *words],
@@ -128,7 +128,7 @@ def test_command_prints_one_line_when_its_packages_are_missing(installed: Path, 
 
 
 def test_command_prints_one_line_when_the_suite_is_missing(installed: Path, tmp_path: Path) -> None:
-    """As it is for somebody who ships only the package `bridgekit`."""
+    """The suite is missing if an application ships only the package `bridgekit`."""
     [site] = installed.parent.glob("lib/python*/site-packages")
     (site / "bridgekit_verify").rename(tmp_path / "away")
     try:

@@ -1,4 +1,4 @@
-"""The workflow that users copy: it parses, and what it runs is there."""
+"""The GitHub workflow that users copy: it is valid YAML, and the commands that it runs exist."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_workflow_uploads_all_results_when_a_job_fails() -> None:
     assert "--junit-xml=build/junit.xml" in test
     [upload] = [step for step in STEPS if step.get("uses", "").startswith("actions/upload-artifact@")]
     assert upload["with"]["path"].split() == ["build/junit.xml", "build/executed/", "report/"]
-    assert upload["if"] == "${{ !cancelled() }}", "a failed run is the one whose results are wanted"
+    assert upload["if"] == "${{ !cancelled() }}", "the results of a failed run must be uploaded, too"
 
 
 def test_make_passes_pytest_flags_to_pytest() -> None:

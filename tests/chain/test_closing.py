@@ -1,4 +1,4 @@
-"""Stopping: no new run, those under way come to their end, and what an application refuses to start with."""
+"""Graceful shutdown of the supervisor, and configurations with which an application refuses to start."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from bridgekit.transport.tickets import KEY_BYTES, Tickets
 from tests.chain.agents import config, started
 from tests.factories import ALICE, BOB, THREAD
 
-SOON = 60.0
+TIMEOUT_SECONDS = 60.0
 RUN = {"agent_name": "researcher", "thread_id": THREAD, "user_id": ALICE, "request": "birds"}
 NEVER = {**RUN, "agent_name": "waiting"}
 
 
 class CallGate:
-    """Somebody waits in front of it."""
+    """Blocks a call until the test opens the gate, and reports that the call has reached it."""
 
     def __init__(self) -> None:
         self.reached = anyio.Event()
@@ -44,7 +44,7 @@ class CallGate:
 
 
 class SlowThreads(MemoryThreadStore):
-    """Whose database takes its time over a claim."""
+    """A thread store whose `claim` waits at the gate."""
 
     def __init__(self, gate: CallGate) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class SlowThreads(MemoryThreadStore):
 
 
 class SlowRoutes(MemoryMappingStore):
-    """Which take their time over letting a route lapse."""
+    """A mapping store whose `expire` waits at the gate."""
 
     def __init__(self, gate: CallGate) -> None:
         super().__init__()
@@ -68,20 +68,20 @@ class SlowRoutes(MemoryMappingStore):
 
 
 class Closing:
-    """A supervisor that is being closed."""
+    """A call of `SupervisorAgent.close` that reports when it has returned."""
 
     def __init__(self, supervisor: SupervisorAgent) -> None:
         self._supervisor = supervisor
         self.done = False
 
-    async def __call__(self, seconds: float = SOON) -> None:
+    async def __call__(self, seconds: float = TIMEOUT_SECONDS) -> None:
         await self._supervisor.close(seconds=seconds)
         self.done = True
 
 
 async def test_run_is_refused_when_the_supervisor_is_closed() -> None:
     supervisor = (await started()).supervisor
-    await supervisor.close(seconds=SOON)
+    await supervisor.close(seconds=TIMEOUT_SECONDS)
     with pytest.raises(ShuttingDown, match="accepts no new run; try again in a moment"):
         await supervisor.run(**RUN)
 
@@ -90,7 +90,7 @@ async def test_close_returns_when_the_last_active_run_ends() -> None:
     supervisor = (await started()).supervisor
     first, second = await supervisor.open_run(**RUN), await supervisor.open_run(**RUN)
     closing = Closing(supervisor)
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(closing)
             await supervisor.close_run(first)
@@ -102,7 +102,7 @@ async def test_close_returns_when_the_last_active_run_ends() -> None:
 
 async def test_close_returns_after_its_timeout_when_a_run_does_not_end() -> None:
     supervisor = (await started()).supervisor
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(supervisor.run, **NEVER))
             await anyio.wait_all_tasks_blocked()
@@ -114,7 +114,7 @@ async def test_close_waits_for_a_run_when_it_is_still_being_opened() -> None:
     gate = CallGate()
     supervisor = (await started(db_session_factory=SlowThreads(gate))).supervisor
     closing = Closing(supervisor)
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(supervisor.run, **RUN))
             await gate.reached.wait()
@@ -130,16 +130,16 @@ async def test_close_does_not_wait_for_a_run_when_it_was_refused() -> None:
     await supervisor.run(**RUN)
     with pytest.raises(ThreadNotOwned):
         await supervisor.run(**{**RUN, "user_id": BOB})
-    with anyio.fail_after(SOON / 2):
-        await supervisor.close(seconds=SOON)
+    with anyio.fail_after(TIMEOUT_SECONDS / 2):
+        await supervisor.close(seconds=TIMEOUT_SECONDS)
 
 
 async def test_close_waits_for_a_run_until_its_route_is_closed() -> None:
-    """Or the store would be closed before the route is."""
+    """Otherwise the store would be closed before the route is."""
     gate = CallGate()
     application = await start_application(config(self_checks=()), replace(in_memory(), routes=SlowRoutes(gate)))
     closing = Closing(application.supervisor)
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(application.supervisor.run, **RUN))
             await gate.reached.wait()
@@ -158,7 +158,7 @@ async def test_health_reports_shutting_down_when_shutdown_starts() -> None:
     application = await started()
     edge = edge_of(application)
     run = await application.supervisor.open_run(**RUN)
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(shut_down, application, edge)
             await anyio.wait_all_tasks_blocked()
@@ -169,7 +169,7 @@ async def test_health_reports_shutting_down_when_shutdown_starts() -> None:
 async def test_shutdown_continues_when_a_run_exceeds_its_timeout() -> None:
     application = await started(runs_seconds=0.01)
     await application.supervisor.open_run(**RUN)
-    with anyio.fail_after(SOON / 2):
+    with anyio.fail_after(TIMEOUT_SECONDS / 2):
         await shut_down(application, edge_of(application))
 
 
@@ -185,7 +185,7 @@ async def test_startup_fails_when_workers_share_a_store_but_no_ticket_key() -> N
 
 @contextmanager
 def inherited_by_another() -> Iterator[None]:
-    """A socket to listen on, and another process that serves it already."""
+    """Open a listening socket that another process serves already."""
     holder = (
         "import sys, bridgekit.transport.listeners as o\nwith o.single_worker_lock('memory'): print(); sys.stdin.read()"
     )
@@ -205,5 +205,5 @@ async def test_startup_error_has_no_context_when_a_second_worker_opens_a_single_
     with inherited_by_another(), pytest.raises(DeterministicStartupError) as refusal:
         await app.router.lifespan_context(app).__aenter__()
     assert str(refusal.value).startswith("link 1: the memory store serves one process, and another process serves 127.")
-    # Nothing of the way to it, which a server would print above it.
+    # Otherwise a server would print the error's context above it.
     assert refusal.value.__suppress_context__

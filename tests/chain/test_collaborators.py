@@ -1,4 +1,4 @@
-"""The small real collaborators: threads, a model and tools."""
+"""The built-in collaborators: the thread store, the model and the tools."""
 
 from __future__ import annotations
 

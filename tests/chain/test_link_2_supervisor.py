@@ -1,4 +1,4 @@
-"""Link 2: a request enters the chain, and its run is opened, carried through and closed."""
+"""Link 2: the supervisor opens a run for a request, executes it and closes it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Clock:
 
 
 async def with_clock() -> tuple[Application, MemoryMappingStore, Clock]:
-    """A started application, its routes when those of the self-check have lapsed, and its time."""
+    """Start an application and let the self-check's routes expire; return it with its mapping store and clock."""
     clock = Clock()
     store = MemoryMappingStore(clock)
     application = await started(mapping=lambda _: RunThreadMappingService(store, grace_seconds=GRACE))
@@ -144,7 +144,7 @@ async def test_run_emits_an_error_and_is_closed_when_it_is_cancelled() -> None:
 
 
 async def test_run_emits_an_error_and_is_closed_when_it_is_cancelled_and_the_store_is_slow() -> None:
-    """As it does when the routes are kept by another process."""
+    """A store in another process is slow in this way."""
 
     class Remote(MemoryMappingStore):
         async def get(self, run_id: RunId) -> ThreadId | None:
@@ -211,8 +211,8 @@ async def test_run_completes_and_counts_no_event_as_sent_when_there_is_no_subscr
 
 
 async def lapsed(application: Application, store: MemoryMappingStore, clock: Clock) -> bool:
-    """Whether one route lingers, until the grace period is over and not longer."""
-    lingering = len(store)
+    """Return whether the store holds exactly one route, and none after the grace period."""
+    routes_in_grace_period = len(store)
     clock.now += GRACE
     await application.bridge.mapping.cleanup_mapping(application.supervisor._run_ids.new(THREAD))
-    return (lingering, len(store)) == (1, 0)
+    return (routes_in_grace_period, len(store)) == (1, 0)

@@ -1,4 +1,4 @@
-"""Links 3 to 6: a fresh agent for each run, and the bridge in its hands."""
+"""Links 3 to 6: each run gets a new agent, and the agent gets the bridge."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from tests.chain.agents import (
 
 
 def registry_of(application: Application) -> AgentRegistry:
-    made = AgentRegistry(ScriptedModel(), TOOLS, AGENTS)
-    made.set_websocket_bridge(application.bridge)
-    return made
+    registry = AgentRegistry(ScriptedModel(), TOOLS, AGENTS)
+    registry.set_websocket_bridge(application.bridge)
+    return registry
 
 
 async def test_registry_creates_a_new_agent_and_adapter_when_called_again() -> None:
@@ -76,11 +76,12 @@ async def test_core_emits_the_first_and_the_last_event_when_an_agent_completes()
     connection = subscribe(application, context().thread_id)
     core = AgentExecutionCore(registry_of(application), application.bridge)
     assert await core.execute_agent(context()) == {"answer": "question 1!"}
-    assert (event_types(connection)[0], event_types(connection)[-1], len(connection.frames)) == ("agent_started", "agent_completed", 5)
+    types = event_types(connection)
+    assert (types[0], types[-1], len(types)) == ("agent_started", "agent_completed", 5)
 
 
 async def test_core_emits_an_error_when_json_cannot_represent_the_result() -> None:
-    """Otherwise the user would wait for an end that never comes."""
+    """Otherwise the user would never get an end event."""
     application = await started()
     connection = subscribe(application, context().thread_id)
     core = AgentExecutionCore(registry_of(application), application.bridge)
@@ -90,7 +91,7 @@ async def test_core_emits_an_error_when_json_cannot_represent_the_result() -> No
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "expected"),
     [
         ("lone \ud800", "Broken: lone ?"),
         ("x" * 2_000_000, ("Broken: " + "x" * 2_000_000)[:ERROR_BYTES]),
@@ -98,7 +99,7 @@ async def test_core_emits_an_error_when_json_cannot_represent_the_result() -> No
     ],
     ids=["lone surrogate", "2 MB", "cut between characters"],
 )
-async def test_error_text_is_truncated_when_no_frame_can_carry_it(message: str, told: str) -> None:
+async def test_error_text_is_truncated_when_no_frame_can_carry_it(message: str, expected: str) -> None:
     class Raising(BaseAgent):
         async def execute(self, context: object) -> object:
             raise Broken(message)
@@ -108,11 +109,11 @@ async def test_error_text_is_truncated_when_no_frame_can_carry_it(message: str, 
     with pytest.raises(Broken) as raised:
         await application.supervisor.engine.execute(context())
     assert raised.value.args == (message,)
-    assert payloads(connection, EventType.AGENT_ERROR)[0]["error_message"] == told
+    assert payloads(connection, EventType.AGENT_ERROR)[0]["error_message"] == expected
 
 
 async def test_core_shares_no_state_when_two_runs_are_concurrent() -> None:
-    """Two runs at once, each waiting for the other between its first word and its second."""
+    """Each of two concurrent runs waits for the other between its first thought and its second."""
     both = {number: anyio.Event() for number in (1, 2)}
 
     class Meeting(BaseAgent):

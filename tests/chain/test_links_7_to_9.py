@@ -1,4 +1,4 @@
-"""Links 7 to 9: what a run's agent says, kept, emitted, routed, and answered truthfully."""
+"""Links 7 to 9: the adapter is bound and emits events; the bridge routes them and returns truthful receipts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PAYLOADS = {
     EventType.AGENT_ERROR: {"error_message": "no", "error_context": {"a": 1}},
     EventType.PROGRESS_UPDATE: {"done": 3},
 }
-"""The payloads of the design, word for word."""
+"""The payload of each event type, exactly as the wire format defines it."""
 
 
 async def emit_everything(emitter: Emitter) -> list[Receipt]:
@@ -173,11 +173,11 @@ async def test_notify_raises_and_later_events_arrive_when_a_caller_makes_a_mista
 
 async def test_observer_is_called_with_each_event_and_its_receipt() -> None:
     application = await started()
-    shown: list[tuple[AgentEvent, Receipt]] = []
-    application.bridge.observers.append(lambda event, receipt: shown.append((event, receipt)))
+    observed: list[tuple[AgentEvent, Receipt]] = []
+    application.bridge.observers.append(lambda event, receipt: observed.append((event, receipt)))
     event = emitted(thread_id=None)
     receipt = await application.bridge.notify(event)
-    assert shown == [(event, receipt)]
+    assert observed == [(event, receipt)]
 
 
 @pytest.mark.parametrize(("kind", "thread"), [("carried", THREAD), ("mapped", OTHER)])

@@ -1,4 +1,4 @@
-"""Whose thread it is must be known for as long as what the thread's log holds."""
+"""The owner of a thread must be stored for at least as long as the thread's log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bridgekit.stores import in_memory
 
 
 async def test_startup_fails_when_a_durable_store_has_owners_in_memory_only() -> None:
-    """Else a thread of the process before could be claimed by anybody, with all that its log holds."""
+    """Otherwise, after a restart, any user could claim a thread and read its retained events."""
     durable = replace(in_memory(), name="sqlite")
     with pytest.raises(DeterministicStartupError, match=r"^link 2: the sqlite store .* db_session_factory") as refused:
         await start_application(BridgeConfig(agents={}), durable)

@@ -1,4 +1,4 @@
-"""Startup's own checks: what a link raises while it is checked is charged to that link, and not to startup."""
+"""Self-checks: an error that a link raises during its check is attributed to that link, and not to startup."""
 
 from __future__ import annotations
 

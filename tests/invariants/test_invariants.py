@@ -1,4 +1,4 @@
-"""Literal recordings in, literal violations out: one planted violation for each rule, and what is no violation."""
+"""Literal recordings and the literal violations expected for them, at least one for each invariant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.verify.measure.recordings import STEPS, Violations, Frame, violations
 
 
 def called(*steps: tuple[str, str]) -> list[Frame]:
-    """A run whose tools begin ("+") and end ("-") in that order, by call id; the tool is called as its call."""
+    """Create a run with these tool-call events: "+" starts a call, "-" completes it. Call "x1" uses the tool "x"."""
     kinds = {"+": "tool_executing", "-": "tool_completed"}
     calls: list[tuple[str, dict[str, object]]] = [
         (kinds[sign], {"tool_call_id": call, "tool_name": call[0]}) for sign, call in steps
@@ -41,9 +41,9 @@ def test_result_is_unknown_when_the_recording_is_empty() -> None:
 
 
 def test_confirmation_is_skipped_when_it_is_the_first_frame() -> None:
-    hello = {"type": "subscribed", "thread_id": "t", "seq": 0}
-    assert check_run([hello]) == check_run([])
-    assert check_run([hello, *sound()]).holds
+    confirmation = {"type": "subscribed", "thread_id": "t", "seq": 0}
+    assert check_run([confirmation]) == check_run([])
+    assert check_run([confirmation, *sound()]).holds
 
 
 def test_report_is_the_same_when_events_are_given_instead_of_json() -> None:
@@ -52,10 +52,10 @@ def test_report_is_the_same_when_events_are_given_instead_of_json() -> None:
     assert check_run(events[1:]) == check_run([*sound()[1:]])
 
 
-# A violation of each rule. What one loss breaks at once is all told.
+# Changes to a sound stream. If one change violates several invariants, all of them are reported.
 
 GAP = "missing before this frame, from this run or from another run of its thread"
-PLANTED: list[tuple[str, Callable[[list[Frame]], Iterable[Any]], Violations]] = [
+MUTATIONS: list[tuple[str, Callable[[list[Frame]], Iterable[Any]], Violations]] = [
     (
         "the start is lost",
         lambda frames: frames[1:],
@@ -136,16 +136,19 @@ PLANTED: list[tuple[str, Callable[[list[Frame]], Iterable[Any]], Violations]] = 
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("violation", "expected"), [row[1:] for row in PLANTED], ids=[row[0] for row in PLANTED])
-def test_violation_is_reported_when_the_stream_is_changed(violation: Callable[[list[Frame]], Iterable[Any]], expected: Violations) -> None:
-    report = check_run(violation(sound()))
+@pytest.mark.parametrize(("mutate", "expected"), [row[1:] for row in MUTATIONS], ids=[row[0] for row in MUTATIONS])
+def test_violation_is_reported_when_the_stream_is_changed(
+    mutate: Callable[[list[Frame]], Iterable[Any]], expected: Violations
+) -> None:
+    report = check_run(mutate(sound()))
     assert violations(report) == expected
     assert not report.holds
 
 
 def test_every_invariant_has_a_changed_stream_that_violates_it() -> None:
-    """The fields have a test of their own."""
-    assert {rule for _, _, expected in PLANTED for rule, _, _ in expected} == set(Invariant) - {Invariant.FIELDS}
+    """The invariant of required fields has separate tests."""
+    violated = {invariant for _, _, expected in MUTATIONS for invariant, _, _ in expected}
+    assert violated == set(Invariant) - {Invariant.FIELDS}
 
 
 def test_violation_has_the_frame_that_shows_it() -> None:
@@ -203,7 +206,7 @@ def test_violation_is_reported_when_a_required_type_is_missing() -> None:
     assert check_run(quiet, required=()).holds
     [violation] = check_run(sound(), required=[EventType.PROGRESS_UPDATE]).violations
     assert violation.message == "no progress_update was read"
-    assert not check_run(quiet[1:], required=()).holds, "start and end are owed always"
+    assert not check_run(quiet[1:], required=()).holds, "the start and end events are always required"
 
 
 @pytest.mark.parametrize("field", ENVELOPE)
@@ -239,13 +242,14 @@ def test_violation_is_reported_when_a_payload_lacks_a_required_field(number: int
     frames = sound()
     kind, names = frames[number]["type"], tuple(frames[number]["payload"])
     frames[number]["payload"] = {}
-    found = [sentence for rule, sentence, _ in violations(check_run(frames)) if rule is Invariant.FIELDS]
+    found = [message for invariant, message, _ in violations(check_run(frames)) if invariant is Invariant.FIELDS]
     assert found == [f"the payload of {kind} has no {name}" for name in names]
 
 
 @pytest.mark.parametrize("rubbish", [None, 7, "agent_started", ["type"], b"{}"])
 def test_violation_is_reported_when_a_frame_is_not_an_object(rubbish: Any) -> None:
     reports = check_stream([rubbish, *sound()])
-    assert violations(reports[None]) == [(Invariant.FIELDS, f"the frame is not a JSON object but {type(rubbish).__name__}", 1)]
+    message = f"the frame is not a JSON object but {type(rubbish).__name__}"
+    assert violations(reports[None]) == [(Invariant.FIELDS, message, 1)]
     assert reports[RunId("a")].holds
     assert not check_run([rubbish, *sound()]).holds

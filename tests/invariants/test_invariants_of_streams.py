@@ -1,4 +1,4 @@
-"""Several runs in one recording, what is asked of it, latencies, and what is told to people."""
+"""Recordings with several runs: expected runs, signalled gaps, latencies and the formatted report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GAP = "missing before this frame, from this run or from another run of its threa
 
 
 def interleaved() -> list[Frame]:
-    """a and b in turn, then c alone: 1, 3, 5, 7, 9 are a's, 2, 4, 6, 8, 10 are b's, and c's are 11 to 15."""
+    """Create runs a and b that alternate, then c alone: a has seq 1, 3, 5, 7, 9; b 2, 4, 6, 8, 10; c 11 to 15."""
     pairs = zip(sound("a"), sound("b"), strict=True)
     return numbered([each for pair in pairs for each in pair] + sound("c"))
 
@@ -30,9 +30,9 @@ def test_gap_is_attributed_to_each_active_run_when_runs_overlap() -> None:
     stream = interleaved()
     del stream[3]
     reports = check_stream(stream)
-    hole = (Invariant.NO_GAP, f"seq 4 is {GAP}", 4)
-    assert violations(reports[RunId("a")]) == [hole]
-    assert violations(reports[RunId("b")]) == [hole, (Invariant.CRITICAL_TYPES, "no agent_thinking was read", None)]
+    gap = (Invariant.NO_GAP, f"seq 4 is {GAP}", 4)
+    assert violations(reports[RunId("a")]) == [gap]
+    assert violations(reports[RunId("b")]) == [gap, (Invariant.CRITICAL_TYPES, "no agent_thinking was read", None)]
     assert reports[RunId("c")].holds
     assert [check_run(stream, run_id=run).holds for run in "abc"] == [False, False, True]
 
@@ -81,7 +81,10 @@ def test_frames_have_a_separate_report_when_they_have_no_run_id() -> None:
     del stream[2]["run_id"]
     reports = check_stream(stream)
     assert violations(reports[None]) == [(Invariant.FIELDS, "the field run_id is missing", 3)]
-    assert [violation.invariant for violation in reports[RunId("a")].violations] == [Invariant.TOOL_CALLS, Invariant.CRITICAL_TYPES]
+    assert [violation.invariant for violation in reports[RunId("a")].violations] == [
+        Invariant.TOOL_CALLS,
+        Invariant.CRITICAL_TYPES,
+    ]
 
 
 def test_violation_is_reported_when_one_event_is_in_two_threads() -> None:
@@ -91,7 +94,7 @@ def test_violation_is_reported_when_one_event_is_in_two_threads() -> None:
     assert "event 't/2' was read before, as seq 2 of thread 't'" in sentences
 
 
-# LatencyQuantiles.
+# Latencies.
 
 
 def test_latency_quantiles_use_the_nearest_rank() -> None:
@@ -111,7 +114,7 @@ def test_latency_ignores_a_frame_when_a_time_is_missing() -> None:
     assert report.latency.n == 2
 
 
-# What is told to people.
+# The formatted report.
 
 
 def test_report_shows_the_frames_when_invariants_are_violated() -> None:
@@ -173,7 +176,8 @@ def test_signalled_gap_applies_only_to_its_thread_when_there_are_several() -> No
 
 
 def test_gaps_are_not_checked_when_frames_have_no_thread_id() -> None:
-    homeless = [{name: value for name, value in each.items() if name != "thread_id"} for each in sound("a")]
-    del homeless[2]
-    assert Invariant.NO_GAP not in {violation.invariant for violation in check_run(homeless).violations}
-    assert Invariant.NO_GAP in {violation.invariant for violation in check_run([*sound("a")[:2], *sound("a")[3:]]).violations}
+    without_thread = [{name: value for name, value in each.items() if name != "thread_id"} for each in sound("a")]
+    del without_thread[2]
+    with_thread = [*sound("a")[:2], *sound("a")[3:]]
+    assert Invariant.NO_GAP not in {violation.invariant for violation in check_run(without_thread).violations}
+    assert Invariant.NO_GAP in {violation.invariant for violation in check_run(with_thread).violations}

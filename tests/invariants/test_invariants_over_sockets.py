@@ -1,4 +1,4 @@
-"""The invariants on what real sockets read of sound and broken chains: each socket judged from its own view alone."""
+"""The invariants of streams that real sockets read from sound and broken chains. Each socket is checked separately."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def anyio_backend() -> str:
 
 
 async def judged(name: str, workload: Workload, *, knowing: bool = True) -> dict[ThreadId, Reports]:
-    """Each thread's socket's reports; `knowing` the runs that its owner asked for, or not."""
+    """Run the workload and return the reports of each thread's socket. With `knowing`, pass the expected runs."""
     recordings: defaultdict[ThreadId, list[tuple[RoutedEvent, float]]] = defaultdict(list)
 
     def watch(socket: Socket, event: RoutedEvent) -> None:
@@ -62,7 +62,7 @@ async def test_invariants_hold_at_every_socket_when_the_chain_is_sound() -> None
 
 @pytest.mark.parametrize("knowing", [True, False])
 async def test_result_is_unknown_at_every_socket_when_the_chain_is_as_reported(knowing: bool) -> None:
-    """Nothing arrives. Only who knows which runs he asked for can say of which."""
+    """Nothing arrives, so the report names the missing runs only if the expected runs are given."""
     for reports in (await judged("as reported", SMALL, knowing=knowing)).values():
         assert [(report.run_id is not None, report.known, report.holds) for report in reports.values()] == [
             (knowing, False, False)
@@ -70,16 +70,17 @@ async def test_result_is_unknown_at_every_socket_when_the_chain_is_as_reported(k
 
 
 async def test_missing_types_are_reported_at_every_socket_when_link_8_is_broken() -> None:
-    """The bridge numbered nothing of what was lost, so `seq` has no hole: the types alone tell."""
+    """The lost events got no `seq`, so there is no gap; only the missing types reveal the loss."""
     for reports in (await judged("link 8 broken", SMALL)).values():
         [report] = reports.values()
         assert [violation.invariant for violation in report.violations] == [Invariant.CRITICAL_TYPES] * 3
 
 
 async def test_only_the_socket_that_lost_events_reports_it_when_link_5_is_broken() -> None:
-    """What one user's agent says comes under the other's run, thread and `seq`: nothing in the frames gives it away."""
+    """One user's events arrive with the other user's run, thread and `seq`, so the frames do not reveal the leak."""
     loser, winner = (await judged("link 5 broken", SMALL)).values()
-    assert [violation.invariant for report in loser.values() for violation in report.violations] == [Invariant.CRITICAL_TYPES] * 3
+    lost = [violation.invariant for report in loser.values() for violation in report.violations]
+    assert lost == [Invariant.CRITICAL_TYPES] * 3
     [report] = winner.values()
     assert report.holds
     assert report.frames == 8
@@ -87,7 +88,7 @@ async def test_only_the_socket_that_lost_events_reports_it_when_link_5_is_broken
 
 @pytest.mark.parametrize("knowing", [True, False])
 async def test_other_users_runs_are_reported_when_fix_1_leaks_them_and_runs_are_given(knowing: bool) -> None:
-    """Two runs of other users arrive whole and in order, under this thread's name. Unasked, they look like its own."""
+    """Two runs of other users arrive completely and in order in this thread. They look valid without expected runs."""
     workload = replace(SMALL, threads=family("prefixes of one another", 3))
     shortest, *others = (await judged("fix 1", workload, knowing=knowing)).values()
     assert holding(shortest) == [True, not knowing, not knowing]

@@ -1,4 +1,4 @@
-"""The invariants on random recordings: what is sound holds however it is interleaved, and one change is found."""
+"""The invariants of random recordings: any interleaving of sound runs holds, and any single change is detected."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ ERROR: Step = ("agent_error", {"error_message": "no"})
 
 @st.composite
 def sound_run(draw: st.DrawFn, run: str) -> list[Frame]:
-    """A start, thoughts and calls in any order, each call completed after it was begun, and one of both ends."""
+    """Draw a start event, thoughts and tool calls in any valid order, and one of the two end events."""
     calls = draw(st.permutations(list(range(draw(st.integers(1, 3)))) * 2))
     steps: list[Step] = [
-        # Drawn once a call begins, drawn twice it is completed.
+        # The first occurrence of a call starts it, the second one completes it.
         ("tool_completed" if call in calls[:place] else "tool_executing", {"tool_call_id": f"{call}", "tool_name": "x"})
         for place, call in enumerate(calls)
     ]
-    for said in (STEPS[1], *draw(st.lists(st.sampled_from([STEPS[1], PROGRESS]), max_size=3))):
-        steps.insert(draw(st.integers(0, len(steps))), said)
+    for step in (STEPS[1], *draw(st.lists(st.sampled_from([STEPS[1], PROGRESS]), max_size=3))):
+        steps.insert(draw(st.integers(0, len(steps))), step)
     end = draw(st.sampled_from([STEPS[4], ERROR]))
     thread = draw(st.sampled_from(THREADS))
     return [frame(kind, payload, run=run, thread=thread) for kind, payload in (STEPS[0], *steps, end)]
@@ -34,7 +34,7 @@ def sound_run(draw: st.DrawFn, run: str) -> list[Frame]:
 
 @st.composite
 def recordings(draw: st.DrawFn) -> list[Frame]:
-    """One to four sound runs on two threads, in any interleaving, numbered as they are sent."""
+    """Draw one to four sound runs on two threads, in any interleaving, numbered in the order of sending."""
     runs = [draw(sound_run(run)) for run in "abcd"[: draw(st.integers(1, 4))]]
     turns = draw(st.permutations([number for number, run in enumerate(runs) for _ in run]))
     frames = [iter(run) for run in runs]
@@ -70,7 +70,7 @@ def test_violation_is_found_when_one_frame_is_duplicated(stream: list[Frame], da
 
 @given(recordings(), st.data())
 def test_violation_is_found_when_two_frames_of_a_thread_are_swapped(stream: list[Frame], data: st.DataObject) -> None:
-    """Frames of two threads may: each thread counts by itself, and nobody promised an order between them."""
+    """Frames of different threads may be swapped, because `seq` orders only the frames of one thread."""
     one = data.draw(st.integers(0, len(stream) - 1))
     same = [
         place for place, each in enumerate(stream) if each["thread_id"] == stream[one]["thread_id"] and place != one

@@ -1,4 +1,4 @@
-"""Routes in memory are bounded: closed runs make room, live ones never do."""
+"""The in-memory mapping store is bounded: it evicts closed runs and never live ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from tests.factories import OTHER, THREAD
 
 LIVE_BYTES = 300
-"""What a live run's route costs, its ids of usual length included."""
+"""The memory bound of a live run's route, with ids of usual length."""
 
 
 def run(number: int) -> RunId:

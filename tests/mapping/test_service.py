@@ -1,4 +1,4 @@
-"""The mapping service: a run never moves, and its route durable it for a stated time."""
+"""The mapping service: a run never changes its thread, and a closed run's route remains for the grace period."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GRACE = 30.0
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that a test sets."""
 
     now = 1_000.0
 
@@ -98,7 +98,7 @@ async def test_cleanup_has_no_effect_when_the_run_is_unknown() -> None:
     await mapping.cleanup_mapping(RUN)
     await mapping.register_mapping(RUN, THREAD)
     assert await mapping.get_thread_id(RUN) == THREAD
-    assert kept(store) == (1, 0)
+    assert sizes(store) == (1, 0)
 
 
 async def test_route_never_expires_when_the_run_is_not_closed() -> None:
@@ -121,19 +121,19 @@ async def test_run_is_live_again_when_it_is_registered_in_its_grace_period() -> 
 
 
 async def test_memory_is_freed_when_every_route_has_expired() -> None:
-    """Reading alone frees it: no later run has to come along."""
+    """A lookup is enough to free it; no later registration is needed."""
     mapping, store, clock = with_clock()
     for number in range(1_000):
         await mapping.register_mapping(RunId(f"run_{number}"), THREAD)
         await mapping.cleanup_mapping(RunId(f"run_{number}"))
-    assert kept(store) == (1_000, 1_000)
+    assert sizes(store) == (1_000, 1_000)
     clock.now += GRACE
     await mapping.get_thread_id(RUN)
-    assert kept(store) == (0, 0)
+    assert sizes(store) == (0, 0)
 
 
 async def test_run_stays_registered_when_it_is_registered_again_after_expiry() -> None:
-    """What is still queued for the old run says nothing of the new one."""
+    """The expiry time that is still queued for the old registration does not apply to the new one."""
     clock = Clock()
     store = MemoryMappingStore(clock)
     long, short = RunThreadMappingService(store, grace_seconds=100), RunThreadMappingService(store, grace_seconds=1)
@@ -145,7 +145,7 @@ async def test_run_stays_registered_when_it_is_registered_again_after_expiry() -
     await short.register_mapping(RUN, OTHER)
     clock.now += 100
     assert await short.get_thread_id(RUN) == OTHER
-    assert kept(store) == (1, 0)
+    assert sizes(store) == (1, 0)
 
 
 async def test_route_expires_on_time_when_an_earlier_one_has_a_longer_grace_period() -> None:
@@ -158,22 +158,22 @@ async def test_route_expires_on_time_when_an_earlier_one_has_a_longer_grace_peri
     assert await store.get(RunId("run_long")) == THREAD
 
 
-def kept(store: MemoryMappingStore) -> tuple[int, int]:
-    """How much the store holds on to: routes, and the dates of those that are to be forgotten."""
+def sizes(store: MemoryMappingStore) -> tuple[int, int]:
+    """Return the number of stored routes, and of stored expiry times."""
     return len(store), len(store._due)
 
 
 def done(operation: object) -> object:
-    """Run a coroutine that never waits to its end, without a backend."""
+    """Run a coroutine that never suspends to its end, without an async backend."""
     try:
-        operation.send(None)  # type: ignore[attr-defined]  # a coroutine; typing it would say no more
+        operation.send(None)  # type: ignore[attr-defined]  # a coroutine; a precise type would add nothing
     except StopIteration as stop:
         return stop.value
     raise AssertionError("the memory store waited")
 
 
 class AgainstANaiveModel(RuleBasedStateMachine):
-    """The store beside a list of everything that was ever said to it."""
+    """Compares the store with a list of all registrations."""
 
     runs = st.sampled_from([RunId(f"run_{number}") for number in range(4)])
 
@@ -181,31 +181,31 @@ class AgainstANaiveModel(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.store = MemoryMappingStore(self.clock)
-        self.said: list[tuple[float, RunId, ThreadId, float]] = []
-        """When it was registered, the run, its thread, and when it lapses."""
+        self.registrations: list[tuple[float, RunId, ThreadId, float]] = []
+        """The time of registration, the run, its thread, and the time of expiry."""
 
     def holding(self, run: RunId) -> ThreadId | None:
-        held = [thread for _, name, thread, until in self.said if name == run and until > self.clock.now]
+        held = [thread for _, name, thread, until in self.registrations if name == run and until > self.clock.now]
         return held[-1] if held else None
 
     @rule(run=runs, thread=st.sampled_from([THREAD, OTHER]))
     def add(self, run: RunId, thread: ThreadId) -> None:
         if self.holding(run) is None:
-            self.said.append((self.clock.now, run, thread, math.inf))
+            self.registrations.append((self.clock.now, run, thread, math.inf))
         elif self.holding(run) == thread:
             # A run that goes on in its grace period is live again.
-            self.said = [
+            self.registrations = [
                 (since, name, held, math.inf if name == run and until > self.clock.now else until)
-                for since, name, held, until in self.said
+                for since, name, held, until in self.registrations
             ]
         assert done(self.store.add(run, thread)) == self.holding(run)
 
     @rule(run=runs, seconds=st.sampled_from([0.0, 1.0, 2.0, 5.0]))
     def expire(self, run: RunId, seconds: float) -> None:
         done(self.store.expire(run, seconds))
-        for place, (since, name, thread, until) in enumerate(self.said):
+        for place, (since, name, thread, until) in enumerate(self.registrations):
             if name == run and until == math.inf:
-                self.said[place] = (since, name, thread, self.clock.now + seconds)
+                self.registrations[place] = (since, name, thread, self.clock.now + seconds)
 
     @rule(run=runs)
     def get(self, run: RunId) -> None:
@@ -219,8 +219,8 @@ class AgainstANaiveModel(RuleBasedStateMachine):
     def longest_grace_is_over(self) -> None:
         self.clock.now += 5
         done(self.store.get(RunId("run_unknown")))
-        alive = sum(until == math.inf for *_, until in self.said)
-        assert kept(self.store) == (alive, 0)
+        alive = sum(until == math.inf for *_, until in self.registrations)
+        assert sizes(self.store) == (alive, 0)
 
 
 AgainstANaiveModel.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
