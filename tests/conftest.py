@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from bridgekit_verify.faults.redis_servers import NoRedisServer
 from tests.backends import ASYNCIO, TRIO
 from tests.servers import SharedCluster, shared_cluster, shared_server
-from tests.timeouts import with_patience
+from tests.timeouts import use_long_timeouts
 
 # Tests do not depend on the machine's speed, and every run uses the same examples, so that failures are reproducible.
 # `pytest --hypothesis-profile=anew` uses new random examples.
@@ -29,9 +29,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Raise the stores' timeouts, so that a busy machine does not make a store count as unavailable."""
-    with_patience(monkeypatch)
+    use_long_timeouts(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ import pytest
 from bridgekit.stores.redis import log, subscriptions, topology
 from bridgekit.stores.sqlite import database
 
-__all__ = ["TIMEOUT_SECONDS", "with_patience"]
+__all__ = ["TIMEOUT_SECONDS", "use_long_timeouts"]
 
 TIMEOUT_SECONDS: Final = 60.0
 
 
-def with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def use_long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make stores wait for their file or server as long as tests wait.
 
     By default, a store that does not answer for a quarter of a second counts as unavailable, and publishers get
