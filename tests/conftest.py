@@ -15,9 +15,9 @@ from tests.servers import SharedCluster, shared_cluster, shared_server
 from tests.timeouts import use_long_timeouts
 
 # Tests do not depend on the machine's speed, and every run uses the same examples, so that failures are reproducible.
-# `pytest --hypothesis-profile=anew` uses new random examples.
-settings.register_profile("anew", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("same", settings.get_profile("anew"), derandomize=True)
+# `pytest --hypothesis-profile=random` uses new random examples.
+settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("random"), derandomize=True)
 settings.load_profile("same")
 
 

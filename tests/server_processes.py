@@ -78,8 +78,8 @@ class Server:
         return code
 
     async def _signal_again(self, number: Signals) -> None:
-        # A sooner signal would count as a duplicate of the first, which a busy machine may handle late. Only time tells
-        # them apart, so there is no event to wait for.
+        # An earlier signal would count as a duplicate of the first one, which a busy machine may handle late. Only the
+        # time distinguishes the two, so there is no event to wait for.
         await anyio.sleep(1.7 * DUPLICATE_SIGNAL_SECONDS)
         with suppress(ProcessLookupError):
             while True:

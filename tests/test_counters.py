@@ -13,7 +13,7 @@ def test_event_is_counted_once_as_sent_or_lost() -> None:
     for outcome, link, reason in (
         (Outcome.SENT, None, ""),
         (Outcome.SENT, None, ""),
-        (Outcome.NO_SUBSCRIBER, 10, "nobody"),
+        (Outcome.NO_SUBSCRIBER, 10, "no subscriber"),
         (Outcome.UNROUTABLE, 9, "no route"),
         (Outcome.UNROUTABLE, 9, "no route"),
         (Outcome.REFUSED, 7, "no bridge"),
@@ -21,7 +21,7 @@ def test_event_is_counted_once_as_sent_or_lost() -> None:
     ):
         counters.count(emitted(), Receipt(outcome=outcome, sockets=1, link=link, reason=reason))
     assert counters.sent == {EventType.AGENT_THINKING: 2}
-    assert counters.lost == {(10, "nobody"): 1, (9, "no route"): 2, (7, "no bridge"): 1, (0, "for no reason"): 1}
+    assert counters.lost == {(10, "no subscriber"): 1, (9, "no route"): 2, (7, "no bridge"): 1, (0, "for no reason"): 1}
 
 
 def test_event_is_neither_sent_nor_lost_when_it_is_retained_or_pending() -> None:
@@ -32,7 +32,7 @@ def test_event_is_neither_sent_nor_lost_when_it_is_retained_or_pending() -> None
         (Outcome.PENDING, False),
         (Outcome.PENDING, False),
     ):
-        counters.count(emitted(), Receipt(outcome=outcome, kept=kept, link=10, reason="nobody"))
+        counters.count(emitted(), Receipt(outcome=outcome, kept=kept, link=10, reason="no subscriber"))
     counters.count(emitted(), Receipt(outcome=Outcome.RELAYED, workers=1, kept=True))
     thinking = EventType.AGENT_THINKING
     assert (counters.sent, counters.kept, counters.pending, counters.lost) == (

@@ -107,10 +107,10 @@ def test_signed_run_id_is_valid_when_its_thread_id_has_the_maximum_length() -> N
 @given(thread_ids, st.data())
 def test_signed_run_id_is_refused_when_one_character_was_changed(thread_id: str, data: st.DataObject) -> None:
     run_id = SignedRunIds(KEY).new(ThreadId(thread_id))
-    place = data.draw(st.integers(0, len(run_id) - 1))
-    other = data.draw(st.sampled_from("abc019_.-=é").filter(lambda character: character != run_id[place]))
+    position = data.draw(st.integers(0, len(run_id) - 1))
+    other = data.draw(st.sampled_from("abc019_.-=é").filter(lambda character: character != run_id[position]))
     with pytest.raises(InvalidId, match="was not signed with this key"):
-        SignedRunIds(KEY).verify(RunId(run_id[:place] + other + run_id[place + 1 :]))
+        SignedRunIds(KEY).verify(RunId(run_id[:position] + other + run_id[position + 1 :]))
 
 
 @pytest.mark.parametrize("cut", [slice(4, None), slice(None, -1), slice(None, -33)])

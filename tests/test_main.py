@@ -38,7 +38,7 @@ def test_demo_counts_lost_events_by_link_when_events_are_lost(capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "expected"),
     [
         (["audit", "--variant", "nope"], "no variant is called 'nope'; known: 'as reported'"),
         (["demo", "--family", "nope"], "no family of thread ids is called 'nope'"),
@@ -48,27 +48,27 @@ def test_demo_counts_lost_events_by_link_when_events_are_lost(capsys: pytest.Cap
     ],
 )
 def test_command_prints_one_line_and_exits_with_2_when_it_cannot_run(
-    words: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(words) == 2
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("bridgekit: ")
-    assert says in error
+    assert expected in error
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", [["audit", "--seed", "-1"], ["demo", "--steps", "0"], ["report", "--jobs", "x"], []])
-def test_usage_is_printed_when_an_argument_is_invalid(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("arguments", [["audit", "--seed", "-1"], ["demo", "--steps", "0"], ["report", "--jobs", "x"], []])
+def test_usage_is_printed_when_an_argument_is_invalid(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        main(words)
+        main(arguments)
     assert left.value.code == 2
     assert "usage: bridgekit" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--help"], ["report", "--help"], ["audit", "--help"], ["demo", "--help"]])
-def test_help_shows_the_usage_of_a_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["audit", "--help"], ["demo", "--help"]])
+def test_help_shows_the_usage_of_a_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        main(words)
+        main(arguments)
     assert left.value.code == 0
     assert "usage: bridgekit" in capsys.readouterr().out

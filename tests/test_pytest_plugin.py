@@ -19,7 +19,7 @@ DOCUMENT = (ROOT / "docs" / "testing-your-own-agents.md").read_text(encoding="ut
 EXAMPLE, RECORDING = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
 MESSAGE = re.findall(r"```text\n(.*?)```", DOCUMENT, re.DOTALL)[0]
 
-BEGINNING = EXAMPLE[: EXAMPLE.index("async def test_researcher_is_heard")]
+BEGINNING = EXAMPLE[: EXAMPLE.index("async def test_")]
 """The documented example without its tests: an agent and the two fixtures."""
 
 
@@ -47,8 +47,8 @@ def test_documented_example_passes(users: pytest.Pytester) -> None:
 def test_documented_recording_prints_the_documented_violations(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     exec(compile(RECORDING, "testing-your-own-agents.md", "exec"), names)
-    told = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
-    assert [f"  {rule}: {sentence}" for rule, _, sentence in told] == MESSAGE.splitlines()[3:6]
+    printed = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert [f"  {invariant}: {message}" for invariant, _, message in printed] == MESSAGE.splitlines()[3:6]
     frames = names["frames"]
     assert isinstance(frames, list)
     with pytest.raises(AssertionError) as failed:
@@ -58,17 +58,17 @@ def test_documented_recording_prints_the_documented_violations(capsys: pytest.Ca
 
 def test_assertion_shows_missing_types_and_frames_when_an_agent_emits_nothing(users: pytest.Pytester) -> None:
     silent = BEGINNING.replace("        await self.emit_thinking(", "        str(")
-    told = run(
+    result = run(
         users,
         silent
         + """\
 async def test_silent(bridgekit_app):
-    heard = await bridgekit_app.run("researcher", "bridges")
-    assert_delivered(heard.events, runs=[heard.run_id])
+    observed = await bridgekit_app.run("researcher", "bridges")
+    assert_delivered(observed.events, runs=[observed.run_id])
 """,
     )
-    told.assert_outcomes(failed=1)
-    told.stdout.fnmatch_lines(
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
         [
             "*AssertionError: 1 of 1 runs do not hold",
             "*run 'run_*':",
@@ -77,12 +77,12 @@ async def test_silent(bridgekit_app):
             "*   4  seq 4  agent_completed *'answer': 'all about bridges'*",
         ]
     )
-    assert "bridgekit/pytest_plugin.py" not in told.stdout.str(), "the failure is shown in the user's own test"
+    assert "bridgekit/pytest_plugin.py" not in result.stdout.str(), "the failure is shown in the user's own test"
 
 
 def test_assertion_fails_at_once_when_the_chain_delivers_nothing(users: pytest.Pytester) -> None:
     """The chain as reported publishes no event, so `run` waits for none."""
-    told = run(
+    result = run(
         users,
         BEGINNING
         + """\
@@ -97,14 +97,14 @@ class Silent(BaseAgent):
         return 1
 
 async def test_reported(bridgekit_app):
-    heard = await bridgekit_app.run("researcher")
-    assert heard.result == 1
-    assert_delivered(heard.events, runs=[heard.run_id])
+    observed = await bridgekit_app.run("researcher")
+    assert observed.result == 1
+    assert_delivered(observed.events, runs=[observed.run_id])
 """,
         "--durations=1",
     )
-    told.assert_outcomes(failed=1)
-    told.stdout.fnmatch_lines(["*run 'run_000000000000':", "*  unknown: no frame of this run was read"])
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*run 'run_000000000000':", "*  unknown: no frame of this run was read"])
 
 
 def test_client_stops_waiting_when_the_run_ends_or_the_timeout_expires(users: pytest.Pytester) -> None:
@@ -148,7 +148,7 @@ async def test_disconnected_is_raised(bridgekit_app, bridgekit_client):
 async def test_error_of_the_test_is_not_wrapped(bridgekit_client):
     with pytest.raises(KeyError):
         async with bridgekit_client():
-            raise KeyError("mine")
+            raise KeyError("missing")
 """,
     ).assert_outcomes(passed=4)
 
@@ -170,9 +170,9 @@ def bridgekit_asgi(bridgekit_config):
 async def test_mounted(bridgekit_app, bridgekit_asgi):
     assert bridgekit_app.app is bridgekit_asgi
     assert bridgekit_app.url.startswith("ws://127.0.0.1:")
-    heard = await bridgekit_app.run("researcher", "bridges", thread_id="thread_9", user_id="bob")
-    assert {event.thread_id for event in heard.events} == {"thread_9"}
-    assert_delivered(heard.events)
+    observed = await bridgekit_app.run("researcher", "bridges", thread_id="thread_9", user_id="bob")
+    assert {event.thread_id for event in observed.events} == {"thread_9"}
+    assert_delivered(observed.events)
 """,
     ).assert_outcomes(passed=1)
 
@@ -188,9 +188,9 @@ async def test_mounted(bridgekit_app, bridgekit_asgi):
     ],
 )
 def test_error_shows_the_fixture_to_write_when_it_is_missing(users: pytest.Pytester, source: str, line: str) -> None:
-    told = run(users, source)
-    told.stdout.fnmatch_lines([line, "*@pytest.fixture"])
-    assert told.parseoutcomes().keys() == {"errors"}
+    result = run(users, source)
+    result.stdout.fnmatch_lines([line, "*@pytest.fixture"])
+    assert result.parseoutcomes().keys() == {"errors"}
 
 
 def test_plugin_imports_nothing_else_when_no_test_uses_it(users: pytest.Pytester) -> None:

@@ -130,12 +130,12 @@ def test_command_prints_one_line_when_its_packages_are_missing(installed: Path, 
 def test_command_prints_one_line_when_the_suite_is_missing(installed: Path, tmp_path: Path) -> None:
     """The suite is missing if an application ships only the package `bridgekit`."""
     [site] = installed.parent.glob("lib/python*/site-packages")
-    (site / "bridgekit_verify").rename(tmp_path / "away")
+    (site / "bridgekit_verify").rename(tmp_path / "removed")
     try:
         done = run(installed, "demo", cwd=tmp_path)
         served = run(installed, "serve", "nowhere:app", cwd=tmp_path)
     finally:
-        (tmp_path / "away").rename(site / "bridgekit_verify")
+        (tmp_path / "removed").rename(site / "bridgekit_verify")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("bridgekit: this command needs bridgekit_verify, which is not installed")
     assert served.returncode == 2

@@ -89,7 +89,7 @@ class ScriptedModel:
     THOUGHTS = (
         "I will look at what is known first.",
         "One source is not enough; I will compare two.",
-        "The numbers must be checked before they are told.",
+        "The numbers must be checked before they are reported.",
         "This can be answered with one tool call.",
     )
 

@@ -105,7 +105,7 @@ async def test_run_emits_an_error_and_is_closed_when_the_agent_is_unknown() -> N
     assert (refused.value.kind, refused.value.name) == ("agent", "oracle")
     assert "researcher" in refused.value.known
     assert event_types(connection) == ["agent_started", "agent_error"]
-    assert await lapsed(application, store, clock)
+    assert await expires_after_grace_period(application, store, clock)
 
 
 async def test_run_emits_an_error_and_is_closed_when_the_agent_raises() -> None:
@@ -117,7 +117,7 @@ async def test_run_emits_an_error_and_is_closed_when_the_agent_raises() -> None:
     assert payloads(connection, EventType.AGENT_ERROR) == [
         {"error_message": "Broken: why?", "error_context": {"request": "why?"}}
     ]
-    assert await lapsed(application, store, clock)
+    assert await expires_after_grace_period(application, store, clock)
 
 
 async def test_run_emits_an_error_and_is_closed_when_it_is_cancelled() -> None:
@@ -140,7 +140,7 @@ async def test_run_emits_an_error_and_is_closed_when_it_is_cancelled() -> None:
     assert ended
     assert scope.cancelled_caught
     assert event_types(connection) == ["agent_started", "agent_error"]
-    assert await lapsed(application, store, clock)
+    assert await expires_after_grace_period(application, store, clock)
 
 
 async def test_run_emits_an_error_and_is_closed_when_it_is_cancelled_and_the_store_is_slow() -> None:
@@ -210,7 +210,7 @@ async def test_run_completes_and_counts_no_event_as_sent_when_there_is_no_subscr
     assert other.frames == []
 
 
-async def lapsed(application: Application, store: MemoryMappingStore, clock: Clock) -> bool:
+async def expires_after_grace_period(application: Application, store: MemoryMappingStore, clock: Clock) -> bool:
     """Return whether the store holds exactly one route, and none after the grace period."""
     routes_in_grace_period = len(store)
     clock.now += GRACE

@@ -110,7 +110,7 @@ async def test_thread_is_looked_up_in_the_mapping_when_the_adapter_has_none() ->
 async def test_receipt_is_sent_only_when_a_socket_accepted_the_event() -> None:
     application = await started()
     bridge = application.bridge
-    nobody = await bridge.notify(emitted())
+    unsubscribed = await bridge.notify(emitted())
     connection = subscribe(application)
     sent = await bridge.notify(emitted())
     assert (unheard.outcome, unheard.link, unheard.sockets) == (Outcome.NO_SUBSCRIBER, 10, 0)

@@ -45,11 +45,11 @@ def test_gap_is_attributed_to_the_next_run_when_no_run_is_active() -> None:
 
 
 def test_gaps_are_not_checked_when_the_stream_is_filtered() -> None:
-    mine = [each for each in interleaved() if each["run_id"] == "b"]
-    assert [violation.invariant for violation in check_run(mine).violations] == [Invariant.NO_GAP] * 4
-    assert check_run(mine, whole=False).holds
-    assert not check_run([*mine[:2], mine[3], mine[2], mine[4]], whole=False).holds
-    assert not check_run([*mine[:2], *mine[1:]], whole=False).holds
+    filtered = [each for each in interleaved() if each["run_id"] == "b"]
+    assert [violation.invariant for violation in check_run(filtered).violations] == [Invariant.NO_GAP] * 4
+    assert check_run(filtered, whole=False).holds
+    assert not check_run([*filtered[:2], filtered[3], filtered[2], filtered[4]], whole=False).holds
+    assert not check_run([*filtered[:2], *filtered[1:]], whole=False).holds
 
 
 def test_gap_is_not_a_violation_when_it_was_signalled() -> None:

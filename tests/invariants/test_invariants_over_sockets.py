@@ -37,12 +37,12 @@ async def judged(name: str, workload: Workload, *, knowing: bool = True) -> dict
         recordings[socket.thread_id].append((event, time.time()))
 
     measurement = await measure(variant(name), workload, watch=watch)
-    asked = defaultdict(list)
+    expected_runs = defaultdict(list)
     for group in workload.groups():
         for run in group:
-            asked[run.owned.thread_id].append(measurement.history.handovers[run.request].run_id)
+            expected_runs[run.owned.thread_id].append(measurement.history.handovers[run.request].run_id)
     return {
-        owned.thread_id: check_stream(recordings[owned.thread_id], runs=asked[owned.thread_id] if knowing else None)
+        owned.thread_id: check_stream(recordings[owned.thread_id], runs=expected_runs[owned.thread_id] if knowing else None)
         for owned in workload.threads
     }
 

@@ -22,8 +22,8 @@ def sound_run(draw: st.DrawFn, run: str) -> list[Frame]:
     calls = draw(st.permutations(list(range(draw(st.integers(1, 3)))) * 2))
     steps: list[Step] = [
         # The first occurrence of a call starts it, the second one completes it.
-        ("tool_completed" if call in calls[:place] else "tool_executing", {"tool_call_id": f"{call}", "tool_name": "x"})
-        for place, call in enumerate(calls)
+        ("tool_completed" if call in calls[:position] else "tool_executing", {"tool_call_id": f"{call}", "tool_name": "x"})
+        for position, call in enumerate(calls)
     ]
     for step in (STEPS[1], *draw(st.lists(st.sampled_from([STEPS[1], PROGRESS]), max_size=3))):
         steps.insert(draw(st.integers(0, len(steps))), step)
@@ -57,15 +57,15 @@ def test_invariants_hold_when_sound_runs_are_interleaved(stream: list[Frame]) ->
 
 @given(recordings(), st.data())
 def test_violation_is_found_when_one_frame_is_lost(stream: list[Frame], data: st.DataObject) -> None:
-    place = data.draw(st.integers(0, len(stream) - 1))
-    assert not holds(stream[:place] + stream[place + 1 :])
+    position = data.draw(st.integers(0, len(stream) - 1))
+    assert not holds(stream[:position] + stream[position + 1 :])
 
 
 @given(recordings(), st.data())
 def test_violation_is_found_when_one_frame_is_duplicated(stream: list[Frame], data: st.DataObject) -> None:
-    place = data.draw(st.integers(0, len(stream) - 1))
-    later = data.draw(st.integers(place + 1, len(stream)))
-    assert not holds([*stream[:later], stream[place], *stream[later:]])
+    position = data.draw(st.integers(0, len(stream) - 1))
+    later = data.draw(st.integers(position + 1, len(stream)))
+    assert not holds([*stream[:later], stream[position], *stream[later:]])
 
 
 @given(recordings(), st.data())
@@ -73,7 +73,7 @@ def test_violation_is_found_when_two_frames_of_a_thread_are_swapped(stream: list
     """Frames of different threads may be swapped, because `seq` orders only the frames of one thread."""
     one = data.draw(st.integers(0, len(stream) - 1))
     same = [
-        place for place, each in enumerate(stream) if each["thread_id"] == stream[one]["thread_id"] and place != one
+        position for position, each in enumerate(stream) if each["thread_id"] == stream[one]["thread_id"] and position != one
     ]
     other = data.draw(st.sampled_from(same))
     swapped = list(stream)
@@ -83,9 +83,9 @@ def test_violation_is_found_when_two_frames_of_a_thread_are_swapped(stream: list
 
 @given(recordings(), st.data())
 def test_violation_is_found_when_one_field_is_removed(stream: list[Frame], data: st.DataObject) -> None:
-    place = data.draw(st.integers(0, len(stream) - 1))
-    field = data.draw(st.sampled_from(sorted(stream[place])))
-    stream[place] = {name: value for name, value in stream[place].items() if name != field}
+    position = data.draw(st.integers(0, len(stream) - 1))
+    field = data.draw(st.sampled_from(sorted(stream[position])))
+    stream[position] = {name: value for name, value in stream[position].items() if name != field}
     assert not holds([each | {"run_id": each.get("run_id", "")} for each in stream])
 
 

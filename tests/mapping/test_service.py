@@ -184,32 +184,32 @@ class AgainstANaiveModel(RuleBasedStateMachine):
         self.registrations: list[tuple[float, RunId, ThreadId, float]] = []
         """The time of registration, the run, its thread, and the time of expiry."""
 
-    def holding(self, run: RunId) -> ThreadId | None:
+    def expected_thread(self, run: RunId) -> ThreadId | None:
         held = [thread for _, name, thread, until in self.registrations if name == run and until > self.clock.now]
         return held[-1] if held else None
 
     @rule(run=runs, thread=st.sampled_from([THREAD, OTHER]))
     def add(self, run: RunId, thread: ThreadId) -> None:
-        if self.holding(run) is None:
+        if self.expected_thread(run) is None:
             self.registrations.append((self.clock.now, run, thread, math.inf))
-        elif self.holding(run) == thread:
+        elif self.expected_thread(run) == thread:
             # A run that goes on in its grace period is live again.
             self.registrations = [
                 (since, name, held, math.inf if name == run and until > self.clock.now else until)
                 for since, name, held, until in self.registrations
             ]
-        assert done(self.store.add(run, thread)) == self.holding(run)
+        assert done(self.store.add(run, thread)) == self.expected_thread(run)
 
     @rule(run=runs, seconds=st.sampled_from([0.0, 1.0, 2.0, 5.0]))
     def expire(self, run: RunId, seconds: float) -> None:
         done(self.store.expire(run, seconds))
-        for place, (since, name, thread, until) in enumerate(self.registrations):
+        for position, (since, name, thread, until) in enumerate(self.registrations):
             if name == run and until == math.inf:
-                self.registrations[place] = (since, name, thread, self.clock.now + seconds)
+                self.registrations[position] = (since, name, thread, self.clock.now + seconds)
 
     @rule(run=runs)
     def get(self, run: RunId) -> None:
-        assert done(self.store.get(run)) == self.holding(run)
+        assert done(self.store.get(run)) == self.expected_thread(run)
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 3.0]))
     def time_passes(self, seconds: float) -> None:
