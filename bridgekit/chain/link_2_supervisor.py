@@ -70,19 +70,24 @@ class SupervisorAgent:
     async def open_run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunContext:
         """Validate the request, claim the thread for the user, create the run's id and register its route.
 
-        Raises the errors that refuse a request in `run`. The caller must call `close_run` when the run has ended.
+        InvalidId, ThreadNotOwned, MappingFull, StoreUnavailable and ShuttingDown: the request is refused. Otherwise the
+        caller must call `close_run` when the run has ended.
         """
         if self._closed:
             raise ShuttingDown
         thread, user = ids.thread_id(thread_id), ids.user_id(user_id)
-        name, asked = ids.agent_name(agent_name), ids.request(request)
+        name, checked_request = ids.agent_name(agent_name), ids.request(request)
         # Count the run before the first await, so that a concurrent `close` waits for this run too.
         self._active_runs += 1
         try:
             async with self.db_session_factory() as session:
                 await session.claim(thread, user)
             context = RunContext(
-                run_id=self._run_ids.new(thread), thread_id=thread, user_id=user, agent_name=name, request=asked
+                run_id=self._run_ids.new(thread),
+                thread_id=thread,
+                user_id=user,
+                agent_name=name,
+                request=checked_request,
             )
             await self.websocket_bridge.mapping.register_mapping(context.run_id, thread)
         except BaseException:
