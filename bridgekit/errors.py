@@ -199,14 +199,14 @@ class DeterministicStartupError(BridgekitError):
 
     @classmethod
     @contextmanager
-    def at(cls, link: int, part: str) -> Iterator[None]:
+    def at(cls, link: int, component: str) -> Iterator[None]:
         """Attribute any error inside the block to a link. With nested blocks, the innermost one decides."""
         try:
             yield
         except cls:
             raise
         except Exception as error:
-            raise cls(link, f"{part} could not be created: {type(error).__name__}: {error}") from error
+            raise cls(link, f"{component} could not be created: {type(error).__name__}: {error}") from error
 
 
 class NotInstalled(BridgekitError, ImportError):

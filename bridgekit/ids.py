@@ -1,7 +1,7 @@
 """Validation of ids that come from callers and clients, and the schemes that create a run id for a thread.
 
-The sound chain never derives a thread from a run id. Several schemes are defined here because the audit's first fix
-derives the thread that way, and because a caller in another process may know only a run id.
+The sound chain never derives a thread from a run id. Other schemes are defined here for two reasons: the audit's first
+fix derives the thread that way, and a caller in another process may know only a run id.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class BridgeConfig:
     resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
     hub: Callable[[EventLog], Hub] = Hub
     authorizer: Callable[[ThreadOwners, UsedTickets], Authorizer] = Tickets
-    """Authorizes subscriptions. The default requires a ticket; workers that share a store must also share its key."""
+    """Authorizes subscriptions. The default requires a ticket. Workers that share a store must share a ticket key."""
     origins: tuple[str, ...] = ()
     """Other origins whose pages may open sockets, for example "https://app.example.org"; "*" allows every origin."""
     bridge: type[AgentWebSocketBridge] = AgentWebSocketBridge

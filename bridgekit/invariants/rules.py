@@ -130,8 +130,8 @@ def _unsignalled_gaps(
 ) -> Iterator[tuple[RunId | None, Violation]]:
     """Find numbers that are missing between two frames. Frames missing at either end of a recording leave no gap.
 
-    The run of a missing event is unknown. So a gap is attributed to each run that was active at that point or, if none
-    was active, to the run of the next frame.
+    The run of a missing event is unknown, so a gap is attributed to each run that was active at that point. If none was
+    active, it is attributed to the run of the next frame.
     """
     active: dict[RunId | None, None] = {}
     ended: set[RunId | None] = set()
