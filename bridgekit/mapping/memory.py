@@ -21,8 +21,8 @@ class MemoryMappingStore:
 
     Every operation takes amortized O(1): each lookup first evicts the routes that are due. If all runs have the same
     grace period, the order of closing is the order of expiry. A route that is due behind one with a longer grace period
-    is no longer found, and its memory is freed with the earlier one. When the store is full, `insert` evicts the
-    run that was closed first; it never evicts a live run.
+    is no longer found. Its memory is freed by a lookup, or together with the route before it. When the store is full,
+    `insert` evicts the run that was closed first; it never evicts a live run.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, routes: int = MAX_ROUTES) -> None:
