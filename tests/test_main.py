@@ -48,7 +48,11 @@ def test_demo_counts_lost_events_by_link_when_events_are_lost(capsys: pytest.Cap
     ],
 )
 def test_command_prints_one_line_and_exits_with_2_when_it_cannot_run(
-    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
@@ -58,7 +62,9 @@ def test_command_prints_one_line_and_exits_with_2_when_it_cannot_run(
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [["audit", "--seed", "-1"], ["demo", "--steps", "0"], ["report", "--jobs", "x"], []])
+@pytest.mark.parametrize(
+    "arguments", [["audit", "--seed", "-1"], ["demo", "--steps", "0"], ["report", "--jobs", "x"], []]
+)
 def test_usage_is_printed_when_an_argument_is_invalid(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(arguments)

@@ -13,7 +13,7 @@ from typing import Final
 from bridgekit.events import EventType, RoutedEvent
 from bridgekit.ids import RunId, ThreadId
 
-__all__ = ["Recorded", "ParsedFrame", "read"]
+__all__ = ["ParsedFrame", "Recorded", "read"]
 
 Recorded = RoutedEvent | Mapping[str, object] | tuple[RoutedEvent | Mapping[str, object], float]
 """A frame, alone or with the time at which it was read, in seconds since the Unix epoch."""

@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 
 from bridgekit.events import CRITICAL, EventType
 from bridgekit.ids import RunId
-from bridgekit.invariants.recorded import Recorded, ParsedFrame, read
-from bridgekit.invariants.rules import Violation, Invariant, Signalled, violation_at, run_violations, stream_violations
+from bridgekit.invariants.recorded import ParsedFrame, Recorded, read
+from bridgekit.invariants.rules import Invariant, Signalled, Violation, run_violations, stream_violations, violation_at
 
-__all__ = ["Violation", "LatencyQuantiles", "Invariant", "RunReport", "check_run", "check_stream", "format_report"]
+__all__ = ["Invariant", "LatencyQuantiles", "RunReport", "Violation", "check_run", "check_stream", "format_report"]
 
 MAX_FRAMES_SHOWN: Final = 12
 """A report shows all frames of a run only up to this number. Of a longer run, it shows those around violations."""

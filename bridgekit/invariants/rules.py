@@ -11,7 +11,7 @@ from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.invariants.recorded import ParsedFrame
 
-__all__ = ["Violation", "SeqRange", "Invariant", "Signalled", "violation_at", "run_violations", "stream_violations"]
+__all__ = ["Invariant", "SeqRange", "Signalled", "Violation", "run_violations", "stream_violations", "violation_at"]
 
 END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
 
@@ -108,7 +108,10 @@ def _out_of_order_or_duplicated(frames: Iterable[ParsedFrame]) -> Iterator[tuple
             number = (frame.thread_id, frame.seq)
             original = numbered.get(number) or original
             if original is None and frame.seq < (latest := highest[frame.thread_id]):
-                yield frame.run_id, violation_at(frame, Invariant.IN_ORDER, f"seq {frame.seq} was read after seq {latest}")
+                yield (
+                    frame.run_id,
+                    violation_at(frame, Invariant.IN_ORDER, f"seq {frame.seq} was read after seq {latest}"),
+                )
             numbered.setdefault(number, frame)
             highest[frame.thread_id] = max(highest[frame.thread_id], frame.seq)
         if original is not None:
@@ -184,7 +187,9 @@ def _describe_gap(gap: SeqRange) -> str:
     return f"{which} missing before this frame, from this run or from another run of its thread"
 
 
-def run_violations(frames: Sequence[ParsedFrame], run_id: RunId | None, required: frozenset[EventType]) -> list[Violation]:
+def run_violations(
+    frames: Sequence[ParsedFrame], run_id: RunId | None, required: frozenset[EventType]
+) -> list[Violation]:
     """Check the invariants that need only the frames of one run, given in the order of reading."""
     found = [violation_at(frame, Invariant.FIELDS, problem) for frame in frames for problem in frame.problems]
     if run_id is None or not frames:
@@ -202,7 +207,9 @@ def _threads(frames: Sequence[ParsedFrame]) -> Iterator[Violation]:
     first = next((frame.thread_id for frame in frames if frame.thread_id), None)
     for frame in frames:
         if frame.thread_id not in (None, first):
-            yield violation_at(frame, Invariant.ONE_THREAD, f"the run moved from thread {first!r} to {frame.thread_id!r}")
+            yield violation_at(
+                frame, Invariant.ONE_THREAD, f"the run moved from thread {first!r} to {frame.thread_id!r}"
+            )
 
 
 def _start(frames: Sequence[ParsedFrame]) -> Iterator[Violation]:

@@ -69,7 +69,11 @@ def memory_stores(keep: Retention = DEFAULT_RETENTION) -> StoreFactory:
 
 
 def sqlite_stores(
-    path: str | PathLike[str], keep: Retention = DEFAULT_RETENTION, *, synchronous: str = "normal", routes: int = MAX_ROUTES
+    path: str | PathLike[str],
+    keep: Retention = DEFAULT_RETENTION,
+    *,
+    synchronous: str = "normal",
+    routes: int = MAX_ROUTES,
 ) -> StoreFactory:
     """In one SQLite file, for one worker: what was acknowledged is there when it is back.
 

@@ -204,6 +204,8 @@ async def test_startup_error_has_no_context_when_a_second_worker_opens_a_single_
     app = create_app(config())
     with inherited_by_another(), pytest.raises(DeterministicStartupError) as refusal:
         await app.router.lifespan_context(app).__aenter__()
-    assert str(refusal.value).startswith("link 1: the memory store serves one process, and another process serves 127.")
+    assert str(refusal.value).startswith(
+        "link 1: the memory store serves a single process, and another process serves 127."
+    )
     # Otherwise a server would print the error's context above it.
     assert refusal.value.__suppress_context__

@@ -13,7 +13,7 @@ from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.self_check import ProbeConnection
 from bridgekit.errors import PayloadError, ThreadNotOwned, UnknownName
 from bridgekit.events import EventType
-from tests.chain.agents import TOOLS, Broken, subscribe, payloads, event_types, started
+from tests.chain.agents import TOOLS, Broken, event_types, payloads, started, subscribe
 from tests.factories import ALICE, BOB, RUN, THREAD
 
 

@@ -15,7 +15,7 @@ from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from bridgekit.resolution import MappingLookup
-from tests.chain.agents import Broken, subscribe, payloads, event_types, started
+from tests.chain.agents import Broken, event_types, payloads, started, subscribe
 from tests.factories import ALICE, BOB, OTHER, THREAD
 
 REQUEST: dict[str, Any] = {

@@ -21,10 +21,10 @@ from tests.chain.agents import (
     Broken,
     Researcher,
     context,
-    subscribe,
-    payloads,
     event_types,
+    payloads,
     started,
+    subscribe,
 )
 
 

@@ -14,7 +14,7 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import Carried, MappingLookup
 from bridgekit.transport.hub import Hub
-from tests.chain.agents import subscribe, started
+from tests.chain.agents import started, subscribe
 from tests.factories import OTHER, RUN, THREAD, emitted
 
 PAYLOADS = {
@@ -113,12 +113,12 @@ async def test_receipt_is_sent_only_when_a_socket_accepted_the_event() -> None:
     unsubscribed = await bridge.notify(emitted())
     connection = subscribe(application)
     sent = await bridge.notify(emitted())
-    assert (unheard.outcome, unheard.link, unheard.sockets) == (Outcome.NO_SUBSCRIBER, 10, 0)
+    assert (unsubscribed.outcome, unsubscribed.link, unsubscribed.sockets) == (Outcome.NO_SUBSCRIBER, 10, 0)
     assert (sent.outcome, sent.link, sent.sockets, sent.thread_id, sent.seq) == (
         Outcome.SENT, None, 1, THREAD, 2
     )  # fmt: skip
     assert [frame.event.seq for frame in connection.frames] == [2]
-    assert unheard.kept
+    assert unsubscribed.kept
     assert application.counters.kept == {EventType.AGENT_THINKING: 1}
     assert application.counters.lost == {}
     assert application.counters.sent == {EventType.AGENT_THINKING: 1}

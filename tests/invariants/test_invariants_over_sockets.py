@@ -42,7 +42,9 @@ async def judged(name: str, workload: Workload, *, knowing: bool = True) -> dict
         for run in group:
             expected_runs[run.owned.thread_id].append(measurement.history.handovers[run.request].run_id)
     return {
-        owned.thread_id: check_stream(recordings[owned.thread_id], runs=expected_runs[owned.thread_id] if knowing else None)
+        owned.thread_id: check_stream(
+            recordings[owned.thread_id], runs=expected_runs[owned.thread_id] if knowing else None
+        )
         for owned in workload.threads
     }
 

@@ -22,7 +22,10 @@ def sound_run(draw: st.DrawFn, run: str) -> list[Frame]:
     calls = draw(st.permutations(list(range(draw(st.integers(1, 3)))) * 2))
     steps: list[Step] = [
         # The first occurrence of a call starts it, the second one completes it.
-        ("tool_completed" if call in calls[:position] else "tool_executing", {"tool_call_id": f"{call}", "tool_name": "x"})
+        (
+            "tool_completed" if call in calls[:position] else "tool_executing",
+            {"tool_call_id": f"{call}", "tool_name": "x"},
+        )
         for position, call in enumerate(calls)
     ]
     for step in (STEPS[1], *draw(st.lists(st.sampled_from([STEPS[1], PROGRESS]), max_size=3))):
@@ -73,7 +76,9 @@ def test_violation_is_found_when_two_frames_of_a_thread_are_swapped(stream: list
     """Frames of different threads may be swapped, because `seq` orders only the frames of one thread."""
     one = data.draw(st.integers(0, len(stream) - 1))
     same = [
-        position for position, each in enumerate(stream) if each["thread_id"] == stream[one]["thread_id"] and position != one
+        position
+        for position, each in enumerate(stream)
+        if each["thread_id"] == stream[one]["thread_id"] and position != one
     ]
     other = data.draw(st.sampled_from(same))
     swapped = list(stream)

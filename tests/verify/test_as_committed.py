@@ -23,7 +23,7 @@ from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import MappingLookup, NoRoute
 from bridgekit.transport.hub import Hub
 from bridgekit_verify import as_committed
-from tests.chain.agents import AGENTS, TOOLS, Researcher, context, subscribe, payloads, event_types, started
+from tests.chain.agents import AGENTS, TOOLS, Researcher, context, event_types, payloads, started, subscribe
 from tests.factories import ALICE, OTHER, RUN, THREAD, emitted
 
 DEFECT = pytest.mark.parametrize("sound", [True, False], ids=["sound", "as audited"])

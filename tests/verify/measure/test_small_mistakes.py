@@ -14,7 +14,7 @@ from bridgekit_verify.measure.history import Bound, Emission, Expectation, Histo
 from bridgekit_verify.measure.ledger import Charge, attribute_misroute, charge
 from bridgekit_verify.measure.statistics import Rate, percent
 from tests.verify.measure.histories import ALICES, BOBS, arrival, clean, key, moved
-from tests.verify.measure.recordings import SECOND, STEPS, violations, frame, numbered, run_of, sound
+from tests.verify.measure.recordings import SECOND, STEPS, frame, numbered, run_of, sound, violations
 from tests.verify.measure.test_attribution import (
     EXPECTED,
     OTHER_BRIDGE,
