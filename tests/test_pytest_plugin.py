@@ -90,7 +90,7 @@ from bridgekit_verify.variants import variant
 
 @pytest.fixture
 def bridgekit_config():
-    return variant("as reported").parts({"researcher": Silent}, hex_source=lambda digits: "0" * digits)
+    return variant("as reported").config({"researcher": Silent}, hex_source=lambda digits: "0" * digits)
 
 class Silent(BaseAgent):
     async def execute(self, context):
