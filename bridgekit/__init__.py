@@ -1,21 +1,19 @@
-"""bridgekit: proving that the events an AI agent emits reach the user who waits for them.
+"""bridgekit carries an AI agent's events to the user's WebSocket, and proves that they arrive.
 
-The floors, lowest first; a module imports from its own floor and those below, never from above:
+Layout, lowest layer first. A module imports only from its own layer and from lower ones.
 
-    0  ids, payloads, events, signals,
-       errors, counters                           words; no I/O
-    1  mapping, resolution                     where a run belongs
-    2  transport, stores                       how a frame reaches a browser
-    3  chain                                   the nine links; link N imports only later links
-    4  invariants                              what must hold of a recorded stream of events
-    5  serve, testing, pytest_plugin,
-       __main__                                what stands on all of it
+    0  ids, events, signals, errors, counters     data types and pure functions, without I/O
+    1  mapping, resolution                        which thread a run belongs to
+    2  transport, stores                          how a frame reaches a browser, and where routes and logs are stored
+    3  chain                                      the nine links; link N imports only later links
+    4  invariants                                 the rules that every recorded event stream must satisfy
+    5  serve, testing, pytest_plugin, __main__    the server, the test tools and the command line
 
-`bridgekit_verify`, the suite that measures, stands on this package. Nothing here imports it; `__main__` knows its
-commands by name.
+The verification suite, `bridgekit_verify`, is built on this package. No module here imports it at load time; `__main__`
+has a table of its commands and imports a command's module when the command runs.
 
-The public names are looked up when they are first used: pytest imports this package wherever it is installed, for its
-plugin, and need not wait for servers and sockets that no test asks for.
+Public names are imported on first use. pytest imports this package for its plugin wherever it is installed, and should
+not have to load servers and sockets that no test uses.
 """
 
 import logging
@@ -87,7 +85,8 @@ __all__ = [
     "stores_from",
 ]
 
-# A library says nothing on its own: without this, warnings of an application that set up no logging go to stderr.
+# A library must not print. Without this handler, Python writes warnings to stderr if the application configures no
+# logging.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _LAZY_EXPORTS = {
@@ -112,21 +111,21 @@ _LAZY_EXPORTS = {
     "bridgekit.transport.outbox": ("OutboxLimits",),
     "bridgekit.transport.tickets": ("Tickets",),
 }
-"""Which module each public name is from."""
+"""The module that defines each public name."""
 
 _MOVED = {"VARIANTS": "bridgekit_verify.variants"}
-"""Names that this package had, and where they are now."""
+"""Names that were moved out of this package, and the modules that define them now."""
 
-if not TYPE_CHECKING:  # a type checker reads the imports above; this would make it believe in any name at all
+if not TYPE_CHECKING:  # a type checker reads the imports above; with `__getattr__` it would accept any name
 
     def __getattr__(name: str) -> object:
-        home = next((module for module, names in _LAZY_EXPORTS.items() if name in names), None)
+        module = next((module for module, names in _LAZY_EXPORTS.items() if name in names), None)
         if name in _MOVED:
-            raise AttributeError(f"{__name__}.{name} has moved: from {_MOVED[name]} import {name}")
-        if home is None:
+            raise AttributeError(f"{__name__}.{name} has moved: use `from {_MOVED[name]} import {name}`")
+        if module is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = globals()[name] = getattr(import_module(home), name)
-        return found
+        value = globals()[name] = getattr(import_module(module), name)
+        return value
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

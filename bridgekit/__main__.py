@@ -1,6 +1,6 @@
-"""The command line: `bridgekit serve` of this package, and the commands of the verification suite.
+"""The `bridgekit` command line: `bridgekit serve`, and the commands of the verification suite.
 
-A command is imported when it is used, so `serve` needs nothing of the suite. Each command's module has
+Only the chosen command is imported, so `serve` works without the suite. Each command's module defines
 `add_arguments(parser)` and `run(options)`, which returns the exit code.
 """
 
@@ -15,12 +15,12 @@ from typing import Final, NamedTuple
 from bridgekit import __version__
 from bridgekit.errors import BridgekitError, SuiteNotInstalled
 
-UNUSABLE: Final = 2
-INTERRUPTED: Final = 130
+EXIT_ERROR: Final = 2
+EXIT_INTERRUPTED: Final = 130
 
 
 class Command(NamedTuple):
-    """Where a command is defined, and its line in `bridgekit --help`."""
+    """The module that defines a command, and the command's line in `bridgekit --help`."""
 
     module: str
     help: str
@@ -28,53 +28,57 @@ class Command(NamedTuple):
 
 COMMANDS: Final = {
     "report": Command(
-        "bridgekit_verify.commands.report", "run every notebook and write one HTML file, a CSV and a JSON"
+        "bridgekit_verify.commands.report", "run every notebook and write an HTML, a CSV and a JSON file"
     ),
     "audit": Command(
-        "bridgekit_verify.commands.audit", "try the nine links of a chain; exit 1 where one does not hold"
+        "bridgekit_verify.commands.audit", "test the nine links of a chain; exit with 1 if a link does not hold"
     ),
-    "demo": Command("bridgekit_verify.commands.demo", "run one agent and show its events as they arrive at the client"),
-    "serve": Command("bridgekit.serve.command", "serve an application of yours until a signal ends it"),
+    "demo": Command("bridgekit_verify.commands.demo", "run one agent and print its events as the client receives them"),
+    "serve": Command("bridgekit.serve.command", "serve your application until a signal stops it"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 all well, 1 something does not hold, 2 it could not be done."""
-    words = sys.argv[1:] if arguments is None else arguments
+    """Run one command and return its exit code.
+
+    0: every check passed. 1: a check failed. 2: the command could not run; one line on stderr says why.
+    130: the user interrupted it.
+    """
     try:
-        options = _parsed(words)
+        options = _parse_arguments(sys.argv[1:] if arguments is None else arguments)
         code: int = options.run(options)
     except (BridgekitError, OSError, ModuleNotFoundError) as error:
-        print(f"bridgekit: {_one_line(error)}", file=sys.stderr)
-        return UNUSABLE
+        print(f"bridgekit: {_format_error(error)}", file=sys.stderr)
+        return EXIT_ERROR
     except KeyboardInterrupt:
         print("bridgekit: stopped", file=sys.stderr)
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     return code
 
 
-def _parsed(words: Sequence[str]) -> argparse.Namespace:
-    """Parse the words. Only the chosen command is imported: the others may need packages that are not installed."""
+def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line. Only the chosen command is imported: others may need packages that are not installed."""
     parser = argparse.ArgumentParser(
-        prog="bridgekit", description="Do the events of an AI agent reach the user who waits for them?"
+        prog="bridgekit",
+        description="Deliver an AI agent's events to the user who is waiting for them, and check that they arrive.",
     )
     parser.add_argument("--version", action="version", version=f"bridgekit {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar=" | ".join(COMMANDS))
-    chosen = next((word for word in words if not word.startswith("-")), None)
+    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.help)
         if name == chosen:
             module = import_module(command.module)
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
-    return parser.parse_args(words)
+    return parser.parse_args(arguments)
 
 
-def _one_line(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return str(SuiteNotInstalled(error.name or str(error)))
     if isinstance(error, TimeoutError):
-        return "a measurement took too long and was stopped; the machine may be busy, or a link may hang"
+        return "a measurement timed out and was stopped; the machine may be busy, or a link may hang"
     return " ".join(str(error).split()) or type(error).__name__
 
 

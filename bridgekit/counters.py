@@ -1,4 +1,4 @@
-"""Counting what was sent and what was not, by link and reason."""
+"""Counters of delivered and lost events, by event type, link and reason."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _SENT: Final = Outcome.SENT
 
 
 class DeliveryCounters:
-    """The books of one application, from its start: every event is counted once, by what became of it."""
+    """The delivery counters of one application since it started. Each event is counted exactly once, by its outcome."""
 
     def __init__(self) -> None:
         self.sent: Counter[EventType] = Counter()
-        """Events that at least one socket took, or another worker for its sockets, by type."""
+        """Events that at least one socket, or another worker with sockets of the thread, accepted; by type."""
         self.kept: Counter[EventType] = Counter()
-        """Events that no socket took yet, and that the thread's log has for who resumes."""
+        """Events that no socket has accepted yet. The thread's log retains them for clients that resume. By type."""
         self.pending: Counter[EventType] = Counter()
-        """Events that waited for a store that did not answer when their sender was."""
+        """Events that were still waiting for an unavailable store when the bridge returned their receipt; by type."""
         self.lost: Counter[tuple[int, str]] = Counter()
-        """Events that nobody got and nobody will, by (link, reason)."""
+        """Events that no client received and none can receive later, by (link, reason)."""
         self.unwritten: Counter[str] = Counter()
-        """Frames that a socket took and then closed on, by reason. Their events were counted as sent."""
+        """Frames in a socket's outbox that were not written when it closed, by reason. Their events count as sent."""
         self.coalesced = 0
-        """Frames that made room for later ones of their run and type, because their socket was slow."""
+        """Frames that a slow socket's outbox replaced by later frames of the same run and type."""
         self.subscriptions: Counter[str] = Counter()
-        """Sockets let in: "new", "resumed" whole, or "gap": told what they miss."""
+        """Accepted subscriptions: "new", "resumed" without a gap, or "gap" if the client was sent a gap signal."""
         self.gaps: Counter[GapReason] = Counter()
-        """Gaps that sockets were told of, by reason; of those told between events, once the socket has ended."""
+        """Gap signals sent, by reason. Gaps sent between events are counted when the socket closes."""
         self.refused: Counter[int] = Counter()
-        """Sockets not let in, by close code."""
+        """Refused subscriptions, by close code."""
 
     def count(self, event: AgentEvent, receipt: Receipt) -> None:
         """Count an event by its receipt."""
@@ -49,19 +49,19 @@ class DeliveryCounters:
             self.lost[receipt.link or 0, receipt.reason] += 1
 
     def count_subscription(self, resuming: bool, gaps: Sequence[Gap]) -> None:
-        """Count a socket that was let in, and what it was told that it misses."""
+        """Count an accepted subscription and the gaps that were sent to it at its start."""
         self.gaps.update(gap.reason for gap in gaps)
         self.subscriptions["gap" if gaps else "resumed" if resuming else "new"] += 1
 
     def count_end(self, reason: str, *, unwritten: int, coalesced: int, gaps: Mapping[GapReason, int]) -> None:
-        """Count what a socket that has ended left behind, and what it was told between events."""
+        """Count a closed socket's unwritten and coalesced frames, and the gaps sent to it between events."""
         if unwritten:
             self.unwritten[reason] += unwritten
         self.coalesced += coalesced
         self.gaps.update(gaps)
 
     def clear(self) -> None:
-        """Forget everything: the counting starts when the application is up."""
+        """Reset every counter. Startup calls this after its self-checks, so that their events are not counted."""
         counters: tuple[Counter[Any], ...] = (
             self.sent, self.kept, self.pending, self.lost, self.unwritten, self.subscriptions, self.gaps, self.refused
         )  # fmt: skip

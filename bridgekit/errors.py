@@ -1,4 +1,4 @@
-"""One tree of errors. Each carries what it is about as data and says in its text what to do."""
+"""The hierarchy of bridgekit's errors. Each error has its data as attributes; its message says what to do."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ __all__ = [
 
 
 class BridgekitError(Exception):
-    """Root of every error that bridgekit raises on purpose."""
+    """Base class of every error that bridgekit raises deliberately."""
 
 
 class InvalidId(BridgekitError, ValueError):
-    """An id that came from outside and is refused at the border."""
+    """A value from a caller or client is not a valid id, cursor, request or key. `field` names the argument."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
@@ -45,7 +45,7 @@ class InvalidId(BridgekitError, ValueError):
 
 
 class UnknownName(BridgekitError, LookupError):
-    """A name (of an agent, a tool, a variant, …) that nothing is registered under."""
+    """No agent, tool, variant or other object of this kind is registered under the name."""
 
     def __init__(self, kind: str, name: object, known: tuple[str, ...]) -> None:
         choices = ", ".join(repr(choice) for choice in known) or "none"
@@ -56,11 +56,11 @@ class UnknownName(BridgekitError, LookupError):
 
 
 class UnknownEventType(UnknownName, ValueError):
-    """An event type that the wire format does not have."""
+    """The wire format does not define this event type."""
 
 
 class PayloadError(BridgekitError, ValueError):
-    """A payload that JSON cannot carry unchanged."""
+    """JSON cannot represent the payload unchanged, so the event is not sent."""
 
     def __init__(self, event_type: str, problem: str) -> None:
         super().__init__(f"payload of {event_type}: {problem}")
@@ -69,17 +69,19 @@ class PayloadError(BridgekitError, ValueError):
 
 
 class FrameTooLarge(BridgekitError, ValueError):
-    """A frame over the limit. Send a reference to the large thing, or raise the limit."""
+    """A frame exceeds the size limit. Send a reference to the large value, or raise the limit."""
 
     def __init__(self, what: str, size_bytes: int, limit_bytes: int) -> None:
-        super().__init__(f"{what}: {size_bytes:,} bytes, the limit is {limit_bytes:,}; send a reference instead")
+        super().__init__(
+            f"{what}: {size_bytes:,} bytes exceed the limit of {limit_bytes:,}; send a reference to the value instead"
+        )
         self.what = what
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
 
 
 class MalformedFrame(BridgekitError, ValueError):
-    """A frame that came from outside and is not an event of the wire format."""
+    """A received frame does not follow the wire format."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"not an event frame: {problem}")
@@ -87,25 +89,30 @@ class MalformedFrame(BridgekitError, ValueError):
 
 
 class RunAlreadyMapped(BridgekitError):
-    """A run may not move to another thread: its events would reach somebody else."""
+    """The run is already mapped to another thread. Moving it could send its events to another user."""
 
     def __init__(self, run_id: str, thread_id: str, requested: str) -> None:
-        super().__init__(f"run {run_id!r} belongs to thread {thread_id!r}; it cannot be moved to {requested!r}")
+        super().__init__(f"run {run_id!r} belongs to thread {thread_id!r} and cannot be moved to {requested!r}")
         self.run_id = run_id
         self.thread_id = thread_id
         self.requested = requested
 
 
 class MappingFull(BridgekitError):
-    """No room for another live run's route, and a live one is never evicted. Close runs, or allow for more."""
+    """The mapping holds its maximum number of live routes, and live routes are never evicted.
+
+    Close runs that have ended, or raise the limit.
+    """
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit:,} runs are live, which is the limit: call cleanup_mapping for those that have ended")
+        super().__init__(
+            f"the mapping is full: it holds {limit:,} live runs; call cleanup_mapping for each run that has ended"
+        )
         self.limit = limit
 
 
 class StoreUnavailable(BridgekitError):
-    """The store did not answer in time. Nothing is known of what it was asked; try again."""
+    """The store did not answer in time. Whether it executed the operation is unknown; try again."""
 
     def __init__(self, store: str, problem: str) -> None:
         super().__init__(f"the {store} store does not answer: {problem}")
@@ -114,44 +121,49 @@ class StoreUnavailable(BridgekitError):
 
 
 class StoreInUse(BridgekitError):
-    """Another process has the store, and this kind is for one. Use the Redis store for more than one worker."""
+    """Another process has opened the store, and this kind of store serves a single process."""
 
     def __init__(self, store: str, holder: str) -> None:
         super().__init__(
-            f"the {store} store serves one process, and {holder}; each would know only its own sockets."
-            " For more than one worker use the Redis store"
+            f"the {store} store serves a single process, and {holder}; two processes would not see each other's"
+            " sockets. For more than one worker, use the Redis store"
         )
         self.store = store
         self.holder = holder
 
 
 class StoreUnusable(BridgekitError):
-    """A store cannot be kept there: something else is there, or nothing can be. What is there was not changed."""
+    """A store cannot use this path: it holds another kind of file, or cannot be created. Nothing was changed."""
 
-    def __init__(self, store: str, place: str, problem: str) -> None:
-        super().__init__(f"the {store} store cannot be kept in {place}: {problem}")
+    def __init__(self, store: str, path: str, problem: str) -> None:
+        super().__init__(f"the {store} store cannot use {path}: {problem}")
         self.store = store
-        self.place = place
+        self.path = path
         self.problem = problem
 
 
 class AsyncioRequired(BridgekitError):
-    """A part that needs asyncio was used on another event loop."""
+    """A feature that needs asyncio was used on another async backend."""
 
-    def __init__(self, part: str) -> None:
-        super().__init__(f"{part} needs asyncio: run the application on asyncio, or choose the memory or SQLite store")
-        self.part = part
+    def __init__(self, feature: str) -> None:
+        super().__init__(
+            f"{feature} needs asyncio: run the application on asyncio, or choose the memory or SQLite store"
+        )
+        self.feature = feature
 
 
 class ShuttingDown(BridgekitError):
-    """The application is being stopped and takes no new run. Another worker, or this one in a moment, will."""
+    """The application is shutting down and accepts no new run.
+
+    A retry succeeds on another worker, or on this one after its restart.
+    """
 
     def __init__(self) -> None:
-        super().__init__("the application is shutting down and takes no new run; try again in a moment")
+        super().__init__("the application is shutting down and accepts no new run; try again in a moment")
 
 
 class ThreadNotOwned(BridgekitError):
-    """A user asked for a thread that belongs to another user."""
+    """The thread belongs to another user."""
 
     def __init__(self, thread_id: str, user_id: str) -> None:
         super().__init__(f"thread {thread_id!r} does not belong to user {user_id!r}")
@@ -160,7 +172,7 @@ class ThreadNotOwned(BridgekitError):
 
 
 class SubscriptionRefused(BridgekitError):
-    """A socket that may not have the thread it asks for. `code` is a WebSocket close code, 4500 to 4999."""
+    """The client may not subscribe to the thread. `code` is a WebSocket close code from 4500 to 4999."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"subscription refused ({code}): {reason}")
@@ -169,7 +181,7 @@ class SubscriptionRefused(BridgekitError):
 
 
 class Disconnected(BridgekitError):
-    """The socket was closed. Codes 4000 to 4499 ask the client to connect again."""
+    """The WebSocket was closed. Close codes from 4000 to 4499 ask the client to reconnect."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"disconnected ({code}): {reason or 'no reason given'}")
@@ -178,7 +190,7 @@ class Disconnected(BridgekitError):
 
 
 class DeterministicStartupError(BridgekitError):
-    """The application did not start, and nothing of it is left running. Names the link (1 to 10) that failed."""
+    """The application did not start, and no part of it is left running. `link` (1 to 10) is the link that failed."""
 
     def __init__(self, link: int, reason: str) -> None:
         super().__init__(f"link {link}: {reason}")
@@ -187,18 +199,18 @@ class DeterministicStartupError(BridgekitError):
 
     @classmethod
     @contextmanager
-    def at(cls, link: int, part: str) -> Iterator[None]:
-        """Charge whatever goes wrong inside the block to that link; the innermost block has the say."""
+    def at(cls, link: int, component: str) -> Iterator[None]:
+        """Attribute any error inside the block to a link. With nested blocks, the innermost one decides."""
         try:
             yield
         except cls:
             raise
         except Exception as error:
-            raise cls(link, f"{part} could not be made: {type(error).__name__}: {error}") from error
+            raise cls(link, f"{component} could not be created: {type(error).__name__}: {error}") from error
 
 
 class NotInstalled(BridgekitError, ImportError):
-    """A package that most uses do without, and this one needs. `requirement` is what to give to pip."""
+    """An optional package is missing. `requirement` is the argument for `pip install`."""
 
     def __init__(self, use: str, requirement: str) -> None:
         super().__init__(f"{use} needs a package that is not installed: pip install {requirement!r}")
@@ -207,18 +219,18 @@ class NotInstalled(BridgekitError, ImportError):
 
 
 class SuiteNotInstalled(BridgekitError, ImportError):
-    """A command of the verification suite without the suite, or without the packages that it needs."""
+    """A command of the verification suite was run without the suite, or without a package that the suite needs."""
 
     def __init__(self, package: str) -> None:
         super().__init__(
             f"this command needs {package}, which is not installed: pip install '.[notebooks]' in a checkout of"
-            " bridgekit, or the same with the path of its wheel in place of the dot"
+            " bridgekit, or replace the dot with the path of its wheel"
         )
         self.package = package
 
 
 class ServeError(BridgekitError):
-    """A server cannot do what was requested. `what` is the application, edge, file or variable concerned."""
+    """A server cannot do what was requested. `what` names the application, edge, file or variable concerned."""
 
     def __init__(self, what: str, problem: str) -> None:
         super().__init__(f"{what}: {problem}")
@@ -228,9 +240,9 @@ class ServeError(BridgekitError):
 
 @contextmanager
 def unwrap_single_error() -> Iterator[None]:
-    """Raise the first error of an exception group alone, as the caller of a task group's owner expects it.
+    """Replace an exception group by its first leaf error, so that callers can catch it by its type.
 
-    A notebook shows no error for a group, and `except InvalidId` does not see into one.
+    A notebook does not display the errors inside a group, and `except InvalidId` does not match one.
     """
     leaf: BaseException | None = None
     try:
@@ -243,6 +255,6 @@ def unwrap_single_error() -> Iterator[None]:
         try:
             raise leaf
         finally:
-            # Inside a `with` that is being left by the group, the group becomes the context all the same; a
-            # notebook would then show nothing.
+            # If the group is leaving a `with` block, Python sets it as the context in spite of `raise`; a notebook
+            # would then display nothing.
             leaf.__context__ = None

@@ -1,6 +1,6 @@
-"""The words of the wire: what an agent emits, what a browser reads, and what the sender is told.
+"""The events that agents emit, the frames that clients read, and the receipts that the bridge returns.
 
-One JSON text frame per event. Encoding and decoding are pure and raise only errors of `bridgekit.errors`.
+Each event is one JSON text frame. Encoding and decoding do no I/O and raise only errors from `bridgekit.errors`.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ __all__ = [
 ]
 
 FRAME_BYTES: Final = 1_048_576
-"""Largest frame, in bytes of its UTF-8 text."""
+"""Size limit of a frame, in bytes of UTF-8."""
 
 
 Payload = Mapping[str, object]
-"""A JSON object. Values are what JSON can carry; anything else is refused when the event is encoded."""
+"""A JSON object. Encoding the event raises PayloadError for a value that JSON cannot represent."""
 
 
 class EventType(enum.StrEnum):
-    """The seven types; the first five are the audit's critical events."""
+    """The seven event types. The first five are the audit's critical events."""
 
     AGENT_STARTED = "agent_started"
     AGENT_THINKING = "agent_thinking"
@@ -62,14 +62,14 @@ class EventType(enum.StrEnum):
 
 CRITICAL: Final = tuple(EventType)[:5]
 COALESCIBLE: Final = frozenset({EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE})
-"""Under pressure the latest of these stands for the earlier ones."""
+"""Types of which a slow subscriber may get only the latest event of a run; earlier ones are superseded."""
 MUST_DELIVER: Final = frozenset(EventType) - COALESCIBLE
 
 
 def event_type(value: object) -> EventType:
-    """Check an event type from outside; UnknownEventType names the known ones."""
+    """Validate an event type. UnknownEventType lists the known types."""
     try:
-        return EventType(value)  # type: ignore[arg-type]  # the enum's own lookup refuses what is no text
+        return EventType(value)  # type: ignore[arg-type]  # the enum's lookup rejects values that are not strings
     except ValueError:
         raise UnknownEventType("event type", value, tuple(EventType)) from None
 
@@ -78,29 +78,29 @@ _now: Final = partial(datetime.now, UTC)
 
 
 class AgentEvent(msgspec.Struct, kw_only=True):
-    """An event on its way. Its fields, in this order, are the wire format.
+    """An emitted event. Its fields, in this order, are the wire format.
 
-    Not immutable, for one reason: the log of its thread assigns `seq`, so that the event is encoded once and whole.
+    It is mutable for one reason: the thread's log assigns `seq`, so that the event needs to be encoded only once.
     """
 
     seq: int = 0
-    """0 until the log has assigned it."""
+    """0 until the thread's log assigns it."""
     type: EventType
     thread_id: ThreadId | None = None
-    """Carried from the run's context where there is one; None from a caller who has nothing but a run id."""
+    """The thread of the run's context, or None if the caller knows only the run id."""
     run_id: RunId
     agent_name: str
     event_id: str = msgspec.field(default_factory=new_id)
     timestamp: datetime = msgspec.field(default_factory=_now)
-    """The moment of emission. Nobody overwrites it."""
+    """The time of emission, in UTC. It never changes afterwards."""
     payload: Payload
 
 
 class RoutedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that has its place in a thread: exactly the wire format, field by field."""
+    """An event as a client receives it: exactly the fields of the wire format, including its position in a thread."""
 
     seq: int
-    """Counts within the thread, from 1, without gaps."""
+    """The event's number within its thread. Numbers start at 1 and have no gaps."""
     type: EventType
     thread_id: ThreadId
     run_id: RunId
@@ -111,55 +111,59 @@ class RoutedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """An event encoded once, however many sockets read it, and what a socket's outbox must know of it."""
+    """An encoded event, shared by all sockets that receive it, with the fields that an outbox needs."""
 
     seq: int
     type: EventType
     run_id: RunId
     data: bytes
-    """The wire format, as UTF-8 JSON."""
+    """The event in the wire format, as UTF-8 JSON."""
     published_at: float = 0.0
-    """When, by the clock of the log that keeps it in memory."""
+    """The time of publication, in seconds of the clock of the log that holds the frame in memory."""
 
     @property
     def event(self) -> RoutedEvent:
-        """The event, decoded anew."""
+        """The decoded event. Each access decodes the frame again."""
         return decode(self.data, limit_bytes=len(self.data))
 
 
 class Outcome(enum.StrEnum):
-    """The honest answers to "was it sent?"."""
+    """What happened to an event when it was published."""
 
     SENT = "sent"
-    """Sockets of this process took it."""
+    """Sockets of this process accepted it."""
     RELAYED = "relayed"
-    """It is in the thread's log, and workers that hold sockets of the thread were given it."""
-    NOBODY_LISTENING = "nobody listening"
+    """It is in the thread's log, and was passed to the workers that have sockets of the thread."""
+    NO_SUBSCRIBER = "no subscriber"
+    """No socket is subscribed to the thread. The log may retain the event: see `Receipt.kept`."""
     PENDING = "pending"
-    """The store did not answer in time. The event waits here, in order, until it does."""
+    """The store did not answer in time. The event is queued in this process, in order, until the store answers."""
     UNROUTABLE = "unroutable"
+    """No thread was found for the event's run."""
     REFUSED = "refused"
+    """The event could not be encoded, published or stored; `Receipt.reason` says why."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the bridge answers to one event. True only when a socket took it, or a worker for its sockets.
+    """The result of publishing one event. It is true only if a socket accepted the event, or a worker for its sockets.
 
-    `await receipt` gives the receipt: whoever emits can await the answer in any case.
+    `await receipt` returns the receipt itself, so callers can await the result of every publishing method.
     """
 
     outcome: Outcome
     sockets: int = 0
-    """How many sockets of this process took the frame."""
+    """The number of sockets of this process that accepted the frame."""
     workers: int = 0
-    """How many workers took it for their sockets; only a store that workers share knows."""
+    """The number of workers that accepted the event for their sockets. Only a shared store reports it."""
     kept: bool = False
-    """Whether it is in the thread's log, for who resumes in time. What the log survives is its store's promise."""
+    """Whether the thread's log retains the event for clients that resume in time. The store determines which failures
+    the log survives."""
     thread_id: ThreadId | None = None
     seq: int | None = None
     epoch: str | None = None
-    """Which numbering of the thread `seq` belongs to."""
+    """The numbering of the thread that `seq` belongs to."""
     link: int | None = None
-    """The link at which an undelivered event stopped, 7 to 10."""
+    """The link (7 to 10) at which an undelivered event stopped."""
     reason: str = ""
 
     def __bool__(self) -> bool:
@@ -171,35 +175,37 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
         return False
 
     def __await__(self) -> Generator[Any, Any, Receipt]:
-        yield from ()  # awaiting it does not wait
+        yield from ()  # a receipt is complete: awaiting it never suspends the caller
         return self
 
 
 Answer = Receipt | Awaitable[Receipt]
-"""What each layer's method for one event returns: the receipt, or what gives it when it is awaited."""
+"""The return type of each publishing method: the receipt itself, or an awaitable that returns it."""
 
 
 _encode: Final = msgspec.json.Encoder().encode
 _decoder: Final = msgspec.json.Decoder(RoutedEvent)
 
 _SEQ_DIGITS: Final = 19
-"""Room for the number in the frame limit, whatever it is: enough for any of 63 bits."""
+"""The frame limit reserves this many digits for `seq`: enough for any number of 63 bits."""
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 _all_plain: Final = _PLAIN.issuperset
 
 
 def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> bytes:  # noqa: C901  # one call an event
-    """Encode an event as UTF-8 JSON; PayloadError or FrameTooLarge where it cannot go over the wire.
+    """Encode an event as UTF-8 JSON.
 
-    JSON has fewer types than Python: bytes become base64, dates ISO 8601, sets and tuples arrays, number keys texts.
-    `limit_bytes` counts the frame with a number of 19 digits, so that the limit does not depend on the number.
+    JSON has fewer types than Python: bytes become base64, dates ISO 8601, sets and tuples arrays, numeric keys strings.
+    `limit_bytes` is compared with the size of the frame with a `seq` of 19 digits, whatever its real `seq`.
+    PayloadError: JSON cannot represent a value unchanged. FrameTooLarge: the frame exceeds `limit_bytes`.
     """
     payload = event.payload
     if type(payload) is not dict or type(event) is not AgentEvent:
-        event = _plain(event)
+        event = _as_plain_event(event)
     try:
         data = _encode(event)
-        # What lies in a payload is text, whole numbers and truth values, mostly one level deep. All else is looked at.
+        # Most payloads hold only strings, integers, booleans and null, at most one level deep. They need no further
+        # check; any other payload goes through `_check`.
         for value in event.payload.values():
             kind = type(value)
             if kind not in _PLAIN:
@@ -225,9 +231,9 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
 
 
 def encode_unnumbered(event: AgentEvent, limit_bytes: int = FRAME_BYTES) -> bytes:
-    """Encode an event but for its number, for a log that assigns it elsewhere; raises as `encode` does.
+    """Encode an event without its `seq`, for a log that assigns `seq` elsewhere. Raises the same errors as `encode`.
 
-    `numbered(seq, tail)` puts the two together.
+    `numbered(seq, tail)` completes the frame.
     """
     seq, event.seq = event.seq, 0
     try:
@@ -237,12 +243,12 @@ def encode_unnumbered(event: AgentEvent, limit_bytes: int = FRAME_BYTES) -> byte
 
 
 def numbered(seq: int, tail: bytes) -> bytes:
-    """The frame of an event that was encoded without its number."""
+    """Add `seq` to an event that `encode_unnumbered` encoded, and return the complete frame."""
     return b'{"seq":%d%b' % (seq, tail)
 
 
-def _plain(event: AgentEvent | RoutedEvent) -> AgentEvent:
-    """The event as it can be encoded: with a payload that the encoder knows, and with no fields of a subclass."""
+def _as_plain_event(event: AgentEvent | RoutedEvent) -> AgentEvent:
+    """Copy the event with its payload as a dict, and without the fields that a subclass adds."""
     if not isinstance(event.payload, Mapping):
         raise PayloadError(event.type, f"must be a JSON object, not {type(event.payload).__name__}")
     return AgentEvent(
@@ -258,20 +264,20 @@ def _plain(event: AgentEvent | RoutedEvent) -> AgentEvent:
 
 
 def _check(event: AgentEvent | RoutedEvent, data: bytes) -> None:
-    """Look for what leaves the encoder as something else.
+    """Reject values that the encoder would change silently or copy unchecked.
 
-    NaN and the infinities leave it as null. JSON that somebody else has encoded (`msgspec.Raw`) leaves it unread: it
-    could say anything, in the frame's own name, and `to_builtins` refuses it.
+    It encodes NaN and the infinities as null. It copies JSON that was encoded elsewhere (`msgspec.Raw`) unchecked, so
+    that such a value could forge fields of the frame; `to_builtins` rejects it.
     """
     if event.timestamp.utcoffset() is None:
         raise PayloadError(event.type, "its timestamp has no time zone")
     plain = msgspec.to_builtins(event.payload)
-    if b"null" in data and (path := _not_a_number(plain)):
+    if b"null" in data and (path := _find_non_finite(plain)):
         raise PayloadError(event.type, f"JSON has no number for {path}")
 
 
-def _not_a_number(value: object, path: str = "payload") -> str | None:
-    """Where in a payload a number stands that JSON does not have, or None."""
+def _find_non_finite(value: object, path: str = "payload") -> str | None:
+    """Return the path and the value of the first NaN or infinity in a payload, or None."""
     if isinstance(value, float):
         return None if math.isfinite(value) else f"{path} = {value}"
     children: Iterable[tuple[object, object]] = ()
@@ -279,11 +285,11 @@ def _not_a_number(value: object, path: str = "payload") -> str | None:
         children = value.items()
     elif isinstance(value, (list, tuple, set, frozenset)):
         children = enumerate(value)
-    return next((found for key, child in children if (found := _not_a_number(child, f"{path}[{key!r}]"))), None)
+    return next((found for key, child in children if (found := _find_non_finite(child, f"{path}[{key!r}]"))), None)
 
 
 def decode(data: str | bytes, *, limit_bytes: int = FRAME_BYTES) -> RoutedEvent:
-    """Decode one frame; FrameTooLarge or MalformedFrame where it is not an event."""
+    """Decode one event frame. FrameTooLarge: it exceeds `limit_bytes`. MalformedFrame: it is not an event."""
     try:
         size = len(data.encode()) if isinstance(data, str) else len(data)
         if size > limit_bytes:
@@ -292,5 +298,5 @@ def decode(data: str | bytes, *, limit_bytes: int = FRAME_BYTES) -> RoutedEvent:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise MalformedFrame(str(error)) from error
     if event.seq < 1:
-        raise MalformedFrame(f"seq counts from 1, not {event.seq}")
+        raise MalformedFrame(f"seq must be at least 1, not {event.seq}")
     return event

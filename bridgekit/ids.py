@@ -1,7 +1,7 @@
-"""Ids, checked at the border, and the ways to make a run id out of a thread id.
+"""Validation of ids that come from callers and clients, and the schemes that create a run id for a thread.
 
-Nothing in the sound chain finds out a thread by reading a run id. The schemes stand here side by side because
-the audit's first fix does just that, and because a caller in another process may hold nothing but a run id.
+The sound chain never derives a thread from a run id. Other schemes are defined here for two reasons: the audit's first
+fix derives the thread that way, and a caller in another process may know only a run id.
 """
 
 from __future__ import annotations
@@ -44,47 +44,56 @@ ThreadId = NewType("ThreadId", str)
 UserId = NewType("UserId", str)
 
 ID_BYTES: Final = 1_024
-"""Longest id accepted from outside, in UTF-8 bytes."""
+"""Size limit of a thread id, a user id and an agent name, in bytes of UTF-8."""
 RUN_ID_BYTES: Final = 2_048
-"""Longest run id, in UTF-8 bytes: a sealed one carries a thread id of `ID_BYTES`, a third longer as base64."""
+"""Size limit of a run id, in bytes of UTF-8. A signed run id contains a thread id of up to `ID_BYTES` in base64, which
+is a third longer."""
 
 REQUEST_BYTES: Final = 65_536
-"""Longest request of a user, in UTF-8 bytes. It travels in the run's first event and in its last."""
+"""Size limit of a user's request, in bytes of UTF-8. The run's first event contains the request, and so does an
+`agent_error`."""
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 HexSource = Callable[[int], str]
-"""Makes a text of that many random hexadecimal digits. Seeded in measurements, secret everywhere else."""
+"""Returns a string of the given number of random hexadecimal digits. Measurements pass a seeded source; the default
+source is cryptographically secure."""
 
 
 def thread_id(value: object) -> ThreadId:
-    """Check a thread id from outside: a text of 1 to 1,024 bytes without control characters; else InvalidId."""
+    """Validate a thread id.
+
+    It is a string of 1 to 1,024 bytes of UTF-8 that is not blank and has no control characters. InvalidId otherwise.
+    """
     return ThreadId(_checked("thread_id", value, ID_BYTES))
 
 
 def user_id(value: object) -> UserId:
-    """Check a user id from outside, by the rules of `thread_id`."""
+    """Validate a user id, by the rules of `thread_id`."""
     return UserId(_checked("user_id", value, ID_BYTES))
 
 
 def run_id(value: object) -> RunId:
-    """Check a run id from outside, by the rules of `thread_id`, up to 2,048 bytes."""
+    """Validate a run id, by the rules of `thread_id` but with a limit of 2,048 bytes."""
     return RunId(_checked("run_id", value, RUN_ID_BYTES))
 
 
 def agent_name(value: object) -> str:
-    """Check an agent's name, by the rules of `thread_id`."""
+    """Validate an agent's name, by the rules of `thread_id`."""
     return _checked("agent_name", value, ID_BYTES)
 
 
 def request(value: object) -> str:
-    """Check a user's request: a text of up to 65,536 bytes that UTF-8 can carry; line breaks are welcome."""
+    """Validate a user's request.
+
+    It is a string of at most 65,536 bytes of UTF-8. It may be empty and contain line breaks. InvalidId otherwise.
+    """
     if not isinstance(value, str):
-        raise InvalidId("request", f"must be a text, not {type(value).__name__}")
+        raise InvalidId("request", f"must be a string, not {type(value).__name__}")
     try:
         size = len(value.encode())
     except UnicodeEncodeError as error:
-        raise InvalidId("request", "must be a text that UTF-8 can carry") from error
+        raise InvalidId("request", "must be a string that UTF-8 can encode") from error
     if size > REQUEST_BYTES:
         raise InvalidId("request", f"must be at most {REQUEST_BYTES:,} bytes, not {size:,}")
     return value
@@ -92,7 +101,7 @@ def request(value: object) -> str:
 
 def _checked(field: str, value: object, limit_bytes: int) -> str:
     if not isinstance(value, str):
-        raise InvalidId(field, f"must be a text, not {type(value).__name__}")
+        raise InvalidId(field, f"must be a string, not {type(value).__name__}")
     if not value.strip():
         raise InvalidId(field, "must not be empty")
     if found := _FORBIDDEN.search(value):
@@ -106,7 +115,7 @@ def _secret_hexadecimal(digits: int) -> str:
     return secrets.token_hex((digits + 1) // 2)[:digits]
 
 
-_count = itertools.count(1 << 60)  # its hexadecimal digits are 16, always
+_count = itertools.count(1 << 60)  # starts here so that every value has 16 hexadecimal digits
 _process = os.urandom(8).hex()
 
 
@@ -120,22 +129,23 @@ if sys.platform != "win32":
 
 
 def new_id() -> str:
-    """32 hexadecimal digits that nobody else has, for events and tool calls: 64 random bits a process, and a count.
+    """Return a unique id of 32 hexadecimal digits, for events and tool calls: 64 random bits per process and a counter.
 
-    Anybody can guess the next one. (128 random bits cost four times as much, a uuid4 sixteen times.)
+    The ids are predictable, so they must not serve as secrets. (128 random bits for each id would take four times as
+    long, a uuid4 sixteen times.)
     """
-    return _process + hex(next(_count))[2:]  # noqa: FURB116  # half the time of a format
+    return _process + hex(next(_count))[2:]  # noqa: FURB116  # takes half the time of a format string
 
 
 class RunIdScheme(Protocol):
-    """Gives each run of a thread an id of its own."""
+    """Creates the ids of runs."""
 
     def new(self, thread_id: ThreadId) -> RunId:
-        """Make the id of a new run of that thread."""
+        """Create an id for a new run of the thread."""
 
 
 class OpaqueRunIds:
-    """`run_` and 12 hexadecimal digits, as audited: says nothing of the thread."""
+    """`run_` and 12 hexadecimal digits, as committed. The id contains nothing about the thread."""
 
     def __init__(self, hex_source: HexSource = _secret_hexadecimal) -> None:
         self._hexadecimal = hex_source
@@ -147,8 +157,8 @@ class OpaqueRunIds:
 class EmbeddedRunIds:
     """`run_{thread_id}_` and 8 hexadecimal digits: the audit's Fix 1.
 
-    The thread can be read back only by a reader who knows where it ends, and 32 bits collide after about
-    77,000 runs of one thread (p = 0.5, birthday bound).
+    A parser can recover the thread id only if it knows where the thread id ends. The 32 random bits collide with a
+    probability of 0.5 after about 77,000 runs of one thread (birthday bound).
     """
 
     def __init__(self, hex_source: HexSource = _secret_hexadecimal) -> None:
@@ -159,10 +169,11 @@ class EmbeddedRunIds:
 
 
 class SignedRunIds:
-    """`run_`, the thread id in base64url, a nonce and a seal: any thread id comes back, and only an unforged one.
+    """`run_`, the thread id in base64url, a nonce and a signature.
 
-    The seal is keyed BLAKE2b (RFC 7693, section 2.9). Give every process the same `key` (16 to 64 bytes) when
-    they are to open each other's ids; by default the key is drawn anew.
+    `verify` recovers any thread id, and rejects a run id that was forged or changed.
+    The signature is keyed BLAKE2b (RFC 7693, section 2.9). For processes that must verify each other's ids, pass all of
+    them the same `key` (16 to 64 bytes). By default, each instance uses a new random key.
     """
 
     def __init__(self, key: bytes | None = None, hex_source: HexSource = _secret_hexadecimal) -> None:
@@ -173,17 +184,17 @@ class SignedRunIds:
 
     def new(self, thread_id: ThreadId) -> RunId:
         body = f"run_{base64.urlsafe_b64encode(thread_id.encode()).decode()}.{self._hexadecimal(24)}"
-        return RunId(f"{body}.{self._seal(body)}")
+        return RunId(f"{body}.{self._sign(body)}")
 
-    def open(self, run_id: RunId) -> ThreadId:
-        """Read back the thread id; InvalidId when the run id was not sealed with this key."""
-        body, _, seal = _checked("run_id", run_id, RUN_ID_BYTES).rpartition(".")
-        if not secrets.compare_digest(seal.encode(), self._seal(body).encode()):
-            raise InvalidId("run_id", "was not sealed here, or was changed since")
+    def verify(self, run_id: RunId) -> ThreadId:
+        """Check the signature and return the thread id. InvalidId if the run id was not signed with this key."""
+        body, _, signature = _checked("run_id", run_id, RUN_ID_BYTES).rpartition(".")
+        if not secrets.compare_digest(signature.encode(), self._sign(body).encode()):
+            raise InvalidId("run_id", "was not signed with this key, or was changed afterwards")
         try:
             return ThreadId(base64.urlsafe_b64decode(body.removeprefix("run_").partition(".")[0]).decode())
         except (binascii.Error, UnicodeDecodeError) as error:
-            raise InvalidId("run_id", "carries no thread id") from error
+            raise InvalidId("run_id", "contains no thread id") from error
 
-    def _seal(self, body: str) -> str:
+    def _sign(self, body: str) -> str:
         return hashlib.blake2b(body.encode(), key=self._key, digest_size=16).hexdigest()

@@ -1,7 +1,7 @@
-"""The pytest plugin: a running application and a client as fixtures, and one assertion for what a socket read.
+"""pytest plugin: fixtures for a running application and its clients, and `assert_delivered` for received events.
 
-pytest loads this module wherever bridgekit is installed, also where nobody uses it. So it imports nothing of the
-package before a fixture or the assertion is asked for.
+pytest loads this module wherever bridgekit is installed, even if no test uses it. The module therefore imports the rest
+of the package only when a fixture or the assertion is used.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from bridgekit.invariants.recorded import Recorded
     from bridgekit.invariants.reports import RunReport
     from bridgekit.invariants.rules import Signalled
-    from bridgekit.testing import Listener, Served
+    from bridgekit.testing import CollectingClient, ServedApplication
 
 __all__ = ["assert_delivered", "bridgekit_app", "bridgekit_asgi", "bridgekit_client", "bridgekit_config"]
 
 NO_CONFIG = """\
-bridgekit does not know your agents. Give your tests a fixture that does:
+bridgekit does not know your agents. Define this fixture in your tests:
 
     @pytest.fixture
     def bridgekit_config():
@@ -34,8 +34,7 @@ bridgekit does not know your agents. Give your tests a fixture that does:
 """
 
 NOT_ASYNCIO = """\
-The client that listens for bridgekit runs on asyncio, and this test runs on {backend}. Give your tests a fixture that
-says so:
+bridgekit's test client needs asyncio, but this test runs on {backend}. Define this fixture in your tests:
 
     @pytest.fixture
     def anyio_backend():
@@ -50,43 +49,42 @@ def assert_delivered(
     required: Iterable[EventType] | None = None,
     signalled: Signalled = (),
 ) -> dict[RunId | None, RunReport]:
-    """Fail unless every run of the stream was delivered whole, in order and once; answer the reports by run.
+    """Fail unless every run in the stream was delivered completely, in order and once. Return the reports by run id.
 
-    By the rules of `check_stream` in `bridgekit.invariants.reports`; the message shows each breach and the
-    frames that show it. Say in `runs` which runs were asked for: of one that was lost whole, the stream itself knows
-    nothing.
-    A stream without events fails.
+    The arguments and rules are those of `check_stream` in `bridgekit.invariants.reports`. The failure message lists
+    each violation with the frames that show it. Pass the expected run ids as `runs`: a run whose events were all lost
+    leaves no trace in the stream. A stream without events fails.
     """
     __tracebackhide__ = True
     from bridgekit.events import CRITICAL
-    from bridgekit.invariants.reports import check_stream, told
+    from bridgekit.invariants.reports import check_stream, format_report
 
     recorded = list(events)
     reports = check_stream(
         recorded, runs=runs, required=CRITICAL if required is None else required, signalled=signalled
     )
     if not all(report.holds for report in reports.values()):
-        raise AssertionError(told(recorded, reports))
+        raise AssertionError(format_report(recorded, reports))
     return reports
 
 
 @pytest.fixture
 def bridgekit_config() -> BridgeConfig:
-    """What your application is put together from. Override this one: bridgekit knows none of your agents."""
+    """The configuration of your application. Override this fixture, because bridgekit does not know your agents."""
     pytest.fail(NO_CONFIG, pytrace=False)
 
 
 @pytest.fixture
 def bridgekit_asgi(bridgekit_config: BridgeConfig) -> Starlette:
-    """The ASGI application that is served. Override it with your own, if it has `lifespan(config)` and `routes()`."""
+    """The ASGI application to serve. Override it with your own, which must use `lifespan(config)` and `routes()`."""
     from bridgekit.chain.link_1_startup import create_app
 
     return create_app(bridgekit_config)
 
 
 @pytest.fixture
-async def bridgekit_app(anyio_backend_name: str, bridgekit_asgi: Starlette) -> AsyncIterator[Served]:
-    """Your application behind a real server: `.url`, `.application`, and `.run(agent_name, request)`."""
+async def bridgekit_app(anyio_backend_name: str, bridgekit_asgi: Starlette) -> AsyncIterator[ServedApplication]:
+    """Your application on a real loopback server: `.url`, `.application`, and `.run(agent_name, request)`."""
     from bridgekit.testing import serve
 
     if anyio_backend_name != "asyncio":
@@ -96,6 +94,6 @@ async def bridgekit_app(anyio_backend_name: str, bridgekit_asgi: Starlette) -> A
 
 
 @pytest.fixture
-def bridgekit_client(bridgekit_app: Served) -> Callable[..., AbstractAsyncContextManager[Listener]]:
-    """Makes subscribed clients: `async with bridgekit_client(thread_id, user_id) as client` reads into `.events`."""
-    return bridgekit_app.listening
+def bridgekit_client(bridgekit_app: ServedApplication) -> Callable[..., AbstractAsyncContextManager[CollectingClient]]:
+    """Connects subscribed clients: `async with bridgekit_client(thread_id, user_id) as client` collects `.events`."""
+    return bridgekit_app.subscribed_client

@@ -1,4 +1,4 @@
-"""Where an event belongs: each strategy is a small class, and the bridge is given one of them."""
+"""Resolvers: strategies that find the thread of an event. The bridge is created with one of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Carried", "FirstOf", "MappingLookup", "NoRoute", "ReportParser", "Re
 
 
 class NoRoute(msgspec.Struct, frozen=True):
-    """No thread was found, and why."""
+    """The result of a resolver that found no thread."""
 
     reason: str
 
@@ -24,31 +24,33 @@ _NOT_MAPPED: Final = NoRoute("the run is not in the mapping")
 
 
 Route = ThreadId | NoRoute
+"""The result of a resolver."""
 
 
 class Resolver(Protocol):
     """Finds the thread of an event."""
 
     def resolve(self, event: AgentEvent) -> Route | Awaitable[Route]:
-        """Return the thread, or the reason why there is none; or an awaitable that gives either. Never guesses."""
+        """Return the thread, or NoRoute with the reason, or an awaitable of either. It must never guess."""
 
 
 async def route_of(resolver: Resolver, event: AgentEvent) -> Route:
-    """What the resolver finds, whether it has to be awaited or not."""
+    """Return the resolver's result, awaiting it if necessary."""
     route = resolver.resolve(event)
     return route if isinstance(route, (str, NoRoute)) else await route
 
 
 class Routes(Protocol):
-    """What a resolver needs of a mapping service."""
+    """The part of a mapping service that a resolver uses."""
 
     async def get_thread_id(self, run_id: RunId) -> ThreadId | None: ...
 
 
 class Carried:
-    """The thread stands in the event, put there by the run's own context: nothing has to be found out.
+    """Returns the thread that the event carries. The run's context has put it there, so there is nothing to look up.
 
-    Of an event that carries none, `otherwise` is asked: what `FirstOf` of the two would answer, at a third of its cost.
+    For an event without a thread, the resolver `otherwise` decides. The result equals that of
+    `FirstOf(Carried(), otherwise)`, at a third of the cost.
     """
 
     def __init__(self, otherwise: Resolver | None = None) -> None:
@@ -63,7 +65,7 @@ class Carried:
 
 
 class MappingLookup:
-    """The thread stands in the mapping service, under the run id: the audit's Fix 3."""
+    """Looks up the event's run id in the mapping service: the audit's Fix 3."""
 
     def __init__(self, mapping: Routes) -> None:
         self._mapping = mapping
@@ -73,21 +75,21 @@ class MappingLookup:
 
 
 class ReportParser:
-    """The thread is read out of the run id, as the audited bridge does and as Fix 2 repeats.
+    """Parses the thread out of the run id, as the bridge does as committed, and as Fix 2 does again.
 
-    Of the words between underscores the one after the first "thread" is taken for the whole rest of the thread
-    id. So `run_thread_alice_smith_1f2e3d4c` gives `thread_alice`, which may be somebody else's.
+    The parser splits the run id at underscores and keeps only the segment after the first `thread`. It therefore
+    resolves `run_thread_alice_smith_1f2e3d4c` to `thread_alice`, which may belong to another user.
     """
 
     def resolve(self, event: AgentEvent) -> Route:
-        words = event.run_id.split("_")
-        if "thread" not in words[:-1]:
+        segments = event.run_id.split("_")
+        if "thread" not in segments[:-1]:
             return NoRoute("the run id names no thread")
-        return ThreadId(f"thread_{words[words.index('thread') + 1]}")
+        return ThreadId(f"thread_{segments[segments.index('thread') + 1]}")
 
 
 class FirstOf:
-    """The first strategy that finds a thread."""
+    """Tries several resolvers in order and returns the first thread found, or NoRoute with all reasons."""
 
     def __init__(self, *resolvers: Resolver) -> None:
         self._resolvers = resolvers

@@ -1,4 +1,4 @@
-"""What a server says to a socket besides events: where its stream begins, and which events it will not get."""
+"""Signals: the frames besides events, which state where a subscription starts and which events the client will miss."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ __all__ = ["Cursor", "Gap", "GapReason", "Signal", "Subscribed", "cursor", "deco
 
 
 class Cursor(NamedTuple):
-    """How far a reader of a thread has come: every event up to `seq` was read, or was told to be missing."""
+    """A client's position in a thread: it has read every event up to `seq`, or was sent a gap for it."""
 
     epoch: str
-    """Which numbering `seq` belongs to: 16 hexadecimal digits, drawn anew whenever numbering starts anew."""
+    """The numbering that `seq` belongs to: 16 hexadecimal digits, new and random each time that numbering restarts."""
     seq: int
 
 
 _EPOCH = re.compile("[0-9a-f]{16}")
 _SEQ_DIGITS: Final = 18
-"""Every number of so many digits fits into 63 bits."""
+"""Every number with at most this many digits fits into 63 bits."""
 
 
 def cursor(epoch: object, seq: object) -> Cursor:
-    """Check a cursor from outside: an epoch as it was told, and a number in decimal digits; else InvalidId."""
+    """Validate a client's cursor: an epoch that the server sent, and a `seq` in decimal digits. InvalidId otherwise."""
     if not isinstance(epoch, str) or not _EPOCH.fullmatch(epoch):
         raise InvalidId("epoch", "must be the 16 hexadecimal digits that the server sent")
     text = str(seq)
     if not (text.isascii() and text.isdecimal() and len(text) <= _SEQ_DIGITS):
-        raise InvalidId("seq", "must be a whole number from 0")
+        raise InvalidId("seq", f"must be a whole number from 0, in at most {_SEQ_DIGITS} decimal digits")
     return Cursor(epoch, int(text))
 
 
 class Subscribed(msgspec.Struct, frozen=True, tag_field="type", tag="subscribed"):
-    """The first frame of every socket: from now on it gets each event of the thread after `seq`, in order, once."""
+    """The first frame on every socket. The client then gets each event of the thread after `seq`, in order, once."""
 
     thread_id: ThreadId
     epoch: str
@@ -51,29 +51,29 @@ class Subscribed(msgspec.Struct, frozen=True, tag_field="type", tag="subscribed"
 
 
 class GapReason(enum.StrEnum):
-    """Why a socket does not get some events."""
+    """Why a client does not get some events."""
 
     COALESCED = "coalesced"
-    """The socket was slow, and later events of the same run and type stand for these. Nothing to make up for."""
+    """The socket was slow, and later events of the same run and type supersede these. No recovery is needed."""
     EXPIRED = "expired"
-    """The thread's log does not reach back so far."""
+    """The thread's log no longer retains the events."""
     RESTARTED = "restarted"
-    """The log was lost, and numbering began anew."""
+    """The log was lost, and numbering restarted."""
     LOST = "lost"
-    """The events were given numbers, and the store lost them or could not take them."""
+    """The events have numbers, but the store lost them or could not store them."""
 
 
 class Gap(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap", rename={"first": "from", "last": "to"}
 ):
-    """Events of the thread that this socket will not get: on the wire `from` and `to`, both inclusive."""
+    """A range of events that the client will not get. On the wire, the bounds are `from` and `to`, both inclusive."""
 
     thread_id: ThreadId
     epoch: str
     """The numbering that `first` and `last` belong to."""
     first: Annotated[int, msgspec.Meta(ge=1)]
     last: int | None
-    """None where nobody can say how many: everything from `first` to the end of that numbering."""
+    """None if the number of events is unknown: the gap then covers everything from `first` to the end of the epoch."""
     reason: GapReason
 
     def __contains__(self, seq: int) -> bool:
@@ -86,25 +86,25 @@ _encoder: Final = msgspec.json.Encoder()
 _signals: Final[msgspec.json.Decoder[Signal]] = msgspec.json.Decoder(Signal)
 
 
-class _Head(msgspec.Struct):
+class _FrameType(msgspec.Struct):
     type: str
 
 
-_heads: Final = msgspec.json.Decoder(_Head)
+_frame_types: Final = msgspec.json.Decoder(_FrameType)
 _SIGNALS: Final = frozenset({"subscribed", "gap"})
 
 
 def encode_signal(signal: Signal) -> bytes:
-    """The signal as UTF-8 JSON."""
+    """Encode a signal as UTF-8 JSON."""
     return _encoder.encode(signal)
 
 
 def decode_any(data: str | bytes) -> RoutedEvent | Signal:
-    """Decode whatever a server sends; FrameTooLarge or MalformedFrame where it is none of it."""
+    """Decode any frame that a server sends, event or signal. FrameTooLarge or MalformedFrame if it is neither."""
     try:
         if len(data) > FRAME_BYTES:
             raise FrameTooLarge("incoming frame", len(data), FRAME_BYTES)
-        if _heads.decode(data).type in _SIGNALS:
+        if _frame_types.decode(data).type in _SIGNALS:
             return _signals.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise MalformedFrame(str(error)) from error

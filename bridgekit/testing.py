@@ -1,6 +1,6 @@
-"""What a test needs of a running application: a real server, real sockets, and what a user's socket read.
+"""Test support: serve an application on a real loopback server, run agents, and collect what a client receives.
 
-The fixtures of `bridgekit.pytest_plugin` are made of this. Runs on asyncio, as the client does.
+The fixtures of `bridgekit.pytest_plugin` use this module. It needs asyncio, because the client does.
 """
 
 from __future__ import annotations
@@ -22,94 +22,98 @@ from bridgekit.serve.in_process import serving
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.tickets import Tickets
 
-__all__ = ["Listener", "ObservedRun", "Served", "serve"]
+__all__ = ["CollectingClient", "ObservedRun", "ServedApplication", "serve"]
 
 TIMEOUT_SECONDS: Final = 5.0
-"""How long a test waits for what may never come."""
+"""The default timeout for an event that a test waits for."""
 
 THREAD: Final = "thread_1"
 USER: Final = "user_1"
 
-ENDS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
+END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedRun:
-    """One run, and what its user's socket read meanwhile."""
+    """A finished run, and the events that the user's client received while it ran."""
 
     run_id: RunId
     result: object
-    """What the agent returned."""
+    """The agent's return value."""
     timed: tuple[tuple[RoutedEvent, float], ...]
-    """Each event, and the second since the epoch at which it was read: with these, `check_stream` knows latencies."""
+    """Each event with the time at which it was read, in seconds since the Unix epoch. `check_stream` computes
+    latencies from these times."""
 
     @property
     def events(self) -> list[RoutedEvent]:
         return [event for event, _ in self.timed]
 
 
-class Listener:
-    """A subscribed client that keeps what it reads."""
+class CollectingClient:
+    """A subscribed client that stores every event that it receives."""
 
     def __init__(self) -> None:
         self.timed: list[tuple[RoutedEvent, float]] = []
-        """Each event, and the second since the epoch at which it was read."""
-        self._news = anyio.Event()
+        """Each event with the time at which it was read, in seconds since the Unix epoch."""
+        self._changed = anyio.Event()
         self._closed: Disconnected | None = None
 
     @property
     def events(self) -> list[RoutedEvent]:
-        """Every event so far, in the order in which they were read."""
+        """All events received so far, in the order in which they were read."""
         return [event for event, _ in self.timed]
 
-    async def until_complete(self, run_id: str | None = None, *, seconds: float = TIMEOUT_SECONDS) -> None:
-        """Wait until the run has ended, well or badly; without a run id, until any run has.
+    async def wait_until_complete(self, run_id: str | None = None, *, seconds: float = TIMEOUT_SECONDS) -> None:
+        """Wait for the event that ends the run, `agent_completed` or `agent_error`; without a run id, for any run's.
 
-        TimeoutError when it takes longer, Disconnected when the server closed the socket before.
+        TimeoutError: it did not arrive within `seconds`. Disconnected: the server closed the socket first.
         """
 
         def complete() -> bool:
-            return any(event.type in ENDS and run_id in (None, event.run_id) for event, _ in self.timed)
+            return any(event.type in END_EVENTS and run_id in (None, event.run_id) for event, _ in self.timed)
 
-        if not await self._until(complete, seconds):
+        if not await self._wait_until(complete, seconds):
             which = "no run" if run_id is None else f"run {run_id!r} has not"
             read = ", ".join(event.type for event, _ in self.timed) or "nothing"
             raise TimeoutError(f"{which} ended within {seconds:g} s; read so far: {read}") from None
 
-    async def until_seq(self, seq: int, *, seconds: float = TIMEOUT_SECONDS) -> bool:
-        """Wait until the thread's event of that number was read, or a later one; False when it takes longer."""
-        return await self._until(lambda: any(event.seq >= seq for event, _ in self.timed), seconds)
+    async def wait_until_seq(self, seq: int, *, seconds: float = TIMEOUT_SECONDS) -> bool:
+        """Wait for the event with this `seq` or a later one. Return False if none arrived within `seconds`.
+
+        Disconnected: the server closed the socket first.
+        """
+        return await self._wait_until(lambda: any(event.seq >= seq for event, _ in self.timed), seconds)
 
     async def read(self, client: EventClient) -> None:
-        """Keep what the client reads, until its socket is closed."""
+        """Store the events that the client receives, until its socket is closed."""
         try:
             while True:
                 event = await client.receive()
                 self.timed.append((event, time.time()))
-                self._tell()
+                self._wake_waiters()
         except Disconnected as closed:
             self._closed = closed
-            self._tell()
+            self._wake_waiters()
 
-    def _tell(self) -> None:
-        self._news.set()
-        self._news = anyio.Event()
+    def _wake_waiters(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
 
-    async def _until(self, happened: Callable[[], bool], seconds: float) -> bool:
+    async def _wait_until(self, condition: Callable[[], bool], seconds: float) -> bool:
         with anyio.move_on_after(seconds):
-            while not happened():
+            while not condition():
                 if self._closed is not None:
                     raise self._closed
-                await self._news.wait()
-        return happened()
+                await self._changed.wait()
+        return condition()
 
 
-class Served:
+class ServedApplication:
     """An application that runs behind a real server on a loopback port."""
 
     def __init__(self, url: str, app: Starlette) -> None:
         self.url = url
-        """Such as `ws://127.0.0.1:49152`."""
+        """The WebSocket base URL, for example `ws://127.0.0.1:49152`."""
         self.app = app
 
     @property
@@ -118,37 +122,37 @@ class Served:
         return application
 
     @asynccontextmanager
-    async def listening(self, thread_id: str = THREAD, user_id: str = USER) -> AsyncIterator[Listener]:
-        """A client that is subscribed to a thread of the user; the thread is made if there is none."""
+    async def subscribed_client(self, thread_id: str = THREAD, user_id: str = USER) -> AsyncIterator[CollectingClient]:
+        """Connect a client that is subscribed to a thread of the user. A missing thread is created."""
         await self._open(thread_id, user_id)
         ticket = self._ticket(thread_id, user_id)
-        # What the block raises must reach the test as it is, and not in a group.
+        # The test must get an error of its own block as raised, and not in an exception group.
         with unwrap_single_error():
             async with (
                 connect(self.url, user_id=user_id, thread_id=thread_id, ticket=ticket) as client,
                 anyio.create_task_group() as tasks,
             ):
-                listener = Listener()
-                tasks.start_soon(listener.read, client)
-                yield listener
+                collecting = CollectingClient()
+                tasks.start_soon(collecting.read, client)
+                yield collecting
                 tasks.cancel_scope.cancel()
 
     async def run(
         self, agent_name: str, request: str = "", *, thread_id: str = THREAD, user_id: str = USER
     ) -> ObservedRun:
-        """Run an agent for a user whose socket listens, and answer what it returned and what the socket read.
+        """Run an agent while the user's client is subscribed; return the agent's result and the events received.
 
-        What the agent raises comes through. An event that no socket of the thread was given is not waited for, and
-        one that was given and does not arrive only for `TIMEOUT_SECONDS`: judging is not this method's business.
+        An error that the agent raises is raised here. The method waits at most `TIMEOUT_SECONDS` for events that were
+        published to the thread, and not at all for others. It does not check the events: see `assert_delivered`.
         """
-        async with self.listening(thread_id, user_id) as listener:
-            with self._watching(thread_id) as numbers:
+        async with self.subscribed_client(thread_id, user_id) as client:
+            with self._assigned_seqs(thread_id) as seqs:
                 run = await self.application.supervisor.run(
                     agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request
                 )
-            if numbers:
-                await listener.until_seq(max(numbers))
-        return ObservedRun(run.context.run_id, run.result, tuple(listener.timed))
+            if seqs:
+                await client.wait_until_seq(max(seqs))
+        return ObservedRun(run.context.run_id, run.result, tuple(client.timed))
 
     def _ticket(self, thread: str, user: str) -> str | None:
         application = self.application
@@ -158,24 +162,24 @@ class Served:
         await self.application.open_thread(thread_id(thread), user_id(user))
 
     @contextmanager
-    def _watching(self, thread: str) -> Iterator[list[int]]:
-        """The numbers that events of the thread are given while the block runs."""
-        numbers: list[int] = []
+    def _assigned_seqs(self, thread: str) -> Iterator[list[int]]:
+        """Collect each `seq` that the thread's log assigns while the block runs."""
+        seqs: list[int] = []
 
-        def note(event: AgentEvent, receipt: Receipt) -> None:
+        def record(event: AgentEvent, receipt: Receipt) -> None:
             if receipt.thread_id == thread and receipt.seq is not None:
-                numbers.append(receipt.seq)
+                seqs.append(receipt.seq)
 
         observers = self.application.bridge.observers
-        observers.append(note)
+        observers.append(record)
         try:
-            yield numbers
+            yield seqs
         finally:
-            observers.remove(note)
+            observers.remove(record)
 
 
 @asynccontextmanager
-async def serve(app: Starlette) -> AsyncIterator[Served]:
-    """Serve an application that has bridgekit's `routes()` and `lifespan(parts)`, for the length of a block."""
+async def serve(app: Starlette) -> AsyncIterator[ServedApplication]:
+    """Serve an application that uses bridgekit's `routes()` and `lifespan(config)`, until the block ends."""
     async with serving(app) as url:
-        yield Served(url, app)
+        yield ServedApplication(url, app)

@@ -121,7 +121,7 @@ class OrchestratorLookup:
 
 class _LastWins(MemoryMappingStore):
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
-        self._forget_due()
+        self._evict_due()
         self._routes[run_id] = thread_id
         return thread_id
 

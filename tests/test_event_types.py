@@ -1,4 +1,4 @@
-"""The seven words, what an event is given with its emission, and the answer to "was it sent?"."""
+"""The seven event types, the fields that an event gets when it is created, and the truth value of a receipt."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from tests.factories import emitted, frame, routed
 
 
 @pytest.mark.parametrize("name", list(EventType))
-def test_event_type_is_known_by_its_word(name: str) -> None:
+def test_event_type_is_found_by_its_value(name: str) -> None:
     assert event_type(str(name)) is EventType(name)
 
 
 @pytest.mark.parametrize("value", ["agent_exploded", "", None, 7, []])
-def test_unknown_event_type_is_refused_with_the_known_ones(value: object) -> None:
+def test_error_names_the_known_types_when_the_event_type_is_unknown(value: object) -> None:
     with pytest.raises(UnknownEventType) as refused:
         event_type(value)
     assert refused.value.name == value
     assert refused.value.known == tuple(EventType)
 
 
-def test_event_types_are_the_designs_seven_words() -> None:
+def test_event_types_are_the_seven_of_the_wire_format() -> None:
     assert [str(name) for name in EventType] == [
         "agent_started",
         "agent_thinking",
@@ -48,7 +48,7 @@ def test_event_types_are_the_designs_seven_words() -> None:
     assert MUST_DELIVER.isdisjoint(COALESCIBLE)
 
 
-def test_event_gets_its_own_id_and_the_moment_of_its_emission() -> None:
+def test_event_has_a_unique_id_and_its_emission_time_when_it_is_created() -> None:
     before = datetime.now(UTC)
     first, second = emitted(), emitted()
     assert first.event_id != second.event_id
@@ -58,20 +58,20 @@ def test_event_gets_its_own_id_and_the_moment_of_its_emission() -> None:
 @pytest.mark.parametrize(
     ("thing", "field"),
     [(routed(), "timestamp"), (frame(), "seq"), (Receipt(outcome=Outcome.SENT), "sockets")],
-    ids=["what a client reads", "a frame", "a receipt"],
+    ids=["routed event", "frame", "receipt"],
 )
 def test_struct_is_immutable(thing: object, field: str) -> None:
-    """All but the event on its way, whose number its log assigns."""
+    """`AgentEvent` is the exception, because its thread's log assigns `seq`."""
     with pytest.raises(AttributeError):
         setattr(thing, field, None)
 
 
-async def test_receipt_can_be_awaited_and_is_itself() -> None:
+async def test_receipt_returns_itself_when_it_is_awaited() -> None:
     receipt = Receipt(outcome=Outcome.SENT, sockets=1)
     assert await receipt is receipt
 
 
 @pytest.mark.parametrize("outcome", Outcome)
 @pytest.mark.parametrize("sockets", [0, 1, 3])
-def test_receipt_is_true_only_when_a_socket_took_the_event(outcome: Outcome, sockets: int) -> None:
+def test_receipt_is_true_only_when_a_socket_accepted_the_event(outcome: Outcome, sockets: int) -> None:
     assert bool(Receipt(outcome=outcome, sockets=sockets)) is (outcome is Outcome.SENT and sockets > 0)

@@ -1,4 +1,4 @@
-"""The wire format, and what it refuses."""
+"""Encoding and decoding of the wire format, and the values that they refuse."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ class Point:
     x: float
 
 
-class Unheard:
+class NotRepresentable:
     pass
 
 
-def test_frame_is_the_wire_format_byte_for_byte() -> None:
+def test_frame_equals_the_wire_format_byte_for_byte() -> None:
     data = encode(routed(GOLDEN_PAYLOAD, seq=17))
     assert data.decode() == GOLDEN
     assert list(json.loads(data)) == [
@@ -85,24 +85,24 @@ def test_frame_is_the_wire_format_byte_for_byte() -> None:
 
 
 @pytest.mark.parametrize("data", [GOLDEN, GOLDEN.encode()], ids=["text", "bytes"])
-def test_golden_frame_is_read_back(data: str | bytes) -> None:
+def test_golden_frame_decodes_to_its_event(data: str | bytes) -> None:
     assert decode(data) == routed(GOLDEN_PAYLOAD, seq=17)
 
 
 @given(routed_events)
-def test_decoding_undoes_encoding(event: RoutedEvent) -> None:
+def test_event_is_unchanged_when_it_is_encoded_and_decoded(event: RoutedEvent) -> None:
     assert decode(encode(event)) == event
 
 
 @given(routed_events)
-def test_frame_is_json_that_any_reader_reads(event: RoutedEvent) -> None:
+def test_frame_is_valid_json_when_another_parser_reads_it(event: RoutedEvent) -> None:
     data = encode(event)
     assert json.loads(data)["payload"] == event.payload
     assert b"\n" not in data
 
 
 @given(routed_events, st.booleans())
-def test_event_encoded_without_its_number_and_then_numbered_is_the_frame(event: RoutedEvent, plain: bool) -> None:
+def test_frame_is_the_same_when_seq_is_added_after_encoding(event: RoutedEvent, plain: bool) -> None:
     emission = AgentEvent(
         type=event.type,
         run_id=event.run_id,
@@ -118,7 +118,7 @@ def test_event_encoded_without_its_number_and_then_numbered_is_the_frame(event: 
     assert encode(emission) == encode(event)
 
 
-def test_fields_of_a_later_version_are_read_over() -> None:
+def test_unknown_fields_are_ignored_when_a_frame_is_decoded() -> None:
     assert decode(GOLDEN[:-1] + ',"colour":"red"}').seq == 17
 
 
@@ -134,7 +134,7 @@ def test_fields_of_a_later_version_are_read_over() -> None:
     ],
     ids=["plain", "in an object", "in a list", "nested", "in a dataclass"],
 )
-def test_number_that_json_lacks_is_refused_by_its_place(wrap: object, path: str, value: float) -> None:
+def test_error_names_the_path_when_a_number_is_not_finite(wrap: object, path: str, value: float) -> None:
     assert callable(wrap)
     with pytest.raises(PayloadError) as refused:
         encode(routed(wrap(value)))
@@ -142,49 +142,49 @@ def test_number_that_json_lacks_is_refused_by_its_place(wrap: object, path: str,
     assert refused.value.problem == f"JSON has no number for {path} = {value}"
 
 
-def test_null_and_its_name_are_no_reason_to_refuse() -> None:
+def test_payload_is_accepted_when_it_contains_null() -> None:
     payload: dict[str, object] = {"null": None, "a": ["null", None, 1.5]}
     assert decode(encode(routed(payload))).payload == payload
 
 
 @pytest.mark.parametrize(
-    "value", [Unheard(), "\ud800", {"\udfff": 1}, lambda: None], ids=["object", "text", "key", "function"]
+    "value", [NotRepresentable(), "\ud800", {"\udfff": 1}, lambda: None], ids=["object", "text", "key", "function"]
 )
-def test_what_json_cannot_carry_is_refused(value: object) -> None:
+def test_payload_is_refused_when_json_cannot_represent_it(value: object) -> None:
     with pytest.raises(PayloadError, match=r"^payload of tool_executing: JSON cannot carry it: "):
         encode(routed({"a": value}))
 
 
 class Traced(AgentEvent):
-    """A caller's own event, with a field for himself."""
+    """A caller's subclass of an event, with a private field."""
 
-    trace: str = "for us alone"
+    trace: str = "private"
 
 
-def test_field_of_a_callers_own_event_does_not_go_over_the_wire() -> None:
-    said = Traced(
+def test_field_of_a_subclass_is_omitted_when_an_event_is_encoded() -> None:
+    event = Traced(
         type=EventType.AGENT_THINKING, run_id=RunId("run_1"), agent_name="n", payload={}, thread_id=ThreadId("t")
     )
-    assert b"for us alone" not in encode(said)
+    assert b"private" not in encode(event)
 
 
 @pytest.mark.parametrize("wrap", [lambda raw: raw, lambda raw: {"b": raw}, lambda raw: [{"b": [raw]}]])
 @pytest.mark.parametrize(
     "raw", [b'1},"thread_id":"thread_of_bob","payload":{"b":2', b"[1,\n2]"], ids=["forged", "lines"]
 )
-def test_json_that_somebody_else_encoded_is_refused_unread(wrap: Callable[[object], object], raw: bytes) -> None:
+def test_payload_is_refused_when_it_contains_raw_json(wrap: Callable[[object], object], raw: bytes) -> None:
     with pytest.raises(PayloadError):
         encode(routed({"a": wrap(msgspec.Raw(raw))}))
 
 
 @pytest.mark.parametrize("moment", [datetime(2026, 1, 1), "2026-01-01"])  # noqa: DTZ001
-def test_timestamp_that_no_client_could_read_is_refused(moment: object) -> None:
+def test_event_is_refused_when_its_timestamp_is_invalid(moment: object) -> None:
     with pytest.raises(PayloadError):
         encode(msgspec.structs.replace(emitted(), timestamp=moment))
 
 
 @pytest.mark.parametrize("depth", [700, 100_000])
-def test_payload_nested_too_deep_is_refused(depth: int) -> None:
+def test_payload_is_refused_when_it_is_nested_too_deeply(depth: int) -> None:
     value: object = None
     for _ in range(depth):
         value = [value]
@@ -192,7 +192,7 @@ def test_payload_nested_too_deep_is_refused(depth: int) -> None:
         encode(routed({"a": value}))
 
 
-def test_payload_that_contains_itself_is_refused() -> None:
+def test_payload_is_refused_when_it_contains_itself() -> None:
     payload: dict[str, object] = {}
     payload["itself"] = payload
     with pytest.raises(PayloadError, match="recursion"):
@@ -200,7 +200,7 @@ def test_payload_that_contains_itself_is_refused() -> None:
 
 
 @pytest.mark.parametrize("seq", [1, 10**9, 10**18])
-def test_frame_at_the_limit_passes_and_one_byte_more_does_not_whatever_its_number(seq: int) -> None:
+def test_frame_is_refused_when_it_exceeds_the_limit_by_one_byte(seq: int) -> None:
     longest = 10**18
     size = len(frame(longest, payload={"a": ""}).data)
     full = encode(routed({"a": "x" * (FRAME_BYTES - size)}, seq=seq))
@@ -212,12 +212,12 @@ def test_frame_at_the_limit_passes_and_one_byte_more_does_not_whatever_its_numbe
     assert refused.value.what == "tool_executing of run 'run_1'"
 
 
-def test_incoming_frame_over_the_limit_is_refused() -> None:
+def test_incoming_frame_is_refused_when_it_exceeds_the_limit() -> None:
     with pytest.raises(FrameTooLarge, match="incoming frame"):
         decode(GOLDEN + " " * FRAME_BYTES)
 
 
-def test_limit_counts_bytes_and_not_characters() -> None:
+def test_limit_counts_bytes_when_a_frame_has_multibyte_characters() -> None:
     with pytest.raises(FrameTooLarge):
         decode(GOLDEN, limit_bytes=len(GOLDEN))
     assert decode(GOLDEN, limit_bytes=len(GOLDEN.encode())).seq == 17
@@ -248,12 +248,12 @@ def test_limit_counts_bytes_and_not_characters() -> None:
         "seq is a text", "seq is 0", "no seq", "no time", "no zone", "payload is a list", "nested too deep",
     ],
 )  # fmt: skip
-def test_malformed_frame_is_refused(data: str | bytes) -> None:
+def test_frame_is_refused_when_it_is_malformed(data: str | bytes) -> None:
     with pytest.raises(MalformedFrame, match=r"^not an event frame: "):
         decode(data)
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60))
-def test_rubbish_never_raises_anything_but_our_own_errors(data: str | bytes) -> None:
+def test_decode_raises_only_bridgekit_errors_when_the_input_is_random(data: str | bytes) -> None:
     with pytest.raises(BridgekitError):
         decode(data)

@@ -1,4 +1,4 @@
-"""The package's public names: each is found, is what its module has, and is known to type checkers too."""
+"""The package's public names: each can be imported, equals its module's, and is visible to type checkers."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ IMPORTED = {
 
 
 @pytest.mark.parametrize("name", bridgekit.__all__)
-def test_public_name_is_the_one_that_type_checkers_see(name: str) -> None:
+def test_public_name_is_the_object_that_type_checkers_see(name: str) -> None:
     assert getattr(bridgekit, name) is getattr(import_module(IMPORTED[name] or ""), name)
 
 
-def test_every_name_that_type_checkers_see_is_public_and_listed() -> None:
+def test_names_for_type_checkers_equal_the_public_names() -> None:
     assert set(IMPORTED) == set(bridgekit.__all__)
     assert set(bridgekit.__all__) <= set(dir(bridgekit))
 
 
-def test_name_that_has_moved_is_refused_with_its_new_place() -> None:
+def test_error_names_the_new_module_when_a_name_has_moved() -> None:
     with pytest.raises(AttributeError, match=r"from bridgekit_verify\.variants import VARIANTS"):
         bridgekit.VARIANTS  # type: ignore[attr-defined]  # noqa: B018
 
 
 @pytest.mark.parametrize("package", ["bridgekit", "bridgekit_verify"])
-def test_package_prints_nothing_on_its_own(package: str) -> None:
-    """A library leaves it to its application what becomes of a warning."""
+def test_package_prints_nothing_when_it_logs_a_warning(package: str) -> None:
+    """The application decides what happens to a library's log messages."""
     code = f"import logging, {package}; logging.getLogger('{package}.any').warning('seen')"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("", "")
 
 
-def test_unknown_name_is_refused() -> None:
+def test_attribute_error_is_raised_when_the_name_is_unknown() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nope'"):
         bridgekit.nope  # type: ignore[attr-defined]  # noqa: B018

@@ -1,4 +1,4 @@
-"""The command line: exit codes, output for people and for programs, and errors of one line."""
+"""The command line: exit codes, text and JSON output, and one-line errors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bridgekit.__main__ import main
 from bridgekit.events import CRITICAL, decode
 
 
-def test_audit_of_the_sound_chain_exits_0_and_names_nine_links(capsys: pytest.CaptureFixture[str]) -> None:
+def test_audit_exits_with_0_when_the_chain_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit"]) == 0
     assert "9 of 9 links hold" in capsys.readouterr().out
 
 
-def test_audit_as_reported_exits_1_and_names_link_9_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_audit_names_only_link_9_when_the_chain_is_as_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "--variant", "as reported", "--json", "--seed", "3", "--threads", "1"]) == 1
     probes = json.loads(capsys.readouterr().out)["probes"]
     assert [probe["link"] for probe in probes] == list(range(1, 10))
@@ -30,7 +30,7 @@ def test_demo_prints_the_frames_that_the_client_reads(capsys: pytest.CaptureFixt
     assert [event.seq for event in events] == [1, 2, 3, 4, 5]
 
 
-def test_demo_says_how_many_arrived_and_where_the_rest_died(capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_counts_lost_events_by_link_when_events_are_lost(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--steps", "2", "--variant", "link 8 broken"]) == 1
     out = capsys.readouterr().out
     assert "2 of 8 events reached their user" in out
@@ -38,7 +38,7 @@ def test_demo_says_how_many_arrived_and_where_the_rest_died(capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "expected"),
     [
         (["audit", "--variant", "nope"], "no variant is called 'nope'; known: 'as reported'"),
         (["demo", "--family", "nope"], "no family of thread ids is called 'nope'"),
@@ -47,28 +47,34 @@ def test_demo_says_how_many_arrived_and_where_the_rest_died(capsys: pytest.Captu
         (["report", "--set", "SEED"], "SEED"),
     ],
 )
-def test_error_is_one_line_and_exit_2(
-    words: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_command_prints_one_line_and_exits_with_2_when_it_cannot_run(
+    arguments: list[str],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(words) == 2
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("bridgekit: ")
-    assert says in error
+    assert expected in error
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", [["audit", "--seed", "-1"], ["demo", "--steps", "0"], ["report", "--jobs", "x"], []])
-def test_unusable_argument_is_refused_with_the_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["audit", "--seed", "-1"], ["demo", "--steps", "0"], ["report", "--jobs", "x"], []]
+)
+def test_usage_is_printed_when_an_argument_is_invalid(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        main(words)
+        main(arguments)
     assert left.value.code == 2
     assert "usage: bridgekit" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--help"], ["report", "--help"], ["audit", "--help"], ["demo", "--help"]])
-def test_help_tells_what_a_command_does(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["audit", "--help"], ["demo", "--help"]])
+def test_help_shows_the_usage_of_a_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        main(words)
+        main(arguments)
     assert left.value.code == 0
     assert "usage: bridgekit" in capsys.readouterr().out

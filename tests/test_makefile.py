@@ -1,4 +1,4 @@
-"""What `make` does before a command: it makes `.venv` once, and none where an environment is given."""
+"""What `make` does before a command: it creates `.venv` once, and does not if an environment is given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.tree import ROOT
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout whose `.venv` was made after its last change, as far as make can see."""
+    """A checkout whose `.venv` is newer than all files that make compares it with."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy2(ROOT / name, tmp_path / name)
     (tmp_path / ".venv").mkdir()
@@ -36,24 +36,24 @@ def made(checkout: Path, *words: str, conda: str | None = None) -> str:
 
 
 @pytest.mark.parametrize("target", ["check", "unit", "test", "report", "lab"])
-def test_second_make_leaves_the_environment_as_it_is(target: str, checkout: Path) -> None:
+def test_environment_is_not_created_again_when_it_is_up_to_date(target: str, checkout: Path) -> None:
     plan = planned(checkout, target)
     assert ".venv/bin/" in plan
     assert "venv --clear" not in plan
     assert "pip install" not in plan
 
 
-def test_first_make_makes_the_environment(checkout: Path) -> None:
+def test_environment_is_created_when_it_does_not_exist(checkout: Path) -> None:
     (checkout / ".venv" / ".ready").unlink()
     assert "-m venv --clear .venv" in planned(checkout, "check")
 
 
-def test_changed_requirement_makes_the_environment_again(checkout: Path) -> None:
+def test_environment_is_created_again_when_a_requirement_has_changed(checkout: Path) -> None:
     os.utime(checkout / ".venv" / ".ready", (0, 0))
     assert "-m venv --clear .venv" in planned(checkout, "check")
 
 
-def test_given_environment_is_used_and_nothing_is_installed(checkout: Path) -> None:
+def test_nothing_is_installed_when_an_environment_is_given(checkout: Path) -> None:
     (checkout / ".venv" / ".ready").unlink()
     plan = planned(checkout, "test", "ENVDIR=/opt/conda/envs/bridgekit")
     assert "/opt/conda/envs/bridgekit/bin/pytest" in plan
@@ -61,7 +61,7 @@ def test_given_environment_is_used_and_nothing_is_installed(checkout: Path) -> N
     assert "pip install" not in plan
 
 
-def test_conda_users_are_shown_their_command(checkout: Path) -> None:
+def test_make_shows_a_command_for_conda_when_conda_is_active(checkout: Path) -> None:
     prefix = "/opt/conda/envs/bridgekit"
     assert f'make ENVDIR="{prefix}" test' in made(checkout, conda=prefix)
     assert "ENVDIR" not in made(checkout)

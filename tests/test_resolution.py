@@ -1,4 +1,4 @@
-"""Where an event belongs, by each strategy."""
+"""The resolvers: which thread each strategy finds for an event."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NAMES_NO_THREAD = NoRoute("the run id names no thread")
 
 
 class Never:
-    """A strategy that must not be asked."""
+    """A resolver that must not be called."""
 
     async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
-        raise BridgekitError("asked, although the one before had found the thread")
+        raise BridgekitError("called although an earlier resolver had found the thread")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ class Never:
         ("run_thread_Zürich 1 · 東京_1f2e3d4c", "thread_Zürich 1 · 東京"),
     ],
 )  # fmt: skip
-async def test_reports_parser_keeps_the_one_word_after_thread(run_id: str, found: str) -> None:
+async def test_parser_keeps_only_the_segment_after_thread(run_id: str, found: str) -> None:
     assert await route_of(ReportParser(), emitted(run_id=RunId(run_id))) == found
 
 
@@ -54,12 +54,12 @@ async def test_reports_parser_keeps_the_one_word_after_thread(run_id: str, found
         "",
     ],
 )
-async def test_reports_parser_finds_no_thread_in_other_run_ids(run_id: str) -> None:
+async def test_parser_finds_no_thread_when_the_run_id_has_another_form(run_id: str) -> None:
     assert await route_of(ReportParser(), emitted(run_id=RunId(run_id))) == NAMES_NO_THREAD
 
 
-async def test_reports_parser_takes_two_users_for_one() -> None:
-    """D9c: the loss is turned into a leak."""
+async def test_parser_returns_one_thread_when_two_users_share_a_prefix() -> None:
+    """D9c: a lost event becomes a leaked one."""
     ids = EmbeddedRunIds()
     smith, jones = [
         await route_of(ReportParser(), emitted(run_id=ids.new(ThreadId(f"thread_alice_{name}"))))
@@ -68,16 +68,16 @@ async def test_reports_parser_takes_two_users_for_one() -> None:
     assert smith == jones == "thread_alice"
 
 
-async def test_reports_parser_does_not_look_at_the_thread_that_is_carried() -> None:
+async def test_parser_ignores_the_thread_when_the_event_carries_one() -> None:
     assert await route_of(ReportParser(), emitted(thread_id=THREAD)) == NAMES_NO_THREAD
 
 
-async def test_carried_thread_is_the_events_own() -> None:
+async def test_carried_returns_the_events_own_thread() -> None:
     assert await route_of(Carried(), emitted(thread_id=THREAD)) == THREAD
     assert await route_of(Carried(), emitted(thread_id=None)) == NoRoute("the event carries no thread")
 
 
-async def test_only_of_an_event_that_carries_no_thread_another_strategy_is_asked() -> None:
+async def test_carried_uses_the_other_resolver_only_when_the_event_has_no_thread() -> None:
     assert await route_of(Carried(otherwise=Never()), emitted(thread_id=THREAD)) == THREAD
     mapping = RunThreadMappingService()
     orderly = Carried(otherwise=MappingLookup(mapping))
@@ -87,7 +87,7 @@ async def test_only_of_an_event_that_carries_no_thread_another_strategy_is_asked
     assert await route_of(orderly, emitted(thread_id=None)) == "thread_mapped"
 
 
-async def test_mapping_lookup_asks_for_the_run_and_not_for_what_is_carried() -> None:
+async def test_mapping_lookup_uses_the_run_id_when_the_event_carries_a_thread() -> None:
     mapping = RunThreadMappingService()
     await mapping.register_mapping(RUN, ThreadId("thread_mapped"))
     lookup = MappingLookup(mapping)
@@ -95,7 +95,7 @@ async def test_mapping_lookup_asks_for_the_run_and_not_for_what_is_carried() -> 
     assert await route_of(lookup, emitted(run_id=RunId("run_2"))) == NoRoute("the run is not in the mapping")
 
 
-async def test_first_strategy_that_finds_a_thread_has_the_say() -> None:
+async def test_first_of_returns_the_first_thread_when_several_resolvers_find_one() -> None:
     mapping = RunThreadMappingService()
     await mapping.register_mapping(RUN, ThreadId("thread_mapped"))
     assert await route_of(FirstOf(Carried(), Never()), emitted()) == THREAD
@@ -103,7 +103,7 @@ async def test_first_strategy_that_finds_a_thread_has_the_say() -> None:
     assert await route_of(FirstOf(ReportParser(), Carried()), emitted()) == THREAD
 
 
-async def test_reasons_are_told_in_the_order_of_asking_when_none_finds_a_thread() -> None:
+async def test_first_of_returns_all_reasons_when_no_resolver_finds_a_thread() -> None:
     unknown = emitted(thread_id=None)
     found = await route_of(FirstOf(Carried(), ReportParser()), unknown)
     assert found == NoRoute("the event carries no thread; the run id names no thread")

@@ -1,4 +1,4 @@
-"""What a server says to a socket besides events, and what a client may say of how far it has come."""
+"""Signals that a server sends besides events, and validation of a client's cursor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EPOCH = "0123456789abcdef"
     [(EPOCH, "0"), (EPOCH, 0), (EPOCH, "9" * 18), (EPOCH, "0017")],
     ids=["0", "number", "huge", "0017"],
 )
-def test_cursor_is_an_epoch_and_a_whole_number(epoch: object, seq: object) -> None:
+def test_cursor_is_accepted_when_epoch_and_seq_are_valid(epoch: object, seq: object) -> None:
     assert cursor(epoch, seq) == Cursor(EPOCH, int(str(seq)))
 
 
@@ -52,13 +52,13 @@ def test_cursor_is_an_epoch_and_a_whole_number(epoch: object, seq: object) -> No
         (EPOCH, "\N{SUPERSCRIPT TWO}", "seq"),
     ],
 )
-def test_what_is_no_cursor_is_refused_by_the_name_of_its_field(epoch: object, seq: object, field: str) -> None:
+def test_error_names_the_field_when_a_cursor_is_invalid(epoch: object, seq: object, field: str) -> None:
     with pytest.raises(InvalidId) as refused:
         cursor(epoch, seq)
     assert refused.value.field == field
 
 
-def test_gap_says_from_and_to_on_the_wire_and_comes_back() -> None:
+def test_gap_is_unchanged_when_it_is_encoded_and_decoded() -> None:
     gap = Gap(thread_id=THREAD, epoch=EPOCH, first=3, last=5, reason=GapReason.EXPIRED)
     assert encode_signal(gap) == (
         b'{"type":"gap","thread_id":"thread_123","epoch":"0123456789abcdef","from":3,"to":5,"reason":"expired"}'
@@ -66,26 +66,26 @@ def test_gap_says_from_and_to_on_the_wire_and_comes_back() -> None:
     assert decode_any(encode_signal(gap)) == gap
 
 
-def test_gap_to_an_unknown_end_says_so() -> None:
+def test_gap_has_null_as_its_end_when_the_end_is_unknown() -> None:
     gap = Gap(thread_id=THREAD, epoch=EPOCH, first=3, last=None, reason=GapReason.RESTARTED)
     assert b'"to":null' in encode_signal(gap)
     assert decode_any(encode_signal(gap).decode()) == gap
 
 
-def test_gap_holds_what_it_names() -> None:
+def test_gap_contains_the_seqs_in_its_range() -> None:
     gap = Gap(thread_id=THREAD, epoch=EPOCH, first=3, last=5, reason=GapReason.LOST)
     assert [seq for seq in range(1, 9) if seq in gap] == [3, 4, 5]
     endless = Gap(thread_id=THREAD, epoch=EPOCH, first=3, last=None, reason=GapReason.LOST)
     assert [seq for seq in range(1, 6) if seq in endless] == [3, 4, 5]
 
 
-def test_subscription_comes_back_and_is_a_cursor() -> None:
+def test_subscribed_is_unchanged_when_it_is_encoded_and_decoded() -> None:
     subscribed = Subscribed(ThreadId("Zürich"), EPOCH, 0)
     assert decode_any(encode_signal(subscribed)) == subscribed
     assert subscribed.cursor == Cursor(EPOCH, 0)
 
 
-def test_event_is_decoded_beside_signals() -> None:
+def test_decode_any_returns_the_event_when_the_frame_is_an_event() -> None:
     assert decode_any(frame(7).data) == routed(seq=7)
 
 
@@ -107,12 +107,12 @@ def test_event_is_decoded_beside_signals() -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_is_neither_event_nor_signal_is_refused(data: str | bytes) -> None:
+def test_frame_is_refused_when_it_is_neither_event_nor_signal(data: str | bytes) -> None:
     with pytest.raises(MalformedFrame):
         decode_any(data)
 
 
 @pytest.mark.parametrize("data", [b"x" * (FRAME_BYTES + 1), "x" * (FRAME_BYTES + 1)], ids=["bytes", "text"])
-def test_frame_over_the_limit_is_refused_unread(data: str | bytes) -> None:
+def test_frame_is_refused_before_decoding_when_it_exceeds_the_limit(data: str | bytes) -> None:
     with pytest.raises(FrameTooLarge):
         decode_any(data)

@@ -1,4 +1,4 @@
-"""The wheel works in an environment that has the core's requirements and nothing else, and no checkout."""
+"""The wheel works without a checkout, in an environment that has only the core's requirements."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `bin` folder of a new environment: the core's requirements, copied from here, and the wheel. No network."""
+    """The `bin` folder of a new environment with the wheel and the core's requirements, copied without a network."""
     home = tmp_path_factory.mktemp("environment")
     venv.create(home, with_pip=False)
     [site] = home.glob("lib/python*/site-packages")
@@ -58,7 +58,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def core_requirements() -> list[Distribution]:
-    """What an installation without extras brings along, each distribution once."""
+    """Return the distributions that an installation without extras contains."""
     found: dict[str, Distribution] = {}
     waiting = [Requirement(line) for line in PROJECT["dependencies"]]
     while waiting:
@@ -79,7 +79,7 @@ def copy(requirement: Distribution, site: Path) -> None:
 
 
 def run(bin_folder: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """`bridgekit` with these words, by the entry point that the wheel declares."""
+    """Run `bridgekit` with these arguments, through the entry point that the wheel declares."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
         [str(bin_folder / "python"), "-c", ENTRY_POINT, *words],
@@ -92,33 +92,33 @@ def shipped() -> Iterator[str]:
         yield from (path.relative_to(ROOT).as_posix() for path in written_files("", package))
 
 
-def test_wheel_holds_every_file_of_both_packages_and_nothing_else(wheel: Path) -> None:
+def test_wheel_contains_exactly_the_files_of_both_packages(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert names == set(shipped())
     assert wheel.name == f"bridgekit_verify-{__version__}-py3-none-any.whl"
 
 
-def test_demo_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+def test_demo_runs_when_the_wheel_is_installed(installed: Path, tmp_path: Path) -> None:
     done = run(installed, "demo", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "5 of 5 events reached their user" in done.stdout
 
 
-def test_audit_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+def test_audit_runs_when_the_wheel_is_installed(installed: Path, tmp_path: Path) -> None:
     done = run(installed, "audit", "--variant", "as reported", "--threads", "1", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
     assert "8 of 9 links hold" in done.stdout
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["report", "--help"], ["serve", "--help"]])
-def test_help_is_shown_from_the_wheel(words: list[str], installed: Path, tmp_path: Path) -> None:
+def test_help_is_shown_when_the_wheel_is_installed(words: list[str], installed: Path, tmp_path: Path) -> None:
     done = run(installed, *words, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(("usage: bridgekit", f"bridgekit {__version__}"))
 
 
-def test_command_whose_packages_are_missing_says_so_in_one_line(installed: Path, tmp_path: Path) -> None:
+def test_command_prints_one_line_when_its_packages_are_missing(installed: Path, tmp_path: Path) -> None:
     done = run(installed, "report", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -127,15 +127,15 @@ def test_command_whose_packages_are_missing_says_so_in_one_line(installed: Path,
     assert "which is not installed: pip install '.[notebooks]' in a checkout of bridgekit" in line
 
 
-def test_command_without_the_suite_says_so_in_one_line(installed: Path, tmp_path: Path) -> None:
-    """As it is for somebody who ships only the package `bridgekit`."""
+def test_command_prints_one_line_when_the_suite_is_missing(installed: Path, tmp_path: Path) -> None:
+    """The suite is missing if an application ships only the package `bridgekit`."""
     [site] = installed.parent.glob("lib/python*/site-packages")
-    (site / "bridgekit_verify").rename(tmp_path / "away")
+    (site / "bridgekit_verify").rename(tmp_path / "removed")
     try:
         done = run(installed, "demo", cwd=tmp_path)
         served = run(installed, "serve", "nowhere:app", cwd=tmp_path)
     finally:
-        (tmp_path / "away").rename(site / "bridgekit_verify")
+        (tmp_path / "removed").rename(site / "bridgekit_verify")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("bridgekit: this command needs bridgekit_verify, which is not installed")
     assert served.returncode == 2

@@ -1,4 +1,4 @@
-"""The workflow that users copy: it parses, and what it runs is there."""
+"""The GitHub workflow that users copy: it is valid YAML, and the commands that it runs exist."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def test_make_target_of_the_workflow_exists(command: str) -> None:
     assert set(goals) <= TARGETS
 
 
-def test_workflow_runs_what_ci_runs_in_the_same_order() -> None:
+def test_workflow_runs_the_commands_of_ci_in_the_same_order() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     ours = re.findall(r"^make (\S+)$", script, re.MULTILINE)
     theirs = [word for command in COMMANDS if "make " in command for word in words(command) if word in TARGETS]
     assert ours == theirs == ["check", "test", "interop"]
 
 
-def test_results_are_written_without_colour_codes_and_uploaded_whole() -> None:
+def test_workflow_uploads_all_results_when_a_job_fails() -> None:
     [test] = [command for command in COMMANDS if "make test" in command]
     assert "--color=no" in test
     assert "--junit-xml=build/junit.xml" in test
     [upload] = [step for step in STEPS if step.get("uses", "").startswith("actions/upload-artifact@")]
     assert upload["with"]["path"].split() == ["build/junit.xml", "build/executed/", "report/"]
-    assert upload["if"] == "${{ !cancelled() }}", "a failed run is the one whose results are wanted"
+    assert upload["if"] == "${{ !cancelled() }}", "the results of a failed run must be uploaded, too"
 
 
-def test_flags_reach_pytest() -> None:
+def test_make_passes_pytest_flags_to_pytest() -> None:
     dry = subprocess.run(
         ["make", "--dry-run", "test", "PYTEST_FLAGS=--color=no"], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""Where the checkout is, and which of its files people wrote."""
+"""The paths of the checkout, and the files in it that tools did not generate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_OURS = {"build", "dist", "node_modules", "__pycache__"}
 
 
 def written_files(suffix: str = "", under: str = ".") -> list[Path]:
-    """List the files below `under`, without what tools made. At least one: no file would prove nothing."""
+    """List the files below `under`, without generated ones. Fails if there are none, so that no test is vacuous."""
     files = sorted(path for path in walk(ROOT / under) if path.name.endswith(suffix))
     assert files, f"no {suffix or 'file'} below {under}"
     return files
@@ -32,5 +32,5 @@ def is_made_by_tools(folder: str) -> bool:
 
 
 def name_of(path: Path) -> str:
-    """Name a file as the repository does; pytest shows it as the test's id."""
+    """Return a file's path relative to the repository, which pytest shows as the test's id."""
     return path.relative_to(ROOT).as_posix()

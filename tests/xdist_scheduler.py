@@ -1,4 +1,4 @@
-"""Which tests go to the same process, where several processes run them side by side."""
+"""The pytest-xdist scheduler: it decides which tests run in the same worker process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _EXECUTED: Final = re.compile(r"^tests/notebooks/test_executed\.py::.*\[(?P<note
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
-    """A file's tests go to one process, one after the other: what they share is made once.
+    """Runs all tests of a file in one process, in order, so that their shared fixtures are created once.
 
-    A notebook and the test that looks at its executed copy are of one file in this sense, in that order.
+    A notebook and the test of its executed copy count as one file, in this order.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -23,7 +23,7 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
 
 
 def file_of(nodeid: str) -> str:
-    """The file that a test belongs to."""
+    """Return the file that groups a test with others."""
     if found := _EXECUTED.match(nodeid):
         return f"build/executed/{found['notebook']}"
     return nodeid.partition("::")[0]

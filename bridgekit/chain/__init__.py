@@ -1,4 +1,4 @@
-"""The nine links that carry an agent's event from startup to the user's socket, in the audit's order and names."""
+"""The nine links between application startup and the user's socket, in the audit's order and under its names."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ __all__ = ["LINKS", "Link"]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One link of the chain, as the audit has it and as it stands here."""
+    """One link of the chain: what the audit says about it, and where it is implemented here."""
 
     number: int
     name: str
-    """The audit's heading, shortened."""
+    """The audit's heading for the link, shortened."""
     module: ModuleType
     part: object
-    """The class or function that is the link."""
-    hands_on: str
-    """What the next link gets from it."""
+    """The class or function that implements the link."""
+    output: str
+    """What this link passes to the next one."""
     reported: str
-    """The audit's verdict: "working" or "broken"."""
+    """The audit's verdict on the link: "working" or "broken"."""
 
     @property
     def title(self) -> str:
@@ -41,13 +41,13 @@ class Link:
 
 
 LINKS: Final = (
-    Link(1, "App startup", link_1_startup, link_1_startup.start_application, "one bridge, checked", "working"),
+    Link(1, "App startup", link_1_startup, link_1_startup.start_application, "one checked bridge", "working"),
     Link(
         2,
         "SupervisorAgent",
         link_2_supervisor,
         link_2_supervisor.SupervisorAgent,
-        "the bridge, and a run that knows its thread",
+        "the bridge, and a run context with its thread",
         "working",
     ),
     Link(
@@ -55,7 +55,7 @@ LINKS: Final = (
         "AgentRegistry",
         link_3_registry,
         link_3_registry.AgentRegistry,
-        "a fresh agent for each run",
+        "a new agent for each run",
         "working",
     ),
     Link(
@@ -63,7 +63,7 @@ LINKS: Final = (
         "ExecutionEngine",
         link_4_engine,
         link_4_engine.ExecutionEngine,
-        "the bridge, to the core",
+        "the bridge",
         "working",
     ),
     Link(
@@ -71,7 +71,7 @@ LINKS: Final = (
         "AgentExecutionCore",
         link_5_core,
         link_5_core.AgentExecutionCore,
-        "bridge and run id, to the run's agent",
+        "the bridge and the run id",
         "working",
     ),
     Link(
@@ -79,7 +79,7 @@ LINKS: Final = (
         "BaseAgent",
         link_6_agent,
         link_6_agent.BaseAgent,
-        "bridge, run id and name, to the adapter",
+        "the bridge, the run id and the agent's name",
         "working",
     ),
     Link(
@@ -87,7 +87,7 @@ LINKS: Final = (
         "WebSocketBridgeAdapter",
         link_7_8_adapter,
         link_7_8_adapter.WebSocketBridgeAdapter.set_websocket_bridge,
-        "all that an emission needs, kept",
+        "an adapter bound to the bridge, run and thread",
         "working",
     ),
     Link(
@@ -95,7 +95,7 @@ LINKS: Final = (
         "Event emission",
         link_7_8_adapter,
         link_7_8_adapter.WebSocketBridgeAdapter.emit,
-        "an event, to the bridge",
+        "an event",
         "working",
     ),
     Link(
@@ -103,7 +103,7 @@ LINKS: Final = (
         "AgentWebSocketBridge routing",
         link_9_bridge,
         link_9_bridge.AgentWebSocketBridge.notify,
-        "a frame, to the thread's sockets",
+        "a frame for the thread's sockets",
         "broken",
     ),
 )

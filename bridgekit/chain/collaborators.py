@@ -1,4 +1,4 @@
-"""The supervisor's three collaborators beside the bridge: what it needs of them, and a small real one of each."""
+"""The supervisor's three collaborators besides the bridge: an interface and a small working implementation of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Protocol
 import anyio
 import anyio.to_thread
 
-from bridgekit.chain.context import ERROR_NOTIFY_TIMEOUT_SECONDS, told
+from bridgekit.chain.context import ERROR_NOTIFY_TIMEOUT_SECONDS, user_error_text
 from bridgekit.chain.link_7_8_adapter import Emitter
 from bridgekit.errors import ThreadNotOwned, UnknownName
 from bridgekit.ids import ThreadId, UserId, new_id
@@ -31,35 +31,38 @@ __all__ = [
 
 
 class ThreadSession(Protocol):
-    """A database session, as far as threads go."""
+    """The part of a database session that records which user owns a thread."""
 
     async def owner_of(self, thread_id: ThreadId) -> UserId | None:
-        """The thread's owner, or None when there is no such thread."""
+        """Return the thread's owner, or None if the thread does not exist."""
 
     async def claim(self, thread_id: ThreadId, user_id: UserId) -> None:
-        """Make the thread if there is none; ThreadNotOwned if it is somebody else's."""
+        """Create the thread for the user if it does not exist. ThreadNotOwned if another user owns it."""
 
 
 SessionFactory = Callable[[], AbstractAsyncContextManager[ThreadSession]]
-"""`db_session_factory`: opens a session for the length of an `async with` block."""
+"""The type of `db_session_factory`: it opens a session for the duration of an `async with` block."""
 
 
 class LLMManager(Protocol):
     """A language model."""
 
     async def ask(self, prompt: str) -> str:
-        """Answer the prompt."""
+        """Return the model's answer to the prompt."""
 
 
 class ToolDispatcher(Protocol):
-    """Runs tools for agents and tells the user so."""
+    """Runs tools for agents, and emits the events that show each call to the user."""
 
     async def dispatch(self, tool_name: str, parameters: Mapping[str, object], emitter: Emitter) -> object:
-        """Run the tool between a `tool_executing` and a `tool_completed`; a failing tool's error is raised."""
+        """Emit `tool_executing`, run the tool, emit `tool_completed`, and return the tool's result.
+
+        If the tool fails, `tool_completed` is still emitted, and the tool's error is raised.
+        """
 
 
 class MemoryThreadStore:
-    """A thread store in memory. It is its own session factory: `db_session_factory=MemoryThreadStore()`."""
+    """Stores thread owners in memory. An instance is a session factory: `db_session_factory=MemoryThreadStore()`."""
 
     def __init__(self) -> None:
         self._owners: dict[ThreadId, UserId] = {}
@@ -77,16 +80,16 @@ class MemoryThreadStore:
 
 
 class UnsharedThreadStore(MemoryThreadStore):
-    """The default. An application whose store durable it, or that shares one, refuses to start with it."""
+    """The default thread store. An application with a durable or shared store refuses to start with it."""
 
 
 class ScriptedModel:
-    """A model that answers the same prompt with the same thought, by its seed. For tests and demonstrations."""
+    """A deterministic model for tests and demonstrations: the seed and the prompt determine the answer."""
 
     THOUGHTS = (
         "I will look at what is known first.",
         "One source is not enough; I will compare two.",
-        "The numbers must be checked before they are told.",
+        "The numbers must be checked before they are reported.",
         "This can be answered with one tool call.",
     )
 
@@ -99,7 +102,7 @@ class ScriptedModel:
 
 
 class PythonTools:
-    """Python callables as tools, by name: coroutine functions on the loop, plain ones in a thread."""
+    """Dispatches tools that are Python callables: coroutine functions run on the event loop, others in a thread."""
 
     def __init__(self, tools: Mapping[str, Callable[..., object | Awaitable[object]]]) -> None:
         self._tools = dict(tools)
@@ -107,20 +110,20 @@ class PythonTools:
     async def dispatch(self, tool_name: str, parameters: Mapping[str, object], emitter: Emitter) -> object:
         if tool_name not in self._tools:
             raise UnknownName("tool", tool_name, tuple(self._tools))
-        call = _Call(emitter, tool_name, new_id())
+        call = ToolCall(emitter, tool_name, new_id())
         await emitter.emit_tool_executing(tool_name, parameters, tool_call_id=call.tool_call_id)
-        # An execution without its completion would look like one still under way, so a failed one completes too.
+        # A call without its completion would look unfinished to the user, so a failed call is completed too.
         try:
             result = await self._run(tool_name, parameters)
             await call.completed(result, "success")
         except BaseException as error:
             with anyio.move_on_after(ERROR_NOTIFY_TIMEOUT_SECONDS, shield=True):
-                await call.completed(told(error), "error")
+                await call.completed(user_error_text(error), "error")
             raise
         return result
 
     async def _run(self, tool_name: str, parameters: Mapping[str, object]) -> object:
-        """A plain function runs in a thread: it may block, and the loop has every user's socket to serve."""
+        """Run the tool. A plain function runs in a thread, because it may block the loop that serves all sockets."""
         tool = self._tools[tool_name]
         if iscoroutinefunction(tool):
             return await tool(**parameters)
@@ -129,8 +132,8 @@ class PythonTools:
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
-    """One call of a tool, from its start."""
+class ToolCall:
+    """A tool call in progress, with its start time."""
 
     emitter: Emitter
     tool_name: str

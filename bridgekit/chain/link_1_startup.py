@@ -1,7 +1,7 @@
-"""Link 1: the only place where a bridge is made. It is handed on from here, and checked before anybody may use it.
+"""Link 1: startup creates the application's only bridge, passes it to the later links, and checks it before use.
 
-There is no accessor that makes a bridge on demand: two callers of one could end up with two bridges, and a
-bridge that no socket is attached to loses everything that is sent over it.
+There is no accessor that creates a bridge on demand. Two callers could then get two bridges, and a bridge without
+sockets loses every event that is sent through it.
 """
 
 from __future__ import annotations
@@ -60,37 +60,37 @@ __all__ = [
 ]
 
 MISSING_THREAD_STORE: Final = (
-    "the {store} store keeps logs for longer than this process knows whose threads they are, and somebody else could"
-    " claim one; give BridgeConfig a db_session_factory that opens sessions of your own database"
+    "the {store} store retains logs after this process has forgotten the owners of their threads, so that another user"
+    " could claim a thread; pass BridgeConfig a db_session_factory that opens sessions of your own database"
 )
 RUNS_TIMEOUT_SECONDS: Final = 10.0
-"""How long runs that are under way may go on when the server stops."""
+"""How long graceful shutdown waits for active runs to end."""
 
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
-    """The sound way: the run's context says the thread; a caller with nothing but a run id has it looked up."""
+    """Create the sound resolver: it uses the thread that the event carries, and otherwise looks up the run id."""
     return Carried(otherwise=MappingLookup(mapping))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BridgeConfig:
-    """What an application is put together from. Every part but the agents has a sound default."""
+    """The configuration of an application. Every field except `agents` has a sound default."""
 
     agents: Mapping[str, type[BaseAgent]]
     db_session_factory: SessionFactory = field(default_factory=UnsharedThreadStore)
-    """Opens sessions of the database that says whose a thread is. The default is right for the memory store only."""
+    """Opens sessions of the database that records the owners of threads. The default fits only the memory store."""
     llm_manager: LLMManager = field(default_factory=ScriptedModel)
     tool_dispatcher: ToolDispatcher = field(default_factory=lambda: PythonTools({}))
     run_ids: RunIdScheme = field(default_factory=SignedRunIds)
     stores: StoreFactory = MEMORY
-    """Where routes, logs and spent tickets are kept: memory, SQLite or Redis."""
+    """Where routes, logs and used tickets are stored: in memory, in SQLite or in Redis."""
     mapping: Callable[[MappingStore], RunThreadMappingService] = RunThreadMappingService
     resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
     hub: Callable[[EventLog], Hub] = Hub
     authorizer: Callable[[ThreadOwners, UsedTickets], Authorizer] = Tickets
-    """Who is let in: whoever brings a ticket. Workers that share a store need a key that they share too."""
+    """Authorizes subscriptions. The default requires a ticket. Workers that share a store must share a ticket key."""
     origins: tuple[str, ...] = ()
-    """Other sites whose pages may open sockets here, such as "https://app.example.org"; "*" for any."""
+    """Other origins whose pages may open sockets, for example "https://app.example.org"; "*" allows every origin."""
     bridge: type[AgentWebSocketBridge] = AgentWebSocketBridge
     supervisor: type[SupervisorAgent] = SupervisorAgent
     registry: type[AgentRegistry] = AgentRegistry
@@ -98,18 +98,18 @@ class BridgeConfig:
     core: type[AgentExecutionCore] = AgentExecutionCore
     adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter
     outbox: OutboxLimits = OUTBOX_LIMITS
-    """How much may wait for each socket. Never more than the stores retain."""
+    """The bounds of each subscriber's outbox. It never holds more than the stores retain."""
     runs_seconds: float = RUNS_TIMEOUT_SECONDS
-    """How long runs that are under way may go on when the server stops."""
+    """How long graceful shutdown waits for active runs to end."""
     drain_seconds: float = DRAIN_TIMEOUT_SECONDS
-    """How long sockets may take after that to read what waits for them. Both together must fit into the time that
-    whatever stops the server leaves it: 30 s in Kubernetes, 90 s under systemd, only 10 s under Docker."""
+    """How long graceful shutdown then waits for clients to read their outboxes. The sum of both times must be shorter
+    than the grace period of the process supervisor: 30 s in Kubernetes, 90 s under systemd, only 10 s under Docker."""
     self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
 
 
 @dataclass(frozen=True)
 class Application:
-    """A started application: the bridge, and what it was handed to."""
+    """A started application: its configuration, its open stores, the bridge and the supervisor."""
 
     config: BridgeConfig
     stores: Stores
@@ -121,33 +121,38 @@ class Application:
         return self.bridge.counters
 
     async def open_thread(self, thread_id: str, user_id: str) -> None:
-        """Make a thread for a user, as a front end does before it opens its socket. InvalidId, or ThreadNotOwned."""
+        """Create a thread for a user, as a front end does before it opens a socket.
+
+        InvalidId: an id is not valid. ThreadNotOwned: the thread belongs to another user.
+        """
         async with self.config.db_session_factory() as session:
             await session.claim(ids.thread_id(thread_id), ids.user_id(user_id))
 
     @cached_property
     def authorizer(self) -> Authorizer:
-        """Who is let in."""
+        """The authorizer of subscriptions, created on first use."""
         return self.config.authorizer(self, self.stores.spent)
 
     def ticket(self, thread_id: str, user_id: str) -> str:
-        """A ticket for one socket of that user on that thread: give it to a user whom you have authenticated.
+        """Issue a ticket that lets the user open one socket on the thread. Authenticate the user before you call this.
 
-        UnknownName where the application admits by something else than tickets.
+        UnknownName: the application's authorizer does not use tickets.
         """
         if not isinstance(self.authorizer, Tickets):
             raise UnknownName("authorizer by ticket", type(self.authorizer).__name__, ("Tickets",))
         return self.authorizer.issue(user_id, thread_id)
 
     async def owner_of(self, thread_id: ThreadId) -> UserId | None:
+        """Return the thread's owner, or None if the thread does not exist."""
         async with self.config.db_session_factory() as session:
             return await session.owner_of(thread_id)
 
 
 async def start_application(config: BridgeConfig, stores: Stores) -> Application:
-    """Make the parts in the order of the chain, on stores that are open; hand the bridge on, and check that it works.
+    """Create the links in the order of the chain on open stores, pass the bridge to them, and run the self-checks.
 
-    DeterministicStartupError names the link that failed and why; then nothing of the application is left.
+    DeterministicStartupError names the link that failed and the reason. No part of the application is then left
+    running.
     """
     with DeterministicStartupError.at(1, "the bridge"):
         counters = DeliveryCounters()
@@ -175,32 +180,32 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
             await check(bridge, supervisor)
     counters.clear()
     application = Application(config, stores, bridge, supervisor)
-    _check_key(application)
+    _require_shared_ticket_key(application)
     return application
 
 
-def _check_key(application: Application) -> None:
-    """Another worker would refuse every ticket that this one gives, and this one every ticket of another's."""
+def _require_shared_ticket_key(application: Application) -> None:
+    """Refuse a ticket key that other workers do not have: each worker would reject the tickets of all others."""
     authorizer = application.authorizer
     if application.stores.shared and isinstance(authorizer, Tickets) and authorizer.key_is_ours_alone:
         raise DeterministicStartupError(
             10,
-            f"workers that share the {application.stores.name} store must share a key for tickets too,"
-            " and none was given: authorizer=partial(Tickets, keys=(key,))",
+            f"workers that share the {application.stores.name} store must also share a ticket key, and none is"
+            " configured; set authorizer=partial(Tickets, keys=(key,))",
         )
 
 
 ApplicationFactory = Callable[[BridgeConfig, Stores], Awaitable[Application]]
-"""Puts an application together; `start_application` is the sound one."""
+"""Starts an application from its configuration and open stores. `start_application` is the sound implementation."""
 
 
 def lifespan(
     config: BridgeConfig, *, start: ApplicationFactory = start_application
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    """A lifespan for a Starlette or FastAPI application that has bridgekit's `routes()` among its own.
+    """Create the lifespan of a Starlette or FastAPI application whose routes include bridgekit's `routes()`.
 
-    While it runs, the bridge is at `app.state.agent_websocket_bridge`, where the audit looks for it, and the
-    whole of it at `app.state.bridgekit`.
+    While the application runs, the bridge is `app.state.agent_websocket_bridge`, under the audit's name. The
+    `Application` is `app.state.bridgekit`.
     """
 
     @asynccontextmanager
@@ -225,21 +230,22 @@ def lifespan(
 
 
 async def _require_single_worker(stack: AsyncExitStack, config: BridgeConfig) -> Stores:
-    """The stores, open until the stack is left; and where they serve one process, that this one is it."""
+    """Open the stores until the stack exits. For a store that serves a single process, also lock out other workers."""
     try:
         stores = await stack.enter_async_context(config.stores())
         if not stores.shared:
             stack.enter_context(single_worker_lock(stores.name))
     except BridgekitError as refusal:
-        # Its text says all. What a server would print of the way here only hides it.
+        # The message is complete. The traceback that a server would print for a chained error only hides it.
         raise DeterministicStartupError(1, str(refusal)) from None
     return stores
 
 
 async def shut_down(application: Application, edge: ConnectionRegistry) -> None:
-    """Take no new run and no new socket, let the runs under way come to their end, then see every socket out.
+    """Shut down gracefully: refuse new runs and sockets, wait for active runs, then drain and close every socket.
 
-    Both within the parts' stated times: a run that takes longer goes on, and its users resume elsewhere, or later.
+    The configuration's `runs_seconds` and `drain_seconds` limit the two waits. A run that takes longer continues, and
+    its clients resume on another worker or later.
     """
     edge.shut()
     await application.supervisor.close(seconds=application.config.runs_seconds)
@@ -247,5 +253,5 @@ async def shut_down(application: Application, edge: ConnectionRegistry) -> None:
 
 
 def create_app(config: BridgeConfig, *, start: ApplicationFactory = start_application) -> Starlette:
-    """An ASGI application of its own, with `/ws`, `/metrics` and `/healthz`."""
+    """Create a complete ASGI application with the routes `/ws`, `/metrics` and `/healthz`."""
     return Starlette(routes=routes(), lifespan=lifespan(config, start=start))

@@ -1,4 +1,4 @@
-"""Link 2: the supervisor takes a user's request, opens a run for it, and hands the bridge to registry and engine."""
+"""Link 2: the supervisor accepts a user's request, opens a run for it, and passes the bridge to registry and engine."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from bridgekit.ids import RunIdScheme, SignedRunIds
 
 __all__ = ["SupervisorAgent"]
 
-CLOSING_SECONDS: Final = 5.0
-"""How long closing may hold up a run that was cancelled."""
+CLOSE_RUN_TIMEOUT_SECONDS: Final = 5.0
+"""How long a cancelled run may be delayed while its route is closed."""
 
 
 class SupervisorAgent:
-    """Where a request enters the chain. Everything it needs is given to it; it finds nothing by itself."""
+    """The entry point of the chain for requests. Its collaborators are constructor arguments; it looks up none."""
 
     def __init__(
         self,
@@ -50,15 +50,16 @@ class SupervisorAgent:
         with DeterministicStartupError.at(4, "the execution engine"):
             self.engine = engine(self.registry, websocket_bridge, core=core)
         self._closed = False
-        self._under_way = 0
-        """How many runs were opened, or are being opened, and are not closed."""
-        self._ended = anyio.Event()
+        self._active_runs = 0
+        """The number of runs that are being opened, or are open."""
+        self._idle = anyio.Event()
+        """Set and replaced each time the number of active runs becomes 0."""
 
     async def run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunResult:
-        """Run an agent for a user in a thread of his, and answer its result.
+        """Run an agent for a user in one of the user's threads, and return its result.
 
-        InvalidId, ThreadNotOwned, MappingFull, StoreUnavailable and ShuttingDown refuse the request; what the agent raises
-        comes through when its user has been told.
+        InvalidId, ThreadNotOwned, MappingFull, StoreUnavailable and ShuttingDown: the request is refused. An error that
+        the agent raises is raised here after the user was sent `agent_error`.
         """
         context = await self.open_run(agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request)
         try:
@@ -67,18 +68,26 @@ class SupervisorAgent:
             await self.close_run(context)
 
     async def open_run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunContext:
-        """Check the request at the border, give the run its id and make its route known."""
+        """Validate the request, claim the thread for the user, create the run's id and register its route.
+
+        InvalidId, ThreadNotOwned, MappingFull, StoreUnavailable and ShuttingDown: the request is refused. Otherwise the
+        caller must call `close_run` when the run has ended.
+        """
         if self._closed:
             raise ShuttingDown
         thread, user = ids.thread_id(thread_id), ids.user_id(user_id)
-        name, asked = ids.agent_name(agent_name), ids.request(request)
-        # Counted before anything is waited for: who closes meanwhile waits for this run, too.
-        self._under_way += 1
+        name, checked_request = ids.agent_name(agent_name), ids.request(request)
+        # Count the run before the first await, so that a concurrent `close` waits for this run too.
+        self._active_runs += 1
         try:
             async with self.db_session_factory() as session:
                 await session.claim(thread, user)
             context = RunContext(
-                run_id=self._run_ids.new(thread), thread_id=thread, user_id=user, agent_name=name, request=asked
+                run_id=self._run_ids.new(thread),
+                thread_id=thread,
+                user_id=user,
+                agent_name=name,
+                request=checked_request,
             )
             await self.websocket_bridge.mapping.register_mapping(context.run_id, thread)
         except BaseException:
@@ -87,22 +96,25 @@ class SupervisorAgent:
         return context
 
     async def close_run(self, context: RunContext) -> None:
-        """Let the run's route lapse. A cancelled run must not keep its route for ever, hence the shield."""
+        """Start the grace period after which the run's route expires.
+
+        The call is shielded from cancellation: the route of a cancelled run must expire too.
+        """
         try:
-            with anyio.move_on_after(CLOSING_SECONDS, shield=True):
+            with anyio.move_on_after(CLOSE_RUN_TIMEOUT_SECONDS, shield=True):
                 await self.websocket_bridge.mapping.cleanup_mapping(context.run_id)
         finally:
             self._run_finished()
 
     def _run_finished(self) -> None:
-        self._under_way -= 1
-        if not self._under_way:
-            self._ended.set()
-            self._ended = anyio.Event()
+        self._active_runs -= 1
+        if not self._active_runs:
+            self._idle.set()
+            self._idle = anyio.Event()
 
     async def close(self, *, seconds: float) -> None:
-        """Take no new run, and wait until those under way have ended, at most that many seconds."""
+        """Refuse new runs, and wait at most `seconds` until all active runs have ended."""
         self._closed = True
         with anyio.move_on_after(seconds):
-            while self._under_way:
-                await self._ended.wait()
+            while self._active_runs:
+                await self._idle.wait()

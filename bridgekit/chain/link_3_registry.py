@@ -1,4 +1,4 @@
-"""Link 3: the registry knows the agents by name and makes a fresh one for each run."""
+"""Link 3: the registry maps names to agent classes and creates a new agent for each run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["AgentRegistry"]
 
 
 class AgentRegistry:
-    """Agent classes by name, and the bridge for the agents that it makes."""
+    """Agent classes by name, and the bridge for agents that are created outside the core."""
 
     def __init__(
         self,
@@ -33,20 +33,20 @@ class AgentRegistry:
         self._adapter = adapter
 
     def set_websocket_bridge(self, bridge: AgentWebSocketBridge) -> None:
-        """Keep the bridge for the agents to come. None exists yet, so none can be forgotten."""
+        """Set the bridge for `create_bound`. The registry stores no agents, so there are none to update."""
         self.websocket_bridge = bridge
 
     def create(self, name: str) -> BaseAgent:
-        """Make a fresh agent, with an adapter of its own and no bridge yet: the core gives it one. Or UnknownName."""
+        """Create an agent with its own adapter. The core sets its bridge. UnknownName: no agent has this name."""
         if name not in self.agents:
             raise UnknownName("agent", name, tuple(self.agents))
         return self.agents[name](name, self._llm_manager, self._tool_dispatcher, self._adapter())
 
     def create_bound(self, context: RunContext) -> BaseAgent:
-        """Make a fresh agent that can be heard in that run, for callers outside the core.
+        """Create an agent that can emit events in the run, for callers outside the core.
 
-        A webhook or a scheduler that goes on with a run later has no core around it; such an agent gets its
-        bridge here. LookupError when the registry was given none.
+        A webhook or a scheduler that continues a run later does not go through the core, so its agent gets the bridge
+        here. UnknownName: no agent has this name, or `set_websocket_bridge` was not called.
         """
         if self.websocket_bridge is None:
             raise UnknownName("bridge", "websocket_bridge", ())

@@ -1,4 +1,4 @@
-"""Link 4: the engine runs agents through one core, which it gives the bridge."""
+"""Link 4: the engine creates the core with the bridge, and executes every run through it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ExecutionEngine"]
 
 
 class ExecutionEngine:
-    """Any number of runs at a time, each through the same core, which keeps nothing of them."""
+    """Executes any number of concurrent runs. They share one core, which stores no state of a run."""
 
     def __init__(
         self,
@@ -26,5 +26,5 @@ class ExecutionEngine:
             self.agent_core = core(registry, websocket_bridge)
 
     async def execute(self, context: RunContext) -> object:
-        """Run the agent that the context names and answer its result; raises what the agent raises."""
+        """Run the agent that the context names and return its result. Raises the errors of the core."""
         return await self.agent_core.execute_agent(context)

@@ -1,4 +1,4 @@
-"""Link 6: an agent is given the bridge for one run, and passes it to its adapter."""
+"""Link 6: the agent gets the bridge for one run and passes it to its adapter."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["BaseAgent"]
 
 
 class BaseAgent(Emitter):
-    """One agent in one run: write `execute`, and say what happens by the `emit_*` methods.
+    """Base class of agents; one instance serves one run. Implement `execute` and report progress with `emit_*`.
 
-    The core says that the run started and how it ended, so an agent says only what lies between.
+    The core emits the run's first and last event, so an agent emits only the events in between.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class BaseAgent(Emitter):
 
     @abc.abstractmethod
     async def execute(self, context: RunContext) -> object:
-        """Do what the run asks; what is returned goes to the user as the run's result."""
+        """Do the work that the run requests. The return value is sent to the user as the run's result."""
 
     def set_websocket_bridge(
         self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
     ) -> None:
-        """Take the bridge for this run."""
+        """Bind the agent's adapter to the bridge, the run and the thread."""
         self._websocket_adapter.set_websocket_bridge(bridge, run_id, self.name, thread_id=thread_id)
 
     def has_websocket_bridge(self) -> bool:
@@ -49,5 +49,8 @@ class BaseAgent(Emitter):
         return self._websocket_adapter.emit(event_type, payload)
 
     async def use_tool(self, tool_name: str, /, **parameters: object) -> object:
-        """Run a tool; the user sees it start and end. Raises what the tool raises."""
+        """Run a tool and return its result; the user gets `tool_executing` and `tool_completed`.
+
+        Raises the tool's error.
+        """
         return await self.tool_dispatcher.dispatch(tool_name, parameters, self)

@@ -1,4 +1,4 @@
-"""Links 7 and 8: the adapter holds what one run's agent needs to be heard (7), and emits for it (8)."""
+"""Links 7 and 8: the adapter stores the bridge, run and thread of one run's agent (7), and emits its events (8)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Emitter", "WebSocketBridgeAdapter"]
 
 logger = logging.getLogger(__name__)
 
-# Looking a member up in its enumeration takes as long as making an event.
+# Attribute access on the enum class takes as long as creating an event, so the members are looked up once.
 _AGENT_STARTED: Final = EventType.AGENT_STARTED
 _AGENT_THINKING: Final = EventType.AGENT_THINKING
 _TOOL_EXECUTING: Final = EventType.TOOL_EXECUTING
@@ -30,20 +30,21 @@ class Emitter(abc.ABC):
 
     @abc.abstractmethod
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
-        """Emit one event of this run. PayloadError or FrameTooLarge where the wire cannot carry it.
+        """Emit one event of this run. Await the result to get the Receipt; it is a Receipt or an awaitable of one.
 
-        Await the answer: it is the Receipt, or gives it, and while a socket is slow the event loop runs meanwhile.
+        If a socket's outbox is filling up, awaiting the result lets the event loop write frames first.
+        PayloadError: JSON cannot represent the payload. FrameTooLarge: the frame exceeds the size limit.
         """
 
     async def emit_agent_started(self, message: str | None = None, *, context: Payload | None = None) -> Receipt:
-        """The agent took the run up. `context` is what it was asked."""
+        """Report that the run started. `context` holds the user's request."""
         answer = self.emit(_AGENT_STARTED, {"status": "started", "context": context or {}, "message": message})
         return answer if type(answer) is Receipt else await answer
 
     async def emit_thinking(
         self, reasoning: str, *, step_number: int | None = None, progress_percentage: float | None = None
     ) -> Receipt:
-        """One step of the agent's reasoning; `progress_percentage` is 0 to 100."""
+        """Report one step of the agent's reasoning. `progress_percentage` is from 0 to 100."""
         answer = self.emit(
             _AGENT_THINKING,
             {"reasoning": reasoning, "step_number": step_number, "progress_percentage": progress_percentage},
@@ -53,7 +54,7 @@ class Emitter(abc.ABC):
     async def emit_tool_executing(
         self, tool_name: str, parameters: Mapping[str, object] | None = None, *, tool_call_id: str
     ) -> Receipt:
-        """A tool is about to run. `tool_call_id` pairs it with its completion."""
+        """Report that a tool is about to run. `tool_call_id` pairs this event with its `tool_completed`."""
         answer = self.emit(
             _TOOL_EXECUTING,
             {"tool_call_id": tool_call_id, "tool_name": tool_name, "parameters": parameters or {}},
@@ -69,7 +70,7 @@ class Emitter(abc.ABC):
         execution_time_ms: float | None = None,
         status: str = "success",
     ) -> Receipt:
-        """The tool returned, or failed: then `status` is "error" and `result` says how."""
+        """Report that a tool returned or failed. If it failed, `status` is "error" and `result` is the error text."""
         answer = self.emit(
             _TOOL_COMPLETED,
             {
@@ -83,7 +84,7 @@ class Emitter(abc.ABC):
         return answer if type(answer) is Receipt else await answer
 
     async def emit_agent_completed(self, result: object = None, *, execution_time_ms: float | None = None) -> Receipt:
-        """The run ended well; `result` is what the user was waiting for."""
+        """Report that the run completed. `result` is the run's result for the user."""
         answer = self.emit(
             _AGENT_COMPLETED,
             {"status": "completed", "result": result, "execution_time_ms": execution_time_ms},
@@ -91,18 +92,18 @@ class Emitter(abc.ABC):
         return answer if type(answer) is Receipt else await answer
 
     async def emit_error(self, error_message: str, *, error_context: Payload | None = None) -> Receipt:
-        """The run ended badly."""
+        """Report that the run failed."""
         answer = self.emit(_AGENT_ERROR, {"error_message": error_message, "error_context": error_context or {}})
         return answer if type(answer) is Receipt else await answer
 
     async def emit_progress(self, progress: Payload) -> Receipt:
-        """Anything that an agent wants shown in passing."""
+        """Report progress that the user may see while the agent runs. A slow client may get only the latest report."""
         answer = self.emit(_PROGRESS_UPDATE, dict(progress))
         return answer if type(answer) is Receipt else await answer
 
 
 class WebSocketBridgeAdapter(Emitter):
-    """Speaks for one agent in one run. Made anew for each run, because what it holds is that run's."""
+    """Emits the events of one agent in one run. Each run gets a new adapter, which stores that run's state only."""
 
     def __init__(self) -> None:
         self.bridge: AgentWebSocketBridge | None = None
@@ -118,7 +119,7 @@ class WebSocketBridgeAdapter(Emitter):
         *,
         thread_id: ThreadId | None = None,
     ) -> None:
-        """Link 7: remember whom to speak to, for which run, under which name, and in which thread."""
+        """Link 7: store the bridge, the run, the agent's name and the thread for later events."""
         self.bridge = bridge
         self.run_id = run_id
         self.agent_name = agent_name
@@ -128,10 +129,10 @@ class WebSocketBridgeAdapter(Emitter):
         return self.bridge is not None and self.run_id is not None
 
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
-        """Link 8: make the event and hand it to the bridge."""
+        """Link 8: create the event and pass it to the bridge."""
         if self.bridge is None or self.run_id is None:
-            # There is no bridge to count this loss, so it is told to the log and to the caller.
-            logger.warning("%s was emitted by an agent that was given no bridge", event_type)
+            # Without a bridge no counter can record this loss, so it is logged and returned to the caller.
+            logger.warning("%s is lost: the adapter has no bridge, call set_websocket_bridge first", event_type)
             return Receipt(outcome=Outcome.REFUSED, link=7, reason="the adapter holds no bridge")
         event = AgentEvent(
             type=event_type,

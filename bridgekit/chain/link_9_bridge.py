@@ -1,4 +1,4 @@
-"""Link 9: the bridge finds the thread of an event, sends it there, and says truthfully what became of it."""
+"""Link 9: the bridge finds the thread of an event, publishes the event to it, and returns a truthful receipt."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ __all__ = ["AgentWebSocketBridge", "Observer"]
 _SENT: Final = Outcome.SENT
 
 Observer = Callable[[AgentEvent, Receipt], None]
-"""Is called with each event and its Receipt before the emitter goes on: it must be quick and must not raise."""
+"""A callback for each event and its Receipt. It runs before the emitting call returns, so it must be fast and must not
+raise."""
 
 
 class AgentWebSocketBridge:
-    """From a run's event to its thread's sockets. One application has one, made at startup and handed on."""
+    """Publishes the events of runs to their threads. An application has exactly one bridge, created at startup."""
 
     def __init__(
         self, hub: Hub, resolver: Resolver, mapping: RunThreadMappingService, counters: DeliveryCounters | None = None
@@ -37,11 +38,12 @@ class AgentWebSocketBridge:
         self.observers: list[Observer] = []
 
     def notify(self, event: AgentEvent) -> Answer:
-        """Send the event to its thread, without waiting for a socket. Await the answer: it is, or gives, the Receipt.
+        """Publish the event to its thread without waiting for a socket. Await the result to get the Receipt.
 
-        It is an awaitable where the route is looked up, or the store has to be waited for. UnknownEventType,
-        PayloadError and FrameTooLarge are the caller's mistakes, and raised; the last two are counted as well. An event
-        without a route is no mistake: the agent's run goes on, and Receipt and counters say so.
+        The result is an awaitable if the route must be looked up or the store must answer first, and otherwise the
+        Receipt itself. While a socket's outbox is filling up, awaiting it lets the event loop write frames first.
+        UnknownEventType, PayloadError, FrameTooLarge: mistakes of the caller; the last two are counted as lost, too.
+        A missing route raises no error, so that the agent's run continues; the Receipt and the counters record it.
         """
         if type(event.type) is not EventType:
             raise UnknownEventType("event type", event.type, tuple(EventType))
@@ -194,7 +196,7 @@ class AgentWebSocketBridge:
         payload: Payload,
         thread_id: ThreadId | None,
     ) -> Receipt:
-        """The border for callers from outside the chain: InvalidId names the field that is wrong."""
+        """Validate the ids of a caller outside the chain, and publish the event. InvalidId names the invalid field."""
         return await self.notify(
             AgentEvent(
                 type=event_type,

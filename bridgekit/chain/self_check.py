@@ -1,4 +1,4 @@
-"""What startup makes sure of before it says that the application is up. Each check can fail, and names the link."""
+"""The self-checks that startup runs before the application accepts requests. A failing check names the link."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from bridgekit.errors import DeterministicStartupError
 from bridgekit.events import AgentEvent, EventType, Frame
 from bridgekit.ids import RunId, ThreadId, UserId, new_id
 
-__all__ = ["SOUND_CHECKS", "WITHOUT_HANDOVER", "WITHOUT_ROUTING", "Inbox", "SelfCheck"]
+__all__ = ["SOUND_CHECKS", "WITHOUT_HANDOVER", "WITHOUT_ROUTING", "ProbeConnection", "SelfCheck"]
 
-ARRIVAL_SECONDS: Final = 5.0
-"""How long a check waits for an event that was sent."""
+ARRIVAL_TIMEOUT_SECONDS: Final = 5.0
+"""How long a check waits for an event that it published."""
 
 SelfCheck = Callable[[AgentWebSocketBridge, SupervisorAgent], Awaitable[None]]
-"""Raises DeterministicStartupError where something does not hold."""
+"""A check of a started chain. It raises DeterministicStartupError if the chain is not sound."""
 
 
-class Inbox:
-    """A Connection that keeps its frames: a listener inside the process."""
+class ProbeConnection:
+    """An in-memory Connection that stores the frames it receives, so that a check needs no socket."""
 
     def __init__(self, thread_id: ThreadId, user_id: UserId) -> None:
         self.thread_id = thread_id
         self.user_id = user_id
         self.frames: list[Frame] = []
-        self._news = anyio.Event()
+        self._arrived = anyio.Event()
 
     def put(self, frame: Frame) -> bool:
         self.frames.append(frame)
-        self._news.set()
+        self._arrived.set()
         return True
 
     def restart(self) -> None:
-        """Nothing has been read of the old numbering that could be missed."""
+        """Do nothing: this connection has no client with a position in the old numbering."""
 
-    async def holds(self, count: int) -> bool:
-        """Whether so many frames come in time: a store that workers share brings them a moment later."""
-        with anyio.move_on_after(ARRIVAL_SECONDS):
+    async def received(self, count: int) -> bool:
+        """Wait for `count` frames; return whether they arrived in time. A shared store delivers them with a delay."""
+        with anyio.move_on_after(ARRIVAL_TIMEOUT_SECONDS):
             while len(self.frames) < count:
-                self._news = anyio.Event()
-                await self._news.wait()
+                self._arrived = anyio.Event()
+                await self._arrived.wait()
         return len(self.frames) >= count
 
 
 async def check_handover(bridge: AgentWebSocketBridge, supervisor: SupervisorAgent) -> None:
-    """Each of the links 2 to 5 holds this very bridge, not one that looks like it."""
+    """Check that links 2 to 5 hold the application's bridge, and not another instance."""
     holders = (
         (2, "supervisor", supervisor.websocket_bridge),
         (3, "registry", supervisor.registry.websocket_bridge),
@@ -58,39 +58,39 @@ async def check_handover(bridge: AgentWebSocketBridge, supervisor: SupervisorAge
     )
     for link, holder, held in holders:
         if held is not bridge:
-            raise DeterministicStartupError(link, f"the {holder} holds another bridge than the application")
+            raise DeterministicStartupError(link, f"the {holder} holds a bridge other than the application's")
 
 
 async def check_delivery(bridge: AgentWebSocketBridge, supervisor: SupervisorAgent) -> None:
-    """An event to a listening thread arrives, and an event to a thread without listeners is not called sent."""
-    inbox = Inbox(ThreadId(f"self-check-{new_id()}"), UserId("self-check"))
-    event = _probe(inbox.thread_id)
+    """Check that an event reaches a subscriber, and that an event without a subscriber is not reported as sent."""
+    probe = ProbeConnection(ThreadId(f"self-check-{new_id()}"), UserId("self-check"))
+    event = _probe_event(probe.thread_id)
     with DeterministicStartupError.at(10, "a delivery"):
-        if await bridge.hub.publish(event, inbox.thread_id):
-            raise DeterministicStartupError(10, "an event that nobody listened to was called sent")
-        async with bridge.hub.joined(inbox):
-            receipt = await bridge.hub.publish(event, inbox.thread_id)
-            arrived = bool(receipt) and await inbox.holds(1)
+        if await bridge.hub.publish(event, probe.thread_id):
+            raise DeterministicStartupError(10, "an event without a subscriber was reported as sent")
+        async with bridge.hub.joined(probe):
+            receipt = await bridge.hub.publish(event, probe.thread_id)
+            arrived = bool(receipt) and await probe.received(1)
     if not arrived:
-        raise DeterministicStartupError(10, "an event to a listening thread did not arrive")
+        raise DeterministicStartupError(10, "an event to a subscribed thread did not arrive")
 
 
 async def check_routing(bridge: AgentWebSocketBridge, supervisor: SupervisorAgent) -> None:
-    """A run's events find its thread: the thread carried by the run, and the thread looked up by its id."""
-    inbox = Inbox(ThreadId(f"self-check-{new_id()}"), UserId("self-check"))
+    """Check that the bridge finds a run's thread, both as carried by the event and as looked up by run id."""
+    probe = ProbeConnection(ThreadId(f"self-check-{new_id()}"), UserId("self-check"))
     run_id = RunId(f"self-check-{new_id()}")
     with DeterministicStartupError.at(9, "a route"):
-        await bridge.mapping.register_mapping(run_id, inbox.thread_id)
-        async with bridge.hub.joined(inbox):
-            carried = await bridge.notify(_probe(inbox.thread_id))
+        await bridge.mapping.register_mapping(run_id, probe.thread_id)
+        async with bridge.hub.joined(probe):
+            carried = await bridge.notify(_probe_event(probe.thread_id))
             looked_up = await bridge.notify_agent_started(run_id, "self-check")
         await bridge.mapping.cleanup_mapping(run_id)
-    for how, receipt in (("carried with the event", carried), ("looked up by run id", looked_up)):
-        if receipt.thread_id != inbox.thread_id:
+    for how, receipt in (("carried by the event", carried), ("looked up by run id", looked_up)):
+        if receipt.thread_id != probe.thread_id:
             raise DeterministicStartupError(9, f"the thread {how} was not found: {receipt.reason}")
 
 
-def _probe(thread_id: ThreadId) -> AgentEvent:
+def _probe_event(thread_id: ThreadId) -> AgentEvent:
     return AgentEvent(
         type=EventType.PROGRESS_UPDATE,
         run_id=RunId(f"self-check-{new_id()}"),

@@ -1,1 +1,1 @@
-"""Invariants of any recorded stream of events, whoever recorded it. Pure."""
+"""The invariants of recorded event streams, from any backend: pure functions from a recording to a report."""

@@ -1,6 +1,6 @@
-"""Frames as somebody recorded them: events of ours, or whatever was decoded from JSON, with what is wrong with each.
+"""Parsing of recorded frames, which may be `RoutedEvent`s or decoded JSON, with a list of the problems of each frame.
 
-A recording may come from another backend, so nothing about a frame is believed. What it lacks is noted, not raised.
+A recording may come from another backend, so each field is validated. An invalid field is listed, and never raised.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from typing import Final
 from bridgekit.events import EventType, RoutedEvent
 from bridgekit.ids import RunId, ThreadId
 
-__all__ = ["Recorded", "Seen", "read"]
+__all__ = ["ParsedFrame", "Recorded", "read"]
 
 Recorded = RoutedEvent | Mapping[str, object] | tuple[RoutedEvent | Mapping[str, object], float]
-"""A frame, alone or with the moment at which it was read, in seconds since the epoch."""
+"""A frame, alone or with the time at which it was read, in seconds since the Unix epoch."""
 
 CONFIRMATION: Final = "subscribed"
-"""A socket's first frame confirms the subscription and is no event: it is passed over."""
+"""The type of a socket's first frame, which confirms the subscription. It is not an event, and is skipped."""
 
 ENVELOPE: Final = ("type", "thread_id", "run_id", "agent_name", "seq", "event_id", "timestamp", "payload")
 TYPES: Final = {event_type.value: event_type for event_type in EventType}
-SPOKEN: Final[Mapping[EventType, tuple[str, ...]]] = {
+REQUIRED_TEXTS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.AGENT_THINKING: ("reasoning",),
     EventType.TOOL_EXECUTING: ("tool_call_id", "tool_name"),
     EventType.TOOL_COMPLETED: ("tool_call_id", "tool_name"),
     EventType.AGENT_ERROR: ("error_message",),
 }
-"""What a payload must say as a text. The rest of a payload is the agent's own business."""
-LINE_CHARACTERS: Final = 110
+"""The payload fields of each event type that must be non-empty strings. Other fields are not checked."""
+MAX_LINE_CHARACTERS: Final = 110
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One frame, as far as it can be understood: a field that is missing or of a wrong type is None."""
+class ParsedFrame:
+    """One recorded frame. A field that is missing or of a wrong type is None."""
 
-    place: int
-    """Which frame of the recording, from 1."""
+    position: int
+    """The frame's number in the recording, from 1."""
     type: EventType | None
     thread_id: ThreadId | None
     run_id: RunId | None
@@ -46,37 +46,37 @@ class Seen:
     event_id: str | None
     emitted_at: float | None
     read_at: float | None
-    """Both in seconds since the epoch."""
+    """The time of reading. Both times are in seconds since the Unix epoch."""
     payload: Mapping[str, object]
-    faults: tuple[str, ...]
-    """What is wrong with its fields."""
+    problems: tuple[str, ...]
+    """One sentence for each missing or invalid field."""
     raw: object
     """The frame as it was recorded."""
 
     @property
     def line(self) -> str:
-        """The frame in one line, for people."""
+        """A one-line summary of the frame for reports."""
         frame = _fields(self.raw)
         if frame is None:
-            return _cut(repr(self.raw))
-        return _cut(f"seq {frame.get('seq', '?')}  {frame.get('type', '?')}  {frame.get('payload', '?')!r}")
+            return _truncate(repr(self.raw))
+        return _truncate(f"seq {frame.get('seq', '?')}  {frame.get('type', '?')}  {frame.get('payload', '?')!r}")
 
-    def said(self, name: str) -> str | None:
-        """A text of the payload."""
+    def text(self, name: str) -> str | None:
+        """Return a field of the payload if it is a non-empty string, otherwise None."""
         return _text(self.payload, name)
 
 
-def read(events: Iterable[Recorded]) -> list[Seen]:
-    """Read a recording; the confirmation of a subscription is counted as a place and left out."""
-    seen = []
-    for place, recorded in enumerate(events, 1):
+def read(events: Iterable[Recorded]) -> list[ParsedFrame]:
+    """Parse a recording. Subscription confirmations count as positions but are left out of the result."""
+    frames = []
+    for position, recorded in enumerate(events, 1):
         raw, read_at = recorded if isinstance(recorded, tuple) else (recorded, None)
-        frame = _fields(raw)
-        if frame is None:
-            seen.append(_nothing(place, raw, read_at))
-        elif frame.get("type") != CONFIRMATION:
-            seen.append(_seen(place, frame, read_at, raw))
-    return seen
+        fields = _fields(raw)
+        if fields is None:
+            frames.append(_not_an_object(position, raw, read_at))
+        elif fields.get("type") != CONFIRMATION:
+            frames.append(_parse(position, fields, read_at, raw))
+    return frames
 
 
 def _fields(raw: object) -> Mapping[str, object] | None:
@@ -85,46 +85,46 @@ def _fields(raw: object) -> Mapping[str, object] | None:
     return raw if isinstance(raw, Mapping) else None
 
 
-def _nothing(place: int, raw: object, read_at: float | None) -> Seen:
-    fault = f"the frame is no object but {type(raw).__name__}"
-    return Seen(place, None, None, None, None, None, None, read_at, {}, (fault,), raw)
+def _not_an_object(position: int, raw: object, read_at: float | None) -> ParsedFrame:
+    problem = f"the frame is not a JSON object but {type(raw).__name__}"
+    return ParsedFrame(position, None, None, None, None, None, None, read_at, {}, (problem,), raw)
 
 
-def _seen(place: int, frame: Mapping[str, object], read_at: float | None, raw: object) -> Seen:
-    event_type, payload = _type(frame.get("type")), frame.get("payload")
-    thread_id, run_id = _text(frame, "thread_id"), _text(frame, "run_id")
-    return Seen(
-        place=place,
+def _parse(position: int, fields: Mapping[str, object], read_at: float | None, raw: object) -> ParsedFrame:
+    event_type, payload = _type(fields.get("type")), fields.get("payload")
+    thread_id, run_id = _text(fields, "thread_id"), _text(fields, "run_id")
+    return ParsedFrame(
+        position=position,
         type=event_type,
         thread_id=None if thread_id is None else ThreadId(thread_id),
         run_id=None if run_id is None else RunId(run_id),
-        seq=_seq(frame.get("seq")),
-        event_id=_text(frame, "event_id"),
-        emitted_at=_moment(frame.get("timestamp")),
+        seq=_seq(fields.get("seq")),
+        event_id=_text(fields, "event_id"),
+        emitted_at=_unix_time(fields.get("timestamp")),
         read_at=read_at,
         payload=payload if isinstance(payload, Mapping) else {},
-        faults=tuple(_faults(frame, event_type)),
+        problems=tuple(_problems(fields, event_type)),
         raw=raw,
     )
 
 
-def _faults(frame: Mapping[str, object], event_type: EventType | None) -> Iterator[str]:
-    understood = {
+def _problems(fields: Mapping[str, object], event_type: EventType | None) -> Iterator[str]:
+    parsed = {
         "type": event_type,
-        "seq": _seq(frame.get("seq")),
-        "timestamp": _moment(frame.get("timestamp")),
-        "payload": frame.get("payload") if isinstance(frame.get("payload"), Mapping) else None,
+        "seq": _seq(fields.get("seq")),
+        "timestamp": _unix_time(fields.get("timestamp")),
+        "payload": fields.get("payload") if isinstance(fields.get("payload"), Mapping) else None,
     }
     for name in ENVELOPE:
-        if name not in frame:
+        if name not in fields:
             yield f"the field {name} is missing"
-        elif (understood[name] if name in understood else _text(frame, name)) is None:
-            yield f"the field {name} is {_cut(repr(frame[name]), 40)}"
-    payload = understood["payload"]
+        elif (parsed[name] if name in parsed else _text(fields, name)) is None:
+            yield f"the field {name} is {_truncate(repr(fields[name]), 40)}"
+    payload = parsed["payload"]
     if isinstance(payload, Mapping) and event_type is not None:
-        for name in SPOKEN.get(event_type, ()):
+        for name in REQUIRED_TEXTS.get(event_type, ()):
             if _text(payload, name) is None:
-                yield f"the payload of {event_type} says no {name}"
+                yield f"the payload of {event_type} has no {name}"
 
 
 def _type(value: object) -> EventType | None:
@@ -132,7 +132,7 @@ def _type(value: object) -> EventType | None:
 
 
 def _seq(value: object) -> int | None:
-    # JSON's true is an int to Python.
+    # bool is a subclass of int in Python, so JSON's `true` must be excluded.
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else None
 
 
@@ -141,14 +141,14 @@ def _text(fields: Mapping[str, object], name: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _moment(value: object) -> float | None:
-    """Seconds since the epoch; a time that does not say its zone is no moment."""
+def _unix_time(value: object) -> float | None:
+    """Convert to seconds since the Unix epoch. None for a value that is not a time, or has no time zone."""
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        time = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:
         return None
-    return moment.timestamp() if isinstance(moment, datetime) and moment.tzinfo is not None else None
+    return time.timestamp() if isinstance(time, datetime) and time.tzinfo is not None else None
 
 
-def _cut(text: str, characters: int = LINE_CHARACTERS) -> str:
+def _truncate(text: str, characters: int = MAX_LINE_CHARACTERS) -> str:
     return text if len(text) <= characters else f"{text[: characters - 1]}…"

@@ -1,7 +1,7 @@
-"""What must hold of every run that a user watches, judged from a recorded stream alone: no access to the sender.
+"""Checks the invariants of every run in a recorded event stream, without access to the sender.
 
-A recording says what a socket read. Of what it never read, a gap in `seq`, a run without its end or a missing type
-tells; a run of which nothing at all was read leaves no trace, unless the caller says which `runs` he waited for.
+A recording contains only what a socket read. A gap in `seq`, a run without an end event, or a missing event type
+reveals a loss. A run whose events were all lost leaves no trace, so the caller should pass the expected `runs`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from typing import Final, NamedTuple
 
 from bridgekit.events import CRITICAL, EventType
 from bridgekit.ids import RunId
-from bridgekit.invariants.recorded import Recorded, Seen, read
-from bridgekit.invariants.rules import Breach, Rule, Signalled, breach_at, broken_by_run, broken_by_stream
+from bridgekit.invariants.recorded import ParsedFrame, Recorded, read
+from bridgekit.invariants.rules import Invariant, Signalled, Violation, run_violations, stream_violations, violation_at
 
-__all__ = ["Breach", "Latency", "Rule", "RunReport", "check_run", "check_stream", "told"]
+__all__ = ["Invariant", "LatencyQuantiles", "RunReport", "Violation", "check_run", "check_stream", "format_report"]
 
-FRAMES_SHOWN: Final = 12
-"""A run of more frames is shown only where it breaks."""
+MAX_FRAMES_SHOWN: Final = 12
+"""A report shows all frames of a run only up to this number. Of a longer run, it shows those around violations."""
 
 
-class Latency(NamedTuple):
-    """From emission to reading, in seconds: quantiles by the nearest rank, so each is a value that was measured.
+class LatencyQuantiles(NamedTuple):
+    """Quantiles of the time from emission to reading, in seconds, by nearest rank: each is a measured value.
 
-    The stamp is the sender's clock and the reading the recorder's: where the two differ, so do these, below 0 even.
+    Emission is timed by the sender's clock and reading by the recorder's. A difference between the clocks shifts the
+    quantiles, possibly below 0.
     """
 
     n: int
@@ -37,32 +38,33 @@ class Latency(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What a recording says of one run. Truthy only when something was read and every invariant holds."""
+    """The result of checking one run. It is true only if frames were read and every invariant holds."""
 
     run_id: RunId | None
-    """None for the frames that name no run, and for an empty recording."""
+    """None for frames without a run id, and for an empty recording."""
     frames: int
     counts: Mapping[EventType, int]
-    breaches: tuple[Breach, ...]
-    latency: Latency | None
-    """None where the recording does not say when its frames were read."""
+    violations: tuple[Violation, ...]
+    latency: LatencyQuantiles | None
+    """None if the recording has no reading times."""
 
     @property
     def known(self) -> bool:
-        """Whether anything was read at all. Of nothing, nothing is known: it neither holds nor is it broken."""
+        """Whether any frame was read. Without frames, the result is unknown: the invariants neither hold nor fail."""
         return self.frames > 0
 
     @property
     def holds(self) -> bool:
-        return self.known and not self.breaches
+        """Whether frames were read and no invariant is violated."""
+        return self.known and not self.violations
 
     def __bool__(self) -> bool:
         return self.holds
 
     def __str__(self) -> str:
         if not self.known:
-            return "nothing was read of it: unknown"
-        return "; ".join(map(str, self.breaches)) or f"{self.frames} frames, every invariant holds"
+            return "unknown: no frame of this run was read"
+        return "; ".join(map(str, self.violations)) or f"{self.frames} frames, every invariant holds"
 
 
 def check_run(
@@ -73,20 +75,20 @@ def check_run(
     signalled: Signalled = (),
     whole: bool = True,
 ) -> RunReport:
-    """Judge one run. With `run_id`, that run of a stream that several share; without, a stream of one run.
+    """Check one run: the run `run_id` of a stream, or, without `run_id`, a stream that contains a single run.
 
-    `required` are the types that a completed run must show; one that ended in an error was cut short, and owes none.
-    `signalled` are the gaps, first and last missing `seq`, that the client was told of: a policy, no breach.
-    `whole` says that the stream is all that was read of the thread. `seq` counts within the thread, so where the
-    frames of other runs were taken out before, say False: then no hole is judged, only order and copies.
+    `required`: the event types that a completed run must contain. They are not checked if the run ended in an error.
+    `signalled`: gaps that the client was sent, as pairs of first and last missing `seq`. They are not violations.
+    `whole`: whether the stream contains everything that was read of the thread. `seq` counts within the thread, so
+    pass False if the frames of other runs were filtered out; then gaps are not checked, only order and duplicates.
     """
-    seen = read(events)
-    named = next((frame.run_id for frame in seen if frame.run_id), None) if run_id is None else RunId(run_id)
-    mine = [frame for frame in seen if run_id is None or frame.run_id == named]
-    of_stream = broken_by_stream(seen, signalled, whole=whole)
-    # A stream of one run answers for all its frames, also for those that name no run.
-    found = [breach for owner, breach in of_stream if run_id is None or owner == named]
-    return _report(named, mine, [*found, *broken_by_run(mine, named, frozenset(required))])
+    parsed = read(events)
+    named = next((frame.run_id for frame in parsed if frame.run_id), None) if run_id is None else RunId(run_id)
+    frames = [frame for frame in parsed if run_id is None or frame.run_id == named]
+    of_stream = stream_violations(parsed, signalled, whole=whole)
+    # Without `run_id`, the run's report also covers the frames without a run id.
+    found = [violation for owner, violation in of_stream if run_id is None or owner == named]
+    return _report(named, frames, [*found, *run_violations(frames, named, frozenset(required))])
 
 
 def check_stream(
@@ -96,68 +98,68 @@ def check_stream(
     required: Iterable[EventType] = CRITICAL,
     signalled: Signalled = (),
 ) -> dict[RunId | None, RunReport]:
-    """Judge every run of what a socket read, however the runs are interleaved; each by the rules of `check_run`.
+    """Check every run in a stream, by the rules of `check_run`. The runs may be interleaved. Return reports by run id.
 
-    `runs` are the runs that were asked for. One of which nothing was read is reported as unknown, and one that
-    nobody asked for as a breach: it may be somebody else's. Without `runs` neither can be seen.
+    `runs`: the expected runs. An expected run without frames is reported as unknown. An unexpected run is reported as
+    a violation, because it may belong to another user. Without `runs`, neither can be detected.
 
-    The key None holds the frames that name no run. An empty recording has that one report, which does not hold, so
-    that `all(check_stream(…).values())` is never true of nothing.
+    The key None has the frames without a run id. An empty recording has only that report, which does not hold, so that
+    `all(check_stream(…).values())` is never true for an empty recording.
     """
-    seen = read(events)
-    asked = None if runs is None else [RunId(run) for run in runs]
-    frames: dict[RunId | None, list[Seen]] = {run: [] for run in asked or ()}
-    for frame in seen:
-        frames.setdefault(frame.run_id, []).append(frame)
-    types, breaches = frozenset(required), defaultdict[RunId | None, list[Breach]](list)
-    for run, breach in broken_by_stream(seen, signalled, whole=True):
-        breaches[run].append(breach)
-    for run, mine in frames.items():
-        if asked is not None and run is not None and run not in asked:
-            breaches[run].append(breach_at(mine[0], Rule.ONE_RUN, f"nobody here asked for run {run!r}"))
-        breaches[run] += broken_by_run(mine, run, types)
-    return {run: _report(run, mine, breaches[run]) for run, mine in (frames or {None: []}).items()}
+    parsed = read(events)
+    expected = None if runs is None else [RunId(run) for run in runs]
+    by_run: dict[RunId | None, list[ParsedFrame]] = {run: [] for run in expected or ()}
+    for frame in parsed:
+        by_run.setdefault(frame.run_id, []).append(frame)
+    types, violations = frozenset(required), defaultdict[RunId | None, list[Violation]](list)
+    for run, violation in stream_violations(parsed, signalled, whole=True):
+        violations[run].append(violation)
+    for run, frames in by_run.items():
+        if expected is not None and run is not None and run not in expected:
+            violations[run].append(violation_at(frames[0], Invariant.ONE_RUN, f"run {run!r} was not expected"))
+        violations[run] += run_violations(frames, run, types)
+    return {run: _report(run, frames, violations[run]) for run, frames in (by_run or {None: []}).items()}
 
 
-def _report(run_id: RunId | None, frames: Sequence[Seen], breaches: Iterable[Breach]) -> RunReport:
+def _report(run_id: RunId | None, frames: Sequence[ParsedFrame], violations: Iterable[Violation]) -> RunReport:
     return RunReport(
         run_id=run_id,
         frames=len(frames),
         counts=dict(Counter(frame.type for frame in frames if frame.type)),
-        # A hole that is charged to two runs is one breach of a stream that should be of one run.
-        breaches=tuple(sorted(dict.fromkeys(breaches), key=lambda breach: breach.place or math.inf)),
+        # A gap attributed to several runs counts once in the report of a stream that should contain one run.
+        violations=tuple(sorted(dict.fromkeys(violations), key=lambda violation: violation.position or math.inf)),
         latency=_latency(frames),
     )
 
 
-def _latency(frames: Iterable[Seen]) -> Latency | None:
+def _latency(frames: Iterable[ParsedFrame]) -> LatencyQuantiles | None:
     waited = sorted(f.read_at - f.emitted_at for f in frames if f.read_at is not None and f.emitted_at is not None)
     if not waited:
         return None
     p50, p90, p99 = (waited[math.ceil(len(waited) * percent / 100) - 1] for percent in (50, 90, 99))
-    return Latency(len(waited), p50, p90, p99)
+    return LatencyQuantiles(len(waited), p50, p90, p99)
 
 
-def told(events: Iterable[Recorded], reports: Mapping[RunId | None, RunReport]) -> str:
-    """What does not hold, for people: each run's breaches, and its frames with those marked that show one."""
-    frames: dict[RunId | None, list[Seen]] = defaultdict(list)
+def format_report(events: Iterable[Recorded], reports: Mapping[RunId | None, RunReport]) -> str:
+    """Format each run's violations and frames for a failure message. `>` marks a frame that shows a violation."""
+    frames: dict[RunId | None, list[ParsedFrame]] = defaultdict(list)
     for frame in read(events):
         frames[frame.run_id].append(frame)
     broken = {run: report for run, report in reports.items() if not report.holds}
     lines = [f"{len(broken)} of {len(reports)} runs do not hold" if broken else "every run holds"]
     for run, report in broken.items():
-        lines += ["", f"run {run!r}:" if run is not None else "frames that name no run:"]
-        lines += [f"  {breach}" for breach in report.breaches] or [f"  {report}"]
-        lines += _shown(frames[run], {breach.place for breach in report.breaches})
+        lines += ["", f"run {run!r}:" if run is not None else "frames without a run id:"]
+        lines += [f"  {violation}" for violation in report.violations] or [f"  {report}"]
+        lines += _format_frames(frames[run], {violation.position for violation in report.violations})
     return "\n".join(lines)
 
 
-def _shown(frames: Sequence[Seen], places: Collection[int | None]) -> Iterator[str]:
-    """The frames in the order in which they were read; of many, those that show a breach and their neighbours."""
-    shows = {number for number, frame in enumerate(frames) if frame.place in places}
-    near = {number + step for number in shows for step in (-1, 0, 1)}
+def _format_frames(frames: Sequence[ParsedFrame], positions: Collection[int | None]) -> Iterator[str]:
+    """Format frames in the order of reading; if there are many, only those at `positions` and their neighbours."""
+    marked = {number for number, frame in enumerate(frames) if frame.position in positions}
+    near = {number + step for number in marked for step in (-1, 0, 1)}
     for number, frame in enumerate(frames):
-        if len(frames) <= FRAMES_SHOWN or number in near:
-            yield f"  {'>' if number in shows else ' '} {frame.place:>3}  {frame.line}"
+        if len(frames) <= MAX_FRAMES_SHOWN or number in near:
+            yield f"  {'>' if number in marked else ' '} {frame.position:>3}  {frame.line}"
         elif number - 1 in near or number == 0:
             yield "        …"

@@ -1,4 +1,4 @@
-"""The invariants one by one: from the frames of a run, or of a thread, to what does not hold of them."""
+"""The check of each invariant: a function from the frames of a run or a stream to violations."""
 
 from __future__ import annotations
 
@@ -9,132 +9,152 @@ from typing import Final, NamedTuple
 
 from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.invariants.recorded import Seen
+from bridgekit.invariants.recorded import ParsedFrame
 
-__all__ = ["Breach", "Gap", "Rule", "Signalled", "breach_at", "broken_by_run", "broken_by_stream"]
+__all__ = ["Invariant", "SeqRange", "Signalled", "Violation", "run_violations", "stream_violations", "violation_at"]
 
-ENDS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
+END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
 
-Gap = tuple[int, int]
-Signalled = Iterable[Gap] | Mapping[str, Iterable[Gap]]
-"""Gaps that a client was told of: by thread, or alone where the stream has one thread only."""
-"""First and last missing `seq`."""
+SeqRange = tuple[int, int]
+"""The first and the last missing `seq` of a gap, both inclusive."""
+Signalled = Iterable[SeqRange] | Mapping[str, Iterable[SeqRange]]
+"""Gaps that a client was sent, by thread id; or without thread ids if the stream has only one thread."""
 
 
-class Rule(enum.StrEnum):
-    """The invariants, by the words they are reported under."""
+class Invariant(enum.StrEnum):
+    """The invariants of a run. Each value is the label that reports use."""
 
     FIELDS = "required fields"
+    """Every frame has all fields, with valid values."""
     ONE_RUN = "one run id"
+    """Every frame belongs to an expected run."""
     ONE_THREAD = "one thread id"
+    """All frames of the run belong to one thread."""
     STARTED_FIRST = "started first"
+    """The first event is `agent_started`, and there is no second one."""
     ENDED_LAST = "completed or error last"
+    """The last event is `agent_completed` or `agent_error`, and there is no second end event."""
     CRITICAL_TYPES = "critical types"
+    """A completed run contains an event of each required type."""
     TOOL_CALLS = "tool calls paired"
+    """Each tool call is started once and completed once, under the same tool name."""
     NO_GAP = "no gap"
+    """No `seq` is missing between two frames of a thread, except for gaps that the client was sent."""
     IN_ORDER = "in order"
+    """The `seq` of a thread increases."""
     ONCE = "read once"
+    """No event is read twice, and no `seq` of a thread is used twice."""
 
 
-class Breach(NamedTuple):
-    """One thing that does not hold, and the frame that shows it."""
+class Violation(NamedTuple):
+    """A violated invariant, and the frame that shows the violation."""
 
-    rule: Rule
-    sentence: str
-    place: int | None = None
-    """Which frame of the recording, from 1; None where it is about a frame that is not there."""
+    invariant: Invariant
+    message: str
+    position: int | None = None
+    """The frame's number in the recording, from 1; None if the violation is a missing frame."""
     seq: int | None = None
     event_id: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.rule}: {self.sentence}"
+        return f"{self.invariant}: {self.message}"
 
 
-def breach_at(frame: Seen, rule: Rule, sentence: str) -> Breach:
-    """A breach that this frame shows."""
-    return Breach(rule, sentence, frame.place, frame.seq, frame.event_id)
+def violation_at(frame: ParsedFrame, invariant: Invariant, message: str) -> Violation:
+    """Create a violation that this frame shows."""
+    return Violation(invariant, message, frame.position, frame.seq, frame.event_id)
 
 
-def broken_by_stream(
-    seen: Sequence[Seen], signalled: Signalled, *, whole: bool
-) -> Iterator[tuple[RunId | None, Breach]]:
-    """What only the stream can tell, with the run that each breach is charged to."""
-    yield from _misplaced(seen)
+def stream_violations(
+    frames: Sequence[ParsedFrame], signalled: Signalled, *, whole: bool
+) -> Iterator[tuple[RunId | None, Violation]]:
+    """Check the invariants that need the whole stream: order, duplicates and, if `whole`, gaps.
+
+    Each violation comes with the id of the run that it is attributed to.
+    """
+    yield from _out_of_order_or_duplicated(frames)
     if whole:
-        threads: dict[ThreadId | None, dict[int, Seen]] = defaultdict(dict)
-        for frame in seen:
+        threads: dict[ThreadId | None, dict[int, ParsedFrame]] = defaultdict(dict)
+        for frame in frames:
             if frame.seq is not None:
                 threads[frame.thread_id].setdefault(frame.seq, frame)
-        # Of frames that name no thread nobody knows what their numbers count.
-        named = {thread_id: frames for thread_id, frames in threads.items() if thread_id is not None}
-        told = _by_thread(signalled, tuple(named))
-        for thread_id, frames in named.items():
-            yield from _holes(frames, told.get(thread_id, ()))
+        # `seq` counts within a thread, so frames without a thread id cannot be checked for gaps.
+        named = {thread_id: by_seq for thread_id, by_seq in threads.items() if thread_id is not None}
+        signalled_gaps = _by_thread(signalled, tuple(named))
+        for thread_id, by_seq in named.items():
+            yield from _unsignalled_gaps(by_seq, signalled_gaps.get(thread_id, ()))
 
 
-def _by_thread(signalled: Signalled, threads: Sequence[ThreadId]) -> dict[str, tuple[Gap, ...]]:
-    """Numbers count within a thread, so a gap without its thread would excuse a silent loss in another."""
+def _by_thread(signalled: Signalled, threads: Sequence[ThreadId]) -> dict[str, tuple[SeqRange, ...]]:
+    """Group the gaps by thread. A gap without its thread id could hide a silent loss in another thread."""
     if isinstance(signalled, Mapping):
         return {thread_id: tuple(gaps) for thread_id, gaps in signalled.items()}
     gaps = tuple(signalled)
     if gaps and len(threads) > 1:
-        raise ValueError(f"of {len(threads)} threads: say the signalled gaps by thread, as {{thread_id: gaps}}")
+        raise ValueError(
+            f"the stream has {len(threads)} threads: pass the signalled gaps by thread, as {{thread_id: gaps}}"
+        )
     return dict.fromkeys(threads, gaps)
 
 
-def _misplaced(seen: Iterable[Seen]) -> Iterator[tuple[RunId | None, Breach]]:
-    """Frames that repeat another, or come after a later one. A copy is not judged for its order as well."""
-    numbered: dict[tuple[ThreadId, int], Seen] = {}
-    named: dict[str, Seen] = {}
+def _out_of_order_or_duplicated(frames: Iterable[ParsedFrame]) -> Iterator[tuple[RunId | None, Violation]]:
+    """Find frames that repeat an earlier one or have a lower `seq`. No frame is reported as both."""
+    numbered: dict[tuple[ThreadId, int], ParsedFrame] = {}
+    named: dict[str, ParsedFrame] = {}
     highest: Counter[ThreadId] = Counter()
-    for frame in seen:
-        twin = named.get(frame.event_id or "")
+    for frame in frames:
+        original = named.get(frame.event_id or "")
         if frame.thread_id is not None and frame.seq is not None:
             number = (frame.thread_id, frame.seq)
-            twin = numbered.get(number) or twin
-            if twin is None and frame.seq < (latest := highest[frame.thread_id]):
-                yield frame.run_id, breach_at(frame, Rule.IN_ORDER, f"seq {frame.seq} was read after seq {latest}")
+            original = numbered.get(number) or original
+            if original is None and frame.seq < (latest := highest[frame.thread_id]):
+                yield (
+                    frame.run_id,
+                    violation_at(frame, Invariant.IN_ORDER, f"seq {frame.seq} was read after seq {latest}"),
+                )
             numbered.setdefault(number, frame)
             highest[frame.thread_id] = max(highest[frame.thread_id], frame.seq)
-        if twin is not None:
-            yield frame.run_id, breach_at(frame, Rule.ONCE, _copy(frame, twin))
+        if original is not None:
+            yield frame.run_id, violation_at(frame, Invariant.ONCE, _describe_duplicate(frame, original))
         if frame.event_id is not None:
             named.setdefault(frame.event_id, frame)
 
 
-def _copy(frame: Seen, twin: Seen) -> str:
-    if (frame.thread_id, frame.seq) != (twin.thread_id, twin.seq):
-        return f"event {frame.event_id!r} was read before, as seq {twin.seq} of thread {twin.thread_id!r}"
-    if frame.event_id != twin.event_id:
-        return f"seq {frame.seq} is two events: {twin.event_id!r} and {frame.event_id!r}"
-    return f"seq {frame.seq} was read before, at place {twin.place}"
+def _describe_duplicate(frame: ParsedFrame, original: ParsedFrame) -> str:
+    if (frame.thread_id, frame.seq) != (original.thread_id, original.seq):
+        return f"event {frame.event_id!r} was read before, as seq {original.seq} of thread {original.thread_id!r}"
+    if frame.event_id != original.event_id:
+        return f"seq {frame.seq} was used for two events: {original.event_id!r} and {frame.event_id!r}"
+    return f"seq {frame.seq} was read before, at position {original.position}"
 
 
-def _holes(frames: Mapping[int, Seen], signalled: Sequence[Gap]) -> Iterator[tuple[RunId | None, Breach]]:
-    """Numbers missing between two that were read; what is missing at either end of a recording leaves no hole.
+def _unsignalled_gaps(
+    by_seq: Mapping[int, ParsedFrame], signalled: Sequence[SeqRange]
+) -> Iterator[tuple[RunId | None, Violation]]:
+    """Find numbers that are missing between two frames. Frames missing at either end of a recording leave no gap.
 
-    Nobody can say whose the missing events were. So a hole is charged to each run that was under way, and where none
-    was, to the run whose frame comes next and shows it.
+    The run of a missing event is unknown, so a gap is attributed to each run that was active at that point. If none was
+    active, it is attributed to the run of the next frame.
     """
-    under_way: dict[RunId | None, None] = {}
+    active: dict[RunId | None, None] = {}
     ended: set[RunId | None] = set()
-    before: int | None = None
-    told = _disjoint(signalled)
-    for seq, frame in sorted(frames.items()):
-        for gap in _without(told, (seq if before is None else before + 1, seq - 1)):
-            for run in under_way or (frame.run_id,):
-                yield run, breach_at(frame, Rule.NO_GAP, _missing(gap))
-        if frame.type in ENDS:
+    previous: int | None = None
+    known_gaps = _merge_overlapping(signalled)
+    for seq, frame in sorted(by_seq.items()):
+        for gap in _subtract(known_gaps, (seq if previous is None else previous + 1, seq - 1)):
+            for run in active or (frame.run_id,):
+                yield run, violation_at(frame, Invariant.NO_GAP, _describe_gap(gap))
+        if frame.type in END_EVENTS:
             ended.add(frame.run_id)
-            under_way.pop(frame.run_id, None)
+            active.pop(frame.run_id, None)
         elif frame.run_id not in ended:
-            under_way[frame.run_id] = None
-        before = seq
+            active[frame.run_id] = None
+        previous = seq
 
 
-def _disjoint(gaps: Iterable[Gap]) -> deque[Gap]:
-    """The same gaps in order, those that overlap as one."""
-    disjoint: deque[Gap] = deque()
+def _merge_overlapping(gaps: Iterable[SeqRange]) -> deque[SeqRange]:
+    """Sort the gaps and merge those that overlap."""
+    disjoint: deque[SeqRange] = deque()
     for first, last in sorted(gaps):
         if disjoint and first <= disjoint[-1][1]:
             begin, end = disjoint.pop()
@@ -143,34 +163,39 @@ def _disjoint(gaps: Iterable[Gap]) -> deque[Gap]:
     return disjoint
 
 
-def _without(told: deque[Gap], hole: Gap) -> Iterator[Gap]:
-    """What is left of a hole that the client was partly told of. Holes come in order: what lies before is let go."""
-    first, last = hole
-    while told and told[0][1] < first:
-        told.popleft()
-    for told_first, told_last in told:
-        if told_first > last:
+def _subtract(known_gaps: deque[SeqRange], missing: SeqRange) -> Iterator[SeqRange]:
+    """Return the parts of `missing` that no known gap covers.
+
+    Calls come in ascending order of `missing`, so known gaps before it are removed from the queue.
+    """
+    first, last = missing
+    while known_gaps and known_gaps[0][1] < first:
+        known_gaps.popleft()
+    for known_first, known_last in known_gaps:
+        if known_first > last:
             break
-        if first < told_first:
-            yield first, told_first - 1
-        first = told_last + 1
+        if first < known_first:
+            yield first, known_first - 1
+        first = known_last + 1
     if first <= last:
         yield first, last
 
 
-def _missing(gap: Gap) -> str:
+def _describe_gap(gap: SeqRange) -> str:
     first, last = gap
     which = f"seq {first} is" if first == last else f"seq {first} to {last} are"
-    return f"{which} missing before this frame, of this run or of another of its thread"
+    return f"{which} missing before this frame, from this run or from another run of its thread"
 
 
-def broken_by_run(frames: Sequence[Seen], run_id: RunId | None, required: frozenset[EventType]) -> list[Breach]:
-    """What the run's own frames tell, in the order in which they were read."""
-    found = [breach_at(frame, Rule.FIELDS, fault) for frame in frames for fault in frame.faults]
+def run_violations(
+    frames: Sequence[ParsedFrame], run_id: RunId | None, required: frozenset[EventType]
+) -> list[Violation]:
+    """Check the invariants that need only the frames of one run, given in the order of reading."""
+    found = [violation_at(frame, Invariant.FIELDS, problem) for frame in frames for problem in frame.problems]
     if run_id is None or not frames:
         return found
     found += [
-        breach_at(frame, Rule.ONE_RUN, f"the frame belongs to run {frame.run_id!r}, not to {run_id!r}")
+        violation_at(frame, Invariant.ONE_RUN, f"the frame belongs to run {frame.run_id!r}, not to {run_id!r}")
         for frame in frames
         if frame.run_id not in (None, run_id)
     ]
@@ -178,64 +203,70 @@ def broken_by_run(frames: Sequence[Seen], run_id: RunId | None, required: frozen
     return [*found, *_threads(mine), *_start(mine), *_end(mine), *_types(mine, required), *_tool_calls(mine)]
 
 
-def _threads(frames: Sequence[Seen]) -> Iterator[Breach]:
+def _threads(frames: Sequence[ParsedFrame]) -> Iterator[Violation]:
     first = next((frame.thread_id for frame in frames if frame.thread_id), None)
     for frame in frames:
         if frame.thread_id not in (None, first):
-            yield breach_at(frame, Rule.ONE_THREAD, f"the run moved from thread {first!r} to {frame.thread_id!r}")
+            yield violation_at(
+                frame, Invariant.ONE_THREAD, f"the run moved from thread {first!r} to {frame.thread_id!r}"
+            )
 
 
-def _start(frames: Sequence[Seen]) -> Iterator[Breach]:
+def _start(frames: Sequence[ParsedFrame]) -> Iterator[Violation]:
     starts = [frame for frame in frames if frame.type is EventType.AGENT_STARTED]
     if not starts:
-        yield breach_at(frames[0], Rule.STARTED_FIRST, "agent_started was never read")
+        yield violation_at(frames[0], Invariant.STARTED_FIRST, "agent_started was never read")
     elif starts[0] is not frames[0]:
-        yield breach_at(starts[0], Rule.STARTED_FIRST, "agent_started was not the first that was read")
-    for again in starts[1:]:
-        yield breach_at(again, Rule.STARTED_FIRST, "the run started again")
+        yield violation_at(starts[0], Invariant.STARTED_FIRST, "agent_started was not the first event read")
+    for repeated in starts[1:]:
+        yield violation_at(repeated, Invariant.STARTED_FIRST, "the run started again")
 
 
-def _end(frames: Sequence[Seen]) -> Iterator[Breach]:
-    end = next((number for number, frame in enumerate(frames) if frame.type in ENDS), None)
+def _end(frames: Sequence[ParsedFrame]) -> Iterator[Violation]:
+    end = next((number for number, frame in enumerate(frames) if frame.type in END_EVENTS), None)
     if end is None:
-        yield Breach(Rule.ENDED_LAST, "neither agent_completed nor agent_error was read")
+        yield Violation(Invariant.ENDED_LAST, "neither agent_completed nor agent_error was read")
         return
     for late in frames[end + 1 :]:
-        sentence = "the run ended again" if late.type in ENDS else f"{late.type} was read after the run's end"
-        yield breach_at(late, Rule.ENDED_LAST, sentence)
+        message = "the run ended again" if late.type in END_EVENTS else f"{late.type} was read after the run's end"
+        yield violation_at(late, Invariant.ENDED_LAST, message)
 
 
-def _types(frames: Sequence[Seen], required: frozenset[EventType]) -> Iterator[Breach]:
-    """How a run starts and ends is judged by rules of its own; here, what lies between."""
+def _types(frames: Sequence[ParsedFrame], required: frozenset[EventType]) -> Iterator[Violation]:
+    """Check the required types, except for the start and end events, which have their own invariants."""
     read_types = {frame.type for frame in frames}
     if EventType.AGENT_ERROR in read_types:
         return
     for event_type in EventType:
-        if event_type in required - ENDS - read_types - {EventType.AGENT_STARTED}:
-            yield Breach(Rule.CRITICAL_TYPES, f"no {event_type} was read")
+        if event_type in required - END_EVENTS - read_types - {EventType.AGENT_STARTED}:
+            yield Violation(Invariant.CRITICAL_TYPES, f"no {event_type} was read")
 
 
-def _tool_calls(frames: Sequence[Seen]) -> Iterator[Breach]:
-    """Calls may overlap. One that is open when the run ends in an error is what the error cut short."""
-    under_way: dict[str, Seen] = {}
-    begun: set[str] = set()
+def _tool_calls(frames: Sequence[ParsedFrame]) -> Iterator[Violation]:
+    """Check that each tool call is started and completed once. Calls may overlap.
+
+    If the run ended in an error, an open call is not a violation, because the error may have interrupted it.
+    """
+    open_calls: dict[str, ParsedFrame] = {}
+    started: set[str] = set()
     for frame in frames:
-        call = frame.said("tool_call_id")
-        # A call without an id is a breach of the required fields, and of nothing else.
+        call = frame.text("tool_call_id")
+        # A call without an id violates only the invariant of required fields.
         if call is not None and frame.type is EventType.TOOL_EXECUTING:
-            if call in begun:
-                yield breach_at(frame, Rule.TOOL_CALLS, f"call {call!r} was begun twice")
-            begun.add(call)
-            under_way[call] = frame
+            if call in started:
+                yield violation_at(frame, Invariant.TOOL_CALLS, f"call {call!r} was started twice")
+            started.add(call)
+            open_calls[call] = frame
         elif call is not None and frame.type is EventType.TOOL_COMPLETED:
-            yield from _completion(under_way.pop(call, None), frame, call)
+            yield from _completion(open_calls.pop(call, None), frame, call)
     if not any(frame.type is EventType.AGENT_ERROR for frame in frames):
-        for call, frame in under_way.items():
-            yield breach_at(frame, Rule.TOOL_CALLS, f"call {call!r} was never completed")
+        for call, frame in open_calls.items():
+            yield violation_at(frame, Invariant.TOOL_CALLS, f"call {call!r} was never completed")
 
 
-def _completion(begun: Seen | None, completed: Seen, call: str) -> Iterator[Breach]:
-    if begun is None:
-        yield breach_at(completed, Rule.TOOL_CALLS, f"call {call!r} was completed, and is not under way")
-    elif begun.said("tool_name") != completed.said("tool_name"):
-        yield breach_at(completed, Rule.TOOL_CALLS, f"call {call!r} was begun as {begun.said('tool_name')!r}")
+def _completion(started: ParsedFrame | None, completed: ParsedFrame, call: str) -> Iterator[Violation]:
+    if started is None:
+        yield violation_at(completed, Invariant.TOOL_CALLS, f"call {call!r} was completed but is not in progress")
+    elif started.text("tool_name") != completed.text("tool_name"):
+        message = f"call {call!r} was started as tool {started.text('tool_name')!r}"
+        yield violation_at(completed, Invariant.TOOL_CALLS, message)

@@ -1,4 +1,4 @@
-"""Which thread a run belongs to, for callers who have nothing but a run id."""
+"""The mapping from run ids to threads, for callers that know only a run id."""
 
 from bridgekit.mapping.memory import MemoryMappingStore
 from bridgekit.mapping.service import MappingStore, RunThreadMappingService

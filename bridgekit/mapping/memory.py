@@ -1,4 +1,4 @@
-"""Routes in this process's memory: the default store."""
+"""The default mapping store, which holds routes in the memory of this process."""
 
 from __future__ import annotations
 
@@ -10,96 +10,96 @@ from typing import Final
 from bridgekit.errors import MappingFull
 from bridgekit.ids import RunId, ThreadId
 
-__all__ = ["ROUTES", "MemoryMappingStore"]
+__all__ = ["MAX_ROUTES", "MemoryMappingStore"]
 
-ROUTES: Final = 1_000_000
-"""How many routes are kept, of live runs and of closed ones."""
+MAX_ROUTES: Final = 1_000_000
+"""The default limit of stored routes, of live and of closed runs together."""
 
 
 class MemoryMappingStore:
-    """A dict, and beside it the closed runs in the order of their closing.
+    """Stores routes in a dict, and the expiry times of closed runs in the order in which they were closed.
 
-    Every operation is O(1), amortised: each call forgets what has fallen due since the last one. The order of closing
-    is the order of falling due as long as all are given one grace; a route that falls due behind one with a longer
-    grace is forgotten for readers at once and freed with it. When there is no room, the closed run that waits longest
-    makes it; a live one never does.
+    Every operation takes amortized O(1): each lookup first evicts the routes that are due. If all runs have the same
+    grace period, the order of closing is the order of expiry. A route that is due behind one with a longer grace period
+    is no longer found. Its memory is freed by a lookup, or together with the route before it. When the store is full,
+    `insert` evicts the run that was closed first; it never evicts a live run.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, *, routes: int = ROUTES) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, routes: int = MAX_ROUTES) -> None:
         self._clock = clock
         self._limit = routes
         self._routes: dict[RunId, ThreadId] = {}
         self._due: OrderedDict[RunId, float] = OrderedDict()
-        """When the routes of closed runs are to be forgotten."""
+        """The times at which the routes of closed runs expire, by the store's clock."""
 
     def __len__(self) -> int:
         return len(self._routes)
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
-        return self.hold(run_id, thread_id)
+        return self.insert(run_id, thread_id)
 
     async def get(self, run_id: RunId) -> ThreadId | None:
-        return self.find(run_id)
+        return self.lookup(run_id)
 
     async def expire(self, run_id: RunId, seconds: float) -> None:
         self.close(run_id, self._clock() + seconds)
 
-    def hold(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
-        """As `add`."""
-        holds = self.find(run_id)
-        if holds is None:
-            self._make_room()
-            holds = self._routes[run_id] = thread_id
-        elif holds == thread_id:
-            # A run that goes on in its grace period is live again.
+    def insert(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
+        """`add` without a coroutine."""
+        stored = self.lookup(run_id)
+        if stored is None:
+            self._evict_for_insert()
+            stored = self._routes[run_id] = thread_id
+        elif stored == thread_id:
+            # A run that is registered again within its grace period is live again.
             self._due.pop(run_id, None)
-        return holds
+        return stored
 
-    def find(self, run_id: RunId) -> ThreadId | None:
-        """As `get`."""
+    def lookup(self, run_id: RunId) -> ThreadId | None:
+        """`get` without a coroutine."""
         if self._due:
-            self._forget_due()
+            self._evict_due()
             due = self._due.get(run_id)
             if due is not None and due <= self._clock():
-                self.forget(run_id)
+                self.evict(run_id)
         return self._routes.get(run_id)
 
     def close(self, run_id: RunId, due: float) -> float | None:
-        """Let the route lapse at that time of the store's clock, or earlier if that was said before; answer when.
+        """Let the route expire at `due`, by the store's clock. An earlier call takes precedence.
 
-        None for an unknown run.
+        Returns the time at which the route expires, or None for an unknown run.
         """
-        if self.find(run_id) is None:
+        if self.lookup(run_id) is None:
             return None
         return self._due.setdefault(run_id, due)
 
     def due(self, run_id: RunId) -> float | None:
-        """When the route of a closed run is to be forgotten; None for a live run, and for an unknown one."""
+        """Return the time at which a closed run's route expires, or None for a live or unknown run."""
         return self._due.get(run_id)
 
     def restore(self, run_id: RunId, thread_id: ThreadId | None, due: float | None) -> None:
-        """Make it so, whatever is known of the run; without a thread nothing is."""
-        self.forget(run_id)
+        """Replace the run's entry by the given thread and expiry time. With `thread_id=None`, remove the entry."""
+        self.evict(run_id)
         if thread_id is not None:
             self._routes[run_id] = thread_id
             if due is not None:
                 self._due[run_id] = due
 
-    def forget(self, run_id: RunId) -> None:
-        """Forget the route at once."""
+    def evict(self, run_id: RunId) -> None:
+        """Remove the route immediately."""
         self._routes.pop(run_id, None)
         self._due.pop(run_id, None)
 
-    def _make_room(self) -> None:
+    def _evict_for_insert(self) -> None:
         while len(self._routes) >= self._limit:
             if not self._due:
                 raise MappingFull(self._limit)
-            self.forget(next(iter(self._due)))
+            self.evict(next(iter(self._due)))
 
-    def _forget_due(self) -> None:
+    def _evict_due(self) -> None:
         now = self._clock()
         while self._due:
             run_id, due = next(iter(self._due.items()))
             if due > now:
                 return
-            self.forget(run_id)
+            self.evict(run_id)

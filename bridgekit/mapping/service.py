@@ -1,4 +1,4 @@
-"""The audit's Fix 3, sound: a run never moves, and its route durable it for a stated time."""
+"""The sound version of the audit's Fix 3: a run never changes its thread, and closed runs have a grace period."""
 
 from __future__ import annotations
 
@@ -12,45 +12,49 @@ from bridgekit.mapping.memory import MemoryMappingStore
 __all__ = ["GRACE_SECONDS", "MappingStore", "RunThreadMappingService"]
 
 GRACE_SECONDS: Final = 30.0
-"""How long a closed run's route lingers, so that its late events still arrive."""
+"""The grace period: how long a closed run's route remains, so that its late events still arrive."""
 
 
 class MappingStore(Protocol):
-    """Keeps routes. Each method is atomic, and raises StoreUnavailable where the store does not answer in time."""
+    """Stores routes. Each method is atomic, and raises StoreUnavailable if the store does not answer in time."""
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
-        """Store the route unless the run has one, and answer the route that now holds.
+        """Store the route if the run has none, and return the run's thread: the given one, or the one stored before.
 
-        MappingFull where there is no room, and every route that is kept is a live run's.
+        MappingFull: the store is full, and all its routes belong to live runs.
         """
 
     async def get(self, run_id: RunId) -> ThreadId | None:
-        """Answer the run's thread, or None."""
+        """Return the run's thread, or None for an unknown run."""
 
     async def expire(self, run_id: RunId, seconds: float) -> None:
-        """Forget the route after that many seconds. An unknown run is no error: it is forgotten already."""
+        """Remove the route after `seconds`. An unknown run is not an error, because its route is already removed."""
 
 
 class RunThreadMappingService:
-    """Remembers the thread of every run that is under way, and of those that ended a moment ago."""
+    """Maps each active run to its thread, and each closed run until its grace period ends."""
 
     def __init__(self, store: MappingStore | None = None, *, grace_seconds: float = GRACE_SECONDS) -> None:
         self._store = MemoryMappingStore() if store is None else store
         self._grace_seconds = grace_seconds
 
     async def register_mapping(self, run_id: RunId, thread_id: ThreadId) -> None:
-        """Bind a run to its thread. Saying it twice is harmless; another thread raises RunAlreadyMapped.
+        """Map a run to its thread. Repeating a call has no effect on a live run, and makes a closed run live again.
 
-        InvalidId names the id that is none. MappingFull and StoreUnavailable are raised as they come: the run has no route.
+        RunAlreadyMapped: the run is mapped to another thread. InvalidId: an id is not valid; the error names it.
+        MappingFull, StoreUnavailable: the run has no route.
         """
-        holds = await self._store.add(ids.run_id(run_id), ids.thread_id(thread_id))
-        if holds != thread_id:
-            raise RunAlreadyMapped(run_id, holds, thread_id)
+        stored = await self._store.add(ids.run_id(run_id), ids.thread_id(thread_id))
+        if stored != thread_id:
+            raise RunAlreadyMapped(run_id, stored, thread_id)
 
     async def get_thread_id(self, run_id: RunId) -> ThreadId | None:
-        """The run's thread, also for the grace period after `cleanup_mapping`; None for an unknown run."""
+        """Return the run's thread, or None for an unknown run.
+
+        A closed run is known until its grace period ends. StoreUnavailable: the store did not answer in time.
+        """
         return await self._store.get(run_id)
 
     async def cleanup_mapping(self, run_id: RunId) -> None:
-        """Close a run: its route is forgotten when the grace period is over."""
+        """Close a run: its route expires when the grace period ends. StoreUnavailable: the store did not answer."""
         await self._store.expire(run_id, self._grace_seconds)

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 
 from bridgekit.errors import NotInstalled, UnknownName
 from bridgekit.mapping import MappingStore, MemoryMappingStore
-from bridgekit.mapping.memory import ROUTES
+from bridgekit.mapping.memory import MAX_ROUTES
 from bridgekit.transport.log import DEFAULT_RETENTION, EventLog, MemoryEventLog, Retention
 from bridgekit.transport.used_tickets import MemoryUsedTickets, UsedTickets
 
@@ -69,7 +69,11 @@ def memory_stores(keep: Retention = DEFAULT_RETENTION) -> StoreFactory:
 
 
 def sqlite_stores(
-    path: str | PathLike[str], keep: Retention = DEFAULT_RETENTION, *, synchronous: str = "normal", routes: int = ROUTES
+    path: str | PathLike[str],
+    keep: Retention = DEFAULT_RETENTION,
+    *,
+    synchronous: str = "normal",
+    routes: int = MAX_ROUTES,
 ) -> StoreFactory:
     """In one SQLite file, for one worker: what was acknowledged is there when it is back.
 

@@ -114,7 +114,7 @@ class EventLog(Protocol):
     def publish(self, event: AgentEvent) -> Answer:
         """Assign the event its `seq`, retain it, and deliver it wherever the thread (`event.thread_id`) has sockets.
 
-        The answer comes in bounded time whatever state the store is in, and is one of SENT, RELAYED, NOBODY_LISTENING,
+        The answer comes in bounded time whatever state the store is in, and is one of SENT, RELAYED, NO_SUBSCRIBER,
         PENDING, or REFUSED with the reason. A REFUSED event takes a number all the same as soon as it can, so that
         clients get a gap. Events of a thread that are published one after the other keep their order, also where the
         answers are not awaited. PayloadError and FrameTooLarge are raised at once: then the event took no number.
@@ -177,7 +177,7 @@ def published(thread_id: ThreadId, seq: int, epoch: str, *, sockets: int, kept: 
     if sockets:
         return Receipt(outcome=Outcome.SENT, sockets=sockets, kept=kept, thread_id=thread_id, seq=seq, epoch=epoch)
     return Receipt(
-        outcome=Outcome.NOBODY_LISTENING,
+        outcome=Outcome.NO_SUBSCRIBER,
         kept=kept,
         thread_id=thread_id,
         seq=seq,

@@ -54,7 +54,7 @@ def parsed(thread_id: ThreadId) -> ThreadId | None:
 def sealed(thread_id: ThreadId) -> ThreadId | None:
     """The sound run id, opened again."""
     run_ids = SignedRunIds(bytes(16), seeded(0))
-    return run_ids.open(run_ids.new(thread_id))
+    return run_ids.verify(run_ids.new(thread_id))
 
 
 def carried(thread_id: ThreadId) -> ThreadId | None:

@@ -10,7 +10,7 @@ import abc
 from typing import Any
 
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.self_check import Inbox
+from bridgekit.chain.self_check import ProbeConnection
 from bridgekit.events import AgentEvent, Frame, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
@@ -100,7 +100,7 @@ class HubWithoutThreadsForSockets(Hub):
     """Link 10, not passed on: a real socket is kept under no thread, so that no event finds it."""
 
     def _thread_of(self, connection: Connection) -> ThreadId:
-        return connection.thread_id if isinstance(connection, Inbox) else ThreadId("")
+        return connection.thread_id if isinstance(connection, ProbeConnection) else ThreadId("")
 
 
 class HubThatGivesToTheNeighbour(Hub):
@@ -164,7 +164,7 @@ class HubWithSomethingBetween(Hub):
         return sum([self._before(each).put(frame) for each in self.connections(thread_id)])
 
     def _before(self, connection: Connection) -> Connection:
-        if isinstance(connection, Inbox):
+        if isinstance(connection, ProbeConnection):
             return connection
         return self._between.setdefault(connection, self.between(connection))
 

@@ -80,7 +80,7 @@ def lost(history: History, touched: frozenset[Key], source: random.Random) -> Pl
     place, _, key = _victim(history, touched, source)
     run_id, receipt = history.acknowledged[key]
     honest = Receipt(
-        outcome=Outcome.NOBODY_LISTENING, thread_id=receipt.thread_id, seq=receipt.seq, link=10, reason=ADMITTED.reason
+        outcome=Outcome.NO_SUBSCRIBER, thread_id=receipt.thread_id, seq=receipt.seq, link=10, reason=ADMITTED.reason
     )
     return Plant(
         replace(

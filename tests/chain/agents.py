@@ -1,4 +1,4 @@
-"""Small real agents, started applications, and listeners inside the process."""
+"""Small agents, started applications and in-memory subscribers for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, start_application
 from bridgekit.chain.link_6_agent import BaseAgent
-from bridgekit.chain.self_check import Inbox
+from bridgekit.chain.self_check import ProbeConnection
 from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.stores import in_memory
@@ -19,11 +19,11 @@ from tests.factories import ALICE, THREAD
 
 
 class Broken(Exception):
-    """What an agent or a tool of a test raises."""
+    """The error that agents and tools of tests raise."""
 
 
 class Researcher(BaseAgent):
-    """Thinks, uses a tool, and answers."""
+    """Emits one thought, uses a tool and returns an answer."""
 
     async def execute(self, context: RunContext) -> object:
         await self.emit_thinking(f"about {context.request}", step_number=1)
@@ -31,7 +31,7 @@ class Researcher(BaseAgent):
 
 
 class Failing(BaseAgent):
-    """Thinks, and raises what the request says."""
+    """Emits one thought and raises Broken with the request's text."""
 
     async def execute(self, context: RunContext) -> object:
         await self.emit_thinking("this will not end well")
@@ -39,14 +39,14 @@ class Failing(BaseAgent):
 
 
 class Answering(BaseAgent):
-    """Answers with something that no JSON carries."""
+    """Returns a value that JSON cannot represent."""
 
     async def execute(self, context: RunContext) -> object:
         return object()
 
 
 class Waiting(BaseAgent):
-    """Waits for ever."""
+    """Never returns."""
 
     async def execute(self, context: RunContext) -> object:
         await anyio.sleep_forever()
@@ -76,14 +76,14 @@ async def started(**choices: Any) -> Application:
     return await start_application(config(**choices), in_memory())
 
 
-def listener(application: Application, thread_id: ThreadId = THREAD, user_id: UserId = ALICE) -> Inbox:
-    inbox = Inbox(thread_id, user_id)
-    application.bridge.hub.attach(inbox)
-    return inbox
+def subscribe(application: Application, thread_id: ThreadId = THREAD, user_id: UserId = ALICE) -> ProbeConnection:
+    connection = ProbeConnection(thread_id, user_id)
+    application.bridge.hub.attach(connection)
+    return connection
 
 
 def context(number: int = 1, *, agent_name: str = "researcher") -> RunContext:
-    """A run that nobody has opened: its own thread, user and request."""
+    """Create the context of a run that the supervisor has not opened, with its own thread, user and request."""
     return RunContext(
         run_id=RunId(f"run_{number}"),
         thread_id=ThreadId(f"thread_{number}"),
@@ -93,9 +93,9 @@ def context(number: int = 1, *, agent_name: str = "researcher") -> RunContext:
     )
 
 
-def said(inbox: Inbox) -> list[str]:
-    return [str(frame.event.type) for frame in inbox.frames]
+def event_types(connection: ProbeConnection) -> list[str]:
+    return [str(frame.event.type) for frame in connection.frames]
 
 
-def payloads(inbox: Inbox, event_type: EventType) -> list[dict[str, Any]]:
-    return [frame.event.payload for frame in inbox.frames if frame.event.type is event_type]
+def payloads(connection: ProbeConnection, event_type: EventType) -> list[dict[str, Any]]:
+    return [frame.event.payload for frame in connection.frames if frame.event.type is event_type]

@@ -1,4 +1,4 @@
-"""Stopping: no new run, those under way come to their end, and what an application refuses to start with."""
+"""Graceful shutdown of the supervisor, and configurations with which an application refuses to start."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from bridgekit.transport.tickets import KEY_BYTES, Tickets
 from tests.chain.agents import config, started
 from tests.factories import ALICE, BOB, THREAD
 
-SOON = 60.0
+TIMEOUT_SECONDS = 60.0
 RUN = {"agent_name": "researcher", "thread_id": THREAD, "user_id": ALICE, "request": "birds"}
 NEVER = {**RUN, "agent_name": "waiting"}
 
 
-class Gate:
-    """Somebody waits in front of it."""
+class CallGate:
+    """Blocks a call until the test opens the gate, and reports that the call has reached it."""
 
     def __init__(self) -> None:
         self.reached = anyio.Event()
@@ -44,9 +44,9 @@ class Gate:
 
 
 class SlowThreads(MemoryThreadStore):
-    """Whose database takes its time over a claim."""
+    """A thread store whose `claim` waits at the gate."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: CallGate) -> None:
         super().__init__()
         self._gate = gate
 
@@ -56,9 +56,9 @@ class SlowThreads(MemoryThreadStore):
 
 
 class SlowRoutes(MemoryMappingStore):
-    """Which take their time over letting a route lapse."""
+    """A mapping store whose `expire` waits at the gate."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: CallGate) -> None:
         super().__init__()
         self._gate = gate
 
@@ -68,29 +68,29 @@ class SlowRoutes(MemoryMappingStore):
 
 
 class Closing:
-    """A supervisor that is being closed."""
+    """A call of `SupervisorAgent.close` that reports when it has returned."""
 
     def __init__(self, supervisor: SupervisorAgent) -> None:
         self._supervisor = supervisor
         self.done = False
 
-    async def __call__(self, seconds: float = SOON) -> None:
+    async def __call__(self, seconds: float = TIMEOUT_SECONDS) -> None:
         await self._supervisor.close(seconds=seconds)
         self.done = True
 
 
-async def test_closed_supervisor_takes_no_new_run() -> None:
+async def test_run_is_refused_when_the_supervisor_is_closed() -> None:
     supervisor = (await started()).supervisor
-    await supervisor.close(seconds=SOON)
-    with pytest.raises(ShuttingDown, match="takes no new run; try again in a moment"):
+    await supervisor.close(seconds=TIMEOUT_SECONDS)
+    with pytest.raises(ShuttingDown, match="accepts no new run; try again in a moment"):
         await supervisor.run(**RUN)
 
 
-async def test_closing_waits_for_the_runs_under_way_and_no_longer() -> None:
+async def test_close_returns_when_the_last_active_run_ends() -> None:
     supervisor = (await started()).supervisor
     first, second = await supervisor.open_run(**RUN), await supervisor.open_run(**RUN)
     closing = Closing(supervisor)
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(closing)
             await supervisor.close_run(first)
@@ -100,9 +100,9 @@ async def test_closing_waits_for_the_runs_under_way_and_no_longer() -> None:
     assert closing.done
 
 
-async def test_closing_gives_up_on_a_run_that_does_not_end() -> None:
+async def test_close_returns_after_its_timeout_when_a_run_does_not_end() -> None:
     supervisor = (await started()).supervisor
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(supervisor.run, **NEVER))
             await anyio.wait_all_tasks_blocked()
@@ -110,11 +110,11 @@ async def test_closing_gives_up_on_a_run_that_does_not_end() -> None:
             tasks.cancel_scope.cancel()
 
 
-async def test_run_that_is_being_opened_when_closing_begins_is_waited_for() -> None:
-    gate = Gate()
+async def test_close_waits_for_a_run_when_it_is_still_being_opened() -> None:
+    gate = CallGate()
     supervisor = (await started(db_session_factory=SlowThreads(gate))).supervisor
     closing = Closing(supervisor)
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(supervisor.run, **RUN))
             await gate.reached.wait()
@@ -125,21 +125,21 @@ async def test_run_that_is_being_opened_when_closing_begins_is_waited_for() -> N
     assert closing.done
 
 
-async def test_run_that_was_refused_is_not_waited_for() -> None:
+async def test_close_does_not_wait_for_a_run_when_it_was_refused() -> None:
     supervisor = (await started()).supervisor
     await supervisor.run(**RUN)
     with pytest.raises(ThreadNotOwned):
         await supervisor.run(**{**RUN, "user_id": BOB})
-    with anyio.fail_after(SOON / 2):
-        await supervisor.close(seconds=SOON)
+    with anyio.fail_after(TIMEOUT_SECONDS / 2):
+        await supervisor.close(seconds=TIMEOUT_SECONDS)
 
 
-async def test_run_has_ended_when_its_route_is_closed_too() -> None:
-    """Or the store would be closed before the route is."""
-    gate = Gate()
+async def test_close_waits_for_a_run_until_its_route_is_closed() -> None:
+    """Otherwise the store would be closed before the route is."""
+    gate = CallGate()
     application = await start_application(config(self_checks=()), replace(in_memory(), routes=SlowRoutes(gate)))
     closing = Closing(application.supervisor)
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(application.supervisor.run, **RUN))
             await gate.reached.wait()
@@ -154,11 +154,11 @@ def edge_of(application: Application) -> ConnectionRegistry:
     return ConnectionRegistry(application.bridge.hub, application.authorizer, application.counters)
 
 
-async def test_health_says_from_the_first_moment_that_the_application_stops() -> None:
+async def test_health_reports_shutting_down_when_shutdown_starts() -> None:
     application = await started()
     edge = edge_of(application)
     run = await application.supervisor.open_run(**RUN)
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(shut_down, application, edge)
             await anyio.wait_all_tasks_blocked()
@@ -166,16 +166,16 @@ async def test_health_says_from_the_first_moment_that_the_application_stops() ->
             await application.supervisor.close_run(run)
 
 
-async def test_run_that_takes_too_long_does_not_hold_up_shutting_down() -> None:
+async def test_shutdown_continues_when_a_run_exceeds_its_timeout() -> None:
     application = await started(runs_seconds=0.01)
     await application.supervisor.open_run(**RUN)
-    with anyio.fail_after(SOON / 2):
+    with anyio.fail_after(TIMEOUT_SECONDS / 2):
         await shut_down(application, edge_of(application))
 
 
-async def test_workers_that_share_a_store_do_not_start_with_a_key_of_their_own() -> None:
+async def test_startup_fails_when_workers_share_a_store_but_no_ticket_key() -> None:
     shared = replace(in_memory(), shared=True)
-    with pytest.raises(DeterministicStartupError, match="must share a key for tickets too") as refusal:
+    with pytest.raises(DeterministicStartupError, match="must also share a ticket key") as refusal:
         await start_application(config(), shared)
     assert refusal.value.link == 10
     key = bytes(range(KEY_BYTES))
@@ -185,7 +185,7 @@ async def test_workers_that_share_a_store_do_not_start_with_a_key_of_their_own()
 
 @contextmanager
 def inherited_by_another() -> Iterator[None]:
-    """A socket to listen on, and another process that serves it already."""
+    """Open a listening socket that another process serves already."""
     holder = (
         "import sys, bridgekit.transport.listeners as o\nwith o.single_worker_lock('memory'): print(); sys.stdin.read()"
     )
@@ -200,10 +200,12 @@ def inherited_by_another() -> Iterator[None]:
             other.kill()
 
 
-async def test_second_worker_of_a_store_for_one_does_not_start_and_its_error_says_so_plainly() -> None:
+async def test_startup_error_has_no_context_when_a_second_worker_opens_a_single_process_store() -> None:
     app = create_app(config())
     with inherited_by_another(), pytest.raises(DeterministicStartupError) as refusal:
         await app.router.lifespan_context(app).__aenter__()
-    assert str(refusal.value).startswith("link 1: the memory store serves one process, and another process serves 127.")
-    # Nothing of the way to it, which a server would print above it.
+    assert str(refusal.value).startswith(
+        "link 1: the memory store serves a single process, and another process serves 127."
+    )
+    # Otherwise a server would print the error's context above it.
     assert refusal.value.__suppress_context__

@@ -1,4 +1,4 @@
-"""Link 1: the application starts whole and checked, or not at all."""
+"""Link 1: the application starts completely and passes its self-checks, or does not start."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cannot(*_: object, **__: object) -> Any:
     raise ConnectionError("no such thing today")
 
 
-class DeafRegistry(AgentRegistry):
+class RegistryDroppingBridge(AgentRegistry):
     def set_websocket_bridge(self, bridge: AgentWebSocketBridge) -> None:
         pass
 
@@ -40,22 +40,22 @@ class RaisingRegistry(AgentRegistry):
         cannot()
 
 
-class ForgetfulHub(Hub):
-    """Delivers to no socket."""
+class HubWithoutConnections(Hub):
+    """A hub that delivers to no socket."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         return 0
 
 
-class LyingHub(Hub):
-    """Gives nothing to anybody, and says that it was sent where somebody listens."""
+class HubReportingFalseSuccess(Hub):
+    """A hub that delivers nothing, but reports events as sent if the thread has a subscriber."""
 
     def publish(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
-        outcome = Outcome.SENT if self.connections(thread_id) else Outcome.NOBODY_LISTENING
+        outcome = Outcome.SENT if self.connections(thread_id) else Outcome.NO_SUBSCRIBER
         return Receipt(outcome=outcome, sockets=1, thread_id=thread_id)
 
 
-def resolver_that_looks_nothing_up(mapping: RunThreadMappingService) -> Carried:
+def resolver_without_lookup(mapping: RunThreadMappingService) -> Carried:
     return Carried()
 
 
@@ -63,7 +63,7 @@ async def unhappy_check(bridge: AgentWebSocketBridge, supervisor: SupervisorAgen
     cannot()
 
 
-async def test_started_application_has_one_bridge_in_every_link() -> None:
+async def test_every_link_holds_the_same_bridge_when_the_application_has_started() -> None:
     application = await started()
     supervisor = application.supervisor
     holders = (
@@ -75,19 +75,19 @@ async def test_started_application_has_one_bridge_in_every_link() -> None:
     assert all(held is application.bridge for held in holders)
 
 
-async def test_each_application_has_a_bridge_of_its_own() -> None:
+async def test_bridges_differ_when_two_applications_start() -> None:
     one, other = await started(), await started()
     assert one.bridge is not other.bridge
     assert one.bridge.hub is not other.bridge.hub
 
 
-async def test_self_checks_leave_no_socket_and_no_count() -> None:
+async def test_connections_and_counters_are_empty_when_the_self_checks_have_passed() -> None:
     application = await started()
     assert len(application.bridge.hub) == 0
     assert (application.counters.sent, application.counters.lost) == (Counter(), Counter())
 
 
-PARTS_THAT_CANNOT_BE_MADE = [
+FAILING_COMPONENTS = [
     ("mapping", cannot, 1, "the bridge"),
     ("hub", cannot, 1, "the bridge"),
     ("resolver", cannot, 1, "the bridge"),
@@ -101,8 +101,8 @@ PARTS_THAT_CANNOT_BE_MADE = [
 ]
 
 
-@pytest.mark.parametrize(("part", "choice", "link", "name"), PARTS_THAT_CANNOT_BE_MADE)
-async def test_part_that_cannot_be_made_is_named_with_its_link_and_nothing_is_left(
+@pytest.mark.parametrize(("part", "choice", "link", "name"), FAILING_COMPONENTS)
+async def test_startup_error_names_the_link_when_a_component_cannot_be_created(
     part: str, choice: object, link: int, name: str
 ) -> None:
     app = create_app(config(**{part: choice}))
@@ -110,13 +110,13 @@ async def test_part_that_cannot_be_made_is_named_with_its_link_and_nothing_is_le
         async with app.router.lifespan_context(app):
             raise AssertionError("started")
     assert refused.value.link == link
-    assert refused.value.reason == f"{name} could not be made: ConnectionError: no such thing today"
+    assert refused.value.reason == f"{name} could not be created: ConnectionError: no such thing today"
     assert str(refused.value) == f"link {link}: {refused.value.reason}"
     assert isinstance(refused.value.__cause__, ConnectionError)
     assert app.state._state == {}
 
 
-async def test_agent_with_an_impossible_name_is_refused_at_the_registry() -> None:
+async def test_startup_error_names_link_3_when_an_agent_name_is_invalid() -> None:
     with pytest.raises(DeterministicStartupError, match="agent_name: must not be empty") as refused:
         await started(agents={"": Researcher})
     assert refused.value.link == 3
@@ -125,43 +125,44 @@ async def test_agent_with_an_impossible_name_is_refused_at_the_registry() -> Non
 @pytest.mark.parametrize(
     ("choices", "link", "reason"),
     [
-        ({"hub": as_committed.HubWithoutThreads}, 10, "an event to a listening thread did not arrive"),
-        ({"hub": ForgetfulHub}, 10, "an event to a listening thread did not arrive"),
-        ({"hub": LyingHub}, 10, "an event to a listening thread did not arrive"),
+        ({"hub": as_committed.HubWithoutThreads}, 10, "an event to a subscribed thread did not arrive"),
+        ({"hub": HubWithoutConnections}, 10, "an event to a subscribed thread did not arrive"),
+        ({"hub": HubReportingFalseSuccess}, 10, "an event to a subscribed thread did not arrive"),
         (
-            {"resolver": resolver_that_looks_nothing_up},
+            {"resolver": resolver_without_lookup},
             9,
             "the thread looked up by run id was not found: the event carries no thread",
         ),
         (
             {"hub": as_committed.HubThatAlwaysSaysSent},
             10,
-            "an event that nobody listened to was called sent",
+            "an event without a subscriber was reported as sent",
         ),
-        ({"hub": as_committed.HubAsCommitted}, 10, "an event that nobody listened to was called sent"),
+        ({"hub": as_committed.HubAsCommitted}, 10, "an event without a subscriber was reported as sent"),
         (
             {"supervisor": as_committed.SupervisorWithItsOwnBridge},
             2,
-            "the supervisor holds another bridge than the application",
+            "the supervisor holds a bridge other than the application's",
         ),
-        ({"registry": DeafRegistry}, 3, "the registry holds another bridge than the application"),
+        ({"registry": RegistryDroppingBridge}, 3, "the registry holds a bridge other than the application's"),
         (
             {"engine": as_committed.EngineWithItsOwnBridge},
             4,
-            "the engine holds another bridge than the application",
+            "the engine holds a bridge other than the application's",
         ),
         (
             {"run_ids": OpaqueRunIds(), "resolver": resolver_as_committed},
             9,
-            "the thread carried with the event was not found: the orchestrator cannot say; the run id names no thread",
+            "the thread carried by the event was not found: the orchestrator cannot say; the run id names no thread",
         ),
     ],
 )
-async def test_self_check_fails_on_what_does_not_hold(
+async def test_self_check_names_the_link_when_the_chain_is_broken(
     choices: dict[str, object], link: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What does not come is waited for; whatever does come may take its time.
-    monkeypatch.setattr(self_check, "ARRIVAL_SECONDS", 0.1 if choices.get("hub") is LyingHub else 60.0)
+    # Only the check that must time out has a short timeout; the others may take long on a busy machine.
+    timeout = 0.1 if choices.get("hub") is HubReportingFalseSuccess else 60.0
+    monkeypatch.setattr(self_check, "ARRIVAL_TIMEOUT_SECONDS", timeout)
     with pytest.raises(DeterministicStartupError) as refused:
         await started(**choices)
     assert (refused.value.link, refused.value.reason) == (link, reason)
@@ -171,21 +172,21 @@ async def test_self_check_fails_on_what_does_not_hold(
     "choices",
     [{"hub": as_committed.HubAsCommitted}, {"supervisor": as_committed.SupervisorWithItsOwnBridge}],
 )
-async def test_audited_self_check_is_content_with_anything(choices: dict[str, object]) -> None:
-    """D1: what the sound checks refuse, it lets pass."""
+async def test_self_check_as_committed_passes_when_the_chain_is_broken(choices: dict[str, object]) -> None:
+    """D1: it accepts chains that the sound checks refuse."""
     await started(**choices, self_checks=(as_committed.self_check_that_cannot_fail,))
     with pytest.raises(DeterministicStartupError):
         await started(**choices, self_checks=SOUND_CHECKS)
 
 
-async def test_bridge_stands_where_the_audit_looks_for_it() -> None:
+async def test_bridge_is_in_app_state_when_the_lifespan_runs() -> None:
     app = Starlette(lifespan=lifespan(config()))
     async with app.router.lifespan_context(app):
         assert app.state.agent_websocket_bridge is app.state.bridgekit.bridge
         assert app.state.bridgekit_connections.hub is app.state.bridgekit.bridge.hub
 
 
-async def test_opened_thread_belongs_to_its_user_and_to_nobody_else() -> None:
+async def test_open_thread_is_refused_when_another_user_owns_the_thread() -> None:
     application = await started()
     assert await application.owner_of(THREAD) is None
     await application.open_thread(THREAD, ALICE)

@@ -1,4 +1,4 @@
-"""Link 2: a request enters the chain, and its run is opened, carried through and closed."""
+"""Link 2: the supervisor opens a run for a request, executes it and closes it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from bridgekit.resolution import MappingLookup
-from tests.chain.agents import Broken, listener, payloads, said, started
+from tests.chain.agents import Broken, event_types, payloads, started, subscribe
 from tests.factories import ALICE, BOB, OTHER, THREAD
 
-ASKED: dict[str, Any] = {
+REQUEST: dict[str, Any] = {
     "agent_name": "researcher",
     "thread_id": THREAD,
     "user_id": ALICE,
@@ -35,7 +35,7 @@ class Clock:
 
 
 async def with_clock() -> tuple[Application, MemoryMappingStore, Clock]:
-    """A started application, its routes when those of the self-check have lapsed, and its time."""
+    """Start an application and let the self-check's routes expire; return it with its mapping store and clock."""
     clock = Clock()
     store = MemoryMappingStore(clock)
     application = await started(mapping=lambda _: RunThreadMappingService(store, grace_seconds=GRACE))
@@ -45,84 +45,84 @@ async def with_clock() -> tuple[Application, MemoryMappingStore, Clock]:
     return application, store, clock
 
 
-async def test_run_is_told_from_its_start_to_its_end_and_answers_its_result() -> None:
+async def test_run_emits_all_events_and_returns_its_result_when_the_agent_completes() -> None:
     application = await started()
-    inbox = listener(application)
-    answer = await application.supervisor.run(**ASKED)
+    connection = subscribe(application)
+    answer = await application.supervisor.run(**REQUEST)
     assert answer.result == {"answer": "why?!"}
     assert (answer.context.thread_id, answer.context.user_id, answer.context.request) == (THREAD, ALICE, "why?")
-    assert said(inbox) == [
+    assert event_types(connection) == [
         "agent_started",
         "agent_thinking",
         "tool_executing",
         "tool_completed",
         "agent_completed",
     ]
-    assert [frame.event.seq for frame in inbox.frames] == [1, 2, 3, 4, 5]
-    assert {frame.event.run_id for frame in inbox.frames} == {answer.context.run_id}
-    assert {frame.event.agent_name for frame in inbox.frames} == {"researcher"}
-    [started_with] = payloads(inbox, EventType.AGENT_STARTED)
-    [ended_with] = payloads(inbox, EventType.AGENT_COMPLETED)
+    assert [frame.event.seq for frame in connection.frames] == [1, 2, 3, 4, 5]
+    assert {frame.event.run_id for frame in connection.frames} == {answer.context.run_id}
+    assert {frame.event.agent_name for frame in connection.frames} == {"researcher"}
+    [started_with] = payloads(connection, EventType.AGENT_STARTED)
+    [ended_with] = payloads(connection, EventType.AGENT_COMPLETED)
     assert started_with["context"] == {"request": "why?"}
     assert ended_with["result"] == {"answer": "why?!"}
     assert ended_with["execution_time_ms"] >= 0
 
 
-async def test_two_runs_of_one_thread_have_two_ids_and_one_count() -> None:
+async def test_run_ids_differ_and_seq_continues_when_a_thread_has_two_runs() -> None:
     application = await started()
-    inbox = listener(application)
-    first = await application.supervisor.run(**ASKED)
-    second = await application.supervisor.run(**ASKED)
+    connection = subscribe(application)
+    first = await application.supervisor.run(**REQUEST)
+    second = await application.supervisor.run(**REQUEST)
     assert first.context.run_id != second.context.run_id
-    assert [frame.event.seq for frame in inbox.frames] == list(range(1, 11))
+    assert [frame.event.seq for frame in connection.frames] == list(range(1, 11))
 
 
 @pytest.mark.parametrize("field", ["agent_name", "thread_id", "user_id"])
 @pytest.mark.parametrize("value", ["", "a\nb", None, "x" * 1_025])
-async def test_bad_id_is_refused_at_the_border_by_name(field: str, value: object) -> None:
+async def test_run_is_refused_when_an_id_is_invalid(field: str, value: object) -> None:
     application, store, _ = await with_clock()
     with pytest.raises(InvalidId) as refused:
-        await application.supervisor.run(**{**ASKED, field: value})
+        await application.supervisor.run(**{**REQUEST, field: value})
     assert refused.value.field == field
     assert len(store) == 0
     assert await application.owner_of(THREAD) is None
 
 
-async def test_run_in_a_thread_of_another_user_is_refused_and_tells_nobody() -> None:
+async def test_run_is_refused_without_events_when_another_user_owns_the_thread() -> None:
     application, store, _ = await with_clock()
     await application.open_thread(THREAD, BOB)
-    inbox = listener(application)
+    connection = subscribe(application)
     with pytest.raises(ThreadNotOwned):
-        await application.supervisor.run(**ASKED)
-    assert (inbox.frames, len(store)) == ([], 0)
+        await application.supervisor.run(**REQUEST)
+    assert (connection.frames, len(store)) == ([], 0)
 
 
-async def test_unknown_agent_is_refused_with_the_known_ones_and_its_run_closed() -> None:
+async def test_run_emits_an_error_and_is_closed_when_the_agent_is_unknown() -> None:
     application, store, clock = await with_clock()
-    inbox = listener(application)
+    connection = subscribe(application)
     with pytest.raises(UnknownName) as refused:
-        await application.supervisor.run(**{**ASKED, "agent_name": "oracle"})
+        await application.supervisor.run(**{**REQUEST, "agent_name": "oracle"})
     assert (refused.value.kind, refused.value.name) == ("agent", "oracle")
     assert "researcher" in refused.value.known
-    assert said(inbox) == ["agent_started", "agent_error"]
-    assert await lapsed(application, store, clock)
+    assert event_types(connection) == ["agent_started", "agent_error"]
+    assert await expires_after_grace_period(application, store, clock)
 
 
-async def test_agent_that_raises_is_told_to_its_user_and_to_the_caller_and_its_run_closed() -> None:
+async def test_run_emits_an_error_and_is_closed_when_the_agent_raises() -> None:
     application, store, clock = await with_clock()
-    inbox = listener(application)
+    connection = subscribe(application)
     with pytest.raises(Broken, match=r"^why\?$"):
-        await application.supervisor.run(**{**ASKED, "agent_name": "failing"})
-    assert said(inbox) == ["agent_started", "agent_thinking", "agent_error"]
-    assert payloads(inbox, EventType.AGENT_ERROR) == [
+        await application.supervisor.run(**{**REQUEST, "agent_name": "failing"})
+    assert event_types(connection) == ["agent_started", "agent_thinking", "agent_error"]
+    assert payloads(connection, EventType.AGENT_ERROR) == [
         {"error_message": "Broken: why?", "error_context": {"request": "why?"}}
     ]
-    assert await lapsed(application, store, clock)
+    assert await expires_after_grace_period(application, store, clock)
 
 
-async def test_cancelled_run_tells_its_user_too_and_is_closed() -> None:
+async def test_run_emits_an_error_and_is_closed_when_it_is_cancelled() -> None:
     application, store, clock = await with_clock()
-    inbox = listener(application)
+    connection = subscribe(application)
     ended = False
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
@@ -130,7 +130,7 @@ async def test_cancelled_run_tells_its_user_too_and_is_closed() -> None:
             async def run() -> None:
                 nonlocal ended
                 try:
-                    await application.supervisor.run(**{**ASKED, "agent_name": "waiting"})
+                    await application.supervisor.run(**{**REQUEST, "agent_name": "waiting"})
                 finally:
                     ended = True
 
@@ -139,12 +139,12 @@ async def test_cancelled_run_tells_its_user_too_and_is_closed() -> None:
             scope.cancel()
     assert ended
     assert scope.cancelled_caught
-    assert said(inbox) == ["agent_started", "agent_error"]
-    assert await lapsed(application, store, clock)
+    assert event_types(connection) == ["agent_started", "agent_error"]
+    assert await expires_after_grace_period(application, store, clock)
 
 
-async def test_cancelled_run_tells_its_user_and_is_closed_also_where_that_takes_time() -> None:
-    """As it does when the routes are kept by another process."""
+async def test_run_emits_an_error_and_is_closed_when_it_is_cancelled_and_the_store_is_slow() -> None:
+    """A store in another process is slow in this way."""
 
     class Remote(MemoryMappingStore):
         async def get(self, run_id: RunId) -> ThreadId | None:
@@ -158,32 +158,32 @@ async def test_cancelled_run_tells_its_user_and_is_closed_also_where_that_takes_
     application = await started(
         mapping=lambda _: RunThreadMappingService(Remote(), grace_seconds=0), resolver=MappingLookup, self_checks=()
     )
-    inbox = listener(application)
+    connection = subscribe(application)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(partial(application.supervisor.run, **{**ASKED, "agent_name": "waiting"}))
+        tasks.start_soon(partial(application.supervisor.run, **{**REQUEST, "agent_name": "waiting"}))
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
-    assert said(inbox) == ["agent_started", "agent_error"]
-    assert await application.bridge.mapping.get_thread_id(inbox.frames[0].event.run_id) is None
+    assert event_types(connection) == ["agent_started", "agent_error"]
+    assert await application.bridge.mapping.get_thread_id(connection.frames[0].event.run_id) is None
 
 
-async def test_late_event_of_a_closed_run_still_arrives_while_its_route_lingers() -> None:
+async def test_late_event_arrives_when_the_grace_period_has_not_ended() -> None:
     application, _, clock = await with_clock()
-    inbox = listener(application)
-    run_id = (await application.supervisor.run(**ASKED)).context.run_id
+    connection = subscribe(application)
+    run_id = (await application.supervisor.run(**REQUEST)).context.run_id
     clock.now += GRACE - 1
     assert await application.bridge.notify_progress_update(run_id, "researcher", {"late": True})
     clock.now += 1
     assert not await application.bridge.notify_progress_update(run_id, "researcher", {"late": True})
-    assert said(inbox)[-1] == "progress_update"
-    assert len(inbox.frames) == 6
+    assert event_types(connection)[-1] == "progress_update"
+    assert len(connection.frames) == 6
 
 
 @pytest.mark.parametrize("at_once", [2, 5])
-async def test_runs_at_once_never_mix(at_once: int) -> None:
+async def test_events_reach_only_their_thread_when_runs_are_concurrent(at_once: int) -> None:
     application = await started()
     threads = [ThreadId(f"thread_{number}") for number in range(at_once)]
-    inboxes = [listener(application, thread) for thread in threads]
+    connections = [subscribe(application, thread) for thread in threads]
 
     async def run(thread: ThreadId) -> None:
         await application.supervisor.run(
@@ -193,16 +193,16 @@ async def test_runs_at_once_never_mix(at_once: int) -> None:
     async with anyio.create_task_group() as runs:
         for thread in threads:
             runs.start_soon(run, thread)
-    for thread, inbox in zip(threads, inboxes, strict=True):
-        assert len(inbox.frames) == 5
-        assert payloads(inbox, EventType.AGENT_THINKING)[0]["reasoning"] == f"about ask {thread}"
-        assert len({frame.event.run_id for frame in inbox.frames}) == 1
+    for thread, connection in zip(threads, connections, strict=True):
+        assert len(connection.frames) == 5
+        assert payloads(connection, EventType.AGENT_THINKING)[0]["reasoning"] == f"about ask {thread}"
+        assert len({frame.event.run_id for frame in connection.frames}) == 1
 
 
-async def test_run_that_nobody_listens_to_ends_well_and_is_called_sent_nowhere() -> None:
+async def test_run_completes_and_counts_no_event_as_sent_when_there_is_no_subscriber() -> None:
     application = await started()
-    other = listener(application, OTHER)
-    answer = await application.supervisor.run(**ASKED)
+    other = subscribe(application, OTHER)
+    answer = await application.supervisor.run(**REQUEST)
     assert answer.result == {"answer": "why?!"}
     assert sum(application.counters.sent.values()) == 0
     assert application.counters.lost == {}
@@ -210,9 +210,9 @@ async def test_run_that_nobody_listens_to_ends_well_and_is_called_sent_nowhere()
     assert other.frames == []
 
 
-async def lapsed(application: Application, store: MemoryMappingStore, clock: Clock) -> bool:
-    """Whether one route lingers, until the grace period is over and not longer."""
-    lingering = len(store)
+async def expires_after_grace_period(application: Application, store: MemoryMappingStore, clock: Clock) -> bool:
+    """Return whether the store holds exactly one route, and none after the grace period."""
+    routes_in_grace_period = len(store)
     clock.now += GRACE
     await application.bridge.mapping.cleanup_mapping(application.supervisor._run_ids.new(THREAD))
-    return (lingering, len(store)) == (1, 0)
+    return (routes_in_grace_period, len(store)) == (1, 0)

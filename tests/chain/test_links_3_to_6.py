@@ -1,4 +1,4 @@
-"""Links 3 to 6: a fresh agent for each run, and the bridge in its hands."""
+"""Links 3 to 6: each run gets a new agent, and the agent gets the bridge."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from tests.chain.agents import (
     Broken,
     Researcher,
     context,
-    listener,
+    event_types,
     payloads,
-    said,
     started,
+    subscribe,
 )
 
 
 def registry_of(application: Application) -> AgentRegistry:
-    made = AgentRegistry(ScriptedModel(), TOOLS, AGENTS)
-    made.set_websocket_bridge(application.bridge)
-    return made
+    registry = AgentRegistry(ScriptedModel(), TOOLS, AGENTS)
+    registry.set_websocket_bridge(application.bridge)
+    return registry
 
 
-async def test_registry_makes_a_fresh_agent_and_adapter_each_time() -> None:
+async def test_registry_creates_a_new_agent_and_adapter_when_called_again() -> None:
     registry = registry_of(await started())
     first, second = registry.create("researcher"), registry.create("researcher")
     assert type(first) is type(second) is Researcher
@@ -43,26 +43,26 @@ async def test_registry_makes_a_fresh_agent_and_adapter_each_time() -> None:
     assert not first.has_websocket_bridge()
 
 
-async def test_registry_names_what_it_knows_when_it_knows_no_such_agent() -> None:
+async def test_registry_names_the_known_agents_when_the_agent_is_unknown() -> None:
     with pytest.raises(UnknownName, match="no agent is called 'oracle'; known: 'researcher', ") as refused:
         registry_of(await started()).create("oracle")
     assert refused.value.known == tuple(AGENTS)
 
 
-async def test_registry_binds_an_agent_to_one_run_for_callers_outside_the_core() -> None:
+async def test_created_agent_emits_for_its_run_when_the_registry_binds_it() -> None:
     application = await started()
-    inbox = listener(application, context().thread_id)
+    connection = subscribe(application, context().thread_id)
     agent = registry_of(application).create_bound(context())
     assert await agent.emit_thinking("hm")
-    assert inbox.frames[0].event.run_id == context().run_id
+    assert connection.frames[0].event.run_id == context().run_id
 
 
-def test_registry_without_a_bridge_binds_nothing() -> None:
+def test_create_bound_raises_when_the_registry_has_no_bridge() -> None:
     with pytest.raises(UnknownName, match="bridge"):
         AgentRegistry(ScriptedModel(), TOOLS, AGENTS).create_bound(context())
 
 
-async def test_engine_gives_its_core_the_very_bridge_and_registry() -> None:
+async def test_engine_passes_its_bridge_and_registry_to_the_core() -> None:
     application = await started()
     registry = registry_of(application)
     engine = ExecutionEngine(registry, application.bridge)
@@ -71,26 +71,27 @@ async def test_engine_gives_its_core_the_very_bridge_and_registry() -> None:
     assert await engine.execute(context()) == {"answer": "question 1!"}
 
 
-async def test_core_tells_the_beginning_before_the_agent_speaks_and_the_end_after_it() -> None:
+async def test_core_emits_the_first_and_the_last_event_when_an_agent_completes() -> None:
     application = await started()
-    inbox = listener(application, context().thread_id)
+    connection = subscribe(application, context().thread_id)
     core = AgentExecutionCore(registry_of(application), application.bridge)
     assert await core.execute_agent(context()) == {"answer": "question 1!"}
-    assert (said(inbox)[0], said(inbox)[-1], len(inbox.frames)) == ("agent_started", "agent_completed", 5)
+    types = event_types(connection)
+    assert (types[0], types[-1], len(types)) == ("agent_started", "agent_completed", 5)
 
 
-async def test_result_that_json_cannot_carry_is_told_as_an_error_and_raised() -> None:
-    """Otherwise the user would wait for an end that never comes."""
+async def test_core_emits_an_error_when_json_cannot_represent_the_result() -> None:
+    """Otherwise the user would never get an end event."""
     application = await started()
-    inbox = listener(application, context().thread_id)
+    connection = subscribe(application, context().thread_id)
     core = AgentExecutionCore(registry_of(application), application.bridge)
     with pytest.raises(PayloadError, match="agent_completed"):
         await core.execute_agent(context(agent_name="answering"))
-    assert said(inbox) == ["agent_started", "agent_error"]
+    assert event_types(connection) == ["agent_started", "agent_error"]
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "expected"),
     [
         ("lone \ud800", "Broken: lone ?"),
         ("x" * 2_000_000, ("Broken: " + "x" * 2_000_000)[:ERROR_BYTES]),
@@ -98,21 +99,21 @@ async def test_result_that_json_cannot_carry_is_told_as_an_error_and_raised() ->
     ],
     ids=["lone surrogate", "2 MB", "cut between characters"],
 )
-async def test_error_that_no_frame_can_carry_is_told_in_part_and_raised_whole(message: str, told: str) -> None:
+async def test_error_text_is_truncated_when_no_frame_can_carry_it(message: str, expected: str) -> None:
     class Raising(BaseAgent):
         async def execute(self, context: object) -> object:
             raise Broken(message)
 
     application = await started(agents={"researcher": Raising})
-    inbox = listener(application, context().thread_id)
+    connection = subscribe(application, context().thread_id)
     with pytest.raises(Broken) as raised:
         await application.supervisor.engine.execute(context())
     assert raised.value.args == (message,)
-    assert payloads(inbox, EventType.AGENT_ERROR)[0]["error_message"] == told
+    assert payloads(connection, EventType.AGENT_ERROR)[0]["error_message"] == expected
 
 
-async def test_core_keeps_nothing_of_a_run_that_another_could_meet() -> None:
-    """Two runs at once, each waiting for the other between its first word and its second."""
+async def test_core_shares_no_state_when_two_runs_are_concurrent() -> None:
+    """Each of two concurrent runs waits for the other between its first thought and its second."""
     both = {number: anyio.Event() for number in (1, 2)}
 
     class Meeting(BaseAgent):
@@ -125,19 +126,19 @@ async def test_core_keeps_nothing_of_a_run_that_another_could_meet() -> None:
             return None
 
     application = await started(agents={"researcher": Meeting})
-    inboxes = {number: listener(application, context(number).thread_id) for number in (1, 2)}
+    connections = {number: subscribe(application, context(number).thread_id) for number in (1, 2)}
     with anyio.fail_after(60):
         async with anyio.create_task_group() as runs:
             for number in (1, 2):
                 runs.start_soon(application.supervisor.engine.execute, context(number))
-    for number, inbox in inboxes.items():
-        assert [each["reasoning"] for each in payloads(inbox, EventType.AGENT_THINKING)] == [
+    for number, connection in connections.items():
+        assert [each["reasoning"] for each in payloads(connection, EventType.AGENT_THINKING)] == [
             f"first of {number}",
             f"second of {number}",
         ]
 
 
-async def test_agent_tells_its_adapter_bridge_run_name_and_thread() -> None:
+async def test_agent_passes_bridge_run_name_and_thread_to_its_adapter() -> None:
     application = await started()
     adapter = WebSocketBridgeAdapter()
     agent = Researcher("researcher", ScriptedModel(), TOOLS, adapter)
@@ -149,7 +150,7 @@ async def test_agent_tells_its_adapter_bridge_run_name_and_thread() -> None:
     )  # fmt: skip
 
 
-def test_agent_without_execute_cannot_be_made() -> None:
+def test_agent_cannot_be_created_when_it_does_not_implement_execute() -> None:
     class Idle(BaseAgent):
         pass
 

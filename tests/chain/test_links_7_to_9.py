@@ -1,4 +1,4 @@
-"""Links 7 to 9: what a run's agent says, kept, emitted, routed, and answered truthfully."""
+"""Links 7 to 9: the adapter is bound and emits events; the bridge routes them and returns truthful receipts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import Carried, MappingLookup
 from bridgekit.transport.hub import Hub
-from tests.chain.agents import listener, started
+from tests.chain.agents import started, subscribe
 from tests.factories import OTHER, RUN, THREAD, emitted
 
-SAID = {
+PAYLOADS = {
     EventType.AGENT_STARTED: {"status": "started", "context": {"a": 1}, "message": "hello"},
     EventType.AGENT_THINKING: {"reasoning": "hm", "step_number": 2, "progress_percentage": 50.0},
     EventType.TOOL_EXECUTING: {"tool_call_id": "c1", "tool_name": "look_up", "parameters": {"a": 1}},
@@ -32,10 +32,10 @@ SAID = {
     EventType.AGENT_ERROR: {"error_message": "no", "error_context": {"a": 1}},
     EventType.PROGRESS_UPDATE: {"done": 3},
 }
-"""The payloads of the design, word for word."""
+"""The payload of each event type, exactly as the wire format defines it."""
 
 
-async def say_everything(emitter: Emitter) -> list[Receipt]:
+async def emit_everything(emitter: Emitter) -> list[Receipt]:
     return [
         await emitter.emit_agent_started("hello", context={"a": 1}),
         await emitter.emit_thinking("hm", step_number=2, progress_percentage=50.0),
@@ -68,24 +68,24 @@ async def notify_everything(bridge: AgentWebSocketBridge) -> list[Receipt]:
     ]
 
 
-async def test_adapter_emits_each_of_the_seven_kinds_with_its_payload() -> None:
+async def test_adapter_emits_each_of_the_seven_types_with_its_payload() -> None:
     application = await started()
-    inbox, adapter = listener(application), WebSocketBridgeAdapter()
+    connection, adapter = subscribe(application), WebSocketBridgeAdapter()
     adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
-    assert all(await say_everything(adapter))
-    assert {frame.event.type: frame.event.payload for frame in inbox.frames} == SAID
-    assert {(frame.event.run_id, frame.event.agent_name) for frame in inbox.frames} == {(RUN, "researcher")}
+    assert all(await emit_everything(adapter))
+    assert {frame.event.type: frame.event.payload for frame in connection.frames} == PAYLOADS
+    assert {(frame.event.run_id, frame.event.agent_name) for frame in connection.frames} == {(RUN, "researcher")}
 
 
-async def test_bridge_notifies_each_of_the_seven_kinds_with_its_payload() -> None:
+async def test_bridge_notifies_each_of_the_seven_types_with_its_payload() -> None:
     application = await started()
-    inbox = listener(application)
+    connection = subscribe(application)
     assert all(await notify_everything(application.bridge))
-    assert {frame.event.type: frame.event.payload for frame in inbox.frames} == SAID
+    assert {frame.event.type: frame.event.payload for frame in connection.frames} == PAYLOADS
     assert application.counters.sent == dict.fromkeys(EventType, 1)
 
 
-async def test_adapter_without_a_bridge_says_so_to_log_and_caller(
+async def test_adapter_logs_and_refuses_an_event_when_it_has_no_bridge(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     adapter = WebSocketBridgeAdapter()
@@ -94,37 +94,37 @@ async def test_adapter_without_a_bridge_says_so_to_log_and_caller(
         receipt = await adapter.emit_thinking("hm")
     assert (bool(receipt), receipt.outcome, receipt.link) == (False, Outcome.REFUSED, 7)
     assert [record.getMessage() for record in caplog.records] == [
-        "agent_thinking was emitted by an agent that was given no bridge"
+        "agent_thinking is lost: the adapter has no bridge, call set_websocket_bridge first"
     ]
 
 
-async def test_adapter_finds_its_thread_in_the_mapping_when_none_is_carried() -> None:
+async def test_thread_is_looked_up_in_the_mapping_when_the_adapter_has_none() -> None:
     application = await started()
-    inbox, adapter = listener(application, OTHER), WebSocketBridgeAdapter()
+    connection, adapter = subscribe(application, OTHER), WebSocketBridgeAdapter()
     await application.bridge.mapping.register_mapping(RUN, OTHER)
     adapter.set_websocket_bridge(application.bridge, RUN, "researcher")
     assert await adapter.emit_thinking("hm")
-    assert len(inbox.frames) == 1
+    assert len(connection.frames) == 1
 
 
-async def test_bridge_answers_sent_only_when_a_socket_of_the_thread_took_the_event() -> None:
+async def test_receipt_is_sent_only_when_a_socket_accepted_the_event() -> None:
     application = await started()
     bridge = application.bridge
-    nobody = await bridge.notify(emitted())
-    inbox = listener(application)
+    unsubscribed = await bridge.notify(emitted())
+    connection = subscribe(application)
     sent = await bridge.notify(emitted())
-    assert (nobody.outcome, nobody.link, nobody.sockets) == (Outcome.NOBODY_LISTENING, 10, 0)
+    assert (unsubscribed.outcome, unsubscribed.link, unsubscribed.sockets) == (Outcome.NO_SUBSCRIBER, 10, 0)
     assert (sent.outcome, sent.link, sent.sockets, sent.thread_id, sent.seq) == (
         Outcome.SENT, None, 1, THREAD, 2
     )  # fmt: skip
-    assert [frame.event.seq for frame in inbox.frames] == [2]
-    assert nobody.kept
+    assert [frame.event.seq for frame in connection.frames] == [2]
+    assert unsubscribed.kept
     assert application.counters.kept == {EventType.AGENT_THINKING: 1}
     assert application.counters.lost == {}
     assert application.counters.sent == {EventType.AGENT_THINKING: 1}
 
 
-async def test_event_without_a_route_ends_no_run_and_is_counted_with_its_reason() -> None:
+async def test_event_is_counted_as_unroutable_when_it_has_no_route() -> None:
     application = await started()
     receipt = await application.bridge.notify_agent_thinking(RunId("run_unknown"), "researcher", "hm")
     assert (receipt.outcome, receipt.link, receipt.thread_id, receipt.seq) == (
@@ -142,20 +142,20 @@ async def test_event_without_a_route_ends_no_run_and_is_counted_with_its_reason(
         (RUN, "researcher", "", "thread_id"),
     ],
 )
-async def test_bad_id_from_outside_is_refused_by_name_and_not_sent(
+async def test_notify_raises_and_sends_nothing_when_an_id_is_invalid(
     run_id: str, agent_name: str, thread_id: str, field: str
 ) -> None:
     application = await started()
-    inbox = listener(application)
+    connection = subscribe(application)
     with pytest.raises(InvalidId) as refused:
         await application.bridge.notify_agent_started(RunId(run_id), agent_name, thread_id=ThreadId(thread_id))
     assert refused.value.field == field
-    assert inbox.frames == []
+    assert connection.frames == []
 
 
-async def test_callers_mistake_is_raised_and_disturbs_nothing_else() -> None:
+async def test_notify_raises_and_later_events_arrive_when_a_caller_makes_a_mistake() -> None:
     application = await started()
-    inbox, bridge = listener(application), application.bridge
+    connection, bridge = subscribe(application), application.bridge
     await bridge.notify(emitted())
     with pytest.raises(PayloadError):
         await bridge.notify(emitted(payload={"a": float("inf")}))
@@ -166,22 +166,22 @@ async def test_callers_mistake_is_raised_and_disturbs_nothing_else() -> None:
             AgentEvent(type="exploded", run_id=RUN, agent_name="a", payload={})  # type: ignore[arg-type]  # the point
         )
     await bridge.notify(emitted())
-    assert [frame.event.seq for frame in inbox.frames] == [1, 2]
+    assert [frame.event.seq for frame in connection.frames] == [1, 2]
     assert sum(application.counters.sent.values()) == 2
     assert application.counters.lost == {(8, "PayloadError"): 1, (8, "FrameTooLarge"): 1}
 
 
-async def test_observer_is_shown_every_event_with_its_answer() -> None:
+async def test_observer_is_called_with_each_event_and_its_receipt() -> None:
     application = await started()
-    shown: list[tuple[AgentEvent, Receipt]] = []
-    application.bridge.observers.append(lambda event, receipt: shown.append((event, receipt)))
+    observed: list[tuple[AgentEvent, Receipt]] = []
+    application.bridge.observers.append(lambda event, receipt: observed.append((event, receipt)))
     event = emitted(thread_id=None)
     receipt = await application.bridge.notify(event)
-    assert shown == [(event, receipt)]
+    assert observed == [(event, receipt)]
 
 
 @pytest.mark.parametrize(("kind", "thread"), [("carried", THREAD), ("mapped", OTHER)])
-async def test_bridge_asks_the_resolver_that_it_was_given_and_no_other(kind: str, thread: ThreadId) -> None:
+async def test_bridge_uses_only_the_resolver_that_it_was_created_with(kind: str, thread: ThreadId) -> None:
     mapping = RunThreadMappingService()
     await mapping.register_mapping(RUN, OTHER)
     resolver = Carried() if kind == "carried" else MappingLookup(mapping)

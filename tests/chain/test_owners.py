@@ -1,4 +1,4 @@
-"""Whose thread it is must be known for as long as what the thread's log holds."""
+"""The owner of a thread must be stored for at least as long as the thread's log."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bridgekit.errors import DeterministicStartupError
 from bridgekit.stores import in_memory
 
 
-async def test_store_that_outlives_the_process_does_not_start_with_owners_in_its_memory() -> None:
-    """Else a thread of the process before could be claimed by anybody, with all that its log holds."""
+async def test_startup_fails_when_a_durable_store_has_owners_in_memory_only() -> None:
+    """Otherwise, after a restart, any user could claim a thread and read its retained events."""
     durable = replace(in_memory(), name="sqlite")
     with pytest.raises(DeterministicStartupError, match=r"^link 2: the sqlite store .* db_session_factory") as refused:
         await start_application(BridgeConfig(agents={}), durable)
     assert refused.value.link == 2
 
 
-async def test_thread_store_of_ones_own_is_taken_and_memory_needs_none() -> None:
+async def test_startup_succeeds_when_the_thread_store_fits_the_store() -> None:
     await start_application(
         BridgeConfig(agents={}, db_session_factory=MemoryThreadStore()), replace(in_memory(), name="sqlite")
     )

@@ -1,4 +1,4 @@
-"""Startup's own checks: what a link raises while it is checked is charged to that link, and not to startup."""
+"""Self-checks: an error that a link raises during its check is attributed to that link, and not to startup."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class BridgeThatRaises(AgentWebSocketBridge):
         raise OSError("the store is down")
 
 
-async def test_hub_that_raises_is_named_as_link_10() -> None:
+async def test_startup_error_names_link_10_when_the_hub_raises() -> None:
     with pytest.raises(DeterministicStartupError, match="no memory left") as refused:
         await start_application(BridgeConfig(agents={}, hub=HubThatRaises), in_memory())
     assert refused.value.link == 10
 
 
-async def test_bridge_that_raises_is_named_as_link_9() -> None:
+async def test_startup_error_names_link_9_when_the_bridge_raises() -> None:
     with pytest.raises(DeterministicStartupError, match="the store is down") as refused:
         await start_application(BridgeConfig(agents={}, bridge=BridgeThatRaises), in_memory())
     assert refused.value.link == 9

@@ -29,7 +29,7 @@ def _needs_asyncio_on_trio(call: Any) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def of_stores_that_are_well(patient: None) -> None:
+def of_stores_that_are_well(long_timeouts: None) -> None:
     """What becomes of the others is tested beside each store."""
 
 

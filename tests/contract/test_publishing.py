@@ -70,7 +70,7 @@ async def test_event_without_sockets_is_kept_and_not_called_sent(place: Place) -
     async with place.worker() as worker:
         receipt = await worker.publish(THREAD)
         assert not receipt
-        assert (receipt.outcome, receipt.kept, receipt.link) == (Outcome.NOBODY_LISTENING, True, 10)
+        assert (receipt.outcome, receipt.kept, receipt.link) == (Outcome.NO_SUBSCRIBER, True, 10)
         assert receipt.reason
         replay = await worker.join(THREAD, Cursor(receipt.epoch or "", 0))
         assert numbers(replay.frames) == [1]

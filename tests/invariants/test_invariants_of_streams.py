@@ -1,4 +1,4 @@
-"""Several runs in one recording, what is asked of it, latencies, and what is told to people."""
+"""Recordings with several runs: expected runs, signalled gaps, latencies and the formatted report."""
 
 from __future__ import annotations
 
@@ -8,101 +8,104 @@ import pytest
 
 from bridgekit.ids import RunId
 from bridgekit.invariants.recorded import Recorded
-from bridgekit.invariants.reports import Latency, Rule, check_run, check_stream, told
-from tests.verify.measure.recordings import SECOND, STEPS, TOOL, Frame, breaches, numbered, run_of, sound
+from bridgekit.invariants.reports import Invariant, LatencyQuantiles, check_run, check_stream, format_report
+from tests.verify.measure.recordings import SECOND, STEPS, TOOL, Frame, numbered, run_of, sound, violations
 
-GAP = "missing before this frame, of this run or of another of its thread"
+GAP = "missing before this frame, from this run or from another run of its thread"
 
 
 def interleaved() -> list[Frame]:
-    """a and b in turn, then c alone: 1, 3, 5, 7, 9 are a's, 2, 4, 6, 8, 10 are b's, and c's are 11 to 15."""
+    """Create runs a and b that alternate, then c alone: a has seq 1, 3, 5, 7, 9; b 2, 4, 6, 8, 10; c 11 to 15."""
     pairs = zip(sound("a"), sound("b"), strict=True)
     return numbered([each for pair in pairs for each in pair] + sound("c"))
 
 
-def test_runs_that_share_a_thread_are_told_apart() -> None:
+def test_each_run_has_its_own_report_when_runs_share_a_thread() -> None:
     reports = check_stream(interleaved())
     assert {run: report.holds for run, report in reports.items()} == {"a": True, "b": True, "c": True}
     assert all(check_run(interleaved(), run_id=run).holds for run in "abc")
 
 
-def test_hole_is_charged_to_each_run_that_was_under_way() -> None:
+def test_gap_is_attributed_to_each_active_run_when_runs_overlap() -> None:
     stream = interleaved()
     del stream[3]
     reports = check_stream(stream)
-    hole = (Rule.NO_GAP, f"seq 4 is {GAP}", 4)
-    assert breaches(reports[RunId("a")]) == [hole]
-    assert breaches(reports[RunId("b")]) == [hole, (Rule.CRITICAL_TYPES, "no agent_thinking was read", None)]
+    gap = (Invariant.NO_GAP, f"seq 4 is {GAP}", 4)
+    assert violations(reports[RunId("a")]) == [gap]
+    assert violations(reports[RunId("b")]) == [gap, (Invariant.CRITICAL_TYPES, "no agent_thinking was read", None)]
     assert reports[RunId("c")].holds
     assert [check_run(stream, run_id=run).holds for run in "abc"] == [False, False, True]
 
 
-def test_hole_between_runs_is_charged_to_the_run_that_shows_it() -> None:
+def test_gap_is_attributed_to_the_next_run_when_no_run_is_active() -> None:
     alone = numbered([*sound("a"), *sound("b"), *sound("c")])
     reports = check_stream([*alone[:5], *alone[10:]])
     assert {run: report.holds for run, report in reports.items()} == {"a": True, "c": False}
-    assert breaches(reports[RunId("c")]) == [(Rule.NO_GAP, f"seq 6 to 10 are {GAP}", 6)]
+    assert violations(reports[RunId("c")]) == [(Invariant.NO_GAP, f"seq 6 to 10 are {GAP}", 6)]
 
 
-def test_run_that_was_filtered_out_of_its_thread_is_judged_by_order_alone() -> None:
-    mine = [each for each in interleaved() if each["run_id"] == "b"]
-    assert [breach.rule for breach in check_run(mine).breaches] == [Rule.NO_GAP] * 4
-    assert check_run(mine, whole=False).holds
-    assert not check_run([*mine[:2], mine[3], mine[2], mine[4]], whole=False).holds
-    assert not check_run([*mine[:2], *mine[1:]], whole=False).holds
+def test_gaps_are_not_checked_when_the_stream_is_filtered() -> None:
+    filtered = [each for each in interleaved() if each["run_id"] == "b"]
+    assert [violation.invariant for violation in check_run(filtered).violations] == [Invariant.NO_GAP] * 4
+    assert check_run(filtered, whole=False).holds
+    assert not check_run([*filtered[:2], filtered[3], filtered[2], filtered[4]], whole=False).holds
+    assert not check_run([*filtered[:2], *filtered[1:]], whole=False).holds
 
 
-def test_gap_that_the_client_was_told_of_is_no_breach_but_what_it_held_is_still_missing() -> None:
+def test_gap_is_not_a_violation_when_it_was_signalled() -> None:
     thoughtful = run_of("agent_started", *["agent_thinking"] * 6, *(kind for kind, _ in STEPS[2:]))
     holey = [each for each in thoughtful if each["seq"] not in (3, 4, 5)]
     assert check_run(holey, signalled=[(3, 5)]).holds
     assert check_run(holey, signalled=[(2, 3), (4, 9)]).holds
     for elsewhere in ((1, 2), (6, 9)):
-        assert breaches(check_run(holey, signalled=[elsewhere])) == [(Rule.NO_GAP, f"seq 3 to 5 are {GAP}", 3)]
-    assert breaches(check_run(holey, signalled=[(4, 4)])) == [
-        (Rule.NO_GAP, f"seq 3 is {GAP}", 3),
-        (Rule.NO_GAP, f"seq 5 is {GAP}", 3),
+        assert violations(check_run(holey, signalled=[elsewhere])) == [(Invariant.NO_GAP, f"seq 3 to 5 are {GAP}", 3)]
+    assert violations(check_run(holey, signalled=[(4, 4)])) == [
+        (Invariant.NO_GAP, f"seq 3 is {GAP}", 3),
+        (Invariant.NO_GAP, f"seq 5 is {GAP}", 3),
     ]
     started_lost = numbered([*sound("a"), *sound("b")])
     del started_lost[5]
     assert not check_stream(started_lost, signalled=[(6, 6)])[RunId("b")].holds
 
 
-def test_run_that_was_asked_for_and_never_seen_is_unknown_and_one_that_nobody_asked_for_is_a_breach() -> None:
+def test_missing_run_is_unknown_and_other_run_is_a_violation_when_runs_are_given() -> None:
     reports = check_stream(sound("a"), runs=["b"])
     assert (reports[RunId("b")].known, reports[RunId("b")].holds) == (False, False)
-    assert breaches(reports[RunId("a")]) == [(Rule.ONE_RUN, "nobody here asked for run 'a'", 1)]
+    assert violations(reports[RunId("a")]) == [(Invariant.ONE_RUN, "run 'a' was not expected", 1)]
     assert check_stream(sound("a"), runs=["a"])[RunId("a")].holds
     assert not check_run(sound("a"), run_id="b").known
 
 
-def test_frames_that_name_no_run_have_a_report_of_their_own() -> None:
+def test_frames_have_a_separate_report_when_they_have_no_run_id() -> None:
     stream = sound()
     del stream[2]["run_id"]
     reports = check_stream(stream)
-    assert breaches(reports[None]) == [(Rule.FIELDS, "the field run_id is missing", 3)]
-    assert [breach.rule for breach in reports[RunId("a")].breaches] == [Rule.TOOL_CALLS, Rule.CRITICAL_TYPES]
+    assert violations(reports[None]) == [(Invariant.FIELDS, "the field run_id is missing", 3)]
+    assert [violation.invariant for violation in reports[RunId("a")].violations] == [
+        Invariant.TOOL_CALLS,
+        Invariant.CRITICAL_TYPES,
+    ]
 
 
-def test_one_event_in_two_threads_is_told() -> None:
+def test_violation_is_reported_when_one_event_is_in_two_threads() -> None:
     leaked = {**sound()[1], "thread_id": "u", "seq": 1}
-    sentences = [breach.sentence for breach in check_stream([*sound(), leaked])[RunId("a")].breaches]
+    sentences = [violation.message for violation in check_stream([*sound(), leaked])[RunId("a")].violations]
     assert "the run moved from thread 't' to 'u'" in sentences
     assert "event 't/2' was read before, as seq 2 of thread 't'" in sentences
 
 
-# Latency.
+# Latencies.
 
 
-def test_latency_is_from_emission_to_reading_by_the_nearest_rank() -> None:
+def test_latency_quantiles_use_the_nearest_rank() -> None:
     waits = [0.5, 0.1, 0.3, 0.2, 0.4]
     report = check_run([(each, SECOND + wait) for each, wait in zip(sound(), waits, strict=True)])
     assert report.holds
     assert report.latency is not None
-    assert report.latency == pytest.approx(Latency(5, 0.3, 0.5, 0.5), abs=1e-6)
+    assert report.latency == pytest.approx(LatencyQuantiles(5, 0.3, 0.5, 0.5), abs=1e-6)
 
 
-def test_latency_counts_only_frames_with_both_times() -> None:
+def test_latency_ignores_a_frame_when_a_time_is_missing() -> None:
     frames = sound()
     del frames[1]["timestamp"]
     recorded: list[Recorded] = [*((each, float(SECOND)) for each in frames[:3]), *frames[3:]]
@@ -111,14 +114,14 @@ def test_latency_counts_only_frames_with_both_times() -> None:
     assert report.latency.n == 2
 
 
-# What is told to people.
+# The formatted report.
 
 
-def test_what_does_not_hold_is_told_with_the_frames_that_show_it() -> None:
+def test_report_shows_the_frames_when_invariants_are_violated() -> None:
     stream = [*sound("a"), *sound("b", "u")]
     del stream[6]
     assert (
-        told(stream, check_stream(stream, runs=["a", "b", "c"]))
+        format_report(stream, check_stream(stream, runs=["a", "b", "c"]))
         == f"""\
 2 of 3 runs do not hold
 
@@ -131,49 +134,50 @@ run 'b':
       9  seq 5  agent_completed  {{'result': None}}
 
 run 'c':
-  nothing was read of it: unknown"""
+  unknown: no frame of this run was read"""
     )
 
 
-def test_long_run_is_shown_only_where_it_breaks() -> None:
+def test_report_shows_only_frames_near_violations_when_the_run_is_long() -> None:
     stream = run_of("agent_started", *["agent_thinking"] * 30, *(kind for kind, _ in STEPS[2:]))
     del stream[15]
-    lines = told(stream, check_stream(stream)).splitlines()[4:]
+    lines = format_report(stream, check_stream(stream)).splitlines()[4:]
     assert [line.split()[0] for line in lines] == ["…", "15", ">", "17", "…"]
 
 
-def test_frame_that_is_no_object_is_shown_as_it_is() -> None:
+def test_report_shows_a_frame_as_recorded_when_it_is_not_an_object() -> None:
     recording: list[Any] = [["what", 7]]
     assert (
-        told(recording, check_stream(recording))
+        format_report(recording, check_stream(recording))
         == """\
 1 of 1 runs do not hold
 
-frames that name no run:
-  required fields: the frame is no object but list
+frames without a run id:
+  required fields: the frame is not a JSON object but list
   >   1  ['what', 7]"""
     )
 
 
-def test_nothing_to_tell_of_runs_that_hold() -> None:
-    assert told(sound(), check_stream(sound())) == "every run holds"
+def test_report_is_one_line_when_every_run_holds() -> None:
+    assert format_report(sound(), check_stream(sound())) == "every run holds"
 
 
-def test_gap_of_one_thread_excuses_nothing_in_another() -> None:
+def test_signalled_gap_applies_only_to_its_thread_when_there_are_several() -> None:
     two = [each | {"thread_id": thread} for thread in ("A", "B") for each in sound(thread)]
     for number, each in enumerate(two):
         each["seq"] = number % 5 + 1
     holey = [each for each in two if each["seq"] != 3]
-    with pytest.raises(ValueError, match="of 2 threads: say the signalled gaps by thread"):
+    with pytest.raises(ValueError, match="the stream has 2 threads: pass the signalled gaps by thread"):
         check_stream(holey, signalled=[(3, 3)])
     reports = check_stream(holey, required=(), signalled={"A": [(3, 3)]})
-    rules = {run: {breach.rule for breach in report.breaches} for run, report in reports.items()}
-    assert Rule.NO_GAP not in rules[RunId("A")]
-    assert Rule.NO_GAP in rules[RunId("B")]
+    rules = {run: {violation.invariant for violation in report.violations} for run, report in reports.items()}
+    assert Invariant.NO_GAP not in rules[RunId("A")]
+    assert Invariant.NO_GAP in rules[RunId("B")]
 
 
-def test_numbers_of_frames_that_name_no_thread_are_not_judged_for_gaps() -> None:
-    homeless = [{name: value for name, value in each.items() if name != "thread_id"} for each in sound("a")]
-    del homeless[2]
-    assert Rule.NO_GAP not in {breach.rule for breach in check_run(homeless).breaches}
-    assert Rule.NO_GAP in {breach.rule for breach in check_run([*sound("a")[:2], *sound("a")[3:]]).breaches}
+def test_gaps_are_not_checked_when_frames_have_no_thread_id() -> None:
+    without_thread = [{name: value for name, value in each.items() if name != "thread_id"} for each in sound("a")]
+    del without_thread[2]
+    with_thread = [*sound("a")[:2], *sound("a")[3:]]
+    assert Invariant.NO_GAP not in {violation.invariant for violation in check_run(without_thread).violations}
+    assert Invariant.NO_GAP in {violation.invariant for violation in check_run(with_thread).violations}

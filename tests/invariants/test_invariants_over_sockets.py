@@ -1,4 +1,4 @@
-"""The invariants on what real sockets read of sound and broken chains: each socket judged from its own view alone."""
+"""The invariants of streams that real sockets read from sound and broken chains. Each socket is checked separately."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from bridgekit.events import RoutedEvent
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.invariants.reports import Rule, RunReport, check_stream
+from bridgekit.invariants.reports import Invariant, RunReport, check_stream
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.history import Socket
 from bridgekit_verify.measure.workload import FAMILIES, Workload, family
@@ -30,19 +30,21 @@ def anyio_backend() -> str:
 
 
 async def judged(name: str, workload: Workload, *, knowing: bool = True) -> dict[ThreadId, Reports]:
-    """Each thread's socket's reports; `knowing` the runs that its owner asked for, or not."""
+    """Run the workload and return the reports of each thread's socket. With `knowing`, pass the expected runs."""
     recordings: defaultdict[ThreadId, list[tuple[RoutedEvent, float]]] = defaultdict(list)
 
     def watch(socket: Socket, event: RoutedEvent) -> None:
         recordings[socket.thread_id].append((event, time.time()))
 
     measurement = await measure(variant(name), workload, watch=watch)
-    asked = defaultdict(list)
+    expected_runs = defaultdict(list)
     for group in workload.groups():
         for run in group:
-            asked[run.owned.thread_id].append(measurement.history.handovers[run.request].run_id)
+            expected_runs[run.owned.thread_id].append(measurement.history.handovers[run.request].run_id)
     return {
-        owned.thread_id: check_stream(recordings[owned.thread_id], runs=asked[owned.thread_id] if knowing else None)
+        owned.thread_id: check_stream(
+            recordings[owned.thread_id], runs=expected_runs[owned.thread_id] if knowing else None
+        )
         for owned in workload.threads
     }
 
@@ -51,7 +53,7 @@ def holding(reports: Reports) -> list[bool]:
     return [report.holds for report in reports.values()]
 
 
-async def test_sound_chain_holds_at_every_socket_with_runs_interleaved_and_latencies_known() -> None:
+async def test_invariants_hold_at_every_socket_when_the_chain_is_sound() -> None:
     threads = tuple(owned for name in FAMILIES for owned in family(name, 1))
     everywhere = await judged("sound", Workload(threads=threads, runs_per_thread=3, steps=2, at_once=len(threads) * 3))
     assert [holding(reports) for reports in everywhere.values()] == [[True] * 3] * len(threads)
@@ -61,37 +63,38 @@ async def test_sound_chain_holds_at_every_socket_with_runs_interleaved_and_laten
 
 
 @pytest.mark.parametrize("knowing", [True, False])
-async def test_as_reported_is_unknown_at_every_socket(knowing: bool) -> None:
-    """Nothing arrives. Only who knows which runs he asked for can say of which."""
+async def test_result_is_unknown_at_every_socket_when_the_chain_is_as_reported(knowing: bool) -> None:
+    """Nothing arrives, so the report names the missing runs only if the expected runs are given."""
     for reports in (await judged("as reported", SMALL, knowing=knowing)).values():
         assert [(report.run_id is not None, report.known, report.holds) for report in reports.values()] == [
             (knowing, False, False)
         ]
 
 
-async def test_link_8_broken_is_caught_at_every_socket_by_the_types_that_agents_say() -> None:
-    """The bridge numbered nothing of what was lost, so `seq` has no hole: the types alone tell."""
+async def test_missing_types_are_reported_at_every_socket_when_link_8_is_broken() -> None:
+    """The lost events got no `seq`, so there is no gap; only the missing types reveal the loss."""
     for reports in (await judged("link 8 broken", SMALL)).values():
         [report] = reports.values()
-        assert [breach.rule for breach in report.breaches] == [Rule.CRITICAL_TYPES] * 3
+        assert [violation.invariant for violation in report.violations] == [Invariant.CRITICAL_TYPES] * 3
 
 
-async def test_link_5_broken_is_caught_at_the_socket_that_lost_and_not_at_the_one_that_gained() -> None:
-    """What one user's agent says comes under the other's run, thread and `seq`: nothing in the frames gives it away."""
+async def test_only_the_socket_that_lost_events_reports_it_when_link_5_is_broken() -> None:
+    """One user's events arrive with the other user's run, thread and `seq`, so the frames do not reveal the leak."""
     loser, winner = (await judged("link 5 broken", SMALL)).values()
-    assert [breach.rule for report in loser.values() for breach in report.breaches] == [Rule.CRITICAL_TYPES] * 3
+    lost = [violation.invariant for report in loser.values() for violation in report.violations]
+    assert lost == [Invariant.CRITICAL_TYPES] * 3
     [report] = winner.values()
     assert report.holds
     assert report.frames == 8
 
 
 @pytest.mark.parametrize("knowing", [True, False])
-async def test_fix_1_is_caught_at_the_socket_that_was_sent_runs_of_others_if_it_knows_its_own(knowing: bool) -> None:
-    """Two runs of other users arrive whole and in order, under this thread's name. Unasked, they look like its own."""
+async def test_other_users_runs_are_reported_when_fix_1_leaks_them_and_runs_are_given(knowing: bool) -> None:
+    """Two runs of other users arrive completely and in order in this thread. They look valid without expected runs."""
     workload = replace(SMALL, threads=family("prefixes of one another", 3))
     shortest, *others = (await judged("fix 1", workload, knowing=knowing)).values()
     assert holding(shortest) == [True, not knowing, not knowing]
-    foreign = [breach.rule for report in shortest.values() for breach in report.breaches]
-    assert foreign == ([Rule.ONE_RUN] * 2 if knowing else [])
+    foreign = [violation.invariant for report in shortest.values() for violation in report.violations]
+    assert foreign == ([Invariant.ONE_RUN] * 2 if knowing else [])
     assert [holding(reports) for reports in others] == [[False], [False]]
     assert not any(report.known for reports in others for report in reports.values())

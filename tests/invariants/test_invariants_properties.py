@@ -1,4 +1,4 @@
-"""The invariants on random recordings: what is sound holds however it is interleaved, and one change is found."""
+"""The invariants of random recordings: any interleaving of sound runs holds, and any single change is detected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgekit.invariants.reports import check_run, check_stream, told
+from bridgekit.invariants.reports import check_run, check_stream, format_report
 from tests.verify.measure.recordings import STEPS, Frame, frame, numbered
 
 THREADS = ("t", "u")
@@ -18,15 +18,18 @@ ERROR: Step = ("agent_error", {"error_message": "no"})
 
 @st.composite
 def sound_run(draw: st.DrawFn, run: str) -> list[Frame]:
-    """A start, thoughts and calls in any order, each call completed after it was begun, and one of both ends."""
+    """Draw a start event, thoughts and tool calls in any valid order, and one of the two end events."""
     calls = draw(st.permutations(list(range(draw(st.integers(1, 3)))) * 2))
     steps: list[Step] = [
-        # Drawn once a call begins, drawn twice it is completed.
-        ("tool_completed" if call in calls[:place] else "tool_executing", {"tool_call_id": f"{call}", "tool_name": "x"})
-        for place, call in enumerate(calls)
+        # The first occurrence of a call starts it, the second one completes it.
+        (
+            "tool_completed" if call in calls[:position] else "tool_executing",
+            {"tool_call_id": f"{call}", "tool_name": "x"},
+        )
+        for position, call in enumerate(calls)
     ]
-    for said in (STEPS[1], *draw(st.lists(st.sampled_from([STEPS[1], PROGRESS]), max_size=3))):
-        steps.insert(draw(st.integers(0, len(steps))), said)
+    for step in (STEPS[1], *draw(st.lists(st.sampled_from([STEPS[1], PROGRESS]), max_size=3))):
+        steps.insert(draw(st.integers(0, len(steps))), step)
     end = draw(st.sampled_from([STEPS[4], ERROR]))
     thread = draw(st.sampled_from(THREADS))
     return [frame(kind, payload, run=run, thread=thread) for kind, payload in (STEPS[0], *steps, end)]
@@ -34,7 +37,7 @@ def sound_run(draw: st.DrawFn, run: str) -> list[Frame]:
 
 @st.composite
 def recordings(draw: st.DrawFn) -> list[Frame]:
-    """One to four sound runs on two threads, in any interleaving, numbered as they are sent."""
+    """Draw one to four sound runs on two threads, in any interleaving, numbered in the order of sending."""
     runs = [draw(sound_run(run)) for run in "abcd"[: draw(st.integers(1, 4))]]
     turns = draw(st.permutations([number for number, run in enumerate(runs) for _ in run]))
     frames = [iter(run) for run in runs]
@@ -48,32 +51,34 @@ def holds(stream: list[Frame]) -> bool:
 
 
 @given(recordings())
-def test_any_interleaving_of_sound_runs_holds(stream: list[Frame]) -> None:
-    assert told(stream, check_stream(stream)) == "every run holds"
+def test_invariants_hold_when_sound_runs_are_interleaved(stream: list[Frame]) -> None:
+    assert format_report(stream, check_stream(stream)) == "every run holds"
     for run in {each["run_id"] for each in stream}:
         assert check_run(stream, run_id=run).holds
         assert check_run([each for each in stream if each["run_id"] == run], whole=False).holds
 
 
 @given(recordings(), st.data())
-def test_any_single_loss_is_found(stream: list[Frame], data: st.DataObject) -> None:
-    place = data.draw(st.integers(0, len(stream) - 1))
-    assert not holds(stream[:place] + stream[place + 1 :])
+def test_violation_is_found_when_one_frame_is_lost(stream: list[Frame], data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, len(stream) - 1))
+    assert not holds(stream[:position] + stream[position + 1 :])
 
 
 @given(recordings(), st.data())
-def test_any_single_copy_is_found_wherever_it_comes(stream: list[Frame], data: st.DataObject) -> None:
-    place = data.draw(st.integers(0, len(stream) - 1))
-    later = data.draw(st.integers(place + 1, len(stream)))
-    assert not holds([*stream[:later], stream[place], *stream[later:]])
+def test_violation_is_found_when_one_frame_is_duplicated(stream: list[Frame], data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, len(stream) - 1))
+    later = data.draw(st.integers(position + 1, len(stream)))
+    assert not holds([*stream[:later], stream[position], *stream[later:]])
 
 
 @given(recordings(), st.data())
-def test_any_two_frames_of_a_thread_that_change_places_are_found(stream: list[Frame], data: st.DataObject) -> None:
-    """Frames of two threads may: each thread counts by itself, and nobody promised an order between them."""
+def test_violation_is_found_when_two_frames_of_a_thread_are_swapped(stream: list[Frame], data: st.DataObject) -> None:
+    """Frames of different threads may be swapped, because `seq` orders only the frames of one thread."""
     one = data.draw(st.integers(0, len(stream) - 1))
     same = [
-        place for place, each in enumerate(stream) if each["thread_id"] == stream[one]["thread_id"] and place != one
+        position
+        for position, each in enumerate(stream)
+        if each["thread_id"] == stream[one]["thread_id"] and position != one
     ]
     other = data.draw(st.sampled_from(same))
     swapped = list(stream)
@@ -82,10 +87,10 @@ def test_any_two_frames_of_a_thread_that_change_places_are_found(stream: list[Fr
 
 
 @given(recordings(), st.data())
-def test_any_field_that_is_taken_away_is_found(stream: list[Frame], data: st.DataObject) -> None:
-    place = data.draw(st.integers(0, len(stream) - 1))
-    field = data.draw(st.sampled_from(sorted(stream[place])))
-    stream[place] = {name: value for name, value in stream[place].items() if name != field}
+def test_violation_is_found_when_one_field_is_removed(stream: list[Frame], data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, len(stream) - 1))
+    field = data.draw(st.sampled_from(sorted(stream[position])))
+    stream[position] = {name: value for name, value in stream[position].items() if name != field}
     assert not holds([each | {"run_id": each.get("run_id", "")} for each in stream])
 
 
@@ -97,8 +102,8 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(frame("", {}, run=""), JSON)), max_size=4))
-def test_whatever_was_decoded_is_judged_and_nothing_is_raised(rubbish: list[Any]) -> None:
+def test_check_raises_nothing_when_frames_are_arbitrary_json(rubbish: list[Any]) -> None:
     reports = check_stream(rubbish)
     assert not any(report.holds for report in reports.values())
-    assert told(rubbish, reports)
+    assert format_report(rubbish, reports)
     assert not check_run(rubbish).holds

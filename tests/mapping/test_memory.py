@@ -1,4 +1,4 @@
-"""Routes in memory are bounded: closed runs make room, live ones never do."""
+"""The in-memory mapping store is bounded: it evicts closed runs and never live ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from tests.factories import OTHER, THREAD
 
 LIVE_BYTES = 300
-"""What a live run's route costs, its ids of usual length included."""
+"""The memory bound of a live run's route, with ids of usual length."""
 
 
 def run(number: int) -> RunId:
@@ -26,7 +26,7 @@ async def registered(limit: int) -> RunThreadMappingService:
     return mapping
 
 
-async def test_run_that_was_closed_first_makes_room_first() -> None:
+async def test_run_that_was_closed_first_is_evicted_first_when_the_store_is_full() -> None:
     mapping = await registered(3)
     for number in (2, 0):
         await mapping.cleanup_mapping(run(number))
@@ -36,7 +36,7 @@ async def test_run_that_was_closed_first_makes_room_first() -> None:
     assert [await mapping.get_thread_id(run(number)) for number in (0, 1, 4)] == [None, THREAD, THREAD]
 
 
-async def test_live_run_never_makes_room_and_the_new_one_is_refused() -> None:
+async def test_new_run_is_refused_when_all_stored_runs_are_live() -> None:
     mapping = await registered(3)
     with pytest.raises(MappingFull) as refused:
         await mapping.register_mapping(run(3), OTHER)
@@ -48,7 +48,7 @@ async def test_live_run_never_makes_room_and_the_new_one_is_refused() -> None:
     assert await mapping.get_thread_id(run(3)) == OTHER
 
 
-async def test_run_that_went_on_in_its_grace_period_does_not_make_room() -> None:
+async def test_run_is_not_evicted_when_it_was_registered_again_in_its_grace_period() -> None:
     mapping = await registered(2)
     await mapping.cleanup_mapping(run(0))
     await mapping.register_mapping(run(0), THREAD)
@@ -56,7 +56,7 @@ async def test_run_that_went_on_in_its_grace_period_does_not_make_room() -> None
         await mapping.register_mapping(run(2), THREAD)
 
 
-async def test_run_that_is_closed_and_goes_on_again_and_again_leaves_nothing_behind() -> None:
+async def test_store_does_not_grow_when_one_run_is_closed_and_registered_repeatedly() -> None:
     store = MemoryMappingStore(routes=10)
     mapping = RunThreadMappingService(store)
     for _ in range(1_000):
@@ -65,7 +65,7 @@ async def test_run_that_is_closed_and_goes_on_again_and_again_leaves_nothing_beh
     assert (len(store), len(store._due)) == (1, 1)
 
 
-async def test_live_route_costs_little() -> None:
+async def test_memory_of_a_live_route_is_bounded() -> None:
     store = MemoryMappingStore()
     tracemalloc.start()
     try:

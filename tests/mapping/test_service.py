@@ -1,4 +1,4 @@
-"""The mapping service: a run never moves, and its route durable it for a stated time."""
+"""The mapping service: a run never changes its thread, and a closed run's route remains for the grace period."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GRACE = 30.0
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that a test sets."""
 
     now = 1_000.0
 
@@ -32,21 +32,21 @@ def with_clock(grace_seconds: float = GRACE) -> tuple[RunThreadMappingService, M
     return RunThreadMappingService(store, grace_seconds=grace_seconds), store, clock
 
 
-async def test_registered_run_is_found_and_an_unknown_one_is_not() -> None:
+async def test_lookup_returns_the_thread_when_the_run_is_registered() -> None:
     mapping = RunThreadMappingService()
     await mapping.register_mapping(RUN, THREAD)
     assert await mapping.get_thread_id(RUN) == THREAD
     assert await mapping.get_thread_id(RunId("run_2")) is None
 
 
-async def test_registering_a_run_twice_is_harmless_when_the_thread_is_the_same() -> None:
+async def test_registration_has_no_effect_when_it_is_repeated() -> None:
     mapping, store, _ = with_clock()
     await mapping.register_mapping(RUN, THREAD)
     await mapping.register_mapping(RUN, THREAD)
     assert len(store) == 1
 
 
-async def test_moving_a_run_to_another_thread_is_refused_and_moves_nothing() -> None:
+async def test_registration_is_refused_when_the_run_has_another_thread() -> None:
     mapping, _, _ = with_clock()
     await mapping.register_mapping(RUN, THREAD)
     with pytest.raises(RunAlreadyMapped) as refused:
@@ -55,7 +55,7 @@ async def test_moving_a_run_to_another_thread_is_refused_and_moves_nothing() -> 
     assert await mapping.get_thread_id(RUN) == THREAD
 
 
-async def test_closed_run_is_not_moved_either_while_its_route_lingers() -> None:
+async def test_registration_is_refused_when_a_closed_run_has_another_thread() -> None:
     mapping, _, clock = with_clock()
     await mapping.register_mapping(RUN, THREAD)
     await mapping.cleanup_mapping(RUN)
@@ -65,7 +65,7 @@ async def test_closed_run_is_not_moved_either_while_its_route_lingers() -> None:
 
 
 @pytest.mark.parametrize(("run_id", "thread_id", "field"), [("", "t", "run_id"), ("r", "\n", "thread_id")])
-async def test_bad_id_is_refused_by_name_and_nothing_is_kept(run_id: str, thread_id: str, field: str) -> None:
+async def test_registration_is_refused_when_an_id_is_invalid(run_id: str, thread_id: str, field: str) -> None:
     mapping, store, _ = with_clock()
     with pytest.raises(InvalidId) as refused:
         await mapping.register_mapping(RunId(run_id), ThreadId(thread_id))
@@ -73,7 +73,7 @@ async def test_bad_id_is_refused_by_name_and_nothing_is_kept(run_id: str, thread
     assert len(store) == 0
 
 
-async def test_route_lingers_for_exactly_the_grace_period_after_cleanup() -> None:
+async def test_route_expires_exactly_when_the_grace_period_ends() -> None:
     mapping, _, clock = with_clock()
     await mapping.register_mapping(RUN, THREAD)
     await mapping.cleanup_mapping(RUN)
@@ -83,7 +83,7 @@ async def test_route_lingers_for_exactly_the_grace_period_after_cleanup() -> Non
     assert await mapping.get_thread_id(RUN) is None
 
 
-async def test_second_cleanup_does_not_prolong_the_grace_period() -> None:
+async def test_grace_period_is_not_extended_when_a_run_is_closed_twice() -> None:
     mapping, _, clock = with_clock()
     await mapping.register_mapping(RUN, THREAD)
     await mapping.cleanup_mapping(RUN)
@@ -93,22 +93,22 @@ async def test_second_cleanup_does_not_prolong_the_grace_period() -> None:
     assert await mapping.get_thread_id(RUN) is None
 
 
-async def test_cleanup_of_an_unknown_run_is_no_error_and_keeps_nothing() -> None:
+async def test_cleanup_has_no_effect_when_the_run_is_unknown() -> None:
     mapping, store, _ = with_clock()
     await mapping.cleanup_mapping(RUN)
     await mapping.register_mapping(RUN, THREAD)
     assert await mapping.get_thread_id(RUN) == THREAD
-    assert kept(store) == (1, 0)
+    assert sizes(store) == (1, 0)
 
 
-async def test_run_that_is_not_closed_is_never_forgotten() -> None:
+async def test_route_never_expires_when_the_run_is_not_closed() -> None:
     mapping, _, clock = with_clock()
     await mapping.register_mapping(RUN, THREAD)
     clock.now += 1e9
     assert await mapping.get_thread_id(RUN) == THREAD
 
 
-async def test_run_that_goes_on_in_its_grace_period_is_live_again() -> None:
+async def test_run_is_live_again_when_it_is_registered_in_its_grace_period() -> None:
     mapping, _, clock = with_clock()
     await mapping.register_mapping(RUN, THREAD)
     await mapping.cleanup_mapping(RUN)
@@ -120,20 +120,20 @@ async def test_run_that_goes_on_in_its_grace_period_is_live_again() -> None:
     assert await mapping.get_thread_id(RUN) is None
 
 
-async def test_memory_is_free_again_when_every_run_has_lapsed() -> None:
-    """Reading alone frees it: no later run has to come along."""
+async def test_memory_is_freed_when_every_route_has_expired() -> None:
+    """A lookup is enough to free it; no later registration is needed."""
     mapping, store, clock = with_clock()
     for number in range(1_000):
         await mapping.register_mapping(RunId(f"run_{number}"), THREAD)
         await mapping.cleanup_mapping(RunId(f"run_{number}"))
-    assert kept(store) == (1_000, 1_000)
+    assert sizes(store) == (1_000, 1_000)
     clock.now += GRACE
     await mapping.get_thread_id(RUN)
-    assert kept(store) == (0, 0)
+    assert sizes(store) == (0, 0)
 
 
-async def test_lapsed_run_may_be_registered_anew_and_stays() -> None:
-    """What is still queued for the old run says nothing of the new one."""
+async def test_run_stays_registered_when_it_is_registered_again_after_expiry() -> None:
+    """The expiry time that is still queued for the old registration does not apply to the new one."""
     clock = Clock()
     store = MemoryMappingStore(clock)
     long, short = RunThreadMappingService(store, grace_seconds=100), RunThreadMappingService(store, grace_seconds=1)
@@ -145,10 +145,10 @@ async def test_lapsed_run_may_be_registered_anew_and_stays() -> None:
     await short.register_mapping(RUN, OTHER)
     clock.now += 100
     assert await short.get_thread_id(RUN) == OTHER
-    assert kept(store) == (1, 0)
+    assert sizes(store) == (1, 0)
 
 
-async def test_route_behind_one_with_a_longer_grace_lapses_in_its_own_time() -> None:
+async def test_route_expires_on_time_when_an_earlier_one_has_a_longer_grace_period() -> None:
     store, clock = MemoryMappingStore(clock := Clock()), clock
     for name, seconds in (("run_long", 100.0), ("run_short", 1.0)):
         await store.add(RunId(name), THREAD)
@@ -158,22 +158,22 @@ async def test_route_behind_one_with_a_longer_grace_lapses_in_its_own_time() -> 
     assert await store.get(RunId("run_long")) == THREAD
 
 
-def kept(store: MemoryMappingStore) -> tuple[int, int]:
-    """How much the store holds on to: routes, and the dates of those that are to be forgotten."""
+def sizes(store: MemoryMappingStore) -> tuple[int, int]:
+    """Return the number of stored routes, and of stored expiry times."""
     return len(store), len(store._due)
 
 
 def done(operation: object) -> object:
-    """Run a coroutine that never waits to its end, without a backend."""
+    """Run a coroutine that never suspends to its end, without an async backend."""
     try:
-        operation.send(None)  # type: ignore[attr-defined]  # a coroutine; typing it would say no more
+        operation.send(None)  # type: ignore[attr-defined]  # a coroutine; a precise type would add nothing
     except StopIteration as stop:
         return stop.value
     raise AssertionError("the memory store waited")
 
 
 class AgainstANaiveModel(RuleBasedStateMachine):
-    """The store beside a list of everything that was ever said to it."""
+    """Compares the store with a list of all registrations."""
 
     runs = st.sampled_from([RunId(f"run_{number}") for number in range(4)])
 
@@ -181,35 +181,35 @@ class AgainstANaiveModel(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.store = MemoryMappingStore(self.clock)
-        self.said: list[tuple[float, RunId, ThreadId, float]] = []
-        """When it was registered, the run, its thread, and when it lapses."""
+        self.registrations: list[tuple[float, RunId, ThreadId, float]] = []
+        """The time of registration, the run, its thread, and the time of expiry."""
 
-    def holding(self, run: RunId) -> ThreadId | None:
-        held = [thread for _, name, thread, until in self.said if name == run and until > self.clock.now]
+    def expected_thread(self, run: RunId) -> ThreadId | None:
+        held = [thread for _, name, thread, until in self.registrations if name == run and until > self.clock.now]
         return held[-1] if held else None
 
     @rule(run=runs, thread=st.sampled_from([THREAD, OTHER]))
     def add(self, run: RunId, thread: ThreadId) -> None:
-        if self.holding(run) is None:
-            self.said.append((self.clock.now, run, thread, math.inf))
-        elif self.holding(run) == thread:
+        if self.expected_thread(run) is None:
+            self.registrations.append((self.clock.now, run, thread, math.inf))
+        elif self.expected_thread(run) == thread:
             # A run that goes on in its grace period is live again.
-            self.said = [
+            self.registrations = [
                 (since, name, held, math.inf if name == run and until > self.clock.now else until)
-                for since, name, held, until in self.said
+                for since, name, held, until in self.registrations
             ]
-        assert done(self.store.add(run, thread)) == self.holding(run)
+        assert done(self.store.add(run, thread)) == self.expected_thread(run)
 
     @rule(run=runs, seconds=st.sampled_from([0.0, 1.0, 2.0, 5.0]))
     def expire(self, run: RunId, seconds: float) -> None:
         done(self.store.expire(run, seconds))
-        for place, (since, name, thread, until) in enumerate(self.said):
+        for position, (since, name, thread, until) in enumerate(self.registrations):
             if name == run and until == math.inf:
-                self.said[place] = (since, name, thread, self.clock.now + seconds)
+                self.registrations[position] = (since, name, thread, self.clock.now + seconds)
 
     @rule(run=runs)
     def get(self, run: RunId) -> None:
-        assert done(self.store.get(run)) == self.holding(run)
+        assert done(self.store.get(run)) == self.expected_thread(run)
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 3.0]))
     def time_passes(self, seconds: float) -> None:
@@ -219,8 +219,8 @@ class AgainstANaiveModel(RuleBasedStateMachine):
     def longest_grace_is_over(self) -> None:
         self.clock.now += 5
         done(self.store.get(RunId("run_unknown")))
-        alive = sum(until == math.inf for *_, until in self.said)
-        assert kept(self.store) == (alive, 0)
+        alive = sum(until == math.inf for *_, until in self.registrations)
+        assert sizes(self.store) == (alive, 0)
 
 
 AgainstANaiveModel.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

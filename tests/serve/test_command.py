@@ -217,7 +217,7 @@ async def pinged(server: Server) -> bool:
     [
         (
             (PARTS, "--store", "sqlite:////dev/null/events"),
-            "link 1: the SQLite store cannot be kept in /dev/null/events",
+            "link 1: the SQLite store cannot use /dev/null/events",
         ),
         (
             ("tests.served_application:bare",),
@@ -247,6 +247,6 @@ async def test_two_workers_of_a_store_for_one_end_with_2_and_a_line_for_each_err
     """The store of an application that was put together before is not known until it starts."""
     async with started(*SERVE, APP, "--port", "0", "--workers", "2") as server:
         assert await server.end() == 2
-    refused = "bridgekit: link 1: the memory store serves one process, and another process serves 127.0.0.1:"
+    refused = "bridgekit: link 1: the memory store serves a single process, and another process serves 127.0.0.1:"
     assert any(line.startswith(refused) for line in server.output)
     assert [line for line in server.output if not line.startswith((refused, "ERROR:    Child process ["))] == []

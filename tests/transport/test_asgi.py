@@ -62,8 +62,8 @@ async def test_event_that_falls_between_attaching_and_the_first_frame_is_not_los
     [
         ({"user_id": BOB, "thread_id": THREAD}, 4503, "no such thread of this user"),
         ({"user_id": BOB, "thread_id": "thread_nobody"}, 4503, "no such thread of this user"),
-        ({}, 4500, "user_id: must be a text, not NoneType"),
-        ({"user_id": BOB}, 4500, "thread_id: must be a text, not NoneType"),
+        ({}, 4500, "user_id: must be a string, not NoneType"),
+        ({"user_id": BOB}, 4500, "thread_id: must be a string, not NoneType"),
         ({"user_id": " ", "thread_id": THREAD}, 4500, "user_id: must not be empty"),
         ({"user_id": BOB, "thread_id": "x" * 1_025}, 4500, "thread_id: must be at most 1,024 bytes, not 1,025"),
     ],
@@ -160,7 +160,7 @@ async def test_metrics_count_by_type_link_and_reason(site: Site) -> None:
     site.counters.count(emitted(EventType.AGENT_STARTED), Receipt(outcome=Outcome.SENT, sockets=2))
     for _ in range(2):
         site.counters.count(emitted(), Receipt(outcome=Outcome.UNROUTABLE, link=9, reason="no route"))
-    site.counters.count(emitted(), Receipt(outcome=Outcome.NOBODY_LISTENING, kept=True))
+    site.counters.count(emitted(), Receipt(outcome=Outcome.NO_SUBSCRIBER, kept=True))
     site.counters.count(emitted(), Receipt(outcome=Outcome.PENDING))
     site.counters.count_end("too slow", unwritten=3, coalesced=7, gaps={GapReason.COALESCED: 5})
     await site.browser(BOB, THREAD).stay()

@@ -26,7 +26,7 @@ async def test_event_during_a_drain_takes_nothing_from_what_waits(site: Site) ->
         tasks.start_soon(site.edge.drain)
         await anyio.wait_all_tasks_blocked()
         [late] = await site.publish()
-        assert late.outcome is Outcome.NOBODY_LISTENING
+        assert late.outcome is Outcome.NO_SUBSCRIBER
         browser.read_on()
     assert browser.seqs == [1, 2, 3]
     assert browser.close == (4000, "the server is going away: connect again")

@@ -74,7 +74,7 @@ async def test_server_is_drained_before_it_stops(
             server.signal(number)
             await shutting_down(server)
             refused = await server.post("/runs/now")
-            assert (refused.status_code, "takes no new run" in refused.text) == (503, True)
+            assert (refused.status_code, "accepts no new run" in refused.text) == (503, True)
             with pytest.raises(Disconnected) as away:
                 async with server.subscribed():
                     pass

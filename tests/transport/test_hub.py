@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bridgekit.chain.self_check import Inbox
+from bridgekit.chain.self_check import ProbeConnection
 from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import Frame, Outcome, decode
 from bridgekit.ids import ThreadId
@@ -18,14 +18,14 @@ from bridgekit.transport import Hub
 from tests.factories import ALICE, BOB, OTHER, THREAD, emitted
 
 
-class Full(Inbox):
+class Full(ProbeConnection):
     """A socket that can take nothing."""
 
     def put(self, frame: Frame) -> bool:
         return False
 
 
-def inbox(hub: Hub, thread_id: ThreadId = THREAD, *, kind: type[Inbox] = Inbox) -> Inbox:
+def inbox(hub: Hub, thread_id: ThreadId = THREAD, *, kind: type[ProbeConnection] = ProbeConnection) -> ProbeConnection:
     made = kind(thread_id, ALICE)
     hub.attach(made)
     return made
@@ -80,7 +80,7 @@ async def test_event_that_nobody_listens_to_is_numbered_and_not_called_sent() ->
     hub = Hub()
     receipt = await hub.publish(emitted(), THREAD)
     assert not receipt
-    assert (receipt.outcome, receipt.link, receipt.seq) == (Outcome.NOBODY_LISTENING, 10, 1)
+    assert (receipt.outcome, receipt.link, receipt.seq) == (Outcome.NO_SUBSCRIBER, 10, 1)
     assert receipt.reason
     assert inbox(hub).frames == []
     assert (await hub.publish(emitted(), THREAD)).seq == 2
@@ -97,7 +97,7 @@ async def test_event_that_no_socket_takes_is_not_called_sent() -> None:
     hub = Hub()
     inbox(hub, kind=Full)
     receipt = await hub.publish(emitted(), THREAD)
-    assert (receipt.outcome, receipt.sockets) == (Outcome.NOBODY_LISTENING, 0)
+    assert (receipt.outcome, receipt.sockets) == (Outcome.NO_SUBSCRIBER, 0)
 
 
 async def test_event_that_cannot_be_encoded_takes_no_number_and_reaches_nobody() -> None:
@@ -126,7 +126,7 @@ async def test_detached_socket_gets_nothing_more_and_detaching_twice_is_no_error
 async def test_socket_that_leaves_while_an_event_is_given_out_costs_nobody_the_event() -> None:
     hub = Hub()
 
-    class Leaving(Inbox):
+    class Leaving(ProbeConnection):
         def put(self, frame: Frame) -> bool:
             hub.detach(self)
             return super().put(frame)
@@ -141,7 +141,7 @@ def test_block_attaches_for_its_length_also_when_it_fails() -> None:
     hub = Hub()
 
     def block() -> None:
-        with hub.attached(Inbox(THREAD, BOB)):
+        with hub.attached(ProbeConnection(THREAD, BOB)):
             assert (len(hub), len(hub.connections(THREAD))) == (1, 1)
             raise ZeroDivisionError
 

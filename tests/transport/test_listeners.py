@@ -25,7 +25,7 @@ from bridgekit.transport.listeners import (
 )
 from tests.server_processes import APP, started
 
-REFUSED = "the memory store serves one process, and another process serves 127.0.0.1:"
+REFUSED = "the memory store serves a single process, and another process serves 127.0.0.1:"
 
 # A worker that inherited a socket: it tries to lock, prints the result, and keeps the lock until stdin is closed.
 WORKER = """

@@ -116,4 +116,4 @@ async def test_worker_without_a_key_that_others_know_does_not_start_and_says_why
     """Not even one: the next may run on another machine."""
     async with started("uvicorn", APP, "--port", "0", env={**env, KEYLESS: "yes"}) as server:
         assert await server.end() == 3
-    assert "link 10: workers that share the redis store must share a key for tickets too" in "\n".join(server.output)
+    assert "link 10: workers that share the redis store must also share a ticket key" in "\n".join(server.output)

@@ -16,14 +16,14 @@ from bridgekit.chain.link_4_engine import ExecutionEngine
 from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.self_check import Inbox
+from bridgekit.chain.self_check import ProbeConnection
 from bridgekit.errors import RunAlreadyMapped
 from bridgekit.events import CRITICAL, EventType, Outcome
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import MappingLookup, NoRoute
 from bridgekit.transport.hub import Hub
 from bridgekit_verify import as_committed
-from tests.chain.agents import AGENTS, TOOLS, Researcher, context, listener, payloads, said, started
+from tests.chain.agents import AGENTS, TOOLS, Researcher, context, event_types, payloads, started, subscribe
 from tests.factories import ALICE, OTHER, RUN, THREAD, emitted
 
 DEFECT = pytest.mark.parametrize("sound", [True, False], ids=["sound", "as audited"])
@@ -63,7 +63,7 @@ async def test_d5_shared_agent_speaks_for_the_run_that_came_last(sound: bool) ->
 
     core = AgentExecutionCore if sound else as_committed.CoreThatSharesAgents
     application = await started(agents={"researcher": Meeting}, core=core)
-    inboxes = [listener(application, context(number).thread_id) for number in (1, 2)]
+    inboxes = [subscribe(application, context(number).thread_id) for number in (1, 2)]
     async with anyio.create_task_group() as runs:
         for number in (1, 2):
             runs.start_soon(application.supervisor.engine.execute, context(number))
@@ -78,7 +78,7 @@ async def test_d8_metadata_is_an_argument_that_no_notify_method_takes(
     sound: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     application = await started()
-    inbox = listener(application)
+    inbox = subscribe(application)
     adapter = WebSocketBridgeAdapter() if sound else as_committed.AdapterThatPassesMetadata()
     adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
     with caplog.at_level(logging.INFO, "bridgekit_verify"):
@@ -157,8 +157,8 @@ async def test_d9e_dict_takes_a_run_again_after_its_cleanup_as_a_dict_does() -> 
 @pytest.mark.parametrize(
     ("kind", "reached", "nobody_is_called", "somebody_is_called"),
     [
-        (Hub, 1, Outcome.NOBODY_LISTENING, Outcome.SENT),
-        (as_committed.HubWithoutThreads, 0, Outcome.NOBODY_LISTENING, Outcome.NOBODY_LISTENING),
+        (Hub, 1, Outcome.NO_SUBSCRIBER, Outcome.SENT),
+        (as_committed.HubWithoutThreads, 0, Outcome.NO_SUBSCRIBER, Outcome.NO_SUBSCRIBER),
         (as_committed.HubThatAlwaysSaysSent, 1, Outcome.SENT, Outcome.SENT),
         (as_committed.HubAsCommitted, 0, Outcome.SENT, Outcome.SENT),
     ],
@@ -166,7 +166,7 @@ async def test_d9e_dict_takes_a_run_again_after_its_cleanup_as_a_dict_does() -> 
 async def test_d10_hub_reaches_nobody_or_calls_nobody_sent(
     kind: type[Hub], reached: int, nobody_is_called: Outcome, somebody_is_called: Outcome
 ) -> None:
-    hub, inbox = kind(), Inbox(THREAD, ALICE)
+    hub, inbox = kind(), ProbeConnection(THREAD, ALICE)
     assert (await hub.publish(emitted(), THREAD)).outcome is nobody_is_called
     hub.attach(inbox)
     assert (await hub.publish(emitted(), THREAD)).outcome is somebody_is_called
@@ -181,7 +181,7 @@ async def test_link_2_broken_hands_on_another_bridge(sound: bool) -> None:
     kind = SupervisorAgent if sound else as_committed.SupervisorWithItsOwnBridge
     supervisor = kind(application.config.db_session_factory, ScriptedModel(), application.bridge, TOOLS, agents=AGENTS)
     assert (supervisor.engine.websocket_bridge is application.bridge) is sound
-    inbox = listener(application)
+    inbox = subscribe(application)
     answer = await supervisor.run(agent_name="researcher", thread_id=THREAD, user_id=ALICE, request="why?")
     assert answer.result == {"answer": "why?!"}
     assert len(inbox.frames) == (5 if sound else 0)
@@ -190,7 +190,7 @@ async def test_link_2_broken_hands_on_another_bridge(sound: bool) -> None:
 @DEFECT
 async def test_link_4_broken_hands_on_another_bridge(sound: bool) -> None:
     application = await started()
-    inbox = listener(application, context().thread_id)
+    inbox = subscribe(application, context().thread_id)
     kind = ExecutionEngine if sound else as_committed.EngineWithItsOwnBridge
     engine = kind(application.supervisor.registry, application.bridge, core=AgentExecutionCore)
     await engine.execute(context())
@@ -218,13 +218,13 @@ async def test_link_7_broken_forgets_the_run(sound: bool) -> None:
     assert heard_of_agent(await run_one(application)) == (3 if sound else 0)
 
 
-async def run_one(application: Application) -> Inbox:
-    inbox = listener(application, context().thread_id)
+async def run_one(application: Application) -> ProbeConnection:
+    inbox = subscribe(application, context().thread_id)
     await application.supervisor.engine.execute(context())
     return inbox
 
 
-def heard_of_agent(inbox: Inbox) -> int:
+def heard_of_agent(inbox: ProbeConnection) -> int:
     """How many events its user heard of the agent itself; the core's two always arrive."""
-    assert (said(inbox)[0], said(inbox)[-1]) == ("agent_started", "agent_completed")
+    assert (event_types(inbox)[0], event_types(inbox)[-1]) == ("agent_started", "agent_completed")
     return len(inbox.frames) - 2

@@ -40,7 +40,7 @@ REQUEST_EVENTS: Final = 256
 REQUEST_BYTES: Final = 1_048_576
 
 _RELAYED: Final = Outcome.RELAYED
-_NOBODY: Final = Outcome.NOBODY_LISTENING
+_NOBODY: Final = Outcome.NO_SUBSCRIBER
 
 
 class Entry:

@@ -9,7 +9,7 @@ import anyio
 
 from bridgekit.errors import StoreUnavailable
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.mapping.memory import ROUTES, MemoryMappingStore
+from bridgekit.mapping.memory import MAX_ROUTES, MemoryMappingStore
 from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, PendingRows
 
 __all__ = ["SqliteMappingStore"]
@@ -23,7 +23,7 @@ class SqliteMappingStore:
     The copy in memory is right because only one process can have the file open.
     """
 
-    def __init__(self, database: Database, *, routes: int = ROUTES) -> None:
+    def __init__(self, database: Database, *, routes: int = MAX_ROUTES) -> None:
         self._database = database
         self._rows = PendingRows(database, "routes")
         self._memory = MemoryMappingStore(database.clock, routes=routes)
@@ -47,8 +47,8 @@ class SqliteMappingStore:
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
         while (other := self._adding.get(run_id)) is not None:
             await other.wait()
-        before, due = self._memory.find(run_id), self._memory.due(run_id)
-        holds = self._memory.hold(run_id, thread_id)
+        before, due = self._memory.lookup(run_id), self._memory.due(run_id)
+        holds = self._memory.insert(run_id, thread_id)
         if holds != thread_id or (before is not None and due is None):
             return holds
         added = self._adding[run_id] = anyio.Event()
@@ -64,13 +64,13 @@ class SqliteMappingStore:
         return holds
 
     async def get(self, run_id: RunId) -> ThreadId | None:
-        return self._memory.find(run_id)
+        return self._memory.lookup(run_id)
 
     async def expire(self, run_id: RunId, seconds: float) -> None:
-        thread_id = self._memory.find(run_id)
+        thread_id = self._memory.lookup(run_id)
         if run_id in self._stale and thread_id is not None:
             self._stale.discard(run_id)
-            self._memory.hold(run_id, thread_id)
+            self._memory.insert(run_id, thread_id)
         due = self._memory.close(run_id, self._database.clock() + seconds)
         if due is not None:
             # In memory the route expires in any case. Where this row is not written, the route is live in the file, and

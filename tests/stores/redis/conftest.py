@@ -33,7 +33,7 @@ def prefix() -> str:
 
 
 @pytest.fixture
-async def redis(url: str, prefix: str, patient: None) -> AsyncIterator[ClusterTopology]:
+async def redis(url: str, prefix: str, long_timeouts: None) -> AsyncIterator[ClusterTopology]:
     """A server, with keys that no other test has."""
     async with ClusterTopology(url, prefix=prefix) as redis:
         yield redis

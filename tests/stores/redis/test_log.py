@@ -16,7 +16,7 @@ from tests.factories import OTHER, THREAD
 from tests.stores.redis.workers import RecordingSink, RedisWorker, event_with, redis_worker
 from tests.stores.redis.workers import publish as publish_all
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("patient")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("long_timeouts")]
 
 
 async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> Cursor:

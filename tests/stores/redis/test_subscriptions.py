@@ -46,7 +46,7 @@ def thread_of(topology: ClusterTopology, thread_id: ThreadId = THREAD) -> Thread
 
 
 async def test_confirmation_of_a_subscription_that_was_given_up_is_not_taken_for_that_of_the_next_one(
-    patient: None,
+    long_timeouts: None,
 ) -> None:
     """The connection is slow in one direction, then in the other; commands go by another one."""
     async with (

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 SECRET = "hunter2"
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
-ANSWERING = pytest.mark.usefixtures("patient")
+ANSWERING = pytest.mark.usefixtures("long_timeouts")
 
 
 async def refusal(url: str) -> StoreUnavailable:

@@ -138,7 +138,7 @@ async def test_error_of_one_thread_delays_no_event_of_another() -> None:
             receipts = await publish(worker, *range(20))
         receipts += await publish(worker, "afterwards")
         assert [receipt.outcome for receipt in stuck] == [Outcome.PENDING]
-        assert {receipt.outcome for receipt in receipts} == {Outcome.NOBODY_LISTENING}
+        assert {receipt.outcome for receipt in receipts} == {Outcome.NO_SUBSCRIBER}
         await server.ask("DEL", worker.topology.names.thread(OTHER).head.decode())
         await until_server_replies(server, ("XLEN", worker.topology.names.thread(OTHER).log.decode()), "1")
 

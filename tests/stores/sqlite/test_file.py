@@ -110,7 +110,7 @@ async def test_file_that_is_not_ours_is_refused_and_left_as_it_was(path: Path, m
     with pytest.raises(StoreUnusable) as refused:
         async with sqlite_stores(path)():
             pass
-    assert (refused.value.store, refused.value.place) == ("SQLite", str(path))
+    assert (refused.value.store, refused.value.path) == ("SQLite", str(path))
     assert contents(path.parent) == before
 
 

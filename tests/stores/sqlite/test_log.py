@@ -147,7 +147,7 @@ async def test_what_waits_when_the_store_is_closed_is_written_and_what_comes_lat
         late = await closing_.publish(THREAD, 99)
         with pytest.raises(StoreUnavailable, match="closed"):
             await closing_.log.replay(THREAD, Cursor(late.epoch or "", 1))
-    assert {receipt.outcome for receipt in receipts} == {Outcome.NOBODY_LISTENING}
+    assert {receipt.outcome for receipt in receipts} == {Outcome.NO_SUBSCRIBER}
     assert (late.outcome, late.reason) == (Outcome.REFUSED, "the SQLite store: it is closed")
     assert query(path, "SELECT count(*), max(seq) FROM events") == [(10, 10)]
 

@@ -7,7 +7,7 @@ from collections import Counter
 from bridgekit.events import Outcome
 from bridgekit_verify.measure.history import Arrival, Expectation, History, Socket
 
-DENIALS = {Outcome.SENT, Outcome.RELAYED, Outcome.NOBODY_LISTENING, Outcome.UNROUTABLE, Outcome.REFUSED}
+DENIALS = {Outcome.SENT, Outcome.RELAYED, Outcome.NO_SUBSCRIBER, Outcome.UNROUTABLE, Outcome.REFUSED}
 """What says, where it is not true, that nobody got the event. Pending says nothing."""
 
 

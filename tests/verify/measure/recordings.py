@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from bridgekit.invariants.reports import Rule, RunReport
+from bridgekit.invariants.reports import Invariant, RunReport
 
 Frame = dict[str, Any]
-Breaches = list[tuple[Rule, str, int | None]]
+Violations = list[tuple[Invariant, str, int | None]]
 
 SECOND = 1_795_348_800  # 2026-11-22T12:00:00Z
 
@@ -50,9 +50,9 @@ def numbered(frames: Iterable[Frame]) -> list[Frame]:
     return sent
 
 
-def breaches(report: RunReport) -> Breaches:
-    """Rule, sentence and place of each."""
-    return [(breach.rule, breach.sentence, breach.place) for breach in report.breaches]
+def violations(report: RunReport) -> Violations:
+    """Invariant, sentence and place of each."""
+    return [(violation.invariant, violation.message, violation.position) for violation in report.violations]
 
 
 def run_of(*kinds: str, run: str = "a") -> list[Frame]:

@@ -17,7 +17,7 @@ from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, arrival, 
 
 CALLED_SENT = Charge(10, "called sent, and no socket read it")
 ASTRAY = Charge(10, "given to a socket of another thread")
-NO_OBSERVER = Receipt(outcome=Outcome.NOBODY_LISTENING, link=10, reason="nobody", thread_id=ALICES.thread_id, seq=3)
+NO_OBSERVER = Receipt(outcome=Outcome.NO_SUBSCRIBER, link=10, reason="nobody", thread_id=ALICES.thread_id, seq=3)
 THIRD = key(ALICES, 3)
 
 

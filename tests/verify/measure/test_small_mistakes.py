@@ -8,13 +8,13 @@ import pytest
 
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.invariants.reports import Rule, check_run, check_stream, told
+from bridgekit.invariants.reports import Invariant, check_run, check_stream, format_report
 from bridgekit_verify.measure.checker import check
 from bridgekit_verify.measure.history import Bound, Emission, Expectation, History, Key
 from bridgekit_verify.measure.ledger import Charge, attribute_misroute, charge
 from bridgekit_verify.measure.statistics import Rate, percent
 from tests.verify.measure.histories import ALICES, BOBS, arrival, clean, key, moved
-from tests.verify.measure.recordings import SECOND, STEPS, breaches, frame, numbered, run_of, sound
+from tests.verify.measure.recordings import SECOND, STEPS, frame, numbered, run_of, sound, violations
 from tests.verify.measure.test_attribution import (
     EXPECTED,
     OTHER_BRIDGE,
@@ -46,7 +46,7 @@ def test_charges_and_losses_are_told_in_the_order_of_the_chain() -> None:
 
 
 def test_rules_are_reported_under_these_words() -> None:
-    assert [rule.value for rule in Rule] == [
+    assert [rule.value for rule in Invariant] == [
         "required fields", "one run id", "one thread id", "started first", "completed or error last",
         "critical types", "tool calls paired", "no gap", "in order", "read once",
     ]  # fmt: skip
@@ -56,17 +56,17 @@ def test_frame_without_an_event_id_repeats_no_other_whatever_that_is_called() ->
     frames = sound()
     frames[1]["event_id"] = "?"
     del frames[2]["event_id"]
-    assert {breach.rule for breach in check_run(frames).breaches} == {Rule.FIELDS}
+    assert {violation.invariant for violation in check_run(frames).violations} == {Invariant.FIELDS}
 
 
 def test_run_that_has_ended_is_not_under_way_again_by_a_late_frame() -> None:
-    """Its late frame is a breach; the hole after it is the business of the run that shows it."""
+    """Its late frame is a violation; the hole after it is the business of the run that shows it."""
     late = frame(*STEPS[1], run="a")
     lost = frame(*STEPS[0], run="b")
     stream = numbered([*sound("a"), late, lost, *sound("b")])
     reports = check_stream([*stream[:6], *stream[7:]])
-    assert [breach.rule for breach in reports[RunId("a")].breaches] == [Rule.ENDED_LAST]
-    assert [breach.rule for breach in reports[RunId("b")].breaches] == [Rule.NO_GAP]
+    assert [violation.invariant for violation in reports[RunId("a")].violations] == [Invariant.ENDED_LAST]
+    assert [violation.invariant for violation in reports[RunId("b")].violations] == [Invariant.NO_GAP]
 
 
 @pytest.mark.parametrize(
@@ -83,28 +83,28 @@ def test_client_is_told_of_a_part_of_a_hole(signalled: list[tuple[int, int]], le
     """Read were 1 and 9, whatever the order in which the client was told."""
     frames = run_of("agent_started", *["progress_update"] * 7, "agent_completed")
     report = check_run([frames[0], frames[8]], required=(), signalled=signalled)
-    holes = [sentence for rule, sentence, _ in breaches(report) if rule is Rule.NO_GAP]
+    holes = [sentence for rule, sentence, _ in violations(report) if rule is Invariant.NO_GAP]
     assert [sentence.partition(" missing")[0] for sentence in holes] == left
 
 
 def test_frame_of_another_run_is_no_second_start_of_this_one() -> None:
     frames = sound("a")
     stream = numbered([*frames[:2], frame(*STEPS[0], run="b"), *frames[2:]])
-    assert [breach.rule for breach in check_run(stream).breaches] == [Rule.ONE_RUN]
+    assert [violation.invariant for violation in check_run(stream).violations] == [Invariant.ONE_RUN]
 
 
 def test_run_is_in_the_first_thread_that_it_names() -> None:
     frames: list[dict[str, Any]] = sound()
     del frames[0]["thread_id"]
-    assert [breach.rule for breach in check_run(frames).breaches] == [Rule.FIELDS]
+    assert [violation.invariant for violation in check_run(frames).violations] == [Invariant.FIELDS]
 
 
 def test_tool_call_without_an_id_completes_nothing() -> None:
     frames = sound()
     frames[3]["payload"] = {"tool_name": "look_up"}
-    assert breaches(check_run(frames)) == [
-        (Rule.TOOL_CALLS, "call 'call 1' was never completed", 3),
-        (Rule.FIELDS, "the payload of tool_completed says no tool_call_id", 4),
+    assert violations(check_run(frames)) == [
+        (Invariant.TOOL_CALLS, "call 'call 1' was never completed", 3),
+        (Invariant.FIELDS, "the payload of tool_completed has no tool_call_id", 4),
     ]
 
 
@@ -133,8 +133,8 @@ def test_part_of_a_history_is_about_its_types_alone() -> None:
 def test_one_frame_is_something_and_many_breaches_are_told_in_one_line() -> None:
     report = check_run(sound()[1:2])
     assert report.known
-    assert len(report.breaches) > 1
-    assert str(report).split("; ") == [str(breach) for breach in report.breaches]
+    assert len(report.violations) > 1
+    assert str(report).split("; ") == [str(violation) for violation in report.violations]
 
 
 def test_first_frame_that_names_a_run_or_a_type_says_it() -> None:
@@ -165,7 +165,7 @@ def test_twelve_frames_are_shown_whole_and_of_thirteen_those_that_break(
 ) -> None:
     stream = run_of("agent_started", *["progress_update"] * (frames - 2), "agent_completed")
     del stream[lost]
-    lines = told(stream, check_stream(stream, required=())).splitlines()
+    lines = format_report(stream, check_stream(stream, required=())).splitlines()
     assert [line.split()[0] for line in lines[4:]] == shown
 
 

@@ -68,7 +68,7 @@ async def test_refusal_by_link_10_counts_at_the_last_probe() -> None:
 
     found = await probe_all(Variant(name="mute", summary="nobody is reached", hub=Mute))
     assert signs(found) == "????????-"
-    assert "link 10: an event to a listening thread did not arrive" in found[8].evidence
+    assert "link 10: an event to a subscribed thread did not arrive" in found[8].evidence
 
 
 async def test_one_probe_answers_as_the_nine_do() -> None:

@@ -34,7 +34,7 @@ async def test_second_process_answers_as_the_first_would_and_is_gone_after_the_b
         assert (await worker.ask(about("thread_1", register=True))).thread_id == "thread_1"
         assert (await worker.ask(about("thread_2", register=True))).outcome is Outcome.REFUSED
         nobody = await worker.ask(about(None))
-        assert (nobody.outcome, nobody.thread_id) == (Outcome.NOBODY_LISTENING, "thread_1")
+        assert (nobody.outcome, nobody.thread_id) == (Outcome.NO_SUBSCRIBER, "thread_1")
         # The dict takes what the sound service refuses.
         for thread in ("thread_1", "thread_2"):
             assert (await worker.ask(about(thread, variant="fix 3", register=True))).outcome is Outcome.SENT
