@@ -62,17 +62,17 @@ interop: $(READY)  ## the same run as Node's ws and Chromium see it; installs wh
 	@tests/interop/install
 	$(BIN)/pytest -p no:nbmake $(PYTEST_FLAGS) tests/interop
 
-mutation: $(READY)  ## plant small mistakes in the measuring: do its tests notice? Some minutes; writes docs/mutation.md
+mutation: $(READY)  ## plant small mistakes in the measuring: do its tests notice? Some minutes; writes docs/results/mutation.md
 	$(BIN)/python -m tools.mutate
 
-soak: $(READY)  ## the fault matrix round after round, an hour by default (SOAK_MINUTES=60); writes docs/soak.md
+soak: $(READY)  ## the fault matrix round after round, an hour by default (SOAK_MINUTES=60); writes docs/results/soak.md
 	$(BIN)/python -m tools.soak --minutes $(SOAK_MINUTES)
 
 bench-quick: $(READY) $(PEERS)  ## about a minute: every speed target beside what was measured here and now
 	$(BIN)/python -m benchmarks --quick
 
-bench: $(READY) $(PEERS)  ## all of it, beside other stacks; writes benchmarks/results.json and docs/bench/
-	$(BIN)/python -m benchmarks --out benchmarks/results.json --figures docs/bench
+bench: $(READY) $(PEERS)  ## all of it, beside other stacks; writes benchmarks/results.json and docs/results/bench/
+	$(BIN)/python -m benchmarks --out benchmarks/results.json --figures docs/results/bench
 	$(PEERS_VENV)/bin/pytest --benchmark-timer=time.process_time --benchmark-min-time=0.001 --benchmark-time-unit=us \
 		--benchmark-columns=median,iqr,rounds --benchmark-sort=name benchmarks/micro
 

@@ -18,14 +18,14 @@ from bridgekit.transport.tickets import TICKET_SECONDS
 from tests.tree import ROOT, name_of
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-PRODUCTION = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
+PRODUCTION = (ROOT / "docs" / "using-the-bridge.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("source", re.findall(r"```python\n(.*?)```", PRODUCTION, re.DOTALL))
 def test_example_of_the_production_page_runs(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BRIDGEKIT_TICKET_KEY", "k" * 32)
-    exec(compile(source, "docs/production.md", "exec"), {})
+    exec(compile(source, "docs/using-the-bridge.md", "exec"), {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
