@@ -79,6 +79,13 @@ def test_speed_table_agrees_with_the_last_benchmark(edge: str, stack: str) -> No
     assert f"| {edge} | {' | '.join(compared(ratio) for ratio in ratios)} |" in README
 
 
+def test_last_long_run_lost_nothing_without_a_signal() -> None:
+    soak = (ROOT / "docs" / "results" / "soak.md").read_text(encoding="utf-8")
+    assert "no event of a retained log was lost without a signal" in SENTENCES
+    [lost] = re.findall(r": ([\d,]+) of [\d,]+ \(", soak)
+    assert lost == "0"
+
+
 def compared(ratio: float | None) -> str:
     assert ratio is not None
     return "less" if ratio < 1 - SAME else "more" if ratio > 1 + SAME else "the same"
