@@ -1,4 +1,4 @@
-"""The pages in docs/ are true: their examples run, their links lead somewhere, and their tables are complete."""
+"""The pages in docs/ are correct: examples run, links lead to files and headings, and tables are complete."""
 
 from __future__ import annotations
 

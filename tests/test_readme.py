@@ -1,4 +1,4 @@
-"""The README is true: its commands exist, its example runs, and its numbers agree with the measurements."""
+"""The README is correct: its commands exist, its example runs, and its numbers are the measured ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SAME = 0.05
 
 @pytest.fixture
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # uvicorn supports no other backend
 
 
 def notebook_parameters(stem: str) -> dict[str, int]:
@@ -47,7 +47,7 @@ def notebook_parameters(stem: str) -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(r"^(\w+) = (\d+)$", source, re.MULTILINE)}
 
 
-async def test_headline_numbers_are_those_of_the_notebook() -> None:
+async def test_headline_numbers_equal_those_of_the_notebook() -> None:
     at = notebook_parameters("10_before_and_after")
     study = await study_fixes(
         threads=at["THREADS"], runs=at["RUNS"], at_once=at["AT_ONCE"], seed=at["SEED"], variants=[AS_REPORTED, FIX_1]
@@ -60,7 +60,7 @@ async def test_headline_numbers_are_those_of_the_notebook() -> None:
     assert f"and {sum(cell.verdict.misrouted for cell in families)} reach **another user**" in SENTENCES
 
 
-async def test_headline_counts_the_links_that_do_not_hold() -> None:
+async def test_headline_states_the_number_of_links_that_do_not_hold() -> None:
     wrong = [
         probe for probe in await probe_all(AS_COMMITTED) if probe.link.reported == "working" and probe.answer != "holds"
     ]
@@ -98,12 +98,12 @@ def test_first_ten_lines_have_the_picture_and_the_two_commands() -> None:
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])
-def test_make_command_is_a_target(command: str) -> None:
+def test_documented_make_command_is_a_target(command: str) -> None:
     targets = re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert command.split()[-1] in targets
 
 
-def test_wheel_to_install_is_the_one_that_make_builds() -> None:
+def test_documented_wheel_has_the_name_that_make_builds() -> None:
     names = set(re.findall(r"dist/(\S+?\.whl)", README))
     assert names == {f"bridgekit_verify-{bridgekit.__version__}-py3-none-any.whl"}
 
@@ -112,13 +112,13 @@ def test_wheel_to_install_is_the_one_that_make_builds() -> None:
     ("words", "code"),
     [(["demo"], 0), (["demo", "--variant", "as reported"], 1), (["audit", "--variant", "as committed"], 1)],
 )
-def test_bridgekit_command_runs_as_shown(words: list[str], code: int) -> None:
+def test_documented_bridgekit_command_has_the_stated_exit_code(words: list[str], code: int) -> None:
     shown = " ".join(f'"{word}"' if " " in word else word for word in words)
     assert f".venv/bin/bridgekit {shown}" in COMMANDS
     assert main(words) == code
 
 
-def test_suite_command_runs_as_shown() -> None:
+def test_documented_suite_command_succeeds() -> None:
     command = next(command for command in COMMANDS if "mission_critical" in command)
     path = command.split()[1]
     done = subprocess.run([sys.executable, path, "--variant", "fix 1"], cwd=ROOT, capture_output=True, check=False)
@@ -126,7 +126,7 @@ def test_suite_command_runs_as_shown() -> None:
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
-def test_linked_file_is_there(path: str) -> None:
+def test_linked_file_exists(path: str) -> None:
     assert (ROOT / path).is_file()
 
 

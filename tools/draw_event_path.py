@@ -133,7 +133,7 @@ PARTS: Final = (
                 "socket",
                 "writes to the transport, or calls ASGI send",
                 "bridgekit/transport/native.py",
-                ("Connection", "serve_native"),
+                ("serve_native", "adopt_connection"),
                 ("connection lost: frames count as", "unwritten, the log retains them"),
             ),
         ),
