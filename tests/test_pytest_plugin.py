@@ -19,8 +19,8 @@ DOCUMENT = (ROOT / "docs" / "testing-your-agents.md").read_text(encoding="utf-8"
 EXAMPLE, RECORDING = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
 MESSAGE = re.findall(r"```text\n(.*?)```", DOCUMENT, re.DOTALL)[0]
 
-BEGINNING = EXAMPLE[: EXAMPLE.index("async def test_run_is_delivered")]
-"""The example without its tests: an agent, and the two fixtures."""
+BEGINNING = EXAMPLE[: EXAMPLE.index("async def test_")]
+"""The documented example without its tests: an agent and the two fixtures."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_documented_example_passes(users: pytest.Pytester) -> None:
 
 def test_documented_recording_prints_the_documented_breaches(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
-    exec(compile(RECORDING, "testing-your-agents.md", "exec"), names)
+    exec(compile(RECORDING, "testing-your-own-agents.md", "exec"), names)
     told = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
     assert [f"  {rule}: {sentence}" for rule, _, sentence in told] == MESSAGE.splitlines()[3:6]
     frames = names["frames"]
