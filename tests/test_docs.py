@@ -90,7 +90,9 @@ def test_number_of_modules_of_an_event_is_the_budget_of_its_test(page: str) -> N
 
 
 def test_every_path_on_the_architecture_page_exists() -> None:
-    paths = set(re.findall(r"`((?:bridgekit|bridgekit_verify|benchmarks|notebooks|tests|tools)/[\w/.]*)`", ARCHITECTURE))
+    paths = set(
+        re.findall(r"`((?:bridgekit|bridgekit_verify|benchmarks|notebooks|tests|tools)/[\w/.]*)`", ARCHITECTURE)
+    )
     assert paths
     assert sorted(path for path in paths if not (ROOT / path).exists()) == []
 

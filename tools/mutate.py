@@ -240,11 +240,12 @@ def told(tallies: Mapping[str, DeliveryCounters], explained: Mapping[str, Mappin
     lines = [
         "# Mutation testing",
         "",
-        "Written by `make mutation`. It makes one small change at a time to the pure modules of `bridgekit/invariants/` and",
-        "`bridgekit_verify/measure/`: a comparison inverted, a number off by one, `and` for `or`, a `not` or a statement",
-        "removed, a constant changed. It then runs the module's fast tests. A mutant *survives* if all of them pass.",
-        "Every verdict depends on these modules: history, ledger, checker, and the invariants of recorded streams. Modules",
-        "that parse frames, draw, probe links or run studies are left out, so that a run takes minutes.",
+        "Written by `make mutation`. It makes one small change at a time to the pure modules of",
+        "`bridgekit/invariants/` and `bridgekit_verify/measure/`: a comparison inverted, a number off by one, `and` for",
+        "`or`, a `not` or a statement removed, a constant changed. It then runs the module's fast tests. A mutant",
+        "*survives* if all of them pass. Every verdict depends on these modules: history, ledger, checker, and the",
+        "invariants of recorded streams. Modules that parse frames, draw, probe links or run studies are left out, so",
+        "that a run takes minutes.",
         "",
         "| module | mutants | detected | survived, explained below |",
         "|---|---|---|---|",
@@ -252,7 +253,7 @@ def told(tallies: Mapping[str, DeliveryCounters], explained: Mapping[str, Mappin
     rows = [(module, t.planted, t.planted - len(t.survivors), len(t.survivors)) for module, t in tallies.items()]
     rows.append(("all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))
     lines += [f"| {module} | {planted} | {noticed} | {lived} |" for module, planted, noticed, lived in rows]
-    lines += ["", "Every survivor is explained: `make mutation` fails if one is not, or if an explanation has no survivor."]
+    lines += ["", "Every survivor is explained: `make mutation` fails if one is not, or if an entry has no survivor."]
     for module, reasons in explained.items():
         lines += ["", f"## {module}", ""]
         lines += [f"- `{edit}`  \n  {reason}" for edit, reason in reasons.items()]

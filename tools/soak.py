@@ -17,8 +17,9 @@ from bridgekit_verify.faults.trials.matrix import Soak, soak
 PAGE = """\
 # Fault matrix, repeated
 
-Written by `make soak`. Every fault is injected into every mode of delivery, in rounds with different seeds, rates and times of the
-fault. Notebook 12 explains each fault and each mode. *At most once* guarantees nothing; it is here for comparison.
+Written by `make soak`. Every fault is injected into every mode of delivery, in rounds with different seeds, rates and
+times of the fault. Notebook 12 explains each fault and each mode. *At most once* guarantees nothing; it is here for
+comparison.
 
 {date} UTC, bridgekit {version}, Python {python}, {machine}: {rounds} rounds in {minutes:.0f} minutes.
 Lost in silence where a log is kept: {silent}. Promises broken: {broken}.
