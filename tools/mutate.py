@@ -238,22 +238,22 @@ def unsettled(tallies: Mapping[str, DeliveryCounters], explained: Mapping[str, M
 
 def told(tallies: Mapping[str, DeliveryCounters], explained: Mapping[str, Mapping[str, str]]) -> str:
     lines = [
-        "# Mutation testing",
+        "# Mutation: would the tests notice?",
         "",
-        "Written by `make mutation`. It makes one small change at a time to the pure modules of",
-        "`bridgekit/invariants/` and `bridgekit_verify/measure/`: a comparison inverted, a number off by one, `and`",
-        "for `or`, a `not` or a statement removed, a constant changed. It then runs the module's fast tests. A mutant",
-        "*survives* if all of them pass. Every verdict depends on these modules: history, ledger, checker, and the",
-        "invariants of recorded streams. Modules that parse frames, draw, probe links or run studies are left out, so",
-        "that a run takes minutes.",
+        "Written by `make mutation`, which puts one small mistake at a time into those modules of",
+        "`bridgekit/invariants/` and `bridgekit_verify/measure/` that only think (a comparison turned, a number off by",
+        "one, `and` for `or`, a `not` or a statement dropped, a",
+        "constant changed) and runs each module's fast tests. A mutant *survives* when they all pass.",
+        "The modules are those on which a verdict rests: from history to checker, and the invariants of streams. What",
+        "reads frames, draws, tries links or runs studies is left out, so that a run takes minutes.",
         "",
-        "| module | mutants | detected | survived, explained below |",
+        "| module | mutants | noticed | survived, and explained below |",
         "|---|---|---|---|",
     ]
     rows = [(module, t.planted, t.planted - len(t.survivors), len(t.survivors)) for module, t in tallies.items()]
     rows.append(("all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))
     lines += [f"| {module} | {planted} | {noticed} | {lived} |" for module, planted, noticed, lived in rows]
-    lines += ["", "Every survivor is explained: `make mutation` fails if one is not, or if an entry has no survivor."]
+    lines += ["", "No survivor is unexplained: `make mutation` fails where one is, and where an explanation is stale."]
     for module, reasons in explained.items():
         lines += ["", f"## {module}", ""]
         lines += [f"- `{edit}`  \n  {reason}" for edit, reason in reasons.items()]

@@ -15,11 +15,11 @@ from bridgekit import __version__
 from bridgekit_verify.faults.trials.matrix import Soak, soak
 
 PAGE = """\
-# Fault matrix, repeated
+# The long run of the fault matrix
 
-Written by `make soak`. Every fault is injected into every mode of delivery, in rounds with different seeds, rates and
-times of the fault. Notebook 12 explains each fault and each mode. *At most once* guarantees nothing; it is here for
-comparison.
+Written by `make soak`. Every fault against every way to deliver, round after round, each with another seed, another
+pace and another window; what each name means is told in notebook 12. *At most once* promises nothing and stands here
+for comparison.
 
 {date} UTC, bridgekit {version}, Python {python}, {machine}: {rounds} rounds in {minutes:.0f} minutes.
 Lost in silence where a log is kept: {silent}. Promises broken: {broken}.
