@@ -14,7 +14,7 @@ from benchmarks.results import Results, read, target_table, throughput_table, wr
 from benchmarks.running import carried_out
 
 RESULTS = Path(__file__).parent / "results.json"
-FIGURES = Path("docs/bench")
+FIGURES = Path("docs/results/bench")
 
 
 def main() -> int:

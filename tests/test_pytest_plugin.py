@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 pytest_plugins = ["pytester"]
 
-DOCUMENT = (ROOT / "docs" / "testing-your-own-agents.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "testing-your-agents.md").read_text(encoding="utf-8")
 EXAMPLE, RECORDING = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
 MESSAGE = re.findall(r"```text\n(.*?)```", DOCUMENT, re.DOTALL)[0]
 

@@ -38,7 +38,7 @@ from tools.mutants import Mutant, mutants
 
 ROOT: Final = Path(__file__).parents[1]
 EXPLAINED: Final = ROOT / "tools" / "mutants_explained.toml"
-RESULT: Final = ROOT / "docs" / "mutation.md"
+RESULT: Final = ROOT / "docs" / "results" / "mutation.md"
 COPIED: Final = ("bridgekit", "bridgekit_verify", "tests", "pyproject.toml")
 
 TRIAL_SECONDS: Final = 60.0

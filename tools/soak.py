@@ -35,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="how long (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="the first round's seed (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("docs/soak.md"), help="the page to write")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/soak.md"), help="the page to write")
     options = parser.parse_args()
     found = anyio.run(_soaked, options.minutes, options.seed)
     options.out.write_text(page(found), encoding="utf-8")

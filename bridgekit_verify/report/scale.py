@@ -183,7 +183,7 @@ def edge_claim(capacity: CapacityStudy, crowd: CrowdStudy) -> Finding:
         answer=f"A socket weighs {native.of(SOCKETS).kib:.1f} KiB against {asgi.of(SOCKETS).kib:.1f}, an event of a"
         f" burst costs {native.burst_us:.0f} µs against {asgi.burst_us:.0f}, with pauses {_paused(capacity)}. Take"
         " the native edge unless middleware must see the sockets, or the server is yours.",
-        evidence=("Beside other stacks: docs/bench.",),
+        evidence=("Beside other stacks: docs/results/bench.",),
     )
 
 

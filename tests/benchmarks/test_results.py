@@ -13,7 +13,7 @@ from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import TARGETS
 from tests.tree import ROOT
 
-PAGE = ROOT / "docs" / "bench" / "README.md"
+PAGE = ROOT / "docs" / "results" / "bench" / "README.md"
 LAST = ROOT / "benchmarks" / "results.json"
 
 
@@ -95,4 +95,4 @@ def test_page_tells_the_last_full_result() -> None:
 
 @pytest.mark.parametrize("name", ["throughput", "latency", "growth", "memory", "stall"])
 def test_figures_of_it_are_there(name: str) -> None:
-    assert (ROOT / "docs" / "bench" / f"{name}.png").stat().st_size > 10_000
+    assert (ROOT / "docs" / "results" / "bench" / f"{name}.png").stat().st_size > 10_000

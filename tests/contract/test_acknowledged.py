@@ -9,7 +9,7 @@ import pytest
 
 from tests.tree import ROOT
 
-TEXT = (ROOT / "docs" / "acknowledged.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
 ROWS = [line for line in TEXT.splitlines() if line.startswith("| ") and "| shown by |" not in line]
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
