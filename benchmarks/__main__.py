@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import page
 from benchmarks.plans import FULL, QUICK, Plan
 from benchmarks.results import Results, read, target_table, throughput_table, write
-from benchmarks.running import carried_out
+from benchmarks.running import run_plan
 
 RESULTS = Path(__file__).parent / "results.json"
 FIGURES = Path("docs/bench")
@@ -20,12 +20,12 @@ FIGURES = Path("docs/bench")
 def main() -> int:
     """Exit 0 also where targets are not met: what was found is the result. 1 where a stack gave wrong answers."""
     options = _parser().parse_args()
-    found = read(options.from_results) if options.from_results else asyncio.run(carried_out(_plan(options)))
+    found = read(options.from_results) if options.from_results else asyncio.run(run_plan(_plan(options)))
     if options.out and not options.from_results:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write(found, options.out)
         print(f"{options.out} written\n")
-    print(_told(found))
+    print(_format_results(found))
     if options.figures:
         from benchmarks.figures import draw  # here: a quick look needs no figure, and no library for it
 
@@ -54,7 +54,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     return plan
 
 
-def _told(found: Results) -> str:
+def _format_results(found: Results) -> str:
     where = ", ".join(f"{what} {value}" for what, value in found.machine.items())
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     return "\n".join(

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.peers.bridgekit_agents import USER, Bridged
+from benchmarks.peers.bridgekit_agents import USER, BridgekitStack
 from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
 from benchmarks.workload import AGENT, EVENTS, AgentRun, Wave
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
@@ -30,7 +30,7 @@ from bridgekit_verify.harness.messages import Ready, read_requests, send
 from bridgekit_verify.measure.checker import check
 from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Socket
 
-__all__ = ["bridged", "encodings", "event_of", "own_cost", "sound_history", "subscribed"]
+__all__ = ["start_bridgekit", "encodings", "event_of", "own_cost", "sound_history", "attach_subscriber"]
 
 THREADS: Final = 100
 CHECKED_EVENTS: Final = 50_000
@@ -50,12 +50,12 @@ class IdleScheduler:
         """There is no socket to write to."""
 
 
-async def bridged() -> Bridged:
+async def start_bridgekit() -> BridgekitStack:
     """A sound application with its defaults, and no edge."""
-    return Bridged(await start_application(BridgeConfig(agents={}), in_memory()))
+    return BridgekitStack(await start_application(BridgeConfig(agents={}), in_memory()))
 
 
-def subscribed(stack: Bridged, thread_id: str) -> Subscriber:
+def attach_subscriber(stack: BridgekitStack, thread_id: str) -> Subscriber:
     """A socket's outbox, attached, with nobody behind it."""
     subscription = Subscription(UserId(USER), ThreadId(thread_id))
     hub = stack.application.bridge.hub
@@ -67,16 +67,16 @@ def subscribed(stack: Bridged, thread_id: str) -> Subscriber:
 
 async def own_cost(runs: int) -> dict[str, float]:
     """CPU time in µs: from `emit_*` to the bytes in the outbox, of finding the thread, and of encoding."""
-    stack = await bridged()
-    sockets = [subscribed(stack, AgentRun(thread, 0).thread_id) for thread in range(THREADS)]
+    stack = await start_bridgekit()
+    sockets = [attach_subscriber(stack, AgentRun(thread, 0).thread_id) for thread in range(THREADS)]
     wave = Wave(THREADS, runs)
     spent = 0
     for number in range(wave.runs):
         runs_now = [AgentRun(thread, number) for thread in range(THREADS)]
-        script = [(stack.agent(run), said) for run in runs_now for said in run.said()]
+        script = [(stack.agent(run), body) for run in runs_now for body in run.bodies()]
         begun = time.process_time_ns()
-        for say, said in script:
-            await say(said)
+        for emit_event, body in script:
+            await emit_event(body)
         spent += time.process_time_ns() - begun
         for socket in sockets:
             while socket.take():
@@ -94,19 +94,19 @@ async def own_cost(runs: int) -> dict[str, float]:
     }
 
 
-def event_of(run: AgentRun, place: int = 2) -> AgentEvent:
+def event_of(run: AgentRun, position: int = 2) -> AgentEvent:
     """One event of a run; by default the third, a middling one."""
-    said = run.said()[place]
+    body = run.bodies()[position]
     return AgentEvent(
-        type=EventType(said.type),
+        type=EventType(body.type),
         run_id=RunId(run.run_id),
         agent_name=AGENT,
-        payload=said.payload,
+        payload=body.payload,
         thread_id=ThreadId(run.thread_id),
     )
 
 
-async def _resolved(stack: Bridged, events: list[AgentEvent]) -> float:
+async def _resolved(stack: BridgekitStack, events: list[AgentEvent]) -> float:
     resolve = stack.application.bridge.resolver.resolve
     begun = time.process_time_ns()
     for event in events:
@@ -125,9 +125,9 @@ def _encoded(events: list[AgentEvent]) -> float:
 
 def _checked() -> dict[str, float]:
     """Checking what became of an event; and beside it what a JSON parser needs for the event's frame."""
-    judged = sound_history(CHECKED_EVENTS)
+    history = sound_history(CHECKED_EVENTS)
     begun = time.process_time_ns()
-    check(judged)
+    check(history)
     checked = time.process_time_ns() - begun
     frames = [encode(event_of(AgentRun(0, number), number % EVENTS)) for number in range(CHECKED_EVENTS)]
     begun = time.process_time_ns()
@@ -140,22 +140,22 @@ def _checked() -> dict[str, float]:
 def sound_history(events: int) -> History:
     """Every event was sent and has arrived, in order."""
     sockets = [Socket(number, ThreadId(f"thread_{number}"), UserId(f"user_{number}")) for number in range(THREADS)]
-    made = History(sockets=sockets)
+    history = History(sockets=sockets)
     for number in range(events):
         socket, seq = sockets[number % THREADS], number // THREADS + 1
         key, run = Key(f"question {number}", EventType.TOOL_EXECUTING, 1), RunId(f"run_{number}")
         receipt = Receipt(outcome=Outcome.SENT, sockets=1, kept=True, thread_id=socket.thread_id, seq=seq, epoch="e")
-        made.expected.append(Expectation(key, socket.thread_id, socket.user_id))
-        made.acknowledged[key] = run, receipt
-        made.arrivals.append(Arrival(socket, key, run, seq, number / 1e3, number / 1e3 + 1e-4))
-    return made
+        history.expected.append(Expectation(key, socket.thread_id, socket.user_id))
+        history.acknowledged[key] = run, receipt
+        history.arrivals.append(Arrival(socket, key, run, seq, number / 1e3, number / 1e3 + 1e-4))
+    return history
 
 
 async def encodings(subscribers: int) -> dict[str, float]:
     """How often an event is encoded on its way to so many sockets of its thread."""
-    stack = await bridged()
+    stack = await start_bridgekit()
     run = AgentRun(0, 0)
-    sockets = [subscribed(stack, run.thread_id) for _ in range(subscribers)]
+    sockets = [attach_subscriber(stack, run.thread_id) for _ in range(subscribers)]
     counted = 0
 
     def watch(frame: FrameType, what: str, arg: object) -> None:
@@ -163,11 +163,11 @@ async def encodings(subscribers: int) -> dict[str, float]:
         if what == "c_call" and isinstance(arg, BuiltinFunctionType):
             counted += isinstance(arg.__self__, msgspec.json.Encoder)
 
-    say, said = stack.agent(run), run.said()
+    emit_event, bodies = stack.agent(run), run.bodies()
     sys.setprofile(watch)
     try:
-        for each in said:
-            await say(each)
+        for body in bodies:
+            await emit_event(body)
     finally:
         sys.setprofile(None)
     assert all(len(socket) == EVENTS for socket in sockets)

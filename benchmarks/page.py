@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from benchmarks.measures.growth import CROWDED, EMPTY
+from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
 from benchmarks.results import Results, client_bound
 from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import ASGI, NATIVE, Met
@@ -174,11 +174,11 @@ def _stall_words(series: Series) -> str:
 def _growth_words(series: Series) -> str:
     def grown(stack: str) -> str:
         ratio = series.ratio(
-            SeriesKey("CPU µs/event", stack, str(CROWDED)), SeriesKey("CPU µs/event", stack, str(EMPTY))
+            SeriesKey("CPU µs/event", stack, str(FULL_BACKGROUND)), SeriesKey("CPU µs/event", stack, str(NO_BACKGROUND))
         )
         return f"{stack} {'–' if ratio is None else f'{ratio:.2f}'} times"
 
-    return f"CPU time an event beside {CROWDED}, and beside nothing: {grown(NATIVE)}; {grown(ASGI)}"
+    return f"CPU time an event beside {FULL_BACKGROUND}, and beside nothing: {grown(NATIVE)}; {grown(ASGI)}"
 
 
 def _memory_words(series: Series) -> str:

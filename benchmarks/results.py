@@ -14,7 +14,7 @@ import msgspec
 
 from benchmarks.peers import Peer
 from benchmarks.series import Series, SeriesKey
-from benchmarks.targets import Judged, Met, judged
+from benchmarks.targets import JudgedTarget, Met, judge_targets
 
 __all__ = ["Results", "client_bound", "machine", "read", "results", "target_table", "throughput_table", "write"]
 
@@ -22,7 +22,7 @@ CLIENT_BUSY: Final = 0.9
 """A client that worked for a larger part of the time may have been what held the stack up."""
 
 
-class Measured(msgspec.Struct, frozen=True):
+class MeasuredSeries(msgspec.Struct, frozen=True):
     """One number, once for each round."""
 
     measure: str
@@ -54,7 +54,7 @@ class Results(msgspec.Struct, frozen=True):
     versions: dict[str, str]
     missing: dict[str, str]
     """Stacks that could not be measured, and what they lack; or what went wrong."""
-    measured: list[Measured]
+    measured: list[MeasuredSeries]
     targets: list[TargetResult]
 
     @property
@@ -96,16 +96,16 @@ def results(
         machine=where,
         versions=dict(sorted(versions.items())),
         missing=missing,
-        measured=[_measured(key, series[key]) for key in series],
-        targets=[_target(each) for each in judged(series)],
+        measured=[_measured_series(key, series[key]) for key in series],
+        targets=[_target(each) for each in judge_targets(series)],
     )
 
 
-def _measured(key: SeriesKey, values: Sequence[float]) -> Measured:
-    return Measured(*key, median(values), min(values), max(values), [float(f"{value:.5g}") for value in values])
+def _measured_series(key: SeriesKey, values: Sequence[float]) -> MeasuredSeries:
+    return MeasuredSeries(*key, median(values), min(values), max(values), [float(f"{value:.5g}") for value in values])
 
 
-def _target(each: Judged) -> TargetResult:
+def _target(each: JudgedTarget) -> TargetResult:
     of, over = each.target.of, each.target.over
     return TargetResult(
         what=each.target.what,

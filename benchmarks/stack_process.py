@@ -31,7 +31,7 @@ Request = PrepareThreads | FillStack | Emit | EmitPaced | CpuRequest | MemoryReq
 
 
 @runtime_checkable
-class Prepares(Protocol):
+class FillableStack(Protocol):
     """A stack that must know threads before their users come, or can be filled to see what that costs."""
 
     async def prepare(self, threads: range) -> None:
@@ -44,14 +44,14 @@ class Prepares(Protocol):
 async def main() -> None:
     raise_file_limit()
     options = _options()
-    place = StackContext(
+    context = StackContext(
         sockets=options.part != "agents",
         agents=options.part != "sockets",
         broker=options.broker,
         send_buffer_bytes=options.send_buffer_bytes,
         keepalive_seconds=options.keepalive_seconds,
     )
-    async with peer(options.peer).up(place) as stack:
+    async with peer(options.peer).serve(context) as stack:
         send(Ready(stack.port))
         async for request in read_requests(Request):
             send(await _reply(stack, request))
@@ -70,10 +70,10 @@ def _options() -> argparse.Namespace:
 async def _reply(stack: Stack, request: Request) -> msgspec.Struct:
     match request:
         case PrepareThreads(first, last):
-            if isinstance(stack, Prepares):
+            if isinstance(stack, FillableStack):
                 await stack.prepare(range(first, last))
         case FillStack(threads, mappings):
-            assert isinstance(stack, Prepares)
+            assert isinstance(stack, FillableStack)
             await stack.fill(threads=threads, mappings=mappings)
         case Emit(wave, kind):
             return await emit_load(stack, wave, kind)

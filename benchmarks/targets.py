@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.measures.growth import CROWDED, EMPTY
+from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
 from benchmarks.measures.own_cost import FAN_OUT
 from benchmarks.series import Series, SeriesKey
 from benchmarks.workload import BURST, YIELDING
 
-__all__ = ["TARGETS", "Judged", "Met", "Target", "judged"]
+__all__ = ["TARGETS", "JudgedTarget", "Met", "Target", "judge_targets"]
 
 ASGI: Final = "bridgekit ASGI"
 NATIVE: Final = "bridgekit native"
@@ -47,7 +47,7 @@ class Target:
     """By what it is divided, within each round; nothing where the number itself is the target."""
     at_least: float | None = None
     at_most: float | None = None
-    by_hand: str = ""
+    how_to_measure: str = ""
     """How to measure it, where no benchmark does."""
 
     @property
@@ -66,7 +66,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedTarget:
     """A target, and what was measured."""
 
     target: Target
@@ -79,18 +79,18 @@ class Judged:
         return Met.YES if self.target.reached(self.value) else Met.NO
 
 
-def judged(series: Series, targets: Sequence[Target] | None = None) -> list[Judged]:
+def judge_targets(series: Series, targets: Sequence[Target] | None = None) -> list[JudgedTarget]:
     """Every target beside what was measured, in the table's order."""
     return [_judge(series, each) for each in (TARGETS if targets is None else targets)]
 
 
-def _judge(series: Series, target: Target) -> Judged:
+def _judge(series: Series, target: Target) -> JudgedTarget:
     if target.over is None:
-        return Judged(target, series.median(target.of))
-    return Judged(target, series.ratio(target.of, target.over))
+        return JudgedTarget(target, series.median(target.of))
+    return JudgedTarget(target, series.ratio(target.of, target.over))
 
 
-def _beside(
+def _relative_targets(
     stack: str, peer: str, *, burst: float, yielding: float, p50: float, p99: float | None = None
 ) -> Iterator[Target]:
     """What a stack may cost and take, divided by a peer's: less is better."""
@@ -109,8 +109,8 @@ def _growth(stack: str) -> Target:
     measure = CPU
     return Target(
         what="growth",
-        of=SeriesKey(measure, stack, str(CROWDED)),
-        over=SeriesKey(measure, stack, str(EMPTY)),
+        of=SeriesKey(measure, stack, str(FULL_BACKGROUND)),
+        over=SeriesKey(measure, stack, str(NO_BACKGROUND)),
         at_most=1.25,
     )
 
@@ -125,16 +125,16 @@ def _flat(stack: str) -> Target:
 
 
 def _suite(what: str, minutes: float) -> Target:
-    return Target(what="the suite", of=SeriesKey("minutes", what), at_most=minutes, by_hand=f"time {what}, warm")
+    return Target(what="the suite", of=SeriesKey("minutes", what), at_most=minutes, how_to_measure=f"time {what}, warm")
 
 
 TARGETS: Final = (
-    *_beside(NATIVE, STARLETTE, burst=0.60, yielding=0.70, p50=0.95, p99=1.1),
-    *_beside(NATIVE, PICOWS, burst=0.80, yielding=0.95, p50=1.2),
-    *_beside(NATIVE, BROADCAST, burst=0.75, yielding=0.85, p50=1.05, p99=1.3),
-    *_beside(ASGI, STARLETTE, burst=1.0, yielding=1.1, p50=1.25, p99=1.2),
-    *_beside(REDIS, SOCKETIO_REDIS, burst=0.17, yielding=0.17, p50=1.0, p99=1.1),
-    *_beside(REDIS, CHANNELS_REDIS, burst=0.15, yielding=0.15, p50=1.0, p99=1.1),
+    *_relative_targets(NATIVE, STARLETTE, burst=0.60, yielding=0.70, p50=0.95, p99=1.1),
+    *_relative_targets(NATIVE, PICOWS, burst=0.80, yielding=0.95, p50=1.2),
+    *_relative_targets(NATIVE, BROADCAST, burst=0.75, yielding=0.85, p50=1.05, p99=1.3),
+    *_relative_targets(ASGI, STARLETTE, burst=1.0, yielding=1.1, p50=1.25, p99=1.2),
+    *_relative_targets(REDIS, SOCKETIO_REDIS, burst=0.17, yielding=0.17, p50=1.0, p99=1.1),
+    *_relative_targets(REDIS, CHANNELS_REDIS, burst=0.15, yielding=0.15, p50=1.0, p99=1.1),
     Target(
         what="emission to outbox / a whole burst of Starlette's",
         of=SeriesKey(OWN, "bridgekit", "emit"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["AGENT", "BURST", "EVENTS", "KINDS", "RUN", "YIELDING", "AgentRun", "Numbers", "Said", "Wave", "thread_id"]
+__all__ = ["AGENT", "BURST", "EVENTS", "KINDS", "RUN", "YIELDING", "AgentRun", "EnvelopeFactory", "EventBody", "Wave", "thread_id"]
 
 AGENT: Final = "researcher"
 EVENTS: Final = 5
@@ -24,7 +24,7 @@ _FILLER: Final = "the sources agree in all that matters here"
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class EventBody:
     """One event, before it has an envelope."""
 
     type: str
@@ -53,17 +53,17 @@ class AgentRun:
         """What the user asked. No other run has it."""
         return f"question {self.number} of {self.thread}"
 
-    def said(self) -> tuple[Said, ...]:
+    def bodies(self) -> tuple[EventBody, ...]:
         """Its events, in order. No two texts of a workload are the same."""
         mark, text = f"{self.thread}/{self.number}", f"{_FILLER}{self.padding}"
         return (
-            Said("agent_started", {"status": "started", "context": {"request": self.request}, "message": None}),
-            Said("agent_thinking", {"reasoning": f"{mark}: {text}", "step_number": 1, "progress_percentage": None}),
-            Said(
+            EventBody("agent_started", {"status": "started", "context": {"request": self.request}, "message": None}),
+            EventBody("agent_thinking", {"reasoning": f"{mark}: {text}", "step_number": 1, "progress_percentage": None}),
+            EventBody(
                 "tool_executing",
                 {"tool_call_id": f"{mark}/search", "tool_name": "search", "parameters": {"query": text, "limit": 20}},
             ),
-            Said(
+            EventBody(
                 "tool_completed",
                 {
                     "tool_call_id": f"{mark}/search",
@@ -73,7 +73,7 @@ class AgentRun:
                     "status": "success",
                 },
             ),
-            Said("agent_completed", {"status": "completed", "result": f"{mark}: {text}", "execution_time_ms": 14.25}),
+            EventBody("agent_completed", {"status": "completed", "result": f"{mark}: {text}", "execution_time_ms": 14.25}),
         )
 
 
@@ -96,12 +96,12 @@ class Wave:
         padding = "x" * self.padding_bytes
         return [AgentRun(thread, number, padding) for number in range(self.first, self.first + self.runs)]
 
-    def in_turn(self) -> Iterator[tuple[AgentRun, Said]]:
+    def in_turn(self) -> Iterator[tuple[AgentRun, EventBody]]:
         """Every event of the wave, the threads taking turns event by event, as one emitter for all would say them."""
-        for place in range(self.runs):
-            runs = [self.of(thread)[place] for thread in range(self.threads)]
-            for said in zip(*(run.said() for run in runs), strict=True):
-                yield from zip(runs, said, strict=True)
+        for position in range(self.runs):
+            runs = [self.of(thread)[position] for thread in range(self.threads)]
+            for body in zip(*(run.bodies() for run in runs), strict=True):
+                yield from zip(runs, body, strict=True)
 
     def next(self, runs: int) -> Wave:
         """The wave after this one."""
@@ -113,22 +113,22 @@ def thread_id(number: int) -> str:
     return f"thread_{number:05}"
 
 
-class Numbers:
+class EnvelopeFactory:
     """The envelope that a user would write by hand: bridgekit's own fields, each made in the cheapest way."""
 
     def __init__(self) -> None:
         self._seq: Counter[str] = Counter()
 
-    def envelope(self, thread: str, run_id: str, said: Said, moment: object) -> dict[str, object]:
+    def envelope(self, thread: str, run_id: str, body: EventBody, moment: object) -> dict[str, object]:
         """The event's fields. `moment` is what the stack's encoder takes for a time stamp."""
         self._seq[thread] = seq = self._seq[thread] + 1
         return {
-            "type": said.type,
+            "type": body.type,
             "thread_id": thread,
             "run_id": run_id,
             "agent_name": AGENT,
             "seq": seq,
             "event_id": os.urandom(16).hex(),
             "timestamp": moment,
-            "payload": said.payload,
+            "payload": body.payload,
         }

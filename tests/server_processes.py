@@ -19,7 +19,7 @@ from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
 from bridgekit.transport.resuming_client import Backoff, ResumingClient, follow
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import MemoryUsedTickets
-from bridgekit_verify.harness.processes import ChildProcess, ProcessGone, start_process
+from bridgekit_verify.harness.processes import ChildProcess, ProcessExited, start_process
 from tests.factories import ALICE, THREAD
 from tests.served_application import KEY, AliceOwnsAll
 from tests.timeouts import TIMEOUT_SECONDS
@@ -53,7 +53,7 @@ class Server:
             while True:
                 try:
                     line = await self.process.line()
-                except ProcessGone:
+                except ProcessExited:
                     raise AssertionError(f"no line matches {pattern!r} in:\n" + "\n".join(self.output)) from None
                 self.output.append(line)
                 if found := ADDRESS.search(line):

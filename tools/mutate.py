@@ -80,13 +80,13 @@ def _invariant(module: str) -> Target:
     )
 
 
-FOUND: Final = "test_small_mistakes"
+SURVIVOR_TESTS: Final = "test_small_mistakes"
 TARGETS: Final[Mapping[str, Target]] = {
-    "statistics": _measuring("statistics", "test_statistics", FOUND),
-    "history": _measuring("history", "test_ledger", FOUND, "test_checker"),
-    "evidence": _measuring("evidence", "test_evidence", FOUND, "test_ledger"),
-    "ledger": _measuring("ledger", "test_ledger", FOUND, "test_checker", "test_evidence"),
-    "checker": _measuring("checker", "test_checker", FOUND, "test_ledger", "test_checker_properties"),
+    "statistics": _measuring("statistics", "test_statistics", SURVIVOR_TESTS),
+    "history": _measuring("history", "test_ledger", SURVIVOR_TESTS, "test_checker"),
+    "evidence": _measuring("evidence", "test_evidence", SURVIVOR_TESTS, "test_ledger"),
+    "ledger": _measuring("ledger", "test_ledger", SURVIVOR_TESTS, "test_checker", "test_evidence"),
+    "checker": _measuring("checker", "test_checker", SURVIVOR_TESTS, "test_ledger", "test_checker_properties"),
     "rules": _invariant("rules"),
     "reports": _invariant("reports"),
 }
@@ -102,7 +102,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryCounters:
+class MutationCounts:
     """What became of one module's mutants."""
 
     planted: int
@@ -122,15 +122,15 @@ def main() -> None:
         for module in modules:
             if not _passes(copies[0], module):
                 sys.exit(f"{module}: its tests fail without a mutant")
-        tallies = _tallied(modules, list(_survivors(copies, list(_trials(modules)))))
+        counts_by_module = _count_by_module(modules, list(_survivors(copies, list(_trials(modules)))))
     explained = read_explanations(EXPLAINED.read_text(encoding="utf-8"))
-    open_ends = unsettled(tallies, explained)
-    print(*open_ends, sep="\n")
-    print(f"{sum(t.planted for t in tallies.values())} mutants in {time.monotonic() - started:.0f} s")
-    if open_ends:
-        sys.exit(f"{len(open_ends)} to be explained, or tested")
+    problems = inconsistencies(counts_by_module, explained)
+    print(*problems, sep="\n")
+    print(f"{sum(t.planted for t in counts_by_module.values())} mutants in {time.monotonic() - started:.0f} s")
+    if problems:
+        sys.exit(f"{len(problems)} to be explained, or tested")
     if set(modules) == set(TARGETS):
-        RESULT.write_text(told(tallies, explained), encoding="utf-8")
+        RESULT.write_text(result_page(counts_by_module, explained), encoding="utf-8")
 
 
 def _copied(where: Path) -> Path:
@@ -206,10 +206,10 @@ def _imported_from(copy: Path, path: str) -> bool:
     return str(sys.modules[name].__file__).startswith(str(copy))
 
 
-def _tallied(modules: Sequence[str], survived: Sequence[Trial]) -> dict[str, DeliveryCounters]:
+def _count_by_module(modules: Sequence[str], survived: Sequence[Trial]) -> dict[str, MutationCounts]:
     planted = [trial.module for trial in _trials(modules)]
     return {
-        module: DeliveryCounters(
+        module: MutationCounts(
             planted.count(module),
             tuple(trial.mutant for trial in survived if trial.module == module and trial.mutant),
         )
@@ -225,10 +225,10 @@ def read_explanations(text: str) -> dict[str, dict[str, str]]:
     }
 
 
-def unsettled(tallies: Mapping[str, DeliveryCounters], explained: Mapping[str, Mapping[str, str]]) -> list[str]:
+def inconsistencies(counts_by_module: Mapping[str, MutationCounts], explained: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Survivors without an explanation, and explanations without a survivor."""
     found = []
-    for module, counters in tallies.items():
+    for module, counters in counts_by_module.items():
         reasons = explained.get(module, {})
         edits = {mutant.edit for mutant in counters.survivors}
         found += [f"{module}.py:{m.line}: survived: {m.edit}" for m in counters.survivors if m.edit not in reasons]
@@ -236,7 +236,7 @@ def unsettled(tallies: Mapping[str, DeliveryCounters], explained: Mapping[str, M
     return found
 
 
-def told(tallies: Mapping[str, DeliveryCounters], explained: Mapping[str, Mapping[str, str]]) -> str:
+def result_page(counts_by_module: Mapping[str, MutationCounts], explained: Mapping[str, Mapping[str, str]]) -> str:
     lines = [
         "# Mutation: would the tests notice?",
         "",
@@ -250,7 +250,7 @@ def told(tallies: Mapping[str, DeliveryCounters], explained: Mapping[str, Mappin
         "| module | mutants | noticed | survived, and explained below |",
         "|---|---|---|---|",
     ]
-    rows = [(module, t.planted, t.planted - len(t.survivors), len(t.survivors)) for module, t in tallies.items()]
+    rows = [(module, t.planted, t.planted - len(t.survivors), len(t.survivors)) for module, t in counts_by_module.items()]
     rows.append(("all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))
     lines += [f"| {module} | {planted} | {noticed} | {lived} |" for module, planted, noticed, lived in rows]
     lines += ["", "No survivor is unexplained: `make mutation` fails where one is, and where an explanation is stale."]

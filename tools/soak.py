@@ -40,9 +40,9 @@ def main() -> int:
     found = anyio.run(_soaked, options.minutes, options.seed)
     options.out.write_text(page(found), encoding="utf-8")
     print(f"{options.out} written")
-    for broken in found.broken:
-        print(f"broken: {broken}", file=sys.stderr)
-    return 1 if found.broken else 0
+    for violations in found.violations:
+        print(f"broken: {violations}", file=sys.stderr)
+    return 1 if found.violations else 0
 
 
 async def _soaked(minutes: float, seed: int) -> Soak:
@@ -52,10 +52,10 @@ async def _soaked(minutes: float, seed: int) -> Soak:
 def page(found: Soak) -> str:
     """The result as Markdown."""
     rows = "\n".join(
-        f"| {act} | {delivery} | {counts['delivered']:,} | {counts['expected']:,} | {counts['lost silent']:,}"
+        f"| {fault} | {delivery} | {counts['delivered']:,} | {counts['expected']:,} | {counts['lost silent']:,}"
         f" | {counts['lost signalled']:,} | {counts['duplicated']:,} | {counts['misrouted']:,}"
         f" | {counts['unanswered']:,} |"
-        for (act, delivery), counts in found.cells.items()
+        for (fault, delivery), counts in found.cells.items()
     )
     return PAGE.format(
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
@@ -64,8 +64,8 @@ def page(found: Soak) -> str:
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         rounds=found.rounds,
         minutes=found.seconds / 60,
-        silent=found.silent,
-        broken=len(found.broken),
+        silent_losses=found.silent_losses,
+        violations=len(found.violations),
         rows=rows,
     )
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.figures.rows import GREY, OURS, rows, sheet, stacks_of
-from benchmarks.measures.growth import CROWDED, EMPTY
+from benchmarks.figures.rows import GREY, BRIDGEKIT_STACKS, rows, sheet, stacks_of
+from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
 from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import ASGI, NATIVE
 from bridgekit_verify.measure.plots import BLUE, GREEN, INK, VERMILLION
@@ -29,10 +29,10 @@ FLAT: Final = 1.05
 
 def growth_figure(series: Series) -> Figure | None:
     """CPU time an event beside more and more, as a multiple of what it is beside nothing."""
-    edges = [stack for stack in (NATIVE, ASGI) if series[SeriesKey(COST, stack, str(EMPTY))]]
-    if not any(key.kind.endswith(tuple(LINES)) and key.kind != str(CROWDED) for key in series):
+    edges = [stack for stack in (NATIVE, ASGI) if series[SeriesKey(COST, stack, str(NO_BACKGROUND))]]
+    if not any(key.kind.endswith(tuple(LINES)) and key.kind != str(FULL_BACKGROUND) for key in series):
         return None
-    all_of_it = [series.ratio(SeriesKey(COST, edge, str(CROWDED)), SeriesKey(COST, edge, str(EMPTY))) for edge in edges]
+    all_of_it = [series.ratio(SeriesKey(COST, edge, str(FULL_BACKGROUND)), SeriesKey(COST, edge, str(NO_BACKGROUND))) for edge in edges]
     worst = max((ratio for ratio in all_of_it if ratio is not None), default=None)
     title = "An event costs the same, whatever there is besides" + (
         "" if worst is None else f":\n{worst:.2f} times with 10,000 live threads, 1,000,000 runs and 10,000 sockets"
@@ -52,7 +52,7 @@ def _grown(axis: Axes, series: Series, edge: str) -> None:
         for key in series:
             count, _, rest = key.kind.partition(" ")
             if key.measure == COST and key.stack == edge and rest == what:
-                ratio = series.ratio(key, SeriesKey(COST, edge, str(EMPTY)))
+                ratio = series.ratio(key, SeriesKey(COST, edge, str(NO_BACKGROUND)))
                 if ratio is not None:
                     sizes.append(int(count.replace(",", "")))
                     ratios.append(ratio)
@@ -75,7 +75,7 @@ def memory_figure(series: Series) -> Figure | None:
     figure, (left, right) = sheet(_memory_title(series), max(3.6, 1.5 + 0.36 * len(stacks)), 2)
     for row, stack in enumerate(stacks):
         values = series[SeriesKey(measure, stack)]
-        left.barh(row, median(values), color=BLUE if stack in OURS else GREY, height=0.6, zorder=2)
+        left.barh(row, median(values), color=BLUE if stack in BRIDGEKIT_STACKS else GREY, height=0.6, zorder=2)
         left.text(median(values) + 0.5, row, f"{median(values):.1f}", va="center", fontsize=9)
     rows(left, stacks)
     left.set_xlabel("KiB an idle connection, in the server's process")

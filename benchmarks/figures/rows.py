@@ -15,10 +15,10 @@ from benchmarks.peers import BRIDGEKIT
 from benchmarks.series import Series, SeriesKey
 from bridgekit_verify.measure.plots import BLUE, INK
 
-__all__ = ["GREY", "OURS", "Mark", "dots", "legend", "rows", "sheet", "stacks_of"]
+__all__ = ["GREY", "BRIDGEKIT_STACKS", "Mark", "dots", "legend", "rows", "sheet", "stacks_of"]
 
 GREY: Final = "#777777"
-OURS: Final = frozenset(each.name for each in BRIDGEKIT)
+BRIDGEKIT_STACKS: Final = frozenset(each.name for each in BRIDGEKIT)
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def rows(axis: Axes, stacks: Sequence[str], *, line_until: float = 1.0) -> None:
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
     for label, stack in zip(axis.get_yticklabels(), stacks, strict=True):
-        label.set_fontweight("bold" if stack in OURS else "normal")
-        label.set_color(BLUE if stack in OURS else INK)
+        label.set_fontweight("bold" if stack in BRIDGEKIT_STACKS else "normal")
+        label.set_color(BLUE if stack in BRIDGEKIT_STACKS else INK)
     for row in range(len(stacks)):
         axis.axhline(row, xmax=line_until, color="#EEEEEE", zorder=0)
 
@@ -63,11 +63,11 @@ def dots(axis: Axes, series: Series, stacks: Sequence[str], keys: Sequence[tuple
     """One dot a stack and mark, with a line from the lowest to the highest. `keys` are mark, measure and kind."""
     step = 0.5 / len(keys)
     for row, stack in enumerate(stacks):
-        for place, (mark, measure, kind) in enumerate(keys):
+        for position, (mark, measure, kind) in enumerate(keys):
             values = series[SeriesKey(measure, stack, kind)]
             if not values:
                 continue
-            y, colour = row + (place - (len(keys) - 1) / 2) * step, BLUE if stack in OURS else GREY
+            y, colour = row + (position - (len(keys) - 1) / 2) * step, BLUE if stack in BRIDGEKIT_STACKS else GREY
             axis.plot([min(values), max(values)], [y, y], color=colour, linewidth=1.4, alpha=0.6, zorder=2)
             axis.plot(
                 median(values),

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from benchmarks.figures.rows import GREY, OURS, Mark, dots, legend, rows, sheet, stacks_of
+from benchmarks.figures.rows import GREY, BRIDGEKIT_STACKS, Mark, dots, legend, rows, sheet, stacks_of
 from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import NATIVE, STARLETTE
 from benchmarks.workload import BURST, RUN, YIELDING
@@ -77,9 +77,9 @@ def latency_figure(series: Series) -> Figure | None:
     if not rates:
         return None
     stacks = stacks_of(series, QUANTILES[0].key, rates[0])
-    ours = series.ratio(SeriesKey(QUANTILES[0].key, NATIVE, rates[0]), SeriesKey(QUANTILES[0].key, STARLETTE, rates[0]))
+    ratio = series.ratio(SeriesKey(QUANTILES[0].key, NATIVE, rates[0]), SeriesKey(QUANTILES[0].key, STARLETTE, rates[0]))
     title = "From emission to the client's read" + (
-        "" if ours is None else f":\non the native edge {ours:.2f} times a Starlette loop's (median)"
+        "" if ratio is None else f":\non the native edge {ratio:.2f} times a Starlette loop's (median)"
     )
     figure, [axis] = sheet(title, 1.7 + 0.36 * len(stacks))
     dots(axis, series, stacks, [(mark, mark.key, rates[0]) for mark in QUANTILES])
@@ -101,9 +101,9 @@ def stall_figure(series: Series) -> Figure | None:
     figure, [axis] = sheet(title, 1.3 + 0.42 * len(stacks))
     for row, stack in enumerate(stacks):
         got = series.median(SeriesKey(measure, stack)) or 0.0
-        axis.barh(row, got, color=BLUE if stack in OURS else GREY, height=0.6, zorder=2)
+        axis.barh(row, got, color=BLUE if stack in BRIDGEKIT_STACKS else GREY, height=0.6, zorder=2)
         axis.barh(row, 100 - got, left=got, color=LOST, height=0.6, zorder=1)
-        axis.text(102, row, _stall_says(series, stack), va="center", fontsize=8.5)
+        axis.text(102, row, _stall_label(series, stack), va="center", fontsize=8.5)
     rows(axis, stacks, line_until=0.0)
     axis.set_xlim(0, 215)
     axis.set_xticks([0, 25, 50, 75, 100])
@@ -112,12 +112,12 @@ def stall_figure(series: Series) -> Figure | None:
     return figure
 
 
-def _stall_says(series: Series, stack: str) -> str:
-    def of(what: str) -> float:
+def _stall_label(series: Series, stack: str) -> str:
+    def median_of(what: str) -> float:
         return series.median(SeriesKey(f"stall: {what}", stack)) or 0.0
 
-    held_up, piled_up = of("emitter held up at most, ms"), of("piled up, KiB") / 1_024
-    says = "the agent was stuck" if of("events said, %") < 99 else f"agent held up {held_up:,.0f} ms at most"
-    if of("cut off"):
-        return f"{says}; the one was let go of, can resume"
-    return f"{says}; {piled_up:.1f} MiB pile up" if of("events said, %") >= 99 else says
+    held_up, piled_up = median_of("emitter held up at most, ms"), median_of("piled up, KiB") / 1_024
+    label = "the agent was stuck" if median_of("events said, %") < 99 else f"agent held up {held_up:,.0f} ms at most"
+    if median_of("cut off"):
+        return f"{label}; the one was let go of, can resume"
+    return f"{label}; {piled_up:.1f} MiB pile up" if median_of("events said, %") >= 99 else label

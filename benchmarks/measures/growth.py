@@ -7,14 +7,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.measures.rounds import say
+from benchmarks.measures.rounds import log_progress
 from benchmarks.peers import Peer
 from benchmarks.protocol import FillStack
 from benchmarks.series import Series, SeriesKey
 from benchmarks.session import Session, session, start_load_client
 from bridgekit_verify.harness.messages import Done
 
-__all__ = ["CROWDED", "EMPTY", "BackgroundLoad", "flatness", "growth", "steps"]
+__all__ = ["FULL_BACKGROUND", "NO_BACKGROUND", "BackgroundLoad", "flatness", "growth", "steps"]
 
 THREADS: Final = 10
 """Threads whose events are measured, one socket each."""
@@ -41,8 +41,8 @@ class BackgroundLoad:
         return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing besides"
 
 
-EMPTY: Final = BackgroundLoad()
-CROWDED: Final = BackgroundLoad(threads=10_000, mappings=1_000_000, sockets=10_000)
+NO_BACKGROUND: Final = BackgroundLoad()
+FULL_BACKGROUND: Final = BackgroundLoad(threads=10_000, mappings=1_000_000, sockets=10_000)
 
 
 def steps(sizes: Mapping[str, Sequence[int]]) -> list[BackgroundLoad]:
@@ -51,30 +51,30 @@ def steps(sizes: Mapping[str, Sequence[int]]) -> list[BackgroundLoad]:
 
 
 @asynccontextmanager
-async def _with_background(peer: Peer, besides: BackgroundLoad) -> AsyncIterator[Session]:
+async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncIterator[Session]:
     """A session with all that. Its idle sockets are another client's, so that the one that reads is the same."""
     async with AsyncExitStack() as stack:
         # Pings are a cost of time, not of events: `idle_work` tells it apart.
         opened = await stack.enter_async_context(session(peer, threads=THREADS, keepalive_seconds=QUIET_SECONDS))
-        if besides.threads or besides.mappings:
-            await opened.sockets.request(FillStack(besides.threads, besides.mappings), Done, within=FILL_SECONDS)
-        if besides.sockets:
+        if background.threads or background.mappings:
+            await opened.sockets.request(FillStack(background.threads, background.mappings), Done, within=FILL_SECONDS)
+        if background.sockets:
             idle = await stack.enter_async_context(start_load_client("the idle clients"))
-            await opened.connect(THREADS, THREADS + besides.sockets, load=idle)
+            await opened.connect(THREADS, THREADS + background.sockets, load=idle)
         await opened.warm_up()
         yield opened
 
 
-async def growth(series: Series, peer: Peer, crowds: Sequence[BackgroundLoad], *, rounds: int, runs: int) -> None:
+async def growth(series: Series, peer: Peer, background_loads: Sequence[BackgroundLoad], *, rounds: int, runs: int) -> None:
     """CPU time an event with each crowd, and with none, in turn: all are up at the same time."""
     async with AsyncExitStack() as stack:
-        backgrounds = (EMPTY, *crowds)
-        opened = [await stack.enter_async_context(_with_background(peer, besides)) for besides in backgrounds]
+        backgrounds = (NO_BACKGROUND, *background_loads)
+        opened = [await stack.enter_async_context(_with_background(peer, background)) for background in backgrounds]
         for _ in range(rounds):
-            for besides, each in zip(backgrounds, opened, strict=True):
+            for background, each in zip(backgrounds, opened, strict=True):
                 report = await each.run_load("run", runs)
-                series.add(SeriesKey("CPU µs/event", peer.name, str(besides)), report.cpu_us)
-                say(f"  {peer.name}, {besides}: {report.cpu_us:.1f} µs CPU an event")
+                series.add(SeriesKey("CPU µs/event", peer.name, str(background)), report.cpu_us)
+                log_progress(f"  {peer.name}, {background}: {report.cpu_us:.1f} µs CPU an event")
 
 
 async def flatness(series: Series, peer: Peer, *, events: int) -> None:
@@ -84,14 +84,14 @@ async def flatness(series: Series, peer: Peer, *, events: int) -> None:
         for _ in range(SETTLED_RUNS // runs):
             await opened.run_load("run", runs)
         begin = await opened.memory_kib()
-        said, looked = 0, 0
+        emitted, recorded_at = 0, 0
         shares: list[float] = []
-        while said < events:
-            said += (await opened.run_load("run", runs)).events
+        while emitted < events:
+            emitted += (await opened.run_load("run", runs)).events
             shares.append(await opened.memory_kib() / begin)
-            if (said - looked) * POINTS >= events:
-                looked = said
+            if (emitted - recorded_at) * POINTS >= events:
+                recorded_at = emitted
                 series.add(SeriesKey("memory, share of the settled", peer.name), shares[-1])
-                series.add(SeriesKey("memory, events so far", peer.name), said)
+                series.add(SeriesKey("memory, events so far", peer.name), emitted)
     series.add(SeriesKey("memory, most beside the settled", peer.name), max(shares))
-    say(f"  {peer.name}: {shares[-1]:.3f} after {said:,} events, {max(shares):.3f} at most")
+    log_progress(f"  {peer.name}: {shares[-1]:.3f} after {emitted:,} events, {max(shares):.3f} at most")

@@ -6,7 +6,7 @@ import sys
 from statistics import median
 from typing import Final
 
-from benchmarks.measures.rounds import say
+from benchmarks.measures.rounds import log_progress
 from benchmarks.series import Series, SeriesKey
 from bridgekit_verify.harness.processes import command_output
 
@@ -33,7 +33,7 @@ def imports(series: Series, *, rounds: int) -> None:
             series.add(SeriesKey("import ms", "bridgekit", case), ms)
             series.add(SeriesKey("import: heavy modules", "bridgekit", case), heavy)
     for case in CASES:
-        say(f"  {case}: {median(series[SeriesKey('import ms', 'bridgekit', case)]):.0f} ms")
+        log_progress(f"  {case}: {median(series[SeriesKey('import ms', 'bridgekit', case)]):.0f} ms")
 
 
 def _imported(code: str) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.measures.rounds import say
+from benchmarks.measures.rounds import log_progress
 from benchmarks.series import Series, SeriesKey, quantile
 from benchmarks.session import Session
 from benchmarks.verification import WrongAnswer
@@ -29,7 +29,7 @@ async def latency(series: Series, opened: Session, *, per_second: float, seconds
     name, rate = opened.peer.name, f"{per_second:.0f}/s"
     for share in QUANTILES:
         series.add(SeriesKey(f"latency p{100 * share:g}, µs", name, rate), quantile(us, share))
-    say(f"  {name}, {rate}: p50 {quantile(us, 0.5):,.0f} µs, p99 {quantile(us, 0.99):,.0f} µs")
+    log_progress(f"  {name}, {rate}: p50 {quantile(us, 0.5):,.0f} µs, p99 {quantile(us, 0.99):,.0f} µs")
 
 
 def latencies(emissions: Sequence[Sequence[int]], arrived: Sequence[tuple[int, Sequence[int]]]) -> list[int]:

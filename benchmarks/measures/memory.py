@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
-from benchmarks.measures.rounds import say
+from benchmarks.measures.rounds import log_progress
 from benchmarks.peers import Peer
 from benchmarks.series import Series, SeriesKey
 from benchmarks.session import session
@@ -29,7 +29,7 @@ async def idle_connections(series: Series, peer: Peer, *, connections: int) -> N
         await opened.connect(WARM_UP, WARM_UP + connections)
         each = (await opened.memory_kib() - before) / connections
     series.add(SeriesKey("KiB/idle connection", peer.name), each)
-    say(f"  {peer.name}: {each:.1f} KiB an idle connection")
+    log_progress(f"  {peer.name}: {each:.1f} KiB an idle connection")
 
 
 async def idle_work(series: Series, peers: Sequence[Peer], *, connections: int, seconds: float) -> None:
@@ -41,4 +41,4 @@ async def idle_work(series: Series, peers: Sequence[Peer], *, connections: int, 
         for each, was in zip(sessions, before, strict=True):
             us = 1e6 * (await each.cpu_seconds() - was) / seconds / connections
             series.add(SeriesKey("CPU µs/s an idle connection", each.peer.name), us)
-            say(f"  {each.peer.name}: {us:.1f} µs CPU a second for each idle connection")
+            log_progress(f"  {each.peer.name}: {us:.1f} µs CPU a second for each idle connection")

@@ -12,10 +12,10 @@ from benchmarks.session import Session, session
 from benchmarks.verification import WrongAnswer
 from bridgekit.errors import BridgekitError
 
-__all__ = ["Turns", "say", "turns"]
+__all__ = ["Interleaving", "log_progress", "interleaving"]
 
 
-class Turns:
+class Interleaving:
     """Gives each stack its turn. One that fails is out for the rest, and why is kept; the others go on."""
 
     def __init__(self, sessions: AsyncExitStack, failed: dict[str, str]) -> None:
@@ -57,7 +57,7 @@ class Turns:
             await measure()
         except (WrongAnswer, BridgekitError) as error:
             self.failed[peer.name] = f"{type(error).__name__}: {error}"
-            say(f"  {peer.name} is out. {self.failed[peer.name]}")
+            log_progress(f"  {peer.name} is out. {self.failed[peer.name]}")
 
     async def _measure_kept(self, peer: Peer, measure: Callable[[Session], Awaitable[None]]) -> None:
         if peer.name not in self._kept:
@@ -68,12 +68,12 @@ class Turns:
 
 
 @asynccontextmanager
-async def turns(failed: dict[str, str]) -> AsyncIterator[Turns]:
+async def interleaving(failed: dict[str, str]) -> AsyncIterator[Interleaving]:
     """Turns for the length of a block. `failed` is given those that are out, by name."""
     async with AsyncExitStack() as sessions:
-        yield Turns(sessions, failed)
+        yield Interleaving(sessions, failed)
 
 
-def say(line: str) -> None:
+def log_progress(line: str) -> None:
     """Tell whoever waits how far it is."""
     print(line, file=sys.stderr, flush=True)

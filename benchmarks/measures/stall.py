@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from benchmarks.measures.latency import latencies
-from benchmarks.measures.rounds import say
+from benchmarks.measures.rounds import log_progress
 from benchmarks.peers import Peer
 from benchmarks.protocol import ClosedSockets, ResumeReading, StallOne
 from benchmarks.series import Series, SeriesKey, quantile
@@ -35,7 +35,7 @@ async def stall(series: Series, peer: Peer, *, per_second: float, seconds: float
         found["cut off"] = (await opened.load.request(ResumeReading(), ClosedSockets)).closed
     for what, value in found.items():
         series.add(SeriesKey(f"stall: {what}", peer.name), value)
-    say(f"  {peer.name}: {', '.join(f'{what} {value:,.0f}' for what, value in found.items())}")
+    log_progress(f"  {peer.name}: {', '.join(f'{what} {value:,.0f}' for what, value in found.items())}")
 
 
 async def _measure_wave(opened: Session, per_second: float, seconds: float) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.measures.rounds import say
+from benchmarks.measures.rounds import log_progress
 from benchmarks.peers import Peer
 from benchmarks.series import Series, SeriesKey
 from benchmarks.session import Session, session
@@ -21,7 +21,7 @@ async def throughput(series: Series, opened: Session, *, runs: int, kinds: Seque
         series.add(SeriesKey("CPU µs/event", peer.name, kind), report.cpu_us)
         series.add(SeriesKey("client busy", peer.name, kind), report.client_busy)
         series.add(SeriesKey("bytes/event", peer.name, kind), report.event_bytes)
-        say(f"  {peer.name}, {kind}: {report.per_second:,.0f} events/s, {report.cpu_us:.1f} µs CPU each")
+        log_progress(f"  {peer.name}, {kind}: {report.per_second:,.0f} events/s, {report.cpu_us:.1f} µs CPU each")
 
 
 async def fan_out(series: Series, peer: Peer, *, subscribers: int, runs: int) -> None:
@@ -32,4 +32,4 @@ async def fan_out(series: Series, peer: Peer, *, subscribers: int, runs: int) ->
     kind = f"{subscribers} subscribers"
     series.add(SeriesKey("deliveries/s", peer.name, kind), report.per_second)
     series.add(SeriesKey("CPU µs/delivery", peer.name, kind), report.cpu_us)
-    say(f"  {peer.name}: {report.per_second:,.0f} deliveries/s, {report.cpu_us:.1f} µs CPU each")
+    log_progress(f"  {peer.name}: {report.per_second:,.0f} deliveries/s, {report.cpu_us:.1f} µs CPU each")

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Final, Protocol, cast
 
 from benchmarks.peers.context import StackContext
-from benchmarks.workload import AgentRun, Said
+from benchmarks.workload import AgentRun, EventBody
 
-__all__ = ["BRIDGEKIT", "PEERS", "Peer", "Say", "Stack", "peer"]
+__all__ = ["BRIDGEKIT", "PEERS", "Peer", "EmitFunction", "Stack", "peer"]
 
 PEERS_ENVIRONMENT: Final = Path(__file__).parents[2] / ".venv-peers"
 """What `make bench` fills from requirements.txt, beside this file."""
 
-Say = Callable[[Said], Awaitable[object]]
+EmitFunction = Callable[[EventBody], Awaitable[object]]
 """Says one event of a run, and returns when the stack lets its agent go on."""
 
 
@@ -33,7 +33,7 @@ class Stack(Protocol):
     port: int
     """Where its sockets are; 0 where this process has none."""
 
-    def agent(self, run: AgentRun) -> Say:
+    def agent(self, run: AgentRun) -> EmitFunction:
         """An agent for that run."""
 
 
@@ -44,7 +44,7 @@ class Peer:
     name: str
     file: str
     """In this folder."""
-    says: str
+    description: str
     """What an agent's event becomes, in a few words."""
     dialect: str = "websocket"
     packages: tuple[str, ...] = ()
@@ -57,19 +57,19 @@ class Peer:
     """Whether the agents are called by the stack, run by run, and not by the benchmark."""
 
     @property
-    def ours(self) -> bool:
+    def is_bridgekit(self) -> bool:
         """Whether it is bridgekit, in one of its arrangements."""
         return self.file.startswith("bridgekit_")
 
     @property
     def environment(self) -> Path:
         """Where its packages are installed."""
-        return Path(sys.prefix) if self.ours else PEERS_ENVIRONMENT
+        return Path(sys.prefix) if self.is_bridgekit else PEERS_ENVIRONMENT
 
     @property
     def python(self) -> str:
         """The interpreter that runs it."""
-        return sys.executable if self.ours else str(PEERS_ENVIRONMENT / "bin" / "python")
+        return sys.executable if self.is_bridgekit else str(PEERS_ENVIRONMENT / "bin" / "python")
 
     @property
     def missing(self) -> str:
@@ -79,16 +79,16 @@ class Peer:
     @property
     def versions(self) -> dict[str, str]:
         """Of its packages; empty text for one that is not installed."""
-        places = [str(place) for place in self.environment.glob("lib/python*/site-packages")]
-        found = {each.name: each.version for name in self.packages for each in distributions(name=name, path=places)}
+        directories = [str(directory) for directory in self.environment.glob("lib/python*/site-packages")]
+        found = {each.name: each.version for name in self.packages for each in distributions(name=name, path=directories)}
         return {name: found.get(name, "") for name in self.packages}
 
-    def up(self, place: StackContext) -> AbstractAsyncContextManager[Stack]:
+    def serve(self, context: StackContext) -> AbstractAsyncContextManager[Stack]:
         """Bring it up in this process."""
-        begin = cast(
-            "Callable[[StackContext], AbstractAsyncContextManager[Stack]]", import_module(f"{__name__}.{self.file}").up
+        factory = cast(
+            "Callable[[StackContext], AbstractAsyncContextManager[Stack]]", import_module(f"{__name__}.{self.file}").serve
         )
-        return begin(place)
+        return factory(context)
 
 
 _UVICORN: Final = ("starlette", "uvicorn", "websockets")
@@ -98,33 +98,33 @@ PEERS: Final = (
     Peer(
         name="raw TCP",
         file="raw_tcp",
-        says="one transport.write an event, no WebSocket",
+        description="one transport.write an event, no WebSocket",
         dialect="lines",
         packages=("orjson",),
     ),
-    Peer(name="picows", file="picows_", says="transport.send", packages=("picows", "aiofastnet", "orjson")),
+    Peer(name="picows", file="picows_", description="transport.send", packages=("picows", "aiofastnet", "orjson")),
     Peer(
         name="websockets broadcast",
         file="websockets_broadcast",
-        says="websockets.broadcast, which drops nothing and waits for nobody",
+        description="websockets.broadcast, which drops nothing and waits for nobody",
         packages=("websockets", "orjson"),
     ),
     Peer(
         name="websockets send",
         file="websockets_send",
-        says="await connection.send",
+        description="await connection.send",
         packages=("websockets", "orjson"),
     ),
     Peer(
         name="Starlette by hand",
         file="starlette_by_hand",
-        says="await websocket.send_text, on uvicorn",
+        description="await websocket.send_text, on uvicorn",
         packages=(*_UVICORN, "orjson"),
     ),
     Peer(
         name="sse-starlette",
         file="sse",
-        says="a memory stream a subscriber, as its documentation shows",
+        description="a memory stream a subscriber, as its documentation shows",
         dialect="server-sent events",
         packages=("sse-starlette", "starlette", "uvicorn", "orjson"),
         share=0.2,
@@ -132,13 +132,13 @@ PEERS: Final = (
     Peer(
         name="broadcaster",
         file="broadcaster_",
-        says="await broadcast.publish, in memory",
+        description="await broadcast.publish, in memory",
         packages=("broadcaster", *_UVICORN, "orjson"),
     ),
     Peer(
         name="python-socketio",
         file="socketio_",
-        says="await server.emit to a room",
+        description="await server.emit to a room",
         dialect="socket.io",
         packages=("python-socketio", "python-engineio", "uvicorn", "websockets"),
         share=0.4,
@@ -146,33 +146,33 @@ PEERS: Final = (
     Peer(
         name="Channels",
         file="channels_",
-        says="await layer.group_send, in memory",
+        description="await layer.group_send, in memory",
         packages=("channels", "django", "uvicorn", "websockets"),
         share=0.1,
     ),
     Peer(
         name="bridgekit ASGI",
         file="bridgekit_asgi",
-        says="await adapter.emit_*, on uvicorn",
+        description="await adapter.emit_*, on uvicorn",
         packages=_OURS,
     ),
     Peer(
         name="bridgekit ASGI, whole runs",
         file="bridgekit_runs",
-        says="await supervisor.run, all nine links, on uvicorn",
+        description="await supervisor.run, all nine links, on uvicorn",
         packages=_OURS,
         whole_runs=True,
     ),
     Peer(
         name="bridgekit native",
         file="bridgekit_native",
-        says="await adapter.emit_*, on websockets' own server",
+        description="await adapter.emit_*, on websockets' own server",
         packages=("bridgekit-verify", "msgspec", "websockets"),
     ),
     Peer(
         name="broadcaster, Redis",
         file="broadcaster_",
-        says="await broadcast.publish, over Redis pub/sub",
+        description="await broadcast.publish, over Redis pub/sub",
         packages=("broadcaster", "redis", *_UVICORN, "orjson"),
         broker=True,
         share=0.4,
@@ -180,7 +180,7 @@ PEERS: Final = (
     Peer(
         name="python-socketio, Redis",
         file="socketio_redis",
-        says="await manager.emit to a room, over its Redis manager",
+        description="await manager.emit to a room, over its Redis manager",
         dialect="socket.io",
         packages=("python-socketio", "python-engineio", "redis", "uvicorn", "websockets"),
         broker=True,
@@ -189,7 +189,7 @@ PEERS: Final = (
     Peer(
         name="Channels, Redis",
         file="channels_",
-        says="await layer.group_send, over channels_redis' pub/sub layer",
+        description="await layer.group_send, over channels_redis' pub/sub layer",
         packages=("channels", "channels-redis", "redis", "django", "uvicorn", "websockets"),
         broker=True,
         share=0.1,
@@ -197,20 +197,20 @@ PEERS: Final = (
     Peer(
         name="bridgekit, Redis",
         file="bridgekit_redis",
-        says="await adapter.emit_*, kept in Redis Streams and relayed, on the native edge",
+        description="await adapter.emit_*, kept in Redis Streams and relayed, on the native edge",
         packages=("bridgekit-verify", "msgspec", "websockets", "redis", "hiredis"),
         broker=True,
     ),
     Peer(
         name="bridgekit, Redis, ASGI",
         file="bridgekit_redis_asgi",
-        says="the same, on uvicorn",
+        description="the same, on uvicorn",
         packages=(*_OURS, "redis", "hiredis"),
         broker=True,
     ),
 )
 
-BRIDGEKIT: Final = tuple(each for each in PEERS if each.ours)
+BRIDGEKIT: Final = tuple(each for each in PEERS if each.is_bridgekit)
 
 
 def peer(name: str) -> Peer:

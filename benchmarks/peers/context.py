@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import uvicorn
 from starlette.types import ASGIApp
 
-from benchmarks.workload import AgentRun, Said
+from benchmarks.workload import AgentRun, EventBody
 from bridgekit.serve.in_process import KEEPALIVE_SECONDS
 
 __all__ = ["SUBSCRIBED", "HandRolled", "SocketGroups", "StackContext", "on_uvicorn", "thread_of"]
@@ -40,7 +40,7 @@ class StackContext:
     """How often bridgekit's edges ping a socket. The other stacks keep their own habits."""
 
     @property
-    def how(self) -> dict[str, Any]:
+    def server_options(self) -> dict[str, Any]:
         """What bridgekit's own servers are told."""
         return {"send_buffer_bytes": self.send_buffer_bytes or None, "keepalive_seconds": self.keepalive_seconds}
 
@@ -54,21 +54,21 @@ class StackContext:
         return listener
 
 
-class Sends(Protocol):
+class EmitCallable(Protocol):
     """What a stack written by hand has to offer."""
 
-    def __call__(self, thread_id: str, run_id: str, said: Said) -> Awaitable[object]: ...
+    def __call__(self, thread_id: str, run_id: str, body: EventBody) -> Awaitable[object]: ...
 
 
 class HandRolled:
     """A stack in which an agent's event is one call, and nothing is kept."""
 
-    def __init__(self, port: int, say: Sends) -> None:
+    def __init__(self, port: int, emit_event: EmitCallable) -> None:
         self.port = port
-        self._say = say
+        self._emit_event = emit_event
 
-    def agent(self, run: AgentRun) -> Callable[[Said], Awaitable[object]]:
-        return partial(self._say, run.thread_id, run.run_id)
+    def agent(self, run: AgentRun) -> Callable[[EventBody], Awaitable[object]]:
+        return partial(self._emit_event, run.thread_id, run.run_id)
 
 
 class SocketGroups(Generic[T]):
@@ -92,13 +92,13 @@ class SocketGroups(Generic[T]):
 
 
 @asynccontextmanager
-async def on_uvicorn(app: ASGIApp, place: StackContext) -> AsyncIterator[int]:
+async def on_uvicorn(app: ASGIApp, context: StackContext) -> AsyncIterator[int]:
     """Serve an application as its users would, and give the port."""
     config = uvicorn.Config(
         app, ws="websockets-sansio", lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
-    with place.listener() as listener:
+    with context.listener() as listener:
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([listener]))
             while not server.started:  # noqa: ASYNC110  # it rings no bell

@@ -25,7 +25,7 @@ from bridgekit_verify.measure.history import History, Key, Missing, Socket
 
 __all__ = ["judge_step", "quantile"]
 
-QUICK_SHARE: Final = 0.25
+FASTEST_SHARE: Final = 0.25
 
 
 def judge_step(
@@ -94,7 +94,7 @@ def _drift(by_due: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
 
 
 def _fastest(third: Sequence[tuple[float, float]]) -> float:
-    return quantile(sorted(seconds for _, seconds in third), QUICK_SHARE)
+    return quantile(sorted(seconds for _, seconds in third), FASTEST_SHARE)
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
@@ -138,7 +138,7 @@ def _open(request: Connect) -> Iterator[UserSocket]:
 def _read(client: LoadClient[UserSocket], request: ReadWave) -> ClientReport:
     wave, sockets = request.wave, client.sockets
     ours = {each.socket.number for each in sockets}
-    expected = sum(wave.thread_of(run) in ours for run in range(len(wave.begins))) * wave.plan.events
+    expected = sum(wave.thread_of(run) in ours for run in range(len(wave.starts))) * wave.plan.events
     report = client.read(expected, until=wave.ends_at)
     history = History(expected=wave.expectations())
     for each in sockets:
@@ -148,7 +148,7 @@ def _read(client: LoadClient[UserSocket], request: ReadWave) -> ClientReport:
         history,
         within_seconds=request.within_seconds,
         shares=(report.cpu_share, report.run_queue_wait),
-        closed=sum(each.gone or each.dialect.closed for each in sockets),
+        closed=sum(each.disconnected or each.dialect.closed for each in sockets),
     )
 
 

@@ -14,7 +14,7 @@ from bridgekit_verify.measure.statistics import Rate
 __all__ = [
     "ASGI",
     "EDGES",
-    "LEAST_EVENTS",
+    "MIN_EVENTS",
     "NATIVE",
     "ON_TIME_SHARE",
     "WITHIN_SECONDS",
@@ -28,17 +28,17 @@ __all__ = [
 
 ON_TIME_SHARE: Final = 0.99
 WITHIN_SECONDS: Final = 1.0
-RUSH_SECONDS: Final = 30.0
+PEAK_SECONDS: Final = 30.0
 """How long a rush may last. A step lasts for seconds only: what falls behind in it would go on falling behind."""
 SATURATED_SHARE: Final = 0.85
 """From so much of a core on, a process is taken to be what limits."""
-HELD_UP_SHARE: Final = 0.15
+WAITED_FOR_CPU_SHARE: Final = 0.15
 """Kept waiting for so much of the time, a process is not alone on its core."""
-FIRST_SHARE: Final = 0.8
+SECOND_LOAD_SHARE: Final = 0.8
 """Of a core: the second load, by what an event of the first cost. It costs less in a crowd, so it is less than that."""
-LEAST_EVENTS: Final = 400
+MIN_EVENTS: Final = 400
 """Of fewer the interval could not lie above 99 %, had all of them come."""
-FINEST: Final = 1.25
+MIN_LOAD_RATIO: Final = 1.25
 """The highest carried and the lowest other load are so close in the end: closer, two measurements differ."""
 
 
@@ -50,7 +50,7 @@ class Edge:
     """As people write it."""
     key: str
     """As `serving` and `bridgekit serve --edge` want it."""
-    stands: str
+    available_with: str
     """Where it can be had."""
 
 
@@ -97,11 +97,11 @@ class StepResult:
     @property
     def carried(self) -> bool:
         """Whether at least 99 % come within one second, as the interval's lower end says, and would go on doing so."""
-        lasting = self.falls_behind * RUSH_SECONDS <= WITHIN_SECONDS
+        lasting = self.falls_behind * PEAK_SECONDS <= WITHIN_SECONDS
         return self.on_time.known and self.on_time.interval[0] >= ON_TIME_SHARE and lasting
 
     @property
-    def closes(self) -> bool:
+    def accounted_for(self) -> bool:
         """Whether every event that was due is accounted for, once, at its own socket, and the bridge's count agrees."""
         client, server = self.client, self.server
         due = self.wave.events
@@ -118,19 +118,19 @@ class StepResult:
         return 1e6 * self.server.cpu_seconds / self.wave.events if self.wave.events else 0.0
 
     @property
-    def wanted(self) -> float:
+    def utilisation(self) -> float:
         """How much of a core the measured process had or waited for: its utilisation, also on a busy machine."""
         return self.server.share + self.server.run_queue_wait
 
     @property
     def service_us(self) -> float:
         """How long an event keeps the process busy, in microseconds: longer than its CPU time where others are too."""
-        return self.cpu_us * self.wanted / self.server.share if self.server.share else self.cpu_us
+        return self.cpu_us * self.utilisation / self.server.share if self.server.share else self.cpu_us
 
     @property
-    def held_up(self) -> bool:
+    def waited_for_cpu(self) -> bool:
         """Whether others had the processors when the process that carries, or the one that reads, had work to do."""
-        return max(self.server.run_queue_wait, self.client.run_queue_wait) >= HELD_UP_SHARE
+        return max(self.server.run_queue_wait, self.client.run_queue_wait) >= WAITED_FOR_CPU_SHARE
 
     @property
     def reader_saturated(self) -> bool:
@@ -138,7 +138,7 @@ class StepResult:
         return self.client.share + self.client.run_queue_wait >= SATURATED_SHARE
 
 
-def next_load(steps: Sequence[StepResult], *, least: float, most: float) -> float | None:
+def next_load(steps: Sequence[StepResult], *, min_load: float, max_load: float) -> float | None:
     """The next load to try, in events a second; None when the answer is known as well as it can be.
 
     The first was a light one, which shows about what an event costs. A load that was not carried while others had the
@@ -146,15 +146,15 @@ def next_load(steps: Sequence[StepResult], *, least: float, most: float) -> floa
     """
     last = steps[-1]
     tries = sum(step.events_per_second == last.events_per_second for step in steps)
-    if not last.carried and last.held_up and tries == 1:
+    if not last.carried and last.waited_for_cpu and tries == 1:
         return last.events_per_second
     carried, beyond = carried_load(steps), failed_load(steps)
     if carried is None:
-        return None if beyond is None or beyond <= least else max(beyond / 2, least)
+        return None if beyond is None or beyond <= min_load else max(beyond / 2, min_load)
     if beyond is None:
-        next_one = round_load(FIRST_SHARE * 1e6 / steps[0].cpu_us) if len(steps) == 1 else 2 * carried
-        return None if carried >= most else min(max(next_one, 2 * carried), most)
-    return None if beyond <= FINEST * carried else round_load(math.sqrt(carried * beyond))
+        next_one = round_load(SECOND_LOAD_SHARE * 1e6 / steps[0].cpu_us) if len(steps) == 1 else 2 * carried
+        return None if carried >= max_load else min(max(next_one, 2 * carried), max_load)
+    return None if beyond <= MIN_LOAD_RATIO * carried else round_load(math.sqrt(carried * beyond))
 
 
 def carried_load(steps: Sequence[StepResult]) -> float | None:
@@ -202,19 +202,19 @@ class LoadSearch:
         return 1e6 / min(costs) if costs else None
 
     @property
-    def at_least(self) -> str:
+    def underestimate_reason(self) -> str:
         """Why it may carry more; nothing where a higher load was seen not to be carried."""
         if (beyond := failed_load(self.steps)) is None:
             return "no load was found that it does not carry"
         failing = [step for step in self.steps if step.events_per_second == beyond]
         if any(step.reader_saturated for step in failing):
             return "the reader could not keep up"
-        if all(step.held_up for step in failing):
+        if all(step.waited_for_cpu for step in failing):
             return "other programs had the processors, too"
         return ""
 
     @property
-    def climbed(self) -> list[StepResult]:
+    def tried(self) -> list[StepResult]:
         """One step a load, the better one, lowest load first."""
         best: dict[float, StepResult] = {}
         for step in self.steps:

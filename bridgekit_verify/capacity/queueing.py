@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from bridgekit_verify.capacity.capacity import LOOKS, CapacityStudy, Look
+from bridgekit_verify.capacity.capacity import STYLES, CapacityStudy, LineStyle
 from bridgekit_verify.capacity.load_search import StepResult
 from bridgekit_verify.measure.plots import INK, new_figure
 
@@ -55,7 +55,7 @@ class Point:
     @property
     def utilisation(self) -> float:
         """Of a core, had or waited for."""
-        return self.step.wanted
+        return self.step.utilisation
 
     @property
     def measured(self) -> float:
@@ -115,7 +115,7 @@ class WaitingStudy:
         with new_figure(title, 9.0, 4.0) as figure:
             axes = figure.subplots(1, len(self.points), sharey=True, sharex=True, squeeze=False)[0]
             for row, (axis, (name, points)) in enumerate(zip(axes, self.points.items(), strict=True)):
-                _waiting(axis, points, _curve(points), LOOKS[row % len(LOOKS)])
+                _waiting(axis, points, _curve(points), STYLES[row % len(STYLES)])
                 axis.set_title(name if points else f"{name}: no load was carried", fontsize=10.5)
                 axis.set_xlabel("of a core, had or waited for, %")
             axes[0].set_yscale("log")
@@ -128,7 +128,7 @@ class WaitingStudy:
             figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
             return figure
 
-    def words(self) -> str:
+    def alt_text(self) -> str:
         """The same in a sentence a load, for those who cannot see the figure."""
         return "; ".join(
             f"{name} at {point.utilisation:.0%} of a core: {1_000 * point.measured:.2f} ms late on average,"
@@ -153,11 +153,11 @@ def _milliseconds(seconds: float) -> str:
 
 def study_waiting(capacity: CapacityStudy) -> WaitingStudy:
     """The loads that were carried, by utilisation."""
-    return WaitingStudy({ladder.edge.name: _points(ladder.climbed) for ladder in capacity.ladders})
+    return WaitingStudy({search.edge.name: _points(search.tried) for search in capacity.searches})
 
 
 def _points(steps: Sequence[StepResult]) -> list[Point]:
-    carried = sorted((step for step in steps if step.carried), key=lambda step: step.wanted)
+    carried = sorted((step for step in steps if step.carried), key=lambda step: step.utilisation)
     base = min((step.client.late_p50 for step in carried), default=0.0)
     return [Point(step, base) for step in carried]
 
@@ -165,8 +165,8 @@ def _points(steps: Sequence[StepResult]) -> list[Point]:
 Curve = Sequence[tuple[float, float]]
 
 
-def _waiting(axis: Axes, points: Sequence[Point], curve: Curve, look: Look) -> None:
-    colour, marker, _ = look
+def _waiting(axis: Axes, points: Sequence[Point], curve: Curve, style: LineStyle) -> None:
+    colour, marker, _ = style
     at = [100 * point.utilisation for point in points]
     p99, mean, closed = (
         [1_000 * value for value in values]

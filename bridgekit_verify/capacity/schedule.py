@@ -23,7 +23,7 @@ __all__ = ["EVENTS_A_STEP", "LoadPlan", "LoadWave", "owner"]
 
 EVENTS_A_STEP: Final = 3
 """A thought, a tool that begins, and a tool that ends."""
-_PLACES: Final = {EventType.AGENT_THINKING: 1, EventType.TOOL_EXECUTING: 2, EventType.TOOL_COMPLETED: 3}
+_POSITIONS: Final = {EventType.AGENT_THINKING: 1, EventType.TOOL_EXECUTING: 2, EventType.TOOL_COMPLETED: 3}
 
 
 def owner(number: int) -> Owned:
@@ -62,11 +62,11 @@ class LoadWave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     threads: int
     """Threads number `first` to `first + threads - 1` take the runs in turn."""
     runs_per_second: float
-    begins_at: float
+    starts_at: float
     """In seconds since the epoch."""
 
     @cached_property
-    def begins(self) -> list[float]:
+    def starts(self) -> list[float]:
         """When each run begins, in seconds after the wave does."""
         source = random.Random(f"{self.plan.seed}:{self.name}")
         # Of a Poisson process whose count is known the moments are evenly distributed: so the load is the stated one.
@@ -76,11 +76,11 @@ class LoadWave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def ends_at(self) -> float:
         """When the last event is due at the latest."""
-        return self.begins_at + self.plan.seconds + self.plan.run_seconds
+        return self.starts_at + self.plan.seconds + self.plan.run_seconds
 
     @property
     def events(self) -> int:
-        return len(self.begins) * self.plan.events
+        return len(self.starts) * self.plan.events
 
     def request(self, run: int) -> str:
         """The request of that run: what names it in every one of its events."""
@@ -99,25 +99,25 @@ class LoadWave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def due(self, key: Key) -> float:
         """When that event is due, in seconds since the epoch."""
         if key.type is EventType.AGENT_STARTED:
-            place = 0
-        elif key.type in _PLACES:
-            place = EVENTS_A_STEP * (key.step - 1) + _PLACES[key.type]
+            position = 0
+        elif key.type in _POSITIONS:
+            position = EVENTS_A_STEP * (key.step - 1) + _POSITIONS[key.type]
         else:
-            place = self.plan.events - 1
-        return self.begins_at + self.begins[self.run_of(key.request)] + place * self.plan.pause_seconds
+            position = self.plan.events - 1
+        return self.starts_at + self.starts[self.run_of(key.request)] + position * self.plan.pause_seconds
 
     def keys(self, run: int) -> list[Key]:
         """The events of a run, in order."""
         request = self.request(run)
-        steps = [Key(request, kind, step) for step in range(1, self.plan.steps + 1) for kind in _PLACES]
+        steps = [Key(request, kind, step) for step in range(1, self.plan.steps + 1) for kind in _POSITIONS]
         return [Key(request, EventType.AGENT_STARTED, 0), *steps, Key(request, EventType.AGENT_COMPLETED, 0)]
 
     def expectations(self) -> list[Expectation]:
         """Every event of the wave."""
-        owners = [self.owner_of(run) for run in range(min(self.threads, len(self.begins)))]
+        owners = [self.owner_of(run) for run in range(min(self.threads, len(self.starts)))]
         return [
             Expectation(key, owned.thread_id, owned.user_id)
-            for run in range(len(self.begins))
+            for run in range(len(self.starts))
             for owned in (owners[run % self.threads],)
             for key in self.keys(run)
         ]

@@ -71,15 +71,15 @@ class ActiveRuns:
         class PacedAgent(BaseAgent):
             async def execute(self, context: RunContext) -> object:
                 request = context.request
-                wave, begins = started[request]
+                wave, start = started[request]
                 pause = wave.plan.pause_seconds
                 for step in range(1, wave.plan.steps + 1):
-                    thought = begins + (EVENTS_A_STEP * (step - 1) + 1) * pause
-                    await _until(thought, pause)
+                    thought = start + (EVENTS_A_STEP * (step - 1) + 1) * pause
+                    await _sleep_until_due(thought, pause)
                     await self.emit_thinking(f"{request}: {TEXT}", step_number=step)
-                    await _until(thought + pause, pause)
+                    await _sleep_until_due(thought + pause, pause)
                     await self.use_tool("look_up", request=request, step=step)
-                await _until(begins + (wave.plan.events - 1) * pause, pause)
+                await _sleep_until_due(start + (wave.plan.events - 1) * pause, pause)
                 return {"request": request, "answer": TEXT}
 
         return PacedAgent
@@ -88,16 +88,16 @@ class ActiveRuns:
         """A tool that takes one pause."""
 
         async def look_up(request: str, step: int) -> dict[str, object]:
-            wave, begins = self.started[request]
-            await _until(begins + EVENTS_A_STEP * step * wave.plan.pause_seconds, wave.plan.pause_seconds)
+            wave, start = self.started[request]
+            await _sleep_until_due(start + EVENTS_A_STEP * step * wave.plan.pause_seconds, wave.plan.pause_seconds)
             return {"request": request, "step": step, "found": TEXT}
 
         return PythonTools({"look_up": look_up})
 
-    async def run(self, application: Application, wave: LoadWave, number: int, begins: float) -> None:
+    async def run(self, application: Application, wave: LoadWave, number: int, start: float) -> None:
         """One run, from its request to its end."""
         request, owned = wave.request(number), wave.owner_of(number)
-        self.started[request] = wave, begins
+        self.started[request] = wave, start
         self.most = max(self.most, len(self.started))
         try:
             await application.supervisor.run(
@@ -116,7 +116,7 @@ class GcPauses:
         self.seconds: list[float] = []
         self._since = 0.0
 
-    def note(self, phase: str, info: dict[str, int]) -> None:
+    def on_phase(self, phase: str, info: dict[str, int]) -> None:
         """A callback of the garbage collector: it starts or stops."""
         if phase == "start":
             self._since = time.perf_counter()
@@ -124,7 +124,7 @@ class GcPauses:
             self.seconds.append(time.perf_counter() - self._since)
 
 
-async def _until(moment: float, pause: float) -> None:
+async def _sleep_until_due(moment: float, pause: float) -> None:
     """Wait until an event is due. An agent without pauses emits all its events without waiting."""
     if pause:
         await anyio.sleep_until(moment)
@@ -132,40 +132,40 @@ async def _until(moment: float, pause: float) -> None:
 
 async def _run_wave(application: Application, active: ActiveRuns, wave: LoadWave) -> ServerReport:
     """Start every run at its time, however many have not ended, and wait for all of them."""
-    begins = anyio.current_time() + wave.begins_at - time.time()
+    start = anyio.current_time() + wave.starts_at - time.time()
     taken, refused = _accepted(application), _lost(application)
     active.most = active.failed = 0
-    await anyio.sleep_until(begins)
+    await anyio.sleep_until(start)
     cpu, pauses = time.process_time(), GcPauses()
     times = list[ProcessTimes]()
 
     async def read_times(moment: float) -> None:
-        await anyio.sleep_until(begins + moment)
+        await anyio.sleep_until(start + moment)
         times.append(ProcessTimes.read())
 
     async with anyio.create_task_group() as runs:
-        gc.callbacks.append(pauses.note)
+        gc.callbacks.append(pauses.on_phase)
         # From when the first runs end until no more start: before and after, fewer are active.
         runs.start_soon(read_times, min(wave.plan.run_seconds, wave.plan.seconds / 2))
         runs.start_soon(read_times, wave.plan.seconds)
-        for number, moment in enumerate(wave.begins):
-            await anyio.sleep_until(begins + moment)
-            runs.start_soon(active.run, application, wave, number, begins + moment)
-    gc.callbacks.remove(pauses.note)
+        for number, moment in enumerate(wave.starts):
+            await anyio.sleep_until(start + moment)
+            runs.start_soon(active.run, application, wave, number, start + moment)
+    gc.callbacks.remove(pauses.on_phase)
     share, run_queue_wait = times[0].shares_until(times[1])
     return ServerReport(
-        runs=len(wave.begins),
+        runs=len(wave.starts),
         failed=active.failed,
         taken=_accepted(application) - taken,
         refused=_lost(application) - refused,
         at_once=active.most,
-        seconds=anyio.current_time() - begins,
+        seconds=anyio.current_time() - start,
         cpu_seconds=time.process_time() - cpu,
         share=share,
         run_queue_wait=run_queue_wait,
         pauses=len(pauses.seconds),
         longest_pause=max(pauses.seconds, default=0.0),
-        pauses_squared=sum(each**2 for each in pauses.seconds) / (wave.ends_at - wave.begins_at),
+        pauses_squared=sum(each**2 for each in pauses.seconds) / (wave.ends_at - wave.starts_at),
     )
 
 
@@ -186,7 +186,7 @@ def _single(name: str, first: int, last: int, plan: LoadPlan) -> LoadWave:
         first=first,
         threads=last - first,
         runs_per_second=(last - first) / plan.seconds,
-        begins_at=time.time(),
+        starts_at=time.time(),
     )
 
 
@@ -202,7 +202,7 @@ def _start_waiting(application: Application, active: ActiveRuns, request: StartW
         waiting.start_soon(active.run, application, wave, number, anyio.current_time())
 
 
-async def _do(application: Application, active: ActiveRuns, request: Request, waiting: TaskGroup) -> None:
+async def _handle(application: Application, active: ActiveRuns, request: Request, waiting: TaskGroup) -> None:
     match request:
         case OpenThreads(first, last):
             for owned in map(owner, range(first, last)):
@@ -245,7 +245,7 @@ async def main() -> None:
     ):
         send(Ready(urlsplit(url).port or 0))
         async for line in lines:
-            await _do(app.state.bridgekit, active, decoder.decode(line), waiting)
+            await _handle(app.state.bridgekit, active, decoder.decode(line), waiting)
         waiting.cancel_scope.cancel()
 
 

@@ -15,7 +15,7 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit.transport.log import DEFAULT_RETENTION
 from bridgekit_verify.capacity.capacity import CapacityStudy
 from bridgekit_verify.capacity.load_search import NATIVE, Edge, StepResult
-from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, CrowdStudy
+from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, MemoryStudy
 from bridgekit_verify.capacity.queueing import ONE_SERVICE
 from bridgekit_verify.capacity.schedule import LoadPlan
 from bridgekit_verify.capacity.testbed import start_testbed
@@ -38,14 +38,14 @@ class Demand:
     events_per_run: int
     run_seconds: float
     """How long a run takes: with that, how many are under way."""
-    rush: float = 1.0
+    peak_factor: float = 1.0
     """How many times the usual load the heaviest minute has."""
     workers_lost: int = 0
     """How many workers may be gone, for a roll-out or a fault, without anybody noticing."""
 
     @property
     def runs_per_second(self) -> float:
-        return self.users_online * self.runs_per_user_hour / HOUR_SECONDS * self.rush
+        return self.users_online * self.runs_per_user_hour / HOUR_SECONDS * self.peak_factor
 
     @property
     def events_per_second(self) -> float:
@@ -59,7 +59,7 @@ class Demand:
     @property
     def runs_in_logs(self) -> float:
         """How many runs a thread's log holds: those within the time that it keeps, and at least the last one."""
-        return max(self.runs_per_user_hour * self.rush * DEFAULT_RETENTION.seconds / HOUR_SECONDS, 1.0)
+        return max(self.runs_per_user_hour * self.peak_factor * DEFAULT_RETENTION.seconds / HOUR_SECONDS, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,34 +100,34 @@ class Sizing:
         return self.core_share_lost <= ONE_SERVICE
 
 
-def costs_of(capacity: CapacityStudy, crowd: CrowdStudy, shared: SharedStudy) -> list[Costs]:
+def costs_of(capacity: CapacityStudy, scaling: MemoryStudy, shared: SharedStudy) -> list[Costs]:
     """One row an edge, from what was measured. An edge that carried nothing here is left out."""
     return [
         Costs(
-            edge=ladder.edge.name,
-            event_us=ladder.best.cpu_us,
+            edge=search.edge.name,
+            event_us=search.best.cpu_us,
             shared_us=shared.extra_us,
-            base_kib=crowd.of(ladder.edge).base_kib,
-            socket_kib=crowd.of(ladder.edge).of(SOCKETS).kib,
-            thread_kib=crowd.of(ladder.edge).of(THREADS).kib,
-            run_kib=crowd.of(ladder.edge).of(RUNS).kib,
+            base_kib=scaling.of(search.edge).base_kib,
+            socket_kib=scaling.of(search.edge).of(SOCKETS).kib,
+            thread_kib=scaling.of(search.edge).of(THREADS).kib,
+            run_kib=scaling.of(search.edge).of(RUNS).kib,
             run_events=LoadPlan().events,
         )
-        for ladder in capacity.ladders
-        if ladder.best is not None
+        for search in capacity.searches
+        if search.best is not None
     ]
 
 
-def size(demand: Demand, costs: Costs, *, at_most: float = ONE_SERVICE) -> Sizing:
+def size(demand: Demand, costs: Costs, *, max_utilisation: float = ONE_SERVICE) -> Sizing:
     """The fewest workers of which none does more than `at_most` of a core, with as many gone as may be.
 
     One alone keeps everything in its memory; as soon as there are two, they share a broker and each event costs more.
     """
-    alone = demand.events_per_second * costs.event_us / 1e6
-    if alone <= at_most and not demand.workers_lost:
-        return _sizing(demand, costs, workers=1, cores=alone, shared=False)
+    unshared = demand.events_per_second * costs.event_us / 1e6
+    if unshared <= max_utilisation and not demand.workers_lost:
+        return _sizing(demand, costs, workers=1, cores=unshared, shared=False)
     cores = demand.events_per_second * (costs.event_us + costs.shared_us) / 1e6
-    workers = max(math.ceil(cores / at_most - 1e-9), 1) + demand.workers_lost
+    workers = max(math.ceil(cores / max_utilisation - 1e-9), 1) + demand.workers_lost
     return _sizing(demand, costs, workers=max(workers, 2), cores=cores, shared=True)
 
 
@@ -167,17 +167,17 @@ class SharedStudy:
     """The same load on one worker with its own memory, and on one that keeps it at a broker."""
 
     edge: Edge
-    alone: Sequence[StepResult]
+    unshared: Sequence[StepResult]
     shared: Sequence[StepResult]
 
     @property
     def extra_us(self) -> float:
         """CPU time an event more, in microseconds, of the worker's process: the least of the rounds of each."""
-        return max(min(step.cpu_us for step in self.shared) - min(step.cpu_us for step in self.alone), 0.0)
+        return max(min(step.cpu_us for step in self.shared) - min(step.cpu_us for step in self.unshared), 0.0)
 
     @property
     def steps(self) -> list[StepResult]:
-        return [*self.alone, *self.shared]
+        return [*self.unshared, *self.shared]
 
     def table(self) -> pd.DataFrame:
         """One row a store: what an event costs the worker, and how late it comes."""
@@ -190,7 +190,7 @@ class SharedStudy:
                 "late p99 ms": round(1_000 * min(step.client.late_p99 for step in steps), 1),
                 "lost": sum(step.client.lost for step in steps),
             }
-            for name, steps in (("the worker's memory", self.alone), ("a broker, Redis protocol", self.shared))
+            for name, steps in (("the worker's memory", self.unshared), ("a broker, Redis protocol", self.shared))
         )
 
 
@@ -199,7 +199,7 @@ async def study_shared(
 ) -> SharedStudy:
     """Let both carry this load, in turns."""
     plan = plan or LoadPlan(seconds=0.5, pause_seconds=0.05)
-    alone, shared = list[StepResult](), list[StepResult]()
+    unshared, shared = list[StepResult](), list[StepResult]()
     with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS):
         async with AsyncExitStack() as stack:
             broker = await stack.enter_async_context(redis_server(Persistence.EVERYSEC))
@@ -208,6 +208,6 @@ async def study_shared(
             await ours.connect(SHARED_SOCKETS)
             await theirs.connect(SHARED_SOCKETS)
             for _ in range(rounds):
-                alone.append(await ours.wave(events_per_second, plan, first=0, threads=SHARED_SOCKETS))
+                unshared.append(await ours.wave(events_per_second, plan, first=0, threads=SHARED_SOCKETS))
                 shared.append(await theirs.wave(events_per_second, plan, first=0, threads=SHARED_SOCKETS))
-    return SharedStudy(edge, alone, shared)
+    return SharedStudy(edge, unshared, shared)

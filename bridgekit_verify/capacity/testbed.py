@@ -36,7 +36,7 @@ from bridgekit_verify.harness.processes import (
 
 __all__ = ["Testbed", "start_testbed"]
 
-EACH_SECONDS: Final = 0.02
+SECONDS_PER_ITEM: Final = 0.02
 """Added to a timeout for each socket, thread or run that is asked for."""
 WAVE_TIMEOUT_SECONDS: Final = 120.0
 """How long a wave may take beyond its own length, on a busy machine."""
@@ -94,7 +94,7 @@ class Testbed:
             first=first,
             threads=threads,
             runs_per_second=events_per_second / plan.events,
-            begins_at=time.time() + START_DELAY_SECONDS,
+            starts_at=time.time() + START_DELAY_SECONDS,
         )
         await self._client.send(ReadWave(wave, WITHIN_SECONDS))
         timeout = WAVE_TIMEOUT_SECONDS + plan.seconds + plan.run_seconds
@@ -104,7 +104,7 @@ class Testbed:
 
 
 def _timeout(count: int) -> float:
-    return REPLY_TIMEOUT_SECONDS + EACH_SECONDS * count
+    return REPLY_TIMEOUT_SECONDS + SECONDS_PER_ITEM * count
 
 
 @asynccontextmanager

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
             jobs=options.jobs,
             parameters={name: value for name, value in names.items() if value is not None}
             | parse_settings(options.set),
-            say=lambda line: print(line, file=sys.stderr if options.json else sys.stdout, flush=True),
+            log=lambda line: print(line, file=sys.stderr if options.json else sys.stdout, flush=True),
         )
     print(_as_json(built) if options.json else _as_text(built))
     return 0 if built.complete else INCOMPLETE

@@ -40,14 +40,14 @@ def build_report(
     parameters: Mapping[str, Any] | None = None,
     executed: Path = EXECUTED,
     cell_seconds: int = CELL_SECONDS,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> BuiltReport:
     """Execute copies of the notebooks in `executed`, then tell them in `out`.
 
     Raises FileNotFoundError for a folder without notebooks, ParameterError for a parameter that none has.
     """
     out.mkdir(parents=True, exist_ok=True)  # here, because nobody wants to hear after two minutes that he cannot
-    execute_folder(notebooks, executed, jobs=jobs, parameters=parameters, cell_seconds=cell_seconds, say=say)
+    execute_folder(notebooks, executed, jobs=jobs, parameters=parameters, cell_seconds=cell_seconds, log=log)
     return build_from_executed(executed, out)
 
 

@@ -54,15 +54,15 @@ def link_claim(study: LinkStudy) -> Finding:
 def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurement) -> Finding:
     """ "Eight links work and one is broken", held against the probes of the chain as committed."""
     broken = [probe.link.number for probe in committed if probe.answer is Answer.DOES_NOT_HOLD]
-    said = [probe.link.number for probe in committed if probe.link.reported == "broken"]
+    reported_broken = [probe.link.number for probe in committed if probe.link.reported == "broken"]
     return Finding(
         id="chain",
         title="The chain as a whole",
         claim="Eight of the nine links work, and one is broken.",
         reported="broken",
-        verdict=verdict_of(broken == said),
+        verdict=verdict_of(broken == reported_broken),
         answer=f"Run as committed, {len(broken)} of {len(committed)} links do not hold:"
-        f" {', '.join(map(str, broken)) or 'none'}. The audit names {', '.join(map(str, said))}.",
+        f" {', '.join(map(str, broken)) or 'none'}. The audit names {', '.join(map(str, reported_broken))}.",
         evidence=tuple(
             f"{probe.link.title}: {probe.evidence}." for probe in committed if probe.answer is Answer.DOES_NOT_HOLD
         ),
@@ -98,14 +98,14 @@ def fix_claim(number: int, study: FixStudy) -> Finding:
         evidence=(
             f"Families that lose events: {', '.join(losing) or 'none'}.",
             f"Families that hand events to another user: {', '.join(leaking) or 'none'}.",
-            *_beside(number, study),
+            *_caveats(number, study),
         ),
         before=(before.k, before.n),
         after=(example.k, example.n),
     )
 
 
-def _beside(number: int, study: FixStudy) -> list[str]:
+def _caveats(number: int, study: FixStudy) -> list[str]:
     """What must be said beside a fix's own numbers."""
     if number == 2 and {"fix 1", "fixes 1 and 2"} <= {*study.variants}:
         first, both = (delivered_by(study.over_families(name)).counts for name in ("fix 1", "fixes 1 and 2"))

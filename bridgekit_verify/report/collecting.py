@@ -21,10 +21,10 @@ from bridgekit_verify.report.structure import (
     Notebook,
     Output,
     Report,
-    Shown,
-    Text,
+    Display,
+    StreamText,
 )
-from bridgekit_verify.report.untyped import read_notebook
+from bridgekit_verify.report.notebook_types import read_notebook
 
 _STRUCTURED: dict[str, type[Finding | Table | Source]] = {
     FINDING_MIME: Finding,
@@ -82,9 +82,9 @@ def _cell(cell: Any) -> Cell:
 def _output(output: Any) -> Output | None:
     match output["output_type"]:
         case "stream":
-            return Text("warning" if output["name"] == "stderr" else "text", "".join(output["text"]))
+            return StreamText("warning" if output["name"] == "stderr" else "text", "".join(output["text"]))
         case "error":
-            return Text("error", "\n".join(output["traceback"]) or f"{output['ename']}: {output['evalue']}")
+            return StreamText("error", "\n".join(output["traceback"]) or f"{output['ename']}: {output['evalue']}")
         case _:
             return _display(output["data"], output.get("metadata", {}))
 
@@ -92,12 +92,12 @@ def _output(output: Any) -> Output | None:
 def _display(data: Any, metadata: Any) -> Output | None:
     for mime, kind in _STRUCTURED.items():
         if mime in data:
-            return Shown(msgspec.convert(data[mime], kind))
+            return Display(msgspec.convert(data[mime], kind))
     if "image/png" in data:
         words = metadata.get("image/png", {})
         alt = words.get("alt") or "".join(data.get("text/plain", "")) or UNDESCRIBED
         return Figure(words.get("name", ""), alt, words.get("caption", ""), "".join(data["image/png"]).strip())
-    return next((Text(kind, "".join(data[mime])) for mime, kind in _PLAINER.items() if mime in data), None)
+    return next((StreamText(kind, "".join(data[mime])) for mime, kind in _PLAINER.items() if mime in data), None)
 
 
 def _parameters(cells: list[Any]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from nbformat import NotebookNode
 
 import bridgekit_verify
 from bridgekit_verify.report.failures import failure_of, runs
-from bridgekit_verify.report.parameters import PARAMETERS_TAG, demand_known, read_parameters, replace_parameters
-from bridgekit_verify.report.untyped import error_output, read_notebook, write_notebook
+from bridgekit_verify.report.parameters import PARAMETERS_TAG, require_known, read_parameters, replace_parameters
+from bridgekit_verify.report.notebook_types import error_output, read_notebook, write_notebook
 
 JOBS = 2
 CELL_SECONDS = 600
@@ -43,7 +43,7 @@ def execute_folder(
     jobs: int = JOBS,
     parameters: Mapping[str, Any] | None = None,
     cell_seconds: int = CELL_SECONDS,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> tuple[str, ...]:
     """Execute every notebook of a folder as a copy in `copies`; answer one line for each that failed.
 
@@ -68,7 +68,7 @@ def execute_folder(
             failure = await _execute(notebooks[path], path.stem, copies, cell_seconds)
             seconds = time.monotonic() - started
         write_notebook(notebooks[path], copies / path.name)
-        say(f"{path.stem:<{width}}  {seconds:6.1f} s  {'failed' if failure else 'ok'}")
+        log(f"{path.stem:<{width}}  {seconds:6.1f} s  {'failed' if failure else 'ok'}")
         if failure:
             failures[path.stem] = failure
 
@@ -84,7 +84,7 @@ def execute_folder(
 
 def _set_parameters(notebooks: list[NotebookNode], parameters: Mapping[str, Any]) -> None:
     cells = [cell for notebook in notebooks for cell in notebook.cells if _is_parameters(cell)]
-    demand_known(parameters, [name for cell in cells for name in read_parameters(cell.source)])
+    require_known(parameters, [name for cell in cells for name in read_parameters(cell.source)])
     for cell in cells:
         cell.source = replace_parameters(cell.source, parameters)
 

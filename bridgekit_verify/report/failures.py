@@ -42,7 +42,7 @@ def runs(cell: Any) -> bool:
     return bool(cell["cell_type"] == "code" and "".join(cell["source"]).strip())
 
 
-def uncoloured(text: str) -> str:
+def strip_colours(text: str) -> str:
     """Text without a terminal's colours."""
     return _COLOUR.sub("", text)
 
@@ -61,12 +61,12 @@ def _unchecked(name: str, code: list[tuple[int, Any]]) -> str | None:
 def _printed_exception(cell: Any) -> str | None:
     """The last line of a traceback that the cell wrote to stderr, freed from a group's frame."""
     text = "".join(_text(output) for output in cell["outputs"] if output.get("name") == "stderr")
-    lines = [_GROUP_FRAME.sub("", line).rstrip() for line in uncoloured(text).splitlines()]
+    lines = [_GROUP_FRAME.sub("", line).rstrip() for line in strip_colours(text).splitlines()]
     return next((line for line in reversed(lines) if _EXCEPTION.match(line)), None)
 
 
 def _line(name: str, number: int, reason: str) -> str:
-    lines = [line.strip() for line in uncoloured(reason).splitlines() if line.strip()]
+    lines = [line.strip() for line in strip_colours(reason).splitlines() if line.strip()]
     # An assertion's own words may span lines; the first says what failed.
     return f"{name}: code cell {number}: {lines[0] if lines else 'failed without a word'}"
 

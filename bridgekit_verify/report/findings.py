@@ -61,9 +61,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         return self.title.partition(" · ")[2] or self.title
 
     def __str__(self) -> str:
-        lines = [f"{self.title}: the claim {claim_words(self.verdict)}", f"  {self.answer}"]
+        lines = [f"{self.title}: the claim {verdict_phrase(self.verdict)}", f"  {self.answer}"]
         if self.before is not None or self.after is not None:
-            lines.append(f"  delivered: {delivery_words(self)}")
+            lines.append(f"  delivered: {delivery_text(self)}")
         return "\n".join(lines + [f"  - {item}" for item in self.evidence])
 
 
@@ -86,12 +86,12 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     code: str
 
 
-def delivery_words(finding: Finding) -> str:
+def delivery_text(finding: Finding) -> str:
     """What arrived before and after, with intervals."""
     return f"before {Rate.of(finding.before)}, after {Rate.of(finding.after)}"
 
 
-def claim_words(verdict: str) -> str:
+def verdict_phrase(verdict: str) -> str:
     """A verdict as the end of the sentence "the claim …"."""
     return "is neither confirmed nor refuted: unknown" if verdict == "unknown" else verdict
 

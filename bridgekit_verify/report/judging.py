@@ -12,7 +12,7 @@ from bridgekit_verify.report.structure import Figure, Report
 # The audit's chain has nine links. One without a finding is shown too, as unknown.
 AUDITED_LINKS = range(1, 10)
 CLAIM_GROUPS = {"fix": "Fixes", "step": "Verification steps", "claim": "Claims about impact"}
-CHAPTERS = {
+SECTIONS = {
     "missed": "What the audit missed",
     "fault": "What each fault costs",
     "scale": "What one process carries",
@@ -175,7 +175,7 @@ def claim_groups(report: Report) -> dict[str, list[Finding]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReportSection:
     """A finding with the figure and the table that stand beside it: those that bear its id, with underscores."""
 
     finding: Finding
@@ -183,15 +183,15 @@ class Told:
     table: Table | None
 
 
-def chapters(report: Report) -> dict[str, list[Told]]:
+def sections(report: Report) -> dict[str, list[ReportSection]]:
     """The findings that are told with a picture, by the first word of their id, in the notebooks' order."""
-    found: dict[str, list[Told]] = {}
+    found: dict[str, list[ReportSection]] = {}
     for finding, _ in report.findings.values():
-        if title := CHAPTERS.get(finding.id.split("-")[0]):
+        if title := SECTIONS.get(finding.id.split("-")[0]):
             figure, table = report.figure(_name(finding)), report.table(_name(finding))
-            told = Told(finding, figure[0] if figure else None, table[0] if table else None)
-            found.setdefault(title, []).append(told)
-    return {title: found[title] for title in CHAPTERS.values() if title in found}
+            section = ReportSection(finding, figure[0] if figure else None, table[0] if table else None)
+            found.setdefault(title, []).append(section)
+    return {title: found[title] for title in SECTIONS.values() if title in found}
 
 
 def _name(finding: Finding) -> str:
@@ -200,12 +200,12 @@ def _name(finding: Finding) -> str:
 
 def other_findings(report: Report) -> list[Finding]:
     """What the evidence section shows: the whole chain, then the links in order, then all that is no claim."""
-    elsewhere = {*CLAIM_GROUPS, *CHAPTERS}
+    elsewhere = {*CLAIM_GROUPS, *SECTIONS}
     rest = [f for f, _ in report.findings.values() if f.id.split("-")[0] not in elsewhere]
-    return sorted(rest, key=_place)
+    return sorted(rest, key=_sort_key)
 
 
-def _place(finding: Finding) -> tuple[bool, bool, int]:
+def _sort_key(finding: Finding) -> tuple[bool, bool, int]:
     return finding.id != WHOLE_CHAIN, not finding.id.startswith("link-"), finding.link or 0
 
 

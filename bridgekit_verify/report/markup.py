@@ -10,9 +10,9 @@ import mistune
 from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 
-from bridgekit_verify.report.failures import uncoloured
+from bridgekit_verify.report.failures import strip_colours
 from bridgekit_verify.report.structure import UNDESCRIBED
-from bridgekit_verify.report.untyped import highlight
+from bridgekit_verify.report.notebook_types import highlight
 
 # The page gives a notebook's own first heading the third level.
 _HEADING_SHIFT = 2
@@ -92,7 +92,7 @@ def output_html(text: str) -> Markup:
 
 def printed_text(text: str) -> str:
     """What a cell printed, without terminal colours."""
-    return uncoloured(text).rstrip("\n")
+    return strip_colours(text).rstrip("\n")
 
 
 def _is_harmless(name: str, value: str) -> bool:

@@ -28,8 +28,8 @@ from bridgekit_verify.report.findings import (
     Source,
     Table,
     cell_text,
-    claim_words,
-    delivery_words,
+    verdict_phrase,
+    delivery_text,
 )
 
 if TYPE_CHECKING:
@@ -117,9 +117,9 @@ def read_source(thing: type | Callable[..., Any] | ModuleType) -> Source:
         raise OSError(f"no source of {thing!r}")
     # As many folders up as the module's name has dots: never an absolute path of whoever ran it.
     depth = module.__name__.count(".") + (1 if Path(file).stem != "__init__" else 2)
-    place = "/".join(Path(file).parts[-depth:])
+    path = "/".join(Path(file).parts[-depth:])
     first = max(first, 1)
-    reference = f"{place}, lines {first} to {first + len(lines) - 1}"
+    reference = f"{path}, lines {first} to {first + len(lines) - 1}"
     return Source(reference=reference, code=textwrap.dedent("".join(lines)).rstrip())
 
 
@@ -143,10 +143,10 @@ def _label(column: object) -> str:
 
 
 def _card(finding: Finding) -> str:
-    lines = [f"<strong>{escape(finding.title)}</strong>: the claim {claim_words(finding.verdict)}"]
+    lines = [f"<strong>{escape(finding.title)}</strong>: the claim {verdict_phrase(finding.verdict)}"]
     lines.append(escape(finding.answer))
     if finding.before is not None or finding.after is not None:
-        lines.append(f"delivered: {delivery_words(finding)}")
+        lines.append(f"delivered: {delivery_text(finding)}")
     body = "".join(f'<p style="margin:.25em 0">{line}</p>' for line in lines)
     if finding.evidence:
         items = "".join(f"<li>{escape(item)}</li>" for item in finding.evidence)

@@ -13,7 +13,7 @@ from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.report.findings import Table, cell_text
 from bridgekit_verify.report.judging import (
     AUDITED_LINKS,
-    chapters,
+    sections,
     claim_groups,
     headline,
     link_statuses,
@@ -75,7 +75,7 @@ def index_html(report: Report) -> str:
         matrix_figure=report.figure(MATRIX),
         matrix_table=report.table(MATRIX),
         claims=claim_groups(report),
-        chapters=chapters(report),
+        sections=sections(report),
         findings=other_findings(report),
         source={key: notebook for key, (_, notebook) in report.findings.items()},
         smallest=smallest_sample(report),

@@ -43,14 +43,14 @@ def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
     for name, value in reversed(list(_assignments(source))):
         if name not in parameters:
             continue
-        _demand_type(name, _literal(name, value), parameters[name])
+        _require_type(name, _literal(name, value), parameters[name])
         first, last = value.lineno - 1, (value.end_lineno or value.lineno) - 1
         before, after = lines[first][: value.col_offset], lines[last][value.end_col_offset :]
         lines[first : last + 1] = [before + repr(parameters[name]).encode() + after]
     return b"".join(lines).decode()
 
 
-def demand_known(parameters: Iterable[str], known: Iterable[str]) -> None:
+def require_known(parameters: Iterable[str], known: Iterable[str]) -> None:
     """Raise ParameterError for a name that no notebook has, naming those that some notebook has."""
     have = sorted(set(known))
     unknown = sorted(set(parameters) - set(have))
@@ -77,7 +77,7 @@ def _literal(name: str, value: ast.expr) -> Any:
         raise ParameterError(f"the parameter {name} is not a literal") from None
 
 
-def _demand_type(name: str, default: object, value: object) -> None:
+def _require_type(name: str, default: object, value: object) -> None:
     wanted = type(default)
     whole_for_real = wanted is float and type(value) is int
     if type(value) is not wanted and not whole_for_real:

@@ -32,7 +32,7 @@ async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
 
 
 def _all_arrive(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    real, told = after.verdict, study.example("fix 1").verdict.delivery
+    real, as_reported = after.verdict, study.example("fix 1").verdict.delivery
     total = delivered_by(study.over_families("fix 1"))
     return Finding(
         id="claim-after-fix",
@@ -40,7 +40,7 @@ def _all_arrive(study: FixStudy, before: Measurement, after: Measurement) -> Fin
         claim="Once Fix 1 is in, every agent event reaches its user, and nothing else needs to change.",
         reported="after fix",
         verdict=verdict_of(real.delivered == real.expected and total.k == total.n),
-        answer=f"On the chain as the audit tells it, {told.k:,} of {told.n:,} with {EXAMPLE} and {total.k:,} of"
+        answer=f"On the chain as the audit tells it, {as_reported.k:,} of {as_reported.n:,} with {EXAMPLE} and {total.k:,} of"
         f" {total.n:,} over all families; on the chain as committed, {real.delivered:,} of {real.expected:,}.",
         evidence=tuple(
             f"As committed with Fix 1, {count:,} of {real.expected:,} events still stop at link {charge.link}:"
@@ -53,7 +53,7 @@ def _all_arrive(study: FixStudy, before: Measurement, after: Measurement) -> Fin
 
 
 def _real_time(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    told, families, real = (
+    as_reported, families, real = (
         _shown_at_work(cells) for cells in ([study.example("fix 1")], study.over_families("fix 1"), [after])
     )
     unfixed = _shown_at_work([before])
@@ -63,7 +63,7 @@ def _real_time(study: FixStudy, before: Measurement, after: Measurement) -> Find
         claim="Users see the agent at work again: what it thinks and which tools it uses, before it is done.",
         reported="after fix",
         verdict=verdict_of(families.k == families.n and real.k == real.n > 0),
-        answer=f"Of what an agent says on its way, the user reads {told.k:,} of {told.n:,} events before the run's end"
+        answer=f"Of what an agent says on its way, the user reads {as_reported.k:,} of {as_reported.n:,} events before the run's end"
         f" with {EXAMPLE}, {families.k:,} of {families.n:,} over all families, and {real.k:,} of {real.n:,} on the"
         " chain as committed.",
         before=(unfixed.k, unfixed.n),
@@ -151,14 +151,14 @@ def _step_2() -> Finding:
 
 
 async def _step_3(seed: int) -> Finding:
-    answers = [await _answer_of(variant, seed) for variant in (AS_REPORTED, FIX_1)]
-    told_apart = answers[0] != answers[1]
+    answers = [await _notify_by_hand(variant, seed) for variant in (AS_REPORTED, FIX_1)]
+    distinguishes = answers[0] != answers[1]
     return Finding(
         id="step-3",
         title="Step 3 · notify by hand",
         claim="Notifying by hand for run_thread_123_abc tells a chain with Fix 1 from one without.",
         reported="step",
-        verdict=verdict_of(told_apart),
+        verdict=verdict_of(distinguishes),
         answer=f"It resolves to {answers[1][0]} after Fix 1, and to {answers[0][0]} before: the step cannot tell them"
         " apart, because Fix 1 changes how run ids are made and the step brings its own.",
         evidence=tuple(
@@ -168,7 +168,7 @@ async def _step_3(seed: int) -> Finding:
     )
 
 
-async def _answer_of(variant: Variant, seed: int) -> tuple[str, str]:
+async def _notify_by_hand(variant: Variant, seed: int) -> tuple[str, str]:
     config = variant.config({}, hex_source=seeded(seed))
     async with config.stores() as stores:
         application = await start_application(config, stores)

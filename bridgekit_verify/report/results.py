@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 
 def results_json(report: Report) -> str:
     """Everything but the prose and the pictures."""
-    return json.dumps(_everything(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(_report_data(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def results_csv(report: Report) -> str:
@@ -32,8 +32,8 @@ def results_csv(report: Report) -> str:
         for table in notebook.tables:
             if table.measurement:
                 columns |= dict.fromkeys(table.columns)
-                place = {"notebook": notebook.name, "table": table.name}
-                rows += ({**place, **{name: _plain(v) for name, v in record.items()}} for record in table.records)
+                origin = {"notebook": notebook.name, "table": table.name}
+                rows += ({**origin, **{name: _plain(v) for name, v in record.items()}} for record in table.records)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
@@ -46,7 +46,7 @@ def count_measurements(report: Report) -> int:
     return sum(len(t.records) for notebook in report.notebooks for t in notebook.tables if t.measurement)
 
 
-def _everything(report: Report) -> dict[str, Any]:
+def _report_data(report: Report) -> dict[str, Any]:
     return {
         "schema": SCHEMA_VERSION,
         "complete": report.complete,

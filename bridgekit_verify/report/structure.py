@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from bridgekit_verify.report.findings import Finding, Source, Table
 
-BROAD_PIXELS = 1_300
+WIDE_PIXELS = 1_300
 
 # The words for a picture that came without any.
 UNDESCRIBED = "figure without a description"
@@ -27,13 +27,13 @@ class Figure:
     """Base64, as the notebook stores it."""
 
     @property
-    def broad(self) -> bool:
+    def wide(self) -> bool:
         """Whether a phone must scroll it sideways to read it. A PNG has its width in bytes 16 to 19."""
-        return int.from_bytes(b64decode(self.png[:32])[16:20]) > BROAD_PIXELS
+        return int.from_bytes(b64decode(self.png[:32])[16:20]) > WIDE_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Display:
     """A finding, table or piece of source, where it stands in its notebook."""
 
     content: Finding | Table | Source
@@ -45,14 +45,14 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class StreamText:
     """Any other output. kind: "html", "markdown", "text" (printed), "warning" (stderr) or "error"."""
 
     kind: str
     text: str
 
 
-Output = Figure | Shown | Text
+Output = Figure | Display | StreamText
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +92,12 @@ class Notebook:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """The findings that it recorded."""
-        return tuple(o.content for o in self._shown if isinstance(o.content, Finding))
+        return tuple(o.content for o in self._displays if isinstance(o.content, Finding))
 
     @property
     def tables(self) -> tuple[Table, ...]:
         """The tables that it showed."""
-        return tuple(o.content for o in self._shown if isinstance(o.content, Table))
+        return tuple(o.content for o in self._displays if isinstance(o.content, Table))
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -105,8 +105,8 @@ class Notebook:
         return tuple(output for output in self.outputs if isinstance(output, Figure))
 
     @property
-    def _shown(self) -> tuple[Shown, ...]:
-        return tuple(output for output in self.outputs if isinstance(output, Shown))
+    def _displays(self) -> tuple[Display, ...]:
+        return tuple(output for output in self.outputs if isinstance(output, Display))
 
 
 @dataclass(frozen=True, slots=True)

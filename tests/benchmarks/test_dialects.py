@@ -19,7 +19,7 @@ def chunk(*texts: bytes) -> bytes:
     return b"".join(f"{len(each):x}\r\n".encode() + each + b"\r\n" for each in texts)
 
 
-SAID = {
+SENT_BYTES = {
     "lines": b'{"type":"subscribed"}\n{"a":1}\n{"b":2}\n',
     "websocket": SWITCHED + text(b'{"type":"subscribed"}', b'{"a":1}', b'{"b":2}'),
     "socket.io": SWITCHED
@@ -37,31 +37,31 @@ def received(name: str, *pieces: bytes) -> tuple[Dialect, bytes]:
 
 
 def test_every_dialect_is_tried() -> None:
-    assert SAID.keys() == DIALECTS.keys()
+    assert SENT_BYTES.keys() == DIALECTS.keys()
 
 
-@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("name", SENT_BYTES)
 def test_events_are_told_from_the_rest(name: str) -> None:
-    dialect, _ = received(name, SAID[name])
+    dialect, _ = received(name, SENT_BYTES[name])
     assert dialect.ready
     assert dialect.events == [b'{"a":1}', b'{"b":2}']
 
 
-@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("name", SENT_BYTES)
 def test_pieces_of_one_byte_make_no_difference(name: str) -> None:
-    said = SAID[name]
-    dialect, _ = received(name, *(said[at : at + 1] for at in range(len(said))))
+    sent = SENT_BYTES[name]
+    dialect, _ = received(name, *(sent[at : at + 1] for at in range(len(sent))))
     assert dialect.ready
     assert dialect.events == [b'{"a":1}', b'{"b":2}']
 
 
-@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("name", SENT_BYTES)
 def test_thread_is_asked_for(name: str) -> None:
     assert b"thread_00042" in DIALECTS[name]("thread_00042").opening()
 
 
 def test_socket_io_is_opened_and_kept_alive() -> None:
-    _, replies = received("socket.io", SAID["socket.io"])
+    _, replies = received("socket.io", SENT_BYTES["socket.io"])
     assert replies == bytes.fromhex("8182") + bytes(4) + b"40" + bytes.fromhex("8181") + bytes(4) + b"3"
 
 
@@ -73,10 +73,10 @@ def test_refusal_is_no_conversation(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["websocket", "socket.io"])
 def test_goodbye_is_received(name: str) -> None:
-    dialect, _ = received(name, SAID[name], bytes.fromhex("88020fa8"))
+    dialect, _ = received(name, SENT_BYTES[name], bytes.fromhex("88020fa8"))
     assert dialect.closed
 
 
 def test_end_of_a_stream_is_noticed() -> None:
-    dialect, _ = received("server-sent events", SAID["server-sent events"], chunk(b""))
+    dialect, _ = received("server-sent events", SENT_BYTES["server-sent events"], chunk(b""))
     assert dialect.closed

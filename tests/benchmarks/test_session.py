@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.measures.rounds import turns
+from benchmarks.measures.rounds import interleaving
 from benchmarks.peers import BRIDGEKIT, peer
 from benchmarks.session import Session, session, start_load_client
 from benchmarks.workload import BURST, EVENTS, YIELDING
 from bridgekit_verify.harness.load_client import Clear
 from bridgekit_verify.harness.messages import CpuReply, CpuRequest, Done
-from bridgekit_verify.harness.processes import ProcessGone
+from bridgekit_verify.harness.processes import ProcessExited
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def test_load_client_that_breaks_is_reported_with_its_error_output() -> None:
             assert await load.request(Clear(), Done) == Done()
             await load.request(CpuRequest(), CpuReply)
 
-    with pytest.raises(ProcessGone, match=r"(?s)the load client: process \d+ has ended.*Invalid value 'CpuRequest'"):
+    with pytest.raises(ProcessExited, match=r"(?s)the load client: process \d+ has ended.*Invalid value 'CpuRequest'"):
         asyncio.run(broken())
 
 
@@ -64,8 +64,8 @@ def test_stack_that_fails_is_out_and_the_others_go_on() -> None:
 
     async def taken() -> dict[str, str]:
         failed: dict[str, str] = {}
-        async with turns(failed) as taking:
-            await taking.each([broken, peer("bridgekit native")], measure, rounds=2, fresh=False)
+        async with interleaving(failed) as interleaved:
+            await interleaved.each([broken, peer("bridgekit native")], measure, rounds=2, fresh=False)
         return failed
 
     failed = asyncio.run(taken())

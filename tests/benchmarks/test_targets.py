@@ -9,7 +9,7 @@ import pytest
 from benchmarks.peers import PEERS, peer
 from benchmarks.plans import FULL, QUICK, Plan
 from benchmarks.series import Series, SeriesKey
-from benchmarks.targets import TARGETS, Met, Target, judged
+from benchmarks.targets import TARGETS, Met, Target, judge_targets
 
 RATES = Target(
     what="speed", of=SeriesKey("events/s", "ours", "burst"), over=SeriesKey("events/s", "theirs", "burst"), at_least=4.0
@@ -26,7 +26,7 @@ def rates(ours: float, theirs: float) -> Series:
 
 @pytest.mark.parametrize(("ours", "met"), [(401.0, Met.YES), (400.0, Met.YES), (399.0, Met.NO)])
 def test_ratio_below_its_target_is_not_met(ours: float, met: Met) -> None:
-    [each] = judged(rates(ours, 100.0), [RATES])
+    [each] = judge_targets(rates(ours, 100.0), [RATES])
     assert each.value == ours / 100
     assert each.met == met
 
@@ -35,11 +35,11 @@ def test_ratio_below_its_target_is_not_met(ours: float, met: Met) -> None:
 def test_cost_above_its_target_is_not_met(cost: float, met: Met) -> None:
     series = Series()
     series.add(COST.of, cost)
-    assert [each.met for each in judged(series, [COST])] == [met]
+    assert [each.met for each in judge_targets(series, [COST])] == [met]
 
 
 def test_what_nobody_measured_is_neither_met_nor_missed() -> None:
-    assert [each.met for each in judged(Series(), [RATES, COST])] == [Met.UNKNOWN] * 2
+    assert [each.met for each in judge_targets(Series(), [RATES, COST])] == [Met.UNKNOWN] * 2
 
 
 def test_table_has_every_line_of_the_plan() -> None:
@@ -71,7 +71,7 @@ def test_plan_measures_every_stack_that_a_target_names(plan: Plan) -> None:
 
 
 def test_only_the_suite_is_timed_by_hand() -> None:
-    assert {each.what for each in TARGETS if each.by_hand} == {"the suite"}
+    assert {each.what for each in TARGETS if each.how_to_measure} == {"the suite"}
 
 
 def test_unknown_stack_is_told_from_the_known() -> None:

@@ -9,18 +9,18 @@ import msgspec
 import pytest
 
 from benchmarks.verification import LoadVerdict, judge
-from benchmarks.workload import EVENTS, AgentRun, Numbers
+from benchmarks.workload import EVENTS, AgentRun, EnvelopeFactory
 
 RUNS = [AgentRun(7, number) for number in range(3)]
 COUNT = EVENTS * len(RUNS)
 
 
 def arrived() -> list[bytes]:
-    numbers = Numbers()
+    envelopes = EnvelopeFactory()
     return [
-        msgspec.json.encode(numbers.envelope(run.thread_id, run.run_id, said, "2026-11-24T12:00:00.5+00:00"))
+        msgspec.json.encode(envelopes.envelope(run.thread_id, run.run_id, body, "2026-11-24T12:00:00.5+00:00"))
         for run in RUNS
-        for said in run.said()
+        for body in run.bodies()
     ]
 
 
@@ -43,29 +43,29 @@ def test_numbers_may_begin_anywhere() -> None:
     assert judge(RUNS, data).sound
 
 
-@pytest.mark.parametrize("place", [0, 7, COUNT - 1])
-def test_lost_event_is_lost(place: int) -> None:
+@pytest.mark.parametrize("position", [0, 7, COUNT - 1])
+def test_lost_event_is_lost(position: int) -> None:
     data = arrived()
-    del data[place]
+    del data[position]
     assert judge(RUNS, data) == LoadVerdict(expected=COUNT, lost=1)
 
 
 def test_doubled_event_is_doubled() -> None:
     data = arrived()
     data.insert(5, data[3])
-    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, doubled=1)
+    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, duplicated=1)
 
 
 def test_swapped_events_are_swapped() -> None:
     data = arrived()
     data[3], data[4] = data[4], data[3]
-    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, swapped=1)
+    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, reordered=1)
 
 
 def test_altered_text_is_altered_and_what_was_said_is_lost() -> None:
     data = arrived()
     data[6] = data[6].replace(b"agree", b"argue")
-    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, lost=1, altered=1)
+    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, lost=1, corrupted=1)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_altered_text_is_altered_and_what_was_said_is_lost() -> None:
 def test_altered_envelope_is_altered(edit: Callable[[bytes], bytes]) -> None:
     data = list(ARRIVED)
     data[6] = edit(data[6])
-    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, altered=1)
+    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, corrupted=1)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_altered_envelope_is_altered(edit: Callable[[bytes], bytes]) -> None:
 def test_what_is_no_event_is_altered(wrong: bytes) -> None:
     data = list(ARRIVED)
     data[6] = wrong
-    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, lost=1, altered=1)
+    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, lost=1, corrupted=1)
 
 
 def test_event_of_another_thread_is_foreign() -> None:
     data = arrived()
     data.insert(4, edited(data[4], thread_id="thread_00008"))
-    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, foreign=1)
+    assert judge(RUNS, data) == LoadVerdict(expected=COUNT, misrouted=1)
 
 
 def test_nothing_is_not_sound() -> None:
@@ -113,7 +113,7 @@ def test_nothing_is_not_sound() -> None:
     assert judge(RUNS, []) == LoadVerdict(expected=COUNT, lost=COUNT)
 
 
-@pytest.mark.parametrize("mistake", ["lost", "doubled", "swapped", "altered", "foreign"])
+@pytest.mark.parametrize("mistake", ["lost", "duplicated", "reordered", "corrupted", "misrouted"])
 def test_one_mistake_among_many_sockets_is_enough(mistake: str) -> None:
     sound = LoadVerdict(expected=COUNT)
     assert not (sound + replace(sound, **{mistake: 1}) + sound).sound
@@ -128,5 +128,5 @@ def test_time_that_the_bridge_measures_is_not_compared() -> None:
 
 
 def test_every_text_of_a_workload_is_another() -> None:
-    said = [each for thread in range(3) for number in range(3) for each in AgentRun(thread, number).said()]
-    assert len({msgspec.json.encode((each.type, each.payload)) for each in said}) == len(said)
+    bodies = [each for thread in range(3) for number in range(3) for each in AgentRun(thread, number).bodies()]
+    assert len({msgspec.json.encode((each.type, each.payload)) for each in bodies}) == len(bodies)

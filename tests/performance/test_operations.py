@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from benchmarks.in_process import bridged, subscribed
+from benchmarks.in_process import start_bridgekit, attach_subscriber
 from benchmarks.micro.finished import finished
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
@@ -28,10 +28,10 @@ THREAD = ThreadId("thread_1")
 
 def emitting(*, threads: int = 0, runs: int = 0, sockets: int = 1, carried: bool = True) -> Calls:
     """What is called to emit once, beside that many threads with a socket each, and runs in the mapping."""
-    stack = asyncio.run(bridged())
+    stack = asyncio.run(start_bridgekit())
     asyncio.run(stack.fill(threads=threads, mappings=runs))
-    others = [subscribed(stack, f"other_{number}") for number in range(threads)]
-    attached = [subscribed(stack, THREAD) for _ in range(sockets)]
+    others = [attach_subscriber(stack, f"other_{number}") for number in range(threads)]
+    attached = [attach_subscriber(stack, THREAD) for _ in range(sockets)]
     bridge = stack.application.bridge
     finished(bridge.mapping.register_mapping(RUN, THREAD))
     agent = WebSocketBridgeAdapter()

@@ -9,7 +9,7 @@ from typing import Any
 import anyio.lowlevel
 import pytest
 
-from benchmarks.in_process import bridged, subscribed
+from benchmarks.in_process import start_bridgekit, attach_subscriber
 from benchmarks.micro.finished import finished
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
@@ -42,8 +42,8 @@ NOTIFY: dict[str, Callable[[AgentWebSocketBridge], Emitted]] = {
 @pytest.mark.parametrize("sockets", [0, 1, 100])
 @pytest.mark.parametrize("said", EMIT)
 def test_emission_never_gives_up_its_turn(said: str, sockets: int) -> None:
-    stack = asyncio.run(bridged())
-    attached = [subscribed(stack, THREAD) for _ in range(sockets)]
+    stack = asyncio.run(start_bridgekit())
+    attached = [attach_subscriber(stack, THREAD) for _ in range(sockets)]
     agent = WebSocketBridgeAdapter()
     agent.set_websocket_bridge(stack.application.bridge, RUN, "researcher", thread_id=THREAD)
     assert finished(EMIT[said](agent)).sockets == sockets
@@ -52,10 +52,10 @@ def test_emission_never_gives_up_its_turn(said: str, sockets: int) -> None:
 
 @pytest.mark.parametrize("route", NOTIFY)
 def test_caller_who_has_a_run_id_only_never_gives_up_his_turn_either(route: str) -> None:
-    stack = asyncio.run(bridged())
+    stack = asyncio.run(start_bridgekit())
     bridge = stack.application.bridge
     finished(bridge.mapping.register_mapping(RUN, THREAD))
-    subscribed(stack, THREAD)
+    attach_subscriber(stack, THREAD)
     assert finished(NOTIFY[route](bridge)).sockets == 1
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.tree import ROOT
 from tools.mutants import Mutant, mutants
-from tools.mutate import TARGETS, DeliveryCounters, read_explanations, told, unsettled
+from tools.mutate import TARGETS, MutationCounts, read_explanations, result_page, inconsistencies
 
 pytestmark = pytest.mark.slow
 
@@ -82,13 +82,13 @@ def test_mutated_module_and_its_tests_are_there(module: str) -> None:
 
 def test_survivor_must_be_explained_and_an_explanation_must_have_its_survivor() -> None:
     lived = Mutant(3, "f", "a < b", "a <= b", "")
-    tallies = {"checker": DeliveryCounters(10, (lived,))}
+    counts_by_module = {"checker": MutationCounts(10, (lived,))}
     explained = read_explanations("[[checker]]\nedit = 'f: a < b -> a <= b'\nwhy = '''a is\nnever b'''")
-    assert unsettled(tallies, explained) == []
-    assert unsettled(tallies, {}) == ["checker.py:3: survived: f: a < b -> a <= b"]
-    assert unsettled({"checker": DeliveryCounters(10, ())}, explained) == [
+    assert inconsistencies(counts_by_module, explained) == []
+    assert inconsistencies(counts_by_module, {}) == ["checker.py:3: survived: f: a < b -> a <= b"]
+    assert inconsistencies({"checker": MutationCounts(10, ())}, explained) == [
         "checker: explained, and no survivor: f: a < b -> a <= b"
     ]
-    page = told(tallies, explained)
+    page = result_page(counts_by_module, explained)
     assert "| checker | 10 | 9 | 1 |\n| all | 10 | 9 | 1 |" in page
     assert "- `f: a < b -> a <= b`  \n  a is never b" in page

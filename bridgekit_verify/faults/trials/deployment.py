@@ -26,14 +26,14 @@ from bridgekit_verify.measure.families import Owned
 
 __all__ = [
     "AT_MOST_ONCE",
-    "DELIVERIES",
+    "DELIVERY_MODES",
     "REDIS",
     "RESUME",
     "SQLITE",
-    "Delivery",
+    "DeliveryMode",
     "Deployment",
     "WorkerProcess",
-    "delivery_table",
+    "delivery_mode_table",
     "deployed",
     "start_worker",
 ]
@@ -44,7 +44,7 @@ PROCESS_ENDED: Final = "the worker's process ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class DeliveryMode:
     """One way to deliver: what the server keeps, and what its clients do when they come back."""
 
     name: str
@@ -58,27 +58,27 @@ class Delivery:
     """What may wait for a socket. Small, so that a slow reader of heavy events overflows it within a fault's window."""
 
     @property
-    def apart(self) -> bool:
+    def separate_agents(self) -> bool:
         """Whether agents and sockets live in two workers."""
         return self.store == "redis"
 
 
-AT_MOST_ONCE: Final = Delivery(
+AT_MOST_ONCE: Final = DeliveryMode(
     name="at most once",
     summary="one worker, nothing kept, clients connect again without a cursor",
     store="memory",
     resumes=False,
     keep_events=0,
 )
-RESUME: Final = Delivery(name="resume", summary="one worker, logs in its memory", store="memory")
-SQLITE: Final = Delivery(name="SQLite", summary="one worker, logs in a file", store="sqlite")
-REDIS: Final = Delivery(name="Redis", summary="agents and sockets in two workers, logs at a broker", store="redis")
+RESUME: Final = DeliveryMode(name="resume", summary="one worker, logs in its memory", store="memory")
+SQLITE: Final = DeliveryMode(name="SQLite", summary="one worker, logs in a file", store="sqlite")
+REDIS: Final = DeliveryMode(name="Redis", summary="agents and sockets in two workers, logs at a broker", store="redis")
 
-DELIVERIES: Final = {row.name: row for row in (AT_MOST_ONCE, RESUME, SQLITE, REDIS)}
+DELIVERY_MODES: Final = {row.name: row for row in (AT_MOST_ONCE, RESUME, SQLITE, REDIS)}
 """Weakest first. All but the first promise that nothing is lost in silence."""
 
 
-def delivery_table() -> pd.DataFrame:
+def delivery_mode_table() -> pd.DataFrame:
     """One row a way to deliver: what it is made of, and how many events of a thread it keeps."""
     return pd.DataFrame(
         {
@@ -87,7 +87,7 @@ def delivery_table() -> pd.DataFrame:
             "clients resume": row.resumes,
             "events kept a thread": row.keep_events,
         }
-        for row in DELIVERIES.values()
+        for row in DELIVERY_MODES.values()
     )
 
 
@@ -172,7 +172,7 @@ async def start_worker(setup: WorkerSetup) -> AsyncIterator[WorkerProcess]:
 class Deployment:
     """One way to deliver, up and running."""
 
-    delivery: Delivery
+    delivery: DeliveryMode
     sockets: WorkerProcess
     """The worker that users connect to."""
     agents: WorkerProcess
@@ -185,7 +185,7 @@ class Deployment:
 
 @asynccontextmanager
 async def deployed(
-    delivery: Delivery, owned: Sequence[Owned], *, cut_broker: bool = False
+    delivery: DeliveryMode, owned: Sequence[Owned], *, cut_broker: bool = False
 ) -> AsyncIterator[Deployment]:
     """Start all processes of it for the length of a block, with these threads; at its end they are gone."""
     key = secrets.token_bytes(KEY_BYTES)
@@ -201,7 +201,7 @@ async def deployed(
                 between = await stack.enter_async_context(proxy("127.0.0.1", broker.port))
                 url = between.url("redis")
         workers = []
-        for _ in range(1 + delivery.apart):
+        for _ in range(1 + delivery.separate_agents):
             setup = WorkerSetup(
                 store=url,
                 keep_events=delivery.keep_events,

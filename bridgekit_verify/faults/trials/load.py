@@ -11,7 +11,7 @@ from typing import Final
 import anyio
 
 from bridgekit.errors import ShuttingDown, StoreUnavailable
-from bridgekit_verify.faults.trials.acts import Act, Scene
+from bridgekit_verify.faults.trials.fault_catalogue import Fault, FaultContext
 from bridgekit_verify.faults.trials.deployment import WorkerProcess
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder
 from bridgekit_verify.faults.trials.worker import RunRequest
@@ -37,16 +37,16 @@ class TrialPlan:
 
     steps: int = 20
     pace_seconds: float = 0.05
-    begins_seconds: float = 0.3
+    start_seconds: float = 0.3
     """When the fault begins, from the first run's start."""
-    lasts_seconds: float = 0.4
+    duration_seconds: float = 0.4
     after_steps: int = 4
     """Steps of a second run, after the fault. When its end is read, the first run's events have arrived or are lost."""
 
     @property
     def seconds(self) -> float:
         """How long both runs take, without the repair."""
-        return (self.steps + self.after_steps) * self.pace_seconds + self.lasts_seconds
+        return (self.steps + self.after_steps) * self.pace_seconds + self.duration_seconds
 
 
 @dataclass
@@ -59,11 +59,11 @@ class AgentLoad:
     name: str
     """Of the experiment."""
     plan: TrialPlan
-    act: Act
+    fault: Fault
     recorder: Recorder
     requests: Sequence[str] = ()
 
-    async def meanwhile(self, seconds: float) -> None:
+    async def run_agents_for(self, seconds: float) -> None:
         """Wait for so many seconds, and until agents have emitted what they emit in that time."""
         steps = max(int(seconds / self.plan.pace_seconds) - 1, 1)
         wanted = {request: self.recorder.emitted[request] + EVENTS_A_STEP * steps for request in self.requests}
@@ -89,41 +89,41 @@ class AgentLoad:
             user_id=owned.user_id,
             steps=steps,
             pace_seconds=self.plan.pace_seconds,
-            padding_bytes=self.act.padding_bytes,
+            padding_bytes=self.fault.padding_bytes,
         )
 
 
-async def run_during_fault(load: AgentLoad, scene: Scene, owned: Sequence[Owned]) -> tuple[float, float]:
+async def run_during_fault(load: AgentLoad, context: FaultContext, owned: Sequence[Owned]) -> tuple[float, float]:
     """Start the first runs, and the fault in the middle of them; return the window of the fault."""
     plan, recorder = load.plan, load.recorder
     for number in range(1, MAX_RUNS_BEFORE_FAULT + 1):
         runs = [load.request(each, f"during {number}", plan.steps) for each in owned]
         load.requests = [run.request for run in runs]
         for run in runs:
-            await scene.deployment.agents.start_run(run)
-        await load.meanwhile(plan.begins_seconds)
+            await context.deployment.agents.start_run(run)
+        await load.run_agents_for(plan.start_seconds)
         if load.before_half or number == MAX_RUNS_BEFORE_FAULT:
             break
         await recorder.wait_ended(load.requests)
     start = time.time()
-    await load.act.during(scene, plan.lasts_seconds)
+    await load.fault.apply(context, plan.duration_seconds)
     end = time.time()
     with anyio.move_on_after(SETTLE_SECONDS):
         await recorder.wait_ended(load.requests)
     return start, end
 
 
-async def run_after_fault(load: AgentLoad, scene: Scene, owned: Owned, reader: Reader) -> None:
+async def run_after_fault(load: AgentLoad, context: FaultContext, owned: Owned, reader: Reader) -> None:
     """Run until the user has read the end of a run: then everything before it has arrived or is lost.
 
     A client that does not resume may lose this end too, where it has not yet noticed that its socket is gone; then
     another run is started.
     """
-    timeout = SETTLE_SECONDS if scene.deployment.delivery.resumes else NO_RESUME_WAIT_SECONDS
+    timeout = SETTLE_SECONDS if context.deployment.delivery.resumes else NO_RESUME_WAIT_SECONDS
     for number in count(1):
         run = load.request(owned, f"after {number}", load.plan.after_steps)
         await reader.wait_online()
-        await _run_until_accepted(scene.deployment.agents, run, load.recorder)
+        await _run_until_accepted(context.deployment.agents, run, load.recorder)
         with anyio.move_on_after(timeout):
             await reader.wait_ended(run.request)
             return

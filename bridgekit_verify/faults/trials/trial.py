@@ -18,8 +18,8 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import MemoryUsedTickets
 from bridgekit_verify.faults.proxy import proxy
-from bridgekit_verify.faults.trials.acts import Act, FaultTarget, Scene
-from bridgekit_verify.faults.trials.deployment import Delivery, Deployment
+from bridgekit_verify.faults.trials.fault_catalogue import Fault, FaultTarget, FaultContext
+from bridgekit_verify.faults.trials.deployment import DeliveryMode, Deployment
 from bridgekit_verify.faults.trials.load import SETTLE_SECONDS, AgentLoad, TrialPlan, run_after_fault, run_during_fault
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder, read_and_resume, read_without_resume
 from bridgekit_verify.measure.checker import Verdict, check
@@ -28,15 +28,15 @@ from bridgekit_verify.measure.history import Arrival, History, Key, Socket
 from bridgekit_verify.measure.ledger import Row, ledger
 from bridgekit_verify.measure.plots import BLUE, LOST, VERMILLION, new_figure
 
-__all__ = ["Trial", "TrialPlan", "latency_figure", "try_act"]
+__all__ = ["Trial", "TrialPlan", "latency_figure", "run_trial"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """What became of one fault in one deployment."""
 
-    delivery: Delivery
-    act: Act
+    delivery: DeliveryMode
+    fault: Fault
     plan: TrialPlan
     history: History
     verdict: Verdict
@@ -44,16 +44,16 @@ class Trial:
     """When the fault began, and when all was mended, in seconds since the epoch."""
     unanswered: int
     """Events that were not answered, because the worker of their agent was killed: not promised, so not lost."""
-    asked_at: Mapping[Key, float]
+    attempted_at: Mapping[Key, float]
     """When each event was asked for, in seconds since the epoch."""
-    settled: bool
+    quiesced: bool
     """Whether every user read the end of the last run."""
     readers: Sequence[Reader]
 
     @property
     def emission_window(self) -> tuple[float, float]:
         """When the first event was asked for, and the last."""
-        return min(self.asked_at.values()), max(self.asked_at.values())
+        return min(self.attempted_at.values()), max(self.attempted_at.values())
 
     @property
     def ledger(self) -> list[Row]:
@@ -66,7 +66,7 @@ class Trial:
         return sum(reader.duplicates for reader in self.readers)
 
     @property
-    def firsts(self) -> list[Arrival]:
+    def first_copies(self) -> list[Arrival]:
         """The first copy of each event at each socket, in the order of reading."""
         seen: dict[tuple[int, Key | None], Arrival] = {}
         for arrival in self.history.arrivals:
@@ -76,7 +76,7 @@ class Trial:
     @property
     def lost_moments(self) -> list[float]:
         """When each event that a user never read was asked for, in seconds since the epoch."""
-        return [self.asked_at[row.expectation.key] for row in self.ledger if not row.copies]
+        return [self.attempted_at[row.expectation.key] for row in self.ledger if not row.copies]
 
     @property
     def closed_form(self) -> float | None:
@@ -85,21 +85,21 @@ class Trial:
         Events come at an even pace, so of a time `T` with `w` offline, 1 - w / T arrives. (Of a worker that was killed
         no agent emits meanwhile, and there is no such form.)
         """
-        if self.delivery.resumes or self.act.target is not FaultTarget.NETWORK or self.act.overflows:
+        if self.delivery.resumes or self.fault.target is not FaultTarget.NETWORK or self.fault.overflows:
             return None
-        begins, ends = self.emission_window
-        blind = [self.window] if self.act.swallows else []
-        away = [_away(reader.online, blind, begins, ends) for reader in self.readers]
-        return 1 - sum(away) / (len(away) * (ends - begins))
+        start, end = self.emission_window
+        blind = [self.window] if self.fault.drops else []
+        offline = [_offline_seconds(reader.online, blind, start, end) for reader in self.readers]
+        return 1 - sum(offline) / (len(offline) * (end - start))
 
 
 Span = tuple[float, float]
 
 
-def _away(online: Sequence[Span], blind: Sequence[Span], begins: float, ends: float) -> float:
+def _offline_seconds(online: Sequence[Span], blind: Sequence[Span], start: float, end: float) -> float:
     """Of a time, how many seconds no socket was subscribed, or was and got nothing."""
     moments = sorted(
-        {begins, ends, *(moment for span in (*online, *blind) for moment in span if begins < moment < ends)}
+        {start, end, *(moment for span in (*online, *blind) for moment in span if start < moment < end)}
     )
     return sum(
         later - earlier
@@ -112,17 +112,17 @@ def _within(spans: Sequence[Span], first: float, last: float) -> bool:
     return any(start <= first and last <= end for start, end in spans)
 
 
-async def try_act(
-    act: Act, deployment: Deployment, owned: Sequence[Owned], *, plan: TrialPlan, seed: int = 0, name: str = ""
+async def run_trial(
+    fault: Fault, deployment: Deployment, owned: Sequence[Owned], *, plan: TrialPlan, seed: int = 0, name: str = ""
 ) -> Trial:
     """Run agents for these users, apply the fault for a while, repair it, and judge when no more events come.
 
     `owned` are threads of the deployment that no other experiment uses meanwhile; `name` is this one's.
     LedgerImbalance where the books do not.
     """
-    name = name or act.name
+    name = name or fault.name
     recorder, delivery = Recorder(), deployment.delivery
-    load = AgentLoad(name, plan, act, recorder)
+    load = AgentLoad(name, plan, fault, recorder)
     with ExitStack() as observing, unwrap_single_error():
         for worker in {deployment.agents, deployment.sockets}:
             worker.observers[name] = recorder.record
@@ -136,23 +136,23 @@ async def try_act(
             read = read_and_resume if delivery.resumes else read_without_resume
             for reader in readers:
                 await tasks.start(read, reader)
-            scene = Scene(deployment, users, seed, load.meanwhile)
-            window = await run_during_fault(load, scene, owned)
+            context = FaultContext(deployment, users, seed, load.run_agents_for)
+            window = await run_during_fault(load, context, owned)
             with anyio.move_on_after(SETTLE_SECONDS) as settling:
                 for reader, each in zip(readers, owned, strict=True):
-                    await run_after_fault(load, scene, each, reader)
+                    await run_after_fault(load, context, each, reader)
             tasks.cancel_scope.cancel()
     history, unanswered = recorder.complete(readers)
     return Trial(
         delivery=delivery,
-        act=act,
+        fault=fault,
         plan=plan,
         history=history,
         verdict=check(history),
         window=window,
         unanswered=unanswered,
-        asked_at=recorder.attempted_at,
-        settled=not settling.cancelled_caught,
+        attempted_at=recorder.attempted_at,
+        quiesced=not settling.cancelled_caught,
         readers=readers,
     )
 
@@ -188,14 +188,14 @@ def latency_figure(trials: Sequence[Trial], *, title: str) -> Figure:
 
 
 def _latencies(axis: Axes, trial: Trial) -> None:
-    begins = trial.emission_window[0]
-    axis.axvspan(trial.window[0] - begins, trial.window[1] - begins, color=LOST, linewidth=0, label="fault")
-    points = [(arrival.emitted_at - begins, 1_000 * (arrival.read_at - arrival.emitted_at)) for arrival in trial.firsts]
+    start = trial.emission_window[0]
+    axis.axvspan(trial.window[0] - start, trial.window[1] - start, color=LOST, linewidth=0, label="fault")
+    points = [(arrival.emitted_at - start, 1_000 * (arrival.read_at - arrival.emitted_at)) for arrival in trial.first_copies]
     axis.scatter([x for x, _ in points], [y for _, y in points], s=9, color=BLUE, label="read")
     if lost := trial.lost_moments:
         # At the foot of the panel, whatever its scale.
         axis.scatter(
-            [moment - begins for moment in lost],
+            [moment - start for moment in lost],
             [0.06] * len(lost),
             s=24,
             marker="x",
@@ -206,5 +206,5 @@ def _latencies(axis: Axes, trial: Trial) -> None:
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axis.set_ylim(0.3, 5_000)
-    axis.set_title(f"{trial.act.name}, {trial.delivery.name}", fontsize=10.5)
+    axis.set_title(f"{trial.fault.name}, {trial.delivery.name}", fontsize=10.5)
     axis.legend(frameon=False, fontsize=8.5, loc="upper right")

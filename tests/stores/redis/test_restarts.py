@@ -48,7 +48,7 @@ async def test_server_that_may_have_forgotten_something_leaves_numbers_out_and_r
     async with redis_server(Persistence.EVERYSEC) as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         receipts = await publish(worker, "a", "b")
-        await server.written()
+        await server.wait_fsynced()
         await server.kill()
         await worker.until_healthy(healthy=False)
         await server.start()
@@ -66,7 +66,7 @@ async def test_server_that_may_have_forgotten_something_leaves_numbers_out_and_r
 async def test_socket_that_resumes_over_numbers_that_never_were_is_told_the_gap() -> None:
     async with redis_server(Persistence.EVERYSEC) as server, redis_worker(server.url) as worker:
         [receipt] = await publish(worker, "a")
-        await server.written()
+        await server.wait_fsynced()
         await server.kill()
         await worker.until_healthy(healthy=False)
         await server.start()
@@ -83,7 +83,7 @@ async def test_number_that_sockets_have_seen_is_never_given_to_another_event() -
     async with redis_server(Persistence.EVERYSEC) as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         receipts = await publish(worker, "a", "b")
-        await server.written()
+        await server.wait_fsynced()
         shutil.copytree(server.directory / "appendonlydir", server.directory / "old")
         await publish(worker, "seen", "and lost")
         await worker.sink.until_delivered(4)

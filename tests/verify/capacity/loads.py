@@ -6,7 +6,7 @@ from typing import Any
 
 from bridgekit_verify.capacity.capacity import CapacityStudy
 from bridgekit_verify.capacity.load_search import ASGI, NATIVE, Edge, LoadSearch, StepResult
-from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, CrowdStudy, MemoryScaling, Weight
+from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, MemoryStudy, MemoryScaling, LinearFit
 from bridgekit_verify.capacity.protocol import ClientReport, ServerReport
 from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave
 from bridgekit_verify.capacity.sizing import SharedStudy
@@ -19,9 +19,9 @@ def step(load: float, *, late: int = 0, us: float = 50.0, **changed: Any) -> Ste
 
     `changed` are fields of ServerReport and ClientReport; of the client also `reader_share` and `reader_waiting`.
     """
-    wave = LoadWave(name="wave", plan=PLAN, first=0, threads=10, runs_per_second=load / PLAN.events, begins_at=0.0)
+    wave = LoadWave(name="wave", plan=PLAN, first=0, threads=10, runs_per_second=load / PLAN.events, starts_at=0.0)
     server: dict[str, Any] = {
-        "runs": len(wave.begins),
+        "runs": len(wave.starts),
         "failed": 0,
         "taken": wave.events,
         "refused": 0,
@@ -79,19 +79,19 @@ def capacity(asgi: list[StepResult], native: list[StepResult]) -> CapacityStudy:
 def crowd_of(
     edge: Edge, *, socket_kib: float, growth: float = 1.0, us: float = 40.0, bent: int = 0, lost: int = 0
 ) -> MemoryScaling:
-    def line(of: str, kib: float) -> Weight:
-        return Weight(of, [(100, round(100 * kib)), (500, round(500 * kib) + bent), (1_000, round(1_000 * kib))])
+    def line(of: str, kib: float) -> LinearFit:
+        return LinearFit(of, [(100, round(100 * kib)), (500, round(500 * kib) + bent), (1_000, round(1_000 * kib))])
 
     alone = [step(1_000, us=us)]
     beside = [step(1_000, us=us * growth, lost=lost)]
-    weights = [line(SOCKETS, socket_kib), line(THREADS, 5.0), line(RUNS, 10.0)]
-    return MemoryScaling(edge, 40 * 1_024, weights, alone, beside)
+    fits = [line(SOCKETS, socket_kib), line(THREADS, 5.0), line(RUNS, 10.0)]
+    return MemoryScaling(edge, 40 * 1_024, fits, alone, beside)
 
 
-def crowd(**changed: Any) -> CrowdStudy:
+def scaling(**changed: Any) -> MemoryStudy:
     """The native edge is the lighter and the cheaper one, unless something else is said of the ASGI edge."""
     asgi = {"socket_kib": 30.0, "us": 50.0, **changed}
-    return CrowdStudy([crowd_of(ASGI, **asgi), crowd_of(NATIVE, socket_kib=15.0, us=40.0)])
+    return MemoryStudy([crowd_of(ASGI, **asgi), crowd_of(NATIVE, socket_kib=15.0, us=40.0)])
 
 
 def shared(extra_us: float = 100.0) -> SharedStudy:

@@ -11,7 +11,7 @@ from bridgekit_verify.capacity.client_process import judge_step
 from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave, owner
 from bridgekit_verify.measure.history import Arrival, History, Missing, Socket
 
-WAVE = LoadWave(name="wave 1", plan=LoadPlan(seconds=1.0), first=0, threads=2, runs_per_second=20, begins_at=1_000.0)
+WAVE = LoadWave(name="wave 1", plan=LoadPlan(seconds=1.0), first=0, threads=2, runs_per_second=20, starts_at=1_000.0)
 SOCKETS = [Socket(number, owner(number).thread_id, owner(number).user_id) for number in range(2)]
 
 
@@ -23,7 +23,7 @@ def read(*, late: float = 0.01, growing: float = 0.0) -> History:
         due = WAVE.due(expected.key)
         socket = next(each for each in SOCKETS if each.thread_id == expected.thread_id)
         numbers[socket.number] += 1
-        moment = due + late + growing * (due - WAVE.begins_at)
+        moment = due + late + growing * (due - WAVE.starts_at)
         history.arrivals.append(
             Arrival(socket, expected.key, RunId("run_1"), numbers[socket.number], due + late / 2, moment, "e")
         )
@@ -61,8 +61,8 @@ def test_copy_stray_and_swap_are_each_counted_as_what_they_are() -> None:
     strayed.arrivals[0] = replace(strayed.arrivals[0], socket=other)
     found = judge_step(WAVE, strayed, within_seconds=1.0)
     assert (found.misrouted, found.lost) == (1, 1)
-    numbers = [place for place, each in enumerate(swapped.arrivals) if each.socket.number == 0][:2]
-    first, second = (swapped.arrivals[place] for place in numbers)
+    numbers = [position for position, each in enumerate(swapped.arrivals) if each.socket.number == 0][:2]
+    first, second = (swapped.arrivals[position] for position in numbers)
     swapped.arrivals[numbers[0]], swapped.arrivals[numbers[1]] = second, first
     assert judge_step(WAVE, swapped, within_seconds=1.0).reordered == 1
 
@@ -77,8 +77,8 @@ def test_process_that_falls_behind_shows_in_the_quick_ones_and_one_that_stood_st
     behind = judge_step(WAVE, read(growing=0.5), within_seconds=1.0)
     assert (behind.late_last - behind.late_first) / behind.apart_seconds == pytest.approx(0.5, rel=0.3)
     stood = read()
-    for place in range(-15, 0):
-        stood.arrivals[place] = replace(stood.arrivals[place], read_at=stood.arrivals[place].read_at + 0.3)
+    for position in range(-15, 0):
+        stood.arrivals[position] = replace(stood.arrivals[position], read_at=stood.arrivals[position].read_at + 0.3)
     assert judge_step(WAVE, stood, within_seconds=1.0).late_last == pytest.approx(0.01)
 
 

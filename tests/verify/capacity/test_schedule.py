@@ -27,27 +27,27 @@ def wave(**changed: object) -> LoadWave:
 def test_every_process_computes_the_same_moments() -> None:
     sent = wave()
     received = msgspec.json.decode(msgspec.json.encode(sent), type=LoadWave)
-    assert received.begins == sent.begins
+    assert received.starts == sent.starts
 
 
 def test_another_seed_and_another_wave_are_other_moments() -> None:
-    assert len({tuple(each.begins) for each in (wave(), wave(name="wave 2"), wave(plan=LoadPlan(seed=1)))}) == 3
+    assert len({tuple(each.starts) for each in (wave(), wave(name="wave 2"), wave(plan=LoadPlan(seed=1)))}) == 3
 
 
 @given(st.floats(1, 500), st.floats(0.1, 5))
 def test_as_many_runs_begin_as_are_said_and_none_after_the_end(runs_per_second: float, seconds: float) -> None:
-    begins = wave(runs_per_second=runs_per_second, plan=LoadPlan(seconds=seconds)).begins
-    assert len(begins) == round(runs_per_second * seconds)
-    assert begins == sorted(begins)
-    assert all(0 <= moment <= seconds for moment in begins)
+    starts = wave(runs_per_second=runs_per_second, plan=LoadPlan(seconds=seconds)).starts
+    assert len(starts) == round(runs_per_second * seconds)
+    assert starts == sorted(starts)
+    assert all(0 <= moment <= seconds for moment in starts)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_each_event_of_a_run_is_due_one_pause_after_the_one_before(steps: int) -> None:
     asked = wave(plan=LoadPlan(steps=steps, pause_seconds=0.5))
-    begins = 50.0 + asked.begins[7]
+    starts = 50.0 + asked.starts[7]
     due = [asked.due(key) for key in asked.keys(7)]
-    assert due == pytest.approx([begins + 0.5 * place for place in range(asked.plan.events)])
+    assert due == pytest.approx([starts + 0.5 * position for position in range(asked.plan.events)])
 
 
 def test_last_event_is_due_before_the_wave_ends() -> None:

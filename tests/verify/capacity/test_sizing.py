@@ -8,7 +8,7 @@ import pytest
 
 from bridgekit_verify.capacity.queueing import ONE_SERVICE
 from bridgekit_verify.capacity.sizing import Costs, Demand, costs_of, size, sizing_table
-from tests.verify.capacity.loads import capacity, carried, crowd, failed, shared
+from tests.verify.capacity.loads import capacity, carried, scaling, failed, shared
 
 COSTS = Costs(
     edge="ASGI",
@@ -27,11 +27,11 @@ def test_load_follows_from_what_users_do() -> None:
     assert DEMAND.runs_per_second == 1.0
     assert DEMAND.events_per_second == 100.0
     assert DEMAND.runs_at_once == 10.0
-    assert replace(DEMAND, rush=3).events_per_second == 300.0
+    assert replace(DEMAND, peak_factor=3).events_per_second == 300.0
 
 
 def test_one_worker_is_enough_while_it_is_below_two_thirds_of_a_core_and_keeps_its_own_memory() -> None:
-    sizing = size(replace(DEMAND, rush=66), COSTS)
+    sizing = size(replace(DEMAND, peak_factor=66), COSTS)
     assert (sizing.workers, sizing.shared) == (1, False)
     assert sizing.core_share == pytest.approx(0.66)
     # Sockets, logs of the 5.5 runs of 100 events that the last five minutes of a rush brought, and the runs that wait.
@@ -40,15 +40,15 @@ def test_one_worker_is_enough_while_it_is_below_two_thirds_of_a_core_and_keeps_i
 
 def test_second_worker_makes_every_event_dearer_so_that_there_are_more_at_once() -> None:
     """Just above what one does alone: with a broker an event costs twice as much, and two workers would be too busy."""
-    sizing = size(replace(DEMAND, rush=68), COSTS)
+    sizing = size(replace(DEMAND, peak_factor=68), COSTS)
     assert sizing.shared
     assert sizing.workers == 3
     assert sizing.core_share == pytest.approx(68 * 100 * 200e-6 / 3)
 
 
 def test_workers_that_may_be_lost_come_on_top_and_the_rest_still_fits() -> None:
-    for rush in (1, 50, 100, 400):
-        sizing = size(replace(DEMAND, rush=rush, workers_lost=2), COSTS)
+    for peak_factor in (1, 50, 100, 400):
+        sizing = size(replace(DEMAND, peak_factor=peak_factor, workers_lost=2), COSTS)
         assert sizing.fits
         assert sizing.workers >= 3
         one_less = sizing.core_share_lost * (sizing.workers - 2) / max(sizing.workers - 3, 1e-9)
@@ -56,7 +56,7 @@ def test_workers_that_may_be_lost_come_on_top_and_the_rest_still_fits() -> None:
 
 
 def test_costs_are_those_that_were_measured_and_an_edge_that_carried_nothing_is_left_out() -> None:
-    costs = costs_of(capacity([failed(1_000)], [carried(1_000, us=60), failed(9_000)]), crowd(), shared(70.0))
+    costs = costs_of(capacity([failed(1_000)], [carried(1_000, us=60), failed(9_000)]), scaling(), shared(70.0))
     assert [each.edge for each in costs] == ["native"]
     assert costs[0].event_us == pytest.approx(60.0)
     assert costs[0].shared_us == pytest.approx(70.0)

@@ -12,7 +12,7 @@ import pytest
 
 from bridgekit_verify.faults.connection import prepare
 from bridgekit_verify.faults.proxy import proxy
-from bridgekit_verify.faults.toxics import FAULTS
+from bridgekit_verify.faults.toxics import NETWORK_FAULTS
 from tests.verify.faults.peers import (
     SOON,
     broken_after,
@@ -115,7 +115,7 @@ async def test_open_connections_end_with_the_block_and_nothing_is_left() -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", NETWORK_FAULTS)
 async def test_block_ends_while_a_fault_runs_and_bytes_are_stuck(name: str) -> None:
     async with serving(pour) as server:
         before = open_files()
@@ -123,7 +123,7 @@ async def test_block_ends_while_a_fault_runs_and_bytes_are_stuck(name: str) -> N
             async with proxy("127.0.0.1", server.port) as between:
                 early = await dial(between)
                 await read(early, 1_000)
-                running = between.start(FAULTS[name].toxic(seed=1))
+                running = between.start(NETWORK_FAULTS[name].toxic(seed=1))
                 late = [] if name == "down" else [await dial(between)]
                 await anyio.wait_all_tasks_blocked()
         running.stop()

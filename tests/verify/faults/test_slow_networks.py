@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import SocketStream
 
-from bridgekit_verify.faults.toxics import BOTH_WAYS, Latency, Way
+from bridgekit_verify.faults.toxics import BOTH_DIRECTIONS, Latency, Direction
 from tests.verify.faults.peers import (
     SOON,
     all_that_was_coming,
@@ -118,7 +118,7 @@ async def test_bandwidth_leaves_the_other_direction_alone() -> None:
 
 
 async def test_bandwidth_limits_the_direction_that_is_asked_for() -> None:
-    for ways in ((Way.TO_SERVER,), BOTH_WAYS):
+    for ways in ((Direction.TO_SERVER,), BOTH_DIRECTIONS):
         async with through() as (_, between, client):
             with between.bandwidth(0, ways):
                 await client.send(b"!")
@@ -217,12 +217,12 @@ class Drawing(Latency):
         return 0.0
 
 
-async def drawn(seed: int, ways: tuple[Way, ...], connections: int = 1) -> list[list[float]]:
+async def drawn(seed: int, ways: tuple[Direction, ...], connections: int = 1) -> list[list[float]]:
     """What three words draw, one after the other, for each connection."""
     got = []
     async with through() as (_, between, client):
         for number in range(connections):
-            toxic = Drawing(0.0, seed=seed, ways=ways)
+            toxic = Drawing(0.0, seed=seed, directions=ways)
             stream = client if number == 0 else await dial(between)
             with between.start(toxic):
                 for word in (b"one", b"two", b"three"):
@@ -233,7 +233,7 @@ async def drawn(seed: int, ways: tuple[Way, ...], connections: int = 1) -> list[
 
 
 async def test_chance_is_drawn_by_the_seed_for_each_connection_and_direction_anew() -> None:
-    first, second = await drawn(1, (Way.TO_CLIENT,), connections=2)
-    [other_way], [other_seed] = await drawn(1, (Way.TO_SERVER,)), await drawn(2, (Way.TO_CLIENT,))
+    first, second = await drawn(1, (Direction.TO_CLIENT,), connections=2)
+    [other_way], [other_seed] = await drawn(1, (Direction.TO_SERVER,)), await drawn(2, (Direction.TO_CLIENT,))
     assert len({*first, *second, *other_way, *other_seed}) == 12
-    assert [first, second] == await drawn(1, (Way.TO_CLIENT,), connections=2)
+    assert [first, second] == await drawn(1, (Direction.TO_CLIENT,), connections=2)

@@ -7,21 +7,21 @@ from random import Random
 
 import pytest
 
-from bridgekit_verify.faults.connection import CHUNK_BYTES, TICK_SECONDS, Pacer
-from bridgekit_verify.faults.toxics import FAULTS, Latency, Slicer, Toxic
+from bridgekit_verify.faults.connection import CHUNK_BYTES, TICK_SECONDS, RateLimiter
+from bridgekit_verify.faults.toxics import NETWORK_FAULTS, Latency, Slicer, Toxic
 
 
 def test_every_fault_says_what_it_is_in_the_world() -> None:
-    assert all(name == fault.name and fault.says for name, fault in FAULTS.items())
-    assert len({fault.says for fault in FAULTS.values()}) == len(FAULTS) == 9
+    assert all(name == fault.name and fault.says for name, fault in NETWORK_FAULTS.items())
+    assert len({fault.says for fault in NETWORK_FAULTS.values()}) == len(NETWORK_FAULTS) == 9
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", NETWORK_FAULTS)
 def test_fault_has_its_usual_parameters_and_the_seed_that_is_asked_for(name: str) -> None:
-    toxic = FAULTS[name].toxic(seed=7)
+    toxic = NETWORK_FAULTS[name].toxic(seed=7)
     assert toxic.seed == 7
-    assert type(toxic) is type(FAULTS[name].usual)
-    assert FAULTS[name].toxic() == FAULTS[name].usual
+    assert type(toxic) is type(NETWORK_FAULTS[name].default)
+    assert NETWORK_FAULTS[name].toxic() == NETWORK_FAULTS[name].default
 
 
 def test_toxic_of_no_kind_does_nothing() -> None:
@@ -56,9 +56,9 @@ def test_pieces_are_drawn_around_their_middle_by_the_seed_and_are_never_empty() 
 
 
 def test_pacer_lets_a_tick_pass_at_once_and_then_keeps_to_the_rate() -> None:
-    pacer, now, passed = Pacer(), 100.0, 0
+    pacer, now, passed = RateLimiter(), 100.0, 0
     while now < 101:
-        size = pacer.most(1_000)
+        size = pacer.max_bytes(1_000)
         pacer.consumed(size, now, 1_000)
         passed += size
         now += pacer.wait(now, 1_000)
@@ -66,7 +66,7 @@ def test_pacer_lets_a_tick_pass_at_once_and_then_keeps_to_the_rate() -> None:
 
 
 def test_pacer_saves_up_no_more_than_a_tick() -> None:
-    pacer = Pacer()
+    pacer = RateLimiter()
     pacer.consumed(20, 0.0, 1_000)
     assert pacer.wait(1_000.0, 1_000) == 0
     pacer.consumed(20, 1_000.0, 1_000)
@@ -75,9 +75,9 @@ def test_pacer_saves_up_no_more_than_a_tick() -> None:
 
 
 def test_pacer_lets_one_byte_through_at_almost_nothing_and_none_at_nothing() -> None:
-    pacer = Pacer()
+    pacer = RateLimiter()
     pacer.consumed(1, 5.0, 0.001)
     assert pacer.wait(5.0, 0.001) > 900
     assert pacer.wait(5.0, 0) == math.inf
-    assert pacer.most(math.inf) == pacer.most(1e12) == CHUNK_BYTES
-    assert pacer.most(0.001) == 1
+    assert pacer.max_bytes(math.inf) == pacer.max_bytes(1e12) == CHUNK_BYTES
+    assert pacer.max_bytes(0.001) == 1

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosedError
 
 from bridgekit.transport.client import on_trio
 from bridgekit_verify.faults.proxy import Proxy, proxy
-from bridgekit_verify.faults.toxics import FAULTS, Bandwidth, Latency, Slicer, SlowReader, Toxic
+from bridgekit_verify.faults.toxics import NETWORK_FAULTS, Bandwidth, Latency, Slicer, SlowReader, Toxic
 from tests.verify.faults.peers import SOON
 
 Handler = Callable[[Any], Awaitable[None]]  # the sockets of asyncio and of trio have no class in common
@@ -124,7 +124,7 @@ async def test_connection_is_cut_in_the_middle_of_a_frame_and_whole_messages_bef
 @pytest.mark.parametrize("name", ["reset_peer", "down", "timeout"])
 async def test_cut_connection_ends_without_a_goodbye_and_another_can_be_made(name: str) -> None:
     async with through(count) as (between, client):
-        with between.start(FAULTS[name].toxic()):
+        with between.start(NETWORK_FAULTS[name].toxic()):
             await client.send("go") if name == "timeout" else None
             await anyio.wait_all_tasks_blocked()
         assert await all_read(client) == []
@@ -136,7 +136,7 @@ async def test_cut_connection_ends_without_a_goodbye_and_another_can_be_made(nam
 @pytest.mark.parametrize("name", ["timeout", "partition"])
 async def test_opening_handshake_hangs(name: str) -> None:
     async with through(echo) as (between, _):
-        with between.start(FAULTS[name].toxic()), pytest.raises(TimeoutError):
+        with between.start(NETWORK_FAULTS[name].toxic()), pytest.raises(TimeoutError):
             async with opened(between, open_timeout=0.05):
                 pass
 

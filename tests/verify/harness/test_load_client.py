@@ -14,7 +14,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from bridgekit_verify.harness.load_client import Clear, StopReading
 from bridgekit_verify.harness.messages import Done, Ready
-from bridgekit_verify.harness.processes import ChildProcess, ProcessGone, start_module
+from bridgekit_verify.harness.processes import ChildProcess, ProcessExited, start_module
 from tests.verify.faults.peers import SOON
 from tests.verify.harness import line_client
 from tests.verify.harness.line_client import Count, Lines, Open, Pause, Read, Resume
@@ -111,5 +111,5 @@ async def test_paused_socket_is_not_read_and_a_closed_one_is_noticed_when_it_res
 
 async def test_server_that_confirms_no_subscription_is_an_error() -> None:
     async with serving_lines(silent=True) as server, client_of(server, open_timeout_seconds=0.1) as client:
-        with pytest.raises(ProcessGone, match="1 sockets were not subscribed"):
+        with pytest.raises(ProcessExited, match="1 sockets were not subscribed"):
             await client.request(Open(1), Done)

@@ -15,7 +15,7 @@ from bridgekit_verify.harness.messages import CpuReply, CpuRequest, Done
 from bridgekit_verify.harness.processes import (
     ChildProcess,
     ProcessFailed,
-    ProcessGone,
+    ProcessExited,
     ProcessTimeout,
     command_output,
     start_process,
@@ -73,9 +73,9 @@ async def test_process_is_read_and_written_line_by_line_and_ends_with_its_own_ex
     ) as one:
         assert [line async for line in one.lines()] == ["a", "é", ""]
         assert await one.wait() == one.exit_code == 3
-        with pytest.raises(ProcessGone, match=f"process {one.pid} has ended with exit code 3") as gone:
+        with pytest.raises(ProcessExited, match=f"process {one.pid} has ended with exit code 3") as disconnected:
             await one.line()
-        assert (gone.value.pid, gone.value.exit_code) == (one.pid, 3)
+        assert (disconnected.value.pid, disconnected.value.exit_code) == (one.pid, 3)
 
 
 async def test_environment_is_the_one_that_is_given() -> None:
@@ -89,17 +89,17 @@ async def test_killed_process_is_gone_with_what_it_started() -> None:
     async with start_process(python(PARENT)) as one:
         grandchild = int(await one.line())
         assert await one.kill() == -signal.SIGKILL
-        await gone(grandchild)
+        await disconnected(grandchild)
         assert await one.kill() == -signal.SIGKILL
-        with pytest.raises(ProcessGone):
+        with pytest.raises(ProcessExited):
             await one.pause()
-        with pytest.raises(ProcessGone):
+        with pytest.raises(ProcessExited):
             one.resume()
-        with pytest.raises(ProcessGone):
+        with pytest.raises(ProcessExited):
             await one.send_line("anybody?")
 
 
-async def gone(pid: int) -> None:
+async def disconnected(pid: int) -> None:
     """Wait until nothing of that number runs; init may take a moment to bury it."""
     with anyio.fail_after(SOON):
         while True:
@@ -202,7 +202,7 @@ async def test_request_is_answered_by_a_message_of_the_kind_that_is_wanted() -> 
         assert await one.request(CpuRequest(), CpuReply) == CpuReply(12)
         with pytest.raises(ProcessFailed, match=r"sent no Done but b'{\"type\": \"CpuReply\"") as wrong:
             await one.request(CpuRequest(), Done)
-        assert not isinstance(wrong.value, ProcessGone)
+        assert not isinstance(wrong.value, ProcessExited)
 
 
 async def test_reply_that_does_not_come_in_time_is_reported_with_the_request() -> None:
@@ -215,12 +215,12 @@ async def test_reply_that_does_not_come_in_time_is_reported_with_the_request() -
 async def test_error_of_a_process_that_ended_shows_the_end_of_its_error_output() -> None:
     async with start_process(python(BROKEN), name="the server") as one:
         with pytest.raises(
-            ProcessGone, match=r"(?s)the server: process \d+ has ended.*exit code 1.*port is taken"
-        ) as gone:
+            ProcessExited, match=r"(?s)the server: process \d+ has ended.*exit code 1.*port is taken"
+        ) as disconnected:
             await one.receive(CpuReply)
-        assert len(str(gone.value)) < 2_200
+        assert len(str(disconnected.value)) < 2_200
         await one.restart()
-        with pytest.raises(ProcessGone, match="port is taken"):
+        with pytest.raises(ProcessExited, match="port is taken"):
             await one.receive(CpuReply)
 
 

@@ -64,7 +64,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         folder / "out",
         parameters={"SEED": 8},
         executed=folder / "executed",
-        say=said.append,
+        log=said.append,
     )
     return Ran(built, folder / "executed", said)
 
@@ -124,7 +124,7 @@ def test_an_unknown_parameter_stops_before_any_kernel_starts(tmp_path: Path) -> 
 
 def test_a_cell_that_does_not_end_is_one_line_too(tmp_path: Path) -> None:
     write(tmp_path / "notebooks", "15_hanging", small("15_hanging", "import time; time.sleep(600)"))
-    failures = execute_folder(tmp_path / "notebooks", tmp_path / "copies", cell_seconds=5, say=lambda line: None)
+    failures = execute_folder(tmp_path / "notebooks", tmp_path / "copies", cell_seconds=5, log=lambda line: None)
     assert failures == ("15_hanging: code cell 2: CellTimeoutError: no end within 5 s",)
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.report.judging import (
-    chapters,
+    sections,
     claim_groups,
     headline,
     link_statuses,
@@ -93,7 +93,7 @@ def test_finding_of_a_chapter_is_told_beside_its_picture_and_not_as_evidence() -
     report = report_of(
         executed("11_a", recorded(finding("missed-ladder", link=None)), drawn("missed_ladder"), drawn("other"))
     )
-    [(title, [told])] = chapters(report).items()
+    [(title, [told])] = sections(report).items()
     assert title == "What the audit missed"
     assert told.finding.id == "missed-ladder"
     assert told.figure is not None

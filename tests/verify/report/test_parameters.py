@@ -2,7 +2,7 @@ import pytest
 
 from bridgekit_verify.report.parameters import (
     ParameterError,
-    demand_known,
+    require_known,
     parse_settings,
     read_parameters,
     replace_parameters,
@@ -31,7 +31,7 @@ def test_a_value_of_another_type_is_refused() -> None:
 
 def test_an_unknown_name_is_refused_naming_the_known_ones() -> None:
     with pytest.raises(ParameterError, match="no notebook has the parameter sed; known are: runs, seed"):
-        demand_known({"sed": 1}, ["seed", "runs", "seed"])
+        require_known({"sed": 1}, ["seed", "runs", "seed"])
 
 
 @pytest.mark.parametrize("source", ["import os", "seed = os.getpid()"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bridgekit_verify.capacity.sizing import Demand, costs_of, size
 from bridgekit_verify.report.findings import Finding
-from bridgekit_verify.report.judging import CHAPTERS, chapters
-from bridgekit_verify.report.scale import capacity_claim, crowd_claim, edge_claim, workers_claim
-from tests.verify.capacity.loads import capacity, carried, crowd, failed, shared, step
+from bridgekit_verify.report.judging import SECTIONS, sections
+from bridgekit_verify.report.scale import capacity_claim, memory_claim, edge_claim, workers_claim
+from tests.verify.capacity.loads import capacity, carried, scaling, failed, shared, step
 from tests.verify.report.notebooks import drawn, executed, recorded, report_of
 
 DEMAND = Demand(users_online=1_000, runs_per_user_hour=6, events_per_run=20, run_seconds=10, workers_lost=1)
@@ -15,7 +15,7 @@ SOUND = capacity([carried(500), carried(8_000), failed(16_000)], [carried(500), 
 
 def workers(study: object = SOUND) -> Finding:
     assert isinstance(study, type(SOUND))
-    sized = [size(DEMAND, each) for each in costs_of(study, crowd(), shared())]
+    sized = [size(DEMAND, each) for each in costs_of(study, scaling(), shared())]
     return workers_claim(study, shared(), sized, DEMAND)
 
 
@@ -37,7 +37,7 @@ def test_books_that_do_not_close_contradict_it_and_say_where() -> None:
     astray = failed(16_000, misrouted=1)
     finding = capacity_claim(capacity([carried(8_000), astray], [carried(8_000), failed(9_000)]))
     assert finding.verdict == "does not hold"
-    assert any("At 16,000 events a second the books do not close" in words for words in finding.evidence)
+    assert any("At 16,000 events a second the books do not close" in alt_text for alt_text in finding.evidence)
 
 
 def test_machine_on_which_nothing_is_carried_leaves_it_unknown() -> None:
@@ -51,24 +51,24 @@ def test_no_load_beyond_leaves_it_unknown_and_what_is_carried_a_lower_bound() ->
 
 
 def test_straight_lines_and_a_cost_that_does_not_grow_hold() -> None:
-    finding = crowd_claim(crowd())
+    finding = memory_claim(scaling())
     assert finding.verdict == "holds"
     assert "native: 15.0 KiB a socket" in finding.answer
     assert "ASGI: if the line goes on, 34,953 idle sockets are a GiB" in finding.evidence[0]
 
 
 def test_cost_that_grows_with_the_crowd_is_told() -> None:
-    finding = crowd_claim(crowd(growth=2.5))
+    finding = memory_claim(scaling(growth=2.5))
     assert finding.verdict == "does not hold"
     assert "ASGI: an event costs 2.50 times as much beside the crowd." in finding.evidence
 
 
 def test_memory_that_does_not_follow_a_line_is_told() -> None:
-    assert crowd_claim(crowd(bent=12_000)).verdict == "does not hold"
+    assert memory_claim(scaling(bent=12_000)).verdict == "does not hold"
 
 
 def test_event_lost_beside_the_crowd_is_told() -> None:
-    assert crowd_claim(crowd(lost=1)).verdict == "does not hold"
+    assert memory_claim(scaling(lost=1)).verdict == "does not hold"
 
 
 def test_loads_up_to_two_thirds_of_a_core_that_were_carried_hold() -> None:
@@ -87,7 +87,7 @@ def test_load_that_is_late_while_others_had_the_processors_is_not_judged() -> No
     late = failed(8_000, share=0.2, run_queue_wait=0.3)
     finding = workers(capacity([carried(500), late], [carried(500)]))
     assert finding.verdict == "holds"
-    assert any(words.endswith("while it was late: 1 of the loads.") for words in finding.evidence)
+    assert any(alt_text.endswith("while it was late: 1 of the loads.") for alt_text in finding.evidence)
 
 
 def test_nothing_to_judge_by_is_unknown() -> None:
@@ -95,13 +95,13 @@ def test_nothing_to_judge_by_is_unknown() -> None:
 
 
 def test_native_edge_is_the_cheaper_one_or_the_claim_does_not_hold() -> None:
-    assert edge_claim(SOUND, crowd()).verdict == "holds"
-    assert edge_claim(SOUND, crowd(socket_kib=10.0)).verdict == "does not hold"
-    assert edge_claim(SOUND, crowd(us=30.0)).verdict == "does not hold"
+    assert edge_claim(SOUND, scaling()).verdict == "holds"
+    assert edge_claim(SOUND, scaling(socket_kib=10.0)).verdict == "does not hold"
+    assert edge_claim(SOUND, scaling(us=30.0)).verdict == "does not hold"
 
 
 def test_findings_are_a_chapter_of_their_own_beside_their_pictures() -> None:
     report = report_of(executed("13_a", recorded(capacity_claim(SOUND)), drawn("scale_capacity")))
-    [(title, [told])] = chapters(report).items()
-    assert title == CHAPTERS["scale"]
+    [(title, [told])] = sections(report).items()
+    assert title == SECTIONS["scale"]
     assert told.figure is not None

@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit_verify.faults.trials.deployment import RESUME, deployed, start_worker
 from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport, RunRequest, WorkerSetup
-from bridgekit_verify.harness.processes import ProcessGone
+from bridgekit_verify.harness.processes import ProcessExited
 from bridgekit_verify.measure.families import family
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
@@ -36,7 +36,7 @@ async def test_worker_that_is_asked_to_stop_exits_cleanly_and_one_that_is_starte
     async with deployed(RESUME, OWNED) as deployment:
         worker = deployment.sockets
         assert await worker.stop() == 0
-        with pytest.raises(ProcessGone):
+        with pytest.raises(ProcessExited):
             await worker.start_run(ORDER)
         await worker.restart()
         await worker.start_run(ORDER)
@@ -45,7 +45,7 @@ async def test_worker_that_is_asked_to_stop_exits_cleanly_and_one_that_is_starte
 async def test_worker_that_cannot_start_is_reported_at_once_with_its_error_output() -> None:
     setup = WorkerSetup(store="nothing:", keep_events=1, outbox_bytes=1, port=0, key=secrets.token_bytes(32), owned=[])
     with (
-        pytest.raises(ProcessGone, match=r"(?s)worker with the store 'nothing:'.*no store is called"),
+        pytest.raises(ProcessExited, match=r"(?s)worker with the store 'nothing:'.*no store is called"),
         anyio.fail_after(60),
     ):
         async with start_worker(setup):

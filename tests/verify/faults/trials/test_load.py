@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 from bridgekit.events import EventType
-from bridgekit_verify.faults.trials.acts import ACTS
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.load import AgentLoad, TrialPlan
 from bridgekit_verify.faults.trials.recorder import Recorder
 from bridgekit_verify.faults.trials.worker import Attempted, Ended
@@ -19,7 +19,7 @@ PLAN = TrialPlan(steps=4, pace_seconds=0.01)
 
 def started() -> tuple[Recorder, AgentLoad]:
     recorder = Recorder(owners={RUN: OWNED})
-    return recorder, AgentLoad("down", PLAN, ACTS["down"], recorder, [RUN])
+    return recorder, AgentLoad("down", PLAN, FAULTS["down"], recorder, [RUN])
 
 
 def emit(recorder: Recorder, count: int) -> None:
@@ -33,7 +33,7 @@ async def test_time_passes_when_it_is_over_and_agents_have_emitted_what_is_due()
     passed = anyio.Event()
 
     async def wait() -> None:
-        await load.meanwhile(0.03)
+        await load.run_agents_for(0.03)
         passed.set()
 
     async with anyio.create_task_group() as tasks:
@@ -49,7 +49,7 @@ async def test_time_passes_when_it_is_over_and_agents_have_emitted_what_is_due()
 async def test_run_that_has_ended_is_not_waited_for() -> None:
     recorder, load = started()
     recorder.record(Ended(RUN, ""))
-    await load.meanwhile(0.0)
+    await load.run_agents_for(0.0)
 
 
 async def test_fault_begins_in_the_first_half_of_a_run() -> None:

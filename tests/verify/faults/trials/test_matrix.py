@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import anyio
 import pytest
 
-from bridgekit_verify.faults.trials.acts import ACTS
-from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERIES, RESUME
-from bridgekit_verify.faults.trials.matrix import FaultMatrix, Soak, drawn_plan, run_matrix, soak
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
+from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERY_MODES, RESUME
+from bridgekit_verify.faults.trials.matrix import FaultMatrix, Soak, random_plan, run_matrix, soak
 from tests.verify.faults.trials.trials import trial
 from tools.soak import page
 
@@ -25,7 +25,7 @@ def matrix() -> FaultMatrix:
 @pytest.mark.slow
 def test_every_fault_is_tried_with_every_way_to_deliver_that_it_concerns(matrix: FaultMatrix) -> None:
     assert set(matrix.cells) == {
-        (act.name, row.name) for act in ACTS.values() for row in DELIVERIES.values() if act.concerns(row)
+        (fault.name, row.name) for fault in FAULTS.values() for row in DELIVERY_MODES.values() if fault.applies_to(row)
     }
     assert len(matrix.cells) == 4 * 12 + 6
 
@@ -33,9 +33,9 @@ def test_every_fault_is_tried_with_every_way_to_deliver_that_it_concerns(matrix:
 @pytest.mark.slow
 def test_nothing_is_lost_in_silence_where_a_log_is_kept(matrix: FaultMatrix) -> None:
     assert {
-        name: t.verdict.losses for name, t in matrix.cells.items() if t in matrix.sound and t.verdict.lost_silent
+        name: t.verdict.losses for name, t in matrix.cells.items() if t in matrix.guaranteed and t.verdict.lost_silent
     } == {}
-    assert (matrix.silent.k, matrix.silent.n > 4_000) == (0, True)
+    assert (matrix.silent_losses.k, matrix.silent_losses.n > 4_000) == (0, True)
 
 
 @pytest.mark.slow
@@ -53,7 +53,7 @@ def test_everything_comes_once_and_in_order_in_every_cell(matrix: FaultMatrix) -
 
 @pytest.mark.slow
 def test_every_user_reads_the_end_in_every_cell(matrix: FaultMatrix) -> None:
-    assert [name for name, found in matrix.cells.items() if not found.settled] == []
+    assert [name for name, found in matrix.cells.items() if not found.quiesced] == []
 
 
 @pytest.mark.slow
@@ -69,13 +69,13 @@ def test_what_was_kept_in_a_memory_that_is_gone_is_told_to_those_who_miss_it(mat
 @pytest.mark.slow
 @pytest.mark.parametrize("delivery", ["SQLite", "Redis"])
 def test_nothing_acknowledged_is_lost_with_a_worker_whose_log_outlives_it(matrix: FaultMatrix, delivery: str) -> None:
-    for act in ("kill", "kill while away", "restart"):
-        assert matrix.cells[act, delivery].verdict.lost == 0
+    for fault in ("kill", "kill while away", "restart"):
+        assert matrix.cells[fault, delivery].verdict.lost == 0
 
 
 @pytest.mark.slow
 def test_control_without_a_fault_loses_nothing(matrix: FaultMatrix) -> None:
-    assert [matrix.cells["none", row.name].verdict.lost for row in DELIVERIES.values()] == [0, 0, 0, 0]
+    assert [matrix.cells["none", row.name].verdict.lost for row in DELIVERY_MODES.values()] == [0, 0, 0, 0]
 
 
 # What the matrix must notice, planted in literal trials.
@@ -87,8 +87,8 @@ def planted(*, lost: Sequence[int] = (), told: Sequence[int] = (), misrouted: Se
 
 
 def test_planted_silent_loss_is_counted() -> None:
-    assert planted(lost=[2]).silent.k == 1
-    assert planted(lost=[2], told=[2]).silent.k == 0
+    assert planted(lost=[2]).silent_losses.k == 1
+    assert planted(lost=[2], told=[2]).silent_losses.k == 0
 
 
 def test_planted_stray_is_counted() -> None:
@@ -98,7 +98,7 @@ def test_planted_stray_is_counted() -> None:
 
 def test_loss_where_nothing_was_promised_breaks_no_promise() -> None:
     matrix = FaultMatrix({("down", AT_MOST_ONCE.name): trial(AT_MOST_ONCE, lost=[1, 2])})
-    assert (matrix.silent.k, matrix.silent.n) == (0, 0)
+    assert (matrix.silent_losses.k, matrix.silent_losses.n) == (0, 0)
 
 
 def test_row_says_everything_that_became_of_the_events() -> None:
@@ -117,7 +117,7 @@ def test_counts_of_the_rounds_are_added_up() -> None:
         found.add(seed, FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[2], told=[2])}))
     [row] = found.table().to_dict("records")
     assert (row["expected"], row["delivered"], row["lost signalled"], found.rounds) == (8, 6, 2, 2)
-    assert (found.silent.k, found.silent.n, found.broken) == (0, 8, [])
+    assert (found.silent_losses.k, found.silent_losses.n, found.violations) == (0, 8, [])
 
 
 @pytest.mark.parametrize(
@@ -126,32 +126,32 @@ def test_counts_of_the_rounds_are_added_up() -> None:
         trial(RESUME, lost=[2]),
         trial(RESUME, misrouted=[3]),
         trial(AT_MOST_ONCE, misrouted=[3]),
-        trial(RESUME, settled=False),
+        trial(RESUME, quiesced=False),
     ],
     ids=["silent", "stray", "stray where nothing is promised", "not settled"],
 )
-def test_planted_breach_is_named_with_its_seed(broken: object) -> None:
+def test_planted_breach_is_named_with_its_seed(violations: object) -> None:
     found = Soak()
-    assert isinstance(broken, type(trial(RESUME)))
-    found.add(41, FaultMatrix({("down", broken.delivery.name): broken}))
-    assert len(found.broken) == 1
-    assert found.broken[0].startswith("seed 41: down, ")
+    assert isinstance(violations, type(trial(RESUME)))
+    found.add(41, FaultMatrix({("down", violations.delivery.name): violations}))
+    assert len(found.violations) == 1
+    assert found.violations[0].startswith("seed 41: down, ")
 
 
 def test_loss_where_nothing_is_promised_is_no_breach() -> None:
     found = Soak()
     found.add(1, FaultMatrix({("down", AT_MOST_ONCE.name): trial(AT_MOST_ONCE, lost=[1, 2])}))
-    assert found.broken == []
+    assert found.violations == []
 
 
 def test_seed_draws_the_same_plan_again_and_another_seed_another() -> None:
-    assert drawn_plan(3) == drawn_plan(3) != drawn_plan(4)
+    assert random_plan(3) == random_plan(3) != random_plan(4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_one_round_at_least_is_run_and_told() -> None:
     lines = list[str]()
-    found = await soak(minutes=0, users=1, acts=[ACTS["down"]], deliveries=[RESUME], print_line=lines.append)
-    assert (found.rounds, len(lines), found.broken) == (1, 1, [])
+    found = await soak(minutes=0, users=1, faults=[FAULTS["down"]], modes=[RESUME], print_line=lines.append)
+    assert (found.rounds, len(lines), found.violations) == (1, 1, [])
     assert "| down | resume |" in page(found)

@@ -37,8 +37,8 @@ def test_no_time_passes_for_a_loop_that_the_machine_lets_stand_still() -> None:
 
 def test_agent_is_held_up_by_every_loop_of_sends_and_not_by_the_bridge(study: StallStudy) -> None:
     """Not a measure of speed: half a second of standing still against none."""
-    held_up = {stall.peer.name: stall.longest_wait > stall.stalled_seconds / 2 for stall in study.stalls}
-    assert held_up == {peer.name: peer.name != BRIDGEKIT.name for peer in SERVERS}
+    held_up = {stall.server.name: stall.longest_wait > stall.stalled_seconds / 2 for stall in study.stalls}
+    assert held_up == {server.name: server.name != BRIDGEKIT.name for server in SERVERS}
 
 
 def test_neighbours_read_every_event_from_every_server(study: StallStudy) -> None:
@@ -47,6 +47,6 @@ def test_neighbours_read_every_event_from_every_server(study: StallStudy) -> Non
 
 
 def test_events_of_the_stall_come_late_from_the_loops_and_in_time_from_the_bridge(study: StallStudy) -> None:
-    late = {stall.peer.name: stall.during[len(stall.during) // 2] for stall in study.stalls}
+    late = {stall.server.name: stall.during[len(stall.during) // 2] for stall in study.stalls}
     ours = late.pop(BRIDGEKIT.name)
     assert ours < min(late.values())

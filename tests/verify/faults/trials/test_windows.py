@@ -32,4 +32,4 @@ async def test_log_that_overflowed_is_told_and_one_that_did_not_lost_nothing() -
     verdicts = [window.trial.verdict for window in study.windows]
     assert [verdict.lost_silent > 0 for verdict in verdicts] == [False, True, False, False]
     assert [verdict.lost_signalled > 0 for verdict in verdicts] == [False, False, False, True]
-    assert study.windows[1].away_seconds >= 0.6
+    assert study.windows[1].offline_seconds >= 0.6

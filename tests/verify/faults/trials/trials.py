@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
-from bridgekit_verify.faults.trials.acts import ACTS
-from bridgekit_verify.faults.trials.deployment import Delivery
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
+from bridgekit_verify.faults.trials.deployment import DeliveryMode
 from bridgekit_verify.faults.trials.recorder import Reader
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan
 from bridgekit_verify.measure.checker import check
@@ -26,16 +26,16 @@ def key(step: int) -> Key:
 
 
 def trial(
-    delivery: Delivery,
+    delivery: DeliveryMode,
     *,
-    act: str = "down",
+    fault: str = "down",
     events: int = 4,
     lost: Sequence[int] = (),
     told: Sequence[int] = (),
     misrouted: Sequence[int] = (),
     online: Sequence[tuple[float, float]] = ((0.0, 100.0),),
     window: tuple[float, float] = (1.0, 2.0),
-    settled: bool = True,
+    quiesced: bool = True,
 ) -> Trial:
     """Events 1 to n, asked for at each full second; `told` of `lost` were signalled, `misrouted` read by somebody else."""
     history = History(sockets=[SOCKET, STRANGER])
@@ -49,13 +49,13 @@ def trial(
     reader = Reader(SOCKET, "ws://nowhere", no_ticket, online=list(online))
     return Trial(
         delivery=delivery,
-        act=ACTS[act],
+        fault=FAULTS[fault],
         plan=TrialPlan(),
         history=history,
         verdict=check(history),
         window=window,
         unanswered=0,
-        asked_at={key(step): float(step) for step in range(1, events + 1)},
-        settled=settled,
+        attempted_at={key(step): float(step) for step in range(1, events + 1)},
+        quiesced=quiesced,
         readers=[reader],
     )

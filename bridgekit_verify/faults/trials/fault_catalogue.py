@@ -1,0 +1,207 @@
+"""The faults of the experiments, by name: what the world does, to what, and how."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import pandas as pd
+
+from bridgekit_verify.faults.proxy import Proxy
+from bridgekit_verify.faults.toxics import NETWORK_FAULTS
+from bridgekit_verify.faults.trials.deployment import DeliveryMode, Deployment
+
+__all__ = ["FAULTS", "Fault", "FaultTarget", "FaultContext", "fault_table"]
+
+
+class FaultTarget(enum.StrEnum):
+    """What is hurt."""
+
+    NOTHING = "nothing"
+    NETWORK = "the way to the user"
+    SOCKETS = "the worker with the sockets"
+    AGENTS = "the worker with the agents"
+    BROKER = "the broker"
+
+
+@dataclass(frozen=True)
+class FaultContext:
+    """Where a fault acts: a deployment, and the proxy between it and the users of this experiment."""
+
+    deployment: Deployment
+    users: Proxy
+    seed: int
+    run_agents_for: Callable[[float], Awaitable[None]]
+    """Waits for so many seconds, and until agents have emitted what they emit in that time."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault."""
+
+    name: str
+    target: FaultTarget
+    description: str
+    """What it is in the world."""
+    apply: Callable[[FaultContext, float], Awaitable[None]]
+    """Does it, for so many seconds, and mends it."""
+    padding_bytes: int = 0
+    """How much larger events are, for a fault that affects only large ones."""
+
+    overflows: bool = False
+    """Whether it fills what may wait for a socket: then what waited is lost too, and no closed form says how much."""
+    drops: bool = False
+    """Whether what is sent meanwhile is gone, though the socket looks open."""
+
+    def applies_to(self, delivery: DeliveryMode) -> bool:
+        """Whether that way to deliver has what is hurt."""
+        return delivery.separate_agents or self.target not in (FaultTarget.AGENTS, FaultTarget.BROKER)
+
+    @property
+    def cuts_broker(self) -> bool:
+        """Whether it acts between the workers and the broker."""
+        return self.apply in (_partition_broker, _cut_broker)
+
+    @property
+    def needs_own_deployment(self) -> bool:
+        """Whether it hurts processes, which another experiment may not share meanwhile."""
+        return self.target not in (FaultTarget.NOTHING, FaultTarget.NETWORK)
+
+
+async def _nothing(context: FaultContext, seconds: float) -> None:
+    await anyio.sleep(seconds)
+
+
+def _toxic(name: str) -> Callable[[FaultContext, float], Awaitable[None]]:
+    async def apply(context: FaultContext, seconds: float) -> None:
+        with context.users.start(NETWORK_FAULTS[name].toxic(context.seed)):
+            await context.run_agents_for(seconds)
+
+    return apply
+
+
+async def _kill_sockets(context: FaultContext, seconds: float) -> None:
+    await context.deployment.sockets.kill()
+    await anyio.sleep(seconds)
+    await context.deployment.sockets.restart()
+
+
+async def _kill_sockets_while_offline(context: FaultContext, seconds: float) -> None:
+    """Users lose their way to a worker, agents go on, and the worker is killed before they are back."""
+    with context.users.down():
+        await context.run_agents_for(seconds / 2)
+        await context.deployment.sockets.kill()
+        await anyio.sleep(seconds / 2)
+        await context.deployment.sockets.restart()
+
+
+async def _kill_agents(context: FaultContext, seconds: float) -> None:
+    await context.deployment.agents.kill()
+    await anyio.sleep(seconds)
+    await context.deployment.agents.restart()
+
+
+async def _pause_sockets(context: FaultContext, seconds: float) -> None:
+    await context.deployment.sockets.pause()
+    await anyio.sleep(seconds)
+    context.deployment.sockets.resume()
+
+
+async def _restart_sockets(context: FaultContext, seconds: float) -> None:
+    """As a roll-out does it: the worker is asked to stop, lets its runs end, and comes back."""
+    await context.deployment.sockets.stop()
+    await anyio.sleep(seconds)
+    await context.deployment.sockets.restart()
+
+
+async def _kill_broker(context: FaultContext, seconds: float) -> None:
+    if (broker := context.deployment.broker) is not None:
+        await broker.kill()
+        await anyio.sleep(seconds)
+        await broker.restart()
+
+
+async def _pause_broker(context: FaultContext, seconds: float) -> None:
+    if (broker := context.deployment.broker) is not None:
+        broker.stop()
+        await anyio.sleep(seconds)
+        broker.resume()
+
+
+async def _partition_broker(context: FaultContext, seconds: float) -> None:
+    if (between := context.deployment.to_broker) is not None:
+        with between.partition():
+            await anyio.sleep(seconds)
+
+
+async def _cut_broker(context: FaultContext, seconds: float) -> None:
+    if (between := context.deployment.to_broker) is not None:
+        with between.reset_peer():
+            await anyio.sleep(seconds)
+
+
+async def _cut_subscriptions(context: FaultContext, seconds: float) -> None:
+    """Each connection on which a worker listens is cut, and its health check keeps its old answer."""
+    if (broker := context.deployment.broker) is not None:
+        until = anyio.current_time() + seconds
+        while anyio.current_time() < until:
+            await broker.ask("CLIENT", "KILL", "TYPE", "pubsub")
+            await anyio.sleep(seconds / 4)
+
+
+HEAVY_BYTES: Final = 131_072
+
+_NETWORK: Final = ("latency", "bandwidth", "slow_reader", "timeout", "partition", "reset_peer", "down")
+
+_ROWS: Final = (
+    Fault("none", FaultTarget.NOTHING, "nothing happens: the row that every other one is compared with", _nothing),
+    *(
+        Fault(
+            name,
+            FaultTarget.NETWORK,
+            NETWORK_FAULTS[name].description,
+            _toxic(name),
+            padding_bytes=HEAVY_BYTES if name == "slow_reader" else 0,
+            overflows=name == "slow_reader",
+            drops=name == "timeout",
+        )
+        for name in _NETWORK
+    ),
+    Fault("kill", FaultTarget.SOCKETS, "the worker's process is killed, and started again", _kill_sockets),
+    Fault(
+        "kill while away",
+        FaultTarget.SOCKETS,
+        "users lose their connection, and while they are away the worker is killed and started again",
+        _kill_sockets_while_offline,
+    ),
+    Fault("pause", FaultTarget.SOCKETS, "the worker stands still, as a frozen machine does, and goes on", _pause_sockets),
+    Fault("restart", FaultTarget.SOCKETS, "a roll-out: the worker is asked to stop, and comes back", _restart_sockets),
+    Fault("agents' kill", FaultTarget.AGENTS, "the worker whose agents run is killed, and started again", _kill_agents),
+    Fault("broker's kill", FaultTarget.BROKER, "the broker is killed, and started again", _kill_broker),
+    Fault("broker's pause", FaultTarget.BROKER, "the broker stands still, and goes on", _pause_broker),
+    Fault(
+        "broker's partition",
+        FaultTarget.BROKER,
+        "nothing gets to the broker, and later all of it",
+        _partition_broker,
+    ),
+    Fault(
+        "broker's listener",
+        FaultTarget.BROKER,
+        "the connections on which workers listen are cut, all else is fine",
+        _cut_subscriptions,
+    ),
+    Fault("broker's reset", FaultTarget.BROKER, "every connection to the broker is cut, again and again", _cut_broker),
+)
+
+
+def fault_table() -> pd.DataFrame:
+    """One row a fault: its name, what it hurts, and what it is in the world."""
+    return pd.DataFrame({"fault": row.name, "hurts": str(row.target), "in the world": row.description} for row in _ROWS)
+
+
+FAULTS: Final = {row.name: row for row in _ROWS}
+"""By name, from the user back to the broker."""
