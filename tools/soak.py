@@ -1,4 +1,4 @@
-"""Runs the fault matrix for a stated time and writes what it came to: `make soak SOAK_MINUTES=60`."""
+"""Runs the fault matrix for a given time and writes the result as a page: `make soak SOAK_MINUTES=60`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pace and another window; what each name means is told in notebook 12. *At most o
 for comparison.
 
 {date} UTC, bridgekit {version}, Python {python}, {machine}: {rounds} rounds in {minutes:.0f} minutes.
-Lost in silence where a log is kept: {silent}. Promises broken: {broken}.
+Lost in silence where a log is kept: {silent_losses}. Promises broken: {violations}.
 
 | fault | delivery | delivered | of | lost silent | lost signalled | duplicated | misrouted | unanswered |
 |---|---|--:|--:|--:|--:|--:|--:|--:|
@@ -31,7 +31,7 @@ Lost in silence where a log is kept: {silent}. Promises broken: {broken}.
 
 
 def main() -> int:
-    """Exit 1 where a promise was broken."""
+    """Run the soak test and return 1 if a guarantee was violated, else 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="how long (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="the first round's seed (default 0)")
@@ -40,8 +40,8 @@ def main() -> int:
     found = anyio.run(_soaked, options.minutes, options.seed)
     options.out.write_text(page(found), encoding="utf-8")
     print(f"{options.out} written")
-    for violations in found.violations:
-        print(f"broken: {violations}", file=sys.stderr)
+    for violation in found.violations:
+        print(f"violated: {violation}", file=sys.stderr)
     return 1 if found.violations else 0
 
 
@@ -50,7 +50,7 @@ async def _soaked(minutes: float, seed: int) -> Soak:
 
 
 def page(found: Soak) -> str:
-    """The result as Markdown."""
+    """Return the result as Markdown."""
     rows = "\n".join(
         f"| {fault} | {delivery} | {counts['delivered']:,} | {counts['expected']:,} | {counts['lost silent']:,}"
         f" | {counts['lost signalled']:,} | {counts['duplicated']:,} | {counts['misrouted']:,}"

@@ -1,4 +1,4 @@
-"""The faults of the experiments, by name: what the world does, to what, and how."""
+"""The faults of the experiments by name: what each one targets, and how it is applied and repaired."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["FAULTS", "Fault", "FaultTarget", "FaultContext", "fault_table"]
 
 
 class FaultTarget(enum.StrEnum):
-    """What is hurt."""
+    """The part of a deployment that a fault targets."""
 
     NOTHING = "nothing"
     NETWORK = "the way to the user"
@@ -29,45 +29,45 @@ class FaultTarget(enum.StrEnum):
 
 @dataclass(frozen=True)
 class FaultContext:
-    """Where a fault acts: a deployment, and the proxy between it and the users of this experiment."""
+    """What a fault acts on: a deployment, and the proxy between it and the users of this experiment."""
 
     deployment: Deployment
     users: Proxy
     seed: int
     run_agents_for: Callable[[float], Awaitable[None]]
-    """Waits for so many seconds, and until agents have emitted what they emit in that time."""
+    """Waits for these seconds, and until agents have emitted the events that are due in this time."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault."""
+    """One fault: its name, target and description, and the function that applies it."""
 
     name: str
     target: FaultTarget
     description: str
-    """What it is in the world."""
+    """The real-world event that the fault models."""
     apply: Callable[[FaultContext, float], Awaitable[None]]
-    """Does it, for so many seconds, and mends it."""
+    """Applies the fault for this many seconds, then repairs it."""
     padding_bytes: int = 0
-    """How much larger events are, for a fault that affects only large ones."""
+    """Bytes added to events, for a fault that affects only large events."""
 
     overflows: bool = False
-    """Whether it fills what may wait for a socket: then what waited is lost too, and no closed form says how much."""
+    """Whether the fault overflows a socket's buffers: queued events are lost too, so no closed form predicts the loss."""
     drops: bool = False
-    """Whether what is sent meanwhile is gone, though the socket looks open."""
+    """Whether bytes that are sent during the fault are lost although the socket appears open."""
 
     def applies_to(self, delivery: DeliveryMode) -> bool:
-        """Whether that way to deliver has what is hurt."""
+        """Return whether this delivery mode has the part that the fault targets."""
         return delivery.separate_agents or self.target not in (FaultTarget.AGENTS, FaultTarget.BROKER)
 
     @property
     def cuts_broker(self) -> bool:
-        """Whether it acts between the workers and the broker."""
+        """Whether the fault acts on the connections between workers and broker."""
         return self.apply in (_partition_broker, _cut_broker)
 
     @property
     def needs_own_deployment(self) -> bool:
-        """Whether it hurts processes, which another experiment may not share meanwhile."""
+        """Whether the fault targets processes, so that no other experiment can share the deployment meanwhile."""
         return self.target not in (FaultTarget.NOTHING, FaultTarget.NETWORK)
 
 
@@ -90,7 +90,7 @@ async def _kill_sockets(context: FaultContext, seconds: float) -> None:
 
 
 async def _kill_sockets_while_offline(context: FaultContext, seconds: float) -> None:
-    """Users lose their way to a worker, agents go on, and the worker is killed before they are back."""
+    """Disconnect the users, let the agents continue, and kill the worker before the users reconnect."""
     with context.users.down():
         await context.run_agents_for(seconds / 2)
         await context.deployment.sockets.kill()
@@ -111,7 +111,7 @@ async def _pause_sockets(context: FaultContext, seconds: float) -> None:
 
 
 async def _restart_sockets(context: FaultContext, seconds: float) -> None:
-    """As a roll-out does it: the worker is asked to stop, lets its runs end, and comes back."""
+    """Restart as a rolling deployment does: stop the worker gracefully, so that its runs end, then start it again."""
     await context.deployment.sockets.stop()
     await anyio.sleep(seconds)
     await context.deployment.sockets.restart()
@@ -144,7 +144,7 @@ async def _cut_broker(context: FaultContext, seconds: float) -> None:
 
 
 async def _cut_subscriptions(context: FaultContext, seconds: float) -> None:
-    """Each connection on which a worker listens is cut, and its health check keeps its old answer."""
+    """Cut each worker's pub/sub connection repeatedly; the other connections stay up."""
     if (broker := context.deployment.broker) is not None:
         until = anyio.current_time() + seconds
         while anyio.current_time() < until:
@@ -199,9 +199,9 @@ _ROWS: Final = (
 
 
 def fault_table() -> pd.DataFrame:
-    """One row a fault: its name, what it hurts, and what it is in the world."""
+    """Return one row for each fault: its name, its target, and the real-world event that it models."""
     return pd.DataFrame({"fault": row.name, "hurts": str(row.target), "in the world": row.description} for row in _ROWS)
 
 
 FAULTS: Final = {row.name: row for row in _ROWS}
-"""By name, from the user back to the broker."""
+"""The faults by name, ordered from the user's network back to the broker."""

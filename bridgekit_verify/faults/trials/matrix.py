@@ -1,4 +1,4 @@
-"""Every fault against every delivery mode, once for the notebook, and again and again as a soak test."""
+"""Every fault in every delivery mode: once for the notebook, or repeatedly as a soak test."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from bridgekit_verify.measure.statistics import Rate
 __all__ = ["FaultMatrix", "Soak", "random_plan", "run_matrix", "soak"]
 
 MAX_CONCURRENT_DEPLOYMENTS: Final = 4
-"""Deployments that run side by side: two cores, and most of the time everybody waits."""
+"""Deployments that run concurrently. Two cores are enough, because most processes wait most of the time."""
 MATRIX_SECONDS: Final = 600.0
-"""A matrix that takes longer is stuck, and ends with a TimeoutError. A longer plan moves it out."""
+"""Timeout of a matrix, after which it raises TimeoutError; 20 times the duration of the plan is added."""
 
 OUTCOMES: Final = (
     ("misrouted", VERMILLION, "white", "xx"),
@@ -35,37 +35,37 @@ OUTCOMES: Final = (
     ("lost, and told", SKY, INK, "//"),
     ("all delivered", GREEN, "white", ""),
 )
-"""What a cell is coloured by, worst first: name, colour, ink, hatch."""
+"""Outcomes that colour a cell, worst first: name, fill colour, text colour, hatch."""
 
 
 @dataclass(frozen=True)
 class FaultMatrix:
-    """One trial a fault and way to deliver, where the fault concerns it."""
+    """One trial for each fault and each delivery mode that it applies to."""
 
     cells: Mapping[tuple[str, str], Trial]
-    """By names of fault and delivery."""
+    """Trials by the names of fault and delivery mode."""
 
     @property
     def faults(self) -> list[Fault]:
-        """The faults, in their order."""
-        return [fault for name, fault in FAULTS.items() if any(name == fault for fault, _ in self.cells)]
+        """The faults of the matrix, in the order of FAULTS."""
+        return [row for name, row in FAULTS.items() if any(name == fault for fault, _ in self.cells)]
 
     @property
     def modes(self) -> list[DeliveryMode]:
-        """The ways to deliver, weakest first."""
+        """The delivery modes of the matrix, weakest guarantee first."""
         return [row for name, row in DELIVERY_MODES.items() if any(name == delivery for _, delivery in self.cells)]
 
     def of(self, delivery: str) -> list[Trial]:
-        """The trials of one way to deliver."""
+        """Return the trials of one delivery mode, by its name."""
         return [trial for (_, name), trial in self.cells.items() if name == delivery]
 
     def named(self, *faults: str, delivery: str) -> list[Trial]:
-        """The trials of these faults with one way to deliver, in that order."""
+        """Return the trials of these faults in one delivery mode, in the given order."""
         return [self.cells[fault, delivery] for fault in faults]
 
     @staticmethod
     def delays(trials: Sequence[Trial]) -> str:
-        """How late the latest event of each trial was, in a sentence, for those who cannot see the figure."""
+        """Return a text alternative of the latency figure: the latest event of each trial."""
         return "; ".join(
             f"{trial.fault.name} with {trial.delivery.name}: {len(trial.first_copies):,} events read, the latest"
             f" {max(arrival.read_at - arrival.emitted_at for arrival in trial.first_copies):.2f} s after it was emitted,"
@@ -75,29 +75,29 @@ class FaultMatrix:
 
     @property
     def guaranteed(self) -> list[Trial]:
-        """The trials of every way that promises something."""
+        """The trials of the delivery modes that guarantee no silent loss."""
         return [trial for trial in self.cells.values() if trial.delivery is not AT_MOST_ONCE]
 
     @property
     def silent_losses(self) -> Rate:
-        """Events lost in silence by a way to deliver that promises something."""
+        """Events lost silently in the delivery modes that guarantee no silent loss."""
         return Rate(sum(t.verdict.lost_silent for t in self.guaranteed), sum(t.verdict.expected for t in self.guaranteed))
 
     @property
     def misrouted(self) -> int:
-        """Frames at a socket of another thread, in any cell."""
+        """Frames that arrived at a socket of another thread, in all cells."""
         return sum(trial.verdict.misrouted for trial in self.cells.values())
 
     def table(self) -> pd.DataFrame:
-        """One row a cell.
+        """Return one row for each cell.
 
-        Columns: fault, delivery, delivered (k of n), from and to (Wilson, %), closed form (% delivered, where there is
-        one), lost silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency (ms).
+        Columns: fault, target, delivery mode, delivered (k of n), Wilson interval (%), closed form (% delivered, if
+        there is one), lost silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency (ms).
         """
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 
     def figure(self, title: str) -> Figure:
-        """Faults down, delivery modes across; a cell has the counts, and the colour of its worst outcome."""
+        """Draw the faults as rows and the delivery modes as columns; a cell shows counts and the colour of its worst outcome."""
         faults, modes = self.faults, self.modes
         with new_figure(title, 2.0 + 1.65 * len(modes), 1.7 + 0.42 * len(faults)) as figure:
             axis = figure.subplots()
@@ -113,7 +113,7 @@ class FaultMatrix:
             return figure
 
     def alt_text(self) -> str:
-        """The same in a sentence a way, for those who cannot see the figure."""
+        """Return a text alternative of the figure: the counts of each delivery mode."""
         return "; ".join(
             f"{delivery.name}: {sum(t.verdict.delivered for t in self.of(delivery.name)):,} of"
             f" {sum(t.verdict.expected for t in self.of(delivery.name)):,} delivered,"
@@ -134,11 +134,11 @@ def _cell(axis: Axes, row: int, column: int, trial: Trial | None) -> None:
     axis.add_patch(
         Rectangle((column + 0.03, row + 0.06), 0.94, 0.88, facecolor=colour, edgecolor=INK, linewidth=0.4, hatch=hatch)
     )
-    description = f"{verdict.delivered:,} of {verdict.expected:,}"
+    label = f"{verdict.delivered:,} of {verdict.expected:,}"
     axis.text(
         column + 0.5,
         row + 0.5,
-        description,
+        label,
         ha="center",
         va="center",
         color=text_colour,
@@ -177,10 +177,10 @@ async def run_matrix(
     faults: Iterable[Fault] = tuple(FAULTS.values()),
     modes: Iterable[DeliveryMode] = tuple(DELIVERY_MODES.values()),
 ) -> FaultMatrix:
-    """Try every fault with every way to deliver that it concerns: `users` threads a cell, each with one socket.
+    """Run a trial of every fault in every delivery mode that it applies to, with `users` threads and sockets each.
 
-    Faults of the network share one deployment, each with a proxy and threads of its own; a fault that hurts processes
-    has a deployment to itself.
+    Network faults share a deployment, each with its own proxy and threads. A fault that targets processes gets its own
+    deployment. Raises TimeoutError.
     """
     chosen, plan = list(faults), plan or TrialPlan()
     groups = [(delivery, group) for delivery in modes for group in _group_by_deployment(chosen, delivery)]
@@ -200,7 +200,7 @@ async def run_matrix(
 
 
 def _group_by_deployment(faults: Sequence[Fault], delivery: DeliveryMode) -> list[list[Fault]]:
-    """Which faults share a deployment."""
+    """Return the groups of faults that share a deployment."""
     concerned = [fault for fault in faults if fault.applies_to(delivery)]
     shared = [fault for fault in concerned if not fault.needs_own_deployment]
     return ([shared] if shared else []) + [[fault] for fault in concerned if fault.needs_own_deployment]
@@ -221,7 +221,7 @@ async def _run_group(delivery: DeliveryMode, group: Sequence[Fault], users: int,
 
 
 def random_plan(seed: int) -> TrialPlan:
-    """A plan whose fault begins and ends where a seed puts it: a race that needs its moment gets many."""
+    """Return a plan with random timing, so that many rounds can provoke a race condition that depends on timing."""
     source = random.Random(seed)
     return TrialPlan(
         steps=source.randint(16, 32),
@@ -233,17 +233,17 @@ def random_plan(seed: int) -> TrialPlan:
 
 @dataclass
 class Soak:
-    """What many rounds came to."""
+    """The accumulated result of many rounds of the fault matrix."""
 
     rounds: int = 0
     seconds: float = 0.0
     cells: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
-    """By fault and delivery: counts, added up."""
+    """Summed counts by the names of fault and delivery mode."""
     violations: list[str] = field(default_factory=list)
-    """Each cell of a round that broke a promise, with its seed, so that it can be run again."""
+    """Each cell that violated a guarantee, with the seed of its round, so that it can be reproduced."""
 
     def add(self, seed: int, matrix: FaultMatrix) -> None:
-        """Count one round."""
+        """Add the counts of one round."""
         self.rounds += 1
         for name, trial in matrix.cells.items():
             verdict = trial.verdict
@@ -261,16 +261,16 @@ class Soak:
                 so_far[what] += count
             promised = trial.delivery is not AT_MOST_ONCE
             if verdict.misrouted or not trial.quiesced or (promised and (verdict.lost_silent or counts["duplicated"])):
-                self.violations.append(f"seed {seed}: {name[0]}, {name[1]}: {counts}, settled: {trial.quiesced}")
+                self.violations.append(f"seed {seed}: {name[0]}, {name[1]}: {counts}, quiesced: {trial.quiesced}")
 
     @property
     def silent_losses(self) -> Rate:
-        """Events lost in silence where a log is kept."""
+        """Events lost silently in the delivery modes that keep a log."""
         guaranteed = [counts for (_, delivery), counts in self.cells.items() if delivery != AT_MOST_ONCE.name]
         return Rate(sum(each["lost silent"] for each in guaranteed), sum(each["expected"] for each in guaranteed))
 
     def table(self) -> pd.DataFrame:
-        """One row a cell, its counts added up."""
+        """Return one row for each cell, with its summed counts."""
         return pd.DataFrame({"fault": fault, "delivery": name} | counts for (fault, name), counts in self.cells.items())
 
 
@@ -283,13 +283,13 @@ async def soak(
     modes: Iterable[DeliveryMode] = tuple(DELIVERY_MODES.values()),
     print_line: Callable[[str], None] = print,
 ) -> Soak:
-    """Run the matrix until so many minutes are over, at least once; the round under way is finished."""
-    chosen, modes = tuple(faults), tuple(modes)
+    """Run rounds of the matrix for this many minutes, at least one; the last round is completed."""
+    all_faults, all_modes = tuple(faults), tuple(modes)
     found, begins = Soak(), time.monotonic()
     while not found.rounds or time.monotonic() - begins < 60 * minutes:
         number, violations = seed + found.rounds, len(found.violations)
         found.add(
-            number, await run_matrix(users=users, seed=number, plan=random_plan(number), faults=chosen, modes=modes)
+            number, await run_matrix(users=users, seed=number, plan=random_plan(number), faults=all_faults, modes=all_modes)
         )
         found.seconds = time.monotonic() - begins
         for violation in found.violations[violations:]:

@@ -1,4 +1,4 @@
-"""One socket stops reading: its effect on its neighbours, and on the agent that emits to all of them."""
+"""Measures how one socket that stops reading affects the other sockets of its thread and the emitting agent."""
 
 from __future__ import annotations
 
@@ -37,37 +37,37 @@ __all__ = ["BRIDGEKIT", "SERVERS", "LoopTimeClock", "Stall", "StallStudy", "stud
 
 STALL_SECONDS: Final = 120.0
 STILL_SECONDS: Final = 0.02
-"""A loop that is not polled for longer stands still."""
+"""If the event loop does not run for longer than this, LoopTimeClock stops."""
 SETTLE_SECONDS: Final = 60.0
-"""How long neighbours may take, when all read again, to read what they are owed."""
+"""How long the neighbours may take to read the remaining events after the stall."""
 PADDING_BYTES: Final = 8_192
 _NUMBER = re.compile(r'"number": ?(\d+)')
 SEND_BUFFER_BYTES: Final = 16_384
-"""Small, so that a client that stops reading is noticed at once and not after megabytes."""
+"""Small, so that a client that stops reading causes backpressure immediately and not after megabytes."""
 THREAD: Final = ThreadId("thread_1")
 USER: Final = "user_1"
 OUTBOX_EVENTS: Final = 16
 
 Emit = Callable[[int, str], Awaitable[None]]
-"""Sends one event to every subscriber: a JSON text with `"number": …` and a padding."""
+"""Sends one event to every subscriber: a JSON text with `"number": …` and padding."""
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that is up."""
+    """A running server: the URL that clients subscribe at, and the function that emits an event."""
 
     url: str
-    """Where a client subscribes."""
+    """URL at which a client subscribes."""
     emit: Emit
 
 
 @dataclass(frozen=True)
 class ServerKind:
-    """A way to write a server that sends every event to every subscriber."""
+    """An implementation of a server that sends every event to every subscriber."""
 
     name: str
     description: str
-    """Its code for one event."""
+    """The server's code that sends one event."""
     serve: Callable[[], AbstractAsyncContextManager[RunningServer]]
 
 
@@ -148,56 +148,56 @@ SERVERS: Final = (
     ),
     BRIDGEKIT,
 )
-"""Two that wait for one socket after the other, as such servers are usually written, and the bridge."""
+"""Two servers that await one socket after the other, as such servers are usually written, and the bridge."""
 
 
 @dataclass(frozen=True)
 class Stall:
-    """What one server made of it. All moments are seconds after the first event was due."""
+    """The measurements of one server. All times are seconds after the first event was due."""
 
     server: ServerKind
     neighbours: int
     events: int
     due: Sequence[float]
-    """When each event was to be emitted."""
+    """When each event was due."""
     reads: Sequence[tuple[int, float]]
-    """Which event a neighbour read, and when."""
+    """For each event that a neighbour read: its number and the time."""
     waits: Sequence[float]
-    """How long the agent waited for each emission, in seconds."""
+    """How long each emission made the agent wait, in seconds."""
     window: tuple[float, float]
-    """When one socket did not read."""
+    """Start and end of the stall of one socket."""
 
     @property
     def latencies(self) -> list[tuple[float, float]]:
-        """For each read: when the event was due, and how much later it was read, in seconds."""
+        """For each read: when the event was due, and its latency in seconds."""
         return [(self.due[number], moment - self.due[number]) for number, moment in self.reads]
 
     @property
     def during(self) -> list[float]:
-        """How late the events were that were due while one socket did not read, in seconds, shortest first."""
+        """Latencies of the events that were due during the stall, in seconds, shortest first."""
         return sorted(late for due, late in self.latencies if self.window[0] <= due <= self.window[1])
 
     @property
     def before(self) -> list[float]:
-        """The same for the events before."""
+        """Latencies of the events that were due before the stall, in seconds, shortest first."""
         return sorted(late for due, late in self.latencies if due < self.window[0])
 
     @property
     def stalled_seconds(self) -> float:
-        """How long one socket read nothing."""
+        """Duration of the stall, in seconds."""
         return self.window[1] - self.window[0]
 
     @property
     def longest_wait(self) -> float:
-        """How long one emission held the agent up at most, in seconds."""
+        """The longest time that one emission made the agent wait, in seconds."""
         return max(self.waits)
 
 
 class LoopTimeClock:
-    """Time of the event loop: while the machine gives the loop no processor, no time passes.
+    """A clock that stops while the event loop does not get a CPU, so that only delays by sockets are measured.
 
-    So a delay by the machine does not count as a delay by a socket. A server that waits for a socket does not block
-    the loop, and time goes on. Runs while `run` does.
+    A server that awaits a socket does not block the loop, so its waiting time counts. The clock needs `run` as a
+    background task.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -226,7 +226,7 @@ def _quantile(sorted_values: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True)
 class StallStudy:
-    """The same stall with each server."""
+    """The results of the same stall with each server."""
 
     stalls: Sequence[Stall]
 
@@ -234,7 +234,7 @@ class StallStudy:
         return next(stall for stall in self.stalls if stall.server.name == name)
 
     def table(self) -> pd.DataFrame:
-        """One row a server; latencies of the neighbours in ms: median before, median and longest during the stall."""
+        """Return one row for each server: the neighbours' latencies before and during the stall, and the agent's wait, in ms."""
         return pd.DataFrame(
             {
                 "server": stall.server.name,
@@ -249,7 +249,7 @@ class StallStudy:
         )
 
     def figure(self, title: str) -> Figure:
-        """How late neighbours read, over time."""
+        """Draw the neighbours' latencies over time, one panel for each server."""
         with new_figure(title, 7.6, 0.9 + 1.7 * len(self.stalls)) as figure:
             axes = figure.subplots(len(self.stalls), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
             for axis, stall in zip(axes, self.stalls, strict=True):
@@ -271,7 +271,7 @@ class StallStudy:
             return figure
 
     def alt_text(self) -> str:
-        """The same in a sentence a server, for those who cannot see the figure."""
+        """Return a text alternative of the figure, one clause for each server."""
         return "; ".join(
             f"{stall.server.name}: neighbours read {1_000 * _quantile(stall.before, 0.5):.1f} ms late before and"
             f" {1_000 * _quantile(stall.during, 0.5):.1f} ms during the stall (median),"
@@ -289,9 +289,10 @@ async def study_stall(
     duration: float = 0.5,
     servers: Iterable[ServerKind] = SERVERS,
 ) -> StallStudy:
-    """With each server: `neighbours` sockets that read and one that stops for a while, and an agent that emits evenly.
+    """For each server, measure `neighbours` reading sockets and one that stalls, while an agent emits at an even pace.
 
-    `begins` and `lasts` are seconds after the first event.
+    `start` is when the stall starts, in seconds after the first event, and `duration` its length in seconds. Raises
+    TimeoutError.
     """
     with unwrap_single_error(), anyio.fail_after(STALL_SECONDS + 10 * events * pace_seconds):
         return StallStudy([await _stall(server, neighbours, events, pace_seconds, start, duration) for server in servers])
@@ -309,7 +310,7 @@ async def _stall(
         slow_path = await stack.enter_async_context(proxy("127.0.0.1", port, buffer_bytes=PADDING_BYTES))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(clock.run)
-        # The one that stops is served first, so that a loop comes to it before its neighbours.
+        # The stalling socket connects first, so that a loop of sends reaches it before its neighbours.
         await tasks.start(_read, running.url.replace(f":{port}", f":{slow_path.port}"), [], clock)
         for _ in range(neighbours):
             await tasks.start(_read, running.url, reads, clock)
@@ -331,7 +332,7 @@ async def _stall(
                 await _sleep_until(clock, origin + first + duration)
             last = clock() - origin
         with anyio.move_on_after(SETTLE_SECONDS):
-            while len(reads) < neighbours * events:  # noqa: ASYNC110  # polled, and bounded
+            while len(reads) < neighbours * events:  # noqa: ASYNC110  # polled, with a timeout
                 await anyio.sleep(pace_seconds)
         tasks.cancel_scope.cancel()
     since = [(number, moment - origin) for number, moment in reads]

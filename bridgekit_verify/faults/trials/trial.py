@@ -1,4 +1,4 @@
-"""One fault in one deployment: agents emit, the fault acts for a while, and every event is accounted for."""
+"""One fault in one deployment: agents emit, the fault is applied and repaired, and the checker judges every event."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["Trial", "TrialPlan", "latency_figure", "run_trial"]
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What became of one fault in one deployment."""
+    """The result of one fault in one deployment."""
 
     delivery: DeliveryMode
     fault: Fault
@@ -41,33 +41,33 @@ class Trial:
     history: History
     verdict: Verdict
     window: tuple[float, float]
-    """When the fault began, and when all was mended, in seconds since the epoch."""
+    """When the fault started and when it was repaired, in seconds since the Unix epoch."""
     unanswered: int
-    """Events that were not answered, because the worker of their agent was killed: not promised, so not lost."""
+    """Events that were never acknowledged because their worker was killed. They have no guarantee and do not count as lost."""
     attempted_at: Mapping[Key, float]
-    """When each event was asked for, in seconds since the epoch."""
+    """When each event was attempted, in seconds since the Unix epoch."""
     quiesced: bool
-    """Whether every user read the end of the last run."""
+    """Whether every user read the end of the last run before the timeout."""
     readers: Sequence[Reader]
 
     @property
     def emission_window(self) -> tuple[float, float]:
-        """When the first event was asked for, and the last."""
+        """When the first and the last event were attempted."""
         return min(self.attempted_at.values()), max(self.attempted_at.values())
 
     @property
     def ledger(self) -> list[Row]:
-        """One row an event and socket."""
+        """One row for each event and entitled socket."""
         return ledger(self.history)
 
     @property
     def sent_twice(self) -> int:
-        """Events that came to a socket again. A client that stays drops them, and its user never sees them."""
+        """Events that a socket received again. The resuming client drops them."""
         return sum(reader.duplicates for reader in self.readers)
 
     @property
     def first_copies(self) -> list[Arrival]:
-        """The first copy of each event at each socket, in the order of reading."""
+        """The first copy of each event at each socket, in the order of arrival."""
         seen: dict[tuple[int, Key | None], Arrival] = {}
         for arrival in self.history.arrivals:
             seen.setdefault((arrival.socket.number, arrival.key), arrival)
@@ -75,15 +75,16 @@ class Trial:
 
     @property
     def lost_moments(self) -> list[float]:
-        """When each event that a user never read was asked for, in seconds since the epoch."""
+        """When each event that its user never read was attempted, in seconds since the Unix epoch."""
         return [self.attempted_at[row.expectation.key] for row in self.ledger if not row.copies]
 
     @property
     def closed_form(self) -> float | None:
-        """The share that arrives if exactly what is emitted while a user is offline is lost; None if more is promised.
+        """The predicted share of delivered events if exactly the events emitted while a user is offline are lost.
 
-        Events come at an even pace, so of a time `T` with `w` offline, 1 - w / T arrives. (Of a worker that was killed
-        no agent emits meanwhile, and there is no such form.)
+        Events are emitted at an even pace for a time `T`, of which the user is offline for `w`: 1 - w / T is delivered.
+        None if the delivery mode resumes, or the fault overflows buffers or does not act on the network. (For example,
+        the agents of a killed worker emit nothing meanwhile.)
         """
         if self.delivery.resumes or self.fault.target is not FaultTarget.NETWORK or self.fault.overflows:
             return None
@@ -97,7 +98,7 @@ Span = tuple[float, float]
 
 
 def _offline_seconds(online: Sequence[Span], blind: Sequence[Span], start: float, end: float) -> float:
-    """Of a time, how many seconds no socket was subscribed, or was and got nothing."""
+    """Return the seconds between `start` and `end` in which no socket was subscribed or a subscribed one got nothing."""
     moments = sorted(
         {start, end, *(moment for span in (*online, *blind) for moment in span if start < moment < end)}
     )
@@ -115,10 +116,10 @@ def _within(spans: Sequence[Span], first: float, last: float) -> bool:
 async def run_trial(
     fault: Fault, deployment: Deployment, owned: Sequence[Owned], *, plan: TrialPlan, seed: int = 0, name: str = ""
 ) -> Trial:
-    """Run agents for these users, apply the fault for a while, repair it, and judge when no more events come.
+    """Run agents for these users, apply and repair the fault, wait for the remaining events, and check the history.
 
-    `owned` are threads of the deployment that no other experiment uses meanwhile; `name` is this one's.
-    LedgerImbalance where the books do not.
+    `owned` are threads of the deployment that no other experiment uses meanwhile. `name` names this experiment.
+    Raises LedgerImbalance if the counts of the ledger do not add up.
     """
     name = name or fault.name
     recorder, delivery = Recorder(), deployment.delivery
@@ -158,7 +159,7 @@ async def run_trial(
 
 
 async def _tickets(deployment: Deployment, owned: Sequence[Owned]) -> Tickets:
-    """The experiment issues the users' tickets, as an application that durable its workers."""
+    """Issue the users' tickets outside the workers, as an application does whose tickets survive a worker's restart."""
     threads = MemoryThreadStore()
     for each in owned:
         await threads.claim(each.thread_id, each.user_id)
@@ -170,9 +171,9 @@ async def _ticket(tickets: Tickets, owned: Owned) -> str:
 
 
 def latency_figure(trials: Sequence[Trial], *, title: str) -> Figure:
-    """One panel a trial: each event's latency by when it was emitted, and the window of the fault shaded.
+    """Draw one panel for each trial: each event's latency by emission time, with the window of the fault shaded.
 
-    What was lost stands at the foot of its panel, as a cross.
+    Lost events are crosses at the bottom of the panel.
     """
     columns = 2 if len(trials) > 1 else 1
     rows = -(-len(trials) // columns)
@@ -193,7 +194,7 @@ def _latencies(axis: Axes, trial: Trial) -> None:
     points = [(arrival.emitted_at - start, 1_000 * (arrival.read_at - arrival.emitted_at)) for arrival in trial.first_copies]
     axis.scatter([x for x, _ in points], [y for _, y in points], s=9, color=BLUE, label="read")
     if lost := trial.lost_moments:
-        # At the foot of the panel, whatever its scale.
+        # Placed in axes coordinates: at the bottom of the panel, independent of its scale.
         axis.scatter(
             [moment - start for moment in lost],
             [0.06] * len(lost),

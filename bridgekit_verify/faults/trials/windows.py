@@ -1,4 +1,4 @@
-"""Loss against the length of being away: measured, and predicted by a closed form."""
+"""Loss as a function of the time that users are offline: measured, and predicted by a closed form."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ WINDOWS_SECONDS: Final = 120.0
 
 @dataclass(frozen=True)
 class Window:
-    """Users who were away for a while, with one way to deliver."""
+    """A trial in which users were offline for a time, in one delivery mode."""
 
     trial: Trial
 
     @property
     def offline_seconds(self) -> float:
-        """How long they were away, on average: the window, and what it took to come back."""
+        """Mean offline time of the users in seconds: the window of the fault plus the time to reconnect."""
         spans = [last - first for reader in self.trial.readers for first, last in reader.offline]
         return sum(spans) / len(self.trial.readers)
 
     @property
     def emission_seconds(self) -> float:
-        """How long their agents emitted in all."""
+        """Time between the first and the last emission, in seconds."""
         start, end = self.trial.emission_window
         return end - start
 
     @property
     def predicted(self) -> float:
-        """The share lost, by the closed form, with time as agents tell it: a step is one pace, however long it took.
+        """The predicted share of lost events, with time measured in steps of one pace each.
 
-        On a busy machine they do not emit evenly, so that clock times for `w` and `T` mean little.
+        On a busy machine, agents do not emit evenly, so clock times for `w` and `T` would mislead.
         """
         shares = [self._predicted_for(reader) for reader in self.trial.readers]
         return sum(shares) / len(shares)
@@ -63,15 +63,15 @@ class Window:
 
     @property
     def lost(self) -> Rate:
-        """What was lost, in silence or with a word."""
+        """Lost events, silent and signalled."""
         return self.trial.verdict.drop
 
 
 def predicted_loss(delivery: DeliveryMode, plan: TrialPlan, offline_seconds: float, emission_seconds: float) -> float:
-    """The share of events lost by a user who is away for `w` of the `T` seconds in which agents emit evenly.
+    """Return the share of events lost by a user who is offline for `w` of the `T` seconds in which agents emit evenly.
 
-    At most once: what is emitted while the user is offline, `w / T`. With a log that holds `h` events of a thread:
-    nothing while no more than `h` are emitted meanwhile, and else all of these.
+    At most once: the events emitted while the user is offline, `w / T`. With a log that retains `h` events of a thread:
+    none if at most `h` events are emitted meanwhile, otherwise all of those (resume is all-or-nothing).
     """
     missed = offline_seconds / plan.pace_seconds * EVENTS_A_STEP
     if delivery.resumes and missed <= delivery.keep_events:
@@ -81,16 +81,16 @@ def predicted_loss(delivery: DeliveryMode, plan: TrialPlan, offline_seconds: flo
 
 @dataclass(frozen=True)
 class WindowStudy:
-    """A row of windows for each way to deliver."""
+    """Windows of several lengths for each delivery mode."""
 
     windows: Sequence[Window]
 
     def of(self, delivery: DeliveryMode) -> list[Window]:
-        """Those of one way to deliver, shortest first."""
+        """Return the windows of one delivery mode, shortest first."""
         return [window for window in self.windows if window.trial.delivery.name == delivery.name]
 
     def predicted(self, delivery: DeliveryMode, offline_seconds: float) -> float:
-        """The share lost by a user who is away for so long, by the closed form."""
+        """Return the predicted share lost by a user who is offline for this many seconds."""
         windows = self.of(delivery)
         emission_seconds = sum(window.emission_seconds for window in windows) / len(windows)
         return predicted_loss(delivery, windows[0].trial.plan, offline_seconds, emission_seconds)
@@ -100,14 +100,15 @@ class WindowStudy:
         return list(dict.fromkeys(window.trial.delivery for window in self.windows))
 
     def table(self) -> pd.DataFrame:
-        """One row a window.
+        """Return one row for each window.
 
-        Columns: delivery, away (s), predicted lost (%), lost (k of n), lost (%), from, to, in silence, with a word.
+        Columns: delivery mode, offline time (s), predicted loss (%), lost (k of n), lost (%), Wilson interval (%),
+        lost silently, lost with a signalled gap.
         """
         return pd.DataFrame([_row(window) for window in self.windows])
 
     def figure(self, title: str) -> Figure:
-        """Measured and predicted loss, by how long users were away."""
+        """Draw measured and predicted loss over the offline time."""
         styles = ((VERMILLION, "D"), (GREEN, "o"), (BLUE, "s"))
         with new_figure(title, 8.0, 4.2) as figure:
             axis = figure.subplots()
@@ -130,7 +131,7 @@ class WindowStudy:
             return figure
 
     def alt_text(self) -> str:
-        """The same in a sentence a window, for those who cannot see the figure."""
+        """Return a text alternative of the figure, one clause for each window."""
         return "; ".join(
             f"{window.trial.delivery.name}, away {window.offline_seconds:.2f} s: {window.lost} lost,"
             f" {window.predicted:.0%} predicted"
@@ -156,9 +157,9 @@ def _row(window: Window) -> dict[str, object]:
 async def study_windows(
     lengths: Sequence[float], *, users: int = 2, keep_events: int = 30, seed: int = 0, plan: TrialPlan | None = None
 ) -> WindowStudy:
-    """Take the users' connection away for each of these lengths, at most once and with a log of that many events.
+    """Disconnect users for each of these lengths (seconds), in mode "at most once" and with a log of `keep_events`.
 
-    All lengths of one way to deliver run side by side on one worker, each with `users` threads of its own.
+    All lengths of one mode run concurrently on one worker, each with `users` threads. Raises TimeoutError.
     """
     plan = plan or TrialPlan(steps=24)
     small = replace(RESUME, name=f"resume, {keep_events} events kept", keep_events=keep_events)

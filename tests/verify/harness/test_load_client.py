@@ -111,5 +111,5 @@ async def test_paused_socket_is_not_read_and_a_closed_one_is_noticed_when_it_res
 
 async def test_server_that_confirms_no_subscription_is_an_error() -> None:
     async with serving_lines(silent=True) as server, client_of(server, open_timeout_seconds=0.1) as client:
-        with pytest.raises(ProcessExited, match="1 sockets were not subscribed"):
+        with pytest.raises(ProcessExited, match="the subscription of 1 sockets"):
             await client.request(Open(1), Done)
