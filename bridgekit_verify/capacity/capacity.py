@@ -1,4 +1,4 @@
-"""The highest load that is carried, found by doubling until one is not, and halving the rest."""
+"""Finds the highest load that each edge carries: the load is doubled until it fails, then bisected."""
 
 from __future__ import annotations
 
@@ -35,48 +35,48 @@ from bridgekit_verify.measure.plots import BLUE, INK, VERMILLION, new_figure, pe
 __all__ = ["STYLES", "CapacityStudy", "LineStyle", "study_capacity"]
 
 OVERLOAD_FACTOR: Final = 2.0
-"""The last load, so many times what the process was seen to do: what happens there is part of the answer."""
+"""The last load is this multiple of the highest measured throughput, to show the behaviour under overload."""
 OVERLOAD_SECONDS: Final = 1.3
-"""Under twice what it can do, an event is late by as long as the load has lasted."""
+"""Least duration of the overload: at twice the capacity, events get late by about half the elapsed time or more."""
 MAX_OVERLOAD_EVENTS: Final = 150_000
-"""More would not fit into a reader's memory well."""
+"""Bound on the overload's events, so that they fit into the client's memory."""
 MAX_OVERLOAD_TRIES: Final = 2
-"""Where other programs stop using the processors, it can do more than was measured."""
+"""Overloads to try: if other programs stop using the CPUs, the process can carry more than was measured before."""
 STUDY_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True)
 class CapacityStudy:
-    """The ladders of both edges."""
+    """The load searches of all edges."""
 
     searches: Sequence[LoadSearch]
     sockets: int
     load_average: float
-    """How many programs wanted a processor when it was over, on average over a minute."""
+    """The one-minute load average at the end of the study."""
 
     def of(self, edge: Edge) -> LoadSearch:
         return next(search for search in self.searches if search.edge.name == edge.name)
 
     @property
     def steps(self) -> list[StepResult]:
-        """All of them, also those that were tried again."""
+        """All load steps, including repeated ones."""
         return [step for search in self.searches for step in search.steps]
 
     def table(self) -> pd.DataFrame:
-        """One row a load.
+        """Return one row for each load.
 
-        Columns: edge, events/s, runs at once, on time (k of n), on time %, from %, to %, lateness p50, p99 and max in
-        ms, how far it falls behind (ms a second), of a core: what the measured process had, what it was kept waiting
-        for by others, and what the reader had; CPU µs an event, lost, carried.
+        Columns: edge, events/s, concurrent runs, on time (k of n), on time %, Wilson interval (%), lateness p50, p99 and
+        max (ms), growth of lateness (ms per second), shares of a core (CPU time of the measured process, its time waiting
+        for a CPU, CPU time of the client), CPU µs per event, lost, carried.
         """
         return pd.DataFrame([_row(search.edge, step) for search in self.searches for step in search.tried])
 
     def summary(self) -> pd.DataFrame:
-        """One row an edge: what it carries, and why it may be more."""
+        """Return one row for each edge: the load that it carries, and why the true value may be higher."""
         return pd.DataFrame([_summary(search) for search in self.searches])
 
     def figure(self) -> Figure:
-        """Above, the share within one second; below, the 99th percentile; both over load, what is carried marked."""
+        """Draw the share within one second (top) and the 99th percentile (bottom) over load, with the carried load marked."""
         carried = [f"{each.carries:,.0f} ({each.edge.name})" for each in self.searches if each.carries is not None]
         title = f"In time up to {' and '.join(carried) or 'no load that was tried'}" + " events a second" * bool(
             carried
@@ -105,7 +105,7 @@ class CapacityStudy:
             return figure
 
     def alt_text(self) -> str:
-        """The same in a sentence a load, for those who cannot see the figure."""
+        """Return a text alternative of the figure, one clause for each load."""
         return "; ".join(
             f"{search.edge.name}, {step.events_per_second:,.0f} events a second: {step.on_time} on time,"
             f" 99 % within {1_000 * step.client.late_p99:,.0f} ms"
@@ -161,9 +161,10 @@ async def study_capacity(
     max_load: float = 200_000.0,
     edges: Sequence[Edge] = EDGES,
 ) -> CapacityStudy:
-    """Find what each edge carries, the edges taking turns, `seconds` for all of it but the loads under way.
+    """Find the highest load that each edge carries. The edges take turns; no new load starts after `seconds`.
 
-    Each thread has one socket, and takes its share of the runs. Loads are events a second, up to `at_most`.
+    Each thread has one socket and gets an equal share of the runs. Loads are in events per second, up to `max_load`.
+    Raises TimeoutError.
     """
     plan = plan or LoadPlan()
     with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS + 10 * seconds):
@@ -178,7 +179,7 @@ async def study_capacity(
 
 
 async def _search_loads(testbeds: Mapping[str, Testbed], plan: LoadPlan, until: float, max_load: float) -> list[LoadSearch]:
-    """All edges in turns, until nothing is left to ask or the time is over."""
+    """Search all edges in turns, until every search is complete or the time is over."""
     min_load = MIN_EVENTS / plan.seconds
     searches = [LoadSearch(each.edge, [await _apply_load(each, min_load, plan)]) for each in testbeds.values()]
     while anyio.current_time() < until:
@@ -192,7 +193,7 @@ async def _search_loads(testbeds: Mapping[str, Testbed], plan: LoadPlan, until: 
 
 
 async def _overload(each: Testbed, search: LoadSearch, plan: LoadPlan) -> None:
-    """Give it much more than it was seen to do, for long enough that lateness comes to more than a second."""
+    """Apply OVERLOAD_FACTOR times the measured throughput, long enough that events get late by more than a second."""
     longer = msgspec.structs.replace(plan, seconds=max(plan.seconds, OVERLOAD_SECONDS))
     for _ in range(MAX_OVERLOAD_TRIES):
         done = max(step.wave.events / step.server.seconds for step in search.steps)
@@ -210,7 +211,7 @@ async def _apply_load(each: Testbed, load: float, plan: LoadPlan) -> StepResult:
 LineStyle = tuple[str, str, str]
 
 STYLES: Final[tuple[LineStyle, ...]] = ((VERMILLION, "s", "-"), (BLUE, "o", "--"))
-"""Colour, marker and line of each edge: distinct without colour, too."""
+"""Colour, marker and line of each edge, which also differ without colour."""
 
 
 def _draw_on_time(axis: Axes, name: str, steps: Sequence[StepResult], style: LineStyle) -> None:
@@ -239,7 +240,7 @@ def _draw_lateness(axis: Axes, steps: Sequence[StepResult], style: LineStyle) ->
 
 
 def _dots(axis: Axes, points: Sequence[tuple[float, float, StepResult]], style: LineStyle) -> None:
-    """Filled where the load was carried."""
+    """Draw one marker for each load, filled if the load was carried."""
     colour, marker, _ = style
     for x, y, step in points:
         inside = colour if step.carried else "white"
@@ -247,7 +248,7 @@ def _dots(axis: Axes, points: Sequence[tuple[float, float, StepResult]], style: 
 
 
 def _mark(above: Axes, below: Axes, carries: float | None, style: LineStyle, row: int) -> None:
-    """A line through both panels at what is carried, and its number at the foot of the upper one."""
+    """Mark the carried load with a line in both panels and its value at the bottom of the upper one."""
     if carries is None:
         return
     for axis in (above, below):

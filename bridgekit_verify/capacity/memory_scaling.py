@@ -1,4 +1,4 @@
-"""What a crowd weighs: idle sockets, threads with a history, runs that wait; and what an event costs beside it."""
+"""Measures the memory of idle sockets, of threads with a history and of waiting runs, and their effect on CPU time."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ __all__ = [
 
 KIB_PER_GIB: Final = 1_048_576
 WARM_UP: Final = 50
-"""Sockets before those that are counted: the first ones load code and buffers that all share."""
+"""Sockets that are opened before the measured ones: the first sockets load shared code and buffers."""
 UNCOUNTED: Final = 2_000
-"""Threads with a run in their log that fill what is free before anything is weighed."""
+"""Threads with a run in their log that use up free memory before the measurement."""
 SPARE_FILES: Final = 100
-"""What a process has open besides its sockets."""
+"""Open files of a process besides its sockets, at most."""
 BURST_SECONDS: Final = 0.25
 BURST_EVENTS: Final = 4_000.0
-"""A second, in runs without pauses."""
+"""Load of a burst in events per second, as runs without pauses."""
 STUDY_SECONDS: Final = 600.0
 
 SOCKETS: Final = "idle sockets"
@@ -53,12 +53,12 @@ RUNS: Final = "runs that wait"
 
 
 class TooManySockets(BridgekitError):
-    """The system does not let a process have so many files open."""
+    """The system's limit of open files is too low for the wanted sockets."""
 
     def __init__(self, wanted: int, limit: int) -> None:
         super().__init__(
-            f"{wanted:,} sockets need {wanted + SPARE_FILES:,} open files, and a process may have {limit:,} here:"
-            " raise the limit (`ulimit -Hn` as root, LimitNOFILE under systemd, --ulimit nofile for a container)"
+            f"{wanted:,} sockets need {wanted + SPARE_FILES:,} open files, and the limit of this process is {limit:,}:"
+            " raise it (`ulimit -Hn` as root, LimitNOFILE under systemd, --ulimit nofile for a container)"
         )
         self.wanted = wanted
         self.limit = limit
@@ -66,25 +66,25 @@ class TooManySockets(BridgekitError):
 
 @dataclass(frozen=True)
 class LinearFit:
-    """How memory grows with the number of something: a straight line through what was measured."""
+    """Memory as a linear function of the number of sockets, threads or runs, fitted by least squares."""
 
     of: str
     points: Sequence[tuple[int, int]]
-    """How many there were, and KiB resident above what there was without any."""
+    """For each measurement: the number of items, and the resident memory in KiB above the value without any."""
 
     @property
     def most(self) -> int:
-        """How many there were in the end."""
+        """The largest number of items that was measured."""
         return max(count for count, _ in self.points)
 
     @property
     def kib(self) -> float:
-        """One more: the slope of the line of least squares."""
+        """Memory of one more item in KiB: the slope of the fit."""
         return self._line[0]
 
     @property
     def first_kib(self) -> float:
-        """Where the line begins. Below zero where the first of them went into memory that was free already."""
+        """Intercept of the fit in KiB; below zero if the first items used memory that was already free."""
         return self._line[1]
 
     @property
@@ -95,47 +95,47 @@ class LinearFit:
 
     @property
     def max_residual(self) -> float:
-        """How far the farthest point lies from the line, as a share of the highest."""
+        """Largest distance of a point from the fit, as a share of the highest point."""
         highest = max(kib for _, kib in self.points)
         farthest = max(abs(kib - self.first_kib - self.kib * count) for count, kib in self.points)
         return farthest / highest if highest else 0.0
 
     @property
     def per_gib(self) -> float:
-        """How many go into a GiB, if the line goes on."""
+        """Number of items per GiB, extrapolated from the fit."""
         return KIB_PER_GIB / self.kib if self.kib > 0 else float("inf")
 
 
 @dataclass(frozen=True)
 class MemoryScaling:
-    """One edge beside a crowd."""
+    """The memory fits of one edge, and the CPU time of bursts with and without the items."""
 
     edge: Edge
     base_kib: int
-    """The process without any of it."""
+    """Memory of the process without the items, in KiB."""
     fits: Sequence[LinearFit]
     without_load: Sequence[StepResult]
-    """Bursts with nothing besides."""
+    """Bursts in a process without the items."""
     with_load: Sequence[StepResult]
-    """The same bursts beside all of the crowd."""
+    """The same bursts in a process with all items."""
 
     def of(self, what: str) -> LinearFit:
         return next(fit for fit in self.fits if fit.of == what)
 
     @property
     def burst_us(self) -> float:
-        """CPU time an event of a run that never waits, in microseconds: the least of the rounds."""
+        """CPU time per event of a run without pauses, in µs: the lowest of the rounds."""
         return min(step.cpu_us for step in self.without_load)
 
     @property
     def growth(self) -> float:
-        """CPU time an event beside the crowd, as a multiple of that without it."""
+        """CPU time per event with all items, as a multiple of the time without them."""
         return min(step.cpu_us for step in self.with_load) / self.burst_us
 
 
 @dataclass(frozen=True)
 class MemoryStudy:
-    """Both edges."""
+    """The memory scaling of all edges."""
 
     scalings: Sequence[MemoryScaling]
 
@@ -147,7 +147,7 @@ class MemoryStudy:
         return [step for scaling in self.scalings for step in [*scaling.without_load, *scaling.with_load]]
 
     def table(self) -> pd.DataFrame:
-        """One row an edge and kind: how many there were at most, KiB each, the worst point's distance, and per GiB."""
+        """Return one row for each edge and kind of item: largest number, KiB each, largest residual, and number per GiB."""
         return pd.DataFrame(
             {
                 "edge": scaling.edge.name,
@@ -163,7 +163,7 @@ class MemoryStudy:
         )
 
     def figure(self, title: str) -> Figure:
-        """One panel a kind of thing: memory over how many there are, a line an edge."""
+        """Draw memory over the number of items, one panel for each kind of item and one line for each edge."""
         kinds = [fit.of for fit in self.scalings[0].fits]
         with new_figure(title, 9.6, 3.8) as figure:
             axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
@@ -181,7 +181,7 @@ class MemoryStudy:
             return figure
 
     def alt_text(self) -> str:
-        """The same in a sentence a line, for those who cannot see the figure."""
+        """Return a text alternative of the figure, one clause for each line."""
         return "; ".join(
             f"{scaling.edge.name}: {fit.kib:.1f} KiB for each of up to {fit.most:,} {fit.of}"
             for scaling in self.scalings
@@ -192,7 +192,7 @@ class MemoryStudy:
 async def study_memory(
     sizes: Sequence[int] = (100, 500, 1_000), *, rounds: int = 4, seed: int = 0, edges: Sequence[Edge] = EDGES
 ) -> MemoryStudy:
-    """Let sockets, threads and runs grow to each of these sizes, and weigh the process; TooManySockets."""
+    """Measure the process's memory with each of these numbers of sockets, threads and runs. Raises TooManySockets."""
     if max(sizes) + WARM_UP + SPARE_FILES > (limit := raise_file_limit()):
         raise TooManySockets(max(sizes), limit)
     found: dict[str, MemoryScaling] = {}
@@ -200,7 +200,7 @@ async def study_memory(
     async def one(edge: Edge) -> None:
         found[edge.name] = await _measure_edge(edge, sizes, rounds, seed)
 
-    # Side by side: what is measured is memory and CPU time, and neither hangs on who else is at work.
+    # The edges run concurrently, because memory and CPU time depend little on what else runs.
     with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS):
         async with anyio.create_task_group() as tasks:
             for edge in edges:
@@ -217,9 +217,9 @@ async def _measure_edge(edge: Edge, sizes: Sequence[int], rounds: int, seed: int
             await each.connect(WARM_UP)
             await _burst(each, plan)
         base = await full.resident_kib()
-        # A process has memory that was used once and is free. What is weighed would go there first, and weigh nothing.
+        # A process retains memory that it has freed. Measured items would use it first and appear to need none.
         await full.fill_logs(UNCOUNTED)
-        # Sockets last: what opening them needed for a moment, and gave back, is such memory too.
+        # Sockets come last, because opening them needs temporary memory that is then free.
         threads = await _measure_growth(full, THREADS, sizes, full.fill_logs)
         runs = await _measure_growth(full, RUNS, sizes, full.start_waiting_runs)
         sockets = await _measure_growth(full, SOCKETS, sizes, full.connect)
@@ -259,15 +259,15 @@ def _draw_fit(axis: Axes, name: str, fit: LinearFit, style: LineStyle, row: int)
     )
 
 
-def edge_table(capacity: CapacityStudy, scaling: MemoryStudy) -> pd.DataFrame:
-    """One row an edge: what it carries, what an event costs, what a socket weighs, and what it can stand beside."""
+def edge_table(capacity: CapacityStudy, memory: MemoryStudy) -> pd.DataFrame:
+    """Return one row for each edge: carried load, CPU time per event, memory per socket, and where the edge is available."""
     return pd.DataFrame(
         {
             "edge": search.edge.name,
             "carries events/s": None if search.carries is None else round(search.carries),
             "CPU µs/event, with pauses": None if search.best is None else round(search.best.cpu_us, 1),
-            "CPU µs/event, in a burst": round(scaling.of(search.edge).burst_us, 1),
-            "KiB/idle socket": round(scaling.of(search.edge).of(SOCKETS).kib, 1),
+            "CPU µs/event, in a burst": round(memory.of(search.edge).burst_us, 1),
+            "KiB/idle socket": round(memory.of(search.edge).of(SOCKETS).kib, 1),
             "can be had with": search.edge.available_with,
         }
         for search in capacity.searches

@@ -1,6 +1,6 @@
-"""The server process that is measured: agents, bridge, hub and sockets, as a deployment has them.
+"""The measured server process: agents, bridge, hub and sockets, as in a deployment.
 
-It is not the worker of the fault experiments, whose reports of each event cost more than the event.
+The worker of the fault experiments is not used, because its reports of each event cost more than the event.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ from bridgekit_verify.measure.workload import AGENT
 __all__ = ["GcPauses"]
 
 KEEPALIVE_SECONDS: Final = 120.0
-"""Longer than a wave: the client answers no pings while it only notes what comes."""
+"""Longer than a wave: the client does not answer pings while it only stores bytes."""
 WAITING_RUN_SECONDS: Final = 86_400.0
-"""Longer than any measurement."""
+"""Pause of a waiting run: longer than any measurement."""
 TEXT: Final = "what a model may say in one thought, or a tool may find, in a sentence of usual length"
 
 Request = OpenThreads | FillLogs | StartWaitingRuns | RunWave | MemoryRequest
 
 
 class ActiveRuns:
-    """The runs that have not ended, by request: the wave of each, and when it was due to start on this loop's clock."""
+    """The active runs by request: the wave of each, and when it was due to start on the event loop's clock."""
 
     def __init__(self) -> None:
         self.started: dict[str, tuple[LoadWave, float]] = {}
@@ -65,7 +65,7 @@ class ActiveRuns:
         self.failed = 0
 
     def agents(self) -> type[BaseAgent]:
-        """An agent that emits each event when it is due, or as soon as it can afterwards."""
+        """Return an agent class that emits each event when it is due, or as soon as possible afterwards."""
         started = self.started
 
         class PacedAgent(BaseAgent):
@@ -85,7 +85,7 @@ class ActiveRuns:
         return PacedAgent
 
     def tools(self) -> PythonTools:
-        """A tool that takes one pause."""
+        """Return a tool that takes one pause."""
 
         async def look_up(request: str, step: int) -> dict[str, object]:
             wave, start = self.started[request]
@@ -95,7 +95,7 @@ class ActiveRuns:
         return PythonTools({"look_up": look_up})
 
     async def run(self, application: Application, wave: LoadWave, number: int, start: float) -> None:
-        """One run, from its request to its end."""
+        """Execute one run from its request to its end."""
         request, owned = wave.request(number), wave.owner_of(number)
         self.started[request] = wave, start
         self.most = max(self.most, len(self.started))
@@ -110,14 +110,14 @@ class ActiveRuns:
 
 
 class GcPauses:
-    """How long each garbage collection took."""
+    """Records the duration of each garbage collection."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self._since = 0.0
 
     def on_phase(self, phase: str, info: dict[str, int]) -> None:
-        """A callback of the garbage collector: it starts or stops."""
+        """Callback for `gc.callbacks`, called when a collection starts and stops."""
         if phase == "start":
             self._since = time.perf_counter()
         else:
@@ -125,13 +125,13 @@ class GcPauses:
 
 
 async def _sleep_until_due(moment: float, pause: float) -> None:
-    """Wait until an event is due. An agent without pauses emits all its events without waiting."""
+    """Sleep until an event is due; return immediately for agents without pauses."""
     if pause:
         await anyio.sleep_until(moment)
 
 
 async def _run_wave(application: Application, active: ActiveRuns, wave: LoadWave) -> ServerReport:
-    """Start every run at its time, however many have not ended, and wait for all of them."""
+    """Start every run at its time, even if earlier runs have not ended, and wait for all of them."""
     start = anyio.current_time() + wave.starts_at - time.time()
     taken, refused = _accepted(application), _lost(application)
     active.most = active.failed = 0
@@ -145,7 +145,7 @@ async def _run_wave(application: Application, active: ActiveRuns, wave: LoadWave
 
     async with anyio.create_task_group() as runs:
         gc.callbacks.append(pauses.on_phase)
-        # From when the first runs end until no more start: before and after, fewer are active.
+        # From the end of the first runs until the last start: before and after that, fewer runs are active.
         runs.start_soon(read_times, min(wave.plan.run_seconds, wave.plan.seconds / 2))
         runs.start_soon(read_times, wave.plan.seconds)
         for number, moment in enumerate(wave.starts):
@@ -179,7 +179,7 @@ def _lost(application: Application) -> int:
 
 
 def _single(name: str, first: int, last: int, plan: LoadPlan) -> LoadWave:
-    """A wave of one run for each of these threads."""
+    """Return a wave with one run for each of these threads."""
     return LoadWave(
         name=f"{name} {first}",
         plan=plan,
@@ -224,7 +224,7 @@ async def _handle(application: Application, active: ActiveRuns, request: Request
 
 
 async def main() -> None:
-    """Serve, and fulfil requests, until standard input closes."""
+    """Serve and handle requests until standard input closes."""
     lines = read_stdin_lines()
     setup = msgspec.json.decode(await anext(lines), type=ServerSetup)
     raise_file_limit()

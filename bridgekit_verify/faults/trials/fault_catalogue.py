@@ -157,7 +157,7 @@ HEAVY_BYTES: Final = 131_072
 _NETWORK: Final = ("latency", "bandwidth", "slow_reader", "timeout", "partition", "reset_peer", "down")
 
 _ROWS: Final = (
-    Fault("none", FaultTarget.NOTHING, "nothing happens: the row that every other one is compared with", _nothing),
+    Fault("none", FaultTarget.NOTHING, "no fault: the baseline for all other rows", _nothing),
     *(
         Fault(
             name,
@@ -170,31 +170,31 @@ _ROWS: Final = (
         )
         for name in _NETWORK
     ),
-    Fault("kill", FaultTarget.SOCKETS, "the worker's process is killed, and started again", _kill_sockets),
+    Fault("kill", FaultTarget.SOCKETS, "the worker process is killed and restarted", _kill_sockets),
     Fault(
         "kill while away",
         FaultTarget.SOCKETS,
-        "users lose their connection, and while they are away the worker is killed and started again",
+        "users lose their connection, and while they are offline the worker is killed and restarted",
         _kill_sockets_while_offline,
     ),
-    Fault("pause", FaultTarget.SOCKETS, "the worker stands still, as a frozen machine does, and goes on", _pause_sockets),
-    Fault("restart", FaultTarget.SOCKETS, "a roll-out: the worker is asked to stop, and comes back", _restart_sockets),
-    Fault("agents' kill", FaultTarget.AGENTS, "the worker whose agents run is killed, and started again", _kill_agents),
-    Fault("broker's kill", FaultTarget.BROKER, "the broker is killed, and started again", _kill_broker),
-    Fault("broker's pause", FaultTarget.BROKER, "the broker stands still, and goes on", _pause_broker),
+    Fault("pause", FaultTarget.SOCKETS, "the worker process is stopped, as on a frozen machine, and continues", _pause_sockets),
+    Fault("restart", FaultTarget.SOCKETS, "a rolling deployment: the worker shuts down gracefully and restarts", _restart_sockets),
+    Fault("agents' kill", FaultTarget.AGENTS, "the worker that runs the agents is killed and restarted", _kill_agents),
+    Fault("broker's kill", FaultTarget.BROKER, "the broker is killed and restarted", _kill_broker),
+    Fault("broker's pause", FaultTarget.BROKER, "the broker process is stopped and continues", _pause_broker),
     Fault(
         "broker's partition",
         FaultTarget.BROKER,
-        "nothing gets to the broker, and later all of it",
+        "bytes to the broker are delayed until the partition heals",
         _partition_broker,
     ),
     Fault(
         "broker's listener",
         FaultTarget.BROKER,
-        "the connections on which workers listen are cut, all else is fine",
+        "the workers' pub/sub connections are cut, and all other connections stay up",
         _cut_subscriptions,
     ),
-    Fault("broker's reset", FaultTarget.BROKER, "every connection to the broker is cut, again and again", _cut_broker),
+    Fault("broker's reset", FaultTarget.BROKER, "every connection to the broker is reset repeatedly", _cut_broker),
 )
 
 
