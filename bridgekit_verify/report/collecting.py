@@ -1,4 +1,4 @@
-"""Executed notebooks -> Report. Reads what the cells stored; runs and renders nothing."""
+"""Executed notebooks -> Report. Reads the stored outputs of the cells, without executing or rendering."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _STRUCTURED: dict[str, type[Finding | Table | Source]] = {
     TABLE_MIME: Table,
     SOURCE_MIME: Source,
 }
-# Of the other forms of an output, the richest that can be shown without a script.
+# Other forms of an output that need no script, richest first.
 _PLAINER = {"text/html": "html", "text/markdown": "markdown", "text/plain": "text"}
 
 
 class DuplicateFinding(BridgekitError, ValueError):
-    """Two findings with one id: the report could show only one of them."""
+    """Two findings have the same id, so the report could show only one of them."""
 
 
 def collect_folder(folder: Path, environment: Environment) -> Report:
-    """Read the executed notebooks of a folder. Raises FileNotFoundError where there are none."""
+    """Read the executed notebooks of a folder. Raises FileNotFoundError if there are none, and DuplicateFinding."""
     paths = sorted(folder.glob("*.ipynb"))
     if not paths:
         raise FileNotFoundError(f"{folder} holds no executed notebook")
@@ -48,7 +48,7 @@ def collect_folder(folder: Path, environment: Environment) -> Report:
 
 
 def collect(notebooks: Iterable[tuple[str, Any]], environment: Environment) -> Report:
-    """Names and executed notebooks, as nbformat reads them, into a Report. Raises DuplicateFinding."""
+    """Build a Report from pairs of name and executed notebook, as nbformat reads it. Raises DuplicateFinding."""
     report = Report(tuple(_notebook(name, content) for name, content in notebooks), environment)
     recorded: dict[str, str] = {}
     for notebook in report.notebooks:
@@ -106,7 +106,7 @@ def _parameters(cells: list[Any]) -> dict[str, Any]:
 
 
 def _times(cells: list[Any]) -> tuple[datetime | None, datetime | None]:
-    """When the first cell started and the last one ended, as the runner stored it in the cells."""
+    """Return when the first cell started and the last one ended, by the metadata that the runner stored."""
     stored = [cell["metadata"].get("execution", {}) for cell in cells]
     starts = [times["iopub.execute_input"] for times in stored if "iopub.execute_input" in times]
     ends = [times["shell.execute_reply"] for times in stored if "shell.execute_reply" in times]

@@ -1,4 +1,4 @@
-"""What faults cost, with and without each protection: one finding a part of notebook 12."""
+"""Findings of notebook 12: the loss that faults cause in each delivery mode, one finding for each section."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from bridgekit_verify.report.findings import Finding
 __all__ = ["matrix_claim", "stall_claim", "timeline_claim", "windows_claim"]
 
 OURS = "ours"
-"""What stands in for the audit's word where the claim is our own."""
+"""Value of `Finding.reported` for a claim that is not from the audit."""
 OUTSIDE_AT_MOST = 0.25
-"""The closed form takes agents to speak evenly, and on a machine with other work they do so by and large."""
+"""Share of windows that may miss the prediction: it assumes an even pace, which a busy machine only approximates."""
 LATE_SHARE = 0.1
-"""Neighbours who read so much of a stall too late feel it."""
+"""Neighbours are affected if they read later by at least this share of the stall."""
 HELD_UP_SHARE = 0.5
-"""Who is held up for so much of a stall waits for the one that stalls."""
+"""A server that delays an emission by more than this share of the stall waits for the stalled socket."""
 
 
 def matrix_claim(matrix: FaultMatrix) -> Finding:
-    """Nothing lost in silence, nothing misrouted, whatever happens; and without protection something is."""
+    """Test that no fault causes silent loss or misrouting in a mode with a log; list the losses without one."""
     unprotected = matrix.of(AT_MOST_ONCE.name)
     lossy = [trial.fault.name for trial in unprotected if trial.verdict.lost_silent]
     signalled = [trial for trial in matrix.guaranteed if trial.verdict.lost_signalled]
@@ -55,7 +55,7 @@ def matrix_claim(matrix: FaultMatrix) -> Finding:
 
 
 def timeline_claim(trials: list[Trial]) -> Finding:
-    """Late is not lost: what is said during a fault comes when it is over."""
+    """Test that events emitted during a fault arrive after it."""
     late = [arrival for trial in trials for arrival in trial.first_copies if _within(trial, arrival.emitted_at)]
     longest = max((arrival.read_at - arrival.emitted_at for arrival in late), default=0.0)
     lost = sum(len(trial.lost_moments) for trial in trials)
@@ -75,7 +75,7 @@ def _within(trial: Trial, moment: float) -> bool:
 
 
 def windows_claim(study: WindowStudy) -> Finding:
-    """The closed form of being away: measured loss is the predicted one."""
+    """Test that the measured loss of offline users agrees with the closed form."""
     outside = [w for w in study.windows if not w.lost.interval[0] <= w.predicted <= w.lost.interval[1]]
     silent_losses = sum(w.trial.verdict.lost_silent for w in study.windows if w.trial.delivery.resumes)
     kept = next(w.trial.delivery for w in study.windows if w.trial.delivery.resumes)
@@ -96,7 +96,7 @@ def windows_claim(study: WindowStudy) -> Finding:
 
 
 def stall_claim(study: StallStudy) -> Finding:
-    """A socket that stops reading is its own affair: neighbours and agents are not held up by it."""
+    """Test that a socket that stops reading delays neither the other sockets of its thread nor the agent."""
     ours = study.of(BRIDGEKIT.name)
     others = [stall for stall in study.stalls if stall is not ours]
     stopped = [stall.server.name for stall in others if stall.longest_wait > HELD_UP_SHARE * stall.stalled_seconds]

@@ -1,4 +1,4 @@
-"""What the audit says that running contradicts, beside the statuses of links: one finding a part of notebook 11."""
+"""Findings of notebook 11: claims of the audit, apart from the links' statuses, that the measurements contradict."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OTHERS = "at another user's socket"
 
 
 def ladder_claim(study: LadderStudy) -> Finding:
-    """The audit's "fix complexity: low, a single line change", on the chain as committed."""
+    """Test the audit's "fix complexity: low, a single line change" on the chain as committed."""
     rungs = {measurement.variant.name: measurement for measurement in study.alone}
     before, fixed, top = study.alone[0].verdict, rungs[AUDITS_FIXES[-1]].verdict, study.together[-1].verdict
     single = rungs[AUDITS_FIXES[0]].verdict
@@ -45,7 +45,7 @@ def ladder_claim(study: LadderStudy) -> Finding:
 
 
 def sharing_claim(study: SharingStudy, ladder: LadderStudy) -> Finding:
-    """Link 5's "properly sets the bridge on agents", for several users at once."""
+    """Test link 5's "properly sets the bridge on agents" with several users at once."""
     shared, fresh = study.strays_shared(), study.strays_fresh()
     most = study.shared[-1].workload.at_once
     return Finding(
@@ -72,7 +72,7 @@ def _first_leak(ladder: LadderStudy) -> str:
 
 
 def leak_claim(study: LeakStudy) -> Finding:
-    """Fix 1 with Fix 2's parser: from a loss to a leak."""
+    """Test whether Fix 1 with Fix 2's parser turns a loss into a leak."""
     leaky, sound = study.confirmed[0].verdict, study.confirmed[1].verdict
     thread, lands = study.shortest
     return Finding(
@@ -94,7 +94,7 @@ def leak_claim(study: LeakStudy) -> Finding:
 
 
 def truth_claim(study: LadderStudy) -> Finding:
-    """The audited log's "emission success", held against the sockets."""
+    """Compare the logged "emission success" with what the sockets received."""
     lying = {m.variant.name: m.verdict.false_success for m in study.together if m.verdict.false_success}
     asked, worst = study.together[0].verdict, max(study.together, key=lambda m: m.verdict.false_success)
     honest = study.together[-1].verdict
@@ -120,7 +120,7 @@ def _events(study: LadderStudy) -> int:
 
 
 def lifecycle_claim(study: LifecycleStudy) -> Finding:
-    """Fix 3, the "robust solution", over the life of a run."""
+    """Test Fix 3, the "robust solution", over the lifetime of a run."""
     rerouted, sound = (row.verdict for row in study.rerouted)
     dict_loses = any(
         rate.k < rate.n for row in study.late if row.variant == study.rerouted[0].variant for rate in _late(row)
@@ -147,7 +147,7 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
 
 
 def _late_words(study: LifecycleStudy) -> list[str]:
-    """Within the grace period and after it told apart: together they would say more of the grid than of the chain."""
+    """Return the late deliveries within and after the grace period separately; a sum would depend on the chosen delays."""
     words = []
     for row in study.late:
         late = {seconds: rate for seconds, rate in row.by_lateness.items() if seconds >= 0}
@@ -169,7 +169,7 @@ def _sum(rates: list[Rate]) -> Rate:
 
 
 def collision_claim(study: CollisionStudy) -> Finding:
-    """Eight hexadecimal digits are few."""
+    """Test whether eight hexadecimal digits make run ids unique within a thread."""
     rows = {(row["runs of"], row["chain"]): row for row in study.consequences().to_dict("records")}
     thread = next(
         row for (runs_of, chain), row in rows.items() if runs_of == "one user, one thread" and chain != "sound"

@@ -1,4 +1,4 @@
-"""What the audit promises of its fixes, and the steps by which it would verify them, each re-run."""
+"""Findings for the effects that the audit promises of its fixes and for its verification steps, each tested."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ __all__ = ["after_fix_claims", "step_claims"]
 
 
 async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
-    """The audit's "after fix" list: all events arrive, real-time chat is back, the business value is delivered.
+    """Test the audit's "after fix" list: all events arrive, real-time chat works again, business value is delivered.
 
-    Each on both chains: as the audit tells it (from `study`), and as committed (measured here, before and after).
+    Each claim is tested on the chain as reported (from `study`) and on the chain as committed (measured here, before and
+    after Fix 1).
     """
     workload = Workload(threads=family(EXAMPLE, 4, seed=seed), at_once=2)
     fixed = replace(AS_COMMITTED, name="as committed, fix 1", run_ids=EmbeddedRunIds)
@@ -72,7 +73,7 @@ def _real_time(study: FixStudy, before: Measurement, after: Measurement) -> Find
 
 
 def _shown_at_work(cells: Sequence[Measurement]) -> Rate:
-    """Events between a run's start and end that their own user read before its end. Counts; no clock."""
+    """Return the events within a run that their user read before the run's end, by order of arrival and not by time."""
     expected, shown = 0, 0
     for cell in cells:
         owners = {expectation.key: expectation.user_id for expectation in cell.history.expected}
@@ -103,7 +104,7 @@ def _business_value() -> Finding:
 
 
 async def step_claims(study: FixStudy, *, seed: int) -> list[Finding]:
-    """The audit's three verification steps, each run, before and after Fix 1."""
+    """Run the audit's three verification steps before and after Fix 1."""
     return [_step_1(study), _step_2(), await _step_3(seed)]
 
 
@@ -130,8 +131,8 @@ def _step_1(study: FixStudy) -> Finding:
 def _step_2() -> Finding:
     written = "run_thread_123_a1b2c3d4"
     made = [variant.run_ids(seeded(0)).new(ThreadId("thread_123")) for variant in (AS_REPORTED, FIX_1)]
-    # The step asserts something of a text that it brings along. So it asks the code nothing, and the answer before
-    # the fix cannot differ from the one after it: that is the finding, and no measurement could make it another.
+    # The step checks a literal text and calls no code, so its result cannot differ before and after the fix. This is
+    # the finding itself, and needs no measurement.
     as_written = ["thread_123" in run_id for run_id in (written, written)]
     as_meant = ["thread_123" in run_id for run_id in made]
     return Finding(

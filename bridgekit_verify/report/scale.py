@@ -1,4 +1,4 @@
-"""What one process carries, when to add workers and which edge to choose: one finding a part of notebook 13."""
+"""Findings of notebook 13: capacity of one process, memory, when to add workers, and which edge to choose."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from bridgekit_verify.report.findings import Finding, Verdict
 __all__ = ["capacity_claim", "memory_claim", "edge_claim", "workers_claim"]
 
 OURS = "ours"
-"""What stands in for the audit's word where the claim is our own."""
+"""Value of `Finding.reported` for a claim that is not from the audit."""
 MAX_RESIDUAL = 0.2
-"""Memory is given out in pieces: so far, of the highest point, may a point lie from its line."""
+"""Allowed distance of a point from its line, as a share of the highest point: memory is allocated in blocks."""
 NOT_JUDGED = "Not judged, because other programs had the processors while it was late: {count} of the loads."
 NOISE = 1.25
-"""So much apart, two costs may still be the same: CPU time hangs on who else uses the processor's caches."""
+"""Ratio up to which two costs count as equal: CPU time depends on what else uses the CPU's caches."""
 GROWTH = 2.0
-"""CPU time on a machine that others use is no exact measure. What grew with the crowd would be many times as much."""
+"""Ratio up to which the cost counts as constant: CPU time is noisy, and real growth would be many times as much."""
 
 
 def capacity_claim(study: CapacityStudy) -> Finding:
-    """Up to a load events are in time, beyond it they are late; none is lost, and every one is accounted for."""
+    """Test that events are on time up to some load and late beyond it, that none is lost, and that all are accounted for."""
     steps = study.steps
     lost = sum(step.client.lost for step in steps)
     unaccounted = [step for step in steps if not step.accounted_for]
@@ -66,7 +66,7 @@ def _describe_capacity(search: LoadSearch) -> str:
 
 
 def _describe_runs(edge: str, best: StepResult) -> str:
-    """What a load of events is in runs: how many at once hangs on how long each waits between its events."""
+    """Return a load of events as runs: the number of concurrent runs depends on the pauses between their events."""
     return (
         f"{edge}: that is {best.wave.runs_per_second:,.0f} runs of {best.wave.plan.events} events a second; as many as"
         f" {best.events_per_second:,.0f} at once if each says one event a second, or {best.runs_at_once:,.0f} if one"
@@ -96,7 +96,7 @@ def _describe_unaccounted(step: StepResult) -> str:
 
 
 def memory_claim(study: MemoryStudy) -> Finding:
-    """What waits costs memory, in proportion, and nothing else."""
+    """Test that idle sockets, threads and waiting runs cost memory in proportion, and no CPU time per event."""
     nonlinear = [
         f"{scaling.edge.name}, {fit.of}: {fit.max_residual:.0%} off the line"
         for scaling in study.scalings
@@ -135,7 +135,7 @@ def memory_claim(study: MemoryStudy) -> Finding:
 
 
 def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[Sizing], demand: Demand) -> Finding:
-    """Up to two thirds of a core nothing waits for long; that is when another worker is due."""
+    """Test that events are on time up to two thirds of a core, the point at which to add a worker."""
     light = [step for step in capacity.steps if step.server.share <= ONE_SERVICE]
     late = [step for step in light if not step.carried and not step.waited_for_cpu]
     judged = [step for step in light if step.carried or not step.waited_for_cpu]
@@ -169,9 +169,9 @@ def _describe_sizing(sized: Sequence[Sizing]) -> str:
     )
 
 
-def edge_claim(capacity: CapacityStudy, scaling: MemoryStudy) -> Finding:
-    """The native edge costs less; the ASGI edge goes everywhere."""
-    asgi, native = (scaling.scalings[row] for row in (0, 1))
+def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
+    """Test that the native edge needs less memory per socket than the ASGI edge and no more CPU time per event."""
+    asgi, native = (memory.memorys[row] for row in (0, 1))
     lighter = native.of(SOCKETS).kib < asgi.of(SOCKETS).kib
     dearer = native.burst_us > asgi.burst_us * NOISE
     return Finding(
