@@ -1,4 +1,4 @@
-"""The agents of a benchmark, in the server's process: how many, how they take turns, and when they emit."""
+"""The agents of a benchmark, in the server process: how many run, how they alternate, and when they emit."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["RunsAgents", "emit_load", "emit_paced"]
 
 @runtime_checkable
 class RunsAgents(Protocol):
-    """A stack that calls the agents itself, run by run."""
+    """A stack that calls the agents itself, one run at a time."""
 
     async def run(self, run: AgentRun, bodies: Sequence[EventBody], yield_after: int) -> None:
-        """One whole run."""
+        """Execute one whole run; `yield_after` is as in KINDS."""
 
 
 async def emit_load(stack: Stack, wave: Wave, kind: str) -> EmitReport:
-    """Let all threads emit at once, each its runs one after the other. Events are made before the clock starts."""
+    """Emit all threads' runs concurrently, each thread's runs in sequence. Events are created before the clock starts."""
     yield_after = KINDS[kind]
     scripts = [[(run, run.bodies()) for run in wave.of(thread)] for thread in range(wave.threads)]
     emit = _runs if isinstance(stack, RunsAgents) else _emit
-    # Collected now: what came before is not this wave's to clear away.
+    # Collect now, so that earlier garbage does not add to the cost of this wave.
     gc.collect()
     cpu, begun = cpu_ns(), time.monotonic_ns()
     async with asyncio.TaskGroup() as group:
@@ -40,7 +40,7 @@ async def emit_load(stack: Stack, wave: Wave, kind: str) -> EmitReport:
 
 
 async def _emit(stack: Stack, script: Sequence[tuple[AgentRun, Sequence[EventBody]]], yield_after: int) -> None:
-    """One thread's runs."""
+    """Emit the runs of one thread, and yield to the event loop after every `yield_after` events."""
     since = 0
     for run, bodies in script:
         emit_event = stack.agent(run)
@@ -59,10 +59,10 @@ async def _runs(stack: Stack, script: Sequence[tuple[AgentRun, Sequence[EventBod
 
 
 async def emit_paced(stack: Stack, wave: Wave, per_second: float, within: float) -> list[tuple[int, int, int]]:
-    """Let one emitter for all threads emit at a fixed rate; return each event's thread, moment and duration.
+    """Emit a wave from one emitter at a fixed rate; return each event's thread, start time and duration (ns).
 
-    An emitter that the stack makes wait catches up afterwards, so that the rate holds over the whole; after `within`
-    seconds it emits no more.
+    An emitter that the stack delays catches up afterwards, so that the average rate holds. After `within` seconds it
+    stops.
     """
     emissions: list[tuple[int, int, int]] = []
     with suppress(TimeoutError):

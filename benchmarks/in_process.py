@@ -1,4 +1,4 @@
-"""What the bridge itself costs, in its own process and without a socket."""
+"""Measures the cost of the bridge itself, in its own process and without a socket."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MAPPED_THREADS: Final = 1_000
 
 
 class IdleScheduler:
-    """Writes nothing: what is put stays in the outbox."""
+    """A write scheduler that writes nothing, so that frames stay in the outbox."""
 
     def __init__(self, crowded: CrowdedOutboxes) -> None:
         self.limits = OUTBOX_LIMITS
@@ -47,16 +47,16 @@ class IdleScheduler:
         self.quiet = False
 
     def schedule(self, subscriber: Subscriber) -> None:
-        """There is no socket to write to."""
+        """Do nothing, because there is no socket."""
 
 
 async def start_bridgekit() -> BridgekitStack:
-    """A sound application with its defaults, and no edge."""
+    """Start an application with the default configuration and without an edge."""
     return BridgekitStack(await start_application(BridgeConfig(agents={}), in_memory()))
 
 
 def attach_subscriber(stack: BridgekitStack, thread_id: str) -> Subscriber:
-    """A socket's outbox, attached, with nobody behind it."""
+    """Attach a subscriber that has an outbox but no socket."""
     subscription = Subscription(UserId(USER), ThreadId(thread_id))
     hub = stack.application.bridge.hub
     subscriber = Subscriber(subscription, IdleScheduler(hub.crowded))
@@ -66,7 +66,7 @@ def attach_subscriber(stack: BridgekitStack, thread_id: str) -> Subscriber:
 
 
 async def own_cost(runs: int) -> dict[str, float]:
-    """CPU time in µs: from `emit_*` to the bytes in the outbox, of finding the thread, and of encoding."""
+    """Measure CPU times per event in µs: emission to outbox, resolving the thread, encoding, and checking."""
     stack = await start_bridgekit()
     sockets = [attach_subscriber(stack, AgentRun(thread, 0).thread_id) for thread in range(THREADS)]
     wave = Wave(THREADS, runs)
@@ -95,7 +95,7 @@ async def own_cost(runs: int) -> dict[str, float]:
 
 
 def event_of(run: AgentRun, position: int = 2) -> AgentEvent:
-    """One event of a run; by default the third, a middling one."""
+    """Return one event of a run; the default is the third, which has a typical size."""
     body = run.bodies()[position]
     return AgentEvent(
         type=EventType(body.type),
@@ -124,7 +124,7 @@ def _encoded(events: list[AgentEvent]) -> float:
 
 
 def _checked() -> dict[str, float]:
-    """Checking what became of an event; and beside it what a JSON parser needs for the event's frame."""
+    """Measure the CPU time of the checker per event and, for comparison, of `json.loads` for the event's frame, in µs."""
     history = sound_history(CHECKED_EVENTS)
     begun = time.process_time_ns()
     check(history)
@@ -138,7 +138,7 @@ def _checked() -> dict[str, float]:
 
 
 def sound_history(events: int) -> History:
-    """Every event was sent and has arrived, in order."""
+    """Return a history in which every event was sent and arrived in order."""
     sockets = [Socket(number, ThreadId(f"thread_{number}"), UserId(f"user_{number}")) for number in range(THREADS)]
     history = History(sockets=sockets)
     for number in range(events):
@@ -152,7 +152,7 @@ def sound_history(events: int) -> History:
 
 
 async def encodings(subscribers: int) -> dict[str, float]:
-    """How often an event is encoded on its way to so many sockets of its thread."""
+    """Count how often an event is encoded for this number of subscribers of its thread."""
     stack = await start_bridgekit()
     run = AgentRun(0, 0)
     sockets = [attach_subscriber(stack, run.thread_id) for _ in range(subscribers)]
@@ -175,7 +175,7 @@ async def encodings(subscribers: int) -> dict[str, float]:
 
 
 async def mapping_bytes(mappings: int) -> dict[str, float]:
-    """What a live run costs in the mapping, with its id and its share of the tables, as the allocator counts it."""
+    """Measure the allocated bytes of one live run in the mapping, including its id and its share of the tables."""
     service, ids = RunThreadMappingService(), SignedRunIds()
     threads = [ThreadId(AgentRun(number, 0).thread_id) for number in range(MAPPED_THREADS)]
     gc.collect()

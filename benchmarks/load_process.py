@@ -1,4 +1,4 @@
-"""The load client's process: it opens the sockets of one stack, reads what the stack sends, and judges it."""
+"""The load client process: opens the sockets of one stack, reads what the stack sends, and verifies it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from bridgekit_verify.harness.load_client import Clear, ClientSocket, LoadClient
 from bridgekit_verify.harness.messages import Done, Ready, send
 
 NOTICE_SECONDS: Final = 0.5
-"""How long a socket that reads again may take to come to the end of what waited for it."""
+"""How long a socket that resumes reading may take to read the queued bytes."""
 
 Request = OpenSockets | Clear | ReadLoad | VerdictRequest | ReadTimesRequest | StallOne | ResumeReading
 
 
 class ThreadSocket(ClientSocket):
-    """One subscriber of one thread."""
+    """The socket of one subscriber of a thread."""
 
     def __init__(self, request: OpenSockets, thread: int) -> None:
         self.thread = thread

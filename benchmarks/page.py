@@ -1,4 +1,4 @@
-"""The page that `make bench` writes: what was measured, how, on which machine; the figures, each also in words."""
+"""The page that `make bench` writes: method, machine, results, and figures with text alternatives."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ stops reading before the first of them.
 
 
 def page(found: Results) -> str:
-    """The page, as Markdown."""
+    """Return the page as Markdown."""
     series = found.series
     return (
         PAGE.format(
@@ -91,7 +91,7 @@ def page(found: Results) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The first column to the left, the others to the right."""
+    """Return a Markdown table with a left-aligned first column and right-aligned other columns."""
     lines = (heads, ("---", *["--:"] * (len(heads) - 1)), *rows)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -203,7 +203,7 @@ def _targets_table(found: Results) -> str:
 
 
 def write(found: Results, folder: Path) -> Path:
-    """Write the page into the folder of the figures."""
+    """Write the page to the folder of the figures and return its path."""
     path = folder / "README.md"
     path.write_text(page(found), encoding="utf-8")
     return path

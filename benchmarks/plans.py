@@ -1,4 +1,4 @@
-"""How much of each measurement: a minute of it, or all of it."""
+"""The quick plan (about a minute) and the full plan: which stacks are measured, and for how long."""
 
 from __future__ import annotations
 
@@ -32,37 +32,37 @@ COMPARED: Final = (
     CHANNELS_REDIS,
     REDIS,
 )
-"""The stacks that a target names."""
+"""The stacks that the targets compare."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is measured, and how long."""
+    """The extent of a benchmark run."""
 
     name: str
     stacks: tuple[str, ...]
     rounds: int
     runs: int
-    """Of each thread, in each wave."""
+    """Runs of each thread in each wave."""
     kinds: tuple[str, ...]
     bridgekit_kinds: tuple[str, ...]
-    """Those of bridgekit's stacks."""
+    """Kinds of agents that bridgekit's stacks are measured with."""
     fresh: bool
-    """Whether each round gets new processes."""
+    """Whether each round starts new processes."""
     latency_rounds: int
     latency_seconds: float
     latency_stacks: tuple[str, ...]
     rates: tuple[float, ...] = (500.0,)
     stall_seconds: float = 0.0
-    """0 leaves the stall out."""
+    """Duration of the stall measurement; 0 skips it."""
     subscribers: int = 0
-    """0 leaves the fan-out out."""
+    """Number of subscribers in the fan-out measurement; 0 skips it."""
     idle_stacks: tuple[str, ...]
-    """Those whose idle connections, fan-out and stall are measured."""
+    """Stacks whose idle connections, fan-out and stall are measured."""
     idle_connections: int
     idle_rounds: int
     idle_seconds: float = 0.0
-    """How long the work of keeping idle connections alive is watched; 0 leaves it out."""
+    """Duration of the measurement of keepalive CPU time on idle connections; 0 skips it."""
     own_rounds: int
     mappings: int
     background_loads: tuple[BackgroundLoad, ...]

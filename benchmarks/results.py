@@ -1,4 +1,4 @@
-"""What a run found, as a file that can be read again, and as tables."""
+"""The results of a benchmark run, as a JSON file and as tables."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from benchmarks.targets import JudgedTarget, Met, judge_targets
 __all__ = ["Results", "client_bound", "machine", "read", "results", "target_table", "throughput_table", "write"]
 
 CLIENT_BUSY: Final = 0.9
-"""A client that worked for a larger part of the time may have been what held the stack up."""
+"""A client that was busy for a larger share of the time may have been the bottleneck."""
 
 
 class MeasuredSeries(msgspec.Struct, frozen=True):
-    """One number, once for each round."""
+    """The values of one measure, one for each round, with their median and range."""
 
     measure: str
     stack: str
@@ -35,7 +35,7 @@ class MeasuredSeries(msgspec.Struct, frozen=True):
 
 
 class TargetResult(msgspec.Struct, frozen=True):
-    """One target, and what became of it."""
+    """One target and its result."""
 
     what: str
     measured: str
@@ -53,13 +53,13 @@ class Results(msgspec.Struct, frozen=True):
     machine: dict[str, str]
     versions: dict[str, str]
     missing: dict[str, str]
-    """Stacks that could not be measured, and what they lack; or what went wrong."""
+    """Stacks that could not be measured: the missing packages, or the error."""
     measured: list[MeasuredSeries]
     targets: list[TargetResult]
 
     @property
     def series(self) -> Series:
-        """The numbers by key again."""
+        """The measured values by key."""
         series = Series()
         for each in self.measured:
             series.add(SeriesKey(each.measure, each.stack, each.kind), *each.values)
@@ -67,7 +67,7 @@ class Results(msgspec.Struct, frozen=True):
 
 
 def machine() -> dict[str, str]:
-    """Where this runs, without a name of it."""
+    """Return a description of this machine, without its host name."""
     return {
         "system": platform.system(),
         "processor": _processor(),
@@ -87,7 +87,7 @@ def _processor() -> str:
 def results(
     plan: str, series: Series, peers: Iterable[Peer], *, missing: dict[str, str], minutes: float, where: dict[str, str]
 ) -> Results:
-    """All of it, judged."""
+    """Build the results of a run and compare them with the targets."""
     versions = {name: found for peer in peers for name, found in peer.versions.items() if found}
     return Results(
         plan=plan,
@@ -121,12 +121,12 @@ def write(found: Results, path: Path) -> None:
 
 
 def read(path: Path) -> Results:
-    """What `write` wrote. msgspec.ValidationError where the file is something else."""
+    """Read a file that `write` has written. Raises msgspec.ValidationError for other contents."""
     return msgspec.json.decode(path.read_bytes(), type=Results)
 
 
 def target_table(found: Results) -> str:
-    """Every target beside its measured ratio, and plainly which are not met."""
+    """Return a table of all targets with the measured ratios, and a list of those that are not met."""
     rows = [
         (
             each.what,
@@ -145,7 +145,7 @@ def target_table(found: Results) -> str:
 
 
 def throughput_table(found: Results) -> str:
-    """One row a stack: events a second and CPU time an event, by kind of agent; medians and spread."""
+    """Return one row for each stack: events per second and CPU time per event by kind of agent, median and range."""
     series = found.series
     kinds = list(dict.fromkeys(key.kind for key in series if key.measure == "events/s"))
     stacks = list(dict.fromkeys(key.stack for key in series if key.measure == "events/s"))
@@ -155,7 +155,7 @@ def throughput_table(found: Results) -> str:
 
 
 def client_bound(series: Series, stack: str, kind: str) -> bool:
-    """Whether the client was busy all the time, so that it is the client that was measured."""
+    """Return whether the client was busy nearly all the time and so was the bottleneck."""
     busy = series.median(SeriesKey("client busy", stack, kind))
     return busy is not None and busy > CLIENT_BUSY
 

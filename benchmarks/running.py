@@ -1,4 +1,4 @@
-"""A plan, carried out: one measurement after the other, the stacks taking turns in each."""
+"""Runs a plan: one measurement after the other, with the stacks interleaved in each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["run_plan"]
 
 
 class _Run:
-    """One run of the benchmarks."""
+    """The state of one benchmark run: its plan, the measured series, and the failed stacks."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -38,7 +38,7 @@ class _Run:
                 log_progress(f"  {each.name} is missing: {each.missing}")
 
     def peers(self, names: Sequence[str]) -> list[Peer]:
-        """Those of them that are in the plan, and work."""
+        """Return the named stacks that are in the plan and have not failed."""
         return [peer(name) for name in names if name in self.plan.stacks and name not in self.failed]
 
     @property
@@ -114,7 +114,7 @@ class _Run:
 
 
 async def run_plan(plan: Plan) -> Results:
-    """Measure all that the plan names. A stack that is missing or fails is named, and the rest is measured."""
+    """Measure everything in the plan. A stack that is missing or fails is listed in the results, and the others continue."""
     where, run = machine(), _Run(plan)
     async with interleaving(run.failed) as interleaved:
         await run.throughput(interleaved)

@@ -1,4 +1,4 @@
-"""The process of a stack: its sockets, its agents, or both."""
+"""The process of a stack, with its sockets, its agents, or both."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Request = PrepareThreads | FillStack | Emit | EmitPaced | CpuRequest | MemoryReq
 
 @runtime_checkable
 class FillableStack(Protocol):
-    """A stack that must know threads before their users come, or can be filled to see what that costs."""
+    """A stack that must create threads before clients connect, and that can be filled with background load."""
 
     async def prepare(self, threads: range) -> None:
         """Create the threads."""
 
     async def fill(self, *, threads: int, mappings: int) -> None:
-        """Hold so many live threads beside those that are measured, and so many runs in the mapping."""
+        """Add live threads besides the measured ones, and runs to the mapping."""
 
 
 async def main() -> None:

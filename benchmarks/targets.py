@@ -1,4 +1,4 @@
-"""What was to be reached: one table, with what is divided by what. Whether it was, and by how much, is computed."""
+"""The performance targets as one table, and their comparison with the measured values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BROADCAST: Final = "websockets broadcast"
 SOCKETIO_REDIS: Final = "python-socketio, Redis"
 CHANNELS_REDIS: Final = "Channels, Redis"
 RATE: Final = "500/s"
-"""Events a second at which latency is compared."""
+"""Rate in events per second at which latency is compared."""
 CPU: Final = "CPU µs/event"
 OWN: Final = "own CPU µs"
 
@@ -38,21 +38,21 @@ class Met(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One number that was to be reached."""
+    """A bound on one measured value or on the ratio of two."""
 
     what: str
-    """What it is about, as the table's heading says."""
+    """What the target is about, as shown in the table."""
     of: SeriesKey
     over: SeriesKey | None = None
-    """By what it is divided, within each round; nothing where the number itself is the target."""
+    """Divisor, applied within each round; None if the target is on the value itself."""
     at_least: float | None = None
     at_most: float | None = None
     how_to_measure: str = ""
-    """How to measure it, where no benchmark does."""
+    """Command that measures the value, if no benchmark does."""
 
     @property
     def bound(self) -> float:
-        """The number that was to be reached."""
+        """The bound: a maximum or a minimum, see `sign`."""
         bound = self.at_most if self.at_least is None else self.at_least
         assert bound is not None
         return bound
@@ -67,7 +67,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class JudgedTarget:
-    """A target, and what was measured."""
+    """A target and its measured value; None if it was not measured."""
 
     target: Target
     value: float | None
@@ -80,7 +80,7 @@ class JudgedTarget:
 
 
 def judge_targets(series: Series, targets: Sequence[Target] | None = None) -> list[JudgedTarget]:
-    """Every target beside what was measured, in the table's order."""
+    """Compare every target with the measured values, in the order of the table."""
     return [_judge(series, each) for each in (TARGETS if targets is None else targets)]
 
 
@@ -93,7 +93,7 @@ def _judge(series: Series, target: Target) -> JudgedTarget:
 def _relative_targets(
     stack: str, peer: str, *, burst: float, yielding: float, p50: float, p99: float | None = None
 ) -> Iterator[Target]:
-    """What a stack may cost and take, divided by a peer's: less is better."""
+    """Yield bounds on a stack's CPU time and latency relative to another stack; less is better."""
     what = f"{stack} / {peer}"
     for kind, at_most in ((BURST, burst), (YIELDING, yielding)):
         yield Target(what=what, of=SeriesKey(CPU, stack, kind), over=SeriesKey(CPU, peer, kind), at_most=at_most)

@@ -1,4 +1,4 @@
-"""Was what arrived what was said? A fast wrong answer is not a result."""
+"""Verifies that the received events are exactly the emitted ones; otherwise a stack gets no result."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from benchmarks.workload import AGENT, AgentRun
 __all__ = ["LoadVerdict", "WrongAnswer", "judge"]
 
 MEASURED_FIELD: Final = "execution_time_ms"
-"""How long a whole run took is measured by bridgekit itself, so that nobody can know it before."""
+"""Field of the last event that bridgekit measures itself, so that its value is not known in advance."""
 
 
 class WrongAnswer(Exception):
-    """A stack was not right, so how fast it was does not matter."""
+    """A stack delivered wrong events, so its speed is not reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadVerdict:
-    """What became of the events that some sockets were waiting for."""
+    """Counts of the expected events of one or more sockets, by outcome."""
 
     expected: int = 0
     lost: int = 0
     duplicated: int = 0
     reordered: int = 0
-    """Came after one that should have come later."""
+    """Events that arrived after an event that was emitted later."""
     corrupted: int = 0
-    """Not what was said, in its text or in a field of its envelope."""
+    """Events whose text or envelope differs from the emitted event."""
     misrouted: int = 0
-    """Of another thread."""
+    """Events of another thread."""
 
     @property
     def sound(self) -> bool:
@@ -47,12 +47,12 @@ class LoadVerdict:
 
     @classmethod
     def of(cls, counts: dict[str, int]) -> LoadVerdict:
-        """As it came over the pipe."""
+        """Return a verdict from its field values."""
         return cls(**{each.name: counts[each.name] for each in fields(cls)})
 
 
 class _Arrived(msgspec.Struct, forbid_unknown_fields=True):
-    """The envelope, to the letter."""
+    """The envelope of a received event; unknown fields are an error."""
 
     type: str
     thread_id: str
@@ -70,13 +70,13 @@ _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 @dataclass(slots=True)
 class _SocketJudge:
-    """One socket's events, judged one after the other."""
+    """Judges the events of one socket one after the other."""
 
     positions: dict[bytes, int]
-    """Where each event belongs, by its content."""
+    """The position of each expected event, by its content."""
     copies: list[int]
     first_seq: int | None = None
-    """What number the first event has, if it did not get lost."""
+    """The `seq` of the first expected event, inferred from the first received one."""
     latest: int = -1
     reordered: int = 0
     corrupted: int = 0
@@ -101,7 +101,7 @@ class _SocketJudge:
 
 
 def judge(runs: Sequence[AgentRun], arrived: Iterable[bytes]) -> LoadVerdict:
-    """Judge what one socket of the runs' thread read, in the order in which it read it."""
+    """Verify what one socket of the runs' thread read, in the order of arrival."""
     bodies = [each for run in runs for each in run.bodies()]
     socket = _SocketJudge(
         {_content(each.type, each.payload): position for position, each in enumerate(bodies)}, [0] * len(bodies)

@@ -1,4 +1,4 @@
-"""What it costs: memory, and whether an event's cost grows with what there is besides."""
+"""Figures of costs: memory, and the cost of an event under background load."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FLAT: Final = 1.05
 
 
 def growth_figure(series: Series) -> Figure | None:
-    """CPU time an event beside more and more, as a multiple of what it is beside nothing."""
+    """Draw CPU time per event over background load, as a multiple of the time without; None without data."""
     edges = [stack for stack in (NATIVE, ASGI) if series[SeriesKey(COST, stack, str(NO_BACKGROUND))]]
     if not any(key.kind.endswith(tuple(LINES)) and key.kind != str(FULL_BACKGROUND) for key in series):
         return None
@@ -67,7 +67,7 @@ def _grown(axis: Axes, series: Series, edge: str) -> None:
 
 
 def memory_figure(series: Series) -> Figure | None:
-    """What an idle connection holds, and whether memory stays as it is over many events."""
+    """Draw the memory of an idle connection, and memory over many events; None without data."""
     measure = "KiB/idle connection"
     stacks = stacks_of(series, measure)
     if not stacks:

@@ -1,4 +1,4 @@
-"""How fast: events a second, latency, and what one subscriber who stops reading does to all that."""
+"""Figures of speed: events per second, latency, and the effect of a subscriber that stops reading."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _numbers(axis: Axes) -> None:
 
 
 def throughput_figure(series: Series) -> Figure | None:
-    """Events a second, and what each costs in CPU time."""
+    """Draw events per second and CPU time per event; None without data."""
     stacks = stacks_of(series, "events/s")
     if not stacks:
         return None
@@ -72,7 +72,7 @@ def _times(ratio: float) -> str:
 
 
 def latency_figure(series: Series) -> Figure | None:
-    """How long a lone event takes."""
+    """Draw the latency of single events at a fixed rate; None without data."""
     rates = list(dict.fromkeys(key.kind for key in series if key.measure == QUANTILES[0].key))
     if not rates:
         return None
@@ -91,7 +91,7 @@ def latency_figure(series: Series) -> Figure | None:
 
 
 def stall_figure(series: Series) -> Figure | None:
-    """What one who does not read does to his neighbours."""
+    """Draw the effect of a subscriber that stops reading on the others; None without data."""
     measure = "stall: neighbours' events, %"
     stacks = stacks_of(series, measure)
     if not stacks:

@@ -1,4 +1,4 @@
-"""What an event costs where there is much besides: live threads, runs in the mapping, sockets that only wait."""
+"""CPU time per event under background load: live threads, runs in the mapping, idle sockets; memory over many events."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from bridgekit_verify.harness.messages import Done
 __all__ = ["FULL_BACKGROUND", "NO_BACKGROUND", "BackgroundLoad", "flatness", "growth", "steps"]
 
 THREADS: Final = 10
-"""Threads whose events are measured, one socket each."""
+"""Number of measured threads, with one socket each."""
 SPARE_FILES: Final = 200
-"""What a process has open beside its sockets, at most."""
+"""Open files of a process besides its sockets, at most."""
 FILL_SECONDS: Final = 120.0
 QUIET_SECONDS: Final = 3_600.0
 POINTS: Final = 100
-"""How often memory is looked at for the figure; for the verdict it is after every wave."""
+"""Number of memory values for the figure. The verdict uses the memory after every wave."""
 SETTLED_RUNS: Final = 600
-"""A thread's log holds its 1,000 events after 200 runs; then allocations have taken turns a few times more."""
+"""Runs before the baseline: a thread's log is full (1,000 events) after 200 runs, and allocations settle in the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackgroundLoad:
-    """What there is beside the ten threads that are measured."""
+    """The background load besides the measured threads."""
 
     threads: int = 0
     mappings: int = 0
@@ -46,15 +46,15 @@ FULL_BACKGROUND: Final = BackgroundLoad(threads=10_000, mappings=1_000_000, sock
 
 
 def steps(sizes: Mapping[str, Sequence[int]]) -> list[BackgroundLoad]:
-    """Each kind of thing alone, in its sizes."""
+    """Return one background load for each kind and size."""
     return [BackgroundLoad(**{what: size}) for what, each in sizes.items() for size in each]
 
 
 @asynccontextmanager
 async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncIterator[Session]:
-    """A session with all that. Its idle sockets are another client's, so that the one that reads is the same."""
+    """Run a session with this background load. Another client has the idle sockets, so that the measured client is equal."""
     async with AsyncExitStack() as stack:
-        # Pings are a cost of time, not of events: `idle_work` tells it apart.
+        # Pings cost CPU per time, not per event, and `idle_work` measures them separately.
         opened = await stack.enter_async_context(session(peer, threads=THREADS, keepalive_seconds=QUIET_SECONDS))
         if background.threads or background.mappings:
             await opened.sockets.request(FillStack(background.threads, background.mappings), Done, within=FILL_SECONDS)
@@ -66,7 +66,7 @@ async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncItera
 
 
 async def growth(series: Series, peer: Peer, background_loads: Sequence[BackgroundLoad], *, rounds: int, runs: int) -> None:
-    """CPU time an event with each crowd, and with none, in turn: all are up at the same time."""
+    """Measure CPU time per event without and with each background load, in turns; all sessions run at the same time."""
     async with AsyncExitStack() as stack:
         backgrounds = (NO_BACKGROUND, *background_loads)
         opened = [await stack.enter_async_context(_with_background(peer, background)) for background in backgrounds]
@@ -78,7 +78,7 @@ async def growth(series: Series, peer: Peer, background_loads: Sequence[Backgrou
 
 
 async def flatness(series: Series, peer: Peer, *, events: int) -> None:
-    """Memory over many events, as a share of what it was when the logs had filled."""
+    """Measure memory over many events, as a multiple of the memory when the logs were full."""
     runs = 200
     async with session(peer, threads=THREADS) as opened:
         for _ in range(SETTLED_RUNS // runs):

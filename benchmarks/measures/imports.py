@@ -1,4 +1,4 @@
-"""How long `import bridgekit` takes, and what it brings along."""
+"""Import time of bridgekit, and the heavy modules that the import loads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print((time.perf_counter() - begun) * 1000, len({heavy!r} & sys.modules.keys()))
 
 
 def imports(series: Series, *, rounds: int) -> None:
-    """In a fresh interpreter each time; its own start is not counted."""
+    """Measure the imports in a new interpreter each time, without the interpreter's own start."""
     for _ in range(rounds):
         for case, code in CASES.items():
             ms, heavy = _imported(CODE.format(code=code, heavy=set(HEAVY)))

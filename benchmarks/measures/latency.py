@@ -1,4 +1,4 @@
-"""How long a lone event takes, from its emission to the client's read, at a fixed rate; one clock for both ends."""
+"""Latency of single events at a fixed rate, from emission to the client's read, by the same monotonic clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OVERTIME_SECONDS: Final = 30.0
 
 
 async def latency(series: Series, opened: Session, *, per_second: float, seconds: float) -> None:
-    """One round of one stack: threads in turn, one emitter."""
+    """Measure one round of one stack, with one emitter and the threads in turn. Raises WrongAnswer."""
     wave = opened.next_wave(max(1, round(per_second * seconds / EVENTS / opened.threads)))
     emitted, received = await opened.run_paced_load(wave, per_second, within=seconds + OVERTIME_SECONDS)
     verdict = await opened.verdict(wave)
@@ -33,7 +33,7 @@ async def latency(series: Series, opened: Session, *, per_second: float, seconds
 
 
 def latencies(emissions: Sequence[Sequence[int]], arrived: Sequence[tuple[int, Sequence[int]]]) -> list[int]:
-    """In nanoseconds, one an event that arrived. `emissions` has the thread and the moment of each, in order."""
+    """Return the latency of each received event in ns. `emissions` has thread and time of each event, in order."""
     emitted = defaultdict[int, list[int]](list)
     for thread, moment, *_ in emissions:
         emitted[thread].append(moment)

@@ -1,6 +1,6 @@
-"""What connections cost that only wait: memory in the stack's processes, and the work of keeping them alive.
+"""Memory of idle connections in the stack's processes, and the CPU time to keep them alive.
 
-The system's own buffers are not in it.
+Kernel buffers are not included.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from benchmarks.session import session
 __all__ = ["idle_connections", "idle_work"]
 
 WARM_UP: Final = 50
-"""Connections before those that are counted: what a first one brings along is everybody's."""
+"""Connections that are opened before the measured ones: the first ones load shared code and buffers."""
 
 
 async def idle_connections(series: Series, peer: Peer, *, connections: int) -> None:
-    """One round of one stack: resident memory with and without so many sockets, each of its own thread."""
+    """Measure one round of one stack: resident memory with and without idle sockets, each in its own thread."""
     async with session(peer, threads=WARM_UP) as opened:
         await opened.prepare(WARM_UP, WARM_UP + connections)
         before = await opened.memory_kib()
@@ -33,7 +33,7 @@ async def idle_connections(series: Series, peer: Peer, *, connections: int) -> N
 
 
 async def idle_work(series: Series, peers: Sequence[Peer], *, connections: int, seconds: float) -> None:
-    """CPU time a connection, in µs a second, over longer than stacks let pass between two pings; all at once."""
+    """Measure CPU time per connection in µs per second, longer than the stacks' ping intervals, for all stacks at once."""
     async with AsyncExitStack() as stack:
         sessions = [await stack.enter_async_context(session(peer, threads=connections)) for peer in peers]
         before = [await each.cpu_seconds() for each in sessions]

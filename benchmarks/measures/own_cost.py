@@ -1,4 +1,4 @@
-"""The bridge without a socket: what one event costs in it, how often it is encoded, what a live run holds."""
+"""Cost of the bridge without a socket: CPU time per event, encodings per event, and memory of a live run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAN_OUT: Final = 100
 
 
 async def own_cost(series: Series, *, rounds: int, runs: int, mappings: int) -> None:
-    """Each round in a process of its own."""
+    """Measure each round in a new process."""
     for _ in range(rounds):
         async with start_module("benchmarks.in_process", name="the bridge alone") as process:
             await process.receive(Ready, wanted="start")

@@ -1,4 +1,4 @@
-"""How many events a second, and what each costs: agents that never wait, that wait between runs, between events."""
+"""Events per second and CPU time per event, for agents that never yield, yield between runs, or between events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["fan_out", "throughput"]
 
 
 async def throughput(series: Series, opened: Session, *, runs: int, kinds: Sequence[str]) -> None:
-    """One round of one stack: a wave of each kind."""
+    """Measure one round of one stack: a wave for each kind of agents."""
     peer = opened.peer
     for kind in kinds:
         report = await opened.run_load(kind, max(1, round(runs * peer.share)))
@@ -25,7 +25,7 @@ async def throughput(series: Series, opened: Session, *, runs: int, kinds: Seque
 
 
 async def fan_out(series: Series, peer: Peer, *, subscribers: int, runs: int) -> None:
-    """One round of one stack: one thread that many read; deliveries a second, and what each costs."""
+    """Measure one round of one stack with many subscribers of one thread: deliveries per second and CPU time per delivery."""
     async with session(peer, threads=1, subscribers=subscribers) as opened:
         await opened.warm_up()
         report = await opened.run_load("run", max(1, round(runs * peer.share)))

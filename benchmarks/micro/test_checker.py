@@ -1,4 +1,4 @@
-"""The checker: a million events judged in one go."""
+"""The checker with up to a million events."""
 
 from __future__ import annotations
 

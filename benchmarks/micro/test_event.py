@@ -1,4 +1,4 @@
-"""One event: made, found its thread, encoded, numbered, kept, delivered, put into an outbox, counted."""
+"""The steps of one event: emit, resolve, encode, publish, deliver, put into an outbox, count."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bridgekit.transport.outbox import Subscriber
 RUN = AgentRun(0, 0)
 THREAD = ThreadId(RUN.thread_id)
 BATCH = 50
-"""Frames that are put before somebody takes them."""
+"""Number of frames that are put before the outbox is drained."""
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def stack() -> BridgekitStack:
 
 
 def draining(sockets: list[Subscriber], step: Callable[[], object]) -> Callable[[], object]:
-    """The step, and now and then somebody who empties the outboxes, so that they are not full."""
+    """Return the step with a regular drain of the outboxes, so that they do not fill up."""
     steps = count(1)
 
     def drained() -> object:
@@ -104,7 +104,7 @@ def test_outbox_that_is_full_and_coalesces(benchmark: Timer, stack: BridgekitSta
     benchmark(lambda: outbox.put(next(frames)))
 
 
-def test_tally(benchmark: Timer) -> None:
+def test_count(benchmark: Timer) -> None:
     counters, event = DeliveryCounters(), event_of(RUN)
     receipt = Receipt(outcome=Outcome.SENT, sockets=1, kept=True, thread_id=THREAD, seq=1, epoch="e")
     benchmark(counters.count, event, receipt)

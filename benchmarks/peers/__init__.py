@@ -1,7 +1,7 @@
-"""What is measured beside each other: each stack is a row here and a small file beside this one.
+"""The compared stacks: each is a row of PEERS and a small module of this package.
 
-A file has a function `up(place)`, which gives a Stack for the length of a block. It alone imports what it needs. The
-stacks that are not ours run in an environment of their own, because they pin versions that we do not want.
+A module has a function `serve(context)`, which runs a Stack for the length of a block, and it alone imports the stack's
+libraries. Stacks other than bridgekit run in a separate environment, because they pin incompatible versions.
 """
 
 from __future__ import annotations
@@ -21,70 +21,70 @@ from benchmarks.workload import AgentRun, EventBody
 __all__ = ["BRIDGEKIT", "PEERS", "Peer", "EmitFunction", "Stack", "peer"]
 
 PEERS_ENVIRONMENT: Final = Path(__file__).parents[2] / ".venv-peers"
-"""What `make bench` fills from requirements.txt, beside this file."""
+"""Environment that `make bench` installs from the requirements.txt next to this file."""
 
 EmitFunction = Callable[[EventBody], Awaitable[object]]
-"""Says one event of a run, and returns when the stack lets its agent go on."""
+"""Emits one event of a run, and returns when the stack returns control to the agent."""
 
 
 class Stack(Protocol):
-    """A stack that is up, in this process."""
+    """A stack that runs in this process."""
 
     port: int
-    """Where its sockets are; 0 where this process has none."""
+    """Port of its sockets; 0 if this process has none."""
 
     def agent(self, run: AgentRun) -> EmitFunction:
-        """An agent for that run."""
+        """Return the emit function of an agent for this run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """One stack."""
+    """One stack: its module, its packages, and how it is measured."""
 
     name: str
     file: str
-    """In this folder."""
+    """Name of its module in this package."""
     description: str
-    """What an agent's event becomes, in a few words."""
+    """The call that sends an agent's event."""
     dialect: str = "websocket"
     packages: tuple[str, ...] = ()
-    """The distributions whose versions matter."""
+    """Distributions whose versions are recorded."""
     broker: bool = False
-    """Whether its agents and its sockets are in two processes, with a Redis-protocol server between them."""
+    """Whether agents and sockets are in two processes connected by a Redis-protocol server."""
     share: float = 1.0
-    """Part of the workload that it is given, so that a slow one does not hold up the rest."""
+    """Share of the workload that the stack gets, so that a slow stack does not prolong the run."""
     whole_runs: bool = False
-    """Whether the agents are called by the stack, run by run, and not by the benchmark."""
+    """Whether the stack calls the agents itself, run by run."""
 
     @property
     def is_bridgekit(self) -> bool:
-        """Whether it is bridgekit, in one of its arrangements."""
+        """Whether the stack is a configuration of bridgekit."""
         return self.file.startswith("bridgekit_")
 
     @property
     def environment(self) -> Path:
-        """Where its packages are installed."""
+        """The environment in which its packages are installed."""
         return Path(sys.prefix) if self.is_bridgekit else PEERS_ENVIRONMENT
 
     @property
     def python(self) -> str:
-        """The interpreter that runs it."""
+        """The interpreter that runs the stack."""
         return sys.executable if self.is_bridgekit else str(PEERS_ENVIRONMENT / "bin" / "python")
 
     @property
     def missing(self) -> str:
-        """What is not installed; nothing where it can be measured."""
+        """Names of missing packages; empty if the stack can be measured."""
         return ", ".join(name for name, found in self.versions.items() if not found)
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of its packages; empty text for one that is not installed."""
+        """Versions of its packages; empty text for a missing package."""
         directories = [str(directory) for directory in self.environment.glob("lib/python*/site-packages")]
         found = {each.name: each.version for name in self.packages for each in distributions(name=name, path=directories)}
         return {name: found.get(name, "") for name in self.packages}
 
     def serve(self, context: StackContext) -> AbstractAsyncContextManager[Stack]:
-        """Bring it up in this process."""
+        """Run the stack in this process for the length of a block."""
         factory = cast(
             "Callable[[StackContext], AbstractAsyncContextManager[Stack]]", import_module(f"{__name__}.{self.file}").serve
         )
@@ -106,7 +106,7 @@ PEERS: Final = (
     Peer(
         name="websockets broadcast",
         file="websockets_broadcast",
-        description="websockets.broadcast, which drops nothing and waits for nobody",
+        description="websockets.broadcast, which neither drops events nor waits for subscribers",
         packages=("websockets", "orjson"),
     ),
     Peer(
@@ -124,7 +124,7 @@ PEERS: Final = (
     Peer(
         name="sse-starlette",
         file="sse",
-        description="a memory stream a subscriber, as its documentation shows",
+        description="a memory stream for each subscriber, as its documentation shows",
         dialect="server-sent events",
         packages=("sse-starlette", "starlette", "uvicorn", "orjson"),
         share=0.2,
@@ -214,8 +214,8 @@ BRIDGEKIT: Final = tuple(each for each in PEERS if each.is_bridgekit)
 
 
 def peer(name: str) -> Peer:
-    """The row of that name; LookupError names the known ones."""
+    """Return the stack with this name. Raises LookupError, which lists the known names."""
     found = next((each for each in PEERS if each.name == name), None)
     if found is None:
-        raise LookupError(f"no stack {name!r}; there are {', '.join(each.name for each in PEERS)}")
+        raise LookupError(f"there is no stack {name!r}; known stacks are: {', '.join(each.name for each in PEERS)}")
     return found

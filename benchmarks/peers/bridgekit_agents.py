@@ -1,4 +1,4 @@
-"""What every bridgekit stack shares: agents that emit by the adapter, and an application filled on purpose."""
+"""Shared by the bridgekit stacks: agents that emit through the adapter, and the background load of an application."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ USER: Final = "user"
 
 
 def emit(emitter: Emitter, body: EventBody) -> Awaitable[Receipt]:
-    """Say one event as an agent does, by the `emit_*` of its type."""
+    """Emit one event as an agent does, with the `emit_*` method of its type."""
     return _EMITTED[body.type](emitter, body.payload)
 
 
 class BridgekitStack:
-    """A started application. An agent of a run is an adapter of its own, as the registry would make it."""
+    """A started application. Each run gets its own adapter, as from the registry."""
 
     def __init__(self, application: Application, port: int = 0) -> None:
         self.application = application
@@ -41,7 +41,7 @@ class BridgekitStack:
             await self.application.open_thread(thread_id(number), USER)
 
     async def fill(self, *, threads: int, mappings: int) -> None:
-        """Threads from 1,000,000 on, each with one run's events in its log, and that many live runs in the mapping."""
+        """Add threads from number 1,000,000 on, each with one run's events in its log, and live runs to the mapping."""
         for number in range(1_000_000, 1_000_000 + threads):
             run = AgentRun(number, 0)
             emit_event = self.agent(run)

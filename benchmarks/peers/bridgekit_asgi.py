@@ -1,4 +1,4 @@
-"""bridgekit's ASGI edge on uvicorn: history, Receipt, metrics and bounds on, as they are by default."""
+"""bridgekit's ASGI edge on uvicorn, with the defaults: history, receipts, metrics and bounds are on."""
 
 from __future__ import annotations
 

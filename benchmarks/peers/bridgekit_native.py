@@ -1,4 +1,4 @@
-"""bridgekit's native edge: what one turn of the loop brings leaves in one write. Else as the ASGI edge."""
+"""bridgekit's native edge: the events of one event-loop iteration are batched in one write. Otherwise as the ASGI edge."""
 
 from __future__ import annotations
 

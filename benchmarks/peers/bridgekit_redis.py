@@ -1,4 +1,4 @@
-"""bridgekit on the Redis store: agents in one process, sockets in another on the native edge, logs in Streams."""
+"""bridgekit with the Redis store: agents in one process, sockets on the native edge in another, logs in Redis Streams."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def serve(context: StackContext) -> AbstractAsyncContextManager[BridgekitStack]:
 
 @asynccontextmanager
 async def serve_on(context: StackContext, edge: str) -> AsyncIterator[BridgekitStack]:
-    """With this edge in front of the sockets."""
-    # Whose threads they are stands in the users' own database; here each process is told of the same ones.
+    """Run the stack with this edge for the sockets."""
+    # An application's database knows the owners of threads. Here each process creates the same threads.
     threads = MemoryThreadStore()
     config = BridgeConfig(
         agents={}, db_session_factory=threads, authorizer=OwnerAuthorizer, stores=redis_stores(context.broker)

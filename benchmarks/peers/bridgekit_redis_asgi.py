@@ -1,4 +1,4 @@
-"""The same on the ASGI edge."""
+"""bridgekit with the Redis store, as bridgekit_redis, but on the ASGI edge."""
 
 from __future__ import annotations
 

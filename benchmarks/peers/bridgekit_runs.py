@@ -1,4 +1,4 @@
-"""The same edge, and whole runs through all nine links: ids sealed, routes registered, threads claimed."""
+"""bridgekit's ASGI edge with whole runs through all nine links: signed ids, registered routes, claimed threads."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["serve"]
 
 
 class _ScriptedAgent(BaseAgent):
-    """Says what the run's script holds for it. What comes before and after is said by the core."""
+    """Emits the events of the run's script between start and end, which the core emits."""
 
-    scripts: dict[str, tuple[Sequence[EventBody], bool]] = {}  # noqa: RUF012  # agents are made by the registry: no other way
+    scripts: dict[str, tuple[Sequence[EventBody], bool]] = {}  # noqa: RUF012  # the registry creates the agents, so a class attribute passes the scripts
 
     async def execute(self, context: RunContext) -> object:
         bodies, yielding = self.scripts[context.request]

@@ -1,4 +1,4 @@
-"""broadcaster, as its documentation shows: a subscription an endpoint; in memory, or over Redis pub/sub."""
+"""broadcaster, used as in its documentation: one subscription per endpoint, in memory or over Redis pub/sub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Django Channels: a consumer that joins its thread's group; its layer in memory, or over Redis pub/sub."""
+"""Django Channels: each consumer joins its thread's group; the channel layer is in memory or over Redis pub/sub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmarks.workload import EnvelopeFactory, EventBody
 __all__ = ["serve"]
 
 CAPACITY: Final = 100_000
-"""By default a layer in memory drops what is over 100 messages a channel, in silence."""
+"""Capacity of a channel. The default of the in-memory layer, 100 messages, drops further messages silently."""
 
 
 class _Consumer(AsyncJsonWebsocketConsumer):

@@ -1,4 +1,4 @@
-"""picows: WebSockets in Cython, on a transport in C. It waits for nobody, and bounds nothing."""
+"""picows: WebSockets in Cython on a C transport, without backpressure and without bounds."""
 
 from __future__ import annotations
 

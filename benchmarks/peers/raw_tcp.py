@@ -1,4 +1,4 @@
-"""No WebSocket and no protection: one `transport.write` an event. What the system call costs."""
+"""Raw TCP with one `transport.write` per event and no protection: the cost of the system call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python-socketio: rooms, acknowledgements and fallbacks, in memory."""
+"""python-socketio with its in-memory manager: one room for each thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["server", "serve"]
 
 
 def server(**server_options: Any) -> socketio.AsyncServer:
-    """A server whose sockets join the room of their thread."""
+    """Return a server whose sockets join the room of their thread."""
     sio = socketio.AsyncServer(async_mode="asgi", **server_options)
 
     async def connect(sid: str, environ: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""sse-starlette, as its documentation shows: a memory stream a subscriber, and an agent that waits for each of them."""
+"""sse-starlette, used as in its documentation: a memory stream for each subscriber; the agent awaits each send."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.workload import EnvelopeFactory, EventBody
 __all__ = ["serve"]
 
 STREAM_EVENTS = 10
-"""As in its documentation."""
+"""Buffer size of a stream, as in the documentation."""
 
 
 @asynccontextmanager

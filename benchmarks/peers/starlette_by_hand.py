@@ -1,4 +1,4 @@
-"""What most people write: a Starlette endpoint that keeps its sockets, and a loop that sends to each of them."""
+"""A typical hand-written server: a Starlette endpoint that stores its sockets, and a loop that sends to each."""
 
 from __future__ import annotations
 

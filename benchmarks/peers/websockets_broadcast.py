@@ -1,4 +1,4 @@
-"""`websockets.broadcast`: waits for nobody, and what a slow socket does not take is kept for it without a bound."""
+"""`websockets.broadcast`: does not wait for subscribers, and buffers without a bound for a slow socket."""
 
 from __future__ import annotations
 

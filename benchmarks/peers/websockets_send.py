@@ -1,4 +1,4 @@
-"""`await connection.send`, one subscriber after the other."""
+"""websockets with `await connection.send` for one subscriber after the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The websockets library's own server, with its connections by thread: what two stacks share."""
+"""The server of the websockets library with its connections grouped by thread, shared by two stacks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["serving"]
 
 @asynccontextmanager
 async def serving(context: StackContext) -> AsyncIterator[tuple[int, SocketGroups[ServerConnection]]]:
-    """The port, and who is connected."""
+    """Run the server for the length of a block, and yield its port and the connections by thread."""
     groups = SocketGroups[ServerConnection]()
 
     async def endpoint(connection: ServerConnection) -> None:
