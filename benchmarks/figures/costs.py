@@ -34,13 +34,13 @@ def growth_figure(series: Series) -> Figure | None:
         return None
     all_of_it = [series.ratio(SeriesKey(COST, edge, str(FULL_BACKGROUND)), SeriesKey(COST, edge, str(NO_BACKGROUND))) for edge in edges]
     worst = max((ratio for ratio in all_of_it if ratio is not None), default=None)
-    title = "An event costs the same, whatever there is besides" + (
+    title = "An event costs the same under background load" + (
         "" if worst is None else f":\n{worst:.2f} times with 10,000 live threads, 1,000,000 runs and 10,000 sockets"
     )
     figure, axes = sheet(title, 4.0, len(edges), sharey=True)
     for axis, edge in zip(axes, edges, strict=True):
         _grown(axis, series, edge)
-    axes[0].set_ylabel("CPU time an event, as a multiple")
+    axes[0].set_ylabel("CPU time per event, as a multiple")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)
     return figure
 
@@ -63,7 +63,7 @@ def _grown(axis: Axes, series: Series, edge: str) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axis.tick_params(axis="x", labelrotation=30)
     axis.set_title(edge, fontsize=10.5)
-    axis.set_xlabel("how many there are (log)")
+    axis.set_xlabel("number (log)")
 
 
 def memory_figure(series: Series) -> Figure | None:
@@ -78,7 +78,7 @@ def memory_figure(series: Series) -> Figure | None:
         left.barh(row, median(values), color=BLUE if stack in BRIDGEKIT_STACKS else GREY, height=0.6, zorder=2)
         left.text(median(values) + 0.5, row, f"{median(values):.1f}", va="center", fontsize=9)
     rows(left, stacks)
-    left.set_xlabel("KiB an idle connection, in the server's process")
+    left.set_xlabel("KiB per idle connection, in the server process")
     for stack, colour, line in ((NATIVE, BLUE, "-"), (ASGI, VERMILLION, "--")):
         events = series[SeriesKey("memory, events so far", stack)]
         share = series[SeriesKey("memory, share of the settled", stack)]
@@ -88,7 +88,7 @@ def memory_figure(series: Series) -> Figure | None:
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     right.tick_params(axis="x", labelrotation=30)
     right.set_xlabel("events so far")
-    right.set_ylabel("memory, as a multiple of the start's")
+    right.set_ylabel("memory, as a multiple of the memory at the start")
     right.legend(frameon=False, fontsize=9.5, loc="lower right")
     return figure
 

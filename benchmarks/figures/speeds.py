@@ -50,8 +50,8 @@ def throughput_figure(series: Series) -> Figure | None:
         right.axhline(row, color="#EEEEEE", zorder=0)
     _numbers(left)
     _numbers(right)
-    left.set_xlabel("events a second (log; more is better)")
-    right.set_xlabel("server CPU, µs an event (log; less is better)")
+    left.set_xlabel("events per second (log; more is better)")
+    right.set_xlabel("server CPU, µs per event (log; less is better)")
     legend(figure, marks)
     return figure
 
@@ -85,7 +85,7 @@ def latency_figure(series: Series) -> Figure | None:
     dots(axis, series, stacks, [(mark, mark.key, rates[0]) for mark in QUANTILES])
     rows(axis, stacks)
     _numbers(axis)
-    axis.set_xlabel(f"µs, at {rates[0].replace('/s', ' events a second')} (log; less is better)")
+    axis.set_xlabel(f"µs, at {rates[0].replace('/s', ' events per second')} (log; less is better)")
     legend(figure, QUANTILES)
     return figure
 
@@ -97,7 +97,7 @@ def stall_figure(series: Series) -> Figure | None:
     if not stacks:
         return None
     stopped = sum((series.median(SeriesKey(measure, stack)) or 0) < 99 for stack in stacks)
-    title = f"One subscriber of ten stops reading: with {stopped} of {len(stacks)} stacks nobody gets anything more"
+    title = f"One of ten subscribers stops reading: in {stopped} of {len(stacks)} stacks, the others miss events"
     figure, [axis] = sheet(title, 1.3 + 0.42 * len(stacks))
     for row, stack in enumerate(stacks):
         got = series.median(SeriesKey(measure, stack)) or 0.0
@@ -117,7 +117,7 @@ def _stall_label(series: Series, stack: str) -> str:
         return series.median(SeriesKey(f"stall: {what}", stack)) or 0.0
 
     held_up, piled_up = median_of("emitter held up at most, ms"), median_of("piled up, KiB") / 1_024
-    label = "the agent was stuck" if median_of("events said, %") < 99 else f"agent held up {held_up:,.0f} ms at most"
+    label = "the agent was blocked" if median_of("events said, %") < 99 else f"the agent waited {held_up:,.0f} ms at most"
     if median_of("cut off"):
-        return f"{label}; the one was let go of, can resume"
-    return f"{label}; {piled_up:.1f} MiB pile up" if median_of("events said, %") >= 99 else label
+        return f"{label}; the slow subscriber was disconnected and can resume"
+    return f"{label}; {piled_up:.1f} MiB buffered" if median_of("events said, %") >= 99 else label

@@ -36,7 +36,7 @@ class RecordingStack:
 
 
 @pytest.mark.parametrize(("kind", "per_iteration"), [(BURST, 3 * EVENTS), (RUN, EVENTS), (YIELDING, 1)])
-def test_agents_wait_as_their_kind_says(kind: str, per_iteration: int) -> None:
+def test_agents_yield_as_their_kind_requires(kind: str, per_iteration: int) -> None:
     stack = asyncio.run(_run_load(kind))
     iterations = [iteration for run, _, iteration in stack.emitted if run.thread == 0]
     assert [iterations.count(iteration) for iteration in dict.fromkeys(iterations)] == [per_iteration] * (3 * EVENTS // per_iteration)
@@ -51,14 +51,14 @@ async def _run_load(kind: str) -> RecordingStack:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_event_is_said_once_and_in_order(kind: str) -> None:
+def test_every_event_is_emitted_once_and_in_order(kind: str) -> None:
     stack = asyncio.run(_run_load(kind))
     for thread in range(2):
         expected = [body for run in Wave(2, 3).of(thread) for body in run.bodies()]
         assert [body for run, body, _ in stack.emitted if run.thread == thread] == expected
 
 
-def test_emitter_at_a_rate_says_all_and_when() -> None:
+def test_paced_emitter_emits_all_events_and_returns_their_times() -> None:
     stack = RecordingStack()
     wave = Wave(2, 2)
     emissions = asyncio.run(emit_paced(stack, wave, 10_000, 10))
@@ -71,14 +71,14 @@ def test_emitter_at_a_rate_says_all_and_when() -> None:
     assert moments[-1] - moments[0] > (wave.events - 2) * 100_000
 
 
-def test_emitter_that_is_held_up_for_too_long_leaves_the_rest_unsaid() -> None:
+def test_paced_emitter_stops_after_its_time_limit() -> None:
     emissions = asyncio.run(emit_paced(RecordingStack(delay=3_600), Wave(2, 2), 10_000, 0.05))
     [(thread, _, held_up_ns)] = emissions
     assert thread == 0
     assert held_up_ns > 10_000_000
 
 
-def test_waves_number_their_runs_on() -> None:
+def test_waves_number_their_runs_consecutively() -> None:
     wave = Wave(2, 3).next(4)
     assert [run.number for run in wave.of(1)] == [3, 4, 5, 6]
     assert wave.events == 2 * 4 * EVENTS

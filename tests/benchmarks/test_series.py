@@ -22,11 +22,11 @@ def test_ratio_is_taken_within_rounds() -> None:
     assert series(a=[200, 20, 210], b=[100, 10, 100]).ratio(A, B) == 2.0
 
 
-def test_round_that_only_one_of_them_had_is_left_out() -> None:
+def test_round_with_only_one_value_is_ignored() -> None:
     assert series(a=[200, 20], b=[100]).ratio(A, B) == 2.0
 
 
-def test_ratio_of_what_was_not_measured_is_none() -> None:
+def test_ratio_and_median_without_values_are_none() -> None:
     assert series(a=[1.0]).ratio(A, B) is None
     assert series().median(A) is None
 

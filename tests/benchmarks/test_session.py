@@ -21,7 +21,7 @@ THREADS = 3
 
 
 @pytest.mark.parametrize("name", [each.name for each in BRIDGEKIT])
-def test_what_a_stack_of_ours_carries_is_right(name: str) -> None:
+def test_bridgekit_stack_delivers_correct_events(name: str) -> None:
     asyncio.run(_carried(name))
 
 
@@ -37,7 +37,7 @@ async def _carried(name: str) -> None:
         assert other.lost == other.expected == THREADS * 2 * EVENTS
 
 
-def test_memory_of_a_process_is_told() -> None:
+def test_memory_of_a_stack_is_measured() -> None:
     async def measured() -> int:
         async with session(peer("bridgekit native"), threads=1) as opened:
             return await opened.memory_kib()
@@ -45,7 +45,7 @@ def test_memory_of_a_process_is_told() -> None:
     assert 10_000 < asyncio.run(measured()) < 1_000_000
 
 
-def test_load_client_that_breaks_is_reported_with_its_error_output() -> None:
+def test_failed_load_client_is_reported_with_its_error_output() -> None:
     async def broken() -> None:
         async with start_load_client("the load client") as load:
             assert await load.request(Clear(), Done) == Done()
@@ -55,7 +55,7 @@ def test_load_client_that_breaks_is_reported_with_its_error_output() -> None:
         asyncio.run(broken())
 
 
-def test_stack_that_fails_is_out_and_the_others_go_on() -> None:
+def test_failed_stack_is_excluded_and_the_others_continue() -> None:
     broken = replace(peer("bridgekit ASGI"), name="no such stack")
     measured: list[str] = []
 

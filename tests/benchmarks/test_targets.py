@@ -38,11 +38,11 @@ def test_cost_above_its_target_is_not_met(cost: float, met: Met) -> None:
     assert [each.met for each in judge_targets(series, [COST])] == [met]
 
 
-def test_what_nobody_measured_is_neither_met_nor_missed() -> None:
+def test_target_without_a_value_is_unknown() -> None:
     assert [each.met for each in judge_targets(Series(), [RATES, COST])] == [Met.UNKNOWN] * 2
 
 
-def test_table_has_every_line_of_the_plan() -> None:
+def test_table_has_the_expected_number_of_targets() -> None:
     assert Counter(each.what for each in TARGETS) == {
         "bridgekit native / Starlette by hand": 4,
         "bridgekit native / picows": 3,
@@ -59,7 +59,7 @@ def test_table_has_every_line_of_the_plan() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: str(target.of))
-def test_target_has_one_bound(target: Target) -> None:
+def test_target_has_exactly_one_bound(target: Target) -> None:
     assert (target.at_least is None) != (target.at_most is None)
 
 
@@ -70,11 +70,11 @@ def test_plan_measures_every_stack_that_a_target_names(plan: Plan) -> None:
     assert named <= set(plan.stacks)
 
 
-def test_only_the_suite_is_timed_by_hand() -> None:
+def test_only_suite_targets_are_measured_by_hand() -> None:
     assert {each.what for each in TARGETS if each.how_to_measure} == {"the suite"}
 
 
-def test_unknown_stack_is_told_from_the_known() -> None:
+def test_unknown_stack_raises_and_lists_the_known_ones() -> None:
     with pytest.raises(LookupError, match="raw TCP"):
         peer("carrier pigeon")
 

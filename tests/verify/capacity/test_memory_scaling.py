@@ -10,23 +10,23 @@ from tests.verify.capacity.loads import scaling
 STRAIGHT = LinearFit(SOCKETS, [(100, 1_900), (500, 9_900), (1_000, 19_900)])
 
 
-def test_slope_of_the_line_is_what_one_more_weighs_wherever_the_line_begins() -> None:
+def test_memory_per_item_is_the_slope_for_any_intercept() -> None:
     assert (STRAIGHT.kib, STRAIGHT.first_kib, STRAIGHT.max_residual) == pytest.approx((20.0, -100.0, 0.0))
     assert STRAIGHT.per_gib == pytest.approx(KIB_PER_GIB / 20)
     assert STRAIGHT.most == 1_000
 
 
-def test_point_beside_the_line_is_told_by_its_distance() -> None:
+def test_max_residual_is_the_relative_distance_of_the_farthest_point() -> None:
     assert LinearFit(SOCKETS, [(100, 2_000), (500, 5_000), (1_000, 20_000)]).max_residual > 0.1
 
 
-def test_growth_is_by_the_cheapest_round_of_each() -> None:
+def test_growth_compares_the_cheapest_rounds() -> None:
     assert scaling(growth=1.3).scalings[0].growth == pytest.approx(1.3)
     assert len(scaling().table()) == 6
     assert "15.0 KiB for each of up to 1,000 idle sockets" in scaling().alt_text()
 
 
-async def test_more_sockets_than_files_may_be_open_are_refused_with_what_to_raise(
+async def test_too_many_sockets_raise_an_error_that_names_the_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("bridgekit_verify.capacity.memory_scaling.raise_file_limit", lambda: 1_024)

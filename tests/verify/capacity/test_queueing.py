@@ -26,11 +26,11 @@ def played(utilisation: float, pauses: tuple[float, float] = (0.0, 0.0), events:
 
 
 @pytest.mark.parametrize("utilisation", [0.2, 0.5, 0.8])
-def test_closed_form_is_the_mean_wait_of_a_queue_that_is_played_through(utilisation: float) -> None:
+def test_closed_form_equals_the_mean_wait_of_a_simulated_queue(utilisation: float) -> None:
     assert waiting_seconds(utilisation, 1.0) == pytest.approx(played(utilisation), rel=0.05)
 
 
-def test_pauses_are_work_like_any_other_seldom_and_long() -> None:
+def test_pauses_count_as_rare_long_jobs() -> None:
     """One in a thousand, of a hundred times what an event takes: a tenth of the core, and most of the waiting."""
     measured = played(0.5, pauses=(0.001, 100.0), events=400_000)
     # Events are half of the utilisation; the pauses' tenth counts as utilisation too, at the squares of its lengths.
@@ -39,18 +39,18 @@ def test_pauses_are_work_like_any_other_seldom_and_long() -> None:
     assert waiting_seconds(0.6, 1.0, 0.001 * 100.0**2) == pytest.approx(predicted, rel=0.01)
 
 
-def test_wait_is_what_an_event_takes_at_two_thirds_of_a_core() -> None:
+def test_mean_wait_equals_the_service_time_at_two_thirds_utilisation() -> None:
     assert waiting_seconds(ONE_SERVICE, 1.0) == pytest.approx(1.0)
     assert utilisation_at(1.0) == pytest.approx(ONE_SERVICE)
 
 
 @pytest.mark.parametrize("utilisation", [-0.1, 1.0, 1.5])
-def test_queue_that_does_not_settle_has_no_mean(utilisation: float) -> None:
+def test_waiting_time_without_a_steady_state_raises(utilisation: float) -> None:
     with pytest.raises(ValueError, match="settles"):
         waiting_seconds(utilisation, 1.0)
 
 
-def test_study_holds_carried_loads_by_utilisation_and_predicts_none_near_a_whole_core() -> None:
+def test_study_sorts_carried_loads_and_predicts_none_near_full_utilisation() -> None:
     study = study_waiting(capacity([carried(10_000), carried(1_000), failed(30_000)], [carried(19_600)]))
     points = study.points["ASGI"]
     assert [round(point.utilisation, 2) for point in points] == [0.05, 0.5]
@@ -60,7 +60,7 @@ def test_study_holds_carried_loads_by_utilisation_and_predicts_none_near_a_whole
     assert len(study.table()) == 3
 
 
-def test_edge_that_carried_nothing_has_no_points_and_its_panel_says_so() -> None:
+def test_edge_without_a_carried_load_has_no_points_and_a_labelled_panel() -> None:
     study = study_waiting(capacity([failed(1_000)], [carried(1_000)]))
     assert study.points["ASGI"] == []
     assert [axis.get_title(loc="left") for axis in study.figure("late").axes] == [

@@ -27,21 +27,21 @@ async def opened(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIte
         yield served
 
 
-async def test_every_event_that_was_due_is_read_once_at_its_own_socket(opened: testbed.Testbed) -> None:
+async def test_every_due_event_is_read_once_at_its_own_socket(opened: testbed.Testbed) -> None:
     found = await opened.wave(400, PLAN, first=0, threads=6)
     assert found.accounted_for
     assert found.client.delivered == found.wave.events == 160
     assert found.client.lost == found.client.closed == found.client.signalled == 0
 
 
-async def test_agents_say_events_when_they_are_due_and_not_before(opened: testbed.Testbed) -> None:
+async def test_agents_emit_events_when_they_are_due_and_not_before(opened: testbed.Testbed) -> None:
     found = await opened.wave(400, PLAN, first=0, threads=6)
     assert found.client.emitted_p50 >= 0
     assert found.client.late_p50 >= found.client.emitted_p50
     assert found.server.seconds >= PLAN.run_seconds + found.wave.starts[-1]
 
 
-async def test_runs_overlap_as_the_load_says_because_none_waits_for_another(opened: testbed.Testbed) -> None:
+async def test_runs_overlap_because_none_waits_for_another(opened: testbed.Testbed) -> None:
     slow = LoadPlan(seconds=0.4, pause_seconds=0.2)
     found = await opened.wave(400, slow, first=0, threads=6)
     assert found.server.at_once == found.server.runs == len(found.wave.starts)
@@ -56,20 +56,20 @@ async def test_overload_makes_events_late_and_loses_none(opened: testbed.Testbed
     assert not found.carried
 
 
-async def test_threads_without_sockets_take_their_runs_and_nothing_of_them_is_expected(opened: testbed.Testbed) -> None:
+async def test_runs_in_threads_without_sockets_expect_no_events(opened: testbed.Testbed) -> None:
     first = opened.threads
     await opened.open(2)
     found = await opened.wave(50, PLAN, first=first, threads=2)
     assert (found.client.expected, found.server.taken) == (0, found.wave.events)
 
 
-async def test_process_that_cannot_serve_is_reported_with_its_error_output(anyio_backend: str) -> None:
+async def test_failed_server_process_is_reported_with_its_error_output(anyio_backend: str) -> None:
     with pytest.raises(ProcessExited, match=r"(?s)server process \(nothing\).*nothing"):
         async with testbed.start_testbed(Edge("nothing", "nothing", "")):
             raise AssertionError("it serves")
 
 
-async def test_capacity_of_both_edges_is_positive_and_share_falls_beyond(anyio_backend: str) -> None:
+async def test_capacity_of_both_edges_is_positive_and_share_falls_under_overload(anyio_backend: str) -> None:
     """No number is asserted: only that there is one, that more is late, and that the books close."""
     study = await study_capacity(PLAN, sockets=10, seconds=1.0, at_most=4_000)
     assert all(each.accounted_for and each.client.lost == 0 for each in study.steps)
@@ -80,14 +80,14 @@ async def test_capacity_of_both_edges_is_positive_and_share_falls_beyond(anyio_b
     assert study.alt_text().count(" on time") == len(study.table())
 
 
-async def test_crowd_is_there_and_weighs_something(anyio_backend: str) -> None:
+async def test_idle_sockets_threads_and_runs_use_memory(anyio_backend: str) -> None:
     [scaling] = (await study_memory([20, 60], rounds=1, edges=[NATIVE])).scalings
     assert [fit.of for fit in scaling.fits] == [SOCKETS, THREADS, RUNS]
     assert scaling.of(SOCKETS).points[-1][1] > 0
     assert all(each.accounted_for for each in (*scaling.alone, *scaling.beside))
 
 
-async def test_worker_that_shares_a_broker_delivers_the_same(anyio_backend: str) -> None:
+async def test_worker_with_a_broker_delivers_every_event(anyio_backend: str) -> None:
     study = await study_shared(PLAN, events_per_second=300)
     assert all(each.accounted_for and each.client.lost == 0 for each in study.steps)
     assert list(study.table()["lost"]) == [0, 0]

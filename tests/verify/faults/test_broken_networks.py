@@ -29,7 +29,7 @@ from tests.verify.faults.peers import (
 LOOPBACK = "127.0.0.1"
 
 
-async def test_timeout_swallows_both_directions_and_tells_nobody() -> None:
+async def test_timeout_drops_both_directions_without_an_error() -> None:
     async with through() as (server, between, client):
         with between.timeout():
             await client.send(b" lost")
@@ -42,7 +42,7 @@ async def test_timeout_swallows_both_directions_and_tells_nobody() -> None:
             assert not server.ended.is_set()
 
 
-async def test_timeout_hides_a_client_that_breaks() -> None:
+async def test_timeout_hides_a_client_reset_from_the_server() -> None:
     async with through() as (server, between, client):
         stuck = between.timeout()
         await resetting(client).aclose()
@@ -53,7 +53,7 @@ async def test_timeout_hides_a_client_that_breaks() -> None:
         await ended(server)
 
 
-async def test_timeout_cuts_what_was_open_when_it_stops_and_no_byte_follows_the_hole() -> None:
+async def test_timeout_cuts_open_connections_when_it_stops() -> None:
     async with through() as (server, between, client):
         with between.timeout():
             async with await dial(between) as late:
@@ -75,7 +75,7 @@ async def ended(server: Server) -> None:
         await server.ended.wait()
 
 
-async def test_partition_holds_bytes_back_and_lets_them_flow_when_it_heals() -> None:
+async def test_partition_blocks_bytes_and_delivers_them_when_it_heals() -> None:
     async with through() as (server, between, client):
         with between.partition():
             await client.send(b" wait")
@@ -86,7 +86,7 @@ async def test_partition_holds_bytes_back_and_lets_them_flow_when_it_heals() -> 
         assert server.read == b"hello wait"
 
 
-async def test_partition_holds_back_late_bytes_too() -> None:
+async def test_partition_also_blocks_delayed_bytes() -> None:
     async with through() as (_, between, client):
         with between.latency(0.01):
             await client.send(b"late")
@@ -95,7 +95,7 @@ async def test_partition_holds_back_late_bytes_too() -> None:
             assert await read(client, 4) == b"late"
 
 
-async def test_partition_keeps_the_end_of_a_stream_back() -> None:
+async def test_partition_blocks_the_end_of_a_stream() -> None:
     async with through() as (server, between, client):
         with between.partition():
             await client.send_eof()
@@ -115,7 +115,7 @@ async def test_new_connections_hang_until_the_partition_heals() -> None:
             assert await read(late, 9) == b"let me in"
 
 
-async def test_of_two_partitions_the_last_to_heal_counts() -> None:
+async def test_bytes_flow_only_when_both_partitions_have_healed() -> None:
     async with through() as (_, between, client):
         first, second = between.partition(), between.partition()
         await client.send(b"!")
@@ -134,7 +134,7 @@ async def test_reset_peer_resets_both_ends() -> None:
         assert server.broken
 
 
-async def test_reset_peer_resets_whoever_connects_meanwhile_and_the_server_never_sees_them() -> None:
+async def test_reset_peer_resets_new_connections_before_they_reach_the_server() -> None:
     async with through() as (server, between, _):
         with between.reset_peer():
             async with await dial(between) as late:
@@ -144,7 +144,7 @@ async def test_reset_peer_resets_whoever_connects_meanwhile_and_the_server_never
         assert len(server.streams) == 2
 
 
-async def test_reset_peer_after_some_bytes_lets_these_through() -> None:
+async def test_reset_peer_after_some_bytes_delivers_these_bytes() -> None:
     async with through(pour) as (server, between, client):
         await read(client, 1_000)
         with between.reset_peer(after_bytes=50_000):
@@ -156,7 +156,7 @@ async def test_reset_peer_after_some_bytes_lets_these_through() -> None:
         assert server.broken
 
 
-async def test_limit_data_ends_connections_after_so_many_bytes_from_now_or_from_their_beginning() -> None:
+async def test_limit_data_closes_open_and_new_connections_after_the_limit() -> None:
     async with through() as (server, between, client):
         with between.limit_data(7):
             async with await dial(between) as late:
@@ -169,7 +169,7 @@ async def test_limit_data_ends_connections_after_so_many_bytes_from_now_or_from_
             await said(next_one, b"all of this again")
 
 
-async def test_limit_data_counts_what_comes_from_the_server_over_several_writes() -> None:
+async def test_limit_data_counts_bytes_over_several_writes() -> None:
     async with through() as (_, between, client):
         with between.limit_data(7):
             await said(client, b"abcd")
@@ -177,7 +177,7 @@ async def test_limit_data_counts_what_comes_from_the_server_over_several_writes(
             assert await rest(client) == b"efg"
 
 
-async def test_limit_counts_on_when_other_toxics_come_and_go() -> None:
+async def test_limit_keeps_its_count_while_other_toxics_start_and_stop() -> None:
     async with through() as (_, between, client):
         with between.limit_data(7):
             with between.latency(0.001):
@@ -186,7 +186,7 @@ async def test_limit_counts_on_when_other_toxics_come_and_go() -> None:
             assert await rest(client) == b"efg"
 
 
-async def test_limit_that_is_stopped_in_time_does_nothing_and_a_second_one_counts_anew() -> None:
+async def test_stopped_limit_has_no_effect_and_a_new_one_starts_at_zero() -> None:
     async with through() as (_, between, client):
         for _ in range(3):
             with between.limit_data(7):
@@ -194,7 +194,7 @@ async def test_limit_that_is_stopped_in_time_does_nothing_and_a_second_one_count
         await said(client, b"all of it")
 
 
-async def test_down_closes_what_is_open_and_refuses_what_comes() -> None:
+async def test_down_closes_open_connections_and_refuses_new_ones() -> None:
     async with through() as (server, between, client):
         with between.down():
             await refused(between)
@@ -209,7 +209,7 @@ async def well(between: Proxy) -> None:
         await said(client, b"well again")
 
 
-async def test_up_ends_nothing_but_downs() -> None:
+async def test_up_ends_only_down_toxics() -> None:
     async with through() as (_, between, client):
         with between.partition():
             between.up()
@@ -217,7 +217,7 @@ async def test_up_ends_nothing_but_downs() -> None:
             assert await silent(client)
 
 
-async def test_up_ends_every_down_on_the_same_port_again_and_again() -> None:
+async def test_up_ends_every_down_and_keeps_the_port() -> None:
     async with through() as (_, between, _):
         port = between.port
         for _ in range(3):
@@ -231,7 +231,7 @@ async def test_up_ends_every_down_on_the_same_port_again_and_again() -> None:
 
 
 @pytest.mark.parametrize("shares", [0, 1])
-async def test_port_is_kept_while_it_is_down(shares: int) -> None:
+async def test_port_stays_reserved_while_it_is_down(shares: int) -> None:
     async with through() as (_, between, _):
         with between.down(), socket.socket() as thief:
             thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, shares)
@@ -239,7 +239,7 @@ async def test_port_is_kept_while_it_is_down(shares: int) -> None:
                 thief.bind((LOOPBACK, between.port))
 
 
-async def test_whoever_hangs_in_a_partition_is_turned_away_when_it_goes_down() -> None:
+async def test_connection_that_hangs_in_a_partition_is_refused_when_the_proxy_goes_down() -> None:
     async with through() as (_, between, _):
         with between.partition(), between.down():
             await refused(between)

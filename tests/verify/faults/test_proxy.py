@@ -33,7 +33,7 @@ from tests.verify.faults.peers import (
 )
 
 
-async def test_bytes_pass_unchanged_both_ways_up_to_the_end_of_each_stream() -> None:
+async def test_bytes_pass_unchanged_in_both_directions_until_the_end_of_each_stream() -> None:
     data = os.urandom(3_000_000)
     async with through() as (server, _, client), anyio.create_task_group() as tasks:
 
@@ -48,7 +48,7 @@ async def test_bytes_pass_unchanged_both_ways_up_to_the_end_of_each_stream() -> 
 
 
 @pytest.mark.slow
-async def test_many_connections_are_kept_apart() -> None:
+async def test_many_connections_are_independent() -> None:
     async with serving(echo) as server, proxy("127.0.0.1", server.port) as between, anyio.create_task_group() as tasks:
 
         async def talk(number: int) -> None:
@@ -60,7 +60,7 @@ async def test_many_connections_are_kept_apart() -> None:
             tasks.start_soon(talk, number)
 
 
-async def test_connection_is_forgotten_when_both_ends_are_done() -> None:
+async def test_connection_is_removed_when_both_streams_end() -> None:
     async with through() as (server, between, client):
         assert between.open_connections == 1
         await client.aclose()
@@ -72,7 +72,7 @@ async def test_connection_is_forgotten_when_both_ends_are_done() -> None:
 
 
 @pytest.mark.parametrize("reader", [math.inf, 0.0])
-async def test_client_of_a_server_that_is_not_there_is_reset(reader: float) -> None:
+async def test_client_is_reset_when_the_server_is_unreachable(reader: float) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         async with proxy("127.0.0.1", nobody.getsockname()[1]) as between:
@@ -81,7 +81,7 @@ async def test_client_of_a_server_that_is_not_there_is_reset(reader: float) -> N
                     assert await broken_after(client) == b""
 
 
-async def test_break_of_the_client_reaches_the_server_as_a_break() -> None:
+async def test_reset_of_the_client_reaches_the_server_as_a_reset() -> None:
     async with through() as (server, _, client):
         await resetting(client).aclose()
         with anyio.fail_after(SOON):
@@ -89,7 +89,7 @@ async def test_break_of_the_client_reaches_the_server_as_a_break() -> None:
         assert server.broken
 
 
-async def test_break_of_the_server_reaches_the_client_as_a_break() -> None:
+async def test_reset_of_the_server_reaches_the_client_as_a_reset() -> None:
     async with through() as (server, _, client):
         await resetting(server.streams[0]).aclose()
         assert await broken_after(client) == b""
@@ -101,7 +101,7 @@ async def test_proxy_does_not_hide_a_client_that_stops_reading() -> None:
         assert await read(client, 3_000_000) == poured(0, 3_000_000)
 
 
-async def test_open_connections_end_with_the_block_and_nothing_is_left() -> None:
+async def test_open_connections_end_with_the_block_without_leaks() -> None:
     async with serving(drink) as server:
         before = open_files()
         async with proxy("127.0.0.1", server.port) as between:
@@ -116,7 +116,7 @@ async def test_open_connections_end_with_the_block_and_nothing_is_left() -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORK_FAULTS)
-async def test_block_ends_while_a_fault_runs_and_bytes_are_stuck(name: str) -> None:
+async def test_block_ends_while_a_fault_is_active_and_bytes_are_blocked(name: str) -> None:
     async with serving(pour) as server:
         before = open_files()
         with anyio.fail_after(SOON):
@@ -133,14 +133,14 @@ async def test_block_ends_while_a_fault_runs_and_bytes_are_stuck(name: str) -> N
         assert open_files() == before
 
 
-async def test_error_of_the_block_is_raised_as_it_is() -> None:
+async def test_error_of_the_block_is_raised_unwrapped() -> None:
     async with serving(echo) as server:
         with pytest.raises(KeyError, match="mine"):
             async with proxy("127.0.0.1", server.port) as between, await dial(between):
                 raise KeyError("mine")
 
 
-def test_sockets_of_the_proxy_are_prompt_and_hold_little() -> None:
+def test_sockets_of_the_proxy_have_no_delay_and_small_buffers() -> None:
     with socket.socket() as end:
         prepare(end, 10_000)
         assert not end.getblocking()

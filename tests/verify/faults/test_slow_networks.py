@@ -41,7 +41,7 @@ async def test_latency_delays_an_open_connection_in_both_directions() -> None:
             assert await took(client, b"there and back") >= 0.08
 
 
-async def test_latencies_that_run_together_add_up() -> None:
+async def test_concurrent_latencies_add_up() -> None:
     async with through() as (_, between, client):
         with between.latency(0.03), between.latency(0.03):
             assert await took(client, b"twice") >= 0.12
@@ -54,7 +54,7 @@ async def test_latency_ends_with_its_block() -> None:
         await said(client, b"now")
 
 
-async def test_latency_does_not_make_bytes_wait_for_one_another() -> None:
+async def test_latency_delays_bytes_concurrently() -> None:
     async with through() as (_, between, client):
         with between.slicer(1), between.latency(0.5):
             # One after the other they would take twenty seconds.
@@ -72,7 +72,7 @@ async def test_latency_with_jitter_and_after_its_end_keeps_the_order() -> None:
         assert await read(client, 2_500) == data[500:]
 
 
-async def test_end_of_a_stream_is_as_late_as_a_byte() -> None:
+async def test_end_of_a_stream_is_delayed_like_a_byte() -> None:
     async with through() as (_, between, client):
         with between.latency(0.04):
             began = anyio.current_time()
@@ -82,14 +82,14 @@ async def test_end_of_a_stream_is_as_late_as_a_byte() -> None:
             assert anyio.current_time() - began >= 0.08
 
 
-async def test_late_bytes_are_bounded_and_the_sender_feels_it() -> None:
+async def test_delayed_bytes_are_bounded_with_backpressure() -> None:
     async with through(pour) as (server, between, client):
         with between.latency(FOR_EVER):
             got = await all_that_was_coming(client)
             assert len(got) < await settled(server) < 2_000_000
 
 
-async def test_latency_lets_more_pass_than_it_holds_at_once() -> None:
+async def test_latency_passes_more_bytes_than_its_buffer_holds() -> None:
     data = os.urandom(500_000)
     async with through(drink) as (server, between, client):
         with between.latency(0.005):
@@ -100,14 +100,14 @@ async def test_latency_lets_more_pass_than_it_holds_at_once() -> None:
         assert server.read == data
 
 
-async def test_bandwidth_limits_what_comes_from_the_server() -> None:
+async def test_bandwidth_limits_bytes_from_the_server() -> None:
     async with through() as (_, between, client):
         with between.bandwidth(100_000):
             # Less two ticks: one that is let through at once, one that was saved up.
             assert await took(client, os.urandom(12_000)) >= 0.07
 
 
-async def test_bandwidth_leaves_the_other_direction_alone() -> None:
+async def test_bandwidth_does_not_limit_the_other_direction() -> None:
     async with through(drink) as (server, between, client):
         with between.bandwidth(1):
             await client.send(bytes(1_000_000))
@@ -117,7 +117,7 @@ async def test_bandwidth_leaves_the_other_direction_alone() -> None:
             assert len(server.read) == 1_000_000
 
 
-async def test_bandwidth_limits_the_direction_that_is_asked_for() -> None:
+async def test_bandwidth_limits_the_given_direction() -> None:
     for ways in ((Direction.TO_SERVER,), BOTH_DIRECTIONS):
         async with through() as (_, between, client):
             with between.bandwidth(0, ways):
@@ -125,7 +125,7 @@ async def test_bandwidth_limits_the_direction_that_is_asked_for() -> None:
                 assert await silent(client)
 
 
-async def test_bandwidth_reaches_back_to_the_sender() -> None:
+async def test_bandwidth_causes_backpressure_at_the_sender() -> None:
     async with through(pour) as (server, between, client):
         with between.bandwidth(10_000):
             await read(client, 1_000)
@@ -133,7 +133,7 @@ async def test_bandwidth_reaches_back_to_the_sender() -> None:
             assert server.written < 2_000_000
 
 
-async def test_lowest_bandwidth_wins_and_a_stopped_one_is_forgotten() -> None:
+async def test_lowest_bandwidth_applies_until_it_stops() -> None:
     async with through() as (_, between, client):
         with between.bandwidth(1_000_000):
             with between.bandwidth(0):
@@ -142,7 +142,7 @@ async def test_lowest_bandwidth_wins_and_a_stopped_one_is_forgotten() -> None:
             assert await read(client, 1) == b"!"
 
 
-async def test_bandwidth_of_almost_nothing_ends_at_once_when_it_is_stopped() -> None:
+async def test_very_low_bandwidth_ends_immediately_when_it_is_stopped() -> None:
     async with through() as (_, between, client):
         slow = between.bandwidth(0.001)
         await client.send(b"abc")
@@ -151,7 +151,7 @@ async def test_bandwidth_of_almost_nothing_ends_at_once_when_it_is_stopped() -> 
         assert await read(client, 2) == b"bc"
 
 
-async def test_slow_reader_stops_the_server_and_keeps_the_connection() -> None:
+async def test_slow_reader_blocks_the_server_and_keeps_the_connection() -> None:
     async with through(pour) as (server, between, client):
         await read(client, 10_000)
         with between.slow_reader():
@@ -161,13 +161,13 @@ async def test_slow_reader_stops_the_server_and_keeps_the_connection() -> None:
         assert await read(client, 3_000_000) == poured(0, 4_000_000)[10_000 + len(got) :][:3_000_000]
 
 
-async def test_slow_reader_reads_a_little_a_second() -> None:
+async def test_slow_reader_reads_at_its_rate() -> None:
     async with through() as (_, between, client):
         with between.slow_reader(100_000):
             assert await took(client, os.urandom(12_000)) >= 0.07
 
 
-async def test_what_a_slow_reader_says_still_reaches_the_server() -> None:
+async def test_bytes_from_a_slow_reader_still_reach_the_server() -> None:
     async with through() as (server, between, client):
         with between.slow_reader():
             await client.send(b" and more")
@@ -177,7 +177,7 @@ async def test_what_a_slow_reader_says_still_reaches_the_server() -> None:
             assert await silent(client)
 
 
-async def test_slicer_sends_pieces_one_by_one_and_in_order() -> None:
+async def test_slicer_sends_pieces_separately_and_in_order() -> None:
     data = os.urandom(400)
     async with through() as (_, between, client):
         with between.slicer(20, 15, 0.002, seed=5):
@@ -199,7 +199,7 @@ async def test_slicer_ends_with_its_block() -> None:
         await said(client, b"in one piece")
 
 
-async def test_newcomers_feel_what_runs() -> None:
+async def test_new_connections_are_affected_by_active_toxics() -> None:
     async with through() as (_, between, _):
         with between.latency(0.04):
             async with await dial(between) as late:
@@ -232,7 +232,7 @@ async def drawn(seed: int, ways: tuple[Direction, ...], connections: int = 1) ->
     return got
 
 
-async def test_chance_is_drawn_by_the_seed_for_each_connection_and_direction_anew() -> None:
+async def test_random_numbers_depend_on_seed_connection_and_direction() -> None:
     first, second = await drawn(1, (Direction.TO_CLIENT,), connections=2)
     [other_way], [other_seed] = await drawn(1, (Direction.TO_SERVER,)), await drawn(2, (Direction.TO_CLIENT,))
     assert len({*first, *second, *other_way, *other_seed}) == 12

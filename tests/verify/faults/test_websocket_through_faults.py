@@ -82,7 +82,7 @@ async def read_into(got: list[int], client: Any) -> None:
         got.append(int(await client.recv()))
 
 
-async def test_messages_of_any_size_pass_and_so_does_the_goodbye() -> None:
+async def test_messages_of_any_size_and_the_close_frame_pass() -> None:
     async with through(echo) as (_, client):
         for message in ("", "word", "x" * 70_000, b"\0" * 900_000):
             await client.send(message)
@@ -114,7 +114,7 @@ async def test_partition_that_heals_loses_no_message() -> None:
         assert [int(await client.recv()) for _ in range(10)] == list(range(10))
 
 
-async def test_connection_is_cut_in_the_middle_of_a_frame_and_whole_messages_before_it_count() -> None:
+async def test_complete_messages_before_a_cut_frame_are_received() -> None:
     async with through(count) as (between, client):
         with between.limit_data(47):
             await client.send("go")
@@ -122,7 +122,7 @@ async def test_connection_is_cut_in_the_middle_of_a_frame_and_whole_messages_bef
 
 
 @pytest.mark.parametrize("name", ["reset_peer", "down", "timeout"])
-async def test_cut_connection_ends_without_a_goodbye_and_another_can_be_made(name: str) -> None:
+async def test_cut_connection_ends_without_a_close_frame_and_a_new_one_works(name: str) -> None:
     async with through(count) as (between, client):
         with between.start(NETWORK_FAULTS[name].toxic()):
             await client.send("go") if name == "timeout" else None
@@ -141,7 +141,7 @@ async def test_opening_handshake_hangs(name: str) -> None:
                 pass
 
 
-async def test_sender_feels_a_slow_reader() -> None:
+async def test_slow_reader_causes_backpressure_at_the_sender() -> None:
     sent = 0
 
     async def flood(server: Any) -> None:

@@ -65,7 +65,7 @@ async def client_of(server: LineServer, *, open_timeout_seconds: float = SOON) -
         yield client
 
 
-async def test_events_are_read_in_order_each_with_the_time_of_its_read() -> None:
+async def test_events_are_read_in_order_with_timestamps() -> None:
     async with loaded(2) as (server, client):
         await client.send(Read(3))
         sent_ns = time.monotonic_ns()
@@ -79,7 +79,7 @@ async def test_events_are_read_in_order_each_with_the_time_of_its_read() -> None
     assert all(times == sorted(times) for times in read.read_ns)
 
 
-async def test_event_that_does_not_come_is_missing_and_what_was_cleared_is_not_counted() -> None:
+async def test_missing_event_makes_the_read_incomplete_and_cleared_events_are_not_counted() -> None:
     async with loaded(1) as (server, client):
         await server.connections[0].send(b"before\n")
         await client.request(Clear(), Done)
@@ -90,13 +90,13 @@ async def test_event_that_does_not_come_is_missing_and_what_was_cleared_is_not_c
     assert read.events[0][-1] == b"a"
 
 
-async def test_server_is_answered_while_no_load_is_read() -> None:
+async def test_client_replies_to_pings_between_loads() -> None:
     async with loaded(1) as (server, _):
         await server.connections[0].send(b"?\n")
         assert await server.connections[0].receive() == b"!\n"
 
 
-async def test_paused_socket_is_not_read_and_a_closed_one_is_noticed_when_it_resumes() -> None:
+async def test_paused_socket_is_not_read_and_its_close_is_detected_on_resume() -> None:
     async with loaded(2) as (server, client):
         await client.request(Pause(), Done)
         await client.send(Read(1))
@@ -109,7 +109,7 @@ async def test_paused_socket_is_not_read_and_a_closed_one_is_noticed_when_it_res
         assert await client.request(Resume(), Count) == Count(1)
 
 
-async def test_server_that_confirms_no_subscription_is_an_error() -> None:
+async def test_missing_confirmation_raises_not_subscribed() -> None:
     async with serving_lines(silent=True) as server, client_of(server, open_timeout_seconds=0.1) as client:
         with pytest.raises(ProcessExited, match="the subscription of 1 sockets"):
             await client.request(Open(1), Done)

@@ -109,7 +109,7 @@ def test_the_kernel_is_the_interpreter_that_runs_this(ran: Ran) -> None:
     assert sys.executable in ran.built.csv.read_text(encoding="utf-8")
 
 
-def test_executed_copies_can_be_told_again_without_a_kernel(ran: Ran, tmp_path: Path) -> None:
+def test_report_can_be_rebuilt_from_executed_copies(ran: Ran, tmp_path: Path) -> None:
     again = build_from_executed(ran.executed, tmp_path)
     assert again.headline == ran.built.headline
     assert not again.complete
@@ -122,7 +122,7 @@ def test_an_unknown_parameter_stops_before_any_kernel_starts(tmp_path: Path) -> 
     assert not (tmp_path / "copies").exists()
 
 
-def test_a_cell_that_does_not_end_is_one_line_too(tmp_path: Path) -> None:
+def test_a_cell_that_times_out_is_reported_in_one_line(tmp_path: Path) -> None:
     write(tmp_path / "notebooks", "15_hanging", small("15_hanging", "import time; time.sleep(600)"))
     failures = execute_folder(tmp_path / "notebooks", tmp_path / "copies", cell_seconds=5, log=lambda line: None)
     assert failures == ("15_hanging: code cell 2: CellTimeoutError: no end within 5 s",)

@@ -48,7 +48,7 @@ async def test_single_line_would_be_enough_on_a_sound_chain(repaired: LadderStud
     assert ladder_claim(repaired).verdict == "holds"
 
 
-async def test_sent_is_worth_nothing_until_answers_are_honest(ladder: LadderStudy, repaired: LadderStudy) -> None:
+async def test_sent_is_not_delivered_until_receipts_are_truthful(ladder: LadderStudy, repaired: LadderStudy) -> None:
     assert truth_claim(ladder).verdict == "does not hold"
     assert "+ Fix 1" in truth_claim(ladder).evidence[0]
     assert truth_claim(repaired).verdict == "holds"
@@ -60,14 +60,14 @@ async def test_shared_agent_contradicts_the_audit_and_a_fresh_one_does_not(ladde
     assert sharing_claim(SharingStudy(shared=study.fresh, fresh=study.fresh), ladder).verdict == "holds"
 
 
-async def test_known_rate_that_is_not_found_is_told() -> None:
+async def test_wrong_known_rate_contradicts_the_claim() -> None:
     study = await study_calibration(threads=2, runs=2, losses=[0.0, 1.0], away=[(1, 2)])
     assert calibration_claim(study).verdict == "holds"
     mistaken = replace(study, losses=[replace(loss, p=1 - loss.p) for loss in study.losses])
     assert calibration_claim(mistaken).verdict == "does not hold"
 
 
-def test_planting_that_is_not_reported_exactly_is_told() -> None:
+def test_mutation_that_is_not_reported_exactly_contradicts_the_claim() -> None:
     planted = pd.DataFrame({"planted": ["1 lost", "1 extra copy"], "exactly": ["yes", "no"]})
     finding = planting_claim(planted)
     assert finding.verdict == "does not hold"

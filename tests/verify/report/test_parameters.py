@@ -20,7 +20,7 @@ def test_every_literal_can_be_replaced_at_once() -> None:
     assert read_parameters(replace_parameters(CELL, new)) == new
 
 
-def test_names_of_other_notebooks_are_left_alone() -> None:
+def test_names_of_other_notebooks_are_ignored() -> None:
     assert replace_parameters(CELL, {"elsewhere": 1}) == CELL
 
 

@@ -28,7 +28,7 @@ def emit(recorder: Recorder, count: int) -> None:
         recorder.record(Attempted(key, OWNED.thread_id, 0.0))
 
 
-async def test_time_passes_when_it_is_over_and_agents_have_emitted_what_is_due() -> None:
+async def test_wait_ends_when_the_time_is_over_and_due_events_are_emitted() -> None:
     recorder, load = started()
     passed = anyio.Event()
 
@@ -46,13 +46,13 @@ async def test_time_passes_when_it_is_over_and_agents_have_emitted_what_is_due()
         await passed.wait()
 
 
-async def test_run_that_has_ended_is_not_waited_for() -> None:
+async def test_ended_run_does_not_prolong_the_wait() -> None:
     recorder, load = started()
     recorder.record(Ended(RUN, ""))
     await load.run_agents_for(0.0)
 
 
-async def test_fault_begins_in_the_first_half_of_a_run() -> None:
+async def test_fault_starts_in_the_first_half_of_a_run() -> None:
     recorder, load = started()
     emit(recorder, 6)
     assert load.before_half

@@ -23,7 +23,7 @@ def matrix() -> FaultMatrix:
 
 
 @pytest.mark.slow
-def test_every_fault_is_tried_with_every_way_to_deliver_that_it_concerns(matrix: FaultMatrix) -> None:
+def test_every_fault_is_tested_in_every_mode_that_it_applies_to(matrix: FaultMatrix) -> None:
     assert set(matrix.cells) == {
         (fault.name, row.name) for fault in FAULTS.values() for row in DELIVERY_MODES.values() if fault.applies_to(row)
     }
@@ -31,7 +31,7 @@ def test_every_fault_is_tried_with_every_way_to_deliver_that_it_concerns(matrix:
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_in_silence_where_a_log_is_kept(matrix: FaultMatrix) -> None:
+def test_no_event_is_lost_silently_in_modes_with_a_log(matrix: FaultMatrix) -> None:
     assert {
         name: t.verdict.losses for name, t in matrix.cells.items() if t in matrix.guaranteed and t.verdict.lost_silent
     } == {}
@@ -39,12 +39,12 @@ def test_nothing_is_lost_in_silence_where_a_log_is_kept(matrix: FaultMatrix) -> 
 
 
 @pytest.mark.slow
-def test_nothing_reaches_anybody_else_in_any_cell(matrix: FaultMatrix) -> None:
+def test_no_event_is_misrouted_in_any_cell(matrix: FaultMatrix) -> None:
     assert {name: t.verdict.misroutes for name, t in matrix.cells.items() if t.verdict.misrouted} == {}
 
 
 @pytest.mark.slow
-def test_everything_comes_once_and_in_order_in_every_cell(matrix: FaultMatrix) -> None:
+def test_events_arrive_once_and_in_order_in_every_cell(matrix: FaultMatrix) -> None:
     for name, found in matrix.cells.items():
         verdict = found.verdict
         copies = verdict.extra_copies + found.sent_twice
@@ -52,23 +52,23 @@ def test_everything_comes_once_and_in_order_in_every_cell(matrix: FaultMatrix) -
 
 
 @pytest.mark.slow
-def test_every_user_reads_the_end_in_every_cell(matrix: FaultMatrix) -> None:
+def test_every_user_reads_the_last_event_in_every_cell(matrix: FaultMatrix) -> None:
     assert [name for name, found in matrix.cells.items() if not found.quiesced] == []
 
 
 @pytest.mark.slow
-def test_where_nothing_protects_events_are_lost_in_silence(matrix: FaultMatrix) -> None:
+def test_mode_without_a_log_loses_events_silently(matrix: FaultMatrix) -> None:
     assert [name for name in LOSE_UNPROTECTED if not matrix.cells[name, AT_MOST_ONCE.name].verdict.lost_silent] == []
 
 
 @pytest.mark.slow
-def test_what_was_kept_in_a_memory_that_is_gone_is_told_to_those_who_miss_it(matrix: FaultMatrix) -> None:
+def test_loss_of_a_memory_log_is_signalled(matrix: FaultMatrix) -> None:
     assert matrix.cells["kill while away", RESUME.name].verdict.lost_signalled > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("delivery", ["SQLite", "Redis"])
-def test_nothing_acknowledged_is_lost_with_a_worker_whose_log_outlives_it(matrix: FaultMatrix, delivery: str) -> None:
+def test_no_acknowledged_event_is_lost_when_the_log_is_durable(matrix: FaultMatrix, delivery: str) -> None:
     for fault in ("kill", "kill while away", "restart"):
         assert matrix.cells[fault, delivery].verdict.lost == 0
 
@@ -86,22 +86,22 @@ def planted(*, lost: Sequence[int] = (), told: Sequence[int] = (), misrouted: Se
     return FaultMatrix({("down", RESUME.name): found, ("down", AT_MOST_ONCE.name): trial(AT_MOST_ONCE)})
 
 
-def test_planted_silent_loss_is_counted() -> None:
+def test_silent_loss_is_counted() -> None:
     assert planted(lost=[2]).silent_losses.k == 1
     assert planted(lost=[2], told=[2]).silent_losses.k == 0
 
 
-def test_planted_stray_is_counted() -> None:
+def test_misrouted_event_is_counted() -> None:
     assert planted(misrouted=[3]).misrouted == 1
     assert planted().misrouted == 0
 
 
-def test_loss_where_nothing_was_promised_breaks_no_promise() -> None:
+def test_loss_without_a_guarantee_is_not_a_silent_loss_of_the_matrix() -> None:
     matrix = FaultMatrix({("down", AT_MOST_ONCE.name): trial(AT_MOST_ONCE, lost=[1, 2])})
     assert (matrix.silent_losses.k, matrix.silent_losses.n) == (0, 0)
 
 
-def test_row_says_everything_that_became_of_the_events() -> None:
+def test_row_contains_all_outcomes() -> None:
     [row] = (
         FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[1, 2], told=[2], misrouted=[4])})
         .table()
@@ -111,7 +111,7 @@ def test_row_says_everything_that_became_of_the_events() -> None:
     assert (row["median ms"], row["longest ms"]) == (500.0, 500.0)
 
 
-def test_counts_of_the_rounds_are_added_up() -> None:
+def test_counts_of_rounds_are_summed() -> None:
     found = Soak()
     for seed in (1, 2):
         found.add(seed, FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[2], told=[2])}))
@@ -130,7 +130,7 @@ def test_counts_of_the_rounds_are_added_up() -> None:
     ],
     ids=["silent", "stray", "stray where nothing is promised", "not settled"],
 )
-def test_planted_breach_is_named_with_its_seed(violations: object) -> None:
+def test_violation_is_listed_with_its_seed(violations: object) -> None:
     found = Soak()
     assert isinstance(violations, type(trial(RESUME)))
     found.add(41, FaultMatrix({("down", violations.delivery.name): violations}))
@@ -138,19 +138,19 @@ def test_planted_breach_is_named_with_its_seed(violations: object) -> None:
     assert found.violations[0].startswith("seed 41: down, ")
 
 
-def test_loss_where_nothing_is_promised_is_no_breach() -> None:
+def test_loss_without_a_guarantee_is_not_a_violation() -> None:
     found = Soak()
     found.add(1, FaultMatrix({("down", AT_MOST_ONCE.name): trial(AT_MOST_ONCE, lost=[1, 2])}))
     assert found.violations == []
 
 
-def test_seed_draws_the_same_plan_again_and_another_seed_another() -> None:
+def test_random_plan_depends_only_on_the_seed() -> None:
     assert random_plan(3) == random_plan(3) != random_plan(4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_one_round_at_least_is_run_and_told() -> None:
+async def test_soak_runs_and_prints_at_least_one_round() -> None:
     lines = list[str]()
     found = await soak(minutes=0, users=1, faults=[FAULTS["down"]], modes=[RESUME], print_line=lines.append)
     assert (found.rounds, len(lines), found.violations) == (1, 1, [])
