@@ -1,4 +1,4 @@
-"""The two async backends, each as a row."""
+"""The parameters of the two async backends."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, Final
 __all__ = ["ASYNCIO", "TRIO"]
 
 
-def _unhurried() -> asyncio.AbstractEventLoop:
-    """A loop that does not complain of slow callbacks: they are the machine's affair, and tests read the log."""
+def _loop_without_slow_callback_warnings() -> asyncio.AbstractEventLoop:
+    """Return a loop without slow-callback warnings, because they depend on the machine and tests check the log."""
     loop = asyncio.new_event_loop()
     loop.slow_callback_duration = math.inf
     return loop
 
 
-# asyncio's debug mode reports calls from a wrong thread, and where a coroutine was lost.
-ASYNCIO: Final[tuple[str, dict[str, Any]]] = ("asyncio", {"debug": True, "loop_factory": _unhurried})
+# asyncio's debug mode reports calls from a wrong thread and where an unawaited coroutine was created.
+ASYNCIO: Final[tuple[str, dict[str, Any]]] = ("asyncio", {"debug": True, "loop_factory": _loop_without_slow_callback_warnings})
 TRIO: Final[tuple[str, dict[str, Any]]] = ("trio", {})

@@ -1,4 +1,4 @@
-"""Events and ids to test with, told apart by what a test cares for."""
+"""Factories for events, frames and ids in tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOON = datetime(2026, 11, 22, 12, 0, 0, 1, tzinfo=UTC)
 
 
 def emitted(
-    type: EventType = EventType.AGENT_THINKING,  # noqa: A002  # the wire's own word
+    type: EventType = EventType.AGENT_THINKING,  # noqa: A002  # the field name on the wire
     *,
     run_id: RunId = RUN,
     payload: Mapping[str, object] | None = None,

@@ -1,4 +1,4 @@
-"""Real servers of the Redis protocol for a whole session of tests: a cluster takes two seconds until it is ready."""
+"""Redis-protocol servers shared by a test session, because a cluster needs two seconds to start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["SharedCluster", "shared_cluster", "shared_server"]
 
 
 class SharedCluster:
-    """A cluster, and a loop of its own that its processes belong to."""
+    """A cluster whose processes belong to an event loop in another thread."""
 
     def __init__(self, cluster: RedisCluster, portal: BlockingPortal) -> None:
         self.url = cluster.url
@@ -30,7 +30,7 @@ class SharedCluster:
         self._portal.call(server.kill)
 
     def start(self, server: RedisServer) -> None:
-        """Start one that was killed. It takes its place again when the others have noticed."""
+        """Start a killed server. It rejoins when the other nodes have detected it."""
         self._portal.call(server.start)
 
 
@@ -45,6 +45,6 @@ def shared_cluster() -> Iterator[SharedCluster]:
 
 @contextmanager
 def shared_server() -> Iterator[str]:
-    """A server's URL: of the one that the environment names, or of one of our own."""
+    """Yield the URL of the server from BRIDGEKIT_REDIS_URL, or of a server that is started here."""
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(redis_url()) as url:
         yield url

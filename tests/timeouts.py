@@ -1,4 +1,4 @@
-"""How long tests wait for what must come. A bound catches what hangs: how fast a machine is decides nothing."""
+"""Timeouts of tests. They only detect hanging tests, so that no result depends on the speed of the machine."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 from bridgekit.stores.redis import log, subscriptions, topology
 from bridgekit.stores.sqlite import database
 
-__all__ = ["TIMEOUT_SECONDS", "with_patience"]
+__all__ = ["TIMEOUT_SECONDS", "use_long_timeouts"]
 
 TIMEOUT_SECONDS: Final = 60.0
 
 
-def with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stores that wait for their file or their server as long as a test does.
+def use_long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the stores wait for their file or server as long as a test does.
 
-    As they are, a store that is well and does not get its turn for a quarter of a second is treated as one that is
-    away: then a publisher is told so, and that is right. Tests of anything else do not want to hear of it.
+    By default, a healthy store that gets no CPU for a quarter of a second counts as unavailable, and publishers get
+    PENDING or an error. This is correct, but would make unrelated tests fail on a busy machine.
     """
     for module, name in (
         (topology, "OPEN_TIMEOUT_SECONDS"),
@@ -33,5 +33,5 @@ def with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
         (log, "JOIN_TIMEOUT_SECONDS"),
     ):
         monkeypatch.setattr(module, name, TIMEOUT_SECONDS)
-    patient = partial(database.open_database, answer_timeout_seconds=TIMEOUT_SECONDS)
-    monkeypatch.setattr(database, "open_database", patient)
+    open_database = partial(database.open_database, answer_timeout_seconds=TIMEOUT_SECONDS)
+    monkeypatch.setattr(database, "open_database", open_database)

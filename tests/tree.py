@@ -1,4 +1,4 @@
-"""Where the checkout is, and which of its files people wrote."""
+"""The paths of the checkout, and its files without generated ones."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 EXECUTED = ROOT / "build" / "executed"
 
-NOT_OURS = {"build", "dist", "node_modules", "__pycache__"}
+GENERATED_FOLDERS = {"build", "dist", "node_modules", "__pycache__"}
 
 
 def written_files(suffix: str = "", under: str = ".") -> list[Path]:
-    """List the files below `under`, without what tools made. At least one: no file would prove nothing."""
+    """Return the files below `under` without generated ones. Fails if there are none, because a check of no file is useless."""
     files = sorted(path for path in walk(ROOT / under) if path.name.endswith(suffix))
     assert files, f"no {suffix or 'file'} below {under}"
     return files
@@ -28,9 +28,9 @@ def walk(folder: Path) -> Iterator[Path]:
 
 def is_made_by_tools(folder: str) -> bool:
     hidden = folder.startswith(".") and folder not in {".ci", ".github"}
-    return hidden or folder in NOT_OURS or folder.endswith(".egg-info")
+    return hidden or folder in GENERATED_FOLDERS or folder.endswith(".egg-info")
 
 
 def name_of(path: Path) -> str:
-    """Name a file as the repository does; pytest shows it as the test's id."""
+    """Return the path within the repository, which pytest shows as the test id."""
     return path.relative_to(ROOT).as_posix()

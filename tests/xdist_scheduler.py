@@ -1,4 +1,4 @@
-"""Which tests go to the same process, where several processes run them side by side."""
+"""Assigns tests to the worker processes of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Final
 
 from xdist.scheduler import LoadScopeScheduling
 
-__all__ = ["ByFile"]
+__all__ = ["FileScheduling"]
 
 _EXECUTED: Final = re.compile(r"^tests/notebooks/test_executed\.py::.*\[(?P<notebook>.+\.ipynb)\]$")
 
 
-class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
-    """A file's tests go to one process, one after the other: what they share is made once.
+class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no type hints
+    """Runs the tests of a file in one process, in order, so that shared fixtures are created once.
 
-    A notebook and the test that looks at its executed copy are of one file in this sense, in that order.
+    A notebook and the test of its executed copy count as one file, in this order.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -23,7 +23,7 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
 
 
 def file_of(nodeid: str) -> str:
-    """The file that a test belongs to."""
+    """Return the file that a test belongs to; for a test of an executed notebook, the notebook."""
     if found := _EXECUTED.match(nodeid):
         return f"build/executed/{found['notebook']}"
     return nodeid.partition("::")[0]

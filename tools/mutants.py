@@ -1,4 +1,4 @@
-"""Small mistakes, one at a time: from a module's source to every mutant of it. Pure; `tools.mutate` tries them."""
+"""Generates all mutants of a module's source, each with one small change. No I/O; `tools.mutate` tests them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 __all__ = ["Mutant", "mutants"]
 
-# Each comparison with its neighbour at the border, and with its opposite.
+# Each comparison is replaced by its neighbour at the boundary and by its opposite.
 COMPARISONS: Final[dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]]] = {
     ast.Lt: (ast.LtE, ast.GtE),
     ast.LtE: (ast.Lt, ast.Gt),
@@ -35,15 +35,15 @@ ARITHMETIC: Final[dict[type[ast.operator], type[ast.operator]]] = {
 NAMES: Final = {"min": "max", "max": "min", "any": "all", "all": "any", "ceil": "floor", "sorted": "list"}
 
 MAX_LINE_CHARACTERS: Final = 120
-"""Characters of a line that tell an edit from others."""
+"""Characters of a line that are shown for an edit."""
 
-# What is written for the reader or the type checker: a mistake there changes nothing that runs.
+# Fields for readers or the type checker, in which a mutation has no effect at run time.
 IGNORED_FIELDS: Final = {"annotation", "returns", "decorator_list", "bases", "type_params", "format_spec"}
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One edit: where it stands, the code before and after it, and the whole module's source with it."""
+    """One edit: its location, the code before and after it, and the complete mutated source."""
 
     line: int
     function: str
@@ -53,12 +53,12 @@ class Mutant:
 
     @property
     def edit(self) -> str:
-        """What tells it from the others, whatever lines are put in above it."""
+        """Identifies the edit independently of line numbers."""
         return f"{self.function}: {self.before} -> {self.after}"
 
 
 def mutants(source: str) -> Iterator[Mutant]:
-    """Every mutant of a module, in the order of its source. Two edits that leave the same source are one."""
+    """Yield every mutant of a module in source order. Edits that give the same source are yielded once."""
     tree, seen = ast.parse(source), {ast.unparse(ast.parse(source))}
     for site in _sites(tree, "module", tree):
         before = _head(site.statement)
@@ -74,7 +74,7 @@ def mutants(source: str) -> Iterator[Mutant]:
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """A node, what holds it, and the function and the statement that it is a part of."""
+    """A syntax node with its parent field, its function and its statement."""
 
     node: ast.AST
     owner: ast.AST
@@ -109,7 +109,7 @@ FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def _is_documentation(node: ast.AST) -> bool:
-    """A docstring, or the list of public names."""
+    """Return whether the node is a docstring or `__all__`."""
     if isinstance(node, ast.Assign):
         return any(isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets)
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
@@ -137,9 +137,9 @@ def _edits(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _compared(node: ast.Compare) -> Iterator[ast.AST]:
-    for site, operator in enumerate(node.ops):
+    for index, operator in enumerate(node.ops):
         for other in COMPARISONS[type(operator)]:
-            yield _with(node, ops=[*node.ops[:site], other(), *node.ops[site + 1 :]])
+            yield _with(node, ops=[*node.ops[:index], other(), *node.ops[index + 1 :]])
 
 
 def _constants(node: ast.Constant) -> Iterator[ast.AST]:
@@ -167,8 +167,8 @@ def _conditions(node: ast.AST) -> Iterator[ast.AST]:
         case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test) if not isinstance(test, ast.Compare):
             yield _with(node, test=ast.UnaryOp(ast.Not(), test))
         case ast.comprehension(ifs=[_, *_] as ifs):
-            for site in range(len(ifs)):
-                yield _with(node, ifs=[*ifs[:site], *ifs[site + 1 :]])
+            for index in range(len(ifs)):
+                yield _with(node, ifs=[*ifs[:index], *ifs[index + 1 :]])
 
 
 def _is_none(node: ast.expr) -> bool:
@@ -183,13 +183,13 @@ def _with(node: ast.AST, **fields: object) -> ast.AST:
 
 
 def _line(node: ast.AST) -> int:
-    """A `case` has no line of its own, but its pattern has."""
+    """Return the line of a node; a `case` has only the line of its pattern."""
     line: int = getattr(node.pattern if isinstance(node, ast.match_case) else node, "lineno", 0)
     return line
 
 
 def _window(before: str, after: str) -> tuple[str, str]:
-    """Of two long lines the part in which they differ, with some of what stands around it."""
+    """Return the differing parts of two long lines, with some context."""
     if max(len(before), len(after)) <= MAX_LINE_CHARACTERS:
         return before, after
     same = next((n for n, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), 0)
@@ -199,6 +199,6 @@ def _window(before: str, after: str) -> tuple[str, str]:
 
 
 def _head(node: ast.AST) -> str:
-    """One line of the code; of a compound statement its head."""
+    """Return the code of a node as one line; for a compound statement, its header."""
     text = ast.unparse(ast.fix_missing_locations(copy.deepcopy(node))).strip()
     return text.partition("\n")[0]

@@ -1,4 +1,4 @@
-"""The rules that lint cannot say, as pure functions from source to breaches."""
+"""Rules that the linter cannot express, as pure functions from source code to violations."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import ast
 import re
 from collections.abc import Iterator
 
-FUNCTION_LINES_AT_MOST = 60
-FILE_LINES_AT_MOST = 400
-TEST_LINES_AT_MOST = 600
+MAX_FUNCTION_LINES = 60
+MAX_FILE_LINES = 400
+MAX_TEST_FILE_LINES = 600
 
-# Pictographs and the marks that logs dress success with. Arrows, dashes and mathematical signs are prose.
+# Pictographs and check marks. Arrows, dashes and mathematical signs are allowed.
 EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u26ff\u2705\u2728\u274c\u274e\u2757\ufe0f]")
 
-# Where one machine keeps its files or gets its packages: true there, wrong everywhere else.
-PLACES = re.compile(
+# Paths and package indexes of one machine, which are wrong on every other machine.
+MACHINE_SPECIFIC = re.compile(
     r"""https?://[^\s"']*(?:pypi|pythonhosted|npmjs|yarnpkg|artifactory|nexus|devpi)"""
     r"""|index[-]url\b|file:/{3}|(?<![\w.])/(?:home|root|Users)/\w""",
     re.IGNORECASE,
@@ -23,18 +23,18 @@ PLACES = re.compile(
 BROAD = {"Exception", "BaseException"}
 
 
-def broken_in(source: str) -> list[str]:
-    """Answer with line and rule for each breach in a module of the package."""
-    return [f"line {line}: {rule}" for node in ast.walk(ast.parse(source)) for line, rule in broken_at(node)]
+def violations_in(source: str) -> list[str]:
+    """Return line and rule of each violation in the source of a module."""
+    return [f"line {line}: {rule}" for node in ast.walk(ast.parse(source)) for line, rule in violations_at(node)]
 
 
-def broken_at(node: ast.AST) -> Iterator[tuple[int, str]]:
+def violations_at(node: ast.AST) -> Iterator[tuple[int, str]]:
     if isinstance(node, ast.ExceptHandler) and is_broad(node) and not raises(node):
-        yield node.lineno, "a broad except that does not raise again"
+        yield node.lineno, "a broad except that does not re-raise"
     elif isinstance(node, ast.Name) and node.id == "hasattr":
-        yield node.lineno, "hasattr: ask a type, or let it fail"
+        yield node.lineno, "hasattr: check a type, or let the call fail"
     elif isinstance(node, ast.Attribute | ast.Name) and last_name(node) in {"create_task", "ensure_future"}:
-        yield node.lineno, "a task that nobody owns"
+        yield node.lineno, "a task without an owner"
 
 
 def is_broad(handler: ast.ExceptHandler) -> bool:
@@ -55,7 +55,7 @@ def last_name(node: ast.Attribute | ast.Name) -> str:
 def long_functions(source: str) -> list[str]:
     functions = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
     lengths = ((node.name, (node.end_lineno or node.lineno) - node.lineno + 1) for node in functions)
-    return [f"{name}: {lines} lines" for name, lines in lengths if lines > FUNCTION_LINES_AT_MOST]
+    return [f"{name}: {lines} lines" for name, lines in lengths if lines > MAX_FUNCTION_LINES]
 
 
 def lines_with(pattern: re.Pattern[str], text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rules of the house that neither lint nor types can hold, and one planted breach for each."""
+"""Checks the rules that neither the linter nor the type checker can enforce, and that each rule detects a violation."""
 
 from __future__ import annotations
 
@@ -9,51 +9,51 @@ import pytest
 
 from tests.architecture.house_rules import (
     EMOJI,
-    FILE_LINES_AT_MOST,
-    FUNCTION_LINES_AT_MOST,
-    PLACES,
-    TEST_LINES_AT_MOST,
-    broken_in,
+    MAX_FILE_LINES,
+    MAX_FUNCTION_LINES,
+    MACHINE_SPECIFIC,
+    MAX_TEST_FILE_LINES,
+    violations_in,
     lines_with,
     long_functions,
 )
 from tests.tree import ROOT, name_of, written_files
 
-# The audited defects, kept as they were: the one place where a rule may be broken.
-AS_AUDITED = ROOT / "bridgekit_verify" / "as_committed.py"
+# The audited defects as committed: the only module that may violate a rule.
+AS_COMMITTED = ROOT / "bridgekit_verify" / "as_committed.py"
 
-# What an agent's run raises is part of what an experiment measures, so there it is kept and not raised again.
-# What a write to one socket raises is raised by that socket's own task, and may not reach its neighbours.
-KEPT = "a broad except that does not raise again"
+# An experiment records the errors of agent runs, so the worker does not re-raise them. The writer re-raises the error of
+# a socket in that socket's own task, so that it does not affect other sockets.
+BROAD_EXCEPT = "a broad except that does not re-raise"
 EXEMPT = {
-    ROOT / "bridgekit" / "transport" / "writer.py": [KEPT] * 3,
-    ROOT / "bridgekit_verify" / "faults" / "trials" / "worker.py": [KEPT],
+    ROOT / "bridgekit" / "transport" / "writer.py": [BROAD_EXCEPT] * 3,
+    ROOT / "bridgekit_verify" / "faults" / "trials" / "worker.py": [BROAD_EXCEPT],
 }
 
 PACKAGES = [
     path
     for package in ("bridgekit", "bridgekit_verify")
     for path in written_files(".py", package)
-    if path != AS_AUDITED
+    if path != AS_COMMITTED
 ]
 CODE = written_files(".py")
 TREE = [path for path in written_files() if path.suffix != ".png"]
 
 EMOJI_SAMPLE = "sent \N{ROCKET}"
-PLACE_SAMPLES = ["--index-" + "url x", "https://mirror.example/" + "pypi/simple", "see /ho" + "me/someone/x"]
+MACHINE_SAMPLES = ["--index-" + "url x", "https://mirror.example/" + "pypi/simple", "see /ho" + "me/someone/x"]
 
 
 @pytest.mark.parametrize("path", PACKAGES, ids=name_of)
-def test_package_breaks_no_rule(path: Path) -> None:
-    broken = [breach.partition(": ")[2] for breach in broken_in(path.read_text(encoding="utf-8"))]
+def test_module_has_no_violation(path: Path) -> None:
+    broken = [violation.partition(": ")[2] for violation in violations_in(path.read_text(encoding="utf-8"))]
     assert broken == EXEMPT.get(path, [])
 
 
 @pytest.mark.parametrize("path", CODE, ids=name_of)
-def test_file_and_its_functions_are_short_enough_to_read(path: Path) -> None:
+def test_file_and_its_functions_are_within_the_length_limits(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
-    limit = TEST_LINES_AT_MOST if path.is_relative_to(ROOT / "tests") else FILE_LINES_AT_MOST
-    assert len(source.splitlines()) <= limit, "look for the second thing it does"
+    limit = MAX_TEST_FILE_LINES if path.is_relative_to(ROOT / "tests") else MAX_FILE_LINES
+    assert len(source.splitlines()) <= limit, "the file is too long: split it by topic"
     assert long_functions(source) == []
 
 
@@ -61,8 +61,8 @@ def test_no_emoji_in_the_tree() -> None:
     assert found_in_tree(EMOJI) == {}
 
 
-def test_no_place_of_one_machine_in_the_tree() -> None:
-    assert found_in_tree(PLACES) == {}
+def test_no_machine_specific_path_or_address_in_the_tree() -> None:
+    assert found_in_tree(MACHINE_SPECIFIC) == {}
 
 
 def found_in_tree(pattern: re.Pattern[str]) -> dict[str, list[str]]:
@@ -73,34 +73,34 @@ def found_in_tree(pattern: re.Pattern[str]) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("source", "rule"),
     [
-        ("try: ...\nexcept: ...", "line 2: a broad except that does not raise again"),
-        ("try: ...\nexcept Exception: ...", "line 2: a broad except that does not raise again"),
+        ("try: ...\nexcept: ...", "line 2: a broad except that does not re-raise"),
+        ("try: ...\nexcept Exception: ...", "line 2: a broad except that does not re-raise"),
         (
             "try: ...\nexcept (OSError, BaseException): ...",
-            "line 2: a broad except that does not raise again",
+            "line 2: a broad except that does not re-raise",
         ),
-        ("hasattr(bridge, 'send')", "line 1: hasattr: ask a type, or let it fail"),
-        ("loop.create_task(f())", "line 1: a task that nobody owns"),
-        ("from asyncio import create_task\ncreate_task(f())", "line 2: a task that nobody owns"),
+        ("hasattr(bridge, 'send')", "line 1: hasattr: check a type, or let the call fail"),
+        ("loop.create_task(f())", "line 1: a task without an owner"),
+        ("from asyncio import create_task\ncreate_task(f())", "line 2: a task without an owner"),
     ],
 )
-def test_planted_breach_is_named(source: str, rule: str) -> None:
-    assert broken_in(source) == [rule]
+def test_violation_is_reported(source: str, rule: str) -> None:
+    assert violations_in(source) == [rule]
 
 
 def test_broad_except_that_raises_again_is_allowed() -> None:
-    assert broken_in("try: ...\nexcept Exception as error:\n    raise ValueError from error") == []
+    assert violations_in("try: ...\nexcept Exception as error:\n    raise ValueError from error") == []
 
 
-def test_planted_long_function_is_named() -> None:
-    body = "    pass\n" * FUNCTION_LINES_AT_MOST
+def test_long_function_is_reported() -> None:
+    body = "    pass\n" * MAX_FUNCTION_LINES
     assert long_functions(f"def brief(): ...\nasync def long():\n{body}") == ["long: 61 lines"]
 
 
-def test_planted_emoji_is_named() -> None:
+def test_emoji_is_reported() -> None:
     assert lines_with(EMOJI, f"a → b – c\n{EMOJI_SAMPLE}") == [f"line 2: {EMOJI_SAMPLE}"]
 
 
-@pytest.mark.parametrize("sample", PLACE_SAMPLES)
-def test_planted_place_is_named(sample: str) -> None:
-    assert lines_with(PLACES, f"https://example.org/homes\n{sample}") == [f"line 2: {sample}"]
+@pytest.mark.parametrize("sample", MACHINE_SAMPLES)
+def test_machine_specific_path_or_address_is_reported(sample: str) -> None:
+    assert lines_with(MACHINE_SPECIFIC, f"https://example.org/homes\n{sample}") == [f"line 2: {sample}"]

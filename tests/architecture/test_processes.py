@@ -1,22 +1,22 @@
-"""Only one module starts processes, so that every wait is bounded and no process durable its block."""
+"""Only one module starts processes, so that every wait has a timeout and no process outlives its block."""
 
 from __future__ import annotations
 
 import ast
 import sys
 
-from tests.architecture.floors import outside_imports
+from tests.architecture.layers import outside_imports
 from tests.tree import ROOT, name_of, written_files
 
 STARTS_PROCESSES = {"subprocess", "multiprocessing", "open_process", "run_process", "create_subprocess_exec"}
 ALLOWED = {
-    "bridgekit_verify/harness/processes.py": "the one module",
+    "bridgekit_verify/harness/processes.py": "the only module of the suite that starts processes",
     "bridgekit/serve/": "starts its workers",
 }
 
 
 def process_starts(source: str) -> list[str]:
-    """List each import and each use of what starts a process."""
+    """Return each import and each use of a name that starts a process."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -47,7 +47,7 @@ def test_only_the_harness_starts_processes() -> None:
     assert process_starts((ROOT / "bridgekit_verify/harness/processes.py").read_text(encoding="utf-8"))
 
 
-def test_planted_process_start_is_named() -> None:
+def test_process_start_is_reported() -> None:
     source = "import subprocess\nfrom anyio import open_process\nawait asyncio.create_subprocess_exec('ls')"
     assert process_starts(source) == [
         "line 1: subprocess",
@@ -56,8 +56,8 @@ def test_planted_process_start_is_named() -> None:
     ]
 
 
-def test_harness_runs_in_any_interpreter_that_has_the_core_of_bridgekit() -> None:
-    """The benchmarks run the stacks of others with it, in an environment without the suite's packages."""
+def test_harness_needs_only_the_core_of_bridgekit() -> None:
+    """The benchmarks run other stacks with the harness in an environment without the suite's dependencies."""
     needed = {
         package
         for path in written_files(".py", "bridgekit_verify/harness")

@@ -1,4 +1,4 @@
-"""Agents that never wait, that wait between runs, and that wait between events: counted in turns of the loop."""
+"""Agents that never yield, yield between runs, or yield between events, counted in event-loop iterations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.workload import BURST, EVENTS, KINDS, RUN, YIELDING, AgentRun, E
 
 
 class RecordingStack:
-    """A stack that notes what is said, and in which turn of the loop."""
+    """A stack that records each emitted event and its event-loop iteration."""
 
     port = 0
 

@@ -1,4 +1,4 @@
-"""What each kind of server sends, decoded: the confirmation of the subscription, events, and what is neither."""
+"""Each dialect decodes the confirmation of a subscription, events, and other messages."""
 
 from __future__ import annotations
 

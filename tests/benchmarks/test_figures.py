@@ -1,4 +1,4 @@
-"""The figures draw what was measured, and nothing where nothing was."""
+"""Figures are drawn for measured values and skipped without data."""
 
 from __future__ import annotations
 

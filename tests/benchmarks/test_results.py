@@ -1,4 +1,4 @@
-"""Results are written so that they can be read and told again; the last full one lies in the repository."""
+"""Results can be written, read and shown as tables; the repository contains the last full result."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_target_that_is_not_met_is_listed_with_its_bound() -> None:
 
 
 def test_table_lists_every_target() -> None:
-    told = target_table(made()).splitlines()
-    assert len(told[2 : told.index("")]) == len(TARGETS)
+    table = target_table(made()).splitlines()
+    assert len(table[2 : table.index("")]) == len(TARGETS)
 
 
 def test_missing_stack_is_listed_with_its_reason() -> None:
-    told = throughput_table(made(picows="not installed: picows"))
-    assert "not installed: picows" in told
+    table = throughput_table(made(picows="not installed: picows"))
+    assert "not installed: picows" in table
 
 
 def test_unmeasured_kind_is_shown_as_a_dash() -> None:

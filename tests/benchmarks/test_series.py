@@ -1,4 +1,4 @@
-"""Medians, quantiles, and ratios that are taken within rounds."""
+"""Medians, quantiles, and ratios within rounds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def series(**values: list[float]) -> Series:
 
 
 def test_ratio_is_taken_within_rounds() -> None:
-    # The machine was ten times slower in the second round, for both.
+    # In the second round, the machine was ten times slower for both.
     assert series(a=[200, 20, 210], b=[100, 10, 100]).ratio(A, B) == 2.0
 
 
@@ -37,5 +37,5 @@ def test_quantile_is_one_of_the_values(share: float, value: int) -> None:
 
 
 def test_latency_is_from_an_event_to_its_own_arrival() -> None:
-    told = [(0, 100, 1), (1, 200, 1), (0, 300, 1), (1, 400, 1)]
-    assert latencies(told, [(0, [110, 350]), (1, [205]), (0, [120, 301])]) == [10, 50, 5, 20, 1]
+    emissions = [(0, 100, 1), (1, 200, 1), (0, 300, 1), (1, 400, 1)]
+    assert latencies(emissions, [(0, [110, 350]), (1, [205]), (0, [120, 301])]) == [10, 50, 5, 20, 1]

@@ -1,4 +1,4 @@
-"""Real processes: a server, a load client, and what is said of them."""
+"""Sessions with real processes: a server and a load client, their measurements, and their failures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def _carried(name: str) -> None:
             assert report.events == THREADS * 2 * 2 * EVENTS
             assert report.cpu_us > 0
             assert 0 <= report.client_busy < 1.5
-        # The client judges what it read, not what it is told: of another wave it has nothing.
+        # The client verifies what it has read: it has read no event of another wave.
         other = await opened.verdict(opened.next_wave(1))
         assert other.lost == other.expected == THREADS * 2 * EVENTS
 

@@ -1,4 +1,4 @@
-"""The table of targets: complete, and honest about what is not met."""
+"""The table of targets is complete, and shows which targets are not met."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mistakes that `make mutation` plants, and its books of those that nobody notices."""
+"""The mutants that `make mutation` generates, and its list of explained survivors."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_unexplained_survivors_and_stale_explanations_are_reported() -> None:
     assert inconsistencies(counts_by_module, explained) == []
     assert inconsistencies(counts_by_module, {}) == ["checker.py:3: survived: f: a < b -> a <= b"]
     assert inconsistencies({"checker": MutationCounts(10, ())}, explained) == [
-        "checker: explained, and no survivor: f: a < b -> a <= b"
+        "checker: explained, but no survivor: f: a < b -> a <= b"
     ]
     page = result_page(counts_by_module, explained)
     assert "| checker | 10 | 9 | 1 |\n| all | 10 | 9 | 1 |" in page

@@ -1,4 +1,4 @@
-"""Loads by hand: what the two processes said of a wave, so that what is made of it can be told to the letter."""
+"""Literal load results: reports of both processes for a wave, so that tests can assert exact conclusions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PLAN = LoadPlan(seconds=1.0, pause_seconds=0.05)
 
 
 def step(load: float, *, late: int = 0, us: float = 50.0, **changed: Any) -> StepResult:
-    """So many events a second, of which `late` came after more than a second, and each cost `us` of CPU time.
+    """Return a load in events per second with `late` late events and `us` of CPU time per event.
 
-    `changed` are fields of ServerReport and ClientReport; of the client also `reader_share` and `reader_waiting`.
+    `changed` overrides fields of ServerReport and ClientReport, and `reader_share` and `reader_waiting` of the client.
     """
     wave = LoadWave(name="wave", plan=PLAN, first=0, threads=10, runs_per_second=load / PLAN.events, starts_at=0.0)
     server: dict[str, Any] = {
@@ -68,7 +68,7 @@ def carried(load: float, **changed: Any) -> StepResult:
 
 
 def failed(load: float, **changed: Any) -> StepResult:
-    """A tenth of it came too late, from a process that had all of a core."""
+    """Return a load of which a tenth was late, from a process that used a full core."""
     return step(load, late=int(load / 10), **{"share": 1.0, **changed})
 
 
@@ -89,7 +89,7 @@ def crowd_of(
 
 
 def scaling(**changed: Any) -> MemoryStudy:
-    """The native edge is the lighter and the cheaper one, unless something else is said of the ASGI edge."""
+    """Return a study in which the native edge needs less memory and CPU time, unless `changed` alters the ASGI edge."""
     asgi = {"socket_kib": 30.0, "us": 50.0, **changed}
     return MemoryStudy([crowd_of(ASGI, **asgi), crowd_of(NATIVE, socket_kib=15.0, us=40.0)])
 

@@ -1,4 +1,4 @@
-"""What sockets read of a wave, judged: lateness from the moment an event was due, and losses and strays by name."""
+"""The verdict on what sockets read of a wave: lateness from the due time, losses and misrouted events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOCKETS = [Socket(number, owner(number).thread_id, owner(number).user_id) for nu
 
 
 def read(*, late: float = 0.01, growing: float = 0.0) -> History:
-    """Every event so long after it was due, and `growing` longer with each second of the wave."""
+    """Return a history in which every event is `late` seconds late, growing by `growing` with each second of the wave."""
     history = History(sockets=list(SOCKETS), expected=WAVE.expectations())
     numbers = dict.fromkeys(range(2), 0)
     for expected in sorted(history.expected, key=lambda each: WAVE.due(each.key)):

@@ -1,4 +1,4 @@
-"""When a load counts as carried, when its counts add up, and the search against processes of known capacity."""
+"""When a load counts as carried, when its counts add up, and the search with processes of known capacity."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from bridgekit_verify.capacity.load_search import ASGI, MIN_LOAD_RATIO, LoadSear
 from tests.verify.capacity.loads import PLAN, carried, failed, step
 
 
-def climb(capacity: float, *, min_load: float = 500.0, max_load: float = 100_000.0, us: float = 60.0) -> list[StepResult]:
-    """What is tried of a process that carries so much, and not more."""
+def search_steps(capacity: float, *, min_load: float = 500.0, max_load: float = 100_000.0, us: float = 60.0) -> list[StepResult]:
+    """Return the steps that the search tries on a process with this capacity."""
     steps = [carried(min_load, us=us) if min_load <= capacity else failed(min_load, us=us)]
     while (load := next_load(steps, min_load=min_load, max_load=max_load)) is not None:
         steps.append(carried(load, us=us) if load <= capacity else failed(load, us=us))
@@ -22,24 +22,24 @@ def climb(capacity: float, *, min_load: float = 500.0, max_load: float = 100_000
 @settings(max_examples=30, deadline=None)
 @given(st.floats(1_000, 80_000))
 def test_known_capacity_is_found_within_the_stated_ratio(capacity: float) -> None:
-    carries = LoadSearch(ASGI, climb(capacity)).carries
+    carries = LoadSearch(ASGI, search_steps(capacity)).carries
     assert carries is not None
     assert carries <= capacity <= carries * MIN_LOAD_RATIO * 1.05
 
 
 def test_second_load_follows_from_the_cost_and_the_third_doubles_it() -> None:
-    loads = [each.events_per_second for each in climb(40_000, us=80.0)][:4]
+    loads = [each.events_per_second for each in search_steps(40_000, us=80.0)][:4]
     assert loads == [500.0, round_load(0.8 * 1e6 / 80.0), 20_000.0, 40_000.0]
 
 
 def test_capacity_above_the_highest_load_is_a_lower_bound() -> None:
-    search = LoadSearch(ASGI, climb(1e9, max_load=8_000))
+    search = LoadSearch(ASGI, search_steps(1e9, max_load=8_000))
     assert search.carries == 8_000
     assert search.underestimate_reason == "no load was found that it does not carry"
 
 
 def test_capacity_below_the_lowest_load_is_unknown() -> None:
-    search = LoadSearch(ASGI, climb(100))
+    search = LoadSearch(ASGI, search_steps(100))
     assert (search.carries, search.best) == (None, None)
 
 
@@ -92,7 +92,7 @@ def test_load_with_all_events_on_time_is_carried() -> None:
 
 @pytest.mark.parametrize(("late", "is_carried"), [(3, True), (10, False), (11, False)])
 def test_lower_end_of_the_interval_decides_whether_a_load_is_carried(late: int, is_carried: bool) -> None:
-    """10 late of 1,000 are 99 % in time, and the interval goes down to 98.2 %."""
+    """With 10 late events of 1,000, 99 % are on time, and the interval extends down to 98.2 %."""
     assert step(1_000, late=late).carried is is_carried
 
 

@@ -1,4 +1,4 @@
-"""What a crowd weighs: a straight line, and what lies beside it."""
+"""The linear fit of memory, its residuals, and the limit of open files."""
 
 from __future__ import annotations
 

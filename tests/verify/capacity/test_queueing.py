@@ -1,4 +1,4 @@
-"""The closed form of waiting: against what is known of it, and against a queue that is played through."""
+"""The closed form of waiting times, compared with known values and with a simulated queue."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from bridgekit_verify.capacity.queueing import ONE_SERVICE, study_waiting, utili
 from tests.verify.capacity.loads import capacity, carried, failed
 
 
-def played(utilisation: float, pauses: tuple[float, float] = (0.0, 0.0), events: int = 200_000) -> float:
-    """Mean wait in a queue of events that take 1 and become due at random, and pauses (how often, how long)."""
+def simulated_mean_wait(utilisation: float, pauses: tuple[float, float] = (0.0, 0.0), events: int = 200_000) -> float:
+    """Return the simulated mean wait of events with service time 1 and random due times, with pauses (rate, duration)."""
     source, free, waited = random.Random(7), 0.0, 0.0
     moment, pause_at = 0.0, source.expovariate(pauses[0]) if pauses[0] else math.inf
     for _ in range(events):
@@ -27,13 +27,13 @@ def played(utilisation: float, pauses: tuple[float, float] = (0.0, 0.0), events:
 
 @pytest.mark.parametrize("utilisation", [0.2, 0.5, 0.8])
 def test_closed_form_equals_the_mean_wait_of_a_simulated_queue(utilisation: float) -> None:
-    assert waiting_seconds(utilisation, 1.0) == pytest.approx(played(utilisation), rel=0.05)
+    assert waiting_seconds(utilisation, 1.0) == pytest.approx(simulated_mean_wait(utilisation), rel=0.05)
 
 
 def test_pauses_count_as_rare_long_jobs() -> None:
-    """One in a thousand, of a hundred times what an event takes: a tenth of the core, and most of the waiting."""
-    measured = played(0.5, pauses=(0.001, 100.0), events=400_000)
-    # Events are half of the utilisation; the pauses' tenth counts as utilisation too, at the squares of its lengths.
+    """Pauses of 100 service times at a rate of 1 in 1,000 use a tenth of the core and cause most of the waiting."""
+    measured = simulated_mean_wait(0.5, pauses=(0.001, 100.0), events=400_000)
+    # Events use half of the core. The tenth of the pauses adds to the utilisation, with the squares of their durations.
     predicted = (0.5 * 1.0 + 0.001 * 100.0**2) / (2 * (1 - 0.6))
     assert predicted == pytest.approx(measured, rel=0.15)
     assert waiting_seconds(0.6, 1.0, 0.001 * 100.0**2) == pytest.approx(predicted, rel=0.01)

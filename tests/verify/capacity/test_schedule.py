@@ -1,4 +1,4 @@
-"""The load is the stated one, the same in both processes, and waits for nobody."""
+"""The load has the stated rate, is the same in both processes, and does not wait for the server."""
 
 from __future__ import annotations
 

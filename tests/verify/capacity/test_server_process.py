@@ -1,4 +1,4 @@
-"""What the server process measures of itself."""
+"""The server process measures garbage-collection pauses, and its messages survive encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From users to workers: arithmetic that can be done by hand."""
+"""Sizing from demand to workers, with values that can be calculated by hand."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_one_worker_with_the_memory_store_is_enough_below_two_thirds_of_a_core()
     sizing = size(replace(DEMAND, peak_factor=66), COSTS)
     assert (sizing.workers, sizing.shared) == (1, False)
     assert sizing.core_share == pytest.approx(0.66)
-    # Sockets, logs of the 5.5 runs of 100 events that the last five minutes of a rush brought, and the runs that wait.
+    # Sockets, logs with the 5.5 runs of 100 events of the last five peak minutes, and waiting runs.
     assert sizing.mib == pytest.approx((10_240 + 3_600 * (20 + 5.0 * 5.5 * 20) + 660 * 10) / 1_024)
 
 
 def test_shared_store_raises_the_cost_so_more_than_two_workers_are_needed() -> None:
-    """Just above what one does alone: with a broker an event costs twice as much, and two workers would be too busy."""
+    """The load is just above one worker's limit. With a broker, an event costs twice as much, so two workers do not suffice."""
     sizing = size(replace(DEMAND, peak_factor=68), COSTS)
     assert sizing.shared
     assert sizing.workers == 3

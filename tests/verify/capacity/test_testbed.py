@@ -1,4 +1,4 @@
-"""Two real processes and what goes between them: every event that was due is read, late or not, and counted once."""
+"""Two real processes: every due event is read, late or not, and counted once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_runs_overlap_because_none_waits_for_another(opened: testbed.Testb
 
 
 async def test_overload_makes_events_late_and_loses_none(opened: testbed.Testbed) -> None:
-    """Far more than any core does, all at once: lateness is counted from when events were due."""
+    """The load is far above the capacity of a core; lateness counts from the due times."""
     found = await opened.wave(100_000, LoadPlan(seconds=0.2, pause_seconds=0), first=0, threads=6)
     assert found.accounted_for
     assert found.client.lost == 0
@@ -70,7 +70,7 @@ async def test_failed_server_process_is_reported_with_its_error_output(anyio_bac
 
 
 async def test_capacity_of_both_edges_is_positive_and_share_falls_under_overload(anyio_backend: str) -> None:
-    """No number is asserted: only that there is one, that more is late, and that the books close."""
+    """Only asserts that a capacity is found, that the overload is late, and that all events are accounted for."""
     study = await study_capacity(PLAN, sockets=10, seconds=1.0, at_most=4_000)
     assert all(each.accounted_for and each.client.lost == 0 for each in study.steps)
     assert len(study.table()) == sum(len(search.tried) for search in study.searches)

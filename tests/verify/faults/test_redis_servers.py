@@ -1,4 +1,4 @@
-"""Servers for tests: they start, die, stand still and come back, and none durable its block."""
+"""Test servers start, are killed, stopped and restarted, and never outlive their block."""
 
 from __future__ import annotations
 

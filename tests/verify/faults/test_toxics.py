@@ -1,4 +1,4 @@
-"""The table of faults, and the arithmetic of chance and pace, without a socket."""
+"""The table of network faults, random delays and sizes, and rate limits, without a socket."""
 
 from __future__ import annotations
 

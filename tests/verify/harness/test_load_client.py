@@ -1,4 +1,4 @@
-"""Many sockets in one process: every event with the time of its read, missing ones, pauses, and closed connections."""
+"""Many sockets in one process: timestamps, missing events, pauses and closed connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from bridgekit_verify.harness.load_client import Clear, StopReading
 from bridgekit_verify.harness.messages import Done, Ready
 from bridgekit_verify.harness.processes import ChildProcess, ProcessExited, start_module
-from tests.verify.faults.peers import SOON
+from tests.verify.faults.peers import TIMEOUT_SECONDS
 from tests.verify.harness import line_client
 from tests.verify.harness.line_client import Count, Lines, Open, Pause, Read, Resume
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass
 class LineServer:
-    """Accepts connections, and confirms each unless it is silent."""
+    """Accepts connections and confirms each subscription, unless it is silent."""
 
     silent: bool = False
     port: int = 0
@@ -53,12 +53,12 @@ async def serving_lines(*, silent: bool = False) -> AsyncIterator[LineServer]:
 async def loaded(sockets: int) -> AsyncIterator[tuple[LineServer, ChildProcess]]:
     async with serving_lines() as server, client_of(server) as client:
         await client.request(Open(sockets), Done)
-        await anyio.wait_all_tasks_blocked()  # the server has sent its confirmations, and writes no more
+        await anyio.wait_all_tasks_blocked()  # the server has sent all confirmations
         yield server, client
 
 
 @asynccontextmanager
-async def client_of(server: LineServer, *, open_timeout_seconds: float = SOON) -> AsyncIterator[ChildProcess]:
+async def client_of(server: LineServer, *, open_timeout_seconds: float = TIMEOUT_SECONDS) -> AsyncIterator[ChildProcess]:
     arguments = (line_client.__name__, str(server.port), str(open_timeout_seconds))
     async with start_module(*arguments, name="the client") as client:
         await client.receive(Ready)

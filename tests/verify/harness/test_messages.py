@@ -1,4 +1,4 @@
-"""Lines on standard input, however they are split; a process's clocks and memory."""
+"""Lines of standard input in chunks of any size, and the CPU times and memory of a process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_split_line_is_joined_and_an_incomplete_last_line_is_dropped(backend: st
         assert child.stdout is not None
         child.stdin.write(b"one\ntw")
         child.stdin.flush()
-        # It has read the piece by now: it was written together with the line before it.
+        # The child has read this piece, because it was written together with the previous line.
         assert child.stdout.readline() == b"one\n"
         child.stdin.write(b"o\nthree\nfou")
         child.stdin.close()
@@ -58,7 +58,7 @@ def test_cpu_time_increases_with_work() -> None:
     assert 0 <= run_queue_wait <= 1.01
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="elsewhere only the highest ever is to be had")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="other systems report only the peak memory")
 def test_resident_memory_follows_allocation_and_release() -> None:
     before = resident_kib()
     taken = bytearray(os.urandom(MEBIBYTE)) * 64

@@ -1,4 +1,4 @@
-"""A child process: killed, paused, terminated, started again, read and written; and it never durable its block."""
+"""A child process is killed, paused, terminated, restarted, read and written, and never outlives its block."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bridgekit_verify.harness.processes import (
     command_output,
     start_process,
 )
-from tests.verify.faults.peers import A_WHILE, SOON, open_files
+from tests.verify.faults.peers import IDLE_SECONDS, TIMEOUT_SECONDS, open_files
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,7 @@ def python(program: str) -> list[str]:
 
 
 async def up(process: ChildProcess) -> None:
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         assert await process.line() == f"up {process.pid}"
 
 
@@ -73,9 +73,9 @@ async def test_process_is_read_and_written_line_by_line_and_ends_with_its_own_ex
     ) as one:
         assert [line async for line in one.lines()] == ["a", "é", ""]
         assert await one.wait() == one.exit_code == 3
-        with pytest.raises(ProcessExited, match=f"process {one.pid} has ended with exit code 3") as disconnected:
+        with pytest.raises(ProcessExited, match=f"process {one.pid} has ended with exit code 3") as error:
             await one.line()
-        assert (disconnected.value.pid, disconnected.value.exit_code) == (one.pid, 3)
+        assert (error.value.pid, error.value.exit_code) == (one.pid, 3)
 
 
 async def test_process_gets_only_the_given_environment() -> None:
@@ -89,7 +89,7 @@ async def test_killed_process_ends_with_its_children() -> None:
     async with start_process(python(PARENT)) as one:
         grandchild = int(await one.line())
         assert await one.kill() == -signal.SIGKILL
-        await disconnected(grandchild)
+        await wait_ended(grandchild)
         assert await one.kill() == -signal.SIGKILL
         with pytest.raises(ProcessExited):
             await one.pause()
@@ -99,9 +99,9 @@ async def test_killed_process_ends_with_its_children() -> None:
             await one.send_line("anybody?")
 
 
-async def disconnected(pid: int) -> None:
-    """Wait until nothing of that number runs; init may take a moment to bury it."""
-    with anyio.fail_after(SOON):
+async def wait_ended(pid: int) -> None:
+    """Wait until no process with this pid runs; init may take a moment to reap it."""
+    with anyio.fail_after(TIMEOUT_SECONDS):
         while True:
             if not runs(pid):
                 return
@@ -121,7 +121,7 @@ async def test_paused_process_sends_nothing_until_it_is_resumed() -> None:
         await up(one)
         await one.pause()
         await one.send_line("ping")
-        with anyio.move_on_after(A_WHILE) as silence:
+        with anyio.move_on_after(IDLE_SECONDS) as silence:
             await one.line()
         assert silence.cancelled_caught
         one.resume()
@@ -133,7 +133,7 @@ async def test_paused_process_ignores_sigterm_but_can_be_killed() -> None:
         await up(one)
         await one.pause()
         with pytest.raises(TimeoutError):
-            await one.terminate(within=A_WHILE)
+            await one.terminate(within=IDLE_SECONDS)
         assert one.exit_code is None
         assert await one.kill() == -signal.SIGKILL
 
@@ -169,7 +169,7 @@ async def test_process_does_not_outlive_its_block_even_when_it_is_cancelled(prog
             if paused:
                 await one.pause()
             scope.cancel()
-            await anyio.sleep(SOON)
+            await anyio.sleep(TIMEOUT_SECONDS)
     assert scope.cancelled_caught
     assert one.exit_code == -signal.SIGKILL
     assert not runs(one.pid)
@@ -209,16 +209,16 @@ async def test_reply_timeout_names_the_request() -> None:
     async with start_process(python(STUBBORN), name="the mute process") as one:
         assert await one.line() == "up"
         with pytest.raises(ProcessTimeout, match=r"the mute process did not answer CpuRequest within 0.05 s"):
-            await one.request(CpuRequest(), CpuReply, within=A_WHILE)
+            await one.request(CpuRequest(), CpuReply, within=IDLE_SECONDS)
 
 
 async def test_error_of_a_process_that_ended_shows_the_end_of_its_error_output() -> None:
     async with start_process(python(BROKEN), name="the server") as one:
         with pytest.raises(
             ProcessExited, match=r"(?s)the server: process \d+ has ended.*exit code 1.*port is taken"
-        ) as disconnected:
+        ) as error:
             await one.receive(CpuReply)
-        assert len(str(disconnected.value)) < 2_200
+        assert len(str(error.value)) < 2_200
         await one.restart()
         with pytest.raises(ProcessExited, match="port is taken"):
             await one.receive(CpuReply)

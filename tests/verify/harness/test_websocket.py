@@ -1,4 +1,4 @@
-"""The load client reads frames as RFC 6455 has them, in whatever pieces they come."""
+"""The load client decodes frames as defined in RFC 6455, in chunks of any size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bridgekit_verify.harness.websocket import FrameDecoder, InvalidFrame, frame
 HELLO = bytes.fromhex("810548656c6c6f")
 """RFC 6455, section 5.7: a text message of one unmasked frame."""
 HELLO_IN_TWO = bytes.fromhex("010348656c80026c6f")
-"""The same section: the same message in two fragments."""
+"""RFC 6455, section 5.7: the same message in two fragments."""
 PING = bytes.fromhex("890548656c6c6f")
 
 

@@ -1,4 +1,4 @@
-"""The audit's claims, re-run: each verdict follows from what was measured."""
+"""Findings for the audit's claims: each verdict follows from the measurements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # required by uvicorn
 
 
 @pytest.fixture(scope="module")

@@ -36,9 +36,9 @@ def test_a_group_printed_after_the_sentinel_is_found() -> None:
     assert failure_of("nb", cells) == "nb: code cell 1: AssertionError: one is not two"
 
 
-@pytest.mark.parametrize("said", ["", "checked: other\n", "checked: nb\nand more\n"])
-def test_a_missing_sentinel_is_a_failure(said: str) -> None:
-    failure = failure_of("nb", [code("x = 1"), code("y", *([printed(said)] if said else []))])
+@pytest.mark.parametrize("printed_text", ["", "checked: other\n", "checked: nb\nand more\n"])
+def test_a_missing_sentinel_is_a_failure(printed_text: str) -> None:
+    failure = failure_of("nb", [code("x = 1"), code("y", *([printed(printed_text)] if printed_text else []))])
     assert failure == "nb: code cell 2: the notebook did not end on 'checked: nb'"
 
 

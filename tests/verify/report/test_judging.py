@@ -52,8 +52,8 @@ def test_a_link_beyond_the_audit_is_shown_but_not_counted() -> None:
 
 def test_the_headline_counts_what_could_not_be_judged() -> None:
     nine = finding("link-9", link=9, reported="broken", verdict="holds", before=(0, 300), after=(300, 300))
-    said = headline(report_with(finding(), nine)).sentence
-    assert said == (
+    summary = headline(report_with(finding(), nine)).sentence
+    assert summary == (
         "Of the audit's verdicts on 9 links, 1 holds when run, 1 does not and 7 could not be judged: "
         "0 of 300 events arrived as audited, 300 of 300 in the sound chain."
     )
@@ -66,9 +66,9 @@ def test_the_headline_uses_the_whole_chain_if_it_was_measured() -> None:
 
 
 def test_a_headline_without_counts_names_no_rate() -> None:
-    said = headline(report_with(finding(before=None, after=None)))
-    assert "events arrived" not in said.sentence
-    assert said.lines[-1] == "events delivered in the sound chain: unknown (nothing counted)"
+    summary = headline(report_with(finding(before=None, after=None)))
+    assert "events arrived" not in summary.sentence
+    assert summary.lines[-1] == "events delivered in the sound chain: unknown (nothing counted)"
 
 
 def test_headline_without_verdicts_is_unknown() -> None:
@@ -93,10 +93,10 @@ def test_finding_of_a_section_is_shown_with_its_figure_and_not_as_evidence() -> 
     report = report_of(
         executed("11_a", recorded(finding("missed-ladder", link=None)), drawn("missed_ladder"), drawn("other"))
     )
-    [(title, [told])] = sections(report).items()
+    [(title, [section])] = sections(report).items()
     assert title == "What the audit missed"
-    assert told.finding.id == "missed-ladder"
-    assert told.figure is not None
-    assert told.figure.name == "missed_ladder"
-    assert told.table is None
+    assert section.finding.id == "missed-ladder"
+    assert section.figure is not None
+    assert section.figure.name == "missed_ladder"
+    assert section.table is None
     assert other_findings(report) == []

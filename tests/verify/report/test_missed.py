@@ -1,4 +1,4 @@
-"""Findings of notebook 11 and of the trust notebook: each verdict follows from what was measured, either way."""
+"""Findings of notebooks 11 and 14: each verdict follows from the measurements, in both directions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # required by uvicorn
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ async def ladder() -> LadderStudy:
 
 @pytest.fixture(scope="module")
 async def repaired() -> LadderStudy:
-    """What the ladder would be if every rung were sound already."""
+    """Return the study as it would be if every step were sound."""
     sound = await measure(SOUND, Workload(threads=family("thread_123", 2), at_once=2))
     rungs = [replace(sound, variant=replace(SOUND, name=rung.name)) for rung in REPAIR_SEQUENCE]
     return LadderStudy(alone=rungs, together=rungs)

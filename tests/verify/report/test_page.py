@@ -29,7 +29,7 @@ MATRIX = Table(
 
 
 class Elements(HTMLParser):
-    """Every element of a page with its attributes, and the identifiers that links can reach."""
+    """Collects every element of a page with its attributes."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def test_content_security_policy_is_minimal() -> None:
 def test_every_figure_has_alternative_text_and_a_caption() -> None:
     page = index_html(full_report())
     images = Elements(page).all("img")
-    assert [image["alt"] for image in images] == ["A dot at 0 of 60."] * 2  # once up front, once in its notebook
+    assert [image["alt"] for image in images] == ["A dot at 0 of 60."] * 2  # once at the top, once in its notebook
     assert all((image["src"] or "").endswith(PNG) for image in images)
     assert page.count("<figcaption>Delivery</figcaption>") == 2
 

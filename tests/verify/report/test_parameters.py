@@ -25,12 +25,12 @@ def test_names_of_other_notebooks_are_ignored() -> None:
 
 
 def test_a_value_of_another_type_is_refused() -> None:
-    with pytest.raises(ParameterError, match="seed is of type int"):
+    with pytest.raises(ParameterError, match="seed must be of type int"):
         replace_parameters(CELL, {"seed": "8"})
 
 
 def test_an_unknown_name_is_refused_naming_the_known_ones() -> None:
-    with pytest.raises(ParameterError, match="no notebook has the parameter sed; known are: runs, seed"):
+    with pytest.raises(ParameterError, match="no notebook has the parameter sed; known parameters are: runs, seed"):
         require_known({"sed": 1}, ["seed", "runs", "seed"])
 
 

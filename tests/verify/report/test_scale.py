@@ -1,4 +1,4 @@
-"""Findings of notebook 13: each verdict follows from what was measured, either way, and never from how fast."""
+"""Findings of notebook 13: each verdict follows from the measurements, in both directions, independently of speed."""
 
 from __future__ import annotations
 
@@ -102,6 +102,6 @@ def test_edge_claim_holds_only_if_the_native_edge_is_cheaper() -> None:
 
 def test_findings_are_in_their_own_section_with_their_figures() -> None:
     report = report_of(executed("13_a", recorded(capacity_claim(SOUND)), drawn("scale_capacity")))
-    [(title, [told])] = sections(report).items()
+    [(title, [section])] = sections(report).items()
     assert title == SECTIONS["scale"]
-    assert told.figure is not None
+    assert section.figure is not None

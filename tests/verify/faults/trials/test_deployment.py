@@ -1,4 +1,4 @@
-"""A worker process: its reports are complete, it stops, restarts, and says why it cannot start."""
+"""A worker process reports completely, stops, restarts, and reports why it cannot start."""
 
 from __future__ import annotations
 

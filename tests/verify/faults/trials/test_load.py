@@ -1,4 +1,4 @@
-"""A fault lasts until agents have emitted what they emit in that time, however busy the machine is."""
+"""A fault lasts until agents have emitted the due events, also on a busy machine."""
 
 from __future__ import annotations
 

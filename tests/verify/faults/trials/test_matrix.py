@@ -1,4 +1,4 @@
-"""The default matrix: every fault against every way to deliver, with real workers, a real file and a real broker."""
+"""The default matrix: every fault in every delivery mode, with real workers, a real file and a real broker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.verify.faults.trials.trials import trial
 from tools.soak import page
 
 LOSE_UNPROTECTED = ("slow_reader", "timeout", "reset_peer", "down", "kill while away")
-"""Faults that cost at most once something for sure."""
+"""Faults that always cause loss in the mode "at most once"."""
 
 
 @pytest.fixture(scope="module")
@@ -78,17 +78,17 @@ def test_control_without_a_fault_loses_nothing(matrix: FaultMatrix) -> None:
     assert [matrix.cells["none", row.name].verdict.lost for row in DELIVERY_MODES.values()] == [0, 0, 0, 0]
 
 
-# What the matrix must notice, planted in literal trials.
+# Violations in literal trials, which the matrix must detect.
 
 
-def planted(*, lost: Sequence[int] = (), told: Sequence[int] = (), misrouted: Sequence[int] = ()) -> FaultMatrix:
-    found = trial(RESUME, lost=lost, told=told, misrouted=misrouted)
+def planted(*, lost: Sequence[int] = (), signalled: Sequence[int] = (), misrouted: Sequence[int] = ()) -> FaultMatrix:
+    found = trial(RESUME, lost=lost, signalled=signalled, misrouted=misrouted)
     return FaultMatrix({("down", RESUME.name): found, ("down", AT_MOST_ONCE.name): trial(AT_MOST_ONCE)})
 
 
 def test_silent_loss_is_counted() -> None:
     assert planted(lost=[2]).silent_losses.k == 1
-    assert planted(lost=[2], told=[2]).silent_losses.k == 0
+    assert planted(lost=[2], signalled=[2]).silent_losses.k == 0
 
 
 def test_misrouted_event_is_counted() -> None:
@@ -103,7 +103,7 @@ def test_loss_without_a_guarantee_is_not_a_silent_loss_of_the_matrix() -> None:
 
 def test_row_contains_all_outcomes() -> None:
     [row] = (
-        FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[1, 2], told=[2], misrouted=[4])})
+        FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[1, 2], signalled=[2], misrouted=[4])})
         .table()
         .to_dict("records")
     )
@@ -114,7 +114,7 @@ def test_row_contains_all_outcomes() -> None:
 def test_counts_of_rounds_are_summed() -> None:
     found = Soak()
     for seed in (1, 2):
-        found.add(seed, FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[2], told=[2])}))
+        found.add(seed, FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[2], signalled=[2])}))
     [row] = found.table().to_dict("records")
     assert (row["expected"], row["delivered"], row["lost signalled"], found.rounds) == (8, 6, 2, 2)
     assert (found.silent_losses.k, found.silent_losses.n, found.violations) == (0, 8, [])
@@ -128,7 +128,7 @@ def test_counts_of_rounds_are_summed() -> None:
         trial(AT_MOST_ONCE, misrouted=[3]),
         trial(RESUME, quiesced=False),
     ],
-    ids=["silent", "stray", "stray where nothing is promised", "not settled"],
+    ids=["silent loss", "misrouted", "misrouted without a guarantee", "not quiesced"],
 )
 def test_violation_is_listed_with_its_seed(violations: object) -> None:
     found = Soak()

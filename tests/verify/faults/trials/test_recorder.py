@@ -1,4 +1,4 @@
-"""Events that were answered before they had a number: told, or lost in silence? Literal streams in, numbers out."""
+"""Infers the `seq` of events that were acknowledged without one, from literal receipts, arrivals and gaps."""
 
 from __future__ import annotations
 

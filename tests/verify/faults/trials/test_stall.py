@@ -1,4 +1,4 @@
-"""One socket that stops reading: a loop of sends stops everyone, the bridge stops nobody."""
+"""One socket stops reading: a loop of sends delays all sockets, and the bridge delays none."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_clock_stops_while_the_loop_gets_no_cpu() -> None:
 
 
 def test_agent_waits_for_loops_of_sends_but_not_for_the_bridge(study: StallStudy) -> None:
-    """Not a measure of speed: half a second of standing still against none."""
+    """This does not measure speed: it distinguishes a stall of half a second from none."""
     held_up = {stall.server.name: stall.longest_wait > stall.stalled_seconds / 2 for stall in study.stalls}
     assert held_up == {server.name: server.name != BRIDGEKIT.name for server in SERVERS}
 
 
 def test_neighbours_read_every_event_from_every_server(study: StallStudy) -> None:
-    """The loops deliver too, only late: what they cost is time."""
+    """The loops of sends also deliver every event, but late."""
     assert [len(stall.reads) for stall in study.stalls] == [2 * 80] * len(SERVERS)
 
 

@@ -1,4 +1,4 @@
-"""One fault in one deployment: what is counted, and the closed form beside it."""
+"""One fault in one deployment: its counts and the closed form."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bridgekit_verify.measure.families import family
 from tests.verify.faults.trials.trials import trial
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
-"""Workers are asyncio's own; the experiment around them need not be tried twice."""
+"""Workers run on asyncio, so the tests run on one backend only."""
 
 QUICK = TrialPlan(steps=10, pace_seconds=0.03, start_seconds=0.1, duration_seconds=0.15, after_steps=1)
 
 
 def test_closed_form_is_the_share_of_time_with_a_subscribed_socket() -> None:
-    """Events from second 1 to second 5; the socket is away from 2 to 3."""
+    """Events are emitted from second 1 to second 5, and the socket is offline from 2 to 3."""
     found = trial(AT_MOST_ONCE, events=5, online=[(0, 2), (3, 9)])
     assert found.emission_window == (1.0, 5.0)
     assert found.closed_form == pytest.approx(1 - 1 / 4)
@@ -74,7 +74,7 @@ async def test_disconnected_users_lose_events_unless_they_resume(delivery: Deliv
     async with deployed(delivery, owned) as deployment:
         found = await run_trial(FAULTS["down"], deployment, owned, plan=QUICK)
     assert found.quiesced
-    # At least: where the machine holds things up, there is another run before the fault, or after it.
+    # At least this many: on a busy machine there is another run before or after the fault.
     assert found.verdict.expected == len(found.attempted_at) >= 3 * (2 + 3 * QUICK.steps + 2 + 3 * QUICK.after_steps)
     assert (found.verdict.lost_silent > 0) is loses
     assert found.verdict.lost_signalled == found.verdict.misrouted == found.verdict.extra_copies == 0

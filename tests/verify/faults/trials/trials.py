@@ -1,4 +1,4 @@
-"""Trials by hand: a literal history in, so that what is made of it can be told to the letter."""
+"""Literal trials, so that tests can assert exact results."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def trial(
     fault: str = "down",
     events: int = 4,
     lost: Sequence[int] = (),
-    told: Sequence[int] = (),
+    signalled: Sequence[int] = (),
     misrouted: Sequence[int] = (),
     online: Sequence[tuple[float, float]] = ((0.0, 100.0),),
     window: tuple[float, float] = (1.0, 2.0),
     quiesced: bool = True,
 ) -> Trial:
-    """Events 1 to n, asked for at each full second; `told` of `lost` were signalled, `misrouted` read by somebody else."""
+    """Return a trial with events attempted at each full second; `signalled` of `lost` were signalled, and another user read `misrouted`."""
     history = History(sockets=[SOCKET, STRANGER])
     for step in range(1, events + 1):
         history.expected.append(Expectation(key(step), SOCKET.thread_id, SOCKET.user_id))
@@ -45,7 +45,7 @@ def trial(
         history.acknowledged[key(step)] = (RunId("run_1"), receipt)
         readers = [SOCKET] * (step not in lost) + [STRANGER] * (step in misrouted)
         history.arrivals += [Arrival(each, key(step), RunId("run_1"), step, step, step + 0.5) for each in readers]
-    history.gaps[0] = [Missing(step, step) for step in told]
+    history.gaps[0] = [Missing(step, step) for step in signalled]
     reader = Reader(SOCKET, "ws://nowhere", no_ticket, online=list(online))
     return Trial(
         delivery=delivery,

@@ -1,4 +1,4 @@
-"""A module imports from its own floor and those below; the lowest does no I/O; the package does without the suite."""
+"""Modules import only from their own layer or a lower one, base modules do no I/O, and the package works without the suite."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-from tests.architecture.floors import (
+from tests.architecture.layers import (
     PACKAGE,
     PACKAGES,
     SUITE,
     backward_links,
     cycles,
-    floor_of,
+    layer_of,
     imports_between,
-    modules_without_a_floor,
+    modules_without_a_layer,
     outside_imports,
     read_sources,
     upward_imports,
@@ -25,12 +25,12 @@ from tests.tree import ROOT
 SOURCES = read_sources(ROOT)
 IMPORTS = imports_between(SOURCES)
 
-THINKING = [
+PURE_MODULES = [
     *(f"{PACKAGE}.invariants.{name}" for name in ("recorded", "reports", "rules")),
     *(f"{SUITE}.measure.{name}" for name in ("checker", "history", "ledger", "statistics")),
 ]
-WORDS = [module for module in SOURCES if floor_of(module) == 0]
-DOING = {"anyio", "asyncio", "matplotlib", "pandas", "socket", "starlette", "trio", "uvicorn", "websockets"}
+BASE_MODULES = [module for module in SOURCES if layer_of(module) == 0]
+IO_PACKAGES = {"anyio", "asyncio", "matplotlib", "pandas", "socket", "starlette", "trio", "uvicorn", "websockets"}
 SERVERS = {"asyncio", "hypercorn", "socket", "starlette", "trio", "uvicorn", "websockets"}
 HEAVY = {
     "IPython",
@@ -44,13 +44,13 @@ HEAVY = {
 }
 
 
-def test_every_module_stands_on_a_floor() -> None:
+def test_every_module_has_a_layer() -> None:
     for package in PACKAGES:
         assert sum(module.startswith(f"{package}.") for module in IMPORTS) > 50
-    assert modules_without_a_floor(IMPORTS) == []
+    assert modules_without_a_layer(IMPORTS) == []
 
 
-def test_no_module_imports_from_a_higher_floor() -> None:
+def test_no_module_imports_from_a_higher_layer() -> None:
     assert any(IMPORTS.values())
     assert upward_imports(IMPORTS) == []
 
@@ -68,7 +68,7 @@ print(len(names))
 """
 
 
-def test_the_package_can_be_imported_whole_where_there_is_no_suite() -> None:
+def test_every_module_of_the_package_can_be_imported_without_the_suite() -> None:
     run = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True, check=True, cwd=ROOT)
     assert int(run.stdout) == sum(module.startswith(f"{PACKAGE}.") for module in SOURCES)
 
@@ -82,13 +82,13 @@ def test_no_import_cycle() -> None:
     assert cycles(IMPORTS) == []
 
 
-@pytest.mark.parametrize("module", [*WORDS, *THINKING])
-def test_thinking_does_no_io(module: str) -> None:
-    assert outside_imports(SOURCES[module]) & DOING == set()
+@pytest.mark.parametrize("module", [*BASE_MODULES, *PURE_MODULES])
+def test_pure_module_imports_no_io(module: str) -> None:
+    assert outside_imports(SOURCES[module]) & IO_PACKAGES == set()
 
 
-# What a socket is owed, whatever carries its bytes: every edge stands on these.
-ANY_EDGE = [
+# Modules that every edge uses, independent of the server library.
+EDGE_INDEPENDENT = [
     f"{PACKAGE}.transport.{name}"
     for name in (
         "authorization",
@@ -104,37 +104,37 @@ ANY_EDGE = [
 ]
 
 
-@pytest.mark.parametrize("module", ANY_EDGE)
-def test_what_every_edge_stands_on_knows_no_server(module: str) -> None:
+@pytest.mark.parametrize("module", EDGE_INDEPENDENT)
+def test_edge_independent_module_imports_no_server(module: str) -> None:
     assert outside_imports(SOURCES[module]) & SERVERS == set()
 
 
-def test_importing_the_package_loads_nothing_heavy() -> None:
+def test_importing_the_package_loads_no_heavy_module() -> None:
     code = f"import {PACKAGE}, sys; print(*sorted({HEAVY!r} & sys.modules.keys()))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.split() == []
 
 
 def test_importing_the_plugin_loads_nothing_else() -> None:
-    """pytest imports it wherever bridgekit is installed."""
+    """pytest imports the plugin in every environment in which bridgekit is installed."""
     plugin = f"{PACKAGE}.pytest_plugin"
     code = f"import pytest, sys; known = set(sys.modules); import {plugin}; print(*sorted({{*sys.modules}} - known))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.split() == [PACKAGE, plugin]
 
 
-# What the functions above must catch, planted in small houses of literal sources.
+# The functions above must report each kind of violation in literal sources.
 
 
-def test_planted_unknown_module_is_named() -> None:
-    assert modules_without_a_floor({f"{PACKAGE}.ids": set(), f"{SUITE}.helpers": set()}) == [f"{SUITE}.helpers"]
+def test_module_without_a_layer_is_reported() -> None:
+    assert modules_without_a_layer({f"{PACKAGE}.ids": set(), f"{SUITE}.helpers": set()}) == [f"{SUITE}.helpers"]
 
 
-def test_planted_import_of_the_suite_is_named() -> None:
+def test_import_of_the_suite_is_reported() -> None:
     imports = imports_between(
         {"bridgekit.chain": "import bridgekit_verify", "bridgekit_verify": "import bridgekit.chain"}
     )
-    assert upward_imports(imports) == ["bridgekit.chain (floor 3) imports bridgekit_verify (floor 6)"]
+    assert upward_imports(imports) == ["bridgekit.chain (layer 3) imports bridgekit_verify (layer 6)"]
 
 
 @pytest.mark.parametrize(
@@ -146,12 +146,12 @@ def test_planted_import_of_the_suite_is_named() -> None:
         "def late():\n    import bridgekit.chain",
     ],
 )
-def test_planted_upward_import_is_named(source: str) -> None:
+def test_upward_import_is_reported(source: str) -> None:
     imports = imports_between({"bridgekit": "", "bridgekit.ids": source, "bridgekit.chain": ""})
-    assert upward_imports(imports) == ["bridgekit.ids (floor 0) imports bridgekit.chain (floor 3)"]
+    assert upward_imports(imports) == ["bridgekit.ids (layer 0) imports bridgekit.chain (layer 3)"]
 
 
-def test_planted_backward_link_is_named() -> None:
+def test_backward_import_between_links_is_reported() -> None:
     imports = {
         "bridgekit.chain.link_6_agent": {"bridgekit.chain.link_7_8_adapter"},
         "bridgekit.chain.link_7_8_adapter": {"bridgekit.chain.link_6_agent", "bridgekit.chain.link_9_bridge"},
@@ -164,9 +164,9 @@ def test_planted_backward_link_is_named() -> None:
     ]
 
 
-def test_planted_cycle_is_named() -> None:
+def test_cycle_is_reported() -> None:
     assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
 
 
-def test_planted_socket_is_named() -> None:
+def test_imported_packages_are_listed() -> None:
     assert outside_imports("def go():\n    from anyio.abc import Event\nimport json") == {"anyio", "json"}

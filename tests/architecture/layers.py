@@ -1,4 +1,4 @@
-"""Which module stands on which floor, and which imports break it: pure functions from source to breach."""
+"""The layer of each module, and pure functions that find imports that violate the layers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ PACKAGE = "bridgekit"
 SUITE = "bridgekit_verify"
 PACKAGES = (PACKAGE, SUITE)
 
-# By package, the first name after it. A module imports from its own floor or a lower one, and the suite stands on
-# the package.
-FLOORS = {
+# Layer by package and by the first name after the package. A module imports only from its own layer or a lower one; the
+# suite is above the package.
+LAYERS = {
     PACKAGE: {
         "ids": 0, "events": 0, "finite": 0, "payloads": 0, "errors": 0, "counters": 0, "signals": 0,
         "mapping": 1, "resolution": 1,
@@ -50,13 +50,13 @@ def read_sources(root: Path) -> dict[str, str]:
 
 
 def imports_between(sources: Mapping[str, str]) -> dict[str, set[str]]:
-    """Answer module → the packages' own modules that it imports, wherever in the file the import stands."""
+    """Return for each module the modules of the two packages that it imports, anywhere in its file."""
     return {name: own_imports(source, set(sources)) - {name} for name, source in sources.items()}
 
 
 def own_imports(source: str, modules: set[str]) -> set[str]:
     named = set(imported_names(source))
-    # `from bridgekit.ids import RunId` names bridgekit.ids.RunId, which is no module: its parent is imported.
+    # `from bridgekit.ids import RunId` names bridgekit.ids.RunId, which is not a module, so its parent counts as imported.
     parents = {name.rpartition(".")[0] for name in named - modules}
     return (named | parents) & modules
 
@@ -71,30 +71,30 @@ def imported_names(source: str) -> Iterator[str]:
 
 
 def outside_imports(source: str) -> set[str]:
-    """Answer the first words of everything imported: `anyio`, `collections`, `bridgekit`."""
+    """Return the top-level names of all imports, such as `anyio`, `collections`, `bridgekit`."""
     return {name.split(".")[0] for name in imported_names(source)}
 
 
-def floor_of(module: str) -> int | None:
+def layer_of(module: str) -> int | None:
     package, _, inside = module.partition(".")
-    return FLOORS[package].get(inside.partition(".")[0])
+    return LAYERS[package].get(inside.partition(".")[0])
 
 
-def modules_without_a_floor(imports: Imports) -> list[str]:
-    return [module for module in imports if floor_of(module) is None]
+def modules_without_a_layer(imports: Imports) -> list[str]:
+    return [module for module in imports if layer_of(module) is None]
 
 
 def upward_imports(imports: Imports) -> list[str]:
     return [
-        f"{module} (floor {floor_of(module)}) imports {other} (floor {floor_of(other)})"
+        f"{module} (layer {layer_of(module)}) imports {other} (layer {layer_of(other)})"
         for module, others in sorted(imports.items())
         for other in sorted(others)
-        if (floor_of(other) or 0) > (floor_of(module) or 0)
+        if (layer_of(other) or 0) > (layer_of(module) or 0)
     ]
 
 
 def backward_links(imports: Imports) -> list[str]:
-    """Link N imports only later links, and no link knows the defects."""
+    """Return imports that violate the rule that link N imports only later links and never the defects."""
     return [
         f"{module} imports {other}"
         for module, others in sorted(imports.items())
@@ -110,7 +110,7 @@ def links_in(module: str) -> list[int]:
 
 
 def cycles(imports: Imports) -> list[str]:
-    """Answer what is left after taking away, again and again, each module that imports nothing left."""
+    """Return the modules that remain after repeatedly removing modules without remaining imports: those in or above a cycle."""
     left = {module: set(others) for module, others in imports.items()}
     while leaves := {module for module, others in left.items() if not others & left.keys()}:
         left = {module: others for module, others in left.items() if module not in leaves}
