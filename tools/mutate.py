@@ -84,8 +84,8 @@ SURVIVOR_TESTS: Final = "test_small_mistakes"
 TARGETS: Final[Mapping[str, Target]] = {
     "statistics": _measuring("statistics", "test_statistics", SURVIVOR_TESTS),
     "history": _measuring("history", "test_ledger", SURVIVOR_TESTS, "test_checker"),
-    "evidence": _measuring("evidence", "test_evidence", SURVIVOR_TESTS, "test_ledger"),
-    "ledger": _measuring("ledger", "test_ledger", SURVIVOR_TESTS, "test_checker", "test_evidence"),
+    "attribution": _measuring("attribution", "test_attribution", SURVIVOR_TESTS, "test_ledger"),
+    "ledger": _measuring("ledger", "test_ledger", SURVIVOR_TESTS, "test_checker", "test_attribution"),
     "checker": _measuring("checker", "test_checker", SURVIVOR_TESTS, "test_ledger", "test_checker_properties"),
     "rules": _invariant("rules"),
     "reports": _invariant("reports"),
@@ -105,7 +105,7 @@ class Trial:
 class MutationCounts:
     """The number of mutants of a module, and those that survived."""
 
-    planted: int
+    total: int
     survivors: tuple[Mutant, ...]
 
 
@@ -126,7 +126,7 @@ def main() -> None:
     explained = read_explanations(EXPLAINED.read_text(encoding="utf-8"))
     problems = inconsistencies(counts_by_module, explained)
     print(*problems, sep="\n")
-    print(f"{sum(t.planted for t in counts_by_module.values())} mutants in {time.monotonic() - started:.0f} s")
+    print(f"{sum(t.total for t in counts_by_module.values())} mutants in {time.monotonic() - started:.0f} s")
     if problems:
         sys.exit(f"{len(problems)} inconsistencies: add a test, or correct the explanations")
     if set(modules) == set(TARGETS):
@@ -207,10 +207,10 @@ def _imported_from(copy: Path, path: str) -> bool:
 
 
 def _count_by_module(modules: Sequence[str], survived: Sequence[Trial]) -> dict[str, MutationCounts]:
-    planted = [trial.module for trial in _trials(modules)]
+    total = [trial.module for trial in _trials(modules)]
     return {
         module: MutationCounts(
-            planted.count(module),
+            total.count(module),
             tuple(trial.mutant for trial in survived if trial.module == module and trial.mutant),
         )
         for module in modules
@@ -238,22 +238,22 @@ def inconsistencies(counts_by_module: Mapping[str, MutationCounts], explained: M
 
 def result_page(counts_by_module: Mapping[str, MutationCounts], explained: Mapping[str, Mapping[str, str]]) -> str:
     lines = [
-        "# Mutation: would the tests notice?",
+        "# Mutation testing of the checker and the invariants",
         "",
-        "Written by `make mutation`, which puts one small mistake at a time into those modules of",
-        "`bridgekit/invariants/` and `bridgekit_verify/measure/` that only think (a comparison turned, a number off by",
-        "one, `and` for `or`, a `not` or a statement dropped, a",
-        "constant changed) and runs each module's fast tests. A mutant *survives* when they all pass.",
-        "The modules are those on which a verdict rests: from history to checker, and the invariants of streams. What",
-        "reads frames, draws, tries links or runs studies is left out, so that a run takes minutes.",
+        "Written by `make mutation`, which makes one small change at a time in the pure modules of",
+        "`bridgekit/invariants/` and `bridgekit_verify/measure/` (a comparison is changed, a number is off by one, `and`",
+        "becomes `or`, a `not` or a statement is removed, a constant is changed) and runs the module's fast tests. A",
+        "mutant *survives* if all tests pass. The modules are those that determine a verdict: from history to checker,",
+        "and the invariants of streams. Modules that read frames, draw figures, test links or run studies are left out,",
+        "so that a run takes minutes.",
         "",
-        "| module | mutants | noticed | survived, and explained below |",
+        "| module | mutants | detected | survived, and explained below |",
         "|---|---|---|---|",
     ]
-    rows = [(module, t.planted, t.planted - len(t.survivors), len(t.survivors)) for module, t in counts_by_module.items()]
+    rows = [(module, t.total, t.total - len(t.survivors), len(t.survivors)) for module, t in counts_by_module.items()]
     rows.append(("all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))
-    lines += [f"| {module} | {planted} | {noticed} | {lived} |" for module, planted, noticed, lived in rows]
-    lines += ["", "No survivor is unexplained: `make mutation` fails where one is, and where an explanation is stale."]
+    lines += [f"| {module} | {total} | {detected} | {survived} |" for module, total, detected, survived in rows]
+    lines += ["", "Every survivor is explained: `make mutation` fails for an unexplained survivor and for a stale explanation."]
     for module, reasons in explained.items():
         lines += ["", f"## {module}", ""]
         lines += [f"- `{edit}`  \n  {reason}" for edit, reason in reasons.items()]

@@ -15,14 +15,13 @@ from bridgekit import __version__
 from bridgekit_verify.faults.trials.matrix import Soak, soak
 
 PAGE = """\
-# The long run of the fault matrix
+# Soak test of the fault matrix
 
-Written by `make soak`. Every fault against every way to deliver, round after round, each with another seed, another
-pace and another window; what each name means is told in notebook 12. *At most once* promises nothing and stands here
-for comparison.
+Written by `make soak`. Each round tests every fault in every delivery mode, with another seed, pace and window.
+Notebook 12 explains the names. *At most once* has no guarantee and is included for comparison.
 
 {date} UTC, bridgekit {version}, Python {python}, {machine}: {rounds} rounds in {minutes:.0f} minutes.
-Lost in silence where a log is kept: {silent_losses}. Promises broken: {violations}.
+Lost silently in modes with a log: {silent_losses}. Guarantees violated: {violations}.
 
 | fault | delivery | delivered | of | lost silent | lost signalled | duplicated | misrouted | unanswered |
 |---|---|--:|--:|--:|--:|--:|--:|--:|

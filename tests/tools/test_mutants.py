@@ -16,7 +16,7 @@ def edits(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("source", "planted"),
+    ("source", "expected"),
     [
         ("a < b", ["a < b -> a <= b", "a < b -> a >= b", "a < b -> pass"]),
         ("x = a == b", ["x = a == b -> x = a != b"]),
@@ -35,8 +35,8 @@ def edits(source: str) -> list[str]:
         ("raise a", ["raise a -> pass"]),
     ],
 )
-def test_each_kind_of_mutation_is_generated(source: str, planted: list[str]) -> None:
-    assert sorted(edits(source)) == sorted(planted)
+def test_each_kind_of_mutation_is_generated(source: str, expected: list[str]) -> None:
+    assert sorted(edits(source)) == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_mutant_has_its_location_and_complete_source() -> None:
 
 
 def test_every_mutant_of_a_real_module_can_be_compiled() -> None:
-    planted = list(mutants((ROOT / "bridgekit_verify" / "measure" / "checker.py").read_text(encoding="utf-8")))
-    assert len(planted) > 50
-    assert len({mutant.source for mutant in planted}) == len(planted)
-    for mutant in planted:
+    generated = list(mutants((ROOT / "bridgekit_verify" / "measure" / "checker.py").read_text(encoding="utf-8")))
+    assert len(generated) > 50
+    assert len({mutant.source for mutant in generated}) == len(generated)
+    for mutant in generated:
         compile(mutant.source, "checker", "exec")
 
 

@@ -295,7 +295,7 @@ async def soak(
         for violation in found.violations[violations:]:
             print_line(violation)
         print_line(
-            f"round {found.rounds}, {found.seconds / 60:.1f} min: lost in silence {found.silent_losses},"
-            f" {len(found.violations)} broken"
+            f"round {found.rounds}, {found.seconds / 60:.1f} min: lost silently {found.silent_losses},"
+            f" {len(found.violations)} violations"
         )
     return found
