@@ -26,7 +26,7 @@ class RunsAgents(Protocol):
 
 
 async def emit_load(stack: Stack, wave: Wave, kind: str) -> EmitReport:
-    """Emit all threads' runs concurrently, each thread's runs in sequence. Events are created before the clock starts."""
+    """Emit the runs of all threads concurrently, in sequence per thread. Events are created before the clock starts."""
     yield_after = KINDS[kind]
     scripts = [[(run, run.bodies()) for run in wave.of(thread)] for thread in range(wave.threads)]
     emit = _runs if isinstance(stack, RunsAgents) else _emit

@@ -124,7 +124,7 @@ def _encoded(events: list[AgentEvent]) -> float:
 
 
 def _checked() -> dict[str, float]:
-    """Measure the CPU time of the checker per event and, for comparison, of `json.loads` for the event's frame, in µs."""
+    """Measure CPU time of the checker per event, and for comparison of `json.loads` for the event's frame, in µs."""
     history = sound_history(CHECKED_EVENTS)
     begun = time.process_time_ns()
     check(history)

@@ -11,7 +11,7 @@ from benchmarks.dialects import DIALECTS
 from benchmarks.protocol import (
     ClosedSockets,
     LoadVerdictReply,
-    OpenSockets,
+    OpenSubscribers,
     ReadLoad,
     ReadTimes,
     ReadTimesRequest,
@@ -28,19 +28,19 @@ from bridgekit_verify.harness.messages import Done, Ready, send
 NOTICE_SECONDS: Final = 0.5
 """How long a socket that resumes reading may take to read the queued bytes."""
 
-Request = OpenSockets | Clear | ReadLoad | VerdictRequest | ReadTimesRequest | StallOne | ResumeReading
+Request = OpenSubscribers | Clear | ReadLoad | VerdictRequest | ReadTimesRequest | StallOne | ResumeReading
 
 
 class ThreadSocket(ClientSocket):
     """The socket of one subscriber of a thread."""
 
-    def __init__(self, request: OpenSockets, thread: int) -> None:
+    def __init__(self, request: OpenSubscribers, thread: int) -> None:
         self.thread = thread
         dialect = DIALECTS[request.dialect](thread_id(thread))
         super().__init__(request.port, dialect, receive_buffer_bytes=request.receive_buffer_bytes)
 
 
-def _open(request: OpenSockets) -> Iterator[ThreadSocket]:
+def _open(request: OpenSubscribers) -> Iterator[ThreadSocket]:
     for thread in range(request.first, request.last):
         for _ in range(request.subscribers):
             yield ThreadSocket(request, thread)
@@ -67,7 +67,7 @@ def _judge(client: LoadClient[ThreadSocket], wave: Wave) -> LoadVerdict:
 
 def _reply(client: LoadClient[ThreadSocket], request: Request) -> msgspec.Struct:
     match request:
-        case OpenSockets():
+        case OpenSubscribers():
             client.connect(_open(request))
         case Clear():
             client.clear()

@@ -21,7 +21,7 @@ __all__ = [
     "MeasureMapping",
     "MeasureOwnCost",
     "MeasuredValues",
-    "OpenSockets",
+    "OpenSubscribers",
     "PacedReport",
     "PrepareThreads",
     "ReadLoad",
@@ -75,7 +75,7 @@ class PacedReport(msgspec.Struct, frozen=True, tag=True):
     """For each event: its thread, when it was emitted, and how long the emitter waited, in nanoseconds."""
 
 
-class OpenSockets(msgspec.Struct, frozen=True, tag=True):
+class OpenSubscribers(msgspec.Struct, frozen=True, tag=True):
     """Opens `subscribers` sockets in each of these threads. Reply: Done."""
 
     dialect: str

@@ -114,7 +114,7 @@ class _Run:
 
 
 async def run_plan(plan: Plan) -> Results:
-    """Measure everything in the plan. A stack that is missing or fails is listed in the results, and the others continue."""
+    """Measure everything in the plan. A missing or failed stack is listed in the results, and the others continue."""
     where, run = machine(), _Run(plan)
     async with interleaving(run.failed) as interleaved:
         await run.throughput(interleaved)

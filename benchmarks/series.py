@@ -42,7 +42,7 @@ class Series:
         return median(self[key]) if self[key] else None
 
     def ratio(self, of: SeriesKey, over: SeriesKey) -> float | None:
-        """Return the median of the ratios within rounds, so that a slow phase of the machine affects both; None without values."""
+        """Return the median of ratios within rounds, so that a slow phase affects both; None without values."""
         ratios = [
             above / below
             for above, below in zip_longest(self[of], self[over])

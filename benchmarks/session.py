@@ -13,7 +13,7 @@ from benchmarks.protocol import (
     EmitPaced,
     EmitReport,
     LoadVerdictReply,
-    OpenSockets,
+    OpenSubscribers,
     PacedReport,
     PrepareThreads,
     ReadLoad,
@@ -99,7 +99,7 @@ class Session:
     ) -> None:
         """Open sockets in these threads, in `load` or in the session's own load client."""
         await self.prepare(first, last)
-        opened = OpenSockets(self.peer.dialect, self._port, first, last, subscribers, receive_buffer_bytes)
+        opened = OpenSubscribers(self.peer.dialect, self._port, first, last, subscribers, receive_buffer_bytes)
         await (load or self.load).request(opened, Done)
 
     def next_wave(self, runs: int, *, padding_bytes: int = 0) -> Wave:

@@ -79,7 +79,7 @@ class AgentRun:
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """A number of runs in each of several threads. The waves of a session number their runs consecutively, from `first`."""
+    """Several runs in each of several threads. The waves of a session number their runs consecutively."""
 
     threads: int
     runs: int

@@ -14,8 +14,8 @@ from tests.backends import ASYNCIO, TRIO
 from tests.servers import SharedCluster, shared_cluster, shared_server
 from tests.timeouts import use_long_timeouts
 
-# No deadline, because results must not depend on the machine's speed. The default profile tries the same examples in each
-# run, so that failures are reproducible; `pytest --hypothesis-profile=anew` tries new ones.
+# No deadline, because results must not depend on the machine's speed. The default profile tries the same examples in
+# each run, so that failures are reproducible; `pytest --hypothesis-profile=anew` tries new ones.
 settings.register_profile("anew", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", settings.get_profile("anew"), derandomize=True)
 settings.load_profile("same")

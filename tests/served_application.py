@@ -40,7 +40,7 @@ _go = anyio.Event()
 
 
 class Patient(BaseAgent):
-    """Emits one event, and a second when the test calls /go, when the server stops, or immediately, as the request says."""
+    """Emits one event, and a second on /go, when the server stops, or immediately, as the request says."""
 
     async def execute(self, context: RunContext) -> object:
         await self.emit_thinking("started")

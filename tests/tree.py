@@ -14,7 +14,7 @@ GENERATED_FOLDERS = {"build", "dist", "node_modules", "__pycache__"}
 
 
 def written_files(suffix: str = "", under: str = ".") -> list[Path]:
-    """Return the files below `under` without generated ones. Fails if there are none, because a check of no file is useless."""
+    """Return the files below `under` without generated ones. Fails if there are none."""
     files = sorted(path for path in walk(ROOT / under) if path.name.endswith(suffix))
     assert files, f"no {suffix or 'file'} below {under}"
     return files

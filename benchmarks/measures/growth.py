@@ -1,4 +1,4 @@
-"""CPU time per event under background load: live threads, runs in the mapping, idle sockets; memory over many events."""
+"""CPU time per event under background load (threads, mapped runs, idle sockets), and memory over many events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUIET_SECONDS: Final = 3_600.0
 POINTS: Final = 100
 """Number of memory values for the figure. The verdict uses the memory after every wave."""
 SETTLED_RUNS: Final = 600
-"""Runs before the baseline: a thread's log is full (1,000 events) after 200 runs, and allocations settle in the rest."""
+"""Runs before the baseline: a thread's log is full (1,000 events) after 200 runs, then allocations settle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def steps(sizes: Mapping[str, Sequence[int]]) -> list[BackgroundLoad]:
 
 @asynccontextmanager
 async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncIterator[Session]:
-    """Run a session with this background load. Another client has the idle sockets, so that the measured client is equal."""
+    """Run a session with this background load. A second client has the idle sockets, so the first one is unaffected."""
     async with AsyncExitStack() as stack:
         # Pings cost CPU per time, not per event, and `idle_work` measures them separately.
         opened = await stack.enter_async_context(session(peer, threads=THREADS, keepalive_seconds=QUIET_SECONDS))

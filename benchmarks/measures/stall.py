@@ -39,7 +39,7 @@ async def stall(series: Series, peer: Peer, *, per_second: float, seconds: float
 
 
 async def _measure_wave(opened: Session, per_second: float, seconds: float) -> dict[str, float]:
-    """Measure one wave. Events may be missing at the end, but those that arrived must be correct. Raises WrongAnswer."""
+    """Measure one wave. Events may be missing, but those that arrived must be correct. Raises WrongAnswer."""
     wave = opened.next_wave(max(1, round(per_second * seconds / EVENTS / THREADS)), padding_bytes=PADDING_BYTES)
     before, within = await opened.memory_kib(), seconds + GRACE_SECONDS
     emitted, received = await opened.run_paced_load(wave, per_second, within)

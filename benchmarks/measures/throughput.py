@@ -25,7 +25,7 @@ async def throughput(series: Series, opened: Session, *, runs: int, kinds: Seque
 
 
 async def fan_out(series: Series, peer: Peer, *, subscribers: int, runs: int) -> None:
-    """Measure one round of one stack with many subscribers of one thread: deliveries per second and CPU time per delivery."""
+    """Measure one round of one stack with many subscribers of one thread: deliveries/s and CPU time per delivery."""
     async with session(peer, threads=1, subscribers=subscribers) as opened:
         await opened.warm_up()
         report = await opened.run_load("run", max(1, round(runs * peer.share)))

@@ -1,4 +1,4 @@
-"""bridgekit's native edge: the events of one event-loop iteration are batched in one write. Otherwise as the ASGI edge."""
+"""bridgekit's native edge, with the defaults: the events of one event-loop iteration are batched in one write."""
 
 from __future__ import annotations
 

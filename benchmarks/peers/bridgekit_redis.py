@@ -1,4 +1,4 @@
-"""bridgekit with the Redis store: agents in one process, sockets on the native edge in another, logs in Redis Streams."""
+"""bridgekit with logs in Redis Streams: agents in one process, and sockets on the native edge in another."""
 
 from __future__ import annotations
 

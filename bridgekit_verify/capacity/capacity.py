@@ -76,7 +76,7 @@ class CapacityStudy:
         return pd.DataFrame([_summary(search) for search in self.searches])
 
     def figure(self) -> Figure:
-        """Draw the share within one second (top) and the 99th percentile (bottom) over load, with the carried load marked."""
+        """Draw the share within one second and the 99th percentile over load, with the carried load marked."""
         carried = [f"{each.carries:,.0f} ({each.edge.name})" for each in self.searches if each.carries is not None]
         title = f"In time up to {' and '.join(carried) or 'no load that was tried'}" + " events a second" * bool(
             carried

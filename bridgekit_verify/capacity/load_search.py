@@ -1,4 +1,4 @@
-"""The results of the loads that an edge was given, and the choice of the next load: doubling, then bisection. No I/O."""
+"""The results of the loads of an edge, and the choice of the next load: doubling, then bisection. No I/O."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class StepResult:
 
     @property
     def accounted_for(self) -> bool:
-        """Whether each due event was either delivered exactly once to its own socket or lost, and the bridge's counters agree."""
+        """Whether each due event was delivered once to its own socket or lost, and the bridge's counters agree."""
         client, server = self.client, self.server
         due = self.wave.events
         misplaced = client.misrouted + client.extra_copies + client.unexpected + client.reordered

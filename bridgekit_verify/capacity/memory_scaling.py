@@ -147,7 +147,7 @@ class MemoryStudy:
         return [step for scaling in self.scalings for step in [*scaling.without_load, *scaling.with_load]]
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each edge and kind of item: largest number, KiB each, largest residual, and number per GiB."""
+        """Return one row for each edge and kind of item: largest number, KiB each, residual, and number per GiB."""
         return pd.DataFrame(
             {
                 "edge": scaling.edge.name,
@@ -260,7 +260,7 @@ def _draw_fit(axis: Axes, name: str, fit: LinearFit, style: LineStyle, row: int)
 
 
 def edge_table(capacity: CapacityStudy, memory: MemoryStudy) -> pd.DataFrame:
-    """Return one row for each edge: carried load, CPU time per event, memory per socket, and where the edge is available."""
+    """Return one row for each edge: carried load, CPU time per event, memory per socket, and its availability."""
     return pd.DataFrame(
         {
             "edge": search.edge.name,

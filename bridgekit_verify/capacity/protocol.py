@@ -109,7 +109,7 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class ClientReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The client process's measurements of a wave. Lateness is the time from an event's due time to its read, in seconds."""
+    """The client process's measurements of a wave. Lateness is from an event's due time to its read, in seconds."""
 
     expected: int
     delivered: int

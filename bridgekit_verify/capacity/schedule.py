@@ -36,7 +36,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 1
     """A run of n steps has 2 + 3 n events."""
     pause_seconds: float = 0.1
-    """Pause between two events of a run, as an agent waits for its model and its tools; 0 emits all events in one burst."""
+    """Pause between two events of a run, for model and tools; 0 emits all events in one burst."""
     seconds: float = 1.5
     """Time in which new runs start."""
     seed: int = 0
@@ -68,7 +68,7 @@ class LoadWave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def starts(self) -> list[float]:
         """When each run starts, in seconds after the start of the wave."""
         source = random.Random(f"{self.plan.seed}:{self.name}")
-        # Given the number of arrivals, the times of a Poisson process are uniform; so the load is exactly the stated one.
+        # Given their number, the arrivals of a Poisson process are uniform, so the load is exactly the stated one.
         count = round(self.runs_per_second * self.plan.seconds)
         return sorted(source.uniform(0, self.plan.seconds) for _ in range(count))
 

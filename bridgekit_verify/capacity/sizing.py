@@ -172,7 +172,7 @@ class SharedStudy:
 
     @property
     def extra_us(self) -> float:
-        """Extra CPU time per event of the worker process with a broker, in µs: difference of the lowest rounds, at least 0."""
+        """Extra CPU time per event with a broker, in µs: the difference of the lowest rounds, at least 0."""
         return max(min(step.cpu_us for step in self.shared) - min(step.cpu_us for step in self.unshared), 0.0)
 
     @property

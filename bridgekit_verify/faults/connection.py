@@ -1,4 +1,4 @@
-"""One connection through the proxy (two sockets, one pump for each direction) and the port that the proxy listens on."""
+"""One connection through the proxy (two sockets, a pump for each direction), and the proxy's port."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["BUFFER_BYTES", "RateLimiter", "ProxiedConnection", "ProxyListener", 
 
 CHUNK_BYTES: Final = 65_536
 TICK_SECONDS: Final = 0.02
-"""A rate-limited connection reads at most as many bytes at once as its rate allows in this time, so bytes arrive evenly."""
+"""A rate-limited connection reads at most the bytes of this time at once, so that bytes arrive evenly."""
 
 
 class RateLimiter:
@@ -165,7 +165,7 @@ class Pump:
         return self._last_due
 
     async def _deliver(self, target: socket.socket) -> None:
-        """Write the delayed pieces when they are due. A piece stays queued while it is written, which preserves the order."""
+        """Write the delayed pieces when due. A piece stays queued while it is written, which preserves the order."""
         while self._delayed:
             due, piece = self._delayed[0]
             await anyio.sleep_until(due)
@@ -189,7 +189,7 @@ class Pump:
             rest = rest[await self._send(rest, target) :]
 
     async def _send(self, rest: memoryview, target: socket.socket) -> int:
-        """Return the number of bytes sent; 0 after waiting for the socket, because the toxics may have changed meanwhile."""
+        """Return the number of bytes sent; 0 after waiting for the socket, because toxics may have changed."""
         try:
             sent = target.send(rest[: self._bytes_left()])
         except BlockingIOError:
@@ -287,7 +287,7 @@ class ProxiedConnection:
                     tasks.start_soon(self._to_server.run, self._client, self._server, tasks)
                     tasks.start_soon(self._to_client.run, self._server, self._client, tasks)
         except* OSError:
-            # The server is unreachable or a socket failed: the other end gets an RST, the same error as without the proxy.
+            # The server is unreachable or a socket failed: the other end gets an RST, as without the proxy.
             self._reset_on_close = True
         finally:
             for end in (self._client, self._server):

@@ -17,7 +17,7 @@ from bridgekit_verify.faults.connection import BUFFER_BYTES, ProxiedConnection, 
 from bridgekit_verify.faults.toxics import (
     Bandwidth,
     Down,
-    Latency,
+    AddedLatency,
     LimitData,
     Partition,
     ResetPeer,
@@ -99,7 +99,7 @@ class Proxy:
 
     def latency(self, seconds: float, jitter: float = 0.0, *, seed: int = 0) -> RunningToxic:
         """Delay both directions by `seconds`, plus or minus up to `jitter` seconds; see `Latency`."""
-        return self.start(Latency(seconds, jitter, seed=seed))
+        return self.start(AddedLatency(seconds, jitter, seed=seed))
 
     def bandwidth(self, bytes_per_second: float, directions: tuple[Direction, ...] = (Direction.TO_CLIENT,)) -> RunningToxic:
         """Limit the rate, by default towards the client. The sender gets backpressure."""
@@ -122,7 +122,7 @@ class Proxy:
         return self.start(ResetPeer(after_bytes))
 
     def limit_data(self, after_bytes: int) -> RunningToxic:
-        """Close each connection after `after_bytes` from the server, counted from now or from the connection's start."""
+        """Close each connection after `after_bytes` from the server, counted from now or from its start."""
         return self.start(LimitData(after_bytes))
 
     def slicer(self, piece_bytes: int, variation: int = 0, seconds: float = 0.0, *, seed: int = 0) -> RunningToxic:

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 URL_VARIABLE: Final = "BRIDGEKIT_REDIS_URL"
-"""Environment variable with the URL of a server for uses that inject no fault. Only keys with a random prefix are written."""
+"""Environment variable with the URL of a server for use without faults. Only keys with a random prefix are written."""
 
 START_TIMEOUT_SECONDS: Final = 60.0
 POLL_INTERVAL_SECONDS: Final = 0.01
@@ -214,7 +214,7 @@ async def redis_server(
 
 @asynccontextmanager
 async def redis_url() -> AsyncIterator[str]:
-    """Yield the URL from BRIDGEKIT_REDIS_URL, or of a server that is started here. The caller must not disturb the server."""
+    """Yield the URL from BRIDGEKIT_REDIS_URL, or of a new server. The caller must not disturb the server."""
     if named := os.environ.get(URL_VARIABLE):
         yield named
         return

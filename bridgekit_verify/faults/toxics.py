@@ -18,7 +18,7 @@ __all__ = [
     "Bandwidth",
     "Down",
     "NetworkFault",
-    "Latency",
+    "AddedLatency",
     "LimitData",
     "Partition",
     "ResetPeer",
@@ -89,7 +89,7 @@ class Toxic:
 
 
 @dataclass(frozen=True)
-class Latency(Toxic):
+class AddedLatency(Toxic):
     """Delays every piece by `seconds`, plus or minus up to `jitter` seconds; the order within a direction is kept."""
 
     seconds: float
@@ -184,7 +184,7 @@ class Slicer(Toxic):
 
 @dataclass(frozen=True)
 class NetworkFault:
-    """A row of the table of network faults: a toxic with default parameters, and the real-world event that it models."""
+    """A row of the table of network faults: a toxic with default parameters and what it models."""
 
     name: str
     default: Toxic
@@ -196,7 +196,7 @@ class NetworkFault:
 
 
 def _rows() -> Iterator[NetworkFault]:
-    yield NetworkFault("latency", Latency(0.1, 0.05), "a long or congested network path: each packet arrives 50 to 150 ms later")
+    yield NetworkFault("latency", AddedLatency(0.1, 0.05), "a long or congested network path: each packet arrives 50 to 150 ms later")
     yield NetworkFault("bandwidth", Bandwidth(20_000), "a phone with a weak signal: it receives 20 kB per second")
     yield NetworkFault("slow_reader", SlowReader(), "a suspended browser tab: it stays connected and reads nothing")
     yield NetworkFault("timeout", Timeout(), "a firewall drops the connection state: packets are lost and neither end gets an error")

@@ -164,7 +164,7 @@ class LoadClient(Generic[S]):
             self._decode()
 
     def clear(self) -> None:
-        """Discard what was read so far, and collect garbage: a collection during a load would look like a slow server."""
+        """Discard what was read so far, and collect garbage: during a load, it would look like a slow server."""
         self._decode()
         for each in self.sockets:
             each.clear()

@@ -87,7 +87,7 @@ async def read_requests(kind: Any) -> AsyncIterator[Any]:
 
 
 def send(message: msgspec.Struct) -> None:
-    """Write a message directly to the file descriptor: it has been sent even if the process is killed immediately after."""
+    """Write a message directly to the file descriptor: it is sent even if the process is killed afterwards."""
     line = msgspec.json.encode(message) + b"\n"
     while line:
         line = line[os.write(STDOUT, line) :]

@@ -148,7 +148,7 @@ class ChildProcess:
         self._signal_session(number)
 
     async def pause(self) -> None:
-        """Send SIGSTOP and wait until the process is stopped: its sockets stay open and are not read. Raises ProcessExited."""
+        """Send SIGSTOP and wait until the process is stopped: its sockets stay open, unread. Raises ProcessExited."""
         self.send_signal(signal.SIGSTOP)
         # The process may still run briefly on another core and read data that is sent after the signal.
         with anyio.fail_after(EXIT_TIMEOUT_SECONDS):
@@ -197,7 +197,7 @@ class ChildProcess:
         await self._write(msgspec.json.encode(message))
 
     async def receive(self, kind: type[T], *, within: float = REPLY_TIMEOUT_SECONDS, wanted: str = "") -> T:
-        """Return the next message, decoded as `kind`. Raises ProcessExited, ProcessTimeout, or ProcessFailed for another kind."""
+        """Return the next message as `kind`. Raises ProcessExited, ProcessTimeout, or ProcessFailed for another kind."""
         line = b""
         with anyio.move_on_after(within) as waiting:
             line = await self._read_line()

@@ -1,4 +1,4 @@
-"""The client side of one WebSocket (RFC 6455) without I/O, optimized so that the client does not limit a measurement."""
+"""The client side of one WebSocket (RFC 6455) without I/O, fast enough not to limit a measurement."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class FrameDecoder:
 
 
 def frame(first: int, payload: bytes) -> bytes:
-    """Return a client frame, masked with zeros: valid in the protocol, and the payload stays readable. Raises InvalidFrame."""
+    """Return a client frame masked with zeros, which is valid and leaves the payload readable. Raises InvalidFrame."""
     size = len(payload)
     if size > 125:
         raise InvalidFrame(f"a payload of {size} bytes: this client sends at most 125")

@@ -11,7 +11,7 @@ from bridgekit_verify.studies.leaks import LeakStudy
 from bridgekit_verify.studies.lifecycles import LateEvents, LifecycleStudy
 from bridgekit_verify.studies.missed import LadderStudy, SharingStudy
 
-__all__ = ["collision_claim", "ladder_claim", "leak_claim", "lifecycle_claim", "sharing_claim", "truth_claim"]
+__all__ = ["collision_claim", "repair_sequence_claim", "leak_claim", "lifecycle_claim", "sharing_claim", "truth_claim"]
 
 AUDITS_FIXES = ("+ Fix 1", "+ Fix 2", "+ Fix 3")
 EMBEDDED_DIGITS = 8
@@ -19,11 +19,11 @@ OPAQUE_DIGITS = 12
 OTHERS = "at another user's socket"
 
 
-def ladder_claim(study: LadderStudy) -> Finding:
+def repair_sequence_claim(study: LadderStudy) -> Finding:
     """Test the audit's "fix complexity: low, a single line change" on the chain as committed."""
-    rungs = {measurement.variant.name: measurement for measurement in study.alone}
-    before, fixed, top = study.alone[0].verdict, rungs[AUDITS_FIXES[-1]].verdict, study.together[-1].verdict
-    single = rungs[AUDITS_FIXES[0]].verdict
+    steps = {measurement.variant.name: measurement for measurement in study.alone}
+    before, fixed, top = study.alone[0].verdict, steps[AUDITS_FIXES[-1]].verdict, study.together[-1].verdict
+    single = steps[AUDITS_FIXES[0]].verdict
     leaking = [m.variant.name for m in study.together if m.verdict.misrouted]
     return Finding(
         id="missed-ladder",
@@ -95,20 +95,20 @@ def leak_claim(study: LeakStudy) -> Finding:
 
 def truth_claim(study: LadderStudy) -> Finding:
     """Compare the logged "emission success" with what the sockets received."""
-    lying = {m.variant.name: m.verdict.false_success for m in study.together if m.verdict.false_success}
-    asked, worst = study.together[0].verdict, max(study.together, key=lambda m: m.verdict.false_success)
-    honest = study.together[-1].verdict
+    false_successes = {m.variant.name: m.verdict.false_success for m in study.together if m.verdict.false_success}
+    committed, worst = study.together[0].verdict, max(study.together, key=lambda m: m.verdict.false_success)
+    repaired = study.together[-1].verdict
     return Finding(
         id="missed-truth",
         title="True means nothing",
         claim="An event that the bridge reports as sent has reached its user.",
         reported="log",
-        verdict=verdict_of(not lying),
+        verdict=verdict_of(not false_successes),
         answer=f"On the rung {worst.variant.name!r}, {worst.verdict.false_success:,} of {worst.verdict.acknowledged:,}"
-        f" answered events are called sent and never reached their user; with every repair {honest.false_success:,}.",
+        f" answered events are called sent and never reached their user; with every repair {repaired.false_success:,}.",
         evidence=(
             f"Rungs with false successes: {', '.join(f'{name} ({count})' for name, count in lying.items()) or 'none'}.",
-            f"As committed {asked.false_success:,} are, {asked.acknowledged:,} of {_events(study):,} being answered.",
+            f"As committed {committed.false_success:,} are, {committed.acknowledged:,} of {_events(study):,} being answered.",
             "An answer is honest about sockets, not about users: sent to another user's socket is sent, until each run"
             " has an agent of its own.",
         ),
@@ -134,10 +134,10 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
         answer=f"Registered twice, a run's events move: {rerouted.wrong_user:,} of {rerouted.expected:,} reach another"
         f" user ({sound.wrong_user:,} of {sound.expected:,} in the sound chain, which refuses).",
         evidence=(
-            *_late_words(study),
+            *_late_evidence(study),
             *(
                 f"{row.process}, {row.variant}, with {row.says}: {row.arrived.counts} arrive."
-                for row in study.asked
+                for row in study.committed
                 if row.arrived.k < row.arrived.n
             ),
         ),
@@ -146,18 +146,18 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
     )
 
 
-def _late_words(study: LifecycleStudy) -> list[str]:
-    """Return the late deliveries within and after the grace period separately; a sum would depend on the chosen delays."""
-    words = []
+def _late_evidence(study: LifecycleStudy) -> list[str]:
+    """Return late deliveries within and after the grace period; their sum would depend on the chosen delays."""
+    lines = []
     for row in study.late:
         late = {seconds: rate for seconds, rate in row.by_lateness.items() if seconds >= 0}
         within = _sum([rate for seconds, rate in late.items() if seconds < GRACE_SECONDS])
         after = _sum([rate for seconds, rate in late.items() if seconds >= GRACE_SECONDS])
-        words.append(
+        lines.append(
             f"Events after the run's end, {row.variant}, with {row.says}: {within.counts} arrive within"
             f" {GRACE_SECONDS:.0f} s, {after.counts} later."
         )
-    return words
+    return lines
 
 
 def _late(row: LateEvents) -> list[Rate]:

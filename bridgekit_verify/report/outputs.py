@@ -97,7 +97,7 @@ def sentinel(name: str) -> str:
 
 
 def table_of(frame: DataFrame, caption: str, *, name: str, measurement: bool) -> Table:
-    """Return a frame as plain data. A named index becomes a column, and an unnamed one is dropped. Raises ValueError."""
+    """Return a frame as plain data. A named index becomes a column; an unnamed one is dropped. Raises ValueError."""
     plain = frame.reset_index() if any(label is not None for label in frame.index.names) else frame
     plain = plain.set_axis([_label(column) for column in plain.columns], axis=1)
     for column in RESERVED_COLUMNS:

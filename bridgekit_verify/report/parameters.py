@@ -16,7 +16,7 @@ class ParameterError(BridgekitError, ValueError):
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Parse settings of a command line, such as "seed=7"; a value that is not a literal is text. Raises ParameterError."""
+    """Parse command-line settings such as "seed=7"; a value that is not a literal is text. Raises ParameterError."""
     parameters: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")

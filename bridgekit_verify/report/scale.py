@@ -26,7 +26,7 @@ GROWTH = 2.0
 
 
 def capacity_claim(study: CapacityStudy) -> Finding:
-    """Test that events are on time up to some load and late beyond it, that none is lost, and that all are accounted for."""
+    """Test that events are on time up to some load and late beyond it, and that all are accounted for."""
     steps = study.steps
     lost = sum(step.client.lost for step in steps)
     unaccounted = [step for step in steps if not step.accounted_for]

@@ -10,7 +10,7 @@ from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.validation.calibration import CalibrationStudy
 from bridgekit_verify.validation.localization import Localization
 
-__all__ = ["calibration_claim", "coverage_claim", "localization_claim", "planting_claim"]
+__all__ = ["calibration_claim", "coverage_claim", "localization_claim", "mutation_claim"]
 
 OURS = "ours"
 """Value of `Finding.reported` for a claim that is not from the audit."""
@@ -19,10 +19,10 @@ OUTSIDE_AT_MOST = 0.1
 """Allowed share of 95 % intervals that miss: one in twenty is expected, but more than one in ten is not chance."""
 
 
-def planting_claim(planted: pd.DataFrame) -> Finding:
+def mutation_claim(mutations: pd.DataFrame) -> Finding:
     """Test that the checker reports each mutation of a history exactly."""
-    exact = Rate(int((planted["exactly"] == "yes").sum()), len(planted))
-    missed = planted.loc[planted["exactly"] != "yes", "planted"]
+    exact = Rate(int((mutations["exactly"] == "yes").sum()), len(mutations))
+    missed = mutations.loc[mutations["exactly"] != "yes", "planted"]
     return Finding(
         id="trust-planted",
         title="Planted faults are reported, exactly",

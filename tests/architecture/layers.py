@@ -56,7 +56,7 @@ def imports_between(sources: Mapping[str, str]) -> dict[str, set[str]]:
 
 def own_imports(source: str, modules: set[str]) -> set[str]:
     named = set(imported_names(source))
-    # `from bridgekit.ids import RunId` names bridgekit.ids.RunId, which is not a module, so its parent counts as imported.
+    # `from bridgekit.ids import RunId` names bridgekit.ids.RunId, which is not a module: its parent is imported.
     parents = {name.rpartition(".")[0] for name in named - modules}
     return (named | parents) & modules
 
@@ -110,7 +110,7 @@ def links_in(module: str) -> list[int]:
 
 
 def cycles(imports: Imports) -> list[str]:
-    """Return the modules that remain after repeatedly removing modules without remaining imports: those in or above a cycle."""
+    """Return the modules in or above a cycle: those that remain after removing modules without imports repeatedly."""
     left = {module: set(others) for module, others in imports.items()}
     while leaves := {module for module, others in left.items() if not others & left.keys()}:
         left = {module: others for module, others in left.items() if module not in leaves}

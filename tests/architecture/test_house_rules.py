@@ -22,8 +22,8 @@ from tests.tree import ROOT, name_of, written_files
 # The audited defects as committed: the only module that may violate a rule.
 AS_COMMITTED = ROOT / "bridgekit_verify" / "as_committed.py"
 
-# An experiment records the errors of agent runs, so the worker does not re-raise them. The writer re-raises the error of
-# a socket in that socket's own task, so that it does not affect other sockets.
+# An experiment records the errors of agent runs, so the worker does not re-raise them. The writer re-raises the error
+# of a socket in that socket's own task, so that it does not affect other sockets.
 BROAD_EXCEPT = "a broad except that does not re-raise"
 EXEMPT = {
     ROOT / "bridgekit" / "transport" / "writer.py": [BROAD_EXCEPT] * 3,

@@ -1,4 +1,4 @@
-"""Modules import only from their own layer or a lower one, base modules do no I/O, and the package works without the suite."""
+"""Modules import only from their own layer or a lower one, and the package works without the suite."""
 
 from __future__ import annotations
 

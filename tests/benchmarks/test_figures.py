@@ -35,9 +35,9 @@ def test_figure_without_data_is_none(name: str) -> None:
     assert FIGURES[name](Series()) is None
 
 
-@pytest.mark.parametrize(("native", "says"), [(80_000.0, ["2.0 times", "1.0 times"]), (20_000.0, ["50 %", "25 %"])])
-def test_title_states_the_finding(native: float, says: list[str]) -> None:
+@pytest.mark.parametrize(("native", "expected"), [(80_000.0, ["2.0 times", "1.0 times"]), (20_000.0, ["50 %", "25 %"])])
+def test_title_states_the_finding(native: float, expected: list[str]) -> None:
     figure = throughput_figure(measured(native))
     assert figure is not None
     title = figure.get_suptitle()
-    assert all(words in title for words in says)
+    assert all(words in title for words in expected)

@@ -1,4 +1,4 @@
-"""Headless Chromium as an independent client: its page fetches the subscriptions over loopback and posts what it reads."""
+"""Headless Chromium as an independent client: a page fetches the subscriptions and posts what it reads."""
 
 from __future__ import annotations
 

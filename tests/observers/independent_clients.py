@@ -68,7 +68,7 @@ class TranscriptPair:
 
 
 def program(*command: str) -> ClientLauncher:
-    """Return a launcher for a program that reads subscriptions from standard input and prints lines to standard output."""
+    """Return a launcher for a program that reads subscriptions from standard input and prints lines."""
 
     @asynccontextmanager
     async def opened(subscriptions: bytes, on_line: Callable[[bytes], None]) -> AsyncIterator[None]:

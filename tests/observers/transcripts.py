@@ -25,7 +25,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass
 class Transcript:
-    """What one client read. A text frame is a `str`, whose UTF-8 encoding is the frame's bytes; a binary frame is `bytes`."""
+    """What one client read. A text frame is a `str`, and a binary frame is `bytes`."""
 
     frames: dict[int, list[str | bytes]] = field(default_factory=dict)
     """Frames by socket number. The first frame confirms the subscription, and each later one is an event."""

@@ -32,7 +32,7 @@ class Edge:
     steps: int
     """Task switches per burst, independent of its length and of the number of sockets."""
     steps_per_extra_batch: int = 0
-    """Additional switches if one iteration enqueues so much that the writer yields once more to batch further events."""
+    """Additional switches if one iteration enqueues so much that the writer yields again to batch more events."""
     steps_per_socket: int = 0
     """Additional switches for each socket."""
     steps_per_event: int = 0

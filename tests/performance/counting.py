@@ -40,7 +40,7 @@ JSON_ENCODE: Final = json.JSONEncoder.iterencode.__code__
 
 
 class Calls:
-    """Counts what this thread calls in a block. The garbage collector is off, because its timing is not reproducible."""
+    """Counts what this thread calls in a block, with the garbage collector off, whose timing is random."""
 
     def __init__(self) -> None:
         self.all: Counter[str] = Counter()

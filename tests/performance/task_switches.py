@@ -42,7 +42,7 @@ class CountingLoop(asyncio.SelectorEventLoop):
 
     @classmethod
     def running(cls) -> CountingLoop:
-        """Return the running loop. Raises RuntimeError without a running asyncio loop, and TypeError for another loop class."""
+        """Return the running loop. Raises RuntimeError without an asyncio loop, and TypeError for another class."""
         loop = asyncio.get_running_loop()
         if not isinstance(loop, cls):
             raise TypeError(f"task switches can be counted only on a CountingLoop, not on {type(loop).__name__}")
@@ -118,7 +118,7 @@ async def wait_settled() -> None:
         quiet = quiet + 1 if loop.scheduled == scheduled + 1 else 0
         if quiet == 3:
             return
-    raise RuntimeError(f"the loop did not come to rest within {MAX_ITERATIONS:,} iterations")
+    raise RuntimeError(f"the loop did not become idle within {MAX_ITERATIONS:,} iterations")
 
 
 def _counting_loop() -> CountingLoop | None:

@@ -40,13 +40,13 @@ NOTIFY: dict[str, Callable[[AgentWebSocketBridge], Emitted]] = {
 
 
 @pytest.mark.parametrize("sockets", [0, 1, 100])
-@pytest.mark.parametrize("said", EMIT)
-def test_emission_does_not_yield(said: str, sockets: int) -> None:
+@pytest.mark.parametrize("event", EMIT)
+def test_emission_does_not_yield(event: str, sockets: int) -> None:
     stack = asyncio.run(start_bridgekit())
     attached = [attach_subscriber(stack, THREAD) for _ in range(sockets)]
     agent = WebSocketBridgeAdapter()
     agent.set_websocket_bridge(stack.application.bridge, RUN, "researcher", thread_id=THREAD)
-    assert finished(EMIT[said](agent)).sockets == sockets
+    assert finished(EMIT[event](agent)).sockets == sockets
     assert [len(socket) for socket in attached] == [1] * sockets
 
 

@@ -52,7 +52,7 @@ class Fault:
     """Bytes added to events, for a fault that affects only large events."""
 
     overflows: bool = False
-    """Whether the fault overflows a socket's buffers: queued events are lost too, so no closed form predicts the loss."""
+    """Whether the fault overflows a socket's buffers: queued events are lost too, and no closed form exists."""
     drops: bool = False
     """Whether bytes that are sent during the fault are lost although the socket appears open."""
 

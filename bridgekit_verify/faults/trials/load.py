@@ -41,7 +41,7 @@ class TrialPlan:
     """When the fault starts, after the start of the first run."""
     duration_seconds: float = 0.4
     after_steps: int = 4
-    """Steps of a second run after the fault. Once its end was read, all events of the first run have arrived or are lost."""
+    """Steps of a second run after the fault. Once its end was read, the first run's events have arrived or are lost."""
 
     @property
     def seconds(self) -> float:
@@ -79,8 +79,8 @@ class AgentLoad:
 
     def request(self, owned: Owned, when: str, steps: int) -> RunRequest:
         """Return a run request for this thread, and record the thread's owner."""
-        # WorkerProcess takes the experiment's name up to the first colon. The text of a thought is the request, followed
-        # by a colon and a space.
+        # WorkerProcess takes the experiment's name up to the first colon. The text of a thought is the request,
+        # followed by a colon and a space.
         request = f"{self.name}:{owned.thread_id}:{when}"
         self.recorder.owners[request] = owned
         return RunRequest(

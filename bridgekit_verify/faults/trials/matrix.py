@@ -97,7 +97,7 @@ class FaultMatrix:
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 
     def figure(self, title: str) -> Figure:
-        """Draw the faults as rows and the delivery modes as columns; a cell shows counts and the colour of its worst outcome."""
+        """Draw faults as rows and delivery modes as columns; a cell shows counts, coloured by its worst outcome."""
         faults, modes = self.faults, self.modes
         with new_figure(title, 2.0 + 1.65 * len(modes), 1.7 + 0.42 * len(faults)) as figure:
             axis = figure.subplots()

@@ -234,7 +234,7 @@ class StallStudy:
         return next(stall for stall in self.stalls if stall.server.name == name)
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each server: the neighbours' latencies before and during the stall, and the agent's wait, in ms."""
+        """Return one row for each server: the neighbours' latencies and the agent's longest wait, in ms."""
         return pd.DataFrame(
             {
                 "server": stall.server.name,

@@ -43,7 +43,7 @@ class Trial:
     window: tuple[float, float]
     """When the fault started and when it was repaired, in seconds since the Unix epoch."""
     unanswered: int
-    """Events that were never acknowledged because their worker was killed. They have no guarantee and do not count as lost."""
+    """Events without an acknowledgement, because their worker was killed. They do not count as lost."""
     attempted_at: Mapping[Key, float]
     """When each event was attempted, in seconds since the Unix epoch."""
     quiesced: bool
@@ -98,7 +98,7 @@ Span = tuple[float, float]
 
 
 def _offline_seconds(online: Sequence[Span], blind: Sequence[Span], start: float, end: float) -> float:
-    """Return the seconds between `start` and `end` in which no socket was subscribed or a subscribed one got nothing."""
+    """Return the seconds from `start` to `end` in which no socket was subscribed or a subscribed one got nothing."""
     moments = sorted(
         {start, end, *(moment for span in (*online, *blind) for moment in span if start < moment < end)}
     )

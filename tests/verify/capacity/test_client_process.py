@@ -16,7 +16,7 @@ SOCKETS = [Socket(number, owner(number).thread_id, owner(number).user_id) for nu
 
 
 def read(*, late: float = 0.01, growing: float = 0.0) -> History:
-    """Return a history in which every event is `late` seconds late, growing by `growing` with each second of the wave."""
+    """Return a history with events `late` seconds late, plus `growing` for each second of the wave."""
     history = History(sockets=list(SOCKETS), expected=WAVE.expectations())
     numbers = dict.fromkeys(range(2), 0)
     for expected in sorted(history.expected, key=lambda each: WAVE.due(each.key)):

@@ -12,7 +12,7 @@ from tests.verify.capacity.loads import capacity, carried, failed
 
 
 def simulated_mean_wait(utilisation: float, pauses: tuple[float, float] = (0.0, 0.0), events: int = 200_000) -> float:
-    """Return the simulated mean wait of events with service time 1 and random due times, with pauses (rate, duration)."""
+    """Return the simulated mean wait of events with service time 1, random due times and pauses (rate, length)."""
     source, free, waited = random.Random(7), 0.0, 0.0
     moment, pause_at = 0.0, source.expovariate(pauses[0]) if pauses[0] else math.inf
     for _ in range(events):

@@ -39,7 +39,7 @@ def test_one_worker_with_the_memory_store_is_enough_below_two_thirds_of_a_core()
 
 
 def test_shared_store_raises_the_cost_so_more_than_two_workers_are_needed() -> None:
-    """The load is just above one worker's limit. With a broker, an event costs twice as much, so two workers do not suffice."""
+    """Just above one worker's limit: with a broker, an event costs twice as much, so two workers do not suffice."""
     sizing = size(replace(DEMAND, peak_factor=68), COSTS)
     assert sizing.shared
     assert sizing.workers == 3

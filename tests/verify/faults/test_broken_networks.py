@@ -1,4 +1,4 @@
-"""Timeouts, partitions, resets, limits and unreachable servers: which bytes are lost or delayed, and which errors occur."""
+"""Timeouts, partitions, resets, limits and unreachable servers: lost and delayed bytes, and errors."""
 
 from __future__ import annotations
 

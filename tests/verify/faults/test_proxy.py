@@ -73,9 +73,9 @@ async def test_connection_is_removed_when_both_streams_end() -> None:
 
 @pytest.mark.parametrize("reader", [math.inf, 0.0])
 async def test_client_is_reset_when_the_server_is_unreachable(reader: float) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        async with proxy("127.0.0.1", nobody.getsockname()[1]) as via:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        async with proxy("127.0.0.1", unused.getsockname()[1]) as via:
             with via.slow_reader(reader):
                 async with await connect_to(via) as client:
                     assert await read_until_reset(client) == b""

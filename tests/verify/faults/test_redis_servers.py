@@ -109,9 +109,9 @@ async def test_error_reply_raises_server_failed() -> None:
 async def test_cluster_has_three_servers_and_all_slots(redis_cluster: SharedCluster) -> None:
     assert redis_cluster.url == redis_cluster.servers[0].url
     for server in redis_cluster.servers:
-        told = await server.ask("CLUSTER", "INFO")
-        assert "cluster_slots_assigned:16384" in told
-        assert "cluster_state:ok" in told
+        info = await server.ask("CLUSTER", "INFO")
+        assert "cluster_slots_assigned:16384" in info
+        assert "cluster_state:ok" in info
 
 
 async def test_named_server_is_used_and_otherwise_one_is_started(
@@ -128,9 +128,9 @@ async def test_named_server_is_used_and_otherwise_one_is_started(
 async def test_server_on_the_path_is_found_without_the_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    ours = redis_servers.server_program()
+    program = redis_servers.server_program()
     monkeypatch.setattr(redis_servers, "find_spec", lambda name: None)
-    (tmp_path / "redis-server").symlink_to(ours)
+    (tmp_path / "redis-server").symlink_to(program)
     monkeypatch.setenv("PATH", str(tmp_path))
     async with redis_server() as server:
         assert await server.ask("PING") == "PONG"

@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import SocketStream
 
-from bridgekit_verify.faults.toxics import BOTH_DIRECTIONS, Latency, Direction
+from bridgekit_verify.faults.toxics import BOTH_DIRECTIONS, AddedLatency, Direction
 from tests.verify.faults.peers import (
     TIMEOUT_SECONDS,
     read_until_idle,
@@ -207,7 +207,7 @@ async def test_new_connections_are_affected_by_active_toxics() -> None:
 
 
 @dataclass(frozen=True)
-class Drawing(Latency):
+class Drawing(AddedLatency):
     """Records its random numbers and delays nothing."""
 
     drawn: list[float] = field(default_factory=list)

@@ -8,12 +8,12 @@ from random import Random
 import pytest
 
 from bridgekit_verify.faults.connection import CHUNK_BYTES, TICK_SECONDS, RateLimiter
-from bridgekit_verify.faults.toxics import NETWORK_FAULTS, Latency, Slicer, Toxic
+from bridgekit_verify.faults.toxics import NETWORK_FAULTS, AddedLatency, Slicer, Toxic
 
 
 def test_every_network_fault_has_a_description() -> None:
-    assert all(name == fault.name and fault.says for name, fault in NETWORK_FAULTS.items())
-    assert len({fault.says for fault in NETWORK_FAULTS.values()}) == len(NETWORK_FAULTS) == 9
+    assert all(name == fault.name and fault.description for name, fault in NETWORK_FAULTS.items())
+    assert len({fault.description for fault in NETWORK_FAULTS.values()}) == len(NETWORK_FAULTS) == 9
 
 
 @pytest.mark.parametrize("name", NETWORK_FAULTS)
@@ -34,7 +34,7 @@ def test_base_toxic_has_no_effect() -> None:
 def test_latency_is_random_around_its_mean_and_reproducible() -> None:
     def drawn(seed: int) -> list[float]:
         chance = Random(seed)
-        return [Latency(0.2, 0.1).delay(chance) for _ in range(200)]
+        return [AddedLatency(0.2, 0.1).delay(chance) for _ in range(200)]
 
     assert drawn(1) == drawn(1) != drawn(2)
     assert 0.1 <= min(drawn(1)) < 0.12
@@ -43,7 +43,7 @@ def test_latency_is_random_around_its_mean_and_reproducible() -> None:
 
 def test_latency_is_never_negative() -> None:
     chance = Random(1)
-    assert min(Latency(0.0, 0.1).delay(chance) for _ in range(100)) == 0
+    assert min(AddedLatency(0.0, 0.1).delay(chance) for _ in range(100)) == 0
 
 
 def test_pieces_have_random_reproducible_sizes_and_are_never_empty() -> None:

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosedError
 
 from bridgekit.transport.client import on_trio
 from bridgekit_verify.faults.proxy import Proxy, proxy
-from bridgekit_verify.faults.toxics import NETWORK_FAULTS, Bandwidth, Latency, Slicer, SlowReader, Toxic
+from bridgekit_verify.faults.toxics import NETWORK_FAULTS, Bandwidth, AddedLatency, Slicer, SlowReader, Toxic
 from tests.verify.faults.peers import TIMEOUT_SECONDS
 
 Handler = Callable[[Any], Awaitable[None]]  # asyncio and trio sockets have no common base class
@@ -73,7 +73,7 @@ async def all_read(client: Any) -> list[int]:
     got: list[int] = []
     with pytest.raises(ConnectionClosedError) as closed:
         await read_into(got, client)
-    assert closed.value.rcvd is None, "no goodbye can come through a line that is cut"
+    assert closed.value.rcvd is None, "a cut connection cannot deliver a close frame"
     return got
 
 
@@ -94,7 +94,7 @@ async def test_messages_of_any_size_and_the_close_frame_pass() -> None:
 
 @pytest.mark.parametrize(
     "toxic",
-    [Latency(0.005, 0.005), Bandwidth(10_000), SlowReader(10_000), Slicer(7, 5), Slicer(9, seconds=0.001)],
+    [AddedLatency(0.005, 0.005), Bandwidth(10_000), SlowReader(10_000), Slicer(7, 5), Slicer(9, seconds=0.001)],
     ids=lambda toxic: type(toxic).__name__,
 )
 async def test_slow_network_loses_no_message_and_keeps_their_order(toxic: Toxic) -> None:

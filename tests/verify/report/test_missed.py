@@ -10,8 +10,8 @@ import pytest
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.workload import Workload, family
 from bridgekit_verify.repairs import REPAIR_SEQUENCE
-from bridgekit_verify.report.missed import ladder_claim, sharing_claim, truth_claim
-from bridgekit_verify.report.trust import calibration_claim, planting_claim
+from bridgekit_verify.report.missed import repair_sequence_claim, sharing_claim, truth_claim
+from bridgekit_verify.report.trust import calibration_claim, mutation_claim
 from bridgekit_verify.studies.missed import LadderStudy, SharingStudy, study_ladder, study_sharing
 from bridgekit_verify.validation.calibration import study_calibration
 from bridgekit_verify.variants import SOUND
@@ -38,14 +38,14 @@ async def repaired() -> LadderStudy:
 
 
 async def test_single_line_is_not_enough_on_the_chain_as_committed(ladder: LadderStudy) -> None:
-    finding = ladder_claim(ladder)
+    finding = repair_sequence_claim(ladder)
     assert finding.verdict == "does not hold"
     assert (finding.before, finding.after) == ((0, 10), (0, 10))
     assert "'+ link 10'" in finding.answer
 
 
 async def test_single_line_would_be_enough_on_a_sound_chain(repaired: LadderStudy) -> None:
-    assert ladder_claim(repaired).verdict == "holds"
+    assert repair_sequence_claim(repaired).verdict == "holds"
 
 
 async def test_sent_is_not_delivered_until_receipts_are_truthful(ladder: LadderStudy, repaired: LadderStudy) -> None:
@@ -69,8 +69,8 @@ async def test_wrong_known_rate_contradicts_the_claim() -> None:
 
 def test_mutation_that_is_not_reported_exactly_contradicts_the_claim() -> None:
     planted = pd.DataFrame({"planted": ["1 lost", "1 extra copy"], "exactly": ["yes", "no"]})
-    finding = planting_claim(planted)
+    finding = mutation_claim(planted)
     assert finding.verdict == "does not hold"
     assert finding.evidence == ("Not exactly: 1 extra copy.",)
-    assert planting_claim(planted[:1]).verdict == "holds"
-    assert planting_claim(planted[:0]).verdict == "does not hold"
+    assert mutation_claim(planted[:1]).verdict == "holds"
+    assert mutation_claim(planted[:0]).verdict == "does not hold"

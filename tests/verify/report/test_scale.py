@@ -34,8 +34,8 @@ def test_single_lost_event_contradicts_the_capacity_claim() -> None:
 
 
 def test_unaccounted_events_contradict_the_claim_and_are_listed() -> None:
-    astray = failed(16_000, misrouted=1)
-    finding = capacity_claim(capacity([carried(8_000), astray], [carried(8_000), failed(9_000)]))
+    misrouted = failed(16_000, misrouted=1)
+    finding = capacity_claim(capacity([carried(8_000), misrouted], [carried(8_000), failed(9_000)]))
     assert finding.verdict == "does not hold"
     assert any("At 16,000 events a second the books do not close" in alt_text for alt_text in finding.evidence)
 

@@ -81,19 +81,19 @@ def test_control_without_a_fault_loses_nothing(matrix: FaultMatrix) -> None:
 # Violations in literal trials, which the matrix must detect.
 
 
-def planted(*, lost: Sequence[int] = (), signalled: Sequence[int] = (), misrouted: Sequence[int] = ()) -> FaultMatrix:
+def matrix_with(*, lost: Sequence[int] = (), signalled: Sequence[int] = (), misrouted: Sequence[int] = ()) -> FaultMatrix:
     found = trial(RESUME, lost=lost, signalled=signalled, misrouted=misrouted)
     return FaultMatrix({("down", RESUME.name): found, ("down", AT_MOST_ONCE.name): trial(AT_MOST_ONCE)})
 
 
 def test_silent_loss_is_counted() -> None:
-    assert planted(lost=[2]).silent_losses.k == 1
-    assert planted(lost=[2], signalled=[2]).silent_losses.k == 0
+    assert matrix_with(lost=[2]).silent_losses.k == 1
+    assert matrix_with(lost=[2], signalled=[2]).silent_losses.k == 0
 
 
 def test_misrouted_event_is_counted() -> None:
-    assert planted(misrouted=[3]).misrouted == 1
-    assert planted().misrouted == 0
+    assert matrix_with(misrouted=[3]).misrouted == 1
+    assert matrix_with().misrouted == 0
 
 
 def test_loss_without_a_guarantee_is_not_a_silent_loss_of_the_matrix() -> None:

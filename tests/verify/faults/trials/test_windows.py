@@ -14,12 +14,12 @@ PLAN = TrialPlan(pace_seconds=0.05)
 SMALL = replace(RESUME, keep_events=30)
 
 
-@pytest.mark.parametrize(("away", "share"), [(0.0, 0.0), (0.5, 0.25), (2.0, 1.0)])
+@pytest.mark.parametrize(("offline", "share"), [(0.0, 0.0), (0.5, 0.25), (2.0, 1.0)])
 def test_at_most_once_loses_events_of_the_offline_time(offline: float, share: float) -> None:
     assert predicted_loss(AT_MOST_ONCE, PLAN, offline, 2.0) == pytest.approx(share)
 
 
-@pytest.mark.parametrize(("away", "share"), [(0.0, 0.0), (0.5, 0.0), (0.51, 0.255), (1.0, 0.5)])
+@pytest.mark.parametrize(("offline", "share"), [(0.0, 0.0), (0.5, 0.0), (0.51, 0.255), (1.0, 0.5)])
 def test_log_loses_nothing_until_it_overflows_and_then_everything_missed(offline: float, share: float) -> None:
     """Three events every 50 ms: thirty are emitted in half a second."""
     assert predicted_loss(SMALL, PLAN, offline, 2.0) == pytest.approx(share)

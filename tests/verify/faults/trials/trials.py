@@ -18,7 +18,7 @@ STRANGER = Socket(1, ThreadId("thread_2"), UserId("bob"))
 
 
 async def no_ticket() -> str:
-    raise AssertionError("nobody connects")
+    raise AssertionError("no client connects in a literal trial")
 
 
 def key(step: int) -> Key:
@@ -37,7 +37,7 @@ def trial(
     window: tuple[float, float] = (1.0, 2.0),
     quiesced: bool = True,
 ) -> Trial:
-    """Return a trial with events attempted at each full second; `signalled` of `lost` were signalled, and another user read `misrouted`."""
+    """Return a trial with one event per second; gaps signal `signalled`, and another user read `misrouted`."""
     history = History(sockets=[SOCKET, STRANGER])
     for step in range(1, events + 1):
         history.expected.append(Expectation(key(step), SOCKET.thread_id, SOCKET.user_id))
