@@ -40,8 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, help="number of rounds for each stack")
     parser.add_argument("--events", type=int, help="number of events over which memory must stay constant")
     parser.add_argument("--out", type=Path, help=f"write the results to this file, such as {RESULTS.name}")
-    parser.add_argument("--figures", type=Path, help=f"write the figures and the page to this folder, such as {FIGURES}")
-    parser.add_argument("--from-results", type=Path, metavar="FILE", help="measure nothing, and show the results in this file")
+    parser.add_argument("--figures", type=Path, help=f"folder for the figures and the page, such as {FIGURES}")
+    parser.add_argument("--from-results", type=Path, metavar="FILE", help="show the results in this file, measure nothing")
     return parser
 
 

@@ -23,13 +23,13 @@ PAGE: Final = """\
 Written by `make bench`. {made} UTC, {minutes:.0f} minutes; {machine}. {versions}.
 
 Server and clients are separate processes on one machine. There are 100 threads with one subscriber each, and runs of
-five events of about {size:.0f} bytes. The client reads, and after the measured time it verifies that every event arrived
-exactly once, in order and unchanged. A stack that fails this check has no result. CPU time is the time that the scheduler
-accounts to the stack's processes, without client and broker. The stacks are interleaved round by round, and every ratio
-is computed within a round. Numbers are medians, with the lowest and the highest value. bridgekit runs with its defaults:
-history, receipts, metrics and bounds are on. The other stacks are used as their documentation shows, with the cheaper
-option where there is a choice. None of them keeps history, and only bridgekit disconnects a subscriber that does not
-read.
+five events of about {size:.0f} bytes. The client reads, and after the measured time it verifies that every event
+arrived exactly once, in order and unchanged. A stack that fails this check has no result. CPU time is the time that the
+scheduler accounts to the stack's processes, without client and broker. The stacks are interleaved round by round, and
+every ratio is computed within a round. Numbers are medians, with the lowest and the highest value. bridgekit runs with
+its defaults: history, receipts, metrics and bounds are on. The other stacks are used as their documentation shows, with
+the cheaper option where there is a choice. None of them keeps history, and only bridgekit disconnects a subscriber that
+does not read.
 
 ## Events per second
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 __all__ = ["ASYNCIO", "TRIO"]
 
 
-def _loop_without_slow_callback_warnings() -> asyncio.AbstractEventLoop:
+def _quiet_loop() -> asyncio.AbstractEventLoop:
     """Return a loop without slow-callback warnings, because they depend on the machine and tests check the log."""
     loop = asyncio.new_event_loop()
     loop.slow_callback_duration = math.inf
@@ -17,5 +17,5 @@ def _loop_without_slow_callback_warnings() -> asyncio.AbstractEventLoop:
 
 
 # asyncio's debug mode reports calls from a wrong thread and where an unawaited coroutine was created.
-ASYNCIO: Final[tuple[str, dict[str, Any]]] = ("asyncio", {"debug": True, "loop_factory": _loop_without_slow_callback_warnings})
+ASYNCIO: Final[tuple[str, dict[str, Any]]] = ("asyncio", {"debug": True, "loop_factory": _quiet_loop})
 TRIO: Final[tuple[str, dict[str, Any]]] = ("trio", {})

@@ -1,8 +1,8 @@
 """Mutation testing: checks that the tests of the pure measuring modules detect small mistakes in them.
 
-Each mutant is written to a copy of the package, and the fast tests of its module run. A survivor shows a gap in the tests,
-or has no observable effect; the latter are explained in `tools/mutants_explained.toml`. The exit code is 1 if a survivor
-has no explanation, or an explanation has no survivor.
+Each mutant is written to a copy of the package, and the fast tests of its module run. A survivor shows a gap in the
+tests, or has no observable effect; the latter are explained in `tools/mutants_explained.toml`. The exit code is 1 if a
+survivor has no explanation, or an explanation has no survivor.
 """
 
 from __future__ import annotations
@@ -241,11 +241,11 @@ def result_page(counts_by_module: Mapping[str, MutationCounts], explained: Mappi
         "# Mutation testing of the checker and the invariants",
         "",
         "Written by `make mutation`, which makes one small change at a time in the pure modules of",
-        "`bridgekit/invariants/` and `bridgekit_verify/measure/` (a comparison is changed, a number is off by one, `and`",
-        "becomes `or`, a `not` or a statement is removed, a constant is changed) and runs the module's fast tests. A",
-        "mutant *survives* if all tests pass. The modules are those that determine a verdict: from history to checker,",
-        "and the invariants of streams. Modules that read frames, draw figures, test links or run studies are left out,",
-        "so that a run takes minutes.",
+        "`bridgekit/invariants/` and `bridgekit_verify/measure/` (a comparison is changed, a number is off by one,",
+        "`and` becomes `or`, a `not` or a statement is removed, a constant is changed) and runs the module's fast",
+        "tests. A mutant *survives* if all tests pass. The modules are those that determine a verdict: from history",
+        "to checker, and the invariants of streams. Modules that read frames, draw figures, test links or run studies",
+        "are left out, so that a run takes minutes.",
         "",
         "| module | mutants | detected | survived, and explained below |",
         "|---|---|---|---|",
@@ -253,7 +253,7 @@ def result_page(counts_by_module: Mapping[str, MutationCounts], explained: Mappi
     rows = [(module, t.total, t.total - len(t.survivors), len(t.survivors)) for module, t in counts_by_module.items()]
     rows.append(("all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))
     lines += [f"| {module} | {total} | {detected} | {survived} |" for module, total, detected, survived in rows]
-    lines += ["", "Every survivor is explained: `make mutation` fails for an unexplained survivor and for a stale explanation."]
+    lines += ["", "Every survivor is explained: `make mutation` fails otherwise, and for a stale explanation."]
     for module, reasons in explained.items():
         lines += ["", f"## {module}", ""]
         lines += [f"- `{edit}`  \n  {reason}" for edit, reason in reasons.items()]

@@ -22,7 +22,7 @@ __all__ = ["serve"]
 class _ScriptedAgent(BaseAgent):
     """Emits the events of the run's script between start and end, which the core emits."""
 
-    scripts: dict[str, tuple[Sequence[EventBody], bool]] = {}  # noqa: RUF012  # the registry creates the agents, so a class attribute passes the scripts
+    scripts: dict[str, tuple[Sequence[EventBody], bool]] = {}  # noqa: RUF012  # the registry creates the agents
 
     async def execute(self, context: RunContext) -> object:
         bodies, yielding = self.scripts[context.request]

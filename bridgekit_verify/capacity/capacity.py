@@ -65,9 +65,9 @@ class CapacityStudy:
     def table(self) -> pd.DataFrame:
         """Return one row for each load.
 
-        Columns: edge, events/s, concurrent runs, on time (k of n), on time %, Wilson interval (%), lateness p50, p99 and
-        max (ms), growth of lateness (ms per second), shares of a core (CPU time of the measured process, its time waiting
-        for a CPU, CPU time of the client), CPU µs per event, lost, carried.
+        Columns: edge, events/s, concurrent runs, on time (k of n), on time %, Wilson interval (%), lateness p50, p99
+        and max (ms), growth of lateness (ms per second), shares of a core (CPU time of the measured process, its time
+        waiting for a CPU, CPU time of the client), CPU µs per event, lost, carried.
         """
         return pd.DataFrame([_row(search.edge, step) for search in self.searches for step in search.tried])
 

@@ -83,8 +83,8 @@ def _lateness(wave: LoadWave, history: History) -> tuple[dict[Key, float], list[
 def _drift(by_due: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
     """Return the lateness of the fastest quarter in the first and last third, and the time between these thirds.
 
-    The fastest events are compared, because a pause makes only some events late, while a process that falls behind makes
-    all of them late.
+    The fastest events are compared, because a pause makes only some events late, while a process that falls behind
+    makes all of them late.
     """
     size = max(len(by_due) // 3, 1)
     first, last = by_due[:size], by_due[-size:]

@@ -32,8 +32,8 @@ SETTLES_SHARE: Final = 0.95
 def waiting_seconds(utilisation: float, service_seconds: float, pauses_squared: float = 0.0) -> float:
     """Return the mean waiting time of an event in seconds, with equal service times (M/D/1) apart from pauses.
 
-    `pauses_squared` is the sum of the squared durations of pauses (such as garbage collections) in s² per second. Pauses
-    count as rare, long jobs and are part of the utilisation. Raises ValueError unless 0 <= utilisation < 1.
+    `pauses_squared` is the sum of the squared durations of pauses (such as garbage collections) in s² per second.
+    Pauses count as rare, long jobs and are part of the utilisation. Raises ValueError unless 0 <= utilisation < 1.
     """
     if not 0 <= utilisation < 1:
         raise ValueError(f"utilisation is {utilisation}, but must be at least 0 and below 1 for a steady state")

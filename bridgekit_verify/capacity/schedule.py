@@ -1,8 +1,9 @@
 """The load: when each run starts, and when each of its events is due. No I/O; both processes compute it themselves.
 
-The load is open: a run starts at its time, even if earlier runs have not ended, and lateness counts from the time when an
-event was due, not from its emission by a busy process. A load that waits for the server would send less exactly when the
-server is slow, and would leave out the late events ("coordinated omission", G. Tene, "How not to measure latency", 2013).
+The load is open: a run starts at its time, even if earlier runs have not ended, and lateness counts from the time when
+an event was due, not from its emission by a busy process. A load that waits for the server would send less exactly when
+the server is slow, and would leave out the late events ("coordinated omission", G. Tene, "How not to measure latency",
+2013).
 """
 
 from __future__ import annotations

@@ -19,10 +19,12 @@ DOES_NOT_HOLD = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Test the nine links of a chain with a real server. The exit code is 1 if a link does not hold."
+    parser.description = "Test the nine links of a chain with a real server. Exit with 1 if a link does not hold."
     add_json(parser)
     add_variant(parser)
-    parser.add_argument("--threads", type=at_least_1, default=3, help="number of threads for each kind of thread id, for link 9 (default 3)")
+    parser.add_argument(
+        "--threads", type=at_least_1, default=3, help="threads for each kind of thread id, for link 9 (default 3)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from bridgekit_verify.report.building import build_from_executed, build_report  # imported here, because it loads Jupyter
+    from bridgekit_verify.report.building import build_from_executed, build_report  # here: it loads Jupyter
     from bridgekit_verify.report.parameters import parse_settings
 
     if options.from_executed:

@@ -186,9 +186,9 @@ class Proxy:
 async def proxy(host: str, port: int, *, buffer_bytes: int = BUFFER_BYTES) -> AsyncIterator[Proxy]:
     """Run a proxy in front of the server at this address for the length of a block; then close all connections.
 
-    `buffer_bytes` is the size of each socket's kernel buffer (which the kernel doubles) and of the delayed bytes of each
-    direction. It is small, because a proxy that buffers everything hides a slow reader from the server. With the default,
-    a server can write 150 to 300 kB more than without the proxy before its writes block.
+    `buffer_bytes` is the size of each socket's kernel buffer (which the kernel doubles) and of the delayed bytes of
+    each direction. It is small, because a proxy that buffers everything hides a slow reader from the server. With the
+    default, a server can write 150 to 300 kB more than without the proxy before its writes block.
     """
     families = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     with unwrap_single_error():

@@ -197,7 +197,7 @@ class ChildProcess:
         await self._write(msgspec.json.encode(message))
 
     async def receive(self, kind: type[T], *, within: float = REPLY_TIMEOUT_SECONDS, wanted: str = "") -> T:
-        """Return the next message as `kind`. Raises ProcessExited, ProcessTimeout, or ProcessFailed for another kind."""
+        """Return the next message as `kind`. Raises ProcessExited, ProcessTimeout, and ProcessFailed (other kind)."""
         line = b""
         with anyio.move_on_after(within) as waiting:
             line = await self._read_line()

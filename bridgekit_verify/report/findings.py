@@ -53,7 +53,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"finding id {self.id!r} is invalid: use lower-case words and numbers joined by hyphens")
         for name, counts in (("before", self.before), ("after", self.after)):
             if counts is not None and not 0 <= counts[0] <= counts[1]:
-                raise ValueError(f"finding {self.id}: {name} is {counts[0]} of {counts[1]}, but must be k of n with 0 <= k <= n")
+                raise ValueError(f"finding {self.id}: {name} is {counts[0]} of {counts[1]}: k must be between 0 and n")
 
     @property
     def name(self) -> str:

@@ -23,8 +23,8 @@ __all__ = ["after_fix_claims", "step_claims"]
 async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
     """Test the audit's "after fix" list: all events arrive, real-time chat works again, business value is delivered.
 
-    Each claim is tested on the chain as reported (from `study`) and on the chain as committed (measured here, before and
-    after Fix 1).
+    Each claim is tested on the chain as reported (from `study`) and on the chain as committed (measured here, before
+    and after Fix 1).
     """
     workload = Workload(threads=family(EXAMPLE, 4, seed=seed), at_once=2)
     fixed = replace(AS_COMMITTED, name="as committed, fix 1", run_ids=EmbeddedRunIds)

@@ -64,7 +64,7 @@ class TranscriptPair:
             while numbers - {*reported}:
                 await self._changed.wait()
         if missing := numbers - {*reported}:
-            raise TimeoutError(f"the independent client did not report sockets {sorted(missing)} as {what} within {TIMEOUT_SECONDS:g} s")
+            raise TimeoutError(f"the client did not report sockets {sorted(missing)} as {what} in time")
 
 
 def program(*command: str) -> ClientLauncher:

@@ -1,6 +1,7 @@
 """An independent client based on websocket-client, with one blocking socket and one thread for each subscription.
 
-It shares no code with bridgekit's client, and runs as a separate program, so that it shares no interpreter with the server.
+It shares no code with bridgekit's client, and runs as a separate program, so that it shares no interpreter with the
+server.
 """
 
 from __future__ import annotations

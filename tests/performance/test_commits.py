@@ -72,8 +72,8 @@ async def publish(hub: Hub, number: int) -> None:
 def commits(log: Path) -> int:
     """Count the transactions in a write-ahead log: the last frame of each contains the size of the database.
 
-    The format is https://www.sqlite.org/fileformat2.html#the_write_ahead_log. The file is read directly, because the store
-    locks the database.
+    The format is https://www.sqlite.org/fileformat2.html#the_write_ahead_log. The file is read directly, because the
+    store locks the database.
     """
     data = log.read_bytes()
     page_bytes, salts = int.from_bytes(data[8:12]), data[16:24]

@@ -70,7 +70,7 @@ async def growth_after(stage: ServedFixture, reader: Reader, events: int) -> Mem
     # No timer fires, because it would allocate memory.
     with switches():
         before = Memory.now()
-        before = Memory.now()  # the second reading includes the first one's own allocation, as the last includes the second's
+        before = Memory.now()  # repeated: both readings then include the allocation of a reading
         await emit_and_read(stage, reader, events)
         return Memory.now().grown(before)
 

@@ -1,7 +1,7 @@
 """A worker process of the fault experiments: a real server whose agents emit the requested events.
 
-The first message on standard input is a WorkerSetup, and each later one a RunRequest. The worker reports each attempt and
-each receipt before it continues, so the reports of a killed worker are complete.
+The first message on standard input is a WorkerSetup, and each later one a RunRequest. The worker reports each attempt
+and each receipt before it continues, so the reports of a killed worker are complete.
 """
 
 from __future__ import annotations
