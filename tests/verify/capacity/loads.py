@@ -76,22 +76,22 @@ def capacity(asgi: list[StepResult], native: list[StepResult]) -> CapacityStudy:
     return CapacityStudy([LoadSearch(ASGI, asgi), LoadSearch(NATIVE, native)], sockets=10, load_average=0.0)
 
 
-def crowd_of(
-    edge: Edge, *, socket_kib: float, growth: float = 1.0, us: float = 40.0, bent: int = 0, lost: int = 0
+def memory_scaling_of(
+    edge: Edge, *, socket_kib: float, growth: float = 1.0, us: float = 40.0, deviation: int = 0, lost: int = 0
 ) -> MemoryScaling:
     def line(of: str, kib: float) -> LinearFit:
-        return LinearFit(of, [(100, round(100 * kib)), (500, round(500 * kib) + bent), (1_000, round(1_000 * kib))])
+        return LinearFit(of, [(100, round(100 * kib)), (500, round(500 * kib) + deviation), (1_000, round(1_000 * kib))])
 
-    alone = [step(1_000, us=us)]
-    beside = [step(1_000, us=us * growth, lost=lost)]
+    without_load = [step(1_000, us=us)]
+    with_load = [step(1_000, us=us * growth, lost=lost)]
     fits = [line(SOCKETS, socket_kib), line(THREADS, 5.0), line(RUNS, 10.0)]
-    return MemoryScaling(edge, 40 * 1_024, fits, alone, beside)
+    return MemoryScaling(edge, 40 * 1_024, fits, without_load, with_load)
 
 
-def scaling(**changed: Any) -> MemoryStudy:
+def memory_study(**changed: Any) -> MemoryStudy:
     """Return a study in which the native edge needs less memory and CPU time, unless `changed` alters the ASGI edge."""
     asgi = {"socket_kib": 30.0, "us": 50.0, **changed}
-    return MemoryStudy([crowd_of(ASGI, **asgi), crowd_of(NATIVE, socket_kib=15.0, us=40.0)])
+    return MemoryStudy([memory_scaling_of(ASGI, **asgi), memory_scaling_of(NATIVE, socket_kib=15.0, us=40.0)])
 
 
 def shared(extra_us: float = 100.0) -> SharedStudy:

@@ -56,14 +56,14 @@ def test_load_that_failed_with_a_full_core_is_not_tried_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("why", "words"),
+    ("why", "reason"),
     [
         ({"share": 0.95}, ""),
         ({"share": 0.5, "run_queue_wait": 0.5}, "other programs had the processors, too"),
     ],
 )
-def test_reason_names_the_bottleneck(why: dict[str, float], alt_text: str) -> None:
-    assert LoadSearch(ASGI, [carried(500), failed(8_000, **why)]).underestimate_reason == alt_text
+def test_reason_names_the_bottleneck(why: dict[str, float], reason: str) -> None:
+    assert LoadSearch(ASGI, [carried(500), failed(8_000, **why)]).underestimate_reason == reason
 
 
 def test_saturated_client_is_named_as_the_bottleneck() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridgekit_verify.capacity.memory_scaling import KIB_PER_GIB, SOCKETS, TooManySockets, LinearFit, study_memory
-from tests.verify.capacity.loads import scaling
+from tests.verify.capacity.loads import memory_study
 
 STRAIGHT = LinearFit(SOCKETS, [(100, 1_900), (500, 9_900), (1_000, 19_900)])
 
@@ -21,9 +21,9 @@ def test_max_residual_is_the_relative_distance_of_the_farthest_point() -> None:
 
 
 def test_growth_compares_the_cheapest_rounds() -> None:
-    assert scaling(growth=1.3).scalings[0].growth == pytest.approx(1.3)
-    assert len(scaling().table()) == 6
-    assert "15.0 KiB for each of up to 1,000 idle sockets" in scaling().alt_text()
+    assert memory_study(growth=1.3).scalings[0].growth == pytest.approx(1.3)
+    assert len(memory_study().table()) == 6
+    assert "15.0 KiB for each of up to 1,000 idle sockets" in memory_study().alt_text()
 
 
 async def test_too_many_sockets_raise_an_error_that_names_the_limit(

@@ -8,7 +8,7 @@ import pytest
 
 from bridgekit_verify.capacity.queueing import ONE_SERVICE
 from bridgekit_verify.capacity.sizing import Costs, Demand, costs_of, size, sizing_table
-from tests.verify.capacity.loads import capacity, carried, scaling, failed, shared
+from tests.verify.capacity.loads import capacity, carried, memory_study, failed, shared
 
 COSTS = Costs(
     edge="ASGI",
@@ -56,7 +56,7 @@ def test_lost_workers_are_added_and_the_remaining_ones_still_fit() -> None:
 
 
 def test_costs_are_the_measured_ones_without_edges_that_carried_nothing() -> None:
-    costs = costs_of(capacity([failed(1_000)], [carried(1_000, us=60), failed(9_000)]), scaling(), shared(70.0))
+    costs = costs_of(capacity([failed(1_000)], [carried(1_000, us=60), failed(9_000)]), memory_study(), shared(70.0))
     assert [each.edge for each in costs] == ["native"]
     assert costs[0].event_us == pytest.approx(60.0)
     assert costs[0].shared_us == pytest.approx(70.0)

@@ -6,7 +6,7 @@ from bridgekit_verify.capacity.sizing import Demand, costs_of, size
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.report.judging import SECTIONS, sections
 from bridgekit_verify.report.scale import capacity_claim, memory_claim, edge_claim, workers_claim
-from tests.verify.capacity.loads import capacity, carried, scaling, failed, shared, step
+from tests.verify.capacity.loads import capacity, carried, memory_study, failed, shared, step
 from tests.verify.report.notebooks import drawn, executed, recorded, report_of
 
 DEMAND = Demand(users_online=1_000, runs_per_user_hour=6, events_per_run=20, run_seconds=10, workers_lost=1)
@@ -15,7 +15,7 @@ SOUND = capacity([carried(500), carried(8_000), failed(16_000)], [carried(500), 
 
 def workers(study: object = SOUND) -> Finding:
     assert isinstance(study, type(SOUND))
-    sized = [size(DEMAND, each) for each in costs_of(study, scaling(), shared())]
+    sized = [size(DEMAND, each) for each in costs_of(study, memory_study(), shared())]
     return workers_claim(study, shared(), sized, DEMAND)
 
 
@@ -51,24 +51,24 @@ def test_claim_is_unknown_without_a_failed_load_and_capacity_is_a_lower_bound() 
 
 
 def test_memory_claim_holds_for_linear_memory_and_constant_cost() -> None:
-    finding = memory_claim(scaling())
+    finding = memory_claim(memory_study())
     assert finding.verdict == "holds"
     assert "native: 15.0 KiB a socket" in finding.answer
     assert "ASGI: if the line goes on, 34,953 idle sockets are a GiB" in finding.evidence[0]
 
 
 def test_growing_cost_contradicts_the_memory_claim() -> None:
-    finding = memory_claim(scaling(growth=2.5))
+    finding = memory_claim(memory_study(growth=2.5))
     assert finding.verdict == "does not hold"
     assert "ASGI: an event costs 2.50 times as much beside the crowd." in finding.evidence
 
 
 def test_nonlinear_memory_contradicts_the_memory_claim() -> None:
-    assert memory_claim(scaling(bent=12_000)).verdict == "does not hold"
+    assert memory_claim(memory_study(deviation=12_000)).verdict == "does not hold"
 
 
 def test_lost_event_contradicts_the_memory_claim() -> None:
-    assert memory_claim(scaling(lost=1)).verdict == "does not hold"
+    assert memory_claim(memory_study(lost=1)).verdict == "does not hold"
 
 
 def test_workers_claim_holds_if_loads_up_to_two_thirds_are_carried() -> None:
@@ -95,9 +95,9 @@ def test_workers_claim_without_judged_loads_is_unknown() -> None:
 
 
 def test_edge_claim_holds_only_if_the_native_edge_is_cheaper() -> None:
-    assert edge_claim(SOUND, scaling()).verdict == "holds"
-    assert edge_claim(SOUND, scaling(socket_kib=10.0)).verdict == "does not hold"
-    assert edge_claim(SOUND, scaling(us=30.0)).verdict == "does not hold"
+    assert edge_claim(SOUND, memory_study()).verdict == "holds"
+    assert edge_claim(SOUND, memory_study(socket_kib=10.0)).verdict == "does not hold"
+    assert edge_claim(SOUND, memory_study(us=30.0)).verdict == "does not hold"
 
 
 def test_findings_are_in_their_own_section_with_their_figures() -> None:

@@ -121,7 +121,7 @@ def test_counts_of_rounds_are_summed() -> None:
 
 
 @pytest.mark.parametrize(
-    "broken",
+    "violations",
     [
         trial(RESUME, lost=[2]),
         trial(RESUME, misrouted=[3]),

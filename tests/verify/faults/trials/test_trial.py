@@ -46,7 +46,7 @@ def test_closed_form_counts_a_timeout_as_offline() -> None:
     assert found.closed_form == pytest.approx(0.75)
 
 
-@pytest.mark.parametrize(("delivery", "act"), [(RESUME, "down"), (AT_MOST_ONCE, "kill"), (AT_MOST_ONCE, "slow_reader")])
+@pytest.mark.parametrize(("delivery", "fault"), [(RESUME, "down"), (AT_MOST_ONCE, "kill"), (AT_MOST_ONCE, "slow_reader")])
 def test_closed_form_is_none_if_no_prediction_exists(delivery: DeliveryMode, fault: str) -> None:
     assert trial(delivery, fault=fault).closed_form is None
 
