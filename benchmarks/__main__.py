@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--events", type=int, help="number of events over which memory must stay constant")
     parser.add_argument("--out", type=Path, help=f"write the results to this file, such as {RESULTS.name}")
     parser.add_argument("--figures", type=Path, help=f"folder for the figures and the page, such as {FIGURES}")
-    parser.add_argument("--from-results", type=Path, metavar="FILE", help="show the results in this file, measure nothing")
+    parser.add_argument(
+        "--from-results", type=Path, metavar="FILE", help="show the results in this file, measure nothing"
+    )
     return parser
 
 

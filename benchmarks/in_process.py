@@ -30,7 +30,7 @@ from bridgekit_verify.harness.messages import Ready, read_requests, send
 from bridgekit_verify.measure.checker import check
 from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Socket
 
-__all__ = ["start_bridgekit", "encodings", "event_of", "own_cost", "sound_history", "attach_subscriber"]
+__all__ = ["attach_subscriber", "encodings", "event_of", "own_cost", "sound_history", "start_bridgekit"]
 
 THREADS: Final = 100
 CHECKED_EVENTS: Final = 50_000

@@ -11,7 +11,7 @@ from benchmarks.measures.imports import imports
 from benchmarks.measures.latency import latency
 from benchmarks.measures.memory import idle_connections, idle_work
 from benchmarks.measures.own_cost import own_cost
-from benchmarks.measures.rounds import Interleaving, log_progress, interleaving
+from benchmarks.measures.rounds import Interleaving, interleaving, log_progress
 from benchmarks.measures.stall import stall
 from benchmarks.measures.throughput import fan_out, throughput
 from benchmarks.peers import BRIDGEKIT, Peer, peer
@@ -101,7 +101,9 @@ class _Run:
         plan = self.plan
         for each in self.peers((NATIVE, ASGI)):
             self.heading(f"growth, {each.name}")
-            measure = partial(growth, self.series, each, plan.background_loads, rounds=plan.growth_rounds, runs=plan.growth_runs)
+            measure = partial(
+                growth, self.series, each, plan.background_loads, rounds=plan.growth_rounds, runs=plan.growth_runs
+            )
             await interleaved.guarded(each, measure)
             self.heading(f"memory over {plan.flat_events:,} events, {each.name}")
             await interleaved.guarded(each, partial(flatness, self.series, each, events=plan.flat_events))

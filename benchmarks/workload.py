@@ -8,7 +8,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["AGENT", "BURST", "EVENTS", "KINDS", "RUN", "YIELDING", "AgentRun", "EnvelopeFactory", "EventBody", "Wave", "thread_id"]
+__all__ = [
+    "AGENT",
+    "BURST",
+    "EVENTS",
+    "KINDS",
+    "RUN",
+    "YIELDING",
+    "AgentRun",
+    "EnvelopeFactory",
+    "EventBody",
+    "Wave",
+    "thread_id",
+]
 
 AGENT: Final = "researcher"
 EVENTS: Final = 5
@@ -58,7 +70,9 @@ class AgentRun:
         mark, text = f"{self.thread}/{self.number}", f"{_FILLER}{self.padding}"
         return (
             EventBody("agent_started", {"status": "started", "context": {"request": self.request}, "message": None}),
-            EventBody("agent_thinking", {"reasoning": f"{mark}: {text}", "step_number": 1, "progress_percentage": None}),
+            EventBody(
+                "agent_thinking", {"reasoning": f"{mark}: {text}", "step_number": 1, "progress_percentage": None}
+            ),
             EventBody(
                 "tool_executing",
                 {"tool_call_id": f"{mark}/search", "tool_name": "search", "parameters": {"query": text, "limit": 20}},
@@ -73,7 +87,9 @@ class AgentRun:
                     "status": "success",
                 },
             ),
-            EventBody("agent_completed", {"status": "completed", "result": f"{mark}: {text}", "execution_time_ms": 14.25}),
+            EventBody(
+                "agent_completed", {"status": "completed", "result": f"{mark}: {text}", "execution_time_ms": 14.25}
+            ),
         )
 
 

@@ -195,7 +195,9 @@ def _window(before: str, after: str) -> tuple[str, str]:
     same = next((n for n, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), 0)
     left = max(0, same - MAX_LINE_CHARACTERS // 2)
     start = "… " if left else ""
-    return start + before[left : left + MAX_LINE_CHARACTERS].strip(), start + after[left : left + MAX_LINE_CHARACTERS].strip()
+    return start + before[left : left + MAX_LINE_CHARACTERS].strip(), start + after[
+        left : left + MAX_LINE_CHARACTERS
+    ].strip()
 
 
 def _head(node: ast.AST) -> str:

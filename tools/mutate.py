@@ -225,7 +225,9 @@ def read_explanations(text: str) -> dict[str, dict[str, str]]:
     }
 
 
-def inconsistencies(counts_by_module: Mapping[str, MutationCounts], explained: Mapping[str, Mapping[str, str]]) -> list[str]:
+def inconsistencies(
+    counts_by_module: Mapping[str, MutationCounts], explained: Mapping[str, Mapping[str, str]]
+) -> list[str]:
     """Return survivors without an explanation and explanations without a survivor."""
     found = []
     for module, counters in counts_by_module.items():

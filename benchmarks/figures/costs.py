@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.figures.rows import GREY, BRIDGEKIT_STACKS, rows, sheet, stacks_of
+from benchmarks.figures.rows import BRIDGEKIT_STACKS, GREY, rows, sheet, stacks_of
 from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
 from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import ASGI, NATIVE
@@ -32,7 +32,10 @@ def growth_figure(series: Series) -> Figure | None:
     edges = [stack for stack in (NATIVE, ASGI) if series[SeriesKey(COST, stack, str(NO_BACKGROUND))]]
     if not any(key.kind.endswith(tuple(LINES)) and key.kind != str(FULL_BACKGROUND) for key in series):
         return None
-    all_of_it = [series.ratio(SeriesKey(COST, edge, str(FULL_BACKGROUND)), SeriesKey(COST, edge, str(NO_BACKGROUND))) for edge in edges]
+    all_of_it = [
+        series.ratio(SeriesKey(COST, edge, str(FULL_BACKGROUND)), SeriesKey(COST, edge, str(NO_BACKGROUND)))
+        for edge in edges
+    ]
     worst = max((ratio for ratio in all_of_it if ratio is not None), default=None)
     title = "An event costs the same under background load" + (
         "" if worst is None else f":\n{worst:.2f} times with 10,000 live threads, 1,000,000 runs and 10,000 sockets"

@@ -15,7 +15,7 @@ from benchmarks.peers import BRIDGEKIT
 from benchmarks.series import Series, SeriesKey
 from bridgekit_verify.measure.plots import BLUE, INK
 
-__all__ = ["GREY", "BRIDGEKIT_STACKS", "Mark", "dots", "legend", "rows", "sheet", "stacks_of"]
+__all__ = ["BRIDGEKIT_STACKS", "GREY", "Mark", "dots", "legend", "rows", "sheet", "stacks_of"]
 
 GREY: Final = "#777777"
 BRIDGEKIT_STACKS: Final = frozenset(each.name for each in BRIDGEKIT)

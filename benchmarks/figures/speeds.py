@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from benchmarks.figures.rows import GREY, BRIDGEKIT_STACKS, Mark, dots, legend, rows, sheet, stacks_of
+from benchmarks.figures.rows import BRIDGEKIT_STACKS, GREY, Mark, dots, legend, rows, sheet, stacks_of
 from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import NATIVE, STARLETTE
 from benchmarks.workload import BURST, RUN, YIELDING
@@ -77,7 +77,9 @@ def latency_figure(series: Series) -> Figure | None:
     if not rates:
         return None
     stacks = stacks_of(series, QUANTILES[0].key, rates[0])
-    ratio = series.ratio(SeriesKey(QUANTILES[0].key, NATIVE, rates[0]), SeriesKey(QUANTILES[0].key, STARLETTE, rates[0]))
+    ratio = series.ratio(
+        SeriesKey(QUANTILES[0].key, NATIVE, rates[0]), SeriesKey(QUANTILES[0].key, STARLETTE, rates[0])
+    )
     title = "From emission to the client's read" + (
         "" if ratio is None else f":\non the native edge {ratio:.2f} times a Starlette loop's (median)"
     )
@@ -117,7 +119,9 @@ def _stall_label(series: Series, stack: str) -> str:
         return series.median(SeriesKey(f"stall: {what}", stack)) or 0.0
 
     held_up, piled_up = median_of("emitter held up at most, ms"), median_of("piled up, KiB") / 1_024
-    label = "the agent was blocked" if median_of("events said, %") < 99 else f"the agent waited {held_up:,.0f} ms at most"
+    label = (
+        "the agent was blocked" if median_of("events said, %") < 99 else f"the agent waited {held_up:,.0f} ms at most"
+    )
     if median_of("cut off"):
         return f"{label}; the slow subscriber was disconnected and can resume"
     return f"{label}; {piled_up:.1f} MiB buffered" if median_of("events said, %") >= 99 else label

@@ -65,7 +65,9 @@ async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncItera
         yield opened
 
 
-async def growth(series: Series, peer: Peer, background_loads: Sequence[BackgroundLoad], *, rounds: int, runs: int) -> None:
+async def growth(
+    series: Series, peer: Peer, background_loads: Sequence[BackgroundLoad], *, rounds: int, runs: int
+) -> None:
     """Measure CPU time per event without and with each background load, in turns; all sessions run at the same time."""
     async with AsyncExitStack() as stack:
         backgrounds = (NO_BACKGROUND, *background_loads)

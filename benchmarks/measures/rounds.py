@@ -12,7 +12,7 @@ from benchmarks.session import Session, session
 from benchmarks.verification import WrongAnswer
 from bridgekit.errors import BridgekitError
 
-__all__ = ["Interleaving", "log_progress", "interleaving"]
+__all__ = ["Interleaving", "interleaving", "log_progress"]
 
 
 class Interleaving:

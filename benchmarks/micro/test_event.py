@@ -9,7 +9,7 @@ from itertools import count
 import msgspec
 import pytest
 
-from benchmarks.in_process import start_bridgekit, event_of, attach_subscriber
+from benchmarks.in_process import attach_subscriber, event_of, start_bridgekit
 from benchmarks.micro.finished import Timer, finished
 from benchmarks.peers.bridgekit_agents import BridgekitStack
 from benchmarks.workload import EVENTS, AgentRun

@@ -18,7 +18,7 @@ from typing import Final, Protocol, cast
 from benchmarks.peers.context import StackContext
 from benchmarks.workload import AgentRun, EventBody
 
-__all__ = ["BRIDGEKIT", "PEERS", "Peer", "EmitFunction", "Stack", "peer"]
+__all__ = ["BRIDGEKIT", "PEERS", "EmitFunction", "Peer", "Stack", "peer"]
 
 PEERS_ENVIRONMENT: Final = Path(__file__).parents[2] / ".venv-peers"
 """Environment that `make bench` installs from the requirements.txt next to this file."""
@@ -80,13 +80,16 @@ class Peer:
     def versions(self) -> dict[str, str]:
         """Versions of its packages; empty text for a missing package."""
         directories = [str(directory) for directory in self.environment.glob("lib/python*/site-packages")]
-        found = {each.name: each.version for name in self.packages for each in distributions(name=name, path=directories)}
+        found = {
+            each.name: each.version for name in self.packages for each in distributions(name=name, path=directories)
+        }
         return {name: found.get(name, "") for name in self.packages}
 
     def serve(self, context: StackContext) -> AbstractAsyncContextManager[Stack]:
         """Run the stack in this process for the length of a block."""
         factory = cast(
-            "Callable[[StackContext], AbstractAsyncContextManager[Stack]]", import_module(f"{__name__}.{self.file}").serve
+            "Callable[[StackContext], AbstractAsyncContextManager[Stack]]",
+            import_module(f"{__name__}.{self.file}").serve,
         )
         return factory(context)
 

@@ -12,7 +12,7 @@ import socketio
 from benchmarks.peers.context import HandRolled, StackContext, on_uvicorn, thread_of
 from benchmarks.workload import EnvelopeFactory, EventBody
 
-__all__ = ["server", "serve"]
+__all__ = ["serve", "server"]
 
 
 def server(**server_options: Any) -> socketio.AsyncServer:

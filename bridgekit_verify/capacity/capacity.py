@@ -178,7 +178,9 @@ async def study_capacity(
     return CapacityStudy(searches, sockets, os.getloadavg()[0])
 
 
-async def _search_loads(testbeds: Mapping[str, Testbed], plan: LoadPlan, until: float, max_load: float) -> list[LoadSearch]:
+async def _search_loads(
+    testbeds: Mapping[str, Testbed], plan: LoadPlan, until: float, max_load: float
+) -> list[LoadSearch]:
     """Search all edges in turns, until every search is complete or the time is over."""
     min_load = MIN_EVENTS / plan.seconds
     searches = [LoadSearch(each.edge, [await _apply_load(each, min_load, plan)]) for each in testbeds.values()]

@@ -27,10 +27,10 @@ __all__ = [
     "RUNS",
     "SOCKETS",
     "THREADS",
-    "MemoryStudy",
-    "MemoryScaling",
-    "TooManySockets",
     "LinearFit",
+    "MemoryScaling",
+    "MemoryStudy",
+    "TooManySockets",
     "edge_table",
     "study_memory",
 ]
@@ -233,7 +233,9 @@ async def _burst(each: Testbed, plan: LoadPlan) -> StepResult:
     return await each.wave(BURST_EVENTS, plan, first=0, threads=WARM_UP)
 
 
-async def _measure_growth(each: Testbed, what: str, sizes: Sequence[int], grow: Callable[[int], Awaitable[None]]) -> LinearFit:
+async def _measure_growth(
+    each: Testbed, what: str, sizes: Sequence[int], grow: Callable[[int], Awaitable[None]]
+) -> LinearFit:
     points, before, current = list[tuple[int, int]](), await each.resident_kib(), 0
     for size in sorted(sizes):
         await grow(size - current)

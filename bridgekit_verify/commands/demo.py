@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     add_variant(parser)
     parser.add_argument("--family", default="thread_123", help=f"kind of thread id: {', '.join(map(repr, FAMILIES))}")
-    parser.add_argument("--steps", type=at_least_1, default=1, help="number of steps of the agent, three events each (default 1)")
+    parser.add_argument(
+        "--steps", type=at_least_1, default=1, help="number of steps of the agent, three events each (default 1)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

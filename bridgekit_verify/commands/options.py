@@ -14,7 +14,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_variant(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=whole, default=0, help="random seed; the same seed gives the same counts (default 0)")
+    parser.add_argument(
+        "--seed", type=whole, default=0, help="random seed; the same seed gives the same counts (default 0)"
+    )
     names = ", ".join(repr(name) for name in (*VARIANTS, *(row.name for row in BROKEN.values())))
     parser.add_argument("--variant", default="sound", help=f"variant of the chain (default 'sound'): {names}")
 

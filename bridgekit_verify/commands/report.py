@@ -22,16 +22,24 @@ INCOMPLETE = 1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Execute every notebook with real sockets and write the results to one HTML file."
     add_json(parser)
-    parser.add_argument("--notebooks", type=Path, default=Path("notebooks"), help="folder with the notebooks (default notebooks)")
+    parser.add_argument(
+        "--notebooks", type=Path, default=Path("notebooks"), help="folder with the notebooks (default notebooks)"
+    )
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default report)")
-    parser.add_argument("--jobs", type=at_least_1, default=2, help="number of notebooks that run at the same time (default 2)")
+    parser.add_argument(
+        "--jobs", type=at_least_1, default=2, help="number of notebooks that run at the same time (default 2)"
+    )
     parser.add_argument("--seed", type=whole, help="value of SEED in the notebooks (default: as in the notebooks)")
-    parser.add_argument("--threads", type=at_least_1, help="value of THREADS in the notebooks (default: as in the notebooks)")
+    parser.add_argument(
+        "--threads", type=at_least_1, help="value of THREADS in the notebooks (default: as in the notebooks)"
+    )
     parser.add_argument("--runs", type=at_least_1, help="value of RUNS in the notebooks (default: as in the notebooks)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="set any other parameter of the notebooks"
     )
-    parser.add_argument("--from-executed", type=Path, metavar="DIR", help="build the report from notebooks that were already executed")
+    parser.add_argument(
+        "--from-executed", type=Path, metavar="DIR", help="build the report from notebooks that were already executed"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -17,9 +17,9 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from bridgekit_verify.faults.toxics import Toxic, Direction
+from bridgekit_verify.faults.toxics import Direction, Toxic
 
-__all__ = ["BUFFER_BYTES", "RateLimiter", "ProxiedConnection", "ProxyListener", "ServerAddress", "prepare"]
+__all__ = ["BUFFER_BYTES", "ProxiedConnection", "ProxyListener", "RateLimiter", "ServerAddress", "prepare"]
 
 CHUNK_BYTES: Final = 65_536
 TICK_SECONDS: Final = 0.02

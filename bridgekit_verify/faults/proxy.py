@@ -15,9 +15,10 @@ from anyio.lowlevel import checkpoint
 from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.faults.connection import BUFFER_BYTES, ProxiedConnection, ProxyListener, ServerAddress
 from bridgekit_verify.faults.toxics import (
-    Bandwidth,
-    Down,
     AddedLatency,
+    Bandwidth,
+    Direction,
+    Down,
     LimitData,
     Partition,
     ResetPeer,
@@ -25,7 +26,6 @@ from bridgekit_verify.faults.toxics import (
     SlowReader,
     Timeout,
     Toxic,
-    Direction,
 )
 
 __all__ = ["Proxy", "RunningToxic", "proxy"]
@@ -101,7 +101,9 @@ class Proxy:
         """Delay both directions by `seconds`, plus or minus up to `jitter` seconds; see `Latency`."""
         return self.start(AddedLatency(seconds, jitter, seed=seed))
 
-    def bandwidth(self, bytes_per_second: float, directions: tuple[Direction, ...] = (Direction.TO_CLIENT,)) -> RunningToxic:
+    def bandwidth(
+        self, bytes_per_second: float, directions: tuple[Direction, ...] = (Direction.TO_CLIENT,)
+    ) -> RunningToxic:
         """Limit the rate, by default towards the client. The sender gets backpressure."""
         return self.start(Bandwidth(bytes_per_second, directions=directions))
 

@@ -15,18 +15,18 @@ from typing import ClassVar, Final
 __all__ = [
     "BOTH_DIRECTIONS",
     "NETWORK_FAULTS",
-    "Bandwidth",
-    "Down",
-    "NetworkFault",
     "AddedLatency",
+    "Bandwidth",
+    "Direction",
+    "Down",
     "LimitData",
+    "NetworkFault",
     "Partition",
     "ResetPeer",
     "Slicer",
     "SlowReader",
     "Timeout",
     "Toxic",
-    "Direction",
 ]
 
 
@@ -196,7 +196,9 @@ class NetworkFault:
 
 
 def _rows() -> Iterator[NetworkFault]:
-    yield NetworkFault("latency", AddedLatency(0.1, 0.05), "a long or congested path: packets arrive 50 to 150 ms later")
+    yield NetworkFault(
+        "latency", AddedLatency(0.1, 0.05), "a long or congested path: packets arrive 50 to 150 ms later"
+    )
     yield NetworkFault("bandwidth", Bandwidth(20_000), "a phone with a weak signal: it receives 20 kB per second")
     yield NetworkFault("slow_reader", SlowReader(), "a suspended browser tab: it stays connected and reads nothing")
     yield NetworkFault("timeout", Timeout(), "a firewall drops the connection state: packets are lost without an error")
@@ -204,7 +206,9 @@ def _rows() -> Iterator[NetworkFault]:
     yield NetworkFault("reset_peer", ResetPeer(), "a load balancer restarts: both ends get an RST")
     yield NetworkFault("down", Down(), "the machine restarts: connections are closed and new ones are refused")
     yield NetworkFault("slicer", Slicer(7, 5), "a path with tiny packets: frames arrive in pieces of 2 to 12 bytes")
-    yield NetworkFault("limit_data", LimitData(2_000), "a proxy with a quota: connections end after 2 kB, possibly in mid-frame")
+    yield NetworkFault(
+        "limit_data", LimitData(2_000), "a proxy with a quota: connections end after 2 kB, possibly in mid-frame"
+    )
 
 
 NETWORK_FAULTS: Final = {fault.name: fault for fault in _rows()}

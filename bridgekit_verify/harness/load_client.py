@@ -47,8 +47,9 @@ class NotSubscribed(BridgekitError):
     """The server did not confirm the subscription of some sockets in time."""
 
     def __init__(self, missing: int) -> None:
-        super().__init__(f"the server did not confirm the subscription of {missing} sockets"
-            f" within {OPEN_TIMEOUT_SECONDS:g} s")
+        super().__init__(
+            f"the server did not confirm the subscription of {missing} sockets within {OPEN_TIMEOUT_SECONDS:g} s"
+        )
         self.missing = missing
 
 

@@ -12,19 +12,19 @@ import msgspec
 from bridgekit.errors import BridgekitError
 from bridgekit_verify.report.failures import failure_of
 from bridgekit_verify.report.findings import FINDING_MIME, SOURCE_MIME, TABLE_MIME, Finding, Source, Table
+from bridgekit_verify.report.notebook_types import read_notebook
 from bridgekit_verify.report.parameters import PARAMETERS_TAG, read_parameters
 from bridgekit_verify.report.structure import (
     UNDESCRIBED,
     Cell,
+    Display,
     Environment,
     Figure,
     Notebook,
     Output,
     Report,
-    Display,
     StreamText,
 )
-from bridgekit_verify.report.notebook_types import read_notebook
 
 _STRUCTURED: dict[str, type[Finding | Table | Source]] = {
     FINDING_MIME: Finding,

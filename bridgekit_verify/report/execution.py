@@ -19,8 +19,8 @@ from nbformat import NotebookNode
 
 import bridgekit_verify
 from bridgekit_verify.report.failures import failure_of, runs
-from bridgekit_verify.report.parameters import PARAMETERS_TAG, require_known, read_parameters, replace_parameters
 from bridgekit_verify.report.notebook_types import error_output, read_notebook, write_notebook
+from bridgekit_verify.report.parameters import PARAMETERS_TAG, read_parameters, replace_parameters, require_known
 
 JOBS = 2
 CELL_SECONDS = 600

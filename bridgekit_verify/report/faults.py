@@ -28,9 +28,13 @@ def matrix_claim(matrix: FaultMatrix) -> Finding:
     unprotected = matrix.of(AT_MOST_ONCE.name)
     lossy = [trial.fault.name for trial in unprotected if trial.verdict.lost_silent]
     signalled = [trial for trial in matrix.guaranteed if trial.verdict.lost_signalled]
-    unfinished = [f"{trial.fault.name} with {trial.delivery.name}" for trial in matrix.cells.values() if not trial.quiesced]
+    unfinished = [
+        f"{trial.fault.name} with {trial.delivery.name}" for trial in matrix.cells.values() if not trial.quiesced
+    ]
     before = Rate(sum(t.verdict.delivered for t in unprotected), sum(t.verdict.expected for t in unprotected))
-    after = Rate(sum(t.verdict.delivered for t in matrix.guaranteed), sum(t.verdict.expected for t in matrix.guaranteed))
+    after = Rate(
+        sum(t.verdict.delivered for t in matrix.guaranteed), sum(t.verdict.expected for t in matrix.guaranteed)
+    )
     return Finding(
         id="fault-matrix",
         title="Nothing is lost in silence",

@@ -11,7 +11,7 @@ from bridgekit_verify.studies.leaks import LeakStudy
 from bridgekit_verify.studies.lifecycles import LateEvents, LifecycleStudy
 from bridgekit_verify.studies.missed import LadderStudy, SharingStudy
 
-__all__ = ["collision_claim", "repair_sequence_claim", "leak_claim", "lifecycle_claim", "sharing_claim", "truth_claim"]
+__all__ = ["collision_claim", "leak_claim", "lifecycle_claim", "repair_sequence_claim", "sharing_claim", "truth_claim"]
 
 AUDITS_FIXES = ("+ Fix 1", "+ Fix 2", "+ Fix 3")
 EMBEDDED_DIGITS = 8
@@ -107,8 +107,10 @@ def truth_claim(study: LadderStudy) -> Finding:
         answer=f"On the rung {worst.variant.name!r}, {worst.verdict.false_success:,} of {worst.verdict.acknowledged:,}"
         f" answered events are called sent and never reached their user; with every repair {repaired.false_success:,}.",
         evidence=(
-            f"Rungs with false successes: {', '.join(f'{name} ({count})' for name, count in lying.items()) or 'none'}.",
-            f"As committed {committed.false_success:,} are, {committed.acknowledged:,} of {_events(study):,} being answered.",
+            f"Rungs with false successes:"
+            f" {', '.join(f'{name} ({count})' for name, count in false_successes.items()) or 'none'}.",
+            f"As committed {committed.false_success:,} are, {committed.acknowledged:,} of {_events(study):,} being"
+            " answered.",
             "An answer is honest about sockets, not about users: sent to another user's socket is sent, until each run"
             " has an agent of its own.",
         ),
@@ -137,7 +139,7 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
             *_late_evidence(study),
             *(
                 f"{row.process}, {row.variant}, with {row.says}: {row.arrived.counts} arrive."
-                for row in study.committed
+                for row in study.asked
                 if row.arrived.k < row.arrived.n
             ),
         ),

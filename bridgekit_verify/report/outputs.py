@@ -28,8 +28,8 @@ from bridgekit_verify.report.findings import (
     Source,
     Table,
     cell_text,
-    verdict_phrase,
     delivery_text,
+    verdict_phrase,
 )
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.report.findings import Table, cell_text
 from bridgekit_verify.report.judging import (
     AUDITED_LINKS,
-    sections,
     claim_groups,
     headline,
     link_statuses,
     other_findings,
+    sections,
     smallest_sample,
 )
 from bridgekit_verify.report.markup import code_html, markdown_html, output_html, printed_text

@@ -41,8 +41,9 @@ def _all_arrive(study: FixStudy, before: Measurement, after: Measurement) -> Fin
         claim="Once Fix 1 is in, every agent event reaches its user, and nothing else needs to change.",
         reported="after fix",
         verdict=verdict_of(real.delivered == real.expected and total.k == total.n),
-        answer=f"On the chain as the audit tells it, {as_reported.k:,} of {as_reported.n:,} with {EXAMPLE} and {total.k:,} of"
-        f" {total.n:,} over all families; on the chain as committed, {real.delivered:,} of {real.expected:,}.",
+        answer=f"On the chain as the audit tells it, {as_reported.k:,} of {as_reported.n:,} with {EXAMPLE}"
+        f" and {total.k:,} of {total.n:,} over all families; on the chain as committed, {real.delivered:,} of"
+        f" {real.expected:,}.",
         evidence=tuple(
             f"As committed with Fix 1, {count:,} of {real.expected:,} events still stop at link {charge.link}:"
             f" {charge.reason}."
@@ -64,9 +65,9 @@ def _real_time(study: FixStudy, before: Measurement, after: Measurement) -> Find
         claim="Users see the agent at work again: what it thinks and which tools it uses, before it is done.",
         reported="after fix",
         verdict=verdict_of(families.k == families.n and real.k == real.n > 0),
-        answer=f"Of what an agent says on its way, the user reads {as_reported.k:,} of {as_reported.n:,} events before the run's end"
-        f" with {EXAMPLE}, {families.k:,} of {families.n:,} over all families, and {real.k:,} of {real.n:,} on the"
-        " chain as committed.",
+        answer=f"Of what an agent says on its way, the user reads {as_reported.k:,} of {as_reported.n:,} events"
+        f" before the run's end with {EXAMPLE}, {families.k:,} of {families.n:,} over all families,"
+        f" and {real.k:,} of {real.n:,} on the chain as committed.",
         before=(unfixed.k, unfixed.n),
         after=(real.k, real.n),
     )

@@ -12,7 +12,7 @@ from bridgekit_verify.capacity.sizing import Demand, SharedStudy, Sizing
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import Finding, Verdict
 
-__all__ = ["capacity_claim", "memory_claim", "edge_claim", "workers_claim"]
+__all__ = ["capacity_claim", "edge_claim", "memory_claim", "workers_claim"]
 
 OURS = "ours"
 """Value of `Finding.reported` for a claim that is not from the audit."""
@@ -40,12 +40,16 @@ def capacity_claim(study: CapacityStudy) -> Finding:
         " none is lost.",
         reported=OURS,
         verdict=verdict_of(holds) if known or not holds else "unknown",
-        answer=f"{' '.join(_describe_capacity(search) for search in study.searches)} Of {sum(s.client.expected for s in steps):,}"
-        f" events at every load, {lost:,} were lost.",
+        answer=f"{' '.join(_describe_capacity(search) for search in study.searches)}"
+        f" Of {sum(s.client.expected for s in steps):,} events at every load, {lost:,} were lost.",
         evidence=(
             *(_describe_runs(search.edge.name, search.best) for search in study.searches if search.best is not None),
             *(_describe_overload(search) for search in study.searches),
-            *(f"By CPU time, {_describe_core_capacity(search)}." for search in study.searches if search.best is not None),
+            *(
+                f"By CPU time, {_describe_core_capacity(search)}."
+                for search in study.searches
+                if search.best is not None
+            ),
             *(_describe_unaccounted(step) for step in unaccounted),
             "The interval takes events to be late independently of each other, and they are not: a process that stands"
             " still makes all of them late.",
@@ -125,8 +129,8 @@ def memory_claim(study: MemoryStudy) -> Finding:
         + ".",
         evidence=(
             *(
-                f"{scaling.edge.name}: if the line goes on, {scaling.of(SOCKETS).per_gib:,.0f} idle sockets are a GiB; the"
-                f" process without any is {scaling.base_kib / 1_024:.0f} MiB."
+                f"{scaling.edge.name}: if the line goes on, {scaling.of(SOCKETS).per_gib:,.0f} idle sockets are a GiB;"
+                f" the process without any is {scaling.base_kib / 1_024:.0f} MiB."
                 for scaling in study.scalings
             ),
             *(f"{what}." for what in (*nonlinear, *grown)),
@@ -171,7 +175,7 @@ def _describe_sizing(sized: Sequence[Sizing]) -> str:
 
 def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
     """Test that the native edge needs less memory per socket than the ASGI edge and no more CPU time per event."""
-    asgi, native = (memory.memorys[row] for row in (0, 1))
+    asgi, native = (memory.scalings[row] for row in (0, 1))
     lighter = native.of(SOCKETS).kib < asgi.of(SOCKETS).kib
     dearer = native.burst_us > asgi.burst_us * NOISE
     return Finding(

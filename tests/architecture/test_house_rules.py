@@ -9,13 +9,13 @@ import pytest
 
 from tests.architecture.house_rules import (
     EMOJI,
+    MACHINE_SPECIFIC,
     MAX_FILE_LINES,
     MAX_FUNCTION_LINES,
-    MACHINE_SPECIFIC,
     MAX_TEST_FILE_LINES,
-    violations_in,
     lines_with,
     long_functions,
+    violations_in,
 )
 from tests.tree import ROOT, name_of, written_files
 

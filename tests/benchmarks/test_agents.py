@@ -39,7 +39,9 @@ class RecordingStack:
 def test_agents_yield_as_their_kind_requires(kind: str, per_iteration: int) -> None:
     stack = asyncio.run(_run_load(kind))
     iterations = [iteration for run, _, iteration in stack.emitted if run.thread == 0]
-    assert [iterations.count(iteration) for iteration in dict.fromkeys(iterations)] == [per_iteration] * (3 * EVENTS // per_iteration)
+    assert [iterations.count(iteration) for iteration in dict.fromkeys(iterations)] == [per_iteration] * (
+        3 * EVENTS // per_iteration
+    )
 
 
 async def _run_load(kind: str) -> RecordingStack:

@@ -73,7 +73,9 @@ def test_changed_text_is_corrupted_and_the_original_lost() -> None:
     [
         pytest.param(lambda data: edited(data, seq=99), id="wrong seq"),
         pytest.param(lambda data: edited(data, agent_name="somebody"), id="wrong agent"),
-        pytest.param(lambda data: edited(data, event_id=msgspec.json.decode(ARRIVED[0])["event_id"]), id="repeated event id"),
+        pytest.param(
+            lambda data: edited(data, event_id=msgspec.json.decode(ARRIVED[0])["event_id"]), id="repeated event id"
+        ),
     ],
 )
 def test_changed_envelope_is_corrupted(edit: Callable[[bytes], bytes]) -> None:

@@ -10,8 +10,8 @@ from bridgekit.transport.authorization import CLOSE_DRAINED
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.workload import Workload, family
 from bridgekit_verify.variants import Variant, variant
-from tests.observers.independent_clients import TranscriptPair, ClientLauncher
-from tests.observers.transcripts import differences, verdict_and_rows, history_from
+from tests.observers.independent_clients import ClientLauncher, TranscriptPair
+from tests.observers.transcripts import differences, history_from, verdict_and_rows
 
 KINDS = ("thread_123", "prefixes of one another", "spaces and unicode", "1 kB")
 MIXED = tuple(owned for name in KINDS for owned in family(name, 3))
@@ -33,7 +33,9 @@ SCENARIOS = [
     # Everything arrives: 12 threads × 2 runs × 8 events × 2 sockets.
     Scenario(variant("sound"), Workload(threads=MIXED, runs_per_thread=2, steps=2, at_once=4, subscribers=2), 384),
     # As many frames as expected, but the events of the two longer thread ids go to the shortest one.
-    Scenario(variant("fix 1"), Workload(threads=family("prefixes of one another", 6), at_once=3), 30, misrouted_events=20),
+    Scenario(
+        variant("fix 1"), Workload(threads=family("prefixes of one another", 6), at_once=3), 30, misrouted_events=20
+    ),
     # Nothing arrives but the confirmation of the subscription.
     Scenario(variant("as reported"), Workload(threads=MIXED, at_once=4), 0),
 ]

@@ -12,7 +12,7 @@ import pytest
 
 from bridgekit_verify.measure.experiment import measure
 from tests.observers import python_client
-from tests.observers.independent_clients import TranscriptPair, ClientLauncher, program
+from tests.observers.independent_clients import ClientLauncher, TranscriptPair, program
 from tests.observers.scenarios import SCENARIOS, Scenario, assert_transcripts_agree, every_scenario
 from tests.observers.transcripts import Line, differences
 

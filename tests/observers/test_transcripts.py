@@ -12,7 +12,7 @@ from bridgekit.events import EventType, RoutedEvent, encode
 from bridgekit.ids import RunId
 from bridgekit_verify.measure.checker import check
 from tests.factories import NOON
-from tests.observers.transcripts import Transcript, differences, verdict_and_rows, history_from
+from tests.observers.transcripts import Transcript, differences, history_from, verdict_and_rows
 from tests.verify.measure.histories import EVENTS_A_THREAD, SOCKETS, clean, key
 from tests.verify.measure.histories import differences as changes
 

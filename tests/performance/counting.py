@@ -25,7 +25,9 @@ import tests
 
 __all__ = ["Calls"]
 
-PACKAGE_PATHS: Final = tuple(f"{path}{os.sep}" for package in (bridgekit, bridgekit_verify) for path in package.__path__)
+PACKAGE_PATHS: Final = tuple(
+    f"{path}{os.sep}" for package in (bridgekit, bridgekit_verify) for path in package.__path__
+)
 EXCLUDED_PATHS: Final = tuple(f"{path}{os.sep}" for package in (benchmarks, tests) for path in package.__path__)
 """Code of tests and benchmarks is not counted."""
 

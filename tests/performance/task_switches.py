@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVarTuple
 import anyio
 import trio
 
-__all__ = ["CountingLoop", "Switches", "wait_settled", "switches"]
+__all__ = ["CountingLoop", "Switches", "switches", "wait_settled"]
 
 MAX_ITERATIONS: Final = 10_000
 """A loop that is not idle after this many iterations is considered stuck."""

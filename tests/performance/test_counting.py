@@ -14,7 +14,7 @@ import pytest
 from bridgekit.ids import run_id
 from tests.performance.budgets import NATIVE, ON_TRIO
 from tests.performance.counting import Calls
-from tests.performance.task_switches import CountingLoop, wait_settled, switches
+from tests.performance.task_switches import CountingLoop, switches, wait_settled
 
 EACH_BACKEND = pytest.mark.parametrize(
     "edge", [NATIVE, ON_TRIO], indirect=True, ids=lambda edge: edge.backend, scope="module"

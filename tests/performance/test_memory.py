@@ -11,9 +11,15 @@ from typing import Final, NamedTuple
 import pytest
 
 from bridgekit.transport.log import Retention
-from tests.performance.budgets import BLOCKS_PER_RETAINED_EVENT, BYTES_PER_RETAINED_EVENT, NATIVE, OBJECTS_PER_RETAINED_EVENT, Edge
+from tests.performance.budgets import (
+    BLOCKS_PER_RETAINED_EVENT,
+    BYTES_PER_RETAINED_EVENT,
+    NATIVE,
+    OBJECTS_PER_RETAINED_EVENT,
+    Edge,
+)
 from tests.performance.fixture import Reader, ServedFixture, emit_events, serve_fixture
-from tests.performance.task_switches import wait_settled, switches
+from tests.performance.task_switches import switches, wait_settled
 
 THREAD: Final = "thread_1"
 BURST: Final = 100

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from benchmarks.in_process import start_bridgekit, attach_subscriber
+from benchmarks.in_process import attach_subscriber, start_bridgekit
 from benchmarks.micro.finished import finished
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
@@ -15,7 +15,7 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from bridgekit.stores import in_memory
 from tests.chain.agents import TOOLS, Researcher
-from tests.performance.budgets import CALLS_PER_LOOKUP, CALLS_PER_SOCKET, CALLS_PER_EMIT
+from tests.performance.budgets import CALLS_PER_EMIT, CALLS_PER_LOOKUP, CALLS_PER_SOCKET
 from tests.performance.counting import Calls
 
 FEW: Final = 10

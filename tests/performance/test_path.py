@@ -10,7 +10,7 @@ import pytest
 from tests.performance.budgets import ASGI, NATIVE, OWN_MODULES, Edge
 from tests.performance.counting import Calls
 from tests.performance.fixture import ServedFixture
-from tests.performance.task_switches import wait_settled, switches
+from tests.performance.task_switches import switches, wait_settled
 
 RUNS = 20
 EVENTS = 5 * RUNS

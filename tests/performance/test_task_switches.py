@@ -9,7 +9,7 @@ from typing import Any
 import anyio.lowlevel
 import pytest
 
-from benchmarks.in_process import start_bridgekit, attach_subscriber
+from benchmarks.in_process import attach_subscriber, start_bridgekit
 from benchmarks.micro.finished import finished
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
@@ -18,7 +18,7 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.transport.writer import BATCH_MIN_EVENTS
 from tests.performance.budgets import Edge
 from tests.performance.fixture import ServedFixture, emit_events
-from tests.performance.task_switches import Switches, wait_settled, switches
+from tests.performance.task_switches import Switches, switches, wait_settled
 
 RUN = RunId("run_1")
 THREAD = ThreadId("thread_1")
@@ -61,7 +61,9 @@ def test_notification_does_not_yield_with_or_without_a_thread_id(route: str) -> 
 
 @pytest.mark.parametrize("sockets", [1, 10])
 @pytest.mark.parametrize("events", [1, 5, 20])
-async def test_burst_causes_as_many_switches_as_one_event(stage: ServedFixture, edge: Edge, events: int, sockets: int) -> None:
+async def test_burst_causes_as_many_switches_as_one_event(
+    stage: ServedFixture, edge: Edge, events: int, sockets: int
+) -> None:
     counted = await switches_of(stage, events, sockets)
     steps = edge.steps + (edge.steps_per_extra_batch if events * sockets >= BATCH_MIN_EVENTS else 0)
     assert counted.steps <= steps + sockets * (edge.steps_per_socket + edge.steps_per_event * events)

@@ -12,18 +12,22 @@ from bridgekit.transport.outbox import WRITE_BYTES
 from tests.performance.budgets import NATIVE, Edge
 from tests.performance.counting import Calls
 from tests.performance.fixture import ServedFixture, emit_events
-from tests.performance.task_switches import wait_settled, switches
+from tests.performance.task_switches import switches, wait_settled
 
 
 @pytest.mark.parametrize("sockets", [1, 10])
 @pytest.mark.parametrize("events", [1, 5, 20])
-async def test_burst_stays_within_the_write_budget_of_the_edge(stage: ServedFixture, edge: Edge, events: int, sockets: int) -> None:
+async def test_burst_stays_within_the_write_budget_of_the_edge(
+    stage: ServedFixture, edge: Edge, events: int, sockets: int
+) -> None:
     writes = await writes_of_bursts(stage, events, sockets)
     assert max(writes[1].values()) <= edge.writes + edge.writes_per_event * events
 
 
 @pytest.mark.parametrize("edge", [NATIVE], indirect=True, ids=["native"], scope="module")
-async def test_first_event_of_the_first_burst_is_written_immediately_and_the_rest_in_one_write(stage: ServedFixture) -> None:
+async def test_first_event_of_the_first_burst_is_written_immediately_and_the_rest_in_one_write(
+    stage: ServedFixture,
+) -> None:
     """The first event could be a single one. After a burst, the writer expects another burst."""
     first, second = await writes_of_bursts(stage, 20, 10)
     assert sorted(first.values()) == [1] * 9 + [2]

@@ -6,7 +6,7 @@ import pytest
 
 from tests.tree import ROOT
 from tools.mutants import Mutant, mutants
-from tools.mutate import TARGETS, MutationCounts, read_explanations, result_page, inconsistencies
+from tools.mutate import TARGETS, MutationCounts, inconsistencies, read_explanations, result_page
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from bridgekit_verify.faults.proxy import Proxy
 from bridgekit_verify.faults.toxics import NETWORK_FAULTS
 from bridgekit_verify.faults.trials.deployment import DeliveryMode, Deployment
 
-__all__ = ["FAULTS", "Fault", "FaultTarget", "FaultContext", "fault_table"]
+__all__ = ["FAULTS", "Fault", "FaultContext", "FaultTarget", "fault_table"]
 
 
 class FaultTarget(enum.StrEnum):
@@ -177,8 +177,18 @@ _ROWS: Final = (
         "users lose their connection, and while they are offline the worker is killed and restarted",
         _kill_sockets_while_offline,
     ),
-    Fault("pause", FaultTarget.SOCKETS, "the worker process is stopped, as on a frozen machine, and continues", _pause_sockets),
-    Fault("restart", FaultTarget.SOCKETS, "a rolling deployment: the worker shuts down gracefully and restarts", _restart_sockets),
+    Fault(
+        "pause",
+        FaultTarget.SOCKETS,
+        "the worker process is stopped, as on a frozen machine, and continues",
+        _pause_sockets,
+    ),
+    Fault(
+        "restart",
+        FaultTarget.SOCKETS,
+        "a rolling deployment: the worker shuts down gracefully and restarts",
+        _restart_sockets,
+    ),
     Fault("agents' kill", FaultTarget.AGENTS, "the worker that runs the agents is killed and restarted", _kill_agents),
     Fault("broker's kill", FaultTarget.BROKER, "the broker is killed and restarted", _kill_broker),
     Fault("broker's pause", FaultTarget.BROKER, "the broker process is stopped and continues", _pause_broker),

@@ -11,8 +11,8 @@ from typing import Final
 import anyio
 
 from bridgekit.errors import ShuttingDown, StoreUnavailable
-from bridgekit_verify.faults.trials.fault_catalogue import Fault, FaultContext
 from bridgekit_verify.faults.trials.deployment import WorkerProcess
+from bridgekit_verify.faults.trials.fault_catalogue import Fault, FaultContext
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder
 from bridgekit_verify.faults.trials.worker import RunRequest
 from bridgekit_verify.measure.families import Owned

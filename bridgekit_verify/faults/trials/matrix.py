@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from bridgekit.errors import unwrap_single_error
-from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, Fault
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERY_MODES, DeliveryMode, deployed
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, Fault
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
 from bridgekit_verify.measure.families import Owned, family
 from bridgekit_verify.measure.plots import GREEN, INK, SKY, VERMILLION, frame_grid, new_figure
@@ -68,7 +68,7 @@ class FaultMatrix:
         """Return a text alternative of the latency figure: the latest event of each trial."""
         return "; ".join(
             f"{trial.fault.name} with {trial.delivery.name}: {len(trial.first_copies):,} events read, the latest"
-            f" {max(arrival.read_at - arrival.emitted_at for arrival in trial.first_copies):.2f} s after it was emitted,"
+            f" {max(each.read_at - each.emitted_at for each in trial.first_copies):.2f} s after it was emitted,"
             f" {len(trial.lost_moments):,} lost"
             for trial in trials
         )
@@ -81,7 +81,9 @@ class FaultMatrix:
     @property
     def silent_losses(self) -> Rate:
         """Events lost silently in the delivery modes that guarantee no silent loss."""
-        return Rate(sum(t.verdict.lost_silent for t in self.guaranteed), sum(t.verdict.expected for t in self.guaranteed))
+        return Rate(
+            sum(t.verdict.lost_silent for t in self.guaranteed), sum(t.verdict.expected for t in self.guaranteed)
+        )
 
     @property
     def misrouted(self) -> int:
@@ -196,7 +198,9 @@ async def run_matrix(
         async with anyio.create_task_group() as tasks:
             for delivery, group in groups:
                 tasks.start_soon(run_one, delivery, group)
-    return FaultMatrix({(fault.name, row.name): found[fault.name, row.name] for row, group in groups for fault in group})
+    return FaultMatrix(
+        {(fault.name, row.name): found[fault.name, row.name] for row, group in groups for fault in group}
+    )
 
 
 def _group_by_deployment(faults: Sequence[Fault], delivery: DeliveryMode) -> list[list[Fault]]:
@@ -206,7 +210,9 @@ def _group_by_deployment(faults: Sequence[Fault], delivery: DeliveryMode) -> lis
     return ([shared] if shared else []) + [[fault] for fault in concerned if fault.needs_own_deployment]
 
 
-async def _run_group(delivery: DeliveryMode, group: Sequence[Fault], users: int, seed: int, plan: TrialPlan) -> list[Trial]:
+async def _run_group(
+    delivery: DeliveryMode, group: Sequence[Fault], users: int, seed: int, plan: TrialPlan
+) -> list[Trial]:
     threads = family("thread_<16 hex>", users * len(group), seed=seed)
     trials: list[Trial] = []
 
@@ -289,7 +295,8 @@ async def soak(
     while not found.rounds or time.monotonic() - begins < 60 * minutes:
         number, violations = seed + found.rounds, len(found.violations)
         found.add(
-            number, await run_matrix(users=users, seed=number, plan=random_plan(number), faults=all_faults, modes=all_modes)
+            number,
+            await run_matrix(users=users, seed=number, plan=random_plan(number), faults=all_faults, modes=all_modes),
         )
         found.seconds = time.monotonic() - begins
         for violation in found.violations[violations:]:

@@ -295,7 +295,9 @@ async def study_stall(
     TimeoutError.
     """
     with unwrap_single_error(), anyio.fail_after(STALL_SECONDS + 10 * events * pace_seconds):
-        return StallStudy([await _stall(server, neighbours, events, pace_seconds, start, duration) for server in servers])
+        return StallStudy(
+            [await _stall(server, neighbours, events, pace_seconds, start, duration) for server in servers]
+        )
 
 
 async def _stall(

@@ -18,8 +18,8 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import MemoryUsedTickets
 from bridgekit_verify.faults.proxy import proxy
-from bridgekit_verify.faults.trials.fault_catalogue import Fault, FaultTarget, FaultContext
 from bridgekit_verify.faults.trials.deployment import DeliveryMode, Deployment
+from bridgekit_verify.faults.trials.fault_catalogue import Fault, FaultContext, FaultTarget
 from bridgekit_verify.faults.trials.load import SETTLE_SECONDS, AgentLoad, TrialPlan, run_after_fault, run_during_fault
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder, read_and_resume, read_without_resume
 from bridgekit_verify.measure.checker import Verdict, check
@@ -99,9 +99,7 @@ Span = tuple[float, float]
 
 def _offline_seconds(online: Sequence[Span], blind: Sequence[Span], start: float, end: float) -> float:
     """Return the seconds from `start` to `end` in which no socket was subscribed or a subscribed one got nothing."""
-    moments = sorted(
-        {start, end, *(moment for span in (*online, *blind) for moment in span if start < moment < end)}
-    )
+    moments = sorted({start, end, *(moment for span in (*online, *blind) for moment in span if start < moment < end)})
     return sum(
         later - earlier
         for earlier, later in pairwise(moments)
@@ -191,7 +189,9 @@ def latency_figure(trials: Sequence[Trial], *, title: str) -> Figure:
 def _latencies(axis: Axes, trial: Trial) -> None:
     start = trial.emission_window[0]
     axis.axvspan(trial.window[0] - start, trial.window[1] - start, color=LOST, linewidth=0, label="fault")
-    points = [(arrival.emitted_at - start, 1_000 * (arrival.read_at - arrival.emitted_at)) for arrival in trial.first_copies]
+    points = [
+        (arrival.emitted_at - start, 1_000 * (arrival.read_at - arrival.emitted_at)) for arrival in trial.first_copies
+    ]
     axis.scatter([x for x, _ in points], [y for _, y in points], s=9, color=BLUE, label="read")
     if lost := trial.lost_moments:
         # Placed in axes coordinates: at the bottom of the panel, independent of its scale.

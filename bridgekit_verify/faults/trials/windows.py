@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bridgekit.errors import unwrap_single_error
-from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, RESUME, DeliveryMode, deployed
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.load import EVENTS_A_STEP
 from bridgekit_verify.faults.trials.recorder import Reader
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial

@@ -12,7 +12,7 @@ from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import ClusterTopology
 from bridgekit.transport.log import Retention
 from bridgekit_verify.faults.redis_servers import redis_server
-from bridgekit_verify.faults.toxics import Partition, Direction
+from bridgekit_verify.faults.toxics import Direction, Partition
 from tests.factories import THREAD
 from tests.stores.redis.workers import (
     POLL_SECONDS,

@@ -12,7 +12,7 @@ from bridgekit.stores.redis.mapping import RedisMappingStore, RedisUsedTickets
 from bridgekit.stores.redis.topology import ClusterTopology
 from bridgekit_verify.faults.proxy import proxy
 from bridgekit_verify.faults.redis_servers import redis_server
-from bridgekit_verify.faults.toxics import Partition, Direction
+from bridgekit_verify.faults.toxics import Direction, Partition
 from tests.factories import OTHER, RUN, THREAD
 from tests.timeouts import TIMEOUT_SECONDS
 

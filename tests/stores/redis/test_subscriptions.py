@@ -14,7 +14,7 @@ from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import ClusterTopology
 from bridgekit_verify.faults.proxy import proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
-from bridgekit_verify.faults.toxics import Partition, Direction
+from bridgekit_verify.faults.toxics import Direction, Partition
 from tests.factories import THREAD
 from tests.stores.redis.workers import POLL_SECONDS, SOON_SECONDS, RecordingSink
 

@@ -24,7 +24,7 @@ from bridgekit.stores.redis.functions import GET_ROUTE
 from bridgekit.stores.redis.topology import Backoff, ClusterTopology, parse_url
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
-from bridgekit_verify.faults.toxics import Partition, Direction
+from bridgekit_verify.faults.toxics import Direction, Partition
 from tests.servers import SharedCluster
 from tests.stores.redis.workers import until_server_replies
 from tests.timeouts import TIMEOUT_SECONDS

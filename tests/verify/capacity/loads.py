@@ -6,7 +6,7 @@ from typing import Any
 
 from bridgekit_verify.capacity.capacity import CapacityStudy
 from bridgekit_verify.capacity.load_search import ASGI, NATIVE, Edge, LoadSearch, StepResult
-from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, MemoryStudy, MemoryScaling, LinearFit
+from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, LinearFit, MemoryScaling, MemoryStudy
 from bridgekit_verify.capacity.protocol import ClientReport, ServerReport
 from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave
 from bridgekit_verify.capacity.sizing import SharedStudy
@@ -80,7 +80,9 @@ def memory_scaling_of(
     edge: Edge, *, socket_kib: float, growth: float = 1.0, us: float = 40.0, deviation: int = 0, lost: int = 0
 ) -> MemoryScaling:
     def line(of: str, kib: float) -> LinearFit:
-        return LinearFit(of, [(100, round(100 * kib)), (500, round(500 * kib) + deviation), (1_000, round(1_000 * kib))])
+        return LinearFit(
+            of, [(100, round(100 * kib)), (500, round(500 * kib) + deviation), (1_000, round(1_000 * kib))]
+        )
 
     without_load = [step(1_000, us=us)]
     with_load = [step(1_000, us=us * growth, lost=lost)]

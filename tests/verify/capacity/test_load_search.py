@@ -10,7 +10,9 @@ from bridgekit_verify.capacity.load_search import ASGI, MIN_LOAD_RATIO, LoadSear
 from tests.verify.capacity.loads import PLAN, carried, failed, step
 
 
-def search_steps(capacity: float, *, min_load: float = 500.0, max_load: float = 100_000.0, us: float = 60.0) -> list[StepResult]:
+def search_steps(
+    capacity: float, *, min_load: float = 500.0, max_load: float = 100_000.0, us: float = 60.0
+) -> list[StepResult]:
     """Return the steps that the search tries on a process with this capacity."""
     steps = [carried(min_load, us=us) if min_load <= capacity else failed(min_load, us=us)]
     while (load := next_load(steps, min_load=min_load, max_load=max_load)) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridgekit_verify.capacity.memory_scaling import KIB_PER_GIB, SOCKETS, TooManySockets, LinearFit, study_memory
+from bridgekit_verify.capacity.memory_scaling import KIB_PER_GIB, SOCKETS, LinearFit, TooManySockets, study_memory
 from tests.verify.capacity.loads import memory_study
 
 STRAIGHT = LinearFit(SOCKETS, [(100, 1_900), (500, 9_900), (1_000, 19_900)])

@@ -46,7 +46,7 @@ def test_mean_wait_equals_the_service_time_at_two_thirds_utilisation() -> None:
 
 @pytest.mark.parametrize("utilisation", [-0.1, 1.0, 1.5])
 def test_waiting_time_without_a_steady_state_raises(utilisation: float) -> None:
-    with pytest.raises(ValueError, match="settles"):
+    with pytest.raises(ValueError, match="steady state"):
         waiting_seconds(utilisation, 1.0)
 
 

@@ -19,7 +19,7 @@ def wave(**changed: object) -> LoadWave:
         "first": 0,
         "threads": 3,
         "runs_per_second": 100.0,
-        "begins_at": 50.0,
+        "starts_at": 50.0,
     }
     return LoadWave(**{**fields, **changed})  # type: ignore[arg-type]
 

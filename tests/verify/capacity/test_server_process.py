@@ -13,9 +13,9 @@ from tests.verify.capacity.loads import step
 
 def test_gc_pauses_are_timed_from_start_to_stop() -> None:
     pauses = GcPauses()
-    gc.callbacks.append(pauses.note)
+    gc.callbacks.append(pauses.on_phase)
     gc.collect()
-    gc.callbacks.remove(pauses.note)
+    gc.callbacks.remove(pauses.on_phase)
     assert len(pauses.seconds) == 1
     assert pauses.seconds[0] > 0
 

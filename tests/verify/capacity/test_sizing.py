@@ -8,7 +8,7 @@ import pytest
 
 from bridgekit_verify.capacity.queueing import ONE_SERVICE
 from bridgekit_verify.capacity.sizing import Costs, Demand, costs_of, size, sizing_table
-from tests.verify.capacity.loads import capacity, carried, memory_study, failed, shared
+from tests.verify.capacity.loads import capacity, carried, failed, memory_study, shared
 
 COSTS = Costs(
     edge="ASGI",
@@ -70,7 +70,5 @@ def test_table_has_one_row_per_edge() -> None:
 
 
 @pytest.mark.parametrize(("measured", "extra"), [(80.0, 80.0), (-20.0, 0.0)])
-def test_extra_cost_of_a_shared_store_is_never_negative(
-    measured: float, extra: float
-) -> None:
+def test_extra_cost_of_a_shared_store_is_never_negative(measured: float, extra: float) -> None:
     assert shared(measured).extra_us == pytest.approx(extra)

@@ -71,7 +71,7 @@ async def test_failed_server_process_is_reported_with_its_error_output(anyio_bac
 
 async def test_capacity_of_both_edges_is_positive_and_share_falls_under_overload(anyio_backend: str) -> None:
     """Only asserts that a capacity is found, that the overload is late, and that all events are accounted for."""
-    study = await study_capacity(PLAN, sockets=10, seconds=1.0, at_most=4_000)
+    study = await study_capacity(PLAN, sockets=10, seconds=1.0, max_load=4_000)
     assert all(each.accounted_for and each.client.lost == 0 for each in study.steps)
     assert len(study.table()) == sum(len(search.tried) for search in study.searches)
     assert list(study.summary()["edge"]) == ["ASGI", "native"]
@@ -84,7 +84,7 @@ async def test_idle_sockets_threads_and_runs_use_memory(anyio_backend: str) -> N
     [scaling] = (await study_memory([20, 60], rounds=1, edges=[NATIVE])).scalings
     assert [fit.of for fit in scaling.fits] == [SOCKETS, THREADS, RUNS]
     assert scaling.of(SOCKETS).points[-1][1] > 0
-    assert all(each.accounted_for for each in (*scaling.alone, *scaling.beside))
+    assert all(each.accounted_for for each in (*scaling.without_load, *scaling.with_load))
 
 
 async def test_worker_with_a_broker_delivers_every_event(anyio_backend: str) -> None:

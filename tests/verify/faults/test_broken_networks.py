@@ -13,17 +13,17 @@ from bridgekit_verify.faults.proxy import Proxy
 from tests.verify.faults.peers import (
     TIMEOUT_SECONDS,
     Server,
-    read_until_reset,
+    assert_echo,
     connect_to,
-    write_stream,
-    stream_bytes,
+    is_silent,
     read,
+    read_to_end,
+    read_until_reset,
     refused,
     reset_on_close,
-    read_to_end,
-    assert_echo,
-    is_silent,
+    stream_bytes,
     through,
+    write_stream,
 )
 
 LOOPBACK = "127.0.0.1"

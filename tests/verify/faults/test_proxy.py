@@ -15,21 +15,21 @@ from bridgekit_verify.faults.proxy import proxy
 from bridgekit_verify.faults.toxics import NETWORK_FAULTS
 from tests.verify.faults.peers import (
     TIMEOUT_SECONDS,
-    read_until_reset,
+    assert_echo,
     connect_to,
-    read_only,
     echo,
     open_files,
-    write_stream,
-    stream_bytes,
     read,
+    read_only,
+    read_to_end,
+    read_until_reset,
     refused,
     reset_on_close,
-    read_to_end,
-    assert_echo,
     serving,
-    written_when_blocked,
+    stream_bytes,
     through,
+    write_stream,
+    written_when_blocked,
 )
 
 

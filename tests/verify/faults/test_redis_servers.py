@@ -95,7 +95,8 @@ async def test_server_with_a_password_requires_it() -> None:
 
 
 async def test_server_that_cannot_start_raises_with_its_log() -> None:
-    with pytest.raises(ServerFailed, match="no-such-setting"), anyio.fail_after(redis_servers.START_SECONDS / 2):
+    limit = redis_servers.START_TIMEOUT_SECONDS / 2
+    with pytest.raises(ServerFailed, match="no-such-setting"), anyio.fail_after(limit):
         async with redis_server(settings=("no-such-setting yes",)):
             raise AssertionError("it started")
 
@@ -125,9 +126,7 @@ async def test_named_server_is_used_and_otherwise_one_is_started(
         assert url.startswith("redis://127.0.0.1:")
 
 
-async def test_server_on_the_path_is_found_without_the_package(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_server_on_the_path_is_found_without_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = redis_servers.server_program()
     monkeypatch.setattr(redis_servers, "find_spec", lambda name: None)
     (tmp_path / "redis-server").symlink_to(program)

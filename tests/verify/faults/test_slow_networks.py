@@ -13,17 +13,17 @@ from anyio.abc import SocketStream
 from bridgekit_verify.faults.toxics import BOTH_DIRECTIONS, AddedLatency, Direction
 from tests.verify.faults.peers import (
     TIMEOUT_SECONDS,
-    read_until_idle,
-    connect_to,
-    read_only,
-    write_stream,
-    stream_bytes,
-    read,
-    read_to_end,
     assert_echo,
-    written_when_blocked,
+    connect_to,
     is_silent,
+    read,
+    read_only,
+    read_to_end,
+    read_until_idle,
+    stream_bytes,
     through,
+    write_stream,
+    written_when_blocked,
 )
 
 FOR_EVER = 1_000.0

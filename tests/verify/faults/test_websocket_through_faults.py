@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosedError
 
 from bridgekit.transport.client import on_trio
 from bridgekit_verify.faults.proxy import Proxy, proxy
-from bridgekit_verify.faults.toxics import NETWORK_FAULTS, Bandwidth, AddedLatency, Slicer, SlowReader, Toxic
+from bridgekit_verify.faults.toxics import NETWORK_FAULTS, AddedLatency, Bandwidth, Slicer, SlowReader, Toxic
 from tests.verify.faults.peers import TIMEOUT_SECONDS
 
 Handler = Callable[[Any], Awaitable[None]]  # asyncio and trio sockets have no common base class

@@ -58,7 +58,9 @@ async def loaded(sockets: int) -> AsyncIterator[tuple[LineServer, ChildProcess]]
 
 
 @asynccontextmanager
-async def client_of(server: LineServer, *, open_timeout_seconds: float = TIMEOUT_SECONDS) -> AsyncIterator[ChildProcess]:
+async def client_of(
+    server: LineServer, *, open_timeout_seconds: float = TIMEOUT_SECONDS
+) -> AsyncIterator[ChildProcess]:
     arguments = (line_client.__name__, str(server.port), str(open_timeout_seconds))
     async with start_module(*arguments, name="the client") as client:
         await client.receive(Ready)

@@ -14,8 +14,8 @@ from bridgekit_verify.harness import processes
 from bridgekit_verify.harness.messages import CpuReply, CpuRequest, Done
 from bridgekit_verify.harness.processes import (
     ChildProcess,
-    ProcessFailed,
     ProcessExited,
+    ProcessFailed,
     ProcessTimeout,
     command_output,
     start_process,

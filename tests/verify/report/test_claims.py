@@ -32,7 +32,9 @@ async def study() -> FixStudy:
     ("number", "verdict", "before"),
     [(1, "does not hold", (0, 10)), (2, "holds", (0, 10)), (8, "does not hold", (4, 10)), (9, "holds", (0, 10))],
 )
-async def test_link_verdict_compares_the_audits_status_with_the_probe(number: int, verdict: str, before: tuple[int, int]) -> None:
+async def test_link_verdict_compares_the_audits_status_with_the_probe(
+    number: int, verdict: str, before: tuple[int, int]
+) -> None:
     finding = link_claim(await study_link(number, threads=2, runs=1, at_once=2))
     assert (finding.verdict, finding.before, finding.after) == (verdict, before, (10, 10))
     assert finding.sound == "holds"

@@ -2,11 +2,11 @@ import pytest
 
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.report.judging import (
-    sections,
     claim_groups,
     headline,
     link_statuses,
     other_findings,
+    sections,
     smallest_sample,
 )
 from bridgekit_verify.report.structure import Report

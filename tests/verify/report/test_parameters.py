@@ -2,10 +2,10 @@ import pytest
 
 from bridgekit_verify.report.parameters import (
     ParameterError,
-    require_known,
     parse_settings,
     read_parameters,
     replace_parameters,
+    require_known,
 )
 
 CELL = 'seed = 7  # any\nname: str = "zoë"; runs = 3\nsizes = [\n    1,\n    2,\n]\nshare = 0.5\n'

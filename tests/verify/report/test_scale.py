@@ -5,8 +5,8 @@ from __future__ import annotations
 from bridgekit_verify.capacity.sizing import Demand, costs_of, size
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.report.judging import SECTIONS, sections
-from bridgekit_verify.report.scale import capacity_claim, memory_claim, edge_claim, workers_claim
-from tests.verify.capacity.loads import capacity, carried, memory_study, failed, shared, step
+from bridgekit_verify.report.scale import capacity_claim, edge_claim, memory_claim, workers_claim
+from tests.verify.capacity.loads import capacity, carried, failed, memory_study, shared, step
 from tests.verify.report.notebooks import drawn, executed, recorded, report_of
 
 DEMAND = Demand(users_online=1_000, runs_per_user_hour=6, events_per_run=20, run_seconds=10, workers_lost=1)

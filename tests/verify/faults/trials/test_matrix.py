@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import anyio
 import pytest
 
-from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERY_MODES, RESUME
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.matrix import FaultMatrix, Soak, random_plan, run_matrix, soak
 from tests.verify.faults.trials.trials import trial
 from tools.soak import page
@@ -81,7 +81,9 @@ def test_control_without_a_fault_loses_nothing(matrix: FaultMatrix) -> None:
 # Violations in literal trials, which the matrix must detect.
 
 
-def matrix_with(*, lost: Sequence[int] = (), signalled: Sequence[int] = (), misrouted: Sequence[int] = ()) -> FaultMatrix:
+def matrix_with(
+    *, lost: Sequence[int] = (), signalled: Sequence[int] = (), misrouted: Sequence[int] = ()
+) -> FaultMatrix:
     found = trial(RESUME, lost=lost, signalled=signalled, misrouted=misrouted)
     return FaultMatrix({("down", RESUME.name): found, ("down", AT_MOST_ONCE.name): trial(AT_MOST_ONCE)})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, FaultTarget
 from bridgekit_verify.faults.trials.deployment import (
     AT_MOST_ONCE,
     DELIVERY_MODES,
@@ -14,6 +13,7 @@ from bridgekit_verify.faults.trials.deployment import (
     DeliveryMode,
     deployed,
 )
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, FaultTarget
 from bridgekit_verify.faults.trials.trial import TrialPlan, run_trial
 from bridgekit_verify.measure.families import family
 from tests.verify.faults.trials.trials import trial
@@ -46,7 +46,9 @@ def test_closed_form_counts_a_timeout_as_offline() -> None:
     assert found.closed_form == pytest.approx(0.75)
 
 
-@pytest.mark.parametrize(("delivery", "fault"), [(RESUME, "down"), (AT_MOST_ONCE, "kill"), (AT_MOST_ONCE, "slow_reader")])
+@pytest.mark.parametrize(
+    ("delivery", "fault"), [(RESUME, "down"), (AT_MOST_ONCE, "kill"), (AT_MOST_ONCE, "slow_reader")]
+)
 def test_closed_form_is_none_if_no_prediction_exists(delivery: DeliveryMode, fault: str) -> None:
     assert trial(delivery, fault=fault).closed_form is None
 
@@ -58,7 +60,10 @@ def test_lost_events_have_the_time_of_their_attempt() -> None:
 def test_broker_and_agent_faults_apply_only_to_separate_agents() -> None:
     for fault in FAULTS.values():
         separate_agents = fault.target in (FaultTarget.AGENTS, FaultTarget.BROKER)
-        assert [fault.applies_to(row) for row in (AT_MOST_ONCE, RESUME, SQLITE, REDIS)] == [*[not separate_agents] * 3, True]
+        assert [fault.applies_to(row) for row in (AT_MOST_ONCE, RESUME, SQLITE, REDIS)] == [
+            *[not separate_agents] * 3,
+            True,
+        ]
 
 
 def test_names_of_faults_and_modes_are_unique() -> None:
