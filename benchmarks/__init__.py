@@ -1,13 +1,13 @@
-"""How fast an event gets from an agent to a socket: bridgekit beside what a user would write instead.
+"""Benchmarks: the speed of an event from an agent to a socket, in bridgekit and in the stacks that a user could choose.
 
-    workload                     what is emitted, word for word, so that what arrives can be judged
-    peers/                       one small file a stack, all behind one protocol
-    stack_process, agents        the server's process: a stack, and the agents that emit through it
-    load_process, dialects       the client's process: it reads, and judges afterwards (verification)
-    protocol, session            the messages to these processes, and one stack that is up
+    workload                     the exact events that are emitted, so that the received ones can be verified
+    peers/                       one small file for each stack, all with the same interface
+    stack_process, agents        the server process: a stack, and the agents that emit through it
+    load_process, dialects       the client process: reads events and verifies them afterwards (verification)
+    protocol, session            the messages to these processes, and a running stack with its clients
     measures/                    throughput, latency, stall, memory, growth, own cost, imports
-    targets, results, figures    what was to be reached, what was, and the pictures
-    micro/                       single steps, by pytest-benchmark
+    targets, results, figures    the performance targets, the results, and the figures
+    micro/                       microbenchmarks of single steps, with pytest-benchmark
 
-`make bench-quick` and `make bench` run it; `python -m benchmarks --help` tells the rest.
+`make bench-quick` and `make bench` run the benchmarks; `python -m benchmarks --help` lists the options.
 """

@@ -11,23 +11,23 @@ from pathlib import Path
 from benchmarks import page
 from benchmarks.plans import FULL, QUICK, Plan
 from benchmarks.results import Results, read, target_table, throughput_table, write
-from benchmarks.running import carried_out
+from benchmarks.running import run_plan
 
 RESULTS = Path(__file__).parent / "results.json"
 FIGURES = Path("docs/results/bench")
 
 
 def main() -> int:
-    """Exit 0 also where targets are not met: what was found is the result. 1 where a stack gave wrong answers."""
+    """Run the benchmarks. Return 1 if a stack delivered wrong events, else 0, even if targets are not met."""
     options = _parser().parse_args()
-    found = read(options.from_results) if options.from_results else asyncio.run(carried_out(_plan(options)))
+    found = read(options.from_results) if options.from_results else asyncio.run(run_plan(_plan(options)))
     if options.out and not options.from_results:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write(found, options.out)
         print(f"{options.out} written\n")
-    print(_told(found))
+    print(_format_results(found))
     if options.figures:
-        from benchmarks.figures import draw  # here: a quick look needs no figure, and no library for it
+        from benchmarks.figures import draw  # imported here, because runs without figures do not need matplotlib
 
         for path in (*draw(found, options.figures), page.write(found, options.figures)):
             print(f"{path} written")
@@ -36,12 +36,14 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about a minute: enough to see every target")
-    parser.add_argument("--rounds", type=int, help="how often each stack has its turn")
-    parser.add_argument("--events", type=int, help="over how many events memory has to stay flat")
-    parser.add_argument("--out", type=Path, help=f"write the numbers there, such as {RESULTS.name}")
-    parser.add_argument("--figures", type=Path, help=f"draw the figures and write the page there, such as {FIGURES}")
-    parser.add_argument("--from-results", type=Path, metavar="FILE", help="measure nothing: tell what that file has")
+    parser.add_argument("--quick", action="store_true", help="run about a minute, enough to check every target")
+    parser.add_argument("--rounds", type=int, help="number of rounds for each stack")
+    parser.add_argument("--events", type=int, help="number of events over which memory must stay constant")
+    parser.add_argument("--out", type=Path, help=f"write the results to this file, such as {RESULTS.name}")
+    parser.add_argument("--figures", type=Path, help=f"folder for the figures and the page, such as {FIGURES}")
+    parser.add_argument(
+        "--from-results", type=Path, metavar="FILE", help="show the results in this file, measure nothing"
+    )
     return parser
 
 
@@ -54,7 +56,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     return plan
 
 
-def _told(found: Results) -> str:
+def _format_results(found: Results) -> str:
     where = ", ".join(f"{what} {value}" for what, value in found.machine.items())
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     return "\n".join(

@@ -1,4 +1,4 @@
-"""The agents of a benchmark, in the server's process: how many, how they take turns, and when they emit."""
+"""The agents of a benchmark, in the server process: how many run, how they alternate, and when they emit."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from typing import Protocol, runtime_checkable
 
 from benchmarks.peers import Stack
 from benchmarks.protocol import EmitReport
-from benchmarks.workload import KINDS, AgentRun, Said, Wave
+from benchmarks.workload import KINDS, AgentRun, EventBody, Wave
 from bridgekit_verify.harness.messages import cpu_ns
 
-__all__ = ["RunsItself", "emit_load", "emit_paced"]
+__all__ = ["RunsAgents", "emit_load", "emit_paced"]
 
 
 @runtime_checkable
-class RunsItself(Protocol):
-    """A stack that calls the agents itself, run by run."""
+class RunsAgents(Protocol):
+    """A stack that calls the agents itself, one run at a time."""
 
-    async def run(self, run: AgentRun, said: Sequence[Said], turn_after: int) -> None:
-        """One whole run."""
+    async def run(self, run: AgentRun, bodies: Sequence[EventBody], yield_after: int) -> None:
+        """Execute one whole run; `yield_after` is as in KINDS."""
 
 
 async def emit_load(stack: Stack, wave: Wave, kind: str) -> EmitReport:
-    """Let all threads emit at once, each its runs one after the other. Events are made before the clock starts."""
-    turn_after = KINDS[kind]
-    scripts = [[(run, run.said()) for run in wave.of(thread)] for thread in range(wave.threads)]
-    emit = _runs if isinstance(stack, RunsItself) else _emit
-    # Collected now: what came before is not this wave's to clear away.
+    """Emit the runs of all threads concurrently, in sequence per thread. Events are created before the clock starts."""
+    yield_after = KINDS[kind]
+    scripts = [[(run, run.bodies()) for run in wave.of(thread)] for thread in range(wave.threads)]
+    emit = _runs if isinstance(stack, RunsAgents) else _emit
+    # Collect now, so that earlier garbage does not add to the cost of this wave.
     gc.collect()
     cpu, begun = cpu_ns(), time.monotonic_ns()
     async with asyncio.TaskGroup() as group:
         for script in scripts:
-            group.create_task(emit(stack, script, turn_after))
+            group.create_task(emit(stack, script, yield_after))
     return EmitReport(begun, cpu)
 
 
-async def _emit(stack: Stack, script: Sequence[tuple[AgentRun, Sequence[Said]]], turn_after: int) -> None:
-    """One thread's runs."""
+async def _emit(stack: Stack, script: Sequence[tuple[AgentRun, Sequence[EventBody]]], yield_after: int) -> None:
+    """Emit the runs of one thread, and yield to the event loop after every `yield_after` events."""
     since = 0
-    for run, said in script:
-        say = stack.agent(run)
-        for each in said:
-            await say(each)
+    for run, bodies in script:
+        emit_event = stack.agent(run)
+        for body in bodies:
+            await emit_event(body)
             since += 1
-            if since == turn_after:
+            if since == yield_after:
                 since = 0
                 await asyncio.sleep(0)
 
 
-async def _runs(stack: Stack, script: Sequence[tuple[AgentRun, Sequence[Said]]], turn_after: int) -> None:
-    assert isinstance(stack, RunsItself)
-    for run, said in script:
-        await stack.run(run, said, turn_after)
+async def _runs(stack: Stack, script: Sequence[tuple[AgentRun, Sequence[EventBody]]], yield_after: int) -> None:
+    assert isinstance(stack, RunsAgents)
+    for run, bodies in script:
+        await stack.run(run, bodies, yield_after)
 
 
 async def emit_paced(stack: Stack, wave: Wave, per_second: float, within: float) -> list[tuple[int, int, int]]:
-    """Let one emitter for all threads emit at a fixed rate; return each event's thread, moment and duration.
+    """Emit a wave from one emitter at a fixed rate; return each event's thread, start time and duration (ns).
 
-    An emitter that the stack makes wait catches up afterwards, so that the rate holds over the whole; after `within`
-    seconds it emits no more.
+    An emitter that the stack delays catches up afterwards, so that the average rate holds. After `within` seconds it
+    stops.
     """
     emissions: list[tuple[int, int, int]] = []
     with suppress(TimeoutError):
@@ -72,14 +72,14 @@ async def emit_paced(stack: Stack, wave: Wave, per_second: float, within: float)
 
 
 async def _emit_paced(
-    stack: Stack, script: Iterable[tuple[AgentRun, Said]], per_second: float, emissions: list[tuple[int, int, int]]
+    stack: Stack, script: Iterable[tuple[AgentRun, EventBody]], per_second: float, emissions: list[tuple[int, int, int]]
 ) -> None:
     begun = time.monotonic()
-    for number, (run, said) in enumerate(script):
-        say = stack.agent(run)
+    for number, (run, body) in enumerate(script):
+        emit_event = stack.agent(run)
         await asyncio.sleep(max(begun + number / per_second - time.monotonic(), 0))
         asked = time.monotonic_ns()
         try:
-            await say(said)
+            await emit_event(body)
         finally:
             emissions.append((run.thread, asked, time.monotonic_ns() - asked))

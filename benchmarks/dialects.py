@@ -1,4 +1,4 @@
-"""How a client talks to each kind of server: what it sends first, and which bytes are events."""
+"""The client protocol of each kind of server: what the client sends first, and which bytes are events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["DIALECTS"]
 
 
 class Lines:
-    """Raw TCP: the thread's name in a line, then JSON texts in lines."""
+    """Raw TCP: the client sends a line with the thread id, and the server sends one JSON text per line."""
 
     def __init__(self, thread_id: str) -> None:
         self.events: list[bytes] = []
@@ -41,7 +41,7 @@ class Lines:
 
 
 class SocketIo(HttpDialect):
-    """Engine.IO 4 and Socket.IO 5 over one WebSocket."""
+    """Engine.IO protocol 4 and Socket.IO protocol 5 over one WebSocket."""
 
     _EVENT: Final = b'42["event",'
 
@@ -72,7 +72,7 @@ class SocketIo(HttpDialect):
 
 
 class ServerSentEvents(HttpDialect):
-    """An HTTP answer that does not end, in chunks (RFC 9112, section 7.1)."""
+    """Server-sent events in an unending HTTP response with chunked encoding (RFC 9112, section 7.1)."""
 
     def __init__(self, thread_id: str) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class ServerSentEvents(HttpDialect):
             at = begin + size + 2
         self._rest = self._rest[at:]
         *whole, self._text = self._text.split(b"\r\n\r\n")
-        # Comments, which begin with a colon, keep the connection alive and are no events.
+        # Comments, which start with a colon, keep the connection alive and are not events.
         self.events += [each.removeprefix(b"data: ") for each in whole if each.startswith(b"data: ")]
         if not self.ready and self.events:
             self.ready = True
@@ -114,4 +114,4 @@ DIALECTS: Final[Mapping[str, Callable[[str], Dialect]]] = {
     "socket.io": SocketIo,
     "server-sent events": ServerSentEvents,
 }
-"""By name: a conversation for one thread."""
+"""By name: a factory that takes a thread id."""

@@ -1,4 +1,4 @@
-"""What the bridge itself costs, in its own process and without a socket."""
+"""Measures the cost of the bridge itself, in its own process and without a socket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.peers.bridgekit_agents import USER, Bridged
+from benchmarks.peers.bridgekit_agents import USER, BridgekitStack
 from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
 from benchmarks.workload import AGENT, EVENTS, AgentRun, Wave
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
@@ -30,7 +30,7 @@ from bridgekit_verify.harness.messages import Ready, read_requests, send
 from bridgekit_verify.measure.checker import check
 from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Socket
 
-__all__ = ["bridged", "encodings", "event_of", "own_cost", "sound_history", "subscribed"]
+__all__ = ["attach_subscriber", "encodings", "event_of", "own_cost", "sound_history", "start_bridgekit"]
 
 THREADS: Final = 100
 CHECKED_EVENTS: Final = 50_000
@@ -38,7 +38,7 @@ MAPPED_THREADS: Final = 1_000
 
 
 class IdleScheduler:
-    """Writes nothing: what is put stays in the outbox."""
+    """A write scheduler that writes nothing, so that frames stay in the outbox."""
 
     def __init__(self, crowded: CrowdedOutboxes) -> None:
         self.limits = OUTBOX_LIMITS
@@ -47,16 +47,16 @@ class IdleScheduler:
         self.quiet = False
 
     def schedule(self, subscriber: Subscriber) -> None:
-        """There is no socket to write to."""
+        """Do nothing, because there is no socket."""
 
 
-async def bridged() -> Bridged:
-    """A sound application with its defaults, and no edge."""
-    return Bridged(await start_application(BridgeConfig(agents={}), in_memory()))
+async def start_bridgekit() -> BridgekitStack:
+    """Start an application with the default configuration and without an edge."""
+    return BridgekitStack(await start_application(BridgeConfig(agents={}), in_memory()))
 
 
-def subscribed(stack: Bridged, thread_id: str) -> Subscriber:
-    """A socket's outbox, attached, with nobody behind it."""
+def attach_subscriber(stack: BridgekitStack, thread_id: str) -> Subscriber:
+    """Attach a subscriber that has an outbox but no socket."""
     subscription = Subscription(UserId(USER), ThreadId(thread_id))
     hub = stack.application.bridge.hub
     subscriber = Subscriber(subscription, IdleScheduler(hub.crowded))
@@ -66,17 +66,17 @@ def subscribed(stack: Bridged, thread_id: str) -> Subscriber:
 
 
 async def own_cost(runs: int) -> dict[str, float]:
-    """CPU time in µs: from `emit_*` to the bytes in the outbox, of finding the thread, and of encoding."""
-    stack = await bridged()
-    sockets = [subscribed(stack, AgentRun(thread, 0).thread_id) for thread in range(THREADS)]
+    """Measure CPU times per event in µs: emission to outbox, resolving the thread, encoding, and checking."""
+    stack = await start_bridgekit()
+    sockets = [attach_subscriber(stack, AgentRun(thread, 0).thread_id) for thread in range(THREADS)]
     wave = Wave(THREADS, runs)
     spent = 0
     for number in range(wave.runs):
         runs_now = [AgentRun(thread, number) for thread in range(THREADS)]
-        script = [(stack.agent(run), said) for run in runs_now for said in run.said()]
+        script = [(stack.agent(run), body) for run in runs_now for body in run.bodies()]
         begun = time.process_time_ns()
-        for say, said in script:
-            await say(said)
+        for emit_event, body in script:
+            await emit_event(body)
         spent += time.process_time_ns() - begun
         for socket in sockets:
             while socket.take():
@@ -94,19 +94,19 @@ async def own_cost(runs: int) -> dict[str, float]:
     }
 
 
-def event_of(run: AgentRun, place: int = 2) -> AgentEvent:
-    """One event of a run; by default the third, a middling one."""
-    said = run.said()[place]
+def event_of(run: AgentRun, position: int = 2) -> AgentEvent:
+    """Return one event of a run; the default is the third, which has a typical size."""
+    body = run.bodies()[position]
     return AgentEvent(
-        type=EventType(said.type),
+        type=EventType(body.type),
         run_id=RunId(run.run_id),
         agent_name=AGENT,
-        payload=said.payload,
+        payload=body.payload,
         thread_id=ThreadId(run.thread_id),
     )
 
 
-async def _resolved(stack: Bridged, events: list[AgentEvent]) -> float:
+async def _resolved(stack: BridgekitStack, events: list[AgentEvent]) -> float:
     resolve = stack.application.bridge.resolver.resolve
     begun = time.process_time_ns()
     for event in events:
@@ -124,10 +124,10 @@ def _encoded(events: list[AgentEvent]) -> float:
 
 
 def _checked() -> dict[str, float]:
-    """Checking what became of an event; and beside it what a JSON parser needs for the event's frame."""
-    judged = sound_history(CHECKED_EVENTS)
+    """Measure CPU time of the checker per event, and for comparison of `json.loads` for the event's frame, in µs."""
+    history = sound_history(CHECKED_EVENTS)
     begun = time.process_time_ns()
-    check(judged)
+    check(history)
     checked = time.process_time_ns() - begun
     frames = [encode(event_of(AgentRun(0, number), number % EVENTS)) for number in range(CHECKED_EVENTS)]
     begun = time.process_time_ns()
@@ -138,24 +138,24 @@ def _checked() -> dict[str, float]:
 
 
 def sound_history(events: int) -> History:
-    """Every event was sent and has arrived, in order."""
+    """Return a history in which every event was sent and arrived in order."""
     sockets = [Socket(number, ThreadId(f"thread_{number}"), UserId(f"user_{number}")) for number in range(THREADS)]
-    made = History(sockets=sockets)
+    history = History(sockets=sockets)
     for number in range(events):
         socket, seq = sockets[number % THREADS], number // THREADS + 1
         key, run = Key(f"question {number}", EventType.TOOL_EXECUTING, 1), RunId(f"run_{number}")
         receipt = Receipt(outcome=Outcome.SENT, sockets=1, kept=True, thread_id=socket.thread_id, seq=seq, epoch="e")
-        made.expected.append(Expectation(key, socket.thread_id, socket.user_id))
-        made.acknowledged[key] = run, receipt
-        made.arrivals.append(Arrival(socket, key, run, seq, number / 1e3, number / 1e3 + 1e-4))
-    return made
+        history.expected.append(Expectation(key, socket.thread_id, socket.user_id))
+        history.acknowledged[key] = run, receipt
+        history.arrivals.append(Arrival(socket, key, run, seq, number / 1e3, number / 1e3 + 1e-4))
+    return history
 
 
 async def encodings(subscribers: int) -> dict[str, float]:
-    """How often an event is encoded on its way to so many sockets of its thread."""
-    stack = await bridged()
+    """Count how often an event is encoded for this number of subscribers of its thread."""
+    stack = await start_bridgekit()
     run = AgentRun(0, 0)
-    sockets = [subscribed(stack, run.thread_id) for _ in range(subscribers)]
+    sockets = [attach_subscriber(stack, run.thread_id) for _ in range(subscribers)]
     counted = 0
 
     def watch(frame: FrameType, what: str, arg: object) -> None:
@@ -163,11 +163,11 @@ async def encodings(subscribers: int) -> dict[str, float]:
         if what == "c_call" and isinstance(arg, BuiltinFunctionType):
             counted += isinstance(arg.__self__, msgspec.json.Encoder)
 
-    say, said = stack.agent(run), run.said()
+    emit_event, bodies = stack.agent(run), run.bodies()
     sys.setprofile(watch)
     try:
-        for each in said:
-            await say(each)
+        for body in bodies:
+            await emit_event(body)
     finally:
         sys.setprofile(None)
     assert all(len(socket) == EVENTS for socket in sockets)
@@ -175,7 +175,7 @@ async def encodings(subscribers: int) -> dict[str, float]:
 
 
 async def mapping_bytes(mappings: int) -> dict[str, float]:
-    """What a live run costs in the mapping, with its id and its share of the tables, as the allocator counts it."""
+    """Measure the allocated bytes of one live run in the mapping, including its id and its share of the tables."""
     service, ids = RunThreadMappingService(), SignedRunIds()
     threads = [ThreadId(AgentRun(number, 0).thread_id) for number in range(MAPPED_THREADS)]
     gc.collect()

@@ -1,4 +1,4 @@
-"""The load client's process: it opens the sockets of one stack, reads what the stack sends, and judges it."""
+"""The load client process: opens the sockets of one stack, reads what the stack sends, and verifies it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.dialects import DIALECTS
 from benchmarks.protocol import (
     ClosedSockets,
     LoadVerdictReply,
-    OpenSockets,
+    OpenSubscribers,
     ReadLoad,
     ReadTimes,
     ReadTimesRequest,
@@ -26,21 +26,21 @@ from bridgekit_verify.harness.load_client import Clear, ClientSocket, LoadClient
 from bridgekit_verify.harness.messages import Done, Ready, send
 
 NOTICE_SECONDS: Final = 0.5
-"""How long a socket that reads again may take to come to the end of what waited for it."""
+"""How long a socket that resumes reading may take to read the queued bytes."""
 
-Request = OpenSockets | Clear | ReadLoad | VerdictRequest | ReadTimesRequest | StallOne | ResumeReading
+Request = OpenSubscribers | Clear | ReadLoad | VerdictRequest | ReadTimesRequest | StallOne | ResumeReading
 
 
 class ThreadSocket(ClientSocket):
-    """One subscriber of one thread."""
+    """The socket of one subscriber of a thread."""
 
-    def __init__(self, request: OpenSockets, thread: int) -> None:
+    def __init__(self, request: OpenSubscribers, thread: int) -> None:
         self.thread = thread
         dialect = DIALECTS[request.dialect](thread_id(thread))
         super().__init__(request.port, dialect, receive_buffer_bytes=request.receive_buffer_bytes)
 
 
-def _open(request: OpenSockets) -> Iterator[ThreadSocket]:
+def _open(request: OpenSubscribers) -> Iterator[ThreadSocket]:
     for thread in range(request.first, request.last):
         for _ in range(request.subscribers):
             yield ThreadSocket(request, thread)
@@ -67,7 +67,7 @@ def _judge(client: LoadClient[ThreadSocket], wave: Wave) -> LoadVerdict:
 
 def _reply(client: LoadClient[ThreadSocket], request: Request) -> msgspec.Struct:
     match request:
-        case OpenSockets():
+        case OpenSubscribers():
             client.connect(_open(request))
         case Clear():
             client.clear()

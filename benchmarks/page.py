@@ -1,4 +1,4 @@
-"""The page that `make bench` writes: what was measured, how, on which machine; the figures, each also in words."""
+"""The page that `make bench` writes: method, machine, results, and figures with text alternatives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from benchmarks.measures.growth import CROWDED, EMPTY
+from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
 from benchmarks.results import Results, client_bound
 from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import ASGI, NATIVE, Met
@@ -18,27 +18,28 @@ __all__ = ["page", "write"]
 HEADS: Final = {BURST: "never waiting", RUN: "waiting between runs", YIELDING: "waiting between events"}
 
 PAGE: Final = """\
-# How fast, beside what else one could take
+# Speed, compared with other stacks
 
 Written by `make bench`. {made} UTC, {minutes:.0f} minutes; {machine}. {versions}.
 
-Server and clients are processes of their own on one machine. 100 threads, one subscriber each, runs of five events of
-about {size:.0f} bytes. The client reads, and when the clock has stopped it checks that every event came once, in order
-and word for word: a stack that gets one wrong has no result. CPU time is what the scheduler accounts to the stack's
-processes, without client and broker. The stacks take turns, round after round, and every ratio is taken within a round;
-numbers are medians, with the lowest and the highest. bridgekit runs as it comes: history, receipts, metrics and bounds
-on. What is set beside it does what its documentation shows, and where there was a choice what is cheaper: nobody else
-keeps history, and of the servers only bridgekit lets go of a subscriber who does not read.
+Server and clients are separate processes on one machine. There are 100 threads with one subscriber each, and runs of
+five events of about {size:.0f} bytes. The client reads, and after the measured time it verifies that every event
+arrived exactly once, in order and unchanged. A stack that fails this check has no result. CPU time is the time that the
+scheduler accounts to the stack's processes, without client and broker. The stacks are interleaved round by round, and
+every ratio is computed within a round. Numbers are medians, with the lowest and the highest value. bridgekit runs with
+its defaults: history, receipts, metrics and bounds are on. The other stacks are used as their documentation shows, with
+the cheaper option where there is a choice. None of them keeps history, and only bridgekit disconnects a subscriber that
+does not read.
 
-## Events a second
+## Events per second
 
 ![{throughput}](throughput.png)
 
 {throughput_table}
 
-*Never waiting*: agents say all they have to say without letting the loop turn. *Waiting between runs*: they let it turn
-after five events. *Waiting between events*: after each. A rate with a * is what the client could read, not what the
-stack could send.
+*Never waiting*: agents emit all their events without yielding to the event loop. *Waiting between runs*: they yield
+after five events. *Waiting between events*: they yield after each event. A rate with a * is limited by what the client
+could read, not by what the stack could send.
 
 ## From emission to the client's read
 
@@ -46,14 +47,14 @@ stack could send.
 
 ## One subscriber stops reading
 
-Ten sockets in two threads, an emitter that serves them in turn with 500 events a second of 8 kB, and one socket that
-stops reading before the first of them.
+There are ten sockets in two threads. One emitter sends 500 events per second of 8 kB to the threads in turn, and one
+socket stops reading before the first event.
 
 ![{stall}](stall.png)
 
 {stall_table}
 
-## What grows, and what does not
+## Cost and memory under background load
 
 ![{growth}](growth.png)
 
@@ -67,7 +68,7 @@ stops reading before the first of them.
 
 
 def page(found: Results) -> str:
-    """The page, as Markdown."""
+    """Return the page as Markdown."""
     series = found.series
     return (
         PAGE.format(
@@ -76,13 +77,13 @@ def page(found: Results) -> str:
             machine=", ".join(f"{what} {value}" for what, value in found.machine.items()),
             versions=", ".join(f"{name} {version}" for name, version in found.versions.items()),
             size=series.median(SeriesKey("bytes/event", NATIVE, BURST)) or 0.0,
-            throughput=_throughput_words(series),
+            throughput=_throughput_alt_text(series),
             throughput_table=_throughput_table(series),
-            latency=_latency_words(series),
-            stall=_stall_words(series),
+            latency=_latency_alt_text(series),
+            stall=_stall_alt_text(series),
             stall_table=_stall_table(series),
-            growth=_growth_words(series),
-            memory=_memory_words(series),
+            growth=_growth_alt_text(series),
+            memory=_memory_alt_text(series),
             targets=_targets_table(found),
             missing="\n".join(f"{stack} is missing: {why.splitlines()[0]}" for stack, why in found.missing.items()),
         ).rstrip()
@@ -91,7 +92,7 @@ def page(found: Results) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The first column to the left, the others to the right."""
+    """Return a Markdown table with a left-aligned first column and right-aligned other columns."""
     lines = (heads, ("---", *["--:"] * (len(heads) - 1)), *rows)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -123,15 +124,15 @@ def _throughput_table(series: Series) -> str:
     return _table(("stack", *rates, *costs), rows)
 
 
-def _throughput_words(series: Series) -> str:
-    return "Events a second: " + "; ".join(
+def _throughput_alt_text(series: Series) -> str:
+    return "Events per second: " + "; ".join(
         f"{stack} {rate:,.0f}"
         for stack in _stacks(series, "events/s")
         if (rate := series.median(SeriesKey("events/s", stack, BURST))) is not None
     )
 
 
-def _latency_words(series: Series) -> str:
+def _latency_alt_text(series: Series) -> str:
     kinds = [key.kind for key in series if key.measure == "latency p50, µs"]
     rate = kinds[0] if kinds else ""
     return f"Latency at {rate}, median and 99th percentile in µs: " + "; ".join(
@@ -165,24 +166,24 @@ def _stall_table(series: Series) -> str:
     return _table(("stack", *STALL), rows)
 
 
-def _stall_words(series: Series) -> str:
-    return "What the neighbours of a subscriber who stopped reading got: " + "; ".join(
+def _stall_alt_text(series: Series) -> str:
+    return "Events that the neighbours of a stalled subscriber read: " + "; ".join(
         f"{stack} {series.median(SeriesKey(READ, stack)) or 0:.0f} %" for stack in _stacks(series, "stall: cut off")
     )
 
 
-def _growth_words(series: Series) -> str:
+def _growth_alt_text(series: Series) -> str:
     def grown(stack: str) -> str:
         ratio = series.ratio(
-            SeriesKey("CPU µs/event", stack, str(CROWDED)), SeriesKey("CPU µs/event", stack, str(EMPTY))
+            SeriesKey("CPU µs/event", stack, str(FULL_BACKGROUND)), SeriesKey("CPU µs/event", stack, str(NO_BACKGROUND))
         )
         return f"{stack} {'–' if ratio is None else f'{ratio:.2f}'} times"
 
-    return f"CPU time an event beside {CROWDED}, and beside nothing: {grown(NATIVE)}; {grown(ASGI)}"
+    return f"CPU time per event with {FULL_BACKGROUND}, relative to no background load: {grown(NATIVE)}; {grown(ASGI)}"
 
 
-def _memory_words(series: Series) -> str:
-    return "KiB an idle connection: " + "; ".join(
+def _memory_alt_text(series: Series) -> str:
+    return "KiB per idle connection: " + "; ".join(
         f"{stack} {series.median(SeriesKey('KiB/idle connection', stack)) or 0:.1f}"
         for stack in _stacks(series, "KiB/idle connection")
     )
@@ -203,7 +204,7 @@ def _targets_table(found: Results) -> str:
 
 
 def write(found: Results, folder: Path) -> Path:
-    """Write the page into the folder of the figures."""
+    """Write the page to the folder of the figures and return its path."""
     path = folder / "README.md"
     path.write_text(page(found), encoding="utf-8")
     return path

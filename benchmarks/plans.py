@@ -1,11 +1,11 @@
-"""How much of each measurement: a minute of it, or all of it."""
+"""The quick plan (about a minute) and the full plan: which stacks are measured, and for how long."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.measures.growth import CROWDED, BackgroundLoad, steps
+from benchmarks.measures.growth import FULL_BACKGROUND, BackgroundLoad, steps
 from benchmarks.peers import PEERS
 from benchmarks.targets import (
     ASGI,
@@ -32,40 +32,40 @@ COMPARED: Final = (
     CHANNELS_REDIS,
     REDIS,
 )
-"""The stacks that a target names."""
+"""The stacks that the targets compare."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is measured, and how long."""
+    """The extent of a benchmark run."""
 
     name: str
     stacks: tuple[str, ...]
     rounds: int
     runs: int
-    """Of each thread, in each wave."""
+    """Runs of each thread in each wave."""
     kinds: tuple[str, ...]
-    kinds_of_ours: tuple[str, ...]
-    """Those of bridgekit's stacks."""
+    bridgekit_kinds: tuple[str, ...]
+    """Kinds of agents that bridgekit's stacks are measured with."""
     fresh: bool
-    """Whether each round gets new processes."""
+    """Whether each round starts new processes."""
     latency_rounds: int
     latency_seconds: float
     latency_stacks: tuple[str, ...]
     rates: tuple[float, ...] = (500.0,)
     stall_seconds: float = 0.0
-    """0 leaves the stall out."""
+    """Duration of the stall measurement; 0 skips it."""
     subscribers: int = 0
-    """0 leaves the fan-out out."""
+    """Number of subscribers in the fan-out measurement; 0 skips it."""
     idle_stacks: tuple[str, ...]
-    """Those whose idle connections, fan-out and stall are measured."""
+    """Stacks whose idle connections, fan-out and stall are measured."""
     idle_connections: int
     idle_rounds: int
     idle_seconds: float = 0.0
-    """How long the work of keeping idle connections alive is watched; 0 leaves it out."""
+    """Duration of the measurement of keepalive CPU time on idle connections; 0 skips it."""
     own_rounds: int
     mappings: int
-    crowds: tuple[BackgroundLoad, ...]
+    background_loads: tuple[BackgroundLoad, ...]
     growth_rounds: int
     growth_runs: int
     flat_events: int
@@ -78,7 +78,7 @@ QUICK: Final = Plan(
     rounds=3,
     runs=20,
     kinds=(BURST, YIELDING),
-    kinds_of_ours=(BURST, YIELDING),
+    bridgekit_kinds=(BURST, YIELDING),
     fresh=False,
     latency_rounds=2,
     latency_seconds=1.0,
@@ -88,7 +88,7 @@ QUICK: Final = Plan(
     idle_rounds=1,
     own_rounds=1,
     mappings=50_000,
-    crowds=(CROWDED,),
+    background_loads=(FULL_BACKGROUND,),
     growth_rounds=3,
     growth_runs=100,
     flat_events=20_000,
@@ -101,7 +101,7 @@ FULL: Final = Plan(
     rounds=7,
     runs=40,
     kinds=(BURST, RUN, YIELDING),
-    kinds_of_ours=(BURST, RUN, YIELDING),
+    bridgekit_kinds=(BURST, RUN, YIELDING),
     fresh=True,
     latency_rounds=7,
     latency_seconds=2.0,
@@ -114,7 +114,7 @@ FULL: Final = Plan(
     idle_seconds=41.0,
     own_rounds=7,
     mappings=200_000,
-    crowds=(
+    background_loads=(
         *steps(
             {
                 "threads": (10, 100, 1_000, 10_000),
@@ -122,7 +122,7 @@ FULL: Final = Plan(
                 "sockets": (10, 100, 1_000, 10_000),
             }
         ),
-        CROWDED,
+        FULL_BACKGROUND,
     ),
     growth_rounds=7,
     growth_runs=150,

@@ -1,6 +1,6 @@
-"""The messages between a benchmark and the processes of one stack; each request has one reply.
+"""The messages between a benchmark and the processes of one stack. Each request has one reply.
 
-The stacks' own interpreters import this module: it needs msgspec only.
+The interpreters of the other stacks import this module, so it depends only on msgspec.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = [
     "MeasureMapping",
     "MeasureOwnCost",
     "MeasuredValues",
-    "OpenSockets",
+    "OpenSubscribers",
     "PacedReport",
     "PrepareThreads",
     "ReadLoad",
@@ -35,35 +35,35 @@ __all__ = [
 
 
 class PrepareThreads(msgspec.Struct, frozen=True, tag=True):
-    """Create the threads from `first` to before `last`, where the stack must know them: Done."""
+    """Creates the threads from `first` up to, but not including, `last`, if the stack needs it. Reply: Done."""
 
     first: int
     last: int
 
 
 class FillStack(msgspec.Struct, frozen=True, tag=True):
-    """Hold so many live threads beside those that are measured, and so many runs in the mapping: Done."""
+    """Adds live threads besides the measured ones, and runs to the mapping. Reply: Done."""
 
     threads: int
     mappings: int
 
 
 class Emit(msgspec.Struct, frozen=True, tag=True):
-    """Let all threads' agents emit a wave at once, as a kind of agents does: EmitReport."""
+    """Emits a wave from all threads' agents concurrently; `kind` is a key of KINDS. Reply: EmitReport."""
 
     wave: Wave
     kind: str
 
 
 class EmitReport(msgspec.Struct, frozen=True, tag=True):
-    """When a wave began, and the CPU time of this process at that moment."""
+    """When a wave started, and the CPU time of this process at that time."""
 
     begun_ns: int
     cpu_ns: int
 
 
 class EmitPaced(msgspec.Struct, frozen=True, tag=True):
-    """Let one emitter for all threads emit a wave at a fixed rate, for so many seconds at most: PacedReport."""
+    """Emits a wave from one emitter at a fixed rate, for at most `within` seconds. Reply: PacedReport."""
 
     wave: Wave
     per_second: float
@@ -72,11 +72,11 @@ class EmitPaced(msgspec.Struct, frozen=True, tag=True):
 
 class PacedReport(msgspec.Struct, frozen=True, tag=True):
     emissions: list[tuple[int, int, int]]
-    """For each event its thread, when it was emitted, and for how long the emitter waited, in nanoseconds."""
+    """For each event: its thread, when it was emitted, and how long the emitter waited, in nanoseconds."""
 
 
-class OpenSockets(msgspec.Struct, frozen=True, tag=True):
-    """Open so many sockets in each of these threads: Done."""
+class OpenSubscribers(msgspec.Struct, frozen=True, tag=True):
+    """Opens `subscribers` sockets in each of these threads. Reply: Done."""
 
     dialect: str
     port: int
@@ -87,7 +87,7 @@ class OpenSockets(msgspec.Struct, frozen=True, tag=True):
 
 
 class ReadLoad(msgspec.Struct, frozen=True, tag=True):
-    """Read until StopReading, and until every socket that reads has so many events: Received."""
+    """Reads until StopReading has arrived and every reading socket has `events` events. Reply: Received."""
 
     events: int
 
@@ -95,15 +95,15 @@ class ReadLoad(msgspec.Struct, frozen=True, tag=True):
 class Received(msgspec.Struct, frozen=True, tag=True):
     complete: bool
     done_ns: int
-    """When the last socket had read its last event."""
+    """When the last socket read its last event."""
     busy: float
-    """CPU time of the client over time: near 1 it is the client that was measured."""
+    """CPU time of the client divided by elapsed time: near 1, the client was the bottleneck."""
     events: int
     event_bytes: float
 
 
 class VerdictRequest(msgspec.Struct, frozen=True, tag=True):
-    """Judge the events of this wave that were read: LoadVerdictReply."""
+    """Verifies the events of this wave that were read. Reply: LoadVerdictReply."""
 
     wave: Wave
 
@@ -113,25 +113,25 @@ class LoadVerdictReply(msgspec.Struct, frozen=True, tag=True):
 
 
 class ReadTimesRequest(msgspec.Struct, frozen=True, tag=True):
-    """Asks for ReadTimes."""
+    """Requests ReadTimes."""
 
 
 class ReadTimes(msgspec.Struct, frozen=True, tag=True):
     sockets: list[tuple[int, list[int]]]
-    """For each socket that reads: its thread, and when each of its events was read, in nanoseconds."""
+    """For each reading socket: its thread, and when each of its events was read, in nanoseconds."""
 
 
 class StallOne(msgspec.Struct, frozen=True, tag=True):
-    """Stop reading the first socket: Done."""
+    """Stops reading the first socket. Reply: Done."""
 
 
 class ResumeReading(msgspec.Struct, frozen=True, tag=True):
-    """Read the stalled sockets again: ClosedSockets."""
+    """Resumes reading the stalled sockets. Reply: ClosedSockets."""
 
 
 class ClosedSockets(msgspec.Struct, frozen=True, tag=True):
     closed: int
-    """How many of the stalled sockets the server has closed."""
+    """Number of stalled sockets that the server has closed."""
 
 
 class MeasureOwnCost(msgspec.Struct, frozen=True, tag=True):

@@ -1,4 +1,4 @@
-"""What a run found, as a file that can be read again, and as tables."""
+"""The results of a benchmark run, as a JSON file and as tables."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import msgspec
 
 from benchmarks.peers import Peer
 from benchmarks.series import Series, SeriesKey
-from benchmarks.targets import Judged, Met, judged
+from benchmarks.targets import JudgedTarget, Met, judge_targets
 
 __all__ = ["Results", "client_bound", "machine", "read", "results", "target_table", "throughput_table", "write"]
 
 CLIENT_BUSY: Final = 0.9
-"""A client that worked for a larger part of the time may have been what held the stack up."""
+"""A client that was busy for a larger share of the time may have been the bottleneck."""
 
 
-class Measured(msgspec.Struct, frozen=True):
-    """One number, once for each round."""
+class MeasuredSeries(msgspec.Struct, frozen=True):
+    """The values of one measure, one for each round, with their median and range."""
 
     measure: str
     stack: str
@@ -35,7 +35,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class TargetResult(msgspec.Struct, frozen=True):
-    """One target, and what became of it."""
+    """One target and its result."""
 
     what: str
     measured: str
@@ -53,13 +53,13 @@ class Results(msgspec.Struct, frozen=True):
     machine: dict[str, str]
     versions: dict[str, str]
     missing: dict[str, str]
-    """Stacks that could not be measured, and what they lack; or what went wrong."""
-    measured: list[Measured]
+    """Stacks that could not be measured: the missing packages, or the error."""
+    measured: list[MeasuredSeries]
     targets: list[TargetResult]
 
     @property
     def series(self) -> Series:
-        """The numbers by key again."""
+        """The measured values by key."""
         series = Series()
         for each in self.measured:
             series.add(SeriesKey(each.measure, each.stack, each.kind), *each.values)
@@ -67,7 +67,7 @@ class Results(msgspec.Struct, frozen=True):
 
 
 def machine() -> dict[str, str]:
-    """Where this runs, without a name of it."""
+    """Return a description of this machine, without its host name."""
     return {
         "system": platform.system(),
         "processor": _processor(),
@@ -87,7 +87,7 @@ def _processor() -> str:
 def results(
     plan: str, series: Series, peers: Iterable[Peer], *, missing: dict[str, str], minutes: float, where: dict[str, str]
 ) -> Results:
-    """All of it, judged."""
+    """Build the results of a run and compare them with the targets."""
     versions = {name: found for peer in peers for name, found in peer.versions.items() if found}
     return Results(
         plan=plan,
@@ -96,16 +96,16 @@ def results(
         machine=where,
         versions=dict(sorted(versions.items())),
         missing=missing,
-        measured=[_measured(key, series[key]) for key in series],
-        targets=[_target(each) for each in judged(series)],
+        measured=[_measured_series(key, series[key]) for key in series],
+        targets=[_target(each) for each in judge_targets(series)],
     )
 
 
-def _measured(key: SeriesKey, values: Sequence[float]) -> Measured:
-    return Measured(*key, median(values), min(values), max(values), [float(f"{value:.5g}") for value in values])
+def _measured_series(key: SeriesKey, values: Sequence[float]) -> MeasuredSeries:
+    return MeasuredSeries(*key, median(values), min(values), max(values), [float(f"{value:.5g}") for value in values])
 
 
-def _target(each: Judged) -> TargetResult:
+def _target(each: JudgedTarget) -> TargetResult:
     of, over = each.target.of, each.target.over
     return TargetResult(
         what=each.target.what,
@@ -121,12 +121,12 @@ def write(found: Results, path: Path) -> None:
 
 
 def read(path: Path) -> Results:
-    """What `write` wrote. msgspec.ValidationError where the file is something else."""
+    """Read a file that `write` has written. Raises msgspec.ValidationError for other contents."""
     return msgspec.json.decode(path.read_bytes(), type=Results)
 
 
 def target_table(found: Results) -> str:
-    """Every target beside its measured ratio, and plainly which are not met."""
+    """Return a table of all targets with the measured ratios, and a list of those that are not met."""
     rows = [
         (
             each.what,
@@ -145,7 +145,7 @@ def target_table(found: Results) -> str:
 
 
 def throughput_table(found: Results) -> str:
-    """One row a stack: events a second and CPU time an event, by kind of agent; medians and spread."""
+    """Return one row for each stack: events per second and CPU time per event by kind of agent, median and range."""
     series = found.series
     kinds = list(dict.fromkeys(key.kind for key in series if key.measure == "events/s"))
     stacks = list(dict.fromkeys(key.stack for key in series if key.measure == "events/s"))
@@ -155,7 +155,7 @@ def throughput_table(found: Results) -> str:
 
 
 def client_bound(series: Series, stack: str, kind: str) -> bool:
-    """Whether the client was busy all the time, so that it is the client that was measured."""
+    """Return whether the client was busy nearly all the time and so was the bottleneck."""
     busy = series.median(SeriesKey("client busy", stack, kind))
     return busy is not None and busy > CLIENT_BUSY
 

@@ -1,4 +1,4 @@
-"""A plan, carried out: one measurement after the other, the stacks taking turns in each."""
+"""Runs a plan: one measurement after the other, with the stacks interleaved in each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.measures.imports import imports
 from benchmarks.measures.latency import latency
 from benchmarks.measures.memory import idle_connections, idle_work
 from benchmarks.measures.own_cost import own_cost
-from benchmarks.measures.rounds import Turns, say, turns
+from benchmarks.measures.rounds import Interleaving, interleaving, log_progress
 from benchmarks.measures.stall import stall
 from benchmarks.measures.throughput import fan_out, throughput
 from benchmarks.peers import BRIDGEKIT, Peer, peer
@@ -21,11 +21,11 @@ from benchmarks.series import Series
 from benchmarks.session import Session
 from benchmarks.targets import ASGI, NATIVE
 
-__all__ = ["carried_out"]
+__all__ = ["run_plan"]
 
 
 class _Run:
-    """One run of the benchmarks."""
+    """The state of one benchmark run: its plan, the measured series, and the failed stacks."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -35,10 +35,10 @@ class _Run:
         for each in map(peer, plan.stacks):
             if each.missing:
                 self.failed[each.name] = f"not installed: {each.missing}"
-                say(f"  {each.name} is missing: {each.missing}")
+                log_progress(f"  {each.name} is missing: {each.missing}")
 
     def peers(self, names: Sequence[str]) -> list[Peer]:
-        """Those of them that are in the plan, and work."""
+        """Return the named stacks that are in the plan and have not failed."""
         return [peer(name) for name in names if name in self.plan.stacks and name not in self.failed]
 
     @property
@@ -46,39 +46,39 @@ class _Run:
         return time.monotonic() - self._begun
 
     def heading(self, what: str) -> None:
-        say(f"{self.seconds:4.0f} s  {what}")
+        log_progress(f"{self.seconds:4.0f} s  {what}")
 
-    async def throughput(self, taking: Turns) -> None:
+    async def throughput(self, interleaved: Interleaving) -> None:
         plan = self.plan
         self.heading("throughput")
 
         async def measure(opened: Session) -> None:
-            kinds = plan.kinds_of_ours if opened.peer in BRIDGEKIT else plan.kinds
+            kinds = plan.bridgekit_kinds if opened.peer in BRIDGEKIT else plan.kinds
             await throughput(self.series, opened, runs=plan.runs, kinds=kinds)
 
-        await taking.each(self.peers(plan.stacks), measure, rounds=plan.rounds, fresh=plan.fresh)
+        await interleaved.each(self.peers(plan.stacks), measure, rounds=plan.rounds, fresh=plan.fresh)
 
-    async def latency(self, taking: Turns) -> None:
+    async def latency(self, interleaved: Interleaving) -> None:
         plan = self.plan
         for rate in plan.rates:
             self.heading(f"latency at {rate:g} events/s")
             measure = partial(latency, self.series, per_second=rate, seconds=plan.latency_seconds)
             peers = self.peers(plan.latency_stacks)
-            await taking.each(peers, measure, rounds=plan.latency_rounds, fresh=plan.fresh)
+            await interleaved.each(peers, measure, rounds=plan.latency_rounds, fresh=plan.fresh)
 
-    async def memory(self, taking: Turns) -> None:
+    async def memory(self, interleaved: Interleaving) -> None:
         plan = self.plan
         self.heading("idle connections")
         for _ in range(plan.idle_rounds):
             for each in self.peers(plan.idle_stacks):
                 measure = partial(idle_connections, self.series, each, connections=plan.idle_connections)
-                await taking.guarded(each, measure)
+                await interleaved.guarded(each, measure)
         if plan.idle_seconds:
             self.heading("the work of keeping idle connections alive")
             peers = self.peers(plan.idle_stacks)
             await idle_work(self.series, peers, connections=plan.idle_connections, seconds=plan.idle_seconds)
 
-    async def fan_out(self, taking: Turns) -> None:
+    async def fan_out(self, interleaved: Interleaving) -> None:
         plan = self.plan
         if not plan.subscribers:
             return
@@ -86,25 +86,27 @@ class _Run:
         for _ in range(plan.idle_rounds):
             for each in self.peers(plan.idle_stacks):
                 measure = partial(fan_out, self.series, each, subscribers=plan.subscribers, runs=plan.runs)
-                await taking.guarded(each, measure)
+                await interleaved.guarded(each, measure)
 
-    async def stall(self, taking: Turns) -> None:
+    async def stall(self, interleaved: Interleaving) -> None:
         plan = self.plan
         if not plan.stall_seconds:
             return
         self.heading("one subscriber stops reading")
         for each in self.peers(plan.idle_stacks):
             measure = partial(stall, self.series, each, per_second=500, seconds=plan.stall_seconds)
-            await taking.guarded(each, measure)
+            await interleaved.guarded(each, measure)
 
-    async def growth(self, taking: Turns) -> None:
+    async def growth(self, interleaved: Interleaving) -> None:
         plan = self.plan
         for each in self.peers((NATIVE, ASGI)):
             self.heading(f"growth, {each.name}")
-            measure = partial(growth, self.series, each, plan.crowds, rounds=plan.growth_rounds, runs=plan.growth_runs)
-            await taking.guarded(each, measure)
+            measure = partial(
+                growth, self.series, each, plan.background_loads, rounds=plan.growth_rounds, runs=plan.growth_runs
+            )
+            await interleaved.guarded(each, measure)
             self.heading(f"memory over {plan.flat_events:,} events, {each.name}")
-            await taking.guarded(each, partial(flatness, self.series, each, events=plan.flat_events))
+            await interleaved.guarded(each, partial(flatness, self.series, each, events=plan.flat_events))
 
     async def alone(self) -> None:
         plan = self.plan
@@ -113,17 +115,17 @@ class _Run:
         imports(self.series, rounds=plan.import_rounds)
 
 
-async def carried_out(plan: Plan) -> Results:
-    """Measure all that the plan names. A stack that is missing or fails is named, and the rest is measured."""
+async def run_plan(plan: Plan) -> Results:
+    """Measure everything in the plan. A missing or failed stack is listed in the results, and the others continue."""
     where, run = machine(), _Run(plan)
-    async with turns(run.failed) as taking:
-        await run.throughput(taking)
-        await run.latency(taking)
-    async with turns(run.failed) as taking:
-        await run.memory(taking)
-        await run.fan_out(taking)
-        await run.stall(taking)
-        await run.growth(taking)
+    async with interleaving(run.failed) as interleaved:
+        await run.throughput(interleaved)
+        await run.latency(interleaved)
+    async with interleaving(run.failed) as interleaved:
+        await run.memory(interleaved)
+        await run.fan_out(interleaved)
+        await run.stall(interleaved)
+        await run.growth(interleaved)
     await run.alone()
     peers = [peer(name) for name in plan.stacks]
     run.heading("done")

@@ -1,4 +1,4 @@
-"""What was measured, value by value, and what can be said of it: medians, spreads, ratios within rounds."""
+"""Measured values by key and round, and their statistics: medians, quantiles, and ratios within rounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Series", "SeriesKey", "quantile"]
 
 
 class SeriesKey(NamedTuple):
-    """What was measured, of which stack, and under which circumstances."""
+    """Key of a series: the measure, the stack, and the kind of load or agents."""
 
     measure: str
     stack: str
@@ -22,7 +22,7 @@ class SeriesKey(NamedTuple):
 
 
 class Series:
-    """Values by key, one a round, in the order of the rounds."""
+    """Values by key, one for each round, in the order of the rounds."""
 
     def __init__(self) -> None:
         self._values: dict[SeriesKey, list[float]] = {}
@@ -31,18 +31,18 @@ class Series:
         self._values.setdefault(key, []).extend(values)
 
     def __getitem__(self, key: SeriesKey) -> Sequence[float]:
-        """What was measured; nothing where nothing was."""
+        """Return the values; an empty sequence if there are none."""
         return self._values.get(key, ())
 
     def __iter__(self) -> Iterator[SeriesKey]:
         return iter(self._values)
 
     def median(self, key: SeriesKey) -> float | None:
-        """None where nothing was measured."""
+        """Return the median of the values; None if there are none."""
         return median(self[key]) if self[key] else None
 
     def ratio(self, of: SeriesKey, over: SeriesKey) -> float | None:
-        """The median of the ratios within each round, so that a slow minute of the machine weighs on both alike."""
+        """Return the median of ratios within rounds, so that a slow phase affects both; None without values."""
         ratios = [
             above / below
             for above, below in zip_longest(self[of], self[over])
@@ -52,6 +52,6 @@ class Series:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value that this share of them does not exceed (nearest rank)."""
+    """Return the value that this share of the values does not exceed (nearest rank)."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]

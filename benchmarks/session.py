@@ -1,4 +1,4 @@
-"""One stack under measurement: its processes, its clients, and what they are asked."""
+"""A running stack with its clients, and the requests that a measurement sends to their processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.protocol import (
     EmitPaced,
     EmitReport,
     LoadVerdictReply,
-    OpenSockets,
+    OpenSubscribers,
     PacedReport,
     PrepareThreads,
     ReadLoad,
@@ -34,7 +34,7 @@ __all__ = ["LoadReport", "Session", "session", "start_load_client"]
 
 LOAD_TIMEOUT_SECONDS: Final = 60.0
 REPORT_SECONDS: Final = 5.0
-"""Added to the time that a load may take: it is reported, too."""
+"""Added to the timeout of a load for sending its report."""
 WARM_UP_RUNS: Final = 2
 
 Report = TypeVar("Report", EmitReport, PacedReport)
@@ -42,15 +42,15 @@ Report = TypeVar("Report", EmitReport, PacedReport)
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """One wave, from its first event until the last socket had all of it."""
+    """The measurements of one wave, from its first emission until the last socket has read all events."""
 
     events: int
-    """Events emitted, times the sockets of each thread."""
+    """Deliveries: emitted events times the sockets of each thread."""
     seconds: float
     cpu_seconds: float
-    """Of the stack's processes, without broker and clients."""
+    """CPU time of the stack's processes, without broker and clients."""
     client_busy: float
-    """CPU time of the client over time: near 1 it is the client that was measured."""
+    """CPU time of the client divided by elapsed time: near 1, the client was the bottleneck."""
     event_bytes: float
 
     @property
@@ -59,12 +59,12 @@ class LoadReport:
 
     @property
     def cpu_us(self) -> float:
-        """CPU time an event, in microseconds."""
+        """CPU time per delivery, in µs."""
         return 1e6 * self.cpu_seconds / self.events
 
 
 class Session:
-    """A stack that is up, with clients."""
+    """Handle of a running stack and its load client."""
 
     def __init__(
         self, peer: Peer, sockets: ChildProcess, agents: ChildProcess, load: ChildProcess, port: int, threads: int
@@ -72,7 +72,7 @@ class Session:
         self.peer = peer
         self.sockets = sockets
         self.agents = agents
-        """The same process as `sockets`, unless there is a broker between them."""
+        """The process with the agents; the same as `sockets` unless a broker connects the two."""
         self.load = load
         self.threads = threads
         self.subscribers = 1
@@ -84,7 +84,7 @@ class Session:
         return [self.sockets] if self.agents is self.sockets else [self.sockets, self.agents]
 
     async def prepare(self, first: int, last: int) -> None:
-        """Let the stack create these threads, where it must."""
+        """Create these threads, if the stack needs it."""
         for each in self.processes:
             await each.request(PrepareThreads(first, last), Done)
 
@@ -97,13 +97,13 @@ class Session:
         subscribers: int = 1,
         receive_buffer_bytes: int = 0,
     ) -> None:
-        """Open sockets in these threads."""
+        """Open sockets in these threads, in `load` or in the session's own load client."""
         await self.prepare(first, last)
-        opened = OpenSockets(self.peer.dialect, self._port, first, last, subscribers, receive_buffer_bytes)
+        opened = OpenSubscribers(self.peer.dialect, self._port, first, last, subscribers, receive_buffer_bytes)
         await (load or self.load).request(opened, Done)
 
     def next_wave(self, runs: int, *, padding_bytes: int = 0) -> Wave:
-        """The next runs in every thread of the session."""
+        """Return the next wave, with `runs` runs in every thread of the session."""
         after = self._wave.first + self._wave.runs
         self._wave = Wave(self.threads, runs, first=after, padding_bytes=padding_bytes)
         return self._wave
@@ -112,12 +112,12 @@ class Session:
         await self.run_load("burst", WARM_UP_RUNS)
 
     async def run_load(self, kind: str, runs: int) -> LoadReport:
-        """Let all agents emit, and judge what arrived. WrongAnswer where it was not all, once, in order."""
+        """Emit a wave and verify it. Raises WrongAnswer unless every event arrived exactly once and in order."""
         wave = self.next_wave(runs)
         before = await self._cpu_ns()
         emitted, received = await self._emit(wave, Emit(wave, kind), EmitReport, LOAD_TIMEOUT_SECONDS)
         after = await self._cpu_ns()
-        # The agents' process made its events before it emitted them: that is no cost of the stack's.
+        # The agents' process created the events before the wave, which is not a cost of the stack.
         cpu_ns = sum(after.values()) - sum({**before, self.agents.pid: emitted.cpu_ns}.values())
         verdict = await self.verdict(wave)
         if not (verdict.sound and received.complete):
@@ -131,7 +131,7 @@ class Session:
         )
 
     async def run_paced_load(self, wave: Wave, per_second: float, within: float) -> tuple[PacedReport, Received]:
-        """Let one emitter for all threads emit a wave at a fixed rate; judge it with `verdict`."""
+        """Emit a wave from one emitter at a fixed rate. The caller verifies it with `verdict`."""
         return await self._emit(wave, EmitPaced(wave, per_second, within), PacedReport, within)
 
     async def _emit(
@@ -143,23 +143,23 @@ class Session:
         return emitted, await self.load.request(StopReading(), Received, within=LOAD_TIMEOUT_SECONDS)
 
     async def verdict(self, wave: Wave) -> LoadVerdict:
-        """What became of the wave's events, at the sockets that read."""
+        """Return the verdict on the wave's events at the reading sockets."""
         return (await self.load.request(VerdictRequest(wave), LoadVerdictReply)).verdict
 
     async def read_times(self) -> list[tuple[int, list[int]]]:
-        """For each socket that reads: its thread, and when each of its events was read, in nanoseconds."""
+        """Return for each reading socket its thread, and when each of its events was read, in nanoseconds."""
         return (await self.load.request(ReadTimesRequest(), ReadTimes)).sockets
 
     async def memory_kib(self) -> int:
-        """What the stack's processes hold, after their collectors have been through."""
+        """Return the resident memory of the stack's processes in KiB, after a garbage collection."""
         return sum([(await each.request(MemoryRequest(), MemoryReply)).resident_kib for each in self.processes])
 
     async def cpu_seconds(self) -> float:
-        """What the stack's processes have used so far."""
+        """Return the CPU time of the stack's processes so far."""
         return sum((await self._cpu_ns()).values()) / 1e9
 
     async def _cpu_ns(self) -> dict[int, int]:
-        """By process id."""
+        """Return the CPU time by process id."""
         return {each.pid: (await each.request(CpuRequest(), CpuReply)).cpu_ns for each in self.processes}
 
 
@@ -172,9 +172,9 @@ async def session(
     buffer_bytes: int = 0,
     keepalive_seconds: float = KEEPALIVE_SECONDS,
 ) -> AsyncIterator[Session]:
-    """Bring a stack up in processes of its own, with so many sockets in each of so many threads.
+    """Run a stack in its own processes for the length of a block, with `subscribers` sockets in each thread.
 
-    `buffer_bytes` is what the system may hold for each socket, at either end; 0 lets it decide.
+    `buffer_bytes` is the size of each socket's kernel buffer at both ends; 0 keeps the system's default.
     """
     async with AsyncExitStack() as stack:
         options = ["--send-buffer-bytes", str(buffer_bytes), "--keepalive-seconds", str(keepalive_seconds)]

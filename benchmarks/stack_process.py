@@ -1,4 +1,4 @@
-"""The process of a stack: its sockets, its agents, or both."""
+"""The process of a stack, with its sockets, its agents, or both."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ Request = PrepareThreads | FillStack | Emit | EmitPaced | CpuRequest | MemoryReq
 
 
 @runtime_checkable
-class Prepares(Protocol):
-    """A stack that must know threads before their users come, or can be filled to see what that costs."""
+class FillableStack(Protocol):
+    """A stack that must create threads before clients connect, and that can be filled with background load."""
 
     async def prepare(self, threads: range) -> None:
         """Create the threads."""
 
     async def fill(self, *, threads: int, mappings: int) -> None:
-        """Hold so many live threads beside those that are measured, and so many runs in the mapping."""
+        """Add live threads besides the measured ones, and runs to the mapping."""
 
 
 async def main() -> None:
     raise_file_limit()
     options = _options()
-    place = StackContext(
+    context = StackContext(
         sockets=options.part != "agents",
         agents=options.part != "sockets",
         broker=options.broker,
         send_buffer_bytes=options.send_buffer_bytes,
         keepalive_seconds=options.keepalive_seconds,
     )
-    async with peer(options.peer).up(place) as stack:
+    async with peer(options.peer).serve(context) as stack:
         send(Ready(stack.port))
         async for request in read_requests(Request):
             send(await _reply(stack, request))
@@ -70,10 +70,10 @@ def _options() -> argparse.Namespace:
 async def _reply(stack: Stack, request: Request) -> msgspec.Struct:
     match request:
         case PrepareThreads(first, last):
-            if isinstance(stack, Prepares):
+            if isinstance(stack, FillableStack):
                 await stack.prepare(range(first, last))
         case FillStack(threads, mappings):
-            assert isinstance(stack, Prepares)
+            assert isinstance(stack, FillableStack)
             await stack.fill(threads=threads, mappings=mappings)
         case Emit(wave, kind):
             return await emit_load(stack, wave, kind)

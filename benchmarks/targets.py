@@ -1,4 +1,4 @@
-"""What was to be reached: one table, with what is divided by what. Whether it was, and by how much, is computed."""
+"""The performance targets as one table, and their comparison with the measured values."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.measures.growth import CROWDED, EMPTY
+from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
 from benchmarks.measures.own_cost import FAN_OUT
 from benchmarks.series import Series, SeriesKey
 from benchmarks.workload import BURST, YIELDING
 
-__all__ = ["TARGETS", "Judged", "Met", "Target", "judged"]
+__all__ = ["TARGETS", "JudgedTarget", "Met", "Target", "judge_targets"]
 
 ASGI: Final = "bridgekit ASGI"
 NATIVE: Final = "bridgekit native"
@@ -23,7 +23,7 @@ BROADCAST: Final = "websockets broadcast"
 SOCKETIO_REDIS: Final = "python-socketio, Redis"
 CHANNELS_REDIS: Final = "Channels, Redis"
 RATE: Final = "500/s"
-"""Events a second at which latency is compared."""
+"""Rate in events per second at which latency is compared."""
 CPU: Final = "CPU µs/event"
 OWN: Final = "own CPU µs"
 
@@ -38,21 +38,21 @@ class Met(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One number that was to be reached."""
+    """A bound on one measured value or on the ratio of two."""
 
     what: str
-    """What it is about, as the table's heading says."""
+    """What the target is about, as shown in the table."""
     of: SeriesKey
     over: SeriesKey | None = None
-    """By what it is divided, within each round; nothing where the number itself is the target."""
+    """Divisor, applied within each round; None if the target is on the value itself."""
     at_least: float | None = None
     at_most: float | None = None
-    by_hand: str = ""
-    """How to measure it, where no benchmark does."""
+    how_to_measure: str = ""
+    """Command that measures the value, if no benchmark does."""
 
     @property
     def bound(self) -> float:
-        """The number that was to be reached."""
+        """The bound: a maximum or a minimum, see `sign`."""
         bound = self.at_most if self.at_least is None else self.at_least
         assert bound is not None
         return bound
@@ -66,8 +66,8 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """A target, and what was measured."""
+class JudgedTarget:
+    """A target and its measured value; None if it was not measured."""
 
     target: Target
     value: float | None
@@ -79,21 +79,21 @@ class Judged:
         return Met.YES if self.target.reached(self.value) else Met.NO
 
 
-def judged(series: Series, targets: Sequence[Target] | None = None) -> list[Judged]:
-    """Every target beside what was measured, in the table's order."""
+def judge_targets(series: Series, targets: Sequence[Target] | None = None) -> list[JudgedTarget]:
+    """Compare every target with the measured values, in the order of the table."""
     return [_judge(series, each) for each in (TARGETS if targets is None else targets)]
 
 
-def _judge(series: Series, target: Target) -> Judged:
+def _judge(series: Series, target: Target) -> JudgedTarget:
     if target.over is None:
-        return Judged(target, series.median(target.of))
-    return Judged(target, series.ratio(target.of, target.over))
+        return JudgedTarget(target, series.median(target.of))
+    return JudgedTarget(target, series.ratio(target.of, target.over))
 
 
-def _beside(
+def _relative_targets(
     stack: str, peer: str, *, burst: float, yielding: float, p50: float, p99: float | None = None
 ) -> Iterator[Target]:
-    """What a stack may cost and take, divided by a peer's: less is better."""
+    """Yield bounds on a stack's CPU time and latency relative to another stack; less is better."""
     what = f"{stack} / {peer}"
     for kind, at_most in ((BURST, burst), (YIELDING, yielding)):
         yield Target(what=what, of=SeriesKey(CPU, stack, kind), over=SeriesKey(CPU, peer, kind), at_most=at_most)
@@ -109,8 +109,8 @@ def _growth(stack: str) -> Target:
     measure = CPU
     return Target(
         what="growth",
-        of=SeriesKey(measure, stack, str(CROWDED)),
-        over=SeriesKey(measure, stack, str(EMPTY)),
+        of=SeriesKey(measure, stack, str(FULL_BACKGROUND)),
+        over=SeriesKey(measure, stack, str(NO_BACKGROUND)),
         at_most=1.25,
     )
 
@@ -125,16 +125,16 @@ def _flat(stack: str) -> Target:
 
 
 def _suite(what: str, minutes: float) -> Target:
-    return Target(what="the suite", of=SeriesKey("minutes", what), at_most=minutes, by_hand=f"time {what}, warm")
+    return Target(what="the suite", of=SeriesKey("minutes", what), at_most=minutes, how_to_measure=f"time {what}, warm")
 
 
 TARGETS: Final = (
-    *_beside(NATIVE, STARLETTE, burst=0.60, yielding=0.70, p50=0.95, p99=1.1),
-    *_beside(NATIVE, PICOWS, burst=0.80, yielding=0.95, p50=1.2),
-    *_beside(NATIVE, BROADCAST, burst=0.75, yielding=0.85, p50=1.05, p99=1.3),
-    *_beside(ASGI, STARLETTE, burst=1.0, yielding=1.1, p50=1.25, p99=1.2),
-    *_beside(REDIS, SOCKETIO_REDIS, burst=0.17, yielding=0.17, p50=1.0, p99=1.1),
-    *_beside(REDIS, CHANNELS_REDIS, burst=0.15, yielding=0.15, p50=1.0, p99=1.1),
+    *_relative_targets(NATIVE, STARLETTE, burst=0.60, yielding=0.70, p50=0.95, p99=1.1),
+    *_relative_targets(NATIVE, PICOWS, burst=0.80, yielding=0.95, p50=1.2),
+    *_relative_targets(NATIVE, BROADCAST, burst=0.75, yielding=0.85, p50=1.05, p99=1.3),
+    *_relative_targets(ASGI, STARLETTE, burst=1.0, yielding=1.1, p50=1.25, p99=1.2),
+    *_relative_targets(REDIS, SOCKETIO_REDIS, burst=0.17, yielding=0.17, p50=1.0, p99=1.1),
+    *_relative_targets(REDIS, CHANNELS_REDIS, burst=0.15, yielding=0.15, p50=1.0, p99=1.1),
     Target(
         what="emission to outbox / a whole burst of Starlette's",
         of=SeriesKey(OWN, "bridgekit", "emit"),

@@ -1,4 +1,4 @@
-"""Was what arrived what was said? A fast wrong answer is not a result."""
+"""Verifies that the received events are exactly the emitted ones; otherwise a stack gets no result."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from benchmarks.workload import AGENT, AgentRun
 
 __all__ = ["LoadVerdict", "WrongAnswer", "judge"]
 
-WHILE_RUNNING: Final = "execution_time_ms"
-"""How long a whole run took is measured by bridgekit itself, so that nobody can know it before."""
+MEASURED_FIELD: Final = "execution_time_ms"
+"""Field of the last event that bridgekit measures itself, so that its value is not known in advance."""
 
 
 class WrongAnswer(Exception):
-    """A stack was not right, so how fast it was does not matter."""
+    """A stack delivered wrong events, so its speed is not reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadVerdict:
-    """What became of the events that some sockets were waiting for."""
+    """Counts of the expected events of one or more sockets, by outcome."""
 
     expected: int = 0
     lost: int = 0
-    doubled: int = 0
-    swapped: int = 0
-    """Came after one that should have come later."""
-    altered: int = 0
-    """Not what was said, in its text or in a field of its envelope."""
-    foreign: int = 0
-    """Of another thread."""
+    duplicated: int = 0
+    reordered: int = 0
+    """Events that arrived after an event that was emitted later."""
+    corrupted: int = 0
+    """Events whose text or envelope differs from the emitted event."""
+    misrouted: int = 0
+    """Events of another thread."""
 
     @property
     def sound(self) -> bool:
@@ -47,12 +47,12 @@ class LoadVerdict:
 
     @classmethod
     def of(cls, counts: dict[str, int]) -> LoadVerdict:
-        """As it came over the pipe."""
+        """Return a verdict from its field values."""
         return cls(**{each.name: counts[each.name] for each in fields(cls)})
 
 
 class _Arrived(msgspec.Struct, forbid_unknown_fields=True):
-    """The envelope, to the letter."""
+    """The envelope of a received event; unknown fields are an error."""
 
     type: str
     thread_id: str
@@ -70,63 +70,63 @@ _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 @dataclass(slots=True)
 class _SocketJudge:
-    """One socket's events, judged one after the other."""
+    """Judges the events of one socket one after the other."""
 
-    places: dict[bytes, int]
-    """Where each event belongs, by its content."""
+    positions: dict[bytes, int]
+    """The position of each expected event, by its content."""
     copies: list[int]
-    numbered_from: int | None = None
-    """What number the first event has, if it did not get lost."""
+    first_seq: int | None = None
+    """The `seq` of the first expected event, inferred from the first received one."""
     latest: int = -1
-    swapped: int = 0
-    altered: int = 0
-    foreign: int = 0
+    reordered: int = 0
+    corrupted: int = 0
+    misrouted: int = 0
     ids: set[str] = field(default_factory=set)
 
-    def take(self, event: _Arrived) -> None:
-        place = self.places.get(_content(event.type, event.payload))
-        if place is None:
-            self.altered += 1
+    def add(self, event: _Arrived) -> None:
+        position = self.positions.get(_content(event.type, event.payload))
+        if position is None:
+            self.corrupted += 1
             return
-        self.copies[place] += 1
-        if self.copies[place] > 1:
+        self.copies[position] += 1
+        if self.copies[position] > 1:
             return
-        if self.numbered_from is None:
-            self.numbered_from = event.seq - place
-        sound = event.agent_name == AGENT and event.seq == self.numbered_from + place and event.event_id not in self.ids
+        if self.first_seq is None:
+            self.first_seq = event.seq - position
+        sound = event.agent_name == AGENT and event.seq == self.first_seq + position and event.event_id not in self.ids
         self.ids.add(event.event_id)
-        self.altered += not sound
-        self.swapped += place < self.latest
-        self.latest = max(self.latest, place)
+        self.corrupted += not sound
+        self.reordered += position < self.latest
+        self.latest = max(self.latest, position)
 
 
 def judge(runs: Sequence[AgentRun], arrived: Iterable[bytes]) -> LoadVerdict:
-    """Judge what one socket of the runs' thread read, in the order in which it read it."""
-    said = [each for run in runs for each in run.said()]
+    """Verify what one socket of the runs' thread read, in the order of arrival."""
+    bodies = [each for run in runs for each in run.bodies()]
     socket = _SocketJudge(
-        {_content(each.type, each.payload): place for place, each in enumerate(said)}, [0] * len(said)
+        {_content(each.type, each.payload): position for position, each in enumerate(bodies)}, [0] * len(bodies)
     )
     for data in arrived:
         try:
             event = _decoder.decode(data)
         except msgspec.MsgspecError:
-            socket.altered += 1
+            socket.corrupted += 1
             continue
         if event.thread_id != runs[0].thread_id:
-            socket.foreign += 1
+            socket.misrouted += 1
         else:
-            socket.take(event)
+            socket.add(event)
     return LoadVerdict(
-        expected=len(said),
+        expected=len(bodies),
         lost=sum(copies == 0 for copies in socket.copies),
-        doubled=sum(max(copies - 1, 0) for copies in socket.copies),
-        swapped=socket.swapped,
-        altered=socket.altered,
-        foreign=socket.foreign,
+        duplicated=sum(max(copies - 1, 0) for copies in socket.copies),
+        reordered=socket.reordered,
+        corrupted=socket.corrupted,
+        misrouted=socket.misrouted,
     )
 
 
 def _content(kind: str, payload: dict[str, object]) -> bytes:
     if kind == "agent_completed":
-        payload = {**payload, WHILE_RUNNING: None}
+        payload = {**payload, MEASURED_FIELD: None}
     return _encoder.encode((kind, payload))

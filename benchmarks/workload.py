@@ -1,4 +1,4 @@
-"""What agents say in a benchmark: runs of five events whose every text can be told from all others."""
+"""The workload of a benchmark: runs of five events in which every text is unique."""
 
 from __future__ import annotations
 
@@ -8,24 +8,36 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["AGENT", "BURST", "EVENTS", "KINDS", "RUN", "YIELDING", "AgentRun", "Numbers", "Said", "Wave", "thread_id"]
+__all__ = [
+    "AGENT",
+    "BURST",
+    "EVENTS",
+    "KINDS",
+    "RUN",
+    "YIELDING",
+    "AgentRun",
+    "EnvelopeFactory",
+    "EventBody",
+    "Wave",
+    "thread_id",
+]
 
 AGENT: Final = "researcher"
 EVENTS: Final = 5
-"""Events of a run: the audit's five critical ones."""
+"""Events of a run: the five critical events of the audit."""
 
 YIELDING: Final = "yielding"
 RUN: Final = "run"
 BURST: Final = "burst"
 KINDS: Final[Mapping[str, int]] = {YIELDING: 1, RUN: EVENTS, BURST: 0}
-"""Kinds of agents, and after how many of their events they let the loop turn; 0 for never."""
+"""Kinds of agents, and after how many events each yields to the event loop; 0 means never."""
 
 _FILLER: Final = "the sources agree in all that matters here"
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One event, before it has an envelope."""
+class EventBody:
+    """The type and payload of an event, without the envelope."""
 
     type: str
     payload: dict[str, object]
@@ -33,7 +45,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class AgentRun:
-    """One run of a thread, by its number."""
+    """One run of a thread, identified by its number."""
 
     thread: int
     number: int
@@ -45,25 +57,27 @@ class AgentRun:
 
     @property
     def run_id(self) -> str:
-        """As long as the audited backend's."""
+        """Run id, as long as a run id of the audited backend."""
         return f"run_{self.thread:06x}{self.number:06x}"
 
     @property
     def request(self) -> str:
-        """What the user asked. No other run has it."""
+        """The user's request, unique to this run."""
         return f"question {self.number} of {self.thread}"
 
-    def said(self) -> tuple[Said, ...]:
-        """Its events, in order. No two texts of a workload are the same."""
+    def bodies(self) -> tuple[EventBody, ...]:
+        """Return the events of the run in order. No two texts of a workload are the same."""
         mark, text = f"{self.thread}/{self.number}", f"{_FILLER}{self.padding}"
         return (
-            Said("agent_started", {"status": "started", "context": {"request": self.request}, "message": None}),
-            Said("agent_thinking", {"reasoning": f"{mark}: {text}", "step_number": 1, "progress_percentage": None}),
-            Said(
+            EventBody("agent_started", {"status": "started", "context": {"request": self.request}, "message": None}),
+            EventBody(
+                "agent_thinking", {"reasoning": f"{mark}: {text}", "step_number": 1, "progress_percentage": None}
+            ),
+            EventBody(
                 "tool_executing",
                 {"tool_call_id": f"{mark}/search", "tool_name": "search", "parameters": {"query": text, "limit": 20}},
             ),
-            Said(
+            EventBody(
                 "tool_completed",
                 {
                     "tool_call_id": f"{mark}/search",
@@ -73,62 +87,64 @@ class AgentRun:
                     "status": "success",
                 },
             ),
-            Said("agent_completed", {"status": "completed", "result": f"{mark}: {text}", "execution_time_ms": 14.25}),
+            EventBody(
+                "agent_completed", {"status": "completed", "result": f"{mark}: {text}", "execution_time_ms": 14.25}
+            ),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """So many runs in each of so many threads. Waves of one session number their runs on, from `first`."""
+    """Several runs in each of several threads. The waves of a session number their runs consecutively."""
 
     threads: int
     runs: int
     first: int = 0
     padding_bytes: int = 0
-    """Added to the texts, where a measurement wants larger events."""
+    """Added to the texts, for measurements with larger events."""
 
     @property
     def events(self) -> int:
         return self.threads * self.runs * EVENTS
 
     def of(self, thread: int) -> list[AgentRun]:
-        """The runs of one thread, in order."""
+        """Return the runs of one thread, in order."""
         padding = "x" * self.padding_bytes
         return [AgentRun(thread, number, padding) for number in range(self.first, self.first + self.runs)]
 
-    def in_turn(self) -> Iterator[tuple[AgentRun, Said]]:
-        """Every event of the wave, the threads taking turns event by event, as one emitter for all would say them."""
-        for place in range(self.runs):
-            runs = [self.of(thread)[place] for thread in range(self.threads)]
-            for said in zip(*(run.said() for run in runs), strict=True):
-                yield from zip(runs, said, strict=True)
+    def in_turn(self) -> Iterator[tuple[AgentRun, EventBody]]:
+        """Yield every event of the wave, with the threads interleaved event by event, for a single emitter."""
+        for position in range(self.runs):
+            runs = [self.of(thread)[position] for thread in range(self.threads)]
+            for bodies in zip(*(run.bodies() for run in runs), strict=True):
+                yield from zip(runs, bodies, strict=True)
 
     def next(self, runs: int) -> Wave:
-        """The wave after this one."""
+        """Return the wave after this one, with `runs` runs."""
         return Wave(self.threads, runs, self.first + self.runs, self.padding_bytes)
 
 
 def thread_id(number: int) -> str:
-    """A name that every stack accepts for a room, group or channel."""
+    """Return a thread id that every stack accepts as the name of a room, group or channel."""
     return f"thread_{number:05}"
 
 
-class Numbers:
-    """The envelope that a user would write by hand: bridgekit's own fields, each made in the cheapest way."""
+class EnvelopeFactory:
+    """Creates the envelope for hand-written stacks: bridgekit's fields, each computed in the cheapest way."""
 
     def __init__(self) -> None:
         self._seq: Counter[str] = Counter()
 
-    def envelope(self, thread: str, run_id: str, said: Said, moment: object) -> dict[str, object]:
-        """The event's fields. `moment` is what the stack's encoder takes for a time stamp."""
+    def envelope(self, thread: str, run_id: str, body: EventBody, moment: object) -> dict[str, object]:
+        """Return the fields of an event. `moment` is the timestamp in a form that the stack's encoder accepts."""
         self._seq[thread] = seq = self._seq[thread] + 1
         return {
-            "type": said.type,
+            "type": body.type,
             "thread_id": thread,
             "run_id": run_id,
             "agent_name": AGENT,
             "seq": seq,
             "event_id": os.urandom(16).hex(),
             "timestamp": moment,
-            "payload": said.payload,
+            "payload": body.payload,
         }

@@ -21,7 +21,7 @@ settings.register_profile("same", settings.get_profile("random"), derandomize=Tr
 settings.load_profile("same")
 
 
-# Module scope, so that an async fixture may serve a whole module.
+# Module scope, so that async fixtures can have module scope.
 @pytest.fixture(scope="module", params=[pytest.param(ASYNCIO, id="asyncio"), pytest.param(TRIO, id="trio")])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     backend: tuple[str, dict[str, Any]] = request.param
@@ -56,9 +56,9 @@ def redis_url() -> Iterator[str]:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Create the scheduler of pytest-xdist (`-n`), in the controller process."""
-    from tests.xdist_scheduler import ByFile
+    from tests.xdist_scheduler import FileScheduling
 
-    return ByFile(config, log)
+    return FileScheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

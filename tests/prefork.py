@@ -1,4 +1,4 @@
-"""A minimal pre-fork server: it listens, starts two workers that inherit the socket, and prints their exit code."""
+"""A minimal pre-fork server: it listens, starts two workers that inherit the socket, and prints an exit code."""
 
 from __future__ import annotations
 

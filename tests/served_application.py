@@ -1,6 +1,6 @@
-"""An application for real servers in child processes, and the HTTP routes by which a test controls it.
+"""An application for real servers in child processes, with HTTP routes for control by a test.
 
-Its store and its times come from the environment, because a server's command line has no options for them.
+Its store and timeouts come from environment variables, because a server's command line has no options for them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STORE = "SERVED_STORE"
 KEYLESS = "SERVED_WITHOUT_KEY"
 RUNS_TIMEOUT_SECONDS = "SERVED_RUNS_SECONDS"
 FOR_LONG = "600"
-"""Longer than any test waits for a server to end."""
+"""Longer than any test waits for a server to stop."""
 
 _go = anyio.Event()
 
@@ -58,7 +58,7 @@ async def _shutdown_started() -> None:
 
 
 class AliceOwnsAll(MemoryThreadStore):
-    """Owners are usually in a database that all workers share; here Alice owns every thread."""
+    """A thread store in which Alice owns every thread. Real applications store owners in a shared database."""
 
     async def owner_of(self, thread_id: ThreadId) -> UserId:
         return ALICE
@@ -99,7 +99,7 @@ app = Starlette(
 )
 
 bare = Starlette()
-"""An application without the bridge."""
+"""An application without a bridge."""
 
 
 @asynccontextmanager
@@ -112,6 +112,6 @@ failing = Starlette(lifespan=_failing)
 
 
 async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that is not Starlette's, and reports that it cannot start."""
+    """A plain ASGI application that reports a failed startup."""
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "no database today"})

@@ -1,4 +1,4 @@
-"""Real servers as child processes: start them, call them, signal them, and read their output."""
+"""Starts real servers as child processes, calls and signals them, and reads their output."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
 from bridgekit.transport.resuming_client import Backoff, ResumingClient, follow
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import MemoryUsedTickets
-from bridgekit_verify.harness.processes import ChildProcess, ProcessGone, start_process
+from bridgekit_verify.harness.processes import ChildProcess, ProcessExited, start_process
 from tests.factories import ALICE, THREAD
 from tests.served_application import KEY, AliceOwnsAll
 from tests.timeouts import TIMEOUT_SECONDS
 
-SOON: Final = TIMEOUT_SECONDS
-"""How long a test waits for an expected event. It arrives much sooner on an idle machine."""
+PROCESS_TIMEOUT_SECONDS: Final = TIMEOUT_SECONDS
+"""Timeout of a wait on a server process. On an idle machine, waits take much less."""
 APP: Final = "tests.served_application:app"
 BACKOFF: Final = Backoff(first_seconds=0.02, longest_seconds=0.1)
 ADDRESS: Final = re.compile(r"(?:https?|ws)://(127\.0\.0\.1:\d+)")
 
 
 class Server:
-    """A server, and all lines of its output."""
+    """A server process and the lines of its output."""
 
     def __init__(self, process: ChildProcess) -> None:
         self.process = process
@@ -48,12 +48,12 @@ class Server:
         return int(self.address.rpartition(":")[2])
 
     async def read_until(self, pattern: str, times: int = 1) -> str:
-        """Read lines until so many have matched, and return the last one."""
-        with anyio.fail_after(SOON):
+        """Read lines until `times` lines have matched the pattern, and return the last one."""
+        with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
             while True:
                 try:
                     line = await self.process.line()
-                except ProcessGone:
+                except ProcessExited:
                     raise AssertionError(f"no line matches {pattern!r} in:\n" + "\n".join(self.output)) from None
                 self.output.append(line)
                 if found := ADDRESS.search(line):
@@ -64,13 +64,13 @@ class Server:
 
     async def end(self) -> int:
         """Read the output until the process has ended, and return its exit code."""
-        with anyio.fail_after(SOON):
+        with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
             async for line in self.process.lines():
                 self.output.append(line)
             return await self.process.wait()
 
     async def end_at_once(self, number: Signals) -> int:
-        """Signal again while the server stops, and return its exit code."""
+        """Repeat a signal while the server stops, and return its exit code."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._signal_again, number)
             code = await self.end()
@@ -78,8 +78,8 @@ class Server:
         return code
 
     async def _signal_again(self, number: Signals) -> None:
-        # An earlier signal would count as a duplicate of the first one, which a busy machine may handle late. Only the
-        # time distinguishes the two, so there is no event to wait for.
+        # An earlier signal would count as a duplicate of the first, which a busy machine may handle late. Only time
+        # distinguishes them, so there is no event to wait for.
         await anyio.sleep(1.7 * DUPLICATE_SIGNAL_SECONDS)
         with suppress(ProcessLookupError):
             while True:
@@ -87,37 +87,37 @@ class Server:
                 await anyio.sleep(10 * DUPLICATE_SIGNAL_SECONDS)
 
     def signal(self, number: Signals) -> None:
-        """Signal the one process that was started, as `kill` does."""
+        """Signal only the started process, as `kill` does."""
         os.kill(self.process.pid, number)
 
     def signal_all(self, number: Signals) -> None:
-        """Signal the process and all that it started, as Ctrl-C in a terminal does."""
+        """Signal the process and its children, as Ctrl-C in a terminal does."""
         os.killpg(self.process.pid, number)
 
     async def post(self, path: str) -> httpx.Response:
-        async with httpx.AsyncClient(trust_env=False, timeout=SOON) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=PROCESS_TIMEOUT_SECONDS) as client:
             return await client.post(f"http://{self.address}{path}")
 
     async def health(self) -> tuple[int, str]:
-        async with httpx.AsyncClient(trust_env=False, timeout=SOON) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=PROCESS_TIMEOUT_SECONDS) as client:
             response = await client.get(f"http://{self.address}/healthz")
             return response.status_code, response.json()["status"]
 
     @asynccontextmanager
     async def subscribed(self) -> AsyncIterator[EventClient]:
-        """A client of Alice's thread."""
+        """Connect a client to Alice's thread."""
         async with connect(self.url, thread_id=THREAD, ticket=await new_ticket()) as client:
             yield client
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[ResumingClient]:
-        """A client of Alice's thread that reconnects and resumes."""
+        """Connect a resuming client to Alice's thread."""
         async with follow(self.url, thread_id=THREAD, ticket=new_ticket, backoff=BACKOFF) as follower:
             yield follower
 
 
 async def new_ticket() -> str:
-    """A ticket for Alice, issued outside the server with the shared key."""
+    """Return a ticket for Alice, issued outside the server with the shared key."""
     return Tickets(AliceOwnsAll(), MemoryUsedTickets(), keys=(KEY,)).issue(ALICE, THREAD)
 
 
@@ -130,7 +130,7 @@ async def started(*words: str, env: Mapping[str, str] | None = None) -> AsyncIte
 
 
 @contextmanager
-def held_port() -> Iterator[int]:
+def reserve_port() -> Iterator[int]:
     """Reserve a port: it stays bound here, and a server that sets SO_REUSEADDR can listen on it."""
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

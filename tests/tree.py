@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 EXECUTED = ROOT / "build" / "executed"
 
-NOT_OURS = {"build", "dist", "node_modules", "__pycache__"}
+GENERATED_FOLDERS = {"build", "dist", "node_modules", "__pycache__"}
 
 
 def written_files(suffix: str = "", under: str = ".") -> list[Path]:
@@ -28,7 +28,7 @@ def walk(folder: Path) -> Iterator[Path]:
 
 def is_made_by_tools(folder: str) -> bool:
     hidden = folder.startswith(".") and folder not in {".ci", ".github"}
-    return hidden or folder in NOT_OURS or folder.endswith(".egg-info")
+    return hidden or folder in GENERATED_FOLDERS or folder.endswith(".egg-info")
 
 
 def name_of(path: Path) -> str:

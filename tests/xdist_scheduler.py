@@ -1,4 +1,4 @@
-"""The pytest-xdist scheduler: it decides which tests run in the same worker process."""
+"""Assigns tests to the worker processes of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final
 
 from xdist.scheduler import LoadScopeScheduling
 
-__all__ = ["ByFile"]
+__all__ = ["FileScheduling"]
 
 _EXECUTED: Final = re.compile(r"^tests/notebooks/test_executed\.py::.*\[(?P<notebook>.+\.ipynb)\]$")
 
 
-class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
-    """Runs all tests of a file in one process, in order, so that their shared fixtures are created once.
+class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no type hints
+    """Runs the tests of a file in one process, in order, so that shared fixtures are created once.
 
     A notebook and the test of its executed copy count as one file, in this order.
     """
@@ -23,7 +23,7 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
 
 
 def file_of(nodeid: str) -> str:
-    """Return the file that groups a test with others."""
+    """Return the file that a test belongs to; for a test of an executed notebook, the notebook."""
     if found := _EXECUTED.match(nodeid):
         return f"build/executed/{found['notebook']}"
     return nodeid.partition("::")[0]

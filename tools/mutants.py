@@ -1,4 +1,4 @@
-"""Small mistakes, one at a time: from a module's source to every mutant of it. Pure; `tools.mutate` tries them."""
+"""Generates all mutants of a module's source, each with one small change. No I/O; `tools.mutate` tests them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Final
 
 __all__ = ["Mutant", "mutants"]
 
-# Each comparison with its neighbour at the border, and with its opposite.
-COMPARED: Final[dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]]] = {
+# Each comparison is replaced by its neighbour at the boundary and by its opposite.
+COMPARISONS: Final[dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]]] = {
     ast.Lt: (ast.LtE, ast.GtE),
     ast.LtE: (ast.Lt, ast.Gt),
     ast.Gt: (ast.GtE, ast.LtE),
@@ -23,7 +23,7 @@ COMPARED: Final[dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]]] = {
     ast.In: (ast.NotIn,),
     ast.NotIn: (ast.In,),
 }
-CALCULATED: Final[dict[type[ast.operator], type[ast.operator]]] = {
+ARITHMETIC: Final[dict[type[ast.operator], type[ast.operator]]] = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
     ast.Mult: ast.Div,
@@ -32,18 +32,18 @@ CALCULATED: Final[dict[type[ast.operator], type[ast.operator]]] = {
     ast.BitAnd: ast.BitOr,
     ast.Pow: ast.Mult,
 }
-NAMED: Final = {"min": "max", "max": "min", "any": "all", "all": "any", "ceil": "floor", "sorted": "list"}
+NAMES: Final = {"min": "max", "max": "min", "any": "all", "all": "any", "ceil": "floor", "sorted": "list"}
 
-SHOWN: Final = 120
-"""Characters of a line that tell an edit from others."""
+MAX_LINE_CHARACTERS: Final = 120
+"""Characters of a line that are shown for an edit."""
 
-# What is written for the reader or the type checker: a mistake there changes nothing that runs.
-UNREAD: Final = {"annotation", "returns", "decorator_list", "bases", "type_params", "format_spec"}
+# Fields for readers or the type checker, in which a mutation has no effect at run time.
+IGNORED_FIELDS: Final = {"annotation", "returns", "decorator_list", "bases", "type_params", "format_spec"}
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One edit: where it stands, the code before and after it, and the whole module's source with it."""
+    """One edit: its location, the code before and after it, and the complete mutated source."""
 
     line: int
     function: str
@@ -53,28 +53,28 @@ class Mutant:
 
     @property
     def edit(self) -> str:
-        """What tells it from the others, whatever lines are put in above it."""
+        """Identifies the edit independently of line numbers."""
         return f"{self.function}: {self.before} -> {self.after}"
 
 
 def mutants(source: str) -> Iterator[Mutant]:
-    """Every mutant of a module, in the order of its source. Two edits that leave the same source are one."""
+    """Yield every mutant of a module in source order. Edits that give the same source are yielded once."""
     tree, seen = ast.parse(source), {ast.unparse(ast.parse(source))}
-    for place in _places(tree, "module", tree):
-        before = _head(place.statement)
-        for edited in _edits(place.node):
-            place.put(edited)
+    for site in _sites(tree, "module", tree):
+        before = _head(site.statement)
+        for edited in _edits(site.node):
+            site.put(edited)
             mutated = ast.unparse(ast.fix_missing_locations(tree))
-            after = _head(edited if place.node is place.statement else place.statement)
-            place.put(place.node)
+            after = _head(edited if site.node is site.statement else site.statement)
+            site.put(site.node)
             if mutated not in seen:
                 seen.add(mutated)
-                yield Mutant(_line(place.statement), place.function, *_window(before, after), mutated)
+                yield Mutant(_line(site.statement), site.function, *_window(before, after), mutated)
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A node, what holds it, and the function and the statement that it is a part of."""
+class _Site:
+    """A syntax node with its parent field, its function and its statement."""
 
     node: ast.AST
     owner: ast.AST
@@ -90,26 +90,26 @@ class _Place:
             getattr(self.owner, self.field)[self.index] = node
 
 
-def _places(parent: ast.AST, function: str, statement: ast.AST) -> Iterator[_Place]:
+def _sites(parent: ast.AST, function: str, statement: ast.AST) -> Iterator[_Site]:
     for name, value in ast.iter_fields(parent):
-        if name in UNREAD or (isinstance(parent, ast.JoinedStr) and name == "values"):
+        if name in IGNORED_FIELDS or (isinstance(parent, ast.JoinedStr) and name == "values"):
             value = [child for child in value if isinstance(child, ast.FormattedValue)] if name == "values" else []
         children = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
         for index, child in children:
-            if not isinstance(child, ast.AST) or _is_words(child):
+            if not isinstance(child, ast.AST) or _is_documentation(child):
                 continue
             within = f"{function}.{child.name}".removeprefix("module.") if isinstance(child, FUNCTIONS) else function
             part_of = child if isinstance(child, ast.stmt | ast.match_case) else statement
             if not isinstance(parent, ast.JoinedStr):
-                yield _Place(child, parent, name, index, within, part_of)
-            yield from _places(child, within, part_of)
+                yield _Site(child, parent, name, index, within, part_of)
+            yield from _sites(child, within, part_of)
 
 
 FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def _is_words(node: ast.AST) -> bool:
-    """A docstring, or the list of public names."""
+def _is_documentation(node: ast.AST) -> bool:
+    """Return whether the node is a docstring or `__all__`."""
     if isinstance(node, ast.Assign):
         return any(isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets)
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
@@ -123,23 +123,23 @@ def _edits(node: ast.AST) -> Iterator[ast.AST]:
             yield _with(node, op=ast.Or() if isinstance(node.op, ast.And) else ast.And())
         case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
             yield operand
-        case ast.BinOp(op=op) if type(op) in CALCULATED:
-            yield _with(node, op=CALCULATED[type(op)]())
+        case ast.BinOp(op=op) if type(op) in ARITHMETIC:
+            yield _with(node, op=ARITHMETIC[type(op)]())
         case ast.Constant():
             yield from _constants(node)
-        case ast.Name(id=name) if name in NAMED:
-            yield _with(node, id=NAMED[name])
-        case ast.Attribute(attr=name) if name in NAMED:
-            yield _with(node, attr=NAMED[name])
+        case ast.Name(id=name) if name in NAMES:
+            yield _with(node, id=NAMES[name])
+        case ast.Attribute(attr=name) if name in NAMES:
+            yield _with(node, attr=NAMES[name])
         case _:
             yield from _statements(node)
             yield from _conditions(node)
 
 
 def _compared(node: ast.Compare) -> Iterator[ast.AST]:
-    for place, operator in enumerate(node.ops):
-        for other in COMPARED[type(operator)]:
-            yield _with(node, ops=[*node.ops[:place], other(), *node.ops[place + 1 :]])
+    for index, operator in enumerate(node.ops):
+        for other in COMPARISONS[type(operator)]:
+            yield _with(node, ops=[*node.ops[:index], other(), *node.ops[index + 1 :]])
 
 
 def _constants(node: ast.Constant) -> Iterator[ast.AST]:
@@ -167,8 +167,8 @@ def _conditions(node: ast.AST) -> Iterator[ast.AST]:
         case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test) if not isinstance(test, ast.Compare):
             yield _with(node, test=ast.UnaryOp(ast.Not(), test))
         case ast.comprehension(ifs=[_, *_] as ifs):
-            for place in range(len(ifs)):
-                yield _with(node, ifs=[*ifs[:place], *ifs[place + 1 :]])
+            for index in range(len(ifs)):
+                yield _with(node, ifs=[*ifs[:index], *ifs[index + 1 :]])
 
 
 def _is_none(node: ast.expr) -> bool:
@@ -183,22 +183,24 @@ def _with(node: ast.AST, **fields: object) -> ast.AST:
 
 
 def _line(node: ast.AST) -> int:
-    """A `case` has no line of its own, but its pattern has."""
+    """Return the line of a node; a `case` has only the line of its pattern."""
     line: int = getattr(node.pattern if isinstance(node, ast.match_case) else node, "lineno", 0)
     return line
 
 
 def _window(before: str, after: str) -> tuple[str, str]:
-    """Of two long lines the part in which they differ, with some of what stands around it."""
-    if max(len(before), len(after)) <= SHOWN:
+    """Return the differing parts of two long lines, with some context."""
+    if max(len(before), len(after)) <= MAX_LINE_CHARACTERS:
         return before, after
     same = next((n for n, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), 0)
-    left = max(0, same - SHOWN // 2)
+    left = max(0, same - MAX_LINE_CHARACTERS // 2)
     start = "… " if left else ""
-    return start + before[left : left + SHOWN].strip(), start + after[left : left + SHOWN].strip()
+    return start + before[left : left + MAX_LINE_CHARACTERS].strip(), start + after[
+        left : left + MAX_LINE_CHARACTERS
+    ].strip()
 
 
 def _head(node: ast.AST) -> str:
-    """One line of the code; of a compound statement its head."""
+    """Return the code of a node as one line; for a compound statement, its header."""
     text = ast.unparse(ast.fix_missing_locations(copy.deepcopy(node))).strip()
     return text.partition("\n")[0]

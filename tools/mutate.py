@@ -1,8 +1,8 @@
-"""Mutation testing: are the tests of the measuring's thinking parts strict enough to notice a small mistake in them?
+"""Mutation testing: checks that the tests of the pure measuring modules detect small mistakes in them.
 
-One mistake at a time is put into a copy of the package, and the module's own fast tests are run. A mutant that they
-let live is a gap in the tests, or changes nothing that can be seen; the latter are explained in
-`tools/mutants_explained.toml`. Exit 1 where a survivor is not explained, or an explanation has no survivor any more.
+Each mutant is written to a copy of the package, and the fast tests of its module run. A survivor shows a gap in the
+tests, or has no observable effect; the latter are explained in `tools/mutants_explained.toml`. The exit code is 1 if a
+survivor has no explanation, or an explanation has no survivor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Final
 
-# Imported before the trials fork from this process, so that no trial waits for it. Never the package itself.
+# Imported before the trials are forked, so that no trial has to import them. The package itself must not be imported.
 import anyio  # noqa: F401
 import hypothesis.strategies  # noqa: F401
 import msgspec  # noqa: F401
@@ -42,7 +42,7 @@ RESULT: Final = ROOT / "docs" / "results" / "mutation.md"
 COPIED: Final = ("bridgekit", "bridgekit_verify", "tests", "pyproject.toml")
 
 TRIAL_SECONDS: Final = 60.0
-"""A trial that takes longer has been made to run for ever: its mutant is noticed."""
+"""A longer trial counts as an infinite loop, so its mutant is detected."""
 
 PLUGINS: Final = [
     argument
@@ -50,7 +50,7 @@ PLUGINS: Final = [
         "anyio.pytest_plugin",
         "_hypothesis_pytestplugin",
         "no:cacheprovider",
-        "no:unraisableexception",  # it collects garbage, which takes longer than most trials
+        "no:unraisableexception",  # its garbage collection takes longer than most trials
     )
     for argument in ("-p", name)
 ]
@@ -58,7 +58,7 @@ PLUGINS: Final = [
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A module that is mutated, and its fast tests, quickest first; both as paths from the checkout's root."""
+    """A module to mutate and its fast tests, fastest first, as paths relative to the checkout."""
 
     path: str
     tests: tuple[str, ...]
@@ -80,38 +80,38 @@ def _invariant(module: str) -> Target:
     )
 
 
-FOUND: Final = "test_small_mistakes"
+SURVIVOR_TESTS: Final = "test_small_mistakes"
 TARGETS: Final[Mapping[str, Target]] = {
-    "statistics": _measuring("statistics", "test_statistics", FOUND),
-    "history": _measuring("history", "test_ledger", FOUND, "test_checker"),
-    "evidence": _measuring("evidence", "test_evidence", FOUND, "test_ledger"),
-    "ledger": _measuring("ledger", "test_ledger", FOUND, "test_checker", "test_evidence"),
-    "checker": _measuring("checker", "test_checker", FOUND, "test_ledger", "test_checker_properties"),
+    "statistics": _measuring("statistics", "test_statistics", SURVIVOR_TESTS),
+    "history": _measuring("history", "test_ledger", SURVIVOR_TESTS, "test_checker"),
+    "attribution": _measuring("attribution", "test_attribution", SURVIVOR_TESTS, "test_ledger"),
+    "ledger": _measuring("ledger", "test_ledger", SURVIVOR_TESTS, "test_checker", "test_attribution"),
+    "checker": _measuring("checker", "test_checker", SURVIVOR_TESTS, "test_ledger", "test_checker_properties"),
     "rules": _invariant("rules"),
     "reports": _invariant("reports"),
 }
-"""The modules that only think, by a short name."""
+"""The pure modules by short name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A mutant of a module, or none, to see that the tests pass without."""
+    """A mutant of a module; None to check that the tests pass without a mutant."""
 
     module: str
     mutant: Mutant | None
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryCounters:
-    """What became of one module's mutants."""
+class MutationCounts:
+    """The number of mutants of a module, and those that survived."""
 
-    planted: int
+    total: int
     survivors: tuple[Mutant, ...]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("modules", nargs="*", help=f"of {', '.join(TARGETS)}; all of them without")
+    parser.add_argument("modules", nargs="*", help=f"modules to test, of {', '.join(TARGETS)} (default: all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args()
     modules: list[str] = chosen.modules or list(TARGETS)
@@ -121,16 +121,16 @@ def main() -> None:
         copies = [_copied(Path(scratch) / f"{number}") for number in range(chosen.jobs)]
         for module in modules:
             if not _passes(copies[0], module):
-                sys.exit(f"{module}: its tests fail without a mutant")
-        tallies = _tallied(modules, list(_survivors(copies, list(_trials(modules)))))
+                sys.exit(f"{module}: its tests fail without a mutant; fix them first")
+        counts_by_module = _count_by_module(modules, list(_survivors(copies, list(_trials(modules)))))
     explained = read_explanations(EXPLAINED.read_text(encoding="utf-8"))
-    open_ends = unsettled(tallies, explained)
-    print(*open_ends, sep="\n")
-    print(f"{sum(t.planted for t in tallies.values())} mutants in {time.monotonic() - started:.0f} s")
-    if open_ends:
-        sys.exit(f"{len(open_ends)} to be explained, or tested")
+    problems = inconsistencies(counts_by_module, explained)
+    print(*problems, sep="\n")
+    print(f"{sum(t.total for t in counts_by_module.values())} mutants in {time.monotonic() - started:.0f} s")
+    if problems:
+        sys.exit(f"{len(problems)} inconsistencies: add a test, or correct the explanations")
     if set(modules) == set(TARGETS):
-        RESULT.write_text(told(tallies, explained), encoding="utf-8")
+        RESULT.write_text(result_page(counts_by_module, explained), encoding="utf-8")
 
 
 def _copied(where: Path) -> Path:
@@ -161,7 +161,7 @@ def _passes(copy: Path, module: str) -> bool:
 
 
 def _survivors(copies: Sequence[Path], trials: Sequence[Trial]) -> Iterator[Trial]:
-    """Try them all, as many at a time as there are copies, and give those whose tests passed all the same."""
+    """Run all trials, one at a time for each copy, and yield those whose tests passed."""
     context, free, left = mp.get_context("fork"), list(copies), list(reversed(trials))
     running: dict[int, tuple[ForkProcess, Trial, Path, float]] = {}
     while left or running:
@@ -183,13 +183,13 @@ def _survivors(copies: Sequence[Path], trials: Sequence[Trial]) -> Iterator[Tria
 
 
 def _try(copy: Path, trial: Trial) -> None:
-    """In a process of its own: exit 0 where the module's tests pass in that copy, with the mutant put in."""
+    """Run the tests of a module in a copy with the mutant, in a forked process; exit 0 if they pass."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 1)
     os.dup2(sink, 2)
     path, original = _path(copy, trial.module), _path(ROOT, trial.module).read_text(encoding="utf-8")
     path.write_text(trial.mutant.source if trial.mutant else original, encoding="utf-8")
-    # Only what was never mutated is compiled to a file, in the first trials, which have no mutant.
+    # Bytecode is written only in the first trials, which have no mutant.
     sys.dont_write_bytecode = trial.mutant is not None
     os.chdir(copy)
     sys.path.insert(0, str(copy))
@@ -201,16 +201,16 @@ def _try(copy: Path, trial: Trial) -> None:
 
 
 def _imported_from(copy: Path, path: str) -> bool:
-    """Whether the tests ran that copy of the module, and no other that is installed."""
+    """Return whether the tests imported this copy of the module and not an installed one."""
     name = path.removesuffix(".py").replace("/", ".")
     return str(sys.modules[name].__file__).startswith(str(copy))
 
 
-def _tallied(modules: Sequence[str], survived: Sequence[Trial]) -> dict[str, DeliveryCounters]:
-    planted = [trial.module for trial in _trials(modules)]
+def _count_by_module(modules: Sequence[str], survived: Sequence[Trial]) -> dict[str, MutationCounts]:
+    total = [trial.module for trial in _trials(modules)]
     return {
-        module: DeliveryCounters(
-            planted.count(module),
+        module: MutationCounts(
+            total.count(module),
             tuple(trial.mutant for trial in survived if trial.module == module and trial.mutant),
         )
         for module in modules
@@ -218,42 +218,44 @@ def _tallied(modules: Sequence[str], survived: Sequence[Trial]) -> dict[str, Del
 
 
 def read_explanations(text: str) -> dict[str, dict[str, str]]:
-    """Why an edit changes nothing that can be seen: by module and edit."""
+    """Return the explanations of survivors by module and edit."""
     return {
         module: {entry["edit"]: " ".join(entry["why"].split()) for entry in entries}
         for module, entries in tomllib.loads(text).items()
     }
 
 
-def unsettled(tallies: Mapping[str, DeliveryCounters], explained: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Survivors without an explanation, and explanations without a survivor."""
+def inconsistencies(
+    counts_by_module: Mapping[str, MutationCounts], explained: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    """Return survivors without an explanation and explanations without a survivor."""
     found = []
-    for module, counters in tallies.items():
+    for module, counters in counts_by_module.items():
         reasons = explained.get(module, {})
         edits = {mutant.edit for mutant in counters.survivors}
         found += [f"{module}.py:{m.line}: survived: {m.edit}" for m in counters.survivors if m.edit not in reasons]
-        found += [f"{module}: explained, and no survivor: {edit}" for edit in reasons if edit not in edits]
+        found += [f"{module}: explained, but no survivor: {edit}" for edit in reasons if edit not in edits]
     return found
 
 
-def told(tallies: Mapping[str, DeliveryCounters], explained: Mapping[str, Mapping[str, str]]) -> str:
+def result_page(counts_by_module: Mapping[str, MutationCounts], explained: Mapping[str, Mapping[str, str]]) -> str:
     lines = [
-        "# Mutation: would the tests notice?",
+        "# Mutation testing of the checker and the invariants",
         "",
-        "Written by `make mutation`, which puts one small mistake at a time into those modules of",
-        "`bridgekit/invariants/` and `bridgekit_verify/measure/` that only think (a comparison turned, a number off by",
-        "one, `and` for `or`, a `not` or a statement dropped, a",
-        "constant changed) and runs each module's fast tests. A mutant *survives* when they all pass.",
-        "The modules are those on which a verdict rests: from history to checker, and the invariants of streams. What",
-        "reads frames, draws, tries links or runs studies is left out, so that a run takes minutes.",
+        "Written by `make mutation`, which makes one small change at a time in the pure modules of",
+        "`bridgekit/invariants/` and `bridgekit_verify/measure/` (a comparison is changed, a number is off by one,",
+        "`and` becomes `or`, a `not` or a statement is removed, a constant is changed) and runs the module's fast",
+        "tests. A mutant *survives* if all tests pass. The modules are those that determine a verdict: from history",
+        "to checker, and the invariants of streams. Modules that read frames, draw figures, test links or run studies",
+        "are left out, so that a run takes minutes.",
         "",
-        "| module | mutants | noticed | survived, and explained below |",
+        "| module | mutants | detected | survived, and explained below |",
         "|---|---|---|---|",
     ]
-    rows = [(module, t.planted, t.planted - len(t.survivors), len(t.survivors)) for module, t in tallies.items()]
+    rows = [(module, t.total, t.total - len(t.survivors), len(t.survivors)) for module, t in counts_by_module.items()]
     rows.append(("all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))
-    lines += [f"| {module} | {planted} | {noticed} | {lived} |" for module, planted, noticed, lived in rows]
-    lines += ["", "No survivor is unexplained: `make mutation` fails where one is, and where an explanation is stale."]
+    lines += [f"| {module} | {total} | {detected} | {survived} |" for module, total, detected, survived in rows]
+    lines += ["", "Every survivor is explained: `make mutation` fails otherwise, and for a stale explanation."]
     for module, reasons in explained.items():
         lines += ["", f"## {module}", ""]
         lines += [f"- `{edit}`  \n  {reason}" for edit, reason in reasons.items()]

@@ -1,4 +1,4 @@
-"""Take the README's figure out of the executed notebook, so that picture and report show the same run."""
+"""Extracts the README's figure from the executed notebook, so that README and report show the same run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main() -> None:
             FIGURE.write_bytes(base64.b64decode(output["data"]["image/png"]))
             print(f"wrote {FIGURE}")
             return
-    sys.exit(f"{NOTEBOOK} shows no figure called {FIGURE.stem}: run make report")
+    sys.exit(f"{NOTEBOOK} has no figure named {FIGURE.stem}: run make report")
 
 
 if __name__ == "__main__":

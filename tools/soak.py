@@ -1,4 +1,4 @@
-"""Runs the fault matrix for a stated time and writes what it came to: `make soak SOAK_MINUTES=60`."""
+"""Runs the fault matrix for a given time and writes the result as a page: `make soak SOAK_MINUTES=60`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from bridgekit import __version__
 from bridgekit_verify.faults.trials.matrix import Soak, soak
 
 PAGE = """\
-# The long run of the fault matrix
+# Soak test of the fault matrix
 
-Written by `make soak`. Every fault against every way to deliver, round after round, each with another seed, another
-pace and another window; what each name means is told in notebook 12. *At most once* promises nothing and stands here
-for comparison.
+Written by `make soak`. Each round tests every fault in every delivery mode, with another seed, pace and window.
+Notebook 12 explains the names. *At most once* has no guarantee and is included for comparison.
 
 {date} UTC, bridgekit {version}, Python {python}, {machine}: {rounds} rounds in {minutes:.0f} minutes.
-Lost in silence where a log is kept: {silent}. Promises broken: {broken}.
+Lost silently in modes with a log: {silent_losses}. Guarantees violated: {violations}.
 
 | fault | delivery | delivered | of | lost silent | lost signalled | duplicated | misrouted | unanswered |
 |---|---|--:|--:|--:|--:|--:|--:|--:|
@@ -31,7 +30,7 @@ Lost in silence where a log is kept: {silent}. Promises broken: {broken}.
 
 
 def main() -> int:
-    """Exit 1 where a promise was broken."""
+    """Run the soak test and return 1 if a guarantee was violated, else 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="how long (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="the first round's seed (default 0)")
@@ -40,9 +39,9 @@ def main() -> int:
     found = anyio.run(_soaked, options.minutes, options.seed)
     options.out.write_text(page(found), encoding="utf-8")
     print(f"{options.out} written")
-    for broken in found.broken:
-        print(f"broken: {broken}", file=sys.stderr)
-    return 1 if found.broken else 0
+    for violation in found.violations:
+        print(f"violated: {violation}", file=sys.stderr)
+    return 1 if found.violations else 0
 
 
 async def _soaked(minutes: float, seed: int) -> Soak:
@@ -50,12 +49,12 @@ async def _soaked(minutes: float, seed: int) -> Soak:
 
 
 def page(found: Soak) -> str:
-    """The result as Markdown."""
+    """Return the result as Markdown."""
     rows = "\n".join(
-        f"| {act} | {delivery} | {counts['delivered']:,} | {counts['expected']:,} | {counts['lost silent']:,}"
+        f"| {fault} | {delivery} | {counts['delivered']:,} | {counts['expected']:,} | {counts['lost silent']:,}"
         f" | {counts['lost signalled']:,} | {counts['duplicated']:,} | {counts['misrouted']:,}"
         f" | {counts['unanswered']:,} |"
-        for (act, delivery), counts in found.cells.items()
+        for (fault, delivery), counts in found.cells.items()
     )
     return PAGE.format(
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
@@ -64,8 +63,8 @@ def page(found: Soak) -> str:
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         rounds=found.rounds,
         minutes=found.seconds / 60,
-        silent=found.silent,
-        broken=len(found.broken),
+        silent_losses=found.silent_losses,
+        violations=len(found.violations),
         rows=rows,
     )
 

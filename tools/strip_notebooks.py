@@ -1,6 +1,6 @@
-"""Take out of a notebook what a run put in: outputs, counts, timestamps, the kernel's language_info.
+"""Removes what a run adds to a notebook: outputs, counts, timestamps and the kernel's language_info.
 
-Cell ids and tags stay. Stale outputs read as evidence, so none is committed; tests/notebooks holds that.
+Cell ids and tags stay. Stale outputs would look like evidence, so none is committed; tests/notebooks checks this.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "nam
 
 
 def strip(text: str) -> str:
-    """Answer the notebook's JSON as it is committed. Stripping twice changes nothing."""
+    """Return the notebook's JSON as it is committed. Stripping twice has no further effect."""
     notebook: Any = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
     title = notebook.metadata.get("title")
     notebook.metadata = {"kernelspec": KERNELSPEC} | ({"title": title} if title else {})

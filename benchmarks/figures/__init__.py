@@ -1,4 +1,4 @@
-"""The pictures of a result: one message each, said in the title; medians, and from the lowest to the highest."""
+"""The figures of a benchmark result: each title states the finding; values are medians with their range."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DOTS_PER_INCH: Final = 110
 
 
 def draw(found: Results, folder: Path) -> list[Path]:
-    """Draw what was measured into the folder, as PNG. A figure for which nothing was measured is not drawn."""
+    """Draw the figures as PNG files in the folder and return their paths. A figure without data is skipped."""
     folder.mkdir(parents=True, exist_ok=True)
     series = found.series
     drawn = []

@@ -1,4 +1,4 @@
-"""What it costs: memory, and whether an event's cost grows with what there is besides."""
+"""Figures of costs: memory, and the cost of an event under background load."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.figures.rows import GREY, OURS, rows, sheet, stacks_of
-from benchmarks.measures.growth import CROWDED, EMPTY
+from benchmarks.figures.rows import BRIDGEKIT_STACKS, GREY, rows, sheet, stacks_of
+from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
 from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import ASGI, NATIVE
 from bridgekit_verify.measure.plots import BLUE, GREEN, INK, VERMILLION
@@ -28,19 +28,22 @@ FLAT: Final = 1.05
 
 
 def growth_figure(series: Series) -> Figure | None:
-    """CPU time an event beside more and more, as a multiple of what it is beside nothing."""
-    edges = [stack for stack in (NATIVE, ASGI) if series[SeriesKey(COST, stack, str(EMPTY))]]
-    if not any(key.kind.endswith(tuple(LINES)) and key.kind != str(CROWDED) for key in series):
+    """Draw CPU time per event over background load, as a multiple of the time without; None without data."""
+    edges = [stack for stack in (NATIVE, ASGI) if series[SeriesKey(COST, stack, str(NO_BACKGROUND))]]
+    if not any(key.kind.endswith(tuple(LINES)) and key.kind != str(FULL_BACKGROUND) for key in series):
         return None
-    all_of_it = [series.ratio(SeriesKey(COST, edge, str(CROWDED)), SeriesKey(COST, edge, str(EMPTY))) for edge in edges]
+    all_of_it = [
+        series.ratio(SeriesKey(COST, edge, str(FULL_BACKGROUND)), SeriesKey(COST, edge, str(NO_BACKGROUND)))
+        for edge in edges
+    ]
     worst = max((ratio for ratio in all_of_it if ratio is not None), default=None)
-    title = "An event costs the same, whatever there is besides" + (
+    title = "An event costs the same under background load" + (
         "" if worst is None else f":\n{worst:.2f} times with 10,000 live threads, 1,000,000 runs and 10,000 sockets"
     )
     figure, axes = sheet(title, 4.0, len(edges), sharey=True)
     for axis, edge in zip(axes, edges, strict=True):
         _grown(axis, series, edge)
-    axes[0].set_ylabel("CPU time an event, as a multiple")
+    axes[0].set_ylabel("CPU time per event, as a multiple")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)
     return figure
 
@@ -52,7 +55,7 @@ def _grown(axis: Axes, series: Series, edge: str) -> None:
         for key in series:
             count, _, rest = key.kind.partition(" ")
             if key.measure == COST and key.stack == edge and rest == what:
-                ratio = series.ratio(key, SeriesKey(COST, edge, str(EMPTY)))
+                ratio = series.ratio(key, SeriesKey(COST, edge, str(NO_BACKGROUND)))
                 if ratio is not None:
                     sizes.append(int(count.replace(",", "")))
                     ratios.append(ratio)
@@ -63,11 +66,11 @@ def _grown(axis: Axes, series: Series, edge: str) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axis.tick_params(axis="x", labelrotation=30)
     axis.set_title(edge, fontsize=10.5)
-    axis.set_xlabel("how many there are (log)")
+    axis.set_xlabel("number (log)")
 
 
 def memory_figure(series: Series) -> Figure | None:
-    """What an idle connection holds, and whether memory stays as it is over many events."""
+    """Draw the memory of an idle connection, and memory over many events; None without data."""
     measure = "KiB/idle connection"
     stacks = stacks_of(series, measure)
     if not stacks:
@@ -75,10 +78,10 @@ def memory_figure(series: Series) -> Figure | None:
     figure, (left, right) = sheet(_memory_title(series), max(3.6, 1.5 + 0.36 * len(stacks)), 2)
     for row, stack in enumerate(stacks):
         values = series[SeriesKey(measure, stack)]
-        left.barh(row, median(values), color=BLUE if stack in OURS else GREY, height=0.6, zorder=2)
+        left.barh(row, median(values), color=BLUE if stack in BRIDGEKIT_STACKS else GREY, height=0.6, zorder=2)
         left.text(median(values) + 0.5, row, f"{median(values):.1f}", va="center", fontsize=9)
     rows(left, stacks)
-    left.set_xlabel("KiB an idle connection, in the server's process")
+    left.set_xlabel("KiB per idle connection, in the server process")
     for stack, colour, line in ((NATIVE, BLUE, "-"), (ASGI, VERMILLION, "--")):
         events = series[SeriesKey("memory, events so far", stack)]
         share = series[SeriesKey("memory, share of the settled", stack)]
@@ -88,7 +91,7 @@ def memory_figure(series: Series) -> Figure | None:
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     right.tick_params(axis="x", labelrotation=30)
     right.set_xlabel("events so far")
-    right.set_ylabel("memory, as a multiple of the start's")
+    right.set_ylabel("memory, as a multiple of the memory at the start")
     right.legend(frameon=False, fontsize=9.5, loc="lower right")
     return figure
 

@@ -1,4 +1,4 @@
-"""What the figures share: a row a stack, ours in blue and bold, and a dot with its spread."""
+"""Shared parts of the figures: one row for each stack (bridgekit in blue and bold), and dots with ranges."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from benchmarks.peers import BRIDGEKIT
 from benchmarks.series import Series, SeriesKey
 from bridgekit_verify.measure.plots import BLUE, INK
 
-__all__ = ["GREY", "OURS", "Mark", "dots", "legend", "rows", "sheet", "stacks_of"]
+__all__ = ["BRIDGEKIT_STACKS", "GREY", "Mark", "dots", "legend", "rows", "sheet", "stacks_of"]
 
 GREY: Final = "#777777"
-OURS: Final = frozenset(each.name for each in BRIDGEKIT)
+BRIDGEKIT_STACKS: Final = frozenset(each.name for each in BRIDGEKIT)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One kind of dot."""
+    """The appearance and meaning of one kind of dot."""
 
     key: str
-    """The measure, or the kind, that it stands for."""
+    """The measure or kind that the dot shows."""
     label: str
     marker: str
     filled: bool = True
 
 
 def sheet(title: str, height: float, panels: int = 1, *, sharey: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure and its panels, side by side."""
+    """Return a figure with a title and its panels side by side."""
     figure = Figure(figsize=(9.0, height), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
     axes = figure.subplots(1, panels, squeeze=False, sharey=sharey)[0]
@@ -41,33 +41,33 @@ def sheet(title: str, height: float, panels: int = 1, *, sharey: bool = False) -
 
 
 def stacks_of(series: Series, measure: str, kind: str | None = None) -> list[str]:
-    """The stacks of which that was measured, in the order of the measurement."""
+    """Return the stacks with values of this measure, in the order of measurement."""
     found = (key.stack for key in series if key.measure == measure and kind in (None, key.kind))
     return list(dict.fromkeys(found))
 
 
 def rows(axis: Axes, stacks: Sequence[str], *, line_until: float = 1.0) -> None:
-    """Name the rows, from the top; their lines end at that part of the width."""
+    """Label the rows from the top; their lines end at the share `line_until` of the width."""
     axis.set_yticks(range(len(stacks)), stacks)
     axis.set_ylim(len(stacks) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
     for label, stack in zip(axis.get_yticklabels(), stacks, strict=True):
-        label.set_fontweight("bold" if stack in OURS else "normal")
-        label.set_color(BLUE if stack in OURS else INK)
+        label.set_fontweight("bold" if stack in BRIDGEKIT_STACKS else "normal")
+        label.set_color(BLUE if stack in BRIDGEKIT_STACKS else INK)
     for row in range(len(stacks)):
         axis.axhline(row, xmax=line_until, color="#EEEEEE", zorder=0)
 
 
 def dots(axis: Axes, series: Series, stacks: Sequence[str], keys: Sequence[tuple[Mark, str, str]]) -> None:
-    """One dot a stack and mark, with a line from the lowest to the highest. `keys` are mark, measure and kind."""
+    """Draw a dot at the median and a line over the range for each stack and key (mark, measure and kind)."""
     step = 0.5 / len(keys)
     for row, stack in enumerate(stacks):
-        for place, (mark, measure, kind) in enumerate(keys):
+        for position, (mark, measure, kind) in enumerate(keys):
             values = series[SeriesKey(measure, stack, kind)]
             if not values:
                 continue
-            y, colour = row + (place - (len(keys) - 1) / 2) * step, BLUE if stack in OURS else GREY
+            y, colour = row + (position - (len(keys) - 1) / 2) * step, BLUE if stack in BRIDGEKIT_STACKS else GREY
             axis.plot([min(values), max(values)], [y, y], color=colour, linewidth=1.4, alpha=0.6, zorder=2)
             axis.plot(
                 median(values),
@@ -81,7 +81,7 @@ def dots(axis: Axes, series: Series, stacks: Sequence[str], keys: Sequence[tuple
 
 
 def legend(figure: Figure, marks: Sequence[Mark], extra: Sequence[Line2D] = ()) -> None:
-    """What the dots mean."""
+    """Add a legend that explains the marks."""
     handles = [
         Line2D(
             [],

@@ -1,4 +1,4 @@
-"""How fast: events a second, latency, and what one subscriber who stops reading does to all that."""
+"""Figures of speed: events per second, latency, and the effect of a subscriber that stops reading."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from benchmarks.figures.rows import GREY, OURS, Mark, dots, legend, rows, sheet, stacks_of
+from benchmarks.figures.rows import BRIDGEKIT_STACKS, GREY, Mark, dots, legend, rows, sheet, stacks_of
 from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import NATIVE, STARLETTE
 from benchmarks.workload import BURST, RUN, YIELDING
@@ -35,7 +35,7 @@ def _numbers(axis: Axes) -> None:
 
 
 def throughput_figure(series: Series) -> Figure | None:
-    """Events a second, and what each costs in CPU time."""
+    """Draw events per second and CPU time per event; None without data."""
     stacks = stacks_of(series, "events/s")
     if not stacks:
         return None
@@ -50,8 +50,8 @@ def throughput_figure(series: Series) -> Figure | None:
         right.axhline(row, color="#EEEEEE", zorder=0)
     _numbers(left)
     _numbers(right)
-    left.set_xlabel("events a second (log; more is better)")
-    right.set_xlabel("server CPU, µs an event (log; less is better)")
+    left.set_xlabel("events per second (log; more is better)")
+    right.set_xlabel("server CPU, µs per event (log; less is better)")
     legend(figure, marks)
     return figure
 
@@ -72,38 +72,40 @@ def _times(ratio: float) -> str:
 
 
 def latency_figure(series: Series) -> Figure | None:
-    """How long a lone event takes."""
+    """Draw the latency of single events at a fixed rate; None without data."""
     rates = list(dict.fromkeys(key.kind for key in series if key.measure == QUANTILES[0].key))
     if not rates:
         return None
     stacks = stacks_of(series, QUANTILES[0].key, rates[0])
-    ours = series.ratio(SeriesKey(QUANTILES[0].key, NATIVE, rates[0]), SeriesKey(QUANTILES[0].key, STARLETTE, rates[0]))
+    ratio = series.ratio(
+        SeriesKey(QUANTILES[0].key, NATIVE, rates[0]), SeriesKey(QUANTILES[0].key, STARLETTE, rates[0])
+    )
     title = "From emission to the client's read" + (
-        "" if ours is None else f":\non the native edge {ours:.2f} times a Starlette loop's (median)"
+        "" if ratio is None else f":\non the native edge {ratio:.2f} times a Starlette loop's (median)"
     )
     figure, [axis] = sheet(title, 1.7 + 0.36 * len(stacks))
     dots(axis, series, stacks, [(mark, mark.key, rates[0]) for mark in QUANTILES])
     rows(axis, stacks)
     _numbers(axis)
-    axis.set_xlabel(f"µs, at {rates[0].replace('/s', ' events a second')} (log; less is better)")
+    axis.set_xlabel(f"µs, at {rates[0].replace('/s', ' events per second')} (log; less is better)")
     legend(figure, QUANTILES)
     return figure
 
 
 def stall_figure(series: Series) -> Figure | None:
-    """What one who does not read does to his neighbours."""
+    """Draw the effect of a subscriber that stops reading on the others; None without data."""
     measure = "stall: neighbours' events, %"
     stacks = stacks_of(series, measure)
     if not stacks:
         return None
     stopped = sum((series.median(SeriesKey(measure, stack)) or 0) < 99 for stack in stacks)
-    title = f"One subscriber of ten stops reading: with {stopped} of {len(stacks)} stacks nobody gets anything more"
+    title = f"One of ten subscribers stops reading: in {stopped} of {len(stacks)} stacks, the others miss events"
     figure, [axis] = sheet(title, 1.3 + 0.42 * len(stacks))
     for row, stack in enumerate(stacks):
         got = series.median(SeriesKey(measure, stack)) or 0.0
-        axis.barh(row, got, color=BLUE if stack in OURS else GREY, height=0.6, zorder=2)
+        axis.barh(row, got, color=BLUE if stack in BRIDGEKIT_STACKS else GREY, height=0.6, zorder=2)
         axis.barh(row, 100 - got, left=got, color=LOST, height=0.6, zorder=1)
-        axis.text(102, row, _stall_says(series, stack), va="center", fontsize=8.5)
+        axis.text(102, row, _stall_label(series, stack), va="center", fontsize=8.5)
     rows(axis, stacks, line_until=0.0)
     axis.set_xlim(0, 215)
     axis.set_xticks([0, 25, 50, 75, 100])
@@ -112,12 +114,14 @@ def stall_figure(series: Series) -> Figure | None:
     return figure
 
 
-def _stall_says(series: Series, stack: str) -> str:
-    def of(what: str) -> float:
+def _stall_label(series: Series, stack: str) -> str:
+    def median_of(what: str) -> float:
         return series.median(SeriesKey(f"stall: {what}", stack)) or 0.0
 
-    held_up, piled_up = of("emitter held up at most, ms"), of("piled up, KiB") / 1_024
-    says = "the agent was stuck" if of("events said, %") < 99 else f"agent held up {held_up:,.0f} ms at most"
-    if of("cut off"):
-        return f"{says}; the one was let go of, can resume"
-    return f"{says}; {piled_up:.1f} MiB pile up" if of("events said, %") >= 99 else says
+    held_up, piled_up = median_of("emitter held up at most, ms"), median_of("piled up, KiB") / 1_024
+    label = (
+        "the agent was blocked" if median_of("events said, %") < 99 else f"the agent waited {held_up:,.0f} ms at most"
+    )
+    if median_of("cut off"):
+        return f"{label}; the slow subscriber was disconnected and can resume"
+    return f"{label}; {piled_up:.1f} MiB buffered" if median_of("events said, %") >= 99 else label

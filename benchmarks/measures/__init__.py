@@ -1,1 +1,1 @@
-"""What is measured. Each file has one function, which adds what it finds to the Series that it is given."""
+"""The measurements. Each function adds its values to the given Series."""

@@ -1,4 +1,4 @@
-"""What an event costs where there is much besides: live threads, runs in the mapping, sockets that only wait."""
+"""CPU time per event under background load (threads, mapped runs, idle sockets), and memory over many events."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.measures.rounds import say
+from benchmarks.measures.rounds import log_progress
 from benchmarks.peers import Peer
 from benchmarks.protocol import FillStack
 from benchmarks.series import Series, SeriesKey
 from benchmarks.session import Session, session, start_load_client
 from bridgekit_verify.harness.messages import Done
 
-__all__ = ["CROWDED", "EMPTY", "BackgroundLoad", "flatness", "growth", "steps"]
+__all__ = ["FULL_BACKGROUND", "NO_BACKGROUND", "BackgroundLoad", "flatness", "growth", "steps"]
 
 THREADS: Final = 10
-"""Threads whose events are measured, one socket each."""
+"""Number of measured threads, with one socket each."""
 SPARE_FILES: Final = 200
-"""What a process has open beside its sockets, at most."""
+"""Open files of a process besides its sockets, at most."""
 FILL_SECONDS: Final = 120.0
 QUIET_SECONDS: Final = 3_600.0
 POINTS: Final = 100
-"""How often memory is looked at for the figure; for the verdict it is after every wave."""
+"""Number of memory values for the figure. The verdict uses the memory after every wave."""
 SETTLED_RUNS: Final = 600
-"""A thread's log holds its 1,000 events after 200 runs; then allocations have taken turns a few times more."""
+"""Runs before the baseline: a thread's log is full (1,000 events) after 200 runs, then allocations settle."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackgroundLoad:
-    """What there is beside the ten threads that are measured."""
+    """The background load besides the measured threads."""
 
     threads: int = 0
     mappings: int = 0
@@ -41,57 +41,59 @@ class BackgroundLoad:
         return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing besides"
 
 
-EMPTY: Final = BackgroundLoad()
-CROWDED: Final = BackgroundLoad(threads=10_000, mappings=1_000_000, sockets=10_000)
+NO_BACKGROUND: Final = BackgroundLoad()
+FULL_BACKGROUND: Final = BackgroundLoad(threads=10_000, mappings=1_000_000, sockets=10_000)
 
 
 def steps(sizes: Mapping[str, Sequence[int]]) -> list[BackgroundLoad]:
-    """Each kind of thing alone, in its sizes."""
+    """Return one background load for each kind and size."""
     return [BackgroundLoad(**{what: size}) for what, each in sizes.items() for size in each]
 
 
 @asynccontextmanager
-async def _with_background(peer: Peer, besides: BackgroundLoad) -> AsyncIterator[Session]:
-    """A session with all that. Its idle sockets are another client's, so that the one that reads is the same."""
+async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncIterator[Session]:
+    """Run a session with this background load. A second client has the idle sockets, so the first one is unaffected."""
     async with AsyncExitStack() as stack:
-        # Pings are a cost of time, not of events: `idle_work` tells it apart.
+        # Pings cost CPU per time, not per event, and `idle_work` measures them separately.
         opened = await stack.enter_async_context(session(peer, threads=THREADS, keepalive_seconds=QUIET_SECONDS))
-        if besides.threads or besides.mappings:
-            await opened.sockets.request(FillStack(besides.threads, besides.mappings), Done, within=FILL_SECONDS)
-        if besides.sockets:
+        if background.threads or background.mappings:
+            await opened.sockets.request(FillStack(background.threads, background.mappings), Done, within=FILL_SECONDS)
+        if background.sockets:
             idle = await stack.enter_async_context(start_load_client("the idle clients"))
-            await opened.connect(THREADS, THREADS + besides.sockets, load=idle)
+            await opened.connect(THREADS, THREADS + background.sockets, load=idle)
         await opened.warm_up()
         yield opened
 
 
-async def growth(series: Series, peer: Peer, crowds: Sequence[BackgroundLoad], *, rounds: int, runs: int) -> None:
-    """CPU time an event with each crowd, and with none, in turn: all are up at the same time."""
+async def growth(
+    series: Series, peer: Peer, background_loads: Sequence[BackgroundLoad], *, rounds: int, runs: int
+) -> None:
+    """Measure CPU time per event without and with each background load, in turns; all sessions run at the same time."""
     async with AsyncExitStack() as stack:
-        backgrounds = (EMPTY, *crowds)
-        opened = [await stack.enter_async_context(_with_background(peer, besides)) for besides in backgrounds]
+        backgrounds = (NO_BACKGROUND, *background_loads)
+        opened = [await stack.enter_async_context(_with_background(peer, background)) for background in backgrounds]
         for _ in range(rounds):
-            for besides, each in zip(backgrounds, opened, strict=True):
+            for background, each in zip(backgrounds, opened, strict=True):
                 report = await each.run_load("run", runs)
-                series.add(SeriesKey("CPU µs/event", peer.name, str(besides)), report.cpu_us)
-                say(f"  {peer.name}, {besides}: {report.cpu_us:.1f} µs CPU an event")
+                series.add(SeriesKey("CPU µs/event", peer.name, str(background)), report.cpu_us)
+                log_progress(f"  {peer.name}, {background}: {report.cpu_us:.1f} µs CPU an event")
 
 
 async def flatness(series: Series, peer: Peer, *, events: int) -> None:
-    """Memory over many events, as a share of what it was when the logs had filled."""
+    """Measure memory over many events, as a multiple of the memory when the logs were full."""
     runs = 200
     async with session(peer, threads=THREADS) as opened:
         for _ in range(SETTLED_RUNS // runs):
             await opened.run_load("run", runs)
         begin = await opened.memory_kib()
-        said, looked = 0, 0
+        emitted, recorded_at = 0, 0
         shares: list[float] = []
-        while said < events:
-            said += (await opened.run_load("run", runs)).events
+        while emitted < events:
+            emitted += (await opened.run_load("run", runs)).events
             shares.append(await opened.memory_kib() / begin)
-            if (said - looked) * POINTS >= events:
-                looked = said
+            if (emitted - recorded_at) * POINTS >= events:
+                recorded_at = emitted
                 series.add(SeriesKey("memory, share of the settled", peer.name), shares[-1])
-                series.add(SeriesKey("memory, events so far", peer.name), said)
+                series.add(SeriesKey("memory, events so far", peer.name), emitted)
     series.add(SeriesKey("memory, most beside the settled", peer.name), max(shares))
-    say(f"  {peer.name}: {shares[-1]:.3f} after {said:,} events, {max(shares):.3f} at most")
+    log_progress(f"  {peer.name}: {shares[-1]:.3f} after {emitted:,} events, {max(shares):.3f} at most")

@@ -1,4 +1,4 @@
-"""How long `import bridgekit` takes, and what it brings along."""
+"""Import time of bridgekit, and the heavy modules that the import loads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from statistics import median
 from typing import Final
 
-from benchmarks.measures.rounds import say
+from benchmarks.measures.rounds import log_progress
 from benchmarks.series import Series, SeriesKey
 from bridgekit_verify.harness.processes import command_output
 
@@ -26,14 +26,14 @@ print((time.perf_counter() - begun) * 1000, len({heavy!r} & sys.modules.keys()))
 
 
 def imports(series: Series, *, rounds: int) -> None:
-    """In a fresh interpreter each time; its own start is not counted."""
+    """Measure the imports in a new interpreter each time, without the interpreter's own start."""
     for _ in range(rounds):
         for case, code in CASES.items():
             ms, heavy = _imported(CODE.format(code=code, heavy=set(HEAVY)))
             series.add(SeriesKey("import ms", "bridgekit", case), ms)
             series.add(SeriesKey("import: heavy modules", "bridgekit", case), heavy)
     for case in CASES:
-        say(f"  {case}: {median(series[SeriesKey('import ms', 'bridgekit', case)]):.0f} ms")
+        log_progress(f"  {case}: {median(series[SeriesKey('import ms', 'bridgekit', case)]):.0f} ms")
 
 
 def _imported(code: str) -> tuple[float, float]:

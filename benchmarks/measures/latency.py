@@ -1,4 +1,4 @@
-"""How long a lone event takes, from its emission to the client's read, at a fixed rate; one clock for both ends."""
+"""Latency of single events at a fixed rate, from emission to the client's read, by the same monotonic clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.measures.rounds import say
+from benchmarks.measures.rounds import log_progress
 from benchmarks.series import Series, SeriesKey, quantile
 from benchmarks.session import Session
 from benchmarks.verification import WrongAnswer
@@ -19,7 +19,7 @@ OVERTIME_SECONDS: Final = 30.0
 
 
 async def latency(series: Series, opened: Session, *, per_second: float, seconds: float) -> None:
-    """One round of one stack: threads in turn, one emitter."""
+    """Measure one round of one stack, with one emitter and the threads in turn. Raises WrongAnswer."""
     wave = opened.next_wave(max(1, round(per_second * seconds / EVENTS / opened.threads)))
     emitted, received = await opened.run_paced_load(wave, per_second, within=seconds + OVERTIME_SECONDS)
     verdict = await opened.verdict(wave)
@@ -29,11 +29,11 @@ async def latency(series: Series, opened: Session, *, per_second: float, seconds
     name, rate = opened.peer.name, f"{per_second:.0f}/s"
     for share in QUANTILES:
         series.add(SeriesKey(f"latency p{100 * share:g}, µs", name, rate), quantile(us, share))
-    say(f"  {name}, {rate}: p50 {quantile(us, 0.5):,.0f} µs, p99 {quantile(us, 0.99):,.0f} µs")
+    log_progress(f"  {name}, {rate}: p50 {quantile(us, 0.5):,.0f} µs, p99 {quantile(us, 0.99):,.0f} µs")
 
 
 def latencies(emissions: Sequence[Sequence[int]], arrived: Sequence[tuple[int, Sequence[int]]]) -> list[int]:
-    """In nanoseconds, one an event that arrived. `emissions` has the thread and the moment of each, in order."""
+    """Return the latency of each received event in ns. `emissions` has thread and time of each event, in order."""
     emitted = defaultdict[int, list[int]](list)
     for thread, moment, *_ in emissions:
         emitted[thread].append(moment)

@@ -1,6 +1,6 @@
-"""What connections cost that only wait: memory in the stack's processes, and the work of keeping them alive.
+"""Memory of idle connections in the stack's processes, and the CPU time to keep them alive.
 
-The system's own buffers are not in it.
+Kernel buffers are not included.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
-from benchmarks.measures.rounds import say
+from benchmarks.measures.rounds import log_progress
 from benchmarks.peers import Peer
 from benchmarks.series import Series, SeriesKey
 from benchmarks.session import session
@@ -18,22 +18,22 @@ from benchmarks.session import session
 __all__ = ["idle_connections", "idle_work"]
 
 WARM_UP: Final = 50
-"""Connections before those that are counted: what a first one brings along is everybody's."""
+"""Connections that are opened before the measured ones: the first ones load shared code and buffers."""
 
 
 async def idle_connections(series: Series, peer: Peer, *, connections: int) -> None:
-    """One round of one stack: resident memory with and without so many sockets, each of its own thread."""
+    """Measure one round of one stack: resident memory with and without idle sockets, each in its own thread."""
     async with session(peer, threads=WARM_UP) as opened:
         await opened.prepare(WARM_UP, WARM_UP + connections)
         before = await opened.memory_kib()
         await opened.connect(WARM_UP, WARM_UP + connections)
         each = (await opened.memory_kib() - before) / connections
     series.add(SeriesKey("KiB/idle connection", peer.name), each)
-    say(f"  {peer.name}: {each:.1f} KiB an idle connection")
+    log_progress(f"  {peer.name}: {each:.1f} KiB an idle connection")
 
 
 async def idle_work(series: Series, peers: Sequence[Peer], *, connections: int, seconds: float) -> None:
-    """CPU time a connection, in µs a second, over longer than stacks let pass between two pings; all at once."""
+    """Measure CPU time per connection (µs per second) for longer than a ping interval, for all stacks concurrently."""
     async with AsyncExitStack() as stack:
         sessions = [await stack.enter_async_context(session(peer, threads=connections)) for peer in peers]
         before = [await each.cpu_seconds() for each in sessions]
@@ -41,4 +41,4 @@ async def idle_work(series: Series, peers: Sequence[Peer], *, connections: int, 
         for each, was in zip(sessions, before, strict=True):
             us = 1e6 * (await each.cpu_seconds() - was) / seconds / connections
             series.add(SeriesKey("CPU µs/s an idle connection", each.peer.name), us)
-            say(f"  {each.peer.name}: {us:.1f} µs CPU a second for each idle connection")
+            log_progress(f"  {each.peer.name}: {us:.1f} µs CPU a second for each idle connection")

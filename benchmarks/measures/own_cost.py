@@ -1,10 +1,10 @@
-"""The bridge without a socket: what one event costs in it, how often it is encoded, what a live run holds."""
+"""Cost of the bridge without a socket: CPU time per event, encodings per event, and memory of a live run."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from benchmarks.measures.rounds import say
+from benchmarks.measures.rounds import log_progress
 from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
 from benchmarks.series import Series, SeriesKey
 from bridgekit_verify.harness.messages import Ready
@@ -16,16 +16,16 @@ FAN_OUT: Final = 100
 
 
 async def own_cost(series: Series, *, rounds: int, runs: int, mappings: int) -> None:
-    """Each round in a process of its own."""
+    """Measure each round in a new process."""
     for _ in range(rounds):
         async with start_module("benchmarks.in_process", name="the bridge alone") as process:
             await process.receive(Ready, wanted="start")
             for what, us in (await process.request(MeasureOwnCost(runs), MeasuredValues)).values.items():
                 series.add(SeriesKey("own CPU µs", "bridgekit", what), us)
-                say(f"  {what}: {us:.2f} µs CPU")
+                log_progress(f"  {what}: {us:.2f} µs CPU")
             for subscribers in (1, FAN_OUT):
                 counted = (await process.request(CountEncodings(subscribers), MeasuredValues)).values["encodings"]
                 series.add(SeriesKey("encodings/event", "bridgekit", f"{subscribers} subscribers"), counted)
             mapped = (await process.request(MeasureMapping(mappings), MeasuredValues)).values["bytes"]
         series.add(SeriesKey("bytes/live mapping", "bridgekit"), mapped)
-        say(f"  a live run in the mapping: {mapped:.0f} bytes")
+        log_progress(f"  a live run in the mapping: {mapped:.0f} bytes")

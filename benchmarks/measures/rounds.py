@@ -1,4 +1,4 @@
-"""Stacks that take turns: A B C, A B C, and so on, so that what the machine does else falls on all of them alike."""
+"""Interleaves the stacks (A B C, A B C, …), so that other activity of the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from benchmarks.session import Session, session
 from benchmarks.verification import WrongAnswer
 from bridgekit.errors import BridgekitError
 
-__all__ = ["Turns", "say", "turns"]
+__all__ = ["Interleaving", "interleaving", "log_progress"]
 
 
-class Turns:
-    """Gives each stack its turn. One that fails is out for the rest, and why is kept; the others go on."""
+class Interleaving:
+    """Measures stacks in turn. A stack that fails is excluded from then on, with the reason; the others continue."""
 
     def __init__(self, sessions: AsyncExitStack, failed: dict[str, str]) -> None:
         self.failed = failed
@@ -31,7 +31,7 @@ class Turns:
         rounds: int,
         fresh: bool,
     ) -> None:
-        """Measure every stack in every round: in new processes each time, or in those that are up already."""
+        """Measure every stack in every round, in new processes (`fresh`) or in processes that stay up."""
         for _ in range(rounds):
             for peer in peers:
                 if fresh:
@@ -40,7 +40,7 @@ class Turns:
                     await self.guarded(peer, partial(self._measure_kept, peer, measure))
 
     async def one(self, peer: Peer, measure: Callable[[Session], Awaitable[None]]) -> None:
-        """Measure one stack in processes of its own."""
+        """Measure one stack in new processes."""
 
         async def measured() -> None:
             async with session(peer) as opened:
@@ -50,14 +50,14 @@ class Turns:
         await self.guarded(peer, measured)
 
     async def guarded(self, peer: Peer, measure: Callable[[], Awaitable[None]]) -> None:
-        """Measure, unless the stack is out; where that fails it is."""
+        """Run a measurement unless the stack has failed before; exclude the stack if the measurement fails."""
         if peer.name in self.failed:
             return
         try:
             await measure()
         except (WrongAnswer, BridgekitError) as error:
             self.failed[peer.name] = f"{type(error).__name__}: {error}"
-            say(f"  {peer.name} is out. {self.failed[peer.name]}")
+            log_progress(f"  {peer.name} is excluded: {self.failed[peer.name]}")
 
     async def _measure_kept(self, peer: Peer, measure: Callable[[Session], Awaitable[None]]) -> None:
         if peer.name not in self._kept:
@@ -68,12 +68,12 @@ class Turns:
 
 
 @asynccontextmanager
-async def turns(failed: dict[str, str]) -> AsyncIterator[Turns]:
-    """Turns for the length of a block. `failed` is given those that are out, by name."""
+async def interleaving(failed: dict[str, str]) -> AsyncIterator[Interleaving]:
+    """Interleave measurements for the length of a block. Excluded stacks are added to `failed`, with the reason."""
     async with AsyncExitStack() as sessions:
-        yield Turns(sessions, failed)
+        yield Interleaving(sessions, failed)
 
 
-def say(line: str) -> None:
-    """Tell whoever waits how far it is."""
+def log_progress(line: str) -> None:
+    """Print a line of progress to standard error."""
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""One subscriber stops reading. Does the emitter stop? Do its neighbours get their events? What is piled up?"""
+"""Effect of a subscriber that stops reading on the emitter, on the other subscribers, and on memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from benchmarks.measures.latency import latencies
-from benchmarks.measures.rounds import say
+from benchmarks.measures.rounds import log_progress
 from benchmarks.peers import Peer
 from benchmarks.protocol import ClosedSockets, ResumeReading, StallOne
 from benchmarks.series import Series, SeriesKey, quantile
@@ -19,15 +19,15 @@ __all__ = ["stall"]
 
 THREADS: Final = 2
 SUBSCRIBERS: Final = 5
-"""Of each thread. One of the first thread's does not read."""
+"""Subscribers of each thread. One of the first thread stops reading."""
 BUFFER_BYTES: Final = 16_384
-"""Small, so that a reader who stops is felt at once and not after megabytes."""
+"""Small, so that a client that stops reading causes backpressure immediately and not after megabytes."""
 PADDING_BYTES: Final = 8_192
 GRACE_SECONDS: Final = 2.0
 
 
 async def stall(series: Series, peer: Peer, *, per_second: float, seconds: float) -> None:
-    """One stack, and an emitter for two threads of five sockets each: first all of them read, then one does not."""
+    """Measure one stack with two threads of five sockets each: first all sockets read, then one of them stops."""
     async with session(peer, threads=THREADS, subscribers=SUBSCRIBERS, buffer_bytes=BUFFER_BYTES) as opened:
         await _measure_wave(opened, per_second, seconds)
         await opened.load.request(StallOne(), Done)
@@ -35,11 +35,11 @@ async def stall(series: Series, peer: Peer, *, per_second: float, seconds: float
         found["cut off"] = (await opened.load.request(ResumeReading(), ClosedSockets)).closed
     for what, value in found.items():
         series.add(SeriesKey(f"stall: {what}", peer.name), value)
-    say(f"  {peer.name}: {', '.join(f'{what} {value:,.0f}' for what, value in found.items())}")
+    log_progress(f"  {peer.name}: {', '.join(f'{what} {value:,.0f}' for what, value in found.items())}")
 
 
 async def _measure_wave(opened: Session, per_second: float, seconds: float) -> dict[str, float]:
-    """One wave. An event may be missing when the time is over, but what came must be right."""
+    """Measure one wave. Events may be missing, but those that arrived must be correct. Raises WrongAnswer."""
     wave = opened.next_wave(max(1, round(per_second * seconds / EVENTS / THREADS)), padding_bytes=PADDING_BYTES)
     before, within = await opened.memory_kib(), seconds + GRACE_SECONDS
     emitted, received = await opened.run_paced_load(wave, per_second, within)

@@ -1,10 +1,10 @@
-"""How many events a second, and what each costs: agents that never wait, that wait between runs, between events."""
+"""Events per second and CPU time per event, for agents that never yield, yield between runs, or between events."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.measures.rounds import say
+from benchmarks.measures.rounds import log_progress
 from benchmarks.peers import Peer
 from benchmarks.series import Series, SeriesKey
 from benchmarks.session import Session, session
@@ -13,7 +13,7 @@ __all__ = ["fan_out", "throughput"]
 
 
 async def throughput(series: Series, opened: Session, *, runs: int, kinds: Sequence[str]) -> None:
-    """One round of one stack: a wave of each kind."""
+    """Measure one round of one stack: a wave for each kind of agents."""
     peer = opened.peer
     for kind in kinds:
         report = await opened.run_load(kind, max(1, round(runs * peer.share)))
@@ -21,15 +21,15 @@ async def throughput(series: Series, opened: Session, *, runs: int, kinds: Seque
         series.add(SeriesKey("CPU µs/event", peer.name, kind), report.cpu_us)
         series.add(SeriesKey("client busy", peer.name, kind), report.client_busy)
         series.add(SeriesKey("bytes/event", peer.name, kind), report.event_bytes)
-        say(f"  {peer.name}, {kind}: {report.per_second:,.0f} events/s, {report.cpu_us:.1f} µs CPU each")
+        log_progress(f"  {peer.name}, {kind}: {report.per_second:,.0f} events/s, {report.cpu_us:.1f} µs CPU each")
 
 
 async def fan_out(series: Series, peer: Peer, *, subscribers: int, runs: int) -> None:
-    """One round of one stack: one thread that many read; deliveries a second, and what each costs."""
+    """Measure one round of one stack with many subscribers of one thread: deliveries/s and CPU time per delivery."""
     async with session(peer, threads=1, subscribers=subscribers) as opened:
         await opened.warm_up()
         report = await opened.run_load("run", max(1, round(runs * peer.share)))
     kind = f"{subscribers} subscribers"
     series.add(SeriesKey("deliveries/s", peer.name, kind), report.per_second)
     series.add(SeriesKey("CPU µs/delivery", peer.name, kind), report.cpu_us)
-    say(f"  {peer.name}: {report.per_second:,.0f} deliveries/s, {report.cpu_us:.1f} µs CPU each")
+    log_progress(f"  {peer.name}: {report.per_second:,.0f} deliveries/s, {report.cpu_us:.1f} µs CPU each")

@@ -1,1 +1,1 @@
-"""Single steps of an event's way, by pytest-benchmark: `pytest benchmarks/micro`, which `make bench` calls."""
+"""Microbenchmarks of the steps of an event's path, with pytest-benchmark: `pytest benchmarks/micro` or `make bench`."""

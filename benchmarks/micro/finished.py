@@ -1,4 +1,4 @@
-"""Coroutines that never wait, run to their end without a loop: what a loop costs is measured elsewhere."""
+"""Runs coroutines that never wait without an event loop, whose cost is measured elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Timer(Protocol):
-    """What pytest-benchmark gives a test."""
+    """The `benchmark` fixture of pytest-benchmark."""
 
     extra_info: dict[str, object]
 
@@ -27,11 +27,11 @@ class Timer(Protocol):
 
 
 def finished(awaitable: Awaitable[T]) -> T:
-    """The result of what does not wait. RuntimeError where it does."""
+    """Return the result of an awaitable that never waits. Raises RuntimeError if it waits."""
     coroutine = awaitable.__await__()
     try:
         next(coroutine)
     except StopIteration as end:
         result: T = end.value
         return result
-    raise RuntimeError("it waits")
+    raise RuntimeError("the awaitable waits: run it on an event loop")

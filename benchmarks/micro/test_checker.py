@@ -1,4 +1,4 @@
-"""The checker: a million events judged in one go."""
+"""The checker with up to a million events."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ EVENTS = [10_000, 1_000_000]
 
 @pytest.mark.parametrize("events", EVENTS)
 def test_check(benchmark: Timer, events: int) -> None:
-    judged = sound_history(events)
+    history = sound_history(events)
     tracemalloc.start()
     small = check(sound_history(EVENTS[0]))
     benchmark.extra_info["peak bytes an event"] = tracemalloc.get_traced_memory()[1] // small.expected
     tracemalloc.stop()
-    verdict = benchmark.pedantic(check, args=(judged,), rounds=1)
+    verdict = benchmark.pedantic(check, args=(history,), rounds=1)
     assert isinstance(verdict, Verdict)
     assert verdict.delivered == verdict.expected == events

@@ -1,4 +1,4 @@
-"""One event: made, found its thread, encoded, numbered, kept, delivered, put into an outbox, counted."""
+"""The steps of one event: emit, resolve, encode, publish, deliver, put into an outbox, count."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from itertools import count
 import msgspec
 import pytest
 
-from benchmarks.in_process import bridged, event_of, subscribed
+from benchmarks.in_process import attach_subscriber, event_of, start_bridgekit
 from benchmarks.micro.finished import Timer, finished
-from benchmarks.peers.bridgekit_agents import Bridged
+from benchmarks.peers.bridgekit_agents import BridgekitStack
 from benchmarks.workload import EVENTS, AgentRun
 from bridgekit.counters import DeliveryCounters
 from bridgekit.events import EventType, Frame, Outcome, Receipt, encode
@@ -22,36 +22,36 @@ from bridgekit.transport.outbox import Subscriber
 RUN = AgentRun(0, 0)
 THREAD = ThreadId(RUN.thread_id)
 BATCH = 50
-"""Frames that are put before somebody takes them."""
+"""Number of frames that are put before the outbox is drained."""
 
 
 @pytest.fixture
-def stack() -> Bridged:
-    return asyncio.run(bridged())
+def stack() -> BridgekitStack:
+    return asyncio.run(start_bridgekit())
 
 
-def taking(sockets: list[Subscriber], step: Callable[[], object]) -> Callable[[], object]:
-    """The step, and now and then somebody who empties the outboxes, so that they are not full."""
+def draining(sockets: list[Subscriber], step: Callable[[], object]) -> Callable[[], object]:
+    """Return the step with a regular drain of the outboxes, so that they do not fill up."""
     steps = count(1)
 
-    def taken() -> object:
+    def drained() -> object:
         if not next(steps) % BATCH:
             for socket in sockets:
                 socket.take()
         return step()
 
-    return taken
+    return drained
 
 
-@pytest.mark.parametrize("place", range(EVENTS), ids=lambda place: RUN.said()[place].type)
-def test_emit(benchmark: Timer, stack: Bridged, place: int) -> None:
-    said, say = RUN.said()[place], stack.agent(RUN)
-    socket = subscribed(stack, RUN.thread_id)
-    benchmark(taking([socket], lambda: finished(say(said))))
+@pytest.mark.parametrize("position", range(EVENTS), ids=lambda position: RUN.bodies()[position].type)
+def test_emit(benchmark: Timer, stack: BridgekitStack, position: int) -> None:
+    body, emit_event = RUN.bodies()[position], stack.agent(RUN)
+    socket = attach_subscriber(stack, RUN.thread_id)
+    benchmark(draining([socket], lambda: finished(emit_event(body))))
 
 
 @pytest.mark.parametrize("carried", [True, False], ids=["carried", "mapped"])
-def test_resolve(benchmark: Timer, stack: Bridged, carried: bool) -> None:
+def test_resolve(benchmark: Timer, stack: BridgekitStack, carried: bool) -> None:
     event = event_of(RUN)
     finished(stack.application.bridge.mapping.register_mapping(event.run_id, THREAD))
     event = event if carried else msgspec.structs.replace(event, thread_id=None)
@@ -59,9 +59,9 @@ def test_resolve(benchmark: Timer, stack: Bridged, carried: bool) -> None:
     assert benchmark(lambda: finished(route_of(resolver, event))) == THREAD
 
 
-@pytest.mark.parametrize("place", [1, 2], ids=["with a null", "without"])
-def test_encode(benchmark: Timer, place: int) -> None:
-    event = event_of(RUN, place)
+@pytest.mark.parametrize("position", [1, 2], ids=["with a null", "without"])
+def test_encode(benchmark: Timer, position: int) -> None:
+    event = event_of(RUN, position)
     benchmark(encode, event)
 
 
@@ -70,17 +70,17 @@ def test_new_id(benchmark: Timer) -> None:
 
 
 @pytest.mark.parametrize("subscribers", [0, 1, 100])
-def test_publish(benchmark: Timer, stack: Bridged, subscribers: int) -> None:
-    sockets = [subscribed(stack, RUN.thread_id) for _ in range(subscribers)]
+def test_publish(benchmark: Timer, stack: BridgekitStack, subscribers: int) -> None:
+    sockets = [attach_subscriber(stack, RUN.thread_id) for _ in range(subscribers)]
     event, publish = event_of(RUN), stack.application.bridge.hub.publish
-    benchmark(taking(sockets, lambda: finished(publish(event, THREAD))))
+    benchmark(draining(sockets, lambda: finished(publish(event, THREAD))))
 
 
 @pytest.mark.parametrize("subscribers", [1, 100])
-def test_deliver(benchmark: Timer, stack: Bridged, subscribers: int) -> None:
-    sockets = [subscribed(stack, RUN.thread_id) for _ in range(subscribers)]
+def test_deliver(benchmark: Timer, stack: BridgekitStack, subscribers: int) -> None:
+    sockets = [attach_subscriber(stack, RUN.thread_id) for _ in range(subscribers)]
     frames, deliver = numbered(EventType.TOOL_EXECUTING), stack.application.bridge.hub.deliver
-    benchmark(taking(sockets, lambda: deliver(THREAD, next(frames))))
+    benchmark(draining(sockets, lambda: deliver(THREAD, next(frames))))
 
 
 def numbered(event_type: EventType) -> Iterator[Frame]:
@@ -88,8 +88,8 @@ def numbered(event_type: EventType) -> Iterator[Frame]:
 
 
 @pytest.mark.parametrize("event_type", [EventType.TOOL_EXECUTING, EventType.AGENT_THINKING])
-def test_outbox(benchmark: Timer, stack: Bridged, event_type: EventType) -> None:
-    outbox, frames, puts = subscribed(stack, RUN.thread_id), numbered(event_type), count(1)
+def test_outbox(benchmark: Timer, stack: BridgekitStack, event_type: EventType) -> None:
+    outbox, frames, puts = attach_subscriber(stack, RUN.thread_id), numbered(event_type), count(1)
 
     def put() -> None:
         if not next(puts) % BATCH:
@@ -99,12 +99,12 @@ def test_outbox(benchmark: Timer, stack: Bridged, event_type: EventType) -> None
     benchmark(put)
 
 
-def test_outbox_that_is_full_and_coalesces(benchmark: Timer, stack: Bridged) -> None:
-    outbox, frames = subscribed(stack, RUN.thread_id), numbered(EventType.AGENT_THINKING)
+def test_outbox_that_is_full_and_coalesces(benchmark: Timer, stack: BridgekitStack) -> None:
+    outbox, frames = attach_subscriber(stack, RUN.thread_id), numbered(EventType.AGENT_THINKING)
     benchmark(lambda: outbox.put(next(frames)))
 
 
-def test_tally(benchmark: Timer) -> None:
+def test_count(benchmark: Timer) -> None:
     counters, event = DeliveryCounters(), event_of(RUN)
     receipt = Receipt(outcome=Outcome.SENT, sockets=1, kept=True, thread_id=THREAD, seq=1, epoch="e")
     benchmark(counters.count, event, receipt)

@@ -1,7 +1,7 @@
-"""What is measured beside each other: each stack is a row here and a small file beside this one.
+"""The compared stacks: each is a row of PEERS and a small module of this package.
 
-A file has a function `up(place)`, which gives a Stack for the length of a block. It alone imports what it needs. The
-stacks that are not ours run in an environment of their own, because they pin versions that we do not want.
+A module has a function `serve(context)`, which runs a Stack for the length of a block, and it alone imports the stack's
+libraries. Stacks other than bridgekit run in a separate environment, because they pin incompatible versions.
 """
 
 from __future__ import annotations
@@ -16,64 +16,64 @@ from pathlib import Path
 from typing import Final, Protocol, cast
 
 from benchmarks.peers.context import StackContext
-from benchmarks.workload import AgentRun, Said
+from benchmarks.workload import AgentRun, EventBody
 
-__all__ = ["BRIDGEKIT", "PEERS", "Peer", "Say", "Stack", "peer"]
+__all__ = ["BRIDGEKIT", "PEERS", "EmitFunction", "Peer", "Stack", "peer"]
 
 PEERS_ENVIRONMENT: Final = Path(__file__).parents[2] / ".venv-peers"
-"""What `make bench` fills from requirements.txt, beside this file."""
+"""Environment that `make bench` installs from the requirements.txt next to this file."""
 
-Say = Callable[[Said], Awaitable[object]]
-"""Says one event of a run, and returns when the stack lets its agent go on."""
+EmitFunction = Callable[[EventBody], Awaitable[object]]
+"""Emits one event of a run, and returns when the stack returns control to the agent."""
 
 
 class Stack(Protocol):
-    """A stack that is up, in this process."""
+    """A stack that runs in this process."""
 
     port: int
-    """Where its sockets are; 0 where this process has none."""
+    """Port of its sockets; 0 if this process has none."""
 
-    def agent(self, run: AgentRun) -> Say:
-        """An agent for that run."""
+    def agent(self, run: AgentRun) -> EmitFunction:
+        """Return the emit function of an agent for this run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """One stack."""
+    """One stack: its module, its packages, and how it is measured."""
 
     name: str
     file: str
-    """In this folder."""
-    says: str
-    """What an agent's event becomes, in a few words."""
+    """Name of its module in this package."""
+    description: str
+    """The call that sends an agent's event."""
     dialect: str = "websocket"
     packages: tuple[str, ...] = ()
-    """The distributions whose versions matter."""
+    """Distributions whose versions are recorded."""
     broker: bool = False
-    """Whether its agents and its sockets are in two processes, with a Redis-protocol server between them."""
+    """Whether agents and sockets are in two processes connected by a Redis-protocol server."""
     share: float = 1.0
-    """Part of the workload that it is given, so that a slow one does not hold up the rest."""
+    """Share of the workload that the stack gets, so that a slow stack does not prolong the run."""
     whole_runs: bool = False
-    """Whether the agents are called by the stack, run by run, and not by the benchmark."""
+    """Whether the stack calls the agents itself, run by run."""
 
     @property
-    def ours(self) -> bool:
-        """Whether it is bridgekit, in one of its arrangements."""
+    def is_bridgekit(self) -> bool:
+        """Whether the stack is a configuration of bridgekit."""
         return self.file.startswith("bridgekit_")
 
     @property
     def environment(self) -> Path:
-        """Where its packages are installed."""
-        return Path(sys.prefix) if self.ours else PEERS_ENVIRONMENT
+        """The environment in which its packages are installed."""
+        return Path(sys.prefix) if self.is_bridgekit else PEERS_ENVIRONMENT
 
     @property
     def python(self) -> str:
-        """The interpreter that runs it."""
-        return sys.executable if self.ours else str(PEERS_ENVIRONMENT / "bin" / "python")
+        """The interpreter that runs the stack."""
+        return sys.executable if self.is_bridgekit else str(PEERS_ENVIRONMENT / "bin" / "python")
 
     @property
     def missing(self) -> str:
-        """What is not installed; nothing where it can be measured."""
+        """Names of missing packages; empty if the stack can be measured."""
         return ", ".join(name for name, found in self.versions.items() if not found)
 
     @property
@@ -83,12 +83,13 @@ class Peer:
         found = {name: list(distributions(name=name, path=places)) for name in self.packages}
         return {name: each[0].version if each else "" for name, each in found.items()}
 
-    def up(self, place: StackContext) -> AbstractAsyncContextManager[Stack]:
-        """Bring it up in this process."""
-        begin = cast(
-            "Callable[[StackContext], AbstractAsyncContextManager[Stack]]", import_module(f"{__name__}.{self.file}").up
+    def serve(self, context: StackContext) -> AbstractAsyncContextManager[Stack]:
+        """Run the stack in this process for the length of a block."""
+        factory = cast(
+            "Callable[[StackContext], AbstractAsyncContextManager[Stack]]",
+            import_module(f"{__name__}.{self.file}").serve,
         )
-        return begin(place)
+        return factory(context)
 
 
 _UVICORN: Final = ("starlette", "uvicorn", "websockets")
@@ -98,33 +99,33 @@ PEERS: Final = (
     Peer(
         name="raw TCP",
         file="raw_tcp",
-        says="one transport.write an event, no WebSocket",
+        description="one transport.write an event, no WebSocket",
         dialect="lines",
         packages=("orjson",),
     ),
-    Peer(name="picows", file="picows_", says="transport.send", packages=("picows", "aiofastnet", "orjson")),
+    Peer(name="picows", file="picows_", description="transport.send", packages=("picows", "aiofastnet", "orjson")),
     Peer(
         name="websockets broadcast",
         file="websockets_broadcast",
-        says="websockets.broadcast, which drops nothing and waits for nobody",
+        description="websockets.broadcast, which neither drops events nor waits for subscribers",
         packages=("websockets", "orjson"),
     ),
     Peer(
         name="websockets send",
         file="websockets_send",
-        says="await connection.send",
+        description="await connection.send",
         packages=("websockets", "orjson"),
     ),
     Peer(
         name="Starlette by hand",
         file="starlette_by_hand",
-        says="await websocket.send_text, on uvicorn",
+        description="await websocket.send_text, on uvicorn",
         packages=(*_UVICORN, "orjson"),
     ),
     Peer(
         name="sse-starlette",
         file="sse",
-        says="a memory stream a subscriber, as its documentation shows",
+        description="a memory stream for each subscriber, as its documentation shows",
         dialect="server-sent events",
         packages=("sse-starlette", "starlette", "uvicorn", "orjson"),
         share=0.2,
@@ -132,13 +133,13 @@ PEERS: Final = (
     Peer(
         name="broadcaster",
         file="broadcaster_",
-        says="await broadcast.publish, in memory",
+        description="await broadcast.publish, in memory",
         packages=("broadcaster", *_UVICORN, "orjson"),
     ),
     Peer(
         name="python-socketio",
         file="socketio_",
-        says="await server.emit to a room",
+        description="await server.emit to a room",
         dialect="socket.io",
         packages=("python-socketio", "python-engineio", "uvicorn", "websockets"),
         share=0.4,
@@ -146,33 +147,33 @@ PEERS: Final = (
     Peer(
         name="Channels",
         file="channels_",
-        says="await layer.group_send, in memory",
+        description="await layer.group_send, in memory",
         packages=("channels", "django", "uvicorn", "websockets"),
         share=0.1,
     ),
     Peer(
         name="bridgekit ASGI",
         file="bridgekit_asgi",
-        says="await adapter.emit_*, on uvicorn",
+        description="await adapter.emit_*, on uvicorn",
         packages=_OURS,
     ),
     Peer(
         name="bridgekit ASGI, whole runs",
         file="bridgekit_runs",
-        says="await supervisor.run, all nine links, on uvicorn",
+        description="await supervisor.run, all nine links, on uvicorn",
         packages=_OURS,
         whole_runs=True,
     ),
     Peer(
         name="bridgekit native",
         file="bridgekit_native",
-        says="await adapter.emit_*, on websockets' own server",
+        description="await adapter.emit_*, on websockets' own server",
         packages=("bridgekit-verify", "msgspec", "websockets"),
     ),
     Peer(
         name="broadcaster, Redis",
         file="broadcaster_",
-        says="await broadcast.publish, over Redis pub/sub",
+        description="await broadcast.publish, over Redis pub/sub",
         packages=("broadcaster", "redis", *_UVICORN, "orjson"),
         broker=True,
         share=0.4,
@@ -180,7 +181,7 @@ PEERS: Final = (
     Peer(
         name="python-socketio, Redis",
         file="socketio_redis",
-        says="await manager.emit to a room, over its Redis manager",
+        description="await manager.emit to a room, over its Redis manager",
         dialect="socket.io",
         packages=("python-socketio", "python-engineio", "redis", "uvicorn", "websockets"),
         broker=True,
@@ -189,7 +190,7 @@ PEERS: Final = (
     Peer(
         name="Channels, Redis",
         file="channels_",
-        says="await layer.group_send, over channels_redis' pub/sub layer",
+        description="await layer.group_send, over channels_redis' pub/sub layer",
         packages=("channels", "channels-redis", "redis", "django", "uvicorn", "websockets"),
         broker=True,
         share=0.1,
@@ -197,25 +198,25 @@ PEERS: Final = (
     Peer(
         name="bridgekit, Redis",
         file="bridgekit_redis",
-        says="await adapter.emit_*, kept in Redis Streams and relayed, on the native edge",
+        description="await adapter.emit_*, kept in Redis Streams and relayed, on the native edge",
         packages=("bridgekit-verify", "msgspec", "websockets", "redis", "hiredis"),
         broker=True,
     ),
     Peer(
         name="bridgekit, Redis, ASGI",
         file="bridgekit_redis_asgi",
-        says="the same, on uvicorn",
+        description="the same, on uvicorn",
         packages=(*_OURS, "redis", "hiredis"),
         broker=True,
     ),
 )
 
-BRIDGEKIT: Final = tuple(each for each in PEERS if each.ours)
+BRIDGEKIT: Final = tuple(each for each in PEERS if each.is_bridgekit)
 
 
 def peer(name: str) -> Peer:
-    """The row of that name; LookupError names the known ones."""
+    """Return the stack with this name. Raises LookupError, which lists the known names."""
     found = next((each for each in PEERS if each.name == name), None)
     if found is None:
-        raise LookupError(f"no stack {name!r}; there are {', '.join(each.name for each in PEERS)}")
+        raise LookupError(f"there is no stack {name!r}; known stacks are: {', '.join(each.name for each in PEERS)}")
     return found

@@ -1,4 +1,4 @@
-"""What every bridgekit stack shares: agents that emit by the adapter, and an application filled on purpose."""
+"""Shared by the bridgekit stacks: agents that emit through the adapter, and the background load of an application."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from benchmarks.workload import AGENT, AgentRun, Said, thread_id
+from benchmarks.workload import AGENT, AgentRun, EventBody, thread_id
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_7_8_adapter import Emitter, WebSocketBridgeAdapter
 from bridgekit.events import Receipt
 from bridgekit.ids import RunId, ThreadId
 
-__all__ = ["Bridged", "emit"]
+__all__ = ["BridgekitStack", "emit"]
 
 USER: Final = "user"
 
 
-def emit(emitter: Emitter, said: Said) -> Awaitable[Receipt]:
-    """Say one event as an agent does, by the `emit_*` of its type."""
-    return _EMITTED[said.type](emitter, said.payload)
+def emit(emitter: Emitter, body: EventBody) -> Awaitable[Receipt]:
+    """Emit one event as an agent does, with the `emit_*` method of its type."""
+    return _EMITTED[body.type](emitter, body.payload)
 
 
-class Bridged:
-    """A started application. An agent of a run is an adapter of its own, as the registry would make it."""
+class BridgekitStack:
+    """A started application. Each run gets its own adapter, as from the registry."""
 
     def __init__(self, application: Application, port: int = 0) -> None:
         self.application = application
         self.port = port
 
-    def agent(self, run: AgentRun) -> Callable[[Said], Awaitable[Receipt]]:
+    def agent(self, run: AgentRun) -> Callable[[EventBody], Awaitable[Receipt]]:
         adapter = WebSocketBridgeAdapter()
         adapter.set_websocket_bridge(
             self.application.bridge, RunId(run.run_id), AGENT, thread_id=ThreadId(run.thread_id)
@@ -41,12 +41,12 @@ class Bridged:
             await self.application.open_thread(thread_id(number), USER)
 
     async def fill(self, *, threads: int, mappings: int) -> None:
-        """Threads from 1,000,000 on, each with one run's events in its log, and that many live runs in the mapping."""
+        """Add threads from number 1,000,000 on, each with one run's events in its log, and live runs to the mapping."""
         for number in range(1_000_000, 1_000_000 + threads):
             run = AgentRun(number, 0)
-            say = self.agent(run)
-            for said in run.said():
-                await say(said)
+            emit_event = self.agent(run)
+            for body in run.bodies():
+                await emit_event(body)
         mapping = self.application.bridge.mapping
         for number in range(mappings):
             thread = thread_id(1_000_000 + number % max(threads, 1_000))

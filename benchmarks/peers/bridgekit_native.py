@@ -1,4 +1,4 @@
-"""bridgekit's native edge: what one turn of the loop brings leaves in one write. Else as the ASGI edge."""
+"""bridgekit's native edge, with the defaults: the events of one event-loop iteration are batched in one write."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from benchmarks.peers.bridgekit_agents import Bridged
+from benchmarks.peers.bridgekit_agents import BridgekitStack
 from benchmarks.peers.context import StackContext
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.authorization import OwnerAuthorizer
 
-__all__ = ["up"]
+__all__ = ["serve"]
 
 
 @asynccontextmanager
-async def up(place: StackContext) -> AsyncIterator[Bridged]:
+async def serve(context: StackContext) -> AsyncIterator[BridgekitStack]:
     app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
-    async with serving(app, edge="native", **place.how) as url:
-        yield Bridged(app.state.bridgekit, urlsplit(url).port or 0)
+    async with serving(app, edge="native", **context.server_options) as url:
+        yield BridgekitStack(app.state.bridgekit, urlsplit(url).port or 0)

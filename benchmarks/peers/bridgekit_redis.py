@@ -1,4 +1,4 @@
-"""bridgekit on the Redis store: agents in one process, sockets in another on the native edge, logs in Streams."""
+"""bridgekit with logs in Redis Streams: agents in one process, and sockets on the native edge in another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import urlsplit
 
-from benchmarks.peers.bridgekit_agents import Bridged
+from benchmarks.peers.bridgekit_agents import BridgekitStack
 from benchmarks.peers.context import StackContext
 from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app, start_application
@@ -14,25 +14,25 @@ from bridgekit.serve.in_process import serving
 from bridgekit.stores import redis_stores
 from bridgekit.transport.authorization import OwnerAuthorizer
 
-__all__ = ["up", "up_on"]
+__all__ = ["serve", "serve_on"]
 
 
-def up(place: StackContext) -> AbstractAsyncContextManager[Bridged]:
-    return up_on(place, "native")
+def serve(context: StackContext) -> AbstractAsyncContextManager[BridgekitStack]:
+    return serve_on(context, "native")
 
 
 @asynccontextmanager
-async def up_on(place: StackContext, edge: str) -> AsyncIterator[Bridged]:
-    """With this edge in front of the sockets."""
-    # Whose threads they are stands in the users' own database; here each process is told of the same ones.
+async def serve_on(context: StackContext, edge: str) -> AsyncIterator[BridgekitStack]:
+    """Run the stack with this edge for the sockets."""
+    # An application's database knows the owners of threads. Here each process creates the same threads.
     threads = MemoryThreadStore()
     config = BridgeConfig(
-        agents={}, db_session_factory=threads, authorizer=OwnerAuthorizer, stores=redis_stores(place.broker)
+        agents={}, db_session_factory=threads, authorizer=OwnerAuthorizer, stores=redis_stores(context.broker)
     )
-    if place.sockets:
+    if context.sockets:
         app = create_app(config)
-        async with serving(app, edge=edge, **place.how) as url:
-            yield Bridged(app.state.bridgekit, urlsplit(url).port or 0)
+        async with serving(app, edge=edge, **context.server_options) as url:
+            yield BridgekitStack(app.state.bridgekit, urlsplit(url).port or 0)
     else:
         async with config.stores() as stores:
-            yield Bridged(await start_application(config, stores))
+            yield BridgekitStack(await start_application(config, stores))

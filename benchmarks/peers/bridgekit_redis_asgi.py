@@ -1,15 +1,15 @@
-"""The same on the ASGI edge."""
+"""bridgekit with the Redis store, as bridgekit_redis, but on the ASGI edge."""
 
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 
-from benchmarks.peers.bridgekit_agents import Bridged
-from benchmarks.peers.bridgekit_redis import up_on
+from benchmarks.peers.bridgekit_agents import BridgekitStack
+from benchmarks.peers.bridgekit_redis import serve_on
 from benchmarks.peers.context import StackContext
 
-__all__ = ["up"]
+__all__ = ["serve"]
 
 
-def up(place: StackContext) -> AbstractAsyncContextManager[Bridged]:
-    return up_on(place, "asgi")
+def serve(context: StackContext) -> AbstractAsyncContextManager[BridgekitStack]:
+    return serve_on(context, "asgi")

@@ -1,4 +1,4 @@
-"""The same edge, and whole runs through all nine links: ids sealed, routes registered, threads claimed."""
+"""bridgekit's ASGI edge with whole runs through all nine links: signed ids, registered routes, claimed threads."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from benchmarks.peers.bridgekit_agents import USER, Bridged, emit
+from benchmarks.peers.bridgekit_agents import USER, BridgekitStack, emit
 from benchmarks.peers.context import StackContext
-from benchmarks.workload import AGENT, EVENTS, AgentRun, Said
+from benchmarks.workload import AGENT, EVENTS, AgentRun, EventBody
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.authorization import OwnerAuthorizer
 
-__all__ = ["up"]
+__all__ = ["serve"]
 
 
-class _Speaker(BaseAgent):
-    """Says what the run's script holds for it. What comes before and after is said by the core."""
+class _ScriptedAgent(BaseAgent):
+    """Emits the events of the run's script between start and end, which the core emits."""
 
-    scripts: dict[str, tuple[Sequence[Said], bool]] = {}  # noqa: RUF012  # agents are made by the registry: no other way
+    scripts: dict[str, tuple[Sequence[EventBody], bool]] = {}  # noqa: RUF012  # the registry creates the agents
 
     async def execute(self, context: RunContext) -> object:
-        said, yielding = self.scripts[context.request]
-        for each in said[1:-1]:
+        bodies, yielding = self.scripts[context.request]
+        for body in bodies[1:-1]:
             if yielding:
                 await asyncio.sleep(0)
-            await emit(self, each)
+            await emit(self, body)
         if yielding:
             await asyncio.sleep(0)
-        return said[-1].payload["result"]
+        return bodies[-1].payload["result"]
 
 
-class _Whole(Bridged):
-    async def run(self, run: AgentRun, said: Sequence[Said], turn_after: int) -> None:
-        _Speaker.scripts[run.request] = said, turn_after == 1
+class WholeRunStack(BridgekitStack):
+    async def run(self, run: AgentRun, bodies: Sequence[EventBody], yield_after: int) -> None:
+        _ScriptedAgent.scripts[run.request] = bodies, yield_after == 1
         try:
             await self.application.supervisor.run(
                 agent_name=AGENT, thread_id=run.thread_id, user_id=USER, request=run.request
             )
         finally:
-            del _Speaker.scripts[run.request]
-        if 0 < turn_after <= EVENTS:
+            del _ScriptedAgent.scripts[run.request]
+        if 0 < yield_after <= EVENTS:
             await asyncio.sleep(0)
 
 
 @asynccontextmanager
-async def up(place: StackContext) -> AsyncIterator[Bridged]:
-    app = create_app(BridgeConfig(agents={AGENT: _Speaker}, authorizer=OwnerAuthorizer))
-    async with serving(app, **place.how) as url:
-        yield _Whole(app.state.bridgekit, urlsplit(url).port or 0)
+async def serve(context: StackContext) -> AsyncIterator[BridgekitStack]:
+    app = create_app(BridgeConfig(agents={AGENT: _ScriptedAgent}, authorizer=OwnerAuthorizer))
+    async with serving(app, **context.server_options) as url:
+        yield WholeRunStack(app.state.bridgekit, urlsplit(url).port or 0)

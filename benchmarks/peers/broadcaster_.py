@@ -1,4 +1,4 @@
-"""broadcaster, as its documentation shows: a subscription an endpoint; in memory, or over Redis pub/sub."""
+"""broadcaster, used as in its documentation: one subscription per endpoint, in memory or over Redis pub/sub."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from benchmarks.peers.context import SUBSCRIBED, HandRolled, StackContext, on_uvicorn
-from benchmarks.workload import Numbers, Said
+from benchmarks.workload import EnvelopeFactory, EventBody
 
-__all__ = ["up"]
+__all__ = ["serve"]
 
 
 @asynccontextmanager
-async def up(place: StackContext) -> AsyncIterator[HandRolled]:
-    numbers = Numbers()
-    async with Broadcast(place.broker or "memory://") as broadcast:
+async def serve(context: StackContext) -> AsyncIterator[HandRolled]:
+    envelopes = EnvelopeFactory()
+    async with Broadcast(context.broker or "memory://") as broadcast:
 
-        async def stay(websocket: WebSocket) -> None:
+        async def endpoint(websocket: WebSocket) -> None:
             await websocket.accept()
             async with broadcast.subscribe(channel=websocket.query_params["thread_id"]) as subscriber:
                 await websocket.send_text(SUBSCRIBED)
                 with suppress(WebSocketDisconnect):
                     async with asyncio.TaskGroup() as group:
-                        group.create_task(_gone(websocket))
+                        group.create_task(_wait_disconnected(websocket))
                         async for event in subscriber:
                             await websocket.send_text(event.message)
 
-        async def say(thread_id: str, run_id: str, said: Said) -> None:
-            event = numbers.envelope(thread_id, run_id, said, datetime.now(UTC))
+        async def emit_event(thread_id: str, run_id: str, body: EventBody) -> None:
+            event = envelopes.envelope(thread_id, run_id, body, datetime.now(UTC))
             await broadcast.publish(channel=thread_id, message=orjson.dumps(event).decode())
 
-        if place.sockets:
-            async with on_uvicorn(Starlette(routes=[WebSocketRoute("/ws", stay)]), place) as port:
-                yield HandRolled(port, say)
+        if context.sockets:
+            async with on_uvicorn(Starlette(routes=[WebSocketRoute("/ws", endpoint)]), context) as port:
+                yield HandRolled(port, emit_event)
         else:
-            yield HandRolled(0, say)
+            yield HandRolled(0, emit_event)
 
 
-async def _gone(websocket: WebSocket) -> None:
+async def _wait_disconnected(websocket: WebSocket) -> None:
     while (await websocket.receive())["type"] != "websocket.disconnect":
         pass
     raise WebSocketDisconnect

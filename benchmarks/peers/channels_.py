@@ -1,4 +1,4 @@
-"""Django Channels: a consumer that joins its thread's group; its layer in memory, or over Redis pub/sub."""
+"""Django Channels: each consumer joins its thread's group; the channel layer is in memory or over Redis pub/sub."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from django.conf import settings
 from django.urls import path
 
 from benchmarks.peers.context import HandRolled, StackContext, on_uvicorn, thread_of
-from benchmarks.workload import Numbers, Said
+from benchmarks.workload import EnvelopeFactory, EventBody
 
-__all__ = ["up"]
+__all__ = ["serve"]
 
 CAPACITY: Final = 100_000
-"""By default a layer in memory drops what is over 100 messages a channel, in silence."""
+"""Capacity of a channel. The default of the in-memory layer, 100 messages, drops further messages silently."""
 
 
 class _Consumer(AsyncJsonWebsocketConsumer):
@@ -38,25 +38,25 @@ class _Consumer(AsyncJsonWebsocketConsumer):
 
 
 @asynccontextmanager
-async def up(place: StackContext) -> AsyncIterator[HandRolled]:
+async def serve(context: StackContext) -> AsyncIterator[HandRolled]:
     layer: dict[str, Any] = {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": CAPACITY}}
-    if place.broker:
+    if context.broker:
         layer = {
             "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-            "CONFIG": {"hosts": [place.broker]},
+            "CONFIG": {"hosts": [context.broker]},
         }
     settings.configure(CHANNEL_LAYERS={"default": layer}, SECRET_KEY="only here", USE_TZ=True)
     django.setup()
     group_send = get_channel_layer().group_send
-    numbers = Numbers()
+    envelopes = EnvelopeFactory()
 
-    async def say(thread_id: str, run_id: str, said: Said) -> None:
-        event = numbers.envelope(thread_id, run_id, said, datetime.now(UTC).isoformat())
+    async def emit_event(thread_id: str, run_id: str, body: EventBody) -> None:
+        event = envelopes.envelope(thread_id, run_id, body, datetime.now(UTC).isoformat())
         await group_send(thread_id, {"type": "agent.event", "event": event})
 
-    if place.sockets:
+    if context.sockets:
         app = ProtocolTypeRouter({"websocket": URLRouter([path("ws", _Consumer.as_asgi())])})
-        async with on_uvicorn(app, place) as port:
-            yield HandRolled(port, say)
+        async with on_uvicorn(app, context) as port:
+            yield HandRolled(port, emit_event)
     else:
-        yield HandRolled(0, say)
+        yield HandRolled(0, emit_event)

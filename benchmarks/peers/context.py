@@ -1,4 +1,4 @@
-"""What every stack is given, and what those on uvicorn share."""
+"""The context that every stack gets, and parts that several stacks share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import uvicorn
 from starlette.types import ASGIApp
 
-from benchmarks.workload import AgentRun, Said
+from benchmarks.workload import AgentRun, EventBody
 from bridgekit.serve.in_process import KEEPALIVE_SECONDS
 
 __all__ = ["SUBSCRIBED", "HandRolled", "SocketGroups", "StackContext", "on_uvicorn", "thread_of"]
@@ -22,57 +22,57 @@ __all__ = ["SUBSCRIBED", "HandRolled", "SocketGroups", "StackContext", "on_uvico
 T = TypeVar("T")
 
 SUBSCRIBED: Final = '{"type":"subscribed"}'
-"""What a socket is told first, by every stack that has no such word of its own."""
+"""First message to a socket, for stacks that have no confirmation of their own."""
 TICK_SECONDS: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class StackContext:
-    """Which part of a stack is to be here."""
+    """Which parts of a stack run in this process, and with which options."""
 
     sockets: bool = True
     agents: bool = True
     broker: str = ""
-    """The Redis-protocol server's URL, where there is one between the parts."""
+    """URL of the Redis-protocol server between the parts; empty without one."""
     send_buffer_bytes: int = 0
-    """What the system may hold for each socket; 0 lets it decide."""
+    """Size of each socket's send buffer; 0 keeps the system's default."""
     keepalive_seconds: float = KEEPALIVE_SECONDS
-    """How often bridgekit's edges ping a socket. The other stacks keep their own habits."""
+    """Ping interval of bridgekit's edges. The other stacks use their defaults."""
 
     @property
-    def how(self) -> dict[str, Any]:
-        """What bridgekit's own servers are told."""
+    def server_options(self) -> dict[str, Any]:
+        """Keyword arguments for bridgekit's own servers."""
         return {"send_buffer_bytes": self.send_buffer_bytes or None, "keepalive_seconds": self.keepalive_seconds}
 
     def listener(self) -> socket.socket:
-        """A listening socket on a port that the system picks."""
+        """Return a listening socket on a free port."""
         listener = socket.create_server(("127.0.0.1", 0), backlog=1_024)
         if self.send_buffer_bytes:
-            # Sockets that are accepted have it from the one that listens.
+            # Accepted sockets inherit the size from the listening socket.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer_bytes)
         listener.setblocking(False)
         return listener
 
 
-class Sends(Protocol):
-    """What a stack written by hand has to offer."""
+class EmitCallable(Protocol):
+    """The function of a hand-written stack that sends one event."""
 
-    def __call__(self, thread_id: str, run_id: str, said: Said) -> Awaitable[object]: ...
+    def __call__(self, thread_id: str, run_id: str, body: EventBody) -> Awaitable[object]: ...
 
 
 class HandRolled:
-    """A stack in which an agent's event is one call, and nothing is kept."""
+    """A hand-written stack: one call sends an event, and nothing is retained."""
 
-    def __init__(self, port: int, say: Sends) -> None:
+    def __init__(self, port: int, emit_event: EmitCallable) -> None:
         self.port = port
-        self._say = say
+        self._emit_event = emit_event
 
-    def agent(self, run: AgentRun) -> Callable[[Said], Awaitable[object]]:
-        return partial(self._say, run.thread_id, run.run_id)
+    def agent(self, run: AgentRun) -> Callable[[EventBody], Awaitable[object]]:
+        return partial(self._emit_event, run.thread_id, run.run_id)
 
 
 class SocketGroups(Generic[T]):
-    """Sockets by thread: what everybody writes first."""
+    """Sockets grouped by thread, as most hand-written servers have them."""
 
     def __init__(self) -> None:
         self._members: dict[str, list[T]] = {}
@@ -87,26 +87,26 @@ class SocketGroups(Generic[T]):
             del self._members[thread]
 
     def of(self, thread: str) -> list[T]:
-        """A list of one's own: members may come and go while one waits."""
+        """Return a copy of the thread's sockets, because the group can change while the caller waits."""
         return list(self._members.get(thread, ()))
 
 
 @asynccontextmanager
-async def on_uvicorn(app: ASGIApp, place: StackContext) -> AsyncIterator[int]:
-    """Serve an application as its users would, and give the port."""
+async def on_uvicorn(app: ASGIApp, context: StackContext) -> AsyncIterator[int]:
+    """Serve an application on uvicorn for the length of a block, and yield the port."""
     config = uvicorn.Config(
         app, ws="websockets-sansio", lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
-    with place.listener() as listener:
+    with context.listener() as listener:
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([listener]))
-            while not server.started:  # noqa: ASYNC110  # it rings no bell
+            while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
                 await asyncio.sleep(TICK_SECONDS)
             yield listener.getsockname()[1]
             server.should_exit = True
 
 
 def thread_of(target: str) -> str:
-    """The thread that a request's target names, such as `/ws?thread_id=…`."""
+    """Return the thread id in a request target such as `/ws?thread_id=…`."""
     return parse_qs(urlsplit(target).query)["thread_id"][0]

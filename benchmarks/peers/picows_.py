@@ -1,4 +1,4 @@
-"""picows: WebSockets in Cython, on a transport in C. It waits for nobody, and bounds nothing."""
+"""picows: WebSockets in Cython on a C transport, without backpressure and without bounds."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ import orjson
 from picows import WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
 from benchmarks.peers.context import SUBSCRIBED, HandRolled, SocketGroups, StackContext, thread_of
-from benchmarks.workload import Numbers, Said
+from benchmarks.workload import EnvelopeFactory, EventBody
 
-__all__ = ["up"]
+__all__ = ["serve"]
 
 
 class _PicowsSocket(WSListener):
-    def __init__(self, rooms: SocketGroups[WSTransport], thread: str) -> None:
+    def __init__(self, groups: SocketGroups[WSTransport], thread: str) -> None:
         super().__init__()
-        self._rooms = rooms
+        self._groups = groups
         self._thread = thread
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        self._rooms.add(self._thread, transport)
+        self._groups.add(self._thread, transport)
         transport.send(WSMsgType.TEXT, SUBSCRIBED.encode())
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._rooms.remove(self._thread, transport)
+        self._groups.remove(self._thread, transport)
 
 
 @asynccontextmanager
-async def up(place: StackContext) -> AsyncIterator[HandRolled]:
-    rooms = SocketGroups[WSTransport]()
-    numbers = Numbers()
+async def serve(context: StackContext) -> AsyncIterator[HandRolled]:
+    groups = SocketGroups[WSTransport]()
+    envelopes = EnvelopeFactory()
 
-    async def say(thread_id: str, run_id: str, said: Said) -> None:
-        data = orjson.dumps(numbers.envelope(thread_id, run_id, said, datetime.now(UTC)))
-        for transport in rooms.of(thread_id):
+    async def emit_event(thread_id: str, run_id: str, body: EventBody) -> None:
+        data = orjson.dumps(envelopes.envelope(thread_id, run_id, body, datetime.now(UTC)))
+        for transport in groups.of(thread_id):
             transport.send(WSMsgType.TEXT, data)
 
     def listen(request: WSUpgradeRequest) -> _PicowsSocket:
-        return _PicowsSocket(rooms, thread_of(request.path.decode()))
+        return _PicowsSocket(groups, thread_of(request.path.decode()))
 
-    listener = place.listener()
+    listener = context.listener()
     async with await ws_create_server(listen, sock=listener):
-        yield HandRolled(listener.getsockname()[1], say)
+        yield HandRolled(listener.getsockname()[1], emit_event)

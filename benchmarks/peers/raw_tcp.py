@@ -1,4 +1,4 @@
-"""No WebSocket and no protection: one `transport.write` an event. What the system call costs."""
+"""Raw TCP with one `transport.write` per event and no protection: the cost of the system call."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 import orjson
 
 from benchmarks.peers.context import SUBSCRIBED, HandRolled, SocketGroups, StackContext
-from benchmarks.workload import Numbers, Said
+from benchmarks.workload import EnvelopeFactory, EventBody
 
-__all__ = ["up"]
+__all__ = ["serve"]
 
 
 class _Socket(asyncio.Protocol):
-    def __init__(self, rooms: SocketGroups[asyncio.Transport]) -> None:
-        self._rooms = rooms
+    def __init__(self, groups: SocketGroups[asyncio.Transport]) -> None:
+        self._groups = groups
         self._thread = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -26,24 +26,24 @@ class _Socket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._thread = data.decode().strip()
-        self._rooms.add(self._thread, self._transport)
+        self._groups.add(self._thread, self._transport)
         self._transport.write(f"{SUBSCRIBED}\n".encode())
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._thread:
-            self._rooms.remove(self._thread, self._transport)
+            self._groups.remove(self._thread, self._transport)
 
 
 @asynccontextmanager
-async def up(place: StackContext) -> AsyncIterator[HandRolled]:
-    rooms = SocketGroups[asyncio.Transport]()
-    numbers = Numbers()
+async def serve(context: StackContext) -> AsyncIterator[HandRolled]:
+    groups = SocketGroups[asyncio.Transport]()
+    envelopes = EnvelopeFactory()
 
-    async def say(thread_id: str, run_id: str, said: Said) -> None:
-        data = orjson.dumps(numbers.envelope(thread_id, run_id, said, datetime.now(UTC))) + b"\n"
-        for transport in rooms.of(thread_id):
+    async def emit_event(thread_id: str, run_id: str, body: EventBody) -> None:
+        data = orjson.dumps(envelopes.envelope(thread_id, run_id, body, datetime.now(UTC))) + b"\n"
+        for transport in groups.of(thread_id):
             transport.write(data)
 
-    listener = place.listener()
-    async with await asyncio.get_running_loop().create_server(lambda: _Socket(rooms), sock=listener):
-        yield HandRolled(listener.getsockname()[1], say)
+    listener = context.listener()
+    async with await asyncio.get_running_loop().create_server(lambda: _Socket(groups), sock=listener):
+        yield HandRolled(listener.getsockname()[1], emit_event)

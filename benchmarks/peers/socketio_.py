@@ -1,4 +1,4 @@
-"""python-socketio: rooms, acknowledgements and fallbacks, in memory."""
+"""python-socketio with its in-memory manager: one room for each thread."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 import socketio
 
 from benchmarks.peers.context import HandRolled, StackContext, on_uvicorn, thread_of
-from benchmarks.workload import Numbers, Said
+from benchmarks.workload import EnvelopeFactory, EventBody
 
-__all__ = ["server", "up"]
+__all__ = ["serve", "server"]
 
 
-def server(**how: Any) -> socketio.AsyncServer:
-    """A server whose sockets join the room of their thread."""
-    made = socketio.AsyncServer(async_mode="asgi", **how)
+def server(**server_options: Any) -> socketio.AsyncServer:
+    """Return a server whose sockets join the room of their thread."""
+    sio = socketio.AsyncServer(async_mode="asgi", **server_options)
 
     async def connect(sid: str, environ: dict[str, str]) -> None:
-        await made.enter_room(sid, thread_of(f"?{environ['QUERY_STRING']}"))
+        await sio.enter_room(sid, thread_of(f"?{environ['QUERY_STRING']}"))
 
-    made.on("connect", connect)
-    return made
+    sio.on("connect", connect)
+    return sio
 
 
 @asynccontextmanager
-async def up(place: StackContext) -> AsyncIterator[HandRolled]:
-    made = server()
-    numbers = Numbers()
+async def serve(context: StackContext) -> AsyncIterator[HandRolled]:
+    sio = server()
+    envelopes = EnvelopeFactory()
 
-    async def say(thread_id: str, run_id: str, said: Said) -> None:
-        event = numbers.envelope(thread_id, run_id, said, datetime.now(UTC).isoformat())
-        await made.emit("event", event, room=thread_id)
+    async def emit_event(thread_id: str, run_id: str, body: EventBody) -> None:
+        event = envelopes.envelope(thread_id, run_id, body, datetime.now(UTC).isoformat())
+        await sio.emit("event", event, room=thread_id)
 
-    async with on_uvicorn(socketio.ASGIApp(made), place) as port:
-        yield HandRolled(port, say)
+    async with on_uvicorn(socketio.ASGIApp(sio), context) as port:
+        yield HandRolled(port, emit_event)

@@ -1,4 +1,4 @@
-"""python-socketio with its Redis manager: a process of agents that only writes, and one with the sockets."""
+"""python-socketio with its Redis manager: a write-only process with the agents, and one with the sockets."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import socketio
 
 from benchmarks.peers.context import HandRolled, StackContext, on_uvicorn
 from benchmarks.peers.socketio_ import server
-from benchmarks.workload import Numbers, Said
+from benchmarks.workload import EnvelopeFactory, EventBody
 
-__all__ = ["up"]
+__all__ = ["serve"]
 
 
 @asynccontextmanager
-async def up(place: StackContext) -> AsyncIterator[HandRolled]:
-    manager = socketio.AsyncRedisManager(place.broker, write_only=not place.sockets)
-    numbers = Numbers()
+async def serve(context: StackContext) -> AsyncIterator[HandRolled]:
+    manager = socketio.AsyncRedisManager(context.broker, write_only=not context.sockets)
+    envelopes = EnvelopeFactory()
 
-    async def say(thread_id: str, run_id: str, said: Said) -> None:
-        event = numbers.envelope(thread_id, run_id, said, datetime.now(UTC).isoformat())
+    async def emit_event(thread_id: str, run_id: str, body: EventBody) -> None:
+        event = envelopes.envelope(thread_id, run_id, body, datetime.now(UTC).isoformat())
         await manager.emit("event", event, room=thread_id)
 
-    if place.sockets:
-        async with on_uvicorn(socketio.ASGIApp(server(client_manager=manager)), place) as port:
-            yield HandRolled(port, say)
+    if context.sockets:
+        async with on_uvicorn(socketio.ASGIApp(server(client_manager=manager)), context) as port:
+            yield HandRolled(port, emit_event)
     else:
-        yield HandRolled(0, say)
+        yield HandRolled(0, emit_event)

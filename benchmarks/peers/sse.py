@@ -1,4 +1,4 @@
-"""sse-starlette, as its documentation shows: a memory stream a subscriber, and an agent that waits for each of them."""
+"""sse-starlette, used as in its documentation: a memory stream for each subscriber; the agent awaits each send."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from benchmarks.peers.context import SUBSCRIBED, HandRolled, SocketGroups, StackContext, on_uvicorn
-from benchmarks.workload import Numbers, Said
+from benchmarks.workload import EnvelopeFactory, EventBody
 
-__all__ = ["up"]
+__all__ = ["serve"]
 
-WAITING_EVENTS = 10
-"""As in its documentation."""
+STREAM_EVENTS = 10
+"""Buffer size of a stream, as in the documentation."""
 
 
 @asynccontextmanager
-async def up(place: StackContext) -> AsyncIterator[HandRolled]:
-    rooms = SocketGroups[MemoryObjectSendStream[str]]()
-    numbers = Numbers()
+async def serve(context: StackContext) -> AsyncIterator[HandRolled]:
+    groups = SocketGroups[MemoryObjectSendStream[str]]()
+    envelopes = EnvelopeFactory()
 
-    async def stay(request: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
         thread = request.query_params["thread_id"]
-        send, receive = anyio.create_memory_object_stream[str](WAITING_EVENTS)
+        send, receive = anyio.create_memory_object_stream[str](STREAM_EVENTS)
 
         async def events() -> AsyncIterator[str]:
             try:
                 async with send, receive:
-                    rooms.add(thread, send)
+                    groups.add(thread, send)
                     yield SUBSCRIBED
                     async for event in receive:
                         yield event
             finally:
-                rooms.remove(thread, send)
+                groups.remove(thread, send)
 
         response: Response = EventSourceResponse(events())
         return response
 
-    async def say(thread_id: str, run_id: str, said: Said) -> None:
-        text = orjson.dumps(numbers.envelope(thread_id, run_id, said, datetime.now(UTC))).decode()
-        for stream in rooms.of(thread_id):
+    async def emit_event(thread_id: str, run_id: str, body: EventBody) -> None:
+        text = orjson.dumps(envelopes.envelope(thread_id, run_id, body, datetime.now(UTC))).decode()
+        for stream in groups.of(thread_id):
             with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 await stream.send(text)
 
-    async with on_uvicorn(Starlette(routes=[Route("/events", stay)]), place) as port:
-        yield HandRolled(port, say)
+    async with on_uvicorn(Starlette(routes=[Route("/events", endpoint)]), context) as port:
+        yield HandRolled(port, emit_event)

@@ -1,4 +1,4 @@
-"""What most people write: a Starlette endpoint that keeps its sockets, and a loop that sends to each of them."""
+"""A typical hand-written server: a Starlette endpoint that stores its sockets, and a loop that sends to each."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from benchmarks.peers.context import SUBSCRIBED, HandRolled, SocketGroups, StackContext, on_uvicorn
-from benchmarks.workload import Numbers, Said
+from benchmarks.workload import EnvelopeFactory, EventBody
 
-__all__ = ["up"]
+__all__ = ["serve"]
 
 
 @asynccontextmanager
-async def up(place: StackContext) -> AsyncIterator[HandRolled]:
-    rooms = SocketGroups[WebSocket]()
-    numbers = Numbers()
+async def serve(context: StackContext) -> AsyncIterator[HandRolled]:
+    groups = SocketGroups[WebSocket]()
+    envelopes = EnvelopeFactory()
 
-    async def stay(websocket: WebSocket) -> None:
+    async def endpoint(websocket: WebSocket) -> None:
         thread = websocket.query_params["thread_id"]
         await websocket.accept()
-        rooms.add(thread, websocket)
+        groups.add(thread, websocket)
         try:
             await websocket.send_text(SUBSCRIBED)
             while True:
@@ -33,13 +33,13 @@ async def up(place: StackContext) -> AsyncIterator[HandRolled]:
         except WebSocketDisconnect:
             return
         finally:
-            rooms.remove(thread, websocket)
+            groups.remove(thread, websocket)
 
-    async def say(thread_id: str, run_id: str, said: Said) -> None:
-        text = orjson.dumps(numbers.envelope(thread_id, run_id, said, datetime.now(UTC))).decode()
-        for websocket in rooms.of(thread_id):
+    async def emit_event(thread_id: str, run_id: str, body: EventBody) -> None:
+        text = orjson.dumps(envelopes.envelope(thread_id, run_id, body, datetime.now(UTC))).decode()
+        for websocket in groups.of(thread_id):
             with suppress(WebSocketDisconnect):
                 await websocket.send_text(text)
 
-    async with on_uvicorn(Starlette(routes=[WebSocketRoute("/ws", stay)]), place) as port:
-        yield HandRolled(port, say)
+    async with on_uvicorn(Starlette(routes=[WebSocketRoute("/ws", endpoint)]), context) as port:
+        yield HandRolled(port, emit_event)

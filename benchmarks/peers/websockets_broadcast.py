@@ -1,4 +1,4 @@
-"""`websockets.broadcast`: waits for nobody, and what a slow socket does not take is kept for it without a bound."""
+"""`websockets.broadcast`: does not wait for subscribers, and buffers without a bound for a slow socket."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from websockets.asyncio.server import broadcast
 
 from benchmarks.peers.context import HandRolled, StackContext
 from benchmarks.peers.websockets_server import serving
-from benchmarks.workload import Numbers, Said
+from benchmarks.workload import EnvelopeFactory, EventBody
 
-__all__ = ["up"]
+__all__ = ["serve"]
 
 
 @asynccontextmanager
-async def up(place: StackContext) -> AsyncIterator[HandRolled]:
-    numbers = Numbers()
-    async with serving(place) as (port, rooms):
+async def serve(context: StackContext) -> AsyncIterator[HandRolled]:
+    envelopes = EnvelopeFactory()
+    async with serving(context) as (port, groups):
 
-        async def say(thread_id: str, run_id: str, said: Said) -> None:
-            event = numbers.envelope(thread_id, run_id, said, datetime.now(UTC))
-            broadcast(rooms.of(thread_id), orjson.dumps(event).decode())
+        async def emit_event(thread_id: str, run_id: str, body: EventBody) -> None:
+            event = envelopes.envelope(thread_id, run_id, body, datetime.now(UTC))
+            broadcast(groups.of(thread_id), orjson.dumps(event).decode())
 
-        yield HandRolled(port, say)
+        yield HandRolled(port, emit_event)

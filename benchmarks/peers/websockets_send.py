@@ -1,4 +1,4 @@
-"""`await connection.send`, one subscriber after the other."""
+"""websockets with `await connection.send` for one subscriber after the other."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from websockets.exceptions import ConnectionClosed
 
 from benchmarks.peers.context import HandRolled, StackContext
 from benchmarks.peers.websockets_server import serving
-from benchmarks.workload import Numbers, Said
+from benchmarks.workload import EnvelopeFactory, EventBody
 
-__all__ = ["up"]
+__all__ = ["serve"]
 
 
 @asynccontextmanager
-async def up(place: StackContext) -> AsyncIterator[HandRolled]:
-    numbers = Numbers()
-    async with serving(place) as (port, rooms):
+async def serve(context: StackContext) -> AsyncIterator[HandRolled]:
+    envelopes = EnvelopeFactory()
+    async with serving(context) as (port, groups):
 
-        async def say(thread_id: str, run_id: str, said: Said) -> None:
-            text = orjson.dumps(numbers.envelope(thread_id, run_id, said, datetime.now(UTC))).decode()
-            for connection in rooms.of(thread_id):
+        async def emit_event(thread_id: str, run_id: str, body: EventBody) -> None:
+            text = orjson.dumps(envelopes.envelope(thread_id, run_id, body, datetime.now(UTC))).decode()
+            for connection in groups.of(thread_id):
                 with suppress(ConnectionClosed):
                     await connection.send(text)
 
-        yield HandRolled(port, say)
+        yield HandRolled(port, emit_event)

@@ -1,4 +1,4 @@
-"""The websockets library's own server, with its connections by thread: what two stacks share."""
+"""The server of the websockets library with its connections grouped by thread, shared by two stacks."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["serving"]
 
 
 @asynccontextmanager
-async def serving(place: StackContext) -> AsyncIterator[tuple[int, SocketGroups[ServerConnection]]]:
-    """The port, and who is connected."""
-    rooms = SocketGroups[ServerConnection]()
+async def serving(context: StackContext) -> AsyncIterator[tuple[int, SocketGroups[ServerConnection]]]:
+    """Run the server for the length of a block, and yield its port and the connections by thread."""
+    groups = SocketGroups[ServerConnection]()
 
-    async def stay(connection: ServerConnection) -> None:
+    async def endpoint(connection: ServerConnection) -> None:
         assert connection.request is not None
         thread = thread_of(connection.request.path)
-        rooms.add(thread, connection)
+        groups.add(thread, connection)
         try:
             await connection.send(SUBSCRIBED)
             await connection.wait_closed()
         finally:
-            rooms.remove(thread, connection)
+            groups.remove(thread, connection)
 
-    listener = place.listener()
-    async with serve(stay, sock=listener, close_timeout=1):
-        yield listener.getsockname()[1], rooms
+    listener = context.listener()
+    async with serve(endpoint, sock=listener, close_timeout=1):
+        yield listener.getsockname()[1], groups

@@ -1,4 +1,4 @@
-"""The highest load that is carried, found by doubling until one is not, and halving the rest."""
+"""Finds the highest load that each edge carries: the load is doubled until it fails, then bisected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.capacity.load_search import (
     EDGES,
-    LEAST_EVENTS,
+    MIN_EVENTS,
     ON_TIME_SHARE,
     WITHIN_SECONDS,
     Edge,
@@ -32,65 +32,65 @@ from bridgekit_verify.capacity.schedule import LoadPlan
 from bridgekit_verify.capacity.testbed import Testbed, start_testbed
 from bridgekit_verify.measure.plots import BLUE, INK, VERMILLION, new_figure, percents
 
-__all__ = ["LOOKS", "CapacityStudy", "Look", "study_capacity"]
+__all__ = ["STYLES", "CapacityStudy", "LineStyle", "study_capacity"]
 
-BEYOND: Final = 2.0
-"""The last load, so many times what the process was seen to do: what happens there is part of the answer."""
-BEYOND_SECONDS: Final = 1.3
-"""Under twice what it can do, an event is late by as long as the load has lasted."""
-BEYOND_EVENTS: Final = 150_000
-"""More would not fit into a reader's memory well."""
-BEYOND_TRIES: Final = 2
-"""Where other programs stop using the processors, it can do more than was measured."""
+OVERLOAD_FACTOR: Final = 2.0
+"""The last load is this multiple of the highest measured throughput, to show the behaviour under overload."""
+OVERLOAD_SECONDS: Final = 1.3
+"""Least duration of the overload: at twice the capacity, events get late by about half the elapsed time or more."""
+MAX_OVERLOAD_EVENTS: Final = 150_000
+"""Bound on the overload's events, so that they fit into the client's memory."""
+MAX_OVERLOAD_TRIES: Final = 2
+"""Overloads to try: if other programs stop using the CPUs, the process can carry more than was measured before."""
 STUDY_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True)
 class CapacityStudy:
-    """The ladders of both edges."""
+    """The load searches of all edges."""
 
-    ladders: Sequence[LoadSearch]
+    searches: Sequence[LoadSearch]
     sockets: int
     load_average: float
-    """How many programs wanted a processor when it was over, on average over a minute."""
+    """The one-minute load average at the end of the study."""
 
     def of(self, edge: Edge) -> LoadSearch:
-        return next(ladder for ladder in self.ladders if ladder.edge.name == edge.name)
+        return next(search for search in self.searches if search.edge.name == edge.name)
 
     @property
     def steps(self) -> list[StepResult]:
-        """All of them, also those that were tried again."""
-        return [step for ladder in self.ladders for step in ladder.steps]
+        """All load steps, including repeated ones."""
+        return [step for search in self.searches for step in search.steps]
 
     def table(self) -> pd.DataFrame:
-        """One row a load.
+        """Return one row for each load.
 
-        Columns: edge, events/s, runs at once, on time (k of n), on time %, from %, to %, lateness p50, p99 and max in
-        ms, how far it falls behind (ms a second), of a core: what the measured process had, what it was kept waiting
-        for by others, and what the reader had; CPU µs an event, lost, carried.
+        Columns: edge, events/s, concurrent runs, on time (k of n), on time %, Wilson interval (%), lateness p50, p99
+        and max (ms), growth of lateness (ms per second), shares of a core (CPU time of the measured process, its time
+        waiting for a CPU, CPU time of the client), CPU µs per event, lost, carried.
         """
-        return pd.DataFrame([_row(ladder.edge, step) for ladder in self.ladders for step in ladder.climbed])
+        return pd.DataFrame([_row(search.edge, step) for search in self.searches for step in search.tried])
 
     def summary(self) -> pd.DataFrame:
-        """One row an edge: what it carries, and why it may be more."""
-        return pd.DataFrame([_summary(ladder) for ladder in self.ladders])
+        """Return one row for each edge: the load that it carries, and why the true value may be higher."""
+        return pd.DataFrame([_summary(search) for search in self.searches])
 
     def figure(self) -> Figure:
-        """Above, the share within one second; below, the 99th percentile; both over load, what is carried marked."""
-        carried = [f"{each.carries:,.0f} ({each.edge.name})" for each in self.ladders if each.carries is not None]
+        """Draw the share within one second and the 99th percentile over load, with the carried load marked."""
+        carried = [f"{each.carries:,.0f} ({each.edge.name})" for each in self.searches if each.carries is not None]
         title = f"In time up to {' and '.join(carried) or 'no load that was tried'}" + " events a second" * bool(
             carried
         )
         with new_figure(title, 7.6, 6.0) as figure:
             above, below = figure.subplots(2, 1, sharex=True)
-            for row, ladder in enumerate(self.ladders):
-                look = LOOKS[row % len(LOOKS)]
-                _draw_on_time(above, ladder.edge.name, ladder.climbed, look)
-                _draw_lateness(below, ladder.climbed, look)
-                _mark(above, below, ladder.carries, look, row)
+            for row, search in enumerate(self.searches):
+                style = STYLES[row % len(STYLES)]
+                _draw_on_time(above, search.edge.name, search.tried, style)
+                _draw_lateness(below, search.tried, style)
+                _mark(above, below, search.carries, style, row)
             above.axhline(100 * ON_TIME_SHARE, color="#777777", linewidth=0.8, linestyle=":")
             above.set_ylabel("within one second, % of events\n(bar: 95 % Wilson interval)")
-            lowest = min((100 * s.on_time.fraction for each in self.ladders for s in each.climbed), default=100.0)
+            lowest = min((100 * s.on_time.fraction for each in self.searches for s in each.tried), default=100.0)
             above.set_ylim(min(90.0, lowest - 3), 101)
             above.legend(frameon=False, loc="center left")
             below.axhline(1_000 * WITHIN_SECONDS, color="#777777", linewidth=0.8, linestyle=":")
@@ -104,13 +104,13 @@ class CapacityStudy:
             below.set_xlabel("load, events a second")
             return figure
 
-    def words(self) -> str:
-        """The same in a sentence a load, for those who cannot see the figure."""
+    def alt_text(self) -> str:
+        """Return a text alternative of the figure, one clause for each load."""
         return "; ".join(
-            f"{ladder.edge.name}, {step.events_per_second:,.0f} events a second: {step.on_time} on time,"
+            f"{search.edge.name}, {step.events_per_second:,.0f} events a second: {step.on_time} on time,"
             f" 99 % within {1_000 * step.client.late_p99:,.0f} ms"
-            for ladder in self.ladders
-            for step in ladder.climbed
+            for search in self.searches
+            for step in search.tried
         )
 
 
@@ -137,19 +137,19 @@ def _row(edge: Edge, step: StepResult) -> dict[str, object]:
     }
 
 
-def _summary(ladder: LoadSearch) -> dict[str, object]:
-    best = ladder.best
-    failed = failed_load(ladder.steps)
+def _summary(search: LoadSearch) -> dict[str, object]:
+    best = search.best
+    failed = failed_load(search.steps)
     return {
-        "edge": ladder.edge.name,
+        "edge": search.edge.name,
         "carries events/s": None if best is None else round(best.events_per_second),
         "runs/s": None if best is None else round(best.wave.runs_per_second),
         "runs at once": None if best is None else round(best.runs_at_once),
         "on time": None if best is None else str(best.on_time),
         "not carried events/s": None if failed is None else round(failed),
         "CPU µs/event": None if best is None else round(best.cpu_us, 1),
-        "a core does at most, events/s": None if ladder.core_capacity is None else round_load(ladder.core_capacity),
-        "may be more, for": ladder.at_least or None,
+        "a core does at most, events/s": None if search.core_capacity is None else round_load(search.core_capacity),
+        "may be more, for": search.underestimate_reason or None,
     }
 
 
@@ -158,12 +158,13 @@ async def study_capacity(
     *,
     sockets: int = 100,
     seconds: float = 12.0,
-    at_most: float = 200_000.0,
+    max_load: float = 200_000.0,
     edges: Sequence[Edge] = EDGES,
 ) -> CapacityStudy:
-    """Find what each edge carries, the edges taking turns, `seconds` for all of it but the loads under way.
+    """Find the highest load that each edge carries. The edges take turns; no new load starts after `seconds`.
 
-    Each thread has one socket, and takes its share of the runs. Loads are events a second, up to `at_most`.
+    Each thread has one socket and gets an equal share of the runs. Loads are in events per second, up to `max_load`.
+    Raises TimeoutError.
     """
     plan = plan or LoadPlan()
     with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS + 10 * seconds):
@@ -171,50 +172,52 @@ async def study_capacity(
             testbeds = {edge.name: await stack.enter_async_context(start_testbed(edge)) for edge in edges}
             for each in testbeds.values():
                 await each.connect(sockets)
-            ladders = await _climb(testbeds, plan, anyio.current_time() + seconds, at_most)
-            for ladder in ladders:
-                await _go_beyond(testbeds[ladder.edge.name], ladder, plan)
-    return CapacityStudy(ladders, sockets, os.getloadavg()[0])
+            searches = await _search_loads(testbeds, plan, anyio.current_time() + seconds, max_load)
+            for search in searches:
+                await _overload(testbeds[search.edge.name], search, plan)
+    return CapacityStudy(searches, sockets, os.getloadavg()[0])
 
 
-async def _climb(testbeds: Mapping[str, Testbed], plan: LoadPlan, until: float, most: float) -> list[LoadSearch]:
-    """All edges in turns, until nothing is left to ask or the time is over."""
-    least = LEAST_EVENTS / plan.seconds
-    ladders = [LoadSearch(each.edge, [await _try(each, least, plan)]) for each in testbeds.values()]
+async def _search_loads(
+    testbeds: Mapping[str, Testbed], plan: LoadPlan, until: float, max_load: float
+) -> list[LoadSearch]:
+    """Search all edges in turns, until every search is complete or the time is over."""
+    min_load = MIN_EVENTS / plan.seconds
+    searches = [LoadSearch(each.edge, [await _apply_load(each, min_load, plan)]) for each in testbeds.values()]
     while anyio.current_time() < until:
-        asked = [(ladder, next_load(ladder.steps, least=least, most=most)) for ladder in ladders]
-        for ladder, load in asked:
+        asked = [(search, next_load(search.steps, min_load=min_load, max_load=max_load)) for search in searches]
+        for search, load in asked:
             if load is not None:
-                ladder.steps.append(await _try(testbeds[ladder.edge.name], load, plan))
+                search.steps.append(await _apply_load(testbeds[search.edge.name], load, plan))
         if all(load is None for _, load in asked):
             break
-    return ladders
+    return searches
 
 
-async def _go_beyond(each: Testbed, ladder: LoadSearch, plan: LoadPlan) -> None:
-    """Give it much more than it was seen to do, for long enough that lateness comes to more than a second."""
-    longer = msgspec.structs.replace(plan, seconds=max(plan.seconds, BEYOND_SECONDS))
-    for _ in range(BEYOND_TRIES):
-        done = max(step.wave.events / step.server.seconds for step in ladder.steps)
-        load = BEYOND * max(done, ladder.carries or 0)
-        step = await _try(each, min(round_load(load), BEYOND_EVENTS / BEYOND_SECONDS), longer)
-        ladder.steps.append(step)
+async def _overload(each: Testbed, search: LoadSearch, plan: LoadPlan) -> None:
+    """Apply OVERLOAD_FACTOR times the measured throughput, long enough that events get late by more than a second."""
+    longer = msgspec.structs.replace(plan, seconds=max(plan.seconds, OVERLOAD_SECONDS))
+    for _ in range(MAX_OVERLOAD_TRIES):
+        done = max(step.wave.events / step.server.seconds for step in search.steps)
+        load = OVERLOAD_FACTOR * max(done, search.carries or 0)
+        step = await _apply_load(each, min(round_load(load), MAX_OVERLOAD_EVENTS / OVERLOAD_SECONDS), longer)
+        search.steps.append(step)
         if step.on_time.fraction < ON_TIME_SHARE:
             break
 
 
-async def _try(each: Testbed, load: float, plan: LoadPlan) -> StepResult:
+async def _apply_load(each: Testbed, load: float, plan: LoadPlan) -> StepResult:
     return await each.wave(load, plan, first=0, threads=each.sockets)
 
 
-Look = tuple[str, str, str]
+LineStyle = tuple[str, str, str]
 
-LOOKS: Final[tuple[Look, ...]] = ((VERMILLION, "s", "-"), (BLUE, "o", "--"))
-"""Colour, marker and line of each edge: distinct without colour, too."""
+STYLES: Final[tuple[LineStyle, ...]] = ((VERMILLION, "s", "-"), (BLUE, "o", "--"))
+"""Colour, marker and line of each edge, which also differ without colour."""
 
 
-def _draw_on_time(axis: Axes, name: str, steps: Sequence[StepResult], look: Look) -> None:
-    colour, marker, line = look
+def _draw_on_time(axis: Axes, name: str, steps: Sequence[StepResult], style: LineStyle) -> None:
+    colour, marker, line = style
     loads = [step.events_per_second for step in steps]
     shares, bars = percents([step.on_time for step in steps])
     axis.errorbar(
@@ -228,30 +231,30 @@ def _draw_on_time(axis: Axes, name: str, steps: Sequence[StepResult], look: Look
         elinewidth=0.8,
         capsize=3,
     )
-    _dots(axis, list(zip(loads, shares, steps, strict=True)), look)
+    _dots(axis, list(zip(loads, shares, steps, strict=True)), style)
     axis.plot([], [], color=colour, marker=marker, linestyle=line, markersize=6, label=name)
 
 
-def _draw_lateness(axis: Axes, steps: Sequence[StepResult], look: Look) -> None:
+def _draw_lateness(axis: Axes, steps: Sequence[StepResult], style: LineStyle) -> None:
     points = [(step.events_per_second, 1_000 * step.client.late_p99, step) for step in steps]
-    axis.plot([x for x, _, _ in points], [y for _, y, _ in points], color=look[0], linestyle=look[2], linewidth=1.2)
-    _dots(axis, points, look)
+    axis.plot([x for x, _, _ in points], [y for _, y, _ in points], color=style[0], linestyle=style[2], linewidth=1.2)
+    _dots(axis, points, style)
 
 
-def _dots(axis: Axes, points: Sequence[tuple[float, float, StepResult]], look: Look) -> None:
-    """Filled where the load was carried."""
-    colour, marker, _ = look
+def _dots(axis: Axes, points: Sequence[tuple[float, float, StepResult]], style: LineStyle) -> None:
+    """Draw one marker for each load, filled if the load was carried."""
+    colour, marker, _ = style
     for x, y, step in points:
         inside = colour if step.carried else "white"
         axis.plot(x, y, marker=marker, color=colour, markerfacecolor=inside, markersize=6)
 
 
-def _mark(above: Axes, below: Axes, carries: float | None, look: Look, row: int) -> None:
-    """A line through both panels at what is carried, and its number at the foot of the upper one."""
+def _mark(above: Axes, below: Axes, carries: float | None, style: LineStyle, row: int) -> None:
+    """Mark the carried load with a line in both panels and its value at the bottom of the upper one."""
     if carries is None:
         return
     for axis in (above, below):
-        axis.axvline(carries, color=look[0], linewidth=0.9, linestyle=look[2], alpha=0.6)
+        axis.axvline(carries, color=style[0], linewidth=0.9, linestyle=style[2], alpha=0.6)
     above.annotate(
         f"carries {carries:,.0f}",
         (carries, 0),
@@ -260,5 +263,5 @@ def _mark(above: Axes, below: Axes, carries: float | None, look: Look, row: int)
         textcoords="offset points",
         ha="right",
         fontsize=9.5,
-        color=look[0],
+        color=style[0],
     )

@@ -1,6 +1,6 @@
-"""The client process: the users' sockets of a measurement, and what they read of a wave, judged.
+"""The client process of a measurement: opens the users' sockets, reads a wave, and judges what was read.
 
-It judges by the suite's checker, and by the moments at which events were due.
+It uses the suite's checker for delivery, and the due times of the events for lateness.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bridgekit_verify.measure.history import History, Key, Missing, Socket
 
 __all__ = ["judge_step", "quantile"]
 
-QUICK_SHARE: Final = 0.25
+FASTEST_SHARE: Final = 0.25
 
 
 def judge_step(
@@ -36,9 +36,9 @@ def judge_step(
     shares: tuple[float, float] = (0.0, 0.0),
     closed: int = 0,
 ) -> ClientReport:
-    """Judge what was read; LedgerImbalance where it does not add up.
+    """Check the history of a wave and compute its lateness. Raises LedgerImbalance if the counts do not add up.
 
-    This history has no acknowledgements: a loss is counted, and not attributed to a link.
+    This history has no acknowledgements, so a loss is counted but not attributed to a link.
     """
     verdict = check(history)
     late, emitted = _lateness(wave, history)
@@ -70,7 +70,7 @@ def judge_step(
 
 
 def _lateness(wave: LoadWave, history: History) -> tuple[dict[Key, float], list[float]]:
-    """How late each event was first read, and how late each was emitted, in seconds after it was due."""
+    """Return how late each event was first read, and how late each was emitted, in seconds after its due time."""
     read, emitted = dict[Key, float](), list[float]()
     for arrival in history.arrivals:
         if arrival.key is not None and arrival.key not in read:
@@ -81,9 +81,10 @@ def _lateness(wave: LoadWave, history: History) -> tuple[dict[Key, float], list[
 
 
 def _drift(by_due: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """Lateness of the quick events in the first and in the last third, and the time between these thirds.
+    """Return the lateness of the fastest quarter in the first and last third, and the time between these thirds.
 
-    Of the quick ones: a pause makes many events late, and a process that falls behind makes all of them late.
+    The fastest events are compared, because a pause makes only some events late, while a process that falls behind
+    makes all of them late.
     """
     size = max(len(by_due) // 3, 1)
     first, last = by_due[:size], by_due[-size:]
@@ -94,16 +95,16 @@ def _drift(by_due: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
 
 
 def _fastest(third: Sequence[tuple[float, float]]) -> float:
-    return quantile(sorted(seconds for _, seconds in third), QUICK_SHARE)
+    return quantile(sorted(seconds for _, seconds in third), FASTEST_SHARE)
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value below which that share of the others lie; 0 where there are none."""
+    """Return the quantile of sorted values (nearest rank); 0 if there are none."""
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
 
 
 class UserSocket(ClientSocket):
-    """The socket of one thread's owner."""
+    """The socket of a thread's owner, subscribed with a ticket."""
 
     def __init__(self, number: int, port: int, tickets: Tickets) -> None:
         owned = owner(number)
@@ -113,7 +114,7 @@ class UserSocket(ClientSocket):
         super().__init__(port, self.websocket)
 
     def add_to(self, history: History) -> None:
-        """Decode the frames that were read into this history."""
+        """Decode the frames that were read and add them to the history."""
         subscribed = decode_any(self.websocket.confirmation)
         assert isinstance(subscribed, Subscribed)
         gaps: list[Missing] = []
@@ -138,7 +139,7 @@ def _open(request: Connect) -> Iterator[UserSocket]:
 def _read(client: LoadClient[UserSocket], request: ReadWave) -> ClientReport:
     wave, sockets = request.wave, client.sockets
     ours = {each.socket.number for each in sockets}
-    expected = sum(wave.thread_of(run) in ours for run in range(len(wave.begins))) * wave.plan.events
+    expected = sum(wave.thread_of(run) in ours for run in range(len(wave.starts))) * wave.plan.events
     report = client.read(expected, until=wave.ends_at)
     history = History(expected=wave.expectations())
     for each in sockets:
@@ -148,12 +149,12 @@ def _read(client: LoadClient[UserSocket], request: ReadWave) -> ClientReport:
         history,
         within_seconds=request.within_seconds,
         shares=(report.cpu_share, report.run_queue_wait),
-        closed=sum(each.gone or each.dialect.closed for each in sockets),
+        closed=sum(each.disconnected or each.dialect.closed for each in sockets),
     )
 
 
 def main() -> None:
-    """Fulfil requests until standard input closes."""
+    """Handle requests until standard input closes."""
     client = LoadClient[UserSocket]()
     send(Ready())
     for request in client.requests(Connect | Clear | ReadWave):

@@ -1,4 +1,4 @@
-"""Which loads an edge is given, and what became of each: doubled until one fails, then halved between. Pure."""
+"""The results of the loads of an edge, and the choice of the next load: doubling, then bisection. No I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bridgekit_verify.measure.statistics import Rate
 __all__ = [
     "ASGI",
     "EDGES",
-    "LEAST_EVENTS",
+    "MIN_EVENTS",
     "NATIVE",
     "ON_TIME_SHARE",
     "WITHIN_SECONDS",
@@ -28,30 +28,30 @@ __all__ = [
 
 ON_TIME_SHARE: Final = 0.99
 WITHIN_SECONDS: Final = 1.0
-RUSH_SECONDS: Final = 30.0
-"""How long a rush may last. A step lasts for seconds only: what falls behind in it would go on falling behind."""
+PEAK_SECONDS: Final = 30.0
+"""Assumed length of a load peak. A step lasts only seconds, so a growing lateness is extrapolated to this length."""
 SATURATED_SHARE: Final = 0.85
-"""From so much of a core on, a process is taken to be what limits."""
-HELD_UP_SHARE: Final = 0.15
-"""Kept waiting for so much of the time, a process is not alone on its core."""
-FIRST_SHARE: Final = 0.8
-"""Of a core: the second load, by what an event of the first cost. It costs less in a crowd, so it is less than that."""
-LEAST_EVENTS: Final = 400
-"""Of fewer the interval could not lie above 99 %, had all of them come."""
-FINEST: Final = 1.25
-"""The highest carried and the lowest other load are so close in the end: closer, two measurements differ."""
+"""A process that uses at least this share of a core counts as the bottleneck."""
+WAITED_FOR_CPU_SHARE: Final = 0.15
+"""A process that waits for a CPU for at least this share of the time competes with other programs."""
+SECOND_LOAD_SHARE: Final = 0.8
+"""Share of a core that the second load would use at the cost per event of the first; events get cheaper under load."""
+MIN_EVENTS: Final = 400
+"""With fewer events, the lower end of the interval could not reach 99 % even if all events were on time."""
+MIN_LOAD_RATIO: Final = 1.25
+"""The search ends when lowest failed and highest carried load are within this ratio, about the measurement noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One way to serve sockets."""
+    """An edge: one way to serve sockets."""
 
     name: str
-    """As people write it."""
+    """Display name."""
     key: str
-    """As `serving` and `bridgekit serve --edge` want it."""
-    stands: str
-    """Where it can be had."""
+    """Value for `serving` and `bridgekit serve --edge`."""
+    available_with: str
+    """The servers and event loops that the edge runs on."""
 
 
 ASGI: Final = Edge("ASGI", "asgi", "any ASGI server, on asyncio or trio, behind any middleware")
@@ -62,47 +62,42 @@ EDGES: Final = (ASGI, NATIVE)
 
 @dataclass(frozen=True)
 class StepResult:
-    """One load."""
+    """One load and what the server and client processes measured."""
 
     wave: LoadWave
     server: ServerReport
     client: ClientReport
 
     @property
-    def heard(self) -> ClientReport:
-        """The client's report, by the name that notebook 13 uses."""
-        return self.client
-
-    @property
     def events_per_second(self) -> float:
-        """The load: how many events a second were due."""
+        """The load: events that were due per second."""
         return self.wave.runs_per_second * self.wave.plan.events
 
     @property
     def runs_at_once(self) -> float:
-        """How many runs are under way on average, as long as none is delayed (Little's law)."""
+        """Mean number of concurrent runs if none is delayed (Little's law)."""
         return self.wave.runs_per_second * self.wave.plan.run_seconds
 
     @property
     def on_time(self) -> Rate:
-        """Events that reached their socket within a second, of all that were due."""
+        """Share of the due events that reached their socket within WITHIN_SECONDS."""
         return Rate(self.client.within, self.client.expected)
 
     @property
     def falls_behind(self) -> float:
-        """Seconds of lateness that each second of this load adds. 0 where it keeps pace."""
+        """Seconds of lateness that each second of this load adds; 0 if the process keeps up."""
         client = self.client
         return max(client.late_last - client.late_first, 0.0) / client.apart_seconds if client.apart_seconds else 0.0
 
     @property
     def carried(self) -> bool:
-        """Whether at least 99 % come within one second, as the interval's lower end says, and would go on doing so."""
-        lasting = self.falls_behind * RUSH_SECONDS <= WITHIN_SECONDS
+        """Whether at least 99 % are within one second (lower end of the interval), also over a peak of PEAK_SECONDS."""
+        lasting = self.falls_behind * PEAK_SECONDS <= WITHIN_SECONDS
         return self.on_time.known and self.on_time.interval[0] >= ON_TIME_SHARE and lasting
 
     @property
-    def closes(self) -> bool:
-        """Whether every event that was due is accounted for, once, at its own socket, and the bridge's count agrees."""
+    def accounted_for(self) -> bool:
+        """Whether each due event was delivered once to its own socket or lost, and the bridge's counters agree."""
         client, server = self.client, self.server
         due = self.wave.events
         misplaced = client.misrouted + client.extra_copies + client.unexpected + client.reordered
@@ -114,108 +109,108 @@ class StepResult:
 
     @property
     def cpu_us(self) -> float:
-        """CPU time of the measured process an event, in microseconds: everything that a run costs, by its events."""
+        """CPU time of the measured process per event, in µs: the whole cost of the runs divided by their events."""
         return 1e6 * self.server.cpu_seconds / self.wave.events if self.wave.events else 0.0
 
     @property
-    def wanted(self) -> float:
-        """How much of a core the measured process had or waited for: its utilisation, also on a busy machine."""
+    def utilisation(self) -> float:
+        """Share of a core that the measured process used or waited for: its utilisation, also on a busy machine."""
         return self.server.share + self.server.run_queue_wait
 
     @property
     def service_us(self) -> float:
-        """How long an event keeps the process busy, in microseconds: longer than its CPU time where others are too."""
-        return self.cpu_us * self.wanted / self.server.share if self.server.share else self.cpu_us
+        """Service time of an event in µs: more than its CPU time if the process has to wait for a CPU."""
+        return self.cpu_us * self.utilisation / self.server.share if self.server.share else self.cpu_us
 
     @property
-    def held_up(self) -> bool:
-        """Whether others had the processors when the process that carries, or the one that reads, had work to do."""
-        return max(self.server.run_queue_wait, self.client.run_queue_wait) >= HELD_UP_SHARE
+    def waited_for_cpu(self) -> bool:
+        """Whether the server or the client process waited for a CPU for WAITED_FOR_CPU_SHARE of the time or more."""
+        return max(self.server.run_queue_wait, self.client.run_queue_wait) >= WAITED_FOR_CPU_SHARE
 
     @property
     def reader_saturated(self) -> bool:
-        """Whether it may be the reader who could not keep up."""
+        """Whether the client process may have been the bottleneck."""
         return self.client.share + self.client.run_queue_wait >= SATURATED_SHARE
 
 
-def next_load(steps: Sequence[StepResult], *, least: float, most: float) -> float | None:
-    """The next load to try, in events a second; None when the answer is known as well as it can be.
+def next_load(steps: Sequence[StepResult], *, min_load: float, max_load: float) -> float | None:
+    """Return the next load to try, in events per second; None if the search is complete.
 
-    The first was a light one, which shows about what an event costs. A load that was not carried while others had the
-    processors is tried once more: on a machine that others use, that passes.
+    The first load is light and shows the approximate cost of an event. A load that failed while other programs used the
+    CPUs is tried once more, because such interference is usually temporary.
     """
     last = steps[-1]
     tries = sum(step.events_per_second == last.events_per_second for step in steps)
-    if not last.carried and last.held_up and tries == 1:
+    if not last.carried and last.waited_for_cpu and tries == 1:
         return last.events_per_second
     carried, beyond = carried_load(steps), failed_load(steps)
     if carried is None:
-        return None if beyond is None or beyond <= least else max(beyond / 2, least)
+        return None if beyond is None or beyond <= min_load else max(beyond / 2, min_load)
     if beyond is None:
-        next_one = round_load(FIRST_SHARE * 1e6 / steps[0].cpu_us) if len(steps) == 1 else 2 * carried
-        return None if carried >= most else min(max(next_one, 2 * carried), most)
-    return None if beyond <= FINEST * carried else round_load(math.sqrt(carried * beyond))
+        next_one = round_load(SECOND_LOAD_SHARE * 1e6 / steps[0].cpu_us) if len(steps) == 1 else 2 * carried
+        return None if carried >= max_load else min(max(next_one, 2 * carried), max_load)
+    return None if beyond <= MIN_LOAD_RATIO * carried else round_load(math.sqrt(carried * beyond))
 
 
 def carried_load(steps: Sequence[StepResult]) -> float | None:
-    """The highest load that was carried, below the lowest that was not."""
+    """Return the highest carried load below the lowest failed one; None if there is none."""
     beyond = failed_load(steps) or math.inf
     return max((s.events_per_second for s in steps if s.carried and s.events_per_second < beyond), default=None)
 
 
 def failed_load(steps: Sequence[StepResult]) -> float | None:
-    """The lowest load that was not carried in any try."""
+    """Return the lowest load that was not carried in any try; None if there is none."""
     carried = {step.events_per_second for step in steps if step.carried}
     return min({step.events_per_second for step in steps} - carried, default=None)
 
 
 def round_load(load: float) -> float:
-    """Two digits are enough to tell loads by."""
+    """Return the load rounded to two significant digits."""
     size = 10 ** (math.floor(math.log10(load)) - 1)
     return float(round(load / size) * size)
 
 
 @dataclass
 class LoadSearch:
-    """The loads that one edge was given, in the order of trying; the last is beyond what it carries, to be late."""
+    """The loads that one edge was given, in the order of the tries; the last ones are deliberate overloads."""
 
     edge: Edge
     steps: list[StepResult]
 
     @property
     def carries(self) -> float | None:
-        """Events a second; None where not even the least load was carried."""
+        """The highest carried load in events per second; None if not even the lowest load was carried."""
         return carried_load(self.steps)
 
     @property
     def best(self) -> StepResult | None:
-        """The step at that load."""
+        """The carried step at the highest carried load."""
         return next((step for step in self.steps if step.carried and step.events_per_second == self.carries), None)
 
     @property
     def core_capacity(self) -> float | None:
-        """Events a second that a whole core does at most, by the CPU time that one costs where it costs least.
+        """Events per second that one full core can process, by the lowest measured CPU time per event.
 
-        The machine's other programs have no part in it, so it can be compared with what another machine does.
+        Other programs on the machine do not affect this value, so it is comparable between machines.
         """
         costs = [step.cpu_us for step in self.steps if step.wave.events]
         return 1e6 / min(costs) if costs else None
 
     @property
-    def at_least(self) -> str:
-        """Why it may carry more; nothing where a higher load was seen not to be carried."""
+    def underestimate_reason(self) -> str:
+        """Why the edge may carry more than was found; empty if a higher load really failed."""
         if (beyond := failed_load(self.steps)) is None:
             return "no load was found that it does not carry"
         failing = [step for step in self.steps if step.events_per_second == beyond]
         if any(step.reader_saturated for step in failing):
             return "the reader could not keep up"
-        if all(step.held_up for step in failing):
+        if all(step.waited_for_cpu for step in failing):
             return "other programs had the processors, too"
         return ""
 
     @property
-    def climbed(self) -> list[StepResult]:
-        """One step a load, the better one, lowest load first."""
+    def tried(self) -> list[StepResult]:
+        """One step for each load (a carried one if there is one), lowest load first."""
         best: dict[float, StepResult] = {}
         for step in self.steps:
             before = best.get(step.events_per_second)

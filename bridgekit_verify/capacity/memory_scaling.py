@@ -1,4 +1,4 @@
-"""What a crowd weighs: idle sockets, threads with a history, runs that wait; and what an event costs beside it."""
+"""Measures the memory of idle sockets, of threads with a history and of waiting runs, and their effect on CPU time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from bridgekit.errors import BridgekitError, unwrap_single_error
-from bridgekit_verify.capacity.capacity import LOOKS, CapacityStudy, Look
+from bridgekit_verify.capacity.capacity import STYLES, CapacityStudy, LineStyle
 from bridgekit_verify.capacity.load_search import EDGES, Edge, StepResult
 from bridgekit_verify.capacity.schedule import LoadPlan
 from bridgekit_verify.capacity.testbed import Testbed, start_testbed
@@ -23,28 +23,28 @@ from bridgekit_verify.harness.messages import raise_file_limit
 from bridgekit_verify.measure.plots import new_figure
 
 __all__ = [
-    "GIB_KIB",
+    "KIB_PER_GIB",
     "RUNS",
     "SOCKETS",
     "THREADS",
-    "CrowdStudy",
+    "LinearFit",
     "MemoryScaling",
+    "MemoryStudy",
     "TooManySockets",
-    "Weight",
     "edge_table",
-    "study_crowd",
+    "study_memory",
 ]
 
-GIB_KIB: Final = 1_048_576
+KIB_PER_GIB: Final = 1_048_576
 WARM_UP: Final = 50
-"""Sockets before those that are counted: the first ones load code and buffers that all share."""
+"""Sockets that are opened before the measured ones: the first sockets load shared code and buffers."""
 UNCOUNTED: Final = 2_000
-"""Threads with a run in their log that fill what is free before anything is weighed."""
+"""Threads with a run in their log that use up free memory before the measurement."""
 SPARE_FILES: Final = 100
-"""What a process has open besides its sockets."""
+"""Open files of a process besides its sockets, at most."""
 BURST_SECONDS: Final = 0.25
 BURST_EVENTS: Final = 4_000.0
-"""A second, in runs without pauses."""
+"""Load of a burst in events per second, as runs without pauses."""
 STUDY_SECONDS: Final = 600.0
 
 SOCKETS: Final = "idle sockets"
@@ -53,123 +53,123 @@ RUNS: Final = "runs that wait"
 
 
 class TooManySockets(BridgekitError):
-    """The system does not let a process have so many files open."""
+    """The system's limit of open files is too low for the wanted sockets."""
 
-    def __init__(self, wanted: int, at_most: int) -> None:
+    def __init__(self, wanted: int, limit: int) -> None:
         super().__init__(
-            f"{wanted:,} sockets need {wanted + SPARE_FILES:,} open files, and a process may have {at_most:,} here:"
-            " raise the limit (`ulimit -Hn` as root, LimitNOFILE under systemd, --ulimit nofile for a container)"
+            f"{wanted:,} sockets need {wanted + SPARE_FILES:,} open files, and the limit of this process is {limit:,}:"
+            " raise it (`ulimit -Hn` as root, LimitNOFILE under systemd, --ulimit nofile for a container)"
         )
         self.wanted = wanted
-        self.at_most = at_most
+        self.limit = limit
 
 
 @dataclass(frozen=True)
-class Weight:
-    """How memory grows with the number of something: a straight line through what was measured."""
+class LinearFit:
+    """Memory as a linear function of the number of sockets, threads or runs, fitted by least squares."""
 
     of: str
     points: Sequence[tuple[int, int]]
-    """How many there were, and KiB resident above what there was without any."""
+    """For each measurement: the number of items, and the resident memory in KiB above the value without any."""
 
     @property
     def most(self) -> int:
-        """How many there were in the end."""
-        return max(many for many, _ in self.points)
+        """The largest number of items that was measured."""
+        return max(count for count, _ in self.points)
 
     @property
     def kib(self) -> float:
-        """One more: the slope of the line of least squares."""
+        """Memory of one more item in KiB: the slope of the fit."""
         return self._line[0]
 
     @property
     def first_kib(self) -> float:
-        """Where the line begins. Below zero where the first of them went into memory that was free already."""
+        """Intercept of the fit in KiB; below zero if the first items used memory that was already free."""
         return self._line[1]
 
     @property
     def _line(self) -> tuple[float, float]:
-        many, kib = zip(*self.points, strict=True)
-        line = linear_regression(many, kib)
+        count, kib = zip(*self.points, strict=True)
+        line = linear_regression(count, kib)
         return line.slope, line.intercept
 
     @property
-    def off_line(self) -> float:
-        """How far the farthest point lies from the line, as a share of the highest."""
+    def max_residual(self) -> float:
+        """Largest distance of a point from the fit, as a share of the highest point."""
         highest = max(kib for _, kib in self.points)
-        farthest = max(abs(kib - self.first_kib - self.kib * many) for many, kib in self.points)
+        farthest = max(abs(kib - self.first_kib - self.kib * count) for count, kib in self.points)
         return farthest / highest if highest else 0.0
 
     @property
     def per_gib(self) -> float:
-        """How many go into a GiB, if the line goes on."""
-        return GIB_KIB / self.kib if self.kib > 0 else float("inf")
+        """Number of items per GiB, extrapolated from the fit."""
+        return KIB_PER_GIB / self.kib if self.kib > 0 else float("inf")
 
 
 @dataclass(frozen=True)
 class MemoryScaling:
-    """One edge beside a crowd."""
+    """The memory fits of one edge, and the CPU time of bursts with and without the items."""
 
     edge: Edge
     base_kib: int
-    """The process without any of it."""
-    weights: Sequence[Weight]
-    alone: Sequence[StepResult]
-    """Bursts with nothing besides."""
-    beside: Sequence[StepResult]
-    """The same bursts beside all of the crowd."""
+    """Memory of the process without the items, in KiB."""
+    fits: Sequence[LinearFit]
+    without_load: Sequence[StepResult]
+    """Bursts in a process without the items."""
+    with_load: Sequence[StepResult]
+    """The same bursts in a process with all items."""
 
-    def of(self, what: str) -> Weight:
-        return next(weight for weight in self.weights if weight.of == what)
+    def of(self, what: str) -> LinearFit:
+        return next(fit for fit in self.fits if fit.of == what)
 
     @property
     def burst_us(self) -> float:
-        """CPU time an event of a run that never waits, in microseconds: the least of the rounds."""
-        return min(step.cpu_us for step in self.alone)
+        """CPU time per event of a run without pauses, in µs: the lowest of the rounds."""
+        return min(step.cpu_us for step in self.without_load)
 
     @property
     def growth(self) -> float:
-        """CPU time an event beside the crowd, as a multiple of that without it."""
-        return min(step.cpu_us for step in self.beside) / self.burst_us
+        """CPU time per event with all items, as a multiple of the time without them."""
+        return min(step.cpu_us for step in self.with_load) / self.burst_us
 
 
 @dataclass(frozen=True)
-class CrowdStudy:
-    """Both edges."""
+class MemoryStudy:
+    """The memory scaling of all edges."""
 
-    crowds: Sequence[MemoryScaling]
+    scalings: Sequence[MemoryScaling]
 
     def of(self, edge: Edge) -> MemoryScaling:
-        return next(crowd for crowd in self.crowds if crowd.edge.name == edge.name)
+        return next(scaling for scaling in self.scalings if scaling.edge.name == edge.name)
 
     @property
     def steps(self) -> list[StepResult]:
-        return [step for crowd in self.crowds for step in [*crowd.alone, *crowd.beside]]
+        return [step for scaling in self.scalings for step in [*scaling.without_load, *scaling.with_load]]
 
     def table(self) -> pd.DataFrame:
-        """One row an edge and kind: how many there were at most, KiB each, the worst point's distance, and per GiB."""
+        """Return one row for each edge and kind of item: largest number, KiB each, residual, and number per GiB."""
         return pd.DataFrame(
             {
-                "edge": crowd.edge.name,
-                "what": weight.of,
-                "up to": weight.most,
-                "KiB each": round(weight.kib, 2),
-                "off the line %": round(100 * weight.off_line, 1),
-                "in a GiB": round(weight.per_gib, -3) if weight.kib > 0 else None,
-                "CPU beside them, times": round(crowd.growth, 2),
+                "edge": scaling.edge.name,
+                "what": fit.of,
+                "up to": fit.most,
+                "KiB each": round(fit.kib, 2),
+                "off the line %": round(100 * fit.max_residual, 1),
+                "in a GiB": round(fit.per_gib, -3) if fit.kib > 0 else None,
+                "CPU beside them, times": round(scaling.growth, 2),
             }
-            for crowd in self.crowds
-            for weight in crowd.weights
+            for scaling in self.scalings
+            for fit in scaling.fits
         )
 
     def figure(self, title: str) -> Figure:
-        """One panel a kind of thing: memory over how many there are, a line an edge."""
-        kinds = [weight.of for weight in self.crowds[0].weights]
+        """Draw memory over the number of items, one panel for each kind of item and one line for each edge."""
+        kinds = [fit.of for fit in self.scalings[0].fits]
         with new_figure(title, 9.6, 3.8) as figure:
             axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
             for column, (axis, kind) in enumerate(zip(axes, kinds, strict=True)):
-                for row, crowd in enumerate(self.crowds):
-                    _weight(axis, crowd.edge.name, crowd.weights[column], LOOKS[row % len(LOOKS)], row)
+                for row, scaling in enumerate(self.scalings):
+                    _draw_fit(axis, scaling.edge.name, scaling.fits[column], STYLES[row % len(STYLES)], row)
                 axis.set_title(kind, fontsize=10.5, fontweight="normal")
                 axis.set_xlim(0, None)
                 axis.set_ylim(0, None)
@@ -180,95 +180,97 @@ class CrowdStudy:
             figure.supxlabel("how many (line: least squares)", fontsize=10)
             return figure
 
-    def words(self) -> str:
-        """The same in a sentence a line, for those who cannot see the figure."""
+    def alt_text(self) -> str:
+        """Return a text alternative of the figure, one clause for each line."""
         return "; ".join(
-            f"{crowd.edge.name}: {weight.kib:.1f} KiB for each of up to {weight.most:,} {weight.of}"
-            for crowd in self.crowds
-            for weight in crowd.weights
+            f"{scaling.edge.name}: {fit.kib:.1f} KiB for each of up to {fit.most:,} {fit.of}"
+            for scaling in self.scalings
+            for fit in scaling.fits
         )
 
 
-async def study_crowd(
+async def study_memory(
     sizes: Sequence[int] = (100, 500, 1_000), *, rounds: int = 4, seed: int = 0, edges: Sequence[Edge] = EDGES
-) -> CrowdStudy:
-    """Let sockets, threads and runs grow to each of these sizes, and weigh the process; TooManySockets."""
-    if max(sizes) + WARM_UP + SPARE_FILES > (at_most := raise_file_limit()):
-        raise TooManySockets(max(sizes), at_most)
+) -> MemoryStudy:
+    """Measure the process's memory with each of these numbers of sockets, threads and runs. Raises TooManySockets."""
+    if max(sizes) + WARM_UP + SPARE_FILES > (limit := raise_file_limit()):
+        raise TooManySockets(max(sizes), limit)
     found: dict[str, MemoryScaling] = {}
 
     async def one(edge: Edge) -> None:
-        found[edge.name] = await _crowd(edge, sizes, rounds, seed)
+        found[edge.name] = await _measure_edge(edge, sizes, rounds, seed)
 
-    # Side by side: what is measured is memory and CPU time, and neither hangs on who else is at work.
+    # The edges run concurrently, because memory and CPU time depend little on what else runs.
     with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS):
         async with anyio.create_task_group() as tasks:
             for edge in edges:
                 tasks.start_soon(one, edge)
-    return CrowdStudy([found[edge.name] for edge in edges])
+    return MemoryStudy([found[edge.name] for edge in edges])
 
 
-async def _crowd(edge: Edge, sizes: Sequence[int], rounds: int, seed: int) -> MemoryScaling:
+async def _measure_edge(edge: Edge, sizes: Sequence[int], rounds: int, seed: int) -> MemoryScaling:
     plan = LoadPlan(pause_seconds=0, seconds=BURST_SECONDS, seed=seed)
-    alone, beside = list[StepResult](), list[StepResult]()
+    without_load, with_load = list[StepResult](), list[StepResult]()
     async with AsyncExitStack() as stack:
         empty, full = [await stack.enter_async_context(start_testbed(edge)) for _ in range(2)]
         for each in (empty, full):
             await each.connect(WARM_UP)
             await _burst(each, plan)
         base = await full.resident_kib()
-        # A process has memory that was used once and is free. What is weighed would go there first, and weigh nothing.
+        # A process retains memory that it has freed. Measured items would use it first and appear to need none.
         await full.fill_logs(UNCOUNTED)
-        # Sockets last: what opening them needed for a moment, and gave back, is such memory too.
-        threads = await _weigh(full, THREADS, sizes, full.fill_logs)
-        runs = await _weigh(full, RUNS, sizes, full.start_waiting_runs)
-        sockets = await _weigh(full, SOCKETS, sizes, full.connect)
+        # Sockets come last, because opening them needs temporary memory that is then free.
+        threads = await _measure_growth(full, THREADS, sizes, full.fill_logs)
+        runs = await _measure_growth(full, RUNS, sizes, full.start_waiting_runs)
+        sockets = await _measure_growth(full, SOCKETS, sizes, full.connect)
         for _ in range(rounds):
-            alone.append(await _burst(empty, plan))
-            beside.append(await _burst(full, plan))
-    return MemoryScaling(edge, base, [sockets, threads, runs], alone, beside)
+            without_load.append(await _burst(empty, plan))
+            with_load.append(await _burst(full, plan))
+    return MemoryScaling(edge, base, [sockets, threads, runs], without_load, with_load)
 
 
 async def _burst(each: Testbed, plan: LoadPlan) -> StepResult:
     return await each.wave(BURST_EVENTS, plan, first=0, threads=WARM_UP)
 
 
-async def _weigh(each: Testbed, what: str, sizes: Sequence[int], grow: Callable[[int], Awaitable[None]]) -> Weight:
-    points, before, there = list[tuple[int, int]](), await each.resident_kib(), 0
+async def _measure_growth(
+    each: Testbed, what: str, sizes: Sequence[int], grow: Callable[[int], Awaitable[None]]
+) -> LinearFit:
+    points, before, current = list[tuple[int, int]](), await each.resident_kib(), 0
     for size in sorted(sizes):
-        await grow(size - there)
-        there = size
+        await grow(size - current)
+        current = size
         points.append((size, await each.resident_kib() - before))
-    return Weight(what, points)
+    return LinearFit(what, points)
 
 
-def _weight(axis: Axes, name: str, weight: Weight, look: Look, row: int) -> None:
-    colour, marker, line = look
-    many = [n for n, _ in weight.points]
-    axis.plot(many, [kib / 1_024 for _, kib in weight.points], marker=marker, color=colour, linestyle="", label=name)
-    ends = (min(many), max(many))
-    mib = [(weight.first_kib + weight.kib * n) / 1_024 for n in ends]
+def _draw_fit(axis: Axes, name: str, fit: LinearFit, style: LineStyle, row: int) -> None:
+    colour, marker, line = style
+    count = [n for n, _ in fit.points]
+    axis.plot(count, [kib / 1_024 for _, kib in fit.points], marker=marker, color=colour, linestyle="", label=name)
+    ends = (min(count), max(count))
+    mib = [(fit.first_kib + fit.kib * n) / 1_024 for n in ends]
     axis.plot(ends, mib, color=colour, linestyle=line, linewidth=1.2)
     axis.text(
         0.05,
         0.72 - 0.09 * row,
-        f"{name}: {weight.kib:.1f} KiB each",
+        f"{name}: {fit.kib:.1f} KiB each",
         transform=axis.transAxes,
         fontsize=9,
         color=colour,
     )
 
 
-def edge_table(capacity: CapacityStudy, crowd: CrowdStudy) -> pd.DataFrame:
-    """One row an edge: what it carries, what an event costs, what a socket weighs, and what it can stand beside."""
+def edge_table(capacity: CapacityStudy, memory: MemoryStudy) -> pd.DataFrame:
+    """Return one row for each edge: carried load, CPU time per event, memory per socket, and its availability."""
     return pd.DataFrame(
         {
-            "edge": ladder.edge.name,
-            "carries events/s": None if ladder.carries is None else round(ladder.carries),
-            "CPU µs/event, with pauses": None if ladder.best is None else round(ladder.best.cpu_us, 1),
-            "CPU µs/event, in a burst": round(crowd.of(ladder.edge).burst_us, 1),
-            "KiB/idle socket": round(crowd.of(ladder.edge).of(SOCKETS).kib, 1),
-            "can be had with": ladder.edge.stands,
+            "edge": search.edge.name,
+            "carries events/s": None if search.carries is None else round(search.carries),
+            "CPU µs/event, with pauses": None if search.best is None else round(search.best.cpu_us, 1),
+            "CPU µs/event, in a burst": round(memory.of(search.edge).burst_us, 1),
+            "KiB/idle socket": round(memory.of(search.edge).of(SOCKETS).kib, 1),
+            "can be had with": search.edge.available_with,
         }
-        for ladder in capacity.ladders
+        for search in capacity.searches
     )

@@ -1,4 +1,4 @@
-"""The messages between an experiment and its two processes; each request has one reply."""
+"""The messages between an experiment and its server and client processes. Each request has one reply."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ __all__ = [
 
 
 class ServerSetup(msgspec.Struct, frozen=True, kw_only=True):
-    """How the server process is configured."""
+    """First message: configuration of the server process."""
 
     edge: str
     """"asgi" or "native"."""
     store: str
-    """Such as "memory:"."""
+    """Store URL, such as "memory:"."""
     key: bytes
-    """Signs tickets."""
+    """Key that signs tickets."""
 
 
 class OpenThreads(msgspec.Struct, frozen=True, tag=True):
-    """Create the threads from `first` to before `last`."""
+    """Creates the threads from `first` up to, but not including, `last`. Reply: Done."""
 
     first: int
     last: int
 
 
 class RunWave(msgspec.Struct, frozen=True, tag=True):
-    """Start each run of a wave at its time, and wait until all have ended: ServerReport."""
+    """Starts each run of a wave at its time and waits until all have ended. Reply: ServerReport."""
 
     wave: LoadWave
 
 
 class FillLogs(msgspec.Struct, frozen=True, tag=True):
-    """Complete one run without pauses in each of the threads from `first` to before `last`."""
+    """Completes one run without pauses in each thread from `first` up to, but not including, `last`. Reply: Done."""
 
     first: int
     last: int
 
 
 class StartWaitingRuns(msgspec.Struct, frozen=True, tag=True):
-    """Start one run in each of these threads that waits for ever, as for a slow model."""
+    """Starts one run in each of these threads that waits indefinitely, as for a slow model. Reply: Done."""
 
     first: int
     last: int
 
 
 class Connect(msgspec.Struct, frozen=True, tag=True):
-    """Open a socket for each of these threads: ConnectedSockets."""
+    """Opens a socket for each of these threads. Reply: ConnectedSockets."""
 
     port: int
     key: bytes
@@ -68,76 +68,76 @@ class Connect(msgspec.Struct, frozen=True, tag=True):
 
 
 class ConnectedSockets(msgspec.Struct, frozen=True, tag=True):
-    """All sockets of the client process, each subscribed to its own thread."""
+    """Number of sockets of the client process, each subscribed to its own thread."""
 
     sockets: int
 
 
 class ReadWave(msgspec.Struct, frozen=True, tag=True):
-    """Read what comes of a wave until StopReading: ClientReport."""
+    """Reads a wave until StopReading. Reply: ClientReport."""
 
     wave: LoadWave
     within_seconds: float
 
 
 class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """A wave, as the server process saw it."""
+    """The server process's measurements of a wave."""
 
     runs: int
     failed: int
-    """Runs that raised."""
+    """Runs that ended with an error."""
     taken: int
-    """Events that a socket or the log accepted, by the bridge's counters."""
+    """Events that a socket or the log accepted or that are pending, by the bridge's counters."""
     refused: int
-    """Events that it counted as lost."""
+    """Events that the bridge counted as lost."""
     at_once: int
-    """Most runs that were under way at a time."""
+    """Largest number of concurrent runs."""
     seconds: float
-    """From the wave's begin to its last run's end."""
+    """From the start of the wave to the end of its last run."""
     cpu_seconds: float
-    """CPU time in these seconds."""
+    """CPU time of the process in this time."""
     share: float
-    """CPU time over time while the load was whole: 1 is a core."""
+    """CPU time divided by elapsed time while the load was complete: 1 is a full core."""
     run_queue_wait: float
-    """Share of that time in which it had work and other processes had the processors; 0 where that is unknown."""
+    """Share of that time in which the process was ready but waited for a CPU; 0 if unknown."""
     pauses: int
-    """How often the garbage collector stopped everything else."""
+    """Number of garbage collections."""
     longest_pause: float
-    """The longest time it took, in seconds."""
+    """The longest garbage collection, in seconds."""
     pauses_squared: float
-    """The sum of the squares of these times, in square seconds for each second of the wave."""
+    """Sum of the squared durations of the collections, in s² per second of the wave."""
 
 
 class ClientReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """A wave, as its sockets read it. Lateness is from the moment an event was due to its read, in seconds."""
+    """The client process's measurements of a wave. Lateness is from an event's due time to its read, in seconds."""
 
     expected: int
     delivered: int
     within: int
-    """Delivered no later than so much after they were due."""
+    """Events delivered within `ReadWave.within_seconds` after they were due."""
     lost: int
     signalled: int
-    """How many events were signalled to the sockets as missing."""
+    """Events that gaps signalled as missing."""
     misrouted: int
     extra_copies: int
     unexpected: int
     reordered: int
     closed: int
-    """Sockets that are not open any more."""
+    """Sockets that the server has closed."""
     late_p50: float
     late_p99: float
     late_max: float
     late_mean: float
     late_first: float
-    """Of the first third of the events, by when they were due: so late were a quarter of them at most."""
+    """Lower quartile of lateness in the first third of the events, by due time."""
     late_last: float
-    """The same of the last third."""
+    """Lower quartile of lateness in the last third."""
     apart_seconds: float
-    """The time between the middles of these thirds."""
+    """Seconds between the median due times of these thirds."""
     emitted_p50: float
-    """How late events were emitted, by their own timestamps: the part of lateness before the emission."""
+    """Median time from due to emission, by the events' timestamps: the part of lateness before the emission."""
     emitted_p99: float
     share: float
-    """CPU time of the client process over time: near 1 it is the client that cannot keep up."""
+    """CPU time of the client process divided by elapsed time: near 1, the client cannot keep up."""
     run_queue_wait: float
-    """Share of that time in which it had something to read and other processes had the processors."""
+    """Share of that time in which the client was ready to read but waited for a CPU."""

@@ -1,7 +1,8 @@
-"""How long events wait for a process that is busy: the closed form, beside what was measured.
+"""Waiting times of events in a busy process: predicted by queueing theory and compared with the measured ones.
 
-One process serves one event after the other, and they become due at random: an M/G/1 queue. Its mean waiting time is
-Pollaczek and Khinchine's (F. Pollaczek 1930, A. Khinchine 1932; L. Kleinrock, Queueing Systems I, 1975, section 5.6).
+One process serves the events one after the other, and they become due at random times: an M/G/1 queue. The
+Pollaczek-Khinchine formula gives its mean waiting time (F. Pollaczek 1930, A. Khinchine 1932; L. Kleinrock, Queueing
+Systems I, 1975, section 5.6).
 """
 
 from __future__ import annotations
@@ -16,50 +17,50 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from bridgekit_verify.capacity.capacity import LOOKS, CapacityStudy, Look
+from bridgekit_verify.capacity.capacity import STYLES, CapacityStudy, LineStyle
 from bridgekit_verify.capacity.load_search import StepResult
 from bridgekit_verify.measure.plots import INK, new_figure
 
 __all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "utilisation_at", "waiting_seconds"]
 
 ONE_SERVICE: Final = 2 / 3
-"""Of a core: from here on an event waits longer for its turn, on average, than it takes."""
+"""Utilisation above which an event waits longer, on average, than its own service time."""
 SETTLES_SHARE: Final = 0.95
-"""Closer to a whole core, a wave is over long before its queue has settled: there the closed form does not apply."""
+"""At higher utilisation, a wave ends long before its queue reaches the steady state, so the formula does not apply."""
 
 
 def waiting_seconds(utilisation: float, service_seconds: float, pauses_squared: float = 0.0) -> float:
-    """Mean time that an event waits for its turn, where every event takes the same (M/D/1), pauses aside.
+    """Return the mean waiting time of an event in seconds, with equal service times (M/D/1) apart from pauses.
 
-    `pauses_squared` is the sum over a second of the squares of what else holds the process up, in square seconds: it is
-    work like any other, seldom and long, and part of the utilisation. ValueError unless 0 <= utilisation < 1.
+    `pauses_squared` is the sum of the squared durations of pauses (such as garbage collections) in s² per second.
+    Pauses count as rare, long jobs and are part of the utilisation. Raises ValueError unless 0 <= utilisation < 1.
     """
     if not 0 <= utilisation < 1:
-        raise ValueError(f"a queue settles for utilisations from 0 to below 1, not {utilisation}")
+        raise ValueError(f"utilisation is {utilisation}, but must be at least 0 and below 1 for a steady state")
     return (utilisation * service_seconds + pauses_squared) / (2 * (1 - utilisation))
 
 
 def utilisation_at(waits: float) -> float:
-    """At which utilisation the mean wait is so many times what an event takes (M/D/1)."""
+    """Return the utilisation at which the mean waiting time is `waits` times the service time (M/D/1)."""
     return 2 * waits / (1 + 2 * waits)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One load that was carried."""
+    """One carried load, with its measured and predicted lateness."""
 
     step: StepResult
     base_seconds: float
-    """What an event takes from due to read when nothing is in its way: timers, the loop's turn, the two processes."""
+    """Lateness without queueing, in seconds: timers, event-loop iterations and the two processes."""
 
     @property
     def utilisation(self) -> float:
-        """Of a core, had or waited for."""
-        return self.step.wanted
+        """Share of a core that the process used or waited for."""
+        return self.step.utilisation
 
     @property
     def measured(self) -> float:
-        """Mean lateness, in seconds."""
+        """Measured mean lateness, in seconds."""
         return self.step.client.late_mean
 
     @property
@@ -72,12 +73,12 @@ class Point:
 
     @property
     def predicted(self) -> float:
-        """Mean lateness by the closed form, the collector's pauses as they were. Near a whole core, not a number."""
+        """Predicted mean lateness in seconds, including the measured collector pauses; NaN from 95 % utilisation on."""
         return self._predicted(self.step.server.pauses_squared)
 
     @property
     def predicted_steady(self) -> float:
-        """The same as if nothing paused."""
+        """Predicted mean lateness in seconds without pauses; NaN from 95 % utilisation on."""
         return self._predicted(0.0)
 
     def _predicted(self, pauses_squared: float) -> float:
@@ -88,12 +89,12 @@ class Point:
 
 @dataclass(frozen=True)
 class WaitingStudy:
-    """Waiting over utilisation, for each edge."""
+    """The carried loads of each edge, by utilisation."""
 
     points: Mapping[str, Sequence[Point]]
 
     def table(self) -> pd.DataFrame:
-        """One row a load that was carried; times in ms, missing where the queue does not settle."""
+        """Return one row for each carried load, times in ms; predictions are missing without a steady state."""
         return pd.DataFrame(
             {
                 "edge": name,
@@ -111,11 +112,11 @@ class WaitingStudy:
         )
 
     def figure(self, title: str) -> Figure:
-        """One panel an edge: lateness over utilisation, measured, and by the closed form with and without pauses."""
+        """Draw lateness over utilisation, one panel for each edge: measured, and predicted with and without pauses."""
         with new_figure(title, 9.0, 4.0) as figure:
             axes = figure.subplots(1, len(self.points), sharey=True, sharex=True, squeeze=False)[0]
             for row, (axis, (name, points)) in enumerate(zip(axes, self.points.items(), strict=True)):
-                _waiting(axis, points, _curve(points), LOOKS[row % len(LOOKS)])
+                _waiting(axis, points, _curve(points), STYLES[row % len(STYLES)])
                 axis.set_title(name if points else f"{name}: no load was carried", fontsize=10.5)
                 axis.set_xlabel("of a core, had or waited for, %")
             axes[0].set_yscale("log")
@@ -128,8 +129,8 @@ class WaitingStudy:
             figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
             return figure
 
-    def words(self) -> str:
-        """The same in a sentence a load, for those who cannot see the figure."""
+    def alt_text(self) -> str:
+        """Return a text alternative of the figure, one clause for each load."""
         return "; ".join(
             f"{name} at {point.utilisation:.0%} of a core: {1_000 * point.measured:.2f} ms late on average,"
             f" {_milliseconds(point.predicted)} by the closed form, 99 % within {1_000 * point.measured_p99:.2f} ms"
@@ -139,7 +140,7 @@ class WaitingStudy:
 
 
 def _curve(points: Sequence[Point]) -> list[tuple[float, float]]:
-    """The closed form without pauses, for events that take as long as the middle one of these loads."""
+    """Return the prediction without pauses, for the median service time of these loads."""
     if not points:
         return []
     service = sorted(point.service_seconds for point in points)[len(points) // 2]
@@ -152,12 +153,12 @@ def _milliseconds(seconds: float) -> str:
 
 
 def study_waiting(capacity: CapacityStudy) -> WaitingStudy:
-    """The loads that were carried, by utilisation."""
-    return WaitingStudy({ladder.edge.name: _points(ladder.climbed) for ladder in capacity.ladders})
+    """Compare measured and predicted waiting for the carried loads of a capacity study."""
+    return WaitingStudy({search.edge.name: _points(search.tried) for search in capacity.searches})
 
 
 def _points(steps: Sequence[StepResult]) -> list[Point]:
-    carried = sorted((step for step in steps if step.carried), key=lambda step: step.wanted)
+    carried = sorted((step for step in steps if step.carried), key=lambda step: step.utilisation)
     base = min((step.client.late_p50 for step in carried), default=0.0)
     return [Point(step, base) for step in carried]
 
@@ -165,8 +166,8 @@ def _points(steps: Sequence[StepResult]) -> list[Point]:
 Curve = Sequence[tuple[float, float]]
 
 
-def _waiting(axis: Axes, points: Sequence[Point], curve: Curve, look: Look) -> None:
-    colour, marker, _ = look
+def _waiting(axis: Axes, points: Sequence[Point], curve: Curve, style: LineStyle) -> None:
+    colour, marker, _ = style
     at = [100 * point.utilisation for point in points]
     p99, mean, closed = (
         [1_000 * value for value in values]

@@ -1,6 +1,6 @@
-"""The server process that is measured: agents, bridge, hub and sockets, as a deployment has them.
+"""The measured server process: agents, bridge, hub and sockets, as in a deployment.
 
-It is not the worker of the fault experiments, whose reports of each event cost more than the event.
+The worker of the fault experiments is not used, because its reports of each event cost more than the event.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ from bridgekit_verify.measure.workload import AGENT
 __all__ = ["GcPauses"]
 
 KEEPALIVE_SECONDS: Final = 120.0
-"""Longer than a wave: the client answers no pings while it only notes what comes."""
+"""Longer than a wave: the client does not answer pings while it only stores bytes."""
 WAITING_RUN_SECONDS: Final = 86_400.0
-"""Longer than any measurement."""
+"""Pause of a waiting run: longer than any measurement."""
 TEXT: Final = "what a model may say in one thought, or a tool may find, in a sentence of usual length"
 
 Request = OpenThreads | FillLogs | StartWaitingRuns | RunWave | MemoryRequest
 
 
 class ActiveRuns:
-    """The runs that have not ended, by request: the wave of each, and when it was due to start on this loop's clock."""
+    """The active runs by request: the wave of each, and when it was due to start on the event loop's clock."""
 
     def __init__(self) -> None:
         self.started: dict[str, tuple[LoadWave, float]] = {}
@@ -65,39 +65,39 @@ class ActiveRuns:
         self.failed = 0
 
     def agents(self) -> type[BaseAgent]:
-        """An agent that emits each event when it is due, or as soon as it can afterwards."""
+        """Return an agent class that emits each event when it is due, or as soon as possible afterwards."""
         started = self.started
 
         class PacedAgent(BaseAgent):
             async def execute(self, context: RunContext) -> object:
                 request = context.request
-                wave, begins = started[request]
+                wave, start = started[request]
                 pause = wave.plan.pause_seconds
                 for step in range(1, wave.plan.steps + 1):
-                    thought = begins + (EVENTS_A_STEP * (step - 1) + 1) * pause
-                    await _until(thought, pause)
+                    thought = start + (EVENTS_A_STEP * (step - 1) + 1) * pause
+                    await _sleep_until_due(thought, pause)
                     await self.emit_thinking(f"{request}: {TEXT}", step_number=step)
-                    await _until(thought + pause, pause)
+                    await _sleep_until_due(thought + pause, pause)
                     await self.use_tool("look_up", request=request, step=step)
-                await _until(begins + (wave.plan.events - 1) * pause, pause)
+                await _sleep_until_due(start + (wave.plan.events - 1) * pause, pause)
                 return {"request": request, "answer": TEXT}
 
         return PacedAgent
 
     def tools(self) -> PythonTools:
-        """A tool that takes one pause."""
+        """Return a tool that takes one pause."""
 
         async def look_up(request: str, step: int) -> dict[str, object]:
-            wave, begins = self.started[request]
-            await _until(begins + EVENTS_A_STEP * step * wave.plan.pause_seconds, wave.plan.pause_seconds)
+            wave, start = self.started[request]
+            await _sleep_until_due(start + EVENTS_A_STEP * step * wave.plan.pause_seconds, wave.plan.pause_seconds)
             return {"request": request, "step": step, "found": TEXT}
 
         return PythonTools({"look_up": look_up})
 
-    async def run(self, application: Application, wave: LoadWave, number: int, begins: float) -> None:
-        """One run, from its request to its end."""
+    async def run(self, application: Application, wave: LoadWave, number: int, start: float) -> None:
+        """Execute one run from its request to its end."""
         request, owned = wave.request(number), wave.owner_of(number)
-        self.started[request] = wave, begins
+        self.started[request] = wave, start
         self.most = max(self.most, len(self.started))
         try:
             await application.supervisor.run(
@@ -110,62 +110,62 @@ class ActiveRuns:
 
 
 class GcPauses:
-    """How long each garbage collection took."""
+    """Records the duration of each garbage collection."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self._since = 0.0
 
-    def note(self, phase: str, info: dict[str, int]) -> None:
-        """A callback of the garbage collector: it starts or stops."""
+    def on_phase(self, phase: str, info: dict[str, int]) -> None:
+        """Callback for `gc.callbacks`, called when a collection starts and stops."""
         if phase == "start":
             self._since = time.perf_counter()
         else:
             self.seconds.append(time.perf_counter() - self._since)
 
 
-async def _until(moment: float, pause: float) -> None:
-    """Wait until an event is due. An agent without pauses emits all its events without waiting."""
+async def _sleep_until_due(moment: float, pause: float) -> None:
+    """Sleep until an event is due; return immediately for agents without pauses."""
     if pause:
         await anyio.sleep_until(moment)
 
 
 async def _run_wave(application: Application, active: ActiveRuns, wave: LoadWave) -> ServerReport:
-    """Start every run at its time, however many have not ended, and wait for all of them."""
-    begins = anyio.current_time() + wave.begins_at - time.time()
+    """Start every run at its time, even if earlier runs have not ended, and wait for all of them."""
+    start = anyio.current_time() + wave.starts_at - time.time()
     taken, refused = _accepted(application), _lost(application)
     active.most = active.failed = 0
-    await anyio.sleep_until(begins)
+    await anyio.sleep_until(start)
     cpu, pauses = time.process_time(), GcPauses()
     times = list[ProcessTimes]()
 
     async def read_times(moment: float) -> None:
-        await anyio.sleep_until(begins + moment)
+        await anyio.sleep_until(start + moment)
         times.append(ProcessTimes.read())
 
     async with anyio.create_task_group() as runs:
-        gc.callbacks.append(pauses.note)
-        # From when the first runs end until no more start: before and after, fewer are active.
+        gc.callbacks.append(pauses.on_phase)
+        # From the end of the first runs until the last start: before and after that, fewer runs are active.
         runs.start_soon(read_times, min(wave.plan.run_seconds, wave.plan.seconds / 2))
         runs.start_soon(read_times, wave.plan.seconds)
-        for number, moment in enumerate(wave.begins):
-            await anyio.sleep_until(begins + moment)
-            runs.start_soon(active.run, application, wave, number, begins + moment)
-    gc.callbacks.remove(pauses.note)
+        for number, moment in enumerate(wave.starts):
+            await anyio.sleep_until(start + moment)
+            runs.start_soon(active.run, application, wave, number, start + moment)
+    gc.callbacks.remove(pauses.on_phase)
     share, run_queue_wait = times[0].shares_until(times[1])
     return ServerReport(
-        runs=len(wave.begins),
+        runs=len(wave.starts),
         failed=active.failed,
         taken=_accepted(application) - taken,
         refused=_lost(application) - refused,
         at_once=active.most,
-        seconds=anyio.current_time() - begins,
+        seconds=anyio.current_time() - start,
         cpu_seconds=time.process_time() - cpu,
         share=share,
         run_queue_wait=run_queue_wait,
         pauses=len(pauses.seconds),
         longest_pause=max(pauses.seconds, default=0.0),
-        pauses_squared=sum(each**2 for each in pauses.seconds) / (wave.ends_at - wave.begins_at),
+        pauses_squared=sum(each**2 for each in pauses.seconds) / (wave.ends_at - wave.starts_at),
     )
 
 
@@ -179,14 +179,14 @@ def _lost(application: Application) -> int:
 
 
 def _single(name: str, first: int, last: int, plan: LoadPlan) -> LoadWave:
-    """A wave of one run for each of these threads."""
+    """Return a wave with one run for each of these threads."""
     return LoadWave(
         name=f"{name} {first}",
         plan=plan,
         first=first,
         threads=last - first,
         runs_per_second=(last - first) / plan.seconds,
-        begins_at=time.time(),
+        starts_at=time.time(),
     )
 
 
@@ -202,7 +202,7 @@ def _start_waiting(application: Application, active: ActiveRuns, request: StartW
         waiting.start_soon(active.run, application, wave, number, anyio.current_time())
 
 
-async def _do(application: Application, active: ActiveRuns, request: Request, waiting: TaskGroup) -> None:
+async def _handle(application: Application, active: ActiveRuns, request: Request, waiting: TaskGroup) -> None:
     match request:
         case OpenThreads(first, last):
             for owned in map(owner, range(first, last)):
@@ -224,7 +224,7 @@ async def _do(application: Application, active: ActiveRuns, request: Request, wa
 
 
 async def main() -> None:
-    """Serve, and fulfil requests, until standard input closes."""
+    """Serve and handle requests until standard input closes."""
     lines = read_stdin_lines()
     setup = msgspec.json.decode(await anext(lines), type=ServerSetup)
     raise_file_limit()
@@ -245,7 +245,7 @@ async def main() -> None:
     ):
         send(Ready(urlsplit(url).port or 0))
         async for line in lines:
-            await _do(app.state.bridgekit, active, decoder.decode(line), waiting)
+            await _handle(app.state.bridgekit, active, decoder.decode(line), waiting)
         waiting.cancel_scope.cancel()
 
 

@@ -1,4 +1,4 @@
-"""From an application's own numbers to workers and memory, and what an event costs more where workers share a store."""
+"""Computes workers and memory from an application's load, and measures the extra cost of a shared store per event."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit.transport.log import DEFAULT_RETENTION
 from bridgekit_verify.capacity.capacity import CapacityStudy
 from bridgekit_verify.capacity.load_search import NATIVE, Edge, StepResult
-from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, CrowdStudy
+from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, MemoryStudy
 from bridgekit_verify.capacity.queueing import ONE_SERVICE
 from bridgekit_verify.capacity.schedule import LoadPlan
 from bridgekit_verify.capacity.testbed import start_testbed
@@ -30,22 +30,22 @@ STUDY_SECONDS: Final = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """What an application's users do."""
+    """The load of an application, as its users cause it."""
 
     users_online: int
-    """At once, each with a socket and a thread."""
+    """Concurrent users, each with one socket and one thread."""
     runs_per_user_hour: float
     events_per_run: int
     run_seconds: float
-    """How long a run takes: with that, how many are under way."""
-    rush: float = 1.0
-    """How many times the usual load the heaviest minute has."""
+    """Duration of a run, which determines the number of concurrent runs."""
+    peak_factor: float = 1.0
+    """Load of the heaviest minute as a multiple of the usual load."""
     workers_lost: int = 0
-    """How many workers may be gone, for a roll-out or a fault, without anybody noticing."""
+    """Number of workers that may be down, for a deployment or a fault, without an effect on users."""
 
     @property
     def runs_per_second(self) -> float:
-        return self.users_online * self.runs_per_user_hour / HOUR_SECONDS * self.rush
+        return self.users_online * self.runs_per_user_hour / HOUR_SECONDS * self.peak_factor
 
     @property
     def events_per_second(self) -> float:
@@ -53,81 +53,81 @@ class Demand:
 
     @property
     def runs_at_once(self) -> float:
-        """By Little's law."""
+        """Mean number of concurrent runs (Little's law)."""
         return self.runs_per_second * self.run_seconds
 
     @property
     def runs_in_logs(self) -> float:
-        """How many runs a thread's log holds: those within the time that it keeps, and at least the last one."""
-        return max(self.runs_per_user_hour * self.rush * DEFAULT_RETENTION.seconds / HOUR_SECONDS, 1.0)
+        """Runs in a thread's log: those within the retention time, and at least one."""
+        return max(self.runs_per_user_hour * self.peak_factor * DEFAULT_RETENTION.seconds / HOUR_SECONDS, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What was measured of one edge, of one worker."""
+    """Measured costs of one worker with one edge: CPU time in µs and memory in KiB."""
 
     edge: str
     event_us: float
     shared_us: float
-    """More, where workers share a broker."""
+    """Extra CPU time per event if workers share a broker."""
     base_kib: float
     socket_kib: float
     thread_kib: float
-    """With `run_events` events in its log."""
+    """Memory of a thread with `run_events` events in its log."""
     run_kib: float
-    """A run that waits."""
+    """Memory of a waiting run."""
     run_events: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizing:
-    """How many workers, and what each then has to do."""
+    """The number of workers, and the CPU share and memory of each."""
 
     edge: str
     shared: bool
-    """Whether the workers share a broker: more than one must."""
+    """Whether the workers share a broker; more than one worker must."""
     workers: int
     core_share: float
-    """Of a core, of each worker, all of them there."""
+    """Share of a core that each worker uses when all workers are up."""
     core_share_lost: float
-    """The same with as many gone as may be."""
+    """Share of a core that each worker uses when `workers_lost` workers are down."""
     mib: float
-    """Memory of each worker, with as many gone as may be."""
+    """Memory of each worker when `workers_lost` workers are down."""
 
     @property
     def fits(self) -> bool:
-        """Whether it stays at or below two thirds of a core, also with workers lost."""
+        """Whether each worker stays at or below two thirds of a core, also with workers lost."""
         return self.core_share_lost <= ONE_SERVICE
 
 
-def costs_of(capacity: CapacityStudy, crowd: CrowdStudy, shared: SharedStudy) -> list[Costs]:
-    """One row an edge, from what was measured. An edge that carried nothing here is left out."""
+def costs_of(capacity: CapacityStudy, memory: MemoryStudy, shared: SharedStudy) -> list[Costs]:
+    """Return the measured costs of each edge. An edge that carried no load is left out."""
     return [
         Costs(
-            edge=ladder.edge.name,
-            event_us=ladder.best.cpu_us,
+            edge=search.edge.name,
+            event_us=search.best.cpu_us,
             shared_us=shared.extra_us,
-            base_kib=crowd.of(ladder.edge).base_kib,
-            socket_kib=crowd.of(ladder.edge).of(SOCKETS).kib,
-            thread_kib=crowd.of(ladder.edge).of(THREADS).kib,
-            run_kib=crowd.of(ladder.edge).of(RUNS).kib,
+            base_kib=memory.of(search.edge).base_kib,
+            socket_kib=memory.of(search.edge).of(SOCKETS).kib,
+            thread_kib=memory.of(search.edge).of(THREADS).kib,
+            run_kib=memory.of(search.edge).of(RUNS).kib,
             run_events=LoadPlan().events,
         )
-        for ladder in capacity.ladders
-        if ladder.best is not None
+        for search in capacity.searches
+        if search.best is not None
     ]
 
 
-def size(demand: Demand, costs: Costs, *, at_most: float = ONE_SERVICE) -> Sizing:
-    """The fewest workers of which none does more than `at_most` of a core, with as many gone as may be.
+def size(demand: Demand, costs: Costs, *, max_utilisation: float = ONE_SERVICE) -> Sizing:
+    """Return the fewest workers that each use at most `max_utilisation` of a core when `workers_lost` are down.
 
-    One alone keeps everything in its memory; as soon as there are two, they share a broker and each event costs more.
+    A single worker keeps everything in its memory. Two or more share a broker, and each event then costs more.
     """
-    alone = demand.events_per_second * costs.event_us / 1e6
-    if alone <= at_most and not demand.workers_lost:
-        return _sizing(demand, costs, workers=1, cores=alone, shared=False)
+    unshared = demand.events_per_second * costs.event_us / 1e6
+    if unshared <= max_utilisation and not demand.workers_lost:
+        return _sizing(demand, costs, workers=1, cores=unshared, shared=False)
     cores = demand.events_per_second * (costs.event_us + costs.shared_us) / 1e6
-    workers = max(math.ceil(cores / at_most - 1e-9), 1) + demand.workers_lost
+    workers = max(math.ceil(cores / max_utilisation - 1e-9), 1) + demand.workers_lost
     return _sizing(demand, costs, workers=max(workers, 2), cores=cores, shared=True)
 
 
@@ -146,7 +146,7 @@ def _sizing(demand: Demand, costs: Costs, *, workers: int, cores: float, shared:
 
 
 def sizing_table(demand: Demand, costs: Sequence[Costs]) -> pd.DataFrame:
-    """One row an edge."""
+    """Return the sizing of each edge, one row for each."""
     return pd.DataFrame(
         {
             "edge": sizing.edge,
@@ -164,23 +164,23 @@ def sizing_table(demand: Demand, costs: Sequence[Costs]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class SharedStudy:
-    """The same load on one worker with its own memory, and on one that keeps it at a broker."""
+    """The same load on a worker with the memory store, and on a worker with a broker as its store."""
 
     edge: Edge
-    alone: Sequence[StepResult]
+    unshared: Sequence[StepResult]
     shared: Sequence[StepResult]
 
     @property
     def extra_us(self) -> float:
-        """CPU time an event more, in microseconds, of the worker's process: the least of the rounds of each."""
-        return max(min(step.cpu_us for step in self.shared) - min(step.cpu_us for step in self.alone), 0.0)
+        """Extra CPU time per event with a broker, in µs: the difference of the lowest rounds, at least 0."""
+        return max(min(step.cpu_us for step in self.shared) - min(step.cpu_us for step in self.unshared), 0.0)
 
     @property
     def steps(self) -> list[StepResult]:
-        return [*self.alone, *self.shared]
+        return [*self.unshared, *self.shared]
 
     def table(self) -> pd.DataFrame:
-        """One row a store: what an event costs the worker, and how late it comes."""
+        """Return one row for each store: the worker's CPU time per event, and the lateness."""
         return pd.DataFrame(
             {
                 "store": name,
@@ -190,16 +190,16 @@ class SharedStudy:
                 "late p99 ms": round(1_000 * min(step.client.late_p99 for step in steps), 1),
                 "lost": sum(step.client.lost for step in steps),
             }
-            for name, steps in (("the worker's memory", self.alone), ("a broker, Redis protocol", self.shared))
+            for name, steps in (("the worker's memory", self.unshared), ("a broker, Redis protocol", self.shared))
         )
 
 
 async def study_shared(
     plan: LoadPlan | None = None, *, events_per_second: float = 2_000.0, rounds: int = 1, edge: Edge = NATIVE
 ) -> SharedStudy:
-    """Let both carry this load, in turns."""
+    """Measure this load with both stores in turns. Raises TimeoutError."""
     plan = plan or LoadPlan(seconds=0.5, pause_seconds=0.05)
-    alone, shared = list[StepResult](), list[StepResult]()
+    unshared, shared = list[StepResult](), list[StepResult]()
     with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS):
         async with AsyncExitStack() as stack:
             broker = await stack.enter_async_context(redis_server(Persistence.EVERYSEC))
@@ -208,6 +208,6 @@ async def study_shared(
             await ours.connect(SHARED_SOCKETS)
             await theirs.connect(SHARED_SOCKETS)
             for _ in range(rounds):
-                alone.append(await ours.wave(events_per_second, plan, first=0, threads=SHARED_SOCKETS))
+                unshared.append(await ours.wave(events_per_second, plan, first=0, threads=SHARED_SOCKETS))
                 shared.append(await theirs.wave(events_per_second, plan, first=0, threads=SHARED_SOCKETS))
-    return SharedStudy(edge, alone, shared)
+    return SharedStudy(edge, unshared, shared)

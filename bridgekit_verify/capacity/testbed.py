@@ -1,4 +1,4 @@
-"""The two processes of a measurement, controlled from the experiment: a server with agents, and its users' sockets."""
+"""Controls the two processes of a measurement: a server with agents, and a client with the users' sockets."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from bridgekit_verify.harness.processes import (
 
 __all__ = ["Testbed", "start_testbed"]
 
-EACH_SECONDS: Final = 0.02
-"""Added to a timeout for each socket, thread or run that is asked for."""
+SECONDS_PER_ITEM: Final = 0.02
+"""Added to a timeout for each requested socket, thread or run."""
 WAVE_TIMEOUT_SECONDS: Final = 120.0
-"""How long a wave may take beyond its own length, on a busy machine."""
+"""How long a wave may take beyond its nominal duration on a busy machine."""
 START_DELAY_SECONDS: Final = 0.1
-"""A wave starts so long after its request: by then both processes have read it."""
+"""Delay between the request and the start of a wave, so that both processes have read the request."""
 
 
 class Testbed:
-    """A server with agents, and its users' sockets: two processes of one machine."""
+    """Handle of a server process with agents and a client process with its users' sockets, on one machine."""
 
     def __init__(self, edge: Edge, server: ChildProcess, client: ChildProcess, key: bytes, port: int) -> None:
         self.edge = edge
@@ -58,34 +58,34 @@ class Testbed:
         self.sockets = 0
 
     async def open(self, threads: int) -> range:
-        """Create so many more threads; return their numbers."""
+        """Create additional threads and return their numbers."""
         numbers = range(self.threads, self.threads + threads)
         await self._server.request(OpenThreads(numbers.start, numbers.stop), Done, within=_timeout(threads))
         self.threads = numbers.stop
         return numbers
 
     async def connect(self, sockets: int) -> None:
-        """Create so many more threads, each with its owner's socket."""
+        """Create additional threads, each with its owner's socket."""
         numbers = await self.open(sockets)
         request = Connect(self._port, self._key, numbers.start, numbers.stop)
         self.sockets = (await self._client.request(request, ConnectedSockets, within=_timeout(sockets))).sockets
 
     async def fill_logs(self, threads: int) -> None:
-        """Create so many more threads, each with the events of one run in its log, and without a socket."""
+        """Create additional threads without sockets, each with the events of one run in its log."""
         numbers = await self.open(threads)
         await self._server.request(FillLogs(numbers.start, numbers.stop), Done, within=_timeout(threads))
 
     async def start_waiting_runs(self, runs: int) -> None:
-        """Create so many more threads, with a run in each that has started and waits."""
+        """Create additional threads, each with a run that has started and waits."""
         numbers = await self.open(runs)
         await self._server.request(StartWaitingRuns(numbers.start, numbers.stop), Done, within=_timeout(runs))
 
     async def resident_kib(self) -> int:
-        """Memory of the server process."""
+        """Return the resident memory of the server process in KiB."""
         return (await self._server.request(MemoryRequest(), MemoryReply)).resident_kib
 
     async def wave(self, events_per_second: float, plan: LoadPlan, *, first: int, threads: int) -> StepResult:
-        """Apply a load of so many events a second to these threads."""
+        """Apply a load in events per second to the threads from number `first` on, and return the result."""
         self._waves += 1
         await self._client.request(Clear(), Done)
         wave = LoadWave(
@@ -94,7 +94,7 @@ class Testbed:
             first=first,
             threads=threads,
             runs_per_second=events_per_second / plan.events,
-            begins_at=time.time() + START_DELAY_SECONDS,
+            starts_at=time.time() + START_DELAY_SECONDS,
         )
         await self._client.send(ReadWave(wave, WITHIN_SECONDS))
         timeout = WAVE_TIMEOUT_SECONDS + plan.seconds + plan.run_seconds
@@ -104,12 +104,12 @@ class Testbed:
 
 
 def _timeout(count: int) -> float:
-    return REPLY_TIMEOUT_SECONDS + EACH_SECONDS * count
+    return REPLY_TIMEOUT_SECONDS + SECONDS_PER_ITEM * count
 
 
 @asynccontextmanager
 async def start_testbed(edge: Edge, *, store: str = "memory:") -> AsyncIterator[Testbed]:
-    """Run both processes for the length of a block; at its end they are killed. ProcessGone, ProcessTimeout."""
+    """Run both processes for the length of a block; then kill them. Raises ProcessExited or ProcessTimeout."""
     key = secrets.token_bytes(KEY_BYTES)
     with unwrap_single_error():
         async with (

@@ -1,1 +1,1 @@
-"""The suite's commands, one module each; `bridgekit.__main__` has the table that names them."""
+"""The commands of the suite, one module each, listed in the command table of `bridgekit.__main__`."""

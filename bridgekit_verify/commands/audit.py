@@ -1,4 +1,4 @@
-"""`bridgekit audit`: try the nine links of a chain."""
+"""`bridgekit audit`: test the nine links of a chain."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ DOES_NOT_HOLD = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Try the nine links of a chain over a real server. Exit 1 where one does not hold."
+    parser.description = "Test the nine links of a chain with a real server. Exit with 1 if a link does not hold."
     add_json(parser)
     add_variant(parser)
-    parser.add_argument("--threads", type=at_least_1, default=3, help="threads a family of ids for link 9 (default 3)")
+    parser.add_argument(
+        "--threads", type=at_least_1, default=3, help="threads for each kind of thread id, for link 9 (default 3)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

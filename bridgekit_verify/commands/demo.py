@@ -18,7 +18,7 @@ __all__ = ["add_arguments", "run"]
 
 NOT_ALL_DELIVERED = 1
 SHOWN_CHARACTERS = 88
-"""How much of a payload is shown."""
+"""Characters of a payload that are shown."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     add_variant(parser)
     parser.add_argument("--family", default="thread_123", help=f"kind of thread id: {', '.join(map(repr, FAMILIES))}")
-    parser.add_argument("--steps", type=at_least_1, default=1, help="steps the agent takes, three events each")
+    parser.add_argument(
+        "--steps", type=at_least_1, default=1, help="number of steps of the agent, three events each (default 1)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Command-line options shared by several commands."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ __all__ = ["add_json", "add_variant", "at_least_1", "whole"]
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON for a program to read")
+    parser.add_argument("--json", action="store_true", help="print machine-readable JSON")
 
 
 def add_variant(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=whole, default=0, help="same seed, same counts (default 0)")
+    parser.add_argument(
+        "--seed", type=whole, default=0, help="random seed; the same seed gives the same counts (default 0)"
+    )
     names = ", ".join(repr(name) for name in (*VARIANTS, *(row.name for row in BROKEN.values())))
-    parser.add_argument("--variant", default="sound", help=f"which chain, default 'sound': {names}")
+    parser.add_argument("--variant", default="sound", help=f"variant of the chain (default 'sound'): {names}")
 
 
 def whole(text: str) -> int:
-    """A whole number from 0."""
+    """Parse a whole number of at least 0. Raises ArgumentTypeError."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, not {text!r}")
     return int(text)
 
 
 def at_least_1(text: str) -> int:
-    """A whole number from 1."""
+    """Parse a whole number of at least 1. Raises ArgumentTypeError."""
     number = whole(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
     return number

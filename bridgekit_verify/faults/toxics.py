@@ -1,6 +1,6 @@
-"""What a network can do to a connection, as values that a proxy starts and stops.
+"""Toxics: the network faults that a proxy can start and stop, as immutable parameter sets.
 
-The names are Toxiproxy's (https://github.com/Shopify/toxiproxy#toxics); `partition` is Jepsen's.
+The names are those of Toxiproxy (https://github.com/Shopify/toxiproxy#toxics); `partition` is Jepsen's name.
 """
 
 from __future__ import annotations
@@ -13,97 +13,98 @@ from random import Random
 from typing import ClassVar, Final
 
 __all__ = [
-    "BOTH_WAYS",
-    "FAULTS",
+    "BOTH_DIRECTIONS",
+    "NETWORK_FAULTS",
+    "AddedLatency",
     "Bandwidth",
+    "Direction",
     "Down",
-    "Fault",
-    "Latency",
     "LimitData",
+    "NetworkFault",
     "Partition",
     "ResetPeer",
     "Slicer",
     "SlowReader",
     "Timeout",
     "Toxic",
-    "Way",
 ]
 
 
-class Way(Enum):
+class Direction(Enum):
     """A direction through the proxy."""
 
     TO_CLIENT = "to client"
     TO_SERVER = "to server"
 
 
-BOTH_WAYS: Final = (Way.TO_CLIENT, Way.TO_SERVER)
+BOTH_DIRECTIONS: Final = (Direction.TO_CLIENT, Direction.TO_SERVER)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Toxic:
-    """A fault's parameters. This one does nothing: each kind answers one question of the proxy otherwise.
+    """Base class of all toxics: it has no effect, and each subclass overrides what it changes.
 
-    Those that run together add up: delays are summed, the lowest rate and the shortest piece win.
+    Active toxics combine: delays are summed, and the lowest rate and the shortest piece apply.
     """
 
-    ways: tuple[Way, ...] = BOTH_WAYS
-    """The directions that it acts on."""
+    directions: tuple[Direction, ...] = BOTH_DIRECTIONS
+    """The directions that the toxic affects."""
     seed: int = 0
-    """What chance is drawn from, for each connection and direction anew, where chance plays a part.
+    """Seed of the random numbers; each connection and direction has its own generator.
 
-    The draws are the same each time; which bytes meet in one read, and so share a draw, is the kernel's affair.
+    The sequence of random numbers is reproducible. Which bytes share one read, and so one random number, is up to the
+    kernel.
     """
 
-    holds: ClassVar[bool] = False
-    """Bytes wait, and so do those who want to connect."""
-    swallows: ClassVar[bool] = False
-    """Bytes vanish, and so does the end of a stream."""
+    blocks: ClassVar[bool] = False
+    """Whether bytes and new connections wait until the toxic stops."""
+    drops: ClassVar[bool] = False
+    """Whether bytes, and the end of a stream, are dropped."""
     refuses: ClassVar[bool] = False
-    """The port refuses connections."""
+    """Whether the port refuses connections."""
     cuts_at_start: ClassVar[bool] = False
     cuts_at_stop: ClassVar[bool] = False
     resets: ClassVar[bool] = False
-    """What it cuts ends with an RST, and not in good order."""
+    """Whether a cut connection ends with an RST instead of an orderly shutdown."""
 
-    def delay(self, chance: Random) -> float:
-        """Seconds by which the next piece is late."""
+    def delay(self, rng: Random) -> float:
+        """Return the delay of the next piece, in seconds."""
         return 0.0
 
     def rate(self) -> float:
-        """Bytes that may be read a second."""
+        """Return the read limit in bytes per second; infinity for none."""
         return math.inf
 
-    def piece(self, chance: Random) -> int | None:
-        """Bytes of the next piece to be sent by itself; None leaves it whole."""
+    def piece(self, rng: Random) -> int | None:
+        """Return the size of the next piece in bytes; None does not split the bytes."""
         return None
 
     def pause(self) -> float:
-        """Seconds between two pieces."""
+        """Return the seconds between two pieces."""
         return 0.0
 
     def limit(self) -> int | None:
-        """Bytes that pass from now on, or from a connection's beginning, before it is cut."""
+        """Return how many bytes pass, from now or from the connection's start, before it is cut; None for no limit."""
         return None
 
 
 @dataclass(frozen=True)
-class Latency(Toxic):
-    """Every piece is late by `seconds`, plus or minus up to `jitter`; none overtakes another of its direction."""
+class AddedLatency(Toxic):
+    """Delays every piece by `seconds`, plus or minus up to `jitter` seconds; the order within a direction is kept."""
 
     seconds: float
     jitter: float = 0.0
 
-    def delay(self, chance: Random) -> float:
-        return max(0.0, self.seconds + chance.uniform(-self.jitter, self.jitter))
+    def delay(self, rng: Random) -> float:
+        return max(0.0, self.seconds + rng.uniform(-self.jitter, self.jitter))
 
 
 @dataclass(frozen=True)
 class Bandwidth(Toxic):
-    """Each connection passes so many bytes a second, by default from the server to the client."""
+    """Limits each connection to `bytes_per_second`, by default from the server to the client."""
 
     bytes_per_second: float
-    ways: tuple[Way, ...] = field(default=(Way.TO_CLIENT,), kw_only=True)
+    directions: tuple[Direction, ...] = field(default=(Direction.TO_CLIENT,), kw_only=True)
 
     def rate(self) -> float:
         return self.bytes_per_second
@@ -111,10 +112,10 @@ class Bandwidth(Toxic):
 
 @dataclass(frozen=True)
 class SlowReader(Toxic):
-    """The server's bytes are read at this rate, by default not at all: its window closes, and it stays connected."""
+    """Reads from the server at this rate, by default 0: the TCP window closes, and the connection stays open."""
 
     bytes_per_second: float = 0.0
-    ways: tuple[Way, ...] = field(default=(Way.TO_CLIENT,), kw_only=True)
+    directions: tuple[Direction, ...] = field(default=(Direction.TO_CLIENT,), kw_only=True)
 
     def rate(self) -> float:
         return self.bytes_per_second
@@ -122,25 +123,25 @@ class SlowReader(Toxic):
 
 @dataclass(frozen=True)
 class Timeout(Toxic):
-    """Bytes vanish without an error. A stream with a hole cannot go on, so it is cut when the toxic stops."""
+    """Drops bytes without an error. A stream with missing bytes is unusable, so it is cut when the toxic stops."""
 
-    swallows: ClassVar[bool] = True
+    drops: ClassVar[bool] = True
     cuts_at_stop: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
 class Partition(Toxic):
-    """Bytes wait, as TCP lets them over a short partition, and flow when it heals. New connections hang meanwhile."""
+    """Blocks bytes until the partition heals, as TCP does in a short partition. New connections hang meanwhile."""
 
-    holds: ClassVar[bool] = True
+    blocks: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
 class ResetPeer(Toxic):
-    """Both ends get an RST, at once or after so many bytes from the server; so do clients that connect meanwhile."""
+    """Sends an RST to both ends, immediately or after `after_bytes` from the server; this includes new connections."""
 
     after_bytes: int = 0
-    ways: tuple[Way, ...] = field(default=(Way.TO_CLIENT,), kw_only=True)
+    directions: tuple[Direction, ...] = field(default=(Direction.TO_CLIENT,), kw_only=True)
     resets: ClassVar[bool] = True
 
     def limit(self) -> int:
@@ -149,10 +150,10 @@ class ResetPeer(Toxic):
 
 @dataclass(frozen=True)
 class LimitData(Toxic):
-    """Every connection ends after so many bytes, by default from the server, in the middle of a frame or not."""
+    """Closes each connection after `after_bytes`, by default from the server, possibly in the middle of a frame."""
 
     after_bytes: int
-    ways: tuple[Way, ...] = field(default=(Way.TO_CLIENT,), kw_only=True)
+    directions: tuple[Direction, ...] = field(default=(Direction.TO_CLIENT,), kw_only=True)
 
     def limit(self) -> int:
         return self.after_bytes
@@ -160,7 +161,7 @@ class LimitData(Toxic):
 
 @dataclass(frozen=True)
 class Down(Toxic):
-    """Open connections are closed and new ones refused; the port stays taken, so that it can come back."""
+    """Closes open connections and refuses new ones. The port stays reserved, so that the proxy can listen again."""
 
     refuses: ClassVar[bool] = True
     cuts_at_start: ClassVar[bool] = True
@@ -168,42 +169,46 @@ class Down(Toxic):
 
 @dataclass(frozen=True)
 class Slicer(Toxic):
-    """Bytes are sent in pieces of about `piece_bytes`, more or less by up to `variation`, `seconds` apart."""
+    """Splits bytes into pieces of `piece_bytes`, plus or minus up to `variation` bytes, sent `seconds` apart."""
 
     piece_bytes: int
     variation: int = 0
     seconds: float = 0.0
 
-    def piece(self, chance: Random) -> int:
-        return max(1, self.piece_bytes + chance.randint(-self.variation, self.variation))
+    def piece(self, rng: Random) -> int:
+        return max(1, self.piece_bytes + rng.randint(-self.variation, self.variation))
 
     def pause(self) -> float:
         return self.seconds
 
 
 @dataclass(frozen=True)
-class Fault:
-    """A row of the table: a toxic with usual parameters, and what it is in the world."""
+class NetworkFault:
+    """A row of the table of network faults: a toxic with default parameters and what it models."""
 
     name: str
-    usual: Toxic
-    says: str
+    default: Toxic
+    description: str
 
     def toxic(self, seed: int = 0) -> Toxic:
-        """The toxic with this seed."""
-        return replace(self.usual, seed=seed)
+        """Return the default toxic with this seed."""
+        return replace(self.default, seed=seed)
 
 
-def _rows() -> Iterator[Fault]:
-    yield Fault("latency", Latency(0.1, 0.05), "a long way or a crowded one: each packet is 50 to 150 ms later")
-    yield Fault("bandwidth", Bandwidth(20_000), "a phone at the edge of its cell: 20 kB a second get through to it")
-    yield Fault("slow_reader", SlowReader(), "a browser tab that is put to sleep: it stays connected and reads nothing")
-    yield Fault("timeout", Timeout(), "a firewall forgets the connection: packets vanish and neither end gets an error")
-    yield Fault("partition", Partition(), "a cable is out for a while: packets wait, are sent again, and none is lost")
-    yield Fault("reset_peer", ResetPeer(), "a load balancer is restarted: both ends lose the connection with an RST")
-    yield Fault("down", Down(), "the machine is restarted: connections are closed and new ones refused")
-    yield Fault("slicer", Slicer(7, 5), "a path with tiny packets: frames arrive in crumbs of 2 to 12 bytes")
-    yield Fault("limit_data", LimitData(2_000), "a proxy with a quota: connections end after 2 kB, in mid-frame or not")
+def _rows() -> Iterator[NetworkFault]:
+    yield NetworkFault(
+        "latency", AddedLatency(0.1, 0.05), "a long or congested path: packets arrive 50 to 150 ms later"
+    )
+    yield NetworkFault("bandwidth", Bandwidth(20_000), "a phone with a weak signal: it receives 20 kB per second")
+    yield NetworkFault("slow_reader", SlowReader(), "a suspended browser tab: it stays connected and reads nothing")
+    yield NetworkFault("timeout", Timeout(), "a firewall drops the connection state: packets are lost without an error")
+    yield NetworkFault("partition", Partition(), "a link is interrupted: packets are retransmitted and none is lost")
+    yield NetworkFault("reset_peer", ResetPeer(), "a load balancer restarts: both ends get an RST")
+    yield NetworkFault("down", Down(), "the machine restarts: connections are closed and new ones are refused")
+    yield NetworkFault("slicer", Slicer(7, 5), "a path with tiny packets: frames arrive in pieces of 2 to 12 bytes")
+    yield NetworkFault(
+        "limit_data", LimitData(2_000), "a proxy with a quota: connections end after 2 kB, possibly in mid-frame"
+    )
 
 
-FAULTS: Final = {fault.name: fault for fault in _rows()}
+NETWORK_FAULTS: Final = {fault.name: fault for fault in _rows()}

@@ -1,10 +1,10 @@
-"""One way to start a child process, to exchange messages with it, and to load it through many sockets.
+"""Starts child processes, exchanges messages with them, and applies load through many sockets.
 
-processes     a child process: started, signalled, restarted, and asked; the only module that starts processes
-messages      the child's side: lines of JSON on standard input and output; its clocks and its memory
-websocket     the client side of one WebSocket, without its socket
-load_client   many plain sockets in one process: what they read is timestamped at once and decoded afterwards
+processes     the parent's side: starts, signals, restarts and queries a child process; no other module starts processes
+messages      the child's side: JSON lines on standard input and output; CPU times and memory of the process
+websocket     the client side of one WebSocket, without I/O
+load_client   many plain sockets in one process: reads are timestamped immediately and decoded afterwards
 
-The package imports the standard library, anyio, msgspec and the core of bridgekit only: it also runs in the
-interpreters of stacks that are measured beside bridgekit.
+The package imports only the standard library, anyio, msgspec and the core of bridgekit, because it also runs in the
+interpreters of the other stacks that the benchmarks measure.
 """

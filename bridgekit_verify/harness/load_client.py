@@ -1,7 +1,8 @@
-"""Many plain sockets in one process: what they read is timestamped at once and decoded when the clock has stopped.
+"""Many plain sockets in one process: reads are timestamped immediately and decoded after the measured time.
 
-A client must not be what is measured. So nothing is decoded while a load runs, and no event loop stands between a
-socket and the clock. A program builds its own messages on a LoadClient: which sockets to open, and how to judge them.
+The client must not limit the measurement. It therefore decodes nothing while a load runs, and no event loop adds time
+between a socket and its timestamp. A program adds its own messages to a LoadClient: which sockets to open, and how to
+judge what they read.
 """
 
 from __future__ import annotations
@@ -23,55 +24,57 @@ from bridgekit_verify.harness.websocket import Dialect
 __all__ = ["Clear", "ClientSocket", "LoadClient", "NotSubscribed", "ReadReport", "StopReading"]
 
 READ_BYTES: Final = 262_144
-OPENING_AT_ONCE: Final = 64
-"""Sockets that are being opened at a time: fewer than a server lets wait to be accepted."""
+MAX_OPENING_SOCKETS: Final = 64
+"""Sockets that are opened concurrently: fewer than the listen backlog of a server."""
 OPEN_TIMEOUT_SECONDS: Final = 20.0
-QUIET_SECONDS: Final = 0.02
-"""No bytes for so long: there is time to decode what was read."""
+IDLE_SECONDS: Final = 0.02
+"""After this time without bytes, the client decodes what it has read."""
 LAST_EVENT_SECONDS: Final = 3.0
-"""How long no bytes may come, once everything was sent, before the missing events are lost."""
+"""After the last event was sent, the client waits this long without bytes before it counts missing events as lost."""
 PING_REPLY_SECONDS: Final = 5.0
-"""A load that lasts longer is decoded in between, in a quiet moment, so that the server's pings are answered."""
+"""In a load that lasts longer, the client decodes while no bytes arrive, so that it answers the server's pings."""
 
 
 class StopReading(msgspec.Struct, frozen=True, tag=True):
-    """Everything was sent: what does not come soon is lost. Ends a `LoadClient.read`."""
+    """Signals that every event was sent, which ends `LoadClient.read` after LAST_EVENT_SECONDS without bytes."""
 
 
 class Clear(msgspec.Struct, frozen=True, tag=True):
-    """Forget what was read so far, before the next load."""
+    """Asks the client to discard what it has read, before the next load."""
 
 
 class NotSubscribed(BridgekitError):
-    """Sockets were not subscribed in time."""
+    """The server did not confirm the subscription of some sockets in time."""
 
     def __init__(self, missing: int) -> None:
-        super().__init__(f"{missing} sockets were not subscribed within {OPEN_TIMEOUT_SECONDS:g} s")
+        super().__init__(
+            f"the server did not confirm the subscription of {missing} sockets within {OPEN_TIMEOUT_SECONDS:g} s"
+        )
         self.missing = missing
 
 
 class ReadReport(NamedTuple):
-    """How a read went."""
+    """The result of one `LoadClient.read`."""
 
     complete: bool
-    """Whether every expected event came."""
+    """Whether every expected event arrived."""
     cpu_share: float
-    """CPU time of this process over time, while the load ran: near 1 the client cannot keep up."""
+    """CPU time of this process divided by elapsed time during the load: near 1, the client cannot keep up."""
     run_queue_wait: float
-    """Share of that time in which it had work and other processes had the processors."""
+    """Share of that time in which this process was ready to run, but other processes used the CPUs."""
 
 
 class ClientSocket:
-    """One connection to a server."""
+    """One TCP connection to a server, whose bytes a Dialect decodes."""
 
     def __init__(self, port: int, dialect: Dialect, *, receive_buffer_bytes: int = 0) -> None:
         self.dialect = dialect
-        self.gone = False
+        self.disconnected = False
         """Whether the server has closed the connection."""
         self.paused = False
         """Whether this socket is not read."""
         self.read_ns: list[int] = []
-        """For each event of the dialect: when its last byte was read, on the monotonic clock."""
+        """For each event of the dialect: when its last byte was read, in nanoseconds of the monotonic clock."""
         self._chunks: list[tuple[int, bytes]] = []
         self.raw = socket.socket()
         if receive_buffer_bytes:
@@ -81,40 +84,40 @@ class ClientSocket:
         self.raw.sendall(dialect.opening())
 
     def clear(self) -> None:
-        """Forget what was read so far."""
+        """Discard what was read so far."""
         self.decode()
         self.dialect.events.clear()
         self.read_ns.clear()
 
     def read(self) -> None:
-        """Note the bytes that are there, and when."""
+        """Read the available bytes and store them with a timestamp."""
         try:
             data = self.raw.recv(READ_BYTES)
         except ConnectionError:
             data = b""
         self._chunks.append((time.monotonic_ns(), data))
-        self.gone = not data
+        self.disconnected = not data
 
     def decode(self) -> None:
-        """Decode what was noted, and send what the server is to be answered."""
+        """Decode the stored bytes and send the replies that the protocol requires, such as pongs."""
         chunks, self._chunks = self._chunks, []
         dialect, read_ns, replies = self.dialect, self.read_ns, b""
         for moment, data in chunks:
             replies += dialect.feed(data) or b""
             if new := len(dialect.events) - len(read_ns):
                 read_ns += [moment] * new
-        if replies and not self.gone:
+        if replies and not self.disconnected:
             try:
                 self.raw.sendall(replies)
             except OSError:
-                self.gone = True
+                self.disconnected = True
 
 
 S = TypeVar("S", bound=ClientSocket)
 
 
 class LoadClient(Generic[S]):
-    """All sockets of this process, and its standard input."""
+    """Reads all sockets of this process and its standard input with one selector."""
 
     def __init__(self) -> None:
         raise_file_limit()
@@ -132,7 +135,7 @@ class LoadClient(Generic[S]):
         return [each for each in self.sockets if not each.paused]
 
     def requests(self, kind: Any) -> Iterator[Any]:
-        """Yield the messages of these kinds until standard input closes; meanwhile the server's pings are answered."""
+        """Yield messages of these types until standard input closes. While it waits, it answers the server's pings."""
         decoder = msgspec.json.Decoder(kind)
         while True:
             while self._lines:
@@ -143,13 +146,13 @@ class LoadClient(Generic[S]):
             self._decode()
 
     def connect(self, sockets: Iterable[S]) -> None:
-        """Wait until all these sockets are subscribed, a few at a time: the iterable opens them. NotSubscribed."""
+        """Open the sockets in batches by iterating, and wait until all are subscribed. Raises NotSubscribed."""
         opening = list[S]()
         for opened in sockets:
             self._selector.register(opened.raw, selectors.EVENT_READ, opened)
             self.sockets.append(opened)
             opening.append(opened)
-            if len(opening) == OPENING_AT_ONCE:
+            if len(opening) == MAX_OPENING_SOCKETS:
                 self._wait_subscribed(opening)
                 opening.clear()
         self._wait_subscribed(opening)
@@ -157,22 +160,23 @@ class LoadClient(Generic[S]):
     def _wait_subscribed(self, opening: Sequence[S]) -> None:
         deadline = time.monotonic() + OPEN_TIMEOUT_SECONDS
         while missing := [each for each in opening if not each.dialect.ready]:
-            if time.monotonic() > deadline or any(each.gone for each in missing):
+            if time.monotonic() > deadline or any(each.disconnected for each in missing):
                 raise NotSubscribed(len(missing))
-            self.poll(QUIET_SECONDS)
+            self.poll(IDLE_SECONDS)
             self._decode()
 
     def clear(self) -> None:
-        """Forget what was read so far, and collect garbage: a collection later would look like a slow server."""
+        """Discard what was read so far, and collect garbage: during a load, it would look like a slow server."""
         self._decode()
         for each in self.sockets:
             each.clear()
         gc.collect()
 
     def read(self, expected: int, *, until: float | None = None) -> ReadReport:
-        """Read until StopReading arrives and `expected` events have come, or none comes any more.
+        """Read until StopReading has arrived and either `expected` events were read or no more bytes arrive.
 
-        Nothing is decoded before StopReading, or before `until` on the wall clock; the shares cover that time.
+        Nothing is decoded before StopReading, or before `until` on the wall clock, apart from pings in a load that
+        lasts longer than PING_REPLY_SECONDS. The shares in the report cover this time.
         """
         gc.disable()
         began = ProcessTimes.read()
@@ -180,7 +184,7 @@ class LoadClient(Generic[S]):
         cpu_share, run_queue_wait = began.shares_until(ProcessTimes.read())
         stopped, complete, deadline = False, False, time.monotonic() + LAST_EVENT_SECONDS
         while not (self._stdin_closed or (stopped and (complete or time.monotonic() > deadline))):
-            if self.poll(QUIET_SECONDS):
+            if self.poll(IDLE_SECONDS):
                 deadline = time.monotonic() + LAST_EVENT_SECONDS
                 continue
             if self._lines:
@@ -194,24 +198,24 @@ class LoadClient(Generic[S]):
     def _read_load(self, until: float | None) -> None:
         decoded = time.monotonic()
         while not (self._lines or self._stdin_closed) if until is None else time.time() < until:
-            quiet = not self.poll(QUIET_SECONDS)
-            if quiet and time.monotonic() > decoded + PING_REPLY_SECONDS:
+            idle = not self.poll(IDLE_SECONDS)
+            if idle and time.monotonic() > decoded + PING_REPLY_SECONDS:
                 self._decode()
                 decoded = time.monotonic()
 
     def poll(self, seconds: float | None) -> bool:
-        """Wait at most so long, and read every socket that has bytes; whether there was one."""
-        came = False
+        """Wait at most `seconds` (None: no limit) and read every socket that has bytes; return whether one had."""
+        received = False
         for key, _ in self._selector.select(seconds):
             if key.data is None:
                 self._read_stdin()
                 continue
-            came = True
+            received = True
             key.data.read()
             self._undecoded.add(key.data)
-            if key.data.gone:
+            if key.data.disconnected:
                 self._selector.unregister(key.fileobj)
-        return came
+        return received
 
     def pause(self, paused: S) -> None:
         """Stop reading this socket."""
@@ -219,15 +223,15 @@ class LoadClient(Generic[S]):
         self._selector.unregister(paused.raw)
 
     def resume_all(self, seconds: float) -> int:
-        """Read the paused sockets again; after so many seconds, how many of them the server has closed."""
+        """Read the paused sockets again for at most `seconds`; return how many of them the server has closed."""
         paused, deadline = [each for each in self.sockets if each.paused], time.monotonic() + seconds
         for each in paused:
             each.paused = False
             self._selector.register(each.raw, selectors.EVENT_READ, each)
-        while (left := deadline - time.monotonic()) > 0 and not all(each.gone for each in paused):
+        while (left := deadline - time.monotonic()) > 0 and not all(each.disconnected for each in paused):
             self.poll(left)
         self._decode()
-        return sum(each.gone or each.dialect.closed for each in paused)
+        return sum(each.disconnected or each.dialect.closed for each in paused)
 
     def _decode(self) -> None:
         for each in self._undecoded:

@@ -1,4 +1,4 @@
-"""The child's side of the protocol: one JSON object a line, on standard input and output; its clocks and its memory."""
+"""The child's side of the protocol: JSON lines on standard input and output, and the process's CPU times and memory."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _SCHEDULER: Final = Path("/proc/self/schedstat")
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """The first message of a process: it serves, at that port."""
+    """First message of a process: it is ready, and serves at this port."""
 
     port: int = 0
-    """0: it has none."""
+    """0 if the process has no port."""
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
-    """The request is fulfilled, and there is nothing to report."""
+    """Reply to a request that is done and returns no data."""
 
 
 class MemoryRequest(msgspec.Struct, frozen=True, tag=True):
-    """Asks for a MemoryReply."""
+    """Requests a MemoryReply."""
 
 
 class MemoryReply(msgspec.Struct, frozen=True, tag=True):
@@ -56,7 +56,7 @@ class MemoryReply(msgspec.Struct, frozen=True, tag=True):
 
 
 class CpuRequest(msgspec.Struct, frozen=True, tag=True):
-    """Asks for a CpuReply."""
+    """Requests a CpuReply."""
 
 
 class CpuReply(msgspec.Struct, frozen=True, tag=True):
@@ -65,9 +65,9 @@ class CpuReply(msgspec.Struct, frozen=True, tag=True):
 
 
 async def read_stdin_lines() -> AsyncIterator[bytes]:
-    """Yield each line without its end, until there are no more; an incomplete last line is dropped.
+    """Yield each line of standard input without its line end; an incomplete last line is dropped.
 
-    Not read by a thread: a thread that waits for the next line could not be stopped.
+    No thread is used, because a thread that blocks in a read cannot be cancelled.
     """
     rest = b""
     while True:
@@ -80,25 +80,25 @@ async def read_stdin_lines() -> AsyncIterator[bytes]:
 
 
 async def read_requests(kind: Any) -> AsyncIterator[Any]:
-    """Yield the messages of a kind, or a union of kinds, from standard input."""
+    """Yield the messages of a type, or a union of types, from standard input."""
     decoder = msgspec.json.Decoder(kind)
     async for line in read_stdin_lines():
         yield decoder.decode(line)
 
 
 def send(message: msgspec.Struct) -> None:
-    """Send a message. It is written past all buffers: a process that is killed afterwards has sent it."""
+    """Write a message directly to the file descriptor: it is sent even if the process is killed afterwards."""
     line = msgspec.json.encode(message) + b"\n"
     while line:
         line = line[os.write(STDOUT, line) :]
 
 
 class ProcessTimes(NamedTuple):
-    """Three clocks of this process, in seconds."""
+    """CPU time, run-queue time and monotonic time of this process, in seconds."""
 
     cpu: float
     waited: float
-    """How long its main thread was ready to run and had no processor. Linux only; 0 elsewhere."""
+    """How long the main thread was ready to run but waited for a CPU. Linux only; 0 elsewhere."""
     time: float
 
     @classmethod
@@ -110,18 +110,18 @@ class ProcessTimes(NamedTuple):
         return cls(time.process_time(), waited, time.monotonic())
 
     def shares_until(self, later: ProcessTimes) -> tuple[float, float]:
-        """CPU time, and waiting for a processor, as shares of the time between."""
+        """Return CPU time and time waiting for a CPU, each as a share of the time between the two readings."""
         seconds = max(later.time - self.time, 1e-9)
         return (later.cpu - self.cpu) / seconds, (later.waited - self.waited) / seconds
 
 
 def cpu_ns() -> int:
-    """CPU time of this process so far, in user and in system mode."""
+    """Return the CPU time of this process so far, user and system mode, in nanoseconds."""
     return time.process_time_ns()
 
 
 def raise_file_limit() -> int:
-    """Let this process open as many files, and so sockets, as the system permits; return that number."""
+    """Raise the soft limit of open files (and so sockets) to the hard limit; return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -129,11 +129,11 @@ def raise_file_limit() -> int:
 
 
 def resident_kib() -> int:
-    """Memory of this process after a garbage collection."""
+    """Collect garbage and return the resident memory of this process in KiB."""
     gc.collect()
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1_024
-    # Elsewhere only the highest value so far is known; macOS reports it in bytes.
+    # Other systems report only the peak value; macOS reports it in bytes.
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return highest // 1_024 if sys.platform == "darwin" else highest

@@ -1,7 +1,7 @@
-"""Child processes: started, signalled, restarted, and asked by lines of JSON. No other module starts a process.
+"""Starts, signals, restarts and queries child processes over JSON lines. No other module starts a process.
 
-Every wait is bounded. A process is ended by its own pid, and never durable the block that started it. An error that
-reports a failed process ends with what that process wrote to its standard error.
+Waits for a start, a reply, an exit or a command have a timeout. A process is killed by its own pid, and never outlives
+the block that started it. The error for a failed process ends with what the process wrote to its standard error.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ __all__ = [
     "REPLY_TIMEOUT_SECONDS",
     "START_TIMEOUT_SECONDS",
     "ChildProcess",
+    "ProcessExited",
     "ProcessFailed",
-    "ProcessGone",
     "ProcessTimeout",
     "command_output",
     "start_module",
@@ -38,20 +38,20 @@ __all__ = [
 ]
 
 START_TIMEOUT_SECONDS: Final = 60.0
-"""Until a process has sent its first message: it may have much to import, on a busy machine."""
+"""Timeout for the first message of a process, which may import many modules on a busy machine."""
 REPLY_TIMEOUT_SECONDS: Final = 60.0
 EXIT_TIMEOUT_SECONDS: Final = 10.0
 COMMAND_TIMEOUT_SECONDS: Final = 60.0
 LINE_BYTES: Final = 67_108_864
-"""The longest line that is read: the arrival times of a million events fit. A longer one is `DelimiterNotFound`."""
+"""The longest line that is read: arrival times of a million events fit. A longer line raises `DelimiterNotFound`."""
 ERROR_OUTPUT_BYTES: Final = 2_000
-"""How much of a process's standard error an error message shows: its end."""
+"""How many bytes from the end of a process's standard error an error message shows."""
 
 T = TypeVar("T")
 
 
 class ProcessFailed(BridgekitError):
-    """A child process did something else than it was asked to."""
+    """A child process failed or sent an unexpected message."""
 
     def __init__(self, problem: str, error_output: str = "") -> None:
         super().__init__(f"{problem}; its standard error ends with:\n{error_output}" if error_output else problem)
@@ -59,8 +59,8 @@ class ProcessFailed(BridgekitError):
         self.error_output = error_output
 
 
-class ProcessGone(ProcessFailed):
-    """The process has ended. `exit_code` is negative for a signal, None while it is unknown."""
+class ProcessExited(ProcessFailed):
+    """The process has ended. `exit_code` is negative for a signal, and None while it is unknown."""
 
     def __init__(self, name: str, pid: int, exit_code: int | None, error_output: str = "") -> None:
         code = "" if exit_code is None else f" with exit code {exit_code}"
@@ -70,7 +70,7 @@ class ProcessGone(ProcessFailed):
 
 
 class ProcessTimeout(ProcessFailed, TimeoutError):
-    """The process did not reply or exit within the time that it was given."""
+    """The process did not reply or exit within its timeout."""
 
     def __init__(self, name: str, wanted: str, seconds: float, error_output: str = "") -> None:
         super().__init__(f"{name} did not {wanted} within {seconds:g} s", error_output)
@@ -78,9 +78,9 @@ class ProcessTimeout(ProcessFailed, TimeoutError):
 
 
 class ChildProcess:
-    """A process with pipes to its standard input and output; `start_process` makes one.
+    """A process with pipes to its standard input and output; use `start_process` to create one.
 
-    It leads its own session, so that signals also reach the processes that it started itself.
+    The process leads its own session, so that signals also reach its own child processes.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ChildProcess:
         self._errors: IO[bytes] | None = None
         self._process: Process | None = None
         self._output: BufferedByteReceiveStream | None = None
-        self._turn = anyio.Lock()
+        self._request_lock = anyio.Lock()
 
     @property
     def pid(self) -> int:
@@ -101,27 +101,27 @@ class ChildProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative for the signal that ended it."""
+        """Exit code; None while the process runs, negative for the signal that ended it."""
         return self._started.returncode
 
     @property
     def error_output(self) -> str:
-        """The end of what it wrote to its standard error, over all its restarts."""
+        """The last ERROR_OUTPUT_BYTES of its standard error, including output before restarts."""
         if self._errors is None:
             return ""
         size = os.fstat(self._errors.fileno()).st_size
-        # The child shares this file's offset, so nothing may seek in it.
+        # The child shares the offset of this file, so seeking would corrupt its output.
         tail = os.pread(self._errors.fileno(), ERROR_OUTPUT_BYTES, max(size - ERROR_OUTPUT_BYTES, 0))
         return tail.decode(errors="replace").strip()
 
     @property
     def _started(self) -> Process:
         if self._process is None:
-            raise ProcessFailed(f"{self.name} was not started")
+            raise ProcessFailed(f"{self.name} was not started: call start() first")
         return self._process
 
     async def start(self) -> None:
-        """Start it; OSError where the system cannot run the command."""
+        """Start the process. Raises OSError if the system cannot run the command."""
         if self._errors is None:
             self._errors = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # close() closes it
         self._process = await anyio.open_process(
@@ -137,68 +137,67 @@ class ChildProcess:
         self._output = BufferedByteReceiveStream(self._process.stdout)
 
     async def restart(self) -> None:
-        """Run the same command in another process; a process that still runs is killed first."""
+        """Run the same command in a new process; a process that still runs is killed first."""
         await self._end()
         await self.start()
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Signal it and what it started. ProcessGone."""
+        """Send a signal to the process and its children. Raises ProcessExited."""
         if self.exit_code is not None:
-            raise ProcessGone(self.name, self.pid, self.exit_code, self.error_output)
+            raise ProcessExited(self.name, self.pid, self.exit_code, self.error_output)
         self._signal_session(number)
 
     async def pause(self) -> None:
-        """Send SIGSTOP and wait until it stands still: its sockets stay open and nothing reads them. ProcessGone."""
+        """Send SIGSTOP and wait until the process is stopped: its sockets stay open, unread. Raises ProcessExited."""
         self.send_signal(signal.SIGSTOP)
-        # It may run for another moment on another core, and read what is sent to it after the signal.
+        # The process may still run briefly on another core and read data that is sent after the signal.
         with anyio.fail_after(EXIT_TIMEOUT_SECONDS):
             await anyio.to_thread.run_sync(_wait_until_stopped, self.pid, abandon_on_cancel=True)
 
     def resume(self) -> None:
-        """Send SIGCONT. ProcessGone."""
+        """Send SIGCONT. Raises ProcessExited."""
         self.send_signal(signal.SIGCONT)
 
     async def kill(self) -> int:
-        """Send SIGKILL to it and to what it started, paused or not; return its exit code."""
+        """Send SIGKILL to the process and its children, paused or not; return the exit code."""
         self._signal_session(signal.SIGKILL)
         return await self.wait()
 
     async def terminate(self, *, within: float = EXIT_TIMEOUT_SECONDS) -> int:
-        """Send SIGTERM and return its exit code. ProcessTimeout where it does not exit; a paused process cannot."""
+        """Send SIGTERM and return the exit code. Raises ProcessTimeout; a paused process does not exit."""
         if self.exit_code is None:
             self._started.terminate()
         return await self.wait(within=within)
 
     async def wait(self, *, within: float = EXIT_TIMEOUT_SECONDS) -> int:
-        """Wait until it has ended and return its exit code; ProcessTimeout."""
+        """Wait until the process has ended and return the exit code. Raises ProcessTimeout."""
         with anyio.move_on_after(within):
             return await self._started.wait()
         raise ProcessTimeout(self.name, "exit", within, self.error_output)
 
     async def send_line(self, line: str) -> None:
-        """Write a line to its standard input; ProcessGone where nothing reads it any more."""
+        """Write a line to its standard input. Raises ProcessExited if the pipe is closed."""
         await self._write(line.encode())
 
     async def line(self) -> str:
-        """Return the next line of its standard output; ProcessGone after the last.
+        """Return the next line of its standard output. Raises ProcessExited after the last line.
 
-        Lines are read on demand: a process whose pipe is full waits. The incomplete last line of a killed process is
-        dropped.
+        Lines are read on demand, so a process whose pipe is full blocks. An incomplete last line is dropped.
         """
         return (await self._read_line()).decode(errors="replace").removesuffix("\r")
 
     async def lines(self) -> AsyncIterator[str]:
-        """Yield the lines of its standard output until it ends."""
-        with suppress(ProcessGone):
+        """Yield the lines of its standard output until the process ends."""
+        with suppress(ProcessExited):
             while True:
                 yield await self.line()
 
     async def send(self, message: msgspec.Struct) -> None:
-        """Send a message as a line of JSON. ProcessGone."""
+        """Send a message as a line of JSON. Raises ProcessExited."""
         await self._write(msgspec.json.encode(message))
 
     async def receive(self, kind: type[T], *, within: float = REPLY_TIMEOUT_SECONDS, wanted: str = "") -> T:
-        """Return its next message, which is to be of that kind; ProcessGone, ProcessTimeout, ProcessFailed."""
+        """Return the next message as `kind`. Raises ProcessExited, ProcessTimeout, and ProcessFailed (other kind)."""
         line = b""
         with anyio.move_on_after(within) as waiting:
             line = await self._read_line()
@@ -210,20 +209,20 @@ class ChildProcess:
             raise ProcessFailed(f"{self.name} sent no {_kind_name(kind)} but {line[:200]!r}: {error}") from error
 
     async def request(self, message: msgspec.Struct, kind: type[T], *, within: float = REPLY_TIMEOUT_SECONDS) -> T:
-        """Send a message and return the reply; requests of several tasks take turns."""
-        async with self._turn:
+        """Send a message and return the reply; concurrent requests are serialized."""
+        async with self._request_lock:
             await self.send(message)
             return await self.receive(kind, within=within, wanted=f"answer {type(message).__name__}")
 
     async def messages(self, kind: Any) -> AsyncIterator[Any]:
-        """Yield its messages, of a kind or a union of kinds, until it ends."""
+        """Yield its messages, of a type or a union of types, until the process ends."""
         decoder = msgspec.json.Decoder(kind)
-        with suppress(ProcessGone):
+        with suppress(ProcessExited):
             while True:
                 yield decoder.decode(await self._read_line())
 
     async def close(self) -> None:
-        """Kill it if it runs, and close its pipes; also where the caller is being cancelled."""
+        """Kill the process if it runs, and close its pipes, even if the caller is being cancelled."""
         await self._end()
         if self._errors is not None:
             self._errors.close()
@@ -241,23 +240,23 @@ class ChildProcess:
         try:
             await stdin.send(line + b"\n")
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            raise await self._gone() from error
+            raise await self._exited() from error
 
     async def _read_line(self) -> bytes:
         assert self._output is not None
         try:
             return await self._output.receive_until(b"\n", LINE_BYTES)
         except (anyio.IncompleteRead, anyio.ClosedResourceError) as error:
-            raise await self._gone() from error
+            raise await self._exited() from error
 
-    async def _gone(self) -> ProcessGone:
-        # A pipe closes a moment before its process has ended and can report its exit code.
+    async def _exited(self) -> ProcessExited:
+        # A pipe closes shortly before the exit code of its process is available.
         with anyio.move_on_after(1):
             await self._started.wait()
-        return ProcessGone(self.name, self.pid, self.exit_code, self.error_output)
+        return ProcessExited(self.name, self.pid, self.exit_code, self.error_output)
 
     def _signal_session(self, number: signal.Signals) -> None:
-        # Once it has been waited for, the system may give its pid to another process.
+        # After the exit code was read, the system may give the pid to another process.
         if self.exit_code is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
@@ -267,9 +266,9 @@ class ChildProcess:
 async def start_process(
     command: Sequence[str], *, name: str = "", env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> AsyncIterator[ChildProcess]:
-    """Run a command for the length of a block; what still runs of it at the end is killed. OSError if it cannot start.
+    """Run a command for the length of a block; then kill what still runs. Raises OSError if it cannot start.
 
-    `env` is its whole environment; None stands for the environment of this process.
+    `env` is the complete environment of the process; None passes on the environment of this process.
     """
     process = ChildProcess(command, name=name, env=env, cwd=cwd)
     try:
@@ -282,12 +281,12 @@ async def start_process(
 def start_module(
     module: str, *arguments: str, name: str, python: str = sys.executable
 ) -> AbstractAsyncContextManager[ChildProcess]:
-    """Run a module of ours, as `start_process` does, with this interpreter or another one."""
+    """Run a Python module as `start_process` does, by default with this interpreter."""
     return start_process([python, "-m", module, *arguments], name=name)
 
 
 def command_output(*command: str) -> str:
-    """Run a command to its end and return its standard output; ProcessFailed, OSError."""
+    """Run a command to its end and return its standard output. Raises ProcessFailed or OSError."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as error:
@@ -302,6 +301,6 @@ def _kind_name(kind: Any) -> str:
 
 
 def _wait_until_stopped(pid: int) -> None:
-    # WNOWAIT: the end of the process is left for those who wait for it.
+    # WNOWAIT leaves the exit status for the event loop to collect.
     with suppress(ChildProcessError):
         os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)

@@ -1,4 +1,4 @@
-"""The client side of one WebSocket without its socket (RFC 6455), fast: the client must not be what is measured."""
+"""The client side of one WebSocket (RFC 6455) without I/O, fast enough not to limit a measurement."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ _NO_CODE: Final = 1_005
 
 
 class Dialect(Protocol):
-    """How a client talks to one kind of server over one connection, without the connection."""
+    """A client protocol for one kind of server over one connection, without I/O."""
 
     events: list[bytes]
-    """Whole events, as the bytes of their JSON texts, in order."""
+    """Complete events, as the bytes of their JSON texts, in order."""
     ready: bool
-    """Whether the server has confirmed the subscription. What it sends before is no event."""
+    """Whether the server has confirmed the subscription. Messages before that are not events."""
     closed: bool
-    """Whether the server has closed the conversation."""
+    """Whether the server has closed the session at the protocol level."""
 
     def opening(self) -> bytes:
         """Return what the client sends first."""
 
     def feed(self, data: bytes) -> bytes | None:
-        """Decode bytes from the server; return what is to be sent back, if anything is."""
+        """Decode bytes from the server; return the bytes to send back, or None."""
 
 
 class InvalidFrame(Exception):
-    """A server sent a frame that no server may send."""
+    """The server sent a frame that the protocol forbids, or this client was asked for a frame that it cannot send."""
 
 
 class FrameDecoder:
-    """Decodes the frames of one connection, however its bytes are split."""
+    """Decodes the frames of one connection from chunks of any size."""
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
-        """Whole messages, in order. The caller removes them."""
+        """Complete messages, in order. The caller removes them."""
         self.replies = bytearray()
-        """What is to be sent back: pongs, and the answer to a close."""
+        """Bytes to send back: pongs, and the reply to a close frame."""
         self.close_code: int | None = None
-        """None while the server has not closed; 1005 where it closed without a code."""
+        """None until the server sends a close frame; 1005 if that frame has no code."""
         self._rest = b""
         self._fragments: list[bytes] = []
 
     def feed(self, data: bytes) -> None:  # noqa: C901  # a call for each frame would show in what is measured
-        """Decode bytes. InvalidFrame."""
+        """Decode bytes from the server. Raises InvalidFrame."""
         if self._rest:
             data = self._rest + data
         at, end, messages = 0, len(data), self.messages
@@ -77,7 +77,7 @@ class FrameDecoder:
                     break
                 size, begin = int.from_bytes(data[at + 2 : at + 10]), at + 10
             elif size > 127:
-                raise InvalidFrame("masked")
+                raise InvalidFrame("the server sent a masked frame, which RFC 6455 forbids")
             if begin + size > end:
                 break
             first = data[at]
@@ -89,14 +89,14 @@ class FrameDecoder:
         self._rest = data[at:]
 
     def take_replies(self) -> bytes | None:
-        """Return what is to be sent back, once; None where there is nothing."""
+        """Return the bytes to send back and clear them; None if there are none."""
         replies, self.replies = bytes(self.replies), bytearray()
         return replies or None
 
     def _control_or_fragment(self, first: int, payload: bytes) -> None:
-        """Control frames may stand between the fragments of a message."""
+        """Handle a control frame, which may come between the fragments of a message, or a fragment."""
         if first & _RESERVED:
-            raise InvalidFrame("compressed, without an offer of this client")
+            raise InvalidFrame("the server sent a compressed frame, but this client did not offer compression")
         opcode = first & _OPCODE
         if opcode <= 0x2:
             self._fragments.append(payload)
@@ -109,19 +109,19 @@ class FrameDecoder:
         elif opcode == _PING:
             self.replies += frame(_FINAL | _PONG, payload)
         elif opcode != _PONG:
-            raise InvalidFrame(f"opcode {opcode}")
+            raise InvalidFrame(f"the server sent a frame with the unknown opcode {opcode}")
 
 
 def frame(first: int, payload: bytes) -> bytes:
-    """Return a client's frame. It is masked with zeros, which satisfies the protocol and changes nothing."""
+    """Return a client frame masked with zeros, which is valid and leaves the payload readable. Raises InvalidFrame."""
     size = len(payload)
     if size > 125:
-        raise InvalidFrame(f"{size} bytes: this client sends at most 125")
+        raise InvalidFrame(f"a payload of {size} bytes: this client sends at most 125")
     return bytes((first, 0x80 | size)) + bytes(4) + payload
 
 
 class HttpDialect:
-    """A conversation that begins with an HTTP request."""
+    """Base class of the dialects that start with an HTTP request."""
 
     def __init__(self) -> None:
         self.ready = False
@@ -129,7 +129,7 @@ class HttpDialect:
         self._head: bytes | None = b""
 
     def _body(self, data: bytes, status: bytes) -> bytes:
-        """Return what follows the head of the response. ConnectionRefusedError for another status."""
+        """Return the bytes after the response header. Raises ConnectionRefusedError for another status."""
         if self._head is None:
             return data
         self._head += data
@@ -143,7 +143,7 @@ class HttpDialect:
 
 
 class WebSocketDialect(HttpDialect):
-    """One text frame an event; the first frame confirms the subscription."""
+    """One text frame for each event; the first frame confirms the subscription."""
 
     def __init__(self, path: str, *protocols: str) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ def http_request(path: str, *headers: str) -> bytes:
 
 
 def upgrade_request(path: str, *protocols: str) -> bytes:
-    """Return a request for a WebSocket that offers these subprotocols."""
+    """Return a WebSocket upgrade request that offers these subprotocols."""
     offer = (f"Sec-WebSocket-Protocol: {', '.join(protocols)}",) if protocols else ()
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
     return http_request(path, "Upgrade: websocket", "Connection: Upgrade", key, "Sec-WebSocket-Version: 13", *offer)

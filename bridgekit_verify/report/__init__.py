@@ -1,22 +1,22 @@
-"""Floor 6, telling: notebooks -> findings -> one HTML file, results.csv, results.json.
+"""The report: executes the notebooks, collects their findings, and writes one HTML file, results.csv and results.json.
 
-untyped     types for what nbformat and nbconvert leave untyped
-findings    what a notebook hands to the report
-claims      the audit's claims, each run again, as findings
-outputs     notebook side: record, show_table, show_figure, source_of, checked
-structure   the report as plain data
-failures    did an executed notebook really reach its end?
-parameters  read and replace the literals of a notebook's parameters cell
-execution   run copies of the notebooks, each in a kernel of this interpreter
-collecting  executed notebooks -> Report
-judging     findings -> the grid, the headline, the sections
-results     Report -> results.json, results.csv
-markup      markdown, code and HTML outputs -> safe, self-contained HTML
-page        Report -> index.html
-building    all of it: build_report
+notebook_types   types for the untyped functions of nbformat and nbconvert
+findings         the data types that a notebook passes to the report
+claims           the audit's claims, each tested again, as findings
+outputs          called by notebooks: record, show_table, show_figure, source_of, checked
+structure        the report as plain data
+failures         detects whether an executed notebook failed
+parameters       reads and replaces the literals of a notebook's parameters cell
+execution        runs copies of the notebooks, each in a kernel of this interpreter
+collecting       executed notebooks -> Report
+judging          findings -> the grid of links, the headline, the sections
+results          Report -> results.json, results.csv
+markup           markdown, code and HTML outputs -> safe, self-contained HTML
+page             Report -> index.html
+building         runs all steps: build_report
 
-A notebook imports the names below and nothing else. What executes and renders (nbclient, nbconvert, jinja2)
-is imported by the modules that use it, so that a kernel does not pay for it.
+Notebooks import only the names below. The libraries that execute and render (nbclient, nbconvert, jinja2) are imported
+by the modules that use them, so that a kernel does not load them.
 """
 
 from bridgekit_verify.report.findings import FINDING_MIME, SOURCE_MIME, TABLE_MIME, Finding, Verdict

@@ -1,4 +1,4 @@
-"""All of the telling: notebooks -> executed copies -> index.html, results.csv, results.json."""
+"""Builds the report: notebooks -> executed copies -> index.html, results.csv, results.json."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ EXECUTED = Path("build/report-executed")
 
 @dataclass(frozen=True, slots=True)
 class BuiltReport:
-    """Where the report is, and what it says in short."""
+    """The paths of the written files, and a summary of the report."""
 
     page: Path
     csv: Path
     json: Path
     complete: bool
-    """False if a notebook failed. The page says so first; a command line should end with an error."""
+    """False if a notebook failed. The page states it first, and a command should exit with an error."""
     headline: tuple[str, ...]
-    """Lines for a terminal, all computed."""
+    """Summary lines for a terminal, computed from the findings."""
     failures: tuple[str, ...]
-    """One line for each failed notebook: notebook, cell, the exception's last line."""
+    """One line for each failed notebook: notebook, cell, last line of the exception."""
 
 
 def build_report(
@@ -40,21 +40,22 @@ def build_report(
     parameters: Mapping[str, Any] | None = None,
     executed: Path = EXECUTED,
     cell_seconds: int = CELL_SECONDS,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> BuiltReport:
-    """Execute copies of the notebooks in `executed`, then tell them in `out`.
+    """Execute copies of the notebooks in the folder `executed`, and write the report to the folder `out`.
 
-    Raises FileNotFoundError for a folder without notebooks, ParameterError for a parameter that none has.
+    `log` gets one line for each notebook. Raises FileNotFoundError for a folder without notebooks, and ParameterError
+    for a parameter that no notebook has.
     """
-    out.mkdir(parents=True, exist_ok=True)  # here, because nobody wants to hear after two minutes that he cannot
-    execute_folder(notebooks, executed, jobs=jobs, parameters=parameters, cell_seconds=cell_seconds, say=say)
+    out.mkdir(parents=True, exist_ok=True)  # fails early if the folder cannot be created
+    execute_folder(notebooks, executed, jobs=jobs, parameters=parameters, cell_seconds=cell_seconds, log=log)
     return build_from_executed(executed, out)
 
 
 def build_from_executed(executed: Path, out: Path) -> BuiltReport:
-    """Tell notebooks that have been executed already, by this or any other runner, in the folder `out`.
+    """Write the report of notebooks that any runner has already executed to the folder `out`.
 
-    Raises FileNotFoundError for a folder without notebooks, DuplicateFinding for two findings with one id.
+    Raises FileNotFoundError for a folder without notebooks, and DuplicateFinding for two findings with the same id.
     """
     report = collect_folder(executed, read_environment(Path.cwd()))
     out.mkdir(parents=True, exist_ok=True)

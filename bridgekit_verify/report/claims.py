@@ -1,4 +1,4 @@
-"""The audit's claims, each re-run and given a verdict, as findings."""
+"""Findings for the audit's claims: each claim is tested by running it and gets a verdict."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["chain_claim", "delivered_by", "fix_claim", "link_claim", "lost_claim
 
 
 def verdict_of(holds: bool) -> Verdict:
-    """Holds, or does not."""
+    """Return the verdict "holds" or "does not hold"."""
     return "holds" if holds else "does not hold"
 
 
 def delivered_by(measurements: Sequence[Measurement]) -> Rate:
-    """Delivered of expected, of some measurements together."""
+    """Return delivered of expected events, summed over the measurements."""
     verdicts = [measurement.verdict for measurement in measurements]
     return Rate(sum(v.delivered for v in verdicts), sum(v.expected for v in verdicts))
 
 
 def link_claim(study: LinkStudy) -> Finding:
-    """The audit's status of one link against its probe on the chain as committed."""
+    """Compare the audit's status of a link with its probe on the chain as committed."""
     link, committed = study.link, study.committed
     says_working = link.reported == "working"
     confirmed = (committed.answer is Answer.HOLDS) == says_working
@@ -52,17 +52,17 @@ def link_claim(study: LinkStudy) -> Finding:
 
 
 def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurement) -> Finding:
-    """ "Eight links work and one is broken", held against the probes of the chain as committed."""
+    """Test "eight links work and one is broken" with the probes of the chain as committed."""
     broken = [probe.link.number for probe in committed if probe.answer is Answer.DOES_NOT_HOLD]
-    said = [probe.link.number for probe in committed if probe.link.reported == "broken"]
+    reported_broken = [probe.link.number for probe in committed if probe.link.reported == "broken"]
     return Finding(
         id="chain",
         title="The chain as a whole",
         claim="Eight of the nine links work, and one is broken.",
         reported="broken",
-        verdict=verdict_of(broken == said),
+        verdict=verdict_of(broken == reported_broken),
         answer=f"Run as committed, {len(broken)} of {len(committed)} links do not hold:"
-        f" {', '.join(map(str, broken)) or 'none'}. The audit names {', '.join(map(str, said))}.",
+        f" {', '.join(map(str, broken)) or 'none'}. The audit names {', '.join(map(str, reported_broken))}.",
         evidence=tuple(
             f"{probe.link.title}: {probe.evidence}." for probe in committed if probe.answer is Answer.DOES_NOT_HOLD
         ),
@@ -72,7 +72,7 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
 
 
 def fix_claim(number: int, study: FixStudy) -> Finding:
-    """Does a fix, alone, make every event reach its user, on the chain as the audit tells it?"""
+    """Test whether a fix alone makes every event reach its user, on the chain as reported."""
     name = f"fix {number}"
     claims = {
         1: "With the thread id inside the run id, events find their thread (Fix 1, critical, a single line).",
@@ -98,15 +98,15 @@ def fix_claim(number: int, study: FixStudy) -> Finding:
         evidence=(
             f"Families that lose events: {', '.join(losing) or 'none'}.",
             f"Families that hand events to another user: {', '.join(leaking) or 'none'}.",
-            *_beside(number, study),
+            *_caveats(number, study),
         ),
         before=(before.k, before.n),
         after=(example.k, example.n),
     )
 
 
-def _beside(number: int, study: FixStudy) -> list[str]:
-    """What must be said beside a fix's own numbers."""
+def _caveats(number: int, study: FixStudy) -> list[str]:
+    """Return the evidence that qualifies a fix's own numbers."""
     if number == 2 and {"fix 1", "fixes 1 and 2"} <= {*study.variants}:
         first, both = (delivered_by(study.over_families(name)).counts for name in ("fix 1", "fixes 1 and 2"))
         return [f"As the backup that it is meant to be: {first} with Fix 1, {both} with Fix 1 and Fix 2."]
@@ -116,7 +116,7 @@ def _beside(number: int, study: FixStudy) -> list[str]:
 
 
 def lost_claim(study: FixStudy) -> Finding:
-    """Are events completely lost, and is link 9 where?"""
+    """Test whether the chain as reported loses all events, and all of them at link 9."""
     cells = study.over_families("as reported")
     total = delivered_by(cells)
     links = sorted({link for cell in cells for link in cell.verdict.lost_at})

@@ -1,4 +1,4 @@
-"""Executed notebooks -> Report. Reads what the cells stored; runs and renders nothing."""
+"""Executed notebooks -> Report. Reads the stored outputs of the cells, without executing or rendering."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ import msgspec
 from bridgekit.errors import BridgekitError
 from bridgekit_verify.report.failures import failure_of
 from bridgekit_verify.report.findings import FINDING_MIME, SOURCE_MIME, TABLE_MIME, Finding, Source, Table
+from bridgekit_verify.report.notebook_types import read_notebook
 from bridgekit_verify.report.parameters import PARAMETERS_TAG, read_parameters
 from bridgekit_verify.report.structure import (
     UNDESCRIBED,
     Cell,
+    Display,
     Environment,
     Figure,
     Notebook,
     Output,
     Report,
-    Shown,
-    Text,
+    StreamText,
 )
-from bridgekit_verify.report.untyped import read_notebook
 
 _STRUCTURED: dict[str, type[Finding | Table | Source]] = {
     FINDING_MIME: Finding,
     TABLE_MIME: Table,
     SOURCE_MIME: Source,
 }
-# Of the other forms of an output, the richest that can be shown without a script.
+# Other forms of an output that need no script, richest first.
 _PLAINER = {"text/html": "html", "text/markdown": "markdown", "text/plain": "text"}
 
 
 class DuplicateFinding(BridgekitError, ValueError):
-    """Two findings with one id: the report could show only one of them."""
+    """Two findings have the same id, so the report could show only one of them."""
 
 
 def collect_folder(folder: Path, environment: Environment) -> Report:
-    """Read the executed notebooks of a folder. Raises FileNotFoundError where there are none."""
+    """Read the executed notebooks of a folder. Raises FileNotFoundError if there are none, and DuplicateFinding."""
     paths = sorted(folder.glob("*.ipynb"))
     if not paths:
         raise FileNotFoundError(f"{folder} holds no executed notebook")
@@ -48,7 +48,7 @@ def collect_folder(folder: Path, environment: Environment) -> Report:
 
 
 def collect(notebooks: Iterable[tuple[str, Any]], environment: Environment) -> Report:
-    """Names and executed notebooks, as nbformat reads them, into a Report. Raises DuplicateFinding."""
+    """Build a Report from pairs of name and executed notebook, as nbformat reads it. Raises DuplicateFinding."""
     report = Report(tuple(_notebook(name, content) for name, content in notebooks), environment)
     recorded: dict[str, str] = {}
     for notebook in report.notebooks:
@@ -82,9 +82,9 @@ def _cell(cell: Any) -> Cell:
 def _output(output: Any) -> Output | None:
     match output["output_type"]:
         case "stream":
-            return Text("warning" if output["name"] == "stderr" else "text", "".join(output["text"]))
+            return StreamText("warning" if output["name"] == "stderr" else "text", "".join(output["text"]))
         case "error":
-            return Text("error", "\n".join(output["traceback"]) or f"{output['ename']}: {output['evalue']}")
+            return StreamText("error", "\n".join(output["traceback"]) or f"{output['ename']}: {output['evalue']}")
         case _:
             return _display(output["data"], output.get("metadata", {}))
 
@@ -92,12 +92,12 @@ def _output(output: Any) -> Output | None:
 def _display(data: Any, metadata: Any) -> Output | None:
     for mime, kind in _STRUCTURED.items():
         if mime in data:
-            return Shown(msgspec.convert(data[mime], kind))
+            return Display(msgspec.convert(data[mime], kind))
     if "image/png" in data:
         words = metadata.get("image/png", {})
         alt = words.get("alt") or "".join(data.get("text/plain", "")) or UNDESCRIBED
         return Figure(words.get("name", ""), alt, words.get("caption", ""), "".join(data["image/png"]).strip())
-    return next((Text(kind, "".join(data[mime])) for mime, kind in _PLAINER.items() if mime in data), None)
+    return next((StreamText(kind, "".join(data[mime])) for mime, kind in _PLAINER.items() if mime in data), None)
 
 
 def _parameters(cells: list[Any]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _parameters(cells: list[Any]) -> dict[str, Any]:
 
 
 def _times(cells: list[Any]) -> tuple[datetime | None, datetime | None]:
-    """When the first cell started and the last one ended, as the runner stored it in the cells."""
+    """Return when the first cell started and the last one ended, by the metadata that the runner stored."""
     stored = [cell["metadata"].get("execution", {}) for cell in cells]
     starts = [times["iopub.execute_input"] for times in stored if "iopub.execute_input" in times]
     ends = [times["shell.execute_reply"] for times in stored if "shell.execute_reply" in times]

@@ -1,4 +1,4 @@
-"""What the numbers were made with: versions and commit, never a path or a machine's name."""
+"""Reads the environment of the measurements: versions and commit, but no paths or host names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import bridgekit
 from bridgekit_verify.harness.processes import ProcessFailed, command_output
 from bridgekit_verify.report.structure import Environment
 
-# What the numbers or their pictures could depend on.
+# Packages that can affect the numbers or the figures.
 PACKAGES = (
     "anyio",
     "ipykernel",
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def read_environment(checkout: Path) -> Environment:
-    """Versions of this interpreter's packages, and the commit of the checkout that holds this folder."""
+    """Return the versions of this interpreter's packages, and the commit of the checkout that contains this folder."""
     installed = {name: _version(name) for name in PACKAGES}
     changes = _git(checkout, "status", "--porcelain")
     return Environment(
@@ -47,7 +47,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(folder: Path, *command: str) -> str | None:
-    """The output of a git command; None where git is not installed or the folder is no checkout."""
+    """Return the output of a git command; None if git is not installed or the folder is not a checkout."""
     try:
         return command_output("git", "-C", str(folder), *command).strip()
     except (OSError, ProcessFailed):

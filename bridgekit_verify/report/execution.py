@@ -1,4 +1,4 @@
-"""Executes copies of the notebooks, each in a fresh kernel of the interpreter that runs this."""
+"""Executes copies of the notebooks, each in a new kernel of the current interpreter."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from nbformat import NotebookNode
 
 import bridgekit_verify
 from bridgekit_verify.report.failures import failure_of, runs
-from bridgekit_verify.report.parameters import PARAMETERS_TAG, demand_known, read_parameters, replace_parameters
-from bridgekit_verify.report.untyped import error_output, read_notebook, write_notebook
+from bridgekit_verify.report.notebook_types import error_output, read_notebook, write_notebook
+from bridgekit_verify.report.parameters import PARAMETERS_TAG, read_parameters, replace_parameters, require_known
 
 JOBS = 2
 CELL_SECONDS = 600
@@ -28,10 +28,10 @@ CLOSING_SECONDS = 10
 
 
 class _RunningInterpreter(KernelSpecManager):
-    """Every kernel name means this interpreter, because an installed `python3` may belong to another one."""
+    """Maps every kernel name to this interpreter, because an installed `python3` kernel may use another one."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        """The way to launch ipykernel with sys.executable."""
+        """Return a kernel spec that launches ipykernel with sys.executable."""
         command = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"]
         return KernelSpec(argv=command, display_name=kernel_name, language="python")
 
@@ -43,14 +43,14 @@ def execute_folder(
     jobs: int = JOBS,
     parameters: Mapping[str, Any] | None = None,
     cell_seconds: int = CELL_SECONDS,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> tuple[str, ...]:
-    """Execute every notebook of a folder as a copy in `copies`; answer one line for each that failed.
+    """Execute a copy of every notebook in the folder `copies`; return one line for each that failed.
 
-    At most `jobs` run at once. `parameters` replaces literals of the cells tagged `parameters`, in the
-    notebooks that have them. `say` is given one line for each notebook, when it ends.
+    At most `jobs` notebooks run at once. `parameters` replaces literals of the cells tagged `parameters`, in the
+    notebooks that have them. `log` gets one line for each notebook when it ends.
 
-    Raises FileNotFoundError for a folder without notebooks, ParameterError for a parameter that none has.
+    Raises FileNotFoundError for a folder without notebooks, and ParameterError for a parameter that no notebook has.
     """
     notebooks = {path: read_notebook(path) for path in sorted(folder.glob("*.ipynb"))}
     if not notebooks:
@@ -68,7 +68,7 @@ def execute_folder(
             failure = await _execute(notebooks[path], path.stem, copies, cell_seconds)
             seconds = time.monotonic() - started
         write_notebook(notebooks[path], copies / path.name)
-        say(f"{path.stem:<{width}}  {seconds:6.1f} s  {'failed' if failure else 'ok'}")
+        log(f"{path.stem:<{width}}  {seconds:6.1f} s  {'failed' if failure else 'ok'}")
         if failure:
             failures[path.stem] = failure
 
@@ -78,13 +78,13 @@ def execute_folder(
             for path in notebooks:
                 tasks.start_soon(execute_one, path, limiter)
 
-    anyio.run(execute_all, backend="asyncio")  # nbclient knows asyncio only
+    anyio.run(execute_all, backend="asyncio")  # nbclient supports only asyncio
     return tuple(failures[name] for name in sorted(failures))
 
 
 def _set_parameters(notebooks: list[NotebookNode], parameters: Mapping[str, Any]) -> None:
     cells = [cell for notebook in notebooks for cell in notebook.cells if _is_parameters(cell)]
-    demand_known(parameters, [name for cell in cells for name in read_parameters(cell.source)])
+    require_known(parameters, [name for cell in cells for name in read_parameters(cell.source)])
     for cell in cells:
         cell.source = replace_parameters(cell.source, parameters)
 
@@ -94,11 +94,11 @@ def _is_parameters(cell: NotebookNode) -> bool:
 
 
 async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds: int) -> str | None:
-    """Execute in place up to the first failure; answer what went wrong in one line, or None."""
+    """Execute in place up to the first failure; return the failure as one line, or None."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    # An output that comes late is an error here: what a copy lacks, the report would lack.
+    # A late output is an error, because an output that the copy lacks would be missing in the report.
     client = NotebookClient(notebook, timeout=cell_seconds, raise_on_iopub_timeout=True, iopub_timeout=30)
     client.reset_execution_trackers()
     index = number = 0
@@ -118,10 +118,10 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
 
 @asynccontextmanager
 async def _kernel(client: NotebookClient, folder: Path) -> AsyncGenerator[None]:
-    """A kernel for this client, started and ended here.
+    """Run a kernel for this client for the length of a block.
 
-    nbclient's own way of doing it replaces the process's signal handlers, so that Ctrl-C would end one
-    notebook and start the next.
+    nbclient's own function replaces the signal handlers of the process, so that Ctrl-C would end one notebook and start
+    the next.
     """
     client.km = manager = AsyncKernelManager(kernel_spec_manager=_RunningInterpreter())
     try:
@@ -137,7 +137,7 @@ async def _kernel(client: NotebookClient, folder: Path) -> AsyncGenerator[None]:
 
 
 def _kernel_environment() -> dict[str, str]:
-    """This process's environment, but the package that runs here comes first: a kernel imports no other."""
+    """Return this process's environment, with the running package first on PYTHONPATH, so that kernels import it."""
     root = str(Path(bridgekit_verify.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"}

@@ -1,7 +1,7 @@
-"""Did an executed notebook really reach its end? Trusts no runner: several let a failed notebook pass.
+"""Detects whether an executed notebook failed, independently of its runner: some runners let a failed notebook pass.
 
-A failing assertion in a task group ends a notebook without an `error` output, which is all that some runners
-look at. So a notebook has passed only if every code cell ran and its last output is the line of `checked`.
+A failing assertion in a task group ends a notebook without an `error` output, and some runners check nothing else.
+A notebook therefore passes only if every code cell ran and its last output is the line that `checked` prints.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any
 
 from bridgekit_verify.report.outputs import sentinel
 
-# The frame that a printed exception group draws around its leaves.
+# The frame that a printed exception group draws around its exceptions.
 _GROUP_FRAME = re.compile(r"^[\s|+-]*")
-# A dotted name, alone or before a colon: how a traceback's last line starts.
+# The last line of a traceback starts with a dotted name, alone or before a colon.
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?::|$)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def failure_of(name: str, cells: list[Any]) -> str | None:
-    """One line: notebook, cell, and the exception's last line. None if the notebook reached its end.
+    """Return one line with notebook, cell and the exception's last line; None if the notebook passed.
 
-    `name` is the file's name without its ending; `cells` are the cells as nbformat stores them.
+    `name` is the file's name without its suffix; `cells` are the cells as nbformat stores them.
     """
     code = list(enumerate(filter(runs, cells), 1))
     for number, cell in code:
@@ -30,7 +30,7 @@ def failure_of(name: str, cells: list[Any]) -> str | None:
                 return _line(name, number, f"{output['ename']}: {output['evalue']}")
     for number, cell in code:
         if cell["execution_count"] is None:
-            # No output is an error, yet this cell never ran: what stopped the notebook is in the cell before.
+            # The cell never ran although no output is an error: the cause is in the cell before it.
             before = max(1, number - 1)
             reason = _printed_exception(code[before - 1][1]) or f"code cell {number} never ran"
             return _line(name, before, reason)
@@ -38,12 +38,12 @@ def failure_of(name: str, cells: list[Any]) -> str | None:
 
 
 def runs(cell: Any) -> bool:
-    """Whether a runner executes this cell: code that is not blank."""
+    """Return whether a runner executes this cell: a code cell that is not blank."""
     return bool(cell["cell_type"] == "code" and "".join(cell["source"]).strip())
 
 
-def uncoloured(text: str) -> str:
-    """Text without a terminal's colours."""
+def strip_colours(text: str) -> str:
+    """Return the text without terminal colour codes."""
     return _COLOUR.sub("", text)
 
 
@@ -59,16 +59,16 @@ def _unchecked(name: str, code: list[tuple[int, Any]]) -> str | None:
 
 
 def _printed_exception(cell: Any) -> str | None:
-    """The last line of a traceback that the cell wrote to stderr, freed from a group's frame."""
+    """Return the last line of a traceback on the cell's stderr, without the frame of an exception group."""
     text = "".join(_text(output) for output in cell["outputs"] if output.get("name") == "stderr")
-    lines = [_GROUP_FRAME.sub("", line).rstrip() for line in uncoloured(text).splitlines()]
+    lines = [_GROUP_FRAME.sub("", line).rstrip() for line in strip_colours(text).splitlines()]
     return next((line for line in reversed(lines) if _EXCEPTION.match(line)), None)
 
 
 def _line(name: str, number: int, reason: str) -> str:
-    lines = [line.strip() for line in uncoloured(reason).splitlines() if line.strip()]
-    # An assertion's own words may span lines; the first says what failed.
-    return f"{name}: code cell {number}: {lines[0] if lines else 'failed without a word'}"
+    lines = [line.strip() for line in strip_colours(reason).splitlines() if line.strip()]
+    # The message of an assertion can have several lines; the first one states what failed.
+    return f"{name}: code cell {number}: {lines[0] if lines else 'failed without an error message'}"
 
 
 def _text(output: Any) -> str:

@@ -1,4 +1,4 @@
-"""What faults cost, with and without each protection: one finding a part of notebook 12."""
+"""Findings of notebook 12: the loss that faults cause in each delivery mode, one finding for each section."""
 
 from __future__ import annotations
 
@@ -14,40 +14,44 @@ from bridgekit_verify.report.findings import Finding
 __all__ = ["matrix_claim", "stall_claim", "timeline_claim", "windows_claim"]
 
 OURS = "ours"
-"""What stands in for the audit's word where the claim is our own."""
+"""Value of `Finding.reported` for a claim that is not from the audit."""
 OUTSIDE_AT_MOST = 0.25
-"""The closed form takes agents to speak evenly, and on a machine with other work they do so by and large."""
+"""Share of windows that may miss the prediction: it assumes an even pace, which a busy machine only approximates."""
 LATE_SHARE = 0.1
-"""Neighbours who read so much of a stall too late feel it."""
+"""Neighbours are affected if they read later by at least this share of the stall."""
 HELD_UP_SHARE = 0.5
-"""Who is held up for so much of a stall waits for the one that stalls."""
+"""A server that delays an emission by more than this share of the stall waits for the stalled socket."""
 
 
 def matrix_claim(matrix: FaultMatrix) -> Finding:
-    """Nothing lost in silence, nothing misrouted, whatever happens; and without protection something is."""
+    """Test that no fault causes silent loss or misrouting in a mode with a log; list the losses without one."""
     unprotected = matrix.of(AT_MOST_ONCE.name)
-    costly = [trial.act.name for trial in unprotected if trial.verdict.lost_silent]
-    told = [trial for trial in matrix.sound if trial.verdict.lost_signalled]
-    unsettled = [f"{trial.act.name} with {trial.delivery.name}" for trial in matrix.cells.values() if not trial.settled]
+    lossy = [trial.fault.name for trial in unprotected if trial.verdict.lost_silent]
+    signalled = [trial for trial in matrix.guaranteed if trial.verdict.lost_signalled]
+    unfinished = [
+        f"{trial.fault.name} with {trial.delivery.name}" for trial in matrix.cells.values() if not trial.quiesced
+    ]
     before = Rate(sum(t.verdict.delivered for t in unprotected), sum(t.verdict.expected for t in unprotected))
-    after = Rate(sum(t.verdict.delivered for t in matrix.sound), sum(t.verdict.expected for t in matrix.sound))
+    after = Rate(
+        sum(t.verdict.delivered for t in matrix.guaranteed), sum(t.verdict.expected for t in matrix.guaranteed)
+    )
     return Finding(
         id="fault-matrix",
         title="Nothing is lost in silence",
-        claim=f"Of {len(matrix.acts)} faults of networks, processes and brokers none loses an event in silence, or"
+        claim=f"Of {len(matrix.faults)} faults of networks, processes and brokers none loses an event in silence, or"
         " brings one to somebody else, where a log is kept and clients resume.",
         reported=OURS,
-        verdict=verdict_of(matrix.silent.k == 0 and matrix.misrouted == 0 and not unsettled),
-        answer=f"Lost in silence: {matrix.silent}, over {len(matrix.sound)} trials with a log; misrouted:"
-        f" {matrix.misrouted:,}. Without one, {len(costly)} of {len(unprotected)} faults lose events in silence:"
-        f" {', '.join(costly) or 'none'}.",
+        verdict=verdict_of(matrix.silent_losses.k == 0 and matrix.misrouted == 0 and not unfinished),
+        answer=f"Lost in silence: {matrix.silent_losses}, over {len(matrix.guaranteed)} trials with a log; misrouted:"
+        f" {matrix.misrouted:,}. Without one, {len(lossy)} of {len(unprotected)} faults lose events in silence:"
+        f" {', '.join(lossy) or 'none'}.",
         evidence=(
             *(
-                f"{trial.delivery.name}, {trial.act.name}: {trial.verdict.lost_signalled:,} of"
+                f"{trial.delivery.name}, {trial.fault.name}: {trial.verdict.lost_signalled:,} of"
                 f" {trial.verdict.expected:,} events lost, and every user told which."
-                for trial in told
+                for trial in signalled
             ),
-            *(f"Not settled in time: {what}." for what in unsettled),
+            *(f"Not settled in time: {what}." for what in unfinished),
         ),
         before=(before.k, before.n),
         after=(after.k, after.n),
@@ -55,8 +59,8 @@ def matrix_claim(matrix: FaultMatrix) -> Finding:
 
 
 def timeline_claim(trials: list[Trial]) -> Finding:
-    """Late is not lost: what is said during a fault comes when it is over."""
-    late = [arrival for trial in trials for arrival in trial.firsts if _within(trial, arrival.emitted_at)]
+    """Test that events emitted during a fault arrive after it."""
+    late = [arrival for trial in trials for arrival in trial.first_copies if _within(trial, arrival.emitted_at)]
     longest = max((arrival.read_at - arrival.emitted_at for arrival in late), default=0.0)
     lost = sum(len(trial.lost_moments) for trial in trials)
     return Finding(
@@ -75,9 +79,9 @@ def _within(trial: Trial, moment: float) -> bool:
 
 
 def windows_claim(study: WindowStudy) -> Finding:
-    """The closed form of being away: measured loss is the predicted one."""
+    """Test that the measured loss of offline users agrees with the closed form."""
     outside = [w for w in study.windows if not w.lost.interval[0] <= w.predicted <= w.lost.interval[1]]
-    silent = sum(w.trial.verdict.lost_silent for w in study.windows if w.trial.delivery.resumes)
+    silent_losses = sum(w.trial.verdict.lost_silent for w in study.windows if w.trial.delivery.resumes)
     kept = next(w.trial.delivery for w in study.windows if w.trial.delivery.resumes)
     return Finding(
         id="fault-windows",
@@ -85,21 +89,21 @@ def windows_claim(study: WindowStudy) -> Finding:
         claim="At most once, a user who is away for w of T loses w / T; with a log, nothing until it overflows; then"
         " he is told.",
         reported=OURS,
-        verdict=verdict_of(len(outside) <= OUTSIDE_AT_MOST * len(study.windows) and silent == 0),
+        verdict=verdict_of(len(outside) <= OUTSIDE_AT_MOST * len(study.windows) and silent_losses == 0),
         answer=f"In {len(study.windows) - len(outside)} of {len(study.windows)} windows the predicted loss lies in the"
-        f" measured interval; with {kept.keep_events} events kept a thread {silent:,} were lost in silence.",
+        f" measured interval; with {kept.keep_events} events kept a thread {silent_losses:,} were lost in silence.",
         evidence=tuple(
-            f"{w.trial.delivery.name}, away {w.away_seconds:.2f} s: {w.predicted:.1%} predicted, {w.lost} lost."
+            f"{w.trial.delivery.name}, away {w.offline_seconds:.2f} s: {w.predicted:.1%} predicted, {w.lost} lost."
             for w in outside
         ),
     )
 
 
 def stall_claim(study: StallStudy) -> Finding:
-    """A socket that stops reading is its own affair: neighbours and agents are not held up by it."""
+    """Test that a socket that stops reading delays neither the other sockets of its thread nor the agent."""
     ours = study.of(BRIDGEKIT.name)
     others = [stall for stall in study.stalls if stall is not ours]
-    stopped = [stall.peer.name for stall in others if stall.longest_wait > HELD_UP_SHARE * stall.stalled_seconds]
+    stopped = [stall.server.name for stall in others if stall.longest_wait > HELD_UP_SHARE * stall.stalled_seconds]
     late = ours.during[len(ours.during) // 2]
     holds = (
         ours.longest_wait < HELD_UP_SHARE * ours.stalled_seconds
@@ -118,6 +122,6 @@ def stall_claim(study: StallStudy) -> Finding:
         f" than {1_000 * ours.longest_wait:.1f} ms. Of {len(others)} servers with a loop of sends"
         f" {len(stopped)} stood still.",
         evidence=tuple(
-            f"{stall.peer.name}: an emission held the agent up for {stall.longest_wait:.2f} s." for stall in others
+            f"{stall.server.name}: an emission held the agent up for {stall.longest_wait:.2f} s." for stall in others
         ),
     )

@@ -1,4 +1,4 @@
-"""What a notebook hands to the report: findings, tables, pieces of source. Words and shapes, no display."""
+"""The data that a notebook passes to the report: findings, tables and source code, without any display."""
 
 from __future__ import annotations
 
@@ -15,89 +15,89 @@ SOURCE_MIME = "application/vnd.bridgekit.source+json"
 
 Verdict = Literal["holds", "does not hold", "unknown"]
 
-# An id becomes an anchor in the page, and its first word says which section shows it.
+# An id becomes an anchor in the page, and its first word selects the section.
 _IDENTIFIER = re.compile(r"[a-z]+(-[a-z0-9]+)*")
 
-# results.csv puts these in front of a table's own columns.
+# results.csv adds these columns before a table's own columns.
 RESERVED_COLUMNS = ("notebook", "table")
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One claim of the audit, and what running it showed."""
+    """One claim of the audit, and the result of testing it."""
 
     id: str
     """Unique in the report: "link-3", "fix-1", "step-2", "claim-lost"; "chain" is the chain as a whole."""
     title: str
-    """For a link "Link 3 · AgentRegistry": what follows the dot is its name in the grid."""
+    """For a link, such as "Link 3 · AgentRegistry": the part after the dot is its name in the grid."""
     link: int | None = None
     """The link's number, if the claim is about one."""
     claim: str
-    """What the audit says, in our words."""
+    """The audit's statement, paraphrased."""
     reported: str
-    """The audit's own status: "working", "broken", "fix", "step"."""
+    """The audit's status, such as "working", "broken", "fix", "step"; "ours" for a claim that is not from the audit."""
     verdict: Verdict
-    """Does the claim hold when it is run?"""
+    """Whether the claim holds when it is tested."""
     answer: str
-    """A sentence computed from the results."""
+    """The result in one sentence, computed from the measurements."""
     evidence: tuple[str, ...] = ()
-    """What was seen, one sentence each, computed."""
+    """Observations, one computed sentence each."""
     before: tuple[int, int] | None = None
-    """k of n events delivered with the defect in; None if nobody counted."""
+    """k of n events delivered with the defect; None if not counted."""
     after: tuple[int, int] | None = None
-    """k of n events delivered without it."""
+    """k of n events delivered without the defect; None if not counted."""
     sound: Verdict = "unknown"
-    """Does this link hold in the sound chain?"""
+    """Whether this link holds in the sound chain."""
 
     def __post_init__(self) -> None:
         if not _IDENTIFIER.fullmatch(self.id):
-            raise ValueError(f"finding id {self.id!r}: lower-case words and numbers joined by hyphens")
+            raise ValueError(f"finding id {self.id!r} is invalid: use lower-case words and numbers joined by hyphens")
         for name, counts in (("before", self.before), ("after", self.after)):
             if counts is not None and not 0 <= counts[0] <= counts[1]:
-                raise ValueError(f"finding {self.id}: {name} is {counts[0]} of {counts[1]}")
+                raise ValueError(f"finding {self.id}: {name} is {counts[0]} of {counts[1]}: k must be between 0 and n")
 
     @property
     def name(self) -> str:
-        """The title without its number: "AgentRegistry"."""
+        """The title without its number, such as "AgentRegistry"."""
         return self.title.partition(" · ")[2] or self.title
 
     def __str__(self) -> str:
-        lines = [f"{self.title}: the claim {claim_words(self.verdict)}", f"  {self.answer}"]
+        lines = [f"{self.title}: the claim {verdict_phrase(self.verdict)}", f"  {self.answer}"]
         if self.before is not None or self.after is not None:
-            lines.append(f"  delivered: {delivery_words(self)}")
+            lines.append(f"  delivered: {delivery_text(self)}")
         return "\n".join(lines + [f"  - {item}" for item in self.evidence])
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """A data frame's values as JSON knows them. Missing is None."""
+    """A data frame's values as JSON types. A missing value is None."""
 
     name: str
     caption: str
     columns: tuple[str, ...]
     records: tuple[dict[str, Any], ...]
     measurement: bool = True
-    """Whether its rows are measurements, and so rows of results.csv."""
+    """Whether its rows are measurements, which go to results.csv."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """Real source code and where it stands."""
+    """Source code and its location."""
 
     reference: str
-    """Relative to the folder of the package: "bridgekit/chain/link_3_registry.py, lines 12 to 40"."""
+    """Location relative to the package's folder: "bridgekit/chain/link_3_registry.py, lines 12 to 40"."""
     code: str
 
 
-def delivery_words(finding: Finding) -> str:
-    """What arrived before and after, with intervals."""
+def delivery_text(finding: Finding) -> str:
+    """Return the delivery before and after, with intervals, as text."""
     return f"before {Rate.of(finding.before)}, after {Rate.of(finding.after)}"
 
 
-def claim_words(verdict: str) -> str:
-    """A verdict as the end of the sentence "the claim …"."""
+def verdict_phrase(verdict: str) -> str:
+    """Return the verdict as the end of a sentence that starts with "the claim"."""
     return "is neither confirmed nor refuted: unknown" if verdict == "unknown" else verdict
 
 
 def cell_text(value: object) -> str:
-    """A table's value as people read it: four significant digits, and a dash where there is none."""
+    """Return a table's value as text: four significant digits, and a dash for a missing value."""
     if value is None:
         return "–"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Findings -> what the page says first: the grid of links, the sections, the headline. All of it computed."""
+"""Computes the grid of links, the headline and the sections of the page from the findings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.report.findings import Finding, Table, Verdict
 from bridgekit_verify.report.structure import Figure, Report
 
-# The audit's chain has nine links. One without a finding is shown too, as unknown.
+# The audit's chain has nine links. A link without a finding is shown as unknown.
 AUDITED_LINKS = range(1, 10)
 CLAIM_GROUPS = {"fix": "Fixes", "step": "Verification steps", "claim": "Claims about impact"}
-CHAPTERS = {
+SECTIONS = {
     "missed": "What the audit missed",
     "fault": "What each fault costs",
     "scale": "What one process carries",
@@ -26,7 +26,7 @@ Agreement = Literal["confirmed", "contradicted", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
-    """One cell of the grid. That a link fails and that the audit was wrong about it are two things."""
+    """One cell of the grid. Whether a link works and whether the audit was right about it are separate questions."""
 
     number: int
     name: str
@@ -34,12 +34,12 @@ class LinkStatus:
 
     @property
     def reported(self) -> str:
-        """The audit's word."""
+        """The audit's status of the link."""
         return self.finding.reported if self.finding else "unknown"
 
     @property
     def works(self) -> Works:
-        """What running it as audited found. Unknown where the audit's word is neither working nor broken."""
+        """Whether the link works as committed. Unknown if the audit's status is neither "working" nor "broken"."""
         outcomes: dict[tuple[str, Verdict], Works] = {
             ("working", "holds"): "works",
             ("working", "does not hold"): "fails",
@@ -50,14 +50,14 @@ class LinkStatus:
 
     @property
     def agreement(self) -> Agreement:
-        """Whether running it confirmed the audit."""
+        """Whether the test confirmed the audit's claim."""
         verdict = self.finding.verdict if self.finding else "unknown"
         agreements: dict[Verdict, Agreement] = {"holds": "confirmed", "does not hold": "contradicted"}
         return agreements.get(verdict, "unknown")
 
     @property
     def found(self) -> str:
-        """Both in words: "fails, as the audit says" is not "fails, contrary to the audit"."""
+        """Both answers as text, such as "fails, as the audit says" or "fails, contrary to the audit"."""
         if self.agreement == "unknown":
             return "unknown"
         if self.works == "unknown":
@@ -67,7 +67,7 @@ class LinkStatus:
 
     @property
     def icon(self) -> str:
-        """The picture beside those words: "works", "fails", "expected" (as the audit says) or "unknown"."""
+        """The icon for this text: "works", "fails", "expected" (fails as the audit says) or "unknown"."""
         if self.works == "fails" and self.agreement == "confirmed":
             return "expected"
         answers = {"confirmed": "works", "contradicted": "fails", "unknown": "unknown"}
@@ -75,22 +75,22 @@ class LinkStatus:
 
     @property
     def sound(self) -> Verdict:
-        """Whether it holds in the sound chain."""
+        """Whether the link holds in the sound chain."""
         return self.finding.sound if self.finding else "unknown"
 
     @property
     def before(self) -> Rate:
-        """Delivered with the link as audited."""
+        """Delivery with the link as committed."""
         return Rate.of(self.finding.before if self.finding else None)
 
     @property
     def after(self) -> Rate:
-        """Delivered with the link sound."""
+        """Delivery with the link sound."""
         return Rate.of(self.finding.after if self.finding else None)
 
 
 def link_statuses(report: Report) -> tuple[LinkStatus, ...]:
-    """The audit's nine links and any further one that has a finding "link-N", in order."""
+    """Return the status of the audit's nine links and of any further link with a finding "link-N", in order."""
     found = {f.link: f for f, _ in report.findings.values() if f.id.startswith("link-") and f.link is not None}
     numbers = sorted({*AUDITED_LINKS, *found})
     return tuple(
@@ -101,21 +101,21 @@ def link_statuses(report: Report) -> tuple[LinkStatus, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The answer in numbers. Every count is over the links that the audit names."""
+    """The result as numbers. Every count is over the links that the audit names."""
 
     confirmed: int
     contradicted: tuple[int, ...]
-    """Numbers of the links whose verdict running them contradicted."""
+    """Numbers of the links for which the test contradicts the audit."""
     judged: int
     sound: int
     links: int
     before: Rate
     after: Rate
-    """Delivered by the whole chain if a finding "chain" says so, else at the last of the audit's links."""
+    """Delivery of the whole chain if there is a finding "chain", else at the last of the audit's links."""
 
     @property
     def sentence(self) -> str:
-        """The report in one sentence."""
+        """The result of the report in one sentence."""
         if not self.judged:
             return f"Unknown: none of the audit's {self.links} links has been judged."
         wrong = len(self.contradicted)
@@ -131,7 +131,7 @@ class Headline:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The same for a terminal."""
+        """The result as lines for a terminal."""
         links = ", ".join(map(str, self.contradicted)) or "none"
         return (
             f"audit's verdicts that hold when run: {self.confirmed} of {self.links}; "
@@ -147,7 +147,7 @@ def _times(count: int, one: str, more: str) -> str:
 
 
 def headline(report: Report) -> Headline:
-    """Count the verdicts of the audit's links."""
+    """Count the verdicts of the audit's links and return the headline."""
     links = [link for link in link_statuses(report) if link.number in AUDITED_LINKS]
     contradicted = tuple(link.number for link in links if link.agreement == "contradicted")
     confirmed = sum(link.agreement == "confirmed" for link in links)
@@ -165,7 +165,7 @@ def headline(report: Report) -> Headline:
 
 
 def claim_groups(report: Report) -> dict[str, list[Finding]]:
-    """The audit's claims that are not about a link's status, by the first word of their id."""
+    """Return the audit's claims that are not about a link's status, grouped by the first word of their id."""
     findings = [finding for finding, _ in report.findings.values()]
     groups = {
         title: [finding for finding in findings if finding.id.split("-")[0] == prefix]
@@ -175,23 +175,23 @@ def claim_groups(report: Report) -> dict[str, list[Finding]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A finding with the figure and the table that stand beside it: those that bear its id, with underscores."""
+class ReportSection:
+    """A finding with its figure and table: those whose name is the finding's id with underscores."""
 
     finding: Finding
     figure: Figure | None
     table: Table | None
 
 
-def chapters(report: Report) -> dict[str, list[Told]]:
-    """The findings that are told with a picture, by the first word of their id, in the notebooks' order."""
-    found: dict[str, list[Told]] = {}
+def sections(report: Report) -> dict[str, list[ReportSection]]:
+    """Return the findings of the report's sections, grouped by the first word of their id, in the notebooks' order."""
+    found: dict[str, list[ReportSection]] = {}
     for finding, _ in report.findings.values():
-        if title := CHAPTERS.get(finding.id.split("-")[0]):
+        if title := SECTIONS.get(finding.id.split("-")[0]):
             figure, table = report.figure(_name(finding)), report.table(_name(finding))
-            told = Told(finding, figure[0] if figure else None, table[0] if table else None)
-            found.setdefault(title, []).append(told)
-    return {title: found[title] for title in CHAPTERS.values() if title in found}
+            section = ReportSection(finding, figure[0] if figure else None, table[0] if table else None)
+            found.setdefault(title, []).append(section)
+    return {title: found[title] for title in SECTIONS.values() if title in found}
 
 
 def _name(finding: Finding) -> str:
@@ -199,17 +199,17 @@ def _name(finding: Finding) -> str:
 
 
 def other_findings(report: Report) -> list[Finding]:
-    """What the evidence section shows: the whole chain, then the links in order, then all that is no claim."""
-    elsewhere = {*CLAIM_GROUPS, *CHAPTERS}
+    """Return the findings of the evidence section: the whole chain, the links in order, then all others."""
+    elsewhere = {*CLAIM_GROUPS, *SECTIONS}
     rest = [f for f, _ in report.findings.values() if f.id.split("-")[0] not in elsewhere]
-    return sorted(rest, key=_place)
+    return sorted(rest, key=_sort_key)
 
 
-def _place(finding: Finding) -> tuple[bool, bool, int]:
+def _sort_key(finding: Finding) -> tuple[bool, bool, int]:
     return finding.id != WHOLE_CHAIN, not finding.id.startswith("link-"), finding.link or 0
 
 
 def smallest_sample(report: Report) -> Rate | None:
-    """The finding's count with the fewest events: the weakest statement that the report makes."""
+    """Return the count with the fewest events, which is the weakest statement of the report; None without counts."""
     counts = [c for f, _ in report.findings.values() for c in (f.before, f.after) if c is not None and c[1] > 0]
     return Rate(*min(counts, key=lambda count: count[1])) if counts else None

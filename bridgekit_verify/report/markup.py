@@ -1,4 +1,4 @@
-"""Markdown, code and HTML outputs -> HTML that runs nothing and fetches nothing."""
+"""Markdown, code and HTML outputs -> HTML that contains no scripts and loads nothing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import mistune
 from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 
-from bridgekit_verify.report.failures import uncoloured
+from bridgekit_verify.report.failures import strip_colours
+from bridgekit_verify.report.notebook_types import highlight
 from bridgekit_verify.report.structure import UNDESCRIBED
-from bridgekit_verify.report.untyped import highlight
 
-# The page gives a notebook's own first heading the third level.
+# A notebook's first-level heading becomes a third-level heading of the page.
 _HEADING_SHIFT = 2
 _NEVER = (
     "script",
@@ -34,14 +34,14 @@ _ATTRIBUTES = {"alt", "class", "colspan", "rowspan", "scope", "style", "title", 
 
 
 class _Offline(mistune.HTMLRenderer):
-    """Renders links so that they need no network: inside the page a link, outside it the address to copy."""
+    """Renders links for offline use: a link within the page, or the text with the address of an external target."""
 
     def __init__(self, pages: Collection[str]) -> None:
         super().__init__(escape=True)
         self._pages = pages
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
-        """A link to another notebook of the page, or words with their address."""
+        """Render a link to a notebook of the page, or the text with its address."""
         page = url.rpartition("/")[2].partition("#")[0].removesuffix(".ipynb")
         if page in self._pages:
             return f'<a href="#{escape(page)}">{text}</a>'
@@ -50,32 +50,32 @@ class _Offline(mistune.HTMLRenderer):
         return f'{text} <span class="address">({escape(url)})</span>'
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
-        """A picture that is not an output has nothing to show offline but its words."""
+        """Render the alternative text, because an external image cannot be loaded offline."""
         return f"<em>{escape(text)}</em>"
 
     def heading(self, text: str, level: int, **attributes: Any) -> str:
-        """A heading below the page's own."""
+        """Render a heading two levels lower, below the page's own headings."""
         level = min(6, level + _HEADING_SHIFT)
         return f"<h{level}>{text}</h{level}>\n"
 
     def block_code(self, code: str, info: str | None = None) -> str:
-        """Fenced code, coloured if it says its language."""
+        """Render fenced code, highlighted if it names its language."""
         return str(code_html(code.rstrip("\n"), info.split()[0] if info else "text"))
 
 
 def markdown_html(text: str, pages: Collection[str] = ()) -> Markup:
-    """A notebook's markdown. `pages` are the names of notebooks that have an anchor in the page."""
+    """Render a notebook's markdown. `pages` are the names of notebooks that have an anchor in the page."""
     render = mistune.create_markdown(renderer=_Offline(pages), plugins=["table", "strikethrough"])
     return Markup(render(text))
 
 
 def code_html(code: str, language: str = "python") -> Markup:
-    """Source code with its parts marked for the style sheet."""
+    """Render source code with syntax classes for the style sheet."""
     return Markup(highlight(code, language))
 
 
 def output_html(text: str) -> Markup:
-    """An output's own HTML without scripts, forms, event handlers or anything that would be fetched."""
+    """Return an output's HTML without scripts, forms, event handlers and external resources."""
     soup = BeautifulSoup(text, "html.parser")
     for element in soup.find_all(_NEVER):
         element.decompose()
@@ -84,15 +84,15 @@ def output_html(text: str) -> Markup:
         element.attrs = {name: v for name, v in element.attrs.items() if _is_harmless(name, str(v))}
     for image in soup.find_all("img"):
         if "src" not in image.attrs:
-            image.decompose()  # because its picture would have been fetched
+            image.decompose()  # its source was external
         elif not image.get("alt"):
             image["alt"] = UNDESCRIBED
     return Markup(str(soup))
 
 
 def printed_text(text: str) -> str:
-    """What a cell printed, without terminal colours."""
-    return uncoloured(text).rstrip("\n")
+    """Return what a cell printed, without terminal colour codes."""
+    return strip_colours(text).rstrip("\n")
 
 
 def _is_harmless(name: str, value: str) -> bool:

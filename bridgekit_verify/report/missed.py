@@ -1,4 +1,4 @@
-"""What the audit says that running contradicts, beside the statuses of links: one finding a part of notebook 11."""
+"""Findings of notebook 11: claims of the audit, apart from the links' statuses, that the measurements contradict."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bridgekit_verify.studies.leaks import LeakStudy
 from bridgekit_verify.studies.lifecycles import LateEvents, LifecycleStudy
 from bridgekit_verify.studies.missed import LadderStudy, SharingStudy
 
-__all__ = ["collision_claim", "ladder_claim", "leak_claim", "lifecycle_claim", "sharing_claim", "truth_claim"]
+__all__ = ["collision_claim", "leak_claim", "lifecycle_claim", "repair_sequence_claim", "sharing_claim", "truth_claim"]
 
 AUDITS_FIXES = ("+ Fix 1", "+ Fix 2", "+ Fix 3")
 EMBEDDED_DIGITS = 8
@@ -19,11 +19,11 @@ OPAQUE_DIGITS = 12
 OTHERS = "at another user's socket"
 
 
-def ladder_claim(study: LadderStudy) -> Finding:
-    """The audit's "fix complexity: low, a single line change", on the chain as committed."""
-    rungs = {measurement.variant.name: measurement for measurement in study.alone}
-    before, fixed, top = study.alone[0].verdict, rungs[AUDITS_FIXES[-1]].verdict, study.together[-1].verdict
-    single = rungs[AUDITS_FIXES[0]].verdict
+def repair_sequence_claim(study: LadderStudy) -> Finding:
+    """Test the audit's "fix complexity: low, a single line change" on the chain as committed."""
+    steps = {measurement.variant.name: measurement for measurement in study.alone}
+    before, fixed, top = study.alone[0].verdict, steps[AUDITS_FIXES[-1]].verdict, study.together[-1].verdict
+    single = steps[AUDITS_FIXES[0]].verdict
     leaking = [m.variant.name for m in study.together if m.verdict.misrouted]
     return Finding(
         id="missed-ladder",
@@ -45,7 +45,7 @@ def ladder_claim(study: LadderStudy) -> Finding:
 
 
 def sharing_claim(study: SharingStudy, ladder: LadderStudy) -> Finding:
-    """Link 5's "properly sets the bridge on agents", for several users at once."""
+    """Test link 5's "properly sets the bridge on agents" with several users at once."""
     shared, fresh = study.strays_shared(), study.strays_fresh()
     most = study.shared[-1].workload.at_once
     return Finding(
@@ -72,7 +72,7 @@ def _first_leak(ladder: LadderStudy) -> str:
 
 
 def leak_claim(study: LeakStudy) -> Finding:
-    """Fix 1 with Fix 2's parser: from a loss to a leak."""
+    """Test whether Fix 1 with Fix 2's parser turns a loss into a leak."""
     leaky, sound = study.confirmed[0].verdict, study.confirmed[1].verdict
     thread, lands = study.shortest
     return Finding(
@@ -94,21 +94,23 @@ def leak_claim(study: LeakStudy) -> Finding:
 
 
 def truth_claim(study: LadderStudy) -> Finding:
-    """The audited log's "emission success", held against the sockets."""
-    lying = {m.variant.name: m.verdict.false_success for m in study.together if m.verdict.false_success}
-    asked, worst = study.together[0].verdict, max(study.together, key=lambda m: m.verdict.false_success)
-    honest = study.together[-1].verdict
+    """Compare the logged "emission success" with what the sockets received."""
+    false_successes = {m.variant.name: m.verdict.false_success for m in study.together if m.verdict.false_success}
+    committed, worst = study.together[0].verdict, max(study.together, key=lambda m: m.verdict.false_success)
+    repaired = study.together[-1].verdict
     return Finding(
         id="missed-truth",
         title="True means nothing",
         claim="An event that the bridge reports as sent has reached its user.",
         reported="log",
-        verdict=verdict_of(not lying),
+        verdict=verdict_of(not false_successes),
         answer=f"On the rung {worst.variant.name!r}, {worst.verdict.false_success:,} of {worst.verdict.acknowledged:,}"
-        f" answered events are called sent and never reached their user; with every repair {honest.false_success:,}.",
+        f" answered events are called sent and never reached their user; with every repair {repaired.false_success:,}.",
         evidence=(
-            f"Rungs with false successes: {', '.join(f'{name} ({count})' for name, count in lying.items()) or 'none'}.",
-            f"As committed {asked.false_success:,} are, {asked.acknowledged:,} of {_events(study):,} being answered.",
+            f"Rungs with false successes:"
+            f" {', '.join(f'{name} ({count})' for name, count in false_successes.items()) or 'none'}.",
+            f"As committed {committed.false_success:,} are, {committed.acknowledged:,} of {_events(study):,} being"
+            " answered.",
             "An answer is honest about sockets, not about users: sent to another user's socket is sent, until each run"
             " has an agent of its own.",
         ),
@@ -120,7 +122,7 @@ def _events(study: LadderStudy) -> int:
 
 
 def lifecycle_claim(study: LifecycleStudy) -> Finding:
-    """Fix 3, the "robust solution", over the life of a run."""
+    """Test Fix 3, the "robust solution", over the lifetime of a run."""
     rerouted, sound = (row.verdict for row in study.rerouted)
     dict_loses = any(
         rate.k < rate.n for row in study.late if row.variant == study.rerouted[0].variant for rate in _late(row)
@@ -134,7 +136,7 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
         answer=f"Registered twice, a run's events move: {rerouted.wrong_user:,} of {rerouted.expected:,} reach another"
         f" user ({sound.wrong_user:,} of {sound.expected:,} in the sound chain, which refuses).",
         evidence=(
-            *_late_words(study),
+            *_late_evidence(study),
             *(
                 f"{row.process}, {row.variant}, with {row.says}: {row.arrived.counts} arrive."
                 for row in study.asked
@@ -146,18 +148,18 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
     )
 
 
-def _late_words(study: LifecycleStudy) -> list[str]:
-    """Within the grace period and after it told apart: together they would say more of the grid than of the chain."""
-    words = []
+def _late_evidence(study: LifecycleStudy) -> list[str]:
+    """Return late deliveries within and after the grace period; their sum would depend on the chosen delays."""
+    lines = []
     for row in study.late:
         late = {seconds: rate for seconds, rate in row.by_lateness.items() if seconds >= 0}
         within = _sum([rate for seconds, rate in late.items() if seconds < GRACE_SECONDS])
         after = _sum([rate for seconds, rate in late.items() if seconds >= GRACE_SECONDS])
-        words.append(
+        lines.append(
             f"Events after the run's end, {row.variant}, with {row.says}: {within.counts} arrive within"
             f" {GRACE_SECONDS:.0f} s, {after.counts} later."
         )
-    return words
+    return lines
 
 
 def _late(row: LateEvents) -> list[Rate]:
@@ -169,7 +171,7 @@ def _sum(rates: list[Rate]) -> Rate:
 
 
 def collision_claim(study: CollisionStudy) -> Finding:
-    """Eight hexadecimal digits are few."""
+    """Test whether eight hexadecimal digits make run ids unique within a thread."""
     rows = {(row["runs of"], row["chain"]): row for row in study.consequences().to_dict("records")}
     thread = next(
         row for (runs_of, chain), row in rows.items() if runs_of == "one user, one thread" and chain != "sound"

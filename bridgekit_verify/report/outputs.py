@@ -1,6 +1,6 @@
-"""What notebooks call: shows a result to the reader and, in the same output, hands its data to the report.
+"""Functions for notebooks: each shows a result to the reader and stores its data for the report in the same output.
 
-In a kernel each call displays; in plain Python it prints the same thing as text.
+In a kernel they display rich output; in plain Python they print the same content as text.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from bridgekit_verify.report.findings import (
     Source,
     Table,
     cell_text,
-    claim_words,
-    delivery_words,
+    delivery_text,
+    verdict_phrase,
 )
 
 if TYPE_CHECKING:
@@ -39,20 +39,20 @@ if TYPE_CHECKING:
 FIGURE_DOTS_PER_INCH = 160
 FIGURE_COLOURS = 128
 
-# Okabe-Ito; the words beside them say the same.
+# Okabe-Ito colours; the text next to them carries the same information.
 _EDGE = {"holds": "#009E73", "does not hold": "#D55E00", "unknown": "#999999"}
 
 
 def record(finding: Finding) -> None:
-    """Show a finding as a card, and hand it to the report."""
+    """Show a finding as a card and pass it to the report."""
     data = {"text/html": _card(finding), FINDING_MIME: msgspec.to_builtins(finding)}
     _show({"text/plain": str(finding), **data})
 
 
 def show_table(frame: DataFrame, caption: str, *, name: str, measurement: bool = True) -> None:
-    """Show a frame as a table, and hand its rows to results.json and, if they are measurements, results.csv.
+    """Show a frame as a table, and pass its rows to results.json and, if they are measurements, to results.csv.
 
-    Raises ValueError for a column that results.csv needs for itself.
+    Raises ValueError for a column name that results.csv reserves.
     """
     table = table_of(frame, caption, name=name, measurement=measurement)
     text = f"{caption}\n{frame.to_string(index=False)}"
@@ -60,15 +60,15 @@ def show_table(frame: DataFrame, caption: str, *, name: str, measurement: bool =
 
 
 def show_figure(figure: Figure, *, alt: str, caption: str, name: str) -> None:
-    """Show a matplotlib figure with words for those who cannot see it, and close it."""
-    from PIL import Image  # here, because a notebook without a figure need not wait for it
+    """Show a matplotlib figure with alternative text and a caption, and close it."""
+    from PIL import Image  # imported here, because notebooks without figures do not need it
 
     drawn, image = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=FIGURE_DOTS_PER_INCH, bbox_inches="tight", facecolor="white")
-    # A picture of few colours: a palette is enough, and a third of the size counts in a report that is mailed.
+    # The figures have few colours. A palette reduces the file to a third, which matters in a report sent by email.
     few = Image.open(drawn).convert("RGB").quantize(FIGURE_COLOURS, dither=Image.Dither.NONE)
     few.save(image, "png", optimize=True)
-    # A figure that pyplot never saw has nothing to close, and importing pyplot to say so takes a second.
+    # Only pyplot keeps figures open, and importing it takes a second.
     if "matplotlib.pyplot" in sys.modules:
         import matplotlib.pyplot as plt
 
@@ -78,53 +78,53 @@ def show_figure(figure: Figure, *, alt: str, caption: str, name: str) -> None:
 
 
 def source_of(thing: type | Callable[..., Any] | ModuleType) -> None:
-    """Show the real source of a class, function or module, with its place in the package."""
+    """Show the source of a class, function or module, with its location in the package."""
     source = read_source(thing)
     text = f"# {source.reference}\n{source.code}"
-    # As markdown, because every front end then colours the code in the reader's own theme.
+    # As markdown, so that every front end highlights the code in the reader's theme.
     markdown = f"`{source.reference}`\n\n```python\n{source.code}\n```"
     _show({"text/plain": text, "text/markdown": markdown, SOURCE_MIME: msgspec.to_builtins(source)})
 
 
 def checked(name: str) -> None:
-    """Print the last line of a notebook. A run without it did not reach its end, whatever else it says."""
+    """Print the last line of a notebook. A run without this line counts as failed."""
     _print(sentinel(name))
 
 
 def sentinel(name: str) -> str:
-    """What `checked` prints for the notebook of this name (the file's name without its ending)."""
+    """Return the line that `checked` prints for a notebook; `name` is the file's name without its suffix."""
     return f"checked: {name}"
 
 
 def table_of(frame: DataFrame, caption: str, *, name: str, measurement: bool) -> Table:
-    """A frame as plain data. An index that carries a name becomes a column; a plain row count is dropped."""
+    """Return a frame as plain data. A named index becomes a column; an unnamed one is dropped. Raises ValueError."""
     plain = frame.reset_index() if any(label is not None for label in frame.index.names) else frame
     plain = plain.set_axis([_label(column) for column in plain.columns], axis=1)
     for column in RESERVED_COLUMNS:
         if measurement and column in plain.columns:
-            raise ValueError(f"table {name}: results.csv has a column {column!r} of its own")
+            raise ValueError(f"table {name}: results.csv reserves the column name {column!r}; rename the column")
     records = json.loads(plain.to_json(orient="records", date_format="iso", double_precision=15))
     columns = tuple(plain.columns)
     return Table(name=name, caption=caption, columns=columns, records=records, measurement=measurement)
 
 
 def read_source(thing: type | Callable[..., Any] | ModuleType) -> Source:
-    """The lines of a class, function or module, and their place relative to the folder of its package."""
+    """Return the source of a class, function or module, and its location relative to its package. Raises OSError."""
     lines, first = inspect.getsourcelines(thing)
     module = thing if isinstance(thing, ModuleType) else inspect.getmodule(thing)
     file = inspect.getsourcefile(thing)
     if module is None or file is None:
-        raise OSError(f"no source of {thing!r}")
-    # As many folders up as the module's name has dots: never an absolute path of whoever ran it.
+        raise OSError(f"the source of {thing!r} is not available")
+    # The path starts at the package, so that no absolute path of the machine gets into the report.
     depth = module.__name__.count(".") + (1 if Path(file).stem != "__init__" else 2)
-    place = "/".join(Path(file).parts[-depth:])
+    path = "/".join(Path(file).parts[-depth:])
     first = max(first, 1)
-    reference = f"{place}, lines {first} to {first + len(lines) - 1}"
+    reference = f"{path}, lines {first} to {first + len(lines) - 1}"
     return Source(reference=reference, code=textwrap.dedent("".join(lines)).rstrip())
 
 
 def _show(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
-    """Display in IPython; print where there is none."""
+    """Display in IPython; print the text elsewhere."""
     if "IPython" in sys.modules:
         from IPython.core.getipython import get_ipython
 
@@ -143,10 +143,10 @@ def _label(column: object) -> str:
 
 
 def _card(finding: Finding) -> str:
-    lines = [f"<strong>{escape(finding.title)}</strong>: the claim {claim_words(finding.verdict)}"]
+    lines = [f"<strong>{escape(finding.title)}</strong>: the claim {verdict_phrase(finding.verdict)}"]
     lines.append(escape(finding.answer))
     if finding.before is not None or finding.after is not None:
-        lines.append(f"delivered: {delivery_words(finding)}")
+        lines.append(f"delivered: {delivery_text(finding)}")
     body = "".join(f'<p style="margin:.25em 0">{line}</p>' for line in lines)
     if finding.evidence:
         items = "".join(f"<li>{escape(item)}</li>" for item in finding.evidence)

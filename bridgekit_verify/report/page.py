@@ -1,4 +1,4 @@
-"""Report -> index.html: one file that fetches nothing, runs nothing and opens from a mail."""
+"""Report -> index.html: one file without scripts or external resources, which can be opened from an email."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.report.findings import Table, cell_text
 from bridgekit_verify.report.judging import (
     AUDITED_LINKS,
-    chapters,
     claim_groups,
     headline,
     link_statuses,
     other_findings,
+    sections,
     smallest_sample,
 )
 from bridgekit_verify.report.markup import code_html, markdown_html, output_html, printed_text
@@ -27,7 +27,7 @@ from bridgekit_verify.report.structure import Report
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
-# Names under which a notebook shows what the page puts first.
+# Names of the figures and tables that the page shows first.
 BEFORE_AND_AFTER = "before_after"
 MATRIX = "matrix"
 
@@ -36,7 +36,7 @@ _NEW_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 def index_html(report: Report) -> str:
-    """The whole page."""
+    """Render the complete page."""
     templates = Templates(
         loader=PackageLoader("bridgekit_verify.report"),
         autoescape=True,
@@ -75,7 +75,7 @@ def index_html(report: Report) -> str:
         matrix_figure=report.figure(MATRIX),
         matrix_table=report.table(MATRIX),
         claims=claim_groups(report),
-        chapters=chapters(report),
+        sections=sections(report),
         findings=other_findings(report),
         source={key: notebook for key, (_, notebook) in report.findings.items()},
         smallest=smallest_sample(report),
@@ -84,17 +84,17 @@ def index_html(report: Report) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """A class name that may break between its words, so that it fits a narrow column."""
+    """Return a class name with optional line breaks between its words, for narrow columns."""
     return Markup("<wbr>").join(_NEW_WORD.split(name))
 
 
 def _level(share: float) -> str:
-    """A share as a coordinate of the intervals' axis."""
+    """Return a share as a CSS percentage on the axis of the intervals."""
     return f"{100 * share:.2f}%"
 
 
 def _outcome(value: object) -> str:
-    """The style of a matrix cell that holds "k of n": all, some, none; "" for any other."""
+    """Return the style of a matrix cell with "k of n": all, some, none, or unknown for n = 0; "" for other values."""
     found = _COUNTS.match(value) if isinstance(value, str) else None
     if not found:
         return ""
@@ -105,12 +105,12 @@ def _outcome(value: object) -> str:
 
 
 def _together(text: str) -> str:
-    """Keeps "0 of 300" on one line."""
+    """Return the text with no-break spaces in counts such as "0 of 300"."""
     return _COUNTS.sub("\\1\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}\\2", text)
 
 
 def _numeric(table: Table) -> set[str]:
-    """The columns that hold numbers and gaps only: they are set flush right."""
+    """Return the columns that contain only numbers and missing values; they are right-aligned."""
     values = {name: {type(row.get(name)) for row in table.records} - {type(None)} for name in table.columns}
     return {name for name, kinds in values.items() if kinds and kinds <= {int, float}}
 

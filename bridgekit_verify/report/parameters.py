@@ -1,4 +1,4 @@
-"""The literals of a notebook's parameters cell: read them, replace them, refuse what no notebook has."""
+"""Reads and replaces the literals of a notebook's parameters cell, and rejects unknown parameters."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ PARAMETERS_TAG = "parameters"
 
 
 class ParameterError(BridgekitError, ValueError):
-    """A parameter that cannot be set."""
+    """A parameter cannot be set: it is unknown, has another type, or is not a literal."""
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Settings of a command line, "seed=7" each, as names and values. What is no literal is text."""
+    """Parse command-line settings such as "seed=7"; a value that is not a literal is text. Raises ParameterError."""
     parameters: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or not name.isidentifier():
-            raise ParameterError(f"{setting!r} is no parameter: write name=value")
+            raise ParameterError(f"{setting!r} is not a parameter: write name=value")
         try:
             parameters[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -30,33 +30,33 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
 
 
 def read_parameters(source: str) -> dict[str, Any]:
-    """The names and values of a parameters cell."""
+    """Return the names and values of a parameters cell. Raises ParameterError."""
     return {name: _literal(name, value) for name, value in _assignments(source)}
 
 
 def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
-    """The cell with those of its literals replaced that `parameters` names; comments stay.
+    """Return the cell's source with the literals in `parameters` replaced; comments stay.
 
-    Raises ParameterError where the value is of another type than the one it replaces.
+    Raises ParameterError if a value has another type than the literal that it replaces.
     """
-    lines = source.encode().splitlines(keepends=True)  # because ast counts columns in bytes
+    lines = source.encode().splitlines(keepends=True)  # ast counts columns in bytes
     for name, value in reversed(list(_assignments(source))):
         if name not in parameters:
             continue
-        _demand_type(name, _literal(name, value), parameters[name])
+        _require_type(name, _literal(name, value), parameters[name])
         first, last = value.lineno - 1, (value.end_lineno or value.lineno) - 1
         before, after = lines[first][: value.col_offset], lines[last][value.end_col_offset :]
         lines[first : last + 1] = [before + repr(parameters[name]).encode() + after]
     return b"".join(lines).decode()
 
 
-def demand_known(parameters: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ParameterError for a name that no notebook has, naming those that some notebook has."""
+def require_known(parameters: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ParameterError for a name that no notebook has; the message lists the known names."""
     have = sorted(set(known))
     unknown = sorted(set(parameters) - set(have))
     if unknown:
         names = ", ".join(have) or "none"
-        raise ParameterError(f"no notebook has the parameter {', '.join(unknown)}; known are: {names}")
+        raise ParameterError(f"no notebook has the parameter {', '.join(unknown)}; known parameters are: {names}")
 
 
 def _assignments(source: str) -> Iterable[tuple[str, ast.expr]]:
@@ -77,8 +77,8 @@ def _literal(name: str, value: ast.expr) -> Any:
         raise ParameterError(f"the parameter {name} is not a literal") from None
 
 
-def _demand_type(name: str, default: object, value: object) -> None:
+def _require_type(name: str, default: object, value: object) -> None:
     wanted = type(default)
     whole_for_real = wanted is float and type(value) is int
     if type(value) is not wanted and not whole_for_real:
-        raise ParameterError(f"parameter {name} is of type {wanted.__name__}, and {value!r} is not")
+        raise ParameterError(f"parameter {name} must be of type {wanted.__name__}, but {value!r} is not")

@@ -1,4 +1,4 @@
-"""What the audit promises of its fixes, and the steps by which it would verify them, each re-run."""
+"""Findings for the effects that the audit promises of its fixes and for its verification steps, each tested."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ __all__ = ["after_fix_claims", "step_claims"]
 
 
 async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
-    """The audit's "after fix" list: all events arrive, real-time chat is back, the business value is delivered.
+    """Test the audit's "after fix" list: all events arrive, real-time chat works again, business value is delivered.
 
-    Each on both chains: as the audit tells it (from `study`), and as committed (measured here, before and after).
+    Each claim is tested on the chain as reported (from `study`) and on the chain as committed (measured here, before
+    and after Fix 1).
     """
     workload = Workload(threads=family(EXAMPLE, 4, seed=seed), at_once=2)
     fixed = replace(AS_COMMITTED, name="as committed, fix 1", run_ids=EmbeddedRunIds)
@@ -32,7 +33,7 @@ async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
 
 
 def _all_arrive(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    real, told = after.verdict, study.example("fix 1").verdict.delivery
+    real, as_reported = after.verdict, study.example("fix 1").verdict.delivery
     total = delivered_by(study.over_families("fix 1"))
     return Finding(
         id="claim-after-fix",
@@ -40,8 +41,9 @@ def _all_arrive(study: FixStudy, before: Measurement, after: Measurement) -> Fin
         claim="Once Fix 1 is in, every agent event reaches its user, and nothing else needs to change.",
         reported="after fix",
         verdict=verdict_of(real.delivered == real.expected and total.k == total.n),
-        answer=f"On the chain as the audit tells it, {told.k:,} of {told.n:,} with {EXAMPLE} and {total.k:,} of"
-        f" {total.n:,} over all families; on the chain as committed, {real.delivered:,} of {real.expected:,}.",
+        answer=f"On the chain as the audit tells it, {as_reported.k:,} of {as_reported.n:,} with {EXAMPLE}"
+        f" and {total.k:,} of {total.n:,} over all families; on the chain as committed, {real.delivered:,} of"
+        f" {real.expected:,}.",
         evidence=tuple(
             f"As committed with Fix 1, {count:,} of {real.expected:,} events still stop at link {charge.link}:"
             f" {charge.reason}."
@@ -53,7 +55,7 @@ def _all_arrive(study: FixStudy, before: Measurement, after: Measurement) -> Fin
 
 
 def _real_time(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    told, families, real = (
+    as_reported, families, real = (
         _shown_at_work(cells) for cells in ([study.example("fix 1")], study.over_families("fix 1"), [after])
     )
     unfixed = _shown_at_work([before])
@@ -63,16 +65,16 @@ def _real_time(study: FixStudy, before: Measurement, after: Measurement) -> Find
         claim="Users see the agent at work again: what it thinks and which tools it uses, before it is done.",
         reported="after fix",
         verdict=verdict_of(families.k == families.n and real.k == real.n > 0),
-        answer=f"Of what an agent says on its way, the user reads {told.k:,} of {told.n:,} events before the run's end"
-        f" with {EXAMPLE}, {families.k:,} of {families.n:,} over all families, and {real.k:,} of {real.n:,} on the"
-        " chain as committed.",
+        answer=f"Of what an agent says on its way, the user reads {as_reported.k:,} of {as_reported.n:,} events"
+        f" before the run's end with {EXAMPLE}, {families.k:,} of {families.n:,} over all families,"
+        f" and {real.k:,} of {real.n:,} on the chain as committed.",
         before=(unfixed.k, unfixed.n),
         after=(real.k, real.n),
     )
 
 
 def _shown_at_work(cells: Sequence[Measurement]) -> Rate:
-    """Events between a run's start and end that their own user read before its end. Counts; no clock."""
+    """Return the events within a run that their user read before the run's end, by order of arrival and not by time."""
     expected, shown = 0, 0
     for cell in cells:
         owners = {expectation.key: expectation.user_id for expectation in cell.history.expected}
@@ -103,7 +105,7 @@ def _business_value() -> Finding:
 
 
 async def step_claims(study: FixStudy, *, seed: int) -> list[Finding]:
-    """The audit's three verification steps, each run, before and after Fix 1."""
+    """Run the audit's three verification steps before and after Fix 1."""
     return [_step_1(study), _step_2(), await _step_3(seed)]
 
 
@@ -130,8 +132,8 @@ def _step_1(study: FixStudy) -> Finding:
 def _step_2() -> Finding:
     written = "run_thread_123_a1b2c3d4"
     made = [variant.run_ids(seeded(0)).new(ThreadId("thread_123")) for variant in (AS_REPORTED, FIX_1)]
-    # The step asserts something of a text that it brings along. So it asks the code nothing, and the answer before
-    # the fix cannot differ from the one after it: that is the finding, and no measurement could make it another.
+    # The step checks a literal text and calls no code, so its result cannot differ before and after the fix. This is
+    # the finding itself, and needs no measurement.
     as_written = ["thread_123" in run_id for run_id in (written, written)]
     as_meant = ["thread_123" in run_id for run_id in made]
     return Finding(
@@ -151,14 +153,14 @@ def _step_2() -> Finding:
 
 
 async def _step_3(seed: int) -> Finding:
-    answers = [await _answer_of(variant, seed) for variant in (AS_REPORTED, FIX_1)]
-    told_apart = answers[0] != answers[1]
+    answers = [await _notify_by_hand(variant, seed) for variant in (AS_REPORTED, FIX_1)]
+    distinguishes = answers[0] != answers[1]
     return Finding(
         id="step-3",
         title="Step 3 · notify by hand",
         claim="Notifying by hand for run_thread_123_abc tells a chain with Fix 1 from one without.",
         reported="step",
-        verdict=verdict_of(told_apart),
+        verdict=verdict_of(distinguishes),
         answer=f"It resolves to {answers[1][0]} after Fix 1, and to {answers[0][0]} before: the step cannot tell them"
         " apart, because Fix 1 changes how run ids are made and the step brings its own.",
         evidence=tuple(
@@ -168,7 +170,7 @@ async def _step_3(seed: int) -> Finding:
     )
 
 
-async def _answer_of(variant: Variant, seed: int) -> tuple[str, str]:
+async def _notify_by_hand(variant: Variant, seed: int) -> tuple[str, str]:
     config = variant.config({}, hex_source=seeded(seed))
     async with config.stores() as stores:
         application = await start_application(config, stores)

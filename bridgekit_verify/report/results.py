@@ -1,4 +1,4 @@
-"""Report -> results.json and results.csv: the data behind the page."""
+"""Report -> results.json and results.csv, the data of the page."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from bridgekit_verify.report.findings import RESERVED_COLUMNS
 from bridgekit_verify.report.judging import headline
 from bridgekit_verify.report.structure import Report
 
-# Raised when a reader of an older file would misread a newer one.
+# Increase it when a program that reads the old format would misread the new one.
 SCHEMA_VERSION = 1
 
 
 def results_json(report: Report) -> str:
-    """Everything but the prose and the pictures."""
-    return json.dumps(_everything(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Return the report as JSON, without prose and images."""
+    return json.dumps(_report_data(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def results_csv(report: Report) -> str:
-    """The long table: every row of every table of measurements. Columns that a table lacks stay empty."""
+    """Return all rows of all measurement tables as one CSV table. Columns that a table lacks stay empty."""
     rows: list[dict[str, Any]] = []
     columns = dict.fromkeys(RESERVED_COLUMNS)
     for notebook in report.notebooks:
         for table in notebook.tables:
             if table.measurement:
                 columns |= dict.fromkeys(table.columns)
-                place = {"notebook": notebook.name, "table": table.name}
-                rows += ({**place, **{name: _plain(v) for name, v in record.items()}} for record in table.records)
+                origin = {"notebook": notebook.name, "table": table.name}
+                rows += ({**origin, **{name: _plain(v) for name, v in record.items()}} for record in table.records)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
@@ -42,11 +42,11 @@ def results_csv(report: Report) -> str:
 
 
 def count_measurements(report: Report) -> int:
-    """Rows of results.csv."""
+    """Return the number of rows of results.csv."""
     return sum(len(t.records) for notebook in report.notebooks for t in notebook.tables if t.measurement)
 
 
-def _everything(report: Report) -> dict[str, Any]:
+def _report_data(report: Report) -> dict[str, Any]:
     return {
         "schema": SCHEMA_VERSION,
         "complete": report.complete,
@@ -101,5 +101,5 @@ def _interval(counts: tuple[int, int] | None) -> tuple[float, float] | None:
 
 
 def _plain(value: object) -> object:
-    """A cell of a CSV file: lists and objects as JSON."""
+    """Return a value for a CSV cell; lists and objects become JSON."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

@@ -1,4 +1,4 @@
-"""What one process carries, when to add workers and which edge to choose: one finding a part of notebook 13."""
+"""Findings of notebook 13: capacity of one process, memory, when to add workers, and which edge to choose."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from collections.abc import Sequence
 
 from bridgekit_verify.capacity.capacity import CapacityStudy
 from bridgekit_verify.capacity.load_search import LoadSearch, StepResult
-from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, CrowdStudy
+from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, MemoryStudy
 from bridgekit_verify.capacity.queueing import ONE_SERVICE
 from bridgekit_verify.capacity.sizing import Demand, SharedStudy, Sizing
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import Finding, Verdict
 
-__all__ = ["capacity_claim", "crowd_claim", "edge_claim", "workers_claim"]
+__all__ = ["capacity_claim", "edge_claim", "memory_claim", "workers_claim"]
 
 OURS = "ours"
-"""What stands in for the audit's word where the claim is our own."""
-OFF_LINE = 0.2
-"""Memory is given out in pieces: so far, of the highest point, may a point lie from its line."""
+"""Value of `Finding.reported` for a claim that is not from the audit."""
+MAX_RESIDUAL = 0.2
+"""Allowed distance of a point from its line, as a share of the highest point: memory is allocated in blocks."""
 NOT_JUDGED = "Not judged, because other programs had the processors while it was late: {count} of the loads."
 NOISE = 1.25
-"""So much apart, two costs may still be the same: CPU time hangs on who else uses the processor's caches."""
+"""Ratio up to which two costs count as equal: CPU time depends on what else uses the CPU's caches."""
 GROWTH = 2.0
-"""CPU time on a machine that others use is no exact measure. What grew with the crowd would be many times as much."""
+"""Ratio up to which the cost counts as constant: CPU time is noisy, and real growth would be many times as much."""
 
 
 def capacity_claim(study: CapacityStudy) -> Finding:
-    """Up to a load events are in time, beyond it they are late; none is lost, and every one is accounted for."""
+    """Test that events are on time up to some load and late beyond it, and that all are accounted for."""
     steps = study.steps
     lost = sum(step.client.lost for step in steps)
-    open_books = [step for step in steps if not step.closes]
-    heaviest = [ladder.climbed[-1] for ladder in study.ladders]
-    known = all(ladder.best is not None for ladder in study.ladders) and not any(step.carried for step in heaviest)
-    holds = lost == 0 and not open_books
+    unaccounted = [step for step in steps if not step.accounted_for]
+    heaviest = [search.tried[-1] for search in study.searches]
+    known = all(search.best is not None for search in study.searches) and not any(step.carried for step in heaviest)
+    holds = lost == 0 and not unaccounted
     return Finding(
         id="scale-capacity",
         title="In time up to a load, late beyond it",
@@ -40,13 +40,17 @@ def capacity_claim(study: CapacityStudy) -> Finding:
         " none is lost.",
         reported=OURS,
         verdict=verdict_of(holds) if known or not holds else "unknown",
-        answer=f"{' '.join(_carries(ladder) for ladder in study.ladders)} Of {sum(s.client.expected for s in steps):,}"
-        f" events at every load, {lost:,} were lost.",
+        answer=f"{' '.join(_describe_capacity(search) for search in study.searches)}"
+        f" Of {sum(s.client.expected for s in steps):,} events at every load, {lost:,} were lost.",
         evidence=(
-            *(_runs(ladder.edge.name, ladder.best) for ladder in study.ladders if ladder.best is not None),
-            *(_beyond(ladder) for ladder in study.ladders),
-            *(f"By CPU time, {_core(ladder)}." for ladder in study.ladders if ladder.best is not None),
-            *(_not_closed(step) for step in open_books),
+            *(_describe_runs(search.edge.name, search.best) for search in study.searches if search.best is not None),
+            *(_describe_overload(search) for search in study.searches),
+            *(
+                f"By CPU time, {_describe_core_capacity(search)}."
+                for search in study.searches
+                if search.best is not None
+            ),
+            *(_describe_unaccounted(step) for step in unaccounted),
             "The interval takes events to be late independently of each other, and they are not: a process that stands"
             " still makes all of them late.",
         ),
@@ -54,19 +58,19 @@ def capacity_claim(study: CapacityStudy) -> Finding:
     )
 
 
-def _carries(ladder: LoadSearch) -> str:
-    best = ladder.best
+def _describe_capacity(search: LoadSearch) -> str:
+    best = search.best
     if best is None:
-        return f"The {ladder.edge.name} edge carried no load that was tried here."
-    more = f" or more ({ladder.at_least})" if ladder.at_least else ""
+        return f"The {search.edge.name} edge carried no load that was tried here."
+    more = f" or more ({search.underestimate_reason})" if search.underestimate_reason else ""
     return (
-        f"The {ladder.edge.name} edge carries {best.events_per_second:,.0f} events a second{more}: {best.on_time} of"
+        f"The {search.edge.name} edge carries {best.events_per_second:,.0f} events a second{more}: {best.on_time} of"
         " them came within one second."
     )
 
 
-def _runs(edge: str, best: StepResult) -> str:
-    """What a load of events is in runs: how many at once hangs on how long each waits between its events."""
+def _describe_runs(edge: str, best: StepResult) -> str:
+    """Return a load of events as runs: the number of concurrent runs depends on the pauses between their events."""
     return (
         f"{edge}: that is {best.wave.runs_per_second:,.0f} runs of {best.wave.plan.events} events a second; as many as"
         f" {best.events_per_second:,.0f} at once if each says one event a second, or {best.runs_at_once:,.0f} if one"
@@ -74,19 +78,19 @@ def _runs(edge: str, best: StepResult) -> str:
     )
 
 
-def _beyond(ladder: LoadSearch) -> str:
-    last = ladder.climbed[-1]
+def _describe_overload(search: LoadSearch) -> str:
+    last = search.tried[-1]
     return (
-        f"{ladder.edge.name}, {last.events_per_second:,.0f} events a second: {last.on_time} within one second, the"
+        f"{search.edge.name}, {last.events_per_second:,.0f} events a second: {last.on_time} within one second, the"
         f" latest after {last.client.late_max:.1f} s."
     )
 
 
-def _core(ladder: LoadSearch) -> str:
-    return f"a whole core does at most {ladder.core_capacity or 0:,.0f} events a second on the {ladder.edge.name} edge"
+def _describe_core_capacity(search: LoadSearch) -> str:
+    return f"a whole core does at most {search.core_capacity or 0:,.0f} events a second on the {search.edge.name} edge"
 
 
-def _not_closed(step: StepResult) -> str:
+def _describe_unaccounted(step: StepResult) -> str:
     client, server = step.client, step.server
     return (
         f"At {step.events_per_second:,.0f} events a second the books do not close: {step.wave.events:,} due,"
@@ -95,18 +99,18 @@ def _not_closed(step: StepResult) -> str:
     )
 
 
-def crowd_claim(study: CrowdStudy) -> Finding:
-    """What waits costs memory, in proportion, and nothing else."""
-    bent = [
-        f"{crowd.edge.name}, {weight.of}: {weight.off_line:.0%} off the line"
-        for crowd in study.crowds
-        for weight in crowd.weights
-        if not (weight.kib > 0 and weight.off_line <= OFF_LINE)
+def memory_claim(study: MemoryStudy) -> Finding:
+    """Test that idle sockets, threads and waiting runs cost memory in proportion, and no CPU time per event."""
+    nonlinear = [
+        f"{scaling.edge.name}, {fit.of}: {fit.max_residual:.0%} off the line"
+        for scaling in study.scalings
+        for fit in scaling.fits
+        if not (fit.kib > 0 and fit.max_residual <= MAX_RESIDUAL)
     ]
     grown = [
-        f"{crowd.edge.name}: an event costs {crowd.growth:.2f} times as much beside the crowd"
-        for crowd in study.crowds
-        if crowd.growth > GROWTH
+        f"{scaling.edge.name}: an event costs {scaling.growth:.2f} times as much beside the crowd"
+        for scaling in study.scalings
+        if scaling.growth > GROWTH
     ]
     lost = sum(step.client.lost for step in study.steps)
     return Finding(
@@ -115,30 +119,30 @@ def crowd_claim(study: CrowdStudy) -> Finding:
         claim="Idle sockets, threads with a history and runs that wait cost memory in proportion, and an event costs no"
         " more beside them.",
         reported=OURS,
-        verdict=verdict_of(not bent and not grown and lost == 0),
+        verdict=verdict_of(not nonlinear and not grown and lost == 0),
         answer="; ".join(
-            f"{crowd.edge.name}: {crowd.of(SOCKETS).kib:.1f} KiB a socket, {crowd.of(THREADS).kib:.1f} a thread,"
-            f" {crowd.of(RUNS).kib:.1f} a waiting run; beside {crowd.of(SOCKETS).most:,} of each an event costs"
-            f" {crowd.growth:.2f} times what it costs alone"
-            for crowd in study.crowds
+            f"{scaling.edge.name}: {scaling.of(SOCKETS).kib:.1f} KiB a socket, {scaling.of(THREADS).kib:.1f} a thread,"
+            f" {scaling.of(RUNS).kib:.1f} a waiting run; beside {scaling.of(SOCKETS).most:,} of each an event costs"
+            f" {scaling.growth:.2f} times what it costs alone"
+            for scaling in study.scalings
         )
         + ".",
         evidence=(
             *(
-                f"{crowd.edge.name}: if the line goes on, {crowd.of(SOCKETS).per_gib:,.0f} idle sockets are a GiB; the"
-                f" process without any is {crowd.base_kib / 1_024:.0f} MiB."
-                for crowd in study.crowds
+                f"{scaling.edge.name}: if the line goes on, {scaling.of(SOCKETS).per_gib:,.0f} idle sockets are a GiB;"
+                f" the process without any is {scaling.base_kib / 1_024:.0f} MiB."
+                for scaling in study.scalings
             ),
-            *(f"{what}." for what in (*bent, *grown)),
+            *(f"{what}." for what in (*nonlinear, *grown)),
         ),
     )
 
 
 def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[Sizing], demand: Demand) -> Finding:
-    """Up to two thirds of a core nothing waits for long; that is when another worker is due."""
+    """Test that events are on time up to two thirds of a core, the point at which to add a worker."""
     light = [step for step in capacity.steps if step.server.share <= ONE_SERVICE]
-    late = [step for step in light if not step.carried and not step.held_up]
-    judged = [step for step in light if step.carried or not step.held_up]
+    late = [step for step in light if not step.carried and not step.waited_for_cpu]
+    judged = [step for step in light if step.carried or not step.waited_for_cpu]
     verdict: Verdict = verdict_of(not late) if judged else "unknown"
     return Finding(
         id="scale-workers",
@@ -149,7 +153,7 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
         answer=f"{len(judged) - len(late)} of {len(judged)} loads up to two thirds of a core were carried. There"
         " an event waits for its turn as long as it takes, on average (closed form); so plan for no more, with as many"
         f" workers gone as may be. {demand.users_online:,} users with {demand.runs_per_user_hour:g} runs an hour of"
-        f" {demand.events_per_run} events, {demand.rush:g} times that in a rush: {_sized(sized)}.",
+        f" {demand.events_per_run} events, {demand.peak_factor:g} times that in a rush: {_describe_sizing(sized)}.",
         evidence=(
             f"Workers that share a broker pay {shared.extra_us:.0f} µs of CPU time more an event: one worker with its"
             " own memory does what several with a broker do.",
@@ -158,7 +162,7 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
     )
 
 
-def _sized(sized: Sequence[Sizing]) -> str:
+def _describe_sizing(sized: Sequence[Sizing]) -> str:
     return (
         ", or ".join(
             f"{each.workers} {'worker' if each.workers == 1 else 'workers'} on the {each.edge} edge,"
@@ -169,9 +173,9 @@ def _sized(sized: Sequence[Sizing]) -> str:
     )
 
 
-def edge_claim(capacity: CapacityStudy, crowd: CrowdStudy) -> Finding:
-    """The native edge costs less; the ASGI edge goes everywhere."""
-    asgi, native = (crowd.crowds[row] for row in (0, 1))
+def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
+    """Test that the native edge needs less memory per socket than the ASGI edge and no more CPU time per event."""
+    asgi, native = (memory.scalings[row] for row in (0, 1))
     lighter = native.of(SOCKETS).kib < asgi.of(SOCKETS).kib
     dearer = native.burst_us > asgi.burst_us * NOISE
     return Finding(
@@ -188,5 +192,5 @@ def edge_claim(capacity: CapacityStudy, crowd: CrowdStudy) -> Finding:
 
 
 def _paused(capacity: CapacityStudy) -> str:
-    costs = [f"{ladder.best.cpu_us:.0f}" for ladder in reversed(capacity.ladders) if ladder.best is not None]
+    costs = [f"{search.best.cpu_us:.0f}" for search in reversed(capacity.searches) if search.best is not None]
     return " against ".join(costs) if len(costs) > 1 else "unknown"

@@ -1,4 +1,4 @@
-"""The report as plain data: what was read from executed notebooks, before anything is rendered."""
+"""The report as plain data, read from executed notebooks and not yet rendered."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any, ClassVar
 
 from bridgekit_verify.report.findings import Finding, Source, Table
 
-BROAD_PIXELS = 1_300
+WIDE_PIXELS = 1_300
 
-# The words for a picture that came without any.
+# Alternative text of a figure that has none.
 UNDESCRIBED = "figure without a description"
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A picture with its words."""
+    """A figure with its name, alternative text and caption."""
 
     kind: ClassVar[str] = "figure"
     name: str
     alt: str
     caption: str
     png: str
-    """Base64, as the notebook stores it."""
+    """Base64-encoded PNG, as the notebook stores it."""
 
     @property
-    def broad(self) -> bool:
-        """Whether a phone must scroll it sideways to read it. A PNG has its width in bytes 16 to 19."""
-        return int.from_bytes(b64decode(self.png[:32])[16:20]) > BROAD_PIXELS
+    def wide(self) -> bool:
+        """Whether a phone must scroll sideways to show it. Bytes 16 to 19 of a PNG are its width."""
+        return int.from_bytes(b64decode(self.png[:32])[16:20]) > WIDE_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A finding, table or piece of source, where it stands in its notebook."""
+class Display:
+    """An output that is a finding, a table or source code."""
 
     content: Finding | Table | Source
 
@@ -45,14 +45,14 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class StreamText:
     """Any other output. kind: "html", "markdown", "text" (printed), "warning" (stderr) or "error"."""
 
     kind: str
     text: str
 
 
-Output = Figure | Shown | Text
+Output = Figure | Display | StreamText
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,11 @@ class Notebook:
     started: datetime | None
     ended: datetime | None
     failure: str | None
-    """One line that says where and why it failed, None if it reached its end."""
+    """One line with the place and reason of its failure; None if it passed."""
 
     @property
     def seconds(self) -> float | None:
-        """From its first cell's start to its last cell's end."""
+        """Seconds from the start of its first cell to the end of its last cell; None if unknown."""
         return (self.ended - self.started).total_seconds() if self.started and self.ended else None
 
     @property
@@ -91,27 +91,27 @@ class Notebook:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """The findings that it recorded."""
-        return tuple(o.content for o in self._shown if isinstance(o.content, Finding))
+        """The findings that the notebook recorded."""
+        return tuple(o.content for o in self._displays if isinstance(o.content, Finding))
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """The tables that it showed."""
-        return tuple(o.content for o in self._shown if isinstance(o.content, Table))
+        """The tables that the notebook showed."""
+        return tuple(o.content for o in self._displays if isinstance(o.content, Table))
 
     @property
     def figures(self) -> tuple[Figure, ...]:
-        """The figures that it showed."""
+        """The figures that the notebook showed."""
         return tuple(output for output in self.outputs if isinstance(output, Figure))
 
     @property
-    def _shown(self) -> tuple[Shown, ...]:
-        return tuple(output for output in self.outputs if isinstance(output, Shown))
+    def _displays(self) -> tuple[Display, ...]:
+        return tuple(output for output in self.outputs if isinstance(output, Display))
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the numbers were made with."""
+    """Versions and commit with which the numbers were measured."""
 
     bridgekit: str
     python: str
@@ -119,19 +119,19 @@ class Environment:
     commit: str | None
     """None outside a git checkout."""
     changed: bool | None
-    """Whether the checkout had changes that were not committed; None outside one."""
+    """Whether the checkout had uncommitted changes; None outside a checkout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that the page, results.json and results.csv tell."""
+    """All content of the page, results.json and results.csv."""
 
     notebooks: tuple[Notebook, ...]
     environment: Environment
 
     @property
     def complete(self) -> bool:
-        """Whether there is a notebook, and every one reached its end."""
+        """Whether there is at least one notebook, and all passed."""
         return bool(self.notebooks) and not self.failures
 
     @property
@@ -146,27 +146,27 @@ class Report:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds that the notebooks ran with, each once."""
+        """The distinct seeds of the notebooks, sorted."""
         seeds = {notebook.parameters["SEED"] for notebook in self.notebooks if "SEED" in notebook.parameters}
         return tuple(sorted(seeds))
 
     @property
     def started(self) -> datetime | None:
-        """When the first notebook started, in UTC."""
+        """When the first notebook started, in UTC; None if unknown."""
         return min((notebook.started for notebook in self.notebooks if notebook.started), default=None)
 
     @property
     def seconds(self) -> float | None:
-        """From the first notebook's start to the last one's end."""
+        """Seconds from the start of the first notebook to the end of the last; None if unknown."""
         ended = max((notebook.ended for notebook in self.notebooks if notebook.ended), default=None)
         return (ended - self.started).total_seconds() if self.started and ended else None
 
     def figure(self, name: str) -> tuple[Figure, Notebook] | None:
-        """The first figure of this name."""
+        """Return the first figure with this name and its notebook; None if there is none."""
         found = ((f, notebook) for notebook in self.notebooks for f in notebook.figures if f.name == name)
         return next(found, None)
 
     def table(self, name: str) -> tuple[Table, Notebook] | None:
-        """The first table of this name."""
+        """Return the first table with this name and its notebook; None if there is none."""
         found = ((t, notebook) for notebook in self.notebooks for t in notebook.tables if t.name == name)
         return next(found, None)

@@ -1,4 +1,4 @@
-"""Why the numbers can be believed: what we say of our own measuring, each sentence held against a run."""
+"""Findings of the notebook on validation: each statement about the measurements themselves is tested."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.validation.calibration import CalibrationStudy
 from bridgekit_verify.validation.localization import Localization
 
-__all__ = ["calibration_claim", "coverage_claim", "localization_claim", "planting_claim"]
+__all__ = ["calibration_claim", "coverage_claim", "localization_claim", "mutation_claim"]
 
 OURS = "ours"
-"""What stands in for the audit's word where the claim is our own."""
+"""Value of `Finding.reported` for a claim that is not from the audit."""
 PROMISED_COVERAGE = 0.95
 OUTSIDE_AT_MOST = 0.1
-"""Of 95 % intervals one in twenty misses; of a dozen or two, more than one in ten would be no accident."""
+"""Allowed share of 95 % intervals that miss: one in twenty is expected, but more than one in ten is not chance."""
 
 
-def planting_claim(planted: pd.DataFrame) -> Finding:
-    """The checker reports what is wrong with a history, and nothing else."""
-    exact = Rate(int((planted["exactly"] == "yes").sum()), len(planted))
-    missed = planted.loc[planted["exactly"] != "yes", "planted"]
+def mutation_claim(mutations: pd.DataFrame) -> Finding:
+    """Test that the checker reports each mutation of a history exactly."""
+    exact = Rate(int((mutations["exactly"] == "yes").sum()), len(mutations))
+    missed = mutations.loc[mutations["exactly"] != "yes", "planted"]
     return Finding(
         id="trust-planted",
         title="Planted faults are reported, exactly",
@@ -36,7 +36,7 @@ def planting_claim(planted: pd.DataFrame) -> Finding:
 
 
 def localization_claim(found: Localization) -> Finding:
-    """A broken link is named, and its neighbours are not."""
+    """Test that a broken link is named, and that other names are explained."""
     return Finding(
         id="trust-localization",
         title="A broken link is named",
@@ -52,7 +52,7 @@ def localization_claim(found: Localization) -> Finding:
 
 
 def coverage_claim(coverage: pd.DataFrame) -> Finding:
-    """The intervals contain the truth as often as they say, by and large."""
+    """Test that 95 % intervals contain the true rate in about 95 % of the cases."""
     inside = Rate(int(coverage["inside"].sum()), len(coverage))
     mean = coverage["exact %"].mean() / 100
     lowest = min(coverage.to_dict("records"), key=lambda row: row["exact %"])
@@ -69,7 +69,7 @@ def coverage_claim(coverage: pd.DataFrame) -> Finding:
 
 
 def calibration_claim(study: CalibrationStudy) -> Finding:
-    """A rate that is known beforehand is found."""
+    """Test that the measured delivery agrees with a rate known in advance."""
     held, outside = study.held, study.outside
     return Finding(
         id="trust-calibration",

@@ -1,4 +1,4 @@
-"""What each kind of server sends, decoded: the confirmation of the subscription, events, and what is neither."""
+"""Each dialect decodes the confirmation of a subscription, events, and other messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def chunk(*texts: bytes) -> bytes:
     return b"".join(f"{len(each):x}\r\n".encode() + each + b"\r\n" for each in texts)
 
 
-SAID = {
+SENT_BYTES = {
     "lines": b'{"type":"subscribed"}\n{"a":1}\n{"b":2}\n',
     "websocket": SWITCHED + text(b'{"type":"subscribed"}', b'{"a":1}', b'{"b":2}'),
     "socket.io": SWITCHED
@@ -36,47 +36,47 @@ def received(name: str, *pieces: bytes) -> tuple[Dialect, bytes]:
     return dialect, replies
 
 
-def test_every_dialect_is_tried() -> None:
-    assert SAID.keys() == DIALECTS.keys()
+def test_every_dialect_is_tested() -> None:
+    assert SENT_BYTES.keys() == DIALECTS.keys()
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_events_are_told_from_the_rest(name: str) -> None:
-    dialect, _ = received(name, SAID[name])
+@pytest.mark.parametrize("name", SENT_BYTES)
+def test_events_are_separated_from_other_messages(name: str) -> None:
+    dialect, _ = received(name, SENT_BYTES[name])
     assert dialect.ready
     assert dialect.events == [b'{"a":1}', b'{"b":2}']
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_pieces_of_one_byte_make_no_difference(name: str) -> None:
-    said = SAID[name]
-    dialect, _ = received(name, *(said[at : at + 1] for at in range(len(said))))
+@pytest.mark.parametrize("name", SENT_BYTES)
+def test_events_are_decoded_when_bytes_arrive_one_by_one(name: str) -> None:
+    sent = SENT_BYTES[name]
+    dialect, _ = received(name, *(sent[at : at + 1] for at in range(len(sent))))
     assert dialect.ready
     assert dialect.events == [b'{"a":1}', b'{"b":2}']
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_thread_is_asked_for(name: str) -> None:
+@pytest.mark.parametrize("name", SENT_BYTES)
+def test_opening_names_the_thread(name: str) -> None:
     assert b"thread_00042" in DIALECTS[name]("thread_00042").opening()
 
 
-def test_socket_io_is_opened_and_kept_alive() -> None:
-    _, replies = received("socket.io", SAID["socket.io"])
+def test_socket_io_replies_to_open_and_ping() -> None:
+    _, replies = received("socket.io", SENT_BYTES["socket.io"])
     assert replies == bytes.fromhex("8182") + bytes(4) + b"40" + bytes.fromhex("8181") + bytes(4) + b"3"
 
 
 @pytest.mark.parametrize("name", ["websocket", "socket.io", "server-sent events"])
-def test_refusal_is_no_conversation(name: str) -> None:
+def test_http_error_raises_connection_refused(name: str) -> None:
     with pytest.raises(ConnectionRefusedError):
         received(name, b"HTTP/1.1 403 Forbidden\r\n\r\n")
 
 
 @pytest.mark.parametrize("name", ["websocket", "socket.io"])
-def test_goodbye_is_received(name: str) -> None:
-    dialect, _ = received(name, SAID[name], bytes.fromhex("88020fa8"))
+def test_close_frame_marks_the_dialect_closed(name: str) -> None:
+    dialect, _ = received(name, SENT_BYTES[name], bytes.fromhex("88020fa8"))
     assert dialect.closed
 
 
-def test_end_of_a_stream_is_noticed() -> None:
-    dialect, _ = received("server-sent events", SAID["server-sent events"], chunk(b""))
+def test_end_of_an_event_stream_marks_the_dialect_closed() -> None:
+    dialect, _ = received("server-sent events", SENT_BYTES["server-sent events"], chunk(b""))
     assert dialect.closed

@@ -1,4 +1,4 @@
-"""The figures draw what was measured, and nothing where nothing was."""
+"""Figures are drawn for measured values and skipped without data."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def measured(native: float) -> Series:
     return series
 
 
-def test_only_what_was_measured_is_drawn(tmp_path: Path) -> None:
+def test_only_figures_with_data_are_drawn(tmp_path: Path) -> None:
     found = results("quick", measured(80_000.0), [], missing={}, minutes=1.0, where=machine())
     assert [path.name for path in draw(found, tmp_path / "figures")] == ["throughput.png"]
     assert (tmp_path / "figures" / "throughput.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_nothing_is_drawn_of_nothing(name: str) -> None:
+def test_figure_without_data_is_none(name: str) -> None:
     assert FIGURES[name](Series()) is None
 
 
-@pytest.mark.parametrize(("native", "says"), [(80_000.0, ["2.0 times", "1.0 times"]), (20_000.0, ["50 %", "25 %"])])
-def test_title_says_what_was_found(native: float, says: list[str]) -> None:
+@pytest.mark.parametrize(("native", "expected"), [(80_000.0, ["2.0 times", "1.0 times"]), (20_000.0, ["50 %", "25 %"])])
+def test_title_states_the_finding(native: float, expected: list[str]) -> None:
     figure = throughput_figure(measured(native))
     assert figure is not None
     title = figure.get_suptitle()
-    assert all(words in title for words in says)
+    assert all(words in title for words in expected)

@@ -1,4 +1,4 @@
-"""Results are written so that they can be read and told again; the last full one lies in the repository."""
+"""Results can be written, read and shown as tables; the repository contains the last full result."""
 
 from __future__ import annotations
 
@@ -45,35 +45,35 @@ def test_target_that_is_not_met_is_listed_with_its_bound() -> None:
     assert "1 NOT MET" not in target_table(made(native_rate=300_000.0))
 
 
-def test_every_target_is_told() -> None:
-    told = target_table(made()).splitlines()
-    assert len(told[2 : told.index("")]) == len(TARGETS)
+def test_table_lists_every_target() -> None:
+    table = target_table(made()).splitlines()
+    assert len(table[2 : table.index("")]) == len(TARGETS)
 
 
-def test_stack_that_is_missing_is_told() -> None:
-    told = throughput_table(made(picows="not installed: picows"))
-    assert "not installed: picows" in told
+def test_missing_stack_is_listed_with_its_reason() -> None:
+    table = throughput_table(made(picows="not installed: picows"))
+    assert "not installed: picows" in table
 
 
-def test_kind_that_only_some_were_measured_with_is_left_open() -> None:
+def test_unmeasured_kind_is_shown_as_a_dash() -> None:
     rows = {line.split("  ")[0]: line.split() for line in throughput_table(made()).splitlines()}
     assert rows["Starlette by hand"][-2:] == ["–", "–"]
     assert "150,000" in rows["bridgekit native"]
 
 
-def test_rate_that_is_the_clients_is_marked() -> None:
+def test_rate_limited_by_the_client_is_marked() -> None:
     assert "client!" in throughput_table(made(busy=0.95))
     assert "client!" not in throughput_table(made(busy=0.85))
 
 
-def test_versions_and_machine_are_told() -> None:
+def test_results_contain_versions_and_machine() -> None:
     found = made()
     assert found.versions["websockets"], "of bridgekit itself: the other stacks have an environment of their own"
     assert found.machine["Python"]
     assert found.machine["processors"]
 
 
-def test_last_full_result_is_whole() -> None:
+def test_committed_result_is_complete() -> None:
     found = read(LAST)
     assert found.plan == "full"
     assert {
@@ -89,10 +89,10 @@ def test_last_full_result_is_whole() -> None:
     assert not [why for why in found.missing.values() if why.startswith("WrongAnswer")]
 
 
-def test_page_tells_the_last_full_result() -> None:
+def test_committed_page_matches_the_committed_result() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(read(LAST))
 
 
 @pytest.mark.parametrize("name", ["throughput", "latency", "growth", "memory", "stall"])
-def test_figures_of_it_are_there(name: str) -> None:
+def test_committed_figures_exist(name: str) -> None:
     assert (ROOT / "docs" / "results" / "bench" / f"{name}.png").stat().st_size > 10_000

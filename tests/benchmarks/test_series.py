@@ -1,4 +1,4 @@
-"""Medians, quantiles, and ratios that are taken within rounds."""
+"""Medians, quantiles, and ratios within rounds."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def series(**values: list[float]) -> Series:
 
 
 def test_ratio_is_taken_within_rounds() -> None:
-    # The machine was ten times slower in the second round, for both.
+    # In the second round, the machine was ten times slower for both.
     assert series(a=[200, 20, 210], b=[100, 10, 100]).ratio(A, B) == 2.0
 
 
-def test_round_that_only_one_of_them_had_is_left_out() -> None:
+def test_round_with_only_one_value_is_ignored() -> None:
     assert series(a=[200, 20], b=[100]).ratio(A, B) == 2.0
 
 
-def test_ratio_of_what_was_not_measured_is_none() -> None:
+def test_ratio_and_median_without_values_are_none() -> None:
     assert series(a=[1.0]).ratio(A, B) is None
     assert series().median(A) is None
 
@@ -37,5 +37,5 @@ def test_quantile_is_one_of_the_values(share: float, value: int) -> None:
 
 
 def test_latency_is_from_an_event_to_its_own_arrival() -> None:
-    told = [(0, 100, 1), (1, 200, 1), (0, 300, 1), (1, 400, 1)]
-    assert latencies(told, [(0, [110, 350]), (1, [205]), (0, [120, 301])]) == [10, 50, 5, 20, 1]
+    emissions = [(0, 100, 1), (1, 200, 1), (0, 300, 1), (1, 400, 1)]
+    assert latencies(emissions, [(0, [110, 350]), (1, [205]), (0, [120, 301])]) == [10, 50, 5, 20, 1]

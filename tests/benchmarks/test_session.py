@@ -1,4 +1,4 @@
-"""Real processes: a server, a load client, and what is said of them."""
+"""Sessions with real processes: a server and a load client, their measurements, and their failures."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.measures.rounds import turns
+from benchmarks.measures.rounds import interleaving
 from benchmarks.peers import BRIDGEKIT, peer
 from benchmarks.session import Session, session, start_load_client
 from benchmarks.workload import BURST, EVENTS, YIELDING
 from bridgekit_verify.harness.load_client import Clear
 from bridgekit_verify.harness.messages import CpuReply, CpuRequest, Done
-from bridgekit_verify.harness.processes import ProcessGone
+from bridgekit_verify.harness.processes import ProcessExited
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ THREADS = 3
 
 
 @pytest.mark.parametrize("name", [each.name for each in BRIDGEKIT])
-def test_what_a_stack_of_ours_carries_is_right(name: str) -> None:
+def test_bridgekit_stack_delivers_correct_events(name: str) -> None:
     asyncio.run(_carried(name))
 
 
@@ -32,12 +32,12 @@ async def _carried(name: str) -> None:
             assert report.events == THREADS * 2 * 2 * EVENTS
             assert report.cpu_us > 0
             assert 0 <= report.client_busy < 1.5
-        # The client judges what it read, not what it is told: of another wave it has nothing.
+        # The client verifies what it has read: it has read no event of another wave.
         other = await opened.verdict(opened.next_wave(1))
         assert other.lost == other.expected == THREADS * 2 * EVENTS
 
 
-def test_memory_of_a_process_is_told() -> None:
+def test_memory_of_a_stack_is_measured() -> None:
     async def measured() -> int:
         async with session(peer("bridgekit native"), threads=1) as opened:
             return await opened.memory_kib()
@@ -45,17 +45,17 @@ def test_memory_of_a_process_is_told() -> None:
     assert 10_000 < asyncio.run(measured()) < 1_000_000
 
 
-def test_load_client_that_breaks_is_reported_with_its_error_output() -> None:
+def test_failed_load_client_is_reported_with_its_error_output() -> None:
     async def broken() -> None:
         async with start_load_client("the load client") as load:
             assert await load.request(Clear(), Done) == Done()
             await load.request(CpuRequest(), CpuReply)
 
-    with pytest.raises(ProcessGone, match=r"(?s)the load client: process \d+ has ended.*Invalid value 'CpuRequest'"):
+    with pytest.raises(ProcessExited, match=r"(?s)the load client: process \d+ has ended.*Invalid value 'CpuRequest'"):
         asyncio.run(broken())
 
 
-def test_stack_that_fails_is_out_and_the_others_go_on() -> None:
+def test_failed_stack_is_excluded_and_the_others_continue() -> None:
     broken = replace(peer("bridgekit ASGI"), name="no such stack")
     measured: list[str] = []
 
@@ -64,8 +64,8 @@ def test_stack_that_fails_is_out_and_the_others_go_on() -> None:
 
     async def taken() -> dict[str, str]:
         failed: dict[str, str] = {}
-        async with turns(failed) as taking:
-            await taking.each([broken, peer("bridgekit native")], measure, rounds=2, fresh=False)
+        async with interleaving(failed) as interleaved:
+            await interleaved.each([broken, peer("bridgekit native")], measure, rounds=2, fresh=False)
         return failed
 
     failed = asyncio.run(taken())

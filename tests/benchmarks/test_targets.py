@@ -1,4 +1,4 @@
-"""The table of targets: complete, and honest about what is not met."""
+"""The table of targets is complete, and shows which targets are not met."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from benchmarks.peers import PEERS, peer
 from benchmarks.plans import FULL, QUICK, Plan
 from benchmarks.series import Series, SeriesKey
-from benchmarks.targets import TARGETS, Met, Target, judged
+from benchmarks.targets import TARGETS, Met, Target, judge_targets
 
 RATES = Target(
     what="speed", of=SeriesKey("events/s", "ours", "burst"), over=SeriesKey("events/s", "theirs", "burst"), at_least=4.0
@@ -26,7 +26,7 @@ def rates(ours: float, theirs: float) -> Series:
 
 @pytest.mark.parametrize(("ours", "met"), [(401.0, Met.YES), (400.0, Met.YES), (399.0, Met.NO)])
 def test_ratio_below_its_target_is_not_met(ours: float, met: Met) -> None:
-    [each] = judged(rates(ours, 100.0), [RATES])
+    [each] = judge_targets(rates(ours, 100.0), [RATES])
     assert each.value == ours / 100
     assert each.met == met
 
@@ -35,14 +35,14 @@ def test_ratio_below_its_target_is_not_met(ours: float, met: Met) -> None:
 def test_cost_above_its_target_is_not_met(cost: float, met: Met) -> None:
     series = Series()
     series.add(COST.of, cost)
-    assert [each.met for each in judged(series, [COST])] == [met]
+    assert [each.met for each in judge_targets(series, [COST])] == [met]
 
 
-def test_what_nobody_measured_is_neither_met_nor_missed() -> None:
-    assert [each.met for each in judged(Series(), [RATES, COST])] == [Met.UNKNOWN] * 2
+def test_target_without_a_value_is_unknown() -> None:
+    assert [each.met for each in judge_targets(Series(), [RATES, COST])] == [Met.UNKNOWN] * 2
 
 
-def test_table_has_every_line_of_the_plan() -> None:
+def test_table_has_the_expected_number_of_targets() -> None:
     assert Counter(each.what for each in TARGETS) == {
         "bridgekit native / Starlette by hand": 4,
         "bridgekit native / picows": 3,
@@ -59,7 +59,7 @@ def test_table_has_every_line_of_the_plan() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: str(target.of))
-def test_target_has_one_bound(target: Target) -> None:
+def test_target_has_exactly_one_bound(target: Target) -> None:
     assert (target.at_least is None) != (target.at_most is None)
 
 
@@ -70,11 +70,11 @@ def test_plan_measures_every_stack_that_a_target_names(plan: Plan) -> None:
     assert named <= set(plan.stacks)
 
 
-def test_only_the_suite_is_timed_by_hand() -> None:
-    assert {each.what for each in TARGETS if each.by_hand} == {"the suite"}
+def test_only_suite_targets_are_measured_by_hand() -> None:
+    assert {each.what for each in TARGETS if each.how_to_measure} == {"the suite"}
 
 
-def test_unknown_stack_is_told_from_the_known() -> None:
+def test_unknown_stack_raises_and_lists_the_known_ones() -> None:
     with pytest.raises(LookupError, match="raw TCP"):
         peer("carrier pigeon")
 

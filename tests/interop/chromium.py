@@ -1,4 +1,4 @@
-"""A page in headless Chromium as a witness: it fetches its seats over loopback, and posts what its sockets read."""
+"""Headless Chromium as an independent client: a page fetches the subscriptions and posts what it reads."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bridgekit.serve.in_process import serving
-from tests.observers.attendance import child
+from tests.observers.independent_clients import child
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PAGE: Final = Path(__file__).with_name("page.html")
 
 FLAGS: Final = (
     "--headless",
-    "--no-sandbox",  # it cannot make one for root, and it reads one page, which is ours
+    "--no-sandbox",  # Chromium has no sandbox for root, and it loads only this page
     "--no-proxy-server",
     "--disable-gpu",
     "--disable-quic",
@@ -35,23 +35,23 @@ FLAGS: Final = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
-    "--enable-logging=stderr",  # so that an error of the page is seen when a test fails
+    "--enable-logging=stderr",  # shows errors of the page when a test fails
 )
 
 
 def found() -> str | None:
-    """The first browser on the path."""
+    """Return the path of the first browser on PATH; None if there is none."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 @asynccontextmanager
-async def chromium(seats: bytes, note: Callable[[bytes], None]) -> AsyncIterator[None]:
-    """A witness of its own process; it is ended when the block ends, and what it wrote to disk goes with it."""
+async def chromium(subscriptions: bytes, on_line: Callable[[bytes], None]) -> AsyncIterator[None]:
+    """Run the browser for the length of a block; then end it and delete its files."""
     browser = found()
-    assert browser, f"none of {', '.join(NAMES)} is on the path"
-    # The browser's last helpers may still write while the folder is taken away.
+    assert browser, f"none of {', '.join(NAMES)} is on PATH: install Chromium"
+    # Helper processes of the browser may still write while the folder is deleted.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        async with serving(_site(seats, note)) as url:
+        async with serving(_site(subscriptions, on_line)) as url:
             page = url.replace("ws", "http", 1) + "/"
             command = [browser, *FLAGS, f"--user-data-dir={home}/profile", page]
             surroundings = {**os.environ, "HOME": home, "TMPDIR": home}
@@ -59,31 +59,31 @@ async def chromium(seats: bytes, note: Callable[[bytes], None]) -> AsyncIterator
                 child(command, stdout=subprocess.DEVNULL, env=surroundings) as process,
                 anyio.create_task_group() as watching,
             ):
-                watching.start_soon(_must_stay, process)
+                watching.start_soon(_raise_on_exit, process)
                 yield
                 watching.cancel_scope.cancel()
 
 
-def _site(seats: bytes, note: Callable[[bytes], None]) -> Starlette:
+def _site(subscriptions: bytes, on_line: Callable[[bytes], None]) -> Starlette:
     async def page(request: Request) -> Response:
         return Response(PAGE.read_bytes(), media_type="text/html")
 
-    async def give_seats(request: Request) -> Response:
-        return Response(seats, media_type="application/json")
+    async def send_subscriptions(request: Request) -> Response:
+        return Response(subscriptions, media_type="application/json")
 
-    async def take_lines(request: Request) -> Response:
+    async def receive_lines(request: Request) -> Response:
         for line in (await request.body()).splitlines():
-            note(line)
+            on_line(line)
         return Response(status_code=204)
 
     return Starlette(
         routes=[
             Route("/", page),
-            Route("/seats", give_seats),
-            Route("/lines", take_lines, methods=["POST"]),
+            Route("/subscriptions", send_subscriptions),
+            Route("/lines", receive_lines, methods=["POST"]),
         ]
     )
 
 
-async def _must_stay(process: Process) -> None:
-    raise ChildProcessError(f"the browser ended by itself, with {await process.wait()}")
+async def _raise_on_exit(process: Process) -> None:
+    raise ChildProcessError(f"the browser ended unexpectedly with exit code {await process.wait()}")

@@ -1,11 +1,11 @@
-"""The same run as the WebSocket of a browser sees it, the client that agents' events are for. On asyncio."""
+"""Compares bridgekit's client with a browser's WebSocket in the same run. On asyncio."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.interop.chromium import chromium
-from tests.observers.scenes import Scene, assert_accounts_agree, every_scene
+from tests.observers.scenarios import Scenario, assert_transcripts_agree, every_scenario
 
 
 @pytest.fixture
@@ -13,6 +13,6 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@every_scene
-async def test_chromium_reads_what_our_client_reads(scene: Scene) -> None:
-    await assert_accounts_agree(scene, chromium)
+@every_scenario
+async def test_chromium_reads_what_our_client_reads(scenario: Scenario) -> None:
+    await assert_transcripts_agree(scenario, chromium)

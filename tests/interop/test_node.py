@@ -1,4 +1,4 @@
-"""The same run as the npm package `ws` sees it, the client of most servers and tools written for Node. On asyncio."""
+"""Compares bridgekit's client with the npm package `ws` under Node in the same run. On asyncio."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from tests.observers.attendance import program
-from tests.observers.scenes import Scene, assert_accounts_agree, every_scene
+from tests.observers.independent_clients import program
+from tests.observers.scenarios import Scenario, assert_transcripts_agree, every_scenario
 from tests.tree import ROOT
 
 INSTALLED = ROOT / "build" / "interop"
@@ -19,9 +19,9 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@every_scene
-async def test_ws_under_node_reads_what_our_client_reads(scene: Scene) -> None:
+@every_scenario
+async def test_ws_under_node_reads_what_our_client_reads(scenario: Scenario) -> None:
     node = shutil.which("node")
-    assert node, "node is not on the path"
-    assert (INSTALLED / "node_modules" / "ws").is_dir(), "ws is not installed: make interop does it"
-    await assert_accounts_agree(scene, program(node, str(PROGRAM), str(INSTALLED)))
+    assert node, "node is not on PATH: install Node.js"
+    assert (INSTALLED / "node_modules" / "ws").is_dir(), "the npm package ws is not installed: run make interop"
+    await assert_transcripts_agree(scenario, program(node, str(PROGRAM), str(INSTALLED)))

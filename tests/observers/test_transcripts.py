@@ -1,4 +1,4 @@
-"""Planted differences: two accounts of three sockets that disagree in one place, and what is said of it."""
+"""Transcripts of three sockets that differ in one place: the difference is located and counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bridgekit.events import EventType, RoutedEvent, encode
 from bridgekit.ids import RunId
 from bridgekit_verify.measure.checker import check
 from tests.factories import NOON
-from tests.observers.transcripts import Transcript, differences, judged, seen_by
+from tests.observers.transcripts import Transcript, differences, history_from, verdict_and_rows
 from tests.verify.measure.histories import EVENTS_A_THREAD, SOCKETS, clean, key
 from tests.verify.measure.histories import differences as changes
 
@@ -20,8 +20,8 @@ DRAINED = 4_000
 Tampering = Callable[[Transcript], object]
 
 
-def account() -> Transcript:
-    """What a client reads in the run of `histories.clean`: on each socket the confirmation and five events."""
+def complete_transcript() -> Transcript:
+    """Return what a client reads in the run of `histories.clean`: a confirmation and five events on each socket."""
     transcript = Transcript()
     for socket in SOCKETS:
         transcript.add_frame(socket.number, '{"type":"subscribed"}')
@@ -61,11 +61,11 @@ def send_to_bob(theirs: Transcript) -> None:
     theirs.frames[2].append(theirs.frames[0].pop())
 
 
-def hear_nothing(theirs: Transcript) -> None:
+def receive_nothing(theirs: Transcript) -> None:
     del theirs.frames[0][1:]
 
 
-PLANTED: list[tuple[Tampering, list[str], dict[str, int]]] = [
+DIFFERENCES: list[tuple[Tampering, list[str], dict[str, int]]] = [
     (alter, ["socket 0, frame 2"], {}),
     (lose, ["socket 0, frame 5"], {"delivered": -1, "lost_silent": 1, "frames": -1, "false_success": 1}),
     (swap, ["socket 0, frame 2", "socket 0, frame 3"], {"reordered": 1, "reordering_extent": 1}),
@@ -76,65 +76,65 @@ PLANTED: list[tuple[Tampering, list[str], dict[str, int]]] = [
         {"delivered": -1, "lost_silent": 1, "wrong_user": 1, "false_success": 1},
     ),
     (
-        hear_nothing,
+        receive_nothing,
         [f"socket 0, frame {number}" for number in range(1, 6)],
         {"delivered": -5, "lost_silent": 5, "frames": -5, "false_success": 5},
     ),
 ]
-PLACES_AND_COUNTS = pytest.mark.parametrize(
-    ("tamper", "places", "counts"), PLANTED, ids=lambda value: value.__name__ if callable(value) else ""
+EACH_DIFFERENCE = pytest.mark.parametrize(
+    ("tamper", "locations", "counts"), DIFFERENCES, ids=lambda value: value.__name__ if callable(value) else ""
 )
 
 
-def test_two_accounts_of_one_run_do_not_differ() -> None:
-    assert differences(account(), account()) == []
-    assert judged(seen_by(account(), clean())) == judged(clean())
+def test_equal_transcripts_have_no_differences() -> None:
+    assert differences(complete_transcript(), complete_transcript()) == []
+    assert verdict_and_rows(history_from(complete_transcript(), clean())) == verdict_and_rows(clean())
 
 
-@PLACES_AND_COUNTS
-def test_planted_difference_is_named_whoever_made_it(
-    tamper: Tampering, places: list[str], counts: dict[str, int]
+@EACH_DIFFERENCE
+def test_difference_in_either_transcript_is_located(
+    tamper: Tampering, locations: list[str], counts: dict[str, int]
 ) -> None:
-    theirs = account()
+    theirs = complete_transcript()
     tamper(theirs)
-    assert [found.partition(":")[0] for found in differences(account(), theirs)] == places
-    assert [found.partition(":")[0] for found in differences(theirs, account())] == places
+    assert [found.partition(":")[0] for found in differences(complete_transcript(), theirs)] == locations
+    assert [found.partition(":")[0] for found in differences(theirs, complete_transcript())] == locations
 
 
-@PLACES_AND_COUNTS
-def test_planted_difference_is_counted_unless_the_event_is_the_same(
-    tamper: Tampering, places: list[str], counts: dict[str, int]
+@EACH_DIFFERENCE
+def test_difference_changes_the_verdict_unless_the_event_is_the_same(
+    tamper: Tampering, locations: list[str], counts: dict[str, int]
 ) -> None:
-    """Another byte in an event that still is the same event changes no count: hence the frames, not only the counts."""
-    theirs = account()
+    """A changed byte that leaves the event's identity intact changes no count, so frames are compared as well."""
+    theirs = complete_transcript()
     tamper(theirs)
-    seen = seen_by(theirs, clean())
+    seen = history_from(theirs, clean())
     found: dict[str, Any] = changes(check(clean()), check(seen))
     assert {name: count for name, count in found.items() if isinstance(count, int)} == counts
-    assert (judged(seen) == judged(clean())) is (tamper is alter)
+    assert (verdict_and_rows(seen) == verdict_and_rows(clean())) is (tamper is alter)
 
 
 def test_close_code_of_one_socket_is_compared() -> None:
-    theirs = account()
+    theirs = complete_transcript()
     theirs.closed[1] = 1_006
-    assert differences(account(), theirs) == ["socket 1: ours closed with 4000, theirs with 1006"]
+    assert differences(complete_transcript(), theirs) == ["socket 1: ours closed with 4000, theirs with 1006"]
     del theirs.closed[1]
-    assert differences(account(), theirs) == ["socket 1: ours closed with 4000, theirs with None"]
+    assert differences(complete_transcript(), theirs) == ["socket 1: ours closed with 4000, theirs with None"]
 
 
 def test_binary_frame_is_not_the_same_as_its_text() -> None:
-    theirs = account()
+    theirs = complete_transcript()
     theirs.frames[0][1] = str(theirs.frames[0][1]).encode()
-    assert len(differences(account(), theirs)) == 1
+    assert len(differences(complete_transcript(), theirs)) == 1
 
 
-def test_line_that_is_not_of_the_protocol_is_refused() -> None:
+def test_invalid_line_raises() -> None:
     for line in (b'{"text":"no socket"}', b'{"socket":0,"said":"hello"}', b"no JSON"):
         with pytest.raises(msgspec.DecodeError):
             Transcript().add_line(line)
 
 
-def test_transcript_is_made_of_lines() -> None:
+def test_transcript_is_read_from_lines() -> None:
     transcript = Transcript()
     for line in ('{"socket":1,"text":"Zürich"}', '{"socket":1,"text":""}', '{"socket":1,"closed":4000}'):
         transcript.add_line(line.encode())

@@ -1,4 +1,4 @@
-"""What a client read, socket by socket, and where two clients disagree. No I/O."""
+"""Transcripts of what a client read, by socket, and the differences of two transcripts. No I/O."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bridgekit_verify.measure.ledger import Row, ledger
 
 
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a witness says, as one line of JSON: a frame that a socket read, or the code it was closed with."""
+    """One line of an independent client's output: a frame that a socket read, or its close code."""
 
     socket: int
     text: str | None = None
@@ -25,26 +25,26 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass
 class Transcript:
-    """One client's account. A text frame is a `str`, whose UTF-8 is the frame's bytes; a binary one is `bytes`."""
+    """What one client read. A text frame is a `str`, and a binary frame is `bytes`."""
 
     frames: dict[int, list[str | bytes]] = field(default_factory=dict)
-    """By the socket's number. The first frame confirms the subscription, each later one is an event."""
+    """Frames by socket number. The first frame confirms the subscription, and each later one is an event."""
     closed: dict[int, int] = field(default_factory=dict)
-    """Close codes by the socket's number."""
+    """Close codes by socket number."""
 
     def add_frame(self, socket: int, frame: str | bytes) -> None:
         self.frames.setdefault(socket, []).append(frame)
 
     def add_line(self, line: bytes) -> None:
-        said = msgspec.json.decode(line, type=Line)
-        if said.text is not None:
-            self.add_frame(said.socket, said.text)
-        if said.closed is not None:
-            self.closed[said.socket] = said.closed
+        line_read = msgspec.json.decode(line, type=Line)
+        if line_read.text is not None:
+            self.add_frame(line_read.socket, line_read.text)
+        if line_read.closed is not None:
+            self.closed[line_read.socket] = line_read.closed
 
 
 def differences(ours: Transcript, theirs: Transcript) -> list[str]:
-    """Every place where the two accounts of one run are not the same, frame by frame."""
+    """Return all differences of two transcripts of one run, frame by frame."""
     return [*_frames(ours, theirs), *_codes(ours, theirs)]
 
 
@@ -67,8 +67,8 @@ def _either(ours: Iterable[int], theirs: Iterable[int]) -> list[int]:
     return sorted({*ours, *theirs})
 
 
-def seen_by(transcript: Transcript, history: History) -> History:
-    """The same history with the arrivals that the transcript tells of, instead of those our client noted."""
+def history_from(transcript: Transcript, history: History) -> History:
+    """Return the history with its arrivals replaced by those of the transcript."""
     arrivals = [
         arrival_of(socket, event, read_at=event.timestamp.timestamp())
         for socket in history.sockets
@@ -77,6 +77,6 @@ def seen_by(transcript: Transcript, history: History) -> History:
     return replace(history, arrivals=arrivals)
 
 
-def judged(history: History) -> tuple[Verdict, list[Row]]:
-    """Verdict and ledger, without the times: a frame is read twice, and not at the same moment."""
+def verdict_and_rows(history: History) -> tuple[Verdict, list[Row]]:
+    """Return verdict and ledger without latencies, because the two clients read a frame at different times."""
     return check(history), [replace(row, latency_seconds=None) for row in ledger(history)]

@@ -1,4 +1,4 @@
-"""What an event may cost, as numbers. To lower one is always welcome; to raise one wants a reason beside it."""
+"""Budgets for the cost of an event. Lowering a budget is always welcome; raising one needs a reason next to it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Final
 
 __all__ = [
     "ASGI",
-    "BLOCKS_KEPT",
-    "BYTES_KEPT",
-    "CALLS_AN_EMIT",
-    "CALLS_A_LOOKUP",
-    "CALLS_A_SOCKET",
+    "BLOCKS_PER_RETAINED_EVENT",
+    "BYTES_PER_RETAINED_EVENT",
+    "CALLS_PER_EMIT",
+    "CALLS_PER_LOOKUP",
+    "CALLS_PER_SOCKET",
     "EDGES",
     "NATIVE",
-    "OBJECTS_KEPT",
+    "OBJECTS_PER_RETAINED_EVENT",
     "ON_TRIO",
     "OWN_MODULES",
     "Edge",
@@ -23,85 +23,84 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Edge:
-    """One of the two edges on one of the backends, and what it may cost there to bring a burst to its sockets."""
+    """One edge on one async backend, and its budget for delivering a burst to sockets."""
 
     name: str
-    serves: str
+    edge: str
     """"native" or "asgi"."""
     backend: str
     steps: int
-    """Task switches a burst, however long it is and however many sockets read it."""
-    steps_in_company: int = 0
-    """And where so much is put in one turn that the flusher looks once more whether the agents go on."""
-    steps_a_socket: int = 0
-    """And for each socket that reads it."""
-    steps_an_event: int = 0
-    """And for each of its events at each of these sockets."""
+    """Task switches per burst, independent of its length and of the number of sockets."""
+    steps_per_extra_batch: int = 0
+    """Additional switches if one iteration enqueues so much that the writer yields again to batch more events."""
+    steps_per_socket: int = 0
+    """Additional switches for each socket."""
+    steps_per_event: int = 0
+    """Additional switches for each event at each socket."""
     callbacks: int = 0
-    """Calls of the loop's own a burst."""
+    """Event-loop callbacks per burst."""
     writes: int = 0
-    """System calls a burst and socket, as long as a burst fits into one write."""
-    writes_an_event: int = 0
-    """And for each of its events."""
-    turns: int
-    """Turns of the loop after which a lone event is on its way to its socket."""
+    """System calls per burst and socket, if the burst fits into one write."""
+    writes_per_event: int = 0
+    """Additional system calls for each event."""
+    iterations: int
+    """Event-loop iterations after which a single event has been written to its socket."""
     own_calls: int | None = None
-    """Calls of bridgekit's own functions for an event in a burst, from the agent to the socket."""
-    own_calls_alone: int | None = None
-    """And for an event that is alone in its iteration of the event loop."""
+    """Calls of bridgekit's functions per event of a burst, from the agent to the socket."""
+    own_calls_single: int | None = None
+    """Calls of bridgekit's functions for a single event in its event-loop iteration."""
 
 
 NATIVE: Final = Edge(
     name="native",
-    serves="native",
+    edge="native",
     backend="asyncio",
     steps=1,
-    steps_in_company=1,
+    steps_per_extra_batch=1,
     writes=1,
-    turns=1,
+    iterations=1,
     own_calls=11,
-    own_calls_alone=20,
+    own_calls_single=20,
 )
 ASGI: Final = Edge(
     name="asgi",
-    serves="asgi",
+    edge="asgi",
     backend="asyncio",
     steps=1,
-    steps_in_company=1,
-    writes_an_event=1,
-    turns=1,
+    steps_per_extra_batch=1,
+    writes_per_event=1,
+    iterations=1,
     own_calls=12,
-    own_calls_alone=26,
+    own_calls_single=26,
 )
-# Hypercorn waits twice for each message that it is given, so that each socket keeps a task; and to hand the rest over
-# to another task may take a switch a socket, as trio draws by lot who is next.
+# Hypercorn awaits twice per message, so each socket needs a task. Handing the rest to another task can take one more
+# switch per socket, because trio schedules tasks in random order.
 ON_TRIO: Final = Edge(
     name="asgi-on-trio",
-    serves="asgi",
+    edge="asgi",
     backend="trio",
     steps=0,
-    steps_in_company=1,
-    steps_a_socket=2,
-    steps_an_event=2,
-    writes_an_event=1,
-    turns=3,
+    steps_per_extra_batch=1,
+    steps_per_socket=2,
+    steps_per_event=2,
+    writes_per_event=1,
+    iterations=3,
 )
 EDGES: Final = (NATIVE, ASGI, ON_TRIO)
 
-CALLS_AN_EMIT: Final = 32
-"""Functions that are called, Python's and the interpreter's, from `emit_thinking` to the bytes in the outbox."""
-CALLS_A_LOOKUP: Final = 22
-"""And where the thread has to be found by the run id, in memory: a coroutine, because the mapping's method is one."""
-CALLS_A_SOCKET: Final = 7
-"""And for each further socket of the thread."""
+CALLS_PER_EMIT: Final = 32
+"""Calls of Python and builtin functions from `emit_thinking` to the bytes in the outbox."""
+CALLS_PER_LOOKUP: Final = 22
+"""Additional calls if the thread is looked up by run id in memory, which is a coroutine."""
+CALLS_PER_SOCKET: Final = 7
+"""Additional calls for each further socket of the thread."""
 
 OWN_MODULES: Final = 9
-"""Modules of bridgekit that an event passes on its way from the agent to a socket."""
+"""Modules of bridgekit on the path of an event from the agent to a socket."""
 
-BLOCKS_KEPT: Final = 5
-"""Blocks of memory that an event holds while it is kept for who resumes: the frame, its number, its bytes, its time,
-and a share of the queues."""
-OBJECTS_KEPT: Final = 0
-"""Objects of it that the garbage collector must look at, again and again."""
-BYTES_KEPT: Final = 480
-"""Of an event whose frame has 290."""
+BLOCKS_PER_RETAINED_EVENT: Final = 5
+"""Memory blocks of a retained event: the frame, its number, its bytes, its time, and a share of the queues."""
+OBJECTS_PER_RETAINED_EVENT: Final = 0
+"""Objects of a retained event that the garbage collector tracks."""
+BYTES_PER_RETAINED_EVENT: Final = 480
+"""Memory of a retained event with a frame of 290 bytes."""

@@ -1,4 +1,4 @@
-"""Each guard runs on every edge, on loops that it can count on."""
+"""Each performance test runs on every edge, with event loops that count task switches."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from tests.performance.budgets import EDGES, Edge
-from tests.performance.fixture import Stage, staged
-from tests.performance.task_switches import StillLoop
+from tests.performance.fixture import ServedFixture, serve_fixture
+from tests.performance.task_switches import CountingLoop
 
-# No debug mode: what is counted is what users run.
-BACKENDS: dict[str, dict[str, Any]] = {"asyncio": {"loop_factory": StillLoop}, "trio": {}}
+# No debug mode, so that the counts are those of production.
+BACKENDS: dict[str, dict[str, Any]] = {"asyncio": {"loop_factory": CountingLoop}, "trio": {}}
 
 
 @pytest.fixture(scope="module", params=EDGES, ids=lambda edge: edge.name)
@@ -27,7 +27,7 @@ def anyio_backend(edge: Edge) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-async def stage(edge: Edge) -> AsyncIterator[Stage]:
-    """One server for a module; each test takes threads of its own."""
-    async with staged(edge) as served:
+async def stage(edge: Edge) -> AsyncIterator[ServedFixture]:
+    """One server for each test module; each test uses its own threads."""
+    async with serve_fixture(edge) as served:
         yield served

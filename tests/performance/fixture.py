@@ -1,4 +1,4 @@
-"""A served application, agents that speak, and sockets that read only when they are told to."""
+"""A served application, agents that emit, and sockets that read only on request."""
 
 from __future__ import annotations
 
@@ -24,49 +24,49 @@ from bridgekit.stores import memory_stores
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.log import DEFAULT_RETENTION, Retention
 from tests.performance.budgets import Edge
-from tests.performance.task_switches import settled
+from tests.performance.task_switches import wait_settled
 
-__all__ = ["EVENTS", "SEND_BYTES", "Reader", "Stage", "speak", "staged"]
+__all__ = ["EVENTS", "SEND_BYTES", "Reader", "ServedFixture", "emit_events", "serve_fixture"]
 
 EVENTS: Final = 5
-"""In a burst: what an agent says without waiting in between."""
+"""Events of a burst, which an agent emits without waiting."""
 SEND_BYTES: Final = 1_048_576
-"""What the system may hold for a socket, so that it takes whatever a test writes at once. It may halve it."""
+"""Send buffer of a socket, large enough for everything that a test writes at once; the system may halve it."""
 QUIET_SECONDS: Final = 3_600.0
-"""Longer than any test: no ping comes between."""
+"""Keepalive interval longer than any test, so that no ping is sent."""
 TIMEOUT_SECONDS: Final = 10.0
 TEXT_FRAME: Final = 0x81
 PING: Final = 0x89
-GOODBYE: Final = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
-"""A close frame with code 1000, and a mask that changes nothing."""
+CLOSE_FRAME: Final = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
+"""A close frame with code 1000, masked with zeros."""
 LONG: Final = 126
-"""Stands for a length of two bytes that come next (RFC 6455, section 5.2)."""
+"""Marks a length in the next two bytes (RFC 6455, section 5.2)."""
 HEADER_END: Final = b"\r\n\r\n"
 USER: Final = "user_1"
 
 
 class Reader:
-    """A subscribed socket by hand, outside of the loop: what it does is no work of the server's."""
+    """A hand-written client socket outside the event loop, so that its work does not count as the server's."""
 
     def __init__(self, here: socket.socket) -> None:
         self._here = here
         self._waiting = b""
-        self.hello: dict[str, Any] = {}
+        self.confirmation: dict[str, Any] = {}
 
     async def subscribe(self, host: str, query: str) -> None:
-        """Shake hands, and read the confirmation."""
+        """Do the opening handshake and read the confirmation."""
         self._here.send(_handshake(host, query))
         await self._until_readable(HEADER_END)
         head, _, self._waiting = self._waiting.partition(HEADER_END)
         assert head.startswith(b"HTTP/1.1 101 "), head
         while (first := self._frame()) is None:
             await self._until_readable(b"")
-        self.hello = json.loads(first)
-        assert self.hello["type"] == "subscribed", self.hello
+        self.confirmation = json.loads(first)
+        assert self.confirmation["type"] == "subscribed", self.confirmation
         self._here.settimeout(TIMEOUT_SECONDS)
 
     def read(self, count: int) -> list[dict[str, Any]]:
-        """The next frames, in order. TimeoutError where they do not come."""
+        """Return the next frames in order. Raises TimeoutError or EOFError."""
         found: list[dict[str, Any]] = []
         while len(found) < count:
             while (text := self._frame()) is None:
@@ -77,17 +77,17 @@ class Reader:
             found.append(json.loads(text))
         return found
 
-    async def leave(self) -> None:
-        """Say goodbye, and wait until the server has closed the connection and is at rest again."""
+    async def close(self) -> None:
+        """Send a close frame, and wait until the server has closed the connection and is idle."""
         self._here.setblocking(False)
-        self._here.send(GOODBYE)
+        self._here.send(CLOSE_FRAME)
         while await self._received():
             pass
         self._here.close()
-        await settled()
+        await wait_settled()
 
     def _frame(self) -> bytes | None:
-        """One text frame of fewer than 65,536 bytes, if all of it has come. A ping is left unanswered."""
+        """Return a complete text frame of fewer than 65,536 bytes, or None. Pings are ignored."""
         while len(self._waiting) >= 2:
             kind, size, begin = self._waiting[0], self._waiting[1], 2
             if size == LONG:
@@ -126,8 +126,8 @@ def _handshake(host: str, query: str) -> bytes:
     return "\r\n".join(lines).encode() + HEADER_END
 
 
-class Stage:
-    """A served application."""
+class ServedFixture:
+    """A served application with its clients and agents."""
 
     def __init__(self, url: str, application: Application, stack: ExitStack) -> None:
         self.application = application
@@ -136,14 +136,14 @@ class Stage:
         self._threads = count(1)
 
     async def readers(self, sockets: int, thread: str, after: Cursor | None = None) -> list[Reader]:
-        """Sockets that are subscribed to a thread, when the server is at rest again."""
+        """Subscribe sockets to a thread, and return them when the server is idle."""
         await self.application.open_thread(thread, USER)
         made = [await self.reader(thread, after) for _ in range(sockets)]
-        await settled()
+        await wait_settled()
         return made
 
     async def reader(self, thread: str, after: Cursor | None = None) -> Reader:
-        """A socket that is subscribed to a thread that is open."""
+        """Subscribe a socket to an existing thread."""
         query = {"user_id": USER, "thread_id": thread}
         if after is not None:
             query |= {"epoch": after.epoch, "seq": str(after.seq)}
@@ -155,29 +155,29 @@ class Stage:
         return reader
 
     def agent(self, thread: str, run: str = "run_1") -> WebSocketBridgeAdapter:
-        """What an agent speaks to, as the registry makes it."""
+        """Return an adapter for an agent, as the registry creates it."""
         adapter = WebSocketBridgeAdapter()
         adapter.set_websocket_bridge(self.application.bridge, RunId(run), "researcher", thread_id=ThreadId(thread))
         return adapter
 
     def fresh(self) -> str:
-        """A thread that no other test has."""
+        """Return a thread id that no other test uses."""
         return f"thread_{next(self._threads)}"
 
 
 @asynccontextmanager
-async def staged(edge: Edge, keep: Retention = DEFAULT_RETENTION) -> AsyncIterator[Stage]:
-    """An application behind one of the edges, for the length of a block. It believes its clients."""
+async def serve_fixture(edge: Edge, keep: Retention = DEFAULT_RETENTION) -> AsyncIterator[ServedFixture]:
+    """Serve an application on this edge for the length of a block. It trusts the clients' user ids."""
     app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer, stores=memory_stores(keep)))
-    async with serving(app, edge=edge.serves, keepalive_seconds=QUIET_SECONDS, send_buffer_bytes=SEND_BYTES) as url:
+    async with serving(app, edge=edge.edge, keepalive_seconds=QUIET_SECONDS, send_buffer_bytes=SEND_BYTES) as url:
         with ExitStack() as stack:
-            yield Stage(url, app.state.bridgekit, stack)
+            yield ServedFixture(url, app.state.bridgekit, stack)
 
 
-async def speak(
+async def emit_events(
     agent: WebSocketBridgeAdapter, events: int, between: Callable[[], Awaitable[None]] | None = None
 ) -> int:
-    """Have an agent say so many things; how many of them a socket took. It waits between them if it is told how."""
+    """Emit events from an agent and return how many a socket accepted. `between` is awaited after each event."""
     receipts: list[Receipt] = []
     for step in range(1, events + 1):
         receipts.append(await agent.emit_tool_executing("look_up", {"step": step}, tool_call_id=f"call_{step:08}"))

@@ -1,4 +1,4 @@
-"""Task switches, counted on loops that do nothing by the clock; and how to let a server do all that it has to."""
+"""Counts task switches on event loops whose timers do not fire, and waits until a server has no pending work."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ from typing import Any, Final, TypeVarTuple
 import anyio
 import trio
 
-__all__ = ["StillLoop", "Switches", "settled", "switches"]
+__all__ = ["CountingLoop", "Switches", "switches", "wait_settled"]
 
-TURNS: Final = 10_000
-"""After so many turns of a loop something goes round in circles."""
+MAX_ITERATIONS: Final = 10_000
+"""A loop that is not idle after this many iterations is considered stuck."""
 
 Arguments = TypeVarTuple("Arguments")
 
 
 @dataclass
 class Switches:
-    """What a loop did beside the task that counts."""
+    """Steps and callbacks of an event loop, without those of the counting task."""
 
     steps: int = 0
-    """How often any other task was begun or went on."""
+    """How often another task was started or resumed."""
     callbacks: int = 0
-    """What was called that is no task; asyncio only."""
+    """Callbacks that are not task steps; asyncio only."""
 
 
-class StillLoop(asyncio.SelectorEventLoop):
-    """Notes what it is asked to call; its clock stands still while it counts, so that no timer comes between."""
+class CountingLoop(asyncio.SelectorEventLoop):
+    """Counts scheduled callbacks. Its clock stops while it counts, so that no timer fires."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = 0
+        self.scheduled = 0
         self.counted: Switches | None = None
         self._counts_for: asyncio.Task[Any] | None = None
         self._begun_at = super().time()
 
     @classmethod
-    def running(cls) -> StillLoop:
-        """The loop that runs. RuntimeError where none of asyncio's does, TypeError where it is of another kind."""
+    def running(cls) -> CountingLoop:
+        """Return the running loop. Raises RuntimeError without an asyncio loop, and TypeError for another class."""
         loop = asyncio.get_running_loop()
         if not isinstance(loop, cls):
-            raise TypeError(f"only a StillLoop counts, not {type(loop).__name__}")
+            raise TypeError(f"task switches can be counted only on a CountingLoop, not on {type(loop).__name__}")
         return loop
 
     def time(self) -> float:
-        # While it counts, a time before that of every timer: also of those that are due and had no turn yet.
+        # While counting, return a time before every timer, including timers that are already due.
         return super().time() if self.counted is None else self._begun_at
 
     def call_soon(
         self, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
     ) -> asyncio.Handle:
-        self.asked += 1
+        self.scheduled += 1
         if self.counted is not None:
             self._count(callback)
         return super().call_soon(callback, *args, context=context)
 
     def _count(self, callback: object) -> None:
         assert self.counted is not None
-        # The task whose step it is; how asyncio itself tells a step from a callback when it is slow.
+        # A task step is a bound method of its task; asyncio uses the same test for its slow-callback message.
         task = getattr(callback, "__self__", None)
         if not isinstance(task, asyncio.Task):
             self.counted.callbacks += 1
@@ -90,8 +90,8 @@ class _Steps(trio.abc.Instrument):
 
 @contextmanager
 def switches() -> Iterator[Switches]:
-    """Count task switches in the block, on either backend, but for those of the task that asks."""
-    loop = _still_loop()
+    """Count task switches in the block on either backend, without those of the calling task."""
+    loop = _counting_loop()
     if loop is not None:
         with loop.counting() as counted:
             yield counted
@@ -104,26 +104,26 @@ def switches() -> Iterator[Switches]:
         trio.lowlevel.remove_instrument(steps)
 
 
-async def settled() -> None:
-    """Return when nothing is left that could be done without the clock, or somebody on the other end of a socket."""
-    loop = _still_loop()
+async def wait_settled() -> None:
+    """Wait until no task can continue without a timer or a peer's action."""
+    loop = _counting_loop()
     if loop is None:
         await anyio.wait_all_tasks_blocked()
         return
     quiet = 0
-    for _ in range(TURNS):
-        asked = loop.asked
+    for _ in range(MAX_ITERATIONS):
+        scheduled = loop.scheduled
         await asyncio.sleep(0)
-        # Once for this task itself. What a socket brings is seen by the turn after.
-        quiet = quiet + 1 if loop.asked == asked + 1 else 0
+        # One callback belongs to this task. Socket events appear one iteration later.
+        quiet = quiet + 1 if loop.scheduled == scheduled + 1 else 0
         if quiet == 3:
             return
-    raise RuntimeError(f"the loop did not come to rest within {TURNS:,} turns")
+    raise RuntimeError(f"the loop did not become idle within {MAX_ITERATIONS:,} iterations")
 
 
-def _still_loop() -> StillLoop | None:
-    """The loop, where it is asyncio's."""
+def _counting_loop() -> CountingLoop | None:
+    """Return the running asyncio loop; None on trio."""
     try:
-        return StillLoop.running()
+        return CountingLoop.running()
     except RuntimeError:
         return None

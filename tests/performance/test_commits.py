@@ -1,4 +1,4 @@
-"""What many say at a time is committed together: a commit is what a SQLite store costs."""
+"""Concurrent events are committed together, because a commit is the main cost of the SQLite store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.performance.budgets import NATIVE, ON_TRIO, Edge
 HEADER_BYTES: Final = 32
 FRAME_HEADER_BYTES: Final = 24
 
-# No edge has a part in this: each backend once.
+# Independent of the edge, so each backend is tested once.
 pytestmark = pytest.mark.parametrize(
     "edge", [NATIVE, ON_TRIO], indirect=True, ids=lambda edge: edge.backend, scope="module"
 )
@@ -38,7 +38,7 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("events", [1, 10, BATCH_EVENTS])
-async def test_events_of_as_many_runs_are_one_commit(stores: Stores, log: Path, events: int) -> None:
+async def test_concurrent_events_of_many_runs_are_one_commit(stores: Stores, log: Path, events: int) -> None:
     hub = Hub(stores.log)
     before = commits(log)
     async with anyio.create_task_group() as tasks:
@@ -57,7 +57,7 @@ async def test_events_and_routes_are_one_commit(stores: Stores, log: Path) -> No
     assert commits(log) - before == 1
 
 
-async def test_agent_that_waits_for_each_of_its_receipts_pays_for_each_alone(stores: Stores, log: Path) -> None:
+async def test_agent_that_awaits_each_receipt_causes_one_commit_per_event(stores: Stores, log: Path) -> None:
     hub = Hub(stores.log)
     before = commits(log)
     for _ in range(5):
@@ -70,16 +70,16 @@ async def publish(hub: Hub, number: int) -> None:
 
 
 def commits(log: Path) -> int:
-    """How many transactions stand in a write-ahead log: the frames that end one say how large the database is then.
+    """Count the transactions in a write-ahead log: the last frame of each contains the size of the database.
 
-    The format is that of https://www.sqlite.org/fileformat2.html#the_write_ahead_log. Nothing else is asked, because
-    the file is the store's alone.
+    The format is https://www.sqlite.org/fileformat2.html#the_write_ahead_log. The file is read directly, because the
+    store locks the database.
     """
     data = log.read_bytes()
     page_bytes, salts = int.from_bytes(data[8:12]), data[16:24]
     found = 0
     for begin in range(HEADER_BYTES, len(data), FRAME_HEADER_BYTES + page_bytes):
         if data[begin + 8 : begin + 16] != salts:
-            break  # of an earlier round of the log
+            break  # from before the log was reset
         found += data[begin + 4 : begin + 8] != bytes(4)
     return found

@@ -1,4 +1,4 @@
-"""Counters that count nothing would let everything pass: here is what each of them sees."""
+"""Each counter detects what it counts; a counter that missed calls would make the performance tests useless."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import pytest
 from bridgekit.ids import run_id
 from tests.performance.budgets import NATIVE, ON_TRIO
 from tests.performance.counting import Calls
-from tests.performance.task_switches import StillLoop, settled, switches
+from tests.performance.task_switches import CountingLoop, switches, wait_settled
 
 EACH_BACKEND = pytest.mark.parametrize(
     "edge", [NATIVE, ON_TRIO], indirect=True, ids=lambda edge: edge.backend, scope="module"
 )
 
 
-def called(source: str, **names: object) -> Calls:
-    """What is seen of code that is no test's."""
+def calls_of(source: str, **names: object) -> Calls:
+    """Return the counted calls of code that is not in a test file."""
     code = compile(source, "planted.py", "exec")
     with Calls() as seen:
         exec(code, names)
@@ -33,25 +33,25 @@ def called(source: str, **names: object) -> Calls:
     "source",
     ["msgspec.json.encode({})", "msgspec.json.Encoder().encode({})", "json.dumps({})", "json.dumps({}, indent=1)"],
 )
-def test_each_way_to_encode_is_seen(source: str) -> None:
-    assert called(source, json=json, msgspec=msgspec).encodings == 1
+def test_each_encoding_function_is_counted(source: str) -> None:
+    assert calls_of(source, json=json, msgspec=msgspec).encodings == 1
 
 
 @pytest.mark.parametrize("source", ["here.send(b'x')", "here.sendall(b'x')", "here.sendmsg([b'x', b'y'])"])
-def test_each_way_to_write_to_a_socket_is_seen(source: str) -> None:
+def test_each_write_method_of_a_socket_is_counted(source: str) -> None:
     here, there = socket.socketpair()
     with here, there:
-        assert called(source, here=here).writes == {here.fileno(): 1}
+        assert calls_of(source, here=here).writes == {here.fileno(): 1}
 
 
-def test_write_without_a_socket_is_seen() -> None:
+def test_os_write_is_counted() -> None:
     here, there = socket.socketpair()
     with here, there:
-        assert called("os.write(here.fileno(), b'x')", here=here, os=os).writes.total() == 1
+        assert calls_of("os.write(here.fileno(), b'x')", here=here, os=os).writes.total() == 1
 
 
-def test_what_is_bridgekits_own_is_told_from_the_rest() -> None:
-    seen = called("sorted(map(check, 'ab'))", check=run_id)
+def test_own_functions_are_distinguished_from_others() -> None:
+    seen = calls_of("sorted(map(check, 'ab'))", check=run_id)
     assert seen.ours["ids.run_id"] == seen.all["ids.run_id"] == 2
     assert seen.all["sorted"] == 1
     assert seen.ours["sorted"] == 0
@@ -59,7 +59,7 @@ def test_what_is_bridgekits_own_is_told_from_the_rest() -> None:
 
 
 @EACH_BACKEND
-async def test_steps_of_other_tasks_are_counted_and_our_own_are_not() -> None:
+async def test_steps_of_other_tasks_are_counted_but_not_those_of_the_caller() -> None:
     async def walk() -> None:
         for _ in range(5):
             await anyio.lowlevel.checkpoint()
@@ -72,14 +72,14 @@ async def test_steps_of_other_tasks_are_counted_and_our_own_are_not() -> None:
 
 
 @pytest.mark.parametrize("edge", [NATIVE], indirect=True, ids=["asyncio"], scope="module")
-async def test_callbacks_are_counted_and_no_timer_comes_between() -> None:
-    loop = StillLoop.running()
+async def test_callbacks_are_counted_and_timers_do_not_fire() -> None:
+    loop = CountingLoop.running()
     rung: list[str] = []
     loop.call_later(0.0, rung.append, "a timer that was due")
     with switches() as counted:
         loop.call_soon(rung.append, "a callback")
-        await settled()
+        await wait_settled()
     assert rung == ["a callback"]
     assert counted.callbacks == 1
-    await settled()
+    await wait_settled()
     assert len(rung) == 2

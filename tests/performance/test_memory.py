@@ -1,4 +1,4 @@
-"""What an event leaves in memory: nothing, or what is kept for who resumes, and that is bounded."""
+"""An event leaves no memory behind, except in the bounded log for clients that resume."""
 
 from __future__ import annotations
 
@@ -11,32 +11,38 @@ from typing import Final, NamedTuple
 import pytest
 
 from bridgekit.transport.log import Retention
-from tests.performance.budgets import BLOCKS_KEPT, BYTES_KEPT, NATIVE, OBJECTS_KEPT, Edge
-from tests.performance.fixture import Reader, Stage, speak, staged
-from tests.performance.task_switches import settled, switches
+from tests.performance.budgets import (
+    BLOCKS_PER_RETAINED_EVENT,
+    BYTES_PER_RETAINED_EVENT,
+    NATIVE,
+    OBJECTS_PER_RETAINED_EVENT,
+    Edge,
+)
+from tests.performance.fixture import Reader, ServedFixture, emit_events, serve_fixture
+from tests.performance.task_switches import switches, wait_settled
 
 THREAD: Final = "thread_1"
 BURST: Final = 100
-EVENT_BYTES: Final = 290
+FRAME_BYTES: Final = 290
 MANY: Final = 200
 TIMES: Final = 3
 WARM_UP: Final = 1_000
-"""Until small numbers have grown to their size, and every cache is filled."""
-NUMBERS: Final = 8
-"""Blocks of a backend's own counters, which may still grow by a digit. One that is left of each event is MANY."""
+"""Events until integers and caches have reached their final size."""
+COUNTER_BLOCKS: Final = 8
+"""Allowed blocks for counters of the backend, whose integers may still grow. A leak of one block per event is MANY."""
 ENTRY_BYTES: Final = 5
-"""An entry has 8. Lists grow by eighths, so that less of it may show."""
+"""Smaller than the 8 bytes of a list entry, because lists grow in steps of an eighth."""
 
 ON_ONE_EDGE: Final = pytest.mark.parametrize("edge", [NATIVE], indirect=True, ids=["native"], scope="module")
-"""What is kept is the broker's business, whatever the edge."""
+"""Retention is independent of the edge."""
 
 
 class Memory(NamedTuple):
-    """What the interpreter has."""
+    """Memory statistics of the interpreter."""
 
     blocks: int
     objects: int
-    """That the garbage collector watches."""
+    """Objects that the garbage collector tracks."""
     size_bytes: int
 
     def grown(self, before: Memory) -> Memory:
@@ -49,8 +55,8 @@ class Memory(NamedTuple):
 
 
 @pytest.fixture(autouse=True)
-def untouched() -> Iterator[None]:
-    """What was there before is not looked at, which saves looking through it."""
+def freeze_existing_objects() -> Iterator[None]:
+    """Exclude existing objects from garbage collection, which makes the collections fast."""
     gc.collect()
     gc.freeze()
     yield
@@ -58,64 +64,64 @@ def untouched() -> Iterator[None]:
     gc.unfreeze()
 
 
-async def say(stage: Stage, reader: Reader, events: int) -> None:
+async def emit_and_read(stage: ServedFixture, reader: Reader, events: int) -> None:
     for _ in range(events // BURST):
-        await speak(stage.agent(THREAD), BURST)
-        await settled()
+        await emit_events(stage.agent(THREAD), BURST)
+        await wait_settled()
         reader.read(BURST)
 
 
-async def left_of(stage: Stage, reader: Reader, events: int) -> Memory:
-    """What is left of so many events, when they were read."""
-    # No timer comes between: it would leave something of its own.
+async def growth_after(stage: ServedFixture, reader: Reader, events: int) -> Memory:
+    """Return the growth of memory after this number of events was read."""
+    # No timer fires, because it would allocate memory.
     with switches():
         before = Memory.now()
-        before = Memory.now()  # the first one is in the second as the second is in the last
-        await say(stage, reader, events)
+        before = Memory.now()  # repeated: both readings then include the allocation of a reading
+        await emit_and_read(stage, reader, events)
         return Memory.now().grown(before)
 
 
-async def mostly_left_of(stage: Stage, reader: Reader, events: int) -> Memory:
-    """The median of several times. Other threads of the process, of the test runner's, may leave something in one."""
-    times = [await left_of(stage, reader, events) for _ in range(TIMES)]
+async def median_growth_after(stage: ServedFixture, reader: Reader, events: int) -> Memory:
+    """Return the median of several measurements; other threads of the test runner may disturb one of them."""
+    times = [await growth_after(stage, reader, events) for _ in range(TIMES)]
     return Memory(*(sorted(each)[TIMES // 2] for each in zip(*times, strict=True)))
 
 
-async def test_nothing_is_left_of_an_event_that_is_not_kept(edge: Edge) -> None:
-    await check_that_nothing_is_left(edge, Retention(events=0))
+async def test_event_that_is_not_retained_leaves_no_memory(edge: Edge) -> None:
+    await assert_no_growth(edge, Retention(events=0))
 
 
 @ON_ONE_EDGE
-async def test_nothing_is_left_of_an_event_where_the_history_is_full(edge: Edge) -> None:
-    await check_that_nothing_is_left(edge, Retention(events=MANY))
+async def test_event_leaves_no_memory_if_the_log_is_full(edge: Edge) -> None:
+    await assert_no_growth(edge, Retention(events=MANY))
 
 
 @ON_ONE_EDGE
-async def test_nothing_is_left_of_an_event_where_the_history_is_full_by_its_bytes(edge: Edge) -> None:
-    await check_that_nothing_is_left(edge, Retention(size_bytes=MANY * EVENT_BYTES))
+async def test_event_leaves_no_memory_if_the_log_is_full_by_bytes(edge: Edge) -> None:
+    await assert_no_growth(edge, Retention(size_bytes=MANY * FRAME_BYTES))
 
 
-async def check_that_nothing_is_left(edge: Edge, keep: Retention) -> None:
-    async with staged(edge, keep) as stage:
+async def assert_no_growth(edge: Edge, keep: Retention) -> None:
+    async with serve_fixture(edge, keep) as stage:
         (reader,) = await stage.readers(1, THREAD)
-        await say(stage, reader, WARM_UP)
+        await emit_and_read(stage, reader, WARM_UP)
         tracemalloc.start()
-        await say(stage, reader, 2 * MANY)  # until nothing is kept of which it does not know
+        await emit_and_read(stage, reader, 2 * MANY)  # until every retained event was allocated under tracemalloc
         for events in (MANY, 2 * MANY):
-            grown = await mostly_left_of(stage, reader, events)
-            assert grown.blocks <= NUMBERS
+            grown = await median_growth_after(stage, reader, events)
+            assert grown.blocks <= COUNTER_BLOCKS
             assert grown.objects <= 0
-            assert grown.size_bytes < ENTRY_BYTES * events, "less than an entry in a list for each event"
+            assert grown.size_bytes < ENTRY_BYTES * events, "must be less than one list entry for each event"
 
 
 @ON_ONE_EDGE
-async def test_event_that_is_kept_costs_its_frame_and_little_more(edge: Edge) -> None:
-    async with staged(edge, Retention(events=WARM_UP + 10 * MANY)) as stage:
+async def test_retained_event_stays_within_its_memory_budget(edge: Edge) -> None:
+    async with serve_fixture(edge, Retention(events=WARM_UP + 10 * MANY)) as stage:
         (reader,) = await stage.readers(1, THREAD)
-        await say(stage, reader, WARM_UP)
+        await emit_and_read(stage, reader, WARM_UP)
         tracemalloc.start()
-        await say(stage, reader, BURST)
-        grown = await mostly_left_of(stage, reader, MANY)
-    assert grown.blocks <= BLOCKS_KEPT * MANY
-    assert grown.objects <= OBJECTS_KEPT * MANY
-    assert grown.size_bytes <= BYTES_KEPT * MANY
+        await emit_and_read(stage, reader, BURST)
+        grown = await median_growth_after(stage, reader, MANY)
+    assert grown.blocks <= BLOCKS_PER_RETAINED_EVENT * MANY
+    assert grown.objects <= OBJECTS_PER_RETAINED_EVENT * MANY
+    assert grown.size_bytes <= BYTES_PER_RETAINED_EVENT * MANY

@@ -1,4 +1,4 @@
-"""What is done for an event, a route or a run is the same whatever else there is: counted at two sizes, it is equal."""
+"""The work for an event, a route or a run does not depend on the number of threads and runs: the counts are equal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from benchmarks.in_process import bridged, subscribed
+from benchmarks.in_process import attach_subscriber, start_bridgekit
 from benchmarks.micro.finished import finished
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
@@ -15,7 +15,7 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from bridgekit.stores import in_memory
 from tests.chain.agents import TOOLS, Researcher
-from tests.performance.budgets import CALLS_A_LOOKUP, CALLS_A_SOCKET, CALLS_AN_EMIT
+from tests.performance.budgets import CALLS_PER_EMIT, CALLS_PER_LOOKUP, CALLS_PER_SOCKET
 from tests.performance.counting import Calls
 
 FEW: Final = 10
@@ -26,17 +26,17 @@ RUN = RunId("run_1")
 THREAD = ThreadId("thread_1")
 
 
-def emitting(*, threads: int = 0, runs: int = 0, sockets: int = 1, carried: bool = True) -> Calls:
-    """What is called to emit once, beside that many threads with a socket each, and runs in the mapping."""
-    stack = asyncio.run(bridged())
+def calls_of_emission(*, threads: int = 0, runs: int = 0, sockets: int = 1, carried: bool = True) -> Calls:
+    """Return the calls of one emission with this many other threads (one socket each) and runs in the mapping."""
+    stack = asyncio.run(start_bridgekit())
     asyncio.run(stack.fill(threads=threads, mappings=runs))
-    others = [subscribed(stack, f"other_{number}") for number in range(threads)]
-    attached = [subscribed(stack, THREAD) for _ in range(sockets)]
+    others = [attach_subscriber(stack, f"other_{number}") for number in range(threads)]
+    attached = [attach_subscriber(stack, THREAD) for _ in range(sockets)]
     bridge = stack.application.bridge
     finished(bridge.mapping.register_mapping(RUN, THREAD))
     agent = WebSocketBridgeAdapter()
     agent.set_websocket_bridge(bridge, RUN, "researcher", thread_id=THREAD if carried else None)
-    # Until the log has begun, and the books.
+    # The first emission creates the log and the counters.
     finished(agent.emit_thinking("hm", step_number=1))
     with Calls() as seen:
         receipt = finished(agent.emit_thinking("hm", step_number=2))
@@ -46,29 +46,29 @@ def emitting(*, threads: int = 0, runs: int = 0, sockets: int = 1, carried: bool
 
 
 def test_emission_stays_within_its_budget() -> None:
-    seen = emitting()
-    assert seen.all.total() <= CALLS_AN_EMIT, dict(seen.all)
+    seen = calls_of_emission()
+    assert seen.all.total() <= CALLS_PER_EMIT, dict(seen.all)
 
 
-def test_finding_the_thread_stays_within_its_budget() -> None:
-    carried, mapped = emitting(), emitting(carried=False)
-    assert mapped.all.total() - carried.all.total() <= CALLS_A_LOOKUP, dict(mapped.all - carried.all)
+def test_thread_lookup_stays_within_its_budget() -> None:
+    carried, mapped = calls_of_emission(), calls_of_emission(carried=False)
+    assert mapped.all.total() - carried.all.total() <= CALLS_PER_LOOKUP, dict(mapped.all - carried.all)
 
 
 def test_each_further_socket_stays_within_its_budget() -> None:
-    one, many = emitting(sockets=1), emitting(sockets=101)
-    assert many.all.total() - one.all.total() <= 100 * CALLS_A_SOCKET
+    one, many = calls_of_emission(sockets=1), calls_of_emission(sockets=101)
+    assert many.all.total() - one.all.total() <= 100 * CALLS_PER_SOCKET
 
 
 @pytest.mark.parametrize("carried", [True, False], ids=["carried", "mapped"])
-def test_emission_does_no_more_among_many_threads_and_runs_than_among_few(carried: bool) -> None:
-    few = emitting(threads=FEW, runs=FEW, carried=carried)
-    many = emitting(threads=THREADS, runs=RUNS, carried=carried)
+def test_work_of_an_emission_is_independent_of_other_threads_and_runs(carried: bool) -> None:
+    few = calls_of_emission(threads=FEW, runs=FEW, carried=carried)
+    many = calls_of_emission(threads=THREADS, runs=RUNS, carried=carried)
     assert (many.all, many.lines) == (few.all, few.lines)
 
 
-def mapping(*, runs: int) -> Calls:
-    """What is called to register a run, to look it up, and to close it, where others live and as many are closed."""
+def calls_of_mapping(*, runs: int) -> Calls:
+    """Return the calls to register, look up and clean up a run among this many other runs, half of them closed."""
     service = RunThreadMappingService(MemoryMappingStore(clock=lambda: 0.0))
     for number in range(runs):
         finished(service.register_mapping(RunId(f"run of {number}"), THREAD))
@@ -82,13 +82,13 @@ def mapping(*, runs: int) -> Calls:
     return seen
 
 
-def test_mapping_does_no_more_among_many_runs_than_among_few() -> None:
-    few, many = mapping(runs=FEW), mapping(runs=RUNS)
+def test_work_of_the_mapping_is_independent_of_other_runs() -> None:
+    few, many = calls_of_mapping(runs=FEW), calls_of_mapping(runs=RUNS)
     assert (many.all, many.lines) == (few.all, few.lines)
 
 
-async def running(*, runs: int) -> Calls:
-    """What bridgekit does for a run, from its acceptance to its end, after that many others on threads of their own."""
+async def calls_of_run(*, runs: int) -> Calls:
+    """Return the calls of one run, from its acceptance to its end, after this many runs on other threads."""
     config = BridgeConfig(agents={"researcher": Researcher}, tool_dispatcher=TOOLS)
     application = await start_application(config, in_memory())
 
@@ -102,6 +102,6 @@ async def running(*, runs: int) -> Calls:
     return seen
 
 
-async def test_run_does_no_more_after_many_runs_than_after_few() -> None:
-    few, many = await running(runs=FEW), await running(runs=500)
+async def test_work_of_a_run_is_independent_of_earlier_runs() -> None:
+    few, many = await calls_of_run(runs=FEW), await calls_of_run(runs=500)
     assert (many.ours, many.lines) == (few.ours, few.lines)

@@ -1,4 +1,4 @@
-"""How long the path of an event is: the functions of bridgekit that are called from the agent to the socket."""
+"""The length of an event's path: calls of bridgekit's functions from the agent to the socket."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from tests.performance.budgets import ASGI, NATIVE, OWN_MODULES, Edge
 from tests.performance.counting import Calls
-from tests.performance.fixture import Stage
-from tests.performance.task_switches import settled, switches
+from tests.performance.fixture import ServedFixture
+from tests.performance.task_switches import switches, wait_settled
 
 RUNS = 20
 EVENTS = 5 * RUNS
@@ -18,8 +18,8 @@ EVENTS = 5 * RUNS
 EACH_EDGE = pytest.mark.parametrize("edge", [NATIVE, ASGI], indirect=True, ids=lambda edge: edge.name, scope="module")
 
 
-async def own_calls(stage: Stage, *, alone: bool) -> Counter[str]:
-    """What is called while agents emit one event of each critical type, run by run, and their socket gets them."""
+async def own_calls(stage: ServedFixture, *, alone: bool) -> Counter[str]:
+    """Return the calls while agents emit one event of each critical type, run by run, until their socket gets them."""
     thread = stage.fresh()
     (reader,) = await stage.readers(1, thread)
     agents = [stage.agent(thread, f"run_{number}") for number in range(RUNS + 1)]
@@ -44,21 +44,21 @@ async def own_calls(stage: Stage, *, alone: bool) -> Counter[str]:
 
     with switches():
         await run(RUNS)
-        await settled()
+        await wait_settled()
         reader.read(5)
         with Calls() as seen:
             for number in range(RUNS):
                 await run(number)
-            await settled()
+            await wait_settled()
     assert len(reader.read(EVENTS)) == EVENTS
     return +seen.own
 
 
 @EACH_EDGE
 @pytest.mark.parametrize("alone", [False, True], ids=["in a burst", "alone"])
-async def test_path_of_an_event_is_short(stage: Stage, edge: Edge, alone: bool) -> None:
+async def test_path_of_an_event_stays_within_its_budget(stage: ServedFixture, edge: Edge, alone: bool) -> None:
     own = await own_calls(stage, alone=alone)
-    budget = edge.own_calls_alone if alone else edge.own_calls
+    budget = edge.own_calls_single if alone else edge.own_calls
     assert budget is not None
     assert own.total() / EVENTS <= budget, own
     assert len({name.partition(":")[0] for name in own}) <= OWN_MODULES, sorted(own)

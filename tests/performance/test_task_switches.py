@@ -1,4 +1,4 @@
-"""To emit switches no task, and to bring a burst to a socket costs as much as to bring one event."""
+"""Emitting switches no task, and a burst causes as many task switches as one event."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import anyio.lowlevel
 import pytest
 
-from benchmarks.in_process import bridged, subscribed
+from benchmarks.in_process import attach_subscriber, start_bridgekit
 from benchmarks.micro.finished import finished
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
@@ -17,8 +17,8 @@ from bridgekit.events import Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.transport.writer import BATCH_MIN_EVENTS
 from tests.performance.budgets import Edge
-from tests.performance.fixture import Stage, speak
-from tests.performance.task_switches import Switches, settled, switches
+from tests.performance.fixture import ServedFixture, emit_events
+from tests.performance.task_switches import Switches, switches, wait_settled
 
 RUN = RunId("run_1")
 THREAD = ThreadId("thread_1")
@@ -40,50 +40,52 @@ NOTIFY: dict[str, Callable[[AgentWebSocketBridge], Emitted]] = {
 
 
 @pytest.mark.parametrize("sockets", [0, 1, 100])
-@pytest.mark.parametrize("said", EMIT)
-def test_emission_never_gives_up_its_turn(said: str, sockets: int) -> None:
-    stack = asyncio.run(bridged())
-    attached = [subscribed(stack, THREAD) for _ in range(sockets)]
+@pytest.mark.parametrize("event", EMIT)
+def test_emission_does_not_yield(event: str, sockets: int) -> None:
+    stack = asyncio.run(start_bridgekit())
+    attached = [attach_subscriber(stack, THREAD) for _ in range(sockets)]
     agent = WebSocketBridgeAdapter()
     agent.set_websocket_bridge(stack.application.bridge, RUN, "researcher", thread_id=THREAD)
-    assert finished(EMIT[said](agent)).sockets == sockets
+    assert finished(EMIT[event](agent)).sockets == sockets
     assert [len(socket) for socket in attached] == [1] * sockets
 
 
 @pytest.mark.parametrize("route", NOTIFY)
-def test_caller_who_has_a_run_id_only_never_gives_up_his_turn_either(route: str) -> None:
-    stack = asyncio.run(bridged())
+def test_notification_does_not_yield_with_or_without_a_thread_id(route: str) -> None:
+    stack = asyncio.run(start_bridgekit())
     bridge = stack.application.bridge
     finished(bridge.mapping.register_mapping(RUN, THREAD))
-    subscribed(stack, THREAD)
+    attach_subscriber(stack, THREAD)
     assert finished(NOTIFY[route](bridge)).sockets == 1
 
 
 @pytest.mark.parametrize("sockets", [1, 10])
 @pytest.mark.parametrize("events", [1, 5, 20])
-async def test_burst_costs_as_many_switches_as_one_event(stage: Stage, edge: Edge, events: int, sockets: int) -> None:
+async def test_burst_causes_as_many_switches_as_one_event(
+    stage: ServedFixture, edge: Edge, events: int, sockets: int
+) -> None:
     counted = await switches_of(stage, events, sockets)
-    steps = edge.steps + (edge.steps_in_company if events * sockets >= BATCH_MIN_EVENTS else 0)
-    assert counted.steps <= steps + sockets * (edge.steps_a_socket + edge.steps_an_event * events)
+    steps = edge.steps + (edge.steps_per_extra_batch if events * sockets >= BATCH_MIN_EVENTS else 0)
+    assert counted.steps <= steps + sockets * (edge.steps_per_socket + edge.steps_per_event * events)
     assert counted.callbacks <= edge.callbacks
 
 
 @pytest.mark.parametrize("sockets", [1, 10])
-async def test_agent_that_waits_between_its_events_pays_for_each_of_them_alone(
-    stage: Stage, edge: Edge, sockets: int
+async def test_agent_that_yields_between_events_causes_switches_for_each_event(
+    stage: ServedFixture, edge: Edge, sockets: int
 ) -> None:
     events = 10
     counted = await switches_of(stage, events, sockets, between=anyio.lowlevel.checkpoint)
-    assert counted.steps <= events * (edge.steps + sockets * (edge.steps_a_socket + edge.steps_an_event))
+    assert counted.steps <= events * (edge.steps + sockets * (edge.steps_per_socket + edge.steps_per_event))
     assert counted.callbacks <= events * edge.callbacks
 
 
-async def switches_of(stage: Stage, events: int, sockets: int, **pace: Any) -> Switches:
+async def switches_of(stage: ServedFixture, events: int, sockets: int, **pace: Any) -> Switches:
     thread = stage.fresh()
     readers = await stage.readers(sockets, thread)
     with switches() as counted:
-        assert await speak(stage.agent(thread), events, **pace) == events
-        await settled()
+        assert await emit_events(stage.agent(thread), events, **pace) == events
+        await wait_settled()
     for reader in readers:
         assert [frame["seq"] for frame in reader.read(events)] == [*range(1, events + 1)]
     return counted

@@ -21,7 +21,7 @@ from bridgekit.transport.authorization import CLOSE_DRAINED, CLOSE_WRONG_ORIGIN
 from bridgekit.transport.client import EventClient, connect
 from tests.factories import THREAD
 from tests.served_application import FOR_LONG, KEY, KEYLESS, RUNS_TIMEOUT_SECONDS
-from tests.server_processes import APP, SOON, Server, new_ticket, started
+from tests.server_processes import APP, PROCESS_TIMEOUT_SECONDS, Server, new_ticket, started
 
 PARTS = "tests.served_application:config"
 SERVE = ("bridgekit", "serve")
@@ -109,7 +109,7 @@ async def types(server: Server, number: signal.Signals) -> list[EventType]:
     """The types of the events that a client receives from a run that continues while its server stops."""
     async with server.subscribed() as client, anyio.create_task_group() as tasks:
         tasks.start_soon(server.post, "/runs/wait_for_shutdown")
-        with anyio.fail_after(SOON):
+        with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
             received = [(await client.receive()).type for _ in range(2)]
             server.signal(number)
             received += [(await client.receive()).type for _ in range(2)]
@@ -147,7 +147,7 @@ async def test_second_signal_stops_it_at_once_and_the_exit_code_names_the_signal
             await client.receive()
             server.signal(signal.SIGTERM)
             assert await server.end_at_once(signal.SIGTERM) == 128 + signal.SIGTERM
-            with anyio.fail_after(SOON), pytest.raises(Disconnected) as gone:
+            with anyio.fail_after(PROCESS_TIMEOUT_SECONDS), pytest.raises(Disconnected) as gone:
                 await read_out(client)
         assert gone.value.code == CLOSE_FORCED
         assert len(server.output) == 1
@@ -189,7 +189,7 @@ async def test_parts_are_served_with_all_options_and_the_address_is_json(
 async def closed_for(server: Server, site: str, message: bytes) -> int | None:
     """The close code for a page of that site that sends this first."""
     async with open_socket(f"{server.url}/ws", origin=site, proxy=None) as page:  # type: ignore[arg-type]
-        with anyio.fail_after(SOON), suppress(ConnectionClosed):
+        with anyio.fail_after(PROCESS_TIMEOUT_SECONDS), suppress(ConnectionClosed):
             if message:
                 await page.send(message)
             await page.recv()

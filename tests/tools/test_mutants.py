@@ -1,4 +1,4 @@
-"""The mistakes that `make mutation` plants, and its books of those that nobody notices."""
+"""The mutants that `make mutation` generates, and its list of explained survivors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.tree import ROOT
 from tools.mutants import Mutant, mutants
-from tools.mutate import TARGETS, DeliveryCounters, read_explanations, told, unsettled
+from tools.mutate import TARGETS, MutationCounts, inconsistencies, read_explanations, result_page
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,7 @@ def edits(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("source", "planted"),
+    ("source", "expected"),
     [
         ("a < b", ["a < b -> a <= b", "a < b -> a >= b", "a < b -> pass"]),
         ("x = a == b", ["x = a == b -> x = a != b"]),
@@ -35,8 +35,8 @@ def edits(source: str) -> list[str]:
         ("raise a", ["raise a -> pass"]),
     ],
 )
-def test_each_small_mistake_is_planted(source: str, planted: list[str]) -> None:
-    assert sorted(edits(source)) == sorted(planted)
+def test_each_kind_of_mutation_is_generated(source: str, expected: list[str]) -> None:
+    assert sorted(edits(source)) == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -50,15 +50,15 @@ def test_each_small_mistake_is_planted(source: str, planted: list[str]) -> None:
         "x = None",
     ],
 )
-def test_what_is_written_for_the_reader_is_left_alone(source: str) -> None:
+def test_docstrings_and_annotations_are_not_mutated(source: str) -> None:
     assert edits(source) == []
 
 
-def test_what_an_f_string_shows_is_mutated_and_its_words_are_not() -> None:
+def test_only_expressions_of_an_f_string_are_mutated() -> None:
     assert edits("x = f'{a + b} of them'") == ["x = f'{a + b} of them' -> x = f'{a - b} of them'"]
 
 
-def test_mutant_says_where_it_stands_and_is_whole() -> None:
+def test_mutant_has_its_location_and_complete_source() -> None:
     source = "class C:\n    def f(self, a):\n        b = a\n        return b > 1\n"
     [border, opposite, number, nothing] = sorted(mutants(source), key=lambda mutant: mutant.after != "return b >= 1")
     assert (border.line, border.function, border.after) == (4, "C.f", "return b >= 1")
@@ -67,28 +67,28 @@ def test_mutant_says_where_it_stands_and_is_whole() -> None:
 
 
 def test_every_mutant_of_a_real_module_can_be_compiled() -> None:
-    planted = list(mutants((ROOT / "bridgekit_verify" / "measure" / "checker.py").read_text(encoding="utf-8")))
-    assert len(planted) > 50
-    assert len({mutant.source for mutant in planted}) == len(planted)
-    for mutant in planted:
+    generated = list(mutants((ROOT / "bridgekit_verify" / "measure" / "checker.py").read_text(encoding="utf-8")))
+    assert len(generated) > 50
+    assert len({mutant.source for mutant in generated}) == len(generated)
+    for mutant in generated:
         compile(mutant.source, "checker", "exec")
 
 
 @pytest.mark.parametrize("module", TARGETS)
-def test_mutated_module_and_its_tests_are_there(module: str) -> None:
+def test_mutated_module_and_its_tests_exist(module: str) -> None:
     for path in (TARGETS[module].path, *TARGETS[module].tests):
         assert (ROOT / path).is_file()
 
 
-def test_survivor_must_be_explained_and_an_explanation_must_have_its_survivor() -> None:
+def test_unexplained_survivors_and_stale_explanations_are_reported() -> None:
     lived = Mutant(3, "f", "a < b", "a <= b", "")
-    tallies = {"checker": DeliveryCounters(10, (lived,))}
+    counts_by_module = {"checker": MutationCounts(10, (lived,))}
     explained = read_explanations("[[checker]]\nedit = 'f: a < b -> a <= b'\nwhy = '''a is\nnever b'''")
-    assert unsettled(tallies, explained) == []
-    assert unsettled(tallies, {}) == ["checker.py:3: survived: f: a < b -> a <= b"]
-    assert unsettled({"checker": DeliveryCounters(10, ())}, explained) == [
-        "checker: explained, and no survivor: f: a < b -> a <= b"
+    assert inconsistencies(counts_by_module, explained) == []
+    assert inconsistencies(counts_by_module, {}) == ["checker.py:3: survived: f: a < b -> a <= b"]
+    assert inconsistencies({"checker": MutationCounts(10, ())}, explained) == [
+        "checker: explained, but no survivor: f: a < b -> a <= b"
     ]
-    page = told(tallies, explained)
+    page = result_page(counts_by_module, explained)
     assert "| checker | 10 | 9 | 1 |\n| all | 10 | 9 | 1 |" in page
     assert "- `f: a < b -> a <= b`  \n  a is never b" in page

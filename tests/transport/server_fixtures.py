@@ -18,7 +18,7 @@ from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits
 from bridgekit.transport.resuming_client import Backoff, ResumingClient, follow
 from tests.factories import ALICE, THREAD, emitted
-from tests.server_processes import held_port
+from tests.server_processes import reserve_port
 from tests.transport.edges import serving
 from tests.transport.raw_client import BUFFER_BYTES
 
@@ -84,7 +84,7 @@ class Machine:
 
 @asynccontextmanager
 async def machine(keep: Retention | None = None, *, outbox_events: int = 1_024) -> AsyncIterator[Machine]:
-    with unwrap_single_error(), anyio.fail_after(TIMEOUT_SECONDS), held_port() as port:
+    with unwrap_single_error(), anyio.fail_after(TIMEOUT_SECONDS), reserve_port() as port:
         async with anyio.create_task_group() as tasks:
             made = Machine(tasks, port, keep or Retention(), outbox_events)
             await made.start()

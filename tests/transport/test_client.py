@@ -19,7 +19,7 @@ from bridgekit.signals import Cursor, Gap, GapReason, encode_signal
 from bridgekit.transport.client import EventClient, connect
 from tests.factories import ALICE, THREAD, emitted, frame
 from tests.transport.raw_client import EPOCH, Answer, raw_server, saying, subscribed
-from tests.verify.faults.peers import resetting
+from tests.verify.faults.peers import reset_on_close
 
 TIMEOUT_SECONDS = 60.0
 ONE, TWO = frame(1).data, frame(2).data
@@ -115,7 +115,7 @@ async def test_server_that_closes_while_the_socket_is_opened_is_one_that_is_not_
 
 
 async def reject(stream: SocketStream) -> None:
-    await resetting(stream).aclose()
+    await reset_on_close(stream).aclose()
 
 
 async def enter(url: str) -> None:

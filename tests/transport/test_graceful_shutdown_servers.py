@@ -16,7 +16,7 @@ from bridgekit.signals import Gap, GapReason
 from bridgekit.transport.authorization import CLOSE_DRAINED
 from bridgekit.transport.client import EventClient
 from tests.served_application import FOR_LONG, RUNS_TIMEOUT_SECONDS, STORE
-from tests.server_processes import APP, SOON, Server, held_port, started
+from tests.server_processes import APP, PROCESS_TIMEOUT_SECONDS, Server, reserve_port, started
 
 pytestmark = pytest.mark.slow
 
@@ -35,18 +35,18 @@ def anyio_backend() -> str:
 
 
 async def types(client: EventClient, count: int) -> list[EventType]:
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
         return [(await client.receive()).type for _ in range(count)]
 
 
 async def close_code(client: EventClient) -> int:
-    with anyio.fail_after(SOON), pytest.raises(Disconnected) as gone:
+    with anyio.fail_after(PROCESS_TIMEOUT_SECONDS), pytest.raises(Disconnected) as gone:
         await client.receive()
     return gone.value.code
 
 
 async def shutting_down(server: Server) -> None:
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
         while True:
             if await server.health() == (503, "shutting down"):
                 return
@@ -133,19 +133,19 @@ async def test_second_signal_ends_the_server_at_once() -> None:
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
 async def test_client_of_a_rolling_restart_resumes_or_receives_a_gap(store: str, tmp_path: Path) -> None:
     url = "memory:" if store == "memory" else f"sqlite:///{tmp_path / 'events.db'}"
-    with held_port() as port:
+    with reserve_port() as port:
         async with started(*UVICORN, str(port), env={STORE: url}) as old:
             await old.read_until(UP)
             async with old.followed() as follower:
                 await old.post("/runs/now")
-                with anyio.fail_after(SOON):
+                with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
                     before = [await anext(follower) for _ in range(4)]
                 old.signal(signal.SIGTERM)
                 await old.end()
                 async with started(*UVICORN, str(port), env={STORE: url}) as new:
                     await new.read_until(UP)
                     await new.post("/runs/now")
-                    with anyio.fail_after(SOON):
+                    with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
                         after = [await anext(follower) for _ in range(5 if store == "memory" else 4)]
     assert [item.seq for item in before if not isinstance(item, Gap)] == [1, 2, 3, 4]
     gaps = [item for item in after if isinstance(item, Gap)]

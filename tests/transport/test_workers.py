@@ -14,7 +14,7 @@ import pytest
 
 from bridgekit.events import EventType, RoutedEvent
 from tests.served_application import FOR_LONG, KEYLESS, RUNS_TIMEOUT_SECONDS, STORE
-from tests.server_processes import APP, SOON, Server, held_port, started
+from tests.server_processes import APP, PROCESS_TIMEOUT_SECONDS, Server, reserve_port, started
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,7 @@ async def test_agents_run_in_either_worker_and_their_events_reach_the_one_socket
             # other must, while this one is stopped.
             with paused(first):
                 second = (await server.post("/runs/now")).json()["pid"]
-            with anyio.fail_after(SOON):
+            with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
                 seqs = [(await client.receive()).seq for _ in range(2 * len(RUN))]
         assert len({first, second, server.process.pid}) == 3
         assert seqs == list(range(1, 2 * len(RUN) + 1))
@@ -79,20 +79,20 @@ async def test_run_of_stopped_workers_completes_and_its_client_receives_the_rest
     async def run() -> None:
         answers.append((await old.post("/runs/wait_for_shutdown")).status_code)
 
-    with held_port() as port:
+    with reserve_port() as port:
         async with started(*UVICORN, str(port), env=env) as old:
             await up(old, UVICORN)
             async with old.followed() as follower:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(run)
-                    with anyio.fail_after(SOON):
+                    with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
                         received = [await anext(follower) for _ in range(2)]
                     # As Ctrl-C does: the terminal signals the workers, and then their parent does too. A worker that
                     # has the socket and not the run closes it at once.
                     old.signal_all(signal.SIGINT)
                     assert await old.end() == 0
                 async with started("uvicorn", APP, "--port", str(port), env=env):
-                    with anyio.fail_after(SOON):
+                    with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
                         received += [await anext(follower) for _ in range(2)]
     assert answers == [200]
     assert [item.type for item in received if isinstance(item, RoutedEvent)] == RUN

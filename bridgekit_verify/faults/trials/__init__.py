@@ -1,12 +1,12 @@
-"""What each fault costs with and without each protection: real workers, real sockets, one fault at a time.
+"""Measures the loss that each fault causes in each delivery mode, with real worker processes and sockets.
 
-worker       the program of a worker process
-deployment   the delivery modes that are compared, each as running processes
-acts         the faults, by name: what is done to what
-recorder     what workers report and what users read, and the history that both make
-load         the runs during a fault, and after it
-trial        one fault in one deployment, judged
-matrix       every fault against every delivery mode, once or as a soak test
-windows      loss against the time that users are offline
-stall        one socket that stops reading: two loops of sends beside the bridge
+worker            the program of a worker process
+deployment        the delivery modes that are compared, each as running processes
+fault_catalogue   the faults by name, with their target and how they are applied
+recorder          records what workers report and users read, and builds the history from both
+load              the agent runs during a fault and after it
+trial             applies one fault to one deployment and checks the history
+matrix            every fault in every delivery mode, once or repeatedly as a soak test
+windows           loss as a function of the time that users are offline
+stall             a socket that stops reading: the bridge compared with two servers that send in a loop
 """

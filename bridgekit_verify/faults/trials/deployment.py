@@ -1,4 +1,4 @@
-"""The delivery modes that are compared, each as running processes: workers, a database file, a broker."""
+"""The delivery modes that are compared, and their deployments: worker processes, a database file, a broker."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from bridgekit_verify.measure.families import Owned
 
 __all__ = [
     "AT_MOST_ONCE",
-    "DELIVERIES",
+    "DELIVERY_MODES",
     "REDIS",
     "RESUME",
     "SQLITE",
-    "Delivery",
+    "DeliveryMode",
     "Deployment",
     "WorkerProcess",
-    "delivery_table",
+    "delivery_mode_table",
     "deployed",
     "start_worker",
 ]
@@ -44,42 +44,42 @@ PROCESS_ENDED: Final = "the worker's process ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """One way to deliver: what the server keeps, and what its clients do when they come back."""
+class DeliveryMode:
+    """A delivery mode: what the server retains, and what a client does when it reconnects."""
 
     name: str
     summary: str
     store: str
     """"memory", "sqlite" or "redis"."""
     resumes: bool = True
-    """Whether clients send their cursor. Without it, they do not get what was sent while they were offline."""
+    """Whether clients send their cursor. Without it, they miss the events that were sent while they were offline."""
     keep_events: int = DEFAULT_RETENTION.events
     outbox_bytes: int = 262_144
-    """What may wait for a socket. Small, so that a slow reader of heavy events overflows it within a fault's window."""
+    """Bound of a socket's outbox: small, so that large events overflow it within the window of a slow-reader fault."""
 
     @property
-    def apart(self) -> bool:
-        """Whether agents and sockets live in two workers."""
+    def separate_agents(self) -> bool:
+        """Whether agents and sockets are in two separate workers."""
         return self.store == "redis"
 
 
-AT_MOST_ONCE: Final = Delivery(
+AT_MOST_ONCE: Final = DeliveryMode(
     name="at most once",
     summary="one worker, nothing kept, clients connect again without a cursor",
     store="memory",
     resumes=False,
     keep_events=0,
 )
-RESUME: Final = Delivery(name="resume", summary="one worker, logs in its memory", store="memory")
-SQLITE: Final = Delivery(name="SQLite", summary="one worker, logs in a file", store="sqlite")
-REDIS: Final = Delivery(name="Redis", summary="agents and sockets in two workers, logs at a broker", store="redis")
+RESUME: Final = DeliveryMode(name="resume", summary="one worker, logs in its memory", store="memory")
+SQLITE: Final = DeliveryMode(name="SQLite", summary="one worker, logs in a file", store="sqlite")
+REDIS: Final = DeliveryMode(name="Redis", summary="agents and sockets in two workers, logs at a broker", store="redis")
 
-DELIVERIES: Final = {row.name: row for row in (AT_MOST_ONCE, RESUME, SQLITE, REDIS)}
-"""Weakest first. All but the first promise that nothing is lost in silence."""
+DELIVERY_MODES: Final = {row.name: row for row in (AT_MOST_ONCE, RESUME, SQLITE, REDIS)}
+"""By name, weakest guarantee first. All modes but the first guarantee that no event is lost silently."""
 
 
-def delivery_table() -> pd.DataFrame:
-    """One row a way to deliver: what it is made of, and how many events of a thread it keeps."""
+def delivery_mode_table() -> pd.DataFrame:
+    """Return one row for each delivery mode: its parts, and how many events of a thread it retains."""
     return pd.DataFrame(
         {
             "delivery": row.name,
@@ -87,15 +87,15 @@ def delivery_table() -> pd.DataFrame:
             "clients resume": row.resumes,
             "events kept a thread": row.keep_events,
         }
-        for row in DELIVERIES.values()
+        for row in DELIVERY_MODES.values()
     )
 
 
 class WorkerProcess:
-    """One worker at one port, over as many processes as its restarts take.
+    """A worker at a fixed port. Each restart runs in a new process.
 
-    The reports of a run go to the observer of its experiment: the part of the request before the colon. A run whose
-    process ends first is reported as ended.
+    The reports of a run go to the observer of its experiment, which is named in the request before the first colon.
+    A run whose process ends first is reported as ended.
     """
 
     def __init__(self, process: ChildProcess, setup: WorkerSetup, tasks: TaskGroup) -> None:
@@ -103,7 +103,7 @@ class WorkerProcess:
         self._setup = setup
         self._tasks = tasks
         self._running: set[str] = set()
-        """Requests of the current process whose runs have not ended."""
+        """Requests of runs in the current process that have not ended."""
         self.observers: dict[str, Callable[[RunReport], None]] = {}
 
     @property
@@ -111,13 +111,13 @@ class WorkerProcess:
         return self._setup.port
 
     async def set_up(self) -> None:
-        """Send its setup and wait until it serves; ProcessGone, ProcessTimeout."""
+        """Send the setup and wait until the worker serves. Raises ProcessExited or ProcessTimeout."""
         await self._process.send(self._setup)
         await self._process.receive(Ready, within=START_TIMEOUT_SECONDS, wanted="serve")
         self._tasks.start_soon(self._read_reports)
 
     async def start_run(self, request: RunRequest) -> None:
-        """Start an agent's run; ProcessGone."""
+        """Start an agent's run. Raises ProcessExited."""
         self._running.add(request.request)
         await self._process.send(request)
 
@@ -131,11 +131,11 @@ class WorkerProcess:
         self._process.resume()
 
     async def stop(self) -> int:
-        """Ask it to stop, and return its exit code."""
+        """Shut the worker down gracefully (SIGTERM) and return its exit code. Raises ProcessTimeout."""
         return await self._process.terminate(within=STOP_TIMEOUT_SECONDS)
 
     async def restart(self) -> None:
-        """Start another process at the same port."""
+        """Start a new process at the same port."""
         await self._process.restart()
         await self.set_up()
 
@@ -155,7 +155,7 @@ class WorkerProcess:
 
 @asynccontextmanager
 async def start_worker(setup: WorkerSetup) -> AsyncIterator[WorkerProcess]:
-    """Run a worker for the length of a block; at its end the process is killed."""
+    """Run a worker for the length of a block; then kill its process. Raises ProcessExited or ProcessTimeout."""
     with unwrap_single_error():
         async with (
             start_module(worker.__name__, name=f"the worker with the store {setup.store!r}") as process,
@@ -170,24 +170,24 @@ async def start_worker(setup: WorkerSetup) -> AsyncIterator[WorkerProcess]:
 
 @dataclass(frozen=True)
 class Deployment:
-    """One way to deliver, up and running."""
+    """The running processes of one delivery mode."""
 
-    delivery: Delivery
+    delivery: DeliveryMode
     sockets: WorkerProcess
-    """The worker that users connect to."""
+    """The worker that clients connect to."""
     agents: WorkerProcess
-    """The worker whose agents run; the same one where they are not apart."""
+    """The worker that runs the agents; the same as `sockets` unless the mode has separate agents."""
     key: bytes
     broker: RedisServer | None = None
     to_broker: Proxy | None = None
-    """Between the workers and the broker, where the experiment wants to cut there."""
+    """The proxy between workers and broker, if the experiment injects faults there."""
 
 
 @asynccontextmanager
 async def deployed(
-    delivery: Delivery, owned: Sequence[Owned], *, cut_broker: bool = False
+    delivery: DeliveryMode, owned: Sequence[Owned], *, cut_broker: bool = False
 ) -> AsyncIterator[Deployment]:
-    """Start all processes of it for the length of a block, with these threads; at its end they are gone."""
+    """Start all processes of a delivery mode, with these threads, for the length of a block; then end them."""
     key = secrets.token_bytes(KEY_BYTES)
     async with AsyncExitStack() as stack:
         broker, between, url = None, None, f"{delivery.store}:"
@@ -201,7 +201,7 @@ async def deployed(
                 between = await stack.enter_async_context(proxy("127.0.0.1", broker.port))
                 url = between.url("redis")
         workers = []
-        for _ in range(1 + delivery.apart):
+        for _ in range(1 + delivery.separate_agents):
             setup = WorkerSetup(
                 store=url,
                 keep_events=delivery.keep_events,

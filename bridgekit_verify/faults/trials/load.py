@@ -1,4 +1,4 @@
-"""The load of a trial: a run with the fault in the middle of it, and one after the fault."""
+"""The agent load of a trial: runs during the fault, and a run after it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Final
 import anyio
 
 from bridgekit.errors import ShuttingDown, StoreUnavailable
-from bridgekit_verify.faults.trials.acts import Act, Scene
 from bridgekit_verify.faults.trials.deployment import WorkerProcess
+from bridgekit_verify.faults.trials.fault_catalogue import Fault, FaultContext
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder
 from bridgekit_verify.faults.trials.worker import RunRequest
 from bridgekit_verify.measure.families import Owned
@@ -20,51 +20,51 @@ from bridgekit_verify.measure.families import Owned
 __all__ = ["EVENTS_A_STEP", "SETTLE_SECONDS", "AgentLoad", "TrialPlan", "run_after_fault", "run_during_fault"]
 
 RETRYABLE: Final = (StoreUnavailable.__name__, ShuttingDown.__name__)
-"""Errors of a refused run that its user may request again."""
+"""Errors of a refused run that the client can request again."""
 RETRY_SECONDS: Final = 0.1
 NO_RESUME_WAIT_SECONDS: Final = 1.0
-"""How long a client that does not resume is waited for: what has not arrived by then will not."""
+"""How long to wait for a client that does not resume; events that arrive later count as lost."""
 EVENTS_A_STEP: Final = 3
 MAX_RUNS_BEFORE_FAULT: Final = 10
-"""On a busy machine a first run may be nearly over before the fault can begin; then another one is started."""
+"""On a busy machine, a run may be nearly over before the fault starts; then another run is started."""
 SETTLE_SECONDS: Final = 60.0
-"""How long users may take, after the fault, to read what is still to come."""
+"""How long clients may take after the fault to read the remaining events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialPlan:
-    """How long things last. A step is three events."""
+    """The timing of a trial: steps of three events each, and the window of the fault."""
 
     steps: int = 20
     pace_seconds: float = 0.05
-    begins_seconds: float = 0.3
-    """When the fault begins, from the first run's start."""
-    lasts_seconds: float = 0.4
+    start_seconds: float = 0.3
+    """When the fault starts, after the start of the first run."""
+    duration_seconds: float = 0.4
     after_steps: int = 4
-    """Steps of a second run, after the fault. When its end is read, the first run's events have arrived or are lost."""
+    """Steps of a second run after the fault. Once its end was read, the first run's events have arrived or are lost."""
 
     @property
     def seconds(self) -> float:
-        """How long both runs take, without the repair."""
-        return (self.steps + self.after_steps) * self.pace_seconds + self.lasts_seconds
+        """How long both runs and the fault take, without the time for repairs."""
+        return (self.steps + self.after_steps) * self.pace_seconds + self.duration_seconds
 
 
 @dataclass
 class AgentLoad:
-    """The runs of one experiment. Time passes for its fault as it does for its agents.
+    """The agent runs of one experiment. The fault lasts until the agents have emitted the events due in its duration.
 
-    On a busy machine a fault of so many seconds might else meet no event, and cost nothing.
+    Otherwise, on a busy machine, agents could emit no event during the fault, and the trial would show no loss.
     """
 
     name: str
-    """Of the experiment."""
+    """Name of the experiment."""
     plan: TrialPlan
-    act: Act
+    fault: Fault
     recorder: Recorder
     requests: Sequence[str] = ()
 
-    async def meanwhile(self, seconds: float) -> None:
-        """Wait for so many seconds, and until agents have emitted what they emit in that time."""
+    async def run_agents_for(self, seconds: float) -> None:
+        """Wait for `seconds`, and until agents have emitted the events that are due in this time."""
         steps = max(int(seconds / self.plan.pace_seconds) - 1, 1)
         wanted = {request: self.recorder.emitted[request] + EVENTS_A_STEP * steps for request in self.requests}
         await anyio.sleep(seconds)
@@ -73,14 +73,14 @@ class AgentLoad:
 
     @property
     def before_half(self) -> bool:
-        """Whether less than half of each run was emitted."""
+        """Whether at most half of the steps of each run were emitted."""
         most = max(self.recorder.emitted[request] for request in self.requests)
         return most <= EVENTS_A_STEP * self.plan.steps / 2
 
     def request(self, owned: Owned, when: str, steps: int) -> RunRequest:
-        """A run of that thread, and whose it is."""
-        # The worker reads the experiment's name up to the first colon; what agents think begins with the request, a
-        # colon and a space.
+        """Return a run request for this thread, and record the thread's owner."""
+        # WorkerProcess takes the experiment's name up to the first colon. The text of a thought is the request,
+        # followed by a colon and a space.
         request = f"{self.name}:{owned.thread_id}:{when}"
         self.recorder.owners[request] = owned
         return RunRequest(
@@ -89,48 +89,48 @@ class AgentLoad:
             user_id=owned.user_id,
             steps=steps,
             pace_seconds=self.plan.pace_seconds,
-            padding_bytes=self.act.padding_bytes,
+            padding_bytes=self.fault.padding_bytes,
         )
 
 
-async def run_during_fault(load: AgentLoad, scene: Scene, owned: Sequence[Owned]) -> tuple[float, float]:
-    """Start the first runs, and the fault in the middle of them; return the window of the fault."""
+async def run_during_fault(load: AgentLoad, context: FaultContext, owned: Sequence[Owned]) -> tuple[float, float]:
+    """Start the first runs, apply the fault while they emit, and return the start and end of the fault."""
     plan, recorder = load.plan, load.recorder
     for number in range(1, MAX_RUNS_BEFORE_FAULT + 1):
         runs = [load.request(each, f"during {number}", plan.steps) for each in owned]
         load.requests = [run.request for run in runs]
         for run in runs:
-            await scene.deployment.agents.start_run(run)
-        await load.meanwhile(plan.begins_seconds)
+            await context.deployment.agents.start_run(run)
+        await load.run_agents_for(plan.start_seconds)
         if load.before_half or number == MAX_RUNS_BEFORE_FAULT:
             break
         await recorder.wait_ended(load.requests)
     start = time.time()
-    await load.act.during(scene, plan.lasts_seconds)
+    await load.fault.apply(context, plan.duration_seconds)
     end = time.time()
     with anyio.move_on_after(SETTLE_SECONDS):
         await recorder.wait_ended(load.requests)
     return start, end
 
 
-async def run_after_fault(load: AgentLoad, scene: Scene, owned: Owned, reader: Reader) -> None:
-    """Run until the user has read the end of a run: then everything before it has arrived or is lost.
+async def run_after_fault(load: AgentLoad, context: FaultContext, owned: Owned, reader: Reader) -> None:
+    """Start runs until the client has read the end of one: every event before it has then arrived or is lost.
 
-    A client that does not resume may lose this end too, where it has not yet noticed that its socket is gone; then
+    A client that does not resume may also lose this end, if it has not yet detected that its connection is lost. Then
     another run is started.
     """
-    timeout = SETTLE_SECONDS if scene.deployment.delivery.resumes else NO_RESUME_WAIT_SECONDS
+    timeout = SETTLE_SECONDS if context.deployment.delivery.resumes else NO_RESUME_WAIT_SECONDS
     for number in count(1):
         run = load.request(owned, f"after {number}", load.plan.after_steps)
         await reader.wait_online()
-        await _run_until_accepted(scene.deployment.agents, run, load.recorder)
+        await _run_until_accepted(context.deployment.agents, run, load.recorder)
         with anyio.move_on_after(timeout):
             await reader.wait_ended(run.request)
             return
 
 
 async def _run_until_accepted(agents: WorkerProcess, run: RunRequest, recorder: Recorder) -> None:
-    """Start a run; where it is refused for the moment, start it again, as its user would."""
+    """Start a run, and retry while it fails with a temporary error, as a client would."""
     while True:
         await agents.start_run(run)
         await recorder.wait_ended([run.request])

@@ -1,4 +1,4 @@
-"""Every fault against every delivery mode, once for the notebook, and again and again as a soak test."""
+"""Every fault in every delivery mode: once for the notebook, or repeatedly as a soak test."""
 
 from __future__ import annotations
 
@@ -15,112 +15,114 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from bridgekit.errors import unwrap_single_error
-from bridgekit_verify.faults.trials.acts import ACTS, Act
-from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERIES, Delivery, deployed
-from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, try_act
+from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERY_MODES, DeliveryMode, deployed
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, Fault
+from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
 from bridgekit_verify.measure.families import Owned, family
 from bridgekit_verify.measure.plots import GREEN, INK, SKY, VERMILLION, frame_grid, new_figure
 from bridgekit_verify.measure.statistics import Rate
 
-__all__ = ["FaultMatrix", "Soak", "drawn_plan", "run_matrix", "soak"]
+__all__ = ["FaultMatrix", "Soak", "random_plan", "run_matrix", "soak"]
 
-AT_ONCE: Final = 4
-"""Deployments that run side by side: two cores, and most of the time everybody waits."""
+MAX_CONCURRENT_DEPLOYMENTS: Final = 4
+"""Deployments that run concurrently. Two cores are enough, because most processes wait most of the time."""
 MATRIX_SECONDS: Final = 600.0
-"""A matrix that takes longer is stuck, and ends with a TimeoutError. A longer plan moves it out."""
+"""Timeout of a matrix, after which it raises TimeoutError; 20 times the duration of the plan is added."""
 
-WORST: Final = (
+OUTCOMES: Final = (
     ("misrouted", VERMILLION, "white", "xx"),
     ("lost in silence", VERMILLION, "white", "\\\\"),
     ("lost, and told", SKY, INK, "//"),
     ("all delivered", GREEN, "white", ""),
 )
-"""What a cell is coloured by, worst first: name, colour, ink, hatch."""
+"""Outcomes that colour a cell, worst first: name, fill colour, text colour, hatch."""
 
 
 @dataclass(frozen=True)
 class FaultMatrix:
-    """One trial a fault and way to deliver, where the fault concerns it."""
+    """One trial for each fault and each delivery mode that it applies to."""
 
     cells: Mapping[tuple[str, str], Trial]
-    """By names of fault and delivery."""
+    """Trials by the names of fault and delivery mode."""
 
     @property
-    def acts(self) -> list[Act]:
-        """The faults, in their order."""
-        return [act for name, act in ACTS.items() if any(name == fault for fault, _ in self.cells)]
+    def faults(self) -> list[Fault]:
+        """The faults of the matrix, in the order of FAULTS."""
+        return [row for name, row in FAULTS.items() if any(name == fault for fault, _ in self.cells)]
 
     @property
-    def deliveries(self) -> list[Delivery]:
-        """The ways to deliver, weakest first."""
-        return [row for name, row in DELIVERIES.items() if any(name == delivery for _, delivery in self.cells)]
+    def modes(self) -> list[DeliveryMode]:
+        """The delivery modes of the matrix, weakest guarantee first."""
+        return [row for name, row in DELIVERY_MODES.items() if any(name == delivery for _, delivery in self.cells)]
 
     def of(self, delivery: str) -> list[Trial]:
-        """The trials of one way to deliver."""
+        """Return the trials of one delivery mode, by its name."""
         return [trial for (_, name), trial in self.cells.items() if name == delivery]
 
-    def named(self, *acts: str, delivery: str) -> list[Trial]:
-        """The trials of these faults with one way to deliver, in that order."""
-        return [self.cells[act, delivery] for act in acts]
+    def named(self, *faults: str, delivery: str) -> list[Trial]:
+        """Return the trials of these faults in one delivery mode, in the given order."""
+        return [self.cells[fault, delivery] for fault in faults]
 
     @staticmethod
     def delays(trials: Sequence[Trial]) -> str:
-        """How late the latest event of each trial was, in a sentence, for those who cannot see the figure."""
+        """Return a text alternative of the latency figure: the latest event of each trial."""
         return "; ".join(
-            f"{trial.act.name} with {trial.delivery.name}: {len(trial.firsts):,} events read, the latest"
-            f" {max(arrival.read_at - arrival.emitted_at for arrival in trial.firsts):.2f} s after it was emitted,"
+            f"{trial.fault.name} with {trial.delivery.name}: {len(trial.first_copies):,} events read, the latest"
+            f" {max(each.read_at - each.emitted_at for each in trial.first_copies):.2f} s after it was emitted,"
             f" {len(trial.lost_moments):,} lost"
             for trial in trials
         )
 
     @property
-    def sound(self) -> list[Trial]:
-        """The trials of every way that promises something."""
+    def guaranteed(self) -> list[Trial]:
+        """The trials of the delivery modes that guarantee no silent loss."""
         return [trial for trial in self.cells.values() if trial.delivery is not AT_MOST_ONCE]
 
     @property
-    def silent(self) -> Rate:
-        """Events lost in silence by a way to deliver that promises something."""
-        return Rate(sum(t.verdict.lost_silent for t in self.sound), sum(t.verdict.expected for t in self.sound))
+    def silent_losses(self) -> Rate:
+        """Events lost silently in the delivery modes that guarantee no silent loss."""
+        return Rate(
+            sum(t.verdict.lost_silent for t in self.guaranteed), sum(t.verdict.expected for t in self.guaranteed)
+        )
 
     @property
     def misrouted(self) -> int:
-        """Frames at a socket of another thread, in any cell."""
+        """Frames that arrived at a socket of another thread, in all cells."""
         return sum(trial.verdict.misrouted for trial in self.cells.values())
 
     def table(self) -> pd.DataFrame:
-        """One row a cell.
+        """Return one row for each cell.
 
-        Columns: fault, delivery, delivered (k of n), from and to (Wilson, %), closed form (% delivered, where there is
-        one), lost silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency (ms).
+        Columns: fault, target, delivery mode, delivered (k of n), Wilson interval (%), closed form (% delivered, if
+        there is one), lost silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency (ms).
         """
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 
     def figure(self, title: str) -> Figure:
-        """Faults down, delivery modes across; a cell has the counts, and the colour of its worst outcome."""
-        acts, deliveries = self.acts, self.deliveries
-        with new_figure(title, 2.0 + 1.65 * len(deliveries), 1.7 + 0.42 * len(acts)) as figure:
+        """Draw faults as rows and delivery modes as columns; a cell shows counts, coloured by its worst outcome."""
+        faults, modes = self.faults, self.modes
+        with new_figure(title, 2.0 + 1.65 * len(modes), 1.7 + 0.42 * len(faults)) as figure:
             axis = figure.subplots()
-            for row, act in enumerate(acts):
-                for column, delivery in enumerate(deliveries):
-                    _cell(axis, row, column, self.cells.get((act.name, delivery.name)))
-            frame_grid(axis, [each.name for each in deliveries], [act.name for act in acts])
+            for row, fault in enumerate(faults):
+                for column, delivery in enumerate(modes):
+                    _cell(axis, row, column, self.cells.get((fault.name, delivery.name)))
+            frame_grid(axis, [each.name for each in modes], [fault.name for fault in faults])
             axis.xaxis.tick_top()
             handles = [
-                Patch(facecolor=colour, edgecolor=INK, hatch=hatch, label=name) for name, colour, _, hatch in WORST
+                Patch(facecolor=colour, edgecolor=INK, hatch=hatch, label=name) for name, colour, _, hatch in OUTCOMES
             ]
             figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)
             return figure
 
-    def words(self) -> str:
-        """The same in a sentence a way, for those who cannot see the figure."""
+    def alt_text(self) -> str:
+        """Return a text alternative of the figure: the counts of each delivery mode."""
         return "; ".join(
             f"{delivery.name}: {sum(t.verdict.delivered for t in self.of(delivery.name)):,} of"
             f" {sum(t.verdict.expected for t in self.of(delivery.name)):,} delivered,"
             f" {sum(t.verdict.lost_silent for t in self.of(delivery.name)):,} lost in silence,"
             f" {sum(t.verdict.lost_signalled for t in self.of(delivery.name)):,} with a word,"
             f" {sum(t.verdict.misrouted for t in self.of(delivery.name)):,} misrouted"
-            for delivery in self.deliveries
+            for delivery in self.modes
         )
 
 
@@ -130,18 +132,18 @@ def _cell(axis: Axes, row: int, column: int, trial: Trial | None) -> None:
         return
     verdict = trial.verdict
     costs = (verdict.misrouted, verdict.lost_silent, verdict.lost_signalled, 1)
-    _, colour, ink, hatch = next(kind for kind, cost in zip(WORST, costs, strict=True) if cost)
+    _, colour, text_colour, hatch = next(kind for kind, cost in zip(OUTCOMES, costs, strict=True) if cost)
     axis.add_patch(
         Rectangle((column + 0.03, row + 0.06), 0.94, 0.88, facecolor=colour, edgecolor=INK, linewidth=0.4, hatch=hatch)
     )
-    says = f"{verdict.delivered:,} of {verdict.expected:,}"
+    label = f"{verdict.delivered:,} of {verdict.expected:,}"
     axis.text(
         column + 0.5,
         row + 0.5,
-        says,
+        label,
         ha="center",
         va="center",
-        color=ink,
+        color=text_colour,
         fontsize=9.5,
         bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5} if hatch else None,
     )
@@ -152,8 +154,8 @@ def _row(trial: Trial) -> dict[str, object]:
     low, high = verdict.delivery.interval
     delays = sorted(1_000 * row.latency_seconds for row in trial.ledger if row.latency_seconds is not None)
     return {
-        "fault": trial.act.name,
-        "hurts": str(trial.act.target),
+        "fault": trial.fault.name,
+        "hurts": str(trial.fault.target),
         "delivery": trial.delivery.name,
         "delivered": f"{verdict.delivered:,} of {verdict.expected:,}",
         "from %": round(100 * low, 2),
@@ -174,76 +176,80 @@ async def run_matrix(
     users: int = 2,
     seed: int = 0,
     plan: TrialPlan | None = None,
-    acts: Iterable[Act] = tuple(ACTS.values()),
-    deliveries: Iterable[Delivery] = tuple(DELIVERIES.values()),
+    faults: Iterable[Fault] = tuple(FAULTS.values()),
+    modes: Iterable[DeliveryMode] = tuple(DELIVERY_MODES.values()),
 ) -> FaultMatrix:
-    """Try every fault with every way to deliver that it concerns: `users` threads a cell, each with one socket.
+    """Run a trial of every fault in every delivery mode that it applies to, with `users` threads and sockets each.
 
-    Faults of the network share one deployment, each with a proxy and threads of its own; a fault that hurts processes
-    has a deployment to itself.
+    Network faults share a deployment, each with its own proxy and threads. A fault that targets processes gets its own
+    deployment. Raises TimeoutError.
     """
-    chosen, plan = list(acts), plan or TrialPlan()
-    rooms = [(delivery, room) for delivery in deliveries for room in _rooms(chosen, delivery)]
+    chosen, plan = list(faults), plan or TrialPlan()
+    groups = [(delivery, group) for delivery in modes for group in _group_by_deployment(chosen, delivery)]
     found: dict[tuple[str, str], Trial] = {}
-    limiter = anyio.CapacityLimiter(AT_ONCE)
+    limiter = anyio.CapacityLimiter(MAX_CONCURRENT_DEPLOYMENTS)
 
-    async def one(delivery: Delivery, room: Sequence[Act]) -> None:
+    async def run_one(delivery: DeliveryMode, group: Sequence[Fault]) -> None:
         async with limiter:
-            for trial in await _share(delivery, room, users, seed, plan):
-                found[trial.act.name, delivery.name] = trial
+            for trial in await _run_group(delivery, group, users, seed, plan):
+                found[trial.fault.name, delivery.name] = trial
 
     with unwrap_single_error(), anyio.fail_after(MATRIX_SECONDS + 20 * plan.seconds):
         async with anyio.create_task_group() as tasks:
-            for delivery, room in rooms:
-                tasks.start_soon(one, delivery, room)
-    return FaultMatrix({(act.name, row.name): found[act.name, row.name] for row, room in rooms for act in room})
+            for delivery, group in groups:
+                tasks.start_soon(run_one, delivery, group)
+    return FaultMatrix(
+        {(fault.name, row.name): found[fault.name, row.name] for row, group in groups for fault in group}
+    )
 
 
-def _rooms(acts: Sequence[Act], delivery: Delivery) -> list[list[Act]]:
-    """Which faults share a deployment."""
-    concerned = [act for act in acts if act.concerns(delivery)]
-    shared = [act for act in concerned if not act.alone]
-    return ([shared] if shared else []) + [[act] for act in concerned if act.alone]
+def _group_by_deployment(faults: Sequence[Fault], delivery: DeliveryMode) -> list[list[Fault]]:
+    """Return the groups of faults that share a deployment."""
+    concerned = [fault for fault in faults if fault.applies_to(delivery)]
+    shared = [fault for fault in concerned if not fault.needs_own_deployment]
+    return ([shared] if shared else []) + [[fault] for fault in concerned if fault.needs_own_deployment]
 
 
-async def _share(delivery: Delivery, room: Sequence[Act], users: int, seed: int, plan: TrialPlan) -> list[Trial]:
-    threads = family("thread_<16 hex>", users * len(room), seed=seed)
+async def _run_group(
+    delivery: DeliveryMode, group: Sequence[Fault], users: int, seed: int, plan: TrialPlan
+) -> list[Trial]:
+    threads = family("thread_<16 hex>", users * len(group), seed=seed)
     trials: list[Trial] = []
 
-    async def one(act: Act, owned: Sequence[Owned]) -> None:
-        trials.append(await try_act(act, deployment, owned, plan=plan, seed=seed))
+    async def run_one(fault: Fault, owned: Sequence[Owned]) -> None:
+        trials.append(await run_trial(fault, deployment, owned, plan=plan, seed=seed))
 
-    cut_broker = any(act.cuts_broker for act in room)
+    cut_broker = any(fault.cuts_broker for fault in group)
     async with deployed(delivery, threads, cut_broker=cut_broker) as deployment, anyio.create_task_group() as tasks:
-        for number, act in enumerate(room):
-            tasks.start_soon(one, act, threads[number * users : (number + 1) * users])
-    return sorted(trials, key=lambda trial: list(ACTS).index(trial.act.name))
+        for number, fault in enumerate(group):
+            tasks.start_soon(run_one, fault, threads[number * users : (number + 1) * users])
+    return sorted(trials, key=lambda trial: list(FAULTS).index(trial.fault.name))
 
 
-def drawn_plan(seed: int) -> TrialPlan:
-    """A plan whose fault begins and ends where a seed puts it: a race that needs its moment gets many."""
+def random_plan(seed: int) -> TrialPlan:
+    """Return a plan with random timing, so that many rounds can provoke a race condition that depends on timing."""
     source = random.Random(seed)
     return TrialPlan(
         steps=source.randint(16, 32),
         pace_seconds=source.uniform(0.01, 0.06),
-        begins_seconds=source.uniform(0.05, 0.5),
-        lasts_seconds=source.uniform(0.05, 0.9),
+        start_seconds=source.uniform(0.05, 0.5),
+        duration_seconds=source.uniform(0.05, 0.9),
     )
 
 
 @dataclass
 class Soak:
-    """What many rounds came to."""
+    """The accumulated result of many rounds of the fault matrix."""
 
     rounds: int = 0
     seconds: float = 0.0
     cells: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
-    """By fault and delivery: counts, added up."""
-    broken: list[str] = field(default_factory=list)
-    """Each cell of a round that broke a promise, with its seed, so that it can be run again."""
+    """Summed counts by the names of fault and delivery mode."""
+    violations: list[str] = field(default_factory=list)
+    """Each cell that violated a guarantee, with the seed of its round, so that it can be reproduced."""
 
     def add(self, seed: int, matrix: FaultMatrix) -> None:
-        """Count one round."""
+        """Add the counts of one round."""
         self.rounds += 1
         for name, trial in matrix.cells.items():
             verdict = trial.verdict
@@ -260,18 +266,18 @@ class Soak:
             for what, count in counts.items():
                 so_far[what] += count
             promised = trial.delivery is not AT_MOST_ONCE
-            if verdict.misrouted or not trial.settled or (promised and (verdict.lost_silent or counts["duplicated"])):
-                self.broken.append(f"seed {seed}: {name[0]}, {name[1]}: {counts}, settled: {trial.settled}")
+            if verdict.misrouted or not trial.quiesced or (promised and (verdict.lost_silent or counts["duplicated"])):
+                self.violations.append(f"seed {seed}: {name[0]}, {name[1]}: {counts}, quiesced: {trial.quiesced}")
 
     @property
-    def silent(self) -> Rate:
-        """Events lost in silence where a log is kept."""
-        sound = [counts for (_, delivery), counts in self.cells.items() if delivery != AT_MOST_ONCE.name]
-        return Rate(sum(each["lost silent"] for each in sound), sum(each["expected"] for each in sound))
+    def silent_losses(self) -> Rate:
+        """Events lost silently in the delivery modes that keep a log."""
+        guaranteed = [counts for (_, delivery), counts in self.cells.items() if delivery != AT_MOST_ONCE.name]
+        return Rate(sum(each["lost silent"] for each in guaranteed), sum(each["expected"] for each in guaranteed))
 
     def table(self) -> pd.DataFrame:
-        """One row a cell, its counts added up."""
-        return pd.DataFrame({"fault": act, "delivery": name} | counts for (act, name), counts in self.cells.items())
+        """Return one row for each cell, with its summed counts."""
+        return pd.DataFrame({"fault": fault, "delivery": name} | counts for (fault, name), counts in self.cells.items())
 
 
 async def soak(
@@ -279,23 +285,24 @@ async def soak(
     minutes: float,
     seed: int = 0,
     users: int = 2,
-    acts: Iterable[Act] = tuple(ACTS.values()),
-    deliveries: Iterable[Delivery] = tuple(DELIVERIES.values()),
+    faults: Iterable[Fault] = tuple(FAULTS.values()),
+    modes: Iterable[DeliveryMode] = tuple(DELIVERY_MODES.values()),
     print_line: Callable[[str], None] = print,
 ) -> Soak:
-    """Run the matrix until so many minutes are over, at least once; the round under way is finished."""
-    chosen, ways = tuple(acts), tuple(deliveries)
+    """Run rounds of the matrix for this many minutes, at least one; the last round is completed."""
+    all_faults, all_modes = tuple(faults), tuple(modes)
     found, begins = Soak(), time.monotonic()
     while not found.rounds or time.monotonic() - begins < 60 * minutes:
-        number, broken = seed + found.rounds, len(found.broken)
+        number, violations = seed + found.rounds, len(found.violations)
         found.add(
-            number, await run_matrix(users=users, seed=number, plan=drawn_plan(number), acts=chosen, deliveries=ways)
+            number,
+            await run_matrix(users=users, seed=number, plan=random_plan(number), faults=all_faults, modes=all_modes),
         )
         found.seconds = time.monotonic() - begins
-        for breach in found.broken[broken:]:
-            print_line(breach)
+        for violation in found.violations[violations:]:
+            print_line(violation)
         print_line(
-            f"round {found.rounds}, {found.seconds / 60:.1f} min: lost in silence {found.silent},"
-            f" {len(found.broken)} broken"
+            f"round {found.rounds}, {found.seconds / 60:.1f} min: lost silently {found.silent_losses},"
+            f" {len(found.violations)} violations"
         )
     return found

@@ -1,4 +1,4 @@
-"""What a trial records: what its workers report, what its users read, and the history that both make."""
+"""Records what the workers of a trial report and what its users read, and builds the history from both."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from bridgekit_verify.measure.history import Arrival, Expectation, History, Key,
 __all__ = ["Reader", "Recorder", "assign_seq", "read_and_resume", "read_without_resume"]
 
 KEEPALIVE_SECONDS: Final = 5.0
-"""Longer than the windows of the faults: on a busy machine a shorter one would be a fault of its own."""
+"""Longer than the fault windows: a shorter keepalive could disconnect clients on a busy machine."""
 BACKOFF: Final = Backoff(first_seconds=0.02, longest_seconds=0.2)
 
 
 @dataclass
 class Reader:
-    """One user, and what their sockets read."""
+    """One user and the events and gaps that the user's sockets read."""
 
     socket: Socket
     url: str
@@ -41,20 +41,20 @@ class Reader:
     arrivals: list[Arrival] = field(default_factory=list)
     gaps: list[Missing] = field(default_factory=list)
     online: list[tuple[float, float]] = field(default_factory=list)
-    """From when to when a socket was subscribed, in seconds since 1970."""
+    """Start and end of each subscription, in seconds since the Unix epoch."""
     duplicates: int = 0
-    """Events that came again and were dropped before the user saw them."""
+    """Duplicated events, which the client dropped."""
     _since: float = 0.0
     _online: anyio.Event = field(default_factory=anyio.Event)
     _ended: dict[str, anyio.Event] = field(default_factory=dict)
 
     @property
     def offline(self) -> list[tuple[float, float]]:
-        """The times between, in which no socket was."""
+        """The intervals between subscriptions."""
         return [(earlier[1], later[0]) for earlier, later in pairwise(self.online)]
 
     def on_status(self, subscribed: bool) -> None:
-        """A socket was subscribed, or is gone."""
+        """Record that a socket was subscribed, or that its connection ended."""
         if subscribed:
             self._since = time.time()
             self._online.set()
@@ -67,7 +67,7 @@ class Reader:
         await self._online.wait()
 
     def record(self, item: RoutedEvent | Gap, epoch: str) -> None:
-        """Record what a socket read, in which epoch."""
+        """Record an event or gap that a socket read, with the epoch of its log."""
         if isinstance(item, Gap):
             self.gaps.append(Missing(item.first, item.last, item.epoch))
             return
@@ -77,7 +77,7 @@ class Reader:
             self._end_of(arrival.key.request).set()
 
     async def wait_ended(self, request: str) -> None:
-        """Wait until the end of that run was read."""
+        """Wait until the end of the run with this request was read."""
         await self._end_of(request).wait()
 
     def _end_of(self, request: str) -> anyio.Event:
@@ -85,7 +85,7 @@ class Reader:
 
 
 async def read_and_resume(reader: Reader, *, task_status: TaskStatus[None]) -> None:
-    """Read with the client that resumes, until cancelled."""
+    """Read with the resuming client until cancelled."""
     async with follow(
         reader.url,
         online=reader.on_status,
@@ -101,7 +101,7 @@ async def read_and_resume(reader: Reader, *, task_status: TaskStatus[None]) -> N
 
 
 async def read_without_resume(reader: Reader, *, task_status: TaskStatus[None]) -> None:
-    """Read with one connection after the other, each without a cursor, until cancelled."""
+    """Read with consecutive connections without a cursor until cancelled."""
     started = False
     while True:
         try:
@@ -121,33 +121,33 @@ async def read_without_resume(reader: Reader, *, task_status: TaskStatus[None]) 
                 finally:
                     reader.on_status(False)
         except (Disconnected, OSError, TimeoutError, InvalidHandshake):
-            pass  # connect again, without a cursor
+            pass  # reconnect without a cursor
         await anyio.sleep(BACKOFF.first_seconds)
 
 
 @dataclass
 class Recorder:
-    """What the workers report of one experiment."""
+    """The worker reports of one experiment."""
 
     history: History = field(default_factory=History)
     attempted: dict[Key, Expectation] = field(default_factory=dict)
     acknowledged: dict[Key, Acknowledged] = field(default_factory=dict)
     attempted_at: dict[Key, float] = field(default_factory=dict)
     owners: dict[str, Owned] = field(default_factory=dict)
-    """By request."""
+    """Owner of the thread of each request."""
     emitted: Counter[str] = field(default_factory=Counter)
-    """How many events of each run its agent attempted."""
+    """Number of events that the agent attempted, by request."""
     ended: dict[str, str] = field(default_factory=dict)
-    """Runs that ended, and the error if there was one."""
+    """Error text of each ended run, by request; empty without an error."""
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
     async def wait_ended(self, requests: Sequence[str]) -> None:
-        """Wait until these runs have ended, with or without an error."""
+        """Wait until the runs of these requests have ended, with or without an error."""
         while not set(requests) <= set(self.ended):
             await self._changed.wait()
 
     async def wait_emitted(self, wanted: Mapping[str, int]) -> None:
-        """Wait until agents have attempted so many events of each run, or it has ended."""
+        """Wait until each run has ended or its agent has attempted the given number of events."""
         while any(self.emitted[request] < count for request, count in wanted.items() if request not in self.ended):
             await self._changed.wait()
 
@@ -167,8 +167,8 @@ class Recorder:
     def complete(self, readers: Sequence[Reader]) -> tuple[History, int]:
         """Return the complete history, and how many events were neither acknowledged nor read.
 
-        An event whose worker was killed before it answered may have been delivered or not, and both are right: it is
-        expected if it arrived. (Jepsen calls such an operation indeterminate.)
+        An event whose worker was killed before the acknowledgement may have been delivered or not; both are correct, so
+        it is expected only if it arrived. (Jepsen calls such an operation indeterminate.)
         """
         read = {arrival.key for reader in readers for arrival in reader.arrivals}
         expected = [each for key, each in self.attempted.items() if key in self.acknowledged or key in read]
@@ -193,12 +193,12 @@ Gaps = Sequence[Missing]
 def assign_seq(
     asked: Sequence[Key], receipts: Mapping[Key, Receipt], arrivals: Sequence[Arrival], gaps: Gaps
 ) -> dict[Key, Receipt]:
-    """Give events that an unavailable store acknowledged without a `seq` the `seq` that they got later.
+    """Infer the missing `seq` of events that were acknowledged without one because the store was unavailable.
 
-    `asked` are one thread's events in the order of emission; the receipts are returned. The `seq` of an event lies
-    between those of its neighbours. An event that was read needs none. Another one gets the first possible `seq` that
-    was neither read nor signalled, and so counts as a silent loss; else one that was signalled. Where none is free, or
-    no event follows, the event stays without.
+    `asked` lists one thread's events in the order of emission; the completed receipts are returned. The `seq` of an
+    event lies between those of its neighbours. An event that was read needs no inferred `seq`. Any other event gets the
+    first possible `seq` that was neither read nor signalled, and so counts as a silent loss; otherwise a signalled one.
+    If no `seq` is free, or no later event is known, the receipt stays without one.
     """
     known = {arrival.key: Cursor(arrival.epoch or "", arrival.seq) for arrival in arrivals if arrival.key is not None}
     known |= {key: Cursor(r.epoch or "", r.seq) for key, r in receipts.items() if r.seq is not None}

@@ -1,4 +1,4 @@
-"""One socket stops reading: its effect on its neighbours, and on the agent that emits to all of them."""
+"""Measures how one socket that stops reading affects the other sockets of its thread and the emitting agent."""
 
 from __future__ import annotations
 
@@ -37,37 +37,37 @@ __all__ = ["BRIDGEKIT", "SERVERS", "LoopTimeClock", "Stall", "StallStudy", "stud
 
 STALL_SECONDS: Final = 120.0
 STILL_SECONDS: Final = 0.02
-"""A loop that is not polled for longer stands still."""
+"""If the event loop does not run for longer than this, LoopTimeClock stops."""
 SETTLE_SECONDS: Final = 60.0
-"""How long neighbours may take, when all read again, to read what they are owed."""
+"""How long the neighbours may take to read the remaining events after the stall."""
 PADDING_BYTES: Final = 8_192
 _NUMBER = re.compile(r'"number": ?(\d+)')
 SEND_BUFFER_BYTES: Final = 16_384
-"""Small, so that a client that stops reading is noticed at once and not after megabytes."""
+"""Small, so that a client that stops reading causes backpressure immediately and not after megabytes."""
 THREAD: Final = ThreadId("thread_1")
 USER: Final = "user_1"
 OUTBOX_EVENTS: Final = 16
 
 Emit = Callable[[int, str], Awaitable[None]]
-"""Sends one event to every subscriber: a JSON text with `"number": …` and a padding."""
+"""Sends one event to every subscriber: a JSON text with `"number": …` and padding."""
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that is up."""
+    """A running server: the URL that clients subscribe at, and the function that emits an event."""
 
     url: str
-    """Where a client subscribes."""
+    """URL at which a client subscribes."""
     emit: Emit
 
 
 @dataclass(frozen=True)
 class ServerKind:
-    """A way to write a server that sends every event to every subscriber."""
+    """An implementation of a server that sends every event to every subscriber."""
 
     name: str
-    says: str
-    """Its code for one event."""
+    description: str
+    """The server's code that sends one event."""
     serve: Callable[[], AbstractAsyncContextManager[RunningServer]]
 
 
@@ -148,56 +148,56 @@ SERVERS: Final = (
     ),
     BRIDGEKIT,
 )
-"""Two that wait for one socket after the other, as such servers are usually written, and the bridge."""
+"""Two servers that await one socket after the other, as such servers are usually written, and the bridge."""
 
 
 @dataclass(frozen=True)
 class Stall:
-    """What one server made of it. All moments are seconds after the first event was due."""
+    """The measurements of one server. All times are seconds after the first event was due."""
 
-    peer: ServerKind
+    server: ServerKind
     neighbours: int
     events: int
     due: Sequence[float]
-    """When each event was to be emitted."""
+    """When each event was due."""
     reads: Sequence[tuple[int, float]]
-    """Which event a neighbour read, and when."""
+    """For each event that a neighbour read: its number and the time."""
     waits: Sequence[float]
-    """How long the agent waited for each emission, in seconds."""
+    """How long each emission made the agent wait, in seconds."""
     window: tuple[float, float]
-    """When one socket did not read."""
+    """Start and end of the stall of one socket."""
 
     @property
-    def lates(self) -> list[tuple[float, float]]:
-        """For each read: when the event was due, and how much later it was read, in seconds."""
+    def latencies(self) -> list[tuple[float, float]]:
+        """For each read: when the event was due, and its latency in seconds."""
         return [(self.due[number], moment - self.due[number]) for number, moment in self.reads]
 
     @property
     def during(self) -> list[float]:
-        """How late the events were that were due while one socket did not read, in seconds, shortest first."""
-        return sorted(late for due, late in self.lates if self.window[0] <= due <= self.window[1])
+        """Latencies of the events that were due during the stall, in seconds, shortest first."""
+        return sorted(late for due, late in self.latencies if self.window[0] <= due <= self.window[1])
 
     @property
     def before(self) -> list[float]:
-        """The same for the events before."""
-        return sorted(late for due, late in self.lates if due < self.window[0])
+        """Latencies of the events that were due before the stall, in seconds, shortest first."""
+        return sorted(late for due, late in self.latencies if due < self.window[0])
 
     @property
     def stalled_seconds(self) -> float:
-        """How long one socket read nothing."""
+        """Duration of the stall, in seconds."""
         return self.window[1] - self.window[0]
 
     @property
     def longest_wait(self) -> float:
-        """How long one emission held the agent up at most, in seconds."""
+        """The longest time that one emission made the agent wait, in seconds."""
         return max(self.waits)
 
 
 class LoopTimeClock:
-    """Time of the event loop: while the machine gives the loop no processor, no time passes.
+    """A clock that stops while the event loop does not get a CPU, so that only delays by sockets are measured.
 
-    So a delay by the machine does not count as a delay by a socket. A server that waits for a socket does not block
-    the loop, and time goes on. Runs while `run` does.
+    A server that awaits a socket does not block the loop, so its waiting time counts. The clock needs `run` as a
+    background task.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -226,19 +226,19 @@ def _quantile(sorted_values: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True)
 class StallStudy:
-    """The same stall with each server."""
+    """The results of the same stall with each server."""
 
     stalls: Sequence[Stall]
 
     def of(self, name: str) -> Stall:
-        return next(stall for stall in self.stalls if stall.peer.name == name)
+        return next(stall for stall in self.stalls if stall.server.name == name)
 
     def table(self) -> pd.DataFrame:
-        """One row a server; latencies of the neighbours in ms: median before, median and longest during the stall."""
+        """Return one row for each server: the neighbours' latencies and the agent's longest wait, in ms."""
         return pd.DataFrame(
             {
-                "server": stall.peer.name,
-                "written as": stall.peer.says,
+                "server": stall.server.name,
+                "written as": stall.server.description,
                 "neighbours read": f"{len(stall.reads):,} of {stall.events * stall.neighbours:,}",
                 "median before, ms": round(1_000 * _quantile(stall.before, 0.5), 1),
                 "median during, ms": round(1_000 * _quantile(stall.during, 0.5), 1),
@@ -249,14 +249,14 @@ class StallStudy:
         )
 
     def figure(self, title: str) -> Figure:
-        """How late neighbours read, over time."""
+        """Draw the neighbours' latencies over time, one panel for each server."""
         with new_figure(title, 7.6, 0.9 + 1.7 * len(self.stalls)) as figure:
             axes = figure.subplots(len(self.stalls), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
             for axis, stall in zip(axes, self.stalls, strict=True):
                 axis.axvspan(*stall.window, color=LOST, linewidth=0, label="one socket reads nothing")
                 axis.scatter(
-                    [due for due, _ in stall.lates],
-                    [1_000 * late for _, late in stall.lates],
+                    [due for due, _ in stall.latencies],
+                    [1_000 * late for _, late in stall.latencies],
                     s=7,
                     color=BLUE,
                     label="read by a neighbour",
@@ -264,16 +264,16 @@ class StallStudy:
                 axis.set_yscale("log")
                 axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
                 axis.set_ylim(0.3, 3_000)
-                axis.set_title(stall.peer.name, fontsize=10.5)
+                axis.set_title(stall.server.name, fontsize=10.5)
             axes[0].legend(frameon=False, fontsize=8.5, loc="upper left")
             axes[-1].set_xlabel("event due, s after the first")
             figure.supylabel("neighbours read it later by, ms", fontsize=10)
             return figure
 
-    def words(self) -> str:
-        """The same in a sentence a server, for those who cannot see the figure."""
+    def alt_text(self) -> str:
+        """Return a text alternative of the figure, one clause for each server."""
         return "; ".join(
-            f"{stall.peer.name}: neighbours read {1_000 * _quantile(stall.before, 0.5):.1f} ms late before and"
+            f"{stall.server.name}: neighbours read {1_000 * _quantile(stall.before, 0.5):.1f} ms late before and"
             f" {1_000 * _quantile(stall.during, 0.5):.1f} ms during the stall (median),"
             f" the agent was held up {1_000 * stall.longest_wait:.0f} ms at most"
             for stall in self.stalls
@@ -285,60 +285,63 @@ async def study_stall(
     neighbours: int = 3,
     events: int = 120,
     pace_seconds: float = 0.01,
-    begins: float = 0.3,
-    lasts: float = 0.5,
-    peers: Iterable[ServerKind] = SERVERS,
+    start: float = 0.3,
+    duration: float = 0.5,
+    servers: Iterable[ServerKind] = SERVERS,
 ) -> StallStudy:
-    """With each server: `neighbours` sockets that read and one that stops for a while, and an agent that emits evenly.
+    """For each server, measure `neighbours` reading sockets and one that stalls, while an agent emits at an even pace.
 
-    `begins` and `lasts` are seconds after the first event.
+    `start` is when the stall starts, in seconds after the first event, and `duration` its length in seconds. Raises
+    TimeoutError.
     """
     with unwrap_single_error(), anyio.fail_after(STALL_SECONDS + 10 * events * pace_seconds):
-        return StallStudy([await _stall(peer, neighbours, events, pace_seconds, begins, lasts) for peer in peers])
+        return StallStudy(
+            [await _stall(server, neighbours, events, pace_seconds, start, duration) for server in servers]
+        )
 
 
 async def _stall(
-    peer: ServerKind, neighbours: int, events: int, pace_seconds: float, begins: float, lasts: float
+    server: ServerKind, neighbours: int, events: int, pace_seconds: float, start: float, duration: float
 ) -> Stall:
     reads: list[tuple[int, float]] = []
     waits: list[float] = []
     padding, clock = "x" * PADDING_BYTES, LoopTimeClock()
     async with AsyncExitStack() as stack:
-        served = await stack.enter_async_context(peer.serve())
-        port = urlsplit(served.url).port or 0
-        slow_way = await stack.enter_async_context(proxy("127.0.0.1", port, buffer_bytes=PADDING_BYTES))
+        running = await stack.enter_async_context(server.serve())
+        port = urlsplit(running.url).port or 0
+        slow_path = await stack.enter_async_context(proxy("127.0.0.1", port, buffer_bytes=PADDING_BYTES))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(clock.run)
-        # The one that stops is served first, so that a loop comes to it before its neighbours.
-        await tasks.start(_read, served.url.replace(f":{port}", f":{slow_way.port}"), [], clock)
+        # The stalling socket connects first, so that a loop of sends reaches it before its neighbours.
+        await tasks.start(_read, running.url.replace(f":{port}", f":{slow_path.port}"), [], clock)
         for _ in range(neighbours):
-            await tasks.start(_read, served.url, reads, clock)
-        start = clock()
+            await tasks.start(_read, running.url, reads, clock)
+        origin = clock()
         due = [number * pace_seconds for number in range(events)]
 
         async def emit() -> None:
             for number, moment in enumerate(due):
-                await _until(clock, start + moment)
+                await _sleep_until(clock, origin + moment)
                 asked = clock()
-                await served.emit(number, padding)
+                await running.emit(number, padding)
                 waits.append(clock() - asked)
 
         async with anyio.create_task_group() as emitting:
             emitting.start_soon(emit)
-            await _until(clock, start + begins)
-            first = clock() - start
-            with slow_way.slow_reader():
-                await _until(clock, start + first + lasts)
-            last = clock() - start
+            await _sleep_until(clock, origin + start)
+            first = clock() - origin
+            with slow_path.slow_reader():
+                await _sleep_until(clock, origin + first + duration)
+            last = clock() - origin
         with anyio.move_on_after(SETTLE_SECONDS):
-            while len(reads) < neighbours * events:  # noqa: ASYNC110  # polled, and bounded
+            while len(reads) < neighbours * events:  # noqa: ASYNC110  # polled, with a timeout
                 await anyio.sleep(pace_seconds)
         tasks.cancel_scope.cancel()
-    since = [(number, moment - start) for number, moment in reads]
-    return Stall(peer, neighbours, events, due, since, waits, (first, last))
+    since = [(number, moment - origin) for number, moment in reads]
+    return Stall(server, neighbours, events, due, since, waits, (first, last))
 
 
-async def _until(clock: LoopTimeClock, moment: float) -> None:
+async def _sleep_until(clock: LoopTimeClock, moment: float) -> None:
     while (left := moment - clock()) > 0:  # noqa: ASYNC110  # a clock has no event
         await anyio.sleep(left)
 

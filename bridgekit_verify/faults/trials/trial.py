@@ -1,4 +1,4 @@
-"""One fault in one deployment: agents emit, the fault acts for a while, and every event is accounted for."""
+"""One fault in one deployment: agents emit, the fault is applied and repaired, and the checker judges every event."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import MemoryUsedTickets
 from bridgekit_verify.faults.proxy import proxy
-from bridgekit_verify.faults.trials.acts import Act, FaultTarget, Scene
-from bridgekit_verify.faults.trials.deployment import Delivery, Deployment
+from bridgekit_verify.faults.trials.deployment import DeliveryMode, Deployment
+from bridgekit_verify.faults.trials.fault_catalogue import Fault, FaultContext, FaultTarget
 from bridgekit_verify.faults.trials.load import SETTLE_SECONDS, AgentLoad, TrialPlan, run_after_fault, run_during_fault
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder, read_and_resume, read_without_resume
 from bridgekit_verify.measure.checker import Verdict, check
@@ -28,46 +28,46 @@ from bridgekit_verify.measure.history import Arrival, History, Key, Socket
 from bridgekit_verify.measure.ledger import Row, ledger
 from bridgekit_verify.measure.plots import BLUE, LOST, VERMILLION, new_figure
 
-__all__ = ["Trial", "TrialPlan", "latency_figure", "try_act"]
+__all__ = ["Trial", "TrialPlan", "latency_figure", "run_trial"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What became of one fault in one deployment."""
+    """The result of one fault in one deployment."""
 
-    delivery: Delivery
-    act: Act
+    delivery: DeliveryMode
+    fault: Fault
     plan: TrialPlan
     history: History
     verdict: Verdict
     window: tuple[float, float]
-    """When the fault began, and when all was mended, in seconds since the epoch."""
+    """When the fault started and when it was repaired, in seconds since the Unix epoch."""
     unanswered: int
-    """Events that were not answered, because the worker of their agent was killed: not promised, so not lost."""
-    asked_at: Mapping[Key, float]
-    """When each event was asked for, in seconds since the epoch."""
-    settled: bool
-    """Whether every user read the end of the last run."""
+    """Events without an acknowledgement, because their worker was killed. They do not count as lost."""
+    attempted_at: Mapping[Key, float]
+    """When each event was attempted, in seconds since the Unix epoch."""
+    quiesced: bool
+    """Whether every user read the end of the last run before the timeout."""
     readers: Sequence[Reader]
 
     @property
     def emission_window(self) -> tuple[float, float]:
-        """When the first event was asked for, and the last."""
-        return min(self.asked_at.values()), max(self.asked_at.values())
+        """When the first and the last event were attempted."""
+        return min(self.attempted_at.values()), max(self.attempted_at.values())
 
     @property
     def ledger(self) -> list[Row]:
-        """One row an event and socket."""
+        """One row for each event and entitled socket."""
         return ledger(self.history)
 
     @property
     def sent_twice(self) -> int:
-        """Events that came to a socket again. A client that stays drops them, and its user never sees them."""
+        """Events that a socket received again. The resuming client drops them."""
         return sum(reader.duplicates for reader in self.readers)
 
     @property
-    def firsts(self) -> list[Arrival]:
-        """The first copy of each event at each socket, in the order of reading."""
+    def first_copies(self) -> list[Arrival]:
+        """The first copy of each event at each socket, in the order of arrival."""
         seen: dict[tuple[int, Key | None], Arrival] = {}
         for arrival in self.history.arrivals:
             seen.setdefault((arrival.socket.number, arrival.key), arrival)
@@ -75,32 +75,31 @@ class Trial:
 
     @property
     def lost_moments(self) -> list[float]:
-        """When each event that a user never read was asked for, in seconds since the epoch."""
-        return [self.asked_at[row.expectation.key] for row in self.ledger if not row.copies]
+        """When each event that its user never read was attempted, in seconds since the Unix epoch."""
+        return [self.attempted_at[row.expectation.key] for row in self.ledger if not row.copies]
 
     @property
     def closed_form(self) -> float | None:
-        """The share that arrives if exactly what is emitted while a user is offline is lost; None if more is promised.
+        """The predicted share of delivered events if exactly the events emitted while a user is offline are lost.
 
-        Events come at an even pace, so of a time `T` with `w` offline, 1 - w / T arrives. (Of a worker that was killed
-        no agent emits meanwhile, and there is no such form.)
+        Events are emitted at an even pace for a time `T`, of which the user is offline for `w`: 1 - w / T is delivered.
+        None if the delivery mode resumes, or the fault overflows buffers or does not act on the network. (For example,
+        the agents of a killed worker emit nothing meanwhile.)
         """
-        if self.delivery.resumes or self.act.target is not FaultTarget.NETWORK or self.act.overflows:
+        if self.delivery.resumes or self.fault.target is not FaultTarget.NETWORK or self.fault.overflows:
             return None
-        begins, ends = self.emission_window
-        blind = [self.window] if self.act.swallows else []
-        away = [_away(reader.online, blind, begins, ends) for reader in self.readers]
-        return 1 - sum(away) / (len(away) * (ends - begins))
+        start, end = self.emission_window
+        blind = [self.window] if self.fault.drops else []
+        offline = [_offline_seconds(reader.online, blind, start, end) for reader in self.readers]
+        return 1 - sum(offline) / (len(offline) * (end - start))
 
 
 Span = tuple[float, float]
 
 
-def _away(online: Sequence[Span], blind: Sequence[Span], begins: float, ends: float) -> float:
-    """Of a time, how many seconds no socket was subscribed, or was and got nothing."""
-    moments = sorted(
-        {begins, ends, *(moment for span in (*online, *blind) for moment in span if begins < moment < ends)}
-    )
+def _offline_seconds(online: Sequence[Span], blind: Sequence[Span], start: float, end: float) -> float:
+    """Return the seconds from `start` to `end` in which no socket was subscribed or a subscribed one got nothing."""
+    moments = sorted({start, end, *(moment for span in (*online, *blind) for moment in span if start < moment < end)})
     return sum(
         later - earlier
         for earlier, later in pairwise(moments)
@@ -112,17 +111,17 @@ def _within(spans: Sequence[Span], first: float, last: float) -> bool:
     return any(start <= first and last <= end for start, end in spans)
 
 
-async def try_act(
-    act: Act, deployment: Deployment, owned: Sequence[Owned], *, plan: TrialPlan, seed: int = 0, name: str = ""
+async def run_trial(
+    fault: Fault, deployment: Deployment, owned: Sequence[Owned], *, plan: TrialPlan, seed: int = 0, name: str = ""
 ) -> Trial:
-    """Run agents for these users, apply the fault for a while, repair it, and judge when no more events come.
+    """Run agents for these users, apply and repair the fault, wait for the remaining events, and check the history.
 
-    `owned` are threads of the deployment that no other experiment uses meanwhile; `name` is this one's.
-    LedgerImbalance where the books do not.
+    `owned` are threads of the deployment that no other experiment uses meanwhile. `name` names this experiment.
+    Raises LedgerImbalance if the counts of the ledger do not add up.
     """
-    name = name or act.name
+    name = name or fault.name
     recorder, delivery = Recorder(), deployment.delivery
-    load = AgentLoad(name, plan, act, recorder)
+    load = AgentLoad(name, plan, fault, recorder)
     with ExitStack() as observing, unwrap_single_error():
         for worker in {deployment.agents, deployment.sockets}:
             worker.observers[name] = recorder.record
@@ -136,29 +135,29 @@ async def try_act(
             read = read_and_resume if delivery.resumes else read_without_resume
             for reader in readers:
                 await tasks.start(read, reader)
-            scene = Scene(deployment, users, seed, load.meanwhile)
-            window = await run_during_fault(load, scene, owned)
+            context = FaultContext(deployment, users, seed, load.run_agents_for)
+            window = await run_during_fault(load, context, owned)
             with anyio.move_on_after(SETTLE_SECONDS) as settling:
                 for reader, each in zip(readers, owned, strict=True):
-                    await run_after_fault(load, scene, each, reader)
+                    await run_after_fault(load, context, each, reader)
             tasks.cancel_scope.cancel()
     history, unanswered = recorder.complete(readers)
     return Trial(
         delivery=delivery,
-        act=act,
+        fault=fault,
         plan=plan,
         history=history,
         verdict=check(history),
         window=window,
         unanswered=unanswered,
-        asked_at=recorder.attempted_at,
-        settled=not settling.cancelled_caught,
+        attempted_at=recorder.attempted_at,
+        quiesced=not settling.cancelled_caught,
         readers=readers,
     )
 
 
 async def _tickets(deployment: Deployment, owned: Sequence[Owned]) -> Tickets:
-    """The experiment issues the users' tickets, as an application that durable its workers."""
+    """Issue the users' tickets outside the workers, as an application does whose tickets survive a worker's restart."""
     threads = MemoryThreadStore()
     for each in owned:
         await threads.claim(each.thread_id, each.user_id)
@@ -170,9 +169,9 @@ async def _ticket(tickets: Tickets, owned: Owned) -> str:
 
 
 def latency_figure(trials: Sequence[Trial], *, title: str) -> Figure:
-    """One panel a trial: each event's latency by when it was emitted, and the window of the fault shaded.
+    """Draw one panel for each trial: each event's latency by emission time, with the window of the fault shaded.
 
-    What was lost stands at the foot of its panel, as a cross.
+    Lost events are crosses at the bottom of the panel.
     """
     columns = 2 if len(trials) > 1 else 1
     rows = -(-len(trials) // columns)
@@ -188,14 +187,16 @@ def latency_figure(trials: Sequence[Trial], *, title: str) -> Figure:
 
 
 def _latencies(axis: Axes, trial: Trial) -> None:
-    begins = trial.emission_window[0]
-    axis.axvspan(trial.window[0] - begins, trial.window[1] - begins, color=LOST, linewidth=0, label="fault")
-    points = [(arrival.emitted_at - begins, 1_000 * (arrival.read_at - arrival.emitted_at)) for arrival in trial.firsts]
+    start = trial.emission_window[0]
+    axis.axvspan(trial.window[0] - start, trial.window[1] - start, color=LOST, linewidth=0, label="fault")
+    points = [
+        (arrival.emitted_at - start, 1_000 * (arrival.read_at - arrival.emitted_at)) for arrival in trial.first_copies
+    ]
     axis.scatter([x for x, _ in points], [y for _, y in points], s=9, color=BLUE, label="read")
     if lost := trial.lost_moments:
-        # At the foot of the panel, whatever its scale.
+        # Placed in axes coordinates: at the bottom of the panel, independent of its scale.
         axis.scatter(
-            [moment - begins for moment in lost],
+            [moment - start for moment in lost],
             [0.06] * len(lost),
             s=24,
             marker="x",
@@ -206,5 +207,5 @@ def _latencies(axis: Axes, trial: Trial) -> None:
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axis.set_ylim(0.3, 5_000)
-    axis.set_title(f"{trial.act.name}, {trial.delivery.name}", fontsize=10.5)
+    axis.set_title(f"{trial.fault.name}, {trial.delivery.name}", fontsize=10.5)
     axis.legend(frameon=False, fontsize=8.5, loc="upper right")

@@ -1,4 +1,4 @@
-"""Loss against the length of being away: measured, and predicted by a closed form."""
+"""Loss as a function of the time that users are offline: measured, and predicted by a closed form."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bridgekit.errors import unwrap_single_error
-from bridgekit_verify.faults.trials.acts import ACTS
-from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, RESUME, Delivery, deployed
+from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, RESUME, DeliveryMode, deployed
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.load import EVENTS_A_STEP
 from bridgekit_verify.faults.trials.recorder import Reader
-from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, try_act
+from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
 from bridgekit_verify.measure.families import Owned, family
 from bridgekit_verify.measure.plots import BLUE, GREEN, INK, VERMILLION, new_figure, percents
 from bridgekit_verify.measure.statistics import Rate
@@ -27,27 +27,27 @@ WINDOWS_SECONDS: Final = 120.0
 
 @dataclass(frozen=True)
 class Window:
-    """Users who were away for a while, with one way to deliver."""
+    """A trial in which users were offline for a time, in one delivery mode."""
 
     trial: Trial
 
     @property
-    def away_seconds(self) -> float:
-        """How long they were away, on average: the window, and what it took to come back."""
+    def offline_seconds(self) -> float:
+        """Mean offline time of the users in seconds: the window of the fault plus the time to reconnect."""
         spans = [last - first for reader in self.trial.readers for first, last in reader.offline]
         return sum(spans) / len(self.trial.readers)
 
     @property
     def emission_seconds(self) -> float:
-        """How long their agents emitted in all."""
-        begins, ends = self.trial.emission_window
-        return ends - begins
+        """Time between the first and the last emission, in seconds."""
+        start, end = self.trial.emission_window
+        return end - start
 
     @property
     def predicted(self) -> float:
-        """The share lost, by the closed form, with time as agents tell it: a step is one pace, however long it took.
+        """The predicted share of lost events, with time measured in steps of one pace each.
 
-        On a busy machine they do not emit evenly, so that clock times for `w` and `T` mean little.
+        On a busy machine, agents do not emit evenly, so clock times for `w` and `T` would mislead.
         """
         shares = [self._predicted_for(reader) for reader in self.trial.readers]
         return sum(shares) / len(shares)
@@ -55,7 +55,7 @@ class Window:
     def _predicted_for(self, reader: Reader) -> float:
         trial = self.trial
         asked = [
-            trial.asked_at[each.key] for each in trial.history.expected if each.thread_id == reader.socket.thread_id
+            trial.attempted_at[each.key] for each in trial.history.expected if each.thread_id == reader.socket.thread_id
         ]
         missed = sum(any(first <= moment <= last for first, last in reader.offline) for moment in asked)
         a_pace = trial.plan.pace_seconds / EVENTS_A_STEP
@@ -63,63 +63,64 @@ class Window:
 
     @property
     def lost(self) -> Rate:
-        """What was lost, in silence or with a word."""
+        """Lost events, silent and signalled."""
         return self.trial.verdict.drop
 
 
-def predicted_loss(delivery: Delivery, plan: TrialPlan, away_seconds: float, emission_seconds: float) -> float:
-    """The share of events lost by a user who is away for `w` of the `T` seconds in which agents emit evenly.
+def predicted_loss(delivery: DeliveryMode, plan: TrialPlan, offline_seconds: float, emission_seconds: float) -> float:
+    """Return the share of events lost by a user who is offline for `w` of the `T` seconds in which agents emit evenly.
 
-    At most once: what is emitted while the user is offline, `w / T`. With a log that holds `h` events of a thread:
-    nothing while no more than `h` are emitted meanwhile, and else all of these.
+    At most once: the events emitted while the user is offline, `w / T`. With a log that retains `h` events of a thread:
+    none if at most `h` events are emitted meanwhile, otherwise all of those (resume is all-or-nothing).
     """
-    missed = away_seconds / plan.pace_seconds * EVENTS_A_STEP
+    missed = offline_seconds / plan.pace_seconds * EVENTS_A_STEP
     if delivery.resumes and missed <= delivery.keep_events:
         return 0.0
-    return away_seconds / emission_seconds
+    return offline_seconds / emission_seconds
 
 
 @dataclass(frozen=True)
 class WindowStudy:
-    """A row of windows for each way to deliver."""
+    """Windows of several lengths for each delivery mode."""
 
     windows: Sequence[Window]
 
-    def of(self, delivery: Delivery) -> list[Window]:
-        """Those of one way to deliver, shortest first."""
+    def of(self, delivery: DeliveryMode) -> list[Window]:
+        """Return the windows of one delivery mode, shortest first."""
         return [window for window in self.windows if window.trial.delivery.name == delivery.name]
 
-    def predicted(self, delivery: Delivery, away_seconds: float) -> float:
-        """The share lost by a user who is away for so long, by the closed form."""
+    def predicted(self, delivery: DeliveryMode, offline_seconds: float) -> float:
+        """Return the predicted share lost by a user who is offline for this many seconds."""
         windows = self.of(delivery)
-        emitting = sum(window.emission_seconds for window in windows) / len(windows)
-        return predicted_loss(delivery, windows[0].trial.plan, away_seconds, emitting)
+        emission_seconds = sum(window.emission_seconds for window in windows) / len(windows)
+        return predicted_loss(delivery, windows[0].trial.plan, offline_seconds, emission_seconds)
 
     @property
-    def deliveries(self) -> list[Delivery]:
+    def modes(self) -> list[DeliveryMode]:
         return list(dict.fromkeys(window.trial.delivery for window in self.windows))
 
     def table(self) -> pd.DataFrame:
-        """One row a window.
+        """Return one row for each window.
 
-        Columns: delivery, away (s), predicted lost (%), lost (k of n), lost (%), from, to, in silence, with a word.
+        Columns: delivery mode, offline time (s), predicted loss (%), lost (k of n), lost (%), Wilson interval (%),
+        lost silently, lost with a signalled gap.
         """
         return pd.DataFrame([_row(window) for window in self.windows])
 
     def figure(self, title: str) -> Figure:
-        """Measured and predicted loss, by how long users were away."""
-        looks = ((VERMILLION, "D"), (GREEN, "o"), (BLUE, "s"))
+        """Draw measured and predicted loss over the offline time."""
+        styles = ((VERMILLION, "D"), (GREEN, "o"), (BLUE, "s"))
         with new_figure(title, 8.0, 4.2) as figure:
             axis = figure.subplots()
-            for delivery, (colour, marker) in zip(self.deliveries, looks, strict=False):
+            for delivery, (colour, marker) in zip(self.modes, styles, strict=False):
                 windows = self.of(delivery)
-                away = [window.away_seconds for window in windows]
-                grid = [max(away) * step / 400 for step in range(401)]
+                offline = [window.offline_seconds for window in windows]
+                grid = [max(offline) * step / 400 for step in range(401)]
                 predicted = [100 * self.predicted(delivery, seconds) for seconds in grid]
                 axis.plot(grid, predicted, color=colour, linestyle="--", linewidth=1)
                 shares, bars = percents([window.lost for window in windows])
                 axis.errorbar(
-                    away, shares, yerr=bars, fmt=marker, color=colour, ecolor=INK, capsize=3, markersize=7,
+                    offline, shares, yerr=bars, fmt=marker, color=colour, ecolor=INK, capsize=3, markersize=7,
                     elinewidth=0.8, label=delivery.name,
                 )  # fmt: skip
             axis.plot([], [], color=INK, linestyle="--", linewidth=1, label="closed form")
@@ -129,10 +130,10 @@ class WindowStudy:
             axis.legend(frameon=False, loc="upper left")
             return figure
 
-    def words(self) -> str:
-        """The same in a sentence a window, for those who cannot see the figure."""
+    def alt_text(self) -> str:
+        """Return a text alternative of the figure, one clause for each window."""
         return "; ".join(
-            f"{window.trial.delivery.name}, away {window.away_seconds:.2f} s: {window.lost} lost,"
+            f"{window.trial.delivery.name}, away {window.offline_seconds:.2f} s: {window.lost} lost,"
             f" {window.predicted:.0%} predicted"
             for window in self.windows
         )
@@ -142,7 +143,7 @@ def _row(window: Window) -> dict[str, object]:
     low, high = window.lost.interval
     return {
         "delivery": window.trial.delivery.name,
-        "away s": round(window.away_seconds, 3),
+        "away s": round(window.offline_seconds, 3),
         "predicted lost %": round(100 * window.predicted, 1),
         "lost": f"{window.lost.k:,} of {window.lost.n:,}",
         "lost %": round(100 * window.lost.fraction, 1),
@@ -156,9 +157,9 @@ def _row(window: Window) -> dict[str, object]:
 async def study_windows(
     lengths: Sequence[float], *, users: int = 2, keep_events: int = 30, seed: int = 0, plan: TrialPlan | None = None
 ) -> WindowStudy:
-    """Take the users' connection away for each of these lengths, at most once and with a log of that many events.
+    """Disconnect users for each of these lengths (seconds), in mode "at most once" and with a log of `keep_events`.
 
-    All lengths of one way to deliver run side by side on one worker, each with `users` threads of its own.
+    All lengths of one mode run concurrently on one worker, each with `users` threads. Raises TimeoutError.
     """
     plan = plan or TrialPlan(steps=24)
     small = replace(RESUME, name=f"resume, {keep_events} events kept", keep_events=keep_events)
@@ -170,17 +171,17 @@ async def study_windows(
 
 
 async def _windows(
-    delivery: Delivery, lengths: Sequence[float], users: int, seed: int, plan: TrialPlan
+    delivery: DeliveryMode, lengths: Sequence[float], users: int, seed: int, plan: TrialPlan
 ) -> list[Window]:
     threads = family("thread_<16 hex>", users * len(lengths), seed=seed)
     trials: dict[float, Trial] = {}
 
-    async def one(seconds: float, owned: Sequence[Owned]) -> None:
-        lasting = replace(plan, lasts_seconds=seconds)
-        act = ACTS["down"] if seconds else ACTS["none"]
-        trials[seconds] = await try_act(act, deployment, owned, plan=lasting, seed=seed, name=f"away {seconds:g}")
+    async def run_one(seconds: float, owned: Sequence[Owned]) -> None:
+        lasting = replace(plan, duration_seconds=seconds)
+        fault = FAULTS["down"] if seconds else FAULTS["none"]
+        trials[seconds] = await run_trial(fault, deployment, owned, plan=lasting, seed=seed, name=f"away {seconds:g}")
 
     async with deployed(delivery, threads) as deployment, anyio.create_task_group() as tasks:
         for number, seconds in enumerate(lengths):
-            tasks.start_soon(one, seconds, threads[number * users : (number + 1) * users])
+            tasks.start_soon(run_one, seconds, threads[number * users : (number + 1) * users])
     return [Window(trials[seconds]) for seconds in lengths]

@@ -1,7 +1,7 @@
-"""A worker of the fault experiments: a real server in its own process, whose agents emit what they are asked to.
+"""A worker process of the fault experiments: a real server whose agents emit the requested events.
 
-Its first message is its WorkerSetup, each later one a RunRequest. It reports what an agent attempts and what the bridge
-answers before anything else happens: so the reports of a worker that was killed are complete.
+The first message on standard input is a WorkerSetup, and each later one a RunRequest. The worker reports each attempt
+and each receipt before it continues, so the reports of a killed worker are complete.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ __all__ = ["Acknowledged", "Attempted", "Ended", "RunReport", "RunRequest", "Wor
 
 
 class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is made of."""
+    """Configuration of a worker."""
 
     store: str
-    """Such as "memory:" or "sqlite:///somewhere"."""
+    """Store URL, such as "memory:" or "sqlite:///logs.sqlite"."""
     keep_events: int
     outbox_bytes: int
     port: int
     key: bytes
-    """Signs tickets."""
+    """Key that signs tickets."""
     owned: list[tuple[ThreadId, UserId]]
-    """The threads. A real application's thread store durable its workers; this one gets them at each start."""
+    """The threads and their owners. A real application stores them durably; this worker gets them at each start."""
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,20 +58,20 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     pace_seconds: float
     padding_bytes: int = 0
-    """Added to the result of each step's tool."""
+    """Bytes added to the tool result of each step."""
 
 
 class Attempted(msgspec.Struct, frozen=True, tag=True):
-    """An agent is about to ask the bridge for an event."""
+    """Report that an agent is about to pass an event to the bridge."""
 
     key: Key
     thread_id: ThreadId
     at: float
-    """In seconds since the epoch."""
+    """Time of the attempt, in seconds since the Unix epoch."""
 
 
 class Acknowledged(msgspec.Struct, frozen=True, tag=True):
-    """What the bridge answered."""
+    """Report of the receipt that the bridge returned."""
 
     key: Key
     run_id: RunId
@@ -80,7 +80,7 @@ class Acknowledged(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ended(msgspec.Struct, frozen=True, tag=True):
-    """A run is over."""
+    """Report that a run has ended; `error` is empty if it succeeded."""
 
     request: str
     error: str = ""
@@ -89,11 +89,11 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
 RunReport = Attempted | Acknowledged | Ended
 
 SEND_BUFFER_BYTES: Final = 16_384
-"""Small, so that a client that stops reading is noticed within the window of a fault."""
+"""Small, so that a client that stops reading causes backpressure within the window of a fault."""
 
 
 class ReportingBridge(AgentWebSocketBridge):
-    """Reports each event that it is given, and its answer."""
+    """Reports each attempted event and its receipt to the parent process."""
 
     async def notify(self, event: AgentEvent) -> Receipt:
         key = key_of(event.type, event.payload)
@@ -106,7 +106,7 @@ class ReportingBridge(AgentWebSocketBridge):
 
 
 def paced_agent(requests: dict[str, RunRequest]) -> type[BaseAgent]:
-    """An agent that thinks and uses a tool once a step, at the pace of its request."""
+    """Return an agent class that emits one thought and uses one tool per step, at the pace of its request."""
 
     class SteadyAgent(BaseAgent):
         async def execute(self, context: RunContext) -> object:
@@ -134,7 +134,7 @@ async def _run(application: Application, run: RunRequest) -> None:
         await application.supervisor.run(
             agent_name=AGENT, thread_id=run.thread_id, user_id=run.user_id, request=run.request
         )
-    except Exception as failure:  # noqa: BLE001 - whatever ends a run is reported
+    except Exception as failure:  # noqa: BLE001 - every error that ends a run is reported
         error = f"{type(failure).__name__}: {failure}"
     send(Ended(run.request, error))
 
@@ -148,7 +148,7 @@ async def _stop_on_signal(app: Starlette, everything: anyio.CancelScope, *, task
 
 
 async def main() -> None:
-    """Serve until SIGTERM, or until standard input closes."""
+    """Serve until SIGTERM or until standard input closes."""
     lines = read_stdin_lines()
     setup = msgspec.json.decode(await anext(lines), type=WorkerSetup)
     requests: dict[str, RunRequest] = {}

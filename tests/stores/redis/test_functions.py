@@ -221,7 +221,7 @@ async def test_batch_that_was_taken_before_a_restart_is_not_taken_after_it() -> 
 
 
 async def restarted(server: RedisServer, redis: ClusterTopology) -> None:
-    await server.written()
+    await server.wait_fsynced()
     await server.restart()
     # The connections are found to be closed when they are used.
     [only] = redis

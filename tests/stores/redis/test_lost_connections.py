@@ -12,7 +12,7 @@ from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import ClusterTopology
 from bridgekit.transport.log import Retention
 from bridgekit_verify.faults.redis_servers import redis_server
-from bridgekit_verify.faults.toxics import Partition, Way
+from bridgekit_verify.faults.toxics import Direction, Partition
 from tests.factories import THREAD
 from tests.stores.redis.workers import (
     POLL_SECONDS,
@@ -36,7 +36,7 @@ async def test_events_whose_answer_is_lost_with_the_connection_are_not_taken_twi
         async def publish_two() -> None:
             receipts.extend(await publish_and_wait(worker, "a", "b"))
 
-        with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
+        with through.start(Partition(directions=(Direction.TO_CLIENT,))) as held:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(publish_two)
                 await until_server_replies(server, ("XLEN", log), "1")
@@ -96,7 +96,7 @@ async def test_dead_subscription_that_reports_no_error_is_noticed_and_replaced(i
     """The connection is open as far as both ends know, and carries nothing."""
     async with redis_server() as server, redis_worker(server.url) as writer, through_proxy(server) as (through, reader):
         await reader.log.join(THREAD)
-        with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
+        with through.start(Partition(directions=(Direction.TO_CLIENT,))) as held:
             await publish(writer, "a", "b")
             await reader.until_healthy(healthy=False)
             assert reader.sink.numbers() == []

@@ -12,7 +12,7 @@ from bridgekit.stores.redis.mapping import RedisMappingStore, RedisUsedTickets
 from bridgekit.stores.redis.topology import ClusterTopology
 from bridgekit_verify.faults.proxy import proxy
 from bridgekit_verify.faults.redis_servers import redis_server
-from bridgekit_verify.faults.toxics import Partition, Way
+from bridgekit_verify.faults.toxics import Direction, Partition
 from tests.factories import OTHER, RUN, THREAD
 from tests.timeouts import TIMEOUT_SECONDS
 
@@ -105,7 +105,7 @@ async def test_ticket_whose_answer_was_lost_is_not_held_against_its_owner() -> N
         async def spend() -> None:
             answers.append(await spent.spend("ticket", 60))
 
-        with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
+        with through.start(Partition(directions=(Direction.TO_CLIENT,))) as held:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(spend)
                 with anyio.fail_after(TIMEOUT_SECONDS):

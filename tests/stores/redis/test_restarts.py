@@ -48,7 +48,7 @@ async def test_server_that_may_have_lost_events_skips_numbers_and_clients_get_a_
     async with redis_server(Persistence.EVERYSEC) as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         receipts = await publish(worker, "a", "b")
-        await server.written()
+        await server.wait_fsynced()
         await server.kill()
         await worker.until_healthy(healthy=False)
         await server.start()
@@ -66,7 +66,7 @@ async def test_server_that_may_have_lost_events_skips_numbers_and_clients_get_a_
 async def test_client_that_resumes_over_skipped_numbers_gets_a_gap() -> None:
     async with redis_server(Persistence.EVERYSEC) as server, redis_worker(server.url) as worker:
         [receipt] = await publish(worker, "a")
-        await server.written()
+        await server.wait_fsynced()
         await server.kill()
         await worker.until_healthy(healthy=False)
         await server.start()
@@ -83,7 +83,7 @@ async def test_seq_that_clients_have_seen_is_never_assigned_to_another_event() -
     async with redis_server(Persistence.EVERYSEC) as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         receipts = await publish(worker, "a", "b")
-        await server.written()
+        await server.wait_fsynced()
         shutil.copytree(server.directory / "appendonlydir", server.directory / "old")
         await publish(worker, "seen", "and lost")
         await worker.sink.until_delivered(4)

@@ -14,7 +14,7 @@ from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import ClusterTopology
 from bridgekit_verify.faults.proxy import proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
-from bridgekit_verify.faults.toxics import Partition, Way
+from bridgekit_verify.faults.toxics import Direction, Partition
 from tests.factories import THREAD
 from tests.stores.redis.workers import POLL_SECONDS, SOON_SECONDS, RecordingSink
 
@@ -62,12 +62,12 @@ async def test_confirmation_of_a_subscription_that_was_given_up_is_not_taken_for
         tasks.start_soon(reader.run)
         await reader.live.wait()
         given_up, wanted = thread_of(slow), thread_of(slow)
-        replies = through.start(Partition(ways=(Way.TO_CLIENT,)))
+        replies = through.start(Partition(directions=(Direction.TO_CLIENT,)))
         reader.add(given_up)
         await until_channels(server, 2)
         reader.remove(given_up)
         await until_channels(server, 1)
-        commands = through.start(Partition(ways=(Way.TO_SERVER,)))
+        commands = through.start(Partition(directions=(Direction.TO_SERVER,)))
         reader.add(wanted)
         other = thread_of(slow, ThreadId("another"))
         replies.stop()

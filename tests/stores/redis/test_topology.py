@@ -24,7 +24,7 @@ from bridgekit.stores.redis.functions import GET_ROUTE
 from bridgekit.stores.redis.topology import Backoff, ClusterTopology, parse_url
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
-from bridgekit_verify.faults.toxics import Partition, Way
+from bridgekit_verify.faults.toxics import Direction, Partition
 from tests.servers import SharedCluster
 from tests.stores.redis.workers import until_server_replies
 from tests.timeouts import TIMEOUT_SECONDS
@@ -212,7 +212,7 @@ async def test_call_whose_reply_is_lost_with_the_connection_is_repeated() -> Non
         async def push() -> None:
             replies.append(await redis.call(0, "RPUSH", "key", "value"))
 
-        with through.start(Partition(ways=(Way.TO_CLIENT,))) as held:
+        with through.start(Partition(directions=(Direction.TO_CLIENT,))) as held:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(push)
                 await until_server_replies(server, ("LLEN", "key"), "1")

@@ -1,4 +1,4 @@
-"""Loads by hand: what the two processes said of a wave, so that what is made of it can be told to the letter."""
+"""Literal load results: reports of both processes for a wave, so that tests can assert exact conclusions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from bridgekit_verify.capacity.capacity import CapacityStudy
 from bridgekit_verify.capacity.load_search import ASGI, NATIVE, Edge, LoadSearch, StepResult
-from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, CrowdStudy, MemoryScaling, Weight
+from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, LinearFit, MemoryScaling, MemoryStudy
 from bridgekit_verify.capacity.protocol import ClientReport, ServerReport
 from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave
 from bridgekit_verify.capacity.sizing import SharedStudy
@@ -15,13 +15,13 @@ PLAN = LoadPlan(seconds=1.0, pause_seconds=0.05)
 
 
 def step(load: float, *, late: int = 0, us: float = 50.0, **changed: Any) -> StepResult:
-    """So many events a second, of which `late` came after more than a second, and each cost `us` of CPU time.
+    """Return a load in events per second with `late` late events and `us` of CPU time per event.
 
-    `changed` are fields of ServerReport and ClientReport; of the client also `reader_share` and `reader_waiting`.
+    `changed` overrides fields of ServerReport and ClientReport, and `reader_share` and `reader_waiting` of the client.
     """
-    wave = LoadWave(name="wave", plan=PLAN, first=0, threads=10, runs_per_second=load / PLAN.events, begins_at=0.0)
+    wave = LoadWave(name="wave", plan=PLAN, first=0, threads=10, runs_per_second=load / PLAN.events, starts_at=0.0)
     server: dict[str, Any] = {
-        "runs": len(wave.begins),
+        "runs": len(wave.starts),
         "failed": 0,
         "taken": wave.events,
         "refused": 0,
@@ -68,7 +68,7 @@ def carried(load: float, **changed: Any) -> StepResult:
 
 
 def failed(load: float, **changed: Any) -> StepResult:
-    """A tenth of it came too late, from a process that had all of a core."""
+    """Return a load of which a tenth was late, from a process that used a full core."""
     return step(load, late=int(load / 10), **{"share": 1.0, **changed})
 
 
@@ -76,22 +76,24 @@ def capacity(asgi: list[StepResult], native: list[StepResult]) -> CapacityStudy:
     return CapacityStudy([LoadSearch(ASGI, asgi), LoadSearch(NATIVE, native)], sockets=10, load_average=0.0)
 
 
-def crowd_of(
-    edge: Edge, *, socket_kib: float, growth: float = 1.0, us: float = 40.0, bent: int = 0, lost: int = 0
+def memory_scaling_of(
+    edge: Edge, *, socket_kib: float, growth: float = 1.0, us: float = 40.0, deviation: int = 0, lost: int = 0
 ) -> MemoryScaling:
-    def line(of: str, kib: float) -> Weight:
-        return Weight(of, [(100, round(100 * kib)), (500, round(500 * kib) + bent), (1_000, round(1_000 * kib))])
+    def line(of: str, kib: float) -> LinearFit:
+        return LinearFit(
+            of, [(100, round(100 * kib)), (500, round(500 * kib) + deviation), (1_000, round(1_000 * kib))]
+        )
 
-    alone = [step(1_000, us=us)]
-    beside = [step(1_000, us=us * growth, lost=lost)]
-    weights = [line(SOCKETS, socket_kib), line(THREADS, 5.0), line(RUNS, 10.0)]
-    return MemoryScaling(edge, 40 * 1_024, weights, alone, beside)
+    without_load = [step(1_000, us=us)]
+    with_load = [step(1_000, us=us * growth, lost=lost)]
+    fits = [line(SOCKETS, socket_kib), line(THREADS, 5.0), line(RUNS, 10.0)]
+    return MemoryScaling(edge, 40 * 1_024, fits, without_load, with_load)
 
 
-def crowd(**changed: Any) -> CrowdStudy:
-    """The native edge is the lighter and the cheaper one, unless something else is said of the ASGI edge."""
+def memory_study(**changed: Any) -> MemoryStudy:
+    """Return a study in which the native edge needs less memory and CPU time, unless `changed` alters the ASGI edge."""
     asgi = {"socket_kib": 30.0, "us": 50.0, **changed}
-    return CrowdStudy([crowd_of(ASGI, **asgi), crowd_of(NATIVE, socket_kib=15.0, us=40.0)])
+    return MemoryStudy([memory_scaling_of(ASGI, **asgi), memory_scaling_of(NATIVE, socket_kib=15.0, us=40.0)])
 
 
 def shared(extra_us: float = 100.0) -> SharedStudy:

@@ -1,4 +1,4 @@
-"""The closed form of waiting: against what is known of it, and against a queue that is played through."""
+"""The closed form of waiting times, compared with known values and with a simulated queue."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from bridgekit_verify.capacity.queueing import ONE_SERVICE, study_waiting, utili
 from tests.verify.capacity.loads import capacity, carried, failed
 
 
-def played(utilisation: float, pauses: tuple[float, float] = (0.0, 0.0), events: int = 200_000) -> float:
-    """Mean wait in a queue of events that take 1 and become due at random, and pauses (how often, how long)."""
+def simulated_mean_wait(utilisation: float, pauses: tuple[float, float] = (0.0, 0.0), events: int = 200_000) -> float:
+    """Return the simulated mean wait of events with service time 1, random due times and pauses (rate, length)."""
     source, free, waited = random.Random(7), 0.0, 0.0
     moment, pause_at = 0.0, source.expovariate(pauses[0]) if pauses[0] else math.inf
     for _ in range(events):
@@ -26,41 +26,41 @@ def played(utilisation: float, pauses: tuple[float, float] = (0.0, 0.0), events:
 
 
 @pytest.mark.parametrize("utilisation", [0.2, 0.5, 0.8])
-def test_closed_form_is_the_mean_wait_of_a_queue_that_is_played_through(utilisation: float) -> None:
-    assert waiting_seconds(utilisation, 1.0) == pytest.approx(played(utilisation), rel=0.05)
+def test_closed_form_equals_the_mean_wait_of_a_simulated_queue(utilisation: float) -> None:
+    assert waiting_seconds(utilisation, 1.0) == pytest.approx(simulated_mean_wait(utilisation), rel=0.05)
 
 
-def test_pauses_are_work_like_any_other_seldom_and_long() -> None:
-    """One in a thousand, of a hundred times what an event takes: a tenth of the core, and most of the waiting."""
-    measured = played(0.5, pauses=(0.001, 100.0), events=400_000)
-    # Events are half of the utilisation; the pauses' tenth counts as utilisation too, at the squares of its lengths.
+def test_pauses_count_as_rare_long_jobs() -> None:
+    """Pauses of 100 service times at a rate of 1 in 1,000 use a tenth of the core and cause most of the waiting."""
+    measured = simulated_mean_wait(0.5, pauses=(0.001, 100.0), events=400_000)
+    # Events use half of the core. The tenth of the pauses adds to the utilisation, with the squares of their durations.
     predicted = (0.5 * 1.0 + 0.001 * 100.0**2) / (2 * (1 - 0.6))
     assert predicted == pytest.approx(measured, rel=0.15)
     assert waiting_seconds(0.6, 1.0, 0.001 * 100.0**2) == pytest.approx(predicted, rel=0.01)
 
 
-def test_wait_is_what_an_event_takes_at_two_thirds_of_a_core() -> None:
+def test_mean_wait_equals_the_service_time_at_two_thirds_utilisation() -> None:
     assert waiting_seconds(ONE_SERVICE, 1.0) == pytest.approx(1.0)
     assert utilisation_at(1.0) == pytest.approx(ONE_SERVICE)
 
 
 @pytest.mark.parametrize("utilisation", [-0.1, 1.0, 1.5])
-def test_queue_that_does_not_settle_has_no_mean(utilisation: float) -> None:
-    with pytest.raises(ValueError, match="settles"):
+def test_waiting_time_without_a_steady_state_raises(utilisation: float) -> None:
+    with pytest.raises(ValueError, match="steady state"):
         waiting_seconds(utilisation, 1.0)
 
 
-def test_study_holds_carried_loads_by_utilisation_and_predicts_none_near_a_whole_core() -> None:
+def test_study_sorts_carried_loads_and_predicts_none_near_full_utilisation() -> None:
     study = study_waiting(capacity([carried(10_000), carried(1_000), failed(30_000)], [carried(19_600)]))
     points = study.points["ASGI"]
     assert [round(point.utilisation, 2) for point in points] == [0.05, 0.5]
     assert points[1].predicted == pytest.approx(0.001 + waiting_seconds(0.5, 50e-6))
     assert math.isnan(study.points["native"][0].predicted)
-    assert "unknown by the closed form" in study.words()
+    assert "unknown by the closed form" in study.alt_text()
     assert len(study.table()) == 3
 
 
-def test_edge_that_carried_nothing_has_no_points_and_its_panel_says_so() -> None:
+def test_edge_without_a_carried_load_has_no_points_and_a_labelled_panel() -> None:
     study = study_waiting(capacity([failed(1_000)], [carried(1_000)]))
     assert study.points["ASGI"] == []
     assert [axis.get_title(loc="left") for axis in study.figure("late").axes] == [

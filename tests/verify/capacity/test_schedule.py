@@ -1,4 +1,4 @@
-"""The load is the stated one, the same in both processes, and waits for nobody."""
+"""The load has the stated rate, is the same in both processes, and does not wait for the server."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ def wave(**changed: object) -> LoadWave:
         "first": 0,
         "threads": 3,
         "runs_per_second": 100.0,
-        "begins_at": 50.0,
+        "starts_at": 50.0,
     }
     return LoadWave(**{**fields, **changed})  # type: ignore[arg-type]
 
 
-def test_every_process_computes_the_same_moments() -> None:
+def test_every_process_computes_the_same_start_times() -> None:
     sent = wave()
     received = msgspec.json.decode(msgspec.json.encode(sent), type=LoadWave)
-    assert received.begins == sent.begins
+    assert received.starts == sent.starts
 
 
-def test_another_seed_and_another_wave_are_other_moments() -> None:
-    assert len({tuple(each.begins) for each in (wave(), wave(name="wave 2"), wave(plan=LoadPlan(seed=1)))}) == 3
+def test_seed_and_wave_name_change_the_start_times() -> None:
+    assert len({tuple(each.starts) for each in (wave(), wave(name="wave 2"), wave(plan=LoadPlan(seed=1)))}) == 3
 
 
 @given(st.floats(1, 500), st.floats(0.1, 5))
-def test_as_many_runs_begin_as_are_said_and_none_after_the_end(runs_per_second: float, seconds: float) -> None:
-    begins = wave(runs_per_second=runs_per_second, plan=LoadPlan(seconds=seconds)).begins
-    assert len(begins) == round(runs_per_second * seconds)
-    assert begins == sorted(begins)
-    assert all(0 <= moment <= seconds for moment in begins)
+def test_stated_number_of_runs_starts_within_the_wave(runs_per_second: float, seconds: float) -> None:
+    starts = wave(runs_per_second=runs_per_second, plan=LoadPlan(seconds=seconds)).starts
+    assert len(starts) == round(runs_per_second * seconds)
+    assert starts == sorted(starts)
+    assert all(0 <= moment <= seconds for moment in starts)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_each_event_of_a_run_is_due_one_pause_after_the_one_before(steps: int) -> None:
+def test_each_event_of_a_run_is_due_one_pause_after_its_predecessor(steps: int) -> None:
     asked = wave(plan=LoadPlan(steps=steps, pause_seconds=0.5))
-    begins = 50.0 + asked.begins[7]
+    starts = 50.0 + asked.starts[7]
     due = [asked.due(key) for key in asked.keys(7)]
-    assert due == pytest.approx([begins + 0.5 * place for place in range(asked.plan.events)])
+    assert due == pytest.approx([starts + 0.5 * position for position in range(asked.plan.events)])
 
 
 def test_last_event_is_due_before_the_wave_ends() -> None:
@@ -56,7 +56,7 @@ def test_last_event_is_due_before_the_wave_ends() -> None:
     assert last <= asked.ends_at
 
 
-def test_every_event_is_expected_once_by_the_owner_of_its_thread() -> None:
+def test_every_event_is_expected_once_for_the_owner_of_its_thread() -> None:
     asked = wave(first=5)
     expected = asked.expectations()
     assert len({each.key for each in expected}) == len(expected) == asked.events

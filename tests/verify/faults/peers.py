@@ -1,4 +1,4 @@
-"""Servers and clients on real sockets, for whatever stands between them."""
+"""Servers and clients with real sockets, for tests of the proxy between them."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from bridgekit_verify.faults.proxy import Proxy, proxy
 
-SOON: Final = 60.0
-"""A wait that is to end well ends long before."""
-A_WHILE: Final = 0.05
-"""How long nothing is to happen."""
-SILENCES: Final = 3
-"""After so many in a row nothing happens any more."""
-POUR_BYTES: Final = 20_000_000
+TIMEOUT_SECONDS: Final = 60.0
+"""Timeout of waits that succeed much earlier."""
+IDLE_SECONDS: Final = 0.05
+"""Period without activity after which a connection counts as idle."""
+IDLE_PERIODS: Final = 3
+"""Number of consecutive idle periods after which no more activity is expected."""
+STREAM_BYTES: Final = 20_000_000
 
 
 @dataclass
 class Server:
-    """What a server saw."""
+    """A test server and what it observed."""
 
     port: int = 0
     streams: list[SocketStream] = field(default_factory=list)
     read: bytearray = field(default_factory=bytearray)
     written: int = 0
     ended: anyio.Event = field(default_factory=anyio.Event)
-    """The first of its connections is over."""
+    """Set when the first of its connections has ended."""
     broken: bool = False
-    """One of them ended with an RST."""
+    """Whether a connection ended with an RST."""
 
 
 @asynccontextmanager
@@ -68,21 +68,21 @@ async def echo(server: Server, stream: SocketStream) -> None:
         await stream.send(data)
 
 
-async def pour(server: Server, stream: SocketStream) -> None:
-    """Write as fast as the other end reads."""
+async def write_stream(server: Server, stream: SocketStream) -> None:
+    """Write as fast as the client reads."""
     stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
-    while server.written < POUR_BYTES:
-        await stream.send(poured(server.written, 10_000))
+    while server.written < STREAM_BYTES:
+        await stream.send(stream_bytes(server.written, 10_000))
         server.written += 10_000
 
 
-def poured(start: int, size: int) -> bytes:
-    """The bytes that `pour` writes there."""
+def stream_bytes(start: int, size: int) -> bytes:
+    """Return the bytes that `write_stream` writes at this position."""
     return b"".join(b"%09d\n" % number for number in range(start // 10, (start + size) // 10))
 
 
-async def drink(server: Server, stream: SocketStream) -> None:
-    """Only read."""
+async def read_only(server: Server, stream: SocketStream) -> None:
+    """Read without writing."""
     async for data in stream:
         server.read += data
 
@@ -91,93 +91,93 @@ async def drink(server: Server, stream: SocketStream) -> None:
 async def through(
     behave: Callable[[Server, SocketStream], Awaitable[None]] = echo,
 ) -> AsyncIterator[tuple[Server, Proxy, SocketStream]]:
-    """A server, a proxy before it, and an open connection through it, that has been used already."""
-    with anyio.fail_after(3 * SOON):
+    """Run a server and a proxy, with an open connection through the proxy that has already transferred bytes."""
+    with anyio.fail_after(3 * TIMEOUT_SECONDS):
         async with (
             serving(behave) as server,
-            proxy("127.0.0.1", server.port) as between,
-            await dial(between) as client,
+            proxy("127.0.0.1", server.port) as via,
+            await connect_to(via) as client,
         ):
             if behave is echo:
-                await said(client, b"hello")
-            yield server, between, client
+                await assert_echo(client, b"hello")
+            yield server, via, client
 
 
-async def dial(between: Proxy) -> SocketStream:
-    return await anyio.connect_tcp("127.0.0.1", between.port)
+async def connect_to(via: Proxy) -> SocketStream:
+    return await anyio.connect_tcp("127.0.0.1", via.port)
 
 
-async def said(client: SocketStream, data: bytes) -> None:
-    """Send it, and see that exactly it comes back."""
+async def assert_echo(client: SocketStream, data: bytes) -> None:
+    """Send bytes and assert that the server echoes them."""
     await client.send(data)
     assert await read(client, len(data)) == data
 
 
 async def read(client: SocketStream, size: int) -> bytes:
     got = bytearray()
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         while len(got) < size:
             got += await client.receive(size - len(got))
     return bytes(got)
 
 
-async def rest(client: SocketStream) -> bytes:
-    """All that comes up to the end of the stream; BrokenResourceError where it ends with an RST."""
+async def read_to_end(client: SocketStream) -> bytes:
+    """Read up to the end of the stream. Raises BrokenResourceError if it ends with an RST."""
     got = bytearray()
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         async for data in client:
             got += data
     return bytes(got)
 
 
-async def silent(client: SocketStream) -> bool:
-    """Whether nothing comes for a while: neither a byte nor the end."""
-    with anyio.move_on_after(A_WHILE):
+async def is_silent(client: SocketStream) -> bool:
+    """Return whether neither a byte nor the end of the stream arrives for IDLE_SECONDS."""
+    with anyio.move_on_after(IDLE_SECONDS):
         await client.receive()
         return False
     return True
 
 
-async def all_that_was_coming(client: SocketStream) -> bytes:
-    """Read until nothing comes for a while, and for another: where the machine stood still, the first says nothing."""
-    got, silences = bytearray(), 0
-    while silences < SILENCES:
-        with anyio.move_on_after(A_WHILE) as waited:
+async def read_until_idle(client: SocketStream) -> bytes:
+    """Read until several idle periods pass; a single one could be a pause of the machine."""
+    got, idle_periods = bytearray(), 0
+    while idle_periods < IDLE_PERIODS:
+        with anyio.move_on_after(IDLE_SECONDS) as waited:
             got += await client.receive()
-        silences = silences + 1 if waited.cancelled_caught else 0
+        idle_periods = idle_periods + 1 if waited.cancelled_caught else 0
     return bytes(got)
 
 
-async def broken_after(client: SocketStream) -> bytes:
-    """All that comes before the stream breaks."""
+async def read_until_reset(client: SocketStream) -> bytes:
+    """Read until the connection is reset, and return the bytes."""
     got = bytearray()
-    with pytest.raises(anyio.BrokenResourceError), anyio.fail_after(SOON):
-        await drunk(client, got)
+    with pytest.raises(anyio.BrokenResourceError), anyio.fail_after(TIMEOUT_SECONDS):
+        await read_into_buffer(client, got)
     return bytes(got)
 
 
-async def drunk(client: SocketStream, got: bytearray) -> None:
+async def read_into_buffer(client: SocketStream, got: bytearray) -> None:
     async for data in client:
         got += data
 
 
-async def settled(server: Server) -> int:
-    """What the server has written, once it writes no more."""
-    before, silences = server.written, 0
-    while silences < SILENCES:
-        await anyio.sleep(A_WHILE)
-        silences = silences + 1 if server.written == before else 0
+async def written_when_blocked(server: Server) -> int:
+    """Wait until the server writes no more, and return how much it has written."""
+    before, idle_periods = server.written, 0
+    while idle_periods < IDLE_PERIODS:
+        await anyio.sleep(IDLE_SECONDS)
+        idle_periods = idle_periods + 1 if server.written == before else 0
         before = server.written
     return before
 
 
-async def refused(between: Proxy) -> None:
+async def refused(via: Proxy) -> None:
     with pytest.raises(OSError, match=r"refused|failed"):
-        await dial(between)
+        await connect_to(via)
 
 
-def resetting(stream: SocketStream) -> SocketStream:
-    """The same stream, which will end with an RST."""
+def reset_on_close(stream: SocketStream) -> SocketStream:
+    """Make close() of the stream send an RST, and return the stream."""
     linger = struct.pack("ii", 1, 0)
     stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     return stream

@@ -1,4 +1,4 @@
-"""The proxy without a fault: bytes, ends and breaks pass as if it were not there, and nothing of it stays."""
+"""The proxy without a fault passes bytes, stream ends and resets unchanged, and releases its resources."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import pytest
 
 from bridgekit_verify.faults.connection import prepare
 from bridgekit_verify.faults.proxy import proxy
-from bridgekit_verify.faults.toxics import FAULTS
+from bridgekit_verify.faults.toxics import NETWORK_FAULTS
 from tests.verify.faults.peers import (
-    SOON,
-    broken_after,
-    dial,
-    drink,
+    TIMEOUT_SECONDS,
+    assert_echo,
+    connect_to,
     echo,
     open_files,
-    pour,
-    poured,
     read,
+    read_only,
+    read_to_end,
+    read_until_reset,
     refused,
-    resetting,
-    rest,
-    said,
+    reset_on_close,
     serving,
-    settled,
+    stream_bytes,
     through,
+    write_stream,
+    written_when_blocked,
 )
 
 
-async def test_bytes_pass_unchanged_both_ways_up_to_the_end_of_each_stream() -> None:
+async def test_bytes_pass_unchanged_in_both_directions_until_the_end_of_each_stream() -> None:
     data = os.urandom(3_000_000)
     async with through() as (server, _, client), anyio.create_task_group() as tasks:
 
@@ -42,89 +42,89 @@ async def test_bytes_pass_unchanged_both_ways_up_to_the_end_of_each_stream() -> 
             await client.send_eof()
 
         tasks.start_soon(send)
-        # The client's end passes first; the server, which still has a lot to say, is heard out.
-        assert await rest(client) == data
+        # The end of the client's stream passes first; the server can still send the rest.
+        assert await read_to_end(client) == data
         assert server.read == b"hello" + data
 
 
 @pytest.mark.slow
-async def test_many_connections_are_kept_apart() -> None:
-    async with serving(echo) as server, proxy("127.0.0.1", server.port) as between, anyio.create_task_group() as tasks:
+async def test_many_connections_are_independent() -> None:
+    async with serving(echo) as server, proxy("127.0.0.1", server.port) as via, anyio.create_task_group() as tasks:
 
         async def talk(number: int) -> None:
-            async with await dial(between) as client:
+            async with await connect_to(via) as client:
                 for word in range(20):
-                    await said(client, b"%d says %d" % (number, word))
+                    await assert_echo(client, b"%d says %d" % (number, word))
 
         for number in range(30):
             tasks.start_soon(talk, number)
 
 
-async def test_connection_is_forgotten_when_both_ends_are_done() -> None:
-    async with through() as (server, between, client):
-        assert between.open_connections == 1
+async def test_connection_is_removed_when_both_streams_end() -> None:
+    async with through() as (server, via, client):
+        assert via.open_connections == 1
         await client.aclose()
         await server.ended.wait()
-        with anyio.fail_after(SOON):
-            while between.open_connections:
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            while via.open_connections:
                 await anyio.lowlevel.checkpoint()
         assert not server.broken
 
 
 @pytest.mark.parametrize("reader", [math.inf, 0.0])
-async def test_client_of_a_server_that_is_not_there_is_reset(reader: float) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        async with proxy("127.0.0.1", nobody.getsockname()[1]) as between:
-            with between.slow_reader(reader):
-                async with await dial(between) as client:
-                    assert await broken_after(client) == b""
+async def test_client_is_reset_when_the_server_is_unreachable(reader: float) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        async with proxy("127.0.0.1", unused.getsockname()[1]) as via:
+            with via.slow_reader(reader):
+                async with await connect_to(via) as client:
+                    assert await read_until_reset(client) == b""
 
 
-async def test_break_of_the_client_reaches_the_server_as_a_break() -> None:
+async def test_reset_of_the_client_reaches_the_server_as_a_reset() -> None:
     async with through() as (server, _, client):
-        await resetting(client).aclose()
-        with anyio.fail_after(SOON):
+        await reset_on_close(client).aclose()
+        with anyio.fail_after(TIMEOUT_SECONDS):
             await server.ended.wait()
         assert server.broken
 
 
-async def test_break_of_the_server_reaches_the_client_as_a_break() -> None:
+async def test_reset_of_the_server_reaches_the_client_as_a_reset() -> None:
     async with through() as (server, _, client):
-        await resetting(server.streams[0]).aclose()
-        assert await broken_after(client) == b""
+        await reset_on_close(server.streams[0]).aclose()
+        assert await read_until_reset(client) == b""
 
 
 async def test_proxy_does_not_hide_a_client_that_stops_reading() -> None:
-    async with through(pour) as (server, _, client):
-        assert await settled(server) < 2_000_000
-        assert await read(client, 3_000_000) == poured(0, 3_000_000)
+    async with through(write_stream) as (server, _, client):
+        assert await written_when_blocked(server) < 2_000_000
+        assert await read(client, 3_000_000) == stream_bytes(0, 3_000_000)
 
 
-async def test_open_connections_end_with_the_block_and_nothing_is_left() -> None:
-    async with serving(drink) as server:
+async def test_open_connections_end_with_the_block_without_leaks() -> None:
+    async with serving(read_only) as server:
         before = open_files()
-        async with proxy("127.0.0.1", server.port) as between:
-            clients = [await dial(between) for _ in range(3)]
+        async with proxy("127.0.0.1", server.port) as via:
+            clients = [await connect_to(via) for _ in range(3)]
         for client in clients:
-            assert await rest(client) == b""
+            assert await read_to_end(client) == b""
             await client.aclose()
-        await refused(between)
+        await refused(via)
         await anyio.wait_all_tasks_blocked()
         assert open_files() == before
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAULTS)
-async def test_block_ends_while_a_fault_runs_and_bytes_are_stuck(name: str) -> None:
-    async with serving(pour) as server:
+@pytest.mark.parametrize("name", NETWORK_FAULTS)
+async def test_block_ends_while_a_fault_is_active_and_bytes_are_blocked(name: str) -> None:
+    async with serving(write_stream) as server:
         before = open_files()
-        with anyio.fail_after(SOON):
-            async with proxy("127.0.0.1", server.port) as between:
-                early = await dial(between)
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            async with proxy("127.0.0.1", server.port) as via:
+                early = await connect_to(via)
                 await read(early, 1_000)
-                running = between.start(FAULTS[name].toxic(seed=1))
-                late = [] if name == "down" else [await dial(between)]
+                running = via.start(NETWORK_FAULTS[name].toxic(seed=1))
+                late = [] if name == "down" else [await connect_to(via)]
                 await anyio.wait_all_tasks_blocked()
         running.stop()
         for client in [early, *late]:
@@ -133,18 +133,18 @@ async def test_block_ends_while_a_fault_runs_and_bytes_are_stuck(name: str) -> N
         assert open_files() == before
 
 
-async def test_error_of_the_block_is_raised_as_it_is() -> None:
+async def test_error_of_the_block_is_raised_unwrapped() -> None:
     async with serving(echo) as server:
         with pytest.raises(KeyError, match="mine"):
-            async with proxy("127.0.0.1", server.port) as between, await dial(between):
+            async with proxy("127.0.0.1", server.port) as via, await connect_to(via):
                 raise KeyError("mine")
 
 
-def test_sockets_of_the_proxy_are_prompt_and_hold_little() -> None:
+def test_sockets_of_the_proxy_have_no_delay_and_small_buffers() -> None:
     with socket.socket() as end:
         prepare(end, 10_000)
         assert not end.getblocking()
         assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        # Linux doubles what is asked for.
+        # Linux doubles the requested size.
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             assert 10_000 <= end.getsockopt(socket.SOL_SOCKET, option) <= 20_000

@@ -1,4 +1,4 @@
-"""Servers for tests: they start, die, stand still and come back, and none durable its block."""
+"""Test servers start, are killed, stopped and restarted, and never outlive their block."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_there(pid: int) -> bool:
     return True
 
 
-async def test_server_answers_and_is_gone_after_its_block_with_all_its_files() -> None:
+async def test_server_replies_and_is_removed_with_its_files_after_the_block() -> None:
     async with redis_server() as server:
         assert server.url == f"redis://127.0.0.1:{server.port}"
         assert await server.ask("PING") == "PONG"
@@ -47,7 +47,7 @@ async def test_server_answers_and_is_gone_after_its_block_with_all_its_files() -
     assert not directory.exists()
 
 
-async def test_server_is_gone_also_when_the_block_is_cancelled_or_fails_or_the_server_stands_still() -> None:
+async def test_server_ends_when_the_block_is_cancelled_or_fails_or_the_server_is_stopped() -> None:
     pids = []
     with anyio.CancelScope() as scope:
         async with redis_server() as server:
@@ -63,7 +63,7 @@ async def test_server_is_gone_also_when_the_block_is_cancelled_or_fails_or_the_s
 
 
 @pytest.mark.parametrize(("persistence", "remembers"), [(kind, kind is not Persistence.NONE) for kind in Persistence])
-async def test_killed_server_is_back_on_its_port_with_what_it_was_to_keep(
+async def test_killed_server_restarts_on_its_port_with_its_persisted_data(
     persistence: Persistence, remembers: bool
 ) -> None:
     async with redis_server(persistence) as server:
@@ -78,7 +78,7 @@ async def test_killed_server_is_back_on_its_port_with_what_it_was_to_keep(
         assert await server.ask("EXISTS", "key") == str(int(remembers))
 
 
-async def test_stopped_server_answers_nobody_until_it_is_resumed() -> None:
+async def test_stopped_server_does_not_reply_until_it_is_resumed() -> None:
     async with redis_server() as server:
         server.stop()
         with anyio.move_on_after(0.1) as waited:
@@ -88,19 +88,20 @@ async def test_stopped_server_answers_nobody_until_it_is_resumed() -> None:
         assert await server.ask("PING") == "PONG"
 
 
-async def test_server_with_a_password_wants_it() -> None:
+async def test_server_with_a_password_requires_it() -> None:
     async with redis_server(password="open") as server:
         assert server.url == f"redis://:open@127.0.0.1:{server.port}"
         assert await server.ask("PING") == "PONG"
 
 
-async def test_server_that_cannot_start_says_why_at_once() -> None:
-    with pytest.raises(ServerFailed, match="no-such-setting"), anyio.fail_after(redis_servers.START_SECONDS / 2):
+async def test_server_that_cannot_start_raises_with_its_log() -> None:
+    limit = redis_servers.START_TIMEOUT_SECONDS / 2
+    with pytest.raises(ServerFailed, match="no-such-setting"), anyio.fail_after(limit):
         async with redis_server(settings=("no-such-setting yes",)):
             raise AssertionError("it started")
 
 
-async def test_error_of_the_server_is_one_here() -> None:
+async def test_error_reply_raises_server_failed() -> None:
     async with redis_server() as server:
         with pytest.raises(ServerFailed, match="unknown command"):
             await server.ask("NONSENSE")
@@ -109,12 +110,12 @@ async def test_error_of_the_server_is_one_here() -> None:
 async def test_cluster_has_three_servers_and_all_slots(redis_cluster: SharedCluster) -> None:
     assert redis_cluster.url == redis_cluster.servers[0].url
     for server in redis_cluster.servers:
-        told = await server.ask("CLUSTER", "INFO")
-        assert "cluster_slots_assigned:16384" in told
-        assert "cluster_state:ok" in told
+        info = await server.ask("CLUSTER", "INFO")
+        assert "cluster_slots_assigned:16384" in info
+        assert "cluster_state:ok" in info
 
 
-async def test_named_server_is_used_where_there_is_one_and_one_of_ours_where_there_is_none(
+async def test_named_server_is_used_and_otherwise_one_is_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(URL_VARIABLE, "redis://example:1")
@@ -125,12 +126,10 @@ async def test_named_server_is_used_where_there_is_one_and_one_of_ours_where_the
         assert url.startswith("redis://127.0.0.1:")
 
 
-async def test_server_on_the_path_is_found_where_the_package_is_not(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    ours = redis_servers.server_program()
+async def test_server_on_the_path_is_found_without_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = redis_servers.server_program()
     monkeypatch.setattr(redis_servers, "find_spec", lambda name: None)
-    (tmp_path / "redis-server").symlink_to(ours)
+    (tmp_path / "redis-server").symlink_to(program)
     monkeypatch.setenv("PATH", str(tmp_path))
     async with redis_server() as server:
         assert await server.ask("PING") == "PONG"
@@ -161,7 +160,7 @@ def test_test_that_needs_a_server_is_skipped_with_what_to_install(pytester: pyte
     done.stdout.fnmatch_lines("*no Redis-protocol server to start: pip install*")
 
 
-async def test_ports_of_many_servers_are_their_own() -> None:
+async def test_ports_of_many_servers_are_distinct() -> None:
     ports = set()
     async with redis_server() as one, redis_server() as two:
         for server in (one, two):

@@ -1,4 +1,4 @@
-"""A program on a LoadClient, as the suite's and the benchmarks' programs are: lines of text instead of WebSockets."""
+"""A program that uses LoadClient, as the suite and the benchmarks do, with lines of text instead of WebSockets."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Open(msgspec.Struct, frozen=True, tag=True):
 
 
 class Pause(msgspec.Struct, frozen=True, tag=True):
-    """Stop reading the first socket."""
+    """Stops reading the first socket."""
 
 
 class Resume(msgspec.Struct, frozen=True, tag=True):
-    """Answered by the number of paused sockets that the server has closed."""
+    """Resumes reading; the reply is the number of paused sockets that the server has closed."""
 
 
 class Read(msgspec.Struct, frozen=True, tag=True):
@@ -40,7 +40,7 @@ class Lines(msgspec.Struct, frozen=True, tag=True):
 
 
 class LineDialect:
-    """Events are lines; the first one confirms the subscription, and a line "?" is answered by "!"."""
+    """Events are lines. The first line confirms the subscription, and the client replies to a line "?" with "!"."""
 
     def __init__(self) -> None:
         self.events: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Many sockets in one process: every event with the time of its read, missing ones, pauses, and closed connections."""
+"""Many sockets in one process: timestamps, missing events, pauses and closed connections."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from bridgekit_verify.harness.load_client import Clear, StopReading
 from bridgekit_verify.harness.messages import Done, Ready
-from bridgekit_verify.harness.processes import ChildProcess, ProcessGone, start_module
-from tests.verify.faults.peers import SOON
+from bridgekit_verify.harness.processes import ChildProcess, ProcessExited, start_module
+from tests.verify.faults.peers import TIMEOUT_SECONDS
 from tests.verify.harness import line_client
 from tests.verify.harness.line_client import Count, Lines, Open, Pause, Read, Resume
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass
 class LineServer:
-    """Accepts connections, and confirms each unless it is silent."""
+    """Accepts connections and confirms each subscription, unless it is silent."""
 
     silent: bool = False
     port: int = 0
@@ -53,19 +53,21 @@ async def serving_lines(*, silent: bool = False) -> AsyncIterator[LineServer]:
 async def loaded(sockets: int) -> AsyncIterator[tuple[LineServer, ChildProcess]]:
     async with serving_lines() as server, client_of(server) as client:
         await client.request(Open(sockets), Done)
-        await anyio.wait_all_tasks_blocked()  # the server has sent its confirmations, and writes no more
+        await anyio.wait_all_tasks_blocked()  # the server has sent all confirmations
         yield server, client
 
 
 @asynccontextmanager
-async def client_of(server: LineServer, *, open_timeout_seconds: float = SOON) -> AsyncIterator[ChildProcess]:
+async def client_of(
+    server: LineServer, *, open_timeout_seconds: float = TIMEOUT_SECONDS
+) -> AsyncIterator[ChildProcess]:
     arguments = (line_client.__name__, str(server.port), str(open_timeout_seconds))
     async with start_module(*arguments, name="the client") as client:
         await client.receive(Ready)
         yield client
 
 
-async def test_events_are_read_in_order_each_with_the_time_of_its_read() -> None:
+async def test_events_are_read_in_order_with_timestamps() -> None:
     async with loaded(2) as (server, client):
         await client.send(Read(3))
         sent_ns = time.monotonic_ns()
@@ -79,7 +81,7 @@ async def test_events_are_read_in_order_each_with_the_time_of_its_read() -> None
     assert all(times == sorted(times) for times in read.read_ns)
 
 
-async def test_event_that_does_not_come_is_missing_and_what_was_cleared_is_not_counted() -> None:
+async def test_missing_event_makes_the_read_incomplete_and_cleared_events_are_not_counted() -> None:
     async with loaded(1) as (server, client):
         await server.connections[0].send(b"before\n")
         await client.request(Clear(), Done)
@@ -90,13 +92,13 @@ async def test_event_that_does_not_come_is_missing_and_what_was_cleared_is_not_c
     assert read.events[0][-1] == b"a"
 
 
-async def test_server_is_answered_while_no_load_is_read() -> None:
+async def test_client_replies_to_pings_between_loads() -> None:
     async with loaded(1) as (server, _):
         await server.connections[0].send(b"?\n")
         assert await server.connections[0].receive() == b"!\n"
 
 
-async def test_paused_socket_is_not_read_and_a_closed_one_is_noticed_when_it_resumes() -> None:
+async def test_paused_socket_is_not_read_and_its_close_is_detected_on_resume() -> None:
     async with loaded(2) as (server, client):
         await client.request(Pause(), Done)
         await client.send(Read(1))
@@ -109,7 +111,7 @@ async def test_paused_socket_is_not_read_and_a_closed_one_is_noticed_when_it_res
         assert await client.request(Resume(), Count) == Count(1)
 
 
-async def test_server_that_confirms_no_subscription_is_an_error() -> None:
+async def test_missing_confirmation_raises_not_subscribed() -> None:
     async with serving_lines(silent=True) as server, client_of(server, open_timeout_seconds=0.1) as client:
-        with pytest.raises(ProcessGone, match="1 sockets were not subscribed"):
+        with pytest.raises(ProcessExited, match="the subscription of 1 sockets"):
             await client.request(Open(1), Done)

@@ -1,4 +1,4 @@
-"""Lines on standard input, however they are split; a process's clocks and memory."""
+"""Lines of standard input in chunks of any size, and the CPU times and memory of a process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ anyio.run(main, backend={backend!r})
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_line_that_comes_in_pieces_is_told_whole_and_one_without_an_end_is_none(backend: str) -> None:
+def test_split_line_is_joined_and_an_incomplete_last_line_is_dropped(backend: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(backend=backend)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
@@ -36,7 +36,7 @@ def test_line_that_comes_in_pieces_is_told_whole_and_one_without_an_end_is_none(
         assert child.stdout is not None
         child.stdin.write(b"one\ntw")
         child.stdin.flush()
-        # It has read the piece by now: it was written together with the line before it.
+        # The child has read this piece, because it was written together with the previous line.
         assert child.stdout.readline() == b"one\n"
         child.stdin.write(b"o\nthree\nfou")
         child.stdin.close()
@@ -44,12 +44,12 @@ def test_line_that_comes_in_pieces_is_told_whole_and_one_without_an_end_is_none(
         assert child.wait(60) == 0
 
 
-def test_shares_are_of_the_time_between_two_looks() -> None:
+def test_shares_relate_to_the_time_between_two_readings() -> None:
     first, last = ProcessTimes(cpu=1.0, waited=0.0, time=10.0), ProcessTimes(cpu=2.0, waited=1.0, time=14.0)
     assert first.shares_until(last) == (0.25, 0.25)
 
 
-def test_work_shows_on_the_clocks() -> None:
+def test_cpu_time_increases_with_work() -> None:
     before = ProcessTimes.read()
     while (after := ProcessTimes.read()).cpu < before.cpu + 0.05:
         pass
@@ -58,8 +58,8 @@ def test_work_shows_on_the_clocks() -> None:
     assert 0 <= run_queue_wait <= 1.01
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="elsewhere only the highest ever is to be had")
-def test_memory_that_is_taken_shows_and_memory_that_is_given_back_does_not() -> None:
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="other systems report only the peak memory")
+def test_resident_memory_follows_allocation_and_release() -> None:
     before = resident_kib()
     taken = bytearray(os.urandom(MEBIBYTE)) * 64
     assert resident_kib() >= before + len(taken) // 1_024 * 0.9
@@ -67,5 +67,5 @@ def test_memory_that_is_taken_shows_and_memory_that_is_given_back_does_not() -> 
     assert resident_kib() < before + 32 * 1_024
 
 
-def test_as_many_files_may_be_open_as_the_system_lets_this_process_have() -> None:
+def test_file_limit_is_raised_to_the_hard_limit() -> None:
     assert raise_file_limit() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 0

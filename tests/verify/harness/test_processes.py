@@ -1,4 +1,4 @@
-"""A child process: killed, paused, terminated, started again, read and written; and it never durable its block."""
+"""A child process is killed, paused, terminated, restarted, read and written, and never outlives its block."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bridgekit_verify.harness import processes
 from bridgekit_verify.harness.messages import CpuReply, CpuRequest, Done
 from bridgekit_verify.harness.processes import (
     ChildProcess,
+    ProcessExited,
     ProcessFailed,
-    ProcessGone,
     ProcessTimeout,
     command_output,
     start_process,
 )
-from tests.verify.faults.peers import A_WHILE, SOON, open_files
+from tests.verify.faults.peers import IDLE_SECONDS, TIMEOUT_SECONDS, open_files
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,7 @@ def python(program: str) -> list[str]:
 
 
 async def up(process: ChildProcess) -> None:
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(TIMEOUT_SECONDS):
         assert await process.line() == f"up {process.pid}"
 
 
@@ -73,35 +73,35 @@ async def test_process_is_read_and_written_line_by_line_and_ends_with_its_own_ex
     ) as one:
         assert [line async for line in one.lines()] == ["a", "é", ""]
         assert await one.wait() == one.exit_code == 3
-        with pytest.raises(ProcessGone, match=f"process {one.pid} has ended with exit code 3") as gone:
+        with pytest.raises(ProcessExited, match=f"process {one.pid} has ended with exit code 3") as error:
             await one.line()
-        assert (gone.value.pid, gone.value.exit_code) == (one.pid, 3)
+        assert (error.value.pid, error.value.exit_code) == (one.pid, 3)
 
 
-async def test_environment_is_the_one_that_is_given() -> None:
+async def test_process_gets_only_the_given_environment() -> None:
     async with start_process(
         python("import os; print(sorted(os.environ))"), env={"BRIDGE": "1", "LC_CTYPE": "C.UTF-8"}
     ) as one:
         assert await one.line() == "['BRIDGE', 'LC_CTYPE']"
 
 
-async def test_killed_process_is_gone_with_what_it_started() -> None:
+async def test_killed_process_ends_with_its_children() -> None:
     async with start_process(python(PARENT)) as one:
         grandchild = int(await one.line())
         assert await one.kill() == -signal.SIGKILL
-        await gone(grandchild)
+        await wait_ended(grandchild)
         assert await one.kill() == -signal.SIGKILL
-        with pytest.raises(ProcessGone):
+        with pytest.raises(ProcessExited):
             await one.pause()
-        with pytest.raises(ProcessGone):
+        with pytest.raises(ProcessExited):
             one.resume()
-        with pytest.raises(ProcessGone):
+        with pytest.raises(ProcessExited):
             await one.send_line("anybody?")
 
 
-async def gone(pid: int) -> None:
-    """Wait until nothing of that number runs; init may take a moment to bury it."""
-    with anyio.fail_after(SOON):
+async def wait_ended(pid: int) -> None:
+    """Wait until no process with this pid runs; init may take a moment to reap it."""
+    with anyio.fail_after(TIMEOUT_SECONDS):
         while True:
             if not runs(pid):
                 return
@@ -116,36 +116,36 @@ def runs(pid: int) -> bool:
         return False
 
 
-async def test_paused_process_says_nothing_until_it_is_resumed() -> None:
+async def test_paused_process_sends_nothing_until_it_is_resumed() -> None:
     async with start_process(python(ECHO)) as one:
         await up(one)
         await one.pause()
         await one.send_line("ping")
-        with anyio.move_on_after(A_WHILE) as silence:
+        with anyio.move_on_after(IDLE_SECONDS) as silence:
             await one.line()
         assert silence.cancelled_caught
         one.resume()
         assert await one.line() == "ping"
 
 
-async def test_paused_process_does_not_hear_sigterm_but_is_killed() -> None:
+async def test_paused_process_ignores_sigterm_but_can_be_killed() -> None:
     async with start_process(python(ECHO)) as one:
         await up(one)
         await one.pause()
         with pytest.raises(TimeoutError):
-            await one.terminate(within=A_WHILE)
+            await one.terminate(within=IDLE_SECONDS)
         assert one.exit_code is None
         assert await one.kill() == -signal.SIGKILL
 
 
-async def test_terminated_process_gives_its_exit_code() -> None:
+async def test_terminate_returns_the_exit_code() -> None:
     async with start_process(python(ECHO)) as one:
         await up(one)
         assert await one.terminate() == -signal.SIGTERM
         assert await one.terminate() == -signal.SIGTERM
 
 
-async def test_restarted_process_is_another_with_the_same_command() -> None:
+async def test_restart_runs_the_same_command_in_a_new_process() -> None:
     async with start_process(python(ECHO)) as one:
         await up(one)
         first = one.pid
@@ -169,7 +169,7 @@ async def test_process_does_not_outlive_its_block_even_when_it_is_cancelled(prog
             if paused:
                 await one.pause()
             scope.cancel()
-            await anyio.sleep(SOON)
+            await anyio.sleep(TIMEOUT_SECONDS)
     assert scope.cancelled_caught
     assert one.exit_code == -signal.SIGKILL
     assert not runs(one.pid)
@@ -177,59 +177,59 @@ async def test_process_does_not_outlive_its_block_even_when_it_is_cancelled(prog
     assert open_files() == before
 
 
-async def test_process_that_nobody_listens_to_waits_and_its_lines_are_all_there() -> None:
+async def test_process_with_a_full_pipe_blocks_and_loses_no_line() -> None:
     async with start_process(python(CHATTY)) as one:
         with pytest.raises(TimeoutError):
             await one.wait(within=0.3)
         assert [await one.line() for _ in range(20_000)] == [str(number) for number in range(20_000)]
 
 
-async def test_line_that_is_too_long_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_long_line_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "LINE_BYTES", 65_536)
     async with start_process(python(f"print('x' * {2 * 65_536})")) as one:
         with pytest.raises(anyio.DelimiterNotFound):
             await one.line()
 
 
-async def test_command_that_does_not_exist_is_an_error() -> None:
+async def test_missing_command_raises() -> None:
     with pytest.raises(FileNotFoundError):
         async with start_process(["/no/such/command"]):
             pass
 
 
-async def test_request_is_answered_by_a_message_of_the_kind_that_is_wanted() -> None:
+async def test_request_returns_a_reply_of_the_expected_kind() -> None:
     async with start_process(python(ANSWERING)) as one:
         assert await one.request(CpuRequest(), CpuReply) == CpuReply(12)
         with pytest.raises(ProcessFailed, match=r"sent no Done but b'{\"type\": \"CpuReply\"") as wrong:
             await one.request(CpuRequest(), Done)
-        assert not isinstance(wrong.value, ProcessGone)
+        assert not isinstance(wrong.value, ProcessExited)
 
 
-async def test_reply_that_does_not_come_in_time_is_reported_with_the_request() -> None:
+async def test_reply_timeout_names_the_request() -> None:
     async with start_process(python(STUBBORN), name="the mute process") as one:
         assert await one.line() == "up"
         with pytest.raises(ProcessTimeout, match=r"the mute process did not answer CpuRequest within 0.05 s"):
-            await one.request(CpuRequest(), CpuReply, within=A_WHILE)
+            await one.request(CpuRequest(), CpuReply, within=IDLE_SECONDS)
 
 
 async def test_error_of_a_process_that_ended_shows_the_end_of_its_error_output() -> None:
     async with start_process(python(BROKEN), name="the server") as one:
         with pytest.raises(
-            ProcessGone, match=r"(?s)the server: process \d+ has ended.*exit code 1.*port is taken"
-        ) as gone:
+            ProcessExited, match=r"(?s)the server: process \d+ has ended.*exit code 1.*port is taken"
+        ) as error:
             await one.receive(CpuReply)
-        assert len(str(gone.value)) < 2_200
+        assert len(str(error.value)) < 2_200
         await one.restart()
-        with pytest.raises(ProcessGone, match="port is taken"):
+        with pytest.raises(ProcessExited, match="port is taken"):
             await one.receive(CpuReply)
 
 
-async def test_process_that_was_not_started_is_an_error() -> None:
+async def test_process_that_was_not_started_raises() -> None:
     with pytest.raises(ProcessFailed, match="was not started"):
         await ChildProcess(["true"]).wait()
 
 
-def test_command_is_run_to_its_end_and_a_failing_one_is_an_error() -> None:
+def test_command_returns_its_output_and_a_failing_one_raises() -> None:
     assert command_output(sys.executable, "-c", "print(1)") == "1\n"
     with pytest.raises(ProcessFailed, match=r"(?s)exit code 1.*no such luck"):
         command_output(sys.executable, "-c", "raise SystemExit('no such luck')")

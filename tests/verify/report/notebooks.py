@@ -1,4 +1,4 @@
-"""Notebooks as plain data: such as a person commits, and such as a runner leaves behind."""
+"""Notebooks as plain data, as committed and as executed by a runner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bridgekit_verify.report.collecting import collect
 from bridgekit_verify.report.findings import FINDING_MIME, TABLE_MIME, Finding, Table
 from bridgekit_verify.report.structure import Environment, Report
 
-# One pixel.
+# A PNG of one pixel.
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 
 ENVIRONMENT = Environment(
@@ -69,7 +69,7 @@ def notebook(*cells: dict[str, Any], title: str = "") -> dict[str, Any]:
 
 
 def executed(name: str, *outputs: dict[str, Any], cells: tuple[dict[str, Any], ...] = ()) -> tuple[str, dict[str, Any]]:
-    """A notebook that ran to its end, with these outputs, under its name."""
+    """Return a name and a notebook that passed, with these outputs."""
     end = code(f"checked({name!r})", printed(f"checked: {name}\n"), tags=("check",))
     return name, notebook(*cells, code("show()", *outputs), end, title=f"Title of {name}")
 

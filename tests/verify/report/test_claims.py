@@ -1,4 +1,4 @@
-"""The audit's claims, re-run: each verdict follows from what was measured."""
+"""Findings for the audit's claims: each verdict follows from the measurements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # required by uvicorn
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,9 @@ async def study() -> FixStudy:
     ("number", "verdict", "before"),
     [(1, "does not hold", (0, 10)), (2, "holds", (0, 10)), (8, "does not hold", (4, 10)), (9, "holds", (0, 10))],
 )
-async def test_link_verdict_is_about_the_audits_word_for_it(number: int, verdict: str, before: tuple[int, int]) -> None:
+async def test_link_verdict_compares_the_audits_status_with_the_probe(
+    number: int, verdict: str, before: tuple[int, int]
+) -> None:
     finding = link_claim(await study_link(number, threads=2, runs=1, at_once=2))
     assert (finding.verdict, finding.before, finding.after) == (verdict, before, (10, 10))
     assert finding.sound == "holds"
@@ -47,7 +49,7 @@ async def test_chain_claim_names_the_links_that_do_not_hold() -> None:
     assert (finding.before, finding.after) == ((0, 5), (5, 5))
 
 
-async def test_chain_claim_holds_for_the_chain_that_the_audit_describes() -> None:
+async def test_chain_claim_holds_for_the_chain_as_reported() -> None:
     measured = await measure(AS_REPORTED, Workload(threads=family(EXAMPLE, 1)))
     assert chain_claim(await probe_all(AS_REPORTED), measured, measured).verdict == "holds"
 
@@ -60,7 +62,7 @@ async def test_fix_verdicts_follow_from_losses_and_leaks(study: FixStudy) -> Non
     assert "prefixes of one another" in findings[0].evidence[1]
 
 
-async def test_fix_1_would_hold_were_all_ids_like_the_example(study: FixStudy) -> None:
+async def test_fix_1_holds_if_all_ids_are_like_the_example(study: FixStudy) -> None:
     kind = replace(study, cells={key: cell for key, cell in study.cells.items() if key[0] == EXAMPLE})
     assert fix_claim(1, kind).verdict == "holds"
 

@@ -1,4 +1,4 @@
-"""Real kernels: one run of a folder of small notebooks, most of which fail, each in its own way."""
+"""Executes a folder of small notebooks in real kernels; most of them fail, each in a different way."""
 
 from __future__ import annotations
 
@@ -46,47 +46,47 @@ def small(name: str, body: str) -> dict[str, Any]:
 
 
 @dataclass
-class Ran:
+class ExecutionResult:
     built: BuiltReport
     executed: Path
-    said: list[str]
+    lines: list[str]
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> ExecutionResult:
     folder = tmp_path_factory.mktemp("report")
     write(folder / "notebooks", "10_good", small("10_good", GOOD))
     for name, (body, _) in FAILING.items():
         write(folder / "notebooks", name, small(name, body))
-    said: list[str] = []
+    lines: list[str] = []
     built = build_report(
         folder / "notebooks",
         folder / "out",
         parameters={"SEED": 8},
         executed=folder / "executed",
-        say=said.append,
+        log=lines.append,
     )
-    return Ran(built, folder / "executed", said)
+    return ExecutionResult(built, folder / "executed", lines)
 
 
-def test_each_failure_is_one_line_with_notebook_cell_and_the_exceptions_last_line(ran: Ran) -> None:
+def test_each_failure_is_one_line_with_notebook_cell_and_the_exceptions_last_line(ran: ExecutionResult) -> None:
     assert ran.built.failures == tuple(line for _, line in FAILING.values())
 
 
-def test_a_report_with_failures_is_not_complete_and_its_page_says_so(ran: Ran) -> None:
+def test_a_report_with_failures_is_not_complete_and_its_page_says_so(ran: ExecutionResult) -> None:
     assert not ran.built.complete
     assert "<title>Incomplete: " in ran.built.page.read_text(encoding="utf-8")
     assert json.loads(ran.built.json.read_text(encoding="utf-8"))["complete"] is False
 
 
-def test_progress_is_one_line_for_each_notebook(ran: Ran) -> None:
-    assert sorted((line.split()[0], line.split()[-1]) for line in ran.said) == [
+def test_progress_is_one_line_for_each_notebook(ran: ExecutionResult) -> None:
+    assert sorted((line.split()[0], line.split()[-1]) for line in ran.lines) == [
         ("10_good", "ok"),
         *((name, "failed") for name in FAILING),
     ]
 
 
-def test_what_a_notebook_shows_in_a_kernel_reaches_the_results(ran: Ran) -> None:
+def test_what_a_notebook_shows_in_a_kernel_reaches_the_results(ran: ExecutionResult) -> None:
     results = json.loads(ran.built.json.read_text(encoding="utf-8"))
     assert [finding["answer"] for finding in results["findings"]] == ["seed 8"]
     assert results["notebooks"][0]["figures"] == [{"name": "before_after", "caption": "Nothing", "alt": "nothing"}]
@@ -95,7 +95,7 @@ def test_what_a_notebook_shows_in_a_kernel_reaches_the_results(ran: Ran) -> None
     assert "bridgekit_verify/report/findings.py, lines" in page
 
 
-def test_a_parameter_is_overridden_in_the_copy_only(ran: Ran) -> None:
+def test_a_parameter_is_overridden_in_the_copy_only(ran: ExecutionResult) -> None:
     results = json.loads(ran.built.json.read_text(encoding="utf-8"))
     assert results["environment"]["seeds"] == [8]
     assert "10_good,seeds,8," in ran.built.csv.read_text(encoding="utf-8")
@@ -103,13 +103,13 @@ def test_a_parameter_is_overridden_in_the_copy_only(ran: Ran) -> None:
     assert "SEED = 7  # any" in original
 
 
-def test_the_kernel_is_the_interpreter_that_runs_this(ran: Ran) -> None:
+def test_the_kernel_is_the_interpreter_that_runs_this(ran: ExecutionResult) -> None:
     import sys
 
     assert sys.executable in ran.built.csv.read_text(encoding="utf-8")
 
 
-def test_executed_copies_can_be_told_again_without_a_kernel(ran: Ran, tmp_path: Path) -> None:
+def test_report_can_be_rebuilt_from_executed_copies(ran: ExecutionResult, tmp_path: Path) -> None:
     again = build_from_executed(ran.executed, tmp_path)
     assert again.headline == ran.built.headline
     assert not again.complete
@@ -117,14 +117,14 @@ def test_executed_copies_can_be_told_again_without_a_kernel(ran: Ran, tmp_path: 
 
 def test_an_unknown_parameter_stops_before_any_kernel_starts(tmp_path: Path) -> None:
     write(tmp_path / "notebooks", "10_good", small("10_good", "pass"))
-    with pytest.raises(ParameterError, match="no notebook has the parameter sed; known are: SEED"):
+    with pytest.raises(ParameterError, match="no notebook has the parameter sed; known parameters are: SEED"):
         execute_folder(tmp_path / "notebooks", tmp_path / "copies", parameters={"sed": 8})
     assert not (tmp_path / "copies").exists()
 
 
-def test_a_cell_that_does_not_end_is_one_line_too(tmp_path: Path) -> None:
+def test_a_cell_that_times_out_is_reported_in_one_line(tmp_path: Path) -> None:
     write(tmp_path / "notebooks", "15_hanging", small("15_hanging", "import time; time.sleep(600)"))
-    failures = execute_folder(tmp_path / "notebooks", tmp_path / "copies", cell_seconds=5, say=lambda line: None)
+    failures = execute_folder(tmp_path / "notebooks", tmp_path / "copies", cell_seconds=5, log=lambda line: None)
     assert failures == ("15_hanging: code cell 2: CellTimeoutError: no end within 5 s",)
 
 

@@ -21,7 +21,7 @@ def test_a_notebook_that_ends_on_its_sentinel_has_passed() -> None:
     assert failure_of("nb", [markdown("# Words"), code("x = 1"), code("  "), END]) is None
 
 
-def test_an_error_is_told_in_one_line_with_notebook_cell_and_exception() -> None:
+def test_an_error_is_one_line_with_notebook_cell_and_exception() -> None:
     cells = [markdown("# Words"), code("x = 1"), code("fail()", raised("ValueError", "no\nsecond line")), END]
     assert failure_of("nb", cells) == "nb: code cell 2: ValueError: no"
 
@@ -36,13 +36,13 @@ def test_a_group_printed_after_the_sentinel_is_found() -> None:
     assert failure_of("nb", cells) == "nb: code cell 1: AssertionError: one is not two"
 
 
-@pytest.mark.parametrize("said", ["", "checked: other\n", "checked: nb\nand more\n"])
-def test_a_missing_sentinel_is_a_failure(said: str) -> None:
-    failure = failure_of("nb", [code("x = 1"), code("y", *([printed(said)] if said else []))])
+@pytest.mark.parametrize("printed_text", ["", "checked: other\n", "checked: nb\nand more\n"])
+def test_a_missing_sentinel_is_a_failure(printed_text: str) -> None:
+    failure = failure_of("nb", [code("x = 1"), code("y", *([printed(printed_text)] if printed_text else []))])
     assert failure == "nb: code cell 2: the notebook did not end on 'checked: nb'"
 
 
-def test_a_cell_that_never_ran_is_a_failure_without_any_words() -> None:
+def test_a_cell_that_never_ran_is_a_failure() -> None:
     assert failure_of("nb", [code("x = 1"), code("y", count=None)]) == "nb: code cell 1: code cell 2 never ran"
 
 

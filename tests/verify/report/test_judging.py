@@ -2,11 +2,11 @@ import pytest
 
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.report.judging import (
-    chapters,
     claim_groups,
     headline,
     link_statuses,
     other_findings,
+    sections,
     smallest_sample,
 )
 from bridgekit_verify.report.structure import Report
@@ -28,7 +28,7 @@ def report_with(*findings: Finding) -> Report:
         ("absent", "does not hold", "unknown", "contradicted", "fails"),
     ],
 )
-def test_failing_as_the_audit_says_is_not_failing_against_it(
+def test_link_status_distinguishes_failure_from_contradiction(
     reported: str, verdict: str, works: str, agreement: str, icon: str
 ) -> None:
     link = link_statuses(report_with(finding(reported=reported, verdict=verdict)))[2]
@@ -52,26 +52,26 @@ def test_a_link_beyond_the_audit_is_shown_but_not_counted() -> None:
 
 def test_the_headline_counts_what_could_not_be_judged() -> None:
     nine = finding("link-9", link=9, reported="broken", verdict="holds", before=(0, 300), after=(300, 300))
-    said = headline(report_with(finding(), nine)).sentence
-    assert said == (
+    summary = headline(report_with(finding(), nine)).sentence
+    assert summary == (
         "Of the audit's verdicts on 9 links, 1 holds when run, 1 does not and 7 could not be judged: "
         "0 of 300 events arrived as audited, 300 of 300 in the sound chain."
     )
 
 
-def test_the_whole_chain_speaks_for_delivery_if_it_was_measured() -> None:
+def test_the_headline_uses_the_whole_chain_if_it_was_measured() -> None:
     nine = finding("link-9", link=9, before=(1, 9), after=(9, 9))
     chain = finding("chain", link=None, before=(0, 500), after=(500, 500))
     assert headline(report_with(nine, chain)).before == (0, 500)
 
 
 def test_a_headline_without_counts_names_no_rate() -> None:
-    said = headline(report_with(finding(before=None, after=None)))
-    assert "events arrived" not in said.sentence
-    assert said.lines[-1] == "events delivered in the sound chain: unknown (nothing counted)"
+    summary = headline(report_with(finding(before=None, after=None)))
+    assert "events arrived" not in summary.sentence
+    assert summary.lines[-1] == "events delivered in the sound chain: unknown (nothing counted)"
 
 
-def test_nothing_judged_is_said_to_be_unknown() -> None:
+def test_headline_without_verdicts_is_unknown() -> None:
     assert headline(report_of(executed("01_a"))).sentence.startswith("Unknown")
 
 
@@ -89,14 +89,14 @@ def test_the_smallest_sample_bounds_what_the_report_can_say() -> None:
     assert smallest_sample(report) == (20, 20)
 
 
-def test_finding_of_a_chapter_is_told_beside_its_picture_and_not_as_evidence() -> None:
+def test_finding_of_a_section_is_shown_with_its_figure_and_not_as_evidence() -> None:
     report = report_of(
         executed("11_a", recorded(finding("missed-ladder", link=None)), drawn("missed_ladder"), drawn("other"))
     )
-    [(title, [told])] = chapters(report).items()
+    [(title, [section])] = sections(report).items()
     assert title == "What the audit missed"
-    assert told.finding.id == "missed-ladder"
-    assert told.figure is not None
-    assert told.figure.name == "missed_ladder"
-    assert told.table is None
+    assert section.finding.id == "missed-ladder"
+    assert section.figure is not None
+    assert section.figure.name == "missed_ladder"
+    assert section.table is None
     assert other_findings(report) == []

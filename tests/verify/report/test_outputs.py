@@ -31,7 +31,7 @@ def test_the_name_of_a_link_is_what_follows_the_dot() -> None:
     assert finding().name == "AgentRegistry"
 
 
-def test_a_table_keeps_what_json_knows_and_says_none_for_the_rest() -> None:
+def test_a_missing_table_value_becomes_none() -> None:
     frame = pd.DataFrame({"rate": [0.5, float("nan")], "who": ["a", None], "at": [pd.Timestamp("2025-09-01"), pd.NaT]})
     table = table_of(frame, "caption", name="t", measurement=True)
     assert table.columns == ("rate", "who", "at")
@@ -43,12 +43,12 @@ def test_a_named_index_becomes_a_column() -> None:
     assert table_of(frame, "caption", name="t", measurement=True).columns == ("variant", "delivered")
 
 
-def test_a_measurement_may_not_take_a_column_of_the_long_table() -> None:
+def test_a_measurement_with_a_reserved_column_raises() -> None:
     with pytest.raises(ValueError, match="'notebook'"):
         table_of(pd.DataFrame({"notebook": [1]}), "caption", name="t", measurement=True)
 
 
-def test_source_is_real_and_its_place_is_relative_to_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+def test_source_location_is_relative_to_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     source = read_source(Finding)
     assert source.reference.startswith("bridgekit_verify/report/findings.py, lines ")
     assert source.code.startswith("class Finding(")
@@ -61,5 +61,5 @@ def test_source_is_real_and_its_place_is_relative_to_the_package(capsys: pytest.
     ("value", "text"),
     [(None, "–"), (True, "yes"), (1234, "1,234"), (0.123456, "0.1235"), (12345.6, "12,346"), ("a", "a")],
 )
-def test_table_values_read_well(value: object, text: str) -> None:
+def test_table_values_are_formatted(value: object, text: str) -> None:
     assert cell_text(value) == text

@@ -29,7 +29,7 @@ MATRIX = Table(
 
 
 class Elements(HTMLParser):
-    """Every element of a page with its attributes, and the identifiers that links can reach."""
+    """Collects every element of a page with its attributes."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def full_report() -> Report:
     )
 
 
-def test_nothing_remote_is_named_where_a_browser_would_fetch_it() -> None:
+def test_page_has_no_external_resources() -> None:
     page = index_html(full_report())
     for tag, attributes in Elements(page).found:
         for name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
@@ -79,7 +79,7 @@ def test_nothing_remote_is_named_where_a_browser_would_fetch_it() -> None:
         assert not re.search(r"url\(|@import", sheet)
 
 
-def test_the_policy_forbids_what_the_page_does_not_need() -> None:
+def test_content_security_policy_is_minimal() -> None:
     metas = Elements(index_html(full_report())).all("meta")
     policy = next(m["content"] for m in metas if m.get("http-equiv") == "Content-Security-Policy")
     assert policy == CONTENT_SECURITY_POLICY
@@ -90,17 +90,17 @@ def test_the_policy_forbids_what_the_page_does_not_need() -> None:
 def test_every_figure_has_alternative_text_and_a_caption() -> None:
     page = index_html(full_report())
     images = Elements(page).all("img")
-    assert [image["alt"] for image in images] == ["A dot at 0 of 60."] * 2  # once up front, once in its notebook
+    assert [image["alt"] for image in images] == ["A dot at 0 of 60."] * 2  # once at the top, once in its notebook
     assert all((image["src"] or "").endswith(PNG) for image in images)
     assert page.count("<figcaption>Delivery</figcaption>") == 2
 
 
-def test_a_figure_without_words_falls_back_to_its_plain_text() -> None:
+def test_a_figure_without_alternative_text_uses_its_plain_text() -> None:
     bare = shown({"text/plain": "<Figure 640x480>", "image/png": PNG})
     assert Elements(index_html(report_of(executed("01_a", bare)))).all("img")[0]["alt"] == "<Figure 640x480>"
 
 
-def test_every_link_inside_the_page_has_a_target_and_every_target_one_place() -> None:
+def test_every_internal_link_has_exactly_one_target() -> None:
     elements = Elements(index_html(full_report()))
     anchors = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
     assert len(anchors) == len(set(anchors))
@@ -132,7 +132,7 @@ def test_unknown_is_shown_as_unknown_and_never_as_a_percentage() -> None:
     assert not re.search(r"\b(0|100) %", re.sub(r"axis from 0 to 100 %", "", status))
 
 
-def test_a_matrix_cell_says_all_some_or_none_by_shape_and_word() -> None:
+def test_a_matrix_cell_shows_all_some_or_none_by_shape_and_word() -> None:
     page = index_html(full_report())
     assert re.findall(r'class="outcome (\w+)"', page) == ["none", "some", "all"]
 
@@ -145,7 +145,7 @@ def test_evidence_is_text_and_not_markup() -> None:
     assert "<i>n" not in page
 
 
-def test_a_failed_notebook_is_said_before_anything_else() -> None:
+def test_a_failed_notebook_is_shown_first() -> None:
     failed = notebook(code("fail()", raised("ValueError", "a < b")))
     page = index_html(report_of(("01_a", failed)))
     assert "<title>Incomplete: " in page
@@ -156,14 +156,14 @@ def test_a_complete_report_does_not_call_itself_incomplete() -> None:
     assert "Incomplete" not in index_html(full_report())
 
 
-def test_notebooks_show_source_with_its_place_and_fold_their_code() -> None:
+def test_notebooks_show_source_with_its_location_and_fold_their_code() -> None:
     page = index_html(full_report())
     assert "bridgekit/a.py, lines 1 to 2" in page
     assert "<summary>code, 1 line</summary>" in page
     assert "\x1b" not in page
 
 
-def test_numbers_are_flush_right_together_with_their_heading_and_gaps() -> None:
+def test_numeric_columns_are_right_aligned_with_their_heading() -> None:
     table = Table(
         name="t", caption="T", columns=("who", "ms"), records=({"who": "a", "ms": 1.5}, {"who": "b", "ms": None})
     )

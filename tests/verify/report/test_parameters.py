@@ -2,10 +2,10 @@ import pytest
 
 from bridgekit_verify.report.parameters import (
     ParameterError,
-    demand_known,
     parse_settings,
     read_parameters,
     replace_parameters,
+    require_known,
 )
 
 CELL = 'seed = 7  # any\nname: str = "zoë"; runs = 3\nsizes = [\n    1,\n    2,\n]\nshare = 0.5\n'
@@ -20,18 +20,18 @@ def test_every_literal_can_be_replaced_at_once() -> None:
     assert read_parameters(replace_parameters(CELL, new)) == new
 
 
-def test_names_of_other_notebooks_are_left_alone() -> None:
+def test_names_of_other_notebooks_are_ignored() -> None:
     assert replace_parameters(CELL, {"elsewhere": 1}) == CELL
 
 
 def test_a_value_of_another_type_is_refused() -> None:
-    with pytest.raises(ParameterError, match="seed is of type int"):
+    with pytest.raises(ParameterError, match="seed must be of type int"):
         replace_parameters(CELL, {"seed": "8"})
 
 
 def test_an_unknown_name_is_refused_naming_the_known_ones() -> None:
-    with pytest.raises(ParameterError, match="no notebook has the parameter sed; known are: runs, seed"):
-        demand_known({"sed": 1}, ["seed", "runs", "seed"])
+    with pytest.raises(ParameterError, match="no notebook has the parameter sed; known parameters are: runs, seed"):
+        require_known({"sed": 1}, ["seed", "runs", "seed"])
 
 
 @pytest.mark.parametrize("source", ["import os", "seed = os.getpid()"])

@@ -45,7 +45,7 @@ def test_json_holds_findings_tables_and_what_they_were_made_with() -> None:
     assert results["notebooks"][0]["parameters"] == {"SEED": 7, "RUNS": 3}
 
 
-def test_json_says_nothing_of_an_interval_where_nothing_was_counted() -> None:
+def test_json_has_no_interval_without_counts() -> None:
     results = json.loads(results_json(report_of(executed("01_a", recorded(finding(before=None, after=(0, 0)))))))
     assert results["findings"][0]["before_interval"] is None
     assert results["findings"][0]["after_interval"] is None

@@ -1,12 +1,12 @@
-"""Findings of notebook 13: each verdict follows from what was measured, either way, and never from how fast."""
+"""Findings of notebook 13: each verdict follows from the measurements, in both directions, independently of speed."""
 
 from __future__ import annotations
 
 from bridgekit_verify.capacity.sizing import Demand, costs_of, size
 from bridgekit_verify.report.findings import Finding
-from bridgekit_verify.report.judging import CHAPTERS, chapters
-from bridgekit_verify.report.scale import capacity_claim, crowd_claim, edge_claim, workers_claim
-from tests.verify.capacity.loads import capacity, carried, crowd, failed, shared, step
+from bridgekit_verify.report.judging import SECTIONS, sections
+from bridgekit_verify.report.scale import capacity_claim, edge_claim, memory_claim, workers_claim
+from tests.verify.capacity.loads import capacity, carried, failed, memory_study, shared, step
 from tests.verify.report.notebooks import drawn, executed, recorded, report_of
 
 DEMAND = Demand(users_online=1_000, runs_per_user_hour=6, events_per_run=20, run_seconds=10, workers_lost=1)
@@ -15,11 +15,11 @@ SOUND = capacity([carried(500), carried(8_000), failed(16_000)], [carried(500), 
 
 def workers(study: object = SOUND) -> Finding:
     assert isinstance(study, type(SOUND))
-    sized = [size(DEMAND, each) for each in costs_of(study, crowd(), shared())]
+    sized = [size(DEMAND, each) for each in costs_of(study, memory_study(), shared())]
     return workers_claim(study, shared(), sized, DEMAND)
 
 
-def test_capacity_is_told_for_both_edges_with_its_interval() -> None:
+def test_capacity_is_stated_for_both_edges_with_its_interval() -> None:
     finding = capacity_claim(SOUND)
     assert finding.verdict == "holds"
     assert "The ASGI edge carries 8,000 events a second: 8,000 of 8,000 (" in finding.answer
@@ -28,80 +28,80 @@ def test_capacity_is_told_for_both_edges_with_its_interval() -> None:
     assert finding.after == (54_000, 54_000)
 
 
-def test_single_lost_event_at_any_load_contradicts_it() -> None:
+def test_single_lost_event_contradicts_the_capacity_claim() -> None:
     lost = step(16_000, late=1_600, lost=1, delivered=15_999, taken=15_999, refused=1)
     assert capacity_claim(capacity([carried(8_000), lost], [carried(8_000), failed(9_000)])).verdict == "does not hold"
 
 
-def test_books_that_do_not_close_contradict_it_and_say_where() -> None:
-    astray = failed(16_000, misrouted=1)
-    finding = capacity_claim(capacity([carried(8_000), astray], [carried(8_000), failed(9_000)]))
+def test_unaccounted_events_contradict_the_claim_and_are_listed() -> None:
+    misrouted = failed(16_000, misrouted=1)
+    finding = capacity_claim(capacity([carried(8_000), misrouted], [carried(8_000), failed(9_000)]))
     assert finding.verdict == "does not hold"
-    assert any("At 16,000 events a second the books do not close" in words for words in finding.evidence)
+    assert any("At 16,000 events a second the books do not close" in alt_text for alt_text in finding.evidence)
 
 
-def test_machine_on_which_nothing_is_carried_leaves_it_unknown() -> None:
+def test_claim_is_unknown_if_no_load_is_carried() -> None:
     assert capacity_claim(capacity([failed(500)], [carried(500), failed(900)])).verdict == "unknown"
 
 
-def test_no_load_beyond_leaves_it_unknown_and_what_is_carried_a_lower_bound() -> None:
+def test_claim_is_unknown_without_a_failed_load_and_capacity_is_a_lower_bound() -> None:
     finding = capacity_claim(capacity([carried(500)], [carried(500), failed(900)]))
     assert finding.verdict == "unknown"
     assert "500 events a second or more (no load was found that it does not carry)" in finding.answer
 
 
-def test_straight_lines_and_a_cost_that_does_not_grow_hold() -> None:
-    finding = crowd_claim(crowd())
+def test_memory_claim_holds_for_linear_memory_and_constant_cost() -> None:
+    finding = memory_claim(memory_study())
     assert finding.verdict == "holds"
     assert "native: 15.0 KiB a socket" in finding.answer
     assert "ASGI: if the line goes on, 34,953 idle sockets are a GiB" in finding.evidence[0]
 
 
-def test_cost_that_grows_with_the_crowd_is_told() -> None:
-    finding = crowd_claim(crowd(growth=2.5))
+def test_growing_cost_contradicts_the_memory_claim() -> None:
+    finding = memory_claim(memory_study(growth=2.5))
     assert finding.verdict == "does not hold"
     assert "ASGI: an event costs 2.50 times as much beside the crowd." in finding.evidence
 
 
-def test_memory_that_does_not_follow_a_line_is_told() -> None:
-    assert crowd_claim(crowd(bent=12_000)).verdict == "does not hold"
+def test_nonlinear_memory_contradicts_the_memory_claim() -> None:
+    assert memory_claim(memory_study(deviation=12_000)).verdict == "does not hold"
 
 
-def test_event_lost_beside_the_crowd_is_told() -> None:
-    assert crowd_claim(crowd(lost=1)).verdict == "does not hold"
+def test_lost_event_contradicts_the_memory_claim() -> None:
+    assert memory_claim(memory_study(lost=1)).verdict == "does not hold"
 
 
-def test_loads_up_to_two_thirds_of_a_core_that_were_carried_hold() -> None:
+def test_workers_claim_holds_if_loads_up_to_two_thirds_are_carried() -> None:
     finding = workers()
     assert finding.verdict == "holds"
     assert "4 of 4 loads" in finding.answer
     assert "workers on the native edge" in finding.answer
 
 
-def test_load_that_is_late_though_the_core_was_half_idle_contradicts_it() -> None:
+def test_late_load_on_a_half_idle_core_contradicts_the_workers_claim() -> None:
     late = failed(8_000, share=0.4)
     assert workers(capacity([carried(500), late], [carried(500)])).verdict == "does not hold"
 
 
-def test_load_that_is_late_while_others_had_the_processors_is_not_judged() -> None:
+def test_late_load_that_waited_for_cpu_is_not_judged() -> None:
     late = failed(8_000, share=0.2, run_queue_wait=0.3)
     finding = workers(capacity([carried(500), late], [carried(500)]))
     assert finding.verdict == "holds"
-    assert any(words.endswith("while it was late: 1 of the loads.") for words in finding.evidence)
+    assert any(alt_text.endswith("while it was late: 1 of the loads.") for alt_text in finding.evidence)
 
 
-def test_nothing_to_judge_by_is_unknown() -> None:
+def test_workers_claim_without_judged_loads_is_unknown() -> None:
     assert workers(capacity([failed(500, share=0.9)], [failed(500, share=0.9)])).verdict == "unknown"
 
 
-def test_native_edge_is_the_cheaper_one_or_the_claim_does_not_hold() -> None:
-    assert edge_claim(SOUND, crowd()).verdict == "holds"
-    assert edge_claim(SOUND, crowd(socket_kib=10.0)).verdict == "does not hold"
-    assert edge_claim(SOUND, crowd(us=30.0)).verdict == "does not hold"
+def test_edge_claim_holds_only_if_the_native_edge_is_cheaper() -> None:
+    assert edge_claim(SOUND, memory_study()).verdict == "holds"
+    assert edge_claim(SOUND, memory_study(socket_kib=10.0)).verdict == "does not hold"
+    assert edge_claim(SOUND, memory_study(us=30.0)).verdict == "does not hold"
 
 
-def test_findings_are_a_chapter_of_their_own_beside_their_pictures() -> None:
+def test_findings_are_in_their_own_section_with_their_figures() -> None:
     report = report_of(executed("13_a", recorded(capacity_claim(SOUND)), drawn("scale_capacity")))
-    [(title, [told])] = chapters(report).items()
-    assert title == CHAPTERS["scale"]
-    assert told.figure is not None
+    [(title, [section])] = sections(report).items()
+    assert title == SECTIONS["scale"]
+    assert section.figure is not None

@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit.events import Outcome
 from bridgekit.ids import RunId, ThreadId
-from bridgekit_verify.harness.processes import ProcessGone
+from bridgekit_verify.harness.processes import ProcessExited
 from bridgekit_verify.studies import second_worker
 from bridgekit_verify.studies.processes import second_process
 from bridgekit_verify.studies.second_worker import ProcessRequest
@@ -40,14 +40,14 @@ async def test_second_process_answers_as_the_first_would_and_is_gone_after_the_b
             assert (await worker.ask(about(thread, variant="fix 3", register=True))).outcome is Outcome.SENT
         assert (await worker.ask(about(None, variant="fix 3"))).thread_id == "thread_2"
     assert worker.process.exit_code is not None
-    with pytest.raises(ProcessGone):
+    with pytest.raises(ProcessExited):
         await worker.ask(about(None))
 
 
 async def test_process_that_dies_is_reported_and_not_waited_for() -> None:
     async with second_process() as worker:
         await worker.process.kill()
-        with pytest.raises(ProcessGone):
+        with pytest.raises(ProcessExited):
             await worker.ask(about(None))
 
 

@@ -1,4 +1,4 @@
-"""A worker process: its reports are complete, it stops, restarts, and says why it cannot start."""
+"""A worker process reports completely, stops, restarts, and reports why it cannot start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit_verify.faults.trials.deployment import RESUME, deployed, start_worker
 from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport, RunRequest, WorkerSetup
-from bridgekit_verify.harness.processes import ProcessGone
+from bridgekit_verify.harness.processes import ProcessExited
 from bridgekit_verify.measure.families import family
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
@@ -20,7 +20,7 @@ ORDER = RunRequest(
 )
 
 
-async def test_run_is_reported_event_by_event_first_attempted_then_acknowledged() -> None:
+async def test_each_event_is_reported_as_attempted_and_then_acknowledged() -> None:
     reports = list[RunReport]()
     async with deployed(RESUME, OWNED) as deployment:
         deployment.agents.observers["test"] = reports.append
@@ -32,20 +32,20 @@ async def test_run_is_reported_event_by_event_first_attempted_then_acknowledged(
     assert reports[-1] == Ended("test:one")
 
 
-async def test_worker_that_is_asked_to_stop_exits_cleanly_and_one_that_is_started_again_serves() -> None:
+async def test_stopped_worker_exits_cleanly_and_serves_after_a_restart() -> None:
     async with deployed(RESUME, OWNED) as deployment:
         worker = deployment.sockets
         assert await worker.stop() == 0
-        with pytest.raises(ProcessGone):
+        with pytest.raises(ProcessExited):
             await worker.start_run(ORDER)
         await worker.restart()
         await worker.start_run(ORDER)
 
 
-async def test_worker_that_cannot_start_is_reported_at_once_with_its_error_output() -> None:
+async def test_worker_that_cannot_start_raises_with_its_error_output() -> None:
     setup = WorkerSetup(store="nothing:", keep_events=1, outbox_bytes=1, port=0, key=secrets.token_bytes(32), owned=[])
     with (
-        pytest.raises(ProcessGone, match=r"(?s)worker with the store 'nothing:'.*no store is called"),
+        pytest.raises(ProcessExited, match=r"(?s)worker with the store 'nothing:'.*no store is called"),
         anyio.fail_after(60),
     ):
         async with start_worker(setup):

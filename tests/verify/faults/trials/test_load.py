@@ -1,11 +1,11 @@
-"""A fault lasts until agents have emitted what they emit in that time, however busy the machine is."""
+"""A fault lasts until agents have emitted the due events, also on a busy machine."""
 
 from __future__ import annotations
 
 import anyio
 
 from bridgekit.events import EventType
-from bridgekit_verify.faults.trials.acts import ACTS
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.load import AgentLoad, TrialPlan
 from bridgekit_verify.faults.trials.recorder import Recorder
 from bridgekit_verify.faults.trials.worker import Attempted, Ended
@@ -19,7 +19,7 @@ PLAN = TrialPlan(steps=4, pace_seconds=0.01)
 
 def started() -> tuple[Recorder, AgentLoad]:
     recorder = Recorder(owners={RUN: OWNED})
-    return recorder, AgentLoad("down", PLAN, ACTS["down"], recorder, [RUN])
+    return recorder, AgentLoad("down", PLAN, FAULTS["down"], recorder, [RUN])
 
 
 def emit(recorder: Recorder, count: int) -> None:
@@ -28,12 +28,12 @@ def emit(recorder: Recorder, count: int) -> None:
         recorder.record(Attempted(key, OWNED.thread_id, 0.0))
 
 
-async def test_time_passes_when_it_is_over_and_agents_have_emitted_what_is_due() -> None:
+async def test_wait_ends_when_the_time_is_over_and_due_events_are_emitted() -> None:
     recorder, load = started()
     passed = anyio.Event()
 
     async def wait() -> None:
-        await load.meanwhile(0.03)
+        await load.run_agents_for(0.03)
         passed.set()
 
     async with anyio.create_task_group() as tasks:
@@ -46,13 +46,13 @@ async def test_time_passes_when_it_is_over_and_agents_have_emitted_what_is_due()
         await passed.wait()
 
 
-async def test_run_that_has_ended_is_not_waited_for() -> None:
+async def test_ended_run_does_not_prolong_the_wait() -> None:
     recorder, load = started()
     recorder.record(Ended(RUN, ""))
-    await load.meanwhile(0.0)
+    await load.run_agents_for(0.0)
 
 
-async def test_fault_begins_in_the_first_half_of_a_run() -> None:
+async def test_fault_starts_in_the_first_half_of_a_run() -> None:
     recorder, load = started()
     emit(recorder, 6)
     assert load.before_half

@@ -1,4 +1,4 @@
-"""The default matrix: every fault against every way to deliver, with real workers, a real file and a real broker."""
+"""The default matrix: every fault in every delivery mode, with real workers, a real file and a real broker."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import anyio
 import pytest
 
-from bridgekit_verify.faults.trials.acts import ACTS
-from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERIES, RESUME
-from bridgekit_verify.faults.trials.matrix import FaultMatrix, Soak, drawn_plan, run_matrix, soak
+from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERY_MODES, RESUME
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
+from bridgekit_verify.faults.trials.matrix import FaultMatrix, Soak, random_plan, run_matrix, soak
 from tests.verify.faults.trials.trials import trial
 from tools.soak import page
 
 LOSE_UNPROTECTED = ("slow_reader", "timeout", "reset_peer", "down", "kill while away")
-"""Faults that cost at most once something for sure."""
+"""Faults that always cause loss in the mode "at most once"."""
 
 
 @pytest.fixture(scope="module")
@@ -23,28 +23,28 @@ def matrix() -> FaultMatrix:
 
 
 @pytest.mark.slow
-def test_every_fault_is_tried_with_every_way_to_deliver_that_it_concerns(matrix: FaultMatrix) -> None:
+def test_every_fault_is_tested_in_every_mode_that_it_applies_to(matrix: FaultMatrix) -> None:
     assert set(matrix.cells) == {
-        (act.name, row.name) for act in ACTS.values() for row in DELIVERIES.values() if act.concerns(row)
+        (fault.name, row.name) for fault in FAULTS.values() for row in DELIVERY_MODES.values() if fault.applies_to(row)
     }
     assert len(matrix.cells) == 4 * 12 + 6
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_in_silence_where_a_log_is_kept(matrix: FaultMatrix) -> None:
+def test_no_event_is_lost_silently_in_modes_with_a_log(matrix: FaultMatrix) -> None:
     assert {
-        name: t.verdict.losses for name, t in matrix.cells.items() if t in matrix.sound and t.verdict.lost_silent
+        name: t.verdict.losses for name, t in matrix.cells.items() if t in matrix.guaranteed and t.verdict.lost_silent
     } == {}
-    assert (matrix.silent.k, matrix.silent.n > 4_000) == (0, True)
+    assert (matrix.silent_losses.k, matrix.silent_losses.n > 4_000) == (0, True)
 
 
 @pytest.mark.slow
-def test_nothing_reaches_anybody_else_in_any_cell(matrix: FaultMatrix) -> None:
+def test_no_event_is_misrouted_in_any_cell(matrix: FaultMatrix) -> None:
     assert {name: t.verdict.misroutes for name, t in matrix.cells.items() if t.verdict.misrouted} == {}
 
 
 @pytest.mark.slow
-def test_everything_comes_once_and_in_order_in_every_cell(matrix: FaultMatrix) -> None:
+def test_events_arrive_once_and_in_order_in_every_cell(matrix: FaultMatrix) -> None:
     for name, found in matrix.cells.items():
         verdict = found.verdict
         copies = verdict.extra_copies + found.sent_twice
@@ -52,58 +52,60 @@ def test_everything_comes_once_and_in_order_in_every_cell(matrix: FaultMatrix) -
 
 
 @pytest.mark.slow
-def test_every_user_reads_the_end_in_every_cell(matrix: FaultMatrix) -> None:
-    assert [name for name, found in matrix.cells.items() if not found.settled] == []
+def test_every_user_reads_the_last_event_in_every_cell(matrix: FaultMatrix) -> None:
+    assert [name for name, found in matrix.cells.items() if not found.quiesced] == []
 
 
 @pytest.mark.slow
-def test_where_nothing_protects_events_are_lost_in_silence(matrix: FaultMatrix) -> None:
+def test_mode_without_a_log_loses_events_silently(matrix: FaultMatrix) -> None:
     assert [name for name in LOSE_UNPROTECTED if not matrix.cells[name, AT_MOST_ONCE.name].verdict.lost_silent] == []
 
 
 @pytest.mark.slow
-def test_what_was_kept_in_a_memory_that_is_gone_is_told_to_those_who_miss_it(matrix: FaultMatrix) -> None:
+def test_loss_of_a_memory_log_is_signalled(matrix: FaultMatrix) -> None:
     assert matrix.cells["kill while away", RESUME.name].verdict.lost_signalled > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("delivery", ["SQLite", "Redis"])
-def test_nothing_acknowledged_is_lost_with_a_worker_whose_log_outlives_it(matrix: FaultMatrix, delivery: str) -> None:
-    for act in ("kill", "kill while away", "restart"):
-        assert matrix.cells[act, delivery].verdict.lost == 0
+def test_no_acknowledged_event_is_lost_when_the_log_is_durable(matrix: FaultMatrix, delivery: str) -> None:
+    for fault in ("kill", "kill while away", "restart"):
+        assert matrix.cells[fault, delivery].verdict.lost == 0
 
 
 @pytest.mark.slow
 def test_control_without_a_fault_loses_nothing(matrix: FaultMatrix) -> None:
-    assert [matrix.cells["none", row.name].verdict.lost for row in DELIVERIES.values()] == [0, 0, 0, 0]
+    assert [matrix.cells["none", row.name].verdict.lost for row in DELIVERY_MODES.values()] == [0, 0, 0, 0]
 
 
-# What the matrix must notice, planted in literal trials.
+# Violations in literal trials, which the matrix must detect.
 
 
-def planted(*, lost: Sequence[int] = (), told: Sequence[int] = (), misrouted: Sequence[int] = ()) -> FaultMatrix:
-    found = trial(RESUME, lost=lost, told=told, misrouted=misrouted)
+def matrix_with(
+    *, lost: Sequence[int] = (), signalled: Sequence[int] = (), misrouted: Sequence[int] = ()
+) -> FaultMatrix:
+    found = trial(RESUME, lost=lost, signalled=signalled, misrouted=misrouted)
     return FaultMatrix({("down", RESUME.name): found, ("down", AT_MOST_ONCE.name): trial(AT_MOST_ONCE)})
 
 
-def test_planted_silent_loss_is_counted() -> None:
-    assert planted(lost=[2]).silent.k == 1
-    assert planted(lost=[2], told=[2]).silent.k == 0
+def test_silent_loss_is_counted() -> None:
+    assert matrix_with(lost=[2]).silent_losses.k == 1
+    assert matrix_with(lost=[2], signalled=[2]).silent_losses.k == 0
 
 
-def test_planted_stray_is_counted() -> None:
-    assert planted(misrouted=[3]).misrouted == 1
-    assert planted().misrouted == 0
+def test_misrouted_event_is_counted() -> None:
+    assert matrix_with(misrouted=[3]).misrouted == 1
+    assert matrix_with().misrouted == 0
 
 
-def test_loss_where_nothing_was_promised_breaks_no_promise() -> None:
+def test_loss_without_a_guarantee_is_not_a_silent_loss_of_the_matrix() -> None:
     matrix = FaultMatrix({("down", AT_MOST_ONCE.name): trial(AT_MOST_ONCE, lost=[1, 2])})
-    assert (matrix.silent.k, matrix.silent.n) == (0, 0)
+    assert (matrix.silent_losses.k, matrix.silent_losses.n) == (0, 0)
 
 
-def test_row_says_everything_that_became_of_the_events() -> None:
+def test_row_contains_all_outcomes() -> None:
     [row] = (
-        FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[1, 2], told=[2], misrouted=[4])})
+        FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[1, 2], signalled=[2], misrouted=[4])})
         .table()
         .to_dict("records")
     )
@@ -111,47 +113,47 @@ def test_row_says_everything_that_became_of_the_events() -> None:
     assert (row["median ms"], row["longest ms"]) == (500.0, 500.0)
 
 
-def test_counts_of_the_rounds_are_added_up() -> None:
+def test_counts_of_rounds_are_summed() -> None:
     found = Soak()
     for seed in (1, 2):
-        found.add(seed, FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[2], told=[2])}))
+        found.add(seed, FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[2], signalled=[2])}))
     [row] = found.table().to_dict("records")
     assert (row["expected"], row["delivered"], row["lost signalled"], found.rounds) == (8, 6, 2, 2)
-    assert (found.silent.k, found.silent.n, found.broken) == (0, 8, [])
+    assert (found.silent_losses.k, found.silent_losses.n, found.violations) == (0, 8, [])
 
 
 @pytest.mark.parametrize(
-    "broken",
+    "violations",
     [
         trial(RESUME, lost=[2]),
         trial(RESUME, misrouted=[3]),
         trial(AT_MOST_ONCE, misrouted=[3]),
-        trial(RESUME, settled=False),
+        trial(RESUME, quiesced=False),
     ],
-    ids=["silent", "stray", "stray where nothing is promised", "not settled"],
+    ids=["silent loss", "misrouted", "misrouted without a guarantee", "not quiesced"],
 )
-def test_planted_breach_is_named_with_its_seed(broken: object) -> None:
+def test_violation_is_listed_with_its_seed(violations: object) -> None:
     found = Soak()
-    assert isinstance(broken, type(trial(RESUME)))
-    found.add(41, FaultMatrix({("down", broken.delivery.name): broken}))
-    assert len(found.broken) == 1
-    assert found.broken[0].startswith("seed 41: down, ")
+    assert isinstance(violations, type(trial(RESUME)))
+    found.add(41, FaultMatrix({("down", violations.delivery.name): violations}))
+    assert len(found.violations) == 1
+    assert found.violations[0].startswith("seed 41: down, ")
 
 
-def test_loss_where_nothing_is_promised_is_no_breach() -> None:
+def test_loss_without_a_guarantee_is_not_a_violation() -> None:
     found = Soak()
     found.add(1, FaultMatrix({("down", AT_MOST_ONCE.name): trial(AT_MOST_ONCE, lost=[1, 2])}))
-    assert found.broken == []
+    assert found.violations == []
 
 
-def test_seed_draws_the_same_plan_again_and_another_seed_another() -> None:
-    assert drawn_plan(3) == drawn_plan(3) != drawn_plan(4)
+def test_random_plan_depends_only_on_the_seed() -> None:
+    assert random_plan(3) == random_plan(3) != random_plan(4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_one_round_at_least_is_run_and_told() -> None:
+async def test_soak_runs_and_prints_at_least_one_round() -> None:
     lines = list[str]()
-    found = await soak(minutes=0, users=1, acts=[ACTS["down"]], deliveries=[RESUME], print_line=lines.append)
-    assert (found.rounds, len(lines), found.broken) == (1, 1, [])
+    found = await soak(minutes=0, users=1, faults=[FAULTS["down"]], modes=[RESUME], print_line=lines.append)
+    assert (found.rounds, len(lines), found.violations) == (1, 1, [])
     assert "| down | resume |" in page(found)

@@ -1,4 +1,4 @@
-"""Events that were answered before they had a number: told, or lost in silence? Literal streams in, numbers out."""
+"""Infers the `seq` of events that were acknowledged without one, from literal receipts, arrivals and gaps."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def number_of(
     return found.seq, found.epoch
 
 
-def test_lost_event_has_the_number_between_its_neighbours() -> None:
+def test_lost_event_gets_the_seq_between_its_neighbours() -> None:
     receipts = [sent(7), PENDING, sent(9)]
     assert number_of(1, receipts, [read(0, 7), read(2, 9)], []) == (8, EPOCH)
 
 
-def test_number_that_was_told_is_taken_only_when_every_other_was_read_or_told() -> None:
+def test_signalled_seq_is_used_only_if_no_other_is_free() -> None:
     receipts = [sent(7), PENDING, sent(20)]
     arrivals = [read(0, 7), read(2, 20)]
     assert number_of(1, receipts, arrivals, [Missing(8, 19, EPOCH)]) == (8, EPOCH)
@@ -43,17 +43,17 @@ def test_number_that_was_told_is_taken_only_when_every_other_was_read_or_told() 
     assert number_of(1, receipts, arrivals, [Missing(8, 12, EPOCH), Missing(14, 19, EPOCH)]) == (13, EPOCH)
 
 
-def test_gap_of_another_numbering_tells_nothing() -> None:
+def test_gap_of_another_epoch_is_ignored() -> None:
     receipts = [sent(7), PENDING, sent(9)]
     assert number_of(1, receipts, [], [Missing(8, 8, "e0")]) == (8, EPOCH)
 
 
-def test_neighbour_that_was_pending_and_read_has_the_number_it_was_read_with() -> None:
+def test_pending_neighbour_that_was_read_has_the_seq_of_its_arrival() -> None:
     receipts = [PENDING, PENDING, PENDING]
     assert number_of(1, receipts, [read(0, 1_000_001), read(2, 1_000_003)], []) == (1_000_002, EPOCH)
 
 
-def test_numbering_that_began_anew_is_searched_from_its_beginning() -> None:
+def test_new_epoch_is_searched_from_its_first_seq() -> None:
     receipts = [sent(7, "e0"), PENDING, sent(2)]
     assert number_of(1, receipts, [read(2, 2)], []) == (1, EPOCH)
 
@@ -65,5 +65,5 @@ def test_event_that_was_read_keeps_its_receipt() -> None:
 @pytest.mark.parametrize(
     "receipts", [[sent(1), PENDING], [sent(1), PENDING, sent(2)]], ids=["nothing after", "no room"]
 )
-def test_event_that_can_have_no_number_has_none(receipts: list[Receipt]) -> None:
+def test_event_without_a_possible_seq_gets_none(receipts: list[Receipt]) -> None:
     assert number_of(1, receipts, [], []) == (None, None)

@@ -1,4 +1,4 @@
-"""One socket that stops reading: a loop of sends stops everyone, the bridge stops nobody."""
+"""One socket stops reading: a loop of sends delays all sockets, and the bridge delays none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def study() -> StallStudy:
     return anyio.run(partial(study_stall, neighbours=2, events=80))
 
 
-def test_no_time_passes_for_a_loop_that_the_machine_lets_stand_still() -> None:
+def test_clock_stops_while_the_loop_gets_no_cpu() -> None:
     now = 100.0
     clock = LoopTimeClock(lambda: now)
     for passed, counted in ((STILL_SECONDS, STILL_SECONDS), (3.0, STILL_SECONDS), (0.005, 0.005)):
@@ -35,18 +35,18 @@ def test_no_time_passes_for_a_loop_that_the_machine_lets_stand_still() -> None:
         assert clock() - before == pytest.approx(counted)
 
 
-def test_agent_is_held_up_by_every_loop_of_sends_and_not_by_the_bridge(study: StallStudy) -> None:
-    """Not a measure of speed: half a second of standing still against none."""
-    held_up = {stall.peer.name: stall.longest_wait > stall.stalled_seconds / 2 for stall in study.stalls}
-    assert held_up == {peer.name: peer.name != BRIDGEKIT.name for peer in SERVERS}
+def test_agent_waits_for_loops_of_sends_but_not_for_the_bridge(study: StallStudy) -> None:
+    """This does not measure speed: it distinguishes a stall of half a second from none."""
+    held_up = {stall.server.name: stall.longest_wait > stall.stalled_seconds / 2 for stall in study.stalls}
+    assert held_up == {server.name: server.name != BRIDGEKIT.name for server in SERVERS}
 
 
 def test_neighbours_read_every_event_from_every_server(study: StallStudy) -> None:
-    """The loops deliver too, only late: what they cost is time."""
+    """The loops of sends also deliver every event, but late."""
     assert [len(stall.reads) for stall in study.stalls] == [2 * 80] * len(SERVERS)
 
 
-def test_events_of_the_stall_come_late_from_the_loops_and_in_time_from_the_bridge(study: StallStudy) -> None:
-    late = {stall.peer.name: stall.during[len(stall.during) // 2] for stall in study.stalls}
+def test_events_are_late_from_loops_of_sends_and_on_time_from_the_bridge(study: StallStudy) -> None:
+    late = {stall.server.name: stall.during[len(stall.during) // 2] for stall in study.stalls}
     ours = late.pop(BRIDGEKIT.name)
     assert ours < min(late.values())

@@ -1,4 +1,4 @@
-"""Trials by hand: a literal history in, so that what is made of it can be told to the letter."""
+"""Literal trials, so that tests can assert exact results."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
-from bridgekit_verify.faults.trials.acts import ACTS
-from bridgekit_verify.faults.trials.deployment import Delivery
+from bridgekit_verify.faults.trials.deployment import DeliveryMode
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.recorder import Reader
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan
 from bridgekit_verify.measure.checker import check
@@ -18,7 +18,7 @@ STRANGER = Socket(1, ThreadId("thread_2"), UserId("bob"))
 
 
 async def no_ticket() -> str:
-    raise AssertionError("nobody connects")
+    raise AssertionError("no client connects in a literal trial")
 
 
 def key(step: int) -> Key:
@@ -26,18 +26,18 @@ def key(step: int) -> Key:
 
 
 def trial(
-    delivery: Delivery,
+    delivery: DeliveryMode,
     *,
-    act: str = "down",
+    fault: str = "down",
     events: int = 4,
     lost: Sequence[int] = (),
-    told: Sequence[int] = (),
+    signalled: Sequence[int] = (),
     misrouted: Sequence[int] = (),
     online: Sequence[tuple[float, float]] = ((0.0, 100.0),),
     window: tuple[float, float] = (1.0, 2.0),
-    settled: bool = True,
+    quiesced: bool = True,
 ) -> Trial:
-    """Events 1 to n, asked for at each full second; `told` of `lost` were signalled, `misrouted` read by somebody else."""
+    """Return a trial with one event per second; gaps signal `signalled`, and another user read `misrouted`."""
     history = History(sockets=[SOCKET, STRANGER])
     for step in range(1, events + 1):
         history.expected.append(Expectation(key(step), SOCKET.thread_id, SOCKET.user_id))
@@ -45,17 +45,17 @@ def trial(
         history.acknowledged[key(step)] = (RunId("run_1"), receipt)
         readers = [SOCKET] * (step not in lost) + [STRANGER] * (step in misrouted)
         history.arrivals += [Arrival(each, key(step), RunId("run_1"), step, step, step + 0.5) for each in readers]
-    history.gaps[0] = [Missing(step, step) for step in told]
+    history.gaps[0] = [Missing(step, step) for step in signalled]
     reader = Reader(SOCKET, "ws://nowhere", no_ticket, online=list(online))
     return Trial(
         delivery=delivery,
-        act=ACTS[act],
+        fault=FAULTS[fault],
         plan=TrialPlan(),
         history=history,
         verdict=check(history),
         window=window,
         unanswered=0,
-        asked_at={key(step): float(step) for step in range(1, events + 1)},
-        settled=settled,
+        attempted_at={key(step): float(step) for step in range(1, events + 1)},
+        quiesced=quiesced,
         readers=[reader],
     )

@@ -1,7 +1,8 @@
-"""Lets a foreign client attend a measurement: a program that is told which sockets to open, and says what they read.
+"""Runs an independent client during a measurement: a program that opens sockets and reports what they read.
 
-Every witness speaks the same words. It is given its seats, a JSON list with `number`, `url`, `user_id` and
-`thread_id`; it opens one socket for each and says one line of JSON a frame, and one a close (`transcripts.Line`).
+All clients use the same protocol. The input is a JSON list of subscriptions with `number`, `url`, `user_id` and
+`thread_id`. The client opens one socket for each and prints one line of JSON per frame and per close
+(`transcripts.Line`).
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from tests.observers.transcripts import Transcript
 from tests.tree import ROOT
 
 TIMEOUT_SECONDS = 60.0
-"""How long a witness may take to start, and to end. A browser takes about one second."""
+"""How long a client may take to start and to end. A browser takes about one second."""
 
-Opened = Callable[[bytes, Callable[[bytes], None]], AbstractAsyncContextManager[None]]
-"""Starts a witness with its seats; what it says is handed on line by line."""
+ClientLauncher = Callable[[bytes, Callable[[bytes], None]], AbstractAsyncContextManager[None]]
+"""Starts an independent client with its subscriptions (JSON), and passes its output to a callback line by line."""
 
 
-class Attendance:
-    """Two accounts of one run: ours, and the one of somebody that the run is shown to."""
+class TranscriptPair:
+    """Collects two transcripts of one run: of bridgekit's own client and of an independent client."""
 
-    def __init__(self, witness: Opened) -> None:
+    def __init__(self, client: ClientLauncher) -> None:
         self.ours = Transcript()
         self.theirs = Transcript()
-        self._witness = witness
-        self._said = anyio.Event()
+        self._launch = client
+        self._changed = anyio.Event()
 
     def our_frame(self, socket: Socket, frame: str | bytes) -> None:
         self.ours.add_frame(socket.number, frame)
@@ -42,42 +43,42 @@ class Attendance:
 
     @asynccontextmanager
     async def attending(self, url: str, sockets: Sequence[Socket]) -> AsyncIterator[None]:
-        assert not self.theirs.frames, "the accounts are of one sitting"
-        seats = [
+        assert not self.theirs.frames, "a TranscriptPair can record only one run"
+        subscriptions = [
             {"number": each.number, "url": url, "user_id": each.user_id, "thread_id": each.thread_id}
             for each in sockets
         ]
         numbers = {each.number for each in sockets}
-        async with self._witness(msgspec.json.encode(seats), self._note):
+        async with self._launch(msgspec.json.encode(subscriptions), self._on_line):
             await self._all(numbers, self.theirs.frames, "subscribed")
             yield
             await self._all(numbers, self.theirs.closed, "closed")
 
-    def _note(self, line: bytes) -> None:
+    def _on_line(self, line: bytes) -> None:
         self.theirs.add_line(line)
-        self._said.set()
-        self._said = anyio.Event()
+        self._changed.set()
+        self._changed = anyio.Event()
 
-    async def _all(self, numbers: set[int], told: Collection[int], what: str) -> None:
+    async def _all(self, numbers: set[int], reported: Collection[int], what: str) -> None:
         with anyio.move_on_after(TIMEOUT_SECONDS):
-            while numbers - {*told}:
-                await self._said.wait()
-        if missing := numbers - {*told}:
-            raise TimeoutError(f"the witness does not say of sockets {sorted(missing)} that they are {what}")
+            while numbers - {*reported}:
+                await self._changed.wait()
+        if missing := numbers - {*reported}:
+            raise TimeoutError(f"the client did not report sockets {sorted(missing)} as {what} in time")
 
 
-def program(*command: str) -> Opened:
-    """A witness that reads its seats from standard input, says its lines on standard output, and ends with 0."""
+def program(*command: str) -> ClientLauncher:
+    """Return a launcher for a program that reads subscriptions from standard input and prints lines."""
 
     @asynccontextmanager
-    async def opened(seats: bytes, note: Callable[[bytes], None]) -> AsyncIterator[None]:
+    async def opened(subscriptions: bytes, on_line: Callable[[bytes], None]) -> AsyncIterator[None]:
         async with child(command) as process, anyio.create_task_group() as readers:
             assert process.stdin is not None
             assert process.stdout is not None
-            readers.start_soon(_lines, process.stdout, note)
-            readers.start_soon(_must_end_well, process, command[0])
-            with suppress(anyio.BrokenResourceError):  # one that has ended already is told by how it ended
-                await process.stdin.send(seats)
+            readers.start_soon(_lines, process.stdout, on_line)
+            readers.start_soon(_raise_on_failure, process, command[0])
+            with suppress(anyio.BrokenResourceError):  # an early exit is reported by its exit code
+                await process.stdin.send(subscriptions)
                 await process.stdin.aclose()
             yield
             with anyio.fail_after(TIMEOUT_SECONDS):
@@ -90,7 +91,7 @@ def program(*command: str) -> Opened:
 async def child(
     command: Sequence[str], *, stdout: int = subprocess.PIPE, env: Mapping[str, str] | None = None
 ) -> AsyncIterator[Process]:
-    """A process for the length of a block, ended by its handle. What it says on stderr is seen when a test fails."""
+    """Run a process for the length of a block. Its standard error is shown when a test fails."""
     process = await anyio.open_process(command, stdout=stdout, stderr=None, cwd=ROOT, env=env)
     try:
         yield process
@@ -105,14 +106,14 @@ async def child(
             await process.aclose()
 
 
-async def _lines(stream: ByteReceiveStream, note: Callable[[bytes], None]) -> None:
+async def _lines(stream: ByteReceiveStream, on_line: Callable[[bytes], None]) -> None:
     rest = b""
     async for chunk in stream:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
-            note(line)
+            on_line(line)
 
 
-async def _must_end_well(process: Process, name: str) -> None:
+async def _raise_on_failure(process: Process, name: str) -> None:
     if code := await process.wait():
-        raise ChildProcessError(f"the witness {name} ended with {code}")
+        raise ChildProcessError(f"the client {name} ended with {code}")

@@ -1,4 +1,4 @@
-"""What nbformat and nbconvert leave untyped, with the types that their documentation states."""
+"""The functions of nbformat and nbconvert that lack type annotations, with the types from their documentation."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _highlighter: Callable[[str], Callable[[str], str]] = Highlight2HTML
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """A notebook, with every source as one string."""
+    """Read a notebook, with every cell source as one string."""
     return _read(path, NOTEBOOK_FORMAT)
 
 
 def error_output(name: str, value: str) -> NotebookNode:
-    """An output for what a kernel could not say itself, so that the copy tells it to whoever reads it."""
+    """Return an error output for a failure that the kernel could not report itself, such as a timeout."""
     return _node(output_type="error", ename=name, evalue=value, traceback=[])
 
 
 def highlight(code: str, language: str) -> str:
-    """Code as HTML whose parts have classes. What is in no known language stays plain."""
+    """Return code as HTML with syntax classes; code in an unknown language stays plain."""
     return _highlighter(language)(code)
