@@ -30,15 +30,15 @@ _LINK_8: Final = replace(
     _LINK_3, name="+ link 8", summary="the adapter calls the bridge as it is", adapter=WebSocketBridgeAdapter
 )
 _LINK_10: Final = replace(_LINK_8, name="+ link 10", summary="a socket belongs to a thread", hub=HubThatAlwaysSaysSent)
-_HONEST: Final = replace(
+_TRUTHFUL_RECEIPTS: Final = replace(
     _LINK_10,
-    name="+ honest answers",
+    name="+ truthful receipts",
     summary="nothing is called sent that nobody got, and startup checks it",
     hub=Hub,
     self_checks=WITHOUT_ROUTING,
 )
 _AGENT_PER_RUN: Final = replace(
-    _HONEST, name="+ an agent per run", summary="no agent speaks for another run", core=AgentExecutionCore
+    _TRUTHFUL_RECEIPTS, name="+ an agent per run", summary="no agent speaks for another run", core=AgentExecutionCore
 )
 
 REPAIR_SEQUENCE: Final[tuple[Variant, ...]] = (
@@ -49,7 +49,7 @@ REPAIR_SEQUENCE: Final[tuple[Variant, ...]] = (
     _LINK_3,
     _LINK_8,
     _LINK_10,
-    _HONEST,
+    _TRUTHFUL_RECEIPTS,
     _AGENT_PER_RUN,
 )
 """From as committed, upwards."""

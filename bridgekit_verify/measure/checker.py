@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from bridgekit.events import Outcome, Receipt
 from bridgekit_verify.errors import LedgerImbalance
-from bridgekit_verify.measure.history import Arrival, Expectation, History, Key
-from bridgekit_verify.measure.ledger import Charge, Row, attribute_misroute, ledger
+from bridgekit_verify.measure.history import Arrival, Expectation, History, EventKey
+from bridgekit_verify.measure.ledger import Attribution, Row, attribute_misroute, ledger
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["Verdict", "check"]
@@ -52,9 +52,9 @@ class Verdict:
     """Events whose Receipt said not sent and that some socket read."""
     acknowledged: int
     """Events that the bridge answered at all."""
-    losses: dict[Charge, int]
+    losses: dict[Attribution, int]
     """Every loss, by the link it is charged to and the reason."""
-    misroutes: dict[Charge, int]
+    misroutes: dict[Attribution, int]
     """Every misrouted frame, likewise."""
 
     @property
@@ -66,9 +66,9 @@ class Verdict:
         return self.lost_signalled + self.lost_silent
 
     @property
-    def charges(self) -> list[Charge]:
+    def attributions(self) -> list[Attribution]:
         """Every link and reason that lost or misrouted something, in the order of the chain."""
-        return sorted({*self.losses, *self.misroutes}, key=lambda charge: (charge.link, charge.reason))
+        return sorted({*self.losses, *self.misroutes}, key=lambda attribution: (attribution.link, attribution.reason))
 
     @property
     def delivery(self) -> Rate:
@@ -96,9 +96,9 @@ def check(history: History) -> Verdict:
     """Judge a history. LedgerImbalance when it contradicts itself."""
     rows = ledger(history)
     owners = {expectation.key: expectation for expectation in history.expected}
-    found = [(arrival, _place(owners, arrival)) for arrival in history.arrivals]
-    places = Counter(place for _, place in found)
-    reordered, extent = _reordering(arrival for arrival, place in found if place is Place.ENTITLED)
+    found = [(arrival, _destination(owners, arrival)) for arrival in history.arrivals]
+    by_destination = Counter(destination for _, destination in found)
+    reordered, extent = _reordering(arrival for arrival, destination in found if destination is Destination.ENTITLED)
     verdict = Verdict(
         expected=len(rows),
         delivered=sum(row.copies > 0 for row in rows),
@@ -106,28 +106,28 @@ def check(history: History) -> Verdict:
         lost_silent=sum(row.copies == 0 and not row.signalled for row in rows),
         frames=len(history.arrivals),
         extra_copies=sum(max(row.copies - 1, 0) for row in rows),
-        wrong_thread=places[Place.WRONG_THREAD],
-        wrong_user=places[Place.WRONG_USER],
-        unexpected=places[Place.UNEXPECTED],
+        wrong_thread=by_destination[Destination.WRONG_THREAD],
+        wrong_user=by_destination[Destination.WRONG_USER],
+        unexpected=by_destination[Destination.UNEXPECTED],
         reordered=reordered,
         reordering_extent=extent,
         false_success=_false_success(history, rows),
         false_failure=_false_failure(history),
         acknowledged=len(history.acknowledged),
-        losses=dict(Counter(row.charge for row in rows if row.charge is not None)),
+        losses=dict(Counter(row.attribution for row in rows if row.attribution is not None)),
         misroutes=dict(
             Counter(
                 attribute_misroute(history, owners[arrival.key])
-                for arrival, place in found
-                if arrival.key is not None and place in (Place.WRONG_THREAD, Place.WRONG_USER)
+                for arrival, destination in found
+                if arrival.key is not None and destination in (Destination.WRONG_THREAD, Destination.WRONG_USER)
             )
         ),
     )
-    _close(verdict)
+    _assert_identities(verdict)
     return verdict
 
 
-class Place(enum.Enum):
+class Destination(enum.Enum):
     """Where a frame was read."""
 
     ENTITLED = enum.auto()
@@ -136,13 +136,13 @@ class Place(enum.Enum):
     UNEXPECTED = enum.auto()
 
 
-def _place(owners: Mapping[Key, Expectation], arrival: Arrival) -> Place:
+def _destination(owners: Mapping[EventKey, Expectation], arrival: Arrival) -> Destination:
     owner = None if arrival.key is None else owners.get(arrival.key)
     if owner is None:
-        return Place.UNEXPECTED
+        return Destination.UNEXPECTED
     if arrival.socket.user_id != owner.user_id:
-        return Place.WRONG_USER
-    return Place.ENTITLED if arrival.socket.thread_id == owner.thread_id else Place.WRONG_THREAD
+        return Destination.WRONG_USER
+    return Destination.ENTITLED if arrival.socket.thread_id == owner.thread_id else Destination.WRONG_THREAD
 
 
 def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
@@ -152,7 +152,7 @@ def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
     so does each epoch.
     """
     highest: dict[tuple[int, str | None], list[int]] = defaultdict(list)
-    seen: set[tuple[int, Key | None]] = set()
+    seen: set[tuple[int, EventKey | None]] = set()
     reordered = extent = 0
     for arrival in arrivals:
         if (copy := (arrival.socket.number, arrival.key)) in seen:
@@ -174,15 +174,15 @@ def _false_success(history: History, rows: Iterable[Row]) -> int:
 
 def _false_failure(history: History) -> int:
     read = {arrival.key for arrival in history.arrivals}
-    return sum(_denied(receipt) and key in read for key, (_, receipt) in history.acknowledged.items())
+    return sum(_reports_not_sent(receipt) and key in read for key, (_, receipt) in history.acknowledged.items())
 
 
-def _denied(receipt: Receipt) -> bool:
+def _reports_not_sent(receipt: Receipt) -> bool:
     """Whether it says that nobody gets the event. One that is kept, or waits for the store, may be read later."""
     return not receipt and not receipt.kept and receipt.outcome is not Outcome.PENDING
 
 
-def _close(verdict: Verdict) -> None:
+def _assert_identities(verdict: Verdict) -> None:
     identities = (
         ("expected = delivered + lost", verdict.expected, verdict.delivered + verdict.lost),
         (

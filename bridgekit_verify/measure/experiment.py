@@ -19,19 +19,19 @@ from bridgekit.signals import Gap, Subscribed, decode_any
 from bridgekit.transport.client import EventClient, connect
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
-from bridgekit_verify.measure.history import Arrival, History, Missing, Socket, key_of
-from bridgekit_verify.measure.instrumentation import misplaced, noted, noting_agent
+from bridgekit_verify.measure.history import Arrival, History, SignalledGap, Socket, key_of
+from bridgekit_verify.measure.instrumentation import wrong_bridge, instrument, instrumented_agent
 from bridgekit_verify.measure.ledger import Row, ledger
-from bridgekit_verify.measure.observer import NO_OBSERVER, Witness
+from bridgekit_verify.measure.observer import NO_OBSERVER, SocketObserver
 from bridgekit_verify.measure.workload import AGENT, Run, RunBarrier, Workload, scripted_agent, seeded, tools
 from bridgekit_verify.variants import Variant
 
-__all__ = ["MEASURE_SECONDS", "Measurement", "arrival_of", "measure", "measure_each"]
+__all__ = ["MEASURE_TIMEOUT_SECONDS", "Measurement", "arrival_of", "measure", "measure_each"]
 
-MEASURE_SECONDS: Final = 120.0
+MEASURE_TIMEOUT_SECONDS: Final = 120.0
 """A measurement that takes longer is stuck, and ends with a TimeoutError."""
 
-Watch = Callable[[Socket, RoutedEvent], None]
+OnEvent = Callable[[Socket, RoutedEvent], None]
 
 
 @dataclass(frozen=True)
@@ -52,53 +52,53 @@ class Measurement:
 
 
 async def measure(
-    variant: Variant, workload: Workload, *, seed: int = 0, watch: Watch | None = None, witness: Witness = NO_OBSERVER
+    variant: Variant, workload: Workload, *, seed: int = 0, on_event: OnEvent | None = None, observer: SocketObserver = NO_OBSERVER
 ) -> Measurement:
     """Run the workload through the variant over real sockets on 127.0.0.1, and judge it.
 
     The same variant, workload and seed give the same counts. LedgerImbalance, or an error of the machinery
     itself, comes through; what the agents' runs raise is part of the result. `watch` is shown each event as a
-    socket reads it. What a `witness` reads with its own sockets is not counted.
+    socket reads it. What a `observer` reads with its own sockets is not counted.
     """
     history = History(bound_by_registry=workload.outside_core)
     barriers: dict[str, RunBarrier] = {}
-    agent = noting_agent(scripted_agent(variant.agent, workload.steps, history, barriers), history)
-    config = noted(variant, history).config({AGENT: agent}, hex_source=seeded(seed), tools=tools(), seed=seed)
+    agent = instrumented_agent(scripted_agent(variant.agent, workload.steps, history, barriers), history)
+    config = instrument(variant, history).config({AGENT: agent}, hex_source=seeded(seed), tools=tools(), seed=seed)
     app = create_app(config, start=variant.start)
     try:
-        with unwrap_single_error(), anyio.fail_after(MEASURE_SECONDS):
+        with unwrap_single_error(), anyio.fail_after(MEASURE_TIMEOUT_SECONDS):
             async with serving(app) as url:
-                await _carry(app, url, workload, history, barriers, watch, witness)
+                await _run_workload(app, url, workload, history, barriers, on_event, observer)
     except DeterministicStartupError as refused:
         return Measurement(variant, workload, seed, history, check(history), refused)
     return Measurement(variant, workload, seed, history, check(history))
 
 
-async def _carry(
+async def _run_workload(
     app: Starlette,
     url: str,
     workload: Workload,
     history: History,
     barriers: dict[str, RunBarrier],
-    watch: Watch | None,
-    witness: Witness,
+    on_event: OnEvent | None,
+    observer: SocketObserver,
 ) -> None:
     application: Application = app.state.bridgekit
-    application.bridge.observers.append(lambda event, receipt: _note(history, event, receipt))
+    application.bridge.observers.append(lambda event, receipt: _record_receipt(history, event, receipt))
     history.bridge = id(application.bridge)
-    history.misplaced = misplaced(application, history)
+    history.wrong_bridge = wrong_bridge(application, history)
     for owned in workload.threads:
         await application.open_thread(owned.thread_id, owned.user_id)
     history.sockets += _sockets(workload)
-    for there, groups in workload.sittings():
-        async with _seated(app, url, history, watch, witness) if there else nullcontext():
+    for there, groups in workload.online_periods():
+        async with _connected_clients(app, url, history, on_event, observer) if there else nullcontext():
             for group in groups:
                 await _run_together(application, workload, history, barriers, group)
 
 
 @asynccontextmanager
-async def _seated(
-    app: Starlette, url: str, history: History, watch: Watch | None, witness: Witness
+async def _connected_clients(
+    app: Starlette, url: str, history: History, on_event: OnEvent | None, observer: SocketObserver
 ) -> AsyncIterator[None]:
     """Open every socket, and read it until the block is over and all that was sent has been read."""
     async with AsyncExitStack() as stack:
@@ -109,35 +109,35 @@ async def _seated(
         # The readers stand inside all sockets: on trio each socket brings tasks of its own, and these must nest.
         readers = await stack.enter_async_context(anyio.create_task_group())
         for socket, client in zip(history.sockets, clients, strict=True):
-            readers.start_soon(_read, history, socket, client, watch, witness)
-        async with witness.attending(url, history.sockets):
+            readers.start_soon(_read, history, socket, client, on_event, observer)
+        async with observer.watch(url, history.sockets):
             yield
             # Every socket is closed after the last frame that waits for it, so the readers miss none.
             await app.state.bridgekit_connections.drain()
 
 
 def _sockets(workload: Workload) -> list[Socket]:
-    owners = [owned for owned in workload.threads[workload.absent :] for _ in range(workload.subscribers)]
+    owners = [owned for owned in workload.threads[workload.users_without_socket :] for _ in range(workload.subscribers)]
     return [Socket(number, owned.thread_id, owned.user_id) for number, owned in enumerate(owners)]
 
 
-async def _read(history: History, socket: Socket, client: EventClient, watch: Watch | None, witness: Witness) -> None:
-    witness.our_frame(socket, client.hello)
+async def _read(history: History, socket: Socket, client: EventClient, on_event: OnEvent | None, observer: SocketObserver) -> None:
+    observer.on_frame(socket, client.hello)
     while True:
         try:
             frame = await client.receive_frame()
         except Disconnected as closed:
-            witness.our_close(socket, closed.code)
+            observer.on_close(socket, closed.code)
             return
-        witness.our_frame(socket, frame)
+        observer.on_frame(socket, frame)
         event = decode_any(frame)
         if isinstance(event, Gap):
-            history.gaps.setdefault(socket.number, []).append(Missing(event.first, event.last, event.epoch))
+            history.gaps.setdefault(socket.number, []).append(SignalledGap(event.first, event.last, event.epoch))
             continue
         if isinstance(event, Subscribed):
             raise MalformedFrame("a subscription is confirmed once")
-        if watch is not None:
-            watch(socket, event)
+        if on_event is not None:
+            on_event(socket, event)
         history.arrivals.append(arrival_of(socket, event, read_at=time.time()))
 
 
@@ -169,7 +169,7 @@ async def _run_together(
         for place, run in enumerate(group):
             # They are under way together, but begin in turn: who comes last is who a shared agent speaks for, and
             # that is not to be decided by the scheduler.
-            await barrier.joined(place)
+            await barrier.arrived(place)
             runs.start_soon(_run, application, workload, history, barrier, run)
     for run in group:
         del barriers[run.request]
@@ -182,7 +182,7 @@ async def _run(application: Application, workload: Workload, history: History, b
         "user_id": run.owned.user_id,
         "request": run.request,
     }
-    history.asked[run.request] = {2: run.owned.thread_id}
+    history.received_by[run.request] = {2: run.owned.thread_id}
     try:
         if workload.outside_core:
             context = await application.supervisor.open_run(**asked)
@@ -200,10 +200,10 @@ async def _run(application: Application, workload: Workload, history: History, b
         barrier.leave()
 
 
-def _note(history: History, event: AgentEvent, receipt: Receipt) -> None:
+def _record_receipt(history: History, event: AgentEvent, receipt: Receipt) -> None:
     if (key := key_of(event.type, event.payload)) is not None:
         history.acknowledged[key] = (event.run_id, receipt)
-        history.carried[key] = event.thread_id
+        history.thread_on_event[key] = event.thread_id
 
 
 async def measure_each(

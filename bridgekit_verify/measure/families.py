@@ -11,11 +11,11 @@ from uuid import UUID
 from bridgekit.errors import UnknownName
 from bridgekit.ids import ThreadId, UserId
 
-__all__ = ["FAMILIES", "Owned", "family"]
+__all__ = ["FAMILIES", "OwnedThread", "thread_ids"]
 
 
 @dataclass(frozen=True, slots=True)
-class Owned:
+class OwnedThread:
     """A thread and the user it belongs to."""
 
     thread_id: ThreadId
@@ -59,12 +59,12 @@ FAMILIES: Final[dict[str, Naming]] = {
 """Thread ids as they are seen in use, by the shape of the id."""
 
 
-def family(name: str, threads: int, *, seed: int = 0) -> tuple[Owned, ...]:
+def thread_ids(name: str, threads: int, *, seed: int = 0) -> tuple[OwnedThread, ...]:
     """That many threads of a family, each with an owner of its own. UnknownName lists the families."""
     if name not in FAMILIES:
         raise UnknownName("family of thread ids", name, tuple(FAMILIES))
     source = random.Random(f"{seed}:{name}")
     return tuple(
-        Owned(ThreadId(FAMILIES[name](number, source)), UserId(f"{_USERS[number % 8]}-{number}"))
+        OwnedThread(ThreadId(FAMILIES[name](number, source)), UserId(f"{_USERS[number % 8]}-{number}"))
         for number in range(threads)
     )

@@ -13,10 +13,10 @@ from typing import NamedTuple
 from bridgekit.events import EventType, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 
-__all__ = ["Arrival", "Bound", "Emission", "Expectation", "Handover", "History", "Key", "Missing", "Socket", "key_of"]
+__all__ = ["Arrival", "BridgeBinding", "Emission", "Expectation", "Handover", "History", "EventKey", "SignalledGap", "Socket", "key_of"]
 
 
-class Key(NamedTuple):
+class EventKey(NamedTuple):
     """One expected event. Two events of one workload never share it."""
 
     request: str
@@ -29,7 +29,7 @@ class Key(NamedTuple):
 class Expectation:
     """An event that a user waits for."""
 
-    key: Key
+    key: EventKey
     thread_id: ThreadId
     user_id: UserId
 
@@ -48,7 +48,7 @@ class Arrival:
     """A frame that a socket read."""
 
     socket: Socket
-    key: Key | None
+    key: EventKey | None
     """None when the frame does not say which event it is."""
     run_id: RunId
     seq: int
@@ -59,7 +59,7 @@ class Arrival:
     """Which numbering `seq` belongs to; None where there was only one."""
 
 
-class Missing(NamedTuple):
+class SignalledGap(NamedTuple):
     """Numbers of a thread that a socket was told it will not get."""
 
     first: int
@@ -68,7 +68,7 @@ class Missing(NamedTuple):
     epoch: str | None = None
     """Which numbering; None where there was only one."""
 
-    def says(self, receipt: Receipt) -> bool:
+    def covers(self, receipt: Receipt) -> bool:
         """Whether the event that was answered so is among them."""
         if receipt.seq is None or self.epoch not in (None, receipt.epoch):
             return False
@@ -90,7 +90,7 @@ class Handover:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BridgeBinding:
     """What somebody was given to speak with, or holds."""
 
     bridge: int
@@ -103,11 +103,11 @@ class Bound:
 class Emission:
     """Who had what at the moment when an agent said an event: evidence for links 3 and 5 to 7. None: nothing."""
 
-    given: Bound | None
+    agent_given: BridgeBinding | None
     """What the agent was given."""
-    told: Bound | None
+    adapter_given: BridgeBinding | None
     """What the agent told its adapter."""
-    held: Bound | None
+    adapter_held: BridgeBinding | None
     """What the adapter holds."""
 
 
@@ -117,30 +117,30 @@ class History:
 
     sockets: list[Socket] = field(default_factory=list)
     expected: list[Expectation] = field(default_factory=list)
-    acknowledged: dict[Key, tuple[RunId, Receipt]] = field(default_factory=dict)
+    acknowledged: dict[EventKey, tuple[RunId, Receipt]] = field(default_factory=dict)
     """What the bridge answered, and the run id that the event came with."""
     arrivals: list[Arrival] = field(default_factory=list)
     handovers: dict[str, Handover] = field(default_factory=dict)
     """By request."""
     failures: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Runs that raised: by request, the link and what was raised."""
-    gaps: dict[int, list[Missing]] = field(default_factory=dict)
+    gaps: dict[int, list[SignalledGap]] = field(default_factory=dict)
     """Gaps that a socket was told of, by socket number."""
-    misplaced: tuple[int, str] | None = None
+    wrong_bridge: tuple[int, str] | None = None
     """The first of links 1 to 5 that holds or hands on another bridge than the application's, if one does."""
     bound_by_registry: bool = False
     """Whether agents got their bridge from the registry (link 3) and not from the core (link 5)."""
     bridge: int | None = None
     """The application's bridge, by its identity. From here on: empty or None where nobody took notes."""
-    handed: dict[int, int] = field(default_factory=dict)
+    bridge_given: dict[int, int] = field(default_factory=dict)
     """Which bridge each of the links 2 to 5 was given."""
-    asked: dict[str, dict[int, ThreadId]] = field(default_factory=dict)
+    received_by: dict[str, dict[int, ThreadId]] = field(default_factory=dict)
     """By request: the links from 2 on that were asked to carry the run, and for which thread."""
-    emissions: dict[Key, Emission] = field(default_factory=dict)
+    emissions: dict[EventKey, Emission] = field(default_factory=dict)
     """What agents said, in the order in which they said it."""
-    emitted: set[Key] = field(default_factory=set)
+    emitted: set[EventKey] = field(default_factory=set)
     """What their adapters were asked to emit."""
-    carried: dict[Key, ThreadId | None] = field(default_factory=dict)
+    thread_on_event: dict[EventKey, ThreadId | None] = field(default_factory=dict)
     """Which thread each event named when the bridge answered it."""
 
     def of(self, types: Collection[EventType]) -> History:
@@ -153,20 +153,20 @@ class History:
         )
 
 
-def key_of(event_type: EventType, payload: Mapping[str, object]) -> Key | None:
+def key_of(event_type: EventType, payload: Mapping[str, object]) -> EventKey | None:
     """Which event a payload belongs to, by its content, or None."""
     match payload:
         case {"context": {"request": str(request)}} if event_type is EventType.AGENT_STARTED:
-            return Key(request, event_type, 0)
+            return EventKey(request, event_type, 0)
         case {"result": {"request": str(request)}} if event_type is EventType.AGENT_COMPLETED:
-            return Key(request, event_type, 0)
+            return EventKey(request, event_type, 0)
         case {"error_context": {"request": str(request)}} if event_type is EventType.AGENT_ERROR:
-            return Key(request, event_type, 0)
+            return EventKey(request, event_type, 0)
         case {"reasoning": str(reasoning), "step_number": int(step)} if event_type is EventType.AGENT_THINKING:
-            return Key(reasoning.partition(": ")[0], event_type, step)
+            return EventKey(reasoning.partition(": ")[0], event_type, step)
         case {"parameters": {"request": str(request), "step": int(step)}} if event_type is EventType.TOOL_EXECUTING:
-            return Key(request, event_type, step)
+            return EventKey(request, event_type, step)
         case {"result": {"request": str(request), "step": int(step)}} if event_type is EventType.TOOL_COMPLETED:
-            return Key(request, event_type, step)
+            return EventKey(request, event_type, step)
         case _:
             return None

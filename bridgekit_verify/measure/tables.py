@@ -53,13 +53,13 @@ def loss_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
     rows = [
         {
             "variant": measurement.variant.name,
-            "link": charge.link,
-            "reason": charge.reason,
-            "lost": measurement.verdict.losses.get(charge, 0),
-            "misrouted": measurement.verdict.misroutes.get(charge, 0),
+            "link": attribution.link,
+            "reason": attribution.reason,
+            "lost": measurement.verdict.losses.get(attribution, 0),
+            "misrouted": measurement.verdict.misroutes.get(attribution, 0),
         }
         for measurement in measurements
-        for charge in measurement.verdict.charges
+        for attribution in measurement.verdict.attributions
     ]
     return pd.DataFrame(rows, columns=["variant", "link", "reason", "lost", "misrouted"])
 

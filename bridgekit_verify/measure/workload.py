@@ -17,19 +17,19 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import EventType
 from bridgekit.ids import HexSource, RunId, ThreadId
-from bridgekit_verify.measure.families import FAMILIES, Owned, family
-from bridgekit_verify.measure.history import Expectation, Handover, History, Key
+from bridgekit_verify.measure.families import FAMILIES, OwnedThread, thread_ids
+from bridgekit_verify.measure.history import Expectation, Handover, History, EventKey
 
 __all__ = [
     "AGENT",
-    "ALWAYS_THERE",
+    "ALWAYS_ONLINE",
     "FAMILIES",
-    "Away",
-    "Owned",
+    "OfflinePattern",
+    "OwnedThread",
     "Run",
     "RunBarrier",
     "Workload",
-    "family",
+    "thread_ids",
     "scripted_agent",
     "seeded",
     "tools",
@@ -50,40 +50,40 @@ class Run:
     """One run that is going to be asked for."""
 
     request: str
-    owned: Owned
+    owned: OwnedThread
 
 
 @dataclass(frozen=True, slots=True)
-class Away:
+class OfflinePattern:
     """Every user's socket is closed for the last `groups` of every `of` groups of runs. Counted, so without a clock."""
 
     groups: int
     of: int
 
-    def at(self, place: int) -> bool:
+    def is_offline(self, index: int) -> bool:
         """Whether nobody is there for the group at that place, counted from 0."""
-        return place % self.of >= self.of - self.groups
+        return index % self.of >= self.of - self.groups
 
 
-ALWAYS_THERE: Final = Away(0, of=1)
+ALWAYS_ONLINE: Final = OfflinePattern(0, of=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     """How much of what. A run of `steps` steps is 2 + 3 * `steps` events: five for one step, the critical ones."""
 
-    threads: tuple[Owned, ...]
+    threads: tuple[OwnedThread, ...]
     runs_per_thread: int = 1
     steps: int = 1
     at_once: int = 1
     """How many runs are under way together; they go step by step, so that what they share shows."""
     subscribers: int = 1
     """Sockets a thread has."""
-    absent: int = 0
+    users_without_socket: int = 0
     """How many threads, from the first, have a user who is not there: runs, but no socket."""
     outside_core: bool = False
     """Let the registry bind the agents, without engine and core: two events fewer a run."""
-    away: Away = ALWAYS_THERE
+    offline: OfflinePattern = ALWAYS_ONLINE
     """When the users who have a socket do without it, and connect again afterwards."""
 
     def groups(self) -> Iterator[tuple[Run, ...]]:
@@ -96,23 +96,23 @@ class Workload:
         for first in range(0, len(runs), self.at_once):
             yield tuple(runs[first : first + self.at_once])
 
-    def sittings(self) -> Iterator[tuple[bool, list[tuple[Run, ...]]]]:
+    def online_periods(self) -> Iterator[tuple[bool, list[tuple[Run, ...]]]]:
         """The groups of runs from one coming or going to the next: whether the users are there, and the groups."""
-        for away, placed in groupby(enumerate(self.groups()), key=lambda each: self.away.at(each[0])):
-            yield not away, [group for _, group in placed]
+        for offline, indexed in groupby(enumerate(self.groups()), key=lambda each: self.offline.is_offline(each[0])):
+            yield not offline, [group for _, group in indexed]
 
     def expectations(self, run: Run) -> list[Expectation]:
         """The events that the run's user waits for, in order."""
         steps = [
-            Key(run.request, event_type, step)
+            EventKey(run.request, event_type, step)
             for step in range(1, self.steps + 1)
             for event_type in (EventType.AGENT_THINKING, EventType.TOOL_EXECUTING, EventType.TOOL_COMPLETED)
         ]
         if not self.outside_core:
             steps = [
-                Key(run.request, EventType.AGENT_STARTED, 0),
+                EventKey(run.request, EventType.AGENT_STARTED, 0),
                 *steps,
-                Key(run.request, EventType.AGENT_COMPLETED, 0),
+                EventKey(run.request, EventType.AGENT_COMPLETED, 0),
             ]
         return [Expectation(key, run.owned.thread_id, run.owned.user_id) for key in steps]
 
@@ -124,18 +124,18 @@ class RunBarrier:
         self._parties = parties
         self._waiting = 0
         self._gate = anyio.Event()
-        self._came = 0
-        self._news = anyio.Event()
+        self._arrived = 0
+        self._arrival = anyio.Event()
 
-    async def joined(self, count: int) -> None:
+    async def arrived(self, count: int) -> None:
         """Wait until that many parties have come to their first step, or left."""
-        while self._came < count:
-            await self._news.wait()
+        while self._arrived < count:
+            await self._arrival.wait()
 
     async def step(self) -> None:
         """Wait until every party has come this far, or left."""
         self._waiting += 1
-        self._tell()
+        self._record_arrival()
         gate = self._gate
         self._open_if_complete()
         try:
@@ -149,13 +149,13 @@ class RunBarrier:
     def leave(self) -> None:
         """The others need not wait for this party any more."""
         self._parties -= 1
-        self._tell()
+        self._record_arrival()
         self._open_if_complete()
 
-    def _tell(self) -> None:
-        self._came += 1
-        self._news.set()
-        self._news = anyio.Event()
+    def _record_arrival(self) -> None:
+        self._arrived += 1
+        self._arrival.set()
+        self._arrival = anyio.Event()
 
     def _open_if_complete(self) -> None:
         if self._waiting >= self._parties:

@@ -1,4 +1,4 @@
-"""The ten attempts, one for each link and the hub. Each answers its evidence, or raises Broken or ProbeInconclusive with it."""
+"""The ten attempts, one for each link and the hub. Each answers its evidence, or raises ProbeFailed or ProbeInconclusive with it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from bridgekit.events import EventType
 from bridgekit_verify.as_committed import HubWithoutThreads
 from bridgekit_verify.measure.workload import AGENT, RunBarrier
 from bridgekit_verify.probes.probe_fixture import (
-    Broken,
-    NotingAdapter,
-    NotingCore,
-    NotingEngine,
+    ProbeFailed,
+    RecordingAdapter,
+    RecordingCore,
+    RecordingEngine,
     ProbeFixture,
     expect,
     record_notifications,
@@ -29,7 +29,7 @@ from bridgekit_verify.probes.probe_fixture import (
 )
 from bridgekit_verify.probes.routing_cases import routing, to_sockets
 
-__all__ = ["ATTEMPTS"]
+__all__ = ["PROBE_CASES"]
 
 IN_ORDER: Final = [EventType.AGENT_STARTED, EventType.AGENT_THINKING, EventType.AGENT_COMPLETED]
 """A run of an agent that says one thing."""
@@ -37,15 +37,15 @@ SAID: Final = list(EventType)
 """What the adapter's attempt says: one event of each kind."""
 
 
-async def _startup(bench: ProbeFixture) -> str:
+async def _startup(fixture: ProbeFixture) -> str:
     expect(
-        bench.app.state.agent_websocket_bridge is bench.bridge,
+        fixture.app.state.agent_websocket_bridge is fixture.bridge,
         "app.state carries another bridge than was made",
     )
     # Every other link is a sound one here, so whatever is wrong was done by startup.
-    sound = BridgeConfig(agents=bench.agents, self_checks=bench.application.config.self_checks)
+    sound = BridgeConfig(agents=fixture.agents, self_checks=fixture.application.config.self_checks)
     async with sound.stores() as stores:
-        started = await bench.variant.start(sound, stores)
+        started = await fixture.variant.start(sound, stores)
     for holder, held in (
         ("supervisor", started.supervisor.websocket_bridge),
         ("registry", started.supervisor.registry.websocket_bridge),
@@ -54,33 +54,33 @@ async def _startup(bench: ProbeFixture) -> str:
         expect(held is started.bridge, f"startup gives the {holder} another bridge than it serves")
     try:
         async with sound.stores() as stores:
-            await bench.variant.start(replace(sound, hub=HubWithoutThreads), stores)
+            await fixture.variant.start(replace(sound, hub=HubWithoutThreads), stores)
     except DeterministicStartupError as refused:
         return f"the bridge is in app.state, and startup refuses one that reaches nobody ({refused})"
-    raise Broken("startup is content with a bridge that reaches nobody: its self-check cannot fail")
+    raise ProbeFailed("startup is content with a bridge that reaches nobody: its self-check cannot fail")
 
 
-async def _supervisor(bench: ProbeFixture) -> str:
-    config = bench.application.config
+async def _supervisor(fixture: ProbeFixture) -> str:
+    config = fixture.application.config
     supervisor = config.supervisor(
         config.db_session_factory,
         config.llm_manager,
-        bench.ear,
+        fixture.frame_recorder,
         config.tool_dispatcher,
-        agents=bench.agents,
-        engine=NotingEngine,
+        agents=fixture.agents,
+        engine=RecordingEngine,
     )
     engine = supervisor.engine
     expect(
-        isinstance(engine, NotingEngine) and engine.given is bench.ear,
+        isinstance(engine, RecordingEngine) and engine.given is fixture.frame_recorder,
         "the engine is given another bridge than the supervisor was",
     )
-    wanted = [bench.context(number) for number in (1, 2)]
+    wanted = [fixture.context(number) for number in (1, 2)]
     for run in wanted:
         await supervisor.run(
             agent_name=run.agent_name, thread_id=run.thread_id, user_id=run.user_id, request=run.request
         )
-    asked = engine.asked if isinstance(engine, NotingEngine) else []
+    asked = engine.asked if isinstance(engine, RecordingEngine) else []
     expect(
         len(asked) == len(wanted), f"of {len(wanted)} runs that were asked for, the engine is asked for {len(asked)}"
     )
@@ -89,15 +89,15 @@ async def _supervisor(bench: ProbeFixture) -> str:
     return "the engine is given the supervisor's own bridge, and the run knows its thread"
 
 
-async def _agent_registry(bench: ProbeFixture) -> str:
-    made = registry(bench, bench.variant.registry, thinking(BaseAgent))
-    made.set_websocket_bridge(bench.ear)
-    runs = [bench.context(number) for number in (1, 2)]
+async def _agent_registry(fixture: ProbeFixture) -> str:
+    made = registry(fixture, fixture.variant.registry, thinking(BaseAgent))
+    made.set_websocket_bridge(fixture.frame_recorder)
+    runs = [fixture.context(number) for number in (1, 2)]
     first, second = agents = [made.create_bound(run) for run in runs]
     bound = sum(agent.has_websocket_bridge() for agent in agents)
     expect(bound == 2, f"{bound} of 2 agents can be heard after the registry bound them")
     expect(first is not second, "two runs are given the same agent")
-    with record_notifications(bench.ear) as heard:
+    with record_notifications(fixture.frame_recorder) as heard:
         for agent, run in zip(agents, runs, strict=True):
             await agent.execute(run)
     for run, (event, _) in zip(runs, heard, strict=True):
@@ -105,26 +105,26 @@ async def _agent_registry(bench: ProbeFixture) -> str:
     return "2 of 2 agents can be heard after the registry bound them, and each run has its own"
 
 
-async def _engine(bench: ProbeFixture) -> str:
-    source = registry(bench, AgentRegistry, thinking(BaseAgent))
-    engine, run = bench.variant.engine(source, bench.ear, core=NotingCore), bench.context(1)
+async def _engine(fixture: ProbeFixture) -> str:
+    source = registry(fixture, AgentRegistry, thinking(BaseAgent))
+    engine, run = fixture.variant.engine(source, fixture.frame_recorder, core=RecordingCore), fixture.context(1)
     core = engine.agent_core
     expect(
-        isinstance(core, NotingCore) and core.given is bench.ear,
+        isinstance(core, RecordingCore) and core.given is fixture.frame_recorder,
         "the core is given another bridge than the engine was",
     )
     await engine.execute(run)
     expect(
-        isinstance(core, NotingCore) and core.asked == [run], "the core is not asked for the run that the engine was"
+        isinstance(core, RecordingCore) and core.asked == [run], "the core is not asked for the run that the engine was"
     )
     return "the core is given the engine's own bridge"
 
 
-async def _core(bench: ProbeFixture) -> str:
-    runs = [bench.context(number) for number in (1, 2)]
-    source = registry(bench, AgentRegistry, thinking(BaseAgent, RunBarrier(len(runs))))
-    core = bench.variant.core(source, bench.ear)
-    with record_notifications(bench.ear) as heard:
+async def _core(fixture: ProbeFixture) -> str:
+    runs = [fixture.context(number) for number in (1, 2)]
+    source = registry(fixture, AgentRegistry, thinking(BaseAgent, RunBarrier(len(runs))))
+    core = fixture.variant.core(source, fixture.frame_recorder)
+    with record_notifications(fixture.frame_recorder) as heard:
         async with anyio.create_task_group() as tasks:
             for run in runs:
                 tasks.start_soon(core.execute_agent, run)
@@ -146,13 +146,13 @@ async def _core(bench: ProbeFixture) -> str:
     return "two runs at once, and each agent speaks under its own run id; both runs begin and end"
 
 
-async def _agent(bench: ProbeFixture) -> str:
-    config, run, adapter = bench.application.config, bench.context(1), NotingAdapter()
-    agent = thinking(bench.variant.agent)(AGENT, config.llm_manager, config.tool_dispatcher, adapter)
-    agent.set_websocket_bridge(bench.ear, run.run_id, thread_id=run.thread_id)
+async def _agent(fixture: ProbeFixture) -> str:
+    config, run, adapter = fixture.application.config, fixture.context(1), RecordingAdapter()
+    agent = thinking(fixture.variant.agent)(AGENT, config.llm_manager, config.tool_dispatcher, adapter)
+    agent.set_websocket_bridge(fixture.frame_recorder, run.run_id, thread_id=run.thread_id)
     expect(bool(adapter.given), "the agent was given the bridge, and its adapter was told nothing")
     expect(
-        adapter.given == (bench.ear, run.run_id, AGENT, run.thread_id),
+        adapter.given == (fixture.frame_recorder, run.run_id, AGENT, run.thread_id),
         "the adapter was told something else",
     )
     await agent.emit_thinking("hm")
@@ -160,15 +160,15 @@ async def _agent(bench: ProbeFixture) -> str:
     return "the adapter is told bridge, run, name and thread, as the agent was given them"
 
 
-async def _adapter_keeps(bench: ProbeFixture) -> str:
-    run, adapter = bench.context(1), bench.variant.adapter()
+async def _adapter_keeps(fixture: ProbeFixture) -> str:
+    run, adapter = fixture.context(1), fixture.variant.adapter()
     expect(not adapter.has_websocket_bridge(), "an adapter that was given nothing says that it has a bridge")
-    adapter.set_websocket_bridge(bench.ear, run.run_id, AGENT, thread_id=run.thread_id)
+    adapter.set_websocket_bridge(fixture.frame_recorder, run.run_id, AGENT, thread_id=run.thread_id)
     kept = (adapter.bridge, adapter.run_id, adapter.agent_name, adapter.thread_id)
     for what, is_kept, given in zip(
         ("bridge", "run id", "agent name", "thread"),
         kept,
-        (bench.ear, run.run_id, AGENT, run.thread_id),
+        (fixture.frame_recorder, run.run_id, AGENT, run.thread_id),
         strict=True,
     ):
         expect(is_kept == given, f"the adapter does not keep the {what}")
@@ -176,11 +176,11 @@ async def _adapter_keeps(bench: ProbeFixture) -> str:
     return "bridge, run id, agent name and thread are kept"
 
 
-async def _adapter_emits(bench: ProbeFixture) -> str:
-    run, adapter = bench.context(1), bench.variant.adapter()
+async def _adapter_emits(fixture: ProbeFixture) -> str:
+    run, adapter = fixture.context(1), fixture.variant.adapter()
     # Put in place by hand, so that an adapter which forgets them (link 7) can still be tried.
-    adapter.bridge, adapter.run_id, adapter.agent_name, adapter.thread_id = bench.ear, run.run_id, AGENT, run.thread_id
-    with record_notifications(bench.ear) as heard:
+    adapter.bridge, adapter.run_id, adapter.agent_name, adapter.thread_id = fixture.frame_recorder, run.run_id, AGENT, run.thread_id
+    with record_notifications(fixture.frame_recorder) as heard:
         await adapter.emit_agent_started("hello")
         await adapter.emit_thinking("hm", step_number=1)
         await adapter.emit_tool_executing("look_up", {}, tool_call_id="1")
@@ -200,7 +200,7 @@ async def _adapter_emits(bench: ProbeFixture) -> str:
     return f"all {len(said)} kinds of event reach the bridge under the right run id and name"
 
 
-ATTEMPTS: Final[dict[int, Callable[[ProbeFixture], Awaitable[str]]]] = {
+PROBE_CASES: Final[dict[int, Callable[[ProbeFixture], Awaitable[str]]]] = {
     1: _startup,
     2: _supervisor,
     3: _agent_registry,

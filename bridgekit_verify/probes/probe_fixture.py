@@ -25,10 +25,10 @@ from bridgekit_verify.measure.workload import AGENT, RunBarrier
 from bridgekit_verify.variants import Variant
 
 __all__ = [
-    "Broken",
-    "NotingAdapter",
-    "NotingCore",
-    "NotingEngine",
+    "ProbeFailed",
+    "RecordingAdapter",
+    "RecordingCore",
+    "RecordingEngine",
     "ProbeFixture",
     "ProbeInconclusive",
     "expect",
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-class Broken(Exception):
+class ProbeFailed(Exception):
     """What a probe saw that should not be."""
 
 
@@ -67,7 +67,7 @@ class ProbeFixture:
         return self.application.bridge
 
     @cached_property
-    def ear(self) -> AgentWebSocketBridge:
+    def frame_recorder(self) -> AgentWebSocketBridge:
         """A sound bridge for links 2 to 8 to speak to: one that is broken itself would make them look broken."""
         mapping = RunThreadMappingService()
         return AgentWebSocketBridge(Hub(), carried_or_mapped(mapping), mapping)
@@ -90,7 +90,7 @@ class ProbeFixture:
 
 def expect(condition: bool, otherwise: str) -> None:
     if not condition:
-        raise Broken(otherwise)
+        raise ProbeFailed(otherwise)
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def record_notifications(bridge: AgentWebSocketBridge) -> Iterator[list[tuple[Ag
 # What stands next to the link under test: the sound link, noting what it is given.
 
 
-class NotingEngine(ExecutionEngine):
+class RecordingEngine(ExecutionEngine):
     def __init__(
         self,
         registry: AgentSource,
@@ -128,7 +128,7 @@ class NotingEngine(ExecutionEngine):
         return await super().execute(context)
 
 
-class NotingCore(AgentExecutionCore):
+class RecordingCore(AgentExecutionCore):
     def __init__(self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge) -> None:
         super().__init__(registry, websocket_bridge)
         self.given = websocket_bridge
@@ -139,7 +139,7 @@ class NotingCore(AgentExecutionCore):
         return await super().execute_agent(context)
 
 
-class NotingAdapter(WebSocketBridgeAdapter):
+class RecordingAdapter(WebSocketBridgeAdapter):
     given: tuple[object, ...] = ()
 
     def __init__(self) -> None:
@@ -175,6 +175,6 @@ def thinking(base: type[BaseAgent], barrier: RunBarrier | None = None) -> type[B
     return ThinkingAgent
 
 
-def registry(bench: ProbeFixture, kind: type[AgentRegistry], agent: type[BaseAgent]) -> AgentRegistry:
-    parts = bench.application.config
+def registry(fixture: ProbeFixture, kind: type[AgentRegistry], agent: type[BaseAgent]) -> AgentRegistry:
+    parts = fixture.application.config
     return kind(parts.llm_manager, parts.tool_dispatcher, {AGENT: agent})

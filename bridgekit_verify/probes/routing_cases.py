@@ -12,26 +12,26 @@ import anyio
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, RoutedEvent
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.transport.client import EventClient, connect
-from bridgekit_verify.measure.workload import AGENT, FAMILIES, Owned, family
+from bridgekit_verify.measure.workload import AGENT, FAMILIES, OwnedThread, thread_ids
 from bridgekit_verify.probes.probe_fixture import ProbeFixture, ProbeInconclusive, expect
 
-__all__ = ["THREADS_A_FAMILY", "routing", "to_sockets"]
+__all__ = ["THREADS_PER_FAMILY", "routing", "to_sockets"]
 
-THREADS_A_FAMILY: Final = 3
-EVENTS_A_THREAD: Final = 2
+THREADS_PER_FAMILY: Final = 3
+EVENTS_PER_THREAD: Final = 2
 """Two show whether the hub keeps their order."""
 
-Read = dict[Owned, list[RoutedEvent]]
+Read = dict[OwnedThread, list[RoutedEvent]]
 
 
-async def routing(bench: ProbeFixture) -> str:
+async def routing(fixture: ProbeFixture) -> str:
     """Link 9: an event of every kind of thread, by the run's id and the thread it carries."""
-    silent = await bench.bridge.notify_agent_started(RunId("run_nobody"), AGENT)
+    silent = await fixture.bridge.notify_agent_started(RunId("run_nobody"), AGENT)
     expect(not silent, "an event of an unknown run is called sent")
-    owned = {name: family(name, bench.threads, seed=bench.seed) for name in FAMILIES}
+    owned = {name: thread_ids(name, fixture.threads, seed=fixture.seed) for name in FAMILIES}
     threads = [thread for each in owned.values() for thread in each]
-    async with _listening(bench, threads) as read:
-        receipts = {thread: await _notified(bench, thread) for thread in threads}
+    async with _listening(fixture, threads) as read:
+        receipts = {thread: await _notified(fixture, thread) for thread in threads}
     _expect_no_stray(receipts, read)
     lost = [name for name, each in owned.items() if any(not _routed(receipts, thread) for thread in each)]
     expect(not lost, f"no route in {len(lost)} of {len(owned)} families of thread ids ({_reason(receipts)})")
@@ -42,7 +42,7 @@ async def routing(bench: ProbeFixture) -> str:
     return f"in {len(owned)} families of thread ids, each event reached its own thread's socket and no other"
 
 
-def _expect_no_stray(receipts: dict[Owned, Receipt], read: Read) -> None:
+def _expect_no_stray(receipts: dict[OwnedThread, Receipt], read: Read) -> None:
     """Nobody reads what link 9 sent to another thread. What it sent right and strays yet is the hub's affair."""
     by_name = {thread.thread_id: thread for thread in receipts}
     astray = [
@@ -58,26 +58,26 @@ def _expect_no_stray(receipts: dict[Owned, Receipt], read: Read) -> None:
     )
 
 
-async def to_sockets(bench: ProbeFixture) -> str:
+async def to_sockets(fixture: ProbeFixture) -> str:
     """Link 10: given to the hub by hand, a thread's events reach that thread's socket, all, in order, and no other."""
-    hub, threads = bench.bridge.hub, family("chat_<n>", 2 * bench.threads, seed=bench.seed)
+    hub, threads = fixture.bridge.hub, thread_ids("chat_<n>", 2 * fixture.threads, seed=fixture.seed)
     unheard = await hub.publish(_event("nobody"), ThreadId("nobody"))
     expect(not unheard, "an event that nobody listened to is called sent")
-    async with _listening(bench, threads) as read:
-        for number in range(1, EVENTS_A_THREAD + 1):
+    async with _listening(fixture, threads) as read:
+        for number in range(1, EVENTS_PER_THREAD + 1):
             for thread in threads:
                 await hub.publish(_event(f"{thread.thread_id}, {number}"), thread.thread_id)
     wanted = {
-        thread: [f"{thread.thread_id}, {number}" for number in range(1, EVENTS_A_THREAD + 1)] for thread in threads
+        thread: [f"{thread.thread_id}, {number}" for number in range(1, EVENTS_PER_THREAD + 1)] for thread in threads
     }
     got = {thread: _messages(read, thread) for thread in threads}
     others = sum(message not in wanted[thread] for thread in threads for message in got[thread])
     expect(not others, f"{others} events reached a socket of another thread")
     lost = sum(message not in got[thread] for thread in threads for message in wanted[thread])
-    expect(not lost, f"{lost} of {len(threads) * EVENTS_A_THREAD} events reached no socket of their thread")
+    expect(not lost, f"{lost} of {len(threads) * EVENTS_PER_THREAD} events reached no socket of their thread")
     late = sum(got[thread] != wanted[thread] for thread in threads)
     expect(not late, f"{late} of {len(threads)} sockets read their events in another order, or more than once")
-    return f"{len(threads) * EVENTS_A_THREAD} events reached their own thread's socket, once and in order"
+    return f"{len(threads) * EVENTS_PER_THREAD} events reached their own thread's socket, once and in order"
 
 
 def _event(message: str) -> AgentEvent:
@@ -86,15 +86,15 @@ def _event(message: str) -> AgentEvent:
     )
 
 
-def _messages(read: Read, thread: Owned) -> list[object]:
+def _messages(read: Read, thread: OwnedThread) -> list[object]:
     return [event.payload.get("message") for event in read[thread]]
 
 
-def _routed(receipts: dict[Owned, Receipt], thread: Owned) -> bool:
+def _routed(receipts: dict[OwnedThread, Receipt], thread: OwnedThread) -> bool:
     return receipts[thread].thread_id == thread.thread_id
 
 
-def _reason(receipts: dict[Owned, Receipt]) -> str:
+def _reason(receipts: dict[OwnedThread, Receipt]) -> str:
     reasons = Counter(
         receipt.reason or f"sent to {receipt.thread_id!r}"
         for thread, receipt in receipts.items()
@@ -103,15 +103,15 @@ def _reason(receipts: dict[Owned, Receipt]) -> str:
     return reasons.most_common(1)[0][0] if reasons else ""
 
 
-async def _notified(bench: ProbeFixture, thread: Owned) -> Receipt:
+async def _notified(fixture: ProbeFixture, thread: OwnedThread) -> Receipt:
     """A run of the thread, and its one event, which names the thread in its message."""
-    run_id = bench.application.config.run_ids.new(thread.thread_id)
-    await bench.bridge.mapping.register_mapping(run_id, thread.thread_id)
-    return await bench.bridge.notify_agent_started(run_id, AGENT, message=thread.thread_id, thread_id=thread.thread_id)
+    run_id = fixture.application.config.run_ids.new(thread.thread_id)
+    await fixture.bridge.mapping.register_mapping(run_id, thread.thread_id)
+    return await fixture.bridge.notify_agent_started(run_id, AGENT, message=thread.thread_id, thread_id=thread.thread_id)
 
 
 @asynccontextmanager
-async def _listening(bench: ProbeFixture, threads: Sequence[Owned]) -> AsyncIterator[Read]:
+async def _listening(fixture: ProbeFixture, threads: Sequence[OwnedThread]) -> AsyncIterator[Read]:
     """A socket for each thread, and what each has read once the block is over."""
     read: Read = {thread: [] for thread in threads}
 
@@ -120,10 +120,10 @@ async def _listening(bench: ProbeFixture, threads: Sequence[Owned]) -> AsyncIter
 
     async with AsyncExitStack() as stack, anyio.create_task_group() as listeners:
         for thread in threads:
-            await bench.application.open_thread(thread.thread_id, thread.user_id)
+            await fixture.application.open_thread(thread.thread_id, thread.user_id)
             client = await stack.enter_async_context(
-                connect(bench.url, user_id=thread.user_id, thread_id=thread.thread_id)
+                connect(fixture.url, user_id=thread.user_id, thread_id=thread.thread_id)
             )
             listeners.start_soon(listen, client, read[thread])
         yield read
-        await bench.app.state.bridgekit_connections.drain()
+        await fixture.app.state.bridgekit_connections.drain()

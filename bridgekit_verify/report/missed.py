@@ -9,7 +9,7 @@ from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.studies.collisions import CollisionStudy
 from bridgekit_verify.studies.leaks import LeakStudy
 from bridgekit_verify.studies.lifecycles import LateEvents, LifecycleStudy
-from bridgekit_verify.studies.missed import LadderStudy, SharingStudy
+from bridgekit_verify.studies.missed import RepairStudy, SharingStudy
 
 __all__ = ["collision_claim", "ladder_claim", "leak_claim", "lifecycle_claim", "sharing_claim", "truth_claim"]
 
@@ -19,7 +19,7 @@ OPAQUE_DIGITS = 12
 OTHERS = "at another user's socket"
 
 
-def ladder_claim(study: LadderStudy) -> Finding:
+def ladder_claim(study: RepairStudy) -> Finding:
     """The audit's "fix complexity: low, a single line change", on the chain as committed."""
     rungs = {measurement.variant.name: measurement for measurement in study.alone}
     before, fixed, top = study.alone[0].verdict, rungs[AUDITS_FIXES[-1]].verdict, study.together[-1].verdict
@@ -44,9 +44,9 @@ def ladder_claim(study: LadderStudy) -> Finding:
     )
 
 
-def sharing_claim(study: SharingStudy, ladder: LadderStudy) -> Finding:
+def sharing_claim(study: SharingStudy, ladder: RepairStudy) -> Finding:
     """Link 5's "properly sets the bridge on agents", for several users at once."""
-    shared, fresh = study.strays_shared(), study.strays_fresh()
+    shared, fresh = study.misrouted_shared(), study.misrouted_fresh()
     most = study.shared[-1].workload.at_once
     return Finding(
         id="missed-sharing",
@@ -67,7 +67,7 @@ def sharing_claim(study: SharingStudy, ladder: LadderStudy) -> Finding:
     )
 
 
-def _first_leak(ladder: LadderStudy) -> str:
+def _first_leak(ladder: RepairStudy) -> str:
     return next((m.variant.name for m in ladder.together if m.verdict.misrouted), "none")
 
 
@@ -93,7 +93,7 @@ def leak_claim(study: LeakStudy) -> Finding:
     )
 
 
-def truth_claim(study: LadderStudy) -> Finding:
+def truth_claim(study: RepairStudy) -> Finding:
     """The audited log's "emission success", held against the sockets."""
     lying = {m.variant.name: m.verdict.false_success for m in study.together if m.verdict.false_success}
     asked, worst = study.together[0].verdict, max(study.together, key=lambda m: m.verdict.false_success)
@@ -115,7 +115,7 @@ def truth_claim(study: LadderStudy) -> Finding:
     )
 
 
-def _events(study: LadderStudy) -> int:
+def _events(study: RepairStudy) -> int:
     return len(study.together[0].history.expected)
 
 

@@ -15,10 +15,10 @@ from matplotlib.ticker import MaxNLocator
 
 from bridgekit.ids import EmbeddedRunIds, HexSource, OpaqueRunIds, RunId, RunIdScheme, SignedRunIds, ThreadId, UserId
 from bridgekit_verify.measure.experiment import Measurement, measure
-from bridgekit_verify.measure.plots import BLUE, GREEN, INK, draw_rates, new_figure
+from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, draw_rates, new_figure
 from bridgekit_verify.measure.statistics import Rate, collision_probability, runs_until_collision
 from bridgekit_verify.measure.tables import transcript
-from bridgekit_verify.measure.workload import Owned, Workload, seeded
+from bridgekit_verify.measure.workload import OwnedThread, Workload, seeded
 from bridgekit_verify.variants import ALL_FIXES, FIX_3, SOUND, Variant
 
 __all__ = [
@@ -34,8 +34,8 @@ DIGITS: Final = 8
 """Of Fix 1's run id."""
 SCALED_DIGITS: Final = 4
 """The same scheme, short enough to be tried thousands of times: 16**4 ids instead of 16**8."""
-LOOKS: Final = ((BLUE, "s"), (GREEN, "o"))
-PLATE: Final = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
+STYLES: Final = ((BLUE, "s"), (GREEN, "o"))
+LABEL_BACKGROUND: Final = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
 """Behind a number that may stand on a line."""
 STEPS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """Where a curve is measured, in parts of the number of runs that has even odds."""
@@ -95,8 +95,8 @@ def _drawn_once(hex_source: HexSource) -> RunIdScheme:
     return EmbeddedRunIds(lambda digits: drawn)
 
 
-ALICE: Final = Owned(ThreadId("thread_alice_smith"), UserId("alice"))
-BOB: Final = Owned(ThreadId("thread_bob_jones"), UserId("bob"))
+ALICE: Final = OwnedThread(ThreadId("thread_alice_smith"), UserId("alice"))
+BOB: Final = OwnedThread(ThreadId("thread_bob_jones"), UserId("bob"))
 
 CASES: Final = (
     ("two users", replace(FIX_3, run_ids=_OneId), (ALICE, BOB)),
@@ -123,7 +123,7 @@ class Collision:
         return sum(len(requests[arrival.run_id]) > 1 for arrival in self.measurement.history.arrivals)
 
 
-async def collide(runs_of: str, variant: Variant, threads: tuple[Owned, ...], *, seed: int = 0) -> Collision:
+async def collide(runs_of: str, variant: Variant, threads: tuple[OwnedThread, ...], *, seed: int = 0) -> Collision:
     """Let two runs of these threads' owners, whose ids the variant makes equal, go together over real sockets."""
     workload = Workload(threads=threads, runs_per_thread=2 // len(threads), at_once=2)
     return Collision(runs_of, await measure(variant, workload, seed=seed))
@@ -167,7 +167,7 @@ class CollisionStudy:
         """The first frames of Alice's run that Bob's socket read, under Fix 3."""
         return transcript(self.collisions[0].measurement, misrouted=True, frames=frames)
 
-    def words(self) -> str:
+    def alt_text(self) -> str:
         """The figure in a sentence, for those who cannot see it."""
         return "; ".join(
             f"{digits} digits: "
@@ -213,12 +213,12 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
     """
     with new_figure(title, 10.0, 4.3) as figure:
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axis, (digits, rates), (colour, marker) in zip(axes, panels.items(), LOOKS, strict=False):
+        for axis, (digits, rates), (colour, marker) in zip(axes, panels.items(), STYLES, strict=False):
             _birthday(axis, digits, max(rates))
             draw_rates(axis, list(rates), list(rates.values()), colour, marker, 6)
             for runs, rate in rates.items():
                 away = runs + 0.025 * max(rates)
-                axis.text(away, 100 * rate.fraction, f"{rate.k:,}", fontsize=8.5, va="top", bbox=PLATE)
+                axis.text(away, 100 * rate.fraction, f"{rate.k:,}", fontsize=8.5, va="top", bbox=LABEL_BACKGROUND)
             trials = " or ".join(f"{n:,}" for n in sorted({rate.n for rate in rates.values()}))
             axis.set_title(f"{digits} digits; at each point k of {trials} trials", fontsize=10.5, fontweight="normal")
             axis.set_xlim(0, 1.08 * max(rates))
@@ -234,7 +234,7 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
 def _birthday(axis: Axes, digits: int, most: int) -> None:
     runs = [max(1, round(1.08 * most * step / 200)) for step in range(201)]
     expected = [100 * collision_probability(number, digits) for number in runs]
-    axis.plot(runs, expected, color=INK, linewidth=1.4, label="birthday bound, expected")
+    axis.plot(runs, expected, color=TEXT_COLOUR, linewidth=1.4, label="birthday bound, expected")
     even = runs_until_collision(digits)
-    axis.plot([0, even, even], [50, 50, 0], color=INK, linewidth=0.9, linestyle=":")
+    axis.plot([0, even, even], [50, 50, 0], color=TEXT_COLOUR, linewidth=0.9, linestyle=":")
     axis.text(1.03 * even, 3, f"even odds at\n{even:,} runs", fontsize=9, va="bottom")

@@ -22,22 +22,22 @@ from bridgekit.resolution import Carried, NoRoute, ReportParser, Resolver, route
 from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.tables import rate_table, transcript
-from bridgekit_verify.measure.workload import AGENT, FAMILIES, Owned, Workload, family, seeded
+from bridgekit_verify.measure.workload import AGENT, FAMILIES, OwnedThread, Workload, thread_ids, seeded
 from bridgekit_verify.variants import FIX_1, SOUND
 
 __all__ = [
     "READINGS",
-    "Landing",
-    "LandingFate",
+    "ParsedRoute",
+    "RouteOutcome",
     "LeakStudy",
     "Reading",
     "Search",
     "carried",
-    "landings",
+    "parsed_routes",
     "parsed",
     "population_table",
     "populations",
-    "sealed",
+    "signed",
     "search",
     "study_leaks",
 ]
@@ -51,7 +51,7 @@ def parsed(thread_id: ThreadId) -> ThreadId | None:
     return _resolved(ReportParser(), EmbeddedRunIds(seeded(0)).new(thread_id))
 
 
-def sealed(thread_id: ThreadId) -> ThreadId | None:
+def signed(thread_id: ThreadId) -> ThreadId | None:
     """The sound run id, opened again."""
     run_ids = SignedRunIds(bytes(16), seeded(0))
     return run_ids.open(run_ids.new(thread_id))
@@ -64,7 +64,7 @@ def carried(thread_id: ThreadId) -> ThreadId | None:
 
 READINGS: Final[Mapping[str, Reading]] = {
     "fix 1, parsed": parsed,
-    "sealed, opened": sealed,
+    "signed, verified": signed,
     "carried": carried,
 }
 
@@ -142,10 +142,10 @@ def search(name: str, *, examples: int, seed: int = 0) -> Search:
 
     def leaks(pair: tuple[ThreadId, ThreadId]) -> bool:
         here, there = pair
-        lands_in = reading(here)
+        resolved_thread = reading(here)
         tried.append(pair)
-        came_back.append(lands_in == here)
-        if leak := here != there and lands_in == there:
+        came_back.append(resolved_thread == here)
+        if leak := here != there and resolved_thread == there:
             hits.append(len(tried))
         return leak
 
@@ -164,7 +164,7 @@ def search(name: str, *, examples: int, seed: int = 0) -> Search:
     )
 
 
-class LandingFate(enum.StrEnum):
+class RouteOutcome(enum.StrEnum):
     """What becomes of one thread's events."""
 
     DELIVERED = "delivered"
@@ -174,22 +174,22 @@ class LandingFate(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Landing:
+class ParsedRoute:
     """A thread, and the real thread that its events land in; None when they land nowhere."""
 
-    owned: Owned
-    lands_in: Owned | None
+    owned: OwnedThread
+    resolved_thread: OwnedThread | None
 
     @property
-    def fate(self) -> LandingFate:
-        if self.lands_in is None:
-            return LandingFate.LOST
-        if self.lands_in.thread_id == self.owned.thread_id:
-            return LandingFate.DELIVERED
-        return LandingFate.WRONG_THREAD if self.lands_in.user_id == self.owned.user_id else LandingFate.LEAKED
+    def outcome(self) -> RouteOutcome:
+        if self.resolved_thread is None:
+            return RouteOutcome.LOST
+        if self.resolved_thread.thread_id == self.owned.thread_id:
+            return RouteOutcome.DELIVERED
+        return RouteOutcome.WRONG_THREAD if self.resolved_thread.user_id == self.owned.user_id else RouteOutcome.LEAKED
 
 
-def landings(threads: Sequence[Owned], reading: Reading = parsed) -> list[Landing]:
+def parsed_routes(threads: Sequence[OwnedThread], reading: Reading = parsed) -> list[ParsedRoute]:
     """Where the events of each of these threads land, among these threads. Pure: no chain, no socket.
 
     ValueError when two of them have one id: then nobody can say whose it is.
@@ -198,60 +198,60 @@ def landings(threads: Sequence[Owned], reading: Reading = parsed) -> list[Landin
     if len(there) < len(threads):
         raise ValueError("two threads have one id")
     found = [reading(owned.thread_id) for owned in threads]
-    return [Landing(owned, there.get(to) if to else None) for owned, to in zip(threads, found, strict=True)]
+    return [ParsedRoute(owned, there.get(to) if to else None) for owned, to in zip(threads, found, strict=True)]
 
 
-def populations(threads: int, *, seed: int = 0) -> dict[str, tuple[Owned, ...]]:
+def populations(threads: int, *, seed: int = 0) -> dict[str, tuple[OwnedThread, ...]]:
     """Sets of threads to classify: each family alone, all families together, and these beside one more sort of id.
 
     The last set adds one `thread_<word>` for each first word that a longer id has: the id of someone who came
     earlier, or of a team whose members have theirs.
     """
-    alone = {name: family(name, threads, seed=seed) for name in FAMILIES}
+    alone = {name: thread_ids(name, threads, seed=seed) for name in FAMILIES}
     together = tuple(
-        Owned(owned.thread_id, UserId(f"{owned.user_id}, {name}")) for name, row in alone.items() for owned in row
+        OwnedThread(owned.thread_id, UserId(f"{owned.user_id}, {name}")) for name, row in alone.items() for owned in row
     )
     taken = {owned.thread_id for owned in together}
     named = (owned.thread_id.split("_") for owned in together if owned.thread_id.startswith("thread_"))
     short = dict.fromkeys(ThreadId(f"thread_{words[1]}") for words in named if len(words) > 2)
-    first = tuple(Owned(thread, UserId(f"owner of {thread}")) for thread in short if thread not in taken)
+    first = tuple(OwnedThread(thread, UserId(f"owner of {thread}")) for thread in short if thread not in taken)
     return alone | {"all families together": together, "all families and thread_<word>": together + first}
 
 
-def population_table(sets: Mapping[str, Sequence[Owned]], reading: Reading = parsed) -> pd.DataFrame:
+def population_table(sets: Mapping[str, Sequence[OwnedThread]], reading: Reading = parsed) -> pd.DataFrame:
     """One row a set of threads: how many are delivered, lost and leaked, and of which ordered pairs of owners.
 
     Columns: thread ids, threads, delivered, lost, leaked, owner pairs, pairs that leak, an example.
     """
-    return pd.DataFrame([_summary(name, landings(threads, reading)) for name, threads in sets.items()])
+    return pd.DataFrame([_summary(name, parsed_routes(threads, reading)) for name, threads in sets.items()])
 
 
-def _summary(name: str, landed: Sequence[Landing]) -> dict[str, object]:
-    fates = Counter(landing.fate for landing in landed)
-    pairs = {(row.owned.user_id, row.lands_in.user_id): row for row in landed if row.lands_in and _leaks(row)}
-    owners = len({landing.owned.user_id for landing in landed})
+def _summary(name: str, routes: Sequence[ParsedRoute]) -> dict[str, object]:
+    outcomes = Counter(route.outcome for route in routes)
+    pairs = {(row.owned.user_id, row.resolved_thread.user_id): row for row in routes if row.resolved_thread and _leaks(row)}
+    owners = len({route.owned.user_id for route in routes})
     example = next(iter(pairs.values()), None)
     return {
         "thread ids": name,
-        "threads": len(landed),
-        "delivered": fates[LandingFate.DELIVERED],
-        "lost": fates[LandingFate.LOST],
-        "leaked": fates[LandingFate.LEAKED],
+        "threads": len(routes),
+        "delivered": outcomes[RouteOutcome.DELIVERED],
+        "lost": outcomes[RouteOutcome.LOST],
+        "leaked": outcomes[RouteOutcome.LEAKED],
         "owner pairs": owners * (owners - 1),
         "pairs that leak": len(pairs),
-        "example": f"{example.owned.thread_id} → {example.lands_in.thread_id}" if example and example.lands_in else "",
+        "example": f"{example.owned.thread_id} → {example.resolved_thread.thread_id}" if example and example.resolved_thread else "",
     }
 
 
-def _leaks(landing: Landing) -> bool:
-    return landing.fate is LandingFate.LEAKED
+def _leaks(route: ParsedRoute) -> bool:
+    return route.outcome is RouteOutcome.LEAKED
 
 
 @dataclass(frozen=True)
 class LeakStudy:
     """Sets of ids classified, the searches, and the shortest leak over real sockets."""
 
-    sets: Mapping[str, tuple[Owned, ...]]
+    sets: Mapping[str, tuple[OwnedThread, ...]]
     searches: tuple[Search, ...]
     """One for each of `READINGS`, in their order."""
     confirmed: tuple[Measurement, ...]
@@ -301,6 +301,6 @@ async def study_leaks(*, threads: int = 6, examples: int = 400, seed: int = 0) -
     """
     searches = tuple(search(name, examples=examples, seed=seed) for name in READINGS)
     owners = (UserId("alice"), UserId("bob"))
-    pair = tuple(Owned(thread, owner) for thread, owner in zip(searches[0].shortest, owners, strict=True))
+    pair = tuple(OwnedThread(thread, owner) for thread, owner in zip(searches[0].shortest, owners, strict=True))
     confirmed = await measure_each([FIX_1, SOUND], [Workload(threads=pair, at_once=2)], seed=seed)
     return LeakStudy(populations(threads, seed=seed), searches, tuple(confirmed))

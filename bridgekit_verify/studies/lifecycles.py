@@ -22,11 +22,11 @@ from bridgekit.mapping.service import GRACE_SECONDS
 from bridgekit_verify.as_committed import DictMapping
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.ledger import ledger
-from bridgekit_verify.measure.plots import BLUE, GREEN, INK, VERMILLION, draw_rates, new_figure
+from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, VERMILLION, draw_rates, new_figure
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.workload import Owned, family, seeded
+from bridgekit_verify.measure.workload import OwnedThread, thread_ids, seeded
 from bridgekit_verify.studies.manual_run import Clock, manual_run
-from bridgekit_verify.studies.processes import Asked, ask_processes, process_table
+from bridgekit_verify.studies.processes import ProcessDelivery, measure_processes, process_table
 from bridgekit_verify.variants import FIX_3, SOUND, Variant
 
 __all__ = [
@@ -46,7 +46,7 @@ MAKES: Final[Mapping[str, Callable[[Clock], RunThreadMappingService]]] = {
     "fix 3": lambda _: DictMapping(),
     "sound": lambda clock: RunThreadMappingService(MemoryMappingStore(clock)),
 }
-LOOKS: Final = ((VERMILLION, "D"), (BLUE, "s"), (GREEN, "o"))
+STYLES: Final = ((VERMILLION, "D"), (BLUE, "s"), (GREEN, "o"))
 UNDER_WAY: Final = 5
 """One run begins each second, and each takes that many."""
 
@@ -68,7 +68,7 @@ async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], 
     """Let runs begin and end, and look what is left after so many of them. `mapping` is one of `MAKES`."""
     clock = Clock()
     service = MAKES[mapping](clock)
-    run_ids, threads = OpaqueRunIds(seeded(seed)), family("thread_<uuid4>", 100, seed=seed)
+    run_ids, threads = OpaqueRunIds(seeded(seed)), thread_ids("thread_<uuid4>", 100, seed=seed)
     begun, held = [], []
     for number in range(max(after)):
         clock.now = float(number)
@@ -139,7 +139,7 @@ async def emit_late(
 
     By run id through the bridge, as a caller outside the run does, or `carried` by the run's own agent.
     """
-    threads = family("thread_123", users, seed=seed)
+    threads = thread_ids("thread_123", users, seed=seed)
     async with manual_run(variant, threads, seed=seed) as live:
         opened = [await live.open_run(threads[number % users], f"question {number + 1}") for number in range(runs)]
         ended = False
@@ -182,8 +182,8 @@ class Rerouted:
 
 async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerouted:
     """Emit that many events of one run by its run id, over real sockets, with a second registration in the middle."""
-    alice = Owned(ThreadId("thread_123"), UserId("alice"))
-    bob = Owned(ThreadId("thread_124"), UserId("bob"))
+    alice = OwnedThread(ThreadId("thread_123"), UserId("alice"))
+    bob = OwnedThread(ThreadId("thread_124"), UserId("bob"))
     refused = None
     async with manual_run(variant, (alice, bob), seed=seed) as live:
         run = await live.open_run(alice, "question 1")
@@ -203,7 +203,7 @@ class LifecycleStudy:
 
     held: tuple[Retained, ...]
     late: tuple[LateEvents, ...]
-    asked: tuple[Asked, ...]
+    asked: tuple[ProcessDelivery, ...]
     rerouted: tuple[Rerouted, ...]
     """Fix 3 and the sound chain."""
 
@@ -305,7 +305,7 @@ class LifecycleStudy:
         )
         return _beside("Alice's events at Bob's socket after a second registration", as_written, sound)
 
-    def words(self) -> str:
+    def alt_text(self) -> str:
         """The figure in a sentence, for those who cannot see it."""
         return "; ".join(
             f"{heading}: " + ", ".join(f"{rate.k} of {rate.n} {_when(at)}" for at, rate in rates.items())
@@ -345,7 +345,7 @@ async def study_lifecycles(
     return LifecycleStudy(
         tuple(held),
         await _each_late(users, runs, seed),
-        tuple(await ask_processes(users=users, runs=runs, seed=seed)),
+        tuple(await measure_processes(users=users, runs=runs, seed=seed)),
         tuple([await reroute(row, events=events, seed=seed) for row in (FIX_3, SOUND)]),
     )
 
@@ -358,7 +358,7 @@ def late_events_figure(panels: Mapping[str, Mapping[float, Rate]], *, title: str
     with new_figure(title, 9.0, 1.4 + 1.45 * len(panels)) as figure:
         axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         seconds = list(next(iter(panels.values())))
-        for axis, (heading, rates), (colour, marker) in zip(axes, panels.items(), LOOKS, strict=False):
+        for axis, (heading, rates), (colour, marker) in zip(axes, panels.items(), STYLES, strict=False):
             _spans(axis, seconds, words=axis is axes[-1])
             draw_rates(axis, range(len(seconds)), list(rates.values()), colour, marker, 8)
             for place, rate in enumerate(rates.values()):
@@ -379,7 +379,7 @@ def _spans(axis: Axes, seconds: Sequence[float], *, words: bool) -> None:
     over = sum(at < GRACE_SECONDS for at in seconds) - 0.5
     axis.axvspan(end, over, color="#F0F0F0", zorder=0)
     for place in (end, over):
-        axis.axvline(place, color=INK, linewidth=0.9, linestyle="--", zorder=1)
+        axis.axvline(place, color=TEXT_COLOUR, linewidth=0.9, linestyle="--", zorder=1)
     if words:
         axis.text(end, 10, " the run ends", fontsize=9, va="center")
         axis.text(over, 16, f" the service's grace\n of {GRACE_SECONDS:g} s is over", fontsize=9, va="center")

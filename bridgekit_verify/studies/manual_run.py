@@ -16,8 +16,8 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.client import EventClient, connect
-from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Missing, Socket, key_of
-from bridgekit_verify.measure.workload import AGENT, Owned, seeded, tools
+from bridgekit_verify.measure.history import Arrival, Expectation, History, EventKey, SignalledGap, Socket, key_of
+from bridgekit_verify.measure.workload import AGENT, OwnedThread, seeded, tools
 from bridgekit_verify.probes.probe_fixture import thinking
 from bridgekit_verify.variants import Variant
 
@@ -50,7 +50,7 @@ class ManualRun:
         application: Application = self.app.state.bridgekit
         return application
 
-    async def open_run(self, owned: Owned, request: str) -> RunContext:
+    async def open_run(self, owned: OwnedThread, request: str) -> RunContext:
         """Let the supervisor accept a request, up to the registered route."""
         return await self.application.supervisor.open_run(
             agent_name=AGENT, thread_id=owned.thread_id, user_id=owned.user_id, request=request
@@ -72,12 +72,12 @@ class ManualRun:
         return await agent.emit_thinking(f"{run.request}: step {step}", step_number=step)
 
     def _await(self, run: RunContext, step: int) -> None:
-        key = Key(run.request, EventType.AGENT_THINKING, step)
+        key = EventKey(run.request, EventType.AGENT_THINKING, step)
         self.history.expected.append(Expectation(key, run.thread_id, run.user_id))
 
 
 @asynccontextmanager
-async def manual_run(variant: Variant, threads: Sequence[Owned], *, seed: int = 0) -> AsyncIterator[ManualRun]:
+async def manual_run(variant: Variant, threads: Sequence[OwnedThread], *, seed: int = 0) -> AsyncIterator[ManualRun]:
     """Serve a variant, with one socket a thread, for the length of a block; afterwards `history` is complete.
 
     Enter and leave it in one task.
@@ -95,7 +95,7 @@ async def manual_run(variant: Variant, threads: Sequence[Owned], *, seed: int = 
                 await _read(served.history, socket, client)
 
 
-async def _client(stack: AsyncExitStack, served: ManualRun, number: int, owned: Owned) -> tuple[Socket, EventClient]:
+async def _client(stack: AsyncExitStack, served: ManualRun, number: int, owned: OwnedThread) -> tuple[Socket, EventClient]:
     await served.application.open_thread(owned.thread_id, owned.user_id)
     socket = Socket(number, owned.thread_id, owned.user_id)
     served.history.sockets.append(socket)
@@ -116,4 +116,4 @@ async def _read(history: History, socket: Socket, client: EventClient) -> None:
         history.arrivals.append(
             Arrival(socket, key_of(event.type, event.payload), event.run_id, event.seq, emitted_at, emitted_at)
         )
-    history.gaps[socket.number] = [Missing(gap.first, gap.last, gap.epoch) for gap in client.gaps]
+    history.gaps[socket.number] = [SignalledGap(gap.first, gap.last, gap.epoch) for gap in client.gaps]

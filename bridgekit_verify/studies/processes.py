@@ -14,7 +14,7 @@ from bridgekit.transport.client import EventClient, connect
 from bridgekit_verify.harness.processes import START_TIMEOUT_SECONDS, ChildProcess, start_module
 from bridgekit_verify.measure.history import key_of
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.workload import Owned, family
+from bridgekit_verify.measure.workload import OwnedThread, thread_ids
 from bridgekit_verify.studies import second_worker
 from bridgekit_verify.studies.manual_run import ManualRun, manual_run
 from bridgekit_verify.studies.second_worker import (
@@ -22,11 +22,11 @@ from bridgekit_verify.studies.second_worker import (
     ProcessAnswer,
     ProcessRequest,
     ServedUrls,
-    answer,
-    asked_about,
+    handle_request,
+    event_key,
 )
 
-__all__ = ["Asked", "ask_processes", "process_table", "second_process"]
+__all__ = ["ProcessDelivery", "measure_processes", "process_table", "second_process"]
 
 
 class ProcessHandle(Protocol):
@@ -34,7 +34,7 @@ class ProcessHandle(Protocol):
 
     def url(self, variant: str) -> str: ...
 
-    async def ask(self, question: ProcessRequest) -> ProcessAnswer: ...
+    async def request(self, message: ProcessRequest) -> ProcessAnswer: ...
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class LocalProcess:
     def url(self, variant: str) -> str:
         return self.served.url
 
-    async def ask(self, question: ProcessRequest) -> ProcessAnswer:
-        return await answer(self.served.app, question)
+    async def request(self, message: ProcessRequest) -> ProcessAnswer:
+        return await handle_request(self.served.app, message)
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class SecondProcess:
     def url(self, variant: str) -> str:
         return self.urls[variant]
 
-    async def ask(self, question: ProcessRequest) -> ProcessAnswer:
+    async def request(self, message: ProcessRequest) -> ProcessAnswer:
         """ProcessGone, ProcessTimeout."""
-        return await self.process.request(question, ProcessAnswer)
+        return await self.process.request(message, ProcessAnswer)
 
 
 @asynccontextmanager
@@ -75,7 +75,7 @@ async def second_process() -> AsyncIterator[SecondProcess]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProcessDelivery:
     """Some runs' events, emitted in one process."""
 
     variant: str
@@ -89,13 +89,13 @@ class Asked:
     why_not: str
 
 
-async def ask_processes(*, users: int = 5, runs: int = 20, seed: int = 0) -> list[Asked]:
+async def measure_processes(*, users: int = 5, runs: int = 20, seed: int = 0) -> list[ProcessDelivery]:
     """Register runs here, then emit an event of each here, in a second process, and there again after a restart.
 
     Done with Fix 3's dict and with the sound chain, whose mapping is a memory store too. Every user has a socket at
     the process that is asked, so that nothing but the route is missing.
     """
-    threads = family("thread_123", users, seed=seed)
+    threads = thread_ids("thread_123", users, seed=seed)
     asked = []
     opened: dict[str, list[RunContext]] = {}
     for name, row in SERVED.items():
@@ -108,14 +108,14 @@ async def ask_processes(*, users: int = 5, runs: int = 20, seed: int = 0) -> lis
         asked += await _both(second, "a second one", opened)
         for name, contexts in opened.items():
             for run in contexts:
-                await second.ask(_question(name, run, "register", carried=True))
+                await second.request(_message(name, run, "register", carried=True))
             asked.append(await _emitted(second, name, "a second one, registered there", contexts))
     async with second_process() as again:
         asked += await _both(again, "the second one, restarted", opened)
     return sorted(asked, key=lambda row: list(SERVED).index(row.variant))
 
 
-async def _both(handle: ProcessHandle, process: str, opened: dict[str, list[RunContext]]) -> list[Asked]:
+async def _both(handle: ProcessHandle, process: str, opened: dict[str, list[RunContext]]) -> list[ProcessDelivery]:
     return [
         await _emitted(handle, name, process, contexts, carried=carried)
         for name, contexts in opened.items()
@@ -125,22 +125,22 @@ async def _both(handle: ProcessHandle, process: str, opened: dict[str, list[RunC
 
 async def _emitted(
     handle: ProcessHandle, variant: str, process: str, runs: Sequence[RunContext], *, carried: bool = False
-) -> Asked:
-    owners = dict.fromkeys(Owned(run.thread_id, run.user_id) for run in runs)
+) -> ProcessDelivery:
+    owners = dict.fromkeys(OwnedThread(run.thread_id, run.user_id) for run in runs)
     async with AsyncExitStack() as stack:
         clients = {}
         for owned in owners:
-            await handle.ask(
+            await handle.request(
                 ProcessRequest(variant=variant, do="open thread", thread_id=owned.thread_id, user_id=owned.user_id)
             )
             opened = connect(handle.url(variant), user_id=owned.user_id, thread_id=owned.thread_id)
             clients[owned] = await stack.enter_async_context(opened)
-        answers = [await handle.ask(_question(variant, run, "notify", carried=carried)) for run in runs]
-        await handle.ask(ProcessRequest(variant=variant, do="drain"))
+        answers = [await handle.request(_message(variant, run, "notify", carried=carried)) for run in runs]
+        await handle.request(ProcessRequest(variant=variant, do="drain"))
         read = {(owned, key) for owned, client in clients.items() for key in await _keys(client)}
     found = sum(said.thread_id == run.thread_id for said, run in zip(answers, runs, strict=True))
-    arrived = sum((Owned(run.thread_id, run.user_id), asked_about(run.request)) in read for run in runs)
-    return Asked(
+    arrived = sum((OwnedThread(run.thread_id, run.user_id), event_key(run.request)) in read for run in runs)
+    return ProcessDelivery(
         variant,
         process,
         "run id and thread" if carried else "run id",
@@ -154,13 +154,13 @@ async def _keys(client: EventClient) -> list[object]:
     return [key_of(event.type, event.payload) async for event in client]
 
 
-def _question(variant: str, run: RunContext, do: second_worker.Deed, *, carried: bool) -> ProcessRequest:
+def _message(variant: str, run: RunContext, do: second_worker.Action, *, carried: bool) -> ProcessRequest:
     thread = run.thread_id if carried else None
     return ProcessRequest(variant=variant, do=do, run_id=run.run_id, thread_id=thread, request=run.request)
 
 
-def process_table(asked: Sequence[Asked]) -> pd.DataFrame:
-    """One row a question put to a process.
+def process_table(asked: Sequence[ProcessDelivery]) -> pd.DataFrame:
+    """One row a message put to a process.
 
     Columns: chain, process, the event says, found its thread, reached its user, of, from %, to % (95 % Wilson
     interval of those that reached their user), why not.

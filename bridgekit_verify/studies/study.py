@@ -13,7 +13,7 @@ from bridgekit.chain.self_check import SOUND_CHECKS
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.plots import before_after_figure, delivery_figure, matrix_figure
 from bridgekit_verify.measure.tables import loss_table, rate_table
-from bridgekit_verify.measure.workload import FAMILIES, Workload, family
+from bridgekit_verify.measure.workload import FAMILIES, Workload, thread_ids
 from bridgekit_verify.probes.probes import Probe, probe
 from bridgekit_verify.variants import AS_COMMITTED, BROKEN, SOUND, VARIANTS, Variant
 
@@ -48,7 +48,7 @@ class LinkStudy:
         """Where the broken chain lost or misrouted events, and why."""
         return loss_table([self.before, self.after])
 
-    def strays_of_a_shared_agent(self) -> int:
+    def misroutes_of_shared_agent(self) -> int:
         """How many events go astray when all runs of a group share an agent, which speaks for the last of them.
 
         What is said for another run of the last one's thread reaches the right user all the same.
@@ -56,7 +56,7 @@ class LinkStudy:
         workload = self.before.workload
         return sum(3 * workload.steps for group in workload.groups() for run in group if run.owned != group[-1].owned)
 
-    def words(self) -> str:
+    def alt_text(self) -> str:
         """The same in a sentence, for those who cannot see the figure."""
         return "; ".join(
             f"{measurement.variant.name}: {measurement.verdict.delivery} events reached their user,"
@@ -77,7 +77,7 @@ async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed
     measured with agents that the registry binds, since the core binds its own (link 5).
     """
     workload = Workload(
-        threads=family(EXAMPLE, threads, seed=seed), runs_per_thread=runs, at_once=at_once, outside_core=number == 3
+        threads=thread_ids(EXAMPLE, threads, seed=seed), runs_per_thread=runs, at_once=at_once, outside_core=number == 3
     )
     broken = BROKEN[number]
     return LinkStudy(
@@ -118,7 +118,7 @@ class FixStudy:
         chosen = {key: cell for key, cell in self.cells.items() if variant in (None, key[1])}
         return rate_table(chosen.values(), **{"thread ids": [name for name, _ in chosen]})
 
-    def words(self) -> str:
+    def alt_text(self) -> str:
         """The totals in a sentence a variant, for those who cannot see the figure."""
         example, families = f"{EXAMPLE}: delivered", "all families: delivered"
         return "; ".join(
@@ -171,7 +171,7 @@ async def study_fixes(
     variants = tuple(variants)
     cells = {}
     for name in families:
-        workload = Workload(threads=family(name, threads, seed=seed), runs_per_thread=runs, at_once=at_once)
+        workload = Workload(threads=thread_ids(name, threads, seed=seed), runs_per_thread=runs, at_once=at_once)
         for row in variants:
             cells[name, row.name] = await measure(row, workload, seed=seed)
     return FixStudy(cells)

@@ -111,75 +111,75 @@ class HubThatGivesToTheNeighbour(Hub):
         return super().deliver(threads[threads.index(thread_id) - 1], frame) if thread_id in threads else 0
 
 
-class Around:
-    """A connection that another one stands behind."""
+class ConnectionProxy:
+    """A connection that another one stands connection."""
 
-    def __init__(self, behind: Connection) -> None:
-        self.behind = behind
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
 
     @property
     def thread_id(self) -> ThreadId:
-        return self.behind.thread_id
+        return self.connection.thread_id
 
     @property
     def user_id(self) -> UserId:
-        return self.behind.user_id
+        return self.connection.user_id
 
     def put(self, frame: Frame) -> bool:
         """Take it, and lose it."""
         return True
 
     def restart(self) -> None:
-        self.behind.restart()
+        self.connection.restart()
 
 
-class Raising(Around):
+class RaisingConnection(ConnectionProxy):
     def put(self, frame: Frame) -> bool:
         raise OSError("link 10 is broken")
 
 
-class Holding(Around):
+class DelayingConnection(ConnectionProxy):
     """Of each two frames the first waits for the second, and goes after it."""
 
-    def __init__(self, behind: Connection) -> None:
-        super().__init__(behind)
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
         self.waiting: list[Frame] = []
 
     def put(self, frame: Frame) -> bool:
         held, self.waiting = self.waiting, [] if self.waiting else [frame]
-        taken = [self.behind.put(each) for each in (frame, *held)] if held else []
+        taken = [self.connection.put(each) for each in (frame, *held)] if held else []
         return all(taken)
 
 
-class HubWithSomethingBetween(Hub):
-    """Something stands between the hub and each real socket."""
+class HubWithConnectionProxies(Hub):
+    """Something stands proxy the hub and each real socket."""
 
-    between: type[Around] = Around
+    proxy: type[ConnectionProxy] = ConnectionProxy
 
     def __init__(self, broker: EventLog | None = None) -> None:
         super().__init__(broker)
-        self._between: dict[Connection, Around] = {}
+        self._proxies: dict[Connection, ConnectionProxy] = {}
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
-        return sum([self._before(each).put(frame) for each in self.connections(thread_id)])
+        return sum([self._proxy_of(each).put(frame) for each in self.connections(thread_id)])
 
-    def _before(self, connection: Connection) -> Connection:
+    def _proxy_of(self, connection: Connection) -> Connection:
         if isinstance(connection, Inbox):
             return connection
-        return self._between.setdefault(connection, self.between(connection))
+        return self._proxies.setdefault(connection, self.proxy(connection))
 
 
-class HubThatRaises(HubWithSomethingBetween):
+class HubThatRaises(HubWithConnectionProxies):
     """Link 10, raises."""
 
-    between = Raising
+    proxy = RaisingConnection
 
 
-class HubThatSwallows(HubWithSomethingBetween):
+class HubThatSwallows(HubWithConnectionProxies):
     """Link 10, swallowed: what takes the frame for the socket says that it did, and drops it."""
 
 
-class HubThatDeliversLate(HubWithSomethingBetween):
+class HubThatDeliversLate(HubWithConnectionProxies):
     """Link 10, delayed."""
 
-    between = Holding
+    proxy = DelayingConnection

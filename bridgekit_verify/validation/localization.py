@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bridgekit.chain import LINKS
-from bridgekit_verify.measure.attribution import Charge
+from bridgekit_verify.measure.attribution import Attribution
 from bridgekit_verify.measure.experiment import Measurement, measure
-from bridgekit_verify.measure.lateness import charges_of_lateness
-from bridgekit_verify.measure.plots import GREEN, INK, VERMILLION, frame_grid, new_figure
-from bridgekit_verify.measure.workload import Workload, family
-from bridgekit_verify.probes.probes import HUB, Answer, Probe, probe_ten
+from bridgekit_verify.measure.lateness import attribute_delays
+from bridgekit_verify.measure.plots import GREEN, TEXT_COLOUR, VERMILLION, frame_grid, new_figure
+from bridgekit_verify.measure.workload import Workload, thread_ids
+from bridgekit_verify.probes.probes import HUB, ProbeAnswer, Probe, probe_ten
 from bridgekit_verify.validation.breakages import BREAKAGES, Breakage
 from bridgekit_verify.variants import SOUND, Variant
 
@@ -63,11 +63,11 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _draw(axis: Axes, row: int, column: int, cell: MatrixCell | None, *, on_diagonal: bool) -> None:
-    colour, ink, says = EMPTY, INK, "" if cell is None else str(cell)
+    colour, ink, says = EMPTY, TEXT_COLOUR, "" if cell is None else str(cell)
     if cell is not None and on_diagonal:
         colour, ink = (GREEN if cell.named == cell.tried else VERMILLION), "white"
     # A border tells a note from an empty cell, also in grey.
-    edge = {"edgecolor": INK, "linewidth": 1.8} if says and not on_diagonal else {"edgecolor": "none"}
+    edge = {"edgecolor": TEXT_COLOUR, "linewidth": 1.8} if says and not on_diagonal else {"edgecolor": "none"}
     axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **edge))
     first, *rest = says.split("\n")
     middle: dict[str, Any] = {"ha": "center", "va": "center", "color": ink, "fontweight": "bold"}
@@ -91,21 +91,21 @@ class Case:
     @property
     def by_probes(self) -> tuple[int, ...]:
         """The links that do not hold."""
-        return tuple(probe.link.number for probe in self.probes if probe.answer is Answer.DOES_NOT_HOLD)
+        return tuple(probe.link.number for probe in self.probes if probe.answer is ProbeAnswer.DOES_NOT_HOLD)
 
     @property
-    def charges(self) -> dict[Charge, int]:
+    def attributions(self) -> dict[Attribution, int]:
         """Charges by link: for each event lost, each frame astray and each event late; or startup's refusal."""
         if (refused := self.measurement.refused) is not None:
-            return {Charge(refused.link, "refused to start"): 1}
+            return {Attribution(refused.link, "refused to start"): 1}
         verdict = self.measurement.verdict
-        late = charges_of_lateness(self.measurement.history)
+        late = attribute_delays(self.measurement.history)
         return dict(Counter(verdict.losses) + Counter(verdict.misroutes) + Counter(late))
 
     @property
     def by_ledger(self) -> tuple[int, ...]:
         """The links that events are charged to."""
-        return tuple(sorted({charge.link for charge in self.charges}))
+        return tuple(sorted({attribution.link for attribution in self.attributions}))
 
     @property
     def elsewhere(self) -> tuple[int, ...]:
@@ -121,14 +121,14 @@ class Case:
             "what is wrong": self.breakage.variant.summary,
             "named by probes": _listed(self.by_probes),
             "named by the ledger": _listed(self.by_ledger),
-            "the probe saw": "; ".join(p.evidence for p in self.probes if p.answer is Answer.DOES_NOT_HOLD),
+            "the probe saw": "; ".join(p.evidence for p in self.probes if p.answer is ProbeAnswer.DOES_NOT_HOLD),
             "the ledger says": "; ".join(
-                f"{count:,} × {charge.reason}" for charge, count in sorted(self.charges.items(), key=_by_link)
+                f"{count:,} × {attribution.reason}" for attribution, count in sorted(self.attributions.items(), key=_by_link)
             ),
         }
 
 
-def _by_link(item: tuple[Charge, int]) -> tuple[int, str]:
+def _by_link(item: tuple[Attribution, int]) -> tuple[int, str]:
     return item[0].link, item[0].reason
 
 
@@ -212,7 +212,7 @@ class Localization:
             and not self.sound.elsewhere
         )
 
-    def words(self) -> str:
+    def alt_text(self) -> str:
         """The same in a sentence, for those who cannot see the figure."""
         others = len(self.explanations())
         return (
@@ -270,7 +270,7 @@ async def localize(
 async def _case(breakage: Breakage, users: int, steps: int, seed: int) -> Case:
     variant: Variant = breakage.variant
     workload = Workload(
-        threads=family("thread_123", users, seed=seed), steps=steps, at_once=2, outside_core=breakage.outside_core
+        threads=thread_ids("thread_123", users, seed=seed), steps=steps, at_once=2, outside_core=breakage.outside_core
     )
     probes = await probe_ten(variant, seed=seed, threads=1)
     return Case(breakage, tuple(probes), await measure(variant, workload, seed=seed))

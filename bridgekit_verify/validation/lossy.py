@@ -15,7 +15,7 @@ from bridgekit.ids import ThreadId, UserId
 from bridgekit.transport.hub import Connection, Hub
 from bridgekit_verify.variants import Variant
 
-__all__ = ["HubThatLoses", "in_a_lossy_world"]
+__all__ = ["HubThatLoses", "with_frame_loss"]
 
 
 class HubThatLoses(Hub):
@@ -69,7 +69,7 @@ class _Lossy:
         self.connection.restart()
 
 
-def in_a_lossy_world(variant: Variant, hub: HubThatLoses) -> Variant:
+def with_frame_loss(variant: Variant, hub: HubThatLoses) -> Variant:
     """That variant with this hub, for one measurement.
 
     Startup's own checks are left out: they send events too, and would refuse to start by chance.

@@ -14,12 +14,12 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.invariants.reports import Rule, RunReport, check_stream
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.history import Socket
-from bridgekit_verify.measure.workload import FAMILIES, Workload, family
+from bridgekit_verify.measure.workload import FAMILIES, Workload, thread_ids
 from bridgekit_verify.variants import variant
 
 pytestmark = pytest.mark.slow
 
-SMALL = Workload(threads=family("thread_123", 2), at_once=2)
+SMALL = Workload(threads=thread_ids("thread_123", 2), at_once=2)
 
 Reports = Mapping[RunId | None, RunReport]
 
@@ -36,7 +36,7 @@ async def judged(name: str, workload: Workload, *, knowing: bool = True) -> dict
     def watch(socket: Socket, event: RoutedEvent) -> None:
         recordings[socket.thread_id].append((event, time.time()))
 
-    measurement = await measure(variant(name), workload, watch=watch)
+    measurement = await measure(variant(name), workload, on_event=watch)
     asked = defaultdict(list)
     for group in workload.groups():
         for run in group:
@@ -52,7 +52,7 @@ def holding(reports: Reports) -> list[bool]:
 
 
 async def test_sound_chain_holds_at_every_socket_with_runs_interleaved_and_latencies_known() -> None:
-    threads = tuple(owned for name in FAMILIES for owned in family(name, 1))
+    threads = tuple(owned for name in FAMILIES for owned in thread_ids(name, 1))
     everywhere = await judged("sound", Workload(threads=threads, runs_per_thread=3, steps=2, at_once=len(threads) * 3))
     assert [holding(reports) for reports in everywhere.values()] == [[True] * 3] * len(threads)
     for report in everywhere[threads[0].thread_id].values():
@@ -88,7 +88,7 @@ async def test_link_5_broken_is_caught_at_the_socket_that_lost_and_not_at_the_on
 @pytest.mark.parametrize("knowing", [True, False])
 async def test_fix_1_is_caught_at_the_socket_that_was_sent_runs_of_others_if_it_knows_its_own(knowing: bool) -> None:
     """Two runs of other users arrive whole and in order, under this thread's name. Unasked, they look like its own."""
-    workload = replace(SMALL, threads=family("prefixes of one another", 3))
+    workload = replace(SMALL, threads=thread_ids("prefixes of one another", 3))
     shortest, *others = (await judged("fix 1", workload, knowing=knowing)).values()
     assert holding(shortest) == [True, not knowing, not knowing]
     foreign = [breach.rule for report in shortest.values() for breach in report.breaches]

@@ -18,7 +18,7 @@ import pytest
 from bridgekit.errors import BridgekitError
 from bridgekit.events import CRITICAL
 from bridgekit_verify.measure.experiment import Measurement, measure
-from bridgekit_verify.measure.workload import FAMILIES, Workload, family
+from bridgekit_verify.measure.workload import FAMILIES, Workload, thread_ids
 from bridgekit_verify.variants import variant
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def checks(measurement: Measurement) -> dict[str, bool]:
 
 async def run_suite(variant_name: str, family_name: str, seed: int) -> dict[str, bool]:
     """Let several users' runs go at once through a variant, and check what their sockets read."""
-    workload = Workload(threads=family(family_name, USERS, seed=seed), runs_per_thread=RUNS, at_once=USERS)
+    workload = Workload(threads=thread_ids(family_name, USERS, seed=seed), runs_per_thread=RUNS, at_once=USERS)
     return checks(await measure(variant(variant_name), workload, seed=seed))
 
 

@@ -34,14 +34,14 @@ class Attendance:
         self._witness = witness
         self._said = anyio.Event()
 
-    def our_frame(self, socket: Socket, frame: str | bytes) -> None:
+    def on_frame(self, socket: Socket, frame: str | bytes) -> None:
         self.ours.add_frame(socket.number, frame)
 
-    def our_close(self, socket: Socket, code: int) -> None:
+    def on_close(self, socket: Socket, code: int) -> None:
         self.ours.closed[socket.number] = code
 
     @asynccontextmanager
-    async def attending(self, url: str, sockets: Sequence[Socket]) -> AsyncIterator[None]:
+    async def watch(self, url: str, sockets: Sequence[Socket]) -> AsyncIterator[None]:
         assert not self.theirs.frames, "the accounts are of one sitting"
         seats = [
             {"number": each.number, "url": url, "user_id": each.user_id, "thread_id": each.thread_id}

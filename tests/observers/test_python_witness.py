@@ -87,7 +87,7 @@ async def test_another_close_code_is_noticed() -> None:
         return [msgspec.structs.replace(line, closed=1_006)]
 
     attendance = Attendance(tampered(WITNESS, aborted, where=lambda line: line.closed is not None))
-    await measure(LEAK.variant, LEAK.workload, witness=attendance)
+    await measure(LEAK.variant, LEAK.workload, observer=attendance)
     (found,) = differences(attendance.ours, attendance.theirs)
     assert found.endswith(": ours closed with 4000, theirs with 1006")
 
@@ -95,4 +95,4 @@ async def test_another_close_code_is_noticed() -> None:
 async def test_witness_that_dies_fails_the_measurement() -> None:
     dying = program(sys.executable, "-c", "raise SystemExit(3)")
     with pytest.raises(ChildProcessError, match=r"ended with 3$"):
-        await measure(LEAK.variant, LEAK.workload, witness=Attendance(dying))
+        await measure(LEAK.variant, LEAK.workload, observer=Attendance(dying))

@@ -15,7 +15,7 @@ from bridgekit_verify.faults.trials.acts import Act, Scene
 from bridgekit_verify.faults.trials.deployment import WorkerProcess
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder
 from bridgekit_verify.faults.trials.worker import RunRequest
-from bridgekit_verify.measure.families import Owned
+from bridgekit_verify.measure.families import OwnedThread
 
 __all__ = ["EVENTS_A_STEP", "SETTLE_SECONDS", "AgentLoad", "TrialPlan", "run_after_fault", "run_during_fault"]
 
@@ -77,7 +77,7 @@ class AgentLoad:
         most = max(self.recorder.emitted[request] for request in self.requests)
         return most <= EVENTS_A_STEP * self.plan.steps / 2
 
-    def request(self, owned: Owned, when: str, steps: int) -> RunRequest:
+    def request(self, owned: OwnedThread, when: str, steps: int) -> RunRequest:
         """A run of that thread, and whose it is."""
         # The worker reads the experiment's name up to the first colon; what agents think begins with the request, a
         # colon and a space.
@@ -93,7 +93,7 @@ class AgentLoad:
         )
 
 
-async def run_during_fault(load: AgentLoad, scene: Scene, owned: Sequence[Owned]) -> tuple[float, float]:
+async def run_during_fault(load: AgentLoad, scene: Scene, owned: Sequence[OwnedThread]) -> tuple[float, float]:
     """Start the first runs, and the fault in the middle of them; return the window of the fault."""
     plan, recorder = load.plan, load.recorder
     for number in range(1, MAX_RUNS_BEFORE_FAULT + 1):
@@ -113,7 +113,7 @@ async def run_during_fault(load: AgentLoad, scene: Scene, owned: Sequence[Owned]
     return start, end
 
 
-async def run_after_fault(load: AgentLoad, scene: Scene, owned: Owned, reader: Reader) -> None:
+async def run_after_fault(load: AgentLoad, scene: Scene, owned: OwnedThread, reader: Reader) -> None:
     """Run until the user has read the end of a run: then everything before it has arrived or is lost.
 
     A client that does not resume may lose this end too, where it has not yet noticed that its socket is gone; then

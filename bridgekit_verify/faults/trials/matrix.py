@@ -18,8 +18,8 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.faults.trials.acts import ACTS, Act
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERIES, Delivery, deployed
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, try_act
-from bridgekit_verify.measure.families import Owned, family
-from bridgekit_verify.measure.plots import GREEN, INK, SKY, VERMILLION, frame_grid, new_figure
+from bridgekit_verify.measure.families import OwnedThread, thread_ids
+from bridgekit_verify.measure.plots import GREEN, TEXT_COLOUR, SKY, VERMILLION, frame_grid, new_figure
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["FaultMatrix", "Soak", "drawn_plan", "run_matrix", "soak"]
@@ -32,7 +32,7 @@ MATRIX_SECONDS: Final = 600.0
 WORST: Final = (
     ("misrouted", VERMILLION, "white", "xx"),
     ("lost in silence", VERMILLION, "white", "\\\\"),
-    ("lost, and told", SKY, INK, "//"),
+    ("lost, and told", SKY, TEXT_COLOUR, "//"),
     ("all delivered", GREEN, "white", ""),
 )
 """What a cell is coloured by, worst first: name, colour, ink, hatch."""
@@ -107,7 +107,7 @@ class FaultMatrix:
             frame_grid(axis, [each.name for each in deliveries], [act.name for act in acts])
             axis.xaxis.tick_top()
             handles = [
-                Patch(facecolor=colour, edgecolor=INK, hatch=hatch, label=name) for name, colour, _, hatch in WORST
+                Patch(facecolor=colour, edgecolor=TEXT_COLOUR, hatch=hatch, label=name) for name, colour, _, hatch in WORST
             ]
             figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)
             return figure
@@ -132,7 +132,7 @@ def _cell(axis: Axes, row: int, column: int, trial: Trial | None) -> None:
     costs = (verdict.misrouted, verdict.lost_silent, verdict.lost_signalled, 1)
     _, colour, ink, hatch = next(kind for kind, cost in zip(WORST, costs, strict=True) if cost)
     axis.add_patch(
-        Rectangle((column + 0.03, row + 0.06), 0.94, 0.88, facecolor=colour, edgecolor=INK, linewidth=0.4, hatch=hatch)
+        Rectangle((column + 0.03, row + 0.06), 0.94, 0.88, facecolor=colour, edgecolor=TEXT_COLOUR, linewidth=0.4, hatch=hatch)
     )
     says = f"{verdict.delivered:,} of {verdict.expected:,}"
     axis.text(
@@ -207,10 +207,10 @@ def _rooms(acts: Sequence[Act], delivery: Delivery) -> list[list[Act]]:
 
 
 async def _share(delivery: Delivery, room: Sequence[Act], users: int, seed: int, plan: TrialPlan) -> list[Trial]:
-    threads = family("thread_<16 hex>", users * len(room), seed=seed)
+    threads = thread_ids("thread_<16 hex>", users * len(room), seed=seed)
     trials: list[Trial] = []
 
-    async def one(act: Act, owned: Sequence[Owned]) -> None:
+    async def one(act: Act, owned: Sequence[OwnedThread]) -> None:
         trials.append(await try_act(act, deployment, owned, plan=plan, seed=seed))
 
     cut_broker = any(act.cuts_broker for act in room)

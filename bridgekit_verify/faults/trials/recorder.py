@@ -21,8 +21,8 @@ from bridgekit.transport.client import connect
 from bridgekit.transport.resuming_client import Backoff, follow
 from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport
 from bridgekit_verify.measure.experiment import arrival_of
-from bridgekit_verify.measure.families import Owned
-from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Missing, Socket
+from bridgekit_verify.measure.families import OwnedThread
+from bridgekit_verify.measure.history import Arrival, Expectation, History, EventKey, SignalledGap, Socket
 
 __all__ = ["Reader", "Recorder", "assign_seq", "read_and_resume", "read_without_resume"]
 
@@ -39,7 +39,7 @@ class Reader:
     url: str
     ticket: Callable[[], Awaitable[str]]
     arrivals: list[Arrival] = field(default_factory=list)
-    gaps: list[Missing] = field(default_factory=list)
+    gaps: list[SignalledGap] = field(default_factory=list)
     online: list[tuple[float, float]] = field(default_factory=list)
     """From when to when a socket was subscribed, in seconds since 1970."""
     duplicates: int = 0
@@ -69,7 +69,7 @@ class Reader:
     def record(self, item: RoutedEvent | Gap, epoch: str) -> None:
         """Record what a socket read, in which epoch."""
         if isinstance(item, Gap):
-            self.gaps.append(Missing(item.first, item.last, item.epoch))
+            self.gaps.append(SignalledGap(item.first, item.last, item.epoch))
             return
         arrival = arrival_of(self.socket, item, read_at=time.time(), epoch=epoch)
         self.arrivals.append(arrival)
@@ -130,10 +130,10 @@ class Recorder:
     """What the workers report of one experiment."""
 
     history: History = field(default_factory=History)
-    attempted: dict[Key, Expectation] = field(default_factory=dict)
-    acknowledged: dict[Key, Acknowledged] = field(default_factory=dict)
-    attempted_at: dict[Key, float] = field(default_factory=dict)
-    owners: dict[str, Owned] = field(default_factory=dict)
+    attempted: dict[EventKey, Expectation] = field(default_factory=dict)
+    acknowledged: dict[EventKey, Acknowledged] = field(default_factory=dict)
+    attempted_at: dict[EventKey, float] = field(default_factory=dict)
+    owners: dict[str, OwnedThread] = field(default_factory=dict)
     """By request."""
     emitted: Counter[str] = field(default_factory=Counter)
     """How many events of each run its agent attempted."""
@@ -187,12 +187,12 @@ class Recorder:
         return history, len(self.attempted) - len(expected)
 
 
-Gaps = Sequence[Missing]
+Gaps = Sequence[SignalledGap]
 
 
 def assign_seq(
-    asked: Sequence[Key], receipts: Mapping[Key, Receipt], arrivals: Sequence[Arrival], gaps: Gaps
-) -> dict[Key, Receipt]:
+    asked: Sequence[EventKey], receipts: Mapping[EventKey, Receipt], arrivals: Sequence[Arrival], gaps: Gaps
+) -> dict[EventKey, Receipt]:
     """Give events that an unavailable store acknowledged without a `seq` the `seq` that they got later.
 
     `asked` are one thread's events in the order of emission; the receipts are returned. The `seq` of an event lies
@@ -232,5 +232,5 @@ def _number(before: Cursor | None, after: Cursor | None, read: set[tuple[str, in
     return signalled
 
 
-def _covers(gap: Missing, epoch: str, number: int) -> bool:
+def _covers(gap: SignalledGap, epoch: str, number: int) -> bool:
     return gap.epoch in (None, epoch or None) and gap.first <= number and (gap.last is None or number <= gap.last)

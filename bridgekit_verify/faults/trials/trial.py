@@ -23,8 +23,8 @@ from bridgekit_verify.faults.trials.deployment import Delivery, Deployment
 from bridgekit_verify.faults.trials.load import SETTLE_SECONDS, AgentLoad, TrialPlan, run_after_fault, run_during_fault
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder, read_and_resume, read_without_resume
 from bridgekit_verify.measure.checker import Verdict, check
-from bridgekit_verify.measure.families import Owned
-from bridgekit_verify.measure.history import Arrival, History, Key, Socket
+from bridgekit_verify.measure.families import OwnedThread
+from bridgekit_verify.measure.history import Arrival, History, EventKey, Socket
 from bridgekit_verify.measure.ledger import Row, ledger
 from bridgekit_verify.measure.plots import BLUE, LOST, VERMILLION, new_figure
 
@@ -44,7 +44,7 @@ class Trial:
     """When the fault began, and when all was mended, in seconds since the epoch."""
     unanswered: int
     """Events that were not answered, because the worker of their agent was killed: not promised, so not lost."""
-    asked_at: Mapping[Key, float]
+    asked_at: Mapping[EventKey, float]
     """When each event was asked for, in seconds since the epoch."""
     settled: bool
     """Whether every user read the end of the last run."""
@@ -68,7 +68,7 @@ class Trial:
     @property
     def firsts(self) -> list[Arrival]:
         """The first copy of each event at each socket, in the order of reading."""
-        seen: dict[tuple[int, Key | None], Arrival] = {}
+        seen: dict[tuple[int, EventKey | None], Arrival] = {}
         for arrival in self.history.arrivals:
             seen.setdefault((arrival.socket.number, arrival.key), arrival)
         return list(seen.values())
@@ -113,7 +113,7 @@ def _within(spans: Sequence[Span], first: float, last: float) -> bool:
 
 
 async def try_act(
-    act: Act, deployment: Deployment, owned: Sequence[Owned], *, plan: TrialPlan, seed: int = 0, name: str = ""
+    act: Act, deployment: Deployment, owned: Sequence[OwnedThread], *, plan: TrialPlan, seed: int = 0, name: str = ""
 ) -> Trial:
     """Run agents for these users, apply the fault for a while, repair it, and judge when no more events come.
 
@@ -157,7 +157,7 @@ async def try_act(
     )
 
 
-async def _tickets(deployment: Deployment, owned: Sequence[Owned]) -> Tickets:
+async def _tickets(deployment: Deployment, owned: Sequence[OwnedThread]) -> Tickets:
     """The experiment issues the users' tickets, as an application that durable its workers."""
     threads = MemoryThreadStore()
     for each in owned:
@@ -165,7 +165,7 @@ async def _tickets(deployment: Deployment, owned: Sequence[Owned]) -> Tickets:
     return Tickets(threads, MemoryUsedTickets(), keys=(deployment.key,))
 
 
-async def _ticket(tickets: Tickets, owned: Owned) -> str:
+async def _ticket(tickets: Tickets, owned: OwnedThread) -> str:
     return tickets.issue(owned.user_id, owned.thread_id)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit_verify.measure.checker import Verdict
-from bridgekit_verify.measure.history import Arrival, Expectation, Handover, History, Key, Socket
+from bridgekit_verify.measure.history import Arrival, Expectation, Handover, History, EventKey, Socket
 
 ALICES, ALICES_OTHER, BOBS = (
     Socket(0, ThreadId("a1"), UserId("alice")),
@@ -16,15 +16,15 @@ ALICES, ALICES_OTHER, BOBS = (
     Socket(2, ThreadId("b1"), UserId("bob")),
 )
 SOCKETS = [ALICES, ALICES_OTHER, BOBS]
-EVENTS_A_THREAD = 5
+EVENTS_PER_THREAD = 5
 
 
-def key(socket: Socket, seq: int) -> Key:
+def key(socket: Socket, seq: int) -> EventKey:
     """The thread's event of that number."""
-    return Key(f"question of {socket.thread_id}", EventType.AGENT_THINKING, seq)
+    return EventKey(f"question of {socket.thread_id}", EventType.AGENT_THINKING, seq)
 
 
-def arrival(at: Socket, of: Key | None, seq: int) -> Arrival:
+def arrival(at: Socket, of: EventKey | None, seq: int) -> Arrival:
     return Arrival(socket=at, key=of, run_id=RunId("run"), seq=seq, emitted_at=10.0, read_at=10.25)
 
 
@@ -40,7 +40,7 @@ def clean() -> History:
         run_id = RunId(f"run of {socket.thread_id}")
         request = key(socket, 1).request
         history.handovers[request] = Handover(run_id=run_id, given=True, passed_on=True, holds=True)
-        for seq in range(1, EVENTS_A_THREAD + 1):
+        for seq in range(1, EVENTS_PER_THREAD + 1):
             history.expected.append(Expectation(key(socket, seq), socket.thread_id, socket.user_id))
             history.acknowledged[key(socket, seq)] = sent(socket.thread_id, seq)
             history.arrivals.append(arrival(socket, key(socket, seq), seq))

@@ -12,8 +12,8 @@ import anyio
 import pytest
 
 from bridgekit_verify.measure.experiment import Measurement, measure
-from bridgekit_verify.measure.workload import Away, Workload, family
-from bridgekit_verify.validation.lossy import HubThatLoses, in_a_lossy_world
+from bridgekit_verify.measure.workload import OfflinePattern, Workload, thread_ids
+from bridgekit_verify.validation.lossy import HubThatLoses, with_frame_loss
 from bridgekit_verify.variants import BROKEN, SOUND, Variant, variant
 
 pytestmark = pytest.mark.slow
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.slow
 TRIALS_ON_TRIO = 3
 
 WORKLOADS = {
-    "several at once": Workload(threads=family("prefixes of one another", 6), steps=2, at_once=3, subscribers=2),
-    "two runs of a thread at once": Workload(threads=family("chat_<n>", 2), runs_per_thread=4, at_once=4),
-    "some absent": Workload(threads=family("spaces and unicode", 4), runs_per_thread=2, at_once=4, absent=1),
-    "away now and then": Workload(threads=family("thread_123", 3), runs_per_thread=6, at_once=3, away=Away(1, of=3)),
+    "several at once": Workload(threads=thread_ids("prefixes of one another", 6), steps=2, at_once=3, subscribers=2),
+    "two runs of a thread at once": Workload(threads=thread_ids("chat_<n>", 2), runs_per_thread=4, at_once=4),
+    "some absent": Workload(threads=thread_ids("spaces and unicode", 4), runs_per_thread=2, at_once=4, users_without_socket=1),
+    "away now and then": Workload(threads=thread_ids("thread_123", 3), runs_per_thread=6, at_once=3, offline=OfflinePattern(1, of=3)),
 }
 VARIANTS = (SOUND, *(variant(name) for name in ("as reported", "fix 1", "fixes 1, 2 and 3", "as committed")), BROKEN[5])
 
@@ -51,7 +51,7 @@ def read(measurement: Measurement) -> list[tuple[object, ...]]:
 
 def test_frames_that_a_lossy_world_drops_are_the_same_on_both_backends() -> None:
     measured = [
-        measured_on(backend, in_a_lossy_world(SOUND, HubThatLoses(0.3, seed=3)), WORKLOADS["several at once"])
+        measured_on(backend, with_frame_loss(SOUND, HubThatLoses(0.3, seed=3)), WORKLOADS["several at once"])
         for backend in ("asyncio", "trio", "trio")
     ]
     assert 0 < measured[0].verdict.lost < measured[0].verdict.expected

@@ -10,13 +10,13 @@ from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.errors import LedgerImbalance
 from bridgekit_verify.measure.checker import Verdict, check
-from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Missing, Socket
-from bridgekit_verify.measure.ledger import Charge
+from bridgekit_verify.measure.history import Arrival, Expectation, History, EventKey, SignalledGap, Socket
+from bridgekit_verify.measure.ledger import Attribution
 from bridgekit_verify.measure.statistics import Rate
 from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, arrival, clean, differences, key, moved
 
-CALLED_SENT = Charge(10, "called sent, and no socket read it")
-ASTRAY = Charge(10, "given to a socket of another thread")
+CALLED_SENT = Attribution(10, "called sent, and no socket read it")
+ASTRAY = Attribution(10, "given to a socket of another thread")
 NO_OBSERVER = Receipt(outcome=Outcome.NOBODY_LISTENING, link=10, reason="nobody", thread_id=ALICES.thread_id, seq=3)
 THIRD = key(ALICES, 3)
 
@@ -41,13 +41,13 @@ def lose(history: History) -> None:
 
 def lose_and_say_so(history: History) -> None:
     lose(history)
-    history.gaps[ALICES.number] = [Missing(3, 3)]
+    history.gaps[ALICES.number] = [SignalledGap(3, 3)]
 
 
 def lose_and_speak_of_another(history: History) -> None:
     lose(history)
-    history.gaps[ALICES.number] = [Missing(1, 2), Missing(4, 9)]
-    history.gaps[BOBS.number] = [Missing(3, 3)]
+    history.gaps[ALICES.number] = [SignalledGap(1, 2), SignalledGap(4, 9)]
+    history.gaps[BOBS.number] = [SignalledGap(3, 3)]
 
 
 def lose_and_admit(history: History) -> None:
@@ -93,7 +93,7 @@ def move_to_another_user(history: History) -> None:
 
 
 def read_what_nobody_said(history: History) -> None:
-    history.arrivals.append(arrival(ALICES, Key("nobody", EventType.AGENT_ERROR, 0), 6))
+    history.arrivals.append(arrival(ALICES, EventKey("nobody", EventType.AGENT_ERROR, 0), 6))
 
 
 def read_what_says_nothing(history: History) -> None:
@@ -114,13 +114,13 @@ PLANTED: list[tuple[Any, dict[str, Any]]] = [
     (lose_and_speak_of_another, LOST),
     (
         lose_and_admit,
-        {"delivered": -1, "frames": -1, "lost_silent": 1, "losses": {Charge(10, "nobody"): 1}},
+        {"delivered": -1, "frames": -1, "lost_silent": 1, "losses": {Attribution(10, "nobody"): 1}},
     ),
     (
         never_answer,
         {
             "delivered": -1, "frames": -1, "lost_silent": 1, "acknowledged": -1,
-            "losses": {Charge(8, "the adapter did not reach the bridge"): 1},
+            "losses": {Attribution(8, "the adapter did not reach the bridge"): 1},
         },
     ),
     (duplicate, {"frames": 1, "extra_copies": 1}),

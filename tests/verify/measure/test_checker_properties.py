@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId
 from bridgekit_verify.measure.checker import check
-from bridgekit_verify.measure.history import Expectation, History, Key, Missing, Socket
+from bridgekit_verify.measure.history import Expectation, History, EventKey, SignalledGap, Socket
 from tests.verify.measure.histories import SOCKETS, arrival, differences
 from tests.verify.measure.naive import judge
 
@@ -26,7 +26,7 @@ receipts = st.builds(
     kept=st.booleans(),
     reason=st.just("for a reason"),
 )
-gaps = st.lists(st.builds(Missing, st.integers(1, 6), st.none() | st.integers(1, 6), epoch=epochs), max_size=2)
+gaps = st.lists(st.builds(SignalledGap, st.integers(1, 6), st.none() | st.integers(1, 6), epoch=epochs), max_size=2)
 
 
 @st.composite
@@ -35,7 +35,7 @@ def histories(draw: st.DrawFn) -> History:
         Socket(number, like.thread_id, like.user_id)
         for number, like in enumerate(draw(st.lists(st.sampled_from(SOCKETS), min_size=1, max_size=5)))
     ]
-    keys = [Key("question", EventType.AGENT_THINKING, step) for step in range(1, 7)]
+    keys = [EventKey("question", EventType.AGENT_THINKING, step) for step in range(1, 7)]
     expected = [
         Expectation(name, owner.thread_id, owner.user_id)
         for name in keys[: draw(st.integers(0, 6))]

@@ -17,10 +17,10 @@ from bridgekit.errors import DeterministicStartupError
 from bridgekit.stores import in_memory
 from bridgekit_verify.measure.error_origin import DEFECTS, LINK_OF_KIND, link_of_error, raised_by_harness
 from bridgekit_verify.measure.experiment import measure
-from bridgekit_verify.measure.workload import RunBarrier, Workload, family
+from bridgekit_verify.measure.workload import RunBarrier, Workload, thread_ids
 from bridgekit_verify.probes import probe_cases
 from bridgekit_verify.probes.probe_fixture import ProbeFixture
-from bridgekit_verify.probes.probes import Answer, probe_all, probe_hub, probe_ten
+from bridgekit_verify.probes.probes import ProbeAnswer, probe_all, probe_hub, probe_ten
 from bridgekit_verify.validation import broken_emission, broken_handover, broken_routing
 from bridgekit_verify.variants import BROKEN, SOUND
 
@@ -70,13 +70,13 @@ def test_error_that_passed_no_link_is_our_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "bug", [lambda bench: bench.nothing_like_it, lambda bench: bench.context("no number", "too many")]
+    "bug", [lambda fixture: fixture.nothing_like_it, lambda fixture: fixture.context("no number", "too many")]
 )
 async def test_bug_of_a_probe_comes_through_and_is_no_verdict(bug: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def attempt(bench: ProbeFixture) -> str:
-        return str(bug(bench))  # type: ignore[operator]
+    async def attempt(fixture: ProbeFixture) -> str:
+        return str(bug(fixture))  # type: ignore[operator]
 
-    monkeypatch.setitem(probe_cases.ATTEMPTS, 4, attempt)
+    monkeypatch.setitem(probe_cases.PROBE_CASES, 4, attempt)
     with pytest.raises((AttributeError, TypeError)):
         await probe_all(SOUND)
 
@@ -84,29 +84,29 @@ async def test_bug_of_a_probe_comes_through_and_is_no_verdict(bug: object, monke
 async def test_probe_of_a_link_whose_neighbour_raises_is_unknown() -> None:
     """Link 9 hands its events to the hub; that the hub raises says nothing of link 9."""
     answers = await probe_ten(replace(SOUND, hub=broken_routing.HubThatRaises), threads=1)
-    assert [each.answer for each in answers[:8]] == [Answer.HOLDS] * 8
-    assert (answers[8].answer, answers[8].evidence) == (Answer.UNKNOWN, "link 10 raised OSError: link 10 is broken")
-    assert answers[9].answer is Answer.DOES_NOT_HOLD
+    assert [each.answer for each in answers[:8]] == [ProbeAnswer.HOLDS] * 8
+    assert (answers[8].answer, answers[8].evidence) == (ProbeAnswer.UNKNOWN, "link 10 raised OSError: link 10 is broken")
+    assert answers[9].answer is ProbeAnswer.DOES_NOT_HOLD
 
 
 async def test_link_that_raises_leaves_the_links_before_it_alone() -> None:
     """They speak to a bridge of the probe's own."""
     broken = replace(SOUND, bridge=broken_routing.BridgeThatRaises, self_checks=WITHOUT_ROUTING)
     answers = await probe_all(broken, threads=1)
-    assert [each.answer for each in answers] == [Answer.HOLDS] * 8 + [Answer.DOES_NOT_HOLD]
+    assert [each.answer for each in answers] == [ProbeAnswer.HOLDS] * 8 + [ProbeAnswer.DOES_NOT_HOLD]
 
 
 async def test_hub_is_probed_by_itself() -> None:
-    assert (await probe_hub(SOUND)).answer is Answer.HOLDS
+    assert (await probe_hub(SOUND)).answer is ProbeAnswer.HOLDS
     broken = await probe_hub(BROKEN[1])
-    assert (broken.link.number, broken.answer) == (10, Answer.DOES_NOT_HOLD)
-    assert (await probe_hub(BROKEN[9], threads=1)).answer is Answer.HOLDS
+    assert (broken.link.number, broken.answer) == (10, ProbeAnswer.DOES_NOT_HOLD)
+    assert (await probe_hub(BROKEN[9], threads=1)).answer is ProbeAnswer.HOLDS
 
 
 async def test_refusal_by_link_10_is_the_hubs_where_the_hub_is_probed() -> None:
     refused = replace(SOUND, hub=BROKEN[1].hub)
     answers = await probe_ten(refused)
-    assert [each.answer for each in answers] == [Answer.UNKNOWN] * 9 + [Answer.DOES_NOT_HOLD]
+    assert [each.answer for each in answers] == [ProbeAnswer.UNKNOWN] * 9 + [ProbeAnswer.DOES_NOT_HOLD]
 
 
 class AdapterOfSomebodyElse(WebSocketBridgeAdapter):
@@ -117,7 +117,7 @@ class AdapterOfSomebodyElse(WebSocketBridgeAdapter):
 async def test_broken_link_that_stands_outside_the_package_is_named_too() -> None:
     """Called by the probe itself, so that no line of the package's own links is on the error's way."""
     answers = await probe_all(replace(SOUND, adapter=AdapterOfSomebodyElse), threads=1)
-    assert [each.link.number for each in answers if each.answer is not Answer.HOLDS] == [7]
+    assert [each.link.number for each in answers if each.answer is not ProbeAnswer.HOLDS] == [7]
     assert answers[6].evidence == "raised OSError: not in our package"
 
 
@@ -131,7 +131,7 @@ async def test_error_of_the_workload_ends_the_measurement_and_is_charged_to_no_l
 
     monkeypatch.setattr(RunBarrier, "step", step)
     with pytest.raises(ValueError, match="a bug of the workload"):
-        await measure(SOUND, Workload(threads=family("thread_123", 1)))
+        await measure(SOUND, Workload(threads=thread_ids("thread_123", 1)))
 
 
 def test_modules_of_the_suite_that_stand_for_broken_links_are_there() -> None:

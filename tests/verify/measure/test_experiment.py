@@ -13,13 +13,13 @@ import pytest
 from bridgekit.ids import EmbeddedRunIds
 from bridgekit_verify import as_committed
 from bridgekit_verify.measure.experiment import measure
-from bridgekit_verify.measure.ledger import Charge
+from bridgekit_verify.measure.ledger import Attribution
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.workload import FAMILIES, Workload, family
+from bridgekit_verify.measure.workload import FAMILIES, Workload, thread_ids
 from bridgekit_verify.variants import BROKEN, SOUND, variant
 
-SMALL = Workload(threads=family("thread_123", 4), at_once=2)
-EVERY_FAMILY = tuple(owned for name in FAMILIES for owned in family(name, 3))
+SMALL = Workload(threads=thread_ids("thread_123", 4), at_once=2)
+EVERY_FAMILY = tuple(owned for name in FAMILIES for owned in thread_ids(name, 3))
 REFUSED_BY_ITS_CHECK = replace(SOUND, name="refused", engine=as_committed.EngineWithItsOwnBridge)
 
 
@@ -61,19 +61,19 @@ async def test_fix_2_alone_delivers_nothing() -> None:
 
 async def test_fix_1_sends_to_another_user_where_ids_are_prefixes_of_one_another() -> None:
     """D9c: of three threads, the two longer ones are taken for the shortest."""
-    workload = Workload(threads=family("prefixes of one another", 6))
+    workload = Workload(threads=thread_ids("prefixes of one another", 6))
     verdict = (await measure(variant("fix 1"), workload)).verdict
     assert verdict.delivery == Rate(10, 30)
     assert (verdict.wrong_user, verdict.wrong_thread, verdict.false_success) == (20, 0, 20)
-    assert verdict.misroutes == {Charge(9, "sent to another thread"): 20}
+    assert verdict.misroutes == {Attribution(9, "sent to another thread"): 20}
     assert verdict.reordered == 0
 
 
 async def test_fix_1_is_charged_with_a_thread_that_it_made_up() -> None:
     """Nobody listens to `thread_alice`; but it was link 9 that named it."""
-    workload = Workload(threads=family("thread_<user>_<name>", 2))
+    workload = Workload(threads=thread_ids("thread_<user>_<name>", 2))
     verdict = (await measure(variant("fix 1"), workload)).verdict
-    assert verdict.losses == {Charge(9, "sent to another thread"): 10}
+    assert verdict.losses == {Attribution(9, "sent to another thread"): 10}
 
 
 @on_both_backends
@@ -98,14 +98,14 @@ async def test_losses_are_charged_to_the_link_that_is_broken(
     workload = replace(SMALL, outside_core=link == 3)
     measurement = await measure(BROKEN[link], workload)
     assert measurement.verdict.delivered == delivered
-    assert measurement.verdict.losses == {Charge(charged, reason): measurement.verdict.expected - delivered}
+    assert measurement.verdict.losses == {Attribution(charged, reason): measurement.verdict.expected - delivered}
     assert sum(row.copies for row in measurement.ledger) == delivered
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 6])
 async def test_shared_agents_misroute_all_but_one_run_of_those_at_once(at_once: int) -> None:
     """D5: of what agents say, the share (c - 1) / c goes to whoever asked last."""
-    workload = Workload(threads=family("chat_<n>", 6), steps=2, at_once=at_once)
+    workload = Workload(threads=thread_ids("chat_<n>", 6), steps=2, at_once=at_once)
     verdict = (await measure(BROKEN[5], workload)).verdict
     said_by_agents = 6 * 2 * 3
     assert verdict.wrong_user * at_once == said_by_agents * (at_once - 1)
@@ -129,7 +129,7 @@ async def test_chain_as_committed_calls_sent_what_nobody_gets_once_fix_1_gives_i
 
 @pytest.mark.parametrize("name", ["fix 1", "link 5 broken"])
 async def test_same_seed_gives_the_same_verdict_and_the_same_run_ids(name: str) -> None:
-    workload = Workload(threads=family("prefixes of one another", 6), steps=2, at_once=3)
+    workload = Workload(threads=thread_ids("prefixes of one another", 6), steps=2, at_once=3)
     one, other = [await measure(variant(name), workload, seed=5) for _ in range(2)]
     assert one.verdict == other.verdict
     ids = [[run_id for run_id, _ in each.history.acknowledged.values()] for each in (one, other)]

@@ -6,16 +6,16 @@ import pytest
 
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId
-from bridgekit_verify.measure.attribution import Charge
-from bridgekit_verify.measure.history import Arrival, Expectation, History, Key
-from bridgekit_verify.measure.lateness import charges_of_lateness, late_events
+from bridgekit_verify.measure.attribution import Attribution
+from bridgekit_verify.measure.history import Arrival, Expectation, History, EventKey
+from bridgekit_verify.measure.lateness import attribute_delays, delayed_events
 from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, clean
 
 STARTED, THOUGHT, ASKED, DONE = KEYS = (
-    Key("question", EventType.AGENT_STARTED, 0),
-    Key("question", EventType.AGENT_THINKING, 1),
-    Key("question", EventType.TOOL_EXECUTING, 1),
-    Key("question", EventType.AGENT_COMPLETED, 0),
+    EventKey("question", EventType.AGENT_STARTED, 0),
+    EventKey("question", EventType.AGENT_THINKING, 1),
+    EventKey("question", EventType.TOOL_EXECUTING, 1),
+    EventKey("question", EventType.AGENT_COMPLETED, 0),
 )
 
 
@@ -50,14 +50,14 @@ def history(answered: str, numbered: str, read: str) -> History:
 def test_late_event_is_charged_to_the_link_that_held_it_back(
     answered: str, numbered: str, read: str, late: dict[int, int]
 ) -> None:
-    charges = charges_of_lateness(history(answered, numbered, read))
-    assert {charge.link: count for charge, count in charges.items()} == late
+    charges = attribute_delays(history(answered, numbered, read))
+    assert {attribution.link: count for attribution, count in charges.items()} == late
 
 
 def test_lateness_is_how_many_later_events_were_read_before() -> None:
-    [late] = late_events(history("0123", "0123", "1230"))
+    [late] = delayed_events(history("0123", "0123", "1230"))
     assert (late.key, late.socket, late.events) == (STARTED, ALICES, 3)
-    assert late.charge == Charge(10, "numbered in order, and read late")
+    assert late.attribution == Attribution(10, "numbered in order, and read late")
 
 
 def test_second_copies_and_what_is_not_the_users_own_are_not_late() -> None:
@@ -68,8 +68,8 @@ def test_second_copies_and_what_is_not_the_users_own_are_not_late() -> None:
             Arrival(stranger, each.key, each.run_id, each.seq, 0.0, 0.0) for each in reversed(run.arrivals[:4])
         ]
     run.arrivals.append(Arrival(ALICES, None, RunId("run"), 9, 0.0, 0.0))
-    assert late_events(run) == []
+    assert delayed_events(run) == []
 
 
 def test_runs_of_one_thread_may_come_one_between_the_other() -> None:
-    assert late_events(clean()) == []
+    assert delayed_events(clean()) == []

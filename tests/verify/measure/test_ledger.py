@@ -9,13 +9,13 @@ import pytest
 
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit_verify.measure.history import Expectation, Handover, History, Key, Missing, Socket, key_of
-from bridgekit_verify.measure.ledger import Charge, attribute_misroute, charge, ledger
+from bridgekit_verify.measure.history import Expectation, Handover, History, EventKey, SignalledGap, Socket, key_of
+from bridgekit_verify.measure.ledger import Attribution, attribute_misroute, attribute_loss, ledger
 from tests.verify.measure.histories import ALICES, arrival, clean, key
 
 THOUGHT = key(ALICES, 3)
 EXPECTED = Expectation(THOUGHT, ALICES.thread_id, ALICES.user_id)
-STARTED = Expectation(Key(THOUGHT.request, EventType.AGENT_STARTED, 0), ALICES.thread_id, ALICES.user_id)
+STARTED = Expectation(EventKey(THOUGHT.request, EventType.AGENT_STARTED, 0), ALICES.thread_id, ALICES.user_id)
 RUN = RunId("run of a1")
 
 
@@ -36,7 +36,7 @@ def handed(**evidence: Any) -> dict[str, Handover]:
 @pytest.mark.parametrize(
     ("evidence", "expected", "link", "reason"),
     [
-        ({"misplaced": (4, "another bridge")}, EXPECTED, 4, "another bridge"),
+        ({"wrong_bridge": (4, "another bridge")}, EXPECTED, 4, "another bridge"),
         ({"failures": {THOUGHT.request: (3, "KeyError")}}, EXPECTED, 3, "KeyError"),
         ({"handovers": {}}, EXPECTED, 5, "the core did not say it"),
         ({}, STARTED, 5, "the core did not say it"),
@@ -56,7 +56,7 @@ def handed(**evidence: Any) -> dict[str, Handover]:
         ({"handovers": handed(holds=False)}, EXPECTED, 7, "the adapter does not hold bridge and run"),
         ({}, EXPECTED, 8, "the adapter did not reach the bridge"),
         (
-            {"misplaced": (2, "first"), "failures": {THOUGHT.request: (3, "second")}, "handovers": {}},
+            {"wrong_bridge": (2, "first"), "failures": {THOUGHT.request: (3, "second")}, "handovers": {}},
             EXPECTED,
             2,
             "first",
@@ -66,7 +66,7 @@ def handed(**evidence: Any) -> dict[str, Handover]:
 def test_event_that_no_bridge_answered_is_charged_to_the_first_link_without_it(
     evidence: dict[str, object], expected: Expectation, link: int, reason: str
 ) -> None:
-    assert charge(unheard(**evidence), expected) == Charge(link, reason)
+    assert attribute_loss(unheard(**evidence), expected) == Attribution(link, reason)
 
 
 def receipt(outcome: Outcome, *, thread_id: str | None = "a1", link: int | None = None) -> Receipt:
@@ -98,7 +98,7 @@ def test_event_that_the_bridge_answered_is_charged_to_the_first_link_that_erred(
 ) -> None:
     history = clean()
     history.acknowledged[THOUGHT] = (RunId(run_id), answer)
-    assert charge(history, EXPECTED) == Charge(link, reason)
+    assert attribute_loss(history, EXPECTED) == Attribution(link, reason)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_misroute_is_charged_to_the_first_link_that_sent_it_astray(
 ) -> None:
     history = clean()
     history.acknowledged[THOUGHT] = (RunId(run_id), receipt(Outcome.SENT, thread_id=thread))
-    assert attribute_misroute(history, EXPECTED) == Charge(link, reason)
+    assert attribute_misroute(history, EXPECTED) == Attribution(link, reason)
 
 
 def test_ledger_has_a_row_for_each_event_and_entitled_socket_in_order() -> None:
@@ -130,20 +130,20 @@ def test_ledger_has_a_row_for_each_event_and_entitled_socket_in_order() -> None:
         key(ALICES, 1),
         key(ALICES, 2),
     ]
-    assert [(row.socket.number, row.copies, row.latency_seconds, row.charge) for row in (first, second)] == [
+    assert [(row.socket.number, row.copies, row.latency_seconds, row.attribution) for row in (first, second)] == [
         (0, 1, 0.25, None),
         (3, 2, 0.25, None),
     ]
     lost = rows[3]
     assert (lost.socket.number, lost.copies, lost.latency_seconds) == (3, 0, None)
-    assert lost.charge == Charge(10, "called sent, and no socket read it")
+    assert lost.attribution == Attribution(10, "called sent, and no socket read it")
 
 
 def test_loss_is_signalled_only_by_a_gap_told_to_that_socket() -> None:
     history = clean()
     history.arrivals.remove(arrival(ALICES, THOUGHT, 3))
     [silent] = [row for row in ledger(history) if not row.copies]
-    history.gaps[ALICES.number] = [Missing(1, 1), Missing(2, 4)]
+    history.gaps[ALICES.number] = [SignalledGap(1, 1), SignalledGap(2, 4)]
     [signalled] = [row for row in ledger(history) if not row.copies]
     assert (silent.signalled, signalled.signalled) == (False, True)
     assert not any(row.signalled for row in ledger(history) if row.copies)
@@ -166,6 +166,6 @@ STEP = {"request": "question 1", "step": 2}
 )
 def test_event_is_named_by_its_content(event_type: str, payload: dict[str, object], step: int) -> None:
     kind = EventType(event_type)
-    assert key_of(kind, payload) == Key("question 1", kind, step)
+    assert key_of(kind, payload) == EventKey("question 1", kind, step)
     assert key_of(EventType.PROGRESS_UPDATE, payload) is None
     assert key_of(kind, {}) is None

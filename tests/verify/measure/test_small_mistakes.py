@@ -10,8 +10,8 @@ from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.invariants.reports import Rule, check_run, check_stream, told
 from bridgekit_verify.measure.checker import check
-from bridgekit_verify.measure.history import Bound, Emission, Expectation, History, Key
-from bridgekit_verify.measure.ledger import Charge, attribute_misroute, charge
+from bridgekit_verify.measure.history import BridgeBinding, Emission, Expectation, History, EventKey
+from bridgekit_verify.measure.ledger import Attribution, attribute_misroute, attribute_loss
 from bridgekit_verify.measure.statistics import Rate, percent
 from tests.verify.measure.histories import ALICES, BOBS, arrival, clean, key, moved
 from tests.verify.measure.recordings import SECOND, STEPS, breaches, frame, numbered, run_of, sound
@@ -22,7 +22,7 @@ from tests.verify.measure.test_attribution import (
     OTHER_THREAD,
     RIGHT,
     STARTED,
-    noted,
+    recorded_history,
 )
 
 
@@ -35,14 +35,14 @@ def test_charges_and_losses_are_told_in_the_order_of_the_chain() -> None:
     moved(history, 4, BOBS)
     verdict = check(history)
     assert [*verdict.lost_at] == [3, 9, 10]
-    assert verdict.charges == [
-        Charge(3, "no"),
-        Charge(9, "no"),
-        Charge(10, "called sent, and no socket read it"),
-        Charge(10, "given to a socket of another thread"),
-        Charge(10, "no"),
+    assert verdict.attributions == [
+        Attribution(3, "no"),
+        Attribution(9, "no"),
+        Attribution(10, "called sent, and no socket read it"),
+        Attribution(10, "given to a socket of another thread"),
+        Attribution(10, "no"),
     ]
-    assert check(History()).charges == []
+    assert check(History()).attributions == []
 
 
 def test_rules_are_reported_under_these_words() -> None:
@@ -120,7 +120,7 @@ def test_one_trial_is_known_and_no_count_is_none_of_none() -> None:
 
 def test_part_of_a_history_is_about_its_types_alone() -> None:
     history = clean()
-    started = Key("question of a1", EventType.AGENT_STARTED, 0)
+    started = EventKey("question of a1", EventType.AGENT_STARTED, 0)
     history.expected.append(Expectation(started, ALICES.thread_id, ALICES.user_id))
     history.acknowledged[started] = history.acknowledged[key(ALICES, 1)]
     history.arrivals += [arrival(ALICES, started, 6), arrival(ALICES, None, 7)]
@@ -170,7 +170,7 @@ def test_twelve_frames_are_shown_whole_and_of_thirteen_those_that_break(
 
 
 @pytest.mark.parametrize(
-    ("saying", "emitted", "reason"),
+    ("emission", "emitted", "reason"),
     [
         ((None, None, None), True, "the agent was given no bridge"),
         ((OTHER_BRIDGE,) * 3, True, "the agent was given another bridge"),
@@ -183,38 +183,38 @@ def test_twelve_frames_are_shown_whole_and_of_thirteen_those_that_break(
     ],
 )
 def test_loss_before_the_bridge_is_told_in_these_words(
-    saying: tuple[Bound | None, ...], emitted: bool, reason: str
+    emission: tuple[BridgeBinding | None, ...], emitted: bool, reason: str
 ) -> None:
-    history = noted(Emission(*saying), emitted=emitted)
+    history = recorded_history(Emission(*emission), emitted=emitted)
     del history.acknowledged[EXPECTED.key]
-    assert charge(history, EXPECTED).reason == reason
+    assert attribute_loss(history, EXPECTED).reason == reason
 
 
 @pytest.mark.parametrize(
-    ("saying", "reason"),
+    ("emission", "reason"),
     [
         ((OTHER_RUN,) * 3, "the agent spoke for another run"),
         ((RIGHT, OTHER_RUN, OTHER_RUN), "the agent told its adapter another run"),
         ((RIGHT, RIGHT, OTHER_THREAD), "the adapter holds another thread"),
     ],
 )
-def test_event_astray_is_told_in_these_words(saying: tuple[Bound, ...], reason: str) -> None:
-    assert attribute_misroute(noted(Emission(*saying)), EXPECTED).reason == reason
+def test_event_astray_is_told_in_these_words(emission: tuple[BridgeBinding, ...], reason: str) -> None:
+    assert attribute_misroute(recorded_history(Emission(*emission)), EXPECTED).reason == reason
 
 
 def test_who_named_another_run_or_thread_is_told_in_these_words() -> None:
-    named = noted(Emission(RIGHT, RIGHT, RIGHT))
-    named.carried[EXPECTED.key] = BOBS.thread_id
+    named = recorded_history(Emission(RIGHT, RIGHT, RIGHT))
+    named.thread_on_event[EXPECTED.key] = BOBS.thread_id
     assert attribute_misroute(named, EXPECTED).reason == "the event names another thread"
-    spoke = noted(Emission(RIGHT, RIGHT, RIGHT))
+    spoke = recorded_history(Emission(RIGHT, RIGHT, RIGHT))
     spoke.acknowledged[EXPECTED.key] = (RunId("run of b1"), spoke.acknowledged[EXPECTED.key][1])
     assert attribute_misroute(spoke, EXPECTED).reason == "the adapter named another run"
 
 
 @pytest.mark.parametrize(("link", "giver"), [(3, "supervisor"), (4, "supervisor"), (5, "engine")])
 def test_who_handed_a_run_on_for_another_thread_is_named(link: int, giver: str) -> None:
-    history = noted(Emission(OTHER_THREAD, OTHER_THREAD, OTHER_THREAD))
-    history.asked[EXPECTED.key.request][link] = BOBS.thread_id
+    history = recorded_history(Emission(OTHER_THREAD, OTHER_THREAD, OTHER_THREAD))
+    history.received_by[EXPECTED.key.request][link] = BOBS.thread_id
     assert attribute_misroute(history, EXPECTED).reason == f"the {giver} handed on the run for another thread"
 
 
@@ -224,5 +224,5 @@ def test_who_handed_a_run_on_for_another_thread_is_named(link: int, giver: str) 
 )
 def test_who_did_not_ask_is_named(asked: set[int], reason: str) -> None:
     history = clean()
-    history.asked[STARTED.key.request] = dict.fromkeys(asked, ALICES.thread_id)
-    assert charge(history, STARTED).reason == reason
+    history.received_by[STARTED.key.request] = dict.fromkeys(asked, ALICES.thread_id)
+    assert attribute_loss(history, STARTED).reason == reason

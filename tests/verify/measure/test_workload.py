@@ -8,7 +8,7 @@ import pytest
 from bridgekit import ids
 from bridgekit.errors import UnknownName
 from bridgekit.events import CRITICAL
-from bridgekit_verify.measure.workload import FAMILIES, RunBarrier, Workload, family, seeded
+from bridgekit_verify.measure.workload import FAMILIES, RunBarrier, Workload, thread_ids, seeded
 
 
 async def test_nobody_takes_a_step_before_everybody_is_there() -> None:
@@ -39,7 +39,7 @@ async def test_parties_can_be_let_in_one_by_one() -> None:
 
     async def let_in() -> None:
         for count in range(3):
-            await barrier.joined(count)
+            await barrier.arrived(count)
             seen.append(f"{count} came")
 
     with anyio.fail_after(60):
@@ -96,30 +96,30 @@ async def test_party_alone_never_waits() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_family_gives_distinct_threads_each_with_its_own_user_and_the_same_for_a_seed(name: str) -> None:
-    threads = family(name, 40, seed=1)
+    threads = thread_ids(name, 40, seed=1)
     assert len({owned.thread_id for owned in threads}) == len({owned.user_id for owned in threads}) == 40 or (
         name == "thread_<user>_<name>" and len({owned.thread_id for owned in threads}) == 32
     )
     assert all(ids.thread_id(owned.thread_id) and ids.user_id(owned.user_id) for owned in threads)
-    assert threads == family(name, 40, seed=1)
-    assert threads[:5] == family(name, 5, seed=1)
+    assert threads == thread_ids(name, 40, seed=1)
+    assert threads[:5] == thread_ids(name, 5, seed=1)
 
 
 def test_families_are_as_they_are_named() -> None:
-    assert [owned.thread_id for owned in family("thread_123", 2)] == ["thread_123", "thread_124"]
-    assert len(family("1 kB", 1)[0].thread_id) == 1_024
-    prefixes = [owned.thread_id for owned in family("prefixes of one another", 3)]
+    assert [owned.thread_id for owned in thread_ids("thread_123", 2)] == ["thread_123", "thread_124"]
+    assert len(thread_ids("1 kB", 1)[0].thread_id) == 1_024
+    prefixes = [owned.thread_id for owned in thread_ids("prefixes of one another", 3)]
     assert prefixes == ["thread_team0", "thread_team0_red", "thread_team0_red_lead"]
 
 
 def test_unknown_family_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UnknownName, match="no family of thread ids is called 'cats'") as refused:
-        family("cats", 1)
+        thread_ids("cats", 1)
     assert refused.value.known == tuple(FAMILIES)
 
 
 def test_one_step_is_the_five_critical_events_in_their_order() -> None:
-    workload = Workload(threads=family("chat_<n>", 1))
+    workload = Workload(threads=thread_ids("chat_<n>", 1))
     [[run]] = workload.groups()
     assert [each.key.type for each in workload.expectations(run)] == list(CRITICAL)
 
@@ -128,7 +128,7 @@ def test_one_step_is_the_five_critical_events_in_their_order() -> None:
 @pytest.mark.parametrize("outside_core", [True, False])
 def test_run_is_so_many_events_none_of_them_twice(steps: int, outside_core: bool) -> None:
     workload = Workload(
-        threads=family("chat_<n>", 3), runs_per_thread=2, steps=steps, at_once=4, outside_core=outside_core
+        threads=thread_ids("chat_<n>", 3), runs_per_thread=2, steps=steps, at_once=4, outside_core=outside_core
     )
     groups = list(workload.groups())
     assert [len(group) for group in groups] == [4, 2]

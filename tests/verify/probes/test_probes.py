@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from bridgekit.transport.hub import Hub
-from bridgekit_verify.probes.probes import Answer, Probe, probe, probe_all
+from bridgekit_verify.probes.probes import ProbeAnswer, Probe, probe, probe_all
 from bridgekit_verify.variants import BROKEN, SOUND, Variant, variant
 from tests.verify.measure.test_experiment import REFUSED_BY_ITS_CHECK
 
-SIGNS = {"+": Answer.HOLDS, "-": Answer.DOES_NOT_HOLD, "?": Answer.UNKNOWN}
+SIGNS = {"+": ProbeAnswer.HOLDS, "-": ProbeAnswer.DOES_NOT_HOLD, "?": ProbeAnswer.UNKNOWN}
 
 DIAGONAL = {
     1: "-+++++++?",
@@ -72,8 +72,8 @@ async def test_refusal_by_link_10_counts_at_the_last_probe() -> None:
 
 
 async def test_one_probe_answers_as_the_nine_do() -> None:
-    assert (await probe(9, BROKEN[9])).answer is Answer.DOES_NOT_HOLD
-    assert (await probe(9, SOUND)).answer is Answer.HOLDS
+    assert (await probe(9, BROKEN[9])).answer is ProbeAnswer.DOES_NOT_HOLD
+    assert (await probe(9, SOUND)).answer is ProbeAnswer.HOLDS
 
 
 async def test_evidence_says_what_was_seen() -> None:

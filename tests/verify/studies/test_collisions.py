@@ -93,7 +93,7 @@ async def test_study_tells_each_point_with_its_expectation(study: CollisionStudy
     table = study.rates()
     assert set(table["digits"]) == {4, 8}
     assert ((table["from %"] <= table["collided %"]) & (table["collided %"] <= table["to %"])).all()
-    assert "after 77,164 runs in" in study.words()
+    assert "after 77,164 runs in" in study.alt_text()
     figure = study.figure("title")
     figure.savefig(BytesIO(), format="png")
     assert "8 digits; at each point k of 1 trials" in [axes.get_title(loc="left") for axes in figure.axes]

@@ -11,13 +11,13 @@ from bridgekit.ids import ThreadId, UserId
 from bridgekit.resolution import NoRoute
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.workload import FAMILIES, Owned, Workload, family
+from bridgekit_verify.measure.workload import FAMILIES, OwnedThread, Workload, thread_ids
 from bridgekit_verify.studies.leaks import (
     PREFIXES,
     READINGS,
-    LandingFate,
+    RouteOutcome,
     Search,
-    landings,
+    parsed_routes,
     parsed,
     population_table,
     populations,
@@ -38,8 +38,8 @@ def anyio_backend() -> str:
     return "asyncio"  # uvicorn's own
 
 
-def owned(thread: str, user: str) -> Owned:
-    return Owned(ThreadId(thread), UserId(user))
+def owned(thread: str, user: str) -> OwnedThread:
+    return OwnedThread(ThreadId(thread), UserId(user))
 
 
 def test_events_land_where_the_parsers_one_word_leads() -> None:
@@ -50,20 +50,20 @@ def test_events_land_where_the_parsers_one_word_leads() -> None:
         owned("thread_bob_jones", "bob"),
         owned("chat_1", "carol"),
     ]
-    fates = [landing.fate for landing in landings(threads)]
-    assert fates == [
-        LandingFate.DELIVERED,
-        LandingFate.WRONG_THREAD,
-        LandingFate.LEAKED,
-        LandingFate.LOST,
-        LandingFate.LOST,
+    outcomes = [route.outcome for route in parsed_routes(threads)]
+    assert outcomes == [
+        RouteOutcome.DELIVERED,
+        RouteOutcome.WRONG_THREAD,
+        RouteOutcome.LEAKED,
+        RouteOutcome.LOST,
+        RouteOutcome.LOST,
     ]
-    assert landings(threads)[2].lands_in == threads[0]
+    assert parsed_routes(threads)[2].resolved_thread == threads[0]
 
 
 def test_two_threads_with_one_id_are_refused() -> None:
     with pytest.raises(ValueError, match="one id"):
-        landings([owned("thread_1", "alice"), owned("thread_1", "bob")])
+        parsed_routes([owned("thread_1", "alice"), owned("thread_1", "bob")])
 
 
 @pytest.mark.parametrize("reading", SOUND_READINGS)
@@ -84,9 +84,9 @@ def test_family_that_loses_alone_leaks_beside_a_shorter_id() -> None:
 
 
 async def test_classification_is_what_real_sockets_see() -> None:
-    threads = family(LEAKING, 3)
+    threads = thread_ids(LEAKING, 3)
     verdict = (await measure(FIX_1, Workload(threads=threads))).verdict
-    leaked = sum(landing.fate is LandingFate.LEAKED for landing in landings(threads))
+    leaked = sum(route.outcome is RouteOutcome.LEAKED for route in parsed_routes(threads))
     assert (verdict.delivered, verdict.wrong_user) == (5 * (3 - leaked), 5 * leaked) == (5, 10)
 
 

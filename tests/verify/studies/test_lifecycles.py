@@ -106,7 +106,7 @@ async def test_late_events_figure_prints_its_counts(study: LifecycleStudy) -> No
     words = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert words.count("4 of 4") == 1 + 6 + 8
     assert words.count("0 of 4") == 7 + 2
-    assert "4 of 4 29 s after the end, 0 of 4 30 s after the end" in study.words()
+    assert "4 of 4 29 s after the end, 0 of 4 30 s after the end" in study.alt_text()
 
 
 def test_late_events_figure_draws_no_point_for_what_is_unknown() -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bridgekit_verify.repairs import REPAIR_SEQUENCE
-from bridgekit_verify.studies.missed import GOT, LadderStudy, study_ladder, study_sharing, truths
+from bridgekit_verify.studies.missed import GOT, RepairStudy, study_repairs, study_sharing, measure_receipts
 from bridgekit_verify.variants import AS_COMMITTED, SOUND, VARIANTS
 
 pytestmark = pytest.mark.slow
@@ -23,8 +23,8 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-async def ladder() -> LadderStudy:
-    return await study_ladder(threads=3, absent=1, runs=1, at_once=3)
+async def ladder() -> RepairStudy:
+    return await study_repairs(threads=3, users_without_socket=1, runs=1, at_once=3)
 
 
 def test_ladder_starts_as_committed_and_each_rung_repairs_something() -> None:
@@ -58,32 +58,32 @@ def row(table: pd.DataFrame, **labels: object) -> dict[Any, Any]:
     return found[0]
 
 
-async def test_nothing_arrives_before_sockets_belong_to_threads(ladder: LadderStudy) -> None:
+async def test_nothing_arrives_before_sockets_belong_to_threads(ladder: RepairStudy) -> None:
     assert [m.verdict.delivered for m in ladder.alone] == [0, 0, 0, 0, 0, 0, 10, 10, 10]
     assert ladder.first_delivery() == "+ link 10"
 
 
-async def test_several_runs_at_once_leak_until_each_has_its_own_agent(ladder: LadderStudy) -> None:
+async def test_several_runs_at_once_leak_until_each_has_its_own_agent(ladder: RepairStudy) -> None:
     assert [m.verdict.delivered for m in ladder.together] == [0, 0, 0, 0, 0, 0, 7, 7, 10]
     assert [m.verdict.misrouted for m in ladder.together] == [0, 0, 0, 0, 0, 0, 6, 6, 0]
 
 
-async def test_fix_1_turns_losses_into_false_successes(ladder: LadderStudy) -> None:
+async def test_fix_1_turns_losses_into_false_successes(ladder: RepairStudy) -> None:
     table = ladder.table()
     assert row(table, rung="as committed", runs_at_once=1)["false success"] == 0
     assert row(table, rung="+ Fix 1", runs_at_once=1)["false success"] == 6
     assert row(table, rung="+ an agent per run", runs_at_once=3)["false success"] == 0
 
 
-async def test_core_and_agents_are_told_apart(ladder: LadderStudy) -> None:
-    honest = row(ladder.table(), rung="+ honest answers", runs_at_once=3)
-    assert honest["said by the core"] == "4 of 4"
-    assert honest["said by agents"] == "3 of 6"
+async def test_core_and_agents_are_told_apart(ladder: RepairStudy) -> None:
+    accurate = row(ladder.table(), rung="+ truthful receipts", runs_at_once=3)
+    assert accurate["said by the core"] == "4 of 4"
+    assert accurate["said by agents"] == "3 of 6"
 
 
-async def test_truth_counts_every_event_once(ladder: LadderStudy) -> None:
-    truths = ladder.truths("+ honest answers", "+ an agent per run")
-    sent = row(truths, variant="+ honest answers", answer="sent")
+async def test_truth_counts_every_event_once(ladder: RepairStudy) -> None:
+    truths = ladder.receipts_table("+ truthful receipts", "+ an agent per run")
+    sent = row(truths, variant="+ truthful receipts", answer="sent")
     assert [sent[got] for got in GOT] == [7, 6, 0]
     not_sent = row(truths, variant="+ an agent per run", answer="not sent")
     assert [not_sent[got] for got in GOT] == [0, 0, 5]
@@ -91,7 +91,7 @@ async def test_truth_counts_every_event_once(ladder: LadderStudy) -> None:
 
 
 async def test_every_variant_is_held_against_the_sockets() -> None:
-    table = await truths(threads=2, absent=1, at_once=2)
+    table = await measure_receipts(threads=2, users_without_socket=1, at_once=2)
     assert list(dict.fromkeys(table["variant"])) == list(VARIANTS)
     sound = row(table, variant="sound", answer="sent")
     assert [sound[got] for got in GOT] == [5, 0, 0]
@@ -99,10 +99,10 @@ async def test_every_variant_is_held_against_the_sockets() -> None:
     assert [lost[got] for got in GOT] == [0, 0, 10]
 
 
-async def test_figures_can_be_drawn(ladder: LadderStudy) -> None:
-    for figure in (ladder.figure("t"), ladder.truth_figure("as committed", "+ link 10", title="t")):
+async def test_figures_can_be_drawn(ladder: RepairStudy) -> None:
+    for figure in (ladder.figure("t"), ladder.receipts_figure("as committed", "+ link 10", title="t")):
         figure.savefig(BytesIO(), format="png")
-    assert "7 of 10 and 6 misrouted together" in ladder.words()
+    assert "7 of 10 and 6 misrouted together" in ladder.alt_text()
 
 
 async def test_shared_agent_hands_on_all_but_one_runs_words() -> None:

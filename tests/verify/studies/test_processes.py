@@ -24,31 +24,31 @@ def anyio_backend() -> str:
 
 def about(thread: str | None, *, variant: str = "sound", register: bool = False) -> ProcessRequest:
     thread_id = None if thread is None else ThreadId(thread)
-    deed: second_worker.Deed = "register" if register else "notify"
-    return ProcessRequest(variant=variant, do=deed, run_id=RunId("run_1"), thread_id=thread_id, request="q")
+    action: second_worker.Action = "register" if register else "notify"
+    return ProcessRequest(variant=variant, do=action, run_id=RunId("run_1"), thread_id=thread_id, request="q")
 
 
 async def test_second_process_answers_as_the_first_would_and_is_gone_after_the_block() -> None:
     async with second_process() as worker:
-        assert (await worker.ask(about(None))).outcome is Outcome.UNROUTABLE
-        assert (await worker.ask(about("thread_1", register=True))).thread_id == "thread_1"
-        assert (await worker.ask(about("thread_2", register=True))).outcome is Outcome.REFUSED
-        nobody = await worker.ask(about(None))
+        assert (await worker.request(about(None))).outcome is Outcome.UNROUTABLE
+        assert (await worker.request(about("thread_1", register=True))).thread_id == "thread_1"
+        assert (await worker.request(about("thread_2", register=True))).outcome is Outcome.REFUSED
+        nobody = await worker.request(about(None))
         assert (nobody.outcome, nobody.thread_id) == (Outcome.NOBODY_LISTENING, "thread_1")
         # The dict takes what the sound service refuses.
         for thread in ("thread_1", "thread_2"):
-            assert (await worker.ask(about(thread, variant="fix 3", register=True))).outcome is Outcome.SENT
-        assert (await worker.ask(about(None, variant="fix 3"))).thread_id == "thread_2"
+            assert (await worker.request(about(thread, variant="fix 3", register=True))).outcome is Outcome.SENT
+        assert (await worker.request(about(None, variant="fix 3"))).thread_id == "thread_2"
     assert worker.process.exit_code is not None
     with pytest.raises(ProcessGone):
-        await worker.ask(about(None))
+        await worker.request(about(None))
 
 
 async def test_process_that_dies_is_reported_and_not_waited_for() -> None:
     async with second_process() as worker:
         await worker.process.kill()
         with pytest.raises(ProcessGone):
-            await worker.ask(about(None))
+            await worker.request(about(None))
 
 
 def test_process_ends_with_its_input() -> None:

@@ -8,9 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from bridgekit_verify.measure.experiment import measure
-from bridgekit_verify.measure.plots import fate_of
+from bridgekit_verify.measure.plots import outcome_counts
 from bridgekit_verify.measure.tables import latency_table, transcript
-from bridgekit_verify.measure.workload import Workload, family
+from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.probes.tables import chain_table
 from bridgekit_verify.studies.study import EXAMPLE, FixStudy, study_fixes, study_link
 from bridgekit_verify.variants import AS_REPORTED, BROKEN, FIX_1, SOUND
@@ -47,10 +47,10 @@ async def test_fix_study_counts_what_each_fix_delivers(fixes: FixStudy) -> None:
 
 
 async def test_fate_splits_a_leak_from_a_loss(fixes: FixStudy) -> None:
-    leaking = fate_of([fixes.cells[LEAKING, "fix 1"]])
-    assert (leaking.expected, leaking.delivered, leaking.astray, leaking.lost) == (15, 5, 10, 0)
-    lost = fate_of([fixes.cells[LEAKING, "as reported"]])
-    assert (lost.delivered, lost.astray, lost.lost) == (0, 0, 15)
+    leaking = outcome_counts([fixes.cells[LEAKING, "fix 1"]])
+    assert (leaking.expected, leaking.delivered, leaking.misrouted, leaking.lost) == (15, 5, 10, 0)
+    lost = outcome_counts([fixes.cells[LEAKING, "as reported"]])
+    assert (lost.delivered, lost.misrouted, lost.lost) == (0, 0, 15)
 
 
 async def test_figures_print_their_counts(fixes: FixStudy) -> None:
@@ -69,7 +69,7 @@ async def test_link_study_shows_before_and_after() -> None:
     assert list(study.rates()["delivered"]) == [4, 10]
     assert list(study.losses()["link"]) == [8]
     assert "4 of 10" in words_in(study.figure("title"))
-    assert "link 8 broken: 4 of 10" in study.words()
+    assert "link 8 broken: 4 of 10" in study.alt_text()
 
 
 async def test_study_of_link_4_records_that_startup_refuses_it() -> None:
@@ -80,7 +80,7 @@ async def test_study_of_link_4_records_that_startup_refuses_it() -> None:
 
 
 async def test_latency_is_missing_where_nothing_arrived() -> None:
-    workload = Workload(threads=family(EXAMPLE, 1))
+    workload = Workload(threads=thread_ids(EXAMPLE, 1))
     table = latency_table([await measure(BROKEN[9], workload), await measure(SOUND, workload)])
     assert list(table["events"]) == [0, 5]
     assert table["p50 ms"].isna().tolist() == [True, False]

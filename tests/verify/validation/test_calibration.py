@@ -1,4 +1,4 @@
-"""The measuring, held against what is known beforehand."""
+"""The measuring, check against what is known beforehand."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridgekit_verify.measure.experiment import measure
-from bridgekit_verify.measure.ledger import Charge
+from bridgekit_verify.measure.ledger import Attribution
 from bridgekit_verify.measure.statistics import Rate, wilson
-from bridgekit_verify.measure.workload import Away, Workload, family
+from bridgekit_verify.measure.workload import OfflinePattern, Workload, thread_ids
 from bridgekit_verify.validation.calibration import (
     CalibrationStudy,
     RateCheck,
@@ -22,7 +22,7 @@ from bridgekit_verify.validation.calibration import (
     exact_coverage,
     study_calibration,
 )
-from bridgekit_verify.validation.lossy import HubThatLoses, in_a_lossy_world
+from bridgekit_verify.validation.lossy import HubThatLoses, with_frame_loss
 from bridgekit_verify.variants import SOUND
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def study() -> CalibrationStudy:
-    return await study_calibration(threads=4, runs=15, seed=7, losses=[0, 0.1, 0.5, 1], away=[(2, 15), (1, 3), (1, 1)])
+    return await study_calibration(threads=4, runs=15, seed=7, losses=[0, 0.1, 0.5, 1], offline=[(2, 15), (1, 3), (1, 1)])
 
 
 @pytest.mark.parametrize(("p", "n"), [(0.5, 1), (0.3, 2), (0.01, 10), (0.1, 10), (0.9, 25)])
@@ -107,19 +107,19 @@ async def test_dropped_frames_were_called_sent(study: CalibrationStudy) -> None:
     for loss in study.losses:
         verdict = loss.measurement.verdict
         assert verdict.false_success == loss.dropped
-        assert set(verdict.losses) <= {Charge(10, "called sent, and no socket read it")}
+        assert set(verdict.losses) <= {Attribution(10, "called sent, and no socket read it")}
         assert (verdict.misrouted, verdict.extra_copies, verdict.reordered) == (0, 0, 0)
 
 
 async def test_measured_rates_agree_with_their_closed_forms(study: CalibrationStudy) -> None:
     assert study.outside == []
     assert study.loss_table()["inside"].all()
-    assert study.absence_table()["inside"].all()
+    assert study.offline_table()["inside"].all()
 
 
 async def test_absence_costs_exactly_its_share(study: CalibrationStudy) -> None:
     """Offline for 2 of 15, at most once: 1 - 2/15, to the last event, since whole periods are measured."""
-    assert [absence.measurement.verdict.delivery for absence in study.absences] == [
+    assert [run.measurement.verdict.delivery for run in study.offline_runs] == [
         Rate(260, 300),
         Rate(200, 300),
         Rate(0, 300),
@@ -127,14 +127,14 @@ async def test_absence_costs_exactly_its_share(study: CalibrationStudy) -> None:
 
 
 async def test_events_of_those_who_are_away_are_not_called_sent(study: CalibrationStudy) -> None:
-    for absence in study.absences:
-        verdict = absence.measurement.verdict
+    for run in study.offline_runs:
+        verdict = run.measurement.verdict
         assert verdict.false_success == 0
-        assert verdict.losses == {Charge(10, "no socket of the thread took it"): verdict.lost}
+        assert verdict.losses == {Attribution(10, "no socket of the thread took it"): verdict.lost}
 
 
 async def test_users_really_leave_and_connect_again(study: CalibrationStudy) -> None:
-    assert list(study.absence_table()["times connected"]) == [1, 5, 0]
+    assert list(study.offline_table()["times connected"]) == [1, 5, 0]
 
 
 async def test_tables_and_figure_show_the_counts(study: CalibrationStudy) -> None:
@@ -143,21 +143,21 @@ async def test_tables_and_figure_show_the_counts(study: CalibrationStudy) -> Non
         "p", "closed form p, %", "lost", "lost %", "from %", "to %", "inside", "dropped by the world",
     ]  # fmt: skip
     assert list(table["lost"])[-1] == "300 of 300"
-    assert list(study.absence_table()["closed form 1 - w/t, %"]) == [86.67, 66.67, 0.0]
+    assert list(study.offline_table()["closed form 1 - w/t, %"]) == [86.67, 66.67, 0.0]
     figure = study.figure("t")
     figure.savefig(BytesIO(), format="png")
     assert "260 of 300" in [text.get_text() for axis in figure.axes for text in axis.texts]
-    assert "away 2 of 15: 86.7% expected, 260 of 300" in study.words()
+    assert "offline 2 of 15: 86.7% expected, 260 of 300" in study.alt_text()
 
 
 async def test_same_seed_drops_the_same_frames_and_another_seed_others() -> None:
-    workload = Workload(threads=family("chat_<n>", 3), runs_per_thread=4, at_once=3)
+    workload = Workload(threads=thread_ids("chat_<n>", 3), runs_per_thread=4, at_once=3)
     seeds: dict[int, list[tuple[int, int]]] = {}
     for seed in (1, 1, 2):
         hub = HubThatLoses(0.5, seed)
         arrived = [
             (arrival.socket.number, arrival.seq)
-            for arrival in (await measure(in_a_lossy_world(SOUND, hub), workload)).history.arrivals
+            for arrival in (await measure(with_frame_loss(SOUND, hub), workload)).history.arrivals
         ]
         assert seeds.setdefault(seed, sorted(arrived)) == sorted(arrived)
     assert seeds[1] != seeds[2]
@@ -170,21 +170,21 @@ def test_loss_that_is_no_probability_is_refused(p: float) -> None:
 
 
 def test_closed_form_outside_the_interval_is_said_and_drawn() -> None:
-    held = RateCheck("off by ten", 0.5, Rate(600, 1_000))
-    assert not held.inside
-    calibration_figure([held], title="t").savefig(BytesIO(), format="png")
+    check = RateCheck("off by ten", 0.5, Rate(600, 1_000))
+    assert not check.inside
+    calibration_figure([check], title="t").savefig(BytesIO(), format="png")
 
 
 @pytest.mark.parametrize(
-    ("away", "there"),
+    ("offline", "online"),
     [
-        (Away(0, of=1), [True] * 6),
-        (Away(1, of=3), [True, True, False] * 2),
-        (Away(2, of=3), [True, False, False] * 2),
-        (Away(1, of=1), [False] * 6),
+        (OfflinePattern(0, of=1), [True] * 6),
+        (OfflinePattern(1, of=3), [True, True, False] * 2),
+        (OfflinePattern(2, of=3), [True, False, False] * 2),
+        (OfflinePattern(1, of=1), [False] * 6),
     ],
 )
-def test_users_are_away_at_the_end_of_each_period(away: Away, there: list[bool]) -> None:
-    workload = Workload(threads=family("chat_<n>", 2), runs_per_thread=6, at_once=2, away=away)
-    assert [here for here, groups in workload.sittings() for _ in groups] == there
-    assert [group for _, groups in workload.sittings() for group in groups] == list(workload.groups())
+def test_users_are_offline_at_the_end_of_each_period(offline: OfflinePattern, online: list[bool]) -> None:
+    workload = Workload(threads=thread_ids("chat_<n>", 2), runs_per_thread=6, at_once=2, offline=offline)
+    assert [is_online for is_online, groups in workload.online_periods() for _ in groups] == online
+    assert [group for _, groups in workload.online_periods() for group in groups] == list(workload.groups())

@@ -13,8 +13,8 @@ from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit_verify.errors import MutationNotApplicable
 from bridgekit_verify.measure.checker import check
 from bridgekit_verify.measure.experiment import measure
-from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Socket
-from bridgekit_verify.validation.history_mutation import FAULTS, TWO_THREADS_A_USER, plant, planted_table
+from bridgekit_verify.measure.history import Arrival, Expectation, History, EventKey, Socket
+from bridgekit_verify.validation.history_mutation import MUTATIONS, TWO_THREADS_A_USER, mutate, mutation_table
 from bridgekit_verify.variants import SOUND
 from tests.verify.measure.histories import clean, sent
 from tests.verify.measure.naive import judge
@@ -32,7 +32,7 @@ async def recorded() -> History:
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_each_fault_and_each_two_are_reported_exactly(recorded: History, seed: int) -> None:
-    table = planted_table(recorded, seed=seed)
+    table = mutation_table(recorded, seed=seed)
     assert len(table) == 1 + 7 + 28
     assert list(table["exactly"]) == ["yes"] * len(table)
     assert list(table["planted"]) == list(table["reported"])
@@ -42,20 +42,20 @@ async def test_each_fault_and_each_two_are_reported_exactly(recorded: History, s
 
 async def test_planting_leaves_the_recorded_history_as_it_was(recorded: History) -> None:
     before = deepcopy(recorded)
-    planted_table(recorded)
+    mutation_table(recorded)
     assert recorded == before
 
 
 async def test_same_seed_plants_the_same(recorded: History) -> None:
-    first, second = (plant(recorded, ["lost", "swapped"], seed=3)[0] for _ in range(2))
+    first, second = (mutate(recorded, ["lost", "swapped"], seed=3)[0] for _ in range(2))
     assert first == second
-    assert plant(recorded, ["lost", "swapped"], seed=4)[0] != first
+    assert mutate(recorded, ["lost", "swapped"], seed=4)[0] != first
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", MUTATIONS)
 async def test_fault_that_goes_unreported_would_be_noticed(recorded: History, fault: str) -> None:
     """The comparison can fail: the verdict that must come out is not the clean one."""
-    _, must_be = plant(recorded, [fault])
+    _, must_be = mutate(recorded, [fault])
     assert must_be != check(recorded)
 
 
@@ -68,7 +68,7 @@ def clean_histories(draw: st.DrawFn) -> History:
     ]
     waiting = {
         socket: [
-            Arrival(socket, Key(f"of {socket.thread_id}", EventType.AGENT_THINKING, seq), RunId("run"), seq, 1.0, 2.0)
+            Arrival(socket, EventKey(f"of {socket.thread_id}", EventType.AGENT_THINKING, seq), RunId("run"), seq, 1.0, 2.0)
             for seq in range(1, draw(st.integers(2, 8)) + 1)
         ]
         for socket in sockets
@@ -83,10 +83,10 @@ def clean_histories(draw: st.DrawFn) -> History:
     return history
 
 
-@given(clean_histories(), st.lists(st.sampled_from(list(FAULTS)), max_size=4), st.integers(0, 1_000))
+@given(clean_histories(), st.lists(st.sampled_from(list(MUTATIONS)), max_size=4), st.integers(0, 1_000))
 def test_both_checkers_report_what_was_planted_in_any_history(history: History, faults: list[str], seed: int) -> None:
     try:
-        planted, must_be = plant(history, faults, seed=seed)
+        planted, must_be = mutate(history, faults, seed=seed)
     except MutationNotApplicable:
         assume(False)
         raise
@@ -99,7 +99,7 @@ def test_history_with_faults_of_its_own_is_refused() -> None:
     history = clean()
     history.arrivals.pop()
     with pytest.raises(MutationNotApplicable, match="it has faults of its own"):
-        plant(history, ["lost"])
+        mutate(history, ["lost"])
 
 
 def test_history_with_two_sockets_a_thread_is_refused() -> None:
@@ -110,19 +110,19 @@ def test_history_with_two_sockets_a_thread_is_refused() -> None:
         Arrival(twin, each.key, each.run_id, each.seq, 1.0, 2.0) for each in history.arrivals if each.socket.number == 0
     ]
     with pytest.raises(MutationNotApplicable, match="two sockets"):
-        plant(history, ["lost"])
+        mutate(history, ["lost"])
 
 
 def test_history_without_room_is_refused() -> None:
     with pytest.raises(MutationNotApplicable, match="each of its events"):
-        plant(clean(), ["lost"] * 16)
+        mutate(clean(), ["lost"] * 16)
     alone = History(
         sockets=[Socket(0, ThreadId("a"), UserId("alice"))],
-        expected=[Expectation(Key("q", EventType.AGENT_THINKING, 1), ThreadId("a"), UserId("alice"))],
+        expected=[Expectation(EventKey("q", EventType.AGENT_THINKING, 1), ThreadId("a"), UserId("alice"))],
         arrivals=[
             Arrival(
                 Socket(0, ThreadId("a"), UserId("alice")),
-                Key("q", EventType.AGENT_THINKING, 1),
+                EventKey("q", EventType.AGENT_THINKING, 1),
                 RunId("r"),
                 1,
                 0.0,
@@ -131,6 +131,6 @@ def test_history_without_room_is_refused() -> None:
         ],
     )
     with pytest.raises(MutationNotApplicable, match="no socket that a frame could go to"):
-        plant(alone, ["to another user"])
+        mutate(alone, ["to another user"])
     with pytest.raises(MutationNotApplicable, match="two frames"):
-        plant(alone, ["swapped"])
+        mutate(alone, ["swapped"])

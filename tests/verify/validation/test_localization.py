@@ -7,7 +7,7 @@ from io import BytesIO
 
 import pytest
 
-from bridgekit_verify.probes.probes import Answer
+from bridgekit_verify.probes.probes import ProbeAnswer
 from bridgekit_verify.validation.breakages import BREAKAGES, WAYS, Breakage
 from bridgekit_verify.validation.localization import NAMES, UNEXPLAINED, Localization, localize
 from bridgekit_verify.variants import SOUND
@@ -53,14 +53,14 @@ async def test_ledger_charges_every_loss_misroute_and_delay_to_the_broken_link(f
 
 async def test_every_breakage_does_harm_or_keeps_the_application_from_starting(found: Localization) -> None:
     """A breakage that harms nobody would be named by nobody, and prove nothing."""
-    assert [case.breakage.name for case in found.cases if not case.charges] == []
+    assert [case.breakage.name for case in found.cases if not case.attributions] == []
     refused = [case.breakage.name for case in found.cases if case.measurement.refused is not None]
     assert refused == ["link 1 raises"]
 
 
 async def test_delayed_events_are_named_by_how_many_later_ones_came_first(found: Localization) -> None:
     late = {
-        case.breakage.link: [charge.reason for charge in case.charges]
+        case.breakage.link: [attribution.reason for attribution in case.attributions]
         for case in found.cases
         if case.breakage.way == "delayed" and case.measurement.verdict.lost == 0
     }
@@ -86,13 +86,13 @@ async def test_what_is_held_back_after_the_hub_is_told_to_be_missing(found: Loca
 async def test_what_a_link_raises_is_the_evidence(found: Localization) -> None:
     raising = [case for case in found.cases if case.breakage.way == "raises"]
     for case in raising:
-        [evidence] = [probe.evidence for probe in case.probes if probe.answer is Answer.DOES_NOT_HOLD]
+        [evidence] = [probe.evidence for probe in case.probes if probe.answer is ProbeAnswer.DOES_NOT_HOLD]
         assert f"OSError: link {case.breakage.link} is broken" in evidence
 
 
 async def test_sound_chain_is_named_nowhere(found: Localization) -> None:
-    assert (found.sound.by_probes, found.sound.by_ledger, found.sound.charges) == ((), (), {})
-    assert all(probe.answer is Answer.HOLDS for probe in found.sound.probes)
+    assert (found.sound.by_probes, found.sound.by_ledger, found.sound.attributions) == ((), (), {})
+    assert all(probe.answer is ProbeAnswer.HOLDS for probe in found.sound.probes)
 
 
 async def test_matrix_is_full_on_its_diagonal_and_explains_the_rest(found: Localization) -> None:
@@ -110,7 +110,7 @@ async def test_matrix_is_full_on_its_diagonal_and_explains_the_rest(found: Local
     assert list(why["cell"]) == ["a"]
     assert UNEXPLAINED not in set(why["why"])
     assert found.holds
-    assert found.words().startswith("50 of 50 breakages were named")
+    assert found.alt_text().startswith("50 of 50 breakages were named")
     assert len(found.table()) == 50
 
 

@@ -15,7 +15,7 @@ from bridgekit_verify.faults.trials.deployment import (
     deployed,
 )
 from bridgekit_verify.faults.trials.trial import TrialPlan, try_act
-from bridgekit_verify.measure.families import family
+from bridgekit_verify.measure.families import thread_ids
 from tests.verify.faults.trials.trials import trial
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -70,7 +70,7 @@ def test_acts_and_deliveries_are_named_once() -> None:
 @on_asyncio
 @pytest.mark.parametrize(("delivery", "loses"), [(AT_MOST_ONCE, True), (RESUME, False)])
 async def test_users_who_lose_their_connection_lose_events_unless_they_resume(delivery: Delivery, loses: bool) -> None:
-    owned = family("prefixes of one another", 3)
+    owned = thread_ids("prefixes of one another", 3)
     async with deployed(delivery, owned) as deployment:
         found = await try_act(ACTS["down"], deployment, owned, plan=QUICK)
     assert found.settled
@@ -84,7 +84,7 @@ async def test_users_who_lose_their_connection_lose_events_unless_they_resume(de
 @pytest.mark.slow
 @on_asyncio
 async def test_events_of_a_worker_that_was_killed_are_not_expected_unless_they_were_answered_or_came() -> None:
-    owned = family("chat_<n>", 2)
+    owned = thread_ids("chat_<n>", 2)
     async with deployed(RESUME, owned) as deployment:
         found = await try_act(ACTS["kill"], deployment, owned, plan=QUICK)
     assert found.settled
