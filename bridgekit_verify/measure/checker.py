@@ -1,7 +1,7 @@
-"""From a history to a verdict: a pure function, after Jepsen's total-queue checker, with owners.
+"""From a history to a verdict: a pure function, modelled on Jepsen's total-queue checker, extended by owners.
 
-Nothing that was not observed is counted, and the two identities are checked after every run: if the books do not
-close, the verdict is worth nothing, and an error says so instead.
+Only what was observed is counted. Two identities are checked for every history. If they do not hold, the counts are
+wrong, and `check` raises LedgerImbalance instead of returning a verdict.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ class Verdict:
 
     expected: int
     delivered: int
-    """Arrived once or more at a socket entitled to it."""
+    """Arrived at least once at a socket entitled to it."""
     lost_signalled: int
-    """Never arrived, and the client was told of the gap."""
+    """Never arrived, and the client received a gap that covers the event."""
     lost_silent: int
-    """Never arrived, and the client was not told."""
+    """Never arrived, and no gap told the client so."""
     frames: int
     """Frames that sockets read."""
     extra_copies: int
-    """Frames that repeat a delivered one."""
+    """Frames that repeat a delivered frame."""
     wrong_thread: int
-    """Misrouted: frames at a socket of the right user, for another thread of his."""
+    """Misrouted: frames at a socket of the right user, for another thread of that user."""
     wrong_user: int
     """Misrouted: frames at another user's socket."""
     unexpected: int
-    """Frames that nobody attempted."""
+    """Frames that belong to no attempted event."""
     reordered: int
-    """Frames read after one with a higher `seq` (RFC 4737, type-P-reordered)."""
+    """Frames read after a frame with a higher `seq` (RFC 4737, type-P-reordered)."""
     reordering_extent: int
-    """How many frames the latest of them came too late (RFC 4737, section 4.2.2); 0 without reordering."""
+    """By how many frames the latest of them was late (RFC 4737, section 4.2.2); 0 without reordering."""
     false_success: int
-    """Events whose Receipt said sent and that no entitled socket read."""
+    """Events with a receipt that reports sent, which no entitled socket read."""
     false_failure: int
-    """Events whose Receipt said not sent and that some socket read."""
+    """Events with a receipt that reports not sent, which some socket read."""
     acknowledged: int
-    """Events that the bridge answered at all."""
+    """Events for which the bridge returned a receipt."""
     losses: dict[Attribution, int]
-    """Every loss, by the link it is charged to and the reason."""
+    """All losses, counted by attributed link and reason."""
     misroutes: dict[Attribution, int]
-    """Every misrouted frame, likewise."""
+    """All misrouted frames, counted the same way."""
 
     @property
     def misrouted(self) -> int:
@@ -80,20 +80,20 @@ class Verdict:
 
     @property
     def misrouting(self) -> Rate:
-        """Misrouted frames of all frames read."""
+        """Misrouted frames, as a part of all frames read."""
         return Rate(self.misrouted, self.frames)
 
     @property
     def lost_at(self) -> dict[int, int]:
         """Losses by link."""
         by_link: Counter[int] = Counter()
-        for charged, count in self.losses.items():
-            by_link[charged.link] += count
+        for attribution, count in self.losses.items():
+            by_link[attribution.link] += count
         return dict(sorted(by_link.items()))
 
 
 def check(history: History) -> Verdict:
-    """Judge a history. LedgerImbalance when it contradicts itself."""
+    """Return the verdict on a history. LedgerImbalance if the history contradicts itself."""
     rows = ledger(history)
     owners = {expectation.key: expectation for expectation in history.expected}
     found = [(arrival, _destination(owners, arrival)) for arrival in history.arrivals]
@@ -128,7 +128,7 @@ def check(history: History) -> Verdict:
 
 
 class Destination(enum.Enum):
-    """Where a frame was read."""
+    """Where a frame was read, relative to the event's owner."""
 
     ENTITLED = enum.auto()
     WRONG_THREAD = enum.auto()
@@ -146,10 +146,9 @@ def _destination(owners: Mapping[EventKey, Expectation], arrival: Arrival) -> De
 
 
 def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
-    """How many frames came after one with a higher `seq` on the same socket, and by how many frames at most.
+    """Return how many frames followed a frame with a higher `seq` on the same socket, and the largest delay in frames.
 
-    Of an event's copies only the first is looked at, and only entitled frames are: another thread counts its own, and
-    so does each epoch.
+    Only the first copy of an event and only entitled frames count: each thread and each epoch has its own numbering.
     """
     highest: dict[tuple[int, str | None], list[int]] = defaultdict(list)
     seen: set[tuple[int, EventKey | None]] = set()
@@ -161,15 +160,15 @@ def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
         so_far = highest[arrival.socket.number, arrival.epoch]
         if so_far and arrival.seq < so_far[-1]:
             reordered += 1
-            # The highest `seq` so far only grows, so the first frame that overtook this one is found by bisection.
+            # The running maximum of `seq` never falls, so bisection finds the first frame that overtook this one.
             extent = max(extent, len(so_far) - bisect_right(so_far, arrival.seq))
         so_far.append(max(arrival.seq, so_far[-1] if so_far else 0))
     return reordered, extent
 
 
 def _false_success(history: History, rows: Iterable[Row]) -> int:
-    got = {row.expectation.key for row in rows if row.copies}
-    return sum(bool(receipt) and key not in got for key, (_, receipt) in history.acknowledged.items())
+    delivered = {row.expectation.key for row in rows if row.copies}
+    return sum(bool(receipt) and key not in delivered for key, (_, receipt) in history.acknowledged.items())
 
 
 def _false_failure(history: History) -> int:
@@ -178,7 +177,10 @@ def _false_failure(history: History) -> int:
 
 
 def _reports_not_sent(receipt: Receipt) -> bool:
-    """Whether it says that nobody gets the event. One that is kept, or waits for the store, may be read later."""
+    """Return whether the receipt states that no socket gets the event.
+
+    An event that is retained, or that waits for the store, may be read later and does not count.
+    """
     return not receipt and not receipt.kept and receipt.outcome is not Outcome.PENDING
 
 

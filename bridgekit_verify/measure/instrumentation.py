@@ -1,6 +1,7 @@
-"""Borders of the chain, watched from outside: each link of a variant notes what it is handed, and does what it did.
+"""Record what each link of a variant receives, without changing what the link does.
 
-A subclass of whatever the variant chose, sound or broken, so that what was handed on can be told from what was kept.
+Each class is a subclass of the part that the variant chose, sound or broken. The record shows the difference between
+what a link received and what it passed on.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ["wrong_bridge", "instrument", "instrumented_agent"]
 
 
 def instrument(variant: Variant, history: History) -> Variant:
-    """The variant, with links 2 to 5 and the adapter telling the history what they are handed."""
+    """Return the variant with links 2 to 5 and the adapter recording in `history` what they receive."""
     return replace(
         variant,
         supervisor=_instrumented_supervisor(variant.supervisor, history),
@@ -33,7 +34,7 @@ def instrument(variant: Variant, history: History) -> Variant:
     )
 
 
-# Any: the base of each class below is the variant's choice, which no type checker knows.
+# The types are Any because the variant chooses the base class at run time.
 
 
 def _instrumented_supervisor(base: Any, history: History) -> Any:
@@ -85,7 +86,7 @@ def _instrumented_core(base: Any, history: History) -> Any:
 
 
 def instrumented_agent(base: type[BaseAgent], history: History) -> type[BaseAgent]:
-    """That agent, telling the history with each event what it and its adapter hold."""
+    """Return a subclass of the agent that records its own and its adapter's binding with each event."""
 
     class InstrumentedAgent(base):  # type: ignore[valid-type,misc]
         binding: BridgeBinding | None = None
@@ -131,15 +132,15 @@ def _instrumented_adapter(base: type[WebSocketBridgeAdapter], history: History) 
 
 
 def wrong_bridge(application: Application, history: History) -> tuple[int, str] | None:
-    """The first link that holds, or handed on, another bridge than it was given itself; None when all have one."""
+    """Return the first link that holds or passed on another bridge than it received; None if there is none."""
     supervisor, right = application.supervisor, id(application.bridge)
     holders: tuple[tuple[int, str, int | None, int | None], ...] = (
         (1, "startup gave the supervisor another bridge", history.bridge_given.get(2), right),
-        (2, "the supervisor speaks to another bridge", id(supervisor.websocket_bridge), right),
+        (2, "the supervisor holds another bridge", id(supervisor.websocket_bridge), right),
         (2, "the supervisor gave the engine another bridge", history.bridge_given.get(4), right),
-        (4, "the engine speaks to another bridge", id(supervisor.engine.websocket_bridge), right),
+        (4, "the engine holds another bridge", id(supervisor.engine.websocket_bridge), right),
         (4, "the engine gave the core another bridge", history.bridge_given.get(5), right),
-        (5, "the core speaks to another bridge", id(supervisor.engine.agent_core.websocket_bridge), right),
+        (5, "the core holds another bridge", id(supervisor.engine.agent_core.websocket_bridge), right),
     )
     if history.bound_by_registry:
         holders += ((1, "startup gave the registry no bridge", history.bridge_given.get(3), right),)

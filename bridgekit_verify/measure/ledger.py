@@ -1,4 +1,4 @@
-"""One row for each event and each socket entitled to it: what became of it, and which link a loss is charged to."""
+"""One row per event and entitled socket: what became of the event, and which link a loss is attributed to."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Row:
     copies: int
     """How often the socket read it; 0 is a loss."""
     latency_seconds: float | None
-    """From emission to the first read, on one clock."""
+    """From emission to the first read, on one clock; None for a loss."""
     signalled: bool
-    """Lost, but the client was told of the gap."""
+    """Lost, but the server sent the client a gap that covers it."""
     attribution: Attribution | None
-    """Only for a loss."""
+    """Set only for a loss."""
 
 
 def ledger(history: History) -> list[Row]:
-    """Every expected event beside every socket of its thread, in the order of expectation."""
+    """Return a row for every expected event and every socket of its thread, in the order of expectation."""
     read: dict[tuple[EventKey, int], list[Arrival]] = defaultdict(list)
     for arrival in history.arrivals:
         if arrival.key is not None:
@@ -67,23 +67,23 @@ def _signalled(history: History, key: EventKey, socket: Socket) -> bool:
 
 
 def attribute_loss(history: History, expectation: Expectation) -> Attribution:
-    """The first link that a lost event did not pass as it should have, by the evidence of the history."""
+    """Return the first link that a lost event did not pass correctly, by the evidence of the history."""
     if (known := history.acknowledged.get(expectation.key)) is None:
         return _before_the_bridge(history, expectation.key)
     receipt = known[1]
     if receipt.outcome is not Outcome.SENT:
         stopped = Attribution(receipt.link or 9, receipt.reason)
     elif receipt.seq is None:
-        # The hub numbers whatever it is given, so it was not given this.
-        stopped = Attribution(9, "called sent, and never given to the hub")
+        # The hub numbers every event that it receives, so it did not receive this one.
+        stopped = Attribution(9, "reported as sent, but never passed to the hub")
     else:
-        stopped = Attribution(10, "called sent, and no socket read it")
+        stopped = Attribution(10, "reported as sent, but no socket read it")
     return _by_route(history, expectation, otherwise=stopped)
 
 
 def attribute_misroute(history: History, expectation: Expectation) -> Attribution:
-    """The first link that sent an event misrouted."""
-    return _by_route(history, expectation, otherwise=Attribution(10, "given to a socket of another thread"))
+    """Return the first link that sent an event to another thread."""
+    return _by_route(history, expectation, otherwise=Attribution(10, "delivered to a socket of another thread"))
 
 
 def _by_route(history: History, expectation: Expectation, *, otherwise: Attribution) -> Attribution:
@@ -100,21 +100,21 @@ def _before_the_bridge(history: History, key: EventKey) -> Attribution:
         return Attribution(*history.wrong_bridge)
     if key.request in history.failures:
         return Attribution(*history.failures[key.request])
-    if (idle := missing_handover(history, key.request)) is not None:
-        return idle
+    if (missing := missing_handover(history, key.request)) is not None:
+        return missing
     handover = history.handovers.get(key.request)
     if key.type in EMITTED_BY_CORE or handover is None:
-        return Attribution(5, "the core did not say it")
+        return Attribution(5, "the core did not emit it")
     emission = history.emissions.get(key)
     return _unreported_emission(history, handover) if emission is None else undelivered_emission(history, key, emission)
 
 
 def _unreported_emission(history: History, handover: Handover) -> Attribution:
-    """By what the agent held when its run began, where nobody noted what it held as it spoke."""
+    """Attribute the loss by what the agent held when its run started, without a record of each emission."""
     if not handover.given:
         return Attribution(3 if history.bound_by_registry else 5, "the agent was given no bridge")
     if not handover.passed_on:
-        return Attribution(6, "the agent did not tell its adapter")
+        return Attribution(6, "the agent did not bind its adapter")
     if not handover.holds:
         return Attribution(7, "the adapter does not hold bridge and run")
     return Attribution(8, "the adapter did not reach the bridge")

@@ -1,4 +1,4 @@
-"""Room for somebody who saw the same run: a measurement need not be believed on the word of its own client."""
+"""An optional second observer of the same run, so that the verdict does not depend on one client implementation."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ __all__ = ["NO_OBSERVER", "SocketObserver"]
 
 
 class SocketObserver(Protocol):
-    """Sees a run with sockets of its own, and is told what our sockets read, as it came."""
+    """Observes a run with its own sockets, and receives every frame that the measurement's sockets read."""
 
     def watch(self, url: str, sockets: Sequence[Socket]) -> AbstractAsyncContextManager[None]:
-        """Entered when our sockets are subscribed, before the first run; left when the server closed every socket.
+        """Return a context manager that is active while the measurement's sockets are open.
 
-        Where users leave and come back, once for each time that they are there.
+        It is entered after they have subscribed and before the first run; it is left after the server has closed every socket.
+        Where users go offline and reconnect, it is entered once for each time that they are online.
         """
 
     def on_frame(self, socket: Socket, frame: str | bytes) -> None:
-        """One of our sockets read a frame; the first confirms the subscription, each later one is an event."""
+        """A socket of the measurement read a frame; the first confirms the subscription, each later one is an event."""
 
     def on_close(self, socket: Socket, code: int) -> None:
-        """One of our sockets was closed, with this close code."""
+        """A socket of the measurement was closed with this close code."""
 
 
 class _NoObserver:
@@ -39,4 +40,4 @@ class _NoObserver:
 
 
 NO_OBSERVER: Final[SocketObserver] = _NoObserver()
-"""The observer of a run that nobody else sees."""
+"""The observer of a run without a second observer: it does nothing."""

@@ -1,6 +1,7 @@
-"""The figures: one message each, said in the title; k of n and 95 % Wilson intervals in the picture.
+"""The figures: each shows one finding, stated in its title, with k of n and 95 % Wilson intervals.
 
-Colours are Okabe and Ito's, told apart by every kind of sight; hatching and words say the same without colour.
+The colours are those of Okabe and Ito, which remain distinguishable with any colour vision; hatching and labels carry
+the same information without colour.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ STYLE: Final[dict[Any, Any]] = {
 
 @contextmanager
 def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
-    """A figure of this size, in inches, in the style of the suite: draw it within the block."""
+    """A context manager: yields a figure of that size, in inches, to be drawn within the block in the style of the suite."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
@@ -66,7 +67,7 @@ def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
 
 
 def percents(rates: Sequence[Rate]) -> tuple[list[float], list[list[float]]]:
-    """Rates in percent, and how far their intervals reach below and above them, as `errorbar` takes them."""
+    """Return rates in percent, and the distance of their interval ends below and above, in the form of `errorbar`."""
     values = [100 * rate.fraction for rate in rates]
     below = [value - 100 * rate.interval[0] for value, rate in zip(values, rates, strict=True)]
     above = [100 * rate.interval[1] - value for value, rate in zip(values, rates, strict=True)]
@@ -74,7 +75,7 @@ def percents(rates: Sequence[Rate]) -> tuple[list[float], list[list[float]]]:
 
 
 def draw_rates(axis: Axes, xs: Sequence[float], rates: Sequence[Rate], colour: str, marker: str, size: float) -> None:
-    """Draw each known rate in percent as a marker, with its interval."""
+    """Draw each known rate in percent as a marker with its interval; unknown rates are left out."""
     known = [(x, rate) for x, rate in zip(xs, rates, strict=True) if rate.known]
     at, (values, bars) = [x for x, _ in known], percents([rate for _, rate in known])
     axis.errorbar(at, values, yerr=bars, fmt="none", ecolor=TEXT_COLOUR, elinewidth=1.3, capsize=3, zorder=4)
@@ -82,7 +83,7 @@ def draw_rates(axis: Axes, xs: Sequence[float], rates: Sequence[Rate], colour: s
 
 
 def frame_grid(axis: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
-    """Label a grid of cells of size 1, the first row on top, and draw no lines."""
+    """Label a grid of cells of size 1, the first row at the top, without lines."""
     axis.set_xlim(0, len(columns))
     axis.set_ylim(len(rows), 0)
     axis.set_xticks([column + 0.5 for column in range(len(columns))], columns)
@@ -93,21 +94,21 @@ def frame_grid(axis: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class OutcomeCounts:
-    """What became of the events of some measurements: three parts of a whole."""
+    """How many events of some measurements were delivered, misrouted or lost; the three add up to `expected`."""
 
     expected: int
     delivered: int
     misrouted: int
-    """Reached another user's socket, and not their own."""
+    """Reached another user's socket and not their own."""
 
     @property
     def lost(self) -> int:
-        """Reached nobody."""
+        """Reached no socket."""
         return self.expected - self.delivered - self.misrouted
 
 
 def outcome_counts(measurements: Sequence[Measurement]) -> OutcomeCounts:
-    """Add measurements up. An event that somebody else read counts once, however often it was read."""
+    """Add up measurements. A misrouted event counts once, however often it was read."""
     expected = delivered = misrouted = 0
     for measurement in measurements:
         expected += measurement.verdict.expected
@@ -118,9 +119,9 @@ def outcome_counts(measurements: Sequence[Measurement]) -> OutcomeCounts:
 
 
 def before_after_figure(panels: Mapping[str, Mapping[str, Sequence[Measurement]]], *, title: str) -> Figure:
-    """One panel a set of thread ids, one bar a variant: which part of the events was delivered, lost, or misrouted.
+    """Draw one panel per set of thread ids and one bar per variant: the shares delivered, lost and misrouted.
 
-    `panels` maps a panel's title to measurements by variant name; panels share their variants.
+    `panels` maps a panel's title to measurements by variant name; all panels have the same variants.
     """
     with mpl.rc_context(STYLE):
         names = list(next(iter(panels.values())))
@@ -129,7 +130,7 @@ def before_after_figure(panels: Mapping[str, Mapping[str, Sequence[Measurement]]
 
 
 def panels_of_bars(panels: Mapping[str, Sequence[OutcomeCounts]], names: Sequence[str], *, title: str) -> Figure:
-    """Panels one above the other, so that a phone shows them whole; in each one bar a name."""
+    """Draw panels one below another, so that they fit a narrow screen; each has one bar per name."""
     figure = Figure(figsize=(7.4, 1.5 + len(panels) * (0.62 + 0.38 * len(names))), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
@@ -143,7 +144,7 @@ def panels_of_bars(panels: Mapping[str, Sequence[OutcomeCounts]], names: Sequenc
 
 
 def _stacked_bars(axis: Axes, heading: str, outcomes: Sequence[OutcomeCounts]) -> None:
-    """One bar a outcome, from the top: delivered, misrouted, lost, with the interval of the delivered and the counts."""
+    """Draw one bar per outcome, from the top: delivered, misrouted, lost; with the interval of delivered, and the counts."""
     for row, outcome in enumerate(outcomes):
         left = 0.0
         for part, (colour, hatch) in zip(
@@ -185,7 +186,7 @@ def _label(outcome: OutcomeCounts) -> str:
 
 
 def outcome_legend(leak: Patch | None = None) -> list[Patch]:
-    """What the colours of a outcome mean."""
+    """Return legend entries for the three outcomes."""
     leak = leak or Patch(facecolor=VERMILLION, hatch="xxx", edgecolor="white")
     leak.set_label("reached another user")
     return [
@@ -196,7 +197,7 @@ def outcome_legend(leak: Patch | None = None) -> list[Patch]:
 
 
 def delivery_figure(measurements: Sequence[Measurement], labels: Sequence[str], *, title: str) -> Figure:
-    """Delivered and misrouted, side by side: one dot a measurement, with its interval and its count."""
+    """Draw delivered and misrouted side by side: one dot per measurement, with its interval and its count."""
     with new_figure(title, 9.0, 1.75 + 0.5 * len(labels)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         outcomes = [outcome_counts([measurement]) for measurement in measurements]
@@ -230,9 +231,9 @@ def _dots(axis: Axes, heading: str, rates: Sequence[Rate], colour: str, marker: 
 
 
 def matrix_figure(cells: dict[tuple[str, str], Measurement], *, title: str) -> Figure:
-    """Families of thread ids down, variants across; each cell label how many of its events were delivered.
+    """Draw families of thread ids as rows and variants as columns; each cell shows how many of its events were delivered.
 
-    `cells` maps (family, variant name) to a measurement; rows and columns keep their first order.
+    `cells` maps (family, variant name) to a measurement; rows and columns appear in their first order.
     """
     families = list(dict.fromkeys(family for family, _ in cells))
     names = list(dict.fromkeys(name for _, name in cells))
@@ -260,7 +261,7 @@ def _cell(axis: Axes, row: int, column: int, outcome: OutcomeCounts) -> None:
         label = f"{outcome.delivered:,} of {outcome.expected:,}\n{outcome.misrouted:,} to others"
     elif outcome.delivered:
         colour, text_colour, label = GREEN, "white", f"{outcome.delivered:,} of {outcome.expected:,}"
-    # The border tells what leaks from what does not, also in grey.
+    # The border distinguishes leaking cells without colour.
     border = {"edgecolor": TEXT_COLOUR, "linewidth": 2.2} if outcome.misrouted else {"edgecolor": "none"}
     axis.add_patch(Rectangle((column + 0.03, row + 0.05), 0.94, 0.9, facecolor=colour, **border))
     axis.text(

@@ -35,9 +35,9 @@ TWO_THREADS_A_USER: Final = Workload(
 """A workload to mutate in: a frame may stray to another user, and to another thread of the same user."""
 
 NOTHING: Final[Mapping[Attribution, int]] = MappingProxyType({})
-NEVER_READ: Final = Attribution(10, "called sent, and no socket read it")
+NEVER_READ: Final = Attribution(10, "reported as sent, but no socket read it")
 REPORTED_LOST: Final = Attribution(10, "no socket of the thread took it")
-MISROUTED: Final = Attribution(10, "given to a socket of another thread")
+MISROUTED: Final = Attribution(10, "delivered to a socket of another thread")
 
 
 @dataclass(frozen=True)

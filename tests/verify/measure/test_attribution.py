@@ -101,5 +101,5 @@ def test_event_that_is_called_sent_without_a_number_never_reached_the_hub() -> N
     history.acknowledged[THOUGHT] = (RunId("run of a1"), receipt)
     assert (attribute_loss(history, EXPECTED).link, attribute_loss(history, EXPECTED).reason) == (
         9,
-        "called sent, and never given to the hub",
+        "reported as sent, but never passed to the hub",
     )

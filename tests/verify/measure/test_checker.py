@@ -15,8 +15,8 @@ from bridgekit_verify.measure.ledger import Attribution
 from bridgekit_verify.measure.statistics import Rate
 from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, arrival, clean, differences, key, moved
 
-CALLED_SENT = Attribution(10, "called sent, and no socket read it")
-ASTRAY = Attribution(10, "given to a socket of another thread")
+CALLED_SENT = Attribution(10, "reported as sent, but no socket read it")
+ASTRAY = Attribution(10, "delivered to a socket of another thread")
 NO_OBSERVER = Receipt(outcome=Outcome.NOBODY_LISTENING, link=10, reason="nobody", thread_id=ALICES.thread_id, seq=3)
 THIRD = key(ALICES, 3)
 

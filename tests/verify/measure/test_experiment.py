@@ -81,14 +81,14 @@ async def test_fix_1_is_charged_with_a_thread_that_it_made_up() -> None:
     ("link", "charged", "reason", "delivered"),
     [
         (1, 10, "no socket of the thread took it", 0),
-        (2, 2, "the supervisor speaks to another bridge", 0),
+        (2, 2, "the supervisor holds another bridge", 0),
         (3, 3, "the agent was given no bridge", 0),
-        (4, 4, "the engine speaks to another bridge", 0),
-        (5, 5, "the agent spoke for another run", 14),
-        (6, 6, "the agent did not tell its adapter", 8),
+        (4, 4, "the engine holds another bridge", 0),
+        (5, 5, "the agent emitted for another run", 14),
+        (6, 6, "the agent did not bind its adapter", 8),
         (7, 7, "the adapter does not hold bridge and run", 8),
         (8, 8, "the adapter did not reach the bridge", 8),
-        (9, 9, "the orchestrator cannot say; the run id names no thread", 0),
+        (9, 9, "the orchestrator raised an error; the run id names no thread", 0),
     ],
 )
 async def test_losses_are_charged_to_the_link_that_is_broken(

@@ -57,7 +57,7 @@ def test_late_event_is_charged_to_the_link_that_held_it_back(
 def test_lateness_is_how_many_later_events_were_read_before() -> None:
     [late] = delayed_events(history("0123", "0123", "1230"))
     assert (late.key, late.socket, late.events) == (STARTED, ALICES, 3)
-    assert late.attribution == Attribution(10, "numbered in order, and read late")
+    assert late.attribution == Attribution(10, "numbered in order, but read late")
 
 
 def test_second_copies_and_what_is_not_the_users_own_are_not_late() -> None:

@@ -38,8 +38,8 @@ def handed(**evidence: Any) -> dict[str, Handover]:
     [
         ({"wrong_bridge": (4, "another bridge")}, EXPECTED, 4, "another bridge"),
         ({"failures": {THOUGHT.request: (3, "KeyError")}}, EXPECTED, 3, "KeyError"),
-        ({"handovers": {}}, EXPECTED, 5, "the core did not say it"),
-        ({}, STARTED, 5, "the core did not say it"),
+        ({"handovers": {}}, EXPECTED, 5, "the core did not emit it"),
+        ({}, STARTED, 5, "the core did not emit it"),
         ({"handovers": handed(given=False)}, EXPECTED, 5, "the agent was given no bridge"),
         (
             {"handovers": handed(given=False), "bound_by_registry": True},
@@ -51,7 +51,7 @@ def handed(**evidence: Any) -> dict[str, Handover]:
             {"handovers": handed(passed_on=False, holds=False)},
             EXPECTED,
             6,
-            "the agent did not tell its adapter",
+            "the agent did not bind its adapter",
         ),
         ({"handovers": handed(holds=False)}, EXPECTED, 7, "the adapter does not hold bridge and run"),
         ({}, EXPECTED, 8, "the adapter did not reach the bridge"),
@@ -83,14 +83,14 @@ def receipt(outcome: Outcome, *, thread_id: str | None = "a1", link: int | None 
 @pytest.mark.parametrize(
     ("run_id", "answer", "link", "reason"),
     [
-        (RUN, receipt(Outcome.SENT), 10, "called sent, and no socket read it"),
+        (RUN, receipt(Outcome.SENT), 10, "reported as sent, but no socket read it"),
         (RUN, receipt(Outcome.SENT, thread_id="b1"), 9, "sent to another thread"),
         (RUN, receipt(Outcome.NOBODY_LISTENING, link=10), 10, "nobody listening!"),
         (RUN, receipt(Outcome.NOBODY_LISTENING, thread_id="b1", link=10), 9, "sent to another thread"),
         (RUN, receipt(Outcome.UNROUTABLE, thread_id=None, link=9), 9, "unroutable!"),
         (RUN, receipt(Outcome.UNROUTABLE, thread_id=None), 9, "unroutable!"),
-        ("run of b1", receipt(Outcome.SENT, thread_id="b1"), 5, "the agent spoke for another run"),
-        ("run of b1", receipt(Outcome.UNROUTABLE, thread_id=None, link=9), 5, "the agent spoke for another run"),
+        ("run of b1", receipt(Outcome.SENT, thread_id="b1"), 5, "the agent emitted for another run"),
+        ("run of b1", receipt(Outcome.UNROUTABLE, thread_id=None, link=9), 5, "the agent emitted for another run"),
     ],
 )
 def test_event_that_the_bridge_answered_is_charged_to_the_first_link_that_erred(
@@ -104,9 +104,9 @@ def test_event_that_the_bridge_answered_is_charged_to_the_first_link_that_erred(
 @pytest.mark.parametrize(
     ("run_id", "thread", "link", "reason"),
     [
-        (RUN, "a1", 10, "given to a socket of another thread"),
+        (RUN, "a1", 10, "delivered to a socket of another thread"),
         (RUN, "b1", 9, "sent to another thread"),
-        ("run of b1", "b1", 5, "the agent spoke for another run"),
+        ("run of b1", "b1", 5, "the agent emitted for another run"),
     ],
 )
 def test_misroute_is_charged_to_the_first_link_that_sent_it_astray(
@@ -136,7 +136,7 @@ def test_ledger_has_a_row_for_each_event_and_entitled_socket_in_order() -> None:
     ]
     lost = rows[3]
     assert (lost.socket.number, lost.copies, lost.latency_seconds) == (3, 0, None)
-    assert lost.attribution == Attribution(10, "called sent, and no socket read it")
+    assert lost.attribution == Attribution(10, "reported as sent, but no socket read it")
 
 
 def test_loss_is_signalled_only_by_a_gap_told_to_that_socket() -> None:

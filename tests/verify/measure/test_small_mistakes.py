@@ -38,8 +38,8 @@ def test_charges_and_losses_are_told_in_the_order_of_the_chain() -> None:
     assert verdict.attributions == [
         Attribution(3, "no"),
         Attribution(9, "no"),
-        Attribution(10, "called sent, and no socket read it"),
-        Attribution(10, "given to a socket of another thread"),
+        Attribution(10, "reported as sent, but no socket read it"),
+        Attribution(10, "delivered to a socket of another thread"),
         Attribution(10, "no"),
     ]
     assert check(History()).attributions == []
@@ -174,11 +174,11 @@ def test_twelve_frames_are_shown_whole_and_of_thirteen_those_that_break(
     [
         ((None, None, None), True, "the agent was given no bridge"),
         ((OTHER_BRIDGE,) * 3, True, "the agent was given another bridge"),
-        ((RIGHT, None, None), True, "the agent did not tell its adapter"),
-        ((RIGHT, OTHER_BRIDGE, OTHER_BRIDGE), True, "the agent told its adapter another bridge"),
+        ((RIGHT, None, None), True, "the agent did not bind its adapter"),
+        ((RIGHT, OTHER_BRIDGE, OTHER_BRIDGE), True, "the agent bound its adapter to another bridge"),
         ((RIGHT, RIGHT, None), True, "the adapter does not hold bridge and run"),
         ((RIGHT, RIGHT, OTHER_BRIDGE), True, "the adapter holds another bridge"),
-        ((RIGHT, RIGHT, RIGHT), False, "the agent did not ask its adapter"),
+        ((RIGHT, RIGHT, RIGHT), False, "the agent did not call its adapter"),
         ((RIGHT, RIGHT, RIGHT), True, "the adapter did not reach the bridge"),
     ],
 )
@@ -193,8 +193,8 @@ def test_loss_before_the_bridge_is_told_in_these_words(
 @pytest.mark.parametrize(
     ("emission", "reason"),
     [
-        ((OTHER_RUN,) * 3, "the agent spoke for another run"),
-        ((RIGHT, OTHER_RUN, OTHER_RUN), "the agent told its adapter another run"),
+        ((OTHER_RUN,) * 3, "the agent emitted for another run"),
+        ((RIGHT, OTHER_RUN, OTHER_RUN), "the agent bound its adapter to another run"),
         ((RIGHT, RIGHT, OTHER_THREAD), "the adapter holds another thread"),
     ],
 )
@@ -215,12 +215,12 @@ def test_who_named_another_run_or_thread_is_told_in_these_words() -> None:
 def test_who_handed_a_run_on_for_another_thread_is_named(link: int, giver: str) -> None:
     history = recorded_history(Emission(OTHER_THREAD, OTHER_THREAD, OTHER_THREAD))
     history.received_by[EXPECTED.key.request][link] = BOBS.thread_id
-    assert attribute_misroute(history, EXPECTED).reason == f"the {giver} handed on the run for another thread"
+    assert attribute_misroute(history, EXPECTED).reason == f"the {giver} passed the run on with another thread"
 
 
 @pytest.mark.parametrize(
     ("asked", "reason"),
-    [({2}, "the supervisor did not ask the engine"), ({2, 4}, "the engine did not ask the core")],
+    [({2}, "the supervisor did not call the engine"), ({2, 4}, "the engine did not call the core")],
 )
 def test_who_did_not_ask_is_named(asked: set[int], reason: str) -> None:
     history = clean()

@@ -107,7 +107,7 @@ async def test_dropped_frames_were_called_sent(study: CalibrationStudy) -> None:
     for loss in study.losses:
         verdict = loss.measurement.verdict
         assert verdict.false_success == loss.dropped
-        assert set(verdict.losses) <= {Attribution(10, "called sent, and no socket read it")}
+        assert set(verdict.losses) <= {Attribution(10, "reported as sent, but no socket read it")}
         assert (verdict.misrouted, verdict.extra_copies, verdict.reordered) == (0, 0, 0)
 
 

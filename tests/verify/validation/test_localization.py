@@ -65,9 +65,9 @@ async def test_delayed_events_are_named_by_how_many_later_ones_came_first(found:
         if case.breakage.way == "delayed" and case.measurement.verdict.lost == 0
     }
     assert late == {
-        5: ["the core said it late"],
-        8: ["said in order, and emitted late"],
-        9: ["asked for in order, and sent late"],
+        5: ["the core emitted it late"],
+        8: ["requested in order, but emitted late"],
+        9: ["emitted in order, but sent late"],
     }
 
 
