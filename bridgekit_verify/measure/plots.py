@@ -59,7 +59,7 @@ STYLE: Final[dict[Any, Any]] = {
 
 @contextmanager
 def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
-    """A context manager: yields a figure of that size, in inches, to be drawn within the block in the style of the suite."""
+    """A context manager: yields a figure of that size in inches, to be drawn within the block in the suite's style."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
@@ -144,7 +144,10 @@ def panels_of_bars(panels: Mapping[str, Sequence[OutcomeCounts]], names: Sequenc
 
 
 def _stacked_bars(axis: Axes, heading: str, outcomes: Sequence[OutcomeCounts]) -> None:
-    """Draw one bar per outcome, from the top: delivered, misrouted, lost; with the interval of delivered, and the counts."""
+    """Draw one bar per outcome, from the top: delivered, misrouted, lost.
+
+    Each bar shows the interval of the delivered share, and the counts.
+    """
     for row, outcome in enumerate(outcomes):
         left = 0.0
         for part, (colour, hatch) in zip(
@@ -231,7 +234,7 @@ def _dots(axis: Axes, heading: str, rates: Sequence[Rate], colour: str, marker: 
 
 
 def matrix_figure(cells: dict[tuple[str, str], Measurement], *, title: str) -> Figure:
-    """Draw families of thread ids as rows and variants as columns; each cell shows how many of its events were delivered.
+    """Draw families of thread ids as rows and variants as columns; each cell shows its delivered events.
 
     `cells` maps (family, variant name) to a measurement; rows and columns appear in their first order.
     """

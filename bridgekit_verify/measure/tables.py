@@ -81,7 +81,10 @@ def latency_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
 
 
 def transcript(measurement: Measurement, *, frames: int = 10, misrouted: bool = False) -> pd.DataFrame:
-    """Return the first frames that sockets read, in order: the socket's user and the event's user. `misrouted` keeps only misrouted frames."""
+    """Return the first frames that sockets read, in order: the socket's user and the event's user.
+
+    `misrouted` keeps only misrouted frames.
+    """
     owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
     rows = [
         {

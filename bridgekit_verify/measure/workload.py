@@ -55,7 +55,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class OfflinePattern:
-    """Every user's socket is closed during the last `groups` of every `of` groups of runs. Counted in groups, not in time."""
+    """Every user's socket is closed during the last `groups` of every `of` groups of runs.
+
+    The pattern counts groups, not time.
+    """
 
     groups: int
     of: int
@@ -70,7 +73,10 @@ ALWAYS_ONLINE: Final = OfflinePattern(0, of=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The size of a load. A run of `steps` steps has 2 + 3 * `steps` events; one step gives the five critical events."""
+    """The size of a load.
+
+    A run of `steps` steps has 2 + 3 * `steps` events; a run of one step has the five critical events.
+    """
 
     threads: tuple[OwnedThread, ...]
     runs_per_thread: int = 1

@@ -1,4 +1,4 @@
-"""What the audit missed, in three comparisons: the ladder of repairs, shared agents, and what an answer is worth."""
+"""What the audit missed, in three comparisons: repairs step by step, shared agents, and receipts against arrivals."""
 
 from __future__ import annotations
 
@@ -42,31 +42,40 @@ EMITTED_BY_AGENTS = frozenset(EventType) - EMITTED_BY_CORE
 
 @dataclass(frozen=True)
 class RepairStudy:
-    """Each rung of the ladder, with one run at a time and with several at once."""
+    """Each step of the repair sequence, with one run at a time and with several at once."""
 
     alone: Sequence[Measurement]
     together: Sequence[Measurement]
 
     def table(self) -> pd.DataFrame:
-        """One row a rung and way of running. Delivery is told apart by who says an event: the core, or an agent."""
+        """Return one row per repair and number of concurrent runs.
+
+        Delivery is shown separately for events that the core emits and events that agents emit.
+        """
         return pd.DataFrame(
-            [_rung(measurement) for pair in zip(self.alone, self.together, strict=True) for measurement in pair]
+            [_repair_row(measurement) for pair in zip(self.alone, self.together, strict=True) for measurement in pair]
         )
 
-    def receipts_table(self, *rungs: str) -> pd.DataFrame:
-        """What was answered against what arrived, with several runs at once, of those rungs, or of all."""
-        return pd.concat([receipt_table(m) for m in self.together if m.variant.name in rungs or not rungs], ignore_index=True)
+    def receipts_table(self, *repairs: str) -> pd.DataFrame:
+        """Return what receipts reported against what arrived, with several runs at once.
+
+        All repairs if none is named.
+        """
+        return pd.concat([receipt_table(m) for m in self.together if m.variant.name in repairs or not repairs], ignore_index=True)
 
     def figure(self, title: str) -> Figure:
-        """Two panels, one bar a rung."""
+        """Draw two panels with one bar per repair."""
         together = self.together[0].workload.at_once
         panels = {"one run at a time": self.alone, f"{together} runs at once": self.together}
         outcomes = {heading: [outcome_counts([each]) for each in measurements] for heading, measurements in panels.items()}
         return panels_of_bars(outcomes, [each.variant.name for each in self.alone], title=title)
 
-    def receipts_figure(self, *rungs: str, title: str) -> Figure:
-        """One grid a rung, several runs at once: answers down, arrivals across. Only truthful cells are green."""
-        grids = {m.variant.name: _counted(m.history) for m in self.together if m.variant.name in rungs}
+    def receipts_figure(self, *repairs: str, title: str) -> Figure:
+        """Draw one grid per repair, several runs at once: receipts as rows, arrivals as columns.
+
+        Only cells with truthful receipts are green.
+        """
+        grids = {m.variant.name: _counted(m.history) for m in self.together if m.variant.name in repairs}
         columns = min(len(grids), GRIDS_ACROSS)
         rows = -(-len(grids) // columns)
         with new_figure(title, 1.2 + 3.0 * columns, 0.6 + 2.9 * rows) as figure:
@@ -74,29 +83,29 @@ class RepairStudy:
             for unused in axes[len(grids) :]:
                 unused.set_visible(False)
             for axis, (name, counts) in zip(axes[: len(grids)], grids.items(), strict=True):
-                for row, answer in enumerate(ANSWERS):
-                    for column, what in enumerate(GOT):
+                for row, answer in enumerate(RECEIPTS):
+                    for column, what in enumerate(ARRIVALS):
                         _receipt_cell(axis, row, column, counts[answer, what], accurate=_is_accurate(answer, what))
                 axis.set_title(name, fontsize=10.5)
-                answered = [f"answered:\n{answer}" for answer in ANSWERS]
-                frame_grid(axis, ["its user\ngot it", "only\nanother", "nobody\ngot it"], answered)
+                answered = [f"receipt:\n{answer}" for answer in RECEIPTS]
+                frame_grid(axis, ["its user\nread it", "only\nanother", "no user\nread it"], answered)
                 axis.tick_params(labelsize=9)
             return figure
 
-    def receipts_alt_text(self, *rungs: str) -> str:
-        """The same in a sentence a rung, for those who cannot see the figure."""
-        counted = {m.variant.name: _counted(m.history) for m in self.together if m.variant.name in rungs}
+    def receipts_alt_text(self, *repairs: str) -> str:
+        """Describe the figure in text, one sentence per repair."""
+        counted = {m.variant.name: _counted(m.history) for m in self.together if m.variant.name in repairs}
         return "; ".join(
-            f"{rung}: " + ", ".join(f"answered {answer}, {got}: {count}" for (answer, got), count in counts.items())
-            for rung, counts in counted.items()
+            f"{repair}: " + ", ".join(f"receipt {answer}, {got}: {count}" for (answer, got), count in counts.items())
+            for repair, counts in counted.items()
         )
 
     def first_delivery(self) -> str:
-        """The first rung at which anything at all arrives, with one run at a time; "none" if there is none."""
+        """Return the first repair with which any event arrives, with one run at a time; "none" if there is none."""
         return next((m.variant.name for m in self.alone if m.verdict.delivered), "none")
 
     def alt_text(self) -> str:
-        """The same in a sentence a rung, for those who cannot see the figure."""
+        """Describe the figure in text, one sentence per repair."""
         return "; ".join(
             f"{alone.variant.name}: {alone.verdict.delivered} of {alone.verdict.expected} alone,"
             f" {together.verdict.delivered} of {together.verdict.expected} and {together.verdict.misrouted} misrouted"
@@ -105,19 +114,19 @@ class RepairStudy:
         )
 
 
-def _rung(measurement: Measurement) -> dict[str, object]:
+def _repair_row(measurement: Measurement) -> dict[str, object]:
     whole = measurement.verdict
     core, agents = (check(measurement.history.of(types)) for types in (EMITTED_BY_CORE, EMITTED_BY_AGENTS))
     low, high = whole.delivery.interval
     return {
-        "rung": measurement.variant.name,
+        "repair": measurement.variant.name,
         "runs at once": measurement.workload.at_once,
         "expected": whole.expected,
         "delivered": whole.delivered,
         "from %": round(100 * low, 1),
         "to %": round(100 * high, 1),
-        "said by the core": _of(core),
-        "said by agents": _of(agents),
+        "emitted by the core": _of(core),
+        "emitted by agents": _of(agents),
         "misrouted": whole.misrouted,
         "false success": whole.false_success,
         "stops at link": ", ".join(map(str, whole.lost_at)) or "none",
@@ -129,25 +138,28 @@ def _of(verdict: Verdict) -> str:
 
 
 async def study_repairs(*, threads: int, users_without_socket: int, runs: int, at_once: int, seed: int = 0) -> RepairStudy:
-    """Climb from the chain as committed to one that is repaired, measuring every rung alone and `at_once`.
+    """Measure every step from the chain as committed to a repaired one, with one run at a time and with `at_once`.
 
-    The first `users_without_socket` of the threads' users have no socket, so that an answer can be wrong about them too.
+    The first `users_without_socket` users have no socket, so that receipts about them can be wrong as well.
     """
     owned = thread_ids(EXAMPLE, threads, seed=seed)
     workloads = [Workload(threads=owned, runs_per_thread=runs, at_once=c, users_without_socket=users_without_socket) for c in (1, at_once)]
-    climbed = [[await measure(rung, workload, seed=seed) for rung in REPAIR_SEQUENCE] for workload in workloads]
-    return RepairStudy(alone=climbed[0], together=climbed[1])
+    measured = [[await measure(repair, workload, seed=seed) for repair in REPAIR_SEQUENCE] for workload in workloads]
+    return RepairStudy(alone=measured[0], together=measured[1])
 
 
 @dataclass(frozen=True)
 class SharingStudy:
-    """One agent for all runs beside a fresh agent for each, by how many runs are under way at once."""
+    """One agent for all runs, compared with a new agent for each run, by number of concurrent runs."""
 
     shared: Sequence[Measurement]
     fresh: Sequence[Measurement]
 
     def table(self) -> pd.DataFrame:
-        """One row a number of runs at once: agents' events handed to another user, shared and fresh, and expected."""
+        """Return one row per number of concurrent runs.
+
+        It has agents' events that reached another user, with a shared and with new agents, and the expected number.
+        """
         return pd.DataFrame(
             {
                 "runs at once": shared.workload.at_once,
@@ -163,34 +175,37 @@ class SharingStudy:
         )
 
     def misrouted_shared(self) -> list[Rate]:
-        """Of what agents said, how much another user read, with one agent for all; by runs at once."""
+        """Return the share of agents' events that another user read, by concurrent runs.
+
+        All runs share one agent.
+        """
         return [_misrouted(measurement) for measurement in self.shared]
 
     def misrouted_fresh(self) -> list[Rate]:
-        """The same with a fresh agent for each run."""
+        """Return the same with a new agent for each run."""
         return [_misrouted(measurement) for measurement in self.fresh]
 
     def is_closed_form(self) -> bool:
-        """Whether every count with the shared agent is exactly what all but one run of each group say."""
-        said = len(EMITTED_BY_AGENTS & set(CRITICAL))
+        """Return whether every count with the shared agent equals the events of all but one run of each group."""
+        per_run = len(EMITTED_BY_AGENTS & set(CRITICAL))
         return all(
-            rate.k == said * sum(len(group) - 1 for group in measurement.workload.groups())
+            rate.k == per_run * sum(len(group) - 1 for group in measurement.workload.groups())
             for rate, measurement in zip(self.misrouted_shared(), self.shared, strict=True)
         )
 
     def transcript(self, at_once: int, frames: int = 8) -> pd.DataFrame:
-        """The first frames that sockets read with so many runs at once and one agent for all, in order."""
+        """Return the first frames that sockets read with that many runs at once and one agent for all, in order."""
         return transcript(next(m for m in self.shared if m.workload.at_once == at_once), frames=frames)
 
     def alt_text(self) -> str:
-        """The figure in a sentence, for those who cannot see it."""
+        """Describe the figure in text."""
         return "; ".join(
             f"{measurement.workload.at_once} at once: {shared.counts} with one agent, {fresh.counts} with fresh ones"
             for measurement, shared, fresh in zip(self.shared, self.misrouted_shared(), self.misrouted_fresh(), strict=True)
         )
 
     def figure(self, title: str) -> Figure:
-        """Share of the agents' events that another user read, by runs at once, on a scale of doublings."""
+        """Draw the share of agents' events that another user read, by concurrent runs, on a logarithmic scale."""
         at_once = [measurement.workload.at_once for measurement in self.shared]
         shared, fresh = self.misrouted_shared(), self.misrouted_fresh()
         with new_figure(title, 8.6, 4.4) as figure:
@@ -212,13 +227,13 @@ class SharingStudy:
 
 
 def _misrouted(measurement: Measurement) -> Rate:
-    """Of what agents said, how much another user read."""
+    """Return the share of agents' events that another user read."""
     verdict = check(measurement.history.of(EMITTED_BY_AGENTS))
     return Rate(verdict.wrong_user, verdict.expected)
 
 
 async def study_sharing(at_once: Iterable[int], *, runs: int, seed: int = 0) -> SharingStudy:
-    """Let `runs` runs go through both, so many of them at once; each run has a user of its own."""
+    """Measure `runs` runs with a shared agent and with new agents, that many at once; each run has its own user."""
     workloads = [Workload(threads=thread_ids(EXAMPLE, runs, seed=seed), at_once=c) for c in at_once]
     return SharingStudy(
         shared=[await measure(BROKEN[5], workload, seed=seed) for workload in workloads],
@@ -227,23 +242,23 @@ async def study_sharing(at_once: Iterable[int], *, runs: int, seed: int = 0) -> 
 
 
 def receipt_table(measurement: Measurement) -> pd.DataFrame:
-    """What `notify` answered, down, against what sockets read, across: a count of events in each cell."""
+    """Return what `notify` reported, as rows, against what sockets read, as columns: counts of events."""
     counts = _counted(measurement.history)
     return pd.DataFrame(
-        {"variant": measurement.variant.name, "answer": answer} | {got: counts[answer, got] for got in GOT}
-        for answer in ANSWERS
+        {"variant": measurement.variant.name, "receipt": answer} | {got: counts[answer, got] for got in ARRIVALS}
+        for answer in RECEIPTS
     )
 
 
 async def measure_receipts(*, threads: int, users_without_socket: int, at_once: int, seed: int = 0) -> pd.DataFrame:
-    """What was answered against what arrived, of every variant: the columns of `receipt_table`."""
+    """Return what receipts reported against what arrived, for every variant, with the columns of `receipt_table`."""
     workload = Workload(threads=thread_ids(EXAMPLE, threads, seed=seed), at_once=at_once, users_without_socket=users_without_socket)
     measured = await measure_each(VARIANTS.values(), [workload], seed=seed)
     return pd.concat([receipt_table(measurement) for measurement in measured], ignore_index=True)
 
 
-ANSWERS = ("sent", "not sent", "no answer")
-GOT = ("its user got it", "only another user got it", "nobody got it")
+RECEIPTS = ("sent", "not sent", "no receipt")
+ARRIVALS = ("its user read it", "only another user read it", "no user read it")
 
 
 def _counted(history: History) -> Counter[tuple[str, str]]:
@@ -257,28 +272,28 @@ def _counted(history: History) -> Counter[tuple[str, str]]:
 
 def _answer(history: History, key: EventKey) -> str:
     if key not in history.acknowledged:
-        return "no answer"
+        return "no receipt"
     return "sent" if history.acknowledged[key][1] else "not sent"
 
 
 def _got(owner: str, readers: set[str]) -> str:
     if owner in readers:
-        return GOT[0]
-    return GOT[1] if readers else GOT[2]
+        return ARRIVALS[0]
+    return ARRIVALS[1] if readers else ARRIVALS[2]
 
 
 GRIDS_ACROSS: Final = 3
 
 
-def _draw_shares(axis: Axes, at_once: Sequence[int], rates: Sequence[Rate], look: tuple[str, str, str]) -> None:
-    (colour, marker, label), (values, bars) = look, percents(rates)
+def _draw_shares(axis: Axes, at_once: Sequence[int], rates: Sequence[Rate], style: tuple[str, str, str]) -> None:
+    (colour, marker, label), (values, bars) = style, percents(rates)
     axis.errorbar(
         at_once, values, yerr=bars, fmt=marker, color=colour, ecolor=TEXT_COLOUR, markersize=8, capsize=3, label=label
     )
 
 
 def _is_accurate(answer: str, got: str) -> bool:
-    return (answer, got) in {("sent", "its user got it"), ("not sent", "nobody got it")}
+    return (answer, got) in {("sent", "its user read it"), ("not sent", "no user read it")}
 
 
 def _receipt_cell(axis: Axes, row: int, column: int, count: int, *, accurate: bool) -> None:

@@ -1,4 +1,4 @@
-"""Run ids that one process registered, used in another one: a real process, which the harness starts and asks."""
+"""Run ids that one process registered, used in another real process, which the harness starts and sends requests to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["ProcessDelivery", "measure_processes", "process_table", "second_proc
 
 
 class ProcessHandle(Protocol):
-    """A process that can be asked."""
+    """A process that handles requests."""
 
     def url(self, variant: str) -> str: ...
 
@@ -62,13 +62,13 @@ class SecondProcess:
         return self.urls[variant]
 
     async def request(self, message: ProcessRequest) -> ProcessAnswer:
-        """ProcessGone, ProcessTimeout."""
+        """Send a request and return its answer. ProcessGone or ProcessTimeout if the process fails."""
         return await self.process.request(message, ProcessAnswer)
 
 
 @asynccontextmanager
 async def second_process() -> AsyncIterator[SecondProcess]:
-    """Run `second_worker` for the length of a block; at its end the process is killed."""
+    """Run `second_worker` for the duration of a block; at its end the process is killed."""
     async with start_module(second_worker.__name__, name="the second process") as process:
         ready = await process.receive(ServedUrls, within=START_TIMEOUT_SECONDS, wanted="serve")
         yield SecondProcess(process, ready.urls)
@@ -81,7 +81,7 @@ class ProcessDelivery:
     variant: str
     process: str
     says: str
-    """What the event says of where it belongs."""
+    """What the event carries to identify its destination."""
     found: Rate
     """Events for which that process found the right thread."""
     arrived: Rate
@@ -90,40 +90,40 @@ class ProcessDelivery:
 
 
 async def measure_processes(*, users: int = 5, runs: int = 20, seed: int = 0) -> list[ProcessDelivery]:
-    """Register runs here, then emit an event of each here, in a second process, and there again after a restart.
+    """Register runs here, then emit one event of each here, in a second process, and in it again after a restart.
 
-    Done with Fix 3's dict and with the sound chain, whose mapping is a memory store too. Every user has a socket at
-    the process that is asked, so that nothing but the route is missing.
+    Measured with Fix 3's dict and with the sound chain, whose mapping also uses a memory store. Every user has a socket at
+    the process that emits, so that only the route can be missing.
     """
     threads = thread_ids("thread_123", users, seed=seed)
-    asked = []
+    deliveries = []
     opened: dict[str, list[RunContext]] = {}
     for name, row in SERVED.items():
         async with manual_run(row, (), seed=seed) as first:
             opened[name] = [
                 await first.open_run(threads[number % users], f"question {number + 1}") for number in range(runs)
             ]
-            asked.append(await _emitted(LocalProcess(first), name, "the one that registered", opened[name]))
+            deliveries.append(await _emit_each(LocalProcess(first), name, "the registering process", opened[name]))
     async with second_process() as second:
-        asked += await _both(second, "a second one", opened)
+        deliveries += await _both(second, "a second process", opened)
         for name, contexts in opened.items():
             for run in contexts:
                 await second.request(_message(name, run, "register", carried=True))
-            asked.append(await _emitted(second, name, "a second one, registered there", contexts))
-    async with second_process() as again:
-        asked += await _both(again, "the second one, restarted", opened)
-    return sorted(asked, key=lambda row: list(SERVED).index(row.variant))
+            deliveries.append(await _emit_each(second, name, "a second process, registered there", contexts))
+    async with second_process() as restarted:
+        deliveries += await _both(restarted, "the second process, restarted", opened)
+    return sorted(deliveries, key=lambda row: list(SERVED).index(row.variant))
 
 
 async def _both(handle: ProcessHandle, process: str, opened: dict[str, list[RunContext]]) -> list[ProcessDelivery]:
     return [
-        await _emitted(handle, name, process, contexts, carried=carried)
+        await _emit_each(handle, name, process, contexts, carried=carried)
         for name, contexts in opened.items()
         for carried in (False, True)
     ]
 
 
-async def _emitted(
+async def _emit_each(
     handle: ProcessHandle, variant: str, process: str, runs: Sequence[RunContext], *, carried: bool = False
 ) -> ProcessDelivery:
     owners = dict.fromkeys(OwnedThread(run.thread_id, run.user_id) for run in runs)
@@ -138,7 +138,7 @@ async def _emitted(
         answers = [await handle.request(_message(variant, run, "notify", carried=carried)) for run in runs]
         await handle.request(ProcessRequest(variant=variant, do="drain"))
         read = {(owned, key) for owned, client in clients.items() for key in await _keys(client)}
-    found = sum(said.thread_id == run.thread_id for said, run in zip(answers, runs, strict=True))
+    found = sum(answer.thread_id == run.thread_id for answer, run in zip(answers, runs, strict=True))
     arrived = sum((OwnedThread(run.thread_id, run.user_id), event_key(run.request)) in read for run in runs)
     return ProcessDelivery(
         variant,
@@ -146,7 +146,7 @@ async def _emitted(
         "run id and thread" if carried else "run id",
         Rate(found, len(runs)),
         Rate(arrived, len(runs)),
-        "; ".join(dict.fromkeys(f"link {said.link}: {said.reason}" for said in answers if said.link)),
+        "; ".join(dict.fromkeys(f"link {answer.link}: {answer.reason}" for answer in answers if answer.link)),
     )
 
 
@@ -159,11 +159,11 @@ def _message(variant: str, run: RunContext, do: second_worker.Action, *, carried
     return ProcessRequest(variant=variant, do=do, run_id=run.run_id, thread_id=thread, request=run.request)
 
 
-def process_table(asked: Sequence[ProcessDelivery]) -> pd.DataFrame:
-    """One row a message put to a process.
+def process_table(deliveries: Sequence[ProcessDelivery]) -> pd.DataFrame:
+    """Return one row per chain, process and address.
 
-    Columns: chain, process, the event says, found its thread, reached its user, of, from %, to % (95 % Wilson
-    interval of those that reached their user), why not.
+    Columns: chain, process, the event says, found its thread, reached its user, of, from %, to % (95 % Wilson interval of
+    those that reached their user), why not.
     """
     return pd.DataFrame(
         {
@@ -177,5 +177,5 @@ def process_table(asked: Sequence[ProcessDelivery]) -> pd.DataFrame:
             "to %": round(100 * row.arrived.interval[1], 1),
             "why not": row.why_not,
         }
-        for row in asked
+        for row in deliveries
     )

@@ -32,19 +32,19 @@ SERVED: Final = {row.name: row for row in (FIX_3, SOUND)}
 
 
 class ProcessRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process is to do, in which of its chains. What a action does not need stays empty."""
+    """The action to perform, and the chain to perform it in. Fields that an action does not need stay empty."""
 
     variant: str
     do: Action
     run_id: RunId = RunId("")
     thread_id: ThreadId | None = None
-    """Of a notification: the thread, where it travels with the event."""
+    """For a notification: the thread, if the event carries it."""
     user_id: UserId = UserId("")
     request: str = ""
 
 
 class ProcessAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of it. For a notification, what its Receipt says."""
+    """The result of an action. For a notification: the fields of its Receipt."""
 
     outcome: Outcome = Outcome.SENT
     thread_id: ThreadId | None = None
@@ -53,13 +53,13 @@ class ProcessAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServedUrls(msgspec.Struct, frozen=True):
-    """The process is up: where each of its chains is served."""
+    """The process is ready: the URL of each of its chains."""
 
     urls: dict[str, str]
 
 
 async def handle_request(app: Starlette, message: ProcessRequest) -> ProcessAnswer:
-    """Do in one application what a message asks. The first process answers by the same function."""
+    """Perform the requested action in one application. The first process uses the same function."""
     application: Application = app.state.bridgekit
     match message.do:
         case "open thread":
@@ -82,7 +82,7 @@ async def _register(application: Application, message: ProcessRequest) -> Proces
 
 
 async def _notify(application: Application, message: ProcessRequest) -> ProcessAnswer:
-    thought = f"{message.request}: from wherever it is asked"
+    thought = f"{message.request}: emitted on request"
     receipt = await application.bridge.notify_agent_thinking(
         message.run_id, AGENT, thought, step_number=1, thread_id=message.thread_id
     )
@@ -90,12 +90,12 @@ async def _notify(application: Application, message: ProcessRequest) -> ProcessA
 
 
 def event_key(request: str) -> EventKey:
-    """The event that a notification about that request is."""
+    """Return the identity of the event that a notification about that request emits."""
     return EventKey(request, EventType.AGENT_THINKING, 1)
 
 
 async def main() -> None:
-    """Serve both chains, and answer until standard input closes."""
+    """Serve both chains, and answer requests until standard input closes."""
     async with AsyncExitStack() as stack:
         apps, urls = {}, {}
         for name, row in SERVED.items():

@@ -1,7 +1,7 @@
-"""Links 9 and 10 broken on purpose, each as the smallest override of a sound one, as `broken_handover` has 1 to 5.
+"""Links 9 and 10 broken, each as the smallest override of a sound one; `broken_handover` breaks links 1 to 5.
 
-What is wrong with link 10 here is wrong for real sockets only. Startup's own check listens inside the process, so it
-passes, as it must: what startup can notice never reaches a measurement.
+Link 10 is broken for real sockets only. The startup check uses a connection inside the process and must pass: a defect
+that startup detects never reaches a measurement.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ __all__ = [
 
 
 class RouteOfTheLastEvent:
-    """Link 9, passed wrong: an event goes where the one before it belonged."""
+    """Link 9, passed wrong: routes an event to the thread of the previous event."""
 
-    before: ThreadId | None = None
+    previous: ThreadId | None = None
 
     async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
         found = await route_of(Carried(), event)
-        route, self.before = self.before or found, None if isinstance(found, NoRoute) else found
+        route, self.previous = self.previous or found, None if isinstance(found, NoRoute) else found
         return route
 
 
 def route_of_the_last_event(mapping: RunThreadMappingService) -> Resolver:
-    """The resolver of that name; it asks no mapping."""
+    """Return a RouteOfTheLastEvent; the mapping is not used."""
     return RouteOfTheLastEvent()
 
 
 class _BridgeThatSendsOtherwise(AgentWebSocketBridge, abc.ABC):
-    """Sends as a breakage has it, and tells what it answers as the sound one does."""
+    """Replaces sending by the breakage, and notifies observers as the sound bridge does."""
 
     async def notify(self, event: AgentEvent) -> Receipt:
         receipt = await self._send(event)
@@ -61,14 +61,14 @@ class _BridgeThatSendsOtherwise(AgentWebSocketBridge, abc.ABC):
 
 
 class BridgeThatRaises(_BridgeThatSendsOtherwise):
-    """Link 9, raises."""
+    """Link 9, raises: sending raises an OSError."""
 
     async def _send(self, event: AgentEvent) -> Receipt:
         raise OSError("link 9 is broken")
 
 
 class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
-    """Link 9, swallowed: nothing is given to the hub, and everything is called sent."""
+    """Link 9, swallowed: passes nothing to the hub and reports every event as sent."""
 
     async def _send(self, event: AgentEvent) -> Receipt:
         route = await route_of(self.resolver, event)
@@ -78,7 +78,10 @@ class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
 
 
 class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
-    """Link 9, delayed: of each two events of a run the first waits for the second, and is called sent meanwhile."""
+    """Link 9, delayed: sends the first of every two events of a run after the second.
+
+    The first is reported as sent at once.
+    """
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -97,14 +100,14 @@ class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
 
 
 class HubWithoutThreadsForSockets(Hub):
-    """Link 10, not passed on: a real socket is kept under no thread, so that no event finds it."""
+    """Link 10, not passed on: registers real sockets under no thread, so that no event finds them."""
 
     def _thread_of(self, connection: Connection) -> ThreadId:
         return connection.thread_id if isinstance(connection, Inbox) else ThreadId("")
 
 
 class HubThatGivesToTheNeighbour(Hub):
-    """Link 10, passed wrong: a thread's events go to the sockets of the thread that connected before it."""
+    """Link 10, passed wrong: delivers a thread's events to the sockets of the thread that connected before it."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         threads = list(self._connections)
@@ -112,7 +115,7 @@ class HubThatGivesToTheNeighbour(Hub):
 
 
 class ConnectionProxy:
-    """A connection that another one stands connection."""
+    """Stands between the hub and a connection."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -126,7 +129,7 @@ class ConnectionProxy:
         return self.connection.user_id
 
     def put(self, frame: Frame) -> bool:
-        """Take it, and lose it."""
+        """Accept the frame and drop it."""
         return True
 
     def restart(self) -> None:
@@ -139,7 +142,7 @@ class RaisingConnection(ConnectionProxy):
 
 
 class DelayingConnection(ConnectionProxy):
-    """Of each two frames the first waits for the second, and goes after it."""
+    """Passes on the first of every two frames after the second."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
@@ -152,7 +155,7 @@ class DelayingConnection(ConnectionProxy):
 
 
 class HubWithConnectionProxies(Hub):
-    """Something stands proxy the hub and each real socket."""
+    """Places a proxy between the hub and each real socket."""
 
     proxy: type[ConnectionProxy] = ConnectionProxy
 
@@ -170,16 +173,16 @@ class HubWithConnectionProxies(Hub):
 
 
 class HubThatRaises(HubWithConnectionProxies):
-    """Link 10, raises."""
+    """Link 10, raises: delivering a frame raises an OSError."""
 
     proxy = RaisingConnection
 
 
 class HubThatSwallows(HubWithConnectionProxies):
-    """Link 10, swallowed: what takes the frame for the socket says that it did, and drops it."""
+    """Link 10, swallowed: the proxy accepts each frame and drops it."""
 
 
 class HubThatDeliversLate(HubWithConnectionProxies):
-    """Link 10, delayed."""
+    """Link 10, delayed: the proxy delays every first frame of two."""
 
     proxy = DelayingConnection

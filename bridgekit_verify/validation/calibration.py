@@ -1,7 +1,7 @@
-"""The measuring, measured: intervals check against the coverage they promise, counts against closed forms.
+"""The measurement compared with known rates: interval coverage with its nominal value, counts with closed forms.
 
-Whoever doubts a rate of this kit should first see it find rates that are known beforehand. Two worlds have such a
-rate: one that loses each frame with a known probability, and one whose users are away for a known part of the time.
+Two kinds of measurement have a rate that is known beforehand: one where each frame is lost with a known probability,
+and one whose users are offline for a known part of the time.
 """
 
 from __future__ import annotations
@@ -38,33 +38,33 @@ __all__ = [
 LOSS_PROBABILITIES: Final = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Probabilities with which a frame is lost."""
 OFFLINE_PATTERNS: Final = ((1, 15), (2, 15), (1, 3), (1, 2), (4, 5), (1, 1))
-"""How many groups of runs of how many the users are away. 2 of 15 is offline for 2 s in every 15 s."""
+"""(w, t): the users are offline for w of every t groups of runs. 2 of 15 is offline for 2 s in every 15 s."""
 
 COVERED_P: Final = (0.01, 0.05, 2 / 15, 0.5, 0.9, 0.999)
 COVERED_N: Final = (10, 60, 300)
 
 
 def coverage(p: float, n: int, *, draws: int, seed: int = 0) -> Rate:
-    """Draw k of n that often at probability p, and count how often Wilson's interval of k contains p."""
+    """Draw k of n at probability p, `draws` times, and count how often Wilson's interval of k contains p."""
     source = random.Random(f"{seed}:{p}:{n}")
     contains = _contains(p, n)
     return Rate(sum(contains[sum(source.random() < p for _ in range(n))] for _ in range(draws)), draws)
 
 
 def exact_coverage(p: float, n: int) -> float:
-    """The same without drawing: the binomial probability of every k whose interval contains p, added up."""
+    """Return the same without sampling: the sum of the binomial probabilities of every k whose interval contains p."""
     return math.fsum(_binomial(k, n, p) for k, contained in enumerate(_contains(p, n)) if contained)
 
 
 def _contains(p: float, n: int) -> list[bool]:
-    """For each k from 0 to n, whether its interval contains p."""
+    """Return for each k from 0 to n whether its interval contains p."""
     return [low <= p <= high for low, high in (wilson(k, n) for k in range(n + 1))]
 
 
 def _binomial(k: int, n: int, p: float) -> float:
     if p in (0.0, 1.0):
         return float(k == round(n * p))
-    # By logarithms: the binomial coefficient leaves the range of a float at n = 1,030.
+    # By logarithms: the binomial coefficient exceeds the range of a float at n = 1,030.
     ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
     return math.exp(ways + k * math.log(p) + (n - k) * math.log1p(-p))
 
@@ -72,10 +72,10 @@ def _binomial(k: int, n: int, p: float) -> float:
 def coverage_table(
     probabilities: Iterable[float] = COVERED_P, trials: Iterable[int] = COVERED_N, *, draws: int = 2_000, seed: int = 0
 ) -> pd.DataFrame:
-    """One row a probability and number of trials: how often the interval contains the truth.
+    """Return one row per probability and number of trials: how often the interval contains the true rate.
 
-    Columns: p, n, contains p (k of draws), coverage, from and to (its own interval), exact
-    (by summing the binomial) and inside (whether the exact one is in that interval); rates in percent.
+    Columns: p, n, contains p (k of draws), coverage, from and to (its own interval), exact (by summing the binomial) and
+    inside (whether the exact value lies in that interval); rates in percent.
     """
     return pd.DataFrame(_coverage_row(p, n, draws, seed) for p, n in product(probabilities, trials))
 
@@ -97,7 +97,7 @@ def _coverage_row(p: float, n: int, draws: int, seed: int) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class LossCalibration:
-    """A measurement in a world that loses frames, and the world's own count of them, which nobody was told."""
+    """A measurement with random frame loss, and an independent count of the dropped frames."""
 
     measurement: Measurement
     p: float
@@ -110,7 +110,7 @@ class LossCalibration:
 
 @dataclass(frozen=True)
 class OfflineCalibration:
-    """A measurement whose users are away for a part of the time."""
+    """A measurement whose users are offline for a part of the time."""
 
     measurement: Measurement
 
@@ -128,57 +128,60 @@ class OfflineCalibration:
 
 @dataclass(frozen=True)
 class CalibrationStudy:
-    """Measured rates beside the ones that they should be."""
+    """Measured rates compared with their closed forms."""
 
     losses: Sequence[LossCalibration]
     offline_runs: Sequence[OfflineCalibration]
 
     @property
     def rate_checks(self) -> list[RateCheck]:
-        """Every measured delivery beside its closed form."""
+        """Every measured delivery rate with its closed form."""
         return [loss.rate_check for loss in self.losses] + [run.rate_check for run in self.offline_runs]
 
     @property
     def outside(self) -> list[RateCheck]:
-        """Those whose interval does not contain the closed form. Of 95 % intervals, one in twenty may be here."""
+        """Those whose interval does not contain the closed form.
+
+        With 95 % intervals, one in twenty is expected here.
+        """
         return [check for check in self.rate_checks if not check.inside]
 
     def loss_table(self) -> pd.DataFrame:
-        """One row a probability: the loss expected, the loss measured, and the frames that the world really dropped.
+        """Return one row per probability: the expected loss, the measured loss, and the frames that were dropped.
 
         Columns: p, closed form, lost (k of n), lost in percent, from, to, inside, dropped by the world.
         """
         return pd.DataFrame(
             {"p": loss.p}
-            | _beside("closed form p, %", loss.p, "lost", loss.measurement.verdict.drop)
+            | _comparison("closed form p, %", loss.p, "lost", loss.measurement.verdict.drop)
             | {"dropped by the world": loss.dropped}
             for loss in self.losses
         )
 
     def offline_table(self) -> pd.DataFrame:
-        """One row a way of being away: the delivery expected of at most once, and the delivery measured.
+        """Return one row per offline pattern: the expected delivery at most once, and the measured delivery.
 
-        Columns: away, closed form, delivered (k of n), delivered in percent, from, to, inside, times connected.
+        Columns: offline, closed form, delivered (k of n), delivered in percent, from, to, inside, times connected.
         """
         return pd.DataFrame(
             {"offline": f"{run.offline.groups} of {run.offline.of}"}
-            | _beside("closed form 1 - w/t, %", run.rate_check.closed_form, "delivered", run.rate_check.measured)
-            | {"times connected": sum(there for there, _ in run.measurement.workload.online_periods())}
+            | _comparison("closed form 1 - w/t, %", run.rate_check.closed_form, "delivered", run.rate_check.measured)
+            | {"times connected": sum(online for online, _ in run.measurement.workload.online_periods())}
             for run in self.offline_runs
         )
 
     def figure(self, title: str) -> Figure:
-        """Measured against closed form, on the diagonal and by the difference."""
+        """Draw measured rates against closed forms: on the diagonal, and as differences."""
         return calibration_figure(self.rate_checks, title=title)
 
     def alt_text(self) -> str:
-        """The same in a sentence a row, for those who cannot see the figure."""
+        """Describe the figure in text."""
         return "; ".join(
             f"{check.name}: {check.closed_form:.1%} expected, {check.measured} delivered" for check in self.rate_checks
         )
 
 
-def _beside(closed_name: str, closed_form: float, name: str, measured: Rate) -> dict[str, object]:
+def _comparison(closed_name: str, closed_form: float, name: str, measured: Rate) -> dict[str, object]:
     low, high = measured.interval
     return {
         closed_name: round(100 * closed_form, 2),
@@ -198,10 +201,10 @@ async def study_calibration(
     losses: Iterable[float] = LOSS_PROBABILITIES,
     offline: Iterable[tuple[int, int]] = OFFLINE_PATTERNS,
 ) -> CalibrationStudy:
-    """Measure the sound chain in worlds whose delivery is known beforehand, over real sockets.
+    """Measure the sound chain over real sockets under conditions with a known delivery rate.
 
-    `threads` users at once, `runs` runs each, five events a run. All users are away together, for whole runs:
-    where `runs` is a multiple of t, w of t runs are missed exactly, and the closed form is met to the last event.
+    `threads` users at once, `runs` runs each, five events per run. All users go offline together, for whole runs. If `runs`
+    is a multiple of t, exactly w of t runs are missed, and the result equals the closed form to the last event.
     """
     base = Workload(threads=thread_ids("thread_123", threads, seed=seed), runs_per_thread=runs, at_once=threads)
     return CalibrationStudy(
@@ -221,7 +224,7 @@ async def _run_offline(workload: Workload, offline: OfflinePattern, seed: int) -
 
 @dataclass(frozen=True)
 class RateCheck:
-    """A measured rate, check against its closed form."""
+    """A measured rate and its closed form."""
 
     name: str
     closed_form: float
@@ -230,13 +233,13 @@ class RateCheck:
 
     @property
     def inside(self) -> bool:
-        """Whether the closed form is in the measured rate's interval."""
+        """Whether the measured rate's interval contains the closed form."""
         low, high = self.measured.interval
         return low <= self.closed_form <= high
 
 
 def calibration_figure(rows: Sequence[RateCheck], *, title: str) -> Figure:
-    """Left, measured against closed form: on the diagonal they agree. Right, row by row, by how much they differ."""
+    """Draw measured rates against closed forms on the left, and their differences row by row on the right."""
     with new_figure(title, 10.5, 1.9 + 0.27 * len(rows)) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.35))
         _diagonal(left, rows)
@@ -292,7 +295,7 @@ def _difference(check: RateCheck) -> float:
 
 
 def _percents(check: RateCheck) -> tuple[float, float, float]:
-    """The measured rate, and how far its interval reaches below and above it, in percent."""
+    """Return the measured rate in percent, and the distance of its interval ends below and above."""
     low, high = check.measured.interval
     value = check.measured.fraction
     return 100 * value, 100 * (value - low), 100 * (high - value)

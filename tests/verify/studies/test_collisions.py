@@ -27,17 +27,17 @@ def anyio_backend() -> str:
 
 def test_collision_is_found_at_the_run_that_repeats_an_id() -> None:
     drawn = iter(["0001", "0002", "0003", "0002", "0004"])
-    assert runs_to_collision(4, lambda digits: next(drawn), most=5) == 4
+    assert runs_to_collision(4, lambda digits: next(drawn), limit=5) == 4
 
 
 def test_runs_that_all_differ_have_none() -> None:
     drawn = iter(["0001", "0002", "0003"])
-    assert runs_to_collision(4, lambda digits: next(drawn), most=3) is None
+    assert runs_to_collision(4, lambda digits: next(drawn), limit=3) is None
 
 
 def test_one_digit_collides_after_seventeen_runs_at_the_latest() -> None:
     source = seeded(0)
-    assert all((runs_to_collision(1, source, most=17) or 99) <= 17 for _ in range(20))
+    assert all((runs_to_collision(1, source, limit=17) or 99) <= 17 for _ in range(20))
 
 
 def test_rates_follow_the_birthday_bound() -> None:

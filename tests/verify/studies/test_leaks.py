@@ -62,7 +62,7 @@ def test_events_land_where_the_parsers_one_word_leads() -> None:
 
 
 def test_two_threads_with_one_id_are_refused() -> None:
-    with pytest.raises(ValueError, match="one id"):
+    with pytest.raises(ValueError, match="the same id"):
         parsed_routes([owned("thread_1", "alice"), owned("thread_1", "bob")])
 
 
