@@ -137,7 +137,7 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
             *_late_words(study),
             *(
                 f"{row.process}, {row.variant}, with {row.says}: {row.arrived.counts} arrive."
-                for row in study.asked
+                for row in study.by_process
                 if row.arrived.k < row.arrived.n
             ),
         ),

@@ -22,7 +22,7 @@ OUTSIDE_AT_MOST = 0.1
 def planting_claim(planted: pd.DataFrame) -> Finding:
     """The checker reports what is wrong with a history, and nothing else."""
     exact = Rate(int((planted["exactly"] == "yes").sum()), len(planted))
-    missed = planted.loc[planted["exactly"] != "yes", "planted"]
+    missed = planted.loc[planted["exactly"] != "yes", "expected"]
     return Finding(
         id="trust-planted",
         title="Planted faults are reported, exactly",

@@ -1,4 +1,4 @@
-"""Literal histories: three threads of two users, a socket each, and every event where it belongs."""
+"""Literal histories: three threads of two users, one socket each, and every event delivered."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVENTS_PER_THREAD = 5
 
 
 def key(socket: Socket, seq: int) -> EventKey:
-    """The thread's event of that number."""
+    """Return the thread's event with that number."""
     return EventKey(f"question of {socket.thread_id}", EventType.AGENT_THINKING, seq)
 
 
@@ -34,7 +34,7 @@ def sent(thread_id: str, seq: int) -> tuple[RunId, Receipt]:
 
 
 def clean() -> History:
-    """Everything was sent, and everything arrived, thread by thread and in order."""
+    """Return a history where every event was sent and read, thread by thread and in order."""
     history = History(sockets=list(SOCKETS))
     for socket in SOCKETS:
         run_id = RunId(f"run of {socket.thread_id}")
@@ -48,7 +48,7 @@ def clean() -> History:
 
 
 def differences(before: Verdict, after: Verdict) -> dict[str, Any]:
-    """What the second verdict says otherwise: numbers as the change, dicts as they are."""
+    """Return the changed fields of the second verdict: numbers as differences, dicts as they are."""
     changed: dict[str, Any] = {}
     for field in fields(Verdict):
         old, new = getattr(before, field.name), getattr(after, field.name)
@@ -58,6 +58,6 @@ def differences(before: Verdict, after: Verdict) -> dict[str, Any]:
 
 
 def moved(history: History, seq: int, to: Socket) -> None:
-    """Let Alice's frame of that number be read by another socket instead."""
-    place = history.arrivals.index(arrival(ALICES, key(ALICES, seq), seq))
-    history.arrivals[place] = replace(history.arrivals[place], socket=to)
+    """Let another socket read Alice's frame with that number."""
+    index = history.arrivals.index(arrival(ALICES, key(ALICES, seq), seq))
+    history.arrivals[index] = replace(history.arrivals[index], socket=to)

@@ -1,4 +1,4 @@
-"""Notes at the borders: literal notes in, the one link that did not hand on what it was given out."""
+"""Attribution: literal records in, and the link that did not pass on what it received out."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ STARTED = Expectation(EventKey(THOUGHT.request, EventType.AGENT_STARTED, 0), ALI
 RIGHT = BridgeBinding(bridge=1, run_id=RunId("run of a1"), thread_id=ALICES.thread_id)
 OTHER_BRIDGE, OTHER_RUN = replace(RIGHT, bridge=2), replace(RIGHT, run_id=RunId("run of b1"))
 OTHER_THREAD = replace(RIGHT, thread_id=BOBS.thread_id)
-ALL_ASKED = {2: ALICES.thread_id, 4: ALICES.thread_id, 5: ALICES.thread_id}
+ALL_RECEIVED = {2: ALICES.thread_id, 4: ALICES.thread_id, 5: ALICES.thread_id}
 
 
 def recorded_history(emission: Emission, *, emitted: bool = True) -> History:
     history = clean()
     history.bridge = 1
-    history.received_by[THOUGHT.request] = dict(ALL_ASKED)
+    history.received_by[THOUGHT.request] = dict(ALL_RECEIVED)
     history.emissions[THOUGHT] = emission
     history.emitted = {THOUGHT} if emitted else set()
     return history
 
 
 @pytest.mark.parametrize(
-    ("given", "told", "held", "emitted", "link"),
+    ("agent_given", "adapter_given", "adapter_held", "emitted", "link"),
     [
         (None, None, None, True, 5),
         (OTHER_BRIDGE, OTHER_BRIDGE, OTHER_BRIDGE, True, 5),
@@ -43,24 +43,27 @@ def recorded_history(emission: Emission, *, emitted: bool = True) -> History:
         (RIGHT, RIGHT, RIGHT, True, 8),
     ],
 )
-def test_event_that_the_bridge_never_heard_is_charged_to_the_first_who_kept_it(
-    given: BridgeBinding | None, told: BridgeBinding | None, held: BridgeBinding | None, emitted: bool, link: int
+def test_event_that_did_not_reach_the_bridge_is_attributed_to_the_first_link_that_lost_it(
+    agent_given: BridgeBinding | None,
+    adapter_given: BridgeBinding | None,
+    adapter_held: BridgeBinding | None,
+    emitted: bool, link: int
 ) -> None:
-    history = recorded_history(Emission(given, told, held), emitted=emitted)
+    history = recorded_history(Emission(agent_given, adapter_given, adapter_held), emitted=emitted)
     del history.acknowledged[THOUGHT]
     assert attribute_loss(history, EXPECTED).link == link
 
 
 @pytest.mark.parametrize("other", [OTHER_RUN, OTHER_THREAD])
-@pytest.mark.parametrize(("place", "link"), [(0, 5), (1, 6), (2, 7)])
-def test_event_that_went_astray_is_charged_to_the_first_who_named_another_run_or_thread(
-    other: BridgeBinding, place: int, link: int
+@pytest.mark.parametrize(("index", "link"), [(0, 5), (1, 6), (2, 7)])
+def test_misrouted_event_is_attributed_to_the_first_link_that_named_another_run_or_thread(
+    other: BridgeBinding, index: int, link: int
 ) -> None:
-    history = recorded_history(Emission(*[RIGHT] * place, *[other] * (3 - place)))
+    history = recorded_history(Emission(*[RIGHT] * index, *[other] * (3 - index)))
     assert attribute_misroute(history, EXPECTED).link == attribute_loss(history, EXPECTED).link == link
 
 
-def test_agents_that_the_registry_binds_are_its_charge() -> None:
+def test_wrong_binding_is_attributed_to_link_3_where_the_registry_binds() -> None:
     history = recorded_history(Emission(OTHER_RUN, OTHER_RUN, OTHER_RUN))
     history.bound_by_registry = True
     assert attribute_misroute(history, EXPECTED).link == 3
@@ -81,21 +84,21 @@ def test_core_that_names_another_thread_is_link_5() -> None:
     assert attribute_misroute(history, STARTED).link == 5
 
 
-@pytest.mark.parametrize(("link", "giver"), [(3, 2), (4, 2), (5, 4)])
-def test_run_that_is_handed_on_for_another_thread_is_charged_to_who_handed_it_on(link: int, giver: int) -> None:
+@pytest.mark.parametrize(("link", "caller"), [(3, 2), (4, 2), (5, 4)])
+def test_handover_with_another_thread_is_attributed_to_the_calling_link(link: int, caller: int) -> None:
     history = recorded_history(Emission(OTHER_THREAD, OTHER_THREAD, OTHER_THREAD))
     history.received_by[THOUGHT.request][link] = BOBS.thread_id
-    assert attribute_misroute(history, EXPECTED).link == giver
+    assert attribute_misroute(history, EXPECTED).link == caller
 
 
-@pytest.mark.parametrize(("asked", "link"), [({2}, 2), ({2, 4}, 4), ({2, 4, 5}, 5)])
-def test_run_that_nobody_was_asked_for_is_charged_to_who_did_not_ask(asked: set[int], link: int) -> None:
+@pytest.mark.parametrize(("received_by", "link"), [({2}, 2), ({2, 4}, 4), ({2, 4, 5}, 5)])
+def test_missing_handover_is_attributed_to_the_last_link_that_received_the_run(received_by: set[int], link: int) -> None:
     history = clean()
-    history.received_by[THOUGHT.request] = dict.fromkeys(asked, ALICES.thread_id)
+    history.received_by[THOUGHT.request] = dict.fromkeys(received_by, ALICES.thread_id)
     assert attribute_loss(history, STARTED).link == link
 
 
-def test_event_that_is_called_sent_without_a_number_never_reached_the_hub() -> None:
+def test_event_reported_as_sent_without_a_number_never_reached_the_hub() -> None:
     history = clean()
     receipt = Receipt(outcome=Outcome.SENT, sockets=1, thread_id=ThreadId("a1"))
     history.acknowledged[THOUGHT] = (RunId("run of a1"), receipt)

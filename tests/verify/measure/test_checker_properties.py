@@ -1,4 +1,4 @@
-"""The checker on random histories, beside a second one that is written otherwise."""
+"""The checker on random histories, compared with a second, independent one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ receipts = st.builds(
     link=st.none() | st.integers(7, 10),
     epoch=epochs,
     kept=st.booleans(),
-    reason=st.just("for a reason"),
+    reason=st.just("a reason"),
 )
 gaps = st.lists(st.builds(SignalledGap, st.integers(1, 6), st.none() | st.integers(1, 6), epoch=epochs), max_size=2)
 
@@ -63,13 +63,13 @@ def histories(draw: st.DrawFn) -> History:
 
 
 @given(histories())
-def test_second_checker_written_otherwise_finds_the_same(history: History) -> None:
+def test_independent_second_checker_agrees(history: History) -> None:
     verdict = check(history)
     assert {name: getattr(verdict, name) for name in judge(history)} == judge(history)
 
 
 @given(histories())
-def test_books_close_whatever_happened(history: History) -> None:
+def test_counts_add_up_for_any_history(history: History) -> None:
     verdict = check(history)
     assert verdict.expected == verdict.delivered + verdict.lost_signalled + verdict.lost_silent
     assert verdict.frames == (
@@ -80,7 +80,7 @@ def test_books_close_whatever_happened(history: History) -> None:
 
 
 @given(histories(), st.randoms(use_true_random=False))
-def test_order_of_reading_changes_nothing_but_the_reordering(history: History, random: Any) -> None:
+def test_order_of_reading_affects_only_the_reordering(history: History, random: Any) -> None:
     before = check(history)
     random.shuffle(history.arrivals)
     assert differences(before, check(history)).keys() <= {"reordered", "reordering_extent"}

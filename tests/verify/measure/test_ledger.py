@@ -1,4 +1,4 @@
-"""The ledger: one row for each event and entitled socket, and one link for each loss, by the evidence."""
+"""The ledger: one row per event and entitled socket, and one attributed link per loss."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ STARTED = Expectation(EventKey(THOUGHT.request, EventType.AGENT_STARTED, 0), ALI
 RUN = RunId("run of a1")
 
 
-def unheard(**evidence: Any) -> History:
-    """Alice's third thought reached no bridge."""
+def without_receipt(**evidence: Any) -> History:
+    """Return a history where Alice's third thought has no receipt."""
     history = clean()
     del history.acknowledged[THOUGHT]
     for name, value in evidence.items():
@@ -28,7 +28,7 @@ def unheard(**evidence: Any) -> History:
     return history
 
 
-def handed(**evidence: Any) -> dict[str, Handover]:
+def handover(**evidence: Any) -> dict[str, Handover]:
     whole = Handover(run_id=RUN, given=True, passed_on=True, holds=True)
     return {THOUGHT.request: replace(whole, **evidence)}
 
@@ -40,20 +40,20 @@ def handed(**evidence: Any) -> dict[str, Handover]:
         ({"failures": {THOUGHT.request: (3, "KeyError")}}, EXPECTED, 3, "KeyError"),
         ({"handovers": {}}, EXPECTED, 5, "the core did not emit it"),
         ({}, STARTED, 5, "the core did not emit it"),
-        ({"handovers": handed(given=False)}, EXPECTED, 5, "the agent was given no bridge"),
+        ({"handovers": handover(given=False)}, EXPECTED, 5, "the agent was given no bridge"),
         (
-            {"handovers": handed(given=False), "bound_by_registry": True},
+            {"handovers": handover(given=False), "bound_by_registry": True},
             EXPECTED,
             3,
             "the agent was given no bridge",
         ),
         (
-            {"handovers": handed(passed_on=False, holds=False)},
+            {"handovers": handover(passed_on=False, holds=False)},
             EXPECTED,
             6,
             "the agent did not bind its adapter",
         ),
-        ({"handovers": handed(holds=False)}, EXPECTED, 7, "the adapter does not hold bridge and run"),
+        ({"handovers": handover(holds=False)}, EXPECTED, 7, "the adapter does not hold bridge and run"),
         ({}, EXPECTED, 8, "the adapter did not reach the bridge"),
         (
             {"wrong_bridge": (2, "first"), "failures": {THOUGHT.request: (3, "second")}, "handovers": {}},
@@ -63,10 +63,10 @@ def handed(**evidence: Any) -> dict[str, Handover]:
         ),
     ],
 )
-def test_event_that_no_bridge_answered_is_charged_to_the_first_link_without_it(
+def test_event_without_a_receipt_is_attributed_to_the_first_link_without_it(
     evidence: dict[str, object], expected: Expectation, link: int, reason: str
 ) -> None:
-    assert attribute_loss(unheard(**evidence), expected) == Attribution(link, reason)
+    assert attribute_loss(without_receipt(**evidence), expected) == Attribution(link, reason)
 
 
 def receipt(outcome: Outcome, *, thread_id: str | None = "a1", link: int | None = None) -> Receipt:
@@ -93,7 +93,7 @@ def receipt(outcome: Outcome, *, thread_id: str | None = "a1", link: int | None 
         ("run of b1", receipt(Outcome.UNROUTABLE, thread_id=None, link=9), 5, "the agent emitted for another run"),
     ],
 )
-def test_event_that_the_bridge_answered_is_charged_to_the_first_link_that_erred(
+def test_event_with_a_receipt_is_attributed_to_the_first_link_that_failed(
     run_id: str, answer: Receipt, link: int, reason: str
 ) -> None:
     history = clean()
@@ -109,7 +109,7 @@ def test_event_that_the_bridge_answered_is_charged_to_the_first_link_that_erred(
         ("run of b1", "b1", 5, "the agent emitted for another run"),
     ],
 )
-def test_misroute_is_charged_to_the_first_link_that_sent_it_astray(
+def test_misroute_is_attributed_to_the_first_link_that_misrouted_it(
     run_id: str, thread: str, link: int, reason: str
 ) -> None:
     history = clean()
@@ -139,7 +139,7 @@ def test_ledger_has_a_row_for_each_event_and_entitled_socket_in_order() -> None:
     assert lost.attribution == Attribution(10, "reported as sent, but no socket read it")
 
 
-def test_loss_is_signalled_only_by_a_gap_told_to_that_socket() -> None:
+def test_loss_is_signalled_only_by_a_gap_sent_to_that_socket() -> None:
     history = clean()
     history.arrivals.remove(arrival(ALICES, THOUGHT, 3))
     [silent] = [row for row in ledger(history) if not row.copies]
@@ -164,7 +164,7 @@ STEP = {"request": "question 1", "step": 2}
         ("tool_completed", {"result": STEP}, 2),
     ],
 )
-def test_event_is_named_by_its_content(event_type: str, payload: dict[str, object], step: int) -> None:
+def test_event_is_identified_by_its_content(event_type: str, payload: dict[str, object], step: int) -> None:
     kind = EventType(event_type)
     assert key_of(kind, payload) == EventKey("question 1", kind, step)
     assert key_of(EventType.PROGRESS_UPDATE, payload) is None

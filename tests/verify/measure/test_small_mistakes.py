@@ -1,4 +1,4 @@
-"""What `make mutation` found untested: each of these notices a mistake that every other test would let pass."""
+"""Tests for mutations that `make mutation` found undetected by all other tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.verify.measure.test_attribution import (
 )
 
 
-def test_charges_and_losses_are_told_in_the_order_of_the_chain() -> None:
+def test_attributions_and_losses_are_in_the_order_of_the_chain() -> None:
     history = clean()
     for seq, link in ((1, 10), (2, 9), (3, 3)):
         history.arrivals.remove(arrival(ALICES, key(ALICES, seq), seq))
@@ -45,22 +45,22 @@ def test_charges_and_losses_are_told_in_the_order_of_the_chain() -> None:
     assert check(History()).attributions == []
 
 
-def test_rules_are_reported_under_these_words() -> None:
+def test_rules_have_these_labels() -> None:
     assert [rule.value for rule in Rule] == [
         "required fields", "one run id", "one thread id", "started first", "completed or error last",
         "critical types", "tool calls paired", "no gap", "in order", "read once",
     ]  # fmt: skip
 
 
-def test_frame_without_an_event_id_repeats_no_other_whatever_that_is_called() -> None:
+def test_frame_without_an_event_id_is_no_copy_of_another() -> None:
     frames = sound()
     frames[1]["event_id"] = "?"
     del frames[2]["event_id"]
     assert {breach.rule for breach in check_run(frames).breaches} == {Rule.FIELDS}
 
 
-def test_run_that_has_ended_is_not_under_way_again_by_a_late_frame() -> None:
-    """Its late frame is a breach; the hole after it is the business of the run that shows it."""
+def test_late_frame_of_an_ended_run_does_not_reopen_it() -> None:
+    """The late frame is a violation; the gap after it is attributed to the run that shows it."""
     late = frame(*STEPS[1], run="a")
     lost = frame(*STEPS[0], run="b")
     stream = numbered([*sound("a"), late, lost, *sound("b")])
@@ -79,7 +79,7 @@ def test_run_that_has_ended_is_not_under_way_again_by_a_late_frame() -> None:
         ([(1, 8)], []),
     ],
 )
-def test_client_is_told_of_a_part_of_a_hole(signalled: list[tuple[int, int]], left: list[str]) -> None:
+def test_signalled_part_of_a_gap_is_not_reported(signalled: list[tuple[int, int]], left: list[str]) -> None:
     """Read were 1 and 9, whatever the order in which the client was told."""
     frames = run_of("agent_started", *["progress_update"] * 7, "agent_completed")
     report = check_run([frames[0], frames[8]], required=(), signalled=signalled)
@@ -87,13 +87,13 @@ def test_client_is_told_of_a_part_of_a_hole(signalled: list[tuple[int, int]], le
     assert [sentence.partition(" missing")[0] for sentence in holes] == left
 
 
-def test_frame_of_another_run_is_no_second_start_of_this_one() -> None:
+def test_start_of_another_run_is_no_second_start_of_this_one() -> None:
     frames = sound("a")
     stream = numbered([*frames[:2], frame(*STEPS[0], run="b"), *frames[2:]])
     assert [breach.rule for breach in check_run(stream).breaches] == [Rule.ONE_RUN]
 
 
-def test_run_is_in_the_first_thread_that_it_names() -> None:
+def test_thread_of_a_run_is_the_first_that_it_names() -> None:
     frames: list[dict[str, Any]] = sound()
     del frames[0]["thread_id"]
     assert [breach.rule for breach in check_run(frames).breaches] == [Rule.FIELDS]
@@ -108,17 +108,17 @@ def test_tool_call_without_an_id_completes_nothing() -> None:
     ]
 
 
-@pytest.mark.parametrize(("share", "words"), [(0.01, "1.0"), (0.00095, "0.095")])
-def test_digits_grow_at_the_borders(share: float, words: str) -> None:
-    assert percent(share) == words
+@pytest.mark.parametrize(("share", "text"), [(0.01, "1.0"), (0.00095, "0.095")])
+def test_percent_has_more_digits_near_the_ends(share: float, text: str) -> None:
+    assert percent(share) == text
 
 
-def test_one_trial_is_known_and_no_count_is_none_of_none() -> None:
+def test_rate_is_known_from_one_trial_and_unknown_without_counts() -> None:
     assert Rate(0, 1).known
     assert Rate.of(None) == Rate(0, 0)
 
 
-def test_part_of_a_history_is_about_its_types_alone() -> None:
+def test_part_of_a_history_contains_only_its_event_types() -> None:
     history = clean()
     started = EventKey("question of a1", EventType.AGENT_STARTED, 0)
     history.expected.append(Expectation(started, ALICES.thread_id, ALICES.user_id))
@@ -130,14 +130,14 @@ def test_part_of_a_history_is_about_its_types_alone() -> None:
     assert part.sockets == history.sockets
 
 
-def test_one_frame_is_something_and_many_breaches_are_told_in_one_line() -> None:
+def test_report_of_one_frame_is_known_and_lists_its_violations_in_one_line() -> None:
     report = check_run(sound()[1:2])
     assert report.known
     assert len(report.breaches) > 1
     assert str(report).split("; ") == [str(breach) for breach in report.breaches]
 
 
-def test_first_frame_that_names_a_run_or_a_type_says_it() -> None:
+def test_run_id_comes_from_the_first_frame_that_names_one() -> None:
     frames: list[dict[str, Any]] = sound()
     del frames[0]["run_id"]
     frames[1]["type"] = "agent_dreaming"
@@ -160,7 +160,7 @@ def test_quantiles_are_the_50th_90th_and_99th() -> None:
         (14, 2, ["…", "2", ">", "4", "…"]),
     ],
 )
-def test_twelve_frames_are_shown_whole_and_of_thirteen_those_that_break(
+def test_up_to_twelve_frames_are_shown_and_of_more_only_the_violating_ones(
     frames: int, lost: int, shown: list[str]
 ) -> None:
     stream = run_of("agent_started", *["progress_update"] * (frames - 2), "agent_completed")
@@ -170,7 +170,7 @@ def test_twelve_frames_are_shown_whole_and_of_thirteen_those_that_break(
 
 
 @pytest.mark.parametrize(
-    ("emission", "emitted", "reason"),
+    ("bindings", "emitted", "reason"),
     [
         ((None, None, None), True, "the agent was given no bridge"),
         ((OTHER_BRIDGE,) * 3, True, "the agent was given another bridge"),
@@ -182,47 +182,47 @@ def test_twelve_frames_are_shown_whole_and_of_thirteen_those_that_break(
         ((RIGHT, RIGHT, RIGHT), True, "the adapter did not reach the bridge"),
     ],
 )
-def test_loss_before_the_bridge_is_told_in_these_words(
-    emission: tuple[BridgeBinding | None, ...], emitted: bool, reason: str
+def test_loss_before_the_bridge_has_this_reason(
+    bindings: tuple[BridgeBinding | None, ...], emitted: bool, reason: str
 ) -> None:
-    history = recorded_history(Emission(*emission), emitted=emitted)
+    history = recorded_history(Emission(*bindings), emitted=emitted)
     del history.acknowledged[EXPECTED.key]
     assert attribute_loss(history, EXPECTED).reason == reason
 
 
 @pytest.mark.parametrize(
-    ("emission", "reason"),
+    ("bindings", "reason"),
     [
         ((OTHER_RUN,) * 3, "the agent emitted for another run"),
         ((RIGHT, OTHER_RUN, OTHER_RUN), "the agent bound its adapter to another run"),
         ((RIGHT, RIGHT, OTHER_THREAD), "the adapter holds another thread"),
     ],
 )
-def test_event_astray_is_told_in_these_words(emission: tuple[BridgeBinding, ...], reason: str) -> None:
-    assert attribute_misroute(recorded_history(Emission(*emission)), EXPECTED).reason == reason
+def test_misroute_has_this_reason(bindings: tuple[BridgeBinding, ...], reason: str) -> None:
+    assert attribute_misroute(recorded_history(Emission(*bindings)), EXPECTED).reason == reason
 
 
-def test_who_named_another_run_or_thread_is_told_in_these_words() -> None:
+def test_misroute_by_the_adapter_has_this_reason() -> None:
     named = recorded_history(Emission(RIGHT, RIGHT, RIGHT))
     named.thread_on_event[EXPECTED.key] = BOBS.thread_id
     assert attribute_misroute(named, EXPECTED).reason == "the event names another thread"
-    spoke = recorded_history(Emission(RIGHT, RIGHT, RIGHT))
-    spoke.acknowledged[EXPECTED.key] = (RunId("run of b1"), spoke.acknowledged[EXPECTED.key][1])
-    assert attribute_misroute(spoke, EXPECTED).reason == "the adapter named another run"
+    mismatched = recorded_history(Emission(RIGHT, RIGHT, RIGHT))
+    mismatched.acknowledged[EXPECTED.key] = (RunId("run of b1"), mismatched.acknowledged[EXPECTED.key][1])
+    assert attribute_misroute(mismatched, EXPECTED).reason == "the adapter named another run"
 
 
-@pytest.mark.parametrize(("link", "giver"), [(3, "supervisor"), (4, "supervisor"), (5, "engine")])
-def test_who_handed_a_run_on_for_another_thread_is_named(link: int, giver: str) -> None:
+@pytest.mark.parametrize(("link", "caller"), [(3, "supervisor"), (4, "supervisor"), (5, "engine")])
+def test_handover_with_another_thread_names_the_caller(link: int, caller: str) -> None:
     history = recorded_history(Emission(OTHER_THREAD, OTHER_THREAD, OTHER_THREAD))
     history.received_by[EXPECTED.key.request][link] = BOBS.thread_id
-    assert attribute_misroute(history, EXPECTED).reason == f"the {giver} passed the run on with another thread"
+    assert attribute_misroute(history, EXPECTED).reason == f"the {caller} passed the run on with another thread"
 
 
 @pytest.mark.parametrize(
-    ("asked", "reason"),
+    ("received_by", "reason"),
     [({2}, "the supervisor did not call the engine"), ({2, 4}, "the engine did not call the core")],
 )
-def test_who_did_not_ask_is_named(asked: set[int], reason: str) -> None:
+def test_missing_handover_names_the_caller(received_by: set[int], reason: str) -> None:
     history = clean()
-    history.received_by[STARTED.key.request] = dict.fromkeys(asked, ALICES.thread_id)
+    history.received_by[STARTED.key.request] = dict.fromkeys(received_by, ALICES.thread_id)
     assert attribute_loss(history, STARTED).reason == reason

@@ -68,7 +68,7 @@ async def test_known_rate_that_is_not_found_is_told() -> None:
 
 
 def test_planting_that_is_not_reported_exactly_is_told() -> None:
-    planted = pd.DataFrame({"planted": ["1 lost", "1 extra copy"], "exactly": ["yes", "no"]})
+    planted = pd.DataFrame({"expected": ["1 lost", "1 extra copy"], "exactly": ["yes", "no"]})
     finding = planting_claim(planted)
     assert finding.verdict == "does not hold"
     assert finding.evidence == ("Not exactly: 1 extra copy.",)

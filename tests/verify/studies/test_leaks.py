@@ -1,4 +1,4 @@
-"""Where the parser sends whose events, the search for the shortest leak, and that leak over real sockets."""
+"""Where the parser routes events, the search for the shortest leak, and that leak over real sockets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def owned(thread: str, user: str) -> OwnedThread:
     return OwnedThread(ThreadId(thread), UserId(user))
 
 
-def test_events_land_where_the_parsers_one_word_leads() -> None:
+def test_events_go_to_the_thread_of_the_parsed_segment() -> None:
     threads = [
         owned("thread_alice", "alice"),
         owned("thread_alice_notes", "alice"),
@@ -61,7 +61,7 @@ def test_events_land_where_the_parsers_one_word_leads() -> None:
     assert parsed_routes(threads)[2].resolved_thread == threads[0]
 
 
-def test_two_threads_with_one_id_are_refused() -> None:
+def test_two_threads_with_the_same_id_raise_an_error() -> None:
     with pytest.raises(ValueError, match="the same id"):
         parsed_routes([owned("thread_1", "alice"), owned("thread_1", "bob")])
 
@@ -83,7 +83,7 @@ def test_family_that_loses_alone_leaks_beside_a_shorter_id() -> None:
     assert counted["all families and thread_<word>"][2] == 14
 
 
-async def test_classification_is_what_real_sockets_see() -> None:
+async def test_classification_matches_a_measurement_over_sockets() -> None:
     threads = thread_ids(LEAKING, 3)
     verdict = (await measure(FIX_1, Workload(threads=threads))).verdict
     leaked = sum(route.outcome is RouteOutcome.LEAKED for route in parsed_routes(threads))
@@ -91,7 +91,7 @@ async def test_classification_is_what_real_sockets_see() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_search_ends_at_the_shortest_leak_there_is(seed: int) -> None:
+def test_search_finds_the_shortest_possible_leak(seed: int) -> None:
     found = search("fix 1, parsed", examples=500, seed=seed)
     bodies = ["_".join(words) for length in (1, 2) for words in product("ab", repeat=length)]
     ids = [ThreadId(prefix + body) for prefix in PREFIXES for body in bodies]
@@ -105,7 +105,7 @@ def test_search_ends_at_the_shortest_leak_there_is(seed: int) -> None:
 
 
 @pytest.mark.parametrize("reading", SOUND_READINGS)
-def test_same_search_finds_nothing_in_a_sound_reading(reading: str) -> None:
+def test_search_finds_no_leak_in_a_sound_reading(reading: str) -> None:
     found = search(reading, examples=60)
     assert found.leak is None
     assert found.tried == found.came_back.n == found.came_back.k == 60
@@ -113,13 +113,13 @@ def test_same_search_finds_nothing_in_a_sound_reading(reading: str) -> None:
         _ = found.shortest
 
 
-def test_search_is_not_blind_to_a_leak_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_finds_a_leak_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     by_length = {"last word lost": lambda thread: ThreadId(thread.rpartition("_")[0])}
     monkeypatch.setattr("bridgekit_verify.studies.leaks.READINGS", by_length)
     assert search("last word lost", examples=500).leak is not None
 
 
-async def test_study_carries_the_shortest_leak_over_sockets() -> None:
+async def test_study_measures_the_shortest_leak_over_sockets() -> None:
     study = await study_leaks(threads=2, examples=300)
     assert study.sockets()[["delivered", "lost", "misrouted"]].to_numpy().tolist() == [[5, 5, 5], [10, 0, 0]]
     misrouted = study.misrouted()
@@ -129,7 +129,7 @@ async def test_study_carries_the_shortest_leak_over_sockets() -> None:
     assert study.found()["found after"].isna().tolist() == [False, True, True]
 
 
-def test_reading_that_would_have_to_wait_is_an_error() -> None:
+def test_resolver_that_waits_raises_an_error() -> None:
     async def wait() -> NoRoute:
         await anyio.lowlevel.checkpoint()
         return NoRoute("")
@@ -138,5 +138,5 @@ def test_reading_that_would_have_to_wait_is_an_error() -> None:
         without_waiting(wait())
 
 
-def test_search_of_nothing_is_unknown() -> None:
+def test_rate_of_an_empty_search_is_unknown() -> None:
     assert not Search("none", None, None, 0, 0, Rate(0, 0)).came_back.known

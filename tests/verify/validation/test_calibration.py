@@ -1,4 +1,4 @@
-"""The measuring, check against what is known beforehand."""
+"""The measurement, compared with rates that are known beforehand."""
 
 from __future__ import annotations
 
@@ -39,37 +39,37 @@ async def study() -> CalibrationStudy:
 
 
 @pytest.mark.parametrize(("p", "n"), [(0.5, 1), (0.3, 2), (0.01, 10), (0.1, 10), (0.9, 25)])
-def test_exact_coverage_is_the_sum_over_all_outcomes_one_by_one(p: float, n: int) -> None:
-    """Every sequence of n trials, or the textbook's coefficient where there are too many of them."""
+def test_exact_coverage_is_the_sum_over_all_outcomes(p: float, n: int) -> None:
+    """Compared with the textbook binomial coefficient."""
     covered = [k for k in range(n + 1) if wilson(k, n)[0] <= p <= wilson(k, n)[1]]
     assert exact_coverage(p, n) == pytest.approx(sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in covered))
 
 
-def test_exact_coverage_where_nothing_is_random() -> None:
+def test_exact_coverage_is_1_if_nothing_is_random() -> None:
     assert exact_coverage(0.0, 20) == exact_coverage(1.0, 20) == 1.0
 
 
-def test_exact_coverage_of_many_trials_is_close_to_the_promise() -> None:
+def test_exact_coverage_of_many_trials_is_close_to_the_nominal_value() -> None:
     assert exact_coverage(0.3, 3_000) == pytest.approx(0.95, abs=2e-3)
 
 
 @given(st.floats(0.02, 0.98), st.integers(5, 60))
 def test_exact_coverage_is_symmetric(p: float, n: int) -> None:
-    """A draw that sits on the very end of an interval may fall to either side by rounding."""
+    """Probabilities at the very end of an interval are skipped, because rounding decides on which side they fall."""
     ends = [end for k in range(n + 1) for end in wilson(k, n)]
     if min(min(abs(end - p), abs(end - (1 - p))) for end in ends) > 1e-9:
         assert exact_coverage(p, n) == pytest.approx(exact_coverage(1 - p, n), abs=1e-9)
 
 
 def test_simulated_coverage_agrees_with_the_exact_one() -> None:
-    """Of 18 intervals at 95 %, three outside would be a surprise of 1 in 20."""
+    """Of 18 intervals at 95 %, three or more outside have a probability of about 1 in 20."""
     table = coverage_table(seed=1, draws=1_000)
     assert len(table) == 18
     assert (~table["inside"]).sum() <= 2
 
 
-def test_intervals_cover_about_as_often_as_they_promise_and_dip_where_events_are_few() -> None:
-    """It keeps 95 % on average, not everywhere: Brown, Cai and DasGupta, Statistical Science 16 (2001), 101-133."""
+def test_coverage_is_nominal_on_average_and_lower_for_rare_events() -> None:
+    """Coverage is 95 % on average, not everywhere: Brown, Cai and DasGupta, Statistical Science 16 (2001), 101-133."""
     table = coverage_table(seed=1, draws=100)
     assert table["exact %"].mean() == pytest.approx(95, abs=1.5)
     assert table["exact %"].min() < 92
@@ -83,27 +83,27 @@ def test_coverage_depends_on_the_seed_alone() -> None:
     assert {rate.n for rate in one} == {500}
 
 
-def test_interval_that_is_too_narrow_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The planted mistake: intervals at 80 % that are called 95 %."""
+def test_interval_that_is_too_narrow_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutation: intervals at 80 % that are labelled 95 %."""
     monkeypatch.setattr("bridgekit_verify.validation.calibration.wilson", lambda k, n: wilson(k, n, confidence=0.8))
     assert exact_coverage(0.3, 200) < 0.85
     assert coverage(0.3, 200, draws=500).interval[1] < 0.9
 
 
-async def test_every_frame_that_the_world_drops_is_counted_and_no_other(study: CalibrationStudy) -> None:
+async def test_exactly_the_dropped_frames_are_counted_as_lost(study: CalibrationStudy) -> None:
     lost = [loss.measurement.verdict.lost for loss in study.losses]
     assert lost == [loss.dropped for loss in study.losses]
     assert lost[0] == 0 < lost[1] < lost[2] < lost[3] == 300
 
 
-async def test_frame_that_is_dropped_is_told_to_be_missing_as_soon_as_another_comes(study: CalibrationStudy) -> None:
-    """Of a world that drops the last frames too nobody hears."""
+async def test_loss_of_a_frame_is_signalled_when_a_later_frame_arrives(study: CalibrationStudy) -> None:
+    """If the last frames are lost too, no gap is signalled."""
     verdicts = [loss.measurement.verdict for loss in study.losses]
     assert [verdict.lost_silent < 10 for verdict in verdicts] == [True, True, True, False]
     assert verdicts[-1].lost_silent == 300
 
 
-async def test_dropped_frames_were_called_sent(study: CalibrationStudy) -> None:
+async def test_dropped_frames_were_reported_as_sent(study: CalibrationStudy) -> None:
     for loss in study.losses:
         verdict = loss.measurement.verdict
         assert verdict.false_success == loss.dropped
@@ -117,8 +117,8 @@ async def test_measured_rates_agree_with_their_closed_forms(study: CalibrationSt
     assert study.offline_table()["inside"].all()
 
 
-async def test_absence_costs_exactly_its_share(study: CalibrationStudy) -> None:
-    """Offline for 2 of 15, at most once: 1 - 2/15, to the last event, since whole periods are measured."""
+async def test_being_offline_loses_exactly_its_share(study: CalibrationStudy) -> None:
+    """Offline for 2 of 15, at most once: 1 - 2/15, to the last event, because whole periods are measured."""
     assert [run.measurement.verdict.delivery for run in study.offline_runs] == [
         Rate(260, 300),
         Rate(200, 300),
@@ -126,14 +126,14 @@ async def test_absence_costs_exactly_its_share(study: CalibrationStudy) -> None:
     ]
 
 
-async def test_events_of_those_who_are_away_are_not_called_sent(study: CalibrationStudy) -> None:
+async def test_events_for_offline_users_are_not_reported_as_sent(study: CalibrationStudy) -> None:
     for run in study.offline_runs:
         verdict = run.measurement.verdict
         assert verdict.false_success == 0
         assert verdict.losses == {Attribution(10, "no socket of the thread took it"): verdict.lost}
 
 
-async def test_users_really_leave_and_connect_again(study: CalibrationStudy) -> None:
+async def test_users_disconnect_and_connect_again(study: CalibrationStudy) -> None:
     assert list(study.offline_table()["times connected"]) == [1, 5, 0]
 
 
@@ -164,12 +164,12 @@ async def test_same_seed_drops_the_same_frames_and_another_seed_others() -> None
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, math.nan])
-def test_loss_that_is_no_probability_is_refused(p: float) -> None:
+def test_loss_that_is_no_probability_raises_an_error(p: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         HubThatLoses(p)
 
 
-def test_closed_form_outside_the_interval_is_said_and_drawn() -> None:
+def test_closed_form_outside_the_interval_is_reported_and_drawn() -> None:
     check = RateCheck("off by ten", 0.5, Rate(600, 1_000))
     assert not check.inside
     calibration_figure([check], title="t").savefig(BytesIO(), format="png")
