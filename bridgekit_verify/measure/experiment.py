@@ -56,9 +56,9 @@ async def measure(
 ) -> Measurement:
     """Run the workload through the variant over real sockets on 127.0.0.1, and return its history and verdict.
 
-    The same variant, workload and seed give the same counts. LedgerImbalance and errors of the harness propagate; errors
-    that the agents' runs raise are part of the result. `on_event` is called with each event as a socket reads it. Frames
-    that an `observer` reads with its own sockets are not counted.
+    The same variant, workload and seed give the same counts. LedgerImbalance and errors of the harness propagate;
+    errors that the agents' runs raise are part of the result. `on_event` is called with each event as a socket reads
+    it. Frames that an `observer` reads with its own sockets are not counted.
     """
     history = History(bound_by_registry=workload.outside_core)
     barriers: dict[str, RunBarrier] = {}

@@ -1,8 +1,8 @@
 """Delayed events, measured in events instead of time: how many later events of the run were read first.
 
-`seq` cannot show this. The hub numbers events in the order in which it receives them. An event that a link delays before
-the hub gets a late number, is read late, and is not reordered in the sense of RFC 4737. Therefore the order of reading
-is compared with the order in which the run's user expects the events.
+`seq` cannot show this. The hub numbers events in the order in which it receives them. An event that a link delays
+before the hub gets a late number, is read late, and is not reordered in the sense of RFC 4737. Therefore the order of
+reading is compared with the order in which the run's user expects the events.
 """
 
 from __future__ import annotations

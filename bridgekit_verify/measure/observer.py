@@ -17,8 +17,8 @@ class SocketObserver(Protocol):
     def watch(self, url: str, sockets: Sequence[Socket]) -> AbstractAsyncContextManager[None]:
         """Return a context manager that is active while the measurement's sockets are open.
 
-        It is entered after they have subscribed and before the first run; it is left after the server has closed every socket.
-        Where users go offline and reconnect, it is entered once for each time that they are online.
+        It is entered after they have subscribed and before the first run; it is left after the server has closed every
+        socket. Where users go offline and reconnect, it is entered once for each time that they are online.
         """
 
     def on_frame(self, socket: Socket, frame: str | bytes) -> None:

@@ -195,7 +195,7 @@ def outcome_legend(leak: Patch | None = None) -> list[Patch]:
     return [
         Patch(facecolor=GREEN, label="reached their user"),
         leak,
-        Patch(facecolor=LOST, label="reached nobody"),
+        Patch(facecolor=LOST, label="reached no user"),
     ]
 
 

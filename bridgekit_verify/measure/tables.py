@@ -15,9 +15,9 @@ __all__ = ["latency_table", "loss_table", "rate_table", "transcript"]
 def rate_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
     """Return one row per measurement: what was expected, and what became of it.
 
-    Columns: variant, runs at once, events expected, delivered, lost, misrouted, false success; then the delivery rate and
-    its 95 % Wilson interval, in percent, missing if nothing was expected. `labels` are further columns, placed first, with
-    one value per measurement.
+    Columns: variant, runs at once, events expected, delivered, lost, misrouted, false success; then the delivery rate
+    and its 95 % Wilson interval, in percent, missing if nothing was expected. `labels` are further columns, placed
+    first, with one value per measurement.
     """
     rows = [_row(measurement) for measurement in measurements]
     frame = pd.DataFrame(rows)
@@ -90,7 +90,7 @@ def transcript(measurement: Measurement, *, frames: int = 10, misrouted: bool = 
         {
             "socket of": arrival.socket.user_id,
             "thread": arrival.socket.thread_id,
-            "event of": owners.get(arrival.key, "nobody") if arrival.key else "nobody",
+            "event of": owners.get(arrival.key, "no user") if arrival.key else "no user",
             "request": arrival.key.request if arrival.key else "",
             "type": str(arrival.key.type) if arrival.key else "",
             "seq": arrival.seq,

@@ -83,11 +83,11 @@ async def _supervisor(fixture: ProbeFixture) -> str:
         await supervisor.run(
             agent_name=run.agent_name, thread_id=run.thread_id, user_id=run.user_id, request=run.request
         )
-    asked = engine.asked if isinstance(engine, RecordingEngine) else []
+    received = engine.received if isinstance(engine, RecordingEngine) else []
     expect(
-        len(asked) == len(wanted), f"of {len(wanted)} requested runs, the engine receives {len(asked)}"
+        len(received) == len(wanted), f"of {len(wanted)} requested runs, the engine receives {len(received)}"
     )
-    for run, got in zip(wanted, asked, strict=True):
+    for run, got in zip(wanted, received, strict=True):
         expect(got.thread_id == run.thread_id, f"a run of {run.thread_id!r} names {got.thread_id!r} as its thread")
     return "the engine receives the supervisor's own bridge, and the run names its own thread"
 
@@ -118,7 +118,7 @@ async def _engine(fixture: ProbeFixture) -> str:
     )
     await engine.execute(run)
     expect(
-        isinstance(core, RecordingCore) and core.asked == [run], "the core does not receive the run that the engine received"
+        isinstance(core, RecordingCore) and core.received == [run], "the core does not receive the run that the engine received"
     )
     return "the core receives the engine's own bridge"
 
@@ -131,12 +131,12 @@ async def _core(fixture: ProbeFixture) -> str:
         async with anyio.create_task_group() as tasks:
             for run in runs:
                 tasks.start_soon(core.execute_agent, run)
-    said = [(event.payload["reasoning"], event.run_id) for event, _ in notifications if event.type is EventType.AGENT_THINKING]
-    expect(len(said) == len(runs), f"events of {len(said)} of {len(runs)} agents reach the bridge")
+    emitted = [(event.payload["reasoning"], event.run_id) for event, _ in notifications if event.type is EventType.AGENT_THINKING]
+    expect(len(emitted) == len(runs), f"events of {len(emitted)} of {len(runs)} agents reach the bridge")
     for run in runs:
         expect(
-            (run.request, run.run_id) in said,
-            f"of two concurrent runs, the agent of {run.run_id} emits under {dict(said)[run.request]}",
+            (run.request, run.run_id) in emitted,
+            f"of two concurrent runs, the agent of {run.run_id} emits under {dict(emitted)[run.request]}",
         )
     ends = Counter(event.type for event, _ in notifications)
     expect(
@@ -159,7 +159,7 @@ async def _agent(fixture: ProbeFixture) -> str:
         "the agent bound its adapter to something else",
     )
     await agent.emit_thinking("hm")
-    expect(adapter.asked == [EventType.AGENT_THINKING], "the agent does not pass its event to its adapter")
+    expect(adapter.received == [EventType.AGENT_THINKING], "the agent does not pass its event to its adapter")
     return "the adapter receives bridge, run id, name and thread as the agent received them"
 
 

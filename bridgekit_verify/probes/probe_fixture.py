@@ -124,10 +124,10 @@ class RecordingEngine(ExecutionEngine):
     ) -> None:
         super().__init__(registry, websocket_bridge, core=core)
         self.given = websocket_bridge
-        self.asked: list[RunContext] = []
+        self.received: list[RunContext] = []
 
     async def execute(self, context: RunContext) -> object:
-        self.asked.append(context)
+        self.received.append(context)
         return await super().execute(context)
 
 
@@ -135,10 +135,10 @@ class RecordingCore(AgentExecutionCore):
     def __init__(self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge) -> None:
         super().__init__(registry, websocket_bridge)
         self.given = websocket_bridge
-        self.asked: list[RunContext] = []
+        self.received: list[RunContext] = []
 
     async def execute_agent(self, context: RunContext) -> object:
-        self.asked.append(context)
+        self.received.append(context)
         return await super().execute_agent(context)
 
 
@@ -147,10 +147,10 @@ class RecordingAdapter(WebSocketBridgeAdapter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[EventType] = []
+        self.received: list[EventType] = []
 
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
-        self.asked.append(event_type)
+        self.received.append(event_type)
         return super().emit(event_type, payload)
 
     def set_websocket_bridge(

@@ -58,7 +58,8 @@ async def probe(link: int, variant: Variant, *, seed: int = 0, threads: int = TH
 async def probe_all(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> list[Probe]:
     """Test the nine links of a variant over a real server; the answers are in the order of the chain.
 
-    Link 9 is tested with `threads` threads of every family of thread ids; three show whether one thread leaks into another.
+    Link 9 is tested with `threads` threads of every family of thread ids; three show whether one thread leaks into
+    another.
     """
     return await _run_probes(variant, LINKS, seed=seed, threads=threads)
 

@@ -19,7 +19,7 @@ def chain_table() -> pd.DataFrame:
             "link": link.number,
             "name": link.name,
             "module": link.module.__name__.rpartition(".")[2],
-            "hands on": link.hands_on,
+            "passes on": link.hands_on,
             "audit says": link.reported,
         }
         for link in LINKS

@@ -136,7 +136,7 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
         evidence=(
             *_late_words(study),
             *(
-                f"{row.process}, {row.variant}, with {row.says}: {row.arrived.counts} arrive."
+                f"{row.process}, {row.variant}, with {row.address}: {row.arrived.counts} arrive."
                 for row in study.by_process
                 if row.arrived.k < row.arrived.n
             ),
@@ -154,7 +154,7 @@ def _late_words(study: LifecycleStudy) -> list[str]:
         within = _sum([rate for seconds, rate in late.items() if seconds < GRACE_SECONDS])
         after = _sum([rate for seconds, rate in late.items() if seconds >= GRACE_SECONDS])
         words.append(
-            f"Events after the run's end, {row.variant}, with {row.says}: {within.counts} arrive within"
+            f"Events after the run's end, {row.variant}, with {row.address}: {within.counts} arrive within"
             f" {GRACE_SECONDS:.0f} s, {after.counts} later."
         )
     return words

@@ -164,8 +164,8 @@ class CollisionStudy:
     def consequences(self) -> pd.DataFrame:
         """Return one row per case, each with two runs that share an id.
 
-        Columns: runs of, chain, expected, delivered, at another user's socket, lost (read by no entitled socket), refused (runs
-        that did not start), frames of two runs (frames whose run id does not identify the run).
+        Columns: runs of, chain, expected, delivered, at another user's socket, lost (read by no entitled socket),
+        refused (runs that did not start), frames of two runs (frames whose run id does not identify the run).
         """
         return pd.DataFrame([_consequence(collision) for collision in self.collisions])
 

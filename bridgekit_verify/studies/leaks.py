@@ -122,8 +122,9 @@ class Search:
 def search(name: str, *, examples: int, seed: int = 0) -> Search:
     """Search that many pairs of ids with Hypothesis for a leak of one of `READINGS`, and shrink it.
 
-    Both ids of a pair consist of the same few words, as the ids of one application do: one of `PREFIXES`, and up to three
-    words, none empty, joined by underscores. The same seed tries the same pairs on every reading, up to the first leak.
+    Both ids of a pair consist of the same few words, as the ids of one application do: one of `PREFIXES`, and up to
+    three words, none empty, joined by underscores. The same seed tries the same pairs on every reading, up to the first
+    leak.
     """
     import hypothesis  # slow to import, and used only here
     from hypothesis import strategies as st
@@ -206,8 +207,8 @@ def parsed_routes(threads: Sequence[OwnedThread], reading: Reading = parsed) -> 
 def populations(threads: int, *, seed: int = 0) -> dict[str, tuple[OwnedThread, ...]]:
     """Return sets of threads: each family alone, all families together, and all of them with short ids added.
 
-    The last set adds one `thread_<word>` for the first word of each longer id, such as the id of an earlier user, or of a
-    team whose members have ids of their own.
+    The last set adds one `thread_<word>` for the first word of each longer id, such as the id of an earlier user, or of
+    a team whose members have ids of their own.
     """
     alone = {name: thread_ids(name, threads, seed=seed) for name in FAMILIES}
     together = tuple(
@@ -271,8 +272,8 @@ class LeakStudy:
     def found(self) -> pd.DataFrame:
         """Return one row per search.
 
-        Columns: run ids, shortest leak, found after, tried, different (of those tried), came back (first ids that were resolved
-        to their own thread, of those tried), verdict.
+        Columns: run ids, shortest leak, found after, tried, different (of those tried), came back (first ids that were
+        resolved to their own thread, of those tried), verdict.
         """
         return pd.DataFrame(
             {

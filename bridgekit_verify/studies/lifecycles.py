@@ -121,7 +121,7 @@ class LateEvents:
     """Delivery of events of ended runs, by how late they were emitted."""
 
     variant: str
-    says: str
+    address: str
     """What the event carries to identify its destination."""
     verdict: Verdict
     by_lateness: Mapping[float, Rate]
@@ -140,8 +140,8 @@ async def emit_late(
 ) -> LateEvents:
     """Open runs, end them all at second 0 of `clock`, and emit one event of each at every lateness, over real sockets.
 
-    Without `carried`, events name the run id only, as those of a caller outside the run do. With it, the run's own agent
-    emits them, and they carry the thread.
+    Without `carried`, events name the run id only, as those of a caller outside the run do. With it, the run's own
+    agent emits them, and they carry the thread.
     """
     threads = thread_ids("thread_123", users, seed=seed)
     async with manual_run(variant, threads, seed=seed) as live:
@@ -231,12 +231,12 @@ class LifecycleStudy:
     def late_events(self) -> pd.DataFrame:
         """Return one row per chain, address and lateness.
 
-        Columns: chain, the event says, seconds after the end, delivered, of, from %, to % (95 % Wilson interval).
+        Columns: chain, the event carries, seconds after the end, delivered, of, from %, to % (95 % Wilson interval).
         """
         return pd.DataFrame(
             {
                 "chain": late.variant,
-                "the event says": late.says,
+                "the event carries": late.address,
                 "seconds after the end": seconds,
                 "delivered": rate.k,
                 "of": rate.n,
@@ -248,10 +248,7 @@ class LifecycleStudy:
         )
 
     def processes(self) -> pd.DataFrame:
-        """Return which process finds a run's thread: the first, a second, and one after a restart.
-
-        For the columns see `process_table`.
-        """
+        """Return which of three processes finds a run's thread, with the columns of `process_table`."""
         return process_table(self.by_process)
 
     def rerouting(self) -> pd.DataFrame:
@@ -285,26 +282,26 @@ class LifecycleStudy:
         }
         runs = max(row.runs for row in self.held)
         return [
-            _beside(f"held after {runs:,} runs, {cleanup}", texts[cleaned_up]["fix 3"], texts[cleaned_up]["sound"])
+            _comparison_row(f"held after {runs:,} runs, {cleanup}", texts[cleaned_up]["fix 3"], texts[cleaned_up]["sound"])
             for cleaned_up, cleanup in ((False, "none cleaned up"), (True, "each cleaned up at its end"))
         ]
 
     def _late(self) -> list[dict[str, str]]:
         shown = {"run id": LATENESS_SECONDS[1:3] + LATENESS_SECONDS[-1:], "run id and thread": LATENESS_SECONDS[-1:]}
         return [
-            _beside(f"delivered, {_when(at)}; the event says {says}", *(str(late[at]) for late in pair))
-            for says, seconds in shown.items()
-            if (pair := [late.by_lateness for late in self.late if late.says == says])
+            _comparison_row(f"delivered, {_when(at)}; the event carries {address}", *(str(late[at]) for late in pair))
+            for address, seconds in shown.items()
+            if (pair := [late.by_lateness for late in self.late if late.address == says])
             for at in seconds
         ]
 
     def _by_process(self) -> list[dict[str, str]]:
         by_chain: dict[tuple[str, str], dict[str, str]] = {}
         for row in self.by_process:
-            by_chain.setdefault((row.process, row.says), {})[row.variant] = str(row.arrived)
+            by_chain.setdefault((row.process, row.address), {})[row.variant] = str(row.arrived)
         return [
-            _beside(f"delivered, process: {process}; the event says {says}", rates["fix 3"], rates["sound"])
-            for (process, says), rates in by_chain.items()
+            _comparison_row(f"delivered, process: {process}; the event carries {address}", rates["fix 3"], rates["sound"])
+            for (process, address), rates in by_chain.items()
         ]
 
     def _moved(self) -> dict[str, str]:
@@ -313,7 +310,7 @@ class LifecycleStudy:
             + (f"refused: {type(row.refused).__name__}" if row.refused else "accepted")
             for row in self.rerouted
         )
-        return _beside("Alice's events at Bob's socket after a second registration", as_written, sound)
+        return _comparison_row("Alice's events at Bob's socket after a second registration", as_written, sound)
 
     def alt_text(self) -> str:
         """Describe the figure in text."""
@@ -323,18 +320,15 @@ class LifecycleStudy:
         )
 
     def figure(self, title: str) -> Figure:
-        """Draw delivery against lateness, one panel per chain and address.
-
-        Fix 3 ignores a carried thread and has one panel.
-        """
+        """Draw delivery against lateness per chain and address; Fix 3 ignores a carried thread: one panel."""
         return late_events_figure(self._panels(), title=title)
 
     def _panels(self) -> dict[str, Mapping[float, Rate]]:
-        shown = [late for late in self.late if (late.variant, late.says) != ("fix 3", "run id and thread")]
-        return {f"{late.variant}: the event says its {late.says}": late.by_lateness for late in shown}
+        shown = [late for late in self.late if (late.variant, late.address) != ("fix 3", "run id and thread")]
+        return {f"{late.variant}: the event carries its {late.address}": late.by_lateness for late in shown}
 
 
-def _beside(what: str, as_written: str, sound: str) -> dict[str, str]:
+def _comparison_row(what: str, as_written: str, sound: str) -> dict[str, str]:
     return {"what": what, "fix 3 as written": as_written, "sound": sound}
 
 
@@ -347,8 +341,8 @@ async def study_lifecycles(
 ) -> LifecycleStudy:
     """Measure memory, late events, events from another process, and a second registration.
 
-    Memory is measured after each of `held_runs`; late and remote events are those of `runs` runs of `users` users. Starts
-    one process, kills it, and starts it again. ProcessGone or ProcessTimeout if that process fails.
+    Memory is measured after each of `held_runs`; late and remote events are those of `runs` runs of `users` users.
+    Starts one process, kills it, and starts it again. ProcessGone or ProcessTimeout if that process fails.
     """
     held = [
         row

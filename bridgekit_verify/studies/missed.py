@@ -75,7 +75,7 @@ class RepairStudy:
 
         Only cells with truthful receipts are green.
         """
-        grids = {m.variant.name: _counted(m.history) for m in self.together if m.variant.name in repairs}
+        grids = {m.variant.name: _receipt_counts(m.history) for m in self.together if m.variant.name in repairs}
         columns = min(len(grids), GRIDS_ACROSS)
         rows = -(-len(grids) // columns)
         with new_figure(title, 1.2 + 3.0 * columns, 0.6 + 2.9 * rows) as figure:
@@ -83,21 +83,21 @@ class RepairStudy:
             for unused in axes[len(grids) :]:
                 unused.set_visible(False)
             for axis, (name, counts) in zip(axes[: len(grids)], grids.items(), strict=True):
-                for row, answer in enumerate(RECEIPTS):
+                for row, receipt in enumerate(RECEIPTS):
                     for column, what in enumerate(ARRIVALS):
-                        _receipt_cell(axis, row, column, counts[answer, what], accurate=_is_accurate(answer, what))
+                        _receipt_cell(axis, row, column, counts[receipt, what], accurate=_is_accurate(receipt, what))
                 axis.set_title(name, fontsize=10.5)
-                answered = [f"receipt:\n{answer}" for answer in RECEIPTS]
-                frame_grid(axis, ["its user\nread it", "only\nanother", "no user\nread it"], answered)
+                labels = [f"receipt:\n{receipt}" for receipt in RECEIPTS]
+                frame_grid(axis, ["its user\nread it", "only\nanother", "no user\nread it"], labels)
                 axis.tick_params(labelsize=9)
             return figure
 
     def receipts_alt_text(self, *repairs: str) -> str:
         """Describe the figure in text, one sentence per repair."""
-        counted = {m.variant.name: _counted(m.history) for m in self.together if m.variant.name in repairs}
+        counts_by_repair = {m.variant.name: _receipt_counts(m.history) for m in self.together if m.variant.name in repairs}
         return "; ".join(
-            f"{repair}: " + ", ".join(f"receipt {answer}, {got}: {count}" for (answer, got), count in counts.items())
-            for repair, counts in counted.items()
+            f"{repair}: " + ", ".join(f"receipt {receipt}, {got}: {count}" for (receipt, got), count in counts.items())
+            for repair, counts in counts_by_repair.items()
         )
 
     def first_delivery(self) -> str:
@@ -125,15 +125,15 @@ def _repair_row(measurement: Measurement) -> dict[str, object]:
         "delivered": whole.delivered,
         "from %": round(100 * low, 1),
         "to %": round(100 * high, 1),
-        "emitted by the core": _of(core),
-        "emitted by agents": _of(agents),
+        "emitted by the core": _delivered_of_expected(core),
+        "emitted by agents": _delivered_of_expected(agents),
         "misrouted": whole.misrouted,
         "false success": whole.false_success,
         "stops at link": ", ".join(map(str, whole.lost_at)) or "none",
     }
 
 
-def _of(verdict: Verdict) -> str:
+def _delivered_of_expected(verdict: Verdict) -> str:
     return f"{verdict.delivered:,} of {verdict.expected:,}"
 
 
@@ -243,10 +243,10 @@ async def study_sharing(at_once: Iterable[int], *, runs: int, seed: int = 0) -> 
 
 def receipt_table(measurement: Measurement) -> pd.DataFrame:
     """Return what `notify` reported, as rows, against what sockets read, as columns: counts of events."""
-    counts = _counted(measurement.history)
+    counts = _receipt_counts(measurement.history)
     return pd.DataFrame(
-        {"variant": measurement.variant.name, "receipt": answer} | {got: counts[answer, got] for got in ARRIVALS}
-        for answer in RECEIPTS
+        {"variant": measurement.variant.name, "receipt": receipt} | {got: counts[receipt, got] for got in ARRIVALS}
+        for receipt in RECEIPTS
     )
 
 
@@ -261,22 +261,22 @@ RECEIPTS = ("sent", "not sent", "no receipt")
 ARRIVALS = ("its user read it", "only another user read it", "no user read it")
 
 
-def _counted(history: History) -> Counter[tuple[str, str]]:
+def _receipt_counts(history: History) -> Counter[tuple[str, str]]:
     owners = {expectation.key: expectation.user_id for expectation in history.expected}
     readers: dict[EventKey, set[str]] = {key: set() for key in owners}
     for arrival in history.arrivals:
         if arrival.key in readers:
             readers[arrival.key].add(arrival.socket.user_id)
-    return Counter((_answer(history, key), _got(owner, readers[key])) for key, owner in owners.items())
+    return Counter((_receipt_label(history, key), _arrival_label(owner, readers[key])) for key, owner in owners.items())
 
 
-def _answer(history: History, key: EventKey) -> str:
+def _receipt_label(history: History, key: EventKey) -> str:
     if key not in history.acknowledged:
         return "no receipt"
     return "sent" if history.acknowledged[key][1] else "not sent"
 
 
-def _got(owner: str, readers: set[str]) -> str:
+def _arrival_label(owner: str, readers: set[str]) -> str:
     if owner in readers:
         return ARRIVALS[0]
     return ARRIVALS[1] if readers else ARRIVALS[2]
@@ -292,8 +292,8 @@ def _draw_shares(axis: Axes, at_once: Sequence[int], rates: Sequence[Rate], styl
     )
 
 
-def _is_accurate(answer: str, got: str) -> bool:
-    return (answer, got) in {("sent", "its user read it"), ("not sent", "no user read it")}
+def _is_accurate(receipt: str, got: str) -> bool:
+    return (receipt, got) in {("sent", "its user read it"), ("not sent", "no user read it")}
 
 
 def _receipt_cell(axis: Axes, row: int, column: int, count: int, *, accurate: bool) -> None:

@@ -80,7 +80,7 @@ class ProcessDelivery:
 
     variant: str
     process: str
-    says: str
+    address: str
     """What the event carries to identify its destination."""
     found: Rate
     """Events for which that process found the right thread."""
@@ -92,8 +92,8 @@ class ProcessDelivery:
 async def measure_processes(*, users: int = 5, runs: int = 20, seed: int = 0) -> list[ProcessDelivery]:
     """Register runs here, then emit one event of each here, in a second process, and in it again after a restart.
 
-    Measured with Fix 3's dict and with the sound chain, whose mapping also uses a memory store. Every user has a socket at
-    the process that emits, so that only the route can be missing.
+    Measured with Fix 3's dict and with the sound chain, whose mapping also uses a memory store. Every user has a socket
+    at the process that emits, so that only the route can be missing.
     """
     threads = thread_ids("thread_123", users, seed=seed)
     deliveries = []
@@ -162,14 +162,14 @@ def _message(variant: str, run: RunContext, do: second_worker.Action, *, carried
 def process_table(deliveries: Sequence[ProcessDelivery]) -> pd.DataFrame:
     """Return one row per chain, process and address.
 
-    Columns: chain, process, the event says, found its thread, reached its user, of, from %, to % (95 % Wilson interval of
-    those that reached their user), why not.
+    Columns: chain, process, the event carries, found its thread, reached its user, of, from %, to % (95 % Wilson
+    interval of those that reached their user), why not.
     """
     return pd.DataFrame(
         {
             "chain": row.variant,
             "process": row.process,
-            "the event says": row.says,
+            "the event carries": row.address,
             "found its thread": row.found.k,
             "reached its user": row.arrived.k,
             "of": row.arrived.n,

@@ -73,8 +73,8 @@ class LinkStudy:
 async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed: int = 0) -> LinkStudy:
     """Probe link 1 to 9, break it, and measure delivery before and after its repair.
 
-    `threads` users with one thread each, `runs` runs per thread, `at_once` of them active together. Link 3 is measured with
-    agents that the registry binds, because the core binds its own agents (link 5).
+    `threads` users with one thread each, `runs` runs per thread, `at_once` of them active together. Link 3 is measured
+    with agents that the registry binds, because the core binds its own agents (link 5).
     """
     workload = Workload(
         threads=thread_ids(EXAMPLE, threads, seed=seed), runs_per_thread=runs, at_once=at_once, outside_core=number == 3

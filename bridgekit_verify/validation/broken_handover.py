@@ -102,8 +102,8 @@ class SupervisorWithTheLastThread(SupervisorAgent):
 
     previous: ThreadId | None = None
 
-    async def open_run(self, **asked: str) -> RunContext:
-        context = await super().open_run(**asked)
+    async def open_run(self, **request: str) -> RunContext:
+        context = await super().open_run(**request)
         thread, self.previous = self.previous or context.thread_id, context.thread_id
         return replace(context, thread_id=thread)
 
@@ -111,15 +111,15 @@ class SupervisorWithTheLastThread(SupervisorAgent):
 class SupervisorThatRaises(SupervisorAgent):
     """Link 2, raises: opening a run raises an OSError."""
 
-    async def open_run(self, **asked: str) -> RunContext:
+    async def open_run(self, **request: str) -> RunContext:
         raise OSError("link 2 is broken")
 
 
 class SupervisorThatForgetsRuns(SupervisorAgent):
     """Link 2, swallowed: returns a result at once and does not call the engine."""
 
-    async def run(self, **asked: str) -> RunResult:
-        return RunResult(await self.open_run(**asked), "accepted")
+    async def run(self, **request: str) -> RunResult:
+        return RunResult(await self.open_run(**request), "accepted")
 
 
 class SupervisorThatWiresLate(SupervisorAgent):
@@ -129,9 +129,9 @@ class SupervisorThatWiresLate(SupervisorAgent):
         super().__init__(sessions, model, another(websocket_bridge), tools, **choices)
         self.websocket_bridge = websocket_bridge
 
-    async def run(self, **asked: str) -> RunResult:
+    async def run(self, **request: str) -> RunResult:
         try:
-            return await super().run(**asked)
+            return await super().run(**request)
         finally:
             self.engine.websocket_bridge = self.engine.agent_core.websocket_bridge = self.websocket_bridge
 

@@ -74,8 +74,8 @@ def coverage_table(
 ) -> pd.DataFrame:
     """Return one row per probability and number of trials: how often the interval contains the true rate.
 
-    Columns: p, n, contains p (k of draws), coverage, from and to (its own interval), exact (by summing the binomial) and
-    inside (whether the exact value lies in that interval); rates in percent.
+    Columns: p, n, contains p (k of draws), coverage, from and to (its own interval), exact (by summing the binomial)
+    and inside (whether the exact value lies in that interval); rates in percent.
     """
     return pd.DataFrame(_coverage_row(p, n, draws, seed) for p, n in product(probabilities, trials))
 
@@ -203,8 +203,8 @@ async def study_calibration(
 ) -> CalibrationStudy:
     """Measure the sound chain over real sockets under conditions with a known delivery rate.
 
-    `threads` users at once, `runs` runs each, five events per run. All users go offline together, for whole runs. If `runs`
-    is a multiple of t, exactly w of t runs are missed, and the result equals the closed form to the last event.
+    `threads` users at once, `runs` runs each, five events per run. All users go offline together, for whole runs. If
+    `runs` is a multiple of t, exactly w of t runs are missed, and the result equals the closed form to the last event.
     """
     base = Workload(threads=thread_ids("thread_123", threads, seed=seed), runs_per_thread=runs, at_once=threads)
     return CalibrationStudy(

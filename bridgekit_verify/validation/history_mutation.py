@@ -180,8 +180,9 @@ def mutate(history: History, names: Sequence[str], *, seed: int = 0) -> tuple[Hi
 def mutation_table(history: History, *, seed: int = 0) -> pd.DataFrame:
     """Mutate a history in no way, with each mutation, and with each pair; return expected and reported verdicts.
 
-    `history` must be clean, with one socket per thread and a user with two threads, as TWO_THREADS_A_USER produces on the
-    sound chain. "exactly" compares whole verdicts, including each loss's link and reason, and not only the text shown.
+    `history` must be clean, with one socket per thread and a user with two threads, as TWO_THREADS_A_USER produces on
+    the sound chain. "exactly" compares whole verdicts, including each loss's link and reason, and not only the text
+    shown.
     """
     chosen = [(), *((name,) for name in MUTATIONS), *combinations_with_replacement(MUTATIONS, 2)]
     clean = check(history)

@@ -123,8 +123,8 @@ class Case:
             "what is wrong": self.breakage.variant.summary,
             "named by probes": _listed(self.by_probes),
             "named by the ledger": _listed(self.by_ledger),
-            "the probe saw": "; ".join(p.evidence for p in self.probes if p.answer is ProbeAnswer.DOES_NOT_HOLD),
-            "the ledger says": "; ".join(
+            "observed by the probe": "; ".join(p.evidence for p in self.probes if p.answer is ProbeAnswer.DOES_NOT_HOLD),
+            "attributed in the ledger": "; ".join(
                 f"{count:,} × {attribution.reason}" for attribution, count in sorted(self.attributions.items(), key=_by_link)
             ),
         }
@@ -265,8 +265,8 @@ async def localize(
 ) -> Localization:
     """Probe and measure every breakage and the sound chain.
 
-    `users` users have one run each, two at once, with `steps` steps per run. Use an even number of steps, so that an event
-    that is delayed until the next one is delivered in the end. Takes about 0.4 s per breakage.
+    `users` users have one run each, two at once, with `steps` steps per run. Use an even number of steps, so that an
+    event that is delayed until the next one is delivered in the end. Takes about 0.4 s per breakage.
     """
     cases = [await _case(breakage, users, steps, seed) for breakage in breakages]
     return Localization(tuple(cases), await _case(Breakage(0, "sound", SOUND), users, steps, seed))

@@ -21,8 +21,8 @@ __all__ = ["HubThatLoses", "with_frame_loss"]
 class HubThatLoses(Hub):
     """Loses each frame independently with probability p, silently; `dropped` counts them.
 
-    The choice of lost frames depends only on seed, p, thread and `seq`, and not on scheduling. The sockets of one thread
-    therefore lose the same frames.
+    The choice of lost frames depends only on seed, p, thread and `seq`, and not on scheduling. The sockets of one
+    thread therefore lose the same frames.
     """
 
     def __init__(self, p: float, seed: int = 0) -> None:

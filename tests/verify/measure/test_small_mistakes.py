@@ -80,7 +80,7 @@ def test_late_frame_of_an_ended_run_does_not_reopen_it() -> None:
     ],
 )
 def test_signalled_part_of_a_gap_is_not_reported(signalled: list[tuple[int, int]], left: list[str]) -> None:
-    """Read were 1 and 9, whatever the order in which the client was told."""
+    """The client reads 1 and 9; the order of the gap signals does not matter."""
     frames = run_of("agent_started", *["progress_update"] * 7, "agent_completed")
     report = check_run([frames[0], frames[8]], required=(), signalled=signalled)
     holes = [sentence for rule, sentence, _ in breaches(report) if rule is Rule.NO_GAP]

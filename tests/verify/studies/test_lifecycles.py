@@ -79,7 +79,7 @@ async def study() -> LifecycleStudy:
 
 async def test_table_compares_the_dict_with_the_sound_service(study: LifecycleStudy) -> None:
     rows = {what: (as_written, sound) for what, as_written, sound in study.table().itertuples(index=False)}
-    as_written, sound = rows["delivered, 1 s after the end; the event says run id"]
+    as_written, sound = rows["delivered, 1 s after the end; the event carries run id"]
     assert (as_written[:6], sound[:6]) == ("0 of 4", "4 of 4")
     moved = rows["Alice's events at Bob's socket after a second registration"]
     assert moved == ("2 of 4, accepted", "0 of 4, refused: RunAlreadyMapped")
@@ -89,10 +89,10 @@ async def test_table_compares_the_dict_with_the_sound_service(study: LifecycleSt
 
 
 async def test_only_a_carried_thread_works_in_another_process(study: LifecycleStudy) -> None:
-    arrived = {(row.variant, row.process, row.says): row.arrived.k for row in study.by_process}
+    arrived = {(row.variant, row.process, row.address): row.arrived.k for row in study.by_process}
     for process in ("a second process", "the second process, restarted"):
-        for says in ("run id", "run id and thread"):
-            assert arrived["fix 3", process, says] == 0
+        for address in ("run id", "run id and thread"):
+            assert arrived["fix 3", process, address] == 0
         assert arrived["sound", process, "run id"] == 0
         assert arrived["sound", process, "run id and thread"] == 4
     assert arrived["fix 3", "the registering process", "run id"] == 4
