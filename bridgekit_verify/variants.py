@@ -164,7 +164,7 @@ BROKEN: Final[Mapping[int, Variant]] = {
     1: replace(
         SOUND,
         name="link 1 broken",
-        summary="startup does not notice that no socket belongs to a thread",
+        summary="startup does not detect that no socket is assigned to a thread",
         hub=as_committed.HubWithoutThreads,
         self_checks=(as_committed.self_check_that_cannot_fail,),
     ),

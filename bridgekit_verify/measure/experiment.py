@@ -106,7 +106,7 @@ async def _connected_clients(
             await stack.enter_async_context(connect(url, user_id=socket.user_id, thread_id=socket.thread_id))
             for socket in history.sockets
         ]
-        # The readers start after all sockets are open: on trio each socket has its own tasks, and task groups nest.
+        # Open the readers after all sockets: on trio each socket has a task group of its own, and groups must nest.
         readers = await stack.enter_async_context(anyio.create_task_group())
         for socket, client in zip(history.sockets, clients, strict=True):
             readers.start_soon(_read, history, socket, client, on_event, observer)

@@ -205,7 +205,7 @@ async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerou
 class LifecycleStudy:
     """Five ways in which a mapping keeps a route too long, loses it too early, or changes it."""
 
-    held: tuple[Retained, ...]
+    retained: tuple[Retained, ...]
     late: tuple[LateEvents, ...]
     by_process: tuple[ProcessDelivery, ...]
     rerouted: tuple[Rerouted, ...]
@@ -225,7 +225,7 @@ class LifecycleStudy:
                 "KiB held": round(row.held_bytes / 1_024, 1),
                 "bytes a run": round(row.held_bytes / row.runs, 1),
             }
-            for row in self.held
+            for row in self.retained
         )
 
     def late_events(self) -> pd.DataFrame:
@@ -275,12 +275,12 @@ class LifecycleStudy:
         texts = {
             cleaned_up: {
                 row.mapping: f"{row.routes:,} routes, {row.held_bytes / 1_024:,.0f} KiB"
-                for row in self.held
+                for row in self.retained
                 if row.cleaned_up is cleaned_up
             }
             for cleaned_up in (False, True)
         }
-        runs = max(row.runs for row in self.held)
+        runs = max(row.runs for row in self.retained)
         return [
             _comparison_row(f"held after {runs:,} runs, {cleanup}", texts[cleaned_up]["fix 3"], texts[cleaned_up]["sound"])
             for cleaned_up, cleanup in ((False, "none cleaned up"), (True, "each cleaned up at its end"))

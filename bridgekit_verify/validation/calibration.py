@@ -149,12 +149,12 @@ class CalibrationStudy:
     def loss_table(self) -> pd.DataFrame:
         """Return one row per probability: the expected loss, the measured loss, and the frames that were dropped.
 
-        Columns: p, closed form, lost (k of n), lost in percent, from, to, inside, dropped by the world.
+        Columns: p, closed form, lost (k of n), lost in percent, from, to, inside, frames dropped.
         """
         return pd.DataFrame(
             {"p": loss.p}
             | _comparison("closed form p, %", loss.p, "lost", loss.measurement.verdict.drop)
-            | {"dropped by the world": loss.dropped}
+            | {"frames dropped": loss.dropped}
             for loss in self.losses
         )
 
@@ -286,7 +286,7 @@ def _differences(axis: Axes, rows: Sequence[RateCheck]) -> None:
     axis.spines["left"].set_visible(False)
     axis.set_xticks([tick for tick in axis.get_xticks() if abs(tick) <= reach])
     axis.tick_params(axis="y", length=0)
-    axis.set_title("by how much they differ", fontsize=10.5, fontweight="normal")
+    axis.set_title("difference", fontsize=10.5, fontweight="normal")
     axis.set_xlabel("measured - closed form, percentage points\n(bar: 95 % Wilson interval)")
 
 

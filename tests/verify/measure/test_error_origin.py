@@ -30,7 +30,7 @@ from bridgekit_verify.variants import BROKEN, SOUND
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # uvicorn runs on asyncio only
 
 
 class Agent(broken_emission.AgentThatRaises):
@@ -66,7 +66,7 @@ async def test_startup_is_link_1() -> None:
     assert link_of_error(raised.value) == 1
 
 
-def test_error_without_a_link_in_its_traceback_is_the_harnesss_own() -> None:
+def test_error_without_a_link_in_its_traceback_belongs_to_the_harness() -> None:
     error = ValueError("never raised")
     assert link_of_error(error) is None
     assert raised_by_harness(error)

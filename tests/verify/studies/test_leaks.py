@@ -35,7 +35,7 @@ SOUND_READINGS = [name for name in READINGS if name != "fix 1, parsed"]
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # uvicorn runs on asyncio only
 
 
 def owned(thread: str, user: str) -> OwnedThread:
@@ -73,7 +73,7 @@ def test_sound_reading_delivers_every_population(reading: str) -> None:
     assert len(table) == len(FAMILIES) + 2
 
 
-def test_family_that_loses_alone_leaks_beside_a_shorter_id() -> None:
+def test_family_that_loses_alone_leaks_next_to_a_shorter_id() -> None:
     table = population_table(populations(3))
     columns = ["thread ids", "delivered", "lost", "leaked", "owner pairs", "pairs that leak"]
     counted = {name: counts for name, *counts in table[columns].itertuples(index=False)}

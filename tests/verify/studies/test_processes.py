@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # the process runs on it, and so does the client
+    return "asyncio"  # both processes run on asyncio
 
 
 def about(thread: str | None, *, variant: str = "sound", register: bool = False) -> ProcessRequest:

@@ -22,7 +22,7 @@ LEAKING = "prefixes of one another"
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # uvicorn runs on asyncio only
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # uvicorn runs on asyncio only
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ async def test_users_disconnect_and_connect_again(study: CalibrationStudy) -> No
 async def test_tables_and_figure_show_the_counts(study: CalibrationStudy) -> None:
     table = study.loss_table()
     assert list(table.columns) == [
-        "p", "closed form p, %", "lost", "lost %", "from %", "to %", "inside", "dropped by the world",
+        "p", "closed form p, %", "lost", "lost %", "from %", "to %", "inside", "frames dropped",
     ]  # fmt: skip
     assert list(table["lost"])[-1] == "300 of 300"
     assert list(study.offline_table()["closed form 1 - w/t, %"]) == [86.67, 66.67, 0.0]

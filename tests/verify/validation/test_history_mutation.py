@@ -22,7 +22,7 @@ from tests.verify.measure.naive import judge
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # uvicorn runs on asyncio only
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ The ledger names the defect that the check missed.
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # uvicorn runs on asyncio only
 
 
 @pytest.fixture(scope="module")
