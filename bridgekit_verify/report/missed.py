@@ -84,8 +84,8 @@ def leak_claim(study: LeakStudy) -> Finding:
         answer=f"A search shrinks to {thread!r}, whose events land in {lands!r}: over real sockets {leaky.misrouted:,}"
         f" of {leaky.expected:,} events reach the other user; sound, {sound.misrouted:,} of {sound.expected:,}.",
         evidence=tuple(
-            f"The same search, {search.reading}: {'a pair was found' if search.leak else 'no such pair'} in"
-            f" {search.tried:,} tried, and {search.came_back} ids led back to their own thread."
+            f"The same search, {search.round_trip}: {'a pair was found' if search.leak else 'no such pair'} in"
+            f" {search.tried:,} tried, and {search.correct} ids led back to their own thread."
             for search in study.searches[1:]
         ),
         before=(leaky.delivered, leaky.expected),

@@ -26,11 +26,11 @@ from bridgekit_verify.measure.workload import AGENT, FAMILIES, OwnedThread, Work
 from bridgekit_verify.variants import FIX_1, SOUND
 
 __all__ = [
-    "READINGS",
+    "ROUND_TRIPS",
     "ParsedRoute",
     "RouteOutcome",
     "LeakStudy",
-    "Reading",
+    "RoundTrip",
     "Search",
     "carried",
     "parsed_routes",
@@ -42,7 +42,7 @@ __all__ = [
     "study_leaks",
 ]
 
-Reading = Callable[[ThreadId], ThreadId | None]
+RoundTrip = Callable[[ThreadId], ThreadId | None]
 """Creates a run id for the thread, resolves the thread from it as the bridge would, and returns it.
 
 None if it finds no thread.
@@ -65,7 +65,7 @@ def carried(thread_id: ThreadId) -> ThreadId | None:
     return _resolved(Carried(), RunId("run_0"), thread_id)
 
 
-READINGS: Final[Mapping[str, Reading]] = {
+ROUND_TRIPS: Final[Mapping[str, RoundTrip]] = {
     "fix 1, parsed": parsed,
     "signed, verified": signed,
     "carried": carried,
@@ -83,8 +83,8 @@ def without_waiting(coroutine: Coroutine[Any, Any, ThreadId | NoRoute]) -> Threa
     try:
         coroutine.send(None)
     except StopIteration as stop:
-        answer: ThreadId | NoRoute = stop.value
-        return answer
+        result: ThreadId | NoRoute = stop.value
+        return result
     coroutine.close()
     raise RuntimeError("the coroutine waits for something: this search accepts only resolvers that never wait")
 
@@ -99,7 +99,7 @@ WORDS_AT_MOST: Final = 3
 class Search:
     """A search through pairs of thread ids of two users for one where the first user's events reach the second."""
 
-    reading: str
+    round_trip: str
     leak: tuple[ThreadId, ThreadId] | None
     """The shortest pair found: events of the first thread are routed to the second. None if there was none."""
     found_after: int | None
@@ -108,22 +108,22 @@ class Search:
     """How many pairs were tried in all, including those that shrink the leak."""
     different: int
     """How many of them differ."""
-    came_back: Rate
+    correct: Rate
     """How many of the first ids of those pairs were resolved to their own thread."""
 
     @property
     def shortest(self) -> tuple[ThreadId, ThreadId]:
         """The leak. LookupError if the search found none."""
         if self.leak is None:
-            raise LookupError(f"{self.reading}: no leak in {self.tried:,} pairs: increase `examples`")
+            raise LookupError(f"{self.round_trip}: no leak in {self.tried:,} pairs: increase `examples`")
         return self.leak
 
 
 def search(name: str, *, examples: int, seed: int = 0) -> Search:
-    """Search that many pairs of ids with Hypothesis for a leak of one of `READINGS`, and shrink it.
+    """Search that many pairs of ids with Hypothesis for a leak of one of `ROUND_TRIPS`, and shrink it.
 
     Both ids of a pair consist of the same few words, as the ids of one application do: one of `PREFIXES`, and up to
-    three words, none empty, joined by underscores. The same seed tries the same pairs on every reading, up to the first
+    three words, none empty, joined by underscores. The same seed tries the same pairs on every round trip, up to the first
     leak.
     """
     import hypothesis  # slow to import, and used only here
@@ -138,17 +138,17 @@ def search(name: str, *, examples: int, seed: int = 0) -> Search:
         return st.tuples(*[ids.filter(lambda value: bool(value.strip()))] * 2)
 
     pairs = st.lists(words, min_size=1, max_size=WORDS_AT_MOST).flatmap(pair_of)
-    reading = READINGS[name]
+    round_trip = ROUND_TRIPS[name]
     tried: list[tuple[ThreadId, ThreadId]] = []
-    came_back: list[bool] = []
+    correct: list[bool] = []
     hits: list[int] = []
 
     def leaks(pair: tuple[ThreadId, ThreadId]) -> bool:
-        here, there = pair
-        resolved_thread = reading(here)
+        first, second = pair
+        resolved_thread = round_trip(first)
         tried.append(pair)
-        came_back.append(resolved_thread == here)
-        if leak := here != there and resolved_thread == there:
+        correct.append(resolved_thread == first)
+        if leak := first != second and resolved_thread == second:
             hits.append(len(tried))
         return leak
 
@@ -158,12 +158,12 @@ def search(name: str, *, examples: int, seed: int = 0) -> Search:
     except hypothesis.errors.NoSuchExample:
         found = None
     return Search(
-        reading=name,
+        round_trip=name,
         leak=found,
         found_after=hits[0] if hits else None,
         tried=len(tried),
         different=len(set(tried)),
-        came_back=Rate(sum(came_back), len(tried)),
+        correct=Rate(sum(correct), len(tried)),
     )
 
 
@@ -192,16 +192,16 @@ class ParsedRoute:
         return RouteOutcome.WRONG_THREAD if self.resolved_thread.user_id == self.owned.user_id else RouteOutcome.LEAKED
 
 
-def parsed_routes(threads: Sequence[OwnedThread], reading: Reading = parsed) -> list[ParsedRoute]:
+def parsed_routes(threads: Sequence[OwnedThread], round_trip: RoundTrip = parsed) -> list[ParsedRoute]:
     """Return the route of each thread's events among these threads, without chain or sockets.
 
     ValueError if two threads have the same id, because the owner would be ambiguous.
     """
-    there = {owned.thread_id: owned for owned in threads}
-    if len(there) < len(threads):
+    by_id = {owned.thread_id: owned for owned in threads}
+    if len(by_id) < len(threads):
         raise ValueError("two threads have the same id: give each thread its own")
-    found = [reading(owned.thread_id) for owned in threads]
-    return [ParsedRoute(owned, there.get(to) if to else None) for owned, to in zip(threads, found, strict=True)]
+    found = [round_trip(owned.thread_id) for owned in threads]
+    return [ParsedRoute(owned, by_id.get(to) if to else None) for owned, to in zip(threads, found, strict=True)]
 
 
 def populations(threads: int, *, seed: int = 0) -> dict[str, tuple[OwnedThread, ...]]:
@@ -221,12 +221,12 @@ def populations(threads: int, *, seed: int = 0) -> dict[str, tuple[OwnedThread, 
     return alone | {"all families together": together, "all families and thread_<word>": together + first}
 
 
-def population_table(sets: Mapping[str, Sequence[OwnedThread]], reading: Reading = parsed) -> pd.DataFrame:
+def population_table(sets: Mapping[str, Sequence[OwnedThread]], round_trip: RoundTrip = parsed) -> pd.DataFrame:
     """Return one row per set of threads: how many are delivered, lost and leaked, and between how many owners.
 
     Columns: thread ids, threads, delivered, lost, leaked, owner pairs, pairs that leak, an example.
     """
-    return pd.DataFrame([_summary(name, parsed_routes(threads, reading)) for name, threads in sets.items()])
+    return pd.DataFrame([_summary(name, parsed_routes(threads, round_trip)) for name, threads in sets.items()])
 
 
 def _summary(name: str, routes: Sequence[ParsedRoute]) -> dict[str, object]:
@@ -256,7 +256,7 @@ class LeakStudy:
 
     sets: Mapping[str, tuple[OwnedThread, ...]]
     searches: tuple[Search, ...]
-    """One for each of `READINGS`, in their order."""
+    """One for each of `ROUND_TRIPS`, in their order."""
     confirmed: tuple[Measurement, ...]
     """The shortest leak's two threads, measured with Fix 1 and with the sound chain."""
 
@@ -272,17 +272,17 @@ class LeakStudy:
     def found(self) -> pd.DataFrame:
         """Return one row per search.
 
-        Columns: run ids, shortest leak, found after, tried, different (of those tried), came back (first ids that were
+        Columns: run ids, shortest leak, found after, tried, different (of those tried), resolved correctly (first ids that were
         resolved to their own thread, of those tried), verdict.
         """
         return pd.DataFrame(
             {
-                "run ids": search.reading,
+                "run ids": search.round_trip,
                 "shortest leak": " → ".join(search.leak) if search.leak else "none",
                 "found after": search.found_after,
                 "tried": search.tried,
                 "different": search.different,
-                "came back": str(search.came_back),
+                "resolved correctly": str(search.correct),
                 "verdict": "leaks" if search.leak else f"survives {search.tried:,} examples",
             }
             for search in self.searches
@@ -298,11 +298,11 @@ class LeakStudy:
 
 
 async def study_leaks(*, threads: int = 6, examples: int = 400, seed: int = 0) -> LeakStudy:
-    """Classify `threads` threads of every family, search `examples` pairs per reading, and measure the shortest leak.
+    """Classify `threads` threads of every family, search `examples` pairs per round trip, and measure the shortest leak.
 
     LookupError if the search finds no leak of Fix 1 in that many pairs.
     """
-    searches = tuple(search(name, examples=examples, seed=seed) for name in READINGS)
+    searches = tuple(search(name, examples=examples, seed=seed) for name in ROUND_TRIPS)
     owners = (UserId("alice"), UserId("bob"))
     pair = tuple(OwnedThread(thread, owner) for thread, owner in zip(searches[0].shortest, owners, strict=True))
     confirmed = await measure_each([FIX_1, SOUND], [Workload(threads=pair, at_once=2)], seed=seed)

@@ -291,7 +291,7 @@ class LifecycleStudy:
         return [
             _comparison_row(f"delivered, {_when(at)}; the event carries {address}", *(str(late[at]) for late in pair))
             for address, seconds in shown.items()
-            if (pair := [late.by_lateness for late in self.late if late.address == says])
+            if (pair := [late.by_lateness for late in self.late if late.address == address])
             for at in seconds
         ]
 

@@ -14,7 +14,7 @@ from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.workload import FAMILIES, OwnedThread, Workload, thread_ids
 from bridgekit_verify.studies.leaks import (
     PREFIXES,
-    READINGS,
+    ROUND_TRIPS,
     RouteOutcome,
     Search,
     parsed_routes,
@@ -30,7 +30,7 @@ from bridgekit_verify.variants import FIX_1
 pytestmark = pytest.mark.slow
 
 LEAKING = "prefixes of one another"
-SOUND_READINGS = [name for name in READINGS if name != "fix 1, parsed"]
+SOUND_ROUND_TRIPS = [name for name in ROUND_TRIPS if name != "fix 1, parsed"]
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,9 @@ def test_two_threads_with_the_same_id_raise_an_error() -> None:
         parsed_routes([owned("thread_1", "alice"), owned("thread_1", "bob")])
 
 
-@pytest.mark.parametrize("reading", SOUND_READINGS)
-def test_sound_reading_delivers_every_population(reading: str) -> None:
-    table = population_table(populations(3), READINGS[reading])
+@pytest.mark.parametrize("round_trip", SOUND_ROUND_TRIPS)
+def test_sound_round_trip_delivers_every_population(round_trip: str) -> None:
+    table = population_table(populations(3), ROUND_TRIPS[round_trip])
     assert table["delivered"].tolist() == table["threads"].tolist()
     assert len(table) == len(FAMILIES) + 2
 
@@ -104,18 +104,18 @@ def test_search_finds_the_shortest_possible_leak(seed: int) -> None:
     assert found == search("fix 1, parsed", examples=500, seed=seed)
 
 
-@pytest.mark.parametrize("reading", SOUND_READINGS)
-def test_search_finds_no_leak_in_a_sound_reading(reading: str) -> None:
-    found = search(reading, examples=60)
+@pytest.mark.parametrize("round_trip", SOUND_ROUND_TRIPS)
+def test_search_finds_no_leak_in_a_sound_round_trip(round_trip: str) -> None:
+    found = search(round_trip, examples=60)
     assert found.leak is None
-    assert found.tried == found.came_back.n == found.came_back.k == 60
+    assert found.tried == found.correct.n == found.correct.k == 60
     with pytest.raises(LookupError, match="no leak in 60 pairs"):
         _ = found.shortest
 
 
 def test_search_finds_a_leak_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     by_length = {"last word lost": lambda thread: ThreadId(thread.rpartition("_")[0])}
-    monkeypatch.setattr("bridgekit_verify.studies.leaks.READINGS", by_length)
+    monkeypatch.setattr("bridgekit_verify.studies.leaks.ROUND_TRIPS", by_length)
     assert search("last word lost", examples=500).leak is not None
 
 
@@ -139,4 +139,4 @@ def test_resolver_that_waits_raises_an_error() -> None:
 
 
 def test_rate_of_an_empty_search_is_unknown() -> None:
-    assert not Search("none", None, None, 0, 0, Rate(0, 0)).came_back.known
+    assert not Search("none", None, None, 0, 0, Rate(0, 0)).correct.known
