@@ -84,8 +84,8 @@ FOUND: Final = "test_small_mistakes"
 TARGETS: Final[Mapping[str, Target]] = {
     "statistics": _measuring("statistics", "test_statistics", FOUND),
     "history": _measuring("history", "test_ledger", FOUND, "test_checker"),
-    "evidence": _measuring("evidence", "test_evidence", FOUND, "test_ledger"),
-    "ledger": _measuring("ledger", "test_ledger", FOUND, "test_checker", "test_evidence"),
+    "attribution": _measuring("attribution", "test_attribution", FOUND, "test_ledger"),
+    "ledger": _measuring("ledger", "test_ledger", FOUND, "test_checker", "test_attribution"),
     "checker": _measuring("checker", "test_checker", FOUND, "test_ledger", "test_checker_properties"),
     "rules": _invariant("rules"),
     "reports": _invariant("reports"),
