@@ -80,13 +80,12 @@ def _invariant(module: str) -> Target:
     )
 
 
-FOUND: Final = "test_small_mistakes"
 TARGETS: Final[Mapping[str, Target]] = {
-    "statistics": _measuring("statistics", "test_statistics", FOUND),
-    "history": _measuring("history", "test_ledger", FOUND, "test_checker"),
-    "attribution": _measuring("attribution", "test_attribution", FOUND, "test_ledger"),
-    "ledger": _measuring("ledger", "test_ledger", FOUND, "test_checker", "test_attribution"),
-    "checker": _measuring("checker", "test_checker", FOUND, "test_ledger", "test_checker_properties"),
+    "statistics": _measuring("statistics", "test_statistics"),
+    "history": _measuring("history", "test_ledger", "test_checker"),
+    "attribution": _measuring("attribution", "test_attribution", "test_ledger"),
+    "ledger": _measuring("ledger", "test_ledger", "test_checker", "test_attribution"),
+    "checker": _measuring("checker", "test_checker", "test_ledger", "test_checker_properties"),
     "rules": _invariant("rules"),
     "reports": _invariant("reports"),
 }

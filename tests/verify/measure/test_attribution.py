@@ -106,3 +106,62 @@ def test_event_reported_as_sent_without_a_number_never_reached_the_hub() -> None
         9,
         "reported as sent, but never passed to the hub",
     )
+
+
+@pytest.mark.parametrize(
+    ("bindings", "emitted", "reason"),
+    [
+        ((None, None, None), True, "the agent was given no bridge"),
+        ((OTHER_BRIDGE,) * 3, True, "the agent was given another bridge"),
+        ((RIGHT, None, None), True, "the agent did not bind its adapter"),
+        ((RIGHT, OTHER_BRIDGE, OTHER_BRIDGE), True, "the agent bound its adapter to another bridge"),
+        ((RIGHT, RIGHT, None), True, "the adapter does not hold bridge and run"),
+        ((RIGHT, RIGHT, OTHER_BRIDGE), True, "the adapter holds another bridge"),
+        ((RIGHT, RIGHT, RIGHT), False, "the agent did not call its adapter"),
+        ((RIGHT, RIGHT, RIGHT), True, "the adapter did not reach the bridge"),
+    ],
+)
+def test_loss_before_the_bridge_has_this_reason(
+    bindings: tuple[BridgeBinding | None, ...], emitted: bool, reason: str
+) -> None:
+    history = recorded_history(Emission(*bindings), emitted=emitted)
+    del history.acknowledged[EXPECTED.key]
+    assert attribute_loss(history, EXPECTED).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("bindings", "reason"),
+    [
+        ((OTHER_RUN,) * 3, "the agent emitted for another run"),
+        ((RIGHT, OTHER_RUN, OTHER_RUN), "the agent bound its adapter to another run"),
+        ((RIGHT, RIGHT, OTHER_THREAD), "the adapter holds another thread"),
+    ],
+)
+def test_misroute_has_this_reason(bindings: tuple[BridgeBinding, ...], reason: str) -> None:
+    assert attribute_misroute(recorded_history(Emission(*bindings)), EXPECTED).reason == reason
+
+
+def test_misroute_by_the_adapter_has_this_reason() -> None:
+    named = recorded_history(Emission(RIGHT, RIGHT, RIGHT))
+    named.thread_on_event[EXPECTED.key] = BOBS.thread_id
+    assert attribute_misroute(named, EXPECTED).reason == "the event names another thread"
+    mismatched = recorded_history(Emission(RIGHT, RIGHT, RIGHT))
+    mismatched.acknowledged[EXPECTED.key] = (RunId("run of b1"), mismatched.acknowledged[EXPECTED.key][1])
+    assert attribute_misroute(mismatched, EXPECTED).reason == "the adapter named another run"
+
+
+@pytest.mark.parametrize(("link", "caller"), [(3, "supervisor"), (4, "supervisor"), (5, "engine")])
+def test_handover_with_another_thread_names_the_caller(link: int, caller: str) -> None:
+    history = recorded_history(Emission(OTHER_THREAD, OTHER_THREAD, OTHER_THREAD))
+    history.received_by[EXPECTED.key.request][link] = BOBS.thread_id
+    assert attribute_misroute(history, EXPECTED).reason == f"the {caller} passed the run on with another thread"
+
+
+@pytest.mark.parametrize(
+    ("received_by", "reason"),
+    [({2}, "the supervisor did not call the engine"), ({2, 4}, "the engine did not call the core")],
+)
+def test_missing_handover_names_the_caller(received_by: set[int], reason: str) -> None:
+    history = clean()
+    history.received_by[STARTED.key.request] = dict.fromkeys(received_by, ALICES.thread_id)
+    assert attribute_loss(history, STARTED).reason == reason

@@ -199,3 +199,22 @@ def test_arrival_counts_only_for_its_own_thread() -> None:
     )
     verdict = check(history)
     assert (verdict.delivered, verdict.lost_silent, verdict.wrong_thread) == (0, 1, 1)
+
+
+def test_attributions_and_losses_are_in_the_order_of_the_chain() -> None:
+    history = clean()
+    for seq, link in ((1, 10), (2, 9), (3, 3)):
+        history.arrivals.remove(arrival(ALICES, key(ALICES, seq), seq))
+        refused = Receipt(outcome=Outcome.REFUSED, link=link, reason="no", thread_id=ThreadId("a1"))
+        history.acknowledged[key(ALICES, seq)] = (RunId("run of a1"), refused)
+    moved(history, 4, BOBS)
+    verdict = check(history)
+    assert [*verdict.lost_at] == [3, 9, 10]
+    assert verdict.attributions == [
+        Attribution(3, "no"),
+        Attribution(9, "no"),
+        Attribution(10, "reported as sent, but no socket read it"),
+        Attribution(10, "delivered to a socket of another thread"),
+        Attribution(10, "no"),
+    ]
+    assert check(History()).attributions == []

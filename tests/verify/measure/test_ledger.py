@@ -169,3 +169,15 @@ def test_event_is_identified_by_its_content(event_type: str, payload: dict[str, 
     assert key_of(kind, payload) == EventKey("question 1", kind, step)
     assert key_of(EventType.PROGRESS_UPDATE, payload) is None
     assert key_of(kind, {}) is None
+
+
+def test_part_of_a_history_contains_only_its_event_types() -> None:
+    history = clean()
+    started = EventKey("question of a1", EventType.AGENT_STARTED, 0)
+    history.expected.append(Expectation(started, ALICES.thread_id, ALICES.user_id))
+    history.acknowledged[started] = history.acknowledged[key(ALICES, 1)]
+    history.arrivals += [arrival(ALICES, started, 6), arrival(ALICES, None, 7)]
+    part = history.of({EventType.AGENT_STARTED})
+    assert [each.key for each in part.expected] == [*part.acknowledged] == [started]
+    assert [each.key for each in part.arrivals] == [started]
+    assert part.sockets == history.sockets

@@ -141,3 +141,13 @@ def test_rate_without_counts_is_unknown_and_has_no_percentage() -> None:
 )
 def test_only_exactly_0_and_1_are_printed_as_0_and_100(share: float, text: str) -> None:
     assert percent(share) == text
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.01, "1.0"), (0.00095, "0.095")])
+def test_percent_has_more_digits_near_the_ends(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_rate_is_known_from_one_trial_and_unknown_without_counts() -> None:
+    assert Rate(0, 1).known
+    assert Rate.of(None) == Rate(0, 0)
