@@ -28,7 +28,7 @@ from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import OUTBOX_LIMITS, CrowdedOutboxes, Subscriber
 from bridgekit_verify.harness.messages import Ready, read_requests, send
 from bridgekit_verify.measure.checker import check
-from bridgekit_verify.measure.history import Arrival, Expectation, History, EventKey, Socket
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, Socket
 
 __all__ = ["bridged", "encodings", "event_of", "own_cost", "sound_history", "subscribed"]
 

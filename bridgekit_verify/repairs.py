@@ -24,13 +24,22 @@ __all__ = ["REPAIR_SEQUENCE"]
 _FIX_1: Final = replace(AS_COMMITTED, name="+ Fix 1", summary="run ids contain the thread id", run_ids=EmbeddedRunIds)
 _FIX_2: Final = replace(_FIX_1, name="+ Fix 2", summary="the run id is parsed first", resolver=resolver_of_fix_2)
 _FIX_3: Final = replace(
-    _FIX_2, name="+ Fix 3", summary="run and thread are stored in a dict", mapping=DictMapping, resolver=resolver_of_fix_3
+    _FIX_2,
+    name="+ Fix 3",
+    summary="run and thread are stored in a dict",
+    mapping=DictMapping,
+    resolver=resolver_of_fix_3,
 )
 _LINK_3: Final = replace(_FIX_3, name="+ link 3", summary="the registry binds agents per run", registry=AgentRegistry)
 _LINK_8: Final = replace(
-    _LINK_3, name="+ link 8", summary="the adapter calls the bridge with valid arguments", adapter=WebSocketBridgeAdapter
+    _LINK_3,
+    name="+ link 8",
+    summary="the adapter calls the bridge with valid arguments",
+    adapter=WebSocketBridgeAdapter,
 )
-_LINK_10: Final = replace(_LINK_8, name="+ link 10", summary="each socket is assigned to a thread", hub=HubThatAlwaysSaysSent)
+_LINK_10: Final = replace(
+    _LINK_8, name="+ link 10", summary="each socket is assigned to a thread", hub=HubThatAlwaysSaysSent
+)
 _TRUTHFUL_RECEIPTS: Final = replace(
     _LINK_10,
     name="+ truthful receipts",

@@ -57,7 +57,9 @@ def _grown(axis: Axes, series: Series, edge: str) -> None:
                     sizes.append(int(count.replace(",", "")))
                     ratios.append(ratio)
         axis.plot(sizes, ratios, color=colour, marker=marker, linestyle=line, label=what)
-    axis.axhline(GROWTH_ALLOWED, color=TEXT_COLOUR, linewidth=1, linestyle=(0, (4, 3)), label=f"target: {GROWTH_ALLOWED}")
+    axis.axhline(
+        GROWTH_ALLOWED, color=TEXT_COLOUR, linewidth=1, linestyle=(0, (4, 3)), label=f"target: {GROWTH_ALLOWED}"
+    )
     axis.set_xscale("log")
     axis.set_ylim(0, 2)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

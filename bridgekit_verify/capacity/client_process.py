@@ -21,7 +21,7 @@ from bridgekit_verify.harness.messages import Done, Ready, send
 from bridgekit_verify.harness.websocket import WebSocketDialect
 from bridgekit_verify.measure.checker import check
 from bridgekit_verify.measure.experiment import arrival_of
-from bridgekit_verify.measure.history import History, EventKey, SignalledGap, Socket
+from bridgekit_verify.measure.history import EventKey, History, SignalledGap, Socket
 
 __all__ = ["judge_step", "quantile"]
 

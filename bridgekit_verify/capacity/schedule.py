@@ -17,7 +17,7 @@ import msgspec
 from bridgekit.events import EventType
 from bridgekit.ids import ThreadId, UserId
 from bridgekit_verify.measure.families import OwnedThread
-from bridgekit_verify.measure.history import Expectation, EventKey
+from bridgekit_verify.measure.history import EventKey, Expectation
 
 __all__ = ["EVENTS_A_STEP", "LoadPlan", "LoadWave", "owner"]
 

@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from bridgekit_verify.commands.options import add_json, add_variant, at_least_1
-from bridgekit_verify.probes.probes import ProbeAnswer, Probe, probe_all
+from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_all
 from bridgekit_verify.variants import variant
 
 __all__ = ["add_arguments", "run"]

@@ -7,7 +7,7 @@ from typing import Final
 
 from bridgekit.events import EventType
 from bridgekit.ids import RunId
-from bridgekit_verify.measure.history import BridgeBinding, Emission, Expectation, History, EventKey
+from bridgekit_verify.measure.history import BridgeBinding, Emission, EventKey, Expectation, History
 
 __all__ = ["EMITTED_BY_CORE", "Attribution", "misrouted_upstream", "missing_handover", "undelivered_emission"]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from bridgekit.events import Outcome, Receipt
 from bridgekit_verify.errors import LedgerImbalance
-from bridgekit_verify.measure.history import Arrival, Expectation, History, EventKey
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History
 from bridgekit_verify.measure.ledger import Attribution, Row, attribute_misroute, ledger
 from bridgekit_verify.measure.statistics import Rate
 

@@ -20,7 +20,7 @@ from bridgekit.transport.client import EventClient, connect
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.history import Arrival, History, SignalledGap, Socket, key_of
-from bridgekit_verify.measure.instrumentation import wrong_bridge, instrument, instrumented_agent
+from bridgekit_verify.measure.instrumentation import instrument, instrumented_agent, wrong_bridge
 from bridgekit_verify.measure.ledger import Row, ledger
 from bridgekit_verify.measure.observer import NO_OBSERVER, SocketObserver
 from bridgekit_verify.measure.workload import AGENT, Run, RunBarrier, Workload, scripted_agent, seeded, tools
@@ -52,7 +52,12 @@ class Measurement:
 
 
 async def measure(
-    variant: Variant, workload: Workload, *, seed: int = 0, on_event: OnEvent | None = None, observer: SocketObserver = NO_OBSERVER
+    variant: Variant,
+    workload: Workload,
+    *,
+    seed: int = 0,
+    on_event: OnEvent | None = None,
+    observer: SocketObserver = NO_OBSERVER,
 ) -> Measurement:
     """Run the workload through the variant over real sockets on 127.0.0.1, and return its history and verdict.
 
@@ -121,7 +126,9 @@ def _sockets(workload: Workload) -> list[Socket]:
     return [Socket(number, owned.thread_id, owned.user_id) for number, owned in enumerate(owners)]
 
 
-async def _read(history: History, socket: Socket, client: EventClient, on_event: OnEvent | None, observer: SocketObserver) -> None:
+async def _read(
+    history: History, socket: Socket, client: EventClient, on_event: OnEvent | None, observer: SocketObserver
+) -> None:
     observer.on_frame(socket, client.hello)
     while True:
         try:

@@ -13,7 +13,18 @@ from typing import NamedTuple
 from bridgekit.events import EventType, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 
-__all__ = ["Arrival", "BridgeBinding", "Emission", "Expectation", "Handover", "History", "EventKey", "SignalledGap", "Socket", "key_of"]
+__all__ = [
+    "Arrival",
+    "BridgeBinding",
+    "Emission",
+    "EventKey",
+    "Expectation",
+    "Handover",
+    "History",
+    "SignalledGap",
+    "Socket",
+    "key_of",
+]
 
 
 class EventKey(NamedTuple):

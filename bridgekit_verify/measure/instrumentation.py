@@ -19,7 +19,7 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.history import BridgeBinding, Emission, History, key_of
 from bridgekit_verify.variants import Variant
 
-__all__ = ["wrong_bridge", "instrument", "instrumented_agent"]
+__all__ = ["instrument", "instrumented_agent", "wrong_bridge"]
 
 
 def instrument(variant: Variant, history: History) -> Variant:
@@ -104,7 +104,9 @@ def instrumented_agent(base: type[BaseAgent], history: History) -> type[BaseAgen
                 history.emissions[key] = Emission(
                     agent_given=self.binding,
                     adapter_given=adapter.binding,
-                    adapter_held=BridgeBinding(id(adapter.bridge), adapter.run_id, adapter.thread_id) if holds else None,
+                    adapter_held=BridgeBinding(id(adapter.bridge), adapter.run_id, adapter.thread_id)
+                    if holds
+                    else None,
                 )
             answer: Answer = super().emit(event_type, payload)
             return answer

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bridgekit_verify.measure.attribution import EMITTED_BY_CORE, Attribution
-from bridgekit_verify.measure.history import Arrival, History, EventKey, Socket
+from bridgekit_verify.measure.history import Arrival, EventKey, History, Socket
 
 __all__ = ["DelayedEvent", "attribute_delays", "delayed_events"]
 
@@ -54,11 +54,15 @@ def _first_copies(history: History) -> dict[tuple[int, str], list[Arrival]]:
     return read
 
 
-def _delayed(read: Sequence[Arrival], positions: Mapping[EventKey, int], answered: Mapping[EventKey, int]) -> Iterator[DelayedEvent]:
+def _delayed(
+    read: Sequence[Arrival], positions: Mapping[EventKey, int], answered: Mapping[EventKey, int]
+) -> Iterator[DelayedEvent]:
     for number, arrival in enumerate(read):
         if (key := arrival.key) is None:
             continue
-        overtakers = [other for other in read[:number] if other.key is not None and positions[other.key] > positions[key]]
+        overtakers = [
+            other for other in read[:number] if other.key is not None and positions[other.key] > positions[key]
+        ]
         if overtakers:
             yield DelayedEvent(key, arrival.socket, len(overtakers), _attribute(arrival, overtakers[0], answered))
 

@@ -13,9 +13,9 @@ from bridgekit_verify.measure.attribution import (
     missing_handover,
     undelivered_emission,
 )
-from bridgekit_verify.measure.history import Arrival, Expectation, Handover, History, EventKey, Socket
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, Handover, History, Socket
 
-__all__ = ["Attribution", "Row", "attribute_misroute", "attribute_loss", "ledger"]
+__all__ = ["Attribution", "Row", "attribute_loss", "attribute_misroute", "ledger"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,11 @@ __all__ = [
     "before_after_figure",
     "delivery_figure",
     "draw_rates",
-    "outcome_counts",
-    "outcome_legend",
     "frame_grid",
     "matrix_figure",
     "new_figure",
+    "outcome_counts",
+    "outcome_legend",
     "panels_of_bars",
     "percents",
 ]
@@ -125,7 +125,9 @@ def before_after_figure(panels: Mapping[str, Mapping[str, Sequence[Measurement]]
     """
     with mpl.rc_context(STYLE):
         names = list(next(iter(panels.values())))
-        outcomes = {heading: [outcome_counts(by_variant[name]) for name in names] for heading, by_variant in panels.items()}
+        outcomes = {
+            heading: [outcome_counts(by_variant[name]) for name in names] for heading, by_variant in panels.items()
+        }
         return panels_of_bars(outcomes, names, title=title)
 
 
@@ -204,7 +206,9 @@ def delivery_figure(measurements: Sequence[Measurement], labels: Sequence[str], 
     with new_figure(title, 9.0, 1.75 + 0.5 * len(labels)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         outcomes = [outcome_counts([measurement]) for measurement in measurements]
-        _dots(left, "reached their user", [Rate(outcome.delivered, outcome.expected) for outcome in outcomes], GREEN, "o")
+        _dots(
+            left, "reached their user", [Rate(outcome.delivered, outcome.expected) for outcome in outcomes], GREEN, "o"
+        )
         _dots(
             right,
             "reached another user",

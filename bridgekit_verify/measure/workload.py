@@ -18,7 +18,7 @@ from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import EventType
 from bridgekit.ids import HexSource, RunId, ThreadId
 from bridgekit_verify.measure.families import FAMILIES, OwnedThread, thread_ids
-from bridgekit_verify.measure.history import Expectation, Handover, History, EventKey
+from bridgekit_verify.measure.history import EventKey, Expectation, Handover, History
 
 __all__ = [
     "AGENT",
@@ -29,9 +29,9 @@ __all__ = [
     "Run",
     "RunBarrier",
     "Workload",
-    "thread_ids",
     "scripted_agent",
     "seeded",
+    "thread_ids",
     "tools",
 ]
 

@@ -21,10 +21,10 @@ from bridgekit_verify.as_committed import HubWithoutThreads
 from bridgekit_verify.measure.workload import AGENT, RunBarrier
 from bridgekit_verify.probes.probe_fixture import (
     ProbeFailed,
+    ProbeFixture,
     RecordingAdapter,
     RecordingCore,
     RecordingEngine,
-    ProbeFixture,
     expect,
     record_notifications,
     registry,
@@ -84,9 +84,7 @@ async def _supervisor(fixture: ProbeFixture) -> str:
             agent_name=run.agent_name, thread_id=run.thread_id, user_id=run.user_id, request=run.request
         )
     received = engine.received if isinstance(engine, RecordingEngine) else []
-    expect(
-        len(received) == len(wanted), f"of {len(wanted)} requested runs, the engine receives {len(received)}"
-    )
+    expect(len(received) == len(wanted), f"of {len(wanted)} requested runs, the engine receives {len(received)}")
     for run, got in zip(wanted, received, strict=True):
         expect(got.thread_id == run.thread_id, f"a run of {run.thread_id!r} names {got.thread_id!r} as its thread")
     return "the engine receives the supervisor's own bridge, and the run names its own thread"
@@ -118,7 +116,8 @@ async def _engine(fixture: ProbeFixture) -> str:
     )
     await engine.execute(run)
     expect(
-        isinstance(core, RecordingCore) and core.received == [run], "the core does not receive the run that the engine received"
+        isinstance(core, RecordingCore) and core.received == [run],
+        "the core does not receive the run that the engine received",
     )
     return "the core receives the engine's own bridge"
 
@@ -131,7 +130,11 @@ async def _core(fixture: ProbeFixture) -> str:
         async with anyio.create_task_group() as tasks:
             for run in runs:
                 tasks.start_soon(core.execute_agent, run)
-    emitted = [(event.payload["reasoning"], event.run_id) for event, _ in notifications if event.type is EventType.AGENT_THINKING]
+    emitted = [
+        (event.payload["reasoning"], event.run_id)
+        for event, _ in notifications
+        if event.type is EventType.AGENT_THINKING
+    ]
     expect(len(emitted) == len(runs), f"events of {len(emitted)} of {len(runs)} agents reach the bridge")
     for run in runs:
         expect(
@@ -182,7 +185,12 @@ async def _adapter_binding(fixture: ProbeFixture) -> str:
 async def _adapter_emission(fixture: ProbeFixture) -> str:
     run, adapter = fixture.context(1), fixture.variant.adapter()
     # Set directly, so that an adapter that does not store them (link 7) can still be tested.
-    adapter.bridge, adapter.run_id, adapter.agent_name, adapter.thread_id = fixture.frame_recorder, run.run_id, AGENT, run.thread_id
+    adapter.bridge, adapter.run_id, adapter.agent_name, adapter.thread_id = (
+        fixture.frame_recorder,
+        run.run_id,
+        AGENT,
+        run.thread_id,
+    )
     with record_notifications(fixture.frame_recorder) as notifications:
         await adapter.emit_agent_started("hello")
         await adapter.emit_thinking("hm", step_number=1)
@@ -199,7 +207,9 @@ async def _adapter_emission(fixture: ProbeFixture) -> str:
     )
     expect(emitted == EMITTED, f"emitted in another order than requested: {', '.join(emitted)}")
     other_threads = {event.thread_id for event, _ in notifications} - {run.thread_id}
-    expect(not other_threads, f"an event of {run.thread_id!r} names {', '.join(repr(thread) for thread in other_threads)}")
+    expect(
+        not other_threads, f"an event of {run.thread_id!r} names {', '.join(repr(thread) for thread in other_threads)}"
+    )
     return f"all {len(emitted)} kinds of event reach the bridge under the right run id and name"
 
 

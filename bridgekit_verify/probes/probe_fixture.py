@@ -26,11 +26,11 @@ from bridgekit_verify.variants import Variant
 
 __all__ = [
     "ProbeFailed",
+    "ProbeFixture",
+    "ProbeInconclusive",
     "RecordingAdapter",
     "RecordingCore",
     "RecordingEngine",
-    "ProbeFixture",
-    "ProbeInconclusive",
     "expect",
     "record_notifications",
     "registry",

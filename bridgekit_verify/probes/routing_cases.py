@@ -38,7 +38,9 @@ async def routing(fixture: ProbeFixture) -> str:
     held = [thread for thread in threads if receipts[thread].seq is None]
     expect(not held, f"{len(held)} of {len(threads)} events were reported as sent, but not passed to the hub")
     if any(_messages(read, thread) != [thread.thread_id] for thread in threads):
-        raise ProbeInconclusive("link 9 finds each event's thread, but the events do not reach its socket: link 10 is broken")
+        raise ProbeInconclusive(
+            "link 9 finds each event's thread, but the events do not reach its socket: link 10 is broken"
+        )
     return f"in {len(owned)} families of thread ids, each event reached its own thread's socket and no other"
 
 
@@ -113,7 +115,9 @@ async def _notified(fixture: ProbeFixture, thread: OwnedThread) -> Receipt:
     """Open a run of the thread, and emit one event that names the thread in its message."""
     run_id = fixture.application.config.run_ids.new(thread.thread_id)
     await fixture.bridge.mapping.register_mapping(run_id, thread.thread_id)
-    return await fixture.bridge.notify_agent_started(run_id, AGENT, message=thread.thread_id, thread_id=thread.thread_id)
+    return await fixture.bridge.notify_agent_started(
+        run_id, AGENT, message=thread.thread_id, thread_id=thread.thread_id
+    )
 
 
 @asynccontextmanager

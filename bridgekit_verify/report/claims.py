@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.probes.probes import ProbeAnswer, Probe
+from bridgekit_verify.probes.probes import Probe, ProbeAnswer
 from bridgekit_verify.report.findings import Finding, Verdict
 from bridgekit_verify.studies.study import EXAMPLE, FixStudy, LinkStudy
 

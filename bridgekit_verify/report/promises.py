@@ -11,7 +11,7 @@ from bridgekit.ids import EmbeddedRunIds, RunId, ThreadId
 from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.history import EventKey
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.workload import Workload, thread_ids, seeded
+from bridgekit_verify.measure.workload import Workload, seeded, thread_ids
 from bridgekit_verify.report.claims import delivered_by, verdict_of
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.studies.study import EXAMPLE, FixStudy

@@ -22,23 +22,23 @@ from bridgekit.resolution import Carried, NoRoute, ReportParser, Resolver, route
 from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.tables import rate_table, transcript
-from bridgekit_verify.measure.workload import AGENT, FAMILIES, OwnedThread, Workload, thread_ids, seeded
+from bridgekit_verify.measure.workload import AGENT, FAMILIES, OwnedThread, Workload, seeded, thread_ids
 from bridgekit_verify.variants import FIX_1, SOUND
 
 __all__ = [
     "ROUND_TRIPS",
-    "ParsedRoute",
-    "RouteOutcome",
     "LeakStudy",
+    "ParsedRoute",
     "RoundTrip",
+    "RouteOutcome",
     "Search",
     "carried",
-    "parsed_routes",
     "parsed",
+    "parsed_routes",
     "population_table",
     "populations",
-    "signed",
     "search",
+    "signed",
     "study_leaks",
 ]
 
@@ -123,8 +123,8 @@ def search(name: str, *, examples: int, seed: int = 0) -> Search:
     """Search that many pairs of ids with Hypothesis for a leak of one of `ROUND_TRIPS`, and shrink it.
 
     Both ids of a pair consist of the same few words, as the ids of one application do: one of `PREFIXES`, and up to
-    three words, none empty, joined by underscores. The same seed tries the same pairs on every round trip, up to the first
-    leak.
+    three words, none empty, joined by underscores. The same seed tries the same pairs on every round trip, up to the
+    first leak.
     """
     import hypothesis  # slow to import, and used only here
     from hypothesis import strategies as st
@@ -231,7 +231,9 @@ def population_table(sets: Mapping[str, Sequence[OwnedThread]], round_trip: Roun
 
 def _summary(name: str, routes: Sequence[ParsedRoute]) -> dict[str, object]:
     outcomes = Counter(route.outcome for route in routes)
-    pairs = {(row.owned.user_id, row.resolved_thread.user_id): row for row in routes if row.resolved_thread and _leaks(row)}
+    pairs = {
+        (row.owned.user_id, row.resolved_thread.user_id): row for row in routes if row.resolved_thread and _leaks(row)
+    }
     owners = len({route.owned.user_id for route in routes})
     example = next(iter(pairs.values()), None)
     return {
@@ -242,7 +244,9 @@ def _summary(name: str, routes: Sequence[ParsedRoute]) -> dict[str, object]:
         "leaked": outcomes[RouteOutcome.LEAKED],
         "owner pairs": owners * (owners - 1),
         "pairs that leak": len(pairs),
-        "example": f"{example.owned.thread_id} → {example.resolved_thread.thread_id}" if example and example.resolved_thread else "",
+        "example": f"{example.owned.thread_id} → {example.resolved_thread.thread_id}"
+        if example and example.resolved_thread
+        else "",
     }
 
 
@@ -272,8 +276,8 @@ class LeakStudy:
     def found(self) -> pd.DataFrame:
         """Return one row per search.
 
-        Columns: run ids, shortest leak, found after, tried, different (of those tried), resolved correctly (first ids that were
-        resolved to their own thread, of those tried), verdict.
+        Columns: run ids, shortest leak, found after, tried, different (of those tried), resolved correctly (first ids
+        that were resolved to their own thread, of those tried), verdict.
         """
         return pd.DataFrame(
             {
@@ -298,9 +302,10 @@ class LeakStudy:
 
 
 async def study_leaks(*, threads: int = 6, examples: int = 400, seed: int = 0) -> LeakStudy:
-    """Classify `threads` threads of every family, search `examples` pairs per round trip, and measure the shortest leak.
+    """Classify threads of every family, search for a leak with each round trip, and measure the shortest one.
 
-    LookupError if the search finds no leak of Fix 1 in that many pairs.
+    Each family has `threads` threads, and each search tries `examples` pairs. LookupError if the search finds no leak
+    of Fix 1 in that many pairs.
     """
     searches = tuple(search(name, examples=examples, seed=seed) for name in ROUND_TRIPS)
     owners = (UserId("alice"), UserId("bob"))

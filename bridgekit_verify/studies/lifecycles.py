@@ -24,7 +24,7 @@ from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.ledger import ledger
 from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, VERMILLION, draw_rates, new_figure
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.workload import OwnedThread, thread_ids, seeded
+from bridgekit_verify.measure.workload import OwnedThread, seeded, thread_ids
 from bridgekit_verify.studies.manual_run import Clock, manual_run
 from bridgekit_verify.studies.processes import ProcessDelivery, measure_processes, process_table
 from bridgekit_verify.variants import FIX_3, SOUND, Variant
@@ -65,10 +65,7 @@ class Retained:
 
 
 async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], seed: int = 0) -> list[Retained]:
-    """Start and end runs, and measure what the mapping holds after each count in `after`.
-
-    `mapping` is one of `MAPPINGS`.
-    """
+    """Start and end runs of one of `MAPPINGS`, and measure what it holds after each count in `after`."""
     clock = Clock()
     service = MAPPINGS[mapping](clock)
     run_ids, threads = OpaqueRunIds(seeded(seed)), thread_ids("thread_<uuid4>", 100, seed=seed)
@@ -87,7 +84,7 @@ async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], 
 
 
 def bytes_of(root: object) -> int:
-    """Return the size of everything reachable from an object: containers, texts and numbers, through attributes.
+    """Return the size of the containers, texts and numbers reachable from an object, through attributes.
 
     The objects themselves are few and not counted, because their size depends on what Python allocated earlier.
     """
@@ -252,10 +249,7 @@ class LifecycleStudy:
         return process_table(self.by_process)
 
     def rerouting(self) -> pd.DataFrame:
-        """Return one row per chain.
-
-        Columns: chain, events of Alice's run, at her socket, at Bob's socket, registered again.
-        """
+        """Return one row per chain: events of Alice's run, at her and at Bob's socket, registered again."""
         return pd.DataFrame(
             {
                 "chain": row.variant,
@@ -282,7 +276,9 @@ class LifecycleStudy:
         }
         runs = max(row.runs for row in self.retained)
         return [
-            _comparison_row(f"held after {runs:,} runs, {cleanup}", texts[cleaned_up]["fix 3"], texts[cleaned_up]["sound"])
+            _comparison_row(
+                f"held after {runs:,} runs, {cleanup}", texts[cleaned_up]["fix 3"], texts[cleaned_up]["sound"]
+            )
             for cleaned_up, cleanup in ((False, "none cleaned up"), (True, "each cleaned up at its end"))
         ]
 
@@ -300,7 +296,9 @@ class LifecycleStudy:
         for row in self.by_process:
             by_chain.setdefault((row.process, row.address), {})[row.variant] = str(row.arrived)
         return [
-            _comparison_row(f"delivered, process: {process}; the event carries {address}", rates["fix 3"], rates["sound"])
+            _comparison_row(
+                f"delivered, process: {process}; the event carries {address}", rates["fix 3"], rates["sound"]
+            )
             for (process, address), rates in by_chain.items()
         ]
 

@@ -16,7 +16,7 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.client import EventClient, connect
-from bridgekit_verify.measure.history import Arrival, Expectation, History, EventKey, SignalledGap, Socket, key_of
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, SignalledGap, Socket, key_of
 from bridgekit_verify.measure.workload import AGENT, OwnedThread, seeded, tools
 from bridgekit_verify.probes.probe_fixture import thinking
 from bridgekit_verify.variants import Variant
@@ -87,7 +87,9 @@ async def manual_run(variant: Variant, threads: Sequence[OwnedThread], *, seed: 
     with unwrap_single_error(), anyio.fail_after(RUN_TIMEOUT_SECONDS):
         async with serving(app) as url, AsyncExitStack() as stack:
             served = ManualRun(app, url)
-            served.application.bridge.observers.append(lambda event, receipt: _record_receipt(served.history, event, receipt))
+            served.application.bridge.observers.append(
+                lambda event, receipt: _record_receipt(served.history, event, receipt)
+            )
             clients = [await _client(stack, served, number, owned) for number, owned in enumerate(threads)]
             yield served
             await app.state.bridgekit_connections.drain()
@@ -95,7 +97,9 @@ async def manual_run(variant: Variant, threads: Sequence[OwnedThread], *, seed: 
                 await _read(served.history, socket, client)
 
 
-async def _client(stack: AsyncExitStack, served: ManualRun, number: int, owned: OwnedThread) -> tuple[Socket, EventClient]:
+async def _client(
+    stack: AsyncExitStack, served: ManualRun, number: int, owned: OwnedThread
+) -> tuple[Socket, EventClient]:
     await served.application.open_thread(owned.thread_id, owned.user_id)
     socket = Socket(number, owned.thread_id, owned.user_id)
     served.history.sockets.append(socket)

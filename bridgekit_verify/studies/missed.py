@@ -16,15 +16,15 @@ from bridgekit.events import CRITICAL, EventType
 from bridgekit_verify.measure.attribution import EMITTED_BY_CORE
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.experiment import Measurement, measure, measure_each
-from bridgekit_verify.measure.history import History, EventKey
+from bridgekit_verify.measure.history import EventKey, History
 from bridgekit_verify.measure.plots import (
     GREEN,
-    TEXT_COLOUR,
     LOST,
+    TEXT_COLOUR,
     VERMILLION,
-    outcome_counts,
     frame_grid,
     new_figure,
+    outcome_counts,
     panels_of_bars,
     percents,
 )
@@ -35,7 +35,7 @@ from bridgekit_verify.repairs import REPAIR_SEQUENCE
 from bridgekit_verify.studies.study import EXAMPLE
 from bridgekit_verify.variants import BROKEN, SOUND, VARIANTS
 
-__all__ = ["RepairStudy", "SharingStudy", "study_repairs", "study_sharing", "measure_receipts", "receipt_table"]
+__all__ = ["RepairStudy", "SharingStudy", "measure_receipts", "receipt_table", "study_repairs", "study_sharing"]
 
 EMITTED_BY_AGENTS = frozenset(EventType) - EMITTED_BY_CORE
 
@@ -61,13 +61,17 @@ class RepairStudy:
 
         All repairs if none is named.
         """
-        return pd.concat([receipt_table(m) for m in self.together if m.variant.name in repairs or not repairs], ignore_index=True)
+        return pd.concat(
+            [receipt_table(m) for m in self.together if m.variant.name in repairs or not repairs], ignore_index=True
+        )
 
     def figure(self, title: str) -> Figure:
         """Draw two panels with one bar per repair."""
         together = self.together[0].workload.at_once
         panels = {"one run at a time": self.alone, f"{together} runs at once": self.together}
-        outcomes = {heading: [outcome_counts([each]) for each in measurements] for heading, measurements in panels.items()}
+        outcomes = {
+            heading: [outcome_counts([each]) for each in measurements] for heading, measurements in panels.items()
+        }
         return panels_of_bars(outcomes, [each.variant.name for each in self.alone], title=title)
 
     def receipts_figure(self, *repairs: str, title: str) -> Figure:
@@ -94,7 +98,9 @@ class RepairStudy:
 
     def receipts_alt_text(self, *repairs: str) -> str:
         """Describe the figure in text, one sentence per repair."""
-        counts_by_repair = {m.variant.name: _receipt_counts(m.history) for m in self.together if m.variant.name in repairs}
+        counts_by_repair = {
+            m.variant.name: _receipt_counts(m.history) for m in self.together if m.variant.name in repairs
+        }
         return "; ".join(
             f"{repair}: " + ", ".join(f"receipt {receipt}, {got}: {count}" for (receipt, got), count in counts.items())
             for repair, counts in counts_by_repair.items()
@@ -137,13 +143,18 @@ def _delivered_of_expected(verdict: Verdict) -> str:
     return f"{verdict.delivered:,} of {verdict.expected:,}"
 
 
-async def study_repairs(*, threads: int, users_without_socket: int, runs: int, at_once: int, seed: int = 0) -> RepairStudy:
+async def study_repairs(
+    *, threads: int, users_without_socket: int, runs: int, at_once: int, seed: int = 0
+) -> RepairStudy:
     """Measure every step from the chain as committed to a repaired one, with one run at a time and with `at_once`.
 
     The first `users_without_socket` users have no socket, so that receipts about them can be wrong as well.
     """
     owned = thread_ids(EXAMPLE, threads, seed=seed)
-    workloads = [Workload(threads=owned, runs_per_thread=runs, at_once=c, users_without_socket=users_without_socket) for c in (1, at_once)]
+    workloads = [
+        Workload(threads=owned, runs_per_thread=runs, at_once=c, users_without_socket=users_without_socket)
+        for c in (1, at_once)
+    ]
     measured = [[await measure(repair, workload, seed=seed) for repair in REPAIR_SEQUENCE] for workload in workloads]
     return RepairStudy(alone=measured[0], together=measured[1])
 
@@ -201,7 +212,9 @@ class SharingStudy:
         """Describe the figure in text."""
         return "; ".join(
             f"{measurement.workload.at_once} at once: {shared.counts} with one agent, {fresh.counts} with fresh ones"
-            for measurement, shared, fresh in zip(self.shared, self.misrouted_shared(), self.misrouted_fresh(), strict=True)
+            for measurement, shared, fresh in zip(
+                self.shared, self.misrouted_shared(), self.misrouted_fresh(), strict=True
+            )
         )
 
     def figure(self, title: str) -> Figure:
@@ -252,7 +265,9 @@ def receipt_table(measurement: Measurement) -> pd.DataFrame:
 
 async def measure_receipts(*, threads: int, users_without_socket: int, at_once: int, seed: int = 0) -> pd.DataFrame:
     """Return what receipts reported against what arrived, for every variant, with the columns of `receipt_table`."""
-    workload = Workload(threads=thread_ids(EXAMPLE, threads, seed=seed), at_once=at_once, users_without_socket=users_without_socket)
+    workload = Workload(
+        threads=thread_ids(EXAMPLE, threads, seed=seed), at_once=at_once, users_without_socket=users_without_socket
+    )
     measured = await measure_each(VARIANTS.values(), [workload], seed=seed)
     return pd.concat([receipt_table(measurement) for measurement in measured], ignore_index=True)
 
@@ -301,5 +316,11 @@ def _receipt_cell(axis: Axes, row: int, column: int, count: int, *, accurate: bo
     border = {"edgecolor": TEXT_COLOUR, "linewidth": 2.0} if count and not accurate else {"edgecolor": "none"}
     axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **border))
     axis.text(
-        column + 0.5, row + 0.5, f"{count:,}", ha="center", va="center", color="white" if count else TEXT_COLOUR, fontsize=11
+        column + 0.5,
+        row + 0.5,
+        f"{count:,}",
+        ha="center",
+        va="center",
+        color="white" if count else TEXT_COLOUR,
+        fontsize=11,
     )

@@ -22,8 +22,8 @@ from bridgekit_verify.studies.second_worker import (
     ProcessAnswer,
     ProcessRequest,
     ServedUrls,
-    handle_request,
     event_key,
+    handle_request,
 )
 
 __all__ = ["ProcessDelivery", "measure_processes", "process_table", "second_process"]

@@ -24,7 +24,7 @@ from bridgekit_verify.measure.workload import AGENT, seeded
 from bridgekit_verify.probes.probe_fixture import thinking
 from bridgekit_verify.variants import FIX_3, SOUND
 
-__all__ = ["SERVED", "Action", "ProcessAnswer", "ProcessRequest", "ServedUrls", "handle_request", "event_key"]
+__all__ = ["SERVED", "Action", "ProcessAnswer", "ProcessRequest", "ServedUrls", "event_key", "handle_request"]
 
 Action = Literal["open thread", "register", "notify", "drain"]
 

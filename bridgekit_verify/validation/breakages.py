@@ -102,7 +102,9 @@ BREAKAGES: Final[tuple[Breakage, ...]] = (
     _broken(6, "swallowed", "a TypeError, logged", agent=emission.AgentThatSwallowsItsMistake),
     _broken(6, "delayed", "bound after the first event", agent=emission.AgentThatTellsLate),
     _known(7, "not passed on"),
-    _broken(7, "passed wrong", "the run id instead of the thread id", adapter=emission.AdapterThatTakesTheRunForTheThread),
+    _broken(
+        7, "passed wrong", "the run id instead of the thread id", adapter=emission.AdapterThatTakesTheRunForTheThread
+    ),
     _broken(7, "raises", "the adapter raises", adapter=emission.AdapterThatRefusesItsBridge),
     _broken(7, "swallowed", "a TypeError, logged", adapter=emission.AdapterThatSwallowsItsMistake),
     _broken(7, "delayed", "stored after the first event", adapter=emission.AdapterThatKeepsLate),

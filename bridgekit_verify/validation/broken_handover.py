@@ -57,7 +57,10 @@ async def start_without_the_registry(config: BridgeConfig, stores: Stores) -> Ap
     """Link 1, not passed on: the registry does not receive the bridge."""
     kind: Any = config.registry
     return await start_application(
-        replace(config, registry=type("RegistryWithoutBridge", (kind,), {"set_websocket_bridge": lambda registry, bridge: None})),
+        replace(
+            config,
+            registry=type("RegistryWithoutBridge", (kind,), {"set_websocket_bridge": lambda registry, bridge: None}),
+        ),
         stores,
     )
 

@@ -122,7 +122,9 @@ class OfflineCalibration:
     def rate_check(self) -> RateCheck:
         offline = self.offline
         return RateCheck(
-            f"offline {offline.groups} of {offline.of}", 1 - offline.groups / offline.of, self.measurement.verdict.delivery
+            f"offline {offline.groups} of {offline.of}",
+            1 - offline.groups / offline.of,
+            self.measurement.verdict.delivery,
         )
 
 

@@ -21,7 +21,7 @@ from bridgekit.ids import ThreadId, UserId
 from bridgekit_verify.errors import MutationNotApplicable
 from bridgekit_verify.measure.attribution import Attribution
 from bridgekit_verify.measure.checker import Verdict, check
-from bridgekit_verify.measure.history import Arrival, History, EventKey, Socket
+from bridgekit_verify.measure.history import Arrival, EventKey, History, Socket
 from bridgekit_verify.measure.workload import OwnedThread, Workload
 
 __all__ = ["MUTATIONS", "TWO_THREADS_A_USER", "mutate", "mutation_table"]
@@ -80,7 +80,11 @@ def lost(history: History, used: frozenset[EventKey], source: random.Random) -> 
     index, _, key = _pick_event(history, used, source)
     run_id, receipt = history.acknowledged[key]
     truthful = Receipt(
-        outcome=Outcome.NOBODY_LISTENING, thread_id=receipt.thread_id, seq=receipt.seq, link=10, reason=REPORTED_LOST.reason
+        outcome=Outcome.NOBODY_LISTENING,
+        thread_id=receipt.thread_id,
+        seq=receipt.seq,
+        link=10,
+        reason=REPORTED_LOST.reason,
     )
     return HistoryMutation(
         replace(
@@ -103,7 +107,9 @@ def false_success(history: History, used: frozenset[EventKey], source: random.Ra
 def duplicated(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
     """One frame is read a second time, directly or later."""
     index, arrival, key = _pick_event(history, used, source)
-    return HistoryMutation(_with_frame_at(history, source.randint(index + 1, len(history.arrivals)), arrival), used | {key})
+    return HistoryMutation(
+        _with_frame_at(history, source.randint(index + 1, len(history.arrivals)), arrival), used | {key}
+    )
 
 
 def swapped(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:

@@ -24,7 +24,7 @@ from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.lateness import attribute_delays
 from bridgekit_verify.measure.plots import GREEN, TEXT_COLOUR, VERMILLION, frame_grid, new_figure
 from bridgekit_verify.measure.workload import Workload, thread_ids
-from bridgekit_verify.probes.probes import HUB, ProbeAnswer, Probe, probe_ten
+from bridgekit_verify.probes.probes import HUB, Probe, ProbeAnswer, probe_ten
 from bridgekit_verify.validation.breakages import BREAKAGES, Breakage
 from bridgekit_verify.variants import SOUND, Variant
 
@@ -123,9 +123,12 @@ class Case:
             "what is wrong": self.breakage.variant.summary,
             "named by probes": _listed(self.by_probes),
             "named by the ledger": _listed(self.by_ledger),
-            "observed by the probe": "; ".join(p.evidence for p in self.probes if p.answer is ProbeAnswer.DOES_NOT_HOLD),
+            "observed by the probe": "; ".join(
+                p.evidence for p in self.probes if p.answer is ProbeAnswer.DOES_NOT_HOLD
+            ),
             "attributed in the ledger": "; ".join(
-                f"{count:,} × {attribution.reason}" for attribution, count in sorted(self.attributions.items(), key=_by_link)
+                f"{count:,} × {attribution.reason}"
+                for attribution, count in sorted(self.attributions.items(), key=_by_link)
             ),
         }
 
@@ -248,7 +251,7 @@ class Localization:
             figure.supxlabel(
                 "\n".join(
                     [
-                        "Numbers: ways in which the link was named, of ways in which it was broken; a source that named fewer is below.",
+                        "Numbers: ways in which it was named, of ways in which it was broken; a source that named fewer is below.",
                         "Empty: never named.",
                         *lines,
                     ]

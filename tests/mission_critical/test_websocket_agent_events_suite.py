@@ -82,9 +82,7 @@ def test_critical_events_reach_their_users_in_the_sound_chain(family_name: str) 
         ("link 8 broken", "thread_123", 1),
     ],
 )
-def test_suite_exits_with_1_unless_the_chain_delivers(
-    variant_name: str, family_name: str, code: int
-) -> None:
+def test_suite_exits_with_1_unless_the_chain_delivers(variant_name: str, family_name: str, code: int) -> None:
     assert main(["--variant", variant_name, "--family", family_name]) == code
 
 

@@ -19,7 +19,7 @@ from bridgekit_verify.faults.trials.acts import ACTS, Act
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERIES, Delivery, deployed
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, try_act
 from bridgekit_verify.measure.families import OwnedThread, thread_ids
-from bridgekit_verify.measure.plots import GREEN, TEXT_COLOUR, SKY, VERMILLION, frame_grid, new_figure
+from bridgekit_verify.measure.plots import GREEN, SKY, TEXT_COLOUR, VERMILLION, frame_grid, new_figure
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["FaultMatrix", "Soak", "drawn_plan", "run_matrix", "soak"]
@@ -107,7 +107,8 @@ class FaultMatrix:
             frame_grid(axis, [each.name for each in deliveries], [act.name for act in acts])
             axis.xaxis.tick_top()
             handles = [
-                Patch(facecolor=colour, edgecolor=TEXT_COLOUR, hatch=hatch, label=name) for name, colour, _, hatch in WORST
+                Patch(facecolor=colour, edgecolor=TEXT_COLOUR, hatch=hatch, label=name)
+                for name, colour, _, hatch in WORST
             ]
             figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)
             return figure
@@ -132,7 +133,9 @@ def _cell(axis: Axes, row: int, column: int, trial: Trial | None) -> None:
     costs = (verdict.misrouted, verdict.lost_silent, verdict.lost_signalled, 1)
     _, colour, ink, hatch = next(kind for kind, cost in zip(WORST, costs, strict=True) if cost)
     axis.add_patch(
-        Rectangle((column + 0.03, row + 0.06), 0.94, 0.88, facecolor=colour, edgecolor=TEXT_COLOUR, linewidth=0.4, hatch=hatch)
+        Rectangle(
+            (column + 0.03, row + 0.06), 0.94, 0.88, facecolor=colour, edgecolor=TEXT_COLOUR, linewidth=0.4, hatch=hatch
+        )
     )
     says = f"{verdict.delivered:,} of {verdict.expected:,}"
     axis.text(

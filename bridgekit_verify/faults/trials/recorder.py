@@ -22,7 +22,7 @@ from bridgekit.transport.resuming_client import Backoff, follow
 from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport
 from bridgekit_verify.measure.experiment import arrival_of
 from bridgekit_verify.measure.families import OwnedThread
-from bridgekit_verify.measure.history import Arrival, Expectation, History, EventKey, SignalledGap, Socket
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, SignalledGap, Socket
 
 __all__ = ["Reader", "Recorder", "assign_seq", "read_and_resume", "read_without_resume"]
 

@@ -24,7 +24,7 @@ from bridgekit_verify.faults.trials.load import SETTLE_SECONDS, AgentLoad, Trial
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder, read_and_resume, read_without_resume
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.families import OwnedThread
-from bridgekit_verify.measure.history import Arrival, History, EventKey, Socket
+from bridgekit_verify.measure.history import Arrival, EventKey, History, Socket
 from bridgekit_verify.measure.ledger import Row, ledger
 from bridgekit_verify.measure.plots import BLUE, LOST, VERMILLION, new_figure
 

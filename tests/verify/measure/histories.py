@@ -8,7 +8,7 @@ from typing import Any
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit_verify.measure.checker import Verdict
-from bridgekit_verify.measure.history import Arrival, Expectation, Handover, History, EventKey, Socket
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, Handover, History, Socket
 
 ALICES, ALICES_OTHER, BOBS = (
     Socket(0, ThreadId("a1"), UserId("alice")),

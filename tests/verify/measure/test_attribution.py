@@ -8,8 +8,8 @@ import pytest
 
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit_verify.measure.history import BridgeBinding, Emission, Expectation, History, EventKey
-from bridgekit_verify.measure.ledger import attribute_misroute, attribute_loss
+from bridgekit_verify.measure.history import BridgeBinding, Emission, EventKey, Expectation, History
+from bridgekit_verify.measure.ledger import attribute_loss, attribute_misroute
 from tests.verify.measure.histories import ALICES, BOBS, clean, key
 
 THOUGHT = key(ALICES, 3)
@@ -47,7 +47,8 @@ def test_event_that_did_not_reach_the_bridge_is_attributed_to_the_first_link_tha
     agent_given: BridgeBinding | None,
     adapter_given: BridgeBinding | None,
     adapter_held: BridgeBinding | None,
-    emitted: bool, link: int
+    emitted: bool,
+    link: int,
 ) -> None:
     history = recorded_history(Emission(agent_given, adapter_given, adapter_held), emitted=emitted)
     del history.acknowledged[THOUGHT]
@@ -92,7 +93,9 @@ def test_handover_with_another_thread_is_attributed_to_the_calling_link(link: in
 
 
 @pytest.mark.parametrize(("received_by", "link"), [({2}, 2), ({2, 4}, 4), ({2, 4, 5}, 5)])
-def test_missing_handover_is_attributed_to_the_last_link_that_received_the_run(received_by: set[int], link: int) -> None:
+def test_missing_handover_is_attributed_to_the_last_link_that_received_the_run(
+    received_by: set[int], link: int
+) -> None:
     history = clean()
     history.received_by[THOUGHT.request] = dict.fromkeys(received_by, ALICES.thread_id)
     assert attribute_loss(history, STARTED).link == link

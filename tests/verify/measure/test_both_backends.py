@@ -23,8 +23,12 @@ TRIALS_ON_TRIO = 3
 WORKLOADS = {
     "several at once": Workload(threads=thread_ids("prefixes of one another", 6), steps=2, at_once=3, subscribers=2),
     "two runs of a thread at once": Workload(threads=thread_ids("chat_<n>", 2), runs_per_thread=4, at_once=4),
-    "some users without a socket": Workload(threads=thread_ids("spaces and unicode", 4), runs_per_thread=2, at_once=4, users_without_socket=1),
-    "users go offline and return": Workload(threads=thread_ids("thread_123", 3), runs_per_thread=6, at_once=3, offline=OfflinePattern(1, of=3)),
+    "some users without a socket": Workload(
+        threads=thread_ids("spaces and unicode", 4), runs_per_thread=2, at_once=4, users_without_socket=1
+    ),
+    "users go offline and return": Workload(
+        threads=thread_ids("thread_123", 3), runs_per_thread=6, at_once=3, offline=OfflinePattern(1, of=3)
+    ),
 }
 VARIANTS = (SOUND, *(variant(name) for name in ("as reported", "fix 1", "fixes 1, 2 and 3", "as committed")), BROKEN[5])
 

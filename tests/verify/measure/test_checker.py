@@ -10,14 +10,16 @@ from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.errors import LedgerImbalance
 from bridgekit_verify.measure.checker import Verdict, check
-from bridgekit_verify.measure.history import Arrival, Expectation, History, EventKey, SignalledGap, Socket
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, SignalledGap, Socket
 from bridgekit_verify.measure.ledger import Attribution
 from bridgekit_verify.measure.statistics import Rate
 from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, arrival, clean, differences, key, moved
 
 REPORTED_SENT = Attribution(10, "reported as sent, but no socket read it")
 MISROUTED = Attribution(10, "delivered to a socket of another thread")
-NO_SUBSCRIBER_RECEIPT = Receipt(outcome=Outcome.NOBODY_LISTENING, link=10, reason="no subscriber", thread_id=ALICES.thread_id, seq=3)
+NO_SUBSCRIBER_RECEIPT = Receipt(
+    outcome=Outcome.NOBODY_LISTENING, link=10, reason="no subscriber", thread_id=ALICES.thread_id, seq=3
+)
 THIRD = key(ALICES, 3)
 
 

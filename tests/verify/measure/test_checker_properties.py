@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId
 from bridgekit_verify.measure.checker import check
-from bridgekit_verify.measure.history import Expectation, History, EventKey, SignalledGap, Socket
+from bridgekit_verify.measure.history import EventKey, Expectation, History, SignalledGap, Socket
 from tests.verify.measure.histories import SOCKETS, arrival, differences
 from tests.verify.measure.naive import judge
 

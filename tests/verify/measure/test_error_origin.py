@@ -88,7 +88,10 @@ async def test_probe_of_a_link_whose_neighbour_raises_is_unknown() -> None:
     """Link 9 passes its events to the hub; an error of the hub is no evidence about link 9."""
     answers = await probe_ten(replace(SOUND, hub=broken_routing.HubThatRaises), threads=1)
     assert [each.answer for each in answers[:8]] == [ProbeAnswer.HOLDS] * 8
-    assert (answers[8].answer, answers[8].evidence) == (ProbeAnswer.UNKNOWN, "link 10 raised OSError: link 10 is broken")
+    assert (answers[8].answer, answers[8].evidence) == (
+        ProbeAnswer.UNKNOWN,
+        "link 10 raised OSError: link 10 is broken",
+    )
     assert answers[9].answer is ProbeAnswer.DOES_NOT_HOLD
 
 

@@ -7,7 +7,7 @@ import pytest
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId
 from bridgekit_verify.measure.attribution import Attribution
-from bridgekit_verify.measure.history import Arrival, Expectation, History, EventKey
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History
 from bridgekit_verify.measure.lateness import attribute_delays, delayed_events
 from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, clean
 

@@ -9,8 +9,8 @@ import pytest
 
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit_verify.measure.history import Expectation, Handover, History, EventKey, SignalledGap, Socket, key_of
-from bridgekit_verify.measure.ledger import Attribution, attribute_misroute, attribute_loss, ledger
+from bridgekit_verify.measure.history import EventKey, Expectation, Handover, History, SignalledGap, Socket, key_of
+from bridgekit_verify.measure.ledger import Attribution, attribute_loss, attribute_misroute, ledger
 from tests.verify.measure.histories import ALICES, arrival, clean, key
 
 THOUGHT = key(ALICES, 3)

@@ -8,7 +8,7 @@ import pytest
 from bridgekit import ids
 from bridgekit.errors import UnknownName
 from bridgekit.events import CRITICAL
-from bridgekit_verify.measure.workload import FAMILIES, RunBarrier, Workload, thread_ids, seeded
+from bridgekit_verify.measure.workload import FAMILIES, RunBarrier, Workload, seeded, thread_ids
 
 
 async def test_no_party_takes_a_step_before_all_have_arrived() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridgekit.transport.hub import Hub
-from bridgekit_verify.probes.probes import ProbeAnswer, Probe, probe, probe_all
+from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe, probe_all
 from bridgekit_verify.variants import BROKEN, SOUND, Variant, variant
 from tests.verify.measure.test_experiment import REFUSED_BY_ITS_CHECK
 

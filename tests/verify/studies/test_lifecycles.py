@@ -56,7 +56,9 @@ async def test_dict_loses_events_after_the_end_of_a_run() -> None:
 
 
 @pytest.mark.parametrize(("carried", "after_grace"), [(False, 0), (True, 3)])
-async def test_sound_route_expires_after_the_grace_period_and_a_carried_thread_does_not(carried: bool, after_grace: int) -> None:
+async def test_sound_route_expires_after_the_grace_period_and_a_carried_thread_does_not(
+    carried: bool, after_grace: int
+) -> None:
     clock = Clock()
     sound = replace(SOUND, mapping=lambda _: RunThreadMappingService(MemoryMappingStore(clock)))
     late = await emit_late(sound, clock, carried=carried, lateness=(29.9, 30), users=2, runs=3)

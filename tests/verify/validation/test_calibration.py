@@ -35,7 +35,9 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def study() -> CalibrationStudy:
-    return await study_calibration(threads=4, runs=15, seed=7, losses=[0, 0.1, 0.5, 1], offline=[(2, 15), (1, 3), (1, 1)])
+    return await study_calibration(
+        threads=4, runs=15, seed=7, losses=[0, 0.1, 0.5, 1], offline=[(2, 15), (1, 3), (1, 1)]
+    )
 
 
 @pytest.mark.parametrize(("p", "n"), [(0.5, 1), (0.3, 2), (0.01, 10), (0.1, 10), (0.9, 25)])

@@ -13,7 +13,7 @@ from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit_verify.errors import MutationNotApplicable
 from bridgekit_verify.measure.checker import check
 from bridgekit_verify.measure.experiment import measure
-from bridgekit_verify.measure.history import Arrival, Expectation, History, EventKey, Socket
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, Socket
 from bridgekit_verify.validation.history_mutation import MUTATIONS, TWO_THREADS_A_USER, mutate, mutation_table
 from bridgekit_verify.variants import SOUND
 from tests.verify.measure.histories import clean, sent
@@ -68,7 +68,9 @@ def clean_histories(draw: st.DrawFn) -> History:
     ]
     waiting = {
         socket: [
-            Arrival(socket, EventKey(f"of {socket.thread_id}", EventType.AGENT_THINKING, seq), RunId("run"), seq, 1.0, 2.0)
+            Arrival(
+                socket, EventKey(f"of {socket.thread_id}", EventType.AGENT_THINKING, seq), RunId("run"), seq, 1.0, 2.0
+            )
             for seq in range(1, draw(st.integers(2, 8)) + 1)
         ]
         for socket in sockets

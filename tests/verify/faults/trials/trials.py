@@ -11,7 +11,7 @@ from bridgekit_verify.faults.trials.deployment import Delivery
 from bridgekit_verify.faults.trials.recorder import Reader
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan
 from bridgekit_verify.measure.checker import check
-from bridgekit_verify.measure.history import Arrival, Expectation, History, EventKey, SignalledGap, Socket
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, SignalledGap, Socket
 
 SOCKET = Socket(0, ThreadId("thread_1"), UserId("alice"))
 STRANGER = Socket(1, ThreadId("thread_2"), UserId("bob"))
