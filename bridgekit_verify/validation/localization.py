@@ -251,7 +251,7 @@ class Localization:
             figure.supxlabel(
                 "\n".join(
                     [
-                        "Numbers: ways in which it was named, of ways in which it was broken; a source that named fewer is below.",
+                        "Numbers: ways named, of ways broken; below them, the source that named fewer.",
                         "Empty: never named.",
                         *lines,
                     ]

@@ -215,8 +215,8 @@ def test_attributions_and_losses_are_in_the_order_of_the_chain() -> None:
     assert verdict.attributions == [
         Attribution(3, "no"),
         Attribution(9, "no"),
-        Attribution(10, "reported as sent, but no socket read it"),
         Attribution(10, "delivered to a socket of another thread"),
         Attribution(10, "no"),
+        Attribution(10, "reported as sent, but no socket read it"),
     ]
     assert check(History()).attributions == []

@@ -61,7 +61,7 @@ async def test_shared_agent_contradicts_the_audit_and_a_fresh_one_does_not(ladde
 
 
 async def test_known_rate_that_is_not_found_is_told() -> None:
-    study = await study_calibration(threads=2, runs=2, losses=[0.0, 1.0], away=[(1, 2)])
+    study = await study_calibration(threads=2, runs=2, losses=[0.0, 1.0], offline=[(1, 2)])
     assert calibration_claim(study).verdict == "holds"
     mistaken = replace(study, losses=[replace(loss, p=1 - loss.p) for loss in study.losses])
     assert calibration_claim(mistaken).verdict == "does not hold"
