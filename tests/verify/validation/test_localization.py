@@ -123,7 +123,7 @@ async def test_figure_prints_counts_and_explanations(found: Localization) -> Non
     words = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert words.count("5 of 5") == 10
     assert "a" in words
-    assert "no socket" in str(figure.get_supxlabel())
+    assert "is assigned to a thread" in str(figure.get_supxlabel())
 
 
 async def test_breakage_that_cannot_be_named_leaves_its_diagonal_cell_empty() -> None:
