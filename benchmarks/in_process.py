@@ -28,7 +28,7 @@ from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import OUTBOX_LIMITS, CrowdedOutboxes, Subscriber
 from bridgekit_verify.harness.messages import Ready, read_requests, send
 from bridgekit_verify.measure.checker import check
-from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Socket
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, Socket
 
 __all__ = ["attach_subscriber", "encodings", "event_of", "own_cost", "sound_history", "start_bridgekit"]
 
@@ -143,7 +143,7 @@ def sound_history(events: int) -> History:
     history = History(sockets=sockets)
     for number in range(events):
         socket, seq = sockets[number % THREADS], number // THREADS + 1
-        key, run = Key(f"question {number}", EventType.TOOL_EXECUTING, 1), RunId(f"run_{number}")
+        key, run = EventKey(f"question {number}", EventType.TOOL_EXECUTING, 1), RunId(f"run_{number}")
         receipt = Receipt(outcome=Outcome.SENT, sockets=1, kept=True, thread_id=socket.thread_id, seq=seq, epoch="e")
         history.expected.append(Expectation(key, socket.thread_id, socket.user_id))
         history.acknowledged[key] = run, receipt

@@ -1,8 +1,8 @@
-"""Each defect of the audited code as the smallest override of a sound link: choose it when the application is built.
+"""Each defect of the audited code, as the smallest override of a sound link; selected when the application is built.
 
-The facts are those of the public history of `netra-systems/zen` at commit ced61c673 (2025-09-01), whose line
-numbers are the audit's. D1 to D10 are the names they have throughout bridgekit. The last part of the module breaks
-links that the audited code has right, so that each link's share in delivery can be measured.
+The facts come from the public history of `netra-systems/zen` at commit ced61c673 (2025-09-01), whose line numbers the
+audit uses. The names D1 to D10 are the same throughout bridgekit. The last part of the module breaks links that are
+correct in the audited code, so that the effect of each link on delivery can be measured.
 """
 
 from __future__ import annotations
@@ -48,13 +48,16 @@ logger = logging.getLogger(__name__)
 
 
 async def self_check_that_cannot_fail(bridge: AgentWebSocketBridge, supervisor: SupervisorAgent) -> None:
-    """D1, link 1: sends to a thread without listeners, and is content that there was an answer at all."""
+    """D1, link 1: publish to a thread without subscribers and accept any receipt as success."""
     event = AgentEvent(type=EventType.PROGRESS_UPDATE, run_id=RunId("startup-test"), agent_name="startup", payload={})
     assert await bridge.hub.publish(event, ThreadId("startup-test")) is not None
 
 
 class RegistryThatBindsAtStartup(AgentRegistry):
-    """D3, link 3: binds agents without a run id, which they cannot be; catches the TypeError and calls it a success."""
+    """D3, link 3: bind agents at startup without the required run id.
+
+    Each call raises a TypeError, which is caught, logged as a warning and followed by a message of success.
+    """
 
     def set_websocket_bridge(self, bridge: AgentWebSocketBridge) -> None:
         super().set_websocket_bridge(bridge)
@@ -73,7 +76,10 @@ class RegistryThatBindsAtStartup(AgentRegistry):
 
 
 class CoreThatSharesAgents(AgentExecutionCore):
-    """D5, links 5 to 7: one agent object a name, so that each run overwrites the run id of the one before it."""
+    """D5, links 5 to 7: share one agent object per name.
+
+    Each run overwrites the run id of the run before it.
+    """
 
     def __init__(self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge) -> None:
         super().__init__(registry, websocket_bridge)
@@ -87,7 +93,10 @@ class CoreThatSharesAgents(AgentExecutionCore):
 
 
 class AdapterThatPassesMetadata(WebSocketBridgeAdapter):
-    """D8, link 8: the five critical events pass `metadata=`, which no `notify_*` takes; the TypeError is swallowed."""
+    """D8, link 8: pass `metadata=` with the five critical events.
+
+    No `notify_*` method accepts that argument; the TypeError is swallowed at debug level.
+    """
 
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
         if event_type not in CRITICAL:
@@ -101,11 +110,11 @@ class AdapterThatPassesMetadata(WebSocketBridgeAdapter):
 
 
 class Orchestrator:
-    """D9b, link 9: no class of the audited code had the method that Fix 2 asks it for; it existed only in mocks."""
+    """D9b, link 9: has no `get_thread_id_for_run`, as in the audited code, where the method existed only in mocks."""
 
 
 class OrchestratorLookup:
-    """D9b, link 9: Fix 2's orchestrator mapping. It raises AttributeError, which is caught and logged."""
+    """D9b, link 9: Fix 2's lookup. The call raises AttributeError, which is caught and logged."""
 
     def __init__(self, orchestrator: Orchestrator) -> None:
         self._orchestrator: Any = orchestrator
@@ -115,8 +124,8 @@ class OrchestratorLookup:
             found: ThreadId | None = await self._orchestrator.get_thread_id_for_run(event.run_id)
         except Exception as error:
             logger.debug("thread resolution failed: %s", error)
-            return NoRoute("the orchestrator cannot say")
-        return found or NoRoute("the orchestrator does not know the run")
+            return NoRoute("the orchestrator raised an error")
+        return found or NoRoute("the orchestrator has no thread for the run")
 
 
 class _LastWins(MemoryMappingStore):
@@ -127,44 +136,47 @@ class _LastWins(MemoryMappingStore):
 
 
 class DictMapping(RunThreadMappingService):
-    """D9e, link 9: Fix 3 as written. A second registration re-routes a run, and cleanup loses its late events."""
+    """D9e, link 9: Fix 3 as written.
+
+    A second registration moves a run to another thread, and cleanup loses the run's late events.
+    """
 
     def __init__(self, store: MappingStore | None = None) -> None:
         super().__init__(_LastWins(), grace_seconds=0)
 
 
 class HubWithoutThreads(Hub):
-    """D10, link 10: connections are kept, but under no thread, so that no event finds one."""
+    """D10, link 10: registers connections, but under no thread, so that no event finds a connection."""
 
     def _thread_of(self, connection: Connection) -> ThreadId:
         return ThreadId("")
 
 
 class HubThatAlwaysSaysSent(Hub):
-    """D10, link 10: sending to nobody is answered as success."""
+    """D10, link 10: reports an event without any subscriber as sent."""
 
     def publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
-        return self._called_sent(super().publish(event, thread_id))
+        return self._reported_as_sent(super().publish(event, thread_id))
 
-    async def _called_sent(self, answer: Answer) -> Receipt:
+    async def _reported_as_sent(self, answer: Answer) -> Receipt:
         receipt = await answer
         return replace(receipt, outcome=Outcome.SENT, sockets=max(receipt.sockets, 1), link=None, reason="")
 
 
 class HubAsCommitted(HubThatAlwaysSaysSent, HubWithoutThreads):
-    """D10, link 10, whole: nobody is ever reached, and every event is called sent."""
+    """D10, link 10, complete: no event reaches a socket, and every event is reported as sent."""
 
 
-# From here on: links that the audited code has right, broken all the same.
+# The links below are correct in the audited code. They are broken here to measure their effect on delivery.
 
 
 def _second_bridge(bridge: AgentWebSocketBridge) -> AgentWebSocketBridge:
-    """What an accessor that makes a bridge on demand gives to its second caller: no socket is attached to it."""
+    """Return a new bridge without any socket, as an accessor that creates bridges on demand does on its second call."""
     return type(bridge)(Hub(), bridge.resolver, bridge.mapping)
 
 
 class SupervisorWithItsOwnBridge(SupervisorAgent):
-    """Link 2 broken: takes the bridge, and hands on another."""
+    """Link 2 broken: receives the bridge and passes on another one."""
 
     def __init__(
         self,
@@ -178,7 +190,7 @@ class SupervisorWithItsOwnBridge(SupervisorAgent):
 
 
 class EngineWithItsOwnBridge(ExecutionEngine):
-    """Link 4 broken: takes the bridge, and hands on another."""
+    """Link 4 broken: receives the bridge and passes on another one."""
 
     def __init__(
         self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge, *, core: type[AgentExecutionCore]
@@ -187,7 +199,7 @@ class EngineWithItsOwnBridge(ExecutionEngine):
 
 
 class AgentThatKeepsTheBridge(BaseAgent):
-    """Link 6 broken: takes the bridge, and does not tell its adapter."""
+    """Link 6 broken: receives the bridge and does not pass it to its adapter."""
 
     def set_websocket_bridge(
         self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
@@ -196,7 +208,7 @@ class AgentThatKeepsTheBridge(BaseAgent):
 
 
 class AdapterThatForgetsTheRun(WebSocketBridgeAdapter):
-    """Link 7 broken: keeps the bridge, and not the run that it is for."""
+    """Link 7 broken: stores the bridge, but not the run id."""
 
     def set_websocket_bridge(
         self,

@@ -1,4 +1,4 @@
-"""Errors that only the suite raises."""
+"""The errors that only the suite raises."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ __all__ = ["LedgerImbalance", "MutationNotApplicable"]
 
 
 class LedgerImbalance(BridgekitError, AssertionError):
-    """The books of a measurement do not add up: the measurement, not the measured, is wrong."""
+    """The counts of a measurement contradict each other: the measurement itself is wrong, not the measured chain."""
 
     def __init__(self, identity: str, left: int, right: int) -> None:
-        super().__init__(f"{identity}: {left} is not {right}")
+        super().__init__(f"the counts of this measurement are inconsistent: {identity}, but {left} is not {right}")
         self.identity = identity
         self.left = left
         self.right = right
 
 
 class MutationNotApplicable(BridgekitError, ValueError):
-    """A recorded history that a fault cannot be planted in, so that exactly that one is in it."""
+    """A recorded history to which the requested mutation cannot be applied exactly once and without side effects."""
 
     def __init__(self, problem: str) -> None:
-        super().__init__(f"no fault can be planted in this history: {problem}")
+        super().__init__(f"this history cannot be mutated: {problem}")
         self.problem = problem

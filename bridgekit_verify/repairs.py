@@ -1,7 +1,8 @@
-"""What a "single line change" is worth: from the chain as committed, the repairs one after another.
+"""The repairs that lead from the chain as committed to a working one, applied one after another.
 
-Each rung keeps every repair below it. The first three are the audit's fixes in the audit's order; the rest are what
-running the chain finds, in the order in which an engineer would meet them.
+Each step keeps all repairs before it. The first three are the audit's fixes in the audit's order. The others repair
+defects that appear when the chain runs, in the order in which an engineer would find them. The sequence shows how much
+a "single line change" delivers.
 """
 
 from __future__ import annotations
@@ -23,22 +24,31 @@ __all__ = ["REPAIR_SEQUENCE"]
 _FIX_1: Final = replace(AS_COMMITTED, name="+ Fix 1", summary="run ids contain the thread id", run_ids=EmbeddedRunIds)
 _FIX_2: Final = replace(_FIX_1, name="+ Fix 2", summary="the run id is parsed first", resolver=resolver_of_fix_2)
 _FIX_3: Final = replace(
-    _FIX_2, name="+ Fix 3", summary="run and thread are kept in a dict", mapping=DictMapping, resolver=resolver_of_fix_3
+    _FIX_2,
+    name="+ Fix 3",
+    summary="run and thread are stored in a dict",
+    mapping=DictMapping,
+    resolver=resolver_of_fix_3,
 )
-_LINK_3: Final = replace(_FIX_3, name="+ link 3", summary="the registry binds agents for a run", registry=AgentRegistry)
+_LINK_3: Final = replace(_FIX_3, name="+ link 3", summary="the registry binds agents per run", registry=AgentRegistry)
 _LINK_8: Final = replace(
-    _LINK_3, name="+ link 8", summary="the adapter calls the bridge as it is", adapter=WebSocketBridgeAdapter
+    _LINK_3,
+    name="+ link 8",
+    summary="the adapter calls the bridge with valid arguments",
+    adapter=WebSocketBridgeAdapter,
 )
-_LINK_10: Final = replace(_LINK_8, name="+ link 10", summary="a socket belongs to a thread", hub=HubThatAlwaysSaysSent)
-_HONEST: Final = replace(
+_LINK_10: Final = replace(
+    _LINK_8, name="+ link 10", summary="each socket is assigned to a thread", hub=HubThatAlwaysSaysSent
+)
+_TRUTHFUL_RECEIPTS: Final = replace(
     _LINK_10,
-    name="+ honest answers",
-    summary="nothing is called sent that nobody got, and startup checks it",
+    name="+ truthful receipts",
+    summary="an event is reported as sent only if a socket accepted it, and startup checks this",
     hub=Hub,
     self_checks=WITHOUT_ROUTING,
 )
 _AGENT_PER_RUN: Final = replace(
-    _HONEST, name="+ an agent per run", summary="no agent speaks for another run", core=AgentExecutionCore
+    _TRUTHFUL_RECEIPTS, name="+ an agent per run", summary="no agent emits for another run", core=AgentExecutionCore
 )
 
 REPAIR_SEQUENCE: Final[tuple[Variant, ...]] = (
@@ -49,7 +59,7 @@ REPAIR_SEQUENCE: Final[tuple[Variant, ...]] = (
     _LINK_3,
     _LINK_8,
     _LINK_10,
-    _HONEST,
+    _TRUTHFUL_RECEIPTS,
     _AGENT_PER_RUN,
 )
-"""From as committed, upwards."""
+"""The chain as committed, then each cumulative repair."""

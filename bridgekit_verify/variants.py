@@ -1,7 +1,7 @@
-"""Rows of choices: each variant says which parts it is put together from, and differs from *sound* in nothing else.
+"""The chains that are compared: each variant names the parts that it is built from, and otherwise equals *sound*.
 
-Told in the audit's order. The first block is the audit's own before and after: links 1 to 8 sound, and only
-link 9 as audited, then with its fixes, each alone and together.
+The variants follow the audit's order. The first block is the audit's own before and after: links 1 to 8 are sound, and
+link 9 is as reported, then with each fix alone and with several together.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from bridgekit_verify import as_committed
 __all__ = ["BROKEN", "SOUND", "VARIANTS", "Variant", "variant"]
 
 
-def _sealed(hex_source: HexSource) -> RunIdScheme:
+def _signed_run_ids(hex_source: HexSource) -> RunIdScheme:
     return SignedRunIds(hex_source=hex_source)
 
 
@@ -42,41 +42,41 @@ def _orchestrator() -> Resolver:
 
 
 def resolver_as_committed(mapping: RunThreadMappingService) -> Resolver:
-    """Ask the orchestrator, then look for `thread_` in the run id: what the audit calls broken."""
+    """Ask the orchestrator, then search for `thread_` in the run id. The audit calls this lookup broken."""
     return FirstOf(_orchestrator(), ReportParser())
 
 
 def resolver_of_fix_2(mapping: RunThreadMappingService) -> Resolver:
-    """Look for `thread_` in the run id, then ask the orchestrator."""
+    """Search for `thread_` in the run id, then ask the orchestrator."""
     return FirstOf(ReportParser(), _orchestrator())
 
 
 def resolver_of_fix_3(mapping: RunThreadMappingService) -> Resolver:
-    """Look the run up in the mapping service, then go on as audited."""
+    """Look the run up in the mapping service, then continue as committed."""
     return FirstOf(MappingLookup(mapping), resolver_as_committed(mapping))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way to put the chain together."""
+    """One combination of parts that a chain is built from."""
 
     name: str
     summary: str
-    """What it stands for, in one clause."""
-    run_ids: Callable[[HexSource], RunIdScheme] = _sealed
+    """What distinguishes the variant, in one clause."""
+    run_ids: Callable[[HexSource], RunIdScheme] = _signed_run_ids
     resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
     stores: StoreFactory = MEMORY
     mapping: Callable[[MappingStore], RunThreadMappingService] = RunThreadMappingService
     hub: Callable[[EventLog], Hub] = Hub
     bridge: type[AgentWebSocketBridge] = AgentWebSocketBridge
     start: ApplicationFactory = start_application
-    """Link 1. It is given to `create_app` beside the config."""
+    """Link 1: the function that `create_app` calls with the config."""
     supervisor: type[SupervisorAgent] = SupervisorAgent
     registry: type[AgentRegistry] = AgentRegistry
     engine: type[ExecutionEngine] = ExecutionEngine
     core: type[AgentExecutionCore] = AgentExecutionCore
     agent: type[BaseAgent] = BaseAgent
-    """What the workload's agents are made from."""
+    """The base class of the workload's agents."""
     adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter
     self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
 
@@ -88,9 +88,9 @@ class Variant:
         tools: ToolDispatcher | None = None,
         seed: int = 0,
     ) -> BridgeConfig:
-        """The parts of an application of this variant, its run ids drawn by `hex_source`.
+        """Return the configuration of an application of this variant; `hex_source` supplies the random part of run ids.
 
-        Who is let in is not what the variants differ in: each believes its clients.
+        Authorization does not differ between variants: each accepts the user id that a client states.
         """
         return BridgeConfig(
             agents=agents,
@@ -113,10 +113,10 @@ class Variant:
         )
 
 
-SOUND: Final = Variant(name="sound", summary="every link sound, the thread carried by the run")
+SOUND: Final = Variant(name="sound", summary="every link is sound, and the run carries the thread id")
 AS_REPORTED: Final = Variant(
     name="as reported",
-    summary="links 1 to 8 sound, link 9 as the audit found it",
+    summary="links 1 to 8 are sound, link 9 is broken as the audit reports",
     run_ids=OpaqueRunIds,
     resolver=resolver_as_committed,
     self_checks=WITHOUT_ROUTING,
@@ -125,25 +125,25 @@ FIX_1: Final = replace(AS_REPORTED, name="fix 1", summary="the run id contains t
 FIX_2: Final = replace(
     AS_REPORTED,
     name="fix 2",
-    summary="the run id is parsed, then the orchestrator asked",
+    summary="the run id is parsed, then the orchestrator is asked",
     resolver=resolver_of_fix_2,
 )
 FIX_3: Final = replace(
     AS_REPORTED,
     name="fix 3",
-    summary="run and thread are kept in a dict",
+    summary="run and thread are stored in a dict",
     mapping=as_committed.DictMapping,
     resolver=resolver_of_fix_3,
 )
 FIXES_1_AND_2: Final = replace(
-    FIX_1, name="fixes 1 and 2", summary="the two that the audit puts first", resolver=resolver_of_fix_2
+    FIX_1, name="fixes 1 and 2", summary="the two fixes that the audit puts first", resolver=resolver_of_fix_2
 )
 ALL_FIXES: Final = replace(
-    FIX_3, name="fixes 1, 2 and 3", summary="everything the audit proposes", run_ids=EmbeddedRunIds
+    FIX_3, name="fixes 1, 2 and 3", summary="all fixes that the audit proposes", run_ids=EmbeddedRunIds
 )
 AS_COMMITTED: Final = Variant(
     name="as committed",
-    summary="every defect that running the audited code finds",
+    summary="every defect that appears when the audited code runs",
     run_ids=OpaqueRunIds,
     resolver=resolver_as_committed,
     hub=as_committed.HubAsCommitted,
@@ -157,51 +157,51 @@ VARIANTS: Final = {
     row.name: row for row in (AS_REPORTED, FIX_1, FIX_2, FIX_3, FIXES_1_AND_2, ALL_FIXES, SOUND, AS_COMMITTED)
 }
 
-_HANDED_OVER_UNCHECKED: Final = replace(SOUND, self_checks=WITHOUT_HANDOVER)
-"""Sound, but for the check that refuses to start when a link holds another bridge."""
+_WITHOUT_HANDOVER_CHECK: Final = replace(SOUND, self_checks=WITHOUT_HANDOVER)
+"""Sound, without the startup check that rejects a link holding another bridge."""
 
 BROKEN: Final[Mapping[int, Variant]] = {
     1: replace(
         SOUND,
         name="link 1 broken",
-        summary="startup does not notice that no socket belongs to a thread",
+        summary="startup does not detect that no socket is assigned to a thread",
         hub=as_committed.HubWithoutThreads,
         self_checks=(as_committed.self_check_that_cannot_fail,),
     ),
     2: replace(
-        _HANDED_OVER_UNCHECKED,
+        _WITHOUT_HANDOVER_CHECK,
         name="link 2 broken",
-        summary="the supervisor hands on a bridge of its own",
+        summary="the supervisor passes on a bridge of its own",
         supervisor=as_committed.SupervisorWithItsOwnBridge,
     ),
     3: replace(
         SOUND,
         name="link 3 broken",
-        summary="the registry binds agents without a run id, and none is bound",
+        summary="the registry binds agents without a run id, so that no agent is bound",
         registry=as_committed.RegistryThatBindsAtStartup,
     ),
     4: replace(
-        _HANDED_OVER_UNCHECKED,
+        _WITHOUT_HANDOVER_CHECK,
         name="link 4 broken",
-        summary="the engine hands on a bridge of its own",
+        summary="the engine passes on a bridge of its own",
         engine=as_committed.EngineWithItsOwnBridge,
     ),
     5: replace(
         SOUND,
         name="link 5 broken",
-        summary="the core gives all runs one agent",
+        summary="the core shares one agent between all runs",
         core=as_committed.CoreThatSharesAgents,
     ),
     6: replace(
         SOUND,
         name="link 6 broken",
-        summary="the agent does not tell its adapter",
+        summary="the agent does not bind its adapter",
         agent=as_committed.AgentThatKeepsTheBridge,
     ),
     7: replace(
         SOUND,
         name="link 7 broken",
-        summary="the adapter forgets the run",
+        summary="the adapter does not store the run id",
         adapter=as_committed.AdapterThatForgetsTheRun,
     ),
     8: replace(
@@ -210,13 +210,13 @@ BROKEN: Final[Mapping[int, Variant]] = {
         summary="the adapter passes an argument that no notify method takes",
         adapter=as_committed.AdapterThatPassesMetadata,
     ),
-    9: replace(AS_REPORTED, name="link 9 broken", summary="the run id says nothing of the thread"),
+    9: replace(AS_REPORTED, name="link 9 broken", summary="the run id does not contain the thread"),
 }
-"""Link by link: sound, with that one link broken."""
+"""By link number: the sound chain with only that link broken."""
 
 
 def variant(name: str) -> Variant:
-    """The variant of that name; UnknownName lists the known ones."""
+    """Return the variant with that name. UnknownName lists the known names."""
     rows = VARIANTS | {row.name: row for row in BROKEN.values()}
     if name not in rows:
         raise UnknownName("variant", name, tuple(rows))

@@ -13,7 +13,7 @@ from benchmarks.figures.rows import BRIDGEKIT_STACKS, GREY, rows, sheet, stacks_
 from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
 from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import ASGI, NATIVE
-from bridgekit_verify.measure.plots import BLUE, GREEN, INK, VERMILLION
+from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, VERMILLION
 
 __all__ = ["growth_figure", "memory_figure"]
 
@@ -60,7 +60,9 @@ def _grown(axis: Axes, series: Series, edge: str) -> None:
                     sizes.append(int(count.replace(",", "")))
                     ratios.append(ratio)
         axis.plot(sizes, ratios, color=colour, marker=marker, linestyle=line, label=what)
-    axis.axhline(GROWTH_ALLOWED, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"target: {GROWTH_ALLOWED}")
+    axis.axhline(
+        GROWTH_ALLOWED, color=TEXT_COLOUR, linewidth=1, linestyle=(0, (4, 3)), label=f"target: {GROWTH_ALLOWED}"
+    )
     axis.set_xscale("log")
     axis.set_ylim(0, 2)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -86,7 +88,7 @@ def memory_figure(series: Series) -> Figure | None:
         events = series[SeriesKey("memory, events so far", stack)]
         share = series[SeriesKey("memory, share of the settled", stack)]
         right.plot([0, *events], [1.0, *share][: len(events) + 1], color=colour, linestyle=line, label=stack)
-    right.axhline(FLAT, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"target: {FLAT}")
+    right.axhline(FLAT, color=TEXT_COLOUR, linewidth=1, linestyle=(0, (4, 3)), label=f"target: {FLAT}")
     right.set_ylim(0, 1.3)
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     right.tick_params(axis="x", labelrotation=30)

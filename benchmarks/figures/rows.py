@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from benchmarks.peers import BRIDGEKIT
 from benchmarks.series import Series, SeriesKey
-from bridgekit_verify.measure.plots import BLUE, INK
+from bridgekit_verify.measure.plots import BLUE, TEXT_COLOUR
 
 __all__ = ["BRIDGEKIT_STACKS", "GREY", "Mark", "dots", "legend", "rows", "sheet", "stacks_of"]
 
@@ -54,7 +54,7 @@ def rows(axis: Axes, stacks: Sequence[str], *, line_until: float = 1.0) -> None:
     axis.spines["left"].set_visible(False)
     for label, stack in zip(axis.get_yticklabels(), stacks, strict=True):
         label.set_fontweight("bold" if stack in BRIDGEKIT_STACKS else "normal")
-        label.set_color(BLUE if stack in BRIDGEKIT_STACKS else INK)
+        label.set_color(BLUE if stack in BRIDGEKIT_STACKS else TEXT_COLOUR)
     for row in range(len(stacks)):
         axis.axhline(row, xmax=line_until, color="#EEEEEE", zorder=0)
 
@@ -89,8 +89,8 @@ def legend(figure: Figure, marks: Sequence[Mark], extra: Sequence[Line2D] = ()) 
             linestyle="none",
             marker=mark.marker,
             markersize=7,
-            color=INK,
-            markerfacecolor=INK if mark.filled else "white",
+            color=TEXT_COLOUR,
+            markerfacecolor=TEXT_COLOUR if mark.filled else "white",
             label=mark.label,
         )
         for mark in marks

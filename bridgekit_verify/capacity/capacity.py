@@ -30,7 +30,7 @@ from bridgekit_verify.capacity.load_search import (
 )
 from bridgekit_verify.capacity.schedule import LoadPlan
 from bridgekit_verify.capacity.testbed import Testbed, start_testbed
-from bridgekit_verify.measure.plots import BLUE, INK, VERMILLION, new_figure, percents
+from bridgekit_verify.measure.plots import BLUE, TEXT_COLOUR, VERMILLION, new_figure, percents
 
 __all__ = ["STYLES", "CapacityStudy", "LineStyle", "study_capacity"]
 
@@ -227,7 +227,7 @@ def _draw_on_time(axis: Axes, name: str, steps: Sequence[StepResult], style: Lin
         color=colour,
         linestyle=line,
         linewidth=1.2,
-        ecolor=INK,
+        ecolor=TEXT_COLOUR,
         elinewidth=0.8,
         capsize=3,
     )

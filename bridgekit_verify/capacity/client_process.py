@@ -21,7 +21,7 @@ from bridgekit_verify.harness.messages import Done, Ready, send
 from bridgekit_verify.harness.websocket import WebSocketDialect
 from bridgekit_verify.measure.checker import check
 from bridgekit_verify.measure.experiment import arrival_of
-from bridgekit_verify.measure.history import History, Key, Missing, Socket
+from bridgekit_verify.measure.history import EventKey, History, SignalledGap, Socket
 
 __all__ = ["judge_step", "quantile"]
 
@@ -69,9 +69,9 @@ def judge_step(
     )
 
 
-def _lateness(wave: LoadWave, history: History) -> tuple[dict[Key, float], list[float]]:
+def _lateness(wave: LoadWave, history: History) -> tuple[dict[EventKey, float], list[float]]:
     """Return how late each event was first read, and how late each was emitted, in seconds after its due time."""
-    read, emitted = dict[Key, float](), list[float]()
+    read, emitted = dict[EventKey, float](), list[float]()
     for arrival in history.arrivals:
         if arrival.key is not None and arrival.key not in read:
             due = wave.due(arrival.key)
@@ -117,14 +117,14 @@ class UserSocket(ClientSocket):
         """Decode the frames that were read and add them to the history."""
         subscribed = decode_any(self.websocket.confirmation)
         assert isinstance(subscribed, Subscribed)
-        gaps: list[Missing] = []
+        gaps: list[SignalledGap] = []
         history.gaps[self.socket.number] = gaps
         to_wall_clock = time.time() - time.monotonic()
         history.sockets.append(self.socket)
         for frame, read_ns in zip(self.websocket.events, self.read_ns, strict=True):
             item = decode_any(frame)
             if isinstance(item, Gap):
-                gaps.append(Missing(item.first, item.last, item.epoch))
+                gaps.append(SignalledGap(item.first, item.last, item.epoch))
             elif not isinstance(item, Subscribed):
                 read_at = read_ns / 1e9 + to_wall_clock
                 history.arrivals.append(arrival_of(self.socket, item, read_at=read_at, epoch=subscribed.epoch))

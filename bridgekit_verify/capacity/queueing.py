@@ -19,7 +19,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from bridgekit_verify.capacity.capacity import STYLES, CapacityStudy, LineStyle
 from bridgekit_verify.capacity.load_search import StepResult
-from bridgekit_verify.measure.plots import INK, new_figure
+from bridgekit_verify.measure.plots import TEXT_COLOUR, new_figure
 
 __all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "utilisation_at", "waiting_seconds"]
 
@@ -179,11 +179,11 @@ def _waiting(axis: Axes, points: Sequence[Point], curve: Curve, style: LineStyle
     )
     axis.plot(at, p99, marker=marker, color=colour, markerfacecolor="white", linestyle="", label="99 % within")
     axis.plot(at, mean, marker=marker, color=colour, linestyle="", label="mean")
-    axis.plot(at, closed, color=INK, marker="_", markersize=16, linestyle="", label="mean, closed form")
+    axis.plot(at, closed, color=TEXT_COLOUR, marker="_", markersize=16, linestyle="", label="mean, closed form")
     axis.plot(
         [100 * share for share, _ in curve],
         [1_000 * seconds for _, seconds in curve],
-        color=INK,
+        color=TEXT_COLOUR,
         linewidth=1.2,
         linestyle=":",
         label="the same without the collector",

@@ -16,8 +16,8 @@ import msgspec
 
 from bridgekit.events import EventType
 from bridgekit.ids import ThreadId, UserId
-from bridgekit_verify.measure.families import Owned
-from bridgekit_verify.measure.history import Expectation, Key
+from bridgekit_verify.measure.families import OwnedThread
+from bridgekit_verify.measure.history import EventKey, Expectation
 
 __all__ = ["EVENTS_A_STEP", "LoadPlan", "LoadWave", "owner"]
 
@@ -26,9 +26,9 @@ EVENTS_A_STEP: Final = 3
 _POSITIONS: Final = {EventType.AGENT_THINKING: 1, EventType.TOOL_EXECUTING: 2, EventType.TOOL_COMPLETED: 3}
 
 
-def owner(number: int) -> Owned:
+def owner(number: int) -> OwnedThread:
     """Return the thread with this number and its owner."""
-    return Owned(ThreadId(f"thread_{number:08x}"), UserId(f"user-{number}"))
+    return OwnedThread(ThreadId(f"thread_{number:08x}"), UserId(f"user-{number}"))
 
 
 class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,10 +93,10 @@ class LoadWave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """Return the number of the thread that gets this run."""
         return self.first + run % self.threads
 
-    def owner_of(self, run: int) -> Owned:
+    def owner_of(self, run: int) -> OwnedThread:
         return owner(self.thread_of(run))
 
-    def due(self, key: Key) -> float:
+    def due(self, key: EventKey) -> float:
         """Return when the event is due, in seconds since the Unix epoch."""
         if key.type is EventType.AGENT_STARTED:
             position = 0
@@ -106,11 +106,11 @@ class LoadWave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             position = self.plan.events - 1
         return self.starts_at + self.starts[self.run_of(key.request)] + position * self.plan.pause_seconds
 
-    def keys(self, run: int) -> list[Key]:
+    def keys(self, run: int) -> list[EventKey]:
         """Return the keys of a run's events, in order."""
         request = self.request(run)
-        steps = [Key(request, kind, step) for step in range(1, self.plan.steps + 1) for kind in _POSITIONS]
-        return [Key(request, EventType.AGENT_STARTED, 0), *steps, Key(request, EventType.AGENT_COMPLETED, 0)]
+        steps = [EventKey(request, kind, step) for step in range(1, self.plan.steps + 1) for kind in _POSITIONS]
+        return [EventKey(request, EventType.AGENT_STARTED, 0), *steps, EventKey(request, EventType.AGENT_COMPLETED, 0)]
 
     def expectations(self) -> list[Expectation]:
         """Return an expectation for every event of the wave."""

@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from bridgekit_verify.commands.options import add_json, add_variant, at_least_1
-from bridgekit_verify.probes.probes import Answer, Probe, probe_all
+from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_all
 from bridgekit_verify.variants import variant
 
 __all__ = ["add_arguments", "run"]
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     chain = variant(options.variant)
     probes = anyio.run(_probed, chain.name, options.seed, options.threads)
     print(_as_json(chain.name, probes) if options.json else _as_text(chain.name, chain.summary, probes))
-    return 0 if all(probe.answer is Answer.HOLDS for probe in probes) else DOES_NOT_HOLD
+    return 0 if all(probe.answer is ProbeAnswer.HOLDS for probe in probes) else DOES_NOT_HOLD
 
 
 async def _probed(name: str, seed: int, threads: int) -> list[Probe]:
@@ -57,5 +57,5 @@ def _as_text(name: str, summary: str, probes: Sequence[Probe]) -> str:
     for probe in probes:
         lines.append(f"{probe.link.number}  {probe.link.name:<28}  {probe.answer}")
         lines += textwrap.wrap(probe.evidence, 92, initial_indent="   ", subsequent_indent="   ")
-    holding = sum(probe.answer is Answer.HOLDS for probe in probes)
+    holding = sum(probe.answer is ProbeAnswer.HOLDS for probe in probes)
     return "\n".join((*lines, "", f"{holding} of {len(probes)} links hold"))

@@ -11,7 +11,7 @@ from bridgekit.events import RoutedEvent
 from bridgekit_verify.commands.options import add_json, add_variant, at_least_1
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.history import Socket
-from bridgekit_verify.measure.workload import FAMILIES, Workload, family
+from bridgekit_verify.measure.workload import FAMILIES, Workload, thread_ids
 from bridgekit_verify.variants import variant
 
 __all__ = ["add_arguments", "run"]
@@ -32,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    workload = Workload(threads=family(options.family, 1, seed=options.seed), steps=options.steps)
+    workload = Workload(threads=thread_ids(options.family, 1, seed=options.seed), steps=options.steps)
     measurement = anyio.run(_shown, variant(options.variant).name, workload, options.seed, options.json)
     verdict = measurement.verdict
     if not options.json:
         print(f"\n{verdict.delivered} of {verdict.expected} events reached their user")
-        for charge, count in verdict.losses.items():
-            print(f"{count} lost at link {charge.link}: {charge.reason}")
+        for attribution, count in verdict.losses.items():
+            print(f"{count} lost at link {attribution.link}: {attribution.reason}")
     return 0 if verdict.delivered == verdict.expected else NOT_ALL_DELIVERED
 
 
@@ -46,7 +46,7 @@ async def _shown(name: str, workload: Workload, seed: int, as_json: bool) -> Mea
     def show(socket: Socket, event: RoutedEvent) -> None:
         print(msgspec.json.encode(event).decode() if as_json else _line(socket, event), flush=True)
 
-    return await measure(variant(name), workload, seed=seed, watch=show)
+    return await measure(variant(name), workload, seed=seed, on_event=show)
 
 
 def _line(socket: Socket, event: RoutedEvent) -> str:

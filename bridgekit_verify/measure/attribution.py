@@ -1,4 +1,4 @@
-"""What the notes at the links' borders prove: which link did not hand on what it was given itself."""
+"""Which link did not pass on what it received, by the evidence recorded between the links."""
 
 from __future__ import annotations
 
@@ -7,89 +7,92 @@ from typing import Final
 
 from bridgekit.events import EventType
 from bridgekit.ids import RunId
-from bridgekit_verify.measure.history import Bound, Emission, Expectation, History, Key
+from bridgekit_verify.measure.history import BridgeBinding, Emission, EventKey, Expectation, History
 
-__all__ = ["SAID_BY_CORE", "Charge", "astray_before_the_bridge", "missing_handover", "unheard"]
+__all__ = ["EMITTED_BY_CORE", "Attribution", "misrouted_upstream", "missing_handover", "undelivered_emission"]
 
-SAID_BY_CORE: Final = frozenset({EventType.AGENT_STARTED, EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
-"""What the core tells the bridge itself; the rest goes through the agent and its adapter."""
+EMITTED_BY_CORE: Final = frozenset({EventType.AGENT_STARTED, EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
+"""The events that the core sends to the bridge itself; all others pass through the agent and its adapter."""
 
-HOPS: Final = ((2, 3, "supervisor"), (2, 4, "supervisor"), (4, 5, "engine"))
-"""Who asks whom to carry a run."""
+HANDOVERS: Final = ((2, 3, "supervisor"), (2, 4, "supervisor"), (4, 5, "engine"))
+"""Calling link, called link, and the name of the caller, for each handover of a run."""
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
-    """Where an event stopped, was sent astray, or was held back."""
+class Attribution:
+    """The link that lost, misrouted or delayed an event, and the reason."""
 
     link: int
     reason: str
 
 
-def missing_handover(history: History, request: str) -> Charge | None:
-    """The link that took a run and did not hand it on."""
-    asked = history.asked.get(request)
-    if asked is None or history.bound_by_registry:
+def missing_handover(history: History, request: str) -> Attribution | None:
+    """Return the link that received a run and did not pass it on; None if every handover took place."""
+    received_by = history.received_by.get(request)
+    if received_by is None or history.bound_by_registry:
         return None
-    if 4 not in asked:
-        return Charge(2, "the supervisor did not ask the engine")
-    return None if 5 in asked else Charge(4, "the engine did not ask the core")
+    if 4 not in received_by:
+        return Attribution(2, "the supervisor did not call the engine")
+    return None if 5 in received_by else Attribution(4, "the engine did not call the core")
 
 
-def unheard(history: History, key: Key, saying: Emission) -> Charge:
-    """The first link that kept an agent's words from the bridge."""
-    if saying.given is None:
-        return Charge(_binder(history), "the agent was given no bridge")
-    if history.bridge not in (None, saying.given.bridge):
-        return Charge(_binder(history), "the agent was given another bridge")
-    if saying.told is None:
-        return Charge(6, "the agent did not tell its adapter")
-    if saying.told.bridge != saying.given.bridge:
-        return Charge(6, "the agent told its adapter another bridge")
-    if saying.held is None:
-        return Charge(7, "the adapter does not hold bridge and run")
-    if saying.held.bridge != saying.told.bridge:
-        return Charge(7, "the adapter holds another bridge")
+def undelivered_emission(history: History, key: EventKey, emission: Emission) -> Attribution:
+    """Return the first link that kept an agent's event from the bridge."""
+    if emission.agent_given is None:
+        return Attribution(_binding_link(history), "the agent was given no bridge")
+    if history.bridge not in (None, emission.agent_given.bridge):
+        return Attribution(_binding_link(history), "the agent was given another bridge")
+    if emission.adapter_given is None:
+        return Attribution(6, "the agent did not bind its adapter")
+    if emission.adapter_given.bridge != emission.agent_given.bridge:
+        return Attribution(6, "the agent bound its adapter to another bridge")
+    if emission.adapter_held is None:
+        return Attribution(7, "the adapter does not hold bridge and run")
+    if emission.adapter_held.bridge != emission.adapter_given.bridge:
+        return Attribution(7, "the adapter holds another bridge")
     if key not in history.emitted:
-        return Charge(6, "the agent did not ask its adapter")
-    return Charge(8, "the adapter did not reach the bridge")
+        return Attribution(6, "the agent did not call its adapter")
+    return Attribution(8, "the adapter did not reach the bridge")
 
 
-def astray_before_the_bridge(history: History, expectation: Expectation) -> Charge | None:
-    """The first link that named another run or another thread than the event's own."""
+def misrouted_upstream(history: History, expectation: Expectation) -> Attribution | None:
+    """Return the first link before the bridge that named another run or thread than the event's own.
+
+    None if all of them named the right ones.
+    """
     key, thread = expectation.key, expectation.thread_id
-    asked = history.asked.get(key.request, {})
-    for giver, link, name in HOPS:
-        if asked.get(link, thread) != thread:
-            return Charge(giver, f"the {name} handed on the run for another thread")
+    received_by = history.received_by.get(key.request, {})
+    for caller, link, name in HANDOVERS:
+        if received_by.get(link, thread) != thread:
+            return Attribution(caller, f"the {name} passed the run on with another thread")
     handover = history.handovers.get(key.request)
-    if handover is not None and (charge := _other_run(history, expectation, handover.run_id)) is not None:
-        return charge
-    if history.carried.get(key) not in (None, thread):
-        return Charge(5 if key.type in SAID_BY_CORE else 8, "the event names another thread")
+    if handover is not None and (attribution := _wrong_binding(history, expectation, handover.run_id)) is not None:
+        return attribution
+    if history.thread_on_event.get(key) not in (None, thread):
+        return Attribution(5 if key.type in EMITTED_BY_CORE else 8, "the event names another thread")
     return None
 
 
-def _other_run(history: History, expectation: Expectation, run_id: RunId) -> Charge | None:
-    """The first of links 3 to 8 that put another run, or another thread, into an agent's mouth."""
-    known, saying = history.acknowledged.get(expectation.key), history.emissions.get(expectation.key)
-    if saying is not None:
-        holders = (
-            (_binder(history), "the agent spoke for", saying.given),
-            (6, "the agent told its adapter", saying.told),
-            (7, "the adapter holds", saying.held),
+def _wrong_binding(history: History, expectation: Expectation, run_id: RunId) -> Attribution | None:
+    """Return the first of links 3 to 8 that bound an agent's event to another run or thread."""
+    known, emission = history.acknowledged.get(expectation.key), history.emissions.get(expectation.key)
+    if emission is not None:
+        bindings = (
+            (_binding_link(history), "the agent emitted for", emission.agent_given),
+            (6, "the agent bound its adapter to", emission.adapter_given),
+            (7, "the adapter holds", emission.adapter_held),
         )
-        for link, does, bound in holders:
-            if (what := _other(bound, run_id, expectation)) is not None:
-                return Charge(link, f"{does} another {what}")
+        for link, what_it_did, bound in bindings:
+            if (part := _wrong_part(bound, run_id, expectation)) is not None:
+                return Attribution(link, f"{what_it_did} another {part}")
     if known is not None and known[0] != run_id:
-        # Without notes of what the agent held, it is taken at its word: it spoke for another run.
-        other = Charge(_binder(history), "the agent spoke for another run")
-        return other if saying is None else Charge(8, "the adapter named another run")
+        # Without a record of the agent's binding, the run id on the event is the only evidence.
+        other = Attribution(_binding_link(history), "the agent emitted for another run")
+        return other if emission is None else Attribution(8, "the adapter named another run")
     return None
 
 
-def _other(bound: Bound | None, run_id: RunId, expectation: Expectation) -> str | None:
+def _wrong_part(bound: BridgeBinding | None, run_id: RunId, expectation: Expectation) -> str | None:
     if bound is None:
         return None
     if bound.run_id != run_id:
@@ -97,6 +100,6 @@ def _other(bound: Bound | None, run_id: RunId, expectation: Expectation) -> str 
     return None if bound.thread_id in (None, expectation.thread_id) else "thread"
 
 
-def _binder(history: History) -> int:
-    """Who gives agents their bridge."""
+def _binding_link(history: History) -> int:
+    """Return the link that gives agents their bridge: 3 (registry) or 5 (core)."""
     return 3 if history.bound_by_registry else 5

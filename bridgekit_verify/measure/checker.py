@@ -1,7 +1,7 @@
-"""From a history to a verdict: a pure function, after Jepsen's total-queue checker, with owners.
+"""From a history to a verdict: a pure function, modelled on Jepsen's total-queue checker, extended by owners.
 
-Nothing that was not observed is counted, and the two identities are checked after every run: if the books do not
-close, the verdict is worth nothing, and an error says so instead.
+Only what was observed is counted. Two identities are checked for every history. If they do not hold, the counts are
+wrong, and `check` raises LedgerImbalance instead of returning a verdict.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from bridgekit.events import Outcome, Receipt
 from bridgekit_verify.errors import LedgerImbalance
-from bridgekit_verify.measure.history import Arrival, Expectation, History, Key
-from bridgekit_verify.measure.ledger import Charge, Row, attribute_misroute, ledger
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History
+from bridgekit_verify.measure.ledger import Attribution, Row, attribute_misroute, ledger
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["Verdict", "check"]
@@ -27,35 +27,35 @@ class Verdict:
 
     expected: int
     delivered: int
-    """Arrived once or more at a socket entitled to it."""
+    """Arrived at least once at a socket entitled to it."""
     lost_signalled: int
-    """Never arrived, and the client was told of the gap."""
+    """Never arrived, and the client received a gap that covers the event."""
     lost_silent: int
-    """Never arrived, and the client was not told."""
+    """Never arrived, and no gap told the client so."""
     frames: int
     """Frames that sockets read."""
     extra_copies: int
-    """Frames that repeat a delivered one."""
+    """Frames that repeat a delivered frame."""
     wrong_thread: int
-    """Misrouted: frames at a socket of the right user, for another thread of his."""
+    """Misrouted: frames at a socket of the right user, for another thread of that user."""
     wrong_user: int
     """Misrouted: frames at another user's socket."""
     unexpected: int
-    """Frames that nobody attempted."""
+    """Frames that belong to no attempted event."""
     reordered: int
-    """Frames read after one with a higher `seq` (RFC 4737, type-P-reordered)."""
+    """Frames read after a frame with a higher `seq` (RFC 4737, type-P-reordered)."""
     reordering_extent: int
-    """How many frames the latest of them came too late (RFC 4737, section 4.2.2); 0 without reordering."""
+    """By how many frames the latest of them was late (RFC 4737, section 4.2.2); 0 without reordering."""
     false_success: int
-    """Events whose Receipt said sent and that no entitled socket read."""
+    """Events with a receipt that reports sent, which no entitled socket read."""
     false_failure: int
-    """Events whose Receipt said not sent and that some socket read."""
+    """Events with a receipt that reports not sent, which some socket read."""
     acknowledged: int
-    """Events that the bridge answered at all."""
-    losses: dict[Charge, int]
-    """Every loss, by the link it is charged to and the reason."""
-    misroutes: dict[Charge, int]
-    """Every misrouted frame, likewise."""
+    """Events for which the bridge returned a receipt."""
+    losses: dict[Attribution, int]
+    """All losses, counted by attributed link and reason."""
+    misroutes: dict[Attribution, int]
+    """All misrouted frames, counted the same way."""
 
     @property
     def misrouted(self) -> int:
@@ -66,9 +66,9 @@ class Verdict:
         return self.lost_signalled + self.lost_silent
 
     @property
-    def charges(self) -> list[Charge]:
+    def attributions(self) -> list[Attribution]:
         """Every link and reason that lost or misrouted something, in the order of the chain."""
-        return sorted({*self.losses, *self.misroutes}, key=lambda charge: (charge.link, charge.reason))
+        return sorted({*self.losses, *self.misroutes}, key=lambda attribution: (attribution.link, attribution.reason))
 
     @property
     def delivery(self) -> Rate:
@@ -80,25 +80,25 @@ class Verdict:
 
     @property
     def misrouting(self) -> Rate:
-        """Misrouted frames of all frames read."""
+        """Misrouted frames, as a part of all frames read."""
         return Rate(self.misrouted, self.frames)
 
     @property
     def lost_at(self) -> dict[int, int]:
         """Losses by link."""
         by_link: Counter[int] = Counter()
-        for charged, count in self.losses.items():
-            by_link[charged.link] += count
+        for attribution, count in self.losses.items():
+            by_link[attribution.link] += count
         return dict(sorted(by_link.items()))
 
 
 def check(history: History) -> Verdict:
-    """Judge a history. LedgerImbalance when it contradicts itself."""
+    """Return the verdict on a history. LedgerImbalance if the history contradicts itself."""
     rows = ledger(history)
     owners = {expectation.key: expectation for expectation in history.expected}
-    found = [(arrival, _place(owners, arrival)) for arrival in history.arrivals]
-    places = Counter(place for _, place in found)
-    reordered, extent = _reordering(arrival for arrival, place in found if place is Place.ENTITLED)
+    found = [(arrival, _destination(owners, arrival)) for arrival in history.arrivals]
+    by_destination = Counter(destination for _, destination in found)
+    reordered, extent = _reordering(arrival for arrival, destination in found if destination is Destination.ENTITLED)
     verdict = Verdict(
         expected=len(rows),
         delivered=sum(row.copies > 0 for row in rows),
@@ -106,29 +106,29 @@ def check(history: History) -> Verdict:
         lost_silent=sum(row.copies == 0 and not row.signalled for row in rows),
         frames=len(history.arrivals),
         extra_copies=sum(max(row.copies - 1, 0) for row in rows),
-        wrong_thread=places[Place.WRONG_THREAD],
-        wrong_user=places[Place.WRONG_USER],
-        unexpected=places[Place.UNEXPECTED],
+        wrong_thread=by_destination[Destination.WRONG_THREAD],
+        wrong_user=by_destination[Destination.WRONG_USER],
+        unexpected=by_destination[Destination.UNEXPECTED],
         reordered=reordered,
         reordering_extent=extent,
         false_success=_false_success(history, rows),
         false_failure=_false_failure(history),
         acknowledged=len(history.acknowledged),
-        losses=dict(Counter(row.charge for row in rows if row.charge is not None)),
+        losses=dict(Counter(row.attribution for row in rows if row.attribution is not None)),
         misroutes=dict(
             Counter(
                 attribute_misroute(history, owners[arrival.key])
-                for arrival, place in found
-                if arrival.key is not None and place in (Place.WRONG_THREAD, Place.WRONG_USER)
+                for arrival, destination in found
+                if arrival.key is not None and destination in (Destination.WRONG_THREAD, Destination.WRONG_USER)
             )
         ),
     )
-    _close(verdict)
+    _assert_identities(verdict)
     return verdict
 
 
-class Place(enum.Enum):
-    """Where a frame was read."""
+class Destination(enum.Enum):
+    """Where a frame was read, relative to the event's owner."""
 
     ENTITLED = enum.auto()
     WRONG_THREAD = enum.auto()
@@ -136,23 +136,22 @@ class Place(enum.Enum):
     UNEXPECTED = enum.auto()
 
 
-def _place(owners: Mapping[Key, Expectation], arrival: Arrival) -> Place:
+def _destination(owners: Mapping[EventKey, Expectation], arrival: Arrival) -> Destination:
     owner = None if arrival.key is None else owners.get(arrival.key)
     if owner is None:
-        return Place.UNEXPECTED
+        return Destination.UNEXPECTED
     if arrival.socket.user_id != owner.user_id:
-        return Place.WRONG_USER
-    return Place.ENTITLED if arrival.socket.thread_id == owner.thread_id else Place.WRONG_THREAD
+        return Destination.WRONG_USER
+    return Destination.ENTITLED if arrival.socket.thread_id == owner.thread_id else Destination.WRONG_THREAD
 
 
 def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
-    """How many frames came after one with a higher `seq` on the same socket, and by how many frames at most.
+    """Return how many frames followed a frame with a higher `seq` on the same socket, and the largest delay in frames.
 
-    Of an event's copies only the first is looked at, and only entitled frames are: another thread counts its own, and
-    so does each epoch.
+    Only the first copy of an event and only entitled frames count: each thread and each epoch has its own numbering.
     """
     highest: dict[tuple[int, str | None], list[int]] = defaultdict(list)
-    seen: set[tuple[int, Key | None]] = set()
+    seen: set[tuple[int, EventKey | None]] = set()
     reordered = extent = 0
     for arrival in arrivals:
         if (copy := (arrival.socket.number, arrival.key)) in seen:
@@ -161,28 +160,31 @@ def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
         so_far = highest[arrival.socket.number, arrival.epoch]
         if so_far and arrival.seq < so_far[-1]:
             reordered += 1
-            # The highest `seq` so far only grows, so the first frame that overtook this one is found by bisection.
+            # The running maximum of `seq` never falls, so bisection finds the first frame that overtook this one.
             extent = max(extent, len(so_far) - bisect_right(so_far, arrival.seq))
         so_far.append(max(arrival.seq, so_far[-1] if so_far else 0))
     return reordered, extent
 
 
 def _false_success(history: History, rows: Iterable[Row]) -> int:
-    got = {row.expectation.key for row in rows if row.copies}
-    return sum(bool(receipt) and key not in got for key, (_, receipt) in history.acknowledged.items())
+    delivered = {row.expectation.key for row in rows if row.copies}
+    return sum(bool(receipt) and key not in delivered for key, (_, receipt) in history.acknowledged.items())
 
 
 def _false_failure(history: History) -> int:
     read = {arrival.key for arrival in history.arrivals}
-    return sum(_denied(receipt) and key in read for key, (_, receipt) in history.acknowledged.items())
+    return sum(_reports_not_sent(receipt) and key in read for key, (_, receipt) in history.acknowledged.items())
 
 
-def _denied(receipt: Receipt) -> bool:
-    """Whether it says that nobody gets the event. One that is kept, or waits for the store, may be read later."""
+def _reports_not_sent(receipt: Receipt) -> bool:
+    """Return whether the receipt states that no socket gets the event.
+
+    An event that is retained, or that waits for the store, may be read later and does not count.
+    """
     return not receipt and not receipt.kept and receipt.outcome is not Outcome.PENDING
 
 
-def _close(verdict: Verdict) -> None:
+def _assert_identities(verdict: Verdict) -> None:
     identities = (
         ("expected = delivered + lost", verdict.expected, verdict.delivered + verdict.lost),
         (

@@ -1,7 +1,7 @@
-"""Which link raised an error: by the object whose method raised it, not by the module that the method stands in.
+"""Which link raised an error, decided by the object whose method raised it and not by the module of that method.
 
-A broken link is a subclass that may live anywhere, so its module says nothing; what it is a kind of does. The suite's
-own subclasses of links, which only watch, are told from those that are broken by their module.
+A broken link is a subclass that may be defined in any module, so its module is no evidence; its base class is. The
+suite's own subclasses of links, which only record, are distinguished from broken ones by their module.
 """
 
 from __future__ import annotations
@@ -42,21 +42,23 @@ DEFECTS: Final = frozenset(
         "bridgekit_verify.validation.broken_routing",
     }
 )
-"""Modules of the suite whose classes stand for links that are broken. All its other frames are the measuring's own,
-though a link may be their base."""
+"""The suite's modules whose classes stand for broken links.
+
+All other frames of the suite belong to the harness, even if a link is the base class.
+"""
 
 
 def link_of_error(error: BaseException) -> int | None:
-    """The innermost link that the error passed on its way; None when it passed none."""
+    """Return the innermost link in the traceback of the error; None if there is none."""
     return next((link for frame in _innermost_first(error) if (link := _link_at(frame)) is not None), None)
 
 
 def raised_by_harness(error: BaseException) -> bool:
-    """Whether the measuring itself raised it, and no link."""
+    """Return whether the harness itself raised the error, and no link."""
     for frame in _innermost_first(error):
         if _link_at(frame) is not None:
             return False
-        if _is_machinery(frame):
+        if _is_harness(frame):
             return True
     return True
 
@@ -72,13 +74,13 @@ def _innermost_first(error: BaseException) -> Iterator[FrameType]:
 def _link_at(frame: FrameType) -> int | None:
     if frame.f_code is STARTUP:
         return 1
-    if _is_machinery(frame):
+    if _is_harness(frame):
         return None
     owner = frame.f_locals.get("self")
     link = next((number for kind, number in LINK_OF_KIND if isinstance(owner, kind)), None)
     return 7 if link == 8 and frame.f_code.co_name == "set_websocket_bridge" else link
 
 
-def _is_machinery(frame: FrameType) -> bool:
+def _is_harness(frame: FrameType) -> bool:
     module = frame.f_globals.get("__name__", "")
     return module.partition(".")[0] == SUITE and module not in DEFECTS

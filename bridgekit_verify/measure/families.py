@@ -1,4 +1,4 @@
-"""Thread ids as they are seen in use, in families by the shape of the id."""
+"""Thread ids as they occur in use, grouped into families by the shape of the id."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from uuid import UUID
 from bridgekit.errors import UnknownName
 from bridgekit.ids import ThreadId, UserId
 
-__all__ = ["FAMILIES", "Owned", "family"]
+__all__ = ["FAMILIES", "OwnedThread", "thread_ids"]
 
 
 @dataclass(frozen=True, slots=True)
-class Owned:
-    """A thread and the user it belongs to."""
+class OwnedThread:
+    """A thread and the user who owns it."""
 
     thread_id: ThreadId
     user_id: UserId
@@ -37,9 +37,9 @@ def _uuid(source: random.Random) -> UUID:
 _USERS: Final = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
 _NAMES: Final = ("smith", "jones", "support_case", "holiday_plans")
 
-Naming = Callable[[int, random.Random], str]
+IdGenerator = Callable[[int, random.Random], str]
 
-FAMILIES: Final[dict[str, Naming]] = {
+FAMILIES: Final[dict[str, IdGenerator]] = {
     "thread_123": _numbered,
     "thread_<16 hex>": _hexadecimal,
     "thread_<uuid4>": lambda number, source: f"thread_{_uuid(source)}",
@@ -56,15 +56,15 @@ FAMILIES: Final[dict[str, Naming]] = {
     "spaces and unicode": lambda number, source: f"thread_Zürich {number} · 東京",
     "1 kB": lambda number, source: f"thread_{number}".ljust(1_024, "x"),
 }
-"""Thread ids as they are seen in use, by the shape of the id."""
+"""Generators of thread ids, by the shape of the id."""
 
 
-def family(name: str, threads: int, *, seed: int = 0) -> tuple[Owned, ...]:
-    """That many threads of a family, each with an owner of its own. UnknownName lists the families."""
+def thread_ids(name: str, threads: int, *, seed: int = 0) -> tuple[OwnedThread, ...]:
+    """Return `threads` threads of the named family, each with its own user. UnknownName lists the families."""
     if name not in FAMILIES:
         raise UnknownName("family of thread ids", name, tuple(FAMILIES))
     source = random.Random(f"{seed}:{name}")
     return tuple(
-        Owned(ThreadId(FAMILIES[name](number, source)), UserId(f"{_USERS[number % 8]}-{number}"))
+        OwnedThread(ThreadId(FAMILIES[name](number, source)), UserId(f"{_USERS[number % 8]}-{number}"))
         for number in range(threads)
     )

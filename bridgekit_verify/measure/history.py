@@ -1,7 +1,7 @@
-"""What happened in a run of the chain, written down as it happened, before anybody judges it.
+"""The record of one run of the chain, written while it happens and before it is judged.
 
-Every event that a workload makes the chain emit carries its own name in its payload: the request of its run, its
-type and its step. So a frame says by its content which event it is, whatever became of the ids around it.
+Every event of a workload carries its own identity in its payload: the request of its run, its type and its step. A
+frame therefore identifies its event by content, whatever happened to the ids around it.
 """
 
 from __future__ import annotations
@@ -13,30 +13,41 @@ from typing import NamedTuple
 from bridgekit.events import EventType, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 
-__all__ = ["Arrival", "Bound", "Emission", "Expectation", "Handover", "History", "Key", "Missing", "Socket", "key_of"]
+__all__ = [
+    "Arrival",
+    "BridgeBinding",
+    "Emission",
+    "EventKey",
+    "Expectation",
+    "Handover",
+    "History",
+    "SignalledGap",
+    "Socket",
+    "key_of",
+]
 
 
-class Key(NamedTuple):
-    """One expected event. Two events of one workload never share it."""
+class EventKey(NamedTuple):
+    """The identity of one expected event; unique within a workload."""
 
     request: str
     type: EventType
     step: int
-    """Counts the agent's steps from 1; 0 for what is said once a run."""
+    """The agent's step, counted from 1; 0 for events that occur once per run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """An event that a user waits for."""
+    """An event that must reach a user, and its thread."""
 
-    key: Key
+    key: EventKey
     thread_id: ThreadId
     user_id: UserId
 
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """A client's socket and the one thread it is entitled to."""
+    """A client's socket and the one thread that it is entitled to."""
 
     number: int
     thread_id: ThreadId
@@ -48,28 +59,28 @@ class Arrival:
     """A frame that a socket read."""
 
     socket: Socket
-    key: Key | None
-    """None when the frame does not say which event it is."""
+    key: EventKey | None
+    """None if the content of the frame does not identify an event."""
     run_id: RunId
     seq: int
     emitted_at: float
     read_at: float
-    """Both in seconds since the epoch."""
+    """`emitted_at` and `read_at` are in seconds since 1970."""
     epoch: str | None = None
-    """Which numbering `seq` belongs to; None where there was only one."""
+    """The numbering that `seq` belongs to; None if there was only one."""
 
 
-class Missing(NamedTuple):
-    """Numbers of a thread that a socket was told it will not get."""
+class SignalledGap(NamedTuple):
+    """A range of a thread's numbers that the server told a client it will not get."""
 
     first: int
     last: int | None
     """None: to the end of that numbering, wherever it is."""
     epoch: str | None = None
-    """Which numbering; None where there was only one."""
+    """The numbering of the range; None if there was only one."""
 
-    def says(self, receipt: Receipt) -> bool:
-        """Whether the event that was answered so is among them."""
+    def covers(self, receipt: Receipt) -> bool:
+        """Return whether the range includes the event with this receipt."""
         if receipt.seq is None or self.epoch not in (None, receipt.epoch):
             return False
         return self.first <= receipt.seq and (self.last is None or receipt.seq <= self.last)
@@ -77,37 +88,40 @@ class Missing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """What one run's agent held when it began: evidence for links 5 to 7."""
+    """What one run's agent held when it started: evidence for links 5 to 7."""
 
     run_id: RunId
-    """The run it was started for."""
+    """The run that the agent was started for."""
     given: bool
-    """Whether anybody gave it a bridge."""
+    """Whether the agent was given a bridge."""
     passed_on: bool
     """Whether its adapter holds anything at all."""
     holds: bool
-    """Whether its adapter holds bridge and run."""
+    """Whether its adapter holds both bridge and run id."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
-    """What somebody was given to speak with, or holds."""
+class BridgeBinding:
+    """The bridge, run and thread that an agent or adapter was bound to."""
 
     bridge: int
-    """Which bridge: its identity while the measurement runs."""
+    """The identity (`id`) of the bridge, valid during the measurement."""
     run_id: RunId
     thread_id: ThreadId | None
 
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """Who had what at the moment when an agent said an event: evidence for links 3 and 5 to 7. None: nothing."""
+    """The bindings of agent and adapter at the moment of an emission: evidence for links 3 and 5 to 7.
 
-    given: Bound | None
+    None means not bound.
+    """
+
+    agent_given: BridgeBinding | None
     """What the agent was given."""
-    told: Bound | None
-    """What the agent told its adapter."""
-    held: Bound | None
+    adapter_given: BridgeBinding | None
+    """What the agent passed to its adapter."""
+    adapter_held: BridgeBinding | None
     """What the adapter holds."""
 
 
@@ -117,34 +131,34 @@ class History:
 
     sockets: list[Socket] = field(default_factory=list)
     expected: list[Expectation] = field(default_factory=list)
-    acknowledged: dict[Key, tuple[RunId, Receipt]] = field(default_factory=dict)
-    """What the bridge answered, and the run id that the event came with."""
+    acknowledged: dict[EventKey, tuple[RunId, Receipt]] = field(default_factory=dict)
+    """The receipt that the bridge returned, and the run id on the event."""
     arrivals: list[Arrival] = field(default_factory=list)
     handovers: dict[str, Handover] = field(default_factory=dict)
     """By request."""
     failures: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Runs that raised: by request, the link and what was raised."""
-    gaps: dict[int, list[Missing]] = field(default_factory=dict)
-    """Gaps that a socket was told of, by socket number."""
-    misplaced: tuple[int, str] | None = None
-    """The first of links 1 to 5 that holds or hands on another bridge than the application's, if one does."""
+    """Runs that raised an error: by request, the link and the error."""
+    gaps: dict[int, list[SignalledGap]] = field(default_factory=dict)
+    """Gaps that the server signalled, by socket number."""
+    wrong_bridge: tuple[int, str] | None = None
+    """The first of links 1 to 5 that holds or passes on another bridge than the application's; None if none does."""
     bound_by_registry: bool = False
     """Whether agents got their bridge from the registry (link 3) and not from the core (link 5)."""
     bridge: int | None = None
-    """The application's bridge, by its identity. From here on: empty or None where nobody took notes."""
-    handed: dict[int, int] = field(default_factory=dict)
-    """Which bridge each of the links 2 to 5 was given."""
-    asked: dict[str, dict[int, ThreadId]] = field(default_factory=dict)
-    """By request: the links from 2 on that were asked to carry the run, and for which thread."""
-    emissions: dict[Key, Emission] = field(default_factory=dict)
-    """What agents said, in the order in which they said it."""
-    emitted: set[Key] = field(default_factory=set)
-    """What their adapters were asked to emit."""
-    carried: dict[Key, ThreadId | None] = field(default_factory=dict)
-    """Which thread each event named when the bridge answered it."""
+    """The identity of the application's bridge. This and the following fields are empty without instrumentation."""
+    bridge_given: dict[int, int] = field(default_factory=dict)
+    """The identity of the bridge that each of links 2 to 5 was given."""
+    received_by: dict[str, dict[int, ThreadId]] = field(default_factory=dict)
+    """By request: the links from 2 on that received the run, with the thread they received it for."""
+    emissions: dict[EventKey, Emission] = field(default_factory=dict)
+    """What agents emitted, in order."""
+    emitted: set[EventKey] = field(default_factory=set)
+    """The events that adapters were asked to emit."""
+    thread_on_event: dict[EventKey, ThreadId | None] = field(default_factory=dict)
+    """The thread that each event named when the bridge returned its receipt."""
 
     def of(self, types: Collection[EventType]) -> History:
-        """The part of the history that is about events of some types, with everything else left as it is."""
+        """Return the part of the history that concerns some event types, with everything else unchanged."""
         return replace(
             self,
             expected=[expectation for expectation in self.expected if expectation.key.type in types],
@@ -153,20 +167,20 @@ class History:
         )
 
 
-def key_of(event_type: EventType, payload: Mapping[str, object]) -> Key | None:
-    """Which event a payload belongs to, by its content, or None."""
+def key_of(event_type: EventType, payload: Mapping[str, object]) -> EventKey | None:
+    """Return the event that a payload belongs to, by its content; None if it identifies none."""
     match payload:
         case {"context": {"request": str(request)}} if event_type is EventType.AGENT_STARTED:
-            return Key(request, event_type, 0)
+            return EventKey(request, event_type, 0)
         case {"result": {"request": str(request)}} if event_type is EventType.AGENT_COMPLETED:
-            return Key(request, event_type, 0)
+            return EventKey(request, event_type, 0)
         case {"error_context": {"request": str(request)}} if event_type is EventType.AGENT_ERROR:
-            return Key(request, event_type, 0)
+            return EventKey(request, event_type, 0)
         case {"reasoning": str(reasoning), "step_number": int(step)} if event_type is EventType.AGENT_THINKING:
-            return Key(reasoning.partition(": ")[0], event_type, step)
+            return EventKey(reasoning.partition(": ")[0], event_type, step)
         case {"parameters": {"request": str(request), "step": int(step)}} if event_type is EventType.TOOL_EXECUTING:
-            return Key(request, event_type, step)
+            return EventKey(request, event_type, step)
         case {"result": {"request": str(request), "step": int(step)}} if event_type is EventType.TOOL_COMPLETED:
-            return Key(request, event_type, step)
+            return EventKey(request, event_type, step)
         case _:
             return None

@@ -1,8 +1,8 @@
-"""Events that came too late, counted in events and not on a clock: how many later ones of the run were read before.
+"""Delayed events, measured in events instead of time: how many later events of the run were read first.
 
-`seq` cannot tell. The hub numbers what it is given in the order in which it is given it, so an event that a link
-held back before the hub is numbered late, read late, and not reordered at all in the sense of RFC 4737. What a run's
-user waits for has an order of its own, the one in which it is expected; this is held against that.
+`seq` cannot show this. The hub numbers events in the order in which it receives them. An event that a link delays
+before the hub gets a late number, is read late, and is not reordered in the sense of RFC 4737. Therefore the order of
+reading is compared with the order in which the run's user expects the events.
 """
 
 from __future__ import annotations
@@ -11,39 +11,39 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bridgekit_verify.measure.attribution import SAID_BY_CORE, Charge
-from bridgekit_verify.measure.history import Arrival, History, Key, Socket
+from bridgekit_verify.measure.attribution import EMITTED_BY_CORE, Attribution
+from bridgekit_verify.measure.history import Arrival, EventKey, History, Socket
 
-__all__ = ["Late", "charges_of_lateness", "late_events"]
+__all__ = ["DelayedEvent", "attribute_delays", "delayed_events"]
 
 
 @dataclass(frozen=True, slots=True)
-class Late:
-    """An event that a socket read after a later one of its run."""
+class DelayedEvent:
+    """An event that a socket read after a later event of its run."""
 
-    key: Key
+    key: EventKey
     socket: Socket
     events: int
     """How many later events of the run were read before it."""
-    charge: Charge
+    attribution: Attribution
 
 
-def late_events(history: History) -> list[Late]:
-    """Every late event at a socket entitled to it, first copies only, in the order of reading."""
-    places = {expectation.key: place for place, expectation in enumerate(history.expected)}
-    answered = {key: place for place, key in enumerate(history.acknowledged)}
-    return [late for read in _first_copies(history).values() for late in _late(read, places, answered)]
+def delayed_events(history: History) -> list[DelayedEvent]:
+    """Return every delayed event at an entitled socket, first copies only, in the order of reading."""
+    positions = {expectation.key: position for position, expectation in enumerate(history.expected)}
+    answered = {key: position for position, key in enumerate(history.acknowledged)}
+    return [event for read in _first_copies(history).values() for event in _delayed(read, positions, answered)]
 
 
-def charges_of_lateness(history: History) -> dict[Charge, int]:
-    """How many events each link held back."""
-    return dict(Counter(late.charge for late in late_events(history)))
+def attribute_delays(history: History) -> dict[Attribution, int]:
+    """Return how many events each link delayed."""
+    return dict(Counter(late.attribution for late in delayed_events(history)))
 
 
 def _first_copies(history: History) -> dict[tuple[int, str], list[Arrival]]:
-    """By socket and request, what was read of the run and may be."""
+    """Return the first copies that entitled sockets read, by socket and request."""
     owners = {expectation.key: (expectation.thread_id, expectation.user_id) for expectation in history.expected}
-    seen: set[tuple[int, Key]] = set()
+    seen: set[tuple[int, EventKey]] = set()
     read: dict[tuple[int, str], list[Arrival]] = defaultdict(list)
     for arrival in history.arrivals:
         socket, key = arrival.socket, arrival.key
@@ -54,21 +54,25 @@ def _first_copies(history: History) -> dict[tuple[int, str], list[Arrival]]:
     return read
 
 
-def _late(read: Sequence[Arrival], places: Mapping[Key, int], answered: Mapping[Key, int]) -> Iterator[Late]:
+def _delayed(
+    read: Sequence[Arrival], positions: Mapping[EventKey, int], answered: Mapping[EventKey, int]
+) -> Iterator[DelayedEvent]:
     for number, arrival in enumerate(read):
         if (key := arrival.key) is None:
             continue
-        overtakers = [other for other in read[:number] if other.key is not None and places[other.key] > places[key]]
+        overtakers = [
+            other for other in read[:number] if other.key is not None and positions[other.key] > positions[key]
+        ]
         if overtakers:
-            yield Late(key, arrival.socket, len(overtakers), _charge(arrival, overtakers[0], answered))
+            yield DelayedEvent(key, arrival.socket, len(overtakers), _attribute(arrival, overtakers[0], answered))
 
 
-def _charge(late: Arrival, earlier: Arrival, answered: Mapping[Key, int]) -> Charge:
-    """Who held it back: the last link at which the two were still in order is the one before."""
+def _attribute(late: Arrival, earlier: Arrival, answered: Mapping[EventKey, int]) -> Attribution:
+    """Return the link that delayed the event: the one after the last link where both events were still in order."""
     if late.key is None or earlier.key is None or late.seq < earlier.seq:
-        return Charge(10, "numbered in order, and read late")
+        return Attribution(10, "numbered in order, but read late")
     if answered.get(late.key, len(answered)) < answered.get(earlier.key, -1):
-        return Charge(9, "asked for in order, and sent late")
-    if late.key.type in SAID_BY_CORE:
-        return Charge(5, "the core said it late")
-    return Charge(8, "said in order, and emitted late")
+        return Attribution(9, "emitted in order, but sent late")
+    if late.key.type in EMITTED_BY_CORE:
+        return Attribution(5, "the core emitted it late")
+    return Attribution(8, "requested in order, but emitted late")

@@ -1,4 +1,4 @@
-"""One row for each event and each socket entitled to it: what became of it, and which link a loss is charged to."""
+"""One row per event and entitled socket: what became of the event, and which link a loss is attributed to."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from bridgekit.events import Outcome
 from bridgekit_verify.measure.attribution import (
-    SAID_BY_CORE,
-    Charge,
-    astray_before_the_bridge,
+    EMITTED_BY_CORE,
+    Attribution,
+    misrouted_upstream,
     missing_handover,
-    unheard,
+    undelivered_emission,
 )
-from bridgekit_verify.measure.history import Arrival, Expectation, Handover, History, Key, Socket
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, Handover, History, Socket
 
-__all__ = ["Charge", "Row", "attribute_misroute", "charge", "ledger"]
+__all__ = ["Attribution", "Row", "attribute_loss", "attribute_misroute", "ledger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +27,16 @@ class Row:
     copies: int
     """How often the socket read it; 0 is a loss."""
     latency_seconds: float | None
-    """From emission to the first read, on one clock."""
+    """From emission to the first read, on one clock; None for a loss."""
     signalled: bool
-    """Lost, but the client was told of the gap."""
-    charge: Charge | None
-    """Only for a loss."""
+    """Lost, but the server sent the client a gap that covers it."""
+    attribution: Attribution | None
+    """Set only for a loss."""
 
 
 def ledger(history: History) -> list[Row]:
-    """Every expected event beside every socket of its thread, in the order of expectation."""
-    read: dict[tuple[Key, int], list[Arrival]] = defaultdict(list)
+    """Return a row for every expected event and every socket of its thread, in the order of expectation."""
+    read: dict[tuple[EventKey, int], list[Arrival]] = defaultdict(list)
     for arrival in history.arrivals:
         if arrival.key is not None:
             read[arrival.key, arrival.socket.number].append(arrival)
@@ -57,64 +57,64 @@ def _row(history: History, expectation: Expectation, socket: Socket, copies: lis
         copies=len(copies),
         latency_seconds=copies[0].read_at - copies[0].emitted_at if copies else None,
         signalled=not copies and _signalled(history, expectation.key, socket),
-        charge=None if copies else charge(history, expectation),
+        attribution=None if copies else attribute_loss(history, expectation),
     )
 
 
-def _signalled(history: History, key: Key, socket: Socket) -> bool:
+def _signalled(history: History, key: EventKey, socket: Socket) -> bool:
     _, receipt = history.acknowledged.get(key, (None, None))
-    return receipt is not None and any(gap.says(receipt) for gap in history.gaps.get(socket.number, ()))
+    return receipt is not None and any(gap.covers(receipt) for gap in history.gaps.get(socket.number, ()))
 
 
-def charge(history: History, expectation: Expectation) -> Charge:
-    """The first link that a lost event did not pass as it should have, by the evidence of the history."""
+def attribute_loss(history: History, expectation: Expectation) -> Attribution:
+    """Return the first link that a lost event did not pass correctly, by the evidence of the history."""
     if (known := history.acknowledged.get(expectation.key)) is None:
         return _before_the_bridge(history, expectation.key)
     receipt = known[1]
     if receipt.outcome is not Outcome.SENT:
-        stopped = Charge(receipt.link or 9, receipt.reason)
+        stopped = Attribution(receipt.link or 9, receipt.reason)
     elif receipt.seq is None:
-        # The hub numbers whatever it is given, so it was not given this.
-        stopped = Charge(9, "called sent, and never given to the hub")
+        # The hub numbers every event that it receives, so it did not receive this one.
+        stopped = Attribution(9, "reported as sent, but never passed to the hub")
     else:
-        stopped = Charge(10, "called sent, and no socket read it")
-    return _sent(history, expectation, otherwise=stopped)
+        stopped = Attribution(10, "reported as sent, but no socket read it")
+    return _by_route(history, expectation, otherwise=stopped)
 
 
-def attribute_misroute(history: History, expectation: Expectation) -> Charge:
-    """The first link that sent an event astray."""
-    return _sent(history, expectation, otherwise=Charge(10, "given to a socket of another thread"))
+def attribute_misroute(history: History, expectation: Expectation) -> Attribution:
+    """Return the first link that sent an event to another thread."""
+    return _by_route(history, expectation, otherwise=Attribution(10, "delivered to a socket of another thread"))
 
 
-def _sent(history: History, expectation: Expectation, *, otherwise: Charge) -> Charge:
-    if (astray := astray_before_the_bridge(history, expectation)) is not None:
-        return astray
+def _by_route(history: History, expectation: Expectation, *, otherwise: Attribution) -> Attribution:
+    if (misrouted := misrouted_upstream(history, expectation)) is not None:
+        return misrouted
     known = history.acknowledged.get(expectation.key)
     if known is not None and known[1].thread_id not in (None, expectation.thread_id):
-        return Charge(9, "sent to another thread")
+        return Attribution(9, "sent to another thread")
     return otherwise
 
 
-def _before_the_bridge(history: History, key: Key) -> Charge:
-    if history.misplaced is not None:
-        return Charge(*history.misplaced)
+def _before_the_bridge(history: History, key: EventKey) -> Attribution:
+    if history.wrong_bridge is not None:
+        return Attribution(*history.wrong_bridge)
     if key.request in history.failures:
-        return Charge(*history.failures[key.request])
-    if (idle := missing_handover(history, key.request)) is not None:
-        return idle
+        return Attribution(*history.failures[key.request])
+    if (missing := missing_handover(history, key.request)) is not None:
+        return missing
     handover = history.handovers.get(key.request)
-    if key.type in SAID_BY_CORE or handover is None:
-        return Charge(5, "the core did not say it")
-    saying = history.emissions.get(key)
-    return _unheard(history, handover) if saying is None else unheard(history, key, saying)
+    if key.type in EMITTED_BY_CORE or handover is None:
+        return Attribution(5, "the core did not emit it")
+    emission = history.emissions.get(key)
+    return _unreported_emission(history, handover) if emission is None else undelivered_emission(history, key, emission)
 
 
-def _unheard(history: History, handover: Handover) -> Charge:
-    """By what the agent held when its run began, where nobody noted what it held as it spoke."""
+def _unreported_emission(history: History, handover: Handover) -> Attribution:
+    """Attribute the loss by what the agent held when its run started, without a record of each emission."""
     if not handover.given:
-        return Charge(3 if history.bound_by_registry else 5, "the agent was given no bridge")
+        return Attribution(3 if history.bound_by_registry else 5, "the agent was given no bridge")
     if not handover.passed_on:
-        return Charge(6, "the agent did not tell its adapter")
+        return Attribution(6, "the agent did not bind its adapter")
     if not handover.holds:
-        return Charge(7, "the adapter does not hold bridge and run")
-    return Charge(8, "the adapter did not reach the bridge")
+        return Attribution(7, "the adapter does not hold bridge and run")
+    return Attribution(8, "the adapter did not reach the bridge")

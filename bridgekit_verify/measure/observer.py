@@ -1,4 +1,4 @@
-"""Room for somebody who saw the same run: a measurement need not be believed on the word of its own client."""
+"""An optional second observer of the same run, so that the verdict does not depend on one client implementation."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from typing import Final, Protocol
 
 from bridgekit_verify.measure.history import Socket
 
-__all__ = ["NO_OBSERVER", "Witness"]
+__all__ = ["NO_OBSERVER", "SocketObserver"]
 
 
-class Witness(Protocol):
-    """Sees a run with sockets of its own, and is told what our sockets read, as it came."""
+class SocketObserver(Protocol):
+    """Observes a run with its own sockets, and receives every frame that the measurement's sockets read."""
 
-    def attending(self, url: str, sockets: Sequence[Socket]) -> AbstractAsyncContextManager[None]:
-        """Entered when our sockets are subscribed, before the first run; left when the server closed every socket.
+    def watch(self, url: str, sockets: Sequence[Socket]) -> AbstractAsyncContextManager[None]:
+        """Return a context manager that is active while the measurement's sockets are open.
 
-        Where users leave and come back, once for each time that they are there.
+        It is entered after they have subscribed and before the first run; it is left after the server has closed every
+        socket. Where users go offline and reconnect, it is entered once for each time that they are online.
         """
 
-    def our_frame(self, socket: Socket, frame: str | bytes) -> None:
-        """One of our sockets read a frame; the first confirms the subscription, each later one is an event."""
+    def on_frame(self, socket: Socket, frame: str | bytes) -> None:
+        """A socket of the measurement read a frame; the first confirms the subscription, each later one is an event."""
 
-    def our_close(self, socket: Socket, code: int) -> None:
-        """One of our sockets was closed, with this close code."""
+    def on_close(self, socket: Socket, code: int) -> None:
+        """A socket of the measurement was closed with this close code."""
 
 
-class _Nobody:
-    def attending(self, url: str, sockets: Sequence[Socket]) -> AbstractAsyncContextManager[None]:
+class _NoObserver:
+    def watch(self, url: str, sockets: Sequence[Socket]) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
-    def our_frame(self, socket: Socket, frame: str | bytes) -> None:
+    def on_frame(self, socket: Socket, frame: str | bytes) -> None:
         pass
 
-    def our_close(self, socket: Socket, code: int) -> None:
+    def on_close(self, socket: Socket, code: int) -> None:
         pass
 
 
-NO_OBSERVER: Final[Witness] = _Nobody()
-"""The witness of a run that nobody else sees."""
+NO_OBSERVER: Final[SocketObserver] = _NoObserver()
+"""The observer of a run without a second observer: it does nothing."""

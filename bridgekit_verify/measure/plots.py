@@ -1,6 +1,7 @@
-"""The figures: one message each, said in the title; k of n and 95 % Wilson intervals in the picture.
+"""The figures: each shows one finding, stated in its title, with k of n and 95 % Wilson intervals.
 
-Colours are Okabe and Ito's, told apart by every kind of sight; hatching and words say the same without colour.
+The colours are those of Okabe and Ito, which remain distinguishable with any colour vision; hatching and labels carry
+the same information without colour.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = [
-    "Fate",
+    "OutcomeCounts",
     "before_after_figure",
     "delivery_figure",
     "draw_rates",
-    "fate_of",
-    "fates_legend",
     "frame_grid",
     "matrix_figure",
     "new_figure",
+    "outcome_counts",
+    "outcome_legend",
     "panels_of_bars",
     "percents",
 ]
@@ -37,7 +38,7 @@ VERMILLION: Final = "#D55E00"
 SKY: Final = "#56B4E9"
 BLUE: Final = "#0072B2"
 LOST: Final = "#D9D9D9"
-INK: Final = "#222222"
+TEXT_COLOUR: Final = "#222222"
 
 STYLE: Final[dict[Any, Any]] = {
     "font.size": 10,
@@ -47,10 +48,10 @@ STYLE: Final[dict[Any, Any]] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#777777",
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    "text.color": TEXT_COLOUR,
+    "axes.labelcolor": TEXT_COLOUR,
+    "xtick.color": TEXT_COLOUR,
+    "ytick.color": TEXT_COLOUR,
     "hatch.linewidth": 0.6,
     "font.family": "DejaVu Sans",
 }
@@ -58,7 +59,7 @@ STYLE: Final[dict[Any, Any]] = {
 
 @contextmanager
 def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
-    """A figure of this size, in inches, in the style of the suite: draw it within the block."""
+    """A context manager: yields a figure of that size in inches, to be drawn within the block in the suite's style."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
@@ -66,7 +67,7 @@ def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
 
 
 def percents(rates: Sequence[Rate]) -> tuple[list[float], list[list[float]]]:
-    """Rates in percent, and how far their intervals reach below and above them, as `errorbar` takes them."""
+    """Return rates in percent, and the distance of their interval ends below and above, in the form of `errorbar`."""
     values = [100 * rate.fraction for rate in rates]
     below = [value - 100 * rate.interval[0] for value, rate in zip(values, rates, strict=True)]
     above = [100 * rate.interval[1] - value for value, rate in zip(values, rates, strict=True)]
@@ -74,15 +75,15 @@ def percents(rates: Sequence[Rate]) -> tuple[list[float], list[list[float]]]:
 
 
 def draw_rates(axis: Axes, xs: Sequence[float], rates: Sequence[Rate], colour: str, marker: str, size: float) -> None:
-    """Draw each known rate in percent as a marker, with its interval."""
+    """Draw each known rate in percent as a marker with its interval; unknown rates are left out."""
     known = [(x, rate) for x, rate in zip(xs, rates, strict=True) if rate.known]
     at, (values, bars) = [x for x, _ in known], percents([rate for _, rate in known])
-    axis.errorbar(at, values, yerr=bars, fmt="none", ecolor=INK, elinewidth=1.3, capsize=3, zorder=4)
+    axis.errorbar(at, values, yerr=bars, fmt="none", ecolor=TEXT_COLOUR, elinewidth=1.3, capsize=3, zorder=4)
     axis.plot(at, values, marker=marker, color=colour, markersize=size, linestyle="", clip_on=False, zorder=3)
 
 
 def frame_grid(axis: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
-    """Label a grid of cells of size 1, the first row on top, and draw no lines."""
+    """Label a grid of cells of size 1, the first row at the top, without lines."""
     axis.set_xlim(0, len(columns))
     axis.set_ylim(len(rows), 0)
     axis.set_xticks([column + 0.5 for column in range(len(columns))], columns)
@@ -92,70 +93,75 @@ def frame_grid(axis: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Fate:
-    """What became of the events of some measurements: three parts of a whole."""
+class OutcomeCounts:
+    """How many events of some measurements were delivered, misrouted or lost; the three add up to `expected`."""
 
     expected: int
     delivered: int
-    astray: int
-    """Reached another user's socket, and not their own."""
+    misrouted: int
+    """Reached another user's socket and not their own."""
 
     @property
     def lost(self) -> int:
-        """Reached nobody."""
-        return self.expected - self.delivered - self.astray
+        """Reached no socket."""
+        return self.expected - self.delivered - self.misrouted
 
 
-def fate_of(measurements: Sequence[Measurement]) -> Fate:
-    """Add measurements up. An event that somebody else read counts once, however often it was read."""
-    expected = delivered = astray = 0
+def outcome_counts(measurements: Sequence[Measurement]) -> OutcomeCounts:
+    """Add up measurements. A misrouted event counts once, however often it was read."""
+    expected = delivered = misrouted = 0
     for measurement in measurements:
         expected += measurement.verdict.expected
         delivered += measurement.verdict.delivered
         read = {arrival.key for arrival in measurement.history.arrivals}
-        astray += sum(row.copies == 0 and row.expectation.key in read for row in measurement.ledger)
-    return Fate(expected, delivered, astray)
+        misrouted += sum(row.copies == 0 and row.expectation.key in read for row in measurement.ledger)
+    return OutcomeCounts(expected, delivered, misrouted)
 
 
 def before_after_figure(panels: Mapping[str, Mapping[str, Sequence[Measurement]]], *, title: str) -> Figure:
-    """One panel a set of thread ids, one bar a variant: which part of the events was delivered, lost, or astray.
+    """Draw one panel per set of thread ids and one bar per variant: the shares delivered, lost and misrouted.
 
-    `panels` maps a panel's title to measurements by variant name; panels share their variants.
+    `panels` maps a panel's title to measurements by variant name; all panels have the same variants.
     """
     with mpl.rc_context(STYLE):
         names = list(next(iter(panels.values())))
-        fates = {heading: [fate_of(by_variant[name]) for name in names] for heading, by_variant in panels.items()}
-        return panels_of_bars(fates, names, title=title)
+        outcomes = {
+            heading: [outcome_counts(by_variant[name]) for name in names] for heading, by_variant in panels.items()
+        }
+        return panels_of_bars(outcomes, names, title=title)
 
 
-def panels_of_bars(panels: Mapping[str, Sequence[Fate]], names: Sequence[str], *, title: str) -> Figure:
-    """Panels one above the other, so that a phone shows them whole; in each one bar a name."""
+def panels_of_bars(panels: Mapping[str, Sequence[OutcomeCounts]], names: Sequence[str], *, title: str) -> Figure:
+    """Draw panels one below another, so that they fit a narrow screen; each has one bar per name."""
     figure = Figure(figsize=(7.4, 1.5 + len(panels) * (0.62 + 0.38 * len(names))), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (heading, fates) in zip(axes, panels.items(), strict=True):
-        _stacked_bars(axis, heading, fates)
+    for axis, (heading, outcomes) in zip(axes, panels.items(), strict=True):
+        _stacked_bars(axis, heading, outcomes)
         axis.set_yticks(range(len(names)), names)
         axis.invert_yaxis()
     axes[-1].set_xlabel("share of the events that users wait for, %  (whisker: 95 % Wilson interval)")
-    figure.legend(handles=fates_legend(), loc="outside lower left", ncols=3, frameon=False, fontsize=9.5)
+    figure.legend(handles=outcome_legend(), loc="outside lower left", ncols=3, frameon=False, fontsize=9.5)
     return figure
 
 
-def _stacked_bars(axis: Axes, heading: str, fates: Sequence[Fate]) -> None:
-    """One bar a fate, from the top: delivered, astray, lost, with the interval of the delivered and the counts."""
-    for row, fate in enumerate(fates):
+def _stacked_bars(axis: Axes, heading: str, outcomes: Sequence[OutcomeCounts]) -> None:
+    """Draw one bar per outcome, from the top: delivered, misrouted, lost.
+
+    Each bar shows the interval of the delivered share, and the counts.
+    """
+    for row, outcome in enumerate(outcomes):
         left = 0.0
         for part, (colour, hatch) in zip(
-            (fate.delivered, fate.astray, fate.lost),
+            (outcome.delivered, outcome.misrouted, outcome.lost),
             ((GREEN, ""), (VERMILLION, "xxx"), (LOST, "")),
             strict=True,
         ):
-            width = 100 * part / fate.expected if fate.expected else 0
+            width = 100 * part / outcome.expected if outcome.expected else 0
             axis.barh(row, width, left=left, color=colour, hatch=hatch, edgecolor="white", height=0.66)
             left += width
-        _interval(axis, row, Rate(fate.delivered, fate.expected))
-        axis.text(102, row, _says(fate), va="center", fontsize=9)
+        _interval(axis, row, Rate(outcome.delivered, outcome.expected))
+        axis.text(102, row, _label(outcome), va="center", fontsize=9)
     axis.set_title(heading, fontsize=10.5)
     axis.set_xlim(0, 128)
     axis.spines["bottom"].set_bounds(0, 100)
@@ -171,40 +177,42 @@ def _interval(axis: Axes, row: float, rate: Rate) -> None:
         row,
         xerr=[[100 * rate.fraction - low], [high - 100 * rate.fraction]] if rate.known else [[50], [50]],
         fmt="none",
-        ecolor=INK,
+        ecolor=TEXT_COLOUR,
         elinewidth=1.3,
         capsize=3,
     )
 
 
-def _says(fate: Fate) -> str:
-    if not fate.expected:
+def _label(outcome: OutcomeCounts) -> str:
+    if not outcome.expected:
         return "unknown"
-    says = f"{fate.delivered:,} of {fate.expected:,}"
-    return says + (f"\n{fate.astray:,} to others" if fate.astray else "")
+    label = f"{outcome.delivered:,} of {outcome.expected:,}"
+    return label + (f"\n{outcome.misrouted:,} to others" if outcome.misrouted else "")
 
 
-def fates_legend(leak: Patch | None = None) -> list[Patch]:
-    """What the colours of a fate mean."""
+def outcome_legend(leak: Patch | None = None) -> list[Patch]:
+    """Return legend entries for the three outcomes."""
     leak = leak or Patch(facecolor=VERMILLION, hatch="xxx", edgecolor="white")
     leak.set_label("reached another user")
     return [
         Patch(facecolor=GREEN, label="reached their user"),
         leak,
-        Patch(facecolor=LOST, label="reached nobody"),
+        Patch(facecolor=LOST, label="reached no user"),
     ]
 
 
 def delivery_figure(measurements: Sequence[Measurement], labels: Sequence[str], *, title: str) -> Figure:
-    """Delivered and misrouted, side by side: one dot a measurement, with its interval and its count."""
+    """Draw delivered and misrouted side by side: one dot per measurement, with its interval and its count."""
     with new_figure(title, 9.0, 1.75 + 0.5 * len(labels)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
-        fates = [fate_of([measurement]) for measurement in measurements]
-        _dots(left, "reached their user", [Rate(fate.delivered, fate.expected) for fate in fates], GREEN, "o")
+        outcomes = [outcome_counts([measurement]) for measurement in measurements]
+        _dots(
+            left, "reached their user", [Rate(outcome.delivered, outcome.expected) for outcome in outcomes], GREEN, "o"
+        )
         _dots(
             right,
             "reached another user",
-            [Rate(fate.astray, fate.expected) for fate in fates],
+            [Rate(outcome.misrouted, outcome.expected) for outcome in outcomes],
             VERMILLION,
             "D",
         )
@@ -230,9 +238,9 @@ def _dots(axis: Axes, heading: str, rates: Sequence[Rate], colour: str, marker: 
 
 
 def matrix_figure(cells: dict[tuple[str, str], Measurement], *, title: str) -> Figure:
-    """Families of thread ids down, variants across; each cell says how many of its events were delivered.
+    """Draw families of thread ids as rows and variants as columns; each cell shows its delivered events.
 
-    `cells` maps (family, variant name) to a measurement; rows and columns keep their first order.
+    `cells` maps (family, variant name) to a measurement; rows and columns appear in their first order.
     """
     families = list(dict.fromkeys(family for family, _ in cells))
     names = list(dict.fromkeys(name for _, name in cells))
@@ -240,11 +248,11 @@ def matrix_figure(cells: dict[tuple[str, str], Measurement], *, title: str) -> F
         axis = figure.subplots()
         for row, family in enumerate(families):
             for column, name in enumerate(names):
-                _cell(axis, row, column, fate_of([cells[family, name]]))
+                _cell(axis, row, column, outcome_counts([cells[family, name]]))
         frame_grid(axis, names, families)
         axis.xaxis.tick_top()
         figure.legend(
-            handles=fates_legend(leak=Patch(facecolor=VERMILLION, edgecolor=INK, linewidth=1.6)),
+            handles=outcome_legend(leak=Patch(facecolor=VERMILLION, edgecolor=TEXT_COLOUR, linewidth=1.6)),
             loc="outside lower left",
             ncols=3,
             frameon=False,
@@ -253,24 +261,24 @@ def matrix_figure(cells: dict[tuple[str, str], Measurement], *, title: str) -> F
         return figure
 
 
-def _cell(axis: Axes, row: int, column: int, fate: Fate) -> None:
-    colour, ink, says = LOST, INK, f"0 of {fate.expected:,}"
-    if fate.astray:
-        colour, ink = VERMILLION, "white"
-        says = f"{fate.delivered:,} of {fate.expected:,}\n{fate.astray:,} to others"
-    elif fate.delivered:
-        colour, ink, says = GREEN, "white", f"{fate.delivered:,} of {fate.expected:,}"
-    # The border tells what leaks from what does not, also in grey.
-    border = {"edgecolor": INK, "linewidth": 2.2} if fate.astray else {"edgecolor": "none"}
+def _cell(axis: Axes, row: int, column: int, outcome: OutcomeCounts) -> None:
+    colour, text_colour, label = LOST, TEXT_COLOUR, f"0 of {outcome.expected:,}"
+    if outcome.misrouted:
+        colour, text_colour = VERMILLION, "white"
+        label = f"{outcome.delivered:,} of {outcome.expected:,}\n{outcome.misrouted:,} to others"
+    elif outcome.delivered:
+        colour, text_colour, label = GREEN, "white", f"{outcome.delivered:,} of {outcome.expected:,}"
+    # The border distinguishes leaking cells without colour.
+    border = {"edgecolor": TEXT_COLOUR, "linewidth": 2.2} if outcome.misrouted else {"edgecolor": "none"}
     axis.add_patch(Rectangle((column + 0.03, row + 0.05), 0.94, 0.9, facecolor=colour, **border))
     axis.text(
         column + 0.5,
         row + 0.5,
-        says,
+        label,
         ha="center",
         va="center",
-        color=ink,
-        fontsize=9.5 if "\n" not in says else 8,
+        color=text_colour,
+        fontsize=9.5 if "\n" not in label else 8,
         linespacing=0.95,
-        fontweight="bold" if fate.astray else "normal",
+        fontweight="bold" if outcome.misrouted else "normal",
     )

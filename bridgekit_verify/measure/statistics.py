@@ -1,4 +1,4 @@
-"""Intervals and closed forms to hold measured rates against. Pure; nothing here is estimated twice."""
+"""Intervals, and closed forms to compare measured rates with. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONFIDENCE: Final = 0.95
 
 
 def wilson(k: int, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval for k of n, as fractions of 1; of no trials at all (0.0, 1.0): unknown.
+    """Return Wilson's score interval for k of n, as fractions of 1; (0.0, 1.0), unknown, for n = 0.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the American
     Statistical Association 22 (1927), 209-212. ValueError unless 0 <= k <= n.
@@ -25,12 +25,12 @@ def wilson(k: int, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, fl
     p = k / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # At the ends the formula gives 0 and 1 but for rounding.
+    # At the ends the formula gives 0 and 1, apart from rounding errors.
     return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
 
 
 class Rate(NamedTuple):
-    """k of n, with its interval. Of nothing it is unknown: neither 0 % nor 100 %."""
+    """k of n, with its interval. For n = 0 the rate is unknown: neither 0 % nor 100 %."""
 
     k: int
     n: int
@@ -45,36 +45,36 @@ class Rate(NamedTuple):
 
     @property
     def fraction(self) -> float:
-        """k / n, or not-a-number where nothing is known."""
+        """k / n, or NaN if the rate is unknown."""
         return self.k / self.n if self.n else math.nan
 
     @classmethod
     def of(cls, counts: tuple[int, int] | None) -> Rate:
-        """From stored counts. None, when nobody counted, is 0 of 0: unknown."""
+        """Build a rate from stored counts. None, which means not counted, becomes 0 of 0: unknown."""
         return cls(*counts) if counts is not None else cls(0, 0)
 
     @property
     def counts(self) -> str:
-        """In words: "58 of 60"."""
+        """The counts as text: "58 of 60", or "unknown"."""
         return f"{self.k:,} of {self.n:,}" if self.n else "unknown"
 
     @property
     def bounds(self) -> str:
-        """The interval in words: "88.6 to 99.08 %", or "nothing counted"."""
+        """The interval as text: "88.6 to 99.08 %", or "nothing counted"."""
         if not self.n:
             return "nothing counted"
         low, high = self.interval
         return f"{percent(low)} to {percent(high)} %"
 
     def __str__(self) -> str:
-        """Both: "58 of 60 (88.6 to 99.08 %)"."""
+        """Counts and interval: "58 of 60 (88.6 to 99.08 %)"."""
         return f"{self.counts} ({self.bounds})"
 
 
 def percent(share: float) -> str:
-    """A share in per cent without its sign. Only the ends themselves are written 0 and 100.
+    """Return a share in percent, without the sign. Only exactly 0 and 1 become "0" and "100".
 
-    Close to either end the digits grow, because 99.96 % is not 100 % to the one who waits for the rest.
+    The number of digits grows near either end: 99.96 % must not be rounded to 100 %, because events are missing.
     """
     value = 100 * share
     distance = min(value, 100 - value)
@@ -87,13 +87,14 @@ def percent(share: float) -> str:
 
 
 def collision_probability(runs: int, digits: int) -> float:
-    """Probability that of that many random ids of so many hexadecimal digits two are equal.
+    """Return the probability that two of `runs` random ids of `digits` hexadecimal digits are equal.
 
-    The birthday bound's usual approximation 1 - exp(-n (n - 1) / 2d), good while n is far below d = 16**digits.
+    Uses the usual approximation of the birthday bound, 1 - exp(-n (n - 1) / 2d), which is accurate while n is far below
+    d = 16**digits.
     """
     return -math.expm1(-runs * (runs - 1) / (2 * 16**digits))
 
 
 def runs_until_collision(digits: int, probability: float = 0.5) -> int:
-    """How many ids it takes until two are equal with that probability, by the same approximation."""
+    """Return the number of ids at which two are equal with that probability, by the same approximation."""
     return math.ceil(0.5 + math.sqrt(0.25 - 2 * 16**digits * math.log1p(-probability)))

@@ -1,4 +1,4 @@
-"""Measurements as pandas tables: one row a measurement, counts first, rates with their intervals."""
+"""Measurements as pandas tables: one row per measurement, counts first, rates with their intervals."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["latency_table", "loss_table", "rate_table", "transcript"]
 
 
 def rate_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
-    """One row a measurement: what was expected, and what became of it.
+    """Return one row per measurement: what was expected, and what became of it.
 
-    Columns: variant, runs at once, events expected, delivered, lost, misrouted, false success, then the delivery
-    rate with its 95 % Wilson interval, all three in percent; missing where nothing was expected. `labels` are
-    further columns, one value a measurement, that go in front.
+    Columns: variant, runs at once, events expected, delivered, lost, misrouted, false success; then the delivery rate
+    and its 95 % Wilson interval, in percent, missing if nothing was expected. `labels` are further columns, placed
+    first, with one value per measurement.
     """
     rows = [_row(measurement) for measurement in measurements]
     frame = pd.DataFrame(rows)
-    for place, (name, values) in enumerate(labels.items()):
-        frame.insert(place, name, list(values))
+    for index, (name, values) in enumerate(labels.items()):
+        frame.insert(index, name, list(values))
     return frame
 
 
@@ -49,23 +49,23 @@ def _percent(rate: Rate) -> float | None:
 
 
 def loss_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
-    """One row for each link and reason that took events, by variant: how many were lost, how many misrouted."""
+    """Return one row per variant, link and reason that lost or misrouted events, with both counts."""
     rows = [
         {
             "variant": measurement.variant.name,
-            "link": charge.link,
-            "reason": charge.reason,
-            "lost": measurement.verdict.losses.get(charge, 0),
-            "misrouted": measurement.verdict.misroutes.get(charge, 0),
+            "link": attribution.link,
+            "reason": attribution.reason,
+            "lost": measurement.verdict.losses.get(attribution, 0),
+            "misrouted": measurement.verdict.misroutes.get(attribution, 0),
         }
         for measurement in measurements
-        for charge in measurement.verdict.charges
+        for attribution in measurement.verdict.attributions
     ]
     return pd.DataFrame(rows, columns=["variant", "link", "reason", "lost", "misrouted"])
 
 
 def latency_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
-    """Quantiles of the time from emission to the first read, in milliseconds, by variant; missing without arrivals."""
+    """Return quantiles of the time from emission to the first read, in ms, by variant; missing without arrivals."""
     rows = []
     for measurement in measurements:
         seconds = pd.Series(
@@ -81,13 +81,16 @@ def latency_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
 
 
 def transcript(measurement: Measurement, *, frames: int = 10, misrouted: bool = False) -> pd.DataFrame:
-    """The first frames that sockets read, in order: whose socket, whose event. Or only those gone astray."""
+    """Return the first frames that sockets read, in order: the socket's user and the event's user.
+
+    `misrouted` keeps only misrouted frames.
+    """
     owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
     rows = [
         {
             "socket of": arrival.socket.user_id,
             "thread": arrival.socket.thread_id,
-            "event of": owners.get(arrival.key, "nobody") if arrival.key else "nobody",
+            "event of": owners.get(arrival.key, "no user") if arrival.key else "no user",
             "request": arrival.key.request if arrival.key else "",
             "type": str(arrival.key.type) if arrival.key else "",
             "seq": arrival.seq,

@@ -1,4 +1,4 @@
-"""What the chain is asked to carry: users, threads, runs, and agents whose every event can be told from all others."""
+"""The load of a measurement: users, threads, runs, and agents whose every event is identifiable."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import EventType
 from bridgekit.ids import HexSource, RunId, ThreadId
-from bridgekit_verify.measure.families import FAMILIES, Owned, family
-from bridgekit_verify.measure.history import Expectation, Handover, History, Key
+from bridgekit_verify.measure.families import FAMILIES, OwnedThread, thread_ids
+from bridgekit_verify.measure.history import EventKey, Expectation, Handover, History
 
 __all__ = [
     "AGENT",
-    "ALWAYS_THERE",
+    "ALWAYS_ONLINE",
     "FAMILIES",
-    "Away",
-    "Owned",
+    "OfflinePattern",
+    "OwnedThread",
     "Run",
     "RunBarrier",
     "Workload",
-    "family",
     "scripted_agent",
     "seeded",
+    "thread_ids",
     "tools",
 ]
 
@@ -40,122 +40,131 @@ AGENT: Final = "researcher"
 
 
 def seeded(seed: int) -> HexSource:
-    """HexSource digits that depend on the seed alone."""
+    """Return a source of hexadecimal digits that depends on the seed alone."""
     source = random.Random(seed)
     return lambda digits: f"{source.getrandbits(4 * digits):0{digits}x}"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run that is going to be asked for."""
+    """One run that is going to be requested."""
 
     request: str
-    owned: Owned
+    owned: OwnedThread
 
 
 @dataclass(frozen=True, slots=True)
-class Away:
-    """Every user's socket is closed for the last `groups` of every `of` groups of runs. Counted, so without a clock."""
+class OfflinePattern:
+    """Every user's socket is closed during the last `groups` of every `of` groups of runs.
+
+    The pattern counts groups, not time.
+    """
 
     groups: int
     of: int
 
-    def at(self, place: int) -> bool:
-        """Whether nobody is there for the group at that place, counted from 0."""
-        return place % self.of >= self.of - self.groups
+    def is_offline(self, index: int) -> bool:
+        """Return whether the users are offline for the group with that index, counted from 0."""
+        return index % self.of >= self.of - self.groups
 
 
-ALWAYS_THERE: Final = Away(0, of=1)
+ALWAYS_ONLINE: Final = OfflinePattern(0, of=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """How much of what. A run of `steps` steps is 2 + 3 * `steps` events: five for one step, the critical ones."""
+    """The size of a load.
 
-    threads: tuple[Owned, ...]
+    A run of `steps` steps has 2 + 3 * `steps` events; a run of one step has the five critical events.
+    """
+
+    threads: tuple[OwnedThread, ...]
     runs_per_thread: int = 1
     steps: int = 1
     at_once: int = 1
-    """How many runs are under way together; they go step by step, so that what they share shows."""
+    """How many runs are active together. They advance step by step, so that shared state takes effect."""
     subscribers: int = 1
-    """Sockets a thread has."""
-    absent: int = 0
-    """How many threads, from the first, have a user who is not there: runs, but no socket."""
+    """Sockets per thread."""
+    users_without_socket: int = 0
+    """How many threads, from the first, have a user without a socket: they have runs all the same."""
     outside_core: bool = False
-    """Let the registry bind the agents, without engine and core: two events fewer a run."""
-    away: Away = ALWAYS_THERE
-    """When the users who have a socket do without it, and connect again afterwards."""
+    """Let the registry bind the agents, without engine and core: two events fewer per run."""
+    offline: OfflinePattern = ALWAYS_ONLINE
+    """When the users who have a socket disconnect; afterwards they connect again."""
 
     def groups(self) -> Iterator[tuple[Run, ...]]:
-        """The runs in the order in which they are asked for, as many together as run at once."""
+        """Yield the runs in the order of their requests, in groups of the runs that are active together."""
         runs = [
-            Run(f"question {number * len(self.threads) + place + 1}", owned)
+            Run(f"question {number * len(self.threads) + index + 1}", owned)
             for number in range(self.runs_per_thread)
-            for place, owned in enumerate(self.threads)
+            for index, owned in enumerate(self.threads)
         ]
         for first in range(0, len(runs), self.at_once):
             yield tuple(runs[first : first + self.at_once])
 
-    def sittings(self) -> Iterator[tuple[bool, list[tuple[Run, ...]]]]:
-        """The groups of runs from one coming or going to the next: whether the users are there, and the groups."""
-        for away, placed in groupby(enumerate(self.groups()), key=lambda each: self.away.at(each[0])):
-            yield not away, [group for _, group in placed]
+    def online_periods(self) -> Iterator[tuple[bool, list[tuple[Run, ...]]]]:
+        """Yield the groups of runs between two changes of presence: whether the users are online, and the groups."""
+        for offline, indexed in groupby(enumerate(self.groups()), key=lambda each: self.offline.is_offline(each[0])):
+            yield not offline, [group for _, group in indexed]
 
     def expectations(self, run: Run) -> list[Expectation]:
-        """The events that the run's user waits for, in order."""
+        """Return the events that must reach the run's user, in order."""
         steps = [
-            Key(run.request, event_type, step)
+            EventKey(run.request, event_type, step)
             for step in range(1, self.steps + 1)
             for event_type in (EventType.AGENT_THINKING, EventType.TOOL_EXECUTING, EventType.TOOL_COMPLETED)
         ]
         if not self.outside_core:
             steps = [
-                Key(run.request, EventType.AGENT_STARTED, 0),
+                EventKey(run.request, EventType.AGENT_STARTED, 0),
                 *steps,
-                Key(run.request, EventType.AGENT_COMPLETED, 0),
+                EventKey(run.request, EventType.AGENT_COMPLETED, 0),
             ]
         return [Expectation(key, run.owned.thread_id, run.owned.user_id) for key in steps]
 
 
 class RunBarrier:
-    """Lets a group of runs take each step together, so that a measurement does not hang on the scheduler's mood."""
+    """Makes a group of runs take each step together, so that a measurement does not depend on the scheduler.
+
+    Unlike `asyncio.Barrier`, it runs on both async backends, and a party may leave early.
+    """
 
     def __init__(self, parties: int) -> None:
         self._parties = parties
         self._waiting = 0
         self._gate = anyio.Event()
-        self._came = 0
-        self._news = anyio.Event()
+        self._arrived = 0
+        self._arrival = anyio.Event()
 
-    async def joined(self, count: int) -> None:
-        """Wait until that many parties have come to their first step, or left."""
-        while self._came < count:
-            await self._news.wait()
+    async def arrived(self, count: int) -> None:
+        """Wait until `count` parties have reached their first step or have left."""
+        while self._arrived < count:
+            await self._arrival.wait()
 
     async def step(self) -> None:
-        """Wait until every party has come this far, or left."""
+        """Wait until every party has reached this step or has left."""
         self._waiting += 1
-        self._tell()
+        self._record_arrival()
         gate = self._gate
         self._open_if_complete()
         try:
             await gate.wait()
         except BaseException:
-            # A party that is cancelled while it waits has not come this far: the others go on without it by `leave`.
+            # A party that is cancelled while it waits has not reached this step; `leave` lets the others continue.
             if not gate.is_set():
                 self._waiting -= 1
             raise
 
     def leave(self) -> None:
-        """The others need not wait for this party any more."""
+        """Withdraw one party: the others no longer wait for it."""
         self._parties -= 1
-        self._tell()
+        self._record_arrival()
         self._open_if_complete()
 
-    def _tell(self) -> None:
-        self._came += 1
-        self._news.set()
-        self._news = anyio.Event()
+    def _record_arrival(self) -> None:
+        self._arrived += 1
+        self._arrival.set()
+        self._arrival = anyio.Event()
 
     def _open_if_complete(self) -> None:
         if self._waiting >= self._parties:
@@ -165,7 +174,7 @@ class RunBarrier:
 
 
 def tools() -> PythonTools:
-    """The one tool that the workload's agents use."""
+    """Return the one tool that the workload's agents use."""
 
     async def look_up(request: str, step: int) -> dict[str, object]:
         await checkpoint()
@@ -177,9 +186,9 @@ def tools() -> PythonTools:
 def scripted_agent(
     base: type[BaseAgent], steps: int, history: History, barriers: dict[str, RunBarrier]
 ) -> type[BaseAgent]:
-    """An agent class that thinks and looks something up, `steps` times, and notes what it was handed.
+    """Return an agent class that thinks and calls a tool, `steps` times, and records its handover in `history`.
 
-    `barriers` holds each request's group while it is under way.
+    `barriers` maps each active request to the barrier of its group.
     """
 
     class ScriptedAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6

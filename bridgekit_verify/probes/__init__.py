@@ -1,1 +1,1 @@
-"""Trying the links one by one: the probes, and what they work with."""
+"""Tests of one link at a time, and the fixture that they share."""

@@ -1,4 +1,7 @@
-"""The ten attempts, one for each link and the hub. Each answers its evidence, or raises Broken or ProbeInconclusive with it."""
+"""The probe cases of links 1 to 8, and the table of all ten: one for each link and one for the hub.
+
+Each returns its evidence as a sentence, or raises ProbeFailed or ProbeInconclusive with it.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ from bridgekit.events import EventType
 from bridgekit_verify.as_committed import HubWithoutThreads
 from bridgekit_verify.measure.workload import AGENT, RunBarrier
 from bridgekit_verify.probes.probe_fixture import (
-    Broken,
-    NotingAdapter,
-    NotingCore,
-    NotingEngine,
+    ProbeFailed,
     ProbeFixture,
+    RecordingAdapter,
+    RecordingCore,
+    RecordingEngine,
     expect,
     record_notifications,
     registry,
@@ -29,158 +32,166 @@ from bridgekit_verify.probes.probe_fixture import (
 )
 from bridgekit_verify.probes.routing_cases import routing, to_sockets
 
-__all__ = ["ATTEMPTS"]
+__all__ = ["PROBE_CASES"]
 
 IN_ORDER: Final = [EventType.AGENT_STARTED, EventType.AGENT_THINKING, EventType.AGENT_COMPLETED]
-"""A run of an agent that says one thing."""
-SAID: Final = list(EventType)
-"""What the adapter's attempt says: one event of each kind."""
+"""The events of a run whose agent emits one event."""
+EMITTED: Final = list(EventType)
+"""What the case of link 8 emits: one event of each type."""
 
 
-async def _startup(bench: ProbeFixture) -> str:
+async def _startup(fixture: ProbeFixture) -> str:
     expect(
-        bench.app.state.agent_websocket_bridge is bench.bridge,
-        "app.state carries another bridge than was made",
+        fixture.app.state.agent_websocket_bridge is fixture.bridge,
+        "app.state holds another bridge than startup created",
     )
-    # Every other link is a sound one here, so whatever is wrong was done by startup.
-    sound = BridgeConfig(agents=bench.agents, self_checks=bench.application.config.self_checks)
+    # All other links are sound here, so that any error comes from startup.
+    sound = BridgeConfig(agents=fixture.agents, self_checks=fixture.application.config.self_checks)
     async with sound.stores() as stores:
-        started = await bench.variant.start(sound, stores)
+        started = await fixture.variant.start(sound, stores)
     for holder, held in (
         ("supervisor", started.supervisor.websocket_bridge),
         ("registry", started.supervisor.registry.websocket_bridge),
     ):
         expect(held is not None, f"startup gives the {holder} no bridge")
-        expect(held is started.bridge, f"startup gives the {holder} another bridge than it serves")
+        expect(held is started.bridge, f"startup gives the {holder} another bridge than the one it serves")
     try:
         async with sound.stores() as stores:
-            await bench.variant.start(replace(sound, hub=HubWithoutThreads), stores)
+            await fixture.variant.start(replace(sound, hub=HubWithoutThreads), stores)
     except DeterministicStartupError as refused:
-        return f"the bridge is in app.state, and startup refuses one that reaches nobody ({refused})"
-    raise Broken("startup is content with a bridge that reaches nobody: its self-check cannot fail")
+        return f"the bridge is in app.state, and startup refuses a bridge that cannot reach any user ({refused})"
+    raise ProbeFailed("startup accepts a bridge that cannot reach any user: its self-check cannot fail")
 
 
-async def _supervisor(bench: ProbeFixture) -> str:
-    config = bench.application.config
+async def _supervisor(fixture: ProbeFixture) -> str:
+    config = fixture.application.config
     supervisor = config.supervisor(
         config.db_session_factory,
         config.llm_manager,
-        bench.ear,
+        fixture.frame_recorder,
         config.tool_dispatcher,
-        agents=bench.agents,
-        engine=NotingEngine,
+        agents=fixture.agents,
+        engine=RecordingEngine,
     )
     engine = supervisor.engine
     expect(
-        isinstance(engine, NotingEngine) and engine.given is bench.ear,
-        "the engine is given another bridge than the supervisor was",
+        isinstance(engine, RecordingEngine) and engine.given is fixture.frame_recorder,
+        "the engine receives another bridge than the supervisor did",
     )
-    wanted = [bench.context(number) for number in (1, 2)]
+    wanted = [fixture.context(number) for number in (1, 2)]
     for run in wanted:
         await supervisor.run(
             agent_name=run.agent_name, thread_id=run.thread_id, user_id=run.user_id, request=run.request
         )
-    asked = engine.asked if isinstance(engine, NotingEngine) else []
-    expect(
-        len(asked) == len(wanted), f"of {len(wanted)} runs that were asked for, the engine is asked for {len(asked)}"
-    )
-    for run, got in zip(wanted, asked, strict=True):
-        expect(got.thread_id == run.thread_id, f"a run of {run.thread_id!r} says that its thread is {got.thread_id!r}")
-    return "the engine is given the supervisor's own bridge, and the run knows its thread"
+    received = engine.received if isinstance(engine, RecordingEngine) else []
+    expect(len(received) == len(wanted), f"of {len(wanted)} requested runs, the engine receives {len(received)}")
+    for run, got in zip(wanted, received, strict=True):
+        expect(got.thread_id == run.thread_id, f"a run of {run.thread_id!r} names {got.thread_id!r} as its thread")
+    return "the engine receives the supervisor's own bridge, and the run names its own thread"
 
 
-async def _agent_registry(bench: ProbeFixture) -> str:
-    made = registry(bench, bench.variant.registry, thinking(BaseAgent))
-    made.set_websocket_bridge(bench.ear)
-    runs = [bench.context(number) for number in (1, 2)]
+async def _agent_registry(fixture: ProbeFixture) -> str:
+    made = registry(fixture, fixture.variant.registry, thinking(BaseAgent))
+    made.set_websocket_bridge(fixture.frame_recorder)
+    runs = [fixture.context(number) for number in (1, 2)]
     first, second = agents = [made.create_bound(run) for run in runs]
     bound = sum(agent.has_websocket_bridge() for agent in agents)
-    expect(bound == 2, f"{bound} of 2 agents can be heard after the registry bound them")
-    expect(first is not second, "two runs are given the same agent")
-    with record_notifications(bench.ear) as heard:
+    expect(bound == 2, f"{bound} of 2 agents have a bridge after the registry bound them")
+    expect(first is not second, "two runs receive the same agent")
+    with record_notifications(fixture.frame_recorder) as notifications:
         for agent, run in zip(agents, runs, strict=True):
             await agent.execute(run)
-    for run, (event, _) in zip(runs, heard, strict=True):
+    for run, (event, _) in zip(runs, notifications, strict=True):
         expect(event.run_id == run.run_id, f"the agent of {run.run_id} is bound to {event.run_id}")
-    return "2 of 2 agents can be heard after the registry bound them, and each run has its own"
+    return "2 of 2 agents have a bridge after the registry bound them, and each run has its own agent"
 
 
-async def _engine(bench: ProbeFixture) -> str:
-    source = registry(bench, AgentRegistry, thinking(BaseAgent))
-    engine, run = bench.variant.engine(source, bench.ear, core=NotingCore), bench.context(1)
+async def _engine(fixture: ProbeFixture) -> str:
+    source = registry(fixture, AgentRegistry, thinking(BaseAgent))
+    engine, run = fixture.variant.engine(source, fixture.frame_recorder, core=RecordingCore), fixture.context(1)
     core = engine.agent_core
     expect(
-        isinstance(core, NotingCore) and core.given is bench.ear,
-        "the core is given another bridge than the engine was",
+        isinstance(core, RecordingCore) and core.given is fixture.frame_recorder,
+        "the core receives another bridge than the engine did",
     )
     await engine.execute(run)
     expect(
-        isinstance(core, NotingCore) and core.asked == [run], "the core is not asked for the run that the engine was"
+        isinstance(core, RecordingCore) and core.received == [run],
+        "the core does not receive the run that the engine received",
     )
-    return "the core is given the engine's own bridge"
+    return "the core receives the engine's own bridge"
 
 
-async def _core(bench: ProbeFixture) -> str:
-    runs = [bench.context(number) for number in (1, 2)]
-    source = registry(bench, AgentRegistry, thinking(BaseAgent, RunBarrier(len(runs))))
-    core = bench.variant.core(source, bench.ear)
-    with record_notifications(bench.ear) as heard:
+async def _core(fixture: ProbeFixture) -> str:
+    runs = [fixture.context(number) for number in (1, 2)]
+    source = registry(fixture, AgentRegistry, thinking(BaseAgent, RunBarrier(len(runs))))
+    core = fixture.variant.core(source, fixture.frame_recorder)
+    with record_notifications(fixture.frame_recorder) as notifications:
         async with anyio.create_task_group() as tasks:
             for run in runs:
                 tasks.start_soon(core.execute_agent, run)
-    said = [(event.payload["reasoning"], event.run_id) for event, _ in heard if event.type is EventType.AGENT_THINKING]
-    expect(len(said) == len(runs), f"of {len(runs)} agents, {len(said)} were heard")
+    emitted = [
+        (event.payload["reasoning"], event.run_id)
+        for event, _ in notifications
+        if event.type is EventType.AGENT_THINKING
+    ]
+    expect(len(emitted) == len(runs), f"events of {len(emitted)} of {len(runs)} agents reach the bridge")
     for run in runs:
         expect(
-            (run.request, run.run_id) in said,
-            f"of two runs at once, the agent of {run.run_id} spoke as {dict(said)[run.request]}",
+            (run.request, run.run_id) in emitted,
+            f"of two concurrent runs, the agent of {run.run_id} emits under {dict(emitted)[run.request]}",
         )
-    ends = Counter(event.type for event, _ in heard)
+    ends = Counter(event.type for event, _ in notifications)
     expect(
         ends[EventType.AGENT_STARTED] == ends[EventType.AGENT_COMPLETED] == len(runs),
         f"{len(runs)} runs, but {ends[EventType.AGENT_STARTED]} starts and {ends[EventType.AGENT_COMPLETED]} ends",
     )
     for run in runs:
-        order = [event.type for event, _ in heard if event.run_id == run.run_id]
-        expect(order == IN_ORDER, f"the user of {run.run_id} is told {', '.join(order)}, in that order")
-    return "two runs at once, and each agent speaks under its own run id; both runs begin and end"
+        order = [event.type for event, _ in notifications if event.run_id == run.run_id]
+        expect(order == IN_ORDER, f"the user of {run.run_id} receives {', '.join(order)}, in that order")
+    return "of two concurrent runs, each agent emits under its own run id, and both runs start and complete"
 
 
-async def _agent(bench: ProbeFixture) -> str:
-    config, run, adapter = bench.application.config, bench.context(1), NotingAdapter()
-    agent = thinking(bench.variant.agent)(AGENT, config.llm_manager, config.tool_dispatcher, adapter)
-    agent.set_websocket_bridge(bench.ear, run.run_id, thread_id=run.thread_id)
-    expect(bool(adapter.given), "the agent was given the bridge, and its adapter was told nothing")
+async def _agent(fixture: ProbeFixture) -> str:
+    config, run, adapter = fixture.application.config, fixture.context(1), RecordingAdapter()
+    agent = thinking(fixture.variant.agent)(AGENT, config.llm_manager, config.tool_dispatcher, adapter)
+    agent.set_websocket_bridge(fixture.frame_recorder, run.run_id, thread_id=run.thread_id)
+    expect(bool(adapter.given), "the agent received the bridge and did not bind its adapter")
     expect(
-        adapter.given == (bench.ear, run.run_id, AGENT, run.thread_id),
-        "the adapter was told something else",
+        adapter.given == (fixture.frame_recorder, run.run_id, AGENT, run.thread_id),
+        "the agent bound its adapter to something else",
     )
     await agent.emit_thinking("hm")
-    expect(adapter.asked == [EventType.AGENT_THINKING], "what the agent says, its adapter is not asked to emit")
-    return "the adapter is told bridge, run, name and thread, as the agent was given them"
+    expect(adapter.received == [EventType.AGENT_THINKING], "the agent does not pass its event to its adapter")
+    return "the adapter receives bridge, run id, name and thread as the agent received them"
 
 
-async def _adapter_keeps(bench: ProbeFixture) -> str:
-    run, adapter = bench.context(1), bench.variant.adapter()
-    expect(not adapter.has_websocket_bridge(), "an adapter that was given nothing says that it has a bridge")
-    adapter.set_websocket_bridge(bench.ear, run.run_id, AGENT, thread_id=run.thread_id)
-    kept = (adapter.bridge, adapter.run_id, adapter.agent_name, adapter.thread_id)
-    for what, is_kept, given in zip(
+async def _adapter_binding(fixture: ProbeFixture) -> str:
+    run, adapter = fixture.context(1), fixture.variant.adapter()
+    expect(not adapter.has_websocket_bridge(), "an adapter that received nothing reports that it has a bridge")
+    adapter.set_websocket_bridge(fixture.frame_recorder, run.run_id, AGENT, thread_id=run.thread_id)
+    stored = (adapter.bridge, adapter.run_id, adapter.agent_name, adapter.thread_id)
+    for what, held, given in zip(
         ("bridge", "run id", "agent name", "thread"),
-        kept,
-        (bench.ear, run.run_id, AGENT, run.thread_id),
+        stored,
+        (fixture.frame_recorder, run.run_id, AGENT, run.thread_id),
         strict=True,
     ):
-        expect(is_kept == given, f"the adapter does not keep the {what}")
-    expect(adapter.has_websocket_bridge(), "the adapter says that it has no bridge")
-    return "bridge, run id, agent name and thread are kept"
+        expect(held == given, f"the adapter does not store the {what}")
+    expect(adapter.has_websocket_bridge(), "the adapter reports that it has no bridge")
+    return "the adapter stores bridge, run id, agent name and thread"
 
 
-async def _adapter_emits(bench: ProbeFixture) -> str:
-    run, adapter = bench.context(1), bench.variant.adapter()
-    # Put in place by hand, so that an adapter which forgets them (link 7) can still be tried.
-    adapter.bridge, adapter.run_id, adapter.agent_name, adapter.thread_id = bench.ear, run.run_id, AGENT, run.thread_id
-    with record_notifications(bench.ear) as heard:
+async def _adapter_emission(fixture: ProbeFixture) -> str:
+    run, adapter = fixture.context(1), fixture.variant.adapter()
+    # Set directly, so that an adapter that does not store them (link 7) can still be tested.
+    adapter.bridge, adapter.run_id, adapter.agent_name, adapter.thread_id = (
+        fixture.frame_recorder,
+        run.run_id,
+        AGENT,
+        run.thread_id,
+    )
+    with record_notifications(fixture.frame_recorder) as notifications:
         await adapter.emit_agent_started("hello")
         await adapter.emit_thinking("hm", step_number=1)
         await adapter.emit_tool_executing("look_up", {}, tool_call_id="1")
@@ -188,27 +199,29 @@ async def _adapter_emits(bench: ProbeFixture) -> str:
         await adapter.emit_agent_completed({})
         await adapter.emit_error("no")
         await adapter.emit_progress({})
-    said = [event.type for event, _ in heard if event.run_id == run.run_id and event.agent_name == AGENT]
+    emitted = [event.type for event, _ in notifications if event.run_id == run.run_id and event.agent_name == AGENT]
     expect(
-        sorted(said) == sorted(EventType),
-        f"of {len(EventType)} kinds of event, {len(said)} reached the bridge"
-        + (f" ({', '.join(sorted(said))})" if said else ""),
+        sorted(emitted) == sorted(EventType),
+        f"of {len(EventType)} kinds of event, {len(emitted)} reached the bridge"
+        + (f" ({', '.join(sorted(emitted))})" if emitted else ""),
     )
-    expect(said == SAID, f"emitted in another order than said: {', '.join(said)}")
-    astray = {event.thread_id for event, _ in heard} - {run.thread_id}
-    expect(not astray, f"an event of {run.thread_id!r} names {', '.join(repr(thread) for thread in astray)}")
-    return f"all {len(said)} kinds of event reach the bridge under the right run id and name"
+    expect(emitted == EMITTED, f"emitted in another order than requested: {', '.join(emitted)}")
+    other_threads = {event.thread_id for event, _ in notifications} - {run.thread_id}
+    expect(
+        not other_threads, f"an event of {run.thread_id!r} names {', '.join(repr(thread) for thread in other_threads)}"
+    )
+    return f"all {len(emitted)} kinds of event reach the bridge under the right run id and name"
 
 
-ATTEMPTS: Final[dict[int, Callable[[ProbeFixture], Awaitable[str]]]] = {
+PROBE_CASES: Final[dict[int, Callable[[ProbeFixture], Awaitable[str]]]] = {
     1: _startup,
     2: _supervisor,
     3: _agent_registry,
     4: _engine,
     5: _core,
     6: _agent,
-    7: _adapter_keeps,
-    8: _adapter_emits,
+    7: _adapter_binding,
+    8: _adapter_emission,
     9: routing,
     10: to_sockets,
 }

@@ -1,4 +1,4 @@
-"""What a probe works with: a served application, and sound links that note what the link under test hands them."""
+"""What probes share: a served application, and sound links that record what the link under test passes to them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from bridgekit_verify.measure.workload import AGENT, RunBarrier
 from bridgekit_verify.variants import Variant
 
 __all__ = [
-    "Broken",
-    "NotingAdapter",
-    "NotingCore",
-    "NotingEngine",
+    "ProbeFailed",
     "ProbeFixture",
     "ProbeInconclusive",
+    "RecordingAdapter",
+    "RecordingCore",
+    "RecordingEngine",
     "expect",
     "record_notifications",
     "registry",
@@ -38,24 +38,24 @@ __all__ = [
 ]
 
 
-class Broken(Exception):
-    """What a probe saw that should not be."""
+class ProbeFailed(Exception):
+    """The link under test does not work; the message is the evidence."""
 
 
 class ProbeInconclusive(Exception):
-    """Why a probe could not be made."""
+    """The probe could not test the link; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class ProbeFixture:
-    """A started application of the variant under test, and where it is served."""
+    """A started application of the variant under test, and its URL."""
 
     variant: Variant
     app: Starlette
     url: str
     seed: int
     threads: int
-    """How many threads of each family of ids link 9 is tried with."""
+    """How many threads of each family of ids the probe of link 9 uses."""
 
     @property
     def application(self) -> Application:
@@ -67,8 +67,11 @@ class ProbeFixture:
         return self.application.bridge
 
     @cached_property
-    def ear(self) -> AgentWebSocketBridge:
-        """A sound bridge for links 2 to 8 to speak to: one that is broken itself would make them look broken."""
+    def frame_recorder(self) -> AgentWebSocketBridge:
+        """A sound bridge for links 2 to 8 to send to.
+
+        A broken bridge of the variant would make these links appear broken.
+        """
         mapping = RunThreadMappingService()
         return AgentWebSocketBridge(Hub(), carried_or_mapped(mapping), mapping)
 
@@ -78,7 +81,7 @@ class ProbeFixture:
         return {AGENT: thinking(BaseAgent)}
 
     def context(self, number: int) -> RunContext:
-        """A run that nobody has opened: its own thread, user and request."""
+        """Return a run that the supervisor did not open, with its own thread, user and request."""
         return RunContext(
             run_id=RunId(f"run_probe{number}"),
             thread_id=ThreadId(f"thread_probe{number}"),
@@ -88,30 +91,30 @@ class ProbeFixture:
         )
 
 
-def expect(condition: bool, otherwise: str) -> None:
+def expect(condition: bool, evidence: str) -> None:
     if not condition:
-        raise Broken(otherwise)
+        raise ProbeFailed(evidence)
 
 
 @contextmanager
 def record_notifications(bridge: AgentWebSocketBridge) -> Iterator[list[tuple[AgentEvent, Receipt]]]:
-    """Everything that reaches the bridge inside the block, with its answer."""
-    heard: list[tuple[AgentEvent, Receipt]] = []
+    """Record every event that reaches the bridge within the block, with its receipt."""
+    notifications: list[tuple[AgentEvent, Receipt]] = []
 
-    def hear(event: AgentEvent, receipt: Receipt) -> None:
-        heard.append((event, receipt))
+    def on_event(event: AgentEvent, receipt: Receipt) -> None:
+        notifications.append((event, receipt))
 
-    bridge.observers.append(hear)
+    bridge.observers.append(on_event)
     try:
-        yield heard
+        yield notifications
     finally:
-        bridge.observers.remove(hear)
+        bridge.observers.remove(on_event)
 
 
-# What stands next to the link under test: the sound link, noting what it is given.
+# The neighbours of the link under test: sound links that record what they receive.
 
 
-class NotingEngine(ExecutionEngine):
+class RecordingEngine(ExecutionEngine):
     def __init__(
         self,
         registry: AgentSource,
@@ -121,33 +124,33 @@ class NotingEngine(ExecutionEngine):
     ) -> None:
         super().__init__(registry, websocket_bridge, core=core)
         self.given = websocket_bridge
-        self.asked: list[RunContext] = []
+        self.received: list[RunContext] = []
 
     async def execute(self, context: RunContext) -> object:
-        self.asked.append(context)
+        self.received.append(context)
         return await super().execute(context)
 
 
-class NotingCore(AgentExecutionCore):
+class RecordingCore(AgentExecutionCore):
     def __init__(self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge) -> None:
         super().__init__(registry, websocket_bridge)
         self.given = websocket_bridge
-        self.asked: list[RunContext] = []
+        self.received: list[RunContext] = []
 
     async def execute_agent(self, context: RunContext) -> object:
-        self.asked.append(context)
+        self.received.append(context)
         return await super().execute_agent(context)
 
 
-class NotingAdapter(WebSocketBridgeAdapter):
+class RecordingAdapter(WebSocketBridgeAdapter):
     given: tuple[object, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[EventType] = []
+        self.received: list[EventType] = []
 
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
-        self.asked.append(event_type)
+        self.received.append(event_type)
         return super().emit(event_type, payload)
 
     def set_websocket_bridge(
@@ -163,7 +166,7 @@ class NotingAdapter(WebSocketBridgeAdapter):
 
 
 def thinking(base: type[BaseAgent], barrier: RunBarrier | None = None) -> type[BaseAgent]:
-    """An agent that says one thing: the request that it was given."""
+    """Return an agent class that emits one event: the request that it received."""
 
     class ThinkingAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
         async def execute(self, context: RunContext) -> object:
@@ -175,6 +178,6 @@ def thinking(base: type[BaseAgent], barrier: RunBarrier | None = None) -> type[B
     return ThinkingAgent
 
 
-def registry(bench: ProbeFixture, kind: type[AgentRegistry], agent: type[BaseAgent]) -> AgentRegistry:
-    parts = bench.application.config
+def registry(fixture: ProbeFixture, kind: type[AgentRegistry], agent: type[BaseAgent]) -> AgentRegistry:
+    parts = fixture.application.config
     return kind(parts.llm_manager, parts.tool_dispatcher, {AGENT: agent})

@@ -1,7 +1,7 @@
-"""One probe for each link and for the hub: hand it what the chain hands it, and look at what it hands on.
+"""One probe per link and one for the hub: pass it what the chain passes it, and check what it passes on.
 
-A probe judges its own link alone, whatever the links before it do, so that a broken link is named and its
-neighbours are not. Where a link cannot be tried because another fails, the answer is *unknown*.
+A probe judges only its own link, whatever the links before it do, so that it names a broken link and not its
+neighbours. If a link cannot be tested because another one fails, the answer is *unknown*.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from bridgekit.serve.in_process import serving
 from bridgekit.transport import hub
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.workload import AGENT, seeded, tools
-from bridgekit_verify.probes.probe_cases import ATTEMPTS
-from bridgekit_verify.probes.probe_fixture import Broken, ProbeFixture, ProbeInconclusive, thinking
-from bridgekit_verify.probes.routing_cases import THREADS_A_FAMILY
+from bridgekit_verify.probes.probe_cases import PROBE_CASES
+from bridgekit_verify.probes.probe_fixture import ProbeFailed, ProbeFixture, ProbeInconclusive, thinking
+from bridgekit_verify.probes.routing_cases import THREADS_PER_FAMILY
 from bridgekit_verify.variants import Variant
 
-__all__ = ["HUB", "Answer", "Probe", "probe", "probe_all", "probe_each", "probe_hub", "probe_ten"]
+__all__ = ["HUB", "Probe", "ProbeAnswer", "probe", "probe_all", "probe_each", "probe_hub", "probe_ten"]
 
-PROBE_SECONDS: Final = 20.0
+PROBE_TIMEOUT_SECONDS: Final = 20.0
 HUB: Final = Link(hub.LINK, "Hub", hub, hub.Hub.publish, "a frame, to each of the thread's sockets", "not in its list")
 """The link after the nine."""
 
 
-class Answer(enum.StrEnum):
-    """What a probe may answer."""
+class ProbeAnswer(enum.StrEnum):
+    """The possible answers of a probe."""
 
     HOLDS = "holds"
     DOES_NOT_HOLD = "does not hold"
@@ -42,75 +42,79 @@ class Answer(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Probe:
-    """One link, tried."""
+    """One tested link."""
 
     link: Link
-    answer: Answer
+    answer: ProbeAnswer
     evidence: str
-    """What was seen, in one sentence."""
+    """What the probe observed, in one sentence."""
 
 
-async def probe(link: int, variant: Variant, *, seed: int = 0, threads: int = THREADS_A_FAMILY) -> Probe:
-    """Try one link of a variant."""
-    return (await _probed(variant, (LINKS[link - 1],), seed=seed, threads=threads))[0]
+async def probe(link: int, variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> Probe:
+    """Test one link of a variant."""
+    return (await _run_probes(variant, (LINKS[link - 1],), seed=seed, threads=threads))[0]
 
 
-async def probe_all(variant: Variant, *, seed: int = 0, threads: int = THREADS_A_FAMILY) -> list[Probe]:
-    """Try the nine links of a variant, over a real server, and answer in the order of the chain.
+async def probe_all(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> list[Probe]:
+    """Test the nine links of a variant over a real server; the answers are in the order of the chain.
 
-    Link 9 is tried with that many threads of every family of thread ids; three show whether one leaks into another.
+    Link 9 is tested with `threads` threads of every family of thread ids; three show whether one thread leaks into
+    another.
     """
-    return await _probed(variant, LINKS, seed=seed, threads=threads)
+    return await _run_probes(variant, LINKS, seed=seed, threads=threads)
 
 
-async def probe_hub(variant: Variant, *, seed: int = 0, threads: int = THREADS_A_FAMILY) -> Probe:
-    """Try the link after the nine, which the audit's list does not have: from the hub to a thread's sockets."""
-    return (await _probed(variant, (HUB,), seed=seed, threads=threads))[0]
+async def probe_hub(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> Probe:
+    """Test the link from the hub to a thread's sockets, which the audit's list does not contain."""
+    return (await _run_probes(variant, (HUB,), seed=seed, threads=threads))[0]
 
 
-async def probe_ten(variant: Variant, *, seed: int = 0, threads: int = THREADS_A_FAMILY) -> list[Probe]:
-    """The nine links and the hub, over one server. Here a refusal by link 10 is the hub's, and not the last link's."""
-    return await _probed(variant, (*LINKS, HUB), seed=seed, threads=threads)
+async def probe_ten(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> list[Probe]:
+    """Test the nine links and the hub over one server.
+
+    A refusal by link 10 is then attributed to the hub, and not to link 9.
+    """
+    return await _run_probes(variant, (*LINKS, HUB), seed=seed, threads=threads)
 
 
-async def _probed(variant: Variant, links: Sequence[Link], *, seed: int, threads: int) -> list[Probe]:
+async def _run_probes(variant: Variant, links: Sequence[Link], *, seed: int, threads: int) -> list[Probe]:
     agents = {AGENT: thinking(variant.agent)}
     config = variant.config(agents, hex_source=seeded(seed), tools=tools(), seed=seed)
     app = create_app(config, start=variant.start)
     try:
         async with serving(app) as url:
-            bench = ProbeFixture(variant, app, url, seed, threads)
-            return [await _try(link, ATTEMPTS[link.number], bench) for link in links]
+            fixture = ProbeFixture(variant, app, url, seed, threads)
+            return [await _try(link, PROBE_CASES[link.number], fixture) for link in links]
     except DeterministicStartupError as refused:
         named = refused.link if HUB in links else min(refused.link, LINKS[-1].number)
         return [_after_refusal(link, refused, named) for link in links]
 
 
 async def probe_each(variants: Iterable[Variant], *, seed: int = 0) -> dict[str, list[Probe]]:
-    """The nine probes of each variant, by its name."""
+    """Return the nine probes of each variant, by its name."""
     return {row.name: await probe_all(row, seed=seed) for row in variants}
 
 
-async def _try(link: Link, attempt: Callable[[ProbeFixture], Awaitable[str]], bench: ProbeFixture) -> Probe:
-    """What the link itself raised is evidence. What the attempt raised is a bug of ours, and comes through."""
+async def _try(link: Link, case: Callable[[ProbeFixture], Awaitable[str]], fixture: ProbeFixture) -> Probe:
+    """Run one probe. An error raised by a link is evidence; an error raised by the probe is a bug and propagates."""
     try:
-        with unwrap_single_error(), anyio.fail_after(PROBE_SECONDS):
-            return Probe(link, Answer.HOLDS, await attempt(bench))
-    except ProbeInconclusive as untried:
-        return Probe(link, Answer.UNKNOWN, str(untried))
-    except Broken as broken:
-        return Probe(link, Answer.DOES_NOT_HOLD, str(broken))
+        with unwrap_single_error(), anyio.fail_after(PROBE_TIMEOUT_SECONDS):
+            return Probe(link, ProbeAnswer.HOLDS, await case(fixture))
+    except ProbeInconclusive as inconclusive:
+        return Probe(link, ProbeAnswer.UNKNOWN, str(inconclusive))
+    except ProbeFailed as failed:
+        return Probe(link, ProbeAnswer.DOES_NOT_HOLD, str(failed))
     except Exception as error:
         raised_by = None if raised_by_harness(error) else link_of_error(error)
         if raised_by is None:
             raise
-        told = f"raised {type(error).__name__}: {error}"
+        reason = f"raised {type(error).__name__}: {error}"
         if raised_by == link.number:
-            return Probe(link, Answer.DOES_NOT_HOLD, told)
-        return Probe(link, Answer.UNKNOWN, f"link {raised_by} {told}")
+            return Probe(link, ProbeAnswer.DOES_NOT_HOLD, reason)
+        return Probe(link, ProbeAnswer.UNKNOWN, f"link {raised_by} {reason}")
 
 
 def _after_refusal(link: Link, refused: DeterministicStartupError, named: int) -> Probe:
     if link.number == named:
-        return Probe(link, Answer.DOES_NOT_HOLD, f"startup refused: {refused}")
-    return Probe(link, Answer.UNKNOWN, "the application did not start")
+        return Probe(link, ProbeAnswer.DOES_NOT_HOLD, f"startup refused: {refused}")
+    return Probe(link, ProbeAnswer.UNKNOWN, "the application did not start")

@@ -1,4 +1,4 @@
-"""The links, and what the probes answer, as pandas tables: one row a link."""
+"""The links, and the answers of the probes, as pandas tables: one row per link."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["chain_table", "probe_table", "status_table"]
 
 
 def chain_table() -> pd.DataFrame:
-    """One row a link: its name, its module, what it hands on, and the audit's word for it."""
+    """Return one row per link: its name, its module, what it passes on, and the audit's status."""
     return pd.DataFrame(
         {
             "link": link.number,
             "name": link.name,
             "module": link.module.__name__.rpartition(".")[2],
-            "hands on": link.output,
+            "passes on": link.output,
             "audit says": link.reported,
         }
         for link in LINKS
@@ -27,7 +27,7 @@ def chain_table() -> pd.DataFrame:
 
 
 def probe_table(probes: Iterable[Probe]) -> pd.DataFrame:
-    """One row a link: the audit's word, what the probe answers, and what it saw."""
+    """Return one row per link: the audit's status, the probe's answer, and its evidence."""
     return pd.DataFrame(
         {
             "link": probe.link.number,
@@ -41,7 +41,7 @@ def probe_table(probes: Iterable[Probe]) -> pd.DataFrame:
 
 
 def status_table(probes: Mapping[str, Sequence[Probe]]) -> pd.DataFrame:
-    """One row a link, one column a variant: does the link hold?"""
+    """Return one row per link and one column per variant: whether the link holds."""
     frame = pd.DataFrame({"link": [link.number for link in LINKS], "name": [link.name for link in LINKS]})
     frame["audit says"] = [link.reported for link in LINKS]
     for variant, answers in probes.items():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.probes.probes import Answer, Probe
+from bridgekit_verify.probes.probes import Probe, ProbeAnswer
 from bridgekit_verify.report.findings import Finding, Verdict
 from bridgekit_verify.studies.study import EXAMPLE, FixStudy, LinkStudy
 
@@ -28,8 +28,8 @@ def link_claim(study: LinkStudy) -> Finding:
     """Compare the audit's status of a link with its probe on the chain as committed."""
     link, committed = study.link, study.committed
     says_working = link.reported == "working"
-    confirmed = (committed.answer is Answer.HOLDS) == says_working
-    verdict: Verdict = "unknown" if committed.answer is Answer.UNKNOWN else verdict_of(confirmed)
+    confirmed = (committed.answer is ProbeAnswer.HOLDS) == says_working
+    verdict: Verdict = "unknown" if committed.answer is ProbeAnswer.UNKNOWN else verdict_of(confirmed)
     before, after = study.before.verdict, study.after.verdict
     return Finding(
         id=f"link-{link.number}",
@@ -53,7 +53,7 @@ def link_claim(study: LinkStudy) -> Finding:
 
 def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurement) -> Finding:
     """Test "eight links work and one is broken" with the probes of the chain as committed."""
-    broken = [probe.link.number for probe in committed if probe.answer is Answer.DOES_NOT_HOLD]
+    broken = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD]
     reported_broken = [probe.link.number for probe in committed if probe.link.reported == "broken"]
     return Finding(
         id="chain",
@@ -64,7 +64,7 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
         answer=f"Run as committed, {len(broken)} of {len(committed)} links do not hold:"
         f" {', '.join(map(str, broken)) or 'none'}. The audit names {', '.join(map(str, reported_broken))}.",
         evidence=tuple(
-            f"{probe.link.title}: {probe.evidence}." for probe in committed if probe.answer is Answer.DOES_NOT_HOLD
+            f"{probe.link.title}: {probe.evidence}." for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(after.verdict.delivered, after.verdict.expected),
@@ -129,9 +129,9 @@ def lost_claim(study: FixStudy) -> Finding:
         answer=f"On the chain as the audit tells it, {total} events reach their user; every loss is charged to"
         f" link {' and '.join(map(str, links))}.",
         evidence=tuple(
-            f"{cell.verdict.losses[charge]:,} lost at link {charge.link}: {charge.reason}."
+            f"{cell.verdict.losses[attribution]:,} lost at link {attribution.link}: {attribution.reason}."
             for cell in cells[:1]
-            for charge in cell.verdict.charges
+            for attribution in cell.verdict.attributions
         ),
         before=(total.k, total.n),
     )

@@ -9,7 +9,7 @@ from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.studies.collisions import CollisionStudy
 from bridgekit_verify.studies.leaks import LeakStudy
 from bridgekit_verify.studies.lifecycles import LateEvents, LifecycleStudy
-from bridgekit_verify.studies.missed import LadderStudy, SharingStudy
+from bridgekit_verify.studies.missed import RepairStudy, SharingStudy
 
 __all__ = ["collision_claim", "leak_claim", "lifecycle_claim", "repair_sequence_claim", "sharing_claim", "truth_claim"]
 
@@ -19,7 +19,7 @@ OPAQUE_DIGITS = 12
 OTHERS = "at another user's socket"
 
 
-def repair_sequence_claim(study: LadderStudy) -> Finding:
+def repair_sequence_claim(study: RepairStudy) -> Finding:
     """Test the audit's "fix complexity: low, a single line change" on the chain as committed."""
     steps = {measurement.variant.name: measurement for measurement in study.alone}
     before, fixed, top = study.alone[0].verdict, steps[AUDITS_FIXES[-1]].verdict, study.together[-1].verdict
@@ -44,9 +44,9 @@ def repair_sequence_claim(study: LadderStudy) -> Finding:
     )
 
 
-def sharing_claim(study: SharingStudy, ladder: LadderStudy) -> Finding:
+def sharing_claim(study: SharingStudy, ladder: RepairStudy) -> Finding:
     """Test link 5's "properly sets the bridge on agents" with several users at once."""
-    shared, fresh = study.strays_shared(), study.strays_fresh()
+    shared, fresh = study.misrouted_shared(), study.misrouted_fresh()
     most = study.shared[-1].workload.at_once
     return Finding(
         id="missed-sharing",
@@ -67,7 +67,7 @@ def sharing_claim(study: SharingStudy, ladder: LadderStudy) -> Finding:
     )
 
 
-def _first_leak(ladder: LadderStudy) -> str:
+def _first_leak(ladder: RepairStudy) -> str:
     return next((m.variant.name for m in ladder.together if m.verdict.misrouted), "none")
 
 
@@ -84,8 +84,8 @@ def leak_claim(study: LeakStudy) -> Finding:
         answer=f"A search shrinks to {thread!r}, whose events land in {lands!r}: over real sockets {leaky.misrouted:,}"
         f" of {leaky.expected:,} events reach the other user; sound, {sound.misrouted:,} of {sound.expected:,}.",
         evidence=tuple(
-            f"The same search, {search.reading}: {'a pair was found' if search.leak else 'no such pair'} in"
-            f" {search.tried:,} tried, and {search.came_back} ids led back to their own thread."
+            f"The same search, {search.round_trip}: {'a pair was found' if search.leak else 'no such pair'} in"
+            f" {search.tried:,} tried, and {search.correct} ids led back to their own thread."
             for search in study.searches[1:]
         ),
         before=(leaky.delivered, leaky.expected),
@@ -93,7 +93,7 @@ def leak_claim(study: LeakStudy) -> Finding:
     )
 
 
-def truth_claim(study: LadderStudy) -> Finding:
+def truth_claim(study: RepairStudy) -> Finding:
     """Compare the logged "emission success" with what the sockets received."""
     false_successes = {m.variant.name: m.verdict.false_success for m in study.together if m.verdict.false_success}
     committed, worst = study.together[0].verdict, max(study.together, key=lambda m: m.verdict.false_success)
@@ -117,7 +117,7 @@ def truth_claim(study: LadderStudy) -> Finding:
     )
 
 
-def _events(study: LadderStudy) -> int:
+def _events(study: RepairStudy) -> int:
     return len(study.together[0].history.expected)
 
 
@@ -138,8 +138,8 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
         evidence=(
             *_late_evidence(study),
             *(
-                f"{row.process}, {row.variant}, with {row.says}: {row.arrived.counts} arrive."
-                for row in study.asked
+                f"{row.process}, {row.variant}, with {row.address}: {row.arrived.counts} arrive."
+                for row in study.by_process
                 if row.arrived.k < row.arrived.n
             ),
         ),
@@ -156,7 +156,7 @@ def _late_evidence(study: LifecycleStudy) -> list[str]:
         within = _sum([rate for seconds, rate in late.items() if seconds < GRACE_SECONDS])
         after = _sum([rate for seconds, rate in late.items() if seconds >= GRACE_SECONDS])
         lines.append(
-            f"Events after the run's end, {row.variant}, with {row.says}: {within.counts} arrive within"
+            f"Events after the run's end, {row.variant}, with {row.address}: {within.counts} arrive within"
             f" {GRACE_SECONDS:.0f} s, {after.counts} later."
         )
     return lines

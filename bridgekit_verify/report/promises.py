@@ -9,9 +9,9 @@ from bridgekit.chain.link_1_startup import start_application
 from bridgekit.events import EventType
 from bridgekit.ids import EmbeddedRunIds, RunId, ThreadId
 from bridgekit_verify.measure.experiment import Measurement, measure_each
-from bridgekit_verify.measure.history import Key
+from bridgekit_verify.measure.history import EventKey
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.workload import Workload, family, seeded
+from bridgekit_verify.measure.workload import Workload, seeded, thread_ids
 from bridgekit_verify.report.claims import delivered_by, verdict_of
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.studies.study import EXAMPLE, FixStudy
@@ -26,7 +26,7 @@ async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
     Each claim is tested on the chain as reported (from `study`) and on the chain as committed (measured here, before
     and after Fix 1).
     """
-    workload = Workload(threads=family(EXAMPLE, 4, seed=seed), at_once=2)
+    workload = Workload(threads=thread_ids(EXAMPLE, 4, seed=seed), at_once=2)
     fixed = replace(AS_COMMITTED, name="as committed, fix 1", run_ids=EmbeddedRunIds)
     before, after = await measure_each([AS_COMMITTED, fixed], [workload], seed=seed)
     return [_all_arrive(study, before, after), _real_time(study, before, after), _business_value()]
@@ -45,9 +45,9 @@ def _all_arrive(study: FixStudy, before: Measurement, after: Measurement) -> Fin
         f" and {total.k:,} of {total.n:,} over all families; on the chain as committed, {real.delivered:,} of"
         f" {real.expected:,}.",
         evidence=tuple(
-            f"As committed with Fix 1, {count:,} of {real.expected:,} events still stop at link {charge.link}:"
-            f" {charge.reason}."
-            for charge, count in real.losses.items()
+            f"As committed with Fix 1, {count:,} of {real.expected:,} events still stop at link {attribution.link}:"
+            f" {attribution.reason}."
+            for attribution, count in real.losses.items()
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(real.delivered, real.expected),
@@ -80,7 +80,7 @@ def _shown_at_work(cells: Sequence[Measurement]) -> Rate:
         owners = {expectation.key: expectation.user_id for expectation in cell.history.expected}
         expected += sum(key.step > 0 for key in owners)
         ended: set[str] = set()
-        seen: set[Key] = set()
+        seen: set[EventKey] = set()
         for arrival in cell.history.arrivals:
             key = arrival.key
             if key is None or owners.get(key) != arrival.socket.user_id:

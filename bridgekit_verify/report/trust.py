@@ -70,7 +70,7 @@ def coverage_claim(coverage: pd.DataFrame) -> Finding:
 
 def calibration_claim(study: CalibrationStudy) -> Finding:
     """Test that the measured delivery agrees with a rate known in advance."""
-    held, outside = study.held, study.outside
+    held, outside = study.rate_checks, study.outside
     return Finding(
         id="trust-calibration",
         title="A known rate is found",

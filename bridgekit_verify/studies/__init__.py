@@ -1,1 +1,1 @@
-"""The comparisons that the notebooks make: links and fixes, and what the audit missed."""
+"""The comparisons that the notebooks make: links and fixes, and defects that the audit missed."""

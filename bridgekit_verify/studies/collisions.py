@@ -1,4 +1,4 @@
-"""Collisions: how soon two runs get one id, held against the birthday bound, and what their users then read."""
+"""Collisions of run ids: how soon two runs share one id, compared with the birthday bound, and what users then read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from matplotlib.ticker import MaxNLocator
 
 from bridgekit.ids import EmbeddedRunIds, HexSource, OpaqueRunIds, RunId, RunIdScheme, SignedRunIds, ThreadId, UserId
 from bridgekit_verify.measure.experiment import Measurement, measure
-from bridgekit_verify.measure.plots import BLUE, GREEN, INK, draw_rates, new_figure
+from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, draw_rates, new_figure
 from bridgekit_verify.measure.statistics import Rate, collision_probability, runs_until_collision
 from bridgekit_verify.measure.tables import transcript
-from bridgekit_verify.measure.workload import Owned, Workload, seeded
+from bridgekit_verify.measure.workload import OwnedThread, Workload, seeded
 from bridgekit_verify.variants import ALL_FIXES, FIX_3, SOUND, Variant
 
 __all__ = [
@@ -31,21 +31,21 @@ __all__ = [
 ]
 
 DIGITS: Final = 8
-"""Of Fix 1's run id."""
+"""Random digits in Fix 1's run id."""
 SCALED_DIGITS: Final = 4
-"""The same scheme, short enough to be tried thousands of times: 16**4 ids instead of 16**8."""
-LOOKS: Final = ((BLUE, "s"), (GREEN, "o"))
-PLATE: Final = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
-"""Behind a number that may stand on a line."""
+"""The same scheme with ids short enough for thousands of trials: 16**4 ids instead of 16**8."""
+STYLES: Final = ((BLUE, "s"), (GREEN, "o"))
+LABEL_BACKGROUND: Final = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
+"""Background of a number that may overlap a line."""
 STEPS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-"""Where a curve is measured, in parts of the number of runs that has even odds."""
+"""The points of a curve, as multiples of the number of runs at even odds."""
 
 
-def runs_to_collision(digits: int, source: HexSource, *, most: int) -> int | None:
-    """Let one thread have runs until two have the same id, and answer how many; None when `most` all differ."""
+def runs_to_collision(digits: int, source: HexSource, *, limit: int) -> int | None:
+    """Create run ids of one thread until two are equal, and return how many; None if `limit` ids all differ."""
     run_ids = EmbeddedRunIds(lambda _: source(digits))
     thread, seen = ThreadId("thread_123"), set[RunId]()
-    for number in range(1, most + 1):
+    for number in range(1, limit + 1):
         seen.add(run_ids.new(thread))
         if len(seen) < number:
             return number
@@ -53,19 +53,22 @@ def runs_to_collision(digits: int, source: HexSource, *, most: int) -> int | Non
 
 
 def collided(digits: int, *, trials: int, seed: int = 0) -> dict[int, Rate]:
-    """How many of the trials had met a collision after so many runs; runs at each of `STEPS`.
+    """Return the rate of trials with a collision, by number of runs, at each of `STEPS`.
 
-    The same trials are looked at again at every number of runs: each rate has its interval, and they lean together.
+    The same trials are counted at every number of runs, so the rates and their errors are correlated.
     """
     runs = [round(step * runs_until_collision(digits)) for step in STEPS]
     source = seeded(seed)
-    met = [runs_to_collision(digits, source, most=runs[-1]) for _ in range(trials)]
+    met = [runs_to_collision(digits, source, limit=runs[-1]) for _ in range(trials)]
     ended = sorted(number for number in met if number is not None)
     return {number: Rate(bisect_right(ended, number), trials) for number in runs}
 
 
 def scheme_table() -> pd.DataFrame:
-    """One row a scheme. Columns: run ids, random digits, collide within, runs until even odds, until 1 in 1,000,000."""
+    """Return one row per scheme.
+
+    Columns: run ids, random digits, collide within, runs until even odds, runs until one in a million.
+    """
     rows = ((EmbeddedRunIds, DIGITS, "one thread"), (OpaqueRunIds, 12, "all threads"), (SignedRunIds, 24, "one thread"))
     return pd.DataFrame(
         {
@@ -80,7 +83,7 @@ def scheme_table() -> pd.DataFrame:
 
 
 class _OneId:
-    """What a collision comes to: two runs that are given one id."""
+    """A run id scheme that gives every run the same id, to force a collision."""
 
     def __init__(self, hex_source: HexSource) -> None:
         self._run_id = OpaqueRunIds(hex_source).new(ThreadId(""))
@@ -90,13 +93,13 @@ class _OneId:
 
 
 def _drawn_once(hex_source: HexSource) -> RunIdScheme:
-    """Fix 1's ids, with one draw for all: as long as no thread id is another's, only one thread's runs collide."""
+    """Fix 1's ids with one random draw for all: only runs of the same thread collide, unless thread ids are equal."""
     drawn = hex_source(DIGITS)
     return EmbeddedRunIds(lambda digits: drawn)
 
 
-ALICE: Final = Owned(ThreadId("thread_alice_smith"), UserId("alice"))
-BOB: Final = Owned(ThreadId("thread_bob_jones"), UserId("bob"))
+ALICE: Final = OwnedThread(ThreadId("thread_alice_smith"), UserId("alice"))
+BOB: Final = OwnedThread(ThreadId("thread_bob_jones"), UserId("bob"))
 
 CASES: Final = (
     ("two users", replace(FIX_3, run_ids=_OneId), (ALICE, BOB)),
@@ -104,42 +107,45 @@ CASES: Final = (
     ("one user, one thread", replace(ALL_FIXES, run_ids=_drawn_once), (ALICE,)),
     ("one user, one thread", replace(SOUND, run_ids=_OneId), (ALICE,)),
 )
-"""Two runs of whom collide, and in which chain."""
+"""Whose two runs collide, in which chain, on which threads."""
 
 
 @dataclass(frozen=True)
 class Collision:
-    """Two runs under way together, with one id."""
+    """Two concurrent runs with one id."""
 
     runs_of: str
     measurement: Measurement
 
     @property
     def ambiguous(self) -> int:
-        """Frames whose run id is also that of another run: a front end that goes by it takes them for one run."""
+        """Frames whose run id is also that of another run: a client that goes by it cannot tell the runs apart."""
         requests: dict[RunId, set[str]] = defaultdict(set)
         for arrival in self.measurement.history.arrivals:
             requests[arrival.run_id].add(arrival.key.request if arrival.key else "")
         return sum(len(requests[arrival.run_id]) > 1 for arrival in self.measurement.history.arrivals)
 
 
-async def collide(runs_of: str, variant: Variant, threads: tuple[Owned, ...], *, seed: int = 0) -> Collision:
-    """Let two runs of these threads' owners, whose ids the variant makes equal, go together over real sockets."""
+async def collide(runs_of: str, variant: Variant, threads: tuple[OwnedThread, ...], *, seed: int = 0) -> Collision:
+    """Measure two concurrent runs of the owners of these threads over real sockets.
+
+    The variant makes the two run ids equal.
+    """
     workload = Workload(threads=threads, runs_per_thread=2 // len(threads), at_once=2)
     return Collision(runs_of, await measure(variant, workload, seed=seed))
 
 
 @dataclass(frozen=True)
 class CollisionStudy:
-    """Curves by digits, and what a collision does."""
+    """Collision curves by number of digits, and the effect of a collision."""
 
     curves: Mapping[int, Mapping[int, Rate]]
-    """By digits, then by runs of one thread: trials that had met a collision."""
+    """By digits, then by runs of one thread: the rate of trials with a collision."""
     collisions: tuple[Collision, ...]
     """One for each of `CASES`."""
 
     def rates(self) -> pd.DataFrame:
-        """One row a point. Columns: digits, runs, trials, collided, collided %, from %, to %, expected %."""
+        """Return one row per point. Columns: digits, runs, trials, collided, collided %, from %, to %, expected %."""
         return pd.DataFrame(
             {
                 "digits": digits,
@@ -156,19 +162,19 @@ class CollisionStudy:
         )
 
     def consequences(self) -> pd.DataFrame:
-        """One row a case, two runs with one id each.
+        """Return one row per case, each with two runs that share an id.
 
-        Columns: runs of, chain, expected, delivered, at another user's socket, lost (read by nobody entitled),
-        refused (runs that did not begin), frames of two runs (their run id does not say of which).
+        Columns: runs of, chain, expected, delivered, at another user's socket, lost (read by no entitled socket),
+        refused (runs that did not start), frames of two runs (frames whose run id does not identify the run).
         """
         return pd.DataFrame([_consequence(collision) for collision in self.collisions])
 
     def misrouted(self, frames: int = 5) -> pd.DataFrame:
-        """The first frames of Alice's run that Bob's socket read, under Fix 3."""
+        """Return the first frames of Alice's run that Bob's socket read, under Fix 3."""
         return transcript(self.collisions[0].measurement, misrouted=True, frames=frames)
 
-    def words(self) -> str:
-        """The figure in a sentence, for those who cannot see it."""
+    def alt_text(self) -> str:
+        """Describe the figure in text."""
         return "; ".join(
             f"{digits} digits: "
             + ", ".join(
@@ -179,7 +185,7 @@ class CollisionStudy:
         )
 
     def figure(self, title: str) -> Figure:
-        """Measured collisions against the birthday bound, a panel a number of digits."""
+        """Draw measured collisions against the birthday bound, one panel per number of digits."""
         return collision_figure(self.curves, title=title)
 
 
@@ -198,7 +204,7 @@ def _consequence(collision: Collision) -> dict[str, object]:
 
 
 async def study_collisions(*, scaled_trials: int = 2_000, trials: int = 10, seed: int = 0) -> CollisionStudy:
-    """Try four digits `scaled_trials` times and eight digits `trials` times, and let two runs of each case collide."""
+    """Run `scaled_trials` trials with four digits and `trials` with eight, and measure a collision in each case."""
     curves = {
         SCALED_DIGITS: collided(SCALED_DIGITS, trials=scaled_trials, seed=seed),
         DIGITS: collided(DIGITS, trials=trials, seed=seed),
@@ -207,18 +213,18 @@ async def study_collisions(*, scaled_trials: int = 2_000, trials: int = 10, seed
 
 
 def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) -> Figure:
-    """One panel a number of hexadecimal digits: how often some two of that many run ids were equal.
+    """Draw one panel per number of hexadecimal digits: how often two of that many run ids were equal.
 
-    `panels` maps digits to rates by runs of one thread. The line is the birthday bound's approximation.
+    `panels` maps digits to rates by runs of one thread. The line is the approximation of the birthday bound.
     """
     with new_figure(title, 10.0, 4.3) as figure:
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axis, (digits, rates), (colour, marker) in zip(axes, panels.items(), LOOKS, strict=False):
+        for axis, (digits, rates), (colour, marker) in zip(axes, panels.items(), STYLES, strict=False):
             _birthday(axis, digits, max(rates))
             draw_rates(axis, list(rates), list(rates.values()), colour, marker, 6)
             for runs, rate in rates.items():
-                away = runs + 0.025 * max(rates)
-                axis.text(away, 100 * rate.fraction, f"{rate.k:,}", fontsize=8.5, va="top", bbox=PLATE)
+                offset = runs + 0.025 * max(rates)
+                axis.text(offset, 100 * rate.fraction, f"{rate.k:,}", fontsize=8.5, va="top", bbox=LABEL_BACKGROUND)
             trials = " or ".join(f"{n:,}" for n in sorted({rate.n for rate in rates.values()}))
             axis.set_title(f"{digits} digits; at each point k of {trials} trials", fontsize=10.5, fontweight="normal")
             axis.set_xlim(0, 1.08 * max(rates))
@@ -234,7 +240,7 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
 def _birthday(axis: Axes, digits: int, most: int) -> None:
     runs = [max(1, round(1.08 * most * step / 200)) for step in range(201)]
     expected = [100 * collision_probability(number, digits) for number in runs]
-    axis.plot(runs, expected, color=INK, linewidth=1.4, label="birthday bound, expected")
+    axis.plot(runs, expected, color=TEXT_COLOUR, linewidth=1.4, label="birthday bound, expected")
     even = runs_until_collision(digits)
-    axis.plot([0, even, even], [50, 50, 0], color=INK, linewidth=0.9, linestyle=":")
+    axis.plot([0, even, even], [50, 50, 0], color=TEXT_COLOUR, linewidth=0.9, linestyle=":")
     axis.text(1.03 * even, 3, f"even odds at\n{even:,} runs", fontsize=9, va="bottom")

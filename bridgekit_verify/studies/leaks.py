@@ -1,8 +1,8 @@
-"""From loss to leak: where the audit's Fix 1, read by Fix 2's parser, sends the events of any set of thread ids.
+"""From loss to leak: where Fix 1, with Fix 2's parser, routes the events of any set of thread ids.
 
-The parser takes one word of the thread id for the whole of it. Where no thread is called so, the event is lost;
-where one is, its owner reads what was said to somebody else. So whether an id is safe depends on which other ids there
-are, and that can be found out without a socket. The shortest leak is then carried over real ones.
+The parser takes one segment of the thread id for the whole id. If no thread has that id, the event is lost; if one has,
+its owner reads another user's event. Whether an id is safe therefore depends on the other ids, which can be computed
+without a socket. The shortest leak is then measured over real sockets.
 """
 
 from __future__ import annotations
@@ -22,49 +22,52 @@ from bridgekit.resolution import Carried, NoRoute, ReportParser, Resolver, route
 from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.tables import rate_table, transcript
-from bridgekit_verify.measure.workload import AGENT, FAMILIES, Owned, Workload, family, seeded
+from bridgekit_verify.measure.workload import AGENT, FAMILIES, OwnedThread, Workload, seeded, thread_ids
 from bridgekit_verify.variants import FIX_1, SOUND
 
 __all__ = [
-    "READINGS",
-    "Landing",
-    "LandingFate",
+    "ROUND_TRIPS",
     "LeakStudy",
-    "Reading",
+    "ParsedRoute",
+    "RoundTrip",
+    "RouteOutcome",
     "Search",
     "carried",
-    "landings",
     "parsed",
+    "parsed_routes",
     "population_table",
     "populations",
-    "sealed",
     "search",
+    "signed",
     "study_leaks",
 ]
 
-Reading = Callable[[ThreadId], ThreadId | None]
-"""Gives a thread's run its id, finds the thread again as the bridge would, and answers it; None when it finds none."""
+RoundTrip = Callable[[ThreadId], ThreadId | None]
+"""Creates a run id for the thread, resolves the thread from it as the bridge would, and returns it.
+
+None if it finds no thread.
+"""
 
 
 def parsed(thread_id: ThreadId) -> ThreadId | None:
-    """Fix 1's run id, read by Fix 2's parser."""
+    """Resolve Fix 1's run id with Fix 2's parser."""
     return _resolved(ReportParser(), EmbeddedRunIds(seeded(0)).new(thread_id))
 
 
-def sealed(thread_id: ThreadId) -> ThreadId | None:
-    """The sound run id, opened again."""
+def signed(thread_id: ThreadId) -> ThreadId | None:
+    """Verify the signed run id, and return the thread in it."""
     run_ids = SignedRunIds(bytes(16), seeded(0))
     return run_ids.verify(run_ids.new(thread_id))
 
 
 def carried(thread_id: ThreadId) -> ThreadId | None:
-    """The sound chain's way: the thread stands in the event."""
+    """Resolve as the sound chain does: the event carries its thread."""
     return _resolved(Carried(), RunId("run_0"), thread_id)
 
 
-READINGS: Final[Mapping[str, Reading]] = {
+ROUND_TRIPS: Final[Mapping[str, RoundTrip]] = {
     "fix 1, parsed": parsed,
-    "sealed, opened": sealed,
+    "signed, verified": signed,
     "carried": carried,
 }
 
@@ -76,14 +79,14 @@ def _resolved(resolver: Resolver, run_id: RunId, thread_id: ThreadId | None = No
 
 
 def without_waiting(coroutine: Coroutine[Any, Any, ThreadId | NoRoute]) -> ThreadId | NoRoute:
-    """The answer of a coroutine that waits for nothing, in a place where nobody can wait, such as a search."""
+    """Return the result of a coroutine that never waits, in synchronous code. RuntimeError if it waits."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
-        answer: ThreadId | NoRoute = stop.value
-        return answer
+        result: ThreadId | NoRoute = stop.value
+        return result
     coroutine.close()
-    raise RuntimeError("it waits for something")
+    raise RuntimeError("the coroutine waits for something: this search accepts only resolvers that never wait")
 
 
 PREFIXES: Final = ("thread_", "", "session_", "chat_", "run_")
@@ -94,39 +97,39 @@ WORDS_AT_MOST: Final = 3
 
 @dataclass(frozen=True)
 class Search:
-    """A search through pairs of thread ids of two users for one whose events go from the one to the other."""
+    """A search through pairs of thread ids of two users for one where the first user's events reach the second."""
 
-    reading: str
+    round_trip: str
     leak: tuple[ThreadId, ThreadId] | None
-    """The shortest pair found: the events of the first land in the second. None when the search found none."""
+    """The shortest pair found: events of the first thread are routed to the second. None if there was none."""
     found_after: int | None
-    """How many pairs were tried until the first, longer, leak turned up."""
+    """How many pairs were tried until the first leak, which may be longer than the shortest."""
     tried: int
-    """How many pairs were tried in all, those for the shortest among them."""
+    """How many pairs were tried in all, including those that shrink the leak."""
     different: int
     """How many of them differ."""
-    came_back: Rate
-    """Of the first ids of those pairs: how many led back to their own thread."""
+    correct: Rate
+    """How many of the first ids of those pairs were resolved to their own thread."""
 
     @property
     def shortest(self) -> tuple[ThreadId, ThreadId]:
-        """The leak; LookupError where none was found."""
+        """The leak. LookupError if the search found none."""
         if self.leak is None:
-            raise LookupError(f"{self.reading}: no leak in {self.tried:,} pairs; search longer")
+            raise LookupError(f"{self.round_trip}: no leak in {self.tried:,} pairs: increase `examples`")
         return self.leak
 
 
 def search(name: str, *, examples: int, seed: int = 0) -> Search:
-    """Let Hypothesis look for a leak of one of `READINGS` in that many pairs of ids, and shrink what it finds.
+    """Search that many pairs of ids with Hypothesis for a leak of one of `ROUND_TRIPS`, and shrink it.
 
-    Both ids of a pair are put together from the same few words, as ids of one application are: one of `PREFIXES`,
-    and up to three words, none empty, joined by underscores. The same seed tries the same pairs on every reading, up
-    to the first leak.
+    Both ids of a pair consist of the same few words, as the ids of one application do: one of `PREFIXES`, and up to
+    three words, none empty, joined by underscores. The same seed tries the same pairs on every round trip, up to the
+    first leak.
     """
-    import hypothesis  # heavy, and of use here alone
+    import hypothesis  # slow to import, and used only here
     from hypothesis import strategies as st
 
-    # Not st.text: it also draws literals of the modules that happen to be loaded, so a seed would not be enough.
+    # Not st.text: it also draws literals from loaded modules, so that a seed would not reproduce the search.
     words = st.lists(st.sampled_from(CHARACTERS), min_size=1, max_size=LETTERS_AT_MOST).map("".join)
 
     def pair_of(few: list[str]) -> st.SearchStrategy[tuple[ThreadId, ThreadId]]:
@@ -135,17 +138,17 @@ def search(name: str, *, examples: int, seed: int = 0) -> Search:
         return st.tuples(*[ids.filter(lambda value: bool(value.strip()))] * 2)
 
     pairs = st.lists(words, min_size=1, max_size=WORDS_AT_MOST).flatmap(pair_of)
-    reading = READINGS[name]
+    round_trip = ROUND_TRIPS[name]
     tried: list[tuple[ThreadId, ThreadId]] = []
-    came_back: list[bool] = []
+    correct: list[bool] = []
     hits: list[int] = []
 
     def leaks(pair: tuple[ThreadId, ThreadId]) -> bool:
-        here, there = pair
-        lands_in = reading(here)
+        first, second = pair
+        resolved_thread = round_trip(first)
         tried.append(pair)
-        came_back.append(lands_in == here)
-        if leak := here != there and lands_in == there:
+        correct.append(resolved_thread == first)
+        if leak := first != second and resolved_thread == second:
             hits.append(len(tried))
         return leak
 
@@ -155,16 +158,16 @@ def search(name: str, *, examples: int, seed: int = 0) -> Search:
     except hypothesis.errors.NoSuchExample:
         found = None
     return Search(
-        reading=name,
+        round_trip=name,
         leak=found,
         found_after=hits[0] if hits else None,
         tried=len(tried),
         different=len(set(tried)),
-        came_back=Rate(sum(came_back), len(tried)),
+        correct=Rate(sum(correct), len(tried)),
     )
 
 
-class LandingFate(enum.StrEnum):
+class RouteOutcome(enum.StrEnum):
     """What becomes of one thread's events."""
 
     DELIVERED = "delivered"
@@ -174,88 +177,92 @@ class LandingFate(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Landing:
-    """A thread, and the real thread that its events land in; None when they land nowhere."""
+class ParsedRoute:
+    """A thread, and the existing thread that its events are routed to; None if there is none."""
 
-    owned: Owned
-    lands_in: Owned | None
+    owned: OwnedThread
+    resolved_thread: OwnedThread | None
 
     @property
-    def fate(self) -> LandingFate:
-        if self.lands_in is None:
-            return LandingFate.LOST
-        if self.lands_in.thread_id == self.owned.thread_id:
-            return LandingFate.DELIVERED
-        return LandingFate.WRONG_THREAD if self.lands_in.user_id == self.owned.user_id else LandingFate.LEAKED
+    def outcome(self) -> RouteOutcome:
+        if self.resolved_thread is None:
+            return RouteOutcome.LOST
+        if self.resolved_thread.thread_id == self.owned.thread_id:
+            return RouteOutcome.DELIVERED
+        return RouteOutcome.WRONG_THREAD if self.resolved_thread.user_id == self.owned.user_id else RouteOutcome.LEAKED
 
 
-def landings(threads: Sequence[Owned], reading: Reading = parsed) -> list[Landing]:
-    """Where the events of each of these threads land, among these threads. Pure: no chain, no socket.
+def parsed_routes(threads: Sequence[OwnedThread], round_trip: RoundTrip = parsed) -> list[ParsedRoute]:
+    """Return the route of each thread's events among these threads, without chain or sockets.
 
-    ValueError when two of them have one id: then nobody can say whose it is.
+    ValueError if two threads have the same id, because the owner would be ambiguous.
     """
-    there = {owned.thread_id: owned for owned in threads}
-    if len(there) < len(threads):
-        raise ValueError("two threads have one id")
-    found = [reading(owned.thread_id) for owned in threads]
-    return [Landing(owned, there.get(to) if to else None) for owned, to in zip(threads, found, strict=True)]
+    by_id = {owned.thread_id: owned for owned in threads}
+    if len(by_id) < len(threads):
+        raise ValueError("two threads have the same id: give each thread its own")
+    found = [round_trip(owned.thread_id) for owned in threads]
+    return [ParsedRoute(owned, by_id.get(to) if to else None) for owned, to in zip(threads, found, strict=True)]
 
 
-def populations(threads: int, *, seed: int = 0) -> dict[str, tuple[Owned, ...]]:
-    """Sets of threads to classify: each family alone, all families together, and these beside one more sort of id.
+def populations(threads: int, *, seed: int = 0) -> dict[str, tuple[OwnedThread, ...]]:
+    """Return sets of threads: each family alone, all families together, and all of them with short ids added.
 
-    The last set adds one `thread_<word>` for each first word that a longer id has: the id of someone who came
-    earlier, or of a team whose members have theirs.
+    The last set adds one `thread_<word>` for the first word of each longer id, such as the id of an earlier user, or of
+    a team whose members have ids of their own.
     """
-    alone = {name: family(name, threads, seed=seed) for name in FAMILIES}
+    alone = {name: thread_ids(name, threads, seed=seed) for name in FAMILIES}
     together = tuple(
-        Owned(owned.thread_id, UserId(f"{owned.user_id}, {name}")) for name, row in alone.items() for owned in row
+        OwnedThread(owned.thread_id, UserId(f"{owned.user_id}, {name}")) for name, row in alone.items() for owned in row
     )
     taken = {owned.thread_id for owned in together}
     named = (owned.thread_id.split("_") for owned in together if owned.thread_id.startswith("thread_"))
     short = dict.fromkeys(ThreadId(f"thread_{words[1]}") for words in named if len(words) > 2)
-    first = tuple(Owned(thread, UserId(f"owner of {thread}")) for thread in short if thread not in taken)
+    first = tuple(OwnedThread(thread, UserId(f"owner of {thread}")) for thread in short if thread not in taken)
     return alone | {"all families together": together, "all families and thread_<word>": together + first}
 
 
-def population_table(sets: Mapping[str, Sequence[Owned]], reading: Reading = parsed) -> pd.DataFrame:
-    """One row a set of threads: how many are delivered, lost and leaked, and of which ordered pairs of owners.
+def population_table(sets: Mapping[str, Sequence[OwnedThread]], round_trip: RoundTrip = parsed) -> pd.DataFrame:
+    """Return one row per set of threads: how many are delivered, lost and leaked, and between how many owners.
 
     Columns: thread ids, threads, delivered, lost, leaked, owner pairs, pairs that leak, an example.
     """
-    return pd.DataFrame([_summary(name, landings(threads, reading)) for name, threads in sets.items()])
+    return pd.DataFrame([_summary(name, parsed_routes(threads, round_trip)) for name, threads in sets.items()])
 
 
-def _summary(name: str, landed: Sequence[Landing]) -> dict[str, object]:
-    fates = Counter(landing.fate for landing in landed)
-    pairs = {(row.owned.user_id, row.lands_in.user_id): row for row in landed if row.lands_in and _leaks(row)}
-    owners = len({landing.owned.user_id for landing in landed})
+def _summary(name: str, routes: Sequence[ParsedRoute]) -> dict[str, object]:
+    outcomes = Counter(route.outcome for route in routes)
+    pairs = {
+        (row.owned.user_id, row.resolved_thread.user_id): row for row in routes if row.resolved_thread and _leaks(row)
+    }
+    owners = len({route.owned.user_id for route in routes})
     example = next(iter(pairs.values()), None)
     return {
         "thread ids": name,
-        "threads": len(landed),
-        "delivered": fates[LandingFate.DELIVERED],
-        "lost": fates[LandingFate.LOST],
-        "leaked": fates[LandingFate.LEAKED],
+        "threads": len(routes),
+        "delivered": outcomes[RouteOutcome.DELIVERED],
+        "lost": outcomes[RouteOutcome.LOST],
+        "leaked": outcomes[RouteOutcome.LEAKED],
         "owner pairs": owners * (owners - 1),
         "pairs that leak": len(pairs),
-        "example": f"{example.owned.thread_id} → {example.lands_in.thread_id}" if example and example.lands_in else "",
+        "example": f"{example.owned.thread_id} → {example.resolved_thread.thread_id}"
+        if example and example.resolved_thread
+        else "",
     }
 
 
-def _leaks(landing: Landing) -> bool:
-    return landing.fate is LandingFate.LEAKED
+def _leaks(route: ParsedRoute) -> bool:
+    return route.outcome is RouteOutcome.LEAKED
 
 
 @dataclass(frozen=True)
 class LeakStudy:
     """Sets of ids classified, the searches, and the shortest leak over real sockets."""
 
-    sets: Mapping[str, tuple[Owned, ...]]
+    sets: Mapping[str, tuple[OwnedThread, ...]]
     searches: tuple[Search, ...]
-    """One for each of `READINGS`, in their order."""
+    """One for each of `ROUND_TRIPS`, in their order."""
     confirmed: tuple[Measurement, ...]
-    """The shortest leak's two threads through Fix 1 and through the sound chain."""
+    """The shortest leak's two threads, measured with Fix 1 and with the sound chain."""
 
     @property
     def shortest(self) -> tuple[ThreadId, ThreadId]:
@@ -263,44 +270,45 @@ class LeakStudy:
         return self.searches[0].shortest
 
     def populations(self) -> pd.DataFrame:
-        """What `population_table` says of the sets, under Fix 1 with the parser."""
+        """Return `population_table` of the sets, for Fix 1 with the parser."""
         return population_table(self.sets)
 
     def found(self) -> pd.DataFrame:
-        """One row a search.
+        """Return one row per search.
 
-        Columns: run ids, shortest leak, found after, tried, different (of those tried), came back (first ids that led
-        back to their own thread, of those tried), verdict.
+        Columns: run ids, shortest leak, found after, tried, different (of those tried), resolved correctly (first ids
+        that were resolved to their own thread, of those tried), verdict.
         """
         return pd.DataFrame(
             {
-                "run ids": search.reading,
+                "run ids": search.round_trip,
                 "shortest leak": " → ".join(search.leak) if search.leak else "none",
                 "found after": search.found_after,
                 "tried": search.tried,
                 "different": search.different,
-                "came back": str(search.came_back),
+                "resolved correctly": str(search.correct),
                 "verdict": "leaks" if search.leak else f"survives {search.tried:,} examples",
             }
             for search in self.searches
         ).astype({"found after": "Int64"})
 
     def sockets(self) -> pd.DataFrame:
-        """The shortest leak over real sockets: the columns of `rate_table`."""
+        """Return the shortest leak over real sockets, with the columns of `rate_table`."""
         return rate_table(self.confirmed)
 
     def misrouted(self, frames: int = 5) -> pd.DataFrame:
-        """The first frames that another user's socket read, under Fix 1."""
+        """Return the first frames that another user's socket read, under Fix 1."""
         return transcript(self.confirmed[0], misrouted=True, frames=frames)
 
 
 async def study_leaks(*, threads: int = 6, examples: int = 400, seed: int = 0) -> LeakStudy:
-    """Classify `threads` threads of every family, search `examples` pairs a reading, and confirm the shortest leak.
+    """Classify threads of every family, search for a leak with each round trip, and measure the shortest one.
 
-    LookupError when the search finds no leak of Fix 1 in so few pairs.
+    Each family has `threads` threads, and each search tries `examples` pairs. LookupError if the search finds no leak
+    of Fix 1 in that many pairs.
     """
-    searches = tuple(search(name, examples=examples, seed=seed) for name in READINGS)
+    searches = tuple(search(name, examples=examples, seed=seed) for name in ROUND_TRIPS)
     owners = (UserId("alice"), UserId("bob"))
-    pair = tuple(Owned(thread, owner) for thread, owner in zip(searches[0].shortest, owners, strict=True))
+    pair = tuple(OwnedThread(thread, owner) for thread, owner in zip(searches[0].shortest, owners, strict=True))
     confirmed = await measure_each([FIX_1, SOUND], [Workload(threads=pair, at_once=2)], seed=seed)
     return LeakStudy(populations(threads, seed=seed), searches, tuple(confirmed))

@@ -1,6 +1,6 @@
-"""Mapping lifecycles: the audit's Fix 3 as written beside the sound service, from a run's registration to its end.
+"""Mapping lifecycles, from registration to the end of a run: Fix 3 as written, compared with the sound service.
 
-A dict looks right for as long as one process lives, one run at a time ends, and no event comes after a run's end.
+A dict appears to work as long as one process lives, runs end one at a time, and no event follows the end of its run.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from bridgekit.mapping.service import GRACE_SECONDS
 from bridgekit_verify.as_committed import DictMapping
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.ledger import ledger
-from bridgekit_verify.measure.plots import BLUE, GREEN, INK, VERMILLION, draw_rates, new_figure
+from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, VERMILLION, draw_rates, new_figure
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.workload import Owned, family, seeded
+from bridgekit_verify.measure.workload import OwnedThread, seeded, thread_ids
 from bridgekit_verify.studies.manual_run import Clock, manual_run
-from bridgekit_verify.studies.processes import Asked, ask_processes, process_table
+from bridgekit_verify.studies.processes import ProcessDelivery, measure_processes, process_table
 from bridgekit_verify.variants import FIX_3, SOUND, Variant
 
 __all__ = [
@@ -42,33 +42,33 @@ __all__ = [
 ]
 
 
-MAKES: Final[Mapping[str, Callable[[Clock], RunThreadMappingService]]] = {
+MAPPINGS: Final[Mapping[str, Callable[[Clock], RunThreadMappingService]]] = {
     "fix 3": lambda _: DictMapping(),
     "sound": lambda clock: RunThreadMappingService(MemoryMappingStore(clock)),
 }
-LOOKS: Final = ((VERMILLION, "D"), (BLUE, "s"), (GREEN, "o"))
+STYLES: Final = ((VERMILLION, "D"), (BLUE, "s"), (GREEN, "o"))
 UNDER_WAY: Final = 5
-"""One run begins each second, and each takes that many."""
+"""How many seconds each run takes; one run starts per second."""
 
 
 @dataclass(frozen=True)
 class Retained:
-    """What a mapping still holds after so many runs."""
+    """What a mapping still holds after a number of runs."""
 
     mapping: str
     cleaned_up: bool
     runs: int
     routes: int
-    """Runs that it still answers a thread for."""
+    """Runs for which it still returns a thread."""
     held_bytes: int
-    """Of every container, text and number that it keeps, each counted once, by sys.getsizeof."""
+    """Size of every container, text and number that it holds, each counted once, by sys.getsizeof."""
 
 
 async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], seed: int = 0) -> list[Retained]:
-    """Let runs begin and end, and look what is left after so many of them. `mapping` is one of `MAKES`."""
+    """Start and end runs of one of `MAPPINGS`, and measure what it holds after each count in `after`."""
     clock = Clock()
-    service = MAKES[mapping](clock)
-    run_ids, threads = OpaqueRunIds(seeded(seed)), family("thread_<uuid4>", 100, seed=seed)
+    service = MAPPINGS[mapping](clock)
+    run_ids, threads = OpaqueRunIds(seeded(seed)), thread_ids("thread_<uuid4>", 100, seed=seed)
     begun, held = [], []
     for number in range(max(after)):
         clock.now = float(number)
@@ -84,9 +84,9 @@ async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], 
 
 
 def bytes_of(root: object) -> int:
-    """What is reachable from there in bytes: containers, texts and numbers, through the attributes of objects.
+    """Return the size of the containers, texts and numbers reachable from an object, through attributes.
 
-    The objects between them are few, and what Python takes for one's attributes depends on who came before it.
+    The objects themselves are few and not counted, because their size depends on what Python allocated earlier.
     """
     seen: set[int] = set()
     waiting, total = [root], 0
@@ -110,19 +110,19 @@ def bytes_of(root: object) -> int:
 
 
 LATENESS_SECONDS: Final = (-1.0, 0.0, 1.0, 5.0, 15.0, 29.0, 30.0, 60.0)
-"""When an event is emitted, in seconds after its run has ended; below zero the run is still under way."""
+"""When an event is emitted, in seconds after the end of its run; negative while the run is active."""
 
 
 @dataclass(frozen=True)
 class LateEvents:
-    """Events of ended runs, by how late they were emitted."""
+    """Delivery of events of ended runs, by how late they were emitted."""
 
     variant: str
-    says: str
-    """What the event says of where it belongs."""
+    address: str
+    """What the event carries to identify its destination."""
     verdict: Verdict
     by_lateness: Mapping[float, Rate]
-    """Delivered, by seconds after the end."""
+    """Delivered events, by seconds after the end."""
 
 
 async def emit_late(
@@ -135,11 +135,12 @@ async def emit_late(
     runs: int = 20,
     seed: int = 0,
 ) -> LateEvents:
-    """Open runs, end them all at second 0 of `clock`, and emit one event of each at every lateness; over real sockets.
+    """Open runs, end them all at second 0 of `clock`, and emit one event of each at every lateness, over real sockets.
 
-    By run id through the bridge, as a caller outside the run does, or `carried` by the run's own agent.
+    Without `carried`, events name the run id only, as those of a caller outside the run do. With it, the run's own
+    agent emits them, and they carry the thread.
     """
-    threads = family("thread_123", users, seed=seed)
+    threads = thread_ids("thread_123", users, seed=seed)
     async with manual_run(variant, threads, seed=seed) as live:
         opened = [await live.open_run(threads[number % users], f"question {number + 1}") for number in range(runs)]
         ended = False
@@ -158,7 +159,7 @@ async def emit_late(
     return LateEvents(variant.name, "run id and thread" if carried else "run id", check(live.history), rates)
 
 
-async def _each_late(users: int, runs: int, seed: int) -> tuple[LateEvents, ...]:
+async def _late_by_chain(users: int, runs: int, seed: int) -> tuple[LateEvents, ...]:
     clock = Clock()
     sound = replace(SOUND, mapping=lambda _: RunThreadMappingService(MemoryMappingStore(clock)))
     return tuple(
@@ -172,18 +173,18 @@ async def _each_late(users: int, runs: int, seed: int) -> tuple[LateEvents, ...]
 
 @dataclass(frozen=True)
 class Rerouted:
-    """Alice's run, registered a second time for Bob's thread when half of its events are out."""
+    """Alice's run, registered a second time for Bob's thread after half of its events."""
 
     variant: str
     verdict: Verdict
     refused: RunAlreadyMapped | None
-    """What the second registration was answered with; None when it was taken."""
+    """The error of the second registration; None if it was accepted."""
 
 
 async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerouted:
-    """Emit that many events of one run by its run id, over real sockets, with a second registration in the middle."""
-    alice = Owned(ThreadId("thread_123"), UserId("alice"))
-    bob = Owned(ThreadId("thread_124"), UserId("bob"))
+    """Emit that many events of one run by its run id, over real sockets, with a second registration half way."""
+    alice = OwnedThread(ThreadId("thread_123"), UserId("alice"))
+    bob = OwnedThread(ThreadId("thread_124"), UserId("bob"))
     refused = None
     async with manual_run(variant, (alice, bob), seed=seed) as live:
         run = await live.open_run(alice, "question 1")
@@ -199,16 +200,16 @@ async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerou
 
 @dataclass(frozen=True)
 class LifecycleStudy:
-    """Five ways in which a route may outlive its use, or fail to last."""
+    """Five ways in which a mapping keeps a route too long, loses it too early, or changes it."""
 
-    held: tuple[Retained, ...]
+    retained: tuple[Retained, ...]
     late: tuple[LateEvents, ...]
-    asked: tuple[Asked, ...]
+    by_process: tuple[ProcessDelivery, ...]
     rerouted: tuple[Rerouted, ...]
     """Fix 3 and the sound chain."""
 
     def retention(self) -> pd.DataFrame:
-        """One row a mapping and a number of runs.
+        """Return one row per mapping and number of runs.
 
         Columns: mapping, cleaned up, runs, routes held, KiB held, bytes a run (all that is held, divided by the runs).
         """
@@ -221,18 +222,18 @@ class LifecycleStudy:
                 "KiB held": round(row.held_bytes / 1_024, 1),
                 "bytes a run": round(row.held_bytes / row.runs, 1),
             }
-            for row in self.held
+            for row in self.retained
         )
 
     def late_events(self) -> pd.DataFrame:
-        """One row a chain, a way and a lateness.
+        """Return one row per chain, address and lateness.
 
-        Columns: chain, the event says, seconds after the end, delivered, of, from %, to % (95 % Wilson interval).
+        Columns: chain, the event carries, seconds after the end, delivered, of, from %, to % (95 % Wilson interval).
         """
         return pd.DataFrame(
             {
                 "chain": late.variant,
-                "the event says": late.says,
+                "the event carries": late.address,
                 "seconds after the end": seconds,
                 "delivered": rate.k,
                 "of": rate.n,
@@ -244,84 +245,88 @@ class LifecycleStudy:
         )
 
     def processes(self) -> pd.DataFrame:
-        """Who finds a run's thread, here, in a second process and after a restart: see `process_table`."""
-        return process_table(self.asked)
+        """Return which of three processes finds a run's thread, with the columns of `process_table`."""
+        return process_table(self.by_process)
 
     def rerouting(self) -> pd.DataFrame:
-        """One row a chain. Columns: chain, events of Alice's run, at her socket, at Bob's socket, registered again."""
+        """Return one row per chain: events of Alice's run, at her and at Bob's socket, registered again."""
         return pd.DataFrame(
             {
                 "chain": row.variant,
                 "events of Alice's run": row.verdict.expected,
                 "at her socket": row.verdict.delivered,
                 "at Bob's socket": row.verdict.wrong_user,
-                "registered again": type(row.refused).__name__ if row.refused else "taken",
+                "registered again": type(row.refused).__name__ if row.refused else "accepted",
             }
             for row in self.rerouted
         )
 
     def table(self) -> pd.DataFrame:
-        """The whole in one table. Columns: what, fix 3 as written, sound."""
-        return pd.DataFrame([*self._kept(), *self._late(), *self._asked(), self._moved()])
+        """Return all measurements in one table. Columns: what, fix 3 as written, sound."""
+        return pd.DataFrame([*self._retained(), *self._late(), *self._by_process(), self._moved()])
 
-    def _kept(self) -> list[dict[str, str]]:
-        says = {
+    def _retained(self) -> list[dict[str, str]]:
+        texts = {
             cleaned_up: {
                 row.mapping: f"{row.routes:,} routes, {row.held_bytes / 1_024:,.0f} KiB"
-                for row in self.held
+                for row in self.retained
                 if row.cleaned_up is cleaned_up
             }
             for cleaned_up in (False, True)
         }
-        runs = max(row.runs for row in self.held)
+        runs = max(row.runs for row in self.retained)
         return [
-            _beside(f"held after {runs:,} runs, {words}", says[cleaned_up]["fix 3"], says[cleaned_up]["sound"])
-            for cleaned_up, words in ((False, "none cleaned up"), (True, "each cleaned up at its end"))
+            _comparison_row(
+                f"held after {runs:,} runs, {cleanup}", texts[cleaned_up]["fix 3"], texts[cleaned_up]["sound"]
+            )
+            for cleaned_up, cleanup in ((False, "none cleaned up"), (True, "each cleaned up at its end"))
         ]
 
     def _late(self) -> list[dict[str, str]]:
         shown = {"run id": LATENESS_SECONDS[1:3] + LATENESS_SECONDS[-1:], "run id and thread": LATENESS_SECONDS[-1:]}
         return [
-            _beside(f"delivered, {_when(at)}; the event says {says}", *(str(late[at]) for late in pair))
-            for says, seconds in shown.items()
-            if (pair := [late.by_lateness for late in self.late if late.says == says])
+            _comparison_row(f"delivered, {_when(at)}; the event carries {address}", *(str(late[at]) for late in pair))
+            for address, seconds in shown.items()
+            if (pair := [late.by_lateness for late in self.late if late.address == address])
             for at in seconds
         ]
 
-    def _asked(self) -> list[dict[str, str]]:
+    def _by_process(self) -> list[dict[str, str]]:
         by_chain: dict[tuple[str, str], dict[str, str]] = {}
-        for row in self.asked:
-            by_chain.setdefault((row.process, row.says), {})[row.variant] = str(row.arrived)
+        for row in self.by_process:
+            by_chain.setdefault((row.process, row.address), {})[row.variant] = str(row.arrived)
         return [
-            _beside(f"delivered, process: {process}; the event says {says}", rates["fix 3"], rates["sound"])
-            for (process, says), rates in by_chain.items()
+            _comparison_row(
+                f"delivered, process: {process}; the event carries {address}", rates["fix 3"], rates["sound"]
+            )
+            for (process, address), rates in by_chain.items()
         ]
 
     def _moved(self) -> dict[str, str]:
         as_written, sound = (
             f"{row.verdict.wrong_user:,} of {row.verdict.expected:,}, "
-            + (f"refused: {type(row.refused).__name__}" if row.refused else "taken")
+            + (f"refused: {type(row.refused).__name__}" if row.refused else "accepted")
             for row in self.rerouted
         )
-        return _beside("Alice's events at Bob's socket after a second registration", as_written, sound)
+        return _comparison_row("Alice's events at Bob's socket after a second registration", as_written, sound)
 
-    def words(self) -> str:
-        """The figure in a sentence, for those who cannot see it."""
+    def alt_text(self) -> str:
+        """Describe the figure in text."""
         return "; ".join(
             f"{heading}: " + ", ".join(f"{rate.k} of {rate.n} {_when(at)}" for at, rate in rates.items())
             for heading, rates in self._panels().items()
         )
 
     def figure(self, title: str) -> Figure:
-        """Delivered against how late, a panel each way; Fix 3 reads no thread, so it has one."""
+        """Draw delivery against lateness per chain and address; Fix 3 ignores a carried thread: one panel."""
         return late_events_figure(self._panels(), title=title)
 
     def _panels(self) -> dict[str, Mapping[float, Rate]]:
-        shown = [late for late in self.late if (late.variant, late.says) != ("fix 3", "run id and thread")]
-        return {f"{late.variant}: the event says its {late.says}": late.by_lateness for late in shown}
+        shown = [late for late in self.late if (late.variant, late.address) != ("fix 3", "run id and thread")]
+        return {f"{late.variant}: the event carries its {late.address}": late.by_lateness for late in shown}
 
 
-def _beside(what: str, as_written: str, sound: str) -> dict[str, str]:
+def _comparison_row(what: str, as_written: str, sound: str) -> dict[str, str]:
     return {"what": what, "fix 3 as written": as_written, "sound": sound}
 
 
@@ -332,9 +337,10 @@ def _when(seconds: float) -> str:
 async def study_lifecycles(
     *, users: int = 5, runs: int = 20, held_runs: Sequence[int] = (1_000, 10_000), events: int = 20, seed: int = 0
 ) -> LifecycleStudy:
-    """Measure it all: memory after each of `held_runs`, `runs` runs of `users` users late and elsewhere, one re-routed.
+    """Measure memory, late events, events from another process, and a second registration.
 
-    Starts one process, kills it, and starts it again. ProcessGone or ProcessTimeout where it fails.
+    Memory is measured after each of `held_runs`; late and remote events are those of `runs` runs of `users` users.
+    Starts one process, kills it, and starts it again. ProcessGone or ProcessTimeout if that process fails.
     """
     held = [
         row
@@ -344,22 +350,22 @@ async def study_lifecycles(
     ]
     return LifecycleStudy(
         tuple(held),
-        await _each_late(users, runs, seed),
-        tuple(await ask_processes(users=users, runs=runs, seed=seed)),
+        await _late_by_chain(users, runs, seed),
+        tuple(await measure_processes(users=users, runs=runs, seed=seed)),
         tuple([await reroute(row, events=events, seed=seed) for row in (FIX_3, SOUND)]),
     )
 
 
 def late_events_figure(panels: Mapping[str, Mapping[float, Rate]], *, title: str) -> Figure:
-    """One panel a way to find the route: which part of the events is delivered, by how late they are emitted.
+    """Draw one panel per way to find the route: the share of events delivered, by how late they are emitted.
 
-    `panels` maps a panel's title to rates by seconds after the run's end, negative before it; panels share them.
+    `panels` maps a panel's title to rates by seconds after the run's end, negative before it; all panels share them.
     """
     with new_figure(title, 9.0, 1.4 + 1.45 * len(panels)) as figure:
         axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         seconds = list(next(iter(panels.values())))
-        for axis, (heading, rates), (colour, marker) in zip(axes, panels.items(), LOOKS, strict=False):
-            _spans(axis, seconds, words=axis is axes[-1])
+        for axis, (heading, rates), (colour, marker) in zip(axes, panels.items(), STYLES, strict=False):
+            _spans(axis, seconds, labelled=axis is axes[-1])
             draw_rates(axis, range(len(seconds)), list(rates.values()), colour, marker, 8)
             for place, rate in enumerate(rates.values()):
                 _label(axis, place, rate)
@@ -373,19 +379,19 @@ def late_events_figure(panels: Mapping[str, Mapping[float, Rate]], *, title: str
         return figure
 
 
-def _spans(axis: Axes, seconds: Sequence[float], *, words: bool) -> None:
-    """The run, and its grace: where an event is emitted, not how much time lies between."""
+def _spans(axis: Axes, seconds: Sequence[float], *, labelled: bool) -> None:
+    """Mark the end of the run and of the grace period. The axis shows emissions in order, not to scale."""
     end = sum(at < 0 for at in seconds) - 0.5
     over = sum(at < GRACE_SECONDS for at in seconds) - 0.5
     axis.axvspan(end, over, color="#F0F0F0", zorder=0)
     for place in (end, over):
-        axis.axvline(place, color=INK, linewidth=0.9, linestyle="--", zorder=1)
-    if words:
+        axis.axvline(place, color=TEXT_COLOUR, linewidth=0.9, linestyle="--", zorder=1)
+    if labelled:
         axis.text(end, 10, " the run ends", fontsize=9, va="center")
-        axis.text(over, 16, f" the service's grace\n of {GRACE_SECONDS:g} s is over", fontsize=9, va="center")
+        axis.text(over, 16, f" the service's grace period\n of {GRACE_SECONDS:g} s is over", fontsize=9, va="center")
 
 
 def _label(axis: Axes, place: float, rate: Rate) -> None:
     if rate.known:
-        away = -30 if rate.fraction > 0.5 else 30
-        axis.text(place, 100 * rate.fraction + away, f"{rate.k} of {rate.n}", fontsize=9, ha="center", va="center")
+        offset = -30 if rate.fraction > 0.5 else 30
+        axis.text(place, 100 * rate.fraction + offset, f"{rate.k} of {rate.n}", fontsize=9, ha="center", va="center")

@@ -1,4 +1,4 @@
-"""A served variant with a real socket for each thread, for experiments that say themselves what happens when."""
+"""A served variant with a real socket for each thread, for experiments that control when each event is emitted."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.client import EventClient, connect
-from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Missing, Socket, key_of
-from bridgekit_verify.measure.workload import AGENT, Owned, seeded, tools
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, SignalledGap, Socket, key_of
+from bridgekit_verify.measure.workload import AGENT, OwnedThread, seeded, tools
 from bridgekit_verify.probes.probe_fixture import thinking
 from bridgekit_verify.variants import Variant
 
 __all__ = ["Clock", "ManualRun", "manual_run"]
 
 RUN_TIMEOUT_SECONDS: Final = 60.0
-"""An experiment that takes longer is stuck, and ends with a TimeoutError."""
+"""An experiment that takes longer fails with a TimeoutError."""
 
 
 @dataclass
 class Clock:
-    """A clock that stands still until it is set."""
+    """A clock that changes only when it is set."""
 
     now: float = 0.0
 
@@ -39,7 +39,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class ManualRun:
-    """A running application and its clients. What is said here and read there is in `history`, to be judged after."""
+    """A running application and its clients. `history` records what is emitted and read, for a later verdict."""
 
     app: Starlette
     url: str
@@ -50,8 +50,8 @@ class ManualRun:
         application: Application = self.app.state.bridgekit
         return application
 
-    async def open_run(self, owned: Owned, request: str) -> RunContext:
-        """Let the supervisor accept a request, up to the registered route."""
+    async def open_run(self, owned: OwnedThread, request: str) -> RunContext:
+        """Let the supervisor accept a request, including the registration of its route."""
         return await self.application.supervisor.open_run(
             agent_name=AGENT, thread_id=owned.thread_id, user_id=owned.user_id, request=request
         )
@@ -60,34 +60,36 @@ class ManualRun:
         await self.application.supervisor.close_run(run)
 
     async def notify(self, run: RunContext, step: int) -> Receipt:
-        """Say one thing for a run, as a caller who holds nothing but its id."""
-        self._await(run, step)
+        """Emit one event of a run as a caller that knows only its run id."""
+        self._expect(run, step)
         thought = f"{run.request}: step {step}"
         return await self.application.bridge.notify_agent_thinking(run.run_id, AGENT, thought, step_number=step)
 
     async def emit(self, run: RunContext, step: int) -> Receipt:
-        """Say one thing for a run, as its own agent does: the registry binds one that carries the thread."""
-        self._await(run, step)
+        """Emit one event of a run as the run's own agent: the registry binds one that carries the thread."""
+        self._expect(run, step)
         agent = self.application.supervisor.registry.create_bound(run)
         return await agent.emit_thinking(f"{run.request}: step {step}", step_number=step)
 
-    def _await(self, run: RunContext, step: int) -> None:
-        key = Key(run.request, EventType.AGENT_THINKING, step)
+    def _expect(self, run: RunContext, step: int) -> None:
+        key = EventKey(run.request, EventType.AGENT_THINKING, step)
         self.history.expected.append(Expectation(key, run.thread_id, run.user_id))
 
 
 @asynccontextmanager
-async def manual_run(variant: Variant, threads: Sequence[Owned], *, seed: int = 0) -> AsyncIterator[ManualRun]:
-    """Serve a variant, with one socket a thread, for the length of a block; afterwards `history` is complete.
+async def manual_run(variant: Variant, threads: Sequence[OwnedThread], *, seed: int = 0) -> AsyncIterator[ManualRun]:
+    """Serve a variant, with one socket per thread, for the duration of a block; `history` is complete afterwards.
 
-    Enter and leave it in one task.
+    Enter and leave it in the same task.
     """
     agents = {AGENT: thinking(variant.agent)}
     app = create_app(variant.config(agents, hex_source=seeded(seed), tools=tools(), seed=seed))
     with unwrap_single_error(), anyio.fail_after(RUN_TIMEOUT_SECONDS):
         async with serving(app) as url, AsyncExitStack() as stack:
             served = ManualRun(app, url)
-            served.application.bridge.observers.append(lambda event, receipt: _note(served.history, event, receipt))
+            served.application.bridge.observers.append(
+                lambda event, receipt: _record_receipt(served.history, event, receipt)
+            )
             clients = [await _client(stack, served, number, owned) for number, owned in enumerate(threads)]
             yield served
             await app.state.bridgekit_connections.drain()
@@ -95,7 +97,9 @@ async def manual_run(variant: Variant, threads: Sequence[Owned], *, seed: int = 
                 await _read(served.history, socket, client)
 
 
-async def _client(stack: AsyncExitStack, served: ManualRun, number: int, owned: Owned) -> tuple[Socket, EventClient]:
+async def _client(
+    stack: AsyncExitStack, served: ManualRun, number: int, owned: OwnedThread
+) -> tuple[Socket, EventClient]:
     await served.application.open_thread(owned.thread_id, owned.user_id)
     socket = Socket(number, owned.thread_id, owned.user_id)
     served.history.sockets.append(socket)
@@ -103,17 +107,17 @@ async def _client(stack: AsyncExitStack, served: ManualRun, number: int, owned: 
     return socket, await stack.enter_async_context(opened)
 
 
-def _note(history: History, event: AgentEvent, receipt: Receipt) -> None:
+def _record_receipt(history: History, event: AgentEvent, receipt: Receipt) -> None:
     if (key := key_of(event.type, event.payload)) is not None:
         history.acknowledged[key] = (event.run_id, receipt)
 
 
 async def _read(history: History, socket: Socket, client: EventClient) -> None:
-    """Everything that a socket still holds: the server has written all of it, and has said goodbye."""
+    """Read everything that a socket still holds. The server has already written all of it and closed the socket."""
     async for event in client:
         emitted_at = event.timestamp.timestamp()
-        # Read when all is over: there is no latency to learn from it.
+        # Read after the experiment, so that the latency would be meaningless.
         history.arrivals.append(
             Arrival(socket, key_of(event.type, event.payload), event.run_id, event.seq, emitted_at, emitted_at)
         )
-    history.gaps[socket.number] = [Missing(gap.first, gap.last, gap.epoch) for gap in client.gaps]
+    history.gaps[socket.number] = [SignalledGap(gap.first, gap.last, gap.epoch) for gap in client.gaps]

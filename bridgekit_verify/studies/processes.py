@@ -1,4 +1,4 @@
-"""Run ids that one process registered, used in another one: a real process, which the harness starts and asks."""
+"""Run ids that one process registered, used in another real process, which the harness starts and sends requests to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bridgekit.transport.client import EventClient, connect
 from bridgekit_verify.harness.processes import START_TIMEOUT_SECONDS, ChildProcess, start_module
 from bridgekit_verify.measure.history import key_of
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.workload import Owned, family
+from bridgekit_verify.measure.workload import OwnedThread, thread_ids
 from bridgekit_verify.studies import second_worker
 from bridgekit_verify.studies.manual_run import ManualRun, manual_run
 from bridgekit_verify.studies.second_worker import (
@@ -22,19 +22,19 @@ from bridgekit_verify.studies.second_worker import (
     ProcessAnswer,
     ProcessRequest,
     ServedUrls,
-    answer,
-    asked_about,
+    event_key,
+    handle_request,
 )
 
-__all__ = ["Asked", "ask_processes", "process_table", "second_process"]
+__all__ = ["ProcessDelivery", "measure_processes", "process_table", "second_process"]
 
 
 class ProcessHandle(Protocol):
-    """A process that can be asked."""
+    """A process that handles requests."""
 
     def url(self, variant: str) -> str: ...
 
-    async def ask(self, question: ProcessRequest) -> ProcessAnswer: ...
+    async def request(self, message: ProcessRequest) -> ProcessAnswer: ...
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class LocalProcess:
     def url(self, variant: str) -> str:
         return self.served.url
 
-    async def ask(self, question: ProcessRequest) -> ProcessAnswer:
-        return await answer(self.served.app, question)
+    async def request(self, message: ProcessRequest) -> ProcessAnswer:
+        return await handle_request(self.served.app, message)
 
 
 @dataclass(frozen=True)
@@ -61,27 +61,27 @@ class SecondProcess:
     def url(self, variant: str) -> str:
         return self.urls[variant]
 
-    async def ask(self, question: ProcessRequest) -> ProcessAnswer:
-        """ProcessGone, ProcessTimeout."""
-        return await self.process.request(question, ProcessAnswer)
+    async def request(self, message: ProcessRequest) -> ProcessAnswer:
+        """Send a request and return its answer. ProcessGone or ProcessTimeout if the process fails."""
+        return await self.process.request(message, ProcessAnswer)
 
 
 @asynccontextmanager
 async def second_process() -> AsyncIterator[SecondProcess]:
-    """Run `second_worker` for the length of a block; at its end the process is killed."""
+    """Run `second_worker` for the duration of a block; at its end the process is killed."""
     async with start_module(second_worker.__name__, name="the second process") as process:
         ready = await process.receive(ServedUrls, within=START_TIMEOUT_SECONDS, wanted="serve")
         yield SecondProcess(process, ready.urls)
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProcessDelivery:
     """Some runs' events, emitted in one process."""
 
     variant: str
     process: str
-    says: str
-    """What the event says of where it belongs."""
+    address: str
+    """What the event carries to identify its destination."""
     found: Rate
     """Events for which that process found the right thread."""
     arrived: Rate
@@ -89,64 +89,64 @@ class Asked:
     why_not: str
 
 
-async def ask_processes(*, users: int = 5, runs: int = 20, seed: int = 0) -> list[Asked]:
-    """Register runs here, then emit an event of each here, in a second process, and there again after a restart.
+async def measure_processes(*, users: int = 5, runs: int = 20, seed: int = 0) -> list[ProcessDelivery]:
+    """Register runs here, then emit one event of each here, in a second process, and in it again after a restart.
 
-    Done with Fix 3's dict and with the sound chain, whose mapping is a memory store too. Every user has a socket at
-    the process that is asked, so that nothing but the route is missing.
+    Measured with Fix 3's dict and with the sound chain, whose mapping also uses a memory store. Every user has a socket
+    at the process that emits, so that only the route can be missing.
     """
-    threads = family("thread_123", users, seed=seed)
-    asked = []
+    threads = thread_ids("thread_123", users, seed=seed)
+    deliveries = []
     opened: dict[str, list[RunContext]] = {}
     for name, row in SERVED.items():
         async with manual_run(row, (), seed=seed) as first:
             opened[name] = [
                 await first.open_run(threads[number % users], f"question {number + 1}") for number in range(runs)
             ]
-            asked.append(await _emitted(LocalProcess(first), name, "the one that registered", opened[name]))
+            deliveries.append(await _emit_each(LocalProcess(first), name, "the registering process", opened[name]))
     async with second_process() as second:
-        asked += await _both(second, "a second one", opened)
+        deliveries += await _both(second, "a second process", opened)
         for name, contexts in opened.items():
             for run in contexts:
-                await second.ask(_question(name, run, "register", carried=True))
-            asked.append(await _emitted(second, name, "a second one, registered there", contexts))
-    async with second_process() as again:
-        asked += await _both(again, "the second one, restarted", opened)
-    return sorted(asked, key=lambda row: list(SERVED).index(row.variant))
+                await second.request(_message(name, run, "register", carried=True))
+            deliveries.append(await _emit_each(second, name, "a second process, registered there", contexts))
+    async with second_process() as restarted:
+        deliveries += await _both(restarted, "the second process, restarted", opened)
+    return sorted(deliveries, key=lambda row: list(SERVED).index(row.variant))
 
 
-async def _both(handle: ProcessHandle, process: str, opened: dict[str, list[RunContext]]) -> list[Asked]:
+async def _both(handle: ProcessHandle, process: str, opened: dict[str, list[RunContext]]) -> list[ProcessDelivery]:
     return [
-        await _emitted(handle, name, process, contexts, carried=carried)
+        await _emit_each(handle, name, process, contexts, carried=carried)
         for name, contexts in opened.items()
         for carried in (False, True)
     ]
 
 
-async def _emitted(
+async def _emit_each(
     handle: ProcessHandle, variant: str, process: str, runs: Sequence[RunContext], *, carried: bool = False
-) -> Asked:
-    owners = dict.fromkeys(Owned(run.thread_id, run.user_id) for run in runs)
+) -> ProcessDelivery:
+    owners = dict.fromkeys(OwnedThread(run.thread_id, run.user_id) for run in runs)
     async with AsyncExitStack() as stack:
         clients = {}
         for owned in owners:
-            await handle.ask(
+            await handle.request(
                 ProcessRequest(variant=variant, do="open thread", thread_id=owned.thread_id, user_id=owned.user_id)
             )
             opened = connect(handle.url(variant), user_id=owned.user_id, thread_id=owned.thread_id)
             clients[owned] = await stack.enter_async_context(opened)
-        answers = [await handle.ask(_question(variant, run, "notify", carried=carried)) for run in runs]
-        await handle.ask(ProcessRequest(variant=variant, do="drain"))
+        answers = [await handle.request(_message(variant, run, "notify", carried=carried)) for run in runs]
+        await handle.request(ProcessRequest(variant=variant, do="drain"))
         read = {(owned, key) for owned, client in clients.items() for key in await _keys(client)}
-    found = sum(said.thread_id == run.thread_id for said, run in zip(answers, runs, strict=True))
-    arrived = sum((Owned(run.thread_id, run.user_id), asked_about(run.request)) in read for run in runs)
-    return Asked(
+    found = sum(answer.thread_id == run.thread_id for answer, run in zip(answers, runs, strict=True))
+    arrived = sum((OwnedThread(run.thread_id, run.user_id), event_key(run.request)) in read for run in runs)
+    return ProcessDelivery(
         variant,
         process,
         "run id and thread" if carried else "run id",
         Rate(found, len(runs)),
         Rate(arrived, len(runs)),
-        "; ".join(dict.fromkeys(f"link {said.link}: {said.reason}" for said in answers if said.link)),
+        "; ".join(dict.fromkeys(f"link {answer.link}: {answer.reason}" for answer in answers if answer.link)),
     )
 
 
@@ -154,22 +154,22 @@ async def _keys(client: EventClient) -> list[object]:
     return [key_of(event.type, event.payload) async for event in client]
 
 
-def _question(variant: str, run: RunContext, do: second_worker.Deed, *, carried: bool) -> ProcessRequest:
+def _message(variant: str, run: RunContext, do: second_worker.Action, *, carried: bool) -> ProcessRequest:
     thread = run.thread_id if carried else None
     return ProcessRequest(variant=variant, do=do, run_id=run.run_id, thread_id=thread, request=run.request)
 
 
-def process_table(asked: Sequence[Asked]) -> pd.DataFrame:
-    """One row a question put to a process.
+def process_table(deliveries: Sequence[ProcessDelivery]) -> pd.DataFrame:
+    """Return one row per chain, process and address.
 
-    Columns: chain, process, the event says, found its thread, reached its user, of, from %, to % (95 % Wilson
+    Columns: chain, process, the event carries, found its thread, reached its user, of, from %, to % (95 % Wilson
     interval of those that reached their user), why not.
     """
     return pd.DataFrame(
         {
             "chain": row.variant,
             "process": row.process,
-            "the event says": row.says,
+            "the event carries": row.address,
             "found its thread": row.found.k,
             "reached its user": row.arrived.k,
             "of": row.arrived.n,
@@ -177,5 +177,5 @@ def process_table(asked: Sequence[Asked]) -> pd.DataFrame:
             "to %": round(100 * row.arrived.interval[1], 1),
             "why not": row.why_not,
         }
-        for row in asked
+        for row in deliveries
     )

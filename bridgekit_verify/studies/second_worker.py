@@ -19,32 +19,32 @@ from bridgekit.events import EventType, Outcome
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.serve.in_process import serving
 from bridgekit_verify.harness.messages import read_requests, send
-from bridgekit_verify.measure.history import Key
+from bridgekit_verify.measure.history import EventKey
 from bridgekit_verify.measure.workload import AGENT, seeded
 from bridgekit_verify.probes.probe_fixture import thinking
 from bridgekit_verify.variants import FIX_3, SOUND
 
-__all__ = ["SERVED", "Deed", "ProcessAnswer", "ProcessRequest", "ServedUrls", "answer", "asked_about"]
+__all__ = ["SERVED", "Action", "ProcessAnswer", "ProcessRequest", "ServedUrls", "event_key", "handle_request"]
 
-Deed = Literal["open thread", "register", "notify", "drain"]
+Action = Literal["open thread", "register", "notify", "drain"]
 
 SERVED: Final = {row.name: row for row in (FIX_3, SOUND)}
 
 
 class ProcessRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process is to do, in which of its chains. What a deed does not need stays empty."""
+    """The action to perform, and the chain to perform it in. Fields that an action does not need stay empty."""
 
     variant: str
-    do: Deed
+    do: Action
     run_id: RunId = RunId("")
     thread_id: ThreadId | None = None
-    """Of a notification: the thread, where it travels with the event."""
+    """For a notification: the thread, if the event carries it."""
     user_id: UserId = UserId("")
     request: str = ""
 
 
 class ProcessAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of it. For a notification, what its Receipt says."""
+    """The result of an action. For a notification: the fields of its Receipt."""
 
     outcome: Outcome = Outcome.SENT
     thread_id: ThreadId | None = None
@@ -53,57 +53,57 @@ class ProcessAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServedUrls(msgspec.Struct, frozen=True):
-    """The process is up: where each of its chains is served."""
+    """The process is ready: the URL of each of its chains."""
 
     urls: dict[str, str]
 
 
-async def answer(app: Starlette, question: ProcessRequest) -> ProcessAnswer:
-    """Do in one application what a question asks. The first process answers by the same function."""
+async def handle_request(app: Starlette, message: ProcessRequest) -> ProcessAnswer:
+    """Perform the requested action in one application. The first process uses the same function."""
     application: Application = app.state.bridgekit
-    match question.do:
+    match message.do:
         case "open thread":
-            await application.open_thread(question.thread_id or ThreadId(""), question.user_id)
+            await application.open_thread(message.thread_id or ThreadId(""), message.user_id)
         case "register":
-            return await _register(application, question)
+            return await _register(application, message)
         case "notify":
-            return await _notify(application, question)
+            return await _notify(application, message)
         case "drain":
             await app.state.bridgekit_connections.drain()
     return ProcessAnswer()
 
 
-async def _register(application: Application, question: ProcessRequest) -> ProcessAnswer:
+async def _register(application: Application, message: ProcessRequest) -> ProcessAnswer:
     try:
-        await application.bridge.mapping.register_mapping(question.run_id, question.thread_id or ThreadId(""))
+        await application.bridge.mapping.register_mapping(message.run_id, message.thread_id or ThreadId(""))
     except RunAlreadyMapped as refused:
         return ProcessAnswer(outcome=Outcome.REFUSED, reason=str(refused))
-    return ProcessAnswer(thread_id=question.thread_id)
+    return ProcessAnswer(thread_id=message.thread_id)
 
 
-async def _notify(application: Application, question: ProcessRequest) -> ProcessAnswer:
-    thought = f"{question.request}: from wherever it is asked"
+async def _notify(application: Application, message: ProcessRequest) -> ProcessAnswer:
+    thought = f"{message.request}: emitted on request"
     receipt = await application.bridge.notify_agent_thinking(
-        question.run_id, AGENT, thought, step_number=1, thread_id=question.thread_id
+        message.run_id, AGENT, thought, step_number=1, thread_id=message.thread_id
     )
     return ProcessAnswer(outcome=receipt.outcome, thread_id=receipt.thread_id, link=receipt.link, reason=receipt.reason)
 
 
-def asked_about(request: str) -> Key:
-    """The event that a notification about that request is."""
-    return Key(request, EventType.AGENT_THINKING, 1)
+def event_key(request: str) -> EventKey:
+    """Return the identity of the event that a notification about that request emits."""
+    return EventKey(request, EventType.AGENT_THINKING, 1)
 
 
 async def main() -> None:
-    """Serve both chains, and answer until standard input closes."""
+    """Serve both chains, and answer requests until standard input closes."""
     async with AsyncExitStack() as stack:
         apps, urls = {}, {}
         for name, row in SERVED.items():
             apps[name] = create_app(row.config({AGENT: thinking(row.agent)}, hex_source=seeded(0)))
             urls[name] = await stack.enter_async_context(serving(apps[name]))
         send(ServedUrls(urls))
-        async for question in read_requests(ProcessRequest):
-            send(await answer(apps[question.variant], question))
+        async for message in read_requests(ProcessRequest):
+            send(await handle_request(apps[message.variant], message))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The two comparisons that the notebooks make: one link broken and sound, and every fix over every kind of id."""
+"""The two comparisons that the notebooks make: one link broken and sound; every fix with every family of thread ids."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from bridgekit.chain.self_check import SOUND_CHECKS
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.plots import before_after_figure, delivery_figure, matrix_figure
 from bridgekit_verify.measure.tables import loss_table, rate_table
-from bridgekit_verify.measure.workload import FAMILIES, Workload, family
+from bridgekit_verify.measure.workload import FAMILIES, Workload, thread_ids
 from bridgekit_verify.probes.probes import Probe, probe
 from bridgekit_verify.variants import AS_COMMITTED, BROKEN, SOUND, VARIANTS, Variant
 
 __all__ = ["EXAMPLE", "FixStudy", "LinkStudy", "study_fixes", "study_link"]
 
 EXAMPLE = "thread_123"
-"""The one kind of thread id that the audit's own text uses."""
+"""The only shape of thread id in the audit's own text."""
 
 FIXES = tuple(row for row in VARIANTS.values() if row is not AS_COMMITTED)
 
 
 @dataclass(frozen=True)
 class LinkStudy:
-    """One link: tried as committed and sound, and the delivery with it broken and sound."""
+    """One link: probed as committed and sound, and delivery with the link broken and sound."""
 
     link: Link
     committed: Probe
-    """The link as the audited code has it."""
+    """The probe of the link as committed."""
     sound: Probe
     before: Measurement
-    """The chain sound but for this link, broken."""
+    """The sound chain with this link broken."""
     after: Measurement
-    """The chain sound."""
+    """The sound chain."""
     checked: Measurement
-    """As before, but with every check that startup can make: it may have refused to start."""
+    """The same as `before`, with every startup check enabled: it may have refused to start."""
 
     def rates(self) -> pd.DataFrame:
-        """Counts and rates, broken and sound."""
+        """Return counts and rates, broken and sound."""
         return rate_table([self.before, self.after])
 
     def losses(self) -> pd.DataFrame:
-        """Where the broken chain lost or misrouted events, and why."""
+        """Return where the broken chain lost or misrouted events, and why."""
         return loss_table([self.before, self.after])
 
-    def strays_of_a_shared_agent(self) -> int:
-        """How many events go astray when all runs of a group share an agent, which speaks for the last of them.
+    def misroutes_of_shared_agent(self) -> int:
+        """Return how many events are misrouted if the runs of a group share an agent, which emits for the last of them.
 
-        What is said for another run of the last one's thread reaches the right user all the same.
+        Events of another run of the last run's thread reach the right user all the same.
         """
         workload = self.before.workload
         return sum(3 * workload.steps for group in workload.groups() for run in group if run.owned != group[-1].owned)
 
-    def words(self) -> str:
-        """The same in a sentence, for those who cannot see the figure."""
+    def alt_text(self) -> str:
+        """Describe the figure in text."""
         return "; ".join(
             f"{measurement.variant.name}: {measurement.verdict.delivery} events reached their user,"
             f" {measurement.verdict.misrouted:,} frames another"
@@ -65,19 +65,19 @@ class LinkStudy:
         )
 
     def figure(self, title: str) -> Figure:
-        """Delivered and misrouted, broken and sound."""
+        """Draw delivered and misrouted, broken and sound."""
         labels = [f"{measurement.variant.name}" for measurement in (self.before, self.after)]
         return delivery_figure([self.before, self.after], labels, title=title)
 
 
 async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed: int = 0) -> LinkStudy:
-    """Try link 1 to 9, break it, and measure delivery before and after it is mended.
+    """Probe link 1 to 9, break it, and measure delivery before and after its repair.
 
-    `threads` users with a thread each, `runs` runs a thread, `at_once` of them under way together. Link 3 is
-    measured with agents that the registry binds, since the core binds its own (link 5).
+    `threads` users with one thread each, `runs` runs per thread, `at_once` of them active together. Link 3 is measured
+    with agents that the registry binds, because the core binds its own agents (link 5).
     """
     workload = Workload(
-        threads=family(EXAMPLE, threads, seed=seed), runs_per_thread=runs, at_once=at_once, outside_core=number == 3
+        threads=thread_ids(EXAMPLE, threads, seed=seed), runs_per_thread=runs, at_once=at_once, outside_core=number == 3
     )
     broken = BROKEN[number]
     return LinkStudy(
@@ -92,7 +92,7 @@ async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed
 
 @dataclass(frozen=True)
 class FixStudy:
-    """Every fix over every family of thread ids, on the chain as the audit tells it: links 1 to 8 sound."""
+    """Every fix with every family of thread ids, on the chain as reported: links 1 to 8 sound."""
 
     cells: Mapping[tuple[str, str], Measurement]
     """By family of thread ids and name of variant."""
@@ -106,20 +106,20 @@ class FixStudy:
         return tuple(dict.fromkeys(name for _, name in self.cells))
 
     def example(self, variant: str) -> Measurement:
-        """That variant with the audit's own example of a thread id."""
+        """Return that variant's measurement with the audit's own example of a thread id."""
         return self.cells[EXAMPLE, variant]
 
     def over_families(self, variant: str) -> list[Measurement]:
-        """That variant with every family, in their order."""
+        """Return that variant's measurements with every family, in their order."""
         return [self.cells[name, variant] for name in self.families]
 
     def rates(self, variant: str | None = None) -> pd.DataFrame:
-        """One row a family and variant, or of one variant alone."""
+        """Return one row per family and variant; with `variant`, only that one."""
         chosen = {key: cell for key, cell in self.cells.items() if variant in (None, key[1])}
         return rate_table(chosen.values(), **{"thread ids": [name for name, _ in chosen]})
 
-    def words(self) -> str:
-        """The totals in a sentence a variant, for those who cannot see the figure."""
+    def alt_text(self) -> str:
+        """Describe the totals in text, one sentence per variant."""
         example, families = f"{EXAMPLE}: delivered", "all families: delivered"
         return "; ".join(
             f"{row['variant']}: {row[example]} with {EXAMPLE}, {row[families]} over all families,"
@@ -128,7 +128,7 @@ class FixStudy:
         )
 
     def totals(self) -> pd.DataFrame:
-        """One row a variant: the example, then all families together."""
+        """Return one row per variant: the example, then all families together."""
         return pd.DataFrame([self._total(name) for name in self.variants])
 
     def _total(self, variant: str) -> dict[str, object]:
@@ -144,7 +144,7 @@ class FixStudy:
         }
 
     def before_after(self, title: str) -> Figure:
-        """The figure for ten seconds: the audit's example, and all families."""
+        """Draw the summary: the audit's example, and all families."""
         panels = {
             f"the audit's own example, {EXAMPLE}": {name: [self.example(name)] for name in self.variants},
             f"{len(self.families)} kinds of thread ids seen in use": {
@@ -154,7 +154,7 @@ class FixStudy:
         return before_after_figure(panels, title=title)
 
     def matrix(self, title: str) -> Figure:
-        """The figure to act on: which fix delivers which ids."""
+        """Draw the details: which fix delivers which ids."""
         return matrix_figure(dict(self.cells), title=title)
 
 
@@ -167,11 +167,11 @@ async def study_fixes(
     families: Iterable[str] = tuple(FAMILIES),
     variants: Iterable[Variant] = FIXES,
 ) -> FixStudy:
-    """Measure every variant with every family: `threads` users a family, `runs` runs each, `at_once` together."""
+    """Measure every variant with every family: `threads` users per family, `runs` runs each, `at_once` together."""
     variants = tuple(variants)
     cells = {}
     for name in families:
-        workload = Workload(threads=family(name, threads, seed=seed), runs_per_thread=runs, at_once=at_once)
+        workload = Workload(threads=thread_ids(name, threads, seed=seed), runs_per_thread=runs, at_once=at_once)
         for row in variants:
             cells[name, row.name] = await measure(row, workload, seed=seed)
     return FixStudy(cells)

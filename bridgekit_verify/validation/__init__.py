@@ -1,1 +1,1 @@
-"""The measuring, measured: planted faults, broken links, known rates."""
+"""Evidence that the measurement is right: mutated histories, broken links, known rates."""

@@ -1,4 +1,4 @@
-"""Every link broken in every way, on purpose: one row a breakage, sound but for that link."""
+"""Every link broken in every way: one row per breakage, each the sound chain with only that link broken."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bridgekit_verify.variants import BROKEN, SOUND, Variant
 __all__ = ["BREAKAGES", "WAYS", "Breakage"]
 
 WAYS: Final[Mapping[str, str]] = {
-    "not passed on": "the next link gets nothing",
-    "passed wrong": "the next link gets something else",
-    "raises": "an error, and nothing else",
-    "swallowed": "it goes wrong, and the link says that all is well",
-    "delayed": "the next link gets it, too late",
+    "not passed on": "the next link receives nothing",
+    "passed wrong": "the next link receives something else",
+    "raises": "the link raises an error",
+    "swallowed": "the link fails and reports success",
+    "delayed": "the next link receives it too late",
 }
 
 
@@ -32,10 +32,10 @@ class Breakage:
     way: str
     """One of WAYS."""
     variant: Variant
-    shows_at: Mapping[int, str] = field(default_factory=dict)
-    """Why another link is named too, or instead, where that is as it should be: by its number."""
+    also_named: Mapping[int, str] = field(default_factory=dict)
+    """By link number: why another link is named as well or instead, where that is correct."""
     outside_core: bool = False
-    """Shows only where the registry binds the agents, as for a webhook: the core asks it for no bridge."""
+    """Takes effect only where the registry binds the agents, as for a webhook: the core does not use its bridge."""
 
     @property
     def name(self) -> str:
@@ -43,7 +43,7 @@ class Breakage:
 
 
 def _broken(link: int, way: str, summary: str, **choices: Any) -> Breakage:
-    """A row, with the checks of startup that would refuse it left out: then nothing could be measured."""
+    """Return a row without the startup checks that would refuse it, because nothing could be measured otherwise."""
     checks = {2: {"self_checks": WITHOUT_HANDOVER}, 4: {"self_checks": WITHOUT_HANDOVER}}.get(link, {})
     if link == 9:
         checks = {"self_checks": WITHOUT_ROUTING}
@@ -51,18 +51,18 @@ def _broken(link: int, way: str, summary: str, **choices: Any) -> Breakage:
     return Breakage(link, way, variant, outside_core=variant.start is handover.start_without_the_registry or link == 3)
 
 
-def _known(link: int, way: str, shows_at: Mapping[int, str] | None = None) -> Breakage:
-    """A row that the notebooks know already."""
+def _known(link: int, way: str, also_named: Mapping[int, str] | None = None) -> Breakage:
+    """Return a row that the notebooks use as well."""
     variant = replace(BROKEN[link], name=f"link {link} {way}")
-    return Breakage(link, way, variant, {} if shows_at is None else shows_at, outside_core=link == 3)
+    return Breakage(link, way, variant, {} if also_named is None else also_named, outside_core=link == 3)
 
 
 _UNNOTICED: Final = (
-    "What is broken is link 1's check, and no event passes a check. The events die of what it failed to notice: no"
-    " socket belongs to a thread."
+    "Only link 1's check is broken, and no event passes through a check. The events are lost by the defect that the"
+    " check did not detect: no socket is assigned to a thread."
 )
-_NO_BRIDGE: Final = "hands on no bridge"
-_WIRES_LATE: Final = "hands the bridge on when the first run is over"
+_NO_BRIDGE: Final = "passes on no bridge"
+_WIRES_LATE: Final = "passes the bridge on after the first run"
 
 BREAKAGES: Final[tuple[Breakage, ...]] = (
     _broken(
@@ -72,53 +72,55 @@ BREAKAGES: Final[tuple[Breakage, ...]] = (
         start=handover.start_without_the_registry,
         self_checks=WITHOUT_HANDOVER,
     ),
-    _broken(1, "passed wrong", "startup hands on another bridge", start=handover.start_with_two_bridges),
+    _broken(1, "passed wrong", "startup passes on another bridge", start=handover.start_with_two_bridges),
     _broken(1, "raises", "startup raises", start=handover.start_that_raises),
     _known(1, "swallowed", {10: _UNNOTICED}),
-    _broken(1, "delayed", "startup hands the bridge on after the first event", start=handover.start_that_wires_late),
+    _broken(1, "delayed", "startup passes the bridge on after the first event", start=handover.start_that_wires_late),
     _broken(2, "not passed on", _NO_BRIDGE, supervisor=handover.SupervisorWithoutBridgeForTheEngine),
-    _broken(2, "passed wrong", "the thread of the run before", supervisor=handover.SupervisorWithTheLastThread),
+    _broken(2, "passed wrong", "the thread of the previous run", supervisor=handover.SupervisorWithTheLastThread),
     _broken(2, "raises", "the supervisor raises", supervisor=handover.SupervisorThatRaises),
-    _broken(2, "swallowed", "no engine is asked for the run", supervisor=handover.SupervisorThatForgetsRuns),
+    _broken(2, "swallowed", "the run does not reach the engine", supervisor=handover.SupervisorThatForgetsRuns),
     _broken(2, "delayed", _WIRES_LATE, supervisor=handover.SupervisorThatWiresLate),
     _broken(3, "not passed on", "agents get no bridge", registry=handover.RegistryThatBindsNobody),
-    _broken(3, "passed wrong", "the run before", registry=handover.RegistryThatBindsToTheLastRun),
+    _broken(3, "passed wrong", "the previous run", registry=handover.RegistryThatBindsToTheLastRun),
     _broken(3, "raises", "the registry raises", registry=handover.RegistryThatRaises),
     _known(3, "swallowed"),
     _broken(3, "delayed", "bound when the next agent is made", registry=handover.RegistryThatBindsLate),
     _broken(4, "not passed on", _NO_BRIDGE, engine=handover.EngineWithoutBridgeForTheCore),
     _known(4, "passed wrong"),
     _broken(4, "raises", "the engine raises", engine=handover.EngineThatRaises),
-    _broken(4, "swallowed", "no core is asked for the run", engine=handover.EngineThatForgetsRuns),
+    _broken(4, "swallowed", "the run does not reach the core", engine=handover.EngineThatForgetsRuns),
     _broken(4, "delayed", _WIRES_LATE, engine=handover.EngineThatWiresLate),
     _broken(5, "not passed on", "the agent gets no bridge", core=handover.CoreThatBindsNobody),
     _known(5, "passed wrong"),
     _broken(5, "raises", "the core raises", core=handover.CoreThatRaises),
-    _broken(5, "swallowed", "the core says nothing to the user", core=handover.CoreThatSaysNothing),
-    _broken(5, "delayed", "says the start last", core=handover.CoreThatSaysTheStartLast),
+    _broken(5, "swallowed", "the core emits no start and no end", core=handover.CoreThatSaysNothing),
+    _broken(5, "delayed", "emits the start last", core=handover.CoreThatSaysTheStartLast),
     _known(6, "not passed on"),
-    _broken(6, "passed wrong", "the run id for the thread", agent=emission.AgentThatTakesTheRunForTheThread),
+    _broken(6, "passed wrong", "the run id instead of the thread id", agent=emission.AgentThatTakesTheRunForTheThread),
     _broken(6, "raises", "the agent raises", agent=emission.AgentThatRaises),
     _broken(6, "swallowed", "a TypeError, logged", agent=emission.AgentThatSwallowsItsMistake),
-    _broken(6, "delayed", "told after the first event", agent=emission.AgentThatTellsLate),
+    _broken(6, "delayed", "bound after the first event", agent=emission.AgentThatTellsLate),
     _known(7, "not passed on"),
-    _broken(7, "passed wrong", "the run id for the thread", adapter=emission.AdapterThatTakesTheRunForTheThread),
+    _broken(
+        7, "passed wrong", "the run id instead of the thread id", adapter=emission.AdapterThatTakesTheRunForTheThread
+    ),
     _broken(7, "raises", "the adapter raises", adapter=emission.AdapterThatRefusesItsBridge),
     _broken(7, "swallowed", "a TypeError, logged", adapter=emission.AdapterThatSwallowsItsMistake),
-    _broken(7, "delayed", "kept after the first event", adapter=emission.AdapterThatKeepsLate),
+    _broken(7, "delayed", "stored after the first event", adapter=emission.AdapterThatKeepsLate),
     _broken(8, "not passed on", "the adapter drops events", adapter=emission.AdapterThatDropsEvents),
     _broken(8, "passed wrong", "another thread on the event", adapter=emission.AdapterThatNamesTheRunAsThread),
     _broken(8, "raises", "the adapter raises", adapter=emission.AdapterThatRaises),
     _known(8, "swallowed"),
-    _broken(8, "delayed", "each second event goes first", adapter=emission.AdapterThatEmitsLate),
+    _broken(8, "delayed", "each second event is sent first", adapter=emission.AdapterThatEmitsLate),
     _known(9, "not passed on"),
-    _broken(9, "passed wrong", "the thread of the event before", resolver=routing.route_of_the_last_event),
+    _broken(9, "passed wrong", "the thread of the previous event", resolver=routing.route_of_the_last_event),
     _broken(9, "raises", "the bridge raises", bridge=routing.BridgeThatRaises),
-    _broken(9, "swallowed", "called sent, and not sent", bridge=routing.BridgeThatOnlySaysSent),
-    _broken(9, "delayed", "each second event goes first", bridge=routing.BridgeThatSendsLate),
-    _broken(10, "not passed on", "sockets under no thread", hub=routing.HubWithoutThreadsForSockets),
+    _broken(9, "swallowed", "reported as sent, but not sent", bridge=routing.BridgeThatOnlySaysSent),
+    _broken(9, "delayed", "each second event is sent first", bridge=routing.BridgeThatSendsLate),
+    _broken(10, "not passed on", "sockets registered under no thread", hub=routing.HubWithoutThreadsForSockets),
     _broken(10, "passed wrong", "the sockets of another thread", hub=routing.HubThatGivesToTheNeighbour),
     _broken(10, "raises", "the hub raises", hub=routing.HubThatRaises),
-    _broken(10, "swallowed", "taken, and dropped", hub=routing.HubThatSwallows),
-    _broken(10, "delayed", "each second frame goes first", hub=routing.HubThatDeliversLate),
+    _broken(10, "swallowed", "accepted, then dropped", hub=routing.HubThatSwallows),
+    _broken(10, "delayed", "each second frame is sent first", hub=routing.HubThatDeliversLate),
 )

@@ -1,4 +1,4 @@
-"""Links 6 to 8 broken on purpose, each as the smallest override of a sound one, as `broken_handover` has 1 to 5."""
+"""Links 6 to 8 broken, each as the smallest override of a sound one; `broken_handover` breaks links 1 to 5."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class AgentThatTakesTheRunForTheThread(BaseAgent):
-    """Link 6, passed wrong: two texts, one taken for the other."""
+    """Link 6, passed wrong: passes the run id as the thread id."""
 
     def set_websocket_bridge(
         self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
@@ -39,7 +39,7 @@ class AgentThatTakesTheRunForTheThread(BaseAgent):
 
 
 class AgentThatRaises(BaseAgent):
-    """Link 6, raises."""
+    """Link 6, raises: binding raises an OSError."""
 
     def set_websocket_bridge(
         self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
@@ -48,7 +48,7 @@ class AgentThatRaises(BaseAgent):
 
 
 class AgentThatSwallowsItsMistake(BaseAgent):
-    """Link 6, swallowed: calls its adapter as nobody can, and logs it where nobody looks."""
+    """Link 6, swallowed: binds its adapter with missing arguments, and logs the TypeError at debug level."""
 
     def set_websocket_bridge(
         self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
@@ -57,11 +57,11 @@ class AgentThatSwallowsItsMistake(BaseAgent):
         try:
             adapter.set_websocket_bridge(bridge)
         except TypeError as error:
-            logger.debug("the adapter was not told: %s", error)
+            logger.debug("the adapter was not bound: %s", error)
 
 
 class AgentThatTellsLate(BaseAgent):
-    """Link 6, delayed: its adapter is told when the first event has been said."""
+    """Link 6, delayed: binds its adapter only after the first event."""
 
     def set_websocket_bridge(
         self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
@@ -76,21 +76,21 @@ class AgentThatTellsLate(BaseAgent):
 
 
 class AdapterThatTakesTheRunForTheThread(WebSocketBridgeAdapter):
-    """Link 7, passed wrong: two texts, one taken for the other."""
+    """Link 7, passed wrong: stores the run id as the thread id."""
 
     def set_websocket_bridge(self, bridge: Any, run_id: RunId, agent_name: str, **given: Any) -> None:
         super().set_websocket_bridge(bridge, run_id, agent_name, thread_id=ThreadId(run_id))
 
 
 class AdapterThatRefusesItsBridge(WebSocketBridgeAdapter):
-    """Link 7, raises."""
+    """Link 7, raises: binding raises an OSError."""
 
     def set_websocket_bridge(self, bridge: Any, run_id: RunId, agent_name: str, **given: Any) -> None:
         raise OSError("link 7 is broken")
 
 
 class AdapterThatSwallowsItsMistake(WebSocketBridgeAdapter):
-    """Link 7, swallowed: keeps things as nobody can, and logs it where nobody looks."""
+    """Link 7, swallowed: binding fails with a TypeError, which is logged at debug level."""
 
     def set_websocket_bridge(self, bridge: Any, run_id: Any, agent_name: str, **given: Any) -> None:
         try:
@@ -100,7 +100,7 @@ class AdapterThatSwallowsItsMistake(WebSocketBridgeAdapter):
 
 
 class AdapterThatKeepsLate(WebSocketBridgeAdapter):
-    """Link 7, delayed: what it is told it keeps when it has been asked to emit once."""
+    """Link 7, delayed: stores its binding only after the first request to emit."""
 
     waiting: tuple[Any, RunId, str, dict[str, Any]] | None = None
 
@@ -116,39 +116,39 @@ class AdapterThatKeepsLate(WebSocketBridgeAdapter):
 
 
 class AdapterThatDropsEvents(WebSocketBridgeAdapter):
-    """Link 8, not passed on."""
+    """Link 8, not passed on: drops every event."""
 
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
         return Receipt(outcome=Outcome.REFUSED, link=8, reason="dropped")
 
 
 class AdapterThatNamesTheRunAsThread(WebSocketBridgeAdapter):
-    """Link 8, passed wrong: holds the right thread, and writes another on the event."""
+    """Link 8, passed wrong: holds the right thread, and puts another one on the event."""
 
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
-        kept, self.thread_id = self.thread_id, ThreadId(f"{self.run_id}")
+        own_thread, self.thread_id = self.thread_id, ThreadId(f"{self.run_id}")
         try:
             return super().emit(event_type, payload)
         finally:
-            self.thread_id = kept
+            self.thread_id = own_thread
 
 
 class AdapterThatRaises(WebSocketBridgeAdapter):
-    """Link 8, raises."""
+    """Link 8, raises: emitting raises an OSError."""
 
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
         raise OSError("link 8 is broken")
 
 
 class AdapterThatEmitsLate(WebSocketBridgeAdapter):
-    """Link 8, delayed: of each two events the first waits for the second, and goes after it."""
+    """Link 8, delayed: emits the first of every two events after the second."""
 
     waiting: tuple[EventType, Payload] | None = None
 
     async def emit(self, event_type: EventType, payload: Payload) -> Receipt:
         held, self.waiting = self.waiting, (event_type, payload)
         if held is None:
-            return Receipt(outcome=Outcome.REFUSED, link=8, reason="held back")
+            return Receipt(outcome=Outcome.REFUSED, link=8, reason="delayed")
         self.waiting = None
         receipt = await super().emit(event_type, payload)
         await super().emit(*held)

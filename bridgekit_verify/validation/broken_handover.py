@@ -1,7 +1,7 @@
-"""Links 1 to 5 broken on purpose, each as the smallest override of a sound one: what localization has to find again.
+"""Links 1 to 5 broken, each as the smallest override of a sound one. Localization must find each of them.
 
-None of these is an audited defect; those stand in `bridgekit_verify.as_committed`. `OSError` stands for whatever may go
-wrong in a link: a store that is down, a disk that is full.
+None of these is an audited defect; those are in `bridgekit_verify.as_committed`. `OSError` stands for any failure in a
+link, such as a store that is down or a full disk.
 """
 
 from __future__ import annotations
@@ -49,32 +49,35 @@ __all__ = [
 
 
 def another(bridge: AgentWebSocketBridge) -> AgentWebSocketBridge:
-    """A bridge as good as that one, but that no socket is attached to it."""
+    """Return an equivalent bridge without any socket."""
     return type(bridge)(Hub(), bridge.resolver, bridge.mapping)
 
 
 async def start_without_the_registry(config: BridgeConfig, stores: Stores) -> Application:
-    """Link 1, not passed on: the registry never hears of the bridge."""
+    """Link 1, not passed on: the registry does not receive the bridge."""
     kind: Any = config.registry
     return await start_application(
-        replace(config, registry=type("Deaf", (kind,), {"set_websocket_bridge": lambda registry, bridge: None})),
+        replace(
+            config,
+            registry=type("RegistryWithoutBridge", (kind,), {"set_websocket_bridge": lambda registry, bridge: None}),
+        ),
         stores,
     )
 
 
 async def start_with_two_bridges(config: BridgeConfig, stores: Stores) -> Application:
-    """Link 1, passed wrong: the sockets are attached to another bridge than the supervisor was given."""
+    """Link 1, passed wrong: the sockets are attached to another bridge than the one that the supervisor holds."""
     application = await start_application(config, stores)
     return replace(application, bridge=another(application.bridge))
 
 
 async def start_that_raises(config: BridgeConfig, stores: Stores) -> Application:
-    """Link 1, raises."""
+    """Link 1, raises: startup raises an OSError."""
     raise OSError("link 1 is broken")
 
 
 async def start_that_wires_late(config: BridgeConfig, stores: Stores) -> Application:
-    """Link 1, delayed: the bridge that the sockets are attached to is handed on when the first event has come."""
+    """Link 1, delayed: the links receive the bridge with the sockets only after the first event."""
     application = await start_application(config, stores)
     early, supervisor = application.bridge, application.supervisor
     late = another(early)
@@ -88,80 +91,80 @@ async def start_that_wires_late(config: BridgeConfig, stores: Stores) -> Applica
 
 
 class SupervisorWithoutBridgeForTheEngine(SupervisorAgent):
-    """Link 2, not passed on: keeps the bridge to itself."""
+    """Link 2, not passed on: the engine receives no bridge."""
 
     def __init__(self, *given: Any, engine: Any = ExecutionEngine, **choices: Any) -> None:
-        def made(registry: Any, bridge: Any, *, core: Any) -> Any:
+        def create(registry: Any, bridge: Any, *, core: Any) -> Any:
             return engine(registry, None, core=core)
 
-        super().__init__(*given, engine=cast("Any", made), **choices)
+        super().__init__(*given, engine=cast("Any", create), **choices)
 
 
 class SupervisorWithTheLastThread(SupervisorAgent):
-    """Link 2, passed wrong: a run is taken for one of the thread that was asked for before it."""
+    """Link 2, passed wrong: a run is assigned to the thread of the previous request."""
 
-    before: ThreadId | None = None
+    previous: ThreadId | None = None
 
-    async def open_run(self, **asked: str) -> RunContext:
-        context = await super().open_run(**asked)
-        thread, self.before = self.before or context.thread_id, context.thread_id
+    async def open_run(self, **request: str) -> RunContext:
+        context = await super().open_run(**request)
+        thread, self.previous = self.previous or context.thread_id, context.thread_id
         return replace(context, thread_id=thread)
 
 
 class SupervisorThatRaises(SupervisorAgent):
-    """Link 2, raises."""
+    """Link 2, raises: opening a run raises an OSError."""
 
-    async def open_run(self, **asked: str) -> RunContext:
+    async def open_run(self, **request: str) -> RunContext:
         raise OSError("link 2 is broken")
 
 
 class SupervisorThatForgetsRuns(SupervisorAgent):
-    """Link 2, swallowed: answers at once, and no engine is asked."""
+    """Link 2, swallowed: returns a result at once and does not call the engine."""
 
-    async def run(self, **asked: str) -> RunResult:
-        return RunResult(await self.open_run(**asked), "in good hands")
+    async def run(self, **request: str) -> RunResult:
+        return RunResult(await self.open_run(**request), "accepted")
 
 
 class SupervisorThatWiresLate(SupervisorAgent):
-    """Link 2, delayed: the engine gets the bridge when the first run is over."""
+    """Link 2, delayed: the engine receives the bridge after the first run."""
 
     def __init__(self, sessions: Any, model: Any, websocket_bridge: Any, tools: Any, **choices: Any) -> None:
         super().__init__(sessions, model, another(websocket_bridge), tools, **choices)
         self.websocket_bridge = websocket_bridge
 
-    async def run(self, **asked: str) -> RunResult:
+    async def run(self, **request: str) -> RunResult:
         try:
-            return await super().run(**asked)
+            return await super().run(**request)
         finally:
             self.engine.websocket_bridge = self.engine.agent_core.websocket_bridge = self.websocket_bridge
 
 
 class RegistryThatBindsNobody(AgentRegistry):
-    """Link 3, not passed on."""
+    """Link 3, not passed on: returns agents without a bridge."""
 
     def create_bound(self, context: RunContext) -> BaseAgent:
         return self.create(context.agent_name)
 
 
 class RegistryThatBindsToTheLastRun(AgentRegistry):
-    """Link 3, passed wrong: an agent speaks for the run that was asked for before its own."""
+    """Link 3, passed wrong: binds an agent to the run of the previous request."""
 
-    before: RunContext | None = None
+    previous: RunContext | None = None
 
     def create_bound(self, context: RunContext) -> BaseAgent:
-        run, self.before = self.before or context, context
+        run, self.previous = self.previous or context, context
         return super().create_bound(run)
 
 
 class RegistryThatRaises(AgentRegistry):
-    """Link 3, raises."""
+    """Link 3, raises: creating an agent raises an OSError."""
 
     def create_bound(self, context: RunContext) -> BaseAgent:
         raise OSError("link 3 is broken")
 
 
 class RegistryThatBindsLate(AgentRegistry):
-    """Link 3, delayed: an agent is bound when the next one is asked for."""
+    """Link 3, delayed: binds an agent only when the next one is created."""
 
     waiting: tuple[BaseAgent, RunContext] | None = None
 
@@ -174,31 +177,31 @@ class RegistryThatBindsLate(AgentRegistry):
 
 
 class EngineWithoutBridgeForTheCore(ExecutionEngine):
-    """Link 4, not passed on: keeps the bridge to itself."""
+    """Link 4, not passed on: the core receives no bridge."""
 
     def __init__(self, registry: AgentSource, websocket_bridge: Any, *, core: Any) -> None:
-        def made(source: Any, bridge: Any) -> Any:
+        def create(source: Any, bridge: Any) -> Any:
             return core(source, None)
 
-        super().__init__(registry, websocket_bridge, core=cast("Any", made))
+        super().__init__(registry, websocket_bridge, core=cast("Any", create))
 
 
 class EngineThatRaises(ExecutionEngine):
-    """Link 4, raises."""
+    """Link 4, raises: executing a run raises an OSError."""
 
     async def execute(self, context: RunContext) -> object:
         raise OSError("link 4 is broken")
 
 
 class EngineThatForgetsRuns(ExecutionEngine):
-    """Link 4, swallowed: answers at once, and no core is asked."""
+    """Link 4, swallowed: returns a result at once and does not call the core."""
 
     async def execute(self, context: RunContext) -> object:
-        return "in good hands"
+        return "accepted"
 
 
 class EngineThatWiresLate(ExecutionEngine):
-    """Link 4, delayed: the core gets the bridge when the first run is over."""
+    """Link 4, delayed: the core receives the bridge after the first run."""
 
     def __init__(self, registry: AgentSource, websocket_bridge: Any, *, core: type[AgentExecutionCore]) -> None:
         super().__init__(registry, another(websocket_bridge), core=core)
@@ -212,33 +215,33 @@ class EngineThatWiresLate(ExecutionEngine):
 
 
 class CoreThatBindsNobody(AgentExecutionCore):
-    """Link 5, not passed on."""
+    """Link 5, not passed on: executes agents without a bridge."""
 
     def _prepared(self, context: RunContext) -> BaseAgent:
         return self.registry.create(context.agent_name)
 
 
 class CoreThatRaises(AgentExecutionCore):
-    """Link 5, raises."""
+    """Link 5, raises: preparing an agent raises an OSError."""
 
     def _prepared(self, context: RunContext) -> BaseAgent:
         raise OSError("link 5 is broken")
 
 
 class CoreThatSaysNothing(AgentExecutionCore):
-    """Link 5, swallowed: the user is not told that his run begins and ends."""
+    """Link 5, swallowed: does not emit the start and the end of a run."""
 
     async def execute_agent(self, context: RunContext) -> object:
         return await self._prepared(context).execute(context)
 
 
 class CoreThatSaysTheStartLast(AgentExecutionCore):
-    """Link 5, delayed: the user is told that his run began when it is over."""
+    """Link 5, delayed: emits the start of a run after its end."""
 
     async def execute_agent(self, context: RunContext) -> object:
         agent, run = self._prepared(context), (context.run_id, context.agent_name)
-        result, told = await agent.execute(context), {"request": context.request}
-        notify, thread_id = self.websocket_bridge, context.thread_id
-        await notify.notify_agent_completed(*run, result=result, thread_id=thread_id)
-        await notify.notify_agent_started(*run, context=told, thread_id=thread_id)
+        result, started = await agent.execute(context), {"request": context.request}
+        bridge, thread_id = self.websocket_bridge, context.thread_id
+        await bridge.notify_agent_completed(*run, result=result, thread_id=thread_id)
+        await bridge.notify_agent_started(*run, context=started, thread_id=thread_id)
         return result

@@ -1,7 +1,7 @@
-"""Links 9 and 10 broken on purpose, each as the smallest override of a sound one, as `broken_handover` has 1 to 5.
+"""Links 9 and 10 broken, each as the smallest override of a sound one; `broken_handover` breaks links 1 to 5.
 
-What is wrong with link 10 here is wrong for real sockets only. Startup's own check listens inside the process, so it
-passes, as it must: what startup can notice never reaches a measurement.
+Link 10 is broken for real sockets only. The startup check uses a connection inside the process and must pass: a defect
+that startup detects never reaches a measurement.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ __all__ = [
 
 
 class RouteOfTheLastEvent:
-    """Link 9, passed wrong: an event goes where the one before it belonged."""
+    """Link 9, passed wrong: routes an event to the thread of the previous event."""
 
-    before: ThreadId | None = None
+    previous: ThreadId | None = None
 
     async def resolve(self, event: AgentEvent) -> ThreadId | NoRoute:
         found = await route_of(Carried(), event)
-        route, self.before = self.before or found, None if isinstance(found, NoRoute) else found
+        route, self.previous = self.previous or found, None if isinstance(found, NoRoute) else found
         return route
 
 
 def route_of_the_last_event(mapping: RunThreadMappingService) -> Resolver:
-    """The resolver of that name; it asks no mapping."""
+    """Return a RouteOfTheLastEvent; the mapping is not used."""
     return RouteOfTheLastEvent()
 
 
 class _BridgeThatSendsOtherwise(AgentWebSocketBridge, abc.ABC):
-    """Sends as a breakage has it, and tells what it answers as the sound one does."""
+    """Replaces sending by the breakage, and notifies observers as the sound bridge does."""
 
     async def notify(self, event: AgentEvent) -> Receipt:
         receipt = await self._send(event)
@@ -61,14 +61,14 @@ class _BridgeThatSendsOtherwise(AgentWebSocketBridge, abc.ABC):
 
 
 class BridgeThatRaises(_BridgeThatSendsOtherwise):
-    """Link 9, raises."""
+    """Link 9, raises: sending raises an OSError."""
 
     async def _send(self, event: AgentEvent) -> Receipt:
         raise OSError("link 9 is broken")
 
 
 class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
-    """Link 9, swallowed: nothing is given to the hub, and everything is called sent."""
+    """Link 9, swallowed: passes nothing to the hub and reports every event as sent."""
 
     async def _send(self, event: AgentEvent) -> Receipt:
         route = await route_of(self.resolver, event)
@@ -78,7 +78,10 @@ class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
 
 
 class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
-    """Link 9, delayed: of each two events of a run the first waits for the second, and is called sent meanwhile."""
+    """Link 9, delayed: sends the first of every two events of a run after the second.
+
+    The first is reported as sent at once.
+    """
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -97,89 +100,89 @@ class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
 
 
 class HubWithoutThreadsForSockets(Hub):
-    """Link 10, not passed on: a real socket is kept under no thread, so that no event finds it."""
+    """Link 10, not passed on: registers real sockets under no thread, so that no event finds them."""
 
     def _thread_of(self, connection: Connection) -> ThreadId:
         return connection.thread_id if isinstance(connection, ProbeConnection) else ThreadId("")
 
 
 class HubThatGivesToTheNeighbour(Hub):
-    """Link 10, passed wrong: a thread's events go to the sockets of the thread that connected before it."""
+    """Link 10, passed wrong: delivers a thread's events to the sockets of the thread that connected before it."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         threads = list(self._connections)
         return super().deliver(threads[threads.index(thread_id) - 1], frame) if thread_id in threads else 0
 
 
-class Around:
-    """A connection that another one stands behind."""
+class ConnectionProxy:
+    """Stands between the hub and a connection."""
 
-    def __init__(self, behind: Connection) -> None:
-        self.behind = behind
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
 
     @property
     def thread_id(self) -> ThreadId:
-        return self.behind.thread_id
+        return self.connection.thread_id
 
     @property
     def user_id(self) -> UserId:
-        return self.behind.user_id
+        return self.connection.user_id
 
     def put(self, frame: Frame) -> bool:
-        """Take it, and lose it."""
+        """Accept the frame and drop it."""
         return True
 
     def restart(self) -> None:
-        self.behind.restart()
+        self.connection.restart()
 
 
-class Raising(Around):
+class RaisingConnection(ConnectionProxy):
     def put(self, frame: Frame) -> bool:
         raise OSError("link 10 is broken")
 
 
-class Holding(Around):
-    """Of each two frames the first waits for the second, and goes after it."""
+class DelayingConnection(ConnectionProxy):
+    """Passes on the first of every two frames after the second."""
 
-    def __init__(self, behind: Connection) -> None:
-        super().__init__(behind)
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
         self.waiting: list[Frame] = []
 
     def put(self, frame: Frame) -> bool:
         held, self.waiting = self.waiting, [] if self.waiting else [frame]
-        taken = [self.behind.put(each) for each in (frame, *held)] if held else []
+        taken = [self.connection.put(each) for each in (frame, *held)] if held else []
         return all(taken)
 
 
-class HubWithSomethingBetween(Hub):
-    """Something stands between the hub and each real socket."""
+class HubWithConnectionProxies(Hub):
+    """Places a proxy between the hub and each real socket."""
 
-    between: type[Around] = Around
+    proxy: type[ConnectionProxy] = ConnectionProxy
 
     def __init__(self, broker: EventLog | None = None) -> None:
         super().__init__(broker)
-        self._between: dict[Connection, Around] = {}
+        self._proxies: dict[Connection, ConnectionProxy] = {}
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
-        return sum([self._before(each).put(frame) for each in self.connections(thread_id)])
+        return sum([self._proxy_of(each).put(frame) for each in self.connections(thread_id)])
 
-    def _before(self, connection: Connection) -> Connection:
+    def _proxy_of(self, connection: Connection) -> Connection:
         if isinstance(connection, ProbeConnection):
             return connection
-        return self._between.setdefault(connection, self.between(connection))
+        return self._proxies.setdefault(connection, self.proxy(connection))
 
 
-class HubThatRaises(HubWithSomethingBetween):
-    """Link 10, raises."""
+class HubThatRaises(HubWithConnectionProxies):
+    """Link 10, raises: delivering a frame raises an OSError."""
 
-    between = Raising
-
-
-class HubThatSwallows(HubWithSomethingBetween):
-    """Link 10, swallowed: what takes the frame for the socket says that it did, and drops it."""
+    proxy = RaisingConnection
 
 
-class HubThatDeliversLate(HubWithSomethingBetween):
-    """Link 10, delayed."""
+class HubThatSwallows(HubWithConnectionProxies):
+    """Link 10, swallowed: the proxy accepts each frame and drops it."""
 
-    between = Holding
+
+class HubThatDeliversLate(HubWithConnectionProxies):
+    """Link 10, delayed: the proxy delays every first frame of two."""
+
+    proxy = DelayingConnection

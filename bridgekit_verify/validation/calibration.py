@@ -1,7 +1,7 @@
-"""The measuring, measured: intervals held against the coverage they promise, counts against closed forms.
+"""The measurement compared with known rates: interval coverage with its nominal value, counts with closed forms.
 
-Whoever doubts a rate of this kit should first see it find rates that are known beforehand. Two worlds have such a
-rate: one that loses each frame with a known probability, and one whose users are away for a known part of the time.
+Two kinds of measurement have a rate that is known beforehand: one where each frame is lost with a known probability,
+and one whose users are offline for a known part of the time.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bridgekit_verify.measure.experiment import Measurement, measure
-from bridgekit_verify.measure.plots import BLUE, INK, VERMILLION, new_figure
+from bridgekit_verify.measure.plots import BLUE, TEXT_COLOUR, VERMILLION, new_figure
 from bridgekit_verify.measure.statistics import Rate, wilson
-from bridgekit_verify.measure.workload import Away, Workload, family
-from bridgekit_verify.validation.lossy import HubThatLoses, in_a_lossy_world
+from bridgekit_verify.measure.workload import OfflinePattern, Workload, thread_ids
+from bridgekit_verify.validation.lossy import HubThatLoses, with_frame_loss
 from bridgekit_verify.variants import SOUND
 
 __all__ = [
@@ -35,36 +35,36 @@ __all__ = [
 ]
 
 
-LOSSES: Final = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+LOSS_PROBABILITIES: Final = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Probabilities with which a frame is lost."""
-AWAY: Final = ((1, 15), (2, 15), (1, 3), (1, 2), (4, 5), (1, 1))
-"""How many groups of runs of how many the users are away. 2 of 15 is offline for 2 s in every 15 s."""
+OFFLINE_PATTERNS: Final = ((1, 15), (2, 15), (1, 3), (1, 2), (4, 5), (1, 1))
+"""(w, t): the users are offline for w of every t groups of runs. 2 of 15 is offline for 2 s in every 15 s."""
 
 COVERED_P: Final = (0.01, 0.05, 2 / 15, 0.5, 0.9, 0.999)
 COVERED_N: Final = (10, 60, 300)
 
 
 def coverage(p: float, n: int, *, draws: int, seed: int = 0) -> Rate:
-    """Draw k of n that often at probability p, and count how often Wilson's interval of k contains p."""
+    """Draw k of n at probability p, `draws` times, and count how often Wilson's interval of k contains p."""
     source = random.Random(f"{seed}:{p}:{n}")
     contains = _contains(p, n)
     return Rate(sum(contains[sum(source.random() < p for _ in range(n))] for _ in range(draws)), draws)
 
 
 def exact_coverage(p: float, n: int) -> float:
-    """The same without drawing: the binomial probability of every k whose interval contains p, added up."""
+    """Return the same without sampling: the sum of the binomial probabilities of every k whose interval contains p."""
     return math.fsum(_binomial(k, n, p) for k, contained in enumerate(_contains(p, n)) if contained)
 
 
 def _contains(p: float, n: int) -> list[bool]:
-    """For each k from 0 to n, whether its interval contains p."""
+    """Return for each k from 0 to n whether its interval contains p."""
     return [low <= p <= high for low, high in (wilson(k, n) for k in range(n + 1))]
 
 
 def _binomial(k: int, n: int, p: float) -> float:
     if p in (0.0, 1.0):
         return float(k == round(n * p))
-    # By logarithms: the binomial coefficient leaves the range of a float at n = 1,030.
+    # By logarithms: the binomial coefficient exceeds the range of a float at n = 1,030.
     ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
     return math.exp(ways + k * math.log(p) + (n - k) * math.log1p(-p))
 
@@ -72,10 +72,10 @@ def _binomial(k: int, n: int, p: float) -> float:
 def coverage_table(
     probabilities: Iterable[float] = COVERED_P, trials: Iterable[int] = COVERED_N, *, draws: int = 2_000, seed: int = 0
 ) -> pd.DataFrame:
-    """One row a probability and number of trials: how often the interval contains the truth.
+    """Return one row per probability and number of trials: how often the interval contains the true rate.
 
-    Columns: p, n, contains p (k of draws), coverage, from and to (its own interval), exact
-    (by summing the binomial) and inside (whether the exact one is in that interval); rates in percent.
+    Columns: p, n, contains p (k of draws), coverage, from and to (its own interval), exact (by summing the binomial)
+    and inside (whether the exact value lies in that interval); rates in percent.
     """
     return pd.DataFrame(_coverage_row(p, n, draws, seed) for p, n in product(probabilities, trials))
 
@@ -96,89 +96,94 @@ def _coverage_row(p: float, n: int, draws: int, seed: int) -> dict[str, object]:
 
 
 @dataclass(frozen=True)
-class Loss:
-    """A measurement in a world that loses frames, and the world's own count of them, which nobody was told."""
+class LossCalibration:
+    """A measurement with random frame loss, and an independent count of the dropped frames."""
 
     measurement: Measurement
     p: float
     dropped: int
 
     @property
-    def held(self) -> RateCheck:
+    def rate_check(self) -> RateCheck:
         return RateCheck(f"frames lost with p = {self.p:g}", 1 - self.p, self.measurement.verdict.delivery)
 
 
 @dataclass(frozen=True)
-class Absence:
-    """A measurement whose users are away for a part of the time."""
+class OfflineCalibration:
+    """A measurement whose users are offline for a part of the time."""
 
     measurement: Measurement
 
     @property
-    def away(self) -> Away:
-        return self.measurement.workload.away
+    def offline(self) -> OfflinePattern:
+        return self.measurement.workload.offline
 
     @property
-    def held(self) -> RateCheck:
-        away = self.away
+    def rate_check(self) -> RateCheck:
+        offline = self.offline
         return RateCheck(
-            f"away {away.groups} of {away.of}", 1 - away.groups / away.of, self.measurement.verdict.delivery
+            f"offline {offline.groups} of {offline.of}",
+            1 - offline.groups / offline.of,
+            self.measurement.verdict.delivery,
         )
 
 
 @dataclass(frozen=True)
 class CalibrationStudy:
-    """Measured rates beside the ones that they should be."""
+    """Measured rates compared with their closed forms."""
 
-    losses: Sequence[Loss]
-    absences: Sequence[Absence]
+    losses: Sequence[LossCalibration]
+    offline_runs: Sequence[OfflineCalibration]
 
     @property
-    def held(self) -> list[RateCheck]:
-        """Every measured delivery beside its closed form."""
-        return [loss.held for loss in self.losses] + [absence.held for absence in self.absences]
+    def rate_checks(self) -> list[RateCheck]:
+        """Every measured delivery rate with its closed form."""
+        return [loss.rate_check for loss in self.losses] + [run.rate_check for run in self.offline_runs]
 
     @property
     def outside(self) -> list[RateCheck]:
-        """Those whose interval does not contain the closed form. Of 95 % intervals, one in twenty may be here."""
-        return [held for held in self.held if not held.inside]
+        """Those whose interval does not contain the closed form.
+
+        With 95 % intervals, one in twenty is expected here.
+        """
+        return [check for check in self.rate_checks if not check.inside]
 
     def loss_table(self) -> pd.DataFrame:
-        """One row a probability: the loss expected, the loss measured, and the frames that the world really dropped.
+        """Return one row per probability: the expected loss, the measured loss, and the frames that were dropped.
 
-        Columns: p, closed form, lost (k of n), lost in percent, from, to, inside, dropped by the world.
+        Columns: p, closed form, lost (k of n), lost in percent, from, to, inside, frames dropped.
         """
         return pd.DataFrame(
             {"p": loss.p}
-            | _beside("closed form p, %", loss.p, "lost", loss.measurement.verdict.drop)
-            | {"dropped by the world": loss.dropped}
+            | _comparison("closed form p, %", loss.p, "lost", loss.measurement.verdict.drop)
+            | {"frames dropped": loss.dropped}
             for loss in self.losses
         )
 
-    def absence_table(self) -> pd.DataFrame:
-        """One row a way of being away: the delivery expected of at most once, and the delivery measured.
+    def offline_table(self) -> pd.DataFrame:
+        """Return one row per offline pattern: the expected delivery at most once, and the measured delivery.
 
-        Columns: away, closed form, delivered (k of n), delivered in percent, from, to, inside, times connected.
+        Columns: offline, closed form, delivered (k of n), delivered in percent, from, to, inside, times connected.
         """
         return pd.DataFrame(
-            {"away": f"{absence.away.groups} of {absence.away.of}"}
-            | _beside("closed form 1 - w/t, %", absence.held.closed_form, "delivered", absence.held.measured)
-            | {"times connected": sum(there for there, _ in absence.measurement.workload.sittings())}
-            for absence in self.absences
+            {"offline": f"{run.offline.groups} of {run.offline.of}"}
+            | _comparison("closed form 1 - w/t, %", run.rate_check.closed_form, "delivered", run.rate_check.measured)
+            | {"times connected": sum(online for online, _ in run.measurement.workload.online_periods())}
+            for run in self.offline_runs
         )
 
     def figure(self, title: str) -> Figure:
-        """Measured against closed form, on the diagonal and by the difference."""
-        return calibration_figure(self.held, title=title)
+        """Draw measured rates against closed forms: on the diagonal, and as differences."""
+        return calibration_figure(self.rate_checks, title=title)
 
-    def words(self) -> str:
-        """The same in a sentence a row, for those who cannot see the figure."""
+    def alt_text(self) -> str:
+        """Describe the figure in text."""
         return "; ".join(
-            f"{held.name}: {held.closed_form:.1%} expected, {held.measured} delivered" for held in self.held
+            f"{check.name}: {check.closed_form:.1%} expected, {check.measured} delivered" for check in self.rate_checks
         )
 
 
-def _beside(closed_name: str, closed_form: float, name: str, measured: Rate) -> dict[str, object]:
+def _comparison(closed_name: str, closed_form: float, name: str, measured: Rate) -> dict[str, object]:
     low, high = measured.interval
     return {
         closed_name: round(100 * closed_form, 2),
@@ -195,33 +200,33 @@ async def study_calibration(
     threads: int,
     runs: int,
     seed: int = 0,
-    losses: Iterable[float] = LOSSES,
-    away: Iterable[tuple[int, int]] = AWAY,
+    losses: Iterable[float] = LOSS_PROBABILITIES,
+    offline: Iterable[tuple[int, int]] = OFFLINE_PATTERNS,
 ) -> CalibrationStudy:
-    """Measure the sound chain in worlds whose delivery is known beforehand, over real sockets.
+    """Measure the sound chain over real sockets under conditions with a known delivery rate.
 
-    `threads` users at once, `runs` runs each, five events a run. All users are away together, for whole runs:
-    where `runs` is a multiple of t, w of t runs are missed exactly, and the closed form is met to the last event.
+    `threads` users at once, `runs` runs each, five events per run. All users go offline together, for whole runs. If
+    `runs` is a multiple of t, exactly w of t runs are missed, and the result equals the closed form to the last event.
     """
-    base = Workload(threads=family("thread_123", threads, seed=seed), runs_per_thread=runs, at_once=threads)
+    base = Workload(threads=thread_ids("thread_123", threads, seed=seed), runs_per_thread=runs, at_once=threads)
     return CalibrationStudy(
-        losses=[await _lose(base, p, seed) for p in losses],
-        absences=[await _stay_away(base, Away(w, t), seed) for w, t in away],
+        losses=[await _run_with_loss(base, p, seed) for p in losses],
+        offline_runs=[await _run_offline(base, OfflinePattern(w, t), seed) for w, t in offline],
     )
 
 
-async def _lose(workload: Workload, p: float, seed: int) -> Loss:
+async def _run_with_loss(workload: Workload, p: float, seed: int) -> LossCalibration:
     hub = HubThatLoses(p, seed)
-    return Loss(await measure(in_a_lossy_world(SOUND, hub), workload, seed=seed), p, hub.dropped)
+    return LossCalibration(await measure(with_frame_loss(SOUND, hub), workload, seed=seed), p, hub.dropped)
 
 
-async def _stay_away(workload: Workload, away: Away, seed: int) -> Absence:
-    return Absence(await measure(SOUND, replace(workload, away=away), seed=seed))
+async def _run_offline(workload: Workload, offline: OfflinePattern, seed: int) -> OfflineCalibration:
+    return OfflineCalibration(await measure(SOUND, replace(workload, offline=offline), seed=seed))
 
 
 @dataclass(frozen=True)
 class RateCheck:
-    """A measured rate, held against its closed form."""
+    """A measured rate and its closed form."""
 
     name: str
     closed_form: float
@@ -230,13 +235,13 @@ class RateCheck:
 
     @property
     def inside(self) -> bool:
-        """Whether the closed form is in the measured rate's interval."""
+        """Whether the measured rate's interval contains the closed form."""
         low, high = self.measured.interval
         return low <= self.closed_form <= high
 
 
 def calibration_figure(rows: Sequence[RateCheck], *, title: str) -> Figure:
-    """Left, measured against closed form: on the diagonal they agree. Right, row by row, by how much they differ."""
+    """Draw measured rates against closed forms on the left, and their differences row by row on the right."""
     with new_figure(title, 10.5, 1.9 + 0.27 * len(rows)) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.35))
         _diagonal(left, rows)
@@ -245,13 +250,13 @@ def calibration_figure(rows: Sequence[RateCheck], *, title: str) -> Figure:
 
 
 def _diagonal(axis: Axes, rows: Sequence[RateCheck]) -> None:
-    axis.plot([0, 100], [0, 100], color=INK, linestyle="--", linewidth=1, zorder=0)
+    axis.plot([0, 100], [0, 100], color=TEXT_COLOUR, linestyle="--", linewidth=1, zorder=0)
     axis.text(101, 4, "on the dashed line,\nmeasured = closed form", fontsize=9, ha="right")
-    for held in rows:
-        value, below, above = _percents(held)
-        colour, marker = _looks(held)
+    for check in rows:
+        value, below, above = _percents(check)
+        colour, marker = _style(check)
         axis.errorbar(
-            100 * held.closed_form, value, yerr=[[below], [above]], fmt=marker, color=colour, ecolor=INK,
+            100 * check.closed_form, value, yerr=[[below], [above]], fmt=marker, color=colour, ecolor=TEXT_COLOUR,
             markersize=7, capsize=3, clip_on=False,
         )  # fmt: skip
     axis.set_xlim(-2, 102)
@@ -265,38 +270,38 @@ def _diagonal(axis: Axes, rows: Sequence[RateCheck]) -> None:
 
 
 def _differences(axis: Axes, rows: Sequence[RateCheck]) -> None:
-    reach = 1.15 * max(max(_percents(held)[1:]) + abs(_difference(held)) for held in rows)
-    for row, held in enumerate(rows):
-        _, below, above = _percents(held)
-        colour, marker = _looks(held)
+    reach = 1.15 * max(max(_percents(check)[1:]) + abs(_difference(check)) for check in rows)
+    for row, check in enumerate(rows):
+        _, below, above = _percents(check)
+        colour, marker = _style(check)
         axis.axhline(row, color="#EEEEEE", zorder=0)
         axis.errorbar(
-            _difference(held), row, xerr=[[below], [above]], fmt=marker, color=colour, ecolor=INK,
+            _difference(check), row, xerr=[[below], [above]], fmt=marker, color=colour, ecolor=TEXT_COLOUR,
             markersize=7, capsize=3,
         )  # fmt: skip
-        axis.text(1.02 * reach, row, f"{held.measured.k:,} of {held.measured.n:,}", va="center", fontsize=9)
-    axis.axvline(0, color=INK, linestyle="--", linewidth=1, zorder=0)
-    axis.set_yticks(range(len(rows)), [held.name for held in rows])
+        axis.text(1.02 * reach, row, f"{check.measured.k:,} of {check.measured.n:,}", va="center", fontsize=9)
+    axis.axvline(0, color=TEXT_COLOUR, linestyle="--", linewidth=1, zorder=0)
+    axis.set_yticks(range(len(rows)), [check.name for check in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlim(-reach, 1.5 * reach)
     axis.spines["bottom"].set_bounds(-reach, reach)
     axis.spines["left"].set_visible(False)
     axis.set_xticks([tick for tick in axis.get_xticks() if abs(tick) <= reach])
     axis.tick_params(axis="y", length=0)
-    axis.set_title("by how much they differ", fontsize=10.5, fontweight="normal")
+    axis.set_title("difference", fontsize=10.5, fontweight="normal")
     axis.set_xlabel("measured - closed form, percentage points\n(bar: 95 % Wilson interval)")
 
 
-def _difference(held: RateCheck) -> float:
-    return 100 * (held.measured.fraction - held.closed_form)
+def _difference(check: RateCheck) -> float:
+    return 100 * (check.measured.fraction - check.closed_form)
 
 
-def _percents(held: RateCheck) -> tuple[float, float, float]:
-    """The measured rate, and how far its interval reaches below and above it, in percent."""
-    low, high = held.measured.interval
-    value = held.measured.fraction
+def _percents(check: RateCheck) -> tuple[float, float, float]:
+    """Return the measured rate in percent, and the distance of its interval ends below and above."""
+    low, high = check.measured.interval
+    value = check.measured.fraction
     return 100 * value, 100 * (value - low), 100 * (high - value)
 
 
-def _looks(held: RateCheck) -> tuple[str, str]:
-    return (BLUE, "o") if held.inside else (VERMILLION, "D")
+def _style(check: RateCheck) -> tuple[str, str]:
+    return (BLUE, "o") if check.inside else (VERMILLION, "D")

@@ -1,7 +1,7 @@
-"""Faults planted in a history that was really recorded: the checker must report just these, and nothing else.
+"""Mutations of a recorded history: the checker must report exactly these, and nothing else.
 
-Pure functions from a history to another; the one that was recorded is left as it was. The verdict that must come out
-is written down with each fault, by hand and beforehand, and not found out by a second checker.
+Pure functions from a history to another; the recorded history is not changed. The expected verdict of each mutation is
+written next to it by hand, and not computed by a second checker.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ import pandas as pd
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import ThreadId, UserId
 from bridgekit_verify.errors import MutationNotApplicable
-from bridgekit_verify.measure.attribution import Charge
+from bridgekit_verify.measure.attribution import Attribution
 from bridgekit_verify.measure.checker import Verdict, check
-from bridgekit_verify.measure.history import Arrival, History, Key, Socket
-from bridgekit_verify.measure.workload import Owned, Workload
+from bridgekit_verify.measure.history import Arrival, EventKey, History, Socket
+from bridgekit_verify.measure.workload import OwnedThread, Workload
 
-__all__ = ["FAULTS", "TWO_THREADS_A_USER", "plant", "planted_table"]
+__all__ = ["MUTATIONS", "TWO_THREADS_A_USER", "mutate", "mutation_table"]
 
 TWO_THREADS_A_USER: Final = Workload(
-    threads=tuple(Owned(ThreadId(f"chat_{n}"), UserId(("alice", "bob")[n // 2])) for n in range(4)),
+    threads=tuple(OwnedThread(ThreadId(f"chat_{n}"), UserId(("alice", "bob")[n // 2])) for n in range(4)),
     runs_per_thread=2,
     steps=2,
     at_once=2,
 )
-"""A workload to plant in: a frame may stray to another user, and to another thread of the same user."""
+"""A workload for mutations: a frame can go to another user, and to another thread of the same user."""
 
-NOTHING: Final[Mapping[Charge, int]] = MappingProxyType({})
-UNREAD: Final = Charge(10, "called sent, and no socket read it")
-ADMITTED: Final = Charge(10, "no socket of the thread took it")
-ASTRAY: Final = Charge(10, "given to a socket of another thread")
+NOTHING: Final[Mapping[Attribution, int]] = MappingProxyType({})
+NEVER_READ: Final = Attribution(10, "reported as sent, but no socket read it")
+REPORTED_LOST: Final = Attribution(10, "no socket of the thread took it")
+MISROUTED: Final = Attribution(10, "delivered to a socket of another thread")
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What a verdict must say otherwise."""
+    """How a mutation changes the verdict."""
 
     counts: Mapping[str, int]
-    """By field, the change."""
-    losses: Mapping[Charge, int] = field(default_factory=lambda: NOTHING)
-    misroutes: Mapping[Charge, int] = field(default_factory=lambda: NOTHING)
+    """The change of each field, by its name."""
+    losses: Mapping[Attribution, int] = field(default_factory=lambda: NOTHING)
+    misroutes: Mapping[Attribution, int] = field(default_factory=lambda: NOTHING)
 
     def on(self, verdict: Verdict) -> Verdict:
-        """The verdict after it."""
+        """Return the verdict after this effect."""
         changed = {name: getattr(verdict, name) + change for name, change in self.counts.items()}
-        # Not a sum: the extent is that of the latest frame.
+        # Not a sum: the extent is the maximum over frames.
         changed["reordering_extent"] = max(verdict.reordering_extent, self.counts.get("reordering_extent", 0))
         return replace(
             verdict,
@@ -67,134 +67,141 @@ MOVED: Final = {"delivered": -1, "lost_silent": 1, "false_success": 1}
 
 
 @dataclass(frozen=True)
-class Plant:
-    """A history with something planted in it."""
+class HistoryMutation:
+    """A history that was mutated."""
 
     history: History
-    touched: frozenset[Key]
-    """The events that something was done to. No second fault touches them."""
+    used: frozenset[EventKey]
+    """The events that a mutation concerns. No second mutation uses them."""
 
 
-def lost(history: History, touched: frozenset[Key], source: random.Random) -> Plant:
-    """One frame is not read, and the bridge had said so."""
-    place, _, key = _victim(history, touched, source)
+def lost(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
+    """One frame is not read, and its receipt reports the loss."""
+    index, _, key = _pick_event(history, used, source)
     run_id, receipt = history.acknowledged[key]
-    honest = Receipt(
-        outcome=Outcome.NO_SUBSCRIBER, thread_id=receipt.thread_id, seq=receipt.seq, link=10, reason=ADMITTED.reason
+    truthful = Receipt(
+        outcome=Outcome.NO_SUBSCRIBER,
+        thread_id=receipt.thread_id,
+        seq=receipt.seq,
+        link=10,
+        reason=REPORTED_LOST.reason,
     )
-    return Plant(
+    return HistoryMutation(
         replace(
             history,
-            arrivals=[*history.arrivals[:place], *history.arrivals[place + 1 :]],
-            acknowledged=history.acknowledged | {key: (run_id, honest)},
+            arrivals=[*history.arrivals[:index], *history.arrivals[index + 1 :]],
+            acknowledged=history.acknowledged | {key: (run_id, truthful)},
         ),
-        touched | {key},
+        used | {key},
     )
 
 
-def false_success(history: History, touched: frozenset[Key], source: random.Random) -> Plant:
-    """One frame is not read, and the bridge had said that it was sent."""
-    place, _, key = _victim(history, touched, source)
-    return Plant(
-        replace(history, arrivals=[*history.arrivals[:place], *history.arrivals[place + 1 :]]), touched | {key}
+def false_success(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
+    """One frame is not read, and its receipt reports it as sent."""
+    index, _, key = _pick_event(history, used, source)
+    return HistoryMutation(
+        replace(history, arrivals=[*history.arrivals[:index], *history.arrivals[index + 1 :]]), used | {key}
     )
 
 
-def duplicated(history: History, touched: frozenset[Key], source: random.Random) -> Plant:
-    """One frame is read again, then or later."""
-    place, arrival, key = _victim(history, touched, source)
-    return Plant(_inserted(history, source.randint(place + 1, len(history.arrivals)), arrival), touched | {key})
+def duplicated(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
+    """One frame is read a second time, directly or later."""
+    index, arrival, key = _pick_event(history, used, source)
+    return HistoryMutation(
+        _with_frame_at(history, source.randint(index + 1, len(history.arrivals)), arrival), used | {key}
+    )
 
 
-def swapped(history: History, touched: frozenset[Key], source: random.Random) -> Plant:
-    """Two frames that a socket read one after the other are read the other way round."""
-    free = _free(history, touched)
+def swapped(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
+    """Two frames that a socket read in succession are read in the opposite order."""
+    free = _free(history, used)
     last: dict[int, int] = {}
     neighbours: list[tuple[int, int]] = []
-    for place, arrival in enumerate(history.arrivals):
-        before, last[arrival.socket.number] = last.get(arrival.socket.number), place
-        if before in free and place in free and before is not None:
-            neighbours.append((before, place))
+    for index, arrival in enumerate(history.arrivals):
+        before, last[arrival.socket.number] = last.get(arrival.socket.number), index
+        if before in free and index in free and before is not None:
+            neighbours.append((before, index))
     if not neighbours:
-        raise MutationNotApplicable("no socket read two frames that nothing was done to")
+        raise MutationNotApplicable("no socket read two frames in succession that are still unmutated")
     first, second = source.choice(neighbours)
     arrivals = list(history.arrivals)
     arrivals[first], arrivals[second] = arrivals[second], arrivals[first]
-    return Plant(replace(history, arrivals=arrivals), touched | {free[first], free[second]})
+    return HistoryMutation(replace(history, arrivals=arrivals), used | {free[first], free[second]})
 
 
-def to_another_thread(history: History, touched: frozenset[Key], source: random.Random) -> Plant:
+def to_another_thread(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
     """One frame is read by a socket of another thread of the same user, and not by its own."""
-    return _moved(history, touched, source, same_user=True)
+    return _moved(history, used, source, same_user=True)
 
 
-def to_another_user(history: History, touched: frozenset[Key], source: random.Random) -> Plant:
+def to_another_user(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
     """One frame is read by a socket of another user, and not by its own."""
-    return _moved(history, touched, source, same_user=False)
+    return _moved(history, used, source, same_user=False)
 
 
-def unexpected(history: History, touched: frozenset[Key], source: random.Random) -> Plant:
-    """A frame is read that nobody attempted."""
-    place, like = source.randrange(len(history.arrivals)), source.choice(history.arrivals)
-    stranger = replace(like, key=Key(f"nobody asked {len(history.arrivals)}", EventType.AGENT_THINKING, 1))
-    return Plant(_inserted(history, place, stranger), touched)
+def unexpected(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
+    """A frame is read that belongs to no attempted event."""
+    index, like = source.randrange(len(history.arrivals)), source.choice(history.arrivals)
+    extra = replace(like, key=EventKey(f"not requested {len(history.arrivals)}", EventType.AGENT_THINKING, 1))
+    return HistoryMutation(_with_frame_at(history, index, extra), used)
 
 
-Fault = Callable[[History, frozenset[Key], random.Random], Plant]
+Mutation = Callable[[History, frozenset[EventKey], random.Random], HistoryMutation]
 
-FAULTS: Final[Mapping[str, tuple[Fault, Effect]]] = {
-    "lost": (lost, Effect(LOST, losses={ADMITTED: 1})),
+MUTATIONS: Final[Mapping[str, tuple[Mutation, Effect]]] = {
+    "lost": (lost, Effect(LOST, losses={REPORTED_LOST: 1})),
     "duplicated": (duplicated, Effect({"frames": 1, "extra_copies": 1})),
     "swapped": (swapped, Effect({"reordered": 1, "reordering_extent": 1})),
     "to another thread": (
         to_another_thread,
-        Effect(MOVED | {"wrong_thread": 1}, losses={UNREAD: 1}, misroutes={ASTRAY: 1}),
+        Effect(MOVED | {"wrong_thread": 1}, losses={NEVER_READ: 1}, misroutes={MISROUTED: 1}),
     ),
     "to another user": (
         to_another_user,
-        Effect(MOVED | {"wrong_user": 1}, losses={UNREAD: 1}, misroutes={ASTRAY: 1}),
+        Effect(MOVED | {"wrong_user": 1}, losses={NEVER_READ: 1}, misroutes={MISROUTED: 1}),
     ),
     "unexpected": (unexpected, Effect({"frames": 1, "unexpected": 1})),
-    "false success": (false_success, Effect(LOST | {"false_success": 1}, losses={UNREAD: 1})),
+    "false success": (false_success, Effect(LOST | {"false_success": 1}, losses={NEVER_READ: 1})),
 }
-"""The faults, each with what the verdict must say of it. A frame that went astray is also a loss, called sent."""
+"""The mutations, each with its effect on the verdict. A misrouted frame is also a loss that was reported as sent."""
 
 
-def plant(history: History, faults: Sequence[str], *, seed: int = 0) -> tuple[History, Verdict]:
-    """Plant faults in a clean history, each on events of its own; answer the history and the verdict it must get.
+def mutate(history: History, names: Sequence[str], *, seed: int = 0) -> tuple[History, Verdict]:
+    """Apply mutations to a clean history, each to its own events; return the history and the expected verdict.
 
-    MutationNotApplicable where the history has no room for them, or is not clean.
+    MutationNotApplicable if the history is not clean, or has too few events.
     """
     verdict = check(history)
     if verdict.delivered != verdict.expected or verdict.frames != verdict.expected or verdict.reordered:
-        raise MutationNotApplicable("it has faults of its own")
+        raise MutationNotApplicable("it already contains losses, copies or reordering; use a clean history")
     if len({(socket.thread_id, socket.user_id) for socket in history.sockets}) != len(history.sockets):
-        raise MutationNotApplicable("a thread has two sockets, and an event may be lost at one of them only")
-    source, planted = random.Random(f"{seed}:{faults}"), Plant(history, frozenset())
-    for name in faults:
-        fault, effect = FAULTS[name]
-        planted, verdict = fault(planted.history, planted.touched, source), effect.on(verdict)
-    return planted.history, verdict
+        raise MutationNotApplicable("a thread has two sockets; record the history with one socket per thread")
+    source, mutated = random.Random(f"{seed}:{names}"), HistoryMutation(history, frozenset())
+    for name in names:
+        mutation, effect = MUTATIONS[name]
+        mutated, verdict = mutation(mutated.history, mutated.used, source), effect.on(verdict)
+    return mutated.history, verdict
 
 
-def planted_table(history: History, *, seed: int = 0) -> pd.DataFrame:
-    """Nothing, each fault alone, and each two: what was planted, what was reported, and whether that is it exactly.
+def mutation_table(history: History, *, seed: int = 0) -> pd.DataFrame:
+    """Mutate a history in no way, with each mutation, and with each pair; return expected and reported verdicts.
 
-    `history` must be clean, with one socket a thread and a user with two threads, as TWO_THREADS_A_USER gives it on
-    the sound chain. "exactly" compares whole verdicts, with each loss's link and reason, and not the words shown.
+    `history` must be clean, with one socket per thread and a user with two threads, as TWO_THREADS_A_USER produces on
+    the sound chain. "exactly" compares whole verdicts, including each loss's link and reason, and not only the text
+    shown.
     """
-    chosen = [(), *((name,) for name in FAULTS), *combinations_with_replacement(FAULTS, 2)]
+    chosen = [(), *((name,) for name in MUTATIONS), *combinations_with_replacement(MUTATIONS, 2)]
     clean = check(history)
     rows = []
-    for faults in chosen:
-        planted, must_be = plant(history, faults, seed=seed)
-        verdict = check(planted)
+    for names in chosen:
+        mutated, expected = mutate(history, names, seed=seed)
+        verdict = check(mutated)
         rows.append(
             {
-                "fault": " + ".join(faults) or "nothing",
-                "planted": _told(clean, must_be),
-                "reported": _told(clean, verdict),
-                "exactly": "yes" if verdict == must_be else "no",
+                "mutation": " + ".join(names) or "nothing",
+                "expected": _summary(clean, expected),
+                "reported": _summary(clean, verdict),
+                "exactly": "yes" if verdict == expected else "no",
             }
         )
     return pd.DataFrame(rows)
@@ -211,37 +218,37 @@ SHOWN: Final = {
 }
 
 
-def _told(before: Verdict, after: Verdict) -> str:
-    """What changed, in words; whatever has no word of its own by its field's name."""
+def _summary(before: Verdict, after: Verdict) -> str:
+    """Return the changed counts as text; fields without a label appear under their own name."""
     changes = {f.name: (getattr(before, f.name), getattr(after, f.name)) for f in fields(Verdict)}
     implied = {"delivered", "frames", "reordering_extent", "losses", "misroutes"}
-    told = [
+    changed_counts = [
         f"{new - old} {SHOWN.get(name, name)}"
         for name, (old, new) in changes.items()
         if old != new and name not in implied
     ]
-    return ", ".join(told) or "nothing"
+    return ", ".join(changed_counts) or "nothing"
 
 
-def _free(history: History, touched: frozenset[Key]) -> dict[int, Key]:
-    """The places of frames of events that nothing was done to."""
-    expected = {expectation.key for expectation in history.expected} - touched
-    return {place: a.key for place, a in enumerate(history.arrivals) if a.key is not None and a.key in expected}
+def _free(history: History, used: frozenset[EventKey]) -> dict[int, EventKey]:
+    """Return the indices of frames of events that no mutation used yet."""
+    expected = {expectation.key for expectation in history.expected} - used
+    return {index: a.key for index, a in enumerate(history.arrivals) if a.key is not None and a.key in expected}
 
 
-def _victim(history: History, touched: frozenset[Key], source: random.Random) -> tuple[int, Arrival, Key]:
-    free = _free(history, touched)
+def _pick_event(history: History, used: frozenset[EventKey], source: random.Random) -> tuple[int, Arrival, EventKey]:
+    free = _free(history, used)
     if not free:
-        raise MutationNotApplicable("something was done to each of its events")
-    place = source.choice(list(free))
-    return place, history.arrivals[place], free[place]
+        raise MutationNotApplicable("every event is already used by a mutation; record a longer history")
+    index = source.choice(list(free))
+    return index, history.arrivals[index], free[index]
 
 
-def _inserted(history: History, place: int, arrival: Arrival) -> History:
-    return replace(history, arrivals=[*history.arrivals[:place], arrival, *history.arrivals[place:]])
+def _with_frame_at(history: History, index: int, arrival: Arrival) -> History:
+    return replace(history, arrivals=[*history.arrivals[:index], arrival, *history.arrivals[index:]])
 
 
-def _moved(history: History, touched: frozenset[Key], source: random.Random, *, same_user: bool) -> Plant:
+def _moved(history: History, used: frozenset[EventKey], source: random.Random, *, same_user: bool) -> HistoryMutation:
     def others(own: Socket) -> list[Socket]:
         return [
             socket
@@ -249,12 +256,12 @@ def _moved(history: History, touched: frozenset[Key], source: random.Random, *, 
             if (socket.user_id == own.user_id) is same_user and socket.thread_id != own.thread_id
         ]
 
-    free = _free(history, touched)
-    places = [place for place in free if others(history.arrivals[place].socket)]
-    if not places:
-        raise MutationNotApplicable("there is no socket that a frame could go to by mistake")
-    place = source.choice(places)
-    arrival = history.arrivals[place]
-    astray = replace(arrival, socket=source.choice(others(arrival.socket)))
-    arrivals = [*history.arrivals[:place], astray, *history.arrivals[place + 1 :]]
-    return Plant(replace(history, arrivals=arrivals), touched | {free[place]})
+    free = _free(history, used)
+    indices = [index for index in free if others(history.arrivals[index].socket)]
+    if not indices:
+        raise MutationNotApplicable("it has no other socket that a frame could be misrouted to")
+    index = source.choice(indices)
+    arrival = history.arrivals[index]
+    misrouted = replace(arrival, socket=source.choice(others(arrival.socket)))
+    arrivals = [*history.arrivals[:index], misrouted, *history.arrivals[index + 1 :]]
+    return HistoryMutation(replace(history, arrivals=arrivals), used | {free[index]})

@@ -1,8 +1,7 @@
-"""Is a broken link the one that is named? Each link is broken in each way; probes and ledger are asked where.
+"""Does a measurement name the link that is broken? Each link is broken in each way; probes and ledger must name it.
 
-A measurement that has never named anything wrong has proved nothing. So every breakage is tried and measured as if
-nobody knew of it, and what is named is held against what was broken: the matrix's diagonal must be full, and every
-cell beside it empty or explained.
+Every breakage is probed and measured without knowledge of it, and the named links are compared with the broken one. The
+diagonal of the matrix must be full, and every other cell empty or explained.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bridgekit.chain import LINKS
-from bridgekit_verify.measure.attribution import Charge
+from bridgekit_verify.measure.attribution import Attribution
 from bridgekit_verify.measure.experiment import Measurement, measure
-from bridgekit_verify.measure.lateness import charges_of_lateness
-from bridgekit_verify.measure.plots import GREEN, INK, VERMILLION, frame_grid, new_figure
-from bridgekit_verify.measure.workload import Workload, family
-from bridgekit_verify.probes.probes import HUB, Answer, Probe, probe_ten
+from bridgekit_verify.measure.lateness import attribute_delays
+from bridgekit_verify.measure.plots import GREEN, TEXT_COLOUR, VERMILLION, frame_grid, new_figure
+from bridgekit_verify.measure.workload import Workload, thread_ids
+from bridgekit_verify.probes.probes import HUB, Probe, ProbeAnswer, probe_ten
 from bridgekit_verify.validation.breakages import BREAKAGES, Breakage
 from bridgekit_verify.variants import SOUND, Variant
 
@@ -37,12 +36,12 @@ LINE_CHARACTERS: Final = 108
 
 @dataclass(frozen=True, slots=True)
 class MatrixCell:
-    """One cell of the matrix: on the diagonal the counts, beside it a letter."""
+    """One cell of the matrix: counts on the diagonal, a letter elsewhere."""
 
     tried: int = 0
-    """How many ways the link was broken in."""
+    """In how many ways the link was broken."""
     named: int = 0
-    """In how many of them it was named, by the probes or by the ledger."""
+    """In how many of them the probes or the ledger named it."""
     by_probes: int = 0
     by_ledger: int = 0
     note: str = ""
@@ -53,9 +52,9 @@ class MatrixCell:
 
     @property
     def fewer(self) -> list[str]:
-        """Who of the two named it less often than both together."""
+        """The counts of those of the two that named the link less often than both together."""
         counts = (("probes", self.by_probes), ("ledger", self.by_ledger))
-        return [f"{who} {count}" for who, count in counts if count < self.named]
+        return [f"{source} {count}" for source, count in counts if count < self.named]
 
 
 def _wrapped(text: str) -> list[str]:
@@ -63,14 +62,14 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _draw(axis: Axes, row: int, column: int, cell: MatrixCell | None, *, on_diagonal: bool) -> None:
-    colour, ink, says = EMPTY, INK, "" if cell is None else str(cell)
+    colour, text_colour, label = EMPTY, TEXT_COLOUR, "" if cell is None else str(cell)
     if cell is not None and on_diagonal:
-        colour, ink = (GREEN if cell.named == cell.tried else VERMILLION), "white"
-    # A border tells a note from an empty cell, also in grey.
-    edge = {"edgecolor": INK, "linewidth": 1.8} if says and not on_diagonal else {"edgecolor": "none"}
+        colour, text_colour = (GREEN if cell.named == cell.tried else VERMILLION), "white"
+    # A border distinguishes a note from an empty cell without colour.
+    edge = {"edgecolor": TEXT_COLOUR, "linewidth": 1.8} if label and not on_diagonal else {"edgecolor": "none"}
     axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **edge))
-    first, *rest = says.split("\n")
-    middle: dict[str, Any] = {"ha": "center", "va": "center", "color": ink, "fontweight": "bold"}
+    first, *rest = label.split("\n")
+    middle: dict[str, Any] = {"ha": "center", "va": "center", "color": text_colour, "fontweight": "bold"}
     axis.text(column + 0.5, row + (0.36 if rest else 0.5), first, fontsize=11.5, **middle)
     axis.text(column + 0.5, row + 0.7, "\n".join(rest), fontsize=9, **middle)
 
@@ -82,7 +81,7 @@ UNEXPLAINED: Final = "not explained"
 
 @dataclass(frozen=True)
 class Case:
-    """One breakage, and who was named."""
+    """One breakage, and the links that were named."""
 
     breakage: Breakage
     probes: tuple[Probe, ...]
@@ -90,22 +89,25 @@ class Case:
 
     @property
     def by_probes(self) -> tuple[int, ...]:
-        """The links that do not hold."""
-        return tuple(probe.link.number for probe in self.probes if probe.answer is Answer.DOES_NOT_HOLD)
+        """The links whose probe does not hold."""
+        return tuple(probe.link.number for probe in self.probes if probe.answer is ProbeAnswer.DOES_NOT_HOLD)
 
     @property
-    def charges(self) -> dict[Charge, int]:
-        """Charges by link: for each event lost, each frame astray and each event late; or startup's refusal."""
+    def attributions(self) -> dict[Attribution, int]:
+        """Counts by attributed link and reason: lost events, misrouted frames and delayed events.
+
+        If the application refused to start, its refusal.
+        """
         if (refused := self.measurement.refused) is not None:
-            return {Charge(refused.link, "refused to start"): 1}
+            return {Attribution(refused.link, "refused to start"): 1}
         verdict = self.measurement.verdict
-        late = charges_of_lateness(self.measurement.history)
+        late = attribute_delays(self.measurement.history)
         return dict(Counter(verdict.losses) + Counter(verdict.misroutes) + Counter(late))
 
     @property
     def by_ledger(self) -> tuple[int, ...]:
-        """The links that events are charged to."""
-        return tuple(sorted({charge.link for charge in self.charges}))
+        """The links that losses, misroutes and delays are attributed to."""
+        return tuple(sorted({attribution.link for attribution in self.attributions}))
 
     @property
     def elsewhere(self) -> tuple[int, ...]:
@@ -121,14 +123,17 @@ class Case:
             "what is wrong": self.breakage.variant.summary,
             "named by probes": _listed(self.by_probes),
             "named by the ledger": _listed(self.by_ledger),
-            "the probe saw": "; ".join(p.evidence for p in self.probes if p.answer is Answer.DOES_NOT_HOLD),
-            "the ledger says": "; ".join(
-                f"{count:,} × {charge.reason}" for charge, count in sorted(self.charges.items(), key=_by_link)
+            "observed by the probe": "; ".join(
+                p.evidence for p in self.probes if p.answer is ProbeAnswer.DOES_NOT_HOLD
+            ),
+            "attributed in the ledger": "; ".join(
+                f"{count:,} × {attribution.reason}"
+                for attribution, count in sorted(self.attributions.items(), key=_by_link)
             ),
         }
 
 
-def _by_link(item: tuple[Charge, int]) -> tuple[int, str]:
+def _by_link(item: tuple[Attribution, int]) -> tuple[int, str]:
     return item[0].link, item[0].reason
 
 
@@ -138,18 +143,18 @@ def _listed(links: Iterable[int]) -> str:
 
 @dataclass(frozen=True)
 class Localization:
-    """Every breakage, tried and measured, and the sound chain beside them."""
+    """Every breakage, probed and measured, and the sound chain for comparison."""
 
     cases: tuple[Case, ...]
     sound: Case
-    """Nothing is broken here (its breakage has the link number 0), so nothing may be named."""
+    """No link is broken here (its breakage has the link number 0), so no link may be named."""
 
     def table(self) -> pd.DataFrame:
-        """One row a breakage: what was broken, which links were named, and by what evidence."""
+        """Return one row per breakage: what was broken, which links were named, and the evidence."""
         return pd.DataFrame([case.row for case in self.cases])
 
     def cells(self) -> dict[tuple[int, int], MatrixCell]:
-        """The matrix's cells that are not empty, by broken and named link; off the diagonal each has a letter."""
+        """Return the non-empty cells of the matrix, by broken and named link; those off the diagonal have a letter."""
         letters = {(broken, named): letter for letter, broken, named, *_ in self._elsewhere()}
         cells = {pair: MatrixCell(note=letter) for pair, letter in letters.items()}
         for link in NAMES:
@@ -164,14 +169,14 @@ class Localization:
         return cells
 
     def matrix(self) -> pd.DataFrame:
-        """The broken link down, the named link across; empty cells are empty texts."""
+        """Return the matrix as a table: broken links as rows, named links as columns; empty cells are empty texts."""
         cells = self.cells()
         rows = [[str(cells.get((broken, named), "")).replace("\n", ", ") for named in NAMES] for broken in NAMES]
         index = pd.Index([f"{number} {name}" for number, name in NAMES.items()], name="broken")
         return pd.DataFrame(rows, index=index, columns=pd.Index(list(NAMES), name="named"))
 
     def explanations(self) -> pd.DataFrame:
-        """One row for each breakage that names another link than its own: which, by whom, and why."""
+        """Return one row per breakage that names another link than its own: which, named by what, and why."""
         return pd.DataFrame(self._elsewhere(), columns=["cell", "broken", "named", "way", "by", "why"])
 
     def _elsewhere(self) -> list[tuple[str, int, int, str, str, str]]:
@@ -184,27 +189,30 @@ class Localization:
                 named,
                 case.breakage.way,
                 " and ".join(
-                    who
-                    for who, links in (("the probes", case.by_probes), ("the ledger", case.by_ledger))
+                    source
+                    for source, links in (("the probes", case.by_probes), ("the ledger", case.by_ledger))
                     if named in links
                 ),
-                case.breakage.shows_at.get(named, UNEXPLAINED),
+                case.breakage.also_named.get(named, UNEXPLAINED),
             )
             for case, named in found
         ]
 
     @property
     def named(self) -> int:
-        """How many breakages were named by the probes, and by the ledger too unless it is explained where it points."""
+        """How many breakages the probes named, and the ledger as well.
+
+        The ledger may name another link if that is explained.
+        """
         return sum(
             case.breakage.link in case.by_probes
-            and (case.breakage.link in case.by_ledger or bool(set(case.by_ledger) & set(case.breakage.shows_at)))
+            and (case.breakage.link in case.by_ledger or bool(set(case.by_ledger) & set(case.breakage.also_named)))
             for case in self.cases
         )
 
     @property
     def holds(self) -> bool:
-        """Every breakage is named, every other name is explained, and of the sound chain nothing is named."""
+        """Whether every breakage is named, every other name is explained, and no link of the sound chain is named."""
         return (
             bool(self.cases)
             and self.named == len(self.cases)
@@ -212,8 +220,8 @@ class Localization:
             and not self.sound.elsewhere
         )
 
-    def words(self) -> str:
-        """The same in a sentence, for those who cannot see the figure."""
+    def alt_text(self) -> str:
+        """Describe the figure in text."""
         others = len(self.explanations())
         return (
             f"{self.named} of {len(self.cases)} breakages were named at the link that was broken,"
@@ -222,7 +230,7 @@ class Localization:
         )
 
     def figure(self, title: str) -> Figure:
-        """The matrix as a picture, its letters explained below."""
+        """Draw the matrix, with its letters explained below."""
         notes = {
             letter: f"link {broken}, {way}, and link {named} is named by {by}. {why}"
             for letter, broken, named, way, by, why in self._elsewhere()
@@ -243,7 +251,7 @@ class Localization:
             figure.supxlabel(
                 "\n".join(
                     [
-                        "Numbers: ways in which it was named, of ways in which it was broken; who named fewer, below.",
+                        "Numbers: ways named, of ways broken; below them, the source that named fewer.",
                         "Empty: never named.",
                         *lines,
                     ]
@@ -258,10 +266,10 @@ class Localization:
 async def localize(
     breakages: Iterable[Breakage] = BREAKAGES, *, users: int = 3, steps: int = 2, seed: int = 0
 ) -> Localization:
-    """Try and measure every breakage, and the sound chain: `users` with a run each, two at once, `steps` steps a run.
+    """Probe and measure every breakage and the sound chain.
 
-    An even number of steps, so that an event which waits for the next one gets there in the end. About 0.4 s a
-    breakage.
+    `users` users have one run each, two at once, with `steps` steps per run. Use an even number of steps, so that an
+    event that is delayed until the next one is delivered in the end. Takes about 0.4 s per breakage.
     """
     cases = [await _case(breakage, users, steps, seed) for breakage in breakages]
     return Localization(tuple(cases), await _case(Breakage(0, "sound", SOUND), users, steps, seed))
@@ -270,7 +278,7 @@ async def localize(
 async def _case(breakage: Breakage, users: int, steps: int, seed: int) -> Case:
     variant: Variant = breakage.variant
     workload = Workload(
-        threads=family("thread_123", users, seed=seed), steps=steps, at_once=2, outside_core=breakage.outside_core
+        threads=thread_ids("thread_123", users, seed=seed), steps=steps, at_once=2, outside_core=breakage.outside_core
     )
     probes = await probe_ten(variant, seed=seed, threads=1)
     return Case(breakage, tuple(probes), await measure(variant, workload, seed=seed))

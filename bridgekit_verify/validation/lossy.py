@@ -1,7 +1,7 @@
-"""A world that loses frames at a known rate: what the measuring is held against. It stands outside the chain.
+"""Frame loss at a known rate, outside the chain, to compare measurements with.
 
-A fault, not a defect: no link is changed. Every socket takes each frame, and the sender is told so; some of the
-frames are gone all the same, as they are when a network in between drops them.
+It is a fault, not a defect: no link is changed. Every connection accepts each frame, and the sender gets a receipt that
+reports it; some frames are lost all the same, as in a network that drops them.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from bridgekit.ids import ThreadId, UserId
 from bridgekit.transport.hub import Connection, Hub
 from bridgekit_verify.variants import Variant
 
-__all__ = ["HubThatLoses", "in_a_lossy_world"]
+__all__ = ["HubThatLoses", "with_frame_loss"]
 
 
 class HubThatLoses(Hub):
-    """Loses each frame with probability p, each on its own; `dropped` counts them, and tells nobody.
+    """Loses each frame independently with probability p, silently; `dropped` counts them.
 
-    Which frames are lost depends on seed, p, thread and `seq` alone, and not on what is scheduled when. So the
-    sockets of one thread lose the same ones.
+    The choice of lost frames depends only on seed, p, thread and `seq`, and not on scheduling. The sockets of one
+    thread therefore lose the same frames.
     """
 
     def __init__(self, p: float, seed: int = 0) -> None:
         if not 0 <= p <= 1:
-            raise ValueError(f"a probability is between 0 and 1, not {p}")
+            raise ValueError(f"the probability of loss must be between 0 and 1, not {p}")
         super().__init__()
         self.p = p
         self.seed = seed
@@ -40,7 +40,7 @@ class HubThatLoses(Hub):
         super().detach(_Lossy(connection, self._loses))
 
     def _loses(self, frame: Frame) -> bool:
-        # p is part of the draw: else what is lost at 10 % would be lost at 20 % too, and the two no separate trials.
+        # p is part of the seed, so that frames lost at 10 % are independent of those lost at 20 %.
         drawn = random.Random(f"{self.seed}:{self.p}:{frame.event.thread_id}:{frame.seq}").random()
         lost = drawn < self.p
         self.dropped += lost
@@ -49,7 +49,10 @@ class HubThatLoses(Hub):
 
 @dataclass(frozen=True)
 class _Lossy:
-    """A Connection behind which frames are lost. Two around one connection are equal, so that it can be detached."""
+    """A connection behind which frames are lost.
+
+    Two wrappers of one connection are equal, so that it can be detached.
+    """
 
     connection: Connection
     loses: Callable[[Frame], bool] = field(compare=False)
@@ -69,9 +72,9 @@ class _Lossy:
         self.connection.restart()
 
 
-def in_a_lossy_world(variant: Variant, hub: HubThatLoses) -> Variant:
-    """That variant with this hub, for one measurement.
+def with_frame_loss(variant: Variant, hub: HubThatLoses) -> Variant:
+    """Return the variant with this hub, for one measurement.
 
-    Startup's own checks are left out: they send events too, and would refuse to start by chance.
+    The startup checks are left out: they send events too, and would refuse to start at random.
     """
     return replace(variant, name=f"{variant.name}, loss {hub.p:g}", hub=lambda _: hub, self_checks=())

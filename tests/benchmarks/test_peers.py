@@ -21,6 +21,6 @@ def test_package_is_found_under_any_spelling_of_its_name(
     (installed / "METADATA").write_text(METADATA.format(name=name), encoding="utf-8")
     monkeypatch.setattr(peers, "PEERS_ENVIRONMENT", tmp_path)
     requirement = name.lower().replace("_", "-")
-    stack = Peer(name="a stack", file="raw_tcp", says="", packages=(requirement, "absent"))
+    stack = Peer(name="a stack", file="raw_tcp", description="", packages=(requirement, "absent"))
     assert stack.versions == {requirement: "5.2", "absent": ""}
     assert stack.missing == "absent"

@@ -14,12 +14,12 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.invariants.reports import Invariant, RunReport, check_stream
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.history import Socket
-from bridgekit_verify.measure.workload import FAMILIES, Workload, family
+from bridgekit_verify.measure.workload import FAMILIES, Workload, thread_ids
 from bridgekit_verify.variants import variant
 
 pytestmark = pytest.mark.slow
 
-SMALL = Workload(threads=family("thread_123", 2), at_once=2)
+SMALL = Workload(threads=thread_ids("thread_123", 2), at_once=2)
 
 Reports = Mapping[RunId | None, RunReport]
 
@@ -36,7 +36,7 @@ async def judged(name: str, workload: Workload, *, knowing: bool = True) -> dict
     def watch(socket: Socket, event: RoutedEvent) -> None:
         recordings[socket.thread_id].append((event, time.time()))
 
-    measurement = await measure(variant(name), workload, watch=watch)
+    measurement = await measure(variant(name), workload, on_event=watch)
     expected_runs = defaultdict(list)
     for group in workload.groups():
         for run in group:
@@ -54,7 +54,7 @@ def holding(reports: Reports) -> list[bool]:
 
 
 async def test_invariants_hold_at_every_socket_when_the_chain_is_sound() -> None:
-    threads = tuple(owned for name in FAMILIES for owned in family(name, 1))
+    threads = tuple(owned for name in FAMILIES for owned in thread_ids(name, 1))
     everywhere = await judged("sound", Workload(threads=threads, runs_per_thread=3, steps=2, at_once=len(threads) * 3))
     assert [holding(reports) for reports in everywhere.values()] == [[True] * 3] * len(threads)
     for report in everywhere[threads[0].thread_id].values():
@@ -91,7 +91,7 @@ async def test_only_the_socket_that_lost_events_reports_it_when_link_5_is_broken
 @pytest.mark.parametrize("knowing", [True, False])
 async def test_other_users_runs_are_reported_when_fix_1_leaks_them_and_runs_are_given(knowing: bool) -> None:
     """Two runs of other users arrive completely and in order in this thread. They look valid without expected runs."""
-    workload = replace(SMALL, threads=family("prefixes of one another", 3))
+    workload = replace(SMALL, threads=thread_ids("prefixes of one another", 3))
     shortest, *others = (await judged("fix 1", workload, knowing=knowing)).values()
     assert holding(shortest) == [True, not knowing, not knowing]
     foreign = [violation.invariant for report in shortest.values() for violation in report.violations]

@@ -35,14 +35,14 @@ class TranscriptPair:
         self._launch = client
         self._changed = anyio.Event()
 
-    def our_frame(self, socket: Socket, frame: str | bytes) -> None:
+    def on_frame(self, socket: Socket, frame: str | bytes) -> None:
         self.ours.add_frame(socket.number, frame)
 
-    def our_close(self, socket: Socket, code: int) -> None:
+    def on_close(self, socket: Socket, code: int) -> None:
         self.ours.closed[socket.number] = code
 
     @asynccontextmanager
-    async def attending(self, url: str, sockets: Sequence[Socket]) -> AsyncIterator[None]:
+    async def watch(self, url: str, sockets: Sequence[Socket]) -> AsyncIterator[None]:
         assert not self.theirs.frames, "a TranscriptPair can record only one run"
         subscriptions = [
             {"number": each.number, "url": url, "user_id": each.user_id, "thread_id": each.thread_id}

@@ -8,13 +8,13 @@ import pytest
 
 from bridgekit.transport.authorization import CLOSE_DRAINED
 from bridgekit_verify.measure.experiment import measure
-from bridgekit_verify.measure.workload import Workload, family
+from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.variants import Variant, variant
 from tests.observers.independent_clients import ClientLauncher, TranscriptPair
 from tests.observers.transcripts import differences, history_from, verdict_and_rows
 
 KINDS = ("thread_123", "prefixes of one another", "spaces and unicode", "1 kB")
-MIXED = tuple(owned for name in KINDS for owned in family(name, 3))
+MIXED = tuple(owned for name in KINDS for owned in thread_ids(name, 3))
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ SCENARIOS = [
     Scenario(variant("sound"), Workload(threads=MIXED, runs_per_thread=2, steps=2, at_once=4, subscribers=2), 384),
     # As many frames as expected, but the events of the two longer thread ids go to the shortest one.
     Scenario(
-        variant("fix 1"), Workload(threads=family("prefixes of one another", 6), at_once=3), 30, misrouted_events=20
+        variant("fix 1"), Workload(threads=thread_ids("prefixes of one another", 6), at_once=3), 30, misrouted_events=20
     ),
     # Nothing arrives but the confirmation of the subscription.
     Scenario(variant("as reported"), Workload(threads=MIXED, at_once=4), 0),
@@ -46,7 +46,7 @@ every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scena
 async def assert_transcripts_agree(scenario: Scenario, client: ClientLauncher) -> None:
     """Measure with the independent client and compare every frame, every close code, the verdict and the ledger."""
     transcripts = TranscriptPair(client)
-    measurement = await measure(scenario.variant, scenario.workload, witness=transcripts)
+    measurement = await measure(scenario.variant, scenario.workload, observer=transcripts)
     ours, theirs = transcripts.ours, transcripts.theirs
     sockets = len(scenario.workload.threads) * scenario.workload.subscribers
     found = differences(ours, theirs)

@@ -87,7 +87,7 @@ async def test_changed_close_code_is_detected() -> None:
         return [msgspec.structs.replace(line, closed=1_006)]
 
     transcripts = TranscriptPair(tampering_client(CLIENT, aborted, where=lambda line: line.closed is not None))
-    await measure(LEAK.variant, LEAK.workload, witness=transcripts)
+    await measure(LEAK.variant, LEAK.workload, observer=transcripts)
     (found,) = differences(transcripts.ours, transcripts.theirs)
     assert found.endswith(": ours closed with 4000, theirs with 1006")
 
@@ -95,4 +95,4 @@ async def test_changed_close_code_is_detected() -> None:
 async def test_failed_client_fails_the_measurement() -> None:
     dying = program(sys.executable, "-c", "raise SystemExit(3)")
     with pytest.raises(ChildProcessError, match=r"ended with 3$"):
-        await measure(LEAK.variant, LEAK.workload, witness=TranscriptPair(dying))
+        await measure(LEAK.variant, LEAK.workload, observer=TranscriptPair(dying))

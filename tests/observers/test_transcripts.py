@@ -13,7 +13,7 @@ from bridgekit.ids import RunId
 from bridgekit_verify.measure.checker import check
 from tests.factories import NOON
 from tests.observers.transcripts import Transcript, differences, history_from, verdict_and_rows
-from tests.verify.measure.histories import EVENTS_A_THREAD, SOCKETS, clean, key
+from tests.verify.measure.histories import EVENTS_PER_THREAD, SOCKETS, clean, key
 from tests.verify.measure.histories import differences as changes
 
 DRAINED = 4_000
@@ -25,7 +25,7 @@ def complete_transcript() -> Transcript:
     transcript = Transcript()
     for socket in SOCKETS:
         transcript.add_frame(socket.number, '{"type":"subscribed"}')
-        for seq in range(1, EVENTS_A_THREAD + 1):
+        for seq in range(1, EVENTS_PER_THREAD + 1):
             event = RoutedEvent(
                 type=EventType.AGENT_THINKING,
                 thread_id=socket.thread_id,

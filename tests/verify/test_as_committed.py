@@ -1,4 +1,4 @@
-"""Each audited defect beside the sound link: the first is seen to fail where the second holds."""
+"""Each defect of the audited code fails where the sound link works."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from bridgekit_verify import as_committed
 from tests.chain.agents import AGENTS, TOOLS, Researcher, context, event_types, payloads, started, subscribe
 from tests.factories import ALICE, OTHER, RUN, THREAD, emitted
 
-DEFECT = pytest.mark.parametrize("sound", [True, False], ids=["sound", "as audited"])
+DEFECT = pytest.mark.parametrize("sound", [True, False], ids=["sound", "as committed"])
 
 
 @DEFECT
-async def test_d3_registry_binds_at_startup_and_no_agent_can_be_heard(
+async def test_d3_registry_that_binds_at_startup_leaves_agents_without_a_bridge(
     sound: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     application = await started()
@@ -41,40 +41,40 @@ async def test_d3_registry_binds_at_startup_and_no_agent_can_be_heard(
     first, second = registry.create_bound(context(1)), registry.create_bound(context(2))
     assert first.has_websocket_bridge() is sound
     assert (first is not second) is sound
-    told = [record.getMessage() for record in caplog.records]
-    assert (told == []) is sound
+    messages = [record.getMessage() for record in caplog.records]
+    assert (messages == []) is sound
     if not sound:
-        assert "missing 1 required positional argument: 'run_id'" in told[0]
-        assert told[-1] == f"bridge set for 0/{len(AGENTS)} agents"
+        assert "missing 1 required positional argument: 'run_id'" in messages[0]
+        assert messages[-1] == f"bridge set for 0/{len(AGENTS)} agents"
         assert [record.levelname for record in caplog.records][-1] == "INFO"
 
 
 @DEFECT
-async def test_d5_shared_agent_speaks_for_the_run_that_came_last(sound: bool) -> None:
+async def test_d5_shared_agent_emits_for_the_run_that_started_last(sound: bool) -> None:
     barrier = [anyio.Event(), anyio.Event()]
 
-    class Meeting(BaseAgent):
+    class BarrierAgent(BaseAgent):
         async def execute(self, context: RunContext) -> object:
-            place = int(context.request[-1]) - 1
-            barrier[place].set()
-            await barrier[1 - place].wait()
+            index = int(context.request[-1]) - 1
+            barrier[index].set()
+            await barrier[1 - index].wait()
             await self.emit_thinking(context.request)
             return None
 
     core = AgentExecutionCore if sound else as_committed.CoreThatSharesAgents
-    application = await started(agents={"researcher": Meeting}, core=core)
+    application = await started(agents={"researcher": BarrierAgent}, core=core)
     inboxes = [subscribe(application, context(number).thread_id) for number in (1, 2)]
     async with anyio.create_task_group() as runs:
         for number in (1, 2):
             runs.start_soon(application.supervisor.engine.execute, context(number))
-    heard = [sorted(each["reasoning"] for each in payloads(inbox, EventType.AGENT_THINKING)) for inbox in inboxes]
+    received = [sorted(each["reasoning"] for each in payloads(inbox, EventType.AGENT_THINKING)) for inbox in inboxes]
     both = [["question 1", "question 2"], []]
-    assert (heard == [["question 1"], ["question 2"]]) is sound
-    assert (sorted(heard, key=len, reverse=True) == both) is not sound
+    assert (received == [["question 1"], ["question 2"]]) is sound
+    assert (sorted(received, key=len, reverse=True) == both) is not sound
 
 
 @DEFECT
-async def test_d8_metadata_is_an_argument_that_no_notify_method_takes(
+async def test_d8_metadata_is_an_argument_that_no_notify_method_accepts(
     sound: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     application = await started()
@@ -95,10 +95,10 @@ async def test_d8_metadata_is_an_argument_that_no_notify_method_takes(
 
 
 @pytest.mark.parametrize("event_type", CRITICAL)
-async def test_d8_swallows_that_notify_takes_no_metadata_and_no_other_error(
+async def test_d8_swallows_the_type_error_of_notify_and_no_other_error(
     event_type: EventType, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A method that was renamed would also deliver nothing, and for another reason."""
+    """A renamed method would also deliver nothing, but for another reason."""
     application = await started()
     adapter = as_committed.AdapterThatPassesMetadata()
     adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
@@ -114,13 +114,13 @@ async def test_d8_swallows_that_notify_takes_no_metadata_and_no_other_error(
 
 
 @DEFECT
-async def test_d9b_orchestrator_has_no_method_to_be_asked_by(sound: bool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_d9b_orchestrator_lookup_fails_without_the_method(sound: bool, caplog: pytest.LogCaptureFixture) -> None:
     mapping = RunThreadMappingService()
     await mapping.register_mapping(RUN, THREAD)
     resolver = MappingLookup(mapping) if sound else as_committed.OrchestratorLookup(as_committed.Orchestrator())
     with caplog.at_level(logging.DEBUG, "bridgekit_verify"):
         found = await resolver.resolve(emitted())
-    assert found == (THREAD if sound else NoRoute("the orchestrator cannot say"))
+    assert found == (THREAD if sound else NoRoute("the orchestrator raised an error"))
     assert ("no attribute 'get_thread_id_for_run'" in caplog.text) is not sound
 
 
@@ -144,7 +144,7 @@ async def test_d9e_cleanup_loses_the_late_events(sound: bool) -> None:
     assert await mapping.get_thread_id(RUN) == (THREAD if sound else None)
 
 
-async def test_d9e_dict_takes_a_run_again_after_its_cleanup_as_a_dict_does() -> None:
+async def test_d9e_dict_accepts_a_run_again_after_its_cleanup() -> None:
     mapping = as_committed.DictMapping()
     await mapping.register_mapping(RUN, THREAD)
     await mapping.cleanup_mapping(RUN)
@@ -155,7 +155,7 @@ async def test_d9e_dict_takes_a_run_again_after_its_cleanup_as_a_dict_does() -> 
 
 
 @pytest.mark.parametrize(
-    ("kind", "reached", "nobody_is_called", "somebody_is_called"),
+    ("kind", "reached", "without_subscriber", "with_subscriber"),
     [
         (Hub, 1, Outcome.NO_SUBSCRIBER, Outcome.SENT),
         (as_committed.HubWithoutThreads, 0, Outcome.NO_SUBSCRIBER, Outcome.NO_SUBSCRIBER),
@@ -163,20 +163,20 @@ async def test_d9e_dict_takes_a_run_again_after_its_cleanup_as_a_dict_does() -> 
         (as_committed.HubAsCommitted, 0, Outcome.SENT, Outcome.SENT),
     ],
 )
-async def test_d10_hub_reaches_nobody_or_calls_nobody_sent(
-    kind: type[Hub], reached: int, nobody_is_called: Outcome, somebody_is_called: Outcome
+async def test_d10_hub_reaches_no_socket_or_reports_sent_without_one(
+    kind: type[Hub], reached: int, without_subscriber: Outcome, with_subscriber: Outcome
 ) -> None:
     hub, inbox = kind(), ProbeConnection(THREAD, ALICE)
-    assert (await hub.publish(emitted(), THREAD)).outcome is nobody_is_called
+    assert (await hub.publish(emitted(), THREAD)).outcome is without_subscriber
     hub.attach(inbox)
-    assert (await hub.publish(emitted(), THREAD)).outcome is somebody_is_called
+    assert (await hub.publish(emitted(), THREAD)).outcome is with_subscriber
     assert (len(inbox.frames), len(hub)) == (reached, 1)
     hub.detach(inbox)
     assert len(hub) == 0
 
 
 @DEFECT
-async def test_link_2_broken_hands_on_another_bridge(sound: bool) -> None:
+async def test_link_2_broken_passes_on_another_bridge(sound: bool) -> None:
     application = await started()
     kind = SupervisorAgent if sound else as_committed.SupervisorWithItsOwnBridge
     supervisor = kind(application.config.db_session_factory, ScriptedModel(), application.bridge, TOOLS, agents=AGENTS)
@@ -188,7 +188,7 @@ async def test_link_2_broken_hands_on_another_bridge(sound: bool) -> None:
 
 
 @DEFECT
-async def test_link_4_broken_hands_on_another_bridge(sound: bool) -> None:
+async def test_link_4_broken_passes_on_another_bridge(sound: bool) -> None:
     application = await started()
     inbox = subscribe(application, context().thread_id)
     kind = ExecutionEngine if sound else as_committed.EngineWithItsOwnBridge
@@ -199,23 +199,23 @@ async def test_link_4_broken_hands_on_another_bridge(sound: bool) -> None:
 
 
 @DEFECT
-async def test_link_6_broken_keeps_the_bridge_from_its_adapter(sound: bool) -> None:
-    class Keeping(as_committed.AgentThatKeepsTheBridge, Researcher):
+async def test_link_6_broken_does_not_bind_its_adapter(sound: bool) -> None:
+    class UnboundAdapterAgent(as_committed.AgentThatKeepsTheBridge, Researcher):
         pass
 
-    application = await started(agents={"researcher": Researcher if sound else Keeping})
-    assert heard_of_agent(await run_one(application)) == (3 if sound else 0)
+    application = await started(agents={"researcher": Researcher if sound else UnboundAdapterAgent})
+    assert agent_events_received(await run_one(application)) == (3 if sound else 0)
 
 
 @DEFECT
-async def test_link_7_broken_forgets_the_run(sound: bool) -> None:
+async def test_link_7_broken_does_not_store_the_run(sound: bool) -> None:
     kind = WebSocketBridgeAdapter if sound else as_committed.AdapterThatForgetsTheRun
     adapter = kind()
     application = await started(adapter=kind)
     adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
     assert adapter.has_websocket_bridge() is sound
     assert adapter.bridge is application.bridge
-    assert heard_of_agent(await run_one(application)) == (3 if sound else 0)
+    assert agent_events_received(await run_one(application)) == (3 if sound else 0)
 
 
 async def run_one(application: Application) -> ProbeConnection:
@@ -224,7 +224,7 @@ async def run_one(application: Application) -> ProbeConnection:
     return inbox
 
 
-def heard_of_agent(inbox: ProbeConnection) -> int:
-    """How many events its user heard of the agent itself; the core's two always arrive."""
+def agent_events_received(inbox: ProbeConnection) -> int:
+    """Return how many events the user received from the agent itself; the two of the core always arrive."""
     assert (event_types(inbox)[0], event_types(inbox)[-1]) == ("agent_started", "agent_completed")
     return len(inbox.frames) - 2

@@ -1,4 +1,4 @@
-"""The rows of choices: each differs from sound in what it says, and in nothing else."""
+"""The variants: each differs from sound only in what its name states."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bridgekit_verify.variants import (
     variant,
 )
 
-LINK_9_AS_AUDITED = {
+LINK_9_AS_REPORTED = {
     "run_ids": OpaqueRunIds,
     "resolver": resolver_as_committed,
     "self_checks": WITHOUT_ROUTING,
@@ -31,12 +31,12 @@ CANNOT_FAIL = (as_committed.self_check_that_cannot_fail,)
 
 CHOICES: dict[str, dict[str, object]] = {
     "sound": {},
-    "as reported": LINK_9_AS_AUDITED,
-    "fix 1": LINK_9_AS_AUDITED | {"run_ids": EmbeddedRunIds},
-    "fix 2": LINK_9_AS_AUDITED | {"resolver": resolver_of_fix_2},
-    "fix 3": LINK_9_AS_AUDITED | {"resolver": resolver_of_fix_3, "mapping": as_committed.DictMapping},
-    "fixes 1 and 2": LINK_9_AS_AUDITED | {"run_ids": EmbeddedRunIds, "resolver": resolver_of_fix_2},
-    "fixes 1, 2 and 3": LINK_9_AS_AUDITED
+    "as reported": LINK_9_AS_REPORTED,
+    "fix 1": LINK_9_AS_REPORTED | {"run_ids": EmbeddedRunIds},
+    "fix 2": LINK_9_AS_REPORTED | {"resolver": resolver_of_fix_2},
+    "fix 3": LINK_9_AS_REPORTED | {"resolver": resolver_of_fix_3, "mapping": as_committed.DictMapping},
+    "fixes 1 and 2": LINK_9_AS_REPORTED | {"run_ids": EmbeddedRunIds, "resolver": resolver_of_fix_2},
+    "fixes 1, 2 and 3": LINK_9_AS_REPORTED
     | {"run_ids": EmbeddedRunIds, "resolver": resolver_of_fix_3, "mapping": as_committed.DictMapping},
     "as committed": {
         "run_ids": OpaqueRunIds,
@@ -58,12 +58,12 @@ CHOICES: dict[str, dict[str, object]] = {
     "link 6 broken": {"agent": as_committed.AgentThatKeepsTheBridge},
     "link 7 broken": {"adapter": as_committed.AdapterThatForgetsTheRun},
     "link 8 broken": {"adapter": as_committed.AdapterThatPassesMetadata},
-    "link 9 broken": LINK_9_AS_AUDITED,
+    "link 9 broken": LINK_9_AS_REPORTED,
 }
 
 
 def chosen(row: Variant) -> dict[str, object]:
-    """What a variant chooses otherwise than sound does."""
+    """Return the fields in which a variant differs from sound."""
     return {
         field.name: getattr(row, field.name)
         for field in fields(Variant)
@@ -72,7 +72,7 @@ def chosen(row: Variant) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_variant_differs_from_sound_in_what_it_stands_for_and_in_nothing_else(name: str) -> None:
+def test_variant_differs_from_sound_only_as_listed(name: str) -> None:
     assert chosen(variant(name)) == CHOICES[name]
 
 
@@ -83,24 +83,24 @@ def test_every_variant_is_found_by_its_name() -> None:
     assert all(row.summary for row in rows)
 
 
-def test_one_link_is_broken_at_a_time_and_each_once() -> None:
+def test_each_link_is_broken_alone_and_once() -> None:
     assert {number: row.name for number, row in BROKEN.items()} == {
         number: f"link {number} broken" for number in range(1, 10)
     }
 
 
-def test_table_begins_with_the_audits_own_before_and_after() -> None:
+def test_variants_start_with_the_audits_before_and_after() -> None:
     assert list(VARIANTS)[:4] == ["as reported", "fix 1", "fix 2", "fix 3"]
 
 
-def test_unknown_variant_is_refused_with_the_known_ones() -> None:
+def test_unknown_variant_raises_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(UnknownName, match="no variant is called 'perfect'; known: 'as reported', ") as refused:
         variant("perfect")
     assert set(refused.value.known) == CHOICES.keys()
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_parts_of_a_variant_are_its_choices(name: str) -> None:
+def test_config_has_the_parts_of_its_variant(name: str) -> None:
     row = variant(name)
     config = row.config({}, hex_source=seeded(1))
     for field in ("mapping", "resolver", "hub", "supervisor", "registry", "engine", "core", "adapter"):

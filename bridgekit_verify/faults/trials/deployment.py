@@ -22,7 +22,7 @@ from bridgekit_verify.faults.trials import worker
 from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport, RunRequest, WorkerSetup
 from bridgekit_verify.harness.messages import Ready
 from bridgekit_verify.harness.processes import START_TIMEOUT_SECONDS, ChildProcess, start_module
-from bridgekit_verify.measure.families import Owned
+from bridgekit_verify.measure.families import OwnedThread
 
 __all__ = [
     "AT_MOST_ONCE",
@@ -185,7 +185,7 @@ class Deployment:
 
 @asynccontextmanager
 async def deployed(
-    delivery: DeliveryMode, owned: Sequence[Owned], *, cut_broker: bool = False
+    delivery: DeliveryMode, owned: Sequence[OwnedThread], *, cut_broker: bool = False
 ) -> AsyncIterator[Deployment]:
     """Start all processes of a delivery mode, with these threads, for the length of a block; then end them."""
     key = secrets.token_bytes(KEY_BYTES)

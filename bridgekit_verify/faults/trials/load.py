@@ -15,7 +15,7 @@ from bridgekit_verify.faults.trials.deployment import WorkerProcess
 from bridgekit_verify.faults.trials.fault_catalogue import Fault, FaultContext
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder
 from bridgekit_verify.faults.trials.worker import RunRequest
-from bridgekit_verify.measure.families import Owned
+from bridgekit_verify.measure.families import OwnedThread
 
 __all__ = ["EVENTS_A_STEP", "SETTLE_SECONDS", "AgentLoad", "TrialPlan", "run_after_fault", "run_during_fault"]
 
@@ -77,7 +77,7 @@ class AgentLoad:
         most = max(self.recorder.emitted[request] for request in self.requests)
         return most <= EVENTS_A_STEP * self.plan.steps / 2
 
-    def request(self, owned: Owned, when: str, steps: int) -> RunRequest:
+    def request(self, owned: OwnedThread, when: str, steps: int) -> RunRequest:
         """Return a run request for this thread, and record the thread's owner."""
         # WorkerProcess takes the experiment's name up to the first colon. The text of a thought is the request,
         # followed by a colon and a space.
@@ -93,7 +93,7 @@ class AgentLoad:
         )
 
 
-async def run_during_fault(load: AgentLoad, context: FaultContext, owned: Sequence[Owned]) -> tuple[float, float]:
+async def run_during_fault(load: AgentLoad, context: FaultContext, owned: Sequence[OwnedThread]) -> tuple[float, float]:
     """Start the first runs, apply the fault while they emit, and return the start and end of the fault."""
     plan, recorder = load.plan, load.recorder
     for number in range(1, MAX_RUNS_BEFORE_FAULT + 1):
@@ -113,7 +113,7 @@ async def run_during_fault(load: AgentLoad, context: FaultContext, owned: Sequen
     return start, end
 
 
-async def run_after_fault(load: AgentLoad, context: FaultContext, owned: Owned, reader: Reader) -> None:
+async def run_after_fault(load: AgentLoad, context: FaultContext, owned: OwnedThread, reader: Reader) -> None:
     """Start runs until the client has read the end of one: every event before it has then arrived or is lost.
 
     A client that does not resume may also lose this end, if it has not yet detected that its connection is lost. Then

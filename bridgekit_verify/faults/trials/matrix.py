@@ -18,8 +18,8 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERY_MODES, DeliveryMode, deployed
 from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, Fault
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
-from bridgekit_verify.measure.families import Owned, family
-from bridgekit_verify.measure.plots import GREEN, INK, SKY, VERMILLION, frame_grid, new_figure
+from bridgekit_verify.measure.families import OwnedThread, thread_ids
+from bridgekit_verify.measure.plots import GREEN, TEXT_COLOUR, SKY, VERMILLION, frame_grid, new_figure
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["FaultMatrix", "Soak", "random_plan", "run_matrix", "soak"]
@@ -32,7 +32,7 @@ MATRIX_SECONDS: Final = 600.0
 OUTCOMES: Final = (
     ("misrouted", VERMILLION, "white", "xx"),
     ("lost in silence", VERMILLION, "white", "\\\\"),
-    ("lost, and told", SKY, INK, "//"),
+    ("lost, and told", SKY, TEXT_COLOUR, "//"),
     ("all delivered", GREEN, "white", ""),
 )
 """Outcomes that colour a cell, worst first: name, fill colour, text colour, hatch."""
@@ -109,7 +109,7 @@ class FaultMatrix:
             frame_grid(axis, [each.name for each in modes], [fault.name for fault in faults])
             axis.xaxis.tick_top()
             handles = [
-                Patch(facecolor=colour, edgecolor=INK, hatch=hatch, label=name) for name, colour, _, hatch in OUTCOMES
+                Patch(facecolor=colour, edgecolor=TEXT_COLOUR, hatch=hatch, label=name) for name, colour, _, hatch in OUTCOMES
             ]
             figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)
             return figure
@@ -134,7 +134,9 @@ def _cell(axis: Axes, row: int, column: int, trial: Trial | None) -> None:
     costs = (verdict.misrouted, verdict.lost_silent, verdict.lost_signalled, 1)
     _, colour, text_colour, hatch = next(kind for kind, cost in zip(OUTCOMES, costs, strict=True) if cost)
     axis.add_patch(
-        Rectangle((column + 0.03, row + 0.06), 0.94, 0.88, facecolor=colour, edgecolor=INK, linewidth=0.4, hatch=hatch)
+        Rectangle(
+            (column + 0.03, row + 0.06), 0.94, 0.88, facecolor=colour, edgecolor=TEXT_COLOUR, linewidth=0.4, hatch=hatch
+        )
     )
     label = f"{verdict.delivered:,} of {verdict.expected:,}"
     axis.text(
@@ -213,10 +215,10 @@ def _group_by_deployment(faults: Sequence[Fault], delivery: DeliveryMode) -> lis
 async def _run_group(
     delivery: DeliveryMode, group: Sequence[Fault], users: int, seed: int, plan: TrialPlan
 ) -> list[Trial]:
-    threads = family("thread_<16 hex>", users * len(group), seed=seed)
+    threads = thread_ids("thread_<16 hex>", users * len(group), seed=seed)
     trials: list[Trial] = []
 
-    async def run_one(fault: Fault, owned: Sequence[Owned]) -> None:
+    async def run_one(fault: Fault, owned: Sequence[OwnedThread]) -> None:
         trials.append(await run_trial(fault, deployment, owned, plan=plan, seed=seed))
 
     cut_broker = any(fault.cuts_broker for fault in group)

@@ -21,8 +21,8 @@ from bridgekit.transport.client import connect
 from bridgekit.transport.resuming_client import Backoff, follow
 from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport
 from bridgekit_verify.measure.experiment import arrival_of
-from bridgekit_verify.measure.families import Owned
-from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Missing, Socket
+from bridgekit_verify.measure.families import OwnedThread
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, SignalledGap, Socket
 
 __all__ = ["Reader", "Recorder", "assign_seq", "read_and_resume", "read_without_resume"]
 
@@ -39,7 +39,7 @@ class Reader:
     url: str
     ticket: Callable[[], Awaitable[str]]
     arrivals: list[Arrival] = field(default_factory=list)
-    gaps: list[Missing] = field(default_factory=list)
+    gaps: list[SignalledGap] = field(default_factory=list)
     online: list[tuple[float, float]] = field(default_factory=list)
     """Start and end of each subscription, in seconds since the Unix epoch."""
     duplicates: int = 0
@@ -69,7 +69,7 @@ class Reader:
     def record(self, item: RoutedEvent | Gap, epoch: str) -> None:
         """Record an event or gap that a socket read, with the epoch of its log."""
         if isinstance(item, Gap):
-            self.gaps.append(Missing(item.first, item.last, item.epoch))
+            self.gaps.append(SignalledGap(item.first, item.last, item.epoch))
             return
         arrival = arrival_of(self.socket, item, read_at=time.time(), epoch=epoch)
         self.arrivals.append(arrival)
@@ -130,10 +130,10 @@ class Recorder:
     """The worker reports of one experiment."""
 
     history: History = field(default_factory=History)
-    attempted: dict[Key, Expectation] = field(default_factory=dict)
-    acknowledged: dict[Key, Acknowledged] = field(default_factory=dict)
-    attempted_at: dict[Key, float] = field(default_factory=dict)
-    owners: dict[str, Owned] = field(default_factory=dict)
+    attempted: dict[EventKey, Expectation] = field(default_factory=dict)
+    acknowledged: dict[EventKey, Acknowledged] = field(default_factory=dict)
+    attempted_at: dict[EventKey, float] = field(default_factory=dict)
+    owners: dict[str, OwnedThread] = field(default_factory=dict)
     """Owner of the thread of each request."""
     emitted: Counter[str] = field(default_factory=Counter)
     """Number of events that the agent attempted, by request."""
@@ -187,12 +187,12 @@ class Recorder:
         return history, len(self.attempted) - len(expected)
 
 
-Gaps = Sequence[Missing]
+Gaps = Sequence[SignalledGap]
 
 
 def assign_seq(
-    asked: Sequence[Key], receipts: Mapping[Key, Receipt], arrivals: Sequence[Arrival], gaps: Gaps
-) -> dict[Key, Receipt]:
+    asked: Sequence[EventKey], receipts: Mapping[EventKey, Receipt], arrivals: Sequence[Arrival], gaps: Gaps
+) -> dict[EventKey, Receipt]:
     """Infer the missing `seq` of events that were acknowledged without one because the store was unavailable.
 
     `asked` lists one thread's events in the order of emission; the completed receipts are returned. The `seq` of an
@@ -232,5 +232,5 @@ def _number(before: Cursor | None, after: Cursor | None, read: set[tuple[str, in
     return signalled
 
 
-def _covers(gap: Missing, epoch: str, number: int) -> bool:
+def _covers(gap: SignalledGap, epoch: str, number: int) -> bool:
     return gap.epoch in (None, epoch or None) and gap.first <= number and (gap.last is None or number <= gap.last)

@@ -23,8 +23,8 @@ from bridgekit_verify.faults.trials.fault_catalogue import Fault, FaultContext, 
 from bridgekit_verify.faults.trials.load import SETTLE_SECONDS, AgentLoad, TrialPlan, run_after_fault, run_during_fault
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder, read_and_resume, read_without_resume
 from bridgekit_verify.measure.checker import Verdict, check
-from bridgekit_verify.measure.families import Owned
-from bridgekit_verify.measure.history import Arrival, History, Key, Socket
+from bridgekit_verify.measure.families import OwnedThread
+from bridgekit_verify.measure.history import Arrival, EventKey, History, Socket
 from bridgekit_verify.measure.ledger import Row, ledger
 from bridgekit_verify.measure.plots import BLUE, LOST, VERMILLION, new_figure
 
@@ -44,7 +44,7 @@ class Trial:
     """When the fault started and when it was repaired, in seconds since the Unix epoch."""
     unanswered: int
     """Events without an acknowledgement, because their worker was killed. They do not count as lost."""
-    attempted_at: Mapping[Key, float]
+    attempted_at: Mapping[EventKey, float]
     """When each event was attempted, in seconds since the Unix epoch."""
     quiesced: bool
     """Whether every user read the end of the last run before the timeout."""
@@ -68,7 +68,7 @@ class Trial:
     @property
     def first_copies(self) -> list[Arrival]:
         """The first copy of each event at each socket, in the order of arrival."""
-        seen: dict[tuple[int, Key | None], Arrival] = {}
+        seen: dict[tuple[int, EventKey | None], Arrival] = {}
         for arrival in self.history.arrivals:
             seen.setdefault((arrival.socket.number, arrival.key), arrival)
         return list(seen.values())
@@ -112,7 +112,7 @@ def _within(spans: Sequence[Span], first: float, last: float) -> bool:
 
 
 async def run_trial(
-    fault: Fault, deployment: Deployment, owned: Sequence[Owned], *, plan: TrialPlan, seed: int = 0, name: str = ""
+    fault: Fault, deployment: Deployment, owned: Sequence[OwnedThread], *, plan: TrialPlan, seed: int = 0, name: str = ""
 ) -> Trial:
     """Run agents for these users, apply and repair the fault, wait for the remaining events, and check the history.
 
@@ -156,7 +156,7 @@ async def run_trial(
     )
 
 
-async def _tickets(deployment: Deployment, owned: Sequence[Owned]) -> Tickets:
+async def _tickets(deployment: Deployment, owned: Sequence[OwnedThread]) -> Tickets:
     """Issue the users' tickets outside the workers, as an application does whose tickets survive a worker's restart."""
     threads = MemoryThreadStore()
     for each in owned:
@@ -164,7 +164,7 @@ async def _tickets(deployment: Deployment, owned: Sequence[Owned]) -> Tickets:
     return Tickets(threads, MemoryUsedTickets(), keys=(deployment.key,))
 
 
-async def _ticket(tickets: Tickets, owned: Owned) -> str:
+async def _ticket(tickets: Tickets, owned: OwnedThread) -> str:
     return tickets.issue(owned.user_id, owned.thread_id)
 
 

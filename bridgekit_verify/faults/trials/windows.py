@@ -16,8 +16,8 @@ from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.load import EVENTS_A_STEP
 from bridgekit_verify.faults.trials.recorder import Reader
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
-from bridgekit_verify.measure.families import Owned, family
-from bridgekit_verify.measure.plots import BLUE, GREEN, INK, VERMILLION, new_figure, percents
+from bridgekit_verify.measure.families import OwnedThread, thread_ids
+from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, VERMILLION, new_figure, percents
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["Window", "WindowStudy", "predicted_loss", "study_windows"]
@@ -120,10 +120,10 @@ class WindowStudy:
                 axis.plot(grid, predicted, color=colour, linestyle="--", linewidth=1)
                 shares, bars = percents([window.lost for window in windows])
                 axis.errorbar(
-                    offline, shares, yerr=bars, fmt=marker, color=colour, ecolor=INK, capsize=3, markersize=7,
+                    offline, shares, yerr=bars, fmt=marker, color=colour, ecolor=TEXT_COLOUR, capsize=3, markersize=7,
                     elinewidth=0.8, label=delivery.name,
                 )  # fmt: skip
-            axis.plot([], [], color=INK, linestyle="--", linewidth=1, label="closed form")
+            axis.plot([], [], color=TEXT_COLOUR, linestyle="--", linewidth=1, label="closed form")
             axis.set_xlabel("users away, s")
             axis.set_ylabel("lost, % of the events (95 % Wilson interval)")
             axis.set_ylim(-3, None)
@@ -173,10 +173,10 @@ async def study_windows(
 async def _windows(
     delivery: DeliveryMode, lengths: Sequence[float], users: int, seed: int, plan: TrialPlan
 ) -> list[Window]:
-    threads = family("thread_<16 hex>", users * len(lengths), seed=seed)
+    threads = thread_ids("thread_<16 hex>", users * len(lengths), seed=seed)
     trials: dict[float, Trial] = {}
 
-    async def run_one(seconds: float, owned: Sequence[Owned]) -> None:
+    async def run_one(seconds: float, owned: Sequence[OwnedThread]) -> None:
         lasting = replace(plan, duration_seconds=seconds)
         fault = FAULTS["down"] if seconds else FAULTS["none"]
         trials[seconds] = await run_trial(fault, deployment, owned, plan=lasting, seed=seed, name=f"away {seconds:g}")

@@ -29,7 +29,7 @@ from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits
 from bridgekit.transport.tickets import Tickets
 from bridgekit_verify.harness.messages import Ready, read_stdin_lines, send
-from bridgekit_verify.measure.history import Key, key_of
+from bridgekit_verify.measure.history import EventKey, key_of
 from bridgekit_verify.measure.workload import AGENT
 
 __all__ = ["Acknowledged", "Attempted", "Ended", "RunReport", "RunRequest", "WorkerSetup"]
@@ -64,7 +64,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Attempted(msgspec.Struct, frozen=True, tag=True):
     """Report that an agent is about to pass an event to the bridge."""
 
-    key: Key
+    key: EventKey
     thread_id: ThreadId
     at: float
     """Time of the attempt, in seconds since the Unix epoch."""
@@ -73,7 +73,7 @@ class Attempted(msgspec.Struct, frozen=True, tag=True):
 class Acknowledged(msgspec.Struct, frozen=True, tag=True):
     """Report of the receipt that the bridge returned."""
 
-    key: Key
+    key: EventKey
     run_id: RunId
     receipt: Receipt
     at: float

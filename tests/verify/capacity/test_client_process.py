@@ -9,7 +9,7 @@ import pytest
 from bridgekit.ids import RunId
 from bridgekit_verify.capacity.client_process import judge_step
 from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave, owner
-from bridgekit_verify.measure.history import Arrival, History, Missing, Socket
+from bridgekit_verify.measure.history import Arrival, History, SignalledGap, Socket
 
 WAVE = LoadWave(name="wave 1", plan=LoadPlan(seconds=1.0), first=0, threads=2, runs_per_second=20, starts_at=1_000.0)
 SOCKETS = [Socket(number, owner(number).thread_id, owner(number).user_id) for number in range(2)]
@@ -48,7 +48,7 @@ def test_late_event_is_delivered_but_not_on_time() -> None:
 def test_lost_event_is_not_on_time_and_signalled_events_are_counted() -> None:
     history = read()
     history.arrivals.pop()
-    history.gaps[0] = [Missing(7, 9, "e")]
+    history.gaps[0] = [SignalledGap(7, 9, "e")]
     judged = judge_step(WAVE, history, within_seconds=1.0)
     assert (judged.delivered, judged.within, judged.lost, judged.signalled) == (99, 99, 1, 3)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bridgekit.events import EventType
 from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave, owner
-from bridgekit_verify.measure.history import Key
+from bridgekit_verify.measure.history import EventKey
 
 
 def wave(**changed: object) -> LoadWave:
@@ -61,5 +61,5 @@ def test_every_event_is_expected_once_for_the_owner_of_its_thread() -> None:
     expected = asked.expectations()
     assert len({each.key for each in expected}) == len(expected) == asked.events
     assert {each.thread_id for each in expected} == {owner(number).thread_id for number in (5, 6, 7)}
-    second = next(each for each in expected if each.key == Key("wave 1 1", EventType.AGENT_STARTED, 0))
+    second = next(each for each in expected if each.key == EventKey("wave 1 1", EventType.AGENT_STARTED, 0))
     assert (second.thread_id, second.user_id) == (owner(6).thread_id, owner(6).user_id)

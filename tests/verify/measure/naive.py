@@ -1,4 +1,4 @@
-"""A second checker, as slow and as plain as can be: it looks at every pair, and shares no line with the first."""
+"""A second checker, as slow and simple as possible: it compares every pair, and shares no code with the first."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections import Counter
 from bridgekit.events import Outcome
 from bridgekit_verify.measure.history import Arrival, Expectation, History, Socket
 
-DENIALS = {Outcome.SENT, Outcome.RELAYED, Outcome.NO_SUBSCRIBER, Outcome.UNROUTABLE, Outcome.REFUSED}
-"""What says, where it is not true, that nobody got the event. Pending says nothing."""
+NOT_SENT = {Outcome.SENT, Outcome.RELAYED, Outcome.NO_SUBSCRIBER, Outcome.UNROUTABLE, Outcome.REFUSED}
+"""Outcomes that, without a socket, state that no user gets the event. Pending states nothing."""
 
 
 def judge(history: History) -> dict[str, int]:
-    fates = Counter(
-        fate(history, event, socket)
+    outcomes = Counter(
+        outcome(history, event, socket)
         for event in history.expected
         for socket in history.sockets
         if entitled(socket, event)
     )
-    places = Counter(astray(history, number, arrival) for number, arrival in enumerate(history.arrivals))
+    kinds = Counter(classification(history, number, arrival) for number, arrival in enumerate(history.arrivals))
     late = [frames for socket in history.sockets for frames in lateness(history, socket)]
     return {
-        "expected": fates.total(),
+        "expected": outcomes.total(),
         "frames": len(history.arrivals),
-        **{name: fates[name] for name in ("delivered", "lost_signalled", "lost_silent")},
-        **{name: places[name] for name in ("extra_copies", "wrong_thread", "wrong_user", "unexpected")},
+        **{name: outcomes[name] for name in ("delivered", "lost_signalled", "lost_silent")},
+        **{name: kinds[name] for name in ("extra_copies", "wrong_thread", "wrong_user", "unexpected")},
         "reordered": sum(frames > 0 for frames in late),
         "reordering_extent": max(late, default=0),
         "false_success": false_successes(history),
         "false_failure": sum(
             not receipt
-            and receipt.outcome in DENIALS
+            and receipt.outcome in NOT_SENT
             and not receipt.kept
             and any(arrival.key == key for arrival in history.arrivals)
             for key, (_, receipt) in history.acknowledged.items()
@@ -52,21 +52,21 @@ def entitled(socket: Socket, event: Expectation) -> bool:
     return (socket.thread_id, socket.user_id) == (event.thread_id, event.user_id)
 
 
-def fate(history: History, event: Expectation, socket: Socket) -> str:
+def outcome(history: History, event: Expectation, socket: Socket) -> str:
     if any(arrival.key == event.key and arrival.socket == socket for arrival in history.arrivals):
         return "delivered"
     answer = history.acknowledged.get(event.key)
     seq = answer[1].seq if answer else None
-    told = seq is not None and any(
+    signalled = seq is not None and any(
         seq in range(gap.first, 1 + (seq if gap.last is None else gap.last))
         for gap in history.gaps.get(socket.number, [])
         if answer is not None and (gap.epoch is None or gap.epoch == answer[1].epoch)
     )
-    return "lost_signalled" if told else "lost_silent"
+    return "lost_signalled" if signalled else "lost_silent"
 
 
-def astray(history: History, number: int, arrival: Arrival) -> str | None:
-    """What a frame is, other than the first copy of a delivered event."""
+def classification(history: History, number: int, arrival: Arrival) -> str | None:
+    """Return what a frame is, unless it is the first copy of a delivered event."""
     for event in history.expected:
         if event.key == arrival.key:
             if event.user_id != arrival.socket.user_id:
@@ -81,13 +81,13 @@ def astray(history: History, number: int, arrival: Arrival) -> str | None:
 
 
 def lateness(history: History, socket: Socket) -> list[int]:
-    """For each first copy of a delivered event: how many frames back the first one stands that overtook it."""
+    """Return for each first copy of a delivered event how many frames ago the first frame that overtook it was read."""
     first = [
         arrival.seq
         for number, arrival in enumerate(history.arrivals)
-        if arrival.socket == socket and astray(history, number, arrival) is None
+        if arrival.socket == socket and classification(history, number, arrival) is None
     ]
     return [
-        max((place - before for before in range(place) if first[before] > seq), default=0)
-        for place, seq in enumerate(first)
+        max((index - before for before in range(index) if first[before] > seq), default=0)
+        for index, seq in enumerate(first)
     ]

@@ -1,4 +1,4 @@
-"""Literal recordings: a sound run as JSON carries it, and several of them on one thread."""
+"""Literal recordings: a sound run as decoded JSON, and several of them on one thread."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def frame(event_type: str, payload: dict[str, object], *, run: str, thread: str 
 
 
 def sound(run: str = "a", thread: str = "t") -> list[Frame]:
-    """The five critical events, numbered from 1."""
+    """Return the five critical events, numbered from 1."""
     return numbered(frame(kind, payload, run=run, thread=thread) for kind, payload in STEPS)
 
 
 def numbered(frames: Iterable[Frame]) -> list[Frame]:
-    """Number frames as their threads' hubs do, in the order in which they are sent."""
+    """Number frames as the hub does, per thread and in the order of sending."""
     latest: dict[str, int] = {}
     sent = []
     for each in frames:

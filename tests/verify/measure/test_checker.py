@@ -1,4 +1,4 @@
-"""The checker: literal histories in, literal verdicts out; and a second one, written otherwise, beside it."""
+"""The checker: literal histories in, literal verdicts out."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.errors import LedgerImbalance
 from bridgekit_verify.measure.checker import Verdict, check
-from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Missing, Socket
-from bridgekit_verify.measure.ledger import Charge
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, SignalledGap, Socket
+from bridgekit_verify.measure.ledger import Attribution
 from bridgekit_verify.measure.statistics import Rate
 from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, arrival, clean, differences, key, moved
 
-CALLED_SENT = Charge(10, "called sent, and no socket read it")
-ASTRAY = Charge(10, "given to a socket of another thread")
-NO_OBSERVER = Receipt(outcome=Outcome.NO_SUBSCRIBER, link=10, reason="nobody", thread_id=ALICES.thread_id, seq=3)
+REPORTED_SENT = Attribution(10, "reported as sent, but no socket read it")
+MISROUTED = Attribution(10, "delivered to a socket of another thread")
+NO_SUBSCRIBER_RECEIPT = Receipt(
+    outcome=Outcome.NO_SUBSCRIBER, link=10, reason="no subscriber", thread_id=ALICES.thread_id, seq=3
+)
 THIRD = key(ALICES, 3)
 
 
@@ -29,7 +31,7 @@ def test_clean_history_has_a_clean_verdict() -> None:
     )  # fmt: skip
 
 
-def test_history_without_events_says_unknown_and_neither_0_nor_100_percent() -> None:
+def test_rates_are_unknown_for_a_history_without_events() -> None:
     verdict = check(History())
     assert (verdict.expected, verdict.frames) == (0, 0)
     assert {rate.known for rate in (verdict.delivery, verdict.drop, verdict.misrouting)} == {False}
@@ -39,23 +41,23 @@ def lose(history: History) -> None:
     history.arrivals.remove(arrival(ALICES, THIRD, 3))
 
 
-def lose_and_say_so(history: History) -> None:
+def lose_and_signal(history: History) -> None:
     lose(history)
-    history.gaps[ALICES.number] = [Missing(3, 3)]
+    history.gaps[ALICES.number] = [SignalledGap(3, 3)]
 
 
-def lose_and_speak_of_another(history: History) -> None:
+def lose_and_signal_others(history: History) -> None:
     lose(history)
-    history.gaps[ALICES.number] = [Missing(1, 2), Missing(4, 9)]
-    history.gaps[BOBS.number] = [Missing(3, 3)]
+    history.gaps[ALICES.number] = [SignalledGap(1, 2), SignalledGap(4, 9)]
+    history.gaps[BOBS.number] = [SignalledGap(3, 3)]
 
 
-def lose_and_admit(history: History) -> None:
+def lose_and_report(history: History) -> None:
     lose(history)
-    history.acknowledged[THIRD] = (RunId("run of a1"), NO_OBSERVER)
+    history.acknowledged[THIRD] = (RunId("run of a1"), NO_SUBSCRIBER_RECEIPT)
 
 
-def never_answer(history: History) -> None:
+def lose_without_receipt(history: History) -> None:
     lose(history)
     del history.acknowledged[THIRD]
 
@@ -72,7 +74,7 @@ def swap(history: History) -> None:
     history.arrivals[1:3] = reversed(history.arrivals[1:3])
 
 
-def send_first_to_the_end(history: History) -> None:
+def move_first_to_the_end(history: History) -> None:
     history.arrivals.append(history.arrivals.pop(0))
 
 
@@ -92,59 +94,59 @@ def move_to_another_user(history: History) -> None:
     moved(history, 3, BOBS)
 
 
-def read_what_nobody_said(history: History) -> None:
-    history.arrivals.append(arrival(ALICES, Key("nobody", EventType.AGENT_ERROR, 0), 6))
+def read_unexpected_event(history: History) -> None:
+    history.arrivals.append(arrival(ALICES, EventKey("not requested", EventType.AGENT_ERROR, 0), 6))
 
 
-def read_what_says_nothing(history: History) -> None:
+def read_unidentified_frame(history: History) -> None:
     history.arrivals.append(arrival(ALICES, None, 6))
 
 
-def deny(history: History) -> None:
-    history.acknowledged[THIRD] = (RunId("run of a1"), NO_OBSERVER)
+def report_not_sent(history: History) -> None:
+    history.acknowledged[THIRD] = (RunId("run of a1"), NO_SUBSCRIBER_RECEIPT)
 
 
-LOST = {"delivered": -1, "frames": -1, "lost_silent": 1, "losses": {CALLED_SENT: 1}, "false_success": 1}
-MOVED = LOST | {"misroutes": {ASTRAY: 1}}
+LOST = {"delivered": -1, "frames": -1, "lost_silent": 1, "losses": {REPORTED_SENT: 1}, "false_success": 1}
+MOVED = LOST | {"misroutes": {MISROUTED: 1}}
 del MOVED["frames"]
 
-PLANTED: list[tuple[Any, dict[str, Any]]] = [
+MUTATED: list[tuple[Any, dict[str, Any]]] = [
     (lose, LOST),
-    (lose_and_say_so, {name: n for name, n in LOST.items() if name != "lost_silent"} | {"lost_signalled": 1}),
-    (lose_and_speak_of_another, LOST),
+    (lose_and_signal, {name: n for name, n in LOST.items() if name != "lost_silent"} | {"lost_signalled": 1}),
+    (lose_and_signal_others, LOST),
     (
-        lose_and_admit,
-        {"delivered": -1, "frames": -1, "lost_silent": 1, "losses": {Charge(10, "nobody"): 1}},
+        lose_and_report,
+        {"delivered": -1, "frames": -1, "lost_silent": 1, "losses": {Attribution(10, "no subscriber"): 1}},
     ),
     (
-        never_answer,
+        lose_without_receipt,
         {
             "delivered": -1, "frames": -1, "lost_silent": 1, "acknowledged": -1,
-            "losses": {Charge(8, "the adapter did not reach the bridge"): 1},
+            "losses": {Attribution(8, "the adapter did not reach the bridge"): 1},
         },
     ),
     (duplicate, {"frames": 1, "extra_copies": 1}),
     (duplicate_late, {"frames": 1, "extra_copies": 1}),
     (swap, {"reordered": 1, "reordering_extent": 1}),
-    (send_first_to_the_end, {"reordered": 1, "reordering_extent": 4}),
-    (copy_to_another_thread, {"frames": 1, "wrong_thread": 1, "misroutes": {ASTRAY: 1}}),
-    (copy_to_another_user, {"frames": 1, "wrong_user": 1, "misroutes": {ASTRAY: 1}}),
+    (move_first_to_the_end, {"reordered": 1, "reordering_extent": 4}),
+    (copy_to_another_thread, {"frames": 1, "wrong_thread": 1, "misroutes": {MISROUTED: 1}}),
+    (copy_to_another_user, {"frames": 1, "wrong_user": 1, "misroutes": {MISROUTED: 1}}),
     (move_to_another_thread, MOVED | {"wrong_thread": 1}),
     (move_to_another_user, MOVED | {"wrong_user": 1}),
-    (read_what_nobody_said, {"frames": 1, "unexpected": 1}),
-    (read_what_says_nothing, {"frames": 1, "unexpected": 1}),
-    (deny, {"false_failure": 1}),
+    (read_unexpected_event, {"frames": 1, "unexpected": 1}),
+    (read_unidentified_frame, {"frames": 1, "unexpected": 1}),
+    (report_not_sent, {"false_failure": 1}),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("plant", "found"), PLANTED, ids=[plant.__name__ for plant, _ in PLANTED])
-def test_planted_fault_is_reported_exactly_and_nothing_else(plant: Any, found: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("mutate", "found"), MUTATED, ids=[mutate.__name__ for mutate, _ in MUTATED])
+def test_mutation_is_reported_exactly_and_nothing_else(mutate: Any, found: dict[str, Any]) -> None:
     history = clean()
-    plant(history)
+    mutate(history)
     assert differences(check(clean()), check(history)) == found
 
 
-def test_rates_are_of_what_they_say() -> None:
+def test_rates_have_the_right_numerator_and_denominator() -> None:
     history = clean()
     lose(history)
     copy_to_another_user(history)
@@ -154,18 +156,18 @@ def test_rates_are_of_what_they_say() -> None:
     assert (verdict.misrouted, verdict.lost, verdict.lost_at) == (1, 1, {10: 1})
 
 
-def test_each_entitled_socket_is_owed_the_event() -> None:
+def test_event_is_expected_at_each_entitled_socket() -> None:
     history = clean()
     history.sockets.append(Socket(3, ALICES.thread_id, ALICES.user_id))
     assert differences(check(clean()), check(history)) == {
         "expected": 5,
         "lost_silent": 5,
-        "losses": {CALLED_SENT: 5},
+        "losses": {REPORTED_SENT: 5},
     }
 
 
-def test_reordering_is_told_for_each_socket_by_itself() -> None:
-    """However the sockets' readings fall between one another."""
+def test_reordering_is_counted_for_each_socket_separately() -> None:
+    """The interleaving of different sockets' frames does not matter."""
     history = clean()
     history.arrivals.sort(key=lambda each: (each.seq, each.socket.number))
     assert check(history) == check(clean())
@@ -177,21 +179,21 @@ def test_checking_changes_no_history() -> None:
     assert history == clean()
 
 
-def test_history_that_contradicts_itself_gets_an_error_and_no_verdict() -> None:
+def test_inconsistent_history_raises_ledger_imbalance() -> None:
     twice = clean()
     twice.expected.append(twice.expected[0])
-    with pytest.raises(LedgerImbalance) as told:
+    with pytest.raises(LedgerImbalance) as raised:
         check(twice)
-    assert told.value.identity == "frames = delivered + extra copies + misrouted + unexpected"
-    assert (told.value.left, told.value.right) == (15, 16)
-    stranger = clean()
-    stranger.arrivals.append(arrival(Socket(9, ALICES.thread_id, ALICES.user_id), THIRD, 3))
+    assert raised.value.identity == "frames = delivered + extra copies + misrouted + unexpected"
+    assert (raised.value.left, raised.value.right) == (15, 16)
+    foreign_socket = clean()
+    foreign_socket.arrivals.append(arrival(Socket(9, ALICES.thread_id, ALICES.user_id), THIRD, 3))
     with pytest.raises(LedgerImbalance):
-        check(stranger)
+        check(foreign_socket)
 
 
-def test_arrival_is_of_its_own_thread_only() -> None:
-    """The same user's other thread does not count as delivery."""
+def test_arrival_counts_only_for_its_own_thread() -> None:
+    """A frame at the same user's other thread is not a delivery."""
     history = History(
         sockets=[ALICES, ALICES_OTHER],
         expected=[Expectation(THIRD, ThreadId("a1"), ALICES.user_id)],
@@ -199,3 +201,22 @@ def test_arrival_is_of_its_own_thread_only() -> None:
     )
     verdict = check(history)
     assert (verdict.delivered, verdict.lost_silent, verdict.wrong_thread) == (0, 1, 1)
+
+
+def test_attributions_and_losses_are_in_the_order_of_the_chain() -> None:
+    history = clean()
+    for seq, link in ((1, 10), (2, 9), (3, 3)):
+        history.arrivals.remove(arrival(ALICES, key(ALICES, seq), seq))
+        refused = Receipt(outcome=Outcome.REFUSED, link=link, reason="no", thread_id=ThreadId("a1"))
+        history.acknowledged[key(ALICES, seq)] = (RunId("run of a1"), refused)
+    moved(history, 4, BOBS)
+    verdict = check(history)
+    assert [*verdict.lost_at] == [3, 9, 10]
+    assert verdict.attributions == [
+        Attribution(3, "no"),
+        Attribution(9, "no"),
+        Attribution(10, "delivered to a socket of another thread"),
+        Attribution(10, "no"),
+        Attribution(10, "reported as sent, but no socket read it"),
+    ]
+    assert check(History()).attributions == []

@@ -1,4 +1,4 @@
-"""The checker on random histories, beside a second one that is written otherwise."""
+"""The checker on random histories, compared with a second, independent one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId
 from bridgekit_verify.measure.checker import check
-from bridgekit_verify.measure.history import Expectation, History, Key, Missing, Socket
+from bridgekit_verify.measure.history import EventKey, Expectation, History, SignalledGap, Socket
 from tests.verify.measure.histories import SOCKETS, arrival, differences
 from tests.verify.measure.naive import judge
 
@@ -24,9 +24,9 @@ receipts = st.builds(
     link=st.none() | st.integers(7, 10),
     epoch=epochs,
     kept=st.booleans(),
-    reason=st.just("for a reason"),
+    reason=st.just("a reason"),
 )
-gaps = st.lists(st.builds(Missing, st.integers(1, 6), st.none() | st.integers(1, 6), epoch=epochs), max_size=2)
+gaps = st.lists(st.builds(SignalledGap, st.integers(1, 6), st.none() | st.integers(1, 6), epoch=epochs), max_size=2)
 
 
 @st.composite
@@ -35,7 +35,7 @@ def histories(draw: st.DrawFn) -> History:
         Socket(number, like.thread_id, like.user_id)
         for number, like in enumerate(draw(st.lists(st.sampled_from(SOCKETS), min_size=1, max_size=5)))
     ]
-    keys = [Key("question", EventType.AGENT_THINKING, step) for step in range(1, 7)]
+    keys = [EventKey("question", EventType.AGENT_THINKING, step) for step in range(1, 7)]
     expected = [
         Expectation(name, owner.thread_id, owner.user_id)
         for name in keys[: draw(st.integers(0, 6))]
@@ -63,13 +63,13 @@ def histories(draw: st.DrawFn) -> History:
 
 
 @given(histories())
-def test_second_checker_written_otherwise_finds_the_same(history: History) -> None:
+def test_independent_second_checker_agrees(history: History) -> None:
     verdict = check(history)
     assert {name: getattr(verdict, name) for name in judge(history)} == judge(history)
 
 
 @given(histories())
-def test_books_close_whatever_happened(history: History) -> None:
+def test_counts_add_up_for_any_history(history: History) -> None:
     verdict = check(history)
     assert verdict.expected == verdict.delivered + verdict.lost_signalled + verdict.lost_silent
     assert verdict.frames == (
@@ -80,7 +80,7 @@ def test_books_close_whatever_happened(history: History) -> None:
 
 
 @given(histories(), st.randoms(use_true_random=False))
-def test_order_of_reading_changes_nothing_but_the_reordering(history: History, random: Any) -> None:
+def test_order_of_reading_affects_only_the_reordering(history: History, random: Any) -> None:
     before = check(history)
     random.shuffle(history.arrivals)
     assert differences(before, check(history)).keys() <= {"reordered", "reordering_extent"}

@@ -1,4 +1,7 @@
-"""Which link raised, by the object whose method it was. To a probe a link's error is evidence, and its own is not."""
+"""Which link raised an error, by the object whose method raised it.
+
+For a probe, an error of a link is evidence, and an error of the probe itself is not.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,17 @@ from bridgekit.errors import DeterministicStartupError
 from bridgekit.stores import in_memory
 from bridgekit_verify.measure.error_origin import DEFECTS, LINK_OF_KIND, link_of_error, raised_by_harness
 from bridgekit_verify.measure.experiment import measure
-from bridgekit_verify.measure.workload import RunBarrier, Workload, family
+from bridgekit_verify.measure.workload import RunBarrier, Workload, thread_ids
 from bridgekit_verify.probes import probe_cases
 from bridgekit_verify.probes.probe_fixture import ProbeFixture
-from bridgekit_verify.probes.probes import Answer, probe_all, probe_hub, probe_ten
+from bridgekit_verify.probes.probes import ProbeAnswer, probe_all, probe_hub, probe_ten
 from bridgekit_verify.validation import broken_emission, broken_handover, broken_routing
 from bridgekit_verify.variants import BROKEN, SOUND
 
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # uvicorn runs on asyncio only
 
 
 class Agent(broken_emission.AgentThatRaises):
@@ -44,14 +47,14 @@ class Agent(broken_emission.AgentThatRaises):
         (10, lambda: broken_routing.HubThatRaises().publish(None, "thread")),  # type: ignore[arg-type]
     ],
 )
-def test_error_is_blamed_on_the_link_whose_method_raised_it(link: int, call: object) -> None:
-    with pytest.raises(Exception) as raised:  # noqa: PT011 - whatever it raises
+def test_error_is_attributed_to_the_link_whose_method_raised_it(link: int, call: object) -> None:
+    with pytest.raises(Exception) as raised:  # noqa: PT011 - any error
         call()  # type: ignore[operator]
     assert link_of_error(raised.value) == link
     assert not raised_by_harness(raised.value)
 
 
-async def test_adapters_two_links_are_told_apart_by_the_method() -> None:
+async def test_method_decides_between_the_two_links_of_the_adapter() -> None:
     with pytest.raises(OSError, match="link 8") as raised:
         await broken_emission.AdapterThatRaises().emit_thinking("hm")
     assert link_of_error(raised.value) == 8
@@ -63,84 +66,87 @@ async def test_startup_is_link_1() -> None:
     assert link_of_error(raised.value) == 1
 
 
-def test_error_that_passed_no_link_is_our_own() -> None:
+def test_error_without_a_link_in_its_traceback_belongs_to_the_harness() -> None:
     error = ValueError("never raised")
     assert link_of_error(error) is None
     assert raised_by_harness(error)
 
 
 @pytest.mark.parametrize(
-    "bug", [lambda bench: bench.nothing_like_it, lambda bench: bench.context("no number", "too many")]
+    "bug", [lambda fixture: fixture.nothing_like_it, lambda fixture: fixture.context("no number", "too many")]
 )
-async def test_bug_of_a_probe_comes_through_and_is_no_verdict(bug: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def attempt(bench: ProbeFixture) -> str:
-        return str(bug(bench))  # type: ignore[operator]
+async def test_bug_of_a_probe_propagates_and_is_no_verdict(bug: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def case(fixture: ProbeFixture) -> str:
+        return str(bug(fixture))  # type: ignore[operator]
 
-    monkeypatch.setitem(probe_cases.ATTEMPTS, 4, attempt)
+    monkeypatch.setitem(probe_cases.PROBE_CASES, 4, case)
     with pytest.raises((AttributeError, TypeError)):
         await probe_all(SOUND)
 
 
 async def test_probe_of_a_link_whose_neighbour_raises_is_unknown() -> None:
-    """Link 9 hands its events to the hub; that the hub raises says nothing of link 9."""
+    """Link 9 passes its events to the hub; an error of the hub is no evidence about link 9."""
     answers = await probe_ten(replace(SOUND, hub=broken_routing.HubThatRaises), threads=1)
-    assert [each.answer for each in answers[:8]] == [Answer.HOLDS] * 8
-    assert (answers[8].answer, answers[8].evidence) == (Answer.UNKNOWN, "link 10 raised OSError: link 10 is broken")
-    assert answers[9].answer is Answer.DOES_NOT_HOLD
+    assert [each.answer for each in answers[:8]] == [ProbeAnswer.HOLDS] * 8
+    assert (answers[8].answer, answers[8].evidence) == (
+        ProbeAnswer.UNKNOWN,
+        "link 10 raised OSError: link 10 is broken",
+    )
+    assert answers[9].answer is ProbeAnswer.DOES_NOT_HOLD
 
 
-async def test_link_that_raises_leaves_the_links_before_it_alone() -> None:
-    """They speak to a bridge of the probe's own."""
+async def test_link_that_raises_does_not_affect_the_probes_before_it() -> None:
+    """Those links send to the probe's own bridge."""
     broken = replace(SOUND, bridge=broken_routing.BridgeThatRaises, self_checks=WITHOUT_ROUTING)
     answers = await probe_all(broken, threads=1)
-    assert [each.answer for each in answers] == [Answer.HOLDS] * 8 + [Answer.DOES_NOT_HOLD]
+    assert [each.answer for each in answers] == [ProbeAnswer.HOLDS] * 8 + [ProbeAnswer.DOES_NOT_HOLD]
 
 
-async def test_hub_is_probed_by_itself() -> None:
-    assert (await probe_hub(SOUND)).answer is Answer.HOLDS
+async def test_hub_has_its_own_probe() -> None:
+    assert (await probe_hub(SOUND)).answer is ProbeAnswer.HOLDS
     broken = await probe_hub(BROKEN[1])
-    assert (broken.link.number, broken.answer) == (10, Answer.DOES_NOT_HOLD)
-    assert (await probe_hub(BROKEN[9], threads=1)).answer is Answer.HOLDS
+    assert (broken.link.number, broken.answer) == (10, ProbeAnswer.DOES_NOT_HOLD)
+    assert (await probe_hub(BROKEN[9], threads=1)).answer is ProbeAnswer.HOLDS
 
 
-async def test_refusal_by_link_10_is_the_hubs_where_the_hub_is_probed() -> None:
+async def test_refusal_by_link_10_is_attributed_to_the_hub_if_the_hub_is_probed() -> None:
     refused = replace(SOUND, hub=BROKEN[1].hub)
     answers = await probe_ten(refused)
-    assert [each.answer for each in answers] == [Answer.UNKNOWN] * 9 + [Answer.DOES_NOT_HOLD]
+    assert [each.answer for each in answers] == [ProbeAnswer.UNKNOWN] * 9 + [ProbeAnswer.DOES_NOT_HOLD]
 
 
-class AdapterOfSomebodyElse(WebSocketBridgeAdapter):
+class ThirdPartyAdapter(WebSocketBridgeAdapter):
     def set_websocket_bridge(self, bridge: object, run_id: str, agent_name: str, **given: object) -> None:
-        raise OSError("not in our package")
+        raise OSError("not in this package")
 
 
-async def test_broken_link_that_stands_outside_the_package_is_named_too() -> None:
-    """Called by the probe itself, so that no line of the package's own links is on the error's way."""
-    answers = await probe_all(replace(SOUND, adapter=AdapterOfSomebodyElse), threads=1)
-    assert [each.link.number for each in answers if each.answer is not Answer.HOLDS] == [7]
-    assert answers[6].evidence == "raised OSError: not in our package"
+async def test_broken_link_outside_the_package_is_named() -> None:
+    """The probe calls it directly, so that no method of the package's own links is in the traceback."""
+    answers = await probe_all(replace(SOUND, adapter=ThirdPartyAdapter), threads=1)
+    assert [each.link.number for each in answers if each.answer is not ProbeAnswer.HOLDS] == [7]
+    assert answers[6].evidence == "raised OSError: not in this package"
 
 
-async def test_error_of_the_workload_ends_the_measurement_and_is_charged_to_no_link(
+async def test_error_of_the_workload_ends_the_measurement_and_is_attributed_to_no_link(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It passes links on its way out: by the outermost one, link 2 would answer for a bug of the measuring."""
+    """The traceback contains links: judged by the outermost one, link 2 would be blamed for a bug of the harness."""
 
     async def step(barrier: RunBarrier) -> None:
         raise ValueError("a bug of the workload")
 
     monkeypatch.setattr(RunBarrier, "step", step)
     with pytest.raises(ValueError, match="a bug of the workload"):
-        await measure(SOUND, Workload(threads=family("thread_123", 1)))
+        await measure(SOUND, Workload(threads=thread_ids("thread_123", 1)))
 
 
-def test_modules_of_the_suite_that_stand_for_broken_links_are_there() -> None:
-    """One that was renamed would have its links' errors taken for the measuring's own."""
+def test_modules_of_broken_links_exist() -> None:
+    """After a renaming, errors of its links would be taken for errors of the harness."""
     assert {name for name in DEFECTS if importlib.util.find_spec(name) is None} == set()
 
 
-def test_each_subclass_of_a_link_in_the_suite_is_known_to_watch_or_to_be_broken() -> None:
-    """By what the classes are and not by what they are called: a new broken module must be listed."""
+def test_each_subclass_of_a_link_in_the_suite_is_listed_as_recording_or_broken() -> None:
+    """Judged by class and not by name: a new module of broken links must be listed."""
     kinds = tuple(kind for kind, _ in LINK_OF_KIND)
     found = {
         module.__name__
@@ -148,13 +154,13 @@ def test_each_subclass_of_a_link_in_the_suite_is_known_to_watch_or_to_be_broken(
         for each in vars(module).values()
         if isinstance(each, type) and issubclass(each, kinds) and each.__module__ == module.__name__
     }
-    watching = {
+    recording = {
         "bridgekit_verify.probes.probe_fixture",
         "bridgekit_verify.faults.trials.worker",
         "bridgekit_verify.validation.lossy",
     }
     assert found >= DEFECTS
-    assert found - DEFECTS == watching
+    assert found - DEFECTS == recording
 
 
 def suite_modules() -> list[ModuleType]:

@@ -1,7 +1,6 @@
-"""Whole measurements over real sockets: what each variant makes of a workload. Some on both async backends.
+"""Whole measurements over real sockets: the verdict of each variant on a workload, some on both async backends.
 
-
-That both make the same of every variant is held by `test_both_backends`.
+`test_both_backends` checks that both backends give the same verdict for every variant.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ import pytest
 from bridgekit.ids import EmbeddedRunIds
 from bridgekit_verify import as_committed
 from bridgekit_verify.measure.experiment import measure
-from bridgekit_verify.measure.ledger import Charge
+from bridgekit_verify.measure.ledger import Attribution
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.workload import FAMILIES, Workload, family
+from bridgekit_verify.measure.workload import FAMILIES, Workload, thread_ids
 from bridgekit_verify.variants import BROKEN, SOUND, variant
 
-SMALL = Workload(threads=family("thread_123", 4), at_once=2)
-EVERY_FAMILY = tuple(owned for name in FAMILIES for owned in family(name, 3))
+SMALL = Workload(threads=thread_ids("thread_123", 4), at_once=2)
+EVERY_FAMILY = tuple(owned for name in FAMILIES for owned in thread_ids(name, 3))
 REFUSED_BY_ITS_CHECK = replace(SOUND, name="refused", engine=as_committed.EngineWithItsOwnBridge)
 
 
@@ -42,7 +41,7 @@ async def test_sound_chain_delivers_everything_in_every_family_to_every_subscrib
     assert (verdict.false_success, verdict.false_failure) == (0, 0)
 
 
-async def test_chain_as_reported_delivers_nothing_and_is_charged_to_link_9() -> None:
+async def test_chain_as_reported_loses_every_event_at_link_9() -> None:
     verdict = (await measure(variant("as reported"), SMALL)).verdict
     assert verdict.delivery == Rate(0, 20)
     assert verdict.lost_at == {9: 20}
@@ -50,7 +49,7 @@ async def test_chain_as_reported_delivers_nothing_and_is_charged_to_link_9() -> 
 
 
 @pytest.mark.parametrize("name", ["fix 1", "fix 3", "fixes 1 and 2", "fixes 1, 2 and 3"])
-async def test_fix_delivers_everything_where_the_reports_own_thread_ids_are_used(name: str) -> None:
+async def test_fix_delivers_everything_with_the_reports_own_thread_ids(name: str) -> None:
     verdict = (await measure(variant(name), SMALL)).verdict
     assert (verdict.delivery, verdict.misrouted) == (Rate(20, 20), 0)
 
@@ -59,68 +58,68 @@ async def test_fix_2_alone_delivers_nothing() -> None:
     assert (await measure(variant("fix 2"), SMALL)).verdict.delivery == Rate(0, 20)
 
 
-async def test_fix_1_sends_to_another_user_where_ids_are_prefixes_of_one_another() -> None:
-    """D9c: of three threads, the two longer ones are taken for the shortest."""
-    workload = Workload(threads=family("prefixes of one another", 6))
+async def test_fix_1_misroutes_where_ids_are_prefixes_of_one_another() -> None:
+    """D9c: of three threads, the parser resolves the two longer ids to the shortest."""
+    workload = Workload(threads=thread_ids("prefixes of one another", 6))
     verdict = (await measure(variant("fix 1"), workload)).verdict
     assert verdict.delivery == Rate(10, 30)
     assert (verdict.wrong_user, verdict.wrong_thread, verdict.false_success) == (20, 0, 20)
-    assert verdict.misroutes == {Charge(9, "sent to another thread"): 20}
+    assert verdict.misroutes == {Attribution(9, "sent to another thread"): 20}
     assert verdict.reordered == 0
 
 
-async def test_fix_1_is_charged_with_a_thread_that_it_made_up() -> None:
-    """Nobody listens to `thread_alice`; but it was link 9 that named it."""
-    workload = Workload(threads=family("thread_<user>_<name>", 2))
+async def test_loss_to_a_thread_that_fix_1_invented_is_attributed_to_link_9() -> None:
+    """No socket is subscribed to `thread_alice`, but link 9 named that thread."""
+    workload = Workload(threads=thread_ids("thread_<user>_<name>", 2))
     verdict = (await measure(variant("fix 1"), workload)).verdict
-    assert verdict.losses == {Charge(9, "sent to another thread"): 10}
+    assert verdict.losses == {Attribution(9, "sent to another thread"): 10}
 
 
 @on_both_backends
 @pytest.mark.parametrize(
-    ("link", "charged", "reason", "delivered"),
+    ("link", "attributed", "reason", "delivered"),
     [
         (1, 10, "no socket of the thread took it", 0),
-        (2, 2, "the supervisor speaks to another bridge", 0),
+        (2, 2, "the supervisor holds another bridge", 0),
         (3, 3, "the agent was given no bridge", 0),
-        (4, 4, "the engine speaks to another bridge", 0),
-        (5, 5, "the agent spoke for another run", 14),
-        (6, 6, "the agent did not tell its adapter", 8),
+        (4, 4, "the engine holds another bridge", 0),
+        (5, 5, "the agent emitted for another run", 14),
+        (6, 6, "the agent did not bind its adapter", 8),
         (7, 7, "the adapter does not hold bridge and run", 8),
         (8, 8, "the adapter did not reach the bridge", 8),
-        (9, 9, "the orchestrator cannot say; the run id names no thread", 0),
+        (9, 9, "the orchestrator raised an error; the run id names no thread", 0),
     ],
 )
-async def test_losses_are_charged_to_the_link_that_is_broken(
-    link: int, charged: int, reason: str, delivered: int
+async def test_losses_are_attributed_to_the_broken_link(
+    link: int, attributed: int, reason: str, delivered: int
 ) -> None:
-    """A broken link 1 is charged to link 10: that is where the events die which startup should have refused."""
+    """With link 1 broken, link 10 loses the events: startup should have detected this."""
     workload = replace(SMALL, outside_core=link == 3)
     measurement = await measure(BROKEN[link], workload)
     assert measurement.verdict.delivered == delivered
-    assert measurement.verdict.losses == {Charge(charged, reason): measurement.verdict.expected - delivered}
+    assert measurement.verdict.losses == {Attribution(attributed, reason): measurement.verdict.expected - delivered}
     assert sum(row.copies for row in measurement.ledger) == delivered
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 6])
-async def test_shared_agents_misroute_all_but_one_run_of_those_at_once(at_once: int) -> None:
-    """D5: of what agents say, the share (c - 1) / c goes to whoever asked last."""
-    workload = Workload(threads=family("chat_<n>", 6), steps=2, at_once=at_once)
+async def test_shared_agents_misroute_all_but_one_of_the_concurrent_runs(at_once: int) -> None:
+    """D5: the share (c - 1) / c of agents' events goes to the user whose run started last."""
+    workload = Workload(threads=thread_ids("chat_<n>", 6), steps=2, at_once=at_once)
     verdict = (await measure(BROKEN[5], workload)).verdict
-    said_by_agents = 6 * 2 * 3
-    assert verdict.wrong_user * at_once == said_by_agents * (at_once - 1)
+    emitted_by_agents = 6 * 2 * 3
+    assert verdict.wrong_user * at_once == emitted_by_agents * (at_once - 1)
     assert verdict.lost == verdict.misrouted
     assert verdict.frames == verdict.expected
 
 
-async def test_chain_as_committed_delivers_nothing_and_loses_what_agents_say_at_link_8() -> None:
+async def test_chain_as_committed_delivers_nothing_and_loses_agents_events_at_link_8() -> None:
     verdict = (await measure(variant("as committed"), SMALL)).verdict
     assert verdict.delivery == Rate(0, 20)
     assert verdict.lost_at == {8: 12, 9: 8}
 
 
-async def test_chain_as_committed_calls_sent_what_nobody_gets_once_fix_1_gives_it_a_route() -> None:
-    """D10: the events get as far as the hub, which has no socket for them and says that it sent them."""
+async def test_chain_as_committed_reports_unread_events_as_sent_after_fix_1() -> None:
+    """D10: the events reach the hub, which has no socket for them and reports them as sent."""
     repaired = replace(variant("as committed"), run_ids=EmbeddedRunIds)
     verdict = (await measure(repaired, SMALL)).verdict
     assert verdict.delivery == Rate(0, 20)
@@ -129,7 +128,7 @@ async def test_chain_as_committed_calls_sent_what_nobody_gets_once_fix_1_gives_i
 
 @pytest.mark.parametrize("name", ["fix 1", "link 5 broken"])
 async def test_same_seed_gives_the_same_verdict_and_the_same_run_ids(name: str) -> None:
-    workload = Workload(threads=family("prefixes of one another", 6), steps=2, at_once=3)
+    workload = Workload(threads=thread_ids("prefixes of one another", 6), steps=2, at_once=3)
     one, other = [await measure(variant(name), workload, seed=5) for _ in range(2)]
     assert one.verdict == other.verdict
     ids = [[run_id for run_id, _ in each.history.acknowledged.values()] for each in (one, other)]
@@ -145,12 +144,12 @@ async def test_application_that_refuses_to_start_leaves_delivery_unknown() -> No
     assert measurement.ledger == []
 
 
-async def test_sound_chain_outside_the_core_delivers_what_agents_say() -> None:
+async def test_sound_chain_outside_the_core_delivers_agents_events() -> None:
     verdict = (await measure(SOUND, replace(SMALL, outside_core=True))).verdict
     assert verdict.delivery == Rate(12, 12)
 
 
-async def test_latency_is_known_for_what_arrived_and_for_nothing_else() -> None:
+async def test_latency_is_known_only_for_events_that_arrived() -> None:
     rows = (await measure(BROKEN[8], SMALL)).ledger
     assert {row.copies: row.latency_seconds is not None for row in rows} == {1: True, 0: False}
     assert all(0 <= row.latency_seconds < 60 for row in rows if row.latency_seconds is not None)

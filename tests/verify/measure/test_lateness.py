@@ -1,4 +1,4 @@
-"""Lateness, counted in events: literal histories in, who held what back out."""
+"""Lateness in events: literal histories in, and the link that delayed each event out."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import pytest
 
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId
-from bridgekit_verify.measure.attribution import Charge
-from bridgekit_verify.measure.history import Arrival, Expectation, History, Key
-from bridgekit_verify.measure.lateness import charges_of_lateness, late_events
+from bridgekit_verify.measure.attribution import Attribution
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History
+from bridgekit_verify.measure.lateness import attribute_delays, delayed_events
 from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, clean
 
 STARTED, THOUGHT, ASKED, DONE = KEYS = (
-    Key("question", EventType.AGENT_STARTED, 0),
-    Key("question", EventType.AGENT_THINKING, 1),
-    Key("question", EventType.TOOL_EXECUTING, 1),
-    Key("question", EventType.AGENT_COMPLETED, 0),
+    EventKey("question", EventType.AGENT_STARTED, 0),
+    EventKey("question", EventType.AGENT_THINKING, 1),
+    EventKey("question", EventType.TOOL_EXECUTING, 1),
+    EventKey("question", EventType.AGENT_COMPLETED, 0),
 )
 
 
 def history(answered: str, numbered: str, read: str) -> History:
-    """A run of four events, 0 to 3: the order in which the bridge answered, the hub numbered, and the socket read."""
+    """Return a run of four events, 0 to 3: in the orders of receipts, of numbering by the hub, and of reading."""
     receipt = Receipt(outcome=Outcome.SENT, sockets=1, thread_id=ALICES.thread_id)
     return History(
         sockets=[ALICES],
@@ -47,29 +47,29 @@ def history(answered: str, numbered: str, read: str) -> History:
         ("0123", "0123", "013", {}),
     ],
 )
-def test_late_event_is_charged_to_the_link_that_held_it_back(
+def test_late_event_is_attributed_to_the_link_that_delayed_it(
     answered: str, numbered: str, read: str, late: dict[int, int]
 ) -> None:
-    charges = charges_of_lateness(history(answered, numbered, read))
-    assert {charge.link: count for charge, count in charges.items()} == late
+    delays = attribute_delays(history(answered, numbered, read))
+    assert {attribution.link: count for attribution, count in delays.items()} == late
 
 
-def test_lateness_is_how_many_later_events_were_read_before() -> None:
-    [late] = late_events(history("0123", "0123", "1230"))
+def test_lateness_is_the_number_of_later_events_read_first() -> None:
+    [late] = delayed_events(history("0123", "0123", "1230"))
     assert (late.key, late.socket, late.events) == (STARTED, ALICES, 3)
-    assert late.charge == Charge(10, "numbered in order, and read late")
+    assert late.attribution == Attribution(10, "numbered in order, but read late")
 
 
-def test_second_copies_and_what_is_not_the_users_own_are_not_late() -> None:
+def test_copies_and_misrouted_frames_are_not_late() -> None:
     run = history("0123", "0123", "0123")
     run.arrivals.append(run.arrivals[0])
-    for stranger in (BOBS, ALICES_OTHER):
+    for socket in (BOBS, ALICES_OTHER):
         run.arrivals += [
-            Arrival(stranger, each.key, each.run_id, each.seq, 0.0, 0.0) for each in reversed(run.arrivals[:4])
+            Arrival(socket, each.key, each.run_id, each.seq, 0.0, 0.0) for each in reversed(run.arrivals[:4])
         ]
     run.arrivals.append(Arrival(ALICES, None, RunId("run"), 9, 0.0, 0.0))
-    assert late_events(run) == []
+    assert delayed_events(run) == []
 
 
-def test_runs_of_one_thread_may_come_one_between_the_other() -> None:
-    assert late_events(clean()) == []
+def test_interleaved_runs_of_one_thread_are_not_late() -> None:
+    assert delayed_events(clean()) == []

@@ -1,4 +1,4 @@
-"""The ledger: one row for each event and entitled socket, and one link for each loss, by the evidence."""
+"""The ledger: one row per event and entitled socket, and one attributed link per loss."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit_verify.measure.history import Expectation, Handover, History, Key, Missing, Socket, key_of
-from bridgekit_verify.measure.ledger import Charge, attribute_misroute, charge, ledger
+from bridgekit_verify.measure.history import EventKey, Expectation, Handover, History, SignalledGap, Socket, key_of
+from bridgekit_verify.measure.ledger import Attribution, attribute_loss, attribute_misroute, ledger
 from tests.verify.measure.histories import ALICES, arrival, clean, key
 
 THOUGHT = key(ALICES, 3)
 EXPECTED = Expectation(THOUGHT, ALICES.thread_id, ALICES.user_id)
-STARTED = Expectation(Key(THOUGHT.request, EventType.AGENT_STARTED, 0), ALICES.thread_id, ALICES.user_id)
+STARTED = Expectation(EventKey(THOUGHT.request, EventType.AGENT_STARTED, 0), ALICES.thread_id, ALICES.user_id)
 RUN = RunId("run of a1")
 
 
-def unheard(**evidence: Any) -> History:
-    """Alice's third thought reached no bridge."""
+def without_receipt(**evidence: Any) -> History:
+    """Return a history where Alice's third thought has no receipt."""
     history = clean()
     del history.acknowledged[THOUGHT]
     for name, value in evidence.items():
@@ -28,7 +28,7 @@ def unheard(**evidence: Any) -> History:
     return history
 
 
-def handed(**evidence: Any) -> dict[str, Handover]:
+def handover(**evidence: Any) -> dict[str, Handover]:
     whole = Handover(run_id=RUN, given=True, passed_on=True, holds=True)
     return {THOUGHT.request: replace(whole, **evidence)}
 
@@ -36,37 +36,37 @@ def handed(**evidence: Any) -> dict[str, Handover]:
 @pytest.mark.parametrize(
     ("evidence", "expected", "link", "reason"),
     [
-        ({"misplaced": (4, "another bridge")}, EXPECTED, 4, "another bridge"),
+        ({"wrong_bridge": (4, "another bridge")}, EXPECTED, 4, "another bridge"),
         ({"failures": {THOUGHT.request: (3, "KeyError")}}, EXPECTED, 3, "KeyError"),
-        ({"handovers": {}}, EXPECTED, 5, "the core did not say it"),
-        ({}, STARTED, 5, "the core did not say it"),
-        ({"handovers": handed(given=False)}, EXPECTED, 5, "the agent was given no bridge"),
+        ({"handovers": {}}, EXPECTED, 5, "the core did not emit it"),
+        ({}, STARTED, 5, "the core did not emit it"),
+        ({"handovers": handover(given=False)}, EXPECTED, 5, "the agent was given no bridge"),
         (
-            {"handovers": handed(given=False), "bound_by_registry": True},
+            {"handovers": handover(given=False), "bound_by_registry": True},
             EXPECTED,
             3,
             "the agent was given no bridge",
         ),
         (
-            {"handovers": handed(passed_on=False, holds=False)},
+            {"handovers": handover(passed_on=False, holds=False)},
             EXPECTED,
             6,
-            "the agent did not tell its adapter",
+            "the agent did not bind its adapter",
         ),
-        ({"handovers": handed(holds=False)}, EXPECTED, 7, "the adapter does not hold bridge and run"),
+        ({"handovers": handover(holds=False)}, EXPECTED, 7, "the adapter does not hold bridge and run"),
         ({}, EXPECTED, 8, "the adapter did not reach the bridge"),
         (
-            {"misplaced": (2, "first"), "failures": {THOUGHT.request: (3, "second")}, "handovers": {}},
+            {"wrong_bridge": (2, "first"), "failures": {THOUGHT.request: (3, "second")}, "handovers": {}},
             EXPECTED,
             2,
             "first",
         ),
     ],
 )
-def test_event_that_no_bridge_answered_is_charged_to_the_first_link_without_it(
+def test_event_without_a_receipt_is_attributed_to_the_first_link_without_it(
     evidence: dict[str, object], expected: Expectation, link: int, reason: str
 ) -> None:
-    assert charge(unheard(**evidence), expected) == Charge(link, reason)
+    assert attribute_loss(without_receipt(**evidence), expected) == Attribution(link, reason)
 
 
 def receipt(outcome: Outcome, *, thread_id: str | None = "a1", link: int | None = None) -> Receipt:
@@ -83,38 +83,38 @@ def receipt(outcome: Outcome, *, thread_id: str | None = "a1", link: int | None 
 @pytest.mark.parametrize(
     ("run_id", "answer", "link", "reason"),
     [
-        (RUN, receipt(Outcome.SENT), 10, "called sent, and no socket read it"),
+        (RUN, receipt(Outcome.SENT), 10, "reported as sent, but no socket read it"),
         (RUN, receipt(Outcome.SENT, thread_id="b1"), 9, "sent to another thread"),
         (RUN, receipt(Outcome.NO_SUBSCRIBER, link=10), 10, "nobody listening!"),
         (RUN, receipt(Outcome.NO_SUBSCRIBER, thread_id="b1", link=10), 9, "sent to another thread"),
         (RUN, receipt(Outcome.UNROUTABLE, thread_id=None, link=9), 9, "unroutable!"),
         (RUN, receipt(Outcome.UNROUTABLE, thread_id=None), 9, "unroutable!"),
-        ("run of b1", receipt(Outcome.SENT, thread_id="b1"), 5, "the agent spoke for another run"),
-        ("run of b1", receipt(Outcome.UNROUTABLE, thread_id=None, link=9), 5, "the agent spoke for another run"),
+        ("run of b1", receipt(Outcome.SENT, thread_id="b1"), 5, "the agent emitted for another run"),
+        ("run of b1", receipt(Outcome.UNROUTABLE, thread_id=None, link=9), 5, "the agent emitted for another run"),
     ],
 )
-def test_event_that_the_bridge_answered_is_charged_to_the_first_link_that_erred(
+def test_event_with_a_receipt_is_attributed_to_the_first_link_that_failed(
     run_id: str, answer: Receipt, link: int, reason: str
 ) -> None:
     history = clean()
     history.acknowledged[THOUGHT] = (RunId(run_id), answer)
-    assert charge(history, EXPECTED) == Charge(link, reason)
+    assert attribute_loss(history, EXPECTED) == Attribution(link, reason)
 
 
 @pytest.mark.parametrize(
     ("run_id", "thread", "link", "reason"),
     [
-        (RUN, "a1", 10, "given to a socket of another thread"),
+        (RUN, "a1", 10, "delivered to a socket of another thread"),
         (RUN, "b1", 9, "sent to another thread"),
-        ("run of b1", "b1", 5, "the agent spoke for another run"),
+        ("run of b1", "b1", 5, "the agent emitted for another run"),
     ],
 )
-def test_misroute_is_charged_to_the_first_link_that_sent_it_astray(
+def test_misroute_is_attributed_to_the_first_link_that_misrouted_it(
     run_id: str, thread: str, link: int, reason: str
 ) -> None:
     history = clean()
     history.acknowledged[THOUGHT] = (RunId(run_id), receipt(Outcome.SENT, thread_id=thread))
-    assert attribute_misroute(history, EXPECTED) == Charge(link, reason)
+    assert attribute_misroute(history, EXPECTED) == Attribution(link, reason)
 
 
 def test_ledger_has_a_row_for_each_event_and_entitled_socket_in_order() -> None:
@@ -130,20 +130,20 @@ def test_ledger_has_a_row_for_each_event_and_entitled_socket_in_order() -> None:
         key(ALICES, 1),
         key(ALICES, 2),
     ]
-    assert [(row.socket.number, row.copies, row.latency_seconds, row.charge) for row in (first, second)] == [
+    assert [(row.socket.number, row.copies, row.latency_seconds, row.attribution) for row in (first, second)] == [
         (0, 1, 0.25, None),
         (3, 2, 0.25, None),
     ]
     lost = rows[3]
     assert (lost.socket.number, lost.copies, lost.latency_seconds) == (3, 0, None)
-    assert lost.charge == Charge(10, "called sent, and no socket read it")
+    assert lost.attribution == Attribution(10, "reported as sent, but no socket read it")
 
 
-def test_loss_is_signalled_only_by_a_gap_told_to_that_socket() -> None:
+def test_loss_is_signalled_only_by_a_gap_sent_to_that_socket() -> None:
     history = clean()
     history.arrivals.remove(arrival(ALICES, THOUGHT, 3))
     [silent] = [row for row in ledger(history) if not row.copies]
-    history.gaps[ALICES.number] = [Missing(1, 1), Missing(2, 4)]
+    history.gaps[ALICES.number] = [SignalledGap(1, 1), SignalledGap(2, 4)]
     [signalled] = [row for row in ledger(history) if not row.copies]
     assert (silent.signalled, signalled.signalled) == (False, True)
     assert not any(row.signalled for row in ledger(history) if row.copies)
@@ -164,8 +164,20 @@ STEP = {"request": "question 1", "step": 2}
         ("tool_completed", {"result": STEP}, 2),
     ],
 )
-def test_event_is_named_by_its_content(event_type: str, payload: dict[str, object], step: int) -> None:
+def test_event_is_identified_by_its_content(event_type: str, payload: dict[str, object], step: int) -> None:
     kind = EventType(event_type)
-    assert key_of(kind, payload) == Key("question 1", kind, step)
+    assert key_of(kind, payload) == EventKey("question 1", kind, step)
     assert key_of(EventType.PROGRESS_UPDATE, payload) is None
     assert key_of(kind, {}) is None
+
+
+def test_part_of_a_history_contains_only_its_event_types() -> None:
+    history = clean()
+    started = EventKey("question of a1", EventType.AGENT_STARTED, 0)
+    history.expected.append(Expectation(started, ALICES.thread_id, ALICES.user_id))
+    history.acknowledged[started] = history.acknowledged[key(ALICES, 1)]
+    history.arrivals += [arrival(ALICES, started, 6), arrival(ALICES, None, 7)]
+    part = history.of({EventType.AGENT_STARTED})
+    assert [each.key for each in part.expected] == [*part.acknowledged] == [started]
+    assert [each.key for each in part.arrivals] == [started]
+    assert part.sockets == history.sockets

@@ -1,4 +1,4 @@
-"""Intervals and closed forms, against published numbers and properties."""
+"""Intervals and closed forms, compared with published numbers and tested for properties."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_wilson_is_symmetric(counted: tuple[int, int]) -> None:
 
 @given(counts)
 def test_wilson_ends_where_the_score_test_just_rejects(counted: tuple[int, int]) -> None:
-    """The definition, not the formula: at each end the rate is z standard errors away."""
+    """Tests the definition and not the formula: at each end the rate is z standard errors away."""
     k, n = counted
     for end in wilson(k, n):
         if 0 < end < 1:
@@ -66,12 +66,12 @@ def test_wilson_ends_exactly_at_0_and_1() -> None:
 
 
 @pytest.mark.parametrize(("k", "n"), [(-1, 3), (4, 3), (1, 0)])
-def test_wilson_refuses_what_is_no_count(k: int, n: int) -> None:
+def test_wilson_raises_for_impossible_counts(k: int, n: int) -> None:
     with pytest.raises(ValueError, match=f"not {k} of {n}"):
         wilson(k, n)
 
 
-def test_rate_of_nothing_is_unknown_and_neither_0_nor_1() -> None:
+def test_rate_without_trials_is_unknown_and_neither_0_nor_1() -> None:
     nothing = Rate(0, 0)
     assert not nothing.known
     assert math.isnan(nothing.fraction)
@@ -86,7 +86,7 @@ def test_rate_is_shown_with_its_counts_and_interval() -> None:
 
 
 def test_eight_hex_digits_collide_after_77_thousand_runs() -> None:
-    """The birthday bound for 32 bits, beside the exact product: both reach one half at the same run."""
+    """The birthday bound for 32 bits and the exact product reach one half at the same run."""
     log_of_none, runs = 0.0, 1
     while log_of_none > math.log(0.5):
         log_of_none += math.log1p(-runs / 2**32)
@@ -116,11 +116,11 @@ def test_runs_until_collision_is_the_first_number_that_reaches_the_probability(d
 
 
 @pytest.mark.parametrize("runs", [0, 1])
-def test_one_run_collides_with_nothing(runs: int) -> None:
+def test_fewer_than_two_runs_never_collide(runs: int) -> None:
     assert collision_probability(runs, 8) == 0.0
 
 
-def test_nothing_counted_is_unknown_and_never_a_percentage() -> None:
+def test_rate_without_counts_is_unknown_and_has_no_percentage() -> None:
     for rate in (Rate.of(None), Rate.of((0, 0))):
         assert rate.counts == "unknown"
         assert rate.bounds == "nothing counted"
@@ -128,7 +128,7 @@ def test_nothing_counted_is_unknown_and_never_a_percentage() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "words"),
+    ("share", "text"),
     [
         (0, "0"),
         (1, "100"),
@@ -139,5 +139,15 @@ def test_nothing_counted_is_unknown_and_never_a_percentage() -> None:
         (1 - 1e-9, "above 99.999"),
     ],
 )
-def test_only_the_ends_are_written_as_the_ends(share: float, words: str) -> None:
-    assert percent(share) == words
+def test_only_exactly_0_and_1_are_printed_as_0_and_100(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.01, "1.0"), (0.00095, "0.095")])
+def test_percent_has_more_digits_near_the_ends(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_rate_is_known_from_one_trial_and_unknown_without_counts() -> None:
+    assert Rate(0, 1).known
+    assert Rate.of(None) == Rate(0, 0)

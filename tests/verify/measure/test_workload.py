@@ -1,4 +1,4 @@
-"""What the chain is asked to carry, and the step that all take together."""
+"""The workload: runs, expectations, thread ids, and the barrier that the runs share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 from bridgekit import ids
 from bridgekit.errors import UnknownName
 from bridgekit.events import CRITICAL
-from bridgekit_verify.measure.workload import FAMILIES, RunBarrier, Workload, family, seeded
+from bridgekit_verify.measure.workload import FAMILIES, RunBarrier, Workload, seeded, thread_ids
 
 
-async def test_nobody_takes_a_step_before_everybody_is_there() -> None:
+async def test_no_party_takes_a_step_before_all_have_arrived() -> None:
     barrier, taken = RunBarrier(3), list[str]()
 
     async def walk(name: str) -> None:
@@ -29,32 +29,32 @@ async def test_nobody_takes_a_step_before_everybody_is_there() -> None:
     assert (sorted(taken[:3]), sorted(taken[3:])) == (["a", "b", "c"], ["a", "b", "c"])
 
 
-async def test_parties_can_be_let_in_one_by_one() -> None:
-    """Whoever came to his first step has come; and so has whoever left without one."""
+async def test_arrivals_can_be_awaited_one_by_one() -> None:
+    """A party has arrived when it reaches its first step or leaves."""
     barrier, seen = RunBarrier(3), list[str]()
 
     async def walk(name: str) -> None:
         seen.append(name)
         await barrier.step()
 
-    async def let_in() -> None:
+    async def await_arrivals() -> None:
         for count in range(3):
-            await barrier.joined(count)
-            seen.append(f"{count} came")
+            await barrier.arrived(count)
+            seen.append(f"{count} arrived")
 
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(let_in)
+            tasks.start_soon(await_arrivals)
             await anyio.wait_all_tasks_blocked()
             tasks.start_soon(walk, "a")
             await anyio.wait_all_tasks_blocked()
             barrier.leave()
             await anyio.wait_all_tasks_blocked()
-            assert seen == ["0 came", "a", "1 came", "2 came"]
+            assert seen == ["0 arrived", "a", "1 arrived", "2 arrived"]
             tasks.start_soon(walk, "c")
 
 
-async def test_party_that_leaves_is_not_waited_for_any_more() -> None:
+async def test_barrier_does_not_wait_for_a_party_that_left() -> None:
     barrier, taken = RunBarrier(3), list[str]()
 
     async def walk(name: str, steps: int) -> None:
@@ -70,7 +70,7 @@ async def test_party_that_leaves_is_not_waited_for_any_more() -> None:
     assert [sorted(taken[:3]), sorted(taken[3:5]), taken[5:]] == [["a0", "b0", "c0"], ["a1", "c1"], ["a2"]]
 
 
-async def test_leaving_lets_those_go_who_wait_only_for_the_leaver() -> None:
+async def test_leaving_releases_parties_that_wait_only_for_the_leaver() -> None:
     barrier, through = RunBarrier(2), anyio.Event()
 
     async def walk() -> None:
@@ -86,7 +86,7 @@ async def test_leaving_lets_those_go_who_wait_only_for_the_leaver() -> None:
             await through.wait()
 
 
-async def test_party_alone_never_waits() -> None:
+async def test_single_party_never_waits() -> None:
     with anyio.fail_after(60):
         barrier = RunBarrier(1)
         for _ in range(3):
@@ -95,40 +95,40 @@ async def test_party_alone_never_waits() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_family_gives_distinct_threads_each_with_its_own_user_and_the_same_for_a_seed(name: str) -> None:
-    threads = family(name, 40, seed=1)
+def test_thread_ids_are_distinct_have_their_own_users_and_depend_on_the_seed(name: str) -> None:
+    threads = thread_ids(name, 40, seed=1)
     assert len({owned.thread_id for owned in threads}) == len({owned.user_id for owned in threads}) == 40 or (
         name == "thread_<user>_<name>" and len({owned.thread_id for owned in threads}) == 32
     )
     assert all(ids.thread_id(owned.thread_id) and ids.user_id(owned.user_id) for owned in threads)
-    assert threads == family(name, 40, seed=1)
-    assert threads[:5] == family(name, 5, seed=1)
+    assert threads == thread_ids(name, 40, seed=1)
+    assert threads[:5] == thread_ids(name, 5, seed=1)
 
 
-def test_families_are_as_they_are_named() -> None:
-    assert [owned.thread_id for owned in family("thread_123", 2)] == ["thread_123", "thread_124"]
-    assert len(family("1 kB", 1)[0].thread_id) == 1_024
-    prefixes = [owned.thread_id for owned in family("prefixes of one another", 3)]
+def test_families_match_their_names() -> None:
+    assert [owned.thread_id for owned in thread_ids("thread_123", 2)] == ["thread_123", "thread_124"]
+    assert len(thread_ids("1 kB", 1)[0].thread_id) == 1_024
+    prefixes = [owned.thread_id for owned in thread_ids("prefixes of one another", 3)]
     assert prefixes == ["thread_team0", "thread_team0_red", "thread_team0_red_lead"]
 
 
-def test_unknown_family_is_refused_with_the_known_ones() -> None:
+def test_unknown_family_raises_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(UnknownName, match="no family of thread ids is called 'cats'") as refused:
-        family("cats", 1)
+        thread_ids("cats", 1)
     assert refused.value.known == tuple(FAMILIES)
 
 
-def test_one_step_is_the_five_critical_events_in_their_order() -> None:
-    workload = Workload(threads=family("chat_<n>", 1))
+def test_run_of_one_step_is_the_five_critical_events_in_order() -> None:
+    workload = Workload(threads=thread_ids("chat_<n>", 1))
     [[run]] = workload.groups()
     assert [each.key.type for each in workload.expectations(run)] == list(CRITICAL)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 4])
 @pytest.mark.parametrize("outside_core", [True, False])
-def test_run_is_so_many_events_none_of_them_twice(steps: int, outside_core: bool) -> None:
+def test_run_has_the_documented_number_of_distinct_events(steps: int, outside_core: bool) -> None:
     workload = Workload(
-        threads=family("chat_<n>", 3), runs_per_thread=2, steps=steps, at_once=4, outside_core=outside_core
+        threads=thread_ids("chat_<n>", 3), runs_per_thread=2, steps=steps, at_once=4, outside_core=outside_core
     )
     groups = list(workload.groups())
     assert [len(group) for group in groups] == [4, 2]

@@ -1,15 +1,15 @@
-"""The probes: each judges its own link alone. On asyncio, as they serve over real sockets."""
+"""The probes: each judges only its own link. On asyncio, because they use a real server."""
 
 from __future__ import annotations
 
 import pytest
 
 from bridgekit.transport.hub import Hub
-from bridgekit_verify.probes.probes import Answer, Probe, probe, probe_all
+from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe, probe_all
 from bridgekit_verify.variants import BROKEN, SOUND, Variant, variant
 from tests.verify.measure.test_experiment import REFUSED_BY_ITS_CHECK
 
-SIGNS = {"+": Answer.HOLDS, "-": Answer.DOES_NOT_HOLD, "?": Answer.UNKNOWN}
+SIGNS = {"+": ProbeAnswer.HOLDS, "-": ProbeAnswer.DOES_NOT_HOLD, "?": ProbeAnswer.UNKNOWN}
 
 DIAGONAL = {
     1: "-+++++++?",
@@ -22,7 +22,7 @@ DIAGONAL = {
     8: "+++++++-+",
     9: "++++++++-",
 }
-"""Link 9 cannot be tried where no socket belongs to a thread, which link 1 failed to notice."""
+"""Link 9 cannot be tested if no socket is assigned to a thread, which link 1 did not detect."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def signs(probes: list[Probe]) -> str:
 
 
 @pytest.mark.parametrize("link", BROKEN)
-async def test_broken_link_is_named_and_its_neighbours_are_not(link: int) -> None:
+async def test_only_the_broken_link_is_named(link: int) -> None:
     assert signs(await probe_all(BROKEN[link])) == DIAGONAL[link]
 
 
@@ -53,30 +53,30 @@ async def test_broken_link_is_named_and_its_neighbours_are_not(link: int) -> Non
         ("as committed", "-+-+-++--"),
     ],
 )
-async def test_variants_links_hold_as_told(name: str, answers: str) -> None:
+async def test_links_of_each_variant_hold_as_listed(name: str, answers: str) -> None:
     assert signs(await probe_all(variant(name))) == answers
 
 
-async def test_application_that_refuses_to_start_fails_at_the_link_it_names_and_the_rest_is_unknown() -> None:
+async def test_refusal_to_start_fails_the_named_link_and_leaves_the_others_unknown() -> None:
     assert signs(await probe_all(REFUSED_BY_ITS_CHECK)) == "???-?????"
 
 
-async def test_refusal_by_link_10_counts_at_the_last_probe() -> None:
-    class Mute(Hub):
+async def test_refusal_by_link_10_fails_the_last_probe() -> None:
+    class HubWithoutDelivery(Hub):
         def deliver(self, thread_id: object, frame: object) -> int:
             return 0
 
-    found = await probe_all(Variant(name="mute", summary="nobody is reached", hub=Mute))
+    found = await probe_all(Variant(name="no delivery", summary="no socket is reached", hub=HubWithoutDelivery))
     assert signs(found) == "????????-"
     assert "link 10: an event to a subscribed thread did not arrive" in found[8].evidence
 
 
-async def test_one_probe_answers_as_the_nine_do() -> None:
-    assert (await probe(9, BROKEN[9])).answer is Answer.DOES_NOT_HOLD
-    assert (await probe(9, SOUND)).answer is Answer.HOLDS
+async def test_single_probe_agrees_with_the_nine() -> None:
+    assert (await probe(9, BROKEN[9])).answer is ProbeAnswer.DOES_NOT_HOLD
+    assert (await probe(9, SOUND)).answer is ProbeAnswer.HOLDS
 
 
-async def test_evidence_says_what_was_seen() -> None:
+async def test_evidence_states_what_the_probe_observed() -> None:
     reported = await probe(9, variant("as reported"))
     assert reported.evidence.startswith("no route in 13 of 13 families of thread ids")
     leaking = await probe(9, variant("fix 1"))

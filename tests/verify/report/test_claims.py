@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bridgekit_verify.measure.experiment import measure
-from bridgekit_verify.measure.workload import Workload, family
+from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.probes.probes import probe_all
 from bridgekit_verify.report.claims import chain_claim, fix_claim, link_claim, lost_claim
 from bridgekit_verify.report.promises import after_fix_claims, step_claims
@@ -41,7 +41,7 @@ async def test_link_verdict_compares_the_audits_status_with_the_probe(
 
 
 async def test_chain_claim_names_the_links_that_do_not_hold() -> None:
-    workload = Workload(threads=family(EXAMPLE, 1))
+    workload = Workload(threads=thread_ids(EXAMPLE, 1))
     measured = [await measure(variant, workload) for variant in (AS_COMMITTED, SOUND)]
     finding = chain_claim(await probe_all(AS_COMMITTED), *measured)
     assert finding.verdict == "does not hold"
@@ -50,7 +50,7 @@ async def test_chain_claim_names_the_links_that_do_not_hold() -> None:
 
 
 async def test_chain_claim_holds_for_the_chain_as_reported() -> None:
-    measured = await measure(AS_REPORTED, Workload(threads=family(EXAMPLE, 1)))
+    measured = await measure(AS_REPORTED, Workload(threads=thread_ids(EXAMPLE, 1)))
     assert chain_claim(await probe_all(AS_REPORTED), measured, measured).verdict == "holds"
 
 

@@ -1,4 +1,4 @@
-"""Collisions counted, held against the birthday bound, and followed to the users' sockets."""
+"""Collisions: counted, compared with the birthday bound, and measured at the users' sockets."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # uvicorn runs on asyncio only
 
 
 def test_collision_is_found_at_the_run_that_repeats_an_id() -> None:
     drawn = iter(["0001", "0002", "0003", "0002", "0004"])
-    assert runs_to_collision(4, lambda digits: next(drawn), most=5) == 4
+    assert runs_to_collision(4, lambda digits: next(drawn), limit=5) == 4
 
 
-def test_runs_that_all_differ_have_none() -> None:
+def test_distinct_ids_have_no_collision() -> None:
     drawn = iter(["0001", "0002", "0003"])
-    assert runs_to_collision(4, lambda digits: next(drawn), most=3) is None
+    assert runs_to_collision(4, lambda digits: next(drawn), limit=3) is None
 
 
 def test_one_digit_collides_after_seventeen_runs_at_the_latest() -> None:
     source = seeded(0)
-    assert all((runs_to_collision(1, source, most=17) or 99) <= 17 for _ in range(20))
+    assert all((runs_to_collision(1, source, limit=17) or 99) <= 17 for _ in range(20))
 
 
 def test_rates_follow_the_birthday_bound() -> None:
@@ -49,14 +49,14 @@ def test_rates_follow_the_birthday_bound() -> None:
         assert rate.fraction == pytest.approx(collision_probability(runs, 3), abs=0.06)
 
 
-def test_rates_of_ids_that_are_too_short_do_not() -> None:
-    """The comparison can fail: three digits against the bound of four."""
+def test_rates_of_shorter_ids_exceed_the_bound() -> None:
+    """The comparison can fail: three digits exceed the bound of four."""
     assert collided(3, trials=100)[runs_until_collision(3)].interval[0] > collision_probability(
         runs_until_collision(3), 4
     )
 
 
-def test_scheme_table_says_when_ids_collide() -> None:
+def test_scheme_table_shows_when_ids_collide() -> None:
     table = scheme_table().set_index("run ids")["runs until even odds"]
     assert table["EmbeddedRunIds"] == 77_164
     assert table["SignedRunIds"] > 10**14
@@ -72,7 +72,7 @@ def of_columns(study: CollisionStudy, *names: str) -> list[list[object]]:
     return [list(row) for row in table.itertuples(index=False)]
 
 
-async def test_collision_hands_one_users_run_to_another(study: CollisionStudy) -> None:
+async def test_collision_delivers_one_users_run_to_another(study: CollisionStudy) -> None:
     assert of_columns(study, "expected", "delivered", "at another user's socket", "refused")[:2] == [
         ["two users", "fix 3", 10, 5, 4, 0],
         ["two users", "sound", 10, 5, 0, 1],
@@ -81,19 +81,19 @@ async def test_collision_hands_one_users_run_to_another(study: CollisionStudy) -
     assert set(study.misrouted()["socket of"]) == {"bob"}
 
 
-async def test_collision_within_a_thread_leaves_frames_that_no_one_can_tell_apart(study: CollisionStudy) -> None:
-    # Saying the same route twice is harmless, so only the length of its ids keeps the sound chain from this.
+async def test_collision_within_a_thread_makes_frames_ambiguous(study: CollisionStudy) -> None:
+    # Registering the same route twice is accepted, so only longer ids protect the sound chain from this.
     assert of_columns(study, "delivered", "lost", "frames of two runs")[2:] == [
         ["one user, one thread", "fixes 1, 2 and 3", 9, 1, 9],
         ["one user, one thread", "sound", 10, 0, 10],
     ]
 
 
-async def test_study_tells_each_point_with_its_expectation(study: CollisionStudy) -> None:
+async def test_study_shows_each_point_with_its_expectation(study: CollisionStudy) -> None:
     table = study.rates()
     assert set(table["digits"]) == {4, 8}
     assert ((table["from %"] <= table["collided %"]) & (table["collided %"] <= table["to %"])).all()
-    assert "after 77,164 runs in" in study.words()
+    assert "after 77,164 runs in" in study.alt_text()
     figure = study.figure("title")
     figure.savefig(BytesIO(), format="png")
     assert "8 digits; at each point k of 1 trials" in [axes.get_title(loc="left") for axes in figure.axes]

@@ -1,4 +1,4 @@
-"""Where the parser sends whose events, the search for the shortest leak, and that leak over real sockets."""
+"""Where the parser routes events, the search for the shortest leak, and that leak over real sockets."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from bridgekit.ids import ThreadId, UserId
 from bridgekit.resolution import NoRoute
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.workload import FAMILIES, Owned, Workload, family
+from bridgekit_verify.measure.workload import FAMILIES, OwnedThread, Workload, thread_ids
 from bridgekit_verify.studies.leaks import (
     PREFIXES,
-    READINGS,
-    LandingFate,
+    ROUND_TRIPS,
+    RouteOutcome,
     Search,
-    landings,
     parsed,
+    parsed_routes,
     population_table,
     populations,
     search,
@@ -30,19 +30,19 @@ from bridgekit_verify.variants import FIX_1
 pytestmark = pytest.mark.slow
 
 LEAKING = "prefixes of one another"
-SOUND_READINGS = [name for name in READINGS if name != "fix 1, parsed"]
+SOUND_ROUND_TRIPS = [name for name in ROUND_TRIPS if name != "fix 1, parsed"]
 
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # uvicorn runs on asyncio only
 
 
-def owned(thread: str, user: str) -> Owned:
-    return Owned(ThreadId(thread), UserId(user))
+def owned(thread: str, user: str) -> OwnedThread:
+    return OwnedThread(ThreadId(thread), UserId(user))
 
 
-def test_events_land_where_the_parsers_one_word_leads() -> None:
+def test_events_go_to_the_thread_of_the_parsed_segment() -> None:
     threads = [
         owned("thread_alice", "alice"),
         owned("thread_alice_notes", "alice"),
@@ -50,30 +50,30 @@ def test_events_land_where_the_parsers_one_word_leads() -> None:
         owned("thread_bob_jones", "bob"),
         owned("chat_1", "carol"),
     ]
-    fates = [landing.fate for landing in landings(threads)]
-    assert fates == [
-        LandingFate.DELIVERED,
-        LandingFate.WRONG_THREAD,
-        LandingFate.LEAKED,
-        LandingFate.LOST,
-        LandingFate.LOST,
+    outcomes = [route.outcome for route in parsed_routes(threads)]
+    assert outcomes == [
+        RouteOutcome.DELIVERED,
+        RouteOutcome.WRONG_THREAD,
+        RouteOutcome.LEAKED,
+        RouteOutcome.LOST,
+        RouteOutcome.LOST,
     ]
-    assert landings(threads)[2].lands_in == threads[0]
+    assert parsed_routes(threads)[2].resolved_thread == threads[0]
 
 
-def test_two_threads_with_one_id_are_refused() -> None:
-    with pytest.raises(ValueError, match="one id"):
-        landings([owned("thread_1", "alice"), owned("thread_1", "bob")])
+def test_two_threads_with_the_same_id_raise_an_error() -> None:
+    with pytest.raises(ValueError, match="the same id"):
+        parsed_routes([owned("thread_1", "alice"), owned("thread_1", "bob")])
 
 
-@pytest.mark.parametrize("reading", SOUND_READINGS)
-def test_sound_reading_delivers_every_population(reading: str) -> None:
-    table = population_table(populations(3), READINGS[reading])
+@pytest.mark.parametrize("round_trip", SOUND_ROUND_TRIPS)
+def test_sound_round_trip_delivers_every_population(round_trip: str) -> None:
+    table = population_table(populations(3), ROUND_TRIPS[round_trip])
     assert table["delivered"].tolist() == table["threads"].tolist()
     assert len(table) == len(FAMILIES) + 2
 
 
-def test_family_that_loses_alone_leaks_beside_a_shorter_id() -> None:
+def test_family_that_loses_alone_leaks_next_to_a_shorter_id() -> None:
     table = population_table(populations(3))
     columns = ["thread ids", "delivered", "lost", "leaked", "owner pairs", "pairs that leak"]
     counted = {name: counts for name, *counts in table[columns].itertuples(index=False)}
@@ -83,15 +83,15 @@ def test_family_that_loses_alone_leaks_beside_a_shorter_id() -> None:
     assert counted["all families and thread_<word>"][2] == 14
 
 
-async def test_classification_is_what_real_sockets_see() -> None:
-    threads = family(LEAKING, 3)
+async def test_classification_matches_a_measurement_over_sockets() -> None:
+    threads = thread_ids(LEAKING, 3)
     verdict = (await measure(FIX_1, Workload(threads=threads))).verdict
-    leaked = sum(landing.fate is LandingFate.LEAKED for landing in landings(threads))
+    leaked = sum(route.outcome is RouteOutcome.LEAKED for route in parsed_routes(threads))
     assert (verdict.delivered, verdict.wrong_user) == (5 * (3 - leaked), 5 * leaked) == (5, 10)
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_search_ends_at_the_shortest_leak_there_is(seed: int) -> None:
+def test_search_finds_the_shortest_possible_leak(seed: int) -> None:
     found = search("fix 1, parsed", examples=500, seed=seed)
     bodies = ["_".join(words) for length in (1, 2) for words in product("ab", repeat=length)]
     ids = [ThreadId(prefix + body) for prefix in PREFIXES for body in bodies]
@@ -104,22 +104,22 @@ def test_search_ends_at_the_shortest_leak_there_is(seed: int) -> None:
     assert found == search("fix 1, parsed", examples=500, seed=seed)
 
 
-@pytest.mark.parametrize("reading", SOUND_READINGS)
-def test_same_search_finds_nothing_in_a_sound_reading(reading: str) -> None:
-    found = search(reading, examples=60)
+@pytest.mark.parametrize("round_trip", SOUND_ROUND_TRIPS)
+def test_search_finds_no_leak_in_a_sound_round_trip(round_trip: str) -> None:
+    found = search(round_trip, examples=60)
     assert found.leak is None
-    assert found.tried == found.came_back.n == found.came_back.k == 60
+    assert found.tried == found.correct.n == found.correct.k == 60
     with pytest.raises(LookupError, match="no leak in 60 pairs"):
         _ = found.shortest
 
 
-def test_search_is_not_blind_to_a_leak_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_finds_a_leak_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     by_length = {"last word lost": lambda thread: ThreadId(thread.rpartition("_")[0])}
-    monkeypatch.setattr("bridgekit_verify.studies.leaks.READINGS", by_length)
+    monkeypatch.setattr("bridgekit_verify.studies.leaks.ROUND_TRIPS", by_length)
     assert search("last word lost", examples=500).leak is not None
 
 
-async def test_study_carries_the_shortest_leak_over_sockets() -> None:
+async def test_study_measures_the_shortest_leak_over_sockets() -> None:
     study = await study_leaks(threads=2, examples=300)
     assert study.sockets()[["delivered", "lost", "misrouted"]].to_numpy().tolist() == [[5, 5, 5], [10, 0, 0]]
     misrouted = study.misrouted()
@@ -129,7 +129,7 @@ async def test_study_carries_the_shortest_leak_over_sockets() -> None:
     assert study.found()["found after"].isna().tolist() == [False, True, True]
 
 
-def test_reading_that_would_have_to_wait_is_an_error() -> None:
+def test_resolver_that_waits_raises_an_error() -> None:
     async def wait() -> NoRoute:
         await anyio.lowlevel.checkpoint()
         return NoRoute("")
@@ -138,5 +138,5 @@ def test_reading_that_would_have_to_wait_is_an_error() -> None:
         without_waiting(wait())
 
 
-def test_search_of_nothing_is_unknown() -> None:
-    assert not Search("none", None, None, 0, 0, Rate(0, 0)).came_back.known
+def test_rate_of_an_empty_search_is_unknown() -> None:
+    assert not Search("none", None, None, 0, 0, Rate(0, 0)).correct.known

@@ -1,4 +1,4 @@
-"""Routes that last too long or not long enough: held, late, and moved."""
+"""Routes that a mapping keeps too long, loses too early, or changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # uvicorn's own
+    return "asyncio"  # uvicorn runs on asyncio only
 
 
 async def test_mapping_that_is_not_cleaned_up_grows_with_the_runs() -> None:
@@ -37,26 +37,28 @@ async def test_mapping_that_is_not_cleaned_up_grows_with_the_runs() -> None:
     assert many.held_bytes - few.held_bytes > 300 * len("run_0123456789ab")
 
 
-async def test_sound_mapping_holds_its_grace_and_no_more() -> None:
+async def test_sound_mapping_holds_only_active_runs_and_those_in_the_grace_period() -> None:
     few, many = await fill_mapping("sound", cleaned_up=True, after=(100, 400))
     assert few.routes == many.routes == UNDER_WAY + GRACE_SECONDS
     assert many.held_bytes < 1.2 * few.held_bytes
 
 
-def test_bytes_of_a_thing_that_is_held_twice_are_counted_once() -> None:
+def test_object_that_is_referenced_twice_is_counted_once() -> None:
     text = "x" * 10_000
     assert 10_000 < bytes_of([text, text]) < 11_000
     assert bytes_of([text, "y" * 10_000]) > 20_000
 
 
-async def test_dict_loses_what_is_said_after_the_end() -> None:
+async def test_dict_loses_events_after_the_end_of_a_run() -> None:
     late = await emit_late(FIX_3, Clock(), lateness=(-1, 0, 5), users=2, runs=3)
     assert late.by_lateness == {-1: Rate(3, 3), 0: Rate(0, 3), 5: Rate(0, 3)}
     assert late.verdict.lost_at == {9: 6}
 
 
 @pytest.mark.parametrize(("carried", "after_grace"), [(False, 0), (True, 3)])
-async def test_sound_route_lasts_for_its_grace_and_a_carried_one_for_ever(carried: bool, after_grace: int) -> None:
+async def test_sound_route_expires_after_the_grace_period_and_a_carried_thread_does_not(
+    carried: bool, after_grace: int
+) -> None:
     clock = Clock()
     sound = replace(SOUND, mapping=lambda _: RunThreadMappingService(MemoryMappingStore(clock)))
     late = await emit_late(sound, clock, carried=carried, lateness=(29.9, 30), users=2, runs=3)
@@ -77,27 +79,27 @@ async def study() -> LifecycleStudy:
     return await study_lifecycles(users=2, runs=4, held_runs=(50, 100), events=4)
 
 
-async def test_one_table_puts_the_dict_beside_the_sound_service(study: LifecycleStudy) -> None:
+async def test_table_compares_the_dict_with_the_sound_service(study: LifecycleStudy) -> None:
     rows = {what: (as_written, sound) for what, as_written, sound in study.table().itertuples(index=False)}
-    as_written, sound = rows["delivered, 1 s after the end; the event says run id"]
+    as_written, sound = rows["delivered, 1 s after the end; the event carries run id"]
     assert (as_written[:6], sound[:6]) == ("0 of 4", "4 of 4")
     moved = rows["Alice's events at Bob's socket after a second registration"]
-    assert moved == ("2 of 4, taken", "0 of 4, refused: RunAlreadyMapped")
+    assert moved == ("2 of 4, accepted", "0 of 4, refused: RunAlreadyMapped")
     assert len(rows) == len(study.table())
     assert study.rerouting()["at Bob's socket"].tolist() == [2, 0]
     assert study.retention()["routes held"].tolist() == [50, 100, 5, 5, 50, 100, 35, 35]
 
 
-async def test_only_the_carried_thread_outlives_a_process(study: LifecycleStudy) -> None:
-    arrived = {(row.variant, row.process, row.says): row.arrived.k for row in study.asked}
-    for process in ("a second one", "the second one, restarted"):
-        for says in ("run id", "run id and thread"):
-            assert arrived["fix 3", process, says] == 0
+async def test_only_a_carried_thread_works_in_another_process(study: LifecycleStudy) -> None:
+    arrived = {(row.variant, row.process, row.address): row.arrived.k for row in study.by_process}
+    for process in ("a second process", "the second process, restarted"):
+        for address in ("run id", "run id and thread"):
+            assert arrived["fix 3", process, address] == 0
         assert arrived["sound", process, "run id"] == 0
         assert arrived["sound", process, "run id and thread"] == 4
-    assert arrived["fix 3", "the one that registered", "run id"] == 4
-    assert arrived["fix 3", "a second one, registered there", "run id"] == 4
-    assert study.processes()["reached its user"].tolist() == [row.arrived.k for row in study.asked]
+    assert arrived["fix 3", "the registering process", "run id"] == 4
+    assert arrived["fix 3", "a second process, registered there", "run id"] == 4
+    assert study.processes()["reached its user"].tolist() == [row.arrived.k for row in study.by_process]
 
 
 async def test_late_events_figure_prints_its_counts(study: LifecycleStudy) -> None:
@@ -106,10 +108,10 @@ async def test_late_events_figure_prints_its_counts(study: LifecycleStudy) -> No
     words = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert words.count("4 of 4") == 1 + 6 + 8
     assert words.count("0 of 4") == 7 + 2
-    assert "4 of 4 29 s after the end, 0 of 4 30 s after the end" in study.words()
+    assert "4 of 4 29 s after the end, 0 of 4 30 s after the end" in study.alt_text()
 
 
-def test_late_events_figure_draws_no_point_for_what_is_unknown() -> None:
+def test_late_events_figure_draws_no_point_for_an_unknown_rate() -> None:
     figure = late_events_figure({"way": {0.0: Rate(0, 0), 1.0: Rate(1, 2)}}, title="title")
     words = [text.get_text() for text in figure.axes[0].texts]
     assert "1 of 2" in words

@@ -1,4 +1,4 @@
-"""The second process: it answers, it ends when it is told to, and it does not outlive who started it."""
+"""The second process: it answers requests, and it ends when its input closes or its parent kills it."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    return "asyncio"  # the process runs on it, and so does the client
+    return "asyncio"  # both processes run on asyncio
 
 
 def about(thread: str | None, *, variant: str = "sound", register: bool = False) -> ProcessRequest:
     thread_id = None if thread is None else ThreadId(thread)
-    deed: second_worker.Deed = "register" if register else "notify"
-    return ProcessRequest(variant=variant, do=deed, run_id=RunId("run_1"), thread_id=thread_id, request="q")
+    action: second_worker.Action = "register" if register else "notify"
+    return ProcessRequest(variant=variant, do=action, run_id=RunId("run_1"), thread_id=thread_id, request="q")
 
 
-async def test_second_process_answers_as_the_first_would_and_is_gone_after_the_block() -> None:
+async def test_second_process_answers_like_the_first_and_ends_with_the_block() -> None:
     async with second_process() as worker:
-        assert (await worker.ask(about(None))).outcome is Outcome.UNROUTABLE
-        assert (await worker.ask(about("thread_1", register=True))).thread_id == "thread_1"
-        assert (await worker.ask(about("thread_2", register=True))).outcome is Outcome.REFUSED
-        nobody = await worker.ask(about(None))
-        assert (nobody.outcome, nobody.thread_id) == (Outcome.NO_SUBSCRIBER, "thread_1")
-        # The dict takes what the sound service refuses.
+        assert (await worker.request(about(None))).outcome is Outcome.UNROUTABLE
+        assert (await worker.request(about("thread_1", register=True))).thread_id == "thread_1"
+        assert (await worker.request(about("thread_2", register=True))).outcome is Outcome.REFUSED
+        unread = await worker.request(about(None))
+        assert (unread.outcome, unread.thread_id) == (Outcome.NO_SUBSCRIBER, "thread_1")
+        # The dict accepts what the sound service refuses.
         for thread in ("thread_1", "thread_2"):
-            assert (await worker.ask(about(thread, variant="fix 3", register=True))).outcome is Outcome.SENT
-        assert (await worker.ask(about(None, variant="fix 3"))).thread_id == "thread_2"
+            assert (await worker.request(about(thread, variant="fix 3", register=True))).outcome is Outcome.SENT
+        assert (await worker.request(about(None, variant="fix 3"))).thread_id == "thread_2"
     assert worker.process.exit_code is not None
     with pytest.raises(ProcessExited):
-        await worker.ask(about(None))
+        await worker.request(about(None))
 
 
-async def test_process_that_dies_is_reported_and_not_waited_for() -> None:
+async def test_request_to_a_killed_process_raises_process_exited() -> None:
     async with second_process() as worker:
         await worker.process.kill()
         with pytest.raises(ProcessExited):
-            await worker.ask(about(None))
+            await worker.request(about(None))
 
 
-def test_process_ends_with_its_input() -> None:
+def test_process_ends_when_its_input_closes() -> None:
     done = subprocess.run(
         [sys.executable, "-m", second_worker.__name__], input=b"", capture_output=True, check=True, timeout=60
     )

@@ -10,11 +10,11 @@ import pytest
 from bridgekit_verify.faults.trials.deployment import RESUME, deployed, start_worker
 from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport, RunRequest, WorkerSetup
 from bridgekit_verify.harness.processes import ProcessExited
-from bridgekit_verify.measure.families import family
+from bridgekit_verify.measure.families import thread_ids
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
-OWNED = family("chat_<n>", 1)
+OWNED = thread_ids("chat_<n>", 1)
 ORDER = RunRequest(
     request="test:one", thread_id=OWNED[0].thread_id, user_id=OWNED[0].user_id, steps=2, pace_seconds=0.01
 )

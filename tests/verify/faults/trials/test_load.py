@@ -9,10 +9,10 @@ from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.load import AgentLoad, TrialPlan
 from bridgekit_verify.faults.trials.recorder import Recorder
 from bridgekit_verify.faults.trials.worker import Attempted, Ended
-from bridgekit_verify.measure.families import family
-from bridgekit_verify.measure.history import Key
+from bridgekit_verify.measure.families import thread_ids
+from bridgekit_verify.measure.history import EventKey
 
-[OWNED] = family("chat_<n>", 1)
+[OWNED] = thread_ids("chat_<n>", 1)
 RUN = "down:chat:during 1"
 PLAN = TrialPlan(steps=4, pace_seconds=0.01)
 
@@ -24,7 +24,7 @@ def started() -> tuple[Recorder, AgentLoad]:
 
 def emit(recorder: Recorder, count: int) -> None:
     for number in range(count):
-        key = Key(RUN, EventType.AGENT_THINKING, recorder.emitted[RUN] + number)
+        key = EventKey(RUN, EventType.AGENT_THINKING, recorder.emitted[RUN] + number)
         recorder.record(Attempted(key, OWNED.thread_id, 0.0))
 
 

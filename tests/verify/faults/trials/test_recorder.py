@@ -7,10 +7,10 @@ import pytest
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId
 from bridgekit_verify.faults.trials.recorder import assign_seq
-from bridgekit_verify.measure.history import Arrival, Key, Missing
+from bridgekit_verify.measure.history import Arrival, EventKey, SignalledGap
 from tests.verify.faults.trials.trials import SOCKET
 
-KEYS = [Key("down:thread_1:during", EventType.AGENT_THINKING, step) for step in range(5)]
+KEYS = [EventKey("down:thread_1:during", EventType.AGENT_THINKING, step) for step in range(5)]
 PENDING = Receipt(outcome=Outcome.PENDING)
 EPOCH = "e1"
 
@@ -24,7 +24,7 @@ def read(index: int, seq: int, epoch: str = EPOCH) -> Arrival:
 
 
 def number_of(
-    index: int, receipts: list[Receipt], arrivals: list[Arrival], gaps: list[Missing]
+    index: int, receipts: list[Receipt], arrivals: list[Arrival], gaps: list[SignalledGap]
 ) -> tuple[int | None, str | None]:
     found = assign_seq(KEYS[: len(receipts)], dict(zip(KEYS, receipts, strict=False)), arrivals, gaps)[KEYS[index]]
     return found.seq, found.epoch
@@ -38,14 +38,14 @@ def test_lost_event_gets_the_seq_between_its_neighbours() -> None:
 def test_signalled_seq_is_used_only_if_no_other_is_free() -> None:
     receipts = [sent(7), PENDING, sent(20)]
     arrivals = [read(0, 7), read(2, 20)]
-    assert number_of(1, receipts, arrivals, [Missing(8, 19, EPOCH)]) == (8, EPOCH)
-    assert number_of(1, receipts, arrivals, [Missing(8, 18, EPOCH)]) == (19, EPOCH)
-    assert number_of(1, receipts, arrivals, [Missing(8, 12, EPOCH), Missing(14, 19, EPOCH)]) == (13, EPOCH)
+    assert number_of(1, receipts, arrivals, [SignalledGap(8, 19, EPOCH)]) == (8, EPOCH)
+    assert number_of(1, receipts, arrivals, [SignalledGap(8, 18, EPOCH)]) == (19, EPOCH)
+    assert number_of(1, receipts, arrivals, [SignalledGap(8, 12, EPOCH), SignalledGap(14, 19, EPOCH)]) == (13, EPOCH)
 
 
 def test_gap_of_another_epoch_is_ignored() -> None:
     receipts = [sent(7), PENDING, sent(9)]
-    assert number_of(1, receipts, [], [Missing(8, 8, "e0")]) == (8, EPOCH)
+    assert number_of(1, receipts, [], [SignalledGap(8, 8, "e0")]) == (8, EPOCH)
 
 
 def test_pending_neighbour_that_was_read_has_the_seq_of_its_arrival() -> None:

@@ -15,7 +15,7 @@ from bridgekit_verify.faults.trials.deployment import (
 )
 from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, FaultTarget
 from bridgekit_verify.faults.trials.trial import TrialPlan, run_trial
-from bridgekit_verify.measure.families import family
+from bridgekit_verify.measure.families import thread_ids
 from tests.verify.faults.trials.trials import trial
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -75,7 +75,7 @@ def test_names_of_faults_and_modes_are_unique() -> None:
 @on_asyncio
 @pytest.mark.parametrize(("delivery", "loses"), [(AT_MOST_ONCE, True), (RESUME, False)])
 async def test_disconnected_users_lose_events_unless_they_resume(delivery: DeliveryMode, loses: bool) -> None:
-    owned = family("prefixes of one another", 3)
+    owned = thread_ids("prefixes of one another", 3)
     async with deployed(delivery, owned) as deployment:
         found = await run_trial(FAULTS["down"], deployment, owned, plan=QUICK)
     assert found.quiesced
@@ -89,7 +89,7 @@ async def test_disconnected_users_lose_events_unless_they_resume(delivery: Deliv
 @pytest.mark.slow
 @on_asyncio
 async def test_unacknowledged_events_of_a_killed_worker_are_expected_only_if_they_arrived() -> None:
-    owned = family("chat_<n>", 2)
+    owned = thread_ids("chat_<n>", 2)
     async with deployed(RESUME, owned) as deployment:
         found = await run_trial(FAULTS["kill"], deployment, owned, plan=QUICK)
     assert found.quiesced

@@ -11,7 +11,7 @@ from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.recorder import Reader
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan
 from bridgekit_verify.measure.checker import check
-from bridgekit_verify.measure.history import Arrival, Expectation, History, Key, Missing, Socket
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, SignalledGap, Socket
 
 SOCKET = Socket(0, ThreadId("thread_1"), UserId("alice"))
 STRANGER = Socket(1, ThreadId("thread_2"), UserId("bob"))
@@ -21,8 +21,8 @@ async def no_ticket() -> str:
     raise AssertionError("no client connects in a literal trial")
 
 
-def key(step: int) -> Key:
-    return Key("down:thread_1:during", EventType.AGENT_THINKING, step)
+def key(step: int) -> EventKey:
+    return EventKey("down:thread_1:during", EventType.AGENT_THINKING, step)
 
 
 def trial(
@@ -45,7 +45,7 @@ def trial(
         history.acknowledged[key(step)] = (RunId("run_1"), receipt)
         readers = [SOCKET] * (step not in lost) + [STRANGER] * (step in misrouted)
         history.arrivals += [Arrival(each, key(step), RunId("run_1"), step, step, step + 0.5) for each in readers]
-    history.gaps[0] = [Missing(step, step) for step in signalled]
+    history.gaps[0] = [SignalledGap(step, step) for step in signalled]
     reader = Reader(SOCKET, "ws://nowhere", no_ticket, online=list(online))
     return Trial(
         delivery=delivery,
