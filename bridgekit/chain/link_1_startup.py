@@ -128,7 +128,7 @@ class Application:
     @cached_property
     def authorizer(self) -> Authorizer:
         """Who is let in."""
-        return self.config.authorizer(self, self.stores.spent)
+        return self.config.authorizer(self, self.stores.used_tickets)
 
     def ticket(self, thread_id: str, user_id: str) -> str:
         """A ticket for one socket of that user on that thread: give it to a user whom you have authenticated.
@@ -182,7 +182,7 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
 def _check_key(application: Application) -> None:
     """Another worker would refuse every ticket that this one gives, and this one every ticket of another's."""
     authorizer = application.authorizer
-    if application.stores.shared and isinstance(authorizer, Tickets) and authorizer.key_is_ours_alone:
+    if application.stores.shared and isinstance(authorizer, Tickets) and authorizer.has_random_key:
         raise DeterministicStartupError(
             10,
             f"workers that share the {application.stores.name} store must share a key for tickets too,"
@@ -241,7 +241,7 @@ async def shut_down(application: Application, edge: ConnectionRegistry) -> None:
 
     Both within the parts' stated times: a run that takes longer goes on, and its users resume elsewhere, or later.
     """
-    edge.shut()
+    edge.stop_accepting()
     await application.supervisor.close(seconds=application.config.runs_seconds)
     await edge.close(seconds=application.config.drain_seconds)
 

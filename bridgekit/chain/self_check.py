@@ -36,7 +36,7 @@ class Inbox:
         self._news.set()
         return True
 
-    def restart(self) -> None:
+    def force_reconnect(self) -> None:
         """Nothing has been read of the old numbering that could be missed."""
 
     async def holds(self, count: int) -> bool:

@@ -122,7 +122,7 @@ def _sockets(workload: Workload) -> list[Socket]:
 
 
 async def _read(history: History, socket: Socket, client: EventClient, watch: Watch | None, witness: Witness) -> None:
-    witness.our_frame(socket, client.hello)
+    witness.our_frame(socket, client.confirmation)
     while True:
         try:
             frame = await client.receive_frame()

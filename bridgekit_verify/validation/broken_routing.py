@@ -129,8 +129,8 @@ class Around:
         """Take it, and lose it."""
         return True
 
-    def restart(self) -> None:
-        self.behind.restart()
+    def force_reconnect(self) -> None:
+        self.behind.force_reconnect()
 
 
 class Raising(Around):

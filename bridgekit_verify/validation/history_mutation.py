@@ -36,7 +36,7 @@ TWO_THREADS_A_USER: Final = Workload(
 
 NOTHING: Final[Mapping[Charge, int]] = MappingProxyType({})
 UNREAD: Final = Charge(10, "called sent, and no socket read it")
-ADMITTED: Final = Charge(10, "no socket of the thread took it")
+ADMITTED: Final = Charge(10, "no socket of the thread accepted it")
 ASTRAY: Final = Charge(10, "given to a socket of another thread")
 
 

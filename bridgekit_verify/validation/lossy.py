@@ -65,8 +65,8 @@ class _Lossy:
     def put(self, frame: Frame) -> bool:
         return True if self.loses(frame) else self.connection.put(frame)
 
-    def restart(self) -> None:
-        self.connection.restart()
+    def force_reconnect(self) -> None:
+        self.connection.force_reconnect()
 
 
 def in_a_lossy_world(variant: Variant, hub: HubThatLoses) -> Variant:

@@ -14,7 +14,7 @@ from bridgekit.stores import Stores, stores_from
 from bridgekit.transport.log import Retention
 from tests.contract.stores import Worker
 
-KEEP: Final = Retention(events=1_000_000, size_bytes=10**9)
+RETENTION: Final = Retention(events=1_000_000, size_bytes=10**9)
 THREADS: Final = tuple(ThreadId(f"thread {number}") for number in range(5))
 
 
@@ -32,7 +32,7 @@ async def register(stores: Stores, numbers: itertools.count[int]) -> None:
         run, thread = RunId(f"run_{next(numbers)}"), THREADS[0]
         await mapping.register_mapping(run, thread)
         say("route", run, thread)
-        if await stores.spent.spend(f"ticket {run}", 60.0):
+        if await stores.used_tickets.spend(f"ticket {run}", 60.0):
             say("ticket", f"ticket {run}")
 
 
@@ -41,7 +41,7 @@ def say(*words: object) -> None:
 
 
 async def main(url: str) -> None:
-    async with stores_from(url, keep=KEEP)() as stores, anyio.create_task_group() as tasks:
+    async with stores_from(url, retention=RETENTION)() as stores, anyio.create_task_group() as tasks:
         worker, numbers = Worker(stores.log), itertools.count()
         for thread in THREADS:
             await worker.join(thread)

@@ -83,21 +83,21 @@ class Place:
         self.kind = kind
         self.url = url
 
-    def opened(self, keep: Retention = DEFAULT_RETENTION) -> AbstractAsyncContextManager[Stores]:
+    def opened(self, retention: Retention = DEFAULT_RETENTION) -> AbstractAsyncContextManager[Stores]:
         """The stores, as one worker has them."""
-        return stores_from(self.url, keep=keep)()
+        return stores_from(self.url, retention=retention)()
 
     @asynccontextmanager
-    async def worker(self, keep: Retention = DEFAULT_RETENTION) -> AsyncIterator[Worker]:
+    async def worker(self, retention: Retention = DEFAULT_RETENTION) -> AsyncIterator[Worker]:
         """One worker."""
-        async with self.opened(keep) as stores:
+        async with self.opened(retention) as stores:
             yield Worker(stores.log)
 
     @asynccontextmanager
-    async def workers(self, keep: Retention = DEFAULT_RETENTION) -> AsyncIterator[tuple[Worker, Worker]]:
+    async def workers(self, retention: Retention = DEFAULT_RETENTION) -> AsyncIterator[tuple[Worker, Worker]]:
         """Who publishes, and who holds the sockets: two workers, or one twice where there can be only one."""
         async with AsyncExitStack() as stack:
-            made = [await stack.enter_async_context(self.worker(keep)) for _ in range(self.kind.workers)]
+            made = [await stack.enter_async_context(self.worker(retention)) for _ in range(self.kind.workers)]
             yield made[0], made[-1]
 
 

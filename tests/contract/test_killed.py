@@ -84,7 +84,7 @@ async def test_nothing_that_was_acknowledged_is_lost_when_the_process_is_killed(
             assert (after.seq, after.epoch) == (len(found) + 1, said.epochs[thread])
         assert {run: await mapping.get_thread_id(run) for run in said.routes} == said.routes
         assert said.tickets
-        assert [await stores.spent.spend(ticket, 60.0) for ticket in said.tickets] == [False] * len(said.tickets)
+        assert [await stores.used_tickets.spend(ticket, 60.0) for ticket in said.tickets] == [False] * len(said.tickets)
 
 
 @pytest.mark.slow

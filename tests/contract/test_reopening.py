@@ -74,7 +74,7 @@ async def test_routes_and_their_grace_are_still_known(surviving: Place) -> None:
 
 async def test_ticket_that_was_spent_is_still_spent(surviving: Place) -> None:
     async with surviving.opened() as stores:
-        assert await stores.spent.spend("ticket", 60.0)
+        assert await stores.used_tickets.spend("ticket", 60.0)
     async with surviving.opened() as stores:
-        assert not await stores.spent.spend("ticket", 60.0)
-        assert await stores.spent.spend("another", 60.0)
+        assert not await stores.used_tickets.spend("ticket", 60.0)
+        assert await stores.used_tickets.spend("another", 60.0)

@@ -102,19 +102,19 @@ async def test_ticket_is_good_once_however_many_present_it_at_once(place: Place)
     async with place.opened() as stores:
 
         async def present(ticket: str) -> None:
-            answers[ticket].append(await stores.spent.spend(ticket, 60.0))
+            answers[ticket].append(await stores.used_tickets.spend(ticket, 60.0))
 
         async with anyio.create_task_group() as tasks:
             for ticket in answers:
                 for _ in range(10):
                     tasks.start_soon(present, ticket)
         assert [sorted(each) for each in answers.values()] == [[False] * 9 + [True]] * 5
-        assert [await stores.spent.spend(ticket, 60.0) for ticket in answers] == [False] * 5
+        assert [await stores.used_tickets.spend(ticket, 60.0) for ticket in answers] == [False] * 5
 
 
 async def test_ticket_is_forgotten_when_it_would_not_be_valid_any_more(place: Place) -> None:
     async with place.opened() as stores:
-        assert await stores.spent.spend("ticket", 0.2)
+        assert await stores.used_tickets.spend("ticket", 0.2)
         with anyio.fail_after(WAIT_SECONDS):
-            while not await stores.spent.spend("ticket", 0.2):  # noqa: ASYNC110  # what lapses rings nobody
+            while not await stores.used_tickets.spend("ticket", 0.2):  # noqa: ASYNC110  # what lapses rings nobody
                 await anyio.sleep(LOOK_SECONDS)

@@ -132,7 +132,7 @@ async def test_key_of_the_environment_signs_and_so_does_the_key_of_a_file(
     for key_file, key in ((None, KEY), (file, KEY[::-1])):
         application, _ = await started(AppSpec(target=f"{HERE}:plain", key_file=key_file))
         await application.open_thread(THREAD, ALICE)
-        other = Tickets(application, application.stores.spent, keys=(key.encode(),))
+        other = Tickets(application, application.stores.used_tickets, keys=(key.encode(),))
         asked = Handshake(query={}, ticket=other.issue(ALICE, THREAD))
         assert (await application.authorizer.authorize(asked)).user_id == ALICE
 

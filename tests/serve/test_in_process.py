@@ -100,7 +100,7 @@ async def test_client_receives_the_close_code_when_the_server_drains() -> None:
         assert (await client.receive()).seq == 1
         with pytest.raises(Disconnected) as closed:
             await client.receive()
-        assert (closed.value.code, closed.value.reason) == (4000, "the server is going away: connect again")
+        assert (closed.value.code, closed.value.reason) == (4000, "the server is shutting down: connect again")
 
 
 async def test_client_refuses_a_frame_that_is_no_event() -> None:

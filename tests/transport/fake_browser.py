@@ -70,7 +70,7 @@ class Browser:
         return [json.loads(message["text"]) for message in self.messages if "text" in message][1:]
 
     @property
-    def hello(self) -> dict[str, Any]:
+    def confirmation(self) -> dict[str, Any]:
         """The first frame: which thread, and which of its events was the last before this socket's."""
         first: dict[str, Any] = json.loads(next(message["text"] for message in self.messages if "text" in message))
         return first

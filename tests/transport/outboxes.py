@@ -47,7 +47,7 @@ class Box(Subscriber):
 
     def taken(self, limit: int = 1_000_000) -> list[str]:
         """What is sent next, in short."""
-        return received(self.take(limit))
+        return received(self.next_frames(limit))
 
     def seqs(self, limit: int = 1_000_000) -> list[int]:
         """The numbers of the events that are sent next."""

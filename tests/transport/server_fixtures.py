@@ -16,7 +16,7 @@ from bridgekit.events import EventType, Receipt
 from bridgekit.stores import Stores, in_memory
 from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits
-from bridgekit.transport.resuming_client import Backoff, ResumingClient, follow
+from bridgekit.transport.resuming_client import Backoff, ResumingClient, subscribe
 from tests.factories import ALICE, THREAD, emitted
 from tests.server_processes import held_port
 from tests.transport.edges import serving
@@ -78,8 +78,8 @@ class Machine:
         payload = {"parameters": "x" * size}
         return [await self.application.bridge.notify(emitted(TOOL, payload=payload)) for _ in range(count)]
 
-    def follow(self, **choices: Any) -> AbstractAsyncContextManager[ResumingClient]:
-        return follow(self.url, **{"thread_id": THREAD, "ticket": self.ticket, "backoff": QUICKLY, **choices})
+    def subscribe(self, **choices: Any) -> AbstractAsyncContextManager[ResumingClient]:
+        return subscribe(self.url, **{"thread_id": THREAD, "ticket": self.ticket, "backoff": QUICKLY, **choices})
 
 
 @asynccontextmanager

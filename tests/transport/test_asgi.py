@@ -28,10 +28,10 @@ async def test_first_frame_confirms_the_subscription_and_says_what_is_past(site:
     assert json.loads(browser.messages[1]["text"]) == {
         "type": "subscribed",
         "thread_id": THREAD,
-        "epoch": browser.hello["epoch"],
+        "epoch": browser.confirmation["epoch"],
         "seq": 3,
     }
-    assert len(browser.hello["epoch"]) == 16
+    assert len(browser.confirmation["epoch"]) == 16
     assert browser.seqs == [4, 5]
 
 
@@ -54,7 +54,7 @@ async def test_event_that_falls_between_attaching_and_the_first_frame_is_not_los
         await anyio.wait_all_tasks_blocked()
         browser.leave()
     assert browser.seqs == [1]
-    assert (browser.hello["type"], browser.hello["seq"]) == ("subscribed", 0)
+    assert (browser.confirmation["type"], browser.confirmation["seq"]) == ("subscribed", 0)
 
 
 @pytest.mark.parametrize(

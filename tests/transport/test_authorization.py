@@ -36,7 +36,7 @@ async def test_ticket_beside_the_subprotocol_is_checked_before_the_socket_is_acc
     async with ticketed.open(browser):
         await ticketed.publish(2)
     assert browser.messages[0] == {"type": "websocket.accept", "subprotocol": PROTOCOL, "headers": []}
-    assert (browser.hello["thread_id"], browser.seqs) == (THREAD, [1, 2])
+    assert (browser.confirmation["thread_id"], browser.seqs) == (THREAD, [1, 2])
 
 
 async def test_answer_names_the_protocol_and_never_the_ticket(ticketed: Site) -> None:
@@ -116,7 +116,7 @@ async def test_silent_socket_that_leaves_is_no_refusal(ticketed: Site) -> None:
     async with ticketed.open(browser):
         pass
     assert ([message["type"] for message in browser.messages], ticketed.counters.refused) == (["websocket.accept"], {})
-    assert not ticketed.edge._silent
+    assert not ticketed.edge._unauthenticated
 
 
 async def test_of_too_many_silent_sockets_the_one_that_waited_longest_makes_room(
@@ -128,7 +128,7 @@ async def test_of_too_many_silent_sockets_the_one_that_waited_longest_makes_room
         for browser in browsers:
             tasks.start_soon(browser.stay)
             await anyio.wait_all_tasks_blocked()
-        busy = (4010, "too many sockets wait to be let in: connect again")
+        busy = (4010, "too many sockets await authorization: connect again")
         assert [browser.close for browser in browsers] == [busy, busy, None, None]
         speaking = Browser(ticketed.app, says=[first_message(ticketed.tickets.issue(ALICE, THREAD))])
         async with ticketed.open(speaking, with_ticket(ticketed)):
@@ -141,34 +141,34 @@ async def test_of_too_many_silent_sockets_the_one_that_waited_longest_makes_room
 async def test_server_that_shuts_its_door_sends_silent_sockets_away_at_once(ticketed: Site) -> None:
     browser = Browser(ticketed.app)
     async with ticketed.open(browser):
-        ticketed.edge.shut()
-    assert browser.close == (4000, "the server is going away: connect again")
+        ticketed.edge.stop_accepting()
+    assert browser.close == (4000, "the server is shutting down: connect again")
 
 
 async def test_server_that_shut_its_door_lets_nobody_in(ticketed: Site) -> None:
     """And nobody's ticket is used up by it."""
-    ticketed.edge.shut()
+    ticketed.edge.stop_accepting()
     browser = with_ticket(ticketed)
     await browser.stay()
-    assert browser.close == (4000, "the server is going away: connect again")
+    assert browser.close == (4000, "the server is shutting down: connect again")
     assert len(ticketed.spent) == 0
 
 
 async def test_socket_that_was_admitted_when_the_door_was_shut_is_not_let_in(ticketed: Site) -> None:
-    shut = ticketed.edge.shut
+    stop_accepting = ticketed.edge.stop_accepting
 
     class Slow:
         def awaits_message(self, asked: Handshake) -> bool:
             return False
 
         async def authorize(self, asked: Handshake) -> Subscription:
-            shut()
+            stop_accepting()
             return Subscription(ALICE, THREAD)
 
     ticketed.edge.authorizer = Slow()
     browser = Browser(ticketed.app)
     await browser.stay()
-    assert browser.close == (4000, "the server is going away: connect again")
+    assert browser.close == (4000, "the server is shutting down: connect again")
 
 
 async def test_application_that_does_not_say_whose_thread_it_is_has_the_client_come_again(
@@ -186,7 +186,7 @@ async def test_application_that_does_not_say_whose_thread_it_is_has_the_client_c
     site.edge.authorizer = Asleep()
     browser = Browser(site.app)
     await browser.stay()
-    assert browser.close == (4009, "the store does not answer: connect again")
+    assert browser.close == (4009, "the store is unavailable: connect again")
 
 
 @pytest.mark.parametrize("query", [{"thread_id": OTHER}, {"user_id": BOB}])
@@ -203,7 +203,7 @@ async def test_replayed_ticket_is_refused_while_its_socket_lives_on(ticketed: Si
     async with ticketed.open(first):
         await second.stay()
         await ticketed.publish()
-    assert second.close == (4505, "the ticket was used before; ask for another")
+    assert second.close == (4505, "the ticket was used before; request a new one")
     assert first.seqs == [1]
 
 

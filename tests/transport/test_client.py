@@ -58,7 +58,7 @@ async def test_gap_is_an_item_for_who_asks_for_any() -> None:
 
 async def test_second_confirmation_is_refused() -> None:
     async with client_of(subscribed(subscribed_frame())) as client:
-        with pytest.raises(MalformedFrame, match="confirmed once"):
+        with pytest.raises(MalformedFrame, match="confirmed the subscription twice"):
             await client.receive()
 
 

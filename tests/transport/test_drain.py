@@ -16,7 +16,7 @@ async def test_drain_delivers_all_that_waits_and_then_asks_to_connect_again(site
         await site.edge.drain()
         assert len(site.hub) == 0
     assert [browser.seqs for browser in browsers] == [list(range(1, 21)), list(range(1, 11))]
-    assert [browser.close for browser in browsers] == [(4000, "the server is going away: connect again")] * 2
+    assert [browser.close for browser in browsers] == [(4000, "the server is shutting down: connect again")] * 2
 
 
 async def test_event_during_a_drain_takes_nothing_from_what_waits(site: Site) -> None:
@@ -29,7 +29,7 @@ async def test_event_during_a_drain_takes_nothing_from_what_waits(site: Site) ->
         assert late.outcome is Outcome.NOBODY_LISTENING
         browser.read_on()
     assert browser.seqs == [1, 2, 3]
-    assert browser.close == (4000, "the server is going away: connect again")
+    assert browser.close == (4000, "the server is shutting down: connect again")
     assert site.counters.unwritten == {}
 
 
@@ -91,7 +91,7 @@ async def test_socket_that_does_not_read_is_cut_off_in_time_and_asked_to_connect
         await site.edge.drain(seconds=0.05)
         await anyio.wait_all_tasks_blocked()
         assert len(site.hub) == 0
-    going = (4000, "the server is going away: connect again")
+    going = (4000, "the server is shutting down: connect again")
     assert (deaf.seqs, deaf.close, quick.close) == ([], going, going)
     assert site.counters.unwritten == {"drained": 3}
     async with site.open(again := site.resuming(seen, seq=0)):
@@ -103,7 +103,7 @@ async def test_drain_without_any_time_still_asks_everybody_to_connect_again(site
     async with site.visited((ALICE, THREAD)) as [browser]:
         await site.edge.close(seconds=0)
         await anyio.wait_all_tasks_blocked()
-    assert browser.close == (4000, "the server is going away: connect again")
+    assert browser.close == (4000, "the server is shutting down: connect again")
 
 
 async def test_closed_edge_says_so_to_who_asks_for_its_health_and_the_store_that_is_away_too(site: Site) -> None:

@@ -103,7 +103,7 @@ async def test_event_before_it_joins_is_in_the_replay() -> None:
     async with joining() as each:
         await each.site.publish(2)
         await each.until_subscribed()
-    assert (each.browser.hello["seq"], each.browser.seqs) == (3, [4, 5, 6, 7])
+    assert (each.browser.confirmation["seq"], each.browser.seqs) == (3, [4, 5, 6, 7])
 
 
 async def test_event_while_the_log_is_asked_is_read_once_though_it_comes_both_ways() -> None:
@@ -187,7 +187,7 @@ async def test_numbering_that_begins_anew_before_the_log_has_answered_has_the_cl
         each.site.hub.restart(THREAD)
         await each.until_answered()
         each.browser.read_on()
-    assert each.browser.close == (4001, "the thread's log began anew: connect again")
+    assert each.browser.close == (4001, "the thread's log was lost and restarted: connect again")
     assert len(each.browser.messages) == 2
     assert each.site.counters.refused == {4001: 1}
 
@@ -199,7 +199,7 @@ async def test_server_that_goes_away_before_the_log_has_answered_has_the_client_
             tasks.start_soon(each.site.edge.close)
             await each.until_answered()
             each.browser.read_on()
-    assert each.browser.close == (4000, "the server is going away: connect again")
+    assert each.browser.close == (4000, "the server is shutting down: connect again")
     assert len(each.browser.messages) == 2
 
 
@@ -208,7 +208,7 @@ async def test_log_that_does_not_answer_leaves_nothing_behind_and_has_the_client
         each.broker.fails = True
         await each.until_answered()
         each.browser.read_on()
-    assert each.browser.close == (4009, "the store does not answer: connect again")
+    assert each.browser.close == (4009, "the store is unavailable: connect again")
     assert len(each.site.hub) == 0
     assert each.broker.joins == 0
     assert each.site.counters.refused == {4009: 1}

@@ -47,7 +47,7 @@ def test_so_many_bytes_wait_and_no_more() -> None:
     box = Box(size_bytes=20)
     assert box.put_all(tool(1), tool(2)) == [True, True]
     assert box.is_full()
-    box.take(1)
+    box.next_frames(1)
     assert not box.is_full()
     assert box.put_all(tool(3), tool(4)) == [True, False]
     assert OUTBOX_LIMITS.size_bytes == 4 * 1_048_576
@@ -145,7 +145,7 @@ def test_state_of_an_outbox_that_is_never_empty_does_not_grow() -> None:
     for seq in range(1, 5_001):
         assert box.put(thought(seq))
         if len(box) > 4 and seq >= 9:
-            box.take(1)
+            box.next_frames(1)
     assert box.coalesced == 1
     assert box._queue is not None
     assert len(box._queue._superseded) <= 8
@@ -317,7 +317,7 @@ def test_drained_socket_takes_no_more_and_gives_what_it_has() -> None:
     box.started()
     box.put(tool(1))
     box.drain()
-    box.restart()
+    box.force_reconnect()
     assert box.put(tool(2)) is False
     assert (box.taken(), box.aborted) == (["1"], 0)
     assert box.code == 4000
@@ -334,7 +334,7 @@ def test_socket_of_a_restarted_thread_takes_nothing_of_the_new_epoch() -> None:
     box = Box()
     box.started(9)
     box.put(tool(10))
-    box.restart()
+    box.force_reconnect()
     assert box.put(tool(1)) is False
     assert box.taken() == ["10"]
     assert box.code == 4001
@@ -344,7 +344,7 @@ def test_frames_that_were_taken_and_are_not_written_count_as_unwritten() -> None
     box = Box()
     box.started()
     box.put_all(*map(tool, range(1, BATCH_FRAMES + 11)))
-    assert len(box.take()) == BATCH_FRAMES
+    assert len(box.next_frames()) == BATCH_FRAMES
     assert (box.in_flight, box.unwritten) == (BATCH_FRAMES, BATCH_FRAMES + 10)
     box.in_flight = 0
     assert box.taken() == [str(seq) for seq in range(BATCH_FRAMES + 1, BATCH_FRAMES + 11)]
@@ -372,15 +372,15 @@ def test_outbox_is_crowded_from_half_of_its_limits_or_more_than_one_write(
         assert box.crowded.by_thread == {}
         assert box.put(tool(seq, size=size))
     assert box.crowded.by_thread == {box.thread_id: [box]}
-    box.take(1)
+    box.next_frames(1)
     assert box.crowded.by_thread == {}
 
 
 def test_outbox_of_a_client_that_leaves_is_crowded_no_more() -> None:
     box = Box(events=2)
     box.put_all(tool(1), tool(2))
-    box.left()
-    box.left()
+    box.unsubscribed()
+    box.unsubscribed()
     assert box.crowded.by_thread == {}
 
 
@@ -398,7 +398,7 @@ async def test_emitter_waits_until_the_outbox_is_no_longer_crowded() -> None:
             for _ in range(3):
                 await checkpoint()
             assert went_on == []
-            box.take(2)
+            box.next_frames(2)
     assert went_on == [1]
 
 
@@ -422,7 +422,7 @@ def test_client_is_slow_after_so_many_ticks_and_no_longer_when_it_takes_somethin
         assert not box.is_slow()
         box.tick()
     assert box.is_slow()
-    box.take(1)
+    box.next_frames(1)
     assert not box.is_slow()
     assert box.crowded.by_thread
 

@@ -33,7 +33,7 @@ async def test_everything_since_its_cursor_and_everything_to_come_is_read_once_a
     [*_, seen] = await site.publish(3)
     await site.publish(4)
     browser = await read(site, site.resuming(seen), then=3)
-    assert (browser.hello["epoch"], browser.hello["seq"]) == (seen.epoch, 3)
+    assert (browser.confirmation["epoch"], browser.confirmation["seq"]) == (seen.epoch, 3)
     assert (browser.seqs, browser.gaps) == ([4, 5, 6, 7, 8, 9, 10], [])
     assert site.counters.subscriptions == {"resumed": 1}
 
@@ -41,14 +41,14 @@ async def test_everything_since_its_cursor_and_everything_to_come_is_read_once_a
 async def test_nothing_missed_is_nothing_told(site: Site) -> None:
     [*_, seen] = await site.publish(3)
     browser = await read(site, site.resuming(seen))
-    assert (browser.hello["seq"], browser.seqs, browser.gaps) == (3, [4], [])
+    assert (browser.confirmation["seq"], browser.seqs, browser.gaps) == (3, [4], [])
 
 
 async def test_cursor_from_before_the_first_event_is_given_all_of_them(site: Site) -> None:
     async with site.visited((ALICE, THREAD)) as [first]:
         pass
     await site.publish(3)
-    browser = await read(site, site.browser(epoch=first.hello["epoch"], seq="0"))
+    browser = await read(site, site.browser(epoch=first.confirmation["epoch"], seq="0"))
     assert browser.seqs == [1, 2, 3, 4]
 
 
@@ -59,7 +59,7 @@ async def test_as_many_events_as_are_kept_are_resumed_and_one_more_is_a_gap_and_
         whole = await read(site, site.resuming(seen))
         assert (whole.seqs, whole.gaps) == ([4, 5, 6, 7, 8, 9], [])
         gone = await read(site, site.resuming(seen))
-        assert (gone.hello["seq"], gone.gaps, gone.seqs) == (9, [(4, 9, "expired")], [10])
+        assert (gone.confirmation["seq"], gone.gaps, gone.seqs) == (9, [(4, 9, "expired")], [10])
         assert [frame["type"] for frame in gone.frames] == ["gap", "agent_thinking"]
         assert gone.frames[0]["epoch"] == seen.epoch
         assert site.counters.subscriptions == {"resumed": 1, "gap": 1}
@@ -99,14 +99,14 @@ async def test_cursor_of_a_numbering_that_is_gone_is_told_so_and_given_all_of_th
     assert browser.frames[0] == {
         "type": "gap", "thread_id": THREAD, "epoch": FOREIGN, "from": 8, "to": None, "reason": "restarted"
     }  # fmt: skip
-    assert (browser.hello["seq"], browser.seqs) == (0, [1, 2, 3])
+    assert (browser.confirmation["seq"], browser.seqs) == (0, [1, 2, 3])
 
 
 async def test_new_numbering_that_is_not_all_held_any_more_is_a_second_gap() -> None:
     async with made(Retention(events=2)) as site:
         [*_, last] = await site.publish(5)
         browser = await read(site, site.browser(epoch=FOREIGN, seq="7"))
-        assert (browser.hello["epoch"], browser.hello["seq"]) == (last.epoch, 3)
+        assert (browser.confirmation["epoch"], browser.confirmation["seq"]) == (last.epoch, 3)
         assert browser.gaps == [(8, None, "restarted"), (1, 3, "expired")]
         assert [frame["epoch"] for frame in browser.frames[:2]] == [FOREIGN, last.epoch]
         assert browser.seqs == [4, 5, 6]
@@ -122,7 +122,7 @@ async def test_cursor_of_another_thread_is_given_nothing_of_that_thread(site: Si
     assert browser.gaps == [(2, None, "restarted")]
     assert browser.seqs == [1, 2, 3]
     assert {frame["thread_id"] for frame in browser.frames} == {THREAD}
-    assert browser.hello["epoch"] != stolen.epoch
+    assert browser.confirmation["epoch"] != stolen.epoch
 
 
 @pytest.mark.parametrize("seq", [4, 10**17, 10**18 - 1])

@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 from bridgekit.errors import MalformedFrame, SubscriptionRefused
 from bridgekit.signals import Cursor, Gap, GapReason, encode_signal
-from bridgekit.transport.resuming_client import Backoff, ResumingClient, follow
+from bridgekit.transport.resuming_client import Backoff, ResumingClient, subscribe
 from tests.factories import ALICE, THREAD, frame
 from tests.transport.raw_client import (
     EPOCH,
@@ -39,7 +39,7 @@ class Noted(Backoff):
 
     failures: list[int] = field(default_factory=list)
 
-    def seconds(self, failures: int, draw: Callable[[], float]) -> float:
+    def seconds(self, failures: int, random: Callable[[], float]) -> float:
         self.failures.append(failures)
         return 0.0
 
@@ -51,7 +51,7 @@ async def following(
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with (
             raw_server(*answers) as server,
-            follow(server.url, thread_id=THREAD, user_id=ALICE, after=after, backoff=backoff or Noted()) as follower,
+            subscribe(server.url, thread_id=THREAD, user_id=ALICE, after=after, backoff=backoff or Noted()) as follower,
         ):
             yield follower, server
 
@@ -155,7 +155,7 @@ TERMINAL = [
     (saying(close=4502), SubscriptionRefused),
     (status("404 Not Found"), InvalidStatus),
     (status("403 Forbidden"), InvalidStatus),
-    (saying(b'{"type":"hello"}'), MalformedFrame),
+    (saying(b'{"type":"confirmation"}'), MalformedFrame),
     (saying(ONE), MalformedFrame),
     (saying(b"\xff"), MalformedFrame),
     (saying(b"x" * 1_100_000), MalformedFrame),
@@ -191,7 +191,7 @@ async def test_ticket_that_is_no_good_is_replaced_once_and_no_more(code: int) ->
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with (
             raw_server(bad, once, bad, subscribed(TWO, seq=1, close=4000), bad, bad) as server,
-            follow(server.url, thread_id=THREAD, ticket=ticket, backoff=Noted()) as follower,
+            subscribe(server.url, thread_id=THREAD, ticket=ticket, backoff=Noted()) as follower,
         ):
             assert await read(follower, 2) == ["1", "2"]
             with pytest.raises(SubscriptionRefused):

@@ -22,7 +22,7 @@ async def read(follower: ResumingClient, count: int) -> list[str]:
 
 async def test_server_that_is_stopped_and_started_again_costs_nothing() -> None:
     async with machine() as server:
-        async with server.follow() as follower:
+        async with server.subscribe() as follower:
             for seq in (1, 4, 7):
                 await server.publish(2)
                 assert await read(follower, 2) == [str(seq), str(seq + 1)]
@@ -40,7 +40,7 @@ async def test_server_that_is_stopped_and_started_again_costs_nothing() -> None:
 
 
 async def test_more_than_is_kept_while_the_server_is_away_is_one_gap_and_then_it_goes_on() -> None:
-    async with machine(Retention(events=3)) as server, server.follow() as follower:
+    async with machine(Retention(events=3)) as server, server.subscribe() as follower:
         await server.publish()
         assert await read(follower, 1) == ["1"]
         await server.stop()
@@ -52,7 +52,7 @@ async def test_more_than_is_kept_while_the_server_is_away_is_one_gap_and_then_it
 
 
 async def test_sockets_that_are_drained_again_and_again_while_events_come_cost_nothing() -> None:
-    async with machine() as server, server.follow() as follower, anyio.create_task_group() as tasks:
+    async with machine() as server, server.subscribe() as follower, anyio.create_task_group() as tasks:
 
         async def emit() -> None:
             for number in range(300):
@@ -71,7 +71,7 @@ async def test_user_who_reads_slowly_is_seen_as_a_slow_socket_and_still_reads_ev
     """The client reads only so far ahead. The server gives the socket up, and the client comes back for the rest."""
     monkeypatch.setattr("bridgekit.transport.client.QUEUE_FRAMES", 4)
     monkeypatch.setattr("bridgekit.transport.resuming_client.READ_AHEAD", 2)
-    async with machine(outbox_events=8) as server, server.follow() as follower:
+    async with machine(outbox_events=8) as server, server.subscribe() as follower:
         receipts = await server.publish()
         while receipts[-1].sockets:
             assert len(receipts) < 900, "everything was read ahead"
@@ -84,18 +84,18 @@ async def test_user_who_reads_slowly_is_seen_as_a_slow_socket_and_still_reads_ev
 
 async def test_another_process_goes_on_from_the_cursor_without_loss_or_repetition() -> None:
     async with machine() as server:
-        async with server.follow() as first:
+        async with server.subscribe() as first:
             await server.publish(5)
             assert await read(first, 2) == ["1", "2"]
             cursor = first.cursor
         await server.publish(2)
-        async with server.follow(after=cursor) as second:
+        async with server.subscribe(after=cursor) as second:
             await server.publish()
             assert await read(second, 6) == ["3", "4", "5", "6", "7", "8"]
 
 
 async def test_user_who_loses_the_thread_is_told_so_where_he_reads() -> None:
-    async with machine() as server, server.follow() as follower:
+    async with machine() as server, server.subscribe() as follower:
         await server.publish()
         server.threads._owners.clear()
         await server.app.state.bridgekit_connections.drain()
@@ -111,7 +111,7 @@ async def test_end_of_the_block_ends_the_socket_and_whoever_still_reads() -> Non
         async def read_on(follower: ResumingClient) -> None:
             read_out.extend([item.seq async for item in follower if not isinstance(item, Gap)])
 
-        async with server.follow() as follower:
+        async with server.subscribe() as follower:
             tasks.start_soon(read_on, follower)
             await server.publish(3)
             while follower.cursor is None or follower.cursor.seq < 3:
@@ -126,7 +126,7 @@ async def test_block_ends_while_its_client_waits_for_a_server() -> None:
     away = list[bool]()
     async with machine() as server:
         slowly = Backoff(first_seconds=1_000, longest_seconds=1_000)
-        async with server.follow(backoff=slowly, draw=lambda: 1.0, online=away.append):
+        async with server.subscribe(backoff=slowly, random=lambda: 1.0, on_status=away.append):
             await server.app.state.bridgekit_connections.drain()
             while away == [True]:
                 await checkpoint()
@@ -137,7 +137,7 @@ async def test_block_ends_while_its_client_waits_for_a_server() -> None:
 
 async def test_block_ends_while_nobody_has_read_what_came() -> None:
     async with machine() as server:
-        async with server.follow():
+        async with server.subscribe():
             await server.publish(900)
             await anyio.wait_all_tasks_blocked()
         while len(server.application.bridge.hub):
@@ -147,7 +147,7 @@ async def test_block_ends_while_nobody_has_read_what_came() -> None:
 async def test_error_of_the_block_comes_out_as_itself() -> None:
     async with machine() as server:
         with pytest.raises(ZeroDivisionError):
-            async with server.follow():
+            async with server.subscribe():
                 raise ZeroDivisionError
 
 
@@ -165,7 +165,7 @@ async def test_ticket_that_cannot_be_had_is_asked_for_again_where_that_may_pass(
                 raise Unreachable
             return await server.ticket()
 
-        async with server.follow(ticket=ticket, passing=(Unreachable,)) as follower:
+        async with server.subscribe(ticket=ticket, retryable=(Unreachable,)) as follower:
             await server.app.state.bridgekit_connections.drain()
             while follower.subscriptions < 2:
                 await checkpoint()
@@ -182,12 +182,12 @@ async def test_what_the_ticket_source_raises_else_is_raised_where_the_follower_i
                 raise Unreachable
             return await server.ticket()
 
-        async with server.follow(ticket=ticket) as follower:
+        async with server.subscribe(ticket=ticket) as follower:
             await server.publish()
             await server.app.state.bridgekit_connections.drain()
             assert await read(follower, 1) == ["1"]
             with pytest.raises(Unreachable):
                 await anext(follower)
         with pytest.raises(Unreachable):
-            async with server.follow(ticket=ticket):
+            async with server.subscribe(ticket=ticket):
                 raise AssertionError("was entered")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from bridgekit.events import COALESCIBLE, AgentEvent, EventType
 from bridgekit.ids import RunId
 from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
-from bridgekit.transport.cursor_tracker import Item, Reading
+from bridgekit.transport.cursor_tracker import Item, CursorTracker
 from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits
 from tests.factories import ALICE, OTHER, THREAD, emitted
@@ -39,7 +39,7 @@ class Visitor:
     site: Site
     tasks: TaskGroup
     browser: Browser | None = None
-    reading: Reading = field(default_factory=partial(Reading, None))
+    tracker: CursorTracker = field(default_factory=partial(CursorTracker, None))
     view: list[Item] = field(default_factory=list)
     published: list[AgentEvent] = field(default_factory=list)
     start: Cursor | None = None
@@ -74,7 +74,7 @@ class Visitor:
     async def come(self) -> None:
         """With a new socket, which reads until it is told to stop."""
         await self.go()
-        at = self.reading.cursor
+        at = self.tracker.cursor
         query = {} if at is None else {"epoch": at.epoch, "seq": str(at.seq)}
         self.browser = self.site.browser(ALICE, THREAD, **query)
         self.tasks.start_soon(self.browser.stay)
@@ -92,11 +92,11 @@ class Visitor:
 
     def _take(self, item: Item | Subscribed) -> None:
         if isinstance(item, Subscribed):
-            self.reading.begin(item.cursor)
+            self.tracker.start(item.cursor)
             self.start = self.start or item.cursor
         else:
             assert item.thread_id == THREAD
-            self.view += [new for new, _ in self.reading.take(item)]
+            self.view += [new for new, _ in self.tracker.accept(item)]
 
 
 steps = (
@@ -130,7 +130,7 @@ def check(visitor: Visitor) -> None:
             event = visitor.published[item.seq - 1]
             assert (item.event_id, item.type, item.run_id) == (event.event_id, event.type, event.run_id)
     assert covered == list(range(visitor.start.seq + 1, len(visitor.published) + 1))
-    assert visitor.reading.duplicates == 0
+    assert visitor.tracker.duplicates == 0
 
 
 def check_gap(gap: Gap, published: list[AgentEvent]) -> None:

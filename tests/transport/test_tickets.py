@@ -122,7 +122,7 @@ NO_GOOD = {
 async def test_ticket_that_is_no_good_is_refused_and_not_told_why(tickets: Tickets, ticket: Callable[[], str]) -> None:
     code, reason = await refused(tickets, offered(ticket()))
     assert code == 4501
-    assert reason in {"the ticket is not valid", "the ticket names no user or no thread"}
+    assert reason in {"the ticket is not valid", "the ticket contains no valid user id or thread id"}
 
 
 async def test_ticket_that_is_too_long_is_not_looked_at(tickets: Tickets) -> None:
@@ -140,7 +140,7 @@ async def test_expired_ticket_is_refused_by_a_code_of_its_own(threads: MemoryThr
     tickets = Tickets(threads, MemoryUsedTickets(), keys=[KEY], seconds=-1)
     assert await refused(tickets, offered(tickets.issue(ALICE, THREAD))) == (
         4502,
-        "the ticket has expired; ask for another",
+        "the ticket has expired; request a new one",
     )
 
 
@@ -204,7 +204,7 @@ async def test_key_is_changed_while_tickets_are_on_their_way(threads: MemoryThre
 
 async def test_key_that_nobody_gave_is_nobody_else_s(threads: MemoryThreadStore) -> None:
     one, other = Tickets(threads, MemoryUsedTickets()), Tickets(threads, MemoryUsedTickets())
-    assert (one.key_is_ours_alone, Tickets(threads, MemoryUsedTickets(), keys=[KEY]).key_is_ours_alone) == (True, False)
+    assert (one.has_random_key, Tickets(threads, MemoryUsedTickets(), keys=[KEY]).has_random_key) == (True, False)
     assert (await refused(other, offered(one.issue(ALICE, THREAD))))[0] == 4501
 
 

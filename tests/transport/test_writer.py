@@ -281,7 +281,7 @@ class Noted(WritingSubscriber):
     def flush(self) -> None:
         self._scheduled = False
         self.book.append(len(self))
-        self.take()
+        self.next_frames()
 
 
 async def test_frames_of_one_iteration_are_flushed_once_and_each_is_counted() -> None:
@@ -360,7 +360,7 @@ NOTHING = Replay(Cursor("0" * 16, 0))
 @ON_ASYNCIO
 async def test_nothing_is_written_to_a_client_that_left_while_it_joined() -> None:
     socket = native(WriteScheduler())
-    socket.begin(Closed(), Replay(Cursor("0" * 16, 0), (frame(1),)))
+    socket.start_sending(Closed(), Replay(Cursor("0" * 16, 0), (frame(1),)))
     assert socket.put(frame(2))
     socket.flush()
     assert socket.unwritten == 1
@@ -371,7 +371,7 @@ async def test_error_of_a_write_is_kept_for_the_socket_s_own_task_and_its_connec
     async with scheduling() as (scheduler, _):
         connection, socket = Broken(), native(scheduler)
         with pytest.raises(RuntimeError):
-            socket.begin(connection, NOTHING)
+            socket.start_sending(connection, NOTHING)
         assert socket.put(frame(1))
         await anyio.wait_all_tasks_blocked()
         assert (connection.aborted, str(socket.failure)) == (True, "Cannot call write() after write_eof()")
@@ -381,7 +381,7 @@ async def test_error_of_a_write_is_kept_for_the_socket_s_own_task_and_its_connec
 async def test_lone_frame_is_written_when_it_is_put_and_those_that_follow_in_the_iteration_together() -> None:
     async with scheduling() as (scheduler, _):
         connection, socket = Open(), native(scheduler)
-        socket.begin(connection, NOTHING)
+        socket.start_sending(connection, NOTHING)
         await anyio.wait_all_tasks_blocked()
         del connection.out.written[:]
         assert all(socket.put(frame(seq)) for seq in (1, 2, 3))
@@ -394,7 +394,7 @@ async def test_lone_frame_is_written_when_it_is_put_and_those_that_follow_in_the
 async def test_error_of_writing_a_lone_frame_is_the_socket_s_own_and_not_the_emitter_s() -> None:
     async with scheduling() as (scheduler, _):
         connection, socket = Open(), native(scheduler)
-        socket.begin(connection, NOTHING)
+        socket.start_sending(connection, NOTHING)
         await anyio.wait_all_tasks_blocked()
         connection.out = None  # type: ignore[assignment]  # it breaks
         assert socket.put(frame(1))
@@ -405,7 +405,7 @@ async def test_error_of_writing_a_lone_frame_is_the_socket_s_own_and_not_the_emi
 async def test_more_than_one_write_carries_is_written_at_once_and_nothing_is_crowded() -> None:
     async with scheduling() as (scheduler, _):
         connection, socket = Open(), native(scheduler)
-        socket.begin(connection, NOTHING)
+        socket.start_sending(connection, NOTHING)
         for seq in range(1, 3_001):
             assert socket.put(frame(seq))
             assert socket._waiting_bytes < WRITE_BYTES
@@ -417,7 +417,7 @@ async def test_more_than_one_write_carries_is_written_at_once_and_nothing_is_cro
 async def test_outbox_of_a_connection_that_is_paused_is_crowded_until_it_takes_more() -> None:
     async with scheduling() as (scheduler, _):
         connection, socket = Open(writes=2), native(scheduler)
-        socket.begin(connection, NOTHING)
+        socket.start_sending(connection, NOTHING)
         seq = 0
         while not scheduler.crowded.by_thread:
             seq += 1

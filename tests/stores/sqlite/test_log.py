@@ -120,7 +120,7 @@ async def test_backlog_is_bounded_and_what_it_refuses_takes_a_number(path: Path,
             for number in range(20):
                 tasks.start_soon(publish, number)
     refused = {receipt.seq: receipt.reason for receipt in receipts.values() if receipt.outcome is Outcome.REFUSED}
-    assert set(refused.values()) == {"the SQLite store: too much waits to be written"}
+    assert set(refused.values()) == {"the SQLite store: its queue of unwritten events is full"}
     assert numbers(busy.heard[THREAD]) == [seq for seq in range(1, 21) if seq not in refused]
     assert len(busy.heard[THREAD]) >= 9
     async with worker(path) as back:
@@ -288,7 +288,7 @@ async def test_burst_that_is_larger_than_an_outbox_reaches_a_client_that_reads(p
 
     async def read(subscriber: Subscriber) -> None:
         while True:
-            sent.extend(subscriber.take())
+            sent.extend(subscriber.next_frames())
             await checkpoint()
 
     async with open_database(path, Synchronous.OFF) as database:
@@ -303,7 +303,7 @@ async def test_burst_that_is_larger_than_an_outbox_reaches_a_client_that_reads(p
             assert {(await answer).outcome for answer in answers} == {Outcome.SENT}
             await subscriber.wait_for_room()
             tasks.cancel_scope.cancel()
-        sent.extend(subscriber.take(1_000))
+        sent.extend(subscriber.next_frames(1_000))
     assert subscriber.code is None
     assert [decode(data).payload["number"] for data in sent] == list(range(1_000))
 

@@ -125,4 +125,4 @@ async def test_store_that_is_closed_says_so(path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="closed"):
         await stores.routes.add(RUN, THREAD)
     with pytest.raises(StoreUnavailable, match="closed"):
-        await stores.spent.spend("ticket", 60)
+        await stores.used_tickets.spend("ticket", 60)

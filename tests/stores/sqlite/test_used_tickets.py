@@ -31,10 +31,10 @@ async def test_ticket_that_the_file_does_not_take_lets_nobody_in_and_may_be_trie
     run_script(path, FULL)
     async with sqlite_stores(path)() as stores:
         with pytest.raises(StoreUnavailable, match="full"):
-            await stores.spent.spend("unlucky", 60)
-        assert await stores.spent.spend("lucky", 60)
-        assert await stores.spent.spend("unlucky", 60)
-        assert not await stores.spent.spend("unlucky", 60)
+            await stores.used_tickets.spend("unlucky", 60)
+        assert await stores.used_tickets.spend("lucky", 60)
+        assert await stores.used_tickets.spend("unlucky", 60)
+        assert not await stores.used_tickets.spend("unlucky", 60)
 
 
 async def test_expired_tickets_leave_memory_and_file(path: Path) -> None:

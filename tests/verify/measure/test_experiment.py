@@ -80,7 +80,7 @@ async def test_fix_1_is_charged_with_a_thread_that_it_made_up() -> None:
 @pytest.mark.parametrize(
     ("link", "charged", "reason", "delivered"),
     [
-        (1, 10, "no socket of the thread took it", 0),
+        (1, 10, "no socket of the thread accepted it", 0),
         (2, 2, "the supervisor speaks to another bridge", 0),
         (3, 3, "the agent was given no bridge", 0),
         (4, 4, "the engine speaks to another bridge", 0),

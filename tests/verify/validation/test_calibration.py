@@ -130,7 +130,7 @@ async def test_events_of_those_who_are_away_are_not_called_sent(study: Calibrati
     for absence in study.absences:
         verdict = absence.measurement.verdict
         assert verdict.false_success == 0
-        assert verdict.losses == {Charge(10, "no socket of the thread took it"): verdict.lost}
+        assert verdict.losses == {Charge(10, "no socket of the thread accepted it"): verdict.lost}
 
 
 async def test_users_really_leave_and_connect_again(study: CalibrationStudy) -> None:
