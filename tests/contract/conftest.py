@@ -1,4 +1,4 @@
-"""Each store of the table, empty, for one test."""
+"""Fixtures that open each store of the table, empty, for one test."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.contract.stores import KINDS, Kind, Place
 
 
 def rows(kinds: Iterable[Kind]) -> list[Any]:
-    """Those that need servers of their own are left out by `make unit`."""
+    """Parameter sets of these stores. `make unit` deselects those that need servers."""
     return [pytest.param(kind, id=kind.name, marks=[pytest.mark.slow] * bool(kind.server)) for kind in kinds]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A store that needs asyncio has no rows on trio."""
+    """Deselect tests of asyncio-only stores on trio."""
     items[:] = [item for item in items if not _needs_asyncio_on_trio(getattr(item, "callspec", None))]
 
 
@@ -29,8 +29,8 @@ def _needs_asyncio_on_trio(call: Any) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def of_stores_that_are_well(patient: None) -> None:
-    """What becomes of the others is tested beside each store."""
+def healthy_stores(patient: None) -> None:
+    """These stores are healthy. Failures are tested next to each store."""
 
 
 EACH = rows(KINDS)

@@ -1,4 +1,4 @@
-"""A process that publishes without end to the stores of a URL, and says each thing that was acknowledged."""
+"""A process that publishes to the stores of a URL until it is killed, and prints what was acknowledged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What acknowledged promises when the process is killed in the middle of it."""
+"""What an acknowledgement guarantees when the process is killed during publishing."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.contract.publishing import KEEP, THREADS
 from tests.contract.stores import KILLED, KINDS, Place, Worker, number_in, numbers
 
 LINES = 500
-"""Things that are acknowledged before the process is killed."""
+"""Number of acknowledgements before the process is killed."""
 
 
 @dataclass
 class Acknowledged:
-    """What a process said was acknowledged to it."""
+    """What was acknowledged to a process, as it printed it."""
 
     events: defaultdict[ThreadId, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
-    """By thread and number: which event."""
+    """The event by thread and `seq`."""
     epochs: dict[ThreadId, str] = field(default_factory=dict)
     routes: dict[RunId, ThreadId] = field(default_factory=dict)
     tickets: list[str] = field(default_factory=list)
@@ -52,24 +52,24 @@ async def killed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield place
 
 
-async def until_killed(url: str, backend: str) -> Acknowledged:
-    """Let a process publish, and kill it in the midst of it."""
+async def publish_until_killed(url: str, backend: str) -> Acknowledged:
+    """Let a process publish, and kill it meanwhile."""
     said = Acknowledged()
     async with start_process([sys.executable, "-m", "tests.contract.publishing", url, backend]) as publishing:
         for _ in range(LINES):
             said.heard(await publishing.line())
         await publishing.kill()
-        # What it said with its last breath is still in the pipe.
+        # The pipe still contains the last printed lines.
         async for line in publishing.lines():
             said.heard(line)
     return said
 
 
 @pytest.mark.slow
-async def test_nothing_that_was_acknowledged_is_lost_when_the_process_is_killed(
+async def test_acknowledged_data_survives_when_the_process_is_killed(
     killed: Place, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:
-    said = await until_killed(killed.url, anyio_backend[0])
+    said = await publish_until_killed(killed.url, anyio_backend[0])
     assert set(said.events) == set(THREADS)
     async with killed.opened(KEEP) as stores:
         worker, mapping = Worker(stores.log), RunThreadMappingService(stores.routes)
@@ -88,12 +88,12 @@ async def test_nothing_that_was_acknowledged_is_lost_when_the_process_is_killed(
 
 
 @pytest.mark.slow
-async def test_memory_ends_with_its_process_and_who_resumes_is_told(
+async def test_memory_store_is_lost_with_its_process_and_a_resuming_client_gets_a_gap(
     tmp_path: Path, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:
     (memory,) = (kind for kind in KINDS if kind.name == "memory")
     async with memory.place(tmp_path, "") as url:
-        said = await until_killed(url, anyio_backend[0])
+        said = await publish_until_killed(url, anyio_backend[0])
         async with Place(memory, url).worker(KEEP) as worker:
             for thread, events in said.events.items():
                 await worker.publish(thread)

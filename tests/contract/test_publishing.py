@@ -1,4 +1,4 @@
-"""Whatever the store: events are numbered, kept in order, and delivered to the sockets of their thread."""
+"""Every store numbers events, keeps their order, and delivers them to the sockets of their thread."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ODD = (
 SIZES = (0, 1, 10_000, 1_000_000, 1)
 
 
-async def test_numbers_count_from_1_without_holes_in_each_thread_for_itself(place: Place) -> None:
+async def test_seq_counts_from_1_without_gaps_in_each_thread(place: Place) -> None:
     async with place.worker() as worker:
         for thread in (THREAD, OTHER, THREAD, THREAD, OTHER):
             await worker.publish(thread)
@@ -41,7 +41,7 @@ async def test_numbers_count_from_1_without_holes_in_each_thread_for_itself(plac
             assert numbers(replay.frames) == list(range(1, (receipt.seq or 0) + 1))
 
 
-async def test_event_reaches_the_sockets_of_its_thread_in_order_and_unchanged(place: Place) -> None:
+async def test_event_reaches_its_threads_sockets_in_order_and_unchanged(place: Place) -> None:
     async with place.workers() as (sender, holder):
         begun = await holder.join(THREAD)
         await holder.join(OTHER)
@@ -57,7 +57,7 @@ async def test_event_reaches_the_sockets_of_its_thread_in_order_and_unchanged(pl
         assert holder.heard[OTHER] == []
 
 
-async def test_what_is_replayed_is_what_was_delivered(place: Place) -> None:
+async def test_replayed_frames_equal_delivered_frames(place: Place) -> None:
     async with place.workers() as (sender, holder):
         begun = await holder.join(THREAD)
         for number in range(10):
@@ -66,7 +66,7 @@ async def test_what_is_replayed_is_what_was_delivered(place: Place) -> None:
         assert list((await holder.join(THREAD, begun.cursor)).frames) == heard
 
 
-async def test_event_without_sockets_is_kept_and_not_called_sent(place: Place) -> None:
+async def test_event_without_sockets_is_retained_and_not_reported_as_sent(place: Place) -> None:
     async with place.worker() as worker:
         receipt = await worker.publish(THREAD)
         assert not receipt
@@ -76,7 +76,7 @@ async def test_event_without_sockets_is_kept_and_not_called_sent(place: Place) -
         assert numbers(replay.frames) == [1]
 
 
-async def test_event_of_a_store_that_keeps_nothing_is_delivered_and_not_kept(place: Place) -> None:
+async def test_event_is_delivered_and_not_retained_when_retention_is_zero(place: Place) -> None:
     async with place.workers(Retention(events=0)) as (sender, holder):
         begun = await holder.join(THREAD)
         first = await sender.publish(THREAD)
@@ -90,7 +90,7 @@ async def test_event_of_a_store_that_keeps_nothing_is_delivered_and_not_kept(pla
         assert replay.cursor == Cursor(begun.cursor.epoch, 1)
 
 
-async def test_every_socket_is_counted_and_one_that_left_is_not(place: Place) -> None:
+async def test_receipt_counts_current_sockets_only(place: Place) -> None:
     async with place.workers() as (sender, holder):
         await holder.join(THREAD)
         await holder.join(THREAD)
@@ -100,14 +100,14 @@ async def test_every_socket_is_counted_and_one_that_left_is_not(place: Place) ->
         await holder.hears(THREAD, 2)
         holder.leave(THREAD)
         with anyio.fail_after(WAIT_SECONDS):
-            # A worker that is shared with may be told of it a moment later.
+            # With a shared store, the other worker may learn of it slightly later.
             while await sender.publish(THREAD):
                 pass
         again = await holder.join(THREAD, Cursor((await holder.join(THREAD)).cursor.epoch, 2))
         assert numbers(again.frames)[0] == 3
 
 
-async def test_100_publishers_at_once_get_each_number_once_and_keep_their_own_order(place: Place) -> None:
+async def test_100_concurrent_publishers_get_unique_numbers_and_keep_their_order(place: Place) -> None:
     threads = [ThreadId(f"thread_{number}") for number in range(10)]
     said: defaultdict[ThreadId, list[int]] = defaultdict(list)
     async with place.workers() as (sender, holder):
@@ -134,7 +134,7 @@ async def test_100_publishers_at_once_get_each_number_once_and_keep_their_own_or
             assert list(by_run.values()) == [[0, 1, 2, 3, 4]] * 10
 
 
-async def test_publisher_that_is_cancelled_takes_nothing_from_the_others(place: Place) -> None:
+async def test_cancelled_publisher_does_not_affect_others(place: Place) -> None:
     async with place.workers() as (sender, holder):
         begun = await holder.join(THREAD)
         async with anyio.create_task_group() as tasks:
@@ -151,7 +151,7 @@ async def test_publisher_that_is_cancelled_takes_nothing_from_the_others(place: 
         assert list((await holder.join(THREAD, begun.cursor)).frames) == heard
 
 
-async def test_threads_whose_ids_look_alike_are_told_apart(place: Place) -> None:
+async def test_threads_with_similar_ids_are_separate(place: Place) -> None:
     threads = [ThreadId(name) for pair in ODD for name in pair]
     async with place.workers() as (sender, holder):
         epochs = [(await holder.join(thread)).cursor.epoch for thread in threads]
@@ -166,7 +166,7 @@ async def test_threads_whose_ids_look_alike_are_told_apart(place: Place) -> None
             assert list((await holder.join(thread, Cursor(epoch, 0))).frames) == heard
 
 
-async def test_frame_of_any_size_comes_through_and_is_kept(place: Place) -> None:
+async def test_frame_of_any_size_is_delivered_and_retained(place: Place) -> None:
     async with place.workers() as (sender, holder):
         begun = await holder.join(THREAD)
         for number, size_bytes in enumerate(SIZES):

@@ -1,4 +1,4 @@
-"""Whatever the store: a run belongs to one thread, and a ticket is good once."""
+"""With every store, a run belongs to one thread, and a ticket is accepted once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.factories import OTHER, RUN, THREAD
 ODD = ["run", "run_", "{run}", "run 1", "run:1", "läufer", "\U00010348", 'r"\\', "r" * 2_048]
 
 
-async def test_registered_run_is_found_by_every_worker_and_an_unknown_one_by_none(place: Place) -> None:
+async def test_every_worker_finds_a_registered_run_and_no_unknown_one(place: Place) -> None:
     async with place.opened() as stores:
         mapping = RunThreadMappingService(stores.routes)
         await mapping.register_mapping(RUN, THREAD)
@@ -23,7 +23,7 @@ async def test_registered_run_is_found_by_every_worker_and_an_unknown_one_by_non
         assert await mapping.get_thread_id(RunId("run_unknown")) is None
 
 
-async def test_run_is_not_moved_to_another_thread_live_or_lingering(place: Place) -> None:
+async def test_run_keeps_its_thread_while_live_and_in_its_grace_period(place: Place) -> None:
     async with place.opened() as stores:
         mapping = RunThreadMappingService(stores.routes)
         await mapping.register_mapping(RUN, THREAD)
@@ -34,7 +34,7 @@ async def test_run_is_not_moved_to_another_thread_live_or_lingering(place: Place
             await mapping.cleanup_mapping(RUN)
 
 
-async def test_of_many_who_claim_a_run_at_once_one_gets_it_and_all_others_are_told_who(place: Place) -> None:
+async def test_concurrent_registrations_of_a_run_all_get_the_same_thread(place: Place) -> None:
     told: list[str] = []
     async with place.opened() as stores:
         mapping = RunThreadMappingService(stores.routes)
@@ -53,7 +53,7 @@ async def test_of_many_who_claim_a_run_at_once_one_gets_it_and_all_others_are_to
         assert told == [await mapping.get_thread_id(RUN)] * 50
 
 
-async def test_route_of_a_closed_run_lingers_and_lapses(place: Place) -> None:
+async def test_route_of_a_closed_run_expires_after_its_grace_period(place: Place) -> None:
     async with place.opened() as stores:
         mapping = RunThreadMappingService(stores.routes, grace_seconds=0.2)
         await mapping.register_mapping(RUN, THREAD)
@@ -66,7 +66,7 @@ async def test_route_of_a_closed_run_lingers_and_lapses(place: Place) -> None:
         assert await mapping.get_thread_id(RUN) == OTHER
 
 
-async def test_run_that_goes_on_in_its_grace_period_is_live_again(place: Place) -> None:
+async def test_run_registered_again_in_its_grace_period_is_live(place: Place) -> None:
     async with place.opened() as stores:
         short, other = RunThreadMappingService(stores.routes, grace_seconds=0.2), RunId("run_other")
         for run in (RUN, other):
@@ -74,12 +74,12 @@ async def test_run_that_goes_on_in_its_grace_period_is_live_again(place: Place) 
             await short.cleanup_mapping(run)
         await short.register_mapping(RUN, THREAD)
         with anyio.fail_after(WAIT_SECONDS):
-            while await short.get_thread_id(other) is not None:  # noqa: ASYNC110  # what lapses rings nobody
+            while await short.get_thread_id(other) is not None:  # noqa: ASYNC110  # no event signals an expiry
                 await anyio.sleep(LOOK_SECONDS)
         assert await short.get_thread_id(RUN) == THREAD
 
 
-async def test_cleanup_of_an_unknown_run_is_no_error_and_closes_nothing(place: Place) -> None:
+async def test_expiring_an_unknown_run_has_no_effect(place: Place) -> None:
     async with place.opened() as stores:
         mapping = RunThreadMappingService(stores.routes, grace_seconds=0)
         await mapping.cleanup_mapping(RUN)
@@ -87,7 +87,7 @@ async def test_cleanup_of_an_unknown_run_is_no_error_and_closes_nothing(place: P
         assert await mapping.get_thread_id(RUN) == THREAD
 
 
-async def test_runs_whose_ids_look_alike_are_told_apart(place: Place) -> None:
+async def test_runs_with_similar_ids_are_separate(place: Place) -> None:
     async with place.opened() as stores:
         mapping = RunThreadMappingService(stores.routes)
         for number, name in enumerate(ODD):
@@ -97,7 +97,7 @@ async def test_runs_whose_ids_look_alike_are_told_apart(place: Place) -> None:
         ]
 
 
-async def test_ticket_is_good_once_however_many_present_it_at_once(place: Place) -> None:
+async def test_ticket_is_accepted_once_when_presented_concurrently(place: Place) -> None:
     answers: dict[str, list[bool]] = {ticket: [] for ticket in ("t", "t ", "a" * 32, "t {1}", "ü")}
     async with place.opened() as stores:
 
@@ -112,9 +112,9 @@ async def test_ticket_is_good_once_however_many_present_it_at_once(place: Place)
         assert [await stores.used_tickets.spend(ticket, 60.0) for ticket in answers] == [False] * 5
 
 
-async def test_ticket_is_forgotten_when_it_would_not_be_valid_any_more(place: Place) -> None:
+async def test_used_ticket_is_forgotten_when_it_has_expired(place: Place) -> None:
     async with place.opened() as stores:
         assert await stores.used_tickets.spend("ticket", 0.2)
         with anyio.fail_after(WAIT_SECONDS):
-            while not await stores.used_tickets.spend("ticket", 0.2):  # noqa: ASYNC110  # what lapses rings nobody
+            while not await stores.used_tickets.spend("ticket", 0.2):  # noqa: ASYNC110  # no event signals an expiry
                 await anyio.sleep(LOOK_SECONDS)

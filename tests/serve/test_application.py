@@ -1,4 +1,4 @@
-"""The application that is served: found by its name, changed by the options, or refused with what to do."""
+"""Loading the application: found by name, changed by options, or refused with a message that says what to do."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def started(served: AppSpec) -> tuple[Application, ConnectionRegistry]:
 
 
 @pytest.mark.parametrize("name", ["plain", "made", "Rooms.config"])
-async def test_parts_and_a_function_that_returns_them_become_an_application(name: str) -> None:
+async def test_config_and_a_function_that_returns_one_become_an_application(name: str) -> None:
     app = AppSpec(target=f"{HERE}:{name}").load()
     assert isinstance(app, Starlette)
     assert {route.path for route in app.routes if isinstance(route, Route)} >= {"/healthz", "/metrics"}
@@ -106,7 +106,7 @@ def test_error_in_the_target_module_is_raised_unchanged() -> None:
         AppSpec(target="tests.serve.mistaken:app").load()
 
 
-async def test_options_of_the_command_change_the_parts() -> None:
+async def test_command_line_options_change_the_config() -> None:
     application, _ = await started(
         AppSpec(
             target=f"{HERE}:two_sites",
@@ -122,7 +122,7 @@ async def test_options_of_the_command_change_the_parts() -> None:
     assert config.stores is not MEMORY
 
 
-async def test_key_of_the_environment_signs_and_so_does_the_key_of_a_file(
+async def test_key_from_the_environment_or_a_file_signs_tickets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "key"
@@ -137,7 +137,7 @@ async def test_key_of_the_environment_signs_and_so_does_the_key_of_a_file(
         assert (await application.authorizer.authorize(asked)).user_id == ALICE
 
 
-async def test_parts_with_an_admission_of_their_own_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_config_with_its_own_authorizer_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     application, _ = await started(AppSpec(target=f"{HERE}:owners_only"))
     assert application.config.authorizer is OwnerAuthorizer
@@ -185,7 +185,7 @@ def test_shared_store_needs_a_shared_key() -> None:
     ("name", "store", "called"),
     [("plain", None, "memory"), ("plain", "memory:", "memory"), ("kept", "sqlite:///events", "sqlite")],
 )
-def test_store_for_one_is_refused_for_two(name: str, store: str | None, called: str) -> None:
+def test_single_worker_store_is_refused_for_two_workers(name: str, store: str | None, called: str) -> None:
     served = AppSpec(target=f"{HERE}:{name}", store=store)
     served.load(1)
     with pytest.raises(ServeError) as refusal:
@@ -194,7 +194,7 @@ def test_store_for_one_is_refused_for_two(name: str, store: str | None, called: 
     assert "start one, or give --store redis://HOST:PORT" in str(refusal.value)
 
 
-def test_shared_store_and_stores_that_are_checked_later_are_accepted_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_store_and_custom_stores_are_accepted_for_two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     AppSpec(target=f"{HERE}:plain", store="redis://127.0.0.1:1").load(2)
     AppSpec(target=f"{HERE}:without_bridge").load(2)
@@ -232,7 +232,7 @@ def test_keys_are_optional() -> None:
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o620, 0o601, 0o660, 0o666])
-def test_key_file_that_others_may_read_or_change_is_refused(mode: int, tmp_path: Path) -> None:
+def test_key_file_is_refused_when_others_can_read_or_change_it(mode: int, tmp_path: Path) -> None:
     with pytest.raises(ServeError, match="other users can access the key; run: chmod 600"):
         read_ticket_keys(written(tmp_path, NEW, mode), {})
 
@@ -258,7 +258,7 @@ def test_owner_of_the_key_file_decides_who_may_read_it(monkeypatch: pytest.Monke
         check_private(file, status(owner=1_001, mode=0o600))
 
 
-def test_key_file_behind_a_link_is_checked_itself(tmp_path: Path) -> None:
+def test_key_file_behind_a_symbolic_link_is_checked(tmp_path: Path) -> None:
     link = tmp_path / "link"
     file = written(tmp_path, NEW)
     link.symlink_to(file)
@@ -278,7 +278,7 @@ def test_unusable_key_is_refused_and_its_source_named(text: str, says: str, tmp_
     assert refusal.value.what == KEY_VARIABLE
 
 
-def test_second_key_that_is_too_short_is_refused_too(tmp_path: Path) -> None:
+def test_short_second_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ServeError, match="not 9"):
         read_ticket_keys(written(tmp_path, f"{NEW}\ntoo short"), {})
 

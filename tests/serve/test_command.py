@@ -1,4 +1,4 @@
-"""`bridgekit serve`: its arguments, and real processes that are started with them, used and stopped."""
+"""`bridgekit serve`: its arguments, and real processes that are started, used and stopped with it."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ async def read_out(client: EventClient) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("choice", "edge"), [((), "native"), (("--edge", "asgi"), "asgi")], ids=["native", "asgi"])
-async def test_parts_are_served_with_all_options_and_the_address_is_json(
+async def test_config_is_served_with_all_options_and_the_address_is_json(
     choice: tuple[str, ...], edge: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "key"
@@ -243,8 +243,8 @@ async def test_error_of_the_applications_own_startup_is_printed_once_and_exit_2(
 
 
 @pytest.mark.slow
-async def test_two_workers_of_a_store_for_one_end_with_2_and_a_line_for_each_error() -> None:
-    """The store of an application that was put together before is not known until it starts."""
+async def test_two_workers_with_a_single_worker_store_exit_with_2_and_one_line_per_error() -> None:
+    """The store of an application that the program created is unknown until the application starts."""
     async with started(*SERVE, APP, "--port", "0", "--workers", "2") as server:
         assert await server.end() == 2
     refused = "bridgekit: link 1: the memory store serves one process, and another process serves 127.0.0.1:"

@@ -1,4 +1,4 @@
-"""A server that is stopped and started again at the same address, and a client that stays."""
+"""A server that can be restarted at the same address, and a client that reconnects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICKLY = Backoff(first_seconds=0.01, longest_seconds=0.05)
 
 
 class Machine:
-    """A server that is stopped and started again at the same address. What its store keeps is kept."""
+    """A server that can be restarted at the same address. Its stores survive the restart."""
 
     def __init__(self, tasks: TaskGroup, port: int, keep: Retention, outbox_events: int) -> None:
         self._tasks = tasks
@@ -40,7 +40,7 @@ class Machine:
         )
         self.url = f"ws://127.0.0.1:{port}"
         self.tickets = list[str]()
-        """Those that were given."""
+        """The issued tickets."""
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Stores]:
@@ -64,7 +64,7 @@ class Machine:
         self._stopped.set()
 
     async def stop(self, *, goodbye: bool = True) -> None:
-        """With or without a word to those who are connected."""
+        """Stop the server, with or without draining its sockets."""
         if goodbye:
             await self.app.state.bridgekit_connections.close()
         self._stop.set()

@@ -1,4 +1,4 @@
-"""A reader's stream over many sockets: nothing twice, and nothing missing without a word."""
+"""A client's stream over several sockets: no duplicates, and no unreported gap."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def gap(first: int, last: int | None, reason: GapReason = GapReason.EXPIRED, epo
 
 
 def new_in(tracker: CursorTracker, *items: Item) -> list[str]:
-    """What is new, in short: numbers of events, and gaps with their reasons."""
+    """Return the new items in short form: numbers of events, and gaps with their reasons."""
     return [short(item) for each in items for item, _ in tracker.accept(each)]
 
 
@@ -33,20 +33,20 @@ def joined(after: Cursor | None, begins: Cursor) -> CursorTracker:
     return tracker
 
 
-def test_new_reader_begins_where_the_server_says() -> None:
+def test_new_client_starts_at_the_servers_position() -> None:
     tracker = joined(None, Cursor(OLD, 7))
     assert tracker.cursor == Cursor(OLD, 7)
     assert new_in(tracker, routed(seq=8)) == ["8"]
     assert tracker.cursor == Cursor(OLD, 8)
 
 
-def test_event_that_comes_again_is_dropped_and_counted() -> None:
+def test_duplicate_event_is_discarded_and_counted() -> None:
     tracker = joined(None, Cursor(OLD, 0))
     assert new_in(tracker, routed(seq=1), routed(seq=2), routed(seq=1), routed(seq=2), routed(seq=3)) == ["1", "2", "3"]
     assert tracker.duplicates == 2
 
 
-def test_hole_that_the_server_did_not_tell_is_told_before_what_comes_behind_it() -> None:
+def test_unreported_gap_is_reported_before_the_next_event() -> None:
     tracker = joined(None, Cursor(OLD, 0))
     assert tracker.accept(routed(seq=4)) == [
         (gap(1, 3, GapReason.LOST), Cursor(OLD, 3)),
@@ -54,29 +54,30 @@ def test_hole_that_the_server_did_not_tell_is_told_before_what_comes_behind_it()
     ]
 
 
-def test_hole_before_a_gap_that_was_told_is_told_too() -> None:
+def test_unreported_gap_before_a_reported_one_is_reported() -> None:
     tracker = joined(None, Cursor(OLD, 0))
     assert new_in(tracker, gap(3, 4, GapReason.COALESCED), routed(seq=5)) == ["1-2 lost", "3-4 coalesced", "5"]
 
 
-def test_gap_that_was_told_is_not_told_again_and_one_that_reaches_back_is_cut() -> None:
+def test_gap_is_reported_once_and_an_overlapping_one_is_shortened() -> None:
     tracker = joined(Cursor(OLD, 2), Cursor(OLD, 6))
     assert new_in(tracker, gap(3, 6), gap(3, 6), gap(5, 8)) == ["3-6 expired", "7-8 expired"]
 
 
-def test_socket_that_breaks_before_it_tells_the_gap_costs_nobody_the_gap() -> None:
-    """Subscribed from 6 on, the reader was told nothing yet of 3 to 6: the next socket is asked from 2 again."""
+def test_gap_is_not_lost_when_the_socket_breaks_before_reporting_it() -> None:
+    """The client has events up to 2, is subscribed from 6, and has no gap for 3 to 6 yet. So the next socket resumes
+    after 2."""
     tracker = joined(Cursor(OLD, 2), Cursor(OLD, 6))
     assert tracker.cursor == Cursor(OLD, 2)
     tracker.start(Cursor(OLD, 9))
     assert new_in(tracker, gap(3, 9), routed(seq=10)) == ["3-9 expired", "10"]
 
 
-def test_gap_that_is_never_told_is_told_here() -> None:
+def test_gap_that_the_server_never_reports_is_reported() -> None:
     assert new_in(joined(Cursor(OLD, 2), Cursor(OLD, 6)), routed(seq=7)) == ["3-6 lost", "7"]
 
 
-def test_new_numbering_begins_behind_the_gap_that_ends_the_old_one() -> None:
+def test_new_epoch_follows_the_gap_that_ends_the_old_one() -> None:
     tracker = joined(Cursor(OLD, 9), Cursor(NEW, 2))
     assert new_in(tracker, gap(10, None, GapReason.RESTARTED)) == ["10- restarted"]
     assert tracker.cursor == Cursor(NEW, 0)
@@ -84,7 +85,7 @@ def test_new_numbering_begins_behind_the_gap_that_ends_the_old_one() -> None:
     assert tracker.cursor == Cursor(NEW, 3)
 
 
-def test_socket_that_breaks_between_the_two_gaps_of_a_new_numbering_loses_neither() -> None:
+def test_both_gaps_of_a_new_epoch_survive_a_socket_that_breaks_between_them() -> None:
     tracker = joined(Cursor(OLD, 9), Cursor(NEW, 2))
     new_in(tracker, gap(10, None, GapReason.RESTARTED))
     tracker.start(Cursor(NEW, 5))
@@ -92,7 +93,7 @@ def test_socket_that_breaks_between_the_two_gaps_of_a_new_numbering_loses_neithe
 
 
 @pytest.mark.parametrize("first", [routed(seq=1), gap(1, 1, epoch=NEW)], ids=["event", "gap"])
-def test_new_numbering_that_nobody_told_is_told_here(first: Item) -> None:
+def test_unreported_new_epoch_is_reported(first: Item) -> None:
     told = joined(Cursor(OLD, 9), Cursor(NEW, 0)).accept(first)
     assert [(short(item), cursor) for item, cursor in told] == [
         ("10- restarted", Cursor(NEW, 0)),
@@ -100,7 +101,7 @@ def test_new_numbering_that_nobody_told_is_told_here(first: Item) -> None:
     ]
 
 
-def test_gap_in_a_numbering_of_nobody_is_refused() -> None:
+def test_gap_of_an_unknown_epoch_is_rejected() -> None:
     with pytest.raises(MalformedFrame):
         joined(None, Cursor(OLD, 0)).accept(gap(1, 2, epoch=NEW))
 
@@ -110,10 +111,10 @@ runs = st.lists(st.integers(0, 12), min_size=1, max_size=8)
 
 @settings(deadline=None)
 @given(runs, st.data())
-def test_whatever_sockets_bring_every_number_is_an_event_or_in_a_gap_once(
+def test_every_number_is_an_event_or_in_a_gap_exactly_once(
     lengths: list[int], data: st.DataObject
 ) -> None:
-    """A server that resumes from anywhere before, forgets and repeats as it likes."""
+    """The server resumes from any earlier position, and skips and repeats events at random."""
     tracker, seen, published = joined(None, Cursor(OLD, 0)), list[int](), 0
     for length in lengths:
         published += length

@@ -69,7 +69,7 @@ async def drain() -> Drain:
 
 
 @pytest.mark.parametrize("number", BOTH)
-async def test_server_receives_a_signal_when_all_is_drained(
+async def test_server_receives_a_signal_after_the_drain(
     number: signal.Signals, server: Server, drain: Drain
 ) -> None:
     with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
@@ -152,7 +152,7 @@ async def test_second_signal_cancels_the_draining_at_the_end_too(
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler])
-async def test_nothing_is_changed_and_nothing_is_drained_where_there_is_no_server(
+async def test_nothing_is_changed_or_drained_without_a_server(
     handler: signal._HANDLER, server: Server, drain: Drain
 ) -> None:
     """SIGINT may have any handler: asyncio and trio install one for every program that they run."""
@@ -162,7 +162,7 @@ async def test_nothing_is_changed_and_nothing_is_drained_where_there_is_no_serve
     assert drain.times == 0
 
 
-async def test_signal_with_a_handler_of_its_own_is_left_alone(server: Server, drain: Drain) -> None:
+async def test_signal_with_its_own_handler_is_left_alone(server: Server, drain: Drain) -> None:
     drain.goes_on.set()
     with handled(server.handle_exit, signal.SIGTERM):
         before = signal.getsignal(signal.SIGINT)
@@ -182,7 +182,7 @@ async def test_nothing_is_changed_from_another_thread(server: Server, drain: Dra
     assert drain.times == 0
 
 
-async def test_handler_that_was_installed_later_is_kept(server: Server, drain: Drain) -> None:
+async def test_handler_installed_later_is_kept(server: Server, drain: Drain) -> None:
     """A server that was forced to stop restores the previous handlers before its tasks are cancelled."""
     drain.goes_on.set()
     with handled(server.handle_exit, *BOTH):
@@ -192,7 +192,7 @@ async def test_handler_that_was_installed_later_is_kept(server: Server, drain: D
         assert signal.getsignal(signal.SIGINT) == server.handle_exit
 
 
-async def test_signal_is_passed_on_although_draining_failed(server: Server) -> None:
+async def test_signal_is_passed_on_when_draining_failed(server: Server) -> None:
     async def failing() -> None:
         raise OSError("the store is gone")
 
@@ -236,7 +236,7 @@ async def test_worker_that_receives_no_signal_drains_when_its_server_closes_the_
     assert (drain.times, drain.ended) == (1, "well")
 
 
-async def test_server_that_listens_elsewhere_goes_on_when_an_inherited_socket_is_closed(
+async def test_server_that_listens_elsewhere_continues_when_an_inherited_socket_is_closed(
     drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked = anyio.Event()

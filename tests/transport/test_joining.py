@@ -1,4 +1,4 @@
-"""The join race, made on purpose: an event at every moment of a socket's joining. On both backends."""
+"""The join race, provoked: an event at every step of a socket's joining. On both backends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site
 
 
 class SlowBroker(MemoryEventLog):
-    """A log that takes its time to answer: before it has looked, and after."""
+    """A log that pauses before and after it reads a replay."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,8 @@ class SlowBroker(MemoryEventLog):
 
 
 class Joining:
-    """A socket that has read 3 of 5 events and joins again, step by step. It takes nothing until it is let."""
+    """A socket that has read 3 of 5 events and joins again step by step. It accepts messages only when the test allows
+    it."""
 
     def __init__(self, site: Site, broker: SlowBroker, browser: Browser) -> None:
         self.site = site
@@ -53,24 +54,24 @@ class Joining:
         self.browser = browser
 
     async def until_asked(self) -> None:
-        """The log was asked, and has not looked yet: what comes now is put to the socket, and in the replay too."""
+        """Wait until the log is asked but not read: events now are put to the socket and are in the replay."""
         await anyio.wait_all_tasks_blocked()
         assert len(self.site.hub) == 1
 
-    async def until_looked(self) -> None:
-        """The log has looked, and not answered yet: what comes now is put to the socket alone."""
+    async def until_read(self) -> None:
+        """Wait until the log is read but has not answered: events now are only put to the socket."""
         self.broker.looks.set()
         await anyio.wait_all_tasks_blocked()
 
     async def until_answered(self) -> None:
-        """The replay is there, and the socket is not accepted yet."""
+        """Wait until the replay is available but the socket is not accepted."""
         self.broker.looks.set()
         self.broker.answers.set()
         await anyio.wait_all_tasks_blocked()
         assert self.browser.messages == []
 
     async def until_one_was_written(self) -> None:
-        """The first frame of the replay was written, after the accept and the confirmation, and no other."""
+        """Wait until the accept, the confirmation and the first frame of the replay are written."""
         await self.until_answered()
         self.browser.read_on(3)
         await anyio.wait_all_tasks_blocked()
@@ -99,14 +100,14 @@ async def joining(limits: OutboxLimits | None = None) -> AsyncIterator[Joining]:
             browser.leave()
 
 
-async def test_event_before_it_joins_is_in_the_replay() -> None:
+async def test_event_before_joining_is_in_the_replay() -> None:
     async with joining() as each:
         await each.site.publish(2)
         await each.until_subscribed()
     assert (each.browser.confirmation["seq"], each.browser.seqs) == (3, [4, 5, 6, 7])
 
 
-async def test_event_while_the_log_is_asked_is_read_once_though_it_comes_both_ways() -> None:
+async def test_event_before_the_log_is_read_is_received_once() -> None:
     async with joining() as each:
         await each.until_asked()
         assert [receipt.sockets for receipt in await each.site.publish(2)] == [1, 1]
@@ -114,9 +115,9 @@ async def test_event_while_the_log_is_asked_is_read_once_though_it_comes_both_wa
     assert each.browser.seqs == [4, 5, 6, 7]
 
 
-async def test_event_between_the_log_s_look_and_its_answer_follows_the_replay() -> None:
+async def test_event_after_the_log_is_read_follows_the_replay() -> None:
     async with joining() as each:
-        await each.until_looked()
+        await each.until_read()
         await each.site.publish(2)
         await each.until_subscribed()
     assert each.browser.seqs == [4, 5, 6, 7]
@@ -139,10 +140,10 @@ async def test_event_while_the_replay_is_written_to_a_slow_socket_follows_it() -
     assert each.browser.seqs == [4, 5, 6, 7]
 
 
-async def test_events_at_every_moment_of_its_joining_are_read_once_and_in_order() -> None:
+async def test_events_at_every_step_of_joining_are_received_once_and_in_order() -> None:
     async with joining() as each:
         await each.site.publish()
-        for moment in (each.until_asked, each.until_looked, each.until_answered):
+        for moment in (each.until_asked, each.until_read, each.until_answered):
             await moment()
             await each.site.publish()
         each.browser.read_on(4)
@@ -156,8 +157,8 @@ async def test_events_at_every_moment_of_its_joining_are_read_once_and_in_order(
     assert each.browser.gaps == []
 
 
-async def test_bound_holds_while_it_joins_and_its_client_may_come_again() -> None:
-    """What is held for it during the replay is no more than at other times."""
+async def test_outbox_limit_applies_during_joining_and_the_client_may_reconnect() -> None:
+    """During the replay, the outbox has the same limit as at other times."""
     async with joining() as each:
         await each.until_asked()
         receipts = await each.site.publish(OUTBOX_LIMITS.events + 1, type=EventType.TOOL_EXECUTING)
@@ -168,19 +169,19 @@ async def test_bound_holds_while_it_joins_and_its_client_may_come_again() -> Non
     assert len(each.site.hub) == 0
 
 
-async def test_what_made_room_while_it_joined_is_told_unless_the_replay_has_it() -> None:
+async def test_frame_coalesced_during_joining_is_in_a_gap_unless_it_is_in_the_replay() -> None:
     async with joining(OutboxLimits(events=2)) as each:
         await each.until_asked()
         await each.site.publish(2)
-        await each.until_looked()
+        await each.until_read()
         await each.site.publish(4)
         await each.until_subscribed()
     assert each.browser.seqs == [4, 5, 6, 7, 10, 11]
     assert each.browser.gaps == [(8, 9, "coalesced")]
 
 
-async def test_numbering_that_begins_anew_before_the_log_has_answered_has_the_client_come_again() -> None:
-    """What it was put belongs to the old numbering, and the replay to the new one: neither may be sent."""
+async def test_client_reconnects_when_a_new_epoch_begins_before_the_log_answers() -> None:
+    """The waiting frames belong to the old epoch and the replay to the new one, so neither may be sent."""
     async with joining() as each:
         await each.until_asked()
         await each.site.publish()
@@ -192,7 +193,7 @@ async def test_numbering_that_begins_anew_before_the_log_has_answered_has_the_cl
     assert each.site.counters.refused == {4001: 1}
 
 
-async def test_server_that_goes_away_before_the_log_has_answered_has_the_client_come_again() -> None:
+async def test_client_reconnects_when_the_server_drains_before_the_log_answers() -> None:
     async with joining() as each:
         await each.until_asked()
         async with anyio.create_task_group() as tasks:
@@ -203,7 +204,7 @@ async def test_server_that_goes_away_before_the_log_has_answered_has_the_client_
     assert len(each.browser.messages) == 2
 
 
-async def test_log_that_does_not_answer_leaves_nothing_behind_and_has_the_client_come_again() -> None:
+async def test_client_reconnects_and_is_detached_when_the_log_does_not_answer() -> None:
     async with joining() as each:
         each.broker.fails = True
         await each.until_answered()
@@ -215,7 +216,7 @@ async def test_log_that_does_not_answer_leaves_nothing_behind_and_has_the_client
     assert each.site.counters.subscriptions == {}
 
 
-async def test_client_that_leaves_while_the_replay_is_written_is_detached() -> None:
+async def test_client_is_detached_when_it_leaves_during_the_replay() -> None:
     async with joining() as each:
         await each.until_one_was_written()
         each.browser.leave()

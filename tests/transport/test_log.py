@@ -1,4 +1,4 @@
-"""Logs in memory: they never wait, and retain no more than they must."""
+"""Logs in memory: they never wait, and retain no more than the policy allows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.factories import OTHER, THREAD
 from tests.stores.sqlite.files import Clock
 
 IDLE_BYTES = 500
-"""What a thread costs that is remembered by its epoch and number only."""
+"""Memory of a thread for which only epoch and `seq` are kept."""
 
 
 def done(operation: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that never waits to its end, without a backend."""
+    """Run a coroutine that never waits, without an event loop."""
     try:
         operation.send(None)
     except StopIteration as stop:
@@ -27,7 +27,7 @@ def done(operation: Coroutine[Any, Any, Any]) -> Any:
 
 
 def held(log: MemoryEventLog) -> dict[ThreadId, list[Frame]]:
-    """The frames that are held on to."""
+    """Return the retained frames."""
     return {
         thread_id: [] if each.retained is None else list(each.retained.frames)
         for thread_id, each in log._with_frames.items()
@@ -42,7 +42,7 @@ def test_no_operation_waits() -> None:
     assert done(log.replay(THREAD, None)).cursor.seq == 1
 
 
-def test_expired_frames_are_freed_when_any_thread_is_published_to() -> None:
+def test_publishing_to_any_thread_frees_expired_frames() -> None:
     clock = Clock()
     log = MemoryEventLog(Retention(seconds=10), clock)
     for number in range(20):
@@ -55,7 +55,7 @@ def test_expired_frames_are_freed_when_any_thread_is_published_to() -> None:
     assert len(log) == 21
 
 
-def test_thread_that_is_published_to_again_and_again_frees_its_own() -> None:
+def test_publishing_to_a_thread_frees_its_expired_frames() -> None:
     clock = Clock()
     log = MemoryEventLog(Retention(seconds=10), clock)
     for number in range(30):
@@ -64,7 +64,7 @@ def test_thread_that_is_published_to_again_and_again_frees_its_own() -> None:
     assert [frame.seq for frame in held(log)[THREAD]] == list(range(20, 31))
 
 
-def test_frames_of_a_forgotten_thread_are_freed() -> None:
+def test_frames_of_an_evicted_thread_are_freed() -> None:
     log = MemoryEventLog(Retention(threads=1))
     log.publish(drafted(THREAD))
     log.publish(drafted(OTHER))
@@ -87,7 +87,7 @@ def test_idle_thread_costs_little() -> None:
     assert (after - before) / len(events) < IDLE_BYTES
 
 
-def test_threads_with_sockets_are_kept_over_the_limit_and_make_room_when_they_are_left() -> None:
+def test_threads_with_sockets_are_kept_over_the_limit_and_evicted_when_their_sockets_leave() -> None:
     worker = Worker(log := MemoryEventLog(Retention(threads=3)))
     threads = [ThreadId(f"thread_{number}") for number in range(6)]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""A client that stays, against servers that do not: raw ones, that do what no good server does. On both backends."""
+"""The resuming client against raw servers that misbehave. On both backends."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ ONE, TWO, THREE, FOUR = (frame(seq).data for seq in (1, 2, 3, 4))
 
 
 @dataclass(frozen=True)
-class Noted(Backoff):
-    """Waits for nothing, and knows after how many failures in a row it was asked to wait."""
+class RecordingBackoff(Backoff):
+    """A Backoff that does not wait, and records the number of consecutive failures."""
 
     failures: list[int] = field(default_factory=list)
 
@@ -51,13 +51,13 @@ async def following(
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with (
             raw_server(*answers) as server,
-            subscribe(server.url, thread_id=THREAD, user_id=ALICE, after=after, backoff=backoff or Noted()) as follower,
+            subscribe(server.url, thread_id=THREAD, user_id=ALICE, after=after, backoff=backoff or RecordingBackoff()) as follower,
         ):
             yield follower, server
 
 
 async def read(follower: ResumingClient, count: int) -> list[str]:
-    """So many items, in short."""
+    """Return this many items in short form."""
     return [short(await anext(follower)) for _ in range(count)]
 
 
@@ -70,12 +70,12 @@ def gap(first: int, last: int | None, reason: GapReason, epoch: str = EPOCH) -> 
 
 
 def cursors(server: RawServer) -> list[tuple[str, str] | None]:
-    """How far the client said it was, for each socket."""
+    """The cursor that the client sent on each socket."""
     asked = [parse_qs(urlsplit(request).query) for request in server.requests]
     return [(query["epoch"][0], query["seq"][0]) if "seq" in query else None for query in asked]
 
 
-async def test_it_comes_back_by_itself_and_says_how_far_it_was() -> None:
+async def test_client_reconnects_with_its_cursor() -> None:
     async with following(subscribed(ONE, TWO, close=4000), subscribed(THREE, seq=2)) as (follower, server):
         assert await read(follower, 3) == ["1", "2", "3"]
         assert cursors(server) == [None, (EPOCH, "2")]
@@ -83,19 +83,19 @@ async def test_it_comes_back_by_itself_and_says_how_far_it_was() -> None:
         assert follower.cursor == Cursor(EPOCH, 3)
 
 
-async def test_gap_is_an_item_and_what_came_again_is_none() -> None:
+async def test_gap_is_an_item_and_a_duplicate_is_not() -> None:
     again = subscribed(gap(3, 8, GapReason.EXPIRED), ONE, TWO, frame(9).data, seq=8)
     async with following(subscribed(ONE, TWO, close=4008), again) as (follower, _):
         assert await read(follower, 4) == ["1", "2", "3-8 expired", "9"]
         assert follower.duplicates == 2
 
 
-async def test_gap_that_no_server_told_is_told_all_the_same() -> None:
+async def test_gap_that_no_server_reports_is_reported() -> None:
     async with following(subscribed(ONE, THREE, close=4000), subscribed(frame(9).data, seq=8)) as (follower, _):
         assert await read(follower, 5) == ["1", "2-2 lost", "3", "4-8 lost", "9"]
 
 
-async def test_socket_that_breaks_after_it_was_subscribed_and_before_the_gap_loses_no_gap() -> None:
+async def test_gap_is_not_lost_when_the_socket_breaks_before_sending_it() -> None:
     async with following(
         subscribed(ONE, TWO, close=4000),
         subscribed(seq=8, close=4008),
@@ -105,7 +105,7 @@ async def test_socket_that_breaks_after_it_was_subscribed_and_before_the_gap_los
         assert cursors(server) == [None, (EPOCH, "2"), (EPOCH, "2")]
 
 
-async def test_new_numbering_is_followed_from_its_beginning() -> None:
+async def test_new_epoch_is_received_from_its_start() -> None:
     anew = subscribed(gap(3, None, GapReason.RESTARTED), ONE, TWO, epoch=OTHER_EPOCH, close=4000)
     async with following(subscribed(ONE, TWO, close=4001), anew, subscribed(THREE, seq=2, epoch=OTHER_EPOCH)) as (
         follower,
@@ -115,14 +115,14 @@ async def test_new_numbering_is_followed_from_its_beginning() -> None:
         assert cursors(server) == [None, (EPOCH, "2"), (OTHER_EPOCH, "2")]
 
 
-async def test_it_goes_on_from_a_cursor_that_it_is_given() -> None:
+async def test_client_resumes_from_a_given_cursor() -> None:
     async with following(subscribed(THREE, seq=2), after=Cursor(EPOCH, 2)) as (follower, server):
         assert follower.cursor == Cursor(EPOCH, 2)
         assert await read(follower, 1) == ["3"]
         assert cursors(server) == [(EPOCH, "2")]
 
 
-async def test_cursor_is_what_its_user_has_read_and_not_what_was_read_ahead() -> None:
+async def test_cursor_covers_what_the_caller_read_and_not_what_was_read_ahead() -> None:
     async with following(subscribed(ONE, TWO, THREE, FOUR)) as (follower, _):
         assert await read(follower, 2) == ["1", "2"]
         for _ in range(50):
@@ -143,7 +143,7 @@ async def test_cursor_is_what_its_user_has_read_and_not_what_was_read_ahead() ->
     ],
     ids=["hangs up", "500", "503", "429", "store away", "try again later", "4499"],
 )
-async def test_what_may_pass_is_waited_for_before_the_first_socket_and_after_it(answer: Answer) -> None:
+async def test_retryable_errors_are_retried_before_and_after_the_first_socket(answer: Answer) -> None:
     async with following(answer, answer, subscribed(ONE, close=4000), answer, subscribed(TWO, seq=1)) as (follower, _):
         assert await read(follower, 2) == ["1", "2"]
         assert follower.subscriptions == 2
@@ -163,7 +163,7 @@ TERMINAL = [
 
 
 @pytest.mark.parametrize(("answer", "error"), TERMINAL)
-async def test_what_does_not_pass_is_raised_on_entering(answer: Answer, error: type[Exception]) -> None:
+async def test_other_errors_are_raised_on_entering_the_block(answer: Answer, error: type[Exception]) -> None:
     with pytest.raises(error) as raised:
         async with following(answer):
             raise AssertionError("was entered")
@@ -171,7 +171,7 @@ async def test_what_does_not_pass_is_raised_on_entering(answer: Answer, error: t
 
 
 @pytest.mark.parametrize(("answer", "error"), TERMINAL)
-async def test_what_does_not_pass_later_is_raised_by_iteration_after_what_was_read(
+async def test_later_errors_are_raised_by_iteration_after_the_received_items(
     answer: Answer, error: type[Exception]
 ) -> None:
     async with following(subscribed(ONE, TWO, close=4000), answer) as (follower, _):
@@ -183,7 +183,7 @@ async def test_what_does_not_pass_later_is_raised_by_iteration_after_what_was_re
 
 
 @pytest.mark.parametrize("code", [4501, 4502, 4505])
-async def test_ticket_that_is_no_good_is_replaced_once_and_no_more(code: int) -> None:
+async def test_rejected_ticket_is_replaced_once(code: int) -> None:
     async def ticket() -> str:
         return "ticket"
 
@@ -191,7 +191,7 @@ async def test_ticket_that_is_no_good_is_replaced_once_and_no_more(code: int) ->
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with (
             raw_server(bad, once, bad, subscribed(TWO, seq=1, close=4000), bad, bad) as server,
-            subscribe(server.url, thread_id=THREAD, ticket=ticket, backoff=Noted()) as follower,
+            subscribe(server.url, thread_id=THREAD, ticket=ticket, backoff=RecordingBackoff()) as follower,
         ):
             assert await read(follower, 2) == ["1", "2"]
             with pytest.raises(SubscriptionRefused):
@@ -199,7 +199,7 @@ async def test_ticket_that_is_no_good_is_replaced_once_and_no_more(code: int) ->
             assert len(server.requests) == 6
 
 
-async def test_server_that_hangs_in_the_handshake_or_before_the_first_frame_is_given_up(
+async def test_handshake_and_confirmation_time_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("bridgekit.transport.client.OPEN_TIMEOUT_SECONDS", 0.1)
@@ -209,7 +209,7 @@ async def test_server_that_hangs_in_the_handshake_or_before_the_first_frame_is_g
         assert len(server.requests) == 3
 
 
-async def test_wait_doubles_to_a_bound_and_is_drawn_from_all_of_it() -> None:
+async def test_backoff_doubles_up_to_its_bound_with_full_jitter() -> None:
     backoff = Backoff(first_seconds=0.5, longest_seconds=10)
     assert [backoff.seconds(failures, lambda: 1.0) for failures in range(6)] == [0.5, 1, 2, 4, 8, 10]
     assert backoff.seconds(10**6, lambda: 1.0) == 10
@@ -218,24 +218,24 @@ async def test_wait_doubles_to_a_bound_and_is_drawn_from_all_of_it() -> None:
     assert [backoff.seconds(3, lambda: next(draws)) for _ in range(3)] == [1, 2, 3]
 
 
-async def test_failures_in_a_row_are_counted_until_something_comes() -> None:
-    noted = Noted()
+async def test_consecutive_failures_are_counted_until_an_item_is_received() -> None:
+    noted = RecordingBackoff()
     once = subscribed(ONE, close=4000)
     async with following(hang_up, hang_up, once, hang_up, subscribed(TWO, seq=1), backoff=noted) as (follower, _):
         assert await read(follower, 2) == ["1", "2"]
     assert noted.failures == [0, 1, 0, 1]
 
 
-async def test_server_that_subscribes_only_to_turn_out_again_counts_as_a_failure() -> None:
-    noted = Noted()
+async def test_server_that_closes_right_after_subscribing_counts_as_a_failure() -> None:
+    noted = RecordingBackoff()
     out = subscribed(close=4001)
     async with following(out, out, out, out, subscribed(ONE), backoff=noted) as (follower, _):
         assert await read(follower, 1) == ["1"]
     assert noted.failures == [0, 1, 2, 3]
 
 
-async def test_socket_that_lasted_makes_up_for_what_was_before_though_nothing_came() -> None:
-    noted = Noted(longest_seconds=0)
+async def test_long_lived_socket_resets_the_failures_without_receiving_anything() -> None:
+    noted = RecordingBackoff(longest_seconds=0)
     out = subscribed(close=4000)
     async with following(out, out, out, subscribed(ONE), backoff=noted) as (follower, _):
         assert await read(follower, 1) == ["1"]

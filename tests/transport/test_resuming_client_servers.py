@@ -1,4 +1,4 @@
-"""A client that stays, against real servers that go and come back, and for users who take their time. Both backends."""
+"""The resuming client against real servers that restart, and with callers that read slowly. On both backends."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ async def read(follower: ResumingClient, count: int) -> list[str]:
     return [f"{item.first}-{item.last} {item.reason}" if isinstance(item, Gap) else str(item.seq) for item in items]
 
 
-async def test_server_that_is_stopped_and_started_again_costs_nothing() -> None:
+async def test_server_restart_loses_no_event() -> None:
     async with machine() as server:
         async with server.subscribe() as follower:
             for seq in (1, 4, 7):
                 await server.publish(2)
                 assert await read(follower, 2) == [str(seq), str(seq + 1)]
-                # Hypercorn would wait for who is connected, and then cut them off.
+                # Hypercorn would wait for connected clients, and then abort their connections.
                 await server.stop(goodbye=seq < 7 or on_trio())
-                # What is emitted while the server is away is in the log all the same.
+                # Events emitted while the server is down are still logged.
                 [receipt] = await server.publish()
                 assert not receipt
                 assert receipt.kept
@@ -39,7 +39,7 @@ async def test_server_that_is_stopped_and_started_again_costs_nothing() -> None:
         assert len(set(server.tickets)) == len(server.tickets) >= 4
 
 
-async def test_more_than_is_kept_while_the_server_is_away_is_one_gap_and_then_it_goes_on() -> None:
+async def test_events_over_the_retention_during_a_restart_are_one_gap() -> None:
     async with machine(Retention(events=3)) as server, server.subscribe() as follower:
         await server.publish()
         assert await read(follower, 1) == ["1"]
@@ -51,7 +51,7 @@ async def test_more_than_is_kept_while_the_server_is_away_is_one_gap_and_then_it
         assert await read(follower, 1) == ["6"]
 
 
-async def test_sockets_that_are_drained_again_and_again_while_events_come_cost_nothing() -> None:
+async def test_repeated_drains_during_publishing_lose_no_event() -> None:
     async with machine() as server, server.subscribe() as follower, anyio.create_task_group() as tasks:
 
         async def emit() -> None:
@@ -65,10 +65,10 @@ async def test_sockets_that_are_drained_again_and_again_while_events_come_cost_n
         assert await read(follower, 300) == [str(seq) for seq in range(1, 301)]
 
 
-async def test_user_who_reads_slowly_is_seen_as_a_slow_socket_and_still_reads_everything(
+async def test_slow_caller_is_disconnected_and_still_gets_every_event(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The client reads only so far ahead. The server gives the socket up, and the client comes back for the rest."""
+    """The client reads only so far ahead. The server disconnects it as slow, and it resumes to get the rest."""
     monkeypatch.setattr("bridgekit.transport.client.QUEUE_FRAMES", 4)
     monkeypatch.setattr("bridgekit.transport.resuming_client.READ_AHEAD", 2)
     async with machine(outbox_events=8) as server, server.subscribe() as follower:
@@ -82,7 +82,7 @@ async def test_user_who_reads_slowly_is_seen_as_a_slow_socket_and_still_reads_ev
         assert follower.subscriptions > 1
 
 
-async def test_another_process_goes_on_from_the_cursor_without_loss_or_repetition() -> None:
+async def test_another_client_resumes_from_the_cursor_without_loss_or_duplicates() -> None:
     async with machine() as server:
         async with server.subscribe() as first:
             await server.publish(5)
@@ -94,7 +94,7 @@ async def test_another_process_goes_on_from_the_cursor_without_loss_or_repetitio
             assert await read(second, 6) == ["3", "4", "5", "6", "7", "8"]
 
 
-async def test_user_who_loses_the_thread_is_told_so_where_he_reads() -> None:
+async def test_iteration_raises_when_the_user_loses_the_thread() -> None:
     async with machine() as server, server.subscribe() as follower:
         await server.publish()
         server.threads._owners.clear()
@@ -104,7 +104,7 @@ async def test_user_who_loses_the_thread_is_told_so_where_he_reads() -> None:
             await anext(follower)
 
 
-async def test_end_of_the_block_ends_the_socket_and_whoever_still_reads() -> None:
+async def test_end_of_the_block_closes_the_socket_and_ends_iteration() -> None:
     async with machine() as server, anyio.create_task_group() as tasks:
         read_out = list[int]()
 
@@ -122,7 +122,7 @@ async def test_end_of_the_block_ends_the_socket_and_whoever_still_reads() -> Non
     assert read_out == [1, 2, 3]
 
 
-async def test_block_ends_while_its_client_waits_for_a_server() -> None:
+async def test_block_can_end_while_the_client_waits_for_a_server() -> None:
     away = list[bool]()
     async with machine() as server:
         slowly = Backoff(first_seconds=1_000, longest_seconds=1_000)
@@ -135,7 +135,7 @@ async def test_block_ends_while_its_client_waits_for_a_server() -> None:
             assert away == [True, False]
 
 
-async def test_block_ends_while_nobody_has_read_what_came() -> None:
+async def test_block_can_end_with_unread_items() -> None:
     async with machine() as server:
         async with server.subscribe():
             await server.publish(900)
@@ -144,7 +144,7 @@ async def test_block_ends_while_nobody_has_read_what_came() -> None:
             await checkpoint()
 
 
-async def test_error_of_the_block_comes_out_as_itself() -> None:
+async def test_error_in_the_block_is_raised_unchanged() -> None:
     async with machine() as server:
         with pytest.raises(ZeroDivisionError):
             async with server.subscribe():
@@ -152,10 +152,10 @@ async def test_error_of_the_block_comes_out_as_itself() -> None:
 
 
 class Unreachable(Exception):
-    """As an HTTP client says that it did not get through."""
+    """Like the error of an HTTP client that cannot connect."""
 
 
-async def test_ticket_that_cannot_be_had_is_asked_for_again_where_that_may_pass() -> None:
+async def test_ticket_is_requested_again_after_a_retryable_error() -> None:
     async with machine() as server:
         asked = list[int]()
 
@@ -174,7 +174,7 @@ async def test_ticket_that_cannot_be_had_is_asked_for_again_where_that_may_pass(
         assert len(asked) == 5
 
 
-async def test_what_the_ticket_source_raises_else_is_raised_where_the_follower_is_read() -> None:
+async def test_other_error_of_the_ticket_source_is_raised_by_iteration() -> None:
     async with machine() as server:
 
         async def ticket() -> str:

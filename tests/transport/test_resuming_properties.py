@@ -1,6 +1,7 @@
-"""Publish, read, stop, break off and come back in any order: what a reader has is what was published. Both backends.
+"""Publish, read, pause, disconnect and reconnect in any order: a client has every published event or a gap. Both
+backends.
 
-Beside a naive model: a list of what was published. The reader's view is that list, less what he was told he misses.
+The model is a list of what was published. The client's view equals that list without the events in reported gaps.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ KEPT = 8
 WAITING = 3
 TYPES = [EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE, EventType.TOOL_EXECUTING]
 TURNS = 12
-"""Of the event loop, in which nothing moves, until nothing will: every step of the chain takes one or two."""
+"""Event-loop iterations without a change after which the state is final: each step needs one or two."""
 
 
 @dataclass
 class Visitor:
-    """A reader with one socket after the other, and what was published to his thread."""
+    """A client with one socket after another, and what was published to its thread."""
 
     site: Site
     tasks: TaskGroup
@@ -57,7 +58,7 @@ class Visitor:
         await self.settle()
 
     async def settle(self) -> None:
-        """Let everything happen that will."""
+        """Wait until nothing changes any more."""
         still, seen = 0, -1
         while still < TURNS:
             await checkpoint()
@@ -72,7 +73,7 @@ class Visitor:
         await self.site.publish(1, OTHER)
 
     async def come(self) -> None:
-        """With a new socket, which reads until it is told to stop."""
+        """Connect a new socket, which reads until it is paused."""
         await self.go()
         at = self.tracker.cursor
         query = {} if at is None else {"epoch": at.epoch, "seq": str(at.seq)}
@@ -80,7 +81,7 @@ class Visitor:
         self.tasks.start_soon(self.browser.stay)
 
     async def go(self) -> None:
-        """Break off: what was on its way is lost with the socket, and what was read was read."""
+        """Disconnect: unread frames are lost with the socket."""
         if self.browser is None:
             return
         self.browser.leave()
@@ -108,7 +109,7 @@ steps = (
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(steps, max_size=25))
-async def test_view_of_a_reader_is_what_was_published_less_what_he_was_told(script: list[tuple[Any, ...]]) -> None:
+async def test_received_events_are_the_published_ones_except_for_reported_gaps(script: list[tuple[Any, ...]]) -> None:
     site = Site(Retention(events=KEPT))
     site.edge.scheduler.limits = OutboxLimits(events=WAITING)
     await site.open_threads()
@@ -134,7 +135,7 @@ def check(visitor: Visitor) -> None:
 
 
 def check_gap(gap: Gap, published: list[AgentEvent]) -> None:
-    # What the server did not tell, the reader would have called lost.
+    # The client would have reported an unreported gap as lost.
     assert gap.reason in (GapReason.COALESCED, GapReason.EXPIRED)
     if gap.reason is GapReason.EXPIRED:
         assert len(numbers_of(gap)) > KEPT

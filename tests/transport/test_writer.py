@@ -1,4 +1,4 @@
-"""The task that writes to the sockets: each in its turn, and nobody waits for one that has to. On both backends."""
+"""The task that writes to the sockets: in order, and without waiting for a slow one. On both backends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MINE = ContextVar("MINE", default="nobody's")
 
 
 class Written(WritingSubscriber):
-    """A subscriber that notes when it is flushed, and waits when it is told to."""
+    """A subscriber that records when it is flushed, and blocks on request."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ async def scheduling() -> AsyncIterator[tuple[WriteScheduler, list[str]]]:
             yield scheduler, []
 
 
-async def test_sockets_are_flushed_when_the_task_that_marked_them_lets_others_run_and_in_that_order() -> None:
+async def test_sockets_are_flushed_in_order_when_the_scheduling_task_yields() -> None:
     async with scheduling() as (scheduler, book):
         for name in "abc":
             scheduler.schedule(Written(scheduler, book, name))
@@ -82,8 +82,9 @@ async def test_sockets_are_flushed_when_the_task_that_marked_them_lets_others_ru
     assert book == ["a", "b", "c", "d"]
 
 
-async def turns_until_written(events: int, *, turns: int, frames: int = 1) -> int:
-    """How many turns pass before a socket is flushed while so many events are put in each of so many turns."""
+async def iterations_until_written(events: int, *, turns: int, frames: int = 1) -> int:
+    """Return after how many iterations a socket is flushed when this many events are put in each of several
+    iterations."""
     async with scheduling() as (scheduler, book):
         await anyio.wait_all_tasks_blocked()
         socket = Written(scheduler, book, "a")
@@ -111,20 +112,20 @@ async def turns_until_written(events: int, *, turns: int, frames: int = 1) -> in
         (BATCH_MIN_EVENTS, 9, BATCH_MAX_FRAMES, 1),
     ],
 )
-async def test_written_at_the_end_of_a_turn_unless_agents_go_on_and_then_a_few_turns_later_at_most(
+async def test_frames_are_written_at_the_end_of_an_iteration_or_a_few_iterations_later_under_load(
     monkeypatch: pytest.MonkeyPatch, events: int, turns: int, frames: int, passed: int
 ) -> None:
     monkeypatch.setattr("bridgekit.transport.writer.BATCH_MAX_SECONDS", TIMEOUT_SECONDS)
-    assert await turns_until_written(events, turns=turns, frames=frames) == passed
+    assert await iterations_until_written(events, turns=turns, frames=frames) == passed
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_nobody_waits_for_company_longer_than_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batching_delay_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridgekit.transport.writer.BATCH_MAX_SECONDS", -1.0)
-    assert await turns_until_written(BATCH_MIN_EVENTS, turns=9) == 2
+    assert await iterations_until_written(BATCH_MIN_EVENTS, turns=9) == 2
 
 
-async def test_socket_that_has_to_wait_holds_up_neither_those_behind_it_nor_those_that_come_later() -> None:
+async def test_slow_socket_delays_no_other_socket() -> None:
     async with scheduling() as (scheduler, book):
         free = anyio.Event()
         for socket in (
@@ -142,7 +143,7 @@ async def test_socket_that_has_to_wait_holds_up_neither_those_behind_it_nor_thos
     assert sorted(book[4:]) == ["slow over", "slower over"]
 
 
-async def test_socket_that_is_cut_off_while_it_waits_is_awaited_no_more_and_the_others_go_on() -> None:
+async def test_aborted_slow_socket_is_no_longer_awaited_and_others_continue() -> None:
     async with scheduling() as (scheduler, book):
         stuck = Written(scheduler, book, "stuck", anyio.sleep_forever)
         scheduler.schedule(stuck)
@@ -155,7 +156,7 @@ async def test_socket_that_is_cut_off_while_it_waits_is_awaited_no_more_and_the_
     assert book == ["stuck", "stuck over", "late"]
 
 
-async def test_what_one_socket_raises_is_its_own_and_the_others_go_on() -> None:
+async def test_error_of_one_socket_does_not_affect_others() -> None:
     class Broken(Written):
         def flush(self) -> Awaitable[None] | None:
             super().flush()
@@ -176,7 +177,7 @@ async def test_what_one_socket_raises_is_its_own_and_the_others_go_on() -> None:
     assert sorted(book) == ["a", "b", "b over", "c", "d"]
 
 
-async def test_crowd_that_had_to_wait_leaves_only_so_many_tasks_behind() -> None:
+async def test_number_of_idle_workers_is_bounded_after_many_slow_sockets() -> None:
     tasks = len(anyio.get_running_tasks())
     async with scheduling() as (scheduler, book):
         free = anyio.Event()
@@ -196,8 +197,8 @@ async def test_crowd_that_had_to_wait_leaves_only_so_many_tasks_behind() -> None
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_cancellation_that_nobody_asked_for_ends_one_socket_and_not_the_writing() -> None:
-    """As of a future that somebody else has cancelled."""
+async def test_unexpected_cancellation_ends_one_socket_and_not_the_scheduler() -> None:
+    """For example by a future that other code has cancelled."""
 
     class Cancelled(Written):
         def flush(self) -> Awaitable[None] | None:
@@ -212,11 +213,11 @@ async def test_cancellation_that_nobody_asked_for_ends_one_socket_and_not_the_wr
 
 
 class Around:
-    """Middleware around an application's `send`: in a scope and a context of its own, and slow when it is told to."""
+    """Middleware around an application's `send`, with its own cancel scope and context; slow on request."""
 
     def __init__(self, app: Any, waits: Callable[[], Awaitable[None]] | None = None) -> None:
         self.seen: list[tuple[str, bool]] = []
-        """Whose context each frame was sent in, and whether it was one task that began and ended it."""
+        """The context in which each frame was sent, and whether one task started and ended the send."""
         self._app = app
         self._waits = waits
 
@@ -236,12 +237,12 @@ class Around:
 
 
 @pytest.mark.parametrize("waits", [None, checkpoint])
-async def test_middleware_around_send_finds_its_own_context_and_one_task_from_begin_to_end(
+async def test_middleware_around_send_runs_in_its_own_context_and_one_task(
     site: Site, waits: Callable[[], Awaitable[None]] | None
 ) -> None:
     around = Around(site.app, waits)
     alices, bobs = (
-        Browser(around, user_id=user, thread_id=thread)  # type: ignore[arg-type]  # any ASGI application will do
+        Browser(around, user_id=user, thread_id=thread)  # type: ignore[arg-type]  # any ASGI application works
         for user, thread in ((ALICE, THREAD), (BOB, OTHER))
     )
     async with site.open(alices, bobs):
@@ -252,12 +253,12 @@ async def test_middleware_around_send_finds_its_own_context_and_one_task_from_be
 
 
 @pytest.mark.parametrize("waits", [None, checkpoint])
-async def test_what_a_send_raises_is_raised_in_the_socket_s_own_task_and_no_neighbour_notices(
+async def test_error_of_a_send_is_raised_in_the_sockets_own_task_only(
     site: Site, waits: Callable[[], Awaitable[None]] | None
 ) -> None:
     broken = ValueError("no such message")
     browser = Browser(
-        Around(site.app, waits),  # type: ignore[arg-type]  # any ASGI application will do
+        Around(site.app, waits),  # type: ignore[arg-type]  # any ASGI application works
         broken_at="websocket.send",
         broken_by=broken,
         user_id=ALICE,
@@ -272,7 +273,7 @@ async def test_what_a_send_raises_is_raised_in_the_socket_s_own_task_and_no_neig
 
 
 class Noted(WritingSubscriber):
-    """Takes all that waits, and notes how much that was."""
+    """A subscriber that takes all waiting frames and records their number."""
 
     def __init__(self, scheduler: WriteScheduler) -> None:
         super().__init__(Subscription(ALICE, THREAD), scheduler)
@@ -297,7 +298,7 @@ async def test_frames_of_one_iteration_are_flushed_once_and_each_is_counted() ->
 
 
 class Closed:
-    """A connection whose client has left: to write to it is an error."""
+    """A connection whose client has left: writing to it is an error."""
 
     paused = False
     state = State.CLOSED
@@ -315,7 +316,7 @@ class Closed:
 
 
 class Broken(Closed):
-    """A connection whose transport raises what it should not."""
+    """A connection whose transport raises an unexpected error."""
 
     state = State.OPEN
     aborted = False
@@ -325,7 +326,7 @@ class Broken(Closed):
 
 
 class Transport:
-    """A transport that keeps what is written, and pauses after so many writes."""
+    """A transport that records what is written, and pauses after this many writes."""
 
     def __init__(self, connection: Open, writes: int) -> None:
         self.written: list[bytes] = []
@@ -339,7 +340,7 @@ class Transport:
 
 
 class Open(Broken):
-    """A connection that takes so many writes until it pauses."""
+    """A connection that accepts this many writes before it pauses."""
 
     def __init__(self, writes: int = 1_000) -> None:
         self.out = Transport(self, writes)
@@ -358,7 +359,7 @@ NOTHING = Replay(Cursor("0" * 16, 0))
 
 
 @ON_ASYNCIO
-async def test_nothing_is_written_to_a_client_that_left_while_it_joined() -> None:
+async def test_nothing_is_written_to_a_client_that_left_during_joining() -> None:
     socket = native(WriteScheduler())
     socket.start_sending(Closed(), Replay(Cursor("0" * 16, 0), (frame(1),)))
     assert socket.put(frame(2))
@@ -367,7 +368,7 @@ async def test_nothing_is_written_to_a_client_that_left_while_it_joined() -> Non
 
 
 @ON_ASYNCIO
-async def test_error_of_a_write_is_kept_for_the_socket_s_own_task_and_its_connection_is_aborted() -> None:
+async def test_error_of_a_write_is_stored_for_the_sockets_own_task_and_the_connection_is_aborted() -> None:
     async with scheduling() as (scheduler, _):
         connection, socket = Broken(), native(scheduler)
         with pytest.raises(RuntimeError):
@@ -378,7 +379,7 @@ async def test_error_of_a_write_is_kept_for_the_socket_s_own_task_and_its_connec
 
 
 @ON_ASYNCIO
-async def test_lone_frame_is_written_when_it_is_put_and_those_that_follow_in_the_iteration_together() -> None:
+async def test_single_frame_is_written_at_once_and_later_frames_of_the_iteration_together() -> None:
     async with scheduling() as (scheduler, _):
         connection, socket = Open(), native(scheduler)
         socket.start_sending(connection, NOTHING)
@@ -391,7 +392,7 @@ async def test_lone_frame_is_written_when_it_is_put_and_those_that_follow_in_the
 
 
 @ON_ASYNCIO
-async def test_error_of_writing_a_lone_frame_is_the_socket_s_own_and_not_the_emitter_s() -> None:
+async def test_error_of_writing_a_single_frame_is_not_raised_in_the_emitter() -> None:
     async with scheduling() as (scheduler, _):
         connection, socket = Open(), native(scheduler)
         socket.start_sending(connection, NOTHING)
@@ -402,7 +403,7 @@ async def test_error_of_writing_a_lone_frame_is_the_socket_s_own_and_not_the_emi
 
 
 @ON_ASYNCIO
-async def test_more_than_one_write_carries_is_written_at_once_and_nothing_is_crowded() -> None:
+async def test_frames_over_the_write_size_are_written_at_once() -> None:
     async with scheduling() as (scheduler, _):
         connection, socket = Open(), native(scheduler)
         socket.start_sending(connection, NOTHING)
@@ -414,7 +415,7 @@ async def test_more_than_one_write_carries_is_written_at_once_and_nothing_is_cro
 
 
 @ON_ASYNCIO
-async def test_outbox_of_a_connection_that_is_paused_is_crowded_until_it_takes_more() -> None:
+async def test_outbox_of_a_paused_connection_is_crowded_until_it_resumes() -> None:
     async with scheduling() as (scheduler, _):
         connection, socket = Open(writes=2), native(scheduler)
         socket.start_sending(connection, NOTHING)
@@ -430,6 +431,6 @@ async def test_outbox_of_a_connection_that_is_paused_is_crowded_until_it_takes_m
 
 
 @pytest.mark.parametrize(("size", "header"), [(125, "817d"), (126, "817e007e"), (65_536, "817f0000000000010000")])
-def test_header_has_the_length_as_rfc_6455_says(size: int, header: str) -> None:
+def test_frame_header_encodes_the_length_as_in_rfc_6455(size: int, header: str) -> None:
     assert encode_frames([b"x" * size]).hex().startswith(header)
     assert len(encode_frames([b"x" * size])) == len(header) // 2 + size

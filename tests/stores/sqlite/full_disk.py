@@ -1,4 +1,4 @@
-"""A process whose files cannot grow for a while: prints the outcomes of its SQLite store before, then and after."""
+"""A process whose files temporarily cannot grow. It prints the outcomes of its SQLite store before, then and after."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.factories import THREAD
 
 
 def limit(size_bytes: int) -> None:
-    """Let the operating system refuse writes after that length, as on a full disk."""
+    """Make the operating system refuse writes beyond this length, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
 
 

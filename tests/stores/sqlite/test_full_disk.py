@@ -1,4 +1,5 @@
-"""A full disk, by the operating system's own error: events are refused, and when there is room the store goes on."""
+"""A full disk with the operating system's own error: events are refused, and publishing continues when there is
+room."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from bridgekit_verify.harness.processes import start_process
 
 
 @pytest.mark.slow
-async def test_full_disk_refuses_truthfully_and_when_there_is_room_all_goes_on(
+async def test_full_disk_refuses_events_and_publishing_continues_when_there_is_room(
     tmp_path: Path, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:
     command = [sys.executable, "-m", "tests.stores.sqlite.full_disk", str(tmp_path / "store.db"), anyio_backend[0]]

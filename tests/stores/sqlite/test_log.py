@@ -1,4 +1,4 @@
-"""The SQLite event log: it commits before it delivers, many events at a time, and answers in bounded time."""
+"""The SQLite event log commits before it delivers, commits many events at a time, and answers in bounded time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PATIENCE = 0.2
 
 
 class Ticking(Clock):
-    """A time of its own for each transaction."""
+    """A clock that gives each transaction a different time."""
 
     def __call__(self) -> float:
         self.now += 0.001
@@ -44,7 +44,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
-async def test_event_is_in_the_file_before_anybody_hears_of_it(path: Path) -> None:
+async def test_event_is_in_the_file_before_it_is_delivered(path: Path) -> None:
     found: list[Any] = []
 
     class Witness(Worker):
@@ -60,7 +60,7 @@ async def test_event_is_in_the_file_before_anybody_hears_of_it(path: Path) -> No
     assert found == [True] * 3
 
 
-async def test_what_waits_is_committed_together(path: Path) -> None:
+async def test_waiting_events_are_committed_together(path: Path) -> None:
     async with worker(path, clock=Ticking()) as busy, anyio.create_task_group() as tasks:
         for number in range(100):
             tasks.start_soon(busy.publish, ThreadId(f"thread_{number % 10}"), number)
@@ -70,7 +70,7 @@ async def test_what_waits_is_committed_together(path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(path: Path) -> None:
+async def test_every_call_is_answered_while_the_disk_is_slow_and_nothing_is_lost(path: Path) -> None:
     await create_store(path, slow_for(10 * PATIENCE))
     answers: list[Outcome | str] = []
     async with worker(path, answer_seconds=PATIENCE) as stuck:
@@ -106,7 +106,7 @@ async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(
 
 
 @pytest.mark.parametrize(("events", "size_bytes"), [(10, 10**9), (10**9, 5_500)])
-async def test_backlog_is_bounded_and_what_it_refuses_takes_a_number(path: Path, events: int, size_bytes: int) -> None:
+async def test_backlog_is_bounded_and_refused_events_take_numbers(path: Path, events: int, size_bytes: int) -> None:
     receipts: dict[int, Receipt] = {}
     async with open_database(path, Synchronous.OFF) as database:
         broker = SqliteEventLog(database, backlog_events=events, backlog_bytes=size_bytes)
@@ -133,7 +133,7 @@ async def test_backlog_is_bounded_and_what_it_refuses_takes_a_number(path: Path,
         assert list(replay.frames) == [*busy.heard[THREAD], *back.heard[THREAD]]
 
 
-async def test_what_waits_when_the_store_is_closed_is_written_and_what_comes_later_is_refused(path: Path) -> None:
+async def test_closing_writes_waiting_events_and_refuses_later_ones(path: Path) -> None:
     receipts = []
     async with anyio.create_task_group() as tasks:
         async with worker(path) as closing_:
@@ -152,7 +152,7 @@ async def test_what_waits_when_the_store_is_closed_is_written_and_what_comes_lat
     assert query(path, "SELECT count(*), max(seq) FROM events") == [(10, 10)]
 
 
-async def test_application_that_is_cancelled_leaves_a_whole_file_with_all_that_was_on_its_way(path: Path) -> None:
+async def test_cancelled_application_leaves_a_complete_file_with_all_accepted_events(path: Path) -> None:
     await create_store(path, slow_for(2 * PATIENCE))
     with anyio.CancelScope() as application:
         async with worker(path) as cancelled, anyio.create_task_group() as tasks:
@@ -166,7 +166,7 @@ async def test_application_that_is_cancelled_leaves_a_whole_file_with_all_that_w
     assert query(path, "SELECT boot FROM store") == [(None,)]
 
 
-async def test_thread_is_not_forgotten_while_an_event_of_it_is_on_its_way(path: Path) -> None:
+async def test_thread_is_not_evicted_while_one_of_its_events_is_in_progress(path: Path) -> None:
     receipts: list[Receipt] = []
     async with worker(path, Retention(threads=1)) as busy:
 
@@ -179,7 +179,7 @@ async def test_thread_is_not_forgotten_while_an_event_of_it_is_on_its_way(path: 
         assert [(receipt.seq, receipt.kept) for receipt in receipts] == [(1, True)] * 2
 
 
-async def test_answers_that_are_not_awaited_change_neither_delivery_nor_order(path: Path) -> None:
+async def test_delivery_and_order_do_not_depend_on_awaiting_answers(path: Path) -> None:
     async with worker(path) as busy:
         await busy.join(THREAD)
         for number in range(2_000):
@@ -190,7 +190,7 @@ async def test_answers_that_are_not_awaited_change_neither_delivery_nor_order(pa
     assert numbers(busy.heard[THREAD]) == list(range(1, 2_002))
 
 
-async def test_receipt_can_be_awaited_again_and_by_many(path: Path) -> None:
+async def test_receipt_can_be_awaited_repeatedly_and_concurrently(path: Path) -> None:
     receipts: list[Receipt] = []
     async with worker(path) as busy:
         answer = busy.log.publish(drafted(THREAD))
@@ -204,7 +204,7 @@ async def test_receipt_can_be_awaited_again_and_by_many(path: Path) -> None:
         assert receipts == [await answer] * 3
 
 
-async def test_event_that_cannot_be_encoded_takes_no_number(path: Path) -> None:
+async def test_unencodable_event_takes_no_number(path: Path) -> None:
     async with worker(path) as busy:
         busy.log.bind(busy, frame_bytes=1_000)
         assert (await busy.publish(THREAD)).seq == 1
@@ -216,7 +216,7 @@ async def test_event_that_cannot_be_encoded_takes_no_number(path: Path) -> None:
 
 
 class Bounded(Worker):
-    """A worker whose sockets hold few frames, and whose clients read when the event loop runs."""
+    """A worker whose outboxes are small, and whose clients read when the event loop runs."""
 
     LIMIT = 2
     unread = 0
@@ -232,7 +232,7 @@ class Bounded(Worker):
             self.unread = 0
 
 
-async def test_commit_of_many_events_overflows_no_outbox_of_a_client_that_reads(path: Path) -> None:
+async def test_large_commit_overflows_no_outbox_of_a_reading_client(path: Path) -> None:
     async with open_database(path, Synchronous.OFF) as database:
         bounded = Bounded(await SqliteEventLog(database).load())
         await bounded.join(THREAD)
@@ -242,7 +242,7 @@ async def test_commit_of_many_events_overflows_no_outbox_of_a_client_that_reads(
 
 
 class Crowded(Worker):
-    """A worker in which the sockets of one thread have no room after a frame, until the test makes room."""
+    """A worker in which one thread's outboxes are full after one frame, until the test makes room."""
 
     def __init__(self, log: SqliteEventLog) -> None:
         super().__init__(log)
@@ -253,7 +253,7 @@ class Crowded(Worker):
             await self.room.wait()
 
 
-async def test_thread_whose_clients_are_waited_for_holds_up_no_other_and_no_commit(path: Path) -> None:
+async def test_thread_waiting_for_its_clients_delays_no_other_thread_and_no_commit(path: Path) -> None:
     async with open_database(path, Synchronous.OFF) as database:
         crowded = Crowded(await SqliteEventLog(database).load())
         await crowded.join(THREAD)
@@ -269,7 +269,7 @@ async def test_thread_whose_clients_are_waited_for_holds_up_no_other_and_no_comm
         assert numbers(crowded.heard[THREAD]) == [1, 2, 3, 4]
 
 
-async def test_socket_that_joins_while_committed_events_are_not_delivered_gets_each_of_them_once(path: Path) -> None:
+async def test_socket_that_joins_between_commit_and_delivery_gets_each_event_once(path: Path) -> None:
     async with open_database(path, Synchronous.OFF) as database:
         crowded = Crowded(await SqliteEventLog(database).load())
         begun = await crowded.join(THREAD)
@@ -283,7 +283,7 @@ async def test_socket_that_joins_while_committed_events_are_not_delivered_gets_e
         assert numbers(merged(replay, crowded.heard[THREAD])) == [1, 2, 3, 4, 5]
 
 
-async def test_burst_that_is_larger_than_an_outbox_reaches_a_client_that_reads(path: Path) -> None:
+async def test_burst_larger_than_an_outbox_reaches_a_reading_client(path: Path) -> None:
     sent: list[bytes] = []
 
     async def read(subscriber: Subscriber) -> None:
@@ -308,7 +308,7 @@ async def test_burst_that_is_larger_than_an_outbox_reaches_a_client_that_reads(p
     assert [decode(data).payload["number"] for data in sent] == list(range(1_000))
 
 
-async def test_sink_that_breaks_its_word_ends_the_store_and_nobody_waits_for_it(path: Path) -> None:
+async def test_error_in_the_sink_ends_the_store_and_leaves_no_caller_waiting(path: Path) -> None:
     class Broken(Worker):
         def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
             raise ArithmeticError

@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
-async def test_ticket_that_the_file_does_not_take_lets_nobody_in_and_may_be_tried_again(path: Path) -> None:
+async def test_ticket_that_cannot_be_written_is_refused_and_can_be_retried(path: Path) -> None:
     async with sqlite_stores(path)():
         pass
     run_script(path, FULL)
@@ -37,7 +37,7 @@ async def test_ticket_that_the_file_does_not_take_lets_nobody_in_and_may_be_trie
         assert not await stores.used_tickets.spend("unlucky", 60)
 
 
-async def test_expired_tickets_leave_memory_and_file(path: Path) -> None:
+async def test_expired_tickets_are_removed_from_memory_and_file(path: Path) -> None:
     clock = Clock()
     async with open_database(path, Synchronous.OFF, clock) as database:
         spent = await SqliteUsedTickets(database).load()
@@ -50,7 +50,7 @@ async def test_expired_tickets_leave_memory_and_file(path: Path) -> None:
     assert query(path, "SELECT ticket_id FROM used_tickets") == [("another",)]
 
 
-async def test_expired_tickets_are_not_taken_up_again(path: Path) -> None:
+async def test_expired_tickets_are_not_loaded(path: Path) -> None:
     clock = Clock()
     async with open_database(path, Synchronous.OFF, clock) as database:
         spent = await SqliteUsedTickets(database).load()
