@@ -112,8 +112,8 @@ class Server:
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[ResumingClient]:
         """A client of Alice's thread that reconnects and resumes."""
-        async with subscribe(self.url, thread_id=THREAD, ticket=new_ticket, backoff=BACKOFF) as follower:
-            yield follower
+        async with subscribe(self.url, thread_id=THREAD, ticket=new_ticket, backoff=BACKOFF) as client:
+            yield client
 
 
 async def new_ticket() -> str:

@@ -247,7 +247,7 @@ class MemoryEventLog:
     """
 
     def __init__(self, retention: Retention = DEFAULT_RETENTION, clock: Callable[[], float] = time.monotonic) -> None:
-        self.retention = keep
+        self.retention = retention
         self._clock = clock
         self._sink: LocalSink = _NoSockets()
         self._frame_bytes = FRAME_BYTES

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.stores import KINDS, Kind, Place
+from tests.contract.stores import KINDS, Kind, StoreLocation
 
 
 def rows(kinds: Iterable[Kind]) -> list[Any]:
@@ -38,19 +38,19 @@ SURVIVING = rows(kind for kind in KINDS if kind.survives)
 
 
 @pytest.fixture(params=EACH)
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    async with placed(request, request.param, tmp_path) as place:
-        yield place
+async def location(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreLocation]:
+    async with open_location(request, request.param, tmp_path) as location:
+        yield location
 
 
 @pytest.fixture(params=SURVIVING)
-async def surviving(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    async with placed(request, request.param, tmp_path) as place:
-        yield place
+async def surviving(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreLocation]:
+    async with open_location(request, request.param, tmp_path) as location:
+        yield location
 
 
 @asynccontextmanager
-async def placed(request: pytest.FixtureRequest, kind: Kind, folder: Path) -> AsyncIterator[Place]:
+async def open_location(request: pytest.FixtureRequest, kind: Kind, folder: Path) -> AsyncIterator[StoreLocation]:
     server = request.getfixturevalue(kind.server) if kind.server else ""
-    async with kind.place(folder, server) as url:
-        yield Place(kind, url)
+    async with kind.create(folder, server) as url:
+        yield StoreLocation(kind, url)

@@ -23,7 +23,7 @@ async def publish(worker: Worker, numbers: itertools.count[int], thread: ThreadI
         number = next(numbers)
         receipt = await worker.publish(thread, number)
         if receipt.kept:
-            say("event", thread, receipt.epoch, receipt.seq, number)
+            print_line("event", thread, receipt.epoch, receipt.seq, number)
 
 
 async def register(stores: Stores, numbers: itertools.count[int]) -> None:
@@ -31,12 +31,12 @@ async def register(stores: Stores, numbers: itertools.count[int]) -> None:
     while True:
         run, thread = RunId(f"run_{next(numbers)}"), THREADS[0]
         await mapping.register_mapping(run, thread)
-        say("route", run, thread)
+        print_line("route", run, thread)
         if await stores.used_tickets.spend(f"ticket {run}", 60.0):
-            say("ticket", f"ticket {run}")
+            print_line("ticket", f"ticket {run}")
 
 
-def say(*words: object) -> None:
+def print_line(*words: object) -> None:
     print(*words, sep="\t", flush=True)  # noqa: T201  # to the parent
 
 

@@ -21,11 +21,11 @@ from tests.timeouts import TIMEOUT_SECONDS
 
 WAIT_SECONDS: Final = TIMEOUT_SECONDS
 """Timeout for expected events. A store in another process may deliver them later."""
-LOOK_SECONDS: Final = 0.01
+POLL_INTERVAL_SECONDS: Final = 0.01
 """Poll interval for conditions that depend on time."""
 
-Placing = Callable[[Path, str], AbstractAsyncContextManager[str]]
-"""Creates the place of one test's stores in a folder or on a server, and returns the URL."""
+CreateLocation = Callable[[Path, str], AbstractAsyncContextManager[str]]
+"""Creates the location of one test's stores in a folder or on a server, and returns the URL."""
 
 
 @asynccontextmanager
@@ -33,12 +33,12 @@ async def memory(folder: Path, server: str) -> AsyncIterator[str]:
     yield "memory:"
 
 
-def sqlite(synchronous: str) -> Placing:
+def sqlite(synchronous: str) -> CreateLocation:
     @asynccontextmanager
-    async def place(folder: Path, server: str) -> AsyncIterator[str]:
+    async def location(folder: Path, server: str) -> AsyncIterator[str]:
         yield f"sqlite:///{folder / 'store.db'}?synchronous={synchronous}"
 
-    return place
+    return location
 
 
 @asynccontextmanager
@@ -52,8 +52,8 @@ class Kind:
     """A row of the table: one kind of store."""
 
     name: str
-    place: Placing
-    """Returns the place of a test's stores, which is empty at first. The folder belongs to the test."""
+    create: CreateLocation
+    """Creates the location of a test's stores, which is empty at first. The folder belongs to the test."""
     server: str = ""
     """The fixture with the server's URL, if there is a server. It outlives a test."""
     survives: bool = True
@@ -67,16 +67,16 @@ class Kind:
 
 
 KINDS: Final = (
-    Kind(name="memory", place=memory, survives=False),
-    Kind(name="sqlite", place=sqlite("normal")),
-    Kind(name="redis", place=redis, server="redis_url", workers=2, forgets_threads=False, trio=False),
-    Kind(name="cluster", place=redis, server="redis_cluster_url", workers=2, forgets_threads=False, trio=False),
+    Kind(name="memory", create=memory, survives=False),
+    Kind(name="sqlite", create=sqlite("normal")),
+    Kind(name="redis", create=redis, server="redis_url", workers=2, forgets_threads=False, trio=False),
+    Kind(name="cluster", create=redis, server="redis_cluster_url", workers=2, forgets_threads=False, trio=False),
 )
-KILLED: Final = tuple(Kind(name=f"sqlite-{name}", place=sqlite(name)) for name in ("off", "normal", "full"))
+KILLED: Final = tuple(Kind(name=f"sqlite-{name}", create=sqlite(name)) for name in ("off", "normal", "full"))
 """Stores that lose nothing when their process is killed."""
 
 
-class Place:
+class StoreLocation:
     """The location of one test's stores."""
 
     def __init__(self, kind: Kind, url: str) -> None:
@@ -107,14 +107,14 @@ class Worker:
     def __init__(self, log: EventLog) -> None:
         self.log = log
         self.sockets: Counter[ThreadId] = Counter()
-        self.heard: defaultdict[ThreadId, list[Frame]] = defaultdict(list)
+        self.received: defaultdict[ThreadId, list[Frame]] = defaultdict(list)
         self.restarted: list[ThreadId] = []
         self._changed = anyio.Event()
         log.bind(self)
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         if self.sockets[thread_id]:
-            self.heard[thread_id].append(frame)
+            self.received[thread_id].append(frame)
             self._changed.set()
             self._changed = anyio.Event()
         return self.sockets[thread_id]
@@ -136,17 +136,17 @@ class Worker:
         self.log.leave(thread_id)
 
     async def publish(self, thread_id: ThreadId, number: int = 0, *, run_id: RunId = RUN) -> Receipt:
-        return await self.log.publish(drafted(thread_id, number, run_id=run_id))
+        return await self.log.publish(event_with_number(thread_id, number, run_id=run_id))
 
     async def wait_for_frames(self, thread_id: ThreadId, count: int) -> list[Frame]:
         """Wait until this many frames of the thread were delivered."""
         with anyio.fail_after(WAIT_SECONDS):
-            while len(self.heard[thread_id]) < count:
+            while len(self.received[thread_id]) < count:
                 await self._changed.wait()
-        return self.heard[thread_id]
+        return self.received[thread_id]
 
 
-def drafted(thread_id: ThreadId, number: int = 0, *, run_id: RunId = RUN, padding: int = 0) -> AgentEvent:
+def event_with_number(thread_id: ThreadId, number: int = 0, *, run_id: RunId = RUN, padding: int = 0) -> AgentEvent:
     """Return an event with its number in the payload."""
     payload = {"number": number, "padding": "x" * padding}
     return emitted(EventType.TOOL_EXECUTING, run_id=run_id, payload=payload, thread_id=thread_id)
@@ -161,7 +161,7 @@ def numbers(frames: list[Frame] | tuple[Frame, ...]) -> list[int]:
     return [frame.seq for frame in frames]
 
 
-def merged(replay: Replay, heard: list[Frame]) -> list[Frame]:
+def merged(replay: Replay, received: list[Frame]) -> list[Frame]:
     """Return what a socket receives: the replay and the delivered frames, without duplicates."""
     last = replay.frames[-1].seq if replay.frames else replay.cursor.seq
-    return [*replay.frames, *(frame for frame in heard if frame.seq > last)]
+    return [*replay.frames, *(frame for frame in received if frame.seq > last)]

@@ -15,9 +15,9 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.signals import Cursor, GapReason
 from bridgekit_verify.harness.processes import start_process
-from tests.contract.conftest import placed
-from tests.contract.publishing import KEEP, THREADS
-from tests.contract.stores import KILLED, KINDS, Place, Worker, number_in, numbers
+from tests.contract.conftest import open_location
+from tests.contract.publishing import RETENTION, THREADS
+from tests.contract.stores import KILLED, KINDS, StoreLocation, Worker, number_in, numbers
 
 LINES = 500
 """Number of acknowledgements before the process is killed."""
@@ -33,7 +33,7 @@ class Acknowledged:
     routes: dict[RunId, ThreadId] = field(default_factory=dict)
     tickets: list[str] = field(default_factory=list)
 
-    def heard(self, line: str) -> None:
+    def parse_line(self, line: str) -> None:
         match line.split("\t"):
             case ["event", thread, epoch, seq, number]:
                 assert self.epochs.setdefault(ThreadId(thread), epoch) == epoch
@@ -47,44 +47,44 @@ class Acknowledged:
 
 
 @pytest.fixture(params=[pytest.param(kind, id=kind.name) for kind in KILLED])
-async def killed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    async with placed(request, request.param, tmp_path) as place:
-        yield place
+async def killed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreLocation]:
+    async with open_location(request, request.param, tmp_path) as location:
+        yield location
 
 
 async def publish_until_killed(url: str, backend: str) -> Acknowledged:
     """Let a process publish, and kill it meanwhile."""
-    said = Acknowledged()
+    acknowledged = Acknowledged()
     async with start_process([sys.executable, "-m", "tests.contract.publishing", url, backend]) as publishing:
         for _ in range(LINES):
-            said.heard(await publishing.line())
+            acknowledged.parse_line(await publishing.line())
         await publishing.kill()
         # The pipe still contains the last printed lines.
         async for line in publishing.lines():
-            said.heard(line)
-    return said
+            acknowledged.parse_line(line)
+    return acknowledged
 
 
 @pytest.mark.slow
 async def test_acknowledged_data_survives_when_the_process_is_killed(
-    killed: Place, anyio_backend: tuple[str, dict[str, Any]]
+    killed: StoreLocation, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:
-    said = await publish_until_killed(killed.url, anyio_backend[0])
-    assert set(said.events) == set(THREADS)
-    async with killed.opened(KEEP) as stores:
+    acknowledged = await publish_until_killed(killed.url, anyio_backend[0])
+    assert set(acknowledged.events) == set(THREADS)
+    async with killed.opened(RETENTION) as stores:
         worker, mapping = Worker(stores.log), RunThreadMappingService(stores.routes)
-        for thread, events in said.events.items():
-            replay = await worker.join(thread, Cursor(said.epochs[thread], 0))
+        for thread, events in acknowledged.events.items():
+            replay = await worker.join(thread, Cursor(acknowledged.epochs[thread], 0))
             assert replay.gap is None
             found = {frame.seq: number_in(frame) for frame in replay.frames}
             assert list(found) == list(range(1, len(found) + 1)), "in order, without holes"
             assert len(set(found.values())) == len(found), "each once"
             assert events.items() <= found.items(), "all that was acknowledged"
             after = await worker.publish(thread)
-            assert (after.seq, after.epoch) == (len(found) + 1, said.epochs[thread])
-        assert {run: await mapping.get_thread_id(run) for run in said.routes} == said.routes
-        assert said.tickets
-        assert [await stores.used_tickets.spend(ticket, 60.0) for ticket in said.tickets] == [False] * len(said.tickets)
+            assert (after.seq, after.epoch) == (len(found) + 1, acknowledged.epochs[thread])
+        assert {run: await mapping.get_thread_id(run) for run in acknowledged.routes} == acknowledged.routes
+        assert acknowledged.tickets
+        assert [await stores.used_tickets.spend(ticket, 60.0) for ticket in acknowledged.tickets] == [False] * len(acknowledged.tickets)
 
 
 @pytest.mark.slow
@@ -92,14 +92,14 @@ async def test_memory_store_is_lost_with_its_process_and_a_resuming_client_gets_
     tmp_path: Path, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:
     (memory,) = (kind for kind in KINDS if kind.name == "memory")
-    async with memory.place(tmp_path, "") as url:
-        said = await publish_until_killed(url, anyio_backend[0])
-        async with Place(memory, url).worker(KEEP) as worker:
-            for thread, events in said.events.items():
+    async with memory.create(tmp_path, "") as url:
+        acknowledged = await publish_until_killed(url, anyio_backend[0])
+        async with StoreLocation(memory, url).worker(RETENTION) as worker:
+            for thread, events in acknowledged.events.items():
                 await worker.publish(thread)
-                replay = await worker.join(thread, Cursor(said.epochs[thread], min(events)))
+                replay = await worker.join(thread, Cursor(acknowledged.epochs[thread], min(events)))
                 assert numbers(replay.frames) == [1], "the first of a new numbering"
-                assert replay.cursor.epoch != said.epochs[thread]
+                assert replay.cursor.epoch != acknowledged.epochs[thread]
                 assert replay.gap is not None
                 assert (replay.gap.first, replay.gap.last) == (min(events) + 1, None)
                 assert replay.gap.reason is GapReason.RESTARTED

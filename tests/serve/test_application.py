@@ -80,24 +80,24 @@ def test_application_is_served_unchanged(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "says"),
+    ("target", "expected"),
     [
         ("nowhere:app", "there is no module 'nowhere' in /"),
         ("tests.nowhere:app", "there is no module 'tests.nowhere'"),
         ("tests.serve.needy:app", "it needs the module 'no_such_package', which is not installed"),
         (f"{HERE}:nothing", f"'{HERE}' has no 'nothing'"),
         (f"{HERE}:Rooms.nothing", "has no 'Rooms.nothing'"),
-        (HERE, "give MODULE:ATTRIBUTE, which names your BridgeConfig, a function that returns them, or an ASGI"),
+        (HERE, "give MODULE:ATTRIBUTE, which names a BridgeConfig, a function that returns one, or an ASGI"),
         (":plain", "give MODULE:ATTRIBUTE"),
-        (f"{HERE}:number", "it is of type int; expected your BridgeConfig, a function"),
+        (f"{HERE}:number", "it is of type int; expected a BridgeConfig, a function"),
         (f"{HERE}:made_wrong", "it is of type int"),
-        (f"{HERE}:made_later", "its function is asynchronous; expected your BridgeConfig"),
+        (f"{HERE}:made_later", "it is an asynchronous function; expected a BridgeConfig"),
     ],
 )
-def test_target_that_cannot_be_served_is_named(target: str, says: str) -> None:
+def test_target_that_cannot_be_served_is_named(target: str, expected: str) -> None:
     with pytest.raises(ServeError) as refusal:
         AppSpec(target=target).load()
-    assert says in str(refusal.value)
+    assert expected in str(refusal.value)
     assert refusal.value.what == target
 
 
@@ -133,8 +133,8 @@ async def test_key_from_the_environment_or_a_file_signs_tickets(
         application, _ = await started(AppSpec(target=f"{HERE}:plain", key_file=key_file))
         await application.open_thread(THREAD, ALICE)
         other = Tickets(application, application.stores.used_tickets, keys=(key.encode(),))
-        asked = Handshake(query={}, ticket=other.issue(ALICE, THREAD))
-        assert (await application.authorizer.authorize(asked)).user_id == ALICE
+        handshake = Handshake(query={}, ticket=other.issue(ALICE, THREAD))
+        assert (await application.authorizer.authorize(handshake)).user_id == ALICE
 
 
 async def test_config_with_its_own_authorizer_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ async def test_config_with_its_own_authorizer_keeps_it(tmp_path: Path, monkeypat
     file.write_text(KEY)
     file.chmod(0o600)
     with pytest.raises(
-        ServeError, match="its BridgeConfig have an authorizer of their own; leave out --ticket-key-file"
+        ServeError, match="its BridgeConfig has its own authorizer; leave out --ticket-key-file"
     ):
         AppSpec(target=f"{HERE}:owners_only", key_file=file).load()
 
@@ -163,7 +163,7 @@ async def test_config_with_its_own_authorizer_keeps_it(tmp_path: Path, monkeypat
     ],
 )
 def test_application_accepts_no_options(served: AppSpec, named: str) -> None:
-    with pytest.raises(ServeError, match=f"it is already an application; leave out {named}$"):
+    with pytest.raises(ServeError, match=f"it is a complete application, to which options do not apply; leave out {named}$"):
         served.load()
 
 
@@ -175,7 +175,7 @@ def test_unknown_store_is_refused() -> None:
 def test_shared_store_needs_a_shared_key() -> None:
     served = AppSpec(target=f"{HERE}:plain", store="redis://127.0.0.1:1")
     with pytest.raises(
-        ServeError, match=f"must share a key for tickets: give --ticket-key-file FILE, or {KEY_VARIABLE}"
+        ServeError, match=f"need the same key for tickets: give --ticket-key-file FILE, or {KEY_VARIABLE}"
     ):
         served.load()
     AppSpec(target=f"{HERE}:owners_only", store="redis://127.0.0.1:1").load()
@@ -191,7 +191,7 @@ def test_single_worker_store_is_refused_for_two_workers(name: str, store: str | 
     with pytest.raises(ServeError) as refusal:
         served.load(2)
     assert f"its {called} store serves one worker, not 2" in str(refusal.value)
-    assert "start one, or give --store redis://HOST:PORT" in str(refusal.value)
+    assert "use --workers 1, or give --store redis://HOST:PORT" in str(refusal.value)
 
 
 def test_shared_store_and_custom_stores_are_accepted_for_two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,12 +268,12 @@ def test_key_file_behind_a_symbolic_link_is_checked(tmp_path: Path) -> None:
         read_ticket_keys(link, {})
 
 
-@pytest.mark.parametrize(("text", "says"), [("", "holds no key"), ("\n \n", "holds no key"), ("short", "not 5")])
-def test_unusable_key_is_refused_and_its_source_named(text: str, says: str, tmp_path: Path) -> None:
-    with pytest.raises(ServeError, match=says) as refusal:
+@pytest.mark.parametrize(("text", "expected"), [("", "contains no key"), ("\n \n", "contains no key"), ("short", "not 5")])
+def test_unusable_key_is_refused_and_its_source_named(text: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(ServeError, match=expected) as refusal:
         read_ticket_keys(written(tmp_path, text), {})
     assert refusal.value.what == str(tmp_path / "key")
-    with pytest.raises(ServeError, match=says) as refusal:
+    with pytest.raises(ServeError, match=expected) as refusal:
         read_ticket_keys(None, {KEY_VARIABLE: text})
     assert refusal.value.what == KEY_VARIABLE
 

@@ -115,12 +115,12 @@ async def test_connection_used_for_a_page_before_is_handed_off() -> None:
 
 
 @pytest.mark.parametrize("edge", ["asgi", "native"])
-@pytest.mark.parametrize(("said", "refused"), [("https", True), ("wss", True), ("http", False)])
+@pytest.mark.parametrize(("scheme", "refused"), [("https", True), ("wss", True), ("http", False)])
 async def test_proxy_that_terminates_tls_is_trusted_and_a_page_without_tls_refused(
-    edge: str, said: str, refused: bool
+    edge: str, scheme: str, refused: bool
 ) -> None:
     async with served(edge) as (_, url):
-        headers = {"X-Forwarded-Proto": said, "Origin": f"http{url[2:]}"}
+        headers = {"X-Forwarded-Proto": scheme, "Origin": f"http{url[2:]}"}
         async with open_socket(f"{url}{ASKED}", additional_headers=headers) as page:
             first = None if refused else json.loads(await page.recv())["type"]
             if refused:

@@ -43,7 +43,7 @@ class Browser:
         protocols: Sequence[str] = (),
         origin: str | None = None,
         scheme: str = "ws",
-        says: Sequence[str | bytes] = (),
+        sends: Sequence[str | bytes] = (),
         **query: str,
     ) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -58,7 +58,7 @@ class Browser:
         self._headers = [(b"host", HOST), (b"sec-websocket-protocol", ", ".join(protocols).encode())]
         if origin is not None:
             self._headers.append((b"origin", origin.encode()))
-        self._says = deque(says)
+        self._sends = deque(sends)
         self._may_read = math.inf
         self._news = anyio.Event()
         self._leaves = anyio.Event()
@@ -121,9 +121,9 @@ class Browser:
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
-        if self._says:
-            said = self._says.popleft()
-            return {"type": "websocket.receive", "text" if isinstance(said, str) else "bytes": said}
+        if self._sends:
+            message = self._sends.popleft()
+            return {"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message}
         await self._leaves.wait()
         return {"type": "websocket.disconnect", "code": 1001}
 
@@ -141,9 +141,9 @@ class Site:
     """An ASGI edge with two threads, one of Alice's and one of Bob's, for browsers to connect to."""
 
     def __init__(
-        self, keep: Retention = DEFAULT_RETENTION, *, broker: MemoryEventLog | None = None, **choices: Any
+        self, retention: Retention = DEFAULT_RETENTION, *, broker: MemoryEventLog | None = None, **choices: Any
     ) -> None:
-        self.broker = MemoryEventLog(keep) if broker is None else broker
+        self.broker = MemoryEventLog(retention) if broker is None else broker
         self.hub = Hub(self.broker)
         self.counters = DeliveryCounters()
         self.threads = MemoryThreadStore()

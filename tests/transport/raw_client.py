@@ -36,11 +36,11 @@ class RawPeer:
         self.read = b""
         """All bytes since the end of the handshake."""
 
-    async def say(self, payload: bytes) -> None:
+    async def send_text(self, payload: bytes) -> None:
         """Send one text frame of up to 65,535 bytes."""
         await self._write(b"\x81\xfe" + len(payload).to_bytes(2, "big") + MASK + payload)
 
-    async def say_goodbye(self) -> None:
+    async def send_close(self) -> None:
         await self._write(b"\x88\x82" + MASK + b"\x03\xe8")
 
     async def read_until(self, wanted: bytes) -> None:
@@ -146,10 +146,10 @@ async def hang_up(stream: SocketStream, request: bytes) -> None:
 def subscribed(*frames: bytes, seq: int = 0, epoch: str = EPOCH, close: int | None = None) -> Answer:
     """Return an answer that accepts the handshake, confirms a subscription at this position, sends these frames, and
     closes with a code, or never."""
-    return saying(encode_signal(Subscribed(THREAD, epoch, seq)), *frames, close=close)
+    return sending(encode_signal(Subscribed(THREAD, epoch, seq)), *frames, close=close)
 
 
-def saying(*frames: bytes, close: int | None = None) -> Answer:
+def sending(*frames: bytes, close: int | None = None) -> Answer:
     """Return an answer that accepts the handshake, sends these frames, and closes with a code, or when the client does.
     It answers no ping."""
 
@@ -159,7 +159,7 @@ def saying(*frames: bytes, close: int | None = None) -> Answer:
             await stream.send(_header(0x81, len(data)) + data)
         if close is not None:
             await stream.send(_header(0x88, 2) + close.to_bytes(2, "big"))
-        await _until_goodbye(stream)
+        await _until_close(stream)
 
     return answer
 
@@ -181,7 +181,7 @@ def _header(kind: int, size: int) -> bytes:
     )
 
 
-async def _until_goodbye(stream: SocketStream) -> None:
+async def _until_close(stream: SocketStream) -> None:
     with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
         while (await stream.receive())[0] != 0x88:
             pass

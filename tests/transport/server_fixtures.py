@@ -30,9 +30,9 @@ QUICKLY = Backoff(first_seconds=0.01, longest_seconds=0.05)
 class Machine:
     """A server that can be restarted at the same address. Its stores survive the restart."""
 
-    def __init__(self, tasks: TaskGroup, port: int, keep: Retention, outbox_events: int) -> None:
+    def __init__(self, tasks: TaskGroup, port: int, retention: Retention, outbox_events: int) -> None:
         self._tasks = tasks
-        self._stores = in_memory(keep)
+        self._stores = in_memory(retention)
         outbox = OutboxLimits(events=outbox_events)
         self.threads = MemoryThreadStore()
         self.app = create_app(
@@ -63,9 +63,9 @@ class Machine:
             await self._stop.wait()
         self._stopped.set()
 
-    async def stop(self, *, goodbye: bool = True) -> None:
+    async def stop(self, *, drain: bool = True) -> None:
         """Stop the server, with or without draining its sockets."""
-        if goodbye:
+        if drain:
             await self.app.state.bridgekit_connections.close()
         self._stop.set()
         await self._stopped.wait()
@@ -83,10 +83,10 @@ class Machine:
 
 
 @asynccontextmanager
-async def machine(keep: Retention | None = None, *, outbox_events: int = 1_024) -> AsyncIterator[Machine]:
+async def machine(retention: Retention | None = None, *, outbox_events: int = 1_024) -> AsyncIterator[Machine]:
     with unwrap_single_error(), anyio.fail_after(TIMEOUT_SECONDS), held_port() as port:
         async with anyio.create_task_group() as tasks:
-            made = Machine(tasks, port, keep or Retention(), outbox_events)
+            made = Machine(tasks, port, retention or Retention(), outbox_events)
             await made.start()
             yield made
             await made.stop()

@@ -197,10 +197,10 @@ async def test_long_close_reason_is_truncated_between_characters(site: Site) -> 
     """RFC 6455 allows 123 bytes, which here would end within a character."""
 
     class Wordy:
-        def awaits_message(self, asked: Handshake) -> bool:
+        def awaits_message(self, handshake: Handshake) -> bool:
             return False
 
-        async def authorize(self, asked: Handshake) -> Subscription:
+        async def authorize(self, handshake: Handshake) -> Subscription:
             raise SubscriptionRefused(4503, "é" * 100)
 
     site.edge.authorizer = Wordy()

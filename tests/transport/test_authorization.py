@@ -50,8 +50,8 @@ async def test_answer_names_the_protocol_and_never_the_ticket(ticketed: Site) ->
 
 @pytest.mark.parametrize("as_bytes", [False, True])
 async def test_ticket_in_the_first_message_opens_the_socket(ticketed: Site, as_bytes: bool) -> None:
-    said = first_message(ticketed.tickets.issue(ALICE, THREAD))
-    browser = Browser(ticketed.app, says=[said.encode() if as_bytes else said, "and more"])
+    message = first_message(ticketed.tickets.issue(ALICE, THREAD))
+    browser = Browser(ticketed.app, sends=[message.encode() if as_bytes else message, "and more"])
     async with ticketed.open(browser):
         await ticketed.publish(1)
     assert [message["type"] for message in browser.messages] == ["websocket.accept", *["websocket.send"] * 2]
@@ -60,8 +60,8 @@ async def test_ticket_in_the_first_message_opens_the_socket(ticketed: Site, as_b
 
 async def test_cursor_in_the_query_works_with_a_ticket_in_the_first_message(ticketed: Site) -> None:
     [seen, *_] = await ticketed.publish(3)
-    said = first_message(ticketed.tickets.issue(ALICE, THREAD))
-    browser = Browser(ticketed.app, says=[said], epoch=str(seen.epoch), seq="1")
+    message = first_message(ticketed.tickets.issue(ALICE, THREAD))
+    browser = Browser(ticketed.app, sends=[message], epoch=str(seen.epoch), seq="1")
     async with ticketed.open(browser):
         pass
     assert browser.seqs == [2, 3]
@@ -79,11 +79,11 @@ NO_TICKETS = {
 }
 
 
-@pytest.mark.parametrize("said", NO_TICKETS.values(), ids=NO_TICKETS)
+@pytest.mark.parametrize("message", NO_TICKETS.values(), ids=NO_TICKETS)
 async def test_first_message_without_a_ticket_gets_a_terminal_close_code(
-    ticketed: Site, said: str | bytes
+    ticketed: Site, message: str | bytes
 ) -> None:
-    browser = Browser(ticketed.app, says=[said])
+    browser = Browser(ticketed.app, sends=[message])
     await browser.stay()
     assert browser.close is not None
     assert (browser.close[0], len(browser.messages)) == (4501, 2)
@@ -91,7 +91,7 @@ async def test_first_message_without_a_ticket_gets_a_terminal_close_code(
 
 
 async def test_first_message_that_is_too_long_is_refused(ticketed: Site) -> None:
-    browser = Browser(ticketed.app, says=["x" * (INCOMING_BYTES + 1)])
+    browser = Browser(ticketed.app, sends=["x" * (INCOMING_BYTES + 1)])
     await browser.stay()
     assert browser.close == (4501, "the first message is longer than 16,384 bytes")
 
@@ -130,8 +130,8 @@ async def test_longest_waiting_socket_is_closed_when_too_many_await_authorizatio
             await anyio.wait_all_tasks_blocked()
         busy = (4010, "too many sockets await authorization: connect again")
         assert [browser.close for browser in browsers] == [busy, busy, None, None]
-        speaking = Browser(ticketed.app, says=[first_message(ticketed.tickets.issue(ALICE, THREAD))])
-        async with ticketed.open(speaking, with_ticket(ticketed)):
+        authorized = Browser(ticketed.app, sends=[first_message(ticketed.tickets.issue(ALICE, THREAD))])
+        async with ticketed.open(authorized, with_ticket(ticketed)):
             assert len(ticketed.hub) == 2
         for browser in browsers:
             browser.leave()
@@ -158,10 +158,10 @@ async def test_authorized_socket_is_refused_when_the_server_stops_accepting(tick
     stop_accepting = ticketed.edge.stop_accepting
 
     class Slow:
-        def awaits_message(self, asked: Handshake) -> bool:
+        def awaits_message(self, handshake: Handshake) -> bool:
             return False
 
-        async def authorize(self, asked: Handshake) -> Subscription:
+        async def authorize(self, handshake: Handshake) -> Subscription:
             stop_accepting()
             return Subscription(ALICE, THREAD)
 
@@ -175,10 +175,10 @@ async def test_client_is_told_to_reconnect_when_authorization_times_out(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Asleep:
-        def awaits_message(self, asked: Handshake) -> bool:
+        def awaits_message(self, handshake: Handshake) -> bool:
             return False
 
-        async def authorize(self, asked: Handshake) -> Subscription:
+        async def authorize(self, handshake: Handshake) -> Subscription:
             await anyio.sleep_forever()
             raise AssertionError
 

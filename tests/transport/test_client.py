@@ -18,7 +18,7 @@ from bridgekit.serve.in_process import serving
 from bridgekit.signals import Cursor, Gap, GapReason, encode_signal
 from bridgekit.transport.client import EventClient, connect
 from tests.factories import ALICE, THREAD, emitted, frame
-from tests.transport.raw_client import EPOCH, Answer, raw_server, saying, subscribed
+from tests.transport.raw_client import EPOCH, Answer, raw_server, sending, subscribed
 from tests.verify.faults.peers import resetting
 
 TIMEOUT_SECONDS = 60.0
@@ -84,7 +84,7 @@ async def test_iteration_raises_after_the_received_events_when_the_connection_br
 
 async def test_first_frame_that_confirms_nothing_is_rejected() -> None:
     with pytest.raises(MalformedFrame, match="does not confirm"):
-        async with client_of(saying(ONE)):
+        async with client_of(sending(ONE)):
             raise AssertionError("was let in")
 
 

@@ -15,7 +15,7 @@ import pytest
 from bridgekit.transport import graceful_shutdown, listeners
 from bridgekit.transport.graceful_shutdown import drain_on_shutdown
 
-SOON = 60.0
+TIMEOUT_SECONDS = 60.0
 BOTH = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -72,7 +72,7 @@ async def drain() -> Drain:
 async def test_server_receives_a_signal_after_the_drain(
     number: signal.Signals, server: Server, drain: Drain
 ) -> None:
-    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             signal.raise_signal(number)
             await drain.begun.wait()
@@ -88,7 +88,7 @@ async def test_second_signal_cancels_the_draining_and_both_are_passed_on(
     server: Server, drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graceful_shutdown, "DUPLICATE_SIGNAL_SECONDS", 0.0)
-    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             signal.raise_signal(signal.SIGTERM)
             await drain.begun.wait()
@@ -99,7 +99,7 @@ async def test_second_signal_cancels_the_draining_and_both_are_passed_on(
 
 async def test_duplicate_of_a_signal_is_ignored(server: Server, drain: Drain) -> None:
     """Ctrl-C signals the whole process group, and the parent then signals its workers as well."""
-    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
@@ -114,7 +114,7 @@ async def test_signal_after_the_draining_is_passed_on_and_a_duplicate_is_not(
     server: Server, drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drain.goes_on.set()
-    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             signal.raise_signal(signal.SIGTERM)
             await server.called.wait()
@@ -129,7 +129,7 @@ async def test_signal_after_the_draining_is_passed_on_and_a_duplicate_is_not(
 
 async def test_application_is_drained_at_the_end_when_no_signal_came(server: Server, drain: Drain) -> None:
     drain.goes_on.set()
-    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             assert drain.times == 0
         assert (drain.times, drain.ended, server.received) == (1, "well", [])
@@ -145,7 +145,7 @@ async def test_second_signal_cancels_the_draining_at_the_end_too(
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
 
-    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         async with anyio.create_task_group() as tasks, drain_on_shutdown(drain):
             tasks.start_soon(impatience)
         assert (server.received, drain.ended) == ([signal.SIGTERM] * 2, "cut short")
@@ -201,7 +201,7 @@ async def test_signal_is_passed_on_when_draining_failed(server: Server) -> None:
             signal.raise_signal(signal.SIGTERM)
             await anyio.sleep_forever()
 
-    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         with pytest.raises(OSError, match="the store is gone"):
             await stopped()
         assert server.received == [signal.SIGTERM]
@@ -228,7 +228,7 @@ def inherited() -> Iterator[socket.socket]:
 
 
 async def test_worker_that_receives_no_signal_drains_when_its_server_closes_the_listening_socket(drain: Drain) -> None:
-    with inherited() as listener, anyio.fail_after(SOON):
+    with inherited() as listener, anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             listener.close()
             await drain.begun.wait()
@@ -246,7 +246,7 @@ async def test_server_that_listens_elsewhere_continues_when_an_inherited_socket_
         return listeners.anything_listens()
 
     monkeypatch.setattr(graceful_shutdown, "anything_listens", anything_listens)
-    with inherited() as leaked, socket.create_server(("127.0.0.1", 0)), anyio.fail_after(SOON):
+    with inherited() as leaked, socket.create_server(("127.0.0.1", 0)), anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             leaked.close()
             await checked.wait()

@@ -22,7 +22,7 @@ class SlowBroker(MemoryEventLog):
 
     def __init__(self) -> None:
         super().__init__()
-        self.looks = anyio.Event()
+        self.may_read = anyio.Event()
         self.answers = anyio.Event()
         self.fails = False
         self.joins = 0
@@ -36,7 +36,7 @@ class SlowBroker(MemoryEventLog):
         super().leave(thread_id)
 
     async def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
-        await self.looks.wait()
+        await self.may_read.wait()
         replay = await super().replay(thread_id, after)
         await self.answers.wait()
         if self.fails:
@@ -60,12 +60,12 @@ class Joining:
 
     async def until_read(self) -> None:
         """Wait until the log is read but has not answered: events now are only put to the socket."""
-        self.broker.looks.set()
+        self.broker.may_read.set()
         await anyio.wait_all_tasks_blocked()
 
     async def until_answered(self) -> None:
         """Wait until the replay is available but the socket is not accepted."""
-        self.broker.looks.set()
+        self.broker.may_read.set()
         self.broker.answers.set()
         await anyio.wait_all_tasks_blocked()
         assert self.browser.messages == []

@@ -28,7 +28,7 @@ SHORT_SECONDS = 0.15
 
 
 @asynccontextmanager
-async def watchful(keepalive_seconds: float = SHORT_SECONDS) -> AsyncIterator[tuple[Application, str]]:
+async def pinging(keepalive_seconds: float = SHORT_SECONDS) -> AsyncIterator[tuple[Application, str]]:
     """A real server that pings often."""
     app = create_app(
         BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=OutboxLimits(events=10_000, size_bytes=10**9))
@@ -54,7 +54,7 @@ async def is_detected_in_time(seen: Callable[[float], Awaitable[bool]]) -> bool:
 async def test_peer_is_detached_only_when_it_answers_no_ping() -> None:
     async def seen(keepalive_seconds: float) -> bool:
         async with (
-            watchful(keepalive_seconds) as (application, url),
+            pinging(keepalive_seconds) as (application, url),
             connect(url, user_id=ALICE, thread_id=THREAD) as client,
             raw_peer(url),
         ):
@@ -70,7 +70,7 @@ async def test_peer_that_reads_nothing_is_detached_despite_waiting_frames() -> N
     """Its outbox is not full, and the transport is blocked, so no close frame reaches the peer."""
 
     async def seen(keepalive_seconds: float) -> bool:
-        async with watchful(keepalive_seconds) as (application, url), raw_peer(url):
+        async with pinging(keepalive_seconds) as (application, url), raw_peer(url):
             event = emitted(EventType.TOOL_EXECUTING, payload={"parameters": "x" * 10_000})
             taken = [(await application.bridge.notify(event)).sockets for _ in range(100)]
             await until_only(application, 0)
@@ -80,13 +80,13 @@ async def test_peer_that_reads_nothing_is_detached_despite_waiting_frames() -> N
 
 
 async def test_frame_of_the_largest_size_is_discarded_and_a_larger_one_closes_the_socket() -> None:
-    async with watchful(KEEPALIVE_SECONDS) as (application, url), raw_peer(url) as peer:
-        await peer.say(b"x" * INCOMING_BYTES)
+    async with pinging(KEEPALIVE_SECONDS) as (application, url), raw_peer(url) as peer:
+        await peer.send_text(b"x" * INCOMING_BYTES)
         await application.bridge.notify(emitted())
         await peer.read_until(b'"seq":1,')
-        await peer.say(b"x" * (INCOMING_BYTES + 1))
+        await peer.send_text(b"x" * (INCOMING_BYTES + 1))
         await peer.read_until(b"\x03\xf1")  # 1009, message too big
-        await peer.say_goodbye()
+        await peer.send_close()
         await until_only(application, 0)
 
 

@@ -41,7 +41,7 @@ def written(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtu
 
 
 @asynccontextmanager
-async def talkative(app: Starlette) -> AsyncIterator[str]:
+async def verbose(app: Starlette) -> AsyncIterator[str]:
     """Run uvicorn as a user does, with its access log and at the most verbose level."""
     config = uvicorn.Config(app, ws="websockets-sansio", access_log=True, log_config=None, log_level=TRACE_LOG_LEVEL)
     server = uvicorn.Server(config)
@@ -77,20 +77,20 @@ async def test_server_logs_no_ticket_from_a_subprotocol_or_first_message(
     written: pytest.LogCaptureFixture,
 ) -> None:
     app = create_app(BridgeConfig(agents={}))
-    async with talkative(app) as url:
+    async with verbose(app) as url:
         application = await opened(app)
         tickets = [application.ticket(THREAD, ALICE) for _ in range(3)]
         offered = [[Subprotocol(PROTOCOL), Subprotocol(TICKET_PROTOCOL + each)] for each in tickets[:2]]
-        async with open_socket(f"{url}/ws", subprotocols=offered[0], logger=mute()) as one:
+        async with open_socket(f"{url}/ws", subprotocols=offered[0], logger=silence()) as one:
             assert json.loads(await one.recv())["type"] == "subscribed"
             # Refused, because the ticket was used before.
-            async with open_socket(f"{url}/ws", subprotocols=offered[0], logger=mute()) as again:
+            async with open_socket(f"{url}/ws", subprotocols=offered[0], logger=silence()) as again:
                 await again.wait_closed()
                 assert again.close_code == 4505
-        async with open_socket(f"{url}/ws?thread_id={OTHER}", subprotocols=offered[1], logger=mute()) as swapped:
+        async with open_socket(f"{url}/ws?thread_id={OTHER}", subprotocols=offered[1], logger=silence()) as swapped:
             await swapped.wait_closed()
             assert swapped.close_code == 4503
-        async with open_socket(f"{url}/ws", logger=mute()) as two:
+        async with open_socket(f"{url}/ws", logger=silence()) as two:
             await two.send(json.dumps({"type": "authorise", "ticket": tickets[2]}))
             assert json.loads(await two.recv())["type"] == "subscribed"
         metrics = await metrics_of(url)
@@ -104,10 +104,10 @@ async def test_server_logs_no_ticket_from_the_query(
     written: pytest.LogCaptureFixture,
 ) -> None:
     app = create_app(BridgeConfig(agents={}, authorizer=partial(Tickets, in_query=True)))
-    async with talkative(app) as url:
+    async with verbose(app) as url:
         ticket = (await opened(app)).ticket(THREAD, ALICE)
         for query in (f"ticket={ticket}", f"thread_id={THREAD}&ticket={ticket}&seq=x"):
-            async with open_socket(f"{url}/ws?{query}", logger=mute()) as one:
+            async with open_socket(f"{url}/ws?{query}", logger=silence()) as one:
                 await one.wait_closed() if "seq" in query else await one.recv()
     assert_hidden(written, ticket)
     assert any("[accepted]" in record.getMessage() for record in written.records)
@@ -131,9 +131,9 @@ async def test_our_client_logs_no_ticket_and_puts_none_into_the_url(
     assert asked == [f"> GET /ws?thread_id={THREAD} HTTP/1.1"] * 2
 
 
-def mute() -> logging.Logger:
+def silence() -> logging.Logger:
     """Silence the logs of the clients in these tests that are not ours."""
-    logger = logging.getLogger("tests.mute")
+    logger = logging.getLogger("tests.silence")
     logger.disabled = True
     return logger
 

@@ -185,8 +185,8 @@ def test_outbox_behaves_like_a_bounded_list(steps: list[str | int | tuple[EventT
             read += box.taken(count)
             del model[:count]
     read += box.taken()
-    told = [range(int(first), int(last) + 1) for first, last in _gaps(read, "coalesced")]
-    assert sorted(seq for numbers in told for seq in numbers) == sorted(coalesced)
+    reported = [range(int(first), int(last) + 1) for first, last in _gaps(read, "coalesced")]
+    assert sorted(seq for numbers in reported for seq in numbers) == sorted(coalesced)
 
 
 def _gaps(read: list[str], reason: str) -> list[list[str]]:

@@ -146,7 +146,7 @@ async def test_drain_waits_for_a_slow_reader() -> None:
                 await anyio.sleep(1.5)  # longer than the wait for an aborted socket
                 await slow.read_until(b"\x0f\xa0")  # 4000
                 assert slow.read.count(b'"seq":') == 12 + 1
-                await slow.say_goodbye()
+                await slow.send_close()
 
 
 BURST = 5_000

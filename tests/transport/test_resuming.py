@@ -15,8 +15,8 @@ FOREIGN = "f" * 16
 
 
 @asynccontextmanager
-async def made(keep: Retention | None = None, *, broker: MemoryEventLog | None = None) -> AsyncIterator[Site]:
-    site = Site(keep or Retention(), broker=broker)
+async def made(retention: Retention | None = None, *, broker: MemoryEventLog | None = None) -> AsyncIterator[Site]:
+    site = Site(retention or Retention(), broker=broker)
     await site.open_threads()
     async with site.edge:
         yield site

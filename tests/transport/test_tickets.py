@@ -40,7 +40,7 @@ def offered(ticket: str, **query: str) -> Handshake:
     return Handshake(query=query, protocols=(PROTOCOL, TICKET_PROTOCOL + ticket))
 
 
-async def refused(tickets: Tickets, asked: Handshake) -> tuple[int, str]:
+async def refused(tickets: Tickets, handshake: Handshake) -> tuple[int, str]:
     with pytest.raises(SubscriptionRefused) as refusal:
         await tickets.authorize(asked)
     return refusal.value.code, refusal.value.reason
@@ -110,8 +110,8 @@ NO_GOOD = {
     "an expiry that is a text": lambda: signed(exp=str(int(time.time()) + 60)),
     "an expiry that is endless": lambda: signed(exp=float("inf")),
     "a number that is no text": lambda: signed(jti=7),
-    "a user who is no text": lambda: signed(sub=7),
-    "a user who is nobody": lambda: signed(sub=" "),
+    "a user id that is not text": lambda: signed(sub=7),
+    "an empty user id": lambda: signed(sub=" "),
     "a thread that is no text": lambda: signed(thread=[THREAD]),
     "a thread that is no id": lambda: signed(thread="\x00"),
     "not yet": lambda: signed(nbf=time.time() + 60),

@@ -82,18 +82,18 @@ async def test_run_of_stopped_workers_completes_and_its_client_receives_the_rest
     with held_port() as port:
         async with started(*UVICORN, str(port), env=env) as old:
             await up(old, UVICORN)
-            async with old.followed() as follower:
+            async with old.followed() as client:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(run)
                     with anyio.fail_after(SOON):
-                        received = [await anext(follower) for _ in range(2)]
+                        received = [await anext(client) for _ in range(2)]
                     # Like Ctrl-C: the terminal signals the workers, and then their parent does too. A worker with the
                     # socket and without the run closes it at once.
                     old.signal_all(signal.SIGINT)
                     assert await old.end() == 0
                 async with started("uvicorn", APP, "--port", str(port), env=env):
                     with anyio.fail_after(SOON):
-                        received += [await anext(follower) for _ in range(2)]
+                        received += [await anext(client) for _ in range(2)]
     assert answers == [200]
     assert [item.type for item in received if isinstance(item, RoutedEvent)] == RUN
 

@@ -30,7 +30,7 @@ from bridgekit.transport.writer import (
 from tests.factories import ALICE, BOB, OTHER, THREAD, frame
 from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site
 
-MINE = ContextVar("MINE", default="nobody's")
+MINE = ContextVar("MINE", default="default")
 
 
 class Written(WritingSubscriber):

@@ -95,7 +95,7 @@ class SqliteEventLog:
         backlog_events: int = BACKLOG_EVENTS,
         backlog_bytes: int = BACKLOG_BYTES,
     ) -> None:
-        self.retention = keep
+        self.retention = retention
         self._database = database
         self._sink: LocalSink
         self._frame_bytes = FRAME_BYTES

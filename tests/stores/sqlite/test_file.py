@@ -125,10 +125,10 @@ async def test_file_of_another_version_is_refused_and_left_unchanged(path: Path)
     assert contents(path.parent) == before
 
 
-@pytest.mark.parametrize("place", [".", "nowhere/store.db"])
-async def test_path_where_no_file_can_be_created_is_refused(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("name", [".", "nowhere/store.db"])
+async def test_path_where_no_file_can_be_created_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreUnusable):
-        async with sqlite_stores(tmp_path / place)():
+        async with sqlite_stores(tmp_path / name)():
             pass
     assert contents(tmp_path) == {}
 

@@ -22,7 +22,7 @@ from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits, Subscriber
-from tests.contract.stores import WAIT_SECONDS, Worker, drafted, merged, number_in, numbers
+from tests.contract.stores import WAIT_SECONDS, Worker, event_with_number, merged, number_in, numbers
 from tests.factories import ALICE, OTHER, THREAD, emitted
 from tests.stores.sqlite.disks import POISON, create_store, slow_for, worker
 from tests.stores.sqlite.files import Clock, query, snapshot
@@ -81,7 +81,7 @@ async def test_every_call_is_answered_while_the_disk_is_slow_and_nothing_is_lost
         async def resume() -> None:
             with pytest.raises(StoreUnavailable):
                 await stuck.log.replay(THREAD, begun.cursor)
-            answers.append("away")
+            answers.append("unavailable")
 
         begun = await stuck.join(THREAD)
         assert await stuck.publish(THREAD, 0)
@@ -92,15 +92,15 @@ async def test_every_call_is_answered_while_the_disk_is_slow_and_nothing_is_lost
             asking.start_soon(publish, 1)
             asking.start_soon(resume)
         assert time.monotonic() - began >= PATIENCE
-        assert [number_in(frame) for frame in stuck.heard[THREAD]] == [0], "the disk is still at it"
-        assert set(answers) == {Outcome.PENDING, "away"}
+        assert [number_in(frame) for frame in stuck.received[THREAD]] == [0], "the disk is still at it"
+        assert set(answers) == {Outcome.PENDING, "unavailable"}
         assert not stuck.log.healthy
         at_once = await stuck.publish(THREAD, 2)
         assert (at_once.outcome, bool(at_once), at_once.kept) == (Outcome.PENDING, False, False)
         with anyio.fail_after(60):
-            while len(stuck.heard[THREAD]) < 4:
+            while len(stuck.received[THREAD]) < 4:
                 await stuck._changed.wait()
-        assert [number_in(frame) for frame in stuck.heard[THREAD]] == [0, POISON, 1, 2]
+        assert [number_in(frame) for frame in stuck.received[THREAD]] == [0, POISON, 1, 2]
         assert await stuck.publish(THREAD, 3)
         assert stuck.log.healthy
 
@@ -114,23 +114,23 @@ async def test_backlog_is_bounded_and_refused_events_take_numbers(path: Path, ev
         begun = await busy.join(THREAD)
 
         async def publish(number: int) -> None:
-            receipts[number] = await broker.publish(drafted(THREAD, number, padding=300))
+            receipts[number] = await broker.publish(event_with_number(THREAD, number, padding=300))
 
         async with anyio.create_task_group() as tasks:
             for number in range(20):
                 tasks.start_soon(publish, number)
     refused = {receipt.seq: receipt.reason for receipt in receipts.values() if receipt.outcome is Outcome.REFUSED}
     assert set(refused.values()) == {"the SQLite store: its queue of unwritten events is full"}
-    assert numbers(busy.heard[THREAD]) == [seq for seq in range(1, 21) if seq not in refused]
-    assert len(busy.heard[THREAD]) >= 9
+    assert numbers(busy.received[THREAD]) == [seq for seq in range(1, 21) if seq not in refused]
+    assert len(busy.received[THREAD]) >= 9
     async with worker(path) as back:
-        last = busy.heard[THREAD][-1].seq
+        last = busy.received[THREAD][-1].seq
         lost = (await back.join(THREAD, Cursor(begun.cursor.epoch, last))).gap
         assert lost is not None
         assert (lost.first, lost.last, lost.reason) == (last + 1, 20, GapReason.LOST)
         assert (await back.publish(THREAD, 99)).seq == 21
         replay = await back.join(THREAD, begun.cursor)
-        assert list(replay.frames) == [*busy.heard[THREAD], *back.heard[THREAD]]
+        assert list(replay.frames) == [*busy.received[THREAD], *back.received[THREAD]]
 
 
 async def test_closing_writes_waiting_events_and_refuses_later_ones(path: Path) -> None:
@@ -183,17 +183,17 @@ async def test_delivery_and_order_do_not_depend_on_awaiting_answers(path: Path) 
     async with worker(path) as busy:
         await busy.join(THREAD)
         for number in range(2_000):
-            busy.log.publish(drafted(THREAD, number))
-        last = await busy.log.publish(drafted(THREAD, 2_000))
+            busy.log.publish(event_with_number(THREAD, number))
+        last = await busy.log.publish(event_with_number(THREAD, 2_000))
         assert (last.outcome, last.seq, last.kept) == (Outcome.SENT, 2_001, True)
-    assert [number_in(frame) for frame in busy.heard[THREAD]] == list(range(2_001))
-    assert numbers(busy.heard[THREAD]) == list(range(1, 2_002))
+    assert [number_in(frame) for frame in busy.received[THREAD]] == list(range(2_001))
+    assert numbers(busy.received[THREAD]) == list(range(1, 2_002))
 
 
 async def test_receipt_can_be_awaited_repeatedly_and_concurrently(path: Path) -> None:
     receipts: list[Receipt] = []
     async with worker(path) as busy:
-        answer = busy.log.publish(drafted(THREAD))
+        answer = busy.log.publish(event_with_number(THREAD))
 
         async def wait() -> None:
             receipts.append(await answer)
@@ -209,7 +209,7 @@ async def test_unencodable_event_takes_no_number(path: Path) -> None:
         busy.log.bind(busy, frame_bytes=1_000)
         assert (await busy.publish(THREAD)).seq == 1
         with pytest.raises(FrameTooLarge):
-            busy.log.publish(drafted(THREAD, padding=1_000))
+            busy.log.publish(event_with_number(THREAD, padding=1_000))
         with pytest.raises(PayloadError):
             busy.log.publish(emitted(payload={"result": object()}))
         assert (await busy.publish(THREAD)).seq == 2
@@ -236,9 +236,9 @@ async def test_large_commit_overflows_no_outbox_of_a_reading_client(path: Path) 
     async with open_database(path, Synchronous.OFF) as database:
         bounded = Bounded(await SqliteEventLog(database).load())
         await bounded.join(THREAD)
-        answers = [bounded.log.publish(drafted(THREAD, number)) for number in range(1_500)]
+        answers = [bounded.log.publish(event_with_number(THREAD, number)) for number in range(1_500)]
         assert {(await answer).outcome for answer in answers} == {Outcome.SENT}
-    assert numbers(bounded.heard[THREAD]) == list(range(1, 1_501))
+    assert numbers(bounded.received[THREAD]) == list(range(1, 1_501))
 
 
 class Crowded(Worker):
@@ -258,29 +258,29 @@ async def test_thread_waiting_for_its_clients_delays_no_other_thread_and_no_comm
         crowded = Crowded(await SqliteEventLog(database).load())
         await crowded.join(THREAD)
         await crowded.join(OTHER)
-        waiting = [crowded.log.publish(drafted(THREAD, number)) for number in range(3)]
+        waiting = [crowded.log.publish(event_with_number(THREAD, number)) for number in range(3)]
         assert await crowded.publish(OTHER, 0)
-        waiting.append(crowded.log.publish(drafted(THREAD, 3)))
+        waiting.append(crowded.log.publish(event_with_number(THREAD, 3)))
         assert [(await crowded.publish(OTHER, number)).seq for number in range(1, 3)] == [2, 3]
         assert query(snapshot(path), "SELECT count(*) FROM events") == [(7,)], "committed, also what is not delivered"
-        assert numbers(crowded.heard[THREAD]) == [1]
+        assert numbers(crowded.received[THREAD]) == [1]
         crowded.room.set()
         assert [(await answer).seq for answer in waiting] == [1, 2, 3, 4]
-        assert numbers(crowded.heard[THREAD]) == [1, 2, 3, 4]
+        assert numbers(crowded.received[THREAD]) == [1, 2, 3, 4]
 
 
 async def test_socket_that_joins_between_commit_and_delivery_gets_each_event_once(path: Path) -> None:
     async with open_database(path, Synchronous.OFF) as database:
         crowded = Crowded(await SqliteEventLog(database).load())
         begun = await crowded.join(THREAD)
-        answers = [crowded.log.publish(drafted(THREAD, number)) for number in range(5)]
-        await crowded.hears(THREAD, 1)
+        answers = [crowded.log.publish(event_with_number(THREAD, number)) for number in range(5)]
+        await crowded.wait_for_frames(THREAD, 1)
         replay = await crowded.join(THREAD, begun.cursor)
         assert numbers(replay.frames) == [1, 2, 3, 4, 5]
         assert (await crowded.join(THREAD)).cursor.seq == 5
         crowded.room.set()
         assert [(await answer).seq for answer in answers] == [1, 2, 3, 4, 5]
-        assert numbers(merged(replay, crowded.heard[THREAD])) == [1, 2, 3, 4, 5]
+        assert numbers(merged(replay, crowded.received[THREAD])) == [1, 2, 3, 4, 5]
 
 
 async def test_burst_larger_than_an_outbox_reaches_a_reading_client(path: Path) -> None:
@@ -299,7 +299,7 @@ async def test_burst_larger_than_an_outbox_reaches_a_reading_client(path: Path) 
         async with hub.joined(subscriber) as replay, anyio.create_task_group() as tasks:
             subscriber.start(replay)
             tasks.start_soon(read, subscriber)
-            answers = [hub.publish(drafted(THREAD, number), THREAD) for number in range(1_000)]
+            answers = [hub.publish(event_with_number(THREAD, number), THREAD) for number in range(1_000)]
             assert {(await answer).outcome for answer in answers} == {Outcome.SENT}
             await subscriber.wait_for_room()
             tasks.cancel_scope.cancel()
@@ -316,7 +316,7 @@ async def test_error_in_the_sink_ends_the_store_and_leaves_no_caller_waiting(pat
     receipts: list[Receipt] = []
 
     async def publish(broker: SqliteEventLog) -> None:
-        receipts.append(await broker.publish(drafted(THREAD)))
+        receipts.append(await broker.publish(event_with_number(THREAD)))
 
     async def serve(tasks: TaskGroup) -> None:
         async with open_database(path, Synchronous.OFF, answer_timeout_seconds=PATIENCE) as database:

@@ -46,7 +46,7 @@ async def test_registration_waits_for_a_pending_write_of_the_same_run(path: Path
     async with sqlite_stores(path)():
         pass
     run_script(path, FULL)
-    told: list[str] = []
+    problems: list[str] = []
     async with sqlite_stores(path)() as stores:
         mapping = RunThreadMappingService(stores.routes)
 
@@ -54,12 +54,12 @@ async def test_registration_waits_for_a_pending_write_of_the_same_run(path: Path
             try:
                 await mapping.register_mapping(RUN, OTHER)
             except StoreUnavailable as refused:
-                told.append(refused.problem)
+                problems.append(refused.problem)
 
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(claim)
-        assert told == ["database or disk is full"] * 3
+        assert problems == ["database or disk is full"] * 3
         assert await mapping.get_thread_id(RUN) is None
 
 

@@ -11,7 +11,7 @@ from bridgekit.events import Outcome
 from bridgekit.signals import Cursor, GapReason
 from bridgekit.stores.sqlite import database
 from bridgekit.transport.log import Replay
-from tests.contract.stores import LOOK_SECONDS, WAIT_SECONDS, number_in, numbers
+from tests.contract.stores import POLL_INTERVAL_SECONDS, WAIT_SECONDS, number_in, numbers
 from tests.factories import OTHER, THREAD
 from tests.stores.sqlite.disks import FULL, POISON, REFUSING, create_store, is_healthy, make_room, worker
 from tests.stores.sqlite.files import query
@@ -36,7 +36,7 @@ async def test_refused_event_is_not_delivered_and_the_next_one_reveals_the_gap(p
         assert lost.gap is not None
         assert (lost.gap.first, lost.gap.last, lost.gap.reason) == (2, 3, GapReason.LOST)
         assert await ill.publish(THREAD, 4)
-        assert numbers(ill.heard[THREAD]) == [1, 4]
+        assert numbers(ill.received[THREAD]) == [1, 4]
         whole = await ill.join(THREAD, begun.cursor)
         assert (numbers(whole.frames), whole.gap) == ([1, 4], None), "the socket sees from the numbers what is lost"
         after_the_first = await ill.join(THREAD, Cursor(begun.cursor.epoch, 1))
@@ -90,11 +90,11 @@ async def test_failed_commit_refuses_the_events_of_its_batch_only(path: Path) ->
             async with anyio.create_task_group() as tasks:
                 for number in range(round_ * 10, round_ * 10 + 10):
                     tasks.start_soon(publish, POISON if number == 25 else number)
-        heard = {number_in(frame): frame.seq for frame in ill.heard[THREAD]}
+        received = {number_in(frame): frame.seq for frame in ill.received[THREAD]}
         assert outcomes[POISON] is Outcome.REFUSED
-        assert {number for number, outcome in outcomes.items() if outcome is Outcome.SENT} == set(heard)
-        assert set(range(20)) | set(range(30, 50)) <= set(heard)
-        assert max(heard.values()) == 50
+        assert {number for number, outcome in outcomes.items() if outcome is Outcome.SENT} == set(received)
+        assert set(range(20)) | set(range(30, 50)) <= set(received)
+        assert max(received.values()) == 50
 
 
 async def test_store_recovers_with_the_disk_with_and_without_publishing(path: Path) -> None:
@@ -106,7 +106,7 @@ async def test_store_recovers_with_the_disk_with_and_without_publishing(path: Pa
         await make_room(ill)
         with anyio.fail_after(WAIT_SECONDS):
             while not is_healthy(ill):  # noqa: ASYNC110  # the store retries after a fixed time
-                await anyio.sleep(LOOK_SECONDS)
+                await anyio.sleep(POLL_INTERVAL_SECONDS)
         assert (await ill.publish(THREAD, 2)).outcome is Outcome.SENT
         assert numbers((await ill.join(THREAD, begun.cursor)).frames) == [2]
 

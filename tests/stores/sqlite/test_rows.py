@@ -20,8 +20,8 @@ async def test_rows_over_the_limit_are_refused_and_earlier_rows_are_committed_to
         async def put(number: int) -> None:
             try:
                 await rows.put((f"ticket {number}", 10**10))
-            except StoreUnavailable as away:
-                refused.append(away.problem)
+            except StoreUnavailable as error:
+                refused.append(error.problem)
 
         # Wait until the writer is idle: on trio it could commit before all rows are queued.
         await anyio.wait_all_tasks_blocked()

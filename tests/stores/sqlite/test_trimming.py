@@ -41,16 +41,16 @@ async def test_log_is_trimmed_at_once_when_opened_with_a_shorter_retention(path:
 
 
 @pytest.mark.parametrize(
-    ("keep", "rows"),
+    ("retention", "rows"),
     [
         pytest.param(Retention(events=16), 18, id="events"),
         pytest.param(Retention(size_bytes=4_000), 22, id="bytes"),
         pytest.param(Retention(seconds=16), 20, id="age"),
     ],
 )
-async def test_file_keeps_little_more_than_the_log(path: Path, keep: Retention, rows: int) -> None:
+async def test_file_keeps_little_more_than_the_log(path: Path, retention: Retention, rows: int) -> None:
     clock = Clock()
-    async with worker(path, keep, clock) as busy:
+    async with worker(path, retention, clock) as busy:
         for number in range(100):
             await busy.publish(THREAD, number)
             clock.now += 1
