@@ -73,8 +73,7 @@ DISCONNECT_REASONS: Final[dict[int | None, str]] = {
 
 
 class ConnectionRegistry:
-    """Authorizes, subscribes and closes the sockets of one application, which holds it as
-    `app.state.bridgekit_connections`.
+    """Authorizes, subscribes and closes an application's sockets. Available as `app.state.bridgekit_connections`.
 
     Use it as an async context manager. The block owns the task that writes to the sockets.
     """

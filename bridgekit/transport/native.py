@@ -58,7 +58,7 @@ class NativeConnection(ServerConnection):
 
     # In addition to the library's instance dictionary: its keys are shared between connections only while no key is
     # added.
-    __slots__ = ("pending", "closing", "close_frame_sent", "socket")
+    __slots__ = ("close_frame_sent", "closing", "pending", "socket")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

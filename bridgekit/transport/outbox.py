@@ -1,7 +1,8 @@
 """The outbox of one subscriber: a bounded queue in order, without duplicates, with a gap frame for each missing number.
 
 The hub never waits for a socket, so frames that a socket cannot accept at once wait here. The subscribers in `writer`
-write them.
+write them. An outbox is *crowded* when it is half full, or when a full write waits and cannot be written. Emitters then
+yield to the event loop, so that it can write.
 """
 
 from __future__ import annotations
@@ -89,9 +90,9 @@ class Subscriber:
 
     # fmt: off
     __slots__ = (
-        "_coalesced", "_crowded", "_crowded_bytes", "_crowded_events", "_epoch", "_idle_ticks", "_last_seq", "_limits",
-        "_queue", "_room", "_scheduled", "_scheduler", "_last_sent_seq", "_waiting", "_waiting_bytes", "coalesced", "code",
-        "gaps", "in_flight", "thread_id", "user_id",
+        "_coalesced", "_crowded", "_crowded_bytes", "_crowded_events", "_epoch", "_idle_ticks", "_last_sent_seq",
+        "_last_seq", "_limits", "_queue", "_room", "_scheduled", "_scheduler", "_waiting", "_waiting_bytes",
+        "coalesced", "code", "gaps", "in_flight", "thread_id", "user_id",
     )
     # fmt: on
 
