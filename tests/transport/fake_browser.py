@@ -93,7 +93,7 @@ class Browser:
     def stop_reading(self) -> None:
         self._may_read = 0
 
-    def read_on(self, count: float = math.inf) -> None:
+    def resume_reading(self, count: float = math.inf) -> None:
         """Continue to read: everything, or only this many messages."""
         self._may_read = count
         self._news.set()
@@ -102,7 +102,7 @@ class Browser:
     def leave(self) -> None:
         self._leaves.set()
 
-    async def stay(self) -> None:
+    async def run(self) -> None:
         """Keep the socket open until either side closes it."""
         scope = {
             "type": "websocket",
@@ -147,9 +147,9 @@ class Site:
         self.hub = Hub(self.broker)
         self.counters = DeliveryCounters()
         self.threads = MemoryThreadStore()
-        self.spent = MemoryUsedTickets()
-        self.tickets = Tickets(self.threads, self.spent, **choices)
-        self.edge = ConnectionRegistry(self.hub, OwnerAuthorizer(self.threads, self.spent), self.counters)
+        self.used_tickets = MemoryUsedTickets()
+        self.tickets = Tickets(self.threads, self.used_tickets, **choices)
+        self.edge = ConnectionRegistry(self.hub, OwnerAuthorizer(self.threads, self.used_tickets), self.counters)
         self.app = Starlette(routes=routes())
         self.app.state.bridgekit_connections = self.edge
 
@@ -183,7 +183,7 @@ class Site:
         with anyio.fail_after(TIMEOUT_SECONDS):
             async with anyio.create_task_group() as tasks:
                 for browser in browsers:
-                    tasks.start_soon(browser.stay)
+                    tasks.start_soon(browser.run)
                 await anyio.wait_all_tasks_blocked()
                 yield
                 # Let the last published events be delivered before a browser leaves.

@@ -24,10 +24,10 @@ from tests.transport.raw_client import BUFFER_BYTES
 
 TIMEOUT_SECONDS = 60.0
 TOOL = EventType.TOOL_EXECUTING
-QUICKLY = Backoff(first_seconds=0.01, longest_seconds=0.05)
+FAST_BACKOFF = Backoff(first_seconds=0.01, longest_seconds=0.05)
 
 
-class Machine:
+class RestartableServer:
     """A server that can be restarted at the same address. Its stores survive the restart."""
 
     def __init__(self, tasks: TaskGroup, port: int, retention: Retention, outbox_events: int) -> None:
@@ -79,14 +79,14 @@ class Machine:
         return [await self.application.bridge.notify(emitted(TOOL, payload=payload)) for _ in range(count)]
 
     def subscribe(self, **choices: Any) -> AbstractAsyncContextManager[ResumingClient]:
-        return subscribe(self.url, **{"thread_id": THREAD, "ticket": self.ticket, "backoff": QUICKLY, **choices})
+        return subscribe(self.url, **{"thread_id": THREAD, "ticket": self.ticket, "backoff": FAST_BACKOFF, **choices})
 
 
 @asynccontextmanager
-async def machine(retention: Retention | None = None, *, outbox_events: int = 1_024) -> AsyncIterator[Machine]:
+async def restartable_server(retention: Retention | None = None, *, outbox_events: int = 1_024) -> AsyncIterator[RestartableServer]:
     with unwrap_single_error(), anyio.fail_after(TIMEOUT_SECONDS), held_port() as port:
         async with anyio.create_task_group() as tasks:
-            made = Machine(tasks, port, retention or Retention(), outbox_events)
+            made = RestartableServer(tasks, port, retention or Retention(), outbox_events)
             await made.start()
             yield made
             await made.stop()

@@ -47,10 +47,10 @@ async def test_event_between_attaching_and_the_first_frame_is_not_lost(site: Sit
     browser = Browser(site.app, user_id=ALICE, thread_id=THREAD)
     browser.stop_reading()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(browser.stay)
+        tasks.start_soon(browser.run)
         await anyio.wait_all_tasks_blocked()
         assert (await site.publish())[0].sockets == 1
-        browser.read_on()
+        browser.resume_reading()
         await anyio.wait_all_tasks_blocked()
         browser.leave()
     assert browser.seqs == [1]
@@ -72,7 +72,7 @@ async def test_refused_socket_gets_a_terminal_close_code_and_the_reason(
     site: Site, query: dict[str, Any], code: int, reason: str
 ) -> None:
     browser = Browser(site.app, **query)
-    await browser.stay()
+    await browser.run()
     assert [message["type"] for message in browser.messages] == ["websocket.accept", "websocket.close"]
     assert browser.close == (code, reason)
     assert len(site.hub) == 0
@@ -137,14 +137,14 @@ async def test_socket_that_read_everything_has_no_unwritten_frames(site: Site) -
 async def test_broken_connection_raises_no_error(site: Site, broken_at: str) -> None:
     browser = Browser(site.app, broken_at=broken_at, user_id=ALICE, thread_id=THREAD)
     with anyio.fail_after(TIMEOUT_SECONDS):
-        await browser.stay()
+        await browser.run()
     assert len(site.hub) == 0
 
 
 @pytest.mark.parametrize("broken_at", ["websocket.accept", "websocket.close"])
 async def test_refused_socket_raises_no_error_when_it_has_already_left(site: Site, broken_at: str) -> None:
     browser = Browser(site.app, broken_at=broken_at, user_id=BOB, thread_id=THREAD)
-    await browser.stay()
+    await browser.run()
     assert browser.close is None
 
 
@@ -163,7 +163,7 @@ async def test_metrics_count_by_type_link_and_reason(site: Site) -> None:
     site.counters.count(emitted(), Receipt(outcome=Outcome.NOBODY_LISTENING, kept=True))
     site.counters.count(emitted(), Receipt(outcome=Outcome.PENDING))
     site.counters.count_end("too slow", unwritten=3, coalesced=7, gaps={GapReason.COALESCED: 5})
-    await site.browser(BOB, THREAD).stay()
+    await site.browser(BOB, THREAD).run()
     async with site.visited((ALICE, THREAD)), site.open(site.browser(epoch="f" * 16, seq="1")):
         answer = await get(site, "/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
@@ -205,7 +205,7 @@ async def test_long_close_reason_is_truncated_between_characters(site: Site) -> 
 
     site.edge.authorizer = Wordy()
     browser = Browser(site.app)
-    await browser.stay()
+    await browser.run()
     assert browser.close == (4503, "é" * 61)
 
 

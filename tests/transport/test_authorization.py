@@ -84,7 +84,7 @@ async def test_first_message_without_a_ticket_gets_a_terminal_close_code(
     ticketed: Site, message: str | bytes
 ) -> None:
     browser = Browser(ticketed.app, sends=[message])
-    await browser.stay()
+    await browser.run()
     assert browser.close is not None
     assert (browser.close[0], len(browser.messages)) == (4501, 2)
     assert ticketed.counters.refused == {4501: 1}
@@ -92,7 +92,7 @@ async def test_first_message_without_a_ticket_gets_a_terminal_close_code(
 
 async def test_first_message_that_is_too_long_is_refused(ticketed: Site) -> None:
     browser = Browser(ticketed.app, sends=["x" * (INCOMING_BYTES + 1)])
-    await browser.stay()
+    await browser.run()
     assert browser.close == (4501, "the first message is longer than 16,384 bytes")
 
 
@@ -102,7 +102,7 @@ async def test_socket_without_a_first_message_gets_no_event_and_is_closed_in_tim
     monkeypatch.setattr("bridgekit.transport.connections.FIRST_MESSAGE_TIMEOUT_SECONDS", 0.02)
     browser = Browser(ticketed.app, user_id=ALICE, thread_id=THREAD)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(browser.stay)
+        tasks.start_soon(browser.run)
         while not browser.messages:
             await anyio.lowlevel.checkpoint()
         assert len(ticketed.hub) == 0
@@ -126,7 +126,7 @@ async def test_longest_waiting_socket_is_closed_when_too_many_await_authorizatio
     browsers = [Browser(ticketed.app) for _ in range(4)]
     async with anyio.create_task_group() as tasks:
         for browser in browsers:
-            tasks.start_soon(browser.stay)
+            tasks.start_soon(browser.run)
             await anyio.wait_all_tasks_blocked()
         busy = (4010, "too many sockets await authorization: connect again")
         assert [browser.close for browser in browsers] == [busy, busy, None, None]
@@ -149,9 +149,9 @@ async def test_server_that_stopped_accepting_refuses_sockets_and_uses_no_ticket(
     """The ticket of the refused socket stays unused."""
     ticketed.edge.stop_accepting()
     browser = with_ticket(ticketed)
-    await browser.stay()
+    await browser.run()
     assert browser.close == (4000, "the server is shutting down: connect again")
-    assert len(ticketed.spent) == 0
+    assert len(ticketed.used_tickets) == 0
 
 
 async def test_authorized_socket_is_refused_when_the_server_stops_accepting(ticketed: Site) -> None:
@@ -167,7 +167,7 @@ async def test_authorized_socket_is_refused_when_the_server_stops_accepting(tick
 
     ticketed.edge.authorizer = Slow()
     browser = Browser(ticketed.app)
-    await browser.stay()
+    await browser.run()
     assert browser.close == (4000, "the server is shutting down: connect again")
 
 
@@ -185,14 +185,14 @@ async def test_client_is_told_to_reconnect_when_authorization_times_out(
     monkeypatch.setattr("bridgekit.transport.connections.AUTHORIZE_TIMEOUT_SECONDS", 0.01)
     site.edge.authorizer = Asleep()
     browser = Browser(site.app)
-    await browser.stay()
+    await browser.run()
     assert browser.close == (4009, "the store is unavailable: connect again")
 
 
 @pytest.mark.parametrize("query", [{"thread_id": OTHER}, {"user_id": BOB}])
 async def test_query_that_contradicts_the_ticket_is_refused(ticketed: Site, query: dict[str, str]) -> None:
     browser = with_ticket(ticketed, ALICE, THREAD, **query)
-    await browser.stay()
+    await browser.run()
     assert browser.close is not None
     assert (browser.close[0], len(browser.messages)) == (4503, 2)
 
@@ -201,13 +201,13 @@ async def test_reused_ticket_is_refused_and_its_first_socket_stays_open(ticketed
     ticket = ticketed.tickets.issue(ALICE, THREAD)
     first, second = (Browser(ticketed.app, protocols=[PROTOCOL, TICKET_PROTOCOL + ticket]) for _ in range(2))
     async with ticketed.open(first):
-        await second.stay()
+        await second.run()
         await ticketed.publish()
     assert second.close == (4505, "the ticket was used before; request a new one")
     assert first.seqs == [1]
 
 
 async def test_refusals_are_counted_by_close_code_only(ticketed: Site) -> None:
-    await Browser(ticketed.app, protocols=[PROTOCOL, TICKET_PROTOCOL + "garbage"], user_id="mallory").stay()
-    await with_ticket(ticketed, thread=OTHER).stay()
+    await Browser(ticketed.app, protocols=[PROTOCOL, TICKET_PROTOCOL + "garbage"], user_id="mallory").run()
+    await with_ticket(ticketed, thread=OTHER).run()
     assert ticketed.counters.refused == {4501: 1, 4503: 1}

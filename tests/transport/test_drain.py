@@ -27,7 +27,7 @@ async def test_event_during_a_drain_does_not_displace_waiting_frames(site: Site)
         await anyio.wait_all_tasks_blocked()
         [late] = await site.publish()
         assert late.outcome is Outcome.NOBODY_LISTENING
-        browser.read_on()
+        browser.resume_reading()
     assert browser.seqs == [1, 2, 3]
     assert browser.close == (4000, "the server is shutting down: connect again")
     assert site.counters.unwritten == {}
@@ -40,7 +40,7 @@ async def test_two_concurrent_drains_both_end(site: Site) -> None:
         tasks.start_soon(site.edge.drain)
         tasks.start_soon(site.edge.drain)
         await anyio.wait_all_tasks_blocked()
-        browser.read_on()
+        browser.resume_reading()
     assert browser.seqs == [1]
 
 
@@ -58,9 +58,9 @@ async def test_drain_does_not_wait_for_a_client_that_reconnects(site: Site) -> N
 
             tasks.start_soon(drain)
             await anyio.wait_all_tasks_blocked()
-            tasks.start_soon(again.stay)
+            tasks.start_soon(again.run)
             await anyio.wait_all_tasks_blocked()
-            browser.read_on()
+            browser.resume_reading()
             await drained.wait()
             assert again.close is None
             again.leave()
@@ -79,7 +79,7 @@ async def test_drain_does_not_poll_while_it_waits(site: Site) -> None:
         # This returns only when every task is blocked, which a polling drain would prevent.
         await anyio.wait_all_tasks_blocked()
         assert (quick.close is None, slow.close is None) == (False, True)
-        slow.read_on()
+        slow.resume_reading()
 
 
 async def test_socket_that_does_not_read_is_aborted_in_time_and_asked_to_reconnect(site: Site) -> None:

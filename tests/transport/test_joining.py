@@ -73,13 +73,13 @@ class Joining:
     async def until_one_was_written(self) -> None:
         """Wait until the accept, the confirmation and the first frame of the replay are written."""
         await self.until_answered()
-        self.browser.read_on(3)
+        self.browser.resume_reading(3)
         await anyio.wait_all_tasks_blocked()
         assert self.browser.seqs == [4]
 
     async def until_subscribed(self) -> None:
         await self.until_answered()
-        self.browser.read_on()
+        self.browser.resume_reading()
         await anyio.wait_all_tasks_blocked()
 
 
@@ -95,7 +95,7 @@ async def joining(limits: OutboxLimits | None = None) -> AsyncIterator[Joining]:
     browser.stop_reading()
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with site.edge, anyio.create_task_group() as tasks:
-            tasks.start_soon(browser.stay)
+            tasks.start_soon(browser.run)
             yield Joining(site, broker, browser)
             browser.leave()
 
@@ -135,7 +135,7 @@ async def test_event_while_the_replay_is_written_to_a_slow_socket_follows_it() -
     async with joining() as each:
         await each.until_one_was_written()
         await each.site.publish(2)
-        each.browser.read_on()
+        each.browser.resume_reading()
         await anyio.wait_all_tasks_blocked()
     assert each.browser.seqs == [4, 5, 6, 7]
 
@@ -146,10 +146,10 @@ async def test_events_at_every_step_of_joining_are_received_once_and_in_order() 
         for moment in (each.until_asked, each.until_read, each.until_answered):
             await moment()
             await each.site.publish()
-        each.browser.read_on(4)
+        each.browser.resume_reading(4)
         await anyio.wait_all_tasks_blocked()
         await each.site.publish()
-        each.browser.read_on()
+        each.browser.resume_reading()
         await anyio.wait_all_tasks_blocked()
         await each.site.publish()
         await anyio.wait_all_tasks_blocked()
@@ -163,7 +163,7 @@ async def test_outbox_limit_applies_during_joining_and_the_client_may_reconnect(
         await each.until_asked()
         receipts = await each.site.publish(OUTBOX_LIMITS.events + 1, type=EventType.TOOL_EXECUTING)
         assert [receipt.sockets for receipt in receipts] == [1] * OUTBOX_LIMITS.events + [0]
-        each.browser.read_on()
+        each.browser.resume_reading()
     assert each.browser.close == (4008, "too slow: connect again")
     assert len(each.browser.messages) == 2
     assert len(each.site.hub) == 0
@@ -187,7 +187,7 @@ async def test_client_reconnects_when_a_new_epoch_begins_before_the_log_answers(
         await each.site.publish()
         each.site.hub.restart(THREAD)
         await each.until_answered()
-        each.browser.read_on()
+        each.browser.resume_reading()
     assert each.browser.close == (4001, "the thread's log was lost and restarted: connect again")
     assert len(each.browser.messages) == 2
     assert each.site.counters.refused == {4001: 1}
@@ -199,7 +199,7 @@ async def test_client_reconnects_when_the_server_drains_before_the_log_answers()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(each.site.edge.close)
             await each.until_answered()
-            each.browser.read_on()
+            each.browser.resume_reading()
     assert each.browser.close == (4000, "the server is shutting down: connect again")
     assert len(each.browser.messages) == 2
 
@@ -208,7 +208,7 @@ async def test_client_reconnects_and_is_detached_when_the_log_does_not_answer() 
     async with joining() as each:
         each.broker.fails = True
         await each.until_answered()
-        each.browser.read_on()
+        each.browser.resume_reading()
     assert each.browser.close == (4009, "the store is unavailable: connect again")
     assert len(each.site.hub) == 0
     assert each.broker.joins == 0

@@ -96,7 +96,7 @@ async def test_socket_closed_by_the_server_raises_no_error_in_the_application(
     """uvicorn refuses to send once it closes the socket, and reports that only later."""
     browser = site.browser(broken_at="websocket.send", broken_by=RuntimeError("after sending 'websocket.close'"))
     with caplog.at_level(logging.INFO):
-        await browser.stay()
+        await browser.run()
     assert len(site.hub) == 0
     assert caplog.records == []
 

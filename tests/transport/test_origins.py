@@ -97,7 +97,7 @@ async def test_socket_of_a_foreign_page_is_refused_before_authorization(
     site: Site, page: str, code: int
 ) -> None:
     browser = site.browser(ALICE, THREAD, origin=page, seq="no cursor either")
-    await browser.stay()
+    await browser.run()
     assert browser.close == (code, "this page's origin is not allowed here")
     assert len(browser.messages) == 2
 
@@ -116,7 +116,7 @@ async def test_socket_of_a_same_origin_page_or_of_no_page_is_served(
 
 async def test_page_without_tls_cannot_open_a_tls_socket(site: Site) -> None:
     browser = site.browser(origin="http://bridgekit.test", scheme="wss")
-    await browser.stay()
+    await browser.run()
     assert browser.close is not None
     assert browser.close[0] == 4504
 

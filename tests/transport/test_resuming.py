@@ -151,7 +151,7 @@ async def test_cursor_ahead_of_the_log_gets_a_restarted_gap(site: Site, seq: int
 )
 async def test_malformed_cursor_gets_a_terminal_close_code(site: Site, query: dict[str, str], field: str) -> None:
     browser = site.browser(ALICE, THREAD, **query)
-    await browser.stay()
+    await browser.run()
     assert browser.close is not None
     assert browser.close[0] == 4500
     assert browser.close[1].startswith(f"{field}: ")

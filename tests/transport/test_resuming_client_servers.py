@@ -1,4 +1,4 @@
-"""The resuming client against real servers that restart, and with callers that read slowly. On both backends."""
+"""The resuming client against real servers that restart, and with callers that read slow_backoff. On both backends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bridgekit.transport.client import on_trio
 from bridgekit.transport.log import Retention
 from bridgekit.transport.resuming_client import Backoff, ResumingClient
 from tests.transport.edges import anyio_backend  # noqa: F401  # a fixture
-from tests.transport.server_fixtures import machine
+from tests.transport.server_fixtures import restartable_server
 
 
 async def read(client: ResumingClient, count: int) -> list[str]:
@@ -21,7 +21,7 @@ async def read(client: ResumingClient, count: int) -> list[str]:
 
 
 async def test_server_restart_loses_no_event() -> None:
-    async with machine() as server:
+    async with restartable_server() as server:
         async with server.subscribe() as client:
             for seq in (1, 4, 7):
                 await server.publish(2)
@@ -40,7 +40,7 @@ async def test_server_restart_loses_no_event() -> None:
 
 
 async def test_events_over_the_retention_during_a_restart_are_one_gap() -> None:
-    async with machine(Retention(events=3)) as server, server.subscribe() as client:
+    async with restartable_server(Retention(events=3)) as server, server.subscribe() as client:
         await server.publish()
         assert await read(client, 1) == ["1"]
         await server.stop()
@@ -52,7 +52,7 @@ async def test_events_over_the_retention_during_a_restart_are_one_gap() -> None:
 
 
 async def test_repeated_drains_during_publishing_lose_no_event() -> None:
-    async with machine() as server, server.subscribe() as client, anyio.create_task_group() as tasks:
+    async with restartable_server() as server, server.subscribe() as client, anyio.create_task_group() as tasks:
 
         async def emit() -> None:
             for number in range(300):
@@ -71,7 +71,7 @@ async def test_slow_caller_is_disconnected_and_still_gets_every_event(
     """The client reads only so far ahead. The server disconnects it as slow, and it resumes to get the rest."""
     monkeypatch.setattr("bridgekit.transport.client.QUEUE_FRAMES", 4)
     monkeypatch.setattr("bridgekit.transport.resuming_client.READ_AHEAD", 2)
-    async with machine(outbox_events=8) as server, server.subscribe() as client:
+    async with restartable_server(outbox_events=8) as server, server.subscribe() as client:
         receipts = await server.publish()
         while receipts[-1].sockets:
             assert len(receipts) < 900, "everything was read ahead"
@@ -83,7 +83,7 @@ async def test_slow_caller_is_disconnected_and_still_gets_every_event(
 
 
 async def test_another_client_resumes_from_the_cursor_without_loss_or_duplicates() -> None:
-    async with machine() as server:
+    async with restartable_server() as server:
         async with server.subscribe() as first:
             await server.publish(5)
             assert await read(first, 2) == ["1", "2"]
@@ -95,7 +95,7 @@ async def test_another_client_resumes_from_the_cursor_without_loss_or_duplicates
 
 
 async def test_iteration_raises_when_the_user_loses_the_thread() -> None:
-    async with machine() as server, server.subscribe() as client:
+    async with restartable_server() as server, server.subscribe() as client:
         await server.publish()
         server.threads._owners.clear()
         await server.app.state.bridgekit_connections.drain()
@@ -105,7 +105,7 @@ async def test_iteration_raises_when_the_user_loses_the_thread() -> None:
 
 
 async def test_end_of_the_block_closes_the_socket_and_ends_iteration() -> None:
-    async with machine() as server, anyio.create_task_group() as tasks:
+    async with restartable_server() as server, anyio.create_task_group() as tasks:
         read_out = list[int]()
 
         async def read_on(client: ResumingClient) -> None:
@@ -124,9 +124,9 @@ async def test_end_of_the_block_closes_the_socket_and_ends_iteration() -> None:
 
 async def test_block_can_end_while_the_client_waits_for_a_server() -> None:
     statuses = list[bool]()
-    async with machine() as server:
-        slowly = Backoff(first_seconds=1_000, longest_seconds=1_000)
-        async with server.subscribe(backoff=slowly, random=lambda: 1.0, on_status=statuses.append):
+    async with restartable_server() as server:
+        slow_backoff = Backoff(first_seconds=1_000, longest_seconds=1_000)
+        async with server.subscribe(backoff=slow_backoff, random=lambda: 1.0, on_status=statuses.append):
             await server.app.state.bridgekit_connections.drain()
             while statuses == [True]:
                 await checkpoint()
@@ -136,7 +136,7 @@ async def test_block_can_end_while_the_client_waits_for_a_server() -> None:
 
 
 async def test_block_can_end_with_unread_items() -> None:
-    async with machine() as server:
+    async with restartable_server() as server:
         async with server.subscribe():
             await server.publish(900)
             await anyio.wait_all_tasks_blocked()
@@ -145,7 +145,7 @@ async def test_block_can_end_with_unread_items() -> None:
 
 
 async def test_error_in_the_block_is_raised_unchanged() -> None:
-    async with machine() as server:
+    async with restartable_server() as server:
         with pytest.raises(ZeroDivisionError):
             async with server.subscribe():
                 raise ZeroDivisionError
@@ -156,7 +156,7 @@ class Unreachable(Exception):
 
 
 async def test_ticket_is_requested_again_after_a_retryable_error() -> None:
-    async with machine() as server:
+    async with restartable_server() as server:
         asked = list[int]()
 
         async def ticket() -> str:
@@ -175,7 +175,7 @@ async def test_ticket_is_requested_again_after_a_retryable_error() -> None:
 
 
 async def test_other_error_of_the_ticket_source_is_raised_by_iteration() -> None:
-    async with machine() as server:
+    async with restartable_server() as server:
 
         async def ticket() -> str:
             if server.tickets:

@@ -50,11 +50,11 @@ class Visitor:
             case "publish":
                 await self.publish(*arguments)
             case "read" if self.browser is not None:
-                self.browser.read_on(*arguments)
-            case "come":
-                await self.come()
-            case "go":
-                await self.go()
+                self.browser.resume_reading(*arguments)
+            case "connect":
+                await self.connect()
+            case "disconnect":
+                await self.disconnect()
         await self.settle()
 
     async def settle(self) -> None:
@@ -72,15 +72,15 @@ class Visitor:
             self.published.append(event)
         await self.site.publish(1, OTHER)
 
-    async def come(self) -> None:
+    async def connect(self) -> None:
         """Connect a new socket, which reads until it is paused."""
-        await self.go()
+        await self.disconnect()
         at = self.tracker.cursor
         query = {} if at is None else {"epoch": at.epoch, "seq": str(at.seq)}
         self.browser = self.site.browser(ALICE, THREAD, **query)
-        self.tasks.start_soon(self.browser.stay)
+        self.tasks.start_soon(self.browser.run)
 
-    async def go(self) -> None:
+    async def disconnect(self) -> None:
         """Disconnect: unread frames are lost with the socket."""
         if self.browser is None:
             return
@@ -103,7 +103,7 @@ class Visitor:
 steps = (
     st.tuples(st.just("publish"), st.integers(1, 6), st.sampled_from(TYPES), st.sampled_from(["run_1", "run_2"]))
     | st.tuples(st.just("read"), st.integers(0, 4))
-    | st.tuples(st.sampled_from(["come", "go"]))
+    | st.tuples(st.sampled_from(["connect", "disconnect"]))
 )
 
 
@@ -115,7 +115,7 @@ async def test_received_events_are_the_published_ones_except_for_reported_gaps(s
     await site.open_threads()
     async with site.edge, anyio.create_task_group() as tasks:
         visitor = Visitor(site, tasks)
-        for step in [("come",), *script, ("come",), ("go",)]:
+        for step in [("connect",), *script, ("connect",), ("disconnect",)]:
             await visitor.act(*step)
     check(visitor)
 

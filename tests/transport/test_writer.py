@@ -266,7 +266,7 @@ async def test_error_of_a_send_is_raised_in_the_sockets_own_task_only(
     )
     async with site.visited((ALICE, THREAD)) as [neighbour]:
         with pytest.raises(ValueError, match="no such message"):
-            await browser.stay()
+            await browser.run()
         await site.publish(2)
     assert neighbour.seqs == [1, 2]
     assert len(site.hub) == 0
