@@ -77,9 +77,9 @@ async def test_acknowledged_data_survives_when_the_process_is_killed(
             replay = await worker.join(thread, Cursor(acknowledged.epochs[thread], 0))
             assert replay.gap is None
             found = {frame.seq: number_in(frame) for frame in replay.frames}
-            assert list(found) == list(range(1, len(found) + 1)), "in order, without holes"
+            assert list(found) == list(range(1, len(found) + 1)), "in order, without gaps"
             assert len(set(found.values())) == len(found), "each once"
-            assert events.items() <= found.items(), "all that was acknowledged"
+            assert events.items() <= found.items(), "every acknowledged event"
             after = await worker.publish(thread)
             assert (after.seq, after.epoch) == (len(found) + 1, acknowledged.epochs[thread])
         assert {run: await mapping.get_thread_id(run) for run in acknowledged.routes} == acknowledged.routes
@@ -98,7 +98,7 @@ async def test_memory_store_is_lost_with_its_process_and_a_resuming_client_gets_
             for thread, events in acknowledged.events.items():
                 await worker.publish(thread)
                 replay = await worker.join(thread, Cursor(acknowledged.epochs[thread], min(events)))
-                assert numbers(replay.frames) == [1], "the first of a new numbering"
+                assert numbers(replay.frames) == [1], "the first event of a new epoch"
                 assert replay.cursor.epoch != acknowledged.epochs[thread]
                 assert replay.gap is not None
                 assert (replay.gap.first, replay.gap.last) == (min(events) + 1, None)

@@ -162,7 +162,7 @@ class Site:
         count: int = 1,
         thread_id: ThreadId = THREAD,
         *,
-        type: EventType = EventType.AGENT_THINKING,  # noqa: A002  # the wire's own word
+        type: EventType = EventType.AGENT_THINKING,  # noqa: A002  # the name in the wire format
     ) -> list[Receipt]:
         return [await self.hub.publish(emitted(type), thread_id) for _ in range(count)]
 

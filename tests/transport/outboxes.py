@@ -70,7 +70,7 @@ def brief(frame: bytes) -> str:
     return str(item.seq)
 
 
-def numbered(seq: int, type: EventType, run: str = "run_1", size: int = 10) -> Frame:  # noqa: A002  # the wire's word
+def numbered(seq: int, type: EventType, run: str = "run_1", size: int = 10) -> Frame:  # noqa: A002  # the name in the wire format
     """Return a frame with this `seq` and size."""
     return Frame(seq, type, RunId(run), str(seq).encode().ljust(size, b"."))
 

@@ -160,5 +160,5 @@ async def test_payload_that_is_not_an_object_is_refused_and_takes_no_number() ->
 async def test_timestamp_without_a_zone_is_refused_and_takes_no_number() -> None:
     hub = Hub()
     with pytest.raises(PayloadError, match="no time zone"):
-        await hub.publish(replace(emitted(), timestamp=datetime(2026, 11, 22)), THREAD)  # noqa: DTZ001 - the point
+        await hub.publish(replace(emitted(), timestamp=datetime(2026, 11, 22)), THREAD)  # noqa: DTZ001 - naive on purpose
     assert (await hub.publish(emitted(), THREAD)).seq == 1

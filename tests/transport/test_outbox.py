@@ -222,7 +222,7 @@ def _successor(queue: list[Frame], frame: Frame) -> int:
     )
 
 
-# What is sent first, and the gaps between.
+# The first messages, and gaps.
 
 
 def test_confirmation_gaps_replay_and_new_frames_are_sent_in_this_order() -> None:
@@ -302,7 +302,7 @@ def test_limits_apply_during_joining(limits: dict[str, int]) -> None:
     assert (box.aborted, box.code) == (1, 4008)
 
 
-# How it ends.
+# The end of a subscription.
 
 
 def test_slow_client_is_disconnected_once_and_gets_no_more_frames() -> None:

@@ -65,7 +65,7 @@ class Visitor:
             now = len(self.browser.messages) if self.browser else 0
             still, seen = (still + 1 if now == seen else 0), now
 
-    async def publish(self, count: int, type: EventType, run: str) -> None:  # noqa: A002  # the wire's own word
+    async def publish(self, count: int, type: EventType, run: str) -> None:  # noqa: A002  # the name in the wire format
         for _ in range(count):
             event = emitted(type, run_id=RunId(run))
             assert (await self.site.hub.publish(event, THREAD)).kept

@@ -23,7 +23,7 @@ def limit(size_bytes: int) -> None:
 
 
 def log_bytes(path: Path) -> int:
-    return os.stat(f"{path}-wal").st_size  # noqa: PTH116  # it has no name of its own
+    return os.stat(f"{path}-wal").st_size  # noqa: PTH116  # only the descriptor is known
 
 
 async def publish(worker: Worker, count: int) -> list[Receipt]:

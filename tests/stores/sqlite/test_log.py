@@ -92,7 +92,7 @@ async def test_every_call_is_answered_while_the_disk_is_slow_and_nothing_is_lost
             asking.start_soon(publish, 1)
             asking.start_soon(resume)
         assert time.monotonic() - began >= PATIENCE
-        assert [number_in(frame) for frame in stuck.received[THREAD]] == [0], "the disk is still at it"
+        assert [number_in(frame) for frame in stuck.received[THREAD]] == [0], "the disk is still writing"
         assert set(answers) == {Outcome.PENDING, "unavailable"}
         assert not stuck.log.healthy
         at_once = await stuck.publish(THREAD, 2)
