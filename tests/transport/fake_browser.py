@@ -141,10 +141,10 @@ class Site:
     """An ASGI edge with two threads, one of Alice's and one of Bob's, for browsers to connect to."""
 
     def __init__(
-        self, retention: Retention = DEFAULT_RETENTION, *, broker: MemoryEventLog | None = None, **choices: Any
+        self, retention: Retention = DEFAULT_RETENTION, *, log: MemoryEventLog | None = None, **choices: Any
     ) -> None:
-        self.broker = MemoryEventLog(retention) if broker is None else broker
-        self.hub = Hub(self.broker)
+        self.log = MemoryEventLog(retention) if log is None else log
+        self.hub = Hub(self.log)
         self.counters = DeliveryCounters()
         self.threads = MemoryThreadStore()
         self.used_tickets = MemoryUsedTickets()

@@ -21,10 +21,10 @@ class Schedule:
         self.crowded = CrowdedOutboxes()
         self.enqueued = 0
         self.quiet = False
-        self.asked = 0
+        self.scheduled = 0
 
     def schedule(self, subscriber: Subscriber) -> None:
-        self.asked += 1
+        self.scheduled += 1
 
 
 class Box(Subscriber):

@@ -17,7 +17,7 @@ from tests.factories import THREAD
 from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site
 
 
-class SlowBroker(MemoryEventLog):
+class SlowLog(MemoryEventLog):
     """A log that pauses before and after it reads a replay."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class SlowBroker(MemoryEventLog):
         replay = await super().replay(thread_id, after)
         await self.answers.wait()
         if self.fails:
-            raise StoreUnavailable("memory", "it thinks no more")
+            raise StoreUnavailable("memory", "no answer")
         return replay
 
 
@@ -48,9 +48,9 @@ class Joining:
     """A socket that has read 3 of 5 events and joins again step by step. It accepts messages only when the test allows
     it."""
 
-    def __init__(self, site: Site, broker: SlowBroker, browser: Browser) -> None:
+    def __init__(self, site: Site, log: SlowLog, browser: Browser) -> None:
         self.site = site
-        self.broker = broker
+        self.log = log
         self.browser = browser
 
     async def until_asked(self) -> None:
@@ -60,17 +60,17 @@ class Joining:
 
     async def until_read(self) -> None:
         """Wait until the log is read but has not answered: events now are only put to the socket."""
-        self.broker.may_read.set()
+        self.log.may_read.set()
         await anyio.wait_all_tasks_blocked()
 
     async def until_answered(self) -> None:
         """Wait until the replay is available but the socket is not accepted."""
-        self.broker.may_read.set()
-        self.broker.answers.set()
+        self.log.may_read.set()
+        self.log.answers.set()
         await anyio.wait_all_tasks_blocked()
         assert self.browser.messages == []
 
-    async def until_one_was_written(self) -> None:
+    async def until_one_is_written(self) -> None:
         """Wait until the accept, the confirmation and the first frame of the replay are written."""
         await self.until_answered()
         self.browser.resume_reading(3)
@@ -85,8 +85,8 @@ class Joining:
 
 @asynccontextmanager
 async def joining(limits: OutboxLimits | None = None) -> AsyncIterator[Joining]:
-    broker = SlowBroker()
-    site = Site(broker=broker)
+    log = SlowLog()
+    site = Site(log=log)
     if limits is not None:
         site.edge.scheduler.limits = limits
     await site.open_threads()
@@ -96,7 +96,7 @@ async def joining(limits: OutboxLimits | None = None) -> AsyncIterator[Joining]:
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with site.edge, anyio.create_task_group() as tasks:
             tasks.start_soon(browser.run)
-            yield Joining(site, broker, browser)
+            yield Joining(site, log, browser)
             browser.leave()
 
 
@@ -133,7 +133,7 @@ async def test_event_between_replay_and_accept_follows_the_replay() -> None:
 
 async def test_event_while_the_replay_is_written_to_a_slow_socket_follows_it() -> None:
     async with joining() as each:
-        await each.until_one_was_written()
+        await each.until_one_is_written()
         await each.site.publish(2)
         each.browser.resume_reading()
         await anyio.wait_all_tasks_blocked()
@@ -206,19 +206,19 @@ async def test_client_reconnects_when_the_server_drains_before_the_log_answers()
 
 async def test_client_reconnects_and_is_detached_when_the_log_does_not_answer() -> None:
     async with joining() as each:
-        each.broker.fails = True
+        each.log.fails = True
         await each.until_answered()
         each.browser.resume_reading()
     assert each.browser.close == (4009, "the store is unavailable: connect again")
     assert len(each.site.hub) == 0
-    assert each.broker.joins == 0
+    assert each.log.joins == 0
     assert each.site.counters.refused == {4009: 1}
     assert each.site.counters.subscriptions == {}
 
 
 async def test_client_is_detached_when_it_leaves_during_the_replay() -> None:
     async with joining() as each:
-        await each.until_one_was_written()
+        await each.until_one_is_written()
         each.browser.leave()
         await anyio.wait_all_tasks_blocked()
         assert len(each.site.hub) == 0

@@ -309,7 +309,7 @@ def test_slow_client_is_disconnected_once_and_gets_no_more_frames() -> None:
     box = Box(events=1)
     box.started()
     assert box.put_all(tool(1), tool(2), tool(3)) == [True, False, False]
-    assert (box.aborted, box.schedule.asked, box.code) == (1, 1, 4008)
+    assert (box.aborted, box.schedule.scheduled, box.code) == (1, 1, 4008)
     assert box.unwritten == 1
 
 
@@ -328,7 +328,7 @@ def test_drained_socket_keeps_its_close_code_when_it_is_disconnected() -> None:
     box = Box()
     box.drain()
     box.disconnect_slow()
-    assert (box.code, box.aborted, box.schedule.asked) == (4000, 1, 1)
+    assert (box.code, box.aborted, box.schedule.scheduled) == (4000, 1, 1)
 
 
 def test_socket_of_a_restarted_thread_accepts_no_frame_of_the_new_epoch() -> None:
@@ -354,7 +354,7 @@ def test_taken_frames_count_as_unwritten_until_they_are_written() -> None:
 def test_frames_of_one_iteration_schedule_one_flush() -> None:
     box = Box()
     box.put_all(tool(1), tool(2), tool(3))
-    assert (box.schedule.asked, box.schedule.enqueued) == (1, 3)
+    assert (box.schedule.scheduled, box.schedule.enqueued) == (1, 3)
 
 
 # Crowded outboxes: emitters wait for those whose clients read, and for no others.

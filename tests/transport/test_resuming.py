@@ -15,8 +15,8 @@ FOREIGN = "f" * 16
 
 
 @asynccontextmanager
-async def made(retention: Retention | None = None, *, broker: MemoryEventLog | None = None) -> AsyncIterator[Site]:
-    site = Site(retention or Retention(), broker=broker)
+async def made(retention: Retention | None = None, *, log: MemoryEventLog | None = None) -> AsyncIterator[Site]:
+    site = Site(retention or Retention(), log=log)
     await site.open_threads()
     async with site.edge:
         yield site
@@ -76,7 +76,7 @@ async def test_events_over_the_byte_limit_give_a_gap() -> None:
 
 async def test_expired_events_give_a_gap() -> None:
     now = 0.0
-    async with made(broker=MemoryEventLog(Retention(seconds=60), clock=lambda: now)) as site:
+    async with made(log=MemoryEventLog(Retention(seconds=60), clock=lambda: now)) as site:
         [seen] = await site.publish()
         await site.publish(2)
         now = 60.0

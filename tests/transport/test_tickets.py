@@ -42,7 +42,7 @@ def offered(ticket: str, **query: str) -> Handshake:
 
 async def refused(tickets: Tickets, handshake: Handshake) -> tuple[int, str]:
     with pytest.raises(SubscriptionRefused) as refusal:
-        await tickets.authorize(asked)
+        await tickets.authorize(handshake)
     return refusal.value.code, refusal.value.reason
 
 
@@ -77,10 +77,10 @@ async def test_ticket_opens_the_thread_that_it_is_for(tickets: Tickets, brought:
 
 async def test_ticket_in_the_query_is_read_only_when_enabled(threads: MemoryThreadStore) -> None:
     off, on = (Tickets(threads, MemoryUsedTickets(), keys=[KEY], in_query=choice) for choice in (False, True))
-    asked = Handshake(query={"ticket": on.issue(ALICE, THREAD)})
-    assert [each.awaits_message(asked) for each in (off, on)] == [True, False]
-    assert await refused(off, asked) == (4501, "no ticket")
-    assert await on.authorize(asked) == Subscription(ALICE, THREAD)
+    handshake = Handshake(query={"ticket": on.issue(ALICE, THREAD)})
+    assert [each.awaits_message(handshake) for each in (off, on)] == [True, False]
+    assert await refused(off, handshake) == (4501, "no ticket")
+    assert await on.authorize(handshake) == Subscription(ALICE, THREAD)
 
 
 async def test_first_message_is_awaited_when_the_handshake_has_no_ticket(tickets: Tickets) -> None:
@@ -232,13 +232,13 @@ async def test_ticket_is_refused_when_the_store_is_unavailable(threads: MemoryTh
 
 async def test_used_tickets_are_forgotten_when_they_have_expired() -> None:
     now = 0.0
-    spent = MemoryUsedTickets(clock=lambda: now)
-    assert [await spent.spend(each, 60) for each in "aab"] == [True, False, True]
+    used_tickets = MemoryUsedTickets(clock=lambda: now)
+    assert [await used_tickets.spend(each, 60) for each in "aab"] == [True, False, True]
     now = 59.0
-    assert [await spent.spend(each, 60) for each in "abc"] == [False, False, True]
+    assert [await used_tickets.spend(each, 60) for each in "abc"] == [False, False, True]
     now = 60.0
-    assert [await spent.spend(each, 60) for each in "ca"] == [False, True]
-    assert len(spent) == 2
+    assert [await used_tickets.spend(each, 60) for each in "ca"] == [False, True]
+    assert len(used_tickets) == 2
 
 
 async def test_repr_of_a_handshake_hides_the_ticket(tickets: Tickets) -> None:

@@ -30,23 +30,23 @@ from bridgekit.transport.writer import (
 from tests.factories import ALICE, BOB, OTHER, THREAD, frame
 from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site
 
-MINE = ContextVar("MINE", default="default")
+CONTEXT_NAME = ContextVar("CONTEXT_NAME", default="default")
 
 
-class Written(WritingSubscriber):
+class ScriptedSubscriber(WritingSubscriber):
     """A subscriber that records when it is flushed, and blocks on request."""
 
     def __init__(
         self,
         scheduler: WriteScheduler,
-        book: list[str],
+        record: list[str],
         name: str,
         waits: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(Subscription(ALICE, THREAD), scheduler)
         self.scope: anyio.CancelScope | None = None
         self.frames = 1
-        self._book = book
+        self._record = record
         self._name = name
         self._waits = waits
 
@@ -54,14 +54,14 @@ class Written(WritingSubscriber):
         return self.frames
 
     def flush(self) -> Awaitable[None] | None:
-        self._book.append(self._name)
+        self._record.append(self._name)
         return None if self._waits is None else self._waits()
 
     def begin_waiting(self, scope: anyio.CancelScope) -> None:
         self.scope = scope
 
     def end_waiting(self) -> None:
-        self._book.append(f"{self._name} over")
+        self._record.append(f"{self._name} over")
 
 
 @asynccontextmanager
@@ -72,29 +72,29 @@ async def scheduling() -> AsyncIterator[tuple[WriteScheduler, list[str]]]:
 
 
 async def test_sockets_are_flushed_in_order_when_the_scheduling_task_yields() -> None:
-    async with scheduling() as (scheduler, book):
+    async with scheduling() as (scheduler, record):
         for name in "abc":
-            scheduler.schedule(Written(scheduler, book, name))
-        assert book == []
+            scheduler.schedule(ScriptedSubscriber(scheduler, record, name))
+        assert record == []
         await anyio.wait_all_tasks_blocked()
-        scheduler.schedule(Written(scheduler, book, "d"))
+        scheduler.schedule(ScriptedSubscriber(scheduler, record, "d"))
         await anyio.wait_all_tasks_blocked()
-    assert book == ["a", "b", "c", "d"]
+    assert record == ["a", "b", "c", "d"]
 
 
 async def iterations_until_written(events: int, *, turns: int, frames: int = 1) -> int:
     """Return after how many iterations a socket is flushed when this many events are put in each of several
     iterations."""
-    async with scheduling() as (scheduler, book):
+    async with scheduling() as (scheduler, record):
         await anyio.wait_all_tasks_blocked()
-        socket = Written(scheduler, book, "a")
+        socket = ScriptedSubscriber(scheduler, record, "a")
         socket.frames = frames
         for turn in range(10):
             if turn < turns:
                 scheduler.enqueued += events
                 if not turn:
                     scheduler.schedule(socket)
-            if book:
+            if record:
                 return turn
             await checkpoint()
     raise AssertionError("it was not flushed")
@@ -126,38 +126,38 @@ async def test_batching_delay_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_slow_socket_delays_no_other_socket() -> None:
-    async with scheduling() as (scheduler, book):
+    async with scheduling() as (scheduler, record):
         free = anyio.Event()
         for socket in (
-            Written(scheduler, book, "slow", free.wait),
-            Written(scheduler, book, "slower", free.wait),
-            Written(scheduler, book, "quick"),
+            ScriptedSubscriber(scheduler, record, "slow", free.wait),
+            ScriptedSubscriber(scheduler, record, "slower", free.wait),
+            ScriptedSubscriber(scheduler, record, "quick"),
         ):
             scheduler.schedule(socket)
         await anyio.wait_all_tasks_blocked()
-        scheduler.schedule(Written(scheduler, book, "late"))
+        scheduler.schedule(ScriptedSubscriber(scheduler, record, "late"))
         await anyio.wait_all_tasks_blocked()
-        assert book == ["slow", "slower", "quick", "late"]
+        assert record == ["slow", "slower", "quick", "late"]
         free.set()
         await anyio.wait_all_tasks_blocked()
-    assert sorted(book[4:]) == ["slow over", "slower over"]
+    assert sorted(record[4:]) == ["slow over", "slower over"]
 
 
 async def test_aborted_slow_socket_is_no_longer_awaited_and_others_continue() -> None:
-    async with scheduling() as (scheduler, book):
-        stuck = Written(scheduler, book, "stuck", anyio.sleep_forever)
+    async with scheduling() as (scheduler, record):
+        stuck = ScriptedSubscriber(scheduler, record, "stuck", anyio.sleep_forever)
         scheduler.schedule(stuck)
         await anyio.wait_all_tasks_blocked()
         assert stuck.scope is not None
         stuck.scope.cancel()
         await anyio.wait_all_tasks_blocked()
-        scheduler.schedule(Written(scheduler, book, "late"))
+        scheduler.schedule(ScriptedSubscriber(scheduler, record, "late"))
         await anyio.wait_all_tasks_blocked()
-    assert book == ["stuck", "stuck over", "late"]
+    assert record == ["stuck", "stuck over", "late"]
 
 
 async def test_error_of_one_socket_does_not_affect_others() -> None:
-    class Broken(Written):
+    class Broken(ScriptedSubscriber):
         def flush(self) -> Awaitable[None] | None:
             super().flush()
             raise ValueError("at once")
@@ -166,23 +166,23 @@ async def test_error_of_one_socket_does_not_affect_others() -> None:
         await checkpoint()
         raise ValueError("late")
 
-    async with scheduling() as (scheduler, book):
-        sockets = Broken(scheduler, book, "a"), Written(scheduler, book, "b", late), Written(scheduler, book, "c")
+    async with scheduling() as (scheduler, record):
+        sockets = Broken(scheduler, record, "a"), ScriptedSubscriber(scheduler, record, "b", late), ScriptedSubscriber(scheduler, record, "c")
         for socket in sockets:
             scheduler.schedule(socket)
         await anyio.wait_all_tasks_blocked()
-        scheduler.schedule(Written(scheduler, book, "d"))
+        scheduler.schedule(ScriptedSubscriber(scheduler, record, "d"))
         await anyio.wait_all_tasks_blocked()
     assert [str(socket.failure) for socket in sockets] == ["at once", "late", "None"]
-    assert sorted(book) == ["a", "b", "b over", "c", "d"]
+    assert sorted(record) == ["a", "b", "b over", "c", "d"]
 
 
 async def test_number_of_idle_workers_is_bounded_after_many_slow_sockets() -> None:
     tasks = len(anyio.get_running_tasks())
-    async with scheduling() as (scheduler, book):
+    async with scheduling() as (scheduler, record):
         free = anyio.Event()
         for _ in range(2 * MAX_IDLE_WORKERS):
-            scheduler.schedule(Written(scheduler, book, "slow", free.wait))
+            scheduler.schedule(ScriptedSubscriber(scheduler, record, "slow", free.wait))
         await anyio.wait_all_tasks_blocked()
         assert len(anyio.get_running_tasks()) > tasks + 2 * MAX_IDLE_WORKERS
         free.set()
@@ -190,9 +190,9 @@ async def test_number_of_idle_workers_is_bounded_after_many_slow_sockets() -> No
         assert len(anyio.get_running_tasks()) <= tasks + MAX_IDLE_WORKERS + 1, (
             "and the one that watches for slow clients"
         )
-        scheduler.schedule(Written(scheduler, book, "late"))
+        scheduler.schedule(ScriptedSubscriber(scheduler, record, "late"))
         await anyio.wait_all_tasks_blocked()
-    assert book[-1] == "late"
+    assert record[-1] == "late"
     assert len(anyio.get_running_tasks()) == tasks
 
 
@@ -200,20 +200,20 @@ async def test_number_of_idle_workers_is_bounded_after_many_slow_sockets() -> No
 async def test_unexpected_cancellation_ends_one_socket_and_not_the_scheduler() -> None:
     """For example by a future that other code has cancelled."""
 
-    class Cancelled(Written):
+    class Cancelled(ScriptedSubscriber):
         def flush(self) -> Awaitable[None] | None:
             super().flush()
             raise anyio.get_cancelled_exc_class()
 
-    async with scheduling() as (scheduler, book):
-        for name, kind in (("a", Cancelled), ("b", Written)):
-            scheduler.schedule(kind(scheduler, book, name))
+    async with scheduling() as (scheduler, record):
+        for name, kind in (("a", Cancelled), ("b", ScriptedSubscriber)):
+            scheduler.schedule(kind(scheduler, record, name))
         await anyio.wait_all_tasks_blocked()
-    assert book == ["a", "b"]
+    assert record == ["a", "b"]
 
 
-class Around:
-    """Middleware around an application's `send`, with its own cancel scope and context; slow on request."""
+class SendMiddleware:
+    """Middleware that wraps an application's `send`, with its own cancel scope and context; slow on request."""
 
     def __init__(self, app: Any, waits: Callable[[], Awaitable[None]] | None = None) -> None:
         self.seen: list[tuple[str, bool]] = []
@@ -222,16 +222,16 @@ class Around:
         self._waits = waits
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        MINE.set(scope["query_string"].decode().partition("&")[0])
+        CONTEXT_NAME.set(scope["query_string"].decode().partition("&")[0])
 
         async def timed(message: Any) -> None:
             with anyio.fail_after(TIMEOUT_SECONDS):
-                begun_by = anyio.get_current_task().id
+                started_by = anyio.get_current_task().id
                 if self._waits is not None and message["type"] == "websocket.send":
                     await self._waits()
                 await send(message)
             if message["type"] == "websocket.send":
-                self.seen.append((MINE.get(), begun_by == anyio.get_current_task().id))
+                self.seen.append((CONTEXT_NAME.get(), started_by == anyio.get_current_task().id))
 
         await self._app(scope, receive, timed)
 
@@ -240,16 +240,16 @@ class Around:
 async def test_middleware_around_send_runs_in_its_own_context_and_one_task(
     site: Site, waits: Callable[[], Awaitable[None]] | None
 ) -> None:
-    around = Around(site.app, waits)
+    middleware = SendMiddleware(site.app, waits)
     alices, bobs = (
-        Browser(around, user_id=user, thread_id=thread)  # type: ignore[arg-type]  # any ASGI application works
+        Browser(middleware, user_id=user, thread_id=thread)  # type: ignore[arg-type]  # any ASGI application works
         for user, thread in ((ALICE, THREAD), (BOB, OTHER))
     )
     async with site.open(alices, bobs):
         await site.publish(2)
         await site.publish(2, OTHER)
     assert (alices.seqs, bobs.seqs) == ([1, 2], [1, 2])
-    assert sorted(around.seen) == sorted([(f"user_id={user}", True) for user in (ALICE, BOB)] * 3)
+    assert sorted(middleware.seen) == sorted([(f"user_id={user}", True) for user in (ALICE, BOB)] * 3)
 
 
 @pytest.mark.parametrize("waits", [None, checkpoint])
@@ -258,7 +258,7 @@ async def test_error_of_a_send_is_raised_in_the_sockets_own_task_only(
 ) -> None:
     broken = ValueError("no such message")
     browser = Browser(
-        Around(site.app, waits),  # type: ignore[arg-type]  # any ASGI application works
+        SendMiddleware(site.app, waits),  # type: ignore[arg-type]  # any ASGI application works
         broken_at="websocket.send",
         broken_by=broken,
         user_id=ALICE,
@@ -272,32 +272,32 @@ async def test_error_of_a_send_is_raised_in_the_sockets_own_task_only(
     assert len(site.hub) == 0
 
 
-class Noted(WritingSubscriber):
+class RecordingSubscriber(WritingSubscriber):
     """A subscriber that takes all waiting frames and records their number."""
 
     def __init__(self, scheduler: WriteScheduler) -> None:
         super().__init__(Subscription(ALICE, THREAD), scheduler)
-        self.book: list[int] = []
+        self.record: list[int] = []
 
     def flush(self) -> None:
         self._scheduled = False
-        self.book.append(len(self))
+        self.record.append(len(self))
         self.next_frames()
 
 
 async def test_frames_of_one_iteration_are_flushed_once_and_each_is_counted() -> None:
     async with scheduling() as (scheduler, _):
-        sockets = [Noted(scheduler), Noted(scheduler)]
+        sockets = [RecordingSubscriber(scheduler), RecordingSubscriber(scheduler)]
         for seq in (1, 2, 3):
             assert all(socket.put(frame(seq)) for socket in sockets)
         assert scheduler.enqueued == 6
         await anyio.wait_all_tasks_blocked()
         assert sockets[0].put(frame(4))
         await anyio.wait_all_tasks_blocked()
-    assert [socket.book for socket in sockets] == [[3, 1], [3]]
+    assert [socket.record for socket in sockets] == [[3, 1], [3]]
 
 
-class Closed:
+class ClosedConnection:
     """A connection whose client has left: writing to it is an error."""
 
     paused = False
@@ -315,7 +315,7 @@ class Closed:
         pass
 
 
-class Broken(Closed):
+class Broken(ClosedConnection):
     """A connection whose transport raises an unexpected error."""
 
     state = State.OPEN
@@ -328,7 +328,7 @@ class Broken(Closed):
 class Transport:
     """A transport that records what is written, and pauses after this many writes."""
 
-    def __init__(self, connection: Open, writes: int) -> None:
+    def __init__(self, connection: PausingConnection, writes: int) -> None:
         self.written: list[bytes] = []
         self._connection = connection
         self._left = writes
@@ -339,7 +339,7 @@ class Transport:
         self._connection.paused = self._left <= 0
 
 
-class Open(Broken):
+class PausingConnection(Broken):
     """A connection that accepts this many writes before it pauses."""
 
     def __init__(self, writes: int = 1_000) -> None:
@@ -361,7 +361,7 @@ NOTHING = Replay(Cursor("0" * 16, 0))
 @ON_ASYNCIO
 async def test_nothing_is_written_to_a_client_that_left_during_joining() -> None:
     socket = native(WriteScheduler())
-    socket.start_sending(Closed(), Replay(Cursor("0" * 16, 0), (frame(1),)))
+    socket.start_sending(ClosedConnection(), Replay(Cursor("0" * 16, 0), (frame(1),)))
     assert socket.put(frame(2))
     socket.flush()
     assert socket.unwritten == 1
@@ -381,7 +381,7 @@ async def test_error_of_a_write_is_stored_for_the_sockets_own_task_and_the_conne
 @ON_ASYNCIO
 async def test_single_frame_is_written_at_once_and_later_frames_of_the_iteration_together() -> None:
     async with scheduling() as (scheduler, _):
-        connection, socket = Open(), native(scheduler)
+        connection, socket = PausingConnection(), native(scheduler)
         socket.start_sending(connection, NOTHING)
         await anyio.wait_all_tasks_blocked()
         del connection.out.written[:]
@@ -394,7 +394,7 @@ async def test_single_frame_is_written_at_once_and_later_frames_of_the_iteration
 @ON_ASYNCIO
 async def test_error_of_writing_a_single_frame_is_not_raised_in_the_emitter() -> None:
     async with scheduling() as (scheduler, _):
-        connection, socket = Open(), native(scheduler)
+        connection, socket = PausingConnection(), native(scheduler)
         socket.start_sending(connection, NOTHING)
         await anyio.wait_all_tasks_blocked()
         connection.out = None  # type: ignore[assignment]  # it breaks
@@ -405,7 +405,7 @@ async def test_error_of_writing_a_single_frame_is_not_raised_in_the_emitter() ->
 @ON_ASYNCIO
 async def test_frames_over_the_write_size_are_written_at_once() -> None:
     async with scheduling() as (scheduler, _):
-        connection, socket = Open(), native(scheduler)
+        connection, socket = PausingConnection(), native(scheduler)
         socket.start_sending(connection, NOTHING)
         for seq in range(1, 3_001):
             assert socket.put(frame(seq))
@@ -417,7 +417,7 @@ async def test_frames_over_the_write_size_are_written_at_once() -> None:
 @ON_ASYNCIO
 async def test_outbox_of_a_paused_connection_is_crowded_until_it_resumes() -> None:
     async with scheduling() as (scheduler, _):
-        connection, socket = Open(writes=2), native(scheduler)
+        connection, socket = PausingConnection(writes=2), native(scheduler)
         socket.start_sending(connection, NOTHING)
         seq = 0
         while not scheduler.crowded.by_thread:
