@@ -1,7 +1,7 @@
 """Drain the application before the server closes its sockets.
 
 On a signal, a server closes its sockets first and stops the application last. So the application installs its own
-signal handler, drains, and then calls the server's handler. What this achieves with each server:
+signal handler, drains, and then calls the server's handler. The result depends on the server:
 
 - uvicorn with one or several workers, and gunicorn with uvicorn's workers: both signals work as described.
 - hypercorn with `--workers 0`: its handler belongs to the event loop and cannot be replaced. It stops listening at
@@ -44,9 +44,9 @@ Handler = Callable[[int, FrameType | None], Any]
 async def drain_on_shutdown(drain: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """Call `drain` once before the block ends: on a signal, when the server stops listening, or at the block's end.
 
-    A second signal cancels the draining. Both signals are then passed to the server's handler. `drain` is called only
-    in a server process: one whose SIGTERM and SIGINT handlers can be replaced (on the main thread only), or one that
-    inherited listening sockets. In a notebook or a test runner nothing changes.
+    A second signal cancels the draining. Both signals are then passed to the server's handler. This happens only in a
+    server process: one that has installed signal handlers, or one that inherited listening sockets. Signal handlers can
+    be replaced on the main thread only. In a notebook or a test runner nothing changes, and `drain` is not called.
     """
     handlers, listeners = _server_handlers(), inherited_listeners()
     if not handlers and not listeners:
