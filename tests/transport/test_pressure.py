@@ -120,15 +120,15 @@ async def test_other_sockets_get_every_event_while_one_stops_reading() -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_disconnected_slow_socket_is_detached_at_once() -> None:
     """On asyncio. Hypercorn keeps writing until the system breaks the connection: see test_keepalive."""
-    async with crowded() as (application, url), raw_peer(url) as deaf:
+    async with crowded() as (application, url), raw_peer(url) as slow:
         while (await application.bridge.notify(emitted(TOOL, payload=PAYLOAD))).sockets:
             await checkpoint()
         while len(application.bridge.hub):
             await checkpoint()
         assert application.counters.unwritten["too slow"] >= WAITING
         # The client reads again: first what was written before, in order, and then the close frame.
-        await deaf.read_until(b"\x0f\xa8too slow: connect again")
-    numbers = [int(number) for number in re.findall(rb'"seq":(\d+)', deaf.read)]
+        await slow.read_until(b"\x0f\xa8too slow: connect again")
+    numbers = [int(number) for number in re.findall(rb'"seq":(\d+)', slow.read)]
     assert numbers == list(range(len(numbers)))
 
 
