@@ -76,7 +76,6 @@ __all__ = [
     "Tickets",
     "connect",
     "create_app",
-    "subscribe",
     "lifespan",
     "memory_stores",
     "redis_stores",
@@ -85,6 +84,7 @@ __all__ = [
     "sqlite_stores",
     "start_application",
     "stores_from",
+    "subscribe",
 ]
 
 # A library says nothing on its own: without this, warnings of an application that set up no logging go to stderr.

@@ -52,7 +52,10 @@ class AppSpec:
         if not isinstance(found, BridgeConfig):
             # It was created by the program. If its store serves one worker, a second one does not start.
             if given := self._options_given():
-                raise ServeError(self.target, f"it is a complete application, to which options do not apply; leave out {', '.join(given)}")
+                raise ServeError(
+                    self.target,
+                    f"it is a complete application, to which options do not apply; leave out {', '.join(given)}",
+                )
             return found
         single_worker = found.stores is MEMORY if self.store is None else not self.store.startswith(SHARED_STORES)
         if workers > 1 and single_worker:
@@ -78,9 +81,7 @@ class AppSpec:
         keys = read_ticket_keys(self.key_file, os.environ)
         if config.authorizer is not Tickets:
             if self.key_file is not None:
-                raise ServeError(
-                    self.target, "its BridgeConfig has its own authorizer; leave out --ticket-key-file"
-                )
+                raise ServeError(self.target, "its BridgeConfig has its own authorizer; leave out --ticket-key-file")
         elif keys:
             config = replace(config, authorizer=partial(Tickets, keys=keys))
         elif self.store is not None and self.store.startswith(SHARED_STORES):
@@ -157,7 +158,8 @@ def _parse_keys(text: bytes, source: str) -> tuple[bytes, ...]:
         raise ServeError(source, "it contains no key for tickets; generate one with `openssl rand -hex 32`")
     if (shortest := min(map(len, keys))) < KEY_BYTES:
         raise ServeError(
-            source, f"a key must have {KEY_BYTES} characters or more, not {shortest}; generate one with `openssl rand -hex 32`"
+            source,
+            f"a key must have {KEY_BYTES} characters or more, not {shortest}; generate one with `openssl rand -hex 32`",
         )
     return keys
 

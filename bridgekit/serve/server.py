@@ -151,7 +151,9 @@ class StartupReporter:
         if not isinstance(self._app, Starlette):
             return nullcontext({})
         if "bridgekit" not in self._app.state:
-            raise ServeError("the application", "it does not start the bridge; create it with lifespan=lifespan(config)")
+            raise ServeError(
+                "the application", "it does not start the bridge; create it with lifespan=lifespan(config)"
+            )
         return native_handoff(self._app) if self._native else nullcontext({})
 
 

@@ -56,7 +56,9 @@ StoreFactory = Callable[[], AbstractAsyncContextManager[Stores]]
 
 def in_memory(retention: Retention = DEFAULT_RETENTION) -> Stores:
     """Return stores in this process's memory, which need no opening."""
-    return Stores(name="memory", routes=MemoryMappingStore(), log=MemoryEventLog(retention), used_tickets=MemoryUsedTickets())
+    return Stores(
+        name="memory", routes=MemoryMappingStore(), log=MemoryEventLog(retention), used_tickets=MemoryUsedTickets()
+    )
 
 
 def memory_stores(retention: Retention = DEFAULT_RETENTION) -> StoreFactory:
@@ -70,7 +72,11 @@ def memory_stores(retention: Retention = DEFAULT_RETENTION) -> StoreFactory:
 
 
 def sqlite_stores(
-    path: str | PathLike[str], retention: Retention = DEFAULT_RETENTION, *, synchronous: str = "normal", routes: int = ROUTES
+    path: str | PathLike[str],
+    retention: Retention = DEFAULT_RETENTION,
+    *,
+    synchronous: str = "normal",
+    routes: int = ROUTES,
 ) -> StoreFactory:
     """Stores in one SQLite file, for one worker. What was acknowledged survives a restart.
 

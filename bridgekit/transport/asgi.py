@@ -18,7 +18,7 @@ from bridgekit.errors import Disconnected, SubscriptionRefused
 from bridgekit.signals import Cursor
 from bridgekit.transport import metrics
 from bridgekit.transport.authorization import Handshake, Subscription, parse_handshake
-from bridgekit.transport.connections import CLOSE_TIMEOUT_SECONDS, CLOSE_REASONS, ConnectionRegistry
+from bridgekit.transport.connections import CLOSE_REASONS, CLOSE_TIMEOUT_SECONDS, ConnectionRegistry
 from bridgekit.transport.log_redaction import redact_tickets
 from bridgekit.transport.writer import AsgiSubscriber
 
@@ -70,7 +70,9 @@ def _parse_handshake(scope: Scope) -> Handshake:
     )
 
 
-async def _authorize(connections: ConnectionRegistry, socket: _AsgiSocket, handshake: Handshake) -> tuple[Subscription, Cursor | None]:
+async def _authorize(
+    connections: ConnectionRegistry, socket: _AsgiSocket, handshake: Handshake
+) -> tuple[Subscription, Cursor | None]:
     socket.protocol = handshake.protocol
     after = connections.check_origin_and_cursor(handshake)
     if connections.authorizer.awaits_message(handshake):

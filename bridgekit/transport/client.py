@@ -178,7 +178,9 @@ async def _open_socket(
 
 
 @asynccontextmanager
-async def _closing(socket: ReadableSocket, close: Callable[[], Awaitable[None]], *, shield: bool) -> AsyncIterator[None]:
+async def _closing(
+    socket: ReadableSocket, close: Callable[[], Awaitable[None]], *, shield: bool
+) -> AsyncIterator[None]:
     """Close the socket at the end of a block, also if the block is cancelled: the server gets a close frame."""
     try:
         yield

@@ -35,12 +35,12 @@ from bridgekit.transport.writer import WriteScheduler
 
 __all__ = [
     "AUTHORIZE_TIMEOUT_SECONDS",
+    "CLOSE_REASONS",
     "CLOSE_TIMEOUT_SECONDS",
     "DRAIN_TIMEOUT_SECONDS",
     "FIRST_MESSAGE_TIMEOUT_SECONDS",
     "INCOMING_BYTES",
     "MAX_UNAUTHENTICATED",
-    "CLOSE_REASONS",
     "ConnectionRegistry",
 ]
 

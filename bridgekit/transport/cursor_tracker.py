@@ -8,7 +8,7 @@ from bridgekit.errors import MalformedFrame
 from bridgekit.events import RoutedEvent
 from bridgekit.signals import Cursor, Gap, GapReason
 
-__all__ = ["Item", "CursorTracker"]
+__all__ = ["CursorTracker", "Item"]
 
 Item = RoutedEvent | Gap
 

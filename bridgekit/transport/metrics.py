@@ -37,10 +37,10 @@ class _CountersCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         counters = self._counters
         yield _counter("events_sent", "Events that at least one socket accepted.", counters.sent, "type")
-        yield _counter("events_kept", "Events that no socket accepted, retained for clients that resume.", counters.kept, "type")
         yield _counter(
-            "events_pending", "Events whose store did not answer in time.", counters.pending, "type"
+            "events_kept", "Events that no socket accepted, retained for clients that resume.", counters.kept, "type"
         )
+        yield _counter("events_pending", "Events whose store did not answer in time.", counters.pending, "type")
         lost = CounterMetricFamily(
             "bridgekit_events_lost",
             "Events that reached no client, by the link where they were lost.",
@@ -50,10 +50,15 @@ class _CountersCollector(Collector):
             lost.add_metric([str(link), reason], count)
         yield lost
         yield _counter(
-            "frames_unwritten", "Frames that a socket accepted but did not write before it closed.", counters.unwritten, "reason"
+            "frames_unwritten",
+            "Frames that a socket accepted but did not write before it closed.",
+            counters.unwritten,
+            "reason",
         )
         yield CounterMetricFamily(
-            "bridgekit_frames_coalesced", "Frames that were replaced by later ones in the outbox of a slow socket.", counters.coalesced
+            "bridgekit_frames_coalesced",
+            "Frames that were replaced by later ones in the outbox of a slow socket.",
+            counters.coalesced,
         )
         yield _counter("subscriptions", "Subscriptions, by how they began.", counters.subscriptions, "began")
         yield _counter("gaps", "Gaps that were sent to sockets.", counters.gaps, "reason")

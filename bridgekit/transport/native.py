@@ -26,7 +26,7 @@ from websockets.typing import Subprotocol
 from bridgekit.errors import Disconnected, SubscriptionRefused
 from bridgekit.signals import Cursor
 from bridgekit.transport.authorization import Handshake, Subscription, parse_handshake
-from bridgekit.transport.connections import CLOSE_TIMEOUT_SECONDS, CLOSE_REASONS, ConnectionRegistry
+from bridgekit.transport.connections import CLOSE_REASONS, CLOSE_TIMEOUT_SECONDS, ConnectionRegistry
 from bridgekit.transport.log_redaction import redact_tickets
 from bridgekit.transport.writer import NativeSubscriber
 
@@ -146,7 +146,9 @@ def adopt_connection(
     )
 
 
-async def _authorize_request(connections: ConnectionRegistry, connection: ServerConnection, request: Request) -> Response | None:
+async def _authorize_request(
+    connections: ConnectionRegistry, connection: ServerConnection, request: Request
+) -> Response | None:
     """Authorize a client before its handshake is accepted. A refusal is stored, and sent as a close frame later."""
     if not isinstance(connection, NativeConnection):
         raise TypeError(type(connection).__name__)
@@ -191,7 +193,9 @@ async def _handle(connections: ConnectionRegistry, connection: ServerConnection)
             await connection.close(*connections.reject(refusal))
 
 
-async def _authorize(connections: ConnectionRegistry, connection: NativeConnection) -> tuple[Subscription, Cursor | None]:
+async def _authorize(
+    connections: ConnectionRegistry, connection: NativeConnection
+) -> tuple[Subscription, Cursor | None]:
     pending, connection.pending = connection.pending, None
     assert pending is not None
     # The library keeps the request and the response, which nothing reads. They are a sixth of an idle connection's

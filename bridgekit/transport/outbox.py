@@ -59,7 +59,9 @@ class OutboxLimits:
         """Return limits no larger than the log's retention, so that a client disconnected for being slow can resume."""
         if not retention.events:
             return self
-        return OutboxLimits(events=min(self.events, retention.events), size_bytes=min(self.size_bytes, retention.size_bytes))
+        return OutboxLimits(
+            events=min(self.events, retention.events), size_bytes=min(self.size_bytes, retention.size_bytes)
+        )
 
 
 OUTBOX_LIMITS: Final = OutboxLimits()

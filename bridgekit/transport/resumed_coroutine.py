@@ -12,7 +12,7 @@ __all__ = ["ResumedCoroutine"]
 class ResumedCoroutine(Generator[Any, Any, None]):
     """Awaits the rest of a coroutine whose first step has run. Await it in the task that ran the first step."""
 
-    __slots__ = ("_started", "_coroutine", "_run", "_waits_for")
+    __slots__ = ("_coroutine", "_run", "_started", "_waits_for")
 
     def __init__(self, context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object) -> None:
         self._run: Callable[..., Any] = context.run

@@ -71,7 +71,9 @@ class Tickets:
         """Whether the key was generated here, so that no other worker accepts our tickets."""
         self._keys = tuple(keys) or (secrets.token_bytes(KEY_BYTES),)
         if (shortest := min(map(len, self._keys))) < KEY_BYTES:
-            raise InvalidId("key", f"must be at least {KEY_BYTES} bytes, not {shortest}; generate one with secrets.token_bytes")
+            raise InvalidId(
+                "key", f"must be at least {KEY_BYTES} bytes, not {shortest}; generate one with secrets.token_bytes"
+            )
         self._seconds = seconds
         self._in_query = in_query
 

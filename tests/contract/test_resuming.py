@@ -10,7 +10,15 @@ import pytest
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
 from bridgekit.transport.log import Retention
-from tests.contract.stores import POLL_INTERVAL_SECONDS, WAIT_SECONDS, StoreLocation, Worker, event_with_number, merged, numbers
+from tests.contract.stores import (
+    POLL_INTERVAL_SECONDS,
+    WAIT_SECONDS,
+    StoreLocation,
+    Worker,
+    event_with_number,
+    merged,
+    numbers,
+)
 from tests.factories import OTHER, THREAD
 
 

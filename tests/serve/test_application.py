@@ -144,9 +144,7 @@ async def test_config_with_its_own_authorizer_keeps_it(tmp_path: Path, monkeypat
     file = tmp_path / "key"
     file.write_text(KEY)
     file.chmod(0o600)
-    with pytest.raises(
-        ServeError, match="its BridgeConfig has its own authorizer; leave out --ticket-key-file"
-    ):
+    with pytest.raises(ServeError, match="its BridgeConfig has its own authorizer; leave out --ticket-key-file"):
         AppSpec(target=f"{HERE}:owners_only", key_file=file).load()
 
 
@@ -163,7 +161,9 @@ async def test_config_with_its_own_authorizer_keeps_it(tmp_path: Path, monkeypat
     ],
 )
 def test_application_accepts_no_options(served: AppSpec, named: str) -> None:
-    with pytest.raises(ServeError, match=f"it is a complete application, to which options do not apply; leave out {named}$"):
+    with pytest.raises(
+        ServeError, match=f"it is a complete application, to which options do not apply; leave out {named}$"
+    ):
         served.load()
 
 
@@ -268,7 +268,9 @@ def test_key_file_behind_a_symbolic_link_is_checked(tmp_path: Path) -> None:
         read_ticket_keys(link, {})
 
 
-@pytest.mark.parametrize(("text", "expected"), [("", "contains no key"), ("\n \n", "contains no key"), ("short", "not 5")])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", "contains no key"), ("\n \n", "contains no key"), ("short", "not 5")]
+)
 def test_unusable_key_is_refused_and_its_source_named(text: str, expected: str, tmp_path: Path) -> None:
     with pytest.raises(ServeError, match=expected) as refusal:
         read_ticket_keys(written(tmp_path, text), {})

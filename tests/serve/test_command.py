@@ -43,7 +43,10 @@ def anyio_backend() -> str:
         ([APP, "--store", "memory:"], "leave out --store"),
         ([PARTS, "--store", "mongo:"], "no store is called 'mongo'"),
         ([PARTS, "--store", "memory:", "--workers", "2"], "its memory store serves one worker, not 2"),
-        ([PARTS, "--store", "redis://:secret@127.0.0.1:1"], "other users can read the password on the command line; give the URL in"),
+        (
+            [PARTS, "--store", "redis://:secret@127.0.0.1:1"],
+            "other users can read the password on the command line; give the URL in",
+        ),
         (
             ["tests.serve.test_native_handoff:wrapped", "--edge", "native"],
             "it is of type CORSMiddleware, and the native edge",
@@ -68,7 +71,10 @@ def test_address_in_use_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str
         port = taken.getsockname()[1]
         assert main(["serve", APP, "--port", str(port)]) == 2
     error = capsys.readouterr().err
-    assert error == f"bridgekit: 127.0.0.1:{port}: cannot listen there: Address already in use; choose another address or port\n"
+    assert (
+        error
+        == f"bridgekit: 127.0.0.1:{port}: cannot listen there: Address already in use; choose another address or port\n"
+    )
 
 
 def test_missing_application_is_an_error_of_usage(capsys: pytest.CaptureFixture[str]) -> None:

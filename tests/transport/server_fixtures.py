@@ -83,7 +83,9 @@ class RestartableServer:
 
 
 @asynccontextmanager
-async def restartable_server(retention: Retention | None = None, *, outbox_events: int = 1_024) -> AsyncIterator[RestartableServer]:
+async def restartable_server(
+    retention: Retention | None = None, *, outbox_events: int = 1_024
+) -> AsyncIterator[RestartableServer]:
     with unwrap_single_error(), anyio.fail_after(TIMEOUT_SECONDS), held_port() as port:
         async with anyio.create_task_group() as tasks:
             made = RestartableServer(tasks, port, retention or Retention(), outbox_events)

@@ -97,9 +97,7 @@ async def test_slow_socket_is_disconnected_and_others_get_every_frame(site: Site
     assert site.counters.unwritten == {"too slow": OUTBOX_LIMITS.events + 1}
 
 
-async def test_slow_socket_that_cannot_be_closed_delays_no_other(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_slow_socket_that_cannot_be_closed_delays_no_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridgekit.transport.asgi.CLOSE_TIMEOUT_SECONDS", 0.0)
     slow = site.browser(slow_at="*")
     async with site.open(slow):

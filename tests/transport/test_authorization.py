@@ -80,9 +80,7 @@ NO_TICKETS = {
 
 
 @pytest.mark.parametrize("message", NO_TICKETS.values(), ids=NO_TICKETS)
-async def test_first_message_without_a_ticket_gets_a_terminal_close_code(
-    ticketed: Site, message: str | bytes
-) -> None:
+async def test_first_message_without_a_ticket_gets_a_terminal_close_code(ticketed: Site, message: str | bytes) -> None:
     browser = Browser(ticketed.app, sends=[message])
     await browser.run()
     assert browser.close is not None
@@ -138,7 +136,9 @@ async def test_longest_waiting_socket_is_closed_when_too_many_await_authorizatio
     assert ticketed.counters.refused == {4010: 3}
 
 
-async def test_sockets_without_a_first_message_are_closed_at_once_when_the_server_stops_accepting(ticketed: Site) -> None:
+async def test_sockets_without_a_first_message_are_closed_at_once_when_the_server_stops_accepting(
+    ticketed: Site,
+) -> None:
     browser = Browser(ticketed.app)
     async with ticketed.open(browser):
         ticketed.edge.stop_accepting()

@@ -12,7 +12,9 @@ from bridgekit.transport.coalescing import IntervalSet
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 30), unique=True), st.lists(st.integers(1, 31)))
-def test_pop_below_returns_each_number_once_in_merged_ascending_intervals(numbers: list[int], limits: list[int]) -> None:
+def test_pop_below_returns_each_number_once_in_merged_ascending_intervals(
+    numbers: list[int], limits: list[int]
+) -> None:
     intervals, model = IntervalSet(), set(numbers)
     for number in numbers:
         intervals.add(number)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bridgekit.errors import MalformedFrame
 from bridgekit.signals import Cursor, Gap, GapReason
-from bridgekit.transport.cursor_tracker import Item, CursorTracker
+from bridgekit.transport.cursor_tracker import CursorTracker, Item
 from tests.factories import THREAD, routed
 
 OLD, NEW = "0" * 16, "1" * 16
@@ -111,9 +111,7 @@ runs = st.lists(st.integers(0, 12), min_size=1, max_size=8)
 
 @settings(deadline=None)
 @given(runs, st.data())
-def test_every_number_is_an_event_or_in_a_gap_exactly_once(
-    lengths: list[int], data: st.DataObject
-) -> None:
+def test_every_number_is_an_event_or_in_a_gap_exactly_once(lengths: list[int], data: st.DataObject) -> None:
     """The server resumes from any earlier position, and skips and repeats events at random."""
     tracker, seen, published = subscribed_tracker(None, Cursor(OLD, 0)), list[int](), 0
     for length in lengths:

@@ -69,9 +69,7 @@ async def drain() -> Drain:
 
 
 @pytest.mark.parametrize("number", BOTH)
-async def test_server_receives_a_signal_after_the_drain(
-    number: signal.Signals, server: Server, drain: Drain
-) -> None:
+async def test_server_receives_a_signal_after_the_drain(number: signal.Signals, server: Server, drain: Drain) -> None:
     with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             signal.raise_signal(number)

@@ -307,7 +307,9 @@ def test_another_users_file_at_the_lock_path_is_not_changed(tmp_path: Path) -> N
     [("uvicorn", APP, "--port", "0", "--workers", "2"), ("hypercorn", APP, "--bind", "127.0.0.1:0", "--workers", "2")],
     ids=["uvicorn", "hypercorn"],
 )
-async def test_two_workers_with_a_single_worker_store_do_not_start_and_print_the_reason(command: tuple[str, ...]) -> None:
+async def test_two_workers_with_a_single_worker_store_do_not_start_and_print_the_reason(
+    command: tuple[str, ...],
+) -> None:
     async with started(*command) as server:
         # Both servers end with exit code 0 when their workers could not start.
         await server.end()

@@ -41,9 +41,7 @@ def is_allowed(page: str | None, host: str | None = "example.org", *, secure: bo
         ("capacitor://localhost", "example.org", True),
     ],
 )
-def test_page_of_the_same_or_a_listed_origin_is_allowed(
-    page: str | None, host: str | None, secure: bool
-) -> None:
+def test_page_of_the_same_or_a_listed_origin_is_allowed(page: str | None, host: str | None, secure: bool) -> None:
     assert is_allowed(page, host, secure=secure)
 
 
@@ -93,9 +91,7 @@ def test_misspelt_origin_is_refused_when_the_list_is_parsed(text: str) -> None:
 
 
 @pytest.mark.parametrize(("page", "code"), [("https://evil.example", 4504), ("https://[::1", 4504)])
-async def test_socket_of_a_foreign_page_is_refused_before_authorization(
-    site: Site, page: str, code: int
-) -> None:
+async def test_socket_of_a_foreign_page_is_refused_before_authorization(site: Site, page: str, code: int) -> None:
     browser = site.browser(ALICE, THREAD, origin=page, seq="no cursor either")
     await browser.run()
     assert browser.close == (code, "this page's origin is not allowed here")
@@ -105,9 +101,7 @@ async def test_socket_of_a_foreign_page_is_refused_before_authorization(
 @pytest.mark.parametrize(
     ("page", "scheme"), [("http://bridgekit.test", "ws"), ("https://bridgekit.test", "ws"), (None, "wss")]
 )
-async def test_socket_of_a_same_origin_page_or_of_no_page_is_served(
-    site: Site, page: str | None, scheme: str
-) -> None:
+async def test_socket_of_a_same_origin_page_or_of_no_page_is_served(site: Site, page: str | None, scheme: str) -> None:
     browser = site.browser(origin=page, scheme=scheme)
     async with site.open(browser):
         await site.publish()

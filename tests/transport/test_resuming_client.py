@@ -51,7 +51,9 @@ async def resuming_client(
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with (
             raw_server(*answers) as server,
-            subscribe(server.url, thread_id=THREAD, user_id=ALICE, after=after, backoff=backoff or RecordingBackoff()) as client,
+            subscribe(
+                server.url, thread_id=THREAD, user_id=ALICE, after=after, backoff=backoff or RecordingBackoff()
+            ) as client,
         ):
             yield client, server
 
@@ -144,7 +146,10 @@ async def test_cursor_covers_what_the_caller_read_and_not_what_was_read_ahead() 
     ids=["hangs up", "500", "503", "429", "store unavailable", "try again later", "4499"],
 )
 async def test_retryable_errors_are_retried_before_and_after_the_first_socket(answer: Answer) -> None:
-    async with resuming_client(answer, answer, subscribed(ONE, close=4000), answer, subscribed(TWO, seq=1)) as (client, _):
+    async with resuming_client(answer, answer, subscribed(ONE, close=4000), answer, subscribed(TWO, seq=1)) as (
+        client,
+        _,
+    ):
         assert await read(client, 2) == ["1", "2"]
         assert client.subscriptions == 2
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from bridgekit.events import COALESCIBLE, AgentEvent, EventType
 from bridgekit.ids import RunId
 from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
-from bridgekit.transport.cursor_tracker import Item, CursorTracker
+from bridgekit.transport.cursor_tracker import CursorTracker, Item
 from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits
 from tests.factories import ALICE, OTHER, THREAD, emitted

@@ -52,9 +52,7 @@ async def up(server: Server, command: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("command", [UVICORN, SERVE], ids=["uvicorn", "bridgekit serve"])
-async def test_events_of_agents_in_every_worker_reach_the_socket(
-    command: tuple[str, ...], env: dict[str, str]
-) -> None:
+async def test_events_of_agents_in_every_worker_reach_the_socket(command: tuple[str, ...], env: dict[str, str]) -> None:
     async with started(*command, "0", env=env) as server:
         await up(server, command)
         async with server.subscribed() as client:

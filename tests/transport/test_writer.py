@@ -167,7 +167,11 @@ async def test_error_of_one_socket_does_not_affect_others() -> None:
         raise ValueError("late")
 
     async with scheduling() as (scheduler, record):
-        sockets = Broken(scheduler, record, "a"), ScriptedSubscriber(scheduler, record, "b", late), ScriptedSubscriber(scheduler, record, "c")
+        sockets = (
+            Broken(scheduler, record, "a"),
+            ScriptedSubscriber(scheduler, record, "b", late),
+            ScriptedSubscriber(scheduler, record, "c"),
+        )
         for socket in sockets:
             scheduler.schedule(socket)
         await anyio.wait_all_tasks_blocked()

@@ -54,7 +54,10 @@ def slow_for(seconds: float) -> str:
 
 @asynccontextmanager
 async def worker(
-    path: Path, retention: Retention = DEFAULT_RETENTION, clock: Clock | None = None, answer_seconds: float = TIMEOUT_SECONDS
+    path: Path,
+    retention: Retention = DEFAULT_RETENTION,
+    clock: Clock | None = None,
+    answer_seconds: float = TIMEOUT_SECONDS,
 ) -> AsyncIterator[Worker]:
     """Open the file, which is created if there is none, and connect a Worker to its log."""
     async with open_database(path, Synchronous.OFF, clock or time.time, answer_seconds) as database:

@@ -43,9 +43,7 @@ async def test_refused_event_is_not_delivered_and_the_next_one_reveals_the_gap(p
         assert (numbers(after_the_first.frames), after_the_first.gap) == ([4], None)
 
 
-async def test_resuming_client_does_not_wait_for_a_full_disk(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_resuming_client_does_not_wait_for_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "RETRY_SECONDS", TIMEOUT_SECONDS)
     await create_store(path, REFUSING)
     async with worker(path) as ill:
