@@ -210,7 +210,7 @@ async def test_generated_key_is_unknown_to_other_workers(threads: MemoryThreadSt
 
 @pytest.mark.parametrize("keys", [[b"short"], [KEY, b"short"]])
 async def test_key_that_is_too_short_is_refused(threads: MemoryThreadStore, keys: list[bytes]) -> None:
-    with pytest.raises(InvalidId, match=r"at least 32 bytes, not 5; secrets\.token_bytes makes one"):
+    with pytest.raises(InvalidId, match=r"at least 32 bytes, not 5; generate one with secrets\.token_bytes"):
         Tickets(threads, MemoryUsedTickets(), keys=keys)
 
 
