@@ -37,8 +37,7 @@ __all__ = [
 BATCH_FRAMES: Final = 64
 """Frames that an edge removes from the outbox at a time."""
 WRITE_BYTES: Final = 32_768
-"""With this many bytes waiting, they are written without waiting for more. If they cannot be written, the outbox is
-crowded."""
+"""This many waiting bytes are written without waiting for more; if that fails, the outbox is crowded."""
 TICK_SECONDS: Final = 0.02
 SLOW_AFTER_TICKS: Final = 5
 """After this many ticks without progress while its outbox is crowded, a client is slow, and emitters no longer wait for
@@ -77,8 +76,7 @@ class Scheduler(Protocol):
     crowded: CrowdedOutboxes
     """Registry where outboxes report that they are crowded."""
     quiet: bool
-    """Whether a frame may be written directly when it is put, because nothing else happens in this event-loop
-    iteration."""
+    """Whether a frame may be written when it is put: nothing else happens in this iteration of the event loop."""
 
     def schedule(self, subscriber: Subscriber) -> None:
         """Flush the subscriber in this event-loop iteration or the next."""
@@ -179,8 +177,7 @@ class Subscriber:
         return True
 
     def _write_or_report_crowded(self) -> None:
-        """Write the waiting frames; if that is impossible, report the outbox as crowded so that emitters yield to the
-        event loop."""
+        """Write the waiting frames. If that is impossible, report the outbox as crowded, so that emitters yield."""
         self._write_early()
         if self._room is None and self._is_crowded():
             self._room = anyio.Event()
@@ -188,16 +185,14 @@ class Subscriber:
             self._crowded.add(self)
 
     def _write_directly(self, frame: Frame) -> bool:
-        """Write a frame directly, if the outbox is empty and the socket accepts it at once. Return whether it was
-        written."""
+        """Write a frame without enqueuing it, if the socket accepts it at once. Return whether it was written."""
         return False
 
     def _write_early(self) -> None:
         """Write the waiting frames before the scheduler does, if the socket accepts them at once."""
 
     def flush(self) -> Awaitable[None] | None:
-        """Write the waiting frames. If the socket is slow, return the rest of the send, to be awaited in the same
-        task."""
+        """Write the waiting frames. Return the rest of a slow send, which must be awaited in the same task."""
         return None
 
     def abort(self) -> None:

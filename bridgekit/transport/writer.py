@@ -1,8 +1,7 @@
 """Writes to the sockets: one task of the edge flushes each outbox that a frame was put in.
 
-Frames put in an outbox within one event-loop iteration are written together, because the system call is the largest
-cost. A single frame is written at once. Both edges' subscribers are here: `NativeSubscriber` writes to a transport,
-`AsgiSubscriber` sends through an ASGI server.
+Frames of one event-loop iteration are written together, because the system call is the largest cost. A single frame is
+written at once. `NativeSubscriber` writes to a transport, `AsgiSubscriber` sends through an ASGI server.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ from bridgekit.transport.resumed_coroutine import ResumedCoroutine
 __all__ = ["AsgiSubscriber", "NativeSubscriber", "WriteScheduler", "WritingSubscriber", "encode_frames"]
 
 BATCH_MIN_EVENTS: Final = 16
-"""If fewer frames were put in an event-loop iteration, they are written at its end. If more were put, producers are
-active, and the write waits for more frames."""
+"""If an event-loop iteration puts fewer frames, they are written at its end. Otherwise the write waits for more
+frames."""
 BATCH_MAX_ITERATIONS: Final = 4
 BATCH_MAX_SECONDS: Final = 0.002
 """Longest time that a write waits for more frames while producers are active. Larger writes need fewer system calls."""
@@ -112,8 +111,8 @@ class WriteScheduler:
                 self._awake = False
                 self.quiet = enqueued <= 1
                 if slow is not None:
-                    # Another task must be able to serve the other sockets. It is started here and not by `schedule`,
-                    # which runs in an agent's task: a task of the edge must not inherit an agent's context.
+                    # Another task must serve the other sockets. `schedule` does not start it: it runs in an agent's
+                    # task, and a task of the edge must not inherit an agent's context.
                     if self._scheduled or not self._idle_workers:
                         self._wake_worker()
                     await self._await_slow_send(*slow, scope)
@@ -239,10 +238,9 @@ class Writable(Protocol):
 
 
 class NativeSubscriber(WritingSubscriber):
-    """A subscriber that writes to an asyncio transport. A write never waits: if the transport is full, frames stay in
-    the outbox.
+    """A subscriber that writes to an asyncio transport. If the transport is full, frames stay in the outbox.
 
-    `send_close` sends a close frame with the given code, behind all waiting frames.
+    A write never waits. `send_close` sends a close frame with the given code, behind all waiting frames.
     """
 
     __slots__ = ("_connection", "_send_close")
@@ -288,8 +286,7 @@ class NativeSubscriber(WritingSubscriber):
             self._write(self._connection)
 
     def flush(self) -> None:
-        """Write as many waiting frames as the transport accepts. Then close, if the end is decided and nothing
-        waits."""
+        """Write what the transport accepts. Then close, if the end is decided and no frame waits."""
         self._scheduled = False
         connection = self._connection
         if connection is None or self._closed:
@@ -326,12 +323,11 @@ _NOTHING: Final[list[bytes]] = []
 
 
 class AsgiSubscriber(WritingSubscriber):
-    """A subscriber that writes through the `send` function of an ASGI connection. Its own task reads, within
-    `read_scope`.
+    """A subscriber that writes through the `send` function of an ASGI connection, and reads within `read_scope`.
 
-    `send` is a coroutine that may wait but usually does not: uvicorn's returns at once while the connection's buffer is
-    small. So the scheduler runs the first step of each send, and awaits the rest only if there is any. The read scope
-    is cancelled when the socket has ended.
+    Its own task reads. `send` is a coroutine that may wait but usually does not: uvicorn's returns at once while the
+    connection's buffer is small. So the scheduler runs the first step of each send, and awaits the rest only if there
+    is any. The read scope is cancelled when the socket has ended.
     """
 
     __slots__ = ("_context", "_first", "_pending", "_read_scope", "_send")
