@@ -79,7 +79,7 @@ async def own_cost(runs: int) -> dict[str, float]:
             await emit_event(body)
         spent += time.process_time_ns() - begun
         for socket in sockets:
-            while socket.take():
+            while socket.next_frames():
                 pass
     events = [event_of(AgentRun(0, number)) for number in range(wave.events // EVENTS)]
     mapping = stack.application.bridge.mapping

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from bridgekit.transport.client import EventClient, connect
     from bridgekit.transport.log import Retention
     from bridgekit.transport.outbox import OutboxLimits
-    from bridgekit.transport.resuming_client import ResumingClient, follow
+    from bridgekit.transport.resuming_client import ResumingClient, subscribe
     from bridgekit.transport.tickets import Tickets
 
 __version__ = "0.2.0"
@@ -74,7 +74,6 @@ __all__ = [
     "Tickets",
     "connect",
     "create_app",
-    "follow",
     "lifespan",
     "memory_stores",
     "redis_stores",
@@ -83,6 +82,7 @@ __all__ = [
     "sqlite_stores",
     "start_application",
     "stores_from",
+    "subscribe",
 ]
 
 # A library must not print. Without this handler, Python writes warnings to stderr if the application configures no
@@ -107,7 +107,7 @@ _LAZY_EXPORTS = {
     "bridgekit.transport.asgi": ("routes",),
     "bridgekit.transport.log": ("Retention",),
     "bridgekit.transport.client": ("EventClient", "connect"),
-    "bridgekit.transport.resuming_client": ("ResumingClient", "follow"),
+    "bridgekit.transport.resuming_client": ("ResumingClient", "subscribe"),
     "bridgekit.transport.outbox": ("OutboxLimits",),
     "bridgekit.transport.tickets": ("Tickets",),
 }

@@ -16,7 +16,7 @@ import httpx
 
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
-from bridgekit.transport.resuming_client import Backoff, ResumingClient, follow
+from bridgekit.transport.resuming_client import Backoff, ResumingClient, subscribe
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import MemoryUsedTickets
 from bridgekit_verify.harness.processes import ChildProcess, ProcessExited, start_process
@@ -111,9 +111,9 @@ class Server:
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[ResumingClient]:
-        """Connect a resuming client to Alice's thread."""
-        async with follow(self.url, thread_id=THREAD, ticket=new_ticket, backoff=BACKOFF) as follower:
-            yield follower
+        """A client of Alice's thread that reconnects and resumes."""
+        async with subscribe(self.url, thread_id=THREAD, ticket=new_ticket, backoff=BACKOFF) as client:
+            yield client
 
 
 async def new_ticket() -> str:

@@ -37,7 +37,7 @@ def draining(sockets: list[Subscriber], step: Callable[[], object]) -> Callable[
     def drained() -> object:
         if not next(steps) % BATCH:
             for socket in sockets:
-                socket.take()
+                socket.next_frames()
         return step()
 
     return drained
@@ -93,7 +93,7 @@ def test_outbox(benchmark: Timer, stack: BridgekitStack, event_type: EventType) 
 
     def put() -> None:
         if not next(puts) % BATCH:
-            outbox.take()
+            outbox.next_frames()
         outbox.put(next(frames))
 
     benchmark(put)

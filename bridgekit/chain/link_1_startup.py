@@ -130,8 +130,8 @@ class Application:
 
     @cached_property
     def authorizer(self) -> Authorizer:
-        """The authorizer of subscriptions, created on first use."""
-        return self.config.authorizer(self, self.stores.spent)
+        """Who is let in."""
+        return self.config.authorizer(self, self.stores.used_tickets)
 
     def ticket(self, thread_id: str, user_id: str) -> str:
         """Issue a ticket that lets the user open one socket on the thread. Authenticate the user before you call this.
@@ -187,7 +187,7 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
 def _require_shared_ticket_key(application: Application) -> None:
     """Refuse a ticket key that other workers do not have: each worker would reject the tickets of all others."""
     authorizer = application.authorizer
-    if application.stores.shared and isinstance(authorizer, Tickets) and authorizer.key_is_ours_alone:
+    if application.stores.shared and isinstance(authorizer, Tickets) and authorizer.has_random_key:
         raise DeterministicStartupError(
             10,
             f"workers that share the {application.stores.name} store must also share a ticket key, and none is"
@@ -247,7 +247,7 @@ async def shut_down(application: Application, edge: ConnectionRegistry) -> None:
     The configuration's `runs_seconds` and `drain_seconds` limit the two waits. A run that takes longer continues, and
     its clients resume on another worker or later.
     """
-    edge.shut()
+    edge.stop_accepting()
     await application.supervisor.close(seconds=application.config.runs_seconds)
     await edge.close(seconds=application.config.drain_seconds)
 

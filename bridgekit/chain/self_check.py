@@ -36,8 +36,8 @@ class ProbeConnection:
         self._arrived.set()
         return True
 
-    def restart(self) -> None:
-        """Do nothing: this connection has no client with a position in the old numbering."""
+    def force_reconnect(self) -> None:
+        """Nothing has been read of the old numbering that could be missed."""
 
     async def received(self, count: int) -> bool:
         """Wait for `count` frames; return whether they arrived in time. A shared store delivers them with a delay."""

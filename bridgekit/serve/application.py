@@ -1,6 +1,6 @@
-"""The application that is served: where it is found, and what the command line changes in it.
+"""Loads the application to serve, and applies the command line's options to it.
 
-The arguments travel to each worker as one `AppSpec`, and every worker makes its own application from it.
+The options are passed to each worker as one `AppSpec`, and every worker creates its own application from it.
 """
 
 from __future__ import annotations
@@ -25,33 +25,37 @@ from bridgekit.transport.tickets import KEY_BYTES, Tickets
 
 __all__ = ["EXPECTED", "KEY_VARIABLE", "STORE_VARIABLE", "AppSpec", "check_private", "read_ticket_keys"]
 
-EXPECTED: Final = "your BridgeConfig, a function that returns them, or an ASGI application with bridgekit's lifespan"
+EXPECTED: Final = "a BridgeConfig, a function that returns one, or an ASGI application with bridgekit's lifespan"
 STORE_VARIABLE: Final = "BRIDGEKIT_STORE"
 KEY_VARIABLE: Final = "BRIDGEKIT_TICKET_KEY"
 SHARED_STORES: Final = ("redis:", "rediss:")
-"""The first characters of the URL of a store that several workers can share."""
+"""URL schemes of the stores that several workers can share."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AppSpec:
-    """An application and the options of the command line that change it. It can be pickled for another process."""
+    """An application, and the options of the command line that apply to it. It can be pickled for another process."""
 
     target: str
-    """MODULE:ATTRIBUTE."""
+    """The application, as MODULE:ATTRIBUTE."""
     store: str | None = None
-    """A URL; None for the application's own store."""
+    """The URL of a store; None for the application's own store."""
     key_file: Path | None = None
     origins: tuple[str, ...] = ()
     runs_seconds: float | None = None
     drain_seconds: float | None = None
 
     def load(self, workers: int = 1) -> ASGIApp:
-        """Return the application; ServeError if there is none, or it does not go with these options and workers."""
+        """Return the application. ServeError if it is not found, or does not support these options or this many
+        workers."""
         found = _find(self.target)
         if not isinstance(found, BridgeConfig):
-            # It was put together before. If its store serves one worker, the second one does not start.
+            # It was created by the program. If its store serves one worker, a second one does not start.
             if given := self._options_given():
-                raise ServeError(self.target, f"it is already an application; leave out {', '.join(given)}")
+                raise ServeError(
+                    self.target,
+                    f"it is a complete application, to which options do not apply; leave out {', '.join(given)}",
+                )
             return found
         single_worker = found.stores is MEMORY if self.store is None else not self.store.startswith(SHARED_STORES)
         if workers > 1 and single_worker:
@@ -59,7 +63,7 @@ class AppSpec:
             raise ServeError(
                 self.target,
                 f"its {name} store serves one worker, not {workers}: each would know only its own sockets;"
-                " start one, or give --store redis://HOST:PORT",
+                " use --workers 1, or give --store redis://HOST:PORT",
             )
         return create_app(self._with_options(found))
 
@@ -77,15 +81,13 @@ class AppSpec:
         keys = read_ticket_keys(self.key_file, os.environ)
         if config.authorizer is not Tickets:
             if self.key_file is not None:
-                raise ServeError(
-                    self.target, "its BridgeConfig have an authorizer of their own; leave out --ticket-key-file"
-                )
+                raise ServeError(self.target, "its BridgeConfig has its own authorizer; leave out --ticket-key-file")
         elif keys:
             config = replace(config, authorizer=partial(Tickets, keys=keys))
         elif self.store is not None and self.store.startswith(SHARED_STORES):
             raise ServeError(
                 self.target,
-                "workers that share a store must share a key for tickets:"
+                "workers that share a store need the same key for tickets:"
                 f" give --ticket-key-file FILE, or {KEY_VARIABLE} in the environment",
             )
         return replace(
@@ -103,7 +105,7 @@ def _find(target: str) -> BridgeConfig | ASGIApp:
         found = found()
     if inspect.iscoroutine(found):
         found.close()
-        raise ServeError(target, f"its function is asynchronous; expected {EXPECTED}")
+        raise ServeError(target, f"it is an asynchronous function; expected {EXPECTED}")
     if not isinstance(found, BridgeConfig) and not callable(found):
         raise ServeError(target, f"it is of type {type(found).__name__}; expected {EXPECTED}")
     application: BridgeConfig | ASGIApp = found
@@ -127,7 +129,7 @@ def _import(target: str) -> object:
 
 
 def _needs_no_arguments(call: Callable[..., object]) -> bool:
-    """Return whether it can be called without arguments. An ASGI application cannot."""
+    """Return whether it can be called without arguments, which an ASGI application cannot."""
     try:
         inspect.signature(call).bind()
     except (TypeError, ValueError):
@@ -136,16 +138,16 @@ def _needs_no_arguments(call: Callable[..., object]) -> bool:
 
 
 def read_ticket_keys(file: Path | None, environment: Mapping[str, str]) -> tuple[bytes, ...]:
-    """Return the keys for tickets, one per line: the first signs, all are accepted, so that keys can be rotated.
+    """Return the keys for tickets, one per line: the first key signs, all keys verify, so that keys can be rotated.
 
-    Empty if there is neither a file nor the variable. ServeError if a key is too short, or if other users may read or
+    Empty if neither the file nor the variable is given. ServeError if a key is too short, or if other users can read or
     change the file.
     """
     if file is None:
         text = environment.get(KEY_VARIABLE)
         return () if text is None else _parse_keys(text.encode(), KEY_VARIABLE)
     with file.open("rb") as opened:
-        # The status of the open file: the name may refer to another one by now.
+        # Checks the open file, not the path, which may name another file by now.
         check_private(file, os.fstat(opened.fileno()))
         return _parse_keys(opened.read(), str(file))
 
@@ -153,23 +155,24 @@ def read_ticket_keys(file: Path | None, environment: Mapping[str, str]) -> tuple
 def _parse_keys(text: bytes, source: str) -> tuple[bytes, ...]:
     keys = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not keys:
-        raise ServeError(source, "it holds no key for tickets; `openssl rand -hex 32` makes one")
+        raise ServeError(source, "it contains no key for tickets; generate one with `openssl rand -hex 32`")
     if (shortest := min(map(len, keys))) < KEY_BYTES:
         raise ServeError(
-            source, f"a key must have {KEY_BYTES} characters or more, not {shortest}; `openssl rand -hex 32` makes one"
+            source,
+            f"a key must have {KEY_BYTES} characters or more, not {shortest}; generate one with `openssl rand -hex 32`",
         )
     return keys
 
 
 def check_private(file: Path, status: os.stat_result) -> None:
-    """Raise ServeError unless only this user can access the file; root's may be readable by the group.
+    """Raise ServeError unless only this user can access the file. A file of root may be readable by the group.
 
     Kubernetes mounts secrets as files of root that the group can read.
     """
     if os.name != "posix":
         return
     if status.st_uid not in (0, os.geteuid()):
-        raise ServeError(str(file), "the key file belongs to another user; make a copy of your own")
+        raise ServeError(str(file), "the key file belongs to another user; copy it to a file that you own")
     allowed = stat.S_IRWXU | (stat.S_IRGRP if status.st_uid == 0 else 0)
     if stat.S_IMODE(status.st_mode) & ~allowed:
         raise ServeError(str(file), f"other users can access the key; run: chmod 600 {file}")

@@ -24,41 +24,48 @@ from bridgekit.transport.origins import origins
 __all__ = ["add_arguments", "run"]
 
 LEVELS = ("critical", "error", "warning", "info", "debug")
-"""Of uvicorn's messages, on standard error."""
+"""Levels of uvicorn's log on standard error."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Serve an application until a signal. It then refuses new runs, drains active runs and sockets, and exits with"
-        " code 0. A second signal stops it at once."
+        "Serve an application until a signal arrives. The server then refuses new runs, drains active runs and sockets,"
+        " and exits with code 0. A second signal stops it at once."
     )
     parser.add_argument("target", nargs="?", metavar="MODULE:ATTRIBUTE", help=EXPECTED)
     parser.add_argument("--json", action="store_true", help="print the address as JSON, for a program to read")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument(
-        "--port", type=_whole_number(0, 65_535), default=8_000, help="0 lets the system pick one (default 8000)"
+        "--port",
+        type=_whole_number(0, 65_535),
+        default=8_000,
+        help="port to listen on; 0 lets the system pick one (default 8000)",
     )
     parser.add_argument("--workers", type=_whole_number(1), default=1, help="processes behind the port (default 1)")
     parser.add_argument(
         "--edge",
         choices=EDGES,
-        help="what serves the bridge's sockets: native, which is fastest and bypasses the application's middleware; or"
-        " asgi, as for every other route. Default native, but asgi if there is middleware that may act on sockets",
+        help="what serves the bridge's sockets: native is fastest and bypasses the application's middleware; asgi"
+        " serves them like every other route. The default is native, or asgi if middleware may act on sockets",
     )
     parser.add_argument(
         "--store",
         metavar="URL",
-        help=f"memory:, sqlite:///FILE or redis://HOST:PORT, default the application's own; or {STORE_VARIABLE} in the"
-        " environment, which hides a password from other users",
+        help="memory:, sqlite:///FILE or redis://HOST:PORT (default: the application's own store). The environment"
+        f" variable {STORE_VARIABLE} does the same, and hides a password from other users",
     )
     parser.add_argument(
         "--ticket-key-file",
         type=Path,
         metavar="FILE",
-        help=f"keys for tickets, one per line, the first signs; or {KEY_VARIABLE} in the environment",
+        help="file with keys for tickets, one per line; the first one signs. Or set the environment variable"
+        f" {KEY_VARIABLE}",
     )
     parser.add_argument(
-        "--origin", action="append", default=[], help="another site whose pages may open sockets; repeatable"
+        "--origin",
+        action="append",
+        default=[],
+        help="origin of another site whose pages may open sockets; can be given more than once",
     )
     _add_limits(parser)
     parser.set_defaults(refuse=parser.error)
@@ -70,7 +77,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=KEEPALIVE_SECONDS,
         metavar="SECONDS",
-        help="time between pings, and for the answer to one (default %(default)g)",
+        help="time between pings, and time allowed for the answer to a ping (default %(default)g)",
     )
     parser.add_argument(
         "--incoming-bytes",
@@ -83,19 +90,21 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--runs-seconds",
         type=_seconds,
         metavar="SECONDS",
-        help=f"how long active runs may go on after a signal (default {RUNS_TIMEOUT_SECONDS:g})",
+        help=f"how long active runs may continue after a signal (default {RUNS_TIMEOUT_SECONDS:g})",
     )
     parser.add_argument(
         "--drain-seconds",
         type=_seconds,
         metavar="SECONDS",
-        help=f"how long clients may then take to read their outboxes (default {DRAIN_TIMEOUT_SECONDS:g})",
+        help=f"how long clients may then take to read their waiting events (default {DRAIN_TIMEOUT_SECONDS:g})",
     )
-    parser.add_argument("--log-level", choices=LEVELS, default="warning", help="of uvicorn (default warning)")
+    parser.add_argument(
+        "--log-level", choices=LEVELS, default="warning", help="level of uvicorn's log (default warning)"
+    )
 
 
 def _whole_number(start: int, limit: int | None = None) -> Callable[[str], int]:
-    """Return the type of an argument that is a whole number in this range."""
+    """Return a parser for an argument that is a whole number in this range."""
     expected = f"a whole number from {start}" + ("" if limit is None else f" to {limit}")
 
     def parse(text: str) -> int:
@@ -117,11 +126,14 @@ def _seconds(text: str) -> float:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve the application that the arguments name, and return the exit code. ServeError if that is impossible."""
+    """Serve the application that the arguments name, and return the exit code. ServeError if it cannot be served."""
     if options.target is None:
         options.refuse(f"give MODULE:ATTRIBUTE, which names {EXPECTED}")
     if options.store and urlsplit(options.store).password:
-        raise ServeError("--store", f"other users can read the password; give the URL in {STORE_VARIABLE} instead")
+        raise ServeError(
+            "--store",
+            f"other users can read the password on the command line; give the URL in {STORE_VARIABLE} instead",
+        )
     spec = AppSpec(
         target=options.target,
         store=options.store or os.environ.get(STORE_VARIABLE),

@@ -1,4 +1,4 @@
-"""Serve an application in the running event loop, on a port of its own: for tests, notebooks and other programs."""
+"""Serve an application in the running event loop, on its own port, for tests, notebooks and other programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bridgekit.transport.connections import INCOMING_BYTES
 __all__ = ["KEEPALIVE_SECONDS", "open_listener", "serving", "url", "uvicorn_config"]
 
 KEEPALIVE_SECONDS: Final = 20.0
-"""Time between pings, and how long a client may take to answer one before it counts as dead."""
+"""Time between pings, and how long a client may take to answer one before its connection counts as broken."""
 SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 """How long open connections may take to end when the server stops."""
 POLL_INTERVAL_SECONDS: Final = 0.005
@@ -45,11 +45,11 @@ async def serving(
 ) -> AsyncIterator[str]:
     """Serve the application for the length of a block; gives its address, such as `ws://127.0.0.1:49152`.
 
-    With port 0 the system picks one. The application's lifespan runs in the caller's task, so that its own error
-    reaches the caller, DeterministicStartupError for instance. The server is uvicorn on asyncio and hypercorn on trio;
-    NotInstalled if that is missing. The "native" edge serves the bridge's sockets without ASGI, on asyncio only;
-    ServeError where it is not available. `send_buffer_bytes` limits the system's buffer for each socket; by default the
-    system chooses, and may buffer megabytes for a client that does not read.
+    With port 0 the system picks a port. The application's lifespan runs in the caller's task, so that its errors reach
+    the caller, for example DeterministicStartupError. The server is uvicorn on asyncio and hypercorn on trio;
+    NotInstalled if hypercorn is missing. The "native" edge serves the bridge's sockets without ASGI, on asyncio only;
+    ServeError where it is not available. `send_buffer_bytes` limits the system's send buffer of each socket; by default
+    the system chooses, and may buffer megabytes for a client that does not read.
     """
     if edge not in EDGES:
         raise UnknownName("edge", edge, EDGES)
@@ -70,7 +70,7 @@ async def serving(
 
 
 def url(host: str, port: int) -> str:
-    """Return the address to connect to; an IPv6 address is written in brackets."""
+    """Return the URL to connect to. An IPv6 address is written in brackets."""
     return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
 
 
@@ -83,16 +83,16 @@ def open_listener(
     if send_buffer_bytes is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     if sys.platform == "linux":
-        # The system breaks a connection whose client has acknowledged nothing for so long. The servers cannot: with
-        # data left to write, asyncio closes a connection only when that is written, and hypercorn writes on.
+        # The system closes a connection whose client has acknowledged nothing for this long. The servers cannot: with
+        # data left to write, asyncio closes a connection only after that is written, and hypercorn continues to write.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2_000 * keepalive_seconds))
     return listener
 
 
 def uvicorn_config(
-    app: ASGIApp | Callable[[], ASGIApp], *, keepalive_seconds: float, incoming_bytes: int, **choices: Any
+    app: ASGIApp | Callable[[], ASGIApp], *, keepalive_seconds: float, incoming_bytes: int, **options: Any
 ) -> uvicorn.Config:
-    """Return what every uvicorn server of the bridge has in common, and the caller's own choices."""
+    """Return the configuration that all uvicorn servers of the bridge share, with the caller's `options`."""
     return uvicorn.Config(
         app,
         ws=UpgradeProtocol,
@@ -101,7 +101,7 @@ def uvicorn_config(
         ws_ping_interval=keepalive_seconds,
         ws_ping_timeout=keepalive_seconds,
         access_log=False,
-        **choices,
+        **options,
     )
 
 
@@ -109,8 +109,8 @@ def uvicorn_config(
 async def _uvicorn(
     app: Starlette, listener: socket.socket, keepalive_seconds: float, state: Mapping[str, Any]
 ) -> AsyncIterator[None]:
-    # Not by `Server.serve`, which takes over the signals of the program, and polls ten times a second for its own end:
-    # a test suite starts and stops hundreds of servers.
+    # `Server.serve` is not used, because it replaces the program's signal handlers and polls for its end ten times a
+    # second: a test suite starts and stops hundreds of servers.
     config = uvicorn_config(
         app, keepalive_seconds=keepalive_seconds, incoming_bytes=INCOMING_BYTES, lifespan="off", log_config=None
     )
@@ -118,7 +118,7 @@ async def _uvicorn(
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     server.lifespan.state.update(state)
-    # Cancelled halfway, uvicorn would leave sockets and tasks behind.
+    # If this were cancelled halfway, uvicorn would leave sockets and tasks open.
     with anyio.CancelScope(shield=True):
         await server.startup([listener])
     try:
@@ -138,18 +138,18 @@ async def _update_date_header(server: uvicorn.Server) -> None:
 
 
 async def _shut_down(server: uvicorn.Server) -> None:
-    """Do what `Server.shutdown` does, which always takes a tenth of a second."""
+    """Shut down as `Server.shutdown` does, but without its fixed wait of 0.1 s."""
     for listening_server in server.servers:
         listening_server.close()
-    left = server.server_state
-    for connection in list(left.connections):
+    state = server.server_state
+    for connection in list(state.connections):
         connection.shutdown()
     with anyio.move_on_after(SHUTDOWN_TIMEOUT_SECONDS):
-        while left.connections or left.tasks:  # noqa: ASYNC110 - uvicorn has no event for it
+        while state.connections or state.tasks:  # noqa: ASYNC110 - uvicorn has no event for it
             await anyio.sleep(POLL_INTERVAL_SECONDS)
         for listening_server in server.servers:
             await listening_server.wait_closed()
-    for task in left.tasks:
+    for task in state.tasks:
         task.cancel()
 
 
@@ -161,12 +161,13 @@ async def _hypercorn(app: Starlette, listener: socket.socket, keepalive_seconds:
     except ImportError as error:
         raise NotInstalled("a server on trio", TRIO_SERVER) from error
     config = Config()
-    # A copy of the descriptor, because hypercorn closes it.
+    # A copy of the descriptor, because hypercorn closes the descriptor that it is given.
     config.bind = [f"fd://{listener.dup().detach()}"]
     config.errorlog = logging.getLogger("hypercorn.error")
     config.websocket_max_message_size = INCOMING_BYTES
     config.websocket_ping_interval = keepalive_seconds
-    # It does not wait for a pong. But a client that answers pings sends something, so one that sends nothing is dead.
+    # hypercorn does not wait for a pong. But a client that answers pings sends data, so a client that sends none is
+    # dead.
     config.read_timeout = math.ceil(2 * keepalive_seconds)
     config.graceful_timeout = SHUTDOWN_TIMEOUT_SECONDS
     calls, stop = _ActiveCalls(app), anyio.Event()
@@ -174,7 +175,7 @@ async def _hypercorn(app: Starlette, listener: socket.socket, keepalive_seconds:
         await tasks.start(partial(serve, calls, config, shutdown_trigger=stop.wait, mode="asgi"))
         yield
         stop.set()
-        # hypercorn itself would wait until it would have sent the next ping to sockets that are closed already.
+        # hypercorn itself would wait until the next ping is due, although the sockets are already closed.
         with anyio.move_on_after(SHUTDOWN_TIMEOUT_SECONDS):
             await calls.wait_idle()
             await anyio.wait_all_tasks_blocked()
@@ -182,14 +183,14 @@ async def _hypercorn(app: Starlette, listener: socket.socket, keepalive_seconds:
 
 
 class _ActiveCalls:
-    """The application without its lifespan, and the number of its calls under way."""
+    """The application without its lifespan, with a count of its calls in progress."""
 
     def __init__(self, app: Starlette) -> None:
         self._app = app
         self._count = 0
         self._ended = anyio.Event()
 
-    # hypercorn and Starlette have types of their own for these.
+    # hypercorn and Starlette declare different types for these parameters.
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             for stage in ("startup", "shutdown"):

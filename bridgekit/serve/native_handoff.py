@@ -1,7 +1,7 @@
-"""The native hand-off: uvicorn gives the connections of the bridge's WebSocket routes to the native edge.
+"""The native hand-off: uvicorn hands the connections of the bridge's WebSocket routes to the native edge.
 
-uvicorn serves every other connection: the application's pages, and WebSocket routes of its own. Whatever the
-application has in front of its routes, above all middleware, does not see a connection that is handed off.
+uvicorn serves all other connections: the application's pages, and its own WebSocket routes. Code in front of the
+application's routes, such as middleware, does not see a connection that is handed off.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from websockets.protocol import State
 
 from bridgekit.errors import ServeError
 from bridgekit.transport.asgi import routes
-from bridgekit.transport.native import Connection, adopt_connection, serve_native
+from bridgekit.transport.native import NativeConnection, adopt_connection, serve_native
 
 __all__ = ["EDGES", "HANDOFF_KEY", "UpgradeProtocol", "bridge_paths", "choose_edge", "native_handoff"]
 
@@ -34,13 +34,13 @@ EDGES: Final = ("asgi", "native")
 NON_WEBSOCKET_MIDDLEWARE: Final = (BaseHTTPMiddleware, CORSMiddleware, GZipMiddleware)
 """Middleware that passes WebSocket connections on unchanged."""
 HANDOFF_KEY: Final = "bridgekit.handoff"
-"""The key of the hand-off's target in uvicorn's state of the application."""
+"""The key of the HandoffTarget in uvicorn's state of the application."""
 SERVICE_RESTART: Final = 1_012
-"""The close code that uvicorn, too, sends to a socket that was not drained."""
+"""The close code of a socket that was not drained. uvicorn uses the same code."""
 
 
 def choose_edge(target: str, app: ASGIApp, requested: str | None) -> str:
-    """Return the requested edge; without a request the native one if no middleware could see the difference.
+    """Return the requested edge. Without a request, return the native edge if no middleware can act on WebSockets.
 
     ServeError if the native edge is requested and the application is neither Starlette nor FastAPI.
     """
@@ -64,12 +64,12 @@ def _websocket_middleware(app: Starlette) -> bool:
 
 
 def _passes_websockets(kind: Any) -> bool:
-    # Compares the method that is called, because a subclass may act on connections that its base class passes on.
+    # Compares the called method, because a subclass may act on connections that its base class passes on.
     return any(kind.__call__ is known.__call__ for known in NON_WEBSOCKET_MIDDLEWARE)
 
 
 def bridge_paths(app: Starlette) -> frozenset[str]:
-    """Return the paths of the bridge's WebSocket routes among the application's own, without middleware of theirs."""
+    """Return the paths of the bridge's WebSocket routes in the application that have no middleware of their own."""
     ours = {route.endpoint for route in routes() if isinstance(route, WebSocketRoute)}
     first: dict[str, WebSocketRoute] = {}
     for route in app.routes:
@@ -86,14 +86,14 @@ class HandoffTarget:
     server: Server
 
     def accepts(self, head: bytes) -> bool:
-        """Return whether a request with this head is served serve_native."""
+        """Return whether a request with this head is served by the native edge."""
         target = head.partition(b"\r\n")[0].partition(b" ")[2]
         return target.partition(b" ")[0].partition(b"?")[0].decode("latin-1") in self.paths
 
 
 @asynccontextmanager
 async def native_handoff(app: Starlette) -> AsyncIterator[dict[str, Any]]:
-    """Serve a running application's sockets natively for the length of a block; gives what to add to uvicorn's state.
+    """Serve a running application's sockets natively for the length of a block; gives entries for uvicorn's state.
 
     ServeError if the application has no routes of the bridge.
     """
@@ -104,11 +104,11 @@ async def native_handoff(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         yield {HANDOFF_KEY: HandoffTarget(paths, server)}
 
 
-class _AdoptedConnection(Connection):
-    """A native connection that uvicorn counts among its own: on shutdown, uvicorn closes it and waits for its end."""
+class _AdoptedConnection(NativeConnection):
+    """A native connection that uvicorn counts among its own: on shutdown, uvicorn closes it and waits for it."""
 
     connections: set[Any]
-    """All connections that uvicorn counts."""
+    """The connections that uvicorn counts."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.connections.add(self)
@@ -119,7 +119,7 @@ class _AdoptedConnection(Connection):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """Close now. uvicorn calls this on shutdown."""
+        """Close the connection. uvicorn calls this on shutdown."""
         if self.protocol.state is State.OPEN:
             self.protocol.send_close(SERVICE_RESTART)
             self.send_data()
@@ -127,7 +127,7 @@ class _AdoptedConnection(Connection):
 
 
 class UpgradeProtocol(asyncio.Protocol):
-    """uvicorn's WebSocket protocol: it receives the upgrade request, and then gives the connection to either edge."""
+    """Replaces uvicorn's WebSocket protocol: reads the upgrade request, and then hands the connection to an edge."""
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
         self._config = config
@@ -139,8 +139,8 @@ class UpgradeProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         chosen = self._protocol_for(data)
-        # Later, because uvicorn sets this protocol when this call returns; but before anything else is read, because
-        # it is scheduled first.
+        # The protocol is set later, because uvicorn sets this one when the call returns. Nothing else is read before,
+        # because this call is scheduled first.
         asyncio.get_running_loop().call_soon(self._transport.set_protocol, chosen)
         chosen.connection_made(self._transport)
         chosen.data_received(data)

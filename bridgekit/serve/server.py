@@ -31,27 +31,27 @@ __all__ = ["OnReady", "ServerOptions", "StartupReporter", "serve"]
 
 EXIT_STARTUP_FAILED: Final = 2
 EXIT_SIGNALLED: Final = 128
-"""Plus the signal's number: the exit code of shells for a program that a signal ended."""
+"""Added to the signal's number: the exit code that shells report for a program ended by a signal."""
 GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS: Final = 2
-"""How long requests may take to end after the application is drained."""
+"""How long requests may take to end after the application has drained."""
 WORKER_TIMEOUT_SECONDS: Final = 5
-"""A worker that does not answer its parent for so long is replaced."""
+"""A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
-"""The same until all workers have started: the first answer waits for Python's imports."""
+"""The same, until all workers have started: the first answer waits for Python's imports."""
 
 _LOG: Final = logging.getLogger("uvicorn.error")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """Where to listen, and how to serve."""
+    """The listening address, and how the server serves."""
 
     host: str
     port: int
-    """0 lets the system pick one."""
+    """0 lets the system pick a port."""
     workers: int
     edge: str | None
-    """"asgi" or "native"; None for the one that suits the application."""
+    """The edge, "asgi" or "native"; None chooses by the application, see `choose_edge`."""
     keepalive_seconds: float
     incoming_bytes: int
     log_level: str
@@ -62,7 +62,8 @@ OnReady = Callable[[str, int, str], None]
 
 
 def serve(spec: AppSpec, options: ServerOptions, on_ready: OnReady) -> int:
-    """Serve until a signal, and return the exit code: 0 if all was drained, 128 + n if a second signal n stopped that.
+    """Serve until a signal arrives, and return the exit code: 0 if everything was drained, 128 + n if a second signal n
+    interrupted that.
 
     ServeError if the application or the address cannot be served. If the application does not start, the reason is
     printed and the exit code is 2.
@@ -74,7 +75,7 @@ def serve(spec: AppSpec, options: ServerOptions, on_ready: OnReady) -> int:
         listener = open_listener(options.host, options.port, keepalive_seconds=options.keepalive_seconds)
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (while")[0]
-        problem = f"cannot listen there: {reason}; choose another"
+        problem = f"cannot listen there: {reason}; choose another address or port"
         raise ServeError(f"{options.host}:{options.port}", problem) from error
     with listener:
         host, port = listener.getsockname()[:2]
@@ -103,7 +104,8 @@ def _load_in_worker(spec: AppSpec, native: bool) -> StartupReporter:
 
 
 class StartupReporter:
-    """The application, and its native hand-off while it runs. Prints why it did not start: for our errors in one line.
+    """The application, with the native hand-off while it runs. Prints why it did not start, for bridgekit's errors in
+    one line.
 
     uvicorn would log the traceback of every error.
     """
@@ -132,7 +134,7 @@ class StartupReporter:
                 scope["state"].update(await handoff.enter_async_context(self._handoff()))
                 started = True
             if message["type"] == "lifespan.shutdown.complete":
-                await handoff.aclose()  # first, because the server then cancels all remaining tasks
+                await handoff.aclose()  # before the message, because the server then cancels all remaining tasks
             await send(message)
 
         try:
@@ -149,12 +151,14 @@ class StartupReporter:
         if not isinstance(self._app, Starlette):
             return nullcontext({})
         if "bridgekit" not in self._app.state:
-            raise ServeError("the application", "it does not start the bridge; give it lifespan=lifespan(parts)")
+            raise ServeError(
+                "the application", "it does not start the bridge; create it with lifespan=lifespan(config)"
+            )
         return native_handoff(self._app) if self._native else nullcontext({})
 
 
 def _print_startup_error(error: Exception) -> None:
-    _LOG.setLevel(logging.CRITICAL)  # uvicorn would log the error again, and that it exits
+    _LOG.setLevel(logging.CRITICAL)  # otherwise uvicorn also logs the error, and that it exits
     if isinstance(error, BridgekitError):
         sys.stderr.write(f"bridgekit: {' '.join(str(error).split())}\n")
     else:
@@ -172,11 +176,11 @@ class _Server(uvicorn.Server):
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # Instead of uvicorn's, which raises the signal again at the end, and lets only SIGINT force the exit.
+        # Replaces uvicorn's handler, which raises the signal again at the end and lets only SIGINT force the exit.
         if self.should_exit:
             self.second_signal = sig
             self.force_exit = True
-            _LOG.setLevel(logging.CRITICAL)  # all tasks are cancelled, and uvicorn would log each of them
+            _LOG.setLevel(logging.CRITICAL)  # all tasks are cancelled, and uvicorn would log an error for each
         self.should_exit = True
 
 

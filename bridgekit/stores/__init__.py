@@ -1,4 +1,4 @@
-"""What an application keeps outside its code, and where: routes, logs and spent tickets, all of one kind of store."""
+"""The stores of an application: routes, thread logs and used tickets, in memory, SQLite or Redis."""
 
 from __future__ import annotations
 
@@ -28,57 +28,60 @@ __all__ = [
 ]
 
 REDIS_REQUIREMENT: Final = "redis[hiredis]>=8,<9"
-"""What the Redis store needs beside the core, as in pyproject.toml: a command that names it works everywhere."""
+"""The Redis store's extra requirement, as in pyproject.toml. It is named in full, so that `pip install` works
+anywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stores:
-    """One application's stores, open."""
+    """One application's open stores."""
 
     name: str
     """"memory", "sqlite" or "redis"."""
     routes: MappingStore
     log: EventLog
-    spent: UsedTickets
+    used_tickets: UsedTickets
     shared: bool = False
-    """Whether workers share them. Where they do not, a second worker refuses to start."""
+    """Whether workers share the stores. If not, a second worker refuses to start."""
 
     @property
     def durable(self) -> bool:
-        """Whether what they keep is there for longer than one process."""
+        """Whether the stores outlive the process."""
         return self.name != "memory"
 
 
 StoreFactory = Callable[[], AbstractAsyncContextManager[Stores]]
-"""Opens an application's stores for as long as it runs. StoreUnavailable or StoreInUse where that cannot be."""
+"""Opens an application's stores for as long as it runs. StoreUnavailable or StoreInUse if that is not possible."""
 
 
-def in_memory(keep: Retention = DEFAULT_RETENTION) -> Stores:
-    """In this process's memory, which needs no opening."""
-    return Stores(name="memory", routes=MemoryMappingStore(), log=MemoryEventLog(keep), spent=MemoryUsedTickets())
+def in_memory(retention: Retention = DEFAULT_RETENTION) -> Stores:
+    """Return stores in this process's memory, which need no opening."""
+    return Stores(
+        name="memory", routes=MemoryMappingStore(), log=MemoryEventLog(retention), used_tickets=MemoryUsedTickets()
+    )
 
 
-def memory_stores(keep: Retention = DEFAULT_RETENTION) -> StoreFactory:
-    """In this process's memory: the fastest, for one worker, and gone when it ends."""
+def memory_stores(retention: Retention = DEFAULT_RETENTION) -> StoreFactory:
+    """Stores in this process's memory. They are the fastest, serve one worker, and are lost when it ends."""
 
     @asynccontextmanager
-    async def opened() -> AsyncIterator[Stores]:
-        yield in_memory(keep)
+    async def open_stores() -> AsyncIterator[Stores]:
+        yield in_memory(retention)
 
-    return opened
+    return open_stores
 
 
 def sqlite_stores(
     path: str | PathLike[str],
-    keep: Retention = DEFAULT_RETENTION,
+    retention: Retention = DEFAULT_RETENTION,
     *,
     synchronous: str = "normal",
     routes: int = MAX_ROUTES,
 ) -> StoreFactory:
-    """In one SQLite file, for one worker: what was acknowledged is there when it is back.
+    """Stores in one SQLite file, for one worker. What was acknowledged survives a restart.
 
-    `synchronous` chooses what a power loss may cost, "off", "normal" or "full": see
-    `bridgekit.stores.sqlite.file.Synchronous`. UnknownName for another.
+    `synchronous` chooses what a power loss may lose, "off", "normal" or "full": see
+    `bridgekit.stores.sqlite.file.Synchronous`. UnknownName for any other value.
     """
     from bridgekit.stores.sqlite import database, file, log, mapping, used_tickets
 
@@ -86,26 +89,26 @@ def sqlite_stores(
     location = Path(path).absolute()
 
     @asynccontextmanager
-    async def opened() -> AsyncIterator[Stores]:
+    async def open_stores() -> AsyncIterator[Stores]:
         async with database.open_database(location, setting) as opened_database:
             yield Stores(
                 name="sqlite",
                 routes=await mapping.SqliteMappingStore(opened_database, routes=routes).load(),
-                log=await log.SqliteEventLog(opened_database, keep).load(),
-                spent=await used_tickets.SqliteUsedTickets(opened_database).load(),
+                log=await log.SqliteEventLog(opened_database, retention).load(),
+                used_tickets=await used_tickets.SqliteUsedTickets(opened_database).load(),
             )
 
-    return opened
+    return open_stores
 
 
-def redis_stores(url: str, keep: Retention = DEFAULT_RETENTION, *, prefix: str = "bridgekit") -> StoreFactory:
-    """In a server of the Redis protocol, or a Cluster, for any number of workers on any number of machines.
+def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: str = "bridgekit") -> StoreFactory:
+    """Stores in a server or Cluster that speaks the Redis protocol, for any number of workers and machines.
 
     `url` names the server, or one node of the Cluster. The server's configuration decides what survives its restart.
     Applications that share a server need different prefixes: `redis://host:port/0?prefix=mine`, or `prefix`.
 
-    NotInstalled where `redis` is missing, InvalidId where the URL names no server. Opening the stores raises
-    AsyncioRequired on another event loop.
+    NotInstalled if the package `redis` is missing, InvalidId if the URL names no server. Opening the stores on another
+    event loop than asyncio's raises AsyncioRequired.
     """
     try:
         from bridgekit.stores.redis.log import RedisEventLog
@@ -116,34 +119,35 @@ def redis_stores(url: str, keep: Retention = DEFAULT_RETENTION, *, prefix: str =
     parse_url(url)
 
     @asynccontextmanager
-    async def opened() -> AsyncIterator[Stores]:
-        async with ClusterTopology(url, prefix=prefix) as topology, RedisEventLog(topology, keep) as log:
+    async def open_stores() -> AsyncIterator[Stores]:
+        async with ClusterTopology(url, prefix=prefix) as topology, RedisEventLog(topology, retention) as log:
             yield Stores(
                 name="redis",
                 routes=RedisMappingStore(topology),
                 log=log,
-                spent=RedisUsedTickets(topology),
+                used_tickets=RedisUsedTickets(topology),
                 shared=True,
             )
 
-    return opened
+    return open_stores
 
 
-def stores_from(url: str, *, keep: Retention = DEFAULT_RETENTION) -> StoreFactory:
-    """The stores that a URL names: `memory:`, `sqlite:///a/file?synchronous=full`, `redis://host:port`, `rediss://…`.
+def stores_from(url: str, *, retention: Retention = DEFAULT_RETENTION) -> StoreFactory:
+    """Return the stores that a URL names: `memory:`, `sqlite:///a/file?synchronous=full`, `redis://host:port`,
+    `rediss://…`.
 
-    UnknownName for another; NotInstalled where a store's package is missing.
+    UnknownName for any other scheme. NotInstalled if a required package is missing.
     """
     scheme, _, rest = url.partition(":")
     match scheme:
         case "memory":
-            return memory_stores(keep)
+            return memory_stores(retention)
         case "sqlite":
-            # As SQLAlchemy writes it: three slashes before a relative path, four before an absolute one.
+            # SQLAlchemy's notation: three slashes before a relative path, four before an absolute one.
             path, _, query = rest.removeprefix("///").partition("?")
-            return sqlite_stores(unquote(path), keep, synchronous=_synchronous_in(query))
+            return sqlite_stores(unquote(path), retention, synchronous=_synchronous_in(query))
         case "redis" | "rediss":
-            return redis_stores(url, keep=keep)
+            return redis_stores(url, retention=retention)
     raise UnknownName("store", scheme, ("memory:", "sqlite:///FILE", "redis://HOST:PORT", "rediss://HOST:PORT"))
 
 
@@ -156,4 +160,4 @@ def _synchronous_in(query: str) -> str:
 
 
 MEMORY: Final = memory_stores()
-"""What an application has that chose nothing else."""
+"""The default stores of an application."""

@@ -1,4 +1,4 @@
-"""How a frame reaches a browser."""
+"""Delivery of frames from the thread's log to a browser's WebSocket."""
 
 from bridgekit.transport.hub import Connection, Hub
 from bridgekit.transport.outbox import OutboxLimits

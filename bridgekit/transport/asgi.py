@@ -1,4 +1,4 @@
-"""The ASGI edge: one WebSocket endpoint, `/metrics` and `/healthz`. Mounts in Starlette and FastAPI."""
+"""The ASGI edge: a WebSocket endpoint, `/metrics` and `/healthz`. Its routes mount in Starlette and FastAPI."""
 
 from __future__ import annotations
 
@@ -18,47 +18,48 @@ from bridgekit.errors import Disconnected, SubscriptionRefused
 from bridgekit.signals import Cursor
 from bridgekit.transport import metrics
 from bridgekit.transport.authorization import Handshake, Subscription, parse_handshake
-from bridgekit.transport.connections import CLOSE_TIMEOUT_SECONDS, REASONS, ConnectionRegistry
+from bridgekit.transport.connections import CLOSE_REASONS, CLOSE_TIMEOUT_SECONDS, ConnectionRegistry
 from bridgekit.transport.log_redaction import redact_tickets
 from bridgekit.transport.writer import AsgiSubscriber
 
 __all__ = ["routes"]
 
-SERVERS_LOGGERS: Final = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets.server", "hypercorn.access")
-"""Where servers write down addresses and, at level DEBUG, headers and messages."""
-GONE: Final = (WebSocketDisconnect, OSError, RuntimeError)
-"""What a send raises when the client has left, or the server has closed the socket itself, for a dead peer or a frame
-too large: each server says it in its own way, and middleware turns some of it into Starlette's."""
+SERVER_LOGGERS: Final = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets.server", "hypercorn.access")
+"""Loggers of the ASGI servers. They record addresses and, at level DEBUG, headers and messages."""
+DISCONNECT_ERRORS: Final = (WebSocketDisconnect, OSError, RuntimeError)
+"""Errors that `send` raises after the client has left, or after the server has closed the socket itself because the
+peer is dead or a frame is too large. Each server raises another type, and middleware converts some of them to
+Starlette's WebSocketDisconnect."""
 
 
 def routes() -> list[BaseRoute]:
-    """The edge's routes: `/ws`, `/metrics` and `/healthz`."""
-    redact_tickets(*SERVERS_LOGGERS)
-    return [WebSocketRoute("/ws", _stream), Route("/metrics", _metrics), Route("/healthz", _healthz)]
+    """Return the routes of the ASGI edge: `/ws`, `/metrics` and `/healthz`."""
+    redact_tickets(*SERVER_LOGGERS)
+    return [WebSocketRoute("/ws", _endpoint), Route("/metrics", _metrics), Route("/healthz", _healthz)]
 
 
 class _Endpoint:
-    """An ASGI application for WebSockets. Starlette's own class for one would be four more frames for each event."""
+    """The ASGI application behind `/ws`. Starlette's WebSocketEndpoint would add four function calls to each event."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        edge: ConnectionRegistry = scope["app"].state.bridgekit_connections
-        line = _Line(receive, send)
+        connections: ConnectionRegistry = scope["app"].state.bridgekit_connections
+        socket = _AsgiSocket(receive, send)
         try:
-            subscription, after = await _admitted(edge, line, _handshake_of(scope))
-            code = await _served(edge, line, subscription, after)
+            subscription, after = await _authorize(connections, socket, _parse_handshake(scope))
+            code = await _serve(connections, socket, subscription, after)
         except (SubscriptionRefused, Disconnected) as refusal:
-            await line.close(*edge.reject(refusal))
-        except _Gone:
+            await socket.close(*connections.reject(refusal))
+        except _ClientDisconnected:
             return
         else:
             if code is not None:
-                await line.close(code, REASONS[code])
+                await socket.close(code, CLOSE_REASONS[code])
 
 
-_stream: Final = _Endpoint()
+_endpoint: Final = _Endpoint()
 
 
-def _handshake_of(scope: Scope) -> Handshake:
+def _parse_handshake(scope: Scope) -> Handshake:
     headers = Headers(scope=scope)
     return parse_handshake(
         scope["query_string"].decode(errors="replace"),
@@ -69,90 +70,98 @@ def _handshake_of(scope: Scope) -> Handshake:
     )
 
 
-async def _admitted(edge: ConnectionRegistry, line: _Line, asked: Handshake) -> tuple[Subscription, Cursor | None]:
-    line.protocol = asked.protocol
-    after = edge.check_origin_and_cursor(asked)
-    if edge.authorizer.awaits_message(asked):
-        await line.accept()
-        ticket = await edge.first_ticket(line.hear)
-        return await edge.authorize(replace(asked, ticket=ticket)), after
-    return await edge.authorize(asked), after
+async def _authorize(
+    connections: ConnectionRegistry, socket: _AsgiSocket, handshake: Handshake
+) -> tuple[Subscription, Cursor | None]:
+    socket.protocol = handshake.protocol
+    after = connections.check_origin_and_cursor(handshake)
+    if connections.authorizer.awaits_message(handshake):
+        await socket.accept()
+        ticket = await connections.receive_ticket(socket.receive)
+        return await connections.authorize(replace(handshake, ticket=ticket)), after
+    return await connections.authorize(handshake), after
 
 
-async def _served(
-    edge: ConnectionRegistry, line: _Line, subscription: Subscription, after: Cursor | None
+async def _serve(
+    connections: ConnectionRegistry, socket: _AsgiSocket, subscription: Subscription, after: Cursor | None
 ) -> int | None:
-    """The close code, when its end has come; None where the client has left, or nothing can be said to it."""
-    with anyio.CancelScope() as stay:
-        socket = AsgiSubscriber(subscription, edge.scheduler, send=line.send, read_scope=stay)
-        # Attached before the client can know that it is subscribed: no event falls between.
-        async with edge.attached(socket, after) as replay:
+    """Deliver events until the socket ends.
+
+    Return the close code to send; None if the client has left, or if no close frame can be sent.
+    """
+    with anyio.CancelScope() as read_scope:
+        subscriber = AsgiSubscriber(subscription, connections.scheduler, send=socket.send, read_scope=read_scope)
+        # Subscribe before the client is accepted, so that no event is published in between and missed.
+        async with connections.subscribed(subscriber, after) as replay:
             try:
-                await line.accept()
-                socket.begin(replay)
-                # Events go one way; what a client says is read, so that its leaving is noticed, and dropped.
+                await socket.accept()
+                subscriber.start_sending(replay)
+                # Events flow only to the client. Its messages are read to detect a disconnect, and are then discarded.
                 while True:
-                    await line.hear()
-            except _Gone:
+                    await socket.receive()
+            except _ClientDisconnected:
                 pass
             finally:
-                socket.abort()
-    await socket.wait_closed()
-    if socket.failure is not None and not isinstance(socket.failure, GONE):
-        raise socket.failure
-    return socket.code
+                subscriber.abort()
+    await subscriber.wait_closed()
+    if subscriber.failure is not None and not isinstance(subscriber.failure, DISCONNECT_ERRORS):
+        raise subscriber.failure
+    return subscriber.code
 
 
-class _Gone(Exception):
-    """The client has left."""
+class _ClientDisconnected(Exception):
+    """The client has closed the connection."""
 
 
-class _Line:
-    """A client's connection, as the server gives it, with what it said so far."""
+class _AsgiSocket:
+    """One client's ASGI connection: its receive and send functions, and how far the handshake has come."""
 
-    __slots__ = ("_accepted", "_begun", "_receive", "protocol", "send")
+    __slots__ = ("_accepted", "_connected", "_receive", "protocol", "send")
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self.send = send
         self.protocol: str | None = None
-        """The subprotocol to answer with."""
-        self._begun = False
+        """The subprotocol to accept the handshake with."""
+        self._connected = False
         self._accepted = False
 
-    async def hear(self) -> str | bytes:
-        """What the client says next; _Gone when it leaves."""
+    async def receive(self) -> str | bytes:
+        """Return the client's next message. Raise _ClientDisconnected when the client leaves."""
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
-            raise _Gone
+            raise _ClientDisconnected
         return message.get("text") or message.get("bytes") or b""
 
     async def accept(self) -> None:
-        """Accept it, if that was not done before."""
+        """Accept the WebSocket handshake, unless it is accepted already."""
         if self._accepted:
             return
-        if not self._begun:
-            await self.hear()
-            self._begun = True
+        if not self._connected:
+            await self.receive()
+            self._connected = True
         try:
             await self.send({"type": "websocket.accept", "subprotocol": self.protocol, "headers": []})
-        except GONE as error:
-            raise _Gone from error
+        except DISCONNECT_ERRORS as error:
+            raise _ClientDisconnected from error
         self._accepted = True
 
     async def close(self, code: int, reason: str) -> None:
-        """Accepted, if need be, only to be closed: a browser cannot read the status of a refused handshake."""
-        with suppress(_Gone, *GONE), anyio.move_on_after(CLOSE_TIMEOUT_SECONDS):
+        """Close the socket with this code and reason.
+
+        An unaccepted handshake is accepted first, because a browser cannot read the HTTP status of a rejected one.
+        """
+        with suppress(_ClientDisconnected, *DISCONNECT_ERRORS), anyio.move_on_after(CLOSE_TIMEOUT_SECONDS):
             await self.accept()
             await self.send({"type": "websocket.close", "code": code, "reason": reason})
 
 
 async def _metrics(request: Request) -> Response:
-    edge: ConnectionRegistry = request.app.state.bridgekit_connections
-    return Response(metrics.exposition(edge.counters, edge.hub), media_type=metrics.CONTENT_TYPE)
+    connections: ConnectionRegistry = request.app.state.bridgekit_connections
+    return Response(metrics.exposition(connections.counters, connections.hub), media_type=metrics.CONTENT_TYPE)
 
 
 async def _healthz(request: Request) -> Response:
-    edge: ConnectionRegistry = request.app.state.bridgekit_connections
-    status, code = edge.health
-    return Response(metrics.health(status, len(edge.hub)), code, media_type="application/json")
+    connections: ConnectionRegistry = request.app.state.bridgekit_connections
+    status, code = connections.health
+    return Response(metrics.health(status, len(connections.hub)), code, media_type="application/json")

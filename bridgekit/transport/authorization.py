@@ -1,4 +1,4 @@
-"""Who may have which thread's events: decided before a socket is attached to anything."""
+"""Authorization: whether a client may subscribe to a thread. It is decided before the socket is subscribed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from bridgekit.errors import InvalidId, SubscriptionRefused
 from bridgekit.ids import ThreadId, UserId, thread_id, user_id
@@ -24,6 +26,7 @@ __all__ = [
     "CLOSE_TICKET_USED",
     "CLOSE_TOO_SLOW",
     "CLOSE_WRONG_ORIGIN",
+    "INCOMING_BYTES",
     "PROTOCOL",
     "TICKET_PROTOCOL",
     "Authorizer",
@@ -31,11 +34,12 @@ __all__ = [
     "OwnerAuthorizer",
     "Subscription",
     "ThreadOwners",
-    "owned",
+    "authorize_owner",
+    "parse_first_message",
     "parse_handshake",
 ]
 
-# 4000-4499 ask the client to connect again, 4500-4999 are final: the split that Centrifugo uses.
+# The split is Centrifugo's: after codes 4000-4499 the client reconnects, codes 4500-4999 are terminal.
 CLOSE_DRAINED: Final = 4_000
 CLOSE_RESTARTED: Final = 4_001
 CLOSE_TOO_SLOW: Final = 4_008
@@ -48,40 +52,42 @@ CLOSE_NOT_OWNER: Final = 4_503
 CLOSE_WRONG_ORIGIN: Final = 4_504
 CLOSE_TICKET_USED: Final = 4_505
 
+INCOMING_BYTES: Final = 16_384
+"""Largest frame that a client may send. Its only message is the one with the ticket."""
 PROTOCOL: Final = "bridgekit.v1"
-"""The WebSocket subprotocol (RFC 6455, section 1.9) that is spoken here, for a client that offers any."""
+"""The WebSocket subprotocol (RFC 6455, section 1.9) that the server accepts if the client offers it."""
 TICKET_PROTOCOL: Final = "bridgekit.ticket."
-"""With the ticket behind it a second subprotocol: a browser can set no header, and addresses end up in logs."""
+"""Prefix of a second subprotocol, which carries the ticket: browsers cannot set headers, and addresses are logged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshake:
-    """What a client says when it opens a socket. Where a ticket may be, nothing of it is shown."""
+    """The parts of a client's opening request that authorization uses. Fields that may hold a ticket have no repr."""
 
     query: Mapping[str, str] = field(repr=False)
     protocols: tuple[str, ...] = field(default=(), repr=False)
     origin: str | None = None
-    """Only browsers send one, and a page cannot forge it."""
+    """Only browsers send an origin, and a page cannot forge it."""
     host: str | None = None
     secure: bool = False
-    """Whether it came over TLS, as far as this server knows: a proxy in front may have taken that off."""
+    """Whether the request came over TLS, as far as this server knows: a proxy may have terminated TLS."""
     ticket: str | None = field(default=None, repr=False)
-    """The ticket that came in the first message, where none came in the handshake."""
+    """The ticket from the first message, if the opening request has none."""
 
     @property
     def protocol(self) -> str | None:
-        """The subprotocol to answer with."""
+        """The subprotocol to accept the handshake with, or None if the client does not offer ours."""
         return PROTOCOL if PROTOCOL in self.protocols else None
 
     @property
     def offered_ticket(self) -> str | None:
-        """The ticket, by subprotocol or first message."""
+        """The ticket from the first message or from a subprotocol, or None."""
         offered = (each.removeprefix(TICKET_PROTOCOL) for each in self.protocols if each.startswith(TICKET_PROTOCOL))
         return self.ticket or next(offered, None)
 
     @property
     def after(self) -> Cursor | None:
-        """How far the client has come, if it was here before; InvalidId where that is no cursor."""
+        """The cursor from which the client resumes, or None for a new client. InvalidId if it is malformed."""
         epoch, seq = self.query.get("epoch"), self.query.get("seq")
         return None if epoch is None and seq is None else cursor(epoch, seq)
 
@@ -89,7 +95,7 @@ class Handshake:
 def parse_handshake(
     query: str, *, protocols: Iterable[str], origin: str | None, host: str | None, secure: bool
 ) -> Handshake:
-    """A handshake from its parts as they came: the query of the address, and the lines of Sec-WebSocket-Protocol."""
+    """Build a Handshake from the raw query string and the raw lines of the Sec-WebSocket-Protocol header."""
     return Handshake(
         query=dict(parse_qsl(query, keep_blank_values=True)),
         protocols=tuple(protocol.strip() for line in protocols for protocol in line.split(",")),
@@ -99,54 +105,69 @@ def parse_handshake(
     )
 
 
+class _FirstMessage(msgspec.Struct, tag_field="type", tag="authorise"):
+    ticket: str
+
+
+def parse_first_message(message: str | bytes) -> str:
+    """Return the ticket in a message `{"type": "authorise", "ticket": "…"}`. SubscriptionRefused if there is none."""
+    if len(message) > INCOMING_BYTES:
+        raise SubscriptionRefused(CLOSE_BAD_TICKET, f"the first message is longer than {INCOMING_BYTES:,} bytes")
+    try:
+        return msgspec.json.decode(message, type=_FirstMessage).ticket
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise SubscriptionRefused(CLOSE_BAD_TICKET, "the first message must contain a ticket") from error
+
+
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """The one thread a socket is for, and whose socket it is."""
+    """What a socket is authorized for: one thread, and the user who subscribes to it."""
 
     user_id: UserId
     thread_id: ThreadId
 
 
 class ThreadOwners(Protocol):
-    """What authorizer needs of a thread store."""
+    """The part of a thread store that an authorizer uses."""
 
     async def owner_of(self, thread_id: ThreadId) -> UserId | None:
-        """The thread's owner, or None when there is no such thread."""
+        """Return the thread's owner, or None if the thread does not exist."""
 
 
 class Authorizer(Protocol):
-    """Turns a handshake into a subscription."""
+    """Decides which subscription, if any, a handshake is authorized for."""
 
-    def awaits_message(self, asked: Handshake) -> bool:
-        """Whether the client is to say in its first message what the handshake lacks."""
+    def awaits_message(self, handshake: Handshake) -> bool:
+        """Return whether the handshake has no credentials, so that the client must send them in its first message."""
 
-    async def authorize(self, asked: Handshake) -> Subscription:
-        """SubscriptionRefused, with a terminal code, where it may not have the thread."""
+    async def authorize(self, handshake: Handshake) -> Subscription:
+        """Return the subscription. SubscriptionRefused, with a terminal close code, if the client may not have it."""
 
 
 class OwnerAuthorizer:
-    """Admits a thread's owner, named by the query parameters `user_id` and `thread_id`.
+    """Authorizes a thread's owner, as named by the query parameters `user_id` and `thread_id`.
 
-    It believes who the user says he is: put it behind something that has checked that, or use `Tickets`.
+    It does not authenticate the user. Put it behind a proxy or middleware that does, or use `Tickets`.
     """
 
-    def __init__(self, threads: ThreadOwners, spent: UsedTickets) -> None:
+    def __init__(self, threads: ThreadOwners, used_tickets: UsedTickets) -> None:
         self._threads = threads
 
-    def awaits_message(self, asked: Handshake) -> bool:
+    def awaits_message(self, handshake: Handshake) -> bool:
         return False
 
-    async def authorize(self, asked: Handshake) -> Subscription:
+    async def authorize(self, handshake: Handshake) -> Subscription:
+        query = handshake.query
         try:
-            wanted = Subscription(user_id(asked.query.get("user_id")), thread_id(asked.query.get("thread_id")))
+            subscription = Subscription(user_id(query.get("user_id")), thread_id(query.get("thread_id")))
         except InvalidId as error:
             raise SubscriptionRefused(CLOSE_BAD_REQUEST, str(error)) from error
-        return await owned(self._threads, wanted)
+        return await authorize_owner(self._threads, subscription)
 
 
-async def owned(threads: ThreadOwners, wanted: Subscription) -> Subscription:
-    """The subscription, if the thread is the user's; else SubscriptionRefused."""
-    # One answer for "no such thread" and "not yours": the difference is nobody else's business.
-    if await threads.owner_of(wanted.thread_id) != wanted.user_id:
+async def authorize_owner(threads: ThreadOwners, subscription: Subscription) -> Subscription:
+    """Return the subscription if its user owns the thread. Otherwise SubscriptionRefused."""
+    # A missing thread and another user's thread get the same answer, which does not reveal which threads exist.
+    if await threads.owner_of(subscription.thread_id) != subscription.user_id:
         raise SubscriptionRefused(CLOSE_NOT_OWNER, "no such thread of this user")
-    return wanted
+    return subscription

@@ -1,4 +1,4 @@
-"""A client for tests, notebooks and users: one subscribed socket. `following` has one that connects again by itself."""
+"""A WebSocket client with one socket, for tests, notebooks and users. `resuming_client` has one that reconnects."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ __all__ = ["KEEPALIVE_SECONDS", "EventClient", "connect", "on_trio"]
 
 FIRST_TERMINAL_CODE: Final = 4_500
 NORMAL_CLOSE_CODES: Final = frozenset({1_000, 1_001, 1_012, CLOSE_DRAINED})
-"""Closed in good order (RFC 6455, section 7.4.1; 1012 is "service restart"), with nothing left behind."""
+"""Close codes of a normal end (RFC 6455, section 7.4.1; 1012 is "service restart"). No frames were left unsent."""
 NO_STATUS: Final = 1_006
-"""What stands for a close code where the connection broke without one (RFC 6455, section 7.1.5)."""
-NO_WEBSOCKET: Final = frozenset({1_002, 1_003, 1_007, 1_009})
-"""With which our side closes where the server sends what it may not: another try would find the same."""
+"""Stands for the close code if the connection broke without one (RFC 6455, section 7.1.5)."""
+PROTOCOL_ERROR_CODES: Final = frozenset({1_002, 1_003, 1_007, 1_009})
+"""Codes with which this client closes when the server violates the WebSocket protocol. A retry would not help."""
 OPEN_TIMEOUT_SECONDS: Final = 10.0
-"""How long a handshake may take, and how long after it the server may take to confirm the subscription."""
+"""How long the handshake may take, and how long the server may then take to confirm the subscription."""
 CLOSE_TIMEOUT_SECONDS: Final = 2.0
-"""How long a server may take to answer a goodbye."""
+"""How long the server may take to answer a close frame."""
 KEEPALIVE_SECONDS: Final = 20.0
-"""After so long a ping is sent, and after as long again without a pong the server counts as dead."""
+"""Time between pings, and how long the server may take to answer one before the connection counts as broken."""
 QUEUE_FRAMES: Final = 256
-"""Frames that are read before anybody asks for them. Then the server is left waiting, and sees a slow socket."""
+"""Frames that are read ahead of the caller. When that many wait, reading pauses, and the server sees a slow client."""
 
 TRIO_CLIENT: Final = "websockets>=17,<18"
 
@@ -50,44 +50,45 @@ def on_trio() -> bool:
 
 
 class ReadableSocket(Protocol):
-    """What the sockets of `websockets` have in common on both backends."""
+    """The interface that sockets of `websockets` share on asyncio and trio."""
 
     async def recv(self) -> str | bytes: ...
 
 
 class EventClient:
-    """One subscribed socket. Iterate over it, or `receive` one event at a time.
+    """One subscribed socket. Iterate over it, or call `receive` for one event at a time.
 
-    Iteration ends when the server says goodbye; Disconnected where the connection broke, or was cut.
+    Iteration ends when the server closes the socket normally. It raises Disconnected if the connection breaks or the
+    server closes it for another reason.
     """
 
-    def __init__(self, socket: ReadableSocket, hello: str | bytes, subscribed: Subscribed) -> None:
+    def __init__(self, socket: ReadableSocket, confirmation: str | bytes, subscribed: Subscribed) -> None:
         self._socket = socket
-        self.hello = hello
-        """The server's first frame as it came; it confirms the subscription."""
+        self.confirmation = confirmation
+        """The server's first frame, undecoded. It confirms the subscription."""
         self.subscribed = subscribed
-        """The same, decoded: where this socket's stream begins."""
+        """The decoded confirmation: the position at which this socket's stream starts."""
         self.gaps: list[Gap] = []
-        """What the server said that this socket will not get, as far as it was received."""
+        """Gaps received so far: events that this socket will not receive."""
 
     async def receive(self) -> RoutedEvent:
-        """Wait for the next event; Disconnected when the socket was closed, MalformedFrame when it is no event.
+        """Return the next event. Disconnected if the socket is closed, MalformedFrame if the frame is not an event.
 
-        Gaps that come before it are added to `gaps`.
+        Gaps that arrive before the event are appended to `gaps`.
         """
         while isinstance(item := await self.receive_any(), Gap):
             self.gaps.append(item)
         return item
 
     async def receive_any(self) -> RoutedEvent | Gap:
-        """Wait for the next event, or for the next gap; raises as `receive` does."""
+        """Return the next event or gap. Raises the same errors as `receive`."""
         item = decode_any(await self.receive_frame())
         if isinstance(item, Subscribed):
-            raise MalformedFrame("a subscription is confirmed once")
+            raise MalformedFrame("the server confirmed the subscription twice")
         return item
 
     async def receive_frame(self) -> str | bytes:
-        """Wait for the next frame and give it as it came; Disconnected when the socket was closed."""
+        """Return the next frame, undecoded. Disconnected if the socket is closed."""
         return await _read(self._socket)
 
     def __aiter__(self) -> AsyncIterator[RoutedEvent]:
@@ -97,8 +98,8 @@ class EventClient:
         while True:
             try:
                 event = await self.receive()
-            except Disconnected as gone:
-                if gone.code in NORMAL_CLOSE_CODES:
+            except Disconnected as disconnected:
+                if disconnected.code in NORMAL_CLOSE_CODES:
                     return
                 raise
             yield event
@@ -114,13 +115,15 @@ async def connect(
     after: Cursor | None = None,
     keepalive_seconds: float = KEEPALIVE_SECONDS,
 ) -> AsyncIterator[EventClient]:
-    """Subscribe to a thread: inside the block every later event of it arrives, or all that came after a cursor.
+    """Subscribe to a thread for the length of a block.
 
-    `url` is a server's, such as `ws://127.0.0.1:8000`. `ticket` is what the application gave for this one socket; a
-    server that believes its clients takes `user_id` instead. Raises SubscriptionRefused when the server will not have
-    the socket, Disconnected when it goes away at once, and OSError, TimeoutError or an InvalidHandshake of
-    `websockets` where there is no such server. No proxy of the environment comes between. On trio, NotInstalled where
-    `websockets` is too old for it.
+    The client receives every later event of the thread or, with `after`, every event after that cursor. `url` is the
+    server's, such as `ws://127.0.0.1:8000`. `ticket` comes from the application and opens one socket. A server that
+    does not require tickets takes `user_id` instead. Proxies from the environment are not used.
+
+    SubscriptionRefused if the server refuses the subscription. Disconnected if it closes the socket before it has
+    confirmed the subscription. OSError, TimeoutError or `websockets.InvalidHandshake` if no server answers at `url`. On
+    trio, NotInstalled if `websockets` is too old.
     """
     query = {"thread_id": thread_id}
     if user_id is not None:
@@ -130,18 +133,18 @@ async def connect(
     protocols = None if ticket is None else [Subprotocol(PROTOCOL), Subprotocol(TICKET_PROTOCOL + ticket)]
     async with _open_socket(f"{url}/ws?{urlencode(query)}", protocols, keepalive_seconds) as socket:
         with anyio.fail_after(OPEN_TIMEOUT_SECONDS):
-            hello = await _read(socket)
-        subscribed = decode_any(hello)
+            confirmation = await _read(socket)
+        subscribed = decode_any(confirmation)
         if not isinstance(subscribed, Subscribed):
             raise MalformedFrame("the server's first frame does not confirm the subscription")
-        yield EventClient(socket, hello, subscribed)
+        yield EventClient(socket, confirmation, subscribed)
 
 
 @asynccontextmanager
 async def _open_socket(
     url: str, protocols: list[Subprotocol] | None, keepalive_seconds: float
 ) -> AsyncIterator[ReadableSocket]:
-    choices: dict[str, Any] = {
+    options: dict[str, Any] = {
         "subprotocols": protocols,
         "compression": None,
         "proxy": None,
@@ -158,36 +161,39 @@ async def _open_socket(
             from websockets.trio.client import connect as open_on_trio
         except ImportError as error:
             raise NotInstalled("a client on trio", TRIO_CLIENT) from error
-        # A block that is cancelled needs no help to leave: trio has cancelled the connection's own tasks along with it.
+        # Closing needs no shield here: when the block is cancelled, trio has also cancelled the connection's own tasks.
         async with AsyncExitStack() as stack:
             try:
-                socket = await stack.enter_async_context(open_on_trio(url, **choices))
+                socket = await stack.enter_async_context(open_on_trio(url, **options))
             except ConnectionClosed as error:
-                # On trio a connection that is lost at the wrong moment of the handshake is no InvalidHandshake.
+                # On trio, a connection lost during the handshake may raise ConnectionClosed instead of
+                # InvalidHandshake.
                 raise ConnectionResetError("the connection was lost before it was open") from error
-            async with _left(socket, socket.aclose, shield=False):
+            async with _closing(socket, socket.aclose, shield=False):
                 yield socket
     else:
-        connection = await open_on_asyncio(url, **choices)
-        async with _left(connection, connection.close, shield=True):
+        connection = await open_on_asyncio(url, **options)
+        async with _closing(connection, connection.close, shield=True):
             yield connection
 
 
 @asynccontextmanager
-async def _left(socket: ReadableSocket, close: Callable[[], Awaitable[None]], *, shield: bool) -> AsyncIterator[None]:
-    """Say goodbye at the end of a block, also of one that is cancelled: the server is told, and nothing stays open."""
+async def _closing(
+    socket: ReadableSocket, close: Callable[[], Awaitable[None]], *, shield: bool
+) -> AsyncIterator[None]:
+    """Close the socket at the end of a block, also if the block is cancelled: the server gets a close frame."""
     try:
         yield
     finally:
         with anyio.CancelScope(shield=shield):
             async with anyio.create_task_group() as tasks:
-                # What nobody has read would hold up the server's answer.
-                tasks.start_soon(_read_over, socket)
+                # Discard unread frames: they would delay the server's close frame.
+                tasks.start_soon(_discard_incoming, socket)
                 await close()
                 tasks.cancel_scope.cancel()
 
 
-async def _read_over(socket: ReadableSocket) -> None:
+async def _discard_incoming(socket: ReadableSocket) -> None:
     with suppress(ConnectionClosed, ConcurrencyError):
         while True:
             await socket.recv()
@@ -197,11 +203,11 @@ async def _read(socket: ReadableSocket) -> str | bytes:
     try:
         return await socket.recv()
     except ConnectionClosed as closed:
-        raise _told(closed) from closed
+        raise _close_error(closed) from closed
 
 
-def _told(closed: ConnectionClosed) -> BridgekitError:
-    if closed.sent is not None and closed.sent.code in NO_WEBSOCKET and not closed.rcvd_then_sent:
-        return MalformedFrame(closed.sent.reason or "not what a WebSocket may carry")
+def _close_error(closed: ConnectionClosed) -> BridgekitError:
+    if closed.sent is not None and closed.sent.code in PROTOCOL_ERROR_CODES and not closed.rcvd_then_sent:
+        return MalformedFrame(closed.sent.reason or "the server violated the WebSocket protocol")
     code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (NO_STATUS, "the connection broke")
     return (SubscriptionRefused if code >= FIRST_TERMINAL_CODE else Disconnected)(code, reason)

@@ -1,4 +1,4 @@
-"""What an outbox over its limits does: frames that a later one supersedes make room for others."""
+"""Coalescing in an outbox over its limits: frames that a later frame supersedes are dropped first."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ __all__ = ["CoalescingQueue", "IntervalSet"]
 
 
 class CoalescingQueue:
-    """Frames in rising order of `seq`, and which of them are superseded: a later frame of their run and type, which
-    may be coalesced, waits too. Every operation is O(1) a frame."""
+    """Frames in ascending order of `seq`, with a record of which of them are superseded.
+
+    A frame is superseded when a later frame of the same run and type waits too, and that type may be coalesced. Every
+    operation is O(1) per frame.
+    """
 
     def __init__(self, frames: Iterable[Frame]) -> None:
         self._frames: dict[int, Frame] = {}
         self._latest: dict[tuple[RunId, EventType], int] = {}
-        """The latest frame that waits, for each run and type that may be coalesced."""
+        """The `seq` of the latest waiting frame, for each run and each type that may be coalesced."""
         self._superseded: deque[int] = deque()
-        """Superseded frames, in the order in which the later one came. The first of them waits; of the others some
-        may have been taken."""
+        """The `seq` of superseded frames, in the order in which their successors arrived. The first entry always waits
+        in the queue; later entries may have been taken from it."""
         for frame in frames:
             self.mark_superseded(frame)
             self.append(frame)
@@ -36,10 +39,14 @@ class CoalescingQueue:
 
     @property
     def can_make_room(self) -> bool:
+        """Whether at least one waiting frame is superseded."""
         return bool(self._superseded)
 
     def mark_superseded(self, frame: Frame) -> None:
-        """The frame has come. Whether or not there is room for it, an earlier one of its run and type may go."""
+        """Record that this frame supersedes the waiting frame of its run and type, if there is one.
+
+        This applies whether or not this frame fits.
+        """
         if frame.type in COALESCIBLE and (earlier := self._latest.get((frame.run_id, frame.type))) is not None:
             self._superseded.append(earlier)
 
@@ -49,43 +56,43 @@ class CoalescingQueue:
         self._frames[frame.seq] = frame
 
     def evict_superseded(self) -> Frame:
-        """Remove the frame that was superseded first. There must be one: see `can_make_room`."""
+        """Remove and return the frame that was superseded first. Call it only when `can_make_room` is true."""
         frame = self._remove(self._superseded.popleft())
-        self._forget_taken()
+        self._discard_taken()
         return frame
 
     def take(self, limit: int | None) -> list[Frame]:
-        """Remove and return the first so many."""
+        """Remove and return the first `limit` frames; all of them if `limit` is None."""
         taken = [self._remove(seq) for seq in list(islice(self._frames, limit))]
-        self._forget_taken()
+        self._discard_taken()
         return taken
 
-    def _forget_taken(self) -> None:
-        # From the front is enough: while the first one waits, nothing has made room since it was superseded, so that
-        # all that came later waits too, and there are no more of those behind it than fit.
+    def _discard_taken(self) -> None:
+        # Checking only the front bounds the deque. While its first frame waits, no frame has been evicted since that
+        # one was superseded. So every later frame waits too, and there are at most as many as fit in the outbox.
         while self._superseded and self._superseded[0] not in self._frames:
             self._superseded.popleft()
 
     def _remove(self, seq: int) -> Frame:
         frame = self._frames.pop(seq)
-        if frame.type in COALESCIBLE and self._latest.get(what := (frame.run_id, frame.type)) == seq:
-            del self._latest[what]
+        if frame.type in COALESCIBLE and self._latest.get(key := (frame.run_id, frame.type)) == seq:
+            del self._latest[key]
         return frame
 
 
 class IntervalSet:
-    """A set of whole numbers that are mostly adjacent, as disjoint intervals in rising order, both ends inclusive."""
+    """A set of mostly adjacent integers, stored as disjoint intervals in ascending order. Both ends are inclusive."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
         self._lasts: list[int] = []
 
     def __len__(self) -> int:
-        """How many intervals, not how many numbers."""
+        """Return the number of intervals, not of integers."""
         return len(self._firsts)
 
     def add(self, number: int) -> None:
-        """Add a number that is not in the set."""
+        """Add an integer that is not in the set."""
         index = bisect_right(self._firsts, number)
         extends_left = index > 0 and self._lasts[index - 1] == number - 1
         extends_right = index < len(self._firsts) and self._firsts[index] == number + 1
@@ -101,7 +108,7 @@ class IntervalSet:
             self._lasts.insert(index, number)
 
     def pop_below(self, number: int) -> list[tuple[int, int]]:
-        """Remove and return the intervals below a number that is in none of them."""
+        """Remove and return the intervals below `number`, which must not be in the set."""
         index = bisect_right(self._firsts, number)
         taken = list(zip(self._firsts[:index], self._lasts[:index], strict=True))
         del self._firsts[:index], self._lasts[:index]

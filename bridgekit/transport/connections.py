@@ -1,4 +1,4 @@
-"""What every edge does, whatever carries its bytes: admit, attach, count, and see out in good order."""
+"""The registry of client connections, shared by both edges: authorize, subscribe, count, drain and close."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from bridgekit.transport.authorization import (
     CLOSE_RESTARTED,
     CLOSE_STORE_UNAVAILABLE,
     CLOSE_TOO_SLOW,
+    INCOMING_BYTES,
     Authorizer,
     Handshake,
     Subscription,
+    parse_first_message,
 )
 from bridgekit.transport.drain import OpenSockets
-from bridgekit.transport.first_message import INCOMING_BYTES, ticket_in
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits, Subscriber
@@ -34,47 +35,47 @@ from bridgekit.transport.writer import WriteScheduler
 
 __all__ = [
     "AUTHORIZE_TIMEOUT_SECONDS",
+    "CLOSE_REASONS",
     "CLOSE_TIMEOUT_SECONDS",
     "DRAIN_TIMEOUT_SECONDS",
     "FIRST_MESSAGE_TIMEOUT_SECONDS",
     "INCOMING_BYTES",
     "MAX_UNAUTHENTICATED",
-    "REASONS",
     "ConnectionRegistry",
 ]
 
 FIRST_MESSAGE_TIMEOUT_SECONDS: Final = 5.0
-"""How long a client may take to bring its ticket, where it does so in its first message."""
+"""How long a client may take to send its ticket, if it sends the ticket in its first message."""
 MAX_UNAUTHENTICATED: Final = 1_024
-"""How many sockets may be open at a time that have not brought it yet."""
+"""How many sockets may wait for their first message at the same time."""
 AUTHORIZE_TIMEOUT_SECONDS: Final = 10.0
-"""How long it may take to find out whose thread it is, and whether a ticket was used before."""
+"""How long authorization may take: looking up the thread's owner, and whether the ticket was used before."""
 DRAIN_TIMEOUT_SECONDS: Final = 10.0
-"""How long sockets that are being drained may take to read what waits for them."""
+"""How long drained sockets may take to write their outboxes."""
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
-"""How long a socket that is being closed may take over it."""
-REASON_BYTES: Final = 123
-"""Longest reason that a close frame can carry (RFC 6455, section 5.5)."""
+"""How long the close handshake of a socket may take."""
+MAX_REASON_BYTES: Final = 123
+"""Longest reason in a close frame, in bytes (RFC 6455, section 5.5)."""
 
-REASONS: Final = {
-    CLOSE_OVERLOADED: "too many sockets wait to be let in: connect again",
-    CLOSE_DRAINED: "the server is going away: connect again",
-    CLOSE_RESTARTED: "the thread's log began anew: connect again",
-    CLOSE_STORE_UNAVAILABLE: "the store does not answer: connect again",
+CLOSE_REASONS: Final = {
+    CLOSE_OVERLOADED: "too many sockets await authorization: connect again",
+    CLOSE_DRAINED: "the server is shutting down: connect again",
+    CLOSE_RESTARTED: "the thread's log was lost and restarted: connect again",
+    CLOSE_STORE_UNAVAILABLE: "the store is unavailable: connect again",
     CLOSE_TOO_SLOW: "too slow: connect again",
 }
-ENDS: Final[dict[int | None, str]] = {
+DISCONNECT_REASONS: Final[dict[int | None, str]] = {
     CLOSE_DRAINED: "drained",
     CLOSE_RESTARTED: "restarted",
     CLOSE_TOO_SLOW: "too slow",
 }
-"""Reasons for which frames stay unwritten, by close code; where there is none, the socket left by itself."""
+"""Why frames of a closed socket were not written, by close code. Without an entry, the client closed the socket."""
 
 
 class ConnectionRegistry:
-    """Lets sockets in and sees them out. The application carries it at `app.state.bridgekit_connections`.
+    """Authorizes, subscribes and closes an application's sockets. Available as `app.state.bridgekit_connections`.
 
-    It serves for the length of an `async with` block: the task that writes to the sockets is of that block.
+    Use it as an async context manager. The block owns the task that writes to the sockets.
     """
 
     def __init__(
@@ -91,10 +92,10 @@ class ConnectionRegistry:
         self.counters = counters
         self._origins = sites.origins(origins)
         self.scheduler = WriteScheduler(hub.crowded, outbox.within(hub.retention))
-        self._present = OpenSockets()
-        """Sockets that are joining or attached."""
-        self._silent: dict[anyio.CancelScope, None] = {}
-        """The waits for first messages, the longest first."""
+        self._open_sockets = OpenSockets()
+        """Sockets that are subscribing or subscribed."""
+        self._unauthenticated: dict[anyio.CancelScope, None] = {}
+        """Cancel scopes of the sockets that wait for their first message, oldest first."""
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -108,150 +109,155 @@ class ConnectionRegistry:
 
     @property
     def health(self) -> tuple[str, int]:
-        """What `/healthz` says, and with which HTTP status: whether a new socket would be served now."""
+        """The status text and HTTP status code of `/healthz`: 200 if a new socket would be served now."""
         if self._closed:
             return "shutting down", 503
-        return ("ok", 200) if self.hub.healthy else ("the store is away", 503)
+        return ("ok", 200) if self.hub.healthy else ("the store is unavailable", 503)
 
-    def check_origin_and_cursor(self, asked: Handshake) -> Cursor | None:
-        """Before anybody asks who it is: how far the client says it has come.
+    def check_origin_and_cursor(self, handshake: Handshake) -> Cursor | None:
+        """Check what needs no authorization, and return the cursor from which the client resumes.
 
-        SubscriptionRefused for a page of another site or what is no cursor; Disconnected while the server shuts down.
+        SubscriptionRefused if the page is of another site or the cursor is malformed; Disconnected while the server
+        shuts down.
         """
         self._check_open()
-        sites.check_origin(asked, self._origins)
+        sites.check_origin(handshake, self._origins)
         try:
-            return asked.after
+            return handshake.after
         except InvalidId as error:
             raise SubscriptionRefused(CLOSE_BAD_REQUEST, str(error)) from error
 
-    async def first_ticket(self, message: Callable[[], Awaitable[str | bytes]]) -> str:
-        """The ticket that a socket brings in its first message, for which `message` waits.
+    async def receive_ticket(self, message: Callable[[], Awaitable[str | bytes]]) -> str:
+        """Wait for the client's first message by calling `message`, and return the ticket in it.
 
-        SubscriptionRefused where it brings none in time; Disconnected where it is to try again: too many wait, of
-        whom the one that has waited longest goes, or the server shuts down.
+        SubscriptionRefused if no ticket arrives within FIRST_MESSAGE_TIMEOUT_SECONDS. Disconnected, so that the client
+        reconnects, if the server shuts down or too many sockets wait: the one that has waited longest is closed.
         """
-        with anyio.move_on_after(FIRST_MESSAGE_TIMEOUT_SECONDS) as patience:
-            self._silent[patience] = None
-            if len(self._silent) > MAX_UNAUTHENTICATED:
-                self._send_away(next(iter(self._silent)))
+        with anyio.move_on_after(FIRST_MESSAGE_TIMEOUT_SECONDS) as timeout:
+            self._unauthenticated[timeout] = None
+            if len(self._unauthenticated) > MAX_UNAUTHENTICATED:
+                self._evict(next(iter(self._unauthenticated)))
             try:
-                return ticket_in(await message())
+                return parse_first_message(await message())
             finally:
-                sent_away = patience not in self._silent
-                self._silent.pop(patience, None)
+                evicted = timeout not in self._unauthenticated
+                self._unauthenticated.pop(timeout, None)
         self._check_open()
-        if sent_away:
-            raise _gone(CLOSE_OVERLOADED)
+        if evicted:
+            raise _close_with(CLOSE_OVERLOADED)
         raise SubscriptionRefused(CLOSE_BAD_TICKET, f"no ticket within {FIRST_MESSAGE_TIMEOUT_SECONDS:g} s")
 
-    def _send_away(self, silent: anyio.CancelScope) -> None:
-        del self._silent[silent]
-        silent.cancel()
+    def _evict(self, scope: anyio.CancelScope) -> None:
+        del self._unauthenticated[scope]
+        scope.cancel()
 
-    async def authorize(self, asked: Handshake) -> Subscription:
-        """What the client may have. SubscriptionRefused where it may not; Disconnected where nobody can say."""
-        with _store_needed(), anyio.fail_after(AUTHORIZE_TIMEOUT_SECONDS):
-            return await self.authorizer.authorize(asked)
+    async def authorize(self, handshake: Handshake) -> Subscription:
+        """Return the subscription that the client is authorized for.
+
+        SubscriptionRefused if there is none; Disconnected if the store or the application does not answer in time.
+        """
+        with _close_if_store_unavailable(), anyio.fail_after(AUTHORIZE_TIMEOUT_SECONDS):
+            return await self.authorizer.authorize(handshake)
 
     def reject(self, refusal: SubscriptionRefused | Disconnected) -> tuple[int, str]:
-        """Count a socket that is not let in; with which code and reason it is to be closed."""
+        """Count a rejected socket, and return the close code and reason to send."""
         self.counters.refused[refusal.code] += 1
-        return refusal.code, _fitting(refusal.reason)
+        return refusal.code, _truncate_reason(refusal.reason)
 
-    def attached(self, socket: Subscriber, after: Cursor | None) -> AbstractAsyncContextManager[Replay]:
-        """Subscribe a socket for the length of a block, and count what became of it.
+    def subscribed(self, socket: Subscriber, after: Cursor | None) -> AbstractAsyncContextManager[Replay]:
+        """Subscribe a socket for the length of a block, and count how it ended.
 
-        Disconnected where the store cannot be asked, or where the socket's end came before it was subscribed: then
-        its client was told nothing, and can come again as it came now.
+        Disconnected if the store is unavailable, or if the socket was closed before it was subscribed. In both cases
+        the client has received nothing, and can reconnect with the same cursor.
         """
-        return _Attached(self, socket, after)
+        return _SubscriptionBlock(self, socket, after)
 
     async def join(self, socket: Subscriber, after: Cursor | None) -> Replay:
-        """Begin such a block."""
+        """Subscribe a socket until `leave`: the start of a `subscribed` block."""
         self._check_open()
-        self._present.add(socket)
+        self._open_sockets.add(socket)
         try:
-            with _store_needed():
+            with _close_if_store_unavailable():
                 replay = await self.hub.join(socket, after)
             if socket.code is not None:
                 self.hub.leave(socket)
-                raise _gone(socket.code)
+                raise _close_with(socket.code)
         except BaseException:
-            self._left(socket)
+            self._unsubscribed(socket)
             raise
         self.counters.count_subscription(after is not None, replay.gaps)
         return replay
 
     def leave(self, socket: Subscriber) -> None:
-        """End it."""
+        """Unsubscribe a socket and count how it ended: the end of a `subscribed` block."""
         self.hub.leave(socket)
-        self._left(socket)
+        self._unsubscribed(socket)
 
-    def _left(self, socket: Subscriber) -> None:
-        socket.left()
+    def _unsubscribed(self, socket: Subscriber) -> None:
+        socket.unsubscribed()
         self.counters.count_end(
-            ENDS.get(socket.code, "socket left"),
+            DISCONNECT_REASONS.get(socket.code, "socket left"),
             unwritten=socket.unwritten,
             coalesced=socket.coalesced,
             gaps=socket.gaps,
         )
-        self._present.remove(socket)
+        self._open_sockets.remove(socket)
 
     async def drain(self, *, seconds: float = DRAIN_TIMEOUT_SECONDS) -> None:
-        """Close every socket when all that waits for it is written, and wait until they are gone.
+        """Close every socket after its outbox is written, and wait until all are closed.
 
-        A socket whose client does not read is cut off after that many seconds. It can resume, as all of them can.
+        After `seconds`, sockets whose clients do not read are aborted. Every client can resume.
         """
-        await self._present.drain(seconds)
+        await self._open_sockets.drain(seconds)
 
-    def shut(self) -> None:
-        """Let nobody in any more. Who is here stays."""
+    def stop_accepting(self) -> None:
+        """Accept no new sockets. Open sockets stay open; those that wait for a first message are closed."""
         self._closed = True
-        for silent in list(self._silent):
-            self._send_away(silent)
+        for scope in list(self._unauthenticated):
+            self._evict(scope)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise _gone(CLOSE_DRAINED)
+            raise _close_with(CLOSE_DRAINED)
 
     async def close(self, *, seconds: float = DRAIN_TIMEOUT_SECONDS) -> None:
-        """Let nobody in any more, and drain."""
-        self.shut()
+        """Accept no new sockets, and drain the open ones."""
+        self.stop_accepting()
         await self.drain(seconds=seconds)
 
 
-class _Attached:
-    """A block of `ConnectionRegistry.attached`. A class of its own, since a generator and its frame live as long as the socket."""
+class _SubscriptionBlock:
+    """The context manager of `ConnectionRegistry.subscribed`. A generator would use more memory for as long as the
+    socket lives."""
 
-    __slots__ = ("_after", "_edge", "_socket")
+    __slots__ = ("_after", "_connections", "_socket")
 
-    def __init__(self, edge: ConnectionRegistry, socket: Subscriber, after: Cursor | None) -> None:
-        self._edge = edge
+    def __init__(self, connections: ConnectionRegistry, socket: Subscriber, after: Cursor | None) -> None:
+        self._connections = connections
         self._socket = socket
         self._after = after
 
     async def __aenter__(self) -> Replay:
-        return await self._edge.join(self._socket, self._after)
+        return await self._connections.join(self._socket, self._after)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._edge.leave(self._socket)
+        self._connections.leave(self._socket)
 
 
-def _fitting(reason: str) -> str:
-    """As much of a reason as a close frame can carry."""
-    return reason.encode()[:REASON_BYTES].decode(errors="ignore")
+def _truncate_reason(reason: str) -> str:
+    """Return the reason, truncated to what fits in a close frame."""
+    return reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
 
 
-def _gone(code: int) -> Disconnected:
-    return Disconnected(code, REASONS[code])
+def _close_with(code: int) -> Disconnected:
+    return Disconnected(code, CLOSE_REASONS[code])
 
 
 @contextmanager
-def _store_needed() -> Iterator[None]:
+def _close_if_store_unavailable() -> Iterator[None]:
     try:
         yield
-    except (StoreUnavailable, TimeoutError) as away:
-        raise _gone(CLOSE_STORE_UNAVAILABLE) from away
+    except (StoreUnavailable, TimeoutError) as error:
+        raise _close_with(CLOSE_STORE_UNAVAILABLE) from error

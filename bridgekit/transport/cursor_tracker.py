@@ -1,4 +1,4 @@
-"""How far a reader of a thread has come, over all his sockets: what is new in what comes, and what never comes."""
+"""A client's position in a thread across sockets: which items are new, and which events are missing."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ from bridgekit.errors import MalformedFrame
 from bridgekit.events import RoutedEvent
 from bridgekit.signals import Cursor, Gap, GapReason
 
-__all__ = ["Item", "Reading"]
+__all__ = ["CursorTracker", "Item"]
 
 Item = RoutedEvent | Gap
 
 
-class Reading:
-    """Turns what sockets bring into a stream without repetition, in which nothing goes missing without a Gap.
+class CursorTracker:
+    """Merges the items of successive sockets into one stream without duplicates, in which a Gap marks every missing
+    event.
 
-    It believes no server that it will keep its word: what is neither brought nor said to be missing when a later
-    number comes is said to be missing here.
+    It does not rely on the server's guarantees: if a number is skipped and no gap covers it, it adds a gap.
     """
 
     def __init__(self, after: Cursor | None) -> None:
         self.cursor = after
-        """Every event up to here came, or was said to be missing. None before the first socket of a new reader."""
+        """Every event up to this position was received or is in a gap. None before a new client's first socket."""
         self.duplicates = 0
-        """What came again, and was dropped."""
+        """Events received again, and discarded."""
         self._epoch = ""
-        """The numbering of the events that come now."""
+        """The epoch of the current socket's events."""
 
-    def begin(self, begins: Cursor) -> None:
-        """A socket was subscribed, whose stream begins there.
+    def start(self, start: Cursor) -> None:
+        """Record that a socket is subscribed and that its stream starts at `start`.
 
-        A reader who has been here stays where he is until he is told what he misses: the socket may break before.
+        A client that has a cursor keeps it until a gap is received: the socket may break before the gap arrives.
         """
-        self._epoch = begins.epoch
+        self._epoch = start.epoch
         if self.cursor is None:
-            self.cursor = begins
+            self.cursor = start
 
-    def take(self, item: Item) -> list[tuple[Item, Cursor]]:
-        """What is new in what came, each with how far the reader is when he has read it."""
+    def accept(self, item: Item) -> list[tuple[Item, Cursor]]:
+        """Return the new items that `item` yields, each with the cursor after it. A duplicate yields none."""
         if isinstance(item, Gap):
-            return self._take(item, item.epoch, item.first, item.last)
-        return self._take(item, self._epoch, item.seq, item.seq)
+            return self._accept(item, item.epoch, item.first, item.last)
+        return self._accept(item, self._epoch, item.seq, item.seq)
 
-    def _take(self, item: Item, epoch: str, first: int, last: int | None) -> list[tuple[Item, Cursor]]:
+    def _accept(self, item: Item, epoch: str, first: int, last: int | None) -> list[tuple[Item, Cursor]]:
         new = list[tuple[Item, Cursor]]()
-        was, seq = self.cursor or Cursor(epoch, 0)
-        if epoch != was:
+        old_epoch, seq = self.cursor or Cursor(epoch, 0)
+        if epoch != old_epoch:
             if epoch != self._epoch:
-                raise MalformedFrame("a gap in a numbering that this socket has nothing to do with")
-            new.append((_gap(item, was, seq + 1, None, GapReason.RESTARTED), Cursor(epoch, 0)))
+                raise MalformedFrame("the gap's epoch is neither the client's nor this socket's")
+            new.append((_gap(item, old_epoch, seq + 1, None, GapReason.RESTARTED), Cursor(epoch, 0)))
             seq = 0
         if last is None:
             self.cursor = Cursor(self._epoch, 0)

@@ -1,4 +1,4 @@
-"""The sockets that are here, and who waits for them to leave."""
+"""The set of open sockets, and draining it on shutdown."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["OpenSockets"]
 
 
 class OpenSockets:
-    """Sockets that are joining or attached."""
+    """The sockets that are subscribing or subscribed."""
 
     def __init__(self) -> None:
         self._sockets: set[Subscriber] = set()
         self._drains: list[_Drain] = []
-        """Those that are under way."""
+        """Drains in progress."""
 
     def add(self, socket: Subscriber) -> None:
         self._sockets.add(socket)
@@ -25,36 +25,38 @@ class OpenSockets:
     def remove(self, socket: Subscriber) -> None:
         self._sockets.remove(socket)
         for drain in self._drains:
-            drain.left(socket)
+            drain.removed(socket)
 
     async def drain(self, seconds: float) -> None:
-        """Have all of them leave when what waits for them is written; those that do not in time are cut off."""
-        # Those that are here now: a client that is told to connect again may do so here, and is not waited for.
+        """Close each socket after its outbox is written. After `seconds`, abort those that are still open."""
+        # The drain covers only the sockets that are open now. A client that reconnects to this server during the drain
+        # is not waited for.
         drain = _Drain(self._sockets)
         self._drains.append(drain)
         try:
             with anyio.move_on_after(seconds):
-                await drain.over()
-            for stuck in drain.waits_for:
+                await drain.wait()
+            for stuck in drain.remaining:
                 stuck.disconnect_slow()
         finally:
             self._drains.remove(drain)
 
 
 class _Drain:
-    """One drain, and the sockets that it waits for. An event for each of them would be there for as long as they."""
+    """One drain and its remaining sockets. They share one event, because an event for each socket would use memory for
+    as long as the socket lives."""
 
     def __init__(self, sockets: Iterable[Subscriber]) -> None:
-        self.waits_for = set(sockets)
-        self._over = anyio.Event()
-        for socket in list(self.waits_for):
+        self.remaining = set(sockets)
+        self._done = anyio.Event()
+        for socket in list(self.remaining):
             socket.drain()
 
-    def left(self, socket: Subscriber) -> None:
-        self.waits_for.discard(socket)
-        if not self.waits_for:
-            self._over.set()
+    def removed(self, socket: Subscriber) -> None:
+        self.remaining.discard(socket)
+        if not self.remaining:
+            self._done.set()
 
-    async def over(self) -> None:
-        if self.waits_for:
-            await self._over.wait()
+    async def wait(self) -> None:
+        if self.remaining:
+            await self._done.wait()

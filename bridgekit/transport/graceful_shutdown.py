@@ -1,13 +1,13 @@
 """Drain the application before the server closes its sockets.
 
 On a signal, a server closes its sockets first and stops the application last. So the application installs its own
-signal handler, drains, and then calls the server's handler. What this achieves with each server:
+signal handler, drains, and then calls the server's handler. The result depends on the server:
 
-- uvicorn with one or several workers, and gunicorn with uvicorn's workers: all of the above.
+- uvicorn with one or several workers, and gunicorn with uvicorn's workers: both signals work as described.
 - hypercorn with `--workers 0`: its handler belongs to the event loop and cannot be replaced. It stops listening at
-  once; sockets are drained meanwhile, and closed after its `--graceful-timeout` (3 s).
+  once. Meanwhile sockets are drained; it closes them after its `--graceful-timeout` (3 s).
 - hypercorn with workers (it starts one by default): a worker receives no signal. The application drains when the
-  worker closes its listening socket; the rest as above.
+  worker closes its listening socket. The rest is as with `--workers 0`.
 - hypercorn on trio with `--workers 0` does not handle SIGTERM and ends at once.
 """
 
@@ -32,8 +32,8 @@ from bridgekit.transport.listeners import anything_listens, inherited_address, i
 __all__ = ["DUPLICATE_SIGNAL_SECONDS", "drain_on_shutdown"]
 
 DUPLICATE_SIGNAL_SECONDS: Final = 1.0
-"""A signal this soon after the first is a duplicate of it: Ctrl-C reaches every worker, and then the parent signals its
-workers as well. Tools that stop a control group do the same."""
+"""A signal within this time of the first is a duplicate: Ctrl-C reaches every worker, and then the parent also signals
+its workers. Tools that stop a control group do the same."""
 POLL_INTERVAL_SECONDS: Final = 0.25
 """How often the inherited listening sockets are checked."""
 
@@ -44,9 +44,9 @@ Handler = Callable[[int, FrameType | None], Any]
 async def drain_on_shutdown(drain: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """Call `drain` once before the block ends: on a signal, when the server stops listening, or at the block's end.
 
-    A second signal cancels the draining. Both signals are then passed to the server's handler. All this only where
-    there is a server: signal handlers are installed (they can be replaced on the main thread only), or the process
-    inherited listening sockets. In a notebook or a test runner nothing is changed and `drain` is not called.
+    A second signal cancels the draining. Both signals are then passed to the server's handler. This happens only in a
+    server process: one that has installed signal handlers, or one that inherited listening sockets. Signal handlers can
+    be replaced on the main thread only. In a notebook or a test runner nothing changes, and `drain` is not called.
     """
     handlers, listeners = _server_handlers(), inherited_listeners()
     if not handlers and not listeners:
@@ -69,20 +69,20 @@ def _server_handlers() -> dict[int, Handler]:
     if threading.current_thread() is not threading.main_thread():
         return {}
     handler = signal.getsignal(signal.SIGTERM)
-    # Without a handler of SIGTERM there is no server. A server has one handler for both signals: another handler of
-    # SIGINT belongs to asyncio, trio or the program, and raises KeyboardInterrupt.
+    # Without a SIGTERM handler the process is no server. A server uses the same handler for SIGINT. A different SIGINT
+    # handler belongs to asyncio, trio or the program, and raises KeyboardInterrupt.
     if not callable(handler) or handler == signal.default_int_handler:
         return {}
     return {int(n): handler for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) == handler}
 
 
 class _Shutdown:
-    """The shutdown of one application. It happens once."""
+    """The shutdown of one application, which happens once."""
 
     def __init__(self, drain: Callable[[], Awaitable[None]], handlers: Mapping[int, Handler]) -> None:
         self._drain = drain
         self._handlers = handlers
-        """The server's."""
+        """The server's signal handlers, by signal number."""
         self._call_soon = _call_soon()
         self._started = anyio.Event()
         self._draining = anyio.CancelScope()
@@ -93,7 +93,7 @@ class _Shutdown:
         self.drained = anyio.Event()
 
     def start(self) -> None:
-        """Start to drain, unless that was started before."""
+        """Start to drain, unless draining has started already."""
         self._started.set()
 
     async def run(self) -> None:
@@ -109,14 +109,14 @@ class _Shutdown:
 
     @contextmanager
     def handlers_installed(self) -> Iterator[None]:
-        """Receive the signals instead of the server."""
+        """Replace the server's signal handlers for the length of a block."""
         for number in self._handlers:
             signal.signal(number, self._handle)
         try:
             yield
         finally:
             for number, handler in self._handlers.items():
-                # A server that was forced to stop has restored other handlers already.
+                # A server that was forced to stop has already restored other handlers.
                 if signal.getsignal(number) == self._handle:
                     signal.signal(number, handler)
 
@@ -145,9 +145,10 @@ def _call_soon() -> Callable[[Callable[[], object]], object]:
 
 
 async def _start_when_closed(listeners: Mapping[int, str], shutdown: _Shutdown) -> None:
-    """Start when the inherited listening sockets are closed and the process has no other."""
+    """Start the shutdown when the inherited listening sockets are closed and the process has no other one."""
     while any(inherited_address(each) == listeners[each] for each in listeners):  # noqa: ASYNC110 - no event exists
         await anyio.sleep(POLL_INTERVAL_SECONDS)
-    # If the server listens elsewhere, the closed socket was not its own but left open by a parent process by mistake.
+    # If the server still listens elsewhere, the closed socket belonged to a parent process that left it open by
+    # mistake.
     if not anything_listens():
         shutdown.start()

@@ -1,4 +1,4 @@
-"""Link 10: this worker's sockets by thread, and the way from an event to each of them."""
+"""Link 10: the sockets of this worker, by thread, and the delivery of each event to them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from bridgekit.transport.outbox import CrowdedOutboxes
 
 __all__ = ["LINK", "NO_ROOM", "Connection", "Hub"]
 
-NO_ROOM: Final = "an outbox of the thread is full: await each answer, so that sockets are written to meanwhile"
-"""The reason of an event that was refused, and not retained, because it would have disconnected a client that reads."""
+NO_ROOM: Final = "an outbox of the thread is full: await each answer, so that the event loop can write to the sockets"
+"""The reason in the receipt of a refused event. It was not retained: delivering it would have disconnected a client
+that reads."""
 
 
 class Connection(Protocol):
-    """One user's socket, bound to exactly one thread for as long as it lives."""
+    """One user's socket, which stays bound to one thread."""
 
     @property
     def thread_id(self) -> ThreadId: ...
@@ -30,27 +31,27 @@ class Connection(Protocol):
     def user_id(self) -> UserId: ...
 
     def put(self, frame: Frame) -> bool:
-        """Take the frame for this socket, at once; False when it cannot. Never waits, never raises."""
+        """Enqueue the frame, and return whether it was accepted. Never waits, never raises."""
 
-    def restart(self) -> None:
-        """Let the client connect again: what it is owed can only be said to a new subscription. Never waits."""
+    def force_reconnect(self) -> None:
+        """Make the client reconnect, because a gap can be sent only at the start of a subscription. Never waits."""
 
 
 class Hub:
-    """Connections by thread, in front of a log. Publishing never waits for a socket."""
+    """The connections of each thread, and the log that publishes to them. Publishing never waits for a socket."""
 
     def __init__(self, log: EventLog | None = None, *, frame_bytes: int = FRAME_BYTES) -> None:
         self._log = MemoryEventLog() if log is None else log
         self._log.bind(self, frame_bytes=frame_bytes)
         self.crowded = CrowdedOutboxes()
-        """Subscribers whose outbox is crowded. They add and remove themselves."""
+        """Subscribers with a crowded outbox. Outboxes add and remove their subscriber."""
         self._crowded_threads = self.crowded.by_thread
         self._connections: dict[ThreadId, tuple[Connection, ...]] = {}
-        """Tuples, because one that is being read from is not to change when a connection leaves."""
+        """Tuples, so that an iteration over a thread's connections is not affected when one detaches."""
 
     @property
     def healthy(self) -> bool:
-        """Whether events get through, as far as the log knows."""
+        """Whether an event published now would be delivered, as far as the log knows."""
         return self._log.healthy
 
     @property
@@ -59,29 +60,30 @@ class Hub:
         return self._log.retention
 
     def attach(self, connection: Connection) -> None:
-        """From now on the connection gets what is delivered to its thread in this worker."""
+        """Start to deliver the thread's events in this worker to the connection."""
         thread_id = self._thread_of(connection)
         self._connections[thread_id] = (*self._connections.get(thread_id, ()), connection)
 
     def detach(self, connection: Connection) -> None:
-        """From now on it gets none. A connection that is not attached is no error: it may have left already."""
+        """Stop to deliver events to the connection. A connection that is not attached is ignored: it may have left
+        already."""
         thread_id = self._thread_of(connection)
         attached = self._connections.get(thread_id, ())
         if connection not in attached:
             return
-        place = attached.index(connection)
-        if remaining := attached[:place] + attached[place + 1 :]:
+        index = attached.index(connection)
+        if remaining := attached[:index] + attached[index + 1 :]:
             self._connections[thread_id] = remaining
         else:
             self._connections.pop(thread_id, None)
 
     def _thread_of(self, connection: Connection) -> ThreadId:
-        """The thread under which a connection is kept."""
+        """Return the thread to which the connection is attached."""
         return connection.thread_id
 
     @contextmanager
     def attached(self, connection: Connection) -> Iterator[None]:
-        """Attach for the length of a block."""
+        """Attach the connection for the length of a block."""
         self.attach(connection)
         try:
             yield
@@ -89,10 +91,10 @@ class Hub:
             self.detach(connection)
 
     async def join(self, connection: Connection, after: Cursor | None = None) -> Replay:
-        """Subscribe the connection to its thread until it leaves, and give what it is to be sent first.
+        """Subscribe the connection to its thread until `leave`, and return the replay to send first.
 
-        Every event after the replay's is put to the connection. Those that come while the replay is read are put
-        already, so that some may be in both: the one with the same number is the same event. StoreUnavailable comes through.
+        Every event after the replay is put to the connection. Events published while the replay is read are put as
+        well, so an event may be in both; its `seq` identifies it. Raises StoreUnavailable if the log does.
         """
         await self._log.join(connection.thread_id)
         try:
@@ -103,13 +105,13 @@ class Hub:
             raise
 
     def leave(self, connection: Connection) -> None:
-        """End what `join` began."""
+        """End the subscription that `join` started."""
         self.detach(connection)
         self._log.leave(connection.thread_id)
 
     @asynccontextmanager
     async def joined(self, connection: Connection, after: Cursor | None = None) -> AsyncIterator[Replay]:
-        """Subscribe it as `join` does for the length of a block."""
+        """Subscribe the connection, as `join` does, for the length of a block."""
         replay = await self.join(connection, after)
         try:
             yield replay
@@ -117,11 +119,11 @@ class Hub:
             self.leave(connection)
 
     def publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
-        """Number the event within its thread, encode it once, and put it in the outbox of each of the thread's sockets.
+        """Assign the event its `seq`, encode it once, and put it in the outbox of each of the thread's sockets.
 
-        PayloadError or FrameTooLarge where it cannot be encoded: then it was not numbered and reached no socket. While
-        an outbox is crowded, awaiting the answer lets the event loop write it; where it has no room although its client
-        reads, the event is REFUSED with `NO_ROOM`, and not retained.
+        PayloadError or FrameTooLarge if the event cannot be encoded; then it has no `seq` and reaches no socket. While
+        an outbox is crowded, awaiting the answer lets the event loop write. If an outbox is full although its client
+        reads, the event is REFUSED with `NO_ROOM`, and is not retained.
         """
         if event.thread_id != thread_id:
             event = replace(event, thread_id=thread_id)
@@ -136,21 +138,21 @@ class Hub:
             answer = self._log.publish(event)
         if isinstance(answer, Receipt):
             return CrowdedReceipt(**asdict(answer), room=self.crowded.wait_for_room)
-        return self._answered_with_room(answer, thread_id)
+        return self._answer_with_room(answer, thread_id)
 
-    async def _answered_with_room(self, answer: Awaitable[Receipt], thread_id: ThreadId) -> Receipt:
+    async def _answer_with_room(self, answer: Awaitable[Receipt], thread_id: ThreadId) -> Receipt:
         receipt = await answer
         await self.crowded.wait_for_room(thread_id)
         return receipt
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
-        """Let the event loop write until no outbox of the thread is crowded, but for those of slow clients."""
+        """Wait until no outbox of the thread is crowded. Outboxes of slow clients are ignored."""
         await self.crowded.wait_for_room(thread_id)
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
-        """Put a numbered frame in the outbox of each of the thread's sockets; return how many took it.
+        """Put a numbered frame in the outbox of each of the thread's sockets, and return how many accepted it.
 
-        The last step of every event: to change what becomes of one, override this.
+        This is the last step for every event. Override it to change delivery.
         """
         attached = self._connections.get(thread_id, ())
         if len(attached) == 1:
@@ -158,21 +160,22 @@ class Hub:
         return sum([connection.put(frame) for connection in attached])
 
     def restart(self, thread_id: ThreadId) -> None:
-        """The thread's numbering began anew."""
+        """Make the thread's clients reconnect, because the thread begins a new epoch."""
         for connection in self.connections(thread_id):
-            connection.restart()
+            connection.force_reconnect()
 
     def connections(self, thread_id: ThreadId) -> tuple[Connection, ...]:
-        """The connections that get this thread's events now."""
+        """Return the connections that receive this thread's events now."""
         return self._connections.get(thread_id, ())
 
     def __len__(self) -> int:
-        """How many connections are attached."""
+        """Return the number of attached connections."""
         return sum(len(attached) for attached in self._connections.values())
 
 
 class CrowdedReceipt(Receipt, frozen=True, kw_only=True):
-    """The receipt of an event whose thread has a crowded outbox. Awaiting it lets the event loop write first."""
+    """The receipt of an event published while an outbox of its thread is crowded. Awaiting it lets the event loop
+    write."""
 
     room: Callable[[ThreadId], Awaitable[None]]
 

@@ -1,7 +1,7 @@
-"""The listening sockets that a process inherits from its parent, and a lock that admits one worker behind each.
+"""Listening sockets inherited from a parent process, and a lock that allows one worker process for each.
 
-A server that starts workers gives each of them the same listening socket. With a store that serves one process, each
-worker would know only its own clients. So a worker locks a file named after the socket's address, and does not start
+A server that starts workers gives each of them the same listening socket. With a single-process store, each worker
+would know only its own clients. So a worker locks a file that is named after the socket's address, and does not start
 if another process holds the lock.
 """
 
@@ -29,11 +29,11 @@ __all__ = ["anything_listens", "inherited_address", "inherited_listeners", "sing
 OPEN_FILES: Final = Path("/dev/fd")
 """Lists this process's open file descriptors, on Linux and macOS."""
 NETWORK_NAMESPACE: Final = Path("/proc/self/ns/net")
-"""Identifies the container's network. Containers may share the folder of the lock files, but not the addresses."""
+"""Identifies the container's network. Containers may share the folder of the lock files but not the addresses."""
 
 
 def inherited_listeners() -> dict[int, str]:
-    """Return the address of each socket on which other processes may accept connections too, by descriptor.
+    """Return the address of each socket on which other processes may accept connections too, by file descriptor.
 
     Empty on Windows, which does not list open files.
     """
@@ -42,9 +42,10 @@ def inherited_listeners() -> dict[int, str]:
 
 
 def inherited_address(descriptor: int) -> str | None:
-    """Return the address of such a socket, "127.0.0.1:8000" or a path; None for any other descriptor."""
+    """Return the address of an inherited listening socket, "127.0.0.1:8000" or a path; None for any other
+    descriptor."""
     with suppress(OSError), _inspect(descriptor) as found:
-        # A socket that is not inheritable was opened by this process: Python makes others only on request, and a
+        # This process opened any socket that is not inheritable: Python creates inheritable ones only on request, and a
         # server with workers requests it.
         return _listening_address(found) if os.get_inheritable(descriptor) else None
     return None
@@ -64,7 +65,7 @@ def _open_files() -> list[int]:
 
 @contextmanager
 def _inspect(descriptor: int) -> Iterator[socket.socket]:
-    """Open a descriptor as a socket for the length of a block; OSError if it is closed or no socket."""
+    """Wrap a descriptor in a socket object for the length of a block. OSError if it is closed or not a socket."""
     found = socket.socket(fileno=descriptor)
     try:
         yield found
@@ -79,7 +80,8 @@ def _listens(descriptor: int) -> bool:
 
 
 def _listening_address(found: socket.socket) -> str | None:
-    # Whether it is bound, not whether it listens: uvicorn starts a worker on a socket that does not listen yet.
+    # Checks whether the socket is bound, not whether it listens: uvicorn starts a worker on a socket that does not
+    # listen yet.
     if found.type != socket.SOCK_STREAM:
         return None
     with suppress(OSError):
@@ -95,7 +97,7 @@ def _listening_address(found: socket.socket) -> str | None:
 
 @contextmanager
 def single_worker_lock(store: str) -> Iterator[None]:
-    """Lock every inherited listening address for the length of a block; StoreInUse if another process holds one.
+    """Lock every inherited listening address for the length of a block. StoreInUse if another process holds a lock.
 
     A server that binds its own port needs no lock: the system refuses the port to every other process.
     """
@@ -108,15 +110,15 @@ def single_worker_lock(store: str) -> Iterator[None]:
 @dataclass
 class _AddressLock:
     file: int
-    """Descriptor of the lock file. The system releases the lock when the process ends, however it ends."""
+    """Descriptor of the lock file. The system releases the lock whenever the process ends."""
     applications: int = 0
-    """Applications of this process that hold the lock: two of them are one worker."""
+    """Applications of this process that hold the lock. Two applications in one process count as one worker."""
 
 
 _locks: dict[tuple[int, str], _AddressLock] = {}
-"""By process id and address: a forked process starts with a copy of this table and holds no lock."""
+"""Locks by process id and address. A forked process has a copy of this table but holds no lock."""
 _mutex: Final = threading.Lock()
-"""A process may run a server in each of several threads."""
+"""Guards `_locks`: a process may run servers in several threads."""
 
 
 @contextmanager
@@ -133,14 +135,14 @@ def _address_locked(address: str, store: str) -> Iterator[None]:
             lock.applications -= 1
             if not lock.applications and os.getpid() == key[0]:
                 del _locks[key]
-                # Closing alone would leave the lock with a forked process that has a copy of the descriptor.
+                # Closing alone does not release the lock if a forked process has a copy of the descriptor.
                 fcntl.flock(lock.file, fcntl.LOCK_UN)
                 os.close(lock.file)
 
 
 def _locked_file(address: str, store: str) -> int:
-    # Read-only and without following links: whatever another user put there is not changed. The file stays when the
-    # lock is released, because removing it would race with a process that has opened it to lock it.
+    # Read-only, and symbolic links are not followed, so that a file of another user is never changed. The file is kept
+    # when the lock is released, because another process may have opened it to lock it.
     file = os.open(_lock_path(address), os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
 """The log of each thread: it numbers events, retains them for clients that resume, and delivers them to sockets.
 
-The interface, the rule for what a resuming client is sent, and the default, which keeps the logs in memory. The
-persistent ones are in `bridgekit.stores`.
+This module has the interface, the rule for replay, and the default, which keeps logs in memory. The persistent logs are
+in `bridgekit.stores`.
 """
 
 from __future__ import annotations
@@ -34,138 +34,141 @@ __all__ = [
 ]
 
 LINK: Final = 10
-"""The audit's list ends at link 9. Whether a socket belongs to a thread at all is the link after it."""
-NO_SUBSCRIBER: Final = "no socket of the thread took it"
-"""The reason of an event that had no subscriber."""
+"""The audit describes links 1 to 9. Link 10, the socket's subscription to its thread, is ours."""
+NO_SUBSCRIBER: Final = "no socket of the thread accepted it"
+"""The reason in the receipt of an event that no subscriber accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How much of a thread's log is retained: what is over any of the bounds goes, oldest first.
+    """Retention policy of each thread's log: events over any of these limits are deleted, oldest first.
 
-    The outbox of a socket is never larger (`OutboxLimits.within`): a client that was disconnected because it was slow
-    can resume. The defaults are twice those of an outbox, for what the system's own buffers held.
+    A socket's outbox is never larger than this (`OutboxLimits.within`), so that a client that was disconnected for
+    being slow can resume. The defaults are twice those of an outbox, to cover what the system's socket buffers held.
     """
 
     events: int = 2_048
-    """A thread. 0 retains nothing: then delivery is at most once."""
+    """Events per thread. 0 retains nothing: delivery is then at most once."""
     size_bytes: int = 8_388_608
-    """A thread, in bytes of its frames. The latest event is retained whatever its size."""
+    """Bytes of frames per thread. The latest event is retained whatever its size."""
     seconds: float = 300.0
-    """From an event's publication."""
+    """Seconds from an event's publication."""
     threads: int = 100_000
-    """How many threads' epochs and sequence numbers are remembered. The thread without sockets that was unused longest
-    is forgotten first; a client that resumes it later gets a gap."""
+    """How many threads' epochs and sequence numbers are kept. The least recently used thread without sockets is evicted
+    first; a client that resumes it later gets a gap."""
 
 
 DEFAULT_RETENTION: Final = Retention()
 
 
 class Replay(NamedTuple):
-    """What a subscriber is sent before the events to come."""
+    """What a subscriber is sent before new events."""
 
     cursor: Cursor
-    """Where its stream begins: the first of `frames`, or else the next event of the thread, comes right after this."""
+    """The start of the stream. The first of `frames`, or else the thread's next event, has the next `seq`."""
     frames: tuple[Frame, ...] = ()
     """Every event after the cursor, up to now."""
     gap: Gap | None = None
-    """In the epoch that the client asked for: set where not every event after its cursor can be given. Then none of
-    it is given, and the stream begins at the log's end; or, in a new epoch, with all of that."""
+    """A gap in the epoch that the client asked for, set if the log does not have every event after the client's cursor.
+    Then the client gets no event of that epoch. The stream starts at the log's end or, in a new epoch, with everything
+    that the log retains of it."""
     expired: Gap | None = None
-    """In a new epoch: what its beginning no longer holds."""
+    """A gap at the start of a new epoch, for events that the log no longer retains."""
 
     @property
     def gaps(self) -> list[Gap]:
-        """What the client is sent before the frames."""
+        """The gaps that the client is sent before the frames."""
         return [gap for gap in (self.gap, self.expired) if gap is not None]
 
 
 class LocalSink(Protocol):
-    """The sockets of this worker. Its methods are called on the event loop and do not raise."""
+    """The sockets of this worker. The log calls these methods on the event loop. They do not raise."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
-        """Put the frame in the outbox of every socket of the thread; return how many took it.
+        """Put the frame in the outbox of every socket of the thread, and return how many accepted it.
 
-        A thread's frames come in rising order. Where a number is left out, that event is lost.
+        A thread's frames arrive in ascending order of `seq`. If a number is skipped, that event is lost.
         """
 
     def restart(self, thread_id: ThreadId) -> None:
-        """The thread begins a new epoch: its clients must connect again, and then get a gap for what they miss."""
+        """Make the thread's clients reconnect, because the thread begins a new epoch. They then get a gap."""
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
-        """Let the sockets be written to, where much waits for those of the thread. A log that delivers many events at
-        once awaits this between them. It takes bounded time, also where a client does not read."""
+        """Wait until no outbox of the thread is crowded. A log that delivers many events at once awaits this between
+        them. The wait is bounded, even if a client does not read."""
 
 
 class EventLog(Protocol):
-    """A log for each thread, and the way from it to the sockets. No event of one thread reaches another."""
+    """A log for each thread, from which events reach the sockets. No event of one thread reaches another."""
 
     @property
     def healthy(self) -> bool:
-        """Whether an event that is published now would reach its sockets, as far as is known."""
+        """Whether an event published now would be delivered, as far as is known."""
 
     @property
     def retention(self) -> Retention:
-        """How much it retains."""
+        """The retention policy."""
 
     def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
-        """Deliver to these sockets, and refuse larger frames. Called once, before anything else."""
+        """Deliver to these sockets, and refuse larger frames. Called once, before any other method."""
 
     def publish(self, event: AgentEvent) -> Answer:
-        """Assign the event its `seq`, retain it, and deliver it wherever the thread (`event.thread_id`) has sockets.
+        """Assign the event its `seq`, retain it, and deliver it to the thread's sockets in every worker.
 
-        The answer comes in bounded time whatever state the store is in, and is one of SENT, RELAYED, NO_SUBSCRIBER,
-        PENDING, or REFUSED with the reason. A REFUSED event takes a number all the same as soon as it can, so that
-        clients get a gap. Events of a thread that are published one after the other keep their order, also where the
-        answers are not awaited. PayloadError and FrameTooLarge are raised at once: then the event took no number.
+        The answer is available in bounded time whatever state the store is in. Its outcome is SENT, RELAYED,
+        NO_SUBSCRIBER, PENDING, or REFUSED with the reason. A REFUSED event still takes a number as soon as possible,
+        so that clients get a gap. Events of one thread keep the order in which they are published, even if the answers
+        are not awaited. PayloadError and FrameTooLarge are raised at once; then the event has taken no number.
         """
 
     async def join(self, thread_id: ThreadId) -> None:
-        """When this returns, every later event of the thread is delivered to the sink. Once for each socket.
+        """Subscribe the sink to the thread: when this returns, every later event is delivered. Called once per socket.
 
-        StoreUnavailable where the store does not answer in time.
+        StoreUnavailable if the store does not answer in time.
         """
 
     def leave(self, thread_id: ThreadId) -> None:
-        """Take back one `join`."""
+        """Undo one `join`."""
 
     async def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
-        """What a socket that has just joined is sent: what came after its cursor; without one, nothing.
+        """Return what a socket that has just joined is sent: the events after its cursor, or nothing without a cursor.
 
-        Covers all that was not delivered to the sink since `join` returned, and may overlap with it. A cursor of
-        another epoch, or ahead of the log, gets a gap without an end, and all that there is of this epoch: see
-        `replay_after`. StoreUnavailable as in `join`.
+        It covers every event that was not delivered to the sink since `join` returned, and may overlap with those that
+        were. A cursor of another epoch, or ahead of the log, gets a gap without an end, followed by everything that is
+        retained of this epoch: see `replay_after`. StoreUnavailable as in `join`.
         """
 
 
 def same_epoch(head: Cursor, after: Cursor) -> bool:
-    """Whether the cursor can be answered by numbers: it is of the log's epoch, and not ahead of the log."""
+    """Return whether the cursor is of the log's epoch and not ahead of the log, so that sequence numbers can be
+    compared."""
     return after.epoch == head.epoch and after.seq <= head.seq
 
 
-def replay_after(thread_id: ThreadId, head: Cursor, held: Sequence[Frame], after: Cursor | None) -> Replay:
-    """What comes after a cursor, where `held` is all that the log, which ends at `head`, still holds after it.
+def replay_after(thread_id: ThreadId, head: Cursor, retained: Sequence[Frame], after: Cursor | None) -> Replay:
+    """Return the replay after a cursor. `retained` is everything that the log, which ends at `head`, retains after it.
 
-    All or nothing: every event, or a gap and the stream from the log's end on. For a cursor of another epoch see
-    `replay_after_restart`, which wants all that the log holds.
+    All or nothing: either every event, or a gap and the stream from the log's end. For a cursor of another epoch,
+    `retained` must be everything that the log retains: see `replay_after_restart`.
     """
     if after is None or after == head:
         return Replay(head)
     if not same_epoch(head, after):
-        return replay_after_restart(thread_id, head, held, after)
-    if not held or held[0].seq != after.seq + 1:
+        return replay_after_restart(thread_id, head, retained, after)
+    if not retained or retained[0].seq != after.seq + 1:
         return Replay(head, gap=_gap(thread_id, after, head.seq, GapReason.EXPIRED))
-    return Replay(after, tuple(held))
+    return Replay(after, tuple(retained))
 
 
-def replay_after_restart(thread_id: ThreadId, head: Cursor, held: Sequence[Frame], after: Cursor) -> Replay:
-    """A client comes from an epoch that was lost: it gets all of the new one, and a gap for what it misses.
+def replay_after_restart(thread_id: ThreadId, head: Cursor, retained: Sequence[Frame], after: Cursor) -> Replay:
+    """Return the replay for a cursor of a lost epoch: a gap for it, and everything that is retained of the new epoch.
 
-    How much of the old epoch it misses is unknown. Of the new one it misses what the log no longer holds.
+    How much of the old epoch the client misses is unknown. A second gap covers what the log no longer retains of the
+    new one.
     """
-    start = Cursor(head.epoch, held[0].seq - 1 if held else head.seq)
+    start = Cursor(head.epoch, retained[0].seq - 1 if retained else head.seq)
     expired = _gap(thread_id, Cursor(head.epoch, 0), start.seq, GapReason.EXPIRED) if start.seq else None
-    return Replay(start, tuple(held), _gap(thread_id, after, None, GapReason.RESTARTED), expired)
+    return Replay(start, tuple(retained), _gap(thread_id, after, None, GapReason.RESTARTED), expired)
 
 
 def _gap(thread_id: ThreadId, after: Cursor, last: int | None, reason: GapReason) -> Gap:
@@ -173,7 +176,7 @@ def _gap(thread_id: ThreadId, after: Cursor, last: int | None, reason: GapReason
 
 
 def published(thread_id: ThreadId, seq: int, epoch: str, *, sockets: int, kept: bool) -> Receipt:
-    """The receipt of an event that was numbered and delivered to so many sockets of this process."""
+    """Return the receipt of a numbered event that was delivered to `sockets` sockets of this process."""
     if sockets:
         return Receipt(outcome=Outcome.SENT, sockets=sockets, kept=kept, thread_id=thread_id, seq=seq, epoch=epoch)
     return Receipt(
@@ -187,14 +190,14 @@ def published(thread_id: ThreadId, seq: int, epoch: str, *, sockets: int, kept: 
     )
 
 
-_SENT: Final = Outcome.SENT  # looking a member up in its enumeration takes longer than making a Receipt
+_SENT: Final = Outcome.SENT  # looking up an enum member takes longer than creating a Receipt
 _NEVER: Final = float("inf")
 CLOCK_SECONDS: Final = 0.001
-"""Events of so short a time share one moment of publication, and the object that holds it."""
+"""Events within this time share one timestamp object."""
 
 
 class _RetainedFrames:
-    """The latest frames of a thread, oldest first."""
+    """The retained frames of one thread, oldest first."""
 
     __slots__ = ("frames", "size_bytes")
 
@@ -203,7 +206,7 @@ class _RetainedFrames:
         self.size_bytes = 0
 
     def expire(self, before: float) -> None:
-        """Drop what was published before that moment."""
+        """Drop the frames that were published before this time."""
         while self.frames and self.frames[0].published_at < before:
             self.size_bytes -= len(self.frames.popleft().data)
 
@@ -212,50 +215,51 @@ class _RetainedFrames:
 
 
 class _ThreadLog(ThreadSequence):
-    """One thread's numbers, and the latest of its frames, if any are retained."""
+    """One thread's epoch and `seq`, and its retained frames, if there are any."""
 
     __slots__ = ("retained",)
 
     def __init__(self) -> None:
         super().__init__(new_epoch())
-        # Most threads that are remembered hold no frame, and an empty deque takes 0.6 kB.
+        # Most threads retain no frame, and an empty deque takes 0.6 kB.
         self.retained: _RetainedFrames | None = None
 
 
 class _NoSockets:
-    """A sink without sockets."""
+    """A sink without sockets, used until `bind` is called."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         return 0
 
     def restart(self, thread_id: ThreadId) -> None:
-        """There is nothing to restart."""
+        """Does nothing."""
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
-        """There is nothing to wait for."""
+        """Does nothing."""
 
 
 class MemoryEventLog:
-    """Logs in this process's memory: the default. They end with the process, and no other worker sees them.
+    """Logs in this process's memory, the default. They are lost when the process ends, and other workers do not see
+    them.
 
-    Publishing is O(1), amortised, and never waits. Memory is bounded by `keep`: frames that are too old go when any
-    thread's event is published, and of threads whose frames are all gone only epoch and number are remembered.
+    Publishing is O(1), amortised, and never waits. `retention` bounds the memory: expired frames are dropped whenever
+    an event of any thread is published. For a thread without frames, only its epoch and `seq` are kept.
     """
 
-    def __init__(self, keep: Retention = DEFAULT_RETENTION, clock: Callable[[], float] = time.monotonic) -> None:
-        self.retention = keep
+    def __init__(self, retention: Retention = DEFAULT_RETENTION, clock: Callable[[], float] = time.monotonic) -> None:
+        self.retention = retention
         self._clock = clock
         self._sink: LocalSink = _NoSockets()
         self._frame_bytes = FRAME_BYTES
         self._now = -_NEVER
-        self._threads: PinnedLru[_ThreadLog] = PinnedLru(keep.threads, lambda _: _ThreadLog(), self._discard)
+        self._threads: PinnedLru[_ThreadLog] = PinnedLru(retention.threads, lambda _: _ThreadLog(), self._discard)
         self._with_frames: OrderedDict[ThreadId, _ThreadLog] = OrderedDict()
-        """Logs that hold frames, the one that was published to longest ago first."""
+        """Logs with frames, the one without a publication for the longest time first."""
         self._expiry_due = _NEVER
-        """When the oldest frame of the first of them expires, or earlier."""
+        """No later than the expiry of the oldest frame in the first of them."""
 
     def __len__(self) -> int:
-        """How many threads are remembered."""
+        """Return the number of threads whose position is kept."""
         return len(self._threads)
 
     @property
@@ -266,7 +270,7 @@ class MemoryEventLog:
         self._sink = sink
         self._frame_bytes = frame_bytes
 
-    def publish(self, event: AgentEvent) -> Receipt:  # noqa: C901  # one call an event
+    def publish(self, event: AgentEvent) -> Receipt:  # noqa: C901  # not split, because each event would pay for the calls
         thread_id = event.thread_id
         assert thread_id is not None
         log = self._threads.get(thread_id)
@@ -281,21 +285,21 @@ class MemoryEventLog:
         else:
             self._now = now
         frame = Frame(seq, event.type, event.run_id, data, now)
-        keep = self.retention
-        if keep.events:
+        retention = self.retention
+        if retention.events:
             if (retained := log.retained) is None:
                 retained = log.retained = _RetainedFrames()
                 self._with_frames[thread_id] = log
                 if self._expiry_due == _NEVER:
-                    self._expiry_due = now + keep.seconds
+                    self._expiry_due = now + retention.seconds
             else:
                 self._with_frames.move_to_end(thread_id)
-            frames, before = retained.frames, now - keep.seconds
+            frames, before = retained.frames, now - retention.seconds
             frames.append(frame)
             size = retained.size_bytes + len(data)
-            while len(frames) > keep.events or size > keep.size_bytes or frames[0].published_at < before:
+            while len(frames) > retention.events or size > retention.size_bytes or frames[0].published_at < before:
                 if len(frames) == 1:
-                    break  # the latest is retained whatever its size
+                    break  # the latest event is retained whatever its size
                 size -= len(frames.popleft().data)
             retained.size_bytes = size
             if now > self._expiry_due:
@@ -303,9 +307,9 @@ class MemoryEventLog:
         sockets = self._sink.deliver(thread_id, frame)
         if sockets:
             return Receipt(
-                outcome=_SENT, sockets=sockets, kept=keep.events > 0, thread_id=thread_id, seq=seq, epoch=log.epoch
+                outcome=_SENT, sockets=sockets, kept=retention.events > 0, thread_id=thread_id, seq=seq, epoch=log.epoch
             )
-        return published(thread_id, seq, log.epoch, sockets=0, kept=keep.events > 0)
+        return published(thread_id, seq, log.epoch, sockets=0, kept=retention.events > 0)
 
     async def join(self, thread_id: ThreadId) -> None:
         self._threads.pin(thread_id)
@@ -320,12 +324,12 @@ class MemoryEventLog:
             return Replay(head)
         self._expire(thread_id, log, self._clock() - self.retention.seconds)
         wanted = log.seq - after.seq if same_epoch(head, after) else log.seq
-        held = () if log.retained is None else log.retained.latest(wanted)
-        return replay_after(thread_id, head, held, after)
+        retained = () if log.retained is None else log.retained.latest(wanted)
+        return replay_after(thread_id, head, retained, after)
 
     def _expire_idle(self, before: float) -> None:
-        """Expire frames of the logs that were published to longest ago, two at most: logs are emptied faster than
-        others are filled. A log that is published to expires its own."""
+        """Expire frames of the least recently published logs, at most two of them, so that logs are emptied faster than
+        others are filled. A log that is published to expires its own frames."""
         for _ in range(2):
             thread_id, log = next(iter(self._with_frames.items()))
             self._expire(thread_id, log, before)
@@ -340,6 +344,6 @@ class MemoryEventLog:
                 self._discard(thread_id, log)
 
     def _discard(self, thread_id: ThreadId, log: _ThreadLog) -> None:
-        """Drop a log's frames."""
+        """Drop all frames of a log."""
         log.retained = None
         self._with_frames.pop(thread_id, None)

@@ -1,4 +1,4 @@
-"""Tickets do not belong in logs, whatever a server or a client writes down of headers, addresses and messages."""
+"""Redaction of tickets in log records of servers and clients, which may log headers, addresses and messages."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["redact_tickets"]
 
 HIDDEN: Final = "(hidden)"
 
-# As a subprotocol, as a query parameter, and as a message, whose end a log may have left out.
+# Matches a ticket in a subprotocol, in a query parameter, and in a message that the log may have truncated.
 _TICKETS: Final = re.compile(
     rf"(?P<before>{re.escape(TICKET_PROTOCOL)}|\bticket=|[\"']ticket[\"']\s*:\s*[\"'])[^\s,;&\"'\]\[]+"
 )
 
 
 def redact_tickets(*loggers: str) -> None:
-    """Have these loggers write "(hidden)" where a ticket would stand."""
+    """Replace tickets by "(hidden)" in the records of these loggers."""
     for name in loggers:
-        logging.getLogger(name).addFilter(_hide)
+        logging.getLogger(name).addFilter(_redact)
 
 
-def _hide(record: logging.LogRecord) -> bool:
+def _redact(record: logging.LogRecord) -> bool:
     text = record.getMessage()
-    discreet = _TICKETS.sub(rf"\g<before>{HIDDEN}", text)
-    if discreet != text:
-        record.msg, record.args = discreet, ()
+    redacted = _TICKETS.sub(rf"\g<before>{HIDDEN}", text)
+    if redacted != text:
+        record.msg, record.args = redacted, ()
     return True

@@ -1,7 +1,7 @@
-"""The native edge: sockets on the asyncio server of the `websockets` library, without ASGI between.
+"""The native edge: WebSocket connections on the asyncio server of the `websockets` library, without ASGI.
 
-What is put to a socket within one turn of the event loop leaves in one write. Frames stay one event each; what a client
-reads is what it reads from the ASGI edge. On asyncio only.
+Frames that are put to a socket within one event-loop iteration are sent in one write. Each frame carries one event, and
+clients receive the same frames as from the ASGI edge. Asyncio only.
 """
 
 from __future__ import annotations
@@ -26,62 +26,63 @@ from websockets.typing import Subprotocol
 from bridgekit.errors import Disconnected, SubscriptionRefused
 from bridgekit.signals import Cursor
 from bridgekit.transport.authorization import Handshake, Subscription, parse_handshake
-from bridgekit.transport.connections import CLOSE_TIMEOUT_SECONDS, REASONS, ConnectionRegistry
+from bridgekit.transport.connections import CLOSE_REASONS, CLOSE_TIMEOUT_SECONDS, ConnectionRegistry
 from bridgekit.transport.log_redaction import redact_tickets
 from bridgekit.transport.writer import NativeSubscriber
 
-__all__ = ["Connection", "adopt_connection", "serve_native"]
+__all__ = ["NativeConnection", "adopt_connection", "serve_native"]
 
 LOGGER: Final = "websockets.server"
 WRITE_BYTES: Final = 65_536
-"""What may wait in a connection's own buffer before its frames stay in the outbox."""
+"""Bytes that may wait in a connection's own buffer. Over this limit, frames stay in the outbox."""
 QUEUE_FRAMES: Final = 4
-"""What a client says is dropped; so many of its frames may wait to be."""
+"""Frames from the client that may wait to be discarded."""
 OPEN_TIMEOUT_SECONDS: Final = 10.0
-"""How long a handshake may take."""
-FORGOTTEN: Final = Request("", Headers())
-"""What is left of a request that was answered."""
+"""How long the handshake may take."""
+EMPTY_REQUEST: Final = Request("", Headers())
+"""Replaces the request of a connection after the handshake, to save memory."""
 
 
-class _OpenDoor:
-    """What a connection sees of the server that took it in at another door than its own."""
+class _AlwaysServing:
+    """Stands for the server of an adopted connection, whose listening socket belongs to another server."""
 
     def is_serving(self) -> bool:
         return True
 
 
-_OPEN_DOOR: Final = _OpenDoor()
+_ALWAYS_SERVING: Final = _AlwaysServing()
 
 
-class Connection(ServerConnection):
-    """A connection that tells its socket when it can be written to again."""
+class NativeConnection(ServerConnection):
+    """A server connection that flushes its subscriber when the transport becomes writable again."""
 
-    # Beside the dictionary of the library's attributes, which is shared by all connections while it holds no more.
-    __slots__ = ("asks", "ends", "goodbye", "socket")
+    # In addition to the library's instance dictionary: its keys are shared between connections only while no key is
+    # added.
+    __slots__ = ("close_frame_sent", "closing", "pending", "socket")
 
-    def __init__(self, *arguments: Any, **choices: Any) -> None:
-        super().__init__(*arguments, **choices)
-        self.asks: _Asks | None = None
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.pending: _PendingHandshake | None = None
         self.socket: NativeSubscriber | None = None
-        self.ends = False
-        self.goodbye = False
-        """Whether it was said goodbye to, behind all that waits for it: then it may take its time to read that."""
+        self.closing = False
+        self.close_frame_sent = False
+        """Whether a close frame was sent behind waiting frames. The client may then take time to read those."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        # From here on it is asked for nothing else.
-        self.server = cast("Server", _OPEN_DOOR)
+        # From here on the library only asks the server whether it is serving.
+        self.server = cast("Server", _ALWAYS_SERVING)
 
     def abort_soon(self) -> None:
-        """Do not wait long for a client that has been said goodbye to, or is to say it."""
-        if not self.ends:
-            self.ends = True
+        """Abort the connection after CLOSE_TIMEOUT_SECONDS, unless the close handshake ends before."""
+        if not self.closing:
+            self.closing = True
             self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        # The library waits for the other end to close, for as long as nobody sends anything.
-        if self.protocol.close_expected() and (self.protocol.close_rcvd is not None or not self.goodbye):
+        # Without this, the library waits without limit for the client to close the connection.
+        if self.protocol.close_expected() and (self.protocol.close_rcvd is not None or not self.close_frame_sent):
             self.abort_soon()
 
     def resume_writing(self) -> None:
@@ -90,8 +91,8 @@ class Connection(ServerConnection):
             self.socket.flush()
 
 
-class _Asks:
-    """What a client asks for, and what it is to have, until it is served."""
+class _PendingHandshake:
+    """A handshake and the decision about it, until the socket is served."""
 
     __slots__ = ("after", "handshake", "refusal", "subscription")
 
@@ -102,22 +103,23 @@ class _Asks:
         self.refusal: SubscriptionRefused | Disconnected | None = None
 
 
-Taken = TypeVar("Taken", bound=Connection)
+ConnectionT = TypeVar("ConnectionT", bound=NativeConnection)
 
 
 @asynccontextmanager
-async def serve_native(edge: ConnectionRegistry) -> AsyncIterator[Server]:
-    """Live sockets, for the length of a block: of the connections that are `adopt_connection` from who has the door.
+async def serve_native(connections: ConnectionRegistry) -> AsyncIterator[Server]:
+    """Run the native edge for the length of a block; gives the server for `adopt_connection`.
 
-    The library looks after connections only where it has a door of its own. So it has one, which is never opened.
+    The library manages connections only for a server with a listening socket. So this server has one that never
+    listens.
     """
     redact_tickets(LOGGER)
-    with socket.socket() as door:
+    with socket.socket() as placeholder:
         async with serve(
-            partial(_handle, edge),
-            sock=door,
+            partial(_handle, connections),
+            sock=placeholder,
             start_serving=False,
-            process_request=partial(_look_at, edge),
+            process_request=partial(_authorize_request, connections),
             open_timeout=OPEN_TIMEOUT_SECONDS,
             server_header=None,
             logger=logging.getLogger(LOGGER),
@@ -126,9 +128,9 @@ async def serve_native(edge: ConnectionRegistry) -> AsyncIterator[Server]:
 
 
 def adopt_connection(
-    server: Server, *, kind: type[Taken], keepalive_seconds: float | None, incoming_bytes: int | None
-) -> Taken:
-    """The protocol of a connection whose request is still to be received."""
+    server: Server, *, kind: type[ConnectionT], keepalive_seconds: float | None, incoming_bytes: int | None
+) -> ConnectionT:
+    """Return the asyncio protocol for a connection whose request is not received yet."""
     return kind(
         ServerProtocol(
             select_subprotocol=_subprotocol,
@@ -144,9 +146,11 @@ def adopt_connection(
     )
 
 
-async def _look_at(edge: ConnectionRegistry, connection: ServerConnection, request: Request) -> Response | None:
-    """Before the handshake is accepted: who it is, and what he may have."""
-    if not isinstance(connection, Connection):
+async def _authorize_request(
+    connections: ConnectionRegistry, connection: ServerConnection, request: Request
+) -> Response | None:
+    """Authorize a client before its handshake is accepted. A refusal is stored, and sent as a close frame later."""
+    if not isinstance(connection, NativeConnection):
         raise TypeError(type(connection).__name__)
     headers = request.headers
     handshake = parse_handshake(
@@ -156,21 +160,21 @@ async def _look_at(edge: ConnectionRegistry, connection: ServerConnection, reque
         host=headers.get("Host"),
         secure=_over_tls(connection, headers),
     )
-    asks = connection.asks = _Asks(handshake)
+    pending = connection.pending = _PendingHandshake(handshake)
     try:
-        asks.after = edge.check_origin_and_cursor(handshake)
-        if not edge.authorizer.awaits_message(handshake):
-            asks.subscription = await edge.authorize(handshake)
+        pending.after = connections.check_origin_and_cursor(handshake)
+        if not connections.authorizer.awaits_message(handshake):
+            pending.subscription = await connections.authorize(handshake)
     except (SubscriptionRefused, Disconnected) as refusal:
-        # Accepted only to be closed: a browser cannot read the status of a refused handshake.
-        asks.refusal = refusal
+        # Accept the handshake and close it afterwards: a browser cannot read the HTTP status of a refused handshake.
+        pending.refusal = refusal
     return None
 
 
 def _over_tls(connection: ServerConnection, headers: Headers) -> bool:
-    # Believed whoever says it: the most that it can do is to have its own page refused.
-    said = {value.strip() for value in headers.get_all("X-Forwarded-Proto")}
-    return connection.transport.get_extra_info("sslcontext") is not None or bool(said & {"https", "wss"})
+    # The header is trusted from any client: a false value can only cause the client's own page to be refused.
+    schemes = {value.strip() for value in headers.get_all("X-Forwarded-Proto")}
+    return connection.transport.get_extra_info("sslcontext") is not None or bool(schemes & {"https", "wss"})
 
 
 def _subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -178,38 +182,41 @@ def _subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Su
     return None if chosen is None else Subprotocol(chosen)
 
 
-async def _handle(edge: ConnectionRegistry, connection: ServerConnection) -> None:
-    """One socket, from its acceptance to its end."""
-    if not isinstance(connection, Connection):
+async def _handle(connections: ConnectionRegistry, connection: ServerConnection) -> None:
+    """Serve one socket from the accepted handshake to its end."""
+    if not isinstance(connection, NativeConnection):
         raise TypeError(type(connection).__name__)
     with suppress(ConnectionClosed):
         try:
-            await _serve(edge, connection, *await _admitted(edge, connection))
+            await _serve(connections, connection, *await _authorize(connections, connection))
         except (SubscriptionRefused, Disconnected) as refusal:
-            await connection.close(*edge.reject(refusal))
+            await connection.close(*connections.reject(refusal))
 
 
-async def _admitted(edge: ConnectionRegistry, connection: Connection) -> tuple[Subscription, Cursor | None]:
-    asks, connection.asks = connection.asks, None
-    assert asks is not None
-    # The library keeps both for who wants to know, and nobody does: they are a sixth of what an idle connection holds.
-    connection.request, connection.response = FORGOTTEN, None
-    if asks.refusal is not None:
-        raise asks.refusal
-    if asks.subscription is None:
-        ticket = await edge.first_ticket(connection.recv)
-        asks.subscription = await edge.authorize(replace(asks.handshake, ticket=ticket))
-    return asks.subscription, asks.after
+async def _authorize(
+    connections: ConnectionRegistry, connection: NativeConnection
+) -> tuple[Subscription, Cursor | None]:
+    pending, connection.pending = connection.pending, None
+    assert pending is not None
+    # The library keeps the request and the response, which nothing reads. They are a sixth of an idle connection's
+    # memory.
+    connection.request, connection.response = EMPTY_REQUEST, None
+    if pending.refusal is not None:
+        raise pending.refusal
+    if pending.subscription is None:
+        ticket = await connections.receive_ticket(connection.recv)
+        pending.subscription = await connections.authorize(replace(pending.handshake, ticket=ticket))
+    return pending.subscription, pending.after
 
 
 async def _serve(
-    edge: ConnectionRegistry, connection: Connection, subscription: Subscription, after: Cursor | None
+    connections: ConnectionRegistry, connection: NativeConnection, subscription: Subscription, after: Cursor | None
 ) -> None:
-    subscriber = NativeSubscriber(subscription, edge.scheduler, send_close=partial(_send_close, connection))
-    async with edge.attached(subscriber, after) as replay:
-        subscriber.begin(connection, replay)
+    subscriber = NativeSubscriber(subscription, connections.scheduler, send_close=partial(_send_close, connection))
+    async with connections.subscribed(subscriber, after) as replay:
+        subscriber.start_sending(connection, replay)
         connection.socket = subscriber
-        # Events go one way; what a client says is read, so that its leaving is noticed, and dropped.
+        # Events flow only to the client. Its messages are read to detect a disconnect, and are then discarded.
         with suppress(ConnectionClosed):
             while True:
                 await connection.recv()
@@ -217,9 +224,9 @@ async def _serve(
         raise subscriber.failure
 
 
-def _send_close(connection: Connection, code: int) -> None:
-    """Say goodbye behind all that waits, without waiting for it: who drains says for how long."""
+def _send_close(connection: NativeConnection, code: int) -> None:
+    """Send a close frame behind all waiting frames, and return at once. The caller that drains limits the wait."""
     if connection.protocol.state is State.OPEN:
-        connection.protocol.send_close(code, REASONS[code])
-        connection.goodbye = True
+        connection.protocol.send_close(code, CLOSE_REASONS[code])
+        connection.close_frame_sent = True
         connection.send_data()

@@ -1,7 +1,7 @@
-"""From which sites' pages a socket may be opened.
+"""The origins whose pages may open a socket.
 
-A browser sends a user's cookies along from any page. It also says which site the page is from, and a page cannot
-forge that. What is not a browser says nothing, and is let through: it has no cookies of somebody else's to send.
+A browser sends a user's cookies with requests from any page. It also sends the page's origin, which a page cannot
+forge. A client that is not a browser sends no origin and is allowed: it cannot send another user's cookies.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from bridgekit.transport.authorization import CLOSE_WRONG_ORIGIN, Handshake
 __all__ = ["Origin", "check_origin", "origin", "origins"]
 
 PORTS = {"http": 80, "https": 443}
-"""Which port is meant where none is said."""
+"""Default ports by scheme."""
 
 
 class Origin(NamedTuple):
-    """A site, as far as a browser tells one from another (RFC 6454, section 4)."""
+    """A web origin (RFC 6454, section 4)."""
 
     scheme: str
     host: str
@@ -28,44 +28,44 @@ class Origin(NamedTuple):
 
 
 def origin(text: str) -> Origin:
-    """Read an origin such as "https://example.org" or "http://localhost:3000"; InvalidId for anything more or less."""
+    """Parse an origin such as "https://example.org" or "http://localhost:3000". InvalidId if it is anything else."""
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise InvalidId("origin", f"{text!r} is none: {error}") from error
+        raise InvalidId("origin", f"{text!r} is not an origin: {error}") from error
     if not parts.scheme or not parts.hostname or text.lower() != f"{parts.scheme}://{parts.netloc}".lower():
-        raise InvalidId("origin", f"{text!r} must be a scheme and a host, perhaps with a port, and nothing else")
+        raise InvalidId("origin", f"{text!r} must be a scheme and a host, optionally with a port, and nothing else")
     if "@" in parts.netloc:
-        raise InvalidId("origin", f"{text!r} names a user")
+        raise InvalidId("origin", f"{text!r} must not contain a user name")
     return Origin(parts.scheme, parts.hostname, PORTS.get(parts.scheme) if port is None else port)
 
 
 ANY = Origin("*", "*", None)
-"""Every site: right where what lets a user in is nothing that a browser sends by itself, and a ticket is not."""
+"""Allows every origin. This is safe only if credentials are not sent by the browser on its own; tickets are not."""
 
 
 def origins(texts: Iterable[str]) -> frozenset[Origin]:
-    """Read a list of origins, or "*"; raises as `origin` does, so that a misspelt one is found at startup."""
+    """Parse a list of origins, or "*". Raises as `origin` does, so that a misspelt origin is found at startup."""
     return frozenset(ANY if text == "*" else origin(text) for text in texts)
 
 
-def check_origin(asked: Handshake, allowed: frozenset[Origin]) -> None:
-    """SubscriptionRefused for a page of another site: unless its origin is this server's own, or in the list."""
-    if asked.origin is None or ANY in allowed:
+def check_origin(handshake: Handshake, allowed: frozenset[Origin]) -> None:
+    """Raise SubscriptionRefused for a page of another site: neither this server's own origin nor one in the list."""
+    if handshake.origin is None or ANY in allowed:
         return
     try:
-        page = origin(asked.origin)
-        if page in allowed or _same_site(page, asked):
+        page = origin(handshake.origin)
+        if page in allowed or _same_site(page, handshake):
             return
     except InvalidId:
-        pass  # "null", as of a page in a sandbox, or nothing that a browser would send
+        pass  # "null", as from a sandboxed page, or a value that no browser sends
     raise SubscriptionRefused(CLOSE_WRONG_ORIGIN, "this page's origin is not allowed here")
 
 
-def _same_site(page: Origin, asked: Handshake) -> bool:
-    # A socket without TLS may be one whose TLS a proxy took off, so that its page may have come with it; but no page
-    # that came without may open one with.
-    if page.scheme != "https" and (page.scheme != "http" or asked.secure):
+def _same_site(page: Origin, handshake: Handshake) -> bool:
+    # If the socket has no TLS, a proxy may have terminated it, so the page's origin may be https. But an http page
+    # cannot open a TLS socket of its own origin.
+    if page.scheme != "https" and (page.scheme != "http" or handshake.secure):
         return False
-    return asked.host is not None and page == origin(f"{page.scheme}://{asked.host}")
+    return handshake.host is not None and page == origin(f"{page.scheme}://{handshake.host}")

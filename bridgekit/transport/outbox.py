@@ -1,6 +1,8 @@
-"""The outbox of one subscriber: bounded, in order, each frame once, with a gap frame wherever a number is missing.
+"""The outbox of one subscriber: a bounded queue in order, without duplicates, with a gap frame for each missing number.
 
-The hub never waits for a socket, so what a socket cannot take at once waits here. `writer` has who writes it.
+The hub never waits for a socket, so frames that a socket cannot accept at once wait here. The subscribers in `writer`
+write them. An outbox is *crowded* when it is half full, or when a full write waits and cannot be written. Emitters then
+yield to the event loop, so that it can write.
 """
 
 from __future__ import annotations
@@ -32,62 +34,64 @@ __all__ = [
 ]
 
 BATCH_FRAMES: Final = 64
-"""Frames that an edge takes at a time, beside those that wait in the outbox."""
+"""Frames that an edge removes from the outbox at a time."""
 WRITE_BYTES: Final = 32_768
-"""So many bytes that wait are written without waiting for more; where they cannot be, the outbox is crowded."""
+"""This many waiting bytes are written without waiting for more; if that fails, the outbox is crowded."""
 TICK_SECONDS: Final = 0.02
 SLOW_AFTER_TICKS: Final = 5
-"""A client that takes nothing for so many ticks although its outbox is crowded is slow: no emitter waits for it. Ticks
-of the event loop and not time, so that a client is not blamed for a loop that was busy."""
+"""After this many ticks without progress while its outbox is crowded, a client is slow, and emitters no longer wait for
+it. Ticks of the event loop are counted instead of time, so that a busy event loop does not make clients slow."""
 NO_GAPS: Final = Counter[GapReason]()
-"""Shared by all subscribers that were sent none."""
+"""Shared by all subscribers that were sent no gap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxLimits:
-    """How much may wait for one socket. When so much waits, it is full."""
+    """Limits of one outbox. At either limit it is full."""
 
     events: int = 1_024
     size_bytes: int = 4_194_304
-    """In bytes of the frames. The frame that reaches the limit may exceed it."""
+    """Bytes of frames. The frame that reaches the limit may exceed it."""
 
-    def within(self, keep: Retention) -> OutboxLimits:
-        """No more than a log retains, so that a client that was too slow can resume what waited for it."""
-        if not keep.events:
+    def within(self, retention: Retention) -> OutboxLimits:
+        """Return limits no larger than the log's retention, so that a client disconnected for being slow can resume."""
+        if not retention.events:
             return self
-        return OutboxLimits(events=min(self.events, keep.events), size_bytes=min(self.size_bytes, keep.size_bytes))
+        return OutboxLimits(
+            events=min(self.events, retention.events), size_bytes=min(self.size_bytes, retention.size_bytes)
+        )
 
 
 OUTBOX_LIMITS: Final = OutboxLimits()
 
 
 class Scheduler(Protocol):
-    """What an outbox needs of the edge's `WriteScheduler`."""
+    """The part of the edge's `WriteScheduler` that an outbox uses."""
 
     enqueued: int
-    """How many frames were put in any outbox. The outboxes count."""
+    """Number of frames put in any outbox. The outboxes increment it."""
     limits: OutboxLimits
-    """Of every outbox."""
+    """The limits of every outbox."""
     crowded: CrowdedOutboxes
-    """Where the outboxes report that they are crowded."""
+    """Registry where outboxes report that they are crowded."""
     quiet: bool
-    """Whether a frame may be written when it is put: nothing else is under way in this iteration of the event loop."""
+    """Whether a frame may be written when it is put: nothing else happens in this iteration of the event loop."""
 
     def schedule(self, subscriber: Subscriber) -> None:
-        """Have it flushed in this iteration of the event loop, or the next."""
+        """Flush the subscriber in this event-loop iteration or the next."""
 
 
 class Subscriber:
-    """One subscription: its outbox, and how it ends. A client that is too slow is disconnected, and resumes.
+    """One subscription: its outbox, and how it ends. A slow client is disconnected, and can resume.
 
-    How bytes are written is a subclass's concern. This class has no socket.
+    This class has no socket. Subclasses write the frames.
     """
 
     # fmt: off
     __slots__ = (
-        "_coalesced", "_crowded", "_crowded_bytes", "_crowded_events", "_epoch", "_idle_ticks", "_last", "_limits",
-        "_queue", "_room", "_scheduled", "_scheduler", "_sent", "_waiting", "_waiting_bytes", "coalesced", "code",
-        "gaps", "in_flight", "thread_id", "user_id",
+        "_coalesced", "_crowded", "_crowded_bytes", "_crowded_events", "_epoch", "_idle_ticks", "_last_sent_seq",
+        "_last_seq", "_limits", "_queue", "_room", "_scheduled", "_scheduler", "_waiting", "_waiting_bytes",
+        "coalesced", "code", "gaps", "in_flight", "thread_id", "user_id",
     )
     # fmt: on
 
@@ -96,39 +100,39 @@ class Subscriber:
         self.user_id = subscription.user_id
         self._scheduler = scheduler
         self._scheduled = False
-        """Whether the scheduler will flush it, or does."""
+        """Whether a flush is scheduled or in progress."""
         self._limits = limits = scheduler.limits
         self._crowded = scheduler.crowded
         self._crowded_bytes = min(WRITE_BYTES, limits.size_bytes // 2)
         self._crowded_events = max(1, limits.events // 2)
         self._room: anyio.Event | None = None
-        """While the outbox is crowded: set when it no longer is, or when its client proves to be slow."""
+        """Exists while the outbox is crowded. Set when it is no longer crowded, or when its client is slow."""
         self._idle_ticks = 0
-        """While the outbox is crowded: ticks since its client last took something."""
+        """Ticks since the client last accepted a frame, while the outbox is crowded."""
         self._waiting: list[Frame] = []
-        """What waits, as long as the limits were not reached."""
+        """Waiting frames, until a limit is reached."""
         self._queue: CoalescingQueue | None = None
-        """What waits, from when a limit was reached until all of it is taken."""
+        """Waiting frames, from the time when a limit is reached until all of them are taken."""
         self._waiting_bytes = 0
-        self._last = 0
-        """The highest number that was put, or that was sent in a replay."""
+        self._last_seq = 0
+        """The highest `seq` that was put, or sent in a replay."""
         self._epoch = ""
-        self._sent = 0
-        """Every number up to here was sent, or is in a gap that was."""
+        self._last_sent_seq = 0
+        """Every number up to this one was sent, or is in a gap that was sent."""
         self._coalesced: IntervalSet | None = None
-        """The numbers of frames that made room for others, until a gap with them is sent. There are no more intervals
-        than frames wait, and one."""
+        """Numbers of coalesced frames, until a gap with them is sent. There is at most one interval more than waiting
+        frames."""
         self.coalesced = 0
-        """How many frames have made room for others."""
+        """Number of frames that were coalesced."""
         self.gaps = NO_GAPS
-        """Gaps that were sent between events."""
+        """Gaps that were sent between events, by reason."""
         self.in_flight = 0
-        """What was taken and is not written yet. The edge counts it down."""
+        """Number of frames taken from the outbox and not written yet. The edge decrements it."""
         self.code: int | None = None
-        """The close code, once the end is decided; what waits is written before."""
+        """The close code, once the end is decided. Waiting frames are written first."""
 
     def __len__(self) -> int:
-        """How many frames wait."""
+        """Return the number of waiting frames."""
         return len(self._waiting if self._queue is None else self._queue)
 
     def __bool__(self) -> bool:
@@ -136,19 +140,19 @@ class Subscriber:
 
     @property
     def unwritten(self) -> int:
-        """Frames that were put here and not written."""
+        """Number of frames that were put and not written."""
         return len(self) + self.in_flight
 
     def put(self, frame: Frame) -> bool:
-        """Take a frame, without waiting. False once the end is decided, or where that is because of this frame.
+        """Enqueue a frame without waiting. Return False if the end is already decided, or is decided by this frame.
 
-        While the outbox is over its limits, a frame for which a later one of its run and type stands makes room: only
-        such as may be coalesced, the oldest first. What may not is never dropped: the client is disconnected.
+        Over the limits, frames are coalesced, oldest first: a waiting frame is dropped if it may be coalesced and a
+        later frame of its run and type waits. Other frames are never dropped; instead the client is disconnected.
         """
         if self.code is not None:
             return False
         seq = frame.seq
-        if seq <= self._last:
+        if seq <= self._last_seq:
             return True
         waiting, scheduler = self._waiting, self._scheduler
         size = self._waiting_bytes
@@ -156,82 +160,82 @@ class Subscriber:
             if not self._coalesce(frame):
                 self.disconnect_slow()
                 return False
-        elif not waiting and scheduler.quiet and self._write_alone(frame):
-            self._last = seq
+        elif not waiting and scheduler.quiet and self._write_directly(frame):
+            self._last_seq = seq
             return True
         else:
             waiting.append(frame)
             self._waiting_bytes = size = size + len(frame.data)
-        self._last = seq
+        self._last_seq = seq
         scheduler.enqueued += 1
         if not self._scheduled:
             self._scheduled = True
             scheduler.schedule(self)
         if size >= self._crowded_bytes or len(waiting) >= self._crowded_events:
-            self._relieve_or_report()
+            self._write_or_report_crowded()
         return True
 
-    def _relieve_or_report(self) -> None:
-        """More waits than one write should carry: write it, or have emitters let the event loop run."""
+    def _write_or_report_crowded(self) -> None:
+        """Write the waiting frames. If that is impossible, report the outbox as crowded, so that emitters yield."""
         self._write_early()
         if self._room is None and self._is_crowded():
             self._room = anyio.Event()
             self._idle_ticks = 0
             self._crowded.add(self)
 
-    def _write_alone(self, frame: Frame) -> bool:
-        """Write a frame without an outbox, if the socket takes it at once."""
+    def _write_directly(self, frame: Frame) -> bool:
+        """Write a frame without enqueuing it, if the socket accepts it at once. Return whether it was written."""
         return False
 
     def _write_early(self) -> None:
-        """Write what waits, before the scheduler does, if the socket takes it at once."""
+        """Write the waiting frames before the scheduler does, if the socket accepts them at once."""
 
     def flush(self) -> Awaitable[None] | None:
-        """Write what waits. Return what is still to be awaited, in the same task, where the socket takes it slowly."""
+        """Write the waiting frames. Return the rest of a slow send, which must be awaited in the same task."""
         return None
 
     def abort(self) -> None:
-        """Close the socket without waiting for what is not written. Does not wait itself."""
+        """Close the socket and discard unwritten frames. Does not wait."""
 
-    def restart(self) -> None:
-        """Have the client connect again: its thread begins a new epoch."""
+    def force_reconnect(self) -> None:
+        """Make the client reconnect, because its thread begins a new epoch."""
         self._end(CLOSE_RESTARTED)
 
     def drain(self) -> None:
-        """Take no more; close when all that waits is written."""
+        """Accept no more frames, and close when all waiting frames are written."""
         self._end(CLOSE_DRAINED)
 
     def disconnect_slow(self) -> None:
-        """Disconnect a client that does not read. What waited for it is in the thread's log."""
+        """Disconnect a client that does not read. Its waiting frames are in the thread's log."""
         if self.code is None:
             self.code = CLOSE_TOO_SLOW
         self.abort()
 
-    def left(self) -> None:
-        """It is unsubscribed: no emitter waits for it any more."""
-        self._relieve()
+    def unsubscribed(self) -> None:
+        """Record that the socket is unsubscribed, so that emitters no longer wait for it."""
+        self._clear_crowded()
 
     def start(self, replay: Replay) -> list[bytes]:
-        """What is sent first: the confirmation, the gaps if there are any, and the replay.
+        """Return what is sent first: the confirmation, the replay's gaps, and its frames.
 
-        The frames that were put meanwhile follow by `take`. Those that the replay has already are discarded, also
-        where they are put only later.
+        Frames that were put meanwhile follow by `next_frames`. Frames that the replay contains are discarded, including
+        those that are put later.
         """
-        self._epoch, self._sent = replay.cursor
+        self._epoch, self._last_sent_seq = replay.cursor
         first = [encode_signal(Subscribed(self.thread_id, *replay.cursor)), *map(encode_signal, replay.gaps)]
         first += self._with_gaps(replay.frames)
         waiting = self._waiting if self._queue is None else self._queue
-        self._take_frames(sum([frame.seq <= self._sent for frame in waiting]))
-        self._last = max(self._last, self._sent)
+        self._take_frames(sum([frame.seq <= self._last_sent_seq for frame in waiting]))
+        self._last_seq = max(self._last_seq, self._last_sent_seq)
         return first
 
-    def take(self, limit: int = BATCH_FRAMES) -> list[bytes]:
-        """Remove and return what is to be sent next, in order, with a gap where numbers are missing."""
+    def next_frames(self, limit: int = BATCH_FRAMES) -> list[bytes]:
+        """Remove and return the next messages to send, in order, with a gap where numbers are missing."""
         frames = self._take_frames(limit)
-        count, sent = len(frames), self._sent
-        # They rise. So nothing is missing where the last is as far ahead as there are frames.
+        count, sent = len(frames), self._last_sent_seq
+        # The numbers ascend. So none is missing if the last one is as far ahead as there are frames.
         if count and frames[-1].seq == sent + count and frames[0].seq == sent + 1:
-            self._sent = sent + count
+            self._last_sent_seq = sent + count
             self.in_flight += count
             return [frame.data for frame in frames]
         taken = self._with_gaps(frames)
@@ -253,7 +257,7 @@ class Subscriber:
             self._waiting_bytes -= _size(taken)
         if self._room is not None:
             if not self._is_crowded():
-                self._relieve()
+                self._clear_crowded()
             elif taken:
                 if self.is_slow():
                     self._room = anyio.Event()
@@ -261,16 +265,16 @@ class Subscriber:
         return taken
 
     def _coalesce(self, frame: Frame) -> bool:
-        """Put a frame for which others have to make room; False where none of them may."""
-        queue = self._coalescing()
+        """Enqueue a frame, evicting superseded frames until it fits. Return False if it does not fit even then."""
+        queue = self._coalescing_queue()
         queue.mark_superseded(frame)
         while self._limit_reached(queue):
             if not queue.can_make_room:
                 return False
-            gone = queue.evict_superseded()
+            evicted = queue.evict_superseded()
             self._coalesced = IntervalSet() if self._coalesced is None else self._coalesced
-            self._coalesced.add(gone.seq)
-            self._waiting_bytes -= len(gone.data)
+            self._coalesced.add(evicted.seq)
+            self._waiting_bytes -= len(evicted.data)
             self.coalesced += 1
         queue.append(frame)
         self._waiting_bytes += len(frame.data)
@@ -279,8 +283,8 @@ class Subscriber:
     def _limit_reached(self, waiting: Sized) -> bool:
         return len(waiting) >= self._limits.events or self._waiting_bytes >= self._limits.size_bytes
 
-    def _coalescing(self) -> CoalescingQueue:
-        """What waits, now that a limit is reached, in a queue that knows which frames are superseded."""
+    def _coalescing_queue(self) -> CoalescingQueue:
+        """Return the waiting frames in a CoalescingQueue, into which they are moved if they are not yet."""
         if self._queue is None:
             self._queue = CoalescingQueue(self._waiting)
             self._waiting = []
@@ -290,25 +294,25 @@ class Subscriber:
         return self._waiting_bytes >= self._crowded_bytes or len(self) >= self._crowded_events
 
     def is_slow(self) -> bool:
-        """Whether it is crowded and its client takes nothing."""
+        """Return whether the outbox is crowded and its client reads nothing."""
         return self._room is not None and self._idle_ticks >= SLOW_AFTER_TICKS
 
     def tick(self) -> None:
-        """A tick has passed while it is crowded."""
+        """Count a tick that passed while the outbox was crowded."""
         self._idle_ticks += 1
         if self.is_slow() and self._room is not None:
             self._room.set()
 
     def is_full(self) -> bool:
-        """Whether an event that may not be coalesced would find no room."""
-        return self._limit_reached(self) and not self._coalescing().can_make_room
+        """Return whether an event that may not be coalesced would find no room."""
+        return self._limit_reached(self) and not self._coalescing_queue().can_make_room
 
     async def wait_for_room(self) -> None:
-        """Let the event loop run until the outbox is no longer crowded, or its client proves to be slow."""
+        """Wait until the outbox is no longer crowded, or its client is slow."""
         while self._room is not None and not self.is_slow():
             await self._room.wait()
 
-    def _relieve(self) -> None:
+    def _clear_crowded(self) -> None:
         if self._room is not None:
             self._room.set()
             self._room = None
@@ -324,14 +328,14 @@ class Subscriber:
     def _with_gaps(self, frames: Iterable[Frame]) -> list[bytes]:
         sent: list[bytes] = []
         for frame in frames:
-            if frame.seq != self._sent + 1:
-                sent += self._gaps(self._sent + 1, frame.seq - 1)
-            self._sent = frame.seq
+            if frame.seq != self._last_sent_seq + 1:
+                sent += self._gaps(self._last_sent_seq + 1, frame.seq - 1)
+            self._last_sent_seq = frame.seq
             sent.append(frame.data)
         return sent
 
     def _gaps(self, first: int, last: int) -> Iterator[bytes]:
-        """Missing numbers as gaps, by their reasons: what was coalesced here, and what never came."""
+        """Yield gap frames for missing numbers, with the reason COALESCED or LOST."""
         for start, end in () if self._coalesced is None else self._coalesced.pop_below(last + 1):
             if first < start:
                 yield self._gap(first, start - 1, GapReason.LOST)
@@ -347,7 +351,7 @@ class Subscriber:
 
 
 class CrowdedOutboxes:
-    """Subscribers whose outbox is crowded, by thread. Mostly there are none."""
+    """Subscribers with a crowded outbox, by thread. Usually there are none."""
 
     def __init__(self) -> None:
         self.by_thread: dict[ThreadId, list[Subscriber]] = {}
@@ -357,7 +361,7 @@ class CrowdedOutboxes:
         self._added: anyio.Event | None = None
 
     async def watch(self) -> None:
-        """Tell their clients that are slow from those that read. Never returns."""
+        """Count ticks for crowded outboxes, to distinguish slow clients from those that read. Never returns."""
         while True:
             if not self.by_thread:
                 self._added = anyio.Event()
@@ -379,14 +383,18 @@ class CrowdedOutboxes:
             del self.by_thread[subscriber.thread_id]
 
     def refuses(self, thread_id: ThreadId) -> bool:
-        """Whether an outbox of the thread has no room although its client reads: an event now would disconnect it."""
+        """Return whether an outbox of the thread is full although its client reads, so that an event would disconnect
+        it."""
         return any(
             subscriber.code is None and subscriber.is_full() and not subscriber.is_slow()
             for subscriber in self.by_thread.get(thread_id, ())
         )
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
-        """Let the event loop run until no outbox of the thread is crowded but those of slow clients."""
+        """Wait until no outbox of the thread is crowded. Outboxes of slow clients are ignored.
+
+        Emitters of a thread take turns, because room for one event is not room for the events of all.
+        """
         turn = self._turns.setdefault(thread_id, anyio.Lock())
         try:
             async with turn:

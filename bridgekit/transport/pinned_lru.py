@@ -1,4 +1,4 @@
-"""A least-recently-used map of threads in which entries can be pinned."""
+"""A least-recently-used map of threads, with entries that can be pinned."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["PinnedLru", "ThreadSequence", "new_epoch"]
 
 
 def new_epoch() -> str:
-    """Draw the name of a new epoch: 16 hexadecimal digits that cannot be guessed."""
+    """Return the name of a new epoch: 16 random hexadecimal digits that cannot be guessed."""
     return os.urandom(8).hex()
 
 
 class ThreadSequence:
-    """One thread's epoch, and the `seq` that was assigned last."""
+    """One thread's epoch and its last assigned `seq`."""
 
     __slots__ = ("epoch", "pins", "seq")
 
@@ -26,17 +26,17 @@ class ThreadSequence:
         self.epoch = epoch
         self.seq = seq
         self.pins = 0
-        """How often it is pinned. A pinned entry is never evicted."""
+        """Number of pins. A pinned entry is never evicted."""
 
 
 SequenceT = TypeVar("SequenceT", bound=ThreadSequence)
 
 
 class PinnedLru(Generic[SequenceT]):
-    """Sequences by thread. Every operation is O(1).
+    """A map from thread to sequence. Every operation is O(1).
 
-    When there are `limit` entries, a new one evicts the one that was unused longest. If all are pinned, there are more
-    than `limit` until some are unpinned.
+    A new entry beyond `limit` evicts the least recently used one that is not pinned. If all entries are pinned, the map
+    exceeds `limit` until some are unpinned.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class PinnedLru(Generic[SequenceT]):
         self._unpinned: OrderedDict[ThreadId, SequenceT] = OrderedDict()
         """Least recently used first."""
         self.get = self._all.get
-        """Look an entry up without using it. That is enough where it is pinned: it cannot be evicted."""
+        """Look up an entry without marking it as used. That is enough for a pinned entry, which cannot be evicted."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -58,7 +58,7 @@ class PinnedLru(Generic[SequenceT]):
         return iter(self._all.values())
 
     def get_or_create(self, thread_id: ThreadId) -> SequenceT:
-        """Return the thread's entry, created if there is none, as the one that was used last."""
+        """Return the thread's entry, which is created if necessary and becomes the most recently used one."""
         sequence = self._all.get(thread_id)
         if sequence is None:
             sequence = self._create(thread_id)
@@ -76,14 +76,14 @@ class PinnedLru(Generic[SequenceT]):
         self._all[thread_id] = self._unpinned[thread_id] = sequence
 
     def pin(self, thread_id: ThreadId) -> SequenceT:
-        """Return the thread's entry, not to be evicted until `unpin` was called as often as this."""
+        """Return the thread's entry, protected from eviction until `unpin` is called as often as `pin`."""
         sequence = self.get_or_create(thread_id)
         sequence.pins += 1
         self._unpinned.pop(thread_id, None)
         return sequence
 
     def unpin(self, thread_id: ThreadId) -> None:
-        """Take back one `pin`."""
+        """Undo one `pin`."""
         sequence = self._all[thread_id]
         sequence.pins -= 1
         if not sequence.pins:

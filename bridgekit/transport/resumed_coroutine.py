@@ -1,4 +1,4 @@
-"""A coroutine that has taken its first step outside of the task that awaits the rest."""
+"""A coroutine whose first step ran outside of the `await` that runs the rest."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ __all__ = ["ResumedCoroutine"]
 
 
 class ResumedCoroutine(Generator[Any, Any, None]):
-    """The rest of a coroutine that has taken its first step, to be awaited in the task in which it took it."""
+    """Awaits the rest of a coroutine whose first step has run. Await it in the task that ran the first step."""
 
-    __slots__ = ("_begun", "_coroutine", "_run", "_waits_for")
+    __slots__ = ("_coroutine", "_run", "_started", "_waits_for")
 
     def __init__(self, context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object) -> None:
         self._run: Callable[..., Any] = context.run
         self._coroutine = coroutine
         self._waits_for = waits_for
-        self._begun = False
+        self._started = False
 
     def __await__(self) -> Generator[Any, Any, None]:
         return self
 
     def send(self, value: object) -> object:
-        """The next step, with what the event loop answers. The first one was taken: return what it waits for."""
-        if not self._begun:
-            self._begun = True
+        """Run the next step with the event loop's value. The first call returns what the coroutine already waits
+        for."""
+        if not self._started:
+            self._started = True
             return self._waits_for
         return self._run(self._coroutine.send, value)
 

@@ -1,8 +1,8 @@
-"""A client that stays: it connects again by itself, resumes where it was, and tells its user what he misses."""
+"""A client that reconnects by itself, resumes at its cursor, and reports the events that it misses as gaps."""
 
 from __future__ import annotations
 
-import random
+import random as random_source
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,60 +17,60 @@ from bridgekit.errors import Disconnected, SubscriptionRefused, unwrap_single_er
 from bridgekit.signals import Cursor
 from bridgekit.transport.authorization import CLOSE_BAD_TICKET, CLOSE_TICKET_EXPIRED, CLOSE_TICKET_USED
 from bridgekit.transport.client import KEEPALIVE_SECONDS, EventClient, connect
-from bridgekit.transport.cursor_tracker import Item, Reading
+from bridgekit.transport.cursor_tracker import CursorTracker, Item
 
-__all__ = ["Backoff", "Item", "ResumingClient", "TicketSource", "follow"]
+__all__ = ["Backoff", "Item", "ResumingClient", "TicketSource", "subscribe"]
 
 TicketSource = Callable[[], Awaitable[str]]
-"""Asks the application for a new ticket: each socket needs one of its own."""
+"""Requests a new ticket from the application. Each socket needs its own."""
 
 READ_AHEAD: Final = 64
-"""Items that are read before the user asks for them. One who stops asking makes the server see a slow socket."""
-RETRYABLE: Final = (OSError, TimeoutError, Disconnected, InvalidHandshake)
-"""What another try may mend, but for a certificate that is not believed and what these statuses do not stand for."""
+"""Items that are read ahead of the caller. When that many wait, reading pauses, and the server sees a slow client."""
+RETRYABLE_ERRORS: Final = (OSError, TimeoutError, Disconnected, InvalidHandshake)
+"""Errors that a retry may resolve. Exceptions: an untrusted certificate, and HTTP statuses not in RETRYABLE_STATUS."""
 TICKET_CODES: Final = frozenset({CLOSE_BAD_TICKET, CLOSE_TICKET_EXPIRED, CLOSE_TICKET_USED})
-"""What another ticket may mend: this one grew old on its way, or was given before the server had its present key."""
+"""Refusals that a new ticket may resolve: the ticket expired on its way, or was issued before the key was changed."""
 RETRYABLE_STATUS: Final = frozenset({408, 425, 429, *range(500, 600)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """How long to wait before the next try: drawn evenly between 0 and a bound that doubles ("full jitter").
+    """Exponential backoff with full jitter: the wait is uniform between 0 and a bound that doubles with each failure.
 
-    So that the clients of a server that went away do not all come back in the same moment.
+    Jitter spreads the reconnects of the clients of one server over time.
     """
 
     first_seconds: float = 0.1
     longest_seconds: float = 10.0
 
-    def seconds(self, failures: int, draw: Callable[[], float]) -> float:
-        """After so many failures in a row, by a draw between 0 and 1."""
+    def seconds(self, failures: int, random: Callable[[], float]) -> float:
+        """Return the wait after this many consecutive failures. `random` returns a number between 0 and 1."""
         bound: float = min(self.first_seconds * 2.0 ** min(failures, 30), self.longest_seconds)
-        return draw() * bound
+        return random() * bound
 
 
 class ResumingClient:
-    """One thread's events, over as many sockets as it takes. Iterate over it: an event, or a gap, at a time.
+    """One thread's events, over as many sockets as necessary. Iterate over it for one event or gap at a time.
 
-    Each event comes once and in order. A Gap says which never come: nothing goes missing without one. Iteration ends
-    with SubscriptionRefused when the server will not have the user any more, or with whatever else cannot be mended;
-    and without an error where the block has ended.
+    Each event arrives once and in order, and a Gap marks every missing one. If the server refuses the client, or
+    another error cannot be resolved by a retry, iteration raises that error. It ends without an error when the
+    `subscribe` block ends.
     """
 
-    def __init__(self, items: ObjectReceiveStream[tuple[Item, Cursor]], reading: Reading) -> None:
+    def __init__(self, items: ObjectReceiveStream[tuple[Item, Cursor]], tracker: CursorTracker) -> None:
         self._items = items
-        self._reading = reading
-        self.cursor = reading.cursor
-        """How far its user has come; give it to `follow` to go on from there in another process."""
+        self._tracker = tracker
+        self.cursor = tracker.cursor
+        """The position after the last item that iteration returned. Pass it to `subscribe` to resume elsewhere."""
         self.subscriptions = 0
         """How many sockets were subscribed."""
         self.failure: Exception | None = None
-        """What ended it."""
+        """The error that ended the client."""
 
     @property
     def duplicates(self) -> int:
-        """What came again, and was dropped."""
-        return self._reading.duplicates
+        """Number of events received again, and discarded."""
+        return self._tracker.duplicates
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self
@@ -84,7 +84,7 @@ class ResumingClient:
 
 
 @asynccontextmanager
-async def follow(
+async def subscribe(
     url: str,
     *,
     thread_id: str,
@@ -92,21 +92,23 @@ async def follow(
     user_id: str | None = None,
     after: Cursor | None = None,
     backoff: Backoff | None = None,
-    passing: tuple[type[Exception], ...] = (),
+    retryable: tuple[type[Exception], ...] = (),
     keepalive_seconds: float = KEEPALIVE_SECONDS,
-    draw: Callable[[], float] = random.random,
-    online: Callable[[bool], None] = lambda subscribed: None,
+    random: Callable[[], float] = random_source.random,
+    on_status: Callable[[bool], None] = lambda subscribed: None,
 ) -> AsyncIterator[ResumingClient]:
-    """Follow a thread for the length of a block, from now on or from a cursor, whatever happens to the socket.
+    """Subscribe to a thread for the length of a block, and reconnect whenever the socket is lost.
 
-    Entered once it is subscribed, however long that takes; SubscriptionRefused where that can never be. `ticket` is
-    asked for each socket anew, and once again where one was no good. `passing` is what it raises and another try may
-    mend, such as `httpx.TransportError`; OSError and TimeoutError go without saying. `online` is told True whenever a
-    socket is subscribed and False when it is lost: what a user interface shows as "reconnecting".
+    The stream starts now or after a cursor. The block is entered when the first socket is subscribed, however long that
+    takes; SubscriptionRefused if the server refuses the client. `ticket` is called for each socket, and once more if
+    the server rejects the ticket. `retryable` lists further errors of `ticket` that a retry may resolve, such as
+    `httpx.TransportError`; OSError and TimeoutError are always retried. `on_status` is called with True when a socket
+    is subscribed and with False when it is lost, for example to show "reconnecting". `random` returns a number between
+    0 and 1, for the backoff.
     """
 
     @asynccontextmanager
-    async def socket(cursor: Cursor | None) -> AsyncIterator[EventClient]:
+    async def connect_once(cursor: Cursor | None) -> AsyncIterator[EventClient]:
         fresh = None if ticket is None else await ticket()
         async with connect(
             url,
@@ -115,84 +117,85 @@ async def follow(
             user_id=user_id,
             after=cursor,
             keepalive_seconds=keepalive_seconds,
-        ) as client:
-            yield client
+        ) as socket:
+            yield socket
 
     send, receive = anyio.create_memory_object_stream[tuple[Item, Cursor]](READ_AHEAD)
-    follower = ResumingClient(receive, reading := Reading(after))
-    keeper = _ReconnectLoop(
-        follower, reading, socket, send, backoff or Backoff(), draw, passing, online, ticket is not None
+    client = ResumingClient(receive, tracker := CursorTracker(after))
+    loop = _ReconnectLoop(
+        client, tracker, connect_once, send, backoff or Backoff(), random, retryable, on_status, ticket is not None
     )
     with unwrap_single_error():
         async with send, receive, anyio.create_task_group() as tasks:
-            await tasks.start(keeper.keep_reading)
-            yield follower
+            await tasks.start(loop.run)
+            yield client
             tasks.cancel_scope.cancel()
 
 
 @dataclass(slots=True)
 class _ReconnectLoop:
-    """Opens socket after socket for a follower, and gives him what they bring."""
+    """Opens one socket after another for a ResumingClient, and passes the received items to it."""
 
-    follower: ResumingClient
-    reading: Reading
-    socket: Callable[[Cursor | None], AbstractAsyncContextManager[EventClient]]
+    client: ResumingClient
+    tracker: CursorTracker
+    connect_once: Callable[[Cursor | None], AbstractAsyncContextManager[EventClient]]
     send: ObjectSendStream[tuple[Item, Cursor]]
     backoff: Backoff
-    draw: Callable[[], float]
-    passing: tuple[type[Exception], ...]
-    online: Callable[[bool], None]
+    random: Callable[[], float]
+    retryable: tuple[type[Exception], ...]
+    on_status: Callable[[bool], None]
     has_tickets: bool
     failures: int = 0
-    """How many sockets in a row brought nothing and did not last."""
-    bad_tickets: int = 0
-    """How many tickets in a row were no good."""
+    """Consecutive sockets that delivered nothing and ended early."""
+    rejected_tickets: int = 0
+    """Consecutive tickets that the server rejected."""
 
-    async def keep_reading(self, *, task_status: TaskStatus[None]) -> None:
-        """Until something happens that another try does not mend."""
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Reconnect until an error occurs that a retry cannot resolve."""
         async with self.send:
             while True:
                 try:
                     with unwrap_single_error():
-                        async with self.socket(self.reading.cursor) as client:
-                            self._begin(client, task_status)
-                            await self._read(client)
+                        async with self.connect_once(self.tracker.cursor) as socket:
+                            self._start(socket, task_status)
+                            await self._read(socket)
                 except Exception as error:
-                    if not self._passes(error):
-                        if not self.follower.subscriptions:
+                    if not self._is_retryable(error):
+                        if not self.client.subscriptions:
                             raise
-                        self.follower.failure = error  # it is raised where the follower is read
+                        self.client.failure = error  # iteration over the client raises it
                         return
-                await anyio.sleep(self.backoff.seconds(self.failures, self.draw))
+                await anyio.sleep(self.backoff.seconds(self.failures, self.random))
                 self.failures += 1
 
-    def _begin(self, client: EventClient, task_status: TaskStatus[None]) -> None:
-        self.reading.begin(client.subscribed.cursor)
-        if self.follower.cursor is None:
-            self.follower.cursor = self.reading.cursor
-        self.bad_tickets = 0
-        self.follower.subscriptions += 1
-        if self.follower.subscriptions == 1:
+    def _start(self, socket: EventClient, task_status: TaskStatus[None]) -> None:
+        self.tracker.start(socket.subscribed.cursor)
+        if self.client.cursor is None:
+            self.client.cursor = self.tracker.cursor
+        self.rejected_tickets = 0
+        self.client.subscriptions += 1
+        if self.client.subscriptions == 1:
             task_status.started()
 
-    async def _read(self, client: EventClient) -> None:
-        begun = anyio.current_time()
-        self.online(True)
+    async def _read(self, socket: EventClient) -> None:
+        started_at = anyio.current_time()
+        self.on_status(True)
         try:
             while True:
-                for item in self.reading.take(await client.receive_any()):
+                for item in self.tracker.accept(await socket.receive_any()):
                     await self.send.send(item)
                     self.failures = 0
         finally:
-            self.online(False)
-            # A server that subscribes everybody and turns him out at once is no better than one that is away.
-            if anyio.current_time() - begun >= self.backoff.longest_seconds:
+            self.on_status(False)
+            # A server that closes each socket soon after subscribing it counts as failing, so the backoff grows.
+            if anyio.current_time() - started_at >= self.backoff.longest_seconds:
                 self.failures = 0
 
-    def _passes(self, error: Exception) -> bool:
+    def _is_retryable(self, error: Exception) -> bool:
         if isinstance(error, SubscriptionRefused):
-            self.bad_tickets += 1
-            return self.has_tickets and error.code in TICKET_CODES and self.bad_tickets == 1
+            self.rejected_tickets += 1
+            return self.has_tickets and error.code in TICKET_CODES and self.rejected_tickets == 1
         if isinstance(error, InvalidStatus):
             return error.response.status_code in RETRYABLE_STATUS
-        return isinstance(error, (*RETRYABLE, *self.passing)) and not isinstance(error, ssl.SSLCertVerificationError)
+        retryable = (*RETRYABLE_ERRORS, *self.retryable)
+        return isinstance(error, retryable) and not isinstance(error, ssl.SSLCertVerificationError)

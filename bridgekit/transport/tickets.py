@@ -1,7 +1,7 @@
-"""Tickets: short-lived, signed, good for one socket of one user and one thread.
+"""Tickets: short-lived, signed tokens, each for one socket of one user and one thread.
 
-A ticket is a JSON Web Token (RFC 7519) with HS256, by PyJWT. An application gives one to a user whom it has
-authenticated, who presents it when he opens a socket, and asks for another before he opens the next.
+A ticket is a JSON Web Token (RFC 7519) with HS256, signed by PyJWT. The application issues one to a user whom it has
+authenticated. The client presents it to open a socket, and requests a new ticket for each further socket.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from bridgekit.transport.authorization import (
     Handshake,
     Subscription,
     ThreadOwners,
-    owned,
+    authorize_owner,
 )
 from bridgekit.transport.used_tickets import UsedTickets
 
 __all__ = ["KEY_BYTES", "TICKET_SECONDS", "Tickets"]
 
 TICKET_SECONDS: Final = 60.0
-"""How long a ticket may be presented. The socket that it opens lives on."""
+"""How long a ticket is valid. A socket that it opens is not closed when the ticket expires."""
 TICKET_BYTES: Final = 8_192
-"""Longest ticket that is looked at."""
+"""Longest ticket that is accepted, in bytes."""
 KEY_BYTES: Final = 32
-"""Shortest key: as long as the digest (RFC 7518, section 3.2)."""
+"""Shortest key, in bytes: as long as the digest (RFC 7518, section 3.2)."""
 ALGORITHM: Final = "HS256"
 AUDIENCE: Final = "bridgekit"
 
@@ -48,34 +48,38 @@ class _Claims(msgspec.Struct):
 
 
 class Tickets:
-    """Gives tickets, and admits who brings one. Every worker of an application needs the same key.
+    """Issues tickets, and authorizes the sockets that present them. All workers of an application need the same key.
 
-    `keys`: the first signs; the others are still believed, so that a key can be changed while tickets are on their
-    way. Drawn anew by default, which is right for one process. `in_query` also takes a ticket from the query parameter
-    `ticket`: for clients that can do neither of the other ways, since addresses are logged by servers and proxies.
+    `keys`: the first key signs, all keys verify, so that keys can be rotated while tickets are in use. Without keys, a
+    random one is generated, which works for a single process. `in_query` also accepts a ticket in the query parameter
+    `ticket`, for clients that cannot use a subprotocol or a first message. Servers and proxies log addresses, so avoid
+    it.
     """
 
     def __init__(
         self,
         threads: ThreadOwners,
-        spent: UsedTickets,
+        used_tickets: UsedTickets,
         *,
         keys: Sequence[bytes] = (),
         seconds: float = TICKET_SECONDS,
         in_query: bool = False,
     ) -> None:
         self._threads = threads
-        self._spent = spent
-        self.key_is_ours_alone = not keys
-        """Whether the key was drawn here, so that no other worker believes our tickets."""
+        self._used_tickets = used_tickets
+        self.has_random_key = not keys
+        """Whether the key was generated here, so that no other worker accepts our tickets."""
         self._keys = tuple(keys) or (secrets.token_bytes(KEY_BYTES),)
         if (shortest := min(map(len, self._keys))) < KEY_BYTES:
-            raise InvalidId("key", f"must be at least {KEY_BYTES} bytes, not {shortest}; secrets.token_bytes makes one")
+            raise InvalidId(
+                "key", f"must be at least {KEY_BYTES} bytes, not {shortest}; generate one with secrets.token_bytes"
+            )
         self._seconds = seconds
         self._in_query = in_query
 
     def issue(self, user_id: str, thread_id: str) -> str:
-        """A ticket for a user's socket on a thread of his. Give it to nobody else. InvalidId for what is no id."""
+        """Return a ticket for one socket of this user on this thread. Give it only to that user. InvalidId if an id is
+        malformed."""
         claims = {
             "aud": AUDIENCE,
             "exp": time.time() + self._seconds,
@@ -85,30 +89,30 @@ class Tickets:
         }
         return jwt.encode(claims, self._keys[0], algorithm=ALGORITHM)
 
-    def awaits_message(self, asked: Handshake) -> bool:
-        return self._ticket_of(asked) is None
+    def awaits_message(self, handshake: Handshake) -> bool:
+        return self._find_ticket(handshake) is None
 
-    async def authorize(self, asked: Handshake) -> Subscription:
-        """The subscription that the ticket is for. What the client asks for besides must agree with it."""
-        claims = self._claims_of(self._ticket_of(asked))
+    async def authorize(self, handshake: Handshake) -> Subscription:
+        """Return the ticket's subscription. A `user_id` or `thread_id` in the query must match it."""
+        claims = self._verify(self._find_ticket(handshake))
         try:
-            wanted = Subscription(ids.user_id(claims.sub), ids.thread_id(claims.thread))
+            subscription = Subscription(ids.user_id(claims.sub), ids.thread_id(claims.thread))
         except InvalidId as error:
-            raise SubscriptionRefused(CLOSE_BAD_TICKET, "the ticket names no user or no thread") from error
-        if asked.query.get("thread_id", wanted.thread_id) != wanted.thread_id:
+            raise SubscriptionRefused(CLOSE_BAD_TICKET, "the ticket contains no valid user id or thread id") from error
+        if handshake.query.get("thread_id", subscription.thread_id) != subscription.thread_id:
             raise SubscriptionRefused(CLOSE_NOT_OWNER, "the ticket is for another thread")
-        if asked.query.get("user_id", wanted.user_id) != wanted.user_id:
+        if handshake.query.get("user_id", subscription.user_id) != subscription.user_id:
             raise SubscriptionRefused(CLOSE_NOT_OWNER, "the ticket is for another user")
-        await owned(self._threads, wanted)
-        # Last, so that a ticket that is refused for another reason is not used up by it.
-        if not await self._spent.spend(claims.jti, claims.exp - time.time()):
-            raise SubscriptionRefused(CLOSE_TICKET_USED, "the ticket was used before; ask for another")
-        return wanted
+        await authorize_owner(self._threads, subscription)
+        # Mark the ticket as used last, so that a ticket refused for another reason stays usable.
+        if not await self._used_tickets.spend(claims.jti, claims.exp - time.time()):
+            raise SubscriptionRefused(CLOSE_TICKET_USED, "the ticket was used before; request a new one")
+        return subscription
 
-    def _ticket_of(self, asked: Handshake) -> str | None:
-        return asked.offered_ticket or (asked.query.get("ticket") if self._in_query else None)
+    def _find_ticket(self, handshake: Handshake) -> str | None:
+        return handshake.offered_ticket or (handshake.query.get("ticket") if self._in_query else None)
 
-    def _claims_of(self, ticket: str | None) -> _Claims:
+    def _verify(self, ticket: str | None) -> _Claims:
         if ticket is None or len(ticket) > TICKET_BYTES:
             raise SubscriptionRefused(CLOSE_BAD_TICKET, "no ticket" if ticket is None else "the ticket is too long")
         for key in self._keys:
@@ -116,10 +120,10 @@ class Tickets:
                 claims = jwt.decode(ticket, key, algorithms=[ALGORITHM], audience=AUDIENCE)
                 return msgspec.convert(claims, _Claims)
             except jwt.ExpiredSignatureError as error:
-                raise SubscriptionRefused(CLOSE_TICKET_EXPIRED, "the ticket has expired; ask for another") from error
+                raise SubscriptionRefused(CLOSE_TICKET_EXPIRED, "the ticket has expired; request a new one") from error
             except jwt.InvalidSignatureError:
                 continue
             except (jwt.InvalidTokenError, msgspec.ValidationError, OverflowError, RecursionError) as error:
-                # What is wrong with it helps nobody but a forger. (PyJWT lets the last two through in older versions.)
+                # Details would help only a forger. (Older PyJWT versions let the last two errors through.)
                 raise SubscriptionRefused(CLOSE_BAD_TICKET, "the ticket is not valid") from error
         raise SubscriptionRefused(CLOSE_BAD_TICKET, "the ticket is not valid")

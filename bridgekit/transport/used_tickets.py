@@ -1,4 +1,4 @@
-"""Which tickets have been used: a ticket opens one socket, once, wherever it is presented."""
+"""The set of used tickets: each ticket opens one socket, whichever worker it is presented to."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ __all__ = ["MemoryUsedTickets", "UsedTickets"]
 
 
 class UsedTickets(Protocol):
-    """Remembers tickets for as long as they would be valid."""
+    """Stores used tickets for as long as they would be valid."""
 
     async def spend(self, ticket_id: str, seconds: float) -> bool:
-        """Whether this is the first time; remembered for that many seconds. Atomic. StoreUnavailable where nobody can say."""
+        """Mark a ticket as used for `seconds`, and return whether this is its first use. Atomic. StoreUnavailable if
+        the store does not answer."""
 
 
 class MemoryUsedTickets:
-    """In this process's memory, O(1) amortised: each call forgets what has expired."""
+    """Used tickets in this process's memory. O(1), amortised: each call removes expired tickets."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._spent: set[str] = set()
+        self._used: set[str] = set()
         self._queue: deque[tuple[float, str]] = deque()
-        """In the order of spending. Tickets of one lifetime expire in it; a shorter one is kept a little longer."""
+        """Tickets in order of use. With equal lifetimes this is the order of expiry; a shorter-lived ticket is kept
+        slightly longer."""
 
     def __len__(self) -> int:
-        return len(self._spent)
+        return len(self._used)
 
     async def spend(self, ticket_id: str, seconds: float) -> bool:
         now = self._clock()
         while self._queue and self._queue[0][0] <= now:
-            self._spent.discard(self._queue.popleft()[1])
-        if ticket_id in self._spent:
+            self._used.discard(self._queue.popleft()[1])
+        if ticket_id in self._used:
             return False
-        self._spent.add(ticket_id)
+        self._used.add(ticket_id)
         self._queue.append((now + seconds, ticket_id))
         return True

@@ -1,8 +1,7 @@
-"""Who writes to the sockets: one task of the edge, which flushes each outbox that a frame was put in.
+"""Writes to the sockets: one task of the edge flushes each outbox that a frame was put in.
 
-What is put in an outbox within one iteration of the event loop is written together, because the system call is what
-costs most. A lone frame is written at once. Both edges' subscribers are here: `NativeSubscriber` writes to a transport,
-`AsgiSubscriber` sends through an ASGI server.
+Frames of one event-loop iteration are written together, because the system call is the largest cost. A single frame is
+written at once. `NativeSubscriber` writes to a transport, `AsgiSubscriber` sends through an ASGI server.
 """
 
 from __future__ import annotations
@@ -32,24 +31,25 @@ from bridgekit.transport.resumed_coroutine import ResumedCoroutine
 __all__ = ["AsgiSubscriber", "NativeSubscriber", "WriteScheduler", "WritingSubscriber", "encode_frames"]
 
 BATCH_MIN_EVENTS: Final = 16
-"""Where fewer were put in an iteration of the loop, they are written at its end. Where more, producers are at work."""
+"""If an event-loop iteration puts fewer frames, they are written at its end. Otherwise the write waits for more
+frames."""
 BATCH_MAX_ITERATIONS: Final = 4
 BATCH_MAX_SECONDS: Final = 0.002
-"""How long producers are given to put more, at most, while they do: a write that carries more costs no more calls."""
+"""Longest time that a write waits for more frames while producers are active. Larger writes need fewer system calls."""
 BATCH_MAX_FRAMES: Final = 64
-"""From so many on that wait for one socket, they are written at once."""
+"""With this many frames waiting for one socket, they are written without waiting for more."""
 MAX_IDLE_WORKERS: Final = 64
-"""How many tasks that wait for work are kept. Only where so many sockets had to wait at a time are there so many."""
+"""How many idle worker tasks are kept. This many exist only after as many sockets were slow at the same time."""
 WRITE_FRAMES: Final = 512
-"""Frames in one write, at most."""
+"""Most frames in one write."""
 
 
 class WriteScheduler:
-    """Flushes each subscriber that a frame was put to, once for an iteration of the event loop.
+    """Flushes each subscriber with new frames once per event-loop iteration.
 
-    It works for the length of an `async with` block, and does nothing outside of it. A socket that cannot be written to
-    at once keeps the task that began with it, and another takes over the rest. So no socket waits for a slow one; and
-    what was begun in a task is continued in it, as cancel scopes and timeouts require.
+    Use it as an async context manager; outside of the block it does nothing. If a socket cannot be written at once, the
+    task that started the send waits for it, and another task continues with the other sockets. So no socket waits for a
+    slow one, and each send ends in the task in which it started, as cancel scopes and timeouts require.
     """
 
     def __init__(self, crowded: CrowdedOutboxes | None = None, limits: OutboxLimits = OUTBOX_LIMITS) -> None:
@@ -59,12 +59,12 @@ class WriteScheduler:
         self.quiet = False
         self._scheduled: deque[WritingSubscriber] = deque()
         self._seen = 0
-        """As much of `enqueued` as was looked at."""
+        """The part of `enqueued` that was already considered."""
         self._tasks: TaskGroup | None = None
         self._idle_workers: list[anyio.Event] = []
-        """What wakes each of the tasks that wait for work."""
+        """Events that wake the idle worker tasks."""
         self._awake = False
-        """Whether one of them sees to what is scheduled, or was woken to."""
+        """Whether a worker task is processing the scheduled subscribers, or was woken for it."""
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -82,13 +82,13 @@ class WriteScheduler:
         return await self._stack.__aexit__(kind, error, traceback)
 
     def schedule(self, subscriber: Subscriber) -> None:
-        """Have it flushed when the task that runs now lets others run."""
+        """Flush the subscriber when the current task yields to the event loop."""
         assert isinstance(subscriber, WritingSubscriber)
         self._scheduled.append(subscriber)
         self.wake()
 
     def wake(self) -> None:
-        """Something was put, or written: until this iteration of the event loop is over, what comes is batched."""
+        """Record a put or a write: until this event-loop iteration ends, further frames are batched."""
         self.quiet = False
         if not self._awake:
             self._wake_worker()
@@ -111,8 +111,8 @@ class WriteScheduler:
                 self._awake = False
                 self.quiet = enqueued <= 1
                 if slow is not None:
-                    # One task can always see to the others. The one that schedules does not start it: that is an
-                    # agent's, and a task of the edge should not live in an agent's context.
+                    # Another task must serve the other sockets. `schedule` does not start it: it runs in an agent's
+                    # task, and a task of the edge must not inherit an agent's context.
                     if self._scheduled or not self._idle_workers:
                         self._wake_worker()
                     await self._await_slow_send(*slow, scope)
@@ -123,7 +123,7 @@ class WriteScheduler:
                 await work.wait()
 
     async def _wait_for_batch(self) -> None:
-        """Yield while producers keep enqueuing, so that one write carries more frames. Not for a lone event."""
+        """Yield while producers keep enqueuing, so that one write carries more frames. Not called for a few events."""
         until = time.monotonic() + BATCH_MAX_SECONDS
         for _ in range(BATCH_MAX_ITERATIONS):
             if any(len(subscriber) >= BATCH_MAX_FRAMES for subscriber in self._scheduled):
@@ -134,7 +134,7 @@ class WriteScheduler:
                 return
 
     def _flush(self) -> tuple[WritingSubscriber, Awaitable[None]] | None:
-        """Flush all that are scheduled, up to the first that has to wait."""
+        """Flush the scheduled subscribers. If one has to wait, return it with the rest of its send."""
         scheduled = self._scheduled
         try:
             while scheduled:
@@ -142,10 +142,10 @@ class WriteScheduler:
                 try:
                     if (rest := subscriber.flush()) is not None:
                         return subscriber, rest
-                except Exception as error:  # noqa: BLE001  # its own task raises it, and disturbs no other socket
+                except Exception as error:  # noqa: BLE001  # the socket's own task raises it; others continue
                     subscriber.fail(error)
         except BaseException:
-            # This task ends, and what is scheduled still waits.
+            # This task ends while subscribers are still scheduled.
             self._wake_worker()
             raise
         return None
@@ -156,14 +156,14 @@ class WriteScheduler:
         subscriber.begin_waiting(scope)
         try:
             await rest
-        except Exception as error:  # noqa: BLE001  # as above
+        except Exception as error:  # noqa: BLE001  # the socket's own task raises it
             subscriber.fail(error)
         finally:
             subscriber.end_waiting()
 
 
 class WritingSubscriber(Subscriber):
-    """A subscriber with a socket, which the edge's scheduler writes to."""
+    """A subscriber with a socket, written to by the edge's scheduler."""
 
     __slots__ = ("_closed", "failure")
 
@@ -172,31 +172,31 @@ class WritingSubscriber(Subscriber):
     def __init__(self, subscription: Subscription, scheduler: WriteScheduler) -> None:
         super().__init__(subscription, scheduler)
         self._closed = False
-        """Whether nothing more is to be written."""
+        """Whether nothing more may be written."""
         self.failure: Exception | None = None
-        """What a write raised. The socket's own task raises it."""
+        """The error that a write raised. The socket's own task raises it again."""
 
     def fail(self, error: Exception) -> None:
-        """A write raised what it should not."""
+        """Store an unexpected error of a write."""
         self.failure = error
 
     def begin_waiting(self, scope: anyio.CancelScope) -> None:
-        """What `flush` returned is awaited now. Cancelling the scope ends that."""
+        """Called before the result of `flush` is awaited. Cancelling `scope` cancels that wait."""
 
     def end_waiting(self) -> None:
-        """It was awaited to its end, or given up."""
+        """Called when that wait has ended or was cancelled."""
 
     def _resume(self) -> None:
-        """Have what waits flushed."""
+        """Schedule a flush of the waiting frames."""
         if not self._scheduled:
             self._scheduled = True
             self._scheduler.schedule(self)
 
 
 _TEXT_FRAME: Final = 0x81
-"""A text message in one frame (RFC 6455, section 5.2); a server masks nothing."""
+"""First byte of an unfragmented text message (RFC 6455, section 5.2). A server does not mask."""
 _headers: dict[int, bytes] = {}
-"""By the length of the payload, as they are needed: no more of them than there are short lengths."""
+"""Cached frame headers by payload length. Only lengths below 65,536 are cached."""
 
 
 def _header(size: int) -> bytes:
@@ -211,7 +211,7 @@ def _header(size: int) -> bytes:
 
 
 def encode_frames(texts: Iterable[bytes]) -> bytes:
-    """One WebSocket text frame for each text, side by side."""
+    """Encode each text as one WebSocket text frame, and concatenate the frames."""
     parts: list[bytes] = []
     for text in texts:
         size = len(text)
@@ -221,7 +221,7 @@ def encode_frames(texts: Iterable[bytes]) -> bytes:
 
 
 class Writable(Protocol):
-    """What a subscriber needs of its connection."""
+    """The part of a connection that a subscriber uses."""
 
     @property
     def transport(self) -> asyncio.Transport: ...
@@ -231,16 +231,16 @@ class Writable(Protocol):
 
     @property
     def paused(self) -> bool:
-        """Whether so much waits in the transport's own buffer that no more should be written."""
+        """Whether the transport's buffer is over its high-water mark, so that nothing more should be written."""
 
     def abort_soon(self) -> None:
-        """Close it soon, whatever waits in its buffer."""
+        """Close the connection soon, even with unwritten data in its buffer."""
 
 
 class NativeSubscriber(WritingSubscriber):
-    """A subscriber that writes to a transport. It writes without waiting, or leaves the frames waiting.
+    """A subscriber that writes to an asyncio transport. If the transport is full, frames stay in the outbox.
 
-    `end` sends a close frame with that code, behind all that waits.
+    A write never waits. `send_close` sends a close frame with the given code, behind all waiting frames.
     """
 
     __slots__ = ("_connection", "_send_close")
@@ -252,31 +252,31 @@ class NativeSubscriber(WritingSubscriber):
         self._send_close = send_close
         self._connection: Writable | None = None
 
-    def begin(self, connection: Writable, replay: Replay) -> None:
-        """Send what comes first; from now on whatever is put follows."""
+    def start_sending(self, connection: Writable, replay: Replay) -> None:
+        """Send the confirmation and the replay. From now on, frames that are put are written."""
         first = self.start(replay)
         self._connection = connection
-        # Its client may have left while the replay was read.
+        # The client may have left while the replay was read.
         if connection.protocol.state is State.OPEN:
             connection.transport.write(encode_frames(first))
             self._resume()
 
-    def _write_alone(self, frame: Frame) -> bool:
+    def _write_directly(self, frame: Frame) -> bool:
         connection = self._connection
         if (
             connection is None
             or self._closed
-            or frame.seq != self._sent + 1
+            or frame.seq != self._last_sent_seq + 1
             or connection.paused
             or connection.protocol.state is not State.OPEN
         ):
             return False
-        self._sent = frame.seq
+        self._last_sent_seq = frame.seq
         data = frame.data
         size = len(data)
         try:
             connection.transport.write((_headers.get(size) or _header(size)) + data)
-        except Exception as error:  # noqa: BLE001  # as above
+        except Exception as error:  # noqa: BLE001  # the socket's own task raises it
             self.fail(error)
         self._scheduler.wake()
         return True
@@ -286,7 +286,7 @@ class NativeSubscriber(WritingSubscriber):
             self._write(self._connection)
 
     def flush(self) -> None:
-        """Write what waits, as far as the connection takes it; then close, if the end is decided."""
+        """Write what the transport accepts. Then close, if the end is decided and no frame waits."""
         self._scheduled = False
         connection = self._connection
         if connection is None or self._closed:
@@ -297,12 +297,12 @@ class NativeSubscriber(WritingSubscriber):
 
     def _write(self, connection: Writable) -> None:
         while len(self) and not connection.paused and connection.protocol.state is State.OPEN:
-            taken = self.take(WRITE_FRAMES)
+            taken = self.next_frames(WRITE_FRAMES)
             self.in_flight = 0
             connection.transport.write(encode_frames(taken))
 
     def abort(self) -> None:
-        """Close, whatever the client has not read."""
+        """Close the socket and discard unwritten frames."""
         self._close()
         if self._connection is not None:
             self._connection.abort_soon()
@@ -323,11 +323,11 @@ _NOTHING: Final[list[bytes]] = []
 
 
 class AsgiSubscriber(WritingSubscriber):
-    """A subscriber that sends by the `send` of an ASGI connection. Its own task reads, within `read_scope`.
+    """A subscriber that writes through the `send` function of an ASGI connection, and reads within `read_scope`.
 
-    A server's `send` is a coroutine that may wait, and mostly does not: uvicorn's goes through at once while little
-    waits in the connection's own buffer. So the scheduler takes the first step of each, and awaits it only where that
-    is not its end. The read scope is cancelled when there is nothing more to read for.
+    Its own task reads. `send` is a coroutine that may wait but usually does not: uvicorn's returns at once while the
+    connection's buffer is small. So the scheduler runs the first step of each send, and awaits the rest only if there
+    is any. The read scope is cancelled when the socket has ended.
     """
 
     __slots__ = ("_context", "_first", "_pending", "_read_scope", "_send")
@@ -339,14 +339,14 @@ class AsgiSubscriber(WritingSubscriber):
         self._send = send
         self._read_scope = read_scope
         self._context = copy_context()
-        """What middleware around the application has set for this connection; a send runs in it."""
+        """The context variables that middleware has set for this connection. Sends run in this context."""
         self._first: list[bytes] | None = None
-        """What is sent before what waits in the outbox; None before the client is subscribed."""
+        """Messages to send before the outbox; None until the client is subscribed."""
         self._pending: tuple[anyio.CancelScope, anyio.Event] | None = None
-        """While a send is being awaited: its scope, and what is set when it is over."""
+        """The scope and the end event of a send that is being awaited."""
 
-    def begin(self, replay: Replay) -> None:
-        """Send what comes first; from now on whatever is put follows."""
+    def start_sending(self, replay: Replay) -> None:
+        """Send the confirmation and the replay. From now on, frames that are put are written."""
         self._first = self.start(replay)
         self._resume()
 
@@ -357,7 +357,7 @@ class AsgiSubscriber(WritingSubscriber):
             self._pending[0].cancel()
 
     async def wait_closed(self) -> None:
-        """Wait until nothing is being sent any more."""
+        """Wait until no send is in progress."""
         if self._pending is not None:
             await self._pending[1].wait()
 
@@ -381,20 +381,20 @@ class AsgiSubscriber(WritingSubscriber):
             self._pending = None
 
     async def _send_waiting(self, first: list[bytes]) -> None:
-        """Send what waits until nothing does."""
-        send, stays = self._send, False
+        """Send the waiting frames until none is left."""
+        send, open_after = self._send, False
         try:
             self._first = _NOTHING
             for data in first:
                 await send({"type": "websocket.send", "text": data.decode()})
-            while taken := self.take():
+            while taken := self.next_frames():
                 for data in taken:
                     await send({"type": "websocket.send", "text": data.decode()})
                     self.in_flight -= 1
-            stays = self.code is None
+            open_after = self.code is None
         finally:
             self._scheduled = False
-            if not stays:
-                # Either all was sent that will be, or the connection is broken.
+            if not open_after:
+                # Either everything was sent and the end is decided, or the connection is broken.
                 self._closed = True
                 self._read_scope.cancel()

@@ -129,7 +129,7 @@ def _sockets(workload: Workload) -> list[Socket]:
 async def _read(
     history: History, socket: Socket, client: EventClient, on_event: OnEvent | None, observer: SocketObserver
 ) -> None:
-    observer.on_frame(socket, client.hello)
+    observer.on_frame(socket, client.confirmation)
     while True:
         try:
             frame = await client.receive_frame()

@@ -132,8 +132,8 @@ class ConnectionProxy:
         """Accept the frame and drop it."""
         return True
 
-    def restart(self) -> None:
-        self.connection.restart()
+    def force_reconnect(self) -> None:
+        self.connection.force_reconnect()
 
 
 class RaisingConnection(ConnectionProxy):

@@ -68,8 +68,8 @@ class _Lossy:
     def put(self, frame: Frame) -> bool:
         return True if self.loses(frame) else self.connection.put(frame)
 
-    def restart(self) -> None:
-        self.connection.restart()
+    def force_reconnect(self) -> None:
+        self.connection.force_reconnect()
 
 
 def with_frame_loss(variant: Variant, hub: HubThatLoses) -> Variant:

@@ -9,13 +9,13 @@ import pytest
 
 from tests.architecture.source_rules import (
     EMOJI,
+    MACHINE_PATHS,
     MAX_FILE_LINES,
     MAX_FUNCTION_LINES,
-    MACHINE_PATHS,
     MAX_TEST_FILE_LINES,
-    violations,
     lines_with,
     long_functions,
+    violations,
 )
 from tests.tree import ROOT, name_of, written_files
 

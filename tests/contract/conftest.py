@@ -1,4 +1,4 @@
-"""Each store of the table, empty, for one test."""
+"""Fixtures that open each store of the table, empty, for one test."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from tests.contract.stores import KINDS, Kind, Place
+from tests.contract.stores import KINDS, Kind, StoreLocation
 
 
 def rows(kinds: Iterable[Kind]) -> list[Any]:
-    """Those that need servers of their own are left out by `make unit`."""
+    """Parameter sets of these stores. `make unit` deselects those that need servers."""
     return [pytest.param(kind, id=kind.name, marks=[pytest.mark.slow] * bool(kind.server)) for kind in kinds]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A store that needs asyncio has no rows on trio."""
+    """Deselect tests of asyncio-only stores on trio."""
     items[:] = [item for item in items if not _needs_asyncio_on_trio(getattr(item, "callspec", None))]
 
 
@@ -29,8 +29,8 @@ def _needs_asyncio_on_trio(call: Any) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def of_stores_that_are_well(long_timeouts: None) -> None:
-    """What becomes of the others is tested beside each store."""
+def healthy_stores(long_timeouts: None) -> None:
+    """These stores are healthy. Failures are tested next to each store."""
 
 
 EACH = rows(KINDS)
@@ -38,19 +38,19 @@ SURVIVING = rows(kind for kind in KINDS if kind.survives)
 
 
 @pytest.fixture(params=EACH)
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    async with placed(request, request.param, tmp_path) as place:
-        yield place
+async def location(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreLocation]:
+    async with open_location(request, request.param, tmp_path) as location:
+        yield location
 
 
 @pytest.fixture(params=SURVIVING)
-async def surviving(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    async with placed(request, request.param, tmp_path) as place:
-        yield place
+async def surviving(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreLocation]:
+    async with open_location(request, request.param, tmp_path) as location:
+        yield location
 
 
 @asynccontextmanager
-async def placed(request: pytest.FixtureRequest, kind: Kind, folder: Path) -> AsyncIterator[Place]:
+async def open_location(request: pytest.FixtureRequest, kind: Kind, folder: Path) -> AsyncIterator[StoreLocation]:
     server = request.getfixturevalue(kind.server) if kind.server else ""
-    async with kind.place(folder, server) as url:
-        yield Place(kind, url)
+    async with kind.create(folder, server) as url:
+        yield StoreLocation(kind, url)

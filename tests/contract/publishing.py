@@ -1,4 +1,4 @@
-"""A process that publishes without end to the stores of a URL, and says each thing that was acknowledged."""
+"""A process that publishes to the stores of a URL until it is killed, and prints what was acknowledged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bridgekit.stores import Stores, stores_from
 from bridgekit.transport.log import Retention
 from tests.contract.stores import Worker
 
-KEEP: Final = Retention(events=1_000_000, size_bytes=10**9)
+RETENTION: Final = Retention(events=1_000_000, size_bytes=10**9)
 THREADS: Final = tuple(ThreadId(f"thread {number}") for number in range(5))
 
 
@@ -23,7 +23,7 @@ async def publish(worker: Worker, numbers: itertools.count[int], thread: ThreadI
         number = next(numbers)
         receipt = await worker.publish(thread, number)
         if receipt.kept:
-            say("event", thread, receipt.epoch, receipt.seq, number)
+            print_line("event", thread, receipt.epoch, receipt.seq, number)
 
 
 async def register(stores: Stores, numbers: itertools.count[int]) -> None:
@@ -31,17 +31,17 @@ async def register(stores: Stores, numbers: itertools.count[int]) -> None:
     while True:
         run, thread = RunId(f"run_{next(numbers)}"), THREADS[0]
         await mapping.register_mapping(run, thread)
-        say("route", run, thread)
-        if await stores.spent.spend(f"ticket {run}", 60.0):
-            say("ticket", f"ticket {run}")
+        print_line("route", run, thread)
+        if await stores.used_tickets.spend(f"ticket {run}", 60.0):
+            print_line("ticket", f"ticket {run}")
 
 
-def say(*words: object) -> None:
+def print_line(*words: object) -> None:
     print(*words, sep="\t", flush=True)  # noqa: T201  # to the parent
 
 
 async def main(url: str) -> None:
-    async with stores_from(url, keep=KEEP)() as stores, anyio.create_task_group() as tasks:
+    async with stores_from(url, retention=RETENTION)() as stores, anyio.create_task_group() as tasks:
         worker, numbers = Worker(stores.log), itertools.count()
         for thread in THREADS:
             await worker.join(thread)

@@ -1,4 +1,4 @@
-"""The table of stores that the contract holds for, and what stands in for sockets."""
+"""The table of stores that the contract suite covers, and a sink that stands for sockets."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.factories import RUN, emitted
 from tests.timeouts import TIMEOUT_SECONDS
 
 WAIT_SECONDS: Final = TIMEOUT_SECONDS
-"""How long a test waits for what must come. A store in another process brings it when it can."""
-LOOK_SECONDS: Final = 0.01
-"""Between two looks at what only the clock brings about."""
+"""Timeout for expected events. A store in another process may deliver them later."""
+POLL_INTERVAL_SECONDS: Final = 0.01
+"""Poll interval for conditions that depend on time."""
 
-Placing = Callable[[Path, str], AbstractAsyncContextManager[str]]
-"""Makes room for one test's stores in a folder or on a server, and gives the URL."""
+CreateLocation = Callable[[Path, str], AbstractAsyncContextManager[str]]
+"""Creates the location of one test's stores in a folder or on a server, and returns the URL."""
 
 
 @asynccontextmanager
@@ -33,88 +33,88 @@ async def memory(folder: Path, server: str) -> AsyncIterator[str]:
     yield "memory:"
 
 
-def sqlite(synchronous: str) -> Placing:
+def sqlite(synchronous: str) -> CreateLocation:
     @asynccontextmanager
-    async def place(folder: Path, server: str) -> AsyncIterator[str]:
+    async def location(folder: Path, server: str) -> AsyncIterator[str]:
         yield f"sqlite:///{folder / 'store.db'}?synchronous={synchronous}"
 
-    return place
+    return location
 
 
 @asynccontextmanager
 async def redis(folder: Path, server: str) -> AsyncIterator[str]:
-    # Others are on the same server, each under a name of its own.
+    # Other tests use the same server, each with its own prefix.
     yield f"{server}?prefix=test-{new_id()}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of store, as a row."""
+    """A row of the table: one kind of store."""
 
     name: str
-    place: Placing
-    """Where a test's stores are; empty at first. The folder is the test's own."""
+    create: CreateLocation
+    """Creates the location of a test's stores, which is empty at first. The folder belongs to the test."""
     server: str = ""
-    """The fixture that is the server's URL, where there is one. It lasts longer than a test."""
+    """The fixture with the server's URL, if there is a server. It outlives a test."""
     survives: bool = True
-    """Whether what was acknowledged is still known when all who had it open have ended."""
+    """Whether acknowledged data survives when all processes that opened the stores have ended."""
     workers: int = 1
-    """How many have it open at the same time, where a test asks for all that may."""
+    """How many workers have the stores open at the same time in tests with several workers."""
     forgets_threads: bool = True
-    """Whether it counts the threads that it remembers."""
+    """Whether the number of remembered threads is limited."""
     trio: bool = True
-    """Whether it also runs on trio."""
+    """Whether the store also runs on trio."""
 
 
 KINDS: Final = (
-    Kind(name="memory", place=memory, survives=False),
-    Kind(name="sqlite", place=sqlite("normal")),
-    Kind(name="redis", place=redis, server="redis_url", workers=2, forgets_threads=False, trio=False),
-    Kind(name="cluster", place=redis, server="redis_cluster_url", workers=2, forgets_threads=False, trio=False),
+    Kind(name="memory", create=memory, survives=False),
+    Kind(name="sqlite", create=sqlite("normal")),
+    Kind(name="redis", create=redis, server="redis_url", workers=2, forgets_threads=False, trio=False),
+    Kind(name="cluster", create=redis, server="redis_cluster_url", workers=2, forgets_threads=False, trio=False),
 )
-KILLED: Final = tuple(Kind(name=f"sqlite-{name}", place=sqlite(name)) for name in ("off", "normal", "full"))
-"""Those of whose process nothing is lost when it is killed."""
+KILLED: Final = tuple(Kind(name=f"sqlite-{name}", create=sqlite(name)) for name in ("off", "normal", "full"))
+"""Stores that lose nothing when their process is killed."""
 
 
-class Place:
-    """Where one test's stores are."""
+class StoreLocation:
+    """The location of one test's stores."""
 
     def __init__(self, kind: Kind, url: str) -> None:
         self.kind = kind
         self.url = url
 
-    def opened(self, keep: Retention = DEFAULT_RETENTION) -> AbstractAsyncContextManager[Stores]:
-        """The stores, as one worker has them."""
-        return stores_from(self.url, keep=keep)()
+    def opened(self, retention: Retention = DEFAULT_RETENTION) -> AbstractAsyncContextManager[Stores]:
+        """Open the stores as one worker."""
+        return stores_from(self.url, retention=retention)()
 
     @asynccontextmanager
-    async def worker(self, keep: Retention = DEFAULT_RETENTION) -> AsyncIterator[Worker]:
-        """One worker."""
-        async with self.opened(keep) as stores:
+    async def worker(self, retention: Retention = DEFAULT_RETENTION) -> AsyncIterator[Worker]:
+        """Open the stores as one Worker."""
+        async with self.opened(retention) as stores:
             yield Worker(stores.log)
 
     @asynccontextmanager
-    async def workers(self, keep: Retention = DEFAULT_RETENTION) -> AsyncIterator[tuple[Worker, Worker]]:
-        """Who publishes, and who holds the sockets: two workers, or one twice where there can be only one."""
+    async def workers(self, retention: Retention = DEFAULT_RETENTION) -> AsyncIterator[tuple[Worker, Worker]]:
+        """A publishing worker and a worker with sockets. They are the same if the store supports only one."""
         async with AsyncExitStack() as stack:
-            made = [await stack.enter_async_context(self.worker(keep)) for _ in range(self.kind.workers)]
+            made = [await stack.enter_async_context(self.worker(retention)) for _ in range(self.kind.workers)]
             yield made[0], made[-1]
 
 
 class Worker:
-    """A worker's log, and a Sink that keeps all it is given."""
+    """A worker's log, with a sink that records every delivered frame."""
 
     def __init__(self, log: EventLog) -> None:
         self.log = log
         self.sockets: Counter[ThreadId] = Counter()
-        self.heard: defaultdict[ThreadId, list[Frame]] = defaultdict(list)
+        self.received: defaultdict[ThreadId, list[Frame]] = defaultdict(list)
         self.restarted: list[ThreadId] = []
         self._changed = anyio.Event()
         log.bind(self)
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         if self.sockets[thread_id]:
-            self.heard[thread_id].append(frame)
+            self.received[thread_id].append(frame)
             self._changed.set()
             self._changed = anyio.Event()
         return self.sockets[thread_id]
@@ -123,10 +123,10 @@ class Worker:
         self.restarted.append(thread_id)
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
-        """There is always room."""
+        """Return at once: this sink is never full."""
 
     async def join(self, thread_id: ThreadId, after: Cursor | None = None) -> Replay:
-        """One socket more, as the hub does it."""
+        """Join as the hub does for one more socket."""
         await self.log.join(thread_id)
         self.sockets[thread_id] += 1
         return await self.log.replay(thread_id, after)
@@ -136,24 +136,24 @@ class Worker:
         self.log.leave(thread_id)
 
     async def publish(self, thread_id: ThreadId, number: int = 0, *, run_id: RunId = RUN) -> Receipt:
-        return await self.log.publish(drafted(thread_id, number, run_id=run_id))
+        return await self.log.publish(event_with_number(thread_id, number, run_id=run_id))
 
-    async def hears(self, thread_id: ThreadId, count: int) -> list[Frame]:
-        """Wait until so many frames of the thread have come."""
+    async def wait_for_frames(self, thread_id: ThreadId, count: int) -> list[Frame]:
+        """Wait until this many frames of the thread were delivered."""
         with anyio.fail_after(WAIT_SECONDS):
-            while len(self.heard[thread_id]) < count:
+            while len(self.received[thread_id]) < count:
                 await self._changed.wait()
-        return self.heard[thread_id]
+        return self.received[thread_id]
 
 
-def drafted(thread_id: ThreadId, number: int = 0, *, run_id: RunId = RUN, padding: int = 0) -> AgentEvent:
-    """An event that says which one it is."""
+def event_with_number(thread_id: ThreadId, number: int = 0, *, run_id: RunId = RUN, padding: int = 0) -> AgentEvent:
+    """Return an event with its number in the payload."""
     payload = {"number": number, "padding": "x" * padding}
     return emitted(EventType.TOOL_EXECUTING, run_id=run_id, payload=payload, thread_id=thread_id)
 
 
 def number_in(frame: Frame) -> object:
-    """Which one it is."""
+    """Return the number in the event's payload."""
     return frame.event.payload["number"]
 
 
@@ -161,7 +161,7 @@ def numbers(frames: list[Frame] | tuple[Frame, ...]) -> list[int]:
     return [frame.seq for frame in frames]
 
 
-def merged(replay: Replay, heard: list[Frame]) -> list[Frame]:
-    """What a socket reads: the replay, and what was delivered since, each event once."""
+def merged(replay: Replay, received: list[Frame]) -> list[Frame]:
+    """Return what a socket receives: the replay and the delivered frames, without duplicates."""
     last = replay.frames[-1].seq if replay.frames else replay.cursor.seq
-    return [*replay.frames, *(frame for frame in heard if frame.seq > last)]
+    return [*replay.frames, *(frame for frame in received if frame.seq > last)]

@@ -1,4 +1,4 @@
-"""The table of what acknowledged promises: each row is shown by a test, and the test is there."""
+"""The table in docs/acknowledged.md: each row names tests, and these tests exist."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def functions_of(path: str) -> set[str]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[1].strip())
-def test_row_is_shown_by_tests_that_are_there(row: str) -> None:
+def test_every_row_names_existing_tests(row: str) -> None:
     shown_by = TEST.findall(row.split("|")[-2])
     assert shown_by
     assert [f"{path}::{name}" for path, name in shown_by if name not in functions_of(path)] == []
 
 
-def test_every_setting_of_sqlite_has_its_row() -> None:
+def test_every_sqlite_setting_has_a_row() -> None:
     for setting in ("off", "normal", "full"):
         assert sum(f'`synchronous="{setting}"`' in row for row in ROWS) == 1
 
 
-def test_every_persistence_of_redis_has_its_row() -> None:
+def test_every_redis_persistence_has_a_row() -> None:
     for setting in ("no persistence", "`appendfsync everysec`", "`appendfsync always`"):
         assert sum(f"| Redis or Valkey, {setting} |" in row for row in ROWS) == 1

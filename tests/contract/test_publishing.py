@@ -1,4 +1,4 @@
-"""Whatever the store: events are numbered, kept in order, and delivered to the sockets of their thread."""
+"""Every store numbers events, keeps their order, and delivers them to the sockets of their thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bridgekit.events import Outcome
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.signals import Cursor
 from bridgekit.transport.log import Retention
-from tests.contract.stores import WAIT_SECONDS, Place, drafted, number_in, numbers
+from tests.contract.stores import WAIT_SECONDS, StoreLocation, event_with_number, number_in, numbers
 from tests.factories import OTHER, THREAD
 
 ODD = (
@@ -30,8 +30,8 @@ ODD = (
 SIZES = (0, 1, 10_000, 1_000_000, 1)
 
 
-async def test_numbers_count_from_1_without_holes_in_each_thread_for_itself(place: Place) -> None:
-    async with place.worker() as worker:
+async def test_seq_counts_from_1_without_gaps_in_each_thread(location: StoreLocation) -> None:
+    async with location.worker() as worker:
         for thread in (THREAD, OTHER, THREAD, THREAD, OTHER):
             await worker.publish(thread)
         first, second = await worker.publish(THREAD), await worker.publish(OTHER)
@@ -41,8 +41,8 @@ async def test_numbers_count_from_1_without_holes_in_each_thread_for_itself(plac
             assert numbers(replay.frames) == list(range(1, (receipt.seq or 0) + 1))
 
 
-async def test_event_reaches_the_sockets_of_its_thread_in_order_and_unchanged(place: Place) -> None:
-    async with place.workers() as (sender, holder):
+async def test_event_reaches_its_threads_sockets_in_order_and_unchanged(location: StoreLocation) -> None:
+    async with location.workers() as (sender, holder):
         begun = await holder.join(THREAD)
         await holder.join(OTHER)
         for number in range(20):
@@ -50,24 +50,24 @@ async def test_event_reaches_the_sockets_of_its_thread_in_order_and_unchanged(pl
             assert receipt
             assert receipt.outcome in {Outcome.SENT, Outcome.RELAYED}
             assert (receipt.seq, receipt.epoch, receipt.thread_id) == (number + 1, begun.cursor.epoch, THREAD)
-        heard = await holder.hears(THREAD, 20)
-        assert numbers(heard) == list(range(1, 21))
-        assert [number_in(frame) for frame in heard] == list(range(20))
-        assert {(frame.type, frame.run_id) == (frame.event.type, frame.event.run_id) for frame in heard} == {True}
-        assert holder.heard[OTHER] == []
+        received = await holder.wait_for_frames(THREAD, 20)
+        assert numbers(received) == list(range(1, 21))
+        assert [number_in(frame) for frame in received] == list(range(20))
+        assert {(frame.type, frame.run_id) == (frame.event.type, frame.event.run_id) for frame in received} == {True}
+        assert holder.received[OTHER] == []
 
 
-async def test_what_is_replayed_is_what_was_delivered(place: Place) -> None:
-    async with place.workers() as (sender, holder):
+async def test_replayed_frames_equal_delivered_frames(location: StoreLocation) -> None:
+    async with location.workers() as (sender, holder):
         begun = await holder.join(THREAD)
         for number in range(10):
             await sender.publish(THREAD, number, run_id=RunId(f"run {number}"))
-        heard = await holder.hears(THREAD, 10)
-        assert list((await holder.join(THREAD, begun.cursor)).frames) == heard
+        received = await holder.wait_for_frames(THREAD, 10)
+        assert list((await holder.join(THREAD, begun.cursor)).frames) == received
 
 
-async def test_event_without_sockets_is_kept_and_not_called_sent(place: Place) -> None:
-    async with place.worker() as worker:
+async def test_event_without_sockets_is_retained_and_not_reported_as_sent(location: StoreLocation) -> None:
+    async with location.worker() as worker:
         receipt = await worker.publish(THREAD)
         assert not receipt
         assert (receipt.outcome, receipt.kept, receipt.link) == (Outcome.NO_SUBSCRIBER, True, 10)
@@ -76,13 +76,13 @@ async def test_event_without_sockets_is_kept_and_not_called_sent(place: Place) -
         assert numbers(replay.frames) == [1]
 
 
-async def test_event_of_a_store_that_keeps_nothing_is_delivered_and_not_kept(place: Place) -> None:
-    async with place.workers(Retention(events=0)) as (sender, holder):
+async def test_event_is_delivered_and_not_retained_when_retention_is_zero(location: StoreLocation) -> None:
+    async with location.workers(Retention(events=0)) as (sender, holder):
         begun = await holder.join(THREAD)
         first = await sender.publish(THREAD)
         assert first
         assert not first.kept
-        await holder.hears(THREAD, 1)
+        await holder.wait_for_frames(THREAD, 1)
         replay = await holder.join(THREAD, begun.cursor)
         assert replay.frames == ()
         assert replay.gap is not None
@@ -90,27 +90,27 @@ async def test_event_of_a_store_that_keeps_nothing_is_delivered_and_not_kept(pla
         assert replay.cursor == Cursor(begun.cursor.epoch, 1)
 
 
-async def test_every_socket_is_counted_and_one_that_left_is_not(place: Place) -> None:
-    async with place.workers() as (sender, holder):
+async def test_receipt_counts_current_sockets_only(location: StoreLocation) -> None:
+    async with location.workers() as (sender, holder):
         await holder.join(THREAD)
         await holder.join(THREAD)
         assert await sender.publish(THREAD)
         holder.leave(THREAD)
         assert await sender.publish(THREAD)
-        await holder.hears(THREAD, 2)
+        await holder.wait_for_frames(THREAD, 2)
         holder.leave(THREAD)
         with anyio.fail_after(WAIT_SECONDS):
-            # A worker that is shared with may be told of it a moment later.
+            # With a shared store, the other worker may learn of it slightly later.
             while await sender.publish(THREAD):
                 pass
         again = await holder.join(THREAD, Cursor((await holder.join(THREAD)).cursor.epoch, 2))
         assert numbers(again.frames)[0] == 3
 
 
-async def test_100_publishers_at_once_get_each_number_once_and_keep_their_own_order(place: Place) -> None:
+async def test_100_concurrent_publishers_get_unique_numbers_and_keep_their_order(location: StoreLocation) -> None:
     threads = [ThreadId(f"thread_{number}") for number in range(10)]
-    said: defaultdict[ThreadId, list[int]] = defaultdict(list)
-    async with place.workers() as (sender, holder):
+    returned: defaultdict[ThreadId, list[int]] = defaultdict(list)
+    async with location.workers() as (sender, holder):
         for thread in threads:
             await holder.join(thread)
 
@@ -119,23 +119,23 @@ async def test_100_publishers_at_once_get_each_number_once_and_keep_their_own_or
             for number in range(5):
                 receipt = await sender.publish(thread, number, run_id=RunId(f"run_{publisher}"))
                 assert receipt.seq is not None
-                said[thread].append(receipt.seq)
+                returned[thread].append(receipt.seq)
 
         async with anyio.create_task_group() as tasks:
             for publisher in range(100):
                 tasks.start_soon(publish, publisher)
         for thread in threads:
-            heard = await holder.hears(thread, 50)
-            assert sorted(said[thread]) == list(range(1, 51))
-            assert numbers(heard) == list(range(1, 51))
+            received = await holder.wait_for_frames(thread, 50)
+            assert sorted(returned[thread]) == list(range(1, 51))
+            assert numbers(received) == list(range(1, 51))
             by_run: defaultdict[str, list[object]] = defaultdict(list)
-            for frame in heard:
+            for frame in received:
                 by_run[frame.run_id].append(number_in(frame))
             assert list(by_run.values()) == [[0, 1, 2, 3, 4]] * 10
 
 
-async def test_publisher_that_is_cancelled_takes_nothing_from_the_others(place: Place) -> None:
-    async with place.workers() as (sender, holder):
+async def test_cancelled_publisher_does_not_affect_others(location: StoreLocation) -> None:
+    async with location.workers() as (sender, holder):
         begun = await holder.join(THREAD)
         async with anyio.create_task_group() as tasks:
             for number in range(20):
@@ -145,32 +145,32 @@ async def test_publisher_that_is_cancelled_takes_nothing_from_the_others(place: 
         after = [await sender.publish(THREAD, number) for number in range(100, 105)]
         last = after[-1].seq or 0
         assert [receipt.seq for receipt in after] == list(range(last - 4, last + 1))
-        heard = await holder.hears(THREAD, last)
-        assert numbers(heard) == list(range(1, last + 1))
-        assert [number_in(frame) for frame in heard[-5:]] == list(range(100, 105))
-        assert list((await holder.join(THREAD, begun.cursor)).frames) == heard
+        received = await holder.wait_for_frames(THREAD, last)
+        assert numbers(received) == list(range(1, last + 1))
+        assert [number_in(frame) for frame in received[-5:]] == list(range(100, 105))
+        assert list((await holder.join(THREAD, begun.cursor)).frames) == received
 
 
-async def test_threads_whose_ids_look_alike_are_told_apart(place: Place) -> None:
+async def test_threads_with_similar_ids_are_separate(location: StoreLocation) -> None:
     threads = [ThreadId(name) for pair in ODD for name in pair]
-    async with place.workers() as (sender, holder):
+    async with location.workers() as (sender, holder):
         epochs = [(await holder.join(thread)).cursor.epoch for thread in threads]
         assert len(set(epochs)) == len(threads)
         for number, thread in enumerate(threads):
             for _ in range(1 + number % 2):
                 await sender.publish(thread, number)
         for number, (thread, epoch) in enumerate(zip(threads, epochs, strict=True)):
-            heard = await holder.hears(thread, 1 + number % 2)
-            assert [number_in(frame) for frame in heard] == [number] * (1 + number % 2)
-            assert {frame.event.thread_id for frame in heard} == {thread}
-            assert list((await holder.join(thread, Cursor(epoch, 0))).frames) == heard
+            received = await holder.wait_for_frames(thread, 1 + number % 2)
+            assert [number_in(frame) for frame in received] == [number] * (1 + number % 2)
+            assert {frame.event.thread_id for frame in received} == {thread}
+            assert list((await holder.join(thread, Cursor(epoch, 0))).frames) == received
 
 
-async def test_frame_of_any_size_comes_through_and_is_kept(place: Place) -> None:
-    async with place.workers() as (sender, holder):
+async def test_frame_of_any_size_is_delivered_and_retained(location: StoreLocation) -> None:
+    async with location.workers() as (sender, holder):
         begun = await holder.join(THREAD)
         for number, size_bytes in enumerate(SIZES):
-            await sender.log.publish(drafted(THREAD, number, padding=size_bytes))
-        heard = await holder.hears(THREAD, len(SIZES))
-        assert [len(str(frame.event.payload["padding"])) for frame in heard] == list(SIZES)
-        assert list((await holder.join(THREAD, begun.cursor)).frames) == heard
+            await sender.log.publish(event_with_number(THREAD, number, padding=size_bytes))
+        received = await holder.wait_for_frames(THREAD, len(SIZES))
+        assert [len(str(frame.event.payload["padding"])) for frame in received] == list(SIZES)
+        assert list((await holder.join(THREAD, begun.cursor)).frames) == received

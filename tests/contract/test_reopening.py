@@ -1,4 +1,4 @@
-"""Stores that survive: what was acknowledged is there when they are opened again, and goes on."""
+"""Durable stores: acknowledged data is still there after reopening, and numbering continues."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.signals import Cursor
 from bridgekit.transport.log import Retention
-from tests.contract.stores import LOOK_SECONDS, WAIT_SECONDS, Place, numbers
+from tests.contract.stores import POLL_INTERVAL_SECONDS, WAIT_SECONDS, StoreLocation, numbers
 from tests.factories import OTHER, RUN, THREAD
 
 
-async def test_numbering_goes_on_in_the_same_epoch_and_every_cursor_is_answered(surviving: Place) -> None:
+async def test_reopened_log_continues_its_epoch_and_replays_every_cursor(surviving: StoreLocation) -> None:
     async with surviving.worker() as worker:
         before = [await worker.publish(THREAD, number) for number in range(5)]
     async with surviving.worker() as worker:
@@ -26,7 +26,7 @@ async def test_numbering_goes_on_in_the_same_epoch_and_every_cursor_is_answered(
             assert (numbers(replay.frames), replay.gap) == (list(range(seq + 1, 9)), None)
 
 
-async def test_thread_whose_events_have_all_expired_goes_on_all_the_same(surviving: Place) -> None:
+async def test_reopened_thread_continues_when_all_its_events_have_expired(surviving: StoreLocation) -> None:
     async with surviving.worker(Retention(events=0)) as worker:
         before = [await worker.publish(THREAD) for _ in range(3)][-1]
     async with surviving.worker(Retention(events=0)) as worker:
@@ -34,7 +34,7 @@ async def test_thread_whose_events_have_all_expired_goes_on_all_the_same(survivi
         assert (after.seq, after.epoch) == (4, before.epoch)
 
 
-async def test_socket_of_a_thread_in_which_nothing_happened_misses_nothing(surviving: Place) -> None:
+async def test_socket_of_an_unused_thread_misses_nothing_after_reopening(surviving: StoreLocation) -> None:
     async with surviving.worker() as worker:
         begun = await worker.join(THREAD)
     async with surviving.worker() as worker:
@@ -43,7 +43,7 @@ async def test_socket_of_a_thread_in_which_nothing_happened_misses_nothing(survi
         assert (numbers(replay.frames), replay.gap) == ([1], None)
 
 
-async def test_many_threads_are_told_apart_when_they_are_back(surviving: Place) -> None:
+async def test_many_reopened_threads_are_separate(surviving: StoreLocation) -> None:
     threads = [ThreadId(f"thread {number} {{}}") for number in range(50)]
     async with surviving.worker() as worker:
         heads = [await worker.publish(thread, number) for number, thread in enumerate(threads)]
@@ -53,7 +53,7 @@ async def test_many_threads_are_told_apart_when_they_are_back(surviving: Place) 
             assert (frame.event.thread_id, frame.event.payload["number"]) == (thread, number)
 
 
-async def test_routes_and_their_grace_are_still_known(surviving: Place) -> None:
+async def test_routes_and_grace_periods_survive_reopening(surviving: StoreLocation) -> None:
     closed, lapsed = RunId("run_closed"), RunId("run_lapsed")
     async with surviving.opened() as stores:
         mapping, short = (RunThreadMappingService(stores.routes, grace_seconds=seconds) for seconds in (60.0, 0.2))
@@ -68,13 +68,13 @@ async def test_routes_and_their_grace_are_still_known(surviving: Place) -> None:
         with pytest.raises(RunAlreadyMapped):
             await mapping.register_mapping(RUN, OTHER)
         with anyio.fail_after(WAIT_SECONDS):
-            while await mapping.get_thread_id(lapsed) is not None:  # noqa: ASYNC110  # what lapses rings nobody
-                await anyio.sleep(LOOK_SECONDS)
+            while await mapping.get_thread_id(lapsed) is not None:  # noqa: ASYNC110  # no event signals an expiry
+                await anyio.sleep(POLL_INTERVAL_SECONDS)
 
 
-async def test_ticket_that_was_spent_is_still_spent(surviving: Place) -> None:
+async def test_used_ticket_is_still_used_after_reopening(surviving: StoreLocation) -> None:
     async with surviving.opened() as stores:
-        assert await stores.spent.spend("ticket", 60.0)
+        assert await stores.used_tickets.spend("ticket", 60.0)
     async with surviving.opened() as stores:
-        assert not await stores.spent.spend("ticket", 60.0)
-        assert await stores.spent.spend("another", 60.0)
+        assert not await stores.used_tickets.spend("ticket", 60.0)
+        assert await stores.used_tickets.spend("another", 60.0)

@@ -1,4 +1,4 @@
-"""Whatever the store: who resumes is given every event after his cursor, or is told which he will not get."""
+"""With every store, a resuming client gets every event after its cursor, or a gap."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ import pytest
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
 from bridgekit.transport.log import Retention
-from tests.contract.stores import LOOK_SECONDS, WAIT_SECONDS, Place, Worker, drafted, merged, numbers
+from tests.contract.stores import (
+    POLL_INTERVAL_SECONDS,
+    WAIT_SECONDS,
+    StoreLocation,
+    Worker,
+    event_with_number,
+    merged,
+    numbers,
+)
 from tests.factories import OTHER, THREAD
 
 
 async def published(worker: Worker, count: int, thread_id: ThreadId = THREAD) -> Cursor:
-    """The thread's cursor after so many events more."""
+    """Publish this many events and return the thread's cursor."""
     last = [await worker.publish(thread_id, number) for number in range(count)][-1]
     return Cursor(last.epoch or "", last.seq or 0)
 
 
-async def test_every_cursor_is_answered_by_all_that_came_after_it(place: Place) -> None:
-    async with place.workers() as (sender, holder):
+async def test_every_cursor_gets_all_later_events(location: StoreLocation) -> None:
+    async with location.workers() as (sender, holder):
         head = await published(sender, 12)
         for seq in range(13):
             replay = await holder.join(THREAD, Cursor(head.epoch, seq))
@@ -30,25 +38,25 @@ async def test_every_cursor_is_answered_by_all_that_came_after_it(place: Place) 
             assert numbers(replay.frames) == list(range(seq + 1, 13))
 
 
-async def test_socket_without_a_cursor_begins_where_the_thread_is(place: Place) -> None:
-    async with place.workers() as (sender, holder):
+async def test_socket_without_a_cursor_starts_at_the_threads_end(location: StoreLocation) -> None:
+    async with location.workers() as (sender, holder):
         begun = await holder.join(THREAD)
         assert (begun.cursor.seq, begun.frames, begun.gap) == (0, (), None)
         head = await published(sender, 3)
         assert head.epoch == begun.cursor.epoch
-        await holder.hears(THREAD, 3)
+        await holder.wait_for_frames(THREAD, 3)
         assert await holder.join(THREAD) == (head, (), None, None)
 
 
-async def test_epoch_is_of_one_thread_alone_and_cannot_be_guessed(place: Place) -> None:
-    async with place.worker() as worker:
+async def test_epoch_is_unique_per_thread_and_unguessable(location: StoreLocation) -> None:
+    async with location.worker() as worker:
         epochs = [(await worker.join(ThreadId(f"thread_{number}"))).cursor.epoch for number in range(20)]
         assert len(set(epochs)) == 20
         assert all(re.fullmatch("[0-9a-f]{16}", epoch) for epoch in epochs)
 
 
-async def test_cursor_of_another_thread_opens_nothing_of_it(place: Place) -> None:
-    async with place.workers() as (sender, holder):
+async def test_cursor_of_another_thread_reveals_none_of_its_events(location: StoreLocation) -> None:
+    async with location.workers() as (sender, holder):
         foreign = await published(sender, 3, OTHER)
         own = await published(sender, 2)
         replay = await holder.join(THREAD, Cursor(foreign.epoch, 1))
@@ -60,16 +68,16 @@ async def test_cursor_of_another_thread_opens_nothing_of_it(place: Place) -> Non
         assert {frame.event.thread_id for frame in replay.frames} == {THREAD}
 
 
-async def test_cursor_from_ahead_of_the_log_is_told_a_gap_without_an_end(place: Place) -> None:
-    async with place.workers() as (sender, holder):
+async def test_cursor_ahead_of_the_log_gets_a_gap_without_an_end(location: StoreLocation) -> None:
+    async with location.workers() as (sender, holder):
         head = await published(sender, 3)
         replay = await holder.join(THREAD, Cursor(head.epoch, 9))
         assert replay.gap is not None
         assert (replay.gap.first, replay.gap.last, replay.gap.reason) == (10, None, GapReason.RESTARTED)
 
 
-async def test_cursor_at_the_border_of_what_is_kept_gets_all_of_it_and_the_one_before_gets_none(place: Place) -> None:
-    async with place.workers(Retention(events=5)) as (sender, holder):
+async def test_oldest_retained_cursor_gets_everything_and_the_one_before_gets_a_gap(location: StoreLocation) -> None:
+    async with location.workers(Retention(events=5)) as (sender, holder):
         head = await published(sender, 20)
         whole = await holder.join(THREAD, Cursor(head.epoch, 15))
         assert (numbers(whole.frames), whole.gap) == ([16, 17, 18, 19, 20], None)
@@ -83,26 +91,26 @@ async def test_cursor_at_the_border_of_what_is_kept_gets_all_of_it_and_the_one_b
         assert (await holder.join(THREAD, head)).gap is None
 
 
-async def test_log_is_bounded_in_bytes_and_the_latest_event_is_kept_whatever_its_size(place: Place) -> None:
-    async with place.workers(Retention(size_bytes=2_000)) as (sender, holder):
+async def test_log_is_bounded_in_bytes_and_retains_the_latest_event_of_any_size(location: StoreLocation) -> None:
+    async with location.workers(Retention(size_bytes=2_000)) as (sender, holder):
         head = await published(sender, 20)
         kept = [seq for seq in range(20) if numbers((await holder.join(THREAD, Cursor(head.epoch, seq))).frames)]
         assert kept == list(range(kept[0], 20))
         replay = await holder.join(THREAD, Cursor(head.epoch, kept[0]))
         assert sum(len(frame.data) for frame in replay.frames) <= 2_000
-        await sender.log.publish(drafted(THREAD, padding=10_000))
+        await sender.log.publish(event_with_number(THREAD, padding=10_000))
         assert numbers((await holder.join(THREAD, Cursor(head.epoch, 20))).frames) == [21]
         assert (await holder.join(THREAD, Cursor(head.epoch, 19))).gap is not None
 
 
-async def test_events_expire_and_who_misses_them_is_told(place: Place) -> None:
-    async with place.workers(Retention(seconds=0.2)) as (sender, holder):
+async def test_resuming_client_gets_a_gap_for_expired_events(location: StoreLocation) -> None:
+    async with location.workers(Retention(seconds=0.2)) as (sender, holder):
         head = await published(sender, 3)
         with anyio.fail_after(WAIT_SECONDS):
             while (replay := await holder.join(THREAD, Cursor(head.epoch, 1))).gap is None:
                 assert numbers(replay.frames) == [2, 3]
                 holder.leave(THREAD)
-                await anyio.sleep(LOOK_SECONDS)
+                await anyio.sleep(POLL_INTERVAL_SECONDS)
         assert (replay.gap.first, replay.gap.last, replay.gap.reason) == (2, 3, GapReason.EXPIRED)
         assert (replay.cursor, replay.frames) == (head, ())
         assert (await holder.join(THREAD, head)).gap is None
@@ -110,10 +118,10 @@ async def test_events_expire_and_who_misses_them_is_told(place: Place) -> None:
         assert numbers((await holder.join(THREAD, head)).frames) in ([4], [])
 
 
-async def test_thread_that_was_forgotten_begins_anew_and_who_resumes_it_is_told(place: Place) -> None:
-    if not place.kind.forgets_threads:
+async def test_forgotten_thread_begins_a_new_epoch_and_a_resuming_client_gets_a_gap(location: StoreLocation) -> None:
+    if not location.kind.forgets_threads:
         return
-    async with place.worker(Retention(threads=2)) as worker:
+    async with location.worker(Retention(threads=2)) as worker:
         held, forgotten = await published(worker, 3), await published(worker, 3, OTHER)
         await worker.join(THREAD)
         for number in range(5):
@@ -127,9 +135,9 @@ async def test_thread_that_was_forgotten_begins_anew_and_who_resumes_it_is_told(
 
 
 @pytest.mark.parametrize("before", [0, 1, 5])
-async def test_socket_that_joins_while_events_are_under_way_reads_each_of_them_once(place: Place, before: int) -> None:
-    """The race on purpose: some are published before, some are on their way, some come between join and replay."""
-    async with place.workers() as (sender, holder):
+async def test_socket_that_joins_during_publishing_reads_each_event_once(location: StoreLocation, before: int) -> None:
+    """Provokes the race: some events are published before, some during, and some between join and replay."""
+    async with location.workers() as (sender, holder):
         cursor = (await holder.join(THREAD)).cursor
         holder.leave(THREAD)
         for number in range(before):
@@ -148,13 +156,13 @@ async def test_socket_that_joins_while_events_are_under_way_reads_each_of_them_o
                 tasks.start_soon(sender.publish, THREAD, number)
         assert replay.gap is None
         with anyio.fail_after(WAIT_SECONDS):
-            while len(read := merged(replay, holder.heard[THREAD])) < before + 9:
+            while len(read := merged(replay, holder.received[THREAD])) < before + 9:
                 await anyio.lowlevel.checkpoint()
         assert numbers(read) == list(range(1, before + 10))
 
 
-async def test_socket_that_joins_without_a_cursor_misses_nothing_that_comes_after_its_own(place: Place) -> None:
-    async with place.workers() as (sender, holder):
+async def test_socket_that_joins_without_a_cursor_gets_every_later_event(location: StoreLocation) -> None:
+    async with location.workers() as (sender, holder):
         async with anyio.create_task_group() as tasks:
             for number in range(20):
                 tasks.start_soon(sender.publish, THREAD, number)
@@ -163,6 +171,6 @@ async def test_socket_that_joins_without_a_cursor_misses_nothing_that_comes_afte
             for number in range(5):
                 tasks.start_soon(sender.publish, THREAD, number)
         with anyio.fail_after(WAIT_SECONDS):
-            while numbers(read := merged(replay, holder.heard[THREAD]))[-1:] != [25]:
+            while numbers(read := merged(replay, holder.received[THREAD]))[-1:] != [25]:
                 await anyio.lowlevel.checkpoint()
         assert numbers(read) == list(range(replay.cursor.seq + 1, 26))

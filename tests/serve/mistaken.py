@@ -1,3 +1,3 @@
-"""An application whose own module has a mistake in it."""
+"""An application module that raises an error when it is imported."""
 
 app = 1 / 0

@@ -1,4 +1,4 @@
-"""An application whose own module needs what is not there."""
+"""An application module that imports a missing package."""
 
 import no_such_package  # type: ignore[import-not-found]
 

@@ -1,4 +1,4 @@
-"""The application that is served: found by its name, changed by the options, or refused with what to do."""
+"""Loading the application: found by name, changed by options, or refused with a message that says what to do."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def started(served: AppSpec) -> tuple[Application, ConnectionRegistry]:
 
 
 @pytest.mark.parametrize("name", ["plain", "made", "Rooms.config"])
-async def test_parts_and_a_function_that_returns_them_become_an_application(name: str) -> None:
+async def test_config_and_a_function_that_returns_one_become_an_application(name: str) -> None:
     app = AppSpec(target=f"{HERE}:{name}").load()
     assert isinstance(app, Starlette)
     assert {route.path for route in app.routes if isinstance(route, Route)} >= {"/healthz", "/metrics"}
@@ -80,24 +80,24 @@ def test_application_is_served_unchanged(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "says"),
+    ("target", "expected"),
     [
         ("nowhere:app", "there is no module 'nowhere' in /"),
         ("tests.nowhere:app", "there is no module 'tests.nowhere'"),
         ("tests.serve.needy:app", "it needs the module 'no_such_package', which is not installed"),
         (f"{HERE}:nothing", f"'{HERE}' has no 'nothing'"),
         (f"{HERE}:Rooms.nothing", "has no 'Rooms.nothing'"),
-        (HERE, "give MODULE:ATTRIBUTE, which names your BridgeConfig, a function that returns them, or an ASGI"),
+        (HERE, "give MODULE:ATTRIBUTE, which names a BridgeConfig, a function that returns one, or an ASGI"),
         (":plain", "give MODULE:ATTRIBUTE"),
-        (f"{HERE}:number", "it is of type int; expected your BridgeConfig, a function"),
+        (f"{HERE}:number", "it is of type int; expected a BridgeConfig, a function"),
         (f"{HERE}:made_wrong", "it is of type int"),
-        (f"{HERE}:made_later", "its function is asynchronous; expected your BridgeConfig"),
+        (f"{HERE}:made_later", "it is an asynchronous function; expected a BridgeConfig"),
     ],
 )
-def test_target_that_cannot_be_served_is_named(target: str, says: str) -> None:
+def test_target_that_cannot_be_served_is_named(target: str, expected: str) -> None:
     with pytest.raises(ServeError) as refusal:
         AppSpec(target=target).load()
-    assert says in str(refusal.value)
+    assert expected in str(refusal.value)
     assert refusal.value.what == target
 
 
@@ -106,7 +106,7 @@ def test_error_in_the_target_module_is_raised_unchanged() -> None:
         AppSpec(target="tests.serve.mistaken:app").load()
 
 
-async def test_options_of_the_command_change_the_parts() -> None:
+async def test_command_line_options_change_the_config() -> None:
     application, _ = await started(
         AppSpec(
             target=f"{HERE}:two_sites",
@@ -122,7 +122,7 @@ async def test_options_of_the_command_change_the_parts() -> None:
     assert config.stores is not MEMORY
 
 
-async def test_key_of_the_environment_signs_and_so_does_the_key_of_a_file(
+async def test_key_from_the_environment_or_a_file_signs_tickets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "key"
@@ -132,21 +132,19 @@ async def test_key_of_the_environment_signs_and_so_does_the_key_of_a_file(
     for key_file, key in ((None, KEY), (file, KEY[::-1])):
         application, _ = await started(AppSpec(target=f"{HERE}:plain", key_file=key_file))
         await application.open_thread(THREAD, ALICE)
-        other = Tickets(application, application.stores.spent, keys=(key.encode(),))
-        asked = Handshake(query={}, ticket=other.issue(ALICE, THREAD))
-        assert (await application.authorizer.authorize(asked)).user_id == ALICE
+        other = Tickets(application, application.stores.used_tickets, keys=(key.encode(),))
+        handshake = Handshake(query={}, ticket=other.issue(ALICE, THREAD))
+        assert (await application.authorizer.authorize(handshake)).user_id == ALICE
 
 
-async def test_parts_with_an_admission_of_their_own_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_config_with_its_own_authorizer_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     application, _ = await started(AppSpec(target=f"{HERE}:owners_only"))
     assert application.config.authorizer is OwnerAuthorizer
     file = tmp_path / "key"
     file.write_text(KEY)
     file.chmod(0o600)
-    with pytest.raises(
-        ServeError, match="its BridgeConfig have an authorizer of their own; leave out --ticket-key-file"
-    ):
+    with pytest.raises(ServeError, match="its BridgeConfig has its own authorizer; leave out --ticket-key-file"):
         AppSpec(target=f"{HERE}:owners_only", key_file=file).load()
 
 
@@ -163,7 +161,9 @@ async def test_parts_with_an_admission_of_their_own_keep_it(tmp_path: Path, monk
     ],
 )
 def test_application_accepts_no_options(served: AppSpec, named: str) -> None:
-    with pytest.raises(ServeError, match=f"it is already an application; leave out {named}$"):
+    with pytest.raises(
+        ServeError, match=f"it is a complete application, to which options do not apply; leave out {named}$"
+    ):
         served.load()
 
 
@@ -175,7 +175,7 @@ def test_unknown_store_is_refused() -> None:
 def test_shared_store_needs_a_shared_key() -> None:
     served = AppSpec(target=f"{HERE}:plain", store="redis://127.0.0.1:1")
     with pytest.raises(
-        ServeError, match=f"must share a key for tickets: give --ticket-key-file FILE, or {KEY_VARIABLE}"
+        ServeError, match=f"need the same key for tickets: give --ticket-key-file FILE, or {KEY_VARIABLE}"
     ):
         served.load()
     AppSpec(target=f"{HERE}:owners_only", store="redis://127.0.0.1:1").load()
@@ -185,16 +185,16 @@ def test_shared_store_needs_a_shared_key() -> None:
     ("name", "store", "called"),
     [("plain", None, "memory"), ("plain", "memory:", "memory"), ("kept", "sqlite:///events", "sqlite")],
 )
-def test_store_for_one_is_refused_for_two(name: str, store: str | None, called: str) -> None:
+def test_single_worker_store_is_refused_for_two_workers(name: str, store: str | None, called: str) -> None:
     served = AppSpec(target=f"{HERE}:{name}", store=store)
     served.load(1)
     with pytest.raises(ServeError) as refusal:
         served.load(2)
     assert f"its {called} store serves one worker, not 2" in str(refusal.value)
-    assert "start one, or give --store redis://HOST:PORT" in str(refusal.value)
+    assert "use --workers 1, or give --store redis://HOST:PORT" in str(refusal.value)
 
 
-def test_shared_store_and_stores_that_are_checked_later_are_accepted_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_store_and_custom_stores_are_accepted_for_two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     AppSpec(target=f"{HERE}:plain", store="redis://127.0.0.1:1").load(2)
     AppSpec(target=f"{HERE}:without_bridge").load(2)
@@ -232,7 +232,7 @@ def test_keys_are_optional() -> None:
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o620, 0o601, 0o660, 0o666])
-def test_key_file_that_others_may_read_or_change_is_refused(mode: int, tmp_path: Path) -> None:
+def test_key_file_is_refused_when_others_can_read_or_change_it(mode: int, tmp_path: Path) -> None:
     with pytest.raises(ServeError, match="other users can access the key; run: chmod 600"):
         read_ticket_keys(written(tmp_path, NEW, mode), {})
 
@@ -258,7 +258,7 @@ def test_owner_of_the_key_file_decides_who_may_read_it(monkeypatch: pytest.Monke
         check_private(file, status(owner=1_001, mode=0o600))
 
 
-def test_key_file_behind_a_link_is_checked_itself(tmp_path: Path) -> None:
+def test_key_file_behind_a_symbolic_link_is_checked(tmp_path: Path) -> None:
     link = tmp_path / "link"
     file = written(tmp_path, NEW)
     link.symlink_to(file)
@@ -268,17 +268,19 @@ def test_key_file_behind_a_link_is_checked_itself(tmp_path: Path) -> None:
         read_ticket_keys(link, {})
 
 
-@pytest.mark.parametrize(("text", "says"), [("", "holds no key"), ("\n \n", "holds no key"), ("short", "not 5")])
-def test_unusable_key_is_refused_and_its_source_named(text: str, says: str, tmp_path: Path) -> None:
-    with pytest.raises(ServeError, match=says) as refusal:
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", "contains no key"), ("\n \n", "contains no key"), ("short", "not 5")]
+)
+def test_unusable_key_is_refused_and_its_source_named(text: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(ServeError, match=expected) as refusal:
         read_ticket_keys(written(tmp_path, text), {})
     assert refusal.value.what == str(tmp_path / "key")
-    with pytest.raises(ServeError, match=says) as refusal:
+    with pytest.raises(ServeError, match=expected) as refusal:
         read_ticket_keys(None, {KEY_VARIABLE: text})
     assert refusal.value.what == KEY_VARIABLE
 
 
-def test_second_key_that_is_too_short_is_refused_too(tmp_path: Path) -> None:
+def test_short_second_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ServeError, match="not 9"):
         read_ticket_keys(written(tmp_path, f"{NEW}\ntoo short"), {})
 

@@ -1,4 +1,4 @@
-"""`bridgekit serve`: its arguments, and real processes that are started with them, used and stopped."""
+"""`bridgekit serve`: its arguments, and real processes that are started, used and stopped with it."""
 
 from __future__ import annotations
 
@@ -37,13 +37,16 @@ def anyio_backend() -> str:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "expected"),
     [
         (["nowhere:app"], "nowhere:app: there is no module 'nowhere'"),
         ([APP, "--store", "memory:"], "leave out --store"),
         ([PARTS, "--store", "mongo:"], "no store is called 'mongo'"),
         ([PARTS, "--store", "memory:", "--workers", "2"], "its memory store serves one worker, not 2"),
-        ([PARTS, "--store", "redis://:secret@127.0.0.1:1"], "other users can read the password; give the URL in"),
+        (
+            [PARTS, "--store", "redis://:secret@127.0.0.1:1"],
+            "other users can read the password on the command line; give the URL in",
+        ),
         (
             ["tests.serve.test_native_handoff:wrapped", "--edge", "native"],
             "it is of type CORSMiddleware, and the native edge",
@@ -53,12 +56,12 @@ def anyio_backend() -> str:
     ],
 )
 def test_arguments_that_cannot_be_served_are_one_line_and_exit_2(
-    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["serve", "--port", "0", *words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("bridgekit: ")
-    assert says in error
+    assert expected in error
     assert "secret" not in error
     assert len(error.splitlines()) == 1
 
@@ -68,14 +71,17 @@ def test_address_in_use_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str
         port = taken.getsockname()[1]
         assert main(["serve", APP, "--port", str(port)]) == 2
     error = capsys.readouterr().err
-    assert error == f"bridgekit: 127.0.0.1:{port}: cannot listen there: Address already in use; choose another\n"
+    assert (
+        error
+        == f"bridgekit: 127.0.0.1:{port}: cannot listen there: Address already in use; choose another address or port\n"
+    )
 
 
 def test_missing_application_is_an_error_of_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["serve"])
     assert left.value.code == 2
-    assert "give MODULE:ATTRIBUTE, which names your BridgeConfig, a function that" in capsys.readouterr().err
+    assert "give MODULE:ATTRIBUTE, which names a BridgeConfig, a function that" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,7 @@ def test_help_describes_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["serve", "--help"])
     assert left.value.code == 0
-    assert "Serve an application until a signal." in " ".join(capsys.readouterr().out.split())
+    assert "Serve an application until a signal arrives." in " ".join(capsys.readouterr().out.split())
 
 
 async def types(server: Server, number: signal.Signals) -> list[EventType]:
@@ -160,7 +166,7 @@ async def read_out(client: EventClient) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("choice", "edge"), [((), "native"), (("--edge", "asgi"), "asgi")], ids=["native", "asgi"])
-async def test_parts_are_served_with_all_options_and_the_address_is_json(
+async def test_config_is_served_with_all_options_and_the_address_is_json(
     choice: tuple[str, ...], edge: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "key"
@@ -213,7 +219,7 @@ async def pinged(server: Server) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "expected"),
     [
         (
             (PARTS, "--store", "sqlite:////dev/null/events"),
@@ -221,14 +227,14 @@ async def pinged(server: Server) -> bool:
         ),
         (
             ("tests.served_application:bare",),
-            "the application: it does not start the bridge; give it",
+            "the application: it does not start the bridge; create it",
         ),
     ],
 )
-async def test_application_that_does_not_start_is_one_line_and_exit_2(words: tuple[str, ...], says: str) -> None:
+async def test_application_that_does_not_start_is_one_line_and_exit_2(words: tuple[str, ...], expected: str) -> None:
     async with started(*SERVE, *words, "--port", "0") as server:
         assert await server.end() == 2
-    assert [line.startswith(f"bridgekit: {says}") for line in server.output] == [True]
+    assert [line.startswith(f"bridgekit: {expected}") for line in server.output] == [True]
 
 
 @pytest.mark.slow
@@ -243,8 +249,8 @@ async def test_error_of_the_applications_own_startup_is_printed_once_and_exit_2(
 
 
 @pytest.mark.slow
-async def test_two_workers_of_a_store_for_one_end_with_2_and_a_line_for_each_error() -> None:
-    """The store of an application that was put together before is not known until it starts."""
+async def test_two_workers_with_a_single_worker_store_exit_with_2_and_one_line_per_error() -> None:
+    """The store of an application that the program created is unknown until the application starts."""
     async with started(*SERVE, APP, "--port", "0", "--workers", "2") as server:
         assert await server.end() == 2
     refused = "bridgekit: link 1: the memory store serves a single process, and another process serves 127.0.0.1:"

@@ -34,12 +34,12 @@ from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixt
 TIMEOUT_SECONDS = 60.0
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
-"""For tests that open a socket with the asyncio client of `websockets`."""
+"""Backend parameters for tests that open a socket with the asyncio client of `websockets`."""
 
 
 @asynccontextmanager
 async def served(app: Starlette | None = None) -> AsyncIterator[tuple[Starlette, str]]:
-    """An application with a thread of Alice's and one of Bob's, and where it is served."""
+    """Serve an application with one thread of Alice's and one of Bob's."""
     app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer)) if app is None else app
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:
@@ -100,10 +100,10 @@ async def test_client_receives_the_close_code_when_the_server_drains() -> None:
         assert (await client.receive()).seq == 1
         with pytest.raises(Disconnected) as closed:
             await client.receive()
-        assert (closed.value.code, closed.value.reason) == (4000, "the server is going away: connect again")
+        assert (closed.value.code, closed.value.reason) == (4000, "the server is shutting down: connect again")
 
 
-async def test_client_refuses_a_frame_that_is_no_event() -> None:
+async def test_client_rejects_a_frame_that_is_not_an_event() -> None:
     async with served() as (app, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
         [subscriber] = app.state.bridgekit.bridge.hub.connections(THREAD)
         event = await app.state.bridgekit.bridge.hub.publish(emitted(), THREAD)
@@ -124,7 +124,7 @@ async def test_proxy_of_the_environment_is_not_used(name: str, monkeypatch: pyte
         assert (await client.receive()).seq == 1
 
 
-async def test_client_that_leaves_is_detached() -> None:
+async def test_client_is_detached_when_it_leaves() -> None:
     async with served() as (app, url):
         hub: Hub = app.state.bridgekit.bridge.hub
         async with connect(url, user_id=ALICE, thread_id=THREAD):

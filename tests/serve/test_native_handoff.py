@@ -1,4 +1,4 @@
-"""Which edge serves an application, and one port for both: the bridge's sockets serve_native, uvicorn for the rest."""
+"""Which edge serves an application, and one port for both: bridge sockets on the native edge, the rest on uvicorn."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ on_trio = pytest.mark.parametrize("anyio_backend", ["trio"])
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """The native edge's own."""
+    """The native edge needs asyncio."""
     return "asyncio"
 
 
@@ -73,7 +73,7 @@ async def echo(websocket: WebSocket) -> None:
 
 @asynccontextmanager
 async def served(edge: str, seen: list[str] | None = None) -> AsyncIterator[tuple[Starlette, str]]:
-    """An application that has more than the bridge."""
+    """An application with other routes than the bridge's."""
     app = Starlette(
         routes=[*routes(), Route("/hello", hello, methods=["POST"]), WebSocketRoute("/echo", echo)],
         middleware=[Middleware(Recording, seen=[] if seen is None else seen)],
@@ -103,8 +103,8 @@ async def test_middleware_receives_every_request_that_is_not_handed_off(edge: st
     assert seen == [*websockets_seen, "/healthz", "/hello", "/echo", "/ws"]
 
 
-async def test_connection_that_was_used_for_a_page_before_is_handed_off_too() -> None:
-    """As a proxy with persistent connections does."""
+async def test_connection_used_for_a_page_before_is_handed_off() -> None:
+    """A proxy with persistent connections does this."""
     seen: list[str] = []
     async with served("native", seen) as (_, url), await anyio.connect_tcp("127.0.0.1", port_of(url)) as stream:
         await stream.send(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
@@ -115,12 +115,12 @@ async def test_connection_that_was_used_for_a_page_before_is_handed_off_too() ->
 
 
 @pytest.mark.parametrize("edge", ["asgi", "native"])
-@pytest.mark.parametrize(("said", "refused"), [("https", True), ("wss", True), ("http", False)])
+@pytest.mark.parametrize(("scheme", "refused"), [("https", True), ("wss", True), ("http", False)])
 async def test_proxy_that_terminates_tls_is_trusted_and_a_page_without_tls_refused(
-    edge: str, said: str, refused: bool
+    edge: str, scheme: str, refused: bool
 ) -> None:
     async with served(edge) as (_, url):
-        headers = {"X-Forwarded-Proto": said, "Origin": f"http{url[2:]}"}
+        headers = {"X-Forwarded-Proto": scheme, "Origin": f"http{url[2:]}"}
         async with open_socket(f"{url}{ASKED}", additional_headers=headers) as page:
             first = None if refused else json.loads(await page.recv())["type"]
             if refused:
@@ -147,7 +147,7 @@ async def serve_until(stop: anyio.Event, urls: list[str]) -> None:
         await stop.wait()
 
 
-async def test_upgrade_that_is_no_websocket_is_refused_by_either_edge() -> None:
+async def test_upgrade_to_another_protocol_is_refused_by_either_edge() -> None:
     for edge in ("asgi", "native"):
         async with served(edge) as (_, url), await anyio.connect_tcp("127.0.0.1", port_of(url)) as stream:
             await stream.send(upgrade(ASKED).replace(b"Sec-WebSocket-Key", b"X-Nothing"))
@@ -209,11 +209,11 @@ async def test_native_edge_is_refused_on_trio() -> None:
 
 
 class Mine(BaseHTTPMiddleware):
-    """Receives no WebSocket connections, like every middleware of this kind."""
+    """Middleware that receives no WebSocket connections, like every subclass of BaseHTTPMiddleware."""
 
 
 class MoreThanCORS(CORSMiddleware):
-    """Drops WebSocket connections."""
+    """Middleware that drops WebSocket connections."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":

@@ -18,7 +18,7 @@ from bridgekit.stores.sqlite.database import open_database
 from bridgekit.stores.sqlite.file import Synchronous
 from bridgekit.stores.sqlite.log import SqliteEventLog
 from bridgekit.transport.log import EventLog, MemoryEventLog, Retention
-from tests.contract.stores import Worker, drafted
+from tests.contract.stores import Worker, event_with_number
 from tests.stores.naive import Naive, told
 from tests.stores.sqlite.disks import POISON, REFUSING
 from tests.stores.sqlite.files import Clock, run_script
@@ -46,7 +46,7 @@ class Comparison:
     async def publish(self, thread_id: ThreadId, padding: int, poison: bool) -> None:
         self.said += 1
         number = POISON if poison else 1_000 + self.said
-        event = drafted(thread_id, number, padding=padding)
+        event = event_with_number(thread_id, number, padding=padding)
         receipt = await self.log.publish(event)
         seq = receipt.seq or 0
         assert seq == self.naive.publish(thread_id, number, len(encode(event)), lost=poison)

@@ -1,4 +1,4 @@
-"""A site for each test of the edge."""
+"""A Site for each test of the edge."""
 
 from __future__ import annotations
 

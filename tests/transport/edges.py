@@ -1,6 +1,6 @@
-"""One suite for every edge: `serving` serves by the one that the test runs on, and each backend has its edges.
+"""One suite for every edge: `serving` uses the edge of the current test, and each backend has its edges.
 
-A test module that imports both names from here runs on all of them.
+A test module that imports both names from here runs on all edges.
 """
 
 from __future__ import annotations
@@ -35,5 +35,5 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 
 def serving(app: Starlette, **choices: Any) -> AbstractAsyncContextManager[str]:
-    """Serve the application's sockets by the edge of this test."""
+    """Serve the application's sockets on the edge of this test."""
     return in_process.serving(app, edge=edge.get(), **choices)

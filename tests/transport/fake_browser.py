@@ -1,4 +1,4 @@
-"""A browser by hand: drives the ASGI application as a server does, and stops reading when told to."""
+"""A fake browser: drives the ASGI application as a server does, and stops reading on request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOST = b"bridgekit.test"
 
 
 class Browser:
-    """One socket of the application. What the application sends it stands in `messages`."""
+    """One socket of the application. `messages` has what the application sent to it."""
 
     def __init__(
         self,
@@ -43,22 +43,22 @@ class Browser:
         protocols: Sequence[str] = (),
         origin: str | None = None,
         scheme: str = "ws",
-        says: Sequence[str | bytes] = (),
+        sends: Sequence[str | bytes] = (),
         **query: str,
     ) -> None:
         self.messages: list[dict[str, Any]] = []
         self._app = app
         self._query = query
         self._broken_at = broken_at
-        """The message at which the connection turns out to be broken."""
+        """The message at which sending fails, as on a broken connection."""
         self._broken_by = broken_by or OSError("the connection is broken")
         self._slow_at = slow_at
-        """The message that waits while it does not read; "*" for every one."""
+        """The message type that blocks while the browser does not read; "*" for every type."""
         self._scheme = scheme
         self._headers = [(b"host", HOST), (b"sec-websocket-protocol", ", ".join(protocols).encode())]
         if origin is not None:
             self._headers.append((b"origin", origin.encode()))
-        self._says = deque(says)
+        self._sends = deque(sends)
         self._may_read = math.inf
         self._news = anyio.Event()
         self._leaves = anyio.Event()
@@ -66,23 +66,23 @@ class Browser:
 
     @property
     def frames(self) -> list[dict[str, Any]]:
-        """What it read, without the first frame, which confirms the subscription."""
+        """The received frames after the first one, which confirms the subscription."""
         return [json.loads(message["text"]) for message in self.messages if "text" in message][1:]
 
     @property
-    def hello(self) -> dict[str, Any]:
-        """The first frame: which thread, and which of its events was the last before this socket's."""
+    def confirmation(self) -> dict[str, Any]:
+        """The first frame, which confirms the subscription and its position."""
         first: dict[str, Any] = json.loads(next(message["text"] for message in self.messages if "text" in message))
         return first
 
     @property
     def seqs(self) -> list[int]:
-        """The numbers of the events that it read."""
+        """The `seq` of each received event."""
         return [frame["seq"] for frame in self.frames if "seq" in frame]
 
     @property
     def gaps(self) -> list[tuple[int, int | None, str]]:
-        """The gaps that it was told."""
+        """The received gaps."""
         return [(frame["from"], frame["to"], frame["reason"]) for frame in self.frames if frame["type"] == "gap"]
 
     @property
@@ -93,8 +93,8 @@ class Browser:
     def stop_reading(self) -> None:
         self._may_read = 0
 
-    def read_on(self, count: float = math.inf) -> None:
-        """Read again: everything, or so many messages and then no more."""
+    def resume_reading(self, count: float = math.inf) -> None:
+        """Continue to read: everything, or only this many messages."""
         self._may_read = count
         self._news.set()
         self._news = anyio.Event()
@@ -102,7 +102,7 @@ class Browser:
     def leave(self) -> None:
         self._leaves.set()
 
-    async def stay(self) -> None:
+    async def run(self) -> None:
         """Keep the socket open until either side closes it."""
         scope = {
             "type": "websocket",
@@ -121,9 +121,9 @@ class Browser:
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
-        if self._says:
-            said = self._says.popleft()
-            return {"type": "websocket.receive", "text" if isinstance(said, str) else "bytes": said}
+        if self._sends:
+            message = self._sends.popleft()
+            return {"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message}
         await self._leaves.wait()
         return {"type": "websocket.disconnect", "code": 1001}
 
@@ -138,18 +138,18 @@ class Browser:
 
 
 class Site:
-    """An edge with two threads, one of Alice's and one of Bob's, and browsers that come and go."""
+    """An ASGI edge with two threads, one of Alice's and one of Bob's, for browsers to connect to."""
 
     def __init__(
-        self, keep: Retention = DEFAULT_RETENTION, *, broker: MemoryEventLog | None = None, **choices: Any
+        self, retention: Retention = DEFAULT_RETENTION, *, log: MemoryEventLog | None = None, **choices: Any
     ) -> None:
-        self.broker = MemoryEventLog(keep) if broker is None else broker
-        self.hub = Hub(self.broker)
+        self.log = MemoryEventLog(retention) if log is None else log
+        self.hub = Hub(self.log)
         self.counters = DeliveryCounters()
         self.threads = MemoryThreadStore()
-        self.spent = MemoryUsedTickets()
-        self.tickets = Tickets(self.threads, self.spent, **choices)
-        self.edge = ConnectionRegistry(self.hub, OwnerAuthorizer(self.threads, self.spent), self.counters)
+        self.used_tickets = MemoryUsedTickets()
+        self.tickets = Tickets(self.threads, self.used_tickets, **choices)
+        self.edge = ConnectionRegistry(self.hub, OwnerAuthorizer(self.threads, self.used_tickets), self.counters)
         self.app = Starlette(routes=routes())
         self.app.state.bridgekit_connections = self.edge
 
@@ -162,37 +162,38 @@ class Site:
         count: int = 1,
         thread_id: ThreadId = THREAD,
         *,
-        type: EventType = EventType.AGENT_THINKING,  # noqa: A002  # the wire's own word
+        type: EventType = EventType.AGENT_THINKING,  # noqa: A002  # the name in the wire format
     ) -> list[Receipt]:
         return [await self.hub.publish(emitted(type), thread_id) for _ in range(count)]
 
     def resuming(self, seen: Receipt, thread: ThreadId = THREAD, *, seq: int | None = None, **choices: Any) -> Browser:
-        """A browser of the thread's owner, whose last event was that one, or another number of the same numbering."""
+        """Return a browser of the thread's owner that resumes after this event, or after another `seq` of its epoch."""
         owner = ALICE if thread == THREAD else BOB
         cursor = {"epoch": str(seen.epoch), "seq": str(seen.seq if seq is None else seq)}
         return self.browser(owner, thread, **cursor, **choices)
 
     def browser(self, user: UserId = ALICE, thread: ThreadId = THREAD, **choices: Any) -> Browser:
-        """A browser that names its user; `choices` are a browser's, and any query parameters."""
+        """Return a browser that names its user. `choices` are options of Browser and query parameters."""
         return Browser(self.app, user_id=user, thread_id=thread, **choices)
 
     @asynccontextmanager
     async def open(self, *browsers: Browser) -> AsyncIterator[None]:
-        """Sockets for the length of a block, which begins when nothing happens any more; it ends when they are gone."""
+        """Open sockets for the length of a block. The block starts when all tasks are blocked; after it, the sockets
+        close."""
         with anyio.fail_after(TIMEOUT_SECONDS):
             async with anyio.create_task_group() as tasks:
                 for browser in browsers:
-                    tasks.start_soon(browser.stay)
+                    tasks.start_soon(browser.run)
                 await anyio.wait_all_tasks_blocked()
                 yield
-                # What was published last has its turn before anybody leaves.
+                # Let the last published events be delivered before a browser leaves.
                 await anyio.wait_all_tasks_blocked()
                 for browser in browsers:
                     browser.leave()
 
     @asynccontextmanager
     async def visited(self, *visitors: tuple[UserId, ThreadId]) -> AsyncIterator[list[Browser]]:
-        """Browsers that are subscribed when the block begins; it ends when all of them are gone."""
+        """Subscribed browsers for the length of a block. It ends when all of them are closed."""
         browsers = [self.browser(user, thread) for user, thread in visitors]
         async with self.open(*browsers):
             yield browsers

@@ -14,21 +14,21 @@ EPOCH = "0" * 16
 
 
 class Schedule:
-    """A scheduler that writes nothing and counts what it is asked for."""
+    """A scheduler that writes nothing and counts the requested flushes."""
 
     def __init__(self, limits: OutboxLimits) -> None:
         self.limits = limits
         self.crowded = CrowdedOutboxes()
         self.enqueued = 0
         self.quiet = False
-        self.asked = 0
+        self.scheduled = 0
 
     def schedule(self, subscriber: Subscriber) -> None:
-        self.asked += 1
+        self.scheduled += 1
 
 
 class Box(Subscriber):
-    """A subscriber without a socket, which counts how often it is aborted."""
+    """A subscriber without a socket that counts how often it is aborted."""
 
     def __init__(self, *, events: int = 1_024, size_bytes: int = 4_194_304) -> None:
         self.schedule = Schedule(OutboxLimits(events=events, size_bytes=size_bytes))
@@ -46,16 +46,16 @@ class Box(Subscriber):
         return received(self.start(Replay(Cursor(EPOCH, seq), frames, gap, expired)))
 
     def taken(self, limit: int = 1_000_000) -> list[str]:
-        """What is sent next, in short."""
-        return received(self.take(limit))
+        """Return the next messages in short form."""
+        return received(self.next_frames(limit))
 
     def seqs(self, limit: int = 1_000_000) -> list[int]:
-        """The numbers of the events that are sent next."""
+        """Return the `seq` of each event that is sent next."""
         return [int(each) for each in self.taken(limit) if each.isdigit()]
 
 
 def received(frames: list[bytes]) -> list[str]:
-    """What a client receives, in short: a number for an event, and words for a signal."""
+    """Return messages in short form: a number for an event, and words for a signal."""
     return [brief(each) for each in frames]
 
 
@@ -70,8 +70,8 @@ def brief(frame: bytes) -> str:
     return str(item.seq)
 
 
-def numbered(seq: int, type: EventType, run: str = "run_1", size: int = 10) -> Frame:  # noqa: A002  # the wire's word
-    """A frame that holds its number and is so large."""
+def numbered(seq: int, type: EventType, run: str = "run_1", size: int = 10) -> Frame:  # noqa: A002  # the name in the wire format
+    """Return a frame with this `seq` and size."""
     return Frame(seq, type, RunId(run), str(seq).encode().ljust(size, b"."))
 
 

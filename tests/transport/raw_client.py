@@ -1,4 +1,4 @@
-"""Clients and servers that no library would be: they shake hands, or not, and then do as they like."""
+"""Raw clients and servers without a WebSocket library, which may violate the protocol after the handshake."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from tests.factories import ALICE, THREAD
 
 MASK: Final = b"\x00" * 4
 BUFFER_BYTES: Final = 4_096
-"""What the system may hold for a peer that does not read. It rounds up."""
+"""Socket buffer size, for a peer that does not read. The system rounds it up."""
 HEADER_END: Final = b"\r\n\r\n"
 EPOCH: Final = "0123456789abcdef"
 
 
 class RawPeer:
-    """A socket that has been subscribed, and what comes on it."""
+    """A subscribed socket, and the bytes received on it."""
 
     def __init__(self, here: socket.socket) -> None:
         self._here = here
         self.read = b""
-        """Everything since the end of the handshake."""
+        """All bytes since the end of the handshake."""
 
-    async def say(self, payload: bytes) -> None:
-        """One text frame of up to 65,535 bytes."""
+    async def send_text(self, payload: bytes) -> None:
+        """Send one text frame of up to 65,535 bytes."""
         await self._write(b"\x81\xfe" + len(payload).to_bytes(2, "big") + MASK + payload)
 
-    async def say_goodbye(self) -> None:
+    async def send_close(self) -> None:
         await self._write(b"\x88\x82" + MASK + b"\x03\xe8")
 
     async def read_until(self, wanted: bytes) -> None:
-        """Read until these bytes have come."""
+        """Read until these bytes are received."""
         while wanted not in self.read:
             await anyio.wait_readable(self._here)
             if not (data := self._here.recv(65_536)):
@@ -59,7 +59,8 @@ class RawPeer:
 
 @asynccontextmanager
 async def raw_peer(url: str, user: UserId = ALICE, thread: ThreadId = THREAD) -> AsyncIterator[RawPeer]:
-    """A peer of a server that believes its clients: subscribed, with its first frame read, and silent from then on."""
+    """Connect a peer that is subscribed, has read its first frame, and then sends nothing. The server needs no
+    ticket."""
     address = urlsplit(url)
     with socket.socket() as here:
         here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
@@ -87,17 +88,17 @@ def _handshake(host: str, query: str) -> bytes:
 
 
 Answer = Callable[[SocketStream, bytes], Awaitable[None]]
-"""What a server does with a connection on which it has read a request."""
+"""How a server answers a connection on which it has read a request."""
 
 
 @dataclass
 class RawServer:
-    """A server that gives each connection the next of its answers, and from then on the last."""
+    """A server that answers each connection with the next of its answers, and then always with the last."""
 
     answers: list[Answer]
     url: str = ""
     requests: list[str] = field(default_factory=list)
-    """The address that each connection asked for."""
+    """The request target of each connection."""
 
     async def serve(self, stream: SocketStream) -> None:
         async with stream:
@@ -111,7 +112,7 @@ class RawServer:
 
 @asynccontextmanager
 async def raw_server(*answers: Answer) -> AsyncIterator[RawServer]:
-    """Such a server, for the length of a block."""
+    """Run a RawServer for the length of a block."""
     server = RawServer(list(answers))
     with unwrap_single_error():
         async with (
@@ -125,7 +126,7 @@ async def raw_server(*answers: Answer) -> AsyncIterator[RawServer]:
 
 
 def status(line: str) -> Answer:
-    """Answers with that HTTP status, such as "404 Not Found"."""
+    """Return an answer with this HTTP status, such as "404 Not Found"."""
 
     async def answer(stream: SocketStream, request: bytes) -> None:
         await stream.send(f"HTTP/1.1 {line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
@@ -143,12 +144,14 @@ async def hang_up(stream: SocketStream, request: bytes) -> None:
 
 
 def subscribed(*frames: bytes, seq: int = 0, epoch: str = EPOCH, close: int | None = None) -> Answer:
-    """Shakes hands, confirms a subscription from there on, sends these frames, and closes with a code, or never."""
-    return saying(encode_signal(Subscribed(THREAD, epoch, seq)), *frames, close=close)
+    """Return an answer that accepts the handshake, confirms a subscription at this position, sends these frames, and
+    closes with a code, or never."""
+    return sending(encode_signal(Subscribed(THREAD, epoch, seq)), *frames, close=close)
 
 
-def saying(*frames: bytes, close: int | None = None) -> Answer:
-    """Shakes hands, sends these frames, and closes with a code, or when the client does. It answers no ping."""
+def sending(*frames: bytes, close: int | None = None) -> Answer:
+    """Return an answer that accepts the handshake, sends these frames, and closes with a code, or when the client does.
+    It answers no ping."""
 
     async def answer(stream: SocketStream, request: bytes) -> None:
         await stream.send(_accepting(request))
@@ -156,7 +159,7 @@ def saying(*frames: bytes, close: int | None = None) -> Answer:
             await stream.send(_header(0x81, len(data)) + data)
         if close is not None:
             await stream.send(_header(0x88, 2) + close.to_bytes(2, "big"))
-        await _until_goodbye(stream)
+        await _until_close(stream)
 
     return answer
 
@@ -178,7 +181,7 @@ def _header(kind: int, size: int) -> bytes:
     )
 
 
-async def _until_goodbye(stream: SocketStream) -> None:
+async def _until_close(stream: SocketStream) -> None:
     with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
         while (await stream.receive())[0] != 0x88:
             pass

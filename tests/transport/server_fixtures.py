@@ -1,4 +1,4 @@
-"""A server that is stopped and started again at the same address, and a client that stays."""
+"""A server that can be restarted at the same address, and a client that reconnects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bridgekit.events import EventType, Receipt
 from bridgekit.stores import Stores, in_memory
 from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits
-from bridgekit.transport.resuming_client import Backoff, ResumingClient, follow
+from bridgekit.transport.resuming_client import Backoff, ResumingClient, subscribe
 from tests.factories import ALICE, THREAD, emitted
 from tests.server_processes import reserve_port
 from tests.transport.edges import serving
@@ -24,15 +24,15 @@ from tests.transport.raw_client import BUFFER_BYTES
 
 TIMEOUT_SECONDS = 60.0
 TOOL = EventType.TOOL_EXECUTING
-QUICKLY = Backoff(first_seconds=0.01, longest_seconds=0.05)
+FAST_BACKOFF = Backoff(first_seconds=0.01, longest_seconds=0.05)
 
 
-class Machine:
-    """A server that is stopped and started again at the same address. What its store keeps is kept."""
+class RestartableServer:
+    """A server that can be restarted at the same address. Its stores survive the restart."""
 
-    def __init__(self, tasks: TaskGroup, port: int, keep: Retention, outbox_events: int) -> None:
+    def __init__(self, tasks: TaskGroup, port: int, retention: Retention, outbox_events: int) -> None:
         self._tasks = tasks
-        self._stores = in_memory(keep)
+        self._stores = in_memory(retention)
         outbox = OutboxLimits(events=outbox_events)
         self.threads = MemoryThreadStore()
         self.app = create_app(
@@ -40,7 +40,7 @@ class Machine:
         )
         self.url = f"ws://127.0.0.1:{port}"
         self.tickets = list[str]()
-        """Those that were given."""
+        """The issued tickets."""
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Stores]:
@@ -63,9 +63,9 @@ class Machine:
             await self._stop.wait()
         self._stopped.set()
 
-    async def stop(self, *, goodbye: bool = True) -> None:
-        """With or without a word to those who are connected."""
-        if goodbye:
+    async def stop(self, *, drain: bool = True) -> None:
+        """Stop the server, with or without draining its sockets."""
+        if drain:
             await self.app.state.bridgekit_connections.close()
         self._stop.set()
         await self._stopped.wait()
@@ -78,15 +78,17 @@ class Machine:
         payload = {"parameters": "x" * size}
         return [await self.application.bridge.notify(emitted(TOOL, payload=payload)) for _ in range(count)]
 
-    def follow(self, **choices: Any) -> AbstractAsyncContextManager[ResumingClient]:
-        return follow(self.url, **{"thread_id": THREAD, "ticket": self.ticket, "backoff": QUICKLY, **choices})
+    def subscribe(self, **choices: Any) -> AbstractAsyncContextManager[ResumingClient]:
+        return subscribe(self.url, **{"thread_id": THREAD, "ticket": self.ticket, "backoff": FAST_BACKOFF, **choices})
 
 
 @asynccontextmanager
-async def machine(keep: Retention | None = None, *, outbox_events: int = 1_024) -> AsyncIterator[Machine]:
+async def restartable_server(
+    retention: Retention | None = None, *, outbox_events: int = 1_024
+) -> AsyncIterator[RestartableServer]:
     with unwrap_single_error(), anyio.fail_after(TIMEOUT_SECONDS), reserve_port() as port:
         async with anyio.create_task_group() as tasks:
-            made = Machine(tasks, port, keep or Retention(), outbox_events)
+            made = RestartableServer(tasks, port, retention or Retention(), outbox_events)
             await made.start()
             yield made
             await made.stop()

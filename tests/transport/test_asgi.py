@@ -1,4 +1,4 @@
-"""The ASGI edge, driven by hand, so that every socket can be stopped where it hurts. On both backends."""
+"""The ASGI edge, driven by a fake browser that can stop at any message. On both backends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.factories import ALICE, BOB, OTHER, THREAD, emitted
 from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site
 
 
-async def test_first_frame_confirms_the_subscription_and_says_what_is_past(site: Site) -> None:
+async def test_first_frame_confirms_the_subscription_and_its_position(site: Site) -> None:
     await site.publish(3)
     async with site.visited((ALICE, THREAD)) as [browser]:
         await site.publish(2)
@@ -28,10 +28,10 @@ async def test_first_frame_confirms_the_subscription_and_says_what_is_past(site:
     assert json.loads(browser.messages[1]["text"]) == {
         "type": "subscribed",
         "thread_id": THREAD,
-        "epoch": browser.hello["epoch"],
+        "epoch": browser.confirmation["epoch"],
         "seq": 3,
     }
-    assert len(browser.hello["epoch"]) == 16
+    assert len(browser.confirmation["epoch"]) == 16
     assert browser.seqs == [4, 5]
 
 
@@ -43,18 +43,18 @@ async def test_socket_gets_only_its_own_thread(site: Site) -> None:
     assert {frame["thread_id"] for frame in browsers[2].frames} == {OTHER}
 
 
-async def test_event_that_falls_between_attaching_and_the_first_frame_is_not_lost(site: Site) -> None:
+async def test_event_between_attaching_and_the_first_frame_is_not_lost(site: Site) -> None:
     browser = Browser(site.app, user_id=ALICE, thread_id=THREAD)
     browser.stop_reading()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(browser.stay)
+        tasks.start_soon(browser.run)
         await anyio.wait_all_tasks_blocked()
         assert (await site.publish())[0].sockets == 1
-        browser.read_on()
+        browser.resume_reading()
         await anyio.wait_all_tasks_blocked()
         browser.leave()
     assert browser.seqs == [1]
-    assert (browser.hello["type"], browser.hello["seq"]) == ("subscribed", 0)
+    assert (browser.confirmation["type"], browser.confirmation["seq"]) == ("subscribed", 0)
 
 
 @pytest.mark.parametrize(
@@ -68,21 +68,21 @@ async def test_event_that_falls_between_attaching_and_the_first_frame_is_not_los
         ({"user_id": BOB, "thread_id": "x" * 1_025}, 4500, "thread_id: must be at most 1,024 bytes, not 1,025"),
     ],
 )
-async def test_refused_socket_is_told_why_by_a_terminal_code(
+async def test_refused_socket_gets_a_terminal_close_code_and_the_reason(
     site: Site, query: dict[str, Any], code: int, reason: str
 ) -> None:
     browser = Browser(site.app, **query)
-    await browser.stay()
+    await browser.run()
     assert [message["type"] for message in browser.messages] == ["websocket.accept", "websocket.close"]
     assert browser.close == (code, reason)
     assert len(site.hub) == 0
 
 
-async def test_slow_socket_is_given_up_and_its_neighbours_get_every_frame(site: Site) -> None:
+async def test_slow_socket_is_disconnected_and_others_get_every_frame(site: Site) -> None:
     async with site.visited((ALICE, THREAD), (ALICE, THREAD)) as [slow, quick]:
         slow.stop_reading()
         receipts = []
-        # One frame is in the writer's hand, the outbox holds its bound, and the next is one too many.
+        # One frame is being written, the outbox is at its limit, and the next one exceeds it.
         for count in (1, OUTBOX_LIMITS.events // 2, OUTBOX_LIMITS.events // 2, 1):
             receipts += await site.publish(count, type=EventType.TOOL_EXECUTING)
             await anyio.wait_all_tasks_blocked()
@@ -97,9 +97,7 @@ async def test_slow_socket_is_given_up_and_its_neighbours_get_every_frame(site: 
     assert site.counters.unwritten == {"too slow": OUTBOX_LIMITS.events + 1}
 
 
-async def test_slow_socket_that_takes_not_even_its_closing_holds_up_nobody(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_slow_socket_that_cannot_be_closed_delays_no_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridgekit.transport.asgi.CLOSE_TIMEOUT_SECONDS", 0.0)
     slow = site.browser(slow_at="*")
     async with site.open(slow):
@@ -111,7 +109,7 @@ async def test_slow_socket_that_takes_not_even_its_closing_holds_up_nobody(
     assert len(site.hub) == 0
 
 
-async def test_socket_that_leaves_is_detached_and_what_it_did_not_read_is_counted(site: Site) -> None:
+async def test_socket_is_detached_and_its_unread_frames_are_counted_when_it_leaves(site: Site) -> None:
     async with site.visited((ALICE, THREAD), (ALICE, THREAD)) as [leaving, stays]:
         leaving.stop_reading()
         await site.publish()
@@ -126,7 +124,7 @@ async def test_socket_that_leaves_is_detached_and_what_it_did_not_read_is_counte
     assert site.counters.unwritten == {"socket left": 5}
 
 
-async def test_books_of_a_socket_that_read_everything_hold_nothing_unwritten(site: Site) -> None:
+async def test_socket_that_read_everything_has_no_unwritten_frames(site: Site) -> None:
     async with site.visited((ALICE, THREAD)):
         await site.publish(5)
         await anyio.wait_all_tasks_blocked()
@@ -134,21 +132,21 @@ async def test_books_of_a_socket_that_read_everything_hold_nothing_unwritten(sit
 
 
 @pytest.mark.parametrize("broken_at", ["websocket.accept", "websocket.send"])
-async def test_connection_that_breaks_ends_quietly(site: Site, broken_at: str) -> None:
+async def test_broken_connection_raises_no_error(site: Site, broken_at: str) -> None:
     browser = Browser(site.app, broken_at=broken_at, user_id=ALICE, thread_id=THREAD)
     with anyio.fail_after(TIMEOUT_SECONDS):
-        await browser.stay()
+        await browser.run()
     assert len(site.hub) == 0
 
 
 @pytest.mark.parametrize("broken_at", ["websocket.accept", "websocket.close"])
-async def test_refused_socket_that_is_gone_already_ends_quietly(site: Site, broken_at: str) -> None:
+async def test_refused_socket_raises_no_error_when_it_has_already_left(site: Site, broken_at: str) -> None:
     browser = Browser(site.app, broken_at=broken_at, user_id=BOB, thread_id=THREAD)
-    await browser.stay()
+    await browser.run()
     assert browser.close is None
 
 
-async def test_slow_socket_that_is_gone_already_ends_quietly(site: Site) -> None:
+async def test_slow_socket_raises_no_error_when_it_has_already_left(site: Site) -> None:
     browser = site.browser(broken_at="websocket.close")
     async with site.open(browser):
         browser.stop_reading()
@@ -163,7 +161,7 @@ async def test_metrics_count_by_type_link_and_reason(site: Site) -> None:
     site.counters.count(emitted(), Receipt(outcome=Outcome.NO_SUBSCRIBER, kept=True))
     site.counters.count(emitted(), Receipt(outcome=Outcome.PENDING))
     site.counters.count_end("too slow", unwritten=3, coalesced=7, gaps={GapReason.COALESCED: 5})
-    await site.browser(BOB, THREAD).stay()
+    await site.browser(BOB, THREAD).run()
     async with site.visited((ALICE, THREAD)), site.open(site.browser(epoch="f" * 16, seq="1")):
         answer = await get(site, "/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
@@ -187,25 +185,25 @@ async def test_metrics_count_by_type_link_and_reason(site: Site) -> None:
     }
 
 
-async def test_healthz_says_how_many_are_connected(site: Site) -> None:
+async def test_healthz_reports_the_number_of_connections(site: Site) -> None:
     async with site.visited((ALICE, THREAD), (BOB, OTHER)):
         assert (await get(site, "/healthz")).json() == {"status": "ok", "connections": 2}
     assert (await get(site, "/healthz")).json() == {"status": "ok", "connections": 0}
 
 
-async def test_reason_too_long_for_a_close_frame_is_cut_between_characters(site: Site) -> None:
-    """RFC 6455 leaves 123 bytes, which here would end in half a character."""
+async def test_long_close_reason_is_truncated_between_characters(site: Site) -> None:
+    """RFC 6455 allows 123 bytes, which here would end within a character."""
 
     class Wordy:
-        def awaits_message(self, asked: Handshake) -> bool:
+        def awaits_message(self, handshake: Handshake) -> bool:
             return False
 
-        async def authorize(self, asked: Handshake) -> Subscription:
+        async def authorize(self, handshake: Handshake) -> Subscription:
             raise SubscriptionRefused(4503, "é" * 100)
 
     site.edge.authorizer = Wordy()
     browser = Browser(site.app)
-    await browser.stay()
+    await browser.run()
     assert browser.close == (4503, "é" * 61)
 
 

@@ -1,4 +1,4 @@
-"""The client of one socket: what it gives, and how it leaves. On both backends."""
+"""The client with one socket: what it receives, and how it closes. On both backends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bridgekit.serve.in_process import serving
 from bridgekit.signals import Cursor, Gap, GapReason, encode_signal
 from bridgekit.transport.client import EventClient, connect
 from tests.factories import ALICE, THREAD, emitted, frame
-from tests.transport.raw_client import EPOCH, Answer, raw_server, saying, subscribed
+from tests.transport.raw_client import EPOCH, Answer, raw_server, sending, subscribed
 from tests.verify.faults.peers import reset_on_close
 
 TIMEOUT_SECONDS = 60.0
@@ -43,14 +43,14 @@ async def served() -> AsyncIterator[tuple[Application, str]]:
             yield application, url
 
 
-async def test_events_come_in_order_and_gaps_stand_beside_them() -> None:
+async def test_events_are_received_in_order_and_gaps_are_collected() -> None:
     async with client_of(subscribed(ONE, encode_signal(GAP), frame(9).data)) as client:
         assert client.subscribed.cursor == Cursor(EPOCH, 0)
         assert [(await client.receive()).seq for _ in range(2)] == [1, 9]
         assert client.gaps == [GAP]
 
 
-async def test_gap_is_an_item_for_who_asks_for_any() -> None:
+async def test_receive_any_returns_gaps() -> None:
     async with client_of(subscribed(encode_signal(GAP), frame(9).data)) as client:
         assert await client.receive_any() == GAP
         assert client.gaps == []
@@ -58,7 +58,7 @@ async def test_gap_is_an_item_for_who_asks_for_any() -> None:
 
 async def test_second_confirmation_is_refused() -> None:
     async with client_of(subscribed(subscribed_frame())) as client:
-        with pytest.raises(MalformedFrame, match="confirmed once"):
+        with pytest.raises(MalformedFrame, match="confirmed the subscription twice"):
             await client.receive()
 
 
@@ -67,13 +67,13 @@ def subscribed_frame() -> bytes:
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1012, 4000])
-async def test_goodbye_ends_iteration(code: int) -> None:
+async def test_normal_close_ends_iteration(code: int) -> None:
     async with client_of(subscribed(ONE, TWO, close=code)) as client:
         assert [event.seq async for event in client] == [1, 2]
 
 
 @pytest.mark.parametrize("code", [1011, 4001, 4008, 4009])
-async def test_cut_off_iteration_raises_after_what_was_read(code: int) -> None:
+async def test_iteration_raises_after_the_received_events_when_the_connection_breaks(code: int) -> None:
     async with client_of(subscribed(ONE, close=code)) as client:
         events = aiter(client)
         assert (await anext(events)).seq == 1
@@ -82,9 +82,9 @@ async def test_cut_off_iteration_raises_after_what_was_read(code: int) -> None:
     assert cut.value.code == code
 
 
-async def test_first_frame_that_is_none_is_refused() -> None:
+async def test_first_frame_that_confirms_nothing_is_rejected() -> None:
     with pytest.raises(MalformedFrame, match="does not confirm"):
-        async with client_of(saying(ONE)):
+        async with client_of(sending(ONE)):
             raise AssertionError("was let in")
 
 
@@ -99,8 +99,8 @@ async def test_ticket_of_a_served_application_opens_one_socket_and_resumes() -> 
             assert [(await client.receive()).seq for _ in range(3)] == [1, 2, 3]
 
 
-async def test_server_that_closes_while_the_socket_is_opened_is_one_that_is_not_there() -> None:
-    """As one does that is stopped. How soon the client notices is chance, so it is tried often."""
+async def test_server_that_closes_during_the_handshake_raises_a_connection_error() -> None:
+    """A server that is stopping does this. When the client notices varies, so the test repeats."""
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with (
             await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
@@ -123,7 +123,7 @@ async def enter(url: str) -> None:
         raise AssertionError("was let in")
 
 
-async def test_block_that_is_cancelled_tells_the_server() -> None:
+async def test_server_gets_a_close_frame_when_the_block_is_cancelled() -> None:
     async with served() as (application, url):
         with anyio.CancelScope() as scope:
             async with connect(url, thread_id=THREAD, ticket=application.ticket(THREAD, ALICE)) as client:
@@ -134,8 +134,8 @@ async def test_block_that_is_cancelled_tells_the_server() -> None:
         assert scope.cancelled_caught
 
 
-async def test_block_ends_at_once_though_much_was_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than is read ahead: without somebody who reads over it, the server's answer to the goodbye is behind it."""
+async def test_block_ends_at_once_with_unread_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More frames wait than are read ahead. They must be discarded, or the server's close frame is never reached."""
     monkeypatch.setattr("bridgekit.transport.client.CLOSE_TIMEOUT_SECONDS", 2 * TIMEOUT_SECONDS)
     async with (
         served() as (application, url),

@@ -1,4 +1,4 @@
-"""Sets of whole numbers, held as intervals. What the queue does is tested with the outbox."""
+"""IntervalSet. The CoalescingQueue is tested with the outbox."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from bridgekit.transport.coalescing import IntervalSet
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 30), unique=True), st.lists(st.integers(1, 31)))
-def test_numbers_below_a_limit_come_out_once_in_order_and_joined(numbers: list[int], limits: list[int]) -> None:
+def test_pop_below_returns_each_number_once_in_merged_ascending_intervals(
+    numbers: list[int], limits: list[int]
+) -> None:
     intervals, model = IntervalSet(), set(numbers)
     for number in numbers:
         intervals.add(number)

@@ -1,4 +1,4 @@
-"""Draining an edge: all that waits is delivered, and every client is asked to connect again. On both backends."""
+"""Draining an edge: waiting frames are delivered, and every client is asked to reconnect. On both backends."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from tests.factories import ALICE, BOB, OTHER, THREAD
 from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site
 
 
-async def test_drain_delivers_all_that_waits_and_then_asks_to_connect_again(site: Site) -> None:
+async def test_drain_delivers_waiting_frames_and_then_asks_clients_to_reconnect(site: Site) -> None:
     async with site.visited((ALICE, THREAD), (BOB, OTHER)) as browsers:
         await site.publish(20)
         await site.publish(10, OTHER)
         await site.edge.drain()
         assert len(site.hub) == 0
     assert [browser.seqs for browser in browsers] == [list(range(1, 21)), list(range(1, 11))]
-    assert [browser.close for browser in browsers] == [(4000, "the server is going away: connect again")] * 2
+    assert [browser.close for browser in browsers] == [(4000, "the server is shutting down: connect again")] * 2
 
 
-async def test_event_during_a_drain_takes_nothing_from_what_waits(site: Site) -> None:
+async def test_event_during_a_drain_does_not_displace_waiting_frames(site: Site) -> None:
     async with site.visited((ALICE, THREAD)) as [browser], anyio.create_task_group() as tasks:
         browser.stop_reading()
         await site.publish(3)
@@ -27,24 +27,24 @@ async def test_event_during_a_drain_takes_nothing_from_what_waits(site: Site) ->
         await anyio.wait_all_tasks_blocked()
         [late] = await site.publish()
         assert late.outcome is Outcome.NO_SUBSCRIBER
-        browser.read_on()
+        browser.resume_reading()
     assert browser.seqs == [1, 2, 3]
-    assert browser.close == (4000, "the server is going away: connect again")
+    assert browser.close == (4000, "the server is shutting down: connect again")
     assert site.counters.unwritten == {}
 
 
-async def test_two_drains_at_once_both_come_to_an_end(site: Site) -> None:
+async def test_two_concurrent_drains_both_end(site: Site) -> None:
     async with site.visited((ALICE, THREAD)) as [browser], anyio.create_task_group() as tasks:
         browser.stop_reading()
         await site.publish()
         tasks.start_soon(site.edge.drain)
         tasks.start_soon(site.edge.drain)
         await anyio.wait_all_tasks_blocked()
-        browser.read_on()
+        browser.resume_reading()
     assert browser.seqs == [1]
 
 
-async def test_drain_does_not_wait_for_a_client_that_connects_again(site: Site) -> None:
+async def test_drain_does_not_wait_for_a_client_that_reconnects(site: Site) -> None:
     async with site.visited((ALICE, THREAD)) as [browser]:
         browser.stop_reading()
         await site.publish()
@@ -58,31 +58,31 @@ async def test_drain_does_not_wait_for_a_client_that_connects_again(site: Site) 
 
             tasks.start_soon(drain)
             await anyio.wait_all_tasks_blocked()
-            tasks.start_soon(again.stay)
+            tasks.start_soon(again.run)
             await anyio.wait_all_tasks_blocked()
-            browser.read_on()
+            browser.resume_reading()
             await drained.wait()
             assert again.close is None
             again.leave()
 
 
-async def test_drain_of_an_edge_without_sockets_returns_at_once(site: Site) -> None:
+async def test_drain_without_sockets_returns_at_once(site: Site) -> None:
     with anyio.fail_after(TIMEOUT_SECONDS):
         await site.edge.drain()
 
 
-async def test_drain_rests_while_it_waits_for_the_slowest(site: Site) -> None:
+async def test_drain_does_not_poll_while_it_waits(site: Site) -> None:
     async with site.visited((BOB, OTHER), (ALICE, THREAD)) as [quick, slow], anyio.create_task_group() as tasks:
         slow.stop_reading()
         await site.publish()
         tasks.start_soon(site.edge.drain)
-        # Returns only when nobody has anything to do: a drain that looks again and again would never let it.
+        # This returns only when every task is blocked, which a polling drain would prevent.
         await anyio.wait_all_tasks_blocked()
         assert (quick.close is None, slow.close is None) == (False, True)
-        slow.read_on()
+        slow.resume_reading()
 
 
-async def test_socket_that_does_not_read_is_cut_off_in_time_and_asked_to_connect_again(site: Site) -> None:
+async def test_socket_that_does_not_read_is_aborted_in_time_and_asked_to_reconnect(site: Site) -> None:
     async with site.visited((ALICE, THREAD), (BOB, OTHER)) as [deaf, quick]:
         deaf.stop_reading()
         [seen] = await site.publish()
@@ -91,7 +91,7 @@ async def test_socket_that_does_not_read_is_cut_off_in_time_and_asked_to_connect
         await site.edge.drain(seconds=0.05)
         await anyio.wait_all_tasks_blocked()
         assert len(site.hub) == 0
-    going = (4000, "the server is going away: connect again")
+    going = (4000, "the server is shutting down: connect again")
     assert (deaf.seqs, deaf.close, quick.close) == ([], going, going)
     assert site.counters.unwritten == {"drained": 3}
     async with site.open(again := site.resuming(seen, seq=0)):
@@ -99,14 +99,14 @@ async def test_socket_that_does_not_read_is_cut_off_in_time_and_asked_to_connect
     assert again.seqs == [1, 2, 3]
 
 
-async def test_drain_without_any_time_still_asks_everybody_to_connect_again(site: Site) -> None:
+async def test_drain_with_a_timeout_of_zero_still_asks_clients_to_reconnect(site: Site) -> None:
     async with site.visited((ALICE, THREAD)) as [browser]:
         await site.edge.close(seconds=0)
         await anyio.wait_all_tasks_blocked()
-    assert browser.close == (4000, "the server is going away: connect again")
+    assert browser.close == (4000, "the server is shutting down: connect again")
 
 
-async def test_closed_edge_says_so_to_who_asks_for_its_health_and_the_store_that_is_away_too(site: Site) -> None:
+async def test_health_reports_shutdown_and_an_unavailable_store(site: Site) -> None:
     assert site.edge.health == ("ok", 200)
     await site.edge.close()
     assert site.edge.health == ("shutting down", 503)

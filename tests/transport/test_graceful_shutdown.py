@@ -15,7 +15,7 @@ import pytest
 from bridgekit.transport import graceful_shutdown, listeners
 from bridgekit.transport.graceful_shutdown import drain_on_shutdown
 
-SOON = 60.0
+TIMEOUT_SECONDS = 60.0
 BOTH = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -69,10 +69,8 @@ async def drain() -> Drain:
 
 
 @pytest.mark.parametrize("number", BOTH)
-async def test_server_receives_a_signal_when_all_is_drained(
-    number: signal.Signals, server: Server, drain: Drain
-) -> None:
-    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+async def test_server_receives_a_signal_after_the_drain(number: signal.Signals, server: Server, drain: Drain) -> None:
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             signal.raise_signal(number)
             await drain.begun.wait()
@@ -88,7 +86,7 @@ async def test_second_signal_cancels_the_draining_and_both_are_passed_on(
     server: Server, drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graceful_shutdown, "DUPLICATE_SIGNAL_SECONDS", 0.0)
-    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             signal.raise_signal(signal.SIGTERM)
             await drain.begun.wait()
@@ -99,7 +97,7 @@ async def test_second_signal_cancels_the_draining_and_both_are_passed_on(
 
 async def test_duplicate_of_a_signal_is_ignored(server: Server, drain: Drain) -> None:
     """Ctrl-C signals the whole process group, and the parent then signals its workers as well."""
-    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
@@ -114,7 +112,7 @@ async def test_signal_after_the_draining_is_passed_on_and_a_duplicate_is_not(
     server: Server, drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drain.goes_on.set()
-    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             signal.raise_signal(signal.SIGTERM)
             await server.called.wait()
@@ -129,7 +127,7 @@ async def test_signal_after_the_draining_is_passed_on_and_a_duplicate_is_not(
 
 async def test_application_is_drained_at_the_end_when_no_signal_came(server: Server, drain: Drain) -> None:
     drain.goes_on.set()
-    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             assert drain.times == 0
         assert (drain.times, drain.ended, server.received) == (1, "well", [])
@@ -145,14 +143,14 @@ async def test_second_signal_cancels_the_draining_at_the_end_too(
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
 
-    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         async with anyio.create_task_group() as tasks, drain_on_shutdown(drain):
             tasks.start_soon(impatience)
         assert (server.received, drain.ended) == ([signal.SIGTERM] * 2, "cut short")
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler])
-async def test_nothing_is_changed_and_nothing_is_drained_where_there_is_no_server(
+async def test_nothing_is_changed_or_drained_without_a_server(
     handler: signal._HANDLER, server: Server, drain: Drain
 ) -> None:
     """SIGINT may have any handler: asyncio and trio install one for every program that they run."""
@@ -162,7 +160,7 @@ async def test_nothing_is_changed_and_nothing_is_drained_where_there_is_no_serve
     assert drain.times == 0
 
 
-async def test_signal_with_a_handler_of_its_own_is_left_alone(server: Server, drain: Drain) -> None:
+async def test_signal_with_its_own_handler_is_left_alone(server: Server, drain: Drain) -> None:
     drain.goes_on.set()
     with handled(server.handle_exit, signal.SIGTERM):
         before = signal.getsignal(signal.SIGINT)
@@ -182,7 +180,7 @@ async def test_nothing_is_changed_from_another_thread(server: Server, drain: Dra
     assert drain.times == 0
 
 
-async def test_handler_that_was_installed_later_is_kept(server: Server, drain: Drain) -> None:
+async def test_handler_installed_later_is_kept(server: Server, drain: Drain) -> None:
     """A server that was forced to stop restores the previous handlers before its tasks are cancelled."""
     drain.goes_on.set()
     with handled(server.handle_exit, *BOTH):
@@ -192,7 +190,7 @@ async def test_handler_that_was_installed_later_is_kept(server: Server, drain: D
         assert signal.getsignal(signal.SIGINT) == server.handle_exit
 
 
-async def test_signal_is_passed_on_although_draining_failed(server: Server) -> None:
+async def test_signal_is_passed_on_when_draining_failed(server: Server) -> None:
     async def failing() -> None:
         raise OSError("the store is gone")
 
@@ -201,7 +199,7 @@ async def test_signal_is_passed_on_although_draining_failed(server: Server) -> N
             signal.raise_signal(signal.SIGTERM)
             await anyio.sleep_forever()
 
-    with handled(server.handle_exit, *BOTH), anyio.fail_after(SOON):
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
         with pytest.raises(OSError, match="the store is gone"):
             await stopped()
         assert server.received == [signal.SIGTERM]
@@ -228,7 +226,7 @@ def inherited() -> Iterator[socket.socket]:
 
 
 async def test_worker_that_receives_no_signal_drains_when_its_server_closes_the_listening_socket(drain: Drain) -> None:
-    with inherited() as listener, anyio.fail_after(SOON):
+    with inherited() as listener, anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             listener.close()
             await drain.begun.wait()
@@ -236,7 +234,7 @@ async def test_worker_that_receives_no_signal_drains_when_its_server_closes_the_
     assert (drain.times, drain.ended) == (1, "well")
 
 
-async def test_server_that_listens_elsewhere_goes_on_when_an_inherited_socket_is_closed(
+async def test_server_that_listens_elsewhere_continues_when_an_inherited_socket_is_closed(
     drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked = anyio.Event()
@@ -246,7 +244,7 @@ async def test_server_that_listens_elsewhere_goes_on_when_an_inherited_socket_is
         return listeners.anything_listens()
 
     monkeypatch.setattr(graceful_shutdown, "anything_listens", anything_listens)
-    with inherited() as leaked, socket.create_server(("127.0.0.1", 0)), anyio.fail_after(SOON):
+    with inherited() as leaked, socket.create_server(("127.0.0.1", 0)), anyio.fail_after(TIMEOUT_SECONDS):
         async with drain_on_shutdown(drain):
             leaked.close()
             await checked.wait()

@@ -75,10 +75,10 @@ async def test_server_is_drained_before_it_stops(
             await shutting_down(server)
             refused = await server.post("/runs/now")
             assert (refused.status_code, "accepts no new run" in refused.text) == (503, True)
-            with pytest.raises(Disconnected) as away:
+            with pytest.raises(Disconnected) as disconnected:
                 async with server.subscribed():
                     pass
-            assert away.value.code == CLOSE_DRAINED
+            assert disconnected.value.code == CLOSE_DRAINED
             await server.post("/go")
             assert await types(client, 2) == LAST_EVENTS
             assert await close_code(client) == CLOSE_DRAINED
@@ -136,17 +136,17 @@ async def test_client_of_a_rolling_restart_resumes_or_receives_a_gap(store: str,
     with reserve_port() as port:
         async with started(*UVICORN, str(port), env={STORE: url}) as old:
             await old.read_until(UP)
-            async with old.followed() as follower:
+            async with old.followed() as client:
                 await old.post("/runs/now")
                 with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
-                    before = [await anext(follower) for _ in range(4)]
+                    before = [await anext(client) for _ in range(4)]
                 old.signal(signal.SIGTERM)
                 await old.end()
                 async with started(*UVICORN, str(port), env={STORE: url}) as new:
                     await new.read_until(UP)
                     await new.post("/runs/now")
                     with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
-                        after = [await anext(follower) for _ in range(5 if store == "memory" else 4)]
+                        after = [await anext(client) for _ in range(5 if store == "memory" else 4)]
     assert [item.seq for item in before if not isinstance(item, Gap)] == [1, 2, 3, 4]
     gaps = [item for item in after if isinstance(item, Gap)]
     events = [item.seq for item in after if not isinstance(item, Gap)]

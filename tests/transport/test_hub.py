@@ -1,4 +1,4 @@
-"""Link 10: a thread's sockets, and the numbering of its events."""
+"""Link 10: the sockets of a thread, and the numbering of its events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.factories import ALICE, BOB, OTHER, THREAD, emitted
 
 
 class Full(ProbeConnection):
-    """A socket that can take nothing."""
+    """A socket that accepts no frame."""
 
     def put(self, frame: Frame) -> bool:
         return False
@@ -39,7 +39,7 @@ async def test_event_reaches_every_socket_of_its_thread_and_no_other() -> None:
     assert [len(each.frames) for each in (first, second, other)] == [1, 1, 0]
 
 
-async def test_event_goes_to_the_thread_it_is_published_to_whatever_it_carries() -> None:
+async def test_event_goes_to_the_thread_it_is_published_to() -> None:
     hub = Hub()
     own, other = inbox(hub), inbox(hub, OTHER)
     await hub.publish(emitted(thread_id=THREAD), OTHER)
@@ -76,7 +76,7 @@ async def test_seq_counts_from_1_without_gaps_in_each_thread_for_itself(threads:
         assert read[name] == list(range(1, threads.count(name) + 1))
 
 
-async def test_event_that_nobody_listens_to_is_numbered_and_not_called_sent() -> None:
+async def test_event_without_subscribers_is_numbered_and_not_reported_as_sent() -> None:
     hub = Hub()
     receipt = await hub.publish(emitted(), THREAD)
     assert not receipt
@@ -86,21 +86,21 @@ async def test_event_that_nobody_listens_to_is_numbered_and_not_called_sent() ->
     assert (await hub.publish(emitted(), THREAD)).seq == 2
 
 
-async def test_socket_that_takes_nothing_disturbs_no_neighbour_and_is_not_counted() -> None:
+async def test_full_socket_does_not_affect_others_and_is_not_counted() -> None:
     hub = Hub()
     before, full, after = inbox(hub), inbox(hub, kind=Full), inbox(hub)
     assert [(await hub.publish(emitted(), THREAD)).sockets for _ in range(3)] == [2, 2, 2]
     assert [len(each.frames) for each in (before, full, after)] == [3, 0, 3]
 
 
-async def test_event_that_no_socket_takes_is_not_called_sent() -> None:
+async def test_event_that_no_socket_accepts_is_not_reported_as_sent() -> None:
     hub = Hub()
     inbox(hub, kind=Full)
     receipt = await hub.publish(emitted(), THREAD)
     assert (receipt.outcome, receipt.sockets) == (Outcome.NO_SUBSCRIBER, 0)
 
 
-async def test_event_that_cannot_be_encoded_takes_no_number_and_reaches_nobody() -> None:
+async def test_unencodable_event_takes_no_number_and_is_not_delivered() -> None:
     hub = Hub(frame_bytes=500)
     socket = inbox(hub)
     await hub.publish(emitted(), THREAD)
@@ -112,7 +112,7 @@ async def test_event_that_cannot_be_encoded_takes_no_number_and_reaches_nobody()
     assert [each.event.seq for each in socket.frames] == [1, 2]
 
 
-async def test_detached_socket_gets_nothing_more_and_detaching_twice_is_no_error() -> None:
+async def test_detached_socket_gets_no_events_and_can_be_detached_twice() -> None:
     hub = Hub()
     gone, stays = inbox(hub), inbox(hub)
     await hub.publish(emitted(), THREAD)
@@ -123,7 +123,7 @@ async def test_detached_socket_gets_nothing_more_and_detaching_twice_is_no_error
     assert hub.connections(THREAD) == (stays,)
 
 
-async def test_socket_that_leaves_while_an_event_is_given_out_costs_nobody_the_event() -> None:
+async def test_event_reaches_other_sockets_when_one_leaves_during_delivery() -> None:
     hub = Hub()
 
     class Leaving(ProbeConnection):
@@ -137,7 +137,7 @@ async def test_socket_that_leaves_while_an_event_is_given_out_costs_nobody_the_e
     assert len(hub) == 1
 
 
-def test_block_attaches_for_its_length_also_when_it_fails() -> None:
+def test_block_detaches_at_its_end_and_on_an_error() -> None:
     hub = Hub()
 
     def block() -> None:
@@ -150,7 +150,7 @@ def test_block_attaches_for_its_length_also_when_it_fails() -> None:
     assert (len(hub), hub.connections(THREAD)) == (0, ())
 
 
-async def test_payload_that_is_no_object_is_refused_and_takes_no_number() -> None:
+async def test_payload_that_is_not_an_object_is_refused_and_takes_no_number() -> None:
     hub = Hub()
     with pytest.raises(PayloadError, match="must be a JSON object, not list"):
         await hub.publish(replace(emitted(), payload=[1]), THREAD)
@@ -160,5 +160,5 @@ async def test_payload_that_is_no_object_is_refused_and_takes_no_number() -> Non
 async def test_timestamp_without_a_zone_is_refused_and_takes_no_number() -> None:
     hub = Hub()
     with pytest.raises(PayloadError, match="no time zone"):
-        await hub.publish(replace(emitted(), timestamp=datetime(2026, 11, 22)), THREAD)  # noqa: DTZ001 - the point
+        await hub.publish(replace(emitted(), timestamp=datetime(2026, 11, 22)), THREAD)  # noqa: DTZ001 - naive on purpose
     assert (await hub.publish(emitted(), THREAD)).seq == 1

@@ -1,4 +1,4 @@
-"""Dead peers are found, live ones are not taken for dead, and nobody may send much: over real sockets."""
+"""Keepalive over real sockets: dead peers are detected, live ones are not disconnected, and frame size is limited."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHORT_SECONDS = 0.15
 
 
 @asynccontextmanager
-async def watchful(keepalive_seconds: float = SHORT_SECONDS) -> AsyncIterator[tuple[Application, str]]:
+async def pinging(keepalive_seconds: float = SHORT_SECONDS) -> AsyncIterator[tuple[Application, str]]:
     """A real server that pings often."""
     app = create_app(
         BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=OutboxLimits(events=10_000, size_bytes=10**9))
@@ -41,19 +41,20 @@ async def watchful(keepalive_seconds: float = SHORT_SECONDS) -> AsyncIterator[tu
 
 
 async def until_only(application: Application, count: int) -> None:
-    while len(application.bridge.hub) > count:  # noqa: ASYNC110  # a hub rings nobody
+    while len(application.bridge.hub) > count:  # noqa: ASYNC110  # the hub has no event for it
         await anyio.sleep(0.005)
 
 
-async def is_found_in_time(seen: Callable[[float], Awaitable[bool]]) -> bool:
-    """Whether it could be seen. A machine that stands still for longer than a ping takes anybody for dead."""
+async def is_detected_in_time(seen: Callable[[float], Awaitable[bool]]) -> bool:
+    """Return whether the state was observed. A machine that pauses for longer than a ping interval makes every peer
+    look dead."""
     return await seen(SHORT_SECONDS) or await seen(10 * SHORT_SECONDS) or await seen(100 * SHORT_SECONDS)
 
 
-async def test_peer_that_answers_no_ping_is_found_dead_and_detached_and_one_that_does_stays() -> None:
+async def test_peer_is_detached_only_when_it_answers_no_ping() -> None:
     async def seen(keepalive_seconds: float) -> bool:
         async with (
-            watchful(keepalive_seconds) as (application, url),
+            pinging(keepalive_seconds) as (application, url),
             connect(url, user_id=ALICE, thread_id=THREAD) as client,
             raw_peer(url),
         ):
@@ -61,47 +62,47 @@ async def test_peer_that_answers_no_ping_is_found_dead_and_detached_and_one_that
             stays = (await application.bridge.notify(emitted())).sockets == 1
             return stays and (await client.receive()).seq == 1
 
-    assert await is_found_in_time(seen)
+    assert await is_detected_in_time(seen)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux breaks a connection for that")
-async def test_peer_that_reads_nothing_is_found_dead_though_much_waits_for_it() -> None:
-    """Its outbox is not full, and the server has more to write than the system takes: no goodbye gets through."""
+async def test_peer_that_reads_nothing_is_detached_despite_waiting_frames() -> None:
+    """Its outbox is not full, and the transport is blocked, so no close frame reaches the peer."""
 
     async def seen(keepalive_seconds: float) -> bool:
-        async with watchful(keepalive_seconds) as (application, url), raw_peer(url):
+        async with pinging(keepalive_seconds) as (application, url), raw_peer(url):
             event = emitted(EventType.TOOL_EXECUTING, payload={"parameters": "x" * 10_000})
             taken = [(await application.bridge.notify(event)).sockets for _ in range(100)]
             await until_only(application, 0)
             return taken == [1] * 100
 
-    assert await is_found_in_time(seen)
+    assert await is_detected_in_time(seen)
 
 
-async def test_frame_of_the_largest_size_is_read_over_and_a_larger_one_closes_the_socket() -> None:
-    async with watchful(KEEPALIVE_SECONDS) as (application, url), raw_peer(url) as peer:
-        await peer.say(b"x" * INCOMING_BYTES)
+async def test_frame_of_the_largest_size_is_discarded_and_a_larger_one_closes_the_socket() -> None:
+    async with pinging(KEEPALIVE_SECONDS) as (application, url), raw_peer(url) as peer:
+        await peer.send_text(b"x" * INCOMING_BYTES)
         await application.bridge.notify(emitted())
         await peer.read_until(b'"seq":1,')
-        await peer.say(b"x" * (INCOMING_BYTES + 1))
+        await peer.send_text(b"x" * (INCOMING_BYTES + 1))
         await peer.read_until(b"\x03\xf1")  # 1009, message too big
-        await peer.say_goodbye()
+        await peer.send_close()
         await until_only(application, 0)
 
 
-async def test_server_that_has_closed_a_socket_itself_is_no_error_of_the_application(
+async def test_socket_closed_by_the_server_raises_no_error_in_the_application(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """uvicorn refuses to send from the moment it closes, which it tells only later."""
+    """uvicorn refuses to send once it closes the socket, and reports that only later."""
     browser = site.browser(broken_at="websocket.send", broken_by=RuntimeError("after sending 'websocket.close'"))
     with caplog.at_level(logging.INFO):
-        await browser.stay()
+        await browser.run()
     assert len(site.hub) == 0
     assert caplog.records == []
 
 
-async def test_client_finds_a_server_dead_that_answers_no_ping(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that shakes hands, confirms the subscription and is never heard of again."""
+async def test_client_disconnects_from_a_server_that_answers_no_ping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server accepts the handshake, confirms the subscription, and then sends nothing."""
     monkeypatch.setattr("bridgekit.transport.client.CLOSE_TIMEOUT_SECONDS", SHORT_SECONDS)
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with (
@@ -113,5 +114,5 @@ async def test_client_finds_a_server_dead_that_answers_no_ping(monkeypatch: pyte
     assert gone.value.code == 1006
 
 
-def test_both_ends_ping_every_20_seconds_unless_told_otherwise() -> None:
+def test_both_ends_ping_every_20_seconds_by_default() -> None:
     assert (KEEPALIVE_SECONDS, SERVERS_KEEPALIVE_SECONDS) == (20.0, 20.0)

@@ -1,4 +1,4 @@
-"""Which sockets of a process are inherited, and the lock that admits one worker: real processes and real servers."""
+"""Inherited listening sockets, and the lock that allows one worker: real processes and real servers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ os.close(ends)
 def inheritable(
     family: int = socket.AF_INET, *, bound_to: tuple[str, int] | str | None = ("127.0.0.1", 0)
 ) -> Iterator[socket.socket]:
-    """A socket that child processes can inherit, bound and not listening, as uvicorn gives it to its workers."""
+    """Return a socket that child processes can inherit, bound and not listening, as uvicorn passes it to its
+    workers."""
     with socket.socket(family) as made:
         made.set_inheritable(True)
         if bound_to is not None:
@@ -148,7 +149,7 @@ def test_closed_descriptor_has_no_address() -> None:
     assert inherited_address(descriptor) is None
 
 
-def test_anything_listens_only_while_a_socket_does() -> None:
+def test_anything_listens_only_while_a_socket_listens() -> None:
     assert not anything_listens()
     with inheritable() as bound:
         assert not anything_listens()
@@ -180,7 +181,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 
 def output(program: str, inherited: socket.socket) -> list[str]:
-    """What a program prints that inherits this socket."""
+    """Return what a program prints that inherits this socket."""
     done = subprocess.run(
         [sys.executable, "-c", program], pass_fds=[inherited.fileno()], capture_output=True, text=True, check=True
     )
@@ -192,7 +193,7 @@ def lock_files() -> list[Path]:
 
 
 def is_locked() -> bool:
-    """Whether this process holds the one lock there is, as any other process sees it."""
+    """Return whether this process holds the only lock, as another process sees it."""
     [path] = lock_files()
     with path.open() as file:
         try:
@@ -216,7 +217,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_second_worker_behind_an_address_is_refused_until_the_first_has_ended_even_by_kill() -> None:
+def test_second_worker_on_an_address_is_refused_until_the_first_has_ended_or_is_killed() -> None:
     with inheritable() as bound:
         with worker(bound) as first:
             assert first_line(first) == "started"
@@ -229,7 +230,7 @@ def test_second_worker_behind_an_address_is_refused_until_the_first_has_ended_ev
 
 
 @pytest.mark.slow
-def test_workers_of_one_parent_behind_two_addresses_both_start() -> None:
+def test_workers_on_two_addresses_both_start() -> None:
     with inheritable() as one, inheritable() as other, worker(one) as first, worker(other) as second:
         assert (first_line(first), first_line(second)) == ("started", "started")
 
@@ -241,12 +242,12 @@ def test_forked_process_does_not_share_the_lock_of_its_parent() -> None:
 
 
 @pytest.mark.slow
-def test_released_lock_is_free_although_a_forked_process_lives_on() -> None:
+def test_released_lock_is_free_while_a_forked_process_is_alive() -> None:
     with inheritable() as bound:
         assert output(RELEASED_WHILE_A_CHILD_LIVES, bound) == ["started"]
 
 
-def test_two_applications_of_one_process_share_the_lock_until_the_last_has_ended() -> None:
+def test_two_applications_of_one_process_share_the_lock_until_both_have_ended() -> None:
     with inheritable():
         first, second = single_worker_lock("memory"), single_worker_lock("memory")
         first.__enter__()
@@ -278,12 +279,12 @@ def test_two_threads_may_start_at_the_same_moment() -> None:
     assert (errors, is_locked()) == ([], False)
 
 
-def test_server_with_a_port_of_its_own_takes_no_lock() -> None:
+def test_server_with_its_own_port_takes_no_lock() -> None:
     with socket.create_server(("127.0.0.1", 0)), single_worker_lock("memory"):
         assert lock_files() == []
 
 
-def test_file_that_another_user_put_in_the_place_of_a_lock_is_not_changed(tmp_path: Path) -> None:
+def test_another_users_file_at_the_lock_path_is_not_changed(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("words")
     with inheritable():
@@ -306,7 +307,9 @@ def test_file_that_another_user_put_in_the_place_of_a_lock_is_not_changed(tmp_pa
     [("uvicorn", APP, "--port", "0", "--workers", "2"), ("hypercorn", APP, "--bind", "127.0.0.1:0", "--workers", "2")],
     ids=["uvicorn", "hypercorn"],
 )
-async def test_two_workers_with_a_store_for_one_do_not_start_and_name_the_reason(command: tuple[str, ...]) -> None:
+async def test_two_workers_with_a_single_worker_store_do_not_start_and_print_the_reason(
+    command: tuple[str, ...],
+) -> None:
     async with started(*command) as server:
         # Both servers end with exit code 0 when their workers could not start.
         await server.end()
@@ -315,7 +318,7 @@ async def test_two_workers_with_a_store_for_one_do_not_start_and_name_the_reason
 
 
 @pytest.mark.slow
-async def test_of_the_workers_that_inherit_a_listening_socket_only_the_first_starts() -> None:
+async def test_only_the_first_worker_that_inherits_a_listening_socket_starts() -> None:
     """A server that forks its workers passes the socket on, for example gunicorn."""
     async with started("tests.prefork") as server:
         await server.read_until(REFUSED)

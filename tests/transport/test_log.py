@@ -1,4 +1,4 @@
-"""Logs in memory: they never wait, and retain no more than they must."""
+"""Logs in memory: they never wait, and retain no more than the policy allows."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from bridgekit.events import Frame
 from bridgekit.ids import ThreadId
 from bridgekit.transport.log import MemoryEventLog, Retention
-from tests.contract.stores import Worker, drafted
+from tests.contract.stores import Worker, event_with_number
 from tests.factories import OTHER, THREAD
 from tests.stores.sqlite.files import Clock
 
 IDLE_BYTES = 500
-"""What a thread costs that is remembered by its epoch and number only."""
+"""Memory of a thread for which only epoch and `seq` are kept."""
 
 
 def done(operation: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that never waits to its end, without a backend."""
+    """Run a coroutine that never waits, without an event loop."""
     try:
         operation.send(None)
     except StopIteration as stop:
@@ -27,7 +27,7 @@ def done(operation: Coroutine[Any, Any, Any]) -> Any:
 
 
 def held(log: MemoryEventLog) -> dict[ThreadId, list[Frame]]:
-    """The frames that are held on to."""
+    """Return the retained frames."""
     return {
         thread_id: [] if each.retained is None else list(each.retained.frames)
         for thread_id, each in log._with_frames.items()
@@ -37,44 +37,44 @@ def held(log: MemoryEventLog) -> dict[ThreadId, list[Frame]]:
 def test_no_operation_waits() -> None:
     log = MemoryEventLog()
     done(log.join(THREAD))
-    receipt = log.publish(drafted(THREAD))
+    receipt = log.publish(event_with_number(THREAD))
     assert receipt.seq == 1
     assert done(log.replay(THREAD, None)).cursor.seq == 1
 
 
-def test_expired_frames_are_freed_when_any_thread_is_published_to() -> None:
+def test_publishing_to_any_thread_frees_expired_frames() -> None:
     clock = Clock()
     log = MemoryEventLog(Retention(seconds=10), clock)
     for number in range(20):
-        log.publish(drafted(ThreadId(f"thread_{number}")))
+        log.publish(event_with_number(ThreadId(f"thread_{number}")))
     assert len(held(log)) == 20
     clock.now += 11
     for number in range(20):
-        log.publish(drafted(OTHER, number))
+        log.publish(event_with_number(OTHER, number))
     assert list(held(log)) == [OTHER]
     assert len(log) == 21
 
 
-def test_thread_that_is_published_to_again_and_again_frees_its_own() -> None:
+def test_publishing_to_a_thread_frees_its_expired_frames() -> None:
     clock = Clock()
     log = MemoryEventLog(Retention(seconds=10), clock)
     for number in range(30):
-        log.publish(drafted(THREAD, number))
+        log.publish(event_with_number(THREAD, number))
         clock.now += 1
     assert [frame.seq for frame in held(log)[THREAD]] == list(range(20, 31))
 
 
-def test_frames_of_a_forgotten_thread_are_freed() -> None:
+def test_frames_of_an_evicted_thread_are_freed() -> None:
     log = MemoryEventLog(Retention(threads=1))
-    log.publish(drafted(THREAD))
-    log.publish(drafted(OTHER))
+    log.publish(event_with_number(THREAD))
+    log.publish(event_with_number(OTHER))
     assert (list(held(log)), len(log)) == ([OTHER], 1)
 
 
 def test_idle_thread_costs_little() -> None:
     clock = Clock()
     log = MemoryEventLog(Retention(seconds=1), clock)
-    events = [drafted(ThreadId(f"thread_{number}")) for number in range(2_000)]
+    events = [event_with_number(ThreadId(f"thread_{number}")) for number in range(2_000)]
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
@@ -87,7 +87,7 @@ def test_idle_thread_costs_little() -> None:
     assert (after - before) / len(events) < IDLE_BYTES
 
 
-def test_threads_with_sockets_are_kept_over_the_limit_and_make_room_when_they_are_left() -> None:
+def test_threads_with_sockets_are_kept_over_the_limit_and_evicted_when_their_sockets_leave() -> None:
     worker = Worker(log := MemoryEventLog(Retention(threads=3)))
     threads = [ThreadId(f"thread_{number}") for number in range(6)]
     for thread in threads:
@@ -95,5 +95,5 @@ def test_threads_with_sockets_are_kept_over_the_limit_and_make_room_when_they_ar
     assert len(log) == 6
     for thread in threads:
         worker.leave(thread)
-    log.publish(drafted(OTHER))
+    log.publish(event_with_number(OTHER))
     assert len(log) == 3

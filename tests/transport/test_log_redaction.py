@@ -1,4 +1,4 @@
-"""A ticket is in no log, metric or address: a real server and a real client that write down all they can."""
+"""No log, metric or URL contains a ticket: a real server and a real client at their most verbose log level."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 @pytest.fixture
 def written(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """Everything that anybody writes down."""
+    """All log records."""
     with caplog.at_level(TRACE_LOG_LEVEL):
         yield caplog
 
 
 @asynccontextmanager
-async def talkative(app: Starlette) -> AsyncIterator[str]:
-    """uvicorn as a user runs it, with its access log, at the level at which it writes down everything."""
+async def verbose(app: Starlette) -> AsyncIterator[str]:
+    """Run uvicorn as a user does, with its access log and at the most verbose level."""
     config = uvicorn.Config(app, ws="websockets-sansio", access_log=True, log_config=None, log_level=TRACE_LOG_LEVEL)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(TIMEOUT_SECONDS):
@@ -61,7 +61,7 @@ async def opened(app: Starlette) -> Application:
 
 
 def parts_of(ticket: str) -> list[str]:
-    """What of a ticket must stand nowhere: what it says, and what proves it; also the beginning and the end of each."""
+    """Return the parts of a ticket that must not be logged: claims and signature, and the start and end of each."""
     _, claims, proof = ticket.split(".")
     return [part for text in (claims, proof) for part in (text[:12], text[-12:])]
 
@@ -73,24 +73,24 @@ def assert_hidden(written: pytest.LogCaptureFixture, *tickets: str) -> None:
 
 
 @on_asyncio
-async def test_ticket_by_subprotocol_or_first_message_is_in_no_log_of_the_server(
+async def test_server_logs_no_ticket_from_a_subprotocol_or_first_message(
     written: pytest.LogCaptureFixture,
 ) -> None:
     app = create_app(BridgeConfig(agents={}))
-    async with talkative(app) as url:
+    async with verbose(app) as url:
         application = await opened(app)
         tickets = [application.ticket(THREAD, ALICE) for _ in range(3)]
         offered = [[Subprotocol(PROTOCOL), Subprotocol(TICKET_PROTOCOL + each)] for each in tickets[:2]]
-        async with open_socket(f"{url}/ws", subprotocols=offered[0], logger=mute()) as one:
+        async with open_socket(f"{url}/ws", subprotocols=offered[0], logger=silence()) as one:
             assert json.loads(await one.recv())["type"] == "subscribed"
-            # Refused: brought twice.
-            async with open_socket(f"{url}/ws", subprotocols=offered[0], logger=mute()) as again:
+            # Refused, because the ticket was used before.
+            async with open_socket(f"{url}/ws", subprotocols=offered[0], logger=silence()) as again:
                 await again.wait_closed()
                 assert again.close_code == 4505
-        async with open_socket(f"{url}/ws?thread_id={OTHER}", subprotocols=offered[1], logger=mute()) as swapped:
+        async with open_socket(f"{url}/ws?thread_id={OTHER}", subprotocols=offered[1], logger=silence()) as swapped:
             await swapped.wait_closed()
             assert swapped.close_code == 4503
-        async with open_socket(f"{url}/ws", logger=mute()) as two:
+        async with open_socket(f"{url}/ws", logger=silence()) as two:
             await two.send(json.dumps({"type": "authorise", "ticket": tickets[2]}))
             assert json.loads(await two.recv())["type"] == "subscribed"
         metrics = await metrics_of(url)
@@ -100,20 +100,20 @@ async def test_ticket_by_subprotocol_or_first_message_is_in_no_log_of_the_server
 
 
 @on_asyncio
-async def test_ticket_in_the_address_is_not_even_then_in_a_log_of_the_server(
+async def test_server_logs_no_ticket_from_the_query(
     written: pytest.LogCaptureFixture,
 ) -> None:
     app = create_app(BridgeConfig(agents={}, authorizer=partial(Tickets, in_query=True)))
-    async with talkative(app) as url:
+    async with verbose(app) as url:
         ticket = (await opened(app)).ticket(THREAD, ALICE)
         for query in (f"ticket={ticket}", f"thread_id={THREAD}&ticket={ticket}&seq=x"):
-            async with open_socket(f"{url}/ws?{query}", logger=mute()) as one:
+            async with open_socket(f"{url}/ws?{query}", logger=silence()) as one:
                 await one.wait_closed() if "seq" in query else await one.recv()
     assert_hidden(written, ticket)
     assert any("[accepted]" in record.getMessage() for record in written.records)
 
 
-async def test_client_of_ours_writes_down_no_ticket_and_puts_none_into_the_address(
+async def test_our_client_logs_no_ticket_and_puts_none_into_the_url(
     written: pytest.LogCaptureFixture,
 ) -> None:
     app = create_app(BridgeConfig(agents={}))
@@ -131,9 +131,9 @@ async def test_client_of_ours_writes_down_no_ticket_and_puts_none_into_the_addre
     assert asked == [f"> GET /ws?thread_id={THREAD} HTTP/1.1"] * 2
 
 
-def mute() -> logging.Logger:
-    """For the clients of these tests, that are not ours."""
-    logger = logging.getLogger("tests.mute")
+def silence() -> logging.Logger:
+    """Silence the logs of the clients in these tests that are not ours."""
+    logger = logging.getLogger("tests.silence")
     logger.disabled = True
     return logger
 
@@ -155,7 +155,7 @@ async def metrics_of(url: str) -> str:
         ("100 % of it", (), "100 % of it"),
     ],
 )
-def test_what_is_hidden_is_the_ticket_and_nothing_beside_it(
+def test_redaction_hides_only_the_ticket(
     message: str, arguments: tuple[Any, ...], shown: str | None, written: pytest.LogCaptureFixture
 ) -> None:
     create_app(BridgeConfig(agents={}))

@@ -1,4 +1,4 @@
-"""From which sites' pages a socket may be opened."""
+"""Which origins' pages may open a socket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.transport.fake_browser import Site
 ALLOWED = origins(["https://app.example.org", "http://localhost:3000", "capacitor://localhost"])
 
 
-def is_let_in(page: str | None, host: str | None = "example.org", *, secure: bool = False) -> bool:
+def is_allowed(page: str | None, host: str | None = "example.org", *, secure: bool = False) -> bool:
     try:
         check_origin(Handshake(query={}, origin=page, host=host, secure=secure), ALLOWED)
     except SubscriptionRefused as refusal:
@@ -41,10 +41,8 @@ def is_let_in(page: str | None, host: str | None = "example.org", *, secure: boo
         ("capacitor://localhost", "example.org", True),
     ],
 )
-def test_page_of_the_same_site_or_of_one_in_the_list_is_let_in(
-    page: str | None, host: str | None, secure: bool
-) -> None:
-    assert is_let_in(page, host, secure=secure)
+def test_page_of_the_same_or_a_listed_origin_is_allowed(page: str | None, host: str | None, secure: bool) -> None:
+    assert is_allowed(page, host, secure=secure)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +73,8 @@ def test_page_of_the_same_site_or_of_one_in_the_list_is_let_in(
         ("https://example.org", "user@example.org", True),
     ],
 )
-def test_page_of_another_site_and_what_is_no_site_are_refused(page: str, host: str | None, secure: bool) -> None:
-    assert not is_let_in(page, host, secure=secure)
+def test_page_of_another_or_an_invalid_origin_is_refused(page: str, host: str | None, secure: bool) -> None:
+    assert not is_allowed(page, host, secure=secure)
 
 
 def test_origin_is_scheme_host_and_port() -> None:
@@ -87,17 +85,15 @@ def test_origin_is_scheme_host_and_port() -> None:
 @pytest.mark.parametrize(
     "text", ["*.example.org", "example.org", "https://example.org/", "https://a.org/b", "https://a.org?b", ""]
 )
-def test_misspelt_origin_is_found_when_the_list_is_made(text: str) -> None:
+def test_misspelt_origin_is_refused_when_the_list_is_parsed(text: str) -> None:
     with pytest.raises(InvalidId, match="origin: "):
         origins(["https://example.org", text])
 
 
 @pytest.mark.parametrize(("page", "code"), [("https://evil.example", 4504), ("https://[::1", 4504)])
-async def test_socket_of_a_foreign_page_is_refused_before_anything_else_is_asked(
-    site: Site, page: str, code: int
-) -> None:
+async def test_socket_of_a_foreign_page_is_refused_before_authorization(site: Site, page: str, code: int) -> None:
     browser = site.browser(ALICE, THREAD, origin=page, seq="no cursor either")
-    await browser.stay()
+    await browser.run()
     assert browser.close == (code, "this page's origin is not allowed here")
     assert len(browser.messages) == 2
 
@@ -105,24 +101,22 @@ async def test_socket_of_a_foreign_page_is_refused_before_anything_else_is_asked
 @pytest.mark.parametrize(
     ("page", "scheme"), [("http://bridgekit.test", "ws"), ("https://bridgekit.test", "ws"), (None, "wss")]
 )
-async def test_socket_of_a_page_of_the_same_site_or_of_no_page_is_served(
-    site: Site, page: str | None, scheme: str
-) -> None:
+async def test_socket_of_a_same_origin_page_or_of_no_page_is_served(site: Site, page: str | None, scheme: str) -> None:
     browser = site.browser(origin=page, scheme=scheme)
     async with site.open(browser):
         await site.publish()
     assert browser.seqs == [1]
 
 
-async def test_page_without_tls_opens_no_socket_with_it(site: Site) -> None:
+async def test_page_without_tls_cannot_open_a_tls_socket(site: Site) -> None:
     browser = site.browser(origin="http://bridgekit.test", scheme="wss")
-    await browser.stay()
+    await browser.run()
     assert browser.close is not None
     assert browser.close[0] == 4504
 
 
 @pytest.mark.parametrize("page", ["https://evil.example", "http://localhost:8888", "null"])
-def test_star_lets_every_page_in(page: str) -> None:
+def test_star_allows_every_page(page: str) -> None:
     check_origin(Handshake(query={}, origin=page, host="bridgekit.test"), origins(["*"]))
     with pytest.raises(SubscriptionRefused):
         check_origin(Handshake(query={}, origin=page, host="bridgekit.test"), origins([]))

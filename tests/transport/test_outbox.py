@@ -26,7 +26,7 @@ def test_frames_are_taken_in_order_and_once() -> None:
     assert box.taken() == []
 
 
-def test_frame_that_comes_again_is_taken_once() -> None:
+def test_duplicate_frame_is_taken_once() -> None:
     box = Box(events=2)
     assert box.put_all(*map(tool, (1, 1, 2, 2, 1))) == [True] * 5
     assert box.taken() == ["1", "2"]
@@ -34,7 +34,7 @@ def test_frame_that_comes_again_is_taken_once() -> None:
     assert box.taken() == []
 
 
-def test_so_many_frames_wait_and_no_more() -> None:
+def test_outbox_is_bounded_in_frames() -> None:
     box = Box()
     assert all(box.put_all(*map(tool, range(1, OUTBOX_LIMITS.events + 1))))
     assert box.is_full()
@@ -43,11 +43,11 @@ def test_so_many_frames_wait_and_no_more() -> None:
     assert (box.aborted, box.code) == (1, 4008)
 
 
-def test_so_many_bytes_wait_and_no_more() -> None:
+def test_outbox_is_bounded_in_bytes() -> None:
     box = Box(size_bytes=20)
     assert box.put_all(tool(1), tool(2)) == [True, True]
     assert box.is_full()
-    box.take(1)
+    box.next_frames(1)
     assert not box.is_full()
     assert box.put_all(tool(3), tool(4)) == [True, False]
     assert OUTBOX_LIMITS.size_bytes == 4 * 1_048_576
@@ -58,7 +58,7 @@ def test_frame_that_reaches_the_limit_may_exceed_it() -> None:
     assert box.put_all(tool(1), tool(2, size=1_000), tool(3)) == [True, True, False]
 
 
-def test_limits_are_never_above_what_the_log_retains() -> None:
+def test_limits_never_exceed_the_logs_retention() -> None:
     assert OUTBOX_LIMITS.within(DEFAULT_RETENTION) == OUTBOX_LIMITS
     assert OUTBOX_LIMITS.within(Retention(events=10, size_bytes=99)) == OutboxLimits(events=10, size_bytes=99)
     assert OutboxLimits(events=5).within(Retention(events=10)) == OutboxLimits(events=5)
@@ -70,21 +70,21 @@ def test_limits_are_never_above_what_the_log_retains() -> None:
 # Coalescing.
 
 
-def test_nothing_is_coalesced_while_there_is_room() -> None:
+def test_no_frame_is_coalesced_below_the_limits() -> None:
     box = Box(events=4)
     assert all(box.put_all(*map(thought, (1, 2, 3, 4))))
     assert box.taken() == ["1", "2", "3", "4"]
     assert box.coalesced == 0
 
 
-def test_latest_of_a_run_and_type_stands_for_the_earlier_ones_when_it_is_full() -> None:
+def test_latest_frame_of_a_run_and_type_supersedes_earlier_ones_when_the_outbox_is_full() -> None:
     box = Box(events=4)
     assert all(box.put_all(thought(1), thought(2, "run_2"), progress(3), tool(4), thought(5), progress(6), thought(7)))
     assert box.seqs() == [2, 4, 6, 7]
     assert box.coalesced == 3
 
 
-def test_event_that_must_be_delivered_is_never_dropped() -> None:
+def test_event_that_may_not_be_coalesced_is_never_dropped() -> None:
     box = Box(events=2)
     assert box.put_all(tool(1), thought(2), thought(3), tool(4)) == [True, True, True, False]
     assert box.seqs() == [1, 3]
@@ -96,13 +96,13 @@ def test_latest_of_each_run_and_type_is_never_dropped() -> None:
     assert box.seqs() == [1, 2]
 
 
-def test_bytes_make_room_too() -> None:
+def test_frames_are_coalesced_at_the_byte_limit() -> None:
     box = Box(size_bytes=30)
     assert all(box.put_all(thought(1), thought(2), thought(3), tool(4, size=20)))
     assert box.seqs() == [2, 3, 4]
 
 
-def test_outbox_is_not_full_while_a_frame_may_make_room() -> None:
+def test_outbox_is_not_full_while_a_frame_is_superseded() -> None:
     box = Box(events=2)
     box.put_all(thought(1), thought(2))
     assert not box.is_full()
@@ -111,7 +111,7 @@ def test_outbox_is_not_full_while_a_frame_may_make_room() -> None:
     assert box.taken() == ["1-1 coalesced", "2", "3"]
 
 
-def test_frame_that_was_taken_is_not_coalesced_afterwards() -> None:
+def test_taken_frame_is_not_coalesced() -> None:
     box = Box(events=2)
     box.put(thought(1))
     assert box.taken() == ["1"]
@@ -119,7 +119,7 @@ def test_frame_that_was_taken_is_not_coalesced_afterwards() -> None:
     assert box.taken() == ["2-2 coalesced", "3", "4"]
 
 
-def test_frame_that_was_taken_before_the_rest_is_not_superseded_afterwards() -> None:
+def test_taken_frame_is_not_superseded() -> None:
     box = Box(events=2)
     assert all(box.put_all(thought(1), tool(2)))
     assert box.taken(1) == ["1"]
@@ -127,8 +127,8 @@ def test_frame_that_was_taken_before_the_rest_is_not_superseded_afterwards() -> 
     assert box.taken() == ["2", "3"]
 
 
-def test_state_of_an_outbox_that_is_flooded_does_not_grow() -> None:
-    """One run that emits nothing but thoughts, to a socket that reads nothing."""
+def test_state_of_a_flooded_outbox_does_not_grow() -> None:
+    """One run emits only thoughts, to a socket that reads nothing."""
     box = Box(events=8)
     assert all(box.put_all(*map(thought, range(1, 5_001))))
     assert len(box) == 8
@@ -139,19 +139,19 @@ def test_state_of_an_outbox_that_is_flooded_does_not_grow() -> None:
     assert len(box._coalesced) == 1
 
 
-def test_state_of_an_outbox_that_is_never_empty_does_not_grow() -> None:
-    """Its socket takes as much as is put, so that nothing has to make room; and never all."""
+def test_state_of_a_never_empty_outbox_does_not_grow() -> None:
+    """The socket reads as fast as frames are put, so nothing is coalesced, but the outbox is never empty."""
     box = Box(events=8)
     for seq in range(1, 5_001):
         assert box.put(thought(seq))
         if len(box) > 4 and seq >= 9:
-            box.take(1)
+            box.next_frames(1)
     assert box.coalesced == 1
     assert box._queue is not None
     assert len(box._queue._superseded) <= 8
 
 
-def test_superseded_frames_are_looked_for_only_while_it_is_full() -> None:
+def test_superseded_frames_are_tracked_only_while_the_outbox_is_full() -> None:
     box, looked_for = Box(events=8), list[bool]()
     for seq in range(1, 10):
         assert box.put(thought(seq))
@@ -167,8 +167,9 @@ frames = st.tuples(st.sampled_from(list(EventType)), st.sampled_from(["a", "b"])
 
 @settings(deadline=None)
 @given(st.lists(st.just("take") | st.integers(1, 3) | frames, max_size=60))
-def test_outbox_is_a_queue_within_its_limits(steps: list[str | int | tuple[EventType, str, int]]) -> None:
-    """Beside a plain list. "take" takes all, a number so many, and a triple is put: type, run and size."""
+def test_outbox_behaves_like_a_bounded_list(steps: list[str | int | tuple[EventType, str, int]]) -> None:
+    """Compares with a plain list. "take" takes all frames, a number takes that many, and a triple puts a frame: type,
+    run and size."""
     box, model = Box(events=4, size_bytes=80), list[Frame]()
     read, coalesced = list[str](), list[int]()
     for seq, step in enumerate(steps, 1):
@@ -184,8 +185,8 @@ def test_outbox_is_a_queue_within_its_limits(steps: list[str | int | tuple[Event
             read += box.taken(count)
             del model[:count]
     read += box.taken()
-    told = [range(int(first), int(last) + 1) for first, last in _gaps(read, "coalesced")]
-    assert sorted(seq for numbers in told for seq in numbers) == sorted(coalesced)
+    reported = [range(int(first), int(last) + 1) for first, last in _gaps(read, "coalesced")]
+    assert sorted(seq for numbers in reported for seq in numbers) == sorted(coalesced)
 
 
 def _gaps(read: list[str], reason: str) -> list[list[str]]:
@@ -193,7 +194,7 @@ def _gaps(read: list[str], reason: str) -> list[list[str]]:
 
 
 def _put(model: list[Frame], new: Frame, coalesced: list[int]) -> bool:
-    """The rule in plain code: while it does not fit, the oldest frame goes that a later one supersedes."""
+    """The rule in simple code: while the frame does not fit, drop the oldest frame that a later one supersedes."""
     queue = [*model, new]
     while len(model) >= 4 or sum(len(each.data) for each in model) >= 80:
         superseded = [
@@ -204,7 +205,7 @@ def _put(model: list[Frame], new: Frame, coalesced: list[int]) -> bool:
         ]
         if not superseded:
             return False
-        # The one whose successor came first was superseded first.
+        # The frame whose successor arrived first was superseded first.
         first = min(superseded, key=lambda each: _successor(queue, each))
         queue.remove(first)
         model.remove(first)
@@ -221,10 +222,10 @@ def _successor(queue: list[Frame], frame: Frame) -> int:
     )
 
 
-# What is sent first, and the gaps between.
+# The first messages, and gaps.
 
 
-def test_confirmation_comes_first_then_the_gaps_then_the_replay_then_what_was_put_meanwhile() -> None:
+def test_confirmation_gaps_replay_and_new_frames_are_sent_in_this_order() -> None:
     box = Box()
     assert box.put_all(tool(8), tool(9)) == [True, True]
     gaps = {"gap": gap(3, None, GapReason.RESTARTED), "expired": gap(1, 5, GapReason.EXPIRED)}
@@ -233,22 +234,22 @@ def test_confirmation_comes_first_then_the_gaps_then_the_replay_then_what_was_pu
     assert box.taken() == []
 
 
-def test_event_in_the_replay_and_in_what_was_put_is_sent_once() -> None:
+def test_event_that_is_both_replayed_and_put_is_sent_once() -> None:
     box = Box()
     box.put_all(tool(6), tool(7), tool(8))
     assert box.started(5, tool(6), tool(7)) == ["subscribed 5", "6", "7"]
     assert box.taken() == ["8"]
 
 
-def test_event_of_the_replay_that_is_put_only_after_it_is_sent_once() -> None:
-    """A store that workers share gives an event to its log first, and to the workers a moment later."""
+def test_replayed_event_that_is_put_later_is_sent_once() -> None:
+    """A shared store adds an event to its log first, and delivers it to the workers slightly later."""
     box = Box()
     assert box.started(5, tool(6), tool(7)) == ["subscribed 5", "6", "7"]
     assert box.put_all(tool(6), tool(7), tool(8)) == [True] * 3
     assert box.taken() == ["8"]
 
 
-def test_socket_that_resumes_nothing_is_not_sent_what_is_past() -> None:
+def test_socket_without_a_cursor_is_sent_no_past_events() -> None:
     box = Box()
     box.put(tool(5))
     assert box.started(5) == ["subscribed 5"]
@@ -256,7 +257,7 @@ def test_socket_that_resumes_nothing_is_not_sent_what_is_past() -> None:
     assert box.taken() == ["6"]
 
 
-def test_number_that_is_left_out_is_a_gap_before_the_next() -> None:
+def test_skipped_number_is_sent_as_a_gap_before_the_next_event() -> None:
     box = Box()
     assert box.started(0, tool(2)) == ["subscribed 0", "1-1 lost", "2"]
     box.put_all(tool(5), tool(6))
@@ -264,7 +265,7 @@ def test_number_that_is_left_out_is_a_gap_before_the_next() -> None:
     assert box.gaps == {GapReason.LOST: 2}
 
 
-def test_gap_says_what_was_coalesced_and_beside_it_what_was_lost() -> None:
+def test_coalesced_and_lost_numbers_are_sent_as_separate_gaps() -> None:
     box = Box(events=3)
     box.started()
     assert box.put_all(thought(2), thought(3), thought(4), thought(5), tool(8)) == [True] * 5
@@ -272,21 +273,21 @@ def test_gap_says_what_was_coalesced_and_beside_it_what_was_lost() -> None:
     assert box.gaps == {GapReason.LOST: 2, GapReason.COALESCED: 1}
 
 
-def test_frame_that_made_room_while_it_joined_and_is_in_the_replay_is_in_no_gap() -> None:
+def test_frame_coalesced_during_joining_is_in_no_gap_when_it_is_in_the_replay() -> None:
     box = Box(events=2)
     box.put_all(thought(1), thought(2), thought(3), thought(4))
     assert box.started(0, *map(tool, (1, 2, 3))) == ["subscribed 0", "1", "2", "3"]
     assert box.taken() == ["4"]
 
 
-def test_frame_that_made_room_while_it_joined_and_is_only_partly_in_the_replay_is_in_a_gap_for_the_rest() -> None:
+def test_frames_coalesced_during_joining_are_in_a_gap_when_they_are_not_in_the_replay() -> None:
     box = Box(events=2)
     box.put_all(*map(thought, range(1, 7)))
     assert box.started(0, tool(1), tool(2)) == ["subscribed 0", "1", "2"]
     assert box.taken() == ["3-4 coalesced", "5", "6"]
 
 
-def test_frame_that_made_room_and_was_in_the_replay_is_in_no_later_gap_either() -> None:
+def test_frame_coalesced_during_joining_is_in_no_later_gap_when_it_is_in_the_replay() -> None:
     box = Box(events=2)
     box.put_all(thought(1), thought(2), thought(3), thought(4))
     assert box.started(0, *map(tool, (1, 2, 3, 4))) == ["subscribed 0", "1", "2", "3", "4"]
@@ -295,68 +296,68 @@ def test_frame_that_made_room_and_was_in_the_replay_is_in_no_later_gap_either() 
 
 
 @pytest.mark.parametrize("limits", [{"events": 2}, {"size_bytes": 20}], ids=["events", "bytes"])
-def test_limits_hold_while_it_joins(limits: dict[str, int]) -> None:
+def test_limits_apply_during_joining(limits: dict[str, int]) -> None:
     box = Box(**limits)
     assert box.put_all(tool(1), tool(2), tool(3)) == [True, True, False]
     assert (box.aborted, box.code) == (1, 4008)
 
 
-# How it ends.
+# The end of a subscription.
 
 
-def test_slow_client_is_disconnected_once_and_gets_no_more() -> None:
+def test_slow_client_is_disconnected_once_and_gets_no_more_frames() -> None:
     box = Box(events=1)
     box.started()
     assert box.put_all(tool(1), tool(2), tool(3)) == [True, False, False]
-    assert (box.aborted, box.schedule.asked, box.code) == (1, 1, 4008)
+    assert (box.aborted, box.schedule.scheduled, box.code) == (1, 1, 4008)
     assert box.unwritten == 1
 
 
-def test_drained_socket_takes_no_more_and_gives_what_it_has() -> None:
+def test_drained_socket_accepts_no_frames_and_sends_the_waiting_ones() -> None:
     box = Box()
     box.started()
     box.put(tool(1))
     box.drain()
-    box.restart()
+    box.force_reconnect()
     assert box.put(tool(2)) is False
     assert (box.taken(), box.aborted) == (["1"], 0)
     assert box.code == 4000
 
 
-def test_drained_socket_that_is_disconnected_keeps_its_code() -> None:
+def test_drained_socket_keeps_its_close_code_when_it_is_disconnected() -> None:
     box = Box()
     box.drain()
     box.disconnect_slow()
-    assert (box.code, box.aborted, box.schedule.asked) == (4000, 1, 1)
+    assert (box.code, box.aborted, box.schedule.scheduled) == (4000, 1, 1)
 
 
-def test_socket_of_a_restarted_thread_takes_nothing_of_the_new_epoch() -> None:
+def test_socket_of_a_restarted_thread_accepts_no_frame_of_the_new_epoch() -> None:
     box = Box()
     box.started(9)
     box.put(tool(10))
-    box.restart()
+    box.force_reconnect()
     assert box.put(tool(1)) is False
     assert box.taken() == ["10"]
     assert box.code == 4001
 
 
-def test_frames_that_were_taken_and_are_not_written_count_as_unwritten() -> None:
+def test_taken_frames_count_as_unwritten_until_they_are_written() -> None:
     box = Box()
     box.started()
     box.put_all(*map(tool, range(1, BATCH_FRAMES + 11)))
-    assert len(box.take()) == BATCH_FRAMES
+    assert len(box.next_frames()) == BATCH_FRAMES
     assert (box.in_flight, box.unwritten) == (BATCH_FRAMES, BATCH_FRAMES + 10)
     box.in_flight = 0
     assert box.taken() == [str(seq) for seq in range(BATCH_FRAMES + 1, BATCH_FRAMES + 11)]
 
 
-def test_frames_of_one_iteration_ask_for_one_flush() -> None:
+def test_frames_of_one_iteration_schedule_one_flush() -> None:
     box = Box()
     box.put_all(tool(1), tool(2), tool(3))
-    assert (box.schedule.asked, box.schedule.enqueued) == (1, 3)
+    assert (box.schedule.scheduled, box.schedule.enqueued) == (1, 3)
 
 
-# Crowded outboxes: emitters wait for those whose client reads, and for no other.
+# Crowded outboxes: emitters wait for those whose clients read, and for no others.
 
 
 @pytest.mark.parametrize(
@@ -372,15 +373,15 @@ def test_outbox_is_crowded_from_half_of_its_limits_or_more_than_one_write(
         assert box.crowded.by_thread == {}
         assert box.put(tool(seq, size=size))
     assert box.crowded.by_thread == {box.thread_id: [box]}
-    box.take(1)
+    box.next_frames(1)
     assert box.crowded.by_thread == {}
 
 
-def test_outbox_of_a_client_that_leaves_is_crowded_no_more() -> None:
+def test_outbox_is_no_longer_crowded_when_its_client_leaves() -> None:
     box = Box(events=2)
     box.put_all(tool(1), tool(2))
-    box.left()
-    box.left()
+    box.unsubscribed()
+    box.unsubscribed()
     assert box.crowded.by_thread == {}
 
 
@@ -398,11 +399,11 @@ async def test_emitter_waits_until_the_outbox_is_no_longer_crowded() -> None:
             for _ in range(3):
                 await checkpoint()
             assert went_on == []
-            box.take(2)
+            box.next_frames(2)
     assert went_on == [1]
 
 
-async def test_emitter_waits_no_longer_than_a_moment_for_a_client_that_takes_nothing() -> None:
+async def test_emitter_does_not_wait_for_a_client_that_reads_nothing() -> None:
     box = Box(events=4)
     box.put_all(tool(1), tool(2), tool(3))
     with anyio.fail_after(60):
@@ -411,23 +412,23 @@ async def test_emitter_waits_no_longer_than_a_moment_for_a_client_that_takes_not
             await box.crowded.wait_for_room(box.thread_id)
             assert box.is_slow()
             tasks.cancel_scope.cancel()
-        # From now on it lets others run, and waits for nothing.
+        # From now on the emitter only yields, and waits for nothing.
         await box.crowded.wait_for_room(box.thread_id)
 
 
-def test_client_is_slow_after_so_many_ticks_and_no_longer_when_it_takes_something() -> None:
+def test_client_is_slow_after_ticks_without_progress_until_it_reads() -> None:
     box = Box(events=8)
     box.put_all(*map(tool, range(1, 8)))
     for _ in range(SLOW_AFTER_TICKS):
         assert not box.is_slow()
         box.tick()
     assert box.is_slow()
-    box.take(1)
+    box.next_frames(1)
     assert not box.is_slow()
     assert box.crowded.by_thread
 
 
-def test_event_is_refused_only_while_a_full_outbox_has_a_client_that_reads() -> None:
+def test_event_is_refused_only_when_the_client_of_a_full_outbox_reads() -> None:
     box = Box(events=2)
     box.put_all(tool(1), tool(2))
     assert box.crowded.refuses(box.thread_id)

@@ -1,4 +1,4 @@
-"""A socket that does not keep up: what is coalesced is told, what must be delivered is, and nobody else notices."""
+"""Backpressure: coalesced events give a gap, other events are delivered, and other sockets are not affected."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from tests.transport.raw_client import BUFFER_BYTES, raw_peer
 TIMEOUT_SECONDS = 60.0
 TOOL, THOUGHT, PROGRESS = EventType.TOOL_EXECUTING, EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE
 WAITING = 32
-"""Frames that may wait for one socket here."""
+"""Size of an outbox in these tests, in frames."""
 PAYLOAD = {"parameters": "x" * 4_096}
 
 
-async def test_thoughts_that_make_room_are_told_and_what_must_be_delivered_comes(site: Site) -> None:
+async def test_coalesced_thoughts_are_sent_as_gaps_and_other_events_are_delivered(site: Site) -> None:
     site.edge.scheduler.limits = OutboxLimits(events=4)
     async with site.visited((ALICE, THREAD)) as [browser]:
         browser.stop_reading()
@@ -41,7 +41,7 @@ async def test_thoughts_that_make_room_are_told_and_what_must_be_delivered_comes
         for _ in range(2):
             assert [(await site.publish(type=each))[0].sockets for each in (TOOL, THOUGHT, PROGRESS)] == [1, 1, 1]
         assert [receipt.sockets for receipt in await site.publish(3, type=THOUGHT)] == [1, 1, 1]
-        browser.read_on()
+        browser.resume_reading()
         await anyio.wait_all_tasks_blocked()
     assert browser.gaps == [(3, 4, "coalesced"), (6, 6, "coalesced"), (8, 9, "coalesced")]
     assert [frame.get("seq", "gap") for frame in browser.frames] == [1, 2, "gap", 5, "gap", 7, "gap", 10]
@@ -51,7 +51,7 @@ async def test_thoughts_that_make_room_are_told_and_what_must_be_delivered_comes
     assert site.counters.unwritten == {}
 
 
-async def test_socket_that_cannot_take_what_must_be_delivered_is_closed_and_resumes_with_nothing_missing(
+async def test_slow_socket_is_closed_and_resumes_without_loss(
     site: Site,
 ) -> None:
     site.edge.scheduler.limits = OutboxLimits(events=4)
@@ -70,7 +70,7 @@ async def test_socket_that_cannot_take_what_must_be_delivered_is_closed_and_resu
     assert (again.seqs, again.gaps) == ([2, 3, 4, 5, 6, 7, 8], [])
 
 
-async def test_bound_of_bytes_closes_too(site: Site) -> None:
+async def test_socket_is_closed_at_the_byte_limit(site: Site) -> None:
     site.edge.scheduler.limits = OutboxLimits(size_bytes=10_000)
     async with site.visited((ALICE, THREAD)) as [slow]:
         slow.stop_reading()
@@ -82,7 +82,7 @@ async def test_bound_of_bytes_closes_too(site: Site) -> None:
 
 @asynccontextmanager
 async def crowded() -> AsyncIterator[tuple[Application, str]]:
-    """A real server, whose sockets have small outboxes and for whom the system holds little."""
+    """A real server with small outboxes and small socket buffers."""
     app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=OutboxLimits(events=WAITING)))
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app, send_buffer_bytes=BUFFER_BYTES) as url:
@@ -92,7 +92,7 @@ async def crowded() -> AsyncIterator[tuple[Application, str]]:
             yield application, url
 
 
-async def test_neighbours_read_all_while_a_real_socket_stops_reading() -> None:
+async def test_other_sockets_get_every_event_while_one_stops_reading() -> None:
     read = {THREAD: list[RoutedEvent](), OTHER: list[RoutedEvent]()}
     async with (
         crowded() as (application, url),
@@ -106,9 +106,9 @@ async def test_neighbours_read_all_while_a_real_socket_stops_reading() -> None:
                 event = emitted(TOOL, thread_id=thread, payload=PAYLOAD)
                 receipt = await application.bridge.notify(event)
                 taken += [receipt.sockets] if thread == THREAD else []
-                # While one reads nothing, each of the others has the event before the next is emitted.
+                # While one client reads nothing, all others have each event before the next is emitted.
                 read[thread].append(await client.receive())
-        # It was given up when its outbox was full, which is not before so many were put there.
+        # It was disconnected when its outbox was full, which takes at least this many frames.
         assert len(taken) > WAITING
         for _ in range(10):
             assert (await application.bridge.notify(emitted(TOOL))).sockets == 1
@@ -119,22 +119,22 @@ async def test_neighbours_read_all_while_a_real_socket_stops_reading() -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_real_socket_that_is_given_up_is_detached_at_once() -> None:
-    """On asyncio. Hypercorn does not stop writing to it before the system breaks the connection: see keepalive."""
-    async with crowded() as (application, url), raw_peer(url) as deaf:
+async def test_disconnected_slow_socket_is_detached_at_once() -> None:
+    """On asyncio. Hypercorn keeps writing until the system breaks the connection: see test_keepalive."""
+    async with crowded() as (application, url), raw_peer(url) as slow:
         while (await application.bridge.notify(emitted(TOOL, payload=PAYLOAD))).sockets:
             await checkpoint()
         while len(application.bridge.hub):
             await checkpoint()
         assert application.counters.unwritten["too slow"] >= WAITING
-        # Its client reads again: what was written before, in order, and then why nothing follows.
-        await deaf.read_until(b"\x0f\xa8too slow: connect again")
-    numbers = [int(number) for number in re.findall(rb'"seq":(\d+)', deaf.read)]
+        # The client reads again: first what was written before, in order, and then the close frame.
+        await slow.read_until(b"\x0f\xa8too slow: connect again")
+    numbers = [int(number) for number in re.findall(rb'"seq":(\d+)', slow.read)]
     assert numbers == list(range(len(numbers)))
 
 
-async def test_drain_leaves_a_slow_reader_its_time() -> None:
-    """All that waits is on its way when the server says goodbye, and the goodbye comes behind it."""
+async def test_drain_waits_for_a_slow_reader() -> None:
+    """All waiting frames are written before the close frame."""
     app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app, send_buffer_bytes=BUFFER_BYTES) as url, anyio.create_task_group() as tasks:
@@ -144,19 +144,19 @@ async def test_drain_leaves_a_slow_reader_its_time() -> None:
                 for _ in range(12):
                     await application.bridge.notify(emitted(TOOL, payload=PAYLOAD))
                 tasks.start_soon(partial(app.state.bridgekit_connections.drain, seconds=TIMEOUT_SECONDS))
-                await anyio.sleep(1.5)  # longer than a socket that is cut off is waited for
+                await anyio.sleep(1.5)  # longer than the wait for an aborted socket
                 await slow.read_until(b"\x0f\xa0")  # 4000
                 assert slow.read.count(b'"seq":') == 12 + 1
-                await slow.say_goodbye()
+                await slow.send_close()
 
 
 BURST = 5_000
-"""Events that an agent emits without awaiting anything else: several times what an outbox takes."""
+"""Events that an agent emits without awaiting anything else: several times the size of an outbox."""
 
 
 @pytest.mark.parametrize("event_type", [TOOL, THOUGHT], ids=str)
-async def test_client_that_reads_gets_every_event_of_a_burst_of_any_length(event_type: EventType) -> None:
-    """Without a loss, whether or not the events may be coalesced; and the agent can be cancelled meanwhile."""
+async def test_reading_client_gets_every_event_of_a_burst_of_any_length(event_type: EventType) -> None:
+    """Nothing is lost, whether or not the events may be coalesced, and the agent can be cancelled meanwhile."""
     app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
     read, receipts = list[RoutedEvent](), list[Receipt]()
     with anyio.fail_after(TIMEOUT_SECONDS):
@@ -186,7 +186,7 @@ AGENTS = 3_000
 
 
 @pytest.mark.parametrize("thread_id", [THREAD, None], ids=["known thread", "mapped run"])
-async def test_client_that_reads_gets_every_event_of_thousands_of_agents_that_emit_at_once(
+async def test_reading_client_gets_every_event_of_thousands_of_agents_that_emit_at_once(
     thread_id: ThreadId | None,
 ) -> None:
     app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
@@ -212,7 +212,7 @@ async def test_client_that_reads_gets_every_event_of_thousands_of_agents_that_em
     assert all(receipts)
 
 
-async def test_burst_that_nobody_awaits_is_refused_where_there_is_no_room_and_never_retained_and_lost() -> None:
+async def test_unawaited_burst_is_refused_when_there_is_no_room_and_never_lost_after_being_retained() -> None:
     app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:
@@ -231,7 +231,7 @@ async def test_burst_that_nobody_awaits_is_refused_where_there_is_no_room_and_ne
     assert [event.seq for event in read] == [receipt.seq for receipt in taken] == list(range(1, len(taken) + 1))
 
 
-async def test_agent_is_cancelled_in_the_midst_of_a_burst() -> None:
+async def test_agent_can_be_cancelled_during_a_burst() -> None:
     app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
     emitted_before = 0
     with anyio.fail_after(TIMEOUT_SECONDS):
@@ -253,7 +253,7 @@ async def test_agent_is_cancelled_in_the_midst_of_a_burst() -> None:
 
 @asynccontextmanager
 async def connect_to(app: Starlette, url: str) -> AsyncIterator[None]:
-    """A socket of Alice's, which is not read."""
+    """Open a socket of Alice's that is not read."""
     await app.state.bridgekit.open_thread(THREAD, ALICE)
     async with connect(url, user_id=ALICE, thread_id=THREAD):
         yield

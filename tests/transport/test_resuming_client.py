@@ -1,4 +1,4 @@
-"""A client that stays, against servers that do not: raw ones, that do what no good server does. On both backends."""
+"""The resuming client against raw servers that misbehave. On both backends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 from bridgekit.errors import MalformedFrame, SubscriptionRefused
 from bridgekit.signals import Cursor, Gap, GapReason, encode_signal
-from bridgekit.transport.resuming_client import Backoff, ResumingClient, follow
+from bridgekit.transport.resuming_client import Backoff, ResumingClient, subscribe
 from tests.factories import ALICE, THREAD, frame
 from tests.transport.raw_client import (
     EPOCH,
@@ -23,7 +23,7 @@ from tests.transport.raw_client import (
     hang_up,
     nothing,
     raw_server,
-    saying,
+    sending,
     status,
     subscribed,
 )
@@ -34,31 +34,33 @@ ONE, TWO, THREE, FOUR = (frame(seq).data for seq in (1, 2, 3, 4))
 
 
 @dataclass(frozen=True)
-class Noted(Backoff):
-    """Waits for nothing, and knows after how many failures in a row it was asked to wait."""
+class RecordingBackoff(Backoff):
+    """A Backoff that does not wait, and records the number of consecutive failures."""
 
     failures: list[int] = field(default_factory=list)
 
-    def seconds(self, failures: int, draw: Callable[[], float]) -> float:
+    def seconds(self, failures: int, random: Callable[[], float]) -> float:
         self.failures.append(failures)
         return 0.0
 
 
 @asynccontextmanager
-async def following(
+async def resuming_client(
     *answers: Answer, after: Cursor | None = None, backoff: Backoff | None = None
 ) -> AsyncIterator[tuple[ResumingClient, RawServer]]:
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with (
             raw_server(*answers) as server,
-            follow(server.url, thread_id=THREAD, user_id=ALICE, after=after, backoff=backoff or Noted()) as follower,
+            subscribe(
+                server.url, thread_id=THREAD, user_id=ALICE, after=after, backoff=backoff or RecordingBackoff()
+            ) as client,
         ):
-            yield follower, server
+            yield client, server
 
 
-async def read(follower: ResumingClient, count: int) -> list[str]:
-    """So many items, in short."""
-    return [short(await anext(follower)) for _ in range(count)]
+async def read(client: ResumingClient, count: int) -> list[str]:
+    """Return this many items in short form."""
+    return [short(await anext(client)) for _ in range(count)]
 
 
 def short(item: object) -> str:
@@ -70,64 +72,64 @@ def gap(first: int, last: int | None, reason: GapReason, epoch: str = EPOCH) -> 
 
 
 def cursors(server: RawServer) -> list[tuple[str, str] | None]:
-    """How far the client said it was, for each socket."""
+    """The cursor that the client sent on each socket."""
     asked = [parse_qs(urlsplit(request).query) for request in server.requests]
     return [(query["epoch"][0], query["seq"][0]) if "seq" in query else None for query in asked]
 
 
-async def test_it_comes_back_by_itself_and_says_how_far_it_was() -> None:
-    async with following(subscribed(ONE, TWO, close=4000), subscribed(THREE, seq=2)) as (follower, server):
-        assert await read(follower, 3) == ["1", "2", "3"]
+async def test_client_reconnects_with_its_cursor() -> None:
+    async with resuming_client(subscribed(ONE, TWO, close=4000), subscribed(THREE, seq=2)) as (client, server):
+        assert await read(client, 3) == ["1", "2", "3"]
         assert cursors(server) == [None, (EPOCH, "2")]
-        assert follower.subscriptions == 2
-        assert follower.cursor == Cursor(EPOCH, 3)
+        assert client.subscriptions == 2
+        assert client.cursor == Cursor(EPOCH, 3)
 
 
-async def test_gap_is_an_item_and_what_came_again_is_none() -> None:
+async def test_gap_is_an_item_and_a_duplicate_is_not() -> None:
     again = subscribed(gap(3, 8, GapReason.EXPIRED), ONE, TWO, frame(9).data, seq=8)
-    async with following(subscribed(ONE, TWO, close=4008), again) as (follower, _):
-        assert await read(follower, 4) == ["1", "2", "3-8 expired", "9"]
-        assert follower.duplicates == 2
+    async with resuming_client(subscribed(ONE, TWO, close=4008), again) as (client, _):
+        assert await read(client, 4) == ["1", "2", "3-8 expired", "9"]
+        assert client.duplicates == 2
 
 
-async def test_gap_that_no_server_told_is_told_all_the_same() -> None:
-    async with following(subscribed(ONE, THREE, close=4000), subscribed(frame(9).data, seq=8)) as (follower, _):
-        assert await read(follower, 5) == ["1", "2-2 lost", "3", "4-8 lost", "9"]
+async def test_gap_that_no_server_reports_is_reported() -> None:
+    async with resuming_client(subscribed(ONE, THREE, close=4000), subscribed(frame(9).data, seq=8)) as (client, _):
+        assert await read(client, 5) == ["1", "2-2 lost", "3", "4-8 lost", "9"]
 
 
-async def test_socket_that_breaks_after_it_was_subscribed_and_before_the_gap_loses_no_gap() -> None:
-    async with following(
+async def test_gap_is_not_lost_when_the_socket_breaks_before_sending_it() -> None:
+    async with resuming_client(
         subscribed(ONE, TWO, close=4000),
         subscribed(seq=8, close=4008),
         subscribed(gap(3, 9, GapReason.EXPIRED), seq=9),
-    ) as (follower, server):
-        assert await read(follower, 3) == ["1", "2", "3-9 expired"]
+    ) as (client, server):
+        assert await read(client, 3) == ["1", "2", "3-9 expired"]
         assert cursors(server) == [None, (EPOCH, "2"), (EPOCH, "2")]
 
 
-async def test_new_numbering_is_followed_from_its_beginning() -> None:
+async def test_new_epoch_is_received_from_its_start() -> None:
     anew = subscribed(gap(3, None, GapReason.RESTARTED), ONE, TWO, epoch=OTHER_EPOCH, close=4000)
-    async with following(subscribed(ONE, TWO, close=4001), anew, subscribed(THREE, seq=2, epoch=OTHER_EPOCH)) as (
-        follower,
+    async with resuming_client(subscribed(ONE, TWO, close=4001), anew, subscribed(THREE, seq=2, epoch=OTHER_EPOCH)) as (
+        client,
         server,
     ):
-        assert await read(follower, 6) == ["1", "2", "3- restarted", "1", "2", "3"]
+        assert await read(client, 6) == ["1", "2", "3- restarted", "1", "2", "3"]
         assert cursors(server) == [None, (EPOCH, "2"), (OTHER_EPOCH, "2")]
 
 
-async def test_it_goes_on_from_a_cursor_that_it_is_given() -> None:
-    async with following(subscribed(THREE, seq=2), after=Cursor(EPOCH, 2)) as (follower, server):
-        assert follower.cursor == Cursor(EPOCH, 2)
-        assert await read(follower, 1) == ["3"]
+async def test_client_resumes_from_a_given_cursor() -> None:
+    async with resuming_client(subscribed(THREE, seq=2), after=Cursor(EPOCH, 2)) as (client, server):
+        assert client.cursor == Cursor(EPOCH, 2)
+        assert await read(client, 1) == ["3"]
         assert cursors(server) == [(EPOCH, "2")]
 
 
-async def test_cursor_is_what_its_user_has_read_and_not_what_was_read_ahead() -> None:
-    async with following(subscribed(ONE, TWO, THREE, FOUR)) as (follower, _):
-        assert await read(follower, 2) == ["1", "2"]
+async def test_cursor_covers_what_the_caller_read_and_not_what_was_read_ahead() -> None:
+    async with resuming_client(subscribed(ONE, TWO, THREE, FOUR)) as (client, _):
+        assert await read(client, 2) == ["1", "2"]
         for _ in range(50):
             await checkpoint()
-        assert follower.cursor == Cursor(EPOCH, 2)
+        assert client.cursor == Cursor(EPOCH, 2)
 
 
 @pytest.mark.parametrize(
@@ -137,79 +139,82 @@ async def test_cursor_is_what_its_user_has_read_and_not_what_was_read_ahead() ->
         status("500 Internal Server Error"),
         status("503 Service Unavailable"),
         status("429 Too Many Requests"),
-        saying(close=4009),
-        saying(close=1013),
-        saying(close=4499),
+        sending(close=4009),
+        sending(close=1013),
+        sending(close=4499),
     ],
-    ids=["hangs up", "500", "503", "429", "store away", "try again later", "4499"],
+    ids=["hangs up", "500", "503", "429", "store unavailable", "try again later", "4499"],
 )
-async def test_what_may_pass_is_waited_for_before_the_first_socket_and_after_it(answer: Answer) -> None:
-    async with following(answer, answer, subscribed(ONE, close=4000), answer, subscribed(TWO, seq=1)) as (follower, _):
-        assert await read(follower, 2) == ["1", "2"]
-        assert follower.subscriptions == 2
+async def test_retryable_errors_are_retried_before_and_after_the_first_socket(answer: Answer) -> None:
+    async with resuming_client(answer, answer, subscribed(ONE, close=4000), answer, subscribed(TWO, seq=1)) as (
+        client,
+        _,
+    ):
+        assert await read(client, 2) == ["1", "2"]
+        assert client.subscriptions == 2
 
 
 TERMINAL = [
-    (saying(close=4503), SubscriptionRefused),
-    (saying(close=4999), SubscriptionRefused),
-    (saying(close=4502), SubscriptionRefused),
+    (sending(close=4503), SubscriptionRefused),
+    (sending(close=4999), SubscriptionRefused),
+    (sending(close=4502), SubscriptionRefused),
     (status("404 Not Found"), InvalidStatus),
     (status("403 Forbidden"), InvalidStatus),
-    (saying(b'{"type":"hello"}'), MalformedFrame),
-    (saying(ONE), MalformedFrame),
-    (saying(b"\xff"), MalformedFrame),
-    (saying(b"x" * 1_100_000), MalformedFrame),
+    (sending(b'{"type":"hello"}'), MalformedFrame),
+    (sending(ONE), MalformedFrame),
+    (sending(b"\xff"), MalformedFrame),
+    (sending(b"x" * 1_100_000), MalformedFrame),
 ]
 
 
 @pytest.mark.parametrize(("answer", "error"), TERMINAL)
-async def test_what_does_not_pass_is_raised_on_entering(answer: Answer, error: type[Exception]) -> None:
+async def test_other_errors_are_raised_on_entering_the_block(answer: Answer, error: type[Exception]) -> None:
     with pytest.raises(error) as raised:
-        async with following(answer):
+        async with resuming_client(answer):
             raise AssertionError("was entered")
     assert type(raised.value) is error
 
 
 @pytest.mark.parametrize(("answer", "error"), TERMINAL)
-async def test_what_does_not_pass_later_is_raised_by_iteration_after_what_was_read(
+async def test_later_errors_are_raised_by_iteration_after_the_received_items(
     answer: Answer, error: type[Exception]
 ) -> None:
-    async with following(subscribed(ONE, TWO, close=4000), answer) as (follower, _):
-        assert await read(follower, 2) == ["1", "2"]
+    async with resuming_client(subscribed(ONE, TWO, close=4000), answer) as (client, _):
+        assert await read(client, 2) == ["1", "2"]
         for _ in range(2):
             with pytest.raises(error):
-                await anext(follower)
-        assert follower.cursor == Cursor(EPOCH, 2)
+                await anext(client)
+        assert client.cursor == Cursor(EPOCH, 2)
 
 
 @pytest.mark.parametrize("code", [4501, 4502, 4505])
-async def test_ticket_that_is_no_good_is_replaced_once_and_no_more(code: int) -> None:
+async def test_rejected_ticket_is_replaced_once(code: int) -> None:
     async def ticket() -> str:
         return "ticket"
 
-    bad, once = saying(close=code), subscribed(ONE, close=4000)
+    bad, once = sending(close=code), subscribed(ONE, close=4000)
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with (
             raw_server(bad, once, bad, subscribed(TWO, seq=1, close=4000), bad, bad) as server,
-            follow(server.url, thread_id=THREAD, ticket=ticket, backoff=Noted()) as follower,
+            subscribe(server.url, thread_id=THREAD, ticket=ticket, backoff=RecordingBackoff()) as client,
         ):
-            assert await read(follower, 2) == ["1", "2"]
+            assert await read(client, 2) == ["1", "2"]
             with pytest.raises(SubscriptionRefused):
-                await anext(follower)
+                await anext(client)
             assert len(server.requests) == 6
 
 
-async def test_server_that_hangs_in_the_handshake_or_before_the_first_frame_is_given_up(
+async def test_handshake_and_confirmation_time_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("bridgekit.transport.client.OPEN_TIMEOUT_SECONDS", 0.1)
     monkeypatch.setattr("bridgekit.transport.client.CLOSE_TIMEOUT_SECONDS", 0.1)
-    async with following(nothing, saying(), subscribed(ONE)) as (follower, server):
-        assert await read(follower, 1) == ["1"]
+    async with resuming_client(nothing, sending(), subscribed(ONE)) as (client, server):
+        assert await read(client, 1) == ["1"]
         assert len(server.requests) == 3
 
 
-async def test_wait_doubles_to_a_bound_and_is_drawn_from_all_of_it() -> None:
+async def test_backoff_doubles_up_to_its_bound_with_full_jitter() -> None:
     backoff = Backoff(first_seconds=0.5, longest_seconds=10)
     assert [backoff.seconds(failures, lambda: 1.0) for failures in range(6)] == [0.5, 1, 2, 4, 8, 10]
     assert backoff.seconds(10**6, lambda: 1.0) == 10
@@ -218,25 +223,25 @@ async def test_wait_doubles_to_a_bound_and_is_drawn_from_all_of_it() -> None:
     assert [backoff.seconds(3, lambda: next(draws)) for _ in range(3)] == [1, 2, 3]
 
 
-async def test_failures_in_a_row_are_counted_until_something_comes() -> None:
-    noted = Noted()
+async def test_consecutive_failures_are_counted_until_an_item_is_received() -> None:
+    backoff = RecordingBackoff()
     once = subscribed(ONE, close=4000)
-    async with following(hang_up, hang_up, once, hang_up, subscribed(TWO, seq=1), backoff=noted) as (follower, _):
-        assert await read(follower, 2) == ["1", "2"]
-    assert noted.failures == [0, 1, 0, 1]
+    async with resuming_client(hang_up, hang_up, once, hang_up, subscribed(TWO, seq=1), backoff=backoff) as (client, _):
+        assert await read(client, 2) == ["1", "2"]
+    assert backoff.failures == [0, 1, 0, 1]
 
 
-async def test_server_that_subscribes_only_to_turn_out_again_counts_as_a_failure() -> None:
-    noted = Noted()
+async def test_server_that_closes_right_after_subscribing_counts_as_a_failure() -> None:
+    backoff = RecordingBackoff()
     out = subscribed(close=4001)
-    async with following(out, out, out, out, subscribed(ONE), backoff=noted) as (follower, _):
-        assert await read(follower, 1) == ["1"]
-    assert noted.failures == [0, 1, 2, 3]
+    async with resuming_client(out, out, out, out, subscribed(ONE), backoff=backoff) as (client, _):
+        assert await read(client, 1) == ["1"]
+    assert backoff.failures == [0, 1, 2, 3]
 
 
-async def test_socket_that_lasted_makes_up_for_what_was_before_though_nothing_came() -> None:
-    noted = Noted(longest_seconds=0)
+async def test_long_lived_socket_resets_the_failures_without_receiving_anything() -> None:
+    backoff = RecordingBackoff(longest_seconds=0)
     out = subscribed(close=4000)
-    async with following(out, out, out, subscribed(ONE), backoff=noted) as (follower, _):
-        assert await read(follower, 1) == ["1"]
-    assert noted.failures == [0, 0, 0]
+    async with resuming_client(out, out, out, subscribed(ONE), backoff=backoff) as (client, _):
+        assert await read(client, 1) == ["1"]
+    assert backoff.failures == [0, 0, 0]

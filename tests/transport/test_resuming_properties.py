@@ -1,6 +1,7 @@
-"""Publish, read, stop, break off and come back in any order: what a reader has is what was published. Both backends.
+"""Publish, read, pause, disconnect and reconnect in any order: a client has every published event or a gap. Both
+backends.
 
-Beside a naive model: a list of what was published. The reader's view is that list, less what he was told he misses.
+The model is a list of what was published. The client's view equals that list without the events in reported gaps.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from bridgekit.events import COALESCIBLE, AgentEvent, EventType
 from bridgekit.ids import RunId
 from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
-from bridgekit.transport.cursor_tracker import Item, Reading
+from bridgekit.transport.cursor_tracker import CursorTracker, Item
 from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits
 from tests.factories import ALICE, OTHER, THREAD, emitted
@@ -29,17 +30,17 @@ KEPT = 8
 WAITING = 3
 TYPES = [EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE, EventType.TOOL_EXECUTING]
 TURNS = 12
-"""Of the event loop, in which nothing moves, until nothing will: every step of the chain takes one or two."""
+"""Event-loop iterations without a change after which the state is final: each step needs one or two."""
 
 
 @dataclass
 class Visitor:
-    """A reader with one socket after the other, and what was published to his thread."""
+    """A client with one socket after another, and what was published to its thread."""
 
     site: Site
     tasks: TaskGroup
     browser: Browser | None = None
-    reading: Reading = field(default_factory=partial(Reading, None))
+    tracker: CursorTracker = field(default_factory=partial(CursorTracker, None))
     view: list[Item] = field(default_factory=list)
     published: list[AgentEvent] = field(default_factory=list)
     start: Cursor | None = None
@@ -49,38 +50,38 @@ class Visitor:
             case "publish":
                 await self.publish(*arguments)
             case "read" if self.browser is not None:
-                self.browser.read_on(*arguments)
-            case "come":
-                await self.come()
-            case "go":
-                await self.go()
+                self.browser.resume_reading(*arguments)
+            case "connect":
+                await self.connect()
+            case "disconnect":
+                await self.disconnect()
         await self.settle()
 
     async def settle(self) -> None:
-        """Let everything happen that will."""
+        """Wait until nothing changes any more."""
         still, seen = 0, -1
         while still < TURNS:
             await checkpoint()
             now = len(self.browser.messages) if self.browser else 0
             still, seen = (still + 1 if now == seen else 0), now
 
-    async def publish(self, count: int, type: EventType, run: str) -> None:  # noqa: A002  # the wire's own word
+    async def publish(self, count: int, type: EventType, run: str) -> None:  # noqa: A002  # the name in the wire format
         for _ in range(count):
             event = emitted(type, run_id=RunId(run))
             assert (await self.site.hub.publish(event, THREAD)).kept
             self.published.append(event)
         await self.site.publish(1, OTHER)
 
-    async def come(self) -> None:
-        """With a new socket, which reads until it is told to stop."""
-        await self.go()
-        at = self.reading.cursor
+    async def connect(self) -> None:
+        """Connect a new socket, which reads until it is paused."""
+        await self.disconnect()
+        at = self.tracker.cursor
         query = {} if at is None else {"epoch": at.epoch, "seq": str(at.seq)}
         self.browser = self.site.browser(ALICE, THREAD, **query)
-        self.tasks.start_soon(self.browser.stay)
+        self.tasks.start_soon(self.browser.run)
 
-    async def go(self) -> None:
-        """Break off: what was on its way is lost with the socket, and what was read was read."""
+    async def disconnect(self) -> None:
+        """Disconnect: unread frames are lost with the socket."""
         if self.browser is None:
             return
         self.browser.leave()
@@ -92,29 +93,29 @@ class Visitor:
 
     def _take(self, item: Item | Subscribed) -> None:
         if isinstance(item, Subscribed):
-            self.reading.begin(item.cursor)
+            self.tracker.start(item.cursor)
             self.start = self.start or item.cursor
         else:
             assert item.thread_id == THREAD
-            self.view += [new for new, _ in self.reading.take(item)]
+            self.view += [new for new, _ in self.tracker.accept(item)]
 
 
 steps = (
     st.tuples(st.just("publish"), st.integers(1, 6), st.sampled_from(TYPES), st.sampled_from(["run_1", "run_2"]))
     | st.tuples(st.just("read"), st.integers(0, 4))
-    | st.tuples(st.sampled_from(["come", "go"]))
+    | st.tuples(st.sampled_from(["connect", "disconnect"]))
 )
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(steps, max_size=25))
-async def test_view_of_a_reader_is_what_was_published_less_what_he_was_told(script: list[tuple[Any, ...]]) -> None:
+async def test_received_events_are_the_published_ones_except_for_reported_gaps(script: list[tuple[Any, ...]]) -> None:
     site = Site(Retention(events=KEPT))
     site.edge.scheduler.limits = OutboxLimits(events=WAITING)
     await site.open_threads()
     async with site.edge, anyio.create_task_group() as tasks:
         visitor = Visitor(site, tasks)
-        for step in [("come",), *script, ("come",), ("go",)]:
+        for step in [("connect",), *script, ("connect",), ("disconnect",)]:
             await visitor.act(*step)
     check(visitor)
 
@@ -130,11 +131,11 @@ def check(visitor: Visitor) -> None:
             event = visitor.published[item.seq - 1]
             assert (item.event_id, item.type, item.run_id) == (event.event_id, event.type, event.run_id)
     assert covered == list(range(visitor.start.seq + 1, len(visitor.published) + 1))
-    assert visitor.reading.duplicates == 0
+    assert visitor.tracker.duplicates == 0
 
 
 def check_gap(gap: Gap, published: list[AgentEvent]) -> None:
-    # What the server did not tell, the reader would have called lost.
+    # The client would have reported an unreported gap as lost.
     assert gap.reason in (GapReason.COALESCED, GapReason.EXPIRED)
     if gap.reason is GapReason.EXPIRED:
         assert len(numbers_of(gap)) > KEPT

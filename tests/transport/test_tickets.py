@@ -1,4 +1,4 @@
-"""Tickets, and every way in which one may be no good."""
+"""Tickets, and every way in which one can be invalid."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def offered(ticket: str, **query: str) -> Handshake:
     return Handshake(query=query, protocols=(PROTOCOL, TICKET_PROTOCOL + ticket))
 
 
-async def refused(tickets: Tickets, asked: Handshake) -> tuple[int, str]:
+async def refused(tickets: Tickets, handshake: Handshake) -> tuple[int, str]:
     with pytest.raises(SubscriptionRefused) as refusal:
-        await tickets.authorize(asked)
+        await tickets.authorize(handshake)
     return refusal.value.code, refusal.value.reason
 
 
@@ -75,15 +75,15 @@ async def test_ticket_opens_the_thread_that_it_is_for(tickets: Tickets, brought:
     assert await tickets.authorize(brought(tickets.issue(ALICE, THREAD))) == Subscription(ALICE, THREAD)
 
 
-async def test_ticket_in_the_query_is_read_only_where_that_is_switched_on(threads: MemoryThreadStore) -> None:
+async def test_ticket_in_the_query_is_read_only_when_enabled(threads: MemoryThreadStore) -> None:
     off, on = (Tickets(threads, MemoryUsedTickets(), keys=[KEY], in_query=choice) for choice in (False, True))
-    asked = Handshake(query={"ticket": on.issue(ALICE, THREAD)})
-    assert [each.awaits_message(asked) for each in (off, on)] == [True, False]
-    assert await refused(off, asked) == (4501, "no ticket")
-    assert await on.authorize(asked) == Subscription(ALICE, THREAD)
+    handshake = Handshake(query={"ticket": on.issue(ALICE, THREAD)})
+    assert [each.awaits_message(handshake) for each in (off, on)] == [True, False]
+    assert await refused(off, handshake) == (4501, "no ticket")
+    assert await on.authorize(handshake) == Subscription(ALICE, THREAD)
 
 
-async def test_handshake_without_a_ticket_has_the_first_message_awaited(tickets: Tickets) -> None:
+async def test_first_message_is_awaited_when_the_handshake_has_no_ticket(tickets: Tickets) -> None:
     assert tickets.awaits_message(Handshake(query={}))
     assert tickets.awaits_message(Handshake(query={}, protocols=(PROTOCOL,)))
     assert tickets.awaits_message(offered(""))
@@ -110,8 +110,8 @@ NO_GOOD = {
     "an expiry that is a text": lambda: signed(exp=str(int(time.time()) + 60)),
     "an expiry that is endless": lambda: signed(exp=float("inf")),
     "a number that is no text": lambda: signed(jti=7),
-    "a user who is no text": lambda: signed(sub=7),
-    "a user who is nobody": lambda: signed(sub=" "),
+    "a user id that is not text": lambda: signed(sub=7),
+    "an empty user id": lambda: signed(sub=" "),
     "a thread that is no text": lambda: signed(thread=[THREAD]),
     "a thread that is no id": lambda: signed(thread="\x00"),
     "not yet": lambda: signed(nbf=time.time() + 60),
@@ -119,32 +119,32 @@ NO_GOOD = {
 
 
 @pytest.mark.parametrize("ticket", NO_GOOD.values(), ids=NO_GOOD)
-async def test_ticket_that_is_no_good_is_refused_and_not_told_why(tickets: Tickets, ticket: Callable[[], str]) -> None:
+async def test_invalid_ticket_is_refused_without_details(tickets: Tickets, ticket: Callable[[], str]) -> None:
     code, reason = await refused(tickets, offered(ticket()))
     assert code == 4501
-    assert reason in {"the ticket is not valid", "the ticket names no user or no thread"}
+    assert reason in {"the ticket is not valid", "the ticket contains no valid user id or thread id"}
 
 
-async def test_ticket_that_is_too_long_is_not_looked_at(tickets: Tickets) -> None:
+async def test_ticket_that_is_too_long_is_refused(tickets: Tickets) -> None:
     assert await refused(tickets, offered("x" * (TICKET_BYTES + 1))) == (4501, "the ticket is too long")
 
 
-async def test_signature_of_one_ticket_does_not_sign_another(tickets: Tickets) -> None:
+async def test_signature_of_another_ticket_is_refused(tickets: Tickets) -> None:
     mine, theirs = tickets.issue(ALICE, THREAD), signed(thread=OTHER)
     head, _, signature = mine.split(".")
     forged = f"{head}.{theirs.split('.')[1]}.{signature}"
     assert (await refused(tickets, offered(forged)))[0] == 4501
 
 
-async def test_expired_ticket_is_refused_by_a_code_of_its_own(threads: MemoryThreadStore) -> None:
+async def test_expired_ticket_has_its_own_close_code(threads: MemoryThreadStore) -> None:
     tickets = Tickets(threads, MemoryUsedTickets(), keys=[KEY], seconds=-1)
     assert await refused(tickets, offered(tickets.issue(ALICE, THREAD))) == (
         4502,
-        "the ticket has expired; ask for another",
+        "the ticket has expired; request a new one",
     )
 
 
-async def test_expired_ticket_of_a_stranger_is_just_no_good(tickets: Tickets) -> None:
+async def test_expired_ticket_with_a_foreign_signature_is_invalid(tickets: Tickets) -> None:
     assert (await refused(tickets, offered(signed(STRANGERS_KEY, exp=time.time() - 60))))[0] == 4501
 
 
@@ -154,7 +154,7 @@ async def test_ticket_opens_one_socket(tickets: Tickets) -> None:
     assert (await refused(tickets, offered(ticket)))[0] == 4505
 
 
-async def test_of_many_who_bring_one_ticket_at_once_one_is_let_in(tickets: Tickets) -> None:
+async def test_ticket_presented_concurrently_opens_one_socket(tickets: Tickets) -> None:
     ticket, codes = tickets.issue(ALICE, THREAD), list[int]()
 
     async def try_it() -> None:
@@ -171,20 +171,20 @@ async def test_of_many_who_bring_one_ticket_at_once_one_is_let_in(tickets: Ticke
 
 
 @pytest.mark.parametrize("query", [{"thread_id": OTHER}, {"thread_id": ""}, {"user_id": BOB}])
-async def test_what_is_asked_besides_must_be_what_the_ticket_is_for(tickets: Tickets, query: dict[str, str]) -> None:
+async def test_query_must_match_the_ticket(tickets: Tickets, query: dict[str, str]) -> None:
     ticket = tickets.issue(ALICE, THREAD)
     assert (await refused(tickets, offered(ticket, **query)))[0] == 4503
     assert await tickets.authorize(offered(ticket)) == Subscription(ALICE, THREAD)
 
 
 @pytest.mark.parametrize("thread", [OTHER, "thread_nobody"])
-async def test_thread_that_is_not_the_user_s_any_more_is_refused(tickets: Tickets, thread: str) -> None:
-    """Signed when it was his, and meanwhile it was given to somebody else, or deleted."""
+async def test_ticket_for_a_thread_that_changed_its_owner_is_refused(tickets: Tickets, thread: str) -> None:
+    """The thread was reassigned or deleted after the ticket was issued."""
     ticket = tickets.issue(ALICE, thread)
     assert await refused(tickets, offered(ticket)) == (4503, "no such thread of this user")
 
 
-async def test_ticket_that_was_refused_for_another_reason_is_not_used_up(threads: MemoryThreadStore) -> None:
+async def test_ticket_refused_for_another_reason_stays_usable(threads: MemoryThreadStore) -> None:
     tickets = Tickets(threads, MemoryUsedTickets(), keys=[KEY])
     ticket = tickets.issue(ALICE, "thread_new")
     assert (await refused(tickets, offered(ticket)))[0] == 4503
@@ -192,7 +192,7 @@ async def test_ticket_that_was_refused_for_another_reason_is_not_used_up(threads
     assert (await tickets.authorize(offered(ticket))).thread_id == "thread_new"
 
 
-async def test_key_is_changed_while_tickets_are_on_their_way(threads: MemoryThreadStore) -> None:
+async def test_key_can_be_rotated_while_tickets_are_in_use(threads: MemoryThreadStore) -> None:
     before, during, after = (
         Tickets(threads, MemoryUsedTickets(), keys=keys) for keys in ([OLD_KEY], [KEY, OLD_KEY], [KEY])
     )
@@ -202,25 +202,25 @@ async def test_key_is_changed_while_tickets_are_on_their_way(threads: MemoryThre
     assert (await after.authorize(offered(during.issue(ALICE, THREAD)))).user_id == ALICE
 
 
-async def test_key_that_nobody_gave_is_nobody_else_s(threads: MemoryThreadStore) -> None:
+async def test_generated_key_is_unknown_to_other_workers(threads: MemoryThreadStore) -> None:
     one, other = Tickets(threads, MemoryUsedTickets()), Tickets(threads, MemoryUsedTickets())
-    assert (one.key_is_ours_alone, Tickets(threads, MemoryUsedTickets(), keys=[KEY]).key_is_ours_alone) == (True, False)
+    assert (one.has_random_key, Tickets(threads, MemoryUsedTickets(), keys=[KEY]).has_random_key) == (True, False)
     assert (await refused(other, offered(one.issue(ALICE, THREAD))))[0] == 4501
 
 
 @pytest.mark.parametrize("keys", [[b"short"], [KEY, b"short"]])
 async def test_key_that_is_too_short_is_refused(threads: MemoryThreadStore, keys: list[bytes]) -> None:
-    with pytest.raises(InvalidId, match=r"at least 32 bytes, not 5; secrets\.token_bytes makes one"):
+    with pytest.raises(InvalidId, match=r"at least 32 bytes, not 5; generate one with secrets\.token_bytes"):
         Tickets(threads, MemoryUsedTickets(), keys=keys)
 
 
 @pytest.mark.parametrize(("user", "thread"), [("", THREAD), (ALICE, "\x00")])
-async def test_ticket_for_what_is_no_id_is_not_given(tickets: Tickets, user: str, thread: str) -> None:
+async def test_ticket_for_a_malformed_id_is_not_issued(tickets: Tickets, user: str, thread: str) -> None:
     with pytest.raises(InvalidId):
         tickets.issue(user, thread)
 
 
-async def test_store_that_cannot_say_whether_it_was_used_lets_nobody_in(threads: MemoryThreadStore) -> None:
+async def test_ticket_is_refused_when_the_store_is_unavailable(threads: MemoryThreadStore) -> None:
     class Away:
         async def spend(self, ticket_id: str, seconds: float) -> bool:
             raise StoreUnavailable("redis", "no answer")
@@ -230,18 +230,18 @@ async def test_store_that_cannot_say_whether_it_was_used_lets_nobody_in(threads:
         await tickets.authorize(offered(tickets.issue(ALICE, THREAD)))
 
 
-async def test_spent_tickets_are_forgotten_when_they_would_have_expired() -> None:
+async def test_used_tickets_are_forgotten_when_they_have_expired() -> None:
     now = 0.0
-    spent = MemoryUsedTickets(clock=lambda: now)
-    assert [await spent.spend(each, 60) for each in "aab"] == [True, False, True]
+    used_tickets = MemoryUsedTickets(clock=lambda: now)
+    assert [await used_tickets.spend(each, 60) for each in "aab"] == [True, False, True]
     now = 59.0
-    assert [await spent.spend(each, 60) for each in "abc"] == [False, False, True]
+    assert [await used_tickets.spend(each, 60) for each in "abc"] == [False, False, True]
     now = 60.0
-    assert [await spent.spend(each, 60) for each in "ca"] == [False, True]
-    assert len(spent) == 2
+    assert [await used_tickets.spend(each, 60) for each in "ca"] == [False, True]
+    assert len(used_tickets) == 2
 
 
-async def test_ticket_is_not_shown_with_its_handshake(tickets: Tickets) -> None:
+async def test_repr_of_a_handshake_hides_the_ticket(tickets: Tickets) -> None:
     ticket = tickets.issue(ALICE, THREAD)
     shown: list[Any] = [
         offered(ticket),

@@ -1,4 +1,4 @@
-"""Several workers behind one port, with a store that they share: real servers of both kinds."""
+"""Several workers on one port with a shared store: real servers of both kinds."""
 
 from __future__ import annotations
 
@@ -52,15 +52,13 @@ async def up(server: Server, command: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("command", [UVICORN, SERVE], ids=["uvicorn", "bridgekit serve"])
-async def test_agents_run_in_either_worker_and_their_events_reach_the_one_socket(
-    command: tuple[str, ...], env: dict[str, str]
-) -> None:
+async def test_events_of_agents_in_every_worker_reach_the_socket(command: tuple[str, ...], env: dict[str, str]) -> None:
     async with started(*command, "0", env=env) as server:
         await up(server, command)
         async with server.subscribed() as client:
             first = (await server.post("/runs/now")).json()["pid"]
-            # Which worker takes a connection is the system's choice, and it may choose the same one for ever: the
-            # other must, while this one is stopped.
+            # The system chooses the worker that accepts a connection, and may always choose the same one. So one worker
+            # is stopped, and the other must accept.
             with paused(first):
                 second = (await server.post("/runs/now")).json()["pid"]
             with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
@@ -82,18 +80,18 @@ async def test_run_of_stopped_workers_completes_and_its_client_receives_the_rest
     with reserve_port() as port:
         async with started(*UVICORN, str(port), env=env) as old:
             await up(old, UVICORN)
-            async with old.followed() as follower:
+            async with old.followed() as client:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(run)
                     with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
-                        received = [await anext(follower) for _ in range(2)]
-                    # As Ctrl-C does: the terminal signals the workers, and then their parent does too. A worker that
-                    # has the socket and not the run closes it at once.
+                        received = [await anext(client) for _ in range(2)]
+                    # Like Ctrl-C: the terminal signals the workers, and then their parent does too. A worker with the
+                    # socket and without the run closes it at once.
                     old.signal_all(signal.SIGINT)
                     assert await old.end() == 0
                 async with started("uvicorn", APP, "--port", str(port), env=env):
                     with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
-                        received += [await anext(follower) for _ in range(2)]
+                        received += [await anext(client) for _ in range(2)]
     assert answers == [200]
     assert [item.type for item in received if isinstance(item, RoutedEvent)] == RUN
 
@@ -112,8 +110,8 @@ async def test_second_signal_to_the_parent_ends_its_workers_at_once(env: dict[st
             assert await server.end_at_once(signal.SIGTERM) == 128 + signal.SIGTERM
 
 
-async def test_worker_without_a_key_that_others_know_does_not_start_and_says_why(env: dict[str, str]) -> None:
-    """Not even one: the next may run on another machine."""
+async def test_worker_with_a_shared_store_does_not_start_without_a_shared_key(env: dict[str, str]) -> None:
+    """This applies to a single worker too: the next one may run on another machine."""
     async with started("uvicorn", APP, "--port", "0", env={**env, KEYLESS: "yes"}) as server:
         assert await server.end() == 3
     assert "link 10: workers that share the redis store must also share a ticket key" in "\n".join(server.output)

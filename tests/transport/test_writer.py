@@ -1,4 +1,4 @@
-"""The task that writes to the sockets: each in its turn, and nobody waits for one that has to. On both backends."""
+"""The task that writes to the sockets: in order, and without waiting for a slow one. On both backends."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from bridgekit.transport.writer import (
 from tests.factories import ALICE, BOB, OTHER, THREAD, frame
 from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site
 
-MINE = ContextVar("MINE", default="nobody's")
+CONTEXT_NAME = ContextVar("CONTEXT_NAME", default="default")
 
 
-class Written(WritingSubscriber):
-    """A subscriber that notes when it is flushed, and waits when it is told to."""
+class ScriptedSubscriber(WritingSubscriber):
+    """A subscriber that records when it is flushed, and blocks on request."""
 
     def __init__(
         self,
         scheduler: WriteScheduler,
-        book: list[str],
+        record: list[str],
         name: str,
         waits: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(Subscription(ALICE, THREAD), scheduler)
         self.scope: anyio.CancelScope | None = None
         self.frames = 1
-        self._book = book
+        self._record = record
         self._name = name
         self._waits = waits
 
@@ -54,14 +54,14 @@ class Written(WritingSubscriber):
         return self.frames
 
     def flush(self) -> Awaitable[None] | None:
-        self._book.append(self._name)
+        self._record.append(self._name)
         return None if self._waits is None else self._waits()
 
     def begin_waiting(self, scope: anyio.CancelScope) -> None:
         self.scope = scope
 
     def end_waiting(self) -> None:
-        self._book.append(f"{self._name} over")
+        self._record.append(f"{self._name} over")
 
 
 @asynccontextmanager
@@ -71,29 +71,30 @@ async def scheduling() -> AsyncIterator[tuple[WriteScheduler, list[str]]]:
             yield scheduler, []
 
 
-async def test_sockets_are_flushed_when_the_task_that_marked_them_lets_others_run_and_in_that_order() -> None:
-    async with scheduling() as (scheduler, book):
+async def test_sockets_are_flushed_in_order_when_the_scheduling_task_yields() -> None:
+    async with scheduling() as (scheduler, record):
         for name in "abc":
-            scheduler.schedule(Written(scheduler, book, name))
-        assert book == []
+            scheduler.schedule(ScriptedSubscriber(scheduler, record, name))
+        assert record == []
         await anyio.wait_all_tasks_blocked()
-        scheduler.schedule(Written(scheduler, book, "d"))
+        scheduler.schedule(ScriptedSubscriber(scheduler, record, "d"))
         await anyio.wait_all_tasks_blocked()
-    assert book == ["a", "b", "c", "d"]
+    assert record == ["a", "b", "c", "d"]
 
 
-async def turns_until_written(events: int, *, turns: int, frames: int = 1) -> int:
-    """How many turns pass before a socket is flushed while so many events are put in each of so many turns."""
-    async with scheduling() as (scheduler, book):
+async def iterations_until_written(events: int, *, turns: int, frames: int = 1) -> int:
+    """Return after how many iterations a socket is flushed when this many events are put in each of several
+    iterations."""
+    async with scheduling() as (scheduler, record):
         await anyio.wait_all_tasks_blocked()
-        socket = Written(scheduler, book, "a")
+        socket = ScriptedSubscriber(scheduler, record, "a")
         socket.frames = frames
         for turn in range(10):
             if turn < turns:
                 scheduler.enqueued += events
                 if not turn:
                     scheduler.schedule(socket)
-            if book:
+            if record:
                 return turn
             await checkpoint()
     raise AssertionError("it was not flushed")
@@ -111,52 +112,52 @@ async def turns_until_written(events: int, *, turns: int, frames: int = 1) -> in
         (BATCH_MIN_EVENTS, 9, BATCH_MAX_FRAMES, 1),
     ],
 )
-async def test_written_at_the_end_of_a_turn_unless_agents_go_on_and_then_a_few_turns_later_at_most(
+async def test_frames_are_written_at_the_end_of_an_iteration_or_a_few_iterations_later_under_load(
     monkeypatch: pytest.MonkeyPatch, events: int, turns: int, frames: int, passed: int
 ) -> None:
     monkeypatch.setattr("bridgekit.transport.writer.BATCH_MAX_SECONDS", TIMEOUT_SECONDS)
-    assert await turns_until_written(events, turns=turns, frames=frames) == passed
+    assert await iterations_until_written(events, turns=turns, frames=frames) == passed
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_nobody_waits_for_company_longer_than_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batching_delay_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridgekit.transport.writer.BATCH_MAX_SECONDS", -1.0)
-    assert await turns_until_written(BATCH_MIN_EVENTS, turns=9) == 2
+    assert await iterations_until_written(BATCH_MIN_EVENTS, turns=9) == 2
 
 
-async def test_socket_that_has_to_wait_holds_up_neither_those_behind_it_nor_those_that_come_later() -> None:
-    async with scheduling() as (scheduler, book):
+async def test_slow_socket_delays_no_other_socket() -> None:
+    async with scheduling() as (scheduler, record):
         free = anyio.Event()
         for socket in (
-            Written(scheduler, book, "slow", free.wait),
-            Written(scheduler, book, "slower", free.wait),
-            Written(scheduler, book, "quick"),
+            ScriptedSubscriber(scheduler, record, "slow", free.wait),
+            ScriptedSubscriber(scheduler, record, "slower", free.wait),
+            ScriptedSubscriber(scheduler, record, "quick"),
         ):
             scheduler.schedule(socket)
         await anyio.wait_all_tasks_blocked()
-        scheduler.schedule(Written(scheduler, book, "late"))
+        scheduler.schedule(ScriptedSubscriber(scheduler, record, "late"))
         await anyio.wait_all_tasks_blocked()
-        assert book == ["slow", "slower", "quick", "late"]
+        assert record == ["slow", "slower", "quick", "late"]
         free.set()
         await anyio.wait_all_tasks_blocked()
-    assert sorted(book[4:]) == ["slow over", "slower over"]
+    assert sorted(record[4:]) == ["slow over", "slower over"]
 
 
-async def test_socket_that_is_cut_off_while_it_waits_is_awaited_no_more_and_the_others_go_on() -> None:
-    async with scheduling() as (scheduler, book):
-        stuck = Written(scheduler, book, "stuck", anyio.sleep_forever)
+async def test_aborted_slow_socket_is_no_longer_awaited_and_others_continue() -> None:
+    async with scheduling() as (scheduler, record):
+        stuck = ScriptedSubscriber(scheduler, record, "stuck", anyio.sleep_forever)
         scheduler.schedule(stuck)
         await anyio.wait_all_tasks_blocked()
         assert stuck.scope is not None
         stuck.scope.cancel()
         await anyio.wait_all_tasks_blocked()
-        scheduler.schedule(Written(scheduler, book, "late"))
+        scheduler.schedule(ScriptedSubscriber(scheduler, record, "late"))
         await anyio.wait_all_tasks_blocked()
-    assert book == ["stuck", "stuck over", "late"]
+    assert record == ["stuck", "stuck over", "late"]
 
 
-async def test_what_one_socket_raises_is_its_own_and_the_others_go_on() -> None:
-    class Broken(Written):
+async def test_error_of_one_socket_does_not_affect_others() -> None:
+    class Broken(ScriptedSubscriber):
         def flush(self) -> Awaitable[None] | None:
             super().flush()
             raise ValueError("at once")
@@ -165,23 +166,27 @@ async def test_what_one_socket_raises_is_its_own_and_the_others_go_on() -> None:
         await checkpoint()
         raise ValueError("late")
 
-    async with scheduling() as (scheduler, book):
-        sockets = Broken(scheduler, book, "a"), Written(scheduler, book, "b", late), Written(scheduler, book, "c")
+    async with scheduling() as (scheduler, record):
+        sockets = (
+            Broken(scheduler, record, "a"),
+            ScriptedSubscriber(scheduler, record, "b", late),
+            ScriptedSubscriber(scheduler, record, "c"),
+        )
         for socket in sockets:
             scheduler.schedule(socket)
         await anyio.wait_all_tasks_blocked()
-        scheduler.schedule(Written(scheduler, book, "d"))
+        scheduler.schedule(ScriptedSubscriber(scheduler, record, "d"))
         await anyio.wait_all_tasks_blocked()
     assert [str(socket.failure) for socket in sockets] == ["at once", "late", "None"]
-    assert sorted(book) == ["a", "b", "b over", "c", "d"]
+    assert sorted(record) == ["a", "b", "b over", "c", "d"]
 
 
-async def test_crowd_that_had_to_wait_leaves_only_so_many_tasks_behind() -> None:
+async def test_number_of_idle_workers_is_bounded_after_many_slow_sockets() -> None:
     tasks = len(anyio.get_running_tasks())
-    async with scheduling() as (scheduler, book):
+    async with scheduling() as (scheduler, record):
         free = anyio.Event()
         for _ in range(2 * MAX_IDLE_WORKERS):
-            scheduler.schedule(Written(scheduler, book, "slow", free.wait))
+            scheduler.schedule(ScriptedSubscriber(scheduler, record, "slow", free.wait))
         await anyio.wait_all_tasks_blocked()
         assert len(anyio.get_running_tasks()) > tasks + 2 * MAX_IDLE_WORKERS
         free.set()
@@ -189,75 +194,75 @@ async def test_crowd_that_had_to_wait_leaves_only_so_many_tasks_behind() -> None
         assert len(anyio.get_running_tasks()) <= tasks + MAX_IDLE_WORKERS + 1, (
             "and the one that watches for slow clients"
         )
-        scheduler.schedule(Written(scheduler, book, "late"))
+        scheduler.schedule(ScriptedSubscriber(scheduler, record, "late"))
         await anyio.wait_all_tasks_blocked()
-    assert book[-1] == "late"
+    assert record[-1] == "late"
     assert len(anyio.get_running_tasks()) == tasks
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_cancellation_that_nobody_asked_for_ends_one_socket_and_not_the_writing() -> None:
-    """As of a future that somebody else has cancelled."""
+async def test_unexpected_cancellation_ends_one_socket_and_not_the_scheduler() -> None:
+    """For example by a future that other code has cancelled."""
 
-    class Cancelled(Written):
+    class Cancelled(ScriptedSubscriber):
         def flush(self) -> Awaitable[None] | None:
             super().flush()
             raise anyio.get_cancelled_exc_class()
 
-    async with scheduling() as (scheduler, book):
-        for name, kind in (("a", Cancelled), ("b", Written)):
-            scheduler.schedule(kind(scheduler, book, name))
+    async with scheduling() as (scheduler, record):
+        for name, kind in (("a", Cancelled), ("b", ScriptedSubscriber)):
+            scheduler.schedule(kind(scheduler, record, name))
         await anyio.wait_all_tasks_blocked()
-    assert book == ["a", "b"]
+    assert record == ["a", "b"]
 
 
-class Around:
-    """Middleware around an application's `send`: in a scope and a context of its own, and slow when it is told to."""
+class SendMiddleware:
+    """Middleware that wraps an application's `send`, with its own cancel scope and context; slow on request."""
 
     def __init__(self, app: Any, waits: Callable[[], Awaitable[None]] | None = None) -> None:
         self.seen: list[tuple[str, bool]] = []
-        """Whose context each frame was sent in, and whether it was one task that began and ended it."""
+        """The context in which each frame was sent, and whether one task started and ended the send."""
         self._app = app
         self._waits = waits
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        MINE.set(scope["query_string"].decode().partition("&")[0])
+        CONTEXT_NAME.set(scope["query_string"].decode().partition("&")[0])
 
         async def timed(message: Any) -> None:
             with anyio.fail_after(TIMEOUT_SECONDS):
-                begun_by = anyio.get_current_task().id
+                started_by = anyio.get_current_task().id
                 if self._waits is not None and message["type"] == "websocket.send":
                     await self._waits()
                 await send(message)
             if message["type"] == "websocket.send":
-                self.seen.append((MINE.get(), begun_by == anyio.get_current_task().id))
+                self.seen.append((CONTEXT_NAME.get(), started_by == anyio.get_current_task().id))
 
         await self._app(scope, receive, timed)
 
 
 @pytest.mark.parametrize("waits", [None, checkpoint])
-async def test_middleware_around_send_finds_its_own_context_and_one_task_from_begin_to_end(
+async def test_middleware_around_send_runs_in_its_own_context_and_one_task(
     site: Site, waits: Callable[[], Awaitable[None]] | None
 ) -> None:
-    around = Around(site.app, waits)
+    middleware = SendMiddleware(site.app, waits)
     alices, bobs = (
-        Browser(around, user_id=user, thread_id=thread)  # type: ignore[arg-type]  # any ASGI application will do
+        Browser(middleware, user_id=user, thread_id=thread)  # type: ignore[arg-type]  # any ASGI application works
         for user, thread in ((ALICE, THREAD), (BOB, OTHER))
     )
     async with site.open(alices, bobs):
         await site.publish(2)
         await site.publish(2, OTHER)
     assert (alices.seqs, bobs.seqs) == ([1, 2], [1, 2])
-    assert sorted(around.seen) == sorted([(f"user_id={user}", True) for user in (ALICE, BOB)] * 3)
+    assert sorted(middleware.seen) == sorted([(f"user_id={user}", True) for user in (ALICE, BOB)] * 3)
 
 
 @pytest.mark.parametrize("waits", [None, checkpoint])
-async def test_what_a_send_raises_is_raised_in_the_socket_s_own_task_and_no_neighbour_notices(
+async def test_error_of_a_send_is_raised_in_the_sockets_own_task_only(
     site: Site, waits: Callable[[], Awaitable[None]] | None
 ) -> None:
     broken = ValueError("no such message")
     browser = Browser(
-        Around(site.app, waits),  # type: ignore[arg-type]  # any ASGI application will do
+        SendMiddleware(site.app, waits),  # type: ignore[arg-type]  # any ASGI application works
         broken_at="websocket.send",
         broken_by=broken,
         user_id=ALICE,
@@ -265,39 +270,39 @@ async def test_what_a_send_raises_is_raised_in_the_socket_s_own_task_and_no_neig
     )
     async with site.visited((ALICE, THREAD)) as [neighbour]:
         with pytest.raises(ValueError, match="no such message"):
-            await browser.stay()
+            await browser.run()
         await site.publish(2)
     assert neighbour.seqs == [1, 2]
     assert len(site.hub) == 0
 
 
-class Noted(WritingSubscriber):
-    """Takes all that waits, and notes how much that was."""
+class RecordingSubscriber(WritingSubscriber):
+    """A subscriber that takes all waiting frames and records their number."""
 
     def __init__(self, scheduler: WriteScheduler) -> None:
         super().__init__(Subscription(ALICE, THREAD), scheduler)
-        self.book: list[int] = []
+        self.record: list[int] = []
 
     def flush(self) -> None:
         self._scheduled = False
-        self.book.append(len(self))
-        self.take()
+        self.record.append(len(self))
+        self.next_frames()
 
 
 async def test_frames_of_one_iteration_are_flushed_once_and_each_is_counted() -> None:
     async with scheduling() as (scheduler, _):
-        sockets = [Noted(scheduler), Noted(scheduler)]
+        sockets = [RecordingSubscriber(scheduler), RecordingSubscriber(scheduler)]
         for seq in (1, 2, 3):
             assert all(socket.put(frame(seq)) for socket in sockets)
         assert scheduler.enqueued == 6
         await anyio.wait_all_tasks_blocked()
         assert sockets[0].put(frame(4))
         await anyio.wait_all_tasks_blocked()
-    assert [socket.book for socket in sockets] == [[3, 1], [3]]
+    assert [socket.record for socket in sockets] == [[3, 1], [3]]
 
 
-class Closed:
-    """A connection whose client has left: to write to it is an error."""
+class ClosedConnection:
+    """A connection whose client has left: writing to it is an error."""
 
     paused = False
     state = State.CLOSED
@@ -314,8 +319,8 @@ class Closed:
         pass
 
 
-class Broken(Closed):
-    """A connection whose transport raises what it should not."""
+class Broken(ClosedConnection):
+    """A connection whose transport raises an unexpected error."""
 
     state = State.OPEN
     aborted = False
@@ -325,9 +330,9 @@ class Broken(Closed):
 
 
 class Transport:
-    """A transport that keeps what is written, and pauses after so many writes."""
+    """A transport that records what is written, and pauses after this many writes."""
 
-    def __init__(self, connection: Open, writes: int) -> None:
+    def __init__(self, connection: PausingConnection, writes: int) -> None:
         self.written: list[bytes] = []
         self._connection = connection
         self._left = writes
@@ -338,8 +343,8 @@ class Transport:
         self._connection.paused = self._left <= 0
 
 
-class Open(Broken):
-    """A connection that takes so many writes until it pauses."""
+class PausingConnection(Broken):
+    """A connection that accepts this many writes before it pauses."""
 
     def __init__(self, writes: int = 1_000) -> None:
         self.out = Transport(self, writes)
@@ -358,30 +363,30 @@ NOTHING = Replay(Cursor("0" * 16, 0))
 
 
 @ON_ASYNCIO
-async def test_nothing_is_written_to_a_client_that_left_while_it_joined() -> None:
+async def test_nothing_is_written_to_a_client_that_left_during_joining() -> None:
     socket = native(WriteScheduler())
-    socket.begin(Closed(), Replay(Cursor("0" * 16, 0), (frame(1),)))
+    socket.start_sending(ClosedConnection(), Replay(Cursor("0" * 16, 0), (frame(1),)))
     assert socket.put(frame(2))
     socket.flush()
     assert socket.unwritten == 1
 
 
 @ON_ASYNCIO
-async def test_error_of_a_write_is_kept_for_the_socket_s_own_task_and_its_connection_is_aborted() -> None:
+async def test_error_of_a_write_is_stored_for_the_sockets_own_task_and_the_connection_is_aborted() -> None:
     async with scheduling() as (scheduler, _):
         connection, socket = Broken(), native(scheduler)
         with pytest.raises(RuntimeError):
-            socket.begin(connection, NOTHING)
+            socket.start_sending(connection, NOTHING)
         assert socket.put(frame(1))
         await anyio.wait_all_tasks_blocked()
         assert (connection.aborted, str(socket.failure)) == (True, "Cannot call write() after write_eof()")
 
 
 @ON_ASYNCIO
-async def test_lone_frame_is_written_when_it_is_put_and_those_that_follow_in_the_iteration_together() -> None:
+async def test_single_frame_is_written_at_once_and_later_frames_of_the_iteration_together() -> None:
     async with scheduling() as (scheduler, _):
-        connection, socket = Open(), native(scheduler)
-        socket.begin(connection, NOTHING)
+        connection, socket = PausingConnection(), native(scheduler)
+        socket.start_sending(connection, NOTHING)
         await anyio.wait_all_tasks_blocked()
         del connection.out.written[:]
         assert all(socket.put(frame(seq)) for seq in (1, 2, 3))
@@ -391,10 +396,10 @@ async def test_lone_frame_is_written_when_it_is_put_and_those_that_follow_in_the
 
 
 @ON_ASYNCIO
-async def test_error_of_writing_a_lone_frame_is_the_socket_s_own_and_not_the_emitter_s() -> None:
+async def test_error_of_writing_a_single_frame_is_not_raised_in_the_emitter() -> None:
     async with scheduling() as (scheduler, _):
-        connection, socket = Open(), native(scheduler)
-        socket.begin(connection, NOTHING)
+        connection, socket = PausingConnection(), native(scheduler)
+        socket.start_sending(connection, NOTHING)
         await anyio.wait_all_tasks_blocked()
         connection.out = None  # type: ignore[assignment]  # it breaks
         assert socket.put(frame(1))
@@ -402,10 +407,10 @@ async def test_error_of_writing_a_lone_frame_is_the_socket_s_own_and_not_the_emi
 
 
 @ON_ASYNCIO
-async def test_more_than_one_write_carries_is_written_at_once_and_nothing_is_crowded() -> None:
+async def test_frames_over_the_write_size_are_written_at_once() -> None:
     async with scheduling() as (scheduler, _):
-        connection, socket = Open(), native(scheduler)
-        socket.begin(connection, NOTHING)
+        connection, socket = PausingConnection(), native(scheduler)
+        socket.start_sending(connection, NOTHING)
         for seq in range(1, 3_001):
             assert socket.put(frame(seq))
             assert socket._waiting_bytes < WRITE_BYTES
@@ -414,10 +419,10 @@ async def test_more_than_one_write_carries_is_written_at_once_and_nothing_is_cro
 
 
 @ON_ASYNCIO
-async def test_outbox_of_a_connection_that_is_paused_is_crowded_until_it_takes_more() -> None:
+async def test_outbox_of_a_paused_connection_is_crowded_until_it_resumes() -> None:
     async with scheduling() as (scheduler, _):
-        connection, socket = Open(writes=2), native(scheduler)
-        socket.begin(connection, NOTHING)
+        connection, socket = PausingConnection(writes=2), native(scheduler)
+        socket.start_sending(connection, NOTHING)
         seq = 0
         while not scheduler.crowded.by_thread:
             seq += 1
@@ -430,6 +435,6 @@ async def test_outbox_of_a_connection_that_is_paused_is_crowded_until_it_takes_m
 
 
 @pytest.mark.parametrize(("size", "header"), [(125, "817d"), (126, "817e007e"), (65_536, "817f0000000000010000")])
-def test_header_has_the_length_as_rfc_6455_says(size: int, header: str) -> None:
+def test_frame_header_encodes_the_length_as_in_rfc_6455(size: int, header: str) -> None:
     assert encode_frames([b"x" * size]).hex().startswith(header)
     assert len(encode_frames([b"x" * size])) == len(header) // 2 + size

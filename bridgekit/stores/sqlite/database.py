@@ -1,7 +1,7 @@
-"""The writer of the SQLite file: group commit, and a read between two commits.
+"""The writer of the SQLite file: group commit, and one read between two commits.
 
-One task uses the connection. It collects what the sources have, commits that as one transaction in a worker thread, and
-then answers one read.
+One task uses the connection. It collects the waiting rows of all sources, commits them as one transaction in a worker
+thread, and then answers one read.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _log = logging.getLogger(__name__)
 ANSWER_TIMEOUT_SECONDS: Final = 2.0
 """How long a caller waits for the file."""
 LOAD_TIMEOUT_SECONDS: Final = 60.0
-"""The same, for the reads with which an application starts."""
+"""The same, for reads during application startup."""
 RETRY_SECONDS: Final = 1.0
-"""How often a file that could not be written is tried again, where nothing is published meanwhile."""
+"""Time between attempts to write a file that could not be written, if nothing is published meanwhile."""
 BACKLOG_ROWS: Final = 10_000
 """How many rows of one table may wait for a commit."""
 _PROBE: Final = "UPDATE store SET synchronous = synchronous"
@@ -42,7 +42,8 @@ ResultT = TypeVar("ResultT")
 
 
 class Pending(Generic[ResultT]):
-    """Something that waits for the file. It is done in its turn, whether or not a caller still waits for the result."""
+    """A request that waits for the file. It is executed in its turn, even if no caller waits for the result any
+    more."""
 
     __slots__ = ("_answered", "enqueued_at", "result")
 
@@ -50,21 +51,22 @@ class Pending(Generic[ResultT]):
         self.enqueued_at = time.monotonic()
         self.result: ResultT | None = None
         self._answered: anyio.Event | None = None
-        """Created when a caller waits. A timer for each would take longer than all else here: see `Database.watch`."""
+        """Created when a caller waits. A timer for each caller would cost more than everything else here: see
+        `Database.watch`."""
 
     def resolve(self, result: ResultT) -> None:
-        """Give the result to the callers that wait, and to later ones."""
+        """Set the result, and wake the callers that wait for it."""
         self.result = result
         if self._answered is not None:
             self._answered.set()
 
     def expire(self) -> None:
-        """Let callers go on without the result."""
+        """Wake the callers that wait, without a result."""
         self._answered = self._answered or anyio.Event()
         self._answered.set()
 
     async def wait(self) -> ResultT | None:
-        """Return the result, or None where there is none in time."""
+        """Return the result, or None if there is none in time."""
         if self.result is None:
             self._answered = self._answered or anyio.Event()
             await self._answered.wait()
@@ -72,19 +74,20 @@ class Pending(Generic[ResultT]):
 
 
 class WriteSource(Protocol):
-    """Something that has rows to write. Its methods return at once."""
+    """A source of rows to write. Its methods return at once."""
 
     def next_batch(self) -> Mapping[str, str | bytes]:
-        """Return what is to be written next, as columns of the inbox; nothing where nothing waits.
+        """Return the rows to write next, as columns of the inbox; an empty mapping if none wait.
 
-        While the database is not healthy, a batch has something new in it: a failed one is not repeated by itself.
+        While the database is unhealthy, a batch is returned only if it contains new rows: a failed batch alone is not
+        repeated.
         """
 
     def complete(self, problem: str) -> None:
-        """Handle the end of the batch: it is committed or, where there is a problem, none of it is."""
+        """Handle the result of the batch: it is committed if `problem` is empty, and otherwise not written at all."""
 
     def unresolved(self) -> Iterable[Pending[Any]]:
-        """Yield all that has no result yet, and perhaps the last batch."""
+        """Yield all requests without a result, and possibly the last batch."""
 
 
 class Database:
@@ -95,26 +98,26 @@ class Database:
     ) -> None:
         self._connection = connection
         self._thread = anyio.CapacityLimiter(1)
-        """A thread of its own, so that the application's other worker threads do not delay a commit."""
+        """A dedicated thread, so that the application's other worker threads do not delay a commit."""
         self._answer_timeout_seconds = answer_timeout_seconds
         self.clock = clock
-        """Seconds since 1970: a time in the file means the same to the next process."""
+        """Returns seconds since 1970, because times in the file must mean the same to the next process."""
         self.sources: list[WriteSource] = []
         self.tasks: TaskGroup
-        """For tasks of the sources, once there is a batch. `run` ends after them."""
+        """A task group for the sources, available once there is a batch. `run` waits for its tasks."""
         self._reads: OrderedDict[Pending[list[Any] | StoreUnavailable], tuple[str, tuple[object, ...]]] = OrderedDict()
-        """Queries with their parameters. The result is the rows, or why there are none."""
+        """Queries with their parameters. The result is the rows, or an error."""
         self._work = anyio.Event()
         self._busy_since: float | None = None
         self._problem = ""
-        """Of the last transaction."""
+        """The error of the last transaction, or empty."""
         self._ended = anyio.Event()
         self.closed = False
-        """Nothing more is accepted. What was accepted is still written."""
+        """Whether new requests are refused. Accepted ones are still written."""
 
     @property
     def healthy(self) -> bool:
-        """Whether the last transaction was committed, and no statement takes too long."""
+        """Whether the last transaction was committed and no statement is overdue."""
         return not (self._problem or self._is_late)
 
     @property
@@ -126,12 +129,12 @@ class Database:
         self._work.set()
 
     def close(self) -> None:
-        """Accept nothing more, and end `run` when all that waits is written."""
+        """Refuse new requests, and end `run` when all accepted ones are written."""
         self.closed = True
         self.notify()
 
     async def read(self, sql: str, *parameters: object, timeout_seconds: float | None = None) -> list[Any]:
-        """Return the rows of a query, as committed; StoreUnavailable where they do not come in time, or cannot be read."""
+        """Return the rows of a query, as committed. StoreUnavailable if they cannot be read, or not in time."""
         if self.closed:
             raise StoreUnavailable(STORE, "it is closed")
         request: Pending[list[Any] | StoreUnavailable] = Pending()
@@ -144,10 +147,10 @@ class Database:
             self._reads.pop(request, None)
         if isinstance(request.result, list):
             return request.result
-        raise request.result or StoreUnavailable(STORE, "it does not answer in time")
+        raise request.result or StoreUnavailable(STORE, "it did not answer in time")
 
     async def run(self) -> None:
-        """Write and read by turns, until the database is closed and everything is written."""
+        """Alternate between a commit and a read, until the database is closed and everything is written."""
         try:
             with anyio.CancelScope(shield=True):
                 async with anyio.create_task_group() as self.tasks:
@@ -160,12 +163,12 @@ class Database:
                     while await self._write_and_read():
                         pass
         finally:
-            # Also after an error in a source: the application ends then, and no caller must wait for it.
+            # Also after an error in a source: then the application ends, and no caller may wait for the database.
             self.closed = True
             self._ended.set()
 
     async def watch(self) -> None:
-        """Answer callers in bounded time while the file takes longer, until `run` has ended."""
+        """Answer callers in bounded time while the file is slow, until `run` has ended."""
         with anyio.CancelScope(shield=True):
             while not self._ended.is_set():
                 with anyio.move_on_after(self._answer_timeout_seconds / 4):
@@ -179,7 +182,7 @@ class Database:
                             pending.expire()
 
     async def _write_and_read(self) -> bool:
-        """Commit what waits and answer one read; False where there was nothing to do."""
+        """Commit the waiting rows and answer one read. Return False if there was nothing to do."""
         wrote = await self._write()
         return await self._answer_read() or wrote
 
@@ -187,11 +190,11 @@ class Database:
         with anyio.move_on_after(RETRY_SECONDS if self._problem else None):
             await self._work.wait()
         if not self._work.is_set():
-            # A server that is not healthy is sent no events, so none would show that the file can be written again.
+            # An unhealthy server receives no events, so only this probe shows that the file can be written again.
             await self._commit(_PROBE, ())
 
     async def _write(self) -> bool:
-        """Commit what waits, as one transaction; False where nothing does."""
+        """Commit the waiting rows as one transaction. Return False if there are none."""
         batches = [(source, batch) for source in self.sources if (batch := source.next_batch())]
         if not batches:
             return False
@@ -207,7 +210,7 @@ class Database:
         return True
 
     async def _commit(self, sql: str, parameters: tuple[object, ...]) -> str:
-        """Execute a statement that writes, and return why that failed, if it did."""
+        """Execute a writing statement, and return its error message, or an empty string."""
         problem = ""
         try:
             await self._execute(sql, parameters)
@@ -221,7 +224,7 @@ class Database:
         return problem
 
     async def _answer_read(self) -> bool:
-        """Answer the oldest read; False where there is none."""
+        """Answer the oldest read. Return False if there is none."""
         if not self._reads:
             return False
         request, query = self._reads.popitem(last=False)
@@ -232,7 +235,7 @@ class Database:
         return True
 
     async def _execute(self, sql: str, parameters: tuple[object, ...]) -> list[Any]:
-        """Execute a statement, which is a transaction of its own."""
+        """Execute a statement as its own transaction."""
         self._busy_since = time.monotonic()
         try:
             return await to_thread.run_sync(fetch, self._connection, sql, parameters, limiter=self._thread)
@@ -248,23 +251,23 @@ class PendingRows:
         self._column = column
         self._limit = limit
         self._waiting: dict[Pending[str], tuple[object, ...]] = {}
-        """The result is why a row is not committed, or nothing."""
+        """Waiting rows. The result is the error message, or empty."""
         self._in_flight: dict[Pending[str], tuple[object, ...]] = {}
         database.sources.append(self)
 
     async def put(self, row: tuple[object, ...]) -> None:
-        """Return when the row is committed; StoreUnavailable where it is not, or may be only later."""
+        """Write a row, and return when it is committed. StoreUnavailable if it is not, or will be only later."""
         if self._database.closed:
             raise StoreUnavailable(STORE, "it is closed")
-        # Callers that were cancelled have left their rows here.
+        # Rows of cancelled callers still wait here, so the number of rows is bounded, not that of callers.
         if len(self._waiting) >= self._limit:
-            raise StoreUnavailable(STORE, "too much waits to be written")
+            raise StoreUnavailable(STORE, "its queue of unwritten rows is full")
         pending: Pending[str] = Pending()
         self._waiting[pending] = row
         self._database.notify()
         problem = await pending.wait()
         if problem is None:
-            raise StoreUnavailable(STORE, "it does not answer in time")
+            raise StoreUnavailable(STORE, "it did not answer in time")
         if problem:
             raise StoreUnavailable(STORE, problem)
 
@@ -292,9 +295,9 @@ async def open_database(
     clock: Callable[[], float] = time.time,
     answer_timeout_seconds: float = ANSWER_TIMEOUT_SECONDS,
 ) -> AsyncIterator[Database]:
-    """Open the file for this process alone, for the length of a block; it is created if there is none.
+    """Open the file for this process alone, for the length of a block. It is created if necessary.
 
-    StoreInUse or StoreUnusable where that is not possible. At the end of the block, what waits is still written.
+    StoreInUse or StoreUnusable if that is not possible. At the end of the block, waiting rows are still written.
     """
     connection = await to_thread.run_sync(open_file, path, synchronous, clock())
     try:

@@ -1,6 +1,6 @@
-"""The file of a SQLite store: opened and locked by one process, checked, and closed.
+"""The file of a SQLite store: one process opens, locks, checks and closes it.
 
-These functions block: they run in a worker thread.
+These functions block, so they run in a worker thread.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ __all__ = ["STALE_ROUTE_SECONDS", "STORE", "Synchronous", "close_file", "fetch",
 
 STORE: Final = "SQLite"
 STALE_ROUTE_SECONDS: Final = 86_400.0
-"""How long a run that was live when the file was closed keeps its route, unless it is registered again: possibly no
-process is left that ends the run."""
+"""How long a run that was live when the file was closed keeps its route, unless it is registered again. Possibly no
+process is left to end the run."""
 CACHE_KB: Final = 32_768
 
 _SCHEMA: Final = files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")
 _APPLICATION_ID: Final = 0x62726467
-"""Identifies our files by their header: the letters "brdg"."""
+"""Identifies our files by their header. It encodes the letters "brdg"."""
 _VERSION: Final = 2
 _PRIMARY_CODE: Final = 0xFF
 """The lowest byte of an extended error code of SQLite is the primary error code."""
 
 
 class Synchronous(enum.StrEnum):
-    """What SQLite waits for before a commit returns, and so what an acknowledged event survives.
+    """When SQLite waits for the disk, which decides what an acknowledged event survives.
 
-    With each setting it survives the end of the process. Where a power loss may have lost events, every thread begins a
+    With each setting it survives the end of the process. If a power loss may have lost events, every thread begins a
     new epoch, so that a client that resumes gets a gap.
     """
 
     OFF = "off"
-    """For nothing. A power loss may damage the file."""
+    """Never. A power loss may damage the file."""
     NORMAL = "normal"
-    """For the disk, at checkpoints. A power loss may lose the last seconds."""
+    """At checkpoints. A power loss may lose the last seconds."""
     FULL = "full"
-    """For the disk, at every commit. A power loss loses nothing, if the disk stores what it has confirmed."""
+    """At every commit. A power loss loses nothing, if the disk stores what it confirms."""
 
 
 def parse_synchronous(value: str) -> Synchronous:
-    """Parse a setting from outside; UnknownName lists the known ones."""
+    """Parse a setting. UnknownName lists the known ones."""
     try:
         return Synchronous(value)
     except ValueError:
@@ -60,7 +60,7 @@ def fetch(connection: sqlite3.Connection, sql: str, parameters: tuple[object, ..
 
 
 def open_file(path: Path, synchronous: Synchronous, now: float) -> sqlite3.Connection:
-    """Open the file for this process alone; StoreInUse or StoreUnusable where that is not possible."""
+    """Open the file for this process alone. StoreInUse or StoreUnusable if that is not possible."""
     try:
         _create_private(path)
         # No timeout: a second worker is refused at once. No isolation level: every statement is a transaction.
@@ -88,7 +88,7 @@ def _create_private(path: Path) -> None:
 
 def _acquire_lock(connection: sqlite3.Connection, path: Path) -> None:
     """Lock the file against every other connection, check that it is ours, and create the tables if it is new."""
-    # Before the first read: then the index of the write-ahead log stays in memory, and the first lock is permanent.
+    # Set before the first read, so that the index of the write-ahead log stays in memory and the first lock is kept.
     fetch(connection, "PRAGMA locking_mode=EXCLUSIVE")
     application_id = _value(connection, "PRAGMA application_id")
     version = _value(connection, "PRAGMA user_version")
@@ -106,12 +106,12 @@ def _acquire_lock(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _begin_session(connection: sqlite3.Connection, synchronous: Synchronous, now: float) -> None:
-    """Store who has the file open, after all that came before is safe on the disk."""
+    """Record which boot has the file open, after all earlier writes are safe on the disk."""
     boot = _boot_id()
     ((last_boot, last_synchronous),) = fetch(connection, "SELECT boot, synchronous FROM store")
     if last_boot is not None and last_synchronous != Synchronous.FULL and (last_boot != boot or not boot):
-        # The file was not closed, and the machine was started since: the latest events may be missing. A client that
-        # has received them must not take new events with the same numbers for them.
+        # The file was not closed, and the machine has rebooted since, so the latest events may be missing. A client
+        # that received them must not mistake new events with the same numbers for them.
         connection.executescript("BEGIN; DELETE FROM events; DELETE FROM threads; COMMIT")
     fetch(connection, "UPDATE routes SET due = ? WHERE due IS NULL", (now + STALE_ROUTE_SECONDS,))
     fetch(connection, "UPDATE store SET boot = ?, synchronous = ?", (boot, synchronous))
@@ -121,18 +121,18 @@ def _begin_session(connection: sqlite3.Connection, synchronous: Synchronous, now
 
 
 def close_file(connection: sqlite3.Connection) -> None:
-    """Close the file so that it can be moved, and that a power loss loses nothing of it any more."""
+    """Close the file, so that it can be moved and a later power loss loses nothing of it."""
     with suppress(sqlite3.Error):
         fetch(connection, "PRAGMA synchronous=FULL")
         fetch(connection, "UPDATE store SET boot = NULL")
         fetch(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
-    # Closing copies the write-ahead log into the file; on a full disk it stays in the log.
+    # Closing copies the write-ahead log into the file. On a full disk the data stays in the log.
     with suppress(sqlite3.Error):
         connection.close()
 
 
 def _boot_id() -> str:
-    """Identify this boot of the machine; empty where it is unknown: then any unclean end counts as a power loss."""
+    """Return the id of this boot of the machine; empty if unknown. Then any unclean end counts as a power loss."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return ""

@@ -1,7 +1,7 @@
-"""Thread logs in a SQLite file: acknowledged events survive the process, and numbering goes on after a restart.
+"""Thread logs in a SQLite file: acknowledged events survive the process, and numbering continues after a restart.
 
-An event is committed before it is delivered, and before its sender gets a receipt. `seq` is assigned in memory, where
-the position of every remembered thread is; frames are in the file only.
+An event is committed before it is delivered and before its sender gets a receipt. `seq` is assigned in memory, where
+the position of every known thread is kept. Frames are only in the file.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ __all__ = ["BATCH_EVENTS", "SqliteEventLog"]
 
 BACKLOG_EVENTS: Final = 10_000
 BACKLOG_BYTES: Final = 33_554_432
-"""How many events, and bytes of their frames, may be accepted and not yet delivered."""
+"""Most events, and bytes of their frames, that are accepted and not yet delivered."""
 BATCH_EVENTS: Final = 512
-"""Events of one transaction. The event loop needs about as many microseconds to deliver them."""
+"""Most events in one transaction. The event loop takes about as many microseconds to deliver them."""
 BATCH_BYTES: Final = 4_194_304
 DELETED_ROWS: Final = 1_024
-"""Rows that are deleted in one transaction, so that no sender waits for a long deletion."""
+"""Most rows deleted in one transaction, so that no sender waits for a long deletion."""
 EXPIRED_LOGS: Final = 256
-"""Logs that are found to have expired after one transaction."""
+"""Most logs that are checked for expiry after one transaction."""
 
 _THREADS: Final = """
   SELECT number, thread_id, epoch, seq, last, used_at,
@@ -58,17 +58,17 @@ _ORPHANS: Final = """
     (SELECT max(seq) FROM events WHERE thread = number)
   FROM found WHERE number IS NOT NULL AND number NOT IN (SELECT number FROM threads)
 """
-"""Events of threads that were forgotten, where the process ended before it had deleted them."""
+"""Events of forgotten threads, left if the process ended before it had deleted them."""
 _FRAMES: Final = """
   SELECT first, min(seq), CAST(group_concat(data, char(10)) AS BLOB)
   FROM (SELECT first, seq, data FROM events WHERE thread = ? AND seq > ? AND at >= ? ORDER BY seq)
 """
-"""All frames as one row: for each row the reading thread would wait for the interpreter's lock. In a frame there is no
-line break."""
+"""All frames in one row: the reading thread would otherwise wait for the interpreter's lock once per row. Frames
+contain no line break."""
 
 
 class _PendingEvent(Pending[Receipt]):
-    """An event that was accepted. Awaiting it gives the receipt, which is PENDING where the file takes too long."""
+    """An accepted event. Awaiting it gives the receipt, which is PENDING if the file takes too long."""
 
     __slots__ = ("frame", "log")
 
@@ -80,49 +80,49 @@ class _PendingEvent(Pending[Receipt]):
     def __await__(self) -> Generator[Any, Any, Receipt]:
         receipt = yield from self.wait().__await__()
         if receipt is None:
-            return _failed(self.log, self.frame.seq, Outcome.PENDING, "it does not answer in time")
+            return _failed(self.log, self.frame.seq, Outcome.PENDING, "it did not answer in time")
         return receipt
 
 
 class SqliteEventLog:
-    """A log for each thread, in one file, for the sockets of this process. A WriteSource."""
+    """A log for each thread, in one file, for the sockets of this process. Implements EventLog and WriteSource."""
 
     def __init__(
         self,
         database: Database,
-        keep: Retention = DEFAULT_RETENTION,
+        retention: Retention = DEFAULT_RETENTION,
         *,
         backlog_events: int = BACKLOG_EVENTS,
         backlog_bytes: int = BACKLOG_BYTES,
     ) -> None:
-        self.retention = keep
+        self.retention = retention
         self._database = database
         self._sink: LocalSink
         self._frame_bytes = FRAME_BYTES
-        self._threads: PinnedLru[ThreadLog] = PinnedLru(keep.threads, self._create, self._forget)
-        """A thread is pinned for each of its sockets, and for each event that is not delivered yet."""
+        self._threads: PinnedLru[ThreadLog] = PinnedLru(retention.threads, self._create, self._forget)
+        """Thread logs. A thread is pinned once for each of its sockets and each undelivered event."""
         self._numbers = 0
-        """The number of a thread that was assigned last."""
+        """The last thread number that was assigned."""
         self._free_events = backlog_events
         self._free_bytes = backlog_bytes
         self._waiting: deque[_PendingEvent] = deque()
         self._undelivered: dict[ThreadLog, deque[_PendingEvent]] = {}
-        """Committed events of threads of which a task delivers many."""
+        """Committed events of threads for which a task delivers several events."""
         self._changed: dict[ThreadLog, None] = {}
-        """Threads whose position in the file is out of date, although none of their events waits."""
+        """Threads whose position in the file is out of date although none of their events waits."""
         self._forgotten: list[int] = []
-        """Numbers of threads that the file is to forget."""
+        """Numbers of threads to delete from the file."""
         self._with_rows: OrderedDict[ThreadLog, None] = OrderedDict()
-        """Threads with rows in the file, the one that was published to longest ago first."""
+        """Threads with rows in the file, least recently published first."""
         self._deletions: deque[tuple[int, int, int]] = deque()
         """Rows to delete: a thread's number, and the first and last `seq`, at most `DELETED_ROWS` of them."""
         # The transaction in progress, or the last one:
         self._batch: list[_PendingEvent] = []
         self._batch_heads: dict[ThreadLog, tuple[int, int]] = {}
-        """The positions of threads that it writes, as `seq` and `last`."""
+        """Thread positions that it writes, as (`seq`, `last`)."""
         self._batch_forgotten = 0
         self._batch_deletions = 0
-        """How many of `_forgotten` and `_deletions` it includes."""
+        """How many entries of `_forgotten` and `_deletions` it includes."""
         database.sources.append(self)
 
     async def load(self) -> SqliteEventLog:
@@ -141,7 +141,7 @@ class SqliteEventLog:
         return self
 
     def __len__(self) -> int:
-        """How many threads are remembered."""
+        """Return the number of threads whose position is kept."""
         return len(self._threads)
 
     @property
@@ -163,7 +163,7 @@ class SqliteEventLog:
             if not log.waiting:
                 log.settled = seq
                 self._changed[log] = None
-            problem = "it is closed" if self._database.closed else "too much waits to be written"
+            problem = "it is closed" if self._database.closed else "its queue of unwritten events is full"
             return _failed(log, seq, Outcome.REFUSED, problem)
         log.waiting += 1
         self._threads.pin(thread_id)
@@ -191,20 +191,20 @@ class SqliteEventLog:
             return replay_after_restart(thread_id, head, frames, after)
         first, frames = await self._read(log, after.seq)
         if frames and first <= after.seq + 1:
-            # Where events between the frames were lost, the client gets that from their numbers.
+            # If events between the frames were lost, the client detects that from their numbers.
             return Replay(after, tuple(frames))
         reason = GapReason.LOST if first <= after.seq + 1 else GapReason.EXPIRED
         gap = Gap(thread_id=thread_id, epoch=log.epoch, first=after.seq + 1, last=head.seq, reason=reason)
         return Replay(head, gap=gap)
 
     async def _read(self, log: ThreadLog, after: int) -> tuple[int, list[Frame]]:
-        """Return the retained frames after a number, and from which number on they are all that is not lost."""
+        """Return the retained frames after a number, and the number from which on only lost events are missing."""
         before = self._database.clock() - self.retention.seconds
         ((first, _, data),) = await self._database.read(_FRAMES, log.number, after, before)
         if data is None:
             return log.last + 1, []
         frames = [decode_frame(row) for row in data.split(b"\n")]
-        # The file is trimmed a little later than the log.
+        # The file is trimmed slightly later than the log.
         excess = len(frames) - count_retained(frames, self.retention)
         return (frames[excess - 1].seq + 1 if excess else first), frames[excess:]
 
@@ -262,14 +262,15 @@ class SqliteEventLog:
         return chain(*self._undelivered.values(), self._batch, self._waiting)
 
     def _refuse_batch(self, problem: str) -> None:
-        """Nothing of the batch is in the file: its events are lost, and the rest is tried again."""
+        """Handle a failed batch: its events are lost. Everything else is retried."""
         for pending in self._batch:
             self._settle(pending)
             self._changed[pending.log] = None
             self._resolve(pending, _failed(pending.log, pending.frame.seq, Outcome.REFUSED, problem))
 
     def _settle(self, pending: _PendingEvent) -> None:
-        """The event is committed or lost, and with the last that waits also those that were refused after it."""
+        """Record that the event is committed or lost. With a thread's last waiting event, the refused events after it
+        are settled too."""
         log = pending.log
         log.waiting -= 1
         log.settled = pending.frame.seq if log.waiting else log.seq
@@ -277,10 +278,10 @@ class SqliteEventLog:
             self._changed[log] = None
 
     def _deliver_events(self, log: ThreadLog, events: deque[_PendingEvent]) -> None:
-        """Deliver events of one thread, in order. Between two of them its sockets are written to.
+        """Deliver events of one thread, in order. Between two of them the event loop can write to its sockets.
 
-        A single event is delivered at once: the event loop has run since the thread's last one. A task delivers more of
-        them, so that neither the next commit nor another thread waits for the thread's clients.
+        A single event is delivered at once: the event loop has run since the thread's previous event. Several events
+        are delivered by a task, so that neither the next commit nor another thread waits for the thread's clients.
         """
         if (undelivered := self._undelivered.get(log)) is not None:
             undelivered.extend(events)
@@ -312,7 +313,7 @@ class SqliteEventLog:
     def _create(self, thread_id: ThreadId) -> ThreadLog:
         self._numbers += 1
         log = ThreadLog(thread_id, self._numbers, new_epoch())
-        # A client is sent the epoch: after a restart it must be the same, also if no event was published.
+        # Clients are sent the epoch, so it must be the same after a restart, even if no event was published.
         self._changed[log] = None
         self._database.notify()
         return log
@@ -325,7 +326,7 @@ class SqliteEventLog:
             self._delete(log.number, log.segments[0].first, log.last)
 
     def _retain(self, events_of: Mapping[ThreadLog, Iterable[_PendingEvent]], now: float) -> None:
-        """Count new rows, and delete what is over the bounds in their logs, and what has expired in some others."""
+        """Count new rows, and delete rows over the limits in these logs, and expired rows in some other logs."""
         before = now - self.retention.seconds
         for log, events in events_of.items():
             for pending in events:
@@ -350,7 +351,7 @@ class SqliteEventLog:
             self._deletions.append((number, start, min(last, start + DELETED_ROWS - 1)))
 
     def _next_deletions(self) -> list[tuple[int, int, int]]:
-        """Return as many of the deletions as one transaction makes."""
+        """Return the next deletions that fit in one transaction."""
         deletions, rows = [], 0
         for number, first, last in self._deletions:
             rows += last - first + 1

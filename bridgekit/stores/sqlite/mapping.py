@@ -1,4 +1,4 @@
-"""Routes in a SQLite file: a run that was registered is still known after a restart."""
+"""Routes in a SQLite file: a registered run is still known after a restart."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ROUTES: Final = "SELECT run_id, thread_id, due, closed FROM routes WHERE due > 
 
 
 class SqliteMappingStore:
-    """All routes in memory, where they are looked up; every change is in the file before the caller gets its answer.
+    """Routes in memory, for lookups, and in the file. Every change is in the file before the caller gets its answer.
 
-    The copy in memory is right because only one process can have the file open.
+    The copy in memory is exact, because only one process can have the file open.
     """
 
     def __init__(self, database: Database, *, routes: int = MAX_ROUTES) -> None:
@@ -28,12 +28,12 @@ class SqliteMappingStore:
         self._rows = PendingRows(database, "routes")
         self._memory = MemoryMappingStore(database.clock, routes=routes)
         self._stale: set[RunId] = set()
-        """Runs that were live when the file was closed: they expire, unless they are registered again."""
+        """Runs that were live when the file was closed. They expire unless they are registered again."""
         self._adding: dict[RunId, anyio.Event] = {}
-        """Runs whose routes are being written. Other claims of such a run wait for the outcome."""
+        """Runs whose routes are being written. Other registrations of such a run wait for the result."""
 
     async def load(self) -> SqliteMappingStore:
-        """Read the routes in the file. Called before anything else."""
+        """Read the routes in the file. Called before any other method."""
         rows = await self._database.read(_ROUTES, self._database.clock(), timeout_seconds=LOAD_TIMEOUT_SECONDS)
         for run_id, thread_id, due, closed in rows:
             self._memory.restore(run_id, thread_id, due)
@@ -73,7 +73,7 @@ class SqliteMappingStore:
             self._memory.insert(run_id, thread_id)
         due = self._memory.close(run_id, self._database.clock() + seconds)
         if due is not None:
-            # In memory the route expires in any case. Where this row is not written, the route is live in the file, and
-            # expires as that of a stale run.
+            # In memory the route expires in any case. If this row is not written, the route is live in the file, and
+            # expires like that of a stale run.
             with suppress(StoreUnavailable):
                 await self._rows.put((run_id, thread_id, due))

@@ -5,13 +5,13 @@ BEGIN IMMEDIATE;
 -- One row: the process that has the file open.
 CREATE TABLE store (
   boot TEXT,                    -- the id of the machine's boot, or '' if unknown; NULL when the file was closed
-  synchronous TEXT NOT NULL     -- with which setting it was opened: see Synchronous
+  synchronous TEXT NOT NULL     -- the setting with which it was opened: see Synchronous
 );
 INSERT INTO store VALUES (NULL, 'full');
 
--- A thread's position, for as long as it is remembered.
+-- A thread's position, until the thread is forgotten.
 CREATE TABLE threads (
-  number INTEGER PRIMARY KEY,   -- stands for the thread in `events`
+  number INTEGER PRIMARY KEY,   -- identifies the thread in `events`
   thread_id TEXT NOT NULL UNIQUE,
   epoch TEXT NOT NULL,
   seq INTEGER NOT NULL,         -- the last number that was assigned

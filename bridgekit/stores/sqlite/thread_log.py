@@ -1,4 +1,4 @@
-"""What one thread has in the SQLite file: its position, and its rows in segments that are deleted together."""
+"""One thread's state in the SQLite file: its position, and its rows in segments that are deleted together."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bridgekit.transport.pinned_lru import ThreadSequence
 __all__ = ["Segment", "ThreadLog", "count_retained", "decode_frame"]
 
 SEGMENTS: Final = 8
-"""In about how many steps a log is trimmed: a row at a time would be as many deletions as insertions."""
+"""Approximate number of segments in a full log. Trimming row by row would need as many deletions as insertions."""
 
 
 @dataclass(slots=True)
 class Segment:
-    """Consecutive rows of one thread, which are deleted together."""
+    """Consecutive rows of one thread that are deleted together."""
 
     first: int
     last: int
@@ -32,7 +32,7 @@ class Segment:
 
 
 class ThreadLog(ThreadSequence):
-    """One thread: which events were assigned a number, which are committed or lost, and which are in the file."""
+    """One thread's log: which events are numbered, which are committed or lost, and which are in the file."""
 
     __slots__ = ("last", "number", "rows", "segments", "settled", "size_bytes", "thread_id", "waiting")
 
@@ -40,31 +40,31 @@ class ThreadLog(ThreadSequence):
         super().__init__(epoch, seq)
         self.thread_id = thread_id
         self.number = number
-        """Stands for the thread in the file."""
+        """Identifies the thread in the file."""
         self.waiting = 0
-        """How many events wait for their commit."""
+        """Number of events that wait for their commit."""
         self.settled = seq
-        """Each event up to this number is committed or lost."""
+        """Every event up to this number is committed or lost."""
         self.last = last
-        """The last event that was committed. Those from there to `settled` are lost."""
+        """The last committed event. Events from there to `settled` are lost."""
         self.segments: list[Segment] = []
         self.rows = 0
         self.size_bytes = 0
 
     def restore(self, first: int, last: int, at: float) -> None:
-        """Count the rows that the file has already. Their size is unknown, and taken for 0."""
+        """Count the rows that are already in the file. Their size is unknown and counted as 0."""
         self.rows = last - first + 1
         self.segments.append(Segment(first, last, self.rows, 0, at, at))
 
-    def append(self, seq: int, size_bytes: int, now: float, keep: Retention) -> None:
-        """Count a row that was committed."""
+    def append(self, seq: int, size_bytes: int, now: float, retention: Retention) -> None:
+        """Count a committed row."""
         self.rows += 1
         self.size_bytes += size_bytes
         segment = self.segments[-1] if self.segments else None
         if segment is None or (
-            segment.rows * SEGMENTS >= keep.events
-            or segment.size_bytes * SEGMENTS >= keep.size_bytes
-            or (now - segment.begun_at) * SEGMENTS >= keep.seconds
+            segment.rows * SEGMENTS >= retention.events
+            or segment.size_bytes * SEGMENTS >= retention.size_bytes
+            or (now - segment.begun_at) * SEGMENTS >= retention.seconds
         ):
             self.segments.append(Segment(seq, seq, 1, size_bytes, now, now))
         else:
@@ -72,15 +72,15 @@ class ThreadLog(ThreadSequence):
             segment.rows += 1
             segment.size_bytes += size_bytes
 
-    def trim(self, before: float, keep: Retention) -> list[Segment]:
-        """Remove and return the segments that have expired, or without which the log still holds all that it must."""
+    def trim(self, before: float, retention: Retention) -> list[Segment]:
+        """Remove and return the segments that have expired, or that the retention policy does not require."""
         removed = []
         while self.segments:
             first = self.segments[0]
             if not (
                 first.ended_at < before
-                or self.rows - first.rows >= keep.events
-                or self.size_bytes - first.size_bytes >= keep.size_bytes
+                or self.rows - first.rows >= retention.events
+                or self.size_bytes - first.size_bytes >= retention.size_bytes
             ):
                 break
             removed.append(self.segments.pop(0))
@@ -89,26 +89,26 @@ class ThreadLog(ThreadSequence):
         return removed
 
 
-class _Head(msgspec.Struct):
+class _FrameHead(msgspec.Struct):
     seq: int
     type: EventType
     run_id: RunId
 
 
-_decode_head: Final = msgspec.json.Decoder(_Head).decode
+_decode_frame_head: Final = msgspec.json.Decoder(_FrameHead).decode
 
 
 def decode_frame(data: bytes) -> Frame:
-    head = _decode_head(data)
+    head = _decode_frame_head(data)
     return Frame(head.seq, head.type, head.run_id, data)
 
 
-def count_retained(frames: list[Frame], keep: Retention) -> int:
-    """Return how many of the latest frames are within the bounds."""
+def count_retained(frames: list[Frame], retention: Retention) -> int:
+    """Return how many of the latest frames are within the retention policy."""
     count = size_bytes = 0
-    for frame in islice(reversed(frames), keep.events):
+    for frame in islice(reversed(frames), retention.events):
         size_bytes += len(frame.data)
-        if size_bytes > keep.size_bytes and count:
+        if size_bytes > retention.size_bytes and count:
             break
         count += 1
     return count

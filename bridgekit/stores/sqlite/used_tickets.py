@@ -14,16 +14,18 @@ _TICKETS: Final = "SELECT ticket_id, until FROM used_tickets WHERE until > ? ORD
 
 
 class SqliteUsedTickets:
-    """Used tickets in memory, where they are looked up; each is in the file before its first use is confirmed."""
+    """Used tickets in memory, for lookups, and in the file. A ticket is in the file before its first use is
+    confirmed."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._rows = PendingRows(database, "used_tickets")
         self._until: OrderedDict[str, float] = OrderedDict()
-        """In the order of use, in which tickets of one lifetime expire. A shorter one is kept a little longer."""
+        """Expiry times in order of use. With equal lifetimes this is the order of expiry; a shorter-lived ticket is
+        kept slightly longer."""
 
     async def load(self) -> SqliteUsedTickets:
-        """Read the tickets in the file. Called before anything else."""
+        """Read the tickets in the file. Called before any other method."""
         rows = await self._database.read(_TICKETS, self._database.clock(), timeout_seconds=LOAD_TIMEOUT_SECONDS)
         self._until.update(rows)
         return self
@@ -41,7 +43,7 @@ class SqliteUsedTickets:
         try:
             await self._rows.put((ticket_id, now + seconds))
         except StoreUnavailable:
-            # No socket was opened with it: it may be tried again.
+            # No socket was opened with the ticket, so it may be presented again.
             self._until.pop(ticket_id, None)
             raise
         return True

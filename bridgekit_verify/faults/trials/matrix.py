@@ -19,7 +19,7 @@ from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERY_MOD
 from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, Fault
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
 from bridgekit_verify.measure.families import OwnedThread, thread_ids
-from bridgekit_verify.measure.plots import GREEN, TEXT_COLOUR, SKY, VERMILLION, frame_grid, new_figure
+from bridgekit_verify.measure.plots import GREEN, SKY, TEXT_COLOUR, VERMILLION, frame_grid, new_figure
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["FaultMatrix", "Soak", "random_plan", "run_matrix", "soak"]
@@ -109,7 +109,8 @@ class FaultMatrix:
             frame_grid(axis, [each.name for each in modes], [fault.name for fault in faults])
             axis.xaxis.tick_top()
             handles = [
-                Patch(facecolor=colour, edgecolor=TEXT_COLOUR, hatch=hatch, label=name) for name, colour, _, hatch in OUTCOMES
+                Patch(facecolor=colour, edgecolor=TEXT_COLOUR, hatch=hatch, label=name)
+                for name, colour, _, hatch in OUTCOMES
             ]
             figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)
             return figure

@@ -18,7 +18,7 @@ from bridgekit.errors import Disconnected
 from bridgekit.events import EventType, Receipt, RoutedEvent
 from bridgekit.signals import Cursor, Gap
 from bridgekit.transport.client import connect
-from bridgekit.transport.resuming_client import Backoff, follow
+from bridgekit.transport.resuming_client import Backoff, subscribe
 from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport
 from bridgekit_verify.measure.experiment import arrival_of
 from bridgekit_verify.measure.families import OwnedThread
@@ -86,9 +86,9 @@ class Reader:
 
 async def read_and_resume(reader: Reader, *, task_status: TaskStatus[None]) -> None:
     """Read with the resuming client until cancelled."""
-    async with follow(
+    async with subscribe(
         reader.url,
-        online=reader.on_status,
+        on_status=reader.on_status,
         thread_id=reader.socket.thread_id,
         ticket=reader.ticket,
         backoff=BACKOFF,

@@ -112,7 +112,13 @@ def _within(spans: Sequence[Span], first: float, last: float) -> bool:
 
 
 async def run_trial(
-    fault: Fault, deployment: Deployment, owned: Sequence[OwnedThread], *, plan: TrialPlan, seed: int = 0, name: str = ""
+    fault: Fault,
+    deployment: Deployment,
+    owned: Sequence[OwnedThread],
+    *,
+    plan: TrialPlan,
+    seed: int = 0,
+    name: str = "",
 ) -> Trial:
     """Run agents for these users, apply and repair the fault, wait for the remaining events, and check the history.
 

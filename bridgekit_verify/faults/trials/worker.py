@@ -161,7 +161,7 @@ async def main() -> None:
             db_session_factory=threads,
             tool_dispatcher=_tools(requests),
             bridge=ReportingBridge,
-            stores=stores_from(setup.store, keep=Retention(events=setup.keep_events)),
+            stores=stores_from(setup.store, retention=Retention(events=setup.keep_events)),
             authorizer=partial(Tickets, keys=(setup.key,)),
             outbox=OutboxLimits(size_bytes=setup.outbox_bytes),
         )

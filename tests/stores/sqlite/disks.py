@@ -1,4 +1,4 @@
-"""SQLite stores whose disk is full or slow: triggers let SQLite itself fail, or take long."""
+"""SQLite stores on a full or slow disk: triggers make SQLite itself fail or take long."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.stores.sqlite.files import Clock, run_script
 from tests.timeouts import TIMEOUT_SECONDS
 
 POISON = 666
-"""The number of an event that the disk refuses, or takes long to write."""
+"""The number of the event that the disk rejects or writes slowly."""
 
 _POISONOUS = f"""instr(CAST(NEW.data AS TEXT), '"number":{POISON}')"""
 _NO = "SELECT RAISE(ABORT, 'database or disk is full')"
@@ -42,7 +42,7 @@ async def make_room(worker: Worker) -> None:
 
 
 def slow_for(seconds: float) -> str:
-    """A disk that takes about so long to write the poison, whatever the machine."""
+    """Return a trigger that makes the event POISON take about this long to write, on any machine."""
     steps = 300_000
     with closing(sqlite3.connect(":memory:")) as connection:
         began = time.perf_counter()
@@ -54,11 +54,14 @@ def slow_for(seconds: float) -> str:
 
 @asynccontextmanager
 async def worker(
-    path: Path, keep: Retention = DEFAULT_RETENTION, clock: Clock | None = None, answer_seconds: float = TIMEOUT_SECONDS
+    path: Path,
+    retention: Retention = DEFAULT_RETENTION,
+    clock: Clock | None = None,
+    answer_seconds: float = TIMEOUT_SECONDS,
 ) -> AsyncIterator[Worker]:
     """Open the file, which is created if there is none, and connect a Worker to its log."""
     async with open_database(path, Synchronous.OFF, clock or time.time, answer_seconds) as database:
-        yield Worker(await SqliteEventLog(database, keep).load())
+        yield Worker(await SqliteEventLog(database, retention).load())
 
 
 async def create_store(path: Path, disk: str) -> None:
@@ -69,5 +72,5 @@ async def create_store(path: Path, disk: str) -> None:
 
 
 def is_healthy(worker: Worker) -> bool:
-    """Ask anew: a type checker takes an attribute that was asserted for unchanged."""
+    """Read the attribute again: a type checker assumes that an asserted attribute does not change."""
     return worker.log.healthy

@@ -31,7 +31,7 @@ def run_script(path: Path, script: str) -> None:
 
 
 def snapshot(path: Path) -> Path:
-    """Copy an open file with its write-ahead log: what is left of it if its process is killed now."""
+    """Copy an open file with its write-ahead log, as it would remain if its process were killed now."""
     copy = path.with_name("image.db")
     for suffix in ("", "-wal"):
         shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")

@@ -1,4 +1,4 @@
-"""A process whose files cannot grow for a while: prints the outcomes of its SQLite store before, then and after."""
+"""A process whose files temporarily cannot grow. It prints the outcomes of its SQLite store before, then and after."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import anyio
 from bridgekit.events import Outcome, Receipt
 from bridgekit.signals import Cursor
 from bridgekit.stores import sqlite_stores
-from tests.contract.stores import Worker, drafted, numbers
+from tests.contract.stores import Worker, event_with_number, numbers
 from tests.factories import THREAD
 
 
 def limit(size_bytes: int) -> None:
-    """Let the operating system refuse writes after that length, as on a full disk."""
+    """Make the operating system refuse writes beyond this length, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
 
 
 def log_bytes(path: Path) -> int:
-    return os.stat(f"{path}-wal").st_size  # noqa: PTH116  # it has no name of its own
+    return os.stat(f"{path}-wal").st_size  # noqa: PTH116  # only the descriptor is known
 
 
 async def publish(worker: Worker, count: int) -> list[Receipt]:
-    return [await worker.log.publish(drafted(THREAD, number, padding=2_000)) for number in range(count)]
+    return [await worker.log.publish(event_with_number(THREAD, number, padding=2_000)) for number in range(count)]
 
 
 async def main(path: Path) -> None:
@@ -41,12 +41,12 @@ async def main(path: Path) -> None:
         limit(resource.RLIM_INFINITY)
         after = await publish(worker, 3)
         replay = await worker.join(THREAD, begun.cursor)
-        seqs = numbers(worker.heard[THREAD])
+        seqs = numbers(worker.received[THREAD])
     async with sqlite_stores(path)() as stores:
         back = Worker(stores.log)
         again = await back.join(THREAD, Cursor(begun.cursor.epoch, 0))
         refused = [receipt for receipt in meanwhile if receipt.outcome is Outcome.REFUSED]
-        said = {
+        printed = {
             "before": [receipt.outcome for receipt in before],
             "meanwhile": [receipt.outcome for receipt in meanwhile],
             "reasons": sorted({receipt.reason for receipt in refused}),
@@ -55,11 +55,11 @@ async def main(path: Path) -> None:
             "after": [receipt.outcome for receipt in after],
             "refused": [receipt.seq for receipt in refused],
             "last": after[-1].seq,
-            "heard": seqs,
+            "received": seqs,
             "replayed": [numbers(replay.frames), replay.gap],
             "again": [numbers(again.frames), again.gap],
         }
-    print(json.dumps(said), flush=True)  # noqa: T201  # to the parent
+    print(json.dumps(printed), flush=True)  # noqa: T201  # to the parent
 
 
 if __name__ == "__main__":

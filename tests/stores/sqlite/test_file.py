@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder, by name."""
+    """Return the contents of every file in a folder, by name."""
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
@@ -66,13 +66,13 @@ async def test_second_connection_is_refused_at_once_and_the_first_is_not_disturb
             assert str(path) in str(refused.value)
             took.append(time.monotonic() - began)
         assert min(took) < 3, "by itself SQLite would wait for 5 s"
-        assert await stores.spent.spend("ticket", 60)
+        assert await stores.used_tickets.spend("ticket", 60)
     async with sqlite_stores(path)():
         pass
 
 
 @pytest.mark.slow
-async def test_second_process_is_refused_at_once_and_a_killed_holder_holds_nothing(
+async def test_second_process_is_refused_until_the_first_is_killed(
     path: Path, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:
     async with held_elsewhere(path, anyio_backend[0]) as holder:
@@ -104,7 +104,7 @@ def another_application(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [text, another_database, another_database_with_a_log, another_application])
-async def test_file_that_is_not_ours_is_refused_and_left_as_it_was(path: Path, make: Callable[[Path], None]) -> None:
+async def test_foreign_file_is_refused_and_left_unchanged(path: Path, make: Callable[[Path], None]) -> None:
     make(path)
     before = contents(path.parent)
     with pytest.raises(StoreUnusable) as refused:
@@ -114,7 +114,7 @@ async def test_file_that_is_not_ours_is_refused_and_left_as_it_was(path: Path, m
     assert contents(path.parent) == before
 
 
-async def test_file_of_another_version_is_refused_and_left_as_it_was(path: Path) -> None:
+async def test_file_of_another_version_is_refused_and_left_unchanged(path: Path) -> None:
     async with worker(path) as first:
         await first.publish(THREAD)
     run_script(path, "PRAGMA user_version = 9")
@@ -125,15 +125,15 @@ async def test_file_of_another_version_is_refused_and_left_as_it_was(path: Path)
     assert contents(path.parent) == before
 
 
-@pytest.mark.parametrize("place", [".", "nowhere/store.db"])
-async def test_place_where_no_file_can_be_is_refused(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("name", [".", "nowhere/store.db"])
+async def test_path_where_no_file_can_be_created_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreUnusable):
-        async with sqlite_stores(tmp_path / place)():
+        async with sqlite_stores(tmp_path / name)():
             pass
     assert contents(tmp_path) == {}
 
 
-async def test_setting_that_is_none_is_named_before_anything_is_opened(path: Path) -> None:
+async def test_unknown_setting_is_refused_before_anything_is_opened(path: Path) -> None:
     with pytest.raises(UnknownName, match="extra") as refused:
         sqlite_stores(path, synchronous="extra")
     assert refused.value.known == ("off", "normal", "full")
@@ -150,7 +150,7 @@ async def test_url_names_the_file_and_its_setting(path: Path, monkeypatch: pytes
     assert query(path.with_name("a store.db"), "SELECT synchronous FROM store") == [("full",)]
 
 
-async def test_file_is_for_nobody_else_to_read_and_alone_when_it_is_closed(path: Path) -> None:
+async def test_file_is_private_and_has_no_companion_files_when_closed(path: Path) -> None:
     async with worker(path) as open_:
         await open_.publish(THREAD)
         assert modes(path.parent) == {"store.db": 0o600, "store.db-wal": 0o600}
@@ -160,7 +160,7 @@ async def test_file_is_for_nobody_else_to_read_and_alone_when_it_is_closed(path:
 
 
 @pytest.mark.parametrize("synchronous", ["off", "normal", "full"])
-async def test_numbering_goes_on_after_a_kill_while_the_machine_is_up(path: Path, synchronous: str) -> None:
+async def test_numbering_continues_after_a_kill_without_a_reboot(path: Path, synchronous: str) -> None:
     async with worker(path, synchronous) as first:
         before = [await first.publish(THREAD) for _ in range(3)][-1]
         left = snapshot(path)
@@ -171,10 +171,10 @@ async def test_numbering_goes_on_after_a_kill_while_the_machine_is_up(path: Path
 
 @pytest.mark.skipif(not BOOT.exists(), reason="only Linux names its boots; elsewhere every kill counts as a power loss")
 @pytest.mark.parametrize(("synchronous", "same"), [("off", False), ("normal", False), ("full", True)])
-async def test_numbering_begins_anew_where_a_power_loss_may_have_cost_something(
+async def test_new_epoch_begins_when_a_power_loss_may_have_lost_events(
     path: Path, synchronous: str, same: bool
 ) -> None:
-    """A client that received more events than the disk has must not take new ones for them."""
+    """A client that received more events than the disk has must not mistake new events for them."""
     async with worker(path, synchronous) as first:
         await first.publish(THREAD)
         left = snapshot(path)
@@ -192,7 +192,7 @@ async def test_numbering_begins_anew_where_a_power_loss_may_have_cost_something(
 
 
 @pytest.mark.parametrize("synchronous", ["off", "normal", "full"])
-async def test_file_that_was_closed_is_whole_whatever_became_of_the_machine(path: Path, synchronous: str) -> None:
+async def test_closed_file_is_complete_after_a_reboot(path: Path, synchronous: str) -> None:
     async with worker(path, synchronous) as first:
         before = await first.publish(THREAD)
     shutil.copy(path, moved := path.with_name("moved.db"))

@@ -1,4 +1,4 @@
-"""The SQLite event log: it commits before it delivers, many events at a time, and answers in bounded time."""
+"""The SQLite event log commits before it delivers, commits many events at a time, and answers in bounded time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits, Subscriber
-from tests.contract.stores import WAIT_SECONDS, Worker, drafted, merged, number_in, numbers
+from tests.contract.stores import WAIT_SECONDS, Worker, event_with_number, merged, number_in, numbers
 from tests.factories import ALICE, OTHER, THREAD, emitted
 from tests.stores.sqlite.disks import POISON, create_store, slow_for, worker
 from tests.stores.sqlite.files import Clock, query, snapshot
@@ -32,7 +32,7 @@ PATIENCE = 0.2
 
 
 class Ticking(Clock):
-    """A time of its own for each transaction."""
+    """A clock that gives each transaction a different time."""
 
     def __call__(self) -> float:
         self.now += 0.001
@@ -44,7 +44,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
-async def test_event_is_in_the_file_before_anybody_hears_of_it(path: Path) -> None:
+async def test_event_is_in_the_file_before_it_is_delivered(path: Path) -> None:
     found: list[Any] = []
 
     class Witness(Worker):
@@ -60,7 +60,7 @@ async def test_event_is_in_the_file_before_anybody_hears_of_it(path: Path) -> No
     assert found == [True] * 3
 
 
-async def test_what_waits_is_committed_together(path: Path) -> None:
+async def test_waiting_events_are_committed_together(path: Path) -> None:
     async with worker(path, clock=Ticking()) as busy, anyio.create_task_group() as tasks:
         for number in range(100):
             tasks.start_soon(busy.publish, ThreadId(f"thread_{number % 10}"), number)
@@ -70,7 +70,7 @@ async def test_what_waits_is_committed_together(path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(path: Path) -> None:
+async def test_every_call_is_answered_while_the_disk_is_slow_and_nothing_is_lost(path: Path) -> None:
     await create_store(path, slow_for(10 * PATIENCE))
     answers: list[Outcome | str] = []
     async with worker(path, answer_seconds=PATIENCE) as stuck:
@@ -81,7 +81,7 @@ async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(
         async def resume() -> None:
             with pytest.raises(StoreUnavailable):
                 await stuck.log.replay(THREAD, begun.cursor)
-            answers.append("away")
+            answers.append("unavailable")
 
         begun = await stuck.join(THREAD)
         assert await stuck.publish(THREAD, 0)
@@ -92,21 +92,21 @@ async def test_everybody_is_answered_while_the_disk_is_slow_and_nothing_is_lost(
             asking.start_soon(publish, 1)
             asking.start_soon(resume)
         assert time.monotonic() - began >= PATIENCE
-        assert [number_in(frame) for frame in stuck.heard[THREAD]] == [0], "the disk is still at it"
-        assert set(answers) == {Outcome.PENDING, "away"}
+        assert [number_in(frame) for frame in stuck.received[THREAD]] == [0], "the disk is still writing"
+        assert set(answers) == {Outcome.PENDING, "unavailable"}
         assert not stuck.log.healthy
         at_once = await stuck.publish(THREAD, 2)
         assert (at_once.outcome, bool(at_once), at_once.kept) == (Outcome.PENDING, False, False)
         with anyio.fail_after(60):
-            while len(stuck.heard[THREAD]) < 4:
+            while len(stuck.received[THREAD]) < 4:
                 await stuck._changed.wait()
-        assert [number_in(frame) for frame in stuck.heard[THREAD]] == [0, POISON, 1, 2]
+        assert [number_in(frame) for frame in stuck.received[THREAD]] == [0, POISON, 1, 2]
         assert await stuck.publish(THREAD, 3)
         assert stuck.log.healthy
 
 
 @pytest.mark.parametrize(("events", "size_bytes"), [(10, 10**9), (10**9, 5_500)])
-async def test_backlog_is_bounded_and_what_it_refuses_takes_a_number(path: Path, events: int, size_bytes: int) -> None:
+async def test_backlog_is_bounded_and_refused_events_take_numbers(path: Path, events: int, size_bytes: int) -> None:
     receipts: dict[int, Receipt] = {}
     async with open_database(path, Synchronous.OFF) as database:
         broker = SqliteEventLog(database, backlog_events=events, backlog_bytes=size_bytes)
@@ -114,26 +114,26 @@ async def test_backlog_is_bounded_and_what_it_refuses_takes_a_number(path: Path,
         begun = await busy.join(THREAD)
 
         async def publish(number: int) -> None:
-            receipts[number] = await broker.publish(drafted(THREAD, number, padding=300))
+            receipts[number] = await broker.publish(event_with_number(THREAD, number, padding=300))
 
         async with anyio.create_task_group() as tasks:
             for number in range(20):
                 tasks.start_soon(publish, number)
     refused = {receipt.seq: receipt.reason for receipt in receipts.values() if receipt.outcome is Outcome.REFUSED}
-    assert set(refused.values()) == {"the SQLite store: too much waits to be written"}
-    assert numbers(busy.heard[THREAD]) == [seq for seq in range(1, 21) if seq not in refused]
-    assert len(busy.heard[THREAD]) >= 9
+    assert set(refused.values()) == {"the SQLite store: its queue of unwritten events is full"}
+    assert numbers(busy.received[THREAD]) == [seq for seq in range(1, 21) if seq not in refused]
+    assert len(busy.received[THREAD]) >= 9
     async with worker(path) as back:
-        last = busy.heard[THREAD][-1].seq
+        last = busy.received[THREAD][-1].seq
         lost = (await back.join(THREAD, Cursor(begun.cursor.epoch, last))).gap
         assert lost is not None
         assert (lost.first, lost.last, lost.reason) == (last + 1, 20, GapReason.LOST)
         assert (await back.publish(THREAD, 99)).seq == 21
         replay = await back.join(THREAD, begun.cursor)
-        assert list(replay.frames) == [*busy.heard[THREAD], *back.heard[THREAD]]
+        assert list(replay.frames) == [*busy.received[THREAD], *back.received[THREAD]]
 
 
-async def test_what_waits_when_the_store_is_closed_is_written_and_what_comes_later_is_refused(path: Path) -> None:
+async def test_closing_writes_waiting_events_and_refuses_later_ones(path: Path) -> None:
     receipts = []
     async with anyio.create_task_group() as tasks:
         async with worker(path) as closing_:
@@ -152,7 +152,7 @@ async def test_what_waits_when_the_store_is_closed_is_written_and_what_comes_lat
     assert query(path, "SELECT count(*), max(seq) FROM events") == [(10, 10)]
 
 
-async def test_application_that_is_cancelled_leaves_a_whole_file_with_all_that_was_on_its_way(path: Path) -> None:
+async def test_cancelled_application_leaves_a_complete_file_with_all_accepted_events(path: Path) -> None:
     await create_store(path, slow_for(2 * PATIENCE))
     with anyio.CancelScope() as application:
         async with worker(path) as cancelled, anyio.create_task_group() as tasks:
@@ -166,7 +166,7 @@ async def test_application_that_is_cancelled_leaves_a_whole_file_with_all_that_w
     assert query(path, "SELECT boot FROM store") == [(None,)]
 
 
-async def test_thread_is_not_forgotten_while_an_event_of_it_is_on_its_way(path: Path) -> None:
+async def test_thread_is_not_evicted_while_one_of_its_events_is_in_progress(path: Path) -> None:
     receipts: list[Receipt] = []
     async with worker(path, Retention(threads=1)) as busy:
 
@@ -179,21 +179,21 @@ async def test_thread_is_not_forgotten_while_an_event_of_it_is_on_its_way(path: 
         assert [(receipt.seq, receipt.kept) for receipt in receipts] == [(1, True)] * 2
 
 
-async def test_answers_that_are_not_awaited_change_neither_delivery_nor_order(path: Path) -> None:
+async def test_delivery_and_order_do_not_depend_on_awaiting_answers(path: Path) -> None:
     async with worker(path) as busy:
         await busy.join(THREAD)
         for number in range(2_000):
-            busy.log.publish(drafted(THREAD, number))
-        last = await busy.log.publish(drafted(THREAD, 2_000))
+            busy.log.publish(event_with_number(THREAD, number))
+        last = await busy.log.publish(event_with_number(THREAD, 2_000))
         assert (last.outcome, last.seq, last.kept) == (Outcome.SENT, 2_001, True)
-    assert [number_in(frame) for frame in busy.heard[THREAD]] == list(range(2_001))
-    assert numbers(busy.heard[THREAD]) == list(range(1, 2_002))
+    assert [number_in(frame) for frame in busy.received[THREAD]] == list(range(2_001))
+    assert numbers(busy.received[THREAD]) == list(range(1, 2_002))
 
 
-async def test_receipt_can_be_awaited_again_and_by_many(path: Path) -> None:
+async def test_receipt_can_be_awaited_repeatedly_and_concurrently(path: Path) -> None:
     receipts: list[Receipt] = []
     async with worker(path) as busy:
-        answer = busy.log.publish(drafted(THREAD))
+        answer = busy.log.publish(event_with_number(THREAD))
 
         async def wait() -> None:
             receipts.append(await answer)
@@ -204,19 +204,19 @@ async def test_receipt_can_be_awaited_again_and_by_many(path: Path) -> None:
         assert receipts == [await answer] * 3
 
 
-async def test_event_that_cannot_be_encoded_takes_no_number(path: Path) -> None:
+async def test_unencodable_event_takes_no_number(path: Path) -> None:
     async with worker(path) as busy:
         busy.log.bind(busy, frame_bytes=1_000)
         assert (await busy.publish(THREAD)).seq == 1
         with pytest.raises(FrameTooLarge):
-            busy.log.publish(drafted(THREAD, padding=1_000))
+            busy.log.publish(event_with_number(THREAD, padding=1_000))
         with pytest.raises(PayloadError):
             busy.log.publish(emitted(payload={"result": object()}))
         assert (await busy.publish(THREAD)).seq == 2
 
 
 class Bounded(Worker):
-    """A worker whose sockets hold few frames, and whose clients read when the event loop runs."""
+    """A worker whose outboxes are small, and whose clients read when the event loop runs."""
 
     LIMIT = 2
     unread = 0
@@ -232,17 +232,17 @@ class Bounded(Worker):
             self.unread = 0
 
 
-async def test_commit_of_many_events_overflows_no_outbox_of_a_client_that_reads(path: Path) -> None:
+async def test_large_commit_overflows_no_outbox_of_a_reading_client(path: Path) -> None:
     async with open_database(path, Synchronous.OFF) as database:
         bounded = Bounded(await SqliteEventLog(database).load())
         await bounded.join(THREAD)
-        answers = [bounded.log.publish(drafted(THREAD, number)) for number in range(1_500)]
+        answers = [bounded.log.publish(event_with_number(THREAD, number)) for number in range(1_500)]
         assert {(await answer).outcome for answer in answers} == {Outcome.SENT}
-    assert numbers(bounded.heard[THREAD]) == list(range(1, 1_501))
+    assert numbers(bounded.received[THREAD]) == list(range(1, 1_501))
 
 
 class Crowded(Worker):
-    """A worker in which the sockets of one thread have no room after a frame, until the test makes room."""
+    """A worker in which one thread's outboxes are full after one frame, until the test makes room."""
 
     def __init__(self, log: SqliteEventLog) -> None:
         super().__init__(log)
@@ -253,42 +253,42 @@ class Crowded(Worker):
             await self.room.wait()
 
 
-async def test_thread_whose_clients_are_waited_for_holds_up_no_other_and_no_commit(path: Path) -> None:
+async def test_thread_waiting_for_its_clients_delays_no_other_thread_and_no_commit(path: Path) -> None:
     async with open_database(path, Synchronous.OFF) as database:
         crowded = Crowded(await SqliteEventLog(database).load())
         await crowded.join(THREAD)
         await crowded.join(OTHER)
-        waiting = [crowded.log.publish(drafted(THREAD, number)) for number in range(3)]
+        waiting = [crowded.log.publish(event_with_number(THREAD, number)) for number in range(3)]
         assert await crowded.publish(OTHER, 0)
-        waiting.append(crowded.log.publish(drafted(THREAD, 3)))
+        waiting.append(crowded.log.publish(event_with_number(THREAD, 3)))
         assert [(await crowded.publish(OTHER, number)).seq for number in range(1, 3)] == [2, 3]
         assert query(snapshot(path), "SELECT count(*) FROM events") == [(7,)], "committed, also what is not delivered"
-        assert numbers(crowded.heard[THREAD]) == [1]
+        assert numbers(crowded.received[THREAD]) == [1]
         crowded.room.set()
         assert [(await answer).seq for answer in waiting] == [1, 2, 3, 4]
-        assert numbers(crowded.heard[THREAD]) == [1, 2, 3, 4]
+        assert numbers(crowded.received[THREAD]) == [1, 2, 3, 4]
 
 
-async def test_socket_that_joins_while_committed_events_are_not_delivered_gets_each_of_them_once(path: Path) -> None:
+async def test_socket_that_joins_between_commit_and_delivery_gets_each_event_once(path: Path) -> None:
     async with open_database(path, Synchronous.OFF) as database:
         crowded = Crowded(await SqliteEventLog(database).load())
         begun = await crowded.join(THREAD)
-        answers = [crowded.log.publish(drafted(THREAD, number)) for number in range(5)]
-        await crowded.hears(THREAD, 1)
+        answers = [crowded.log.publish(event_with_number(THREAD, number)) for number in range(5)]
+        await crowded.wait_for_frames(THREAD, 1)
         replay = await crowded.join(THREAD, begun.cursor)
         assert numbers(replay.frames) == [1, 2, 3, 4, 5]
         assert (await crowded.join(THREAD)).cursor.seq == 5
         crowded.room.set()
         assert [(await answer).seq for answer in answers] == [1, 2, 3, 4, 5]
-        assert numbers(merged(replay, crowded.heard[THREAD])) == [1, 2, 3, 4, 5]
+        assert numbers(merged(replay, crowded.received[THREAD])) == [1, 2, 3, 4, 5]
 
 
-async def test_burst_that_is_larger_than_an_outbox_reaches_a_client_that_reads(path: Path) -> None:
+async def test_burst_larger_than_an_outbox_reaches_a_reading_client(path: Path) -> None:
     sent: list[bytes] = []
 
     async def read(subscriber: Subscriber) -> None:
         while True:
-            sent.extend(subscriber.take())
+            sent.extend(subscriber.next_frames())
             await checkpoint()
 
     async with open_database(path, Synchronous.OFF) as database:
@@ -299,16 +299,16 @@ async def test_burst_that_is_larger_than_an_outbox_reaches_a_client_that_reads(p
         async with hub.joined(subscriber) as replay, anyio.create_task_group() as tasks:
             subscriber.start(replay)
             tasks.start_soon(read, subscriber)
-            answers = [hub.publish(drafted(THREAD, number), THREAD) for number in range(1_000)]
+            answers = [hub.publish(event_with_number(THREAD, number), THREAD) for number in range(1_000)]
             assert {(await answer).outcome for answer in answers} == {Outcome.SENT}
             await subscriber.wait_for_room()
             tasks.cancel_scope.cancel()
-        sent.extend(subscriber.take(1_000))
+        sent.extend(subscriber.next_frames(1_000))
     assert subscriber.code is None
     assert [decode(data).payload["number"] for data in sent] == list(range(1_000))
 
 
-async def test_sink_that_breaks_its_word_ends_the_store_and_nobody_waits_for_it(path: Path) -> None:
+async def test_error_in_the_sink_ends_the_store_and_leaves_no_caller_waiting(path: Path) -> None:
     class Broken(Worker):
         def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
             raise ArithmeticError
@@ -316,7 +316,7 @@ async def test_sink_that_breaks_its_word_ends_the_store_and_nobody_waits_for_it(
     receipts: list[Receipt] = []
 
     async def publish(broker: SqliteEventLog) -> None:
-        receipts.append(await broker.publish(drafted(THREAD)))
+        receipts.append(await broker.publish(event_with_number(THREAD)))
 
     async def serve(tasks: TaskGroup) -> None:
         async with open_database(path, Synchronous.OFF, answer_timeout_seconds=PATIENCE) as database:

@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
-async def test_no_run_has_a_route_that_the_file_does_not_take(path: Path) -> None:
+async def test_run_has_no_route_when_the_file_rejects_it(path: Path) -> None:
     async with sqlite_stores(path)():
         pass
     run_script(path, FULL)
@@ -42,11 +42,11 @@ async def test_no_run_has_a_route_that_the_file_does_not_take(path: Path) -> Non
         assert await mapping.get_thread_id(RUN) == THREAD
 
 
-async def test_claim_of_a_run_that_is_being_written_is_not_granted_before_that_is_decided(path: Path) -> None:
+async def test_registration_waits_for_a_pending_write_of_the_same_run(path: Path) -> None:
     async with sqlite_stores(path)():
         pass
     run_script(path, FULL)
-    told: list[str] = []
+    problems: list[str] = []
     async with sqlite_stores(path)() as stores:
         mapping = RunThreadMappingService(stores.routes)
 
@@ -54,16 +54,16 @@ async def test_claim_of_a_run_that_is_being_written_is_not_granted_before_that_i
             try:
                 await mapping.register_mapping(RUN, OTHER)
             except StoreUnavailable as refused:
-                told.append(refused.problem)
+                problems.append(refused.problem)
 
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(claim)
-        assert told == ["database or disk is full"] * 3
+        assert problems == ["database or disk is full"] * 3
         assert await mapping.get_thread_id(RUN) is None
 
 
-async def test_grace_that_cannot_be_written_is_kept_all_the_same(path: Path) -> None:
+async def test_grace_period_is_kept_when_it_cannot_be_written(path: Path) -> None:
     async with sqlite_stores(path)() as stores:
         await RunThreadMappingService(stores.routes).register_mapping(RUN, OTHER)
     run_script(path, FULL)
@@ -73,7 +73,7 @@ async def test_grace_that_cannot_be_written_is_kept_all_the_same(path: Path) -> 
         assert await mapping.get_thread_id(RUN) is None
 
 
-async def test_run_that_is_closed_after_the_process_was_away_has_the_usual_grace(path: Path) -> None:
+async def test_run_closed_after_a_restart_has_the_usual_grace_period(path: Path) -> None:
     clock = Clock()
     async with open_database(path, Synchronous.OFF, clock) as database:
         await RunThreadMappingService(await SqliteMappingStore(database).load()).register_mapping(RUN, THREAD)
@@ -89,7 +89,7 @@ async def test_run_that_is_closed_after_the_process_was_away_has_the_usual_grace
         assert await mapping.get_thread_id(RUN) is None
 
 
-async def test_lapsed_routes_leave_the_file(path: Path) -> None:
+async def test_expired_routes_are_deleted_from_the_file(path: Path) -> None:
     clock = Clock()
     async with open_database(path, Synchronous.OFF, clock) as database:
         mapping = RunThreadMappingService(await SqliteMappingStore(database).load(), grace_seconds=10)
@@ -104,7 +104,7 @@ async def test_lapsed_routes_leave_the_file(path: Path) -> None:
     assert query(path, "SELECT run_id FROM routes ORDER BY run_id") == [("run_0",), ("run_50",)]
 
 
-async def test_limit_holds_for_what_was_found_in_the_file(path: Path) -> None:
+async def test_limit_includes_routes_loaded_from_the_file(path: Path) -> None:
     async with sqlite_stores(path, routes=2)() as stores:
         mapping = RunThreadMappingService(stores.routes)
         for number in range(2):
@@ -119,10 +119,10 @@ async def test_limit_holds_for_what_was_found_in_the_file(path: Path) -> None:
             await mapping.register_mapping(RunId("run_9"), THREAD)
 
 
-async def test_store_that_is_closed_says_so(path: Path) -> None:
+async def test_closed_store_raises_store_unavailable(path: Path) -> None:
     async with sqlite_stores(path)() as stores:
         pass
     with pytest.raises(StoreUnavailable, match="closed"):
         await stores.routes.add(RUN, THREAD)
     with pytest.raises(StoreUnavailable, match="closed"):
-        await stores.spent.spend("ticket", 60)
+        await stores.used_tickets.spend("ticket", 60)

@@ -1,4 +1,4 @@
-"""Events that the SQLite file could not take: senders and clients learn of it, and the store recovers with the disk."""
+"""Events that the SQLite file rejected: senders and clients are informed, and the store recovers with the disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bridgekit.events import Outcome
 from bridgekit.signals import Cursor, GapReason
 from bridgekit.stores.sqlite import database
 from bridgekit.transport.log import Replay
-from tests.contract.stores import LOOK_SECONDS, WAIT_SECONDS, number_in, numbers
+from tests.contract.stores import POLL_INTERVAL_SECONDS, WAIT_SECONDS, number_in, numbers
 from tests.factories import OTHER, THREAD
 from tests.stores.sqlite.disks import FULL, POISON, REFUSING, create_store, is_healthy, make_room, worker
 from tests.stores.sqlite.files import query
@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
-async def test_refused_event_is_heard_by_nobody_and_the_next_one_tells_of_it(path: Path) -> None:
+async def test_refused_event_is_not_delivered_and_the_next_one_reveals_the_gap(path: Path) -> None:
     await create_store(path, REFUSING)
     async with worker(path) as ill:
         begun = await ill.join(THREAD)
@@ -36,16 +36,14 @@ async def test_refused_event_is_heard_by_nobody_and_the_next_one_tells_of_it(pat
         assert lost.gap is not None
         assert (lost.gap.first, lost.gap.last, lost.gap.reason) == (2, 3, GapReason.LOST)
         assert await ill.publish(THREAD, 4)
-        assert numbers(ill.heard[THREAD]) == [1, 4]
+        assert numbers(ill.received[THREAD]) == [1, 4]
         whole = await ill.join(THREAD, begun.cursor)
         assert (numbers(whole.frames), whole.gap) == ([1, 4], None), "the socket sees from the numbers what is lost"
         after_the_first = await ill.join(THREAD, Cursor(begun.cursor.epoch, 1))
         assert (numbers(after_the_first.frames), after_the_first.gap) == ([4], None)
 
 
-async def test_who_resumes_does_not_wait_for_a_disk_that_takes_no_more(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_resuming_client_does_not_wait_for_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "RETRY_SECONDS", TIMEOUT_SECONDS)
     await create_store(path, REFUSING)
     async with worker(path) as ill:
@@ -64,7 +62,7 @@ async def test_who_resumes_does_not_wait_for_a_disk_that_takes_no_more(
         assert [numbers(replay.frames) for replay in answers] == [[1]] * 5
 
 
-async def test_refusal_that_nothing_followed_is_still_told_when_the_process_is_back(path: Path) -> None:
+async def test_refused_last_event_is_a_gap_after_a_restart(path: Path) -> None:
     await create_store(path, REFUSING)
     async with worker(path) as ill:
         first = await ill.publish(THREAD, 1)
@@ -77,7 +75,7 @@ async def test_refusal_that_nothing_followed_is_still_told_when_the_process_is_b
         assert [(await back.publish(thread, 3)).seq for thread in (THREAD, OTHER)] == [3, 2]
 
 
-async def test_refusal_takes_the_events_of_its_group_and_no_others(path: Path) -> None:
+async def test_failed_commit_refuses_the_events_of_its_batch_only(path: Path) -> None:
     await create_store(path, REFUSING)
     async with worker(path) as ill:
         await ill.join(THREAD)
@@ -90,14 +88,14 @@ async def test_refusal_takes_the_events_of_its_group_and_no_others(path: Path) -
             async with anyio.create_task_group() as tasks:
                 for number in range(round_ * 10, round_ * 10 + 10):
                     tasks.start_soon(publish, POISON if number == 25 else number)
-        heard = {number_in(frame): frame.seq for frame in ill.heard[THREAD]}
+        received = {number_in(frame): frame.seq for frame in ill.received[THREAD]}
         assert outcomes[POISON] is Outcome.REFUSED
-        assert {number for number, outcome in outcomes.items() if outcome is Outcome.SENT} == set(heard)
-        assert set(range(20)) | set(range(30, 50)) <= set(heard)
-        assert max(heard.values()) == 50
+        assert {number for number, outcome in outcomes.items() if outcome is Outcome.SENT} == set(received)
+        assert set(range(20)) | set(range(30, 50)) <= set(received)
+        assert max(received.values()) == 50
 
 
-async def test_store_recovers_when_the_disk_does_whether_or_not_anybody_publishes(path: Path) -> None:
+async def test_store_recovers_with_the_disk_with_and_without_publishing(path: Path) -> None:
     await create_store(path, FULL)
     async with worker(path) as ill:
         begun = await ill.join(THREAD)
@@ -105,13 +103,13 @@ async def test_store_recovers_when_the_disk_does_whether_or_not_anybody_publishe
         assert not is_healthy(ill)
         await make_room(ill)
         with anyio.fail_after(WAIT_SECONDS):
-            while not is_healthy(ill):  # noqa: ASYNC110  # it tries again after a time
-                await anyio.sleep(LOOK_SECONDS)
+            while not is_healthy(ill):  # noqa: ASYNC110  # the store retries after a fixed time
+                await anyio.sleep(POLL_INTERVAL_SECONDS)
         assert (await ill.publish(THREAD, 2)).outcome is Outcome.SENT
         assert numbers((await ill.join(THREAD, begun.cursor)).frames) == [2]
 
 
-async def test_store_closes_although_the_disk_takes_no_more(path: Path) -> None:
+async def test_store_closes_when_the_disk_is_full(path: Path) -> None:
     await create_store(path, FULL)
     with anyio.fail_after(WAIT_SECONDS):
         async with worker(path) as ill:

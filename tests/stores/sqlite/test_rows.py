@@ -1,4 +1,4 @@
-"""Rows that wait for their commit: their number is limited, and a caller that is cancelled stops none of them."""
+"""Rows that wait for their commit: their number is limited, and a cancelled caller affects no other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bridgekit.stores.sqlite.file import Synchronous
 from tests.stores.sqlite.files import query
 
 
-async def test_rows_over_the_limit_are_refused_and_those_before_are_committed_together(tmp_path: Path) -> None:
+async def test_rows_over_the_limit_are_refused_and_earlier_rows_are_committed_together(tmp_path: Path) -> None:
     refused: list[str] = []
     async with open_database(tmp_path / "store.db", Synchronous.OFF) as database:
         rows = PendingRows(database, "used_tickets", limit=3)
@@ -20,20 +20,20 @@ async def test_rows_over_the_limit_are_refused_and_those_before_are_committed_to
         async def put(number: int) -> None:
             try:
                 await rows.put((f"ticket {number}", 10**10))
-            except StoreUnavailable as away:
-                refused.append(away.problem)
+            except StoreUnavailable as error:
+                refused.append(error.problem)
 
-        # Until the writer waits: on trio it could commit before all rows are there.
+        # Wait until the writer is idle: on trio it could commit before all rows are queued.
         await anyio.wait_all_tasks_blocked()
         async with anyio.create_task_group() as tasks:
             for number in range(5):
                 tasks.start_soon(put, number)
         await put(5)
-    assert refused == ["too much waits to be written"] * 2
+    assert refused == ["its queue of unwritten rows is full"] * 2
     assert query(tmp_path / "store.db", "SELECT count(*) FROM used_tickets") == [(4,)]
 
 
-async def test_row_whose_sender_was_cancelled_is_written_all_the_same(tmp_path: Path) -> None:
+async def test_row_is_written_when_its_caller_was_cancelled(tmp_path: Path) -> None:
     async with open_database(tmp_path / "store.db", Synchronous.OFF) as database:
         rows = PendingRows(database, "used_tickets")
         async with anyio.create_task_group() as tasks:

@@ -17,7 +17,7 @@ from tests.stores.sqlite.files import Clock, query, run_script, snapshot
 
 
 class Ticking(Clock):
-    """A time of its own for each transaction."""
+    """A clock that gives each transaction a different time."""
 
     def __call__(self) -> float:
         self.now += 0.001
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
-async def test_log_that_is_to_be_shorter_than_before_is_at_once(path: Path) -> None:
+async def test_log_is_trimmed_at_once_when_opened_with_a_shorter_retention(path: Path) -> None:
     async with worker(path) as before:
         head = [await before.publish(THREAD) for _ in range(10)][-1]
     async with worker(path, Retention(events=3)) as back:
@@ -41,16 +41,16 @@ async def test_log_that_is_to_be_shorter_than_before_is_at_once(path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("keep", "rows"),
+    ("retention", "rows"),
     [
         pytest.param(Retention(events=16), 18, id="events"),
         pytest.param(Retention(size_bytes=4_000), 22, id="bytes"),
         pytest.param(Retention(seconds=16), 20, id="age"),
     ],
 )
-async def test_file_keeps_little_more_than_the_log(path: Path, keep: Retention, rows: int) -> None:
+async def test_file_keeps_little_more_than_the_log(path: Path, retention: Retention, rows: int) -> None:
     clock = Clock()
-    async with worker(path, keep, clock) as busy:
+    async with worker(path, retention, clock) as busy:
         for number in range(100):
             await busy.publish(THREAD, number)
             clock.now += 1
@@ -60,7 +60,7 @@ async def test_file_keeps_little_more_than_the_log(path: Path, keep: Retention, 
     assert 14 <= count <= rows
 
 
-async def test_thread_that_nobody_publishes_to_leaves_the_file_but_for_its_number(path: Path) -> None:
+async def test_unused_thread_keeps_only_its_position_in_the_file(path: Path) -> None:
     clock = Clock()
     async with worker(path, Retention(seconds=10), clock) as busy:
         threads = [ThreadId(f"thread_{number}") for number in range(50)]
@@ -75,7 +75,7 @@ async def test_thread_that_nobody_publishes_to_leaves_the_file_but_for_its_numbe
             assert (again.seq, again.epoch) == (3, head.epoch)
 
 
-async def test_events_that_expired_while_the_process_was_away_leave_the_file(path: Path) -> None:
+async def test_events_that_expired_while_the_process_was_down_are_deleted(path: Path) -> None:
     clock = Clock()
     async with worker(path, Retention(seconds=10), clock) as busy:
         for number in range(20):
@@ -87,7 +87,7 @@ async def test_events_that_expired_while_the_process_was_away_leave_the_file(pat
     assert query(path, "SELECT count(*) FROM threads") == [(21,)]
 
 
-async def test_forgotten_threads_leave_the_file(path: Path) -> None:
+async def test_evicted_threads_are_deleted_from_the_file(path: Path) -> None:
     async with worker(path, Retention(threads=5)) as busy:
         for number in range(50):
             await busy.publish(ThreadId(f"thread_{number}"), number)
@@ -96,7 +96,7 @@ async def test_forgotten_threads_leave_the_file(path: Path) -> None:
     assert query(path, "SELECT count(*) FROM events") == [(5,)]
 
 
-async def test_what_was_to_leave_with_a_group_that_was_refused_leaves_with_a_later_one(path: Path) -> None:
+async def test_deletions_of_a_failed_transaction_are_repeated_in_a_later_one(path: Path) -> None:
     await create_store(path, REFUSING)
     new = ThreadId("thread_new")
     async with worker(path, Retention(threads=2)) as ill:
@@ -108,7 +108,7 @@ async def test_what_was_to_leave_with_a_group_that_was_refused_leaves_with_a_lat
     assert query(path, "SELECT count(*) FROM events") == [(2,)]
 
 
-async def test_what_a_killed_process_had_not_trimmed_yet_is_trimmed_by_the_next(path: Path) -> None:
+async def test_next_process_trims_what_a_killed_process_had_not(path: Path) -> None:
     async with worker(path) as busy:
         for number in range(20):
             await busy.publish(THREAD, number)

@@ -25,40 +25,40 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
-async def test_ticket_that_the_file_does_not_take_lets_nobody_in_and_may_be_tried_again(path: Path) -> None:
+async def test_ticket_that_cannot_be_written_is_refused_and_can_be_retried(path: Path) -> None:
     async with sqlite_stores(path)():
         pass
     run_script(path, FULL)
     async with sqlite_stores(path)() as stores:
         with pytest.raises(StoreUnavailable, match="full"):
-            await stores.spent.spend("unlucky", 60)
-        assert await stores.spent.spend("lucky", 60)
-        assert await stores.spent.spend("unlucky", 60)
-        assert not await stores.spent.spend("unlucky", 60)
+            await stores.used_tickets.spend("unlucky", 60)
+        assert await stores.used_tickets.spend("lucky", 60)
+        assert await stores.used_tickets.spend("unlucky", 60)
+        assert not await stores.used_tickets.spend("unlucky", 60)
 
 
-async def test_expired_tickets_leave_memory_and_file(path: Path) -> None:
+async def test_expired_tickets_are_removed_from_memory_and_file(path: Path) -> None:
     clock = Clock()
     async with open_database(path, Synchronous.OFF, clock) as database:
-        spent = await SqliteUsedTickets(database).load()
+        used_tickets = await SqliteUsedTickets(database).load()
         for number in range(20):
-            assert await spent.spend(f"ticket {number}", 10)
-        assert len(spent) == 20
+            assert await used_tickets.spend(f"ticket {number}", 10)
+        assert len(used_tickets) == 20
         clock.now += 11
-        assert await spent.spend("another", 10)
-        assert len(spent) == 1
+        assert await used_tickets.spend("another", 10)
+        assert len(used_tickets) == 1
     assert query(path, "SELECT ticket_id FROM used_tickets") == [("another",)]
 
 
-async def test_expired_tickets_are_not_taken_up_again(path: Path) -> None:
+async def test_expired_tickets_are_not_loaded(path: Path) -> None:
     clock = Clock()
     async with open_database(path, Synchronous.OFF, clock) as database:
-        spent = await SqliteUsedTickets(database).load()
-        assert await spent.spend("short", 5)
-        assert await spent.spend("long", 50)
+        used_tickets = await SqliteUsedTickets(database).load()
+        assert await used_tickets.spend("short", 5)
+        assert await used_tickets.spend("long", 50)
     clock.now += 10
     async with open_database(path, Synchronous.OFF, clock) as database:
-        spent = await SqliteUsedTickets(database).load()
-        assert len(spent) == 1
-        assert await spent.spend("short", 5)
-        assert not await spent.spend("long", 5)
+        used_tickets = await SqliteUsedTickets(database).load()
+        assert len(used_tickets) == 1
+        assert await used_tickets.spend("short", 5)
+        assert not await used_tickets.spend("long", 5)

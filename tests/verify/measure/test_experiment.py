@@ -79,7 +79,7 @@ async def test_loss_to_a_thread_that_fix_1_invented_is_attributed_to_link_9() ->
 @pytest.mark.parametrize(
     ("link", "attributed", "reason", "delivered"),
     [
-        (1, 10, "no socket of the thread took it", 0),
+        (1, 10, "no socket of the thread accepted it", 0),
         (2, 2, "the supervisor holds another bridge", 0),
         (3, 3, "the agent was given no bridge", 0),
         (4, 4, "the engine holds another bridge", 0),

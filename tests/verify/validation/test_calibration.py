@@ -132,7 +132,7 @@ async def test_events_for_offline_users_are_not_reported_as_sent(study: Calibrat
     for run in study.offline_runs:
         verdict = run.measurement.verdict
         assert verdict.false_success == 0
-        assert verdict.losses == {Attribution(10, "no socket of the thread took it"): verdict.lost}
+        assert verdict.losses == {Attribution(10, "no socket of the thread accepted it"): verdict.lost}
 
 
 async def test_users_disconnect_and_connect_again(study: CalibrationStudy) -> None:
