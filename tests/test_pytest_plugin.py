@@ -46,7 +46,7 @@ def test_documented_example_passes(users: pytest.Pytester) -> None:
 
 def test_documented_recording_prints_the_documented_violations(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
-    exec(compile(RECORDING, "testing-your-own-agents.md", "exec"), names)
+    exec(compile(RECORDING, "testing-your-agents.md", "exec"), names)
     printed = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
     assert [f"  {invariant}: {message}" for invariant, _, message in printed] == MESSAGE.splitlines()[3:6]
     frames = names["frames"]

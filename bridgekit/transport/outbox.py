@@ -356,8 +356,7 @@ class CrowdedOutboxes:
     def __init__(self) -> None:
         self.by_thread: dict[ThreadId, list[Subscriber]] = {}
         self._turns: dict[ThreadId, anyio.Lock] = {}
-        """By thread, while emitters wait: one for room, and the others for their turn. Room for one event is not room for
-        all of theirs."""
+        """By thread, while emitters wait: one waits for room, and the others wait for their turn."""
         self._added: anyio.Event | None = None
 
     async def watch(self) -> None:

@@ -1,4 +1,4 @@
-"""The table in docs/acknowledged.md: each row names tests, and these tests exist."""
+"""The table in docs/guarantees.md: each row names tests, and these tests exist."""
 
 from __future__ import annotations
 

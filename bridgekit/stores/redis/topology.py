@@ -275,7 +275,7 @@ class ClusterTopology(AsyncContextManagerMixin):
         self._stale.set()
 
     async def call(self, slot: int, *command: bytes | str | int) -> Any:
-        """Execute one command that may be executed twice without harm. StoreUnavailable where no answer comes in time."""
+        """Execute an idempotent command. StoreUnavailable if no reply arrives in time."""
         backoff, problem = Backoff(), f"no answer in {CALL_TIMEOUT_SECONDS:g} s"
         with anyio.move_on_after(CALL_TIMEOUT_SECONDS):
             while (node := self.node_for_slot(slot)) is not None:
