@@ -153,7 +153,7 @@ async def test_agent_with_an_impossible_name_is_refused_at_the_registry() -> Non
         (
             {"run_ids": OpaqueRunIds(), "resolver": resolver_as_committed},
             9,
-            "the thread carried with the event was not found: the orchestrator raised an error; the run id names no thread",
+            "the thread carried with the event was not found: the orchestrator call failed; the run id names no thread",
         ),
     ],
 )
