@@ -124,7 +124,7 @@ class OrchestratorLookup:
             found: ThreadId | None = await self._orchestrator.get_thread_id_for_run(event.run_id)
         except Exception as error:
             logger.debug("thread resolution failed: %s", error)
-            return NoRoute("the orchestrator raised an error")
+            return NoRoute("the orchestrator call failed")
         return found or NoRoute("the orchestrator has no thread for the run")
 
 

@@ -153,7 +153,7 @@ async def test_startup_error_names_link_3_when_an_agent_name_is_invalid() -> Non
         (
             {"run_ids": OpaqueRunIds(), "resolver": resolver_as_committed},
             9,
-            "the thread carried by the event was not found: the orchestrator cannot say; the run id names no thread",
+            "the thread carried by the event was not found: the orchestrator call failed; the run id names no thread",
         ),
     ],
 )

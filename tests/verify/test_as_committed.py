@@ -120,7 +120,7 @@ async def test_d9b_orchestrator_lookup_fails_without_the_method(sound: bool, cap
     resolver = MappingLookup(mapping) if sound else as_committed.OrchestratorLookup(as_committed.Orchestrator())
     with caplog.at_level(logging.DEBUG, "bridgekit_verify"):
         found = await resolver.resolve(emitted())
-    assert found == (THREAD if sound else NoRoute("the orchestrator raised an error"))
+    assert found == (THREAD if sound else NoRoute("the orchestrator call failed"))
     assert ("no attribute 'get_thread_id_for_run'" in caplog.text) is not sound
 
 

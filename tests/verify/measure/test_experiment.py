@@ -87,7 +87,7 @@ async def test_loss_to_a_thread_that_fix_1_invented_is_attributed_to_link_9() ->
         (6, 6, "the agent did not bind its adapter", 8),
         (7, 7, "the adapter does not hold bridge and run", 8),
         (8, 8, "the adapter did not reach the bridge", 8),
-        (9, 9, "the orchestrator raised an error; the run id names no thread", 0),
+        (9, 9, "the orchestrator call failed; the run id names no thread", 0),
     ],
 )
 async def test_losses_are_attributed_to_the_broken_link(
