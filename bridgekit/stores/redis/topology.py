@@ -232,7 +232,7 @@ class Node:
 
 
 class ClusterTopology(AsyncContextManagerMixin):
-    """All nodes of a store; a single server is a Cluster of one. StoreUnavailable where none answers when it is opened."""
+    """All nodes of a store; a single server is a cluster of one node. StoreUnavailable if none answers on opening."""
 
     def __init__(self, url: str, *, prefix: str = "bridgekit") -> None:
         self._address, self._settings = parse_url(url)
