@@ -77,7 +77,7 @@ class AgentWebSocketBridge:
 
     async def _notify_when_resolved(self, event: AgentEvent, resolving: Awaitable[ThreadId | NoRoute]) -> Receipt:
         route = await resolving
-        if isinstance(route, str) and route in self.crowded:
+        if self.crowded and isinstance(route, str):
             await self.hub.wait_for_room(route)
         try:
             answer = _unroutable(route) if isinstance(route, NoRoute) else self.hub.publish(event, route)
