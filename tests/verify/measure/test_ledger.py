@@ -85,7 +85,7 @@ def receipt(outcome: Outcome, *, thread_id: str | None = "a1", link: int | None 
     [
         (RUN, receipt(Outcome.SENT), 10, "reported as sent, but no socket read it"),
         (RUN, receipt(Outcome.SENT, thread_id="b1"), 9, "sent to another thread"),
-        (RUN, receipt(Outcome.NO_SUBSCRIBER, link=10), 10, "nobody listening!"),
+        (RUN, receipt(Outcome.NO_SUBSCRIBER, link=10), 10, "no subscriber!"),
         (RUN, receipt(Outcome.NO_SUBSCRIBER, thread_id="b1", link=10), 9, "sent to another thread"),
         (RUN, receipt(Outcome.UNROUTABLE, thread_id=None, link=9), 9, "unroutable!"),
         (RUN, receipt(Outcome.UNROUTABLE, thread_id=None), 9, "unroutable!"),
