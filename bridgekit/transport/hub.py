@@ -159,7 +159,7 @@ class Hub:
             return 1 if attached[0].put(frame) else 0
         return sum([connection.put(frame) for connection in attached])
 
-    def restart(self, thread_id: ThreadId) -> None:
+    def force_reconnect(self, thread_id: ThreadId) -> None:
         """Make the thread's clients reconnect, because the thread begins a new epoch."""
         for connection in self.connections(thread_id):
             connection.force_reconnect()

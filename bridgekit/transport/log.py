@@ -90,7 +90,7 @@ class LocalSink(Protocol):
         A thread's frames arrive in ascending order of `seq`. If a number is skipped, that event is lost.
         """
 
-    def restart(self, thread_id: ThreadId) -> None:
+    def force_reconnect(self, thread_id: ThreadId) -> None:
         """Make the thread's clients reconnect, because the thread begins a new epoch. They then get a gap."""
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
@@ -231,7 +231,7 @@ class _NoSockets:
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         return 0
 
-    def restart(self, thread_id: ThreadId) -> None:
+    def force_reconnect(self, thread_id: ThreadId) -> None:
         """Does nothing."""
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:

@@ -21,17 +21,7 @@ from bridgekit.transport.authorization import CLOSE_DRAINED, CLOSE_RESTARTED, CL
 from bridgekit.transport.coalescing import CoalescingQueue, IntervalSet
 from bridgekit.transport.log import Replay, Retention
 
-__all__ = [
-    "BATCH_FRAMES",
-    "OUTBOX_LIMITS",
-    "SLOW_AFTER_TICKS",
-    "TICK_SECONDS",
-    "WRITE_BYTES",
-    "CrowdedOutboxes",
-    "OutboxLimits",
-    "Scheduler",
-    "Subscriber",
-]
+__all__ = ["OUTBOX_LIMITS", "SLOW_AFTER_TICKS", "TICK_SECONDS", "CrowdedOutboxes", "OutboxLimits", "Subscriber"]
 
 BATCH_FRAMES: Final = 64
 """Frames that an edge removes from the outbox at a time."""

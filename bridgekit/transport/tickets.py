@@ -105,7 +105,7 @@ class Tickets:
             raise SubscriptionRefused(CLOSE_NOT_OWNER, "the ticket is for another user")
         await authorize_owner(self._threads, subscription)
         # Mark the ticket as used last, so that a ticket refused for another reason stays usable.
-        if not await self._used_tickets.spend(claims.jti, claims.exp - time.time()):
+        if not await self._used_tickets.mark_used(claims.jti, claims.exp - time.time()):
             raise SubscriptionRefused(CLOSE_TICKET_USED, "the ticket was used before; request a new one")
         return subscription
 

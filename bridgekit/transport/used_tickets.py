@@ -13,7 +13,7 @@ __all__ = ["MemoryUsedTickets", "UsedTickets"]
 class UsedTickets(Protocol):
     """Stores used tickets for as long as they would be valid."""
 
-    async def spend(self, ticket_id: str, seconds: float) -> bool:
+    async def mark_used(self, ticket_id: str, seconds: float) -> bool:
         """Mark a ticket as used for `seconds`, and return whether this is its first use. Atomic. StoreUnavailable if
         the store does not answer."""
 
@@ -31,7 +31,7 @@ class MemoryUsedTickets:
     def __len__(self) -> int:
         return len(self._used)
 
-    async def spend(self, ticket_id: str, seconds: float) -> bool:
+    async def mark_used(self, ticket_id: str, seconds: float) -> bool:
         now = self._clock()
         while self._queue and self._queue[0][0] <= now:
             self._used.discard(self._queue.popleft()[1])

@@ -32,7 +32,7 @@ async def register(stores: Stores, numbers: itertools.count[int]) -> None:
         run, thread = RunId(f"run_{next(numbers)}"), THREADS[0]
         await mapping.register_mapping(run, thread)
         print_line("route", run, thread)
-        if await stores.used_tickets.spend(f"ticket {run}", 60.0):
+        if await stores.used_tickets.mark_used(f"ticket {run}", 60.0):
             print_line("ticket", f"ticket {run}")
 
 

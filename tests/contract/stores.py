@@ -119,7 +119,7 @@ class Worker:
             self._changed = anyio.Event()
         return self.sockets[thread_id]
 
-    def restart(self, thread_id: ThreadId) -> None:
+    def force_reconnect(self, thread_id: ThreadId) -> None:
         self.restarted.append(thread_id)
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:

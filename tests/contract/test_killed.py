@@ -84,7 +84,7 @@ async def test_acknowledged_data_survives_when_the_process_is_killed(
             assert (after.seq, after.epoch) == (len(found) + 1, acknowledged.epochs[thread])
         assert {run: await mapping.get_thread_id(run) for run in acknowledged.routes} == acknowledged.routes
         assert acknowledged.tickets
-        assert [await stores.used_tickets.spend(ticket, 60.0) for ticket in acknowledged.tickets] == [False] * len(
+        assert [await stores.used_tickets.mark_used(ticket, 60.0) for ticket in acknowledged.tickets] == [False] * len(
             acknowledged.tickets
         )
 

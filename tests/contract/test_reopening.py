@@ -74,7 +74,7 @@ async def test_routes_and_grace_periods_survive_reopening(surviving: StoreLocati
 
 async def test_used_ticket_is_still_used_after_reopening(surviving: StoreLocation) -> None:
     async with surviving.opened() as stores:
-        assert await stores.used_tickets.spend("ticket", 60.0)
+        assert await stores.used_tickets.mark_used("ticket", 60.0)
     async with surviving.opened() as stores:
-        assert not await stores.used_tickets.spend("ticket", 60.0)
-        assert await stores.used_tickets.spend("another", 60.0)
+        assert not await stores.used_tickets.mark_used("ticket", 60.0)
+        assert await stores.used_tickets.mark_used("another", 60.0)

@@ -102,19 +102,19 @@ async def test_ticket_is_accepted_once_when_presented_concurrently(location: Sto
     async with location.opened() as stores:
 
         async def present(ticket: str) -> None:
-            answers[ticket].append(await stores.used_tickets.spend(ticket, 60.0))
+            answers[ticket].append(await stores.used_tickets.mark_used(ticket, 60.0))
 
         async with anyio.create_task_group() as tasks:
             for ticket in answers:
                 for _ in range(10):
                     tasks.start_soon(present, ticket)
         assert [sorted(each) for each in answers.values()] == [[False] * 9 + [True]] * 5
-        assert [await stores.used_tickets.spend(ticket, 60.0) for ticket in answers] == [False] * 5
+        assert [await stores.used_tickets.mark_used(ticket, 60.0) for ticket in answers] == [False] * 5
 
 
 async def test_used_ticket_is_forgotten_when_it_has_expired(location: StoreLocation) -> None:
     async with location.opened() as stores:
-        assert await stores.used_tickets.spend("ticket", 0.2)
+        assert await stores.used_tickets.mark_used("ticket", 0.2)
         with anyio.fail_after(WAIT_SECONDS):
-            while not await stores.used_tickets.spend("ticket", 0.2):  # noqa: ASYNC110  # no event signals an expiry
+            while not await stores.used_tickets.mark_used("ticket", 0.2):  # noqa: ASYNC110  # no event signals an expiry
                 await anyio.sleep(POLL_INTERVAL_SECONDS)

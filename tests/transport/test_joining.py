@@ -185,7 +185,7 @@ async def test_client_reconnects_when_a_new_epoch_begins_before_the_log_answers(
     async with joining() as each:
         await each.until_asked()
         await each.site.publish()
-        each.site.hub.restart(THREAD)
+        each.site.hub.force_reconnect(THREAD)
         await each.until_answered()
         each.browser.resume_reading()
     assert each.browser.close == (4001, "the thread's log was lost and restarted: connect again")

@@ -222,7 +222,7 @@ async def test_ticket_for_a_malformed_id_is_not_issued(tickets: Tickets, user: s
 
 async def test_ticket_is_refused_when_the_store_is_unavailable(threads: MemoryThreadStore) -> None:
     class Away:
-        async def spend(self, ticket_id: str, seconds: float) -> bool:
+        async def mark_used(self, ticket_id: str, seconds: float) -> bool:
             raise StoreUnavailable("redis", "no answer")
 
     tickets = Tickets(threads, Away(), keys=[KEY])
@@ -233,11 +233,11 @@ async def test_ticket_is_refused_when_the_store_is_unavailable(threads: MemoryTh
 async def test_used_tickets_are_forgotten_when_they_have_expired() -> None:
     now = 0.0
     used_tickets = MemoryUsedTickets(clock=lambda: now)
-    assert [await used_tickets.spend(each, 60) for each in "aab"] == [True, False, True]
+    assert [await used_tickets.mark_used(each, 60) for each in "aab"] == [True, False, True]
     now = 59.0
-    assert [await used_tickets.spend(each, 60) for each in "abc"] == [False, False, True]
+    assert [await used_tickets.mark_used(each, 60) for each in "abc"] == [False, False, True]
     now = 60.0
-    assert [await used_tickets.spend(each, 60) for each in "ca"] == [False, True]
+    assert [await used_tickets.mark_used(each, 60) for each in "ca"] == [False, True]
     assert len(used_tickets) == 2
 
 

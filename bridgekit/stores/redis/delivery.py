@@ -182,7 +182,7 @@ class ThreadDelivery:
             self.ready.set()
         elif self._epoch != epoch:
             self._epoch, self._seq = epoch, seq
-            sink.restart(self.thread_id)
+            sink.force_reconnect(self.thread_id)
         elif seq > self._seq:
             size = sum([max(len(frame.data), EVENT_BYTES) for frame in log.frames])
             self._held.insert(0, ChannelMessage(epoch, self._seq, seq, log.frames, size))
@@ -220,5 +220,5 @@ class ThreadDelivery:
         if message.last > seq:
             # No later frame shows that these numbers are missing. Clients reconnect, and get a gap.
             seq = message.last
-            sink.restart(thread_id)
+            sink.force_reconnect(thread_id)
         self._seq = seq

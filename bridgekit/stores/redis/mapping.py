@@ -42,7 +42,7 @@ class RedisUsedTickets:
     def __init__(self, topology: ClusterTopology) -> None:
         self._topology = topology
 
-    async def spend(self, ticket_id: str, seconds: float) -> bool:
+    async def mark_used(self, ticket_id: str, seconds: float) -> bool:
         key, slot = self._topology.names.ticket(ticket_id)
         # A call that is repeated, because its reply was lost, finds its own mark.
         mark = new_id().encode()

@@ -33,7 +33,7 @@ class SqliteUsedTickets:
     def __len__(self) -> int:
         return len(self._until)
 
-    async def spend(self, ticket_id: str, seconds: float) -> bool:
+    async def mark_used(self, ticket_id: str, seconds: float) -> bool:
         now = self._database.clock()
         while self._until and next(iter(self._until.values())) <= now:
             self._until.popitem(last=False)

@@ -46,7 +46,7 @@ class NumberSink:
         self.numbers.append(frame.seq)
         return 1
 
-    def restart(self, thread_id: ThreadId) -> None:
+    def force_reconnect(self, thread_id: ThreadId) -> None:
         self.restarts += 1
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:

@@ -75,23 +75,23 @@ async def test_ticket_is_spent_once_whichever_worker_is_asked(url: str, prefix: 
     async with ClusterTopology(url, prefix=prefix) as one, ClusterTopology(url, prefix=prefix) as two:
         here, there = RedisUsedTickets(one), RedisUsedTickets(two)
 
-        async def spend(spent: RedisUsedTickets) -> None:
-            answers.append(await spent.spend("ticket", 60))
+        async def mark_used(spent: RedisUsedTickets) -> None:
+            answers.append(await spent.mark_used("ticket", 60))
 
         async with anyio.create_task_group() as tasks:
             for spent in (here, there) * 10:
-                tasks.start_soon(spend, spent)
+                tasks.start_soon(mark_used, spent)
         assert sorted(answers) == [False] * 19 + [True]
-        assert await there.spend("another", 60)
+        assert await there.mark_used("another", 60)
 
 
 async def test_ticket_is_remembered_for_as_long_as_it_would_be_valid_and_no_longer(url: str, prefix: str) -> None:
     async with ClusterTopology(url, prefix=prefix) as redis:
         spent = RedisUsedTickets(redis)
-        assert await spent.spend("long", 59.5)
+        assert await spent.mark_used("long", 59.5)
         key, slot = redis.names.ticket("long")
         assert 59 < await redis.call(slot, "PTTL", key) / 1_000 <= 59.5
-        assert await spent.spend("over", 0.0)
+        assert await spent.mark_used("over", 0.0)
 
 
 async def test_ticket_whose_answer_was_lost_is_not_held_against_its_owner() -> None:
@@ -102,23 +102,23 @@ async def test_ticket_whose_answer_was_lost_is_not_held_against_its_owner() -> N
     ):
         spent, answers = RedisUsedTickets(redis), list[bool]()
 
-        async def spend() -> None:
-            answers.append(await spent.spend("ticket", 60))
+        async def mark_used() -> None:
+            answers.append(await spent.mark_used("ticket", 60))
 
         with through.start(Partition(directions=(Direction.TO_CLIENT,))) as held:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(spend)
+                tasks.start_soon(mark_used)
                 with anyio.fail_after(TIMEOUT_SECONDS):
                     while await server.ask("DBSIZE") != "1":  # noqa: ASYNC110  # a server sets no event
                         await anyio.sleep(0.005)
                 with through.down():
                     held.stop()
         assert answers == [True]
-        assert not await spent.spend("ticket", 60)
+        assert not await spent.mark_used("ticket", 60)
 
 
 async def test_ticket_is_refused_while_the_store_is_unavailable() -> None:
     async with redis_server() as server, ClusterTopology(server.url) as redis:
         await server.kill()
         with pytest.raises(StoreUnavailable), anyio.fail_after(TIMEOUT_SECONDS):
-            await RedisUsedTickets(redis).spend("ticket", 60)
+            await RedisUsedTickets(redis).mark_used("ticket", 60)

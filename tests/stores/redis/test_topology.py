@@ -310,7 +310,7 @@ async def test_prefix_in_a_url_keeps_applications_apart(url: str) -> None:
     opened = [redis_stores(f"{url}?prefix={name}") for name in ("test-a", "test-b", "test-a")]
     async with opened[0]() as one, opened[1]() as other, opened[2]() as same:
         ticket = new_id()
-        assert [await each.used_tickets.spend(ticket, 5) for each in (one, other, same)] == [True, True, False]
+        assert [await each.used_tickets.mark_used(ticket, 5) for each in (one, other, same)] == [True, True, False]
         assert [each.shared for each in (one, other)] == [True, True]
 
 

@@ -38,7 +38,7 @@ class RecordingSink:
         self._changed.set()
         return 1
 
-    def restart(self, thread_id: ThreadId) -> None:
+    def force_reconnect(self, thread_id: ThreadId) -> None:
         self.restarts.append(thread_id)
         self._changed.set()
 

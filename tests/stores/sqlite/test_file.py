@@ -66,7 +66,7 @@ async def test_second_connection_is_refused_at_once_and_the_first_is_not_disturb
             assert str(path) in str(refused.value)
             took.append(time.monotonic() - began)
         assert min(took) < 3, "by itself SQLite would wait for 5 s"
-        assert await stores.used_tickets.spend("ticket", 60)
+        assert await stores.used_tickets.mark_used("ticket", 60)
     async with sqlite_stores(path)():
         pass
 

@@ -125,4 +125,4 @@ async def test_closed_store_raises_store_unavailable(path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="closed"):
         await stores.routes.add(RUN, THREAD)
     with pytest.raises(StoreUnavailable, match="closed"):
-        await stores.used_tickets.spend("ticket", 60)
+        await stores.used_tickets.mark_used("ticket", 60)

@@ -31,10 +31,10 @@ async def test_ticket_that_cannot_be_written_is_refused_and_can_be_retried(path:
     run_script(path, FULL)
     async with sqlite_stores(path)() as stores:
         with pytest.raises(StoreUnavailable, match="full"):
-            await stores.used_tickets.spend("unlucky", 60)
-        assert await stores.used_tickets.spend("lucky", 60)
-        assert await stores.used_tickets.spend("unlucky", 60)
-        assert not await stores.used_tickets.spend("unlucky", 60)
+            await stores.used_tickets.mark_used("unlucky", 60)
+        assert await stores.used_tickets.mark_used("lucky", 60)
+        assert await stores.used_tickets.mark_used("unlucky", 60)
+        assert not await stores.used_tickets.mark_used("unlucky", 60)
 
 
 async def test_expired_tickets_are_removed_from_memory_and_file(path: Path) -> None:
@@ -42,10 +42,10 @@ async def test_expired_tickets_are_removed_from_memory_and_file(path: Path) -> N
     async with open_database(path, Synchronous.OFF, clock) as database:
         used_tickets = await SqliteUsedTickets(database).load()
         for number in range(20):
-            assert await used_tickets.spend(f"ticket {number}", 10)
+            assert await used_tickets.mark_used(f"ticket {number}", 10)
         assert len(used_tickets) == 20
         clock.now += 11
-        assert await used_tickets.spend("another", 10)
+        assert await used_tickets.mark_used("another", 10)
         assert len(used_tickets) == 1
     assert query(path, "SELECT ticket_id FROM used_tickets") == [("another",)]
 
@@ -54,11 +54,11 @@ async def test_expired_tickets_are_not_loaded(path: Path) -> None:
     clock = Clock()
     async with open_database(path, Synchronous.OFF, clock) as database:
         used_tickets = await SqliteUsedTickets(database).load()
-        assert await used_tickets.spend("short", 5)
-        assert await used_tickets.spend("long", 50)
+        assert await used_tickets.mark_used("short", 5)
+        assert await used_tickets.mark_used("long", 50)
     clock.now += 10
     async with open_database(path, Synchronous.OFF, clock) as database:
         used_tickets = await SqliteUsedTickets(database).load()
         assert len(used_tickets) == 1
-        assert await used_tickets.spend("short", 5)
-        assert not await used_tickets.spend("long", 5)
+        assert await used_tickets.mark_used("short", 5)
+        assert not await used_tickets.mark_used("long", 5)
