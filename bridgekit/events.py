@@ -31,6 +31,7 @@ __all__ = [
     "Receipt",
     "RoutedEvent",
     "decode",
+    "decode_frame",
     "encode",
     "encode_unnumbered",
     "event_type",
@@ -125,6 +126,21 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     def event(self) -> RoutedEvent:
         """The decoded event. Each access decodes the frame again."""
         return decode(self.data, limit_bytes=len(self.data))
+
+
+class _FrameHead(msgspec.Struct):
+    seq: int
+    type: EventType
+    run_id: RunId
+
+
+_decode_frame_head: Final = msgspec.json.Decoder(_FrameHead).decode
+
+
+def decode_frame(data: bytes) -> Frame:
+    """Return the frame of an event that a store holds in the wire format. msgspec.DecodeError if it is not one."""
+    head = _decode_frame_head(data)
+    return Frame(head.seq, head.type, head.run_id, data)
 
 
 class Outcome(enum.StrEnum):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 400
@@ -35,6 +36,16 @@ def violations_of(node: ast.AST) -> Iterator[tuple[int, str]]:
         yield node.lineno, "hasattr: check the type, or let the attribute error be raised"
     elif isinstance(node, ast.Attribute | ast.Name) and last_name(node) in {"create_task", "ensure_future"}:
         yield node.lineno, "a task outside a task group"
+
+
+def duplicate_classes(sources: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return by name the modules of each class that is defined more than once, in `sources` by module."""
+    modules = defaultdict[str, list[str]](list)
+    for module, source in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ClassDef):
+                modules[node.name].append(module)
+    return {name: found for name, found in modules.items() if len(found) > 1}
 
 
 def is_broad(handler: ast.ExceptHandler) -> bool:

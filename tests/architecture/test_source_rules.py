@@ -13,6 +13,7 @@ from tests.architecture.source_rules import (
     MAX_FILE_LINES,
     MAX_FUNCTION_LINES,
     MAX_TEST_FILE_LINES,
+    duplicate_classes,
     lines_with,
     long_functions,
     violations,
@@ -59,6 +60,17 @@ def long_parts(path: Path) -> list[str]:
     limit = MAX_TEST_FILE_LINES if path.is_relative_to(ROOT / "tests") else MAX_FILE_LINES
     lines = len(source.splitlines())
     return [*([f"{lines} lines"] if lines > limit else []), *long_functions(source)]
+
+
+def test_no_class_name_is_defined_twice() -> None:
+    folders = ("bridgekit", "bridgekit_verify", "benchmarks")
+    paths = [path for folder in folders for path in written_files(".py", folder)]
+    assert duplicate_classes({name_of(path): path.read_text(encoding="utf-8") for path in paths}) == {}
+
+
+def test_class_that_is_defined_twice_is_found() -> None:
+    sources = {"a": "class One: ...\nclass Two: ...", "b": "def f():\n    class One: ..."}
+    assert duplicate_classes(sources) == {"One": ["a", "b"]}
 
 
 def test_no_emoji_in_the_tree() -> None:

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from bridgekit.events import EventType, Frame
-from bridgekit.ids import RunId, ThreadId
+from bridgekit.events import Frame, decode_frame
+from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.stores.redis.functions import ThreadKeys
 from bridgekit.transport.log import LocalSink, Replay, replay_after_restart, same_epoch
@@ -31,26 +31,10 @@ EVENT_BYTES: Final = 512
 """An event counts as so many bytes, if it is smaller: an outbox is bounded in events, too."""
 
 
-class _FrameHead(msgspec.Struct):
-    """What has to be known of a frame to deliver it."""
-
-    seq: int
-    type: EventType
-    run_id: RunId
-
-
-_decode_head: Final = msgspec.json.Decoder(_FrameHead).decode
-
-
-def _frame(data: bytes) -> Frame:
-    head = _decode_head(data)
-    return Frame(head.seq, head.type, head.run_id, data)
-
-
 def _decodable(entries: Iterable[bytes]) -> Iterator[Frame]:
     for entry in entries:
         try:
-            yield _frame(entry)
+            yield decode_frame(entry)
         except msgspec.DecodeError as error:
             # Another program wrote it. Its number is missing, so that clients get a gap.
             _log.warning("a log has an entry that is not a frame: %s", error)
@@ -72,7 +56,9 @@ class ChannelMessage(msgspec.Struct, frozen=True, gc=False):
         """ValueError or DecodeError where the server's functions did not publish it."""
         head, *lines = data.split(b"\n")
         epoch, after, last = head.decode().split(" ")
-        return cls(epoch, int(after), int(last), tuple(map(_frame, lines)), max(len(data), EVENT_BYTES * len(lines)))
+        return cls(
+            epoch, int(after), int(last), tuple(map(decode_frame, lines)), max(len(data), EVENT_BYTES * len(lines))
+        )
 
     def split(self) -> tuple[ChannelMessage, ChannelMessage | None]:
         """What may be delivered before sockets are written to, and the rest."""

@@ -91,21 +91,22 @@ class _NodePipeline:
 
 
 class RedisEventLog(AsyncContextManagerMixin):
-    """Logs in a Redis-protocol server or Cluster. When it is closed, events on their way have a moment to be confirmed.
+    """Event logs in a Redis-protocol server or cluster. Closing waits briefly for pending events to be confirmed.
 
-    What the server has not confirmed waits in this process, in order and bounded, and is lost with it. `keep.threads`
-    has no effect: the server forgets a thread's frames after `keep.seconds`, its epoch and seq after a day without use.
+    Events that the server has not confirmed wait in this process, in order and within a limit, and are lost with it.
+    `retention.threads` has no effect: the server deletes a thread's frames after `retention.seconds`, and its epoch and
+    seq after a day without use.
     """
 
     def __init__(
         self,
         topology: ClusterTopology,
-        keep: Retention = DEFAULT_RETENTION,
+        retention: Retention = DEFAULT_RETENTION,
         *,
         backlog_events: int = BACKLOG_EVENTS,
         backlog_bytes: int = BACKLOG_BYTES,
     ) -> None:
-        self.retention = keep
+        self.retention = retention
         self._topology = topology
         self._worker = new_id()
         """Random. The server tells this worker's batches from others' by it."""

@@ -17,7 +17,14 @@ import anyio
 from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.stores.redis.functions import APPEND, ThreadKeys
-from bridgekit.stores.redis.topology import CONNECTION_ERRORS, Backoff, ClusterTopology, Command, Node, error_message
+from bridgekit.stores.redis.topology import (
+    CONNECTION_ERRORS,
+    ClusterTopology,
+    Command,
+    Node,
+    ReconnectBackoff,
+    error_message,
+)
 from bridgekit.transport.log import LINK, NO_SUBSCRIBER, Retention
 
 __all__ = ["BACKLOG_BYTES", "BACKLOG_EVENTS", "Backlog", "BatchSender", "Entry", "PublishQueue", "encode_settings"]
@@ -181,7 +188,7 @@ class BatchSender:
         node: Node,
         topology: ClusterTopology,
         backlog: Backlog,
-        keep: Retention,
+        retention: Retention,
         worker: bytes,
         route: Callable[[PublishQueue], None],
     ) -> None:
@@ -194,11 +201,11 @@ class BatchSender:
         """Why events were last not confirmed."""
         self._topology = topology
         self._backlog = backlog
-        self._keep = keep
+        self._retention = retention
         self._worker = worker
         self._route = route
         self._queues: asyncio.Queue[PublishQueue] = asyncio.Queue()
-        self._backoff = Backoff()
+        self._backoff = ReconnectBackoff()
 
     def push(self, queue: PublishQueue) -> None:
         """Send what the queue has when its turn comes. No other sender may have it."""
@@ -233,7 +240,7 @@ class BatchSender:
             queue = self._queues.get_nowait()
 
     async def _send_batches(self, queues: list[PublishQueue]) -> None:
-        settings = encode_settings(self._keep, self.node)
+        settings = encode_settings(self._retention, self.node)
         groups = [queues]
         if self._topology.is_cluster:
             # In a Cluster, the keys of one command belong to one slot.
@@ -271,7 +278,7 @@ class BatchSender:
             self._retry(failed)
 
     def _confirm(self, queue: PublishQueue, epoch: str, last: int, receivers: int) -> None:
-        thread_id, kept = queue.thread_id, self._keep.events > 0
+        thread_id, kept = queue.thread_id, self._retention.events > 0
         outcome, link, reason = (_RELAYED, None, "") if receivers else (_NOBODY, LINK, NO_SUBSCRIBER)
         for seq, entry in enumerate(queue.batch, last - len(queue.batch) + 1):
             if not entry.answer.done():
@@ -291,10 +298,10 @@ class BatchSender:
             loop.call_later(pause, self._route, queue)
 
 
-def encode_settings(keep: Retention, node: Node) -> bytes:
+def encode_settings(retention: Retention, node: Node) -> bytes:
     """The functions' first argument: how much to retain, and whether the server syncs each write."""
-    duration_ms = max(1, round(1_000 * keep.seconds))
-    return b"%d %d %d %d" % (keep.events, keep.size_bytes, duration_ms, node.syncs_each_write)
+    duration_ms = max(1, round(1_000 * retention.seconds))
+    return b"%d %d %d %d" % (retention.events, retention.size_bytes, duration_ms, node.syncs_each_write)
 
 
 def _append_command(queues: Sequence[PublishQueue], settings: bytes, worker: bytes) -> Command:

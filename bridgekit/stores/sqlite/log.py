@@ -11,12 +11,12 @@ from collections.abc import Generator, Iterable, Mapping
 from itertools import chain
 from typing import Any, Final
 
-from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
+from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, decode_frame, encode
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, Pending, encode_rows
 from bridgekit.stores.sqlite.file import STORE
-from bridgekit.stores.sqlite.thread_log import ThreadLog, count_retained, decode_frame
+from bridgekit.stores.sqlite.thread_log import ThreadLog, count_retained
 from bridgekit.transport.log import (
     DEFAULT_RETENTION,
     LINK,

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-import msgspec
-
-from bridgekit.events import EventType, Frame
-from bridgekit.ids import RunId, ThreadId
+from bridgekit.events import Frame
+from bridgekit.ids import ThreadId
 from bridgekit.transport.log import Retention
 from bridgekit.transport.pinned_lru import ThreadSequence
 
-__all__ = ["Segment", "ThreadLog", "count_retained", "decode_frame"]
+__all__ = ["Segment", "ThreadLog", "count_retained"]
 
 SEGMENTS: Final = 8
 """Approximate number of segments in a full log. Trimming row by row would need as many deletions as insertions."""
@@ -87,20 +85,6 @@ class ThreadLog(ThreadSequence):
             self.rows -= first.rows
             self.size_bytes -= first.size_bytes
         return removed
-
-
-class _FrameHead(msgspec.Struct):
-    seq: int
-    type: EventType
-    run_id: RunId
-
-
-_decode_frame_head: Final = msgspec.json.Decoder(_FrameHead).decode
-
-
-def decode_frame(data: bytes) -> Frame:
-    head = _decode_frame_head(data)
-    return Frame(head.seq, head.type, head.run_id, data)
 
 
 def count_retained(frames: list[Frame], retention: Retention) -> int:
