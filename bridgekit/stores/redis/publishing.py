@@ -22,7 +22,7 @@ from bridgekit.stores.redis.topology import (
     ClusterTopology,
     Command,
     Node,
-    ReconnectBackoff,
+    RetryDelay,
     error_message,
 )
 from bridgekit.transport.log import LINK, NO_SUBSCRIBER, Retention
@@ -205,7 +205,7 @@ class BatchSender:
         self._worker = worker
         self._route = route
         self._queues: asyncio.Queue[PublishQueue] = asyncio.Queue()
-        self._backoff = ReconnectBackoff()
+        self._backoff = RetryDelay()
 
     def push(self, queue: PublishQueue) -> None:
         """Send what the queue has when its turn comes. No other sender may have it."""

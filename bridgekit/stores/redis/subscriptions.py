@@ -17,7 +17,7 @@ from bridgekit.errors import StoreUnavailable
 from bridgekit.signals import Cursor
 from bridgekit.stores.redis.delivery import ChannelMessage, LogEntries, ThreadDelivery
 from bridgekit.stores.redis.functions import ThreadKeys
-from bridgekit.stores.redis.topology import CONNECTION_ERRORS, ClusterTopology, Node, ReconnectBackoff, error_message
+from bridgekit.stores.redis.topology import CONNECTION_ERRORS, ClusterTopology, Node, RetryDelay, error_message
 from bridgekit.transport.log import LocalSink
 
 __all__ = ["PubSubReader"]
@@ -87,7 +87,7 @@ class PubSubReader:
 
     async def run(self) -> None:
         """Read messages, with one connection after the other, until the node has left the Cluster."""
-        backoff = ReconnectBackoff()
+        backoff = RetryDelay()
         while True:
             try:
                 await self.node.answering.wait()
@@ -156,7 +156,7 @@ class PubSubReader:
                 self._unsubscribing[channel] += 1
                 await pubsub.sunsubscribe(channel)
 
-    async def _send_heartbeats(self, backoff: ReconnectBackoff) -> None:
+    async def _send_heartbeats(self, backoff: RetryDelay) -> None:
         """Publish to the worker's own channel: a dead connection is noticed because nothing comes back."""
         while True:
             try:
@@ -215,7 +215,7 @@ class PubSubReader:
             self._tasks.start_soon(self._read_and_deliver, thread)
 
     async def _read_and_deliver(self, thread: ThreadDelivery) -> None:
-        backoff = ReconnectBackoff()
+        backoff = RetryDelay()
         try:
             while thread.behind and thread.sockets:
                 if not thread.must_read:

@@ -31,14 +31,7 @@ from bridgekit.errors import AsyncioRequired, InvalidId, StoreUnavailable, unwra
 from bridgekit.stores.redis.functions import SOURCE, KeyNames
 
 __all__ = [
-    "CONNECTION_ERRORS",
-    "NO_NODE",
-    "STORE",
-    "ClusterTopology",
-    "Command",
-    "Node",
-    "ReconnectBackoff",
-    "error_message",
+    "CONNECTION_ERRORS", "NO_NODE", "STORE", "ClusterTopology", "Command", "Node", "RetryDelay", "error_message",
     "parse_url",
 ]  # fmt: skip
 
@@ -73,7 +66,7 @@ Address = tuple[str, int] | str
 Command = Sequence[bytes | str | int]
 
 
-class ReconnectBackoff:
+class RetryDelay:
     """Pauses between attempts: each twice as long, up to a second, and random, so that workers do not retry in step."""
 
     FIRST_SECONDS: Final = 0.05
@@ -201,7 +194,7 @@ class Node:
 
     async def _recover(self) -> None:
         """Connect at the beginning, and again whenever commands fail."""
-        backoff = ReconnectBackoff()
+        backoff = RetryDelay()
         while True:
             await self.failing.wait()
             with suppress(*CONNECTION_ERRORS):
@@ -283,7 +276,7 @@ class ClusterTopology(AsyncContextManagerMixin):
 
     async def call(self, slot: int, *command: bytes | str | int) -> Any:
         """Execute an idempotent command. StoreUnavailable if no reply arrives in time."""
-        backoff, problem = ReconnectBackoff(), f"no answer in {CALL_TIMEOUT_SECONDS:g} s"
+        backoff, problem = RetryDelay(), f"no answer in {CALL_TIMEOUT_SECONDS:g} s"
         with anyio.move_on_after(CALL_TIMEOUT_SECONDS):
             while (node := self.node_for_slot(slot)) is not None:
                 if node.unavailable:

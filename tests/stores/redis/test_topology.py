@@ -21,7 +21,7 @@ from bridgekit.ids import new_id
 from bridgekit.stores import REDIS_REQUIREMENT, redis_stores
 from bridgekit.stores.redis import topology
 from bridgekit.stores.redis.functions import GET_ROUTE
-from bridgekit.stores.redis.topology import ClusterTopology, ReconnectBackoff, parse_url
+from bridgekit.stores.redis.topology import ClusterTopology, RetryDelay, parse_url
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
 from bridgekit_verify.faults.toxics import Direction, Partition
@@ -315,7 +315,7 @@ async def test_prefix_in_a_url_keeps_applications_apart(url: str) -> None:
 
 
 def test_pauses_grow_are_bounded_and_random() -> None:
-    backoff = ReconnectBackoff()
+    backoff = RetryDelay()
     pauses = [backoff.next() for _ in range(12)]
     assert 0.025 <= pauses[0] <= 0.05
     assert all(0.5 <= pause <= 1.0 for pause in pauses[6:])
