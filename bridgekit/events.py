@@ -57,9 +57,6 @@ class EventType(enum.StrEnum):
     AGENT_ERROR = "agent_error"
     PROGRESS_UPDATE = "progress_update"
 
-    # Enum.__hash__ is a Python function; str's is not, and gives equal members equal hashes as well.
-    __hash__ = str.__hash__
-
 
 CRITICAL: Final = tuple(EventType)[:5]
 COALESCIBLE: Final = frozenset({EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE})

@@ -92,33 +92,40 @@ def _not_an_object(position: int, raw: object, read_at: float | None) -> ParsedF
 
 def _parse(position: int, fields: Mapping[str, object], read_at: float | None, raw: object) -> ParsedFrame:
     event_type, payload = _type(fields.get("type")), fields.get("payload")
-    thread_id, run_id = _text(fields, "thread_id"), _text(fields, "run_id")
+    thread_id, run_id, event_id = _text(fields, "thread_id"), _text(fields, "run_id"), _text(fields, "event_id")
+    seq, emitted_at = _seq(fields.get("seq")), _unix_time(fields.get("timestamp"))
+    parsed = {
+        "type": event_type,
+        "thread_id": thread_id,
+        "run_id": run_id,
+        "agent_name": _text(fields, "agent_name"),
+        "seq": seq,
+        "event_id": event_id,
+        "timestamp": emitted_at,
+        "payload": payload if isinstance(payload, Mapping) else None,
+    }
     return ParsedFrame(
         position=position,
         type=event_type,
         thread_id=None if thread_id is None else ThreadId(thread_id),
         run_id=None if run_id is None else RunId(run_id),
-        seq=_seq(fields.get("seq")),
-        event_id=_text(fields, "event_id"),
-        emitted_at=_unix_time(fields.get("timestamp")),
+        seq=seq,
+        event_id=event_id,
+        emitted_at=emitted_at,
         read_at=read_at,
         payload=payload if isinstance(payload, Mapping) else {},
-        problems=tuple(_problems(fields, event_type)),
+        problems=tuple(_problems(fields, parsed, event_type)),
         raw=raw,
     )
 
 
-def _problems(fields: Mapping[str, object], event_type: EventType | None) -> Iterator[str]:
-    parsed = {
-        "type": event_type,
-        "seq": _seq(fields.get("seq")),
-        "timestamp": _unix_time(fields.get("timestamp")),
-        "payload": fields.get("payload") if isinstance(fields.get("payload"), Mapping) else None,
-    }
-    for name in ENVELOPE:
+def _problems(
+    fields: Mapping[str, object], parsed: Mapping[str, object], event_type: EventType | None
+) -> Iterator[str]:
+    for name, value in parsed.items():
         if name not in fields:
             yield f"the field {name} is missing"
-        elif (parsed[name] if name in parsed else _text(fields, name)) is None:
+        elif value is None:
             yield f"the field {name} is {_truncate(repr(fields[name]), 40)}"
     payload = parsed["payload"]
     if isinstance(payload, Mapping) and event_type is not None:

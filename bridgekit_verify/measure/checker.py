@@ -127,7 +127,7 @@ def check(history: History) -> Verdict:
     return verdict
 
 
-class Destination(enum.Enum):
+class Destination(enum.IntEnum):
     """Where a frame was read, relative to the event's owner."""
 
     ENTITLED = enum.auto()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from typing import NamedTuple
 
 from bridgekit.events import Outcome
 from bridgekit_verify.measure.attribution import (
@@ -18,8 +18,7 @@ from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, Han
 __all__ = ["Attribution", "Row", "attribute_loss", "attribute_misroute", "ledger"]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One event and one socket that is entitled to it."""
 
     expectation: Expectation
@@ -36,29 +35,30 @@ class Row:
 
 def ledger(history: History) -> list[Row]:
     """Return a row for every expected event and every socket of its thread, in the order of expectation."""
-    read: dict[tuple[EventKey, int], list[Arrival]] = defaultdict(list)
+    first: dict[tuple[EventKey, int], Arrival] = {}
+    repeated = Counter[tuple[EventKey, int]]()
     for arrival in history.arrivals:
         if arrival.key is not None:
-            read[arrival.key, arrival.socket.number].append(arrival)
+            place = arrival.key, arrival.socket.number
+            if place in first:
+                repeated[place] += 1
+            else:
+                first[place] = arrival
     entitled: dict[tuple[str, str], list[Socket]] = defaultdict(list)
     for socket in history.sockets:
         entitled[socket.thread_id, socket.user_id].append(socket)
-    return [
-        _row(history, expectation, socket, read[expectation.key, socket.number])
-        for expectation in history.expected
-        for socket in entitled[expectation.thread_id, expectation.user_id]
-    ]
-
-
-def _row(history: History, expectation: Expectation, socket: Socket, copies: list[Arrival]) -> Row:
-    return Row(
-        expectation,
-        socket,
-        copies=len(copies),
-        latency_seconds=copies[0].read_at - copies[0].emitted_at if copies else None,
-        signalled=not copies and _signalled(history, expectation.key, socket),
-        attribution=None if copies else attribute_loss(history, expectation),
-    )
+    rows = list[Row]()
+    for expectation in history.expected:
+        for socket in entitled[expectation.thread_id, expectation.user_id]:
+            place = expectation.key, socket.number
+            read = first.get(place)
+            if read is None:
+                signalled = _signalled(history, expectation.key, socket)
+                rows.append(Row(expectation, socket, 0, None, signalled, attribute_loss(history, expectation)))
+            else:
+                latency_seconds = read.read_at - read.emitted_at
+                rows.append(Row(expectation, socket, 1 + repeated.get(place, 0), latency_seconds, False, None))
+    return rows
 
 
 def _signalled(history: History, key: EventKey, socket: Socket) -> bool:

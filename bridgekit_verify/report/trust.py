@@ -22,7 +22,7 @@ OUTSIDE_AT_MOST = 0.1
 def mutation_claim(mutations: pd.DataFrame) -> Finding:
     """Test that the checker reports each mutation of a history exactly."""
     exact = Rate(int((mutations["exactly"] == "yes").sum()), len(mutations))
-    missed = mutations.loc[mutations["exactly"] != "yes", "planted"]
+    missed = mutations.loc[mutations["exactly"] != "yes", "expected"]
     return Finding(
         id="trust-planted",
         title="Planted faults are reported, exactly",

@@ -79,4 +79,4 @@ def history_from(transcript: Transcript, history: History) -> History:
 
 def verdict_and_rows(history: History) -> tuple[Verdict, list[Row]]:
     """Return verdict and ledger without latencies, because the two clients read a frame at different times."""
-    return check(history), [replace(row, latency_seconds=None) for row in ledger(history)]
+    return check(history), [row._replace(latency_seconds=None) for row in ledger(history)]

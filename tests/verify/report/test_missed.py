@@ -68,7 +68,7 @@ async def test_wrong_known_rate_contradicts_the_claim() -> None:
 
 
 def test_mutation_that_is_not_reported_exactly_contradicts_the_claim() -> None:
-    planted = pd.DataFrame({"planted": ["1 lost", "1 extra copy"], "exactly": ["yes", "no"]})
+    planted = pd.DataFrame({"expected": ["1 lost", "1 extra copy"], "exactly": ["yes", "no"]})
     finding = mutation_claim(planted)
     assert finding.verdict == "does not hold"
     assert finding.evidence == ("Not exactly: 1 extra copy.",)
