@@ -137,13 +137,14 @@ async def test_no_more_bytes_are_kept_than_are_to_be_but_for_the_latest_event(re
     assert [entry[:3] for entry in (await read(redis, epoch, 0, keep=keep))[2]] == ["{4 "]
 
 
-async def test_events_are_retained_for_as_long_as_they_are_to_be(redis: ClusterTopology) -> None:
+async def test_events_are_retained_for_the_configured_time(redis: ClusterTopology) -> None:
     keep, began = b"1000 4194304 200 0", anyio.current_time()
     epoch, _, _ = await append(redis, b"a", batch=1, keep=keep)
     while (entries := await read(redis, epoch, 0, keep=keep))[2]:
         assert entries == (epoch, 1, ["{1 a}"])
     assert entries == (epoch, 1, [])
-    assert anyio.current_time() - began >= 0.2
+    # The server's clock has whole milliseconds, and the server reads it once for several commands.
+    assert anyio.current_time() - began >= 0.19
 
 
 async def test_threads_without_use_are_forgotten(redis: ClusterTopology) -> None:
