@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.architecture.layers import (
+    LAYERS,
     PACKAGE,
     PACKAGES,
     VERIFY,
@@ -48,6 +49,11 @@ def test_every_module_has_a_layer() -> None:
     for package in PACKAGES:
         assert sum(module.startswith(f"{package}.") for module in IMPORTS) > 50
     assert modules_without_a_layer(IMPORTS) == []
+
+
+def test_every_name_in_the_table_of_layers_is_a_module() -> None:
+    named = {f"{package}.{name}".removesuffix(".") for package, names in LAYERS.items() for name in names}
+    assert named - SOURCES.keys() == set()
 
 
 def test_no_module_imports_from_a_higher_layer() -> None:
