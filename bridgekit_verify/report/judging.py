@@ -127,7 +127,7 @@ class Headline:
         if not (self.before.n and self.after.n):
             return f"{first}."
         before, after = self.before.counts, self.after.counts
-        return f"{first}: {before} events arrived as audited, {after} in the sound chain."
+        return f"{first}: {before} events arrived as committed, {after} in the sound chain."
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ class Headline:
             f"audit's verdicts that hold when run: {self.confirmed} of {self.links}; "
             f"contradicted: {links}; unknown: {self.links - self.judged}",
             f"links that hold in the sound chain: {self.sound} of {self.links}",
-            f"events delivered as audited: {self.before}",
+            f"events delivered as committed: {self.before}",
             f"events delivered in the sound chain: {self.after}",
         )
 

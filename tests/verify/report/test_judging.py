@@ -55,7 +55,7 @@ def test_the_headline_counts_what_could_not_be_judged() -> None:
     summary = headline(report_with(finding(), nine)).sentence
     assert summary == (
         "Of the audit's verdicts on 9 links, 1 holds when run, 1 does not and 7 could not be judged: "
-        "0 of 300 events arrived as audited, 300 of 300 in the sound chain."
+        "0 of 300 events arrived as committed, 300 of 300 in the sound chain."
     )
 
 
