@@ -17,6 +17,7 @@ __all__ = [
     "AUDITED_LINKS",
     "MISSED",
     "PARTS",
+    "WHOLE_CHAIN",
     "Headline",
     "LinkStatus",
     "ReportSection",

@@ -149,7 +149,7 @@ def _monitoring(tables: DropTables) -> Finding:
             f"On the code {where}, {worst.false_success:,} of {worst.fate.expected:,} events are routed and reported as"
             " sent, and their user does not read them: no routing failure is counted for them."
             if worst.false_success
-            else "Every event that is reported as sent reaches its user, so a routing failure is the only failure to count."
+            else "Every event that is reported as sent reaches its user, so only routing failures have to be counted."
         )
     return Finding(
         id="claim-monitoring",

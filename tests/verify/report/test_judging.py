@@ -76,8 +76,8 @@ def test_the_headline_counts_each_answer() -> None:
 def test_the_headline_counts_what_could_not_be_judged() -> None:
     found = headline(report_with(link_finding(3), link_finding(9)))
     assert found.sentence == (
-        "Of the audit's verdicts on 9 links, 1 is right, 0 are right as worded, but insufficient, 1 is wrong and 7 could"
-        " not be judged."
+        "Of the audit's verdicts on 9 links, 1 is right, 0 are right as worded, but insufficient, 1 is wrong and 7"
+        " could not be judged."
     )
 
 
