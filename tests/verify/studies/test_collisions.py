@@ -49,6 +49,16 @@ def test_rates_follow_the_birthday_bound() -> None:
         assert rate.fraction == pytest.approx(collision_probability(runs, 3), abs=0.06)
 
 
+def test_trial_counts_from_the_run_that_repeats_an_id() -> None:
+    """One digit has 16 ids, so that many trials collide exactly at a number of runs that is counted."""
+    curve, source = collided(1, trials=300, seed=5), seeded(5)
+    found = [runs_to_collision(1, source, limit=max(curve)) for _ in range(300)]
+    assert {number: rate.k for number, rate in curve.items()} == {
+        number: sum(at is not None and at <= number for at in found) for number in curve
+    }
+    assert all(number in found for number in curve)
+
+
 def test_rates_of_shorter_ids_exceed_the_bound() -> None:
     """The comparison can fail: three digits exceed the bound of four."""
     assert collided(3, trials=100)[runs_until_collision(3)].interval[0] > collision_probability(
