@@ -73,7 +73,7 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
 
 def fix_claim(number: int, study: FixStudy) -> Finding:
     """Test whether a fix alone makes every event reach its user, on the chain as reported."""
-    name = f"fix {number}"
+    name = "fix 2 as written" if number == 2 else f"fix {number}"
     claims = {
         1: "With the thread id inside the run id, events find their thread (Fix 1, critical, a single line).",
         2: "Parsing the run id, then asking the orchestrator, resolves the thread (Fix 2, a backup to Fix 1).",
@@ -107,8 +107,8 @@ def fix_claim(number: int, study: FixStudy) -> Finding:
 
 def _caveats(number: int, study: FixStudy) -> list[str]:
     """Return the evidence that qualifies a fix's own numbers."""
-    if number == 2 and {"fix 1", "fixes 1 and 2"} <= {*study.variants}:
-        first, both = (delivered_by(study.over_families(name)).counts for name in ("fix 1", "fixes 1 and 2"))
+    if number == 2 and {"fix 1", "fixes 1 and 2 as written"} <= {*study.variants}:
+        first, both = (delivered_by(study.over_families(name)).counts for name in ("fix 1", "fixes 1 and 2 as written"))
         return [f"As the backup that it is meant to be: {first} with Fix 1, {both} with Fix 1 and Fix 2."]
     if number == 3:
         return ["One process, and events while the run goes on. Late events, a restart, a run registered twice: below."]

@@ -22,7 +22,7 @@ __all__ = ["EXAMPLE", "FixStudy", "LinkStudy", "study_fixes", "study_link"]
 EXAMPLE = "thread_123"
 """The only shape of thread id in the audit's own text."""
 
-FIXES = tuple(row for row in VARIANTS.values() if row is not AS_COMMITTED)
+_COMPARED = tuple(row for row in VARIANTS.values() if row is not AS_COMMITTED)
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ async def study_fixes(
     at_once: int,
     seed: int = 0,
     families: Iterable[str] = tuple(FAMILIES),
-    variants: Iterable[Variant] = FIXES,
+    variants: Iterable[Variant] = _COMPARED,
 ) -> FixStudy:
     """Measure every variant with every family: `threads` users per family, `runs` runs each, `at_once` together."""
     variants = tuple(variants)

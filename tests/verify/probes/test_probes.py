@@ -48,8 +48,10 @@ async def test_only_the_broken_link_is_named(link: int) -> None:
         ("sound", "+++++++++"),
         ("as reported", "++++++++-"),
         ("fix 1", "++++++++-"),
-        ("fix 2", "++++++++-"),
+        ("fix 2 as written", "++++++++-"),
+        ("fix 2 with its method", "+++++++++"),
         ("fix 3", "+++++++++"),
+        ("fixes 1 and 2 with the method", "++++++++-"),
         ("as committed", "-+-+-++--"),
     ],
 )
