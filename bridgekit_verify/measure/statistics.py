@@ -78,7 +78,7 @@ class Sample:
 
     count: int
     unit: str
-    """The plural of what was counted, ending in "s"."""
+    """What was counted, as a plural that ends in "s"."""
 
     def __str__(self) -> str:
         return f"{self.count:,} {self.unit.removesuffix('s') if self.count == 1 else self.unit}"

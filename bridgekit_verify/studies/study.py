@@ -49,12 +49,8 @@ class LinkStudy:
         return loss_table([self.before, self.after])
 
     def misroutes_of_shared_agent(self) -> int:
-        """Return how many events are misrouted if the runs of a group share an agent, which emits for the last of them.
-
-        Events of another run of the last run's thread reach the right user all the same.
-        """
-        workload = self.before.workload
-        return sum(3 * workload.steps for group in workload.groups() for run in group if run.owned != group[-1].owned)
+        """Return `Workload.misroutes_of_shared_agent` of the measured load."""
+        return self.before.workload.misroutes_of_shared_agent()
 
     def alt_text(self) -> str:
         """Describe the figure in text."""

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERY_MODES, DeliveryMode, deployed
-from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, Fault
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, Fault, FaultTarget
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
 from bridgekit_verify.measure.families import OwnedThread, thread_ids
 from bridgekit_verify.measure.plots import GREEN, SKY, TEXT_COLOUR, VERMILLION, frame_grid, new_figure
@@ -32,7 +32,7 @@ MATRIX_SECONDS: Final = 600.0
 OUTCOMES: Final = (
     ("misrouted", VERMILLION, "white", "xx"),
     ("lost in silence", VERMILLION, "white", "\\\\"),
-    ("lost, and told", SKY, TEXT_COLOUR, "//"),
+    ("lost, gap signalled", SKY, TEXT_COLOUR, "//"),
     ("all delivered", GREEN, "white", ""),
 )
 """Outcomes that colour a cell, worst first: name, fill colour, text colour, hatch."""
@@ -49,6 +49,11 @@ class FaultMatrix:
     def faults(self) -> list[Fault]:
         """The faults of the matrix, in the order of FAULTS."""
         return [row for name, row in FAULTS.items() if any(name == fault for fault, _ in self.cells)]
+
+    @property
+    def injected(self) -> list[Fault]:
+        """The faults without the baseline, which injects nothing."""
+        return [fault for fault in self.faults if fault.target is not FaultTarget.NOTHING]
 
     @property
     def modes(self) -> list[DeliveryMode]:
@@ -98,10 +103,18 @@ class FaultMatrix:
         """
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 
-    def figure(self, title: str) -> Figure:
+    def title(self) -> str:
+        """State what faults cost without a log and with one."""
+        lossy = [trial for trial in self.of(AT_MOST_ONCE.name) if trial.verdict.lost_silent]
+        return (
+            f"Without a log, {len(lossy)} of {len(self.injected)} faults lose events in silence;\n"
+            f"with a log, {self.silent_losses.counts} events are lost in silence"
+        )
+
+    def figure(self) -> Figure:
         """Draw faults as rows and delivery modes as columns; a cell shows counts, coloured by its worst outcome."""
         faults, modes = self.faults, self.modes
-        with new_figure(title, 2.0 + 1.65 * len(modes), 1.7 + 0.42 * len(faults)) as figure:
+        with new_figure(self.title(), 2.0 + 1.65 * len(modes), 1.7 + 0.42 * len(faults)) as figure:
             axis = figure.subplots()
             for row, fault in enumerate(faults):
                 for column, delivery in enumerate(modes):
@@ -121,7 +134,7 @@ class FaultMatrix:
             f"{delivery.name}: {sum(t.verdict.delivered for t in self.of(delivery.name)):,} of"
             f" {sum(t.verdict.expected for t in self.of(delivery.name)):,} delivered,"
             f" {sum(t.verdict.lost_silent for t in self.of(delivery.name)):,} lost in silence,"
-            f" {sum(t.verdict.lost_signalled for t in self.of(delivery.name)):,} with a word,"
+            f" {sum(t.verdict.lost_signalled for t in self.of(delivery.name)):,} with a signalled gap,"
             f" {sum(t.verdict.misrouted for t in self.of(delivery.name)):,} misrouted"
             for delivery in self.modes
         )
@@ -158,7 +171,7 @@ def _row(trial: Trial) -> dict[str, object]:
     delays = sorted(1_000 * row.latency_seconds for row in trial.ledger if row.latency_seconds is not None)
     return {
         "fault": trial.fault.name,
-        "hurts": str(trial.fault.target),
+        "acts on": str(trial.fault.target),
         "delivery": trial.delivery.name,
         "delivered": f"{verdict.delivered:,} of {verdict.expected:,}",
         "from %": round(100 * low, 2),

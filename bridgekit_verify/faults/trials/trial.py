@@ -174,14 +174,21 @@ async def _ticket(tickets: Tickets, owned: OwnedThread) -> str:
     return tickets.issue(owned.user_id, owned.thread_id)
 
 
-def latency_figure(trials: Sequence[Trial], *, title: str) -> Figure:
+def latency_title(trials: Sequence[Trial]) -> str:
+    """State how many events of these trials were lost, and how late the latest one was read."""
+    latest = max((each.read_at - each.emitted_at for trial in trials for each in trial.first_copies), default=0.0)
+    lost, expected = (sum(getattr(trial.verdict, name) for trial in trials) for name in ("lost", "expected"))
+    return f"Events are late while a fault lasts, up to {latest:.1f} s: {lost:,} of {expected:,} are lost"
+
+
+def latency_figure(trials: Sequence[Trial]) -> Figure:
     """Draw one panel for each trial: each event's latency by emission time, with the window of the fault shaded.
 
     Lost events are crosses at the bottom of the panel.
     """
     columns = 2 if len(trials) > 1 else 1
-    rows = -(-len(trials) // columns)
-    with new_figure(title, 4.6 * columns, 0.9 + 2.1 * rows) as figure:
+    rows = max(-(-len(trials) // columns), 1)
+    with new_figure(latency_title(trials), 4.6 * columns, 0.9 + 2.1 * rows) as figure:
         axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
         for unused in axes[len(trials) :]:
             unused.set_visible(False)
