@@ -30,7 +30,7 @@ from bridgekit_verify.report.findings import (
     basis_text,
     cell_text,
     delivery_text,
-    verdict_phrase,
+    result_phrase,
 )
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _label(column: object) -> str:
 
 
 def _card(finding: Finding) -> str:
-    lines = [f"<strong>{escape(finding.title)}</strong>: the claim {verdict_phrase(finding.verdict)}"]
+    lines = [f"<strong>{escape(finding.title)}</strong>: {escape(result_phrase(finding))}"]
     lines.append(escape(finding.answer))
     if finding.before is not None or finding.after is not None:
         lines.append(f"delivered: {delivery_text(finding)}")

@@ -15,6 +15,7 @@ from bridgekit_verify.measure.plots import before_after_figure, delivery_figure,
 from bridgekit_verify.measure.tables import loss_table, rate_table
 from bridgekit_verify.measure.workload import FAMILIES, Workload, thread_ids
 from bridgekit_verify.probes.probes import Probe, probe
+from bridgekit_verify.probes.wording import Wording, check_wording
 from bridgekit_verify.variants import AS_COMMITTED, BROKEN, SOUND, VARIANTS, Variant
 
 __all__ = ["EXAMPLE", "FixStudy", "LinkStudy", "study_fixes", "study_link"]
@@ -32,6 +33,8 @@ class LinkStudy:
     link: Link
     committed: Probe
     """The probe of the link as committed."""
+    wording: Wording
+    """The audit's description of the link, tested word for word on the link as committed."""
     sound: Probe
     before: Measurement
     """The sound chain with this link broken."""
@@ -79,6 +82,7 @@ async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed
     return LinkStudy(
         LINKS[number - 1],
         committed=await probe(number, AS_COMMITTED, seed=seed),
+        wording=await check_wording(number, AS_COMMITTED, seed=seed),
         sound=await probe(number, SOUND, seed=seed),
         before=await measure(broken, workload, seed=seed),
         after=await measure(SOUND, workload, seed=seed),
