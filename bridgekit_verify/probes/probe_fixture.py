@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from starlette.applications import Starlette
@@ -21,6 +21,7 @@ from bridgekit.events import AgentEvent, Answer, EventType, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.transport.hub import Hub
+from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.measure.workload import AGENT, RunBarrier
 from bridgekit_verify.variants import Variant
 
@@ -56,6 +57,8 @@ class ProbeFixture:
     seed: int
     threads: int
     """How many threads of each family of ids the probe of link 9 uses."""
+    tried: list[Sample] = field(default_factory=list)
+    """What the current probe tries; each case appends its own."""
 
     @property
     def application(self) -> Application:

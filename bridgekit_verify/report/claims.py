@@ -89,6 +89,7 @@ def link_claim(study: LinkStudy) -> Finding:
         after=(after.verdict.delivered, after.verdict.expected),
         experiment=before.variant.summary if broken_on_purpose else "",
         sound=study.sound.answer.value,
+        sample=study.committed.sample,
     )
 
 
@@ -120,6 +121,7 @@ async def connection_claim(*, seed: int) -> Finding:
         answer=f"{_RUN_PHRASES[works]}: {committed.evidence}.",
         evidence=(f"{_PROBE_PHRASES[sound.answer].replace('It then', 'Repaired, it')}: {sound.evidence}.",),
         sound=sound.answer.value,
+        sample=committed.sample,
     )
 
 
@@ -147,6 +149,7 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(after.verdict.delivered, after.verdict.expected),
+        sample=min((probe.sample for probe in committed if probe.sample is not None), default=None),
     )
 
 

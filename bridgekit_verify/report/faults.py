@@ -10,12 +10,10 @@ from bridgekit_verify.faults.trials.trial import Trial
 from bridgekit_verify.faults.trials.windows import Window, WindowStudy
 from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.report.claims import verdict_of
-from bridgekit_verify.report.findings import Finding, Verdict
+from bridgekit_verify.report.findings import OURS, Finding, Verdict
 
 __all__ = ["matrix_claim", "stall_claim", "timeline_claim", "windows_claim"]
 
-OURS = "ours"
-"""Value of `Finding.reported` for a claim that is not from the audit."""
 LATE_SHARE = 0.1
 """Neighbours are affected if they read later by at least this share of the stall."""
 WAITS_SHARE = 0.5

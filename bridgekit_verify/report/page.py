@@ -10,7 +10,7 @@ from jinja2 import PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.report.findings import Table, cell_text
+from bridgekit_verify.report.findings import Table, basis_text, cell_text
 from bridgekit_verify.report.judging import (
     AUDITED_LINKS,
     claim_groups,
@@ -19,6 +19,7 @@ from bridgekit_verify.report.judging import (
     other_findings,
     sections,
     smallest_sample,
+    timed_findings,
 )
 from bridgekit_verify.report.markup import code_html, markdown_html, output_html, printed_text
 from bridgekit_verify.report.results import count_measurements
@@ -47,6 +48,7 @@ def index_html(report: Report) -> str:
     pages = [notebook.name for notebook in report.notebooks]
     templates.filters |= {
         "ansi": printed_text,
+        "basis": basis_text,
         "bounds": lambda rate: rate.bounds,
         "breakable": _breakable,
         "cell": cell_text,
@@ -79,6 +81,7 @@ def index_html(report: Report) -> str:
         findings=other_findings(report),
         source={key: notebook for key, (_, notebook) in report.findings.items()},
         smallest=smallest_sample(report),
+        timed=timed_findings(report),
         measurements=count_measurements(report),
     )
 

@@ -19,12 +19,10 @@ from bridgekit_verify.capacity.queueing import ONE_SERVICE
 from bridgekit_verify.capacity.sizing import Demand, SharedStudy, Sizing
 from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.report.claims import verdict_of
-from bridgekit_verify.report.findings import Finding, Verdict
+from bridgekit_verify.report.findings import OURS, Finding, Verdict
 
 __all__ = ["capacity_claim", "edge_claim", "memory_claim", "workers_claim"]
 
-OURS = "ours"
-"""Value of `Finding.reported` for a claim that is not from the audit."""
 MAX_RESIDUAL = 0.2
 """Allowed distance of a point from its line, as a share of the highest point: memory is allocated in blocks."""
 GROWTH = 2.0

@@ -6,14 +6,12 @@ import pandas as pd
 
 from bridgekit_verify.measure.statistics import CONFIDENCE, Rate, Sample
 from bridgekit_verify.report.claims import verdict_of
-from bridgekit_verify.report.findings import Finding, Verdict
+from bridgekit_verify.report.findings import OURS, Finding, Verdict
 from bridgekit_verify.validation.calibration import CHANCE, CalibrationStudy, allowed_misses
 from bridgekit_verify.validation.localization import Localization
 
 __all__ = ["calibration_claim", "coverage_claim", "localization_claim", "mutation_claim"]
 
-OURS = "ours"
-"""Value of `Finding.reported` for a claim that is not from the audit."""
 COVERAGE_TOLERANCE = 0.02
 """Allowed distance of the mean exact coverage from the nominal one: the binomial distribution is discrete."""
 

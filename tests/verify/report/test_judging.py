@@ -1,5 +1,6 @@
 import pytest
 
+from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.report.judging import (
     claim_groups,
@@ -8,6 +9,8 @@ from bridgekit_verify.report.judging import (
     other_findings,
     sections,
     smallest_sample,
+    timed_findings,
+    without_sample,
 )
 from bridgekit_verify.report.structure import Report
 from tests.verify.report.notebooks import drawn, executed, finding, recorded, report_of
@@ -84,9 +87,22 @@ def test_claims_are_grouped_by_the_first_word_of_their_id() -> None:
     assert [f.id for f in other_findings(report)] == ["link-3"]
 
 
-def test_the_smallest_sample_bounds_what_the_report_can_say() -> None:
-    report = report_with(finding(before=(0, 0), after=(20, 20)), finding("fix-1", before=(3, 90), after=None))
-    assert smallest_sample(report) == (20, 20)
+def test_smallest_sample_is_that_of_the_finding_with_the_fewest_observations() -> None:
+    report = report_with(
+        finding(sample=Sample(2, "agents")),
+        finding("fix-1", link=None, sample=Sample(90, "events")),
+        finding("claim-value", link=None, verdict="unknown", sample=Sample(1, "calls")),
+        finding("chain", link=None),
+    )
+    smallest = smallest_sample(report)
+    assert smallest is not None
+    assert (smallest.id, str(smallest.sample)) == ("link-3", "2 agents")
+    assert [each.id for each in without_sample(report)] == ["chain"]
+
+
+def test_findings_that_rest_on_a_time_are_listed() -> None:
+    timed = finding("scale-edges", link=None, timing="CPU time of an event")
+    assert [each.id for each in timed_findings(report_with(finding(), timed))] == ["scale-edges"]
 
 
 def test_finding_of_a_section_is_shown_with_its_figure_and_not_as_evidence() -> None:
