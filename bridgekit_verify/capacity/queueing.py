@@ -113,7 +113,9 @@ class WaitingStudy:
 
     def title(self) -> str:
         """State the largest mean delay up to two thirds of a core."""
-        light = [point.measured for points in self.points.values() for point in points if point.utilisation <= ONE_SERVICE]
+        light = [
+            point.measured for points in self.points.values() for point in points if point.utilisation <= ONE_SERVICE
+        ]
         if not light:
             return "No load up to two thirds of a core was carried"
         return f"Up to two thirds of a core, events are late by {1_000 * max(light):.1f} ms on average at most"

@@ -131,8 +131,8 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
     unknown = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.UNKNOWN]
     reported_broken = [probe.link.number for probe in committed if probe.link.reported == "broken"]
     # A link without a result could only add to those that fail.
-    verdict: Verdict = "unknown" if unknown and set(broken) <= set(reported_broken) else verdict_of(
-        broken == reported_broken
+    verdict: Verdict = (
+        "unknown" if unknown and set(broken) <= set(reported_broken) else verdict_of(broken == reported_broken)
     )
     return Finding(
         id="chain",

@@ -22,10 +22,9 @@ WAITS_SHARE = 0.5
 
 def matrix_claim(matrix: FaultMatrix) -> Finding:
     """Test that no fault causes silent loss or misrouting in a mode with a log; list the losses without one."""
-    unprotected, guaranteed = matrix.of(AT_MOST_ONCE.name), matrix.guaranteed
+    guaranteed = matrix.guaranteed
+    unprotected = [trial for trial in matrix.of(AT_MOST_ONCE.name) if trial.fault in matrix.injected]
     lossy = [trial.fault.name for trial in unprotected if trial.verdict.lost_silent]
-    injected = {fault.name for fault in matrix.injected}
-    tried = sum(trial.fault.name in injected for trial in unprotected)
     signalled = [trial for trial in guaranteed if trial.verdict.lost_signalled]
     unfinished = [
         f"{trial.fault.name} with {trial.delivery.name}" for trial in matrix.cells.values() if not trial.quiesced
@@ -34,13 +33,13 @@ def matrix_claim(matrix: FaultMatrix) -> Finding:
     return Finding(
         id="fault-matrix",
         title="No event is lost in silence where a log is kept",
-        claim=f"Of {len(injected)} faults of networks, processes and brokers, none loses an event in silence or sends one"
-        " to another user, where the server keeps a log and clients resume.",
+        claim=f"Of {len(matrix.injected)} faults of networks, processes and brokers, none loses an event in silence or"
+        " sends one to another user, where the server keeps a log and clients resume.",
         reported=OURS,
         verdict=verdict_of(holds) if guaranteed else "unknown",
         answer=f"Lost in silence: {matrix.silent_losses.counts} events, in {len(guaranteed)} trials with a log."
-        f" Misrouted: {matrix.misrouted:,} frames. Without a log, {len(lossy)} of {tried} faults lose events in silence:"
-        f" {', '.join(lossy) or 'none'}.",
+        f" Misrouted: {matrix.misrouted:,} frames. Without a log, {len(lossy)} of {len(unprotected)} faults lose events"
+        f" in silence: {', '.join(lossy) or 'none'}.",
         evidence=(
             *(
                 f"{trial.delivery.name}, {trial.fault.name}: {trial.verdict.lost_signalled:,} of"
@@ -51,8 +50,8 @@ def matrix_claim(matrix: FaultMatrix) -> Finding:
         ),
         before=_delivered(unprotected),
         after=_delivered(guaranteed),
-        rule="Holds if no trial with a log loses an event without a signalled gap, no trial misroutes a frame, and every"
-        " trial ends in time.",
+        rule="Holds if no trial with a log loses an event without a signalled gap, no trial misroutes a frame, and"
+        " every trial ends in time.",
         sample=_smallest(guaranteed),
     )
 
@@ -78,8 +77,8 @@ def timeline_claim(trials: list[Trial]) -> Finding:
         claim="What agents emit during a fault reaches the user when the fault is over.",
         reported=OURS,
         verdict=verdict_of(not any(lost)) if known or any(lost) else "unknown",
-        answer=f"Of {sum(emitted):,} events emitted during a fault, {sum(map(len, arrived)):,} arrived and {sum(lost):,}"
-        f" were lost. The latest arrived {longest:.2f} s after its emission.",
+        answer=f"Of {sum(emitted):,} events emitted during a fault, {sum(map(len, arrived)):,} arrived and"
+        f" {sum(lost):,} were lost. The latest arrived {longest:.2f} s after its emission.",
         rule="Holds if every event emitted during a fault arrives; unknown if a fault had no such event.",
         sample=Sample(min(emitted), "events") if known else None,
     )
@@ -98,20 +97,20 @@ def windows_claim(study: WindowStudy) -> Finding:
     return Finding(
         id="fault-windows",
         title="How long a user may be offline",
-        claim="At most once, a user loses every event from the last one read to the next subscription. With a log, a user"
-        " loses none until more are missed than the log retains, and then all of them, with a signalled gap.",
+        claim="At most once, a user loses every event from the last one read to the next subscription. With a log, a"
+        " user loses none until more are missed than the log retains, and then all of them, with a signalled gap.",
         reported=OURS,
         verdict=_windows_verdict(study, outside, silent),
-        answer=f"In {len(study.windows) - len(outside)} of {len(study.windows)} windows the counted loss is the predicted"
-        f" one, in {exact} to the event. {_retained(resumed)}: {silent:,} events were lost in silence.",
+        answer=f"In {len(study.windows) - len(outside)} of {len(study.windows)} windows the counted loss is the"
+        f" predicted one, in {exact} to the event. {_retained(resumed)}: {silent:,} events were lost in silence.",
         evidence=tuple(
-            f"{window.trial.delivery.name}, offline for {window.offline_seconds:.2f} s: {window.predicted.k:,} predicted,"
-            f" {window.lost.counts} lost."
+            f"{window.trial.delivery.name}, offline for {window.offline_seconds:.2f} s: {window.predicted.k:,}"
+            f" predicted, {window.lost.counts} lost."
             for window in outside
         ),
         rule="Holds if the two counts are equal in every window without a log, and nothing is lost in silence with one."
-        f" With a log they may differ by one step ({EVENTS_A_STEP} events) for each reconnection, because the server does"
-        " not confirm where a resumed subscription starts.",
+        f" With a log they may differ by one step ({EVENTS_A_STEP} events) for each reconnection, because the server"
+        " does not confirm where a resumed subscription starts.",
         sample=_smallest([window.trial for window in study.windows]),
     )
 
@@ -150,7 +149,7 @@ def stall_claim(study: StallStudy) -> Finding:
         evidence=tuple(_wait_of(stall) for stall in others),
         rule=f"Holds if every event was read, the median delay is below {LATE_SHARE:.0%} of the stall, and no emission"
         f" took {WAITS_SHARE:.0%} of it or more.",
-        sample=Sample(len(ours.during), "reads") if ours.during else None,
+        sample=Sample(len(ours.during), "reads") if ours.during else Sample(ours.events, "events"),
         timing="how late the other sockets read, and how long an emission takes",
     )
 

@@ -41,8 +41,8 @@ def capacity_claim(study: CapacityStudy) -> Finding:
     return Finding(
         id="scale-capacity",
         title="On time up to a load, late beyond it",
-        claim=f"Up to some load, {ON_TIME_SHARE:.0%} of the events reach their socket within {WITHIN_SECONDS:g} s. Beyond"
-        " it they are late, and none is lost.",
+        claim=f"Up to some load, {ON_TIME_SHARE:.0%} of the events reach their socket within {WITHIN_SECONDS:g} s."
+        " Beyond it they are late, and none is lost.",
         reported=OURS,
         verdict=verdict_of(holds) if known or not holds else "unknown",
         answer=f"{' '.join(_describe_capacity(search) for search in study.searches)}"
@@ -52,8 +52,8 @@ def capacity_claim(study: CapacityStudy) -> Finding:
             *(_describe_overload(search) for search in study.searches),
             *(_describe_core_capacity(search) for search in study.searches if search.best is not None),
             *(_describe_unaccounted(step) for step in unaccounted),
-            "The interval assumes that events are late independently of each other. They are not: a pause of the process"
-            " makes many events late.",
+            "The interval assumes that events are late independently of each other. They are not: a pause of the"
+            " process makes many events late.",
         ),
         after=(sum(step.client.delivered for step in steps), sum(step.client.expected for step in steps)),
         rule=f"A load is carried if the lower end of the 95 % interval of its share within {WITHIN_SECONDS:g} s is at"
@@ -132,8 +132,8 @@ def memory_claim(study: MemoryStudy) -> Finding:
         verdict=verdict_of(not nonlinear and not grown and lost == 0),
         answer=" ".join(
             f"{scaling.edge.name}: {scaling.of(SOCKETS).kib:.1f} KiB per socket, {scaling.of(THREADS).kib:.1f} per"
-            f" thread, {scaling.of(RUNS).kib:.1f} per waiting run; beside {scaling.of(SOCKETS).most:,} of each, an event"
-            f" costs {scaling.growth:.2f} times what it costs alone."
+            f" thread, {scaling.of(RUNS).kib:.1f} per waiting run; beside {scaling.of(SOCKETS).most:,} of each, an"
+            f" event costs {scaling.growth:.2f} times what it costs alone."
             for scaling in study.scalings
         ),
         evidence=(
@@ -169,12 +169,15 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
         f" {demand.users_online:,} users with {demand.runs_per_user_hour:g} runs an hour of {demand.events_per_run}"
         f" events, at {demand.peak_factor:g} times the usual load, need {_describe_sizing(sized)}.",
         evidence=(
-            "At two thirds of a core, an event waits on average as long as it takes to process (closed form). Plan for no"
-            " more than that, also while a worker is down.",
-            f"Workers that share a broker need {shared.extra_us:.0f} µs more CPU time per event. One worker with its own"
-            " memory therefore does the work of several that share a broker.",
+            "At two thirds of a core, an event waits on average as long as it takes to process (closed form). Plan for"
+            " no more than that, also while a worker is down.",
+            f"Workers that share a broker need {shared.extra_us:.0f} µs more CPU time per event. One worker with its"
+            " own memory therefore does the work of several that share a broker.",
             *(
-                [f"Not judged, because other programs used the CPUs while they were late: {unjudged} of {len(light)} loads."]
+                [
+                    f"Not judged, because other programs used the CPUs while they were late: {unjudged} of {len(light)}"
+                    " loads."
+                ]
                 if unjudged
                 else []
             ),
@@ -209,8 +212,8 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
     return Finding(
         id="scale-edges",
         title="Which edge to choose",
-        claim="On the native edge, an idle socket needs less memory than on the ASGI edge, and an event no more CPU time,"
-        " in a burst and with pauses.",
+        claim="On the native edge, an idle socket needs less memory than on the ASGI edge, and an event no more CPU"
+        " time, in a burst and with pauses.",
         reported=OURS,
         verdict=_all_of([verdict_of(lighter), *cheaper]),
         answer=f"An idle socket needs {native.of(SOCKETS).kib:.1f} KiB on the native edge and"

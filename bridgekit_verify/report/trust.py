@@ -23,8 +23,8 @@ def mutation_claim(mutations: pd.DataFrame) -> Finding:
     return Finding(
         id="trust-planted",
         title="Every mutation of a history is reported exactly",
-        claim="The checker reports a lost, duplicated, reordered, misrouted or unexpected event, and a false success, under"
-        " that name and no other.",
+        claim="The checker reports a lost, duplicated, reordered, misrouted or unexpected event, and a false success,"
+        " under that name and no other.",
         reported=OURS,
         verdict=verdict_of(exact.k == exact.n) if exact.known else "unknown",
         answer=f"{exact.counts} mutations of a recorded history, alone and in pairs, are reported exactly.",
@@ -40,7 +40,8 @@ def localization_claim(found: Localization) -> Finding:
     return Finding(
         id="trust-localization",
         title="The broken link is named",
-        claim="If a link is broken in any of several ways, the probes name it, and the ledger attributes the losses to it.",
+        claim="If a link is broken in any of several ways, the probes name it, and the ledger attributes the losses to"
+        " it.",
         reported=OURS,
         verdict=verdict_of(found.holds) if found.cases else "unknown",
         answer=f"{found.named:,} of {len(found.cases):,} breakages are named at the link that was broken."
@@ -48,7 +49,8 @@ def localization_claim(found: Localization) -> Finding:
         evidence=tuple(
             f"{row['why']}" for row in found.explanations().drop_duplicates(subset="why").to_dict("records")
         ),
-        rule="Holds if every breakage is named, every other named link is explained, and none is named on the sound chain.",
+        rule="Holds if every breakage is named, every other named link is explained, and none is named on the sound"
+        " chain.",
         sample=Sample(min(links.count(link) for link in set(links)), "breakages per link") if links else None,
     )
 
@@ -81,7 +83,8 @@ def _coverage_finding(verdict: Verdict, answer: str, evidence: tuple[str, ...], 
         answer=answer,
         evidence=evidence,
         rule=f"Holds if the mean exact coverage is within {100 * COVERAGE_TOLERANCE:.0f} percentage points of"
-        f" {CONFIDENCE:.0%}, and no more simulations disagree than chance explains (probability {CHANCE:.1%})." + allowed,
+        f" {CONFIDENCE:.0%}, and no more simulations disagree than chance explains (probability {CHANCE:.1%})."
+        + allowed,
         sample=None if inside is None else Sample(inside.n, "combinations"),
     )
 
@@ -102,13 +105,14 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
         reported=OURS,
         verdict=verdict_of(holds) if checks else "unknown",
         answer=f"Offline users: in {len(exact) - len(unequal)} of {len(exact)} measurements the count is the known one."
-        f" Random loss: in {len(sampled) - len(outside)} of {len(sampled)} the 95 % interval contains the known rate, and"
-        f" in {len(study.losses) - len(miscounted)} of {len(study.losses)} exactly the dropped frames count as lost.",
+        f" Random loss: in {len(sampled) - len(outside)} of {len(sampled)} the 95 % interval contains the known rate,"
+        f" and in {len(study.losses) - len(miscounted)} of {len(study.losses)} exactly the dropped frames count as"
+        " lost.",
         evidence=tuple(
             f"{check.name}: {100 * check.closed_form:.1f} % known, {check.measured} measured." for check in checks
         ),
-        rule="Holds if every count with offline users equals the known one, every loss count equals the number of dropped"
-        f" frames, and no more intervals miss the known rate than chance explains (probability {CHANCE:.1%}: at most"
-        f" {allowed_misses(len(sampled))} of {len(sampled)}).",
+        rule="Holds if every count with offline users equals the known one, every loss count equals the number of"
+        f" dropped frames, and no more intervals miss the known rate than chance explains (probability {CHANCE:.1%}: at"
+        f" most {allowed_misses(len(sampled))} of {len(sampled)}).",
         sample=Sample(min(check.measured.n for check in checks), "events") if checks else None,
     )

@@ -97,7 +97,8 @@ class SharedAgentStudy:
             axis = figure.subplots()
             axis.set_xscale("log", base=2)
             closed = [
-                100 * m.workload.misroutes_of_shared_agent() / rate.n for m, rate in zip(self.shared, shared, strict=True)
+                100 * m.workload.misroutes_of_shared_agent() / rate.n
+                for m, rate in zip(self.shared, shared, strict=True)
             ]
             axis.plot(at_once, closed, color=TEXT_COLOUR, linestyle="--", linewidth=1, label="closed form")
             _draw_shares(axis, at_once, shared, (VERMILLION, "D", "one agent for all runs"))

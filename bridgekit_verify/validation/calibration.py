@@ -51,7 +51,7 @@ CHANCE: Final = 0.001
 
 
 def allowed_misses(intervals: int) -> int:
-    """Return how many of this many correct 95 % intervals may miss the true rate: more do so with probability CHANCE."""
+    """Return how many of this many 95 % intervals may miss the true rate; chance gives more with probability CHANCE."""
     at_most = 0.0
     for misses in range(intervals + 1):
         at_most += _binomial(misses, intervals, 1 - CONFIDENCE)
@@ -240,8 +240,8 @@ async def study_calibration(
 ) -> CalibrationStudy:
     """Measure the sound chain over real sockets under conditions with a known delivery rate.
 
-    `threads` users at once, `runs` runs each, five events per run. All users go offline together, for whole runs, so that
-    the number of missed runs is known: w of t, if `runs` is a multiple of t.
+    `threads` users at once, `runs` runs each, five events per run. All users go offline together, for whole runs, so
+    that the number of missed runs is known: w of t, if `runs` is a multiple of t.
     """
     base = Workload(threads=thread_ids("thread_123", threads, seed=seed), runs_per_thread=runs, at_once=threads)
     return CalibrationStudy(
@@ -309,7 +309,7 @@ def _diagonal(axis: Axes, rows: Sequence[RateCheck]) -> None:
 
 
 def _differences(axis: Axes, rows: Sequence[RateCheck]) -> None:
-    reach = 1.15 * max(max(_percents(check)[1:]) + abs(_difference(check)) for check in rows)
+    reach = 1.15 * max(max(_percents(check)[1:]) + abs(_difference(check)) for check in rows) or 1.0
     for row, check in enumerate(rows):
         _, below, above = _percents(check)
         colour, marker = _style(check)
@@ -339,6 +339,8 @@ def _percents(check: RateCheck) -> tuple[float, float, float]:
     """Return the measured rate in percent, and the distance of its interval ends below and above."""
     low, high = check.measured.interval
     value = check.measured.fraction
+    if check.exact:  # without chance there is no interval
+        return 100 * value, 0.0, 0.0
     return 100 * value, 100 * (value - low), 100 * (high - value)
 
 

@@ -17,8 +17,8 @@ from bridgekit.chain.link_4_engine import ExecutionEngine
 from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.errors import PayloadError, UnknownName
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.errors import PayloadError, UnknownName
 from bridgekit.events import AgentEvent, Answer, EventType, Receipt
 from tests.chain.agents import (
     AGENTS,

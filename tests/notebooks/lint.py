@@ -32,13 +32,18 @@ ENDLESS = {"receive", "wait", "sleep_forever"}
 # `allowed`, when it is empty.
 NEWER_RULES = ("navigation", "parameter comment", "columns")
 NOT_YET_REWRITTEN: dict[str, Sequence[str]] = {
-    name: NEWER_RULES
-    for name in (
-        "00_overview", "01_app_startup", "02_supervisor", "03_agent_registry", "04_execution_engine",
-        "05_execution_core", "06_base_agent", "07_bridge_adapter", "08_event_emission", "09_bridge_routing",
-        "10_before_and_after",
-    )
-}  # fmt: skip
+    "00_overview": NEWER_RULES,
+    "01_app_startup": NEWER_RULES,
+    "02_supervisor": NEWER_RULES,
+    "03_agent_registry": NEWER_RULES,
+    "04_execution_engine": NEWER_RULES,
+    "05_execution_core": NEWER_RULES,
+    "06_base_agent": NEWER_RULES,
+    "07_bridge_adapter": NEWER_RULES,
+    "08_event_emission": NEWER_RULES,
+    "09_bridge_routing": NEWER_RULES,
+    "10_before_and_after": NEWER_RULES,
+}
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -156,7 +161,9 @@ def about_cell(cell: Any, *, columns: int | None = COLUMNS_AT_MOST) -> Iterator[
         yield "a magic or a shell command"
     for node in ast.walk(parsed(cell)):
         yield from about_node(node)
-    yield from (f"waits for {what} without a time limit: use anyio.fail_after" for what in unlimited_waits(parsed(cell)))
+    yield from (
+        f"waits for {what} without a time limit: use anyio.fail_after" for what in unlimited_waits(parsed(cell))
+    )
 
 
 def about_node(node: ast.AST) -> Iterator[str]:

@@ -24,7 +24,7 @@ from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["FaultMatrix", "Soak", "random_plan", "run_matrix", "soak"]
 
-MAX_CONCURRENT_DEPLOYMENTS: Final = 4
+MAX_CONCURRENT_DEPLOYMENTS: Final = 8
 """Deployments that run concurrently. Two cores are enough, because most processes wait most of the time."""
 MATRIX_SECONDS: Final = 600.0
 """Timeout of a matrix, after which it raises TimeoutError; 20 times the duration of the plan is added."""
@@ -98,16 +98,18 @@ class FaultMatrix:
     def table(self) -> pd.DataFrame:
         """Return one row for each cell.
 
-        Columns: fault, target, delivery mode, delivered (k of n), Wilson interval (%), closed form (% delivered, if
-        there is one), lost silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency (ms).
+        Columns: fault, target, delivery mode, delivered (k of n), Wilson interval (%), predicted deliveries (if there
+        is a prediction), lost silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency in
+        ms.
         """
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 
     def title(self) -> str:
         """State what faults cost without a log and with one."""
-        lossy = [trial for trial in self.of(AT_MOST_ONCE.name) if trial.verdict.lost_silent]
+        unprotected = [trial for trial in self.of(AT_MOST_ONCE.name) if trial.fault in self.injected]
+        lossy = sum(trial.verdict.lost_silent > 0 for trial in unprotected)
         return (
-            f"Without a log, {len(lossy)} of {len(self.injected)} faults lose events in silence;\n"
+            f"Without a log, {lossy} of {len(unprotected)} faults lose events in silence;\n"
             f"with a log, {self.silent_losses.counts} events are lost in silence"
         )
 
@@ -176,7 +178,7 @@ def _row(trial: Trial) -> dict[str, object]:
         "delivered": f"{verdict.delivered:,} of {verdict.expected:,}",
         "from %": round(100 * low, 2),
         "to %": round(100 * high, 2),
-        "closed form %": None if trial.closed_form is None else round(100 * trial.closed_form, 1),
+        "predicted": trial.predicted_delivered,
         "lost silent": verdict.lost_silent,
         "lost signalled": verdict.lost_signalled,
         "duplicated": verdict.extra_copies + trial.sent_twice,

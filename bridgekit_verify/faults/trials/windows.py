@@ -1,18 +1,12 @@
 """Loss as a function of the time that users are offline: counted, and predicted from what each user missed.
 
-Events are emitted in steps: `EVENTS_A_STEP` events each `pace_seconds`. A user misses the steps that are emitted between
-the break of the connection and the next subscription, and also the step that was in flight when the connection broke:
-it was written to the socket and never read. Only the reader can tell that an event was read (J. H. Saltzer, D. P. Reed,
-D. D. Clark, "End-to-end arguments in system design", ACM Transactions on Computer Systems 2, 1984, section 2), so the
-offline time starts at the last event that the user read, and not when the client noticed the break.
+What a user missed is counted from the last event that the user read: see `trial.missed_events`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Final
 
 import anyio
@@ -23,33 +17,14 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, RESUME, DeliveryMode, deployed
 from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.load import EVENTS_A_STEP
-from bridgekit_verify.faults.trials.recorder import Reader
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
 from bridgekit_verify.measure.families import OwnedThread, thread_ids
 from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, VERMILLION, new_figure, percents
 from bridgekit_verify.measure.statistics import Rate
 
-__all__ = ["Window", "WindowStudy", "missed_events", "predicted_loss", "study_windows"]
+__all__ = ["Window", "WindowStudy", "predicted_loss", "study_windows"]
 
 WINDOWS_SECONDS: Final = 120.0
-
-
-def missed_events(reader: Reader, emitted: Sequence[float]) -> list[int]:
-    """Return for each reconnection how many of the thread's events the user missed.
-
-    These are the events after the last one that the user read, up to the start of the next subscription. The server
-    confirms that start to a client that does not resume. For one that resumes it is the number of events that were
-    `emitted` (times in seconds, in order) before the subscription, which is known to one step.
-    """
-    found = []
-    for number, (before, after) in enumerate(pairwise(reader.online), start=1):
-        last_read = max(
-            [arrival.seq for arrival in reader.arrivals if arrival.read_at <= before[1]],
-            default=reader.starts[0] if reader.starts else 0,
-        )
-        start = reader.starts[number] if reader.starts else bisect_right(emitted, after[0])
-        found.append(max(start - last_read, 0))
-    return found
 
 
 def predicted_loss(delivery: DeliveryMode, missed: int) -> int:
@@ -80,20 +55,9 @@ class Window:
         return end - start
 
     @property
-    def missed(self) -> list[int]:
-        """The events that a user missed, for each reconnection of each user."""
-        return [count for reader in self.trial.readers for count in missed_events(reader, self._emitted(reader))]
-
-    def _emitted(self, reader: Reader) -> list[float]:
-        trial = self.trial
-        return sorted(
-            trial.attempted_at[each.key] for each in trial.history.expected if each.thread_id == reader.socket.thread_id
-        )
-
-    @property
     def predicted(self) -> Rate:
         """The predicted number of lost events, of all expected ones."""
-        lost = sum(predicted_loss(self.trial.delivery, missed) for missed in self.missed)
+        lost = sum(predicted_loss(self.trial.delivery, missed) for missed in self.trial.missed)
         return Rate(min(lost, self.lost.n), self.lost.n)
 
     @property
@@ -110,7 +74,7 @@ class Window:
         # Within a step of the bound, the event that decides may be emitted before or after the subscription.
         return sum(
             missed + EVENTS_A_STEP if abs(missed - retained) <= EVENTS_A_STEP else EVENTS_A_STEP * (missed > retained)
-            for missed in self.missed
+            for missed in self.trial.missed
         )
 
     @property
@@ -161,7 +125,9 @@ class WindowStudy:
                     offline, predicted, color=TEXT_COLOUR, marker="_", markersize=18, linestyle="", markeredgewidth=1.4
                 )
                 axis.plot(offline, counted, marker, color=colour, markersize=7, label=f"{delivery.name}: counted")
-            axis.plot([], [], color=TEXT_COLOUR, marker="_", markersize=14, linestyle="--", linewidth=1, label="predicted")
+            axis.plot(
+                [], [], color=TEXT_COLOUR, marker="_", markersize=14, linestyle="--", linewidth=1, label="predicted"
+            )
             axis.set_xlabel("time that users were offline, s")
             axis.set_ylabel("lost events, %")
             axis.set_ylim(-3, None)

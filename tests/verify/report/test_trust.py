@@ -28,7 +28,9 @@ async def calibration() -> CalibrationStudy:
 
 
 @pytest.mark.slow
-async def test_known_rates_hold_also_when_the_runs_are_no_multiple_of_the_pattern(calibration: CalibrationStudy) -> None:
+async def test_known_rates_hold_also_when_the_runs_are_no_multiple_of_the_pattern(
+    calibration: CalibrationStudy,
+) -> None:
     finding = calibration_claim(calibration)
     assert finding.verdict == "holds", finding
     assert "in 1 of 1 measurements the count is the known one" in finding.answer

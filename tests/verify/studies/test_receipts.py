@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -61,5 +62,6 @@ async def test_figure_prints_its_counts_and_alt_text_leaves_out_empty_cells(stud
 
 
 async def test_title_without_false_success_says_so(study: ReceiptStudy) -> None:
-    honest = ReceiptStudy([study.of("sound")])
+    sound = study.of("sound")
+    honest = ReceiptStudy([replace(sound, variant=each.variant) for each in study.measurements])
     assert honest.title() == "No chain reports an event as sent that its user did not read"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from io import BytesIO
 
 import pytest
@@ -14,9 +15,9 @@ from bridgekit_verify.measure.ledger import Attribution
 from bridgekit_verify.measure.statistics import Rate, wilson
 from bridgekit_verify.measure.workload import OfflinePattern, Workload, thread_ids
 from bridgekit_verify.validation.calibration import (
-    allowed_misses,
     CalibrationStudy,
     RateCheck,
+    allowed_misses,
     calibration_figure,
     coverage,
     coverage_table,
