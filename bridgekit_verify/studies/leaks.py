@@ -22,7 +22,7 @@ from bridgekit.resolution import Carried, NoRoute, ReportParser, Resolver, route
 from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name, threads_by_family
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.tables import rate_table, transcript
+from bridgekit_verify.measure.tables import count_table, transcript
 from bridgekit_verify.measure.workload import AGENT, OwnedThread, Workload, seeded
 from bridgekit_verify.variants import FIX_1, SOUND
 
@@ -296,8 +296,8 @@ class LeakStudy:
         ).astype({"found after": "Int64"})
 
     def sockets(self) -> pd.DataFrame:
-        """Return the shortest leak over real sockets, with the columns of `rate_table`."""
-        return rate_table(self.confirmed)
+        """Return the shortest leak over real sockets, with the columns of `count_table`."""
+        return count_table(self.confirmed)
 
     def misrouted(self, frames: int = 5) -> pd.DataFrame:
         """Return the first frames that another user's socket read, under Fix 1."""

@@ -6,6 +6,7 @@ must therefore make an identity fail, although all recorded numbers agree with e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ from tests.verify.measure.histories import BOBS, SOCKETS, clean
 
 WORKLOAD = Workload(threads=thread_ids("thread_123", 3), runs_per_thread=2, at_once=2)
 EXPECTED_AND_LOST = "expected = delivered + lost"
+STATED = re.escape(EXPECTED_AND_LOST)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def test_damaged_ledger_is_detected(
 ) -> None:
     sound = checker.ledger
     monkeypatch.setattr(checker, "ledger", lambda history: damage(sound(history)))
-    with pytest.raises(LedgerImbalance, match=f"{EXPECTED_AND_LOST}, but 15 is not {rows}"):
+    with pytest.raises(LedgerImbalance, match=f"{STATED}, but 15 is not {rows}"):
         check(clean(), expected)
 
 
@@ -91,7 +93,7 @@ async def test_run_that_the_harness_forgets_is_detected(monkeypatch: pytest.Monk
         return [] if run.request == "question 4" else recorded(workload, run)
 
     monkeypatch.setattr(Workload, "expectations", forgetful)
-    with pytest.raises(LedgerImbalance, match=f"{EXPECTED_AND_LOST}, but 30 is not 25"):
+    with pytest.raises(LedgerImbalance, match=f"{STATED}, but 30 is not 25"):
         await measure(SOUND, WORKLOAD)
 
 
@@ -103,14 +105,14 @@ async def test_socket_that_is_opened_twice_is_detected(monkeypatch: pytest.Monke
         return [*sockets, replace(sockets[0], number=len(sockets))]
 
     monkeypatch.setattr(experiment, "_sockets", twice)
-    with pytest.raises(LedgerImbalance, match=f"{EXPECTED_AND_LOST}, but 30 is not 40"):
+    with pytest.raises(LedgerImbalance, match=f"{STATED}, but 30 is not 40"):
         await measure(SOUND, WORKLOAD)
 
 
 async def test_group_that_never_runs_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = Workload.groups
     monkeypatch.setattr(Workload, "groups", lambda workload: iter([*groups(workload)][1:]))
-    with pytest.raises(LedgerImbalance, match=f"{EXPECTED_AND_LOST}, but 30 is not 20"):
+    with pytest.raises(LedgerImbalance, match=f"{STATED}, but 30 is not 20"):
         await measure(SOUND, WORKLOAD)
 
 
