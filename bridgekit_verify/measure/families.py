@@ -205,19 +205,19 @@ def own_threads(thread_ids: Iterable[str]) -> tuple[OwnedThread, ...]:
     return _own_family("thread_ids", "own", thread_ids).threads(0)
 
 
-def _known(name: str) -> Family:
+def _known(name: object) -> Family:
     if not isinstance(name, str) or name not in FAMILIES:
         raise UnknownFamily(name, tuple(FAMILIES))
     return FAMILIES[name]
 
 
-def _family(name: str, value: Family | Iterable[str]) -> Family:
+def _family(name: object, value: Family | Iterable[str]) -> Family:
     if not isinstance(name, str) or not name.strip():
         raise InvalidParameter("the name of a family", name, "a text that is not blank")
     return value if isinstance(value, Family) else _own_family(f"families[{name!r}]", name, value)
 
 
-def _own_family(argument: str, name: str, thread_ids: Iterable[str]) -> Family:
+def _own_family(argument: str, name: str, thread_ids: object) -> Family:
     if isinstance(thread_ids, str | bytes) or not isinstance(thread_ids, Iterable):
         raise InvalidParameter(argument, thread_ids, "a list of thread ids, such as ['support-42']")
     own: dict[ThreadId, None] = {}

@@ -42,7 +42,8 @@ async def routing(fixture: ProbeFixture) -> str:
         raise ProbeInconclusive(
             "link 9 finds each event's thread, but the events do not reach its socket: link 10 is broken"
         )
-    return f"in {len(owned)} of {len(owned)} families of thread ids, each event reached its own thread's socket and no other"
+    n = len(owned)
+    return f"in {n} of {n} families of thread ids, each event reached its own thread's socket and no other"
 
 
 def _expect_no_misroute(receipts: dict[OwnedThread, Receipt], read: Read) -> None:

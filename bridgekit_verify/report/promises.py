@@ -170,8 +170,8 @@ def run_id_claim(seed: int) -> Finding:
         claim=f"The run id {STEP_2_RUN_ID} contains thread_123.",
         reported="step",
         verdict=verdict_of("thread_123" in STEP_2_RUN_ID),
-        answer=f"The text {STEP_2_RUN_ID} contains thread_123. The assertion calls no code, so that it passes on each of"
-        f" {len(made)} chains, before Fix 1 and after it, and proves nothing about them.",
+        answer=f"The text {STEP_2_RUN_ID} contains thread_123. The assertion calls no code, so that it passes on each"
+        f" of {len(made)} chains, before Fix 1 and after it, and proves nothing about them.",
         evidence=(
             f"Of one run id that each chain creates for thread_123, {len(containing)} of {len(made)} contain it:"
             f" {', '.join(containing) or 'none'}. The others do not: {', '.join(without) or 'none'}.",
@@ -196,8 +196,8 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
             f"One call on each of {len(notified)} chains, with an open socket of thread_123's owner and one of another"
             f" user. The other user's sockets read {sum(each.read_by_others for each in notified)} frames.",
             _difference_by_fix_1(by_chain),
-            f"The sound chain never derives a thread from a run id: its receipt is {sound.outcome} at link {sound.link},"
-            f" because {sound.reason}.",
+            f"The sound chain never derives a thread from a run id: its receipt is {sound.outcome} at link"
+            f" {sound.link}, because {sound.reason}.",
         ),
     )
 

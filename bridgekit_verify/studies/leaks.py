@@ -205,9 +205,7 @@ def parsed_routes(threads: Sequence[OwnedThread], round_trip: RoundTrip = parsed
     return [ParsedRoute(owned, by_id.get(to) if to else None) for owned, to in zip(threads, found, strict=True)]
 
 
-def populations(
-    threads: int, *, seed: int = 0, families: Families = FAMILIES
-) -> dict[str, tuple[OwnedThread, ...]]:
+def populations(threads: int, *, seed: int = 0, families: Families = FAMILIES) -> dict[str, tuple[OwnedThread, ...]]:
     """Return sets of threads: each family alone, all families together, and all of them with short ids added.
 
     The last set adds one `thread_<word>` for the first word of each longer id, such as the id of an earlier user, or of

@@ -167,7 +167,6 @@ async def notify_by_hand(variant: Variant, *, seed: int = 0) -> HandNotification
     async with manual_run(variant, HAND_THREADS, seed=seed) as live:
         receipt = await live.application.bridge.notify_agent_started(HAND_RUN_ID, "TestAgent")
     owner, other = (
-        sum(arrival.socket.number == number for arrival in live.history.arrivals)
-        for number in range(len(HAND_THREADS))
+        sum(arrival.socket.number == number for arrival in live.history.arrivals) for number in range(len(HAND_THREADS))
     )
     return HandNotification(variant.name, receipt, owner, other)

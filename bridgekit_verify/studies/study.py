@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -153,8 +153,11 @@ class FixStudy:
         """Return one row per family and variant; with `variant`, only that one."""
         chosen = {key: cell for key, cell in self.cells.items() if variant in (None, key[1])}
         names = [name for name, _ in chosen]
-        in_use = [self.kinds[name].in_use for name in names]
-        return count_table(chosen.values(), **{"thread ids": names, "in use": in_use})
+        labels: dict[str, Sequence[object]] = {
+            "thread ids": names,
+            "in use": [self.kinds[name].in_use for name in names],
+        }
+        return count_table(chosen.values(), **labels)
 
     def affected(self) -> pd.DataFrame:
         """Return one row per variant: the example, then how many families deliver everything and how many leak."""

@@ -97,15 +97,22 @@ def test_own_ids_are_a_family_with_one_user_for_each_id() -> None:
     assert len({owned.user_id for owned in mine.threads(3)}) == 3
 
 
+def is_valid(thread_id: str) -> bool:
+    """Return whether bridgekit itself accepts the thread id."""
+    try:
+        ids.thread_id(thread_id)
+    except InvalidId:
+        return False
+    return True
+
+
 @given(st.lists(st.text(min_size=1, max_size=40), min_size=1, max_size=8, unique=True))
 def test_own_ids_are_used_unchanged_or_refused_with_what_is_allowed(given_ids: list[str]) -> None:
-    try:
-        threads = own_threads(given_ids)
-    except InvalidId as refused:
-        assert "A thread id is a string of 1 to 1,024 bytes of UTF-8, not blank" in str(refused)
+    if all(map(is_valid, given_ids)):
+        assert [owned.thread_id for owned in own_threads(given_ids)] == given_ids
     else:
-        assert [owned.thread_id for owned in threads] == given_ids
-        assert [ids.thread_id(each) for each in given_ids] == given_ids
+        with pytest.raises(InvalidId, match="A thread id is a string of 1 to 1,024 bytes of UTF-8, not blank"):
+            own_threads(given_ids)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +136,10 @@ def test_invalid_id_of_a_reader_raises_an_error_that_names_it(families: Any, mes
 @pytest.mark.parametrize(
     ("families", "message"),
     [
-        ({"mine": "support-42"}, r"families\['mine'\] must be a list of thread ids, such as \['support-42'\], not 'supp"),
+        (
+            {"mine": "support-42"},
+            r"families\['mine'\] must be a list of thread ids, such as \['support-42'\], not 's",
+        ),
         ({"mine": b"support-42"}, "must be a list of thread ids"),
         ({"mine": None}, "must be a list of thread ids, .* not None"),
         ({"mine": 3}, "must be a list of thread ids, .* not 3"),

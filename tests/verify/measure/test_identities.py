@@ -18,7 +18,7 @@ from bridgekit_verify.measure import checker, experiment
 from bridgekit_verify.measure.checker import check
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.history import ExpectedEvents, History
-from bridgekit_verify.measure.ledger import Row
+from bridgekit_verify.measure.ledger import Row, ledger
 from bridgekit_verify.measure.tables import count_table, rate_table
 from bridgekit_verify.measure.workload import Run, Workload, thread_ids
 from bridgekit_verify.variants import SOUND, variant
@@ -45,10 +45,12 @@ def repeat(rows: list[Row]) -> list[Row]:
 @pytest.mark.parametrize(("damage", "rows"), [(drop, 14), (repeat, 16)])
 @pytest.mark.parametrize("expected", [None, ExpectedEvents(15, 0)])
 def test_damaged_ledger_is_detected(
-    damage: Callable[[list[Row]], list[Row]], rows: int, expected: ExpectedEvents | None, monkeypatch: pytest.MonkeyPatch
+    damage: Callable[[list[Row]], list[Row]],
+    rows: int,
+    expected: ExpectedEvents | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sound = checker.ledger
-    monkeypatch.setattr(checker, "ledger", lambda history: damage(sound(history)))
+    monkeypatch.setattr(checker, "ledger", lambda history: damage(ledger(history)))
     with pytest.raises(LedgerImbalance, match=f"{STATED}, but 15 is not {rows}"):
         check(clean(), expected)
 

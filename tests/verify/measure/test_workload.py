@@ -133,7 +133,8 @@ def test_run_has_the_documented_number_of_distinct_events(steps: int, outside_co
 def test_expected_events_follow_from_the_parameters(
     changes: dict[str, Any], at_sockets: int, without_socket: int
 ) -> None:
-    workload = Workload(**{"threads": thread_ids("chat_<n>", 3), "at_once": 2} | changes)
+    sizes: dict[str, Any] = {"threads": thread_ids("chat_<n>", 3), "at_once": 2}
+    workload = Workload(**sizes | changes)
     assert workload.expected_events == ExpectedEvents(at_sockets, without_socket)
 
 
@@ -185,7 +186,7 @@ def test_size_that_is_not_allowed_raises_an_error_that_states_what_is(name: str,
 
 
 def test_two_threads_with_one_id_raise_an_error() -> None:
-    with pytest.raises(InvalidParameter, match="threads must be threads with different ids, .* not 'support-42'"):
+    with pytest.raises(InvalidParameter, match=r"threads must be threads with different ids, .* not 'support-42'"):
         Workload(threads=own_threads(["support-42"]) * 2)
 
 

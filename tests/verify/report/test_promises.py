@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -109,8 +110,8 @@ def test_step_2_tests_the_audits_text_which_says_the_same_on_every_chain() -> No
     containing, _ = finding.evidence
     assert containing == (
         "Of one run id that each chain creates for thread_123, 5 of 11 contain it: as committed with fix 1, fix 1,"
-        " fixes 1 and 2 as written, fixes 1 and 2 with the method, fixes 1, 2 and 3. The others do not: as committed, as"
-        " reported, fix 2 as written, fix 2 with its method, fix 3, sound."
+        " fixes 1 and 2 as written, fixes 1 and 2 with the method, fixes 1, 2 and 3. The others do not: as committed,"
+        " as reported, fix 2 as written, fix 2 with its method, fix 3, sound."
     )
 
 
@@ -134,8 +135,8 @@ async def test_step_3_does_not_hold_on_the_chain_as_committed(notified: list[Han
     finding = notify_claim(notified)
     assert finding.verdict == "does not hold"
     assert finding.answer.startswith(
-        "as committed, as committed with fix 1: resolves to thread_123, is reported as sent, and the owner's socket reads 0"
-        " of 1 event; as reported, fix 1, "
+        "as committed, as committed with fix 1: resolves to thread_123, is reported as sent, and the owner's socket"
+        " reads 0 of 1 event; as reported, fix 1, "
     )
     assert "sound: resolves to no thread, is reported as unroutable" in finding.answer
     samples, difference, never_parses = finding.evidence
@@ -151,10 +152,11 @@ async def test_step_3_holds_only_if_the_event_arrives_on_both_chains_with_fix_1(
     whole = next(each for each in notified if each.chain == "fix 1")
     repaired = [replace(whole, chain=each.chain) for each in notified]
     assert notify_claim(repaired).verdict == "holds"
-    for damage in ({"read_by_owner": 0}, {"read_by_owner": 2}, {"read_by_others": 1}):
+    damages: list[dict[str, Any]] = [{"read_by_owner": 0}, {"read_by_owner": 2}, {"read_by_others": 1}]
+    for damage in damages:
         damaged = [replace(each, **damage) if each.chain == broken else each for each in repaired]
         assert notify_claim(damaged).verdict == "does not hold", damage
-    elsewhere = [each for each in notified if each.chain == "sound"][0].receipt
+    elsewhere = next(each for each in notified if each.chain == "sound").receipt
     damaged = [replace(each, receipt=elsewhere) if each.chain == broken else each for each in repaired]
     assert notify_claim(damaged).verdict == "does not hold"
 

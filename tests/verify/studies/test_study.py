@@ -36,7 +36,9 @@ def texts_in(figure: Figure) -> str:
     """Return every text that a figure draws. Drawing it also detects layout errors."""
     figure.savefig(BytesIO(), format="png")
     return "\n".join(
-        text.get_text() for axes in figure.axes for text in (*axes.texts, *axes.get_yticklabels(), *axes.get_xticklabels())
+        text.get_text()
+        for axes in figure.axes
+        for text in (*axes.texts, *axes.get_yticklabels(), *axes.get_xticklabels())
     )
 
 
