@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -14,7 +14,7 @@ from bridgekit.errors import UnknownName
 from bridgekit_verify.measure.drop_figure import DropPanel, drop_figure
 from bridgekit_verify.measure.drops import DropCount, count_drops, have_equal_shares, total
 from bridgekit_verify.measure.experiment import measure
-from bridgekit_verify.measure.families import FAMILIES
+from bridgekit_verify.measure.families import FAMILIES, Families
 from bridgekit_verify.measure.workload import Workload
 from bridgekit_verify.studies.study import FixStudy, study_fixes
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, BROKEN, FIXES, SOUND, Variant
@@ -25,7 +25,6 @@ __all__ = [
     "FixDrops",
     "drop_columns",
     "drops_as_text",
-    "groups_of",
     "study_drops",
     "study_fix_drops",
     "with_each_fix",
@@ -37,27 +36,6 @@ LINK_STEPS: Final = ("fix 1", "fix 2 as written", "fix 2 with its method", "fix 
 """The fixes that a link's notebook shows."""
 COMMITTED: Final = "as committed"
 REPORTED: Final = "as reported"
-
-IN_USE: Final = {
-    "thread_123",
-    "thread_<16 hex>",
-    "thread_<user>_<name>",
-    "thread_<user>_<epoch>",
-    "thread_<op>_<n>_<8 hex>",
-    "session_<ms>_<8 hex>",
-}
-
-
-def is_in_use(family: str) -> bool:
-    return family in IN_USE
-
-
-def groups_of(families: Iterable[str]) -> dict[str, list[str]]:
-    """Return the families in two groups that are never added up: ids that are in use, and ids for a stress test."""
-    groups: dict[str, list[str]] = {}
-    for family in sorted(families, key=lambda name: not is_in_use(name)):
-        groups.setdefault("in use" if is_in_use(family) else "stress", []).append(family)
-    return groups
 
 
 def with_each_fix(base: Variant) -> list[Variant]:
@@ -161,9 +139,13 @@ async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> Drop
 
 def with_link_9_as_reported(broken: Variant) -> Variant:
     """Return a chain with one broken link, and with link 9 as reported as well."""
-    reported = {"run_ids": AS_REPORTED.run_ids, "resolver": AS_REPORTED.resolver}
-    checks = tuple(check for check in broken.self_checks if check is not check_routing)
-    return replace(broken, name=f"{broken.name}, link 9 as reported", self_checks=checks, **reported)
+    return replace(
+        broken,
+        name=f"{broken.name}, link 9 as reported",
+        run_ids=AS_REPORTED.run_ids,
+        resolver=AS_REPORTED.resolver,
+        self_checks=tuple(check for check in broken.self_checks if check is not check_routing),
+    )
 
 
 @dataclass(frozen=True)
@@ -282,7 +264,7 @@ class FixDrops:
 
 
 async def study_fix_drops(
-    *, threads: int, runs: int, at_once: int, seed: int = 0, families: Iterable[str] = tuple(FAMILIES)
+    *, threads: int, runs: int, at_once: int, seed: int = 0, families: Families = FAMILIES
 ) -> FixDrops:
     """Measure the chains as committed and as reported before and after each fix, with the load of `study_fixes`."""
     load = {"threads": threads, "runs": runs, "at_once": at_once, "seed": seed}
@@ -297,7 +279,7 @@ async def study_fix_drops(
         }
         for chain, study in studies.items()
     }
-    return FixDrops(counts, groups_of(studies[REPORTED].families), studies)
+    return FixDrops(counts, studies[REPORTED].groups, studies)
 
 
 def _capitalized(text: str) -> str:

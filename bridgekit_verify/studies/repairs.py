@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from bridgekit.events import CRITICAL
 from bridgekit_verify.measure.drop_figure import DropPanel, drop_figure
 from bridgekit_verify.measure.drops import DropCount, count_drops, total
-from bridgekit_verify.measure.families import FAMILIES
+from bridgekit_verify.measure.families import FAMILIES, Families
 from bridgekit_verify.repairs import REPAIRS, LineChange, changed_lines, repaired, subsets
-from bridgekit_verify.studies.drops import drop_columns, drops_as_text, groups_of
+from bridgekit_verify.studies.drops import drop_columns, drops_as_text
 from bridgekit_verify.studies.study import study_fixes
 from bridgekit_verify.variants import FIXES, Variant
 
@@ -156,7 +156,7 @@ class RepairStudy:
         in_order = {"before": self.subsets[frozenset()]}
         for n, name in enumerate(self.order, 1):
             in_order[f"{n}  {'+ ' if n > 1 else ''}{name}"] = self.subsets[frozenset(self.order[:n])]
-        left_out = {f"all but {name}": self.subsets[everything - {name}] for name in self.order}
+        left_out = {f"without {name}": self.subsets[everything - {name}] for name in self.order}
         panels = [
             DropPanel("Repairs of the code as committed, in order", in_order, self.groups),
             DropPanel("One repair left out", left_out, self.groups),
@@ -168,7 +168,7 @@ class RepairStudy:
         everything = frozenset(self.repairs)
         rows = [("before", self.totals[frozenset()])]
         rows += [(f"with {name}", count) for name, count in zip(self.order, self.steps(self.order), strict=True)]
-        rows += [(f"all but {name}", self.totals[everything - {name}]) for name in self.order]
+        rows += [(f"without {name}", self.totals[everything - {name}]) for name in self.order]
         return "; ".join(f"{label}: {drops_as_text(count)}" for label, count in rows)
 
     def finding(self) -> str:
@@ -200,7 +200,7 @@ def _in_words(applied: Applied) -> str:
 
 
 async def study_repairs(
-    *, threads: int, runs: int, at_once: int, seed: int = 0, families: Iterable[str] = tuple(FAMILIES)
+    *, threads: int, runs: int, at_once: int, seed: int = 0, families: Families = FAMILIES
 ) -> RepairStudy:
     """Measure every combination of the repairs, and each way to find the thread with the other three repairs.
 
@@ -227,5 +227,5 @@ async def study_repairs(
         routings={name: counts(chain) for name, chain in routed.items()}
         | {CARRIED: by_repairs[frozenset(repair.name for repair in REPAIRS)]},
         lines={repair.name: changed_lines(repair) for repair in REPAIRS},
-        groups=groups_of(study.families),
+        groups=study.groups,
     )

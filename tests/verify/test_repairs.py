@@ -40,7 +40,7 @@ def test_no_two_repairs_change_the_same_part() -> None:
 def test_subsets_are_every_combination_once() -> None:
     found = [frozenset(repair.name for repair in chosen) for chosen in subsets()]
     assert len(found) == len(set(found)) == 2 ** len(REPAIRS)
-    assert (found[0], found[-1]) == (frozenset(), {repair.name for repair in REPAIRS})
+    assert (found[0], found[-1]) == (frozenset(), frozenset(repair.name for repair in REPAIRS))
 
 
 class Sound:

@@ -119,7 +119,7 @@ def drawn(*panels: DropPanel) -> tuple[dict[str, float], list[str], Figure]:
     colours = {to_rgba(colour): colour for colour in areas}
     for patch in bars[:-legend]:
         if patch.get_fill():
-            colour = colours[patch.get_facecolor()]
+            colour = colours[to_rgba(patch.get_facecolor())]
             areas[colour] += patch.get_width() * patch.get_height()
             assert bool(patch.get_hatch()) == (colour == LEAKED)
     return areas, [text.get_text() for text in axis.texts], figure

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from io import BytesIO
 
 import pytest
 
-from bridgekit.errors import UnknownName
+from bridgekit.errors import InvalidId, UnknownName
 from bridgekit_verify.measure.drops import DropCount, count_drops
 from bridgekit_verify.measure.experiment import measure
-from bridgekit_verify.measure.workload import FAMILIES, Workload, thread_ids
+from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.studies.drops import (
     BEFORE,
     COMMITTED,
     REPORTED,
     FixDrops,
-    groups_of,
     study_drops,
     study_fix_drops,
     with_each_fix,
@@ -80,8 +80,9 @@ async def test_table_of_a_link_agrees_with_its_measurements() -> None:
     table = (await study_drops(8, WORKLOAD)).table().set_index("step")
     before = count_drops(await measure(with_link_9_as_reported(BROKEN[8]), WORKLOAD))
     assert table.loc[BEFORE, "delivered"] == before.delivered == 0
-    assert table.loc[BEFORE, ["dropped at link 8", "dropped at other links"]].tolist() == [6, 4]
-    assert table.loc[ALL_FIXES, ["dropped at link 8", "dropped at other links"]].tolist() == [6, 0]
+    by_link = table[["dropped at link 8", "dropped at other links"]]
+    assert [*by_link.loc[BEFORE]] == [6, 4]
+    assert [*by_link.loc[ALL_FIXES]] == [6, 0]
     assert (table["expected"] == table["delivered"] + table["lost"] + table["leaked"]).all()
 
 
@@ -105,11 +106,18 @@ def test_each_fix_is_applied_once_to_the_chain_itself() -> None:
     assert all(chain.hub is AS_COMMITTED.hub for chain in chains)
 
 
-def test_kinds_in_use_come_before_stress_and_are_not_mixed() -> None:
-    groups = groups_of(FAMILIES)
-    assert list(groups) == ["in use", "stress"]
-    assert {group: len(kinds) for group, kinds in groups.items()} == {"in use": 6, "stress": 7}
-    assert sorted(kind for kinds in groups.values() for kind in kinds) == sorted(FAMILIES)
+@pytest.mark.slow
+async def test_readers_own_ids_are_counted_like_the_others() -> None:
+    drops = await study_fix_drops(threads=1, runs=1, at_once=1, families={"mine": ["thread_7", "thread_7_late"]})
+    after_fix_1, after_fix_3 = (drops.counts[REPORTED][fix]["mine"] for fix in ("fix 1", "fix 3"))
+    assert (after_fix_1.expected, after_fix_1.delivered, after_fix_1.leaked) == (10, 5, 5)
+    assert after_fix_3.delivered == 10
+    assert drops.table()["in use"].all()
+
+
+async def test_unusable_id_is_refused_with_what_is_allowed() -> None:
+    with pytest.raises(InvalidId, match=re.escape("families['mine'][1]")):
+        await study_fix_drops(threads=1, runs=1, at_once=1, families={"mine": ["thread_7", ""]})
 
 
 @pytest.mark.slow
