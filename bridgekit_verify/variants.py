@@ -145,14 +145,17 @@ class Fix:
     """The replaced fields of a `Variant`."""
 
     def applied_to(self, base: Variant, *, name: str | None = None) -> Variant:
-        """Return the base chain with this fix; by default it is called "<base>, <fix>"."""
-        return replace(base, name=name or f"{base.name}, {self.name}", summary=self.summary, **self.parts)
+        """Return the base chain with this fix; by default it is called "<base> with <fix>"."""
+        return replace(base, name=name or f"{base.name} with {self.name}", summary=self.summary, **self.parts)
 
 
-_EMBEDDED: Final = {"run_ids": EmbeddedRunIds}
-_AS_WRITTEN: Final = {"resolver": resolver_of_fix_2_as_written}
-_WITH_ITS_METHOD: Final = {"resolver": resolver_of_fix_2_with_its_method, "mapping": as_committed.DictMapping}
-_MAPPED: Final = {"resolver": resolver_of_fix_3, "mapping": as_committed.DictMapping}
+_EMBEDDED: Final[dict[str, Any]] = {"run_ids": EmbeddedRunIds}
+_AS_WRITTEN: Final[dict[str, Any]] = {"resolver": resolver_of_fix_2_as_written}
+_WITH_ITS_METHOD: Final[dict[str, Any]] = {
+    "resolver": resolver_of_fix_2_with_its_method,
+    "mapping": as_committed.DictMapping,
+}
+_MAPPED: Final[dict[str, Any]] = {"resolver": resolver_of_fix_3, "mapping": as_committed.DictMapping}
 
 FIXES: Final[Mapping[str, Fix]] = {
     fix.name: fix

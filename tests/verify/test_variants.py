@@ -116,7 +116,7 @@ def test_variants_start_with_the_audits_before_and_after() -> None:
 @pytest.mark.parametrize("base", [AS_COMMITTED, BROKEN[5], SOUND], ids=lambda base: base.name)
 def test_fix_replaces_its_own_parts_of_any_chain_and_no_others(base: Variant, fix: Fix) -> None:
     fixed = fix.applied_to(base)
-    assert fixed.name == f"{base.name}, {fix.name}"
+    assert fixed.name == f"{base.name} with {fix.name}"
     for field in fields(Variant):
         if field.name not in ("name", "summary"):
             assert getattr(fixed, field.name) == fix.parts.get(field.name, getattr(base, field.name))
