@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from bridgekit_verify.capacity.sizing import Demand, costs_of, size
 from bridgekit_verify.report.findings import Finding
-from bridgekit_verify.report.judging import SECTIONS, sections
+from bridgekit_verify.report.judging import PARTS, sections
 from bridgekit_verify.report.scale import capacity_claim, edge_claim, memory_claim, workers_claim
 from tests.verify.capacity.loads import capacity, carried, failed, memory_study, shared, step
 from tests.verify.report.notebooks import drawn, executed, recorded, report_of
@@ -130,5 +130,5 @@ def test_edge_claim_is_unknown_if_rounds_overlap_or_are_missing() -> None:
 def test_findings_are_in_their_own_section_with_their_figures() -> None:
     report = report_of(executed("13_a", recorded(capacity_claim(SOUND)), drawn("scale_capacity")))
     [(title, [section])] = sections(report).items()
-    assert title == SECTIONS["scale"]
+    assert title == PARTS["scale"]
     assert section.figure is not None
