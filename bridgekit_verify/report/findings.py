@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.measure.statistics import Rate, Sample
 
 FINDING_MIME = "application/vnd.bridgekit.finding+json"
 TABLE_MIME = "application/vnd.bridgekit.table+json"
@@ -60,6 +60,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What was broken on purpose to count `before`; empty if `before` is the code as committed."""
     sound: Verdict = "unknown"
     """Whether this link holds in the sound chain."""
+    rule: str = ""
+    """How the verdict follows from the measurements, with every bound and allowance; empty if the answer shows it."""
+    sample: Sample | None = None
+    """The smallest sample that the verdict rests on; None if nothing was measured."""
+    timing: str = ""
+    """The time that the verdict rests on, such as "CPU time of an event"; empty if it rests on counts alone."""
 
     def __post_init__(self) -> None:
         if not _IDENTIFIER.fullmatch(self.id):
@@ -87,6 +93,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         lines = [f"{self.title}: {result_phrase(self)}", f"  {self.answer}"]
         if self.before is not None or self.after is not None:
             lines.append(f"  delivered: {delivery_text(self)}")
+        if basis := basis_text(self):
+            lines.append(f"  {basis}")
         return "\n".join(lines + [f"  - {item}" for item in self.evidence])
 
 
@@ -120,6 +128,16 @@ def result_phrase(finding: Finding) -> str:
     if finding.id.startswith("link-"):
         return f"was the audit right? {finding.right}; does it work when run? {finding.works}"
     return f"the claim {verdict_phrase(finding.verdict)}"
+
+
+def basis_text(finding: Finding) -> str:
+    """Return what the verdict rests on: its rule, its smallest sample, and the time that it depends on, if any."""
+    parts = [finding.rule] if finding.rule else []
+    if finding.sample is not None:
+        parts.append(f"Smallest sample behind it: {finding.sample}.")
+    if finding.timing:
+        parts.append(f"It depends on a time: {finding.timing}.")
+    return " ".join(parts)
 
 
 def verdict_phrase(verdict: str) -> str:

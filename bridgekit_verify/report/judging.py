@@ -226,7 +226,17 @@ def _first_word(finding: Finding) -> str:
     return finding.id.partition("-")[0]
 
 
-def smallest_sample(report: Report) -> Rate | None:
-    """Return the count with the fewest events, which is the weakest statement of the report; None without counts."""
-    counts = [c for f, _ in report.findings.values() for c in (f.before, f.after) if c is not None and c[1] > 0]
-    return Rate(*min(counts, key=lambda count: count[1])) if counts else None
+def smallest_sample(report: Report) -> Finding | None:
+    """Return the finding whose verdict rests on the smallest sample; None if no finding states one."""
+    findings = [f for f, _ in all_findings(report).values() if f.sample is not None and f.verdict != "unknown"]
+    return min(findings, key=lambda finding: (finding.sample, finding.id), default=None)
+
+
+def without_sample(report: Report) -> list[Finding]:
+    """Return the findings whose verdict is not unknown, and that do not state what it rests on."""
+    return [f for f, _ in all_findings(report).values() if f.sample is None and f.verdict != "unknown"]
+
+
+def timed_findings(report: Report) -> list[Finding]:
+    """Return the findings whose verdict rests on a time, and can differ on another machine."""
+    return [f for f, _ in all_findings(report).values() if f.timing]

@@ -26,6 +26,7 @@ from bridgekit_verify.report.findings import (
     Finding,
     Source,
     Table,
+    basis_text,
     cell_text,
     delivery_text,
     result_phrase,
@@ -162,6 +163,8 @@ def _card(finding: Finding) -> str:
     lines.append(escape(finding.answer))
     if finding.before is not None or finding.after is not None:
         lines.append(f"delivered: {delivery_text(finding)}")
+    if basis := basis_text(finding):
+        lines.append(f"<small>{escape(basis)}</small>")
     body = "".join(f'<p style="margin:.25em 0">{line}</p>' for line in lines)
     if finding.evidence:
         items = "".join(f"<li>{escape(item)}</li>" for item in finding.evidence)

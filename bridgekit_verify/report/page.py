@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
-from bridgekit_verify.report.findings import OURS, Finding, Table, cell_text
+from bridgekit_verify.report.findings import OURS, Finding, Table, basis_text, cell_text
 from bridgekit_verify.report.glossary import TERMS
 from bridgekit_verify.report.judging import (
     AUDITED_LINKS,
@@ -29,6 +29,7 @@ from bridgekit_verify.report.judging import (
     other_findings,
     sections,
     smallest_sample,
+    timed_findings,
 )
 from bridgekit_verify.report.markup import code_html, markdown_html, output_html, printed_text
 from bridgekit_verify.report.results import count_measurements, csv_columns, results_csv, results_json
@@ -97,6 +98,7 @@ def _templates() -> Templates:
     )
     templates.filters |= {
         "ansi": printed_text,
+        "basis": basis_text,
         "bounds": lambda rate: rate.bounds,
         "breakable": _breakable,
         "cell": cell_text,
@@ -144,6 +146,7 @@ def _content(report: Report, tables: DropTables) -> dict[str, Any]:
         "findings": [finding for finding in others if finding.id != WHOLE_CHAIN],
         "source": {key: notebook for key, (_, notebook) in all_findings(report).items()},
         "smallest": smallest_sample(report),
+        "timed": timed_findings(report),
         "measurements": count_measurements(report),
         "terms": TERMS,
         "columns": csv_columns(report),

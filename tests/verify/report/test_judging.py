@@ -2,6 +2,7 @@ from itertools import permutations
 
 import pytest
 
+from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.report.judging import (
     all_findings,
@@ -11,6 +12,8 @@ from bridgekit_verify.report.judging import (
     other_findings,
     sections,
     smallest_sample,
+    timed_findings,
+    without_sample,
 )
 from bridgekit_verify.report.structure import Report
 from tests.verify.report.drop_tables import drop_tables
@@ -157,12 +160,22 @@ def test_the_answer_about_another_claim_follows_from_its_verdict(verdict: str, r
     assert claim("fix-1", verdict=verdict, reported=reported).right == right
 
 
-def test_the_smallest_sample_bounds_what_the_report_can_say() -> None:
-    report = report_with(finding(before=(0, 0), after=(20, 20)), claim("fix-1", before=(3, 90), after=None))
-    assert smallest_sample(report) == (20, 20)
-    report = report_with(finding(before=(0, 30), after=(20, 40)), claim("fix-1", before=(3, 90), after=None))
-    assert smallest_sample(report) == (0, 30)
-    assert smallest_sample(report_with(finding(before=None, after=None))) is None
+def test_smallest_sample_is_that_of_the_finding_with_the_fewest_observations() -> None:
+    report = report_with(
+        finding(sample=Sample(2, "agents")),
+        claim("fix-1", sample=Sample(90, "events")),
+        claim("claim-value", verdict="unknown", sample=Sample(1, "calls")),
+        claim("chain"),
+    )
+    smallest = smallest_sample(report)
+    assert smallest is not None
+    assert (smallest.id, str(smallest.sample)) == ("link-3", "2 agents")
+    assert [each.id for each in without_sample(report)] == ["chain"]
+
+
+def test_findings_that_rest_on_a_time_are_listed() -> None:
+    timed = claim("scale-edges", timing="CPU time of an event")
+    assert [each.id for each in timed_findings(report_with(finding(), timed))] == ["scale-edges"]
 
 
 def test_finding_of_a_section_is_shown_with_its_figure_and_not_elsewhere() -> None:
