@@ -19,7 +19,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.textpath import text_to_path
 
 from bridgekit_verify.measure.plots import STYLE, TEXT_COLOUR
-from bridgekit_verify.measure.trace_steps import LINK_NAMES, NOT_REACHED, REACHED, SOCKET, Step
+from bridgekit_verify.measure.trace_steps import LINK_NAMES, NOT_REACHED, REACHED, SOCKET, LinkStep
 from bridgekit_verify.measure.tracing import Trace
 
 __all__ = ["trace_alt_text", "trace_figure"]
@@ -138,7 +138,7 @@ class _Column:
         """Return whether the event ended in this box: at its last link, or at the socket of another user."""
         return self.ended is not None and link == (SOCKET if self.readers else self.ended)
 
-    def _lines(self, step: Step) -> Iterator[_Line]:
+    def _lines(self, step: LinkStep) -> Iterator[_Line]:
         style = self.style(step.link)
         strong = {"ended": ENDED, "caught": CAUGHT, "delivered": DELIVERED}.get(style, TEXT_COLOUR)
         if step.state != REACHED:
@@ -163,7 +163,7 @@ class _Column:
             yield _Line("" if number else label, part, colour, bold)
 
 
-def _without_repetition(step: Step) -> str:
+def _without_repetition(step: LinkStep) -> str:
     """Return what the step logged, with "…" where a log line repeats the message of the exception."""
     logged = step.logged
     for caught in step.caught.split("; "):

@@ -22,7 +22,7 @@ from bridgekit_verify.measure.trace_evidence import (
     short,
 )
 
-__all__ = ["LINK_NAMES", "NOT_ON_PATH", "NOT_REACHED", "REACHED", "SOCKET", "Step", "path_steps"]
+__all__ = ["LINK_NAMES", "NOT_ON_PATH", "NOT_REACHED", "REACHED", "SOCKET", "LinkStep", "path_steps"]
 
 SOCKET: Final = 11
 """The number of the step after link 10: the user's socket."""
@@ -38,7 +38,7 @@ NOTHING: Final = "nothing"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LinkStep:
     """What one link did with one event, and with the bridge and the run that the event depends on."""
 
     link: int
@@ -59,21 +59,21 @@ class Step:
         return LINK_NAMES[self.link]
 
 
-def path_steps(event: EventCalls) -> list[Step]:
+def path_steps(event: EventCalls) -> list[LinkStep]:
     """Return one step for each of the ten links, and one for the user's socket."""
     wrong = {problem.link: problem.text for problem in reversed(problems(event))}
     return [*(_step(event, link, wrong.get(link, "")) for link in range(1, SOCKET)), _socket(event)]
 
 
-def _step(event: EventCalls, link: int, problem: str) -> Step:
+def _step(event: EventCalls, link: int, problem: str) -> LinkStep:
     if link in ((6, 7, 8) if event.by_core else (4, 5) if event.outside_core else ()):
-        return Step(link, state=NOT_ON_PATH)
+        return LinkStep(link, state=NOT_ON_PATH)
     calls = _calls_of(event, link)
     if not calls or link > event.last_link:
-        return Step(link, state=NOT_REACHED, problem=problem)
+        return LinkStep(link, state=NOT_REACHED, problem=problem)
     received, passed_on = _HANDOVERS[link](event)
     caught = {id(error): error for call in calls for error in call.caught(event.key)}
-    return Step(
+    return LinkStep(
         link,
         received=received,
         passed_on=passed_on,
@@ -261,10 +261,10 @@ _HANDOVERS: Final[Mapping[int, Callable[[EventCalls], tuple[str, str]]]] = {
 }
 
 
-def _socket(event: EventCalls) -> Step:
+def _socket(event: EventCalls) -> LinkStep:
     if not event.arrivals:
-        return Step(SOCKET, state=NOT_REACHED)
+        return LinkStep(SOCKET, state=NOT_REACHED)
     read = "; ".join(f"frame {each.seq}, read by {each.socket.user_id}" for each in event.arrivals)
     if event.own_arrivals:
-        return Step(SOCKET, received=read)
-    return Step(SOCKET, received=read, problem=f"the event belongs to {event.user_id} in {short(event.thread_id)}")
+        return LinkStep(SOCKET, received=read)
+    return LinkStep(SOCKET, received=read, problem=f"the event belongs to {event.user_id} in {short(event.thread_id)}")

@@ -9,26 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Final
 
 import pandas as pd
 
-from bridgekit import ids
-from bridgekit.errors import InvalidId, UnknownName
+from bridgekit.errors import UnknownName
 from bridgekit.ids import RunId, UserId
 from bridgekit_verify.measure.calls import Call, log_lines_recorded
 from bridgekit_verify.measure.experiment import Measurement, measure
+from bridgekit_verify.measure.families import OwnedThread, own_threads
 from bridgekit_verify.measure.history import EventKey
 from bridgekit_verify.measure.ledger import Attribution, attribute_loss
 from bridgekit_verify.measure.observer import NO_OBSERVER, SocketObserver
 from bridgekit_verify.measure.trace_evidence import EventCalls, Names, cause
-from bridgekit_verify.measure.trace_steps import NOT_ON_PATH, SOCKET, Step, path_steps
-from bridgekit_verify.measure.workload import OwnedThread, Run, Workload
+from bridgekit_verify.measure.trace_steps import NOT_ON_PATH, SOCKET, LinkStep, path_steps
+from bridgekit_verify.measure.workload import Run, Workload
 from bridgekit_verify.variants import Variant, variant
 
-__all__ = ["Step", "Trace", "trace_run", "trace_workload", "valid_threads"]
-
-USERS: Final = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
+__all__ = ["LinkStep", "Trace", "trace_run", "trace_workload"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Trace:
     def _workload_runs(self) -> list[Run]:
         return [run for group in self.measurement.workload.groups() for run in group]
 
-    def path(self, request: str, event: str, step: int = 1) -> list[Step]:
+    def path(self, request: str, event: str, step: int = 1) -> list[LinkStep]:
         """Return what each of the ten links, and then the user's socket, did with the event."""
         return path_steps(self._event(request, event, step))
 
@@ -164,7 +161,7 @@ class Trace:
         return names
 
 
-def _row(step: Step) -> dict[str, object]:
+def _row(step: LinkStep) -> dict[str, object]:
     return {
         "link": "" if step.link == SOCKET else step.link,
         "name": step.name,
@@ -196,7 +193,7 @@ def _ending(event: EventCalls) -> str:
     return f"{ending}{reason}.{_caught(last)}{'' if readers else ' No user reads it.'}"
 
 
-def _caught(step: Step) -> str:
+def _caught(step: LinkStep) -> str:
     if not step.caught:
         return ""
     return f" Link {step.link} caught {step.caught}" + ("." if step.logged else " and logged nothing.")
@@ -218,30 +215,15 @@ def _spans(numbers: Sequence[int]) -> str:
     return ", ".join(parts)
 
 
-def valid_threads(values: str | Iterable[str]) -> tuple[OwnedThread, ...]:
-    """Return one thread for each id, each with a user of its own. InvalidId says what is wrong and what is allowed."""
-    given = [values] if isinstance(values, str) else list(values)
-    if not given:
-        raise InvalidId("thread ids", "at least one is needed, for example thread_123")
-    threads = [ids.thread_id(value) for value in given]
-    if twice := next((each for each in threads if threads.count(each) > 1), None):
-        raise InvalidId("thread ids", f"each must differ from the others, and {twice!r} occurs more than once")
-    names = [
-        USERS[number % len(USERS)] + (f" {number // len(USERS) + 1}" if number >= len(USERS) else "")
-        for number in range(len(threads))
-    ]
-    return tuple(OwnedThread(thread, UserId(name)) for thread, name in zip(threads, names, strict=True))
-
-
 async def trace_run(
     chain: Variant | str, threads: str | Iterable[str] = "thread_123", *, steps: int = 1, seed: int = 0
 ) -> Trace:
     """Trace one run in each of the threads, all at once, over real sockets. Their requests are "question 1" and so on.
 
-    `chain` is a variant or its name. Every thread belongs to a user of its own. UnknownName: no variant has this name.
-    InvalidId: a thread id is not valid.
+    `chain` is a variant or its name; each thread belongs to a user of its own. UnknownName lists the known variants.
+    InvalidId and InvalidParameter say which thread ids are allowed.
     """
-    owned = valid_threads(threads)
+    owned = own_threads([threads] if isinstance(threads, str) else threads)
     workload = Workload(threads=owned, at_once=len(owned), steps=steps)
     return await trace_workload(chain, workload, seed=seed)
 

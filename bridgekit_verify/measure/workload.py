@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,8 +17,9 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.events import EventType
 from bridgekit.ids import HexSource
-from bridgekit_verify.measure.families import FAMILIES, OwnedThread, thread_ids
-from bridgekit_verify.measure.history import BridgeBinding, EventKey, Expectation, Handover, History
+from bridgekit_verify.errors import InvalidParameter
+from bridgekit_verify.measure.families import FAMILIES, OwnedThread, own_threads, thread_ids
+from bridgekit_verify.measure.history import BridgeBinding, EventKey, Expectation, ExpectedEvents, Handover, History
 
 __all__ = [
     "AGENT",
@@ -28,6 +30,7 @@ __all__ = [
     "Run",
     "RunBarrier",
     "Workload",
+    "own_threads",
     "scripted_agent",
     "seeded",
     "thread_ids",
@@ -72,7 +75,7 @@ ALWAYS_ONLINE: Final = OfflinePattern(0, of=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The size of a load.
+    """The size of a load. InvalidParameter names a value that is not allowed.
 
     A run of `steps` steps has 2 + 3 * `steps` events; a run of one step has the five critical events.
     """
@@ -91,6 +94,37 @@ class Workload:
     offline: OfflinePattern = ALWAYS_ONLINE
     """When the users who have a socket disconnect; afterwards they connect again."""
 
+    def __post_init__(self) -> None:
+        for name, start in (
+            ("runs_per_thread", 0), ("steps", 0), ("at_once", 1), ("subscribers", 0), ("users_without_socket", 0)
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if type(value) is not int or value < start:
+                raise InvalidParameter(name, value, f"a whole number of at least {start}")
+        ids = Counter(owned.thread_id for owned in self.threads)
+        if len(ids) < len(self.threads):
+            [(repeated, _)] = ids.most_common(1)
+            raise InvalidParameter("threads", repeated, "threads with different ids, so that each has one owner")
+
+    @property
+    def events_per_run(self) -> int:
+        """How many events a run has: three for each step, and two of the core around them."""
+        return 3 * self.steps + (0 if self.outside_core else 2)
+
+    @property
+    def expected_events(self) -> ExpectedEvents:
+        """How many events must arrive, computed from the parameters alone.
+
+        An independent number for the checker: it depends neither on the recorded events nor on the ledger. Closed
+        sockets of offline users still count, because their events must arrive after the users have returned.
+        """
+        without_socket = min(self.users_without_socket, len(self.threads)) if self.subscribers else len(self.threads)
+        events_per_thread = self.runs_per_thread * self.events_per_run
+        return ExpectedEvents(
+            at_sockets=(len(self.threads) - without_socket) * events_per_thread * self.subscribers,
+            without_socket=without_socket * events_per_thread,
+        )
+
     def groups(self) -> Iterator[tuple[Run, ...]]:
         """Yield the runs in the order of their requests, in groups of the runs that are active together."""
         runs = [
@@ -105,6 +139,16 @@ class Workload:
         """Yield the groups of runs between two changes of presence: whether the users are online, and the groups."""
         for offline, indexed in groupby(enumerate(self.groups()), key=lambda each: self.offline.is_offline(each[0])):
             yield not offline, [group for _, group in indexed]
+
+    def misroutes_of_shared_agent(self) -> int:
+        """Return how many agents' events reach another user if the runs of a group share one agent object.
+
+        The agent emits for the run that bound it last, so of each group only the events of that run's owner arrive. If
+        n runs of n users run c at a time, they form ⌈n / c⌉ groups, and the share is (n - ⌈n / c⌉) / n. That is
+        (c - 1) / c only where c divides n. `users_without_socket` must be 0: a user without a socket reads nothing.
+        """
+        per_run = 3 * self.steps
+        return sum(per_run for group in self.groups() for run in group if run.owned.user_id != group[-1].owned.user_id)
 
     def expectations(self, run: Run) -> list[Expectation]:
         """Return the events that must reach the run's user, in order."""

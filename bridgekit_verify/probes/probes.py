@@ -19,6 +19,8 @@ from bridgekit.errors import DeterministicStartupError, unwrap_single_error
 from bridgekit.serve.in_process import serving
 from bridgekit.transport import hub
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
+from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
+from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.measure.workload import AGENT, seeded, tools
 from bridgekit_verify.probes.probe_cases import PROBE_CASES
 from bridgekit_verify.probes.probe_fixture import ProbeFailed, ProbeFixture, ProbeInconclusive, thinking
@@ -48,20 +50,26 @@ class Probe:
     answer: ProbeAnswer
     evidence: str
     """What the probe observed, in one sentence."""
+    sample: Sample | None = None
+    """What the probe tried; None if it could not try anything."""
 
 
-async def probe(link: int, variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> Probe:
+async def probe(
+    link: int, variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, families: Families = FAMILIES
+) -> Probe:
     """Test one link of a variant."""
-    return (await _run_probes(variant, (LINKS[link - 1],), seed=seed, threads=threads))[0]
+    return (await _run_probes(variant, (LINKS[link - 1],), seed=seed, threads=threads, families=families))[0]
 
 
-async def probe_all(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> list[Probe]:
+async def probe_all(
+    variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, families: Families = FAMILIES
+) -> list[Probe]:
     """Test the nine links of a variant over a real server; the answers are in the order of the chain.
 
     Link 9 is tested with `threads` threads of every family of thread ids; three show whether one thread leaks into
-    another.
+    another. For thread ids of your own, pass `families={"mine": ["support-42", "support-43"]}`.
     """
-    return await _run_probes(variant, LINKS, seed=seed, threads=threads)
+    return await _run_probes(variant, LINKS, seed=seed, threads=threads, families=families)
 
 
 async def probe_hub(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> Probe:
@@ -77,13 +85,16 @@ async def probe_ten(variant: Variant, *, seed: int = 0, threads: int = THREADS_P
     return await _run_probes(variant, (*LINKS, HUB), seed=seed, threads=threads)
 
 
-async def _run_probes(variant: Variant, links: Sequence[Link], *, seed: int, threads: int) -> list[Probe]:
+async def _run_probes(
+    variant: Variant, links: Sequence[Link], *, seed: int, threads: int, families: Families = FAMILIES
+) -> list[Probe]:
+    chosen = families_by_name(families)
     agents = {AGENT: thinking(variant.agent)}
     config = variant.config(agents, hex_source=seeded(seed), tools=tools(), seed=seed)
     app = create_app(config, start=variant.start)
     try:
         async with serving(app) as url:
-            fixture = ProbeFixture(variant, app, url, seed, threads)
+            fixture = ProbeFixture(variant, app, url, seed, threads, chosen)
             return [await _try(link, PROBE_CASES[link.number], fixture) for link in links]
     except DeterministicStartupError as refused:
         named = refused.link if HUB in links else min(refused.link, LINKS[-1].number)
@@ -97,21 +108,29 @@ async def probe_each(variants: Iterable[Variant], *, seed: int = 0) -> dict[str,
 
 async def _try(link: Link, case: Callable[[ProbeFixture], Awaitable[str]], fixture: ProbeFixture) -> Probe:
     """Run one probe. An error raised by a link is evidence; an error raised by the probe is a bug and propagates."""
+    fixture.tried.clear()
+    answer, evidence = await _answer(link, case, fixture)
+    return Probe(link, answer, evidence, min(fixture.tried, default=None))
+
+
+async def _answer(
+    link: Link, case: Callable[[ProbeFixture], Awaitable[str]], fixture: ProbeFixture
+) -> tuple[ProbeAnswer, str]:
     try:
         with unwrap_single_error(), anyio.fail_after(PROBE_TIMEOUT_SECONDS):
-            return Probe(link, ProbeAnswer.HOLDS, await case(fixture))
+            return ProbeAnswer.HOLDS, await case(fixture)
     except ProbeInconclusive as inconclusive:
-        return Probe(link, ProbeAnswer.UNKNOWN, str(inconclusive))
+        return ProbeAnswer.UNKNOWN, str(inconclusive)
     except ProbeFailed as failed:
-        return Probe(link, ProbeAnswer.DOES_NOT_HOLD, str(failed))
+        return ProbeAnswer.DOES_NOT_HOLD, str(failed)
     except Exception as error:
         raised_by = None if raised_by_harness(error) else link_of_error(error)
         if raised_by is None:
             raise
         reason = f"raised {type(error).__name__}: {error}"
         if raised_by == link.number:
-            return Probe(link, ProbeAnswer.DOES_NOT_HOLD, reason)
-        return Probe(link, ProbeAnswer.UNKNOWN, f"link {raised_by} {reason}")
+            return ProbeAnswer.DOES_NOT_HOLD, reason
+        return ProbeAnswer.UNKNOWN, f"link {raised_by} {reason}"
 
 
 def _after_refusal(link: Link, refused: DeterministicStartupError, named: int) -> Probe:

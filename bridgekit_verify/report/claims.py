@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from bridgekit_verify.measure.experiment import Measurement
-from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.probes.probes import Probe, ProbeAnswer
-from bridgekit_verify.report.findings import Finding, Verdict
-from bridgekit_verify.studies.study import EXAMPLE, FixStudy, LinkStudy
+from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_hub
+from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Verdict
+from bridgekit_verify.studies.study import KINDS, FixStudy, LinkStudy
+from bridgekit_verify.variants import AS_COMMITTED, SOUND
 
-__all__ = ["chain_claim", "delivered_by", "fix_claim", "link_claim", "lost_claim", "verdict_of"]
+__all__ = [
+    "audit_answer",
+    "chain_claim",
+    "connection_claim",
+    "fix_claim",
+    "link_claim",
+    "lost_claim",
+    "run_answer",
+    "verdict_of",
+]
 
 
 def verdict_of(holds: bool) -> Verdict:
@@ -18,86 +28,154 @@ def verdict_of(holds: bool) -> Verdict:
     return "holds" if holds else "does not hold"
 
 
-def delivered_by(measurements: Sequence[Measurement]) -> Rate:
-    """Return delivered of expected events, summed over the measurements."""
-    verdicts = [measurement.verdict for measurement in measurements]
-    return Rate(sum(v.delivered for v in verdicts), sum(v.expected for v in verdicts))
+def audit_answer(reported: str, works: RunAnswer, *, as_worded: bool) -> AuditAnswer:
+    """Answer "Was the audit right?" about a link that it reports as working or broken.
+
+    A link that fails although the audit reports it as working is right "as worded" if the audit's description of the
+    link's code is true.
+    """
+    if works == "unknown":
+        return "unknown"
+    if (works == "works") == (reported == "working"):
+        return "yes"
+    return "as worded, but insufficient" if reported == "working" and as_worded else "no"
+
+
+def run_answer(probe: Probe) -> RunAnswer:
+    """Answer "Does it work when run?" from a link's probe."""
+    answers: dict[ProbeAnswer, RunAnswer] = {ProbeAnswer.HOLDS: "works", ProbeAnswer.DOES_NOT_HOLD: "fails"}
+    return answers.get(probe.answer, "unknown")
 
 
 def link_claim(study: LinkStudy) -> Finding:
-    """Compare the audit's status of a link with its probe on the chain as committed."""
-    link, committed = study.link, study.committed
-    says_working = link.reported == "working"
-    confirmed = (committed.answer is ProbeAnswer.HOLDS) == says_working
-    verdict: Verdict = "unknown" if committed.answer is ProbeAnswer.UNKNOWN else verdict_of(confirmed)
-    before, after = study.before.verdict, study.after.verdict
+    """Answer both questions about a link: was the audit right, and does the link work when run as committed?
+
+    Only a link that fails as committed has a delivery before the repair. One that works was broken on purpose to count
+    what it carries, so that its count is called an experiment.
+    """
+    link, before, after = study.link, study.before, study.after
+    works = run_answer(study.committed)
+    right = audit_answer(link.reported, works, as_worded=study.wording.holds)
+    agrees: dict[AuditAnswer, Verdict] = {"yes": "holds", "unknown": "unknown"}
+    broken_on_purpose = works != "fails"
+    delivered = f"{before.verdict.delivery.counts} events reach their user and {before.verdict.misrouted:,} another one"
     return Finding(
         id=f"link-{link.number}",
         title=link.title,
         link=link.number,
-        claim=f"The audit calls link {link.number} {link.reported}.",
+        claim=f"Link {link.number} is {link.reported}: {study.wording.statement}.",
         reported=link.reported,
-        verdict=verdict,
-        answer=f"Run as committed, the link {committed.answer}: {committed.evidence}.",
+        verdict=agrees.get(right, "does not hold"),
+        audit_right=right,
+        works=works,
+        answer=f"{_RUN_PHRASES[works]}: {study.committed.evidence}.",
         evidence=(
-            f"Sound, the link {study.sound.answer}: {study.sound.evidence}.",
-            f"Broken ({study.before.variant.summary}), the chain delivers {before.delivery} events"
-            f" and hands {before.misrouted:,} to somebody else.",
-            f"Mended, it delivers {after.delivery} and hands {after.misrouted:,} to somebody else.",
+            f"Tested word for word, the audit's description ({study.wording.statement}) is"
+            f" {'true' if study.wording.holds else 'not true'}.",
+            f"Experiment: with the link broken on purpose ({before.variant.summary}), {delivered}."
+            if broken_on_purpose
+            else f"With only this link as committed ({before.variant.summary}), {delivered}.",
+            f"Repaired, {after.verdict.delivery.counts} events reach their user and {after.verdict.misrouted:,} another"
+            f" one. {_PROBE_PHRASES[study.sound.answer]}: {study.sound.evidence}.",
         ),
-        before=(before.delivered, before.expected),
-        after=(after.delivered, after.expected),
+        before=(before.verdict.delivered, before.verdict.expected),
+        after=(after.verdict.delivered, after.verdict.expected),
+        experiment=before.variant.summary if broken_on_purpose else "",
         sound=study.sound.answer.value,
+        sample=study.committed.sample,
+    )
+
+
+_RUN_PHRASES: dict[RunAnswer, str] = {
+    "works": "As committed, it works",
+    "fails": "As committed, it fails",
+    "unknown": "As committed, its test gave no result",
+}
+_PROBE_PHRASES = {
+    ProbeAnswer.HOLDS: "It then passes its test",
+    ProbeAnswer.DOES_NOT_HOLD: "It then still fails its test",
+    ProbeAnswer.UNKNOWN: "Its test then gave no result",
+}
+
+
+async def connection_claim(*, seed: int) -> Finding:
+    """Answer "Does it work when run?" about link 10, from the hub to a thread's sockets, which the audit leaves out."""
+    committed, sound = [await probe_hub(variant, seed=seed) for variant in (AS_COMMITTED, SOUND)]
+    works = run_answer(committed)
+    return Finding(
+        id="link-10",
+        title="Link 10 · Hub and sockets",
+        link=10,
+        claim="The audit's chain ends at link 9. It does not examine how an event reaches the sockets of its thread.",
+        reported="not examined",
+        verdict="unknown",
+        audit_right="not examined",
+        works=works,
+        answer=f"{_RUN_PHRASES[works]}: {committed.evidence}.",
+        evidence=(f"{_PROBE_PHRASES[sound.answer].replace('It then', 'Repaired, it')}: {sound.evidence}.",),
+        sound=sound.answer.value,
+        sample=committed.sample,
     )
 
 
 def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurement) -> Finding:
     """Test "eight links work and one is broken" with the probes of the chain as committed."""
     broken = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD]
+    unknown = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.UNKNOWN]
     reported_broken = [probe.link.number for probe in committed if probe.link.reported == "broken"]
+    # A link without a result could only add to those that fail.
+    verdict: Verdict = (
+        "unknown" if unknown and set(broken) <= set(reported_broken) else verdict_of(broken == reported_broken)
+    )
     return Finding(
         id="chain",
         title="The chain as a whole",
         claim="Eight of the nine links work, and one is broken.",
         reported="broken",
-        verdict=verdict_of(broken == reported_broken),
-        answer=f"Run as committed, {len(broken)} of {len(committed)} links do not hold:"
-        f" {', '.join(map(str, broken)) or 'none'}. The audit names {', '.join(map(str, reported_broken))}.",
+        verdict=verdict,
+        works="fails" if broken else "unknown" if unknown else "works",
+        answer=f"Run as committed, {len(broken)} of {len(committed)} links fail:"
+        f" {', '.join(map(str, broken)) or 'none'}. The audit names {', '.join(map(str, reported_broken)) or 'none'}."
+        + (f" Without a result: {', '.join(map(str, unknown))}." if unknown else ""),
         evidence=tuple(
             f"{probe.link.title}: {probe.evidence}." for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(after.verdict.delivered, after.verdict.expected),
+        sample=min((probe.sample for probe in committed if probe.sample is not None), default=None),
     )
+
+
+FIX_CLAIMS: Final = {
+    1: ("fix 1", "With the thread id inside the run id, events find their thread (Fix 1, critical, a single line)."),
+    2: (
+        "fix 2 as written",
+        "Parsing the run id, then asking the orchestrator, resolves the thread (Fix 2, a backup to Fix 1).",
+    ),
+    3: ("fix 3", "A service that stores the thread of each run finds the run's thread (Fix 3, optional)."),
+}
+"""By number of the fix: the variant that tests it alone, and the audit's statement."""
 
 
 def fix_claim(number: int, study: FixStudy) -> Finding:
     """Test whether a fix alone makes every event reach its user, on the chain as reported."""
-    name = f"fix {number}"
-    claims = {
-        1: "With the thread id inside the run id, events find their thread (Fix 1, critical, a single line).",
-        2: "Parsing the run id, then asking the orchestrator, resolves the thread (Fix 2, a backup to Fix 1).",
-        3: "A service that keeps run and thread together routes a run's every event while it lasts (Fix 3, optional).",
-    }
-    cells = study.over_families(name)
-    example, total = study.example(name).verdict.delivery, delivered_by(cells)
-    losing = [family for family in study.families if study.cells[family, name].verdict.lost_silent]
-    leaking = [family for family in study.families if study.cells[family, name].verdict.misrouted]
-    misrouted = sum(cell.verdict.misrouted for cell in cells)
-    before = study.example("as reported").verdict.delivery
+    name, claim = FIX_CLAIMS[number]
+    before, example = (study.example(each).verdict.delivery for each in ("as reported", name))
+    dropping, leaking = study.dropping(name), study.leaking(name)
     return Finding(
         id=f"fix-{number}",
         title=f"Fix {number} · alone",
-        claim=claims[number],
+        claim=claim,
         reported="fix",
-        verdict=verdict_of(not losing and not misrouted),
-        answer=(
-            f"With {EXAMPLE} it delivers {example.k:,} of {example.n:,}; over {len(study.families)} families of thread"
-            f" ids {total}, with {misrouted:,} events handed to another user."
-        ),
+        verdict=verdict_of(not dropping and not leaking),
+        answer=f"With {study.example_family} it delivers {example.counts} events; {study.summary(name)}.",
         evidence=(
-            f"Families that lose events: {', '.join(losing) or 'none'}.",
-            f"Families that hand events to another user: {', '.join(leaking) or 'none'}.",
+            f"Kinds of which events do not reach their user: {', '.join(dropping) or 'none'}.",
+            f"Kinds of which events reach another user: {', '.join(leaking) or 'none'}.",
+            *(
+                f"Delivered with {KINDS[label]}: {_by_kind(study, name, names)}."
+                for label, names in study.groups.items()
+            ),
             *_caveats(number, study),
         ),
         before=(before.k, before.n),
@@ -105,33 +183,66 @@ def fix_claim(number: int, study: FixStudy) -> Finding:
     )
 
 
+def _by_kind(study: FixStudy, variant: str, names: Sequence[str]) -> str:
+    return "; ".join(f"{name} {study.cells[name, variant].verdict.delivery.counts}" for name in names)
+
+
 def _caveats(number: int, study: FixStudy) -> list[str]:
     """Return the evidence that qualifies a fix's own numbers."""
-    if number == 2 and {"fix 1", "fixes 1 and 2"} <= {*study.variants}:
-        first, both = (delivered_by(study.over_families(name)).counts for name in ("fix 1", "fixes 1 and 2"))
-        return [f"As the backup that it is meant to be: {first} with Fix 1, {both} with Fix 1 and Fix 2."]
+    if number == 2:
+        return [*_with_fix_1(study), *_with_the_method(study)]
     if number == 3:
-        return ["One process, and events while the run goes on. Late events, a restart, a run registered twice: below."]
+        return [
+            "This is one process, and events while the run is in progress. Late events, a restart and a run that is"
+            " registered twice are measured separately."
+        ]
     return []
+
+
+def _with_fix_1(study: FixStudy) -> list[str]:
+    together = "fixes 1 and 2 as written"
+    if together not in study.variants:
+        return []
+    return [f"As the backup that it is meant to be, with Fix 1: {study.summary(together)}."]
+
+
+def _with_the_method(study: FixStudy) -> list[str]:
+    alone, together = "fix 2 with its method", "fixes 1 and 2 with the method"
+    if not {alone, together} <= {*study.variants}:
+        return []
+    worse = [
+        name
+        for name in study.families
+        if study.cells[name, together].verdict.delivered < study.cells[name, alone].verdict.delivered
+    ]
+    return [
+        "The orchestrator lacks the method that Fix 2 calls. With the method supplied, as a query of the run-thread"
+        f" mapping, Fix 2 is a lookup in Fix 3's mapping: {study.summary(alone)}.",
+        f"With the method and Fix 1: {study.summary(together)}. Fix 1 makes Fix 2 deliver fewer events with"
+        f" {len(worse)} of {len(study.families)} kinds of thread ids: {', '.join(worse) or 'none'}.",
+    ]
 
 
 def lost_claim(study: FixStudy) -> Finding:
     """Test whether the chain as reported loses all events, and all of them at link 9."""
     cells = study.over_families("as reported")
-    total = delivered_by(cells)
     links = sorted({link for cell in cells for link in cell.verdict.lost_at})
+    example = study.example("as reported").verdict.delivery
+    receiving = [name for name, cell in zip(study.families, cells, strict=True) if cell.verdict.delivered]
     return Finding(
         id="claim-lost",
         title="Claim · events are completely lost",
         claim="As it stands, no agent event reaches a user, and link 9 is the reason.",
         reported="broken",
-        verdict=verdict_of(total.k == 0 and total.n > 0 and links == [9]),
-        answer=f"On the chain as the audit tells it, {total} events reach their user; every loss is charged to"
-        f" link {' and '.join(map(str, links))}.",
+        verdict=verdict_of(not receiving and example.n > 0 and links == [9]),
+        answer=f"On the chain as reported, {example.counts} events reach their user with {study.example_family};"
+        f" some event arrives with {len(receiving)} of {len(cells)} kinds of thread ids. Every loss is attributed to"
+        f" link {' and '.join(map(str, links)) or 'none'}.",
         evidence=tuple(
-            f"{cell.verdict.losses[attribution]:,} lost at link {attribution.link}: {attribution.reason}."
+            f"With {study.families[0]}, {cell.verdict.losses.get(attribution, 0):,} events are lost at link"
+            f" {attribution.link}: {attribution.reason}."
             for cell in cells[:1]
             for attribution in cell.verdict.attributions
         ),
-        before=(total.k, total.n),
+        before=(example.k, example.n),
     )

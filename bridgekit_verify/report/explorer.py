@@ -21,9 +21,10 @@ from bridgekit.errors import BridgekitError, InvalidId
 from bridgekit.events import CRITICAL
 from bridgekit.ids import ID_BYTES
 from bridgekit_verify.measure.experiment import Measurement, measure
+from bridgekit_verify.measure.families import own_threads
 from bridgekit_verify.measure.plots import outcome_counts
 from bridgekit_verify.measure.trace_figure import trace_alt_text, trace_figure
-from bridgekit_verify.measure.tracing import Trace, trace_workload, valid_threads
+from bridgekit_verify.measure.tracing import Trace, trace_workload
 from bridgekit_verify.measure.workload import Workload
 from bridgekit_verify.report.outputs import show_table
 from bridgekit_verify.variants import AS_COMMITTED, BROKEN, SOUND, VARIANTS, variant
@@ -94,7 +95,7 @@ async def explore_once(
 def _workload(threads: Sequence[str], runs_at_once: int) -> Workload:
     if not 1 <= runs_at_once <= RUNS_LIMIT:
         raise InvalidId("runs at once", f"must be 1 to {RUNS_LIMIT}, not {runs_at_once:,}")
-    owned = valid_threads(threads)
+    owned = own_threads(threads)
     if len(owned) > THREADS_LIMIT:
         raise InvalidId("thread ids", f"at most {THREADS_LIMIT} are allowed, not {len(owned):,}")
     return Workload(threads=owned, runs_per_thread=-(-runs_at_once // len(owned)), at_once=runs_at_once)

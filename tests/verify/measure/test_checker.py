@@ -25,7 +25,7 @@ THIRD = key(ALICES, 3)
 
 def test_clean_history_has_a_clean_verdict() -> None:
     assert check(clean()) == Verdict(
-        expected=15, delivered=15, lost_signalled=0, lost_silent=0, frames=15, extra_copies=0,
+        expected=15, no_socket=0, delivered=15, lost_signalled=0, lost_silent=0, frames=15, extra_copies=0,
         wrong_thread=0, wrong_user=0, unexpected=0, reordered=0, reordering_extent=0,
         false_success=0, false_failure=0, acknowledged=15, losses={}, misroutes={},
     )  # fmt: skip

@@ -17,10 +17,11 @@ from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.errors import InvalidId, UnknownName
 from bridgekit.events import CRITICAL, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit_verify import as_committed
+from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure import experiment
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.history import Socket
-from bridgekit_verify.measure.trace_steps import NOT_ON_PATH, NOT_REACHED, SOCKET, Step
+from bridgekit_verify.measure.trace_steps import NOT_ON_PATH, NOT_REACHED, SOCKET, LinkStep
 from bridgekit_verify.measure.tracing import Trace, trace_run, trace_workload
 from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.validation.breakages import BREAKAGES, Breakage
@@ -41,7 +42,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def step_of(trace: Trace, link: int, event: str = THOUGHT, request: str = QUESTION) -> Step:
+def step_of(trace: Trace, link: int, event: str = THOUGHT, request: str = QUESTION) -> LinkStep:
     return next(step for step in trace.path(request, event) if step.link == link)
 
 
@@ -168,7 +169,7 @@ async def test_bytes_on_the_wire_are_equal_with_and_without_a_trace(
 @on_both_backends
 async def test_trace_is_the_same_on_both_backends() -> None:
     trace = await trace_run("link 5 broken", ["thread_a", "thread_b"])
-    assert [trace.read_by(request, THOUGHT) for request in trace.requests] == [["bob"], ["bob"]]
+    assert [trace.read_by(request, THOUGHT) for request in trace.requests] == [["bob-1"], ["bob-1"]]
     assert [trace.ended_at(request, THOUGHT) for request in trace.requests] == [10, None]
 
 
@@ -178,15 +179,15 @@ async def test_trace_is_the_same_on_both_backends() -> None:
 async def test_sound_chain_passes_the_event_through_ten_links() -> None:
     trace = await trace_run(SOUND)
     assert trace.sentence(QUESTION, THOUGHT) == (
-        "sound: agent_thinking of question 1 passes links 1 to 10 and is read by its user, alice."
+        "sound: agent_thinking of question 1 passes links 1 to 10 and is read by its user, alice-0."
     )
     assert trace.sentence(QUESTION, "agent_started") == (
-        "sound: agent_started of question 1 passes links 1 to 5, 9 and 10 and is read by its user, alice."
+        "sound: agent_started of question 1 passes links 1 to 5, 9 and 10 and is read by its user, alice-0."
     )
     assert [step.link for step in trace.path(QUESTION, THOUGHT)] == list(range(1, SOCKET + 1))
     assert all(step.problem == step.caught == "" for step in trace.path(QUESTION, THOUGHT))
     assert step_of(trace, 8).returned == step_of(trace, 10).returned == "sent to 1 socket"
-    assert step_of(trace, SOCKET).received == "frame 2, read by alice"
+    assert step_of(trace, SOCKET).received == "frame 2, read by alice-0"
     assert [step_of(trace, link, "agent_started").state for link in (6, 7, 8)] == [NOT_ON_PATH] * 3
 
 
@@ -211,12 +212,12 @@ async def test_chain_as_committed_shows_the_swallowed_errors_of_links_3_8_and_9(
 async def test_shared_agent_sends_the_event_of_one_user_to_another() -> None:
     trace = await trace_run("link 5 broken", ["thread_a", "thread_b"])
     assert trace.sentence(QUESTION, THOUGHT) == (
-        "link 5 broken: agent_thinking of question 1 is read by bob and not by its user, alice:"
+        "link 5 broken: agent_thinking of question 1 is read by bob-1 and not by its user, alice-0:"
         " link 5 then gave the same agent run 2 instead of run 1."
     )
     assert step_of(trace, 5).passed_on == "bridge 1, run 1, thread_a, to agent 1, which also executes question 2"
     assert step_of(trace, 7).passed_on == "holds bridge 1, run 2, thread_b"
-    assert step_of(trace, SOCKET).problem == "the event belongs to alice in thread_a"
+    assert step_of(trace, SOCKET).problem == "the event belongs to alice-0 in thread_a"
 
 
 @pytest.mark.parametrize(("link", "end"), [(2, 10), (4, 10)])
@@ -375,16 +376,16 @@ async def test_any_valid_thread_id_is_traced(threads: str | list[str]) -> None:
 @pytest.mark.parametrize(
     ("threads", "message"),
     [
-        ("", "thread_id: must not be empty"),
-        ("x" * 1_025, "thread_id: must be at most 1,024 bytes, not 1,025"),
-        (["a", "a"], "thread ids: each must differ from the others, and 'a' occurs more than once"),
-        ([], "thread ids: at least one is needed, for example thread_123"),
-        (["a", 7], "thread_id: must be a string, not int"),
-        ("a\nb", r"thread_id: must not contain the control character '\\n'"),
+        ("", "must not be empty. A thread id is a string of 1 to 1,024 bytes"),
+        ("x" * 1_025, "must be at most 1,024 bytes, not 1,025"),
+        (["a", "a"], "'a' occurs twice: list each thread id once"),
+        ([], "must be a list of at least one thread id"),
+        (["a", 7], "must be a string, not int"),
+        ("a\nb", r"must not contain the control character '\\n'"),
     ],
 )
 async def test_invalid_thread_ids_are_refused_with_a_message(threads: Any, message: str) -> None:
-    with pytest.raises(InvalidId, match=f"^{message}$"):
+    with pytest.raises((InvalidId, InvalidParameter), match=message):
         await trace_run(SOUND, threads)
 
 

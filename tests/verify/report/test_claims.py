@@ -9,8 +9,7 @@ import pytest
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.probes.probes import probe_all
-from bridgekit_verify.report.claims import chain_claim, fix_claim, link_claim, lost_claim
-from bridgekit_verify.report.promises import after_fix_claims, step_claims
+from bridgekit_verify.report.claims import chain_claim, connection_claim, fix_claim, link_claim, lost_claim
 from bridgekit_verify.studies.study import EXAMPLE, FixStudy, study_fixes, study_link
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, SOUND
 
@@ -29,14 +28,28 @@ async def study() -> FixStudy:
 
 
 @pytest.mark.parametrize(
-    ("number", "verdict", "before"),
-    [(1, "does not hold", (0, 10)), (2, "holds", (0, 10)), (8, "does not hold", (4, 10)), (9, "holds", (0, 10))],
+    ("number", "right", "works", "before"),
+    [
+        (1, "as worded, but insufficient", "fails", (0, 10)),
+        (2, "yes", "works", (0, 10)),
+        (5, "as worded, but insufficient", "fails", (7, 10)),
+        (8, "no", "fails", (4, 10)),
+        (9, "yes", "fails", (0, 10)),
+    ],
 )
-async def test_link_verdict_compares_the_audits_status_with_the_probe(
-    number: int, verdict: str, before: tuple[int, int]
+async def test_both_answers_about_a_link_follow_from_its_tests(
+    number: int, right: str, works: str, before: tuple[int, int]
 ) -> None:
     finding = link_claim(await study_link(number, threads=2, runs=1, at_once=2))
-    assert (finding.verdict, finding.before, finding.after) == (verdict, before, (10, 10))
+    assert (finding.right, finding.works) == (right, works)
+    assert (finding.before, finding.after) == (before, (10, 10))
+    assert bool(finding.experiment) == (works == "works")
+    assert finding.sound == "holds"
+
+
+async def test_link_10_was_not_examined_and_fails_as_committed() -> None:
+    finding = await connection_claim(seed=0)
+    assert (finding.id, finding.link, finding.right, finding.works) == ("link-10", 10, "not examined", "fails")
     assert finding.sound == "holds"
 
 
@@ -58,8 +71,37 @@ async def test_fix_verdicts_follow_from_losses_and_leaks(study: FixStudy) -> Non
     findings = [fix_claim(number, study) for number in (1, 2, 3)]
     assert [finding.verdict for finding in findings] == ["does not hold", "does not hold", "holds"]
     assert [finding.after for finding in findings] == [(15, 15), (0, 15), (15, 15)]
-    assert "chat_<n>" in findings[0].evidence[0]
-    assert "prefixes of one another" in findings[0].evidence[1]
+    assert findings[0].evidence[:4] == (
+        "Kinds of which events do not reach their user: chat_<n>, prefixes of one another.",
+        "Kinds of which events reach another user: prefixes of one another.",
+        "Delivered with kinds in use: thread_123 15 of 15.",
+        "Delivered with stress kinds: chat_<n> 0 of 15; prefixes of one another 5 of 15.",
+    )
+
+
+async def test_fix_claim_states_counts_of_kinds_and_no_sum_or_interval(study: FixStudy) -> None:
+    finding = fix_claim(1, study)
+    assert finding.answer == (
+        "With thread_123 it delivers 15 of 15 events; every event arrives with 1 of 1 kinds in use and 0 of 2 stress"
+        " kinds; kinds that send events to another user: 1 of 3 (prefixes of one another)."
+    )
+    assert not [text for text in (finding.answer, *finding.evidence) if "%" in text or "45" in text]
+
+
+async def test_fix_2_is_judged_as_written_and_with_its_method(study: FixStudy) -> None:
+    finding = fix_claim(2, study)
+    with_fix_1, method, both = finding.evidence[-3:]
+    assert "with Fix 1: every event arrives with 1 of 1 kinds in use and 0 of 2 stress kinds" in with_fix_1
+    assert "a lookup in Fix 3's mapping: every event arrives with 1 of 1 kinds in use and 2 of 2 stress" in method
+    assert "fewer events with 1 of 3 kinds of thread ids: prefixes of one another." in both
+
+
+async def test_fix_2_would_hold_if_the_method_existed(study: FixStudy) -> None:
+    supplied = {
+        (kind, row): study.cells[kind, "fix 2 with its method" if row == "fix 2 as written" else row]
+        for kind, row in study.cells
+    }
+    assert fix_claim(2, replace(study, cells=supplied)).verdict == "holds"
 
 
 async def test_fix_1_holds_if_all_ids_are_like_the_example(study: FixStudy) -> None:
@@ -71,16 +113,3 @@ async def test_lost_claim_holds_as_reported(study: FixStudy) -> None:
     assert lost_claim(study).verdict == "holds"
     repaired = {(name, row): study.cells[name, "sound" if row == "as reported" else row] for name, row in study.cells}
     assert lost_claim(replace(study, cells=repaired)).verdict == "does not hold"
-
-
-async def test_after_fix_claims_do_not_hold_and_value_is_unknown(study: FixStudy) -> None:
-    arrive, real_time, value = await after_fix_claims(study, seed=0)
-    assert [claim.verdict for claim in (arrive, real_time, value)] == ["does not hold", "does not hold", "unknown"]
-    assert (arrive.before, arrive.after) == ((0, 20), (0, 20))
-    assert "9 of 9" in real_time.answer
-    assert value.before is value.after is None
-
-
-async def test_two_of_three_steps_cannot_tell_before_from_after(study: FixStudy) -> None:
-    findings = await step_claims(study, seed=0)
-    assert [finding.verdict for finding in findings] == ["holds", "does not hold", "does not hold"]
