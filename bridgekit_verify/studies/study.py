@@ -181,7 +181,9 @@ class FixStudy:
     def summary(self, variant: str) -> str:
         """Return in words with how many families every event arrives, and which families leak."""
         delivering, leaking = self.delivering(variant), self.leaking(variant)
-        arrived = " and ".join(f"{_of(delivering, names)} {KINDS[label]}" for label, names in self.groups.items())
+        arrived = " and ".join(
+            f"{_of(delivering, names)} {_kinds(label, len(names))}" for label, names in self.groups.items()
+        )
         leaks = f"{_of(leaking, self.families)} ({', '.join(leaking)})" if leaking else "none"
         return f"every event arrives with {arrived}; kinds that send events to another user: {leaks}"
 
@@ -195,7 +197,7 @@ class FixStudy:
     def before_after(self, title: str) -> Figure:
         """Draw for each variant how many families deliver everything, lose and leak: in use and stress apart."""
         panels = {
-            f"{len(names)} {KINDS[label]}": [
+            f"{len(names)} {_kinds(label, len(names))}": [
                 OutcomeCounts(
                     len(names),
                     len({*names} & {*self.delivering(variant)}),
@@ -216,6 +218,10 @@ class FixStudy:
             for variant in self.variants
         }
         return matrix_figure(cells, title=title)
+
+
+def _kinds(label: str, count: int) -> str:
+    return KINDS[label].replace("kinds", "kind") if count == 1 else KINDS[label]
 
 
 def _of(some: Iterable[str], names: Iterable[str]) -> str:
