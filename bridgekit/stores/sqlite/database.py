@@ -147,7 +147,7 @@ class Database:
             self._reads.pop(request, None)
         if isinstance(request.result, list):
             return request.result
-        raise request.result or StoreUnavailable(STORE, "it did not answer in time")
+        raise request.result or StoreUnavailable(STORE, "no answer in time")
 
     async def run(self) -> None:
         """Alternate between a commit and a read, until the database is closed and everything is written."""
@@ -267,7 +267,7 @@ class PendingRows:
         self._database.notify()
         problem = await pending.wait()
         if problem is None:
-            raise StoreUnavailable(STORE, "it did not answer in time")
+            raise StoreUnavailable(STORE, "no answer in time")
         if problem:
             raise StoreUnavailable(STORE, problem)
 

@@ -80,7 +80,7 @@ class _PendingEvent(Pending[Receipt]):
     def __await__(self) -> Generator[Any, Any, Receipt]:
         receipt = yield from self.wait().__await__()
         if receipt is None:
-            return _failed(self.log, self.frame.seq, Outcome.PENDING, "it did not answer in time")
+            return _failed(self.log, self.frame.seq, Outcome.PENDING, "no answer in time")
         return receipt
 
 
