@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit.pytest_plugin import assert_delivered
 from tests.tree import ROOT
-from tests.verify.measure.recordings import sound
+from tests.invariants.recordings import sound
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from benchmarks.in_process import sound_history
 from bridgekit.invariants.reports import check_stream
 from bridgekit_verify.measure.checker import check
 from tests.performance.counting import Calls
-from tests.verify.measure.recordings import STEPS, Frame, frame, numbered
+from tests.invariants.recordings import STEPS, Frame, frame, numbered
 
 EVENTS: Final = 100
 MAX_RATIO: Final = 2.1
