@@ -51,6 +51,14 @@ class RawPeer:
                 raise EOFError(f"{wanted!r} did not come")
             self.read += data
 
+    async def read_slowly(self, frames: int, chunk_bytes: int) -> None:
+        """Read until this many frames are received, at most `chunk_bytes` in an iteration of the event loop."""
+        while self.read.count(b'"seq":') < frames:
+            await anyio.wait_readable(self._here)
+            if not (data := self._here.recv(chunk_bytes)):
+                raise EOFError(f"the connection ended before {frames} frames")
+            self.read += data
+
     async def _write(self, data: bytes) -> None:
         while data:
             await anyio.wait_writable(self._here)
