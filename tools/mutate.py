@@ -1,4 +1,4 @@
-"""Mutation testing: checks that the tests of the pure measuring modules detect small mistakes in them.
+"""Mutation testing: checks that the tests of the pure modules that judge detect small changes to them.
 
 Each mutant is written to a copy of the package, and the fast tests of its module run. A survivor shows a gap in the
 tests, or has no observable effect; the latter are explained in `tools/mutants_explained.toml`. The exit code is 1 if a

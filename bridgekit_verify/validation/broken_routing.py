@@ -80,7 +80,7 @@ class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
 class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
     """Link 9, delayed: sends the first of every two events of a run after the second.
 
-    The first is reported as sent at once.
+    The first is reported as sent immediately.
     """
 
     def __init__(self, *given: Any) -> None:

@@ -1,7 +1,7 @@
 """Frame loss at a known rate, outside the chain, to compare measurements with.
 
 It is a fault, not a defect: no link is changed. Every connection accepts each frame, and the sender gets a receipt that
-reports it; some frames are lost all the same, as in a network that drops them.
+reports it; some frames are lost nevertheless, as in a network that drops them.
 """
 
 from __future__ import annotations

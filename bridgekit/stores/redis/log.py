@@ -64,7 +64,7 @@ class _NodePipeline:
 
     @property
     def unavailable(self) -> bool:
-        """Whether callers fail at once instead of waiting for the node."""
+        """Whether callers fail immediately instead of waiting for the node."""
         return self.sender.unavailable or self.node.unavailable
 
     @property

@@ -43,7 +43,7 @@ MAX_IN_FLIGHT: Final = 2
 """Limit on commands to one node without a reply. While the node executes one, this worker prepares the next. With a
 higher limit, commands are smaller and cost more in total."""
 REQUEST_EVENTS: Final = 256
-"""Approximate limit on the events in one command. The server executes nothing else meanwhile: about 10 µs per event."""
+"""Approximate limit on the events in one command. The server executes nothing else then: about 10 µs per event."""
 REQUEST_BYTES: Final = 1_048_576
 
 _RELAYED: Final = Outcome.RELAYED
@@ -134,7 +134,7 @@ class Backlog:
         return iter(tuple(self._queues.values()))
 
     def queue(self, thread_id: ThreadId, names: Callable[[ThreadId], ThreadKeys]) -> PublishQueue:
-        """Return the thread's queue. The caller must add an event to it at once, since a new queue is empty."""
+        """Return the thread's queue. The caller must add an event to it immediately, since a new queue is empty."""
         queue = self._queues.get(thread_id)
         if queue is None:
             if not self._queues:
@@ -146,7 +146,8 @@ class Backlog:
     def add(self, queue: PublishQueue, entry: Entry) -> bool:
         """Append an event to a queue. If the backlog is full, count it as refused and return False."""
         size = len(entry.tail)
-        if self._unconfirmed and (self._unconfirmed >= self._events or self._unconfirmed_bytes + size > self._size_bytes):
+        full = self._unconfirmed >= self._events or self._unconfirmed_bytes + size > self._size_bytes
+        if self._unconfirmed and full:
             self._refuse(queue)
             return False
         queue.waiting.append(entry)

@@ -45,7 +45,7 @@ CONNECT_TIMEOUT_SECONDS: Final = 1.0
 REPLY_TIMEOUT_SECONDS: Final = 1.0
 """A connection without a reply for this long is closed, because a hanging server does not close it."""
 CALL_TIMEOUT_SECONDS: Final = 1.0
-"""How long one call may take, retries included. Once the node is marked unavailable, calls fail at once."""
+"""How long one call may take, retries included. Once the node is marked unavailable, calls fail immediately."""
 UNAVAILABLE_AFTER_SECONDS: Final = 0.25
 """A node is unavailable after its commands have failed for this long."""
 REFRESH_INTERVAL_SECONDS: Final = 0.25
@@ -217,7 +217,7 @@ class Node:
         evicts = info.get("maxmemory", "0") != "0" and info.get("maxmemory_policy") != "noeviction"
         if evicts and not self._warned:
             self._warned = True
-            _log.warning("%s may evict live runs' routes when its memory is full: set maxmemory-policy noeviction", self)
+            _log.warning("%s may evict routes of live runs when its memory is full: set the policy noeviction", self)
         self.is_cluster = info.get("cluster_enabled") == "1"
         settings: Any = None
         # Not every user may read the configuration. If this one may not, assume that writes are not synced.

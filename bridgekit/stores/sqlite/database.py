@@ -74,7 +74,7 @@ class Pending(Generic[ResultT]):
 
 
 class WriteSource(Protocol):
-    """A source of rows to write. Its methods return at once."""
+    """A source of rows to write. Its methods return immediately."""
 
     def next_batch(self) -> Mapping[str, str | bytes]:
         """Return the rows to write next, as columns of the inbox; an empty mapping if none wait.
@@ -168,7 +168,7 @@ class Database:
             self._ended.set()
 
     async def watch(self) -> None:
-        """Answer callers in bounded time while the file is slow, until `run` has ended."""
+        """Answer callers within a limited time while the file is slow, until `run` has ended."""
         with anyio.CancelScope(shield=True):
             while not self._ended.is_set():
                 with anyio.move_on_after(self._answer_timeout_seconds / 4):

@@ -63,7 +63,7 @@ def open_file(path: Path, synchronous: Synchronous, now: float) -> sqlite3.Conne
     """Open the file for this process alone. StoreInUse or StoreUnusable if that is not possible."""
     try:
         _create_private(path)
-        # No timeout: a second worker is refused at once. No isolation level: every statement is a transaction.
+        # No timeout: a second worker is refused immediately. No isolation level: every statement is a transaction.
         connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             _acquire_lock(connection, path)

@@ -1,4 +1,4 @@
-"""Thread logs in a SQLite file: acknowledged events survive the process, and numbering continues after a restart.
+"""Thread logs in a SQLite file: acknowledged events survive the process, and `seq` continues after a restart.
 
 An event is committed before it is delivered and before its sender gets a receipt. `seq` is assigned in memory, where
 the position of every known thread is kept. Frames are only in the file.
@@ -280,8 +280,9 @@ class SqliteEventLog:
     def _deliver_events(self, log: ThreadLog, events: deque[_PendingEvent]) -> None:
         """Deliver events of one thread, in order. Between two of them the event loop can write to its sockets.
 
-        A single event is delivered at once: the event loop has run since the thread's previous event. Several events
-        are delivered by a task, so that neither the next commit nor another thread waits for the thread's clients.
+        A single event is delivered immediately: the event loop has run since the thread's previous event. Several
+        events are delivered by a task, so that neither the next commit nor another thread waits for the thread's
+        clients.
         """
         if (undelivered := self._undelivered.get(log)) is not None:
             undelivered.extend(events)

@@ -81,7 +81,7 @@ async def test_moving_a_slot_loses_no_event_and_no_connection(
     async def publish_on() -> None:
         while not (moved.is_set() and outcomes[-20:] == [Outcome.RELAYED] * 20):
             outcomes.append((await writer.log.publish(event_with(len(outcomes), thread_id=thread))).outcome)
-            await checkpoint()  # a publisher that is answered at once lets no other task run
+            await checkpoint()  # a publisher that is answered immediately lets no other task run
 
     with anyio.fail_after(SOON_SECONDS):
         async with anyio.create_task_group() as tasks:

@@ -43,7 +43,7 @@ class RecordingSink:
         self._changed.set()
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
-        """Return at once, because this sink has no limit."""
+        """Return immediately, because this sink has no limit."""
 
     def numbers(self, thread_id: ThreadId = THREAD) -> list[int]:
         return [frame.seq for frame in self.frames[thread_id]]
@@ -140,5 +140,5 @@ async def through_proxy(server: RedisServer) -> AsyncIterator[tuple[Proxy, Redis
 async def until_server_replies(server: RedisServer, command: tuple[str, ...], reply: str) -> None:
     """Wait until the server gives this reply on a separate connection."""
     with anyio.fail_after(SOON_SECONDS):
-        while await server.ask(*command) != reply:  # noqa: ASYNC110  # nothing else tells
+        while await server.ask(*command) != reply:  # noqa: ASYNC110  # a server sets no event
             await anyio.sleep(POLL_SECONDS)
