@@ -75,7 +75,7 @@ async def raw_peer(url: str, user: UserId = ALICE, thread: ThreadId = THREAD) ->
         here.connect((address.hostname, address.port))
         here.setblocking(False)
         peer = RawPeer(here)
-        await peer._write(_handshake(address.netloc, urlencode({"user_id": user, "thread_id": thread})))
+        await peer._write(handshake(address.netloc, urlencode({"user_id": user, "thread_id": thread})))
         await peer.read_until(HEADER_END)
         assert peer.read.startswith(b"HTTP/1.1 101 ")
         peer.read = peer.read.partition(HEADER_END)[2]
@@ -83,7 +83,8 @@ async def raw_peer(url: str, user: UserId = ALICE, thread: ThreadId = THREAD) ->
         yield peer
 
 
-def _handshake(host: str, query: str) -> bytes:
+def handshake(host: str, query: str) -> bytes:
+    """Return an upgrade request for `/ws` with this query."""
     lines = (
         f"GET /ws?{query} HTTP/1.1",
         f"Host: {host}",
