@@ -18,7 +18,7 @@ EVENTS: Final = 100
 MAX_RATIO: Final = 2.1
 """Allowed ratio of work for twice the events."""
 ERROR_INTERVAL: Final = 5
-"""One event in this many is lost, repeated or late: the tool call of each run."""
+"""Errors occur once per this many events: the tool call of each run is lost, repeated or late."""
 
 T = TypeVar("T")
 

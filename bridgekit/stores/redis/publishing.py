@@ -43,7 +43,7 @@ MAX_IN_FLIGHT: Final = 2
 """Limit on commands to one node without a reply. While the node executes one, this worker prepares the next. With a
 higher limit, commands are smaller and cost more in total."""
 REQUEST_EVENTS: Final = 256
-"""Approximate limit on the events in one command. The server executes nothing else then: about 10 µs per event."""
+"""Approximate limit on the events in one command. It blocks the server for about 10 µs per event."""
 REQUEST_BYTES: Final = 1_048_576
 
 _RELAYED: Final = Outcome.RELAYED
