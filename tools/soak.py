@@ -34,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="duration in minutes (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="the first round's seed (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/soak.md"), help="file to write the result to, as Markdown")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/soak.md"), help="Markdown file to write")
     options = parser.parse_args()
     found = anyio.run(_soaked, options.minutes, options.seed)
     options.out.write_text(page(found), encoding="utf-8")

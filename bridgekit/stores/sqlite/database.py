@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 ANSWER_TIMEOUT_SECONDS: Final = 2.0
 """How long a caller waits for the file."""
 LOAD_TIMEOUT_SECONDS: Final = 60.0
-"""The same, for reads during application startup."""
+"""How long a read during application startup waits for the file."""
 RETRY_SECONDS: Final = 1.0
 """Time between attempts to write a file that could not be written, if nothing is published meanwhile."""
 BACKLOG_ROWS: Final = 10_000
