@@ -121,7 +121,7 @@ def _import(target: str) -> object:
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
             raise ServeError(target, f"there is no module {error.name!r} in {Path.cwd()} or on the path") from error
-        raise ServeError(target, f"it needs the module {error.name!r}, which is not installed") from error
+        raise ServeError(target, f"it needs the module {error.name!r}, which is not installed; install it") from error
     try:
         return attrgetter(attribute)(imported)
     except AttributeError as error:

@@ -261,7 +261,7 @@ class PendingRows:
             raise StoreUnavailable(STORE, "it is closed")
         # Rows of cancelled callers still wait here, so the number of rows is bounded, not that of callers.
         if len(self._waiting) >= self._limit:
-            raise StoreUnavailable(STORE, "its queue of unwritten rows is full")
+            raise StoreUnavailable(STORE, "its queue of unwritten rows is full; try again later")
         pending: Pending[str] = Pending()
         self._waiting[pending] = row
         self._database.notify()
