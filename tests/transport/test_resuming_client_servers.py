@@ -1,4 +1,4 @@
-"""The resuming client against real servers that restart, and with callers that read slow_backoff. On both backends."""
+"""The resuming client against real servers that restart, and with callers that read slowly. On both backends."""
 
 from __future__ import annotations
 
