@@ -237,7 +237,7 @@ async def restarted(server: RedisServer, redis: ClusterTopology) -> None:
         await only.answering.wait()
 
 
-def test_all_keys_of_a_thread_are_in_one_slot_whatever_its_id() -> None:
+def test_all_keys_of_a_thread_share_a_slot() -> None:
     names = KeyNames("app")
     for thread in ("thread_123", "}{", "", "x" * 1_024, "{a}b{c}"):
         keys = names.thread(ThreadId(thread))
