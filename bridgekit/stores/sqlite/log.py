@@ -198,7 +198,7 @@ class SqliteEventLog:
         return Replay(head, gap=gap)
 
     async def _read(self, log: ThreadLog, after: int) -> tuple[int, list[Frame]]:
-        """Return the retained frames after a number, and the number from which on only lost events are missing."""
+        """Return the retained frames after a `seq`, and the `seq` from which only lost events are missing."""
         before = self._database.clock() - self.retention.seconds
         ((first, _, data),) = await self._database.read(_FRAMES, log.number, after, before)
         if data is None:

@@ -1,4 +1,4 @@
-"""Used tickets in a SQLite file: what the contract suite does not cover."""
+"""Used tickets in a SQLite file: cases that the contract suite does not cover."""
 
 from __future__ import annotations
 
