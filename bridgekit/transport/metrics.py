@@ -1,5 +1,4 @@
-"""The delivery counters as Prometheus metrics. They are converted only when they are scraped, so counting stays cheap.
-"""
+"""The delivery counters as Prometheus metrics. They are converted when they are scraped, so counting is cheap."""
 
 from __future__ import annotations
 

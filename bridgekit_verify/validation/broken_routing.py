@@ -155,4 +155,5 @@ class HubThatDeliversLate(_HubThatBreaksDelivery):
         if (held := self._waiting.pop(connection, None)) is None:
             self._waiting[connection] = frame
             return True
-        return all([connection.put(each) for each in (frame, held)])
+        accepted = [connection.put(each) for each in (frame, held)]
+        return all(accepted)

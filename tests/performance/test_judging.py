@@ -11,8 +11,8 @@ import pytest
 from benchmarks.in_process import sound_history
 from bridgekit.invariants.reports import check_stream
 from bridgekit_verify.measure.checker import check
-from tests.performance.counting import Calls
 from tests.invariants.recordings import STEPS, Frame, frame, numbered
+from tests.performance.counting import Calls
 
 EVENTS: Final = 100
 MAX_RATIO: Final = 2.1

@@ -37,9 +37,7 @@ class RestartableServer:
         outbox = OutboxLimits(events=outbox_events)
         self.threads = MemoryThreadStore()
         self.app = create_app(
-            BridgeConfig(
-                agents={}, stores=self._opened, outbox=outbox, db_session_factory=self.threads, hub=WatchedHub
-            )
+            BridgeConfig(agents={}, stores=self._opened, outbox=outbox, db_session_factory=self.threads, hub=WatchedHub)
         )
         self.url = f"ws://127.0.0.1:{port}"
         self.tickets = list[str]()

@@ -46,7 +46,6 @@ async def pinging(keepalive_seconds: float = SHORT_SECONDS) -> AsyncIterator[tup
             yield application, url
 
 
-
 async def is_detected_in_time(seen: Callable[[float], Awaitable[bool]]) -> bool:
     """Return whether the state was observed. A machine that pauses for longer than a ping interval makes every peer
     look dead."""

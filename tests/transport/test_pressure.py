@@ -86,9 +86,7 @@ async def test_socket_is_closed_at_the_byte_limit(site: Site) -> None:
 async def crowded() -> AsyncIterator[tuple[Application, str]]:
     """A real server with small outboxes and small socket buffers."""
     app = create_app(
-        BridgeConfig(
-            agents={}, authorizer=OwnerAuthorizer, outbox=OutboxLimits(events=WAITING), hub=WatchedHub
-        )
+        BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=OutboxLimits(events=WAITING), hub=WatchedHub)
     )
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app, send_buffer_bytes=BUFFER_BYTES) as url:

@@ -67,8 +67,7 @@ Command = Sequence[bytes | str | int]
 
 
 class RetryDelay:
-    """Pauses between attempts. Each is twice as long, up to a second, and random so that workers do not retry in step.
-    """
+    """Pauses between attempts. Each is twice as long, up to a second, and random, so that workers retry out of step."""
 
     FIRST_SECONDS: Final = 0.05
     LONGEST_SECONDS: Final = 1.0
@@ -233,8 +232,7 @@ class Node:
 
 
 class ClusterTopology(AsyncContextManagerMixin):
-    """All nodes of a store; a single server is a cluster of one node. Opening raises StoreUnavailable if none replies.
-    """
+    """All nodes of a store; a single server is one node. Opening it raises StoreUnavailable if no node replies."""
 
     def __init__(self, url: str, *, prefix: str = "bridgekit") -> None:
         self._address, self._settings = parse_url(url)

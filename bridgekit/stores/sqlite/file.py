@@ -100,7 +100,9 @@ def _acquire_lock(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreUnusable(STORE, str(path), problem)
     journal_mode = _value(connection, "PRAGMA journal_mode=WAL")
     if journal_mode != "wal":
-        raise StoreUnusable(STORE, str(path), f"it cannot have a write-ahead log ({journal_mode=}); choose a local disk")
+        raise StoreUnusable(
+            STORE, str(path), f"it cannot have a write-ahead log ({journal_mode=}); choose a local disk"
+        )
     fetch(connection, "PRAGMA synchronous=FULL")
     if is_new:
         connection.executescript(_SCHEMA)

@@ -48,9 +48,7 @@ async def burst(worker: RedisWorker, events: int, threads: list[ThreadId]) -> No
     ("events", "threads", "most"),
     [(1, 1, 1), (20, 1, 2), (128, 1, 2), (1, 100, 2), (2, 100, 3)],
 )
-async def test_burst_costs_one_command_per_batch(
-    events: int, threads: int, most: int
-) -> None:
+async def test_burst_costs_one_command_per_batch(events: int, threads: int, most: int) -> None:
     async with redis_server() as server, redis_worker(server.url) as worker:
         await publish(worker, "the connection is made")
         await commands(server)

@@ -15,8 +15,8 @@ from bridgekit.events import Frame, encode_unnumbered, numbered
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.stores.redis.delivery import (
-    EVENT_BYTES,
     BUFFER_BYTES,
+    EVENT_BYTES,
     PART_BYTES,
     ChannelMessage,
     LogEntries,

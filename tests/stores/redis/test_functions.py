@@ -45,7 +45,12 @@ def batch_of(number: int, skip: int, *texts: bytes) -> tuple[bytes, bytes]:
 
 
 async def read(
-    redis: ClusterTopology, epoch: str = "", after: int | str = "", *, settings: bytes = SETTINGS, thread: ThreadId = THREAD
+    redis: ClusterTopology,
+    epoch: str = "",
+    after: int | str = "",
+    *,
+    settings: bytes = SETTINGS,
+    thread: ThreadId = THREAD,
 ) -> tuple[str, int, list[str]]:
     """Return epoch, last seq, and the entries after the cursor: `{1 text}` for a frame."""
     keys = redis.names.thread(thread)
@@ -194,7 +199,11 @@ async def test_error_of_one_thread_does_not_affect_another(redis: ClusterTopolog
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("persistence", "settings", "jumps"),
-    [(Persistence.EVERYSEC, SETTINGS, True), (Persistence.ALWAYS, PROMISED, False), (Persistence.ALWAYS, SETTINGS, True)],
+    [
+        (Persistence.EVERYSEC, SETTINGS, True),
+        (Persistence.ALWAYS, PROMISED, False),
+        (Persistence.ALWAYS, SETTINGS, True),
+    ],
 )
 async def test_restarted_server_skips_numbers_unless_it_syncs_each_write(
     persistence: Persistence, settings: bytes, jumps: bool
@@ -202,8 +211,14 @@ async def test_restarted_server_skips_numbers_unless_it_syncs_each_write(
     async with redis_server(persistence) as server, ClusterTopology(server.url) as redis:
         epoch, _, _ = await append(redis, b"a", batch=1, settings=settings)
         await restarted(server, redis)
-        assert (await append(redis, b"b", batch=2, settings=settings))[1] == (SEQ_SKIP_AFTER_RESTART + 2 if jumps else 2)
-        assert await append(redis, b"c", batch=3, settings=settings) == (epoch, SEQ_SKIP_AFTER_RESTART + 3 if jumps else 3, 0)
+        assert (await append(redis, b"b", batch=2, settings=settings))[1] == (
+            SEQ_SKIP_AFTER_RESTART + 2 if jumps else 2
+        )
+        assert await append(redis, b"c", batch=3, settings=settings) == (
+            epoch,
+            SEQ_SKIP_AFTER_RESTART + 3 if jumps else 3,
+            0,
+        )
         later = (
             [
                 f"h2 {SEQ_SKIP_AFTER_RESTART + 1}",

@@ -21,7 +21,9 @@ async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THR
     return Cursor(str(last.epoch), int(last.seq or 0))
 
 
-async def test_thread_is_unsubscribed_when_its_last_socket_leaves_and_can_be_joined_again(url: str, prefix: str) -> None:
+async def test_thread_is_unsubscribed_when_its_last_socket_leaves_and_can_be_joined_again(
+    url: str, prefix: str
+) -> None:
     async with redis_worker(url, prefix) as worker:
         await worker.log.join(THREAD)
         await worker.log.join(THREAD)

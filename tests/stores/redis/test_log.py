@@ -66,9 +66,7 @@ async def test_applications_with_different_prefixes_share_nothing(url: str, pref
         assert (await two.log.publish(event_with())).seq == 1
 
 
-async def test_events_keep_their_publisher_order_and_each_has_its_own_seq(
-    url: str, prefix: str
-) -> None:
+async def test_events_keep_their_publisher_order_and_each_has_its_own_seq(url: str, prefix: str) -> None:
     async with redis_worker(url, prefix) as one, redis_worker(url, prefix) as two:
         await one.log.join(THREAD)
 
