@@ -269,7 +269,7 @@ def test_key_file_behind_a_symbolic_link_is_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("", "contains no key"), ("\n \n", "contains no key"), ("short", "not 5")]
+    ("text", "expected"), [("", "contains no ticket key"), ("\n \n", "contains no ticket key"), ("short", "not 5")]
 )
 def test_unusable_key_is_refused_and_its_source_named(text: str, expected: str, tmp_path: Path) -> None:
     with pytest.raises(ServeError, match=expected) as refusal:
