@@ -35,7 +35,7 @@ class Verdict:
     lost_signalled: int
     """Never arrived, and the client received a gap that covers the event."""
     lost_silent: int
-    """Never arrived, and no gap told the client so."""
+    """Never arrived, and the client received no gap that covers the event."""
     frames: int
     """Frames that sockets read."""
     extra_copies: int
