@@ -70,6 +70,11 @@ class Verdict:
         return self.lost_signalled + self.lost_silent
 
     @property
+    def all_delivered(self) -> bool:
+        """Whether something was expected, all of it reached its user, and no frame another thread or user."""
+        return self.delivered == self.expected > 0 == self.misrouted
+
+    @property
     def attributions(self) -> list[Attribution]:
         """Every link and reason that lost or misrouted something, in the order of the chain."""
         return sorted({*self.losses, *self.misroutes}, key=lambda attribution: (attribution.link, attribution.reason))

@@ -125,6 +125,11 @@ class FixStudy:
         return tuple(dict.fromkeys(name for _, name in self.cells))
 
     @property
+    def known(self) -> bool:
+        """Whether every measurement expected an event. Otherwise no claim about all families can be judged."""
+        return all(cell.verdict.delivery.known for cell in self.cells.values())
+
+    @property
     def example_family(self) -> str:
         """The audit's own example if it was measured, else the first family."""
         return EXAMPLE if EXAMPLE in self.families else self.families[0]
@@ -139,7 +144,7 @@ class FixStudy:
 
     def delivering(self, variant: str) -> tuple[str, ...]:
         """Return the families whose every event reaches its user, and no other user."""
-        return tuple(name for name in self.families if _delivers(self.cells[name, variant]))
+        return tuple(name for name in self.families if self.cells[name, variant].verdict.all_delivered)
 
     def dropping(self, variant: str) -> tuple[str, ...]:
         """Return the families of which some event does not reach its user."""
@@ -203,13 +208,14 @@ class FixStudy:
         return kinds_figure(panels, self.variants, title=title)
 
     def matrix(self, title: str) -> Figure:
-        """Draw the details: which fix delivers which ids."""
-        return matrix_figure(dict(self.cells), title=title)
-
-
-def _delivers(measurement: Measurement) -> bool:
-    verdict = measurement.verdict
-    return verdict.delivered == verdict.expected > 0 == verdict.misrouted
+        """Draw the details: which fix delivers which ids, first the families in use, then stress."""
+        cells = {
+            (name if label == "in use" else f"stress: {name}", variant): self.cells[name, variant]
+            for label, names in self.groups.items()
+            for name in names
+            for variant in self.variants
+        }
+        return matrix_figure(cells, title=title)
 
 
 def _of(some: Iterable[str], names: Iterable[str]) -> str:

@@ -95,6 +95,22 @@ async def test_fix_1_holds_if_all_ids_are_like_the_example(study: FixStudy) -> N
     assert fix_claim(1, kind).verdict == "holds"
 
 
+async def test_claims_about_a_study_without_events_are_unknown() -> None:
+    empty = await study_fixes(threads=1, runs=0, at_once=1, families=EXAMPLE)
+    claims = [lost_claim(empty), *(fix_claim(number, empty) for number in (1, 2, 3))]
+    assert {claim.verdict for claim in claims} == {"unknown"}
+    assert "unknown" in claims[0].answer
+
+
+async def test_lost_claim_needs_every_family_lost_and_only_link_9_to_lose(study: FixStudy) -> None:
+    """With Fix 1, only link 9 loses events, but some arrive. As committed, none arrives, and link 8 loses some."""
+    some = {(kind, row): study.cells[kind, "fix 1" if row == "as reported" else row] for kind, row in study.cells}
+    assert lost_claim(replace(study, cells=some)).verdict == "does not hold"
+    committed = await measure(AS_COMMITTED, Workload(threads=thread_ids(EXAMPLE, 1)))
+    none = {key: committed if key[1] == "as reported" else cell for key, cell in study.cells.items()}
+    assert lost_claim(replace(study, cells=none)).verdict == "does not hold"
+
+
 async def test_lost_claim_holds_as_reported(study: FixStudy) -> None:
     assert lost_claim(study).verdict == "holds"
     repaired = {(name, row): study.cells[name, "sound" if row == "as reported" else row] for name, row in study.cells}
