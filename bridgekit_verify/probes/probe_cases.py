@@ -18,6 +18,7 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.events import EventType
 from bridgekit_verify.as_committed import HubWithoutThreads
+from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.measure.workload import AGENT, RunBarrier
 from bridgekit_verify.probes.probe_fixture import (
     ProbeFailed,
@@ -41,6 +42,7 @@ EMITTED: Final = list(EventType)
 
 
 async def _startup(fixture: ProbeFixture) -> str:
+    fixture.tried.append(Sample(2, "startups"))
     expect(
         fixture.app.state.agent_websocket_bridge is fixture.bridge,
         "app.state holds another bridge than startup created",
@@ -79,6 +81,7 @@ async def _supervisor(fixture: ProbeFixture) -> str:
         "the engine receives another bridge than the supervisor did",
     )
     wanted = [fixture.context(number) for number in (1, 2)]
+    fixture.tried.append(Sample(len(wanted), "runs"))
     for run in wanted:
         await supervisor.run(
             agent_name=run.agent_name, thread_id=run.thread_id, user_id=run.user_id, request=run.request
@@ -94,6 +97,7 @@ async def _agent_registry(fixture: ProbeFixture) -> str:
     made = registry(fixture, fixture.variant.registry, thinking(BaseAgent))
     made.set_websocket_bridge(fixture.frame_recorder)
     runs = [fixture.context(number) for number in (1, 2)]
+    fixture.tried.append(Sample(len(runs), "agents"))
     first, second = agents = [made.create_bound(run) for run in runs]
     bound = sum(agent.has_websocket_bridge() for agent in agents)
     expect(bound == 2, f"{bound} of 2 agents have a bridge after the registry bound them")
@@ -109,6 +113,7 @@ async def _agent_registry(fixture: ProbeFixture) -> str:
 async def _engine(fixture: ProbeFixture) -> str:
     source = registry(fixture, AgentRegistry, thinking(BaseAgent))
     engine, run = fixture.variant.engine(source, fixture.frame_recorder, core=RecordingCore), fixture.context(1)
+    fixture.tried.append(Sample(1, "runs"))
     core = engine.agent_core
     expect(
         isinstance(core, RecordingCore) and core.given is fixture.frame_recorder,
@@ -124,6 +129,7 @@ async def _engine(fixture: ProbeFixture) -> str:
 
 async def _core(fixture: ProbeFixture) -> str:
     runs = [fixture.context(number) for number in (1, 2)]
+    fixture.tried.append(Sample(len(runs), "runs"))
     source = registry(fixture, AgentRegistry, thinking(BaseAgent, RunBarrier(len(runs))))
     core = fixture.variant.core(source, fixture.frame_recorder)
     with record_notifications(fixture.frame_recorder) as notifications:
@@ -154,6 +160,7 @@ async def _core(fixture: ProbeFixture) -> str:
 
 async def _agent(fixture: ProbeFixture) -> str:
     config, run, adapter = fixture.application.config, fixture.context(1), RecordingAdapter()
+    fixture.tried.append(Sample(1, "agents"))
     agent = thinking(fixture.variant.agent)(AGENT, config.llm_manager, config.tool_dispatcher, adapter)
     agent.set_websocket_bridge(fixture.frame_recorder, run.run_id, thread_id=run.thread_id)
     expect(bool(adapter.given), "the agent received the bridge and did not bind its adapter")
@@ -167,6 +174,7 @@ async def _agent(fixture: ProbeFixture) -> str:
 
 
 async def _adapter_binding(fixture: ProbeFixture) -> str:
+    fixture.tried.append(Sample(1, "adapters"))
     run, adapter = fixture.context(1), fixture.variant.adapter()
     expect(not adapter.has_websocket_bridge(), "an adapter that received nothing reports that it has a bridge")
     adapter.set_websocket_bridge(fixture.frame_recorder, run.run_id, AGENT, thread_id=run.thread_id)
@@ -183,6 +191,7 @@ async def _adapter_binding(fixture: ProbeFixture) -> str:
 
 
 async def _adapter_emission(fixture: ProbeFixture) -> str:
+    fixture.tried.append(Sample(len(EMITTED), "events"))
     run, adapter = fixture.context(1), fixture.variant.adapter()
     # Set directly, so that an adapter that does not store them (link 7) can still be tested.
     adapter.bridge, adapter.run_id, adapter.agent_name, adapter.thread_id = (

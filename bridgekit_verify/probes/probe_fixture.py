@@ -22,6 +22,7 @@ from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.transport.hub import Hub
 from bridgekit_verify.measure.families import FAMILIES, Family
+from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.measure.workload import AGENT, RunBarrier
 from bridgekit_verify.variants import Variant
 
@@ -57,6 +58,8 @@ class ProbeFixture:
     seed: int
     threads: int
     """How many threads of each family of ids the probe of link 9 uses."""
+    tried: list[Sample] = field(default_factory=list)
+    """What the current probe tries; each case appends its own."""
     families: Mapping[str, Family] = field(default_factory=lambda: FAMILIES)
     """The families of thread ids that the probe of link 9 uses."""
 

@@ -20,6 +20,7 @@ from bridgekit.serve.in_process import serving
 from bridgekit.transport import hub
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
+from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.measure.workload import AGENT, seeded, tools
 from bridgekit_verify.probes.probe_cases import PROBE_CASES
 from bridgekit_verify.probes.probe_fixture import ProbeFailed, ProbeFixture, ProbeInconclusive, thinking
@@ -49,6 +50,8 @@ class Probe:
     answer: ProbeAnswer
     evidence: str
     """What the probe observed, in one sentence."""
+    sample: Sample | None = None
+    """What the probe tried; None if it could not try anything."""
 
 
 async def probe(
@@ -105,21 +108,29 @@ async def probe_each(variants: Iterable[Variant], *, seed: int = 0) -> dict[str,
 
 async def _try(link: Link, case: Callable[[ProbeFixture], Awaitable[str]], fixture: ProbeFixture) -> Probe:
     """Run one probe. An error raised by a link is evidence; an error raised by the probe is a bug and propagates."""
+    fixture.tried.clear()
+    answer, evidence = await _answer(link, case, fixture)
+    return Probe(link, answer, evidence, min(fixture.tried, default=None))
+
+
+async def _answer(
+    link: Link, case: Callable[[ProbeFixture], Awaitable[str]], fixture: ProbeFixture
+) -> tuple[ProbeAnswer, str]:
     try:
         with unwrap_single_error(), anyio.fail_after(PROBE_TIMEOUT_SECONDS):
-            return Probe(link, ProbeAnswer.HOLDS, await case(fixture))
+            return ProbeAnswer.HOLDS, await case(fixture)
     except ProbeInconclusive as inconclusive:
-        return Probe(link, ProbeAnswer.UNKNOWN, str(inconclusive))
+        return ProbeAnswer.UNKNOWN, str(inconclusive)
     except ProbeFailed as failed:
-        return Probe(link, ProbeAnswer.DOES_NOT_HOLD, str(failed))
+        return ProbeAnswer.DOES_NOT_HOLD, str(failed)
     except Exception as error:
         raised_by = None if raised_by_harness(error) else link_of_error(error)
         if raised_by is None:
             raise
         reason = f"raised {type(error).__name__}: {error}"
         if raised_by == link.number:
-            return Probe(link, ProbeAnswer.DOES_NOT_HOLD, reason)
-        return Probe(link, ProbeAnswer.UNKNOWN, f"link {raised_by} {reason}")
+            return ProbeAnswer.DOES_NOT_HOLD, reason
+        return ProbeAnswer.UNKNOWN, f"link {raised_by} {reason}"
 
 
 def _after_refusal(link: Link, refused: DeterministicStartupError, named: int) -> Probe:

@@ -13,6 +13,7 @@ from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, RoutedEven
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.transport.client import EventClient, connect
 from bridgekit_verify.measure.families import threads_by_family
+from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.measure.workload import AGENT, OwnedThread, thread_ids
 from bridgekit_verify.probes.probe_fixture import ProbeFixture, ProbeInconclusive, expect
 
@@ -31,6 +32,7 @@ async def routing(fixture: ProbeFixture) -> str:
     expect(not silent, "an event of an unknown run is reported as sent")
     owned = threads_by_family(fixture.families, fixture.threads, seed=fixture.seed)
     threads = [thread for each in owned.values() for thread in each]
+    fixture.tried.append(Sample(len(threads), "events"))
     async with _subscribed_clients(fixture, threads) as read:
         receipts = {thread: await _notified(fixture, thread) for thread in threads}
     _expect_no_misroute(receipts, read)
@@ -71,6 +73,7 @@ async def to_sockets(fixture: ProbeFixture) -> str:
     All events arrive, once and in order.
     """
     hub, threads = fixture.bridge.hub, thread_ids("chat_<n>", 2 * fixture.threads, seed=fixture.seed)
+    fixture.tried.append(Sample(len(threads) * EVENTS_PER_THREAD, "events"))
     unsent = await hub.publish(_event("no subscriber"), ThreadId("no_subscriber"))
     expect(not unsent, "an event without any subscriber is reported as sent")
     async with _subscribed_clients(fixture, threads) as read:

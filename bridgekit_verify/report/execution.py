@@ -18,6 +18,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 import bridgekit_verify
+from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.report.failures import failure_of, runs
 from bridgekit_verify.report.notebook_types import error_output, read_notebook, write_notebook
 from bridgekit_verify.report.parameters import PARAMETERS_TAG, read_parameters, replace_parameters, require_known
@@ -78,7 +79,8 @@ def execute_folder(
             for path in notebooks:
                 tasks.start_soon(execute_one, path, limiter)
 
-    anyio.run(execute_all, backend="asyncio")  # nbclient supports only asyncio
+    with unwrap_single_error():
+        anyio.run(execute_all, backend="asyncio")  # nbclient supports only asyncio
     return tuple(failures[name] for name in sorted(failures))
 
 
@@ -110,10 +112,19 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
     except CellExecutionError:
         pass  # in the outputs, where failure_of finds it
     except CellTimeoutError:
-        notebook.cells[index].outputs.append(error_output("CellTimeoutError", f"no end within {cell_seconds} s"))
+        _add_error(notebook, index, "CellTimeoutError", f"no end within {cell_seconds} s")
     except DeadKernelError:
-        notebook.cells[index].outputs.append(error_output("DeadKernelError", "the kernel died"))
+        _add_error(notebook, index, "DeadKernelError", "the kernel died")
+    except RuntimeError as error:
+        _add_error(notebook, index, "RuntimeError", f"the kernel did not start: {error}")
     return failure_of(name, notebook.cells)
+
+
+def _add_error(notebook: NotebookNode, index: int, name: str, value: str) -> None:
+    """Add an error that the kernel could not report itself to the cell that ran, or to the first code cell."""
+    cells = [cell for cell in (notebook.cells[index], *notebook.cells) if runs(cell)]
+    if cells:
+        cells[0].outputs.append(error_output(name, value))
 
 
 @asynccontextmanager

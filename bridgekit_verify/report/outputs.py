@@ -5,17 +5,21 @@ In a kernel they display rich output; in plain Python they print the same conten
 
 from __future__ import annotations
 
+import enum
 import inspect
 import io
-import json
+import math
 import sys
 import textwrap
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import date, time
+from decimal import Decimal
 from html import escape
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import msgspec
 
@@ -27,9 +31,10 @@ from bridgekit_verify.report.findings import (
     Finding,
     Source,
     Table,
+    basis_text,
     cell_text,
     delivery_text,
-    verdict_phrase,
+    result_phrase,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +49,8 @@ _EDGE = {"holds": "#009E73", "does not hold": "#D55E00", "unknown": "#999999"}
 
 
 def record(finding: Finding) -> None:
-    """Show a finding as a card and pass it to the report."""
+    """Show a finding as a card and pass it to the report. Raises TypeError for anything that is not a valid finding."""
+    _require_valid(finding)
     data = {"text/html": _card(finding), FINDING_MIME: msgspec.to_builtins(finding)}
     _show({"text/plain": str(finding), **data})
 
@@ -99,13 +105,64 @@ def sentinel(name: str) -> str:
 def table_of(frame: DataFrame, caption: str, *, name: str, measurement: bool) -> Table:
     """Return a frame as plain data. A named index becomes a column; an unnamed one is dropped. Raises ValueError."""
     plain = frame.reset_index() if any(label is not None for label in frame.index.names) else frame
-    plain = plain.set_axis([_label(column) for column in plain.columns], axis=1)
-    for column in RESERVED_COLUMNS:
-        if measurement and column in plain.columns:
+    columns = tuple(_label(column) for column in plain.columns)
+    for column in columns:
+        if columns.count(column) > 1:
+            raise ValueError(f"table {name}: two columns have the name {column!r}; rename one")
+        if measurement and column in RESERVED_COLUMNS:
             raise ValueError(f"table {name}: results.csv reserves the column name {column!r}; rename the column")
-    records = json.loads(plain.to_json(orient="records", date_format="iso", double_precision=15))
-    columns = tuple(plain.columns)
+    values = [
+        [_json_value(value, f"table {name}, column {column!r}") for value in plain.iloc[:, index]]
+        for index, column in enumerate(columns)
+    ]
+    records = tuple(dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
     return Table(name=name, caption=caption, columns=columns, records=records, measurement=measurement)
+
+
+def _json_value(value: Any, where: str) -> Any:
+    """Return a cell as a JSON type with the same value. A missing value is None. Raises ValueError for other types.
+
+    Numbers stay exact, dates become ISO 8601 text, and UUIDs, decimals and enumerations become text.
+    """
+    item = value.tolist() if type(value).__module__ == "numpy" else value
+    match item:
+        case enum.Enum():
+            return _json_value(item.value, where)
+        case None | bool():
+            return item
+        case str():
+            return str(item)
+        case int():
+            return int(item)
+        case float():
+            if math.isinf(item):
+                raise ValueError(f"{where}: JSON has no number {item}; replace it, for example by None")
+            return None if math.isnan(item) else float(item)
+        case UUID() | Decimal():
+            return str(item)
+        case date() | time():
+            return None if _is_missing(item) else item.isoformat()
+        case Mapping():
+            return {str(key): _json_value(each, where) for key, each in item.items()}
+        case list() | tuple():
+            return [_json_value(each, where) for each in item]
+    if _is_missing(item):
+        return None
+    raise ValueError(f"{where}: a {type(item).__name__} cannot be stored; convert it to a number or to text")
+
+
+def _is_missing(item: object) -> bool:
+    """Return whether a value is one of pandas' markers for a missing value, which are equal to nothing."""
+    return type(item).__name__ in ("NAType", "NaTType")
+
+
+def _require_valid(finding: object) -> None:
+    if not isinstance(finding, Finding):
+        raise TypeError(f"record takes a Finding, not a {type(finding).__name__}")
+    try:
+        msgspec.convert(msgspec.to_builtins(finding), Finding)
+    except msgspec.ValidationError as error:
+        raise TypeError(f"the finding {finding.id} is not valid: {error}") from None
 
 
 def read_source(thing: type | Callable[..., Any] | ModuleType) -> Source:
@@ -143,10 +200,12 @@ def _label(column: object) -> str:
 
 
 def _card(finding: Finding) -> str:
-    lines = [f"<strong>{escape(finding.title)}</strong>: the claim {verdict_phrase(finding.verdict)}"]
+    lines = [f"<strong>{escape(finding.title)}</strong>: {escape(result_phrase(finding))}"]
     lines.append(escape(finding.answer))
     if finding.before is not None or finding.after is not None:
         lines.append(f"delivered: {delivery_text(finding)}")
+    if basis := basis_text(finding):
+        lines.append(f"<small>{escape(basis)}</small>")
     body = "".join(f'<p style="margin:.25em 0">{line}</p>' for line in lines)
     if finding.evidence:
         items = "".join(f"<li>{escape(item)}</li>" for item in finding.evidence)

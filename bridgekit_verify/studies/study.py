@@ -17,6 +17,7 @@ from bridgekit_verify.measure.plots import OutcomeCounts, delivery_figure, kinds
 from bridgekit_verify.measure.tables import count_table, loss_table, rate_table
 from bridgekit_verify.measure.workload import Workload
 from bridgekit_verify.probes.probes import Probe, probe
+from bridgekit_verify.probes.wording import Wording, check_wording
 from bridgekit_verify.variants import AS_COMMITTED, BROKEN, SOUND, VARIANTS, Variant
 
 __all__ = ["EXAMPLE", "FixStudy", "LinkStudy", "study_fixes", "study_link"]
@@ -37,6 +38,8 @@ class LinkStudy:
     link: Link
     committed: Probe
     """The probe of the link as committed."""
+    wording: Wording
+    """The audit's description of the link, tested word for word on the link as committed."""
     sound: Probe
     before: Measurement
     """The sound chain with this link broken."""
@@ -54,12 +57,8 @@ class LinkStudy:
         return loss_table([self.before, self.after])
 
     def misroutes_of_shared_agent(self) -> int:
-        """Return how many events are misrouted if the runs of a group share an agent, which emits for the last of them.
-
-        Events of another run of the last run's thread reach the right user all the same.
-        """
-        workload = self.before.workload
-        return sum(3 * workload.steps for group in workload.groups() for run in group if run.owned != group[-1].owned)
+        """Return `Workload.misroutes_of_shared_agent` of the measured load."""
+        return self.before.workload.misroutes_of_shared_agent()
 
     def alt_text(self) -> str:
         """Describe the figure in text."""
@@ -88,6 +87,7 @@ async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed
     return LinkStudy(
         LINKS[number - 1],
         committed=await probe(number, AS_COMMITTED, seed=seed),
+        wording=await check_wording(number, AS_COMMITTED, seed=seed),
         sound=await probe(number, SOUND, seed=seed),
         before=await measure(broken, workload, seed=seed),
         after=await measure(SOUND, workload, seed=seed),

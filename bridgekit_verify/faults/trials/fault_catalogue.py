@@ -210,7 +210,7 @@ _ROWS: Final = (
 
 def fault_table() -> pd.DataFrame:
     """Return one row for each fault: its name, its target, and the real-world event that it models."""
-    return pd.DataFrame({"fault": row.name, "hurts": str(row.target), "in the world": row.description} for row in _ROWS)
+    return pd.DataFrame({"fault": row.name, "acts on": str(row.target), "models": row.description} for row in _ROWS)
 
 
 FAULTS: Final = {row.name: row for row in _ROWS}

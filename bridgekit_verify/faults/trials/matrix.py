@@ -16,7 +16,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERY_MODES, DeliveryMode, deployed
-from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, Fault
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, Fault, FaultTarget
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
 from bridgekit_verify.measure.families import OwnedThread, thread_ids
 from bridgekit_verify.measure.plots import GREEN, SKY, TEXT_COLOUR, VERMILLION, frame_grid, new_figure
@@ -24,7 +24,7 @@ from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["FaultMatrix", "Soak", "random_plan", "run_matrix", "soak"]
 
-MAX_CONCURRENT_DEPLOYMENTS: Final = 4
+MAX_CONCURRENT_DEPLOYMENTS: Final = 8
 """Deployments that run concurrently. Two cores are enough, because most processes wait most of the time."""
 MATRIX_SECONDS: Final = 600.0
 """Timeout of a matrix, after which it raises TimeoutError; 20 times the duration of the plan is added."""
@@ -32,7 +32,7 @@ MATRIX_SECONDS: Final = 600.0
 OUTCOMES: Final = (
     ("misrouted", VERMILLION, "white", "xx"),
     ("lost in silence", VERMILLION, "white", "\\\\"),
-    ("lost, and told", SKY, TEXT_COLOUR, "//"),
+    ("lost, gap signalled", SKY, TEXT_COLOUR, "//"),
     ("all delivered", GREEN, "white", ""),
 )
 """Outcomes that colour a cell, worst first: name, fill colour, text colour, hatch."""
@@ -49,6 +49,11 @@ class FaultMatrix:
     def faults(self) -> list[Fault]:
         """The faults of the matrix, in the order of FAULTS."""
         return [row for name, row in FAULTS.items() if any(name == fault for fault, _ in self.cells)]
+
+    @property
+    def injected(self) -> list[Fault]:
+        """The faults without the baseline, which injects nothing."""
+        return [fault for fault in self.faults if fault.target is not FaultTarget.NOTHING]
 
     @property
     def modes(self) -> list[DeliveryMode]:
@@ -93,15 +98,25 @@ class FaultMatrix:
     def table(self) -> pd.DataFrame:
         """Return one row for each cell.
 
-        Columns: fault, target, delivery mode, delivered (k of n), Wilson interval (%), closed form (% delivered, if
-        there is one), lost silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency (ms).
+        Columns: fault, target, delivery mode, delivered (k of n), Wilson interval (%), predicted deliveries (if there
+        is a prediction), lost silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency in
+        ms.
         """
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 
-    def figure(self, title: str) -> Figure:
+    def title(self) -> str:
+        """State what faults cost without a log and with one."""
+        unprotected = [trial for trial in self.of(AT_MOST_ONCE.name) if trial.fault in self.injected]
+        lossy = sum(trial.verdict.lost_silent > 0 for trial in unprotected)
+        return (
+            f"Without a log, {lossy} of {len(unprotected)} faults lose events in silence;\n"
+            f"with a log, {self.silent_losses.counts} events are lost in silence"
+        )
+
+    def figure(self) -> Figure:
         """Draw faults as rows and delivery modes as columns; a cell shows counts, coloured by its worst outcome."""
         faults, modes = self.faults, self.modes
-        with new_figure(title, 2.0 + 1.65 * len(modes), 1.7 + 0.42 * len(faults)) as figure:
+        with new_figure(self.title(), 2.0 + 1.65 * len(modes), 1.7 + 0.42 * len(faults)) as figure:
             axis = figure.subplots()
             for row, fault in enumerate(faults):
                 for column, delivery in enumerate(modes):
@@ -121,7 +136,7 @@ class FaultMatrix:
             f"{delivery.name}: {sum(t.verdict.delivered for t in self.of(delivery.name)):,} of"
             f" {sum(t.verdict.expected for t in self.of(delivery.name)):,} delivered,"
             f" {sum(t.verdict.lost_silent for t in self.of(delivery.name)):,} lost in silence,"
-            f" {sum(t.verdict.lost_signalled for t in self.of(delivery.name)):,} with a word,"
+            f" {sum(t.verdict.lost_signalled for t in self.of(delivery.name)):,} with a signalled gap,"
             f" {sum(t.verdict.misrouted for t in self.of(delivery.name)):,} misrouted"
             for delivery in self.modes
         )
@@ -158,12 +173,12 @@ def _row(trial: Trial) -> dict[str, object]:
     delays = sorted(1_000 * row.latency_seconds for row in trial.ledger if row.latency_seconds is not None)
     return {
         "fault": trial.fault.name,
-        "hurts": str(trial.fault.target),
+        "acts on": str(trial.fault.target),
         "delivery": trial.delivery.name,
         "delivered": f"{verdict.delivered:,} of {verdict.expected:,}",
         "from %": round(100 * low, 2),
         "to %": round(100 * high, 2),
-        "closed form %": None if trial.closed_form is None else round(100 * trial.closed_form, 1),
+        "predicted": trial.predicted_delivered,
         "lost silent": verdict.lost_silent,
         "lost signalled": verdict.lost_signalled,
         "duplicated": verdict.extra_copies + trial.sent_twice,

@@ -1,4 +1,4 @@
-"""Repairs step by step, shared agents, and receipts against arrivals."""
+"""Repairs step by step."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from bridgekit_verify.repairs import REPAIR_SEQUENCE
-from bridgekit_verify.studies.missed import ARRIVALS, RepairStudy, measure_receipts, study_repairs, study_sharing
-from bridgekit_verify.variants import AS_COMMITTED, SOUND, VARIANTS
+from bridgekit_verify.studies.missed import RepairStudy, study_repairs
+from bridgekit_verify.variants import AS_COMMITTED, SOUND
 
 pytestmark = pytest.mark.slow
 
@@ -81,33 +81,6 @@ async def test_events_of_core_and_agents_are_counted_separately(study: RepairStu
     assert accurate["emitted by agents"] == "3 of 6"
 
 
-async def test_receipt_table_counts_every_event_once(study: RepairStudy) -> None:
-    receipts = study.receipts_table("+ truthful receipts", "+ an agent per run")
-    sent = row(receipts, variant="+ truthful receipts", receipt="sent")
-    assert [sent[got] for got in ARRIVALS] == [7, 6, 0]
-    not_sent = row(receipts, variant="+ an agent per run", receipt="not sent")
-    assert [not_sent[got] for got in ARRIVALS] == [0, 0, 5]
-    assert receipts[list(ARRIVALS)].to_numpy().sum() == 2 * 15
-
-
-async def test_receipts_of_every_variant_are_compared_with_the_sockets() -> None:
-    table = await measure_receipts(threads=2, users_without_socket=1, at_once=2)
-    assert list(dict.fromkeys(table["variant"])) == list(VARIANTS)
-    sound = row(table, variant="sound", receipt="sent")
-    assert [sound[got] for got in ARRIVALS] == [5, 0, 0]
-    lost = row(table, variant="as reported", receipt="not sent")
-    assert [lost[got] for got in ARRIVALS] == [0, 0, 10]
-
-
-async def test_figures_can_be_drawn(study: RepairStudy) -> None:
-    for figure in (study.figure("t"), study.receipts_figure("as committed", "+ link 10", title="t")):
-        figure.savefig(BytesIO(), format="png")
+async def test_figure_can_be_drawn(study: RepairStudy) -> None:
+    study.figure("t").savefig(BytesIO(), format="png")
     assert "7 of 10 and 6 misrouted together" in study.alt_text()
-
-
-async def test_shared_agent_misroutes_all_but_one_of_the_concurrent_runs() -> None:
-    sharing = await study_sharing([1, 2, 4], runs=4)
-    table = sharing.table()
-    assert list(table["shared: to others"]) == [0, 6, 9]
-    assert list(table["fresh: to others"]) == [0, 0, 0]
-    sharing.figure("t").savefig(BytesIO(), format="png")

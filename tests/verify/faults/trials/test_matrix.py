@@ -62,6 +62,14 @@ def test_mode_without_a_log_loses_events_silently(matrix: FaultMatrix) -> None:
 
 
 @pytest.mark.slow
+def test_loss_without_a_log_is_the_predicted_one(matrix: FaultMatrix) -> None:
+    predicted = {each.fault.name: each.predicted_delivered for each in matrix.of(AT_MOST_ONCE.name)}
+    known = {name: count for name, count in predicted.items() if count is not None}
+    assert {"timeout", "reset_peer", "down", "partition"} <= set(known)
+    assert known == {name: matrix.cells[name, AT_MOST_ONCE.name].verdict.delivered for name in known}
+
+
+@pytest.mark.slow
 def test_loss_of_a_memory_log_is_signalled(matrix: FaultMatrix) -> None:
     assert matrix.cells["kill while away", RESUME.name].verdict.lost_signalled > 0
 
