@@ -9,7 +9,6 @@ from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.studies.collisions import CollisionStudy
 from bridgekit_verify.studies.leaks import LeakStudy
 from bridgekit_verify.studies.lifecycles import LateEvents, LifecycleStudy
-from bridgekit_verify.studies.missed import RepairStudy
 from bridgekit_verify.studies.processes import ProcessDelivery
 from bridgekit_verify.studies.receipts import ReceiptStudy
 from bridgekit_verify.studies.shared_agent import SharedAgentStudy
@@ -19,39 +18,12 @@ __all__ = [
     "leak_claim",
     "lifecycle_claim",
     "receipt_claim",
-    "repair_sequence_claim",
     "shared_agent_claim",
 ]
 
-AUDITS_FIXES = ("+ Fix 1", "+ Fix 2", "+ Fix 3")
 EMBEDDED_DIGITS = 8
 OPAQUE_DIGITS = 12
 OTHERS = "at another user's socket"
-
-
-def repair_sequence_claim(study: RepairStudy) -> Finding:
-    """Test the audit's "fix complexity: low, a single line change" on the chain as committed."""
-    steps = {measurement.variant.name: measurement for measurement in study.alone}
-    before, fixed, top = study.alone[0].verdict, steps[AUDITS_FIXES[-1]].verdict, study.together[-1].verdict
-    single = steps[AUDITS_FIXES[0]].verdict
-    leaking = [m.variant.name for m in study.together if m.verdict.misrouted]
-    return Finding(
-        id="missed-ladder",
-        title=f"One line, or {len(study.alone) - 1} repairs",
-        claim="Fix complexity is low: a single line change, and users receive real-time updates as designed.",
-        reported="impact",
-        verdict=verdict_of(single.delivered == single.expected),
-        answer=f"On the chain as committed Fix 1 alone delivers {single.delivery}, all three fixes together"
-        f" {fixed.delivery}. The first event arrives at the rung {study.first_delivery()!r}.",
-        evidence=(
-            f"After Fix 1, {single.false_success:,} events are called sent that their user never got; before it,"
-            f" {before.false_success:,}.",
-            f"With several runs at once, events reach other users at: {', '.join(leaking) or 'no rung'}.",
-            f"With every repair {top.delivery} arrive, {top.misrouted:,} of them at others, several runs at once.",
-        ),
-        before=(before.delivered, before.expected),
-        after=(fixed.delivered, fixed.expected),
-    )
 
 
 def shared_agent_claim(study: SharedAgentStudy) -> Finding:

@@ -15,7 +15,7 @@ from bridgekit.events import CRITICAL
 from bridgekit_verify.measure.drop_figure import DropPanel, drop_alt_text, drop_figure
 from bridgekit_verify.measure.drops import DropCount, count_drops, total
 from bridgekit_verify.measure.families import FAMILIES, Families
-from bridgekit_verify.repairs import REPAIRS, LineChange, changed_lines, repaired, subsets
+from bridgekit_verify.repairs import NEW_CLASSES, REPAIRS, LineChange, changed_lines, repaired, subsets
 from bridgekit_verify.studies.drops import drop_columns
 from bridgekit_verify.studies.study import study_fixes
 from bridgekit_verify.variants import FIXES, Variant
@@ -225,6 +225,6 @@ async def study_repairs(
         subsets=by_repairs,
         routings={name: counts(chain) for name, chain in routed.items()}
         | {CARRIED: by_repairs[frozenset(repair.name for repair in REPAIRS)]},
-        lines={repair.name: changed_lines(repair) for repair in REPAIRS},
+        lines={repair.name: changed_lines(repair, adds=NEW_CLASSES.get(repair.name, ())) for repair in REPAIRS},
         groups=study.groups,
     )
