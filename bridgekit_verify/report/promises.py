@@ -146,7 +146,7 @@ def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -
         evidence=(
             f"Before Fix 1, {unfixed.verdict.delivery.counts} events arrive on the chain as reported, and"
             f" {before.verdict.delivery.counts} on the chain as committed.",
-            f"With other thread ids, on the chain as reported with Fix 1: {study.summary('fix 1')}.",
+            f"Kind by kind, on the chain as reported with Fix 1: {study.summary('fix 1')}.",
             "To repeat it: python tests/mission_critical/test_websocket_agent_events_suite.py --variant 'fix 1'",
         ),
         before=(before.verdict.delivered, before.verdict.expected),

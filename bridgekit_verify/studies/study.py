@@ -167,9 +167,15 @@ class FixStudy:
     def summary(self, variant: str) -> str:
         """Return in words with how many families every event arrives, and which families leak."""
         delivering, leaking = self.delivering(variant), self.leaking(variant)
-        arrived = " and ".join(f"{_of(delivering, names)} {KINDS[label]}" for label, names in self.groups.items())
+        arrived = " and ".join(
+            f"{_of(delivering, names)} {_kinds(label, len(names))}" for label, names in self.groups.items()
+        )
         leaks = f"{_of(leaking, self.families)} ({', '.join(leaking)})" if leaking else "none"
         return f"every event arrives with {arrived}; kinds that send events to another user: {leaks}"
+
+
+def _kinds(label: str, count: int) -> str:
+    return KINDS[label].replace("kinds", "kind") if count == 1 else KINDS[label]
 
 
 def _of(some: Iterable[str], names: Iterable[str]) -> str:

@@ -68,7 +68,7 @@ async def test_fix_verdicts_follow_from_losses_and_leaks(study: FixStudy) -> Non
 async def test_fix_claim_states_counts_of_kinds_and_no_sum_or_interval(study: FixStudy) -> None:
     finding = fix_claim(1, study)
     assert finding.answer == (
-        "With thread_123 it delivers 15 of 15 events; every event arrives with 1 of 1 kinds in use and 0 of 2 stress"
+        "With thread_123 it delivers 15 of 15 events; every event arrives with 1 of 1 kind in use and 0 of 2 stress"
         " kinds; kinds that send events to another user: 1 of 3 (prefixes of one another)."
     )
     assert not [text for text in (finding.answer, *finding.evidence) if "%" in text or "45" in text]
@@ -77,8 +77,8 @@ async def test_fix_claim_states_counts_of_kinds_and_no_sum_or_interval(study: Fi
 async def test_fix_2_is_judged_as_written_and_with_its_method(study: FixStudy) -> None:
     finding = fix_claim(2, study)
     with_fix_1, method, both = finding.evidence[-3:]
-    assert "with Fix 1: every event arrives with 1 of 1 kinds in use and 0 of 2 stress kinds" in with_fix_1
-    assert "a lookup in Fix 3's mapping: every event arrives with 1 of 1 kinds in use and 2 of 2 stress" in method
+    assert "with Fix 1: every event arrives with 1 of 1 kind in use and 0 of 2 stress kinds" in with_fix_1
+    assert "a lookup in Fix 3's mapping: every event arrives with 1 of 1 kind in use and 2 of 2 stress" in method
     assert "fewer events with 1 of 3 kinds of thread ids: prefixes of one another." in both
 
 
