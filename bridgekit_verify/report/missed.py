@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bridgekit.mapping.service import GRACE_SECONDS
+from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.statistics import Rate, Sample, runs_until_collision
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import Finding
@@ -90,23 +91,28 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
         claim="An event that the bridge reports as sent has reached its user.",
         reported="log",
         verdict=verdict_of(not false),
-        answer=f"On the chain {worst.variant.name!r}, {worst.verdict.false_success:,} of {worst.verdict.expected:,}"
+        answer=f"On the chain {worst.variant.name!r}, {worst.verdict.false_success:,} of {_events(worst):,}"
         f" events are reported as sent and never reached their user; on the sound chain {sound.false_success:,} of"
-        f" {sound.expected:,}.",
+        f" {_events(study.of('sound')):,}.",
         evidence=(
             "Events falsely reported as sent:"
             f" {', '.join(f'{name} {count:,}' for name, count in false.items()) or 'none'}.",
-            f"As committed, the bridge reports {committed.false_success:,} of {committed.expected:,} events falsely as"
+            f"As committed, the bridge reports {committed.false_success:,} of {_events(study.of('as committed')):,} events falsely as"
             f" sent; it returned a receipt for {committed.acknowledged:,}. Once Fix 1 lets events reach the hub, its"
             " answer is “sent”, whether or not a socket is open.",
             "Even a truthful receipt is about sockets, not users. Experiment: on a chain that is sound except that runs"
-            f" share an agent, {shared.false_success:,} of {shared.expected:,} events are reported as sent, although"
+            f" share an agent, {shared.false_success:,} of {_events(study.of('link 5 broken')):,} events are reported as sent, although"
             " only another user read them.",
         ),
         rule="Holds if no chain of the audit, without or with its fixes, reports an event as sent that its user did not"
         " read.",
-        sample=Sample(min(each.verdict.expected for each in study.measurements), "events"),
+        sample=Sample(min(map(_events, study.measurements)), "events"),
     )
+
+
+def _events(measurement: Measurement) -> int:
+    """Return how many events were emitted, including those of users without a socket."""
+    return len(measurement.history.expected)
 
 
 def lifecycle_claim(study: LifecycleStudy) -> Finding:
