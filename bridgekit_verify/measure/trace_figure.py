@@ -14,7 +14,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.textpath import text_to_path
 
@@ -36,6 +36,10 @@ ARROW: Final = 0.13
 FONT: Final = 9.0
 LABEL_FONT: Final = 8.0
 TITLE_FONT: Final = 11.5
+
+HINTING: Final = 0.97
+"""Drawn text may be wider than measured by this factor, because glyphs are aligned to pixels."""
+ENDED_BORDER_POINTS: Final = 2.4
 
 GREY: Final = "#666666"
 FAINT: Final = "#F5F6F8"
@@ -68,8 +72,8 @@ _BOXES: Final = {
     "passed": _Box(FAINT, "#A9B1BA", 0.8),
     "not reached": _Box("white", "#A9B1BA", 0.8, dashed=True),
     "caught": _Box("#FFF7E0", CAUGHT, 1.2),
-    "ended": _Box("#FBE6DC", ENDED, 2.4),
-    "delivered": _Box("#E3F2EC", DELIVERED, 2.4),
+    "ended": _Box("#FBE6DC", ENDED, ENDED_BORDER_POINTS),
+    "delivered": _Box("#E3F2EC", DELIVERED, ENDED_BORDER_POINTS),
 }
 
 
@@ -93,8 +97,9 @@ def trace_figure(
         for trace, each in zip(traces, requests, strict=True)
     ]
     title = title or f"{event}: " + "; ".join(f"{column.trace.name}, it {column.outcome}" for column in columns)
-    with mpl.rc_context(STYLE):
-        return _drawn(columns, title)
+    # Without mathematical text, because a thread id may contain dollar signs.
+    with mpl.rc_context({**STYLE, "text.parse_math": False}):
+        return _drawn(columns, _printable(title))
 
 
 def _requests(traces: Sequence[Trace], request: str | Sequence[str]) -> list[str]:
@@ -159,7 +164,7 @@ class _Column:
 
     def _wrapped(self, label: str, text: str, colour: str, *, bold: bool = False) -> Iterator[_Line]:
         room = 72 * (self.width - LABEL - 2 * PADDING)
-        for number, part in enumerate(_wrap(text, room, bold=bold)):
+        for number, part in enumerate(_wrap(_printable(text), room, bold=bold)):
             yield _Line("" if number else label, part, colour, bold)
 
 
@@ -173,8 +178,15 @@ def _without_repetition(step: LinkStep) -> str:
     return logged
 
 
+def _printable(text: str) -> str:
+    """Return the text with each character that the font lacks as its escape, such as \\u6771."""
+    known = get_font(findfont("DejaVu Sans")).get_charmap()
+    return "".join(each if ord(each) in known else each.encode("ascii", "backslashreplace").decode() for each in text)
+
+
 def _wrap(text: str, room: float, size: float = FONT, *, bold: bool = False) -> list[str]:
     """Return lines that fit into `room` points. A long name breaks after its punctuation, and if need be anywhere."""
+    room *= HINTING
     font = FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
     lines = [""]
     for word in text.split():
