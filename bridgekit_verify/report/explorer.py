@@ -20,9 +20,9 @@ import pandas as pd
 from bridgekit.errors import BridgekitError, InvalidId
 from bridgekit.events import CRITICAL
 from bridgekit.ids import ID_BYTES
+from bridgekit_verify.measure.drops import count_drops
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.families import own_threads
-from bridgekit_verify.measure.plots import outcome_counts
 from bridgekit_verify.measure.trace_figure import trace_alt_text, trace_figure
 from bridgekit_verify.measure.tracing import Trace, trace_workload
 from bridgekit_verify.measure.workload import Workload
@@ -76,14 +76,20 @@ class Exploration:
 
 
 async def explore_once(
-    chain: str, threads: Sequence[str], *, runs_at_once: int, event: str = "agent_thinking", seed: int = 7
+    chain: str,
+    threads: Sequence[str],
+    *,
+    runs_at_once: int,
+    event: str = "agent_thinking",
+    outside_core: bool = False,
+    seed: int = 7,
 ) -> Exploration:
     """Trace the chosen chain and the sound one, and measure the drop rates of both and of the code as committed.
 
     The shown run is the first whose event another user read, else the first whose event was lost, else the first.
-    InvalidId and UnknownName say what is allowed.
+    `outside_core` lets the registry bind the agents, as in a `Workload`. InvalidId and UnknownName say what is allowed.
     """
-    workload = _workload(threads, runs_at_once)
+    workload = _workload(threads, runs_at_once, outside_core=outside_core)
     chosen = variant(chain)
     traces = [await trace_workload(row, workload, seed=seed) for row in dict.fromkeys((chosen.name, SOUND.name))]
     measured = {trace.name: trace.measurement for trace in traces}
@@ -92,13 +98,18 @@ async def explore_once(
     return Exploration(tuple(traces), _most_telling(traces[0], event), event, drop_table(measured.values()))
 
 
-def _workload(threads: Sequence[str], runs_at_once: int) -> Workload:
-    if not 1 <= runs_at_once <= RUNS_LIMIT:
-        raise InvalidId("runs at once", f"must be 1 to {RUNS_LIMIT}, not {runs_at_once:,}")
+def _workload(threads: Sequence[str], runs_at_once: int, *, outside_core: bool = False) -> Workload:
+    if type(runs_at_once) is not int or not 1 <= runs_at_once <= RUNS_LIMIT:
+        raise InvalidId("runs at once", f"must be a whole number from 1 to {RUNS_LIMIT}, not {runs_at_once!r}")
     owned = own_threads(threads)
     if len(owned) > THREADS_LIMIT:
         raise InvalidId("thread ids", f"at most {THREADS_LIMIT} are allowed, not {len(owned):,}")
-    return Workload(threads=owned, runs_per_thread=-(-runs_at_once // len(owned)), at_once=runs_at_once)
+    return Workload(
+        threads=owned,
+        runs_per_thread=-(-runs_at_once // len(owned)),
+        at_once=runs_at_once,
+        outside_core=outside_core,
+    )
 
 
 def _most_telling(trace: Trace, event: str) -> str:
@@ -114,15 +125,14 @@ def drop_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
 
 
 def _drop_row(measurement: Measurement) -> dict[str, object]:
-    counts = outcome_counts([measurement])
-    dropped = counts.expected - counts.delivered
+    count = count_drops(measurement)
     return {
         "chain": measurement.variant.name,
-        "events": counts.expected,
-        "delivered": counts.delivered,
-        "dropped": dropped,
-        "dropped %": round(100 * dropped / counts.expected, 1) if counts.expected else None,
-        "of these, read by another user": counts.misrouted,
+        "events": count.expected,
+        "delivered": count.delivered,
+        "dropped": count.dropped,
+        "dropped %": round(100 * count.dropped / count.expected, 1) if count.expected else None,
+        "of these, read by another user": count.dropped_and_leaked,
         "lost at link": ", ".join(map(str, measurement.verdict.lost_at)) or "none",
     }
 

@@ -107,6 +107,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     records: tuple[dict[str, Any], ...]
     measurement: bool = True
     """Whether its rows are measurements, which go to results.csv."""
+    folded: bool = False
+    """Whether it is closed until the reader opens it."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
