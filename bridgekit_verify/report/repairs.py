@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.studies.drops import COMMITTED, FixDrops
@@ -30,4 +31,5 @@ def complexity_claim(drops: FixDrops, repairs: RepairStudy) -> Finding:
         f" {kinds} kinds of thread id. Repairs needed: {len(repairs.needed)}, with {removed} lines of the rebuilt chain"
         f" removed and {added} added.",
         evidence=(*repairs.sentences(), NOT_REBUILT),
+        sample=Sample(min(count.expected for count in drops.counts[COMMITTED]["fix 1"].values()), "events"),
     )

@@ -23,6 +23,7 @@ ODD: dict[str, Any] = {
     "STEPS": 9,
     "PACE_SECONDS": 0.03,
     "FAULT_SECONDS": 0.2,
+    "FAULTS": ["timeout", "reset_peer", "pause", "broker's pause"],
     "OFFLINE_SECONDS": [],
     "RETAINED_EVENTS": 7,
     "STEP_SECONDS": 0.25,
@@ -32,6 +33,7 @@ ODD: dict[str, Any] = {
     "MAX_EVENTS_PER_SECOND": 5_000.0,
     "SOCKETS": 7,
     "SIZES": [7, 31, 50],
+    "ROUNDS": 2,
 }
 
 

@@ -67,8 +67,8 @@ class FaultMatrix:
         return [trial for (_, name), trial in self.cells.items() if name == delivery]
 
     def named(self, *faults: str, delivery: str) -> list[Trial]:
-        """Return the trials of these faults in one delivery mode, in the given order."""
-        return [self.cells[fault, delivery] for fault in faults]
+        """Return the trials of those of these faults that were tried in one delivery mode, in the given order."""
+        return [self.cells[fault, delivery] for fault in faults if (fault, delivery) in self.cells]
 
     @staticmethod
     def delays(trials: Sequence[Trial]) -> str:
