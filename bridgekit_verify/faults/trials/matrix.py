@@ -73,12 +73,13 @@ class FaultMatrix:
     @staticmethod
     def delays(trials: Sequence[Trial]) -> str:
         """Return a text alternative of the latency figure: the latest event of each trial."""
-        return "; ".join(
+        clauses = "; ".join(
             f"{trial.fault.name} with {trial.delivery.name}: {len(trial.first_copies):,} events read, the latest"
-            f" {max(each.read_at - each.emitted_at for each in trial.first_copies):.2f} s after it was emitted,"
+            f" {max((each.read_at - each.emitted_at for each in trial.first_copies), default=0):.2f} s after it was emitted,"
             f" {len(trial.lost_moments):,} lost"
             for trial in trials
         )
+        return clauses or "no trial was made"
 
     @property
     def guaranteed(self) -> list[Trial]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from io import BytesIO
 
 import anyio
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERY_MODES, RESUME
 from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.matrix import FaultMatrix, Soak, random_plan, run_matrix, soak
-from bridgekit_verify.faults.trials.trial import TrialPlan
+from bridgekit_verify.faults.trials.trial import TrialPlan, latency_figure
 from tests.verify.faults.trials.trials import trial
 from tools.soak import page
 
@@ -125,6 +126,12 @@ def test_row_contains_all_outcomes() -> None:
     )
     assert (row["delivered"], row["lost silent"], row["lost signalled"], row["misrouted"]) == ("2 of 4", 1, 1, 1)
     assert (row["median ms"], row["longest ms"]) == (500.0, 500.0)
+
+
+def test_latency_figure_of_no_trial_can_be_drawn_and_described() -> None:
+    late = matrix_with().named("partition", delivery=RESUME.name)
+    assert (late, FaultMatrix.delays(late)) == ([], "no trial was made")
+    latency_figure(late).savefig(BytesIO(), format="png")
 
 
 def test_counts_of_rounds_are_summed() -> None:
