@@ -19,6 +19,7 @@ __all__ = [
     "Emission",
     "EventKey",
     "Expectation",
+    "ExpectedEvents",
     "Handover",
     "History",
     "SignalledGap",
@@ -43,6 +44,15 @@ class Expectation:
     key: EventKey
     thread_id: ThreadId
     user_id: UserId
+
+
+class ExpectedEvents(NamedTuple):
+    """How many events must arrive, known without looking at what arrived."""
+
+    at_sockets: int
+    """Events at the sockets entitled to them. An event with two entitled sockets counts twice."""
+    without_socket: int
+    """Events that no socket is entitled to, because their user has none."""
 
 
 @dataclass(frozen=True, slots=True)
