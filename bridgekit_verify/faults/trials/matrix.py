@@ -31,10 +31,12 @@ MATRIX_SECONDS: Final = 600.0
 """Timeout of a matrix, after which it raises TimeoutError; 20 times the duration of the plan is added."""
 
 SIGNALLED: Final = "#A9B7C2"
+"""Fill colour, between those of delivered and dropped events."""
+
 OUTCOMES: Final = (
     ("misrouted", LEAKED, "white", "xx"),
-    ("lost in silence", DROPPED, "white", ""),
-    ("lost, gap signalled", SIGNALLED, TEXT_COLOUR, "//"),
+    ("lost, silent", DROPPED, "white", ""),
+    ("lost, signalled", SIGNALLED, TEXT_COLOUR, "//"),
     ("all delivered", DELIVERED, TEXT_COLOUR, ""),
 )
 """Outcomes that colour a cell, worst first: name, fill colour, text colour, hatch."""
@@ -138,8 +140,8 @@ class FaultMatrix:
         return "; ".join(
             f"{delivery.name}: {sum(t.verdict.delivered for t in self.of(delivery.name)):,} of"
             f" {sum(t.verdict.expected for t in self.of(delivery.name)):,} delivered,"
-            f" {sum(t.verdict.lost_silent for t in self.of(delivery.name)):,} lost in silence,"
-            f" {sum(t.verdict.lost_signalled for t in self.of(delivery.name)):,} with a signalled gap,"
+            f" {sum(t.verdict.lost_silent for t in self.of(delivery.name)):,} lost silently,"
+            f" {sum(t.verdict.lost_signalled for t in self.of(delivery.name)):,} lost with a signal,"
             f" {sum(t.verdict.misrouted for t in self.of(delivery.name)):,} misrouted"
             for delivery in self.modes
         )
@@ -312,14 +314,14 @@ async def soak(
 ) -> Soak:
     """Run rounds of the matrix for this many minutes, at least one; the last round is completed."""
     all_faults, all_modes = tuple(faults), tuple(modes)
-    found, begins = Soak(), time.monotonic()
-    while not found.rounds or time.monotonic() - begins < 60 * minutes:
+    found, started = Soak(), time.monotonic()
+    while not found.rounds or time.monotonic() - started < 60 * minutes:
         number, violations = seed + found.rounds, len(found.violations)
         found.add(
             number,
             await run_matrix(users=users, seed=number, plan=random_plan(number), faults=all_faults, modes=all_modes),
         )
-        found.seconds = time.monotonic() - begins
+        found.seconds = time.monotonic() - started
         for violation in found.violations[violations:]:
             print_line(violation)
         print_line(
