@@ -60,6 +60,7 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
         title="After Fix 1 · all agent events reach users correctly",
         claim="After the fix, every agent event reaches its user. The fix is a change of one line.",
         reported="after fix",
+        works="works" if _all_delivered(after) else "fails",
         verdict=verdict_of(_all_delivered(after) and study.delivering("fix 1") == study.families),
         answer=f"On the chain as reported, {as_reported.counts} events arrive with {study.example_family};"
         f" {study.summary('fix 1')}. On the chain as committed, {real.delivery.counts} events arrive.",
@@ -87,6 +88,7 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
         title="After Fix 1 · real-time chat is restored",
         claim="Users see the agent at work again: what it thinks and which tools it uses, before it is done.",
         reported="after fix",
+        works="works" if _is_all(real) else "fails",
         verdict=verdict_of(len(shown) == len(study.families) and _is_all(real)),
         answer=f"Of the events within a run, the user reads {example.counts} before the run's end with"
         f" {study.example_family}, and all of them with {len(shown)} of {len(study.families)} kinds of thread ids, on"
@@ -142,6 +144,7 @@ def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -
         title="Step 1 · test the event flow",
         claim="After Fix 1, the suite of WebSocket events passes.",
         reported="step",
+        works="works" if _all_delivered(after) else "fails",
         verdict=verdict_of(_all_delivered(fixed) and _all_delivered(after)),
         answer=f"With {study.example_family}, the suite sees {fixed.verdict.delivery.counts} events arrive on the chain"
         f" as reported with Fix 1, and {after.verdict.delivery.counts} on the chain as committed with Fix 1.",
@@ -170,6 +173,8 @@ def run_id_claim(seed: int) -> Finding:
         claim=f"The run id {STEP_2_RUN_ID} contains thread_123.",
         reported="step",
         verdict=verdict_of("thread_123" in STEP_2_RUN_ID),
+        # The statement is true, and the step cannot show whether Fix 1 is in place.
+        audit_right="as worded, but insufficient" if "thread_123" in STEP_2_RUN_ID else "no",
         answer=f"The text {STEP_2_RUN_ID} contains thread_123. The assertion calls no code, so that it passes on each"
         f" of {len(made)} chains, before Fix 1 and after it, and proves nothing about them.",
         evidence=(
@@ -190,7 +195,8 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
         title="Step 3 · notify by hand",
         claim="After Fix 1, a notification for run_thread_123_abc resolves to thread_123 and is emitted.",
         reported="step",
-        verdict=verdict_of(all(each.resolves and bool(each.receipt) and each.arrives for each in after)),
+        works="works" if _succeeds(by_chain[COMMITTED_WITH_FIX_1.name]) else "fails",
+        verdict=verdict_of(all(map(_succeeds, after))),
         answer="; ".join(f"{', '.join(chains)}: {outcome}" for outcome, chains in _by_outcome(notified).items()) + ".",
         evidence=(
             f"One call on each of {len(notified)} chains, with an open socket of thread_123's owner and one of another"
@@ -200,6 +206,10 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
             f" {sound.link}, because {sound.reason}.",
         ),
     )
+
+
+def _succeeds(notified: HandNotification) -> bool:
+    return notified.resolves and bool(notified.receipt) and notified.arrives
 
 
 def _by_outcome(notified: Sequence[HandNotification]) -> dict[str, list[str]]:
