@@ -74,7 +74,7 @@ def _invariant(module: str) -> Target:
     names = (
         "invariants/test_invariants",
         "invariants/test_invariants_of_streams",
-        "verify/measure/test_small_mistakes",
+        "invariants/test_invariants_edge_cases",
     )
     return Target(
         f"bridgekit/invariants/{module}.py",
@@ -90,13 +90,12 @@ def _link(module: str, *tests: str) -> Target:
     return Target(f"bridgekit/chain/{module}.py", tuple(f"tests/chain/{name}.py" for name in tests))
 
 
-SURVIVOR_TESTS: Final = "test_small_mistakes"
 TARGETS: Final[Mapping[str, Target]] = {
-    "statistics": _measuring("statistics", "test_statistics", SURVIVOR_TESTS),
-    "history": _measuring("history", "test_ledger", SURVIVOR_TESTS, "test_checker"),
-    "attribution": _measuring("attribution", "test_attribution", SURVIVOR_TESTS, "test_ledger"),
-    "ledger": _measuring("ledger", "test_ledger", SURVIVOR_TESTS, "test_checker", "test_attribution"),
-    "checker": _measuring("checker", "test_checker", SURVIVOR_TESTS, "test_ledger", "test_checker_properties"),
+    "statistics": _measuring("statistics", "test_statistics"),
+    "history": _measuring("history", "test_ledger", "test_checker"),
+    "attribution": _measuring("attribution", "test_attribution", "test_ledger"),
+    "ledger": _measuring("ledger", "test_ledger", "test_checker", "test_attribution"),
+    "checker": _measuring("checker", "test_checker", "test_ledger", "test_checker_properties"),
     "rules": _invariant("rules"),
     "reports": _invariant("reports"),
     "judging": _reporting("judging", "test_judging", "test_first_screen"),
