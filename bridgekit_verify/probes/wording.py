@@ -121,6 +121,8 @@ async def _emission_calls_bridge(fixture: ProbeFixture) -> bool:
 
 async def _run_id_hides_thread(fixture: ProbeFixture) -> bool:
     run_id = fixture.application.config.run_ids.new(AUDITED_THREAD)
+    # The supervisor registers each run, so the thread could be found if link 9 looked it up.
+    await fixture.bridge.mapping.register_mapping(run_id, AUDITED_THREAD)
     event = AgentEvent(type=EventType.AGENT_STARTED, run_id=run_id, agent_name=AGENT, payload={})
     resolved = await route_of(fixture.bridge.resolver, event)
     return AUDITED_THREAD not in run_id and isinstance(resolved, NoRoute)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from nbformat import NotebookNode
 
 import bridgekit_verify
 from bridgekit.errors import unwrap_single_error
+from bridgekit_verify.harness.processes import DISCARD
 from bridgekit_verify.report.failures import failure_of, runs
 from bridgekit_verify.report.notebook_types import error_output, read_notebook, write_notebook
 from bridgekit_verify.report.parameters import PARAMETERS_TAG, read_parameters, replace_parameters, require_known
@@ -101,7 +103,9 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     # A late output is an error, because an output that the copy lacks would be missing in the report.
-    client = NotebookClient(notebook, timeout=cell_seconds, raise_on_iopub_timeout=True, iopub_timeout=30)
+    client = NotebookClient(
+        notebook, timeout=cell_seconds, raise_on_iopub_timeout=True, iopub_timeout=30, log=_silent_log()
+    )
     client.reset_execution_trackers()
     index = number = 0
     try:
@@ -127,6 +131,14 @@ def _add_error(notebook: NotebookNode, index: int, name: str, value: str) -> Non
         cells[0].outputs.append(error_output(name, value))
 
 
+def _silent_log() -> logging.Logger:
+    """Return a logger without output for nbclient, whose errors are part of the notebook's failure."""
+    log = logging.getLogger(f"{__name__}.nbclient")
+    log.addHandler(logging.NullHandler())
+    log.propagate = False
+    return log
+
+
 @asynccontextmanager
 async def _kernel(client: NotebookClient, folder: Path) -> AsyncGenerator[None]:
     """Run a kernel for this client for the length of a block.
@@ -136,7 +148,8 @@ async def _kernel(client: NotebookClient, folder: Path) -> AsyncGenerator[None]:
     """
     client.km = manager = AsyncKernelManager(kernel_spec_manager=_RunningInterpreter())
     try:
-        await client.async_start_new_kernel(cwd=str(folder), env=_kernel_environment())
+        # A kernel that is stopped in a cell writes tracebacks to its own stderr; those of cells are in the outputs.
+        await client.async_start_new_kernel(cwd=str(folder), env=_kernel_environment(), stderr=DISCARD)
         await client.async_start_new_kernel_client()
         yield
     finally:

@@ -23,8 +23,9 @@ TERMS: Final = {
     "lost": "Dropped and read by nobody.",
     "leaked": "Read by a socket of another user.",
     "misrouted": "Read by a socket of another user or of another thread.",
-    "reported as sent": "The server's answer to the agent that an event was sent. It is false if no user read the event.",
-    "as committed": "The code of the audited backend at the audited commit, rebuilt with every defect that shows when it"
+    "reported as sent": "The server's answer to the agent that it sent an event. It is false if the user did not read"
+    " it.",
+    "as committed": "The code of the audited backend at the audited commit, rebuilt with the defects that show when it"
     " runs.",
     "as reported": "The chain as the audit describes it: links 1 to 8 work, and only link 9 is broken.",
     "sound": "The chain with every defect repaired.",

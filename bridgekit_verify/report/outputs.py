@@ -5,21 +5,16 @@ In a kernel they display rich output; in plain Python they print the same conten
 
 from __future__ import annotations
 
-import enum
 import inspect
 import io
-import math
 import sys
 import textwrap
 from base64 import b64encode
-from collections.abc import Callable, Mapping
-from datetime import date, time
-from decimal import Decimal
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import msgspec
 
@@ -36,6 +31,7 @@ from bridgekit_verify.report.findings import (
     delivery_text,
     result_phrase,
 )
+from bridgekit_verify.report.json_values import json_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,48 +108,11 @@ def table_of(frame: DataFrame, caption: str, *, name: str, measurement: bool) ->
         if measurement and column in RESERVED_COLUMNS:
             raise ValueError(f"table {name}: results.csv reserves the column name {column!r}; rename the column")
     values = [
-        [_json_value(value, f"table {name}, column {column!r}") for value in plain.iloc[:, index]]
+        [json_value(value, f"table {name}, column {column!r}") for value in plain.iloc[:, index]]
         for index, column in enumerate(columns)
     ]
     records = tuple(dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
     return Table(name=name, caption=caption, columns=columns, records=records, measurement=measurement)
-
-
-def _json_value(value: Any, where: str) -> Any:
-    """Return a cell as a JSON type with the same value. A missing value is None. Raises ValueError for other types.
-
-    Numbers stay exact, dates become ISO 8601 text, and UUIDs, decimals and enumerations become text.
-    """
-    item = value.tolist() if type(value).__module__ == "numpy" else value
-    match item:
-        case enum.Enum():
-            return _json_value(item.value, where)
-        case None | bool():
-            return item
-        case str():
-            return str(item)
-        case int():
-            return int(item)
-        case float():
-            if math.isinf(item):
-                raise ValueError(f"{where}: JSON has no number {item}; replace it, for example by None")
-            return None if math.isnan(item) else float(item)
-        case UUID() | Decimal():
-            return str(item)
-        case date() | time():
-            return None if _is_missing(item) else item.isoformat()
-        case Mapping():
-            return {str(key): _json_value(each, where) for key, each in item.items()}
-        case list() | tuple():
-            return [_json_value(each, where) for each in item]
-    if _is_missing(item):
-        return None
-    raise ValueError(f"{where}: a {type(item).__name__} cannot be stored; convert it to a number or to text")
-
-
-def _is_missing(item: object) -> bool:
-    """Return whether a value is one of pandas' markers for a missing value, which are equal to nothing."""
-    return type(item).__name__ in ("NAType", "NaTType")
 
 
 def _require_valid(finding: object) -> None:

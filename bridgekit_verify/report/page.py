@@ -20,6 +20,7 @@ from bridgekit_verify.report.glossary import TERMS
 from bridgekit_verify.report.judging import (
     AUDITED_LINKS,
     MISSED,
+    WHOLE_CHAIN,
     LinkStatus,
     all_findings,
     claim_groups,
@@ -65,7 +66,7 @@ PART_TWO: Final = {
     "Scale": "A bridge that works for eight users may not work for eight thousand. This section shows how many events,"
     " sockets and threads one process carries, and when to add another one. Read it before you size a deployment.",
     "Validation": "A measurement that cannot fail proves nothing. This section tests the measurements themselves: known"
-    " mistakes must be reported under their own names, and known rates must be measured. Read it if you doubt a number.",
+    " mistakes must be reported under their own names, and known rates must be found. Read it if you doubt a number.",
 }
 """The sections for engineers, each with the reason why it is there."""
 
@@ -73,7 +74,7 @@ _COUNTS = re.compile(r"([\d,]+) of ([\d,]+)")
 _NEW_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
-class Mark(NamedTuple):
+class ShownAnswer(NamedTuple):
     """One answer of a finding or link, as the page shows it."""
 
     question: str
@@ -119,7 +120,7 @@ def _templates() -> Templates:
 
 def _content(report: Report, tables: DropTables) -> dict[str, Any]:
     """Return the variables of the templates."""
-    links, chapters = link_statuses(report), sections(report)
+    links, chapters, others = link_statuses(report), sections(report), other_findings(report)
     return {
         "policy": CONTENT_SECURITY_POLICY,
         "report": report,
@@ -141,7 +142,8 @@ def _content(report: Report, tables: DropTables) -> dict[str, Any]:
         "missed": chapters.get(MISSED, []),
         "part_two": {title: (why, chapters[title]) for title, why in PART_TWO.items() if title in chapters},
         "faults": report.table(FAULT_NAMES),
-        "findings": other_findings(report),
+        "whole": [finding for finding in others if finding.id == WHOLE_CHAIN],
+        "findings": [finding for finding in others if finding.id != WHOLE_CHAIN],
         "source": {key: notebook for key, (_, notebook) in all_findings(report).items()},
         "smallest": smallest_sample(report),
         "timed": timed_findings(report),
@@ -153,13 +155,13 @@ def _content(report: Report, tables: DropTables) -> dict[str, Any]:
     }
 
 
-def _marks(subject: LinkStatus | Finding) -> tuple[Mark, ...]:
+def _marks(subject: LinkStatus | Finding) -> tuple[ShownAnswer, ...]:
     """Return the answers to both questions; for a claim that is not the audit's, whether it holds."""
     if isinstance(subject, Finding) and subject.reported == OURS:
-        return (Mark("Does the claim hold?", subject.verdict, _ICONS[subject.verdict]),)
+        return (ShownAnswer("Does the claim hold?", subject.verdict, _ICONS[subject.verdict]),)
     return (
-        Mark(AUDIT_RIGHT, subject.right, _ICONS[subject.right]),
-        Mark(WORKS, subject.works, _ICONS[subject.works]),
+        ShownAnswer(AUDIT_RIGHT, subject.right, _ICONS[subject.right]),
+        ShownAnswer(WORKS, subject.works, _ICONS[subject.works]),
     )
 
 

@@ -11,6 +11,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -74,10 +75,8 @@ def _own_folders() -> list[str]:
     # The folder of this checkout, of the interpreter and its packages, of the user, and for temporary files.
     checkout = Path(__file__).resolve().parents[2]
     found = {checkout, Path(sys.prefix), Path(sys.base_prefix), Path.cwd(), Path(tempfile.gettempdir())}
-    try:
+    with suppress(RuntimeError):  # there may be no home folder
         found.add(Path.home())
-    except RuntimeError:  # no home folder can be found
-        pass
     # A folder such as /usr is too short to be removed as text; the patterns find its files.
     return sorted((str(folder) for folder in found if len(folder.parts) > 2), key=len, reverse=True)
 

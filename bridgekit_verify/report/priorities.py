@@ -142,14 +142,14 @@ def _monitoring(tables: DropTables) -> Finding:
     if not measured:
         right, answer = _not_measured()
     else:
-        worst = max(measured, key=lambda step: step.false_success)
+        worst = max(reversed(measured), key=lambda step: step.false_success)
         right = "as worded, but insufficient" if worst.false_success else "yes"
         where = "as committed" if worst is before else f"as committed with {FIXES[worst.name]}"
         answer = (
             f"On the code {where}, {worst.false_success:,} of {worst.fate.expected:,} events are routed and reported as"
             " sent, and their user does not read them: no routing failure is counted for them."
             if worst.false_success
-            else "Every event that is reported as sent reaches its user, so a routing failure is the only failure to count."
+            else "Every event that is reported as sent reaches its user, so only routing failures have to be counted."
         )
     return Finding(
         id="claim-monitoring",

@@ -13,7 +13,7 @@ from tests.notebooks.parameter_runs import NAMES, execute_with
 ODD: dict[str, Any] = {
     "SEED": 5,
     "THREADS": 12,
-    "RUNS": 2,
+    "RUNS": 1,
     "AT_ONCE": 8,
     "USERS_WITHOUT_SOCKET": 5,
     "SHARING_RUNS": 13,
@@ -29,11 +29,11 @@ ODD: dict[str, Any] = {
     "STEP_SECONDS": 0.25,
     "PAUSE_SECONDS": 0.013,
     "STEPS_PER_RUN": 3,
-    "SEARCH_SECONDS": 1.5,
+    "SEARCH_SECONDS": 1.0,
     "MAX_EVENTS_PER_SECOND": 5_000.0,
     "SOCKETS": 7,
     "SIZES": [7, 31, 50],
-    "ROUNDS": 2,
+    "ROUNDS": 1,
 }
 
 

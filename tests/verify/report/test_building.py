@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import resource
@@ -107,8 +106,8 @@ def test_the_command_says_in_one_line_that_out_is_a_file(good: Path, tmp_path: P
     ran = command("--from-executed", good, "--out", a_file(tmp_path))
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
-        f"bridgekit: cannot write the report to {tmp_path / 'taken'}: it is a file and not a folder; name another folder"
-        " with --out\n"
+        f"bridgekit: cannot write the report to {tmp_path / 'taken'}: it is a file and not a folder; name another"
+        " folder with --out\n"
     )
     assert (tmp_path / "taken").read_text() == "mine"
 
@@ -154,14 +153,16 @@ def test_an_error_between_the_files_leaves_the_older_report(
     assert everything_in(out) == FILES
 
 
+FINDING = {"id": "a", "title": "t", "claim": "c", "reported": "r", "answer": "a", "verdict": "holds"}
+TABLE = {"name": "t", "caption": "c", "columns": ["a"], "records": []}
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "verdict": ({FINDING_MIME: {**json.loads(json.dumps(dict(id="a", title="t", claim="c", reported="r", answer="a"))), "verdict": "maybe"}}, "verdict"),
-    "number for a text": ({FINDING_MIME: dict(id="a", title=7, claim="c", reported="r", answer="a", verdict="holds")}, "title"),
-    "missing field": ({FINDING_MIME: dict(id="a")}, "title"),
+    "verdict": ({FINDING_MIME: FINDING | {"verdict": "maybe"}}, "verdict"),
+    "number for a text": ({FINDING_MIME: FINDING | {"title": 7}}, "title"),
+    "missing field": ({FINDING_MIME: {"id": "a"}}, "title"),
     "no object": ({FINDING_MIME: "a text"}, "object"),
-    "counts": ({FINDING_MIME: dict(id="a", title="t", claim="c", reported="r", answer="a", verdict="holds", before=[3, 2])}, "before is 3 of 2"),
-    "table": ({TABLE_MIME: dict(name="t", caption="c", columns=["a"], records="none")}, "records"),
-}  # fmt: skip
+    "counts": ({FINDING_MIME: FINDING | {"before": [3, 2]}}, "before is 3 of 2"),
+    "table": ({TABLE_MIME: TABLE | {"records": "none"}}, "records"),
+}
 
 
 @pytest.mark.parametrize("name", WRONG)

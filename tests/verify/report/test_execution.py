@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import dataclass
 from hashlib import sha256
@@ -24,14 +25,18 @@ HANDLING_ONE = (
     GROUP + "try:\n    async with anyio.create_task_group() as tasks:\n        tasks.start_soon(fail)\n"
     "except* AssertionError:\n    raise ValueError('second')"
 )
-COMPARED = "from bridgekit_verify.report import checked"
 FAILING = {
     "11_error": ("raise ValueError('no')", "11_error: code cell 2: ValueError: no"),
     "12_group": (IN_A_GROUP, "12_group: code cell 2: AssertionError: one is not two"),
     "13_handling": (HANDLING_ONE, "13_handling: code cell 2: ValueError: second"),
-    "16_asks": ("input('who? ')", "16_asks: code cell 2: StdinNotImplementedError: "),
     "14_silent": ("import os; os._exit(3)", "14_silent: code cell 2: DeadKernelError: the kernel died"),
+    "15_asks": (
+        "input('who? ')",
+        "15_asks: code cell 2: StdinNotImplementedError: raw_input was called, but this frontend does not support input"
+        " requests.",
+    ),
 }
+COMPARES = "16_compares: code cell 3: AssertionError: SEED + 1 == 60: 9 == 60"
 GOOD = """\
 import sys
 from hashlib import sha256
@@ -64,6 +69,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> ExecutionResult:
     write(folder / "notebooks", "10_good", small("10_good", GOOD))
     for name, (body, _) in FAILING.items():
         write(folder / "notebooks", name, small(name, body))
+    compares = small("16_compares", "from bridgekit_verify.report import checked")
+    compares["cells"].insert(2, code("assert SEED + 1 == 60", count=None))
+    write(folder / "notebooks", "16_compares", compares)
     lines: list[str] = []
     built = build_report(
         folder / "notebooks",
@@ -76,7 +84,33 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> ExecutionResult:
 
 
 def test_each_failure_is_one_line_with_notebook_cell_and_the_exceptions_last_line(ran: ExecutionResult) -> None:
-    assert ran.built.failures == tuple(line for _, line in FAILING.values())
+    assert ran.built.failures == (*(line for _, line in FAILING.values()), COMPARES)
+
+
+def test_a_failed_assertion_shows_the_values_compared_in_the_report(ran: ExecutionResult) -> None:
+    assert COMPARES in ran.built.page.read_text(encoding="utf-8")
+    assert COMPARES in json.loads(ran.built.json.read_text(encoding="utf-8"))["failures"]
+
+
+def test_a_failed_assertion_shows_the_values_compared_in_console_and_junit_xml(
+    ran: ExecutionResult, tmp_path: Path
+) -> None:
+    copy = tmp_path / "16_compares.ipynb"
+    copy.write_bytes((ran.executed.parent / "notebooks" / copy.name).read_bytes())
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbmake",
+        "--overwrite",
+        "-p",
+        "no:cacheprovider",
+        "--junitxml=junit.xml",
+    ]
+    done = subprocess.run([*command, copy.name], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "SEED + 1 == 60: 8 == 60" in done.stdout
+    assert "SEED + 1 == 60: 8 == 60" in (tmp_path / "junit.xml").read_text()
 
 
 def test_a_report_with_failures_is_not_complete_and_its_page_says_so(ran: ExecutionResult) -> None:
@@ -88,7 +122,7 @@ def test_a_report_with_failures_is_not_complete_and_its_page_says_so(ran: Execut
 def test_progress_is_one_line_for_each_notebook(ran: ExecutionResult) -> None:
     assert sorted((line.split()[0], line.split()[-1]) for line in ran.lines) == [
         ("10_good", "ok"),
-        *((name, "failed") for name in FAILING),
+        *((name, "failed") for name in (*FAILING, "16_compares")),
     ]
 
 

@@ -41,9 +41,11 @@ def words(tag: Tag) -> str:
 
 def widths(part: Tag) -> tuple[float, float]:
     """Return the shares that are drawn as lost and as leaked."""
-    found = {kind: one(f"i.{kind}", part)["style"] for kind in ("lost", "leaked")}
-    lost, leaked = (float(re.fullmatch(r"width:([\d.]+)%", str(found[kind]))[1]) for kind in ("lost", "leaked"))  # type: ignore[index]
-    return lost / 100, leaked / 100
+    return drawn_share(one("i.lost", part)), drawn_share(one("i.leaked", part))
+
+
+def drawn_share(tag: Tag) -> float:
+    return float(str(tag["style"]).removeprefix("width:").removesuffix("%")) / 100
 
 
 def drawn_parts(cell: Tag) -> list[tuple[float, float]]:
@@ -115,6 +117,10 @@ def test_each_link_has_both_marks() -> None:
             ("Was the audit right?", right),
             ("Does it work when run?", works),
         ]
+
+
+def test_the_whole_chain_follows_its_links() -> None:
+    assert [row["id"] for row in page().select("#links > details")][-2:] == ["link-10", "chain"]
 
 
 def test_the_sentence_about_the_links_counts_the_marks() -> None:

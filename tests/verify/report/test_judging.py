@@ -79,8 +79,8 @@ def test_the_headline_counts_each_answer() -> None:
 def test_the_headline_counts_what_could_not_be_judged() -> None:
     found = headline(report_with(link_finding(3), link_finding(9)))
     assert found.sentence == (
-        "Of the audit's verdicts on 9 links, 1 is right, 0 are right as worded, but insufficient, 1 is wrong and 7 could"
-        " not be judged."
+        "Of the audit's verdicts on 9 links, 1 is right, 0 are right as worded, but insufficient, 1 is wrong and 7"
+        " could not be judged."
     )
 
 
@@ -145,6 +145,27 @@ def test_a_recorded_finding_is_preferred_to_a_computed_one() -> None:
 def test_a_finding_that_states_whether_its_fix_works_keeps_that() -> None:
     report = report_of(executed("10_a", *map(tabulated, drop_tables()), recorded(claim("fix-1", works="works"))))
     assert all_findings(report)["fix-1"][0].works == "works"
+
+
+@pytest.mark.parametrize(
+    ("key", "verdict", "works"),
+    [
+        ("claim-lost", "holds", "fails"),
+        ("claim-complexity", "does not hold", "fails"),
+        ("missed-leaks", "does not hold", "fails"),
+        ("missed-leaks", "holds", "works"),
+        ("missed-leaks", "unknown", "unknown"),
+        ("step-9", "holds", "unknown"),
+    ],
+)
+def test_whether_it_works_is_computed_where_the_finding_does_not_say(key: str, verdict: str, works: str) -> None:
+    report = report_of(executed("10_a", *map(tabulated, drop_tables()), recorded(claim(key, verdict=verdict))))
+    assert all_findings(report)[key][0].works == works
+
+
+def test_whether_it_works_is_unknown_without_measurements() -> None:
+    report = report_with(claim("claim-lost"), claim("claim-complexity"), claim("fix-1"))
+    assert [finding.works for finding, _ in all_findings(report).values()] == ["unknown"] * 3
 
 
 @pytest.mark.parametrize(

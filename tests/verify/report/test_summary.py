@@ -38,7 +38,8 @@ def test_answer_is_no_if_nothing_arrives_and_no_fix_changes_that() -> None:
     found = answer(EXAMPLE)
     assert found.verdict == "no"
     assert found.first == (
-        f"No: of {ALL} events, none reaches its user, and none of the audit's three fixes changes that, alone or together."
+        f"No: of {ALL} events, none reaches its user, and none of the audit's three fixes changes that, alone or"
+        " together."
     )
     assert found.second == (
         f"In the rebuilt chain, four small repairs deliver all {ALL}; without the first one, the others show {ALL // 2}"
@@ -121,7 +122,8 @@ def test_risks_are_leak_then_loss_then_undetected_failure() -> None:
     assert leak.when == "after some of the repairs"
     assert leak.sentences == (
         f"{ALL // 2} of {ALL} events reach another user after repairs 2, 3 and 4 without repair 1.",
-        "If routing were the only defect, Fix 1 would leak in 1 of 7 kinds of thread id: “prefixes of one another” (40 of 60).",
+        "If routing were the only defect, Fix 1 would leak in 1 of 7 kinds of thread id: “prefixes of one another”"
+        " (40 of 60).",
     )
     assert loss.when == "today"
     assert loss.sentences == (
@@ -130,7 +132,7 @@ def test_risks_are_leak_then_loss_then_undetected_failure() -> None:
         " and Fix 3 none.",
     )
     assert undetected.when == "after Fix 1"
-    assert undetected.sentences[0].startswith(f"With Fix 1, 168 of {ALL} events are reported as sent")
+    assert undetected.sentences[0].startswith(f"With all three fixes in place, 168 of {ALL} events are reported as sent")
 
 
 def test_a_risk_that_exists_today_says_so() -> None:
@@ -180,8 +182,8 @@ def test_a_size_is_stated_in_lines(removed: int, added: int, text: str) -> None:
 
 def test_alternatives_are_divided_by_whether_they_deliver_everything() -> None:
     assert routing_note(EXAMPLE) == (
-        "In place of repair 2, Fix 2 with its method and Fix 3 would deliver everything as well. Not enough in its place:"
-        f" Fix 1 (drops 100, leaks 40) and Fix 2 as written (drops {ALL})."
+        "In place of repair 2, Fix 2 with its method and Fix 3 would deliver everything as well. Not enough in its"
+        f" place: Fix 1 (drops 100, leaks 40) and Fix 2 as written (drops {ALL})."
     )
     assert routing_note(NO_TABLES) == ""
 
