@@ -186,7 +186,7 @@ def _judge_mapping(link: Judgement, seen: Observation) -> None:
         link.expect(
             found == thread_id,
             Kind.LOST if found is None else Kind.MISROUTED,
-            f"with {len(seen.lookups)} runs in progress, the mapping has {_thread_text(found)} for one of {thread_id!a}",
+            f"with {len(seen.lookups)} open runs, the mapping has {_thread_text(found)} for one of {thread_id!a}",
         )
     made = Counter(call.result for call in seen.recording.of("run_ids", "new") if call.result is not ABSENT)
     link.expect(all(count == 1 for count in made.values()), Kind.MISROUTED, "two runs have the same run id")
