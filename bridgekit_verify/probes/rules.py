@@ -17,6 +17,7 @@ __all__ = [
     "canonical",
     "difference",
     "error_text",
+    "is_within",
     "label",
     "match",
     "same_outcome",
@@ -160,10 +161,10 @@ def match(
                 left.remove(found)
 
     wanted = {id(call): key_of_call(call) for call in calls}
-    take(lambda call, each: _is_within(each, call) and keys[id(each)] == wanted[id(call)])
+    take(lambda call, each: is_within(each, call) and keys[id(each)] == wanted[id(call)])
     if left:
         take(lambda call, each: keys[id(each)] == wanted[id(call)])
-        take(lambda call, each: _is_within(each, call))
+        take(lambda call, each: is_within(each, call))
     return Match(
         [(call, pairs[id(call)]) for call in calls if id(call) in pairs],
         [call for call in calls if id(call) not in pairs],
@@ -171,7 +172,8 @@ def match(
     )
 
 
-def _is_within(made: Call, call: Call) -> bool:
+def is_within(made: Call, call: Call) -> bool:
+    """Return whether a call was made by another, directly or through further calls."""
     outer = made.within
     while outer is not None:
         if outer is call:

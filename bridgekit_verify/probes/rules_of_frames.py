@@ -236,8 +236,9 @@ def _judge_receipt(link: Judgement, seen: Observation, published: _Published) ->
     receipt, call = published.receipt, published.call
     if receipt is None:
         return
+    # What was written to a client that has just left may never be read.
     leaving = sum(
-        client.closed_by_client is not None and client.closed_by_client <= call.entered
+        client.closed_by_client is not None and client.opened < call.entered
         for client in seen.clients
         if client.owned.thread_id == published.thread
     )

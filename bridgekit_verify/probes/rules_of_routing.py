@@ -12,7 +12,7 @@ from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.families import FAMILIES, OwnedThread, thread_ids
 from bridgekit_verify.probes.recording import ABSENT, PARAMETERS, Call
-from bridgekit_verify.probes.rules import Judgement, Kind, error_text, match, same_outcome
+from bridgekit_verify.probes.rules import Judgement, Kind, error_text, match, same_outcome, shown
 from bridgekit_verify.probes.rules_of_events import expect_in_order, payload_of
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import AGENTS
@@ -64,7 +64,8 @@ def judge_families(routes: list[FamilyRoute]) -> Judgement:
     if elsewhere:
         owned, thread = elsewhere[0]
         whose = "another user's thread" if owners.get(thread) != owned.user_id else "another thread"
-        text = f"{len(elsewhere)} events went to {whose}, such as one of {owned.thread_id!r} that went to {thread!r}"
+        example = f"one of {shown(owned.thread_id)} that went to {shown(thread)}"
+        text = f"{len(elsewhere)} events went to {whose}, such as {example}"
         link.expect(False, Kind.MISROUTED, text)
     lost = [route for route in routes if not route.published]
     if lost:

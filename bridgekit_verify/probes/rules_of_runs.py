@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from bridgekit_verify.probes.recording import ABSENT, Call
-from bridgekit_verify.probes.rules import Judgement, Kind, error_text, label, same_outcome
+from bridgekit_verify.probes.rules import Judgement, Kind, error_text, is_within, label, same_outcome
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import AgentFailed
 
@@ -98,17 +98,25 @@ def _judge_opened(link: Judgement, seen: Observation, opened: Call) -> None:
 
 def _judge_closing(link: Judgement, seen: Observation) -> None:
     """Each route must be closed once, when its own run has ended, and not before."""
-    ends = {call.given["context"].run_id: call.left for call in seen.recording.of("engine", "execute") if call.left} | {
-        call.given["context"].run_id: call.entered for call in seen.recording.of("supervisor", "close_run")
-    }
-    closed = seen.recording.of("mapping", "cleanup_mapping")
-    for call in closed:
-        end = ends.get(call.given["run_id"])
+    recording = seen.recording
+    left = recording.of("mapping", "cleanup_mapping")
+    for call in recording.of("supervisor", "run", "close_run"):
+        if call.name == "close_run" and call.within is not None:
+            continue
+        made = [each for each in left if is_within(each, call)]
+        left = [each for each in left if each not in made]
+        executed = recording.within(call, "engine", "execute")
+        run = executed[0].given["context"] if executed else call.given.get("context")
+        if run is None:
+            continue
+        closed = [each.given["run_id"] for each in made]
+        link.expect(closed == [run.run_id], Kind.LOST, f"{label(run.request)} closes {len(closed)} routes")
         link.expect(
-            end is not None and call.entered > end, Kind.LOST, "a route is closed although its run is in progress"
+            not executed or all(each.entered > (executed[0].left or 0) for each in made),
+            Kind.LOST,
+            "a route is closed although its run is in progress",
         )
-    repeated = Counter(call.given["run_id"] for call in closed)
-    link.expect(repeated.keys() >= ends.keys(), Kind.HANDOVER, "the routes of ended runs are not closed")
+    link.expect(not left, Kind.LOST, "a route is closed although no run has ended")
 
 
 def _expect_run(link: Judgement, request: dict[str, Any], context: Any) -> None:

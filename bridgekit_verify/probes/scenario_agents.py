@@ -18,6 +18,7 @@ from bridgekit_verify.measure.workload import AGENT, OwnedThread, RunBarrier, th
 
 __all__ = [
     "AGENTS",
+    "CONFUSABLE",
     "NESTED",
     "TEXT",
     "TOOLS",
@@ -44,6 +45,8 @@ AGENTS: Final = (AGENT, "writer 🖋️", "Researcher")
 TOOLS: Final = ("look_up", "search.web 🔭")
 SIZES: Final = (3_000, 20_000, 70_000, 200_000, 900_000)
 """Sizes of large payloads in bytes. The largest is just below the limit of a frame."""
+CONFUSABLE: Final = "confusable"
+"""The name of the thread ids of `audited_threads`."""
 _LONG: Final = f"thread_{'x' * 300}"
 
 
@@ -144,7 +147,9 @@ def audited_threads() -> tuple[OwnedThread, ...]:
 
 
 def family_threads(family: str, *, seed: int = 0) -> tuple[OwnedThread, ...]:
-    """Return as many threads of a family of ids. Neighbours belong to different users."""
+    """Return as many threads of a family of ids, or `audited_threads`. Neighbours belong to different users."""
+    if family == CONFUSABLE:
+        return audited_threads()
     return _owned_by_two([owned.thread_id for owned in thread_ids(family, len(audited_threads()), seed=seed)])
 
 

@@ -2,9 +2,10 @@
 
     python tests/mission_critical/test_websocket_agent_events_suite.py [--variant sound] [--family "chat_<n>"]
 
-Runs the scenario of `bridgekit audit` through a whole chain, with a real server and real sockets: two users with several
-threads each, two sockets for each thread, three agents and several runs at once. By default the chain is the one that
-the audit means, with its Fix 1. Prints one line per check, and exits with 1 unless all hold. pytest runs it too.
+Runs the scenario of `bridgekit audit` through a whole chain, with a real server and real sockets: two users with
+several threads each, two sockets for each thread, three agents and several runs at once. By default, the chain is the
+one that the audit means, with its Fix 1. Prints one line per check, and exits with 1 unless all hold. pytest runs it
+too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from bridgekit_verify.measure.workload import FAMILIES
 from bridgekit_verify.probes.observing import judge_all, observe
 from bridgekit_verify.probes.rules import Kind
 from bridgekit_verify.probes.scenario import Observation
-from bridgekit_verify.probes.scenario_agents import family_threads
+from bridgekit_verify.probes.scenario_agents import CONFUSABLE, family_threads
 from bridgekit_verify.probes.scenario_clients import Client
 from bridgekit_verify.variants import variant
 
@@ -129,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--variant", default=DEFAULT_VARIANT, help=f"the variant of the chain (default: {DEFAULT_VARIANT})"
     )
-    parser.add_argument("--family", default="thread_123", help="the family of thread ids (default: thread_123)")
+    parser.add_argument("--family", default="thread_123", help=f"the family of thread ids, or {CONFUSABLE}")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
@@ -145,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if holding == len(found) else 1
 
 
-@pytest.mark.parametrize("family_name", FAMILIES)
+@pytest.mark.parametrize("family_name", [*FAMILIES, CONFUSABLE])
 def test_critical_events_reach_their_users_in_the_sound_chain(family_name: str) -> None:
     assert main(["--variant", "sound", "--family", family_name]) == 0
 
