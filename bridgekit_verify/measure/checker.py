@@ -16,6 +16,7 @@ from bridgekit.events import Outcome, Receipt
 from bridgekit_verify.errors import LedgerImbalance
 from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History
 from bridgekit_verify.measure.ledger import Attribution, Row, attribute_misroute, ledger
+from bridgekit_verify.measure.numbering import false_gaps, reordered_in_run
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["Verdict", "check"]
@@ -46,6 +47,10 @@ class Verdict:
     """Frames read after a frame with a higher `seq` (RFC 4737, type-P-reordered)."""
     reordering_extent: int
     """By how many frames the latest of them was late (RFC 4737, section 4.2.2); 0 without reordering."""
+    reordered_in_run: int
+    """Frames with a higher `seq` than an event that their run emitted later: numbered late, whenever they were read."""
+    false_gaps: int
+    """Gaps that a client was sent, or can see in the numbers, although no event of them is lost."""
     false_success: int
     """Events with a receipt that reports sent, which no entitled socket read."""
     false_failure: int
@@ -98,7 +103,10 @@ def check(history: History) -> Verdict:
     owners = {expectation.key: expectation for expectation in history.expected}
     found = [(arrival, _destination(owners, arrival)) for arrival in history.arrivals]
     by_destination = Counter(destination for _, destination in found)
-    reordered, extent = _reordering(arrival for arrival, destination in found if destination is Destination.ENTITLED)
+    entitled = [arrival for arrival, destination in found if destination is Destination.ENTITLED]
+    misrouted = (Destination.WRONG_THREAD, Destination.WRONG_USER)
+    own_thread = [arrival for arrival, destination in found if destination not in misrouted]
+    reordered, extent = _reordering(entitled)
     verdict = Verdict(
         expected=len(rows),
         delivered=sum(row.copies > 0 for row in rows),
@@ -111,6 +119,8 @@ def check(history: History) -> Verdict:
         unexpected=by_destination[Destination.UNEXPECTED],
         reordered=reordered,
         reordering_extent=extent,
+        reordered_in_run=reordered_in_run({key: place for place, key in enumerate(owners)}, entitled),
+        false_gaps=false_gaps(history, rows, own_thread),
         false_success=_false_success(history, rows),
         false_failure=_false_failure(history),
         acknowledged=len(history.acknowledged),
@@ -119,7 +129,7 @@ def check(history: History) -> Verdict:
             Counter(
                 attribute_misroute(history, owners[arrival.key])
                 for arrival, destination in found
-                if arrival.key is not None and destination in (Destination.WRONG_THREAD, Destination.WRONG_USER)
+                if arrival.key is not None and destination in misrouted
             )
         ),
     )

@@ -27,6 +27,8 @@ def judge(history: History) -> dict[str, int]:
         **{name: kinds[name] for name in ("extra_copies", "wrong_thread", "wrong_user", "unexpected")},
         "reordered": sum(frames > 0 for frames in late),
         "reordering_extent": max(late, default=0),
+        "reordered_in_run": sum(numbered_late(history, socket) for socket in history.sockets),
+        "false_gaps": sum(gaps_without_loss(history, socket) for socket in history.sockets),
         "false_success": false_successes(history),
         "false_failure": sum(
             not receipt
@@ -91,3 +93,59 @@ def lateness(history: History, socket: Socket) -> list[int]:
         max((index - before for before in range(index) if first[before] > seq), default=0)
         for index, seq in enumerate(first)
     ]
+
+
+def numbered_late(history: History, socket: Socket) -> int:
+    """Count the events with a higher number than an event that their run emitted later."""
+    order = list(dict.fromkeys(event.key for event in history.expected))
+    first = {
+        arrival.key: arrival
+        for number, arrival in reversed(list(enumerate(history.arrivals)))
+        if arrival.socket == socket and classification(history, number, arrival) in (None, "extra_copies")
+    }
+    lowest = {
+        key: min(each.seq for number, each in enumerate(history.arrivals) if each.socket == socket and each.key == key)
+        for key in first
+    }
+    return sum(
+        any(
+            other.request == key.request
+            and order.index(other) > order.index(key)
+            and (lowest[other], order.index(other)) < (lowest[key], order.index(key))
+            for other in lowest
+        )
+        for key in lowest
+    )
+
+
+def gaps_without_loss(history: History, socket: Socket) -> int:
+    lost = [
+        history.acknowledged.get(event.key, (None, None))[1]
+        for event in history.expected
+        if entitled(socket, event) and outcome(history, event, socket) != "delivered"
+    ]
+    if any(receipt is None or receipt.seq is None for receipt in lost):
+        return 0
+    signalled = history.gaps.get(socket.number, [])
+    untrue = [
+        gap
+        for gap in signalled
+        if gap.last is not None and not any(receipt is not None and gap.covers(receipt) for receipt in lost)
+    ]
+    read = {
+        arrival.seq
+        for number, arrival in enumerate(history.arrivals)
+        if arrival.socket == socket and classification(history, number, arrival) in (None, "extra_copies", "unexpected")
+    }
+    if not read:
+        return len(untrue)
+    known = read | {receipt.seq for receipt in lost if receipt is not None and receipt.seq is not None}
+    missing = [
+        number
+        for number in range(min(known), max(known))
+        if number not in known
+        and not any(gap.first <= number <= (number if gap.last is None else gap.last) for gap in signalled)
+    ]
+    # One skipped range between two known numbers counts once, also if a part of it is signalled.
+    ranges = {max(each for each in known if each < number) for number in missing}
+    return len(ranges) + len(untrue)

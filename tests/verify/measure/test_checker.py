@@ -26,7 +26,7 @@ THIRD = key(ALICES, 3)
 def test_clean_history_has_a_clean_verdict() -> None:
     assert check(clean()) == Verdict(
         expected=15, delivered=15, lost_signalled=0, lost_silent=0, frames=15, extra_copies=0,
-        wrong_thread=0, wrong_user=0, unexpected=0, reordered=0, reordering_extent=0,
+        wrong_thread=0, wrong_user=0, unexpected=0, reordered=0, reordering_extent=0, reordered_in_run=0, false_gaps=0,
         false_success=0, false_failure=0, acknowledged=15, losses={}, misroutes={},
     )  # fmt: skip
 
@@ -102,6 +102,43 @@ def read_unidentified_frame(history: History) -> None:
     history.arrivals.append(arrival(ALICES, None, 6))
 
 
+def exchange_numbers(history: History) -> None:
+    """The third event is numbered before the second, and read so."""
+    history.arrivals[1:3] = [arrival(ALICES, THIRD, 2), arrival(ALICES, key(ALICES, 2), 3)]
+
+
+def number_the_first_last(history: History) -> None:
+    history.arrivals[:5] = [
+        *(arrival(ALICES, key(ALICES, step), step - 1) for step in range(2, 6)), arrival(ALICES, key(ALICES, 1), 5)
+    ]  # fmt: skip
+
+
+def number_as_read(history: History) -> None:
+    """Read against the numbers, which have the order of emission."""
+    history.arrivals[:5] = reversed(history.arrivals[:5])
+
+
+def skip_a_number(history: History) -> None:
+    history.arrivals[3:5] = [arrival(ALICES, key(ALICES, 4), 5), arrival(ALICES, key(ALICES, 5), 6)]
+
+
+def skip_two_ranges(history: History) -> None:
+    history.arrivals[1:5] = [arrival(ALICES, key(ALICES, step), seq) for step, seq in ((2, 3), (3, 4), (4, 9), (5, 10))]
+
+
+def skip_and_signal(history: History) -> None:
+    skip_a_number(history)
+    history.gaps[ALICES.number] = [SignalledGap(4, 4)]
+
+
+def signal_what_is_read(history: History) -> None:
+    history.gaps[BOBS.number] = [SignalledGap(2, 3)]
+
+
+def signal_to_the_end(history: History) -> None:
+    history.gaps[BOBS.number] = [SignalledGap(2, None)]
+
+
 def report_not_sent(history: History) -> None:
     history.acknowledged[THIRD] = (RunId("run of a1"), NO_SUBSCRIBER_RECEIPT)
 
@@ -113,7 +150,7 @@ del MOVED["frames"]
 MUTATED: list[tuple[Any, dict[str, Any]]] = [
     (lose, LOST),
     (lose_and_signal, {name: n for name, n in LOST.items() if name != "lost_silent"} | {"lost_signalled": 1}),
-    (lose_and_signal_others, LOST),
+    (lose_and_signal_others, LOST | {"false_gaps": 3}),
     (
         lose_and_report,
         {"delivered": -1, "frames": -1, "lost_silent": 1, "losses": {Attribution(10, "no subscriber"): 1}},
@@ -136,6 +173,14 @@ MUTATED: list[tuple[Any, dict[str, Any]]] = [
     (read_unexpected_event, {"frames": 1, "unexpected": 1}),
     (read_unidentified_frame, {"frames": 1, "unexpected": 1}),
     (report_not_sent, {"false_failure": 1}),
+    (exchange_numbers, {"reordered_in_run": 1}),
+    (number_the_first_last, {"reordered_in_run": 1}),
+    (number_as_read, {"reordered": 4, "reordering_extent": 4}),
+    (skip_a_number, {"false_gaps": 1}),
+    (skip_two_ranges, {"false_gaps": 2}),
+    (skip_and_signal, {"false_gaps": 1}),
+    (signal_what_is_read, {"false_gaps": 1}),
+    (signal_to_the_end, {}),
 ]  # fmt: skip
 
 

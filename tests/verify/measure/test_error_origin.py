@@ -74,7 +74,7 @@ def test_error_without_a_link_in_its_traceback_belongs_to_the_harness() -> None:
 
 async def test_bug_of_the_scenario_propagates_and_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play(seen: Observation) -> None:
-        seen.nothing_like_it  # type: ignore[attr-defined]
+        seen.nothing_like_it()  # type: ignore[attr-defined]
 
     monkeypatch.setattr(observing, "play", play)
     with pytest.raises(AttributeError):

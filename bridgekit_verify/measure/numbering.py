@@ -1,0 +1,121 @@
+"""Faults of numbering: events numbered against the order of their emission, and gaps in which nothing was lost."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Final
+
+from bridgekit_verify.measure.history import Arrival, EventKey, History
+from bridgekit_verify.measure.ledger import Row
+
+__all__ = ["false_gaps", "reordered_in_run"]
+
+END: Final = 1 << 63
+"""Greater than every number."""
+Numbering = tuple[int, str | None]
+"""A socket's number and an epoch."""
+
+
+def reordered_in_run(positions: Mapping[EventKey, int], arrivals: Iterable[Arrival]) -> int:
+    """Return how many frames have a higher `seq` than an event that their run emitted later.
+
+    `positions` has the place of each event in the order of emission; `arrivals` are frames at entitled sockets. Each
+    socket and epoch counts by itself, and only the first copy of an event. The order of reading does not matter.
+    """
+    numbered: dict[tuple[int, str | None, str], list[tuple[int, int]]] = defaultdict(list)
+    for arrival in arrivals:
+        if (key := arrival.key) is not None:
+            numbered[arrival.socket.number, arrival.epoch, key.request].append((arrival.seq, positions[key]))
+    return sum(_behind(each) for each in numbered.values())
+
+
+def _behind(numbered: list[tuple[int, int]]) -> int:
+    places = [place for _, place in numbered]
+    if places == sorted(places) and numbered == sorted(numbered):
+        return 0
+    seen: set[int] = set()
+    latest, behind = -1, 0
+    for _, place in sorted(numbered):
+        if place not in seen:
+            seen.add(place)
+            behind += place < latest
+            latest = max(latest, place)
+    return behind
+
+
+def false_gaps(history: History, rows: Iterable[Row], arrivals: Iterable[Arrival]) -> int:
+    """Return how many gaps a client was sent, or can see in the numbers, although no event of them is lost.
+
+    `arrivals` are the frames of each socket's own thread. A socket that lost an event whose number is unknown has no
+    false gap, because any gap may be that event. A gap without an end states no number of events, and is never false.
+    """
+    if not history.all_types:
+        return 0
+    lost, uncertain = _lost_numbers(history, rows)
+    read: dict[Numbering, set[int]] = defaultdict(set)
+    for arrival in arrivals:
+        read[arrival.socket.number, arrival.epoch].add(arrival.seq)
+    skipped = sum(
+        _skipped(numbers | _in_epoch(lost.get(socket, ()), epoch), _signalled(history, socket, epoch))
+        for (socket, epoch), numbers in read.items()
+        if socket not in uncertain and (lost.get(socket) or max(numbers) - min(numbers) >= len(numbers))
+    )
+    return skipped + _falsely_signalled(history, lost, uncertain)
+
+
+def _skipped(known: set[int], signalled: list[tuple[int, int]]) -> int:
+    """Return how many ranges are missing between the known numbers and not entirely signalled."""
+    numbers = sorted(known)
+    starts = [first for first, _ in signalled]
+    count = 0
+    for before, after in pairwise(numbers):
+        if after - before > 1:
+            index = bisect_right(starts, before + 1) - 1
+            count += index < 0 or signalled[index][1] < after - 1
+    return count
+
+
+def _signalled(history: History, socket: int, epoch: str | None) -> list[tuple[int, int]]:
+    """Return the signalled ranges of an epoch, in order and joined where they meet."""
+    gaps = [gap for gap in history.gaps.get(socket, ()) if None in (gap.epoch, epoch) or gap.epoch == epoch]
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted((gap.first, END if gap.last is None else gap.last) for gap in gaps):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = joined[-1][0], max(last, joined[-1][1])
+        else:
+            joined.append((first, last))
+    return joined
+
+
+def _lost_numbers(history: History, rows: Iterable[Row]) -> tuple[dict[int, set[tuple[str | None, int]]], set[int]]:
+    """Return the epochs and numbers of lost events, by socket, and the sockets that lost an event without a number."""
+    lost: dict[int, set[tuple[str | None, int]]] = defaultdict(set)
+    uncertain: set[int] = set()
+    for row in rows:
+        if not row.copies:
+            _, receipt = history.acknowledged.get(row.expectation.key, (None, None))
+            if receipt is None or receipt.seq is None:
+                uncertain.add(row.socket.number)
+            else:
+                lost[row.socket.number].add((receipt.epoch, receipt.seq))
+    return lost, uncertain
+
+
+def _in_epoch(numbers: Iterable[tuple[str | None, int]], epoch: str | None) -> set[int]:
+    return {number for each, number in numbers if None in (each, epoch) or each == epoch}
+
+
+def _falsely_signalled(history: History, lost: Mapping[int, set[tuple[str | None, int]]], uncertain: set[int]) -> int:
+    count = 0
+    for socket, gaps in history.gaps.items():
+        if socket in uncertain:
+            continue
+        for gap in gaps:
+            numbers = sorted(number for epoch, number in lost.get(socket, ()) if gap.epoch in (None, epoch))
+            first = bisect_left(numbers, gap.first)
+            if gap.last is not None and (first == len(numbers) or numbers[first] > gap.last):
+                count += 1
+    return count
