@@ -17,8 +17,14 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit.serve.in_process import serving
 from bridgekit_verify.measure.workload import OwnedThread, seeded
 from bridgekit_verify.probes.recording import Call, Recording, recorded
-from bridgekit_verify.probes.rules import Judgement, Kind
-from bridgekit_verify.probes.rules_of_events import judge_adapter_binding, judge_agent, judge_emission
+from bridgekit_verify.probes.rules import Judgement, Kind, error_text
+from bridgekit_verify.probes.rules_of_events import (
+    EMITTERS,
+    judge_adapter_binding,
+    judge_agent,
+    judge_emission,
+    replaced_by_agent,
+)
 from bridgekit_verify.probes.rules_of_frames import judge_hub
 from bridgekit_verify.probes.rules_of_routing import judge_routing
 from bridgekit_verify.probes.rules_of_runs import (
@@ -79,7 +85,7 @@ async def observe(
         async with serving(app, edge=edge) as url:
             seen = Observation(app, url, recording, threads, plans, tools)
             seen.first_counters = copy.deepcopy(seen.application.counters)
-            with anyio.move_on_after(timeout_seconds):
+            with anyio.move_on_after(timeout_seconds) as recording.limit:
                 await play(seen)
                 if and_then is not None:
                     await and_then(seen)
@@ -101,14 +107,20 @@ def judge_all(seen: Observation) -> dict[int, Judgement]:
 def judge(number: int, seen: Observation) -> Judgement:
     """Return the judgement of one link, including the errors that it raised and the calls that it did not end."""
     found = JUDGES[number](seen)
-    for link, error in seen.errors:
-        if link == number and not found.violations:
-            found.expect(False, Kind.LOST, f"raised {type(error).__name__}: {error}")
-    waiting = {id(call.within) for call in seen.recording.unfinished}
+    raised = [error for link, error in seen.errors if _origin(seen, link, error) == number]
+    if raised and not found.violations and not any(JUDGES[n](seen).violations for n in JUDGES if n > number):
+        found.expect(False, Kind.LOST, error_text(raised[0]))
+    inner = {id(call.within) for call in seen.recording.unfinished}
     for call in seen.recording.unfinished:
-        if id(call) not in waiting and _link_of(call) == number:
+        if id(call) not in inner and _link_of(call) == number:
             found.expect(False, Kind.LOST, f"{call.name} did not return within {SCENARIO_TIMEOUT_SECONDS:g} s")
     return found
+
+
+def _origin(seen: Observation, link: int, error: Exception) -> int | None:
+    """Return the link of the innermost recorded call that raised the error; without one, the link of its traceback."""
+    calls = [call for call in seen.recording.calls if call.raised is error]
+    return _link_of(calls[-1]) if calls else link
 
 
 def _link_of(call: Call) -> int | None:
@@ -116,6 +128,8 @@ def _link_of(call: Call) -> int | None:
         return None  # the suite's own agent
     if call.part == "adapter" and call.name == "set_websocket_bridge":
         return 7
+    if call.name in EMITTERS and not replaced_by_agent(call):
+        return 8
     return LINK_OF_PART[call.part]
 
 

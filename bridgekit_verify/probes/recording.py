@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
+import anyio
+
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit_verify.variants import Variant
 
@@ -138,6 +140,11 @@ class Call:
     held_after: Binding | None = None
 
     @property
+    def has_event(self) -> bool:
+        """Whether it was given an event, for calls of the bridge and the hub."""
+        return isinstance(self.given.get("event"), EmittedEvent)
+
+    @property
     def event(self) -> EmittedEvent:
         event: EmittedEvent = self.given["event"]
         return event
@@ -151,6 +158,8 @@ class Recording:
     position: int = 0
     unfinished: list[Call] = field(default_factory=list)
     """Calls that had not returned when the recording ended."""
+    limit: anyio.CancelScope | None = None
+    """Ends the scenario when it takes too long."""
     judged_from: int = 0
     """Calls before this position belong to startup."""
     _current: ContextVar[Call | None] = field(default_factory=lambda: ContextVar("current call", default=None))
@@ -181,6 +190,8 @@ class Recording:
         return call
 
     def leave(self, call: Call, result: object = ABSENT, raised: BaseException | None = None) -> None:
+        if self.limit is not None and self.limit.cancel_called:
+            return  # the call did not end by itself
         call.result, call.raised = result, raised
         call.left, call.left_at = self._next(), datetime.now(UTC)
         if call.part == "adapter":

@@ -8,7 +8,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, field
 from typing import Final
 
-from bridgekit_verify.probes.recording import ABSENT, Call
+from bridgekit.events import Receipt
+from bridgekit_verify.probes.recording import Call
 
 __all__ = [
     "Judgement",
@@ -26,6 +27,7 @@ __all__ = [
 
 SHOWN_CHARACTERS: Final = 48
 MOST_KINDS_SHOWN: Final = 2
+EMITTING: Final = ("agent", "adapter", "bridge")
 
 
 class Kind(enum.StrEnum):
@@ -183,11 +185,14 @@ def is_within(made: Call, call: Call) -> bool:
 
 
 def same_outcome(call: Call, made: Call) -> bool:
-    """Return whether a call returned or raised what the call that it made did."""
+    """Return whether a call returned or raised what the call that it made did.
+
+    Where an event is emitted and a later link returns something else than a receipt, only that link is at fault.
+    """
+    if made.raised is None and call.part in EMITTING and not isinstance(made.result, Receipt):
+        return True
     if made.raised is not None or call.raised is not None:
         return call.raised is made.raised
-    if ABSENT in (call.result, made.result):
-        return call.result is made.result
     return call.result is made.result or bool(call.result == made.result)
 
 

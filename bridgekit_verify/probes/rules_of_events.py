@@ -12,7 +12,15 @@ from bridgekit_verify.probes.recording import PARAMETERS, Binding, Call
 from bridgekit_verify.probes.rules import Judgement, Kind, Match, canonical, error_text, match, same_outcome
 from bridgekit_verify.probes.scenario import Observation
 
-__all__ = ["expect_in_order", "judge_adapter_binding", "judge_agent", "judge_emission", "payload_of"]
+__all__ = [
+    "EMITTERS",
+    "expect_in_order",
+    "judge_adapter_binding",
+    "judge_agent",
+    "judge_emission",
+    "payload_of",
+    "replaced_by_agent",
+]
 
 Given = Mapping[str, Any]
 PAYLOADS: Final[Mapping[EventType, Callable[[Given], dict[str, Any]]]] = {
@@ -56,7 +64,6 @@ TYPE_OF_METHOD: Final = {
     "emit_progress": EventType.PROGRESS_UPDATE,
 } | {f"{verb}_{each}": each for verb in ("emit", "notify") for each in EventType}
 EMITTERS: Final = tuple(name for name in PARAMETERS["agent"] if name.startswith("emit_"))
-ENTRIES: Final = tuple(PARAMETERS["bridge"])
 
 
 def payload_of(call: Call) -> tuple[EventType, dict[str, Any]]:
@@ -106,7 +113,7 @@ def judge_agent(seen: Observation) -> Judgement:
 def _judge_composition(link: Judgement, seen: Observation, *, own: bool) -> None:
     """Check that each `emit_*` method emits the event of its arguments. `own`: methods that link 6 replaces."""
     for call in seen.recording.of("agent", *EMITTERS):
-        if _replaced_by_agent(call) is not own:
+        if replaced_by_agent(call) is not own:
             continue
         emitted = seen.recording.within(call, "agent", "emit")
         kind, payload = payload_of(call)
@@ -117,7 +124,7 @@ def _judge_composition(link: Judgement, seen: Observation, *, own: bool) -> None
             link.expect(same_outcome(call, emitted[0]), Kind.FALSE_RECEIPT, f"{call.name} returns another receipt")
 
 
-def _replaced_by_agent(call: Call) -> bool:
+def replaced_by_agent(call: Call) -> bool:
     """Return whether the method is the agent's own. Otherwise it is the one that agents and adapters share: link 8."""
     defined = next(kind for kind in type(call.owner).__mro__[1:] if call.name in vars(kind))
     return defined is not Emitter
@@ -215,7 +222,7 @@ def judge_emission(seen: Observation) -> Judgement:
     entered = [
         each
         for each in recording.of("bridge", "notify", "notify_when_room")
-        if each.within is not None and each.within.part == "adapter"
+        if each.within is not None and each.within.part == "adapter" and each.has_event
     ]
     found = match(calls, entered, _content, lambda call: (call.event.type, canonical(call.event.payload)))
     _expect_passed_on(link, found, "the adapter", "the bridge")

@@ -11,7 +11,7 @@ from typing import Any, Final
 from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import FRAME_BYTES, Outcome, Receipt
 from bridgekit_verify.probes.recording import Call, EmittedEvent
-from bridgekit_verify.probes.rules import Judgement, Kind, error_text
+from bridgekit_verify.probes.rules import Judgement, Kind, error_text, shown
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_clients import Client
 
@@ -61,7 +61,7 @@ class _Threads:
 def judge_hub(seen: Observation) -> Judgement:
     """Compare what was published with the frames that the sockets read, field by field."""
     link, threads = Judgement(10), _Threads()
-    calls = seen.recording.of("hub", "publish")
+    calls = [call for call in seen.recording.of("hub", "publish") if call.has_event]
     for call in calls:
         if _accepted(link, call):
             threads.add(_Published(call, call.given["thread_id"]))
@@ -87,6 +87,7 @@ def _accepted(link: Judgement, call: Call) -> bool:
     sendable = _sendable(call.event)
     if call.raised is None:
         link.expect(sendable is not False, Kind.CHANGED, "a value that JSON cannot carry is accepted")
+        link.expect(isinstance(call.result, Receipt), Kind.FALSE_RECEIPT, f"publishing returns {shown(call.result)}")
         return True
     refused = isinstance(call.raised, (PayloadError, FrameTooLarge)) and sendable is not True
     link.expect(refused, Kind.LOST, error_text(call.raised))

@@ -92,11 +92,11 @@ def judge_routing(seen: Observation) -> Judgement:
         for call in recording.of("mapping", "register_mapping")
         if call.raised is None
     }
-    calls = recording.of("bridge", "notify")
+    calls = [call for call in recording.of("bridge", "notify") if call.has_event]
     routed = [call for call in calls if _thread_of(call, routes) is not None]
     found = match(
         routed,
-        recording.of("hub", "publish"),
+        [call for call in recording.of("hub", "publish") if call.has_event],
         lambda call: (call.event.event_id, call.event.type),
         lambda call: (call.event.event_id, call.event.type),
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from bridgekit_verify.probes.recording import ABSENT, Call
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit_verify.probes.recording import Call
 from bridgekit_verify.probes.rules import Judgement, Kind, error_text, is_within, label, same_outcome
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import AgentFailed
@@ -48,7 +50,6 @@ def judge_supervisor(seen: Observation) -> Judgement:
     """Link 2: each request becomes one run of its thread, user, agent and request, with a registered route."""
     link, recording = Judgement(2), seen.recording
     _expect_constructor(link, seen, "supervisor", "engine")
-    run_ids = Counter(call.result for call in recording.of("run_ids", "new"))
     for opened in recording.of("supervisor", "open_run"):
         _judge_opened(link, seen, opened)
     for run in recording.of("supervisor", "run"):
@@ -57,6 +58,8 @@ def judge_supervisor(seen: Observation) -> Judgement:
         context = opened[0].result if len(opened) == 1 and opened[0].raised is None else None
         executed = recording.within(run, "engine", "execute")
         if not _passed_on_once(link, run, executed, f"of {what}, the engine receives {len(executed)} runs"):
+            continue
+        if not link.expect(_is_run(executed[0]), Kind.CHANGED, f"the engine receives no run context of {what}"):
             continue
         if context is not None:
             link.expect(executed[0].given["context"] == context, Kind.CHANGED, f"the engine receives another {what}")
@@ -70,14 +73,14 @@ def judge_supervisor(seen: Observation) -> Judgement:
         link.expect(not seen.accepted_foreign_user, Kind.MISROUTED, "a run in a thread of another user is accepted")
     link.tried = len(recording.of("supervisor", "run", "open_run"))
     runs = len(recording.of("engine", "execute"))
-    link.summary = (
-        f"each of {runs} runs reaches the engine once, with its own thread, user and agent; {len(run_ids)} run ids"
-    )
+    link.summary = f"each of {runs} runs reaches the engine once, with its own thread, user, agent and request"
     return link
 
 
 def _judge_opened(link: Judgement, seen: Observation, opened: Call) -> None:
-    if opened.raised is not None or opened.result is ABSENT:
+    if opened.raised is not None:
+        return
+    if not link.expect(isinstance(opened.result, RunContext), Kind.CHANGED, "a request is opened without a context"):
         return
     context, recording = opened.result, seen.recording
     _expect_run(link, opened.given, context)
@@ -106,9 +109,10 @@ def _judge_closing(link: Judgement, seen: Observation) -> None:
         made = [each for each in left if is_within(each, call)]
         left = [each for each in left if each not in made]
         executed = recording.within(call, "engine", "execute")
-        run = executed[0].given["context"] if executed else call.given.get("context")
-        if run is None:
+        given = executed[0] if executed else call
+        if not _is_run(given):
             continue
+        run = given.given["context"]
         closed = [each.given["run_id"] for each in made]
         link.expect(closed == [run.run_id], Kind.LOST, f"{label(run.request)} closes {len(closed)} routes")
         link.expect(
@@ -136,7 +140,9 @@ def judge_registry(seen: Observation) -> Judgement:
     adapters: dict[int, str] = {}
     created = recording.of("registry", "create", startup=True)
     for call in created:
-        if call.raised is None and call.result is not ABSENT:
+        if call.raised is None and link.expect(
+            isinstance(call.result, BaseAgent), Kind.CHANGED, "the registry returns no agent"
+        ):
             _judge_created(link, seen, call, agents, adapters)
     bound = recording.of("registry", "create_bound")
     given_out: set[int] = set()
@@ -144,6 +150,8 @@ def judge_registry(seen: Observation) -> Judgement:
         context, agent = call.given["context"], call.result
         if call.raised is not None:
             link.expect(not set_calls, Kind.LOST, error_text(call.raised))
+            continue
+        if not link.expect(isinstance(agent, BaseAgent), Kind.CHANGED, "the registry returns no agent"):
             continue
         link.expect(id(agent) not in given_out, Kind.MISROUTED, "two runs receive the same agent from the registry")
         given_out.add(id(agent))
@@ -191,14 +199,14 @@ def judge_engine(seen: Observation) -> Judgement:
     """Link 4: the core receives each run once, as the engine received it."""
     link, recording = Judgement(4), seen.recording
     _expect_constructor(link, seen, "engine", "core")
-    executed = recording.of("engine", "execute")
+    executed = [call for call in recording.of("engine", "execute") if _is_run(call)]
     for call in executed:
         what = label(call.given["context"].request)
         passed_on = recording.within(call, "core", "execute_agent")
         if not _passed_on_once(link, call, passed_on, f"of {what}, the core receives {len(passed_on)} runs"):
             continue
         link.expect(
-            passed_on[0].given["context"] == call.given["context"],
+            passed_on[0].given.get("context") == call.given["context"],
             Kind.CHANGED,
             f"the core receives another run than the engine ({what})",
         )
@@ -211,7 +219,7 @@ def judge_engine(seen: Observation) -> Judgement:
 def judge_core(seen: Observation) -> Judgement:
     """Link 5: a new agent for each run, bound to it; one start before its events, and one end after them."""
     link, recording = Judgement(5), seen.recording
-    runs = recording.of("core", "execute_agent")
+    runs = [call for call in recording.of("core", "execute_agent") if _is_run(call)]
     for call in runs:
         _judge_run(link, seen, call)
     link.tried = len(runs)
@@ -307,6 +315,10 @@ def _expect_constructor(link: Judgement, seen: Observation, part: str, next_part
             Kind.HANDOVER,
             f"the {next_part} receives another bridge than the {part} did",
         )
+
+
+def _is_run(call: Call) -> bool:
+    return isinstance(call.given.get("context"), RunContext)
 
 
 def _passed_on_once(link: Judgement, call: Call, made: list[Call], evidence: str) -> bool:

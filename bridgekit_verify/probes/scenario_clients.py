@@ -45,7 +45,7 @@ class Client:
         """The cursor to resume from."""
         if self.start is None or not self.frames:
             return self.start
-        return Cursor(self.start.epoch, self.frames[-1]["seq"])
+        return Cursor(self.start.epoch, int(self.frames[-1].get("seq", self.start.seq)))
 
     async def read(self, url: str, *, task_status: TaskStatus[None]) -> None:
         """Subscribe, and store frames until the socket ends."""
@@ -58,7 +58,7 @@ class Client:
                     task_status.started()
                     while True:
                         self._store(json.loads(await socket.receive_frame()))
-        except (BridgekitError, OSError, TimeoutError, WebSocketException) as error:
+        except (BridgekitError, OSError, TimeoutError, ValueError, WebSocketException) as error:
             self.error = f"{type(error).__name__}: {error}"
         finally:
             self.ended.set()

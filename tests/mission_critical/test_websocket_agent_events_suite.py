@@ -66,7 +66,7 @@ def checks(seen: Observation) -> list[Check]:
 def _arrival(seen: Observation, event_type: EventType) -> Check:
     """Check that every socket of a thread reads an event of this type in each run that it was open for."""
     sentence = f"every run's {event_type} arrives at each socket of its thread"
-    arrived = [any(frame["type"] == event_type for frame in frames) for frames in _frames_of_runs(seen)]
+    arrived = [any(frame.get("type") == event_type for frame in frames) for frames in _frames_of_runs(seen)]
     if not arrived:
         return Check(sentence, None, "no run ended and no socket was open")
     missing = arrived.count(False)
@@ -81,13 +81,13 @@ def _frames_of_runs(seen: Observation) -> Iterator[list[dict[str, object]]]:
             continue
         for client in seen.clients:
             if client.owned.thread_id == call.given["thread_id"] and _open_during(client, call.entered, call.left):
-                started = [each["run_id"] for each in client.frames if _starts(each, request)]
-                yield [each for each in client.frames if each["run_id"] in started]
+                started = [each.get("run_id") for each in client.frames if _starts(each, request)]
+                yield [each for each in client.frames if each.get("run_id") in started]
 
 
 def _starts(frame: dict[str, object], request: str) -> bool:
-    payload = frame["payload"]
-    return frame["type"] == EventType.AGENT_STARTED and payload == {
+    payload = frame.get("payload")
+    return frame.get("type") == EventType.AGENT_STARTED and payload == {
         "status": "started",
         "context": {"request": request},
         "message": None,
