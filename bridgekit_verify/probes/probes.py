@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from bridgekit.chain import LINKS, Link
 from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.transport import hub
@@ -28,6 +29,7 @@ from bridgekit_verify.variants import SOUND, Variant
 __all__ = [
     "HUB",
     "THREADS_PER_FAMILY",
+    "Observations",
     "Probe",
     "ProbeAnswer",
     "probe",
@@ -55,6 +57,13 @@ PARTS: Final[Mapping[int, tuple[str, ...]]] = {
 """The fields of a variant that implement each link."""
 
 
+REFUSED_HUBS: Final[Mapping[type[hub.Hub], str]] = {
+    HubWithoutThreads: "a bridge that cannot reach any user",
+    HubThatAlwaysSaysSent: "a bridge that reports every event as sent",
+}
+"""Hubs that startup must refuse, and what they make of the bridge."""
+
+
 class ProbeAnswer(enum.StrEnum):
     """The possible answers of a probe."""
 
@@ -77,7 +86,7 @@ async def probe(
     link: int, variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, edge: str = "asgi"
 ) -> Probe:
     """Test one link of a variant."""
-    return (await _run_probes(variant, (LINKS[link - 1],), seed=seed, threads=threads, edge=edge))[0]
+    return (await _run_probes(variant, (LINKS[link - 1],), Observations(seed, threads, edge)))[0]
 
 
 async def probe_all(
@@ -87,71 +96,83 @@ async def probe_all(
 
     Link 9 is also tested with `threads` threads of every family of thread ids.
     """
-    return await _run_probes(variant, LINKS, seed=seed, threads=threads, edge=edge)
+    return await _run_probes(variant, LINKS, Observations(seed, threads, edge))
 
 
 async def probe_hub(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, edge: str = "asgi") -> Probe:
     """Test the link from the hub to a thread's sockets, which the audit's list does not contain."""
-    return (await _run_probes(variant, (HUB,), seed=seed, threads=threads, edge=edge))[0]
+    return (await _run_probes(variant, (HUB,), Observations(seed, threads, edge)))[0]
 
 
 async def probe_ten(
-    variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, edge: str = "asgi"
+    variant: Variant,
+    *,
+    seed: int = 0,
+    threads: int = THREADS_PER_FAMILY,
+    edge: str = "asgi",
+    shared: Observations | None = None,
 ) -> list[Probe]:
-    """Test the nine links and the hub."""
-    return await _run_probes(variant, (*LINKS, HUB), seed=seed, threads=threads, edge=edge)
+    """Test the nine links and the hub. With `shared`, observations of earlier calls are used again."""
+    return await _run_probes(variant, (*LINKS, HUB), shared or Observations(seed, threads, edge))
 
 
 async def probe_each(variants: Iterable[Variant], *, seed: int = 0) -> dict[str, list[Probe]]:
     """Return the nine probes of each variant, by its name."""
-    return {row.name: await probe_all(row, seed=seed) for row in variants}
+    shared = Observations(seed)
+    return {row.name: await _run_probes(row, LINKS, shared) for row in variants}
 
 
-async def _run_probes(variant: Variant, links: Sequence[Link], *, seed: int, threads: int, edge: str) -> list[Probe]:
-    with_families = isolated(variant, 9) if 9 in [link.number for link in links] else None
-    observed = _Observations(seed, threads, edge, with_families)
-    answers = [await _answer(link, variant, observed) for link in links]
-    refused = await _refusal(variant, variant.config({AGENT: thinking(variant.agent)}, hex_source=seeded(seed)))
-    if refused is None or any(each.answer is ProbeAnswer.DOES_NOT_HOLD for each in answers):
-        return answers
-    if refused.link not in [link.number for link in links]:
-        return [Probe(link, ProbeAnswer.UNKNOWN, f"the application did not start: {refused}") for link in links]
-    return [_refused(each.link, refused) if each.link.number == refused.link else each for each in answers]
+class Observations:
+    """The observations that probes share: chains that are equal are run once."""
 
-
-def _refused(link: Link, refused: DeterministicStartupError) -> Probe:
-    return Probe(link, ProbeAnswer.DOES_NOT_HOLD, f"startup refused: {refused}")
-
-
-class _Observations:
-    """The observations that the probes of one variant share: chains that are equal are run once."""
-
-    def __init__(self, seed: int, threads: int, edge: str, with_families: Variant | None) -> None:
+    def __init__(self, seed: int = 0, threads: int = THREADS_PER_FAMILY, edge: str = "asgi") -> None:
         self._seed = seed
         self._threads = threads
         self._edge = edge
-        self._with_families = with_families
-        """The chain in which events of every family of thread ids are routed, too."""
         self._known: dict[Variant, Observation | DeterministicStartupError] = {}
-        self.routes: list[FamilyRoute] = []
+        self._routes: dict[Variant, list[FamilyRoute]] = {}
 
     async def of(self, chain: Variant) -> Observation | DeterministicStartupError:
-        if (found := self._known.get(chain)) is None:
-            found = self._known[chain] = await self._observe(chain)
-        return found
+        """Return what was recorded in the chain, or why it did not start."""
+        if chain not in self._known:
+            self._known[chain] = await self._observe(chain)
+        return self._known[chain]
 
-    async def _observe(self, chain: Variant) -> Observation | DeterministicStartupError:
+    async def routes(self, chain: Variant) -> list[FamilyRoute]:
+        """Return how the chain routes every family of thread ids. Call it before `of`, so that one run shows both."""
+        if chain not in self._routes:
+            self._routes[chain] = []
+            self._known[chain] = await self._observe(chain, families=True)
+        return self._routes[chain]
+
+    async def _observe(self, chain: Variant, *, families: bool = False) -> Observation | DeterministicStartupError:
         async def route(seen: Observation) -> None:
-            self.routes = await route_families(seen, self._threads, self._seed)
+            self._routes[chain] = await route_families(seen, self._threads, self._seed)
 
-        and_then = route if chain == self._with_families else None
+        and_then = route if families else None
         try:
             return await observe(chain, audited_threads(), seed=self._seed, edge=self._edge, and_then=and_then)
         except DeterministicStartupError as refused:
             return refused
 
 
-async def _answer(link: Link, variant: Variant, observed: _Observations) -> Probe:
+async def _run_probes(variant: Variant, links: Sequence[Link], observed: Observations) -> list[Probe]:
+    if 9 in [link.number for link in links]:
+        await observed.routes(isolated(variant, 9))
+    answers = [await _answer(link, variant, observed) for link in links]
+    started = await _started(variant)
+    if isinstance(started, Application) or any(each.answer is ProbeAnswer.DOES_NOT_HOLD for each in answers):
+        return answers
+    if started.link not in [link.number for link in links]:
+        return [Probe(link, ProbeAnswer.UNKNOWN, f"the application did not start: {started}") for link in links]
+    return [_refused(each.link, started) if each.link.number == started.link else each for each in answers]
+
+
+def _refused(link: Link, refused: DeterministicStartupError) -> Probe:
+    return Probe(link, ProbeAnswer.DOES_NOT_HOLD, f"startup refused: {refused}")
+
+
+async def _answer(link: Link, variant: Variant, observed: Observations) -> Probe:
     number = link.number
     seen = await observed.of(isolated(variant, number))
     if isinstance(seen, DeterministicStartupError):
@@ -160,9 +181,9 @@ async def _answer(link: Link, variant: Variant, observed: _Observations) -> Prob
         return Probe(link, ProbeAnswer.UNKNOWN, f"the application did not start: {seen}")
     found = judge(number, seen)
     if number == 9:
-        found = _with(judge_families(observed.routes), found)
+        found = _with(judge_families(await observed.routes(isolated(variant, 9))), found)
     if number == 1 and not found.violations:
-        found.summary += await _refusals(variant, found)
+        await _judge_checks(variant, found)
     if found.violations:
         return Probe(link, ProbeAnswer.DOES_NOT_HOLD, found.evidence)
     if not found.tried:
@@ -197,28 +218,28 @@ def _with_sound_binding(adapter: Any) -> Any:
     return type(f"Bound{adapter.__name__}", (adapter,), {"set_websocket_bridge": set_websocket_bridge})
 
 
-async def _refusals(variant: Variant, found: Judgement) -> str:
-    """Check that startup refuses bridges that cannot reach any user. All other links are sound here."""
-    refused = None
-    for broken in (HubWithoutThreads, HubThatAlwaysSaysSent):
-        chain = replace(SOUND, hub=broken, start=variant.start, self_checks=variant.self_checks)
-        refused = await _refusal(chain, chain.config({AGENT: thinking(SOUND.agent)}, hex_source=seeded(0)))
-        accepted = "startup accepts a bridge that cannot reach any user: its self-check cannot fail"
-        if broken is HubThatAlwaysSaysSent:
-            accepted = "startup accepts a bridge that reports every event as sent"
-        found.expect(refused is not None, Kind.HANDOVER, accepted)
-        if refused is None:
-            break
-    return f"; startup refuses a bridge that cannot reach any user ({refused})"
+async def _judge_checks(variant: Variant, found: Judgement) -> None:
+    """Check that startup refuses a useless bridge, and counts no event of its own. All other links are sound here."""
+    chain = replace(SOUND, start=variant.start, self_checks=variant.self_checks)
+    started = await _started(chain)
+    if isinstance(started, Application):
+        counters = started.counters
+        count = counters.sent.total() + counters.kept.total() + counters.lost.total()
+        found.expect(not count, Kind.MISCOUNTED, f"before the first run, {count} events of the self-checks are counted")
+    for broken, what in REFUSED_HUBS.items():
+        refused = await _started(replace(chain, hub=broken))
+        evidence = f"startup accepts {what}: its self-check cannot fail"
+        if not found.expect(not isinstance(refused, Application), Kind.HANDOVER, evidence):
+            return
+        found.summary += f"; it refuses {what}"
 
 
-async def _refusal(variant: Variant, config: Any) -> DeterministicStartupError | None:
-    """Start an application without a server; return its refusal, or None."""
-    config = replace(config, db_session_factory=MemoryThreadStore())
+async def _started(variant: Variant) -> Application | DeterministicStartupError:
+    """Start an application without a server; return it, or its refusal."""
+    config = variant.config({AGENT: thinking(variant.agent)}, hex_source=seeded(0))
     try:
         with quiet(), DeterministicStartupError.at(1, "the application"):
             async with config.stores() as stores:
-                await variant.start(config, stores)
+                return await variant.start(replace(config, db_session_factory=MemoryThreadStore()), stores)
     except DeterministicStartupError as refused:
         return refused
-    return None

@@ -31,7 +31,7 @@ from bridgekit_verify.probes.scenario_clients import Client
 
 __all__ = ["Ended", "Observation", "play"]
 
-WAIT_SECONDS: Final = 5.0
+WAIT_SECONDS: Final = 8.0
 """How long the scenario waits for the runs of a group to reach their middle, and for the last sockets to close."""
 CLOSE_SECONDS: Final = 1.0
 """How long the server may take to close the sockets of a thread. A client whose socket stays open does not resume."""

@@ -430,6 +430,7 @@ def rows() -> Iterator[Fault]:
     yield Fault("loss counted at another link", 9, DeliveryCounters, "count", counting_at_another_link)
     yield Fault("the resolver's previous answer", 9, Carried, "resolve", returning_the_previous_answer)
     # Others of the same kinds.
+    yield Fault("self-checks are counted", 1, DeliveryCounters, "clear", lambda original: lambda self: None)
     yield Fault("the third run of a thread is lost", 2, SupervisorAgent, "run", forgetting_the_third_run)
     yield Fault("a run in another user's thread", 2, SupervisorAgent, "open_run", opening_for_every_user)
     yield Fault("agent names without case", 3, AgentRegistry, "create", ignoring_case)
