@@ -25,17 +25,30 @@ def reordered_in_run(positions: Mapping[EventKey, int], arrivals: Iterable[Arriv
     `positions` has the place of each event in the order of emission; `arrivals` are frames at entitled sockets. Each
     socket and epoch counts by itself, and only the first copy of an event. The order of reading does not matter.
     """
+    arrivals = list(arrivals)
+    suspects = _out_of_order(positions, arrivals)
     numbered: dict[tuple[int, str | None, str], list[tuple[int, int]]] = defaultdict(list)
+    for arrival in arrivals if suspects else ():
+        if arrival.socket.number in suspects and (key := arrival.key) is not None:
+            numbered[arrival.socket.number, arrival.epoch, key.request].append((arrival.seq, positions[key]))
+    return sum(map(_behind, numbered.values()))
+
+
+def _out_of_order(positions: Mapping[EventKey, int], arrivals: Iterable[Arrival]) -> set[int]:
+    """Return the sockets whose frames do not rise in number and in place; usually none, and then nothing is sorted."""
+    last: dict[int, tuple[int, int]] = {}
+    suspects: set[int] = set()
     for arrival in arrivals:
         if (key := arrival.key) is not None:
-            numbered[arrival.socket.number, arrival.epoch, key.request].append((arrival.seq, positions[key]))
-    return sum(_behind(each) for each in numbered.values())
+            number, place = arrival.socket.number, positions[key]
+            seq, before = last.get(number, (0, -1))
+            if arrival.seq <= seq or place <= before:
+                suspects.add(number)
+            last[number] = arrival.seq, place
+    return suspects
 
 
 def _behind(numbered: list[tuple[int, int]]) -> int:
-    places = [place for _, place in numbered]
-    if places == sorted(places) and numbered == sorted(numbered):
-        return 0
     seen: set[int] = set()
     latest, behind = -1, 0
     for _, place in sorted(numbered):

@@ -76,7 +76,7 @@ def judge_hub(seen: Observation) -> Judgement:
     link.tried = len(calls) if seen.clients else 0
     read = sum(len(client.frames) for client in seen.clients)
     link.summary = (
-        f"{len(seen.clients)} sockets of {len(threads.by_thread)} threads read {read} frames: exactly their threads'"
+        f"{len(seen.clients)} sockets of {len(seen.threads)} threads read {read:,} frames: exactly their threads'"
         " events, unchanged and in order"
     )
     return link
@@ -266,7 +266,10 @@ def _judge_receipt(link: Judgement, seen: Observation, published: _Published) ->
 
 
 def _judge_subscriptions(link: Judgement, seen: Observation) -> None:
-    counters = seen.application.counters
+    counters, intruder = seen.application.counters, seen.intruder
+    link.expect(
+        intruder is None or intruder.start is None, Kind.MISROUTED, "a user may subscribe to a thread of another user"
+    )
     wanted = Counter("new" if client.after is None else "resumed" for client in seen.clients if client.start)
     counted = Counter({name: count for name, count in counters.subscriptions.items() if count})
     if counted != wanted and not counted["gap"]:

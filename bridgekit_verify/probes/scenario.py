@@ -35,6 +35,8 @@ WAIT_SECONDS: Final = 8.0
 """How long the scenario waits for the runs of a group to reach their middle, and for the last sockets to close."""
 CLOSE_SECONDS: Final = 1.0
 """How long the server may take to close the sockets of a thread. A client whose socket stays open does not resume."""
+BURST_EVENTS: Final = 200
+LONG_REQUEST: Final = "🛰" * 10_000
 PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge)
 """Errors that the scenario provokes. The rules judge what each link makes of them."""
 UNKNOWN_RUN: Final = RunId("run_unknown")
@@ -72,6 +74,8 @@ class Observation:
     """Whether a run in another user's thread was accepted; None if it was not tried."""
     unbound: Receipt | None = None
     """The receipt of an event of an adapter without a bridge."""
+    intruder: Client | None = None
+    """A client of a user who does not own the thread."""
     forced: list[int] = field(default_factory=list)
     """Positions between which a thread's sockets were closed by the server."""
     first_counters: DeliveryCounters | None = None
@@ -125,10 +129,13 @@ class _Scenario:
         self._first_runs: list[tuple[RunPlan, RunId, ThreadId]] = []
 
     async def connect(self) -> None:
-        """Open two sockets for each thread but the last."""
+        """Open two sockets for each thread but the last, and try one for a user who does not own its thread."""
         for owned in self.threads[:-1]:
             for _ in range(2):
                 await self._open(owned)
+        first, second = self.threads[:2]
+        self.seen.intruder = Client(-1, OwnedThread(first.thread_id, second.user_id), self.seen.recording, None)
+        await self._readers.start(self.seen.intruder.read, self.seen.url)
 
     async def run_together(self) -> None:
         """Run an agent in every thread at once; in the middle, emit by run id alone, and let a client join."""
@@ -183,7 +190,8 @@ class _Scenario:
 
     async def run_in_turn(self) -> None:
         for number, owned in enumerate(self.threads):
-            await self._run(owned, AGENTS[number % len(AGENTS)], RunPlan())
+            plan = RunPlan(burst=0 if number else BURST_EVENTS)
+            await self._run(owned, AGENTS[number % len(AGENTS)], plan, words=LONG_REQUEST if number == 1 else "")
 
     async def end_otherwise(self) -> None:
         """Run agents that fail, return what JSON cannot represent, emit what is refused, and are cancelled."""
@@ -288,8 +296,10 @@ class _Scenario:
             yield plans
             barrier.leave()
 
-    async def _run(self, owned: OwnedThread, agent: str, plan: RunPlan, barrier: RunBarrier | None = None) -> None:
-        request = self._new_request(plan)
+    async def _run(
+        self, owned: OwnedThread, agent: str, plan: RunPlan, barrier: RunBarrier | None = None, *, words: str = ""
+    ) -> None:
+        request = self._new_request(plan, words)
         try:
             done = await self.application.supervisor.run(
                 agent_name=agent, thread_id=owned.thread_id, user_id=owned.user_id, request=request
@@ -303,9 +313,9 @@ class _Scenario:
             if barrier is not None:
                 barrier.leave()
 
-    def _new_request(self, plan: RunPlan) -> str:
+    def _new_request(self, plan: RunPlan, words: str = "") -> str:
         self._requests += 1
-        request = f"question {self._requests} {TEXT}"
+        request = f"question {self._requests} {TEXT}{words}"
         self.seen.plans[request] = plan
         return request
 

@@ -61,7 +61,9 @@ class RunPlan:
     barrier: RunBarrier | None = None
     """Two steps: all runs of the group are in progress between them."""
     size: int = 0
-    """Size of a large payload, in characters."""
+    """Size of a large event, in bytes; the run's tool call and result are large, too."""
+    burst: int = 0
+    """How many events the agent emits in a row."""
     ending: str = "returns"
     """How the agent ends: it "returns", "fails", "hangs" until it is cancelled, returns what is "unencodable",
     or emits two events that are "refused"."""
@@ -102,7 +104,8 @@ def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[Bas
             plan, request = plans[context.request], context.request
             plan.agent = self
             await self.emit_thinking(f"{request} {TEXT}", step_number=1, progress_percentage=0.1 + 0.2)
-            await self.use_tool(TOOLS[0], request=request, **{TEXT: NESTED})
+            large = _text_of(plan.size)
+            await self.use_tool(TOOLS[0], request=request, large=large[: len(large) // 2], **{TEXT: NESTED})
             barrier, plan.barrier = plan.barrier, None
             if barrier is not None:
                 await barrier.step()
@@ -110,7 +113,9 @@ def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[Bas
             await self.emit_progress({})
             await self.emit_progress({"request": request, **NESTED})
             if plan.size:
-                await self.emit_progress({"request": request, "large": "🛰" * (plan.size // 4)})
+                await self.emit_progress({"request": request, "large": large})
+            for number in range(plan.burst):
+                await self.emit_progress({"number": number})
             await self.use_tool(TOOLS[1], request=request)
             await self.emit_thinking("")
             return await self._end(plan, request)
@@ -119,7 +124,7 @@ def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[Bas
             plan.started.set()
             if plan.ending == "refused":
                 await _emit_refused(self, request)
-            return await _ended(plan.ending, request)
+            return await _ended(plan, request)
 
     return ScenarioAgent
 
@@ -130,14 +135,20 @@ async def _emit_refused(agent: BaseAgent, request: str) -> None:
             await agent.emit_progress(progress)
 
 
-async def _ended(ending: str, request: str) -> object:
+def _text_of(size: int) -> str:
+    """Return text of that size in bytes, outside the BMP."""
+    return "🛰" * (size // 4)
+
+
+async def _ended(plan: RunPlan, request: str) -> object:
+    ending = plan.ending
     if ending == "hangs":
         await anyio.sleep_forever()
     if ending == "fails":
         raise AgentFailed(f"{request} {TEXT}")
     if ending == "unencodable":
         return {"request": request, "number": float("inf")}
-    return {"request": request, "answer": [TEXT, NESTED]}
+    return {"request": request, "answer": [TEXT, NESTED], "large": _text_of(plan.size)}
 
 
 def audited_threads() -> tuple[OwnedThread, ...]:
