@@ -112,7 +112,7 @@ def difference(given: object, found: object, path: str) -> str | None:
 def canonical(value: object) -> Hashable:
     """Return a hashable form of a value that is equal exactly if `difference` finds none."""
     if isinstance(value, Mapping):
-        return ("object", *((key, canonical(each)) for key, each in value.items()))
+        return ("object", *[(key, canonical(each)) for key, each in value.items()])
     if isinstance(value, (list, tuple)):
         return ("array", *map(canonical, value))
     if isinstance(value, str):

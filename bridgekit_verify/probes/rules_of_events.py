@@ -85,16 +85,16 @@ def judge_agent(seen: Observation) -> Judgement:
     for call in bindings:
         given = call.given
         wanted = (given.get("bridge"), given.get("run_id"), call.owner.name, given.get("thread_id"))
-        made = [
+        bound = [
             tuple(each.given.get(name) for name in Binding._fields)
             for each in recording.within(call, "adapter", "set_websocket_bridge")
         ]
         if "run_id" not in given:
             continue  # a caller's mistake, which raises TypeError
-        evidence = "the agent binds its adapter to something else" if made else "the agent does not bind its adapter"
+        evidence = "the agent binds its adapter to something else" if bound else "the agent does not bind its adapter"
         if call.raised is not None:
             evidence = error_text(call.raised)
-        link.expect(made == [wanted], Kind.LOST, evidence)
+        link.expect(bound == [wanted], Kind.LOST, evidence)
     _judge_composition(link, seen, own=True)
     calls = recording.of("agent", "emit")
     received = [each for each in recording.of("adapter", "emit") if each.within is not None]
@@ -170,7 +170,7 @@ def judge_adapter_binding(seen: Observation) -> Judgement:
             link.expect(
                 call.held == given,
                 Kind.HANDOVER,
-                lambda call=call, given=given: f"the adapter no longer holds the {_differing(given, call.held)}",
+                f"the adapter no longer holds the {_differing(given, call.held)}",
             )
             if call.held_after is not None:
                 # Whatever the call itself changed is a mistake of link 8.
@@ -187,7 +187,7 @@ def judge_adapter_binding(seen: Observation) -> Judgement:
             link.expect(
                 call.held_after == given,
                 Kind.LOST,
-                lambda call=call, given=given: f"the adapter does not store the {_differing(given, call.held_after)}",
+                f"the adapter does not store the {_differing(given, call.held_after)}",
             )
             link.expect(
                 call.owner.has_websocket_bridge() is (given.bridge is not None and given.run_id is not None),

@@ -54,15 +54,16 @@ def judge_supervisor(seen: Observation) -> Judgement:
         _judge_opened(link, seen, opened)
     for run in recording.of("supervisor", "run"):
         what = label(run.given["request"])
-        opened = recording.within(run, "supervisor", "open_run")
-        context = opened[0].result if len(opened) == 1 and opened[0].raised is None else None
+        contexts = [call.result for call in recording.within(run, "supervisor", "open_run") if call.raised is None]
         executed = recording.within(run, "engine", "execute")
         if not _passed_on_once(link, run, executed, f"of {what}, the engine receives {len(executed)} runs"):
             continue
         if not link.expect(_is_run(executed[0]), Kind.CHANGED, f"the engine receives no run context of {what}"):
             continue
-        if context is not None:
-            link.expect(executed[0].given["context"] == context, Kind.CHANGED, f"the engine receives another {what}")
+        if contexts:
+            link.expect(
+                executed[0].given["context"] == contexts[0], Kind.CHANGED, f"the engine receives another {what}"
+            )
         _expect_run(link, run.given, executed[0].given["context"])
         result = run.raised is executed[0].raised and (
             run.raised is not None or getattr(run.result, "result", None) is executed[0].result

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -145,13 +146,18 @@ class _Scenario:
                 (call.given["run_id"], call.given["thread_id"])
                 for call in self.seen.recording.of("mapping", "register_mapping")[registered:]
             ]
-            self._first_runs = [(plan, *run) for plan, run in zip(plans, runs, strict=False)]
+            run_of = {thread_id: run_id for run_id, thread_id in runs}
+            self._first_runs = [
+                (plan, run_of[owned.thread_id], owned.thread_id)
+                for plan, owned in zip(plans, self.threads, strict=True)
+                if owned.thread_id in run_of
+            ]
             await self._emit_by_run_id(runs)
             await self._open(self.threads[0])
 
     async def _emit_by_run_id(self, runs: list[tuple[RunId, ThreadId]]) -> None:
         for number, (run_id, thread_id) in enumerate(runs):
-            found = await self._guarded(lambda run_id=run_id: self.bridge.mapping.get_thread_id(run_id))
+            found = await self._guarded(partial(self.bridge.mapping.get_thread_id, run_id))
             self.seen.lookups.append((run_id, thread_id, found))
             run = run_id, AGENTS[number % len(AGENTS)]
             emit = self._notifications(run)[number % 4]
@@ -181,12 +187,12 @@ class _Scenario:
         await self._resume(self.seen.clients[2])
         last = self.threads[-1]
         kept = [
-            call.result
+            Cursor(call.result.epoch, (call.result.seq or 1) - 1)
             for call in self.seen.recording.of("hub", "publish")
             if call.given["thread_id"] == last.thread_id and isinstance(call.result, Receipt) and call.result.epoch
         ]
         if kept:
-            await self._open(last, after=Cursor(kept[0].epoch, (kept[0].seq or 1) - 1))
+            await self._open(last, after=kept[0])
 
     async def run_in_turn(self) -> None:
         for number, owned in enumerate(self.threads):
@@ -209,18 +215,18 @@ class _Scenario:
         opened: list[RunContext] = []
         agents: list[Any] = []
         for number, owned in enumerate((*self.threads[:3], self.threads[0])):
-            context = await self._guarded(lambda owned=owned, number=number: self._open_run(owned, number))
+            context = await self._guarded(partial(self._open_run, owned, number))
             if context is None:
                 continue
             opened.append(context)
-            agent = await self._guarded(lambda context=context: self._created(context))
+            agent = await self._guarded(partial(self._created, context))
             if agent is not None:
                 agents.append(agent)
         for emit in _EVERY_KIND:
             for agent in agents:
-                await self._guarded(lambda agent=agent, emit=emit: emit(agent))
+                await self._guarded(partial(emit, agent))
         for context in opened:
-            await self._guarded(lambda context=context: self.application.supervisor.close_run(context))
+            await self._guarded(partial(self.application.supervisor.close_run, context))
 
     async def _open_run(self, owned: OwnedThread, number: int) -> RunContext:
         return await self.application.supervisor.open_run(
@@ -238,10 +244,8 @@ class _Scenario:
         for plan, run_id, thread_id in self._first_runs[:4]:
             self.seen.late.append((run_id, thread_id))
             if plan.agent is not None:
-                await self._guarded(lambda plan=plan: plan.agent.emit_progress({"late": TEXT}))
-            await self._guarded(
-                lambda run_id=run_id: self.bridge.notify_progress_update(run_id, AGENTS[0], {"late": TEXT})
-            )
+                await self._guarded(partial(plan.agent.emit_progress, {"late": TEXT}))
+            await self._guarded(partial(self.bridge.notify_progress_update, run_id, AGENTS[0], {"late": TEXT}))
 
     async def emit_without_a_route(self) -> None:
         """Emit an event of an unknown run, and one of an adapter that has no bridge."""
@@ -271,7 +275,7 @@ class _Scenario:
         self.bridge.hub.force_reconnect(thread.thread_id)
         event = AgentEvent(
             type=EventType.PROGRESS_UPDATE,
-            run_id=RunId("run_after_closing"),
+            run_id=next((run_id for _, run_id, of in self._first_runs if of == thread.thread_id), UNKNOWN_RUN),
             agent_name=AGENTS[0],
             payload={"while closing": TEXT},
             thread_id=thread.thread_id,

@@ -98,14 +98,17 @@ def lateness(history: History, socket: Socket) -> list[int]:
 def numbered_late(history: History, socket: Socket) -> int:
     """Count the events with a higher number than an event that their run emitted later."""
     order = list(dict.fromkeys(event.key for event in history.expected))
-    first = {
-        arrival.key: arrival
-        for number, arrival in reversed(list(enumerate(history.arrivals)))
-        if arrival.socket == socket and classification(history, number, arrival) in (None, "extra_copies")
-    }
     lowest = {
-        key: min(each.seq for number, each in enumerate(history.arrivals) if each.socket == socket and each.key == key)
-        for key in first
+        key: min(numbers)
+        for key in order
+        if (
+            numbers := [
+                arrival.seq
+                for number, arrival in enumerate(history.arrivals)
+                if (arrival.socket, arrival.key) == (socket, key)
+                and classification(history, number, arrival) in (None, "extra_copies")
+            ]
+        )
     }
     return sum(
         any(
