@@ -119,7 +119,7 @@ def canonical(value: object) -> Hashable:
         return str(value)
     if isinstance(value, float):
         return ("float", repr(value))
-    return (type(value).__name__, value if isinstance(value, Hashable) else id(value))
+    return (type(value).__name__, repr(value))
 
 
 @dataclass(frozen=True)
