@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -59,7 +59,7 @@ def _behind(numbered: list[tuple[int, int]]) -> int:
     return behind
 
 
-def false_gaps(history: History, rows: Iterable[Row], arrivals: Iterable[Arrival]) -> int:
+def false_gaps(history: History, rows: Iterable[Row], arrivals: Sequence[Arrival]) -> int:
     """Return how many gaps a client was sent, or can see in the numbers, although no event of them is lost.
 
     `arrivals` are the frames of each socket's own thread. A socket that lost an event whose number is unknown has no
@@ -67,16 +67,54 @@ def false_gaps(history: History, rows: Iterable[Row], arrivals: Iterable[Arrival
     """
     if not history.all_types:
         return 0
-    lost, uncertain = _lost_numbers(history, rows)
     read: dict[Numbering, set[int]] = defaultdict(set)
     for arrival in arrivals:
         read[arrival.socket.number, arrival.epoch].add(arrival.seq)
+    suspects = {socket for (socket, _), numbers in read.items() if max(numbers) - min(numbers) >= len(numbers)}
+    suspects |= history.gaps.keys()
+    uncertain = set[int]()
+    for row in rows:
+        if not row.copies:
+            suspects.add(row.socket.number)
+            _, receipt = history.acknowledged.get(row.expectation.key, (None, None))
+            if receipt is None or receipt.seq is None:
+                uncertain.add(row.socket.number)
+    if not suspects - uncertain:
+        return 0
+    unread = _unread_numbers(history, arrivals, suspects - uncertain)
     skipped = sum(
-        _skipped(numbers | _in_epoch(lost.get(socket, ()), epoch), _signalled(history, socket, epoch))
+        _skipped(numbers | _in_epoch(unread[socket], epoch), _signalled(history, socket, epoch))
         for (socket, epoch), numbers in read.items()
-        if socket not in uncertain and (lost.get(socket) or max(numbers) - min(numbers) >= len(numbers))
+        if socket in unread
     )
-    return skipped + _falsely_signalled(history, lost, uncertain)
+    return skipped + _falsely_signalled(history, unread)
+
+
+def _unread_numbers(
+    history: History, arrivals: Iterable[Arrival], suspects: set[int]
+) -> dict[int, set[tuple[str | None, int]]]:
+    """Return by socket the epochs and numbers of the events that its thread was sent and that it did not read.
+
+    They include another thread's events that were sent to this one by mistake: they have a number here, too.
+    """
+    read: dict[int, set[EventKey | None]] = defaultdict(set)
+    for arrival in arrivals:
+        if arrival.socket.number in suspects:
+            read[arrival.socket.number].add(arrival.key)
+    sent: dict[str | None, list[tuple[EventKey, str | None, int]]] = defaultdict(list)
+    for key, (_, receipt) in history.acknowledged.items():
+        if receipt.seq is not None:
+            sent[receipt.thread_id].append((key, receipt.epoch, receipt.seq))
+    return {
+        socket.number: {
+            (epoch, seq)
+            for thread in (socket.thread_id, None)
+            for key, epoch, seq in sent.get(thread, ())
+            if key not in read[socket.number]
+        }
+        for socket in history.sockets
+        if socket.number in suspects
+    }
 
 
 def _skipped(known: set[int], signalled: list[tuple[int, int]]) -> int:
@@ -103,32 +141,15 @@ def _signalled(history: History, socket: int, epoch: str | None) -> list[tuple[i
     return joined
 
 
-def _lost_numbers(history: History, rows: Iterable[Row]) -> tuple[dict[int, set[tuple[str | None, int]]], set[int]]:
-    """Return the epochs and numbers of lost events, by socket, and the sockets that lost an event without a number."""
-    lost: dict[int, set[tuple[str | None, int]]] = defaultdict(set)
-    uncertain: set[int] = set()
-    for row in rows:
-        if not row.copies:
-            _, receipt = history.acknowledged.get(row.expectation.key, (None, None))
-            if receipt is None or receipt.seq is None:
-                uncertain.add(row.socket.number)
-            else:
-                lost[row.socket.number].add((receipt.epoch, receipt.seq))
-    return lost, uncertain
-
-
 def _in_epoch(numbers: Iterable[tuple[str | None, int]], epoch: str | None) -> set[int]:
     return {number for each, number in numbers if None in (each, epoch) or each == epoch}
 
 
-def _falsely_signalled(history: History, lost: Mapping[int, set[tuple[str | None, int]]], uncertain: set[int]) -> int:
+def _falsely_signalled(history: History, unread: Mapping[int, set[tuple[str | None, int]]]) -> int:
     count = 0
-    for socket, gaps in history.gaps.items():
-        if socket in uncertain:
-            continue
-        for gap in gaps:
-            numbers = sorted(number for epoch, number in lost.get(socket, ()) if gap.epoch in (None, epoch))
+    for socket, pairs in unread.items():
+        for gap in history.gaps.get(socket, ()):
+            numbers = sorted(number for epoch, number in pairs if gap.epoch in (None, epoch))
             first = bisect_left(numbers, gap.first)
-            if gap.last is not None and (first == len(numbers) or numbers[first] > gap.last):
-                count += 1
+            count += gap.last is not None and (first == len(numbers) or numbers[first] > gap.last)
     return count

@@ -279,5 +279,5 @@ def _snapshot(value: Any) -> Any:
 def _copied(value: Any) -> Any:
     try:
         return copy.deepcopy(value)
-    except Exception:  # noqa: BLE001  # a payload may hold anything; what cannot be copied is compared by identity
-        return value
+    except (AttributeError, RecursionError, TypeError, ValueError, copy.Error):
+        return value  # a payload may hold anything; what cannot be copied is compared by identity

@@ -30,21 +30,21 @@ from bridgekit_verify.probes.recording import Recording
 from bridgekit_verify.probes.scenario_agents import AGENTS, NESTED, SIZES, TEXT, AgentFailed, RunPlan, ToolCalls
 from bridgekit_verify.probes.scenario_clients import Client
 
-__all__ = ["Ended", "Observation", "play"]
+__all__ = ["EndedRun", "Observation", "play"]
 
 WAIT_SECONDS: Final = 8.0
 """How long the scenario waits for the runs of a group to reach their middle, and for the last sockets to close."""
 CLOSE_SECONDS: Final = 1.0
 """How long the server may take to close the sockets of a thread. A client whose socket stays open does not resume."""
 BURST_EVENTS: Final = 200
-LONG_REQUEST: Final = "🛰" * 10_000
+LONG_REQUEST: Final = "\U0001f6f0" * 10_000
 PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge)
 """Errors that the scenario provokes. The rules judge what each link makes of them."""
 UNKNOWN_RUN: Final = RunId("run_unknown")
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedRun:
     """How a requested run ended for its caller."""
 
     request: str
@@ -64,7 +64,7 @@ class Observation:
     plans: dict[str, RunPlan]
     tools: ToolCalls
     clients: list[Client] = field(default_factory=list)
-    ended: list[Ended] = field(default_factory=list)
+    ended: list[EndedRun] = field(default_factory=list)
     lookups: list[tuple[RunId, ThreadId, ThreadId | None]] = field(default_factory=list)
     """Runs in progress: run id, its thread, and the thread that the mapping service returned."""
     late: list[tuple[RunId, ThreadId]] = field(default_factory=list)
@@ -87,6 +87,15 @@ class Observation:
     def application(self) -> Application:
         application: Application = self.app.state.bridgekit
         return application
+
+    def note(self, error: Exception) -> bool:
+        """Record an error that a link raised; return False for an error of the suite itself, which must propagate."""
+        if isinstance(error, PROVOKED):
+            return True
+        link = None if raised_by_harness(error) else link_of_error(error)
+        if link is not None:
+            self.errors.append((link, error))
+        return link is not None
 
 
 async def play(seen: Observation) -> None:
@@ -164,12 +173,17 @@ class _Scenario:
             await self._guarded(emit)
 
     def _notifications(self, run: tuple[RunId, str]) -> list[Callable[[], Awaitable[Receipt]]]:
-        notify, call = self.bridge, "call 🛰️"
+        notify, call = self.bridge, "call \U0001f6f0\ufe0f"
         return [
             lambda: notify.notify_agent_thinking(*run, TEXT, step_number=7, progress_percentage=99.5),
-            lambda: notify.notify_tool_executing(*run, "look.up 🔭", tool_call_id=call, parameters=NESTED),
+            lambda: notify.notify_tool_executing(*run, "look.up \U0001f52d", tool_call_id=call, parameters=NESTED),
             lambda: notify.notify_tool_completed(
-                *run, "look.up 🔭", tool_call_id=call, result=NESTED, execution_time_ms=0.1 + 0.2, status="error"
+                *run,
+                "look.up \U0001f52d",
+                tool_call_id=call,
+                result=NESTED,
+                execution_time_ms=0.1 + 0.2,
+                status="error",
             ),
             lambda: notify.notify_progress_update(*run, NESTED),
         ]
@@ -262,8 +276,9 @@ class _Scenario:
             )
         except ThreadNotOwned:
             self.seen.accepted_foreign_user = False
-        except Exception as error:  # noqa: BLE001  # judged by the rules, or raised again if it is the suite's own
-            self._note(error)
+        except Exception as error:
+            if not self.seen.note(error):
+                raise
         else:
             self.seen.accepted_foreign_user = True
 
@@ -308,10 +323,11 @@ class _Scenario:
             done = await self.application.supervisor.run(
                 agent_name=agent, thread_id=owned.thread_id, user_id=owned.user_id, request=request
             )
-            self.seen.ended.append(Ended(request, plan, done.result))
-        except Exception as error:  # noqa: BLE001  # judged by the rules, or raised again if it is the suite's own
-            self._note(error)
-            self.seen.ended.append(Ended(request, plan, error=error))
+            self.seen.ended.append(EndedRun(request, plan, done.result))
+        except Exception as error:
+            if not self.seen.note(error):
+                raise
+            self.seen.ended.append(EndedRun(request, plan, error=error))
         finally:
             plan.started.set()
             if barrier is not None:
@@ -327,17 +343,10 @@ class _Scenario:
         """Return the result of the call; None if a link raised an error, which is recorded."""
         try:
             return await call()
-        except Exception as error:  # noqa: BLE001  # judged by the rules, or raised again if it is the suite's own
-            self._note(error)
+        except Exception as error:
+            if not self.seen.note(error):
+                raise
             return None
-
-    def _note(self, error: Exception) -> None:
-        if isinstance(error, PROVOKED):
-            return
-        link = None if raised_by_harness(error) else link_of_error(error)
-        if link is None:
-            raise error
-        self.seen.errors.append((link, error))
 
     async def _open(self, owned: OwnedThread, after: Cursor | None = None) -> None:
         client = Client(len(self.seen.clients), owned, self.seen.recording, after)
@@ -357,10 +366,10 @@ _EVERY_KIND: Final[tuple[Callable[[Any], Awaitable[Any]], ...]] = (
     lambda agent: agent.emit_agent_started(TEXT, context=NESTED),
     lambda agent: agent.emit_agent_started(),
     lambda agent: agent.emit_thinking(TEXT),
-    lambda agent: agent.emit_tool_executing("look.up 🔭", NESTED, tool_call_id="call 🛰️"),
+    lambda agent: agent.emit_tool_executing("look.up \U0001f52d", NESTED, tool_call_id="call \U0001f6f0\ufe0f"),
     lambda agent: agent.emit_tool_executing("look_up", tool_call_id="call 2"),
     lambda agent: agent.emit_tool_completed(
-        "look.up 🔭", NESTED, tool_call_id="call 🛰️", execution_time_ms=0.1 + 0.2, status="error"
+        "look.up \U0001f52d", NESTED, tool_call_id="call \U0001f6f0\ufe0f", execution_time_ms=0.1 + 0.2, status="error"
     ),
     lambda agent: agent.emit_tool_completed("look_up", tool_call_id="call 2"),
     lambda agent: agent.emit_agent_completed(NESTED, execution_time_ms=1.5),

@@ -31,7 +31,7 @@ __all__ = [
     "thinking",
 ]
 
-TEXT: Final = '🛰️ 𝔘𠜎 é e\u0301 ﬁ Ж 東京 עברית \u200d\ufeff\u2028 \x00\x1f\x7f \\ " </script>'
+TEXT: Final = '\U0001f6f0\ufe0f 𝔘𠜎 é e\u0301 ﬁ Ж 東京 עברית \u200d\ufeff\u2028 \x00\x1f\x7f \\ " </script>'
 """Text that is often damaged: outside the BMP, composed and decomposed, right to left, control characters, quotes."""
 NESTED: Final[dict[str, Any]] = {
     f"z {TEXT}": [1, 1.0, -0.0, 0.1 + 0.2, 1e-300, 2**53 + 1, -(2**63), True, False, None, TEXT],
@@ -40,9 +40,9 @@ NESTED: Final[dict[str, Any]] = {
     "Same": 1,
 }
 """A payload of every kind of JSON value, whose keys are not sorted."""
-AGENTS: Final = (AGENT, "writer 🖋️", "Researcher")
+AGENTS: Final = (AGENT, "writer \U0001f58b\ufe0f", "Researcher")
 """Names of agents. The first and the last differ only in case."""
-TOOLS: Final = ("look_up", "search.web 🔭")
+TOOLS: Final = ("look_up", "search.web \U0001f52d")
 SIZES: Final = (3_000, 20_000, 70_000, 200_000, 900_000)
 """Sizes of large payloads in bytes. The largest is just below the limit of a frame."""
 CONFUSABLE: Final = "confusable"
@@ -137,7 +137,7 @@ async def _emit_refused(agent: BaseAgent, request: str) -> None:
 
 def _text_of(size: int) -> str:
     """Return text of that size in bytes, outside the BMP."""
-    return "🛰" * (size // 4)
+    return "\U0001f6f0" * (size // 4)
 
 
 async def _ended(plan: RunPlan, request: str) -> object:
@@ -153,7 +153,16 @@ async def _ended(plan: RunPlan, request: str) -> object:
 
 def audited_threads() -> tuple[OwnedThread, ...]:
     """Return threads of two users whose ids are easily confused: by case, prefix, length, composition and spaces."""
-    ids = ("thread_1", "thread_10", "Thread_1", f"{_LONG}a", f"{_LONG}b", "thread_é🛰️", "thread_e\u0301🛰️", "thread_1 ")
+    ids = (
+        "thread_1",
+        "thread_10",
+        "Thread_1",
+        f"{_LONG}a",
+        f"{_LONG}b",
+        "thread_é\U0001f6f0\ufe0f",
+        "thread_e\u0301\U0001f6f0\ufe0f",
+        "thread_1 ",
+    )
     return _owned_by_two([ThreadId(each) for each in ids])
 
 
@@ -165,7 +174,7 @@ def family_threads(family: str, *, seed: int = 0) -> tuple[OwnedThread, ...]:
 
 
 def _owned_by_two(ids: list[ThreadId]) -> tuple[OwnedThread, ...]:
-    users = (UserId("alice 🛰️"), UserId("Alice 🛰️"))
+    users = (UserId("alice \U0001f6f0\ufe0f"), UserId("Alice \U0001f6f0\ufe0f"))
     return tuple(OwnedThread(thread, users[number % 2]) for number, thread in enumerate(ids))
 
 

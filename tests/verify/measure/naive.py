@@ -122,27 +122,27 @@ def numbered_late(history: History, socket: Socket) -> int:
 
 
 def gaps_without_loss(history: History, socket: Socket) -> int:
-    lost = [
-        history.acknowledged.get(event.key, (None, None))[1]
-        for event in history.expected
-        if entitled(socket, event) and outcome(history, event, socket) != "delivered"
-    ]
-    if any(receipt is None or receipt.seq is None for receipt in lost):
-        return 0
-    signalled = history.gaps.get(socket.number, [])
-    untrue = [
-        gap
-        for gap in signalled
-        if gap.last is not None and not any(receipt is not None and gap.covers(receipt) for receipt in lost)
-    ]
-    read = {
-        arrival.seq
+    own = {
+        number: arrival
         for number, arrival in enumerate(history.arrivals)
         if arrival.socket == socket and classification(history, number, arrival) in (None, "extra_copies", "unexpected")
     }
-    if not read:
+    for event in history.expected:
+        if entitled(socket, event) and outcome(history, event, socket) != "delivered":
+            answer = history.acknowledged.get(event.key)
+            if answer is None or answer[1].seq is None:
+                return 0
+    unread = [
+        receipt
+        for key, (_, receipt) in history.acknowledged.items()
+        if receipt.thread_id in (None, socket.thread_id) and all(arrival.key != key for arrival in own.values())
+    ]
+    signalled = history.gaps.get(socket.number, [])
+    untrue = [gap for gap in signalled if gap.last is not None and not any(map(gap.covers, unread))]
+    known = {arrival.seq for arrival in own.values()}
+    if not known:
         return len(untrue)
-    known = read | {receipt.seq for receipt in lost if receipt is not None and receipt.seq is not None}
+    known |= {receipt.seq for receipt in unread if receipt.seq is not None}
     missing = [
         number
         for number in range(min(known), max(known))

@@ -396,7 +396,7 @@ def losing_tool_results(original: Original) -> Callable[..., Any]:
 
 def stripping_reasoning(original: Original) -> Callable[..., Any]:
     async def emit_thinking(self: Any, reasoning: str, **given: Any) -> Any:
-        return await original(self, reasoning.strip("\x00 🛰️").replace("ﬁ", "fi"), **given)
+        return await original(self, reasoning.strip("\x00 \U0001f6f0\ufe0f").replace("ﬁ", "fi"), **given)
 
     return emit_thinking
 
