@@ -108,8 +108,9 @@ def _sendable(event: EmittedEvent) -> bool | None:
 def _judge_numbers(link: Judgement, seen: Observation, thread: str, published: list[_Published]) -> None:
     """Numbers must rise by one for each event, from 1 in a new thread."""
     starts = [client.start.seq for client in seen.clients if client.owned.thread_id == thread and client.start]
-    stores = seen.application.stores
-    last = min(starts, default=0) if stores.durable else 0
+    last = 0
+    if seen.application.stores.durable:  # an earlier process may have numbered events of the same thread
+        last = min([*starts, published[0].seq - 1])
     epochs = set()
     for each in published:
         receipt = each.receipt
