@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application
+from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import FrameTooLarge, PayloadError, ThreadNotOwned
 from bridgekit.events import AgentEvent, EventType, Receipt
@@ -30,7 +31,7 @@ from bridgekit_verify.probes.recording import Recording
 from bridgekit_verify.probes.scenario_agents import AGENTS, NESTED, SIZES, TEXT, AgentFailed, RunPlan, ToolCalls
 from bridgekit_verify.probes.scenario_clients import Client
 
-__all__ = ["EndedRun", "Observation", "play"]
+__all__ = ["UNKNOWN_RUN", "Observation", "play"]
 
 WAIT_SECONDS: Final = 8.0
 """How long the scenario waits for the runs of a group to reach their middle, and for the last sockets to close."""
@@ -41,16 +42,6 @@ LONG_REQUEST: Final = "\U0001f6f0" * 10_000
 PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge)
 """Errors that the scenario provokes. The rules judge what each link makes of them."""
 UNKNOWN_RUN: Final = RunId("run_unknown")
-
-
-@dataclass(frozen=True)
-class EndedRun:
-    """How a requested run ended for its caller."""
-
-    request: str
-    plan: RunPlan
-    result: Any = None
-    error: Exception | None = None
 
 
 @dataclass
@@ -64,7 +55,6 @@ class Observation:
     plans: dict[str, RunPlan]
     tools: ToolCalls
     clients: list[Client] = field(default_factory=list)
-    ended: list[EndedRun] = field(default_factory=list)
     lookups: list[tuple[RunId, ThreadId, ThreadId | None]] = field(default_factory=list)
     """Runs in progress: run id, its thread, and the thread that the mapping service returned."""
     late: list[tuple[RunId, ThreadId]] = field(default_factory=list)
@@ -230,11 +220,11 @@ class _Scenario:
         agents: list[Any] = []
         for number, owned in enumerate((*self.threads[:3], self.threads[0])):
             context = await self._guarded(partial(self._open_run, owned, number))
-            if context is None:
+            if not isinstance(context, RunContext):
                 continue
             opened.append(context)
             agent = await self._guarded(partial(self._created, context))
-            if agent is not None:
+            if isinstance(agent, BaseAgent):
                 agents.append(agent)
         for emit in _EVERY_KIND:
             for agent in agents:
@@ -320,14 +310,12 @@ class _Scenario:
     ) -> None:
         request = self._new_request(plan, words)
         try:
-            done = await self.application.supervisor.run(
+            await self.application.supervisor.run(
                 agent_name=agent, thread_id=owned.thread_id, user_id=owned.user_id, request=request
             )
-            self.seen.ended.append(EndedRun(request, plan, done.result))
         except Exception as error:
             if not self.seen.note(error):
                 raise
-            self.seen.ended.append(EndedRun(request, plan, error=error))
         finally:
             plan.started.set()
             if barrier is not None:
@@ -358,8 +346,8 @@ class _Scenario:
             await self._open(client.owned, after=cursor)
 
 
-async def _awaited(answer: Awaitable[Receipt]) -> Receipt:
-    return await answer
+async def _awaited(answer: object) -> object:
+    return await answer if isinstance(answer, Awaitable) else answer
 
 
 _EVERY_KIND: Final[tuple[Callable[[Any], Awaitable[Any]], ...]] = (
