@@ -186,16 +186,21 @@ class Recording:
         )
         if part == "adapter":
             call.held = Binding.of(owner)
-        self.calls.append(call)
+        if not self._stopped:
+            self.calls.append(call)
         return call
 
     def leave(self, call: Call, result: object = ABSENT, raised: BaseException | None = None) -> None:
-        if self.limit is not None and self.limit.cancel_called:
+        if self._stopped:
             return  # the call did not end by itself
         call.result, call.raised = result, raised
         call.left, call.left_at = self._next(), datetime.now(UTC)
         if call.part == "adapter":
             call.held_after = Binding.of(call.owner)
+
+    @property
+    def _stopped(self) -> bool:
+        return self.limit is not None and self.limit.cancel_called
 
     def _next(self) -> int:
         self.position += 1

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.stores import redis_stores, sqlite_stores
 from bridgekit.transport.hub import Hub
+from bridgekit_verify.probes.observing import judge_all, observe
 from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe, probe_all, probe_ten
+from bridgekit_verify.probes.scenario_agents import audited_threads
 from bridgekit_verify.variants import BROKEN, SOUND, Variant, variant
 from tests.verify.measure.test_experiment import REFUSED_BY_ITS_CHECK
 
@@ -89,6 +92,18 @@ async def test_link_that_nothing_reaches_is_unknown(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(SupervisorAgent, "open_run", run)
     found = await probe_all(SOUND)
     assert signs(found) == "+-??????+"  # link 9 was also called directly
+
+
+async def test_call_that_does_not_return_is_named_and_its_callers_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wait(hub: object, event: object, thread_id: object) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(Hub, "publish", wait)
+    seen = await observe(replace(SOUND, self_checks=()), audited_threads(), timeout_seconds=0.5)
+    assert not seen.complete
+    found = {link: each.evidence for link, each in judge_all(seen).items() if each.violations}
+    assert found.keys() == {10}
+    assert found[10].startswith("publish did not return within")
 
 
 @pytest.mark.parametrize("edge", ["asgi", "native"])
