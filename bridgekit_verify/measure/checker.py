@@ -16,7 +16,7 @@ from bridgekit.events import Outcome, Receipt
 from bridgekit_verify.errors import LedgerImbalance
 from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History
 from bridgekit_verify.measure.ledger import Attribution, Row, attribute_misroute, ledger
-from bridgekit_verify.measure.numbering import false_gaps, reordered_in_run
+from bridgekit_verify.measure.numbering import false_gaps, irregular_sockets, reordered_in_run
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["Verdict", "check"]
@@ -105,7 +105,10 @@ def check(history: History) -> Verdict:
     by_destination = Counter(destination for _, destination in found)
     entitled = [arrival for arrival, destination in found if destination is Destination.ENTITLED]
     misrouted = (Destination.WRONG_THREAD, Destination.WRONG_USER)
-    own_thread = [arrival for arrival, destination in found if destination not in misrouted]
+    unexpected = by_destination[Destination.UNEXPECTED]
+    own = [arrival for arrival, destination in found if destination not in misrouted] if unexpected else entitled
+    positions = {key: place for place, key in enumerate(owners)}
+    irregular = irregular_sockets(positions, own)
     reordered, extent = _reordering(entitled)
     verdict = Verdict(
         expected=len(rows),
@@ -116,11 +119,11 @@ def check(history: History) -> Verdict:
         extra_copies=sum(max(row.copies - 1, 0) for row in rows),
         wrong_thread=by_destination[Destination.WRONG_THREAD],
         wrong_user=by_destination[Destination.WRONG_USER],
-        unexpected=by_destination[Destination.UNEXPECTED],
+        unexpected=unexpected,
         reordered=reordered,
         reordering_extent=extent,
-        reordered_in_run=reordered_in_run({key: place for place, key in enumerate(owners)}, entitled),
-        false_gaps=false_gaps(history, rows, own_thread),
+        reordered_in_run=reordered_in_run(positions, entitled, irregular),
+        false_gaps=false_gaps(history, rows, own, irregular),
         false_success=_false_success(history, rows),
         false_failure=_false_failure(history),
         acknowledged=len(history.acknowledged),

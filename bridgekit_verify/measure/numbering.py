@@ -4,48 +4,46 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Final
 
 from bridgekit_verify.measure.history import Arrival, EventKey, History
 from bridgekit_verify.measure.ledger import Row
 
-__all__ = ["false_gaps", "reordered_in_run"]
+__all__ = ["false_gaps", "irregular_sockets", "reordered_in_run"]
 
 END: Final = 1 << 63
 """Greater than every number."""
-Numbering = tuple[int, str | None]
-"""A socket's number and an epoch."""
 
 
-def reordered_in_run(positions: Mapping[EventKey, int], arrivals: Iterable[Arrival]) -> int:
+def irregular_sockets(positions: Mapping[EventKey, int], arrivals: Iterable[Arrival]) -> set[int]:
+    """Return the sockets whose frames do not rise by one number each, or not in the order of emission.
+
+    Usually there are none. No other socket can have a fault of numbering in what it read. `positions` has the place of
+    each event in the order of emission.
+    """
+    last: dict[int, tuple[int, int]] = {}
+    irregular: set[int] = set()
+    for arrival in arrivals:
+        number, seq, place = arrival.socket.number, arrival.seq, positions.get(arrival.key, -1)  # type: ignore[call-overload]
+        if (before := last.get(number)) is not None and (seq != before[0] + 1 or place <= before[1]):
+            irregular.add(number)
+        last[number] = seq, place
+    return irregular
+
+
+def reordered_in_run(positions: Mapping[EventKey, int], arrivals: Iterable[Arrival], irregular: set[int]) -> int:
     """Return how many frames have a higher `seq` than an event that their run emitted later.
 
-    `positions` has the place of each event in the order of emission; `arrivals` are frames at entitled sockets. Each
-    socket and epoch counts by itself, and only the first copy of an event. The order of reading does not matter.
+    `arrivals` are frames at entitled sockets. Each socket and epoch counts by itself, and only the first copy of an
+    event. The order of reading does not matter.
     """
-    arrivals = list(arrivals)
-    suspects = _out_of_order(positions, arrivals)
     numbered: dict[tuple[int, str | None, str], list[tuple[int, int]]] = defaultdict(list)
-    for arrival in arrivals if suspects else ():
-        if arrival.socket.number in suspects and (key := arrival.key) is not None:
+    for arrival in arrivals if irregular else ():
+        if arrival.socket.number in irregular and (key := arrival.key) is not None:
             numbered[arrival.socket.number, arrival.epoch, key.request].append((arrival.seq, positions[key]))
     return sum(map(_behind, numbered.values()))
-
-
-def _out_of_order(positions: Mapping[EventKey, int], arrivals: Iterable[Arrival]) -> set[int]:
-    """Return the sockets whose frames do not rise in number and in place; usually none, and then nothing is sorted."""
-    last: dict[int, tuple[int, int]] = {}
-    suspects: set[int] = set()
-    for arrival in arrivals:
-        if (key := arrival.key) is not None:
-            number, place = arrival.socket.number, positions[key]
-            seq, before = last.get(number, (0, -1))
-            if arrival.seq <= seq or place <= before:
-                suspects.add(number)
-            last[number] = arrival.seq, place
-    return suspects
 
 
 def _behind(numbered: list[tuple[int, int]]) -> int:
@@ -59,7 +57,7 @@ def _behind(numbered: list[tuple[int, int]]) -> int:
     return behind
 
 
-def false_gaps(history: History, rows: Iterable[Row], arrivals: Sequence[Arrival]) -> int:
+def false_gaps(history: History, rows: Iterable[Row], arrivals: Iterable[Arrival], irregular: set[int]) -> int:
     """Return how many gaps a client was sent, or can see in the numbers, although no event of them is lost.
 
     `arrivals` are the frames of each socket's own thread. A socket that lost an event whose number is unknown has no
@@ -67,25 +65,24 @@ def false_gaps(history: History, rows: Iterable[Row], arrivals: Sequence[Arrival
     """
     if not history.all_types:
         return 0
-    read: dict[Numbering, set[int]] = defaultdict(set)
-    for arrival in arrivals:
-        read[arrival.socket.number, arrival.epoch].add(arrival.seq)
-    suspects = {socket for (socket, _), numbers in read.items() if max(numbers) - min(numbers) >= len(numbers)}
-    suspects |= history.gaps.keys()
-    uncertain = set[int]()
+    suspects, uncertain = irregular | history.gaps.keys(), set[int]()
     for row in rows:
         if not row.copies:
             suspects.add(row.socket.number)
             _, receipt = history.acknowledged.get(row.expectation.key, (None, None))
             if receipt is None or receipt.seq is None:
                 uncertain.add(row.socket.number)
-    if not suspects - uncertain:
+    suspects -= uncertain
+    if not suspects:
         return 0
-    unread = _unread_numbers(history, arrivals, suspects - uncertain)
+    read: dict[tuple[int, str | None], set[int]] = defaultdict(set)
+    for arrival in arrivals:
+        if arrival.socket.number in suspects:
+            read[arrival.socket.number, arrival.epoch].add(arrival.seq)
+    unread = _unread_numbers(history, arrivals, suspects)
     skipped = sum(
-        _skipped(numbers | _in_epoch(unread[socket], epoch), _signalled(history, socket, epoch))
+        _skipped(numbers | _in_epoch(unread.get(socket, ()), epoch), _signalled(history, socket, epoch))
         for (socket, epoch), numbers in read.items()
-        if socket in unread
     )
     return skipped + _falsely_signalled(history, unread)
 

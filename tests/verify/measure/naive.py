@@ -142,7 +142,13 @@ def gaps_without_loss(history: History, socket: Socket) -> int:
     signalled = history.gaps.get(socket.number, [])
     untrue = [gap for gap in signalled if gap.last is not None and not any(map(gap.covers, unread))]
     known = {arrival.seq for arrival in own.values()}
-    if not known or (not lost and not signalled and max(known) - min(known) < len(known)):
+    order: list[object] = list(dict.fromkeys(event.key for event in history.expected))
+    places = [order.index(arrival.key) if arrival.key in order else -1 for arrival in own.values()]
+    seqs = [arrival.seq for arrival in own.values()]
+    regular = all(
+        seqs[index] == seqs[index - 1] + 1 and places[index] > places[index - 1] for index in range(1, len(seqs))
+    )
+    if not known or (regular and not lost and not signalled):
         return len(untrue)  # an event that nobody expects and nobody misses leaves no visible gap
     known |= {receipt.seq for receipt in unread if receipt.seq is not None}
     missing = [
