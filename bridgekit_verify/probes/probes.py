@@ -18,6 +18,7 @@ from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.transport import hub
 from bridgekit_verify.as_committed import HubThatAlwaysSaysSent, HubWithoutThreads
+from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.workload import AGENT, seeded
 from bridgekit_verify.probes.observing import SCENARIO_TIMEOUT_SECONDS, judge, observe, quiet
 from bridgekit_verify.probes.rules import Judgement, Kind
@@ -83,20 +84,32 @@ class Probe:
 
 
 async def probe(
-    link: int, variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, edge: str = "asgi"
+    link: int,
+    variant: Variant,
+    *,
+    seed: int = 0,
+    threads: int = THREADS_PER_FAMILY,
+    families: Families = FAMILIES,
+    edge: str = "asgi",
 ) -> Probe:
     """Test one link of a variant."""
-    return (await _run_probes(variant, (LINKS[link - 1],), Observations(seed, threads, edge)))[0]
+    return (await _run_probes(variant, (LINKS[link - 1],), Observations(seed, threads, edge, families)))[0]
 
 
 async def probe_all(
-    variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, edge: str = "asgi"
+    variant: Variant,
+    *,
+    seed: int = 0,
+    threads: int = THREADS_PER_FAMILY,
+    families: Families = FAMILIES,
+    edge: str = "asgi",
 ) -> list[Probe]:
     """Test the nine links of a variant over a real server; the answers are in the order of the chain.
 
-    Link 9 is also tested with `threads` threads of every family of thread ids.
+    Link 9 is also tested with `threads` threads of every family of thread ids. For thread ids of your own, pass
+    `families={"mine": ["support-42", "support-43"]}`: then link 9 is judged by these alone.
     """
-    return await _run_probes(variant, LINKS, Observations(seed, threads, edge))
+    return await _run_probes(variant, LINKS, Observations(seed, threads, edge, families))
 
 
 async def probe_hub(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, edge: str = "asgi") -> Probe:
@@ -125,7 +138,16 @@ async def probe_each(variants: Iterable[Variant], *, seed: int = 0) -> dict[str,
 class Observations:
     """The observations that probes share: chains that are equal are run once."""
 
-    def __init__(self, seed: int = 0, threads: int = THREADS_PER_FAMILY, edge: str = "asgi") -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        threads: int = THREADS_PER_FAMILY,
+        edge: str = "asgi",
+        families: Families = FAMILIES,
+    ) -> None:
+        self._families = families_by_name(families)
+        self.chosen_families = self._families != dict(FAMILIES)
+        """Whether a reader chose the families, so that link 9 is judged by them alone."""
         self._seed = seed
         self._threads = threads
         self._edge = edge
@@ -147,7 +169,7 @@ class Observations:
 
     async def _observe(self, chain: Variant, *, families: bool = False) -> Observation | DeterministicStartupError:
         async def route(seen: Observation) -> None:
-            self._routes[chain] = await route_families(seen, self._threads, self._seed)
+            self._routes[chain] = await route_families(seen, self._families, self._threads, self._seed)
 
         and_then = route if families else None
         try:
@@ -181,7 +203,8 @@ async def _answer(link: Link, variant: Variant, observed: Observations) -> Probe
         return Probe(link, ProbeAnswer.UNKNOWN, f"the application did not start: {seen}")
     found = judge(number, seen)
     if number == 9:
-        found = _with(judge_families(await observed.routes(isolated(variant, 9))), found)
+        families = judge_families(await observed.routes(isolated(variant, 9)))
+        found = families if observed.chosen_families else _with(families, found)
     if number == 1 and not found.violations:
         await _judge_checks(variant, found)
     if found.violations:

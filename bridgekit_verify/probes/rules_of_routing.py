@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +11,7 @@ from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit_verify.measure.families import FAMILIES, OwnedThread, thread_ids
+from bridgekit_verify.measure.families import Family, OwnedThread, threads_by_family
 from bridgekit_verify.probes.recording import ABSENT, PARAMETERS, Call
 from bridgekit_verify.probes.rules import Judgement, Kind, error_text, match, same_outcome, shown
 from bridgekit_verify.probes.rules_of_events import expect_in_order, payload_of
@@ -33,11 +34,13 @@ class FamilyRoute:
     """The receipt, or the error that a link raised."""
 
 
-async def route_families(seen: Observation, threads: int, seed: int) -> list[FamilyRoute]:
+async def route_families(
+    seen: Observation, families: Mapping[str, Family], threads: int, seed: int
+) -> list[FamilyRoute]:
     """Emit two events for each of `threads` threads of every family of ids: by run id alone, and with the thread."""
     bridge, recording, routes = seen.application.bridge, seen.recording, list[FamilyRoute]()
-    for family in FAMILIES:
-        for owned in thread_ids(family, threads, seed=seed):
+    for family, all_of in threads_by_family(families, threads, seed=seed).items():
+        for owned in all_of:
             run_id = seen.application.config.run_ids.new(owned.thread_id)
             await bridge.mapping.register_mapping(run_id, owned.thread_id)
             for thread_id in (None, owned.thread_id):
@@ -76,7 +79,8 @@ def judge_families(routes: list[FamilyRoute]) -> Judgement:
         reason = f" ({reasons.most_common(1)[0][0]})"
         link.expect(False, Kind.LOST, f"no route in {kinds} of {len(families)} families of thread ids{reason}")
     link.tried = len(routes)
-    link.summary = f"in {len(families)} families of thread ids, each event went to its own thread and to no other"
+    n = len(families)
+    link.summary = f"in {n} of {n} families of thread ids, each event went to its own thread and to no other"
     return link
 
 
@@ -94,7 +98,11 @@ def judge_routing(seen: Observation) -> Judgement:
         for call in recording.of("mapping", "register_mapping")
         if call.raised is None
     }
-    calls = [call for call in recording.of("bridge", "notify") if call.has_event]
+    calls = [
+        call
+        for call in recording.of("bridge", "notify", "notify_when_room")
+        if call.has_event and (call.within is None or call.within.name != "notify_when_room")
+    ]
     routed = [call for call in calls if _thread_of(call, routes) is not None]
     found = match(
         routed,

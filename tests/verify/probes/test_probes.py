@@ -12,6 +12,7 @@ from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.stores import redis_stores, sqlite_stores
 from bridgekit.transport.hub import Hub
+from bridgekit_verify.measure.families import FAMILIES
 from bridgekit_verify.probes.observing import judge_all, observe
 from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe, probe_all, probe_ten
 from bridgekit_verify.probes.scenario_agents import audited_threads
@@ -44,7 +45,9 @@ async def test_only_the_broken_link_is_named(link: int) -> None:
         ("sound", "+++++++++"),
         ("as reported", "++++++++-"),
         ("fix 1", "++++++++-"),
-        ("fix 2", "++++++++-"),
+        ("fix 2 as written", "++++++++-"),
+        ("fix 2 with its method", "+++++++++"),
+        ("fixes 1 and 2 with the method", "++++++++-"),
         ("fix 3", "++++++++-"),  # a route is gone as soon as its run has ended
         ("as committed", "-+-+-++--"),
     ],
@@ -132,3 +135,24 @@ async def test_evidence_states_what_the_probe_observed() -> None:
     assert reported.evidence.startswith("no route in 13 of 13 families of thread ids")
     leaking = await probe(9, variant("fix 1"))
     assert "events went to another user's thread" in leaking.evidence
+
+
+@pytest.mark.parametrize(
+    ("own", "answer", "evidence"),
+    [
+        (["thread_1", "thread_2"], ProbeAnswer.HOLDS, "in 1 of 1 families of thread ids"),
+        (["support-42"], ProbeAnswer.DOES_NOT_HOLD, "no route in 1 of 1 families"),
+        (["thread_a", "thread_a_b"], ProbeAnswer.DOES_NOT_HOLD, "2 events went to another user's thread"),
+    ],
+)
+async def test_link_9_is_tested_with_a_readers_own_thread_ids(
+    own: list[str], answer: ProbeAnswer, evidence: str
+) -> None:
+    found = await probe(9, variant("fix 1"), families={"mine": own})
+    assert found.answer is answer
+    assert found.evidence.startswith(evidence)
+
+
+async def test_id_that_occurs_in_two_families_is_tested_once() -> None:
+    found = await probe(9, SOUND, families={**FAMILIES, "mine": ["chat_0", "thread_124"]})
+    assert found.answer is ProbeAnswer.HOLDS
