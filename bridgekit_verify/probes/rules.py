@@ -193,6 +193,9 @@ def same_outcome(call: Call, made: Call) -> bool:
         return True
     if made.raised is not None or call.raised is not None:
         return call.raised is made.raised
+    if isinstance(call.result, Receipt) and isinstance(made.result, Receipt):
+        # The receipt of a crowded thread has a class of its own, and becomes a plain one when it is awaited.
+        return all(getattr(call.result, name) == getattr(made.result, name) for name in Receipt.__struct_fields__)
     return call.result is made.result or bool(call.result == made.result)
 
 
