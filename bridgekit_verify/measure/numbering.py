@@ -26,7 +26,8 @@ def irregular_sockets(positions: Mapping[EventKey, int], arrivals: Iterable[Arri
     last: dict[int, tuple[int, int]] = {}
     irregular: set[int] = set()
     for arrival in arrivals:
-        number, seq, place = arrival.socket.number, arrival.seq, positions.get(arrival.key, -1)  # type: ignore[call-overload]
+        number, seq, key = arrival.socket.number, arrival.seq, arrival.key
+        place = -1 if key is None else positions.get(key, -1)
         if (before := last.get(number)) is not None and (seq != before[0] + 1 or place <= before[1]):
             irregular.add(number)
         last[number] = seq, place
