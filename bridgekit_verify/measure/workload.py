@@ -141,6 +141,16 @@ class Workload:
         for offline, indexed in groupby(enumerate(self.groups()), key=lambda each: self.offline.is_offline(each[0])):
             yield not offline, [group for _, group in indexed]
 
+    def misroutes_of_shared_agent(self) -> int:
+        """Return how many agents' events reach another user if the runs of a group share one agent object.
+
+        The agent emits for the run that bound it last, so of each group only the events of that run's owner arrive. If
+        n runs of n users run c at a time, they form ⌈n / c⌉ groups, and the share is (n - ⌈n / c⌉) / n. That is
+        (c - 1) / c only where c divides n. `users_without_socket` must be 0: a user without a socket reads nothing.
+        """
+        per_run = 3 * self.steps
+        return sum(per_run for group in self.groups() for run in group if run.owned.user_id != group[-1].owned.user_id)
+
     def expectations(self, run: Run) -> list[Expectation]:
         """Return the events that must reach the run's user, in order."""
         steps = [
