@@ -21,7 +21,7 @@ from bridgekit_verify.measure.history import Arrival, BridgeBinding, EventKey
 
 __all__ = ["EventCalls", "Names", "Problem", "cause", "error_text", "problems", "short"]
 
-ID_CHARACTERS: Final = 22
+ID_CHARACTERS: Final = 20
 """A longer id is shortened in the middle."""
 
 
