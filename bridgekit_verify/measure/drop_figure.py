@@ -21,7 +21,7 @@ from bridgekit_verify.measure.drops import DropCount, have_equal_shares
 from bridgekit_verify.measure.plots import STYLE, TEXT_COLOUR
 from bridgekit_verify.measure.statistics import percent
 
-__all__ = ["DropPanel", "drop_figure"]
+__all__ = ["DELIVERED", "DROPPED", "LEAKED", "DropPanel", "drop_figure"]
 
 DROPPED: Final = "#34404B"
 LEAKED: Final = "#D2691E"

@@ -94,7 +94,7 @@ async def _run_probes(
     app = create_app(config, start=variant.start)
     try:
         async with serving(app) as url:
-            fixture = ProbeFixture(variant, app, url, seed, threads, chosen)
+            fixture = ProbeFixture(variant, app, url, seed, threads, families=chosen)
             return [await _try(link, PROBE_CASES[link.number], fixture) for link in links]
     except DeterministicStartupError as refused:
         named = refused.link if HUB in links else min(refused.link, LINKS[-1].number)

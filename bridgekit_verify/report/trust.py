@@ -104,14 +104,14 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
         " delivery is the known one.",
         reported=OURS,
         verdict=verdict_of(holds) if checks else "unknown",
-        answer=f"Offline users: in {len(exact) - len(unequal)} of {len(exact)} measurements the count is the known one."
+        answer=f"Without chance (offline users, p = 0, p = 1), {len(exact) - len(unequal)} of {len(exact)} counts are the known ones."
         f" Random loss: in {len(sampled) - len(outside)} of {len(sampled)} the 95 % interval contains the known rate,"
         f" and in {len(study.losses) - len(miscounted)} of {len(study.losses)} exactly the dropped frames count as"
         " lost.",
         evidence=tuple(
             f"{check.name}: {100 * check.closed_form:.1f} % known, {check.measured} measured." for check in checks
         ),
-        rule="Holds if every count with offline users equals the known one, every loss count equals the number of"
+        rule="Holds if every count without chance equals the known one, every loss count equals the number of"
         f" dropped frames, and no more intervals miss the known rate than chance explains (probability {CHANCE:.1%}: at"
         f" most {allowed_misses(len(sampled))} of {len(sampled)}).",
         sample=Sample(min(check.measured.n for check in checks), "events") if checks else None,

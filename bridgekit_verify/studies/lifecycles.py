@@ -225,25 +225,6 @@ class LifecycleStudy:
             for row in self.retained
         )
 
-    def late_events(self) -> pd.DataFrame:
-        """Return one row per chain, address and lateness.
-
-        Columns: chain, the event carries, seconds after the end, delivered, of, from %, to % (95 % Wilson interval).
-        """
-        return pd.DataFrame(
-            {
-                "chain": late.variant,
-                "the event carries": late.address,
-                "seconds after the end": seconds,
-                "delivered": rate.k,
-                "of": rate.n,
-                "from %": round(100 * rate.interval[0], 1),
-                "to %": round(100 * rate.interval[1], 1),
-            }
-            for late in self.late
-            for seconds, rate in late.by_lateness.items()
-        )
-
     def processes(self) -> pd.DataFrame:
         """Return which of three processes finds a run's thread, with the columns of `process_table`."""
         return process_table(self.by_process)

@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from bridgekit_verify.measure.drop_figure import DELIVERED, DROPPED
 from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.history import EventKey, History
-from bridgekit_verify.measure.plots import GREEN, LOST, TEXT_COLOUR, VERMILLION, frame_grid, new_figure
+from bridgekit_verify.measure.plots import TEXT_COLOUR, frame_grid, new_figure
 from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.studies.study import EXAMPLE
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, BROKEN, FIXES, SOUND, Variant
@@ -58,7 +59,7 @@ class ReceiptStudy:
     def title(self) -> str:
         """State the chain with the most false reports, of those that nobody broke on purpose."""
         worst = max(self.judged, key=lambda each: each.verdict.false_success)
-        events = worst.verdict.expected
+        events = len(worst.history.expected)
         if not worst.verdict.false_success:
             return "No chain reports an event as sent that its user did not read"
         return (
@@ -67,7 +68,7 @@ class ReceiptStudy:
         )
 
     def figure(self) -> Figure:
-        """Draw one grid per chain: receipts as rows, arrivals as columns. Only truthful cells are green."""
+        """Draw one grid per chain: receipts as rows, arrivals as columns. Cells of untruthful receipts are dark."""
         grids = {each.variant.name: _receipt_counts(each.history) for each in self.measurements}
         columns = min(len(grids), GRIDS_ACROSS)
         rows = -(-len(grids) // columns)
@@ -157,20 +158,17 @@ def _is_accurate(receipt: str, got: str) -> bool:
 
 
 def _cell(axis: Axes, row: int, column: int, count: int, *, accurate: bool) -> None:
-    colour = LOST if not count else (GREEN if accurate else VERMILLION)
-    # The hatched border distinguishes untruthful cells without colour.
-    border = (
-        {"edgecolor": TEXT_COLOUR, "linewidth": 2.0, "hatch": "//"} if count and not accurate else {"edgecolor": "none"}
-    )
-    axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **border))
+    """Draw a count: truthful receipts pale, others dark and with a border, and an empty cell white."""
+    colour = "white" if not count else (DELIVERED if accurate else DROPPED)
+    edge = {"edgecolor": TEXT_COLOUR, "linewidth": 2.0} if count and not accurate else {"edgecolor": "#CCCCCC"}
+    axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **edge))
     axis.text(
         column + 0.5,
         row + 0.5,
         f"{count:,}",
         ha="center",
         va="center",
-        color="white" if count else TEXT_COLOUR,
+        color="white" if count and not accurate else TEXT_COLOUR if count else "#999999",
         fontsize=12,
         fontweight="bold" if count else "normal",
-        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5} if count and not accurate else None,
     )

@@ -121,7 +121,8 @@ class LossCalibration:
 
     @property
     def rate_check(self) -> RateCheck:
-        return RateCheck(f"frames lost with p = {self.p:g}", 1 - self.p, self.measurement.verdict.delivery)
+        name, delivery = f"frames lost with p = {self.p:g}", self.measurement.verdict.delivery
+        return RateCheck(name, 1 - self.p, delivery, exact=self.p in (0, 1))
 
 
 @dataclass(frozen=True)
@@ -160,19 +161,19 @@ class CalibrationStudy:
     offline_runs: Sequence[OfflineCalibration]
 
     @property
+    def rate_checks(self) -> list[RateCheck]:
+        """Every measured delivery rate with its known value."""
+        return [loss.rate_check for loss in self.losses] + [run.rate_check for run in self.offline_runs]
+
+    @property
     def sampled_checks(self) -> list[RateCheck]:
-        """The measured rates with random loss. One in twenty intervals is expected to miss."""
-        return [loss.rate_check for loss in self.losses]
+        """Those that depend on chance. One in twenty intervals is expected to miss the known value."""
+        return [check for check in self.rate_checks if not check.exact]
 
     @property
     def exact_checks(self) -> list[RateCheck]:
-        """The measured rates with offline users, which involve no chance."""
-        return [run.rate_check for run in self.offline_runs]
-
-    @property
-    def rate_checks(self) -> list[RateCheck]:
-        """Every measured delivery rate with its known value."""
-        return self.sampled_checks + self.exact_checks
+        """Those that do not: with offline users, and where no frame or every frame is lost."""
+        return [check for check in self.rate_checks if check.exact]
 
     def loss_table(self) -> pd.DataFrame:
         """Return one row per probability: the expected loss, the measured loss, and the frames that were dropped.

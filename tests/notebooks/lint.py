@@ -41,7 +41,6 @@ NOT_YET_REWRITTEN: dict[str, Sequence[str]] = {
     "07_bridge_adapter": NEWER_RULES,
     "08_event_emission": NEWER_RULES,
     "09_bridge_routing": NEWER_RULES,
-    "10_before_and_after": NEWER_RULES,
 }
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")

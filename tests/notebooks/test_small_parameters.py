@@ -1,4 +1,4 @@
-"""Prose, asserts and verdicts of every notebook also hold at the smallest sizes."""
+"""Asserts and verdicts of every notebook also hold at the smallest sizes."""
 
 from __future__ import annotations
 
@@ -50,8 +50,7 @@ def test_notebook_holds_at_small_sizes(name: str, executed: Path) -> None:
 
 
 def test_parameters_replace_the_literals_of_their_names_only() -> None:
-    [cell] = [
-        each for each in with_parameters("12_faults", {"USERS": 5, "NONE": 1}).cells if "parameters" in tags_of(each)
-    ]
+    notebook = with_parameters("12_faults", {"USERS": 5, "NONE": 1})
+    [cell] = [each for each in notebook.cells if "parameters" in tags_of(each)]
     assert read_parameters(cell.source)["USERS"] == 5
     assert "NONE" not in cell.source

@@ -18,8 +18,9 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERY_MODES, DeliveryMode, deployed
 from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, Fault, FaultTarget
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
+from bridgekit_verify.measure.drop_figure import DELIVERED, DROPPED, LEAKED
 from bridgekit_verify.measure.families import OwnedThread, thread_ids
-from bridgekit_verify.measure.plots import GREEN, SKY, TEXT_COLOUR, VERMILLION, frame_grid, new_figure
+from bridgekit_verify.measure.plots import TEXT_COLOUR, frame_grid, new_figure
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["FaultMatrix", "Soak", "random_plan", "run_matrix", "soak"]
@@ -29,11 +30,12 @@ MAX_CONCURRENT_DEPLOYMENTS: Final = 8
 MATRIX_SECONDS: Final = 600.0
 """Timeout of a matrix, after which it raises TimeoutError; 20 times the duration of the plan is added."""
 
+SIGNALLED: Final = "#A9B7C2"
 OUTCOMES: Final = (
-    ("misrouted", VERMILLION, "white", "xx"),
-    ("lost in silence", VERMILLION, "white", "\\\\"),
-    ("lost, gap signalled", SKY, TEXT_COLOUR, "//"),
-    ("all delivered", GREEN, "white", ""),
+    ("misrouted", LEAKED, "white", "xx"),
+    ("lost in silence", DROPPED, "white", ""),
+    ("lost, gap signalled", SIGNALLED, TEXT_COLOUR, "//"),
+    ("all delivered", DELIVERED, TEXT_COLOUR, ""),
 )
 """Outcomes that colour a cell, worst first: name, fill colour, text colour, hatch."""
 

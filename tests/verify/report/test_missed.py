@@ -6,15 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.statistics import Sample
-from bridgekit_verify.measure.workload import Workload, thread_ids
-from bridgekit_verify.repairs import REPAIR_SEQUENCE
-from bridgekit_verify.report.missed import receipt_claim, repair_sequence_claim, shared_agent_claim
-from bridgekit_verify.studies.missed import RepairStudy, study_repairs
+from bridgekit_verify.report.missed import receipt_claim, shared_agent_claim
 from bridgekit_verify.studies.receipts import ReceiptStudy, study_receipts
 from bridgekit_verify.studies.shared_agent import SharedAgentStudy, study_shared_agent
-from bridgekit_verify.variants import SOUND
 
 pytestmark = pytest.mark.slow
 
@@ -22,30 +17,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"  # required by uvicorn
-
-
-@pytest.fixture(scope="module")
-async def ladder() -> RepairStudy:
-    return await study_repairs(threads=2, users_without_socket=0, runs=1, at_once=2)
-
-
-@pytest.fixture(scope="module")
-async def repaired() -> RepairStudy:
-    """Return the study as it would be if every step were sound."""
-    sound = await measure(SOUND, Workload(threads=thread_ids("thread_123", 2), at_once=2))
-    rungs = [replace(sound, variant=replace(SOUND, name=rung.name)) for rung in REPAIR_SEQUENCE]
-    return RepairStudy(alone=rungs, together=rungs)
-
-
-async def test_single_line_is_not_enough_on_the_chain_as_committed(ladder: RepairStudy) -> None:
-    finding = repair_sequence_claim(ladder)
-    assert finding.verdict == "does not hold"
-    assert (finding.before, finding.after) == ((0, 10), (0, 10))
-    assert "'+ link 10'" in finding.answer
-
-
-async def test_single_line_would_be_enough_on_a_sound_chain(repaired: RepairStudy) -> None:
-    assert repair_sequence_claim(repaired).verdict == "holds"
 
 
 async def test_sent_is_not_delivered_on_the_chain_as_committed() -> None:
