@@ -32,7 +32,7 @@ COMMANDS = re.findall(r"^\$ (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
 SENTENCES = " ".join(README.split())
 
 SAME = 0.05
-"""Two costs whose ratio is within so much of 1 are called the same: the benchmark does not tell them apart."""
+"""Two costs are called the same if their ratio is this close to 1, because the benchmark cannot distinguish them."""
 
 
 @pytest.fixture

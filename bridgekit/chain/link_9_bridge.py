@@ -66,13 +66,15 @@ class AgentWebSocketBridge:
             self._record(event, answer)
         return answer
 
-    async def notify_when_room(self, event: AgentEvent) -> Receipt:
+    def notify_when_room(self, event: AgentEvent) -> Answer:
         """Wait until no outbox of the event's thread is crowded, but for those of slow clients; then `notify`."""
         route = self.resolver.resolve(event)
-        if not isinstance(route, str | NoRoute):
-            route = await route
         if isinstance(route, str):
-            await self.hub.wait_for_room(route)
+            return self._notify_after_waiting(event, route) if route in self.crowded else self.notify(event)
+        return self.notify(event) if isinstance(route, NoRoute) else self._notify_when_resolved(event, route)
+
+    async def _notify_after_waiting(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
+        await self.hub.wait_for_room(thread_id)
         return await self.notify(event)
 
     async def _notify_when_resolved(self, event: AgentEvent, resolving: Awaitable[ThreadId | NoRoute]) -> Receipt:

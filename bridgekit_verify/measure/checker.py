@@ -35,7 +35,7 @@ class Verdict:
     lost_signalled: int
     """Never arrived, and the client received a gap that covers the event."""
     lost_silent: int
-    """Never arrived, and no gap told the client so."""
+    """Never arrived, and the client received no gap that covers the event."""
     frames: int
     """Frames that sockets read."""
     extra_copies: int
@@ -68,6 +68,11 @@ class Verdict:
     @property
     def lost(self) -> int:
         return self.lost_signalled + self.lost_silent
+
+    @property
+    def all_delivered(self) -> bool:
+        """Whether something was expected, all of it reached its user, and no frame another thread or user."""
+        return self.delivered == self.expected > 0 == self.misrouted
 
     @property
     def attributions(self) -> list[Attribution]:

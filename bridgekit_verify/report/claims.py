@@ -23,8 +23,10 @@ __all__ = [
 ]
 
 
-def verdict_of(holds: bool) -> Verdict:
-    """Return the verdict "holds" or "does not hold"."""
+def verdict_of(holds: bool, *, known: bool = True) -> Verdict:
+    """Return the verdict "holds" or "does not hold", or "unknown" if there was nothing to judge."""
+    if not known:
+        return "unknown"
     return "holds" if holds else "does not hold"
 
 
@@ -167,7 +169,7 @@ def fix_claim(number: int, study: FixStudy) -> Finding:
         title=f"Fix {number} · alone",
         claim=claim,
         reported="fix",
-        verdict=verdict_of(not dropping and not leaking),
+        verdict=verdict_of(not dropping and not leaking, known=study.known),
         answer=f"With {study.example_family} it delivers {example.counts} events; {study.summary(name)}.",
         evidence=(
             f"Kinds of which events do not reach their user: {', '.join(dropping) or 'none'}.",
@@ -234,7 +236,7 @@ def lost_claim(study: FixStudy) -> Finding:
         title="Claim · events are completely lost",
         claim="As it stands, no agent event reaches a user, and link 9 is the reason.",
         reported="broken",
-        verdict=verdict_of(not receiving and example.n > 0 and links == [9]),
+        verdict=verdict_of(not receiving and links == [9], known=study.known),
         answer=f"On the chain as reported, {example.counts} events reach their user with {study.example_family};"
         f" some event arrives with {len(receiving)} of {len(cells)} kinds of thread ids. Every loss is attributed to"
         f" link {' and '.join(map(str, links)) or 'none'}.",

@@ -125,6 +125,11 @@ class FixStudy:
         return tuple(dict.fromkeys(name for _, name in self.cells))
 
     @property
+    def known(self) -> bool:
+        """Whether every measurement expected an event. Otherwise no claim about all families can be judged."""
+        return all(cell.verdict.delivery.known for cell in self.cells.values())
+
+    @property
     def example_family(self) -> str:
         """The audit's own example if it was measured, else the first family."""
         return EXAMPLE if EXAMPLE in self.families else self.families[0]
@@ -139,7 +144,7 @@ class FixStudy:
 
     def delivering(self, variant: str) -> tuple[str, ...]:
         """Return the families whose every event reaches its user, and no other user."""
-        return tuple(name for name in self.families if _delivers(self.cells[name, variant]))
+        return tuple(name for name in self.families if self.cells[name, variant].verdict.all_delivered)
 
     def dropping(self, variant: str) -> tuple[str, ...]:
         """Return the families of which some event does not reach its user."""
@@ -176,7 +181,9 @@ class FixStudy:
     def summary(self, variant: str) -> str:
         """Return in words with how many families every event arrives, and which families leak."""
         delivering, leaking = self.delivering(variant), self.leaking(variant)
-        arrived = " and ".join(f"{_of(delivering, names)} {KINDS[label]}" for label, names in self.groups.items())
+        arrived = " and ".join(
+            f"{_of(delivering, names)} {_kinds(label, len(names))}" for label, names in self.groups.items()
+        )
         leaks = f"{_of(leaking, self.families)} ({', '.join(leaking)})" if leaking else "none"
         return f"every event arrives with {arrived}; kinds that send events to another user: {leaks}"
 
@@ -190,7 +197,7 @@ class FixStudy:
     def before_after(self, title: str) -> Figure:
         """Draw for each variant how many families deliver everything, lose and leak: in use and stress apart."""
         panels = {
-            f"{len(names)} {KINDS[label]}": [
+            f"{len(names)} {_kinds(label, len(names))}": [
                 OutcomeCounts(
                     len(names),
                     len({*names} & {*self.delivering(variant)}),
@@ -203,13 +210,18 @@ class FixStudy:
         return kinds_figure(panels, self.variants, title=title)
 
     def matrix(self, title: str) -> Figure:
-        """Draw the details: which fix delivers which ids."""
-        return matrix_figure(dict(self.cells), title=title)
+        """Draw the details: which fix delivers which ids, first the families in use, then stress."""
+        cells = {
+            (name if label == "in use" else f"stress: {name}", variant): self.cells[name, variant]
+            for label, names in self.groups.items()
+            for name in names
+            for variant in self.variants
+        }
+        return matrix_figure(cells, title=title)
 
 
-def _delivers(measurement: Measurement) -> bool:
-    verdict = measurement.verdict
-    return verdict.delivered == verdict.expected > 0 == verdict.misrouted
+def _kinds(label: str, count: int) -> str:
+    return KINDS[label].replace("kinds", "kind") if count == 1 else KINDS[label]
 
 
 def _of(some: Iterable[str], names: Iterable[str]) -> str:

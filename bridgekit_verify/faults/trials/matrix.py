@@ -311,14 +311,14 @@ async def soak(
 ) -> Soak:
     """Run rounds of the matrix for this many minutes, at least one; the last round is completed."""
     all_faults, all_modes = tuple(faults), tuple(modes)
-    found, begins = Soak(), time.monotonic()
-    while not found.rounds or time.monotonic() - begins < 60 * minutes:
+    found, started = Soak(), time.monotonic()
+    while not found.rounds or time.monotonic() - started < 60 * minutes:
         number, violations = seed + found.rounds, len(found.violations)
         found.add(
             number,
             await run_matrix(users=users, seed=number, plan=random_plan(number), faults=all_faults, modes=all_modes),
         )
-        found.seconds = time.monotonic() - begins
+        found.seconds = time.monotonic() - started
         for violation in found.violations[violations:]:
             print_line(violation)
         print_line(

@@ -85,7 +85,7 @@ class Window:
 
 @dataclass(frozen=True)
 class WindowStudy:
-    """Windows of several lengths for each delivery mode."""
+    """The loss in offline windows of several lengths, for each delivery mode."""
 
     windows: Sequence[Window]
 

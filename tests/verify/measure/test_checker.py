@@ -156,6 +156,21 @@ def test_rates_have_the_right_numerator_and_denominator() -> None:
     assert (verdict.misrouted, verdict.lost, verdict.lost_at) == (1, 1, {10: 1})
 
 
+@pytest.mark.parametrize(
+    "mutate",
+    [lose, lose_and_signal, move_to_another_user, move_to_another_thread, copy_to_another_user, copy_to_another_thread],
+)
+def test_all_is_delivered_only_if_nothing_is_lost_or_misrouted(mutate: Any) -> None:
+    history = clean()
+    assert check(history).all_delivered
+    mutate(history)
+    assert not check(history).all_delivered
+
+
+def test_nothing_expected_is_not_all_delivered() -> None:
+    assert not check(History()).all_delivered
+
+
 def test_event_is_expected_at_each_entitled_socket() -> None:
     history = clean()
     history.sockets.append(Socket(3, ALICES.thread_id, ALICES.user_id))

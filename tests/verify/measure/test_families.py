@@ -19,6 +19,8 @@ from bridgekit_verify.measure.families import (
     thread_ids,
     threads_by_family,
 )
+from bridgekit_verify.measure.tables import family_table
+from tests.tree import ROOT
 
 IN_USE = [
     "thread_123",
@@ -40,6 +42,23 @@ def test_six_families_are_in_use_and_seven_are_stress() -> None:
 def test_family_in_use_cites_repository_commit_and_file(name: str) -> None:
     source = str(FAMILIES[name].source)
     assert re.fullmatch(r"netra-systems/zen, commit [0-9a-f]{9}, [\w./-]+\.(py|md): .+", source)
+
+
+@pytest.mark.parametrize("name", IN_USE)
+def test_documentation_has_the_citation(name: str) -> None:
+    source = FAMILIES[name].source
+    assert source is not None
+    row = f"| `{name}` | {source.commit} | `{source.file}` | {source.shape} |"
+    assert row in (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+
+
+def test_table_of_families_has_example_and_source() -> None:
+    table = family_table({**FAMILIES, "mine": ["support-42"]}).set_index("thread ids")
+    assert list(table["in use"]) == [True] * 6 + [False] * 7 + [True]
+    assert list(table.loc["thread_123"]) == ["thread_123", True, str(FAMILIES["thread_123"].source)]
+    assert list(table.loc["chat_<n>"]) == ["chat_0", False, "chosen as stress"]
+    assert list(table.loc["mine"]) == ["support-42", True, "your own"]
+    assert table.loc["1 kB"]["example"] == f"thread_0{'x' * 39}…"
 
 
 @pytest.mark.parametrize("name", FAMILIES)

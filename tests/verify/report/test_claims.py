@@ -82,7 +82,7 @@ async def test_fix_verdicts_follow_from_losses_and_leaks(study: FixStudy) -> Non
 async def test_fix_claim_states_counts_of_kinds_and_no_sum_or_interval(study: FixStudy) -> None:
     finding = fix_claim(1, study)
     assert finding.answer == (
-        "With thread_123 it delivers 15 of 15 events; every event arrives with 1 of 1 kinds in use and 0 of 2 stress"
+        "With thread_123 it delivers 15 of 15 events; every event arrives with 1 of 1 kind in use and 0 of 2 stress"
         " kinds; kinds that send events to another user: 1 of 3 (prefixes of one another)."
     )
     assert not [text for text in (finding.answer, *finding.evidence) if "%" in text or "45" in text]
@@ -91,8 +91,8 @@ async def test_fix_claim_states_counts_of_kinds_and_no_sum_or_interval(study: Fi
 async def test_fix_2_is_judged_as_written_and_with_its_method(study: FixStudy) -> None:
     finding = fix_claim(2, study)
     with_fix_1, method, both = finding.evidence[-3:]
-    assert "with Fix 1: every event arrives with 1 of 1 kinds in use and 0 of 2 stress kinds" in with_fix_1
-    assert "a lookup in Fix 3's mapping: every event arrives with 1 of 1 kinds in use and 2 of 2 stress" in method
+    assert "with Fix 1: every event arrives with 1 of 1 kind in use and 0 of 2 stress kinds" in with_fix_1
+    assert "a lookup in Fix 3's mapping: every event arrives with 1 of 1 kind in use and 2 of 2 stress" in method
     assert "fewer events with 1 of 3 kinds of thread ids: prefixes of one another." in both
 
 
@@ -107,6 +107,22 @@ async def test_fix_2_would_hold_if_the_method_existed(study: FixStudy) -> None:
 async def test_fix_1_holds_if_all_ids_are_like_the_example(study: FixStudy) -> None:
     kind = replace(study, cells={key: cell for key, cell in study.cells.items() if key[0] == EXAMPLE})
     assert fix_claim(1, kind).verdict == "holds"
+
+
+async def test_claims_about_a_study_without_events_are_unknown() -> None:
+    empty = await study_fixes(threads=1, runs=0, at_once=1, families=EXAMPLE)
+    claims = [lost_claim(empty), *(fix_claim(number, empty) for number in (1, 2, 3))]
+    assert {claim.verdict for claim in claims} == {"unknown"}
+    assert "unknown" in claims[0].answer
+
+
+async def test_lost_claim_needs_every_family_lost_and_only_link_9_to_lose(study: FixStudy) -> None:
+    """With Fix 1, only link 9 loses events, but some arrive. As committed, none arrives, and link 8 loses some."""
+    some = {(kind, row): study.cells[kind, "fix 1" if row == "as reported" else row] for kind, row in study.cells}
+    assert lost_claim(replace(study, cells=some)).verdict == "does not hold"
+    committed = await measure(AS_COMMITTED, Workload(threads=thread_ids(EXAMPLE, 1)))
+    none = {key: committed if key[1] == "as reported" else cell for key, cell in study.cells.items()}
+    assert lost_claim(replace(study, cells=none)).verdict == "does not hold"
 
 
 async def test_lost_claim_holds_as_reported(study: FixStudy) -> None:

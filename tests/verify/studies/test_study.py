@@ -67,7 +67,7 @@ async def test_fix_study_has_one_row_for_each_family_and_no_sum(fixes: FixStudy)
 
 async def test_summary_states_how_many_families_are_affected(fixes: FixStudy) -> None:
     assert fixes.summary("fix 1") == (
-        "every event arrives with 1 of 1 kinds in use and 0 of 1 stress kinds;"
+        "every event arrives with 1 of 1 kind in use and 0 of 1 stress kind;"
         f" kinds that send events to another user: 1 of 2 ({LEAKING})"
     )
     assert fixes.summary("sound").endswith("kinds that send events to another user: none")
