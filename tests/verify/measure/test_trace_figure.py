@@ -82,7 +82,7 @@ async def test_every_text_is_inside_the_figure_and_its_column(name: str, thread:
 async def test_text_is_legible_when_the_figure_is_400_pixels_wide(pair: Sequence[Trace]) -> None:
     figure = trace_figure(pair, QUESTION, THOUGHT)
     pixels_per_point = 400 / (72 * figure.get_figwidth())
-    assert min(text.get_fontsize() for text in texts(figure)) * pixels_per_point >= 6.5
+    assert min(float(text.get_fontsize()) for text in texts(figure)) * pixels_per_point >= 6.5
 
 
 async def test_one_trace_and_two_runs_of_it_are_drawn() -> None:
