@@ -9,8 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from itertools import combinations
 from typing import Any, Final, NamedTuple
@@ -23,7 +22,7 @@ from bridgekit.resolution import Carried, Resolver
 from bridgekit_verify.as_committed import HubThatAlwaysSaysSent
 from bridgekit_verify.variants import AS_COMMITTED, Fix, Variant
 
-__all__ = ["REPAIRS", "LineChange", "Repair", "changed_lines", "repaired", "subsets"]
+__all__ = ["NEW_CLASSES", "REPAIRS", "LineChange", "changed_lines", "repaired", "subsets"]
 
 
 class LineChange(NamedTuple):
@@ -36,31 +35,25 @@ class LineChange(NamedTuple):
         return f"-{self.removed} +{self.added}"
 
 
-@dataclass(frozen=True)
-class Repair(Fix):
-    """One repair of the chain as committed: the sound parts that replace the committed ones."""
-
-    adds: tuple[type, ...] = ()
-    """Classes that the repaired part needs and that the code as committed does not have."""
-
-
 def carried(mapping: RunThreadMappingService) -> Resolver:
     """Send an event to the thread that it carries. Nothing is looked up, so that carrying is measured alone."""
     return Carried()
 
 
 REPAIRS: Final = (
-    Repair(
+    Fix(
         "agent per run",
         "core and registry create an agent for each run",
         {"core": AgentExecutionCore, "registry": AgentRegistry},
     ),
-    Repair("thread carried", "an event names its thread, and the bridge uses it", {"resolver": carried}, (Carried,)),
-    Repair("connection bound", "the hub registers each socket under its thread", {"hub": HubThatAlwaysSaysSent}),
-    Repair(
+    Fix("thread carried", "an event names its thread, and the bridge uses it", {"resolver": carried}),
+    Fix("connection bound", "the hub registers each socket under its thread", {"hub": HubThatAlwaysSaysSent}),
+    Fix(
         "link 8 call", "the adapter calls the bridge with arguments that it takes", {"adapter": WebSocketBridgeAdapter}
     ),
 )
+NEW_CLASSES: Final[Mapping[str, tuple[type, ...]]] = {"thread carried": (Carried,)}
+"""The classes that a repair adds, because the code as committed has none for it."""
 
 
 def repaired(fixes: Iterable[Fix], *, base: Variant = AS_COMMITTED) -> Variant:
@@ -71,17 +64,18 @@ def repaired(fixes: Iterable[Fix], *, base: Variant = AS_COMMITTED) -> Variant:
     return chain
 
 
-def subsets(repairs: tuple[Repair, ...] = REPAIRS) -> Iterator[tuple[Repair, ...]]:
+def subsets(repairs: tuple[Fix, ...] = REPAIRS) -> Iterator[tuple[Fix, ...]]:
     """Yield every combination of the repairs, smaller ones first: none of them, each one, up to all of them."""
     for size in range(len(repairs) + 1):
         yield from combinations(repairs, size)
 
 
-def changed_lines(repair: Repair, base: Variant = AS_COMMITTED) -> LineChange:
+def changed_lines(repair: Fix, base: Variant = AS_COMMITTED, *, adds: tuple[type, ...] = ()) -> LineChange:
     """Count the lines by which the base chain's source differs from the repaired form.
 
     Each method that a defect overrides is compared with the method that the repair uses in its place. A call of
-    `super()` stands for the lines of the method that it calls. Indentation, comments and docstrings do not count.
+    `super()` stands for the lines of the method that it calls. Indentation, comments and docstrings do not count. The
+    classes in `adds` are new as a whole.
     """
     removed = added = 0
     for part, sound in repair.parts.items():
@@ -89,7 +83,7 @@ def changed_lines(repair: Repair, base: Variant = AS_COMMITTED) -> LineChange:
             for tag, first, last, start, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
                 if tag != "equal":
                     removed, added = removed + last - first, added + end - start
-    return LineChange(removed, added + sum(len(_lines([_parsed(new)])) for new in repair.adds))
+    return LineChange(removed, added + sum(len(_lines([_parsed(new)])) for new in adds))
 
 
 def _rewritten(committed: Any, sound: Any) -> Iterator[tuple[list[str], list[str]]]:

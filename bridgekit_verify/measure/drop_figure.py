@@ -21,7 +21,7 @@ from bridgekit_verify.measure.drops import DropCount, have_equal_shares
 from bridgekit_verify.measure.plots import STYLE, TEXT_COLOUR
 from bridgekit_verify.measure.statistics import percent
 
-__all__ = ["DELIVERED", "DROPPED", "LEAKED", "DropPanel", "drop_figure"]
+__all__ = ["DELIVERED", "DROPPED", "LEAKED", "DropPanel", "drop_alt_text", "drop_figure"]
 
 DROPPED: Final = "#34404B"
 LEAKED: Final = "#D2691E"
@@ -89,6 +89,24 @@ def drop_figure(panels: Sequence[DropPanel], *, title: str) -> Figure:
         return figure
 
 
+def drop_alt_text(panels: Sequence[DropPanel]) -> str:
+    """Describe the figure of the same panels in text, with the numbers that it shows."""
+    return " ".join(f"{' · '.join(filter(None, (panel.heading, _unit(panel))))}: {_rows(panel)}." for panel in panels)
+
+
+def _rows(panel: DropPanel) -> str:
+    return "; ".join(
+        f"{label} {_numbers(panel, counts)}" + (f" ({panel.notes[label]})" if label in panel.notes else "")
+        for label, counts in panel.rows.items()
+    )
+
+
+def _numbers(panel: DropPanel, counts: Mapping[str, DropCount]) -> str:
+    if panel.has_one_bar_per_row:
+        return ", ".join(filter(None, _bar_texts(counts)))
+    return ", ".join(f"{group} {_affected(counts, kinds)}" for group, kinds in panel.groups.items())
+
+
 def _text(axis: Axes, x: float, y: float, text: str, *, size: float = 9.5, **style: Any) -> None:
     axis.text(x, y, text, fontsize=size, va="center", **{"color": TEXT_COLOUR, **style})
 
@@ -131,27 +149,31 @@ def _label_lines(label: str) -> list[str]:
 
 def _row(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, DropCount], y: float) -> float:
     """Draw one horizontal bar, which represents every kind."""
-    count, equal = next(iter(counts.values())), len({count.expected for count in counts.values()}) == 1
     height = max(ROW, 0.18 * len(_label_lines(label)))
     y += height / 2
     _label(axis, y, label)
-    _draw_parts(axis, count, BARS, y - BAR / 2, BARS_WIDTH, BAR, horizontal=True)
-    raised = 0.06 if count.leaked else 0.0
-    _text(axis, COUNTS, y - raised, _dropped_text(count, as_count=equal), fontweight="bold")
-    if count.leaked:
-        _text(axis, COUNTS, y + 0.08, _leaked_text(count, as_count=equal), size=8.5, color=LEAKED_TEXT)
+    _draw_parts(axis, next(iter(counts.values())), BARS, y - BAR / 2, BARS_WIDTH, BAR, horizontal=True)
+    dropped, leaked = _bar_texts(counts)
+    _text(axis, COUNTS, y - (0.06 if leaked else 0.0), dropped, fontweight="bold")
+    _text(axis, COUNTS, y + 0.08, leaked, size=8.5, color=LEAKED_TEXT)
     return y + height / 2
 
 
-def _dropped_text(count: DropCount, *, as_count: bool) -> str:
+def _bar_texts(counts: Mapping[str, DropCount]) -> tuple[str, str]:
+    """Return what is dropped and what is leaked of each kind: counts, or percent if the kinds differ in size."""
+    count = next(iter(counts.values()))
     if count.shares is None:
-        return "unknown"
-    return f"{count.dropped:,} of {count.expected:,}" if as_count else f"{percent(float(count.shares[1]))} %"
+        return "unknown", ""
+    if len({each.expected for each in counts.values()}) == 1:
+        dropped, leaked = f"{count.dropped:,} of {count.expected:,}", f"{count.leaked:,} leaked"
+    else:
+        dropped, leaked = (f"{percent(float(share))} %" for share in count.shares[1:])
+        leaked += " leaked"
+    return dropped, leaked if count.leaked else ""
 
 
-def _leaked_text(count: DropCount, *, as_count: bool) -> str:
-    leaked = f"{count.leaked:,}" if as_count or count.shares is None else f"{percent(float(count.shares[2]))} %"
-    return f"{leaked} leaked"
+def _affected(counts: Mapping[str, DropCount], kinds: Sequence[str]) -> str:
+    return f"{sum(not counts[kind].complete for kind in kinds)} of {len(kinds)}"
 
 
 def _unit(panel: DropPanel) -> str:
@@ -179,8 +201,7 @@ def _small_bars(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, D
         for kind in kinds:
             _draw_parts(axis, counts[kind], x, y - SMALL_BAR_HEIGHT / 2, SMALL_BAR - 0.03, SMALL_BAR_HEIGHT)
             x += SMALL_BAR
-        affected = sum(not counts[kind].complete for kind in kinds)
-        _text(axis, x + 0.03, y, f"{affected} of {len(kinds)}", size=9, fontweight="bold")
+        _text(axis, x + 0.03, y, _affected(counts, kinds), size=9, fontweight="bold")
         x += GROUP_COUNT
     return y + SMALL_ROW / 2
 

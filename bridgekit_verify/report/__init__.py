@@ -15,7 +15,8 @@ parameters       reads and replaces the literals of a notebook's parameters cell
 execution        runs copies of the notebooks, each in a kernel of this interpreter
 collecting       executed notebooks -> Report
 drop_rates       the tables of notebook 10, as plain data
-summary          drop rates -> the first screen: answer, chart, risks, order of repairs
+summary          drop rates -> the first screen: answer, risks, order of repairs
+chart            drop rates -> the chart of the first screen
 priorities       drop rates -> verdicts on the audit's priorities and its advice
 judging          findings -> both answers about each link, the headline, the sections
 results          Report -> results.json, results.csv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.studies.drops import COMMITTED, FixDrops
@@ -17,7 +18,7 @@ NOT_REBUILT = (
 
 def complexity_claim(drops: FixDrops, repairs: RepairStudy) -> Finding:
     """Test on the code as committed whether Fix 1, the audit's single line, delivers every event."""
-    after, kinds = drops.total(COMMITTED, "fix 1"), len(drops.counts[COMMITTED]["fix 1"])
+    after, kinds = drops.total(COMMITTED, "fix 1"), drops.counts[COMMITTED]["fix 1"]
     changes = [repairs.lines[name] for name in repairs.needed]
     removed, added = sum(change.removed for change in changes), sum(change.added for change in changes)
     return Finding(
@@ -27,7 +28,9 @@ def complexity_claim(drops: FixDrops, repairs: RepairStudy) -> Finding:
         reported="impact",
         verdict=verdict_of(not drops.affected(COMMITTED, "fix 1")),
         answer=f"On the code as committed, Fix 1 delivers {after.delivered:,} of {after.expected:,} events, over"
-        f" {kinds} kinds of thread id. Repairs needed: {len(repairs.needed)}, with {removed} lines of the rebuilt chain"
-        f" removed and {added} added.",
+        f" {len(kinds)} kinds of thread id. Repairs needed: {len(repairs.needed)}, with {removed} lines of the rebuilt"
+        f" chain removed and {added} added.",
         evidence=(*repairs.sentences(), NOT_REBUILT),
+        rule="Holds if every event is delivered and none leaks, on the code as committed with Fix 1 and nothing else.",
+        sample=Sample(min(counts.expected for counts in kinds.values()), "events"),
     )

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from bridgekit.chain.self_check import check_routing
 from bridgekit.errors import UnknownName
-from bridgekit_verify.measure.drop_figure import DropPanel, drop_figure
-from bridgekit_verify.measure.drops import DropCount, count_drops, have_equal_shares, total
+from bridgekit_verify.measure.drop_figure import DropPanel, drop_alt_text, drop_figure
+from bridgekit_verify.measure.drops import DropCount, count_drops, total
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.families import FAMILIES, Families
 from bridgekit_verify.measure.workload import Workload
@@ -24,7 +24,6 @@ __all__ = [
     "DropStudy",
     "FixDrops",
     "drop_columns",
-    "drops_as_text",
     "study_drops",
     "study_fix_drops",
     "with_each_fix",
@@ -53,14 +52,6 @@ def drop_columns(count: DropCount) -> dict[str, int]:
     }
 
 
-def drops_as_text(count: DropCount) -> str:
-    """Return the count as text: "30 of 60 dropped, 30 leaked", or "unknown" if no event was expected."""
-    if not count.expected:
-        return "unknown"
-    leaked = f", {count.leaked:,} leaked" if count.leaked else ""
-    return f"{count.dropped:,} of {count.expected:,} dropped{leaked}"
-
-
 @dataclass(frozen=True)
 class DropStudy:
     """One broken link: what is dropped before and after each of the audit's fixes, and after the link's repair."""
@@ -87,18 +78,20 @@ class DropStudy:
             for step, count in self.counts.items()
         )
 
-    def figure(self, title: str) -> Figure:
-        """Draw one bar per step, with the links that dropped events below it."""
+    @property
+    def _panel(self) -> DropPanel:
+        """One bar per step, with the links that dropped events below it."""
         rows = {step: {step: count} for step, count in self.counts.items()}
         notes = {step: _links_as_text(count) for step, count in self.counts.items() if count.dropped}
-        return drop_figure([DropPanel("", rows, notes=notes)], title=title)
+        return DropPanel("", rows, notes=notes)
+
+    def figure(self, title: str) -> Figure:
+        """Draw one bar per step, with the links that dropped events below it."""
+        return drop_figure([self._panel], title=title)
 
     def alt_text(self) -> str:
         """Describe the figure in text."""
-        return "; ".join(
-            f"{step}: {drops_as_text(count)}" + (f" ({_links_as_text(count)})" if count.dropped else "")
-            for step, count in self.counts.items()
-        )
+        return drop_alt_text([self._panel])
 
     def finding(self) -> str:
         """Return the result in one sentence, for the title of the figure."""
@@ -193,32 +186,21 @@ class FixDrops:
             for kind, count in kinds.items()
         )
 
-    def figure(self, title: str) -> Figure:
-        """Draw one panel per chain."""
+    @property
+    def _panels(self) -> list[DropPanel]:
         headings = {COMMITTED: "The code as committed", REPORTED: "If link 9 were the only defect"}
-        panels = [
+        return [
             DropPanel(headings[chain], {_capitalized(step): kinds for step, kinds in steps.items()}, self.groups)
             for chain, steps in self.counts.items()
         ]
-        return drop_figure(panels, title=title)
+
+    def figure(self, title: str) -> Figure:
+        """Draw one panel per chain."""
+        return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
-        """Describe the figure in text: one sentence per chain and step."""
-        return " ".join(
-            f"{_capitalized(chain)}, {step}: {self._kinds_as_text(kinds)}."
-            for chain, steps in self.counts.items()
-            for step, kinds in steps.items()
-        )
-
-    def _kinds_as_text(self, kinds: Mapping[str, DropCount]) -> str:
-        if have_equal_shares(kinds.values()):
-            counts = {drops_as_text(count) for count in kinds.values()}
-            if len(counts) == 1:
-                return f"{counts.pop()} with each of {len(kinds)} kinds of thread id"
-        return "; ".join(
-            f"{sum(not kinds[kind].complete for kind in group)} of {len(group)} kinds {name} lose or leak events"
-            for name, group in self.groups.items()
-        )
+        """Describe the figure in text."""
+        return drop_alt_text(self._panels)
 
     def finding(self) -> str:
         """Return the result in two sentences, for the title of the figure."""

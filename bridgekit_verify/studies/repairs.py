@@ -12,11 +12,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bridgekit.events import CRITICAL
-from bridgekit_verify.measure.drop_figure import DropPanel, drop_figure
+from bridgekit_verify.measure.drop_figure import DropPanel, drop_alt_text, drop_figure
 from bridgekit_verify.measure.drops import DropCount, count_drops, total
 from bridgekit_verify.measure.families import FAMILIES, Families
-from bridgekit_verify.repairs import REPAIRS, LineChange, changed_lines, repaired, subsets
-from bridgekit_verify.studies.drops import drop_columns, drops_as_text
+from bridgekit_verify.repairs import NEW_CLASSES, REPAIRS, LineChange, changed_lines, repaired, subsets
+from bridgekit_verify.studies.drops import drop_columns
 from bridgekit_verify.studies.study import study_fixes
 from bridgekit_verify.variants import FIXES, Variant
 
@@ -150,26 +150,25 @@ class RepairStudy:
             for name, counts in self.routings.items()
         )
 
-    def figure(self, title: str) -> Figure:
-        """Draw the repairs in the recommended order, then all repairs but one."""
+    @property
+    def _panels(self) -> list[DropPanel]:
         everything = frozenset(self.repairs)
-        in_order = {"before": self.subsets[frozenset()]}
+        in_order = {"Before": self.subsets[frozenset()]}
         for n, name in enumerate(self.order, 1):
             in_order[f"{n}  {'+ ' if n > 1 else ''}{name}"] = self.subsets[frozenset(self.order[:n])]
-        left_out = {f"without {name}": self.subsets[everything - {name}] for name in self.order}
-        panels = [
+        left_out = {f"Without {name}": self.subsets[everything - {name}] for name in self.order}
+        return [
             DropPanel("Repairs of the code as committed, in order", in_order, self.groups),
             DropPanel("One repair left out", left_out, self.groups),
         ]
-        return drop_figure(panels, title=title)
+
+    def figure(self, title: str) -> Figure:
+        """Draw the repairs in the recommended order, then all repairs but one."""
+        return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
         """Describe the figure in text."""
-        everything = frozenset(self.repairs)
-        rows = [("before", self.totals[frozenset()])]
-        rows += [(f"with {name}", count) for name, count in zip(self.order, self.steps(self.order), strict=True)]
-        rows += [(f"without {name}", self.totals[everything - {name}]) for name in self.order]
-        return "; ".join(f"{label}: {drops_as_text(count)}" for label, count in rows)
+        return drop_alt_text(self._panels)
 
     def finding(self) -> str:
         """Return the result in one sentence, for the title of the figure."""
@@ -226,6 +225,6 @@ async def study_repairs(
         subsets=by_repairs,
         routings={name: counts(chain) for name, chain in routed.items()}
         | {CARRIED: by_repairs[frozenset(repair.name for repair in REPAIRS)]},
-        lines={repair.name: changed_lines(repair) for repair in REPAIRS},
+        lines={repair.name: changed_lines(repair, adds=NEW_CLASSES.get(repair.name, ())) for repair in REPAIRS},
         groups=study.groups,
     )

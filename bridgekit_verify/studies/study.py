@@ -13,7 +13,7 @@ from bridgekit.chain import LINKS, Link
 from bridgekit.chain.self_check import SOUND_CHECKS
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.families import FAMILIES, Families, Family, families_by_name, thread_ids
-from bridgekit_verify.measure.plots import OutcomeCounts, delivery_figure, kinds_figure, matrix_figure
+from bridgekit_verify.measure.plots import delivery_figure
 from bridgekit_verify.measure.tables import count_table, loss_table, rate_table
 from bridgekit_verify.measure.workload import Workload
 from bridgekit_verify.probes.probes import Probe, probe
@@ -164,20 +164,6 @@ class FixStudy:
         }
         return count_table(chosen.values(), **labels)
 
-    def affected(self) -> pd.DataFrame:
-        """Return one row per variant: the example, then how many families deliver everything and how many leak."""
-        return pd.DataFrame([self._affected(name) for name in self.variants])
-
-    def _affected(self, variant: str) -> dict[str, object]:
-        row: dict[str, object] = {
-            "variant": variant,
-            f"{self.example_family}: delivered": self.example(variant).verdict.delivery.counts,
-        }
-        for label, names in self.groups.items():
-            row[f"{label}: all delivered"] = _of(self.delivering(variant), names)
-            row[f"{label}: leak"] = _of(self.leaking(variant), names)
-        return row
-
     def summary(self, variant: str) -> str:
         """Return in words with how many families every event arrives, and which families leak."""
         delivering, leaking = self.delivering(variant), self.leaking(variant)
@@ -186,38 +172,6 @@ class FixStudy:
         )
         leaks = f"{_of(leaking, self.families)} ({', '.join(leaking)})" if leaking else "none"
         return f"every event arrives with {arrived}; kinds that send events to another user: {leaks}"
-
-    def alt_text(self) -> str:
-        """Describe the result in text, one sentence per variant."""
-        return ". ".join(
-            f"{name}: {self.example(name).verdict.delivery.counts} with {self.example_family}; {self.summary(name)}"
-            for name in self.variants
-        )
-
-    def before_after(self, title: str) -> Figure:
-        """Draw for each variant how many families deliver everything, lose and leak: in use and stress apart."""
-        panels = {
-            f"{len(names)} {_kinds(label, len(names))}": [
-                OutcomeCounts(
-                    len(names),
-                    len({*names} & {*self.delivering(variant)}),
-                    len({*names} & {*self.leaking(variant)}),
-                )
-                for variant in self.variants
-            ]
-            for label, names in self.groups.items()
-        }
-        return kinds_figure(panels, self.variants, title=title)
-
-    def matrix(self, title: str) -> Figure:
-        """Draw the details: which fix delivers which ids, first the families in use, then stress."""
-        cells = {
-            (name if label == "in use" else f"stress: {name}", variant): self.cells[name, variant]
-            for label, names in self.groups.items()
-            for name in names
-            for variant in self.variants
-        }
-        return matrix_figure(cells, title=title)
 
 
 def _kinds(label: str, count: int) -> str:

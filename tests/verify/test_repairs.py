@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bridgekit_verify.as_committed import HubWithoutThreads
-from bridgekit_verify.repairs import REPAIRS, LineChange, Repair, changed_lines, repaired, subsets
-from bridgekit_verify.variants import AS_COMMITTED, SOUND, Variant
+from bridgekit_verify.repairs import REPAIRS, LineChange, changed_lines, repaired, subsets
+from bridgekit_verify.variants import AS_COMMITTED, SOUND, Fix, Variant
 
 # The parts that a repair of delivery must make sound. The others, such as receipts and run ids, do not affect it.
 DELIVERY = ("supervisor", "registry", "engine", "core", "agent", "adapter")
@@ -20,7 +20,7 @@ def changed(chain: Variant) -> set[str]:
 
 
 @pytest.mark.parametrize("repair", REPAIRS, ids=lambda repair: repair.name)
-def test_repair_changes_its_own_parts_and_no_others(repair: Repair) -> None:
+def test_repair_changes_its_own_parts_and_no_others(repair: Fix) -> None:
     chain = repaired([repair])
     assert changed(chain) - {"name", "summary"} == repair.parts.keys()
     assert all(getattr(chain, part) is sound for part, sound in repair.parts.items())
@@ -135,12 +135,12 @@ def test_changed_lines_are_those_of_a_diff(
     committed: Any, sound: Any, adds: tuple[type, ...], expected: tuple[int, int]
 ) -> None:
     base = Variant(name="base", summary="a base", hub=committed)
-    assert changed_lines(Repair("r", "a repair", {"hub": sound}, adds), base) == LineChange(*expected)
+    assert changed_lines(Fix("r", "a repair", {"hub": sound}), base, adds=adds) == LineChange(*expected)
 
 
 @pytest.mark.parametrize("repair", REPAIRS, ids=lambda repair: repair.name)
-def test_every_repair_changes_lines_of_the_rebuilt_chain(repair: Repair) -> None:
-    unchanged = Repair(repair.name, "nothing", {part: getattr(AS_COMMITTED, part) for part in repair.parts})
+def test_every_repair_changes_lines_of_the_rebuilt_chain(repair: Fix) -> None:
+    unchanged = Fix(repair.name, "nothing", {part: getattr(AS_COMMITTED, part) for part in repair.parts})
     assert changed_lines(repair).removed > 0
     assert changed_lines(unchanged) == LineChange(0, 0)
 

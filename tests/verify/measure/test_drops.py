@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from io import BytesIO
 
@@ -12,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from bridgekit.events import EventType
 from bridgekit_verify.measure.checker import check
-from bridgekit_verify.measure.drop_figure import DELIVERED, DROPPED, LEAKED, DropPanel, drop_figure
+from bridgekit_verify.measure.drop_figure import DELIVERED, DROPPED, LEAKED, DropPanel, drop_alt_text, drop_figure
 from bridgekit_verify.measure.drops import NOTHING, DropCount, count_drops, have_equal_shares, total
 from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.history import History
@@ -21,6 +22,7 @@ from bridgekit_verify.variants import SOUND
 from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, arrival, clean, key, moved
 
 EVENTS = 15
+NUMBER = re.compile(r"[\d.]+ (?:of \d+|%|leaked)|unknown|it did not start")
 
 
 def counted(history: History) -> DropCount:
@@ -157,6 +159,22 @@ def test_figure_leaves_a_chain_without_events_unknown() -> None:
     areas, texts, _ = drawn(DropPanel("", {"refused": {"a": NOTHING}, "sound": {"a": dropped(0)}}))
     assert "unknown" in texts
     assert share(areas, DELIVERED) == 1
+
+
+@pytest.mark.parametrize(
+    "panel",
+    [
+        DropPanel("panel", {"before": {"a": dropped(45, leaked=15), "b": dropped(45, leaked=15)}}),
+        DropPanel("panel", {"before": {"a": dropped(30), "b": dropped(10, expected=20)}, "after": {"a": dropped(0)}}),
+        DropPanel("", {"before": {"a": NOTHING}}, notes={"before": "it did not start"}),
+        DropPanel("panel", {"fix": {"a": dropped(60), "b": dropped(1)}}, {"in use": ["a"], "stress": ["b"]}),
+    ],
+)
+def test_alternative_text_has_the_numbers_of_the_picture(panel: DropPanel) -> None:
+    _, texts, _ = drawn(panel)
+    shown = [number for text in texts for number in NUMBER.findall(text)]
+    described = NUMBER.findall(drop_alt_text([panel]))
+    assert sorted(described) == sorted(shown)
 
 
 def test_figure_without_a_leak_has_no_leak_in_its_legend() -> None:

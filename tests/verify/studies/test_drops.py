@@ -67,7 +67,7 @@ async def test_shared_agent_leaks_after_the_fixes_and_the_figure_says_so() -> No
     assert study.finding() == (
         "After all fixes, 3 of 10 events are dropped (3 leaked); with link 5 repaired as well, none"
     )
-    assert "fix 3: 3 of 10 dropped, 3 leaked (link 5: 3)" in study.alt_text()
+    assert "fix 3 3 of 10, 3 leaked (link 5: 3)" in study.alt_text()
     figure = study.figure(study.finding())
     figure.savefig(BytesIO(), format="png")
     texts = [text.get_text() for text in figure.axes[0].texts]
@@ -184,7 +184,7 @@ async def test_readers_own_texts_state_the_measured_numbers(drops: FixDrops) -> 
         "Fix 1 makes Fix 2 worse: with its method, Fix 2 fails for none of 3 kinds, and together with Fix 1 for 2"
         in (sentences)
     )
-    assert "As reported, fix 1: 1 of 2 kinds in use lose or leak events; 1 of 1 kinds stress" in drops.alt_text()
+    assert "Fix 1 in use 1 of 2, stress 1 of 1; Fix 2 as written in use 2 of 2, stress 1 of 1" in drops.alt_text()
 
 
 def count(delivered: int, *, leaked: int = 0) -> DropCount:
