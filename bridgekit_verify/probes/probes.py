@@ -22,7 +22,7 @@ from bridgekit_verify.measure.families import FAMILIES, Families, families_by_na
 from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.measure.workload import AGENT, seeded
 from bridgekit_verify.probes.observing import SCENARIO_TIMEOUT_SECONDS, judge, observe, quiet
-from bridgekit_verify.probes.rules import Judgement, Kind
+from bridgekit_verify.probes.rules import Judgement, ViolationKind
 from bridgekit_verify.probes.rules_of_routing import FamilyRoute, judge_families, route_families
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import audited_threads, thinking
@@ -252,11 +252,13 @@ async def _judge_checks(variant: Variant, found: Judgement) -> None:
     if isinstance(started, Application):
         counters = started.counters
         count = counters.sent.total() + counters.kept.total() + counters.lost.total()
-        found.expect(not count, Kind.MISCOUNTED, f"before the first run, {count} events of the self-checks are counted")
+        found.expect(
+            not count, ViolationKind.MISCOUNTED, f"before the first run, {count} events of the self-checks are counted"
+        )
     for broken, what in REFUSED_HUBS.items():
         refused = await _started(replace(chain, hub=broken))
         evidence = f"startup accepts {what}: its self-check cannot fail"
-        if not found.expect(not isinstance(refused, Application), Kind.HANDOVER, evidence):
+        if not found.expect(not isinstance(refused, Application), ViolationKind.HANDOVER, evidence):
             return
         found.summary += f"; it refuses {what}"
 
