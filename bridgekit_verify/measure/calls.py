@@ -21,7 +21,16 @@ from typing import Any, Final
 from bridgekit.events import Receipt
 from bridgekit_verify.measure.history import BridgeBinding, EventKey
 
-__all__ = ["PASSING_ON", "LinkCall", "Listener", "LogLine", "log_lines_recorded", "observe_instance", "observed", "watched"]
+__all__ = [
+    "PASSING_ON",
+    "LinkCall",
+    "Listener",
+    "LogLine",
+    "log_lines_recorded",
+    "observe_instance",
+    "observed",
+    "watched",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,9 +20,9 @@ import pandas as pd
 from bridgekit.errors import BridgekitError, InvalidId
 from bridgekit.events import CRITICAL
 from bridgekit.ids import ID_BYTES
+from bridgekit_verify.measure.drops import count_drops
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.families import own_threads
-from bridgekit_verify.measure.plots import outcome_counts
 from bridgekit_verify.measure.trace_figure import trace_alt_text, trace_figure
 from bridgekit_verify.measure.tracing import Trace, trace_workload
 from bridgekit_verify.measure.workload import Workload
@@ -122,15 +122,15 @@ def drop_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
 
 
 def _drop_row(measurement: Measurement) -> dict[str, object]:
-    counts = outcome_counts([measurement])
-    dropped = counts.expected - counts.delivered
+    counts = count_drops(measurement)
+    dropped = counts.dropped
     return {
         "chain": measurement.variant.name,
         "events": counts.expected,
         "delivered": counts.delivered,
         "dropped": dropped,
         "dropped %": round(100 * dropped / counts.expected, 1) if counts.expected else None,
-        "of these, read by another user": counts.misrouted,
+        "of these, read by another user": counts.dropped_and_leaked,
         "lost at link": ", ".join(map(str, measurement.verdict.lost_at)) or "none",
     }
 
