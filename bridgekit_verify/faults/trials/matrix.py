@@ -77,7 +77,7 @@ class FaultMatrix:
         """Return a text alternative of the latency figure: the latest event of each trial."""
         clauses = "; ".join(
             f"{trial.fault.name} with {trial.delivery.name}: {len(trial.first_copies):,} events read, the latest"
-            f" {trial.longest_latency:.2f} s after it was emitted, {len(trial.lost_moments):,} lost"
+            f" {trial.longest_latency:.2f} s after emission, {len(trial.lost_moments):,} lost"
             for trial in trials
         )
         return clauses or "no trial was made"
