@@ -15,12 +15,11 @@ from anyio.lowlevel import checkpoint
 from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_agent import BaseAgent
-from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import EventType
-from bridgekit.ids import HexSource, RunId, ThreadId
+from bridgekit.ids import HexSource
 from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure.families import FAMILIES, OwnedThread, own_threads, thread_ids
-from bridgekit_verify.measure.history import EventKey, Expectation, ExpectedEvents, Handover, History
+from bridgekit_verify.measure.history import BridgeBinding, EventKey, Expectation, ExpectedEvents, Handover, History
 
 __all__ = [
     "AGENT",
@@ -236,20 +235,15 @@ def scripted_agent(
     """
 
     class ScriptedAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
-        given = False
-
-        def set_websocket_bridge(
-            self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
-        ) -> None:
-            self.given = True
-            super().set_websocket_bridge(bridge, run_id, thread_id=thread_id)
+        binding: BridgeBinding | None = None
+        """Set by the instrumentation when the agent is given a bridge."""
 
         async def execute(self, context: RunContext) -> object:
             request, barrier = context.request, barriers[context.request]
             adapter = self._websocket_adapter
             history.handovers[request] = Handover(
                 run_id=context.run_id,
-                given=self.given,
+                given=self.binding is not None,
                 passed_on=bool(adapter.bridge or adapter.run_id or adapter.agent_name),
                 holds=self.has_websocket_bridge(),
             )
