@@ -21,21 +21,26 @@ __all__ = [
     "COALESCIBLE",
     "CRITICAL",
     "FRAME_BYTES",
-    "MUST_DELIVER",
+    "POLICIES",
     "AgentEvent",
     "Answer",
+    "ConcatenatedFrame",
     "EventType",
     "Frame",
     "Outcome",
     "Payload",
+    "Policy",
     "Receipt",
     "RoutedEvent",
+    "TextDelta",
+    "concatenate",
     "decode",
     "decode_frame",
     "encode",
     "encode_unnumbered",
     "event_type",
     "numbered",
+    "text_delta",
 ]
 
 FRAME_BYTES: Final = 1_048_576
@@ -47,7 +52,7 @@ Payload = Mapping[str, object]
 
 
 class EventType(enum.StrEnum):
-    """The seven event types. The first five are the audit's critical events."""
+    """The event types. The first five are the audit's critical events."""
 
     AGENT_STARTED = "agent_started"
     AGENT_THINKING = "agent_thinking"
@@ -56,12 +61,32 @@ class EventType(enum.StrEnum):
     AGENT_COMPLETED = "agent_completed"
     AGENT_ERROR = "agent_error"
     PROGRESS_UPDATE = "progress_update"
+    TEXT_DELTA = "text_delta"
 
 
+class Policy(enum.StrEnum):
+    """What a full outbox does with waiting events of a type. Whatever it cannot take, its client gets by resuming."""
+
+    MUST_DELIVER = "must deliver"
+    """It keeps each of them. If there is no room, the socket is closed."""
+    COALESCE = "coalesce"
+    """It keeps only the latest one of a run; earlier ones are superseded. The client gets a gap for them."""
+    CONCATENATE = "concatenate"
+    """It joins neighbours of one message to one frame with all of their text. The payload is a `TextDelta`."""
+
+
+POLICIES: Final[Mapping[EventType, Policy]] = {
+    EventType.AGENT_STARTED: Policy.MUST_DELIVER,
+    EventType.AGENT_THINKING: Policy.COALESCE,
+    EventType.TOOL_EXECUTING: Policy.MUST_DELIVER,
+    EventType.TOOL_COMPLETED: Policy.MUST_DELIVER,
+    EventType.AGENT_COMPLETED: Policy.MUST_DELIVER,
+    EventType.AGENT_ERROR: Policy.MUST_DELIVER,
+    EventType.PROGRESS_UPDATE: Policy.COALESCE,
+    EventType.TEXT_DELTA: Policy.CONCATENATE,
+}
 CRITICAL: Final = tuple(EventType)[:5]
-COALESCIBLE: Final = frozenset({EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE})
-"""Types of which a slow subscriber may get only the latest event of a run; earlier ones are superseded."""
-MUST_DELIVER: Final = frozenset(EventType) - COALESCIBLE
+COALESCIBLE: Final = frozenset(each for each, policy in POLICIES.items() if policy is Policy.COALESCE)
 
 
 def event_type(value: object) -> EventType:
@@ -94,11 +119,14 @@ class AgentEvent(msgspec.Struct, kw_only=True):
     payload: Payload
 
 
-class RoutedEvent(msgspec.Struct, frozen=True, kw_only=True):
+class RoutedEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An event as a client receives it: exactly the fields of the wire format, including its position in a thread."""
 
     seq: int
     """The event's number within its thread. Numbers start at 1 and have no gaps."""
+    first_seq: int | None = None
+    """Only in a concatenated event, which stands for the events `first_seq` to `seq`. Its id and time are the last
+    one's."""
     type: EventType
     thread_id: ThreadId
     run_id: RunId
@@ -123,6 +151,43 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     def event(self) -> RoutedEvent:
         """The decoded event. Each access decodes the frame again."""
         return decode(self.data, limit_bytes=len(self.data))
+
+
+class ConcatenatedFrame(Frame, frozen=True, gc=False, kw_only=True):
+    """The frame of neighbouring events that were joined to one."""
+
+    first_seq: int
+
+
+class TextDelta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The payload of an event with the policy CONCATENATE: the next piece of a message's text."""
+
+    message_id: str
+    delta: str
+
+
+class _DeltaFrame(msgspec.Struct):
+    payload: TextDelta
+
+
+_decode_delta_frame: Final = msgspec.json.Decoder(_DeltaFrame).decode
+
+
+def text_delta(frame: Frame) -> TextDelta | None:
+    """Return the payload of a frame that may be concatenated. None for any other frame."""
+    if POLICIES[frame.type] is not Policy.CONCATENATE:
+        return None
+    try:
+        return _decode_delta_frame(frame.data).payload
+    except msgspec.DecodeError:
+        return None
+
+
+def concatenate(first_seq: int, last: Frame, delta: str) -> ConcatenatedFrame:
+    """Return one frame for the events `first_seq` to `last`, which are neighbours of one message, with their text."""
+    event = last.event
+    joined = msgspec.structs.replace(event, first_seq=first_seq, payload=event.payload | {"delta": delta})
+    return ConcatenatedFrame(last.seq, last.type, last.run_id, _encode(joined), first_seq=first_seq)
 
 
 class _FrameHead(msgspec.Struct):
@@ -312,4 +377,6 @@ def decode(data: str | bytes, *, limit_bytes: int = FRAME_BYTES) -> RoutedEvent:
         raise MalformedFrame(str(error)) from error
     if event.seq < 1:
         raise MalformedFrame(f"seq must be at least 1, not {event.seq}")
+    if event.first_seq is not None and not 1 <= event.first_seq <= event.seq:
+        raise MalformedFrame(f"first_seq must be from 1 to {event.seq}, not {event.first_seq}")
     return event

@@ -23,10 +23,11 @@ _TOOL_COMPLETED: Final = EventType.TOOL_COMPLETED
 _AGENT_COMPLETED: Final = EventType.AGENT_COMPLETED
 _AGENT_ERROR: Final = EventType.AGENT_ERROR
 _PROGRESS_UPDATE: Final = EventType.PROGRESS_UPDATE
+_TEXT_DELTA: Final = EventType.TEXT_DELTA
 
 
 class Emitter(abc.ABC):
-    """The seven events that an agent may emit. Each method returns the bridge's Receipt."""
+    """The events that an agent may emit. Each method returns the bridge's Receipt."""
 
     @abc.abstractmethod
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
@@ -99,6 +100,15 @@ class Emitter(abc.ABC):
     async def emit_progress(self, progress: Payload) -> Receipt:
         """Report progress that the user may see while the agent runs. A slow client may get only the latest report."""
         answer = self.emit(_PROGRESS_UPDATE, dict(progress))
+        return answer if type(answer) is Receipt else await answer
+
+    async def emit_text(self, delta: str, *, message_id: str) -> Receipt:
+        """Stream the next piece of a text, such as a token of the model. The text is the message's deltas in order.
+
+        A slow client may get several deltas as one event, and never less than the whole text. `message_id` identifies
+        the message in its thread.
+        """
+        answer = self.emit(_TEXT_DELTA, {"message_id": message_id, "delta": delta})
         return answer if type(answer) is Receipt else await answer
 
 

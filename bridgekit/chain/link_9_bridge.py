@@ -188,6 +188,12 @@ class AgentWebSocketBridge:
     ) -> Receipt:
         return await self._notify(EventType.PROGRESS_UPDATE, run_id, agent_name, dict(progress), thread_id)
 
+    async def notify_text_delta(
+        self, run_id: RunId, agent_name: str, delta: str, *, message_id: str, thread_id: ThreadId | None = None
+    ) -> Receipt:
+        payload = {"message_id": message_id, "delta": delta}
+        return await self._notify(EventType.TEXT_DELTA, run_id, agent_name, payload, thread_id)
+
     async def _notify(
         self,
         event_type: EventType,

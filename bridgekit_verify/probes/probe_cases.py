@@ -199,6 +199,7 @@ async def _adapter_emission(fixture: ProbeFixture) -> str:
         await adapter.emit_agent_completed({})
         await adapter.emit_error("no")
         await adapter.emit_progress({})
+        await adapter.emit_text("hm", message_id="1")
     emitted = [event.type for event, _ in notifications if event.run_id == run.run_id and event.agent_name == AGENT]
     expect(
         sorted(emitted) == sorted(EventType),

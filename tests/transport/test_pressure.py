@@ -152,12 +152,13 @@ async def test_drain_waits_for_a_slow_reader() -> None:
 
 BURST = 5_000
 """Events that an agent emits without awaiting anything else: several times the size of an outbox."""
+SMALL = OutboxLimits(events=1_024)
 
 
-@pytest.mark.parametrize("event_type", [TOOL, THOUGHT], ids=str)
+@pytest.mark.parametrize("event_type", [TOOL, THOUGHT, EventType.TEXT_DELTA], ids=str)
 async def test_reading_client_gets_every_event_of_a_burst_of_any_length(event_type: EventType) -> None:
     """Nothing is lost, whether or not the events may be coalesced, and the agent can be cancelled meanwhile."""
-    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=SMALL))
     read, receipts = list[RoutedEvent](), list[Receipt]()
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:
@@ -189,7 +190,7 @@ AGENTS = 3_000
 async def test_reading_client_gets_every_event_of_thousands_of_agents_that_emit_at_once(
     thread_id: ThreadId | None,
 ) -> None:
-    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=SMALL))
     receipts = list[Receipt]()
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:
@@ -213,7 +214,7 @@ async def test_reading_client_gets_every_event_of_thousands_of_agents_that_emit_
 
 
 async def test_unawaited_burst_is_refused_when_there_is_no_room_and_never_lost_after_being_retained() -> None:
-    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=SMALL))
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:
             application: Application = app.state.bridgekit
