@@ -107,6 +107,7 @@ class Subscriber:
         self._last_seq = 0
         """The highest `seq` that was put, or sent in a replay."""
         self._epoch = ""
+        """Empty until the replay is known. Before, a part of the waiting frames may be in it, so none are joined."""
         self._last_sent_seq = 0
         """Every number up to this one was sent, or is in a gap that was sent."""
         self._coalesced: IntervalSet | None = None
@@ -136,9 +137,9 @@ class Subscriber:
     def put(self, frame: Frame) -> bool:
         """Enqueue a frame without waiting. Return False if the end is already decided, or is decided by this frame.
 
-        Over the limits, neighbouring deltas of a message are joined to one frame, and frames are coalesced, oldest
-        first: a waiting frame is dropped if it may be coalesced and a later frame of its run and type waits. Other
-        frames are never dropped; instead the client is disconnected.
+        Over the limits, neighbouring deltas of a message are joined to one frame. Frames that may be coalesced and
+        have a later frame of their run and type are dropped, oldest first. Other frames are never dropped; instead the
+        client is disconnected.
         """
         if self.code is not None:
             return False
@@ -245,7 +246,7 @@ class Subscriber:
         else:
             taken = frames[:limit]
             del frames[:limit]
-            self._waiting_bytes -= _size(taken)
+            self._waiting_bytes -= sum([len(frame.data) for frame in taken])
         if self._room is not None:
             if not self._is_crowded():
                 self._clear_crowded()
@@ -256,10 +257,9 @@ class Subscriber:
         return taken
 
     def _put_over_limits(self, frame: Frame) -> bool:
-        """Join a frame to the last one, or enqueue it, evicting superseded frames until it fits. Return False if it
-        does not fit even then."""
+        """Join a frame to the last one, or evict superseded frames until it fits. Return False if it never does."""
         queue = self._coalescing_queue()
-        if not (self._may_concatenate and self._waiting_bytes < self._limits.size_bytes and queue.concatenate(frame)):
+        if not (self._epoch and queue.size_bytes < self._limits.size_bytes and queue.concatenate(frame)):
             queue.mark_superseded(frame)
             while self._limit_reached(queue):
                 if not queue.can_make_room:
@@ -273,18 +273,13 @@ class Subscriber:
         self._waiting_bytes = queue.size_bytes
         return True
 
-    @property
-    def _may_concatenate(self) -> bool:
-        """Whether the replay is known. Before, a part of the waiting frames may be in it, and is discarded then."""
-        return bool(self._epoch)
-
     def _limit_reached(self, waiting: Sized) -> bool:
         return len(waiting) >= self._limits.events or self._waiting_bytes >= self._limits.size_bytes
 
     def _coalescing_queue(self) -> CoalescingQueue:
         """Return the waiting frames in a CoalescingQueue, into which they are moved if they are not yet."""
         if self._queue is None:
-            self._queue = CoalescingQueue(self._waiting, concatenate=self._may_concatenate)
+            self._queue = CoalescingQueue(self._waiting, concatenate=bool(self._epoch))
             self._waiting, self._waiting_bytes = [], self._queue.size_bytes
         return self._queue
 
@@ -305,8 +300,7 @@ class Subscriber:
         """Return whether an event that must be delivered would find no room."""
         if not self._limit_reached(self):
             return False
-        queue = self._coalescing_queue()
-        return self._limit_reached(queue) and not queue.can_make_room
+        return self._limit_reached(queue := self._coalescing_queue()) and not queue.can_make_room
 
     async def wait_for_room(self) -> None:
         """Wait until the outbox is no longer crowded, or its client is slow."""
@@ -404,7 +398,3 @@ class CrowdedOutboxes:
         finally:
             if not turn.locked():
                 self._turns.pop(thread_id, None)
-
-
-def _size(frames: list[Frame]) -> int:
-    return sum([len(frame.data) for frame in frames])

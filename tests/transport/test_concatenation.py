@@ -130,7 +130,7 @@ def test_waiting_frames_are_not_joined_before_the_replay_is_known() -> None:
 
 def test_joined_frame_is_never_too_large_for_a_client() -> None:
     """Control characters are the longest in JSON, and astral ones the longest in UTF-8."""
-    box, deltas = started(events=2), [character * 1_000 for character in ("\x01", "\U0001f600")] * 100
+    box, deltas = started(events=50), [character * 1_000 for character in ("\x01", "\U0001f600")] * 100
     assert all(box.put_all(*(framed(seq, delta) for seq, delta in enumerate(deltas, 1))))
     frames = box.next_frames(1_000_000)
     assert max(map(len, frames)) < FRAME_BYTES
@@ -214,14 +214,20 @@ def test_joined_event_is_refused_when_its_first_number_is_invalid(first: int) ->
 # Over real sockets.
 
 TOKENS = 20_000
-WHOLE = "".join(f"token {number} " for number in range(TOKENS))
+"""Several times what an outbox takes without joining."""
+RETAINED = 12_000
+"""A long answer that a log retains whole."""
+
+
+def text_with(tokens: int) -> str:
+    return "".join(f"token {number} " for number in range(tokens))
 
 
 class Streaming(BaseAgent):
-    """Streams one message."""
+    """Streams one message of as many tokens as requested."""
 
     async def execute(self, context: RunContext) -> object:
-        for number in range(TOKENS):
+        for number in range(int(context.request)):
             await self.emit_text(f"token {number} ", message_id="answer")
         return None
 
@@ -235,8 +241,8 @@ async def streaming() -> AsyncIterator[tuple[Application, str]]:
             yield app.state.bridgekit, url
 
 
-async def run(application: Application) -> None:
-    await application.supervisor.run(agent_name="streaming", thread_id=THREAD, user_id=ALICE, request="")
+async def run(application: Application, tokens: int) -> None:
+    await application.supervisor.run(agent_name="streaming", thread_id=THREAD, user_id=ALICE, request=str(tokens))
 
 
 async def read_run(client: EventClient) -> list[RoutedEvent]:
@@ -252,11 +258,11 @@ def text_of(events: Sequence[RoutedEvent]) -> str:
 
 async def test_client_that_reads_nothing_during_the_stream_gets_the_whole_text() -> None:
     async with streaming() as (application, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
-        await run(application)
+        await run(application, TOKENS)
         read = await read_run(client)
         assert application.counters.coalesced == 0
     assert client.gaps == []
-    assert text_of(read) == WHOLE
+    assert text_of(read) == text_with(TOKENS)
     assert len(read) < TOKENS / 2, "the test must reach the limits of the outbox"
     assert [event.first_seq or event.seq for event in read] == [1, *(event.seq + 1 for event in read[:-1])]
 
@@ -268,7 +274,7 @@ async def test_client_that_reconnects_in_the_middle_of_a_stream_gets_the_whole_t
         while not read or read[-1].type is not EventType.AGENT_COMPLETED:
             async with subscribe(url, thread_id=THREAD, user_id=ALICE, after=cursor) as client:
                 if cursor is None:
-                    tasks.start_soon(run, application)
+                    tasks.start_soon(run, application, RETAINED)
                 for _ in range(700):
                     item = await anext(client)
                     assert isinstance(item, RoutedEvent)
@@ -276,7 +282,7 @@ async def test_client_that_reconnects_in_the_middle_of_a_stream_gets_the_whole_t
                     if item.type is EventType.AGENT_COMPLETED:
                         break
                 cursor = client.cursor
-    assert text_of(read) == WHOLE
+    assert text_of(read) == text_with(RETAINED)
 
 
 async def test_page_that_is_reloaded_in_the_middle_of_an_answer_gets_its_whole_text_again() -> None:
@@ -284,7 +290,7 @@ async def test_page_that_is_reloaded_in_the_middle_of_an_answer_gets_its_whole_t
     half = 8_000
     async with streaming() as (application, url), anyio.create_task_group() as tasks:
         async with connect(url, user_id=ALICE, thread_id=THREAD) as first:
-            tasks.start_soon(run, application)
+            tasks.start_soon(run, application, RETAINED)
             before = [await first.receive() for _ in range(half)]
         async with connect(url, user_id=ALICE, thread_id=THREAD, after=first.subscribed.cursor) as again:
             read = [await again.receive() for _ in range(half)]

@@ -35,7 +35,7 @@ def test_duplicate_frame_is_taken_once() -> None:
 
 
 def test_outbox_is_bounded_in_frames() -> None:
-    box = Box()
+    box = Box(events=OUTBOX_LIMITS.events)
     assert all(box.put_all(*map(tool, range(1, OUTBOX_LIMITS.events + 1))))
     assert box.is_full()
     assert not box.put(tool(OUTBOX_LIMITS.events + 1))
