@@ -20,6 +20,7 @@ from bridgekit.ids import RunId, ThreadId, new_id
 __all__ = [
     "COALESCIBLE",
     "CRITICAL",
+    "END_EVENTS",
     "FRAME_BYTES",
     "POLICIES",
     "AgentEvent",
@@ -86,6 +87,8 @@ POLICIES: Final[Mapping[EventType, Policy]] = {
     EventType.TEXT_DELTA: Policy.CONCATENATE,
 }
 CRITICAL: Final = tuple(EventType)[:5]
+END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
+"""The types of which a run has exactly one event, its last."""
 COALESCIBLE: Final = frozenset(each for each, policy in POLICIES.items() if policy is Policy.COALESCE)
 
 

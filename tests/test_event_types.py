@@ -1,4 +1,4 @@
-"""The event types and their policies, the fields that an event gets when it is created, and the truth value of a receipt."""
+"""The event types and their policies, the fields of a new event, and the truth value of a receipt."""
 
 from __future__ import annotations
 

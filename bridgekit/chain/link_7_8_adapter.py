@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
+from bridgekit.chain.error_text import user_error_text
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
@@ -25,6 +26,9 @@ _AGENT_ERROR: Final = EventType.AGENT_ERROR
 _PROGRESS_UPDATE: Final = EventType.PROGRESS_UPDATE
 _TEXT_DELTA: Final = EventType.TEXT_DELTA
 
+RUN_ENDED: Final = "the run has ended"
+"""The reason in the receipt of an event that is emitted after the run's end event."""
+
 
 class Emitter(abc.ABC):
     """The events that an agent may emit. Each method returns the bridge's Receipt."""
@@ -36,6 +40,10 @@ class Emitter(abc.ABC):
         If a socket's outbox is filling up, awaiting the result lets the event loop write frames first.
         PayloadError: JSON cannot represent the payload. FrameTooLarge: the frame exceeds the size limit.
         """
+
+    def error_text(self, error: BaseException) -> str:
+        """Return the text of an error for the user."""
+        return user_error_text(error)
 
     async def emit_agent_started(self, message: str | None = None, *, context: Payload | None = None) -> Receipt:
         """Report that the run started. `context` holds the user's request."""
@@ -120,6 +128,9 @@ class WebSocketBridgeAdapter(Emitter):
         self.run_id: RunId | None = None
         self.agent_name = ""
         self.thread_id: ThreadId | None = None
+        self.ended: bool | None = None
+        """Whether the run's end event was emitted; later events are refused. None outside of a run that the core
+        executes: then the caller is responsible for the end event."""
 
     def set_websocket_bridge(
         self,
@@ -134,6 +145,21 @@ class WebSocketBridgeAdapter(Emitter):
         self.run_id = run_id
         self.agent_name = agent_name
         self.thread_id = thread_id
+        self.ended = None
+
+    def begin_run(self) -> None:
+        """Let the run have only one end event, and none after it."""
+        self.ended = False
+
+    def end_run(self) -> bool:
+        """Refuse further events of the run. Return False if the agent itself has emitted its end event."""
+        emitted = self.ended
+        if emitted is not None:
+            self.ended = True
+        return not emitted
+
+    def error_text(self, error: BaseException) -> str:
+        return super().error_text(error) if self.bridge is None else self.bridge.error_text(error)
 
     def has_websocket_bridge(self) -> bool:
         return self.bridge is not None and self.run_id is not None
@@ -144,6 +170,9 @@ class WebSocketBridgeAdapter(Emitter):
             # Without a bridge no counter can record this loss, so it is logged and returned to the caller.
             logger.warning("%s is lost: the adapter has no bridge, call set_websocket_bridge first", event_type)
             return Receipt(outcome=Outcome.REFUSED, link=7, reason="the adapter holds no bridge")
+        if self.ended:
+            self.bridge.counters.lost[8, RUN_ENDED] += 1
+            return Receipt(outcome=Outcome.REFUSED, link=8, reason=RUN_ENDED)
         event = AgentEvent(
             type=event_type,
             run_id=self.run_id,
@@ -151,6 +180,10 @@ class WebSocketBridgeAdapter(Emitter):
             payload=payload,
             thread_id=self.thread_id,
         )
+        if self.ended is not None and (event_type is _AGENT_COMPLETED or event_type is _AGENT_ERROR):
+            answer = self.bridge.notify(event)
+            self.ended = not (isinstance(answer, Receipt) and answer.outcome is Outcome.REFUSED)
+            return answer
         if self.bridge.crowded:
             return self.bridge.notify_when_room(event)
         return self.bridge.notify(event)

@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from bridgekit import ids
+from bridgekit.chain.error_text import ErrorText, bounded_error_text, user_error_text
 from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import FrameTooLarge, PayloadError, UnknownEventType
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.mapping import RunThreadMappingService
+from bridgekit.mapping import MemoryRunRegistry, RunRegistry, RunThreadMappingService
 from bridgekit.resolution import NoRoute, Resolver
 from bridgekit.transport.hub import Hub
 
@@ -36,6 +37,14 @@ class AgentWebSocketBridge:
         self.mapping = mapping
         self.counters = DeliveryCounters() if counters is None else counters
         self.observers: list[Observer] = []
+        self.runs: RunRegistry = MemoryRunRegistry()
+        """The active runs of this worker. Startup sets the store's registry."""
+        self.choose_error_text: ErrorText = user_error_text
+        """Startup sets the application's choice."""
+
+    def error_text(self, error: BaseException) -> str:
+        """Return the text of an error for the user, as the application chooses it, in at most `ERROR_BYTES`."""
+        return bounded_error_text(self.choose_error_text, error)
 
     def notify(self, event: AgentEvent) -> Answer:
         """Publish the event to its thread without waiting for a socket. Await the result to get the Receipt.

@@ -5,15 +5,13 @@ from __future__ import annotations
 import enum
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from bridgekit.events import EventType
+from bridgekit.events import END_EVENTS, EventType
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.invariants.recorded import ParsedFrame
 
 __all__ = ["Invariant", "SeqRange", "Signalled", "Violation", "run_violations", "stream_violations", "violation_at"]
-
-END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
 
 SeqRange = tuple[int, int]
 """The first and the last missing `seq` of a gap, both inclusive."""
