@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Awaitable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Generator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Final
@@ -16,6 +16,7 @@ import msgspec
 
 from bridgekit.errors import FrameTooLarge, MalformedFrame, PayloadError, UnknownEventType
 from bridgekit.ids import RunId, ThreadId, new_id
+from bridgekit.payloads import encode_json, explain, find_problem
 
 __all__ = [
     "COALESCIBLE",
@@ -264,20 +265,22 @@ Answer = Receipt | Awaitable[Receipt]
 """The return type of each publishing method: the receipt itself, or an awaitable that returns it."""
 
 
-_encode: Final = msgspec.json.Encoder().encode
+_encode: Final = encode_json
 _decoder: Final = msgspec.json.Decoder(RoutedEvent)
 
 _SEQ_DIGITS: Final = 19
 """The frame limit reserves this many digits for `seq`: enough for any number of 63 bits."""
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 _all_plain: Final = _PLAIN.issuperset
+_all_strings: Final = frozenset({str}).issuperset
 
 
 def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> bytes:  # noqa: C901  # one call an event
     """Encode an event as UTF-8 JSON.
 
-    JSON has fewer types than Python: bytes become base64, dates ISO 8601, sets and tuples arrays, numeric keys strings.
-    `limit_bytes` is compared with the size of the frame with a `seq` of 19 digits, whatever its real `seq`.
+    JSON has fewer types than Python: bytes become base64, dates ISO 8601, Decimals and numeric keys strings, sets and
+    tuples arrays. Subclasses are encoded as their bases. `limit_bytes` is compared with the size of the frame with a
+    `seq` of 19 digits, whatever its real `seq`.
     PayloadError: JSON cannot represent a value unchanged. FrameTooLarge: the frame exceeds `limit_bytes`.
     """
     payload = event.payload
@@ -285,13 +288,15 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
         event = _as_plain_event(event)
     try:
         data = _encode(event)
-        # Most payloads hold only strings, integers, booleans and null, at most one level deep. They need no further
-        # check; any other payload goes through `_check`.
-        for value in event.payload.values():
+        # Most payloads hold only strings, integers, booleans and null, at most one level deep and under keys that are
+        # strings. They need no further check; any other payload goes through `_check`.
+        for key, value in event.payload.items():
             kind = type(value)
+            if type(key) is not str:
+                break
             if kind not in _PLAIN:
                 if kind is dict:
-                    if not _all_plain(map(type, value.values())):  # type: ignore[attr-defined]  # it is a dict
+                    if not _all_plain(map(type, value.values())) or not _all_strings(map(type, value)):  # type: ignore[attr-defined, call-overload]  # a dict
                         break
                 elif kind is float:
                     if not math.isfinite(value):  # type: ignore[arg-type]  # it is a float
@@ -302,10 +307,10 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
             if event.timestamp.tzinfo is UTC and len(data) <= limit_bytes - _SEQ_DIGITS:
                 return data
         _check(event, data)
-    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError, msgspec.DecodeError) as error:
         if isinstance(error, PayloadError):
             raise
-        raise PayloadError(event.type, f"JSON cannot carry it: {error}") from error
+        raise PayloadError(event.type, explain(error, event.payload)) from error
     if (size := len(data) - len(str(event.seq)) + _SEQ_DIGITS) > limit_bytes:
         raise FrameTooLarge(f"{event.type} of run {event.run_id!r}", size, limit_bytes)
     return data
@@ -347,26 +352,18 @@ def _as_plain_event(event: AgentEvent | RoutedEvent) -> AgentEvent:
 def _check(event: AgentEvent | RoutedEvent, data: bytes) -> None:
     """Reject values that the encoder would change silently or copy unchecked.
 
-    It encodes NaN and the infinities as null. It copies JSON that was encoded elsewhere (`msgspec.Raw`) unchecked, so
-    that such a value could forge fields of the frame; `to_builtins` rejects it.
+    It encodes NaN and the infinities as null, and keys that differ only in Python as equal ones. It copies JSON that
+    was encoded elsewhere (`msgspec.Raw`) unchecked, so that such a value could forge fields of the frame.
     """
     if event.timestamp.utcoffset() is None:
         raise PayloadError(event.type, "its timestamp has no time zone")
-    plain = msgspec.to_builtins(event.payload)
-    if b"null" in data and (path := _find_non_finite(plain)):
-        raise PayloadError(event.type, f"JSON has no number for {path}")
+    if _decode_any(data)["payload"] == event.payload:
+        return  # the usual case: nested, and of JSON's own types
+    if problem := find_problem(event.payload):
+        raise PayloadError(event.type, problem)
 
 
-def _find_non_finite(value: object, path: str = "payload") -> str | None:
-    """Return the path and the value of the first NaN or infinity in a payload, or None."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else f"{path} = {value}"
-    children: Iterable[tuple[object, object]] = ()
-    if isinstance(value, Mapping):
-        children = value.items()
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        children = enumerate(value)
-    return next((found for key, child in children if (found := _find_non_finite(child, f"{path}[{key!r}]"))), None)
+_decode_any: Final = msgspec.json.Decoder().decode
 
 
 def decode(data: str | bytes, *, limit_bytes: int = FRAME_BYTES) -> RoutedEvent:

@@ -37,6 +37,7 @@ from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import BridgekitError, DeterministicStartupError, UnknownName
 from bridgekit.ids import RunIdScheme, SignedRunIds, ThreadId, UserId
 from bridgekit.mapping import MappingStore, RunThreadMappingService
+from bridgekit.payloads import PayloadHook
 from bridgekit.resolution import Carried, MappingLookup, Resolver
 from bridgekit.stores import MEMORY, StoreFactory, Stores
 from bridgekit.transport.asgi import routes
@@ -99,6 +100,8 @@ class BridgeConfig:
     engine: type[ExecutionEngine] = ExecutionEngine
     core: type[AgentExecutionCore] = AgentExecutionCore
     adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter
+    payload_hook: PayloadHook | None = None
+    """Converts values of the application's own types in every payload: see `bridgekit.payloads.apply_hook`."""
     error_text: ErrorText = user_error_text
     """Returns the text of an error that a run's user gets. The default has the types and messages of its causes, with
     what looks like a secret replaced. The log has the whole error."""
@@ -164,6 +167,7 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
         mapping = config.mapping(stores.routes)
         bridge = config.bridge(config.hub(stores.log), config.resolver(mapping), mapping, counters)
         bridge.runs, bridge.choose_error_text = stores.runs, config.error_text
+        bridge.payload_hook = config.payload_hook
     if stores.durable and isinstance(config.db_session_factory, UnsharedThreadStore):
         raise DeterministicStartupError(2, MISSING_THREAD_STORE.format(store=stores.name))
     with DeterministicStartupError.at(2, "the supervisor"):

@@ -12,6 +12,7 @@ from bridgekit.errors import FrameTooLarge, PayloadError, UnknownEventType
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryRunRegistry, RunRegistry, RunThreadMappingService
+from bridgekit.payloads import PayloadHook, apply_hook
 from bridgekit.resolution import NoRoute, Resolver
 from bridgekit.transport.hub import Hub
 
@@ -41,6 +42,8 @@ class AgentWebSocketBridge:
         """The active runs of this worker. Startup sets the store's registry."""
         self.choose_error_text: ErrorText = user_error_text
         """Startup sets the application's choice."""
+        self.payload_hook: PayloadHook | None = None
+        """Converts the application's own types. Startup sets it."""
 
     def error_text(self, error: BaseException) -> str:
         """Return the text of an error for the user, as the application chooses it, in at most `ERROR_BYTES`."""
@@ -56,6 +59,8 @@ class AgentWebSocketBridge:
         """
         if type(event.type) is not EventType:
             raise UnknownEventType("event type", event.type, tuple(EventType))
+        if self.payload_hook is not None:
+            self._apply_payload_hook(event, self.payload_hook)
         route = self.resolver.resolve(event)
         if not isinstance(route, str):
             if not isinstance(route, NoRoute):
@@ -74,6 +79,14 @@ class AgentWebSocketBridge:
         else:
             self._record(event, answer)
         return answer
+
+    def _apply_payload_hook(self, event: AgentEvent, hook: PayloadHook) -> None:
+        try:
+            event.payload = apply_hook(hook, event.payload)
+        except Exception as error:
+            refused = PayloadError(event.type, f"payload_hook failed: {type(error).__name__}: {error}")
+            self._record(event, _refused(refused))
+            raise refused from error
 
     async def notify_when_room(self, event: AgentEvent) -> Receipt:
         """Wait until no outbox of the event's thread is crowded, but for those of slow clients; then `notify`."""
