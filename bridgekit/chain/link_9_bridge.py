@@ -59,8 +59,6 @@ class AgentWebSocketBridge:
         """
         if type(event.type) is not EventType:
             raise UnknownEventType("event type", event.type, tuple(EventType))
-        if self.payload_hook is not None:
-            self._apply_payload_hook(event, self.payload_hook)
         route = self.resolver.resolve(event)
         if not isinstance(route, str):
             if not isinstance(route, NoRoute):
@@ -68,6 +66,8 @@ class AgentWebSocketBridge:
             answer: Answer = _unroutable(route)
         else:
             try:
+                if self.payload_hook is not None:
+                    event.payload = _converted(event, self.payload_hook)
                 answer = self.hub.publish(event, route)
             except (PayloadError, FrameTooLarge) as error:
                 self._record(event, _refused(error))
@@ -80,21 +80,15 @@ class AgentWebSocketBridge:
             self._record(event, answer)
         return answer
 
-    def _apply_payload_hook(self, event: AgentEvent, hook: PayloadHook) -> None:
-        try:
-            event.payload = apply_hook(hook, event.payload)
-        except Exception as error:
-            refused = PayloadError(event.type, f"payload_hook failed: {type(error).__name__}: {error}")
-            self._record(event, _refused(refused))
-            raise refused from error
-
-    async def notify_when_room(self, event: AgentEvent) -> Receipt:
+    def notify_when_room(self, event: AgentEvent) -> Answer:
         """Wait until no outbox of the event's thread is crowded, but for those of slow clients; then `notify`."""
         route = self.resolver.resolve(event)
-        if not isinstance(route, str | NoRoute):
-            route = await route
         if isinstance(route, str):
-            await self.hub.wait_for_room(route)
+            return self._notify_after_waiting(event, route) if route in self.crowded else self.notify(event)
+        return self.notify(event) if isinstance(route, NoRoute) else self._notify_when_resolved(event, route)
+
+    async def _notify_after_waiting(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
+        await self.hub.wait_for_room(thread_id)
         return await self.notify(event)
 
     async def _notify_when_resolved(self, event: AgentEvent, resolving: Awaitable[ThreadId | NoRoute]) -> Receipt:
@@ -102,6 +96,8 @@ class AgentWebSocketBridge:
         if self.crowded and isinstance(route, str):
             await self.hub.wait_for_room(route)
         try:
+            if self.payload_hook is not None:
+                event.payload = _converted(event, self.payload_hook)
             answer = _unroutable(route) if isinstance(route, NoRoute) else self.hub.publish(event, route)
         except (PayloadError, FrameTooLarge) as error:
             self._record(event, _refused(error))
@@ -234,6 +230,14 @@ class AgentWebSocketBridge:
                 thread_id=None if thread_id is None else ids.thread_id(thread_id),
             )
         )
+
+
+def _converted(event: AgentEvent, hook: PayloadHook) -> Payload:
+    try:
+        payload: Payload = apply_hook(hook, event.payload)
+    except Exception as error:
+        raise PayloadError(event.type, f"payload_hook failed: {type(error).__name__}: {error}") from error
+    return payload
 
 
 def _unroutable(route: NoRoute) -> Receipt:
