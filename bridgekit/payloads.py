@@ -29,25 +29,26 @@ _HOOK_ADVICE: Final = "convert it, or set BridgeConfig(payload_hook=…)"
 _SCALARS: Final = frozenset({str, bool, type(None)})
 
 
-def _to_datetime(value: datetime) -> datetime:
-    return datetime.combine(date(value.year, value.month, value.day), _to_time(value.timetz()))
+def _parts(*names: str) -> Callable[[Any, Any], object]:
+    return lambda kind, value: kind(**{name: getattr(value, name) for name in names})
 
 
-def _to_time(value: time) -> time:
-    return time(value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold)
+_DATE: Final = ("year", "month", "day")
+_TIME: Final = ("hour", "minute", "second", "microsecond", "tzinfo", "fold")
+_DATETIME: Final = datetime
+"""A test tool that stops the clock replaces the name `datetime` in every module."""
 
-
-_PLAIN_TYPES: Final[Mapping[type, Callable[[Any], object]]] = {
-    str: str.__str__,
-    numbers.Integral: int,
-    numbers.Real: float,
-    bytes: lambda value: b"".join([value]),
-    datetime: _to_datetime,
-    date: lambda value: date(value.year, value.month, value.day),
-    time: _to_time,
-    timedelta: lambda value: timedelta(value.days, value.seconds, value.microseconds),
-    Decimal: Decimal,
-    Mapping: dict,
+_PLAIN_TYPES: Final[Mapping[type, Callable[[Any, Any], object]]] = {
+    str: lambda _, value: str.__str__(value),
+    numbers.Integral: lambda _, value: int(value),
+    numbers.Real: lambda _, value: float(value),
+    bytes: lambda _, value: b"".join([value]),
+    datetime: _parts(*_DATE, *_TIME),
+    date: _parts(*_DATE),
+    time: _parts(*_TIME),
+    timedelta: _parts("days", "seconds", "microseconds"),
+    Decimal: lambda kind, value: kind(value),
+    Mapping: lambda _, value: dict(value),
 }
 """Types whose subclasses are converted, as test tools, numpy and pandas define them. The first match counts."""
 
@@ -61,7 +62,7 @@ def convert(value: Any) -> object:
     # A bool gets here only as a key.
     if kind is not None and type(value) not in (kind, bool):
         with suppress(TypeError, ValueError, OverflowError):
-            plain = _PLAIN_TYPES[kind](value)
+            plain = _PLAIN_TYPES[kind](kind, value)
             if plain == value or value != value:
                 return plain
     raise TypeError(f"it is of type {type(value).__module__}.{type(value).__qualname__}")
@@ -86,7 +87,7 @@ def find_problem(value: object, path: str = "payload") -> str | None:  # noqa: C
         data = encode_json(value)
         if (data == b"null" and value is not None) or (isinstance(value, Decimal) and not value.is_finite()):
             return f"JSON has no number for {path} = {value}"
-        if isinstance(value, datetime):
+        if isinstance(value, _DATETIME):
             return _find_in_time_zone(value.utcoffset(), f"{path} = {value}")
     except (TypeError, ValueError, OverflowError) as error:
         return f"JSON cannot carry {path}: {error}; {_HOOK_ADVICE}"

@@ -10,6 +10,7 @@ import enum
 import fractions
 import json
 import math
+import sys
 import types
 import uuid
 from collections.abc import Callable, Mapping
@@ -375,6 +376,28 @@ async def test_event_is_refused_when_the_hook_does_not_help(hook: Callable[[obje
     with pytest.raises(PayloadError, match=problem):
         await application.bridge.notify(emitted(payload={"a": Opaque()}))
     assert application.counters.lost == {(8, "PayloadError"): 1}
+
+
+class FrozenDay(dt.date):
+    """What a stopped clock's `date` is."""
+
+
+@pytest.mark.parametrize("value", [Frozen(2026, 1, 1, tzinfo=dt.UTC), FrozenDay(2026, 1, 1), NOON])
+async def test_run_continues_while_a_test_tool_has_stopped_the_clock(
+    value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It replaces `datetime` and `date` in every module by subclasses."""
+    application = await started(agents={"agent": type("Agent", (Reporting,), {"value": value})})
+    connection = subscribe(application)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("bridgekit."):
+            for attribute, fake in (("datetime", Frozen), ("date", FrozenDay)):
+                if attribute in vars(module):
+                    monkeypatch.setattr(module, attribute, fake)
+    await application.supervisor.run(agent_name="agent", thread_id=THREAD, user_id=ALICE, request="return")
+    assert str(connection.frames[-1].event.payload["result"]).startswith("['2026-01-01")
+    with pytest.raises(PayloadError, match=NO_ZONE):
+        await application.bridge.notify(emitted(payload={"a": NAIVE}))
 
 
 def test_time_of_an_event_may_be_of_a_subclass() -> None:

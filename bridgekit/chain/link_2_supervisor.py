@@ -112,11 +112,9 @@ class SupervisorAgent:
             self._run_finished()
 
     async def _close_records(self, context: RunContext) -> None:
-        with anyio.move_on_after(CLOSE_RUN_TIMEOUT_SECONDS, shield=True):
-            try:
-                await self.websocket_bridge.runs.close(context.run_id)
-            finally:
-                await self.websocket_bridge.mapping.cleanup_mapping(context.run_id)
+        for close in (self.websocket_bridge.runs.close, self.websocket_bridge.mapping.cleanup_mapping):
+            with anyio.move_on_after(CLOSE_RUN_TIMEOUT_SECONDS, shield=True):
+                await close(context.run_id)
 
     def _run_finished(self) -> None:
         self._active_runs -= 1

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
+from anyio.abc import TaskGroup
 
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import StoreUnavailable, WorkerLost, unwrap_single_error
@@ -29,19 +30,28 @@ async def lost_runs_ended(bridge: AgentWebSocketBridge) -> AsyncIterator[None]:
     """End lost runs for the length of a block."""
     with unwrap_single_error():
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_end_lost_runs, bridge)
+            tasks.start_soon(_end_lost_runs, bridge, tasks)
             yield
             tasks.cancel_scope.cancel()
 
 
-async def _end_lost_runs(bridge: AgentWebSocketBridge) -> None:
+async def _end_lost_runs(bridge: AgentWebSocketBridge, tasks: TaskGroup) -> None:
     while True:
         for run in await bridge.runs.take_lost():
-            while not await _end(bridge, run):  # noqa: ASYNC110 - no event exists
-                await anyio.sleep(RETRY_SECONDS)
+            # The store may refuse the events of one thread only. Other runs do not wait for it.
+            tasks.start_soon(_end_run, bridge, run)
 
 
-async def _end(bridge: AgentWebSocketBridge, run: ActiveRun) -> bool:
+async def _end_run(bridge: AgentWebSocketBridge, run: ActiveRun) -> None:
+    try:
+        while not await _try_to_end(bridge, run):  # noqa: ASYNC110 - no event exists
+            await anyio.sleep(RETRY_SECONDS)
+    except Exception:
+        # Otherwise, an observer that raises would stop the server at each of its starts.
+        logger.exception("run %s of a lost worker could not be ended", run.run_id)
+
+
+async def _try_to_end(bridge: AgentWebSocketBridge, run: ActiveRun) -> bool:
     """Send `agent_error` for a run that was taken over. Return False if it must be tried again."""
     try:
         # The worker may have died after it sent the end event and before it closed the run.

@@ -40,11 +40,14 @@ class SqliteRunRegistry:
         return True
 
     async def close(self, run_id: RunId) -> None:
-        self._unclosed.add(run_id)
-        for each in list(self._unclosed):
-            with suppress(StoreUnavailable):
-                await self._rows.put((each, None, None))
-                self._unclosed.discard(each)
+        waiting, self._unclosed = {run_id, *self._unclosed}, set()
+        try:
+            for each in sorted(waiting):
+                with suppress(StoreUnavailable):
+                    await self._rows.put((each, None, None))
+                    waiting.discard(each)
+        finally:
+            self._unclosed |= waiting
 
     async def take_lost(self) -> list[ActiveRun]:
         if not self._lost:
