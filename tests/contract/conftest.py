@@ -26,7 +26,7 @@ def _needs_asyncio_on_trio(call: Any) -> bool:
     parameters = call.params if call is not None else {}
     kinds = [value for value in parameters.values() if isinstance(value, Kind)]
     asyncio_only = any(not kind.trio for kind in kinds) or parameters.get("edge") == "native"
-    return asyncio_only and parameters["anyio_backend"][0] == "trio"
+    return asyncio_only and parameters.get("anyio_backend", ("",))[0] == "trio"
 
 
 @pytest.fixture(autouse=True)
