@@ -42,7 +42,7 @@ class PrepareThreads(msgspec.Struct, frozen=True, tag=True):
 
 
 class FillStack(msgspec.Struct, frozen=True, tag=True):
-    """Adds live threads besides the measured ones, and runs to the mapping. Reply: Done."""
+    """Adds live threads to the measured ones, and live runs to the mapping. Reply: Done."""
 
     threads: int
     mappings: int

@@ -117,7 +117,7 @@ class StoreUnavailable(BridgekitError):
     """The store did not answer in time. Whether it executed the operation is unknown; try again."""
 
     def __init__(self, store: str, problem: str) -> None:
-        super().__init__(f"the {store} store does not answer: {problem}")
+        super().__init__(f"the {store} store is unavailable: {problem}")
         self.store = store
         self.problem = problem
 

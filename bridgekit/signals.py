@@ -1,4 +1,4 @@
-"""Signals: the frames besides events, which state where a subscription starts and which events the client will miss."""
+"""Signals: frames that are not events. They state where a subscription starts and which events the client will miss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Cursor(NamedTuple):
     """A client's position in a thread: it has read every event up to `seq`, or was sent a gap for it."""
 
     epoch: str
-    """The numbering that `seq` belongs to: 16 hexadecimal digits, new and random each time that numbering restarts."""
+    """The epoch of `seq`: 16 hexadecimal digits, new and random each time that numbering restarts."""
     seq: int
 
 
@@ -51,16 +51,16 @@ class Subscribed(msgspec.Struct, frozen=True, tag_field="type", tag="subscribed"
 
 
 class GapReason(enum.StrEnum):
-    """Why a client does not get some events."""
+    """The reason why a client does not get some events."""
 
     COALESCED = "coalesced"
     """The socket was slow, and later events of the same run and type supersede these. No recovery is needed."""
     EXPIRED = "expired"
     """The thread's log no longer retains the events."""
     RESTARTED = "restarted"
-    """The log was lost, and numbering restarted."""
+    """The log was lost, and its thread began a new epoch."""
     LOST = "lost"
-    """The events have numbers, but the store lost them or could not store them."""
+    """The store assigned a `seq` to each of the events, but then lost them or could not store them."""
 
 
 class Gap(
@@ -70,7 +70,7 @@ class Gap(
 
     thread_id: ThreadId
     epoch: str
-    """The numbering that `first` and `last` belong to."""
+    """The epoch of `first` and `last`."""
     first: Annotated[int, msgspec.Meta(ge=1)]
     last: int | None
     """None if the number of events is unknown: the gap then covers everything from `first` to the end of the epoch."""

@@ -39,6 +39,7 @@ __all__ = [
     "HubWithoutThreads",
     "Orchestrator",
     "OrchestratorLookup",
+    "OrchestratorThatQueriesTheMapping",
     "RegistryThatBindsAtStartup",
     "SupervisorWithItsOwnBridge",
     "self_check_that_cannot_fail",
@@ -113,8 +114,18 @@ class Orchestrator:
     """D9b, link 9: has no `get_thread_id_for_run`, as in the audited code, where the method existed only in mocks."""
 
 
+class OrchestratorThatQueriesTheMapping(Orchestrator):
+    """Fix 2 with its method: the audit names the method, and the run-thread mapping is all that it can query."""
+
+    def __init__(self, mapping: RunThreadMappingService) -> None:
+        self._mapping = mapping
+
+    async def get_thread_id_for_run(self, run_id: RunId) -> ThreadId | None:
+        return await self._mapping.get_thread_id(run_id)
+
+
 class OrchestratorLookup:
-    """D9b, link 9: Fix 2's lookup. The call raises AttributeError, which is caught and logged."""
+    """D9b, link 9: Fix 2's lookup. As committed, the call raises AttributeError, which is caught and logged."""
 
     def __init__(self, orchestrator: Orchestrator) -> None:
         self._orchestrator: Any = orchestrator

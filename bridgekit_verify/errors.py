@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
-from bridgekit.errors import BridgekitError
+import reprlib
 
-__all__ = ["LedgerImbalance", "MutationNotApplicable"]
+from bridgekit.errors import BridgekitError, UnknownName
+
+__all__ = ["InvalidParameter", "LedgerImbalance", "MutationNotApplicable", "UnknownFamily"]
+
+
+class InvalidParameter(BridgekitError, ValueError):
+    """A parameter of a measurement has a value that is not allowed."""
+
+    def __init__(self, name: str, value: object, allowed: str) -> None:
+        super().__init__(f"{name} must be {allowed}, not {reprlib.repr(value)}")
+        self.name = name
+        self.value = value
+        self.allowed = allowed
+
+
+class UnknownFamily(UnknownName):
+    """No family of thread ids has the name. The message also says how to pass ids of one's own."""
+
+    def __init__(self, name: object, known: tuple[str, ...]) -> None:
+        super().__init__("family of thread ids", name, known)
+        self.args = (f"{self}; for thread ids of your own, pass families={{'mine': ['support-42']}}",)
 
 
 class LedgerImbalance(BridgekitError, AssertionError):

@@ -14,22 +14,15 @@ from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.self_check import WITHOUT_ROUTING
-from bridgekit.ids import EmbeddedRunIds
 from bridgekit.transport.hub import Hub
-from bridgekit_verify.as_committed import DictMapping, HubThatAlwaysSaysSent
-from bridgekit_verify.variants import AS_COMMITTED, Variant, resolver_of_fix_2, resolver_of_fix_3
+from bridgekit_verify.as_committed import HubThatAlwaysSaysSent
+from bridgekit_verify.variants import AS_COMMITTED, FIXES, Variant
 
 __all__ = ["REPAIR_SEQUENCE"]
 
-_FIX_1: Final = replace(AS_COMMITTED, name="+ Fix 1", summary="run ids contain the thread id", run_ids=EmbeddedRunIds)
-_FIX_2: Final = replace(_FIX_1, name="+ Fix 2", summary="the run id is parsed first", resolver=resolver_of_fix_2)
-_FIX_3: Final = replace(
-    _FIX_2,
-    name="+ Fix 3",
-    summary="run and thread are stored in a dict",
-    mapping=DictMapping,
-    resolver=resolver_of_fix_3,
-)
+_FIX_1: Final = FIXES["fix 1"].applied_to(AS_COMMITTED, name="+ Fix 1")
+_FIX_2: Final = FIXES["fixes 1 and 2 as written"].applied_to(AS_COMMITTED, name="+ Fix 2")
+_FIX_3: Final = FIXES["fixes 1, 2 and 3"].applied_to(AS_COMMITTED, name="+ Fix 3")
 _LINK_3: Final = replace(_FIX_3, name="+ link 3", summary="the registry binds agents per run", registry=AgentRegistry)
 _LINK_8: Final = replace(
     _LINK_3,

@@ -1,14 +1,14 @@
 """The chains that are compared: each variant names the parts that it is built from, and otherwise equals *sound*.
 
 The variants follow the audit's order. The first block is the audit's own before and after: links 1 to 8 are sound, and
-link 9 is as reported, then with each fix alone and with several together.
+link 9 is as reported, then with each fix alone and with several together. `FIXES` applies to any other chain as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from bridgekit.chain.collaborators import PythonTools, ScriptedModel, ToolDispatcher
 from bridgekit.chain.link_1_startup import ApplicationFactory, BridgeConfig, carried_or_mapped, start_application
@@ -30,30 +30,42 @@ from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog
 from bridgekit_verify import as_committed
 
-__all__ = ["BROKEN", "SOUND", "VARIANTS", "Variant", "variant"]
+__all__ = ["BROKEN", "FIXES", "SOUND", "VARIANTS", "Fix", "Variant", "variant"]
 
 
 def _signed_run_ids(hex_source: HexSource) -> RunIdScheme:
     return SignedRunIds(hex_source=hex_source)
 
 
-def _orchestrator() -> Resolver:
-    return as_committed.OrchestratorLookup(as_committed.Orchestrator())
-
-
 def resolver_as_committed(mapping: RunThreadMappingService) -> Resolver:
     """Ask the orchestrator, then search for `thread_` in the run id. The audit calls this lookup broken."""
-    return FirstOf(_orchestrator(), ReportParser())
+    return FirstOf(as_committed.OrchestratorLookup(as_committed.Orchestrator()), ReportParser())
 
 
-def resolver_of_fix_2(mapping: RunThreadMappingService) -> Resolver:
-    """Search for `thread_` in the run id, then ask the orchestrator."""
-    return FirstOf(ReportParser(), _orchestrator())
+def resolver_of_fix_2_as_written(mapping: RunThreadMappingService) -> Resolver:
+    """Search for `thread_` in the run id, then call the orchestrator, which lacks the method that Fix 2 calls."""
+    return FirstOf(ReportParser(), as_committed.OrchestratorLookup(as_committed.Orchestrator()))
+
+
+def resolver_of_fix_2_with_its_method(mapping: RunThreadMappingService) -> Resolver:
+    """Search for `thread_` in the run id, then call an orchestrator whose method queries the mapping."""
+    return FirstOf(
+        ReportParser(), as_committed.OrchestratorLookup(as_committed.OrchestratorThatQueriesTheMapping(mapping))
+    )
 
 
 def resolver_of_fix_3(mapping: RunThreadMappingService) -> Resolver:
-    """Look the run up in the mapping service, then continue as committed."""
+    """Look the run up in the mapping service, then continue as committed.
+
+    The audit does not say when the bridge queries the service. If it did so after the parser, this would be Fix 2 with
+    its method.
+    """
     return FirstOf(MappingLookup(mapping), resolver_as_committed(mapping))
+
+
+def resolver_of_fixes_2_and_3(mapping: RunThreadMappingService) -> Resolver:
+    """Look the run up in the mapping service, then continue as in Fix 2 as written."""
+    return FirstOf(MappingLookup(mapping), resolver_of_fix_2_as_written(mapping))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,26 +133,65 @@ AS_REPORTED: Final = Variant(
     resolver=resolver_as_committed,
     self_checks=WITHOUT_ROUTING,
 )
-FIX_1: Final = replace(AS_REPORTED, name="fix 1", summary="the run id contains the thread id", run_ids=EmbeddedRunIds)
-FIX_2: Final = replace(
-    AS_REPORTED,
-    name="fix 2",
-    summary="the run id is parsed, then the orchestrator is asked",
-    resolver=resolver_of_fix_2,
-)
-FIX_3: Final = replace(
-    AS_REPORTED,
-    name="fix 3",
-    summary="run and thread are stored in a dict",
-    mapping=as_committed.DictMapping,
-    resolver=resolver_of_fix_3,
-)
-FIXES_1_AND_2: Final = replace(
-    FIX_1, name="fixes 1 and 2", summary="the two fixes that the audit puts first", resolver=resolver_of_fix_2
-)
-ALL_FIXES: Final = replace(
-    FIX_3, name="fixes 1, 2 and 3", summary="all fixes that the audit proposes", run_ids=EmbeddedRunIds
-)
+
+
+@dataclass(frozen=True)
+class Fix:
+    """One of the audit's fixes, or several together: the parts that it replaces in any chain."""
+
+    name: str
+    summary: str
+    parts: Mapping[str, Any]
+    """The replaced fields of a `Variant`."""
+
+    def applied_to(self, base: Variant, *, name: str | None = None) -> Variant:
+        """Return the base chain with this fix; by default it is called "<base> with <fix>"."""
+        return replace(base, name=name or f"{base.name} with {self.name}", summary=self.summary, **self.parts)
+
+
+_EMBEDDED: Final[dict[str, Any]] = {"run_ids": EmbeddedRunIds}
+_AS_WRITTEN: Final[dict[str, Any]] = {"resolver": resolver_of_fix_2_as_written}
+_WITH_ITS_METHOD: Final[dict[str, Any]] = {
+    "resolver": resolver_of_fix_2_with_its_method,
+    "mapping": as_committed.DictMapping,
+}
+_MAPPED: Final[dict[str, Any]] = {"resolver": resolver_of_fix_3, "mapping": as_committed.DictMapping}
+
+FIXES: Final[Mapping[str, Fix]] = {
+    fix.name: fix
+    for fix in (
+        Fix("fix 1", "the run id contains the thread id", _EMBEDDED),
+        Fix("fix 2 as written", "the run id is parsed, then the orchestrator lacks the method", _AS_WRITTEN),
+        Fix(
+            "fix 2 with its method",
+            "the run id is parsed, then the orchestrator queries Fix 3's mapping",
+            _WITH_ITS_METHOD,
+        ),
+        Fix("fix 3", "run and thread are stored in a dict", _MAPPED),
+        Fix(
+            "fixes 1 and 2 as written",
+            "the run id contains the thread id and is parsed; the orchestrator lacks the method",
+            _EMBEDDED | _AS_WRITTEN,
+        ),
+        Fix(
+            "fixes 1 and 2 with the method",
+            "the run id contains the thread id and is parsed, then the orchestrator queries Fix 3's mapping",
+            _EMBEDDED | _WITH_ITS_METHOD,
+        ),
+        Fix(
+            "fixes 1, 2 and 3",
+            "the mapping is queried first, then the run id, which contains the thread id, is parsed",
+            _EMBEDDED | _MAPPED | {"resolver": resolver_of_fixes_2_and_3},
+        ),
+    )
+}
+"""The audit's fixes by name, alone and together. Fix 2 calls a method that the audited code does not have: "as written"
+leaves it out. "With its method" supplies it as a query of the run-thread mapping, which makes Fix 2 a lookup in Fix 3's
+mapping. In both, the run id is parsed first."""
+
+FIX_1: Final = FIXES["fix 1"].applied_to(AS_REPORTED, name="fix 1")
+FIX_3: Final = FIXES["fix 3"].applied_to(AS_REPORTED, name="fix 3")
+ALL_FIXES: Final = FIXES["fixes 1, 2 and 3"].applied_to(AS_REPORTED, name="fixes 1, 2 and 3")
 AS_COMMITTED: Final = Variant(
     name="as committed",
     summary="every defect that appears when the audited code runs",
@@ -153,8 +204,14 @@ AS_COMMITTED: Final = Variant(
     self_checks=(as_committed.self_check_that_cannot_fail,),
 )
 
-VARIANTS: Final = {
-    row.name: row for row in (AS_REPORTED, FIX_1, FIX_2, FIX_3, FIXES_1_AND_2, ALL_FIXES, SOUND, AS_COMMITTED)
+VARIANTS: Final[Mapping[str, Variant]] = {
+    row.name: row
+    for row in (
+        AS_REPORTED,
+        *(fix.applied_to(AS_REPORTED, name=fix.name) for fix in FIXES.values()),
+        SOUND,
+        AS_COMMITTED,
+    )
 }
 
 _WITHOUT_HANDOVER_CHECK: Final = replace(SOUND, self_checks=WITHOUT_HANDOVER)
@@ -217,7 +274,7 @@ BROKEN: Final[Mapping[int, Variant]] = {
 
 def variant(name: str) -> Variant:
     """Return the variant with that name. UnknownName lists the known names."""
-    rows = VARIANTS | {row.name: row for row in BROKEN.values()}
+    rows = {**VARIANTS} | {row.name: row for row in BROKEN.values()}
     if name not in rows:
         raise UnknownName("variant", name, tuple(rows))
     return rows[name]

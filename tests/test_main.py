@@ -30,6 +30,12 @@ def test_demo_prints_the_frames_that_the_client_reads(capsys: pytest.CaptureFixt
     assert [event.seq for event in events] == [1, 2, 3, 4, 5]
 
 
+def test_demo_takes_a_thread_id_of_the_readers_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--json", "--thread-id", "support-42"]) == 0
+    frames = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {frame["thread_id"] for frame in frames} == {"support-42"}
+
+
 def test_demo_counts_lost_events_by_link_when_events_are_lost(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--steps", "2", "--variant", "link 8 broken"]) == 1
     out = capsys.readouterr().out
@@ -42,6 +48,7 @@ def test_demo_counts_lost_events_by_link_when_events_are_lost(capsys: pytest.Cap
     [
         (["audit", "--variant", "nope"], "no variant is called 'nope'; known: 'as reported'"),
         (["demo", "--family", "nope"], "no family of thread ids is called 'nope'"),
+        (["demo", "--thread-id", " "], "thread_ids[0] = ' ': must not be empty. A thread id is a string of 1 to 1,024"),
         (["report", "--notebooks", "nowhere"], "nowhere holds no notebook"),
         (["report", "--from-executed", "nowhere"], "nowhere"),
         (["report", "--set", "SEED"], "SEED"),

@@ -8,8 +8,8 @@ from importlib.metadata import entry_points
 import pytest
 
 from bridgekit.pytest_plugin import assert_delivered
+from tests.invariants.recordings import sound
 from tests.tree import ROOT
-from tests.verify.measure.recordings import sound
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Signals that a server sends besides events, and validation of a client's cursor."""
+"""Signals that a server sends in addition to events, and validation of a client's cursor."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Step:
     calls: tuple[str, ...]
     """The methods or classes of that module which the event passes."""
     stops: tuple[str, ...] = ()
-    """How the event can stop here, in at most two lines."""
+    """The ways in which an event can stop at this step, in at most two lines."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Mutation testing: checks that the tests of the pure measuring modules detect small mistakes in them.
+"""Mutation testing: checks that the tests of the pure modules that judge detect small changes to them.
 
 Each mutant is written to a copy of the package, and the fast tests of its module run. A survivor shows a gap in the
 tests, or has no observable effect; the latter are explained in `tools/mutants_explained.toml`. The exit code is 1 if a
@@ -72,7 +72,7 @@ def _invariant(module: str) -> Target:
     names = (
         "invariants/test_invariants",
         "invariants/test_invariants_of_streams",
-        "verify/measure/test_small_mistakes",
+        "invariants/test_invariants_edge_cases",
     )
     return Target(
         f"bridgekit/invariants/{module}.py",
@@ -80,13 +80,12 @@ def _invariant(module: str) -> Target:
     )
 
 
-SURVIVOR_TESTS: Final = "test_small_mistakes"
 TARGETS: Final[Mapping[str, Target]] = {
-    "statistics": _measuring("statistics", "test_statistics", SURVIVOR_TESTS),
-    "history": _measuring("history", "test_ledger", SURVIVOR_TESTS, "test_checker"),
-    "attribution": _measuring("attribution", "test_attribution", SURVIVOR_TESTS, "test_ledger"),
-    "ledger": _measuring("ledger", "test_ledger", SURVIVOR_TESTS, "test_checker", "test_attribution"),
-    "checker": _measuring("checker", "test_checker", SURVIVOR_TESTS, "test_ledger", "test_checker_properties"),
+    "statistics": _measuring("statistics", "test_statistics"),
+    "history": _measuring("history", "test_ledger", "test_checker"),
+    "attribution": _measuring("attribution", "test_attribution", "test_ledger"),
+    "ledger": _measuring("ledger", "test_ledger", "test_checker", "test_attribution"),
+    "checker": _measuring("checker", "test_checker", "test_ledger", "test_checker_properties"),
     "rules": _invariant("rules"),
     "reports": _invariant("reports"),
 }

@@ -32,9 +32,9 @@ Lost silently in modes with a log: {silent_losses}. Guarantees violated: {violat
 def main() -> int:
     """Run the soak test and return 1 if a guarantee was violated, else 0."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0, help="how long (default 60)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="duration in minutes (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="the first round's seed (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/soak.md"), help="the page to write")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/soak.md"), help="Markdown file to write")
     options = parser.parse_args()
     found = anyio.run(_soaked, options.minutes, options.seed)
     options.out.write_text(page(found), encoding="utf-8")

@@ -19,7 +19,7 @@ __all__ = ["FULL_BACKGROUND", "NO_BACKGROUND", "BackgroundLoad", "flatness", "gr
 THREADS: Final = 10
 """Number of measured threads, with one socket each."""
 SPARE_FILES: Final = 200
-"""Open files of a process besides its sockets, at most."""
+"""Upper bound on the open files of a process that are not sockets."""
 FILL_SECONDS: Final = 120.0
 QUIET_SECONDS: Final = 3_600.0
 POINTS: Final = 100
@@ -30,7 +30,7 @@ SETTLED_RUNS: Final = 600
 
 @dataclass(frozen=True, slots=True)
 class BackgroundLoad:
-    """The background load besides the measured threads."""
+    """The background load, in addition to the measured threads."""
 
     threads: int = 0
     mappings: int = 0

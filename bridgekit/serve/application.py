@@ -87,7 +87,7 @@ class AppSpec:
         elif self.store is not None and self.store.startswith(SHARED_STORES):
             raise ServeError(
                 self.target,
-                "workers that share a store need the same key for tickets:"
+                "workers that share a store must also share a ticket key:"
                 f" give --ticket-key-file FILE, or {KEY_VARIABLE} in the environment",
             )
         return replace(
@@ -121,7 +121,7 @@ def _import(target: str) -> object:
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
             raise ServeError(target, f"there is no module {error.name!r} in {Path.cwd()} or on the path") from error
-        raise ServeError(target, f"it needs the module {error.name!r}, which is not installed") from error
+        raise ServeError(target, f"it needs the module {error.name!r}, which is not installed; install it") from error
     try:
         return attrgetter(attribute)(imported)
     except AttributeError as error:
@@ -138,7 +138,7 @@ def _needs_no_arguments(call: Callable[..., object]) -> bool:
 
 
 def read_ticket_keys(file: Path | None, environment: Mapping[str, str]) -> tuple[bytes, ...]:
-    """Return the keys for tickets, one per line: the first key signs, all keys verify, so that keys can be rotated.
+    """Return the ticket keys, one per line: the first key signs, all keys verify, so that keys can be rotated.
 
     Empty if neither the file nor the variable is given. ServeError if a key is too short, or if other users can read or
     change the file.
@@ -155,7 +155,7 @@ def read_ticket_keys(file: Path | None, environment: Mapping[str, str]) -> tuple
 def _parse_keys(text: bytes, source: str) -> tuple[bytes, ...]:
     keys = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not keys:
-        raise ServeError(source, "it contains no key for tickets; generate one with `openssl rand -hex 32`")
+        raise ServeError(source, "it contains no ticket key; generate one with `openssl rand -hex 32`")
     if (shortest := min(map(len, keys))) < KEY_BYTES:
         raise ServeError(
             source,

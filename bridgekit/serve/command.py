@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ticket-key-file",
         type=Path,
         metavar="FILE",
-        help="file with keys for tickets, one per line; the first one signs. Or set the environment variable"
+        help="file with ticket keys, one per line; the first one signs. Or set the environment variable"
         f" {KEY_VARIABLE}",
     )
     parser.add_argument(

@@ -37,7 +37,7 @@ GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
-"""The same, until all workers have started: the first answer waits for Python's imports."""
+"""The same time limit until all workers have started, because the first answer waits for Python's imports."""
 
 _LOG: Final = logging.getLogger("uvicorn.error")
 

@@ -84,7 +84,7 @@ def sqlite_stores(
     `synchronous` chooses what a power loss may lose, "off", "normal" or "full": see
     `bridgekit.stores.sqlite.file.Synchronous`. UnknownName for any other value.
     """
-    from bridgekit.stores.sqlite import database, file, log, mapping, runs, used_tickets
+    from bridgekit.stores.sqlite import database, file, log, mapping, runs
 
     setting = file.parse_synchronous(synchronous)
     location = Path(path).absolute()
@@ -96,7 +96,7 @@ def sqlite_stores(
                 name="sqlite",
                 routes=await mapping.SqliteMappingStore(opened_database, routes=routes).load(),
                 log=await log.SqliteEventLog(opened_database, retention).load(),
-                used_tickets=await used_tickets.SqliteUsedTickets(opened_database).load(),
+                used_tickets=await mapping.SqliteUsedTickets(opened_database).load(),
                 runs=await runs.SqliteRunRegistry(opened_database).load(),
             )
 

@@ -151,6 +151,7 @@ class OwnerAuthorizer:
     """
 
     def __init__(self, threads: ThreadOwners, used_tickets: UsedTickets) -> None:
+        """`used_tickets` is not used: `BridgeConfig.authorizer` calls every authorizer with the same two arguments."""
         self._threads = threads
 
     def awaits_message(self, handshake: Handshake) -> bool:

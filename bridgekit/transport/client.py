@@ -36,7 +36,7 @@ CLOSE_TIMEOUT_SECONDS: Final = 2.0
 KEEPALIVE_SECONDS: Final = 20.0
 """Time between pings, and how long the server may take to answer one before the connection counts as broken."""
 QUEUE_FRAMES: Final = 256
-"""Frames that are read ahead of the caller. When that many wait, reading pauses, and the server sees a slow client."""
+"""Limit on frames read ahead of the caller. At the limit, the client stops reading, so that the server slows down."""
 
 TRIO_CLIENT: Final = "websockets>=17,<18"
 
@@ -119,7 +119,7 @@ async def connect(
 
     The client receives every later event of the thread or, with `after`, every event after that cursor. `url` is the
     server's, such as `ws://127.0.0.1:8000`. `ticket` comes from the application and opens one socket. A server that
-    does not require tickets takes `user_id` instead. Proxies from the environment are not used.
+    does not require tickets accepts `user_id` instead. Proxies from the environment are not used.
 
     SubscriptionRefused if the server refuses the subscription. Disconnected if it closes the socket before it has
     confirmed the subscription. OSError, TimeoutError or `websockets.InvalidHandshake` if no server answers at `url`. On

@@ -27,7 +27,6 @@ from bridgekit.transport.authorization import (
     Subscription,
     parse_first_message,
 )
-from bridgekit.transport.drain import OpenSockets
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits, Subscriber
@@ -92,7 +91,7 @@ class ConnectionRegistry:
         self.counters = counters
         self._origins = sites.origins(origins)
         self.scheduler = WriteScheduler(hub.crowded, outbox.within(hub.retention))
-        self._open_sockets = OpenSockets()
+        self._open_sockets = _OpenSockets()
         """Sockets that are subscribing or subscribed."""
         self._unauthenticated: dict[anyio.CancelScope, None] = {}
         """Cancel scopes of the sockets that wait for their first message, oldest first."""
@@ -224,6 +223,57 @@ class ConnectionRegistry:
         """Accept no new sockets, and drain the open ones."""
         self.stop_accepting()
         await self.drain(seconds=seconds)
+
+
+class _OpenSockets:
+    """The sockets that are subscribing or subscribed."""
+
+    def __init__(self) -> None:
+        self._sockets: set[Subscriber] = set()
+        self._drains: list[_Drain] = []
+        """Drains in progress."""
+
+    def add(self, socket: Subscriber) -> None:
+        self._sockets.add(socket)
+
+    def remove(self, socket: Subscriber) -> None:
+        self._sockets.remove(socket)
+        for drain in self._drains:
+            drain.removed(socket)
+
+    async def drain(self, seconds: float) -> None:
+        """Close each socket after its outbox is written. After `seconds`, abort those that are still open."""
+        # The drain covers only the sockets that are open now. A client that reconnects to this server during the drain
+        # is not waited for.
+        drain = _Drain(self._sockets)
+        self._drains.append(drain)
+        try:
+            with anyio.move_on_after(seconds):
+                await drain.wait()
+            for stuck in drain.remaining:
+                stuck.disconnect_slow()
+        finally:
+            self._drains.remove(drain)
+
+
+class _Drain:
+    """One drain and its remaining sockets. They share one event, because an event for each socket would use memory for
+    as long as the socket lives."""
+
+    def __init__(self, sockets: Iterable[Subscriber]) -> None:
+        self.remaining = set(sockets)
+        self._done = anyio.Event()
+        for socket in list(self.remaining):
+            socket.drain()
+
+    def removed(self, socket: Subscriber) -> None:
+        self.remaining.discard(socket)
+        if not self.remaining:
+            self._done.set()
+
+    async def wait(self) -> None:
+        if self.remaining:
+            await self._done.wait()
 
 
 class _SubscriptionBlock:

@@ -17,7 +17,7 @@ class CursorTracker:
     """Merges the items of successive sockets into one stream without duplicates, in which a Gap marks every missing
     event.
 
-    It does not rely on the server's guarantees: if a number is skipped and no gap covers it, it adds a gap.
+    It does not rely on the server's guarantees: if a `seq` is skipped and no gap covers it, it adds a gap.
     """
 
     def __init__(self, after: Cursor | None) -> None:

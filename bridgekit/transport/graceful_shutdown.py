@@ -8,7 +8,7 @@ signal handler, drains, and then calls the server's handler. The result depends 
   once. Meanwhile sockets are drained; it closes them after its `--graceful-timeout` (3 s).
 - hypercorn with workers (it starts one by default): a worker receives no signal. The application drains when the
   worker closes its listening socket. The rest is as with `--workers 0`.
-- hypercorn on trio with `--workers 0` does not handle SIGTERM and ends at once.
+- hypercorn on trio with `--workers 0` does not handle SIGTERM and ends immediately.
 """
 
 from __future__ import annotations

@@ -64,12 +64,12 @@ class Hub:
         return self._log.retention
 
     def attach(self, connection: Connection) -> None:
-        """Start to deliver the thread's events in this worker to the connection."""
+        """Start delivering the thread's events in this worker to the connection."""
         thread_id = self._thread_of(connection)
         self._connections[thread_id] = (*self._connections.get(thread_id, ()), connection)
 
     def detach(self, connection: Connection) -> None:
-        """Stop to deliver events to the connection. A connection that is not attached is ignored: it may have left
+        """Stop delivering events to the connection. A connection that is not attached is ignored: it may have left
         already."""
         thread_id = self._thread_of(connection)
         attached = self._connections.get(thread_id, ())
@@ -97,8 +97,8 @@ class Hub:
     async def join(self, connection: Connection, after: Cursor | None = None) -> Replay:
         """Subscribe the connection to its thread until `leave`, and return the replay to send first.
 
-        Every event after the replay is put to the connection. Events published while the replay is read are put as
-        well, so an event may be in both; its `seq` identifies it. Raises StoreUnavailable if the log does.
+        Every event after the replay is put in the connection's outbox. An event published while the replay is read may
+        be in both; its `seq` identifies it. Raises StoreUnavailable if the log does.
         """
         await self._log.join(connection.thread_id)
         try:

@@ -116,7 +116,7 @@ class EventLog(Protocol):
     def publish(self, event: AgentEvent) -> Answer:
         """Assign the event its `seq`, retain it, and deliver it to the thread's sockets in every worker.
 
-        The answer is available in bounded time whatever state the store is in. Its outcome is SENT, RELAYED,
+        The answer is available within a limited time, even if the store is unavailable. Its outcome is SENT, RELAYED,
         NO_SUBSCRIBER, PENDING, or REFUSED with the reason. A REFUSED event still takes a number as soon as possible,
         so that clients get a gap. Events of one thread keep the order in which they are published, even if the answers
         are not awaited. PayloadError and FrameTooLarge are raised at once; then the event has taken no number.
@@ -149,8 +149,8 @@ def same_epoch(head: Cursor, after: Cursor) -> bool:
 def replay_after(thread_id: ThreadId, head: Cursor, retained: Sequence[Frame], after: Cursor | None) -> Replay:
     """Return the replay after a cursor. `retained` is everything that the log, which ends at `head`, retains after it.
 
-    All or nothing: either every event, or a gap and the stream from the log's end. For a cursor of another epoch,
-    `retained` must be everything that the log retains: see `replay_after_restart`.
+    Replay is all or nothing: the client gets every event after the cursor, or a gap and only later events. For a cursor
+    of another epoch, `retained` must be everything that the log retains: see `replay_after_restart`.
     """
     if after is None or after == head:
         return Replay(head)

@@ -19,7 +19,7 @@ _TICKETS: Final = re.compile(
 
 
 def redact_tickets(*loggers: str) -> None:
-    """Replace tickets by "(hidden)" in the records of these loggers."""
+    """Replace tickets with "(hidden)" in the records of these loggers."""
     for name in loggers:
         logging.getLogger(name).addFilter(_redact)
 

@@ -1,5 +1,4 @@
-"""The delivery counters as Prometheus metrics. They are converted when they are scraped, so events pay nothing for
-it."""
+"""The delivery counters as Prometheus metrics. They are converted when they are scraped, so counting is cheap."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ async def _serve(
 
 
 def _send_close(connection: NativeConnection, code: int) -> None:
-    """Send a close frame behind all waiting frames, and return at once. The caller that drains limits the wait."""
+    """Send a close frame behind all waiting frames, and return immediately. The caller that drains limits the wait."""
     if connection.protocol.state is State.OPEN:
         connection.protocol.send_close(code, CLOSE_REASONS[code])
         connection.close_frame_sent = True

@@ -1,8 +1,8 @@
-"""The outbox of one subscriber: a bounded queue in order, without duplicates, with a gap frame for each missing number.
+"""The outbox of one subscriber: a bounded queue in order, without duplicates, with a gap frame for missing events.
 
-The hub never waits for a socket, so frames that a socket cannot accept at once wait here. The subscribers in `writer`
-write them. An outbox is *crowded* when it is half full, or when a full write waits and cannot be written. Emitters then
-yield to the event loop, so that it can write.
+The hub never waits for a socket, so frames that a socket cannot accept immediately wait here. The subscribers in
+`writer` write them. An outbox is *crowded* when it is half full, or when a full write waits and cannot be written.
+Emitters then yield to the event loop, so that it can write.
 """
 
 from __future__ import annotations
@@ -109,10 +109,10 @@ class Subscriber:
         self._epoch = ""
         """Empty until the replay is known. Before, a part of the waiting frames may be in it, so none are joined."""
         self._last_sent_seq = 0
-        """Every number up to this one was sent, or is in a gap that was sent."""
+        """Every `seq` up to this one was sent, or is in a gap that was sent."""
         self._coalesced: IntervalSet | None = None
-        """Numbers of coalesced frames, until a gap with them is sent. There is at most one interval more than waiting
-        frames."""
+        """The `seq` of each coalesced frame, until a gap with it is sent. There is at most one interval more than
+        waiting frames."""
         self.coalesced = 0
         """Number of frames that were coalesced."""
         self.gaps = NO_GAPS
@@ -176,11 +176,11 @@ class Subscriber:
             self._crowded.add(self)
 
     def _write_directly(self, frame: Frame) -> bool:
-        """Write a frame without enqueuing it, if the socket accepts it at once. Return whether it was written."""
+        """Write a frame without enqueuing it, if the socket accepts it immediately. Return whether it was written."""
         return False
 
     def _write_early(self) -> None:
-        """Write the waiting frames before the scheduler does, if the socket accepts them at once."""
+        """Write the waiting frames before the scheduler does, if the socket accepts them immediately."""
 
     def flush(self) -> Awaitable[None] | None:
         """Write the waiting frames. Return the rest of a slow send, which must be awaited in the same task."""
@@ -210,8 +210,8 @@ class Subscriber:
     def start(self, replay: Replay) -> list[bytes]:
         """Return what is sent first: the confirmation, the replay's gaps, and its frames.
 
-        Frames that were put meanwhile follow by `next_frames`. Frames that the replay contains are discarded, including
-        those that are put later.
+        `next_frames` returns the frames that were put in the meantime. It omits those that the replay contains, even if
+        they are put later.
         """
         self._epoch, self._last_sent_seq = replay.cursor
         first = [encode_signal(Subscribed(self.thread_id, *replay.cursor)), *map(encode_signal, replay.gaps)]
@@ -222,10 +222,10 @@ class Subscriber:
         return first
 
     def next_frames(self, limit: int = BATCH_FRAMES) -> list[bytes]:
-        """Remove and return the next messages to send, in order, with a gap where numbers are missing."""
+        """Remove and return the next messages to send, in order, with a gap where events are missing."""
         frames = self._take_frames(limit)
         count, sent = len(frames), self._last_sent_seq
-        # The numbers ascend. So none is missing if the last one is as far ahead as there are frames.
+        # Each `seq` is higher than the one before. So none is missing if first and last have the expected values.
         if count and frames[-1].seq == sent + count and frames[0].seq == sent + 1:
             self._last_sent_seq = sent + count
             self.in_flight += count
@@ -331,7 +331,7 @@ class Subscriber:
         return sent
 
     def _gaps(self, first: int, last: int) -> Iterator[bytes]:
-        """Yield gap frames for missing numbers, with the reason COALESCED or LOST."""
+        """Yield gap frames for the missing events, with the reason COALESCED or LOST."""
         for start, end in () if self._coalesced is None else self._coalesced.pop_below(last + 1):
             if first < start:
                 yield self._gap(first, start - 1, GapReason.LOST)

@@ -25,7 +25,7 @@ TicketSource = Callable[[], Awaitable[str]]
 """Requests a new ticket from the application. Each socket needs its own."""
 
 READ_AHEAD: Final = 64
-"""Items that are read ahead of the caller. When that many wait, reading pauses, and the server sees a slow client."""
+"""Limit on items read ahead of the caller. At the limit, the client stops reading, so that the server slows down."""
 RETRYABLE_ERRORS: Final = (OSError, TimeoutError, Disconnected, InvalidHandshake)
 """Errors that a retry may resolve. Exceptions: an untrusted certificate, and HTTP statuses not in RETRYABLE_STATUS."""
 TICKET_CODES: Final = frozenset({CLOSE_BAD_TICKET, CLOSE_TICKET_EXPIRED, CLOSE_TICKET_USED})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
@@ -23,20 +23,26 @@ class MemoryUsedTickets:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._used: set[str] = set()
-        self._queue: deque[tuple[float, str]] = deque()
-        """Tickets in order of use. With equal lifetimes this is the order of expiry; a shorter-lived ticket is kept
-        slightly longer."""
+        self._until: OrderedDict[str, float] = OrderedDict()
+        """Expiry times in order of use. With equal lifetimes this is the order of expiry; a shorter-lived ticket is
+        kept slightly longer."""
 
     def __len__(self) -> int:
-        return len(self._used)
+        return len(self._until)
 
     async def mark_used(self, ticket_id: str, seconds: float) -> bool:
+        return self.add(ticket_id, self._clock() + seconds)
+
+    def add(self, ticket_id: str, until: float) -> bool:
+        """`mark_used` without a coroutine, with the time of expiry by this set's clock."""
         now = self._clock()
-        while self._queue and self._queue[0][0] <= now:
-            self._used.discard(self._queue.popleft()[1])
-        if ticket_id in self._used:
+        while self._until and next(iter(self._until.values())) <= now:
+            self._until.popitem(last=False)
+        if ticket_id in self._until:
             return False
-        self._used.add(ticket_id)
-        self._queue.append((now + seconds, ticket_id))
+        self._until[ticket_id] = until
         return True
+
+    def remove(self, ticket_id: str) -> None:
+        """Forget a ticket, which may then be used again."""
+        self._until.pop(ticket_id, None)

@@ -1,7 +1,7 @@
 """Writes to the sockets: one task of the edge flushes each outbox that a frame was put in.
 
 Frames of one event-loop iteration are written together, because the system call is the largest cost. A single frame is
-written at once. `NativeSubscriber` writes to a transport, `AsgiSubscriber` sends through an ASGI server.
+written immediately. `NativeSubscriber` writes to a transport, `AsgiSubscriber` sends through an ASGI server.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ WRITE_FRAMES: Final = 512
 class WriteScheduler:
     """Flushes each subscriber with new frames once per event-loop iteration.
 
-    Use it as an async context manager; outside of the block it does nothing. If a socket cannot be written at once, the
-    task that started the send waits for it, and another task continues with the other sockets. So no socket waits for a
-    slow one, and each send ends in the task in which it started, as cancel scopes and timeouts require.
+    Use it as an async context manager; outside of the block it does nothing. If a socket cannot be written immediately,
+    the task that started the send waits for it, and another task continues with the other sockets. So no socket waits
+    for a slow one, and each send ends in the task in which it started, as cancel scopes and timeouts require.
     """
 
     def __init__(self, crowded: CrowdedOutboxes | None = None, limits: OutboxLimits = OUTBOX_LIMITS) -> None:
@@ -325,9 +325,9 @@ _NOTHING: Final[list[bytes]] = []
 class AsgiSubscriber(WritingSubscriber):
     """A subscriber that writes through the `send` function of an ASGI connection, and reads within `read_scope`.
 
-    Its own task reads. `send` is a coroutine that may wait but usually does not: uvicorn's returns at once while the
-    connection's buffer is small. So the scheduler runs the first step of each send, and awaits the rest only if there
-    is any. The read scope is cancelled when the socket has ended.
+    Its own task reads. `send` is a coroutine that may wait but usually does not: uvicorn's returns immediately while
+    the connection's buffer is small. So the scheduler runs the first step of each send, and awaits the rest only if
+    there is any. The read scope is cancelled when the socket has ended.
     """
 
     __slots__ = ("_context", "_first", "_pending", "_read_scope", "_send")

@@ -21,7 +21,7 @@ from bridgekit_verify.harness.messages import Done, Ready, send
 from bridgekit_verify.harness.websocket import WebSocketDialect
 from bridgekit_verify.measure.checker import check
 from bridgekit_verify.measure.experiment import arrival_of
-from bridgekit_verify.measure.history import EventKey, History, SignalledGap, Socket
+from bridgekit_verify.measure.history import EventKey, ExpectedEvents, History, SignalledGap, Socket
 
 __all__ = ["judge_step", "quantile"]
 
@@ -33,14 +33,18 @@ def judge_step(
     history: History,
     *,
     within_seconds: float,
+    expected: ExpectedEvents | None = None,
     shares: tuple[float, float] = (0.0, 0.0),
     closed: int = 0,
 ) -> ClientReport:
     """Check the history of a wave and compute its lateness. Raises LedgerImbalance if the counts do not add up.
 
+    `expected` is computed from the wave's parameters. Events of threads whose sockets another process opened count as
+    events without a socket.
+
     This history has no acknowledgements, so a loss is counted but not attributed to a link.
     """
-    verdict = check(history)
+    verdict = check(history, expected)
     late, emitted = _lateness(wave, history)
     ordered, emitted = sorted(late.values()), sorted(emitted)
     first, last, apart = _drift(sorted((wave.due(key), seconds) for key, seconds in late.items()))
@@ -148,6 +152,7 @@ def _read(client: LoadClient[UserSocket], request: ReadWave) -> ClientReport:
         wave,
         history,
         within_seconds=request.within_seconds,
+        expected=ExpectedEvents(at_sockets=expected, without_socket=wave.events - expected),
         shares=(report.cpu_share, report.run_queue_wait),
         closed=sum(each.disconnected or each.dialect.closed for each in sockets),
     )

@@ -41,7 +41,7 @@ WARM_UP: Final = 50
 UNCOUNTED: Final = 2_000
 """Threads with a run in their log that use up free memory before the measurement."""
 SPARE_FILES: Final = 100
-"""Open files of a process besides its sockets, at most."""
+"""Upper bound on the open files of a process that are not sockets."""
 BURST_SECONDS: Final = 0.25
 BURST_EVENTS: Final = 4_000.0
 """Load of a burst in events per second, as runs without pauses."""

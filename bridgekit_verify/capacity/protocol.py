@@ -93,7 +93,7 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     at_once: int
     """Largest number of concurrent runs."""
     seconds: float
-    """From the start of the wave to the end of its last run."""
+    """Duration from the start of the wave to the end of its last run."""
     cpu_seconds: float
     """CPU time of the process in this time."""
     share: float

@@ -11,7 +11,7 @@ from bridgekit.events import RoutedEvent
 from bridgekit_verify.commands.options import add_json, add_variant, at_least_1
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.history import Socket
-from bridgekit_verify.measure.workload import FAMILIES, Workload, thread_ids
+from bridgekit_verify.measure.workload import FAMILIES, Workload, own_threads, thread_ids
 from bridgekit_verify.variants import variant
 
 __all__ = ["add_arguments", "run"]
@@ -25,14 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Run one agent for one user and show its events as they arrive at the user's socket."
     add_json(parser)
     add_variant(parser)
-    parser.add_argument("--family", default="thread_123", help=f"kind of thread id: {', '.join(map(repr, FAMILIES))}")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--family", default="thread_123", help=f"kind of thread id: {', '.join(map(repr, FAMILIES))}")
+    kind.add_argument("--thread-id", help="a thread id of your own")
     parser.add_argument(
         "--steps", type=at_least_1, default=1, help="number of steps of the agent, three events each (default 1)"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    workload = Workload(threads=thread_ids(options.family, 1, seed=options.seed), steps=options.steps)
+    own = options.thread_id
+    threads = thread_ids(options.family, 1, seed=options.seed) if own is None else own_threads([own])
+    workload = Workload(threads=threads, steps=options.steps)
     measurement = anyio.run(_shown, variant(options.variant).name, workload, options.seed, options.json)
     verdict = measurement.verdict
     if not options.json:

@@ -1,7 +1,8 @@
 """From a history to a verdict: a pure function, modelled on Jepsen's total-queue checker, extended by owners.
 
-Only what was observed is counted. Two identities are checked for every history. If they do not hold, the counts are
-wrong, and `check` raises LedgerImbalance instead of returning a verdict.
+Only what was observed is counted. Three identities are checked for every history. If one does not hold, the counts are
+wrong, and `check` raises LedgerImbalance instead of returning a verdict. What a workload expects is computed from its
+parameters, so that neither a forgotten run nor a missing row of the ledger can pass.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from bridgekit.events import Outcome, Receipt
 from bridgekit_verify.errors import LedgerImbalance
-from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History
+from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, ExpectedEvents, History
 from bridgekit_verify.measure.ledger import Attribution, Row, attribute_misroute, ledger
 from bridgekit_verify.measure.statistics import Rate
 
@@ -26,12 +27,15 @@ class Verdict:
     """Counts of events and frames. An event with two entitled sockets counts twice, once for each."""
 
     expected: int
+    """Must arrive at a socket entitled to it."""
+    no_socket: int
+    """Events that no socket is entitled to, because their user has none. They are not part of `expected`."""
     delivered: int
     """Arrived at least once at a socket entitled to it."""
     lost_signalled: int
     """Never arrived, and the client received a gap that covers the event."""
     lost_silent: int
-    """Never arrived, and no gap told the client so."""
+    """Never arrived, and the client received no gap that covers the event."""
     frames: int
     """Frames that sockets read."""
     extra_copies: int
@@ -66,6 +70,11 @@ class Verdict:
         return self.lost_signalled + self.lost_silent
 
     @property
+    def all_delivered(self) -> bool:
+        """Whether something was expected, all of it reached its user, and no frame another thread or user."""
+        return self.delivered == self.expected > 0 == self.misrouted
+
+    @property
     def attributions(self) -> list[Attribution]:
         """Every link and reason that lost or misrouted something, in the order of the chain."""
         return sorted({*self.losses, *self.misroutes}, key=lambda attribution: (attribution.link, attribution.reason))
@@ -92,15 +101,21 @@ class Verdict:
         return dict(sorted(by_link.items()))
 
 
-def check(history: History) -> Verdict:
-    """Return the verdict on a history. LedgerImbalance if the history contradicts itself."""
+def check(history: History, expected: ExpectedEvents | None = None) -> Verdict:
+    """Return the verdict on a history. LedgerImbalance if its counts contradict each other.
+
+    `expected` is what the workload's parameters imply. Without it, the checker counts the history's own events and
+    sockets, which detects a mistake of the ledger, but not an event that was never recorded.
+    """
     rows = ledger(history)
+    planned = _count_expected(history) if expected is None else expected
     owners = {expectation.key: expectation for expectation in history.expected}
     found = [(arrival, _destination(owners, arrival)) for arrival in history.arrivals]
     by_destination = Counter(destination for _, destination in found)
     reordered, extent = _reordering(arrival for arrival, destination in found if destination is Destination.ENTITLED)
     verdict = Verdict(
-        expected=len(rows),
+        expected=planned.at_sockets,
+        no_socket=planned.without_socket,
         delivered=sum(row.copies > 0 for row in rows),
         lost_signalled=sum(row.copies == 0 and row.signalled for row in rows),
         lost_silent=sum(row.copies == 0 and not row.signalled for row in rows),
@@ -123,8 +138,20 @@ def check(history: History) -> Verdict:
             )
         ),
     )
-    _assert_identities(verdict)
+    _assert_identities(verdict, without_row=_without_row(history, rows))
     return verdict
+
+
+def _count_expected(history: History) -> ExpectedEvents:
+    """Count each event once for each socket of its thread and user, without the ledger."""
+    sockets = Counter((socket.thread_id, socket.user_id) for socket in history.sockets)
+    entitled = [sockets[expectation.thread_id, expectation.user_id] for expectation in history.expected]
+    return ExpectedEvents(at_sockets=sum(entitled), without_socket=entitled.count(0))
+
+
+def _without_row(history: History, rows: Iterable[Row]) -> int:
+    keys = {row.expectation.key for row in rows}
+    return sum(expectation.key not in keys for expectation in history.expected)
 
 
 class Destination(enum.IntEnum):
@@ -184,9 +211,10 @@ def _reports_not_sent(receipt: Receipt) -> bool:
     return not receipt and not receipt.kept and receipt.outcome is not Outcome.PENDING
 
 
-def _assert_identities(verdict: Verdict) -> None:
+def _assert_identities(verdict: Verdict, *, without_row: int) -> None:
     identities = (
         ("expected = delivered + lost", verdict.expected, verdict.delivered + verdict.lost),
+        ("expected without a socket = events without a row of the ledger", verdict.no_socket, without_row),
         (
             "frames = delivered + extra copies + misrouted + unexpected",
             verdict.frames,

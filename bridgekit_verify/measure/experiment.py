@@ -76,7 +76,7 @@ async def measure(
                 await _run_workload(app, url, workload, history, barriers, on_event, observer)
     except DeterministicStartupError as refused:
         return Measurement(variant, workload, seed, history, check(history), refused)
-    return Measurement(variant, workload, seed, history, check(history))
+    return Measurement(variant, workload, seed, history, check(history, workload.expected_events))
 
 
 async def _run_workload(

@@ -1,17 +1,34 @@
-"""Thread ids as they occur in use, grouped into families by the shape of the id."""
+"""Kinds of thread ids, called families: six that are in use, seven that are stress, and a reader's own.
+
+The families are chosen, not sampled, and each result is deterministic. Report how many events each family delivers and
+how many families are affected, and never the sum over families.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from bridgekit.errors import UnknownName
+from bridgekit import ids
+from bridgekit.errors import InvalidId
 from bridgekit.ids import ThreadId, UserId
+from bridgekit_verify.errors import InvalidParameter, UnknownFamily
 
-__all__ = ["FAMILIES", "OwnedThread", "thread_ids"]
+__all__ = [
+    "FAMILIES",
+    "Citation",
+    "Families",
+    "Family",
+    "OwnedThread",
+    "families_by_name",
+    "own_threads",
+    "thread_ids",
+    "threads_by_family",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,49 +39,201 @@ class OwnedThread:
     user_id: UserId
 
 
-def _numbered(number: int, source: random.Random) -> str:
-    return f"thread_{123 + number}"
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """The place in a public repository where a family's shape was found."""
+
+    file: str
+    commit: str
+    shape: str
+    """What the file contains, in our words."""
+    repository: str = "netra-systems/zen"
+
+    def __str__(self) -> str:
+        return f"{self.repository}, commit {self.commit}, {self.file}: {self.shape}"
 
 
-def _hexadecimal(number: int, source: random.Random) -> str:
-    return f"thread_{source.getrandbits(64):016x}"
+IdGenerator = Callable[[int, random.Random], str]
+"""Creates the thread id with that number, counted from 0."""
+
+_USERS: Final = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
+_NAMES: Final = ("smith", "jones", "support_case", "holiday_plans")
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of thread id."""
+
+    name: str
+    generate: IdGenerator
+    source: Citation | None = None
+    """Where ids of this kind occur; None for stress and for a reader's own ids."""
+    own: int | None = None
+    """How many ids a reader's own family has. Other families generate any number."""
+
+    @property
+    def in_use(self) -> bool:
+        """Whether such ids occur outside this suite; the other families are stress."""
+        return self.source is not None or self.own is not None
+
+    def threads(self, count: int, *, seed: int = 0) -> tuple[OwnedThread, ...]:
+        """Return `count` threads, each with its own user. A reader's own family returns all of its threads."""
+        source = random.Random(f"{seed}:{self.name}")
+        return tuple(
+            OwnedThread(ThreadId(self.generate(number, source)), UserId(f"{_USERS[number % 8]}-{number}"))
+            for number in range(count if self.own is None else self.own)
+        )
+
+
+Families = str | Iterable[str] | Mapping[str, Family | Iterable[str]]
+"""A choice of families: a name, several names, or a mapping from names to families or to a reader's own thread ids."""
+
+
+def _named(number: int, source: random.Random) -> str:
+    """Return `thread_alice_smith` and so on; after 32 different ids, a number is appended."""
+    repetition = number // 32
+    return f"thread_{_USERS[number // 4 % 8]}_{_NAMES[number % 4]}" + (f"_{repetition}" if repetition else "")
 
 
 def _uuid(source: random.Random) -> UUID:
     return UUID(int=source.getrandbits(128), version=4)
 
 
-_USERS: Final = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
-_NAMES: Final = ("smith", "jones", "support_case", "holiday_plans")
-
-IdGenerator = Callable[[int, random.Random], str]
-
-FAMILIES: Final[dict[str, IdGenerator]] = {
-    "thread_123": _numbered,
-    "thread_<16 hex>": _hexadecimal,
-    "thread_<uuid4>": lambda number, source: f"thread_{_uuid(source)}",
-    "thread_<user>_<name>": lambda number, source: f"thread_{_USERS[number // 4 % 8]}_{_NAMES[number % 4]}",
-    "thread_<user>_<epoch>": lambda number, source: f"thread_{_USERS[number % 8]}_{1_756_800_000 + number}",
-    "thread_<op>_<n>_<8 hex>": lambda number, source: f"thread_chat_{number}_{source.getrandbits(32):08x}",
-    "session_<ms>_<8 hex>": lambda number, source: f"session_{1_756_800_000_000 + number}_{source.getrandbits(32):08x}",
-    "chat_<n>": lambda number, source: f"chat_{number}",
-    "<uuid4>": lambda number, source: str(_uuid(source)),
-    "prefixes of one another": lambda number, source: (
-        f"thread_team{number // 3}{('', '_red', '_red_lead')[number % 3]}"
-    ),
-    "contains _run_": lambda number, source: f"thread_run_{number}_run_{number}",
-    "spaces and unicode": lambda number, source: f"thread_Zürich {number} · 東京",
-    "1 kB": lambda number, source: f"thread_{number}".ljust(1_024, "x"),
+FAMILIES: Final[Mapping[str, Family]] = {
+    family.name: family
+    for family in (
+        Family(
+            "thread_123",
+            lambda number, source: f"thread_{123 + number}",
+            Citation(
+                "WEBSOCKET_BRIDGE_PROPAGATION_AUDIT_20250902.md",
+                "ced61c673",
+                "the audit, which reads that commit; its only example of a thread id",
+            ),
+        ),
+        Family(
+            "thread_<16 hex>",
+            lambda number, source: f"thread_{source.getrandbits(64):016x}",
+            Citation("app/routes/threads_route.py", "b9ba07f78", "a new thread gets 16 digits of a uuid4"),
+        ),
+        Family(
+            "thread_<user>_<name>",
+            _named,
+            Citation(
+                "tests/mission_critical/test_websocket_bridge_thread_resolution.py",
+                "e20f5ed7c",
+                "thread ids that name a user and a session, with underscores",
+            ),
+        ),
+        Family(
+            "thread_<user>_<epoch>",
+            lambda number, source: f"thread_{_USERS[number % 8]}_{1_756_800_000 + number}",
+            Citation(
+                "netra_backend/app/services/factory_adapter.py",
+                "05239d6b5",
+                "a request context without a thread gets the user id and the time in seconds",
+            ),
+        ),
+        Family(
+            "thread_<op>_<n>_<8 hex>",
+            lambda number, source: f"thread_chat_{number}_{source.getrandbits(32):08x}",
+            Citation(
+                "SSOT-dual-systems-unified-id-manager-conflict.md",
+                "514a29b71",
+                "the pattern of one of two competing generators: operation, counter, random digits",
+            ),
+        ),
+        Family(
+            "session_<ms>_<8 hex>",
+            lambda number, source: f"session_{(10_000 + number) % 100_000}_{source.getrandbits(32):08x}",
+            Citation(
+                "netra_backend/app/core/unified_id_manager.py",
+                "022a320ae",
+                "the last five digits of the time in milliseconds, and eight digits of a uuid4",
+            ),
+        ),
+        Family("thread_<uuid4>", lambda number, source: f"thread_{_uuid(source)}"),
+        Family("chat_<n>", lambda number, source: f"chat_{number}"),
+        Family("<uuid4>", lambda number, source: str(_uuid(source))),
+        Family(
+            "prefixes of one another",
+            lambda number, source: f"thread_team{number // 3}{('', '_red', '_red_lead')[number % 3]}",
+        ),
+        Family("contains _run_", lambda number, source: f"thread_run_{number}_run_{number}"),
+        Family("spaces and unicode", lambda number, source: f"thread_Zürich {number} · 東京"),
+        Family("1 kB", lambda number, source: f"thread_{number}".ljust(1_024, "x")),
+    )
 }
-"""Generators of thread ids, by the shape of the id."""
+"""The families by name: first those in use, then stress."""
+
+
+def families_by_name(chosen: Families) -> dict[str, Family]:
+    """Return the chosen families by name, such as `{**FAMILIES, "mine": ["support-42", "support-43"]}`.
+
+    UnknownFamily lists the known names. InvalidParameter and InvalidId name the value and what is allowed.
+    """
+    if isinstance(chosen, str):
+        chosen = (chosen,)
+    if isinstance(chosen, Mapping):
+        found = {name: _family(name, value) for name, value in chosen.items()}
+    else:
+        found = {name: _known(name) for name in chosen}
+    if not found:
+        raise InvalidParameter("families", chosen, "at least one family of thread ids")
+    return found
+
+
+def threads_by_family(
+    families: Mapping[str, Family], threads: int, *, seed: int = 0
+) -> dict[str, tuple[OwnedThread, ...]]:
+    """Return `threads` threads of each family, to be used together: an id of an earlier family is left out."""
+    taken: set[ThreadId] = set()
+    found = {}
+    for name, family in families.items():
+        found[name] = tuple(each for each in family.threads(threads, seed=seed) if each.thread_id not in taken)
+        taken |= {each.thread_id for each in found[name]}
+    return found
 
 
 def thread_ids(name: str, threads: int, *, seed: int = 0) -> tuple[OwnedThread, ...]:
-    """Return `threads` threads of the named family, each with its own user. UnknownName lists the families."""
-    if name not in FAMILIES:
-        raise UnknownName("family of thread ids", name, tuple(FAMILIES))
-    source = random.Random(f"{seed}:{name}")
-    return tuple(
-        OwnedThread(ThreadId(FAMILIES[name](number, source)), UserId(f"{_USERS[number % 8]}-{number}"))
-        for number in range(threads)
-    )
+    """Return `threads` threads of the named family, each with its own user. UnknownFamily lists the families."""
+    return _known(name).threads(threads, seed=seed)
+
+
+def own_threads(thread_ids: Iterable[str]) -> tuple[OwnedThread, ...]:
+    """Return a reader's own threads, each with its own user: for a `Workload`. InvalidId names what is allowed."""
+    return _own_family("thread_ids", "own", thread_ids).threads(0)
+
+
+def _known(name: object) -> Family:
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise UnknownFamily(name, tuple(FAMILIES))
+    return FAMILIES[name]
+
+
+def _family(name: object, value: Family | Iterable[str]) -> Family:
+    if not isinstance(name, str) or not name.strip():
+        raise InvalidParameter("the name of a family", name, "a text that is not blank")
+    return value if isinstance(value, Family) else _own_family(f"families[{name!r}]", name, value)
+
+
+def _own_family(argument: str, name: str, thread_ids: object) -> Family:
+    if isinstance(thread_ids, str | bytes) or not isinstance(thread_ids, Iterable):
+        raise InvalidParameter(argument, thread_ids, "a list of thread ids, such as ['support-42']")
+    own: dict[ThreadId, None] = {}
+    for index, value in enumerate(thread_ids):
+        try:
+            own_id = ids.thread_id(value)
+        except InvalidId as invalid:
+            raise InvalidId(
+                f"{argument}[{index}] = {reprlib.repr(value)}",
+                f"{invalid.problem}. A thread id is a string of 1 to {ids.ID_BYTES:,} bytes of UTF-8, not blank and"
+                " without control characters",
+            ) from None
+        if own_id in own:
+            raise InvalidId(f"{argument}[{index}]", f"{reprlib.repr(value)} occurs twice: list each thread id once")
+        own[own_id] = None
+    if not own:
+        raise InvalidParameter(argument, thread_ids, "a list of at least one thread id, such as ['support-42']")
+    in_order = tuple(own)
+    return Family(name, lambda number, source: in_order[number], own=len(in_order))

@@ -19,6 +19,7 @@ __all__ = [
     "Emission",
     "EventKey",
     "Expectation",
+    "ExpectedEvents",
     "Handover",
     "History",
     "SignalledGap",
@@ -45,6 +46,15 @@ class Expectation:
     user_id: UserId
 
 
+class ExpectedEvents(NamedTuple):
+    """How many events must arrive, known without looking at what arrived."""
+
+    at_sockets: int
+    """Events at the sockets entitled to them. An event with two entitled sockets counts twice."""
+    without_socket: int
+    """Events that no socket is entitled to, because their user has none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Socket:
     """A client's socket and the one thread that it is entitled to."""
@@ -67,17 +77,17 @@ class Arrival:
     read_at: float
     """`emitted_at` and `read_at` are in seconds since 1970."""
     epoch: str | None = None
-    """The numbering that `seq` belongs to; None if there was only one."""
+    """The epoch of `seq`; None if there was only one."""
 
 
 class SignalledGap(NamedTuple):
-    """A range of a thread's numbers that the server told a client it will not get."""
+    """A range of a thread's seqs that the client will not receive, as the server signalled."""
 
     first: int
     last: int | None
-    """None: to the end of that numbering, wherever it is."""
+    """None: the range extends to the end of its epoch, whose last seq is unknown."""
     epoch: str | None = None
-    """The numbering of the range; None if there was only one."""
+    """The epoch of the range; None if there was only one."""
 
     def covers(self, receipt: Receipt) -> bool:
         """Return whether the range includes the event with this receipt."""
@@ -95,9 +105,9 @@ class Handover:
     given: bool
     """Whether the agent was given a bridge."""
     passed_on: bool
-    """Whether its adapter holds anything at all."""
+    """Whether its adapter holds a bridge, a run id or an agent name."""
     holds: bool
-    """Whether its adapter holds both bridge and run id."""
+    """Whether its adapter holds both a bridge and a run id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The figures: each shows one finding, stated in its title, with k of n and 95 % Wilson intervals.
+"""The figures: each shows one finding, stated in its title, with k of n; rates from samples have 95 % Wilson intervals.
 
 The colours are those of Okabe and Ito, which remain distinguishable with any colour vision; hatching and labels carry
 the same information without colour.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -21,10 +22,10 @@ from bridgekit_verify.measure.statistics import Rate
 
 __all__ = [
     "OutcomeCounts",
-    "before_after_figure",
     "delivery_figure",
     "draw_rates",
     "frame_grid",
+    "kinds_figure",
     "matrix_figure",
     "new_figure",
     "outcome_counts",
@@ -87,7 +88,8 @@ def frame_grid(axis: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
     axis.set_xlim(0, len(columns))
     axis.set_ylim(len(rows), 0)
     axis.set_xticks([column + 0.5 for column in range(len(columns))], columns)
-    axis.set_yticks([row + 0.5 for row in range(len(rows))], rows)
+    # Names are shown as they are: a reader's own may contain `$`, which matplotlib would take for a formula.
+    axis.set_yticks([row + 0.5 for row in range(len(rows))], rows, parse_math=False)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
 
@@ -118,38 +120,38 @@ def outcome_counts(measurements: Sequence[Measurement]) -> OutcomeCounts:
     return OutcomeCounts(expected, delivered, misrouted)
 
 
-def before_after_figure(panels: Mapping[str, Mapping[str, Sequence[Measurement]]], *, title: str) -> Figure:
-    """Draw one panel per set of thread ids and one bar per variant: the shares delivered, lost and misrouted.
-
-    `panels` maps a panel's title to measurements by variant name; all panels have the same variants.
-    """
+def kinds_figure(panels: Mapping[str, Sequence[OutcomeCounts]], names: Sequence[str], *, title: str) -> Figure:
+    """Draw one panel per group of kinds and one bar per name: how many kinds deliver all events, lose and leak."""
     with mpl.rc_context(STYLE):
-        names = list(next(iter(panels.values())))
-        outcomes = {
-            heading: [outcome_counts(by_variant[name]) for name in names] for heading, by_variant in panels.items()
-        }
-        return panels_of_bars(outcomes, names, title=title)
+        figure = panels_of_bars(panels, names, title=title, leak="leak")
+        figure.axes[-1].set_xlabel("share of the kinds of thread ids, %")
+        labels = ("every event delivered", "some events reach another user", "some events lost, none leaked")
+        for text, label in zip(figure.legends[0].get_texts(), labels, strict=True):
+            text.set_text(label)
+        return figure
 
 
-def panels_of_bars(panels: Mapping[str, Sequence[OutcomeCounts]], names: Sequence[str], *, title: str) -> Figure:
-    """Draw panels one below another, so that they fit a narrow screen; each has one bar per name."""
+def panels_of_bars(
+    panels: Mapping[str, Sequence[OutcomeCounts]], names: Sequence[str], *, title: str, leak: str = "to others"
+) -> Figure:
+    """Draw panels one below another, so that they fit a narrow screen; each has one bar per name.
+
+    The counts come from chosen cases and not from samples, so they have no intervals.
+    """
     figure = Figure(figsize=(7.4, 1.5 + len(panels) * (0.62 + 0.38 * len(names))), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (heading, outcomes) in zip(axes, panels.items(), strict=True):
-        _stacked_bars(axis, heading, outcomes)
+        _stacked_bars(axis, heading, outcomes, leak)
         axis.set_yticks(range(len(names)), names)
         axis.invert_yaxis()
-    axes[-1].set_xlabel("share of the events that users wait for, %  (whisker: 95 % Wilson interval)")
+    axes[-1].set_xlabel("share of the events that users wait for, %")
     figure.legend(handles=outcome_legend(), loc="outside lower left", ncols=3, frameon=False, fontsize=9.5)
     return figure
 
 
-def _stacked_bars(axis: Axes, heading: str, outcomes: Sequence[OutcomeCounts]) -> None:
-    """Draw one bar per outcome, from the top: delivered, misrouted, lost.
-
-    Each bar shows the interval of the delivered share, and the counts.
-    """
+def _stacked_bars(axis: Axes, heading: str, outcomes: Sequence[OutcomeCounts], leak: str) -> None:
+    """Draw one bar per outcome with its counts, from the top: delivered, misrouted, lost."""
     for row, outcome in enumerate(outcomes):
         left = 0.0
         for part, (colour, hatch) in zip(
@@ -160,8 +162,7 @@ def _stacked_bars(axis: Axes, heading: str, outcomes: Sequence[OutcomeCounts]) -
             width = 100 * part / outcome.expected if outcome.expected else 0
             axis.barh(row, width, left=left, color=colour, hatch=hatch, edgecolor="white", height=0.66)
             left += width
-        _interval(axis, row, Rate(outcome.delivered, outcome.expected))
-        axis.text(102, row, _label(outcome), va="center", fontsize=9)
+        axis.text(102, row, _label(outcome, leak), va="center", fontsize=9)
     axis.set_title(heading, fontsize=10.5)
     axis.set_xlim(0, 128)
     axis.spines["bottom"].set_bounds(0, 100)
@@ -183,11 +184,11 @@ def _interval(axis: Axes, row: float, rate: Rate) -> None:
     )
 
 
-def _label(outcome: OutcomeCounts) -> str:
+def _label(outcome: OutcomeCounts, leak: str) -> str:
     if not outcome.expected:
         return "unknown"
     label = f"{outcome.delivered:,} of {outcome.expected:,}"
-    return label + (f"\n{outcome.misrouted:,} to others" if outcome.misrouted else "")
+    return label + (f"\n{outcome.misrouted:,} {leak}" if outcome.misrouted else "")
 
 
 def outcome_legend(leak: Patch | None = None) -> list[Patch]:
@@ -244,12 +245,12 @@ def matrix_figure(cells: dict[tuple[str, str], Measurement], *, title: str) -> F
     """
     families = list(dict.fromkeys(family for family, _ in cells))
     names = list(dict.fromkeys(name for _, name in cells))
-    with new_figure(title, 2.9 + 1.12 * len(names), 1.5 + 0.4 * len(families)) as figure:
+    with new_figure(title, 2.9 + 1.12 * len(names), 1.8 + 0.4 * len(families)) as figure:
         axis = figure.subplots()
         for row, family in enumerate(families):
             for column, name in enumerate(names):
                 _cell(axis, row, column, outcome_counts([cells[family, name]]))
-        frame_grid(axis, names, families)
+        frame_grid(axis, [fill(name, 13) for name in names], families)
         axis.xaxis.tick_top()
         figure.legend(
             handles=outcome_legend(leak=Patch(facecolor=VERMILLION, edgecolor=TEXT_COLOUR, linewidth=1.6)),

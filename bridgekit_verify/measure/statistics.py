@@ -1,4 +1,8 @@
-"""Intervals, and closed forms to compare measured rates with. Pure functions."""
+"""Intervals, and closed forms to compare measured rates with. Pure functions.
+
+An interval belongs to a rate that was sampled. For cases that were chosen, and whose result is deterministic, show
+`Rate.counts` for each case.
+"""
 
 from __future__ import annotations
 

@@ -1,35 +1,49 @@
-"""Measurements as pandas tables: one row per measurement, counts first, rates with their intervals."""
+"""Measurements as pandas tables: one row per measurement. Rates from samples have their n and interval."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import pandas as pd
 
 from bridgekit_verify.measure.experiment import Measurement
+from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.statistics import Rate
 
-__all__ = ["latency_table", "loss_table", "rate_table", "transcript"]
+__all__ = ["count_table", "family_table", "latency_table", "loss_table", "rate_table", "transcript"]
+
+EXAMPLE_CHARACTERS: Final = 48
+"""Characters of an example id that are shown."""
+
+
+def count_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
+    """Return one row per measurement: what was expected, and what became of it, as counts.
+
+    For grids that are chosen and not sampled, where an interval would mean nothing. Columns: variant, runs at once,
+    events expected, delivered, lost, misrouted, with no entitled socket, false success. `labels` are further columns,
+    placed first, with one value per measurement.
+    """
+    return _labelled([_counts(measurement) for measurement in measurements], labels)
 
 
 def rate_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
-    """Return one row per measurement: what was expected, and what became of it.
+    """Return the columns of `count_table`, then the delivery rate and its 95 % Wilson interval.
 
-    Columns: variant, runs at once, events expected, delivered, lost, misrouted, false success; then the delivery rate
-    and its 95 % Wilson interval, in percent, missing if nothing was expected. `labels` are further columns, placed
-    first, with one value per measurement.
+    The rates are in percent, and missing if nothing was expected.
     """
-    rows = [_row(measurement) for measurement in measurements]
+    return _labelled([_counts(each) | _delivery(each.verdict.delivery) for each in measurements], labels)
+
+
+def _labelled(rows: list[dict[str, object]], labels: Mapping[str, Sequence[object]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     for index, (name, values) in enumerate(labels.items()):
         frame.insert(index, name, list(values))
     return frame
 
 
-def _row(measurement: Measurement) -> dict[str, object]:
+def _counts(measurement: Measurement) -> dict[str, object]:
     verdict = measurement.verdict
-    low, high = verdict.delivery.interval
-    known = verdict.delivery.known
     return {
         "variant": measurement.variant.name,
         "runs at once": measurement.workload.at_once,
@@ -37,15 +51,35 @@ def _row(measurement: Measurement) -> dict[str, object]:
         "delivered": verdict.delivered,
         "lost": verdict.lost,
         "misrouted": verdict.misrouted,
+        "no socket": verdict.no_socket,
         "false success": verdict.false_success,
-        "delivered %": _percent(verdict.delivery),
-        "from %": round(100 * low, 2) if known else None,
-        "to %": round(100 * high, 2) if known else None,
     }
 
 
-def _percent(rate: Rate) -> float | None:
-    return round(100 * rate.fraction, 2) if rate.known else None
+def _delivery(rate: Rate) -> dict[str, object]:
+    low, high = rate.interval
+    return {
+        "delivered %": round(100 * rate.fraction, 2) if rate.known else None,
+        "from %": round(100 * low, 2) if rate.known else None,
+        "to %": round(100 * high, 2) if rate.known else None,
+    }
+
+
+def family_table(families: Families = FAMILIES) -> pd.DataFrame:
+    """Return one row per family of thread ids: an example, whether such ids are in use, and where they were found."""
+    return pd.DataFrame(
+        {
+            "thread ids": name,
+            "example": _shortened(family.threads(1)[0].thread_id),
+            "in use": family.in_use,
+            "source": str(family.source or ("your own" if family.own else "chosen as stress")),
+        }
+        for name, family in families_by_name(families).items()
+    )
+
+
+def _shortened(thread_id: str) -> str:
+    return thread_id if len(thread_id) <= EXAMPLE_CHARACTERS else f"{thread_id[: EXAMPLE_CHARACTERS - 1]}…"
 
 
 def loss_table(measurements: Iterable[Measurement]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,8 +18,9 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import EventType
 from bridgekit.ids import HexSource, RunId, ThreadId
-from bridgekit_verify.measure.families import FAMILIES, OwnedThread, thread_ids
-from bridgekit_verify.measure.history import EventKey, Expectation, Handover, History
+from bridgekit_verify.errors import InvalidParameter
+from bridgekit_verify.measure.families import FAMILIES, OwnedThread, own_threads, thread_ids
+from bridgekit_verify.measure.history import EventKey, Expectation, ExpectedEvents, Handover, History
 
 __all__ = [
     "AGENT",
@@ -29,6 +31,7 @@ __all__ = [
     "Run",
     "RunBarrier",
     "Workload",
+    "own_threads",
     "scripted_agent",
     "seeded",
     "thread_ids",
@@ -73,7 +76,7 @@ ALWAYS_ONLINE: Final = OfflinePattern(0, of=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The size of a load.
+    """The size of a load. InvalidParameter names a value that is not allowed.
 
     A run of `steps` steps has 2 + 3 * `steps` events; a run of one step has the five critical events.
     """
@@ -91,6 +94,37 @@ class Workload:
     """Let the registry bind the agents, without engine and core: two events fewer per run."""
     offline: OfflinePattern = ALWAYS_ONLINE
     """When the users who have a socket disconnect; afterwards they connect again."""
+
+    def __post_init__(self) -> None:
+        for name, start in (
+            ("runs_per_thread", 0), ("steps", 0), ("at_once", 1), ("subscribers", 0), ("users_without_socket", 0)
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if type(value) is not int or value < start:
+                raise InvalidParameter(name, value, f"a whole number of at least {start}")
+        ids = Counter(owned.thread_id for owned in self.threads)
+        if len(ids) < len(self.threads):
+            [(repeated, _)] = ids.most_common(1)
+            raise InvalidParameter("threads", repeated, "threads with different ids, so that each has one owner")
+
+    @property
+    def events_per_run(self) -> int:
+        """How many events a run has: three for each step, and two of the core around them."""
+        return 3 * self.steps + (0 if self.outside_core else 2)
+
+    @property
+    def expected_events(self) -> ExpectedEvents:
+        """How many events must arrive, computed from the parameters alone.
+
+        An independent number for the checker: it depends neither on the recorded events nor on the ledger. Closed
+        sockets of offline users still count, because their events must arrive after the users have returned.
+        """
+        without_socket = min(self.users_without_socket, len(self.threads)) if self.subscribers else len(self.threads)
+        events_per_thread = self.runs_per_thread * self.events_per_run
+        return ExpectedEvents(
+            at_sockets=(len(self.threads) - without_socket) * events_per_thread * self.subscribers,
+            without_socket=without_socket * events_per_thread,
+        )
 
     def groups(self) -> Iterator[tuple[Run, ...]]:
         """Yield the runs in the order of their requests, in groups of the runs that are active together."""

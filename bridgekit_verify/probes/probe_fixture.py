@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from starlette.applications import Starlette
@@ -21,6 +21,7 @@ from bridgekit.events import AgentEvent, Answer, EventType, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.transport.hub import Hub
+from bridgekit_verify.measure.families import FAMILIES, Family
 from bridgekit_verify.measure.workload import AGENT, RunBarrier
 from bridgekit_verify.variants import Variant
 
@@ -56,6 +57,8 @@ class ProbeFixture:
     seed: int
     threads: int
     """How many threads of each family of ids the probe of link 9 uses."""
+    families: Mapping[str, Family] = field(default_factory=lambda: FAMILIES)
+    """The families of thread ids that the probe of link 9 uses."""
 
     @property
     def application(self) -> Application:

@@ -19,6 +19,7 @@ from bridgekit.errors import DeterministicStartupError, unwrap_single_error
 from bridgekit.serve.in_process import serving
 from bridgekit.transport import hub
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
+from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.workload import AGENT, seeded, tools
 from bridgekit_verify.probes.probe_cases import PROBE_CASES
 from bridgekit_verify.probes.probe_fixture import ProbeFailed, ProbeFixture, ProbeInconclusive, thinking
@@ -50,18 +51,22 @@ class Probe:
     """What the probe observed, in one sentence."""
 
 
-async def probe(link: int, variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> Probe:
+async def probe(
+    link: int, variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, families: Families = FAMILIES
+) -> Probe:
     """Test one link of a variant."""
-    return (await _run_probes(variant, (LINKS[link - 1],), seed=seed, threads=threads))[0]
+    return (await _run_probes(variant, (LINKS[link - 1],), seed=seed, threads=threads, families=families))[0]
 
 
-async def probe_all(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> list[Probe]:
+async def probe_all(
+    variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, families: Families = FAMILIES
+) -> list[Probe]:
     """Test the nine links of a variant over a real server; the answers are in the order of the chain.
 
     Link 9 is tested with `threads` threads of every family of thread ids; three show whether one thread leaks into
-    another.
+    another. For thread ids of your own, pass `families={"mine": ["support-42", "support-43"]}`.
     """
-    return await _run_probes(variant, LINKS, seed=seed, threads=threads)
+    return await _run_probes(variant, LINKS, seed=seed, threads=threads, families=families)
 
 
 async def probe_hub(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> Probe:
@@ -77,13 +82,16 @@ async def probe_ten(variant: Variant, *, seed: int = 0, threads: int = THREADS_P
     return await _run_probes(variant, (*LINKS, HUB), seed=seed, threads=threads)
 
 
-async def _run_probes(variant: Variant, links: Sequence[Link], *, seed: int, threads: int) -> list[Probe]:
+async def _run_probes(
+    variant: Variant, links: Sequence[Link], *, seed: int, threads: int, families: Families = FAMILIES
+) -> list[Probe]:
+    chosen = families_by_name(families)
     agents = {AGENT: thinking(variant.agent)}
     config = variant.config(agents, hex_source=seeded(seed), tools=tools(), seed=seed)
     app = create_app(config, start=variant.start)
     try:
         async with serving(app) as url:
-            fixture = ProbeFixture(variant, app, url, seed, threads)
+            fixture = ProbeFixture(variant, app, url, seed, threads, chosen)
             return [await _try(link, PROBE_CASES[link.number], fixture) for link in links]
     except DeterministicStartupError as refused:
         named = refused.link if HUB in links else min(refused.link, LINKS[-1].number)

@@ -12,7 +12,8 @@ import anyio
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, RoutedEvent
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.transport.client import EventClient, connect
-from bridgekit_verify.measure.workload import AGENT, FAMILIES, OwnedThread, thread_ids
+from bridgekit_verify.measure.families import threads_by_family
+from bridgekit_verify.measure.workload import AGENT, OwnedThread, thread_ids
 from bridgekit_verify.probes.probe_fixture import ProbeFixture, ProbeInconclusive, expect
 
 __all__ = ["THREADS_PER_FAMILY", "routing", "to_sockets"]
@@ -28,7 +29,7 @@ async def routing(fixture: ProbeFixture) -> str:
     """Link 9: an event of every family of thread ids, routed by the run's id and the thread it carries."""
     silent = await fixture.bridge.notify_agent_started(RunId("run_unknown"), AGENT)
     expect(not silent, "an event of an unknown run is reported as sent")
-    owned = {name: thread_ids(name, fixture.threads, seed=fixture.seed) for name in FAMILIES}
+    owned = threads_by_family(fixture.families, fixture.threads, seed=fixture.seed)
     threads = [thread for each in owned.values() for thread in each]
     async with _subscribed_clients(fixture, threads) as read:
         receipts = {thread: await _notified(fixture, thread) for thread in threads}
@@ -41,7 +42,8 @@ async def routing(fixture: ProbeFixture) -> str:
         raise ProbeInconclusive(
             "link 9 finds each event's thread, but the events do not reach its socket: link 10 is broken"
         )
-    return f"in {len(owned)} families of thread ids, each event reached its own thread's socket and no other"
+    n = len(owned)
+    return f"in {n} of {n} families of thread ids, each event reached its own thread's socket and no other"
 
 
 def _expect_no_misroute(receipts: dict[OwnedThread, Receipt], read: Read) -> None:

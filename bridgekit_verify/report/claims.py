@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from bridgekit_verify.measure.experiment import Measurement
-from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.probes.probes import Probe, ProbeAnswer
 from bridgekit_verify.report.findings import Finding, Verdict
-from bridgekit_verify.studies.study import EXAMPLE, FixStudy, LinkStudy
+from bridgekit_verify.studies.study import KINDS, FixStudy, LinkStudy
 
-__all__ = ["chain_claim", "delivered_by", "fix_claim", "link_claim", "lost_claim", "verdict_of"]
+__all__ = ["chain_claim", "fix_claim", "link_claim", "lost_claim", "verdict_of"]
 
 
-def verdict_of(holds: bool) -> Verdict:
-    """Return the verdict "holds" or "does not hold"."""
+def verdict_of(holds: bool, *, known: bool = True) -> Verdict:
+    """Return the verdict "holds" or "does not hold", or "unknown" if there was nothing to judge."""
+    if not known:
+        return "unknown"
     return "holds" if holds else "does not hold"
-
-
-def delivered_by(measurements: Sequence[Measurement]) -> Rate:
-    """Return delivered of expected events, summed over the measurements."""
-    verdicts = [measurement.verdict for measurement in measurements]
-    return Rate(sum(v.delivered for v in verdicts), sum(v.expected for v in verdicts))
 
 
 def link_claim(study: LinkStudy) -> Finding:
@@ -71,33 +67,36 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
     )
 
 
+FIX_CLAIMS: Final = {
+    1: ("fix 1", "With the thread id inside the run id, events find their thread (Fix 1, critical, a single line)."),
+    2: (
+        "fix 2 as written",
+        "Parsing the run id, then asking the orchestrator, resolves the thread (Fix 2, a backup to Fix 1).",
+    ),
+    3: ("fix 3", "A service that stores the thread of each run finds the run's thread (Fix 3, optional)."),
+}
+"""By number of the fix: the variant that tests it alone, and the audit's statement."""
+
+
 def fix_claim(number: int, study: FixStudy) -> Finding:
     """Test whether a fix alone makes every event reach its user, on the chain as reported."""
-    name = f"fix {number}"
-    claims = {
-        1: "With the thread id inside the run id, events find their thread (Fix 1, critical, a single line).",
-        2: "Parsing the run id, then asking the orchestrator, resolves the thread (Fix 2, a backup to Fix 1).",
-        3: "A service that keeps run and thread together routes a run's every event while it lasts (Fix 3, optional).",
-    }
-    cells = study.over_families(name)
-    example, total = study.example(name).verdict.delivery, delivered_by(cells)
-    losing = [family for family in study.families if study.cells[family, name].verdict.lost_silent]
-    leaking = [family for family in study.families if study.cells[family, name].verdict.misrouted]
-    misrouted = sum(cell.verdict.misrouted for cell in cells)
-    before = study.example("as reported").verdict.delivery
+    name, claim = FIX_CLAIMS[number]
+    before, example = (study.example(each).verdict.delivery for each in ("as reported", name))
+    dropping, leaking = study.dropping(name), study.leaking(name)
     return Finding(
         id=f"fix-{number}",
         title=f"Fix {number} · alone",
-        claim=claims[number],
+        claim=claim,
         reported="fix",
-        verdict=verdict_of(not losing and not misrouted),
-        answer=(
-            f"With {EXAMPLE} it delivers {example.k:,} of {example.n:,}; over {len(study.families)} families of thread"
-            f" ids {total}, with {misrouted:,} events handed to another user."
-        ),
+        verdict=verdict_of(not dropping and not leaking, known=study.known),
+        answer=f"With {study.example_family} it delivers {example.counts} events; {study.summary(name)}.",
         evidence=(
-            f"Families that lose events: {', '.join(losing) or 'none'}.",
-            f"Families that hand events to another user: {', '.join(leaking) or 'none'}.",
+            f"Kinds of which events do not reach their user: {', '.join(dropping) or 'none'}.",
+            f"Kinds of which events reach another user: {', '.join(leaking) or 'none'}.",
+            *(
+                f"Delivered with {KINDS[label]}: {_by_kind(study, name, names)}."
+                for label, names in study.groups.items()
+            ),
             *_caveats(number, study),
         ),
         before=(before.k, before.n),
@@ -105,33 +104,66 @@ def fix_claim(number: int, study: FixStudy) -> Finding:
     )
 
 
+def _by_kind(study: FixStudy, variant: str, names: Sequence[str]) -> str:
+    return "; ".join(f"{name} {study.cells[name, variant].verdict.delivery.counts}" for name in names)
+
+
 def _caveats(number: int, study: FixStudy) -> list[str]:
     """Return the evidence that qualifies a fix's own numbers."""
-    if number == 2 and {"fix 1", "fixes 1 and 2"} <= {*study.variants}:
-        first, both = (delivered_by(study.over_families(name)).counts for name in ("fix 1", "fixes 1 and 2"))
-        return [f"As the backup that it is meant to be: {first} with Fix 1, {both} with Fix 1 and Fix 2."]
+    if number == 2:
+        return [*_with_fix_1(study), *_with_the_method(study)]
     if number == 3:
-        return ["One process, and events while the run goes on. Late events, a restart, a run registered twice: below."]
+        return [
+            "This is one process, and events while the run is in progress. Late events, a restart and a run that is"
+            " registered twice are measured separately."
+        ]
     return []
+
+
+def _with_fix_1(study: FixStudy) -> list[str]:
+    together = "fixes 1 and 2 as written"
+    if together not in study.variants:
+        return []
+    return [f"As the backup that it is meant to be, with Fix 1: {study.summary(together)}."]
+
+
+def _with_the_method(study: FixStudy) -> list[str]:
+    alone, together = "fix 2 with its method", "fixes 1 and 2 with the method"
+    if not {alone, together} <= {*study.variants}:
+        return []
+    worse = [
+        name
+        for name in study.families
+        if study.cells[name, together].verdict.delivered < study.cells[name, alone].verdict.delivered
+    ]
+    return [
+        "The orchestrator lacks the method that Fix 2 calls. With the method supplied, as a query of the run-thread"
+        f" mapping, Fix 2 is a lookup in Fix 3's mapping: {study.summary(alone)}.",
+        f"With the method and Fix 1: {study.summary(together)}. Fix 1 makes Fix 2 deliver fewer events with"
+        f" {len(worse)} of {len(study.families)} kinds of thread ids: {', '.join(worse) or 'none'}.",
+    ]
 
 
 def lost_claim(study: FixStudy) -> Finding:
     """Test whether the chain as reported loses all events, and all of them at link 9."""
     cells = study.over_families("as reported")
-    total = delivered_by(cells)
     links = sorted({link for cell in cells for link in cell.verdict.lost_at})
+    example = study.example("as reported").verdict.delivery
+    receiving = [name for name, cell in zip(study.families, cells, strict=True) if cell.verdict.delivered]
     return Finding(
         id="claim-lost",
         title="Claim · events are completely lost",
         claim="As it stands, no agent event reaches a user, and link 9 is the reason.",
         reported="broken",
-        verdict=verdict_of(total.k == 0 and total.n > 0 and links == [9]),
-        answer=f"On the chain as the audit tells it, {total} events reach their user; every loss is charged to"
-        f" link {' and '.join(map(str, links))}.",
+        verdict=verdict_of(not receiving and links == [9], known=study.known),
+        answer=f"On the chain as reported, {example.counts} events reach their user with {study.example_family};"
+        f" some event arrives with {len(receiving)} of {len(cells)} kinds of thread ids. Every loss is attributed to"
+        f" link {' and '.join(map(str, links)) or 'none'}.",
         evidence=tuple(
-            f"{cell.verdict.losses[attribution]:,} lost at link {attribution.link}: {attribution.reason}."
+            f"With {study.families[0]}, {cell.verdict.losses.get(attribution, 0):,} events are lost at link"
+            f" {attribution.link}: {attribution.reason}."
             for cell in cells[:1]
             for attribution in cell.verdict.attributions
         ),
-        before=(total.k, total.n),
+        before=(example.k, example.n),
     )

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-from bridgekit.chain.link_1_startup import start_application
 from bridgekit.events import EventType
-from bridgekit.ids import EmbeddedRunIds, RunId, ThreadId
+from bridgekit.ids import ThreadId
 from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.history import EventKey
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.workload import Workload, seeded, thread_ids
-from bridgekit_verify.report.claims import delivered_by, verdict_of
+from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import Finding
+from bridgekit_verify.studies.manual_run import HandNotification, notify_by_hand
 from bridgekit_verify.studies.study import EXAMPLE, FixStudy
-from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIX_1, Variant
+from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIXES, SOUND, VARIANTS, Variant
 
-__all__ = ["after_fix_claims", "step_claims"]
+__all__ = [
+    "after_fix_claims",
+    "all_arrive_claim",
+    "event_flow_claim",
+    "notify_claim",
+    "real_time_claim",
+    "run_id_claim",
+    "step_claims",
+]
+
+COMMITTED_WITH_FIX_1: Final = FIXES["fix 1"].applied_to(AS_COMMITTED)
+STEP_CHAINS: Final[Mapping[str, Variant]] = {
+    row.name: row
+    for row in (AS_COMMITTED, COMMITTED_WITH_FIX_1, AS_REPORTED, *(VARIANTS[name] for name in FIXES), SOUND)
+}
+"""The chains on which the verification steps are run."""
+STEP_2_RUN_ID: Final = "run_thread_123_a1b2c3d4"
 
 
 async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
@@ -26,153 +42,175 @@ async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
     Each claim is tested on the chain as reported (from `study`) and on the chain as committed (measured here, before
     and after Fix 1).
     """
+    before, after = await _as_committed(seed)
+    return [all_arrive_claim(study, before, after), real_time_claim(study, before, after), _business_value()]
+
+
+async def _as_committed(seed: int) -> list[Measurement]:
+    """Measure the chain as committed, before and after Fix 1, with the audit's own example of a thread id."""
     workload = Workload(threads=thread_ids(EXAMPLE, 4, seed=seed), at_once=2)
-    fixed = replace(AS_COMMITTED, name="as committed, fix 1", run_ids=EmbeddedRunIds)
-    before, after = await measure_each([AS_COMMITTED, fixed], [workload], seed=seed)
-    return [_all_arrive(study, before, after), _real_time(study, before, after), _business_value()]
+    return await measure_each([AS_COMMITTED, COMMITTED_WITH_FIX_1], [workload], seed=seed)
 
 
-def _all_arrive(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
+def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
+    """Test "all agent events reach users correctly" on both chains: `before` and `after` are as committed."""
     real, as_reported = after.verdict, study.example("fix 1").verdict.delivery
-    total = delivered_by(study.over_families("fix 1"))
     return Finding(
         id="claim-after-fix",
         title="After Fix 1 · all agent events reach users correctly",
-        claim="Once Fix 1 is in, every agent event reaches its user, and nothing else needs to change.",
+        claim="After the fix, every agent event reaches its user. The fix is a change of one line.",
         reported="after fix",
-        verdict=verdict_of(real.delivered == real.expected and total.k == total.n),
-        answer=f"On the chain as the audit tells it, {as_reported.k:,} of {as_reported.n:,} with {EXAMPLE}"
-        f" and {total.k:,} of {total.n:,} over all families; on the chain as committed, {real.delivered:,} of"
-        f" {real.expected:,}.",
+        verdict=verdict_of(
+            real.all_delivered and study.delivering("fix 1") == study.families,
+            known=study.known and real.delivery.known,
+        ),
+        answer=f"On the chain as reported, {as_reported.counts} events arrive with {study.example_family};"
+        f" {study.summary('fix 1')}. On the chain as committed, {real.delivery.counts} events arrive.",
         evidence=tuple(
-            f"As committed with Fix 1, {count:,} of {real.expected:,} events still stop at link {attribution.link}:"
-            f" {attribution.reason}."
-            for attribution, count in real.losses.items()
+            f"As committed with Fix 1, {real.losses.get(attribution, 0):,} of {real.expected:,} events still stop at"
+            f" link {attribution.link}: {attribution.reason}."
+            for attribution in real.attributions
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(real.delivered, real.expected),
     )
 
 
-def _real_time(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    as_reported, families, real = (
-        _shown_at_work(cells) for cells in ([study.example("fix 1")], study.over_families("fix 1"), [after])
-    )
-    unfixed = _shown_at_work([before])
+def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
+    """Test "real-time chat experience restored" on both chains: `before` and `after` are as committed."""
+    unfixed, real, example = (_shown_at_work(cell) for cell in (before, after, study.example("fix 1")))
+    by_family = {name: _shown_at_work(study.cells[name, "fix 1"]) for name in study.families}
+    shown = [name for name, rate in by_family.items() if rate.k == rate.n]
     return Finding(
         id="claim-real-time",
         title="After Fix 1 · real-time chat is restored",
         claim="Users see the agent at work again: what it thinks and which tools it uses, before it is done.",
         reported="after fix",
-        verdict=verdict_of(families.k == families.n and real.k == real.n > 0),
-        answer=f"Of what an agent says on its way, the user reads {as_reported.k:,} of {as_reported.n:,} events"
-        f" before the run's end with {EXAMPLE}, {families.k:,} of {families.n:,} over all families,"
-        f" and {real.k:,} of {real.n:,} on the chain as committed.",
+        verdict=verdict_of(len(shown) == len(study.families) and real.k == real.n, known=study.known and real.known),
+        answer=f"Of the events within a run, the user reads {example.counts} before the run's end with"
+        f" {study.example_family}, and all of them with {len(shown)} of {len(study.families)} kinds of thread ids, on"
+        f" the chain as reported; on the chain as committed, {real.counts}.",
         before=(unfixed.k, unfixed.n),
         after=(real.k, real.n),
     )
 
 
-def _shown_at_work(cells: Sequence[Measurement]) -> Rate:
+def _shown_at_work(measurement: Measurement) -> Rate:
     """Return the events within a run that their user read before the run's end, by order of arrival and not by time."""
-    expected, shown = 0, 0
-    for cell in cells:
-        owners = {expectation.key: expectation.user_id for expectation in cell.history.expected}
-        expected += sum(key.step > 0 for key in owners)
-        ended: set[str] = set()
-        seen: set[EventKey] = set()
-        for arrival in cell.history.arrivals:
-            key = arrival.key
-            if key is None or owners.get(key) != arrival.socket.user_id:
-                continue
-            if key.type is EventType.AGENT_COMPLETED:
-                ended.add(key.request)
-            elif key.step > 0 and key.request not in ended:
-                seen.add(key)
-        shown += len(seen)
-    return Rate(shown, expected)
+    owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
+    ended: set[str] = set()
+    seen: set[EventKey] = set()
+    for arrival in measurement.history.arrivals:
+        key = arrival.key
+        if key is None or owners.get(key) != arrival.socket.user_id:
+            continue
+        if key.type is EventType.AGENT_COMPLETED:
+            ended.add(key.request)
+        elif key.step > 0 and key.request not in ended:
+            seen.add(key)
+    return Rate(len(seen), sum(key.step > 0 for key in owners))
 
 
 def _business_value() -> Finding:
     return Finding(
         id="claim-value",
         title="After Fix 1 · 90 % of the chat's business value is delivered",
-        claim="The chat is worth 10 % as it stands, and 90 % once Fix 1 is in.",
+        claim="The chat delivers 10 % of its value as it stands, and 90 % after the fix.",
         reported="after fix",
         verdict="unknown",
-        answer="Nothing here measures value, and the audit does not say how it did. What can be counted is above.",
+        answer="Nothing here measures value, and the audit does not say how it did. The findings above have what can be"
+        " counted.",
     )
 
 
 async def step_claims(study: FixStudy, *, seed: int) -> list[Finding]:
-    """Run the audit's three verification steps before and after Fix 1."""
-    return [_step_1(study), _step_2(), await _step_3(seed)]
+    """Run the audit's three verification steps, word for word, on each of `STEP_CHAINS`."""
+    notified = [await notify_by_hand(row, seed=seed) for row in STEP_CHAINS.values()]
+    return [event_flow_claim(study, *await _as_committed(seed)), run_id_claim(seed), notify_claim(notified)]
 
 
-def _step_1(study: FixStudy) -> Finding:
-    before, after = (study.example(name).verdict.delivery for name in ("as reported", "fix 1"))
-    total = delivered_by(study.over_families("fix 1"))
+def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
+    """Judge step 1, the event suite after Fix 1, on both chains: `before` and `after` are as committed."""
+    unfixed, fixed = study.example("as reported"), study.example("fix 1")
     return Finding(
         id="step-1",
         title="Step 1 · test the event flow",
-        claim="The event suite passes once Fix 1 is in.",
+        claim="After Fix 1, the suite of WebSocket events passes.",
         reported="step",
-        verdict=verdict_of(before.k == 0 and after.k == after.n),
-        answer=f"Over real sockets with {EXAMPLE} the suite sees {before.k:,} of {before.n:,} before and {after.k:,} of"
-        f" {after.n:,} after. It passes, for the ids that it is run with.",
+        verdict=verdict_of(
+            fixed.verdict.all_delivered and after.verdict.all_delivered,
+            known=fixed.verdict.delivery.known and after.verdict.delivery.known,
+        ),
+        answer=f"With Fix 1 and {study.example_family}, {fixed.verdict.delivery.counts} events arrive on the chain as"
+        f" reported, and {after.verdict.delivery.counts} on the chain as committed.",
         evidence=(
-            f"The same suite over {len(study.families)} families of thread ids, after Fix 1: {total}.",
+            f"Before Fix 1, {unfixed.verdict.delivery.counts} events arrive on the chain as reported, and"
+            f" {before.verdict.delivery.counts} on the chain as committed.",
+            f"Kind by kind, on the chain as reported with Fix 1: {study.summary('fix 1')}.",
             "To repeat it: python tests/mission_critical/test_websocket_agent_events_suite.py --variant 'fix 1'",
         ),
-        before=(before.k, before.n),
-        after=(after.k, after.n),
+        before=(before.verdict.delivered, before.verdict.expected),
+        after=(after.verdict.delivered, after.verdict.expected),
     )
 
 
-def _step_2() -> Finding:
-    written = "run_thread_123_a1b2c3d4"
-    made = [variant.run_ids(seeded(0)).new(ThreadId("thread_123")) for variant in (AS_REPORTED, FIX_1)]
-    # The step checks a literal text and calls no code, so its result cannot differ before and after the fix. This is
-    # the finding itself, and needs no measurement.
-    as_written = ["thread_123" in run_id for run_id in (written, written)]
-    as_meant = ["thread_123" in run_id for run_id in made]
+def run_id_claim(seed: int) -> Finding:
+    """Judge step 2, the assertion that the literal run id contains thread_123, and ask it of the chains' own run ids.
+
+    The assertion is about a text and calls no code, so its result cannot differ between chains.
+    """
+    made = {name: row.run_ids(seeded(seed)).new(ThreadId("thread_123")) for name, row in STEP_CHAINS.items()}
+    containing = [name for name, run_id in made.items() if "thread_123" in run_id]
+    without = [name for name in made if name not in containing]
     return Finding(
         id="step-2",
         title="Step 2 · look at the run id",
-        claim="Asserting that a run id contains the thread id tells a chain with Fix 1 from one without.",
+        claim=f"The run id {STEP_2_RUN_ID} contains thread_123.",
         reported="step",
-        verdict=verdict_of(as_written[0] != as_written[1]),
-        answer=f"The assertion is about a text that it brings along ({written}), so it says the same before the fix"
-        " and after it.",
+        verdict=verdict_of("thread_123" in STEP_2_RUN_ID),
+        answer=f"The text {STEP_2_RUN_ID} contains thread_123. The assertion calls no code, so that it passes on each"
+        f" of {len(made)} chains, before Fix 1 and after it, and proves nothing about them.",
         evidence=(
-            f"Asked of the run ids that the code makes, it fails before ({made[0]}) and passes after ({made[1]})."
-            if as_meant == [False, True]
-            else f"Asked of the run ids that the code makes, it answers {as_meant[0]} before and {as_meant[1]} after.",
+            f"Of one run id that each chain creates for thread_123, {len(containing)} of {len(made)} contain it:"
+            f" {', '.join(containing) or 'none'}. The others do not: {', '.join(without) or 'none'}.",
+            f"For example, {AS_REPORTED.name}: {made[AS_REPORTED.name]}; fix 1: {made['fix 1']}.",
         ),
     )
 
 
-async def _step_3(seed: int) -> Finding:
-    answers = [await _notify_by_hand(variant, seed) for variant in (AS_REPORTED, FIX_1)]
-    distinguishes = answers[0] != answers[1]
+def notify_claim(notified: Sequence[HandNotification]) -> Finding:
+    """Judge step 3, one notification by hand on each chain. It must arrive on both chains after Fix 1."""
+    by_chain = {each.chain: each for each in notified}
+    after = [by_chain[name] for name in ("fix 1", COMMITTED_WITH_FIX_1.name)]
+    sound = by_chain[SOUND.name].receipt
     return Finding(
         id="step-3",
         title="Step 3 · notify by hand",
-        claim="Notifying by hand for run_thread_123_abc tells a chain with Fix 1 from one without.",
+        claim="After Fix 1, a notification for run_thread_123_abc resolves to thread_123 and is emitted.",
         reported="step",
-        verdict=verdict_of(distinguishes),
-        answer=f"It resolves to {answers[1][0]} after Fix 1, and to {answers[0][0]} before: the step cannot tell them"
-        " apart, because Fix 1 changes how run ids are made and the step brings its own.",
-        evidence=tuple(
-            f"{variant.name}: thread {thread}, receipt {outcome}."
-            for variant, (thread, outcome) in zip((AS_REPORTED, FIX_1), answers, strict=True)
+        verdict=verdict_of(all(each.resolves and bool(each.receipt) and each.arrives for each in after)),
+        answer="; ".join(f"{', '.join(chains)}: {outcome}" for outcome, chains in _by_outcome(notified).items()) + ".",
+        evidence=(
+            f"One call on each of {len(notified)} chains, with an open socket of thread_123's owner and one of another"
+            f" user. The other user's sockets read {sum(each.read_by_others for each in notified)} frames.",
+            _difference_by_fix_1(by_chain),
+            f"The sound chain never derives a thread from a run id: its receipt is {sound.outcome} at link"
+            f" {sound.link}, because {sound.reason}.",
         ),
     )
 
 
-async def _notify_by_hand(variant: Variant, seed: int) -> tuple[str, str]:
-    config = variant.config({}, hex_source=seeded(seed))
-    async with config.stores() as stores:
-        application = await start_application(config, stores)
-        receipt = await application.bridge.notify_agent_started(RunId("run_thread_123_abc"), "TestAgent")
-    return str(receipt.thread_id), str(receipt.outcome)
+def _by_outcome(notified: Sequence[HandNotification]) -> dict[str, list[str]]:
+    """Return the names of the chains by what happened on them, in the order of the chains."""
+    chains: dict[str, list[str]] = {}
+    for each in notified:
+        chains.setdefault(each.outcome, []).append(each.chain)
+    return chains
+
+
+def _difference_by_fix_1(by_chain: Mapping[str, HandNotification]) -> str:
+    pairs = ((AS_REPORTED.name, "fix 1"), (AS_COMMITTED.name, COMMITTED_WITH_FIX_1.name))
+    changed = [before for before, after in pairs if by_chain[before].outcome != by_chain[after].outcome]
+    if changed:
+        return f"Fix 1 changes the result on the chain {' and '.join(changed)}."
+    return "Fix 1 changes the result on neither chain: it changes how run ids are created, and the step brings its own."

@@ -20,9 +20,10 @@ from bridgekit.events import AgentEvent, EventType
 from bridgekit.ids import EmbeddedRunIds, RunId, SignedRunIds, ThreadId, UserId
 from bridgekit.resolution import Carried, NoRoute, ReportParser, Resolver, route_of
 from bridgekit_verify.measure.experiment import Measurement, measure_each
+from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name, threads_by_family
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.tables import rate_table, transcript
-from bridgekit_verify.measure.workload import AGENT, FAMILIES, OwnedThread, Workload, seeded, thread_ids
+from bridgekit_verify.measure.tables import count_table, transcript
+from bridgekit_verify.measure.workload import AGENT, OwnedThread, Workload, seeded
 from bridgekit_verify.variants import FIX_1, SOUND
 
 __all__ = [
@@ -204,13 +205,13 @@ def parsed_routes(threads: Sequence[OwnedThread], round_trip: RoundTrip = parsed
     return [ParsedRoute(owned, by_id.get(to) if to else None) for owned, to in zip(threads, found, strict=True)]
 
 
-def populations(threads: int, *, seed: int = 0) -> dict[str, tuple[OwnedThread, ...]]:
+def populations(threads: int, *, seed: int = 0, families: Families = FAMILIES) -> dict[str, tuple[OwnedThread, ...]]:
     """Return sets of threads: each family alone, all families together, and all of them with short ids added.
 
     The last set adds one `thread_<word>` for the first word of each longer id, such as the id of an earlier user, or of
     a team whose members have ids of their own.
     """
-    alone = {name: thread_ids(name, threads, seed=seed) for name in FAMILIES}
+    alone = threads_by_family(families_by_name(families), threads, seed=seed)
     together = tuple(
         OwnedThread(owned.thread_id, UserId(f"{owned.user_id}, {name}")) for name, row in alone.items() for owned in row
     )
@@ -293,15 +294,17 @@ class LeakStudy:
         ).astype({"found after": "Int64"})
 
     def sockets(self) -> pd.DataFrame:
-        """Return the shortest leak over real sockets, with the columns of `rate_table`."""
-        return rate_table(self.confirmed)
+        """Return the shortest leak over real sockets, with the columns of `count_table`."""
+        return count_table(self.confirmed)
 
     def misrouted(self, frames: int = 5) -> pd.DataFrame:
         """Return the first frames that another user's socket read, under Fix 1."""
         return transcript(self.confirmed[0], misrouted=True, frames=frames)
 
 
-async def study_leaks(*, threads: int = 6, examples: int = 400, seed: int = 0) -> LeakStudy:
+async def study_leaks(
+    *, threads: int = 6, examples: int = 400, seed: int = 0, families: Families = FAMILIES
+) -> LeakStudy:
     """Classify threads of every family, search for a leak with each round trip, and measure the shortest one.
 
     Each family has `threads` threads, and each search tries `examples` pairs. LookupError if the search finds no leak
@@ -311,4 +314,4 @@ async def study_leaks(*, threads: int = 6, examples: int = 400, seed: int = 0) -
     owners = (UserId("alice"), UserId("bob"))
     pair = tuple(OwnedThread(thread, owner) for thread, owner in zip(searches[0].shortest, owners, strict=True))
     confirmed = await measure_each([FIX_1, SOUND], [Workload(threads=pair, at_once=2)], seed=seed)
-    return LeakStudy(populations(threads, seed=seed), searches, tuple(confirmed))
+    return LeakStudy(populations(threads, seed=seed, families=families), searches, tuple(confirmed))

@@ -21,6 +21,7 @@ from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from bridgekit.mapping.service import GRACE_SECONDS
 from bridgekit_verify.as_committed import DictMapping
 from bridgekit_verify.measure.checker import Verdict, check
+from bridgekit_verify.measure.history import ExpectedEvents
 from bridgekit_verify.measure.ledger import ledger
 from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, VERMILLION, draw_rates, new_figure
 from bridgekit_verify.measure.statistics import Rate
@@ -156,7 +157,8 @@ async def emit_late(
     for row in ledger(live.history):
         delivered[row.expectation.key.step] += row.copies > 0
     rates = {seconds: Rate(delivered[step], runs) for step, seconds in enumerate(sorted(lateness), start=1)}
-    return LateEvents(variant.name, "run id and thread" if carried else "run id", check(live.history), rates)
+    verdict = check(live.history, ExpectedEvents(runs * len(lateness), 0))
+    return LateEvents(variant.name, "run id and thread" if carried else "run id", verdict, rates)
 
 
 async def _late_by_chain(users: int, runs: int, seed: int) -> tuple[LateEvents, ...]:
@@ -195,7 +197,7 @@ async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerou
                 except RunAlreadyMapped as error:
                     refused = error
             await live.notify(run, step)
-    return Rerouted(variant.name, check(live.history), refused)
+    return Rerouted(variant.name, check(live.history, ExpectedEvents(events, 0)), refused)
 
 
 @dataclass(frozen=True)

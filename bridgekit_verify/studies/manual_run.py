@@ -14,6 +14,7 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, create_app
 from bridgekit.errors import unwrap_single_error
 from bridgekit.events import AgentEvent, EventType, Receipt
+from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.client import EventClient, connect
 from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, SignalledGap, Socket, key_of
@@ -21,7 +22,7 @@ from bridgekit_verify.measure.workload import AGENT, OwnedThread, seeded, tools
 from bridgekit_verify.probes.probe_fixture import thinking
 from bridgekit_verify.variants import Variant
 
-__all__ = ["Clock", "ManualRun", "manual_run"]
+__all__ = ["Clock", "HandNotification", "ManualRun", "manual_run", "notify_by_hand"]
 
 RUN_TIMEOUT_SECONDS: Final = 60.0
 """An experiment that takes longer fails with a TimeoutError."""
@@ -121,3 +122,51 @@ async def _read(history: History, socket: Socket, client: EventClient) -> None:
             Arrival(socket, key_of(event.type, event.payload), event.run_id, event.seq, emitted_at, emitted_at)
         )
     history.gaps[socket.number] = [SignalledGap(gap.first, gap.last, gap.epoch) for gap in client.gaps]
+
+
+HAND_RUN_ID: Final = RunId("run_thread_123_abc")
+HAND_THREADS: Final = (
+    OwnedThread(ThreadId("thread_123"), UserId("alice")),
+    OwnedThread(ThreadId("thread_124"), UserId("bob")),
+)
+
+
+@dataclass(frozen=True)
+class HandNotification:
+    """One call of `notify_agent_started("run_thread_123_abc", "TestAgent")`: the audit's third verification step."""
+
+    chain: str
+    receipt: Receipt
+    read_by_owner: int
+    """Frames of the event that the open socket of thread_123's owner read."""
+    read_by_others: int
+    """Frames that another user's open socket read."""
+
+    @property
+    def resolves(self) -> bool:
+        """Whether the bridge resolved the run id to thread_123."""
+        return self.receipt.thread_id == HAND_THREADS[0].thread_id
+
+    @property
+    def arrives(self) -> bool:
+        """Whether the event reached its thread's owner, once, and nobody else."""
+        return (self.read_by_owner, self.read_by_others) == (1, 0)
+
+    @property
+    def outcome(self) -> str:
+        """What happened, as the end of a sentence that starts with the chain."""
+        thread = self.receipt.thread_id or "no thread"
+        return (
+            f"resolves to {thread}, is reported as {self.receipt.outcome}, and the owner's socket reads"
+            f" {self.read_by_owner} of 1 event"
+        )
+
+
+async def notify_by_hand(variant: Variant, *, seed: int = 0) -> HandNotification:
+    """Notify for `run_thread_123_abc`, with a socket of thread_123's owner and one of another user open."""
+    async with manual_run(variant, HAND_THREADS, seed=seed) as live:
+        receipt = await live.application.bridge.notify_agent_started(HAND_RUN_ID, "TestAgent")
+    owner, other = (
+        sum(arrival.socket.number == number for arrival in live.history.arrivals) for number in range(len(HAND_THREADS))
+    )
+    return HandNotification(variant.name, receipt, owner, other)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,9 +12,10 @@ from matplotlib.figure import Figure
 from bridgekit.chain import LINKS, Link
 from bridgekit.chain.self_check import SOUND_CHECKS
 from bridgekit_verify.measure.experiment import Measurement, measure
-from bridgekit_verify.measure.plots import before_after_figure, delivery_figure, matrix_figure
-from bridgekit_verify.measure.tables import loss_table, rate_table
-from bridgekit_verify.measure.workload import FAMILIES, Workload, thread_ids
+from bridgekit_verify.measure.families import FAMILIES, Families, Family, families_by_name, thread_ids
+from bridgekit_verify.measure.plots import OutcomeCounts, delivery_figure, kinds_figure, matrix_figure
+from bridgekit_verify.measure.tables import count_table, loss_table, rate_table
+from bridgekit_verify.measure.workload import Workload
 from bridgekit_verify.probes.probes import Probe, probe
 from bridgekit_verify.variants import AS_COMMITTED, BROKEN, SOUND, VARIANTS, Variant
 
@@ -22,7 +24,10 @@ __all__ = ["EXAMPLE", "FixStudy", "LinkStudy", "study_fixes", "study_link"]
 EXAMPLE = "thread_123"
 """The only shape of thread id in the audit's own text."""
 
-FIXES = tuple(row for row in VARIANTS.values() if row is not AS_COMMITTED)
+KINDS: Final = {"in use": "kinds in use", "stress": "stress kinds"}
+"""The groups of families, and their names within a sentence."""
+
+_COMPARED = tuple(row for row in VARIANTS.values() if row is not AS_COMMITTED)
 
 
 @dataclass(frozen=True)
@@ -92,70 +97,135 @@ async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed
 
 @dataclass(frozen=True)
 class FixStudy:
-    """Every fix with every family of thread ids, on the chain as reported: links 1 to 8 sound."""
+    """Every fix with every family of thread ids, on the chain as reported: links 1 to 8 sound.
+
+    The families are chosen and not sampled, so that results are counts for each family and never their sum.
+    """
 
     cells: Mapping[tuple[str, str], Measurement]
     """By family of thread ids and name of variant."""
+    kinds: Mapping[str, Family] = field(default_factory=lambda: FAMILIES)
+    """The families by name."""
 
     @property
     def families(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for name, _ in self.cells))
 
     @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The families in use and those that are stress, without an empty group."""
+        groups = {
+            label: tuple(name for name in self.families if self.kinds[name].in_use is in_use)
+            for label, in_use in zip(KINDS, (True, False), strict=True)
+        }
+        return {label: names for label, names in groups.items() if names}
+
+    @property
     def variants(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for _, name in self.cells))
 
+    @property
+    def known(self) -> bool:
+        """Whether every measurement expected an event. Otherwise no claim about all families can be judged."""
+        return all(cell.verdict.delivery.known for cell in self.cells.values())
+
+    @property
+    def example_family(self) -> str:
+        """The audit's own example if it was measured, else the first family."""
+        return EXAMPLE if EXAMPLE in self.families else self.families[0]
+
     def example(self, variant: str) -> Measurement:
         """Return that variant's measurement with the audit's own example of a thread id."""
-        return self.cells[EXAMPLE, variant]
+        return self.cells[self.example_family, variant]
 
     def over_families(self, variant: str) -> list[Measurement]:
         """Return that variant's measurements with every family, in their order."""
         return [self.cells[name, variant] for name in self.families]
 
-    def rates(self, variant: str | None = None) -> pd.DataFrame:
+    def delivering(self, variant: str) -> tuple[str, ...]:
+        """Return the families whose every event reaches its user, and no other user."""
+        return tuple(name for name in self.families if self.cells[name, variant].verdict.all_delivered)
+
+    def dropping(self, variant: str) -> tuple[str, ...]:
+        """Return the families of which some event does not reach its user."""
+        return tuple(name for name in self.families if self.cells[name, variant].verdict.lost)
+
+    def leaking(self, variant: str) -> tuple[str, ...]:
+        """Return the families of which some event reaches another user."""
+        return tuple(name for name in self.families if self.cells[name, variant].verdict.misrouted)
+
+    def counts(self, variant: str | None = None) -> pd.DataFrame:
         """Return one row per family and variant; with `variant`, only that one."""
         chosen = {key: cell for key, cell in self.cells.items() if variant in (None, key[1])}
-        return rate_table(chosen.values(), **{"thread ids": [name for name, _ in chosen]})
+        names = [name for name, _ in chosen]
+        labels: dict[str, Sequence[object]] = {
+            "thread ids": names,
+            "in use": [self.kinds[name].in_use for name in names],
+        }
+        return count_table(chosen.values(), **labels)
+
+    def affected(self) -> pd.DataFrame:
+        """Return one row per variant: the example, then how many families deliver everything and how many leak."""
+        return pd.DataFrame([self._affected(name) for name in self.variants])
+
+    def _affected(self, variant: str) -> dict[str, object]:
+        row: dict[str, object] = {
+            "variant": variant,
+            f"{self.example_family}: delivered": self.example(variant).verdict.delivery.counts,
+        }
+        for label, names in self.groups.items():
+            row[f"{label}: all delivered"] = _of(self.delivering(variant), names)
+            row[f"{label}: leak"] = _of(self.leaking(variant), names)
+        return row
+
+    def summary(self, variant: str) -> str:
+        """Return in words with how many families every event arrives, and which families leak."""
+        delivering, leaking = self.delivering(variant), self.leaking(variant)
+        arrived = " and ".join(
+            f"{_of(delivering, names)} {_kinds(label, len(names))}" for label, names in self.groups.items()
+        )
+        leaks = f"{_of(leaking, self.families)} ({', '.join(leaking)})" if leaking else "none"
+        return f"every event arrives with {arrived}; kinds that send events to another user: {leaks}"
 
     def alt_text(self) -> str:
-        """Describe the totals in text, one sentence per variant."""
-        example, families = f"{EXAMPLE}: delivered", "all families: delivered"
-        return "; ".join(
-            f"{row['variant']}: {row[example]} with {EXAMPLE}, {row[families]} over all families,"
-            f" {row['misrouted']} misrouted"
-            for row in map(self._total, self.variants)
+        """Describe the result in text, one sentence per variant."""
+        return ". ".join(
+            f"{name}: {self.example(name).verdict.delivery.counts} with {self.example_family}; {self.summary(name)}"
+            for name in self.variants
         )
 
-    def totals(self) -> pd.DataFrame:
-        """Return one row per variant: the example, then all families together."""
-        return pd.DataFrame([self._total(name) for name in self.variants])
-
-    def _total(self, variant: str) -> dict[str, object]:
-        example, cells = self.example(variant).verdict, [cell.verdict for cell in self.over_families(variant)]
-        return {
-            "variant": variant,
-            f"{EXAMPLE}: delivered": f"{example.delivered:,} of {example.expected:,}",
-            "all families: delivered": f"{sum(v.delivered for v in cells):,} of {sum(v.expected for v in cells):,}",
-            "lost": sum(v.lost for v in cells),
-            "misrouted": sum(v.misrouted for v in cells),
-            "families without a loss": sum(v.delivered == v.expected for v in cells),
-            "families that leak": sum(v.misrouted > 0 for v in cells),
-        }
-
     def before_after(self, title: str) -> Figure:
-        """Draw the summary: the audit's example, and all families."""
+        """Draw for each variant how many families deliver everything, lose and leak: in use and stress apart."""
         panels = {
-            f"the audit's own example, {EXAMPLE}": {name: [self.example(name)] for name in self.variants},
-            f"{len(self.families)} kinds of thread ids seen in use": {
-                name: self.over_families(name) for name in self.variants
-            },
+            f"{len(names)} {_kinds(label, len(names))}": [
+                OutcomeCounts(
+                    len(names),
+                    len({*names} & {*self.delivering(variant)}),
+                    len({*names} & {*self.leaking(variant)}),
+                )
+                for variant in self.variants
+            ]
+            for label, names in self.groups.items()
         }
-        return before_after_figure(panels, title=title)
+        return kinds_figure(panels, self.variants, title=title)
 
     def matrix(self, title: str) -> Figure:
-        """Draw the details: which fix delivers which ids."""
-        return matrix_figure(dict(self.cells), title=title)
+        """Draw the details: which fix delivers which ids, first the families in use, then stress."""
+        cells = {
+            (name if label == "in use" else f"stress: {name}", variant): self.cells[name, variant]
+            for label, names in self.groups.items()
+            for name in names
+            for variant in self.variants
+        }
+        return matrix_figure(cells, title=title)
+
+
+def _kinds(label: str, count: int) -> str:
+    return KINDS[label].replace("kinds", "kind") if count == 1 else KINDS[label]
+
+
+def _of(some: Iterable[str], names: Iterable[str]) -> str:
+    return f"{len({*some} & {*names})} of {len({*names})}"
 
 
 async def study_fixes(
@@ -164,14 +234,17 @@ async def study_fixes(
     runs: int,
     at_once: int,
     seed: int = 0,
-    families: Iterable[str] = tuple(FAMILIES),
-    variants: Iterable[Variant] = FIXES,
+    families: Families = FAMILIES,
+    variants: Iterable[Variant] = _COMPARED,
 ) -> FixStudy:
-    """Measure every variant with every family: `threads` users per family, `runs` runs each, `at_once` together."""
-    variants = tuple(variants)
-    cells = {}
-    for name in families:
-        workload = Workload(threads=thread_ids(name, threads, seed=seed), runs_per_thread=runs, at_once=at_once)
+    """Measure every variant with every family: `threads` users per family, `runs` runs each, `at_once` together.
+
+    For thread ids of your own, pass `families={"mine": ["support-42", "support-43"]}`, or add them to FAMILIES; such a
+    family has one user for each id.
+    """
+    variants, kinds, cells = tuple(variants), families_by_name(families), {}
+    for name, kind in kinds.items():
+        workload = Workload(threads=kind.threads(threads, seed=seed), runs_per_thread=runs, at_once=at_once)
         for row in variants:
             cells[name, row.name] = await measure(row, workload, seed=seed)
-    return FixStudy(cells)
+    return FixStudy(cells, kinds)

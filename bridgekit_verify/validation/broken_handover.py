@@ -119,7 +119,7 @@ class SupervisorThatRaises(SupervisorAgent):
 
 
 class SupervisorThatForgetsRuns(SupervisorAgent):
-    """Link 2, swallowed: returns a result at once and does not call the engine."""
+    """Link 2, swallowed: returns a result immediately and does not call the engine."""
 
     async def run(self, **request: str) -> RunResult:
         return RunResult(await self.open_run(**request), "accepted")
@@ -194,7 +194,7 @@ class EngineThatRaises(ExecutionEngine):
 
 
 class EngineThatForgetsRuns(ExecutionEngine):
-    """Link 4, swallowed: returns a result at once and does not call the core."""
+    """Link 4, swallowed: returns a result immediately and does not call the core."""
 
     async def execute(self, context: RunContext) -> object:
         return "accepted"

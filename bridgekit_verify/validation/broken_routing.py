@@ -12,7 +12,7 @@ from typing import Any
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.self_check import ProbeConnection
 from bridgekit.events import AgentEvent, Frame, Outcome, Receipt
-from bridgekit.ids import RunId, ThreadId, UserId
+from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import Carried, NoRoute, Resolver, route_of
 from bridgekit.transport.hub import Connection, Hub
@@ -80,7 +80,7 @@ class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
 class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
     """Link 9, delayed: sends the first of every two events of a run after the second.
 
-    The first is reported as sent at once.
+    The first is reported as sent immediately.
     """
 
     def __init__(self, *given: Any) -> None:
@@ -114,75 +114,46 @@ class HubThatGivesToTheNeighbour(Hub):
         return super().deliver(threads[threads.index(thread_id) - 1], frame) if thread_id in threads else 0
 
 
-class ConnectionProxy:
-    """Stands between the hub and a connection."""
+class _HubThatBreaksDelivery(Hub, abc.ABC):
+    """Replaces the delivery to real sockets by the breakage."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
+        return sum(
+            [
+                each.put(frame) if isinstance(each, ProbeConnection) else self._put(each, frame)
+                for each in self.connections(thread_id)
+            ]
+        )
 
-    @property
-    def thread_id(self) -> ThreadId:
-        return self.connection.thread_id
-
-    @property
-    def user_id(self) -> UserId:
-        return self.connection.user_id
-
-    def put(self, frame: Frame) -> bool:
-        """Accept the frame and drop it."""
-        return True
-
-    def force_reconnect(self) -> None:
-        self.connection.force_reconnect()
+    @abc.abstractmethod
+    def _put(self, connection: Connection, frame: Frame) -> bool:
+        """The breakage. Return whether the frame counts as accepted."""
 
 
-class RaisingConnection(ConnectionProxy):
-    def put(self, frame: Frame) -> bool:
+class HubThatRaises(_HubThatBreaksDelivery):
+    """Link 10, raises: delivering a frame raises an OSError."""
+
+    def _put(self, connection: Connection, frame: Frame) -> bool:
         raise OSError("link 10 is broken")
 
 
-class DelayingConnection(ConnectionProxy):
-    """Passes on the first of every two frames after the second."""
+class HubThatSwallows(_HubThatBreaksDelivery):
+    """Link 10, swallowed: counts each frame as accepted and drops it."""
 
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection)
-        self.waiting: list[Frame] = []
-
-    def put(self, frame: Frame) -> bool:
-        held, self.waiting = self.waiting, [] if self.waiting else [frame]
-        taken = [self.connection.put(each) for each in (frame, *held)] if held else []
-        return all(taken)
+    def _put(self, connection: Connection, frame: Frame) -> bool:
+        return True
 
 
-class HubWithConnectionProxies(Hub):
-    """Places a proxy between the hub and each real socket."""
-
-    proxy: type[ConnectionProxy] = ConnectionProxy
+class HubThatDeliversLate(_HubThatBreaksDelivery):
+    """Link 10, delayed: delivers the first of every two frames of a socket after the second."""
 
     def __init__(self, broker: EventLog | None = None) -> None:
         super().__init__(broker)
-        self._proxies: dict[Connection, ConnectionProxy] = {}
+        self._waiting: dict[Connection, Frame] = {}
 
-    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
-        return sum([self._proxy_of(each).put(frame) for each in self.connections(thread_id)])
-
-    def _proxy_of(self, connection: Connection) -> Connection:
-        if isinstance(connection, ProbeConnection):
-            return connection
-        return self._proxies.setdefault(connection, self.proxy(connection))
-
-
-class HubThatRaises(HubWithConnectionProxies):
-    """Link 10, raises: delivering a frame raises an OSError."""
-
-    proxy = RaisingConnection
-
-
-class HubThatSwallows(HubWithConnectionProxies):
-    """Link 10, swallowed: the proxy accepts each frame and drops it."""
-
-
-class HubThatDeliversLate(HubWithConnectionProxies):
-    """Link 10, delayed: the proxy delays every first frame of two."""
-
-    proxy = DelayingConnection
+    def _put(self, connection: Connection, frame: Frame) -> bool:
+        if (held := self._waiting.pop(connection, None)) is None:
+            self._waiting[connection] = frame
+            return True
+        accepted = [connection.put(each) for each in (frame, held)]
+        return all(accepted)

@@ -39,9 +39,9 @@ class MatrixCell:
     """One cell of the matrix: counts on the diagonal, a letter elsewhere."""
 
     tried: int = 0
-    """In how many ways the link was broken."""
+    """Number of ways in which the link was broken."""
     named: int = 0
-    """In how many of them the probes or the ledger named it."""
+    """Number of these ways in which the probes or the ledger named the link."""
     by_probes: int = 0
     by_ledger: int = 0
     note: str = ""

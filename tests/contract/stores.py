@@ -123,7 +123,7 @@ class Worker:
         self.restarted.append(thread_id)
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
-        """Return at once: this sink is never full."""
+        """Return immediately: this sink is never full."""
 
     async def join(self, thread_id: ThreadId, after: Cursor | None = None) -> Replay:
         """Join as the hub does for one more socket."""

@@ -25,7 +25,7 @@ LINES = 500
 
 @dataclass
 class Acknowledged:
-    """What was acknowledged to a process, as it printed it."""
+    """The acknowledgements that a process received, as it printed them."""
 
     events: defaultdict[ThreadId, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
     """The event by thread and `seq`."""
@@ -53,7 +53,7 @@ async def killed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 async def publish_until_killed(url: str, backend: str) -> Acknowledged:
-    """Let a process publish, and kill it meanwhile."""
+    """Start a process that publishes, and kill it while it does."""
     acknowledged = Acknowledged()
     async with start_process([sys.executable, "-m", "tests.contract.publishing", url, backend]) as publishing:
         for _ in range(LINES):

@@ -12,7 +12,7 @@ from bridgekit.events import CRITICAL, EventType, RoutedEvent
 from bridgekit.ids import RunId
 from bridgekit.invariants.recorded import ENVELOPE
 from bridgekit.invariants.reports import Invariant, check_run, check_stream
-from tests.verify.measure.recordings import STEPS, Frame, Violations, frame, numbered, run_of, sound, violations
+from tests.invariants.recordings import STEPS, Frame, Violations, frame, numbered, run_of, sound, violations
 
 
 def called(*steps: tuple[str, str]) -> list[Frame]:

@@ -9,7 +9,7 @@ import pytest
 from bridgekit.ids import RunId
 from bridgekit.invariants.recorded import Recorded
 from bridgekit.invariants.reports import Invariant, LatencyQuantiles, check_run, check_stream, format_report
-from tests.verify.measure.recordings import SECOND, STEPS, TOOL, Frame, numbered, run_of, sound, violations
+from tests.invariants.recordings import SECOND, STEPS, TOOL, Frame, numbered, run_of, sound, violations
 
 GAP = "missing before this frame, from this run or from another run of its thread"
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridgekit.invariants.reports import check_run, check_stream, format_report
-from tests.verify.measure.recordings import STEPS, Frame, frame, numbered
+from tests.invariants.recordings import STEPS, Frame, frame, numbered
 
 THREADS = ("t", "u")
 Step = tuple[str, dict[str, object]]

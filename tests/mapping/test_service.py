@@ -193,7 +193,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
         if self.expected_thread(run) is None:
             self.registrations.append((self.clock.now, run, thread, math.inf))
         elif self.expected_thread(run) == thread:
-            # A run that goes on in its grace period is live again.
+            # A run that continues within its grace period is live again.
             self.registrations = [
                 (since, name, held, math.inf if name == run and until > self.clock.now else until)
                 for since, name, held, until in self.registrations

@@ -101,7 +101,7 @@ def test_notebook_without_code_is_named() -> None:
     assert complaints_about(new_notebook()) == ["no code cell"]  # type: ignore[no-untyped-call]
 
 
-def test_strip_takes_out_what_a_run_put_in_and_keeps_ids_and_tags() -> None:
+def test_strip_removes_what_a_run_added_and_keeps_ids_and_tags() -> None:
     clean = strip(nbformat.writes(conforming()))  # type: ignore[no-untyped-call]
     dirty: Any = nbformat.reads(clean, as_version=4)  # type: ignore[no-untyped-call]
     dirty.metadata.update(language_info={"name": "python"}, widgets={})

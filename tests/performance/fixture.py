@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -25,6 +23,7 @@ from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.log import DEFAULT_RETENTION, Retention
 from tests.performance.budgets import Edge
 from tests.performance.task_switches import wait_settled
+from tests.transport.raw_client import HEADER_END, handshake
 
 __all__ = ["EVENTS", "SEND_BYTES", "Reader", "ServedFixture", "emit_events", "serve_fixture"]
 
@@ -41,7 +40,6 @@ CLOSE_FRAME: Final = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
 """A close frame with code 1000, masked with zeros."""
 LONG: Final = 126
 """Marks a length in the next two bytes (RFC 6455, section 5.2)."""
-HEADER_END: Final = b"\r\n\r\n"
 USER: Final = "user_1"
 
 
@@ -55,7 +53,7 @@ class Reader:
 
     async def subscribe(self, host: str, query: str) -> None:
         """Do the opening handshake and read the confirmation."""
-        self._here.send(_handshake(host, query))
+        self._here.send(handshake(host, query))
         await self._until_readable(HEADER_END)
         head, _, self._waiting = self._waiting.partition(HEADER_END)
         assert head.startswith(b"HTTP/1.1 101 "), head
@@ -112,18 +110,6 @@ class Reader:
     async def _received(self) -> bytes:
         await anyio.wait_readable(self._here)
         return self._here.recv(65_536)
-
-
-def _handshake(host: str, query: str) -> bytes:
-    lines = (
-        f"GET /ws?{query} HTTP/1.1",
-        f"Host: {host}",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
-        "Sec-WebSocket-Version: 13",
-    )
-    return "\r\n".join(lines).encode() + HEADER_END
 
 
 class ServedFixture:

@@ -11,14 +11,14 @@ import pytest
 from benchmarks.in_process import sound_history
 from bridgekit.invariants.reports import check_stream
 from bridgekit_verify.measure.checker import check
+from tests.invariants.recordings import STEPS, Frame, frame, numbered
 from tests.performance.counting import Calls
-from tests.verify.measure.recordings import STEPS, Frame, frame, numbered
 
 EVENTS: Final = 100
 MAX_RATIO: Final = 2.1
 """Allowed ratio of work for twice the events."""
 ERROR_INTERVAL: Final = 5
-"""One event in this many is lost, repeated or late: the tool call of each run."""
+"""Errors occur once per this many events: the tool call of each run is lost, repeated or late."""
 
 T = TypeVar("T")
 

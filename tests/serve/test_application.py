@@ -175,7 +175,7 @@ def test_unknown_store_is_refused() -> None:
 def test_shared_store_needs_a_shared_key() -> None:
     served = AppSpec(target=f"{HERE}:plain", store="redis://127.0.0.1:1")
     with pytest.raises(
-        ServeError, match=f"need the same key for tickets: give --ticket-key-file FILE, or {KEY_VARIABLE}"
+        ServeError, match=f"must also share a ticket key: give --ticket-key-file FILE, or {KEY_VARIABLE}"
     ):
         served.load()
     AppSpec(target=f"{HERE}:owners_only", store="redis://127.0.0.1:1").load()
@@ -269,7 +269,7 @@ def test_key_file_behind_a_symbolic_link_is_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("", "contains no key"), ("\n \n", "contains no key"), ("short", "not 5")]
+    ("text", "expected"), [("", "contains no ticket key"), ("\n \n", "contains no ticket key"), ("short", "not 5")]
 )
 def test_unusable_key_is_refused_and_its_source_named(text: str, expected: str, tmp_path: Path) -> None:
     with pytest.raises(ServeError, match=expected) as refusal:

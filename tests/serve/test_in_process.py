@@ -12,7 +12,6 @@ from dataclasses import replace
 import anyio
 import httpx
 import pytest
-from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from websockets.asyncio.client import ClientConnection
@@ -30,6 +29,7 @@ from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog
 from tests.factories import ALICE, BOB, OTHER, THREAD, emitted
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
+from tests.transport.watched_hub import WatchedHub, wait_for_connections
 
 TIMEOUT_SECONDS = 60.0
 
@@ -40,7 +40,7 @@ on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @asynccontextmanager
 async def served(app: Starlette | None = None) -> AsyncIterator[tuple[Starlette, str]]:
     """Serve an application with one thread of Alice's and one of Bob's."""
-    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer)) if app is None else app
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer, hub=WatchedHub)) if app is None else app
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:
             application: Application = app.state.bridgekit
@@ -129,8 +129,7 @@ async def test_client_is_detached_when_it_leaves() -> None:
         hub: Hub = app.state.bridgekit.bridge.hub
         async with connect(url, user_id=ALICE, thread_id=THREAD):
             assert len(hub) == 1
-        while len(hub):
-            await checkpoint()
+        await wait_for_connections(hub)
         assert not await hub.publish(emitted(), THREAD)
 
 

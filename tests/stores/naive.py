@@ -1,4 +1,4 @@
-"""A broker as its words have it, without a thought for time or memory: everything that was ever said, in lists."""
+"""A model of an event log that is simple instead of fast or small: it keeps every event in a list."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from bridgekit.transport.log import Replay, Retention
 
 
 @dataclass(frozen=True)
-class Said:
-    """One event: its number in the thread, and whatever else is known of it."""
+class NaiveEvent:
+    """One published event."""
 
     seq: int
     number: int
@@ -24,27 +24,27 @@ class Said:
 @dataclass
 class NaiveThread:
     birth: int
-    """Stands for the epoch."""
-    said: list[Said] = field(default_factory=list)
+    """The model's name of the epoch."""
+    events: list[NaiveEvent] = field(default_factory=list)
     sockets: int = 0
 
     @property
     def seq(self) -> int:
-        return len(self.said)
+        return len(self.events)
 
 
 Answer = tuple[str, int, int | None, tuple[int, ...]]
-"""What a resuming socket is told: "all" or why not, where its gap is, and which events it gets."""
+"""The answer to a resuming socket: "all" or its gap's reason, the gap's first and last `seq`, and the events sent."""
 
 
 class Naive:
-    """The model. A thread's numbering is told by its birth: births are never repeated."""
+    """The model. Each epoch of a thread has a birth number, which is never reused."""
 
-    def __init__(self, keep: Retention, clock: Callable[[], float]) -> None:
-        self.keep = keep
+    def __init__(self, retention: Retention, clock: Callable[[], float]) -> None:
+        self.retention = retention
         self.clock = clock
         self.threads: dict[ThreadId, NaiveThread] = {}
-        """In the order of their last use."""
+        """Least recently used first."""
         self.births = 0
 
     def used(self, thread_id: ThreadId) -> NaiveThread:
@@ -52,7 +52,7 @@ class Naive:
         if thread is None:
             thread = NaiveThread(self.births)
             self.births += 1
-            while len(self.threads) >= self.keep.threads and self._forget_one():
+            while len(self.threads) >= self.retention.threads and self._forget_one():
                 pass
         self.threads[thread_id] = thread
         return thread
@@ -65,42 +65,42 @@ class Naive:
 
     def publish(self, thread_id: ThreadId, number: int, size_bytes: int, *, lost: bool = False) -> int:
         thread = self.used(thread_id)
-        thread.said.append(Said(thread.seq + 1, number, self.clock(), size_bytes, lost))
+        thread.events.append(NaiveEvent(thread.seq + 1, number, self.clock(), size_bytes, lost))
         return thread.seq
 
-    def kept(self, thread: NaiveThread) -> list[Said]:
-        """The latest within all bounds."""
-        kept: list[Said] = []
-        for said in reversed([said for said in thread.said if not said.lost]):
-            size_bytes = sum(each.size_bytes for each in kept) + said.size_bytes
-            if len(kept) >= self.keep.events or (kept and size_bytes > self.keep.size_bytes):
+    def kept(self, thread: NaiveThread) -> list[NaiveEvent]:
+        """Return the latest events within all limits."""
+        kept: list[NaiveEvent] = []
+        for event in reversed([event for event in thread.events if not event.lost]):
+            size_bytes = sum(each.size_bytes for each in kept) + event.size_bytes
+            if len(kept) >= self.retention.events or (kept and size_bytes > self.retention.size_bytes):
                 break
-            kept.insert(0, said)
-        return [said for said in kept if said.at >= self.clock() - self.keep.seconds]
+            kept.insert(0, event)
+        return [event for event in kept if event.at >= self.clock() - self.retention.seconds]
 
     def replay(self, thread_id: ThreadId, birth: int, seq: int) -> Answer:
         thread = self.used(thread_id)
         kept = self.kept(thread)
         if birth != thread.birth or seq > thread.seq:
-            return "restarted", seq + 1, None, tuple(said.number for said in kept)
-        wanted = [said for said in thread.said[seq:] if not said.lost]
+            return "restarted", seq + 1, None, tuple(event.number for event in kept)
+        wanted = [event for event in thread.events[seq:] if not event.lost]
         if set(wanted) <= set(kept) and (wanted or seq == thread.seq):
-            return "all", 0, 0, tuple(said.number for said in wanted)
+            return "all", 0, 0, tuple(event.number for event in wanted)
         return ("expired" if wanted else "lost"), seq + 1, thread.seq, ()
 
 
-def told(replay: Replay, asked: Cursor) -> Answer:
-    """A broker's answer, in the model's words; an AssertionError where it contradicts itself."""
+def answer_of(replay: Replay, requested: Cursor) -> Answer:
+    """Convert a log's replay to the model's form. AssertionError if the replay contradicts itself."""
     frames = tuple(int(str(frame.event.payload["number"])) for frame in replay.frames)
     assert [frame.seq for frame in replay.frames] == [frame.event.seq for frame in replay.frames]
     if replay.gap is None:
-        assert replay.cursor == asked
+        assert replay.cursor == requested
         return "all", 0, 0, frames
-    assert replay.gap.epoch == asked.epoch
+    assert replay.gap.epoch == requested.epoch
     if replay.gap.reason is GapReason.RESTARTED:
-        begins = replay.frames[0].seq - 1 if replay.frames else replay.cursor.seq
-        assert replay.cursor.seq == begins
-        assert (replay.expired is None) == (begins == 0)
+        start = replay.frames[0].seq - 1 if replay.frames else replay.cursor.seq
+        assert replay.cursor.seq == start
+        assert (replay.expired is None) == (start == 0)
     else:
         assert (replay.gap.last, replay.expired) == (replay.cursor.seq, None)
     return replay.gap.reason.value, replay.gap.first, replay.gap.last, frames

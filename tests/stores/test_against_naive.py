@@ -19,7 +19,7 @@ from bridgekit.stores.sqlite.file import Synchronous
 from bridgekit.stores.sqlite.log import SqliteEventLog
 from bridgekit.transport.log import EventLog, MemoryEventLog, Retention
 from tests.contract.stores import Worker, event_with_number
-from tests.stores.naive import Naive, told
+from tests.stores.naive import Naive, answer_of
 from tests.stores.sqlite.disks import POISON, REFUSING
 from tests.stores.sqlite.files import Clock, run_script
 
@@ -27,25 +27,25 @@ THREADS = [ThreadId(name) for name in "abcd"]
 
 
 class Comparison:
-    """A broker and the model, told the same."""
+    """A log and the model, which get the same calls."""
 
-    def __init__(self, broker: EventLog, keep: Retention, clock: Clock) -> None:
-        self.log = broker
-        self.naive = Naive(keep, clock)
+    def __init__(self, log: EventLog, retention: Retention, clock: Clock) -> None:
+        self.log = log
+        self.naive = Naive(retention, clock)
         self.clock = clock
-        self.said = 0
+        self.published = 0
         self.epochs: dict[int, str] = {}
         self.joined: list[ThreadId] = []
 
     def birth(self, thread_id: ThreadId, epoch: str) -> None:
-        """The model's birth of a thread and the broker's epoch are the same thing."""
+        """Assert that births of the model and epochs of the log correspond one to one."""
         birth = self.naive.threads[thread_id].birth
         assert self.epochs.setdefault(birth, epoch) == epoch
         assert len(set(self.epochs.values())) == len(self.epochs)
 
     async def publish(self, thread_id: ThreadId, padding: int, poison: bool) -> None:
-        self.said += 1
-        number = POISON if poison else 1_000 + self.said
+        self.published += 1
+        number = POISON if poison else 1_000 + self.published
         event = event_with_number(thread_id, number, padding=padding)
         receipt = await self.log.publish(event)
         seq = receipt.seq or 0
@@ -54,7 +54,7 @@ class Comparison:
         self.birth(thread_id, receipt.epoch or "")
 
     async def replay(self, thread_id: ThreadId, birth: int, back: int) -> None:
-        """Resume as somebody who knows one of the numberings, that many events before its end or from its start."""
+        """Resume in one of the known epochs, `back` events before the end of the thread, but not before its start."""
         thread = self.naive.used(thread_id)
         head = (await self.log.replay(thread_id, None)).cursor
         self.birth(thread_id, head.epoch)
@@ -62,7 +62,7 @@ class Comparison:
         birth = birth if birth in self.epochs else thread.birth
         cursor = Cursor(self.epochs[birth], max(0, thread.seq - back))
         expected = self.naive.replay(thread_id, birth, cursor.seq)
-        assert told(await self.log.replay(thread_id, cursor), cursor) == expected
+        assert answer_of(await self.log.replay(thread_id, cursor), cursor) == expected
 
     async def join(self, thread_id: ThreadId) -> None:
         await self.log.join(thread_id)
@@ -88,7 +88,7 @@ OTHERS = (
     st.tuples(st.just("leave")),
     st.tuples(st.just("pass"), st.sampled_from([1.0, 4.0, 11.0])),
 )
-KEEPS = st.builds(
+RETENTIONS = st.builds(
     Retention,
     events=st.sampled_from([1, 3, 20]),
     size_bytes=st.sampled_from([1_500, 1_000_000]),
@@ -97,7 +97,7 @@ KEEPS = st.builds(
 )
 
 
-async def told_the_same(comparison: Comparison, steps: list[tuple[object, ...]]) -> None:
+async def compare(comparison: Comparison, steps: list[tuple[object, ...]]) -> None:
     for step in steps:
         match step:
             case ("publish", str(thread), int(padding)):
@@ -117,19 +117,19 @@ async def told_the_same(comparison: Comparison, steps: list[tuple[object, ...]])
 
 
 @settings(max_examples=100, deadline=None)
-@given(KEEPS, st.lists(st.one_of(PUBLISH, PUBLISH, *OTHERS), max_size=60))
-async def test_memory_broker_answers_as_the_naive_one(keep: Retention, steps: list[tuple[object, ...]]) -> None:
+@given(RETENTIONS, st.lists(st.one_of(PUBLISH, PUBLISH, *OTHERS), max_size=60))
+async def test_memory_log_answers_as_the_model_does(retention: Retention, steps: list[tuple[object, ...]]) -> None:
     clock = Clock()
-    broker = MemoryEventLog(keep, clock)
-    comparison = Comparison(broker, keep, clock)
-    await told_the_same(comparison, steps)
-    assert len(broker) == len(comparison.naive.threads)
+    log = MemoryEventLog(retention, clock)
+    comparison = Comparison(log, retention, clock)
+    await compare(comparison, steps)
+    assert len(log) == len(comparison.naive.threads)
 
 
 @asynccontextmanager
-async def opened(path: Path, keep: Retention, clock: Clock) -> AsyncIterator[SqliteEventLog]:
+async def opened(path: Path, retention: Retention, clock: Clock) -> AsyncIterator[SqliteEventLog]:
     async with open_database(path, Synchronous.OFF, clock) as database:
-        log = await SqliteEventLog(database, keep).load()
+        log = await SqliteEventLog(database, retention).load()
         Worker(log)
         yield log
 
@@ -144,33 +144,33 @@ async def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refusing(template: Path) -> Path:
-    """An empty store that will not take the poison."""
+    """Copy the template: an empty store that refuses the event POISON."""
     return Path(shutil.copy(template, template.with_name("store.db")))
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(KEEPS, st.lists(st.one_of(PUBLISH, PUBLISH, POISONED, *OTHERS), max_size=40))
-async def test_sqlite_broker_answers_as_the_naive_one(
-    template: Path, keep: Retention, steps: list[tuple[object, ...]]
+@given(RETENTIONS, st.lists(st.one_of(PUBLISH, PUBLISH, POISONED, *OTHERS), max_size=40))
+async def test_sqlite_log_answers_as_the_model_does(
+    template: Path, retention: Retention, steps: list[tuple[object, ...]]
 ) -> None:
     clock = Clock()
-    async with opened(refusing(template), keep, clock) as broker:
-        comparison = Comparison(broker, keep, clock)
-        await told_the_same(comparison, steps)
-        assert len(broker) == len(comparison.naive.threads)
+    async with opened(refusing(template), retention, clock) as log:
+        comparison = Comparison(log, retention, clock)
+        await compare(comparison, steps)
+        assert len(log) == len(comparison.naive.threads)
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from([1, 3, 20]), st.lists(st.lists(st.one_of(PUBLISH, POISONED, REPLAY), max_size=12), max_size=4))
-async def test_sqlite_broker_answers_as_the_naive_one_however_often_it_is_closed(
+async def test_sqlite_log_answers_as_the_model_does_when_it_is_closed_and_reopened(
     template: Path, events: int, lives: list[list[tuple[object, ...]]]
 ) -> None:
-    clock, keep = Clock(), Retention(events=events, seconds=10.0)
+    clock, retention = Clock(), Retention(events=events, seconds=10.0)
     path, comparison = refusing(template), None
     for steps in lives:
         async with AsyncExitStack() as stack:
-            broker = await stack.enter_async_context(opened(path, keep, clock))
-            comparison = comparison or Comparison(broker, keep, clock)
-            comparison.log = broker
-            await told_the_same(comparison, steps)
+            log = await stack.enter_async_context(opened(path, retention, clock))
+            comparison = comparison or Comparison(log, retention, clock)
+            comparison.log = log
+            await compare(comparison, steps)
         clock.now += 4

@@ -51,6 +51,14 @@ class RawPeer:
                 raise EOFError(f"{wanted!r} did not come")
             self.read += data
 
+    async def read_slowly(self, frames: int, chunk_bytes: int) -> None:
+        """Read until this many frames are received, at most `chunk_bytes` in an iteration of the event loop."""
+        while self.read.count(b'"seq":') < frames:
+            await anyio.wait_readable(self._here)
+            if not (data := self._here.recv(chunk_bytes)):
+                raise EOFError(f"the connection ended before {frames} frames")
+            self.read += data
+
     async def _write(self, data: bytes) -> None:
         while data:
             await anyio.wait_writable(self._here)
@@ -67,7 +75,7 @@ async def raw_peer(url: str, user: UserId = ALICE, thread: ThreadId = THREAD) ->
         here.connect((address.hostname, address.port))
         here.setblocking(False)
         peer = RawPeer(here)
-        await peer._write(_handshake(address.netloc, urlencode({"user_id": user, "thread_id": thread})))
+        await peer._write(handshake(address.netloc, urlencode({"user_id": user, "thread_id": thread})))
         await peer.read_until(HEADER_END)
         assert peer.read.startswith(b"HTTP/1.1 101 ")
         peer.read = peer.read.partition(HEADER_END)[2]
@@ -75,7 +83,8 @@ async def raw_peer(url: str, user: UserId = ALICE, thread: ThreadId = THREAD) ->
         yield peer
 
 
-def _handshake(host: str, query: str) -> bytes:
+def handshake(host: str, query: str) -> bytes:
+    """Return an upgrade request for `/ws` with this query."""
     lines = (
         f"GET /ws?{query} HTTP/1.1",
         f"Host: {host}",

@@ -21,6 +21,7 @@ from tests.factories import ALICE, THREAD, emitted
 from tests.server_processes import reserve_port
 from tests.transport.edges import serving
 from tests.transport.raw_client import BUFFER_BYTES
+from tests.transport.watched_hub import WatchedHub
 
 TIMEOUT_SECONDS = 60.0
 TOOL = EventType.TOOL_EXECUTING
@@ -36,7 +37,7 @@ class RestartableServer:
         outbox = OutboxLimits(events=outbox_events)
         self.threads = MemoryThreadStore()
         self.app = create_app(
-            BridgeConfig(agents={}, stores=self._opened, outbox=outbox, db_session_factory=self.threads)
+            BridgeConfig(agents={}, stores=self._opened, outbox=outbox, db_session_factory=self.threads, hub=WatchedHub)
         )
         self.url = f"ws://127.0.0.1:{port}"
         self.tickets = list[str]()

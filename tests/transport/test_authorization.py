@@ -171,7 +171,7 @@ async def test_authorized_socket_is_refused_when_the_server_stops_accepting(tick
     assert browser.close == (4000, "the server is shutting down: connect again")
 
 
-async def test_client_is_told_to_reconnect_when_authorization_times_out(
+async def test_client_is_asked_to_reconnect_when_authorization_times_out(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Asleep:

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
-from anyio.lowlevel import checkpoint
 from websockets.exceptions import InvalidHandshake
 
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
@@ -19,6 +18,7 @@ from bridgekit.signals import Cursor, Gap, GapReason, encode_signal
 from bridgekit.transport.client import EventClient, connect
 from tests.factories import ALICE, THREAD, emitted, frame
 from tests.transport.raw_client import EPOCH, Answer, raw_server, sending, subscribed
+from tests.transport.watched_hub import WatchedHub, wait_for_connections
 from tests.verify.faults.peers import reset_on_close
 
 TIMEOUT_SECONDS = 60.0
@@ -35,7 +35,7 @@ async def client_of(*answers: Answer) -> AsyncIterator[EventClient]:
 
 @asynccontextmanager
 async def served() -> AsyncIterator[tuple[Application, str]]:
-    app = create_app(BridgeConfig(agents={}))
+    app = create_app(BridgeConfig(agents={}, hub=WatchedHub))
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:
             application: Application = app.state.bridgekit
@@ -129,8 +129,7 @@ async def test_server_gets_a_close_frame_when_the_block_is_cancelled() -> None:
             async with connect(url, thread_id=THREAD, ticket=application.ticket(THREAD, ALICE)) as client:
                 scope.cancel()
                 await client.receive()
-        while len(application.bridge.hub):
-            await checkpoint()
+        await wait_for_connections(application.bridge.hub)
         assert scope.cancelled_caught
 
 

@@ -22,6 +22,7 @@ from tests.factories import ALICE, THREAD, emitted
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
 from tests.transport.fake_browser import Site
 from tests.transport.raw_client import BUFFER_BYTES, raw_peer, raw_server, subscribed
+from tests.transport.watched_hub import WatchedHub, wait_for_connections
 
 TIMEOUT_SECONDS = 60.0
 SHORT_SECONDS = 0.15
@@ -31,18 +32,18 @@ SHORT_SECONDS = 0.15
 async def pinging(keepalive_seconds: float = SHORT_SECONDS) -> AsyncIterator[tuple[Application, str]]:
     """A real server that pings often."""
     app = create_app(
-        BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=OutboxLimits(events=10_000, size_bytes=10**9))
+        BridgeConfig(
+            agents={},
+            authorizer=OwnerAuthorizer,
+            outbox=OutboxLimits(events=10_000, size_bytes=10**9),
+            hub=WatchedHub,
+        )
     )
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app, keepalive_seconds=keepalive_seconds, send_buffer_bytes=BUFFER_BYTES) as url:
             application: Application = app.state.bridgekit
             await application.open_thread(THREAD, ALICE)
             yield application, url
-
-
-async def until_only(application: Application, count: int) -> None:
-    while len(application.bridge.hub) > count:  # noqa: ASYNC110  # the hub has no event for it
-        await anyio.sleep(0.005)
 
 
 async def is_detected_in_time(seen: Callable[[float], Awaitable[bool]]) -> bool:
@@ -58,7 +59,7 @@ async def test_peer_is_detached_only_when_it_answers_no_ping() -> None:
             connect(url, user_id=ALICE, thread_id=THREAD) as client,
             raw_peer(url),
         ):
-            await until_only(application, 1)
+            await wait_for_connections(application.bridge.hub, at_most=1)
             stays = (await application.bridge.notify(emitted())).sockets == 1
             return stays and (await client.receive()).seq == 1
 
@@ -73,7 +74,7 @@ async def test_peer_that_reads_nothing_is_detached_despite_waiting_frames() -> N
         async with pinging(keepalive_seconds) as (application, url), raw_peer(url):
             event = emitted(EventType.TOOL_EXECUTING, payload={"parameters": "x" * 10_000})
             taken = [(await application.bridge.notify(event)).sockets for _ in range(100)]
-            await until_only(application, 0)
+            await wait_for_connections(application.bridge.hub)
             return taken == [1] * 100
 
     assert await is_detected_in_time(seen)
@@ -87,7 +88,7 @@ async def test_frame_of_the_largest_size_is_discarded_and_a_larger_one_closes_th
         await peer.send_text(b"x" * (INCOMING_BYTES + 1))
         await peer.read_until(b"\x03\xf1")  # 1009, message too big
         await peer.send_close()
-        await until_only(application, 0)
+        await wait_for_connections(application.bridge.hub)
 
 
 async def test_socket_closed_by_the_server_raises_no_error_in_the_application(

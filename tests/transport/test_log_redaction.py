@@ -6,7 +6,7 @@ import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,8 @@ from bridgekit.transport.tickets import Tickets
 from tests.factories import ALICE, OTHER, THREAD
 
 TIMEOUT_SECONDS = 60.0
+UVICORN_LOGGERS = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+"""The loggers whose level `uvicorn.Config` sets."""
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
@@ -40,9 +42,27 @@ def written(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtu
         yield caplog
 
 
+@contextmanager
+def restored_levels() -> Iterator[None]:
+    """Restore the levels of uvicorn's loggers, so that other tests in this process do not log at the verbose level."""
+    levels = {name: logging.getLogger(name).level for name in UVICORN_LOGGERS}
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
 @asynccontextmanager
 async def verbose(app: Starlette) -> AsyncIterator[str]:
     """Run uvicorn as a user does, with its access log and at the most verbose level."""
+    with restored_levels():
+        async with _verbose(app) as url:
+            yield url
+
+
+@asynccontextmanager
+async def _verbose(app: Starlette) -> AsyncIterator[str]:
     config = uvicorn.Config(app, ws="websockets-sansio", access_log=True, log_config=None, log_level=TRACE_LOG_LEVEL)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(TIMEOUT_SECONDS):

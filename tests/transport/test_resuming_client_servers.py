@@ -1,4 +1,4 @@
-"""The resuming client against real servers that restart, and with callers that read slow_backoff. On both backends."""
+"""The resuming client against real servers that restart, and with callers that read slowly. On both backends."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bridgekit.transport.log import Retention
 from bridgekit.transport.resuming_client import Backoff, ResumingClient
 from tests.transport.edges import anyio_backend  # noqa: F401  # a fixture
 from tests.transport.server_fixtures import restartable_server
+from tests.transport.watched_hub import wait_for_connections
 
 
 async def read(client: ResumingClient, count: int) -> list[str]:
@@ -116,8 +117,7 @@ async def test_end_of_the_block_closes_the_socket_and_ends_iteration() -> None:
             await server.publish(3)
             while client.cursor is None or client.cursor.seq < 3:
                 await checkpoint()
-        while len(server.application.bridge.hub):
-            await checkpoint()
+        await wait_for_connections(server.application.bridge.hub)
         assert [item async for item in client] == []
     assert read_out == [1, 2, 3]
 
@@ -140,8 +140,7 @@ async def test_block_can_end_with_unread_items() -> None:
         async with server.subscribe():
             await server.publish(900)
             await anyio.wait_all_tasks_blocked()
-        while len(server.application.bridge.hub):
-            await checkpoint()
+        await wait_for_connections(server.application.bridge.hub)
 
 
 async def test_error_in_the_block_is_raised_unchanged() -> None:

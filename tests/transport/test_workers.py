@@ -86,7 +86,7 @@ async def test_run_of_stopped_workers_completes_and_its_client_receives_the_rest
                     with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
                         received = [await anext(client) for _ in range(2)]
                     # Like Ctrl-C: the terminal signals the workers, and then their parent does too. A worker with the
-                    # socket and without the run closes it at once.
+                    # socket and without the run closes it immediately.
                     old.signal_all(signal.SIGINT)
                     assert await old.end() == 0
                 async with started("uvicorn", APP, "--port", str(port), env=env):

@@ -124,6 +124,14 @@ async def test_d9b_orchestrator_lookup_fails_without_the_method(sound: bool, cap
     assert ("no attribute 'get_thread_id_for_run'" in caplog.text) is not sound
 
 
+async def test_fix_2_with_its_method_finds_a_run_only_if_the_mapping_has_it() -> None:
+    mapping = RunThreadMappingService()
+    lookup = as_committed.OrchestratorLookup(as_committed.OrchestratorThatQueriesTheMapping(mapping))
+    assert await lookup.resolve(emitted()) == NoRoute("the orchestrator has no thread for the run")
+    await mapping.register_mapping(RUN, THREAD)
+    assert await lookup.resolve(emitted()) == THREAD
+
+
 @DEFECT
 async def test_d9e_second_registration_moves_a_run(sound: bool) -> None:
     mapping = RunThreadMappingService() if sound else as_committed.DictMapping()

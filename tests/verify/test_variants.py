@@ -12,13 +12,18 @@ from bridgekit.ids import EmbeddedRunIds, OpaqueRunIds
 from bridgekit_verify import as_committed
 from bridgekit_verify.measure.workload import seeded
 from bridgekit_verify.variants import (
+    AS_COMMITTED,
     BROKEN,
+    FIXES,
     SOUND,
     VARIANTS,
+    Fix,
     Variant,
     resolver_as_committed,
-    resolver_of_fix_2,
+    resolver_of_fix_2_as_written,
+    resolver_of_fix_2_with_its_method,
     resolver_of_fix_3,
+    resolver_of_fixes_2_and_3,
     variant,
 )
 
@@ -27,17 +32,22 @@ LINK_9_AS_REPORTED = {
     "resolver": resolver_as_committed,
     "self_checks": WITHOUT_ROUTING,
 }
+EMBEDDED = {"run_ids": EmbeddedRunIds}
+WITH_ITS_METHOD = {"resolver": resolver_of_fix_2_with_its_method, "mapping": as_committed.DictMapping}
 CANNOT_FAIL = (as_committed.self_check_that_cannot_fail,)
 
 CHOICES: dict[str, dict[str, object]] = {
     "sound": {},
     "as reported": LINK_9_AS_REPORTED,
-    "fix 1": LINK_9_AS_REPORTED | {"run_ids": EmbeddedRunIds},
-    "fix 2": LINK_9_AS_REPORTED | {"resolver": resolver_of_fix_2},
+    "fix 1": LINK_9_AS_REPORTED | EMBEDDED,
+    "fix 2 as written": LINK_9_AS_REPORTED | {"resolver": resolver_of_fix_2_as_written},
+    "fix 2 with its method": LINK_9_AS_REPORTED | WITH_ITS_METHOD,
     "fix 3": LINK_9_AS_REPORTED | {"resolver": resolver_of_fix_3, "mapping": as_committed.DictMapping},
-    "fixes 1 and 2": LINK_9_AS_REPORTED | {"run_ids": EmbeddedRunIds, "resolver": resolver_of_fix_2},
+    "fixes 1 and 2 as written": LINK_9_AS_REPORTED | EMBEDDED | {"resolver": resolver_of_fix_2_as_written},
+    "fixes 1 and 2 with the method": LINK_9_AS_REPORTED | EMBEDDED | WITH_ITS_METHOD,
     "fixes 1, 2 and 3": LINK_9_AS_REPORTED
-    | {"run_ids": EmbeddedRunIds, "resolver": resolver_of_fix_3, "mapping": as_committed.DictMapping},
+    | EMBEDDED
+    | {"resolver": resolver_of_fixes_2_and_3, "mapping": as_committed.DictMapping},
     "as committed": {
         "run_ids": OpaqueRunIds,
         "resolver": resolver_as_committed,
@@ -90,7 +100,26 @@ def test_each_link_is_broken_alone_and_once() -> None:
 
 
 def test_variants_start_with_the_audits_before_and_after() -> None:
-    assert list(VARIANTS)[:4] == ["as reported", "fix 1", "fix 2", "fix 3"]
+    assert list(VARIANTS) == ["as reported", *FIXES, "sound", "as committed"]
+    assert list(FIXES) == [
+        "fix 1",
+        "fix 2 as written",
+        "fix 2 with its method",
+        "fix 3",
+        "fixes 1 and 2 as written",
+        "fixes 1 and 2 with the method",
+        "fixes 1, 2 and 3",
+    ]
+
+
+@pytest.mark.parametrize("fix", FIXES.values(), ids=lambda fix: fix.name)
+@pytest.mark.parametrize("base", [AS_COMMITTED, BROKEN[5], SOUND], ids=lambda base: base.name)
+def test_fix_replaces_its_own_parts_of_any_chain_and_no_others(base: Variant, fix: Fix) -> None:
+    fixed = fix.applied_to(base)
+    assert fixed.name == f"{base.name} with {fix.name}"
+    for field in fields(Variant):
+        if field.name not in ("name", "summary"):
+            assert getattr(fixed, field.name) == fix.parts.get(field.name, getattr(base, field.name))
 
 
 def test_unknown_variant_raises_an_error_that_lists_the_known_ones() -> None:

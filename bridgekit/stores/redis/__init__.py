@@ -1,10 +1,10 @@
-"""The Redis store: a server of the Redis protocol, or a Cluster, that any number of workers share.
+"""The Redis store: one Redis or Valkey server, or a Cluster, that any number of workers share.
 
-log            the event log, which combines the next three
-publishing     from a worker to the server: queues and batches
-subscriptions  from the server to a worker: sharded pub/sub
-delivery       from there to its sockets: order, and reading the log where messages may have been missed
+log            the event log; it combines the next three modules
+publishing     sends events to the server: queues and batches
+subscriptions  receives events from the server: sharded pub/sub
+delivery       delivers received events to sockets in order; reads the log if messages may have been missed
 mapping        routes of runs, and used tickets
-topology       the server or Cluster behind a URL: a redis-py client for each node, and whether it answers
-functions      the names of keys, and of the functions that the server executes: functions.lua
+topology       finds the nodes behind a URL, with a redis-py client for each, and detects which do not reply
+functions      key names, and the names of the functions in functions.lua, which the server executes
 """

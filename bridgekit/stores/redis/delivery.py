@@ -1,6 +1,6 @@
-"""Each thread's frames to its sockets, in rising order and each once: from a channel's messages, and from the log.
+"""Delivers each frame of a thread to its sockets once, in order of seq: from channel messages and from the log.
 
-Sharded pub/sub is at most once, and a subscription that is lost does not tell what it missed. So messages are held
+Sharded pub/sub delivers at most once, and a lost subscription does not report what it missed. So messages are buffered
 while the log is read.
 """
 
@@ -23,12 +23,12 @@ __all__ = ["ChannelMessage", "LogEntries", "ThreadDelivery"]
 
 _log = logging.getLogger(__name__)
 
-HELD_BYTES: Final = 1_048_576
-"""Messages of one thread that are held. What is more is read from its log."""
+BUFFER_BYTES: Final = 1_048_576
+"""Limit on one thread's buffered messages. Beyond it, the buffer is dropped and the log is read."""
 PART_BYTES: Final = 32_768
-"""What is delivered to a thread's sockets before they are written to: much less than an outbox holds."""
+"""Limit on what is delivered before the sockets are written to. It is much less than an outbox holds."""
 EVENT_BYTES: Final = 512
-"""An event counts as so many bytes, if it is smaller: an outbox is bounded in events, too."""
+"""A smaller event counts as this many bytes, because an outbox also has a limit on events."""
 
 
 def _decodable(entries: Iterable[bytes]) -> Iterator[Frame]:
@@ -36,24 +36,24 @@ def _decodable(entries: Iterable[bytes]) -> Iterator[Frame]:
         try:
             yield decode_frame(entry)
         except msgspec.DecodeError as error:
-            # Another program wrote it. Its number is missing, so that clients get a gap.
-            _log.warning("a log has an entry that is not a frame: %s", error)
+            # Another program wrote it. Clients see that its seq is missing, and get a gap.
+            _log.warning("skipped an entry of the log that is not a frame: %s", error)
 
 
 class ChannelMessage(msgspec.Struct, frozen=True, gc=False):
-    """Events that were appended together, as published on their thread's channel."""
+    """A batch of events as published on the thread's channel."""
 
     epoch: str
     after: int
-    """The seq before them."""
+    """The thread's seq before the batch."""
     last: int
-    """The seq after them. Where there are fewer frames than numbers, the rest was skipped."""
+    """The thread's seq after the batch. Seqs without a frame were skipped."""
     frames: tuple[Frame, ...]
     size_bytes: int
 
     @classmethod
     def decode(cls, data: bytes) -> ChannelMessage:
-        """ValueError or DecodeError where the server's functions did not publish it."""
+        """Decode a message. ValueError or DecodeError if it was not published by the functions in `functions.lua`."""
         head, *lines = data.split(b"\n")
         epoch, after, last = head.decode().split(" ")
         return cls(
@@ -61,7 +61,7 @@ class ChannelMessage(msgspec.Struct, frozen=True, gc=False):
         )
 
     def split(self) -> tuple[ChannelMessage, ChannelMessage | None]:
-        """What may be delivered before sockets are written to, and the rest."""
+        """Split off what may be delivered before the sockets are written to. The second part is None if empty."""
         size = 0
         for index, frame in enumerate(self.frames[:-1], 1):
             size += max(len(frame.data), EVENT_BYTES)
@@ -73,16 +73,16 @@ class ChannelMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class LogEntries(NamedTuple):
-    """What a read of a log returned: its head, and the entries after the cursor."""
+    """The result of reading a log: its head, and the entries after the cursor."""
 
     head: Cursor
     oldest: int
-    """From here on every number is either a frame's or known to be skipped."""
+    """From this seq on, each seq has a frame or is known to be skipped."""
     frames: tuple[Frame, ...]
 
     @classmethod
     def decode(cls, reply: list[bytes]) -> LogEntries:
-        """From the reply of the function."""
+        """Decode the reply of the READ function."""
         epoch, seq, *entries = reply
         frames = tuple(_decodable(entry for entry in entries if not entry.startswith(b"h")))
         oldest = int(seq) + 1
@@ -93,7 +93,7 @@ class LogEntries(NamedTuple):
         return cls(Cursor(epoch.decode(), int(seq)), oldest, frames)
 
     def replay(self, thread_id: ThreadId, after: Cursor) -> Replay:
-        """What a client with that cursor is sent. It sees skipped numbers from those of the frames that follow."""
+        """Return what a client with this cursor receives. It detects skipped seqs from those of later frames."""
         head, first = self.head, after.seq + 1
         if after == head:
             return Replay(head)
@@ -106,44 +106,47 @@ class LogEntries(NamedTuple):
 
 
 class ThreadDelivery:
-    """A thread that has sockets in this worker, and how far its events were delivered to them."""
+    """The delivery state of a thread that has sockets in this worker."""
 
     __slots__ = (
-        "_delivered_bytes", "_epoch", "_held", "_held_bytes", "_overflowed", "_seq", "behind", "keys", "must_read",
-        "ready", "sockets", "thread_id",
+        "_buffer", "_buffered_bytes", "_delivered_bytes", "_epoch", "_overflowed", "_seq", "behind", "keys",
+        "must_read", "ready", "sockets", "thread_id",
     )  # fmt: skip
 
     def __init__(self, thread_id: ThreadId, keys: ThreadKeys) -> None:
         self.thread_id = thread_id
         self.keys = keys
         self.sockets = 0
-        """How often it was joined."""
+        """How many sockets have joined."""
         self.behind = True
-        """Whether messages are held: the log has to be read before them, or sockets have to be written to."""
+        """Whether messages are buffered until the log is read or the sockets are written to."""
         self.must_read = True
-        """Whether the log has to be read before anything else is delivered."""
+        """Whether the log must be read before anything else is delivered."""
         self.ready = asyncio.Event()
-        """Set when it is known from where on events are delivered."""
+        """Set when the position is known from which events are delivered."""
         self._epoch = ""
         self._seq = 0
         self._delivered_bytes = 0
-        """Since the sockets were last written to, as far as is known."""
-        self._held: list[ChannelMessage] = []
-        self._held_bytes = 0
+        """An upper bound on the bytes delivered since the sockets were last written to."""
+        self._buffer: list[ChannelMessage] = []
+        self._buffered_bytes = 0
         self._overflowed = False
-        """Whether held messages were dropped, which the log has."""
+        """Whether the buffer was dropped. The log has its events."""
 
     @property
     def position(self) -> Cursor | None:
-        """Every event up to here was delivered, or came before the sockets did, or is lost."""
+        """The last seq that needs no delivery, or None before the first read of the log.
+
+        Each event up to it was delivered, was published before the sockets joined, or is lost.
+        """
         return Cursor(self._epoch, self._seq) if self._epoch else None
 
-    def lost(self) -> None:
-        """Messages may have been missed."""
+    def require_read(self) -> None:
+        """Buffer messages until the log is read, because some may have been missed."""
         self.behind = self.must_read = True
 
     def on_message(self, message: ChannelMessage, sink: LocalSink) -> None:
-        """Deliver a message that comes next, or hold it: then `behind` is set."""
+        """Deliver a message if it is the next one. Otherwise buffer it and set `behind`."""
         if not self.behind:
             if self._comes_next(message):
                 self._delivered_bytes += message.size_bytes
@@ -152,15 +155,15 @@ class ThreadDelivery:
                     return
                 self.behind = True
             else:
-                self.lost()
-        self._held.append(message)
-        self._held_bytes += message.size_bytes
-        if self._held_bytes > HELD_BYTES:
-            self._held, self._held_bytes = [], 0
+                self.require_read()
+        self._buffer.append(message)
+        self._buffered_bytes += message.size_bytes
+        if self._buffered_bytes > BUFFER_BYTES:
+            self._buffer, self._buffered_bytes = [], 0
             self._overflowed = True
 
     def on_read(self, log: LogEntries, sink: LocalSink) -> None:
-        """Take what the log has after the position. `drain` delivers it, and what was held meanwhile."""
+        """Buffer what the log has after the position. `drain` delivers it, and then the buffered messages."""
         epoch, seq = log.head
         self.must_read = False
         if not self._epoch:
@@ -171,28 +174,28 @@ class ThreadDelivery:
             sink.force_reconnect(self.thread_id)
         elif seq > self._seq:
             size = sum([max(len(frame.data), EVENT_BYTES) for frame in log.frames])
-            self._held.insert(0, ChannelMessage(epoch, self._seq, seq, log.frames, size))
-            self._held_bytes += size
-        self.behind = bool(self._held) or self._overflowed
+            self._buffer.insert(0, ChannelMessage(epoch, self._seq, seq, log.frames, size))
+            self._buffered_bytes += size
+        self.behind = bool(self._buffer) or self._overflowed
 
     async def drain(self, sink: LocalSink) -> None:
-        """Deliver what is held, as fast as sockets are written to, until the log has to be read or nothing is held."""
+        """Deliver the buffer as fast as sockets are written to. Stop if it is empty or the log must be read."""
         while True:
             await sink.wait_for_room(self.thread_id)
             self._delivered_bytes = 0
-            if self.must_read or not (self.sockets and self._held):
+            if self.must_read or not (self.sockets and self._buffer):
                 break
-            if not self._comes_next(self._held[0]):
+            if not self._comes_next(self._buffer[0]):
                 self.must_read = True
                 break
-            part, rest = self._held.pop(0).split()
+            part, rest = self._buffer.pop(0).split()
             if rest is not None:
-                self._held.insert(0, rest)
-            self._held_bytes -= part.size_bytes
+                self._buffer.insert(0, rest)
+            self._buffered_bytes -= part.size_bytes
             self._deliver(part, sink)
         if self._overflowed:
             self.must_read, self._overflowed = True, False
-        self.behind = self.must_read or bool(self._held)
+        self.behind = self.must_read or bool(self._buffer)
 
     def _comes_next(self, message: ChannelMessage) -> bool:
         return message.epoch == self._epoch and message.after <= self._seq
@@ -204,7 +207,7 @@ class ThreadDelivery:
                 seq = frame.seq
                 deliver(thread_id, frame)
         if message.last > seq:
-            # No later frame shows that these numbers are missing. Clients reconnect, and get a gap.
+            # No later frame shows that these seqs are missing. So clients must reconnect, and get a gap.
             seq = message.last
             sink.force_reconnect(thread_id)
         self._seq = seq

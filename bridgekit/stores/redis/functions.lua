@@ -1,14 +1,14 @@
--- Functions that the server runs on one thread's log or one run's route, each of them atomic.
--- The hash of this text is part of every function's name. A library is never replaced, so that workers of two versions
+-- Functions that the server executes on thread logs and on a run's route. Each call is atomic.
+-- The hash of this text is part of every function's name. A library is never replaced, so workers of two versions
 -- can share a server. In a Cluster, the keys of one call share a hash tag.
 
-local FRAME_START = '{"seq":'    -- what a frame begins with, before its seq
-local BATCHES_BYTES = 4096      -- in a thread's head, for the last batches of about seventy workers
-local SEQ_SKIP = 1000000        -- numbers that are skipped where the latest ones may have been lost
-local HEAD_MS = 86400000        -- how long a thread's epoch and seq are remembered after it was last used
-local ROUTE_MS = 86400000       -- how long a live run's route is kept after it was last used
+local FRAME_START = '{"seq":'   -- the start of a frame, before its seq
+local BATCHES_BYTES = 4096      -- limit in a thread's head on the last batches of workers: about seventy workers
+local SEQ_SKIP = 1000000        -- how many seqs a thread skips when its latest ones may have been lost
+local HEAD_MS = 86400000        -- a thread's epoch and seq are deleted after this time without use
+local ROUTE_MS = 86400000       -- a live run's route is deleted after this time without use
 
--- State of this server process: a server that restarts reads this text again.
+-- State of this server process: a server that restarts loads this text again.
 local process                   -- its run id
 local promoted = false          -- whether it is known to have been a replica
 
@@ -16,16 +16,16 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
--- Identifies the keeper of the numbers. It changes when the process restarts and when a replica is promoted: both may
--- have missed the latest numbers. `synced` says that this server syncs each write before it answers, as the client read
--- from its configuration. A promoted replica received its writes asynchronously, whatever its configuration.
-local function keeper(synced)
+-- Identifies the process and replication history that assign seqs. It changes when the process restarts and when a
+-- replica is promoted. Either may have lost the latest seqs. `synced` is '1' if this server syncs each write before it
+-- replies, according to its configuration. A promoted replica received its writes asynchronously in any case.
+local function read_origin(synced)
   process = process or string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
   local replication = redis.call('INFO', 'replication')
   promoted = promoted or not string.find(replication, 'master_replid2:0000000000000000000000000000000000000000', 1, true)
   return {
-    name = string.sub(process, 1, 16) .. string.sub(string.match(replication, 'master_replid:(%x+)'), 1, 16),
-    forgets = synced ~= '1' or promoted,
+    id = string.sub(process, 1, 16) .. string.sub(string.match(replication, 'master_replid:(%x+)'), 1, 16),
+    may_lose_writes = synced ~= '1' or promoted,
   }
 end
 
@@ -33,44 +33,44 @@ local function now_ms(time)
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Parses "events bytes milliseconds synced": the retention, and what the client knows of the server.
-local function settings(words)
-  local events, bytes, ms, synced = string.match(words, '^(%d+) (%d+) (%d+) ([01])$')
+-- Parses "events bytes milliseconds synced": the retention, and whether the server syncs each write.
+local function parse_settings(text_settings)
+  local events, bytes, ms, synced = string.match(text_settings, '^(%d+) (%d+) (%d+) ([01])$')
   local time = redis.call('TIME')
   local now = now_ms(time)
   return {
     events = tonumber(events),
-    most = events,
+    max_events = events,
     bytes = tonumber(bytes),
     ms = tonumber(ms),
     head_ms = text(math.max(HEAD_MS, 2 * tonumber(ms))),
     now = now,
-    stamp = '-' .. text(now),
-    instant = time[1] .. '.' .. time[2],
-    keeper = keeper(synced),
+    id_suffix = '-' .. text(now),
+    time_text = time[1] .. '.' .. time[2],
+    origin = read_origin(synced),
   }
 end
 
--- Skips numbers and records that in the log: a reader can tell numbers that were never assigned from expired events.
-local function skip(log, state, keep, numbers)
+-- Skips seqs and records that in the log, so that a reader can distinguish skipped seqs from expired events.
+local function skip(log, state, settings, numbers)
   local first = state.seq + 1
   state.seq = state.seq + numbers
-  if keep.events > 0 then
-    redis.call('XADD', log, text(state.seq) .. keep.stamp, 'h', text(first), 'b', text(state.size))
+  if settings.events > 0 then
+    redis.call('XADD', log, text(state.seq) .. settings.id_suffix, 'h', text(first), 'b', text(state.size))
   end
 end
 
--- Loads a thread's state, or begins a new epoch where there is none. It is stored as one string of MessagePack values,
--- which the server packs and unpacks in C: see `store` for their order. Of each worker the last batch is known: of the
--- worker that sent last in `worker`, `batch`, `last` and `receivers`; of the others in `others`, the latest first, each
--- as "|worker batch last receivers".
-local function load(log, head, keep, worker)
+-- Loads a thread's state, or starts a new epoch if there is none. The state is one string of MessagePack values, which
+-- the server packs and unpacks in C; `store` has their order. It contains the last batch of each worker. `worker`,
+-- `batch`, `last` and `receivers` describe that of the latest sender. `others` has those of other workers, the latest
+-- first, each as "|worker batch last receivers".
+local function load(log, head, settings, worker)
   local stored = redis.call('GET', head)
   if not stored then
-    -- Frames of an epoch that was forgotten are of no use.
+    -- The epoch has expired, so its frames cannot be replayed.
     redis.call('DEL', log)
     return {
-      epoch = string.sub(redis.sha1hex(worker .. head .. keep.instant), 1, 16),
+      epoch = string.sub(redis.sha1hex(worker .. head .. settings.time_text), 1, 16),
       seq = 0, size = 0, from = 0, due = 0, touched = 0, worker = '', batch = 0, last = 0, receivers = 0, others = '',
     }
   end
@@ -81,31 +81,31 @@ local function load(log, head, keep, worker)
   local state = {
     epoch = epoch,
     seq = seq,
-    size = size,                    -- bytes of all frames that were ever appended
-    from = from,                    -- the same, before the oldest frame that is retained
+    size = size,                    -- bytes of all frames ever appended
+    from = from,                    -- bytes of all frames before the oldest retained one
     due = due,                      -- when that frame expires
-    touched = touched,              -- when the log's own expiry was last set
+    touched = touched,              -- when the expiry of the log's key was last set
     worker = latest, batch = batch, last = last, receivers = receivers, others = others,
   }
-  if name ~= keep.keeper.name and keep.keeper.forgets then
-    skip(log, state, keep, SEQ_SKIP)
+  if name ~= settings.origin.id and settings.origin.may_lose_writes then
+    skip(log, state, settings, SEQ_SKIP)
     state.touched = 0
   end
   return state
 end
 
--- Drops what is expired or over the size, oldest first. The latest entry stays whatever its size.
-local function trim(log, state, keep)
-  while state.due <= keep.now or state.size - state.from > keep.bytes do
+-- Deletes expired entries, and entries beyond the size limit, oldest first. The latest entry stays whatever its size.
+local function trim(log, state, settings)
+  while state.due <= settings.now or state.size - state.from > settings.bytes do
     local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
     if not oldest then
-      state.due, state.from = keep.now + keep.ms, state.size
+      state.due, state.from = settings.now + settings.ms, state.size
       return
     end
     local seq, ms = string.match(oldest[1], '^(%d+)%-(%d+)$')
-    state.due, state.from = tonumber(ms) + keep.ms, tonumber(oldest[2][4])
-    local expired = state.due <= keep.now
-    if expired or (state.size - state.from > keep.bytes and tonumber(seq) < state.seq) then
+    state.due, state.from = tonumber(ms) + settings.ms, tonumber(oldest[2][4])
+    local expired = state.due <= settings.now
+    if expired or (state.size - state.from > settings.bytes and tonumber(seq) < state.seq) then
       redis.call('XDEL', log, oldest[1])
     else
       return
@@ -113,19 +113,19 @@ local function trim(log, state, keep)
   end
 end
 
-local function store(log, head, state, keep)
-  if keep.now - state.touched > keep.ms / 4 then
-    -- For threads that are used no more. It comes later than the expiry of each frame.
-    redis.call('PEXPIRE', log, text(2 * keep.ms))
-    state.touched = keep.now
+local function store(log, head, state, settings)
+  if settings.now - state.touched > settings.ms / 4 then
+    -- Deletes the log of a thread that is no longer used. This is later than the expiry of each frame.
+    redis.call('PEXPIRE', log, text(2 * settings.ms))
+    state.touched = settings.now
   end
   redis.call('SET', head, cmsgpack.pack(
-    state.epoch, state.seq, keep.keeper.name, state.size, state.from, state.due, state.touched,
+    state.epoch, state.seq, settings.origin.id, state.size, state.from, state.due, state.touched,
     state.worker, state.batch, state.last, state.receivers, state.others
-  ), 'PX', keep.head_ms)
+  ), 'PX', settings.head_ms)
 end
 
--- The worker's last batch, if it is remembered: its number, the last seq it was given, how many workers received it.
+-- Returns the worker's last batch if it is stored: its number, its last seq, and how many workers received it.
 local function last_batch(state, worker)
   if state.worker == worker then
     return state.batch, state.last, state.receivers
@@ -151,19 +151,19 @@ local function set_last_batch(state, worker, batch, last, receivers)
   state.batch, state.last, state.receivers = batch, last, receivers
 end
 
--- Appends one batch of one thread: `skipped` numbers, then the events, one a line, each without its seq.
+-- Appends one batch of one thread: skips `skipped` seqs, then appends the events, one per line, each without its seq.
 -- Returns the epoch, the last seq, and how many workers received the events.
-local function append(log, head, keep, worker, number, skipped, events)
-  local state = load(log, head, keep, worker)
+local function append(log, head, settings, worker, number, skipped, events)
+  local state = load(log, head, settings, worker)
   local done, last, receivers = last_batch(state, worker)
   if done and done >= number then
-    -- It is sent again because its answer was lost: it is done, and so is every earlier one.
-    store(log, head, state, keep)
+    -- The worker sent it again because the reply was lost. This batch and all earlier ones are in the log.
+    store(log, head, state, settings)
     return state.epoch, text(last), receivers
   end
   local after = state.seq
   if skipped > 0 then
-    skip(log, state, keep, skipped)
+    skip(log, state, settings, skipped)
   end
   local lines, seq, at, size = {''}, state.seq, 1, #events
   local given = text(seq)
@@ -173,34 +173,34 @@ local function append(log, head, keep, worker, number, skipped, events)
     given = text(seq)
     local frame = FRAME_START .. given .. string.sub(events, at, stop - 1)
     lines[#lines + 1] = frame
-    if keep.events > 0 then
-      redis.call('XADD', log, 'MAXLEN', '=', keep.most, given .. keep.stamp, 'f', frame, 'b', state.size)
+    if settings.events > 0 then
+      redis.call('XADD', log, 'MAXLEN', '=', settings.max_events, given .. settings.id_suffix, 'f', frame, 'b', state.size)
       state.size = state.size + #frame
     end
     at = stop + 1
   end
   state.seq = seq
-  if keep.events > 0 then
-    trim(log, state, keep)
+  if settings.events > 0 then
+    trim(log, state, settings)
   end
   lines[1] = state.epoch .. ' ' .. text(after) .. ' ' .. given
   receivers = redis.call('SPUBLISH', log, table.concat(lines, '\n'))
   set_last_batch(state, worker, number, seq, receivers)
-  store(log, head, state, keep)
+  store(log, head, state, settings)
   return state.epoch, given, receivers
 end
 
--- KEYS: log and head of each thread. ARGV: settings, worker, and for each thread two: "batch skipped", and its events.
--- Returns three values for each thread: epoch, last seq and receivers; or an error's text, 0 and -1.
+-- KEYS: log and head of each thread. ARGV: settings, worker, and two for each thread: "batch skipped", and its events.
+-- Returns three values for each thread: epoch, last seq and receivers; or the text of an error, 0 and -1.
 redis.register_function('bridgekit_append_@VERSION@', function(keys, args)
-  local keep, answers = settings(args[1]), {}
+  local settings, answers = parse_settings(args[1]), {}
   for index = 1, #keys, 2 do
     local number, skipped = string.match(args[index + 2], '^(%d+) (%d+)$')
-    -- An error of one thread, such as a foreign value under its key, does not affect the others.
-    local fine, epoch, last, receivers = pcall(
-      append, keys[index], keys[index + 1], keep, args[2], tonumber(number), tonumber(skipped), args[index + 3]
+    -- An error in one thread, such as another program's value under its key, does not affect the others.
+    local ok, epoch, last, receivers = pcall(
+      append, keys[index], keys[index + 1], settings, args[2], tonumber(number), tonumber(skipped), args[index + 3]
     )
-    if not fine then
+    if not ok then
       epoch, last, receivers = type(epoch) == 'table' and epoch.err or tostring(epoch), '0', -1
     end
     answers[#answers + 1], answers[#answers + 2], answers[#answers + 3] = epoch, last, receivers
@@ -209,15 +209,15 @@ redis.register_function('bridgekit_append_@VERSION@', function(keys, args)
 end)
 
 -- KEYS: log and head of a thread. ARGV: settings, worker, and a cursor: epoch and seq, or two empty strings.
--- Returns epoch and seq of the log, and every entry after the cursor; for one of another epoch, or from ahead of the
--- log, all entries. An entry is a frame, or "h" with the first and last of the numbers that were skipped.
+-- Returns epoch and seq of the log, and every entry after the cursor. A cursor of another epoch, or one ahead of the
+-- log, gives all entries. An entry is a frame, or "h" with the first and the last skipped seq.
 redis.register_function('bridgekit_read_@VERSION@', function(keys, args)
-  local keep = settings(args[1])
-  local state = load(keys[1], keys[2], keep, args[2])
-  if keep.events > 0 then
-    trim(keys[1], state, keep)
+  local settings = parse_settings(args[1])
+  local state = load(keys[1], keys[2], settings, args[2])
+  if settings.events > 0 then
+    trim(keys[1], state, settings)
   end
-  store(keys[1], keys[2], state, keep)
+  store(keys[1], keys[2], state, settings)
   local answer = {state.epoch, text(state.seq)}
   local after = args[3] == state.epoch and tonumber(args[4]) or 0
   if args[3] == '' or after == state.seq then
@@ -236,7 +236,7 @@ redis.register_function('bridgekit_read_@VERSION@', function(keys, args)
   return answer
 end)
 
--- KEYS: a run's route. ARGV: its thread. Returns the thread that the run has; where it is this one, the run is live.
+-- KEYS: a run's route. ARGV: its thread. Returns the run's thread, and reopens the route if that is the given thread.
 redis.register_function('bridgekit_add_route_@VERSION@', function(keys, args)
   local thread = redis.call('HGET', keys[1], 'thread')
   if not thread then
@@ -249,7 +249,7 @@ redis.register_function('bridgekit_add_route_@VERSION@', function(keys, args)
   return args[1]
 end)
 
--- KEYS: a run's route. Returns its thread or nil, and keeps the route of a live run for as long again.
+-- KEYS: a run's route. Returns its thread or nil, and extends the expiry of a live run's route.
 redis.register_function('bridgekit_get_route_@VERSION@', function(keys, args)
   local route = redis.call('HMGET', keys[1], 'thread', 'closed')
   if route[1] and not route[2] and redis.call('PTTL', keys[1]) < ROUTE_MS / 2 then
@@ -302,7 +302,7 @@ redis.register_function('bridgekit_renew_lease_@VERSION@', function(keys, args)
   return taken
 end)
 
--- KEYS: a run's route. ARGV: milliseconds. The run is closed: its route is kept for so long after the first call.
+-- KEYS: a run's route. ARGV: milliseconds. Closes the route: it is deleted this long after the first call.
 redis.register_function('bridgekit_close_route_@VERSION@', function(keys, args)
   if redis.call('EXISTS', keys[1]) == 1 and redis.call('HSETNX', keys[1], 'closed', '1') == 1 then
     redis.call('PEXPIRE', keys[1], args[1])

@@ -1,4 +1,4 @@
-"""The functions that the server runs, and the names of the keys that they work on."""
+"""Key names, and the Lua library that the server executes: its source and the names of its functions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 SEQ_SKIP_AFTER_RESTART: Final = 1_000_000
-"""How many numbers a thread skips where its latest ones may have been lost. The functions have the same constant."""
+"""How many seqs a thread skips when its latest ones may have been lost. `functions.lua` has the same constant."""
 
 _TEXT: Final = files(__package__).joinpath("functions.lua").read_text(encoding="utf-8")
 _VERSION: Final = hashlib.sha256(_TEXT.encode()).hexdigest()[:12]
@@ -48,40 +48,40 @@ RENEW_LEASE: Final = f"bridgekit_renew_lease_{_VERSION}".encode()
 
 
 class Key(NamedTuple):
-    """A key, and the part of a Cluster that it belongs to."""
+    """A key and its Cluster hash slot."""
 
     name: bytes
     slot: int
 
 
 class ThreadKeys(NamedTuple):
-    """The keys of one thread. They share a slot."""
+    """The two keys of one thread. They share a hash slot."""
 
     log: bytes
-    """A stream. The channel on which the thread's events are published has the same name."""
+    """A stream. The pub/sub channel of the thread has the same name."""
     head: bytes
-    """A string: the thread's epoch and seq, and what the functions need to go on."""
+    """A string: the thread's epoch, seq and other state of the functions."""
     slot: int
 
 
 class KeyNames:
-    """The keys of one application. Applications with different prefixes share nothing."""
+    """Builds the keys of one application. Applications with different prefixes share no keys."""
 
     def __init__(self, prefix: str) -> None:
         if "{" in prefix:
-            raise InvalidId("prefix", "must not contain '{', which begins the hash tag of a Cluster's key")
+            raise InvalidId("prefix", "must not contain '{', which starts a hash tag in a Cluster key")
         self._prefix = prefix
-        # The same threads are published to again and again.
+        # Most events belong to recently used threads, so their keys are cached.
         self.thread = lru_cache(maxsize=10_000)(self._thread)
 
     def _thread(self, thread_id: ThreadId) -> ThreadKeys:
-        """The keys of a thread, whatever characters its id consists of."""
+        """Return a thread's keys. They contain a hash of its id, which may have any characters."""
         tag = _hashed(thread_id)
         log, head = (f"{self._prefix}:{{{tag}}}:{name}".encode() for name in ("log", "head"))
         return ThreadKeys(log, head, key_slot(log))
 
     def route(self, run_id: RunId) -> Key:
-        """The key of a run's route."""
+        """Return the key of a run's route."""
         return self._key("route", _hashed(run_id))
 
     def runs(self) -> tuple[Key, Key]:
@@ -89,11 +89,11 @@ class KeyNames:
         return self._key("runs", "runs"), self._key("workers", "runs")
 
     def ticket(self, ticket_id: str) -> Key:
-        """The key of a used ticket."""
+        """Return the key of a used ticket."""
         return self._key("used", _hashed(ticket_id))
 
     def heartbeat(self, worker: str, number: int) -> Key:
-        """A channel of that worker alone. Another number is another slot."""
+        """Return a heartbeat channel of one worker. Different numbers give different slots."""
         return self._key("heartbeat", f"{worker}.{number}")
 
     def _key(self, kind: str, tag: str) -> Key:

@@ -1,4 +1,4 @@
-"""The log of each thread in a server that any number of workers share; each delivers to its own sockets."""
+"""The event log on a shared Redis server: workers publish to it, and each delivers events to its own sockets."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ __all__ = ["ANSWER_TIMEOUT_SECONDS", "CLOSE_TIMEOUT_SECONDS", "RedisEventLog"]
 _logger = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_SECONDS: Final = 0.25
-"""How long a publisher waits for its receipt. Once the node is marked unavailable, it does not wait."""
+"""How long a publisher waits for its receipt. Once the node is marked unavailable, publishers do not wait."""
 POLL_INTERVAL_SECONDS: Final = 0.05
-"""Between two checks for publishers that have waited too long."""
+"""Interval between checks for publishers that have waited too long."""
 OPEN_TIMEOUT_SECONDS: Final = 1.0
-"""How long a worker that starts waits for its first heartbeats. It starts without them, if it has to."""
+"""How long a starting worker waits for its first heartbeats. After that it starts without them."""
 JOIN_TIMEOUT_SECONDS: Final = 5.0
-"""How long a socket waits for a node that answers: thousands of others may join at the same time."""
+"""How long a socket waits to join on an available node: thousands of sockets may join at the same time."""
 CLOSE_TIMEOUT_SECONDS: Final = 2.0
-"""How long a worker that stops waits for events on their way."""
+"""How long a stopping worker waits for unconfirmed events."""
 
-STORE_TIMEOUT: Final = "the store did not answer in time; the event waits until it does"
-"""The reason of a PENDING event."""
+STORE_TIMEOUT: Final = "the store did not answer in time; the event is queued until it does"
+"""The reason in the receipt of a PENDING event."""
 SHUTTING_DOWN: Final = "this worker is shutting down"
 
 
 class _NodePipeline:
-    """What this worker sends to one node, and receives from it."""
+    """This worker's sender and subscriptions for one node."""
 
     def __init__(self, node: Node, sender: BatchSender, reader: PubSubReader) -> None:
         self.node = node
@@ -64,12 +64,12 @@ class _NodePipeline:
 
     @property
     def unavailable(self) -> bool:
-        """Whether no caller should wait for the node."""
+        """Whether callers fail immediately instead of waiting for the node."""
         return self.sender.unavailable or self.node.unavailable
 
     @property
     def healthy(self) -> bool:
-        """Whether events reach the node, come back from it, and were delivered."""
+        """Whether the node accepts events, its heartbeats arrive, and no thread is behind."""
         return (
             not (self.node.failing.is_set() or self.sender.unavailable)
             and self.reader.live.is_set()
@@ -80,10 +80,10 @@ class _NodePipeline:
     def problem(self) -> str:
         if self.node.failing.is_set():
             return self.node.problem
-        return self.sender.problem or self.reader.problem or "it takes too long"
+        return self.sender.problem or self.reader.problem or "it replies too slowly"
 
     async def run(self) -> None:
-        """Until the node has left the Cluster."""
+        """Send and receive until the node has left the Cluster."""
         with self.scope:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.sender.run)
@@ -91,9 +91,10 @@ class _NodePipeline:
 
 
 class RedisEventLog(AsyncContextManagerMixin):
-    """Event logs in a Redis-protocol server or cluster. Closing waits briefly for pending events to be confirmed.
+    """An `EventLog` in a Redis server or Cluster. Closing it waits briefly until pending events are confirmed.
 
-    Events that the server has not confirmed wait in this process, in order and within a limit, and are lost with it.
+    Events that the server has not confirmed wait in this process, in order and up to a limit. They are lost if the
+    process ends.
     `retention.threads` has no effect: the server deletes a thread's frames after `retention.seconds`, and its epoch and
     seq after a day without use.
     """
@@ -109,14 +110,14 @@ class RedisEventLog(AsyncContextManagerMixin):
         self.retention = retention
         self._topology = topology
         self._worker = new_id()
-        """Random. The server tells this worker's batches from others' by it."""
+        """A random id by which the server distinguishes the batches of workers."""
         self._frame_bytes = FRAME_BYTES
         self._sink: LocalSink | None = None
         self._backlog = Backlog(events=backlog_events, size_bytes=backlog_bytes)
         self._pipelines: dict[Node, _NodePipeline] = {}
         self._threads: dict[ThreadId, ThreadDelivery] = {}
         self._unassigned: list[PublishQueue] = []
-        """Queues of slots that no node has."""
+        """Queues whose slot no node serves at the moment."""
         self._closed = False
 
     @asynccontextmanager
@@ -143,7 +144,7 @@ class RedisEventLog(AsyncContextManagerMixin):
         self._sink, self._frame_bytes = sink, frame_bytes
 
     def _bound_sink(self) -> LocalSink:
-        assert self._sink is not None, "no thread is joined before a sink is bound"
+        assert self._sink is not None, "bind must be called before a thread is joined"
         return self._sink
 
     def publish(self, event: AgentEvent) -> Answer:
@@ -160,7 +161,7 @@ class RedisEventLog(AsyncContextManagerMixin):
             self._enqueue(queue, pipeline)
         unavailable = pipeline is None or pipeline.unavailable
         if not added:
-            return _refused(thread_id, f"{'the store is away and ' if unavailable else ''}the backlog is full")
+            return _refused(thread_id, f"{'the store is unavailable and ' if unavailable else ''}the backlog is full")
         if unavailable:
             entry.resolve(_pending(thread_id))
             return entry.answer.result()
@@ -192,7 +193,7 @@ class RedisEventLog(AsyncContextManagerMixin):
         return Replay(log.head) if after is None else log.replay(thread_id, after)
 
     async def _read(self, keys: ThreadKeys, after: Cursor | None) -> LogEntries:
-        """What the log has after the cursor. StoreUnavailable where no answer comes in time."""
+        """Return the log's entries after the cursor. StoreUnavailable if no reply arrives in time."""
         node = self._topology.node_for_slot(keys.slot)
         if node is None:
             raise StoreUnavailable(STORE, NO_NODE)
@@ -215,10 +216,10 @@ class RedisEventLog(AsyncContextManagerMixin):
     async def _wait_ready(self, thread: ThreadDelivery) -> None:
         deadline = time.monotonic() + JOIN_TIMEOUT_SECONDS
         while (pipeline := self._pipeline_for_slot(thread.keys.slot)) is not None and not pipeline.unavailable:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 break
-            with anyio.move_on_after(min(left, ANSWER_TIMEOUT_SECONDS)):
+            with anyio.move_on_after(min(remaining, ANSWER_TIMEOUT_SECONDS)):
                 await thread.ready.wait()
                 return
         raise StoreUnavailable(STORE, NO_NODE if pipeline is None else pipeline.problem)
@@ -228,7 +229,7 @@ class RedisEventLog(AsyncContextManagerMixin):
         return None if node is None else self._pipelines.get(node)
 
     def _route(self, queue: PublishQueue) -> None:
-        """Send what the queue has to the node that has its slot now."""
+        """Hand the queue to the node that serves its slot now."""
         self._enqueue(queue, self._pipeline_for_slot(queue.keys.slot))
 
     def _enqueue(self, queue: PublishQueue, pipeline: _NodePipeline | None) -> None:
@@ -247,7 +248,7 @@ class RedisEventLog(AsyncContextManagerMixin):
                 pipeline.reader.add(thread)
 
     def _rebalance(self, tasks: TaskGroup) -> None:
-        """Have a pipeline for each node, and each thread at the node that has its slot."""
+        """Start a pipeline for each new node, stop those of nodes that left, and reassign queues and threads."""
         if self._closed:
             return
         nodes = set(self._topology)
@@ -270,21 +271,21 @@ class RedisEventLog(AsyncContextManagerMixin):
             self._subscribe(thread)
 
     async def _watch_timeouts(self) -> None:
-        """Give PENDING to publishers that have waited too long."""
+        """Resolve the receipts of publishers that have waited too long as PENDING."""
         while True:
             await self._backlog.nonempty.wait()
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
-            late = time.monotonic() - ANSWER_TIMEOUT_SECONDS
+            latest = time.monotonic() - ANSWER_TIMEOUT_SECONDS
             for queue in self._backlog:
                 since = next((entry.since for entry in queue.entries() if not entry.answer.done()), None)
-                if since is not None and since <= late:
+                if since is not None and since <= latest:
                     self._mark_unavailable(queue, since)
 
     def _mark_unavailable(self, queue: PublishQueue, since: float) -> None:
         pipeline = self._pipeline_for_slot(queue.keys.slot)
         queues = [queue]
         if pipeline is None or pipeline.sender.confirmed_at < since:
-            # No event was confirmed since. Where others were, it is the problem of this thread alone.
+            # The node has confirmed no event since. If it has confirmed others, only this thread has a problem.
             queues = [each for each in self._backlog if self._pipeline_for_slot(each.keys.slot) is pipeline]
             if pipeline is not None:
                 pipeline.sender.unavailable = True

@@ -1,4 +1,4 @@
-"""Routes of runs, and used tickets, in a server that workers share. Each has one key; each operation is one command."""
+"""Routes of runs and used tickets on a shared server. Each has one key, and each operation is one command."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["RedisMappingStore", "RedisUsedTickets"]
 class RedisMappingStore:
     """A `MappingStore` for any number of workers.
 
-    The route of a live run is kept for a day after it was last asked for: that bounds what is left of runs whose worker
-    was killed. A server that evicts keys when its memory is full breaks that guarantee, and a warning is logged.
+    A live run's route is deleted a day after its last use, so that routes of killed workers do not accumulate. A server
+    that evicts keys when its memory is full may delete routes earlier; a warning in the log says so.
     """
 
     def __init__(self, topology: ClusterTopology) -> None:
@@ -37,14 +37,14 @@ class RedisMappingStore:
 
 
 class RedisUsedTickets:
-    """Used tickets, which the server forgets when they would have expired."""
+    """Used tickets with an expiry: the server deletes each when the ticket itself expires."""
 
     def __init__(self, topology: ClusterTopology) -> None:
         self._topology = topology
 
     async def mark_used(self, ticket_id: str, seconds: float) -> bool:
         key, slot = self._topology.names.ticket(ticket_id)
-        # A call that is repeated, because its reply was lost, finds its own mark.
+        # A call that is repeated because its reply was lost recognizes its own mark.
         mark = new_id().encode()
         duration_ms = max(1, math.ceil(1_000 * seconds))
         stored = await self._topology.call(slot, "SET", key, mark, "NX", "GET", "PX", duration_ms)

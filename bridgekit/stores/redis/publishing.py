@@ -1,6 +1,6 @@
-"""Events on their way to the server: bounded queues in order, and many threads' events in one command.
+"""Sends events to the server: a bounded queue for each thread, and batches of many threads in one command.
 
-A batch that is not answered is sent again as it was, under the same number: the server knows whether it has it.
+A batch without a reply is sent again unchanged under the same number, so the server can ignore a batch that it has.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from bridgekit.transport.log import LINK, NO_SUBSCRIBER, Retention
 __all__ = ["BACKLOG_BYTES", "BACKLOG_EVENTS", "Backlog", "BatchSender", "Entry", "PublishQueue", "encode_settings"]
 
 BACKLOG_EVENTS: Final = 10_000
-"""Events of this worker that may wait for the server, or for its answer."""
+"""Limit on this worker's events that the server has not confirmed."""
 BACKLOG_BYTES: Final = 33_554_432
-"""The bytes of these events."""
+"""Limit on the bytes of these events."""
 COUNTED_REFUSALS: Final = 65_536
-"""Threads, about, for which the number of refused events is remembered."""
+"""About how many threads have their refused events counted while they have unconfirmed events."""
 BATCH_EVENTS: Final = 128
-"""Events of one thread in one batch."""
+"""Limit on one thread's events in a batch."""
 BATCH_BYTES: Final = 262_144
-"""The bytes of these events. A larger event is a batch of its own."""
+"""Limit on the bytes of these events. A larger event is sent in a batch of its own."""
 MAX_IN_FLIGHT: Final = 2
-"""Commands to one node that are not answered: while it executes one, this worker prepares the next. More of them are
-smaller, and cost more than they gain."""
+"""Limit on commands to one node without a reply. While the node executes one, this worker prepares the next. With a
+higher limit, commands are smaller and cost more in total."""
 REQUEST_EVENTS: Final = 256
-"""Events in one command, about: the server executes nothing else meanwhile, some 10 µs for each."""
+"""Approximate limit on the events in one command. It blocks the server for about 10 µs per event."""
 REQUEST_BYTES: Final = 1_048_576
 
 _RELAYED: Final = Outcome.RELAYED
-_NOBODY: Final = Outcome.NO_SUBSCRIBER
+_NO_SUBSCRIBER: Final = Outcome.NO_SUBSCRIBER
 
 
 class Entry:
-    """An event that the server has not confirmed, and the future of its receipt."""
+    """An event that the server has not confirmed, and the future that holds its receipt."""
 
     __slots__ = ("answer", "since", "tail")
 
@@ -60,16 +60,16 @@ class Entry:
         """The frame without its seq."""
         self.since = since
         self.answer = answer
-        """Done when the publisher has its receipt, or was cancelled. The event is sent all the same."""
+        """Done when the publisher has its receipt or was cancelled. Either way the event is sent."""
 
     def resolve(self, receipt: Receipt) -> None:
-        """Give the publisher its receipt. Only the first one counts."""
+        """Give the publisher its receipt. Later calls have no effect."""
         if not self.answer.done():
             self.answer.set_result(receipt)
 
 
 class PublishQueue:
-    """One thread's events, in order. The next batch of them is sent when the one before is confirmed."""
+    """One thread's unconfirmed events, in order. At most one batch of them is in flight."""
 
     __slots__ = ("batch", "keys", "number", "queued", "skip", "thread_id", "waiting")
 
@@ -77,18 +77,18 @@ class PublishQueue:
         self.thread_id = thread_id
         self.keys = keys
         self.waiting: deque[Entry | int] = deque()
-        """Events, and between them how many were refused."""
+        """Events that are in no batch yet, and between them the counts of refused events."""
         self.number = 0
-        """The number of the batch that is sent and not confirmed, or 0. It rises with each batch of this worker: the
-        server ignores a batch that it has already."""
+        """The number of the unconfirmed batch, or 0 if there is none. Numbers increase within a worker, so the server
+        can ignore a batch that it has."""
         self.skip = 0
-        """How many numbers are left out before the batch: those of refused events."""
+        """How many seqs the thread skips before the batch, one for each refused event."""
         self.batch: list[Entry] = []
         self.queued = False
-        """Whether a sender has this queue, or it waits for a node."""
+        """Whether the queue belongs to a sender or waits for a node."""
 
-    def seal(self, numbers: Iterator[int]) -> list[Entry]:
-        """Return the batch to send: the one that was not confirmed, as it was, or a new one."""
+    def next_batch(self, numbers: Iterator[int]) -> list[Entry]:
+        """Return the batch to send: the unconfirmed one, unchanged, or a new one."""
         if not self.number:
             self.number, waiting = next(numbers), self.waiting
             while waiting and isinstance(refused := waiting[0], int):
@@ -104,37 +104,37 @@ class PublishQueue:
         return self.batch
 
     def entries(self) -> Iterator[Entry]:
-        """All that is not confirmed, oldest first."""
+        """Yield all unconfirmed events, oldest first."""
         yield from self.batch
         yield from (entry for entry in self.waiting if isinstance(entry, Entry))
 
 
 class Backlog:
-    """The queues of all threads that have events on their way. Adding and confirming are O(1)."""
+    """The queues of all threads with unconfirmed events. Adding and confirming an event are O(1)."""
 
     def __init__(self, *, events: int = BACKLOG_EVENTS, size_bytes: int = BACKLOG_BYTES) -> None:
         self._events = events
         self._size_bytes = size_bytes
-        self._held = 0
-        self._held_bytes = 0
+        self._unconfirmed = 0
+        self._unconfirmed_bytes = 0
         self._counted_refusals = 0
         self._queues: dict[ThreadId, PublishQueue] = {}
         self.numbers = count(1)
         self.empty = asyncio.Event()
-        """Set while no event is on its way."""
+        """Set while every event is confirmed."""
         self.empty.set()
         self.nonempty = asyncio.Event()
-        """Set while one is."""
+        """Set while some event is not confirmed."""
 
     def __len__(self) -> int:
-        """How many events are not confirmed."""
-        return self._held
+        """Return the number of unconfirmed events."""
+        return self._unconfirmed
 
     def __iter__(self) -> Iterator[PublishQueue]:
         return iter(tuple(self._queues.values()))
 
     def queue(self, thread_id: ThreadId, names: Callable[[ThreadId], ThreadKeys]) -> PublishQueue:
-        """Return the thread's queue. A new one has to be given an event at once."""
+        """Return the thread's queue. The caller must add an event to it immediately, since a new queue is empty."""
         queue = self._queues.get(thread_id)
         if queue is None:
             if not self._queues:
@@ -144,20 +144,21 @@ class Backlog:
         return queue
 
     def add(self, queue: PublishQueue, entry: Entry) -> bool:
-        """Append an event to a queue. Where there is no room, leave its number out instead and return False."""
+        """Append an event to a queue. If the backlog is full, count it as refused and return False."""
         size = len(entry.tail)
-        if self._held and (self._held >= self._events or self._held_bytes + size > self._size_bytes):
+        full = self._unconfirmed >= self._events or self._unconfirmed_bytes + size > self._size_bytes
+        if self._unconfirmed and full:
             self._refuse(queue)
             return False
         queue.waiting.append(entry)
-        self._held += 1
-        self._held_bytes += size
+        self._unconfirmed += 1
+        self._unconfirmed_bytes += size
         return True
 
     def confirm(self, queue: PublishQueue) -> bool:
-        """The queue's batch is in the log. Return whether there is more to send."""
-        self._held -= len(queue.batch)
-        self._held_bytes -= sum([len(entry.tail) for entry in queue.batch])
+        """Remove the queue's batch, which the server has confirmed. Return whether the queue has more events."""
+        self._unconfirmed -= len(queue.batch)
+        self._unconfirmed_bytes -= sum([len(entry.tail) for entry in queue.batch])
         self._counted_refusals -= queue.skip > 0
         queue.number, queue.skip, queue.batch = 0, 0, []
         if not queue.waiting:
@@ -181,7 +182,7 @@ class Backlog:
 
 
 class BatchSender:
-    """Sends batches to one node. Events that are published in one iteration of the event loop share a command."""
+    """Sends batches to one node. Events published in the same iteration of the event loop share a command."""
 
     def __init__(
         self,
@@ -192,13 +193,13 @@ class BatchSender:
         worker: bytes,
         route: Callable[[PublishQueue], None],
     ) -> None:
-        """`route` is called with each queue that has more to send: another node may have its slot meanwhile."""
+        """`route` is called with each queue that has more to send: its slot may have moved to another node."""
         self.node = node
         self.unavailable = False
-        """Whether no event was confirmed in time. Then no publisher should wait."""
+        """Whether the node confirmed no event in time. Publishers then do not wait."""
         self.confirmed_at = 0.0
         self.problem = ""
-        """Why events were last not confirmed."""
+        """Why the node last failed to confirm events."""
         self._topology = topology
         self._backlog = backlog
         self._retention = retention
@@ -208,16 +209,16 @@ class BatchSender:
         self._backoff = RetryDelay()
 
     def push(self, queue: PublishQueue) -> None:
-        """Send what the queue has when its turn comes. No other sender may have it."""
+        """Schedule the queue's next batch. The queue must not belong to another sender."""
         queue.queued = True
         self._queues.put_nowait(queue)
 
     def clear(self) -> list[PublishQueue]:
-        """Give back all queues whose turn has not come."""
+        """Remove and return all queues that have no batch in flight."""
         return [self._queues.get_nowait() for _ in range(self._queues.qsize())]
 
     async def run(self) -> None:
-        """Send, until the node has left the Cluster."""
+        """Send batches until the task is cancelled, which happens when the node leaves the Cluster."""
         async with anyio.create_task_group() as tasks:
             for _ in range(MAX_IN_FLIGHT):
                 tasks.start_soon(self._send)
@@ -231,7 +232,7 @@ class BatchSender:
         queues: list[PublishQueue] = []
         events = size_bytes = 0
         while True:
-            batch = queue.seal(self._backlog.numbers)
+            batch = queue.next_batch(self._backlog.numbers)
             queues.append(queue)
             events += len(batch) or 1
             size_bytes += sum([len(entry.tail) for entry in batch])
@@ -243,7 +244,7 @@ class BatchSender:
         settings = encode_settings(self._retention, self.node)
         groups = [queues]
         if self._topology.is_cluster:
-            # In a Cluster, the keys of one command belong to one slot.
+            # A Cluster accepts a command only if all its keys belong to one slot.
             by_slot: dict[int, list[PublishQueue]] = {}
             for queue in queues:
                 by_slot.setdefault(queue.keys.slot, []).append(queue)
@@ -279,7 +280,7 @@ class BatchSender:
 
     def _confirm(self, queue: PublishQueue, epoch: str, last: int, receivers: int) -> None:
         thread_id, kept = queue.thread_id, self._retention.events > 0
-        outcome, link, reason = (_RELAYED, None, "") if receivers else (_NOBODY, LINK, NO_SUBSCRIBER)
+        outcome, link, reason = (_RELAYED, None, "") if receivers else (_NO_SUBSCRIBER, LINK, NO_SUBSCRIBER)
         for seq, entry in enumerate(queue.batch, last - len(queue.batch) + 1):
             if not entry.answer.done():
                 receipt = Receipt(
@@ -292,23 +293,23 @@ class BatchSender:
             self._route(queue)
 
     def _retry(self, queues: list[PublishQueue]) -> None:
-        """Send these again after a pause. Others do not wait: it may be a problem of these threads alone."""
+        """Send these queues again after a pause. Other threads continue, because the problem may not concern them."""
         loop, pause = asyncio.get_running_loop(), self._backoff.next()
         for queue in queues:
             loop.call_later(pause, self._route, queue)
 
 
 def encode_settings(retention: Retention, node: Node) -> bytes:
-    """The functions' first argument: how much to retain, and whether the server syncs each write."""
+    """Encode the first argument of the functions: the retention, and whether the server syncs each write to disk."""
     duration_ms = max(1, round(1_000 * retention.seconds))
     return b"%d %d %d %d" % (retention.events, retention.size_bytes, duration_ms, node.syncs_each_write)
 
 
 def _append_command(queues: Sequence[PublishQueue], settings: bytes, worker: bytes) -> Command:
-    """The command that appends the next batches of these queues.
+    """Build the command that appends the current batches of these queues.
 
-    One argument has all events of a thread, a line each: redis-py encodes each argument by itself, and JSON has no line
-    feed.
+    All events of a thread are lines of one argument, because redis-py encodes each argument separately. Encoded JSON
+    contains no line feed.
     """
     keys: list[bytes] = []
     batches: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The subscriptions of a worker at one node: the connection that receives messages, and a check that it is alive."""
+"""A worker's subscriptions at one node: the connection that receives messages, and the heartbeat that checks it."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _log = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL_SECONDS: Final = 0.5
 HEARTBEAT_TIMEOUT_SECONDS: Final = 1.0
-"""A subscription that does not bring the worker's own message within this time is dead, whatever its socket says."""
+"""If a heartbeat does not come back within this time, the connection is dead, even if its socket is open."""
 READERS: Final = 16
-"""Logs that are read at a time from one node. Each reply may be as large as a log."""
+"""Limit on concurrent log reads from one node. Each reply may be as large as a whole log."""
 
 
 ReadLog = Callable[[ThreadKeys, Cursor | None], Awaitable[LogEntries]]
-"""Reads what a thread's log has after a cursor. StoreUnavailable where no answer comes in time."""
+"""Reads a thread's log after a cursor. StoreUnavailable if no reply arrives in time."""
 
 
 class PubSubReader:
-    """The subscriptions at one node. When their connection is lost or dead, another one replaces it."""
+    """Receives the messages of one node. If its connection is lost or dead, it opens another one."""
 
     def __init__(
         self, node: Node, topology: ClusterTopology, worker: str, read: ReadLog, sink: Callable[[], LocalSink]
     ) -> None:
         self.node = node
         self.live = asyncio.Event()
-        """Set while the worker's heartbeats, published as events are, come back here."""
+        """Set while the worker's heartbeats, which are published like events, come back on this connection."""
         self.problem = ""
         """Why the last connection ended."""
         self._topology = topology
@@ -58,24 +58,24 @@ class PubSubReader:
         self._changes: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
         """Channels to subscribe to (True) or unsubscribe from."""
         self._subscribing: Counter[bytes] = Counter()
-        """Subscriptions that were requested and are not confirmed. Of a channel's requests only the last one counts."""
+        """Unconfirmed requests for each channel. Only the confirmation of the last request counts."""
         self._unsubscribing: Counter[bytes] = Counter()
         self._catching_up: set[ThreadDelivery] = set()
-        """Threads for which a task reads the log, or delivers what is held."""
+        """Threads for which a task reads the log or delivers buffered messages."""
         self._readers = asyncio.Semaphore(READERS)
 
     @property
     def complete(self) -> bool:
-        """Whether every thread has been delivered all that is known."""
+        """Whether no thread is behind."""
         return not any(thread.behind for thread in self._threads.values())
 
     def is_subscribed(self, thread: ThreadDelivery) -> bool:
-        """Whether the thread's channel is subscribed to here, now or by the next connection."""
+        """Whether this connection, or the next one, subscribes to the thread's channel."""
         return self._threads.get(thread.keys.log) is thread
 
     def add(self, thread: ThreadDelivery) -> None:
-        """Subscribe to the thread's channel. When that is confirmed its log is read."""
-        thread.lost()
+        """Subscribe to the thread's channel. Once the server confirms that, the thread's log is read."""
+        thread.require_read()
         self._threads[thread.keys.log] = thread
         self._change(thread.keys.log, subscribe=True)
 
@@ -86,7 +86,7 @@ class PubSubReader:
             self._change(thread.keys.log, subscribe=False)
 
     async def run(self) -> None:
-        """Read messages, with one connection after the other, until the node has left the Cluster."""
+        """Receive messages, reconnecting as needed, until the task is cancelled when the node leaves the Cluster."""
         backoff = RetryDelay()
         while True:
             try:
@@ -96,7 +96,7 @@ class PubSubReader:
                     anyio.create_task_group() as tasks,
                 ):
                     self._start(tasks)
-                    # The first subscription connects. Two tasks that did so would get a connection each.
+                    # The first subscription opens the connection. If two tasks did so, each would open one.
                     self._subscribing[self._heartbeat_channel] += 1
                     await pubsub.ssubscribe(self._heartbeat_channel)
                     tasks.start_soon(self._write_changes, pubsub)
@@ -106,7 +106,7 @@ class PubSubReader:
                         if kind == b"smessage":
                             self._on_message(channel, data)
                         else:
-                            # redis-py keeps account of the subscriptions, too.
+                            # redis-py also tracks the subscriptions, and needs each confirmation.
                             await pubsub.handle_message([kind, channel, data])
                             self._on_confirmation(kind, channel)
             except* CONNECTION_ERRORS as group:
@@ -127,7 +127,7 @@ class PubSubReader:
             self.add(thread)
 
     def _own_channel(self) -> bytes:
-        """A channel of this worker alone, in a slot of this node."""
+        """Return a channel that only this worker uses, in a slot of this node."""
         if not self.node.slots:
             raise ConnectionResetError("the node has no slots")
         names, number = self._topology.names, 0
@@ -139,10 +139,10 @@ class PubSubReader:
         self._tasks = None
         self.live.clear()
         for thread in self._threads.values():
-            thread.lost()
+            thread.require_read()
 
     def _change(self, channel: bytes, *, subscribe: bool) -> None:
-        # Without a connection there is nothing to write: the next one subscribes to what is wanted then.
+        # Without a connection there is nothing to write: `_start` subscribes to all current threads.
         if self._tasks is not None:
             self._changes.put_nowait((channel, subscribe))
 
@@ -157,13 +157,13 @@ class PubSubReader:
                 await pubsub.sunsubscribe(channel)
 
     async def _send_heartbeats(self, backoff: RetryDelay) -> None:
-        """Publish to the worker's own channel: a dead connection is noticed because nothing comes back."""
+        """Publish to the worker's own channel at intervals. A dead connection is detected when nothing comes back."""
         while True:
             try:
                 async with asyncio.timeout(HEARTBEAT_TIMEOUT_SECONDS):
                     await self._send_heartbeat()
             except TimeoutError:
-                problem = f"no heartbeat came back within {HEARTBEAT_TIMEOUT_SECONDS:g} s"
+                problem = f"no heartbeat was received within {HEARTBEAT_TIMEOUT_SECONDS:g} s"
                 raise ConnectionResetError(problem) from None
             self.live.set()
             backoff.reset()
@@ -172,9 +172,9 @@ class PubSubReader:
     async def _send_heartbeat(self) -> None:
         self._returned.clear()
         await self._subscribed.wait()
-        # As events are published: that connection might end at another server than this one.
+        # Published through the connection that events use, because that may lead to another server than this one.
         if not await self.node.request("SPUBLISH", self._heartbeat_channel, b""):
-            raise ConnectionResetError("what is published there is not received here")
+            raise ConnectionResetError("events and subscriptions are connected to different servers")
         await self._returned.wait()
 
     def _on_message(self, channel: bytes, data: bytes) -> None:
@@ -187,29 +187,29 @@ class PubSubReader:
     def _on_confirmation(self, kind: bytes, channel: bytes) -> None:
         if kind == b"sunsubscribe":
             if channel not in self._unsubscribing:
-                raise ConnectionResetError("the slot of a channel has moved")
+                raise ConnectionResetError("the slot of a channel has moved to another node")
             _was_last(self._unsubscribing, channel)
         elif _was_last(self._subscribing, channel):
             thread = self._threads.get(channel)
             if channel == self._heartbeat_channel:
                 self._subscribed.set()
             elif thread is not None:
-                # A read for a subscription that was given up may have been too early.
-                thread.lost()
+                # A read for an earlier, cancelled subscription may have happened before this one.
+                thread.require_read()
                 self._catch_up(thread)
 
     def _deliver(self, thread: ThreadDelivery, data: bytes) -> None:
         try:
             thread.on_message(ChannelMessage.decode(data), self._sink())
         except (ValueError, msgspec.DecodeError) as error:
-            # If it was an event, the log has it.
-            _log.warning("a channel has a message that is not a frame: %s", error)
-            thread.lost()
+            # If the message was an event, the log has it.
+            _log.warning("received a message that is not a frame, and read the log instead: %s", error)
+            thread.require_read()
         if thread.behind:
             self._catch_up(thread)
 
     def _catch_up(self, thread: ThreadDelivery) -> None:
-        """Have a task read the thread's log, or deliver what is held."""
+        """Start a task that reads the thread's log or delivers its buffered messages, unless one is running."""
         if thread not in self._catching_up and self._tasks is not None:
             self._catching_up.add(thread)
             self._tasks.start_soon(self._read_and_deliver, thread)
@@ -232,12 +232,12 @@ class PubSubReader:
 
 
 async def _unchanged(message: Any) -> Any:
-    """Replaces redis-py's own handler, which formats each message for its log."""
+    """Replace redis-py's own push handler, which formats each message for its log."""
     return message
 
 
 def _was_last(requested: Counter[bytes], channel: bytes) -> bool:
-    """Count a confirmation; return whether it is that of the last request."""
+    """Count a confirmation, and return whether it confirms the last request for the channel."""
     requested[channel] -= 1
     if requested[channel]:
         return False

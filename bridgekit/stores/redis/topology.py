@@ -1,7 +1,7 @@
-"""The server or Cluster behind a URL: a client for each node, which node has a slot, and whether it answers.
+"""The nodes of the server or Cluster behind a URL: a client for each, its slots, and whether it is available.
 
-redis-py connects, reconnects and speaks the protocol. Each node has a client of its own. With one `RedisCluster` for
-all, commands to every node wait while it reads the layout again because one node does not answer.
+redis-py connects, reconnects and implements the protocol. Each node has its own client. A single `RedisCluster` would
+delay commands to every node while it reads the layout again because one node does not reply.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ _log = logging.getLogger(__name__)
 STORE: Final = "redis"
 OLDEST_VERSION: Final = 7
 OPEN_TIMEOUT_SECONDS: Final = 5.0
-"""How long an application that starts waits for its store."""
+"""How long a starting application waits for its store."""
 CONNECT_TIMEOUT_SECONDS: Final = 1.0
 REPLY_TIMEOUT_SECONDS: Final = 1.0
-"""A connection on which a reply takes longer is closed: a server that hangs does not close it."""
+"""A connection without a reply for this long is closed, because a hanging server does not close it."""
 CALL_TIMEOUT_SECONDS: Final = 1.0
-"""How long one call waits, with its retries. Once the node is marked unavailable, calls fail at once."""
+"""How long one call may take, retries included. Once the node is marked unavailable, calls fail immediately."""
 UNAVAILABLE_AFTER_SECONDS: Final = 0.25
-"""A node whose commands have failed for so long is unavailable."""
+"""A node is unavailable after its commands have failed for this long."""
 REFRESH_INTERVAL_SECONDS: Final = 0.25
-"""Between two requests for the layout of the Cluster."""
+"""Pause between requests for the layout of the Cluster."""
 REQUEST_CONNECTIONS: Final = 4
-"""Connections of a node for requests, beside those for appended events and subscriptions."""
+"""Connections to a node for requests, in addition to those for publishing and subscriptions."""
 REQUEST_COMMANDS: Final = 32
-"""Requests that are sent in one write."""
+"""Limit on requests in one write."""
 
 CONNECTION_ERRORS: Final = (RedisError, OSError, TimeoutError)
-"""What a command raises when it is refused, or its connection lost. The reply may be lost after it was executed."""
+"""Raised if a command is refused or its connection is lost. In the second case it may have been executed."""
 
-NO_NODE: Final = "no node has the slot"
+NO_NODE: Final = "no node of the Cluster serves the slot"
 CLOSED: Final = "the connections to the node are closed"
 
 Address = tuple[str, int] | str
@@ -67,7 +67,7 @@ Command = Sequence[bytes | str | int]
 
 
 class RetryDelay:
-    """Pauses between attempts: each twice as long, up to a second, and random, so that workers do not retry in step."""
+    """Pauses between attempts. Each is twice as long, up to a second, and random, so that workers retry out of step."""
 
     FIRST_SECONDS: Final = 0.05
     LONGEST_SECONDS: Final = 1.0
@@ -84,10 +84,10 @@ class RetryDelay:
 
 
 class Node:
-    """One server: its client, its requests, and whether it answers.
+    """One server: its client, its pending requests, and whether it is available.
 
-    Its own tasks send all commands. So a caller that is cancelled does not close a connection, and requests that are
-    made together share one write.
+    Its own tasks send all commands. So a cancelled caller does not close a connection, and requests made together share
+    one write.
     """
 
     def __init__(self, address: Address, settings: Mapping[str, Any], on_failure: Callable[[], None]) -> None:
@@ -95,19 +95,19 @@ class Node:
         self.slots: frozenset[int] = frozenset()
         self.is_cluster = False
         self.syncs_each_write = False
-        """Whether it syncs each write to its disk before it answers."""
+        """Whether the server syncs each write to disk before it replies."""
         self.problem = "not connected yet"
         """Why the last command failed."""
         self.scope = anyio.CancelScope()
         self._warned = False
         self._on_failure = on_failure
-        place = {"path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
-        self.client = Redis.from_pool(ConnectionPool(**settings, **place, redis_connect_func=self._on_connect))
+        endpoint = {"path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
+        self.client = Redis.from_pool(ConnectionPool(**settings, **endpoint, redis_connect_func=self._on_connect))
         self._requests: asyncio.Queue[tuple[Command, asyncio.Future[Any]]] = asyncio.Queue()
         self.answering = asyncio.Event()
-        """Set while commands are answered."""
+        """Set while commands get replies."""
         self.failing = asyncio.Event()
-        """Set while they are not."""
+        """Set while commands fail."""
         self.failing.set()
         self._failing_since = time.monotonic()
 
@@ -116,21 +116,21 @@ class Node:
 
     @property
     def unavailable(self) -> bool:
-        """Whether commands have failed for so long that no caller should wait for it."""
+        """Whether commands have failed for so long that callers do not wait for the node."""
         return self.failing.is_set() and time.monotonic() - self._failing_since >= UNAVAILABLE_AFTER_SECONDS
 
     def request(self, *command: bytes | str | int) -> asyncio.Future[Any]:
-        """Send one command with the next write; the reply is the future's result. It may be cancelled."""
+        """Send one command with the next write. The future has the reply, and may be cancelled."""
         reply = asyncio.get_running_loop().create_future()
         self._requests.put_nowait((command, reply))
         return reply
 
     async def execute(self, *commands: Command) -> list[Any]:
-        """Send commands in one write, and return each reply or error. Raises where the connection is lost.
+        """Send commands in one write, and return each reply or error. Raises if the connection is lost.
 
-        To be called in tasks of this store: where one is cancelled meanwhile, the connection is closed.
+        Only this store's tasks call it, because cancelling the calling task closes the connection.
         """
-        began, replies = time.monotonic(), list[Any]()
+        started, replies = time.monotonic(), list[Any]()
         pool: Any = self.client.connection_pool  # get_connection is not annotated
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
@@ -145,10 +145,10 @@ class Node:
                 finally:
                     await pool.release(connection)
         except TimeoutError:
-            self._failed(f"no answer in {REPLY_TIMEOUT_SECONDS:g} s", began)
+            self._failed(f"no reply within {REPLY_TIMEOUT_SECONDS:g} s", started)
             raise
         except CONNECTION_ERRORS as error:
-            self._failed(error_message(error), began)
+            self._failed(error_message(error), started)
             raise
         self.answering.set()
         self.failing.clear()
@@ -165,7 +165,7 @@ class Node:
         self._on_failure()
 
     async def run(self) -> None:
-        """Serve requests, until the node has left the Cluster or the store is closed."""
+        """Serve requests until the node has left the Cluster or the store is closed."""
         try:
             with self.scope:
                 async with anyio.create_task_group() as tasks:
@@ -193,7 +193,7 @@ class Node:
                     _resolve(future, reply)
 
     async def _recover(self) -> None:
-        """Connect at the beginning, and again whenever commands fail."""
+        """Connect at the start, and reconnect whenever commands fail."""
         backoff = RetryDelay()
         while True:
             await self.failing.wait()
@@ -204,40 +204,40 @@ class Node:
             await asyncio.sleep(backoff.next())
 
     async def _on_connect(self, connection: AbstractConnection) -> None:
-        """Shake hands on a new connection, and make sure that the server can do what it is asked for."""
+        """Complete the handshake of a new connection, check the server, and load the functions."""
         await connection.on_connect()
         lines: list[str] = (await _ask(connection, "INFO")).decode().splitlines()
         info = dict(line.split(":", 1) for line in lines if ":" in line)
         version = info.get("redis_version", "0")
         if int(version.partition(".")[0]) < OLDEST_VERSION:
-            raise RedisConnectionError(f"it is version {version}; Redis {OLDEST_VERSION} or Valkey is needed")
+            raise RedisConnectionError(f"its version is {version}; use Redis {OLDEST_VERSION} or newer, or Valkey")
         if info.get("role") != "master":
-            raise RedisConnectionError("it is a replica, which cannot be written to")
+            raise RedisConnectionError("it is a replica, which accepts no writes; use the URL of the primary")
         evicts = info.get("maxmemory", "0") != "0" and info.get("maxmemory_policy") != "noeviction"
         if evicts and not self._warned:
             self._warned = True
-            _log.warning("%s evicts keys when its memory is full, also live runs' routes: set noeviction", self)
+            _log.warning("%s may evict routes of live runs when its memory is full: set the policy noeviction", self)
         self.is_cluster = info.get("cluster_enabled") == "1"
         settings: Any = None
-        # Not every user may read the configuration. Then nothing is assumed.
+        # Not every user may read the configuration. If this one may not, assume that writes are not synced.
         with suppress(ResponseError):
             settings = await _ask(connection, "CONFIG", "GET", "appendonly", "appendfsync")
         self.syncs_each_write = settings == {b"appendonly": b"yes", b"appendfsync": b"always"}
         try:
             await _ask(connection, "FUNCTION", "LOAD", SOURCE)
         except ResponseError as error:
-            # A version is never replaced: the first worker has loaded the same text.
+            # A library is never replaced: another worker has loaded the same text.
             if "already exists" not in str(error):
                 raise
 
 
 class ClusterTopology(AsyncContextManagerMixin):
-    """All nodes of a store; a single server is a cluster of one node. StoreUnavailable if none answers on opening."""
+    """All nodes of a store; a single server is one node. Opening it raises StoreUnavailable if no node replies."""
 
     def __init__(self, url: str, *, prefix: str = "bridgekit") -> None:
         self._address, self._settings = parse_url(url)
         prefix, database = self._settings.pop("prefix", prefix), self._settings.get("db", 0)
-        # Channels belong to no database, so that their names have to differ.
+        # A channel is visible in every database, so its name must contain the database's number.
         self.names = KeyNames(f"{prefix}@{database}" if database else prefix)
         self.is_cluster = False
         self._nodes: dict[Address, Node] = {}
@@ -259,24 +259,24 @@ class ClusterTopology(AsyncContextManagerMixin):
                 tasks.cancel_scope.cancel()
 
     def __iter__(self) -> Iterator[Node]:
-        """The nodes that have slots."""
+        """Iterate over the nodes that serve slots."""
         return iter([node for node in self._nodes.values() if node.slots])
 
     def node_for_slot(self, slot: int) -> Node | None:
-        """The node that has the slot, as far as is known, or None."""
+        """Return the node that serves the slot in the last known layout, or None."""
         return self._node_by_slot[slot]
 
     def on_change(self, call: Callable[[], None]) -> None:
-        """Call this whenever slots have moved, or nodes have come or gone."""
+        """Register a function to call whenever slots have moved or nodes have joined or left."""
         self._on_change.append(call)
 
     def refresh(self) -> None:
-        """Ask for the layout again."""
+        """Request that the layout be read again."""
         self._stale.set()
 
     async def call(self, slot: int, *command: bytes | str | int) -> Any:
         """Execute an idempotent command. StoreUnavailable if no reply arrives in time."""
-        backoff, problem = RetryDelay(), f"no answer in {CALL_TIMEOUT_SECONDS:g} s"
+        backoff, problem = RetryDelay(), f"no reply within {CALL_TIMEOUT_SECONDS:g} s"
         with anyio.move_on_after(CALL_TIMEOUT_SECONDS):
             while (node := self.node_for_slot(slot)) is not None:
                 if node.unavailable:
@@ -304,7 +304,7 @@ class ClusterTopology(AsyncContextManagerMixin):
             for node in self:
                 await node.answering.wait()
             return
-        raise StoreUnavailable(STORE, first.problem)
+        raise StoreUnavailable(STORE, f"{first.problem.removesuffix('.')}; start the server, or correct the URL")
 
     def _add(self, address: Address, tasks: TaskGroup) -> Node:
         node = self._nodes[address] = Node(address, self._settings, self.refresh)
@@ -312,7 +312,7 @@ class ClusterTopology(AsyncContextManagerMixin):
         return node
 
     async def _follow_layout(self, tasks: TaskGroup) -> None:
-        """Ask for the layout of the Cluster whenever there is a reason to."""
+        """Read the layout of the Cluster whenever `refresh` has been called."""
         while True:
             await self._stale.wait()
             self._stale.clear()
@@ -321,13 +321,13 @@ class ClusterTopology(AsyncContextManagerMixin):
             await asyncio.sleep(REFRESH_INTERVAL_SECONDS)
 
     async def _read_layout(self, tasks: TaskGroup) -> bool:
-        # In random order: a node that was cut off from the others still has an old layout.
+        # In random order, because a node that is cut off from the others has an old layout.
         for node in random.sample(list(self._nodes.values()), len(self._nodes)):
             if node.answering.is_set():
                 with suppress(*CONNECTION_ERRORS):
                     layout: dict[Address, frozenset[int]] = {}
                     for first, last, (host, port, *_), *_ in await node.request("CLUSTER SLOTS"):
-                        # A node that does not know its own host has the one at which it was asked.
+                        # A node that does not know its own host is at the host of this connection.
                         address = (host.decode() if host else node.address[0], port)
                         layout[address] = layout.get(address, frozenset()) | frozenset(range(first, last + 1))
                     self._apply(layout, tasks)
@@ -339,7 +339,7 @@ class ClusterTopology(AsyncContextManagerMixin):
             self._add(address, tasks)
         for address, node in list(self._nodes.items()):
             node.slots = layout.get(address, frozenset())
-            # The node of the URL stays: it can be asked when all others have left.
+            # The node of the URL stays, so that the layout can be read from it when all others have left.
             if not node.slots and address != self._address:
                 self._nodes.pop(address).scope.cancel()
         self._known.set()
@@ -354,7 +354,7 @@ class ClusterTopology(AsyncContextManagerMixin):
 
 
 def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
-    """A server's address, and redis-py's settings of connections to it and `prefix`. InvalidId for any other URL."""
+    """Return the server's address, and the settings of its connections with `prefix`. InvalidId for an invalid URL."""
     try:
         settings: dict[str, Any] = {**parse_redis_url(url)}
         address: Address = settings.pop("path", "") or (settings.pop("host", ""), settings.pop("port", 6379))
@@ -368,16 +368,16 @@ def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
             "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         }
-        # Settings that redis-py does not know are found here, and not when the store is opened.
+        # Report unknown settings here, before the store is opened.
         cast("Any", ConnectionPool(**settings)).make_connection()
     except (TypeError, ValueError, RedisError):
-        # Without the URL, which may have a password.
+        # The message omits the URL, which may contain a password.
         raise InvalidId("url", "must be redis://, rediss:// or unix://, with a host and a port") from None
     return address, settings | prefix
 
 
 def error_message(error: BaseException) -> str:
-    """The text of an error, or of the first in a group. It has no URL, which may have a password."""
+    """Return the text of an error, or of the first in a group. It contains no URL, which may contain a password."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) or type(error).__name__
@@ -389,7 +389,7 @@ def _resolve(future: asyncio.Future[Any], reply: Any) -> None:
 
 
 def _needs_new_connection(error: ResponseError) -> bool:
-    # A new connection finds the new primary by its name, loads the functions, or raises what is wrong.
+    # A new connection resolves the host name again, and loads the functions or raises a clear error.
     return isinstance(error, ReadOnlyError) or "function not found" in str(error).lower()
 
 

@@ -4,7 +4,6 @@ file            opens, locks, checks and closes the file
 database        writes by group commit, and reads between two commits
 thread_log      one thread's position and rows in the file
 log             thread logs; an event is committed before it is delivered
-mapping         routes
-used_tickets    used tickets
+mapping         routes of runs, and used tickets
 schema.sql      the tables, and the trigger that writes one transaction
 """

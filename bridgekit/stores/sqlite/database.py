@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 ANSWER_TIMEOUT_SECONDS: Final = 2.0
 """How long a caller waits for the file."""
 LOAD_TIMEOUT_SECONDS: Final = 60.0
-"""The same, for reads during application startup."""
+"""How long a read during application startup waits for the file."""
 RETRY_SECONDS: Final = 1.0
 """Time between attempts to write a file that could not be written, if nothing is published meanwhile."""
 BACKLOG_ROWS: Final = 10_000
@@ -74,7 +74,7 @@ class Pending(Generic[ResultT]):
 
 
 class WriteSource(Protocol):
-    """A source of rows to write. Its methods return at once."""
+    """A source of rows to write. Its methods return immediately."""
 
     def next_batch(self) -> Mapping[str, str | bytes]:
         """Return the rows to write next, as columns of the inbox; an empty mapping if none wait.
@@ -147,7 +147,7 @@ class Database:
             self._reads.pop(request, None)
         if isinstance(request.result, list):
             return request.result
-        raise request.result or StoreUnavailable(STORE, "it did not answer in time")
+        raise request.result or StoreUnavailable(STORE, "no answer in time")
 
     async def run(self) -> None:
         """Alternate between a commit and a read, until the database is closed and everything is written."""
@@ -168,7 +168,7 @@ class Database:
             self._ended.set()
 
     async def watch(self) -> None:
-        """Answer callers in bounded time while the file is slow, until `run` has ended."""
+        """Answer callers within a limited time while the file is slow, until `run` has ended."""
         with anyio.CancelScope(shield=True):
             while not self._ended.is_set():
                 with anyio.move_on_after(self._answer_timeout_seconds / 4):
@@ -261,13 +261,13 @@ class PendingRows:
             raise StoreUnavailable(STORE, "it is closed")
         # Rows of cancelled callers still wait here, so the number of rows is bounded, not that of callers.
         if len(self._waiting) >= self._limit:
-            raise StoreUnavailable(STORE, "its queue of unwritten rows is full")
+            raise StoreUnavailable(STORE, "its queue of unwritten rows is full; try again later")
         pending: Pending[str] = Pending()
         self._waiting[pending] = row
         self._database.notify()
         problem = await pending.wait()
         if problem is None:
-            raise StoreUnavailable(STORE, "it did not answer in time")
+            raise StoreUnavailable(STORE, "no answer in time")
         if problem:
             raise StoreUnavailable(STORE, problem)
 

@@ -63,7 +63,7 @@ def open_file(path: Path, synchronous: Synchronous, now: float) -> sqlite3.Conne
     """Open the file for this process alone. StoreInUse or StoreUnusable if that is not possible."""
     try:
         _create_private(path)
-        # No timeout: a second worker is refused at once. No isolation level: every statement is a transaction.
+        # No timeout: a second worker is refused immediately. No isolation level: every statement is a transaction.
         connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             _acquire_lock(connection, path)
@@ -94,12 +94,15 @@ def _acquire_lock(connection: sqlite3.Connection, path: Path) -> None:
     version = _value(connection, "PRAGMA user_version")
     is_new = (application_id, version, _value(connection, "SELECT count(*) FROM sqlite_master")) == (0, 0, 0)
     if not is_new and application_id != _APPLICATION_ID:
-        raise StoreUnusable(STORE, str(path), "the file is not a store of bridgekit")
+        raise StoreUnusable(STORE, str(path), "the file is not a store of bridgekit; choose another path")
     if not is_new and version != _VERSION:
-        raise StoreUnusable(STORE, str(path), f"the file is of version {version}, and this is for version {_VERSION}")
+        problem = f"the file is of version {version}, but this release needs version {_VERSION}; choose another path"
+        raise StoreUnusable(STORE, str(path), problem)
     journal_mode = _value(connection, "PRAGMA journal_mode=WAL")
     if journal_mode != "wal":
-        raise StoreUnusable(STORE, str(path), f"no write-ahead log is possible there, only {journal_mode!r}")
+        raise StoreUnusable(
+            STORE, str(path), f"it cannot have a write-ahead log ({journal_mode=}); choose a local disk"
+        )
     fetch(connection, "PRAGMA synchronous=FULL")
     if is_new:
         connection.executescript(_SCHEMA)

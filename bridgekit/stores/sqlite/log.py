@@ -1,4 +1,4 @@
-"""Thread logs in a SQLite file: acknowledged events survive the process, and numbering continues after a restart.
+"""Thread logs in a SQLite file: acknowledged events survive the process, and `seq` continues after a restart.
 
 An event is committed before it is delivered and before its sender gets a receipt. `seq` is assigned in memory, where
 the position of every known thread is kept. Frames are only in the file.
@@ -80,7 +80,7 @@ class _PendingEvent(Pending[Receipt]):
     def __await__(self) -> Generator[Any, Any, Receipt]:
         receipt = yield from self.wait().__await__()
         if receipt is None:
-            return _failed(self.log, self.frame.seq, Outcome.PENDING, "it did not answer in time")
+            return _failed(self.log, self.frame.seq, Outcome.PENDING, "no answer in time")
         return receipt
 
 
@@ -198,7 +198,7 @@ class SqliteEventLog:
         return Replay(head, gap=gap)
 
     async def _read(self, log: ThreadLog, after: int) -> tuple[int, list[Frame]]:
-        """Return the retained frames after a number, and the number from which on only lost events are missing."""
+        """Return the retained frames after a `seq`, and the `seq` from which only lost events are missing."""
         before = self._database.clock() - self.retention.seconds
         ((first, _, data),) = await self._database.read(_FRAMES, log.number, after, before)
         if data is None:
@@ -280,8 +280,9 @@ class SqliteEventLog:
     def _deliver_events(self, log: ThreadLog, events: deque[_PendingEvent]) -> None:
         """Deliver events of one thread, in order. Between two of them the event loop can write to its sockets.
 
-        A single event is delivered at once: the event loop has run since the thread's previous event. Several events
-        are delivered by a task, so that neither the next commit nor another thread waits for the thread's clients.
+        A single event is delivered immediately: the event loop has run since the thread's previous event. Several
+        events are delivered by a task, so that neither the next commit nor another thread waits for the thread's
+        clients.
         """
         if (undelivered := self._undelivered.get(log)) is not None:
             undelivered.extend(events)

@@ -1,4 +1,4 @@
-"""Routes in a SQLite file: a registered run is still known after a restart."""
+"""Routes and used tickets in a SQLite file: after a restart, runs are still known and used tickets are refused."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from bridgekit.errors import StoreUnavailable
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping.memory import MAX_ROUTES, MemoryMappingStore
 from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, PendingRows
+from bridgekit.transport.used_tickets import MemoryUsedTickets
 
-__all__ = ["SqliteMappingStore"]
+__all__ = ["SqliteMappingStore", "SqliteUsedTickets"]
 
 _ROUTES: Final = "SELECT run_id, thread_id, due, closed FROM routes WHERE due > ? ORDER BY due"
+_TICKETS: Final = "SELECT ticket_id, until FROM used_tickets WHERE until > ? ORDER BY until"
 
 
 class SqliteMappingStore:
@@ -77,3 +79,35 @@ class SqliteMappingStore:
             # expires like that of a stale run.
             with suppress(StoreUnavailable):
                 await self._rows.put((run_id, thread_id, due))
+
+
+class SqliteUsedTickets:
+    """Used tickets in memory, for lookups, and in the file. A ticket is in the file before its first use is
+    confirmed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rows = PendingRows(database, "used_tickets")
+        self._memory = MemoryUsedTickets(database.clock)
+
+    async def load(self) -> SqliteUsedTickets:
+        """Read the tickets in the file. Called before any other method."""
+        rows = await self._database.read(_TICKETS, self._database.clock(), timeout_seconds=LOAD_TIMEOUT_SECONDS)
+        for ticket_id, until in rows:
+            self._memory.add(ticket_id, until)
+        return self
+
+    def __len__(self) -> int:
+        return len(self._memory)
+
+    async def mark_used(self, ticket_id: str, seconds: float) -> bool:
+        until = self._database.clock() + seconds
+        if not self._memory.add(ticket_id, until):
+            return False
+        try:
+            await self._rows.put((ticket_id, until))
+        except StoreUnavailable:
+            # No socket was opened with the ticket, so it may be presented again.
+            self._memory.remove(ticket_id)
+            raise
+        return True

@@ -29,13 +29,13 @@ class FaultTarget(enum.StrEnum):
 
 @dataclass(frozen=True)
 class FaultContext:
-    """What a fault acts on: a deployment, and the proxy between it and the users of this experiment."""
+    """The targets of a fault: a deployment, and the proxy between it and the users of this experiment."""
 
     deployment: Deployment
     users: Proxy
     seed: int
     run_agents_for: Callable[[float], Awaitable[None]]
-    """Waits for these seconds, and until agents have emitted the events that are due in this time."""
+    """Waits for this many seconds, and until agents have emitted the events that are due in this time."""
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ MATRIX_SECONDS: Final = 600.0
 
 OUTCOMES: Final = (
     ("misrouted", VERMILLION, "white", "xx"),
-    ("lost in silence", VERMILLION, "white", "\\\\"),
-    ("lost, and told", SKY, TEXT_COLOUR, "//"),
+    ("lost, silent", VERMILLION, "white", "\\\\"),
+    ("lost, signalled", SKY, TEXT_COLOUR, "//"),
     ("all delivered", GREEN, "white", ""),
 )
 """Outcomes that colour a cell, worst first: name, fill colour, text colour, hatch."""
@@ -120,8 +120,8 @@ class FaultMatrix:
         return "; ".join(
             f"{delivery.name}: {sum(t.verdict.delivered for t in self.of(delivery.name)):,} of"
             f" {sum(t.verdict.expected for t in self.of(delivery.name)):,} delivered,"
-            f" {sum(t.verdict.lost_silent for t in self.of(delivery.name)):,} lost in silence,"
-            f" {sum(t.verdict.lost_signalled for t in self.of(delivery.name)):,} with a word,"
+            f" {sum(t.verdict.lost_silent for t in self.of(delivery.name)):,} lost silently,"
+            f" {sum(t.verdict.lost_signalled for t in self.of(delivery.name)):,} lost with a signal,"
             f" {sum(t.verdict.misrouted for t in self.of(delivery.name)):,} misrouted"
             for delivery in self.modes
         )
@@ -294,14 +294,14 @@ async def soak(
 ) -> Soak:
     """Run rounds of the matrix for this many minutes, at least one; the last round is completed."""
     all_faults, all_modes = tuple(faults), tuple(modes)
-    found, begins = Soak(), time.monotonic()
-    while not found.rounds or time.monotonic() - begins < 60 * minutes:
+    found, started = Soak(), time.monotonic()
+    while not found.rounds or time.monotonic() - started < 60 * minutes:
         number, violations = seed + found.rounds, len(found.violations)
         found.add(
             number,
             await run_matrix(users=users, seed=number, plan=random_plan(number), faults=all_faults, modes=all_modes),
         )
-        found.seconds = time.monotonic() - begins
+        found.seconds = time.monotonic() - started
         for violation in found.violations[violations:]:
             print_line(violation)
         print_line(

@@ -81,7 +81,7 @@ def predicted_loss(delivery: DeliveryMode, plan: TrialPlan, offline_seconds: flo
 
 @dataclass(frozen=True)
 class WindowStudy:
-    """Windows of several lengths for each delivery mode."""
+    """The loss in offline windows of several lengths, for each delivery mode."""
 
     windows: Sequence[Window]
 

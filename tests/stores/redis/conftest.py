@@ -1,4 +1,4 @@
-"""What tests of the Redis store share. A test that kills, stops or fills a server starts one of its own."""
+"""Fixtures for tests of the Redis store. A test that kills, stops or fills a server starts its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.backends import ASYNCIO
 
 @pytest.fixture(scope="module", params=[pytest.param(ASYNCIO, id="asyncio")])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """The Redis store needs asyncio."""
+    """Run on asyncio only, which the Redis store requires."""
     backend: tuple[str, dict[str, Any]] = request.param
     return backend
 
@@ -28,26 +28,26 @@ def url(redis_url: str) -> str:
 
 @pytest.fixture
 def prefix() -> str:
-    """An application that no other test knows."""
+    """A key prefix that no other test uses."""
     return f"test-{new_id()}"
 
 
 @pytest.fixture
 async def redis(url: str, prefix: str, long_timeouts: None) -> AsyncIterator[ClusterTopology]:
-    """A server, with keys that no other test has."""
+    """A shared server with a key prefix that no other test uses."""
     async with ClusterTopology(url, prefix=prefix) as redis:
         yield redis
 
 
 @pytest.fixture(autouse=True)
 def answer_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Undo the patches of tests whose publishers took turns: they were not undone in their order."""
+    """Restore values that concurrent publishers patched and restored in another order."""
     monkeypatch.setattr(log, "ANSWER_TIMEOUT_SECONDS", ANSWER_TIMEOUT_SECONDS)
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short timeouts, for tests in which a server or connection is silent for longer."""
+    """Shorten timeouts, for tests in which a server or connection is silent for longer than the timeout."""
     monkeypatch.setattr(topology, "REPLY_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(subscriptions, "HEARTBEAT_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(subscriptions, "HEARTBEAT_INTERVAL_SECONDS", 0.1)

@@ -1,4 +1,4 @@
-"""The backlog: order, bounds, sending a batch again, and how many events were refused; without a server."""
+"""The backlog of unconfirmed events: order, limits, repeated batches and refused events; without a server."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ def add(backlog: Backlog, text: object = "hm", *, thread: ThreadId = THREAD) -> 
     return entry if backlog.add(queue_of(backlog, thread), entry) else None
 
 
-def test_batch_that_did_not_arrive_is_sent_again_as_it_was() -> None:
+def test_unconfirmed_batch_is_sent_again_unchanged() -> None:
     backlog = Backlog()
     add(backlog, "a")
     queue = queue_of(backlog)
-    batch, number = queue.seal(backlog.numbers), queue.number
+    batch, number = queue.next_batch(backlog.numbers), queue.number
     add(backlog, "b")
-    assert queue.seal(backlog.numbers) is batch
+    assert queue.next_batch(backlog.numbers) is batch
     assert (len(batch), queue.number) == (1, number)
     assert backlog.confirm(queue)
-    assert queue.seal(backlog.numbers) != batch
+    assert queue.next_batch(backlog.numbers) != batch
     assert queue.number > number
     assert not backlog.confirm(queue)
 
 
-def test_no_two_batches_of_a_worker_have_one_number() -> None:
+def test_batch_numbers_of_a_worker_are_unique() -> None:
     backlog = Backlog()
     for thread in (THREAD, OTHER):
         add(backlog, thread=thread)
     for queue in backlog:
-        queue.seal(backlog.numbers)
+        queue.next_batch(backlog.numbers)
     assert len({queue.number for queue in backlog}) == 2
 
 
-def test_batch_is_bounded_and_one_large_event_goes_alone() -> None:
+def test_batch_is_limited_and_a_large_event_is_a_batch_of_its_own() -> None:
     backlog = Backlog()
     for _ in range(BATCH_EVENTS + 1):
         add(backlog)
@@ -63,26 +63,26 @@ def test_batch_is_bounded_and_one_large_event_goes_alone() -> None:
     queue = queue_of(backlog)
     sizes = []
     while queue.waiting:
-        sizes.append(len(queue.seal(backlog.numbers)))
+        sizes.append(len(queue.next_batch(backlog.numbers)))
         backlog.confirm(queue)
     assert sizes == [BATCH_EVENTS, 1, 1, 1]
 
 
-def test_backlog_is_bounded_in_events_and_bytes_and_an_empty_one_takes_any_event() -> None:
+def test_backlog_limits_events_and_bytes_but_accepts_any_event_when_empty() -> None:
     by_events, by_bytes = Backlog(events=2), Backlog(size_bytes=1_000)
     assert [add(by_events) is not None for _ in range(4)] == [True, True, False, False]
     assert [add(by_bytes, "x" * 300) is not None for _ in range(4)] == [True, False, False, False]
     assert add(Backlog(size_bytes=10), "x" * 100) is not None
 
 
-def test_room_is_free_again_when_events_have_arrived() -> None:
+def test_confirmed_events_free_room_in_the_backlog() -> None:
     backlog = Backlog(events=1)
     for _ in range(3):
         assert add(backlog) is not None
         assert add(backlog) is None
         queue = queue_of(backlog)
         while queue.waiting:
-            queue.seal(backlog.numbers)
+            queue.next_batch(backlog.numbers)
             backlog.confirm(queue)
     assert len(backlog) == 0
     assert list(backlog) == []
@@ -99,7 +99,7 @@ async def test_only_the_first_receipt_counts_and_a_cancelled_publisher_gets_none
 
 
 class AgainstANaiveModel(RuleBasedStateMachine):
-    """The backlog beside a list of all that was ever published, where None is what was refused."""
+    """The backlog, compared with a list of all published events in which None is a refused one."""
 
     threads = st.sampled_from([THREAD, OTHER, ThreadId("thread_789")])
 
@@ -122,16 +122,16 @@ class AgainstANaiveModel(RuleBasedStateMachine):
 
     @rule(thread=threads)
     def seal(self, thread: ThreadId) -> None:
-        """Sent, and not answered."""
+        """Send a batch without receiving a reply."""
         if thread in {queue.thread_id for queue in self.backlog}:
-            queue_of(self.backlog, thread).seal(self.backlog.numbers)
+            queue_of(self.backlog, thread).next_batch(self.backlog.numbers)
 
     @rule(thread=threads)
     def arrive(self, thread: ThreadId) -> None:
         if thread not in {queue.thread_id for queue in self.backlog}:
             return
         queue = queue_of(self.backlog, thread)
-        batch = queue.seal(self.backlog.numbers)
+        batch = queue.next_batch(self.backlog.numbers)
         self.stored[thread] += [*[None] * queue.skip, *batch]
         assert self.backlog.confirm(queue) is (len(self.stored[thread]) < len(self.published[thread]))
 

@@ -1,4 +1,4 @@
-"""The log over a Cluster of three real servers: threads on different nodes, slots that move, nodes that fail."""
+"""The log on a Cluster of three real servers: threads on different nodes, slots that move, nodes that fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 async def workers(redis_cluster: SharedCluster, prefix: str) -> AsyncIterator[tuple[RedisWorker, RedisWorker]]:
-    """One that writes, and one that reads and was given the address of another server."""
+    """A worker that writes and one that reads, each opened with the address of a different node."""
     async with (
         redis_worker(redis_cluster.servers[0].url, prefix) as writer,
         redis_worker(redis_cluster.servers[1].url, prefix) as reader,
@@ -29,7 +29,7 @@ async def workers(redis_cluster: SharedCluster, prefix: str) -> AsyncIterator[tu
 
 
 def threads_of(worker: RedisWorker, server: RedisServer, count: int) -> list[ThreadId]:
-    """Threads that this server has."""
+    """Return threads whose slots this server has."""
     found = []
     for number in range(10_000):
         thread = ThreadId(f"thread_{number}")
@@ -42,13 +42,13 @@ def threads_of(worker: RedisWorker, server: RedisServer, count: int) -> list[Thr
 
 
 async def migrate(slot: int, here: RedisServer, there: RedisServer) -> None:
-    """Have a slot move with all that is in it. Valkey 9 does it in the background."""
+    """Move a slot with its keys to another node. Valkey 9 does it in the background."""
     node = (await there.ask("CLUSTER", "MYID")).strip()
     await here.ask("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", str(slot), str(slot), "NODE", node)
 
 
 @pytest.mark.usefixtures("long_timeouts")
-async def test_threads_of_all_servers_are_written_read_and_resumed(workers: tuple[RedisWorker, RedisWorker]) -> None:
+async def test_threads_on_every_node_are_written_read_and_resumed(workers: tuple[RedisWorker, RedisWorker]) -> None:
     writer, reader = workers
     threads = [ThreadId(f"thread_{number}") for number in range(30)]
     assert len({writer.topology.node_for_slot(writer.topology.names.thread(thread).slot) for thread in threads}) == 3
@@ -66,7 +66,7 @@ async def test_threads_of_all_servers_are_written_read_and_resumed(workers: tupl
 
 
 @pytest.mark.usefixtures("long_timeouts")
-async def test_slot_that_moves_while_events_flow_costs_no_event_and_no_client_its_connection(
+async def test_moving_a_slot_loses_no_event_and_no_connection(
     workers: tuple[RedisWorker, RedisWorker], redis_cluster: SharedCluster
 ) -> None:
     writer, reader = workers
@@ -81,7 +81,7 @@ async def test_slot_that_moves_while_events_flow_costs_no_event_and_no_client_it
     async def publish_on() -> None:
         while not (moved.is_set() and outcomes[-20:] == [Outcome.RELAYED] * 20):
             outcomes.append((await writer.log.publish(event_with(len(outcomes), thread_id=thread))).outcome)
-            await checkpoint()  # a publisher that is answered at once lets no other task run
+            await checkpoint()  # a publisher that is answered immediately lets no other task run
 
     with anyio.fail_after(SOON_SECONDS):
         async with anyio.create_task_group() as tasks:
@@ -93,7 +93,7 @@ async def test_slot_that_moves_while_events_flow_costs_no_event_and_no_client_it
     assert reader.sink.restarts == []
 
 
-async def test_node_that_hangs_delays_no_event_of_other_nodes(
+async def test_hanging_node_delays_no_event_of_other_nodes(
     workers: tuple[RedisWorker, RedisWorker], redis_cluster: SharedCluster
 ) -> None:
     writer, reader = workers
@@ -104,7 +104,7 @@ async def test_node_that_hangs_delays_no_event_of_other_nodes(
     hanging.stop()
     try:
         assert (await writer.publish(event_with("waits", thread_id=stuck))).outcome == Outcome.PENDING
-        # Until its connections time out, and the layout is read again, and longer.
+        # Longer than its connections need to time out and the layout needs to be read again.
         [node] = [node for node in writer.topology if str(hanging.port) in repr(node)]
         arrived = 0
         with anyio.fail_after(SOON_SECONDS):
@@ -122,10 +122,10 @@ async def test_node_that_hangs_delays_no_event_of_other_nodes(
 
 
 @pytest.mark.usefixtures("long_timeouts")
-async def test_slot_that_is_being_migrated_key_by_key_costs_no_event(
+async def test_migrating_a_slot_key_by_key_loses_no_event(
     workers: tuple[RedisWorker, RedisWorker], redis_cluster: SharedCluster
 ) -> None:
-    """While it is, the node redirects with ASK for keys that it no longer has."""
+    """During the move, the old node replies ASK for keys that it no longer has."""
     writer, reader = workers
     here, there, third = redis_cluster.servers
     [thread] = threads_of(writer, here, 1)
@@ -151,7 +151,7 @@ async def test_slot_that_is_being_migrated_key_by_key_costs_no_event(
     assert reader.sink.restarts == []
 
 
-async def test_node_that_is_killed_affects_only_its_own_threads(
+async def test_killed_node_affects_only_its_own_threads(
     workers: tuple[RedisWorker, RedisWorker], redis_cluster: SharedCluster
 ) -> None:
     writer, reader = workers
@@ -169,7 +169,7 @@ async def test_node_that_is_killed_affects_only_its_own_threads(
             [receipt] = await publish(writer, number, thread_id=sound)
             assert receipt.outcome == Outcome.RELAYED
         assert not writer.log.healthy
-        # What waits for one server is not lost when slots of others move.
+        # Events that wait for one server are not lost when slots of other servers move.
         await migrate(writer.topology.names.thread(another).slot, alive, third)
         with anyio.fail_after(SOON_SECONDS):
             await moved.wait()

@@ -1,4 +1,4 @@
-"""What a burst costs, counted and not timed: commands at the server."""
+"""The cost of a burst, as a count of commands at the server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def unproven(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heartbeats are commands, too: here there is only one, when the worker starts."""
+    """Leave only the first heartbeat, because heartbeats are commands as well."""
     monkeypatch.setattr(subscriptions, "HEARTBEAT_INTERVAL_SECONDS", 60.0)
 
 
@@ -26,7 +26,7 @@ THREADS = [ThreadId(f"thread_{number}") for number in range(100)]
 
 
 async def commands(server: RedisServer) -> Counter[str]:
-    """How often each command was done since this was asked last, also by functions."""
+    """Return how often each command was executed since the last call, including those that functions execute."""
     stats = Counter[str]()
     for line in (await server.ask("INFO", "commandstats")).splitlines():
         name, _, rest = line.partition(":calls=")
@@ -37,7 +37,7 @@ async def commands(server: RedisServer) -> Counter[str]:
 
 
 async def burst(worker: RedisWorker, events: int, threads: list[ThreadId]) -> None:
-    """So many events of each thread, all at once."""
+    """Publish this many events of each thread at once."""
     async with anyio.create_task_group() as tasks:
         for number in range(events):
             for thread in threads:
@@ -48,22 +48,20 @@ async def burst(worker: RedisWorker, events: int, threads: list[ThreadId]) -> No
     ("events", "threads", "most"),
     [(1, 1, 1), (20, 1, 2), (128, 1, 2), (1, 100, 2), (2, 100, 3)],
 )
-async def test_burst_is_as_many_commands_as_its_size_asks_for_and_not_one_an_event(
-    events: int, threads: int, most: int
-) -> None:
+async def test_burst_costs_one_command_per_batch(events: int, threads: int, most: int) -> None:
     async with redis_server() as server, redis_worker(server.url) as worker:
         await publish(worker, "the connection is made")
         await commands(server)
         await burst(worker, events, THREADS[:threads])
         done = await commands(server)
         assert 1 <= done["fcall"] <= most
-        # One of a thread's batches is in flight at a time: what is published meanwhile goes with the next.
+        # A thread has one batch in flight. Events published meanwhile form the next batch.
         assert done["set"] == done["get"] == done["spublish"] <= most * threads
         assert done["xadd"] == events * threads
 
 
-async def test_agents_that_each_wait_for_their_answer_share_their_trips() -> None:
-    """A hundred agents in step: events that are confirmed together are followed by events that are sent together."""
+async def test_agents_that_wait_for_receipts_share_commands() -> None:
+    """A hundred agents in step: each emits its next event when the last is confirmed, so events are sent together."""
     async with redis_server() as server, redis_worker(server.url) as worker:
 
         async def speak(thread: ThreadId) -> None:
@@ -76,11 +74,11 @@ async def test_agents_that_each_wait_for_their_answer_share_their_trips() -> Non
                 tasks.start_soon(speak, thread)
         done = await commands(server)
         assert done["xadd"] == 1_000
-        # Two groups are in flight in turn.
+        # Two commands are in flight, so the agents form two groups that alternate.
         assert done["fcall"] <= 4 * 10
 
 
-async def test_lone_event_costs_the_server_the_same_whatever_went_before() -> None:
+async def test_lone_event_costs_the_server_the_same_after_a_long_history() -> None:
     async with redis_server() as server, redis_worker(server.url) as worker, redis_worker(server.url) as reader:
         await reader.log.join(THREAD)
         await publish(worker, *range(3))

@@ -1,4 +1,4 @@
-"""A thread's frames in rising order, each once, whatever is lost, late or received twice; without a server."""
+"""Delivery of a thread's frames once and in order when messages are lost, late or duplicated; without a server."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bridgekit.events import Frame, encode_unnumbered, numbered
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.stores.redis.delivery import (
+    BUFFER_BYTES,
     EVENT_BYTES,
-    HELD_BYTES,
     PART_BYTES,
     ChannelMessage,
     LogEntries,
@@ -35,7 +35,7 @@ TAIL = encode_unnumbered(event_with())
 
 @dataclass
 class NumberSink:
-    """A sink that keeps numbers, and how many were delivered each time before it was asked for room."""
+    """A sink that records seqs, and how many were delivered before each call of `wait_for_room`."""
 
     numbers: list[int] = field(default_factory=list)
     restarts: int = 0
@@ -65,7 +65,7 @@ def frames(*numbers: int) -> tuple[Frame, ...]:
 
 
 def message(*numbers: int, after: int | None = None, last: int | None = None, epoch: str = EPOCH) -> ChannelMessage:
-    """Numbers that were appended together, right after the one before them unless stated otherwise."""
+    """Build a message with these seqs. Unless `after` is given, it follows directly on the seq before them."""
     return ChannelMessage(
         epoch,
         numbers[0] - 1 if after is None else after,
@@ -81,7 +81,7 @@ def log(*numbers: int, head: int | None = None, epoch: str = EPOCH) -> LogEntrie
 
 
 def on_message(thread: ThreadDelivery, each: ChannelMessage, sink: NumberSink) -> bool:
-    """Whether the thread is up to date after it."""
+    """Receive a message, and return whether the thread is up to date after it."""
     thread.on_message(each, sink)
     return not thread.behind
 
@@ -100,13 +100,13 @@ def joined_at(seq: int) -> tuple[ThreadDelivery, NumberSink]:
 
 
 async def catch_up(thread: ThreadDelivery, entries: LogEntries, sink: NumberSink) -> bool:
-    """Take what the log has, and deliver it and what is held; whether that was all."""
+    """Read the log and deliver everything. Return whether the thread is up to date."""
     thread.on_read(entries, sink)
     await thread.drain(sink)
     return not thread.must_read
 
 
-def test_what_comes_next_is_delivered_and_what_came_already_is_not() -> None:
+def test_next_message_is_delivered_and_a_repeated_one_is_not() -> None:
     thread, sink = joined_at(5)
     assert [on_message(thread, each, sink) for each in (message(4, 5), message(6), message(6), message(6, 7, 8))] == [
         True
@@ -124,7 +124,7 @@ async def test_nothing_is_delivered_before_the_position_is_known() -> None:
     assert sink.numbers == [8]
 
 
-async def test_what_is_missing_is_taken_from_the_log_before_anything_later() -> None:
+async def test_missed_events_are_read_from_the_log_before_later_ones() -> None:
     thread, sink = joined_at(5)
     assert not on_message(thread, message(8), sink)
     assert not on_message(thread, message(9), sink)
@@ -135,7 +135,7 @@ async def test_what_is_missing_is_taken_from_the_log_before_anything_later() -> 
     assert sink.numbers[-1] == 10
 
 
-async def test_what_is_still_missing_after_a_read_is_read_again() -> None:
+async def test_log_is_read_again_when_events_are_still_missing() -> None:
     thread, sink = joined_at(5)
     thread.on_message(message(7), sink)
     thread.on_message(message(10), sink)
@@ -145,9 +145,9 @@ async def test_what_is_still_missing_after_a_read_is_read_again() -> None:
     assert sink.numbers == [6, 7, 8, 9, 10]
 
 
-async def test_what_is_held_is_bounded_and_the_rest_is_read() -> None:
+async def test_messages_beyond_the_buffer_limit_are_read_from_the_log() -> None:
     thread, sink = joined_at(0)
-    large = ChannelMessage(EPOCH, 1, 2, frames(2), HELD_BYTES)
+    large = ChannelMessage(EPOCH, 1, 2, frames(2), BUFFER_BYTES)
     thread.on_message(large, sink)
     thread.on_message(msgspec.structs.replace(large, after=2, last=3, frames=frames(3)), sink)
     assert not await catch_up(thread, log(1), sink)
@@ -155,18 +155,18 @@ async def test_what_is_held_is_bounded_and_the_rest_is_read() -> None:
     assert sink.numbers == [1, 2, 3]
 
 
-async def test_many_events_are_delivered_in_parts_with_room_asked_for_after_each() -> None:
+async def test_many_events_are_delivered_in_parts_with_a_wait_for_room_after_each() -> None:
     thread, sink = joined_at(0)
-    thread.lost()
+    thread.require_read()
     total = 3 * PART_EVENTS + 5
     assert await catch_up(thread, log(*range(1, total + 1)), sink)
     assert sink.numbers == list(range(1, total + 1))
     assert sink.waits == [0, PART_EVENTS, 2 * PART_EVENTS, 3 * PART_EVENTS, total]
 
 
-async def test_messages_that_come_while_sockets_are_written_to_are_delivered_after_that() -> None:
+async def test_messages_received_during_a_write_are_delivered_after_it() -> None:
     thread, sink = joined_at(0)
-    thread.lost()
+    thread.require_read()
     sink.room = anyio.Event()
     thread.on_read(log(*range(1, PART_EVENTS + 2)), sink)
     async with asyncio.TaskGroup() as tasks:
@@ -179,9 +179,9 @@ async def test_messages_that_come_while_sockets_are_written_to_are_delivered_aft
     assert not thread.behind
 
 
-async def test_thread_that_is_left_while_sockets_are_written_to_gets_nothing_more() -> None:
+async def test_thread_that_is_left_during_a_write_receives_nothing_more() -> None:
     thread, sink = joined_at(0)
-    thread.lost()
+    thread.require_read()
     sink.room = anyio.Event()
     thread.on_read(log(*range(1, PART_EVENTS + 2)), sink)
     async with asyncio.TaskGroup() as tasks:
@@ -192,7 +192,7 @@ async def test_thread_that_is_left_while_sockets_are_written_to_gets_nothing_mor
     assert sink.numbers == []
 
 
-async def test_more_than_an_outbox_takes_at_once_is_held_until_sockets_are_written_to() -> None:
+async def test_messages_are_buffered_until_sockets_are_written_to_when_an_outbox_would_overflow() -> None:
     thread, sink = joined_at(0)
     seq = 0
     while not thread.behind:
@@ -204,14 +204,14 @@ async def test_more_than_an_outbox_takes_at_once_is_held_until_sockets_are_writt
     assert on_message(thread, message(PART_EVENTS + 2), sink)
 
 
-def test_number_that_was_skipped_before_an_event_is_seen_from_its_number() -> None:
+def test_skipped_number_before_an_event_is_visible_in_its_seq() -> None:
     thread, sink = joined_at(5)
     assert on_message(thread, message(9, after=5), sink)
     assert (sink.numbers, sink.restarts) == ([9], 0)
 
 
 @pytest.mark.parametrize("by_log", [False, True])
-async def test_number_that_was_skipped_at_the_end_makes_clients_reconnect(by_log: bool) -> None:
+async def test_skipped_number_at_the_end_makes_clients_reconnect(by_log: bool) -> None:
     thread, sink = joined_at(5)
     if by_log:
         assert await catch_up(thread, log(6, head=8), sink)
@@ -233,10 +233,10 @@ async def test_new_epoch_makes_clients_reconnect_and_delivery_continues_from_its
 
 
 @given(st.data())
-async def test_whatever_is_lost_late_or_received_twice_each_event_is_delivered_once_in_order(
+async def test_each_event_is_delivered_once_in_order_when_messages_are_lost_late_or_repeated(
     data: st.DataObject,
 ) -> None:
-    """Messages come in order by one connection after another: each may lose any, and repeat those of one before."""
+    """Messages arrive in order over successive connections. Each may lose messages, or repeat those of earlier ones."""
     thread, sink = joined_at(0)
     written = 0
     for _ in range(data.draw(st.integers(1, 12))):
@@ -247,7 +247,7 @@ async def test_whatever_is_lost_late_or_received_twice_each_event_is_delivered_o
         for _ in range({"received": 1, "received twice": 2}.get(fate, 0)):
             thread.on_message(message(*new), sink)
         if fate == "connection lost":
-            thread.lost()
+            thread.require_read()
         if data.draw(st.booleans()) and thread.behind:
             position = thread.position or Cursor(EPOCH, 0)
             await catch_up(thread, log(*range(position.seq + 1, written + 1), head=written), sink)
@@ -272,7 +272,7 @@ async def test_whatever_is_lost_late_or_received_twice_each_event_is_delivered_o
         ([], 5, [], None),
     ],
 )
-def test_replay_by_what_the_log_has(
+def test_replay_depends_on_the_retained_entries(
     entries: list[int | str], after: int, numbers: list[int], gap: tuple[int, int, GapReason] | None
 ) -> None:
     last = entries[-1] if entries else after
@@ -287,7 +287,7 @@ def test_replay_by_what_the_log_has(
         assert replay == Replay(head, gap=Gap(thread_id=THREAD, epoch=EPOCH, first=first, last=to, reason=reason))
 
 
-def test_entry_that_is_no_frame_is_left_out_and_its_number_missing(caplog: pytest.LogCaptureFixture) -> None:
+def test_entry_that_is_not_a_frame_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
     raw = [frame(number).data for number in (1, 3)]
     entries = LogEntries.decode([EPOCH.encode(), b"3", raw[0], b'{"of": "another version"}', raw[1]])
     assert [each.seq for each in entries.frames] == [1, 3]

@@ -1,4 +1,4 @@
-"""Joining and leaving a thread of the log over a real server."""
+"""Joining and leaving a thread of the log on a real server."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("long_timeouts")]
 
 
 async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> Cursor:
-    """Publish one after the other; where the thread is after that."""
+    """Publish the events one by one, and return the thread's position after the last."""
     [*_, last] = await publish_all(worker, *texts, thread_id=thread_id)
     return Cursor(str(last.epoch), int(last.seq or 0))
 
 
-async def test_thread_is_left_when_the_last_socket_leaves_and_can_be_joined_again(url: str, prefix: str) -> None:
+async def test_thread_is_unsubscribed_when_its_last_socket_leaves_and_can_be_joined_again(
+    url: str, prefix: str
+) -> None:
     async with redis_worker(url, prefix) as worker:
         await worker.log.join(THREAD)
         await worker.log.join(THREAD)
         worker.log.leave(THREAD)
         assert (await worker.log.publish(event_with())).workers == 1
         worker.log.leave(THREAD)
-        # Each of these waits for its own confirmation, not for that of an earlier subscription.
+        # Each join waits for its own confirmation, and not for that of an earlier subscription.
         for _ in range(5):
             await worker.log.join(THREAD)
             assert (await worker.log.publish(event_with())).workers == 1
             worker.log.leave(THREAD)
 
 
-async def test_socket_that_gives_up_joining_leaves_nothing_behind(url: str, prefix: str) -> None:
+async def test_cancelled_join_leaves_no_subscription(url: str, prefix: str) -> None:
     async with redis_worker(url, prefix) as worker:
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -45,7 +47,7 @@ async def test_socket_that_gives_up_joining_leaves_nothing_behind(url: str, pref
         assert (await worker.log.publish(event_with())).workers == 0
 
 
-async def test_joining_and_leaving_at_once_ends_as_the_last_call_was(url: str, prefix: str) -> None:
+async def test_last_of_several_joins_and_leaves_decides(url: str, prefix: str) -> None:
     async with redis_worker(url, prefix) as worker:
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
@@ -58,7 +60,7 @@ async def test_joining_and_leaving_at_once_ends_as_the_last_call_was(url: str, p
         assert worker.sink.texts() == ["heard"]
 
 
-async def test_cursor_of_another_epoch_gets_a_gap_and_all_of_this_epoch(url: str, prefix: str) -> None:
+async def test_cursor_of_another_epoch_gets_a_gap_and_the_whole_epoch(url: str, prefix: str) -> None:
     async with redis_worker(url, prefix, keep=Retention(events=3)) as worker:
         await publish(worker, "a", "b")
         strange = Cursor("0" * 16, 7)

@@ -1,4 +1,4 @@
-"""The log over a real server: delivery to all workers, bursts, and what the contract of all stores does not test."""
+"""The log on a real server: delivery to all workers, bursts, and cases that the contract suite does not cover."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("long_timeouts")]
 
 
 async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> Cursor:
-    """Publish one after the other; where the thread is after that."""
+    """Publish the events one by one, and return the thread's position after the last."""
     [*_, last] = await publish_all(worker, *texts, thread_id=thread_id)
     return Cursor(str(last.epoch), int(last.seq or 0))
 
@@ -47,7 +47,7 @@ async def test_event_reaches_every_worker_that_joined_its_thread_and_no_other(ur
         ]  # fmt: skip
 
 
-async def test_frame_is_the_event_with_its_number(url: str, prefix: str) -> None:
+async def test_frame_is_the_event_with_its_seq(url: str, prefix: str) -> None:
     async with redis_worker(url, prefix) as worker:
         await worker.log.join(THREAD)
         event = event_with('straße 𐍈\n"{', run_id=RunId("run_7"), type=EventType.TOOL_EXECUTING)
@@ -66,9 +66,7 @@ async def test_applications_with_different_prefixes_share_nothing(url: str, pref
         assert (await two.log.publish(event_with())).seq == 1
 
 
-async def test_events_of_one_publisher_keep_their_order_and_those_of_many_get_each_a_number(
-    url: str, prefix: str
-) -> None:
+async def test_events_keep_their_publisher_order_and_each_has_its_own_seq(url: str, prefix: str) -> None:
     async with redis_worker(url, prefix) as one, redis_worker(url, prefix) as two:
         await one.log.join(THREAD)
 
@@ -87,8 +85,8 @@ async def test_events_of_one_publisher_keep_their_order_and_those_of_many_get_ea
             assert [text for text in texts if text[0] == name] == [f"{name} {number:02}" for number in range(30)]
 
 
-async def test_message_of_another_program_costs_no_event(url: str, prefix: str) -> None:
-    """A program that may write to the server may write to a channel."""
+async def test_message_of_another_program_loses_no_event(url: str, prefix: str) -> None:
+    """Another program with access to the server publishes to the thread's channel."""
     async with redis_worker(url, prefix) as worker:
         await worker.log.join(THREAD)
         channel, _, slot = worker.topology.names.thread(THREAD)
@@ -99,7 +97,7 @@ async def test_message_of_another_program_costs_no_event(url: str, prefix: str) 
         assert worker.sink.texts() == ["a", "b"]
 
 
-async def test_worker_that_stops_sends_what_is_on_its_way_and_refuses_more(prefix: str) -> None:
+async def test_stopping_worker_sends_its_backlog_and_refuses_more(prefix: str) -> None:
     async with redis_server() as server, redis_worker(server.url, prefix) as reader:
         await reader.log.join(THREAD)
 
@@ -127,14 +125,14 @@ async def test_log_is_healthy_only_as_long_as_it_is_open(url: str, prefix: str) 
 
 
 class BoundedSink(RecordingSink):
-    """A socket for each thread, with an outbox that holds so much: it is written to whenever the event loop runs."""
+    """One socket for each thread, with a limited outbox that is written to in each iteration of the event loop."""
 
     def __init__(self, events: int) -> None:
         super().__init__()
         self.waiting: Counter[ThreadId] = Counter()
         self.overflowed = False
         self.stalled: dict[ThreadId, anyio.Event] = {}
-        """Threads whose client does not read, until the event is set."""
+        """Threads whose client does not read until the event is set."""
         self._events = events
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
@@ -164,7 +162,7 @@ async def test_burst_does_not_overflow_the_outbox_of_a_client_that_reads(url: st
         assert not sink.overflowed
 
 
-async def test_thread_whose_client_does_not_read_delays_no_other_thread(url: str, prefix: str) -> None:
+async def test_client_that_does_not_read_delays_no_other_thread(url: str, prefix: str) -> None:
     async with redis_worker(url, prefix) as writer, redis_worker(url, prefix) as reader:
         sink = BoundedSink(256)
         sink.stalled[OTHER] = anyio.Event()

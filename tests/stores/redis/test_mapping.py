@@ -1,4 +1,4 @@
-"""Routes and used tickets in a real server: what the contract of all stores does not test."""
+"""Routes and used tickets on a real server: cases that the contract suite does not cover."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DAY = 86_400
 
 
 async def ttl(redis: ClusterTopology, run_id: RunId = RUN) -> int:
-    """Seconds until the route is forgotten; -2 where there is none."""
+    """Return the seconds until the route's key expires, or -2 if there is no key."""
     key, slot = redis.names.route(run_id)
     seconds: int = await redis.call(slot, "TTL", key)
     return seconds
@@ -38,7 +38,7 @@ async def test_run_that_one_worker_registered_is_found_by_another(url: str, pref
             await asked.register_mapping(RUN, OTHER)
 
 
-async def test_live_run_is_kept_for_a_day_after_it_was_last_used(redis: ClusterTopology) -> None:
+async def test_live_route_expires_a_day_after_its_last_use(redis: ClusterTopology) -> None:
     store = RedisMappingStore(redis)
     await store.add(RUN, THREAD)
     assert DAY - 10 < await ttl(redis) <= DAY
@@ -48,7 +48,7 @@ async def test_live_run_is_kept_for_a_day_after_it_was_last_used(redis: ClusterT
     assert DAY - 10 < await ttl(redis) <= DAY
 
 
-async def test_closed_run_lingers_for_its_grace_whoever_asks_or_closes_it_again(redis: ClusterTopology) -> None:
+async def test_grace_period_of_a_closed_run_is_not_extended_by_later_calls(redis: ClusterTopology) -> None:
     store = RedisMappingStore(redis)
     await store.add(RUN, THREAD)
     await store.expire(RUN, 30)
@@ -70,7 +70,7 @@ async def test_store_that_is_unavailable_raises() -> None:
             await store.add(RUN, THREAD)
 
 
-async def test_ticket_is_spent_once_whichever_worker_is_asked(url: str, prefix: str) -> None:
+async def test_ticket_is_accepted_by_only_one_of_many_workers(url: str, prefix: str) -> None:
     answers: list[bool] = []
     async with ClusterTopology(url, prefix=prefix) as one, ClusterTopology(url, prefix=prefix) as two:
         here, there = RedisUsedTickets(one), RedisUsedTickets(two)
@@ -85,7 +85,7 @@ async def test_ticket_is_spent_once_whichever_worker_is_asked(url: str, prefix: 
         assert await there.mark_used("another", 60)
 
 
-async def test_ticket_is_remembered_for_as_long_as_it_would_be_valid_and_no_longer(url: str, prefix: str) -> None:
+async def test_used_ticket_is_stored_until_it_would_have_expired(url: str, prefix: str) -> None:
     async with ClusterTopology(url, prefix=prefix) as redis:
         spent = RedisUsedTickets(redis)
         assert await spent.mark_used("long", 59.5)
@@ -94,7 +94,7 @@ async def test_ticket_is_remembered_for_as_long_as_it_would_be_valid_and_no_long
         assert await spent.mark_used("over", 0.0)
 
 
-async def test_ticket_whose_answer_was_lost_is_not_held_against_its_owner() -> None:
+async def test_ticket_is_accepted_on_retry_when_the_reply_was_lost() -> None:
     async with (
         redis_server() as server,
         proxy("127.0.0.1", server.port) as through,

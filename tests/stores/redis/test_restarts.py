@@ -1,4 +1,4 @@
-"""The log while its server is killed and started, or another takes its place: no seq is assigned twice."""
+"""The log while its server is restarted or replaced: no seq is assigned twice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.stores.redis.workers import (
 pytestmark = pytest.mark.slow
 
 
-async def test_events_wait_in_order_while_the_server_is_killed_and_arrive_when_it_is_back() -> None:
+async def test_events_wait_in_order_until_a_killed_server_is_restarted() -> None:
     async with redis_server(Persistence.ALWAYS) as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         await publish(worker, "before")
@@ -39,7 +39,7 @@ async def test_events_wait_in_order_while_the_server_is_killed_and_arrive_when_i
         assert after.outcome == Outcome.RELAYED
         await worker.sink.until_delivered(53)
         assert worker.sink.texts() == ["before", "first", *range(50), "after"]
-        # It syncs each write: no number is missing, and no client had to reconnect.
+        # The server syncs each write, so no seq is missing and no client had to reconnect.
         assert worker.sink.numbers() == list(range(1, 54))
         assert worker.sink.restarts == []
 
@@ -53,7 +53,7 @@ async def test_server_that_may_have_lost_events_skips_numbers_and_clients_get_a_
         await worker.until_healthy(healthy=False)
         await server.start()
         await worker.until_healthy()
-        # It is unknown whether "b" was the last event: clients reconnect, and get a gap.
+        # Events after "b" may have been lost, so clients reconnect and get a gap.
         assert worker.sink.restarts == [THREAD]
         await publish(worker, "c")
         await worker.sink.until_delivered(3)
@@ -79,7 +79,7 @@ async def test_client_that_resumes_over_skipped_numbers_gets_a_gap() -> None:
 
 
 async def test_seq_that_clients_have_seen_is_never_assigned_to_another_event() -> None:
-    """A machine that fails with the last second in its memory: here its disk is put back to what it was."""
+    """Simulates a machine that loses its last second of writes, by restoring an earlier copy of its disk."""
     async with redis_server(Persistence.EVERYSEC) as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         receipts = await publish(worker, "a", "b")
@@ -100,7 +100,7 @@ async def test_seq_that_clients_have_seen_is_never_assigned_to_another_event() -
         assert ([frame.seq for frame in replay.frames], replay.gap) == ([SEQ_SKIP_AFTER_RESTART + 3], None)
 
 
-async def test_server_that_forgets_everything_begins_a_new_epoch() -> None:
+async def test_server_that_lost_its_data_starts_a_new_epoch() -> None:
     async with redis_server(Persistence.NONE) as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         [old, _] = await publish(worker, "a", "b")
@@ -117,7 +117,7 @@ async def test_server_that_forgets_everything_begins_a_new_epoch() -> None:
         assert replay.gap == Gap(thread_id=THREAD, epoch=str(old.epoch), first=3, last=None, reason=GapReason.RESTARTED)
 
 
-async def test_promoted_replica_may_have_missed_events_whatever_its_configuration() -> None:
+async def test_promoted_replica_skips_numbers_whatever_its_configuration() -> None:
     async with (
         redis_server(Persistence.ALWAYS, settings=("repl-diskless-sync-delay 0",)) as first,
         redis_server(Persistence.ALWAYS) as replica,
@@ -134,7 +134,7 @@ async def test_promoted_replica_may_have_missed_events_whatever_its_configuratio
         assert (later.epoch, later.seq) == (receipt.epoch, SEQ_SKIP_AFTER_RESTART + 2)
 
 
-async def test_server_that_became_a_replica_is_left_and_looked_for_again() -> None:
+async def test_server_that_became_a_replica_is_disconnected_and_resolved_again() -> None:
     async with redis_server() as first, redis_server() as other, redis_worker(first.url) as worker:
         await first.ask("REPLICAOF", "127.0.0.1", str(other.port))
         [receipt] = await publish_and_wait(worker, "a")

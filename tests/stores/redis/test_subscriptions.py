@@ -1,4 +1,4 @@
-"""The subscriptions at one node by themselves: which confirmation is whose, and what ends the connection."""
+"""The subscriptions at one node: matching confirmations to requests, and what ends the connection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def until_channels(server: RedisServer, count: int) -> None:
-    """Wait until the server has so many channels: the reader's own, and threads'."""
+    """Wait until the server has this many channels: the reader's own and those of threads."""
     with anyio.fail_after(SOON_SECONDS):
         while f"pubsubshard_channels:{count}\r" not in await server.ask("INFO", "stats"):  # noqa: ASYNC110
             await anyio.sleep(POLL_SECONDS)
@@ -45,10 +45,10 @@ def thread_of(topology: ClusterTopology, thread_id: ThreadId = THREAD) -> Thread
     return thread
 
 
-async def test_confirmation_of_a_subscription_that_was_given_up_is_not_taken_for_that_of_the_next_one(
+async def test_confirmation_of_a_cancelled_subscription_does_not_confirm_the_next_one(
     long_timeouts: None,
 ) -> None:
-    """The connection is slow in one direction, then in the other; commands go by another one."""
+    """The subscription connection is slow in one direction, then in the other. Commands use another connection."""
     async with (
         redis_server() as server,
         proxy("127.0.0.1", server.port) as through,
@@ -71,7 +71,7 @@ async def test_confirmation_of_a_subscription_that_was_given_up_is_not_taken_for
         reader.add(wanted)
         other = thread_of(slow, ThreadId("another"))
         replies.stop()
-        # Both confirmations of the given-up subscription have come when a later message of the connection has.
+        # Once a later message has arrived, both confirmations of the cancelled subscription have arrived before it.
         commands.stop()
         reader.add(other)
         await until(other.ready.is_set)
@@ -81,8 +81,8 @@ async def test_confirmation_of_a_subscription_that_was_given_up_is_not_taken_for
         tasks.cancel_scope.cancel()
 
 
-async def test_subscription_that_is_refused_ends_the_connection_and_is_tried_again() -> None:
-    """A user who may not subscribe to any channel, until it may."""
+async def test_refused_subscription_ends_the_connection_and_is_retried() -> None:
+    """The server's user is not allowed to subscribe to channels, and later is."""
     async with redis_server() as server, ClusterTopology(server.url) as topology, anyio.create_task_group() as tasks:
         await server.ask("ACL", "SETUSER", "default", "resetchannels")
         reader = reader_of(topology)

@@ -1,4 +1,4 @@
-"""The nodes behind a URL: found, asked in time, lost and found again. No text about them has a password."""
+"""Connecting to the nodes behind a URL: layout, timeouts, reconnection, and messages without passwords."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ANSWERING = pytest.mark.usefixtures("long_timeouts")
 
 
 async def refusal(url: str) -> StoreUnavailable:
-    """Why a store is not opened. It is given as little time to find out as it takes."""
+    """Return the error with which a store fails to open. Short timeouts keep the test fast."""
     for seconds in (0.2, 1.0, 5.0):
         if "not connected yet" not in str(error := await refusal_within(seconds, url)):
             return error
@@ -75,7 +75,7 @@ async def ping(redis: ClusterTopology) -> bool:
         "redis://localhost/?unknown=1",
     ],
 )
-def test_url_that_names_no_server_is_refused_and_not_repeated(url: str) -> None:
+def test_url_without_a_server_is_refused_in_a_message_without_the_url(url: str) -> None:
     with pytest.raises(InvalidId) as refused:
         redis_stores(url and f"{url}{'&' if '?' in url else '?'}password={SECRET}")
     assert SECRET not in str(refused.value)
@@ -91,7 +91,7 @@ def test_url_that_names_no_server_is_refused_and_not_repeated(url: str) -> None:
         ("redis://localhost?prefix=mine", ("localhost", 6379), {"prefix": "mine"}),
     ],
 )
-def test_url_is_read(url: str, address: tuple[str, int] | str, settings: dict[str, object]) -> None:
+def test_url_is_parsed(url: str, address: tuple[str, int] | str, settings: dict[str, object]) -> None:
     found, others = parse_url(url)
     assert found == address
     assert settings.items() <= others.items()
@@ -107,7 +107,7 @@ async def test_unreachable_address_is_reported_without_the_password() -> None:
 
 
 @ANSWERING
-async def test_wrong_password_is_reported_and_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+async def test_wrong_password_is_reported_in_a_message_without_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with redis_server(password=SECRET) as server:
         error = await refusal(server.url.replace(SECRET, "a-wrong-one"))
@@ -128,7 +128,7 @@ async def test_password_with_reserved_characters_is_read_from_a_url() -> None:
 
 
 @ANSWERING
-async def test_server_is_reached_by_a_unix_socket(tmp_path: Path) -> None:
+async def test_server_is_reached_through_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "redis.sock"
     async with redis_server(settings=(f"unixsocket {path}",)), ClusterTopology(f"unix://{path}") as redis:
         assert await ping(redis)
@@ -136,7 +136,7 @@ async def test_server_is_reached_by_a_unix_socket(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def behind_tls(server: RedisServer) -> AsyncIterator[int]:
-    """The port at which the server is reached by TLS, with a certificate for localhost that it signed itself."""
+    """A TLS port in front of the server, with a self-signed certificate for localhost."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(CERTIFICATE)
 
@@ -162,7 +162,7 @@ async def behind_tls(server: RedisServer) -> AsyncIterator[int]:
 
 
 @ANSWERING
-async def test_server_is_reached_by_tls_and_its_certificate_is_verified() -> None:
+async def test_server_is_reached_over_tls_and_its_certificate_is_verified() -> None:
     async with redis_server(password=SECRET) as server, behind_tls(server) as port:
         url = f"rediss://:{SECRET}@localhost:{port}/1"
         async with ClusterTopology(f"{url}?ssl_ca_certs={CERTIFICATE}") as redis:
@@ -174,7 +174,7 @@ async def test_server_is_reached_by_tls_and_its_certificate_is_verified() -> Non
 
 @ANSWERING
 async def test_databases_of_one_server_share_no_channel() -> None:
-    """Channels belong to no database, so that their names must differ."""
+    """Channels are visible in every database, so their names must differ."""
     async with redis_server() as server:
         names = set()
         for path in ("/1", "/2", ""):
@@ -184,11 +184,11 @@ async def test_databases_of_one_server_share_no_channel() -> None:
     assert len(names) == 3
 
 
-async def test_server_that_hangs_is_given_up_in_time_and_then_no_call_waits() -> None:
+async def test_calls_fail_at_once_after_a_hanging_server_was_marked_unavailable() -> None:
     async with redis_server() as server, ClusterTopology(server.url) as redis:
         [only] = redis
         server.stop()
-        with pytest.raises(StoreUnavailable, match="no answer in 1 s"), anyio.fail_after(TIMEOUT_SECONDS):
+        with pytest.raises(StoreUnavailable, match="no reply within 1 s"), anyio.fail_after(TIMEOUT_SECONDS):
             await ping(redis)
         with anyio.fail_after(TIMEOUT_SECONDS):
             await only.failing.wait()
@@ -222,7 +222,7 @@ async def test_call_whose_reply_is_lost_with_the_connection_is_repeated() -> Non
 
 
 @ANSWERING
-async def test_caller_that_is_cancelled_costs_no_connection_and_no_other_caller_its_reply() -> None:
+async def test_cancelled_caller_affects_no_connection_and_no_other_caller() -> None:
     async with redis_server() as server, ClusterTopology(server.url) as redis:
         assert await ping(redis)
         await server.ask("CONFIG", "RESETSTAT")
@@ -232,7 +232,7 @@ async def test_caller_that_is_cancelled_costs_no_connection_and_no_other_caller_
                 await anyio.lowlevel.checkpoint()
                 tasks.cancel_scope.cancel()
             assert await ping(redis)
-        # Beside the one that asks: no request needed more connections than send requests at the same time.
+        # In addition to the connection that counts: requests never opened more connections than their limit.
         stats = await server.ask("INFO", "stats")
     [line] = [line for line in stats.splitlines() if line.startswith("total_connections_received")]
     assert int(line.partition(":")[2]) <= 1 + topology.REQUEST_CONNECTIONS
@@ -253,7 +253,7 @@ async def test_replica_is_refused() -> None:
 
 
 @ANSWERING
-async def test_server_that_may_evict_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+async def test_warning_is_logged_when_the_server_may_evict_keys(caplog: pytest.LogCaptureFixture) -> None:
     settings = ("maxmemory 100mb", "maxmemory-policy allkeys-lru")
     async with redis_server(settings=settings) as server, ClusterTopology(server.url):
         assert caplog.text.count("noeviction") == 1
@@ -271,7 +271,7 @@ async def test_cluster_is_found_from_one_of_its_nodes_and_each_key_at_its_node(r
 
 
 async def moved(servers: tuple[RedisServer, ...], redis: ClusterTopology) -> None:
-    """A slot moves to another node between two calls: MOVED is answered, and the call repeated there."""
+    """The slot moves between two calls: the old node replies MOVED, and the call is repeated at the new one."""
     there = (await servers[1].ask("CLUSTER", "MYID")).strip()
     owner = next(node for node in redis if str(servers[0].port) in repr(node))
     while True:
@@ -295,7 +295,7 @@ def test_store_without_its_package_names_what_to_install() -> None:
     assert run.stderr.splitlines()[-1].endswith(f"pip install {REDIS_REQUIREMENT!r}")
 
 
-def test_store_that_is_opened_on_trio_says_that_it_needs_asyncio() -> None:
+def test_store_on_trio_reports_that_it_needs_asyncio() -> None:
     async def main() -> None:
         async with redis_stores("redis://localhost")():
             raise AssertionError("it was opened")
@@ -314,7 +314,7 @@ async def test_prefix_in_a_url_keeps_applications_apart(url: str) -> None:
         assert [each.shared for each in (one, other)] == [True, True]
 
 
-def test_pauses_grow_are_bounded_and_random() -> None:
+def test_retry_pauses_grow_up_to_a_limit_and_are_random() -> None:
     backoff = RetryDelay()
     pauses = [backoff.next() for _ in range(12)]
     assert 0.025 <= pauses[0] <= 0.05

@@ -1,4 +1,4 @@
-"""The log while its server hangs, or has no memory: no publisher waits, memory is bounded, refusals leave gaps."""
+"""The log while its server hangs or is out of memory: no publisher waits, memory is limited, refusals leave gaps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.stores.redis.workers import (
 pytestmark = pytest.mark.slow
 
 
-async def test_stopped_server_is_noticed_and_no_publisher_waits_for_it() -> None:
+async def test_publishers_do_not_wait_for_a_stopped_server() -> None:
     async with redis_server() as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         await publish(worker, "before")
@@ -43,8 +43,8 @@ async def test_stopped_server_is_noticed_and_no_publisher_waits_for_it() -> None
         assert worker.sink.texts() == ["before", "first", *range(50), "after"]
 
 
-async def test_events_that_a_stopped_server_finds_and_is_sent_again_are_taken_once(impatient: None) -> None:
-    """Its socket buffer holds what came by a connection that was closed meanwhile. It executes that all the same."""
+async def test_events_in_the_socket_buffer_of_a_stopped_server_are_appended_once(impatient: None) -> None:
+    """A hanging server has commands of a closed connection in its socket buffer, and executes them later."""
     async with redis_server() as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         await publish(worker, "before")
@@ -60,13 +60,13 @@ async def test_events_that_a_stopped_server_finds_and_is_sent_again_are_taken_on
         await worker.until_healthy()
         await publish(worker, "after")
         await worker.sink.until_delivered(22)
-        # Twenty tasks begin in no order; but each event came, and came once.
+        # Twenty tasks start in no particular order, but each event arrives exactly once.
         texts = worker.sink.texts()
         assert (texts[0], sorted(map(str, texts[1:-1])), texts[-1]) == ("before", sorted(map(str, range(20))), "after")
         assert worker.sink.restarts == []
 
 
-async def test_event_without_room_is_refused_while_the_server_is_unavailable_and_its_number_skipped() -> None:
+async def test_refused_events_leave_skipped_numbers_while_the_server_is_unavailable() -> None:
     async with (
         redis_server(Persistence.ALWAYS) as server,
         redis_worker(server.url, backlog_events=3) as worker,
@@ -79,12 +79,12 @@ async def test_event_without_room_is_refused_while_the_server_is_unavailable_and
         receipts = await publish_and_wait(worker, "a", "b", "c", "lost 1", "lost 2")
         assert [receipt.outcome for receipt in receipts] == [Outcome.PENDING] * 3 + [Outcome.REFUSED] * 2
         assert {(receipt.link, receipt.reason) for receipt in receipts[3:]} == {
-            (10, "the store is away and the backlog is full")
+            (10, "the store is unavailable and the backlog is full")
         }
         await publish_and_wait(worker, "lost 3", thread_id=OTHER)
         await server.start()
         for each in (worker, other):
-            # The end of the thread is missing, and no later event shows it: clients reconnect, and get a gap.
+            # The thread's last seqs are missing, and no later event shows that. Clients reconnect, and get a gap.
             await each.sink.until(lambda each=each: THREAD in each.sink.restarts)  # type: ignore[misc]
             assert each.sink.numbers() == [1, 2, 3, 4]
         replay = await other.log.replay(THREAD, Cursor(str(before.epoch), 4))
@@ -95,7 +95,7 @@ async def test_event_without_room_is_refused_while_the_server_is_unavailable_and
         assert receipt.seq == 2
 
 
-async def test_memory_is_bounded_however_long_the_server_is_unavailable() -> None:
+async def test_memory_is_limited_while_the_server_is_unavailable() -> None:
     async with redis_server() as server, redis_worker(server.url, backlog_bytes=1_000_000) as worker:
         await server.kill()
         with anyio.fail_after(SOON_SECONDS):
@@ -111,7 +111,7 @@ async def test_memory_is_bounded_however_long_the_server_is_unavailable() -> Non
         await worker.until_healthy()
 
 
-async def test_events_wait_while_the_server_has_no_memory_and_arrive_when_it_has_some() -> None:
+async def test_events_wait_until_the_server_has_memory_again() -> None:
     async with redis_server() as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         await server.ask("CONFIG", "SET", "maxmemory", "1")
@@ -143,7 +143,7 @@ async def test_error_of_one_thread_delays_no_event_of_another() -> None:
         await until_server_replies(server, ("XLEN", worker.topology.names.thread(OTHER).log.decode()), "1")
 
 
-async def test_worker_that_stops_while_the_server_is_unavailable_waits_a_bounded_time(
+async def test_stopping_worker_waits_a_limited_time_for_an_unavailable_server(
     impatient: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with redis_server() as server:

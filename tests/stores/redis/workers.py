@@ -22,11 +22,11 @@ from tests.timeouts import TIMEOUT_SECONDS
 
 SOON_SECONDS = TIMEOUT_SECONDS
 POLL_SECONDS = 0.005
-"""Between two questions about a state that sets no event."""
+"""Poll interval for states that set no event."""
 
 
 class RecordingSink:
-    """A sink that keeps what is delivered, and that a test can wait for."""
+    """A sink that records delivered frames, and lets a test wait for them."""
 
     def __init__(self) -> None:
         self.frames: dict[ThreadId, list[Frame]] = defaultdict(list)
@@ -43,7 +43,7 @@ class RecordingSink:
         self._changed.set()
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
-        """There is always room."""
+        """Return immediately, because this sink has no limit."""
 
     def numbers(self, thread_id: ThreadId = THREAD) -> list[int]:
         return [frame.seq for frame in self.frames[thread_id]]
@@ -52,7 +52,7 @@ class RecordingSink:
         return [frame.event.payload["text"] for frame in self.frames[thread_id]]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds; it is checked after each delivery. TimeoutError where it never does."""
+        """Wait until the condition holds. It is checked after each delivery. TimeoutError if it never holds."""
         with anyio.fail_after(SOON_SECONDS):
             while not condition():
                 self._changed = anyio.Event()
@@ -63,7 +63,7 @@ class RecordingSink:
 
 
 class RedisWorker:
-    """A worker's log, its connections, and its sink."""
+    """A worker: its log, its connections and its sink."""
 
     def __init__(self, topology: ClusterTopology, log: RedisEventLog) -> None:
         self.topology = topology
@@ -105,20 +105,20 @@ def event_with(
     run_id: RunId = RUN,
     type: EventType = EventType.AGENT_THINKING,  # noqa: A002  # the field's name on the wire
 ) -> AgentEvent:
-    """An event that is known by its text."""
+    """Build an event that the test identifies by its text."""
     return emitted(type, run_id=run_id, payload={"text": text}, thread_id=thread_id)
 
 
 async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> list[Receipt]:
-    """Publish one after the other to a server that answers, and wait for each receipt however busy the machine is.
+    """Publish events one by one to a server that replies, and wait for each receipt, however busy the machine is.
 
-    TimeoutError where the server does not answer.
+    TimeoutError if the server does not reply.
     """
     return await _publish(worker, texts, thread_id, 2 * SOON_SECONDS)
 
 
 async def publish_and_wait(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> list[Receipt]:
-    """Publish one after the other, and wait as long as the log does. TimeoutError where that does not end."""
+    """Publish events one by one, and wait for each receipt as an agent does. TimeoutError if one does not arrive."""
     return await _publish(worker, texts, thread_id, ANSWER_TIMEOUT_SECONDS)
 
 
@@ -132,13 +132,13 @@ async def _publish(
 
 @asynccontextmanager
 async def through_proxy(server: RedisServer) -> AsyncIterator[tuple[Proxy, RedisWorker]]:
-    """A worker whose connections to the server can be disturbed."""
+    """A worker that connects through a proxy, so that a test can disturb its connections."""
     async with proxy("127.0.0.1", server.port) as through, redis_worker(through.url("redis")) as worker:
         yield through, worker
 
 
 async def until_server_replies(server: RedisServer, command: tuple[str, ...], reply: str) -> None:
-    """Wait until the server, asked by another connection, gives that reply."""
+    """Wait until the server gives this reply on a separate connection."""
     with anyio.fail_after(SOON_SECONDS):
-        while await server.ask(*command) != reply:  # noqa: ASYNC110  # nothing else tells
+        while await server.ask(*command) != reply:  # noqa: ASYNC110  # a server sets no event
             await anyio.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Routes in a SQLite file: what the contract suite does not cover."""
+"""Routes in a SQLite file: cases that the contract suite does not cover."""
 
 from __future__ import annotations
 

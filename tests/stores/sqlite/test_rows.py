@@ -29,7 +29,7 @@ async def test_rows_over_the_limit_are_refused_and_earlier_rows_are_committed_to
             for number in range(5):
                 tasks.start_soon(put, number)
         await put(5)
-    assert refused == ["its queue of unwritten rows is full"] * 2
+    assert refused == ["its queue of unwritten rows is full; try again later"] * 2
     assert query(tmp_path / "store.db", "SELECT count(*) FROM used_tickets") == [(4,)]
 
 

@@ -1,4 +1,4 @@
-"""Used tickets in a SQLite file: what the contract suite does not cover."""
+"""Used tickets in a SQLite file: cases that the contract suite does not cover."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bridgekit.errors import StoreUnavailable
 from bridgekit.stores import sqlite_stores
 from bridgekit.stores.sqlite.database import open_database
 from bridgekit.stores.sqlite.file import Synchronous
-from bridgekit.stores.sqlite.used_tickets import SqliteUsedTickets
+from bridgekit.stores.sqlite.mapping import SqliteUsedTickets
 from tests.stores.sqlite.files import Clock, query, run_script
 
 FULL = """

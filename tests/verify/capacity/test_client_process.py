@@ -9,7 +9,8 @@ import pytest
 from bridgekit.ids import RunId
 from bridgekit_verify.capacity.client_process import judge_step
 from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave, owner
-from bridgekit_verify.measure.history import Arrival, History, SignalledGap, Socket
+from bridgekit_verify.errors import LedgerImbalance
+from bridgekit_verify.measure.history import Arrival, ExpectedEvents, History, SignalledGap, Socket
 
 WAVE = LoadWave(name="wave 1", plan=LoadPlan(seconds=1.0), first=0, threads=2, runs_per_second=20, starts_at=1_000.0)
 SOCKETS = [Socket(number, owner(number).thread_id, owner(number).user_id) for number in range(2)]
@@ -51,6 +52,16 @@ def test_lost_event_is_not_on_time_and_signalled_events_are_counted() -> None:
     history.gaps[0] = [SignalledGap(7, 9, "e")]
     judged = judge_step(WAVE, history, within_seconds=1.0)
     assert (judged.delivered, judged.within, judged.lost, judged.signalled) == (99, 99, 1, 3)
+
+
+def test_forgotten_event_contradicts_the_schedule() -> None:
+    history = read()
+    scheduled = ExpectedEvents(at_sockets=WAVE.events, without_socket=0)
+    assert judge_step(WAVE, history, within_seconds=1.0, expected=scheduled).expected == 100
+    forgotten = history.expected.pop()
+    history.arrivals = [arrival for arrival in history.arrivals if arrival.key != forgotten.key]
+    with pytest.raises(LedgerImbalance, match=r"expected = delivered \+ lost, but 100 is not 99"):
+        judge_step(WAVE, history, within_seconds=1.0, expected=scheduled)
 
 
 def test_duplicated_misrouted_and_reordered_events_are_counted_separately() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from bridgekit_verify.harness import processes
 from bridgekit_verify.harness.messages import CpuReply, CpuRequest, Done
@@ -100,12 +101,16 @@ async def test_killed_process_ends_with_its_children() -> None:
 
 
 async def wait_ended(pid: int) -> None:
-    """Wait until no process with this pid runs; init may take a moment to reap it."""
-    with anyio.fail_after(TIMEOUT_SECONDS):
-        while True:
-            if not runs(pid):
-                return
-            await anyio.sleep(0.01)
+    """Wait until the process with this pid has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            await anyio.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def runs(pid: int) -> bool:
@@ -169,7 +174,7 @@ async def test_process_does_not_outlive_its_block_even_when_it_is_cancelled(prog
             if paused:
                 await one.pause()
             scope.cancel()
-            await anyio.sleep(TIMEOUT_SECONDS)
+            await checkpoint()
     assert scope.cancelled_caught
     assert one.exit_code == -signal.SIGKILL
     assert not runs(one.pid)

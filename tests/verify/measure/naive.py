@@ -22,6 +22,7 @@ def judge(history: History) -> dict[str, int]:
     late = [frames for socket in history.sockets for frames in lateness(history, socket)]
     return {
         "expected": outcomes.total(),
+        "no_socket": sum(not any(entitled(socket, event) for socket in history.sockets) for event in history.expected),
         "frames": len(history.arrivals),
         **{name: outcomes[name] for name in ("delivered", "lost_signalled", "lost_silent")},
         **{name: kinds[name] for name in ("extra_copies", "wrong_thread", "wrong_user", "unexpected")},

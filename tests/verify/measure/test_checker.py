@@ -25,7 +25,7 @@ THIRD = key(ALICES, 3)
 
 def test_clean_history_has_a_clean_verdict() -> None:
     assert check(clean()) == Verdict(
-        expected=15, delivered=15, lost_signalled=0, lost_silent=0, frames=15, extra_copies=0,
+        expected=15, no_socket=0, delivered=15, lost_signalled=0, lost_silent=0, frames=15, extra_copies=0,
         wrong_thread=0, wrong_user=0, unexpected=0, reordered=0, reordering_extent=0,
         false_success=0, false_failure=0, acknowledged=15, losses={}, misroutes={},
     )  # fmt: skip
@@ -154,6 +154,21 @@ def test_rates_have_the_right_numerator_and_denominator() -> None:
     assert (verdict.delivery, verdict.drop) == (Rate(14, 15), Rate(1, 15))
     assert verdict.misrouting == Rate(1, 15)
     assert (verdict.misrouted, verdict.lost, verdict.lost_at) == (1, 1, {10: 1})
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [lose, lose_and_signal, move_to_another_user, move_to_another_thread, copy_to_another_user, copy_to_another_thread],
+)
+def test_all_is_delivered_only_if_nothing_is_lost_or_misrouted(mutate: Any) -> None:
+    history = clean()
+    assert check(history).all_delivered
+    mutate(history)
+    assert not check(history).all_delivered
+
+
+def test_nothing_expected_is_not_all_delivered() -> None:
+    assert not check(History()).all_delivered
 
 
 def test_event_is_expected_at_each_entitled_socket() -> None:

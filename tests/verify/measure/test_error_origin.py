@@ -141,7 +141,7 @@ async def test_error_of_the_workload_ends_the_measurement_and_is_attributed_to_n
 
 
 def test_modules_of_broken_links_exist() -> None:
-    """After a renaming, errors of its links would be taken for errors of the harness."""
+    """After a renaming, errors of its links would count as errors of the harness."""
     assert {name for name in DEFECTS if importlib.util.find_spec(name) is None} == set()
 
 

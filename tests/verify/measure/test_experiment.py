@@ -15,7 +15,7 @@ from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.ledger import Attribution
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.workload import FAMILIES, Workload, thread_ids
-from bridgekit_verify.variants import BROKEN, SOUND, variant
+from bridgekit_verify.variants import AS_COMMITTED, BROKEN, FIXES, SOUND, Fix, variant
 
 SMALL = Workload(threads=thread_ids("thread_123", 4), at_once=2)
 EVERY_FAMILY = tuple(owned for name in FAMILIES for owned in thread_ids(name, 3))
@@ -48,14 +48,33 @@ async def test_chain_as_reported_loses_every_event_at_link_9() -> None:
     assert verdict.false_success == 0
 
 
-@pytest.mark.parametrize("name", ["fix 1", "fix 3", "fixes 1 and 2", "fixes 1, 2 and 3"])
+@pytest.mark.parametrize("name", [name for name in FIXES if name != "fix 2 as written"])
 async def test_fix_delivers_everything_with_the_reports_own_thread_ids(name: str) -> None:
     verdict = (await measure(variant(name), SMALL)).verdict
     assert (verdict.delivery, verdict.misrouted) == (Rate(20, 20), 0)
 
 
-async def test_fix_2_alone_delivers_nothing() -> None:
-    assert (await measure(variant("fix 2"), SMALL)).verdict.delivery == Rate(0, 20)
+async def test_fix_2_as_written_delivers_nothing_alone() -> None:
+    """D9b: the run id names no thread, and the orchestrator lacks the method."""
+    assert (await measure(variant("fix 2 as written"), SMALL)).verdict.delivery == Rate(0, 20)
+
+
+async def test_fix_1_makes_fix_2_with_its_method_worse() -> None:
+    """D9c: the parser comes before the query, so a run id that contains a thread id resolves to a part of it."""
+    workload = Workload(threads=thread_ids("prefixes of one another", 6))
+    alone, with_fix_1 = [
+        (await measure(variant(name), workload)).verdict
+        for name in ("fix 2 with its method", "fixes 1 and 2 with the method")
+    ]
+    assert (alone.delivery, alone.misrouted) == (Rate(30, 30), 0)
+    assert (with_fix_1.delivery, with_fix_1.wrong_user) == (Rate(10, 30), 20)
+
+
+@pytest.mark.parametrize("fix", FIXES.values(), ids=lambda fix: fix.name)
+async def test_no_fix_delivers_anything_on_the_chain_as_committed(fix: Fix) -> None:
+    verdict = (await measure(fix.applied_to(AS_COMMITTED), SMALL)).verdict
+    assert verdict.delivery == Rate(0, 20)
+    assert verdict.lost_at[8] == 12
 
 
 async def test_fix_1_misroutes_where_ids_are_prefixes_of_one_another() -> None:

@@ -1,14 +1,18 @@
-"""The workload: runs, expectations, thread ids, and the barrier that the runs share."""
+"""The workload: runs, expectations, its sizes, and the barrier that the runs share."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bridgekit import ids
-from bridgekit.errors import UnknownName
 from bridgekit.events import CRITICAL
-from bridgekit_verify.measure.workload import FAMILIES, RunBarrier, Workload, seeded, thread_ids
+from bridgekit_verify.errors import InvalidParameter
+from bridgekit_verify.measure.history import ExpectedEvents
+from bridgekit_verify.measure.workload import RunBarrier, Workload, own_threads, seeded, thread_ids
 
 
 async def test_no_party_takes_a_step_before_all_have_arrived() -> None:
@@ -94,30 +98,6 @@ async def test_single_party_never_waits() -> None:
         barrier.leave()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_thread_ids_are_distinct_have_their_own_users_and_depend_on_the_seed(name: str) -> None:
-    threads = thread_ids(name, 40, seed=1)
-    assert len({owned.thread_id for owned in threads}) == len({owned.user_id for owned in threads}) == 40 or (
-        name == "thread_<user>_<name>" and len({owned.thread_id for owned in threads}) == 32
-    )
-    assert all(ids.thread_id(owned.thread_id) and ids.user_id(owned.user_id) for owned in threads)
-    assert threads == thread_ids(name, 40, seed=1)
-    assert threads[:5] == thread_ids(name, 5, seed=1)
-
-
-def test_families_match_their_names() -> None:
-    assert [owned.thread_id for owned in thread_ids("thread_123", 2)] == ["thread_123", "thread_124"]
-    assert len(thread_ids("1 kB", 1)[0].thread_id) == 1_024
-    prefixes = [owned.thread_id for owned in thread_ids("prefixes of one another", 3)]
-    assert prefixes == ["thread_team0", "thread_team0_red", "thread_team0_red_lead"]
-
-
-def test_unknown_family_raises_an_error_that_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownName, match="no family of thread ids is called 'cats'") as refused:
-        thread_ids("cats", 1)
-    assert refused.value.known == tuple(FAMILIES)
-
-
 def test_run_of_one_step_is_the_five_critical_events_in_order() -> None:
     workload = Workload(threads=thread_ids("chat_<n>", 1))
     [[run]] = workload.groups()
@@ -134,6 +114,80 @@ def test_run_has_the_documented_number_of_distinct_events(steps: int, outside_co
     assert [len(group) for group in groups] == [4, 2]
     keys = [each.key for group in groups for run in group for each in workload.expectations(run)]
     assert len(keys) == len(set(keys)) == 6 * (3 * steps + 2 * (not outside_core))
+
+
+@pytest.mark.parametrize(
+    ("changes", "at_sockets", "without_socket"),
+    [
+        ({}, 15, 0),
+        ({"runs_per_thread": 4, "steps": 2}, 3 * 4 * 8, 0),
+        ({"subscribers": 2}, 30, 0),
+        ({"subscribers": 0}, 0, 15),
+        ({"users_without_socket": 1, "subscribers": 3}, 2 * 5 * 3, 5),
+        ({"users_without_socket": 9}, 0, 15),
+        ({"outside_core": True, "steps": 3}, 3 * 9, 0),
+        ({"runs_per_thread": 0}, 0, 0),
+        ({"threads": ()}, 0, 0),
+    ],
+)
+def test_expected_events_follow_from_the_parameters(
+    changes: dict[str, Any], at_sockets: int, without_socket: int
+) -> None:
+    sizes: dict[str, Any] = {"threads": thread_ids("chat_<n>", 3), "at_once": 2}
+    workload = Workload(**sizes | changes)
+    assert workload.expected_events == ExpectedEvents(at_sockets, without_socket)
+
+
+@given(
+    threads=st.integers(0, 5),
+    runs=st.integers(0, 3),
+    steps=st.integers(0, 3),
+    at_once=st.integers(1, 4),
+    subscribers=st.integers(0, 3),
+    without=st.integers(0, 6),
+    outside_core=st.booleans(),
+)
+def test_expected_events_equal_those_of_each_run_counted_one_by_one(
+    threads: int, runs: int, steps: int, at_once: int, subscribers: int, without: int, outside_core: bool
+) -> None:
+    workload = Workload(
+        threads=thread_ids("chat_<n>", threads),
+        runs_per_thread=runs,
+        steps=steps,
+        at_once=at_once,
+        subscribers=subscribers,
+        users_without_socket=without,
+        outside_core=outside_core,
+    )
+    entitled = [
+        subscribers if workload.threads.index(run.owned) >= without else 0
+        for group in workload.groups()
+        for run in group
+        for _ in workload.expectations(run)
+    ]
+    assert workload.expected_events == ExpectedEvents(sum(entitled), entitled.count(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("at_once", 0, "a whole number of at least 1"),
+        ("at_once", 2.0, "a whole number of at least 1"),
+        ("at_once", True, "a whole number of at least 1"),
+        ("runs_per_thread", -1, "a whole number of at least 0"),
+        ("steps", "3", "a whole number of at least 0"),
+        ("subscribers", -1, "a whole number of at least 0"),
+        ("users_without_socket", None, "a whole number of at least 0"),
+    ],
+)
+def test_size_that_is_not_allowed_raises_an_error_that_states_what_is(name: str, value: Any, allowed: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"^{name} must be {allowed}, not {value!r}$"):
+        Workload(**{"threads": thread_ids("chat_<n>", 2), name: value})
+
+
+def test_two_threads_with_one_id_raise_an_error() -> None:
+    with pytest.raises(InvalidParameter, match=r"threads must be threads with different ids, .* not 'support-42'"):
+        Workload(threads=own_threads(["support-42"]) * 2)
 
 
 def test_seeded_digits_depend_on_the_seed_alone() -> None:

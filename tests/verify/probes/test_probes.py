@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridgekit.transport.hub import Hub
+from bridgekit_verify.measure.families import FAMILIES
 from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe, probe_all
 from bridgekit_verify.variants import BROKEN, SOUND, Variant, variant
 from tests.verify.measure.test_experiment import REFUSED_BY_ITS_CHECK
@@ -48,8 +49,10 @@ async def test_only_the_broken_link_is_named(link: int) -> None:
         ("sound", "+++++++++"),
         ("as reported", "++++++++-"),
         ("fix 1", "++++++++-"),
-        ("fix 2", "++++++++-"),
+        ("fix 2 as written", "++++++++-"),
+        ("fix 2 with its method", "+++++++++"),
         ("fix 3", "+++++++++"),
+        ("fixes 1 and 2 with the method", "++++++++-"),
         ("as committed", "-+-+-++--"),
     ],
 )
@@ -81,3 +84,24 @@ async def test_evidence_states_what_the_probe_observed() -> None:
     assert reported.evidence.startswith("no route in 13 of 13 families of thread ids")
     leaking = await probe(9, variant("fix 1"))
     assert "reached another user's socket" in leaking.evidence
+
+
+@pytest.mark.parametrize(
+    ("own", "answer", "evidence"),
+    [
+        (["thread_1", "thread_2"], ProbeAnswer.HOLDS, "in 1 of 1 families of thread ids"),
+        (["support-42"], ProbeAnswer.DOES_NOT_HOLD, "no route in 1 of 1 families"),
+        (["thread_a", "thread_a_b"], ProbeAnswer.DOES_NOT_HOLD, "1 events reached another user's socket"),
+    ],
+)
+async def test_link_9_is_tested_with_a_readers_own_thread_ids(
+    own: list[str], answer: ProbeAnswer, evidence: str
+) -> None:
+    found = await probe(9, variant("fix 1"), families={"mine": own})
+    assert found.answer is answer
+    assert found.evidence.startswith(evidence)
+
+
+async def test_id_that_occurs_in_two_families_is_tested_once() -> None:
+    found = await probe(9, SOUND, families={**FAMILIES, "mine": ["chat_0", "thread_124"]})
+    assert found.answer is ProbeAnswer.HOLDS

@@ -10,7 +10,6 @@ from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.probes.probes import probe_all
 from bridgekit_verify.report.claims import chain_claim, fix_claim, link_claim, lost_claim
-from bridgekit_verify.report.promises import after_fix_claims, step_claims
 from bridgekit_verify.studies.study import EXAMPLE, FixStudy, study_fixes, study_link
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, SOUND
 
@@ -58,8 +57,37 @@ async def test_fix_verdicts_follow_from_losses_and_leaks(study: FixStudy) -> Non
     findings = [fix_claim(number, study) for number in (1, 2, 3)]
     assert [finding.verdict for finding in findings] == ["does not hold", "does not hold", "holds"]
     assert [finding.after for finding in findings] == [(15, 15), (0, 15), (15, 15)]
-    assert "chat_<n>" in findings[0].evidence[0]
-    assert "prefixes of one another" in findings[0].evidence[1]
+    assert findings[0].evidence[:4] == (
+        "Kinds of which events do not reach their user: chat_<n>, prefixes of one another.",
+        "Kinds of which events reach another user: prefixes of one another.",
+        "Delivered with kinds in use: thread_123 15 of 15.",
+        "Delivered with stress kinds: chat_<n> 0 of 15; prefixes of one another 5 of 15.",
+    )
+
+
+async def test_fix_claim_states_counts_of_kinds_and_no_sum_or_interval(study: FixStudy) -> None:
+    finding = fix_claim(1, study)
+    assert finding.answer == (
+        "With thread_123 it delivers 15 of 15 events; every event arrives with 1 of 1 kind in use and 0 of 2 stress"
+        " kinds; kinds that send events to another user: 1 of 3 (prefixes of one another)."
+    )
+    assert not [text for text in (finding.answer, *finding.evidence) if "%" in text or "45" in text]
+
+
+async def test_fix_2_is_judged_as_written_and_with_its_method(study: FixStudy) -> None:
+    finding = fix_claim(2, study)
+    with_fix_1, method, both = finding.evidence[-3:]
+    assert "with Fix 1: every event arrives with 1 of 1 kind in use and 0 of 2 stress kinds" in with_fix_1
+    assert "a lookup in Fix 3's mapping: every event arrives with 1 of 1 kind in use and 2 of 2 stress" in method
+    assert "fewer events with 1 of 3 kinds of thread ids: prefixes of one another." in both
+
+
+async def test_fix_2_would_hold_if_the_method_existed(study: FixStudy) -> None:
+    supplied = {
+        (kind, row): study.cells[kind, "fix 2 with its method" if row == "fix 2 as written" else row]
+        for kind, row in study.cells
+    }
+    assert fix_claim(2, replace(study, cells=supplied)).verdict == "holds"
 
 
 async def test_fix_1_holds_if_all_ids_are_like_the_example(study: FixStudy) -> None:
@@ -67,20 +95,23 @@ async def test_fix_1_holds_if_all_ids_are_like_the_example(study: FixStudy) -> N
     assert fix_claim(1, kind).verdict == "holds"
 
 
+async def test_claims_about_a_study_without_events_are_unknown() -> None:
+    empty = await study_fixes(threads=1, runs=0, at_once=1, families=EXAMPLE)
+    claims = [lost_claim(empty), *(fix_claim(number, empty) for number in (1, 2, 3))]
+    assert {claim.verdict for claim in claims} == {"unknown"}
+    assert "unknown" in claims[0].answer
+
+
+async def test_lost_claim_needs_every_family_lost_and_only_link_9_to_lose(study: FixStudy) -> None:
+    """With Fix 1, only link 9 loses events, but some arrive. As committed, none arrives, and link 8 loses some."""
+    some = {(kind, row): study.cells[kind, "fix 1" if row == "as reported" else row] for kind, row in study.cells}
+    assert lost_claim(replace(study, cells=some)).verdict == "does not hold"
+    committed = await measure(AS_COMMITTED, Workload(threads=thread_ids(EXAMPLE, 1)))
+    none = {key: committed if key[1] == "as reported" else cell for key, cell in study.cells.items()}
+    assert lost_claim(replace(study, cells=none)).verdict == "does not hold"
+
+
 async def test_lost_claim_holds_as_reported(study: FixStudy) -> None:
     assert lost_claim(study).verdict == "holds"
     repaired = {(name, row): study.cells[name, "sound" if row == "as reported" else row] for name, row in study.cells}
     assert lost_claim(replace(study, cells=repaired)).verdict == "does not hold"
-
-
-async def test_after_fix_claims_do_not_hold_and_value_is_unknown(study: FixStudy) -> None:
-    arrive, real_time, value = await after_fix_claims(study, seed=0)
-    assert [claim.verdict for claim in (arrive, real_time, value)] == ["does not hold", "does not hold", "unknown"]
-    assert (arrive.before, arrive.after) == ((0, 20), (0, 20))
-    assert "9 of 9" in real_time.answer
-    assert value.before is value.after is None
-
-
-async def test_two_of_three_steps_cannot_tell_before_from_after(study: FixStudy) -> None:
-    findings = await step_claims(study, seed=0)
-    assert [finding.verdict for finding in findings] == ["holds", "does not hold", "does not hold"]

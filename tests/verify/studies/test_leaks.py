@@ -73,6 +73,13 @@ def test_sound_round_trip_delivers_every_population(round_trip: str) -> None:
     assert len(table) == len(FAMILIES) + 2
 
 
+def test_own_thread_ids_are_classified_like_any_population() -> None:
+    own = {"mine": ["thread_a", "thread_a_b", "support-42"], "again": ["support-42", "thread_c"]}
+    table = population_table(populations(9, families=own))
+    counted = table[["thread ids", "threads", "delivered", "lost", "leaked"]].to_numpy().tolist()
+    assert counted[:3] == [["mine", 3, 1, 1, 1], ["again", 1, 1, 0, 0], ["all families together", 4, 2, 1, 1]]
+
+
 def test_family_that_loses_alone_leaks_next_to_a_shorter_id() -> None:
     table = population_table(populations(3))
     columns = ["thread ids", "delivered", "lost", "leaked", "owner pairs", "pairs that leak"]

@@ -35,15 +35,62 @@ async def fixes() -> FixStudy:
 def texts_in(figure: Figure) -> str:
     """Return every text that a figure draws. Drawing it also detects layout errors."""
     figure.savefig(BytesIO(), format="png")
-    return "\n".join(text.get_text() for axes in figure.axes for text in axes.texts)
+    return "\n".join(
+        text.get_text()
+        for axes in figure.axes
+        for text in (*axes.texts, *axes.get_yticklabels(), *axes.get_xticklabels())
+    )
 
 
-async def test_fix_study_counts_what_each_fix_delivers(fixes: FixStudy) -> None:
-    totals = fixes.totals().set_index("variant")
-    assert list(totals[f"{EXAMPLE}: delivered"]) == ["0 of 15", "15 of 15", "15 of 15"]
-    assert list(totals["all families: delivered"]) == ["0 of 30", "20 of 30", "30 of 30"]
-    assert list(totals["misrouted"]) == [0, 10, 0]
-    assert list(totals["families that leak"]) == [0, 1, 0]
+async def test_fix_study_counts_the_families_that_each_fix_delivers(fixes: FixStudy) -> None:
+    table = fixes.affected().set_index("variant")
+    assert list(table[f"{EXAMPLE}: delivered"]) == ["0 of 15", "15 of 15", "15 of 15"]
+    assert list(table["in use: all delivered"]) == ["0 of 1", "1 of 1", "1 of 1"]
+    assert list(table["stress: all delivered"]) == ["0 of 1", "0 of 1", "1 of 1"]
+    assert list(table["stress: leak"]) == ["0 of 1", "1 of 1", "0 of 1"]
+    assert (fixes.delivering("fix 1"), fixes.dropping("fix 1"), fixes.leaking("fix 1")) == (
+        (EXAMPLE,),
+        (LEAKING,),
+        (LEAKING,),
+    )
+
+
+async def test_fix_study_has_one_row_for_each_family_and_no_sum(fixes: FixStudy) -> None:
+    rows = fixes.counts("fix 1")
+    assert rows[["thread ids", "in use", "expected", "delivered", "misrouted"]].to_numpy().tolist() == [
+        [EXAMPLE, True, 15, 15, 0],
+        [LEAKING, False, 15, 5, 10],
+    ]
+    assert not [name for name in rows.columns if "%" in name]
+    assert len(fixes.counts()) == 6
+
+
+async def test_summary_states_how_many_families_are_affected(fixes: FixStudy) -> None:
+    assert fixes.summary("fix 1") == (
+        "every event arrives with 1 of 1 kind in use and 0 of 1 stress kind;"
+        f" kinds that send events to another user: 1 of 2 ({LEAKING})"
+    )
+    assert fixes.summary("sound").endswith("kinds that send events to another user: none")
+
+
+async def test_own_thread_ids_are_studied_like_any_family() -> None:
+    own = {"mine": ["thread_alice_1", "thread_alice", "support-42"]}
+    study = await study_fixes(threads=9, runs=1, at_once=2, families=own, variants=[FIX_1, SOUND])
+    assert study.groups == {"in use": ("mine",)}
+    assert study.example_family == "mine"
+    rows = study.counts()
+    assert rows[["variant", "expected", "delivered", "misrouted"]].to_numpy().tolist() == [
+        ["fix 1", 15, 5, 5],
+        ["sound", 15, 15, 0],
+    ]
+    assert "mine" in texts_in(study.matrix("title"))
+
+
+async def test_each_fix_alone_and_together_delivers_these_families() -> None:
+    """Fix 1 makes Fix 2 with its method worse, and Fix 3 alone delivers everything."""
+    study = await study_fixes(threads=3, runs=1, at_once=3)
+    assert [len(study.delivering(name)) for name in study.variants] == [0, 5, 0, 13, 13, 5, 8, 13, 13]
+    assert [len(study.leaking(name)) for name in study.variants] == [0, 1, 0, 0, 0, 1, 1, 0, 0]
 
 
 async def test_outcome_counts_separate_leaks_from_losses(fixes: FixStudy) -> None:
@@ -54,7 +101,7 @@ async def test_outcome_counts_separate_leaks_from_losses(fixes: FixStudy) -> Non
 
 
 async def test_figures_print_their_counts(fixes: FixStudy) -> None:
-    assert "20 of 30\n10 to others" in texts_in(fixes.before_after("title"))
+    assert "0 of 1\n1 leak" in texts_in(fixes.before_after("title"))
     assert "5 of 15\n10 to others" in texts_in(fixes.matrix("title"))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import anyio
 
 from bridgekit.events import EventType
@@ -17,8 +20,19 @@ RUN = "down:chat:during 1"
 PLAN = TrialPlan(steps=4, pace_seconds=0.01)
 
 
-def started() -> tuple[Recorder, AgentLoad]:
-    recorder = Recorder(owners={RUN: OWNED})
+@dataclass
+class WatchedRecorder(Recorder):
+    """A recorder with an event for the start of the wait for emitted events."""
+
+    waiting: anyio.Event = field(default_factory=anyio.Event)
+
+    async def wait_emitted(self, wanted: Mapping[str, int]) -> None:
+        self.waiting.set()
+        await super().wait_emitted(wanted)
+
+
+def started() -> tuple[WatchedRecorder, AgentLoad]:
+    recorder = WatchedRecorder(owners={RUN: OWNED})
     return recorder, AgentLoad("down", PLAN, FAULTS["down"], recorder, [RUN])
 
 
@@ -40,7 +54,8 @@ async def test_wait_ends_when_the_time_is_over_and_due_events_are_emitted() -> N
         tasks.start_soon(wait)
         await anyio.wait_all_tasks_blocked()
         emit(recorder, 5)
-        await anyio.sleep(0.05)
+        await recorder.waiting.wait()
+        await anyio.wait_all_tasks_blocked()
         assert not passed.is_set()
         emit(recorder, 1)
         await passed.wait()

@@ -1,4 +1,4 @@
-"""Tests of `bridgekit.invariants` for mutations that `make mutation` found undetected by all other tests."""
+"""Edge cases of the invariants. Each detects a mutant of `make mutation` that the other tests of them do not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from bridgekit.ids import RunId
 from bridgekit.invariants.reports import Invariant, check_run, check_stream, format_report
-from tests.verify.measure.recordings import SECOND, STEPS, frame, numbered, run_of, sound, violations
+from tests.invariants.recordings import SECOND, STEPS, frame, numbered, run_of, sound, violations
 
 
 def test_rules_have_these_labels() -> None:

@@ -1,0 +1,186 @@
+"""Findings for the audit's "after fix" list and its verification steps: each verdict can fall either way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bridgekit.events import Outcome
+from bridgekit_verify.measure.experiment import Measurement, measure
+from bridgekit_verify.measure.workload import Workload, thread_ids
+from bridgekit_verify.report.promises import (
+    COMMITTED_WITH_FIX_1,
+    STEP_CHAINS,
+    after_fix_claims,
+    all_arrive_claim,
+    event_flow_claim,
+    notify_claim,
+    real_time_claim,
+    run_id_claim,
+    step_claims,
+)
+from bridgekit_verify.studies.manual_run import HandNotification, notify_by_hand
+from bridgekit_verify.studies.study import EXAMPLE, FixStudy, study_fixes
+from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIX_1, SOUND, VARIANTS
+
+pytestmark = pytest.mark.slow
+
+WORKLOAD = Workload(threads=thread_ids(EXAMPLE, 2), at_once=2)
+LOSING = "chat_<n>"
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"  # required by uvicorn
+
+
+@pytest.fixture(scope="module")
+async def study() -> FixStudy:
+    return await study_fixes(threads=2, runs=1, at_once=1, families=[EXAMPLE, LOSING], variants=[AS_REPORTED, FIX_1])
+
+
+@pytest.fixture(scope="module")
+async def committed() -> Measurement:
+    return await measure(AS_COMMITTED, WORKLOAD)
+
+
+@pytest.fixture(scope="module")
+async def sound() -> Measurement:
+    return await measure(SOUND, WORKLOAD)
+
+
+@pytest.fixture(scope="module")
+async def notified() -> list[HandNotification]:
+    return [await notify_by_hand(row) for row in STEP_CHAINS.values()]
+
+
+def only_example(study: FixStudy) -> FixStudy:
+    """Return the study as it would be if all thread ids were like the audit's example."""
+    return replace(study, cells={key: cell for key, cell in study.cells.items() if key[0] == EXAMPLE})
+
+
+@pytest.mark.parametrize("claim", [all_arrive_claim, real_time_claim])
+async def test_promise_holds_only_if_it_holds_on_both_chains(
+    claim: object, study: FixStudy, committed: Measurement, sound: Measurement
+) -> None:
+    assert callable(claim)
+    verdicts = [
+        claim(measured, committed, after).verdict
+        for measured in (study, only_example(study))
+        for after in (committed, sound)
+    ]
+    assert verdicts == ["does not hold", "does not hold", "does not hold", "holds"]
+
+
+async def test_promises_are_measured_on_the_chain_as_committed(study: FixStudy) -> None:
+    arrive, real_time, value = await after_fix_claims(study, seed=0)
+    assert [claim.verdict for claim in (arrive, real_time, value)] == ["does not hold", "does not hold", "unknown"]
+    assert (arrive.before, arrive.after) == ((0, 20), (0, 20))
+    assert "On the chain as committed, 0 of 20 events arrive." in arrive.answer
+    assert "the user reads 6 of 6 before the run's end with thread_123" in real_time.answer
+    assert "all of them with 1 of 2 kinds of thread ids" in real_time.answer
+    assert value.before is value.after is None
+
+
+async def test_event_shown_after_the_end_of_its_run_is_not_real_time(study: FixStudy, sound: Measurement) -> None:
+    late = replace(sound, history=replace(sound.history, arrivals=sound.history.arrivals[::-1]))
+    finding = real_time_claim(only_example(study), late, late)
+    assert (finding.after, finding.verdict) == ((0, 6), "does not hold")
+
+
+async def test_event_that_another_user_reads_is_not_shown(study: FixStudy, sound: Measurement) -> None:
+    one, other = sound.history.sockets
+    swapped = [replace(each, socket=other if each.socket == one else one) for each in sound.history.arrivals]
+    misrouted = replace(sound, history=replace(sound.history, arrivals=swapped))
+    assert real_time_claim(only_example(study), misrouted, misrouted).after == (0, 6)
+
+
+async def test_promises_without_events_are_unknown(study: FixStudy, committed: Measurement) -> None:
+    nothing = await measure(SOUND, replace(WORKLOAD, runs_per_thread=0))
+    for claim in (all_arrive_claim, real_time_claim, event_flow_claim):
+        assert claim(only_example(study), committed, nothing).verdict == "unknown"
+    empty = await study_fixes(threads=2, runs=0, at_once=1, families=EXAMPLE, variants=[AS_REPORTED, FIX_1])
+    assert all_arrive_claim(empty, committed, committed).verdict == "unknown"
+    assert real_time_claim(empty, committed, committed).verdict == "unknown"
+
+
+async def test_step_1_passes_as_reported_and_fails_as_committed(
+    study: FixStudy, committed: Measurement, sound: Measurement
+) -> None:
+    finding = event_flow_claim(study, committed, committed)
+    assert (finding.verdict, finding.before, finding.after) == ("does not hold", (0, 10), (0, 10))
+    assert finding.answer == (
+        "With Fix 1 and thread_123, 10 of 10 events arrive on the chain as reported, and 0 of 10 on the chain as"
+        " committed."
+    )
+    assert event_flow_claim(study, committed, sound).verdict == "holds"
+    unfixed = {(kind, row): study.cells[kind, "as reported"] for kind, row in study.cells}
+    assert event_flow_claim(replace(study, cells=unfixed), committed, sound).verdict == "does not hold"
+
+
+def test_step_2_tests_the_audits_text_which_says_the_same_on_every_chain() -> None:
+    finding = run_id_claim(0)
+    assert finding.claim == "The run id run_thread_123_a1b2c3d4 contains thread_123."
+    assert finding.verdict == "holds"
+    assert f"passes on each of {len(STEP_CHAINS)} chains" in finding.answer
+    containing, _ = finding.evidence
+    assert containing == (
+        "Of one run id that each chain creates for thread_123, 5 of 11 contain it: as committed with fix 1, fix 1,"
+        " fixes 1 and 2 as written, fixes 1 and 2 with the method, fixes 1, 2 and 3. The others do not: as committed,"
+        " as reported, fix 2 as written, fix 2 with its method, fix 3, sound."
+    )
+
+
+def by_chain(notified: Sequence[HandNotification]) -> dict[str, tuple[bool, Outcome, int, int]]:
+    return {
+        each.chain: (each.resolves, each.receipt.outcome, each.read_by_owner, each.read_by_others) for each in notified
+    }
+
+
+async def test_step_3_is_run_with_an_open_socket_on_each_chain(notified: list[HandNotification]) -> None:
+    arrived, lost = (True, Outcome.SENT, 1, 0), (True, Outcome.SENT, 0, 0)
+    assert by_chain(notified) == {
+        "as committed": lost,
+        "as committed with fix 1": lost,
+        **dict.fromkeys(["as reported", *[name for name in VARIANTS if name.startswith("fix")]], arrived),
+        "sound": (False, Outcome.UNROUTABLE, 0, 0),
+    }
+
+
+async def test_step_3_does_not_hold_on_the_chain_as_committed(notified: list[HandNotification]) -> None:
+    finding = notify_claim(notified)
+    assert finding.verdict == "does not hold"
+    assert finding.answer.startswith(
+        "as committed, as committed with fix 1: resolves to thread_123, is reported as sent, and the owner's socket"
+        " reads 0 of 1 event; as reported, fix 1, "
+    )
+    assert "sound: resolves to no thread, is reported as unroutable" in finding.answer
+    samples, difference, never_parses = finding.evidence
+    assert samples.startswith("One call on each of 11 chains, with an open socket of thread_123's owner")
+    assert difference.startswith("Fix 1 changes the result on neither chain")
+    assert "unroutable at link 9" in never_parses
+
+
+@pytest.mark.parametrize("broken", ["fix 1", COMMITTED_WITH_FIX_1.name])
+async def test_step_3_holds_only_if_the_event_arrives_on_both_chains_with_fix_1(
+    broken: str, notified: list[HandNotification]
+) -> None:
+    whole = next(each for each in notified if each.chain == "fix 1")
+    repaired = [replace(whole, chain=each.chain) for each in notified]
+    assert notify_claim(repaired).verdict == "holds"
+    damages: list[dict[str, Any]] = [{"read_by_owner": 0}, {"read_by_owner": 2}, {"read_by_others": 1}]
+    for damage in damages:
+        damaged = [replace(each, **damage) if each.chain == broken else each for each in repaired]
+        assert notify_claim(damaged).verdict == "does not hold", damage
+    elsewhere = next(each for each in notified if each.chain == "sound").receipt
+    damaged = [replace(each, receipt=elsewhere) if each.chain == broken else each for each in repaired]
+    assert notify_claim(damaged).verdict == "does not hold"
+
+
+async def test_steps_are_reported_in_their_order(study: FixStudy) -> None:
+    findings = await step_claims(study, seed=0)
+    assert [finding.id for finding in findings] == ["step-1", "step-2", "step-3"]
+    assert [finding.verdict for finding in findings] == ["does not hold", "holds", "does not hold"]
