@@ -116,7 +116,8 @@ def _find_in_mapping(value: Mapping[Any, object], path: str) -> str | None:
         if type(key) is not str and (problem := find_problem(key, f"a key of {path}")):
             return problem
         try:
-            (name,) = msgspec.json.decode(encode_json({key: None}))
+            data = encode_json({key: None})
+            name = key if type(key) is str else next(iter(msgspec.json.decode(data)))
         except (TypeError, ValueError) as error:
             return f"JSON cannot carry the key {place}: {error}"
         if name in names:

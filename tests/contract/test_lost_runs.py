@@ -12,6 +12,7 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, start_application
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.lost_runs import WORKER_LOST, lost_runs_ended
+from bridgekit.errors import StoreUnavailable
 from bridgekit.events import END_EVENTS, EventType
 from bridgekit.ids import RunId
 from bridgekit.mapping import ActiveRun
@@ -122,3 +123,25 @@ async def test_worker_that_was_silent_does_not_end_a_run_that_another_one_took_o
         run = await application.supervisor.run(agent_name="stalled", thread_id=THREAD, user_id=ALICE, request="")
         assert run.result == "late"
         assert await ends_of(application) == {}
+
+
+async def test_runs_that_were_taken_over_are_returned_again_when_the_reply_is_lost(surviving: StoreLocation) -> None:
+    if surviving.kind.workers == 1:
+        return
+    with anyio.fail_after(WAIT_SECONDS):
+        async with surviving.opened() as stores:
+            registry: Any = stores.runs
+            call, lost_replies = registry._call, list[Any]()
+
+            async def lose_first_reply(*arguments: Any) -> Any:
+                reply = await call(*arguments)
+                if reply == 1 or not reply or lost_replies:
+                    return reply
+                lost_replies.append(reply)
+                raise StoreUnavailable("redis", "the reply was lost")
+
+            registry._call = lose_first_reply
+            async with surviving.opened() as dying:
+                await dying.runs.open(RUNS[0])
+            assert await stores.runs.take_lost() == [RUNS[0]]
+            assert lost_replies

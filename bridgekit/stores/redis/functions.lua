@@ -274,25 +274,26 @@ redis.register_function('bridgekit_close_run_@VERSION@', function(keys, args)
   return 1
 end)
 
--- KEYS: active runs, workers. ARGV: worker, milliseconds. Renews the worker's lease. With milliseconds above 0, the runs
--- of all workers whose lease is older are this worker's from now on; returns each with its thread and agent.
+-- KEYS: active runs, workers. ARGV: worker, milliseconds, and '1' to list the worker's own runs as well. Renews the
+-- worker's lease. With milliseconds above 0, the runs of all workers whose lease is older are this worker's from now on.
+-- Returns each of them with its thread and agent.
 redis.register_function('bridgekit_renew_lease_@VERSION@', function(keys, args)
-  local now, dead, taken = now_ms(redis.call('TIME')), {}, {}
+  local now, found, taken = now_ms(redis.call('TIME')), {}, {}
   redis.call('HSET', keys[2], args[1], text(now))
-  if args[2] == '0' then
-    return taken
-  end
-  local workers = redis.call('HGETALL', keys[2])
+  local workers = args[2] ~= '0' and redis.call('HGETALL', keys[2]) or {}
   for index = 1, #workers, 2 do
     if now - tonumber(workers[index + 1]) > tonumber(args[2]) then
-      dead[workers[index]] = true
+      found[workers[index]] = true
       redis.call('HDEL', keys[2], workers[index])
     end
   end
-  if next(dead) then
+  if args[3] == '1' then
+    found[args[1]] = true
+  end
+  if next(found) then
     local runs = redis.call('HGETALL', keys[1])
     for index = 1, #runs, 2 do
-      if dead[string.sub(runs[index + 1], 1, #args[1])] then
+      if found[string.sub(runs[index + 1], 1, #args[1])] then
         local rest = string.sub(runs[index + 1], #args[1] + 1)
         redis.call('HSET', keys[1], runs[index], args[1] .. rest)
         taken[#taken + 1], taken[#taken + 2] = runs[index], rest

@@ -13,15 +13,17 @@ import msgspec
 from anyio import AsyncContextManagerMixin
 
 from bridgekit.errors import StoreUnavailable, unwrap_single_error
-from bridgekit.ids import RunId, ThreadId, new_id
+from bridgekit.ids import RunId, new_id
 from bridgekit.mapping import ActiveRun
 from bridgekit.stores.redis.functions import CLOSE_RUN, OPEN_RUN, RENEW_LEASE
-from bridgekit.stores.redis.topology import ClusterTopology
+from bridgekit.stores.redis.topology import ClusterTopology, RetryDelay
 
 __all__ = ["LEASE_SECONDS", "RedisRunRegistry"]
 
 LEASE_SECONDS: Final = 15.0
 """A worker whose lease was not renewed for so long counts as dead."""
+FIRST_RETRY_SECONDS: Final = RetryDelay.FIRST_SECONDS / 2
+"""The shortest pause after which a call whose reply was lost is repeated."""
 RENEWALS: Final = 5
 """How often a lease is renewed before it would end."""
 
@@ -39,6 +41,9 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         self._lease_seconds = LEASE_SECONDS
         self._runs, self._workers = topology.names.runs()
         self._open: set[RunId] = set()
+        """The worker's own runs, and those that it took over, until they are closed."""
+        self._reply_may_be_lost = False
+        """Whether a reply with runs that were taken over may have been lost. The next one then lists them again."""
         self._unclosed: set[RunId] = set()
         """Runs that have ended, and are still in the store, because it did not answer."""
         self._renewed_at = time.monotonic()
@@ -57,8 +62,8 @@ class RedisRunRegistry(AsyncContextManagerMixin):
 
     async def open(self, run: ActiveRun) -> None:
         rest = msgspec.json.encode((run.thread_id, run.agent_name))
-        await self._call(OPEN_RUN, 2, self._runs.name, self._workers.name, self._worker, run.run_id, rest)
         self._open.add(run.run_id)
+        await self._call(OPEN_RUN, 2, self._runs.name, self._workers.name, self._worker, run.run_id, rest)
 
     async def holds(self, run_id: RunId) -> bool:
         # While the lease is fresh, no worker can have taken the run over, and none can until its end event is sent.
@@ -96,12 +101,18 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         since = self._answering_since
         takes_over = since is not None and began - since >= self._lease_seconds
         lease_ms = round(1_000 * self._lease_seconds) if takes_over else 0
-        reply = await self._call(RENEW_LEASE, 2, self._runs.name, self._workers.name, self._worker, lease_ms)
+        lists_own, self._reply_may_be_lost = self._reply_may_be_lost, True
+        keys = (self._runs.name, self._workers.name)
+        reply = await self._call(RENEW_LEASE, 2, *keys, self._worker, lease_ms, int(lists_own))
         self._renewed_at, self._answering_since = began, since or began
-        for run_id, rest in zip(reply[0::2], reply[1::2], strict=True):
-            thread_id, agent_name = msgspec.json.decode(rest)
-            self._lost.append(ActiveRun(RunId(run_id.decode()), ThreadId(thread_id), agent_name))
-            self._found.set()
+        # A call that took longer may have been repeated.
+        self._reply_may_be_lost = time.monotonic() - began >= FIRST_RETRY_SECONDS
+        for name, rest in zip(reply[0::2], reply[1::2], strict=True):
+            run_id = RunId(name.decode())
+            if run_id not in self._open:
+                self._open.add(run_id)
+                self._lost.append(ActiveRun(run_id, *msgspec.json.decode(rest)))
+                self._found.set()
         for run_id in list(self._unclosed):
             await self._call(CLOSE_RUN, 1, self._runs.name, self._worker, run_id)
             self._unclosed.discard(run_id)
