@@ -96,7 +96,7 @@ class _RunEnd:
         self._decided = False
         """Whether an end event was published, or another sender has published it."""
         self.close_agent: Callable[[], bool] = _agent_did_not_start
-        """Refuses further events of the run's agent. False if the agent has emitted the end event itself."""
+        """Refuses further end events of the run's agent. False if the agent has emitted one itself."""
 
     async def completed(self, result: object) -> None:
         """Send `agent_completed`. PayloadError or FrameTooLarge if no frame can carry the result."""

@@ -46,11 +46,11 @@ class BaseAgent(Emitter):
         return self._websocket_adapter.has_websocket_bridge()
 
     def begin_run(self) -> None:
-        """Let the run have only one end event, and none after it."""
+        """Let the run have only one end event."""
         self._websocket_adapter.begin_run()
 
     def end_run(self) -> bool:
-        """Refuse further events of the run. Return False if this agent has emitted its end event itself."""
+        """Refuse further end events of the run. Return False if this agent has emitted one itself."""
         return self._websocket_adapter.end_run()
 
     def error_text(self, error: BaseException) -> str:

@@ -27,7 +27,7 @@ _PROGRESS_UPDATE: Final = EventType.PROGRESS_UPDATE
 _TEXT_DELTA: Final = EventType.TEXT_DELTA
 
 RUN_ENDED: Final = "the run has ended"
-"""The reason in the receipt of an event that is emitted after the run's end event."""
+"""The reason in the receipt of a second end event."""
 
 
 class Emitter(abc.ABC):
@@ -129,7 +129,7 @@ class WebSocketBridgeAdapter(Emitter):
         self.agent_name = ""
         self.thread_id: ThreadId | None = None
         self.ended: bool | None = None
-        """Whether the run's end event was emitted; later events are refused. None outside of a run that the core
+        """Whether the run's end event was emitted; a second one is refused. None outside of a run that the core
         executes: then the caller is responsible for the end event."""
 
     def set_websocket_bridge(
@@ -148,11 +148,11 @@ class WebSocketBridgeAdapter(Emitter):
         self.ended = None
 
     def begin_run(self) -> None:
-        """Let the run have only one end event, and none after it."""
+        """Let the run have only one end event."""
         self.ended = False
 
     def end_run(self) -> bool:
-        """Refuse further events of the run. Return False if the agent itself has emitted its end event."""
+        """Refuse further end events of the run. Return False if the agent itself has emitted one."""
         emitted = self.ended
         if emitted is not None:
             self.ended = True
@@ -170,9 +170,6 @@ class WebSocketBridgeAdapter(Emitter):
             # Without a bridge no counter can record this loss, so it is logged and returned to the caller.
             logger.warning("%s is lost: the adapter has no bridge, call set_websocket_bridge first", event_type)
             return Receipt(outcome=Outcome.REFUSED, link=7, reason="the adapter holds no bridge")
-        if self.ended:
-            self.bridge.counters.lost[8, RUN_ENDED] += 1
-            return Receipt(outcome=Outcome.REFUSED, link=8, reason=RUN_ENDED)
         event = AgentEvent(
             type=event_type,
             run_id=self.run_id,
@@ -181,6 +178,9 @@ class WebSocketBridgeAdapter(Emitter):
             thread_id=self.thread_id,
         )
         if self.ended is not None and (event_type is _AGENT_COMPLETED or event_type is _AGENT_ERROR):
+            if self.ended:
+                self.bridge.counters.lost[8, RUN_ENDED] += 1
+                return Receipt(outcome=Outcome.REFUSED, link=8, reason=RUN_ENDED)
             answer = self.bridge.notify(event)
             self.ended = not (isinstance(answer, Receipt) and answer.outcome is Outcome.REFUSED)
             return answer
