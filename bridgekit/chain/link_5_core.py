@@ -53,7 +53,7 @@ class AgentExecutionCore:
                 *run, context={"request": context.request}, thread_id=context.thread_id
             )
             agent = self._prepared(context)
-            end.close_agent = agent.end_run
+            end.close_agent = partial(agent.end_run, context.run_id)
             executing = agent.execute(context)
             if not isawaitable(executing):
                 raise TypeError(

@@ -49,9 +49,9 @@ class BaseAgent(Emitter):
         """Let the run have only one end event."""
         self._websocket_adapter.begin_run()
 
-    def end_run(self) -> bool:
+    def end_run(self, run_id: RunId) -> bool:
         """Refuse further end events of the run. Return False if this agent has emitted one itself."""
-        return self._websocket_adapter.end_run()
+        return self._websocket_adapter.end_run(run_id)
 
     def error_text(self, error: BaseException) -> str:
         return self._websocket_adapter.error_text(error)

@@ -128,9 +128,10 @@ class WebSocketBridgeAdapter(Emitter):
         self.run_id: RunId | None = None
         self.agent_name = ""
         self.thread_id: ThreadId | None = None
-        self.ended: bool | None = None
-        """Whether the run's end event was emitted; a second one is refused. None outside of a run that the core
-        executes: then the caller is responsible for the end event."""
+        self.guarded = False
+        """Whether the core executes the run, which then has one end event. Otherwise, the caller is responsible."""
+        self.ended: RunId | None = None
+        """The run whose end event was emitted. A second one is refused."""
 
     def set_websocket_bridge(
         self,
@@ -145,18 +146,16 @@ class WebSocketBridgeAdapter(Emitter):
         self.run_id = run_id
         self.agent_name = agent_name
         self.thread_id = thread_id
-        self.ended = None
+        self.guarded = False
 
     def begin_run(self) -> None:
         """Let the run have only one end event."""
-        self.ended = False
+        self.guarded = True
 
-    def end_run(self) -> bool:
+    def end_run(self, run_id: RunId) -> bool:
         """Refuse further end events of the run. Return False if the agent itself has emitted one."""
-        emitted = self.ended
-        if emitted is not None:
-            self.ended = True
-        return not emitted
+        ended, self.ended = self.ended, run_id
+        return ended != run_id
 
     def error_text(self, error: BaseException) -> str:
         return super().error_text(error) if self.bridge is None else self.bridge.error_text(error)
@@ -177,12 +176,13 @@ class WebSocketBridgeAdapter(Emitter):
             payload=payload,
             thread_id=self.thread_id,
         )
-        if self.ended is not None and (event_type is _AGENT_COMPLETED or event_type is _AGENT_ERROR):
-            if self.ended:
+        if self.guarded and (event_type is _AGENT_COMPLETED or event_type is _AGENT_ERROR):
+            if self.ended == self.run_id:
                 self.bridge.counters.lost[8, RUN_ENDED] += 1
                 return Receipt(outcome=Outcome.REFUSED, link=8, reason=RUN_ENDED)
             answer = self.bridge.notify(event)
-            self.ended = not (isinstance(answer, Receipt) and answer.outcome is Outcome.REFUSED)
+            if not (isinstance(answer, Receipt) and answer.outcome is Outcome.REFUSED):
+                self.ended = self.run_id
             return answer
         if self.bridge.crowded:
             return self.bridge.notify_when_room(event)
