@@ -212,6 +212,21 @@ def test_frame_is_refused_when_it_exceeds_the_limit_by_one_byte(seq: int) -> Non
     assert refused.value.what == "tool_executing of run 'run_1'"
 
 
+@pytest.mark.parametrize("value", ["x", 0.5, [{"b": 1}]], ids=["plain", "float", "nested"])
+def test_frame_has_room_for_the_longest_seq_when_it_is_encoded_without_one(value: object) -> None:
+    """A store assigns `seq` after the check of the size, so the limit must leave room for any number."""
+    longest, event = 10**18, emitted(payload={"a": value, "fill": ""})
+    limit = len(numbered(longest, encode_unnumbered(event))) + 50
+    event.payload = {"a": value, "fill": "x" * 50}
+    assert len(numbered(longest, encode_unnumbered(event, limit))) == limit
+    assert encode(event, limit)
+    event.payload = {"a": value, "fill": "x" * 51}
+    for refuse in (encode, encode_unnumbered):
+        with pytest.raises(FrameTooLarge) as refused:
+            refuse(event, limit)
+        assert (refused.value.size_bytes, refused.value.limit_bytes) == (limit + 1, limit)
+
+
 def test_incoming_frame_is_refused_when_it_exceeds_the_limit() -> None:
     with pytest.raises(FrameTooLarge, match="incoming frame"):
         decode(GOLDEN + " " * FRAME_BYTES)
