@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from bridgekit_verify.report.chart import chart
 from bridgekit_verify.report.drop_rates import (
     AS_COMMITTED,
     AS_REPORTED,
@@ -16,7 +17,7 @@ from bridgekit_verify.report.drop_rates import (
 )
 from bridgekit_verify.report.findings import Table
 from bridgekit_verify.report.priorities import fix_works, priority_findings
-from bridgekit_verify.report.summary import actions, answer, chart, risks, routing_note, scope, size_text
+from bridgekit_verify.report.summary import actions, answer, risks, routing_note, scope, size_text
 from tests.verify.report import drop_tables as build
 from tests.verify.report.drop_tables import ALL, EACH, EVERY, NONE, STEPS, Counts
 from tests.verify.report.notebooks import executed, report_of, tabulated
@@ -132,7 +133,9 @@ def test_risks_are_leak_then_loss_then_undetected_failure() -> None:
         " and Fix 3 none.",
     )
     assert undetected.when == "after Fix 1"
-    assert undetected.sentences[0].startswith(f"With all three fixes in place, 168 of {ALL} events are reported as sent")
+    assert undetected.sentences[0].startswith(
+        f"With all three fixes in place, 168 of {ALL} events are reported as sent"
+    )
 
 
 def test_a_risk_that_exists_today_says_so() -> None:
