@@ -1,58 +1,141 @@
-"""The repairs that lead from the chain as committed to a working one, applied one after another.
+"""The four repairs that make the chain as committed deliver, in any combination, and how many lines each one changes.
 
-Each step keeps all repairs before it. The first three are the audit's fixes in the audit's order. The others repair
-defects that appear when the chain runs, in the order in which an engineer would find them. The sequence shows how much
-a "single line change" delivers.
+A repair replaces parts of a chain, as the audit's fixes do. The supervisor and the manager of the audited commit were
+read and not rebuilt, so the original code needs more than these four.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Final
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import SequenceMatcher
+from itertools import combinations
+from typing import Any, Final, NamedTuple
 
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.self_check import WITHOUT_ROUTING
-from bridgekit.transport.hub import Hub
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.resolution import Carried, Resolver
 from bridgekit_verify.as_committed import HubThatAlwaysSaysSent
-from bridgekit_verify.variants import AS_COMMITTED, FIXES, Variant
+from bridgekit_verify.variants import AS_COMMITTED, Fix, Variant
 
-__all__ = ["REPAIR_SEQUENCE"]
+__all__ = ["NEW_CLASSES", "REPAIRS", "LineChange", "changed_lines", "repaired", "subsets"]
 
-_FIX_1: Final = FIXES["fix 1"].applied_to(AS_COMMITTED, name="+ Fix 1")
-_FIX_2: Final = FIXES["fixes 1 and 2 as written"].applied_to(AS_COMMITTED, name="+ Fix 2")
-_FIX_3: Final = FIXES["fixes 1, 2 and 3"].applied_to(AS_COMMITTED, name="+ Fix 3")
-_LINK_3: Final = replace(_FIX_3, name="+ link 3", summary="the registry binds agents per run", registry=AgentRegistry)
-_LINK_8: Final = replace(
-    _LINK_3,
-    name="+ link 8",
-    summary="the adapter calls the bridge with valid arguments",
-    adapter=WebSocketBridgeAdapter,
-)
-_LINK_10: Final = replace(
-    _LINK_8, name="+ link 10", summary="each socket is assigned to a thread", hub=HubThatAlwaysSaysSent
-)
-_TRUTHFUL_RECEIPTS: Final = replace(
-    _LINK_10,
-    name="+ truthful receipts",
-    summary="an event is reported as sent only if a socket accepted it, and startup checks this",
-    hub=Hub,
-    self_checks=WITHOUT_ROUTING,
-)
-_AGENT_PER_RUN: Final = replace(
-    _TRUTHFUL_RECEIPTS, name="+ an agent per run", summary="no agent emits for another run", core=AgentExecutionCore
-)
 
-REPAIR_SEQUENCE: Final[tuple[Variant, ...]] = (
-    AS_COMMITTED,
-    _FIX_1,
-    _FIX_2,
-    _FIX_3,
-    _LINK_3,
-    _LINK_8,
-    _LINK_10,
-    _TRUTHFUL_RECEIPTS,
-    _AGENT_PER_RUN,
+class LineChange(NamedTuple):
+    """The lines that a repair removes from the rebuilt chain and adds to it."""
+
+    removed: int
+    added: int
+
+    def __str__(self) -> str:
+        return f"-{self.removed} +{self.added}"
+
+
+def carried(mapping: RunThreadMappingService) -> Resolver:
+    """Send an event to the thread that it carries. Nothing is looked up, so that carrying is measured alone."""
+    return Carried()
+
+
+REPAIRS: Final = (
+    Fix(
+        "agent per run",
+        "core and registry create an agent for each run",
+        {"core": AgentExecutionCore, "registry": AgentRegistry},
+    ),
+    Fix("thread carried", "an event names its thread, and the bridge uses it", {"resolver": carried}),
+    Fix("connection bound", "the hub registers each socket under its thread", {"hub": HubThatAlwaysSaysSent}),
+    Fix(
+        "link 8 call", "the adapter calls the bridge with arguments that it takes", {"adapter": WebSocketBridgeAdapter}
+    ),
 )
-"""The chain as committed, then each cumulative repair."""
+NEW_CLASSES: Final[Mapping[str, tuple[type, ...]]] = {"thread carried": (Carried,)}
+"""The classes that a repair adds, because the code as committed has none for it."""
+
+
+def repaired(fixes: Iterable[Fix], *, base: Variant = AS_COMMITTED) -> Variant:
+    """Return the base chain with each of these repairs or fixes."""
+    chain = base
+    for fix in fixes:
+        chain = fix.applied_to(chain)
+    return chain
+
+
+def subsets(repairs: tuple[Fix, ...] = REPAIRS) -> Iterator[tuple[Fix, ...]]:
+    """Yield every combination of the repairs, smaller ones first: none of them, each one, up to all of them."""
+    for size in range(len(repairs) + 1):
+        yield from combinations(repairs, size)
+
+
+def changed_lines(repair: Fix, base: Variant = AS_COMMITTED, *, adds: tuple[type, ...] = ()) -> LineChange:
+    """Count the lines by which the base chain's source differs from the repaired form.
+
+    Each method that a defect overrides is compared with the method that the repair uses in its place. A call of
+    `super()` stands for the lines of the method that it calls. Indentation, comments and docstrings do not count. The
+    classes in `adds` are new as a whole.
+    """
+    removed = added = 0
+    for part, sound in repair.parts.items():
+        for before, after in _rewritten(getattr(base, part), sound):
+            for tag, first, last, start, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+                if tag != "equal":
+                    removed, added = removed + last - first, added + end - start
+    return LineChange(removed, added + sum(len(_lines([_parsed(new)])) for new in adds))
+
+
+def _rewritten(committed: Any, sound: Any) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield the lines of each function that the repair changes: as committed, and repaired."""
+    if not inspect.isclass(committed):
+        yield _body(committed), _body(sound)
+        return
+    for overriding in committed.__mro__:
+        if overriding not in sound.__mro__:
+            for name, method in vars(overriding).items():
+                if inspect.isfunction(method):
+                    owner = next((each for each in sound.__mro__ if name in vars(each)), None)
+                    yield _body(method, overriding), _body(vars(owner)[name], owner) if owner else []
+
+
+def _body(function: Callable[..., Any], owner: type | None = None) -> list[str]:
+    """Return the lines of a function's body; `owner` is the class that defines it, if it may call `super()`."""
+    definition = _parsed(function)
+    if owner is not None:
+        _InlineSuper(owner).visit(definition)
+    return _lines(definition.body)
+
+
+def _parsed(thing: type | Callable[..., Any]) -> Any:
+    """Parse a class or function, without docstrings."""
+    [definition] = ast.parse(textwrap.dedent(inspect.getsource(thing))).body
+    for node in ast.walk(definition):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node):
+            node.body = node.body[1:]
+    return definition
+
+
+def _lines(statements: list[ast.stmt]) -> list[str]:
+    lines = (line.strip() for statement in statements for line in ast.unparse(statement).splitlines())
+    return [line for line in lines if line]
+
+
+class _InlineSuper(ast.NodeTransformer):
+    """Replaces a statement that only calls `super()`, or returns its result, by the body of the called method."""
+
+    def __init__(self, owner: type) -> None:
+        self._owner = owner
+
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt | list[ast.stmt]:
+        return self._inlined(node, node.value)
+
+    def visit_Return(self, node: ast.Return) -> ast.stmt | list[ast.stmt]:
+        return self._inlined(node, node.value)
+
+    def _inlined(self, statement: ast.stmt, value: ast.expr | None) -> ast.stmt | list[ast.stmt]:
+        match value:
+            case ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Name(id="super")), attr=name)):
+                body: list[ast.stmt] = _parsed(getattr(super(self._owner, self._owner), name)).body
+                return body
+        return statement

@@ -43,7 +43,7 @@ def anyio_backend() -> str:
 def notebook_parameters(stem: str) -> dict[str, int]:
     cells = json.loads((ROOT / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))["cells"]
     source = next("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
-    return {name: int(value) for name, value in re.findall(r"^(\w+) = (\d+)$", source, re.MULTILINE)}
+    return {name: int(value) for name, value in re.findall(r"^(\w+) = (\d+)\b", source, re.MULTILINE)}
 
 
 async def test_headline_numbers_equal_those_of_the_notebook() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
@@ -40,6 +40,8 @@ OVERLOAD_SECONDS: Final = 1.3
 """Least duration of the overload: at twice the capacity, events get late by about half the elapsed time or more."""
 MAX_OVERLOAD_EVENTS: Final = 150_000
 """Bound on the overload's events, so that they fit into the client's memory."""
+PAIRED_SHARE: Final = 0.4
+"""That load, as a share of the lowest one that an edge carries."""
 MAX_OVERLOAD_TRIES: Final = 2
 """Overloads to try: if other programs stop using the CPUs, the process can carry more than was measured before."""
 STUDY_SECONDS: Final = 600.0
@@ -53,14 +55,17 @@ class CapacityStudy:
     sockets: int
     load_average: float
     """The one-minute load average at the end of the study."""
+    paired: Mapping[str, Sequence[StepResult]] = field(default_factory=dict)
+    """By edge: rounds of one load that is the same for all edges."""
 
     def of(self, edge: Edge) -> LoadSearch:
         return next(search for search in self.searches if search.edge.name == edge.name)
 
     @property
     def steps(self) -> list[StepResult]:
-        """All load steps, including repeated ones."""
-        return [step for search in self.searches for step in search.steps]
+        """All load steps, including repeated ones and the paired rounds."""
+        searched = [step for search in self.searches for step in search.steps]
+        return searched + [step for steps in self.paired.values() for step in steps]
 
     def table(self) -> pd.DataFrame:
         """Return one row for each load.
@@ -77,10 +82,14 @@ class CapacityStudy:
 
     def figure(self) -> Figure:
         """Draw the share within one second and the 99th percentile over load, with the carried load marked."""
-        carried = [f"{each.carries:,.0f} ({each.edge.name})" for each in self.searches if each.carries is not None]
-        title = f"In time up to {' and '.join(carried) or 'no load that was tried'}" + " events a second" * bool(
-            carried
-        )
+        carried = [
+            f"{'at least ' if each.underestimate_reason else ''}{each.carries:,.0f} ({each.edge.name})"
+            for each in self.searches
+            if each.carries is not None
+        ]
+        title = f"Events are on time up to {' and '.join(carried)}\nevents per second"
+        if not carried:
+            title = "At no load that was tried are the events on time"
         with new_figure(title, 7.6, 6.0) as figure:
             above, below = figure.subplots(2, 1, sharex=True)
             for row, search in enumerate(self.searches):
@@ -96,18 +105,18 @@ class CapacityStudy:
             below.axhline(1_000 * WITHIN_SECONDS, color="#777777", linewidth=0.8, linestyle=":")
             below.set_yscale("log")
             below.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-            below.set_ylabel("from due to read, ms\n(99th percentile)")
+            below.set_ylabel("delay from due to read, ms\n(99th percentile)")
             below.set_xscale("log")
             below.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             below.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             below.xaxis.set_minor_locator(NullLocator())
-            below.set_xlabel("load, events a second")
+            below.set_xlabel("load, events per second")
             return figure
 
     def alt_text(self) -> str:
         """Return a text alternative of the figure, one clause for each load."""
         return "; ".join(
-            f"{search.edge.name}, {step.events_per_second:,.0f} events a second: {step.on_time} on time,"
+            f"{search.edge.name}, {step.events_per_second:,.0f} events per second: {step.on_time} on time,"
             f" 99 % within {1_000 * step.client.late_p99:,.0f} ms"
             for search in self.searches
             for step in search.tried
@@ -127,10 +136,10 @@ def _row(edge: Edge, step: StepResult) -> dict[str, object]:
         "p50 ms": round(1_000 * step.client.late_p50, 1),
         "p99 ms": round(1_000 * step.client.late_p99, 1),
         "max ms": round(1_000 * step.client.late_max, 1),
-        "falls behind ms/s": round(1_000 * step.falls_behind),
+        "delay grows by ms/s": round(1_000 * step.falls_behind),
         "core %": round(100 * step.server.share),
-        "kept waiting %": round(100 * step.server.run_queue_wait),
-        "reader's core %": round(100 * step.client.share),
+        "waited for a CPU %": round(100 * step.server.run_queue_wait),
+        "client's core %": round(100 * step.client.share),
         "CPU µs/event": round(step.cpu_us, 1),
         "lost": step.client.lost,
         "carried": step.carried,
@@ -148,8 +157,8 @@ def _summary(search: LoadSearch) -> dict[str, object]:
         "on time": None if best is None else str(best.on_time),
         "not carried events/s": None if failed is None else round(failed),
         "CPU µs/event": None if best is None else round(best.cpu_us, 1),
-        "a core does at most, events/s": None if search.core_capacity is None else round_load(search.core_capacity),
-        "may be more, for": search.underestimate_reason or None,
+        "one core, events/s at most": None if search.core_capacity is None else round_load(search.core_capacity),
+        "may be higher because": search.underestimate_reason or None,
     }
 
 
@@ -159,11 +168,13 @@ async def study_capacity(
     sockets: int = 100,
     seconds: float = 12.0,
     max_load: float = 200_000.0,
+    rounds: int = 4,
     edges: Sequence[Edge] = EDGES,
 ) -> CapacityStudy:
     """Find the highest load that each edge carries. The edges take turns; no new load starts after `seconds`.
 
     Each thread has one socket and gets an equal share of the runs. Loads are in events per second, up to `max_load`.
+    Then all edges get the same load in turns, `rounds` times, because CPU times are comparable only at the same load.
     Raises TimeoutError.
     """
     plan = plan or LoadPlan()
@@ -173,9 +184,10 @@ async def study_capacity(
             for each in testbeds.values():
                 await each.connect(sockets)
             searches = await _search_loads(testbeds, plan, anyio.current_time() + seconds, max_load)
+            paired = await _paired_rounds(testbeds, searches, plan, rounds)
             for search in searches:
                 await _overload(testbeds[search.edge.name], search, plan)
-    return CapacityStudy(searches, sockets, os.getloadavg()[0])
+    return CapacityStudy(searches, sockets, os.getloadavg()[0], paired)
 
 
 async def _search_loads(
@@ -192,6 +204,22 @@ async def _search_loads(
         if all(load is None for _, load in asked):
             break
     return searches
+
+
+async def _paired_rounds(
+    testbeds: Mapping[str, Testbed], searches: Sequence[LoadSearch], plan: LoadPlan, rounds: int
+) -> dict[str, list[StepResult]]:
+    """Give all edges the same load in turns, well below what each of them carries; nothing if one carries no load."""
+    carried = [search.carries for search in searches if search.carries is not None]
+    found: dict[str, list[StepResult]] = {name: [] for name in testbeds}
+    if len(carried) < len(searches):
+        return found
+    shorter = msgspec.structs.replace(plan, seconds=plan.seconds / 2)
+    load = round_load(max(PAIRED_SHARE * min(carried), MIN_EVENTS / shorter.seconds))
+    for _ in range(rounds):
+        for name, each in testbeds.items():
+            found[name].append(await _apply_load(each, load, shorter))
+    return found
 
 
 async def _overload(each: Testbed, search: LoadSearch, plan: LoadPlan) -> None:

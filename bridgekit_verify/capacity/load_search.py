@@ -17,6 +17,7 @@ __all__ = [
     "MIN_EVENTS",
     "NATIVE",
     "ON_TIME_SHARE",
+    "PEAK_SECONDS",
     "WITHIN_SECONDS",
     "Edge",
     "LoadSearch",
@@ -200,12 +201,12 @@ class LoadSearch:
     def underestimate_reason(self) -> str:
         """Why the edge may carry more than was found; empty if a higher load really failed."""
         if (beyond := failed_load(self.steps)) is None:
-            return "no load was found that it does not carry"
+            return "no load was tried that it does not carry"
         failing = [step for step in self.steps if step.events_per_second == beyond]
         if any(step.reader_saturated for step in failing):
-            return "the reader could not keep up"
+            return "the client that reads was the bottleneck"
         if all(step.waited_for_cpu for step in failing):
-            return "other programs had the processors, too"
+            return "other programs also used the CPUs"
         return ""
 
     @property

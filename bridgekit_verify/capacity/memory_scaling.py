@@ -49,7 +49,7 @@ STUDY_SECONDS: Final = 600.0
 
 SOCKETS: Final = "idle sockets"
 THREADS: Final = "threads with a run in their log"
-RUNS: Final = "runs that wait"
+RUNS: Final = "waiting runs"
 
 
 class TooManySockets(BridgekitError):
@@ -154,18 +154,23 @@ class MemoryStudy:
                 "what": fit.of,
                 "up to": fit.most,
                 "KiB each": round(fit.kib, 2),
-                "off the line %": round(100 * fit.max_residual, 1),
+                "off the line, %": round(100 * fit.max_residual, 1),
                 "in a GiB": round(fit.per_gib, -3) if fit.kib > 0 else None,
-                "CPU beside them, times": round(scaling.growth, 2),
+                "CPU per event beside them, times": round(scaling.growth, 2),
             }
             for scaling in self.scalings
             for fit in scaling.fits
         )
 
-    def figure(self, title: str) -> Figure:
+    def title(self) -> str:
+        """State the memory of an idle socket on each edge."""
+        each = " and ".join(f"{scaling.of(SOCKETS).kib:.1f} KiB ({scaling.edge.name})" for scaling in self.scalings)
+        return f"An idle socket needs {each} of memory"
+
+    def figure(self) -> Figure:
         """Draw memory over the number of items, one panel for each kind of item and one line for each edge."""
         kinds = [fit.of for fit in self.scalings[0].fits]
-        with new_figure(title, 9.6, 3.8) as figure:
+        with new_figure(self.title(), 9.6, 3.8) as figure:
             axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
             for column, (axis, kind) in enumerate(zip(axes, kinds, strict=True)):
                 for row, scaling in enumerate(self.scalings):
@@ -175,9 +180,9 @@ class MemoryStudy:
                 axis.set_ylim(0, None)
                 axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
                 axis.xaxis.set_major_locator(MaxNLocator(4))
-            axes[0].set_ylabel("memory of the process, MiB more")
+            axes[0].set_ylabel("additional memory of the process, MiB")
             axes[0].legend(frameon=False, loc="upper left")
-            figure.supxlabel("how many (line: least squares)", fontsize=10)
+            figure.supxlabel("number (line: least squares)", fontsize=10)
             return figure
 
     def alt_text(self) -> str:
@@ -192,7 +197,12 @@ class MemoryStudy:
 async def study_memory(
     sizes: Sequence[int] = (100, 500, 1_000), *, rounds: int = 4, seed: int = 0, edges: Sequence[Edge] = EDGES
 ) -> MemoryStudy:
-    """Measure the process's memory with each of these numbers of sockets, threads and runs. Raises TooManySockets."""
+    """Measure the process's memory with each of these numbers of sockets, threads and runs.
+
+    Raises TooManySockets, and ValueError for fewer than two different sizes.
+    """
+    if len(set(sizes)) < 2 or min(sizes) < 1:
+        raise ValueError(f"sizes are {list(sizes)}: give at least two different numbers from 1, to fit a line")
     if max(sizes) + WARM_UP + SPARE_FILES > (limit := raise_file_limit()):
         raise TooManySockets(max(sizes), limit)
     found: dict[str, MemoryScaling] = {}
@@ -270,7 +280,7 @@ def edge_table(capacity: CapacityStudy, memory: MemoryStudy) -> pd.DataFrame:
             "CPU µs/event, with pauses": None if search.best is None else round(search.best.cpu_us, 1),
             "CPU µs/event, in a burst": round(memory.of(search.edge).burst_us, 1),
             "KiB/idle socket": round(memory.of(search.edge).of(SOCKETS).kib, 1),
-            "can be had with": search.edge.available_with,
+            "available with": search.edge.available_with,
         }
         for search in capacity.searches
     )

@@ -111,20 +111,29 @@ class WaitingStudy:
             for point in points
         )
 
-    def figure(self, title: str) -> Figure:
+    def title(self) -> str:
+        """State the largest mean delay up to two thirds of a core."""
+        light = [
+            point.measured for points in self.points.values() for point in points if point.utilisation <= ONE_SERVICE
+        ]
+        if not light:
+            return "No load up to two thirds of a core was carried"
+        return f"Up to two thirds of a core, events are late by {1_000 * max(light):.1f} ms on average at most"
+
+    def figure(self) -> Figure:
         """Draw lateness over utilisation, one panel for each edge: measured, and predicted with and without pauses."""
-        with new_figure(title, 9.0, 4.0) as figure:
+        with new_figure(self.title(), 9.0, 4.0) as figure:
             axes = figure.subplots(1, len(self.points), sharey=True, sharex=True, squeeze=False)[0]
             for row, (axis, (name, points)) in enumerate(zip(axes, self.points.items(), strict=True)):
                 _waiting(axis, points, _curve(points), STYLES[row % len(STYLES)])
                 axis.set_title(name if points else f"{name}: no load was carried", fontsize=10.5)
-                axis.set_xlabel("of a core, had or waited for, %")
+                axis.set_xlabel("share of a core used or waited for, %")
             axes[0].set_yscale("log")
             axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
             axes[0].yaxis.set_minor_formatter(NullFormatter())
             axes[0].set_xlim(0, 100)
             axes[0].set_ylim(0.3, max(100.0, 2 * axes[0].get_ylim()[1]))
-            axes[0].set_ylabel("from due to read, ms")
+            axes[0].set_ylabel("delay from due to read, ms")
             handles, labels = axes[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
             return figure
@@ -186,5 +195,5 @@ def _waiting(axis: Axes, points: Sequence[Point], curve: Curve, style: LineStyle
         color=TEXT_COLOUR,
         linewidth=1.2,
         linestyle=":",
-        label="the same without the collector",
+        label="mean, closed form without garbage collection",
     )

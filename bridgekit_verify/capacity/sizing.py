@@ -153,9 +153,9 @@ def sizing_table(demand: Demand, costs: Sequence[Costs]) -> pd.DataFrame:
             "events/s": round(demand.events_per_second),
             "runs at once": round(demand.runs_at_once),
             "workers": sizing.workers,
-            "store": "a broker that they share" if sizing.shared else "its own memory",
+            "store": "a shared broker" if sizing.shared else "its own memory",
             "core % each": round(100 * sizing.core_share),
-            f"core % each, {demand.workers_lost} lost": round(100 * sizing.core_share_lost),
+            f"core % each, {demand.workers_lost} down": round(100 * sizing.core_share_lost),
             "MiB each": round(sizing.mib),
         }
         for sizing in (size(demand, each) for each in costs)

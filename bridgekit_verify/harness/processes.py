@@ -25,6 +25,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from bridgekit.errors import BridgekitError
 
 __all__ = [
+    "DISCARD",
     "LINE_BYTES",
     "REPLY_TIMEOUT_SECONDS",
     "START_TIMEOUT_SECONDS",
@@ -37,6 +38,8 @@ __all__ = [
     "start_process",
 ]
 
+DISCARD: Final = subprocess.DEVNULL
+"""For a process that another library starts: discard what it writes to a stream."""
 START_TIMEOUT_SECONDS: Final = 60.0
 """Timeout for the first message of a process, which may import many modules on a busy machine."""
 REPLY_TIMEOUT_SECONDS: Final = 60.0

@@ -19,6 +19,7 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.transport.hub import Hub
+from bridgekit_verify.measure.calls import PASSING_ON
 
 __all__ = ["link_of_error", "raised_by_harness"]
 
@@ -66,7 +67,9 @@ def raised_by_harness(error: BaseException) -> bool:
 def _innermost_first(error: BaseException) -> Iterator[FrameType]:
     frames, step = [], error.__traceback__
     while step is not None:
-        frames.append(step.tb_frame)
+        # If the call itself is wrong, such as a missing argument, the caller's frame is the innermost one.
+        if step.tb_frame.f_code not in PASSING_ON:
+            frames.append(step.tb_frame)
         step = step.tb_next
     return reversed(frames)
 

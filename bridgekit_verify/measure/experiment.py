@@ -17,10 +17,17 @@ from bridgekit.events import AgentEvent, Receipt, RoutedEvent
 from bridgekit.serve.in_process import serving
 from bridgekit.signals import Gap, Subscribed, decode_any
 from bridgekit.transport.client import EventClient, connect
+from bridgekit_verify.measure.calls import LinkCall
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.history import Arrival, History, SignalledGap, Socket, key_of
-from bridgekit_verify.measure.instrumentation import instrument, instrumented_agent, wrong_bridge
+from bridgekit_verify.measure.instrumentation import (
+    instrument,
+    instrumented_agent,
+    recording,
+    recording_calls,
+    wrong_bridge,
+)
 from bridgekit_verify.measure.ledger import Row, ledger
 from bridgekit_verify.measure.observer import NO_OBSERVER, SocketObserver
 from bridgekit_verify.measure.workload import AGENT, Run, RunBarrier, Workload, scripted_agent, seeded, tools
@@ -58,18 +65,22 @@ async def measure(
     seed: int = 0,
     on_event: OnEvent | None = None,
     observer: SocketObserver = NO_OBSERVER,
+    calls: list[LinkCall] | None = None,
 ) -> Measurement:
     """Run the workload through the variant over real sockets on 127.0.0.1, and return its history and verdict.
 
     The same variant, workload and seed give the same counts. LedgerImbalance and errors of the harness propagate;
     errors that the agents' runs raise are part of the result. `on_event` is called with each event as a socket reads
-    it. Frames that an `observer` reads with its own sockets are not counted.
+    it. Frames that an `observer` reads with its own sockets are not counted. `calls` receives every call between the
+    links, from startup to the hub, for a trace.
     """
     history = History(bound_by_registry=workload.outside_core)
     barriers: dict[str, RunBarrier] = {}
-    agent = instrumented_agent(scripted_agent(variant.agent, workload.steps, history, barriers), history)
-    config = instrument(variant, history).config({AGENT: agent}, hex_source=seeded(seed), tools=tools(), seed=seed)
-    app = create_app(config, start=variant.start)
+    listen = recording(history) if calls is None else recording_calls(calls, history)
+    row = instrument(variant, listen, to_the_hub=calls is not None)
+    agent = instrumented_agent(scripted_agent(variant.agent, workload.steps, history, barriers), listen)
+    config = row.config({AGENT: agent}, hex_source=seeded(seed), tools=tools(), seed=seed)
+    app = create_app(config, start=row.start)
     try:
         with unwrap_single_error(), anyio.fail_after(MEASURE_TIMEOUT_SECONDS):
             async with serving(app) as url:

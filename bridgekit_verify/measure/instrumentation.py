@@ -1,136 +1,143 @@
 """Record what each link of a variant receives, without changing what the link does.
 
-Each class is a subclass of the part that the variant chose, sound or broken. The record shows the difference between
-what a link received and what it passed on.
+Each part that the variant chose, sound or broken, is observed where other links call it. The history takes from these
+calls what the ledger needs. A trace keeps the calls themselves, and observes the bridge and the hub as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_1_startup import Application
+from bridgekit.chain.link_1_startup import Application, start_application
+from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_3_registry import AgentRegistry
+from bridgekit.chain.link_4_engine import ExecutionEngine
+from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import Answer, EventType, Payload
-from bridgekit.ids import RunId, ThreadId
-from bridgekit_verify.measure.history import BridgeBinding, Emission, History, key_of
+from bridgekit.events import AgentEvent, EventType
+from bridgekit.transport.hub import Hub
+from bridgekit_verify.measure.calls import LinkCall, Listener, observe_instance, observed, watched
+from bridgekit_verify.measure.history import BridgeBinding, Emission, EventKey, History, key_of
 from bridgekit_verify.variants import Variant
 
-__all__ = ["instrument", "instrumented_agent", "wrong_bridge"]
+__all__ = ["instrument", "instrumented_agent", "recording", "recording_calls", "wrong_bridge"]
+
+SUPERVISOR: Final = {"__init__": 2, "open_run": 2, "run": 2}
+REGISTRY: Final = {"set_websocket_bridge": 3, "create": 3, "create_bound": 3}
+ENGINE: Final = {"__init__": 4, "execute": 4}
+CORE: Final = {"__init__": 5, "execute_agent": 5}
+AGENT_METHODS: Final = {"set_websocket_bridge": 6, "execute": 6, "emit": 6}
+ADAPTER: Final = {"set_websocket_bridge": 7, "emit": 8}
+NOTIFY: Final = ("notify", "notify_when_room", *(f"notify_{event_type}" for event_type in EventType))
+BRIDGE: Final = dict.fromkeys(("__init__", *NOTIFY), 9)
+HUB: Final = {"publish": 10, "deliver": 10}
 
 
-def instrument(variant: Variant, history: History) -> Variant:
-    """Return the variant with links 2 to 5 and the adapter recording in `history` what they receive."""
-    return replace(
+def instrument(variant: Variant, listen: Listener, *, to_the_hub: bool = False) -> Variant:
+    """Return the variant with links 2 to 5 and the adapter reporting their calls; agents need `instrumented_agent`.
+
+    `to_the_hub` adds startup, the bridge and its hub, for listeners that `recording_calls` returns.
+    """
+    row = replace(
         variant,
-        supervisor=_instrumented_supervisor(variant.supervisor, history),
-        registry=_instrumented_registry(variant.registry, history),
-        engine=_instrumented_engine(variant.engine, history),
-        core=_instrumented_core(variant.core, history),
-        adapter=_instrumented_adapter(variant.adapter, history),
+        supervisor=observed(variant.supervisor, SupervisorAgent, SUPERVISOR, listen),
+        registry=observed(variant.registry, AgentRegistry, REGISTRY, listen),
+        engine=observed(variant.engine, ExecutionEngine, ENGINE, listen),
+        core=observed(variant.core, AgentExecutionCore, CORE, listen),
+        adapter=observed(variant.adapter, WebSocketBridgeAdapter, ADAPTER, listen),
+    )
+    if not to_the_hub:
+        return row
+    return replace(
+        row,
+        start=watched(variant.start, start_application, 1, listen),
+        bridge=observed(variant.bridge, AgentWebSocketBridge, BRIDGE, listen),
     )
 
 
-# The types are Any because the variant chooses the base class at run time.
+def instrumented_agent(base: type[BaseAgent], listen: Listener) -> Any:
+    """Return a subclass of the agent that reports its calls."""
+    return observed(base, BaseAgent, AGENT_METHODS, listen)
 
 
-def _instrumented_supervisor(base: Any, history: History) -> Any:
-    class InstrumentedSupervisor(base):  # type: ignore[misc]
-        def __init__(self, sessions: Any, model: Any, websocket_bridge: Any, tools: Any, **choices: Any) -> None:
-            history.bridge_given[2] = id(websocket_bridge)
-            super().__init__(sessions, model, websocket_bridge, tools, **choices)
+def recording(history: History) -> Listener:
+    """Return a listener that records in the history what each link was given and what each agent emitted."""
 
-    return InstrumentedSupervisor
+    def record(call: LinkCall) -> None:
+        match call.link, call.method, call.given:
+            case 2 | 4 | 5, "__init__", {"websocket_bridge": bridge}:
+                history.bridge_given[call.link] = id(bridge)
+            case 3, "set_websocket_bridge", {"bridge": bridge}:
+                history.bridge_given[3] = id(bridge)
+            case 3 | 4 | 5, "create_bound" | "execute" | "execute_agent", {"context": RunContext() as context}:
+                history.received_by.setdefault(context.request, {})[call.link] = context.thread_id
+            case 6 | 7, "set_websocket_bridge", {"bridge": bridge, "run_id": run_id, **others}:
+                call.part.binding = BridgeBinding(id(bridge), run_id, others.get("thread_id"))
+            case 6 | 8, "emit", _ if (key := _key(call.given)) is not None:
+                _record_emission(history, call, key)
 
-
-def _instrumented_registry(base: Any, history: History) -> Any:
-    class InstrumentedRegistry(base):  # type: ignore[misc]
-        def set_websocket_bridge(self, bridge: AgentWebSocketBridge) -> None:
-            history.bridge_given[3] = id(bridge)
-            super().set_websocket_bridge(bridge)
-
-        def create_bound(self, context: RunContext) -> Any:
-            history.received_by.setdefault(context.request, {})[3] = context.thread_id
-            return super().create_bound(context)
-
-    return InstrumentedRegistry
+    return record
 
 
-def _instrumented_engine(base: Any, history: History) -> Any:
-    class InstrumentedEngine(base):  # type: ignore[misc]
-        def __init__(self, registry: Any, websocket_bridge: Any, **choices: Any) -> None:
-            history.bridge_given[4] = id(websocket_bridge)
-            super().__init__(registry, websocket_bridge, **choices)
-
-        async def execute(self, context: RunContext) -> object:
-            history.received_by.setdefault(context.request, {})[4] = context.thread_id
-            return await super().execute(context)
-
-    return InstrumentedEngine
+def _record_emission(history: History, call: LinkCall, key: EventKey) -> None:
+    if call.link == 6:
+        history.emissions[key] = _emission(call.part)
+    else:
+        history.emitted.add(key)
 
 
-def _instrumented_core(base: Any, history: History) -> Any:
-    class InstrumentedCore(base):  # type: ignore[misc]
-        def __init__(self, registry: Any, websocket_bridge: Any) -> None:
-            history.bridge_given[5] = id(websocket_bridge)
-            super().__init__(registry, websocket_bridge)
-
-        async def execute_agent(self, context: RunContext) -> object:
-            history.received_by.setdefault(context.request, {})[5] = context.thread_id
-            return await super().execute_agent(context)
-
-    return InstrumentedCore
+def _emission(agent: Any) -> Emission:
+    adapter = agent._websocket_adapter
+    return Emission(getattr(agent, "binding", None), getattr(adapter, "binding", None), _held(adapter))
 
 
-def instrumented_agent(base: type[BaseAgent], history: History) -> type[BaseAgent]:
-    """Return a subclass of the agent that records its own and its adapter's binding with each event."""
-
-    class InstrumentedAgent(base):  # type: ignore[valid-type,misc]
-        binding: BridgeBinding | None = None
-
-        def set_websocket_bridge(
-            self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
-        ) -> None:
-            self.binding = BridgeBinding(id(bridge), run_id, thread_id)
-            super().set_websocket_bridge(bridge, run_id, thread_id=thread_id)
-
-        def emit(self, event_type: EventType, payload: Payload) -> Answer:
-            if (key := key_of(event_type, payload)) is not None:
-                adapter = self._websocket_adapter
-                holds = adapter.bridge is not None and adapter.run_id is not None
-                history.emissions[key] = Emission(
-                    agent_given=self.binding,
-                    adapter_given=adapter.binding,
-                    adapter_held=BridgeBinding(id(adapter.bridge), adapter.run_id, adapter.thread_id)
-                    if holds
-                    else None,
-                )
-            answer: Answer = super().emit(event_type, payload)
-            return answer
-
-    return InstrumentedAgent
+def _held(adapter: WebSocketBridgeAdapter) -> BridgeBinding | None:
+    if adapter.bridge is None or adapter.run_id is None:
+        return None
+    return BridgeBinding(id(adapter.bridge), adapter.run_id, adapter.thread_id)
 
 
-def _instrumented_adapter(base: type[WebSocketBridgeAdapter], history: History) -> Any:
-    class InstrumentedAdapter(base):  # type: ignore[valid-type,misc]
-        binding: BridgeBinding | None = None
+def recording_calls(calls: list[LinkCall], history: History) -> Listener:
+    """Return a listener that also appends every call, with its event, its request and what the adapter held."""
+    record = recording(history)
 
-        def set_websocket_bridge(
-            self, bridge: Any, run_id: RunId, agent_name: str, *, thread_id: ThreadId | None = None
-        ) -> None:
-            self.binding = BridgeBinding(id(bridge), run_id, thread_id)
-            super().set_websocket_bridge(bridge, run_id, agent_name, thread_id=thread_id)
+    def keep(call: LinkCall) -> None:
+        record(call)
+        calls.append(call)
+        if call.method == "__init__" and isinstance(hub := call.given.get("hub"), Hub):
+            # Other links may make bridges with hubs of their own, so each hub is observed when its bridge is made.
+            observe_instance(hub, Hub, HUB, keep)
+        call.key = _key(call.given) or (None if call.caller is None else call.caller.key)
+        call.request = _request(call)
+        if (call.link, call.method) == (8, "emit"):
+            call.held = _held(call.part)
 
-        def emit(self, event_type: EventType, payload: Payload) -> Answer:
-            if (key := key_of(event_type, payload)) is not None:
-                history.emitted.add(key)
-            answer: Answer = super().emit(event_type, payload)
-            return answer
+    return keep
 
-    return InstrumentedAdapter
+
+def _key(given: Mapping[str, Any]) -> EventKey | None:
+    match given:
+        case {"event_type": event_type, "payload": payload}:
+            return key_of(event_type, payload)
+        case {"event": AgentEvent() as event}:
+            return key_of(event.type, event.payload)
+    return None
+
+
+def _request(call: LinkCall) -> str | None:
+    match call.given:
+        case {"context": RunContext() as context}:
+            return context.request
+        case {"request": str(request)}:
+            return request
+    if call.key is not None:
+        return call.key.request
+    return None if call.caller is None else call.caller.request
 
 
 def wrong_bridge(application: Application, history: History) -> tuple[int, str] | None:

@@ -7,10 +7,11 @@ An interval belongs to a rate that was sampled. For cases that were chosen, and 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
-__all__ = ["CONFIDENCE", "Rate", "collision_probability", "percent", "runs_until_collision", "wilson"]
+__all__ = ["CONFIDENCE", "Rate", "Sample", "collision_probability", "percent", "runs_until_collision", "wilson"]
 
 CONFIDENCE: Final = 0.95
 
@@ -73,6 +74,19 @@ class Rate(NamedTuple):
     def __str__(self) -> str:
         """Counts and interval: "58 of 60 (88.6 to 99.08 %)"."""
         return f"{self.counts} ({self.bounds})"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Sample:
+    """How many observations a verdict rests on, and of what: `Sample(2, "agents")`. The smallest one sorts first."""
+
+    count: int
+    unit: str
+    """What was counted, such as "events" or "calls per chain": the first word is a plural that ends in "s"."""
+
+    def __str__(self) -> str:
+        unit, space, rest = self.unit.partition(" ")
+        return f"{self.count:,} {unit.removesuffix('s') if self.count == 1 else unit}{space}{rest}"
 
 
 def percent(share: float) -> str:

@@ -15,12 +15,11 @@ from anyio.lowlevel import checkpoint
 from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_agent import BaseAgent
-from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import EventType
-from bridgekit.ids import HexSource, RunId, ThreadId
+from bridgekit.ids import HexSource
 from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure.families import FAMILIES, OwnedThread, own_threads, thread_ids
-from bridgekit_verify.measure.history import EventKey, Expectation, ExpectedEvents, Handover, History
+from bridgekit_verify.measure.history import BridgeBinding, EventKey, Expectation, ExpectedEvents, Handover, History
 
 __all__ = [
     "AGENT",
@@ -141,6 +140,16 @@ class Workload:
         for offline, indexed in groupby(enumerate(self.groups()), key=lambda each: self.offline.is_offline(each[0])):
             yield not offline, [group for _, group in indexed]
 
+    def misroutes_of_shared_agent(self) -> int:
+        """Return how many agents' events reach another user if the runs of a group share one agent object.
+
+        The agent emits for the run that bound it last, so of each group only the events of that run's owner arrive. If
+        n runs of n users run c at a time, they form ⌈n / c⌉ groups, and the share is (n - ⌈n / c⌉) / n. That is
+        (c - 1) / c only where c divides n. `users_without_socket` must be 0: a user without a socket reads nothing.
+        """
+        per_run = 3 * self.steps
+        return sum(per_run for group in self.groups() for run in group if run.owned.user_id != group[-1].owned.user_id)
+
     def expectations(self, run: Run) -> list[Expectation]:
         """Return the events that must reach the run's user, in order."""
         steps = [
@@ -226,20 +235,15 @@ def scripted_agent(
     """
 
     class ScriptedAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
-        given = False
-
-        def set_websocket_bridge(
-            self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
-        ) -> None:
-            self.given = True
-            super().set_websocket_bridge(bridge, run_id, thread_id=thread_id)
+        binding: BridgeBinding | None = None
+        """Set by the instrumentation when the agent is given a bridge."""
 
         async def execute(self, context: RunContext) -> object:
             request, barrier = context.request, barriers[context.request]
             adapter = self._websocket_adapter
             history.handovers[request] = Handover(
                 run_id=context.run_id,
-                given=self.given,
+                given=self.binding is not None,
                 passed_on=bool(adapter.bridge or adapter.run_id or adapter.agent_name),
                 holds=self.has_websocket_bridge(),
             )

@@ -16,8 +16,8 @@ from bridgekit.chain.link_1_startup import create_app
 from bridgekit.errors import unwrap_single_error
 from bridgekit.serve.in_process import serving
 from bridgekit_verify.measure.workload import OwnedThread, seeded
-from bridgekit_verify.probes.recording import Call, Recording, recorded
-from bridgekit_verify.probes.rules import Judgement, Kind, error_text
+from bridgekit_verify.probes.recording import RecordedCall, Recording, recorded
+from bridgekit_verify.probes.rules import Judgement, ViolationKind, error_text
 from bridgekit_verify.probes.rules_of_events import (
     EMITTERS,
     judge_adapter_binding,
@@ -109,11 +109,11 @@ def judge(number: int, seen: Observation) -> Judgement:
     found = JUDGES[number](seen)
     raised = [error for link, error in seen.errors if _origin(seen, link, error) == number]
     if raised and not found.violations and not any(JUDGES[n](seen).violations for n in JUDGES if n > number):
-        found.expect(False, Kind.LOST, error_text(raised[0]))
+        found.expect(False, ViolationKind.LOST, error_text(raised[0]))
     inner = {id(call.within) for call in seen.recording.unfinished}
     for call in seen.recording.unfinished:
         if id(call) not in inner and _link_of(call) == number:
-            found.expect(False, Kind.LOST, f"{call.name} did not return within {SCENARIO_TIMEOUT_SECONDS:g} s")
+            found.expect(False, ViolationKind.LOST, f"{call.name} did not return within {SCENARIO_TIMEOUT_SECONDS:g} s")
     return found
 
 
@@ -123,7 +123,7 @@ def _origin(seen: Observation, link: int, error: Exception) -> int | None:
     return _link_of(calls[-1]) if calls else link
 
 
-def _link_of(call: Call) -> int | None:
+def _link_of(call: RecordedCall) -> int | None:
     if call.part == "agent" and call.name == "execute":
         return None  # the suite's own agent
     if call.part == "adapter" and call.name == "set_websocket_bridge":

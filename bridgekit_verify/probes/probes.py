@@ -19,9 +19,10 @@ from bridgekit.errors import DeterministicStartupError
 from bridgekit.transport import hub
 from bridgekit_verify.as_committed import HubThatAlwaysSaysSent, HubWithoutThreads
 from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
+from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.measure.workload import AGENT, seeded
 from bridgekit_verify.probes.observing import SCENARIO_TIMEOUT_SECONDS, judge, observe, quiet
-from bridgekit_verify.probes.rules import Judgement, Kind
+from bridgekit_verify.probes.rules import Judgement, ViolationKind
 from bridgekit_verify.probes.rules_of_routing import FamilyRoute, judge_families, route_families
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import audited_threads, thinking
@@ -81,6 +82,8 @@ class Probe:
     answer: ProbeAnswer
     evidence: str
     """What the probe observed, in one sentence."""
+    sample: Sample | None = None
+    """What the answer rests on; None if nothing was tried."""
 
 
 async def probe(
@@ -191,7 +194,7 @@ async def _run_probes(variant: Variant, links: Sequence[Link], observed: Observa
 
 
 def _refused(link: Link, refused: DeterministicStartupError) -> Probe:
-    return Probe(link, ProbeAnswer.DOES_NOT_HOLD, f"startup refused: {refused}")
+    return Probe(link, ProbeAnswer.DOES_NOT_HOLD, f"startup refused: {refused}", Sample(1, "startups"))
 
 
 async def _answer(link: Link, variant: Variant, observed: Observations) -> Probe:
@@ -207,14 +210,15 @@ async def _answer(link: Link, variant: Variant, observed: Observations) -> Probe
         found = families if observed.chosen_families else _with(families, found)
     if number == 1 and not found.violations:
         await _judge_checks(variant, found)
+    sample = Sample(max(found.tried, 1), "calls")  # a violation is an observation, too
     if found.violations:
-        return Probe(link, ProbeAnswer.DOES_NOT_HOLD, found.evidence)
+        return Probe(link, ProbeAnswer.DOES_NOT_HOLD, found.evidence, sample)
     if not found.tried:
         first = next((f"link {number} raised {type(error).__name__}: {error}" for number, error in seen.errors), "")
         return Probe(link, ProbeAnswer.UNKNOWN, first or "nothing reached this link")
     if not seen.complete:
         return Probe(link, ProbeAnswer.UNKNOWN, f"the scenario did not end within {SCENARIO_TIMEOUT_SECONDS:g} s")
-    return Probe(link, ProbeAnswer.HOLDS, found.summary)
+    return Probe(link, ProbeAnswer.HOLDS, found.summary, sample)
 
 
 def _with(first: Judgement, second: Judgement) -> Judgement:
@@ -248,11 +252,13 @@ async def _judge_checks(variant: Variant, found: Judgement) -> None:
     if isinstance(started, Application):
         counters = started.counters
         count = counters.sent.total() + counters.kept.total() + counters.lost.total()
-        found.expect(not count, Kind.MISCOUNTED, f"before the first run, {count} events of the self-checks are counted")
+        found.expect(
+            not count, ViolationKind.MISCOUNTED, f"before the first run, {count} events of the self-checks are counted"
+        )
     for broken, what in REFUSED_HUBS.items():
         refused = await _started(replace(chain, hub=broken))
         evidence = f"startup accepts {what}: its self-check cannot fail"
-        if not found.expect(not isinstance(refused, Application), Kind.HANDOVER, evidence):
+        if not found.expect(not isinstance(refused, Application), ViolationKind.HANDOVER, evidence):
             return
         found.summary += f"; it refuses {what}"
 

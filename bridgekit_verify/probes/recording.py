@@ -19,7 +19,7 @@ import anyio
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit_verify.variants import Variant
 
-__all__ = ["ABSENT", "Binding", "Call", "EmittedEvent", "Recording", "recorded"]
+__all__ = ["ABSENT", "Binding", "EmittedEvent", "RecordedCall", "Recording", "recorded"]
 
 ABSENT: Final = object()
 """The result of a call that has not returned, or that raised an error."""
@@ -118,7 +118,7 @@ class Binding(NamedTuple):
 
 
 @dataclass(eq=False, slots=True)
-class Call:
+class RecordedCall:
     """One call of a recorded method."""
 
     part: str
@@ -126,7 +126,7 @@ class Call:
     owner: Any
     given: dict[str, Any]
     """Arguments by name, as copies where a callee could change them."""
-    within: Call | None
+    within: RecordedCall | None
     """The recorded call that made this one."""
     entered: int
     """Position in the order of all entries and exits."""
@@ -154,28 +154,30 @@ class Call:
 class Recording:
     """All recorded calls of one application, in the order in which they began."""
 
-    calls: list[Call] = field(default_factory=list)
+    calls: list[RecordedCall] = field(default_factory=list)
     position: int = 0
-    unfinished: list[Call] = field(default_factory=list)
+    unfinished: list[RecordedCall] = field(default_factory=list)
     """Calls that had not returned when the recording ended."""
     limit: anyio.CancelScope | None = None
     """Ends the scenario when it takes too long."""
     judged_from: int = 0
     """Calls before this position belong to startup."""
-    _current: ContextVar[Call | None] = field(default_factory=lambda: ContextVar("current call", default=None))
+    _current: ContextVar[RecordedCall | None] = field(default_factory=lambda: ContextVar("current call", default=None))
 
-    def of(self, part: str, *names: str, startup: bool = False) -> list[Call]:
+    def of(self, part: str, *names: str, startup: bool = False) -> list[RecordedCall]:
         """Return the calls of a part's methods, without those of startup."""
         first = 0 if startup else self.judged_from
         return [call for call in self.calls if call.part == part and call.entered >= first and (call.name in names)]
 
-    def within(self, call: Call, part: str, *names: str) -> list[Call]:
+    def within(self, call: RecordedCall, part: str, *names: str) -> list[RecordedCall]:
         """Return the calls that this call made directly."""
         return [made for made in self.of(part, *names, startup=True) if made.within is call]
 
-    def enter(self, part: str, name: str, owner: object, args: tuple[Any, ...], options: Mapping[str, Any]) -> Call:
+    def enter(
+        self, part: str, name: str, owner: object, args: tuple[Any, ...], options: Mapping[str, Any]
+    ) -> RecordedCall:
         given = dict(zip(PARAMETERS[part][name], args, strict=False)) | dict(options)
-        call = Call(
+        call = RecordedCall(
             part,
             name,
             owner,
@@ -190,7 +192,7 @@ class Recording:
             self.calls.append(call)
         return call
 
-    def leave(self, call: Call, result: object = ABSENT, raised: BaseException | None = None) -> None:
+    def leave(self, call: RecordedCall, result: object = ABSENT, raised: BaseException | None = None) -> None:
         if self._stopped:
             return  # the call did not end by itself
         call.result, call.raised = result, raised
@@ -207,7 +209,7 @@ class Recording:
         return self.position
 
     @contextmanager
-    def making(self, call: Call) -> Iterator[None]:
+    def making(self, call: RecordedCall) -> Iterator[None]:
         """Attribute the calls made in the block to this call, and record an error that ends it."""
         token = self._current.set(call)
         try:
@@ -218,8 +220,8 @@ class Recording:
         finally:
             self._current.reset(token)
 
-    def invoke(self, call: Call, method: Callable[[], Any]) -> Any:
-        """Call the method, and record its result: at once, or when the returned awaitable has been awaited."""
+    def invoke(self, call: RecordedCall, method: Callable[[], Any]) -> Any:
+        """RecordedCall the method, and record its result: at once, or when the returned awaitable has been awaited."""
         with self.making(call):
             answer = method()
         if isinstance(answer, Awaitable) and not isinstance(answer, Receipt):
@@ -227,7 +229,7 @@ class Recording:
         self.leave(call, answer)
         return answer
 
-    async def _awaited(self, call: Call, answer: Awaitable[Any]) -> Any:
+    async def _awaited(self, call: RecordedCall, answer: Awaitable[Any]) -> Any:
         with self.making(call):
             result = await answer
         self.leave(call, result)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bridgekit.events import Receipt
-from bridgekit_verify.probes.recording import Call
+from bridgekit_verify.probes.recording import RecordedCall
 
 __all__ = [
     "Judgement",
-    "Kind",
     "Match",
+    "ViolationKind",
     "canonical",
     "difference",
     "error_text",
@@ -30,7 +30,7 @@ MOST_KINDS_SHOWN: Final = 2
 EMITTING: Final = ("agent", "adapter", "bridge")
 
 
-class Kind(enum.StrEnum):
+class ViolationKind(enum.StrEnum):
     """What a user or an operator notices."""
 
     LOST = "lost"
@@ -52,18 +52,18 @@ class Judgement:
     link: int
     tried: int = 0
     """How many calls of the link were judged. Without any, its answer is unknown."""
-    violations: list[tuple[Kind, str]] = field(default_factory=list)
-    """Kind and evidence, in the order in which they were found."""
+    violations: list[tuple[ViolationKind, str]] = field(default_factory=list)
+    """ViolationKind and evidence, in the order in which they were found."""
     summary: str = ""
     """What holds, in one clause."""
 
-    def expect(self, condition: bool, kind: Kind, evidence: str | Callable[[], str]) -> bool:
+    def expect(self, condition: bool, kind: ViolationKind, evidence: str | Callable[[], str]) -> bool:
         """Record a violation if the condition is false, and return the condition."""
         if not condition:
             self.violations.append((kind, evidence if isinstance(evidence, str) else evidence()))
         return condition
 
-    def equal(self, given: object, found: object, what: str, kind: Kind = Kind.CHANGED) -> bool:
+    def equal(self, given: object, found: object, what: str, kind: ViolationKind = ViolationKind.CHANGED) -> bool:
         """Record a violation if the two values differ, with the place where they differ first."""
         different = difference(given, found, what)
         return self.expect(different is None, kind, different or "")
@@ -71,7 +71,7 @@ class Judgement:
     @property
     def evidence(self) -> str:
         """The first violation of each kind, with the number of others."""
-        by_kind: dict[Kind, list[str]] = defaultdict(list)
+        by_kind: dict[ViolationKind, list[str]] = defaultdict(list)
         for kind, text in self.violations:
             by_kind[kind].append(text)
         first = [texts[0] + (f" (and {len(texts) - 1} more)" if texts[1:] else "") for texts in by_kind.values()]
@@ -126,15 +126,15 @@ def canonical(value: object) -> Hashable:
 class Match:
     """What a link made of its calls."""
 
-    pairs: list[tuple[Call, Call]]
+    pairs: list[tuple[RecordedCall, RecordedCall]]
     """Each call with the one that passed it on."""
-    lost: list[Call]
-    extra: list[Call]
+    lost: list[RecordedCall]
+    extra: list[RecordedCall]
     """Calls to the next link that belong to no call, or repeat one."""
 
-    def overtaken(self, group: Callable[[Call], Hashable]) -> Iterator[tuple[Call, Call]]:
+    def overtaken(self, group: Callable[[RecordedCall], Hashable]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
         """Yield each call that was passed on after a later call of its group, with that call."""
-        latest: dict[Hashable, tuple[Call, Call]] = {}
+        latest: dict[Hashable, tuple[RecordedCall, RecordedCall]] = {}
         for call, made in sorted(self.pairs, key=lambda pair: pair[1].entered):
             before = latest.get(group(call))
             if before is not None and before[0].entered > call.entered:
@@ -144,17 +144,17 @@ class Match:
 
 
 def match(
-    calls: Sequence[Call],
-    made: Iterable[Call],
-    key_of_call: Callable[[Call], Hashable],
-    key_of_made: Callable[[Call], Hashable],
+    calls: Sequence[RecordedCall],
+    made: Iterable[RecordedCall],
+    key_of_call: Callable[[RecordedCall], Hashable],
+    key_of_made: Callable[[RecordedCall], Hashable],
 ) -> Match:
     """Match a link's calls with the calls that it made: by caller and content, then by content, then by caller."""
     left = list(made)
-    pairs: dict[int, Call] = {}
+    pairs: dict[int, RecordedCall] = {}
     keys = {id(each): key_of_made(each) for each in left}
 
-    def take(matches: Callable[[Call, Call], bool]) -> None:
+    def take(matches: Callable[[RecordedCall, RecordedCall], bool]) -> None:
         by_place = [call for call in calls if id(call) not in pairs]
         for call in by_place:
             found = next((each for each in left if matches(call, each)), None)
@@ -174,7 +174,7 @@ def match(
     )
 
 
-def is_within(made: Call, call: Call) -> bool:
+def is_within(made: RecordedCall, call: RecordedCall) -> bool:
     """Return whether a call was made by another, directly or through further calls."""
     outer = made.within
     while outer is not None:
@@ -184,7 +184,7 @@ def is_within(made: Call, call: Call) -> bool:
     return False
 
 
-def same_outcome(call: Call, made: Call) -> bool:
+def same_outcome(call: RecordedCall, made: RecordedCall) -> bool:
     """Return whether a call returned or raised what the call that it made did.
 
     Where an event is emitted and a later link returns something else than a receipt, only that link is at fault.

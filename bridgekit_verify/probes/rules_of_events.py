@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from bridgekit.chain.link_7_8_adapter import Emitter
 from bridgekit.events import EventType, Receipt
-from bridgekit_verify.probes.recording import PARAMETERS, Binding, Call
-from bridgekit_verify.probes.rules import Judgement, Kind, Match, canonical, error_text, match, same_outcome
+from bridgekit_verify.probes.recording import PARAMETERS, Binding, RecordedCall
+from bridgekit_verify.probes.rules import Judgement, Match, ViolationKind, canonical, error_text, match, same_outcome
 from bridgekit_verify.probes.scenario import Observation
 
 __all__ = [
@@ -66,16 +66,20 @@ TYPE_OF_METHOD: Final = {
 EMITTERS: Final = tuple(name for name in PARAMETERS["agent"] if name.startswith("emit_"))
 
 
-def payload_of(call: Call) -> tuple[EventType, dict[str, Any]]:
+def payload_of(call: RecordedCall) -> tuple[EventType, dict[str, Any]]:
     """Return the event that a call of an `emit_*` or `notify_*` method must become."""
     kind = TYPE_OF_METHOD[call.name]
     return kind, PAYLOADS[kind](call.given)
 
 
-def expect_in_order(link: Judgement, found: Match, group: Callable[[Call], Any], what: Callable[[Call], str]) -> None:
+def expect_in_order(
+    link: Judgement, found: Match, group: Callable[[RecordedCall], Any], what: Callable[[RecordedCall], str]
+) -> None:
     """Record each event that was passed on after a later event of its run."""
     for late, earlier in found.overtaken(group):
-        link.expect(False, Kind.REORDERED, f"{what(late)} is passed on after {what(earlier)}, which was emitted later")
+        link.expect(
+            False, ViolationKind.REORDERED, f"{what(late)} is passed on after {what(earlier)}, which was emitted later"
+        )
 
 
 def judge_agent(seen: Observation) -> Judgement:
@@ -94,7 +98,7 @@ def judge_agent(seen: Observation) -> Judgement:
         evidence = "the agent binds its adapter to something else" if bound else "the agent does not bind its adapter"
         if call.raised is not None:
             evidence = error_text(call.raised)
-        link.expect(bound == [wanted], Kind.LOST, evidence)
+        link.expect(bound == [wanted], ViolationKind.LOST, evidence)
     _judge_composition(link, seen, own=True)
     calls = recording.of("agent", "emit")
     received = [each for each in recording.of("adapter", "emit") if each.within is not None]
@@ -102,7 +106,9 @@ def judge_agent(seen: Observation) -> Judgement:
     _expect_passed_on(link, found, "the agent", "its adapter")
     for call, made in found.pairs:
         link.equal(_content_of(call), _content_of(made), f"the {_type(call)} that the adapter receives")
-        link.expect(same_outcome(call, made), Kind.FALSE_RECEIPT, "the agent returns another receipt than its adapter")
+        link.expect(
+            same_outcome(call, made), ViolationKind.FALSE_RECEIPT, "the agent returns another receipt than its adapter"
+        )
     expect_in_order(link, found, lambda call: id(call.owner), _type)
     _judge_tools(link, seen)
     link.tried = min(len(calls), len(bindings))
@@ -118,13 +124,17 @@ def _judge_composition(link: Judgement, seen: Observation, *, own: bool) -> None
         emitted = seen.recording.within(call, "agent", "emit")
         kind, payload = payload_of(call)
         if link.expect(
-            len(emitted) == 1, Kind.DUPLICATED if emitted else Kind.LOST, f"{call.name} emits {len(emitted)} events"
+            len(emitted) == 1,
+            ViolationKind.DUPLICATED if emitted else ViolationKind.LOST,
+            f"{call.name} emits {len(emitted)} events",
         ):
             link.equal((kind, payload), _content_of(emitted[0]), f"the event of {call.name}")
-            link.expect(same_outcome(call, emitted[0]), Kind.FALSE_RECEIPT, f"{call.name} returns another receipt")
+            link.expect(
+                same_outcome(call, emitted[0]), ViolationKind.FALSE_RECEIPT, f"{call.name} returns another receipt"
+            )
 
 
-def replaced_by_agent(call: Call) -> bool:
+def replaced_by_agent(call: RecordedCall) -> bool:
     """Return whether the method is the agent's own. Otherwise it is the one that agents and adapters share: link 8."""
     defined = next(kind for kind in type(call.owner).__mro__[1:] if call.name in vars(kind))
     return defined is not Emitter
@@ -141,7 +151,7 @@ def _judge_tools(link: Judgement, seen: Observation) -> None:
         names = [each.name for each in shown]
         if not link.expect(
             names == ["emit_tool_executing", "emit_tool_completed"],
-            Kind.LOST,
+            ViolationKind.LOST,
             f"a call of the tool {name!a} shows {', '.join(names) or 'nothing'}",
         ):
             continue
@@ -151,11 +161,13 @@ def _judge_tools(link: Judgement, seen: Observation) -> None:
         link.equal((name, call.result), (end.given.get("tool_name"), end.given.get("result")), "tool_completed")
         link.expect(
             start.given.get("tool_call_id") == end.given.get("tool_call_id"),
-            Kind.CHANGED,
+            ViolationKind.CHANGED,
             f"start and end of a call of {name!a} have different ids",
         )
         link.expect(
-            any(call.result is each for each in results), Kind.CHANGED, f"the agent gets another result of {name!a}"
+            any(call.result is each for each in results),
+            ViolationKind.CHANGED,
+            f"the agent gets another result of {name!a}",
         )
 
 
@@ -169,7 +181,7 @@ def judge_adapter_binding(seen: Observation) -> Judgement:
             given = last.get(id(call.owner), Binding(None, None, "", None))
             link.expect(
                 call.held == given,
-                Kind.HANDOVER,
+                ViolationKind.HANDOVER,
                 f"the adapter no longer holds the {_differing(given, call.held)}",
             )
             if call.held_after is not None:
@@ -182,20 +194,22 @@ def judge_adapter_binding(seen: Observation) -> Judgement:
         given = Binding(*(call.given.get(name) for name in Binding._fields))
         last[id(call.owner)] = given
         if call.raised is not None:
-            link.expect(False, Kind.LOST, error_text(call.raised))
+            link.expect(False, ViolationKind.LOST, error_text(call.raised))
         else:
             link.expect(
                 call.held_after == given,
-                Kind.LOST,
+                ViolationKind.LOST,
                 f"the adapter does not store the {_differing(given, call.held_after)}",
             )
             link.expect(
                 call.owner.has_websocket_bridge() is (given.bridge is not None and given.run_id is not None),
-                Kind.HANDOVER,
+                ViolationKind.HANDOVER,
                 "the adapter reports wrongly whether it has a bridge",
             )
     unbound = seen.application.config.adapter()
-    link.expect(not unbound.has_websocket_bridge(), Kind.HANDOVER, "a new adapter reports that it has a bridge")
+    link.expect(
+        not unbound.has_websocket_bridge(), ViolationKind.HANDOVER, "a new adapter reports that it has a bridge"
+    )
     link.tried = bindings
     link.summary = f"the adapter stores bridge, run id, agent name and thread of each of {bindings} bindings"
     return link
@@ -214,7 +228,7 @@ def judge_emission(seen: Observation) -> Judgement:
     if seen.unbound is not None:
         link.expect(
             not seen.unbound and seen.unbound.link == 7,
-            Kind.FALSE_RECEIPT,
+            ViolationKind.FALSE_RECEIPT,
             f"an event without a bridge is reported as {seen.unbound.outcome}, lost at link {seen.unbound.link}",
         )
     calls = [call for call in recording.of("adapter", "emit") if call.held is not None and call.held.bridge is not None]
@@ -232,10 +246,12 @@ def judge_emission(seen: Observation) -> Judgement:
         bound[id(binding.owner)].append(binding.entered)
     for call, made in found.pairs:
         _judge_event(link, call, made)
-        link.expect(same_outcome(call, made), Kind.FALSE_RECEIPT, "the adapter returns another receipt than the bridge")
-        link.expect(ids[made.event.event_id] == 1, Kind.DUPLICATED, "two events have the same event_id")
+        link.expect(
+            same_outcome(call, made), ViolationKind.FALSE_RECEIPT, "the adapter returns another receipt than the bridge"
+        )
+        link.expect(ids[made.event.event_id] == 1, ViolationKind.DUPLICATED, "two events have the same event_id")
         if not any(call.entered < each < (call.left or 0) for each in bound[id(call.owner)]):
-            link.expect(call.held == call.held_after, Kind.HANDOVER, "emitting changes what the adapter holds")
+            link.expect(call.held == call.held_after, ViolationKind.HANDOVER, "emitting changes what the adapter holds")
     expect_in_order(link, found, lambda call: id(call.owner), _type)
     kinds = {call.given["event_type"] for call in calls}
     link.tried = len(calls)
@@ -243,7 +259,7 @@ def judge_emission(seen: Observation) -> Judgement:
     return link
 
 
-def _judge_event(link: Judgement, call: Call, made: Call) -> None:
+def _judge_event(link: Judgement, call: RecordedCall, made: RecordedCall) -> None:
     event, held = made.event, call.held
     if held is None:
         return
@@ -251,12 +267,12 @@ def _judge_event(link: Judgement, call: Call, made: Call) -> None:
     found = (made.owner, event.run_id, event.agent_name, event.thread_id)
     link.expect(
         found == tuple(held),
-        Kind.MISROUTED,
+        ViolationKind.MISROUTED,
         lambda: f"an event names another {_differing(held, Binding(*found))} than its adapter holds",
     )
     link.expect(
         call.entered_at <= event.timestamp <= made.entered_at,
-        Kind.CHANGED,
+        ViolationKind.CHANGED,
         lambda: (
             f"the timestamp of an event is {event.timestamp:%FT%T.%f}, but it was emitted at {call.entered_at:%T.%f}"
         ),
@@ -271,18 +287,18 @@ def _expect_passed_on(link: Judgement, found: Match, caller: str, called: str) -
             evidence = error_text(call.raised)
         elif refused and call.result.reason:
             evidence += f": {call.result.reason}"
-        link.expect(False, Kind.LOST, evidence)
+        link.expect(False, ViolationKind.LOST, evidence)
     for made in found.extra:
-        link.expect(False, Kind.DUPLICATED, f"{called} receives {_type(made)} twice")
+        link.expect(False, ViolationKind.DUPLICATED, f"{called} receives {_type(made)} twice")
 
 
-def _content_of(call: Call) -> tuple[Any, Any]:
+def _content_of(call: RecordedCall) -> tuple[Any, Any]:
     return call.given.get("event_type"), call.given.get("payload")
 
 
-def _content(call: Call) -> tuple[Any, Any]:
+def _content(call: RecordedCall) -> tuple[Any, Any]:
     return call.given.get("event_type"), canonical(call.given.get("payload"))
 
 
-def _type(call: Call) -> str:
+def _type(call: RecordedCall) -> str:
     return str(call.event.type if "event" in call.given else call.given.get("event_type"))

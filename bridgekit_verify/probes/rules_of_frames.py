@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import FRAME_BYTES, Outcome, Receipt
-from bridgekit_verify.probes.recording import Call, EmittedEvent
-from bridgekit_verify.probes.rules import Judgement, Kind, error_text, shown
+from bridgekit_verify.probes.recording import EmittedEvent, RecordedCall
+from bridgekit_verify.probes.rules import Judgement, ViolationKind, error_text, shown
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_clients import Client
 
@@ -26,7 +26,7 @@ FRAME_OVERHEAD_BYTES: Final = 8_192
 class _Published:
     """An event that the hub accepted, and who read it."""
 
-    call: Call
+    call: RecordedCall
     thread: str
     direct: int = 0
     """How many sockets read it that were open when it was published."""
@@ -82,15 +82,17 @@ def judge_hub(seen: Observation) -> Judgement:
     return link
 
 
-def _accepted(link: Judgement, call: Call) -> bool:
+def _accepted(link: Judgement, call: RecordedCall) -> bool:
     """Return whether the event must reach sockets, and judge a refusal."""
     sendable = _sendable(call.event)
     if call.raised is None:
-        link.expect(sendable is not False, Kind.CHANGED, "a value that JSON cannot carry is accepted")
-        link.expect(isinstance(call.result, Receipt), Kind.FALSE_RECEIPT, f"publishing returns {shown(call.result)}")
+        link.expect(sendable is not False, ViolationKind.CHANGED, "a value that JSON cannot carry is accepted")
+        link.expect(
+            isinstance(call.result, Receipt), ViolationKind.FALSE_RECEIPT, f"publishing returns {shown(call.result)}"
+        )
         return True
     refused = isinstance(call.raised, (PayloadError, FrameTooLarge)) and sendable is not True
-    link.expect(refused, Kind.LOST, error_text(call.raised))
+    link.expect(refused, ViolationKind.LOST, error_text(call.raised))
     return False
 
 
@@ -119,17 +121,19 @@ def _judge_numbers(link: Judgement, seen: Observation, thread: str, published: l
             continue
         link.expect(
             receipt.seq == last + 1,
-            Kind.FALSE_GAP if receipt.seq > last + 1 else Kind.REORDERED,
+            ViolationKind.FALSE_GAP if receipt.seq > last + 1 else ViolationKind.REORDERED,
             f"an event gets the number {receipt.seq} after {last}, although nothing was lost",
         )
         last = receipt.seq
         epochs.add(receipt.epoch)
-    link.expect(len(epochs) <= 1, Kind.FALSE_GAP, f"a thread has {len(epochs)} epochs, although its log was not lost")
+    link.expect(
+        len(epochs) <= 1, ViolationKind.FALSE_GAP, f"a thread has {len(epochs)} epochs, although its log was not lost"
+    )
 
 
 def _judge_client(link: Judgement, seen: Observation, client: Client, threads: _Threads) -> None:
     if client.start is None:
-        link.expect(False, Kind.LOST, f"a socket could not subscribe: {client.error}")
+        link.expect(False, ViolationKind.LOST, f"a socket could not subscribe: {client.error}")
         return
     own = threads.by_thread[client.owned.thread_id]
     wanted = _wanted(seen, client, own)
@@ -149,7 +153,7 @@ def _judge_client(link: Judgement, seen: Observation, client: Client, threads: _
             continue
         missing -= 1
         place = position[id(found)]
-        link.expect(place > highest, Kind.REORDERED, f"a socket reads {found.event.type} after a later event")
+        link.expect(place > highest, ViolationKind.REORDERED, f"a socket reads {found.event.type} after a later event")
         highest = max(highest, place)
         if found.call.entered < client.opened:
             found.replayed += 1
@@ -159,10 +163,12 @@ def _judge_client(link: Judgement, seen: Observation, client: Client, threads: _
     complete = client.closed_by_client is not None
     if missing and not complete:
         first = next(iter(each for queue in left.values() for each in queue))
-        link.expect(False, Kind.LOST, f"{missing} of {len(wanted)} events reach no {_which(seen, client)}")
-        link.expect(first.call.left is not None, Kind.LOST, "publishing did not end")
+        link.expect(False, ViolationKind.LOST, f"{missing} of {len(wanted)} events reach no {_which(seen, client)}")
+        link.expect(first.call.left is not None, ViolationKind.LOST, "publishing did not end")
     elif not missing:
-        link.expect(not client.gaps and not skipped, Kind.FALSE_GAP, "a client gets a gap, although no event is lost")
+        link.expect(
+            not client.gaps and not skipped, ViolationKind.FALSE_GAP, "a client gets a gap, although no event is lost"
+        )
 
 
 def _which(seen: Observation, client: Client) -> str:
@@ -197,10 +203,12 @@ def _matching(
         return left[str(event_id)].popleft()
     known = threads.by_event.get(str(event_id), [])
     if any(each.thread == thread for each in known):
-        link.expect(False, Kind.DUPLICATED, f"a socket reads {frame.get('type')} twice")
+        link.expect(False, ViolationKind.DUPLICATED, f"a socket reads {frame.get('type')} twice")
     elif known:
         link.expect(
-            False, Kind.MISROUTED, f"a socket of thread {thread!a} reads an event of thread {known[0].thread!a}"
+            False,
+            ViolationKind.MISROUTED,
+            f"a socket of thread {thread!a} reads an event of thread {known[0].thread!a}",
         )
     else:
         same_place = [
@@ -208,7 +216,9 @@ def _matching(
             for each in wanted
             if each.receipt is not None and each.receipt.seq == frame.get("seq") and left[each.event.event_id]
         ]
-        link.expect(False, Kind.CHANGED, f"a socket reads {frame.get('type')} with an event_id that was not emitted")
+        link.expect(
+            False, ViolationKind.CHANGED, f"a socket reads {frame.get('type')} with an event_id that was not emitted"
+        )
         if same_place:
             return left[same_place[0].event.event_id].popleft()
     return None
@@ -219,11 +229,11 @@ def _judge_frame(link: Judgement, frame: dict[str, Any], published: _Published) 
     link.equal(FIELDS, list(frame), "the list of fields of a frame")
     for name in ("type", "run_id", "agent_name", "event_id"):
         link.equal(str(getattr(event, name)), frame.get(name), f"the {name} of a frame")
-    link.equal(published.thread, frame.get("thread_id"), "the thread_id of a frame", Kind.MISROUTED)
+    link.equal(published.thread, frame.get("thread_id"), "the thread_id of a frame", ViolationKind.MISROUTED)
     link.equal(event.payload, frame.get("payload"), f"the payload of {event.type} on the wire")
     link.equal(event.timestamp, _time(frame.get("timestamp")), f"the timestamp of {event.type} on the wire")
     if receipt is not None and receipt.seq is not None:
-        link.equal(receipt.seq, frame.get("seq"), "the seq of a frame", Kind.FALSE_RECEIPT)
+        link.equal(receipt.seq, frame.get("seq"), "the seq of a frame", ViolationKind.FALSE_RECEIPT)
 
 
 def _time(text: Any) -> object:
@@ -248,37 +258,41 @@ def _judge_receipt(link: Judgement, seen: Observation, published: _Published) ->
     if receipt.outcome is Outcome.SENT:
         link.expect(
             read <= receipt.sockets <= read + leaving,
-            Kind.FALSE_RECEIPT,
+            ViolationKind.FALSE_RECEIPT,
             f"{what} to {receipt.sockets} sockets, but {read} read it",
         )
     elif receipt.outcome is Outcome.RELAYED:
         link.expect(
             bool(receipt) is bool(read) or leaving > 0 or published.replayed > 0,
-            Kind.FALSE_RECEIPT,
+            ViolationKind.FALSE_RECEIPT,
             f"{what} to {receipt.workers} workers, but {read} sockets read it",
         )
     elif receipt.outcome is not Outcome.PENDING:
-        link.expect(not receipt and not read, Kind.FALSE_RECEIPT, f"{what}, but {read} sockets read it")
-        link.expect(receipt.link == 10, Kind.MISCOUNTED, f"{what} at link {receipt.link} instead of link 10")
+        link.expect(not receipt and not read, ViolationKind.FALSE_RECEIPT, f"{what}, but {read} sockets read it")
+        link.expect(receipt.link == 10, ViolationKind.MISCOUNTED, f"{what} at link {receipt.link} instead of link 10")
         if published.replayed:
-            link.expect(receipt.kept, Kind.FALSE_RECEIPT, f"{what} and not retained, but a client could resume it")
+            link.expect(
+                receipt.kept, ViolationKind.FALSE_RECEIPT, f"{what} and not retained, but a client could resume it"
+            )
     if receipt.thread_id is not None or receipt.seq is not None:
-        link.equal(published.thread, receipt.thread_id, "the thread of a receipt", Kind.FALSE_RECEIPT)
+        link.equal(published.thread, receipt.thread_id, "the thread of a receipt", ViolationKind.FALSE_RECEIPT)
 
 
 def _judge_subscriptions(link: Judgement, seen: Observation) -> None:
     counters, intruder = seen.application.counters, seen.intruder
     link.expect(
-        intruder is None or intruder.start is None, Kind.MISROUTED, "a user may subscribe to a thread of another user"
+        intruder is None or intruder.start is None,
+        ViolationKind.MISROUTED,
+        "a user may subscribe to a thread of another user",
     )
     wanted = Counter("new" if client.after is None else "resumed" for client in seen.clients if client.start)
     counted = Counter({name: count for name, count in counters.subscriptions.items() if count})
     if counted != wanted and not counted["gap"]:
-        link.expect(False, Kind.MISCOUNTED, f"{dict(wanted)} subscriptions are counted as {dict(counted)}")
+        link.expect(False, ViolationKind.MISCOUNTED, f"{dict(wanted)} subscriptions are counted as {dict(counted)}")
     for client in seen.clients:
         if client.start is not None and client.after is not None:
             link.expect(
                 client.start == client.after,
-                Kind.FALSE_GAP,
+                ViolationKind.FALSE_GAP,
                 f"a client that resumes after {client.after.seq} begins after {client.start.seq}",
             )

@@ -12,8 +12,8 @@ from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.families import Family, OwnedThread, threads_by_family
-from bridgekit_verify.probes.recording import ABSENT, PARAMETERS, Call
-from bridgekit_verify.probes.rules import Judgement, Kind, error_text, match, same_outcome, shown
+from bridgekit_verify.probes.recording import ABSENT, PARAMETERS, RecordedCall
+from bridgekit_verify.probes.rules import Judgement, ViolationKind, error_text, match, same_outcome, shown
 from bridgekit_verify.probes.rules_of_events import expect_in_order, payload_of
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import AGENTS
@@ -71,13 +71,13 @@ def judge_families(routes: list[FamilyRoute]) -> Judgement:
         whose = "another user's thread" if owners.get(thread) != owned.user_id else "another thread"
         example = f"one of {shown(owned.thread_id)} that went to {shown(thread)}"
         text = f"{len(elsewhere)} events went to {whose}, such as {example}"
-        link.expect(False, Kind.MISROUTED, text)
+        link.expect(False, ViolationKind.MISROUTED, text)
     lost = [route for route in routes if not route.published]
     if lost:
         kinds = len({route.family for route in lost})
         reasons = Counter(map(_reason, (route.answer for route in lost)))
         reason = f" ({reasons.most_common(1)[0][0]})"
-        link.expect(False, Kind.LOST, f"no route in {kinds} of {len(families)} families of thread ids{reason}")
+        link.expect(False, ViolationKind.LOST, f"no route in {kinds} of {len(families)} families of thread ids{reason}")
     link.tried = len(routes)
     n = len(families)
     link.summary = f"in {n} of {n} families of thread ids, each event went to its own thread and to no other"
@@ -111,9 +111,9 @@ def judge_routing(seen: Observation) -> Judgement:
         lambda call: (call.event.event_id, call.event.type),
     )
     for call in found.lost:
-        link.expect(False, Kind.LOST, _why_lost(call, seen))
+        link.expect(False, ViolationKind.LOST, _why_lost(call, seen))
     for made in found.extra:
-        link.expect(False, Kind.DUPLICATED, f"the hub receives {made.event.type} twice, or for no event")
+        link.expect(False, ViolationKind.DUPLICATED, f"the hub receives {made.event.type} twice, or for no event")
     for call, made in found.pairs:
         _judge_published(link, call, made, _thread_of(call, routes))
     expect_in_order(link, found, lambda call: call.event.run_id, lambda call: str(call.event.type))
@@ -129,11 +129,11 @@ def judge_routing(seen: Observation) -> Judgement:
     return link
 
 
-def _thread_of(call: Call, routes: dict[RunId, ThreadId]) -> str | None:
+def _thread_of(call: RecordedCall, routes: dict[RunId, ThreadId]) -> str | None:
     return call.event.thread_id or routes.get(RunId(call.event.run_id))
 
 
-def _why_lost(call: Call, seen: Observation) -> str:
+def _why_lost(call: RecordedCall, seen: Observation) -> str:
     if call.raised is not None:
         return error_text(call.raised)
     late = {run_id for run_id, _ in seen.late}
@@ -144,11 +144,11 @@ def _why_lost(call: Call, seen: Observation) -> str:
     return f"{when}{how} is not passed to the hub"
 
 
-def _judge_published(link: Judgement, call: Call, made: Call, thread: str | None) -> None:
+def _judge_published(link: Judgement, call: RecordedCall, made: RecordedCall, thread: str | None) -> None:
     given, passed = call.event, made.event
     link.expect(
         made.given["thread_id"] == thread,
-        Kind.MISROUTED,
+        ViolationKind.MISROUTED,
         lambda: f"{given.type} of thread {thread!a} is sent to {made.given['thread_id']!a}",
     )
     link.equal(given.payload, passed.payload, f"the payload of {given.type} that the hub receives")
@@ -156,12 +156,12 @@ def _judge_published(link: Judgement, call: Call, made: Call, thread: str | None
         link.equal(getattr(given, name), getattr(passed, name), f"the {name} of {given.type}")
     link.expect(
         passed.thread_id in (None, given.thread_id, made.given["thread_id"]),
-        Kind.MISROUTED,
+        ViolationKind.MISROUTED,
         f"{given.type} names another thread than it is sent to",
     )
     link.expect(
         same_outcome(call, made),
-        Kind.FALSE_RECEIPT,
+        ViolationKind.FALSE_RECEIPT,
         f"the receipt of {given.type} is not the one that the hub returned",
     )
 
@@ -175,20 +175,20 @@ def _judge_notifiers(link: Judgement, seen: Observation) -> None:
     for call, made in made_by:
         if not made:
             evidence = f"{call.name} emits no event" if call.raised is None else error_text(call.raised)
-            link.expect(False, Kind.LOST, evidence)
+            link.expect(False, ViolationKind.LOST, evidence)
             continue
         event, given = made[0].event, call.given
-        link.expect(len(made) == 1, Kind.DUPLICATED, f"{call.name} emits {len(made)} events")
+        link.expect(len(made) == 1, ViolationKind.DUPLICATED, f"{call.name} emits {len(made)} events")
         link.equal(payload_of(call), (event.type, event.payload), f"the event of {call.name}")
         link.equal(
             (given.get("run_id"), given.get("agent_name"), given.get("thread_id")),
             (event.run_id, event.agent_name, event.thread_id),
             f"run, agent and thread of the event of {call.name}",
         )
-        link.expect(ids[event.event_id] == 1, Kind.DUPLICATED, "two events have the same event_id")
+        link.expect(ids[event.event_id] == 1, ViolationKind.DUPLICATED, "two events have the same event_id")
         link.expect(
             call.entered_at <= event.timestamp <= made[0].entered_at,
-            Kind.CHANGED,
+            ViolationKind.CHANGED,
             f"the timestamp of an event is {event.timestamp:%FT%T.%f}, but it was emitted at {call.entered_at:%T.%f}",
         )
 
@@ -197,11 +197,11 @@ def _judge_mapping(link: Judgement, seen: Observation) -> None:
     for _, thread_id, found in seen.lookups:
         link.expect(
             found == thread_id,
-            Kind.LOST if found is None else Kind.MISROUTED,
+            ViolationKind.LOST if found is None else ViolationKind.MISROUTED,
             f"with {len(seen.lookups)} open runs, the mapping has {_thread_text(found)} for one of {thread_id!a}",
         )
     made = Counter(call.result for call in seen.recording.of("run_ids", "new") if call.result is not ABSENT)
-    link.expect(all(count == 1 for count in made.values()), Kind.MISROUTED, "two runs have the same run id")
+    link.expect(all(count == 1 for count in made.values()), ViolationKind.MISROUTED, "two runs have the same run id")
 
 
 def _thread_text(thread: object) -> str:
@@ -209,20 +209,22 @@ def _thread_text(thread: object) -> str:
     return "no route" if thread is None else ascii(thread)
 
 
-def _expect_unroutable(link: Judgement, call: Call) -> None:
+def _expect_unroutable(link: Judgement, call: RecordedCall) -> None:
     receipt = call.result
     if call.raised is not None:
-        link.expect(False, Kind.LOST, error_text(call.raised))
+        link.expect(False, ViolationKind.LOST, error_text(call.raised))
     elif isinstance(receipt, Receipt):
         link.expect(
             not receipt and receipt.outcome is Outcome.UNROUTABLE,
-            Kind.FALSE_RECEIPT,
+            ViolationKind.FALSE_RECEIPT,
             f"an event of an unknown run is reported as {receipt.outcome}",
         )
-        link.expect(receipt.link == 9, Kind.MISCOUNTED, f"a missing route is reported as a loss at link {receipt.link}")
+        link.expect(
+            receipt.link == 9, ViolationKind.MISCOUNTED, f"a missing route is reported as a loss at link {receipt.link}"
+        )
 
 
-def _judge_counters(link: Judgement, seen: Observation, calls: list[Call]) -> None:
+def _judge_counters(link: Judgement, seen: Observation, calls: list[RecordedCall]) -> None:
     """Each event is counted once, by what became of it."""
     wanted, counted = DeliveryCounters(), seen.application.counters
     for call in calls:
@@ -236,10 +238,12 @@ def _judge_counters(link: Judgement, seen: Observation, calls: list[Call]) -> No
         parts = [f"{count} more of {_counted(what)}" for what, count in more.most_common(1)] + [
             f"{count} fewer of {_counted(what)}" for what, count in fewer.most_common(1)
         ]
-        link.expect(not parts, Kind.MISCOUNTED, f"the counter of {name} events has {' and '.join(parts)} than happened")
+        link.expect(
+            not parts, ViolationKind.MISCOUNTED, f"the counter of {name} events has {' and '.join(parts)} than happened"
+        )
 
 
-def _count(counters: DeliveryCounters, call: Call, receipt: Receipt) -> None:
+def _count(counters: DeliveryCounters, call: RecordedCall, receipt: Receipt) -> None:
     kind = call.event.type
     if receipt:
         counters.sent[kind] += 1

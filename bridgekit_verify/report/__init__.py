@@ -4,13 +4,23 @@ notebook_types   types for the untyped functions of nbformat and nbconvert
 findings         the data types that a notebook passes to the report
 claims           the audit's claims, each tested again, as findings
 outputs          called by notebooks: record, show_table, show_figure, source_of, checked
+json_values      the values of a data frame -> JSON types
+assertions       makes a failed assertion of a notebook state the values that it compared
+explorer         controls of notebook 00 that run chains with a reader's own thread ids
+chain_map        the picture of the ten links in notebook 00
 structure        the report as plain data
+paths            removes absolute paths from what is shared
 failures         detects whether an executed notebook failed
 parameters       reads and replaces the literals of a notebook's parameters cell
 execution        runs copies of the notebooks, each in a kernel of this interpreter
 collecting       executed notebooks -> Report
-judging          findings -> the grid of links, the headline, the sections
+drop_rates       the tables of notebook 10, as plain data
+summary          drop rates -> the first screen: answer, risks, order of repairs
+chart            drop rates -> the chart of the first screen
+priorities       drop rates -> verdicts on the audit's priorities and its advice
+judging          findings -> both answers about each link, the headline, the sections
 results          Report -> results.json, results.csv
+glossary         the terms of the page, each with its meaning
 markup           markdown, code and HTML outputs -> safe, self-contained HTML
 page             Report -> index.html
 building         runs all steps: build_report
@@ -19,6 +29,7 @@ Notebooks import only the names below. The libraries that execute and render (nb
 by the modules that use them, so that a kernel does not load them.
 """
 
+from bridgekit_verify.report.assertions import show_asserted_values
 from bridgekit_verify.report.findings import FINDING_MIME, SOURCE_MIME, TABLE_MIME, Finding, Verdict
 from bridgekit_verify.report.outputs import checked, record, show_figure, show_table, source_of
 
@@ -34,3 +45,6 @@ __all__ = [
     "show_table",
     "source_of",
 ]
+
+# Every notebook imports this package, and an assertion without the values that it compared does not help its reader.
+show_asserted_values()

@@ -1,12 +1,22 @@
-"""Builds the report: notebooks -> executed copies -> index.html, results.csv, results.json."""
+"""Builds the report: notebooks -> executed copies -> index.html, results.csv, results.json.
+
+The three files are written to a temporary folder next to their destination and then moved, so that a report that fails
+or is interrupted leaves nothing behind, and an older report stays complete.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from bridgekit.errors import BridgekitError
 from bridgekit_verify.report.collecting import collect_folder
 from bridgekit_verify.report.environment import read_environment
 from bridgekit_verify.report.execution import CELL_SECONDS, JOBS, execute_folder
@@ -14,7 +24,17 @@ from bridgekit_verify.report.judging import headline
 from bridgekit_verify.report.page import index_html
 from bridgekit_verify.report.results import count_measurements, results_csv, results_json
 
-EXECUTED = Path("build/report-executed")
+PAGE: Final = "index.html"
+CSV: Final = "results.csv"
+JSON: Final = "results.json"
+
+
+class ReportNotWritten(BridgekitError, OSError):
+    """The report could not be written to its folder."""
+
+    def __init__(self, out: Path, reason: str) -> None:
+        super().__init__(f"cannot write the report to {out}: {reason}; name another folder with --out")
+        self.out = out
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,31 +58,97 @@ def build_report(
     *,
     jobs: int = JOBS,
     parameters: Mapping[str, Any] | None = None,
-    executed: Path = EXECUTED,
+    executed: Path | None = None,
     cell_seconds: int = CELL_SECONDS,
     log: Callable[[str], None] = print,
 ) -> BuiltReport:
-    """Execute copies of the notebooks in the folder `executed`, and write the report to the folder `out`.
+    """Execute copies of the notebooks, and write the report to the folder `out`.
 
-    `log` gets one line for each notebook. Raises FileNotFoundError for a folder without notebooks, and ParameterError
-    for a parameter that no notebook has.
+    The copies stay in the folder `executed` if there is one; otherwise they are temporary. `log` gets one line for each
+    notebook. Raises FileNotFoundError for a folder without notebooks, ParameterError for a parameter that no notebook
+    has, and ReportNotWritten, before any notebook runs if `out` is not a folder that can be written to.
     """
-    out.mkdir(parents=True, exist_ok=True)  # fails early if the folder cannot be created
-    execute_folder(notebooks, executed, jobs=jobs, parameters=parameters, cell_seconds=cell_seconds, log=log)
-    return build_from_executed(executed, out)
+    with _staging(out) as stage, tempfile.TemporaryDirectory(prefix="bridgekit-report-") as temporary:
+        copies = executed or Path(temporary)
+        execute_folder(notebooks, copies, jobs=jobs, parameters=parameters, cell_seconds=cell_seconds, log=log)
+        return _write(copies, out, stage)
 
 
 def build_from_executed(executed: Path, out: Path) -> BuiltReport:
     """Write the report of notebooks that any runner has already executed to the folder `out`.
 
-    Raises FileNotFoundError for a folder without notebooks, and DuplicateFinding for two findings with the same id.
+    Raises FileNotFoundError for a folder without notebooks, MalformedNotebook, MalformedOutput, MalformedTable,
+    DuplicateFinding for two findings with the same id, and ReportNotWritten.
     """
+    with _staging(out) as stage:
+        return _write(executed, out, stage)
+
+
+def _write(executed: Path, out: Path, stage: Path) -> BuiltReport:
     report = collect_folder(executed, read_environment(Path.cwd()))
-    out.mkdir(parents=True, exist_ok=True)
-    page, csv, json = out / "index.html", out / "results.csv", out / "results.json"
-    page.write_text(index_html(report), encoding="utf-8")
-    csv.write_text(results_csv(report), encoding="utf-8")
-    json.write_text(results_json(report), encoding="utf-8")
+    contents = {PAGE: index_html(report), CSV: results_csv(report), JSON: results_json(report)}
+    try:
+        for name, content in contents.items():
+            with (stage / name).open("w", encoding="utf-8", newline="") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _publish(stage, out, contents)
+    except OSError as error:
+        raise ReportNotWritten(out, _reason(error)) from error
     counted = f"measurements: {count_measurements(report):,} rows from {len(report.notebooks)} notebooks"
     lines = (*headline(report).lines, counted)
-    return BuiltReport(page, csv, json, report.complete, lines, report.failures)
+    return BuiltReport(out / PAGE, out / CSV, out / JSON, report.complete, lines, report.failures)
+
+
+def _publish(stage: Path, out: Path, names: Mapping[str, str]) -> None:
+    """Move the files of one report into place. The lock keeps the files of two reports apart."""
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        for name in names:
+            (stage / name).replace(out / name)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """Create a temporary folder in `out`, and `out` itself if necessary; remove what is empty or temporary at the end.
+
+    Raises ReportNotWritten if `out` is not a folder or cannot be written to.
+    """
+    created = _missing_folders(out)
+    try:
+        stage = _create_stage(out)
+        try:
+            yield stage
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+    finally:
+        for folder in created:
+            # Only an empty folder can be removed, so that a finished report stays.
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _create_stage(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=".report-", dir=out))
+    except FileExistsError as error:
+        raise ReportNotWritten(out, "it is a file and not a folder") from error
+    except (OSError, ValueError) as error:
+        raise ReportNotWritten(out, _reason(error)) from error
+
+
+def _missing_folders(out: Path) -> list[Path]:
+    """Return the folders that have to be created for `out`, the innermost first."""
+    try:
+        return [folder for folder in (out, *out.parents) if not folder.exists()]
+    except (OSError, ValueError):
+        return []  # the path itself is not usable, which creating it reports
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -6,11 +6,23 @@ from collections.abc import Sequence
 from typing import Final
 
 from bridgekit_verify.measure.experiment import Measurement
-from bridgekit_verify.probes.probes import Probe, ProbeAnswer
-from bridgekit_verify.report.findings import Finding, Verdict
+from bridgekit_verify.measure.statistics import Sample
+from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_hub
+from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Verdict
 from bridgekit_verify.studies.study import KINDS, FixStudy, LinkStudy
+from bridgekit_verify.variants import AS_COMMITTED, SOUND
 
-__all__ = ["chain_claim", "fix_claim", "link_claim", "lost_claim", "verdict_of"]
+__all__ = [
+    "audit_answer",
+    "chain_claim",
+    "connection_claim",
+    "fix_claim",
+    "link_claim",
+    "lost_claim",
+    "run_answer",
+    "smallest_sample_of",
+    "verdict_of",
+]
 
 
 def verdict_of(holds: bool, *, known: bool = True) -> Verdict:
@@ -20,50 +32,121 @@ def verdict_of(holds: bool, *, known: bool = True) -> Verdict:
     return "holds" if holds else "does not hold"
 
 
+def audit_answer(reported: str, works: RunAnswer, *, as_worded: bool) -> AuditAnswer:
+    """Answer "Was the audit right?" about a link that it reports as working or broken.
+
+    A link that fails although the audit reports it as working is right "as worded" if the audit's description of the
+    link's code is true.
+    """
+    if works == "unknown":
+        return "unknown"
+    if (works == "works") == (reported == "working"):
+        return "yes"
+    return "as worded, but insufficient" if reported == "working" and as_worded else "no"
+
+
+def run_answer(probe: Probe) -> RunAnswer:
+    """Answer "Does it work when run?" from a link's probe."""
+    answers: dict[ProbeAnswer, RunAnswer] = {ProbeAnswer.HOLDS: "works", ProbeAnswer.DOES_NOT_HOLD: "fails"}
+    return answers.get(probe.answer, "unknown")
+
+
 def link_claim(study: LinkStudy) -> Finding:
-    """Compare the audit's status of a link with its probe on the chain as committed."""
-    link, committed = study.link, study.committed
-    says_working = link.reported == "working"
-    confirmed = (committed.answer is ProbeAnswer.HOLDS) == says_working
-    verdict: Verdict = "unknown" if committed.answer is ProbeAnswer.UNKNOWN else verdict_of(confirmed)
-    before, after = study.before.verdict, study.after.verdict
+    """Answer both questions about a link: was the audit right, and does the link work when run as committed?
+
+    Only a link that fails as committed has a delivery before the repair. One that works was broken on purpose to count
+    what it carries, so that its count is called an experiment.
+    """
+    link, before, after = study.link, study.before, study.after
+    works = run_answer(study.committed)
+    right = audit_answer(link.reported, works, as_worded=study.wording.holds)
+    agrees: dict[AuditAnswer, Verdict] = {"yes": "holds", "unknown": "unknown"}
+    broken_on_purpose = works != "fails"
+    delivered = f"{before.verdict.delivery.counts} events reach their user and {before.verdict.misrouted:,} another one"
     return Finding(
         id=f"link-{link.number}",
         title=link.title,
         link=link.number,
-        claim=f"The audit calls link {link.number} {link.reported}.",
+        claim=f"Link {link.number} is {link.reported}: {study.wording.statement}.",
         reported=link.reported,
-        verdict=verdict,
-        answer=f"Run as committed, the link {committed.answer}: {committed.evidence}.",
+        verdict=agrees.get(right, "does not hold"),
+        audit_right=right,
+        works=works,
+        answer=f"{_RUN_PHRASES[works]}: {study.committed.evidence}.",
         evidence=(
-            f"Sound, the link {study.sound.answer}: {study.sound.evidence}.",
-            f"Broken ({study.before.variant.summary}), the chain delivers {before.delivery} events"
-            f" and hands {before.misrouted:,} to somebody else.",
-            f"Mended, it delivers {after.delivery} and hands {after.misrouted:,} to somebody else.",
+            f"Tested word for word, the audit's description ({study.wording.statement}) is"
+            f" {'true' if study.wording.holds else 'not true'}.",
+            f"Experiment: with the link broken on purpose ({before.variant.summary}), {delivered}."
+            if broken_on_purpose
+            else f"With only this link as committed ({before.variant.summary}), {delivered}.",
+            f"Repaired, {after.verdict.delivery.counts} events reach their user and {after.verdict.misrouted:,} another"
+            f" one. {_PROBE_PHRASES[study.sound.answer]}: {study.sound.evidence}.",
         ),
-        before=(before.delivered, before.expected),
-        after=(after.delivered, after.expected),
+        before=(before.verdict.delivered, before.verdict.expected),
+        after=(after.verdict.delivered, after.verdict.expected),
+        experiment=before.variant.summary if broken_on_purpose else "",
         sound=study.sound.answer.value,
+        sample=study.committed.sample,
+    )
+
+
+_RUN_PHRASES: dict[RunAnswer, str] = {
+    "works": "As committed, it works",
+    "fails": "As committed, it fails",
+    "unknown": "As committed, its test gave no result",
+}
+_PROBE_PHRASES = {
+    ProbeAnswer.HOLDS: "It then passes its test",
+    ProbeAnswer.DOES_NOT_HOLD: "It then still fails its test",
+    ProbeAnswer.UNKNOWN: "Its test then gave no result",
+}
+
+
+async def connection_claim(*, seed: int) -> Finding:
+    """Answer "Does it work when run?" about link 10, from the hub to a thread's sockets, which the audit leaves out."""
+    committed, sound = [await probe_hub(variant, seed=seed) for variant in (AS_COMMITTED, SOUND)]
+    works = run_answer(committed)
+    return Finding(
+        id="link-10",
+        title="Link 10 · Hub and sockets",
+        link=10,
+        claim="The audit's chain ends at link 9. It does not examine how an event reaches the sockets of its thread.",
+        reported="not examined",
+        verdict="unknown",
+        audit_right="not examined",
+        works=works,
+        answer=f"{_RUN_PHRASES[works]}: {committed.evidence}.",
+        evidence=(f"{_PROBE_PHRASES[sound.answer].replace('It then', 'Repaired, it')}: {sound.evidence}.",),
+        sound=sound.answer.value,
+        sample=committed.sample,
     )
 
 
 def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurement) -> Finding:
     """Test "eight links work and one is broken" with the probes of the chain as committed."""
     broken = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD]
+    unknown = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.UNKNOWN]
     reported_broken = [probe.link.number for probe in committed if probe.link.reported == "broken"]
+    # A link without a result could only add to those that fail.
+    verdict: Verdict = (
+        "unknown" if unknown and set(broken) <= set(reported_broken) else verdict_of(broken == reported_broken)
+    )
     return Finding(
         id="chain",
         title="The chain as a whole",
         claim="Eight of the nine links work, and one is broken.",
         reported="broken",
-        verdict=verdict_of(broken == reported_broken),
-        answer=f"Run as committed, {len(broken)} of {len(committed)} links do not hold:"
-        f" {', '.join(map(str, broken)) or 'none'}. The audit names {', '.join(map(str, reported_broken))}.",
+        verdict=verdict,
+        works="fails" if broken else "unknown" if unknown else "works",
+        answer=f"Run as committed, {len(broken)} of {len(committed)} links fail:"
+        f" {', '.join(map(str, broken)) or 'none'}. The audit names {', '.join(map(str, reported_broken)) or 'none'}."
+        + (f" Without a result: {', '.join(map(str, unknown))}." if unknown else ""),
         evidence=tuple(
             f"{probe.link.title}: {probe.evidence}." for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(after.verdict.delivered, after.verdict.expected),
+        sample=min((probe.sample for probe in committed if probe.sample is not None), default=None),
     )
 
 
@@ -101,7 +184,13 @@ def fix_claim(number: int, study: FixStudy) -> Finding:
         ),
         before=(before.k, before.n),
         after=(example.k, example.n),
+        sample=smallest_sample_of(study.over_families(name)),
     )
+
+
+def smallest_sample_of(cells: Sequence[Measurement]) -> Sample:
+    """Return the fewest events that one of these measurements expects."""
+    return Sample(min(cell.verdict.expected for cell in cells), "events")
 
 
 def _by_kind(study: FixStudy, variant: str, names: Sequence[str]) -> str:
@@ -166,4 +255,5 @@ def lost_claim(study: FixStudy) -> Finding:
             for attribution in cell.verdict.attributions
         ),
         before=(example.k, example.n),
+        sample=smallest_sample_of(cells),
     )

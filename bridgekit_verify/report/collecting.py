@@ -14,6 +14,7 @@ from bridgekit_verify.report.failures import failure_of
 from bridgekit_verify.report.findings import FINDING_MIME, SOURCE_MIME, TABLE_MIME, Finding, Source, Table
 from bridgekit_verify.report.notebook_types import read_notebook
 from bridgekit_verify.report.parameters import PARAMETERS_TAG, read_parameters
+from bridgekit_verify.report.paths import without_paths
 from bridgekit_verify.report.structure import (
     UNDESCRIBED,
     Cell,
@@ -39,16 +40,26 @@ class DuplicateFinding(BridgekitError, ValueError):
     """Two findings have the same id, so the report could show only one of them."""
 
 
+class MalformedOutput(BridgekitError, ValueError):
+    """An output of a notebook does not have the form that the report needs."""
+
+
 def collect_folder(folder: Path, environment: Environment) -> Report:
-    """Read the executed notebooks of a folder. Raises FileNotFoundError if there are none, and DuplicateFinding."""
+    """Read the executed notebooks of a folder.
+
+    Raises FileNotFoundError if there are none, MalformedNotebook, DuplicateFinding and MalformedOutput.
+    """
     paths = sorted(folder.glob("*.ipynb"))
     if not paths:
-        raise FileNotFoundError(f"{folder} holds no executed notebook")
+        raise FileNotFoundError(f"{folder} contains no executed notebook: name a folder that `--nbmake` wrote")
     return collect(((path.stem, read_notebook(path)) for path in paths), environment)
 
 
 def collect(notebooks: Iterable[tuple[str, Any]], environment: Environment) -> Report:
-    """Build a Report from pairs of name and executed notebook, as nbformat reads it. Raises DuplicateFinding."""
+    """Build a Report from pairs of name and executed notebook, as nbformat reads it.
+
+    Absolute paths in sources and outputs are shortened. Raises DuplicateFinding and MalformedOutput.
+    """
     report = Report(tuple(_notebook(name, content) for name, content in notebooks), environment)
     recorded: dict[str, str] = {}
     for notebook in report.notebooks:
@@ -61,21 +72,28 @@ def collect(notebooks: Iterable[tuple[str, Any]], environment: Environment) -> R
 
 
 def _notebook(name: str, content: Any) -> Notebook:
-    cells = [cell for cell in content["cells"] if "".join(cell["source"]).strip()]
+    cells = without_paths([cell for cell in content["cells"] if "".join(cell["source"]).strip()])
     started, ended = _times(cells)
     return Notebook(
         name=name,
         title=content["metadata"].get("title") or _heading(cells) or name,
-        cells=tuple(_cell(cell) for cell in cells if cell["cell_type"] in ("markdown", "code")),
+        cells=tuple(_cell(name, number, cell) for number, cell in enumerate(cells, 1) if _is_shown(cell)),
         parameters=_parameters(cells),
         started=started,
         ended=ended,
-        failure=failure_of(name, content["cells"]),
+        failure=without_paths(failure_of(name, content["cells"])),
     )
 
 
-def _cell(cell: Any) -> Cell:
-    outputs = (_output(output) for output in cell.get("outputs", ()))
+def _is_shown(cell: Any) -> bool:
+    return cell["cell_type"] in ("markdown", "code")
+
+
+def _cell(name: str, number: int, cell: Any) -> Cell:
+    try:
+        outputs = [_output(output) for output in cell.get("outputs", ())]
+    except msgspec.ValidationError as error:
+        raise MalformedOutput(f"{name}: cell {number} shows a finding or table that is not valid: {error}") from error
     return Cell(cell["cell_type"], "".join(cell["source"]), tuple(o for o in outputs if o is not None))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -18,6 +19,8 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 import bridgekit_verify
+from bridgekit.errors import unwrap_single_error
+from bridgekit_verify.harness.processes import DISCARD
 from bridgekit_verify.report.failures import failure_of, runs
 from bridgekit_verify.report.notebook_types import error_output, read_notebook, write_notebook
 from bridgekit_verify.report.parameters import PARAMETERS_TAG, read_parameters, replace_parameters, require_known
@@ -78,7 +81,8 @@ def execute_folder(
             for path in notebooks:
                 tasks.start_soon(execute_one, path, limiter)
 
-    anyio.run(execute_all, backend="asyncio")  # nbclient supports only asyncio
+    with unwrap_single_error():
+        anyio.run(execute_all, backend="asyncio")  # nbclient supports only asyncio
     return tuple(failures[name] for name in sorted(failures))
 
 
@@ -99,7 +103,9 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     # A late output is an error, because an output that the copy lacks would be missing in the report.
-    client = NotebookClient(notebook, timeout=cell_seconds, raise_on_iopub_timeout=True, iopub_timeout=30)
+    client = NotebookClient(
+        notebook, timeout=cell_seconds, raise_on_iopub_timeout=True, iopub_timeout=30, log=_silent_log()
+    )
     client.reset_execution_trackers()
     index = number = 0
     try:
@@ -110,10 +116,27 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
     except CellExecutionError:
         pass  # in the outputs, where failure_of finds it
     except CellTimeoutError:
-        notebook.cells[index].outputs.append(error_output("CellTimeoutError", f"no end within {cell_seconds} s"))
+        _add_error(notebook, index, "CellTimeoutError", f"no end within {cell_seconds} s")
     except DeadKernelError:
-        notebook.cells[index].outputs.append(error_output("DeadKernelError", "the kernel died"))
+        _add_error(notebook, index, "DeadKernelError", "the kernel died")
+    except RuntimeError as error:
+        _add_error(notebook, index, "RuntimeError", f"the kernel did not start: {error}")
     return failure_of(name, notebook.cells)
+
+
+def _add_error(notebook: NotebookNode, index: int, name: str, value: str) -> None:
+    """Add an error that the kernel could not report itself to the cell that ran, or to the first code cell."""
+    cells = [cell for cell in (notebook.cells[index], *notebook.cells) if runs(cell)]
+    if cells:
+        cells[0].outputs.append(error_output(name, value))
+
+
+def _silent_log() -> logging.Logger:
+    """Return a logger without output for nbclient, whose errors are part of the notebook's failure."""
+    log = logging.getLogger(f"{__name__}.nbclient")
+    log.addHandler(logging.NullHandler())
+    log.propagate = False
+    return log
 
 
 @asynccontextmanager
@@ -125,7 +148,8 @@ async def _kernel(client: NotebookClient, folder: Path) -> AsyncGenerator[None]:
     """
     client.km = manager = AsyncKernelManager(kernel_spec_manager=_RunningInterpreter())
     try:
-        await client.async_start_new_kernel(cwd=str(folder), env=_kernel_environment())
+        # A kernel that is stopped in a cell writes tracebacks to its own stderr; those of cells are in the outputs.
+        await client.async_start_new_kernel(cwd=str(folder), env=kernel_environment(), stderr=DISCARD)
         await client.async_start_new_kernel_client()
         yield
     finally:
@@ -136,8 +160,10 @@ async def _kernel(client: NotebookClient, folder: Path) -> AsyncGenerator[None]:
                 await manager.shutdown_kernel()
 
 
-def _kernel_environment() -> dict[str, str]:
+def kernel_environment() -> dict[str, str]:
     """Return this process's environment, with the running package first on PYTHONPATH, so that kernels import it."""
     root = str(Path(bridgekit_verify.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"}
+    # Without the name of a live session, which would make the explorer show controls instead of its table.
+    environment = {name: value for name, value in os.environ.items() if name != "JPY_SESSION_NAME"}
+    return {**environment, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"}

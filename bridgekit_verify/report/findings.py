@@ -7,13 +7,20 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.measure.statistics import Rate, Sample
 
 FINDING_MIME = "application/vnd.bridgekit.finding+json"
 TABLE_MIME = "application/vnd.bridgekit.table+json"
 SOURCE_MIME = "application/vnd.bridgekit.source+json"
 
 Verdict = Literal["holds", "does not hold", "unknown"]
+AuditAnswer = Literal["yes", "as worded, but insufficient", "no", "not examined", "unknown"]
+"""The answers to "Was the audit right?"."""
+RunAnswer = Literal["works", "fails", "unknown"]
+"""The answers to "Does it work when run?", for the code as committed."""
+
+OURS = "ours"
+"""`Finding.reported` of a claim that bridgekit makes and the audit does not."""
 
 # An id becomes an anchor in the page, and its first word selects the section.
 _IDENTIFIER = re.compile(r"[a-z]+(-[a-z0-9]+)*")
@@ -37,16 +44,28 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """The audit's status, such as "working", "broken", "fix", "step"; "ours" for a claim that is not from the audit."""
     verdict: Verdict
     """Whether the claim holds when it is tested."""
+    audit_right: AuditAnswer | None = None
+    """Answer to "Was the audit right?"; None: it follows from the verdict (see `right`)."""
+    works: RunAnswer = "unknown"
+    """Answer to "Does it work when run?", for the code as committed."""
     answer: str
     """The result in one sentence, computed from the measurements."""
     evidence: tuple[str, ...] = ()
     """Observations, one computed sentence each."""
     before: tuple[int, int] | None = None
-    """k of n events delivered with the defect; None if not counted."""
+    """k of n events delivered before the repair; None if not counted."""
     after: tuple[int, int] | None = None
-    """k of n events delivered without the defect; None if not counted."""
+    """k of n events delivered after the repair; None if not counted."""
+    experiment: str = ""
+    """What was broken on purpose to count `before`; empty if `before` is the code as committed."""
     sound: Verdict = "unknown"
     """Whether this link holds in the sound chain."""
+    rule: str = ""
+    """How the verdict follows from the measurements, with every bound and allowance; empty if the answer shows it."""
+    sample: Sample | None = None
+    """The smallest sample that the verdict rests on; None if nothing was measured."""
+    timing: str = ""
+    """The time that the verdict rests on, such as "CPU time of an event"; empty if it rests on counts alone."""
 
     def __post_init__(self) -> None:
         if not _IDENTIFIER.fullmatch(self.id):
@@ -60,10 +79,22 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         """The title without its number, such as "AgentRegistry"."""
         return self.title.partition(" · ")[2] or self.title
 
+    @property
+    def right(self) -> AuditAnswer:
+        """Whether the audit was right: `audit_right`, or what the verdict says of a claim of the audit."""
+        if self.audit_right is not None:
+            return self.audit_right
+        if self.reported == OURS:
+            return "not examined"
+        answers: dict[Verdict, AuditAnswer] = {"holds": "yes", "does not hold": "no"}
+        return answers.get(self.verdict, "unknown")
+
     def __str__(self) -> str:
-        lines = [f"{self.title}: the claim {verdict_phrase(self.verdict)}", f"  {self.answer}"]
+        lines = [f"{self.title}: {result_phrase(self)}", f"  {self.answer}"]
         if self.before is not None or self.after is not None:
             lines.append(f"  delivered: {delivery_text(self)}")
+        if basis := basis_text(self):
+            lines.append(f"  {basis}")
         return "\n".join(lines + [f"  - {item}" for item in self.evidence])
 
 
@@ -87,8 +118,26 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def delivery_text(finding: Finding) -> str:
-    """Return the delivery before and after, with intervals, as text."""
-    return f"before {Rate.of(finding.before)}, after {Rate.of(finding.after)}"
+    """Return the delivery before and after, with intervals, as text. An experiment is called one."""
+    before = f"before {Rate.of(finding.before)}, after {Rate.of(finding.after)}"
+    return f"{before} (experiment: {finding.experiment})" if finding.experiment else before
+
+
+def result_phrase(finding: Finding) -> str:
+    """Return the result in words: both answers for a link, or whether the claim holds."""
+    if finding.id.startswith("link-"):
+        return f"was the audit right? {finding.right}; does it work when run? {finding.works}"
+    return f"the claim {verdict_phrase(finding.verdict)}"
+
+
+def basis_text(finding: Finding) -> str:
+    """Return what the verdict rests on: its rule, its smallest sample, and the time that it depends on, if any."""
+    parts = [finding.rule] if finding.rule else []
+    if finding.sample is not None:
+        parts.append(f"Smallest sample behind it: {finding.sample}.")
+    if finding.timing:
+        parts.append(f"It depends on a time: {finding.timing}.")
+    return " ".join(parts)
 
 
 def verdict_phrase(verdict: str) -> str:

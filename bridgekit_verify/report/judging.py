@@ -1,32 +1,58 @@
-"""Computes the grid of links, the headline and the sections of the page from the findings."""
+"""Answers the two questions about each link and each claim, and orders the findings of the page."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final
+
+from msgspec import structs
 
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.report.findings import Finding, Table, Verdict
-from bridgekit_verify.report.structure import Figure, Report
+from bridgekit_verify.report.drop_rates import AS_COMMITTED, DropTables, read_drop_tables
+from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Table, Verdict
+from bridgekit_verify.report.priorities import fix_works, priority_findings
+from bridgekit_verify.report.structure import Figure, Notebook, Report
+from bridgekit_verify.report.summary import Answer, answer
+
+__all__ = [
+    "AUDITED_LINKS",
+    "MISSED",
+    "PARTS",
+    "WHOLE_CHAIN",
+    "Headline",
+    "LinkStatus",
+    "ReportSection",
+    "all_findings",
+    "claim_groups",
+    "headline",
+    "link_statuses",
+    "other_findings",
+    "sections",
+    "smallest_sample",
+]
 
 # The audit's chain has nine links. A link without a finding is shown as unknown.
-AUDITED_LINKS = range(1, 10)
-CLAIM_GROUPS = {"fix": "Fixes", "step": "Verification steps", "claim": "Claims about impact"}
-SECTIONS = {
-    "missed": "What the audit missed",
-    "fault": "What each fault costs",
-    "scale": "What one process carries",
-    "trust": "Why the numbers can be believed",
+AUDITED_LINKS: Final = range(1, 10)
+BEYOND: Final = 10
+"""The link from the hub to a thread's sockets, which the audit does not examine."""
+CLAIM_GROUPS: Final = {
+    "fix": "The three fixes",
+    "claim-priority": "Priorities and advice",
+    "claim-monitoring": "Priorities and advice",
+    "step": "Verification steps",
+    "claim": "Claims about impact",
 }
-WHOLE_CHAIN = "chain"
-
-Works = Literal["works", "fails", "unknown"]
-Agreement = Literal["confirmed", "contradicted", "unknown"]
+"""Titles of the groups of claims by the start of a finding's id; the longest start decides."""
+MISSED: Final = "What the audit missed"
+PARTS: Final = {"missed": MISSED, "fault": "Faults", "scale": "Scale", "trust": "Validation"}
+"""Titles of the sections by the first word of a finding's id. Those after the first are part two, for engineers."""
+WHOLE_CHAIN: Final = "chain"
 
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
-    """One cell of the grid. Whether a link works and whether the audit was right about it are separate questions."""
+    """The answers about one link: "Was the audit right?" and "Does it work when run?" are separate questions."""
 
     number: int
     name: str
@@ -35,43 +61,17 @@ class LinkStatus:
     @property
     def reported(self) -> str:
         """The audit's status of the link."""
-        return self.finding.reported if self.finding else "unknown"
+        return self.finding.reported if self.finding else "not examined" if self.number == BEYOND else "unknown"
 
     @property
-    def works(self) -> Works:
-        """Whether the link works as committed. Unknown if the audit's status is neither "working" nor "broken"."""
-        outcomes: dict[tuple[str, Verdict], Works] = {
-            ("working", "holds"): "works",
-            ("working", "does not hold"): "fails",
-            ("broken", "holds"): "fails",
-            ("broken", "does not hold"): "works",
-        }
-        return outcomes.get((self.reported, self.finding.verdict), "unknown") if self.finding else "unknown"
+    def right(self) -> AuditAnswer:
+        """Whether the audit was right about the link."""
+        return self.finding.right if self.finding else "not examined" if self.number == BEYOND else "unknown"
 
     @property
-    def agreement(self) -> Agreement:
-        """Whether the test confirmed the audit's claim."""
-        verdict = self.finding.verdict if self.finding else "unknown"
-        agreements: dict[Verdict, Agreement] = {"holds": "confirmed", "does not hold": "contradicted"}
-        return agreements.get(verdict, "unknown")
-
-    @property
-    def found(self) -> str:
-        """Both answers as text, such as "fails, as the audit says" or "fails, contrary to the audit"."""
-        if self.agreement == "unknown":
-            return "unknown"
-        if self.works == "unknown":
-            return "the audit's claim " + ("holds" if self.agreement == "confirmed" else "does not hold")
-        ending = "as the audit says" if self.agreement == "confirmed" else "contrary to the audit"
-        return f"{self.works}, {ending}"
-
-    @property
-    def icon(self) -> str:
-        """The icon for this text: "works", "fails", "expected" (fails as the audit says) or "unknown"."""
-        if self.works == "fails" and self.agreement == "confirmed":
-            return "expected"
-        answers = {"confirmed": "works", "contradicted": "fails", "unknown": "unknown"}
-        return answers[self.agreement] if self.works == "unknown" else self.works
+    def works(self) -> RunAnswer:
+        """Whether the link works as committed."""
+        return self.finding.works if self.finding else "unknown"
 
     @property
     def sound(self) -> Verdict:
@@ -79,99 +79,131 @@ class LinkStatus:
         return self.finding.sound if self.finding else "unknown"
 
     @property
-    def before(self) -> Rate:
-        """Delivery with the link as committed."""
-        return Rate.of(self.finding.before if self.finding else None)
+    def reason(self) -> str:
+        """The result of the test in one sentence."""
+        return self.finding.answer if self.finding else "Unknown: no notebook recorded a finding about this link."
 
-    @property
-    def after(self) -> Rate:
-        """Delivery with the link sound."""
-        return Rate.of(self.finding.after if self.finding else None)
+
+def all_findings(report: Report) -> dict[str, tuple[Finding, Notebook]]:
+    """Return every finding by its id with its notebook: those recorded, and those computed from the drop rates."""
+    tables = read_drop_tables(report)
+    computed = {finding.id: finding for finding in priority_findings(tables)}
+    found = dict(report.findings)
+    if tables.notebook is not None:
+        found |= {key: (finding, tables.notebook) for key, finding in computed.items() if key not in found}
+    return {key: (_with_run_answer(finding, tables), notebook) for key, (finding, notebook) in found.items()}
+
+
+def _with_run_answer(finding: Finding, tables: DropTables) -> Finding:
+    """Return a finding with the answer whether what it is about works as committed, unless the finding states it."""
+    works = _run_answer(finding, tables)
+    if finding.works != "unknown" or works == "unknown":
+        return finding
+    return structs.replace(finding, works=works)
+
+
+def _run_answer(finding: Finding, tables: DropTables) -> RunAnswer:
+    kind, _, name = finding.id.partition("-")
+    if kind == "fix" and name in ("1", "2", "3"):
+        return fix_works(tables, int(name))
+    if finding.id == "claim-complexity":
+        return fix_works(tables, 1)
+    if finding.id == "claim-lost":
+        before = tables.step(AS_COMMITTED)
+        return "unknown" if before is None else "works" if before.fate.complete else "fails"
+    if kind == "missed":
+        answers: dict[Verdict, RunAnswer] = {"holds": "works", "does not hold": "fails"}
+        return answers.get(finding.verdict, "unknown")
+    return "unknown"
 
 
 def link_statuses(report: Report) -> tuple[LinkStatus, ...]:
-    """Return the status of the audit's nine links and of any further link with a finding "link-N", in order."""
+    """Return the audit's nine links, the tenth, and any other link with a finding "link-N", in order."""
     found = {f.link: f for f, _ in report.findings.values() if f.id.startswith("link-") and f.link is not None}
-    numbers = sorted({*AUDITED_LINKS, *found})
+    numbers = sorted({*AUDITED_LINKS, BEYOND, *found})
     return tuple(
-        LinkStatus(number, found[number].name if number in found else f"link {number}", found.get(number))
+        LinkStatus(number, found[number].name if number in found else f"Link {number}", found.get(number))
         for number in numbers
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The result as numbers. Every count is over the links that the audit names."""
+    """The result as numbers. The counts of answers are over the links that the audit examined."""
 
-    confirmed: int
-    contradicted: tuple[int, ...]
-    """Numbers of the links for which the test contradicts the audit."""
-    judged: int
+    answer: Answer
+    answers: Mapping[AuditAnswer, tuple[int, ...]]
+    """The numbers of the audited links by the answer to "Was the audit right?"; every answer has an entry."""
+    failing: tuple[int, ...]
+    """The numbers of all links that fail as committed."""
     sound: int
+    """How many audited links hold in the sound chain."""
     links: int
     before: Rate
+    """Delivery of the whole chain as committed."""
     after: Rate
-    """Delivery of the whole chain if there is a finding "chain", else at the last of the audit's links."""
+    """Delivery of the whole chain with every link sound."""
 
     @property
     def sentence(self) -> str:
-        """The result of the report in one sentence."""
-        if not self.judged:
+        """The audit's verdicts on the links in one sentence."""
+        counted = {name: len(numbers) for name, numbers in self.answers.items()}
+        if counted["unknown"] == self.links:
             return f"Unknown: none of the audit's {self.links} links has been judged."
-        wrong = len(self.contradicted)
-        parts = [f"Of the audit's verdicts on {self.links} links, {_times(self.confirmed, 'holds', 'hold')} when run"]
-        parts.append(f"{_times(wrong, 'does', 'do')} not")
-        if self.judged < self.links:
-            parts.append(f"{self.links - self.judged} could not be judged")
-        first = ", ".join(parts[:-1]) + f" and {parts[-1]}"
-        if not (self.before.n and self.after.n):
-            return f"{first}."
-        before, after = self.before.counts, self.after.counts
-        return f"{first}: {before} events arrived as committed, {after} in the sound chain."
+        yes, worded, no = (counted[name] for name in ("yes", "as worded, but insufficient", "no"))
+        parts = [
+            f"{yes} {'is' if yes == 1 else 'are'} right",
+            f"{worded} {'is' if worded == 1 else 'are'} right as worded, but insufficient",
+            f"{no} {'is' if no == 1 else 'are'} wrong",
+        ]
+        if counted["unknown"]:
+            parts.append(f"{counted['unknown']} could not be judged")
+        return f"Of the audit's verdicts on {self.links} links, {', '.join(parts[:-1])} and {parts[-1]}."
 
     @property
     def lines(self) -> tuple[str, ...]:
         """The result as lines for a terminal."""
-        links = ", ".join(map(str, self.contradicted)) or "none"
         return (
-            f"audit's verdicts that hold when run: {self.confirmed} of {self.links}; "
-            f"contradicted: {links}; unknown: {self.links - self.judged}",
+            str(self.answer),
+            self.sentence,
+            f"links that fail when run as committed: {', '.join(map(str, self.failing)) or 'none'}",
             f"links that hold in the sound chain: {self.sound} of {self.links}",
-            f"events delivered as committed: {self.before}",
-            f"events delivered in the sound chain: {self.after}",
+            f"events delivered as committed: {self.before.counts}; in the sound chain: {self.after.counts}",
         )
 
 
-def _times(count: int, one: str, more: str) -> str:
-    return f"{count} {one if count == 1 else more}"
-
-
 def headline(report: Report) -> Headline:
-    """Count the verdicts of the audit's links and return the headline."""
-    links = [link for link in link_statuses(report) if link.number in AUDITED_LINKS]
-    contradicted = tuple(link.number for link in links if link.agreement == "contradicted")
-    confirmed = sum(link.agreement == "confirmed" for link in links)
+    """Count the answers about the links and return the headline."""
+    links = link_statuses(report)
+    audited = [link for link in links if link.number in AUDITED_LINKS]
+    answers: dict[AuditAnswer, tuple[int, ...]] = {
+        right: tuple(link.number for link in audited if link.right == right)
+        for right in ("yes", "as worded, but insufficient", "no", "not examined", "unknown")
+    }
     whole = report.findings.get(WHOLE_CHAIN)
-    delivered = whole[0] if whole else links[-1].finding
     return Headline(
-        confirmed=confirmed,
-        contradicted=contradicted,
-        judged=confirmed + len(contradicted),
-        sound=sum(link.sound == "holds" for link in links),
-        links=len(links),
-        before=Rate.of(delivered.before if delivered else None),
-        after=Rate.of(delivered.after if delivered else None),
+        answer=answer(read_drop_tables(report)),
+        answers=answers,
+        failing=tuple(link.number for link in links if link.works == "fails"),
+        sound=sum(link.sound == "holds" for link in audited),
+        links=len(audited),
+        before=Rate.of(whole[0].before if whole else None),
+        after=Rate.of(whole[0].after if whole else None),
     )
 
 
 def claim_groups(report: Report) -> dict[str, list[Finding]]:
-    """Return the audit's claims that are not about a link's status, grouped by the first word of their id."""
-    findings = [finding for finding, _ in report.findings.values()]
-    groups = {
-        title: [finding for finding in findings if finding.id.split("-")[0] == prefix]
-        for prefix, title in CLAIM_GROUPS.items()
-    }
+    """Return the audit's claims that are not about a link's status, grouped by the start of their id."""
+    groups: dict[str, list[Finding]] = {title: [] for title in CLAIM_GROUPS.values()}
+    for finding, _ in all_findings(report).values():
+        if title := _claim_group(finding):
+            groups[title].append(finding)
     return {title: members for title, members in groups.items() if members}
+
+
+def _claim_group(finding: Finding) -> str | None:
+    starts = [start for start in CLAIM_GROUPS if finding.id == start or finding.id.startswith(f"{start}-")]
+    return CLAIM_GROUPS[max(starts, key=len)] if starts else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,30 +218,41 @@ class ReportSection:
 def sections(report: Report) -> dict[str, list[ReportSection]]:
     """Return the findings of the report's sections, grouped by the first word of their id, in the notebooks' order."""
     found: dict[str, list[ReportSection]] = {}
-    for finding, _ in report.findings.values():
-        if title := SECTIONS.get(finding.id.split("-")[0]):
-            figure, table = report.figure(_name(finding)), report.table(_name(finding))
+    for finding, _ in all_findings(report).values():
+        if title := PARTS.get(_first_word(finding)):
+            name = finding.id.replace("-", "_")
+            figure, table = report.figure(name), report.table(name)
             section = ReportSection(finding, figure[0] if figure else None, table[0] if table else None)
             found.setdefault(title, []).append(section)
-    return {title: found[title] for title in SECTIONS.values() if title in found}
-
-
-def _name(finding: Finding) -> str:
-    return finding.id.replace("-", "_")
+    return {title: found[title] for title in PARTS.values() if title in found}
 
 
 def other_findings(report: Report) -> list[Finding]:
-    """Return the findings of the evidence section: the whole chain, the links in order, then all others."""
-    elsewhere = {*CLAIM_GROUPS, *SECTIONS}
-    rest = [f for f, _ in report.findings.values() if f.id.split("-")[0] not in elsewhere]
-    return sorted(rest, key=_sort_key)
+    """Return the findings that no other section shows: the whole chain first, then the others in order."""
+    links = {link.finding.id for link in link_statuses(report) if link.finding}
+    rest = [
+        finding
+        for finding, _ in report.findings.values()
+        if _claim_group(finding) is None and _first_word(finding) not in PARTS and finding.id not in links
+    ]
+    return sorted(rest, key=lambda finding: finding.id != WHOLE_CHAIN)
 
 
-def _sort_key(finding: Finding) -> tuple[bool, bool, int]:
-    return finding.id != WHOLE_CHAIN, not finding.id.startswith("link-"), finding.link or 0
+def _first_word(finding: Finding) -> str:
+    return finding.id.partition("-")[0]
 
 
-def smallest_sample(report: Report) -> Rate | None:
-    """Return the count with the fewest events, which is the weakest statement of the report; None without counts."""
-    counts = [c for f, _ in report.findings.values() for c in (f.before, f.after) if c is not None and c[1] > 0]
-    return Rate(*min(counts, key=lambda count: count[1])) if counts else None
+def smallest_sample(report: Report) -> Finding | None:
+    """Return the finding whose verdict rests on the smallest sample; None if no finding states one."""
+    findings = [f for f, _ in all_findings(report).values() if f.sample is not None and f.verdict != "unknown"]
+    return min(findings, key=lambda finding: (finding.sample, finding.id), default=None)
+
+
+def without_sample(report: Report) -> list[Finding]:
+    """Return the findings whose verdict is not unknown, and that do not state what it rests on."""
+    return [f for f, _ in all_findings(report).values() if f.sample is None and f.verdict != "unknown"]
+
+
+def timed_findings(report: Report) -> list[Finding]:
+    """Return the findings whose verdict rests on a time, and can differ on another machine."""
+    return [f for f, _ in all_findings(report).values() if f.timing]

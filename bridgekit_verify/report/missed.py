@@ -1,74 +1,56 @@
-"""Findings of notebook 11: claims of the audit, apart from the links' statuses, that the measurements contradict."""
+"""Findings of notebook 11: what the audit missed, each a claim about the chain that is tested by running it."""
 
 from __future__ import annotations
 
 from bridgekit.mapping.service import GRACE_SECONDS
-from bridgekit_verify.measure.statistics import Rate, runs_until_collision
+from bridgekit_verify.measure.experiment import Measurement
+from bridgekit_verify.measure.statistics import Rate, Sample, runs_until_collision
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.studies.collisions import CollisionStudy
 from bridgekit_verify.studies.leaks import LeakStudy
 from bridgekit_verify.studies.lifecycles import LateEvents, LifecycleStudy
-from bridgekit_verify.studies.missed import RepairStudy, SharingStudy
+from bridgekit_verify.studies.processes import ProcessDelivery
+from bridgekit_verify.studies.receipts import ReceiptStudy
+from bridgekit_verify.studies.shared_agent import SharedAgentStudy
 
-__all__ = ["collision_claim", "leak_claim", "lifecycle_claim", "repair_sequence_claim", "sharing_claim", "truth_claim"]
+__all__ = [
+    "collision_claim",
+    "leak_claim",
+    "lifecycle_claim",
+    "receipt_claim",
+    "shared_agent_claim",
+]
 
-AUDITS_FIXES = ("+ Fix 1", "+ Fix 2", "+ Fix 3")
 EMBEDDED_DIGITS = 8
 OPAQUE_DIGITS = 12
 OTHERS = "at another user's socket"
 
 
-def repair_sequence_claim(study: RepairStudy) -> Finding:
-    """Test the audit's "fix complexity: low, a single line change" on the chain as committed."""
-    steps = {measurement.variant.name: measurement for measurement in study.alone}
-    before, fixed, top = study.alone[0].verdict, steps[AUDITS_FIXES[-1]].verdict, study.together[-1].verdict
-    single = steps[AUDITS_FIXES[0]].verdict
-    leaking = [m.variant.name for m in study.together if m.verdict.misrouted]
-    return Finding(
-        id="missed-ladder",
-        title=f"One line, or {len(study.alone) - 1} repairs",
-        claim="Fix complexity is low: a single line change, and users receive real-time updates as designed.",
-        reported="impact",
-        verdict=verdict_of(single.delivered == single.expected),
-        answer=f"On the chain as committed Fix 1 alone delivers {single.delivery}, all three fixes together"
-        f" {fixed.delivery}. The first event arrives at the rung {study.first_delivery()!r}.",
-        evidence=(
-            f"After Fix 1, {single.false_success:,} events are called sent that their user never got; before it,"
-            f" {before.false_success:,}.",
-            f"With several runs at once, events reach other users at: {', '.join(leaking) or 'no rung'}.",
-            f"With every repair {top.delivery} arrive, {top.misrouted:,} of them at others, several runs at once.",
-        ),
-        before=(before.delivered, before.expected),
-        after=(fixed.delivered, fixed.expected),
-    )
-
-
-def sharing_claim(study: SharingStudy, ladder: RepairStudy) -> Finding:
+def shared_agent_claim(study: SharedAgentStudy) -> Finding:
     """Test link 5's "properly sets the bridge on agents" with several users at once."""
     shared, fresh = study.misrouted_shared(), study.misrouted_fresh()
     most = study.shared[-1].workload.at_once
     return Finding(
         id="missed-sharing",
-        title="Someone else's events",
-        claim="The core sets bridge and run id on the agent, so its events belong to its run.",
+        title="A shared agent sends one user's events to another",
+        claim="The core sets bridge and run id on the agent, so that its events belong to its run.",
         reported="working",
         verdict=verdict_of(all(rate.k == 0 for rate in shared)),
-        answer=f"With {most} runs at once and one agent for all, {shared[-1]} of what agents say is read by another"
-        f" user; with a fresh agent for each run {fresh[-1]}.",
+        answer=f"With {most} runs at once, another user reads {shared[-1].counts} events of an agent that all runs"
+        f" share, and {fresh[-1].counts} events of agents that are new for each run.",
         evidence=(
-            "Every measured count is the closed form (c - 1) / c of the events, c runs at once."
+            "Every count with the shared agent is the predicted one: of n runs, c at a time, the agent keeps the events"
+            " of one run in each of the ⌈n / c⌉ groups, and sends the others' events to the wrong user."
             if study.is_closed_form()
-            else "The measured counts differ from the closed form (c - 1) / c.",
-            f"On the ladder it shows from the rung {_first_leak(ladder)!r}, which still has all three of the audit's"
-            " fixes: until something arrives, it is hidden.",
-            "The runs overlap from the first word to the last, which is the worst case; less overlap, less of it.",
+            else "The counts with the shared agent differ from the closed form.",
+            "On the chain as committed this defect is hidden, because no event arrives. It appears when the losses are"
+            " repaired.",
+            "The runs take each step together, which is the worst case. With less overlap, fewer events go wrong.",
         ),
+        rule="Holds if no event of the shared agent reaches another user, at any number of concurrent runs.",
+        sample=Sample(min(rate.n for rate in shared), "events"),
     )
-
-
-def _first_leak(ladder: RepairStudy) -> str:
-    return next((m.variant.name for m in ladder.together if m.verdict.misrouted), "none")
 
 
 def leak_claim(study: LeakStudy) -> Finding:
@@ -77,93 +59,116 @@ def leak_claim(study: LeakStudy) -> Finding:
     thread, lands = study.shortest
     return Finding(
         id="missed-leaks",
-        title="From loss to leak",
+        title="Fix 1 can turn a lost event into a leaked one",
         claim="With the thread id inside the run id, the parser finds the event's own thread.",
         reported="fix",
         verdict=verdict_of(leaky.misrouted == 0),
-        answer=f"A search shrinks to {thread!r}, whose events land in {lands!r}: over real sockets {leaky.misrouted:,}"
-        f" of {leaky.expected:,} events reach the other user; sound, {sound.misrouted:,} of {sound.expected:,}.",
+        answer=f"The events of thread {thread!r} are sent to thread {lands!r}. Over real sockets, {leaky.misrouted:,}"
+        f" of {leaky.expected:,} events reach another user; on the sound chain {sound.misrouted:,} of"
+        f" {sound.expected:,}.",
         evidence=tuple(
-            f"The same search, {search.round_trip}: {'a pair was found' if search.leak else 'no such pair'} in"
-            f" {search.tried:,} tried, and {search.correct} ids led back to their own thread."
+            f"The same search where the thread is {search.round_trip.replace(', ', ' and ')}:"
+            f" {'a pair was found' if search.leak else 'no such pair was found'} among {search.tried:,} pairs,"
+            f" and {search.correct.counts} ids led to their own thread."
             for search in study.searches[1:]
         ),
         before=(leaky.delivered, leaky.expected),
         after=(sound.delivered, sound.expected),
+        rule="Holds if no event of the pair that the search found reaches another user over real sockets.",
+        sample=Sample(min(leaky.expected, sound.expected), "events"),
     )
 
 
-def truth_claim(study: RepairStudy) -> Finding:
+def receipt_claim(study: ReceiptStudy) -> Finding:
     """Compare the logged "emission success" with what the sockets received."""
-    false_successes = {m.variant.name: m.verdict.false_success for m in study.together if m.verdict.false_success}
-    committed, worst = study.together[0].verdict, max(study.together, key=lambda m: m.verdict.false_success)
-    repaired = study.together[-1].verdict
+    judged, shared = study.judged, study.of("link 5 broken").verdict
+    false = {each.variant.name: each.verdict.false_success for each in judged if each.verdict.false_success}
+    worst, sound = max(judged, key=lambda each: each.verdict.false_success), study.of("sound").verdict
+    committed = study.of("as committed").verdict
     return Finding(
         id="missed-truth",
-        title="True means nothing",
+        title="“Sent” does not mean delivered",
         claim="An event that the bridge reports as sent has reached its user.",
         reported="log",
-        verdict=verdict_of(not false_successes),
-        answer=f"On the rung {worst.variant.name!r}, {worst.verdict.false_success:,} of {worst.verdict.acknowledged:,}"
-        f" answered events are called sent and never reached their user; with every repair {repaired.false_success:,}.",
+        verdict=verdict_of(not false),
+        answer=f"On the chain {worst.variant.name!r}, {worst.verdict.false_success:,} of {_events(worst):,}"
+        f" events are reported as sent and never reached their user; on the sound chain {sound.false_success:,} of"
+        f" {_events(study.of('sound')):,}.",
         evidence=(
-            f"Rungs with false successes:"
-            f" {', '.join(f'{name} ({count})' for name, count in false_successes.items()) or 'none'}.",
-            f"As committed {committed.false_success:,} are, {committed.acknowledged:,} of {_events(study):,} being"
-            " answered.",
-            "An answer is honest about sockets, not about users: sent to another user's socket is sent, until each run"
-            " has an agent of its own.",
+            "Events falsely reported as sent:"
+            f" {', '.join(f'{name} {count:,}' for name, count in false.items()) or 'none'}.",
+            f"As committed, the bridge reports {committed.false_success:,} of {_events(study.of('as committed')):,}"
+            f" events falsely as sent; it returned a receipt for {committed.acknowledged:,}. Once Fix 1 lets events"
+            " reach the hub, its answer is “sent”, whether or not a socket is open.",
+            "Even a truthful receipt is about sockets, not users. Experiment: on a chain that is sound except that runs"
+            f" share an agent, {shared.false_success:,} of {_events(study.of('link 5 broken')):,} events are reported"
+            " as sent, although only another user read them.",
         ),
+        rule="Holds if no chain of the audit, without or with its fixes, reports an event as sent that its user did not"
+        " read.",
+        sample=Sample(min(map(_events, study.measurements)), "events"),
     )
 
 
-def _events(study: RepairStudy) -> int:
-    return len(study.together[0].history.expected)
+def _events(measurement: Measurement) -> int:
+    """Return how many events were emitted, including those of users without a socket."""
+    return len(measurement.history.expected)
 
 
 def lifecycle_claim(study: LifecycleStudy) -> Finding:
     """Test Fix 3, the "robust solution", over the lifetime of a run."""
     rerouted, sound = (row.verdict for row in study.rerouted)
-    dict_loses = any(
-        rate.k < rate.n for row in study.late if row.variant == study.rerouted[0].variant for rate in _late(row)
-    )
+    fix_3 = study.rerouted[0].variant
+    late = [row for row in study.late if row.variant == fix_3]
+    elsewhere = [row for row in study.by_process if row.variant == fix_3]
+    loses = any(rate.k < rate.n for row in late for rate in _after_the_end(row).values())
+    loses_elsewhere = any(row.arrived.k < row.arrived.n for row in elsewhere)
+    sizes = [rate.n for row in late for rate in row.by_lateness.values()] + [row.arrived.n for row in elsewhere]
     return Finding(
         id="missed-lifecycles",
         title="Fix 3 over the life of a run",
         claim="A dict of runs and threads in one process is the robust solution.",
         reported="fix",
-        verdict=verdict_of(rerouted.wrong_user == 0 and not dict_loses),
-        answer=f"Registered twice, a run's events move: {rerouted.wrong_user:,} of {rerouted.expected:,} reach another"
-        f" user ({sound.wrong_user:,} of {sound.expected:,} in the sound chain, which refuses).",
+        verdict=verdict_of(rerouted.wrong_user == 0 and not loses and not loses_elsewhere),
+        answer=f"If a run is registered a second time, Fix 3 sends {rerouted.wrong_user:,} of {rerouted.expected:,} of"
+        f" its events to another user. The sound service refuses the second registration:"
+        f" {sound.wrong_user:,} of {sound.expected:,}.",
         evidence=(
             *_late_evidence(study),
-            *(
-                f"{row.process}, {row.variant}, with {row.address}: {row.arrived.counts} arrive."
-                for row in study.by_process
-                if row.arrived.k < row.arrived.n
-            ),
+            *(_process_sentence(row) for row in study.by_process if row.arrived.k < row.arrived.n),
         ),
         before=(rerouted.delivered, rerouted.expected),
         after=(sound.delivered, sound.expected),
+        rule="Holds if Fix 3 sends no event to another user and loses none after a run's end or in another process.",
+        sample=Sample(min([rerouted.expected, sound.expected, *sizes]), "events"),
     )
+
+
+def _process_sentence(row: ProcessDelivery) -> str:
+    where = {"the registering process": "In the registering process"}.get(row.process, f"In {row.process}")
+    return f"{where}, given the {row.address}, {_subject(row.variant)} delivers {row.arrived.counts} events."
+
+
+def _subject(variant: str) -> str:
+    return "the sound chain" if variant == "sound" else variant.capitalize()
 
 
 def _late_evidence(study: LifecycleStudy) -> list[str]:
     """Return late deliveries within and after the grace period; their sum would depend on the chosen delays."""
     lines = []
     for row in study.late:
-        late = {seconds: rate for seconds, rate in row.by_lateness.items() if seconds >= 0}
+        late = _after_the_end(row)
         within = _sum([rate for seconds, rate in late.items() if seconds < GRACE_SECONDS])
         after = _sum([rate for seconds, rate in late.items() if seconds >= GRACE_SECONDS])
         lines.append(
-            f"Events after the run's end, {row.variant}, with {row.address}: {within.counts} arrive within"
-            f" {GRACE_SECONDS:.0f} s, {after.counts} later."
+            f"After a run's end, given the {row.address}, {_subject(row.variant)} delivers {within.counts} events"
+            f" within {GRACE_SECONDS:.0f} s, and {after.counts} later."
         )
     return lines
 
 
-def _late(row: LateEvents) -> list[Rate]:
-    return [rate for seconds, rate in row.by_lateness.items() if seconds >= 0]
+def _after_the_end(row: LateEvents) -> dict[float, Rate]:
+    return {seconds: rate for seconds, rate in row.by_lateness.items() if seconds >= 0}
 
 
 def _sum(rates: list[Rate]) -> Rate:
@@ -179,20 +184,24 @@ def collision_claim(study: CollisionStudy) -> Finding:
     users = next(row for (runs_of, chain), row in rows.items() if runs_of == "two users" and chain != "sound")
     points = study.rates()
     inside = points[(points["from %"] <= points["expected %"]) & (points["expected %"] <= points["to %"])]
-    even = runs_until_collision(EMBEDDED_DIGITS)
+    met = study.curves[EMBEDDED_DIGITS]
+    at, most = max(met.items(), key=lambda point: point[0])
     return Finding(
         id="missed-collisions",
-        title="Eight digits",
+        title="Eight digits do not make run ids unique",
         claim="Eight random hexadecimal digits make a run id unique within its thread.",
         reported="fix",
-        verdict=verdict_of(not any(rate.k for rate in study.curves[EMBEDDED_DIGITS].values())),
-        answer=f"Two runs of one thread share an id with even odds after {even:,} runs; the birthday bound lies in the"
-        f" interval of {len(inside)} of {len(points)} measured points.",
+        verdict=verdict_of(not any(rate.k for rate in met.values())),
+        answer=f"After {at:,} runs of one thread, two runs shared an id in {most.counts} trials. By the birthday bound,"
+        f" the odds are even after {runs_until_collision(EMBEDDED_DIGITS):,} runs.",
         evidence=(
-            f"Two runs of one thread that share an id: {thread['delivered']} of {thread['expected']} events arrive, and"
-            f" of {thread['frames of two runs']} frames nobody can say whose run they are of.",
-            f"For comparison, a collision of the audited 12 digits, forced, since over all threads it takes"
-            f" {runs_until_collision(OPAQUE_DIGITS):,} runs: with Fix 3 {users[OTHERS]} of {users['expected']} events"
-            " reach another user.",
+            f"The bound lies within the 95 % interval of {len(inside)} of {len(points)} measured points.",
+            f"Two runs of one thread that share an id: {thread['delivered']} of {thread['expected']} events arrive. The"
+            f" run id of {thread['frames of two runs']} frames does not show which of the two runs they belong to.",
+            "For comparison, a forced collision of the audited 12 digits, which takes"
+            f" {runs_until_collision(OPAQUE_DIGITS):,} runs over all threads: with Fix 3, {users[OTHERS]} of"
+            f" {users['expected']} events reach another user.",
         ),
+        rule="Holds if no trial with eight digits had a collision.",
+        sample=Sample(min(rate.n for rate in met.values()), "trials"),
     )

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import nbformat
 from nbconvert.filters.highlight import Highlight2HTML
-from nbformat import NotebookNode
+from nbformat import NotebookNode, ValidationError
+
+from bridgekit.errors import BridgekitError
 
 NOTEBOOK_FORMAT = 4
+
+
+class MalformedNotebook(BridgekitError, ValueError):
+    """A file with the suffix of a notebook is not one."""
+
 
 write_notebook: Callable[[NotebookNode, Path], None] = nbformat.write
 
@@ -19,8 +26,11 @@ _highlighter: Callable[[str], Callable[[str], str]] = Highlight2HTML
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """Read a notebook, with every cell source as one string."""
-    return _read(path, NOTEBOOK_FORMAT)
+    """Read a notebook, with every cell source as one string. Raises MalformedNotebook, and OSError."""
+    try:
+        return _read(path, NOTEBOOK_FORMAT)
+    except (AttributeError, KeyError, TypeError, ValueError, ValidationError) as error:
+        raise MalformedNotebook(f"{path} is not a notebook: {str(error) or type(error).__name__}") from error
 
 
 def error_output(name: str, value: str) -> NotebookNode:

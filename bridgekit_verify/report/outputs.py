@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import json
 import sys
 import textwrap
 from base64 import b64encode
@@ -27,10 +26,12 @@ from bridgekit_verify.report.findings import (
     Finding,
     Source,
     Table,
+    basis_text,
     cell_text,
     delivery_text,
-    verdict_phrase,
+    result_phrase,
 )
+from bridgekit_verify.report.json_values import json_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +45,8 @@ _EDGE = {"holds": "#009E73", "does not hold": "#D55E00", "unknown": "#999999"}
 
 
 def record(finding: Finding) -> None:
-    """Show a finding as a card and pass it to the report."""
+    """Show a finding as a card and pass it to the report. Raises TypeError for anything that is not a valid finding."""
+    _require_valid(finding)
     data = {"text/html": _card(finding), FINDING_MIME: msgspec.to_builtins(finding)}
     _show({"text/plain": str(finding), **data})
 
@@ -99,13 +101,27 @@ def sentinel(name: str) -> str:
 def table_of(frame: DataFrame, caption: str, *, name: str, measurement: bool) -> Table:
     """Return a frame as plain data. A named index becomes a column; an unnamed one is dropped. Raises ValueError."""
     plain = frame.reset_index() if any(label is not None for label in frame.index.names) else frame
-    plain = plain.set_axis([_label(column) for column in plain.columns], axis=1)
-    for column in RESERVED_COLUMNS:
-        if measurement and column in plain.columns:
+    columns = tuple(_label(column) for column in plain.columns)
+    for column in columns:
+        if columns.count(column) > 1:
+            raise ValueError(f"table {name}: two columns have the name {column!r}; rename one")
+        if measurement and column in RESERVED_COLUMNS:
             raise ValueError(f"table {name}: results.csv reserves the column name {column!r}; rename the column")
-    records = json.loads(plain.to_json(orient="records", date_format="iso", double_precision=15))
-    columns = tuple(plain.columns)
+    values = [
+        [json_value(value, f"table {name}, column {column!r}") for value in plain.iloc[:, index]]
+        for index, column in enumerate(columns)
+    ]
+    records = tuple(dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
     return Table(name=name, caption=caption, columns=columns, records=records, measurement=measurement)
+
+
+def _require_valid(finding: object) -> None:
+    if not isinstance(finding, Finding):
+        raise TypeError(f"record takes a Finding, not a {type(finding).__name__}")
+    try:
+        msgspec.convert(msgspec.to_builtins(finding), Finding)
+    except msgspec.ValidationError as error:
+        raise TypeError(f"the finding {finding.id} is not valid: {error}") from None
 
 
 def read_source(thing: type | Callable[..., Any] | ModuleType) -> Source:
@@ -143,10 +159,12 @@ def _label(column: object) -> str:
 
 
 def _card(finding: Finding) -> str:
-    lines = [f"<strong>{escape(finding.title)}</strong>: the claim {verdict_phrase(finding.verdict)}"]
+    lines = [f"<strong>{escape(finding.title)}</strong>: {escape(result_phrase(finding))}"]
     lines.append(escape(finding.answer))
     if finding.before is not None or finding.after is not None:
         lines.append(f"delivered: {delivery_text(finding)}")
+    if basis := basis_text(finding):
+        lines.append(f"<small>{escape(basis)}</small>")
     body = "".join(f'<p style="margin:.25em 0">{line}</p>' for line in lines)
     if finding.evidence:
         items = "".join(f"<li>{escape(item)}</li>" for item in finding.evidence)

@@ -3,40 +3,93 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 from jinja2 import Environment as Templates
 from jinja2 import PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.report.findings import Table, cell_text
+from bridgekit_verify.report.chart import chart
+from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
+from bridgekit_verify.report.findings import OURS, Finding, Table, basis_text, cell_text
+from bridgekit_verify.report.glossary import TERMS
 from bridgekit_verify.report.judging import (
     AUDITED_LINKS,
+    MISSED,
+    WHOLE_CHAIN,
+    LinkStatus,
+    all_findings,
     claim_groups,
     headline,
     link_statuses,
     other_findings,
     sections,
     smallest_sample,
+    timed_findings,
 )
 from bridgekit_verify.report.markup import code_html, markdown_html, output_html, printed_text
-from bridgekit_verify.report.results import count_measurements
-from bridgekit_verify.report.structure import Report
+from bridgekit_verify.report.results import count_measurements, csv_columns, results_csv, results_json
+from bridgekit_verify.report.structure import Figure, Report
+from bridgekit_verify.report.summary import actions, risks, routing_note, scope
 
-CONTENT_SECURITY_POLICY = (
+CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
-# Names of the figures and tables that the page shows first.
-BEFORE_AND_AFTER = "before_after"
-MATRIX = "matrix"
+MATRIX: Final = "matrix"
+"""Name of the table with a cell "k of n" for each fix and kind of thread id."""
+FAULT_NAMES: Final = "faults"
+"""Name of the table that explains each fault."""
+
+AUDIT_RIGHT: Final = "Was the audit right?"
+WORKS: Final = "Does it work when run?"
+_ICONS: Final = {
+    "yes": "works",
+    "as worded, but insufficient": "partly",
+    "no": "fails",
+    "not examined": "none",
+    "works": "works",
+    "fails": "fails",
+    "holds": "works",
+    "does not hold": "fails",
+    "unknown": "unknown",
+}
+"""The icon of each answer. Every icon has its own shape, so that colour carries no information."""
+
+PART_TWO: Final = {
+    "Faults": "Networks, processes and servers fail in production. This section shows what each failure costs the user:"
+    " which events are lost, which arrive late, and whether the user is informed. Read it before you choose how"
+    " events are stored and resumed.",
+    "Scale": "A bridge that works for eight users may not work for eight thousand. This section shows how many events,"
+    " sockets and threads one process carries, and when to add another one. Read it before you size a deployment.",
+    "Validation": "A measurement that cannot fail proves nothing. This section tests the measurements themselves: known"
+    " mistakes must be reported under their own names, and known rates must be found. Read it if you doubt a number.",
+}
+"""The sections for engineers, each with the reason why it is there."""
 
 _COUNTS = re.compile(r"([\d,]+) of ([\d,]+)")
 _NEW_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
+class ShownAnswer(NamedTuple):
+    """One answer of a finding or link, as the page shows it."""
+
+    question: str
+    answer: str
+    icon: str
+
+
 def index_html(report: Report) -> str:
-    """Render the complete page."""
+    """Render the complete page. Raises MalformedTable."""
+    return _templates().get_template("index.html.j2").render(_content(report, read_drop_tables(report)))
+
+
+@cache
+def _templates() -> Templates:
     templates = Templates(
         loader=PackageLoader("bridgekit_verify.report"),
         autoescape=True,
@@ -44,9 +97,9 @@ def index_html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages = [notebook.name for notebook in report.notebooks]
     templates.filters |= {
         "ansi": printed_text,
+        "basis": basis_text,
         "bounds": lambda rate: rate.bounds,
         "breakable": _breakable,
         "cell": cell_text,
@@ -56,31 +109,83 @@ def index_html(report: Report) -> str:
         "html": output_html,
         "level": _level,
         "numeric": _numeric,
-        "markdown": lambda text: markdown_html(text, pages),
+        "markdown": markdown_html,
+        "marks": _marks,
         "outcome": _outcome,
         "rate": Rate.of,
         "seconds": _seconds,
         "together": _together,
     }
-    links = link_statuses(report)
-    return templates.get_template("index.html.j2").render(
-        policy=CONTENT_SECURITY_POLICY,
-        report=report,
-        environment=report.environment,
-        headline=headline(report),
-        audited=[link for link in links if link.number in AUDITED_LINKS],
-        beyond=[link for link in links if link.number not in AUDITED_LINKS],
-        expected=[link.number for link in links if link.icon == "expected"],
-        before_after=report.figure(BEFORE_AND_AFTER),
-        matrix_figure=report.figure(MATRIX),
-        matrix_table=report.table(MATRIX),
-        claims=claim_groups(report),
-        sections=sections(report),
-        findings=other_findings(report),
-        source={key: notebook for key, (_, notebook) in report.findings.items()},
-        smallest=smallest_sample(report),
-        measurements=count_measurements(report),
+    return templates
+
+
+def _content(report: Report, tables: DropTables) -> dict[str, Any]:
+    """Return the variables of the templates."""
+    links, chapters, others = link_statuses(report), sections(report), other_findings(report)
+    return {
+        "policy": CONTENT_SECURITY_POLICY,
+        "report": report,
+        "pages": [notebook.name for notebook in report.notebooks],
+        "explanations": _fault_explanations(report),
+        "environment": report.environment,
+        "headline": headline(report),
+        "questions": (AUDIT_RIGHT, WORKS),
+        "chart": chart(tables),
+        "risks": risks(tables),
+        "actions": actions(tables),
+        "routing_note": routing_note(tables),
+        "scope": scope(tables),
+        "links": links,
+        "audited": [link for link in links if link.number in AUDITED_LINKS],
+        "claims": claim_groups(report),
+        "pictures": _pictures(report, tables),
+        "matrix": report.table(MATRIX),
+        "missed": chapters.get(MISSED, []),
+        "part_two": {title: (why, chapters[title]) for title, why in PART_TWO.items() if title in chapters},
+        "faults": report.table(FAULT_NAMES),
+        "whole": [finding for finding in others if finding.id == WHOLE_CHAIN],
+        "findings": [finding for finding in others if finding.id != WHOLE_CHAIN],
+        "source": {key: notebook for key, (_, notebook) in all_findings(report).items()},
+        "smallest": smallest_sample(report),
+        "timed": timed_findings(report),
+        "measurements": count_measurements(report),
+        "terms": TERMS,
+        "columns": csv_columns(report),
+        "csv": _data_url("text/csv", results_csv(report)),
+        "json": _data_url("application/json", results_json(report)),
+    }
+
+
+def _marks(subject: LinkStatus | Finding) -> tuple[ShownAnswer, ...]:
+    """Return the answers to both questions; for a claim that is not the audit's, whether it holds."""
+    if isinstance(subject, Finding) and subject.reported == OURS:
+        return (ShownAnswer("Does the claim hold?", subject.verdict, _ICONS[subject.verdict]),)
+    return (
+        ShownAnswer(AUDIT_RIGHT, subject.right, _ICONS[subject.right]),
+        ShownAnswer(WORKS, subject.works, _ICONS[subject.works]),
     )
+
+
+def _pictures(report: Report, tables: DropTables) -> tuple[Figure, ...]:
+    """Return the figures of the notebook with the drop rates, or of an older report's "before_after"."""
+    if tables.notebook is not None:
+        return tables.notebook.figures
+    older = report.figure("before_after")
+    return (older[0],) if older else ()
+
+
+def _fault_explanations(report: Report) -> Mapping[str, str]:
+    """Return the explanation of each fault, from the last column of the table that lists the faults."""
+    found = report.table(FAULT_NAMES)
+    if found is None or "fault" not in found[0].columns:
+        return {}
+    last = found[0].columns[-1]
+    return {str(row["fault"]): str(row[last]) for row in found[0].records if last != "fault"}
+
+
+def _data_url(kind: str, text: str) -> str:
+    """Return a text as a URL that holds it, so that the page saves it without a server."""
+    return f"data:{kind};charset=utf-8;base64,{b64encode(text.encode()).decode()}"
 
 
 def _breakable(name: str) -> Markup:
@@ -89,7 +194,7 @@ def _breakable(name: str) -> Markup:
 
 
 def _level(share: float) -> str:
-    """Return a share as a CSS percentage on the axis of the intervals."""
+    """Return a share as a CSS percentage on the axis of a bar or an interval."""
     return f"{100 * share:.2f}%"
 
 
@@ -118,8 +223,10 @@ def _numeric(table: Table) -> set[str]:
 def _seconds(seconds: float | None) -> str:
     if seconds is None:
         return "unknown"
-    minutes, rest = divmod(seconds, 60)
-    return f"{minutes:.0f} min {rest:.0f} s" if minutes else f"{rest:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
 
 
 def _day(moment: datetime | None) -> str:

@@ -5,18 +5,47 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from datetime import UTC
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.report.findings import RESERVED_COLUMNS
-from bridgekit_verify.report.judging import headline
-from bridgekit_verify.report.structure import Report
+from bridgekit_verify.report.findings import RESERVED_COLUMNS, Finding
+from bridgekit_verify.report.judging import all_findings, headline, link_statuses
+from bridgekit_verify.report.structure import Notebook, Report
 
 # Increase it when a program that reads the old format would misread the new one.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 2
+
+MAX_COLUMNS: Final = 25
+"""The most columns that results.csv has. The other columns of a table are only in results.json."""
+
+COLUMNS: Final = {
+    "notebook": "the notebook that shows the table",
+    "table": "the table's name",
+    "chain": "the chain that was measured, such as as committed or as reported",
+    "variant": "the combination of sound and broken parts that was measured",
+    "step": "the fix or repair that was applied",
+    "thread ids": "the kind of thread id",
+    "in use": "whether the audited backend uses this kind of thread id",
+    "fault": "the failure of the environment that was injected",
+    "expected": "events that should have reached a socket, by the workload's parameters",
+    "delivered": "events that reached a socket entitled to them",
+    "lost": "events that nobody read",
+    "leaked": "events that another user read",
+    "misrouted": "frames read at a socket of another thread or user",
+    "false success": "events reported as sent that their user did not read",
+    "order": "position of a repair in the recommended order",
+    "repair": "the repair",
+    "lines removed": "lines that a repair removes from the rebuilt chain",
+    "lines added": "lines that a repair adds to the rebuilt chain",
+}
+"""The columns that results.csv always offers if a table has them, each with its meaning. They come first."""
+
+# What a spreadsheet program takes for the start of a formula, also in full width.
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def results_json(report: Report) -> str:
@@ -25,20 +54,36 @@ def results_json(report: Report) -> str:
 
 
 def results_csv(report: Report) -> str:
-    """Return all rows of all measurement tables as one CSV table. Columns that a table lacks stay empty."""
-    rows: list[dict[str, Any]] = []
-    columns = dict.fromkeys(RESERVED_COLUMNS)
+    """Return the rows of all measurement tables as one CSV table with the columns of `csv_columns`.
+
+    Cells of a column that a table lacks stay empty. A text that a spreadsheet program would run as a formula starts
+    with an apostrophe; numbers stay numbers.
+    """
+    columns = list(csv_columns(report))
+    text = io.StringIO()
+    # With the line ends of RFC 4180, the writer also quotes a cell with a carriage return.
+    writer = csv.DictWriter(text, columns, lineterminator="\r\n", extrasaction="ignore")
+    writer.writerow({name: _csv_cell(name) for name in columns})
     for notebook in report.notebooks:
         for table in notebook.tables:
             if table.measurement:
-                columns |= dict.fromkeys(table.columns)
-                origin = {"notebook": notebook.name, "table": table.name}
-                rows += ({**origin, **{name: _plain(v) for name, v in record.items()}} for record in table.records)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+                for record in table.records:
+                    row = {"notebook": notebook.name, "table": table.name, **record}
+                    writer.writerow({name: _csv_cell(value) for name, value in row.items()})
     return text.getvalue()
+
+
+def csv_columns(report: Report) -> dict[str, str]:
+    """Return the columns of results.csv with their meanings: those in `COLUMNS`, then the most frequent others."""
+    tables = [table for notebook in report.notebooks for table in notebook.tables if table.measurement]
+    uses = Counter(column for table in tables for column in table.columns)
+    known = {name: text for name, text in COLUMNS.items() if name in RESERVED_COLUMNS or uses[name]}
+    # Counter.most_common keeps the order of first occurrence for equal counts, which is the notebooks' order.
+    others = [name for name, _ in uses.most_common() if name not in known][: MAX_COLUMNS - len(known)]
+    return known | {
+        name: "column of " + ", ".join(sorted({table.name for table in tables if name in table.columns}))
+        for name in others
+    }
 
 
 def count_measurements(report: Report) -> int:
@@ -47,21 +92,27 @@ def count_measurements(report: Report) -> int:
 
 
 def _report_data(report: Report) -> dict[str, Any]:
+    result = headline(report)
     return {
         "schema": SCHEMA_VERSION,
         "complete": report.complete,
         "failures": list(report.failures),
         "environment": _environment(report),
-        "headline": headline(report).sentence,
-        "findings": [
+        "answer": {"verdict": result.answer.verdict, "text": str(result.answer)},
+        "headline": result.sentence,
+        "links": [
             {
-                "notebook": notebook.name,
-                **msgspec.to_builtins(finding),
-                "before_interval": _interval(finding.before),
-                "after_interval": _interval(finding.after),
+                "link": link.number,
+                "name": link.name,
+                "reported": link.reported,
+                "audit_right": link.right,
+                "works": link.works,
+                "sound": link.sound,
             }
-            for finding, notebook in report.findings.values()
+            for link in link_statuses(report)
         ],
+        "findings": [_finding(finding, notebook) for finding, notebook in all_findings(report).values()],
+        "csv_columns": csv_columns(report),
         "tables": [
             {"notebook": notebook.name, **msgspec.to_builtins(table)}
             for notebook in report.notebooks
@@ -78,6 +129,16 @@ def _report_data(report: Report) -> dict[str, Any]:
             }
             for notebook in report.notebooks
         ],
+    }
+
+
+def _finding(finding: Finding, notebook: Notebook) -> dict[str, Any]:
+    return {
+        "notebook": notebook.name,
+        **msgspec.to_builtins(finding),
+        "audit_right": finding.right,
+        "before_interval": _interval(finding.before),
+        "after_interval": _interval(finding.after),
     }
 
 
@@ -100,6 +161,10 @@ def _interval(counts: tuple[int, int] | None) -> tuple[float, float] | None:
     return rate.interval if rate.n else None
 
 
-def _plain(value: object) -> object:
+def _csv_cell(value: object) -> object:
     """Return a value for a CSV cell; lists and objects become JSON."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA_STARTS):
+        return f"'{value}"
+    return value

@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bridgekit_verify.capacity.capacity import CapacityStudy
-from bridgekit_verify.capacity.load_search import LoadSearch, StepResult
+from bridgekit_verify.capacity.load_search import (
+    ASGI,
+    NATIVE,
+    ON_TIME_SHARE,
+    PEAK_SECONDS,
+    WITHIN_SECONDS,
+    LoadSearch,
+    StepResult,
+)
 from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, MemoryStudy
 from bridgekit_verify.capacity.queueing import ONE_SERVICE
 from bridgekit_verify.capacity.sizing import Demand, SharedStudy, Sizing
+from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.report.claims import verdict_of
-from bridgekit_verify.report.findings import Finding, Verdict
+from bridgekit_verify.report.findings import OURS, Finding, Verdict
 
 __all__ = ["capacity_claim", "edge_claim", "memory_claim", "workers_claim"]
 
-OURS = "ours"
-"""Value of `Finding.reported` for a claim that is not from the audit."""
 MAX_RESIDUAL = 0.2
 """Allowed distance of a point from its line, as a share of the highest point: memory is allocated in blocks."""
-NOT_JUDGED = "Not judged, because other programs had the processors while it was late: {count} of the loads."
-NOISE = 1.25
-"""Ratio up to which two costs count as equal: CPU time depends on what else uses the CPU's caches."""
 GROWTH = 2.0
-"""Ratio up to which the cost counts as constant: CPU time is noisy, and real growth would be many times as much."""
+"""Ratio up to which the cost of an event counts as constant: CPU time is noisy, and real growth would be many times
+as much."""
 
 
 def capacity_claim(study: CapacityStudy) -> Finding:
@@ -35,9 +40,9 @@ def capacity_claim(study: CapacityStudy) -> Finding:
     holds = lost == 0 and not unaccounted
     return Finding(
         id="scale-capacity",
-        title="In time up to a load, late beyond it",
-        claim="Up to some load 99 % of the events reach their socket within one second; beyond it they are late, and"
-        " none is lost.",
+        title="On time up to a load, late beyond it",
+        claim=f"Up to some load, {ON_TIME_SHARE:.0%} of the events reach their socket within {WITHIN_SECONDS:g} s."
+        " Beyond it they are late, and none is lost.",
         reported=OURS,
         verdict=verdict_of(holds) if known or not holds else "unknown",
         answer=f"{' '.join(_describe_capacity(search) for search in study.searches)}"
@@ -45,62 +50,67 @@ def capacity_claim(study: CapacityStudy) -> Finding:
         evidence=(
             *(_describe_runs(search.edge.name, search.best) for search in study.searches if search.best is not None),
             *(_describe_overload(search) for search in study.searches),
-            *(
-                f"By CPU time, {_describe_core_capacity(search)}."
-                for search in study.searches
-                if search.best is not None
-            ),
+            *(_describe_core_capacity(search) for search in study.searches if search.best is not None),
             *(_describe_unaccounted(step) for step in unaccounted),
-            "The interval takes events to be late independently of each other, and they are not: a process that stands"
-            " still makes all of them late.",
+            "The interval assumes that events are late independently of each other. They are not: a pause of the"
+            " process makes many events late.",
         ),
         after=(sum(step.client.delivered for step in steps), sum(step.client.expected for step in steps)),
+        rule=f"A load is carried if the lower end of the 95 % interval of its share within {WITHIN_SECONDS:g} s is at"
+        f" least {ON_TIME_SHARE:.0%}, and its delay would not grow to {WITHIN_SECONDS:g} s in a peak of"
+        f" {PEAK_SECONDS:g} s. Holds if no event is lost or unaccounted for at any load; unknown if an edge carried no"
+        " load, or every load.",
+        sample=Sample(min(step.client.expected for step in steps), "events"),
+        timing=f"whether an event was read within {WITHIN_SECONDS:g} s of when it was due",
     )
 
 
 def _describe_capacity(search: LoadSearch) -> str:
     best = search.best
     if best is None:
-        return f"The {search.edge.name} edge carried no load that was tried here."
+        return f"The {search.edge.name} edge carried none of the loads that were tried."
     more = f" or more ({search.underestimate_reason})" if search.underestimate_reason else ""
     return (
-        f"The {search.edge.name} edge carries {best.events_per_second:,.0f} events a second{more}: {best.on_time} of"
-        " them came within one second."
+        f"The {search.edge.name} edge carries {best.events_per_second:,.0f} events per second{more}: {best.on_time} of"
+        f" them were read within {WITHIN_SECONDS:g} s."
     )
 
 
 def _describe_runs(edge: str, best: StepResult) -> str:
     """Return a load of events as runs: the number of concurrent runs depends on the pauses between their events."""
     return (
-        f"{edge}: that is {best.wave.runs_per_second:,.0f} runs of {best.wave.plan.events} events a second; as many as"
-        f" {best.events_per_second:,.0f} at once if each says one event a second, or {best.runs_at_once:,.0f} if one"
-        f" takes {best.wave.plan.run_seconds:g} s, as here."
+        f"{edge}: that is {best.wave.runs_per_second:,.0f} runs of {best.wave.plan.events} events per second. If a run"
+        f" emits one event per second, {best.events_per_second:,.0f} runs are in progress at once; if it takes"
+        f" {best.wave.plan.run_seconds:g} s, as here, {best.runs_at_once:,.0f}."
     )
 
 
 def _describe_overload(search: LoadSearch) -> str:
     last = search.tried[-1]
     return (
-        f"{search.edge.name}, {last.events_per_second:,.0f} events a second: {last.on_time} within one second, the"
-        f" latest after {last.client.late_max:.1f} s."
+        f"{search.edge.name}, {last.events_per_second:,.0f} events per second: {last.on_time} within"
+        f" {WITHIN_SECONDS:g} s, the latest after {last.client.late_max:.1f} s."
     )
 
 
 def _describe_core_capacity(search: LoadSearch) -> str:
-    return f"a whole core does at most {search.core_capacity or 0:,.0f} events a second on the {search.edge.name} edge"
+    return (
+        f"{search.edge.name}: by its CPU time per event, one core processes at most {search.core_capacity or 0:,.0f}"
+        " events per second."
+    )
 
 
 def _describe_unaccounted(step: StepResult) -> str:
     client, server = step.client, step.server
     return (
-        f"At {step.events_per_second:,.0f} events a second the books do not close: {step.wave.events:,} due,"
-        f" {server.taken:,} taken and {server.refused:,} refused by the bridge, {client.delivered:,} read,"
-        f" {client.misrouted:,} astray, {client.extra_copies:,} twice, {server.failed:,} runs failed."
+        f"At {step.events_per_second:,.0f} events per second the counts do not add up: {step.wave.events:,} due,"
+        f" {server.taken:,} accepted and {server.refused:,} refused by the bridge, {client.delivered:,} read,"
+        f" {client.misrouted:,} misrouted, {client.extra_copies:,} duplicated, {server.failed:,} runs failed."
     )
 
 
 def memory_claim(study: MemoryStudy) -> Finding:
-    """Test that idle sockets, threads and waiting runs cost memory in proportion, and no CPU time per event."""
+    """Test that idle sockets, threads and waiting runs cost memory in proportion, and little CPU time per event."""
     nonlinear = [
         f"{scaling.edge.name}, {fit.of}: {fit.max_residual:.0%} off the line"
         for scaling in study.scalings
@@ -108,33 +118,37 @@ def memory_claim(study: MemoryStudy) -> Finding:
         if not (fit.kib > 0 and fit.max_residual <= MAX_RESIDUAL)
     ]
     grown = [
-        f"{scaling.edge.name}: an event costs {scaling.growth:.2f} times as much beside the crowd"
+        f"{scaling.edge.name}: an event costs {scaling.growth:.2f} times as much beside them"
         for scaling in study.scalings
         if scaling.growth > GROWTH
     ]
     lost = sum(step.client.lost for step in study.steps)
     return Finding(
         id="scale-crowd",
-        title="What a crowd weighs",
-        claim="Idle sockets, threads with a history and runs that wait cost memory in proportion, and an event costs no"
-        " more beside them.",
+        title="Memory of idle sockets, threads and waiting runs",
+        claim="Idle sockets, threads with a history and waiting runs need memory in proportion to their number, and an"
+        f" event costs at most {GROWTH:g} times as much CPU time beside them.",
         reported=OURS,
         verdict=verdict_of(not nonlinear and not grown and lost == 0),
-        answer="; ".join(
-            f"{scaling.edge.name}: {scaling.of(SOCKETS).kib:.1f} KiB a socket, {scaling.of(THREADS).kib:.1f} a thread,"
-            f" {scaling.of(RUNS).kib:.1f} a waiting run; beside {scaling.of(SOCKETS).most:,} of each an event costs"
-            f" {scaling.growth:.2f} times what it costs alone"
+        answer=" ".join(
+            f"{scaling.edge.name}: {scaling.of(SOCKETS).kib:.1f} KiB per socket, {scaling.of(THREADS).kib:.1f} per"
+            f" thread, {scaling.of(RUNS).kib:.1f} per waiting run; beside {scaling.of(SOCKETS).most:,} of each, an"
+            f" event costs {scaling.growth:.2f} times what it costs alone."
             for scaling in study.scalings
-        )
-        + ".",
+        ),
         evidence=(
             *(
-                f"{scaling.edge.name}: if the line goes on, {scaling.of(SOCKETS).per_gib:,.0f} idle sockets are a GiB;"
-                f" the process without any is {scaling.base_kib / 1_024:.0f} MiB."
+                f"{scaling.edge.name}: extrapolated, {scaling.of(SOCKETS).per_gib:,.0f} idle sockets need one GiB; the"
+                f" process without any needs {scaling.base_kib / 1_024:.0f} MiB."
                 for scaling in study.scalings
             ),
             *(f"{what}." for what in (*nonlinear, *grown)),
+            *([f"{lost:,} events were lost."] if lost else []),
         ),
+        rule=f"Holds if every point lies within {MAX_RESIDUAL:.0%} of the highest value from a rising line, an event"
+        f" beside them costs at most {GROWTH:g} times as much as alone, and no event is lost.",
+        sample=Sample(min(len(fit.points) for scaling in study.scalings for fit in scaling.fits), "points per line"),
+        timing="CPU time of an event",
     )
 
 
@@ -144,21 +158,33 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
     late = [step for step in light if not step.carried and not step.waited_for_cpu]
     judged = [step for step in light if step.carried or not step.waited_for_cpu]
     verdict: Verdict = verdict_of(not late) if judged else "unknown"
+    unjudged = len(light) - len(judged)
     return Finding(
         id="scale-workers",
         title="When to add workers",
-        claim="As long as a worker uses no more than two thirds of its core, its events are in time.",
+        claim="As long as a worker uses at most two thirds of a core, its events are on time.",
         reported=OURS,
         verdict=verdict,
-        answer=f"{len(judged) - len(late)} of {len(judged)} loads up to two thirds of a core were carried. There"
-        " an event waits for its turn as long as it takes, on average (closed form); so plan for no more, with as many"
-        f" workers gone as may be. {demand.users_online:,} users with {demand.runs_per_user_hour:g} runs an hour of"
-        f" {demand.events_per_run} events, {demand.peak_factor:g} times that in a rush: {_describe_sizing(sized)}.",
+        answer=f"{len(judged) - len(late)} of {len(judged)} loads up to two thirds of a core were carried."
+        f" {demand.users_online:,} users with {demand.runs_per_user_hour:g} runs an hour of {demand.events_per_run}"
+        f" events, at {demand.peak_factor:g} times the usual load, need {_describe_sizing(sized)}.",
         evidence=(
-            f"Workers that share a broker pay {shared.extra_us:.0f} µs of CPU time more an event: one worker with its"
-            " own memory does what several with a broker do.",
-            *([NOT_JUDGED.format(count=len(light) - len(judged))] if len(light) > len(judged) else []),
+            "At two thirds of a core, an event waits on average as long as it takes to process (closed form). Plan for"
+            " no more than that, also while a worker is down.",
+            f"Workers that share a broker need {shared.extra_us:.0f} µs more CPU time per event. One worker with its"
+            " own memory therefore does the work of several that share a broker.",
+            *(
+                [
+                    f"Not judged, because other programs used the CPUs while they were late: {unjudged} of {len(light)}"
+                    " loads."
+                ]
+                if unjudged
+                else []
+            ),
         ),
+        rule="Holds if every load up to two thirds of a core is carried; unknown if there is none to judge.",
+        sample=Sample(len(judged), "loads") if judged else None,
+        timing=f"whether an event was read within {WITHIN_SECONDS:g} s of when it was due",
     )
 
 
@@ -166,31 +192,75 @@ def _describe_sizing(sized: Sequence[Sizing]) -> str:
     return (
         ", or ".join(
             f"{each.workers} {'worker' if each.workers == 1 else 'workers'} on the {each.edge} edge,"
-            f" {each.core_share:.0%} of a core and {each.mib:,.0f} MiB each"
+            f" with {each.core_share:.0%} of a core and {each.mib:,.0f} MiB each"
             for each in sized
         )
-        or "no edge carried a load to reckon with"
+        or "an unknown number of workers, because no edge carried a load"
     )
 
 
 def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
     """Test that the native edge needs less memory per socket than the ASGI edge and no more CPU time per event."""
-    asgi, native = (memory.scalings[row] for row in (0, 1))
+    asgi, native = memory.of(ASGI), memory.of(NATIVE)
+    costs = {
+        "in a burst": (_range(asgi.without_load), _range(native.without_load)),
+        "with pauses": (_range(capacity.paired.get(ASGI.name, ())), _range(capacity.paired.get(NATIVE.name, ()))),
+    }
     lighter = native.of(SOCKETS).kib < asgi.of(SOCKETS).kib
-    dearer = native.burst_us > asgi.burst_us * NOISE
+    cheaper = [_costs_no_more(*pair) for pair in costs.values()]
+    rounds = [len(steps) for steps in (asgi.without_load, native.without_load, *capacity.paired.values())]
     return Finding(
         id="scale-edges",
         title="Which edge to choose",
-        claim="On the native edge an idle socket weighs less than on the ASGI edge, and an event costs no more.",
+        claim="On the native edge, an idle socket needs less memory than on the ASGI edge, and an event no more CPU"
+        " time, in a burst and with pauses.",
         reported=OURS,
-        verdict=verdict_of(lighter and not dearer),
-        answer=f"A socket weighs {native.of(SOCKETS).kib:.1f} KiB against {asgi.of(SOCKETS).kib:.1f}, an event of a"
-        f" burst costs {native.burst_us:.0f} µs against {asgi.burst_us:.0f}, with pauses {_paused(capacity)}. Take"
-        " the native edge unless middleware must see the sockets, or the server is yours.",
-        evidence=("Beside other stacks: docs/results/bench.",),
+        verdict=_all_of([verdict_of(lighter), *cheaper]),
+        answer=f"An idle socket needs {native.of(SOCKETS).kib:.1f} KiB on the native edge and"
+        f" {asgi.of(SOCKETS).kib:.1f} KiB on the ASGI edge. CPU time per event: "
+        + "; ".join(
+            f"{kind} {_micros(of_native)} (native) and {_micros(of_asgi)} (ASGI): {_comparison(verdict)}"
+            for (kind, (of_asgi, of_native)), verdict in zip(costs.items(), cheaper, strict=True)
+        )
+        + ".",
+        evidence=(
+            "The native edge runs under `bridgekit serve`. Use the ASGI edge if middleware must see the sockets, or if"
+            " you need another server.",
+            "A comparison with other stacks is in docs/results/bench.",
+        ),
+        rule="Both edges get the same load. Holds if the native edge needs less memory and its highest round costs no"
+        " more than the ASGI edge's lowest, for each kind of load; does not hold if it needs as much memory, or its"
+        " lowest round costs more than the ASGI edge's highest; otherwise unknown.",
+        sample=Sample(min(rounds), "rounds"),
+        timing="CPU time of an event",
     )
 
 
-def _paused(capacity: CapacityStudy) -> str:
-    costs = [f"{search.best.cpu_us:.0f}" for search in reversed(capacity.searches) if search.best is not None]
-    return " against ".join(costs) if len(costs) > 1 else "unknown"
+Costs = tuple[float, float]
+"""The lowest and the highest CPU time per event of some rounds, in µs."""
+
+
+def _range(steps: Sequence[StepResult]) -> Costs | None:
+    return (min(step.cpu_us for step in steps), max(step.cpu_us for step in steps)) if steps else None
+
+
+def _costs_no_more(asgi: Costs | None, native: Costs | None) -> Verdict:
+    if asgi is None or native is None:
+        return "unknown"
+    if native[1] <= asgi[0]:
+        return "holds"
+    return "does not hold" if native[0] > asgi[1] else "unknown"
+
+
+def _all_of(verdicts: Sequence[Verdict]) -> Verdict:
+    if "does not hold" in verdicts:
+        return "does not hold"
+    return "unknown" if "unknown" in verdicts else "holds"
+
+
+def _micros(costs: Costs | None) -> str:
+    return "not measured" if costs is None else f"{costs[0]:.1f} to {costs[1]:.1f} µs"
+
+
+def _comparison(verdict: Verdict) -> str:
+    return {"holds": "no more", "does not hold": "more", "unknown": "no clear difference"}[verdict]

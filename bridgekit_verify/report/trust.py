@@ -1,22 +1,19 @@
-"""Findings of the notebook on validation: each statement about the measurements themselves is tested."""
+"""Findings of notebook 14: each statement about the measurements themselves is tested."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.measure.statistics import CONFIDENCE, Rate, Sample
 from bridgekit_verify.report.claims import verdict_of
-from bridgekit_verify.report.findings import Finding
-from bridgekit_verify.validation.calibration import CalibrationStudy
+from bridgekit_verify.report.findings import OURS, Finding, Verdict
+from bridgekit_verify.validation.calibration import CHANCE, CalibrationStudy, allowed_misses
 from bridgekit_verify.validation.localization import Localization
 
 __all__ = ["calibration_claim", "coverage_claim", "localization_claim", "mutation_claim"]
 
-OURS = "ours"
-"""Value of `Finding.reported` for a claim that is not from the audit."""
-PROMISED_COVERAGE = 0.95
-OUTSIDE_AT_MOST = 0.1
-"""Allowed share of 95 % intervals that miss: one in twenty is expected, but more than one in ten is not chance."""
+COVERAGE_TOLERANCE = 0.02
+"""Allowed distance of the mean exact coverage from the nominal one: the binomial distribution is discrete."""
 
 
 def mutation_claim(mutations: pd.DataFrame) -> Finding:
@@ -25,60 +22,97 @@ def mutation_claim(mutations: pd.DataFrame) -> Finding:
     missed = mutations.loc[mutations["exactly"] != "yes", "expected"]
     return Finding(
         id="trust-planted",
-        title="Planted faults are reported, exactly",
-        claim="A loss, a copy, a swap, a stray or a lie in a recorded history is reported as that and nothing else.",
+        title="Every mutation of a history is reported exactly",
+        claim="The checker reports a lost, duplicated, reordered, misrouted or unexpected event, and a false success,"
+        " under that name and no other.",
         reported=OURS,
-        verdict=verdict_of(exact.known and exact.k == exact.n),
-        answer=f"{exact.counts} plantings, alone and in pairs, in a history recorded over real sockets, are reported"
-        " exactly.",
+        verdict=verdict_of(exact.k == exact.n) if exact.known else "unknown",
+        answer=f"{exact.counts} mutations of a recorded history, alone and in pairs, are reported exactly.",
         evidence=tuple(f"Not exactly: {what}." for what in missed),
+        rule="Holds if each reported verdict equals the expected one in every count, link and reason.",
+        sample=Sample(exact.n, "mutations") if exact.known else None,
     )
 
 
 def localization_claim(found: Localization) -> Finding:
     """Test that a broken link is named, and that other names are explained."""
+    links = [case.breakage.link for case in found.cases]
     return Finding(
         id="trust-localization",
-        title="A broken link is named",
-        claim="Break any link in any of several ways, and the probes or the ledger name that link.",
+        title="The broken link is named",
+        claim="If a link is broken in any of several ways, the probes name it, and the ledger attributes the losses to"
+        " it.",
         reported=OURS,
-        verdict=verdict_of(found.holds),
-        answer=f"{found.named:,} of {len(found.cases):,} breakages are named at the link that was broken; every other"
-        " name is explained.",
+        verdict=verdict_of(found.holds) if found.cases else "unknown",
+        answer=f"{found.named:,} of {len(found.cases):,} breakages are named at the link that was broken."
+        f" {len(found.explanations()):,} name another link as well or instead; each of these has a reason.",
         evidence=tuple(
             f"{row['why']}" for row in found.explanations().drop_duplicates(subset="why").to_dict("records")
         ),
+        rule="Holds if every breakage is named, every other named link is explained, and none is named on the sound"
+        " chain.",
+        sample=Sample(min(links.count(link) for link in set(links)), "breakages per link") if links else None,
     )
 
 
 def coverage_claim(coverage: pd.DataFrame) -> Finding:
     """Test that 95 % intervals contain the true rate in about 95 % of the cases."""
-    inside = Rate(int(coverage["inside"].sum()), len(coverage))
+    inside = Rate(int(coverage["inside"].sum()), len(coverage)) if len(coverage) else Rate(0, 0)
+    if not inside.known:
+        return _coverage_finding("unknown", "No combination of rate and size was tried.", (), None)
     mean = coverage["exact %"].mean() / 100
     lowest = min(coverage.to_dict("records"), key=lambda row: row["exact %"])
+    holds = abs(mean - CONFIDENCE) < COVERAGE_TOLERANCE and inside.n - inside.k <= allowed_misses(inside.n)
+    return _coverage_finding(
+        verdict_of(holds),
+        f"Over {inside.n} combinations of rate and size, the exact coverage is {100 * mean:.1f} % on average. The"
+        f" simulation agrees with it in {inside.counts}.",
+        (f"The lowest is {lowest['exact %']:.1f} %, at p = {lowest['p']:.3g} and n = {lowest['n']:.0f}.",),
+        inside,
+    )
+
+
+def _coverage_finding(verdict: Verdict, answer: str, evidence: tuple[str, ...], inside: Rate | None) -> Finding:
+    allowed = "" if inside is None else f" That allows {allowed_misses(inside.n)} of {inside.n}."
     return Finding(
         id="trust-coverage",
-        title="Intervals mean what they say",
+        title="A 95 % interval contains the true rate in 95 % of the cases",
         claim="A 95 % Wilson interval contains the true rate in about 95 of 100 measurements.",
         reported=OURS,
-        verdict=verdict_of(abs(mean - PROMISED_COVERAGE) < 0.02 and inside.k >= (1 - OUTSIDE_AT_MOST) * inside.n),
-        answer=f"Over {len(coverage)} combinations of rate and size the exact coverage is {mean:.1%} on average; the"
-        f" simulated one agrees with it in {inside.counts}.",
-        evidence=(f"The lowest is {lowest['exact %']:.1f} %, at p = {lowest['p']} and n = {lowest['n']:.0f}.",),
+        verdict=verdict,
+        answer=answer,
+        evidence=evidence,
+        rule=f"Holds if the mean exact coverage is within {100 * COVERAGE_TOLERANCE:.0f} percentage points of"
+        f" {CONFIDENCE:.0%}, and no more simulations disagree than chance explains (probability {CHANCE:.1%})."
+        + allowed,
+        sample=None if inside is None else Sample(inside.n, "combinations"),
     )
 
 
 def calibration_claim(study: CalibrationStudy) -> Finding:
     """Test that the measured delivery agrees with a rate known in advance."""
-    held, outside = study.rate_checks, study.outside
+    sampled, exact = study.sampled_checks, study.exact_checks
+    outside = [check for check in sampled if not check.inside]
+    unequal = [check for check in exact if not check.inside]
+    miscounted = [loss for loss in study.losses if loss.measurement.verdict.lost != loss.dropped]
+    holds = not unequal and not miscounted and len(outside) <= allowed_misses(len(sampled))
+    checks = [*sampled, *exact]
     return Finding(
         id="trust-calibration",
-        title="A known rate is found",
-        claim="In a world that loses a known part of the frames, or whose users are away for a known part of the time,"
-        " the measured delivery is the known one.",
+        title="The measurement finds a rate that is known in advance",
+        claim="If a known share of the frames is lost, or users are offline for a known share of the runs, the measured"
+        " delivery is the known one.",
         reported=OURS,
-        verdict=verdict_of(len(outside) <= OUTSIDE_AT_MOST * len(held)),
-        answer=f"In {len(held) - len(outside)} of {len(held)} worlds the closed form lies in the interval of what was"
-        " measured over real sockets.",
-        evidence=tuple(f"{world.name}: {world.closed_form:.1%} known, {world.measured} measured." for world in held),
+        verdict=verdict_of(holds) if checks else "unknown",
+        answer=f"Without chance (offline users, p = 0, p = 1), {len(exact) - len(unequal)} of {len(exact)} counts are"
+        f" the known ones. Random loss: in {len(sampled) - len(outside)} of {len(sampled)}, the 95 % interval contains"
+        f" the known rate. In {len(study.losses) - len(miscounted)} of {len(study.losses)}, exactly the dropped frames"
+        " count as lost.",
+        evidence=tuple(
+            f"{check.name}: {100 * check.closed_form:.1f} % known, {check.measured} measured." for check in checks
+        ),
+        rule="Holds if every count without chance equals the known one, every loss count equals the number of"
+        f" dropped frames, and no more intervals miss the known rate than chance explains (probability {CHANCE:.1%}: at"
+        f" most {allowed_misses(len(sampled))} of {len(sampled)}).",
+        sample=Sample(min(check.measured.n for check in checks), "events") if checks else None,
     )

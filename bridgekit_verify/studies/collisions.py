@@ -184,9 +184,17 @@ class CollisionStudy:
             for digits, curve in self.curves.items()
         )
 
-    def figure(self, title: str) -> Figure:
+    def title(self) -> str:
+        """State how many trials with eight digits had a collision, and the odds by the birthday bound."""
+        runs, rate = max(self.curves[DIGITS].items(), key=lambda point: point[0])
+        return (
+            f"With {DIGITS} digits, {rate.counts} trials had two runs with one id after {runs:,} runs;\n"
+            f"the odds are even after {runs_until_collision(DIGITS):,}"
+        )
+
+    def figure(self) -> Figure:
         """Draw measured collisions against the birthday bound, one panel per number of digits."""
-        return collision_figure(self.curves, title=title)
+        return collision_figure(self.curves, title=self.title())
 
 
 def _consequence(collision: Collision) -> dict[str, object]:

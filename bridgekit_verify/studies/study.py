@@ -13,10 +13,11 @@ from bridgekit.chain import LINKS, Link
 from bridgekit.chain.self_check import SOUND_CHECKS
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.families import FAMILIES, Families, Family, families_by_name, thread_ids
-from bridgekit_verify.measure.plots import OutcomeCounts, delivery_figure, kinds_figure, matrix_figure
+from bridgekit_verify.measure.plots import delivery_figure
 from bridgekit_verify.measure.tables import count_table, loss_table, rate_table
 from bridgekit_verify.measure.workload import Workload
 from bridgekit_verify.probes.probes import Probe, probe
+from bridgekit_verify.probes.wording import Wording, check_wording
 from bridgekit_verify.variants import AS_COMMITTED, BROKEN, SOUND, VARIANTS, Variant
 
 __all__ = ["EXAMPLE", "FixStudy", "LinkStudy", "study_fixes", "study_link"]
@@ -37,6 +38,8 @@ class LinkStudy:
     link: Link
     committed: Probe
     """The probe of the link as committed."""
+    wording: Wording
+    """The audit's description of the link, tested word for word on the link as committed."""
     sound: Probe
     before: Measurement
     """The sound chain with this link broken."""
@@ -54,12 +57,8 @@ class LinkStudy:
         return loss_table([self.before, self.after])
 
     def misroutes_of_shared_agent(self) -> int:
-        """Return how many events are misrouted if the runs of a group share an agent, which emits for the last of them.
-
-        Events of another run of the last run's thread reach the right user all the same.
-        """
-        workload = self.before.workload
-        return sum(3 * workload.steps for group in workload.groups() for run in group if run.owned != group[-1].owned)
+        """Return `Workload.misroutes_of_shared_agent` of the measured load."""
+        return self.before.workload.misroutes_of_shared_agent()
 
     def alt_text(self) -> str:
         """Describe the figure in text."""
@@ -88,6 +87,7 @@ async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed
     return LinkStudy(
         LINKS[number - 1],
         committed=await probe(number, AS_COMMITTED, seed=seed),
+        wording=await check_wording(number, AS_COMMITTED, seed=seed),
         sound=await probe(number, SOUND, seed=seed),
         before=await measure(broken, workload, seed=seed),
         after=await measure(SOUND, workload, seed=seed),
@@ -164,20 +164,6 @@ class FixStudy:
         }
         return count_table(chosen.values(), **labels)
 
-    def affected(self) -> pd.DataFrame:
-        """Return one row per variant: the example, then how many families deliver everything and how many leak."""
-        return pd.DataFrame([self._affected(name) for name in self.variants])
-
-    def _affected(self, variant: str) -> dict[str, object]:
-        row: dict[str, object] = {
-            "variant": variant,
-            f"{self.example_family}: delivered": self.example(variant).verdict.delivery.counts,
-        }
-        for label, names in self.groups.items():
-            row[f"{label}: all delivered"] = _of(self.delivering(variant), names)
-            row[f"{label}: leak"] = _of(self.leaking(variant), names)
-        return row
-
     def summary(self, variant: str) -> str:
         """Return in words with how many families every event arrives, and which families leak."""
         delivering, leaking = self.delivering(variant), self.leaking(variant)
@@ -186,38 +172,6 @@ class FixStudy:
         )
         leaks = f"{_of(leaking, self.families)} ({', '.join(leaking)})" if leaking else "none"
         return f"every event arrives with {arrived}; kinds that send events to another user: {leaks}"
-
-    def alt_text(self) -> str:
-        """Describe the result in text, one sentence per variant."""
-        return ". ".join(
-            f"{name}: {self.example(name).verdict.delivery.counts} with {self.example_family}; {self.summary(name)}"
-            for name in self.variants
-        )
-
-    def before_after(self, title: str) -> Figure:
-        """Draw for each variant how many families deliver everything, lose and leak: in use and stress apart."""
-        panels = {
-            f"{len(names)} {_kinds(label, len(names))}": [
-                OutcomeCounts(
-                    len(names),
-                    len({*names} & {*self.delivering(variant)}),
-                    len({*names} & {*self.leaking(variant)}),
-                )
-                for variant in self.variants
-            ]
-            for label, names in self.groups.items()
-        }
-        return kinds_figure(panels, self.variants, title=title)
-
-    def matrix(self, title: str) -> Figure:
-        """Draw the details: which fix delivers which ids, first the families in use, then stress."""
-        cells = {
-            (name if label == "in use" else f"stress: {name}", variant): self.cells[name, variant]
-            for label, names in self.groups.items()
-            for name in names
-            for variant in self.variants
-        }
-        return matrix_figure(cells, title=title)
 
 
 def _kinds(label: str, count: int) -> str:

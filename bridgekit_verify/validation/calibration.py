@@ -19,14 +19,16 @@ from matplotlib.figure import Figure
 
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.plots import BLUE, TEXT_COLOUR, VERMILLION, new_figure
-from bridgekit_verify.measure.statistics import Rate, wilson
+from bridgekit_verify.measure.statistics import CONFIDENCE, Rate, wilson
 from bridgekit_verify.measure.workload import OfflinePattern, Workload, thread_ids
 from bridgekit_verify.validation.lossy import HubThatLoses, with_frame_loss
 from bridgekit_verify.variants import SOUND
 
 __all__ = [
+    "CHANCE",
     "CalibrationStudy",
     "RateCheck",
+    "allowed_misses",
     "calibration_figure",
     "coverage",
     "coverage_table",
@@ -42,6 +44,20 @@ OFFLINE_PATTERNS: Final = ((1, 15), (2, 15), (1, 3), (1, 2), (4, 5), (1, 1))
 
 COVERED_P: Final = (0.01, 0.05, 2 / 15, 0.5, 0.9, 0.999)
 COVERED_N: Final = (10, 60, 300)
+
+
+CHANCE: Final = 0.001
+"""Probability of more misses than `allowed_misses` if every interval is correct."""
+
+
+def allowed_misses(intervals: int) -> int:
+    """Return how many of this many 95 % intervals may miss the true rate; chance gives more with probability CHANCE."""
+    at_most = 0.0
+    for misses in range(intervals + 1):
+        at_most += _binomial(misses, intervals, 1 - CONFIDENCE)
+        if at_most >= 1 - CHANCE:
+            return misses
+    return intervals
 
 
 def coverage(p: float, n: int, *, draws: int, seed: int = 0) -> Rate:
@@ -105,7 +121,8 @@ class LossCalibration:
 
     @property
     def rate_check(self) -> RateCheck:
-        return RateCheck(f"frames lost with p = {self.p:g}", 1 - self.p, self.measurement.verdict.delivery)
+        name, delivery = f"frames lost with p = {self.p:g}", self.measurement.verdict.delivery
+        return RateCheck(name, 1 - self.p, delivery, exact=self.p in (0, 1))
 
 
 @dataclass(frozen=True)
@@ -119,12 +136,20 @@ class OfflineCalibration:
         return self.measurement.workload.offline
 
     @property
+    def offline_share(self) -> float:
+        """Share of the runs during which users are offline: w / t, if the number of runs is a multiple of t."""
+        groups = list(self.measurement.workload.groups())
+        missed = sum(len(group) for index, group in enumerate(groups) if self.offline.is_offline(index))
+        return missed / sum(len(group) for group in groups)
+
+    @property
     def rate_check(self) -> RateCheck:
         offline = self.offline
         return RateCheck(
             f"offline {offline.groups} of {offline.of}",
-            1 - offline.groups / offline.of,
+            1 - self.offline_share,
             self.measurement.verdict.delivery,
+            exact=True,
         )
 
 
@@ -137,21 +162,23 @@ class CalibrationStudy:
 
     @property
     def rate_checks(self) -> list[RateCheck]:
-        """Every measured delivery rate with its closed form."""
+        """Every measured delivery rate with its known value."""
         return [loss.rate_check for loss in self.losses] + [run.rate_check for run in self.offline_runs]
 
     @property
-    def outside(self) -> list[RateCheck]:
-        """Those whose interval does not contain the closed form.
+    def sampled_checks(self) -> list[RateCheck]:
+        """Those that depend on chance. One in twenty intervals is expected to miss the known value."""
+        return [check for check in self.rate_checks if not check.exact]
 
-        With 95 % intervals, one in twenty is expected here.
-        """
-        return [check for check in self.rate_checks if not check.inside]
+    @property
+    def exact_checks(self) -> list[RateCheck]:
+        """Those that do not: with offline users, and where no frame or every frame is lost."""
+        return [check for check in self.rate_checks if check.exact]
 
     def loss_table(self) -> pd.DataFrame:
         """Return one row per probability: the expected loss, the measured loss, and the frames that were dropped.
 
-        Columns: p, closed form, lost (k of n), lost in percent, from, to, inside, frames dropped.
+        Columns: p, closed form, lost (k of n), lost in percent, from, to, agrees, frames dropped.
         """
         return pd.DataFrame(
             {"p": loss.p}
@@ -163,18 +190,25 @@ class CalibrationStudy:
     def offline_table(self) -> pd.DataFrame:
         """Return one row per offline pattern: the expected delivery at most once, and the measured delivery.
 
-        Columns: offline, closed form, delivered (k of n), delivered in percent, from, to, inside, times connected.
+        Columns: offline, closed form, delivered (k of n), delivered in percent, from, to, agrees, times connected.
         """
         return pd.DataFrame(
             {"offline": f"{run.offline.groups} of {run.offline.of}"}
-            | _comparison("closed form 1 - w/t, %", run.rate_check.closed_form, "delivered", run.rate_check.measured)
+            | _comparison(
+                "closed form, %", run.rate_check.closed_form, "delivered", run.rate_check.measured, exact=True
+            )
             | {"times connected": sum(online for online, _ in run.measurement.workload.online_periods())}
             for run in self.offline_runs
         )
 
-    def figure(self, title: str) -> Figure:
+    def title(self) -> str:
+        """State how many of the measured rates agree with the known ones."""
+        agree = sum(check.inside for check in self.rate_checks)
+        return f"{agree} of {len(self.rate_checks)} measured rates agree with the rate that is known in advance"
+
+    def figure(self) -> Figure:
         """Draw measured rates against closed forms: on the diagonal, and as differences."""
-        return calibration_figure(self.rate_checks, title=title)
+        return calibration_figure(self.rate_checks, title=self.title())
 
     def alt_text(self) -> str:
         """Describe the figure in text."""
@@ -183,7 +217,9 @@ class CalibrationStudy:
         )
 
 
-def _comparison(closed_name: str, closed_form: float, name: str, measured: Rate) -> dict[str, object]:
+def _comparison(
+    closed_name: str, closed_form: float, name: str, measured: Rate, *, exact: bool = False
+) -> dict[str, object]:
     low, high = measured.interval
     return {
         closed_name: round(100 * closed_form, 2),
@@ -191,7 +227,7 @@ def _comparison(closed_name: str, closed_form: float, name: str, measured: Rate)
         f"{name} %": round(100 * measured.fraction, 2),
         "from %": round(100 * low, 2),
         "to %": round(100 * high, 2),
-        "inside": RateCheck(name, closed_form, measured).inside,
+        "agrees": RateCheck(name, closed_form, measured, exact=exact).inside,
     }
 
 
@@ -205,8 +241,8 @@ async def study_calibration(
 ) -> CalibrationStudy:
     """Measure the sound chain over real sockets under conditions with a known delivery rate.
 
-    `threads` users at once, `runs` runs each, five events per run. All users go offline together, for whole runs. If
-    `runs` is a multiple of t, exactly w of t runs are missed, and the result equals the closed form to the last event.
+    `threads` users at once, `runs` runs each, five events per run. All users go offline together, for whole runs, so
+    that the number of missed runs is known: w of t, if `runs` is a multiple of t.
     """
     base = Workload(threads=thread_ids("thread_123", threads, seed=seed), runs_per_thread=runs, at_once=threads)
     return CalibrationStudy(
@@ -232,10 +268,14 @@ class RateCheck:
     closed_form: float
     """As a fraction of 1."""
     measured: Rate
+    exact: bool = False
+    """Whether the rate involves no chance, so that the counts must be equal."""
 
     @property
     def inside(self) -> bool:
-        """Whether the measured rate's interval contains the closed form."""
+        """Whether the measured rate's interval contains the closed form, or equals it if it must."""
+        if self.exact:
+            return self.measured.k == round(self.closed_form * self.measured.n)
         low, high = self.measured.interval
         return low <= self.closed_form <= high
 
@@ -270,7 +310,7 @@ def _diagonal(axis: Axes, rows: Sequence[RateCheck]) -> None:
 
 
 def _differences(axis: Axes, rows: Sequence[RateCheck]) -> None:
-    reach = 1.15 * max(max(_percents(check)[1:]) + abs(_difference(check)) for check in rows)
+    reach = 1.15 * max(max(_percents(check)[1:]) + abs(_difference(check)) for check in rows) or 1.0
     for row, check in enumerate(rows):
         _, below, above = _percents(check)
         colour, marker = _style(check)
@@ -300,6 +340,8 @@ def _percents(check: RateCheck) -> tuple[float, float, float]:
     """Return the measured rate in percent, and the distance of its interval ends below and above."""
     low, high = check.measured.interval
     value = check.measured.fraction
+    if check.exact:  # without chance there is no interval
+        return 100 * value, 0.0, 0.0
     return 100 * value, 100 * (value - low), 100 * (high - value)
 
 

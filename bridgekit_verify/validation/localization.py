@@ -229,7 +229,11 @@ class Localization:
             " was named."
         )
 
-    def figure(self, title: str) -> Figure:
+    def title(self) -> str:
+        """State how many breakages were named."""
+        return f"{self.named} of {len(self.cases)} breakages are named at the link that was broken"
+
+    def figure(self) -> Figure:
         """Draw the matrix, with its letters explained below."""
         notes = {
             letter: f"link {broken}, {way}, and link {named} is named by {by}. {why}"
@@ -237,7 +241,7 @@ class Localization:
         }
         cells = self.cells()
         lines = [line for letter, text in notes.items() for line in _wrapped(f"{letter}:  {text}")]
-        with new_figure(title, 10.2, 6.9 + 0.19 * len(lines)) as figure:
+        with new_figure(self.title(), 10.2, 6.9 + 0.19 * len(lines)) as figure:
             axis = figure.subplots()
             for row, broken in enumerate(NAMES):
                 for column, named in enumerate(NAMES):

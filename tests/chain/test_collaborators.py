@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools, ScriptedModel
+from bridgekit.chain import collaborators
+from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools, ScriptedModel, ToolCall
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.self_check import ProbeConnection
 from bridgekit.errors import PayloadError, ThreadNotOwned, UnknownName
-from bridgekit.events import EventType
+from bridgekit.events import Answer, EventType, Payload, Receipt
 from tests.chain.agents import TOOLS, Broken, event_types, payloads, started, subscribe
 from tests.factories import ALICE, BOB, RUN, THREAD
 
@@ -127,3 +130,53 @@ async def test_call_is_completed_with_an_error_when_the_tool_is_cancelled() -> N
 
         await PythonTools({"cancelled": cancelled}).dispatch("cancelled", {}, adapter)
     assert payloads(connection, EventType.TOOL_COMPLETED)[0]["status"] == "error"
+
+
+class SuspendingAdapter(WebSocketBridgeAdapter):
+    """Waits before it emits `tool_completed`, as with a store that takes time to answer."""
+
+    def __init__(self, wait: Callable[[], Awaitable[object]]) -> None:
+        super().__init__()
+        self._wait = wait
+
+    def emit(self, event_type: EventType, payload: Payload) -> Answer:
+        if event_type is EventType.TOOL_COMPLETED:
+            return self._emit_later(event_type, payload)
+        return super().emit(event_type, payload)
+
+    async def _emit_later(self, event_type: EventType, payload: Payload) -> Receipt:
+        await self._wait()
+        return await super().emit(event_type, payload)
+
+
+async def cancelled_call(wait: Callable[[], Awaitable[object]]) -> ProbeConnection:
+    """Cancel a tool call while the tool runs; `wait` delays its `tool_completed`."""
+    application = await started()
+    adapter, connection = SuspendingAdapter(wait), subscribe(application)
+    adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
+    with anyio.fail_after(60), anyio.CancelScope() as scope:
+
+        async def cancelled() -> None:
+            scope.cancel()
+            await checkpoint()
+
+        await PythonTools({"cancelled": cancelled}).dispatch("cancelled", {}, adapter)
+    assert scope.cancelled_caught
+    return connection
+
+
+async def test_cancelled_call_is_completed_when_emitting_has_to_wait() -> None:
+    connection = await cancelled_call(checkpoint)
+    assert payloads(connection, EventType.TOOL_COMPLETED)[0]["status"] == "error"
+
+
+async def test_cancelled_call_ends_when_emitting_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collaborators, "END_TIMEOUT_SECONDS", 0.01)
+    assert payloads(await cancelled_call(anyio.sleep_forever), EventType.TOOL_COMPLETED) == []
+
+
+async def test_execution_time_of_a_call_is_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter, connection = await connected_adapter()
+    monkeypatch.setattr(collaborators, "time", SimpleNamespace(perf_counter=lambda: 10.25))
+    await ToolCall(adapter, "look_up", "call_1", started=10.0).completed("why!", "success")
+    assert payloads(connection, EventType.TOOL_COMPLETED)[0]["execution_time_ms"] == 250.0

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
+from bridgekit.chain import link_5_core
 from bridgekit.chain.collaborators import ScriptedModel
-from bridgekit.chain.context import ERROR_BYTES
+from bridgekit.chain.error_text import ERROR_BYTES
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
 from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import PayloadError, UnknownName
-from bridgekit.events import EventType
+from bridgekit.events import AgentEvent, Answer, EventType, Receipt
 from tests.chain.agents import (
     AGENTS,
     TOOLS,
@@ -156,3 +161,69 @@ def test_agent_cannot_be_created_when_it_does_not_implement_execute() -> None:
 
     with pytest.raises(TypeError, match="execute"):
         Idle("idle", ScriptedModel(), TOOLS, WebSocketBridgeAdapter())  # type: ignore[abstract]  # the point
+
+
+async def test_execution_time_of_a_run_is_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([10.0, 10.25])
+    monkeypatch.setattr(link_5_core, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
+    application = await started()
+    connection = subscribe(application, context().thread_id)
+    await AgentExecutionCore(registry_of(application), application.bridge).execute_agent(context())
+    assert payloads(connection, EventType.AGENT_COMPLETED)[0]["execution_time_ms"] == 250.0
+
+
+class SuspendingBridge(AgentWebSocketBridge):
+    """Waits before it publishes an `agent_error`, as with a store that takes time to answer."""
+
+    waits_for_ever = False
+
+    def notify(self, event: AgentEvent) -> Answer:
+        return self._notify_later(event) if event.type is EventType.AGENT_ERROR else super().notify(event)
+
+    async def _notify_later(self, event: AgentEvent) -> Receipt:
+        await (anyio.sleep_forever() if self.waits_for_ever else checkpoint())
+        return await super().notify(event)
+
+
+class BridgeThatNeverAnswers(SuspendingBridge):
+    waits_for_ever = True
+
+
+async def cancelled_run(bridge: type[SuspendingBridge]) -> list[str]:
+    """Cancel a run while its agent works, and return the types of the events that its user gets."""
+    with anyio.fail_after(60), anyio.CancelScope() as scope:
+
+        class Cancelled(BaseAgent):
+            async def execute(self, context: object) -> object:
+                scope.cancel()
+                await checkpoint()
+                return None
+
+        application = await started(agents={"researcher": Cancelled}, bridge=bridge)
+        connection = subscribe(application, context().thread_id)
+        await application.supervisor.engine.execute(context())
+    assert scope.cancelled_caught
+    return event_types(connection)
+
+
+async def test_cancelled_run_gets_its_end_event_when_publishing_has_to_wait() -> None:
+    assert await cancelled_run(SuspendingBridge) == ["agent_started", "agent_error"]
+
+
+async def test_cancelled_run_ends_when_publishing_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_5_core, "END_TIMEOUT_SECONDS", 0.01)
+    assert await cancelled_run(BridgeThatNeverAnswers) == ["agent_started"]
+
+
+async def test_first_and_last_event_name_the_request() -> None:
+    """A client that connects during a run matches its events to its request by them."""
+    application = await started()
+    core = AgentExecutionCore(registry_of(application), application.bridge)
+    connection = subscribe(application, context().thread_id)
+    await core.execute_agent(context())
+    with pytest.raises(Broken):
+        await core.execute_agent(context(agent_name="failing"))
+    contexts = [each["context"] for each in payloads(connection, EventType.AGENT_STARTED)]
+    assert contexts == [{"request": "question 1"}] * 2
+    [failed] = payloads(connection, EventType.AGENT_ERROR)
+    assert failed["error_context"] == {"request": "question 1"}

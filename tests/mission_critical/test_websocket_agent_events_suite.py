@@ -22,7 +22,7 @@ from bridgekit.errors import BridgekitError, DeterministicStartupError
 from bridgekit.events import CRITICAL, EventType
 from bridgekit_verify.measure.workload import FAMILIES
 from bridgekit_verify.probes.observing import judge_all, observe
-from bridgekit_verify.probes.rules import Kind
+from bridgekit_verify.probes.rules import ViolationKind
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import CONFUSABLE, family_threads
 from bridgekit_verify.probes.scenario_clients import Client
@@ -33,15 +33,15 @@ pytestmark = pytest.mark.slow
 DEFAULT_VARIANT = "fix 1"
 """The audit runs its suite after Fix 1, which it calls critical."""
 SENTENCES = {
-    Kind.LOST: "no event is lost",
-    Kind.MISROUTED: "no event reaches another user or another thread",
-    Kind.DUPLICATED: "each event arrives once",
-    Kind.REORDERED: "the events of a run arrive in the order in which they were emitted",
-    Kind.CHANGED: "every field of an event arrives unchanged",
-    Kind.FALSE_GAP: "no gap is signalled and no number is skipped unless an event is lost",
-    Kind.FALSE_RECEIPT: "an event is reported as sent exactly if a socket read it",
-    Kind.MISCOUNTED: "each event is counted once, at the link that lost it",
-    Kind.HANDOVER: "each link holds the bridge that it was given",
+    ViolationKind.LOST: "no event is lost",
+    ViolationKind.MISROUTED: "no event reaches another user or another thread",
+    ViolationKind.DUPLICATED: "each event arrives once",
+    ViolationKind.REORDERED: "the events of a run arrive in the order in which they were emitted",
+    ViolationKind.CHANGED: "every field of an event arrives unchanged",
+    ViolationKind.FALSE_GAP: "no gap is signalled and no number is skipped unless an event is lost",
+    ViolationKind.FALSE_RECEIPT: "an event is reported as sent exactly if a socket read it",
+    ViolationKind.MISCOUNTED: "each event is counted once, at the link that lost it",
+    ViolationKind.HANDOVER: "each link holds the bridge that it was given",
 }
 
 
@@ -110,7 +110,7 @@ def _properties(seen: Observation) -> Iterator[Check]:
             links = sorted({number for number, _ in found})
             others = f", and of link{'s' * (len(links) > 2)} {', '.join(map(str, links[1:]))}" if links[1:] else ""
             yield Check(sentence, False, f"a fault of link {link}{others}: {evidence}")
-        elif not (receipts if kind in (Kind.MISCOUNTED, Kind.HANDOVER) else frames):
+        elif not (receipts if kind in (ViolationKind.MISCOUNTED, ViolationKind.HANDOVER) else frames):
             yield Check(sentence, None, "no socket read an event" if receipts else "no event reached the bridge")
         else:
             yield Check(sentence, True if seen.complete else None)

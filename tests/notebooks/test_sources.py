@@ -25,4 +25,5 @@ def test_notebook_is_committed_without_traces_of_a_run(path: Path) -> None:
 def test_notebook_keeps_the_conventions(path: Path) -> None:
     notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     nbformat.validate(notebook)
-    assert complaints_about(notebook) == []
+    names = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
+    assert complaints_about(notebook, name=path.stem, names=names) == []

@@ -123,6 +123,16 @@ async def test_detached_socket_gets_no_events_and_can_be_detached_twice() -> Non
     assert hub.connections(THREAD) == (stays,)
 
 
+async def test_hub_holds_nothing_of_a_thread_when_its_last_socket_has_left() -> None:
+    """An entry that remained would be a leak: threads are never reused."""
+    hub = Hub()
+    sockets = [inbox(hub, ThreadId(f"thread_{number}")) for number in range(20)]
+    sockets += [inbox(hub, ThreadId("thread_0"))]
+    for socket in sockets:
+        hub.detach(socket)
+    assert hub._connections == {}
+
+
 async def test_event_reaches_other_sockets_when_one_leaves_during_delivery() -> None:
     hub = Hub()
 

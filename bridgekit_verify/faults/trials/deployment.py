@@ -83,9 +83,9 @@ def delivery_mode_table() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "delivery": row.name,
-            "made of": row.summary,
+            "set-up": row.summary,
             "clients resume": row.resumes,
-            "events kept a thread": row.keep_events,
+            "events kept per thread": row.keep_events,
         }
         for row in DELIVERY_MODES.values()
     )

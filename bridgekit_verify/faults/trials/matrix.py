@@ -16,24 +16,28 @@ from matplotlib.patches import Patch, Rectangle
 
 from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERY_MODES, DeliveryMode, deployed
-from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, Fault
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, Fault, FaultTarget
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
+from bridgekit_verify.measure.drop_figure import DELIVERED, DROPPED, LEAKED
 from bridgekit_verify.measure.families import OwnedThread, thread_ids
-from bridgekit_verify.measure.plots import GREEN, SKY, TEXT_COLOUR, VERMILLION, frame_grid, new_figure
+from bridgekit_verify.measure.plots import TEXT_COLOUR, frame_grid, new_figure
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["FaultMatrix", "Soak", "random_plan", "run_matrix", "soak"]
 
-MAX_CONCURRENT_DEPLOYMENTS: Final = 4
+MAX_CONCURRENT_DEPLOYMENTS: Final = 8
 """Deployments that run concurrently. Two cores are enough, because most processes wait most of the time."""
 MATRIX_SECONDS: Final = 600.0
 """Timeout of a matrix, after which it raises TimeoutError; 20 times the duration of the plan is added."""
 
+SIGNALLED: Final = "#A9B7C2"
+"""Fill colour, between those of delivered and dropped events."""
+
 OUTCOMES: Final = (
-    ("misrouted", VERMILLION, "white", "xx"),
-    ("lost, silent", VERMILLION, "white", "\\\\"),
-    ("lost, signalled", SKY, TEXT_COLOUR, "//"),
-    ("all delivered", GREEN, "white", ""),
+    ("misrouted", LEAKED, "white", "xx"),
+    ("lost, silent", DROPPED, "white", ""),
+    ("lost, signalled", SIGNALLED, TEXT_COLOUR, "//"),
+    ("all delivered", DELIVERED, TEXT_COLOUR, ""),
 )
 """Outcomes that colour a cell, worst first: name, fill colour, text colour, hatch."""
 
@@ -51,6 +55,11 @@ class FaultMatrix:
         return [row for name, row in FAULTS.items() if any(name == fault for fault, _ in self.cells)]
 
     @property
+    def injected(self) -> list[Fault]:
+        """The faults without the baseline, which injects nothing."""
+        return [fault for fault in self.faults if fault.target is not FaultTarget.NOTHING]
+
+    @property
     def modes(self) -> list[DeliveryMode]:
         """The delivery modes of the matrix, weakest guarantee first."""
         return [row for name, row in DELIVERY_MODES.items() if any(name == delivery for _, delivery in self.cells)]
@@ -60,18 +69,18 @@ class FaultMatrix:
         return [trial for (_, name), trial in self.cells.items() if name == delivery]
 
     def named(self, *faults: str, delivery: str) -> list[Trial]:
-        """Return the trials of these faults in one delivery mode, in the given order."""
-        return [self.cells[fault, delivery] for fault in faults]
+        """Return the trials of those of these faults that were tried in one delivery mode, in the given order."""
+        return [self.cells[fault, delivery] for fault in faults if (fault, delivery) in self.cells]
 
     @staticmethod
     def delays(trials: Sequence[Trial]) -> str:
         """Return a text alternative of the latency figure: the latest event of each trial."""
-        return "; ".join(
+        clauses = "; ".join(
             f"{trial.fault.name} with {trial.delivery.name}: {len(trial.first_copies):,} events read, the latest"
-            f" {max(each.read_at - each.emitted_at for each in trial.first_copies):.2f} s after it was emitted,"
-            f" {len(trial.lost_moments):,} lost"
+            f" {trial.longest_latency:.2f} s after emission, {len(trial.lost_moments):,} lost"
             for trial in trials
         )
+        return clauses or "no trial was made"
 
     @property
     def guaranteed(self) -> list[Trial]:
@@ -93,15 +102,25 @@ class FaultMatrix:
     def table(self) -> pd.DataFrame:
         """Return one row for each cell.
 
-        Columns: fault, target, delivery mode, delivered (k of n), Wilson interval (%), closed form (% delivered, if
-        there is one), lost silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency (ms).
+        Columns: fault, target, delivery mode, delivered (k of n), Wilson interval (%), predicted deliveries (if there
+        is a prediction), lost silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency in
+        ms.
         """
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 
-    def figure(self, title: str) -> Figure:
+    def title(self) -> str:
+        """State what faults cost without a log and with one."""
+        unprotected = [trial for trial in self.of(AT_MOST_ONCE.name) if trial.fault in self.injected]
+        lossy = sum(trial.verdict.lost_silent > 0 for trial in unprotected)
+        return (
+            f"Without a log, {lossy} of {len(unprotected)} faults lose events in silence;\n"
+            f"with a log, {self.silent_losses.counts} events are lost in silence"
+        )
+
+    def figure(self) -> Figure:
         """Draw faults as rows and delivery modes as columns; a cell shows counts, coloured by its worst outcome."""
         faults, modes = self.faults, self.modes
-        with new_figure(title, 2.0 + 1.65 * len(modes), 1.7 + 0.42 * len(faults)) as figure:
+        with new_figure(self.title(), 2.0 + 1.65 * len(modes), 1.7 + 0.42 * len(faults)) as figure:
             axis = figure.subplots()
             for row, fault in enumerate(faults):
                 for column, delivery in enumerate(modes):
@@ -158,12 +177,12 @@ def _row(trial: Trial) -> dict[str, object]:
     delays = sorted(1_000 * row.latency_seconds for row in trial.ledger if row.latency_seconds is not None)
     return {
         "fault": trial.fault.name,
-        "hurts": str(trial.fault.target),
+        "acts on": str(trial.fault.target),
         "delivery": trial.delivery.name,
         "delivered": f"{verdict.delivered:,} of {verdict.expected:,}",
         "from %": round(100 * low, 2),
         "to %": round(100 * high, 2),
-        "closed form %": None if trial.closed_form is None else round(100 * trial.closed_form, 1),
+        "predicted": trial.predicted_delivered,
         "lost silent": verdict.lost_silent,
         "lost signalled": verdict.lost_signalled,
         "duplicated": verdict.extra_copies + trial.sent_twice,

@@ -42,6 +42,8 @@ class Reader:
     gaps: list[SignalledGap] = field(default_factory=list)
     online: list[tuple[float, float]] = field(default_factory=list)
     """Start and end of each subscription, in seconds since the Unix epoch."""
+    starts: list[int] = field(default_factory=list)
+    """The `seq` after which each subscription starts, as the server confirmed it; empty for a client that resumes."""
     duplicates: int = 0
     """Duplicated events, which the client dropped."""
     _since: float = 0.0
@@ -114,6 +116,7 @@ async def read_without_resume(reader: Reader, *, task_status: TaskStatus[None]) 
                 if not started:
                     started = True
                     task_status.started()
+                reader.starts.append(client.subscribed.seq)
                 reader.on_status(True)
                 try:
                     while True:

@@ -183,14 +183,24 @@ class Stall:
         return sorted(late for due, late in self.latencies if due < self.window[0])
 
     @property
+    def median_during(self) -> float:
+        """Median latency of the events that were due during the stall, in seconds; 0 without any."""
+        return _quantile(self.during, 0.5)
+
+    @property
+    def median_before(self) -> float:
+        """Median latency of the events that were due before the stall, in seconds; 0 without any."""
+        return _quantile(self.before, 0.5)
+
+    @property
     def stalled_seconds(self) -> float:
         """Duration of the stall, in seconds."""
         return self.window[1] - self.window[0]
 
     @property
     def longest_wait(self) -> float:
-        """The longest time that one emission made the agent wait, in seconds."""
-        return max(self.waits)
+        """The longest time that one emission made the agent wait, in seconds; 0 without any."""
+        return max(self.waits, default=0.0)
 
 
 class LoopTimeClock:
@@ -238,19 +248,28 @@ class StallStudy:
         return pd.DataFrame(
             {
                 "server": stall.server.name,
-                "written as": stall.server.description,
+                "code that sends": stall.server.description,
                 "neighbours read": f"{len(stall.reads):,} of {stall.events * stall.neighbours:,}",
-                "median before, ms": round(1_000 * _quantile(stall.before, 0.5), 1),
-                "median during, ms": round(1_000 * _quantile(stall.during, 0.5), 1),
+                "median before, ms": round(1_000 * stall.median_before, 1),
+                "median during, ms": round(1_000 * stall.median_during, 1),
                 "longest during, ms": round(1_000 * _quantile(stall.during, 1.0), 1),
-                "agent held up at most, ms": round(1_000 * stall.longest_wait, 1),
+                "longest emission, ms": round(1_000 * stall.longest_wait, 1),
             }
             for stall in self.stalls
         )
 
-    def figure(self, title: str) -> Figure:
+    def title(self) -> str:
+        """State the longest emission of bridgekit and of the other servers."""
+        ours = self.of(BRIDGEKIT.name)
+        others = max((stall.longest_wait for stall in self.stalls if stall is not ours), default=0.0)
+        return (
+            f"One socket stops reading: in bridgekit an emission takes at most {1_000 * ours.longest_wait:.1f} ms,\n"
+            f"in a server that sends to one socket after the other up to {1_000 * others:,.0f} ms"
+        )
+
+    def figure(self) -> Figure:
         """Draw the neighbours' latencies over time, one panel for each server."""
-        with new_figure(title, 7.6, 0.9 + 1.7 * len(self.stalls)) as figure:
+        with new_figure(self.title(), 7.6, 0.9 + 1.7 * len(self.stalls)) as figure:
             axes = figure.subplots(len(self.stalls), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
             for axis, stall in zip(axes, self.stalls, strict=True):
                 axis.axvspan(*stall.window, color=LOST, linewidth=0, label="one socket reads nothing")
@@ -267,15 +286,15 @@ class StallStudy:
                 axis.set_title(stall.server.name, fontsize=10.5)
             axes[0].legend(frameon=False, fontsize=8.5, loc="upper left")
             axes[-1].set_xlabel("event due, s after the first")
-            figure.supylabel("neighbours read it later by, ms", fontsize=10)
+            figure.supylabel("from due to read by a neighbour, ms", fontsize=10)
             return figure
 
     def alt_text(self) -> str:
         """Return a text alternative of the figure, one clause for each server."""
         return "; ".join(
-            f"{stall.server.name}: neighbours read {1_000 * _quantile(stall.before, 0.5):.1f} ms late before and"
-            f" {1_000 * _quantile(stall.during, 0.5):.1f} ms during the stall (median),"
-            f" the agent was held up {1_000 * stall.longest_wait:.0f} ms at most"
+            f"{stall.server.name}: neighbours read {1_000 * stall.median_before:.1f} ms late before and"
+            f" {1_000 * stall.median_during:.1f} ms late during the stall (median),"
+            f" the longest emission took {1_000 * stall.longest_wait:.0f} ms"
             for stall in self.stalls
         )
 

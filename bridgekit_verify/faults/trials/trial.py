@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,7 +29,28 @@ from bridgekit_verify.measure.history import Arrival, EventKey, History, Socket
 from bridgekit_verify.measure.ledger import Row, ledger
 from bridgekit_verify.measure.plots import BLUE, LOST, VERMILLION, new_figure
 
-__all__ = ["Trial", "TrialPlan", "latency_figure", "run_trial"]
+__all__ = ["Trial", "TrialPlan", "latency_figure", "missed_events", "run_trial"]
+
+
+def missed_events(reader: Reader, emitted: Sequence[float]) -> list[int]:
+    """Return for each reconnection how many of the thread's events the user missed.
+
+    These are the events after the last one that the user read, up to the start of the next subscription. They include
+    the step that was in flight when the connection broke: it was written to the socket and never read. Only the reader
+    can tell that an event was read (J. H. Saltzer, D. P. Reed, D. D. Clark, "End-to-end arguments in system design",
+    ACM Transactions on Computer Systems 2, 1984, section 2), so the time at which the client noticed the break is not
+    used. The server confirms the start of a subscription to a client that does not resume. For one that resumes, it is
+    the number of events `emitted` (times in seconds, in order) before the subscription, which is known to one step.
+    """
+    found = []
+    for number, (before, after) in enumerate(pairwise(reader.online), start=1):
+        last_read = max(
+            [arrival.seq for arrival in reader.arrivals if arrival.read_at <= before[1]],
+            default=reader.starts[0] if reader.starts else 0,
+        )
+        start = reader.starts[number] if reader.starts else bisect_right(emitted, after[0])
+        found.append(max(start - last_read, 0))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,41 +96,34 @@ class Trial:
         return list(seen.values())
 
     @property
+    def longest_latency(self) -> float:
+        """The longest time from an event's emission to its arrival, in seconds; 0 if no event arrived."""
+        return max((each.read_at - each.emitted_at for each in self.first_copies), default=0.0)
+
+    @property
     def lost_moments(self) -> list[float]:
         """When each event that its user never read was attempted, in seconds since the Unix epoch."""
         return [self.attempted_at[row.expectation.key] for row in self.ledger if not row.copies]
 
     @property
-    def closed_form(self) -> float | None:
-        """The predicted share of delivered events if exactly the events emitted while a user is offline are lost.
+    def missed(self) -> list[int]:
+        """The events that a user missed, for each reconnection of each user."""
+        return [count for reader in self.readers for count in missed_events(reader, self._emitted(reader))]
 
-        Events are emitted at an even pace for a time `T`, of which the user is offline for `w`: 1 - w / T is delivered.
-        None if the delivery mode resumes, or the fault overflows buffers or does not act on the network. (For example,
-        the agents of a killed worker emit nothing meanwhile.)
+    def _emitted(self, reader: Reader) -> list[float]:
+        thread = reader.socket.thread_id
+        return sorted(self.attempted_at[each.key] for each in self.history.expected if each.thread_id == thread)
+
+    @property
+    def predicted_delivered(self) -> int | None:
+        """The predicted number of delivered events, if exactly the events that users missed are lost.
+
+        None if the delivery mode resumes, or if the fault overflows buffers or does not act on the network. (For
+        example, the agents of a killed worker emit nothing meanwhile.)
         """
         if self.delivery.resumes or self.fault.target is not FaultTarget.NETWORK or self.fault.overflows:
             return None
-        start, end = self.emission_window
-        blind = [self.window] if self.fault.drops else []
-        offline = [_offline_seconds(reader.online, blind, start, end) for reader in self.readers]
-        return 1 - sum(offline) / (len(offline) * (end - start))
-
-
-Span = tuple[float, float]
-
-
-def _offline_seconds(online: Sequence[Span], blind: Sequence[Span], start: float, end: float) -> float:
-    """Return the seconds from `start` to `end` in which no socket was subscribed or a subscribed one got nothing."""
-    moments = sorted({start, end, *(moment for span in (*online, *blind) for moment in span if start < moment < end)})
-    return sum(
-        later - earlier
-        for earlier, later in pairwise(moments)
-        if not _within(online, earlier, later) or _within(blind, earlier, later)
-    )
-
-
-def _within(spans: Sequence[Span], first: float, last: float) -> bool:
-    return any(start <= first and last <= end for start, end in spans)
+        return self.verdict.expected - sum(self.missed)
 
 
 async def run_trial(
@@ -174,14 +189,21 @@ async def _ticket(tickets: Tickets, owned: OwnedThread) -> str:
     return tickets.issue(owned.user_id, owned.thread_id)
 
 
-def latency_figure(trials: Sequence[Trial], *, title: str) -> Figure:
+def latency_title(trials: Sequence[Trial]) -> str:
+    """State how many events of these trials were lost, and how late the latest one was read."""
+    latest = max((trial.longest_latency for trial in trials), default=0.0)
+    lost, expected = (sum(getattr(trial.verdict, name) for trial in trials) for name in ("lost", "expected"))
+    return f"Events are late while a fault lasts, up to {latest:.1f} s: {lost:,} of {expected:,} are lost"
+
+
+def latency_figure(trials: Sequence[Trial]) -> Figure:
     """Draw one panel for each trial: each event's latency by emission time, with the window of the fault shaded.
 
     Lost events are crosses at the bottom of the panel.
     """
     columns = 2 if len(trials) > 1 else 1
-    rows = -(-len(trials) // columns)
-    with new_figure(title, 4.6 * columns, 0.9 + 2.1 * rows) as figure:
+    rows = max(-(-len(trials) // columns), 1)
+    with new_figure(latency_title(trials), 4.6 * columns, 0.9 + 2.1 * rows) as figure:
         axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
         for unused in axes[len(trials) :]:
             unused.set_visible(False)

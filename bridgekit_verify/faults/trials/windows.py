@@ -1,4 +1,7 @@
-"""Loss as a function of the time that users are offline: measured, and predicted by a closed form."""
+"""Loss as a function of the time that users are offline: counted, and predicted from what each user missed.
+
+What a user missed is counted from the last event that the user read: see `trial.missed_events`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, RESUME, DeliveryMode, deployed
 from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.load import EVENTS_A_STEP
-from bridgekit_verify.faults.trials.recorder import Reader
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
 from bridgekit_verify.measure.families import OwnedThread, thread_ids
 from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, VERMILLION, new_figure, percents
@@ -23,6 +25,15 @@ from bridgekit_verify.measure.statistics import Rate
 __all__ = ["Window", "WindowStudy", "predicted_loss", "study_windows"]
 
 WINDOWS_SECONDS: Final = 120.0
+
+
+def predicted_loss(delivery: DeliveryMode, missed: int) -> int:
+    """Return how many events a user loses who missed `missed` of them.
+
+    At most once: all of them. With a log that retains `h` events of a thread: none if at most `h` were missed,
+    otherwise all of them, because resume is all-or-nothing.
+    """
+    return 0 if delivery.resumes and missed <= delivery.keep_events else missed
 
 
 @dataclass(frozen=True)
@@ -44,39 +55,32 @@ class Window:
         return end - start
 
     @property
-    def predicted(self) -> float:
-        """The predicted share of lost events, with time measured in steps of one pace each.
-
-        On a busy machine, agents do not emit evenly, so clock times for `w` and `T` would mislead.
-        """
-        shares = [self._predicted_for(reader) for reader in self.trial.readers]
-        return sum(shares) / len(shares)
-
-    def _predicted_for(self, reader: Reader) -> float:
-        trial = self.trial
-        asked = [
-            trial.attempted_at[each.key] for each in trial.history.expected if each.thread_id == reader.socket.thread_id
-        ]
-        missed = sum(any(first <= moment <= last for first, last in reader.offline) for moment in asked)
-        a_pace = trial.plan.pace_seconds / EVENTS_A_STEP
-        return predicted_loss(trial.delivery, trial.plan, missed * a_pace, len(asked) * a_pace)
+    def predicted(self) -> Rate:
+        """The predicted number of lost events, of all expected ones."""
+        lost = sum(predicted_loss(self.trial.delivery, missed) for missed in self.trial.missed)
+        return Rate(min(lost, self.lost.n), self.lost.n)
 
     @property
     def lost(self) -> Rate:
         """Lost events, silent and signalled."""
         return self.trial.verdict.drop
 
+    @property
+    def tolerance(self) -> int:
+        """By how many events prediction and count may differ: 0 where the server confirmed each start."""
+        if not self.trial.delivery.resumes:
+            return 0
+        retained = self.trial.delivery.keep_events
+        # Within a step of the bound, the event that decides may be emitted before or after the subscription.
+        return sum(
+            missed + EVENTS_A_STEP if abs(missed - retained) <= EVENTS_A_STEP else EVENTS_A_STEP * (missed > retained)
+            for missed in self.trial.missed
+        )
 
-def predicted_loss(delivery: DeliveryMode, plan: TrialPlan, offline_seconds: float, emission_seconds: float) -> float:
-    """Return the share of events lost by a user who is offline for `w` of the `T` seconds in which agents emit evenly.
-
-    At most once: the events emitted while the user is offline, `w / T`. With a log that retains `h` events of a thread:
-    none if at most `h` events are emitted meanwhile, otherwise all of those (resume is all-or-nothing).
-    """
-    missed = offline_seconds / plan.pace_seconds * EVENTS_A_STEP
-    if delivery.resumes and missed <= delivery.keep_events:
-        return 0.0
-    return offline_seconds / emission_seconds
+    @property
+    def agrees(self) -> bool:
+        """Whether the counted loss is the predicted one, within the tolerance."""
+        return abs(self.lost.k - self.predicted.k) <= self.tolerance
 
 
 @dataclass(frozen=True)
@@ -89,68 +93,68 @@ class WindowStudy:
         """Return the windows of one delivery mode, shortest first."""
         return [window for window in self.windows if window.trial.delivery.name == delivery.name]
 
-    def predicted(self, delivery: DeliveryMode, offline_seconds: float) -> float:
-        """Return the predicted share lost by a user who is offline for this many seconds."""
-        windows = self.of(delivery)
-        emission_seconds = sum(window.emission_seconds for window in windows) / len(windows)
-        return predicted_loss(delivery, windows[0].trial.plan, offline_seconds, emission_seconds)
-
     @property
     def modes(self) -> list[DeliveryMode]:
         return list(dict.fromkeys(window.trial.delivery for window in self.windows))
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each window.
-
-        Columns: delivery mode, offline time (s), predicted loss (%), lost (k of n), lost (%), Wilson interval (%),
-        lost silently, lost with a signalled gap.
-        """
+        """Return one row for each window: how long users were offline, the predicted and the counted loss."""
         return pd.DataFrame([_row(window) for window in self.windows])
 
-    def figure(self, title: str) -> Figure:
-        """Draw measured and predicted loss over the offline time."""
-        styles = ((VERMILLION, "D"), (GREEN, "o"), (BLUE, "s"))
-        with new_figure(title, 8.0, 4.2) as figure:
+    def title(self) -> str:
+        """State the largest loss without a log, and the silent loss with one."""
+        without = [window.lost.fraction for window in self.windows if not window.trial.delivery.resumes]
+        silent = sum(window.trial.verdict.lost_silent for window in self.windows if window.trial.delivery.resumes)
+        return (
+            f"Users who are offline lose up to {max(without, default=0):.0%} of the events at most once;\n"
+            f"with a log they lose {silent:,} events in silence"
+        )
+
+    def figure(self) -> Figure:
+        """Draw counted and predicted loss over the offline time."""
+        styles = ((VERMILLION, "D"), (BLUE, "s"), (GREEN, "o"))
+        with new_figure(self.title(), 8.0, 4.2) as figure:
             axis = figure.subplots()
             for delivery, (colour, marker) in zip(self.modes, styles, strict=False):
-                windows = self.of(delivery)
+                windows = sorted(self.of(delivery), key=lambda window: window.offline_seconds)
                 offline = [window.offline_seconds for window in windows]
-                grid = [max(offline) * step / 400 for step in range(401)]
-                predicted = [100 * self.predicted(delivery, seconds) for seconds in grid]
-                axis.plot(grid, predicted, color=colour, linestyle="--", linewidth=1)
-                shares, bars = percents([window.lost for window in windows])
-                axis.errorbar(
-                    offline, shares, yerr=bars, fmt=marker, color=colour, ecolor=TEXT_COLOUR, capsize=3, markersize=7,
-                    elinewidth=0.8, label=delivery.name,
-                )  # fmt: skip
-            axis.plot([], [], color=TEXT_COLOUR, linestyle="--", linewidth=1, label="closed form")
-            axis.set_xlabel("users away, s")
-            axis.set_ylabel("lost, % of the events (95 % Wilson interval)")
+                predicted, _ = percents([window.predicted for window in windows])
+                counted, _ = percents([window.lost for window in windows])
+                axis.plot(offline, predicted, color=colour, linestyle="--", linewidth=1)
+                axis.plot(
+                    offline, predicted, color=TEXT_COLOUR, marker="_", markersize=18, linestyle="", markeredgewidth=1.4
+                )
+                axis.plot(offline, counted, marker, color=colour, markersize=7, label=f"{delivery.name}: counted")
+            axis.plot(
+                [], [], color=TEXT_COLOUR, marker="_", markersize=14, linestyle="--", linewidth=1, label="predicted"
+            )
+            axis.set_xlabel("time that users were offline, s")
+            axis.set_ylabel("lost events, %")
             axis.set_ylim(-3, None)
             axis.legend(frameon=False, loc="upper left")
             return figure
 
     def alt_text(self) -> str:
         """Return a text alternative of the figure, one clause for each window."""
-        return "; ".join(
-            f"{window.trial.delivery.name}, away {window.offline_seconds:.2f} s: {window.lost} lost,"
-            f" {window.predicted:.0%} predicted"
+        clauses = "; ".join(
+            f"{window.trial.delivery.name}, offline for {window.offline_seconds:.2f} s: {window.lost.counts} lost,"
+            f" {window.predicted.k:,} predicted"
             for window in self.windows
         )
+        return clauses or "no window was measured"
 
 
 def _row(window: Window) -> dict[str, object]:
-    low, high = window.lost.interval
     return {
         "delivery": window.trial.delivery.name,
-        "away s": round(window.offline_seconds, 3),
-        "predicted lost %": round(100 * window.predicted, 1),
-        "lost": f"{window.lost.k:,} of {window.lost.n:,}",
+        "offline s": round(window.offline_seconds, 3),
+        "expected": window.lost.n,
+        "predicted lost": window.predicted.k,
+        "lost": window.lost.k,
         "lost %": round(100 * window.lost.fraction, 1),
-        "from %": round(100 * low, 1),
-        "to %": round(100 * high, 1),
-        "in silence": window.trial.verdict.lost_silent,
-        "with a word": window.trial.verdict.lost_signalled,
+        "may differ by": window.tolerance,
+        "lost in silence": window.trial.verdict.lost_silent,
+        "lost with a signalled gap": window.trial.verdict.lost_signalled,
     }
 
 

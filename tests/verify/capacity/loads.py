@@ -72,8 +72,14 @@ def failed(load: float, **changed: Any) -> StepResult:
     return step(load, late=int(load / 10), **{"share": 1.0, **changed})
 
 
-def capacity(asgi: list[StepResult], native: list[StepResult]) -> CapacityStudy:
-    return CapacityStudy([LoadSearch(ASGI, asgi), LoadSearch(NATIVE, native)], sockets=10, load_average=0.0)
+def capacity(
+    asgi: list[StepResult], native: list[StepResult], *, paired: tuple[float, float] = (60.0, 50.0)
+) -> CapacityStudy:
+    """Return a study in which an event costs these µs at the paired load, on the ASGI and on the native edge."""
+    rounds = {edge.name: [step(1_000, us=us)] for edge, us in zip((ASGI, NATIVE), paired, strict=True)}
+    return CapacityStudy(
+        [LoadSearch(ASGI, asgi), LoadSearch(NATIVE, native)], sockets=10, load_average=0.0, paired=rounds
+    )
 
 
 def memory_scaling_of(

@@ -37,7 +37,7 @@ def test_second_load_follows_from_the_cost_and_the_third_doubles_it() -> None:
 def test_capacity_above_the_highest_load_is_a_lower_bound() -> None:
     search = LoadSearch(ASGI, search_steps(1e9, max_load=8_000))
     assert search.carries == 8_000
-    assert search.underestimate_reason == "no load was found that it does not carry"
+    assert search.underestimate_reason == "no load was tried that it does not carry"
 
 
 def test_capacity_below_the_lowest_load_is_unknown() -> None:
@@ -61,7 +61,7 @@ def test_load_that_failed_with_a_full_core_is_not_tried_again() -> None:
     ("why", "reason"),
     [
         ({"share": 0.95}, ""),
-        ({"share": 0.5, "run_queue_wait": 0.5}, "other programs had the processors, too"),
+        ({"share": 0.5, "run_queue_wait": 0.5}, "other programs also used the CPUs"),
     ],
 )
 def test_reason_names_the_bottleneck(why: dict[str, float], reason: str) -> None:
@@ -70,7 +70,7 @@ def test_reason_names_the_bottleneck(why: dict[str, float], reason: str) -> None
 
 def test_saturated_client_is_named_as_the_bottleneck() -> None:
     slow = step(8_000, late=800, reader_waiting=0.9)
-    assert LoadSearch(ASGI, [carried(500), slow]).underestimate_reason == "the reader could not keep up"
+    assert LoadSearch(ASGI, [carried(500), slow]).underestimate_reason == "the client that reads was the bottleneck"
 
 
 def test_nothing_above_a_load_that_failed_counts_as_carried() -> None:

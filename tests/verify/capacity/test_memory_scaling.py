@@ -31,5 +31,11 @@ async def test_too_many_sockets_raise_an_error_that_names_the_limit(
 ) -> None:
     monkeypatch.setattr("bridgekit_verify.capacity.memory_scaling.raise_file_limit", lambda: 1_024)
     with pytest.raises(TooManySockets, match="LimitNOFILE") as refused:
-        await study_memory([1_000])
+        await study_memory([500, 1_000])
     assert (refused.value.wanted, refused.value.limit) == (1_000, 1_024)
+
+
+@pytest.mark.parametrize("sizes", [[], [100], [100, 100], [0, 100]])
+async def test_sizes_that_give_no_line_are_refused_with_what_is_allowed(sizes: list[int]) -> None:
+    with pytest.raises(ValueError, match="give at least two different numbers from 1"):
+        await study_memory(sizes)

@@ -63,7 +63,7 @@ def test_study_sorts_carried_loads_and_predicts_none_near_full_utilisation() -> 
 def test_edge_without_a_carried_load_has_no_points_and_a_labelled_panel() -> None:
     study = study_waiting(capacity([failed(1_000)], [carried(1_000)]))
     assert study.points["ASGI"] == []
-    assert [axis.get_title(loc="left") for axis in study.figure("late").axes] == [
+    assert [axis.get_title(loc="left") for axis in study.figure().axes] == [
         "ASGI: no load was carried",
         "native",
     ]

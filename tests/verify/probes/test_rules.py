@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bridgekit_verify.probes.recording import Call
-from bridgekit_verify.probes.rules import Judgement, Kind, canonical, difference, match
+from bridgekit_verify.probes.recording import RecordedCall
+from bridgekit_verify.probes.rules import Judgement, ViolationKind, canonical, difference, match
 
 NOW = datetime(2025, 9, 1, tzinfo=UTC)
 
@@ -47,11 +47,11 @@ def test_difference_names_the_place() -> None:
     assert difference({"a": [1, {"b": "x"}]}, {"a": [1, {"b": "y"}]}, "it") == "it['a'][1]['b'] is 'y' instead of 'x'"
 
 
-def call(content: str, entered: int, within: Call | None = None) -> Call:
-    return Call("adapter", "emit", None, {"payload": content}, within, entered, NOW, left=entered)
+def call(content: str, entered: int, within: RecordedCall | None = None) -> RecordedCall:
+    return RecordedCall("adapter", "emit", None, {"payload": content}, within, entered, NOW, left=entered)
 
 
-def content(each: Call) -> str:
+def content(each: RecordedCall) -> str:
     return str(each.given["payload"])
 
 
@@ -75,6 +75,6 @@ def test_what_is_passed_on_twice_is_extra_and_what_is_not_is_lost() -> None:
 def test_evidence_has_the_first_violation_of_each_kind_and_their_number() -> None:
     found = Judgement(9)
     for number in range(3):
-        found.expect(False, Kind.LOST, f"loss {number}")
+        found.expect(False, ViolationKind.LOST, f"loss {number}")
     found.equal(1, 2, "a number")
     assert found.evidence == "loss 0 (and 2 more); a number is 2 instead of 1"

@@ -9,7 +9,7 @@ import pytest
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.probes.probes import probe_all
-from bridgekit_verify.report.claims import chain_claim, fix_claim, link_claim, lost_claim
+from bridgekit_verify.report.claims import chain_claim, connection_claim, fix_claim, link_claim, lost_claim
 from bridgekit_verify.studies.study import EXAMPLE, FixStudy, study_fixes, study_link
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, SOUND
 
@@ -28,14 +28,28 @@ async def study() -> FixStudy:
 
 
 @pytest.mark.parametrize(
-    ("number", "verdict", "before"),
-    [(1, "does not hold", (0, 10)), (2, "holds", (0, 10)), (8, "does not hold", (4, 10)), (9, "holds", (0, 10))],
+    ("number", "right", "works", "before"),
+    [
+        (1, "as worded, but insufficient", "fails", (0, 10)),
+        (2, "yes", "works", (0, 10)),
+        (5, "as worded, but insufficient", "fails", (7, 10)),
+        (8, "no", "fails", (4, 10)),
+        (9, "yes", "fails", (0, 10)),
+    ],
 )
-async def test_link_verdict_compares_the_audits_status_with_the_probe(
-    number: int, verdict: str, before: tuple[int, int]
+async def test_both_answers_about_a_link_follow_from_its_tests(
+    number: int, right: str, works: str, before: tuple[int, int]
 ) -> None:
     finding = link_claim(await study_link(number, threads=2, runs=1, at_once=2))
-    assert (finding.verdict, finding.before, finding.after) == (verdict, before, (10, 10))
+    assert (finding.right, finding.works) == (right, works)
+    assert (finding.before, finding.after) == (before, (10, 10))
+    assert bool(finding.experiment) == (works == "works")
+    assert finding.sound == "holds"
+
+
+async def test_link_10_was_not_examined_and_fails_as_committed() -> None:
+    finding = await connection_claim(seed=0)
+    assert (finding.id, finding.link, finding.right, finding.works) == ("link-10", 10, "not examined", "fails")
     assert finding.sound == "holds"
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bridgekit_verify.report import execution
 from bridgekit_verify.report.building import BuiltReport, build_from_executed, build_report
 from bridgekit_verify.report.execution import execute_folder
 from bridgekit_verify.report.parameters import ParameterError
@@ -27,14 +31,22 @@ FAILING = {
     "12_group": (IN_A_GROUP, "12_group: code cell 2: AssertionError: one is not two"),
     "13_handling": (HANDLING_ONE, "13_handling: code cell 2: ValueError: second"),
     "14_silent": ("import os; os._exit(3)", "14_silent: code cell 2: DeadKernelError: the kernel died"),
+    "15_asks": (
+        "input('who? ')",
+        "15_asks: code cell 2: StdinNotImplementedError: raw_input was called, but this frontend does not support input"
+        " requests.",
+    ),
 }
+COMPARES = "16_compares: code cell 3: AssertionError: SEED + 1 == 60: 9 == 60"
 GOOD = """\
 import sys
+from hashlib import sha256
 import pandas as pd
 from matplotlib.figure import Figure
 from bridgekit_verify.report import Finding, checked, record, show_figure, show_table, source_of
 source_of(Finding)
-show_table(pd.DataFrame({"seed": [SEED], "interpreter": [sys.executable]}), "Seeds", name="seeds")
+interpreter = sha256(sys.executable.encode()).hexdigest()
+show_table(pd.DataFrame({"seed": [SEED], "interpreter": [interpreter]}), "Seeds", name="seeds")
 show_figure(Figure(figsize=(1, 1)), alt="nothing", caption="Nothing", name="before_after")
 record(Finding(id="link-3", title="Link 3 · AgentRegistry", link=3, claim="c", reported="working",
                verdict="does not hold", answer=f"seed {SEED}", before=(0, 60), after=(60, 60)))"""
@@ -58,6 +70,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> ExecutionResult:
     write(folder / "notebooks", "10_good", small("10_good", GOOD))
     for name, (body, _) in FAILING.items():
         write(folder / "notebooks", name, small(name, body))
+    compares = small("16_compares", "from bridgekit_verify.report import checked")
+    compares["cells"].insert(2, code("assert SEED + 1 == 60", count=None))
+    write(folder / "notebooks", "16_compares", compares)
     lines: list[str] = []
     built = build_report(
         folder / "notebooks",
@@ -70,7 +85,33 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> ExecutionResult:
 
 
 def test_each_failure_is_one_line_with_notebook_cell_and_the_exceptions_last_line(ran: ExecutionResult) -> None:
-    assert ran.built.failures == tuple(line for _, line in FAILING.values())
+    assert ran.built.failures == (*(line for _, line in FAILING.values()), COMPARES)
+
+
+def test_a_failed_assertion_shows_the_values_compared_in_the_report(ran: ExecutionResult) -> None:
+    assert COMPARES in ran.built.page.read_text(encoding="utf-8")
+    assert COMPARES in json.loads(ran.built.json.read_text(encoding="utf-8"))["failures"]
+
+
+def test_a_failed_assertion_shows_the_values_compared_in_console_and_junit_xml(
+    ran: ExecutionResult, tmp_path: Path
+) -> None:
+    copy = tmp_path / "16_compares.ipynb"
+    copy.write_bytes((ran.executed.parent / "notebooks" / copy.name).read_bytes())
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbmake",
+        "--overwrite",
+        "-p",
+        "no:cacheprovider",
+        "--junitxml=junit.xml",
+    ]
+    done = subprocess.run([*command, copy.name], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "SEED + 1 == 60: 8 == 60" in done.stdout
+    assert "SEED + 1 == 60: 8 == 60" in (tmp_path / "junit.xml").read_text()
 
 
 def test_a_report_with_failures_is_not_complete_and_its_page_says_so(ran: ExecutionResult) -> None:
@@ -82,7 +123,7 @@ def test_a_report_with_failures_is_not_complete_and_its_page_says_so(ran: Execut
 def test_progress_is_one_line_for_each_notebook(ran: ExecutionResult) -> None:
     assert sorted((line.split()[0], line.split()[-1]) for line in ran.lines) == [
         ("10_good", "ok"),
-        *((name, "failed") for name in FAILING),
+        *((name, "failed") for name in (*FAILING, "16_compares")),
     ]
 
 
@@ -104,15 +145,21 @@ def test_a_parameter_is_overridden_in_the_copy_only(ran: ExecutionResult) -> Non
 
 
 def test_the_kernel_is_the_interpreter_that_runs_this(ran: ExecutionResult) -> None:
-    import sys
-
-    assert sys.executable in ran.built.csv.read_text(encoding="utf-8")
+    assert sha256(sys.executable.encode()).hexdigest() in ran.built.csv.read_text(encoding="utf-8")
 
 
 def test_report_can_be_rebuilt_from_executed_copies(ran: ExecutionResult, tmp_path: Path) -> None:
     again = build_from_executed(ran.executed, tmp_path)
     assert again.headline == ran.built.headline
     assert not again.complete
+
+
+def test_a_kernel_is_not_given_the_name_of_a_live_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a report made from JupyterLab would contain the explorer's controls in place of its table."""
+    monkeypatch.setenv("JPY_SESSION_NAME", "mine.ipynb")
+    monkeypatch.setenv("KEPT", "yes")
+    environment = execution.kernel_environment()
+    assert ("JPY_SESSION_NAME" in environment, environment["KEPT"]) == (False, "yes")
 
 
 def test_an_unknown_parameter_stops_before_any_kernel_starts(tmp_path: Path) -> None:

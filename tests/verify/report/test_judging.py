@@ -1,102 +1,220 @@
+from itertools import permutations
+
 import pytest
 
+from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.report.judging import (
+    all_findings,
     claim_groups,
     headline,
     link_statuses,
     other_findings,
     sections,
     smallest_sample,
+    timed_findings,
+    without_sample,
 )
 from bridgekit_verify.report.structure import Report
-from tests.verify.report.notebooks import drawn, executed, finding, recorded, report_of
+from tests.verify.report.drop_tables import drop_tables
+from tests.verify.report.example import LINKS, claim, link_finding
+from tests.verify.report.notebooks import drawn, executed, finding, recorded, report_of, tabulated
 
 
 def report_with(*findings: Finding) -> Report:
     return report_of(executed("01_a", *map(recorded, findings)))
 
 
-@pytest.mark.parametrize(
-    ("reported", "verdict", "works", "agreement", "icon"),
-    [
-        ("working", "holds", "works", "confirmed", "works"),
-        ("working", "does not hold", "fails", "contradicted", "fails"),
-        ("broken", "holds", "fails", "confirmed", "expected"),
-        ("broken", "does not hold", "works", "contradicted", "works"),
-        ("working", "unknown", "unknown", "unknown", "unknown"),
-        ("absent", "does not hold", "unknown", "contradicted", "fails"),
-    ],
-)
-def test_link_status_distinguishes_failure_from_contradiction(
-    reported: str, verdict: str, works: str, agreement: str, icon: str
-) -> None:
-    link = link_statuses(report_with(finding(reported=reported, verdict=verdict)))[2]
-    assert (link.works, link.agreement, link.icon) == (works, agreement, icon)
+def test_both_answers_of_a_link_are_those_of_its_finding() -> None:
+    links = link_statuses(report_with(*map(link_finding, LINKS)))
+    assert {link.number: (link.name, link.reported, link.right, link.works) for link in links} == LINKS
+    assert [link.reason for link in links] == [
+        f"As committed, it {row[3]}: evidence of link {n}." for n, row in LINKS.items()
+    ]
 
 
-def test_all_nine_links_are_there_and_one_without_a_finding_is_unknown() -> None:
+@pytest.mark.parametrize("numbers", list(permutations((9, 1, 5)))[:4])
+def test_links_are_in_the_order_of_the_chain_whatever_the_order_of_the_findings(numbers: tuple[int, ...]) -> None:
+    report = report_with(link_finding(10), *map(link_finding, numbers))
+    assert [link.number for link in link_statuses(report)] == list(range(1, 11))
+
+
+def test_all_ten_links_are_there_and_one_without_a_finding_is_unknown() -> None:
     links = link_statuses(report_with(finding()))
-    assert [link.number for link in links] == list(range(1, 10))
-    missing = links[0]
-    assert (missing.reported, missing.works, missing.found, missing.sound) == ("unknown",) * 4
-    assert missing.before.n == missing.after.n == 0
+    assert [link.number for link in links] == list(range(1, 11))
+    missing, tenth = links[0], links[-1]
+    assert (missing.reported, missing.right, missing.works, missing.sound) == ("unknown",) * 4
+    assert missing.reason.startswith("Unknown")
+    assert (tenth.reported, tenth.right, tenth.works) == ("not examined", "not examined", "unknown")
+
+
+def test_a_finding_with_another_id_does_not_answer_for_its_link() -> None:
+    links = link_statuses(report_with(finding("claim-x", link=3, works="works")))
+    assert links[2].works == "unknown"
 
 
 def test_a_link_beyond_the_audit_is_shown_but_not_counted() -> None:
-    report = report_with(finding(), finding("link-10", link=10, title="Link 10 · Connection"))
-    assert [link.number for link in link_statuses(report)][-1] == 10
+    report = report_with(link_finding(10), link_finding(3), finding("link-11", link=11, works="fails"))
+    assert [link.number for link in link_statuses(report)][-1] == 11
     assert headline(report).links == 9
-    assert headline(report).contradicted == (3,)
+    assert headline(report).answers["no"] == (3,)
+    assert headline(report).failing == (3, 10, 11)
+
+
+def test_the_headline_counts_each_answer() -> None:
+    found = headline(report_with(*map(link_finding, LINKS)))
+    assert found.answers == {
+        "yes": (2, 4, 6, 7, 9),
+        "as worded, but insufficient": (1, 5),
+        "no": (3, 8),
+        "not examined": (),
+        "unknown": (),
+    }
+    assert found.sentence == (
+        "Of the audit's verdicts on 9 links, 5 are right, 2 are right as worded, but insufficient and 2 are wrong."
+    )
+    assert found.failing == (1, 3, 5, 8, 9, 10)
 
 
 def test_the_headline_counts_what_could_not_be_judged() -> None:
-    nine = finding("link-9", link=9, reported="broken", verdict="holds", before=(0, 300), after=(300, 300))
-    summary = headline(report_with(finding(), nine)).sentence
-    assert summary == (
-        "Of the audit's verdicts on 9 links, 1 holds when run, 1 does not and 7 could not be judged: "
-        "0 of 300 events arrived as committed, 300 of 300 in the sound chain."
+    found = headline(report_with(link_finding(3), link_finding(9)))
+    assert found.sentence == (
+        "Of the audit's verdicts on 9 links, 1 is right, 0 are right as worded, but insufficient, 1 is wrong and 7"
+        " could not be judged."
     )
 
 
-def test_the_headline_uses_the_whole_chain_if_it_was_measured() -> None:
-    nine = finding("link-9", link=9, before=(1, 9), after=(9, 9))
-    chain = finding("chain", link=None, before=(0, 500), after=(500, 500))
-    assert headline(report_with(nine, chain)).before == (0, 500)
+def test_links_that_were_not_measured_do_not_count_as_sound() -> None:
+    report = report_with(link_finding(1), link_finding(2, sound="does not hold"), link_finding(3, sound="unknown"))
+    assert headline(report).sound == 1
+    assert "links that hold in the sound chain: 1 of 9" in headline(report).lines
 
 
-def test_a_headline_without_counts_names_no_rate() -> None:
-    summary = headline(report_with(finding(before=None, after=None)))
-    assert "events arrived" not in summary.sentence
-    assert summary.lines[-1] == "events delivered in the sound chain: unknown (nothing counted)"
+def test_the_headline_uses_the_whole_chain_and_keeps_before_and_after_apart() -> None:
+    chain = claim("chain", before=(0, 500), after=(499, 500))
+    found = headline(report_with(link_finding(9), chain))
+    assert (found.before, found.after) == ((0, 500), (499, 500))
+    assert found.lines[-1] == "events delivered as committed: 0 of 500; in the sound chain: 499 of 500"
 
 
-def test_headline_without_verdicts_is_unknown() -> None:
-    assert headline(report_of(executed("01_a"))).sentence.startswith("Unknown")
+def test_a_headline_without_counts_is_unknown() -> None:
+    found = headline(report_of(executed("01_a")))
+    assert found.sentence == "Unknown: none of the audit's 9 links has been judged."
+    assert found.lines[0].startswith("Unknown")
+    assert found.lines[-1] == "events delivered as committed: unknown; in the sound chain: unknown"
+    assert found.lines[2] == "links that fail when run as committed: none"
 
 
-def test_claims_are_grouped_by_the_first_word_of_their_id() -> None:
-    report = report_with(finding(), finding("fix-2", link=None), finding("claim-lost", link=None))
+def test_the_first_line_for_a_terminal_is_the_answer() -> None:
+    report = report_of(executed("10_a", *map(tabulated, drop_tables())))
+    assert headline(report).lines[0].startswith("No: of 420 events, none reaches its user")
+
+
+def test_claims_are_grouped_by_the_start_of_their_id() -> None:
+    keys = ("fix-2", "claim-lost", "claim-priority-1", "claim-monitoring", "step-1", "claimed-x")
+    report = report_with(finding(), *map(claim, keys))
     assert {title: [f.id for f in group] for title, group in claim_groups(report).items()} == {
-        "Fixes": ["fix-2"],
+        "The three fixes": ["fix-2"],
+        "Priorities and advice": ["claim-priority-1", "claim-monitoring"],
+        "Verification steps": ["step-1"],
         "Claims about impact": ["claim-lost"],
     }
-    assert [f.id for f in other_findings(report)] == ["link-3"]
+    assert [f.id for f in other_findings(report)] == ["claimed-x"]
 
 
-def test_the_smallest_sample_bounds_what_the_report_can_say() -> None:
-    report = report_with(finding(before=(0, 0), after=(20, 20)), finding("fix-1", before=(3, 90), after=None))
-    assert smallest_sample(report) == (20, 20)
+def test_findings_computed_from_the_tables_belong_to_their_notebook() -> None:
+    report = report_of(executed("10_a", *map(tabulated, drop_tables()), recorded(claim("fix-1"))))
+    found = all_findings(report)
+    assert {key for key in found if key.startswith("claim-")} == {
+        "claim-priority-1",
+        "claim-priority-2",
+        "claim-priority-3",
+        "claim-monitoring",
+    }
+    assert {notebook.name for _, notebook in found.values()} == {"10_a"}
+    assert found["fix-1"][0].works == "fails"
+    assert found["fix-1"][0].answer == "Answer of fix-1."
 
 
-def test_finding_of_a_section_is_shown_with_its_figure_and_not_as_evidence() -> None:
-    report = report_of(
-        executed("11_a", recorded(finding("missed-ladder", link=None)), drawn("missed_ladder"), drawn("other"))
+def test_a_recorded_finding_is_preferred_to_a_computed_one() -> None:
+    mine = claim("claim-monitoring", answer="Mine.")
+    report = report_of(executed("10_a", *map(tabulated, drop_tables()), recorded(mine)))
+    assert all_findings(report)["claim-monitoring"][0].answer == "Mine."
+
+
+def test_a_finding_that_states_whether_its_fix_works_keeps_that() -> None:
+    report = report_of(executed("10_a", *map(tabulated, drop_tables()), recorded(claim("fix-1", works="works"))))
+    assert all_findings(report)["fix-1"][0].works == "works"
+
+
+@pytest.mark.parametrize(
+    ("key", "verdict", "works"),
+    [
+        ("claim-lost", "holds", "fails"),
+        ("claim-complexity", "does not hold", "fails"),
+        ("missed-leaks", "does not hold", "fails"),
+        ("missed-leaks", "holds", "works"),
+        ("missed-leaks", "unknown", "unknown"),
+        ("step-9", "holds", "unknown"),
+    ],
+)
+def test_whether_it_works_is_computed_where_the_finding_does_not_say(key: str, verdict: str, works: str) -> None:
+    report = report_of(executed("10_a", *map(tabulated, drop_tables()), recorded(claim(key, verdict=verdict))))
+    assert all_findings(report)[key][0].works == works
+
+
+def test_whether_it_works_is_unknown_without_measurements() -> None:
+    report = report_with(claim("claim-lost"), claim("claim-complexity"), claim("fix-1"))
+    assert [finding.works for finding, _ in all_findings(report).values()] == ["unknown"] * 3
+
+
+@pytest.mark.parametrize(
+    ("verdict", "reported", "right"),
+    [
+        ("holds", "fix", "yes"),
+        ("does not hold", "fix", "no"),
+        ("unknown", "fix", "unknown"),
+        ("holds", "ours", "not examined"),
+    ],
+)
+def test_the_answer_about_another_claim_follows_from_its_verdict(verdict: str, reported: str, right: str) -> None:
+    assert claim("fix-1", verdict=verdict, reported=reported).right == right
+
+
+def test_smallest_sample_is_that_of_the_finding_with_the_fewest_observations() -> None:
+    report = report_with(
+        finding(sample=Sample(2, "agents")),
+        claim("fix-1", sample=Sample(90, "events")),
+        claim("claim-value", verdict="unknown", sample=Sample(1, "calls")),
+        claim("chain"),
     )
+    smallest = smallest_sample(report)
+    assert smallest is not None
+    assert (smallest.id, str(smallest.sample)) == ("link-3", "2 agents")
+    assert [each.id for each in without_sample(report)] == ["chain"]
+
+
+def test_findings_that_rest_on_a_time_are_listed() -> None:
+    timed = claim("scale-edges", timing="CPU time of an event")
+    assert [each.id for each in timed_findings(report_with(finding(), timed))] == ["scale-edges"]
+
+
+def test_finding_of_a_section_is_shown_with_its_figure_and_not_elsewhere() -> None:
+    report = report_of(executed("11_a", recorded(claim("missed-leaks")), drawn("missed_leaks"), drawn("other")))
     [(title, [section])] = sections(report).items()
     assert title == "What the audit missed"
-    assert section.finding.id == "missed-ladder"
+    assert section.finding.id == "missed-leaks"
     assert section.figure is not None
-    assert section.figure.name == "missed_ladder"
+    assert section.figure.name == "missed_leaks"
     assert section.table is None
     assert other_findings(report) == []
+
+
+def test_sections_are_in_the_order_of_the_page_and_not_of_the_notebooks() -> None:
+    report = report_with(claim("trust-a"), claim("scale-a"), claim("missed-a"), claim("fault-a"))
+    assert list(sections(report)) == ["What the audit missed", "Faults", "Scale", "Validation"]
+
+
+def test_other_findings_begin_with_the_whole_chain() -> None:
+    report = report_with(claim("extra"), claim("chain"), link_finding(3), claim("link-x"))
+    assert [f.id for f in other_findings(report)] == ["chain", "extra", "link-x"]

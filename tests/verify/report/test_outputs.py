@@ -1,3 +1,12 @@
+import datetime
+import enum
+import json
+import uuid
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -12,7 +21,7 @@ def test_outside_a_kernel_everything_prints_as_text(capsys: pytest.CaptureFixtur
     show_table(pd.DataFrame({"delivered": [1]}), "Delivered events", name="delivery")
     checked("03_agent_registry")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "Link 3 · AgentRegistry: the claim does not hold"
+    assert lines[0] == "Link 3 · AgentRegistry: was the audit right? no; does it work when run? unknown"
     assert "Delivered events" in lines
     assert lines[-1] == "checked: 03_agent_registry"
 
@@ -46,6 +55,62 @@ def test_a_named_index_becomes_a_column() -> None:
 def test_a_measurement_with_a_reserved_column_raises() -> None:
     with pytest.raises(ValueError, match="'notebook'"):
         table_of(pd.DataFrame({"notebook": [1]}), "caption", name="t", measurement=True)
+
+
+@pytest.mark.parametrize("numbers", [[1.2345678901234567e-12, 0.1 + 0.2, 2 / 3], [2**63, -(2**63)], [5e-324, 1e308]])
+def test_a_number_keeps_its_exact_value(numbers: list[float]) -> None:
+    table = table_of(pd.DataFrame({"p": numbers}), "caption", name="t", measurement=True)
+    stored = json.loads(msgspec.json.encode(table))
+    assert [record["p"] for record in stored["records"]] == numbers
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+        (Decimal("0.10"), "0.10"),
+        (datetime.date(2025, 9, 1), "2025-09-01"),
+        (pd.Timestamp("2025-09-01T12:00"), "2025-09-01T12:00:00"),
+        (Colour.RED, "red"),
+        (np.int64(7), 7),
+        (np.bool_(True), True),
+        (np.array([1, 2]), [1, 2]),
+        ((1, "a"), [1, "a"]),
+        ({"k": 1}, {"k": 1}),
+        (pd.NA, None),
+    ],
+)
+def test_a_value_is_stored_as_the_json_type_with_the_same_meaning(value: object, stored: object) -> None:
+    frame = pd.DataFrame({"value": pd.Series([value], dtype=object)})
+    assert table_of(frame, "caption", name="t", measurement=True).records == ({"value": stored},)
+
+
+@pytest.mark.parametrize("value", [b"raw", float("inf"), object(), {1, 2}, 1j, datetime.timedelta(1)])
+def test_a_value_that_json_cannot_represent_is_refused_naming_its_place(value: object) -> None:
+    frame = pd.DataFrame({"value": pd.Series([value], dtype=object)})
+    with pytest.raises(ValueError, match="table t, column 'value': "):
+        table_of(frame, "caption", name="t", measurement=True)
+
+
+def test_two_columns_of_the_same_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="two columns have the name 'a'"):
+        table_of(pd.DataFrame([[1, 2]], columns=["a", "a"]), "caption", name="t", measurement=True)
+
+
+@pytest.mark.parametrize("thing", ["a text", None, {"id": "link-3"}])
+def test_what_is_no_finding_is_refused(thing: object) -> None:
+    with pytest.raises(TypeError, match="record takes a Finding, not a"):
+        record(thing)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", [{"verdict": "maybe"}, {"answer": 7}, {"before": ("1", 2)}, {"works": True}])
+def test_a_finding_with_a_field_of_a_wrong_type_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        record(finding(**change))
 
 
 def test_source_location_is_relative_to_the_package(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from bridgekit_verify.report.collecting import DuplicateFinding
 from bridgekit_verify.report.findings import Table
-from bridgekit_verify.report.results import results_csv, results_json
+from bridgekit_verify.report.results import MAX_COLUMNS, csv_columns, results_csv, results_json
 from tests.verify.report.notebooks import code, executed, finding, notebook, raised, recorded, report_of, tabulated
 
 DELIVERY = Table(
@@ -19,7 +19,17 @@ LATENCY = Table(name="latency", caption="Latency", columns=("ms", "raw"), record
 SOURCES = Table(name="sources", caption="Where", columns=("file",), records=({"file": "x"},), measurement=False)
 
 
-def test_the_long_table_has_a_row_for_each_measurement_and_the_union_of_columns() -> None:
+def with_values(table: Table, value: object) -> Table:
+    """Return a measurement table with this value in every cell."""
+    records = tuple(dict.fromkeys(table.columns, value) for _ in table.records)
+    return Table(name=table.name, caption=table.caption, columns=table.columns, records=records)
+
+
+def rows_of(*tables: Table) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(results_csv(report_of(executed("01_a", *map(tabulated, tables)))))))
+
+
+def test_the_table_has_a_row_for_each_measurement_and_the_columns_of_all_tables() -> None:
     report = report_of(executed("01_a", tabulated(DELIVERY), tabulated(SOURCES)), executed("02_b", tabulated(LATENCY)))
     rows = list(csv.reader(io.StringIO(results_csv(report))))
     assert rows == [
@@ -30,11 +40,44 @@ def test_the_long_table_has_a_row_for_each_measurement_and_the_union_of_columns(
     ]
 
 
+def test_the_table_has_at_most_25_columns_and_each_is_documented() -> None:
+    wide = Table(
+        name="wide",
+        caption="Wide",
+        columns=tuple(f"c{n}" for n in range(40)),
+        records=({f"c{n}": n for n in range(40)},),
+    )
+    report = report_of(executed("01_a", tabulated(wide), tabulated(DELIVERY), tabulated(DELIVERY)))
+    header = next(csv.reader(io.StringIO(results_csv(report))))
+    assert len(header) == MAX_COLUMNS == 25
+    assert header[:4] == ["notebook", "table", "variant", "delivered"]  # documented ones first, then by frequency
+    assert csv_columns(report).keys() == set(header)
+    assert all(csv_columns(report).values())
+    results = json.loads(results_json(report))
+    assert results["tables"][0]["records"] == [{f"c{n}": n for n in range(40)}]
+    assert results["csv_columns"] == csv_columns(report)
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", " =1", "＝1", '=HYPERLINK("http://evil.example/","open")']
+)
+def test_no_text_cell_begins_as_a_formula(text: str) -> None:
+    table = Table(name="t", caption="T", columns=(text, "thread"), records=({text: "a", "thread": text},))
+    [row] = rows_of(table)
+    assert row["thread"] == f"'{text}"
+    assert f"'{text}" in row
+
+
+def test_negative_numbers_stay_numbers() -> None:
+    table = Table(name="t", caption="T", columns=("change",), records=({"change": -1.5}, {"change": -3}))
+    assert [row["change"] for row in rows_of(table)] == ["-1.5", "-3"]
+
+
 def test_json_holds_findings_tables_and_what_they_were_made_with() -> None:
     parameters = code("SEED = 7\nRUNS = 3", tags=("parameters",))
     report = report_of(executed("01_a", recorded(finding()), tabulated(SOURCES), cells=(parameters,)))
     results = json.loads(results_json(report))
-    assert results["schema"] == 1
+    assert results["schema"] == 2
     assert results["complete"] is True
     assert results["environment"]["seeds"] == [7]
     assert results["environment"]["commit"] == "0123456789abcdef"

@@ -49,6 +49,16 @@ def test_rates_follow_the_birthday_bound() -> None:
         assert rate.fraction == pytest.approx(collision_probability(runs, 3), abs=0.06)
 
 
+def test_trial_counts_from_the_run_that_repeats_an_id() -> None:
+    """One digit has 16 ids, so that many trials collide exactly at a number of runs that is counted."""
+    curve, source = collided(1, trials=300, seed=5), seeded(5)
+    found = [runs_to_collision(1, source, limit=max(curve)) for _ in range(300)]
+    assert {number: rate.k for number, rate in curve.items()} == {
+        number: sum(at is not None and at <= number for at in found) for number in curve
+    }
+    assert all(number in found for number in curve)
+
+
 def test_rates_of_shorter_ids_exceed_the_bound() -> None:
     """The comparison can fail: three digits exceed the bound of four."""
     assert collided(3, trials=100)[runs_until_collision(3)].interval[0] > collision_probability(
@@ -94,7 +104,7 @@ async def test_study_shows_each_point_with_its_expectation(study: CollisionStudy
     assert set(table["digits"]) == {4, 8}
     assert ((table["from %"] <= table["collided %"]) & (table["collided %"] <= table["to %"])).all()
     assert "after 77,164 runs in" in study.alt_text()
-    figure = study.figure("title")
+    figure = study.figure()
     figure.savefig(BytesIO(), format="png")
     assert "8 digits; at each point k of 1 trials" in [axes.get_title(loc="left") for axes in figure.axes]
 

@@ -103,7 +103,7 @@ async def test_only_a_carried_thread_works_in_another_process(study: LifecycleSt
 
 
 async def test_late_events_figure_prints_its_counts(study: LifecycleStudy) -> None:
-    figure = study.figure("title")
+    figure = study.figure()
     figure.savefig(BytesIO(), format="png")
     words = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert words.count("4 of 4") == 1 + 6 + 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from io import BytesIO
 
 import pytest
@@ -16,6 +17,7 @@ from bridgekit_verify.measure.workload import OfflinePattern, Workload, thread_i
 from bridgekit_verify.validation.calibration import (
     CalibrationStudy,
     RateCheck,
+    allowed_misses,
     calibration_figure,
     coverage,
     coverage_table,
@@ -67,7 +69,7 @@ def test_simulated_coverage_agrees_with_the_exact_one() -> None:
     """Of 18 intervals at 95 %, three or more outside have a probability of about 1 in 20."""
     table = coverage_table(seed=1, draws=1_000)
     assert len(table) == 18
-    assert (~table["inside"]).sum() <= 2
+    assert (~table["inside"]).sum() <= 2 < allowed_misses(18)
 
 
 def test_coverage_is_nominal_on_average_and_lower_for_rare_events() -> None:
@@ -114,9 +116,9 @@ async def test_dropped_frames_were_reported_as_sent(study: CalibrationStudy) -> 
 
 
 async def test_measured_rates_agree_with_their_closed_forms(study: CalibrationStudy) -> None:
-    assert study.outside == []
-    assert study.loss_table()["inside"].all()
-    assert study.offline_table()["inside"].all()
+    assert [check.name for check in study.rate_checks if not check.inside] == []
+    assert study.loss_table()["agrees"].all()
+    assert study.offline_table()["agrees"].all()
 
 
 async def test_being_offline_loses_exactly_its_share(study: CalibrationStudy) -> None:
@@ -142,11 +144,11 @@ async def test_users_disconnect_and_connect_again(study: CalibrationStudy) -> No
 async def test_tables_and_figure_show_the_counts(study: CalibrationStudy) -> None:
     table = study.loss_table()
     assert list(table.columns) == [
-        "p", "closed form p, %", "lost", "lost %", "from %", "to %", "inside", "frames dropped",
+        "p", "closed form p, %", "lost", "lost %", "from %", "to %", "agrees", "frames dropped",
     ]  # fmt: skip
     assert list(table["lost"])[-1] == "300 of 300"
-    assert list(study.offline_table()["closed form 1 - w/t, %"]) == [86.67, 66.67, 0.0]
-    figure = study.figure("t")
+    assert list(study.offline_table()["closed form, %"]) == [86.67, 66.67, 0.0]
+    figure = study.figure()
     figure.savefig(BytesIO(), format="png")
     assert "260 of 300" in [text.get_text() for axis in figure.axes for text in axis.texts]
     assert "offline 2 of 15: 86.7% expected, 260 of 300" in study.alt_text()
@@ -174,6 +176,8 @@ def test_loss_that_is_no_probability_raises_an_error(p: float) -> None:
 def test_closed_form_outside_the_interval_is_reported_and_drawn() -> None:
     check = RateCheck("off by ten", 0.5, Rate(600, 1_000))
     assert not check.inside
+    assert not replace(check, measured=Rate(501, 1_000), exact=True).inside
+    assert replace(check, measured=Rate(500, 1_000), exact=True).inside
     calibration_figure([check], title="t").savefig(BytesIO(), format="png")
 
 

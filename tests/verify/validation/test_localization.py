@@ -118,7 +118,7 @@ async def test_matrix_has_a_full_diagonal_and_explains_every_other_cell(found: L
 
 
 async def test_figure_prints_counts_and_explanations(found: Localization) -> None:
-    figure = found.figure("title")
+    figure = found.figure()
     figure.savefig(BytesIO(), format="png")
     words = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert words.count("5 of 5") == 10
@@ -134,7 +134,7 @@ async def test_breakage_that_cannot_be_named_leaves_its_diagonal_cell_empty() ->
     assert (found.named, found.holds) == (0, False)
     assert [found.matrix().iloc[link - 1, link - 1] for link in (4, 7)] == ["0 of 1", "0 of 1"]
     assert list(found.explanations()["why"]) == [UNEXPLAINED]
-    found.figure("title").savefig(BytesIO(), format="png")
+    found.figure().savefig(BytesIO(), format="png")
 
 
 async def test_localization_without_cases_does_not_hold() -> None:

@@ -1,9 +1,12 @@
-"""One fault in one deployment: its counts and the closed form."""
+"""One fault in one deployment: its counts and the prediction."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
+from bridgekit.errors import UnknownName
 from bridgekit_verify.faults.trials.deployment import (
     AT_MOST_ONCE,
     DELIVERY_MODES,
@@ -13,10 +16,10 @@ from bridgekit_verify.faults.trials.deployment import (
     DeliveryMode,
     deployed,
 )
-from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, FaultTarget
-from bridgekit_verify.faults.trials.trial import TrialPlan, run_trial
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, FaultTarget, faults_named
+from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
 from bridgekit_verify.measure.families import thread_ids
-from tests.verify.faults.trials.trials import trial
+from tests.verify.faults.trials.trials import SOCKET, trial
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 """Workers run on asyncio, so the tests run on one backend only."""
@@ -24,33 +27,32 @@ on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 QUICK = TrialPlan(steps=10, pace_seconds=0.03, start_seconds=0.1, duration_seconds=0.15, after_steps=1)
 
 
-def test_closed_form_is_the_share_of_time_with_a_subscribed_socket() -> None:
-    """Events are emitted from second 1 to second 5, and the socket is offline from 2 to 3."""
-    found = trial(AT_MOST_ONCE, events=5, online=[(0, 2), (3, 9)])
-    assert found.emission_window == (1.0, 5.0)
-    assert found.closed_form == pytest.approx(1 - 1 / 4)
+def offline_trial(
+    delivery: DeliveryMode = AT_MOST_ONCE, *, fault: str = "down", starts: Sequence[int] = (0, 4)
+) -> Trial:
+    """Return a trial with one event per second; the user reads event 2 at second 2.5 and is offline from 2.7 to 4.7."""
+    found = trial(delivery, fault=fault, events=6, lost=[3, 4], online=[(0.0, 2.7), (4.7, 100.0)])
+    found.readers[0].starts += starts
+    found.readers[0].arrivals += [each for each in found.history.arrivals if each.socket == SOCKET]
+    return found
 
 
-@pytest.mark.parametrize(
-    ("online", "share"),
-    [([(0, 9)], 1.0), ([(3, 9)], 0.5), ([(0, 2)], 0.25), ([], 0.0), ([(0, 2), (2, 9)], 1.0), ([(6, 9)], 0.0)],
-)
-def test_closed_form_counts_only_time_between_first_and_last_event(
-    online: list[tuple[float, float]], share: float
-) -> None:
-    assert trial(AT_MOST_ONCE, events=5, online=online).closed_form == pytest.approx(share)
+@pytest.mark.parametrize("fault", ["down", "timeout", "reset_peer"])
+def test_events_that_users_missed_are_predicted_to_be_lost(fault: str) -> None:
+    assert offline_trial(fault=fault).predicted_delivered == 4
+    assert offline_trial(fault=fault, starts=[0, 5]).predicted_delivered == 3
 
 
-def test_closed_form_counts_a_timeout_as_offline() -> None:
-    found = trial(AT_MOST_ONCE, fault="timeout", events=5, online=[(0, 3), (3, 9)], window=(2, 3))
-    assert found.closed_form == pytest.approx(0.75)
+def test_user_who_stays_connected_is_predicted_to_miss_nothing() -> None:
+    found = trial(AT_MOST_ONCE, fault="latency", events=6)
+    assert (found.missed, found.predicted_delivered) == ([], 6)
 
 
 @pytest.mark.parametrize(
     ("delivery", "fault"), [(RESUME, "down"), (AT_MOST_ONCE, "kill"), (AT_MOST_ONCE, "slow_reader")]
 )
-def test_closed_form_is_none_if_no_prediction_exists(delivery: DeliveryMode, fault: str) -> None:
-    assert trial(delivery, fault=fault).closed_form is None
+def test_delivery_is_not_predicted_where_a_user_does_not_just_miss_events(delivery: DeliveryMode, fault: str) -> None:
+    assert offline_trial(delivery, fault=fault).predicted_delivered is None
 
 
 def test_lost_events_have_the_time_of_their_attempt() -> None:
@@ -64,6 +66,13 @@ def test_broker_and_agent_faults_apply_only_to_separate_agents() -> None:
             *[not separate_agents] * 3,
             True,
         ]
+
+
+def test_chosen_faults_include_the_baseline_and_no_name_means_all() -> None:
+    assert [fault.name for fault in faults_named(["kill", "down"])] == ["none", "down", "kill"]
+    assert faults_named([]) == list(FAULTS.values())
+    with pytest.raises(UnknownName, match="no fault is called 'typo'; known: 'none', 'latency'"):
+        faults_named(["typo"])
 
 
 def test_names_of_faults_and_modes_are_unique() -> None:
@@ -82,6 +91,7 @@ async def test_disconnected_users_lose_events_unless_they_resume(delivery: Deliv
     # At least this many: on a busy machine there is another run before or after the fault.
     assert found.verdict.expected == len(found.attempted_at) >= 3 * (2 + 3 * QUICK.steps + 2 + 3 * QUICK.after_steps)
     assert (found.verdict.lost_silent > 0) is loses
+    assert found.predicted_delivered == (found.verdict.delivered if loses else None)
     assert found.verdict.lost_signalled == found.verdict.misrouted == found.verdict.extra_copies == 0
     assert found.verdict.reordered == found.verdict.unexpected == found.unanswered == 0
 

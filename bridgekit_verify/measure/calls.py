@@ -1,0 +1,250 @@
+"""Observes calls between objects from outside: what a call was given, how it ended, what it logged and caught.
+
+An observed class is a subclass that passes every call on unchanged. An exception counts as caught by a call if an
+observed call inside it raised the exception, or if the call logged something while it handled the exception, and the
+call itself did not raise it. An exception that is caught in silence, and that no observed call raised, is not seen.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial, wraps
+from types import MethodType
+from typing import Any, Final
+
+from bridgekit.events import Receipt
+from bridgekit_verify.measure.history import BridgeBinding, EventKey
+
+__all__ = [
+    "PASSING_ON",
+    "LinkCall",
+    "Listener",
+    "LogLine",
+    "log_lines_recorded",
+    "observe_instance",
+    "observed",
+    "watched",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LogLine:
+    """A log record, and the exception that was being handled where it was logged."""
+
+    record: logging.LogRecord
+    error: BaseException | None
+
+    def __str__(self) -> str:
+        try:
+            message = self.record.getMessage()
+        except (TypeError, ValueError, KeyError):  # the arguments do not fit the format, as `logging` would report
+            message = str(self.record.msg)
+        return f"{self.record.levelname} {message}"
+
+
+@dataclass(slots=True, eq=False)
+class LinkCall:
+    """One call of an observed method. The fields after `caller` are complete when the call has ended."""
+
+    link: int
+    """The link that was called."""
+    method: str
+    part: Any
+    """The object that was called; None for a function."""
+    given: dict[str, Any]
+    """The arguments, by the parameter names of the sound link."""
+    caller: LinkCall | None
+    calls: list[LinkCall] = field(default_factory=list)
+    """The observed calls that this call made."""
+    result: Any = None
+    error: BaseException | None = None
+    entered: bool = True
+    """False if the arguments did not fit, so that the method did not begin."""
+    logged: list[LogLine] = field(default_factory=list)
+    key: EventKey | None = None
+    """The event that the call carries. This and the following fields are set by listeners."""
+    request: str | None = None
+    """The request of the run that the call belongs to."""
+    held: BridgeBinding | None = None
+    """What an adapter held when it was asked to emit the event."""
+
+    def caught(self, key: EventKey | None = None) -> list[BaseException]:
+        """Return the exceptions that this call caught; with `key`, without those that concern another event."""
+        inside = [call.error for call in self.calls if key is None or call.key in (None, key)]
+        raised = _chain(self.error)
+        candidates = {id(error): error for error in (*inside, *(line.error for line in self.logged)) if error}
+        return [error for error in candidates.values() if id(error) not in raised]
+
+
+Listener = Callable[[LinkCall], None]
+"""Called when a call begins, before the observed method runs."""
+
+_current: ContextVar[LinkCall | None] = ContextVar("current_call", default=None)
+
+
+def _chain(error: BaseException | None) -> set[int]:
+    """Return the identities of an exception and of those that it was raised from or while handling."""
+    found: set[int] = set()
+    pending = [error]
+    while pending:
+        if (one := pending.pop()) is not None and id(one) not in found:
+            found.add(id(one))
+            pending += [one.__cause__, one.__context__]
+    return found
+
+
+def observed(base: Any, sound: type, methods: Mapping[str, int], listen: Listener) -> Any:
+    """Return a subclass of a part that reports the calls of its `methods`, which map a name to a link.
+
+    `sound` names the parameters. The subclass has the name and the module of the part, so that messages name the part.
+    """
+    wrapped = {
+        name: _passing_on(getattr(base, name), link, name, _parameters(getattr(sound, name)), listen)
+        for name, link in methods.items()
+    }
+    names = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    return type(base.__name__, (base,), names | wrapped)
+
+
+def observe_instance(part: object, sound: type, methods: Mapping[str, int], listen: Listener) -> None:
+    """Report the calls of an object's `methods` from now on; an object that is observed already is left alone."""
+    for name, link in methods.items():
+        if name not in vars(part):
+            method = getattr(type(part), name)
+            wrapper = _passing_on(method, link, name, _parameters(getattr(sound, name)), listen)
+            setattr(part, name, MethodType(wrapper, part))
+
+
+def watched(function: Callable[..., Any], sound: Callable[..., Any], link: int, listen: Listener) -> Callable[..., Any]:
+    """Return a function that reports its calls, under the name and with the parameters of `sound`."""
+    parameters = tuple(inspect.signature(sound).parameters)
+    return partial(_passing_on(_without_part(function), link, sound.__name__, parameters, listen), None)
+
+
+def _without_part(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda _, *given, **named: function(*given, **named)
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)[1:]
+
+
+def _passing_on(
+    method: Callable[..., Any], link: int, name: str, parameters: tuple[str, ...], listen: Listener
+) -> Callable[..., Any]:
+    @wraps(method)
+    def pass_on(part: Any, *given: Any, **named: Any) -> Any:
+        call = LinkCall(link, name, part, {**dict(zip(parameters, given, strict=False)), **named}, _current.get())
+        if call.caller is not None:
+            call.caller.calls.append(call)
+        listen(call)
+        token = _current.set(call)
+        try:
+            result = method(part, *given, **named)
+        except BaseException as error:
+            call.error = error
+            call.entered = error.__traceback__ is None or error.__traceback__.tb_next is not None
+            raise
+        finally:
+            _current.reset(token)
+        if isinstance(result, Awaitable) and not isinstance(result, Receipt):
+            return _await_within(call, result)
+        call.result = result
+        return result
+
+    PASSING_ON.add(pass_on.__code__)  # type: ignore[attr-defined]  # it is a function
+    return pass_on
+
+
+async def _await_within(call: LinkCall, awaitable: Awaitable[Any]) -> Any:
+    token = _current.set(call)
+    try:
+        call.result = await awaitable
+    except BaseException as error:
+        call.error = error
+        raise
+    finally:
+        _current.reset(token)
+    return call.result
+
+
+PASSING_ON: Final = {_await_within.__code__}
+"""The code of the functions that pass calls on. In a traceback they belong neither to a link nor to the harness."""
+
+
+class _CallLog(logging.Handler):
+    """Adds each record of a logger to the call in progress, and gives its handlers those that were enabled before."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__(logging.DEBUG)
+        self.users = 0
+        self._logger = logger
+        self._before = logger.level, logger.propagate, logger.handlers
+        self._enabled_from = logger.getEffectiveLevel()
+
+    def install(self) -> None:
+        self._logger.handlers, self._logger.propagate = [self], False
+        self._logger.setLevel(logging.DEBUG)
+
+    def remove(self) -> None:
+        level, self._logger.propagate, handlers = self._before
+        self._logger.handlers = [*handlers, *(each for each in self._logger.handlers if each is not self)]
+        self._logger.setLevel(level)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if (call := _current.get()) is not None:
+            error = record.exc_info[1] if record.exc_info else sys.exception()
+            call.logged.append(LogLine(record, error if error is not None and _handled_within_call(error) else None))
+        if record.levelno >= self._enabled_from:
+            self._pass_on(record)
+
+    def _pass_on(self, record: logging.LogRecord) -> None:
+        _, propagate, handlers = self._before
+        for handler in handlers:
+            if record.levelno >= handler.level:
+                handler.handle(record)
+        parent = self._logger.parent
+        # A record that no handler takes goes to the handler of last resort, which must not see what ours took before.
+        if propagate and parent is not None and (parent.hasHandlers() or not handlers):
+            parent.callHandlers(record)
+
+
+def _handled_within_call(error: BaseException) -> bool:
+    """Return whether the frame that handles the error is part of the call in progress, and not of a call around it."""
+    handler = None if error.__traceback__ is None else error.__traceback__.tb_frame
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code not in PASSING_ON:
+        if frame is handler:
+            return True
+        frame = frame.f_back
+    return False
+
+
+@contextmanager
+def log_lines_recorded(packages: Iterable[str]) -> Iterator[None]:
+    """Record the log lines of these packages, at every level, in the calls that log them, for the length of a block.
+
+    What reaches the handlers of an application does not change.
+    """
+    logs = []
+    for name in sorted(set(packages)):
+        logger = logging.getLogger(name)
+        log = next((each for each in logger.handlers if isinstance(each, _CallLog)), None)
+        if log is None:
+            log = _CallLog(logger)
+            log.install()
+        log.users += 1
+        logs.append(log)
+    try:
+        yield
+    finally:
+        for log in logs:
+            log.users -= 1
+            if not log.users:
+                log.remove()

@@ -1,0 +1,264 @@
+"""The figure of drop rates: one bar per chain, or one small bar per kind of thread id where the kinds differ.
+
+Dropped is dark, leaked is hatched and delivered is pale, so that the figure is readable in greyscale. It is laid out in
+inches for a screen of 400 pixels, from top to bottom.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from string import ascii_lowercase
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from bridgekit_verify.measure.drops import DropCount, have_equal_shares
+from bridgekit_verify.measure.plots import STYLE, TEXT_COLOUR
+from bridgekit_verify.measure.statistics import percent
+
+__all__ = ["DELIVERED", "DROPPED", "LEAKED", "DropPanel", "drop_alt_text", "drop_figure"]
+
+DROPPED: Final = "#34404B"
+LEAKED: Final = "#D2691E"
+DELIVERED: Final = "#DCE5EB"
+LEAKED_TEXT: Final = "#9A3B00"
+FAINT: Final = "#5F6B76"
+PARTS: Final[Mapping[str, dict[str, Any]]] = {
+    "dropped: no user read it": {"facecolor": DROPPED},
+    "leaked: another user read it": {"facecolor": LEAKED, "hatch": "/////", "edgecolor": "white"},
+    "delivered": {"facecolor": DELIVERED},
+}
+
+# All lengths are in inches.
+WIDTH: Final = 5.4
+LEFT: Final = 0.05
+BARS: Final = 1.72
+"""Where the bars begin; the labels end just before."""
+BARS_WIDTH: Final = 2.72
+COUNTS: Final = BARS + BARS_WIDTH + 0.09
+BAR: Final = 0.2
+ROW: Final = 0.3
+SMALL_BAR: Final = 0.178
+SMALL_BAR_HEIGHT: Final = 0.3
+SMALL_ROW: Final = 0.44
+GROUP_COUNT: Final = 0.56
+"""The room for the count beside a group of small bars."""
+TITLE_CHARACTERS: Final = 52
+LEGEND_CHARACTERS: Final = 78
+LABEL_CHARACTERS: Final = 21
+
+
+@dataclass(frozen=True)
+class DropPanel:
+    """Some chains under one heading, one row each."""
+
+    heading: str
+    rows: Mapping[str, Mapping[str, DropCount]]
+    """By the label of the row, then by the kind of thread id; each row has the same kinds."""
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The kinds of thread id, in groups that are drawn apart. Needed where the kinds of a row differ."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """A remark below the bar, by the label of the row."""
+
+    @property
+    def has_one_bar_per_row(self) -> bool:
+        """Whether in each row every kind has the same shares, so that one bar represents them."""
+        return all(have_equal_shares(counts.values()) for counts in self.rows.values())
+
+
+def drop_figure(panels: Sequence[DropPanel], *, title: str) -> Figure:
+    """Draw the panels one below another."""
+    with mpl.rc_context({**STYLE, "hatch.linewidth": 1.1, "hatch.color": "white"}):
+        figure = Figure(figsize=(WIDTH, 1.0))
+        axis = figure.add_axes((0, 0, 1, 1))
+        axis.set_axis_off()
+        y = _title(axis, title, 0.14)
+        for panel in panels:
+            y = _panel(axis, panel, y)
+        y = _legend(
+            axis, y + 0.1, leaked=any(c.leaked for p in panels for row in p.rows.values() for c in row.values())
+        )
+        axis.set_xlim(0, WIDTH)
+        axis.set_ylim(y, 0)
+        figure.set_size_inches(WIDTH, y)
+        return figure
+
+
+def drop_alt_text(panels: Sequence[DropPanel]) -> str:
+    """Describe the figure of the same panels in text, with the numbers that it shows."""
+    return " ".join(
+        f"{' · '.join(filter(None, (panel.heading, _counted(panel))))}: {_rows(panel)}." for panel in panels
+    )
+
+
+def _rows(panel: DropPanel) -> str:
+    return "; ".join(
+        f"{label} {_numbers(panel, counts)}" + (f" ({panel.notes[label]})" if label in panel.notes else "")
+        for label, counts in panel.rows.items()
+    )
+
+
+def _numbers(panel: DropPanel, counts: Mapping[str, DropCount]) -> str:
+    if panel.has_one_bar_per_row:
+        return ", ".join(filter(None, _bar_texts(counts)))
+    return ", ".join(f"{group} {_affected(counts, kinds)}" for group, kinds in panel.groups.items())
+
+
+def _text(axis: Axes, x: float, y: float, text: str, *, size: float = 9.5, **style: Any) -> None:
+    axis.text(x, y, text, fontsize=size, va="center", **{"color": TEXT_COLOUR, **style})
+
+
+def _title(axis: Axes, title: str, y: float) -> float:
+    for line in (line for part in title.splitlines() for line in textwrap.wrap(part, TITLE_CHARACTERS)):
+        _text(axis, LEFT, y, line, size=11.5, fontweight="bold")
+        y += 0.22
+    return y + 0.06
+
+
+def _panel(axis: Axes, panel: DropPanel, y: float) -> float:
+    one_bar = panel.has_one_bar_per_row
+    if panel.heading:
+        _text(axis, LEFT, y + 0.06, panel.heading, size=10, fontweight="bold")
+        y += 0.24
+    _text(axis, LEFT, y + 0.02, _unit(panel), size=8.5, color=FAINT)
+    y += 0.16
+    if not one_bar:
+        y = _group_headings(axis, panel.groups, y)
+    for label, counts in panel.rows.items():
+        note = panel.notes.get(label, "")
+        y = (_row if one_bar else _small_bars)(axis, panel, label, counts, y)
+        if note:
+            _text(axis, BARS, y - 0.01, note, size=8.5, color=FAINT)
+            y += 0.17
+    return (y if one_bar else _key_to_kinds(axis, panel, y)) + 0.12
+
+
+def _label(axis: Axes, y: float, label: str) -> None:
+    _text(axis, BARS - 0.1, y, "\n".join(_label_lines(label)), ha="right", linespacing=1.0)
+
+
+def _label_lines(label: str) -> list[str]:
+    """Return the label in as few lines as fit, of about the same length."""
+    lines = textwrap.wrap(label, LABEL_CHARACTERS)
+    widths = range(len(label) // len(lines), LABEL_CHARACTERS + 1)
+    return next(even for width in widths if len(even := textwrap.wrap(label, width)) == len(lines))
+
+
+def _row(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, DropCount], y: float) -> float:
+    """Draw one horizontal bar, which represents every kind."""
+    height = max(ROW, 0.18 * len(_label_lines(label)))
+    y += height / 2
+    _label(axis, y, label)
+    _draw_parts(axis, next(iter(counts.values())), BARS, y - BAR / 2, BARS_WIDTH, BAR, horizontal=True)
+    dropped, leaked = _bar_texts(counts)
+    _text(axis, COUNTS, y - (0.06 if leaked else 0.0), dropped, fontweight="bold")
+    _text(axis, COUNTS, y + 0.08, leaked, size=8.5, color=LEAKED_TEXT)
+    return y + height / 2
+
+
+def _bar_texts(counts: Mapping[str, DropCount]) -> tuple[str, str]:
+    """Return what is dropped and what is leaked of each kind: counts, or percent if the kinds differ in size."""
+    count = next(iter(counts.values()))
+    if count.shares is None:
+        return "unknown", ""
+    if len({each.expected for each in counts.values()}) == 1:
+        dropped, leaked = f"{count.dropped:,} of {count.expected:,}", f"{count.leaked:,} leaked"
+    else:
+        dropped, leaked = (f"{percent(float(share))} %" for share in count.shares[1:])
+        leaked += " leaked"
+    return dropped, leaked if count.leaked else ""
+
+
+def _affected(counts: Mapping[str, DropCount], kinds: Sequence[str]) -> str:
+    return f"{sum(not counts[kind].complete for kind in kinds)} of {len(kinds)}"
+
+
+def _unit(panel: DropPanel) -> str:
+    """Return what the counts beside the bars count."""
+    counted = _counted(panel)
+    return counted if panel.has_one_bar_per_row else f"Each bar: one kind of thread id. Beside it: {counted.lower()}"
+
+
+def _counted(panel: DropPanel) -> str:
+    if not panel.has_one_bar_per_row:
+        return "Kinds that lose or leak events"
+    kinds = len(next(iter(panel.rows.values())))
+    return "Events dropped" + (f", the same for each of {kinds} kinds of thread id" if kinds > 1 else "")
+
+
+def _group_headings(axis: Axes, groups: Mapping[str, Sequence[str]], y: float) -> float:
+    x = BARS
+    for group, kinds in groups.items():
+        _text(axis, x, y + 0.04, group, size=8.5, color=FAINT)
+        x += SMALL_BAR * len(kinds) + GROUP_COUNT
+    return y + 0.12
+
+
+def _small_bars(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, DropCount], y: float) -> float:
+    """Draw one vertical bar per kind, and per group the number of kinds that lose or leak events."""
+    y += SMALL_ROW / 2
+    _label(axis, y, label)
+    x = BARS
+    for kinds in panel.groups.values():
+        for kind in kinds:
+            _draw_parts(axis, counts[kind], x, y - SMALL_BAR_HEIGHT / 2, SMALL_BAR - 0.03, SMALL_BAR_HEIGHT)
+            x += SMALL_BAR
+        _text(axis, x + 0.03, y, _affected(counts, kinds), size=9, fontweight="bold")
+        x += GROUP_COUNT
+    return y + SMALL_ROW / 2
+
+
+def _key_to_kinds(axis: Axes, panel: DropPanel, y: float) -> float:
+    """Put a letter below each column, and write out what the letters stand for."""
+    letters, x = iter(ascii_lowercase), BARS
+    entries = []
+    for group, kinds in panel.groups.items():
+        named = []
+        for kind in kinds:
+            letter = next(letters)
+            _text(axis, x + (SMALL_BAR - 0.03) / 2, y + 0.03, letter, size=8.5, ha="center", color=FAINT)
+            named.append(f"{letter} {kind}".replace(" ", "\N{NO-BREAK SPACE}"))
+            x += SMALL_BAR
+        x += GROUP_COUNT
+        entries.append(f"{group}: {', '.join(named)}")
+    y += 0.22
+    for line in (line for entry in entries for line in textwrap.wrap(entry, LEGEND_CHARACTERS)):
+        _text(axis, LEFT, y, line, size=8.5, color=FAINT)
+        y += 0.16
+    return y
+
+
+def _draw_parts(
+    axis: Axes, count: DropCount, x: float, y: float, width: float, height: float, *, horizontal: bool = False
+) -> None:
+    """Draw the bar of one count: dropped from the left or the bottom, then leaked, then delivered."""
+    if not count.expected:
+        axis.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=FAINT, linewidth=0.8))
+        return
+    sizes = (count.lost, count.dropped_and_leaked, count.delivered)
+    done = 0.0
+    for size, style in zip(sizes, PARTS.values(), strict=True):
+        share = size / count.expected
+        if horizontal:
+            at, extent = (x + done * width, y), (share * width, height)
+        else:
+            at, extent = (x, y + (1 - done - share) * height), (width, share * height)
+        if size:
+            axis.add_patch(Rectangle(at, *extent, linewidth=0, **style))
+        done += share
+
+
+def _legend(axis: Axes, y: float, *, leaked: bool) -> float:
+    x = LEFT
+    for label, style in PARTS.items():
+        if "hatch" in style and not leaked:
+            continue
+        axis.add_patch(Rectangle((x, y - 0.07), 0.24, 0.14, linewidth=0, **style))
+        _text(axis, x + 0.3, y, label, size=9)
+        x += 0.46 + 0.068 * len(label)
+    return y + 0.16

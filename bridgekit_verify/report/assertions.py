@@ -1,0 +1,104 @@
+"""Makes a failed assertion in a notebook state the values that it compared, as pytest does for the tests.
+
+`assert delivered == 60` then fails with `delivered == 60: 58 == 60`, in the console, in JUnit XML and in the report.
+The cells are changed when they run, so that the committed notebooks contain plain assertions.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from reprlib import Repr
+from typing import Any, Final
+
+__all__ = ["AssertedValues", "ShowAsserted", "show_asserted_values"]
+
+_NAME: Final = "_asserted_values"
+"""The name of `AssertedValues` in a notebook, and of its object while an assertion is evaluated."""
+_OPERATORS: Final[dict[type[ast.cmpop], str]] = {
+    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
+    ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in",
+}  # fmt: skip
+
+MAX_CHARACTERS: Final = 200
+"""Characters of one value that a message shows."""
+MAX_MEMBERS: Final = 12
+"""Members of one collection that a message shows."""
+
+
+class AssertedValues:
+    """The values of the comparison that an assertion evaluated last, and its message."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._values: list[tuple[str, object]] = []
+
+    def see(self, operator: str, value: object) -> object:
+        """Record one operand and return it. `operator` is the one before it, empty for the first operand."""
+        if not operator:
+            self._values = []
+        self._values.append((operator, value))
+        return value
+
+    def message(self, *note: object) -> str:
+        """Return the assertion's own message, its source, and the values compared, in one line."""
+        compared = " ".join(f"{operator} {_short(value)}".lstrip() for operator, value in self._values)
+        parts = [*(str(each) for each in note), self._source, *([compared] if compared else [])]
+        return " ".join(": ".join(parts).split())
+
+
+class ShowAsserted(ast.NodeTransformer):
+    """Rewrites each assertion so that its error states the values compared."""
+
+    def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
+        source = ast.unparse(node.test)
+        operands = _Operands()
+        compared = operands.visit(node.test)
+        if not operands.found:
+            compared = _seen("", node.test)
+        # The object is local to the code that asserts, so that concurrent tasks do not mix their values.
+        made = ast.parse(f"{_NAME}_now = {_NAME}({source!r})").body[0]
+        message = ast.parse(f"{_NAME}_now.message()", mode="eval").body
+        assert isinstance(message, ast.Call)
+        message.args = [node.msg] if node.msg is not None else []
+        asserted = ast.Assert(test=compared, msg=message)
+        return [ast.copy_location(each, node) for each in (made, asserted)]
+
+
+class _Operands(ast.NodeTransformer):
+    """Wraps each operand of the comparisons of one assertion."""
+
+    found = False
+
+    def visit_Compare(self, node: ast.Compare) -> ast.Compare:
+        self.found = True
+        names = ["", *(_OPERATORS[type(operator)] for operator in node.ops)]
+        operands = [node.left, *node.comparators]
+        seen = [_seen(name, operand) for name, operand in zip(names, operands, strict=True)]
+        return ast.copy_location(ast.Compare(left=seen[0], ops=node.ops, comparators=seen[1:]), node)
+
+
+def _seen(operator: str, operand: ast.expr) -> ast.expr:
+    call = ast.parse(f"{_NAME}_now.see({operator!r})", mode="eval").body
+    assert isinstance(call, ast.Call)
+    call.args.append(operand)
+    return ast.copy_location(call, operand)
+
+
+def show_asserted_values() -> None:
+    """Rewrite the assertions of this kernel's later cells; without a kernel, do nothing."""
+    if "IPython" not in sys.modules:
+        return
+    from IPython.core.getipython import get_ipython
+
+    shell: Any = get_ipython()
+    if shell is not None and not any(isinstance(each, ShowAsserted) for each in shell.ast_transformers):
+        shell.user_ns[_NAME] = AssertedValues
+        shell.ast_transformers.append(ShowAsserted())
+
+
+def _short(value: object) -> str:
+    shortened = Repr()
+    shortened.maxstring = shortened.maxother = MAX_CHARACTERS
+    shortened.maxlist = shortened.maxtuple = shortened.maxset = shortened.maxdict = MAX_MEMBERS
+    return shortened.repr(value)

@@ -1,0 +1,271 @@
+"""Reads the tables of notebook 10: what happened to the events before and after each fix and each repair.
+
+A table that no notebook showed reads as None, and what would be computed from it is unknown. A table that lacks a
+column, or whose counts contradict each other, is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from bridgekit.errors import BridgekitError
+from bridgekit_verify.report.findings import Table
+from bridgekit_verify.report.structure import Notebook, Report
+
+__all__ = [
+    "AS_COMMITTED",
+    "AS_REPORTED",
+    "BEFORE",
+    "FIXES",
+    "REPAIRS",
+    "DropTables",
+    "Fate",
+    "Kind",
+    "MalformedTable",
+    "MeasuredRepair",
+    "Routing",
+    "Step",
+    "Subset",
+    "read_drop_tables",
+]
+
+AS_COMMITTED: Final = "as committed"
+AS_REPORTED: Final = "as reported"
+BEFORE: Final = "before"
+FIXES: Final = {
+    "fix 1": "Fix 1",
+    "fix 2 as written": "Fix 2 as written",
+    "fix 2 with its method": "Fix 2 with its method",
+    "fix 3": "Fix 3",
+    "fixes 1 and 2 as written": "Fixes 1 and 2 as written",
+    "fixes 1 and 2 with the method": "Fixes 1 and 2 with the method",
+    "fixes 1, 2 and 3": "all three fixes",
+}
+"""The steps after `BEFORE`, in the order of the audit, with the text for each within a sentence."""
+REPAIRS: Final = ("agent per run", "thread carried", "connection bound", "link 8 call")
+"""The four repairs in the recommended order, as the columns of the table of subsets name them."""
+
+_FATE: Final = ("expected", "delivered", "leaked")
+
+
+class MalformedTable(BridgekitError, ValueError):
+    """A table does not have the columns or the counts that the report needs."""
+
+    def __init__(self, table: str, problem: str) -> None:
+        super().__init__(f"the table {table} cannot be used in the report: {problem}")
+        self.table = table
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What happened to the events of some runs. An event is dropped if its own user did not read it."""
+
+    expected: int
+    delivered: int
+    leaked: int
+    """Read by another user. These events are part of the dropped ones, unless their own user read them as well."""
+
+    @property
+    def dropped(self) -> int:
+        return self.expected - self.delivered
+
+    @property
+    def lost(self) -> int:
+        """Dropped and read by nobody."""
+        return max(self.dropped - self.leaked, 0)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every event reached its user and no other one. False if nothing was expected."""
+        return self.delivered == self.expected > 0 and not self.leaked
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Fate):
+    """One kind of thread id."""
+
+    name: str
+    in_use: bool
+    """Whether the audited backend uses it; otherwise it was chosen as a stress test."""
+    false_success: int
+    """Events that the bridge reported as sent and that their user did not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One chain after one or several fixes, measured with each kind of thread id."""
+
+    chain: str
+    name: str
+    kinds: tuple[Kind, ...]
+
+    @property
+    def fate(self) -> Fate:
+        """All kinds together: counts of events, not a rate that could be expected elsewhere."""
+        return _sum(self.kinds)
+
+    @property
+    def false_success(self) -> int:
+        return sum(kind.false_success for kind in self.kinds)
+
+    @property
+    def same_for_every_kind(self) -> bool:
+        """Whether every kind has the same share of dropped and of leaked events, so that one bar can show them all."""
+        first = self.kinds[0]
+        return all(
+            kind.dropped * first.expected == first.dropped * kind.expected
+            and kind.leaked * first.expected == first.leaked * kind.expected
+            for kind in self.kinds
+        )
+
+    @property
+    def dropping(self) -> tuple[Kind, ...]:
+        """The kinds with dropped events."""
+        return tuple(kind for kind in self.kinds if kind.dropped)
+
+    @property
+    def leaking(self) -> tuple[Kind, ...]:
+        """The kinds with leaked events."""
+        return tuple(kind for kind in self.kinds if kind.leaked)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRepair(Fate):
+    """One repair: its size in the rebuilt chain, and the events after it and all repairs before it."""
+
+    order: int
+    name: str
+    purpose: str
+    lines_removed: int
+    lines_added: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subset(Fate):
+    """The code as committed with some of the four repairs."""
+
+    repairs: frozenset[str]
+    """Names of `REPAIRS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routing(Fate):
+    """One way to find an event's thread, with the other three repairs in place."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropTables:
+    """The tables of notebook 10. A missing table is empty."""
+
+    steps: dict[tuple[str, str], Step]
+    """By chain and step."""
+    repairs: tuple[MeasuredRepair, ...]
+    """In the recommended order."""
+    subsets: tuple[Subset, ...]
+    routing: tuple[Routing, ...]
+    notebook: Notebook | None
+    """The notebook that showed the drop rates."""
+
+    def step(self, chain: str, name: str = BEFORE) -> Step | None:
+        return self.steps.get((chain, name))
+
+    def fixes(self, chain: str) -> tuple[Step, ...]:
+        """Return the measured fixes of a chain, in the audit's order."""
+        return tuple(self.steps[chain, name] for name in FIXES if (chain, name) in self.steps)
+
+    def subset(self, *repairs: str) -> Subset | None:
+        """Return the subset with exactly these repairs."""
+        return next((subset for subset in self.subsets if subset.repairs == frozenset(repairs)), None)
+
+
+def read_drop_tables(report: Report) -> DropTables:
+    """Read the tables of notebook 10. Raises MalformedTable."""
+    rates = report.table("drop_rates")
+    return DropTables(
+        steps=_steps(_records(report, "drop_rates", "chain", "step", "thread ids", "in use", "false success", *_FATE)),
+        repairs=_repairs(report),
+        subsets=tuple(
+            Subset(*_counts("repair_subsets", row), repairs=frozenset(name for name in REPAIRS if row[name]))
+            for row in _records(report, "repair_subsets", *REPAIRS, *_FATE)
+        ),
+        routing=tuple(
+            Routing(*_counts("routing_alternatives", row), name=row["routing"])
+            for row in _records(report, "routing_alternatives", "routing", *_FATE)
+        ),
+        notebook=rates[1] if rates else None,
+    )
+
+
+def _records(report: Report, name: str, *columns: str) -> tuple[Mapping[str, Any], ...]:
+    """Return the rows of a table; none without the table. Raises MalformedTable."""
+    found = report.table(name)
+    if found is None:
+        return ()
+    table: Table = found[0]
+    if missing := [column for column in columns if column not in table.columns]:
+        raise MalformedTable(name, f"it has no column {', '.join(map(repr, missing))}")
+    return table.records
+
+
+def _steps(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Step]:
+    kinds: dict[tuple[str, str], list[Kind]] = {}
+    for row in records:
+        kind = Kind(
+            *_counts("drop_rates", row),
+            name=str(row["thread ids"]),
+            in_use=bool(row["in use"]),
+            false_success=_count("drop_rates", row, "false success"),
+        )
+        kinds.setdefault((row["chain"], row["step"]), []).append(kind)
+    # The kinds in use come first, so that the chart can separate them from the stress tests.
+    return {
+        (chain, name): Step(chain, name, tuple(sorted(members, key=lambda kind: not kind.in_use)))
+        for (chain, name), members in kinds.items()
+    }
+
+
+def _repairs(report: Report) -> tuple[MeasuredRepair, ...]:
+    columns = ("order", "repair", "purpose", "lines removed", "lines added")
+    repairs = [
+        MeasuredRepair(
+            *_counts("repairs", row),
+            order=_count("repairs", row, "order"),
+            name=row["repair"],
+            purpose=row["purpose"],
+            lines_removed=_count("repairs", row, "lines removed"),
+            lines_added=_count("repairs", row, "lines added"),
+        )
+        for row in _records(report, "repairs", *columns, *_FATE)
+    ]
+    return tuple(sorted(repairs, key=lambda repair: repair.order))
+
+
+def _counts(table: str, row: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return expected, delivered and leaked. Raises MalformedTable for counts that contradict each other."""
+    expected, delivered, leaked = (_count(table, row, name) for name in _FATE)
+    if delivered > expected:
+        raise MalformedTable(table, f"{delivered:,} of {expected:,} events delivered: more than were expected")
+    return expected, delivered, leaked
+
+
+def _count(table: str, row: Mapping[str, Any], column: str) -> int:
+    value = row[column]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise MalformedTable(table, f"{column} is {value!r}: a count must be a whole number, 0 or more")
+    return value
+
+
+AnyFate = TypeVar("AnyFate", bound=Fate)
+
+
+def _sum(fates: Iterable[AnyFate]) -> Fate:
+    members = tuple(fates)
+    return Fate(
+        sum(fate.expected for fate in members),
+        sum(fate.delivered for fate in members),
+        sum(fate.leaked for fate in members),
+    )

@@ -1,0 +1,42 @@
+"""The terms that the page uses, each with its meaning in plain words."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["TERMS"]
+
+TERMS: Final = {
+    "agent": "A program that works on a user's request with a language model and tools.",
+    "run": "One execution of an agent. Each run has an id, the run id.",
+    "thread": "One conversation of a user. A run belongs to one thread, and each thread has one owner.",
+    "event": "A message that reports what an agent does: it starts, thinks, uses a tool, completes or fails.",
+    "frame": "The bytes of one event on the network.",
+    "socket": "An open WebSocket connection between a user's page and the server.",
+    "bridge": "The part of the server that receives an agent's events and passes them on to the user's sockets.",
+    "link": "One step on the way of an event from the agent to the socket. The audit lists nine; the tenth is from the"
+    " hub to the sockets.",
+    "routing": "Finding the thread of an event, so that it goes to the right user.",
+    "hub": "The part of the server that knows which sockets belong to which thread.",
+    "delivered": "Read by a socket of the event's own user and thread.",
+    "dropped": "Not delivered: the event's user did not get it, whatever happened to it.",
+    "lost": "Dropped and read by nobody.",
+    "leaked": "Read by a socket of another user.",
+    "misrouted": "Read by a socket of another user or of another thread.",
+    "reported as sent": "The server's answer to the agent that it sent an event. It is false if the user did not read"
+    " it.",
+    "as committed": "The code of the audited backend at the audited commit, rebuilt with the defects that show when it"
+    " runs.",
+    "as reported": "The chain as the audit describes it: links 1 to 8 work, and only link 9 is broken.",
+    "sound": "The chain with every defect repaired.",
+    "fix": "One of the three changes that the audit proposes.",
+    "repair": "One of the four changes that make the code as committed deliver every event in the rebuilt chain.",
+    "as worded, but insufficient": "What the audit says about the code is true, and the link fails when it runs.",
+    "defect": "A mistake in the code.",
+    "fault": "A failure of the environment: of a network, a process or a server.",
+    "experiment": "A measurement for which a working link was broken on purpose.",
+    "kind of thread id": "A pattern of thread ids. Some kinds are in use by the audited backend; the others are stress"
+    " tests.",
+    "95 % interval": "The range that contains the true rate in about 95 of 100 measurements (Wilson's interval).",
+    "unknown": "Not measured, or the measurement gave no result. Unknown is never counted as a success.",
+}

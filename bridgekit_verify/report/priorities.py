@@ -1,0 +1,176 @@
+"""Findings about the audit's priorities and its advice on monitoring, computed from the drop rates of notebook 10.
+
+Each priority is judged by one rule, which the finding states: what the fix delivers decides, not how it is called.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, FIXES, DropTables, Fate
+from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Verdict
+
+__all__ = ["fix_works", "priority_findings"]
+
+WRITTEN: Final = {1: ("fix 1",), 2: ("fix 2 as written", "fix 2 with its method"), 3: ("fix 3",)}
+"""The steps that measure each fix of the audit: the first one as the audit writes it."""
+_VERDICTS: Final[dict[AuditAnswer, Verdict]] = {"yes": "holds", "unknown": "unknown"}
+
+
+def priority_findings(tables: DropTables) -> tuple[Finding, ...]:
+    """Return one finding for each priority of the audit and one for its advice on monitoring; none without tables."""
+    if tables.notebook is None:
+        return ()
+    return _critical(tables), _important(tables), _optional(tables), _monitoring(tables)
+
+
+def fix_works(tables: DropTables, number: int) -> RunAnswer:
+    """Answer whether a fix alone, as the audit writes it, makes the code as committed work."""
+    step = tables.step(AS_COMMITTED, WRITTEN[number][0])
+    if step is None or not step.fate.expected:
+        return "unknown"
+    return "works" if step.fate.complete else "fails"
+
+
+def _finding(
+    tables: DropTables, number: int, title: str, claim: str, right: AuditAnswer, answer: str, rule: str
+) -> Finding:
+    return Finding(
+        id=f"claim-priority-{number}",
+        title=title,
+        claim=claim,
+        reported="priority",
+        verdict=_VERDICTS.get(right, "does not hold"),
+        audit_right=right,
+        works=fix_works(tables, number),
+        answer=answer,
+        evidence=(rule, *_committed(tables, number)),
+    )
+
+
+def _committed(tables: DropTables, number: int) -> tuple[str, ...]:
+    found = [(FIXES[name], tables.step(AS_COMMITTED, name)) for name in WRITTEN[number]]
+    return tuple(f"On the code as committed, {name} delivers {_text(step.fate)}." for name, step in found if step)
+
+
+def _text(fate: Fate) -> str:
+    leaked = f" and leaks {fate.leaked:,}" if fate.leaked else ""
+    return f"{fate.delivered:,} of {fate.expected:,} events{leaked}"
+
+
+def _alone(tables: DropTables, name: str) -> Fate | None:
+    step = tables.step(AS_REPORTED, name)
+    return step.fate if step is not None and step.fate.expected else None
+
+
+def _critical(tables: DropTables) -> Finding:
+    """Fix 1 is critical: right if no other fix does more than it on the chain that the audit describes."""
+    one, three = _alone(tables, "fix 1"), _alone(tables, "fix 3")
+    others = {
+        name: fate for name in ("fix 2 as written", "fix 2 with its method", "fix 3") if (fate := _alone(tables, name))
+    }
+    if one is None or three is None:
+        right, answer = _not_measured()
+    else:
+        better = [name for name, fate in others.items() if _rank(fate) > _rank(one)]
+        right = "no" if better else "yes"
+        more = " ".join(f"{FIXES[name]} delivers {_text(others[name])}." for name in better)
+        answer = f"With routing as the only defect, Fix 1 alone delivers {_text(one)}. " + (
+            more or "No other fix alone does more."
+        )
+    rule = "Rule: critical is right if no other fix alone delivers more events, or as many with fewer leaks."
+    return _finding(
+        tables,
+        1,
+        "Priority · Fix 1 is critical",
+        "Fix 1 comes first: it is critical, to be made now.",
+        right,
+        answer,
+        rule,
+    )
+
+
+def _important(tables: DropTables) -> Finding:
+    """Fix 2 is important as a backup to Fix 1: right if Fix 1 with it delivers everything without a leak."""
+    one = _alone(tables, "fix 1")
+    written, supplied = _alone(tables, "fixes 1 and 2 as written"), _alone(tables, "fixes 1 and 2 with the method")
+    if one is None or written is None:
+        right, answer = _not_measured()
+    else:
+        right = "yes" if written.complete else "as worded, but insufficient" if _rank(written) > _rank(one) else "no"
+        gain = written.delivered - one.delivered
+        change = f"{gain:,} more" if gain > 0 else f"{-gain:,} fewer" if gain < 0 else "as many"
+        answer = (
+            f"With routing as the only defect, Fix 1 alone delivers {_text(one)}; with Fix 2 as written behind it,"
+            f" {_text(written)}: {change}."
+        )
+        if supplied is not None:
+            answer += f" With the method that Fix 2 calls, which the code lacks, both deliver {_text(supplied)}."
+    rule = (
+        "Rule: important is right if Fixes 1 and 2 as written deliver every event without a leak; it is insufficient if"
+        " they only deliver more than Fix 1 alone."
+    )
+    return _finding(
+        tables, 2, "Priority · Fix 2 is important", "Fix 2 is important, as a backup to Fix 1.", right, answer, rule
+    )
+
+
+def _optional(tables: DropTables) -> Finding:
+    """Fix 3 is optional: right if Fixes 1 and 2 deliver everything without it."""
+    one, three = _alone(tables, "fix 1"), _alone(tables, "fix 3")
+    without = _alone(tables, "fixes 1 and 2 as written")
+    if one is None or three is None or without is None:
+        right, answer = _not_measured()
+    else:
+        right = "yes" if without.complete else "no"
+        more = three.delivered - one.delivered
+        compared = f"{more:,} more than" if more > 0 else f"{-more:,} fewer than" if more < 0 else "as many as"
+        answer = (
+            f"With routing as the only defect, Fix 3, called optional, delivers {_text(three)}: {compared} Fix 1,"
+            f" called critical. Without it, Fixes 1 and 2 as written deliver {_text(without)}."
+        )
+    rule = "Rule: optional is right if Fixes 1 and 2 as written deliver every event without a leak."
+    return _finding(tables, 3, "Priority · Fix 3 is optional", "Fix 3 is optional and can wait.", right, answer, rule)
+
+
+def _monitoring(tables: DropTables) -> Finding:
+    """Monitor routing failures: sufficient only if every dropped event is one that the bridge reports as not sent."""
+    steps = tables.fixes(AS_COMMITTED)
+    before = tables.step(AS_COMMITTED)
+    measured = [step for step in (before, *steps) if step is not None]
+    right: AuditAnswer
+    if not measured:
+        right, answer = _not_measured()
+    else:
+        worst = max(reversed(measured), key=lambda step: step.false_success)
+        right = "as worded, but insufficient" if worst.false_success else "yes"
+        where = "as committed" if worst is before else f"as committed with {FIXES[worst.name]}"
+        answer = (
+            f"On the code {where}, {worst.false_success:,} of {worst.fate.expected:,} events are routed and reported as"
+            " sent, and their user does not read them: no routing failure is counted for them."
+            if worst.false_success
+            else "Every event that is reported as sent reaches its user, so only routing failures have to be counted."
+        )
+    return Finding(
+        id="claim-monitoring",
+        title="Advice · monitor routing failures",
+        claim="Monitoring for routing failures shows when events do not reach their user.",
+        reported="advice",
+        verdict=_VERDICTS.get(right, "does not hold"),
+        audit_right=right,
+        works="unknown" if right == "unknown" else "works" if right == "yes" else "fails",
+        answer=answer,
+        evidence=(
+            "Rule: the advice is sufficient if no event is reported as sent that its user did not read.",
+            "Count events at the user's socket instead, and compare them with the events that were emitted.",
+        ),
+    )
+
+
+def _rank(fate: Fate) -> tuple[int, int]:
+    """Order fixes by delivered events, then by fewer leaks."""
+    return fate.delivered, -fate.leaked
+
+
+def _not_measured() -> tuple[AuditAnswer, str]:
+    return "unknown", "Unknown: the fixes were not measured."

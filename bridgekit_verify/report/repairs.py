@@ -1,0 +1,36 @@
+"""The finding about the audit's "fix complexity: low, a single line change"."""
+
+from __future__ import annotations
+
+from bridgekit_verify.measure.statistics import Sample
+from bridgekit_verify.report.claims import verdict_of
+from bridgekit_verify.report.findings import Finding
+from bridgekit_verify.studies.drops import COMMITTED, FixDrops
+from bridgekit_verify.studies.repairs import RepairStudy
+
+__all__ = ["complexity_claim"]
+
+NOT_REBUILT = (
+    "The supervisor and the manager of that commit were read and not rebuilt, and the rebuilt chain already passes the"
+    " thread on to each link: the original code needs more changes than these."
+)
+
+
+def complexity_claim(drops: FixDrops, repairs: RepairStudy) -> Finding:
+    """Test on the code as committed whether Fix 1, the audit's single line, delivers every event."""
+    after, kinds = drops.total(COMMITTED, "fix 1"), drops.counts[COMMITTED]["fix 1"]
+    changes = [repairs.lines[name] for name in repairs.needed]
+    removed, added = sum(change.removed for change in changes), sum(change.added for change in changes)
+    return Finding(
+        id="claim-complexity",
+        title="Fix complexity · a single line change",
+        claim="The fix is of low complexity: one line is changed, and then users receive updates as designed.",
+        reported="impact",
+        verdict=verdict_of(not drops.affected(COMMITTED, "fix 1")),
+        answer=f"On the code as committed, Fix 1 delivers {after.delivered:,} of {after.expected:,} events, over"
+        f" {len(kinds)} kinds of thread id. Repairs needed: {len(repairs.needed)}, with {removed} lines of the rebuilt"
+        f" chain removed and {added} added.",
+        evidence=(*repairs.sentences(), NOT_REBUILT),
+        rule="Holds if every event is delivered and none leaks, on the code as committed with Fix 1 and nothing else.",
+        sample=Sample(min(counts.expected for counts in kinds.values()), "events"),
+    )

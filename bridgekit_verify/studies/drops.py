@@ -1,0 +1,272 @@
+"""Drop rates before and after each of the audit's fixes: of one broken link, and of the two chains of the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bridgekit.chain.self_check import check_routing
+from bridgekit.errors import UnknownName
+from bridgekit_verify.measure.drop_figure import DropPanel, drop_alt_text, drop_figure
+from bridgekit_verify.measure.drops import DropCount, count_drops, total
+from bridgekit_verify.measure.experiment import measure
+from bridgekit_verify.measure.families import FAMILIES, Families
+from bridgekit_verify.measure.workload import Workload
+from bridgekit_verify.studies.study import FixStudy, study_fixes
+from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, BROKEN, FIXES, SOUND, Variant
+
+__all__ = [
+    "BEFORE",
+    "DropStudy",
+    "FixDrops",
+    "drop_columns",
+    "study_drops",
+    "study_fix_drops",
+    "with_each_fix",
+]
+
+BEFORE: Final = "before"
+ALL_FIXES: Final = "fixes 1, 2 and 3"
+LINK_STEPS: Final = ("fix 1", "fix 2 as written", "fix 2 with its method", "fix 3", ALL_FIXES)
+"""The fixes that a link's notebook shows."""
+COMMITTED: Final = "as committed"
+REPORTED: Final = "as reported"
+
+
+def with_each_fix(base: Variant) -> list[Variant]:
+    """Return the chain, and the chain with each of the audit's fixes, named like the fix."""
+    return [base, *(fix.applied_to(base, name=fix.name) for fix in FIXES.values())]
+
+
+def drop_columns(count: DropCount) -> dict[str, int]:
+    """Return the columns of a table of drop rates."""
+    return {
+        "expected": count.expected,
+        "delivered": count.delivered,
+        "lost": count.lost,
+        "leaked": count.leaked,
+    }
+
+
+@dataclass(frozen=True)
+class DropStudy:
+    """One broken link: what is dropped before and after each of the audit's fixes, and after the link's repair."""
+
+    link: int
+    counts: Mapping[str, DropCount]
+    """By step. The last step is the repair of the link."""
+
+    @property
+    def repair(self) -> str:
+        """The name of the last step."""
+        return list(self.counts)[-1]
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per step."""
+        return pd.DataFrame(
+            {
+                "step": step,
+                **drop_columns(count),
+                "false success": count.false_success,
+                f"dropped at link {self.link}": count.dropped_at.get(self.link, 0),
+                "dropped at other links": count.dropped - count.dropped_at.get(self.link, 0),
+            }
+            for step, count in self.counts.items()
+        )
+
+    @property
+    def _panel(self) -> DropPanel:
+        """One bar per step, with the links that dropped events below it."""
+        rows = {step: {step: count} for step, count in self.counts.items()}
+        notes = {step: _links_as_text(count) for step, count in self.counts.items() if count.dropped}
+        return DropPanel("", rows, notes=notes)
+
+    def figure(self, title: str) -> Figure:
+        """Draw one bar per step, with the links that dropped events below it."""
+        return drop_figure([self._panel], title=title)
+
+    def alt_text(self) -> str:
+        """Describe the figure in text."""
+        return drop_alt_text([self._panel])
+
+    def finding(self) -> str:
+        """Return the result in one sentence, for the title of the figure."""
+        fixed, repaired = self.counts[ALL_FIXES], self.counts[self.repair]
+        if not (fixed.expected and repaired.expected):
+            return f"Unknown: a chain with link {self.link} broken or repaired refused to start"
+        leaked = f" ({fixed.leaked:,} leaked)" if fixed.leaked else ""
+        return (
+            f"After all fixes, {fixed.dropped:,} of {fixed.expected:,} events are dropped{leaked};"
+            f" with link {self.link} repaired as well, {_none(repaired.dropped)}"
+        )
+
+
+def _links_as_text(count: DropCount) -> str:
+    return ", ".join(f"link {link}: {dropped:,}" for link, dropped in count.dropped_at.items())
+
+
+async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> DropStudy:
+    """Measure one broken link before and after each fix, and after the link's repair.
+
+    Link `number` is broken, link 9 is as reported, and all other links are sound: without the defect of link 9 the
+    fixes would have nothing to fix. The last step has all fixes and the repaired link; for link 9, the sound chain.
+    Link 3 is measured with agents that the registry binds, because the core binds its own agents.
+    """
+    if number not in BROKEN:
+        raise UnknownName("link", number, tuple(map(str, BROKEN)))
+    workload = replace(workload, outside_core=number == 3)
+    before = with_link_9_as_reported(BROKEN[number])
+    chains = {BEFORE: before} | {name: FIXES[name].applied_to(before) for name in LINK_STEPS}
+    if number == 9:
+        chains["link 9 repaired"] = SOUND
+    else:
+        chains[f"{ALL_FIXES}, link {number} repaired"] = FIXES[ALL_FIXES].applied_to(AS_REPORTED)
+    return DropStudy(
+        number, {step: count_drops(await measure(chain, workload, seed=seed)) for step, chain in chains.items()}
+    )
+
+
+def with_link_9_as_reported(broken: Variant) -> Variant:
+    """Return a chain with one broken link, and with link 9 as reported as well."""
+    return replace(
+        broken,
+        name=f"{broken.name}, link 9 as reported",
+        run_ids=AS_REPORTED.run_ids,
+        resolver=AS_REPORTED.resolver,
+        self_checks=tuple(check for check in broken.self_checks if check is not check_routing),
+    )
+
+
+@dataclass(frozen=True)
+class FixDrops:
+    """Drop rates before and after each fix, alone and together, by chain and kind of thread id."""
+
+    counts: Mapping[str, Mapping[str, Mapping[str, DropCount]]]
+    """By chain ("as committed", "as reported"), step and kind of thread id."""
+    groups: Mapping[str, Sequence[str]]
+    """The kinds of thread id, in groups: in use, and stress."""
+
+    studies: Mapping[str, FixStudy] = field(default_factory=dict)
+    """The measurements behind the counts, by chain."""
+
+    def total(self, chain: str, step: str) -> DropCount:
+        """Return the count over all kinds of thread id."""
+        return total(self.counts[chain][step].values())
+
+    def affected(self, chain: str, step: str) -> list[str]:
+        """Return the kinds of thread id that lose or leak an event."""
+        return [kind for kind, count in self.counts[chain][step].items() if not count.complete]
+
+    def complete(self, chain: str) -> list[str]:
+        """Return the fixes after which every event is delivered and none leaks."""
+        return [fix for fix in FIXES if not self.affected(chain, fix)]
+
+    def leaking(self, chain: str) -> list[str]:
+        """Return the fixes after which another user reads events."""
+        return [fix for fix in FIXES if self.total(chain, fix).leaked]
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per chain, step and kind of thread id."""
+        in_use = {kind for group, kinds in self.groups.items() if group == "in use" for kind in kinds}
+        return pd.DataFrame(
+            {
+                "chain": chain,
+                "step": step,
+                "thread ids": kind,
+                "in use": kind in in_use,
+                **drop_columns(count),
+                "false success": count.false_success,
+            }
+            for chain, steps in self.counts.items()
+            for step, kinds in steps.items()
+            for kind, count in kinds.items()
+        )
+
+    @property
+    def _panels(self) -> list[DropPanel]:
+        headings = {COMMITTED: "The code as committed", REPORTED: "If link 9 were the only defect"}
+        return [
+            DropPanel(headings[chain], {_capitalized(step): kinds for step, kinds in steps.items()}, self.groups)
+            for chain, steps in self.counts.items()
+        ]
+
+    def figure(self, title: str) -> Figure:
+        """Draw one panel per chain."""
+        return drop_figure(self._panels, title=title)
+
+    def alt_text(self) -> str:
+        """Describe the figure in text."""
+        return drop_alt_text(self._panels)
+
+    def finding(self) -> str:
+        """Return the result in two sentences, for the title of the figure."""
+        name, kinds = next(iter(self.groups.items()))
+        failing = {fix: sum(kind in self.affected(REPORTED, fix) for kind in kinds) for fix in ("fix 1", "fix 3")}
+        return (
+            f"As committed, {self._committed_as_text()}.\n"
+            f"With only link 9 broken, Fix 1 fails for {_none(failing['fix 1'])} of {len(kinds)} kinds of thread id"
+            f" {name}, Fix 3 for {_none(failing['fix 3'])}."
+        )
+
+    def _committed_as_text(self) -> str:
+        totals = [self.total(COMMITTED, fix) for fix in FIXES]
+        best = max(totals, key=lambda count: count.delivered)
+        if complete := self.complete(COMMITTED):
+            return f"every event is delivered after {complete[0]}"
+        if not best.expected:
+            return "no event was expected"
+        if not best.delivered:
+            return "no fix delivers an event"
+        return f"the fixes deliver at most {best.delivered:,} of {best.expected:,} events"
+
+    def sentences(self) -> list[str]:
+        """Return what each fix does, in sentences."""
+        kinds = sum(map(len, self.groups.values()))
+        after = {fix: self.affected(REPORTED, fix) for fix in FIXES}
+        method, both = after["fix 2 with its method"], after["fixes 1 and 2 with the method"]
+        order = "Fix 1 makes Fix 2 worse" if len(both) > len(method) else "Fix 1 does not make Fix 2 worse"
+        wrong = {fix: self.total(COMMITTED, fix).false_success for fix in FIXES}
+        worst = max(wrong, key=wrong.__getitem__)
+        leaks = {fix: self.total(REPORTED, fix) for fix in self.leaking(REPORTED)}
+        leaking = [f"{fix} ({count.leaked:,} of {count.expected:,} events)" for fix, count in leaks.items()]
+        return [
+            f"On the code as committed, {self._committed_as_text()}.",
+            f"If link 9 were the only defect, these deliver every event of every kind:"
+            f" {', '.join(self.complete(REPORTED)) or 'none'}.",
+            f"These leak events to another user: {', '.join(leaking) or 'none'}.",
+            f"{order}: with its method, Fix 2 fails for {_none(len(method))} of {kinds} kinds, and together with Fix 1"
+            f" for {_none(len(both))}.",
+            f"On the code as committed, after {worst}, {wrong[worst]:,} of"
+            f" {self.total(COMMITTED, worst).expected:,} events are reported as sent and not delivered.",
+        ]
+
+
+async def study_fix_drops(
+    *, threads: int, runs: int, at_once: int, seed: int = 0, families: Families = FAMILIES
+) -> FixDrops:
+    """Measure the chains as committed and as reported before and after each fix, with the load of `study_fixes`."""
+    load = {"threads": threads, "runs": runs, "at_once": at_once, "seed": seed}
+    studies = {
+        base.name: await study_fixes(**load, families=families, variants=with_each_fix(base))
+        for base in (AS_COMMITTED, AS_REPORTED)
+    }
+    counts = {
+        chain: {
+            step: {kind: count_drops(study.cells[kind, chain if step == BEFORE else step]) for kind in study.families}
+            for step in (BEFORE, *FIXES)
+        }
+        for chain, study in studies.items()
+    }
+    return FixDrops(counts, studies[REPORTED].groups, studies)
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _none(count: int) -> str:
+    return f"{count:,}" if count else "none"

@@ -1,0 +1,57 @@
+"""Executes every notebook with other parameters than those that it is committed with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell, new_notebook
+
+from bridgekit_verify.report.parameters import read_parameters, replace_parameters
+from tests.notebooks.lint import tags_of
+from tests.tree import NOTEBOOKS
+
+NAMES = tuple(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))
+CELL_SECONDS = 120
+REMOVE_VARIABLES = 'get_ipython().run_line_magic("reset_selective", "-f ^[A-Za-z]")'
+"""Names with an underscore stay: they belong to what `bridgekit_verify.report` installs in the kernel when imported."""
+
+
+def execute_with(parameters: Mapping[str, Any], folder: Path) -> None:
+    """Execute a copy of every notebook in `folder`, with the parameters of these names replaced.
+
+    All copies share one kernel, whose variables are removed after each: at small sizes, starting a kernel and importing
+    the packages takes longer than most notebooks.
+    """
+    asyncio.run(_execute_all(parameters, folder))
+
+
+async def _execute_all(parameters: Mapping[str, Any], folder: Path) -> None:
+    resources = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(new_notebook(), timeout=CELL_SECONDS, resources=resources)  # type: ignore[no-untyped-call]
+    async with client.async_setup_kernel():
+        for name in NAMES:
+            client.nb = with_parameters(name, parameters)
+            # What remains in the notebook is all that the guard sees, as with nbmake.
+            with contextlib.suppress(CellExecutionError):
+                for index, cell in enumerate(client.nb.cells):
+                    await client.async_execute_cell(cell, index)
+            nbformat.write(client.nb, folder / f"{name}.ipynb")  # type: ignore[no-untyped-call]
+            client.nb = new_notebook(cells=[new_code_cell(REMOVE_VARIABLES)])  # type: ignore[no-untyped-call]
+            await client.async_execute_cell(client.nb.cells[0], 0)
+
+
+def with_parameters(name: str, parameters: Mapping[str, Any]) -> Any:
+    """Return a notebook with those of the parameters that it has."""
+    notebook: Any = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "parameters" in tags_of(cell):
+            known = {key: value for key, value in parameters.items() if key in read_parameters(cell.source)}
+            cell.source = replace_parameters(cell.source, known)
+    return notebook

@@ -1,0 +1,58 @@
+"""The finding about the audit's single line: its verdict and its numbers follow from the measurements."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridgekit_verify.measure.drops import DropCount
+from bridgekit_verify.repairs import LineChange
+from bridgekit_verify.report.repairs import NOT_REBUILT, complexity_claim
+from bridgekit_verify.studies.drops import BEFORE, COMMITTED, FixDrops
+from bridgekit_verify.studies.repairs import RepairStudy
+from bridgekit_verify.variants import FIXES
+
+
+def count(delivered: int) -> DropCount:
+    return DropCount(10, delivered, 10 - delivered, 0, 0, {}, frozenset())
+
+
+def drops(fix_1: int) -> FixDrops:
+    steps = {step: {"a": count(fix_1 if step == "fix 1" else 0), "b": count(0)} for step in (BEFORE, *FIXES)}
+    if fix_1 == 10:
+        steps["fix 1"]["b"] = count(10)
+    return FixDrops({COMMITTED: steps}, {"in use": ["a", "b"]})
+
+
+def repairs(*needed: str) -> RepairStudy:
+    names = ("x", "y")
+    subsets = {
+        frozenset(chosen): {"a": count(10 if set(chosen) >= set(needed) else 0)}
+        for chosen in ((), ("x",), ("y",), names)
+    }
+    return RepairStudy(subsets, {}, {"x": LineChange(3, 1), "y": LineChange(20, 10)}, {"in use": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("delivered", "verdict", "answer"),
+    [
+        (0, "does not hold", "Fix 1 delivers 0 of 20 events, over 2 kinds of thread id."),
+        (4, "does not hold", "Fix 1 delivers 4 of 20 events, over 2 kinds of thread id."),
+        (10, "holds", "Fix 1 delivers 20 of 20 events, over 2 kinds of thread id."),
+    ],
+)
+def test_single_line_is_enough_only_if_it_delivers_everything(delivered: int, verdict: str, answer: str) -> None:
+    finding = complexity_claim(drops(delivered), repairs("x", "y"))
+    assert finding.verdict == verdict
+    assert answer in finding.answer
+    assert finding.evidence[-1] == NOT_REBUILT
+
+
+@pytest.mark.parametrize(
+    ("needed", "size"),
+    [
+        (("x", "y"), "Repairs needed: 2, with 23 lines of the rebuilt chain removed and 11 added."),
+        (("x",), "Repairs needed: 1, with 3 lines of the rebuilt chain removed and 1 added."),
+    ],
+)
+def test_size_is_that_of_the_needed_repairs(needed: tuple[str, ...], size: str) -> None:
+    assert size in complexity_claim(drops(0), repairs(*needed)).answer
