@@ -131,12 +131,12 @@ def found_ratio(each: TargetResult) -> str:
     if each.ratio is None:
         return "–"
     sign, _, bound = each.bound.partition(" ")
-    for digits in range(3, 17):
-        shown = f"{each.ratio:.{digits}g}"
+    candidates = (f"{each.ratio:.{digits}g}" for digits in range(3, 17))
+    for shown in candidates:
         reached = float(shown) <= float(bound) if sign == "≤" else float(shown) >= float(bound)
         if reached == (each.met == Met.YES):
-            break
-    return shown
+            return shown
+    return str(each.ratio)
 
 
 def write(found: Results, path: Path) -> None:
