@@ -20,6 +20,7 @@ import pandas as pd
 from bridgekit.errors import BridgekitError, InvalidId
 from bridgekit.events import CRITICAL
 from bridgekit.ids import ID_BYTES
+from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.families import own_threads
 from bridgekit_verify.measure.plots import outcome_counts
@@ -81,7 +82,7 @@ async def explore_once(
     """Trace the chosen chain and the sound one, and measure the drop rates of both and of the code as committed.
 
     The shown run is the first whose event another user read, else the first whose event was lost, else the first.
-    InvalidId and UnknownName say what is allowed.
+    InvalidParameter, InvalidId and UnknownName say what is allowed.
     """
     workload = _workload(threads, runs_at_once)
     chosen = variant(chain)
@@ -93,8 +94,8 @@ async def explore_once(
 
 
 def _workload(threads: Sequence[str], runs_at_once: int) -> Workload:
-    if not 1 <= runs_at_once <= RUNS_LIMIT:
-        raise InvalidId("runs at once", f"must be 1 to {RUNS_LIMIT}, not {runs_at_once:,}")
+    if type(runs_at_once) is not int or not 1 <= runs_at_once <= RUNS_LIMIT:
+        raise InvalidParameter("runs at once", runs_at_once, f"a whole number from 1 to {RUNS_LIMIT}")
     owned = own_threads(threads)
     if len(owned) > THREADS_LIMIT:
         raise InvalidId("thread ids", f"at most {THREADS_LIMIT} are allowed, not {len(owned):,}")

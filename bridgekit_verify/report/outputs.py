@@ -29,6 +29,7 @@ from bridgekit_verify.report.findings import (
     basis_text,
     cell_text,
     delivery_text,
+    numeric_columns,
     result_phrase,
 )
 from bridgekit_verify.report.json_values import json_value
@@ -51,12 +52,13 @@ def record(finding: Finding) -> None:
     _show({"text/plain": str(finding), **data})
 
 
-def show_table(frame: DataFrame, caption: str, *, name: str, measurement: bool = True) -> None:
+def show_table(frame: DataFrame, caption: str, *, name: str, measurement: bool = True, folded: bool = False) -> None:
     """Show a frame as a table, and pass its rows to results.json and, if they are measurements, to results.csv.
 
-    Raises ValueError for a column name that results.csv reserves.
+    Of a folded table, the reader sees only the caption until it is opened. Raises ValueError for a column name that
+    results.csv reserves.
     """
-    table = table_of(frame, caption, name=name, measurement=measurement)
+    table = msgspec.structs.replace(table_of(frame, caption, name=name, measurement=measurement), folded=folded)
     text = f"{caption}\n{frame.to_string(index=False)}"
     _show({"text/plain": text, "text/html": _grid(table), TABLE_MIME: msgspec.to_builtins(table)})
 
@@ -174,10 +176,16 @@ def _card(finding: Finding) -> str:
 
 
 def _grid(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    numeric = numeric_columns(table)
+    # JupyterLab aligns every cell to the right, which makes text hard to read.
+    left = {column: "" if column in numeric else ' style="text-align:left"' for column in table.columns}
+    head = "".join(f'<th scope="col"{left[column]}>{escape(column)}</th>' for column in table.columns)
     rows = (
-        "".join(f"<td>{escape(cell_text(row.get(column)))}</td>" for column in table.columns) for row in table.records
+        "".join(f"<td{left[column]}>{escape(cell_text(row.get(column)))}</td>" for column in table.columns)
+        for row in table.records
     )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    caption = f'<caption style="caption-side:top;text-align:left">{escape(table.caption)}</caption>'
-    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    data = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    if table.folded:
+        return f"<details><summary>{escape(table.caption)}</summary><table>{data}</table></details>"
+    return f'<table><caption style="caption-side:top;text-align:left">{escape(table.caption)}</caption>{data}</table>'

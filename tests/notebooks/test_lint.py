@@ -36,6 +36,7 @@ def conforming() -> Notebook:
         code("import pandas as pd\nfrom bridgekit import measure"),
         code("result = await measure()\nnames = [row for row in result]"),
         code("for name in names:\n    print(name)", "try"),
+        code("answer = None", "exercise"),
         code("with anyio.fail_after(1):\n    await event.wait()"),
         code("assert result\nprint('checked: here')", "check"),
     ]
@@ -67,7 +68,7 @@ BREACHES: list[tuple[Callable[[Notebook], Any], str]] = [
     (lambda n: n.cells[2].pop("id"), "a cell has no id"),
     (lambda n: n.cells.append(prose("$$ p $$")), "LaTeX, which is not rendered offline"),
     (
-        lambda n: n.cells.__setitem__(slice(2, 2), [code("1") for _ in range(10)]),
+        lambda n: n.cells.__setitem__(slice(2, 2), [code("1") for _ in range(9)]),
         "16 code cells, more than 15",
     ),
     (without_link("(00_overview.ipynb)"), "no link to the overview: 00_overview.ipynb"),
