@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import inspect
 import io
+import logging
 import sys
 import textwrap
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from types import ModuleType
@@ -88,6 +90,28 @@ def source_of(thing: type | Callable[..., Any] | ModuleType) -> None:
     # As markdown, so that every front end highlights the code in the reader's theme.
     markdown = f"`{source.reference}`\n\n```python\n{source.code}\n```"
     _show({"text/plain": text, "text/markdown": markdown, SOURCE_MIME: msgspec.to_builtins(source)})
+
+
+@contextmanager
+def printed_log() -> Iterator[None]:
+    """Print each line that bridgekit and bridgekit_verify log within the block, at every level: "DEBUG no route"."""
+    handler = _Printing()
+    loggers = [logging.getLogger(name) for name in ("bridgekit", "bridgekit_verify")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+class _Printing(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _print(f"{record.levelname} {record.getMessage()}")
 
 
 def checked(name: str) -> None:
