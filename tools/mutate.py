@@ -1,4 +1,6 @@
-"""Mutation testing: checks that the tests of the pure modules that judge detect small changes to them.
+"""Mutation testing: checks that the fast tests detect small mistakes in the modules that decide what is reported.
+
+These are the pure measuring modules, the modules that compute the report's verdicts, and the links of the chain.
 
 Each mutant is written to a copy of the package, and the fast tests of its module run. A survivor shows a gap in the
 tests, or has no observable effect; the latter are explained in `tools/mutants_explained.toml`. The exit code is 1 if a
@@ -80,6 +82,14 @@ def _invariant(module: str) -> Target:
     )
 
 
+def _reporting(module: str, *tests: str) -> Target:
+    return Target(f"bridgekit_verify/report/{module}.py", tuple(f"tests/verify/report/{name}.py" for name in tests))
+
+
+def _link(module: str, *tests: str) -> Target:
+    return Target(f"bridgekit/chain/{module}.py", tuple(f"tests/chain/{name}.py" for name in tests))
+
+
 TARGETS: Final[Mapping[str, Target]] = {
     "statistics": _measuring("statistics", "test_statistics"),
     "history": _measuring("history", "test_ledger", "test_checker"),
@@ -88,8 +98,23 @@ TARGETS: Final[Mapping[str, Target]] = {
     "checker": _measuring("checker", "test_checker", "test_ledger", "test_checker_properties"),
     "rules": _invariant("rules"),
     "reports": _invariant("reports"),
+    "judging": _reporting("judging", "test_judging", "test_first_screen"),
+    "results": _reporting("results", "test_results", "test_first_screen"),
+    "drop_rates": _reporting("drop_rates", "test_summary", "test_first_screen"),
+    "summary": _reporting("summary", "test_summary", "test_first_screen"),
+    "priorities": _reporting("priorities", "test_summary"),
+    "claims": _reporting("claims", "test_claims"),
+    "promises": _reporting("promises", "test_promises"),
+    "link_1": _link("link_1_startup", "test_link_1_startup", "test_owners", "test_closing"),
+    "link_2": _link("link_2_supervisor", "test_link_2_supervisor", "test_owners", "test_closing"),
+    "link_3": _link("link_3_registry", "test_links_3_to_6", "test_links"),
+    "link_4": _link("link_4_engine", "test_links_3_to_6", "test_links"),
+    "link_5": _link("link_5_core", "test_links_3_to_6", "test_links"),
+    "link_6": _link("link_6_agent", "test_links_3_to_6", "test_links"),
+    "links_7_and_8": _link("link_7_8_adapter", "test_links_7_to_9", "test_links_3_to_6"),
+    "link_9": _link("link_9_bridge", "test_links_7_to_9", "test_links"),
 }
-"""The pure modules by short name."""
+"""The modules by short name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,14 +264,14 @@ def inconsistencies(
 
 def result_page(counts_by_module: Mapping[str, MutationCounts], explained: Mapping[str, Mapping[str, str]]) -> str:
     lines = [
-        "# Mutation testing of the checker and the invariants",
+        "# Mutation testing of what decides a verdict, and of the links",
         "",
-        "Written by `make mutation`, which makes one small change at a time in the pure modules of",
-        "`bridgekit/invariants/` and `bridgekit_verify/measure/` (a comparison is changed, a number is off by one,",
-        "`and` becomes `or`, a `not` or a statement is removed, a constant is changed) and runs the module's fast",
-        "tests. A mutant *survives* if all tests pass. The modules are those that determine a verdict: from history",
-        "to checker, and the invariants of streams. Modules that read frames, draw figures, test links or run studies",
-        "are left out, so that a run takes minutes.",
+        "Written by `make mutation`, which makes one small change at a time in a module (a comparison is changed, a",
+        "number is off by one, `and` becomes `or`, a `not` or a statement is removed, a constant is changed) and runs",
+        "the module's fast tests. A mutant *survives* if all tests pass. The modules are those that determine a verdict",
+        "(from history to checker, the invariants of streams, and the report's claims, judgements and results) and the",
+        "links of the chain. Modules that read frames, draw figures, test links or run studies are left out, so that a",
+        "run takes less than 30 minutes.",
         "",
         "| module | mutants | detected | survived, and explained below |",
         "|---|---|---|---|",

@@ -21,8 +21,9 @@ from bridgekit_verify.measure.history import Arrival, BridgeBinding, EventKey
 
 __all__ = ["EventCalls", "Names", "Problem", "cause", "error_text", "problems", "short"]
 
-ID_CHARACTERS: Final = 22
-"""A longer id is shortened in the middle."""
+ID_CHARACTERS: Final = 20
+RUN_ID_CHARACTERS: Final = 40
+"""A longer id is shortened in the middle; a run id, where it is shown, must show the thread that it may contain."""
 
 
 class Names:
@@ -45,7 +46,8 @@ class Names:
 
     def run_with_id(self, run_id: RunId) -> str:
         """Return the number of the run and its id."""
-        return f"{self._runs[run_id]} ({short(run_id)})" if run_id in self._runs else short(run_id)
+        text = short(run_id, RUN_ID_CHARACTERS)
+        return f"{self._runs[run_id]} ({text})" if run_id in self._runs else text
 
     def binding(self, binding: BridgeBinding) -> str:
         """Return bridge, run and thread."""
@@ -53,9 +55,9 @@ class Names:
         return ", ".join(parts if binding.thread_id is None else [*parts, short(binding.thread_id)])
 
 
-def short(value: str) -> str:
-    """Return an id with at most ID_CHARACTERS characters."""
-    return value if len(value) <= ID_CHARACTERS else f"{value[: ID_CHARACTERS - 9]}…{value[-8:]}"
+def short(value: str, limit: int = ID_CHARACTERS) -> str:
+    """Return an id with at most `limit` characters."""
+    return value if len(value) <= limit else f"{value[: limit - 9]}…{value[-8:]}"
 
 
 def error_text(error: BaseException) -> str:

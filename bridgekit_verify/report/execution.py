@@ -149,7 +149,7 @@ async def _kernel(client: NotebookClient, folder: Path) -> AsyncGenerator[None]:
     client.km = manager = AsyncKernelManager(kernel_spec_manager=_RunningInterpreter())
     try:
         # A kernel that is stopped in a cell writes tracebacks to its own stderr; those of cells are in the outputs.
-        await client.async_start_new_kernel(cwd=str(folder), env=_kernel_environment(), stderr=DISCARD)
+        await client.async_start_new_kernel(cwd=str(folder), env=kernel_environment(), stderr=DISCARD)
         await client.async_start_new_kernel_client()
         yield
     finally:
@@ -160,8 +160,10 @@ async def _kernel(client: NotebookClient, folder: Path) -> AsyncGenerator[None]:
                 await manager.shutdown_kernel()
 
 
-def _kernel_environment() -> dict[str, str]:
+def kernel_environment() -> dict[str, str]:
     """Return this process's environment, with the running package first on PYTHONPATH, so that kernels import it."""
     root = str(Path(bridgekit_verify.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"}
+    # Without the name of a live session, which would make the explorer show controls instead of its table.
+    environment = {name: value for name, value in os.environ.items() if name != "JPY_SESSION_NAME"}
+    return {**environment, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"}

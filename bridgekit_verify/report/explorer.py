@@ -20,19 +20,19 @@ import pandas as pd
 from bridgekit.errors import BridgekitError, InvalidId
 from bridgekit.events import CRITICAL
 from bridgekit.ids import ID_BYTES
-from bridgekit_verify.errors import InvalidParameter
+from bridgekit_verify.measure.drops import count_drops
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.families import own_threads
-from bridgekit_verify.measure.plots import outcome_counts
 from bridgekit_verify.measure.trace_figure import trace_alt_text, trace_figure
 from bridgekit_verify.measure.tracing import Trace, trace_workload
 from bridgekit_verify.measure.workload import Workload
 from bridgekit_verify.report.outputs import show_table
 from bridgekit_verify.variants import AS_COMMITTED, BROKEN, SOUND, VARIANTS, variant
 
-__all__ = ["CHAINS", "Exploration", "drop_table", "explore", "explore_once", "is_live"]
+__all__ = ["CHAINS", "Exploration", "controls", "drop_table", "explore", "explore_once", "is_live"]
 
 CHAINS: Final = (*VARIANTS, *(row.name for row in BROKEN.values()))
+THOUGHT: Final = "agent_thinking"
 THREADS: Final = "thread_123, thread_alice_smith"
 RUNS_LIMIT: Final = 32
 THREADS_LIMIT: Final = 16
@@ -40,6 +40,14 @@ FIGURE_DOTS_PER_INCH: Final = 144
 ALLOWED: Final = (
     f"Allowed: 1 to {THREADS_LIMIT} different thread ids, separated by commas, each of 1 to {ID_BYTES:,} bytes,"
     f" not blank and without control characters; 1 to {RUNS_LIMIT} runs at once."
+)
+
+
+STYLE: Final = (
+    "<style>.bridgekit-explorer table { border-collapse: collapse; margin: 0.5rem 0 1rem }"
+    " .bridgekit-explorer td, .bridgekit-explorer th { padding: 0.2rem 0.6rem; text-align: left;"
+    " border-bottom: 1px solid #BBBBBB } .bridgekit-explorer p { line-height: 1.4; max-width: 46rem }"
+    " .bridgekit-explorer img { display: block; width: 100%; max-width: 46rem; height: auto }</style>"
 )
 
 
@@ -69,20 +77,19 @@ class Exploration:
         figure.savefig(drawn, format="png", dpi=FIGURE_DOTS_PER_INCH)
         alt = escape(trace_alt_text(self.traces, self.request, self.event), quote=True)
         image = b64encode(drawn.getvalue()).decode()
-        style = "max-width: 46rem; width: 100%; height: auto"
         return (
-            f"<p><strong>{escape(self.sentence)}</strong></p>{self.rates.to_html(index=False, border=0)}"
-            f'<img style="{style}" alt="{alt}" src="data:image/png;base64,{image}">'
+            f'{STYLE}<p role="status"><strong>{escape(self.sentence)}</strong></p>'
+            f'{self.rates.to_html(index=False, border=0)}<img alt="{alt}" src="data:image/png;base64,{image}">'
         )
 
 
 async def explore_once(
-    chain: str, threads: Sequence[str], *, runs_at_once: int, event: str = "agent_thinking", seed: int = 7
+    chain: str, threads: Sequence[str], *, runs_at_once: int, event: str = THOUGHT, seed: int = 7
 ) -> Exploration:
     """Trace the chosen chain and the sound one, and measure the drop rates of both and of the code as committed.
 
     The shown run is the first whose event another user read, else the first whose event was lost, else the first.
-    InvalidParameter, InvalidId and UnknownName say what is allowed.
+    InvalidId and UnknownName say what is allowed.
     """
     workload = _workload(threads, runs_at_once)
     chosen = variant(chain)
@@ -95,7 +102,7 @@ async def explore_once(
 
 def _workload(threads: Sequence[str], runs_at_once: int) -> Workload:
     if type(runs_at_once) is not int or not 1 <= runs_at_once <= RUNS_LIMIT:
-        raise InvalidParameter("runs at once", runs_at_once, f"a whole number from 1 to {RUNS_LIMIT}")
+        raise InvalidId("runs at once", f"must be a whole number from 1 to {RUNS_LIMIT}, not {runs_at_once!r}")
     owned = own_threads(threads)
     if len(owned) > THREADS_LIMIT:
         raise InvalidId("thread ids", f"at most {THREADS_LIMIT} are allowed, not {len(owned):,}")
@@ -115,15 +122,14 @@ def drop_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
 
 
 def _drop_row(measurement: Measurement) -> dict[str, object]:
-    counts = outcome_counts([measurement])
-    dropped = counts.expected - counts.delivered
+    count = count_drops(measurement)
     return {
         "chain": measurement.variant.name,
-        "events": counts.expected,
-        "delivered": counts.delivered,
-        "dropped": dropped,
-        "dropped %": round(100 * dropped / counts.expected, 1) if counts.expected else None,
-        "of these, read by another user": counts.misrouted,
+        "events": count.expected,
+        "delivered": count.delivered,
+        "dropped": count.dropped,
+        "dropped %": round(100 * count.dropped / count.expected, 1) if count.expected else None,
+        "of these, read by another user": count.dropped_and_leaked,
         "lost at link": ", ".join(map(str, measurement.verdict.lost_at)) or "none",
     }
 
@@ -131,24 +137,25 @@ def _drop_row(measurement: Measurement) -> dict[str, object]:
 async def explore(*, seed: int = 7) -> None:
     """Show the controls in a live session, and otherwise a table of every chain with four runs at once."""
     if is_live():
-        _show_controls(seed)
+        from IPython.display import display
+
+        display(controls(seed))  # type: ignore[no-untyped-call]
         return
     workload = _workload([f"thread_{number}" for number in range(123, 127)], 4)
     measurements = [await measure(variant(name), workload, seed=seed) for name in CHAINS]
     show_table(drop_table(measurements), "Every chain with four threads and four runs at once", name="explorer")
 
 
-def _show_controls(seed: int) -> None:
+def controls(seed: int) -> Any:
+    """Return a box of widgets whose last child shows the result. It is updated whenever a control changes."""
     import ipywidgets as widgets  # an extra of the notebooks, which only a live session needs
-    from IPython.display import display
 
     wide: Any = {"layout": widgets.Layout(width="28rem"), "style": {"description_width": "8rem"}}
+    late: Any = {"continuous_update": False, **wide}
     chain = widgets.Dropdown(options=CHAINS, value=AS_COMMITTED.name, description="chain", **wide)
-    threads = widgets.Text(value=THREADS, description="thread ids", continuous_update=False, **wide)
-    at_once = widgets.IntText(value=2, description="runs at once", continuous_update=False, **wide)
-    event = widgets.Dropdown(
-        options=[str(each) for each in CRITICAL], value="agent_thinking", description="event", **wide
-    )
+    threads = widgets.Text(value=THREADS, description="thread ids", **late)
+    at_once = widgets.IntText(value=2, description="runs at once", **late)
+    event = widgets.Dropdown(options=[str(each) for each in CRITICAL], value=THOUGHT, description="event", **wide)
     run, result = widgets.Button(description="Run", button_style="primary"), widgets.HTML()
 
     async def show() -> None:
@@ -156,14 +163,14 @@ def _show_controls(seed: int) -> None:
         found = await explore_once(chain.value, ids, runs_at_once=at_once.value, event=event.value, seed=seed)
         result.value = found.html()
 
-    worker = _Worker(show, lambda text: setattr(result, "value", text))
+    worker = _Worker(show, lambda html: setattr(result, "value", html))
     for control in (chain, threads, at_once, event):
         control.observe(lambda _: worker.start(), "value")
     run.on_click(lambda _: worker.start())
     box = widgets.VBox([chain, threads, at_once, event, run, result])
     box.add_class("bridgekit-explorer")
-    display(box)  # type: ignore[no-untyped-call]
     worker.start()
+    return box
 
 
 class _Worker:

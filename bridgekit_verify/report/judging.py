@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import structs
+
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
+from bridgekit_verify.report.drop_rates import AS_COMMITTED, DropTables, read_drop_tables
 from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Table, Verdict
 from bridgekit_verify.report.priorities import fix_works, priority_findings
 from bridgekit_verify.report.structure import Figure, Notebook, Report
@@ -93,12 +95,26 @@ def all_findings(report: Report) -> dict[str, tuple[Finding, Notebook]]:
 
 
 def _with_run_answer(finding: Finding, tables: DropTables) -> Finding:
-    """Return a finding about a fix with the answer whether it works as committed, unless the finding has it."""
-    kind, _, number = finding.id.partition("-")
-    if kind != "fix" or finding.works != "unknown" or number not in ("1", "2", "3"):
+    """Return a finding with the answer whether what it is about works as committed, unless the finding states it."""
+    works = _run_answer(finding, tables)
+    if finding.works != "unknown" or works == "unknown":
         return finding
-    fields = {name: getattr(finding, name) for name in finding.__struct_fields__}
-    return Finding(**{**fields, "works": fix_works(tables, int(number))})
+    return structs.replace(finding, works=works)
+
+
+def _run_answer(finding: Finding, tables: DropTables) -> RunAnswer:
+    kind, _, name = finding.id.partition("-")
+    if kind == "fix" and name in ("1", "2", "3"):
+        return fix_works(tables, int(name))
+    if finding.id == "claim-complexity":
+        return fix_works(tables, 1)
+    if finding.id == "claim-lost":
+        before = tables.step(AS_COMMITTED)
+        return "unknown" if before is None else "works" if before.fate.complete else "fails"
+    if kind == "missed":
+        answers: dict[Verdict, RunAnswer] = {"holds": "works", "does not hold": "fails"}
+        return answers.get(finding.verdict, "unknown")
+    return "unknown"
 
 
 def link_statuses(report: Report) -> tuple[LinkStatus, ...]:
@@ -202,7 +218,7 @@ class ReportSection:
 def sections(report: Report) -> dict[str, list[ReportSection]]:
     """Return the findings of the report's sections, grouped by the first word of their id, in the notebooks' order."""
     found: dict[str, list[ReportSection]] = {}
-    for finding, _ in report.findings.values():
+    for finding, _ in all_findings(report).values():
         if title := PARTS.get(_first_word(finding)):
             name = finding.id.replace("-", "_")
             figure, table = report.figure(name), report.table(name)

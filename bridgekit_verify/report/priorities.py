@@ -142,7 +142,7 @@ def _monitoring(tables: DropTables) -> Finding:
     if not measured:
         right, answer = _not_measured()
     else:
-        worst = max(measured, key=lambda step: step.false_success)
+        worst = max(reversed(measured), key=lambda step: step.false_success)
         right = "as worded, but insufficient" if worst.false_success else "yes"
         where = "as committed" if worst is before else f"as committed with {FIXES[worst.name]}"
         answer = (

@@ -12,7 +12,7 @@ from bridgekit_verify.measure.history import EventKey
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.workload import Workload, seeded, thread_ids
 from bridgekit_verify.report.claims import verdict_of
-from bridgekit_verify.report.findings import Finding
+from bridgekit_verify.report.findings import Finding, RunAnswer
 from bridgekit_verify.studies.manual_run import HandNotification, notify_by_hand
 from bridgekit_verify.studies.study import EXAMPLE, FixStudy
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIXES, SOUND, VARIANTS, Variant
@@ -46,6 +46,11 @@ async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
     return [all_arrive_claim(study, before, after), real_time_claim(study, before, after), _business_value()]
 
 
+def _works(complete: bool, *, known: bool) -> RunAnswer:
+    """Answer "Does it work when run?" for the code as committed with Fix 1."""
+    return "unknown" if not known else "works" if complete else "fails"
+
+
 async def _as_committed(seed: int) -> list[Measurement]:
     """Measure the chain as committed, before and after Fix 1, with the audit's own example of a thread id."""
     workload = Workload(threads=thread_ids(EXAMPLE, 4, seed=seed), at_once=2)
@@ -60,6 +65,7 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
         title="After Fix 1 · all agent events reach users correctly",
         claim="After the fix, every agent event reaches its user. The fix is a change of one line.",
         reported="after fix",
+        works=_works(real.all_delivered, known=real.delivery.known),
         verdict=verdict_of(
             real.all_delivered and study.delivering("fix 1") == study.families,
             known=study.known and real.delivery.known,
@@ -86,6 +92,7 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
         title="After Fix 1 · real-time chat is restored",
         claim="Users see the agent at work again: what it thinks and which tools it uses, before it is done.",
         reported="after fix",
+        works=_works(real.k == real.n, known=real.known),
         verdict=verdict_of(len(shown) == len(study.families) and real.k == real.n, known=study.known and real.known),
         answer=f"Of the events within a run, the user reads {example.counts} before the run's end with"
         f" {study.example_family}, and all of them with {len(shown)} of {len(study.families)} kinds of thread ids, on"
@@ -137,6 +144,7 @@ def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -
         title="Step 1 · test the event flow",
         claim="After Fix 1, the suite of WebSocket events passes.",
         reported="step",
+        works=_works(after.verdict.all_delivered, known=after.verdict.delivery.known),
         verdict=verdict_of(
             fixed.verdict.all_delivered and after.verdict.all_delivered,
             known=fixed.verdict.delivery.known and after.verdict.delivery.known,
@@ -168,6 +176,8 @@ def run_id_claim(seed: int) -> Finding:
         claim=f"The run id {STEP_2_RUN_ID} contains thread_123.",
         reported="step",
         verdict=verdict_of("thread_123" in STEP_2_RUN_ID),
+        # The statement is true, and the step cannot show whether Fix 1 is in place.
+        audit_right="as worded, but insufficient" if "thread_123" in STEP_2_RUN_ID else "no",
         answer=f"The text {STEP_2_RUN_ID} contains thread_123. The assertion calls no code, so that it passes on each"
         f" of {len(made)} chains, before Fix 1 and after it, and proves nothing about them.",
         evidence=(
@@ -188,7 +198,8 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
         title="Step 3 · notify by hand",
         claim="After Fix 1, a notification for run_thread_123_abc resolves to thread_123 and is emitted.",
         reported="step",
-        verdict=verdict_of(all(each.resolves and bool(each.receipt) and each.arrives for each in after)),
+        works="works" if _succeeds(by_chain[COMMITTED_WITH_FIX_1.name]) else "fails",
+        verdict=verdict_of(all(map(_succeeds, after))),
         answer="; ".join(f"{', '.join(chains)}: {outcome}" for outcome, chains in _by_outcome(notified).items()) + ".",
         evidence=(
             f"One call on each of {len(notified)} chains, with an open socket of thread_123's owner and one of another"
@@ -198,6 +209,10 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
             f" {sound.link}, because {sound.reason}.",
         ),
     )
+
+
+def _succeeds(notified: HandNotification) -> bool:
+    return notified.resolves and bool(notified.receipt) and notified.arrives
 
 
 def _by_outcome(notified: Sequence[HandNotification]) -> dict[str, list[str]]:

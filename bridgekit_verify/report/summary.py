@@ -39,6 +39,13 @@ __all__ = [
 
 NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NOT_MEASURED: Final = "Unknown: the drop rates were not measured."
+REPAIR_TITLES: Final = {
+    "agent per run": "Create an agent for each run",
+    "thread carried": "Carry the thread with the run",
+    "connection bound": "Assign each connection to its thread",
+    "link 8 call": "Call the bridge with the arguments it takes",
+}
+"""What to do for each repair, in words."""
 CHART_LABELS: Final = {
     BEFORE: "no fix",
     "fix 1": "Fix 1: thread in run id",
@@ -313,12 +320,13 @@ def _undetected(tables: DropTables) -> Risk:
     steps = [step for step in (before, *tables.fixes(AS_COMMITTED)) if step]
     if not steps:
         return Risk("undetected", title, "unknown", (NOT_MEASURED,))
-    worst = max(steps, key=lambda step: step.false_success)
+    # Of equals, the last one: it has the most fixes.
+    worst = max(reversed(steps), key=lambda step: step.false_success)
     if not worst.false_success:
         return Risk("undetected", title, "not observed", ("No event was reported as sent that its user did not read.",))
     first = next(step for step in steps if step.false_success)
     when = "today" if first.name == BEFORE else f"after {FIXES[first.name]}"
-    within = "as committed" if worst.name == BEFORE else f"with {FIXES[worst.name]}"
+    within = "as committed" if worst.name == BEFORE else f"with {FIXES[worst.name]} in place"
     false = of(worst.false_success, worst.fate.expected)
     sentence = (
         f"{within[0].upper()}{within[1:]}, {false} events are reported as sent although their user does not read them."
@@ -334,7 +342,7 @@ def actions(tables: DropTables) -> tuple[Action, ...]:
     return tuple(
         Action(
             repair.order,
-            repair.name,
+            REPAIR_TITLES.get(repair.name, repair.name),
             repair.purpose,
             size_text(repair.lines_removed, repair.lines_added),
             repair.delivered - earlier,

@@ -193,7 +193,7 @@ async def test_config_is_served_with_all_options_and_the_address_is_json(
 
 
 async def closed_for(server: Server, site: str, message: bytes) -> int | None:
-    """The close code for a page of that site that sends this first."""
+    """Return the close code for a page of this origin that sends this as its first message."""
     async with open_socket(f"{server.url}/ws", origin=site, proxy=None) as page:  # type: ignore[arg-type]
         with anyio.fail_after(PROCESS_TIMEOUT_SECONDS), suppress(ConnectionClosed):
             if message:

@@ -95,7 +95,10 @@ async def test_failed_commit_refuses_the_events_of_its_batch_only(path: Path) ->
         assert max(received.values()) == 50
 
 
-async def test_store_recovers_with_the_disk_with_and_without_publishing(path: Path) -> None:
+async def test_store_recovers_with_the_disk_with_and_without_publishing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "RETRY_SECONDS", POLL_INTERVAL_SECONDS)
     await create_store(path, FULL)
     async with worker(path) as ill:
         begun = await ill.join(THREAD)

@@ -56,9 +56,9 @@ async def test_latency_ends_with_its_block() -> None:
 
 async def test_latency_delays_bytes_concurrently() -> None:
     async with through() as (_, via, client):
-        with via.slicer(1), via.latency(0.5):
-            # Sequentially, they would take twenty seconds.
-            assert await took(client, b"twenty bytes exactly") < 15
+        with via.slicer(1), via.latency(0.25):
+            # Sequentially, they would take ten seconds.
+            assert await took(client, b"twenty bytes exactly") < 7.5
 
 
 async def test_latency_with_jitter_and_after_its_end_keeps_the_order() -> None:

@@ -82,7 +82,7 @@ def classification(history: History, number: int, arrival: Arrival) -> str | Non
 
 
 def lateness(history: History, socket: Socket) -> list[int]:
-    """Return for each first copy of a delivered event how many frames ago the first frame that overtook it was read."""
+    """Return the delay in frames of each first copy of a delivered event, from the first frame that overtook it."""
     first = [
         arrival.seq
         for number, arrival in enumerate(history.arrivals)

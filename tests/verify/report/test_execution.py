@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bridgekit_verify.report import execution
 from bridgekit_verify.report.building import BuiltReport, build_from_executed, build_report
 from bridgekit_verify.report.execution import execute_folder
 from bridgekit_verify.report.parameters import ParameterError
@@ -151,6 +152,14 @@ def test_report_can_be_rebuilt_from_executed_copies(ran: ExecutionResult, tmp_pa
     again = build_from_executed(ran.executed, tmp_path)
     assert again.headline == ran.built.headline
     assert not again.complete
+
+
+def test_a_kernel_is_not_given_the_name_of_a_live_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a report made from JupyterLab would contain the explorer's controls in place of its table."""
+    monkeypatch.setenv("JPY_SESSION_NAME", "mine.ipynb")
+    monkeypatch.setenv("KEPT", "yes")
+    environment = execution.kernel_environment()
+    assert ("JPY_SESSION_NAME" in environment, environment["KEPT"]) == (False, "yes")
 
 
 def test_an_unknown_parameter_stops_before_any_kernel_starts(tmp_path: Path) -> None:

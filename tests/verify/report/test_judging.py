@@ -148,6 +148,27 @@ def test_a_finding_that_states_whether_its_fix_works_keeps_that() -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "verdict", "works"),
+    [
+        ("claim-lost", "holds", "fails"),
+        ("claim-complexity", "does not hold", "fails"),
+        ("missed-leaks", "does not hold", "fails"),
+        ("missed-leaks", "holds", "works"),
+        ("missed-leaks", "unknown", "unknown"),
+        ("step-9", "holds", "unknown"),
+    ],
+)
+def test_whether_it_works_is_computed_where_the_finding_does_not_say(key: str, verdict: str, works: str) -> None:
+    report = report_of(executed("10_a", *map(tabulated, drop_tables()), recorded(claim(key, verdict=verdict))))
+    assert all_findings(report)[key][0].works == works
+
+
+def test_whether_it_works_is_unknown_without_measurements() -> None:
+    report = report_with(claim("claim-lost"), claim("claim-complexity"), claim("fix-1"))
+    assert [finding.works for finding, _ in all_findings(report).values()] == ["unknown"] * 3
+
+
+@pytest.mark.parametrize(
     ("verdict", "reported", "right"),
     [
         ("holds", "fix", "yes"),

@@ -132,7 +132,9 @@ def test_risks_are_leak_then_loss_then_undetected_failure() -> None:
         " and Fix 3 none.",
     )
     assert undetected.when == "after Fix 1"
-    assert undetected.sentences[0].startswith(f"With Fix 1, 168 of {ALL} events are reported as sent")
+    assert undetected.sentences[0].startswith(
+        f"With all three fixes in place, 168 of {ALL} events are reported as sent"
+    )
 
 
 def test_a_risk_that_exists_today_says_so() -> None:

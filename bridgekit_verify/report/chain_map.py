@@ -1,0 +1,60 @@
+"""Draws the map of notebook 00: the ten links in the order in which an event passes them, and what each passes on."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
+
+from bridgekit.chain import LINKS
+from bridgekit_verify.measure.plots import STYLE, TEXT_COLOUR
+
+__all__ = ["chain_map", "chain_map_text"]
+
+CONNECTIONS: Final = (10, "Connections", "the frame, to each socket of the thread", "not examined")
+ROWS: Final = (*((link.number, link.name, link.output, link.reported) for link in LINKS), CONNECTIONS)
+WIDTH: Final = 6.1
+HEIGHT: Final = 0.56
+GAP: Final = 0.16
+TOP: Final = 0.62
+
+
+def chain_map_text() -> str:
+    """Return the map as text."""
+    return "From top to bottom: " + "; ".join(
+        f"link {number}, {name}, passes on {output} (the audit: {reported})" for number, name, output, reported in ROWS
+    )
+
+
+def chain_map(title: str = "The path of an event: ten links, and the audit's status of each") -> Figure:
+    """Draw one box per link, from startup to the user's socket."""
+    height = TOP + (len(ROWS) + 1) * (HEIGHT + GAP)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height))
+        axis = figure.add_axes((0, 0, 1, 1))
+        axis.set_xlim(0, WIDTH)
+        axis.set_ylim(height, 0)
+        axis.axis("off")
+        axis.text(0.1, 0.22, title, fontsize=11.5, fontweight="bold", va="center")
+        axis.text(WIDTH - 0.12, TOP - 0.12, "the audit", fontsize=8, color="#666666", ha="right", va="center")
+        for index, (number, name, output, reported) in enumerate(ROWS):
+            top = TOP + index * (HEIGHT + GAP)
+            middle, broken = top + HEIGHT / 2, reported == "broken"
+            box = {"facecolor": "#FBE6DC", "edgecolor": "#9C3000", "linewidth": 2.4}
+            if not broken:
+                box = {"facecolor": "#F5F6F8", "edgecolor": "#A9B1BA", "linewidth": 0.8}
+            axis.add_patch(
+                FancyBboxPatch((0.1, top), WIDTH - 0.2, HEIGHT, boxstyle="round,pad=0,rounding_size=0.05", **box)
+            )
+            axis.add_patch(Circle((0.36, middle), 0.13, facecolor=TEXT_COLOUR, edgecolor="none"))
+            axis.text(0.36, middle, str(number), color="white", fontsize=9, fontweight="bold", ha="center", va="center")
+            axis.text(0.62, middle - 0.11, name, fontsize=9.5, fontweight="bold", va="center")
+            axis.text(0.62, middle + 0.13, f"passes on {output}", fontsize=8.5, va="center")
+            weight = "bold" if broken else "normal"
+            axis.text(WIDTH - 0.22, middle, reported, fontsize=9, fontweight=weight, ha="right", va="center")
+            x, bottom = WIDTH / 2, top + HEIGHT
+            axis.add_patch(FancyArrowPatch((x, bottom), (x, bottom + GAP), arrowstyle="-|>", mutation_scale=8))
+        axis.text(WIDTH / 2, height - 0.4, "the user's socket", fontsize=9.5, fontweight="bold", ha="center")
+        return figure
