@@ -40,8 +40,6 @@ OVERLOAD_SECONDS: Final = 1.3
 """Least duration of the overload: at twice the capacity, events get late by about half the elapsed time or more."""
 MAX_OVERLOAD_EVENTS: Final = 150_000
 """Bound on the overload's events, so that they fit into the client's memory."""
-PAIRED_ROUNDS: Final = 4
-"""Rounds of the load that all edges get in turn. Their CPU times are comparable only at the same load."""
 PAIRED_SHARE: Final = 0.4
 """That load, as a share of the lowest one that an edge carries."""
 MAX_OVERLOAD_TRIES: Final = 2
@@ -170,11 +168,13 @@ async def study_capacity(
     sockets: int = 100,
     seconds: float = 12.0,
     max_load: float = 200_000.0,
+    rounds: int = 4,
     edges: Sequence[Edge] = EDGES,
 ) -> CapacityStudy:
     """Find the highest load that each edge carries. The edges take turns; no new load starts after `seconds`.
 
     Each thread has one socket and gets an equal share of the runs. Loads are in events per second, up to `max_load`.
+    Then all edges get the same load in turns, `rounds` times, because CPU times are comparable only at the same load.
     Raises TimeoutError.
     """
     plan = plan or LoadPlan()
@@ -184,7 +184,7 @@ async def study_capacity(
             for each in testbeds.values():
                 await each.connect(sockets)
             searches = await _search_loads(testbeds, plan, anyio.current_time() + seconds, max_load)
-            paired = await _paired_rounds(testbeds, searches, plan)
+            paired = await _paired_rounds(testbeds, searches, plan, rounds)
             for search in searches:
                 await _overload(testbeds[search.edge.name], search, plan)
     return CapacityStudy(searches, sockets, os.getloadavg()[0], paired)
@@ -207,19 +207,19 @@ async def _search_loads(
 
 
 async def _paired_rounds(
-    testbeds: Mapping[str, Testbed], searches: Sequence[LoadSearch], plan: LoadPlan
+    testbeds: Mapping[str, Testbed], searches: Sequence[LoadSearch], plan: LoadPlan, rounds: int
 ) -> dict[str, list[StepResult]]:
     """Give all edges the same load in turns, well below what each of them carries; nothing if one carries no load."""
     carried = [search.carries for search in searches if search.carries is not None]
-    rounds: dict[str, list[StepResult]] = {name: [] for name in testbeds}
+    found: dict[str, list[StepResult]] = {name: [] for name in testbeds}
     if len(carried) < len(searches):
-        return rounds
+        return found
     shorter = msgspec.structs.replace(plan, seconds=plan.seconds / 2)
     load = round_load(max(PAIRED_SHARE * min(carried), MIN_EVENTS / shorter.seconds))
-    for _ in range(PAIRED_ROUNDS):
+    for _ in range(rounds):
         for name, each in testbeds.items():
-            rounds[name].append(await _apply_load(each, load, shorter))
-    return rounds
+            found[name].append(await _apply_load(each, load, shorter))
+    return found
 
 
 async def _overload(each: Testbed, search: LoadSearch, plan: LoadPlan) -> None:

@@ -91,7 +91,9 @@ def drop_figure(panels: Sequence[DropPanel], *, title: str) -> Figure:
 
 def drop_alt_text(panels: Sequence[DropPanel]) -> str:
     """Describe the figure of the same panels in text, with the numbers that it shows."""
-    return " ".join(f"{' · '.join(filter(None, (panel.heading, _unit(panel))))}: {_rows(panel)}." for panel in panels)
+    return " ".join(
+        f"{' · '.join(filter(None, (panel.heading, _counted(panel))))}: {_rows(panel)}." for panel in panels
+    )
 
 
 def _rows(panel: DropPanel) -> str:
@@ -178,8 +180,13 @@ def _affected(counts: Mapping[str, DropCount], kinds: Sequence[str]) -> str:
 
 def _unit(panel: DropPanel) -> str:
     """Return what the counts beside the bars count."""
+    counted = _counted(panel)
+    return counted if panel.has_one_bar_per_row else f"Each bar: one kind of thread id. Beside it: {counted.lower()}"
+
+
+def _counted(panel: DropPanel) -> str:
     if not panel.has_one_bar_per_row:
-        return "Each bar: one kind of thread id. Beside it: kinds that lose or leak events"
+        return "Kinds that lose or leak events"
     kinds = len(next(iter(panel.rows.values())))
     return "Events dropped" + (f", the same for each of {kinds} kinds of thread id" if kinds > 1 else "")
 

@@ -82,10 +82,11 @@ class Sample:
 
     count: int
     unit: str
-    """What was counted, as a plural that ends in "s"."""
+    """What was counted, such as "events" or "calls per chain": the first word is a plural that ends in "s"."""
 
     def __str__(self) -> str:
-        return f"{self.count:,} {self.unit.removesuffix('s') if self.count == 1 else self.unit}"
+        unit, space, rest = self.unit.partition(" ")
+        return f"{self.count:,} {unit.removesuffix('s') if self.count == 1 else unit}{space}{rest}"
 
 
 def percent(share: float) -> str:

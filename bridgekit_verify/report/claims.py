@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bridgekit_verify.measure.experiment import Measurement
+from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_hub
 from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Verdict
 from bridgekit_verify.studies.study import KINDS, FixStudy, LinkStudy
@@ -19,6 +20,7 @@ __all__ = [
     "link_claim",
     "lost_claim",
     "run_answer",
+    "smallest_sample_of",
     "verdict_of",
 ]
 
@@ -182,7 +184,13 @@ def fix_claim(number: int, study: FixStudy) -> Finding:
         ),
         before=(before.k, before.n),
         after=(example.k, example.n),
+        sample=smallest_sample_of(study.over_families(name)),
     )
+
+
+def smallest_sample_of(cells: Sequence[Measurement]) -> Sample:
+    """Return the fewest events that one of these measurements expects."""
+    return Sample(min(cell.verdict.expected for cell in cells), "events")
 
 
 def _by_kind(study: FixStudy, variant: str, names: Sequence[str]) -> str:
@@ -247,4 +255,5 @@ def lost_claim(study: FixStudy) -> Finding:
             for attribution in cell.verdict.attributions
         ),
         before=(example.k, example.n),
+        sample=smallest_sample_of(cells),
     )

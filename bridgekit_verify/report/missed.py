@@ -97,12 +97,12 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
         evidence=(
             "Events falsely reported as sent:"
             f" {', '.join(f'{name} {count:,}' for name, count in false.items()) or 'none'}.",
-            f"As committed, the bridge reports {committed.false_success:,} of {_events(study.of('as committed')):,} events falsely as"
-            f" sent; it returned a receipt for {committed.acknowledged:,}. Once Fix 1 lets events reach the hub, its"
-            " answer is “sent”, whether or not a socket is open.",
+            f"As committed, the bridge reports {committed.false_success:,} of {_events(study.of('as committed')):,}"
+            f" events falsely as sent; it returned a receipt for {committed.acknowledged:,}. Once Fix 1 lets events"
+            " reach the hub, its answer is “sent”, whether or not a socket is open.",
             "Even a truthful receipt is about sockets, not users. Experiment: on a chain that is sound except that runs"
-            f" share an agent, {shared.false_success:,} of {_events(study.of('link 5 broken')):,} events are reported as sent, although"
-            " only another user read them.",
+            f" share an agent, {shared.false_success:,} of {_events(study.of('link 5 broken')):,} events are reported"
+            " as sent, although only another user read them.",
         ),
         rule="Holds if no chain of the audit, without or with its fixes, reports an event as sent that its user did not"
         " read.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -9,9 +10,9 @@ from bridgekit.events import EventType
 from bridgekit.ids import ThreadId
 from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.history import EventKey
-from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.measure.statistics import Rate, Sample
 from bridgekit_verify.measure.workload import Workload, seeded, thread_ids
-from bridgekit_verify.report.claims import verdict_of
+from bridgekit_verify.report.claims import smallest_sample_of, verdict_of
 from bridgekit_verify.report.findings import Finding, RunAnswer
 from bridgekit_verify.studies.manual_run import HandNotification, notify_by_hand
 from bridgekit_verify.studies.study import EXAMPLE, FixStudy
@@ -79,6 +80,7 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(real.delivered, real.expected),
+        sample=smallest_sample_of([before, after, *study.over_families("fix 1")]),
     )
 
 
@@ -99,6 +101,7 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
         f" the chain as reported; on the chain as committed, {real.counts}.",
         before=(unfixed.k, unfixed.n),
         after=(real.k, real.n),
+        sample=Sample(min(_shown_at_work(cell).n for cell in (after, *study.over_families("fix 1"))), "events"),
     )
 
 
@@ -159,6 +162,7 @@ def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(after.verdict.delivered, after.verdict.expected),
+        sample=smallest_sample_of([fixed, after]),
     )
 
 
@@ -185,6 +189,7 @@ def run_id_claim(seed: int) -> Finding:
             f" {', '.join(containing) or 'none'}. The others do not: {', '.join(without) or 'none'}.",
             f"For example, {AS_REPORTED.name}: {made[AS_REPORTED.name]}; fix 1: {made['fix 1']}.",
         ),
+        sample=Sample(1, "texts"),
     )
 
 
@@ -208,6 +213,7 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
             f"The sound chain never derives a thread from a run id: its receipt is {sound.outcome} at link"
             f" {sound.link}, because {sound.reason}.",
         ),
+        sample=Sample(min(Counter(each.chain for each in notified).values()), "calls per chain"),
     )
 
 

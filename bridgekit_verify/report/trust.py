@@ -104,10 +104,10 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
         " delivery is the known one.",
         reported=OURS,
         verdict=verdict_of(holds) if checks else "unknown",
-        answer=f"Without chance (offline users, p = 0, p = 1), {len(exact) - len(unequal)} of {len(exact)} counts are the known ones."
-        f" Random loss: in {len(sampled) - len(outside)} of {len(sampled)} the 95 % interval contains the known rate,"
-        f" and in {len(study.losses) - len(miscounted)} of {len(study.losses)} exactly the dropped frames count as"
-        " lost.",
+        answer=f"Without chance (offline users, p = 0, p = 1), {len(exact) - len(unequal)} of {len(exact)} counts are"
+        f" the known ones. Random loss: in {len(sampled) - len(outside)} of {len(sampled)}, the 95 % interval contains"
+        f" the known rate. In {len(study.losses) - len(miscounted)} of {len(study.losses)}, exactly the dropped frames"
+        " count as lost.",
         evidence=tuple(
             f"{check.name}: {100 * check.closed_form:.1f} % known, {check.measured} measured." for check in checks
         ),

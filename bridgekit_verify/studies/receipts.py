@@ -96,7 +96,7 @@ class ReceiptStudy:
 
 
 def _in_two_lines(name: str) -> str:
-    return name.replace(", ", ",\n", 1)
+    return name.replace(" with ", "\nwith ", 1)
 
 
 def _ordered(measurement: Measurement) -> list[tuple[tuple[str, str], int]]:

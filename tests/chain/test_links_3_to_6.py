@@ -213,3 +213,17 @@ async def test_cancelled_run_gets_its_end_event_when_publishing_has_to_wait() ->
 async def test_cancelled_run_ends_when_publishing_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_5_core, "ERROR_NOTIFY_TIMEOUT_SECONDS", 0.01)
     assert await cancelled_run(BridgeThatNeverAnswers) == ["agent_started"]
+
+
+async def test_first_and_last_event_name_the_request() -> None:
+    """A client that connects during a run matches its events to its request by them."""
+    application = await started()
+    core = AgentExecutionCore(registry_of(application), application.bridge)
+    connection = subscribe(application, context().thread_id)
+    await core.execute_agent(context())
+    with pytest.raises(Broken):
+        await core.execute_agent(context(agent_name="failing"))
+    contexts = [each["context"] for each in payloads(connection, EventType.AGENT_STARTED)]
+    assert contexts == [{"request": "question 1"}] * 2
+    [failed] = payloads(connection, EventType.AGENT_ERROR)
+    assert failed["error_context"] == {"request": "question 1"}

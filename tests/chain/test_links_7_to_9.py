@@ -187,3 +187,14 @@ async def test_bridge_uses_only_the_resolver_that_it_was_created_with(kind: str,
     resolver = Carried() if kind == "carried" else MappingLookup(mapping)
     receipt = await AgentWebSocketBridge(Hub(), resolver, mapping).notify(emitted(thread_id=THREAD))
     assert receipt.thread_id == thread
+
+
+@pytest.mark.parametrize("missing", ["bridge", "run_id"])
+async def test_adapter_with_only_one_of_bridge_and_run_has_no_bridge_and_refuses_events(missing: str) -> None:
+    adapter = WebSocketBridgeAdapter()
+    adapter.set_websocket_bridge((await started()).bridge, RUN, "researcher", thread_id=THREAD)
+    assert adapter.has_websocket_bridge()
+    setattr(adapter, missing, None)
+    assert not adapter.has_websocket_bridge()
+    receipt = await adapter.emit_thinking("hm")
+    assert (receipt.outcome, receipt.link) == (Outcome.REFUSED, 7)

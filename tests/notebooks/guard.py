@@ -1,8 +1,8 @@
-"""Say what is wrong with an executed notebook that the runner let pass.
+"""Finds what is wrong with an executed notebook that the runner reports as passed.
 
 nbmake fails a notebook only when a cell has an `error` output. IPython prints an ExceptionGroup as text:
-a failed assertion inside a task group stops the notebook, and is reported as passed. So this guard looks at
-what a completed run leaves behind; test_guard.py plants each failure and shows that it is caught.
+a failed assertion inside a task group stops the notebook, and is reported as passed. So this guard checks what a
+complete run leaves behind; test_guard.py provokes each failure and shows that it is caught.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import nbformat
 
 
 def faults_of(executed: Path) -> list[str]:
-    """Answer with one sentence per fault; none means that the notebook ran to its end and held."""
+    """Return one sentence for each fault; none means that the notebook ran to its end and every assertion held."""
     notebook: Any = nbformat.read(executed, as_version=4)  # type: ignore[no-untyped-call]
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     faults = [f"cell {n}: {fault}" for n, cell in enumerate(cells, 1) for fault in faults_of_cell(cell)]
@@ -25,7 +25,7 @@ def faults_of(executed: Path) -> list[str]:
 
 
 def sentinel(stem: str) -> str:
-    """The line that a notebook prints when it has checked everything: only a run to the end prints it."""
+    """Return the last line that a notebook prints. Only a run to the end prints it."""
     return f"checked: {stem}"
 
 

@@ -19,7 +19,8 @@ from tests.tree import NOTEBOOKS
 
 NAMES = tuple(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))
 CELL_SECONDS = 120
-RESET = "get_ipython().reset(new_session=True, aggressive=False)"
+REMOVE_VARIABLES = 'get_ipython().run_line_magic("reset_selective", "-f ^[A-Za-z]")'
+"""Names with an underscore stay: they belong to what `bridgekit_verify.report` installs in the kernel when imported."""
 
 
 def execute_with(parameters: Mapping[str, Any], folder: Path) -> None:
@@ -42,7 +43,7 @@ async def _execute_all(parameters: Mapping[str, Any], folder: Path) -> None:
                 for index, cell in enumerate(client.nb.cells):
                     await client.async_execute_cell(cell, index)
             nbformat.write(client.nb, folder / f"{name}.ipynb")  # type: ignore[no-untyped-call]
-            client.nb = new_notebook(cells=[new_code_cell(RESET)])  # type: ignore[no-untyped-call]
+            client.nb = new_notebook(cells=[new_code_cell(REMOVE_VARIABLES)])  # type: ignore[no-untyped-call]
             await client.async_execute_cell(client.nb.cells[0], 0)
 
 

@@ -1,4 +1,4 @@
-"""A guard that cannot fail is worthless: each failure planted here really happens, and is caught."""
+"""Each failure here really happens in a kernel, and the guard catches it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ try:
         assert 1 == 2
 except ExceptionGroup as group:
     raise RuntimeError("while handling")"""
-# The loop reports a task's error when the task is collected, and a cell shows it only if that happens while
-# it runs. Mostly it does not: what this guard cannot see, the lint forbids.
+# The event loop reports a task's error when the task is collected, and a cell shows it only if that happens while the
+# cell runs. The guard cannot rely on that, so the lint forbids bare tasks.
 BACKGROUND = "async def fail():\n    assert 1 == 2\n\ntask = asyncio.create_task(fail())\nawait asyncio.sleep(0.01)"
 FIGURE = "figure, axes = plt.subplots(figsize=(1, 1))\nplt.close(figure)\ndisplay(figure"
 DESCRIBED = FIGURE + ', metadata={"image/png": {"alt": "an empty frame"}})'
 
 # name, the cells between the first and the sentinel, what the guard must say
-PLANTED: list[tuple[str, list[Any], str]] = [
+FAILURES: list[tuple[str, list[Any], str]] = [
     ("group", [IN_A_GROUP], "never ran"),
     ("while_handling", [WHILE_HANDLING], "never ran"),
     ("from_none", [WHILE_HANDLING + " from None"], "never ran"),
@@ -47,8 +47,8 @@ PLANTED: list[tuple[str, list[Any], str]] = [
 ]
 
 
-def planted(path: Path, cells: list[Any]) -> Path:
-    """Write a sound notebook with the given cells in its middle. One may bring a tag; None: no sentinel."""
+def write_notebook(path: Path, cells: list[Any]) -> Path:
+    """Write a sound notebook with these cells in its middle. A cell may have a tag; None: no sentinel."""
     middle = [cell if isinstance(cell, tuple) else (cell, "") for cell in cells if cell is not None]
     first = ("import asyncio, gc, sys\nimport anyio\nimport matplotlib.pyplot as plt", "")
     last = [] if None in cells else [(f"print({sentinel(path.stem)!r})", "")]
@@ -63,12 +63,12 @@ def planted(path: Path, cells: list[Any]) -> Path:
 
 
 async def execute_all(paths: list[Path]) -> None:
-    """Execute the notebooks one after another in one kernel: starting it costs more than running them all."""
+    """Execute the notebooks in one kernel, because starting it takes longer than running them all."""
     client = NotebookClient(new_notebook(), timeout=CELL_SECONDS)  # type: ignore[no-untyped-call]
     async with client.async_setup_kernel():
         for path in paths:
             client.nb = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-            # What is left in the notebook is all that the guard is shown, as with nbmake.
+            # What remains in the notebook is all that the guard sees, as with nbmake.
             with contextlib.suppress(CellExecutionError):
                 for n, cell in enumerate(client.nb.cells):
                     await client.async_execute_cell(cell, n)
@@ -77,15 +77,15 @@ async def execute_all(paths: list[Path]) -> None:
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("planted")
-    rows: list[tuple[str, list[Any]]] = [(name, cells) for name, cells, _ in PLANTED]
+    folder = tmp_path_factory.mktemp("failures")
+    rows: list[tuple[str, list[Any]]] = [(name, cells) for name, cells, _ in FAILURES]
     rows.append(("sound", ["await anyio.sleep(0)", DESCRIBED]))
-    asyncio.run(execute_all([planted(folder / f"{name}.ipynb", cells) for name, cells in rows]))
+    asyncio.run(execute_all([write_notebook(folder / f"{name}.ipynb", cells) for name, cells in rows]))
     return folder
 
 
-@pytest.mark.parametrize(("name", "expected"), [(name, expected) for name, _, expected in PLANTED])
-def test_planted_failure_is_caught(name: str, expected: str, executed: Path) -> None:
+@pytest.mark.parametrize(("name", "expected"), [(name, expected) for name, _, expected in FAILURES])
+def test_failure_is_caught(name: str, expected: str, executed: Path) -> None:
     faults = faults_of(executed / f"{name}.ipynb")
     assert any(expected in fault for fault in faults), faults
 
@@ -100,8 +100,8 @@ def test_notebook_without_code_is_at_fault(tmp_path: Path) -> None:
 
 
 def test_nbmake_alone_passes_an_assertion_that_failed_in_a_task_group(tmp_path: Path) -> None:
-    """The reason for the guard. When this fails, nbmake has learned to look, and the guard may go."""
-    path = planted(tmp_path / "group.ipynb", [IN_A_GROUP])
+    """The reason for the guard. If this test fails, nbmake finds the failure, and the guard can be removed."""
+    path = write_notebook(tmp_path / "group.ipynb", [IN_A_GROUP])
     result = NotebookRun(path, CELL_SECONDS).execute()
     nbformat.write(result.nb, path)  # type: ignore[no-untyped-call]
     assert result.error is None

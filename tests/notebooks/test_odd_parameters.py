@@ -13,7 +13,7 @@ from tests.notebooks.parameter_runs import NAMES, execute_with
 ODD: dict[str, Any] = {
     "SEED": 5,
     "THREADS": 12,
-    "RUNS": 2,
+    "RUNS": 1,
     "AT_ONCE": 8,
     "USERS_WITHOUT_SOCKET": 5,
     "SHARING_RUNS": 13,
@@ -23,15 +23,17 @@ ODD: dict[str, Any] = {
     "STEPS": 9,
     "PACE_SECONDS": 0.03,
     "FAULT_SECONDS": 0.2,
+    "FAULTS": ["timeout", "reset_peer", "pause", "broker's pause"],
     "OFFLINE_SECONDS": [],
     "RETAINED_EVENTS": 7,
     "STEP_SECONDS": 0.25,
     "PAUSE_SECONDS": 0.013,
     "STEPS_PER_RUN": 3,
-    "SEARCH_SECONDS": 1.5,
+    "SEARCH_SECONDS": 1.0,
     "MAX_EVENTS_PER_SECOND": 5_000.0,
     "SOCKETS": 7,
     "SIZES": [7, 31, 50],
+    "ROUNDS": 1,
 }
 
 

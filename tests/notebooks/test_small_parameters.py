@@ -25,6 +25,7 @@ SMALL: dict[str, Any] = {
     "STEPS": 8,
     "PACE_SECONDS": 0.02,
     "FAULT_SECONDS": 0.15,
+    "FAULTS": ["down", "kill while away"],
     "OFFLINE_SECONDS": [0.0, 0.1],
     "RETAINED_EVENTS": 3,
     "STEP_SECONDS": 0.3,
@@ -33,6 +34,7 @@ SMALL: dict[str, Any] = {
     "MAX_EVENTS_PER_SECOND": 3_000.0,
     "SOCKETS": 2,
     "SIZES": [10, 30],
+    "ROUNDS": 1,
 }
 
 

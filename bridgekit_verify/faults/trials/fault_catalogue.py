@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import anyio
 import pandas as pd
 
+from bridgekit.errors import UnknownName
 from bridgekit_verify.faults.proxy import Proxy
 from bridgekit_verify.faults.toxics import NETWORK_FAULTS
 from bridgekit_verify.faults.trials.deployment import DeliveryMode, Deployment
 
-__all__ = ["FAULTS", "Fault", "FaultContext", "FaultTarget", "fault_table"]
+__all__ = ["FAULTS", "Fault", "FaultContext", "FaultTarget", "fault_table", "faults_named"]
 
 
 class FaultTarget(enum.StrEnum):
@@ -211,6 +212,14 @@ _ROWS: Final = (
 def fault_table() -> pd.DataFrame:
     """Return one row for each fault: its name, its target, and the real-world event that it models."""
     return pd.DataFrame({"fault": row.name, "acts on": str(row.target), "models": row.description} for row in _ROWS)
+
+
+def faults_named(names: Sequence[str]) -> list[Fault]:
+    """Return the faults with these names, and the baseline; all of them if no name is given. UnknownName lists them."""
+    for name in names:
+        if name not in FAULTS:
+            raise UnknownName("fault", name, tuple(FAULTS))
+    return [row for row in _ROWS if not names or row.name in names or row.target is FaultTarget.NOTHING]
 
 
 FAULTS: Final = {row.name: row for row in _ROWS}

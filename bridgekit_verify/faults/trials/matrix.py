@@ -31,6 +31,8 @@ MATRIX_SECONDS: Final = 600.0
 """Timeout of a matrix, after which it raises TimeoutError; 20 times the duration of the plan is added."""
 
 SIGNALLED: Final = "#A9B7C2"
+"""Fill colour, between those of delivered and dropped events."""
+
 OUTCOMES: Final = (
     ("misrouted", LEAKED, "white", "xx"),
     ("lost, silent", DROPPED, "white", ""),
@@ -67,18 +69,19 @@ class FaultMatrix:
         return [trial for (_, name), trial in self.cells.items() if name == delivery]
 
     def named(self, *faults: str, delivery: str) -> list[Trial]:
-        """Return the trials of these faults in one delivery mode, in the given order."""
-        return [self.cells[fault, delivery] for fault in faults]
+        """Return the trials of those of these faults that were tried in one delivery mode, in the given order."""
+        return [self.cells[fault, delivery] for fault in faults if (fault, delivery) in self.cells]
 
     @staticmethod
     def delays(trials: Sequence[Trial]) -> str:
         """Return a text alternative of the latency figure: the latest event of each trial."""
-        return "; ".join(
+        clauses = "; ".join(
             f"{trial.fault.name} with {trial.delivery.name}: {len(trial.first_copies):,} events read, the latest"
-            f" {max(each.read_at - each.emitted_at for each in trial.first_copies):.2f} s after it was emitted,"
+            f" {max((each.read_at - each.emitted_at for each in trial.first_copies), default=0):.2f} s after it was emitted,"
             f" {len(trial.lost_moments):,} lost"
             for trial in trials
         )
+        return clauses or "no trial was made"
 
     @property
     def guaranteed(self) -> list[Trial]:

@@ -136,11 +136,12 @@ class WindowStudy:
 
     def alt_text(self) -> str:
         """Return a text alternative of the figure, one clause for each window."""
-        return "; ".join(
+        clauses = "; ".join(
             f"{window.trial.delivery.name}, offline for {window.offline_seconds:.2f} s: {window.lost.counts} lost,"
             f" {window.predicted.k:,} predicted"
             for window in self.windows
         )
+        return clauses or "no window was measured"
 
 
 def _row(window: Window) -> dict[str, object]:

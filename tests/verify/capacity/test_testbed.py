@@ -71,12 +71,15 @@ async def test_failed_server_process_is_reported_with_its_error_output(anyio_bac
 
 async def test_capacity_of_both_edges_is_positive_and_share_falls_under_overload(anyio_backend: str) -> None:
     """Only asserts that a capacity is found, that the overload is late, and that all events are accounted for."""
-    study = await study_capacity(PLAN, sockets=10, seconds=1.0, max_load=4_000)
+    study = await study_capacity(PLAN, sockets=10, seconds=1.0, max_load=4_000, rounds=1)
     assert all(each.accounted_for and each.client.lost == 0 for each in study.steps)
     assert len(study.table()) == sum(len(search.tried) for search in study.searches)
     assert list(study.summary()["edge"]) == ["ASGI", "native"]
     assert all(json.dumps(row) for row in study.summary().to_dict("records"))
     assert study.figure().axes[0].get_ylim()[0] <= 90
+    rounds = {name: {step.events_per_second for step in steps} for name, steps in study.paired.items()}
+    assert rounds["ASGI"] == rounds["native"]
+    assert len(rounds["ASGI"]) == all(search.carries is not None for search in study.searches)
     assert study.alt_text().count(" on time") == len(study.table())
 
 

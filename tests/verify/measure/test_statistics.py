@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgekit_verify.measure.statistics import Rate, collision_probability, percent, runs_until_collision, wilson
+from bridgekit_verify.measure.statistics import (
+    Rate,
+    Sample,
+    collision_probability,
+    percent,
+    runs_until_collision,
+    wilson,
+)
 
 counts = st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -151,3 +158,19 @@ def test_percent_has_more_digits_near_the_ends(share: float, text: str) -> None:
 def test_rate_is_known_from_one_trial_and_unknown_without_counts() -> None:
     assert Rate(0, 1).known
     assert Rate.of(None) == Rate(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("sample", "text"),
+    [
+        (Sample(2, "agents"), "2 agents"),
+        (Sample(1, "calls per chain"), "1 call per chain"),
+        (Sample(1_200, "events"), "1,200 events"),
+    ],
+)
+def test_sample_is_written_in_singular_or_plural(sample: Sample, text: str) -> None:
+    assert str(sample) == text
+
+
+def test_smallest_sample_sorts_first() -> None:
+    assert min(Sample(3, "agents"), Sample(2, "runs"), Sample(10, "events")) == Sample(2, "runs")

@@ -23,7 +23,7 @@ async def test_sent_is_not_delivered_on_the_chain_as_committed() -> None:
     study = await study_receipts(threads=2, users_without_socket=1, at_once=2)
     finding = receipt_claim(study)
     assert finding.verdict == "does not hold"
-    assert "'as committed, fix 1', 4 of 10 events" in finding.answer
+    assert "'as committed with fix 1', 4 of 10 events" in finding.answer
     assert finding.sample == Sample(10, "events")
     sound = study.of("sound")
     honest = [replace(sound, variant=each.variant) for each in study.measurements]

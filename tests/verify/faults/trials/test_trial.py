@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from bridgekit.errors import UnknownName
 from bridgekit_verify.faults.trials.deployment import (
     AT_MOST_ONCE,
     DELIVERY_MODES,
@@ -15,7 +16,7 @@ from bridgekit_verify.faults.trials.deployment import (
     DeliveryMode,
     deployed,
 )
-from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, FaultTarget
+from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, FaultTarget, faults_named
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
 from bridgekit_verify.measure.families import thread_ids
 from tests.verify.faults.trials.trials import SOCKET, trial
@@ -65,6 +66,13 @@ def test_broker_and_agent_faults_apply_only_to_separate_agents() -> None:
             *[not separate_agents] * 3,
             True,
         ]
+
+
+def test_chosen_faults_include_the_baseline_and_no_name_means_all() -> None:
+    assert [fault.name for fault in faults_named(["kill", "down"])] == ["none", "down", "kill"]
+    assert faults_named([]) == list(FAULTS.values())
+    with pytest.raises(UnknownName, match="no fault is called 'typo'; known: 'none', 'latency'"):
+        faults_named(["typo"])
 
 
 def test_names_of_faults_and_modes_are_unique() -> None:
