@@ -108,7 +108,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     measurement: bool = True
     """Whether its rows are measurements, which go to results.csv."""
     folded: bool = False
-    """Whether the reader sees only the caption until it is opened."""
+    """Whether it is closed until the reader opens it."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):

@@ -57,10 +57,9 @@ def record(finding: Finding) -> None:
 def show_table(frame: DataFrame, caption: str, *, name: str, measurement: bool = True, folded: bool = False) -> None:
     """Show a frame as a table, and pass its rows to results.json and, if they are measurements, to results.csv.
 
-    Of a folded table, the reader sees only the caption until it is opened. Raises ValueError for a column name that
-    results.csv reserves.
+    A `folded` table is closed until the reader opens it. Raises ValueError for a column name that results.csv reserves.
     """
-    table = msgspec.structs.replace(table_of(frame, caption, name=name, measurement=measurement), folded=folded)
+    table = table_of(frame, caption, name=name, measurement=measurement, folded=folded)
     text = f"{caption}\n{frame.to_string(index=False)}"
     _show({"text/plain": text, "text/html": _grid(table), TABLE_MIME: msgspec.to_builtins(table)})
 
@@ -124,7 +123,7 @@ def sentinel(name: str) -> str:
     return f"checked: {name}"
 
 
-def table_of(frame: DataFrame, caption: str, *, name: str, measurement: bool) -> Table:
+def table_of(frame: DataFrame, caption: str, *, name: str, measurement: bool, folded: bool = False) -> Table:
     """Return a frame as plain data. A named index becomes a column; an unnamed one is dropped. Raises ValueError."""
     plain = frame.reset_index() if any(label is not None for label in frame.index.names) else frame
     columns = tuple(_label(column) for column in plain.columns)
@@ -138,7 +137,7 @@ def table_of(frame: DataFrame, caption: str, *, name: str, measurement: bool) ->
         for index, column in enumerate(columns)
     ]
     records = tuple(dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
-    return Table(name=name, caption=caption, columns=columns, records=records, measurement=measurement)
+    return Table(name=name, caption=caption, columns=columns, records=records, measurement=measurement, folded=folded)
 
 
 def _require_valid(finding: object) -> None:
@@ -209,7 +208,8 @@ def _grid(table: Table) -> str:
         for row in table.records
     )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    data = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    caption = f'<caption style="caption-side:top;text-align:left">{escape(table.caption)}</caption>'
+    rows_and_head = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     if table.folded:
-        return f"<details><summary>{escape(table.caption)}</summary><table>{data}</table></details>"
-    return f'<table><caption style="caption-side:top;text-align:left">{escape(table.caption)}</caption>{data}</table>'
+        return f"<details><summary>{escape(table.caption)}</summary><table>{rows_and_head}</table></details>"
+    return f"<table>{caption}{rows_and_head}</table>"

@@ -34,7 +34,6 @@ NEWER_RULES = ("navigation", "parameter comment", "columns")
 NOT_YET_REWRITTEN: dict[str, Sequence[str]] = {
     "01_app_startup": NEWER_RULES,
     "02_supervisor": NEWER_RULES,
-    "03_agent_registry": NEWER_RULES,
     "04_execution_engine": NEWER_RULES,
     "05_execution_core": NEWER_RULES,
 }
