@@ -13,13 +13,13 @@ from bridgekit.events import CRITICAL, decode
 
 def test_audit_exits_with_0_when_the_chain_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit"]) == 0
-    assert "9 of 9 links hold" in capsys.readouterr().out
+    assert "10 of 10 links hold" in capsys.readouterr().out
 
 
 def test_audit_names_only_link_9_when_the_chain_is_as_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "--variant", "as reported", "--json", "--seed", "3", "--threads", "1"]) == 1
     probes = json.loads(capsys.readouterr().out)["probes"]
-    assert [probe["link"] for probe in probes] == list(range(1, 10))
+    assert [probe["link"] for probe in probes] == list(range(1, 11))
     assert [probe["link"] for probe in probes if probe["answer"] != "holds"] == [9]
 
 

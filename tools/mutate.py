@@ -27,8 +27,15 @@ from typing import Final
 
 # Imported before the trials are forked, so that no trial has to import them. The package itself must not be imported.
 import anyio  # noqa: F401
+import bs4  # noqa: F401
 import hypothesis.strategies  # noqa: F401
+import jinja2  # noqa: F401
+import matplotlib.figure  # noqa: F401
+import mistune  # noqa: F401
 import msgspec  # noqa: F401
+import nbconvert.filters.highlight  # noqa: F401
+import nbformat  # noqa: F401
+import pandas as pd  # noqa: F401
 import prometheus_client  # noqa: F401
 import pytest
 import starlette.applications
@@ -102,6 +109,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "results": _reporting("results", "test_results", "test_first_screen"),
     "drop_rates": _reporting("drop_rates", "test_summary", "test_first_screen"),
     "summary": _reporting("summary", "test_summary", "test_first_screen"),
+    "chart": _reporting("chart", "test_summary", "test_first_screen"),
     "priorities": _reporting("priorities", "test_summary"),
     "claims": _reporting("claims", "test_claims"),
     "promises": _reporting("promises", "test_promises"),
@@ -203,6 +211,7 @@ def _survivors(copies: Sequence[Path], trials: Sequence[Trial]) -> Iterator[Tria
             free.append(copy)
             del running[sentinel]
             if process.exitcode == 0:
+                print(f"{trial.module}: survived: {trial.mutant.edit if trial.mutant else 'no mutant'}", flush=True)
                 yield trial
 
 
@@ -268,7 +277,7 @@ def result_page(counts_by_module: Mapping[str, MutationCounts], explained: Mappi
         "",
         "Written by `make mutation`, which makes one small change at a time in a module (a comparison is changed, a",
         "number is off by one, `and` becomes `or`, a `not` or a statement is removed, a constant is changed) and runs",
-        "the module's fast tests. A mutant *survives* if all tests pass. The modules are those that determine a verdict",
+        "the module's tests. A mutant *survives* if all tests pass. The modules are those that determine a verdict",
         "(from history to checker, the invariants of streams, and the report's claims, judgements and results) and the",
         "links of the chain. Modules that read frames, draw figures, test links or run studies are left out, so that a",
         "run takes less than 30 minutes.",

@@ -1,25 +1,30 @@
-"""`bridgekit audit`: test the nine links of a chain."""
+"""`bridgekit audit`: test the nine links of a chain, and the hub behind them."""
 
 from __future__ import annotations
 
 import argparse
 import textwrap
 from collections.abc import Sequence
+from typing import Final
 
 import anyio
 import msgspec
 
 from bridgekit_verify.commands.options import add_json, add_variant, at_least_1
-from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_all
+from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_ten
 from bridgekit_verify.variants import variant
 
 __all__ = ["add_arguments", "run"]
 
 DOES_NOT_HOLD = 1
+EVIDENCE_CHARACTERS: Final = 270
+"""Three lines for each link, so that all of them fit on one screen. JSON has the whole evidence."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Test the nine links of a chain with a real server. Exit with 1 if a link does not hold."
+    parser.description = (
+        "Test the nine links of a chain, and the hub behind them, with a real server. Exit with 1 unless all hold."
+    )
     add_json(parser)
     add_variant(parser)
     parser.add_argument(
@@ -35,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _probed(name: str, seed: int, threads: int) -> list[Probe]:
-    return await probe_all(variant(name), seed=seed, threads=threads)
+    return await probe_ten(variant(name), seed=seed, threads=threads)
 
 
 def _as_json(name: str, probes: Sequence[Probe]) -> str:
@@ -56,6 +61,7 @@ def _as_text(name: str, summary: str, probes: Sequence[Probe]) -> str:
     lines = [f"{name}: {summary}", ""]
     for probe in probes:
         lines.append(f"{probe.link.number}  {probe.link.name:<28}  {probe.answer}")
-        lines += textwrap.wrap(probe.evidence, 92, initial_indent="   ", subsequent_indent="   ")
+        evidence = textwrap.shorten(probe.evidence, EVIDENCE_CHARACTERS, placeholder=" …")
+        lines += textwrap.wrap(evidence, 92, initial_indent="   ", subsequent_indent="   ")
     holding = sum(probe.answer is ProbeAnswer.HOLDS for probe in probes)
     return "\n".join((*lines, "", f"{holding} of {len(probes)} links hold"))

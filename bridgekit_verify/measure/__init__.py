@@ -1,5 +1,6 @@
 """What was delivered, to which user, and which link lost the rest.
 
 From observation to verdict: history, ledger (attribution, lateness), checker, statistics. Running a measurement:
-families, workload, experiment (instrumentation, error_origin, observer). Presentation: tables, plots.
+families, workload, experiment (calls, instrumentation, error_origin, observer). One event through the chain: tracing
+(trace_evidence, trace_steps, trace_figure). Presentation: tables, plots.
 """

@@ -21,7 +21,16 @@ from typing import Any, Final
 from bridgekit.events import Receipt
 from bridgekit_verify.measure.history import BridgeBinding, EventKey
 
-__all__ = ["PASSING_ON", "Call", "Listener", "LogLine", "log_lines_recorded", "observe_instance", "observed", "watched"]
+__all__ = [
+    "PASSING_ON",
+    "LinkCall",
+    "Listener",
+    "LogLine",
+    "log_lines_recorded",
+    "observe_instance",
+    "observed",
+    "watched",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +49,7 @@ class LogLine:
 
 
 @dataclass(slots=True, eq=False)
-class Call:
+class LinkCall:
     """One call of an observed method. The fields after `caller` are complete when the call has ended."""
 
     link: int
@@ -50,8 +59,8 @@ class Call:
     """The object that was called; None for a function."""
     given: dict[str, Any]
     """The arguments, by the parameter names of the sound link."""
-    caller: Call | None
-    calls: list[Call] = field(default_factory=list)
+    caller: LinkCall | None
+    calls: list[LinkCall] = field(default_factory=list)
     """The observed calls that this call made."""
     result: Any = None
     error: BaseException | None = None
@@ -73,10 +82,10 @@ class Call:
         return [error for error in candidates.values() if id(error) not in raised]
 
 
-Listener = Callable[[Call], None]
+Listener = Callable[[LinkCall], None]
 """Called when a call begins, before the observed method runs."""
 
-_current: ContextVar[Call | None] = ContextVar("current_call", default=None)
+_current: ContextVar[LinkCall | None] = ContextVar("current_call", default=None)
 
 
 def _chain(error: BaseException | None) -> set[int]:
@@ -131,7 +140,7 @@ def _passing_on(
 ) -> Callable[..., Any]:
     @wraps(method)
     def pass_on(part: Any, *given: Any, **named: Any) -> Any:
-        call = Call(link, name, part, {**dict(zip(parameters, given, strict=False)), **named}, _current.get())
+        call = LinkCall(link, name, part, {**dict(zip(parameters, given, strict=False)), **named}, _current.get())
         if call.caller is not None:
             call.caller.calls.append(call)
         listen(call)
@@ -153,7 +162,7 @@ def _passing_on(
     return pass_on
 
 
-async def _await_within(call: Call, awaitable: Awaitable[Any]) -> Any:
+async def _await_within(call: LinkCall, awaitable: Awaitable[Any]) -> Any:
     token = _current.set(call)
     try:
         call.result = await awaitable

@@ -17,6 +17,7 @@ from bridgekit.events import Outcome, Receipt
 from bridgekit_verify.errors import LedgerImbalance
 from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, ExpectedEvents, History
 from bridgekit_verify.measure.ledger import Attribution, Row, attribute_misroute, ledger
+from bridgekit_verify.measure.numbering import false_gaps, irregular_sockets, reordered_in_run
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = ["Verdict", "check"]
@@ -50,6 +51,10 @@ class Verdict:
     """Frames read after a frame with a higher `seq` (RFC 4737, type-P-reordered)."""
     reordering_extent: int
     """By how many frames the latest of them was late (RFC 4737, section 4.2.2); 0 without reordering."""
+    reordered_in_run: int
+    """Frames with a higher `seq` than an event that their run emitted later: numbered late, whenever they were read."""
+    false_gaps: int
+    """Gaps that a client was sent, or can see in the numbers, although no event of them is lost."""
     false_success: int
     """Events with a receipt that reports sent, which no entitled socket read."""
     false_failure: int
@@ -112,7 +117,13 @@ def check(history: History, expected: ExpectedEvents | None = None) -> Verdict:
     owners = {expectation.key: expectation for expectation in history.expected}
     found = [(arrival, _destination(owners, arrival)) for arrival in history.arrivals]
     by_destination = Counter(destination for _, destination in found)
-    reordered, extent = _reordering(arrival for arrival, destination in found if destination is Destination.ENTITLED)
+    entitled = [arrival for arrival, destination in found if destination is Destination.ENTITLED]
+    misrouted = (Destination.WRONG_THREAD, Destination.WRONG_USER)
+    unexpected = by_destination[Destination.UNEXPECTED]
+    own = [arrival for arrival, destination in found if destination not in misrouted] if unexpected else entitled
+    positions = {key: place for place, key in enumerate(owners)}
+    irregular = irregular_sockets(positions, own)
+    reordered, extent = _reordering(entitled)
     verdict = Verdict(
         expected=planned.at_sockets,
         no_socket=planned.without_socket,
@@ -123,9 +134,11 @@ def check(history: History, expected: ExpectedEvents | None = None) -> Verdict:
         extra_copies=sum(max(row.copies - 1, 0) for row in rows),
         wrong_thread=by_destination[Destination.WRONG_THREAD],
         wrong_user=by_destination[Destination.WRONG_USER],
-        unexpected=by_destination[Destination.UNEXPECTED],
+        unexpected=unexpected,
         reordered=reordered,
         reordering_extent=extent,
+        reordered_in_run=reordered_in_run(positions, entitled, irregular),
+        false_gaps=false_gaps(history, rows, own, irregular),
         false_success=_false_success(history, rows),
         false_failure=_false_failure(history),
         acknowledged=len(history.acknowledged),
@@ -134,7 +147,7 @@ def check(history: History, expected: ExpectedEvents | None = None) -> Verdict:
             Counter(
                 attribute_misroute(history, owners[arrival.key])
                 for arrival, destination in found
-                if arrival.key is not None and destination in (Destination.WRONG_THREAD, Destination.WRONG_USER)
+                if arrival.key is not None and destination in misrouted
             )
         ),
     )

@@ -17,7 +17,7 @@ from bridgekit.events import AgentEvent, Receipt, RoutedEvent
 from bridgekit.serve.in_process import serving
 from bridgekit.signals import Gap, Subscribed, decode_any
 from bridgekit.transport.client import EventClient, connect
-from bridgekit_verify.measure.calls import Call
+from bridgekit_verify.measure.calls import LinkCall
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.history import Arrival, History, SignalledGap, Socket, key_of
@@ -65,7 +65,7 @@ async def measure(
     seed: int = 0,
     on_event: OnEvent | None = None,
     observer: SocketObserver = NO_OBSERVER,
-    calls: list[Call] | None = None,
+    calls: list[LinkCall] | None = None,
 ) -> Measurement:
     """Run the workload through the variant over real sockets on 127.0.0.1, and return its history and verdict.
 

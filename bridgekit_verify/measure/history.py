@@ -167,6 +167,9 @@ class History:
     thread_on_event: dict[EventKey, ThreadId | None] = field(default_factory=dict)
     """The thread that each event named when the bridge returned its receipt."""
 
+    all_types: bool = True
+    """Whether events of every type are included. Otherwise numbers are missing although nothing was lost."""
+
     def of(self, types: Collection[EventType]) -> History:
         """Return the part of the history that concerns some event types, with everything else unchanged."""
         return replace(
@@ -174,6 +177,7 @@ class History:
             expected=[expectation for expectation in self.expected if expectation.key.type in types],
             acknowledged={key: known for key, known in self.acknowledged.items() if key.type in types},
             arrivals=[arrival for arrival in self.arrivals if arrival.key is not None and arrival.key.type in types],
+            all_types=False,
         )
 
 

@@ -21,7 +21,7 @@ from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import AgentEvent, EventType
 from bridgekit.transport.hub import Hub
-from bridgekit_verify.measure.calls import Call, Listener, observe_instance, observed, watched
+from bridgekit_verify.measure.calls import LinkCall, Listener, observe_instance, observed, watched
 from bridgekit_verify.measure.history import BridgeBinding, Emission, EventKey, History, key_of
 from bridgekit_verify.variants import Variant
 
@@ -68,7 +68,7 @@ def instrumented_agent(base: type[BaseAgent], listen: Listener) -> Any:
 def recording(history: History) -> Listener:
     """Return a listener that records in the history what each link was given and what each agent emitted."""
 
-    def record(call: Call) -> None:
+    def record(call: LinkCall) -> None:
         match call.link, call.method, call.given:
             case 2 | 4 | 5, "__init__", {"websocket_bridge": bridge}:
                 history.bridge_given[call.link] = id(bridge)
@@ -84,7 +84,7 @@ def recording(history: History) -> Listener:
     return record
 
 
-def _record_emission(history: History, call: Call, key: EventKey) -> None:
+def _record_emission(history: History, call: LinkCall, key: EventKey) -> None:
     if call.link == 6:
         history.emissions[key] = _emission(call.part)
     else:
@@ -102,11 +102,11 @@ def _held(adapter: WebSocketBridgeAdapter) -> BridgeBinding | None:
     return BridgeBinding(id(adapter.bridge), adapter.run_id, adapter.thread_id)
 
 
-def recording_calls(calls: list[Call], history: History) -> Listener:
+def recording_calls(calls: list[LinkCall], history: History) -> Listener:
     """Return a listener that also appends every call, with its event, its request and what the adapter held."""
     record = recording(history)
 
-    def keep(call: Call) -> None:
+    def keep(call: LinkCall) -> None:
         record(call)
         calls.append(call)
         if call.method == "__init__" and isinstance(hub := call.given.get("hub"), Hub):
@@ -129,7 +129,7 @@ def _key(given: Mapping[str, Any]) -> EventKey | None:
     return None
 
 
-def _request(call: Call) -> str | None:
+def _request(call: LinkCall) -> str | None:
     match call.given:
         case {"context": RunContext() as context}:
             return context.request

@@ -15,7 +15,7 @@ from bridgekit.errors import DeterministicStartupError
 from bridgekit.events import AgentEvent, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit_verify.measure.attribution import EMITTED_BY_CORE, Attribution
-from bridgekit_verify.measure.calls import Call
+from bridgekit_verify.measure.calls import LinkCall
 from bridgekit_verify.measure.error_origin import link_of_error
 from bridgekit_verify.measure.history import Arrival, BridgeBinding, EventKey
 
@@ -75,7 +75,7 @@ class EventCalls:
     """The calls that concern one event, and the bridge, run and thread that they should name."""
 
     key: EventKey
-    calls: list[Call]
+    calls: list[LinkCall]
     """Every call of the trace, in order."""
     arrivals: list[Arrival]
     """The frames of this event that sockets read."""
@@ -89,11 +89,11 @@ class EventCalls:
     checks: tuple[SelfCheck, ...]
     """The self-checks of the startup."""
 
-    def of(self, link: int, *methods: str) -> list[Call]:
+    def of(self, link: int, *methods: str) -> list[LinkCall]:
         """Return the calls of a link by method, or by any method."""
         return [call for call in self.calls if call.link == link and (not methods or call.method in methods)]
 
-    def of_run(self, link: int, *methods: str) -> list[Call]:
+    def of_run(self, link: int, *methods: str) -> list[LinkCall]:
         """Return the calls of a link for the event's run, without those for its other events."""
         return [
             call
@@ -101,13 +101,13 @@ class EventCalls:
             if call.request == self.key.request and call.key in (None, self.key)
         ]
 
-    def first(self, link: int, *methods: str) -> Call | None:
+    def first(self, link: int, *methods: str) -> LinkCall | None:
         return next(iter(self.of(link, *methods)), None)
 
-    def first_of_run(self, link: int, *methods: str) -> Call | None:
+    def first_of_run(self, link: int, *methods: str) -> LinkCall | None:
         return next(iter(self.of_run(link, *methods)), None)
 
-    def with_event(self, link: int, *methods: str) -> Call | None:
+    def with_event(self, link: int, *methods: str) -> LinkCall | None:
         """Return the first call of a link that carries the event."""
         return next((call for call in self.of(link, *methods) if call.key == self.key), None)
 
@@ -117,23 +117,23 @@ class EventCalls:
         return self.key.type in EMITTED_BY_CORE
 
     @cached_property
-    def emission(self) -> Call | None:
+    def emission(self) -> LinkCall | None:
         """The agent's call."""
         return self.with_event(6, "emit")
 
     @cached_property
-    def adapter_call(self) -> Call | None:
+    def adapter_call(self) -> LinkCall | None:
         """The call of the agent's adapter."""
         return self.with_event(8, "emit")
 
     @cached_property
-    def notification(self) -> Call | None:
+    def notification(self) -> LinkCall | None:
         """The call that gave the event itself to a bridge."""
         call = self.with_event(9, "notify", "notify_when_room")
         return call if call is not None and isinstance(call.given.get("event"), AgentEvent) else None
 
     @cached_property
-    def publication(self) -> Call | None:
+    def publication(self) -> LinkCall | None:
         """The call that gave the event to a hub."""
         return self.with_event(10, "publish")
 
@@ -155,16 +155,16 @@ class EventCalls:
         return None if executed is None else executed.part
 
     @cached_property
-    def bindings(self) -> list[Call]:
+    def bindings(self) -> list[LinkCall]:
         """The calls that gave the agent a bridge and a run before it emitted the event, for whichever run."""
         return self._bindings(6, self.agent)
 
     @cached_property
-    def adapter_bindings(self) -> list[Call]:
+    def adapter_bindings(self) -> list[LinkCall]:
         """The same for the agent's adapter."""
         return self._bindings(7, None if self.agent is None else self.agent._websocket_adapter)
 
-    def _bindings(self, link: int, part: object) -> list[Call]:
+    def _bindings(self, link: int, part: object) -> list[LinkCall]:
         limit = len(self.calls) if self.emission is None else self.calls.index(self.emission)
         return [
             call
@@ -325,7 +325,7 @@ def _of_the_bridge(event: EventCalls) -> Iterator[Problem]:
         yield Problem(link, f"passed it to no socket of its user{reason}")
 
 
-def binding_of(call: Call) -> BridgeBinding:
+def binding_of(call: LinkCall) -> BridgeBinding:
     """Return what a call of `set_websocket_bridge` gave."""
     return BridgeBinding(id(call.given["bridge"]), call.given["run_id"], call.given.get("thread_id"))
 

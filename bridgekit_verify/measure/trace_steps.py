@@ -12,7 +12,7 @@ from typing import Final
 from bridgekit.chain import LINKS
 from bridgekit.events import Receipt
 from bridgekit.ids import RunId
-from bridgekit_verify.measure.calls import Call
+from bridgekit_verify.measure.calls import LinkCall
 from bridgekit_verify.measure.trace_evidence import (
     EventCalls,
     binding_of,
@@ -84,7 +84,7 @@ def _step(event: EventCalls, link: int, problem: str) -> LinkStep:
     )
 
 
-def _calls_of(event: EventCalls, link: int) -> list[Call]:
+def _calls_of(event: EventCalls, link: int) -> list[LinkCall]:
     """Return the calls that a step shows. A link that acts for each run is reached when it was called for this one."""
     if link == 1:
         return event.of(1)
@@ -96,7 +96,7 @@ def _calls_of(event: EventCalls, link: int) -> list[Call]:
     return []
 
 
-def _returned(event: EventCalls, calls: list[Call]) -> str:
+def _returned(event: EventCalls, calls: list[LinkCall]) -> str:
     raised = [call.error for call in calls if call.error is not None]
     if raised:
         return f"raised {error_text(raised[0])}"
@@ -200,7 +200,7 @@ def _agent(event: EventCalls) -> tuple[str, str]:
     return received, binding
 
 
-def _own_binding(event: EventCalls, bindings: list[Call]) -> str:
+def _own_binding(event: EventCalls, bindings: list[LinkCall]) -> str:
     """Return the binding for the event's own run; if there is none, the latest one."""
     own = [call for call in bindings if call.request == event.key.request] or bindings
     return event.names.binding(binding_of(own[-1])) if own else NOTHING

@@ -14,7 +14,7 @@ import pandas as pd
 
 from bridgekit.errors import UnknownName
 from bridgekit.ids import RunId, UserId
-from bridgekit_verify.measure.calls import Call, log_lines_recorded
+from bridgekit_verify.measure.calls import LinkCall, log_lines_recorded
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.families import OwnedThread, own_threads
 from bridgekit_verify.measure.history import EventKey
@@ -36,7 +36,7 @@ class Trace:
     """
 
     measurement: Measurement
-    calls: list[Call]
+    calls: list[LinkCall]
     """The calls between links, in the order in which they began. Each holds the objects that took part."""
 
     @property
@@ -236,7 +236,7 @@ async def trace_workload(
     The bytes on the wire equal those of a run without a trace, except for random ids and times.
     """
     chosen = variant(chain) if isinstance(chain, str) else chain
-    calls: list[Call] = []
+    calls: list[LinkCall] = []
     with log_lines_recorded(_packages(chosen)):
         measurement = await measure(chosen, workload, seed=seed, observer=observer, calls=calls)
     return Trace(measurement, calls)

@@ -1,37 +1,69 @@
-"""One probe per link and one for the hub: pass it what the chain passes it, and check what it passes on.
+"""One probe per link and one for the hub: run the scenario through a chain in which only that link is the variant's.
 
-A probe judges only its own link, whatever the links before it do, so that it names a broken link and not its
-neighbours. If a link cannot be tested because another one fails, the answer is *unknown*.
+A probe judges only its own link, by what the link received and passed on, so that it names a broken link and not its
+neighbours. If nothing reached a link, its answer is *unknown*.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
-
-import anyio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from bridgekit.chain import LINKS, Link
-from bridgekit.chain.link_1_startup import create_app
-from bridgekit.errors import DeterministicStartupError, unwrap_single_error
-from bridgekit.serve.in_process import serving
+from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.chain.link_1_startup import Application
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.errors import DeterministicStartupError
 from bridgekit.transport import hub
-from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
+from bridgekit_verify.as_committed import HubThatAlwaysSaysSent, HubWithoutThreads
 from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.statistics import Sample
-from bridgekit_verify.measure.workload import AGENT, seeded, tools
-from bridgekit_verify.probes.probe_cases import PROBE_CASES
-from bridgekit_verify.probes.probe_fixture import ProbeFailed, ProbeFixture, ProbeInconclusive, thinking
-from bridgekit_verify.probes.routing_cases import THREADS_PER_FAMILY
-from bridgekit_verify.variants import Variant
+from bridgekit_verify.measure.workload import AGENT, seeded
+from bridgekit_verify.probes.observing import SCENARIO_TIMEOUT_SECONDS, judge, observe, quiet
+from bridgekit_verify.probes.rules import Judgement, ViolationKind
+from bridgekit_verify.probes.rules_of_routing import FamilyRoute, judge_families, route_families
+from bridgekit_verify.probes.scenario import Observation
+from bridgekit_verify.probes.scenario_agents import audited_threads, thinking
+from bridgekit_verify.variants import SOUND, Variant
 
-__all__ = ["HUB", "Probe", "ProbeAnswer", "probe", "probe_all", "probe_each", "probe_hub", "probe_ten"]
+__all__ = [
+    "HUB",
+    "THREADS_PER_FAMILY",
+    "Observations",
+    "Probe",
+    "ProbeAnswer",
+    "probe",
+    "probe_all",
+    "probe_each",
+    "probe_hub",
+    "probe_ten",
+]
 
-PROBE_TIMEOUT_SECONDS: Final = 20.0
+THREADS_PER_FAMILY: Final = 3
 HUB: Final = Link(hub.LINK, "Hub", hub, hub.Hub.publish, "a frame, to each of the thread's sockets", "not in its list")
 """The link after the nine."""
+PARTS: Final[Mapping[int, tuple[str, ...]]] = {
+    1: ("start",),
+    2: ("supervisor",),
+    3: ("registry",),
+    4: ("engine",),
+    5: ("core",),
+    6: ("agent",),
+    7: ("adapter",),
+    8: ("adapter",),
+    9: ("run_ids", "resolver", "mapping", "bridge", "stores"),
+    10: ("hub", "stores"),
+}
+"""The fields of a variant that implement each link."""
+
+
+REFUSED_HUBS: Final[Mapping[type[hub.Hub], str]] = {
+    HubWithoutThreads: "a bridge that cannot reach any user",
+    HubThatAlwaysSaysSent: "a bridge that reports every event as sent",
+}
+"""Hubs that startup must refuse, and what they make of the bridge."""
 
 
 class ProbeAnswer(enum.StrEnum):
@@ -51,89 +83,192 @@ class Probe:
     evidence: str
     """What the probe observed, in one sentence."""
     sample: Sample | None = None
-    """What the probe tried; None if it could not try anything."""
+    """What the answer rests on; None if nothing was tried."""
 
 
 async def probe(
-    link: int, variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, families: Families = FAMILIES
+    link: int,
+    variant: Variant,
+    *,
+    seed: int = 0,
+    threads: int = THREADS_PER_FAMILY,
+    families: Families = FAMILIES,
+    edge: str = "asgi",
 ) -> Probe:
     """Test one link of a variant."""
-    return (await _run_probes(variant, (LINKS[link - 1],), seed=seed, threads=threads, families=families))[0]
+    return (await _run_probes(variant, (LINKS[link - 1],), Observations(seed, threads, edge, families)))[0]
 
 
 async def probe_all(
-    variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, families: Families = FAMILIES
+    variant: Variant,
+    *,
+    seed: int = 0,
+    threads: int = THREADS_PER_FAMILY,
+    families: Families = FAMILIES,
+    edge: str = "asgi",
 ) -> list[Probe]:
     """Test the nine links of a variant over a real server; the answers are in the order of the chain.
 
-    Link 9 is tested with `threads` threads of every family of thread ids; three show whether one thread leaks into
-    another. For thread ids of your own, pass `families={"mine": ["support-42", "support-43"]}`.
+    Link 9 is also tested with `threads` threads of every family of thread ids. For thread ids of your own, pass
+    `families={"mine": ["support-42", "support-43"]}`: then link 9 is judged by these alone.
     """
-    return await _run_probes(variant, LINKS, seed=seed, threads=threads, families=families)
+    return await _run_probes(variant, LINKS, Observations(seed, threads, edge, families))
 
 
-async def probe_hub(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> Probe:
+async def probe_hub(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, edge: str = "asgi") -> Probe:
     """Test the link from the hub to a thread's sockets, which the audit's list does not contain."""
-    return (await _run_probes(variant, (HUB,), seed=seed, threads=threads))[0]
+    return (await _run_probes(variant, (HUB,), Observations(seed, threads, edge)))[0]
 
 
-async def probe_ten(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> list[Probe]:
-    """Test the nine links and the hub over one server.
-
-    A refusal by link 10 is then attributed to the hub, and not to link 9.
-    """
-    return await _run_probes(variant, (*LINKS, HUB), seed=seed, threads=threads)
-
-
-async def _run_probes(
-    variant: Variant, links: Sequence[Link], *, seed: int, threads: int, families: Families = FAMILIES
+async def probe_ten(
+    variant: Variant,
+    *,
+    seed: int = 0,
+    threads: int = THREADS_PER_FAMILY,
+    edge: str = "asgi",
+    shared: Observations | None = None,
 ) -> list[Probe]:
-    chosen = families_by_name(families)
-    agents = {AGENT: thinking(variant.agent)}
-    config = variant.config(agents, hex_source=seeded(seed), tools=tools(), seed=seed)
-    app = create_app(config, start=variant.start)
-    try:
-        async with serving(app) as url:
-            fixture = ProbeFixture(variant, app, url, seed, threads, families=chosen)
-            return [await _try(link, PROBE_CASES[link.number], fixture) for link in links]
-    except DeterministicStartupError as refused:
-        named = refused.link if HUB in links else min(refused.link, LINKS[-1].number)
-        return [_after_refusal(link, refused, named) for link in links]
+    """Test the nine links and the hub. With `shared`, observations of earlier calls are used again."""
+    return await _run_probes(variant, (*LINKS, HUB), shared or Observations(seed, threads, edge))
 
 
 async def probe_each(variants: Iterable[Variant], *, seed: int = 0) -> dict[str, list[Probe]]:
     """Return the nine probes of each variant, by its name."""
-    return {row.name: await probe_all(row, seed=seed) for row in variants}
+    shared = Observations(seed)
+    return {row.name: await _run_probes(row, LINKS, shared) for row in variants}
 
 
-async def _try(link: Link, case: Callable[[ProbeFixture], Awaitable[str]], fixture: ProbeFixture) -> Probe:
-    """Run one probe. An error raised by a link is evidence; an error raised by the probe is a bug and propagates."""
-    fixture.tried.clear()
-    answer, evidence = await _answer(link, case, fixture)
-    return Probe(link, answer, evidence, min(fixture.tried, default=None))
+class Observations:
+    """The observations that probes share: chains that are equal are run once."""
+
+    def __init__(
+        self,
+        seed: int = 0,
+        threads: int = THREADS_PER_FAMILY,
+        edge: str = "asgi",
+        families: Families = FAMILIES,
+    ) -> None:
+        self._families = families_by_name(families)
+        self.chosen_families = self._families != dict(FAMILIES)
+        """Whether a reader chose the families, so that link 9 is judged by them alone."""
+        self._seed = seed
+        self._threads = threads
+        self._edge = edge
+        self._known: dict[Variant, Observation | DeterministicStartupError] = {}
+        self._routes: dict[Variant, list[FamilyRoute]] = {}
+
+    async def of(self, chain: Variant) -> Observation | DeterministicStartupError:
+        """Return what was recorded in the chain, or why it did not start."""
+        if chain not in self._known:
+            self._known[chain] = await self._observe(chain)
+        return self._known[chain]
+
+    async def routes(self, chain: Variant) -> list[FamilyRoute]:
+        """Return how the chain routes every family of thread ids. Call it before `of`, so that one run shows both."""
+        if chain not in self._routes:
+            self._routes[chain] = []
+            self._known[chain] = await self._observe(chain, families=True)
+        return self._routes[chain]
+
+    async def _observe(self, chain: Variant, *, families: bool = False) -> Observation | DeterministicStartupError:
+        async def route(seen: Observation) -> None:
+            self._routes[chain] = await route_families(seen, self._families, self._threads, self._seed)
+
+        and_then = route if families else None
+        try:
+            return await observe(chain, audited_threads(), seed=self._seed, edge=self._edge, and_then=and_then)
+        except DeterministicStartupError as refused:
+            return refused
 
 
-async def _answer(
-    link: Link, case: Callable[[ProbeFixture], Awaitable[str]], fixture: ProbeFixture
-) -> tuple[ProbeAnswer, str]:
+async def _run_probes(variant: Variant, links: Sequence[Link], observed: Observations) -> list[Probe]:
+    if 9 in [link.number for link in links]:
+        await observed.routes(isolated(variant, 9))
+    answers = [await _answer(link, variant, observed) for link in links]
+    started = await _started(variant)
+    if isinstance(started, Application) or any(each.answer is ProbeAnswer.DOES_NOT_HOLD for each in answers):
+        return answers
+    if started.link not in [link.number for link in links]:
+        return [Probe(link, ProbeAnswer.UNKNOWN, f"the application did not start: {started}") for link in links]
+    return [_refused(each.link, started) if each.link.number == started.link else each for each in answers]
+
+
+def _refused(link: Link, refused: DeterministicStartupError) -> Probe:
+    return Probe(link, ProbeAnswer.DOES_NOT_HOLD, f"startup refused: {refused}", Sample(1, "startups"))
+
+
+async def _answer(link: Link, variant: Variant, observed: Observations) -> Probe:
+    number = link.number
+    seen = await observed.of(isolated(variant, number))
+    if isinstance(seen, DeterministicStartupError):
+        if seen.link == number:
+            return _refused(link, seen)
+        return Probe(link, ProbeAnswer.UNKNOWN, f"the application did not start: {seen}")
+    found = judge(number, seen)
+    if number == 9:
+        families = judge_families(await observed.routes(isolated(variant, 9)))
+        found = families if observed.chosen_families else _with(families, found)
+    if number == 1 and not found.violations:
+        await _judge_checks(variant, found)
+    sample = Sample(max(found.tried, 1), "calls")  # a violation is an observation, too
+    if found.violations:
+        return Probe(link, ProbeAnswer.DOES_NOT_HOLD, found.evidence, sample)
+    if not found.tried:
+        first = next((f"link {number} raised {type(error).__name__}: {error}" for number, error in seen.errors), "")
+        return Probe(link, ProbeAnswer.UNKNOWN, first or "nothing reached this link")
+    if not seen.complete:
+        return Probe(link, ProbeAnswer.UNKNOWN, f"the scenario did not end within {SCENARIO_TIMEOUT_SECONDS:g} s")
+    return Probe(link, ProbeAnswer.HOLDS, found.summary, sample)
+
+
+def _with(first: Judgement, second: Judgement) -> Judgement:
+    summary = "; ".join((first.summary, second.summary))
+    return Judgement(first.link, first.tried and second.tried, first.violations or second.violations, summary)
+
+
+def isolated(variant: Variant, link: int) -> Variant:
+    """Return the sound chain with one link of the variant, without startup checks: a refusal would test nothing."""
+    chain = replace(SOUND, self_checks=(), **{name: getattr(variant, name) for name in PARTS[link]})
+    if link == 8 and chain.adapter.set_websocket_bridge is not WebSocketBridgeAdapter.set_websocket_bridge:
+        return replace(chain, adapter=_with_sound_binding(chain.adapter))
+    return chain
+
+
+def _with_sound_binding(adapter: Any) -> Any:
+    """Return the adapter with a sound link 7, so that its link 8 can be tested."""
+
+    def set_websocket_bridge(
+        self: Any, bridge: object, run_id: object, agent_name: str, *, thread_id: object = None
+    ) -> None:
+        self.bridge, self.run_id, self.agent_name, self.thread_id = bridge, run_id, agent_name, thread_id
+
+    return type(f"Bound{adapter.__name__}", (adapter,), {"set_websocket_bridge": set_websocket_bridge})
+
+
+async def _judge_checks(variant: Variant, found: Judgement) -> None:
+    """Check that startup refuses a useless bridge, and counts no event of its own. All other links are sound here."""
+    chain = replace(SOUND, start=variant.start, self_checks=variant.self_checks)
+    started = await _started(chain)
+    if isinstance(started, Application):
+        counters = started.counters
+        count = counters.sent.total() + counters.kept.total() + counters.lost.total()
+        found.expect(
+            not count, ViolationKind.MISCOUNTED, f"before the first run, {count} events of the self-checks are counted"
+        )
+    for broken, what in REFUSED_HUBS.items():
+        refused = await _started(replace(chain, hub=broken))
+        evidence = f"startup accepts {what}: its self-check cannot fail"
+        if not found.expect(not isinstance(refused, Application), ViolationKind.HANDOVER, evidence):
+            return
+        found.summary += f"; it refuses {what}"
+
+
+async def _started(variant: Variant) -> Application | DeterministicStartupError:
+    """Start an application without a server; return it, or its refusal."""
+    config = variant.config({AGENT: thinking(variant.agent)}, hex_source=seeded(0))
     try:
-        with unwrap_single_error(), anyio.fail_after(PROBE_TIMEOUT_SECONDS):
-            return ProbeAnswer.HOLDS, await case(fixture)
-    except ProbeInconclusive as inconclusive:
-        return ProbeAnswer.UNKNOWN, str(inconclusive)
-    except ProbeFailed as failed:
-        return ProbeAnswer.DOES_NOT_HOLD, str(failed)
-    except Exception as error:
-        raised_by = None if raised_by_harness(error) else link_of_error(error)
-        if raised_by is None:
-            raise
-        reason = f"raised {type(error).__name__}: {error}"
-        if raised_by == link.number:
-            return ProbeAnswer.DOES_NOT_HOLD, reason
-        return ProbeAnswer.UNKNOWN, f"link {raised_by} {reason}"
-
-
-def _after_refusal(link: Link, refused: DeterministicStartupError, named: int) -> Probe:
-    if link.number == named:
-        return Probe(link, ProbeAnswer.DOES_NOT_HOLD, f"startup refused: {refused}")
-    return Probe(link, ProbeAnswer.UNKNOWN, "the application did not start")
+        with quiet(), DeterministicStartupError.at(1, "the application"):
+            async with config.stores() as stores:
+                return await variant.start(replace(config, db_session_factory=MemoryThreadStore()), stores)
+    except DeterministicStartupError as refused:
+        return refused

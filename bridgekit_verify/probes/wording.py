@@ -7,29 +7,31 @@ module tests the description.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import anyio
+from starlette.applications import Starlette
 
-from bridgekit.chain.link_1_startup import create_app
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_1_startup import Application, carried_or_mapped, create_app
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import unwrap_single_error
-from bridgekit.events import AgentEvent, EventType
-from bridgekit.ids import ThreadId
+from bridgekit.events import AgentEvent, EventType, Receipt
+from bridgekit.ids import RunId, ThreadId, UserId
+from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import NoRoute, route_of
 from bridgekit.serve.in_process import serving
+from bridgekit.transport.hub import Hub
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.workload import AGENT, seeded, tools
-from bridgekit_verify.probes.probe_fixture import (
-    ProbeFixture,
-    RecordingAdapter,
-    record_notifications,
-    registry,
-    thinking,
-)
+from bridgekit_verify.probes.scenario_agents import thinking
 from bridgekit_verify.variants import Variant
 
 __all__ = ["Wording", "check_wording"]
@@ -48,6 +50,67 @@ class Wording:
     holds: bool
 
 
+RUN: Final = RunContext(
+    run_id=RunId("run_wording"),
+    thread_id=ThreadId("thread_wording"),
+    user_id=UserId("user_wording"),
+    agent_name=AGENT,
+    request="wording",
+)
+"""A run that the supervisor did not open."""
+
+
+@dataclass(frozen=True)
+class WordingFixture:
+    """A started application of the variant, and a sound bridge to test its links with."""
+
+    variant: Variant
+    app: Starlette
+
+    @property
+    def application(self) -> Application:
+        application: Application = self.app.state.bridgekit
+        return application
+
+    @cached_property
+    def sound_bridge(self) -> AgentWebSocketBridge:
+        """The bridge for links 3 to 8. A broken bridge of the variant would make these links appear broken."""
+        mapping = RunThreadMappingService()
+        return AgentWebSocketBridge(Hub(), carried_or_mapped(mapping), mapping)
+
+    def registry(self, kind: type[AgentRegistry]) -> AgentRegistry:
+        """Return a registry of this class with one sound agent."""
+        config = self.application.config
+        return kind(config.llm_manager, config.tool_dispatcher, {AGENT: thinking(BaseAgent)})
+
+
+class BoundAdapter(WebSocketBridgeAdapter):
+    """An adapter that records the arguments that it was bound with."""
+
+    given: tuple[object, ...] = ()
+
+    def set_websocket_bridge(
+        self, bridge: AgentWebSocketBridge, run_id: RunId, agent_name: str, *, thread_id: ThreadId | None = None
+    ) -> None:
+        super().set_websocket_bridge(bridge, run_id, agent_name, thread_id=thread_id)
+        self.given = (bridge, run_id, agent_name)
+
+
+@contextmanager
+def record_notifications(bridge: AgentWebSocketBridge) -> Iterator[list[AgentEvent]]:
+    """Record every event that reaches the bridge within the block."""
+    notifications = list[AgentEvent]()
+
+    def on_event(event: AgentEvent, receipt: Receipt) -> None:
+        notifications.append(event)
+
+    bridge.observers.append(on_event)
+    try:
+        yield notifications
+    finally:
+        bridge.observers.remove(on_event)
+
+
 async def check_wording(link: int, variant: Variant, *, seed: int = 0) -> Wording:
     """Test the audit's description of link 1 to 9 on a started application of the variant.
 
@@ -56,8 +119,8 @@ async def check_wording(link: int, variant: Variant, *, seed: int = 0) -> Wordin
     statement, test = _DESCRIPTIONS[link]
     config = variant.config({AGENT: thinking(variant.agent)}, hex_source=seeded(seed), tools=tools(), seed=seed)
     app = create_app(config, start=variant.start)
-    async with serving(app) as url:
-        fixture = ProbeFixture(variant, app, url, seed, threads=1)
+    async with serving(app):
+        fixture = WordingFixture(variant, app)
         try:
             with unwrap_single_error(), anyio.fail_after(WORDING_TIMEOUT_SECONDS):
                 return Wording(statement, await test(fixture))
@@ -67,68 +130,68 @@ async def check_wording(link: int, variant: Variant, *, seed: int = 0) -> Wordin
             return Wording(statement, holds=False)
 
 
-async def _bridge_is_stored(fixture: ProbeFixture) -> bool:
-    return fixture.app.state.agent_websocket_bridge is fixture.bridge
+async def _bridge_is_stored(fixture: WordingFixture) -> bool:
+    return fixture.app.state.agent_websocket_bridge is fixture.application.bridge
 
 
-async def _supervisor_receives(fixture: ProbeFixture) -> bool:
-    return fixture.application.supervisor.websocket_bridge is fixture.bridge
+async def _supervisor_receives(fixture: WordingFixture) -> bool:
+    return fixture.application.supervisor.websocket_bridge is fixture.application.bridge
 
 
-async def _registry_sets_on_agents(fixture: ProbeFixture) -> bool:
-    made = registry(fixture, fixture.variant.registry, thinking(BaseAgent))
-    made.set_websocket_bridge(fixture.frame_recorder)
-    agent = made.create_bound(fixture.context(1))
-    return made.websocket_bridge is fixture.frame_recorder and agent.has_websocket_bridge()
+async def _registry_sets_on_agents(fixture: WordingFixture) -> bool:
+    made = fixture.registry(fixture.variant.registry)
+    made.set_websocket_bridge(fixture.sound_bridge)
+    agent = made.create_bound(RUN)
+    return made.websocket_bridge is fixture.sound_bridge and agent.has_websocket_bridge()
 
 
-async def _engine_passes(fixture: ProbeFixture) -> bool:
-    source = registry(fixture, AgentRegistry, thinking(BaseAgent))
-    engine = fixture.variant.engine(source, fixture.frame_recorder, core=fixture.variant.core)
-    return engine.agent_core.websocket_bridge is fixture.frame_recorder
+async def _engine_passes(fixture: WordingFixture) -> bool:
+    source = fixture.registry(AgentRegistry)
+    engine = fixture.variant.engine(source, fixture.sound_bridge, core=fixture.variant.core)
+    return engine.agent_core.websocket_bridge is fixture.sound_bridge
 
 
-async def _core_sets_bridge_and_run(fixture: ProbeFixture) -> bool:
-    source, run = registry(fixture, AgentRegistry, thinking(BaseAgent)), fixture.context(1)
-    core = fixture.variant.core(source, fixture.frame_recorder)
-    with record_notifications(fixture.frame_recorder) as notifications:
-        await core.execute_agent(run)
-    emitted = [event.run_id for event, _ in notifications if event.type is EventType.AGENT_THINKING]
-    return emitted == [run.run_id]
+async def _core_sets_bridge_and_run(fixture: WordingFixture) -> bool:
+    source = fixture.registry(AgentRegistry)
+    core = fixture.variant.core(source, fixture.sound_bridge)
+    with record_notifications(fixture.sound_bridge) as notifications:
+        await core.execute_agent(RUN)
+    emitted = [event.run_id for event in notifications if event.type is EventType.AGENT_THINKING]
+    return emitted == [RUN.run_id]
 
 
-async def _agent_delegates(fixture: ProbeFixture) -> bool:
-    config, run, adapter = fixture.application.config, fixture.context(1), RecordingAdapter()
+async def _agent_delegates(fixture: WordingFixture) -> bool:
+    config, adapter = fixture.application.config, BoundAdapter()
     agent = thinking(fixture.variant.agent)(AGENT, config.llm_manager, config.tool_dispatcher, adapter)
-    agent.set_websocket_bridge(fixture.frame_recorder, run.run_id, thread_id=run.thread_id)
-    return adapter.given[:3] == (fixture.frame_recorder, run.run_id, AGENT)
+    agent.set_websocket_bridge(fixture.sound_bridge, RUN.run_id, thread_id=RUN.thread_id)
+    return adapter.given == (fixture.sound_bridge, RUN.run_id, AGENT)
 
 
-async def _adapter_stores(fixture: ProbeFixture) -> bool:
-    run, adapter = fixture.context(1), fixture.variant.adapter()
-    adapter.set_websocket_bridge(fixture.frame_recorder, run.run_id, AGENT, thread_id=run.thread_id)
-    return (adapter.bridge, adapter.run_id, adapter.agent_name) == (fixture.frame_recorder, run.run_id, AGENT)
+async def _adapter_stores(fixture: WordingFixture) -> bool:
+    adapter = fixture.variant.adapter()
+    adapter.set_websocket_bridge(fixture.sound_bridge, RUN.run_id, AGENT, thread_id=RUN.thread_id)
+    return (adapter.bridge, adapter.run_id, adapter.agent_name) == (fixture.sound_bridge, RUN.run_id, AGENT)
 
 
-async def _emission_calls_bridge(fixture: ProbeFixture) -> bool:
-    run, adapter = fixture.context(1), fixture.variant.adapter()
-    adapter.bridge, adapter.run_id, adapter.agent_name = fixture.frame_recorder, run.run_id, AGENT
-    adapter.thread_id = run.thread_id
-    with record_notifications(fixture.frame_recorder) as notifications:
+async def _emission_calls_bridge(fixture: WordingFixture) -> bool:
+    adapter = fixture.variant.adapter()
+    adapter.bridge, adapter.run_id, adapter.agent_name = fixture.sound_bridge, RUN.run_id, AGENT
+    adapter.thread_id = RUN.thread_id
+    with record_notifications(fixture.sound_bridge) as notifications:
         await adapter.emit_agent_started("hello")
-    return [(event.run_id, event.agent_name) for event, _ in notifications] == [(run.run_id, AGENT)]
+    return [(event.run_id, event.agent_name) for event in notifications] == [(RUN.run_id, AGENT)]
 
 
-async def _run_id_hides_thread(fixture: ProbeFixture) -> bool:
+async def _run_id_hides_thread(fixture: WordingFixture) -> bool:
     run_id = fixture.application.config.run_ids.new(AUDITED_THREAD)
     # The supervisor registers each run, so the thread could be found if link 9 looked it up.
-    await fixture.bridge.mapping.register_mapping(run_id, AUDITED_THREAD)
+    await fixture.application.bridge.mapping.register_mapping(run_id, AUDITED_THREAD)
     event = AgentEvent(type=EventType.AGENT_STARTED, run_id=run_id, agent_name=AGENT, payload={})
-    resolved = await route_of(fixture.bridge.resolver, event)
+    resolved = await route_of(fixture.application.bridge.resolver, event)
     return AUDITED_THREAD not in run_id and isinstance(resolved, NoRoute)
 
 
-_DESCRIPTIONS: Final[dict[int, tuple[str, Callable[[ProbeFixture], Awaitable[bool]]]]] = {
+_DESCRIPTIONS: Final[dict[int, tuple[str, Callable[[WordingFixture], Awaitable[bool]]]]] = {
     1: ("startup creates the bridge and stores it in the application's state", _bridge_is_stored),
     2: ("the supervisor receives the bridge", _supervisor_receives),
     3: ("the registry stores the bridge and sets it on its agents", _registry_sets_on_agents),

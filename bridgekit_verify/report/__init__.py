@@ -6,6 +6,8 @@ claims           the audit's claims, each tested again, as findings
 outputs          called by notebooks: record, show_table, show_figure, source_of, printed_log, checked
 json_values      the values of a data frame -> JSON types
 assertions       makes a failed assertion of a notebook state the values that it compared
+explorer         controls of notebook 00 that run chains with a reader's own thread ids
+chain_map        the picture of the ten links in notebook 00
 structure        the report as plain data
 paths            removes absolute paths from what is shared
 failures         detects whether an executed notebook failed
@@ -13,7 +15,8 @@ parameters       reads and replaces the literals of a notebook's parameters cell
 execution        runs copies of the notebooks, each in a kernel of this interpreter
 collecting       executed notebooks -> Report
 drop_rates       the tables of notebook 10, as plain data
-summary          drop rates -> the first screen: answer, chart, risks, order of repairs
+summary          drop rates -> the first screen: answer, risks, order of repairs
+chart            drop rates -> the chart of the first screen
 priorities       drop rates -> verdicts on the audit's priorities and its advice
 judging          findings -> both answers about each link, the headline, the sections
 results          Report -> results.json, results.csv

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ def chain_map(title: str = "The path of an event: ten links, and the audit's sta
         for index, (number, name, output, reported) in enumerate(ROWS):
             top = TOP + index * (HEIGHT + GAP)
             middle, broken = top + HEIGHT / 2, reported == "broken"
-            box = {"facecolor": "#FBE6DC", "edgecolor": "#9C3000", "linewidth": 2.4}
+            box: dict[str, Any] = {"facecolor": "#FBE6DC", "edgecolor": "#9C3000", "linewidth": 2.4}
             if not broken:
                 box = {"facecolor": "#F5F6F8", "edgecolor": "#A9B1BA", "linewidth": 0.8}
             axis.add_patch(

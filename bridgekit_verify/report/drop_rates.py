@@ -24,7 +24,7 @@ __all__ = [
     "Fate",
     "Kind",
     "MalformedTable",
-    "Repair",
+    "MeasuredRepair",
     "Routing",
     "Step",
     "Subset",
@@ -132,7 +132,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Repair(Fate):
+class MeasuredRepair(Fate):
     """One repair: its size in the rebuilt chain, and the events after it and all repairs before it."""
 
     order: int
@@ -163,7 +163,7 @@ class DropTables:
 
     steps: dict[tuple[str, str], Step]
     """By chain and step."""
-    repairs: tuple[Repair, ...]
+    repairs: tuple[MeasuredRepair, ...]
     """In the recommended order."""
     subsets: tuple[Subset, ...]
     routing: tuple[Routing, ...]
@@ -228,10 +228,10 @@ def _steps(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Step]:
     }
 
 
-def _repairs(report: Report) -> tuple[Repair, ...]:
+def _repairs(report: Report) -> tuple[MeasuredRepair, ...]:
     columns = ("order", "repair", "purpose", "lines removed", "lines added")
     repairs = [
-        Repair(
+        MeasuredRepair(
             *_counts("repairs", row),
             order=_count("repairs", row, "order"),
             name=row["repair"],

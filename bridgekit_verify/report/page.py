@@ -14,6 +14,7 @@ from jinja2 import PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.report.chart import chart
 from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
 from bridgekit_verify.report.findings import OURS, Finding, basis_text, cell_text, numeric_columns
 from bridgekit_verify.report.glossary import TERMS
@@ -34,7 +35,7 @@ from bridgekit_verify.report.judging import (
 from bridgekit_verify.report.markup import code_html, markdown_html, output_html, printed_text
 from bridgekit_verify.report.results import count_measurements, csv_columns, results_csv, results_json
 from bridgekit_verify.report.structure import Figure, Report
-from bridgekit_verify.report.summary import actions, chart, risks, routing_note, scope
+from bridgekit_verify.report.summary import actions, risks, routing_note, scope
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

@@ -1,4 +1,4 @@
-"""The first screen in words and numbers: the answer, the chart, the risks and the order of repairs. No rendering.
+"""The first screen in words and numbers: the answer, the risks and the order of repairs. No rendering.
 
 Each sentence is computed from the tables of notebook 10. A sentence about a table that is missing says so.
 """
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from bridgekit_verify.measure.statistics import percent
 from bridgekit_verify.report.drop_rates import (
     AS_COMMITTED,
     AS_REPORTED,
@@ -19,19 +18,16 @@ from bridgekit_verify.report.drop_rates import (
     DropTables,
     Fate,
     Kind,
-    Step,
     Subset,
 )
 
 __all__ = [
     "Action",
     "Answer",
-    "Bar",
-    "ChartRow",
     "Risk",
     "actions",
     "answer",
-    "chart",
+    "of",
     "risks",
     "routing_note",
     "scope",
@@ -46,16 +42,6 @@ REPAIR_TITLES: Final = {
     "link 8 call": "Call the bridge with the arguments it takes",
 }
 """What to do for each repair, in words."""
-CHART_LABELS: Final = {
-    BEFORE: "no fix",
-    "fix 1": "Fix 1: thread in run id",
-    "fix 2 as written": "Fix 2 as written",
-    "fix 2 with its method": "Fix 2 with its method",
-    "fix 3": "Fix 3: lookup table",
-    "fixes 1 and 2 as written": "Fixes 1 and 2 as written",
-    "fixes 1 and 2 with the method": "Fixes 1, 2 with the method",
-    "fixes 1, 2 and 3": "all three fixes",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +54,6 @@ class Answer:
 
     def __str__(self) -> str:
         return f"{self.first} {self.second}".rstrip()
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """The events of one row of the chart: one part, or one for each kind of thread id if their shares differ."""
-
-    parts: tuple[Fate, ...]
-    text: str
-    """The result next to the bar."""
-    alt: str
-    """The counts in words."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChartRow:
-    """One row of the chart: its label, the code as committed, and the chain as reported (None: not measured)."""
-
-    label: str
-    committed: Bar | None
-    reported: Bar | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,67 +141,6 @@ def _repairs_sentence(tables: DropTables) -> str:
     if without is None or not without.leaked:
         return f"{start}."
     return f"{start}; without the first one, the others show {without.leaked:,} to the wrong user."
-
-
-def share(k: int, n: int) -> str:
-    """Return k of n in percent as text; only exact values are "0 %" and "100 %"."""
-    return f"{percent(k / n).removesuffix('.0')} %" if n else "unknown"
-
-
-def bar(step: Step) -> Bar:
-    """Return a step's bar: one part only if every kind of thread id has the same shares."""
-    found, kinds = step.fate, len(step.kinds)
-    alt = f"{of(found.dropped, found.expected)} events dropped, {found.leaked:,} of them read by another user"
-    if step.same_for_every_kind:
-        return Bar((found,), _bar_text(found), alt)
-    text = f"{len(step.dropping)} of {kinds} kinds drop"
-    if step.leaking:
-        text += f", {len(step.leaking)} {'leaks' if len(step.leaking) == 1 else 'leak'}"
-    each = "; ".join(f"{kind.name}: {of(kind.dropped, kind.expected)} dropped" for kind in step.kinds)
-    return Bar(step.kinds, text, f"{alt}. {each}")
-
-
-def _bar_text(found: Fate) -> str:
-    text = f"{share(found.dropped, found.expected)} dropped"
-    return f"{text}, {share(found.leaked, found.expected)} leaked" if found.leaked else text
-
-
-def chart(tables: DropTables) -> dict[str, tuple[ChartRow, ...]]:
-    """Return the chart's rows by group: the audit's fixes on both chains, the repairs, the repairs without the first.
-
-    A group without data is left out.
-    """
-    fixes = tuple(
-        ChartRow(
-            label,
-            bar(committed) if (committed := tables.step(AS_COMMITTED, name)) else None,
-            bar(reported) if (reported := tables.step(AS_REPORTED, name)) else None,
-        )
-        for name, label in CHART_LABELS.items()
-        if tables.step(AS_COMMITTED, name) or tables.step(AS_REPORTED, name)
-    )
-    repairs = tuple(
-        ChartRow(
-            f"{'+ ' if repair.order > 1 else ''}{repair.order} {_short(repair.order, repair.name)}",
-            _total(repair),
-            None,
-        )
-        for repair in tables.repairs
-    )
-    without = tables.subset(*REPAIRS[1:])
-    wrong = (ChartRow("2, 3 and 4 without 1", _total(without), None),) if without else ()
-    groups = {"The audit's fixes": fixes, "The repairs, one after another": repairs, "In the wrong order": wrong}
-    return {title: rows for title, rows in groups.items() if rows}
-
-
-def _short(order: int, name: str) -> str:
-    """Return a repair's name for the chart: the short one if the table lists the usual four."""
-    return REPAIRS[order - 1] if 1 <= order <= len(REPAIRS) else name
-
-
-def _total(found: Fate) -> Bar:
-    alt = f"{of(found.dropped, found.expected)} events dropped, {found.leaked:,} of them read by another user"
-    return Bar((found,), _bar_text(found), alt)
 
 
 def risks(tables: DropTables) -> tuple[Risk, ...]:

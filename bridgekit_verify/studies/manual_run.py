@@ -19,7 +19,7 @@ from bridgekit.serve.in_process import serving
 from bridgekit.transport.client import EventClient, connect
 from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, SignalledGap, Socket, key_of
 from bridgekit_verify.measure.workload import AGENT, OwnedThread, seeded, tools
-from bridgekit_verify.probes.probe_fixture import thinking
+from bridgekit_verify.probes.scenario_agents import thinking
 from bridgekit_verify.variants import Variant
 
 __all__ = ["Clock", "HandNotification", "ManualRun", "manual_run", "notify_by_hand"]

@@ -21,7 +21,7 @@ from bridgekit.serve.in_process import serving
 from bridgekit_verify.harness.messages import read_requests, send
 from bridgekit_verify.measure.history import EventKey
 from bridgekit_verify.measure.workload import AGENT, seeded
-from bridgekit_verify.probes.probe_fixture import thinking
+from bridgekit_verify.probes.scenario_agents import thinking
 from bridgekit_verify.variants import FIX_3, SOUND
 
 __all__ = ["SERVED", "Action", "ProcessAnswer", "ProcessRequest", "ServedUrls", "event_key", "handle_request"]

@@ -14,6 +14,7 @@ from itertools import combinations_with_replacement
 from types import MappingProxyType
 from typing import Final
 
+import msgspec
 import pandas as pd
 
 from bridgekit.events import EventType, Outcome, Receipt
@@ -21,7 +22,7 @@ from bridgekit.ids import ThreadId, UserId
 from bridgekit_verify.errors import MutationNotApplicable
 from bridgekit_verify.measure.attribution import Attribution
 from bridgekit_verify.measure.checker import Verdict, check
-from bridgekit_verify.measure.history import Arrival, EventKey, History, Socket
+from bridgekit_verify.measure.history import Arrival, EventKey, History, SignalledGap, Socket
 from bridgekit_verify.measure.workload import OwnedThread, Workload
 
 __all__ = ["MUTATIONS", "TWO_THREADS_A_USER", "mutate", "mutation_table"]
@@ -129,6 +130,76 @@ def swapped(history: History, used: frozenset[EventKey], source: random.Random) 
     return HistoryMutation(replace(history, arrivals=arrivals), used | {free[first], free[second]})
 
 
+def renumbered(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
+    """Two successive events of a run get each other's number, and are read in the order of the numbers."""
+    free = _free(history, used)
+    last: dict[tuple[int, str], int] = {}
+    neighbours: list[tuple[int, int]] = []
+    for index, arrival in enumerate(history.arrivals):
+        if (key := arrival.key) is None:
+            continue
+        place = arrival.socket.number, key.request
+        before, last[place] = last.get(place), index
+        if before in free and index in free and before is not None:
+            neighbours.append((before, index))
+    if not neighbours:
+        raise MutationNotApplicable("no socket read two successive events of a run that are still unmutated")
+    first, second = source.choice(neighbours)
+    arrivals, known = list(history.arrivals), history.acknowledged
+    early, late = arrivals[first], arrivals[second]
+    arrivals[first], arrivals[second] = replace(late, seq=early.seq), replace(early, seq=late.seq)
+    keys = free[first], free[second]
+    exchanged = dict(zip(keys, (known[keys[1]], known[keys[0]]), strict=True))
+    return HistoryMutation(replace(history, arrivals=arrivals, acknowledged=known | exchanged), used | set(keys))
+
+
+def gap_signalled(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
+    """A client is sent a gap for an event that it reads."""
+    _, arrival, key = _pick_event(history, used, source)
+    number = arrival.socket.number
+    gaps = [*history.gaps.get(number, ()), SignalledGap(arrival.seq, arrival.seq)]
+    return HistoryMutation(replace(history, gaps=history.gaps | {number: gaps}), used | {key})
+
+
+def number_skipped(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
+    """A number is skipped after an event: all later events of its thread have the next number."""
+    free = _free(history, used)
+    threads = {expectation.key: expectation.thread_id for expectation in history.expected}
+    highest: dict[str, int] = {}
+    for key, (_, receipt) in history.acknowledged.items():
+        highest[threads[key]] = max(highest.get(threads[key], 0), receipt.seq or 0)
+    inner = [index for index, key in free.items() if history.arrivals[index].seq < highest[threads[key]]]
+    if not inner:
+        raise MutationNotApplicable("no unmutated event is followed by another one of its thread")
+    index = source.choice(inner)
+    thread, seq = threads[free[index]], history.arrivals[index].seq
+
+    def later(number: int) -> int:
+        return number + (number > seq)
+
+    arrivals = [
+        replace(each, seq=later(each.seq))
+        if thread == (threads.get(each.key, each.socket.thread_id) if each.key else each.socket.thread_id)
+        else each
+        for each in history.arrivals
+    ]
+    acknowledged = {
+        key: (run_id, msgspec.structs.replace(receipt, seq=receipt.seq and later(receipt.seq)))
+        if threads[key] == thread
+        else (run_id, receipt)
+        for key, (run_id, receipt) in history.acknowledged.items()
+    }
+    gaps = {
+        socket.number: [gap._replace(first=later(gap.first), last=gap.last and later(gap.last)) for gap in each]
+        if socket.thread_id == thread
+        else each
+        for socket in history.sockets
+        if (each := history.gaps.get(socket.number))
+    }
+    changed = replace(history, arrivals=arrivals, acknowledged=acknowledged, gaps=gaps)
+    return HistoryMutation(changed, used | {free[index]})
+
+
 def to_another_thread(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
     """One frame is read by a socket of another thread of the same user, and not by its own."""
     return _moved(history, used, source, same_user=True)
@@ -152,6 +223,9 @@ MUTATIONS: Final[Mapping[str, tuple[Mutation, Effect]]] = {
     "lost": (lost, Effect(LOST, losses={REPORTED_LOST: 1})),
     "duplicated": (duplicated, Effect({"frames": 1, "extra_copies": 1})),
     "swapped": (swapped, Effect({"reordered": 1, "reordering_extent": 1})),
+    "renumbered": (renumbered, Effect({"reordered_in_run": 1})),
+    "gap signalled": (gap_signalled, Effect({"false_gaps": 1})),
+    "number skipped": (number_skipped, Effect({"false_gaps": 1})),
     "to another thread": (
         to_another_thread,
         Effect(MOVED | {"wrong_thread": 1}, losses={NEVER_READ: 1}, misroutes={MISROUTED: 1}),
@@ -211,6 +285,8 @@ SHOWN: Final = {
     "lost_silent": "lost",
     "extra_copies": "extra copy",
     "reordered": "reordered",
+    "reordered_in_run": "reordered within its run",
+    "false_gaps": "false gap",
     "wrong_thread": "at another thread",
     "wrong_user": "at another user",
     "unexpected": "unexpected",

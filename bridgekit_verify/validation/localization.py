@@ -24,7 +24,7 @@ from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.lateness import attribute_delays
 from bridgekit_verify.measure.plots import GREEN, TEXT_COLOUR, VERMILLION, frame_grid, new_figure
 from bridgekit_verify.measure.workload import Workload, thread_ids
-from bridgekit_verify.probes.probes import HUB, Probe, ProbeAnswer, probe_ten
+from bridgekit_verify.probes.probes import HUB, Observations, Probe, ProbeAnswer, probe_ten
 from bridgekit_verify.validation.breakages import BREAKAGES, Breakage
 from bridgekit_verify.variants import SOUND, Variant
 
@@ -275,14 +275,15 @@ async def localize(
     `users` users have one run each, two at once, with `steps` steps per run. Use an even number of steps, so that an
     event that is delayed until the next one is delivered in the end. Takes about 0.4 s per breakage.
     """
-    cases = [await _case(breakage, users, steps, seed) for breakage in breakages]
-    return Localization(tuple(cases), await _case(Breakage(0, "sound", SOUND), users, steps, seed))
+    shared = Observations(seed, threads=1)
+    cases = [await _case(breakage, users, steps, seed, shared) for breakage in breakages]
+    return Localization(tuple(cases), await _case(Breakage(0, "sound", SOUND), users, steps, seed, shared))
 
 
-async def _case(breakage: Breakage, users: int, steps: int, seed: int) -> Case:
+async def _case(breakage: Breakage, users: int, steps: int, seed: int, shared: Observations) -> Case:
     variant: Variant = breakage.variant
     workload = Workload(
         threads=thread_ids("thread_123", users, seed=seed), steps=steps, at_once=2, outside_core=breakage.outside_core
     )
-    probes = await probe_ten(variant, seed=seed, threads=1)
+    probes = await probe_ten(variant, shared=shared)
     return Case(breakage, tuple(probes), await measure(variant, workload, seed=seed))

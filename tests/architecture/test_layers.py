@@ -35,7 +35,7 @@ def all_imports() -> dict[str, set[str]]:
 
 PURE_MODULES = [
     *(f"{PACKAGE}.invariants.{name}" for name in ("recorded", "reports", "rules")),
-    *(f"{VERIFY}.measure.{name}" for name in ("checker", "history", "ledger", "statistics")),
+    *(f"{VERIFY}.measure.{name}" for name in ("checker", "history", "ledger", "numbering", "statistics")),
 ]
 LOWEST_LAYER = [module for module in SOURCES if layer_of(module) == 0]
 IO_MODULES = {"anyio", "asyncio", "matplotlib", "pandas", "socket", "starlette", "trio", "uvicorn", "websockets"}

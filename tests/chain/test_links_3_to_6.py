@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint
 
 from bridgekit.chain import link_5_core
 from bridgekit.chain.collaborators import ScriptedModel
-from bridgekit.chain.context import ERROR_BYTES
+from bridgekit.chain.error_text import ERROR_BYTES
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine

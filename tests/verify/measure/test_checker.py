@@ -13,7 +13,7 @@ from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, SignalledGap, Socket
 from bridgekit_verify.measure.ledger import Attribution
 from bridgekit_verify.measure.statistics import Rate
-from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, arrival, clean, differences, key, moved
+from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, arrival, clean, differences, key, moved, sent
 
 REPORTED_SENT = Attribution(10, "reported as sent, but no socket read it")
 MISROUTED = Attribution(10, "delivered to a socket of another thread")
@@ -26,7 +26,7 @@ THIRD = key(ALICES, 3)
 def test_clean_history_has_a_clean_verdict() -> None:
     assert check(clean()) == Verdict(
         expected=15, no_socket=0, delivered=15, lost_signalled=0, lost_silent=0, frames=15, extra_copies=0,
-        wrong_thread=0, wrong_user=0, unexpected=0, reordered=0, reordering_extent=0,
+        wrong_thread=0, wrong_user=0, unexpected=0, reordered=0, reordering_extent=0, reordered_in_run=0, false_gaps=0,
         false_success=0, false_failure=0, acknowledged=15, losses={}, misroutes={},
     )  # fmt: skip
 
@@ -102,6 +102,59 @@ def read_unidentified_frame(history: History) -> None:
     history.arrivals.append(arrival(ALICES, None, 6))
 
 
+def number(history: History, **numbers: int) -> None:
+    """Give events of Alice's thread other numbers, and let her read them in the order of the numbers."""
+    steps = {step: numbers.get(f"event_{step}", step) for step in range(1, 6)}
+    for step, seq in steps.items():
+        history.acknowledged[key(ALICES, step)] = sent("a1", seq)
+    in_order = sorted(steps, key=steps.__getitem__)
+    history.arrivals[:5] = [arrival(ALICES, key(ALICES, step), steps[step]) for step in in_order]
+
+
+def exchange_numbers(history: History) -> None:
+    number(history, event_2=3, event_3=2)
+
+
+def number_the_first_last(history: History) -> None:
+    number(history, event_1=5, event_2=1, event_3=2, event_4=3, event_5=4)
+
+
+def read_against_the_numbers(history: History) -> None:
+    history.arrivals[:5] = reversed(history.arrivals[:5])
+
+
+def skip_a_number(history: History) -> None:
+    number(history, event_4=5, event_5=6)
+
+
+def skip_a_number_on_the_wire(history: History) -> None:
+    """The receipts do not show it."""
+    history.arrivals[3:5] = [arrival(ALICES, key(ALICES, 4), 5), arrival(ALICES, key(ALICES, 5), 6)]
+
+
+def skip_two_ranges(history: History) -> None:
+    number(history, event_2=3, event_3=4, event_4=9, event_5=10)
+
+
+def skip_and_signal(history: History) -> None:
+    skip_a_number(history)
+    history.gaps[ALICES.number] = [SignalledGap(4, 4)]
+
+
+def signal_what_is_read(history: History) -> None:
+    history.gaps[BOBS.number] = [SignalledGap(2, 3)]
+
+
+def signal_to_the_end(history: History) -> None:
+    history.gaps[BOBS.number] = [SignalledGap(2, None)]
+
+
+def skip_a_number_that_another_thread_took(history: History) -> None:
+    """Bob's third event was sent to Alice's thread, where its number is missing for her."""
+    skip_a_number(history)
+    history.acknowledged[key(BOBS, 3)] = sent("a1", 4)
+
+
 def report_not_sent(history: History) -> None:
     history.acknowledged[THIRD] = (RunId("run of a1"), NO_SUBSCRIBER_RECEIPT)
 
@@ -113,7 +166,7 @@ del MOVED["frames"]
 MUTATED: list[tuple[Any, dict[str, Any]]] = [
     (lose, LOST),
     (lose_and_signal, {name: n for name, n in LOST.items() if name != "lost_silent"} | {"lost_signalled": 1}),
-    (lose_and_signal_others, LOST),
+    (lose_and_signal_others, LOST | {"false_gaps": 3}),
     (
         lose_and_report,
         {"delivered": -1, "frames": -1, "lost_silent": 1, "losses": {Attribution(10, "no subscriber"): 1}},
@@ -136,6 +189,16 @@ MUTATED: list[tuple[Any, dict[str, Any]]] = [
     (read_unexpected_event, {"frames": 1, "unexpected": 1}),
     (read_unidentified_frame, {"frames": 1, "unexpected": 1}),
     (report_not_sent, {"false_failure": 1}),
+    (exchange_numbers, {"reordered_in_run": 1}),
+    (number_the_first_last, {"reordered_in_run": 1}),
+    (read_against_the_numbers, {"reordered": 4, "reordering_extent": 4}),
+    (skip_a_number, {"false_gaps": 1}),
+    (skip_a_number_on_the_wire, {"false_gaps": 1}),
+    (skip_a_number_that_another_thread_took, {}),
+    (skip_two_ranges, {"false_gaps": 2}),
+    (skip_and_signal, {"false_gaps": 1}),
+    (signal_what_is_read, {"false_gaps": 1}),
+    (signal_to_the_end, {}),
 ]  # fmt: skip
 
 

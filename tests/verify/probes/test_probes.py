@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
 import pytest
 
+from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.errors import DeterministicStartupError
+from bridgekit.stores import redis_stores, sqlite_stores
 from bridgekit.transport.hub import Hub
 from bridgekit_verify.measure.families import FAMILIES
-from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe, probe_all
+from bridgekit_verify.probes.observing import judge_all, observe
+from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe, probe_all, probe_ten
+from bridgekit_verify.probes.scenario_agents import audited_threads
 from bridgekit_verify.variants import BROKEN, SOUND, Variant, variant
 from tests.verify.measure.test_experiment import REFUSED_BY_ITS_CHECK
 
 SIGNS = {"+": ProbeAnswer.HOLDS, "-": ProbeAnswer.DOES_NOT_HOLD, "?": ProbeAnswer.UNKNOWN}
-
-DIAGONAL = {
-    1: "-+++++++?",
-    2: "+-+++++++",
-    3: "++-++++++",
-    4: "+++-+++++",
-    5: "++++-++++",
-    6: "+++++-+++",
-    7: "++++++-++",
-    8: "+++++++-+",
-    9: "++++++++-",
-}
-"""Link 9 cannot be tested if no socket is assigned to a thread, which link 1 did not detect."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +36,7 @@ def signs(probes: list[Probe]) -> str:
 
 @pytest.mark.parametrize("link", BROKEN)
 async def test_only_the_broken_link_is_named(link: int) -> None:
-    assert signs(await probe_all(BROKEN[link])) == DIAGONAL[link]
+    assert signs(await probe_all(BROKEN[link])) == "".join("-" if each == link else "+" for each in range(1, 10))
 
 
 @pytest.mark.parametrize(
@@ -50,9 +46,9 @@ async def test_only_the_broken_link_is_named(link: int) -> None:
         ("as reported", "++++++++-"),
         ("fix 1", "++++++++-"),
         ("fix 2 as written", "++++++++-"),
-        ("fix 2 with its method", "+++++++++"),
-        ("fix 3", "+++++++++"),
+        ("fix 2 with its method", "++++++++-"),  # a route is gone as soon as its run has ended
         ("fixes 1 and 2 with the method", "++++++++-"),
+        ("fix 3", "++++++++-"),  # a route is gone as soon as its run has ended
         ("as committed", "-+-+-++--"),
     ],
 )
@@ -60,18 +56,73 @@ async def test_links_of_each_variant_hold_as_listed(name: str, answers: str) -> 
     assert signs(await probe_all(variant(name))) == answers
 
 
-async def test_refusal_to_start_fails_the_named_link_and_leaves_the_others_unknown() -> None:
-    assert signs(await probe_all(REFUSED_BY_ITS_CHECK)) == "???-?????"
+async def test_refusal_to_start_fails_the_named_link() -> None:
+    """The other links are tried alone, so that they are known."""
+    found = await probe_all(REFUSED_BY_ITS_CHECK)
+    assert signs(found) == "+++-+++++"
 
 
-async def test_refusal_by_link_10_fails_the_last_probe() -> None:
-    class HubWithoutDelivery(Hub):
-        def deliver(self, thread_id: object, frame: object) -> int:
-            return 0
+async def test_refusal_that_no_probe_explains_is_the_evidence_of_the_named_link() -> None:
+    async def refuse(bridge: object, supervisor: object) -> None:
+        raise DeterministicStartupError(7, "a check that always fails")
 
-    found = await probe_all(Variant(name="no delivery", summary="no socket is reached", hub=HubWithoutDelivery))
-    assert signs(found) == "????????-"
+    found = await probe_all(Variant(name="refused", summary="refused", self_checks=(refuse,)))
+    assert signs(found) == "++++++-++"
+    assert found[6].evidence == "startup refused: link 7: a check that always fails"
+
+
+class HubWithoutDelivery(Hub):
+    def deliver(self, thread_id: object, frame: object) -> int:
+        return 0
+
+
+async def test_refusal_by_the_hub_is_not_attributed_to_one_of_the_nine_links() -> None:
+    silent = Variant(name="no delivery", summary="no socket is reached", hub=HubWithoutDelivery)
+    found = await probe_all(silent)
+    assert signs(found) == "?????????"
     assert "link 10: an event to a subscribed thread did not arrive" in found[8].evidence
+    ten = await probe_ten(silent)
+    assert [each.link.number for each in ten if each.answer is not ProbeAnswer.HOLDS] == [10]
+
+
+async def test_link_that_nothing_reaches_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault that is part of every chain, so that no probe can avoid it."""
+
+    async def run(self: object, **request: str) -> None:
+        return None
+
+    monkeypatch.setattr(SupervisorAgent, "run", run)
+    monkeypatch.setattr(SupervisorAgent, "open_run", run)
+    found = await probe_all(SOUND)
+    assert signs(found) == "+-??????+"  # link 9 was also called directly
+
+
+async def test_call_that_does_not_return_is_named_and_its_callers_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wait(hub: object, event: object, thread_id: object) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(Hub, "publish", wait)
+    seen = await observe(replace(SOUND, self_checks=()), audited_threads(), timeout_seconds=0.5)
+    assert not seen.complete
+    found = {link: each.evidence for link, each in judge_all(seen).items() if each.violations}
+    assert found.keys() == {10}
+    assert found[10].startswith("publish did not return within")
+
+
+@pytest.mark.parametrize("edge", ["asgi", "native"])
+async def test_sound_chain_holds_on_each_edge(edge: str) -> None:
+    assert {each.answer for each in await probe_ten(SOUND, edge=edge)} == {ProbeAnswer.HOLDS}
+
+
+async def test_sound_chain_holds_on_sqlite_twice_on_the_same_file(tmp_path: Path) -> None:
+    chain = replace(SOUND, stores=sqlite_stores(tmp_path / "bridge.sqlite"))
+    for _ in range(2):
+        assert [each.evidence for each in await probe_ten(chain) if each.answer is not ProbeAnswer.HOLDS] == []
+
+
+async def test_sound_chain_holds_on_redis(redis_url: str) -> None:
+    chain = replace(SOUND, stores=redis_stores(redis_url, prefix="probes"))
+    assert [each.evidence for each in await probe_ten(chain) if each.answer is not ProbeAnswer.HOLDS] == []
 
 
 async def test_single_probe_agrees_with_the_nine() -> None:
@@ -83,7 +134,7 @@ async def test_evidence_states_what_the_probe_observed() -> None:
     reported = await probe(9, variant("as reported"))
     assert reported.evidence.startswith("no route in 13 of 13 families of thread ids")
     leaking = await probe(9, variant("fix 1"))
-    assert "reached another user's socket" in leaking.evidence
+    assert "events went to another user's thread" in leaking.evidence
 
 
 @pytest.mark.parametrize(
@@ -91,7 +142,7 @@ async def test_evidence_states_what_the_probe_observed() -> None:
     [
         (["thread_1", "thread_2"], ProbeAnswer.HOLDS, "in 1 of 1 families of thread ids"),
         (["support-42"], ProbeAnswer.DOES_NOT_HOLD, "no route in 1 of 1 families"),
-        (["thread_a", "thread_a_b"], ProbeAnswer.DOES_NOT_HOLD, "1 events reached another user's socket"),
+        (["thread_a", "thread_a_b"], ProbeAnswer.DOES_NOT_HOLD, "2 events went to another user's thread"),
     ],
 )
 async def test_link_9_is_tested_with_a_readers_own_thread_ids(

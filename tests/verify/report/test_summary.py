@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from bridgekit_verify.report.chart import chart
 from bridgekit_verify.report.drop_rates import (
     AS_COMMITTED,
     AS_REPORTED,
@@ -16,7 +17,7 @@ from bridgekit_verify.report.drop_rates import (
 )
 from bridgekit_verify.report.findings import Table
 from bridgekit_verify.report.priorities import fix_works, priority_findings
-from bridgekit_verify.report.summary import actions, answer, chart, risks, routing_note, scope, size_text
+from bridgekit_verify.report.summary import actions, answer, risks, routing_note, scope, size_text
 from tests.verify.report import drop_tables as build
 from tests.verify.report.drop_tables import ALL, EACH, EVERY, NONE, STEPS, Counts
 from tests.verify.report.notebooks import executed, report_of, tabulated

@@ -33,7 +33,7 @@ async def recorded() -> History:
 @pytest.mark.parametrize("seed", range(5))
 async def test_each_mutation_and_each_pair_is_reported_exactly(recorded: History, seed: int) -> None:
     table = mutation_table(recorded, seed=seed)
-    assert len(table) == 1 + 7 + 28
+    assert len(table) == 1 + 10 + 55
     assert list(table["exactly"]) == ["yes"] * len(table)
     assert list(table["expected"]) == list(table["reported"])
     assert table["reported"].iloc[0] == "nothing"

@@ -1,0 +1,290 @@
+"""Record the calls between the links of a variant: what each link received, passed on and returned.
+
+A link is judged by its own calls only: what it passed on is compared with what it received. A fault in one link is
+therefore visible at that link, also if every other part of the chain has the same fault, or none.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import anyio
+
+from bridgekit.events import AgentEvent, EventType, Receipt
+from bridgekit_verify.variants import Variant
+
+__all__ = ["ABSENT", "Binding", "EmittedEvent", "RecordedCall", "Recording", "recorded"]
+
+ABSENT: Final = object()
+"""The result of a call that has not returned, or that raised an error."""
+
+_EMITTERS: Final = {
+    "emit_agent_started": ("message", "context"),
+    "emit_thinking": ("reasoning", "step_number", "progress_percentage"),
+    "emit_tool_executing": ("tool_name", "parameters", "tool_call_id"),
+    "emit_tool_completed": ("tool_name", "result", "tool_call_id", "execution_time_ms", "status"),
+    "emit_agent_completed": ("result", "execution_time_ms"),
+    "emit_error": ("error_message", "error_context"),
+    "emit_progress": ("progress",),
+}
+_NOTIFIERS: Final = {
+    "notify_agent_started": ("context", "message"),
+    "notify_agent_thinking": ("reasoning", "step_number", "progress_percentage"),
+    "notify_tool_executing": ("tool_name", "tool_call_id", "parameters"),
+    "notify_tool_completed": ("tool_name", "tool_call_id", "result", "execution_time_ms", "status"),
+    "notify_agent_completed": ("result", "execution_time_ms"),
+    "notify_agent_error": ("error_message", "error_context"),
+    "notify_progress_update": ("progress",),
+}
+PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "supervisor": {
+        "__init__": ("db_session_factory", "llm_manager", "websocket_bridge", "tool_dispatcher"),
+        "run": (),
+        "open_run": (),
+        "close_run": ("context",),
+    },
+    "registry": {
+        "__init__": ("llm_manager", "tool_dispatcher", "agents"),
+        "set_websocket_bridge": ("bridge",),
+        "create": ("name",),
+        "create_bound": ("context",),
+    },
+    "engine": {"__init__": ("registry", "websocket_bridge"), "execute": ("context",)},
+    "core": {"__init__": ("registry", "websocket_bridge"), "execute_agent": ("context",)},
+    "agent": {
+        "set_websocket_bridge": ("bridge", "run_id", "thread_id"),
+        "emit": ("event_type", "payload"),
+        "use_tool": ("tool_name",),
+        "execute": ("context",),
+        **_EMITTERS,
+    },
+    "adapter": {
+        "set_websocket_bridge": ("bridge", "run_id", "agent_name", "thread_id"),
+        "emit": ("event_type", "payload"),
+    },
+    "bridge": {
+        "notify": ("event",),
+        "notify_when_room": ("event",),
+        **{name: ("run_id", "agent_name", *given) for name, given in _NOTIFIERS.items()},
+    },
+    "mapping": {"register_mapping": ("run_id", "thread_id"), "cleanup_mapping": ("run_id",)},
+    "hub": {"publish": ("event", "thread_id")},
+    "run_ids": {"new": ("thread_id",)},
+}
+"""By part, the recorded methods, with the names of their positional parameters: a replaced method may have others."""
+
+
+class EmittedEvent(NamedTuple):
+    """A copy of an event's fields at the moment of a call."""
+
+    type: EventType
+    run_id: str
+    agent_name: str
+    thread_id: str | None
+    event_id: str
+    timestamp: datetime
+    payload: Any
+
+    @classmethod
+    def of(cls, event: AgentEvent) -> EmittedEvent:
+        return cls(
+            event.type,
+            event.run_id,
+            event.agent_name,
+            event.thread_id,
+            event.event_id,
+            event.timestamp,
+            _copied(event.payload),
+        )
+
+
+class Binding(NamedTuple):
+    """What an adapter holds."""
+
+    bridge: object
+    run_id: object
+    agent_name: object
+    thread_id: object
+
+    @classmethod
+    def of(cls, adapter: Any) -> Binding:
+        return cls(adapter.bridge, adapter.run_id, adapter.agent_name, adapter.thread_id)
+
+
+@dataclass(eq=False, slots=True)
+class RecordedCall:
+    """One call of a recorded method."""
+
+    part: str
+    name: str
+    owner: Any
+    given: dict[str, Any]
+    """Arguments by name, as copies where a callee could change them."""
+    within: RecordedCall | None
+    """The recorded call that made this one."""
+    entered: int
+    """Position in the order of all entries and exits."""
+    entered_at: datetime
+    left: int | None = None
+    left_at: datetime | None = None
+    result: Any = ABSENT
+    raised: BaseException | None = None
+    held: Binding | None = None
+    """What the adapter held when the call began, for calls of an adapter."""
+    held_after: Binding | None = None
+
+    @property
+    def has_event(self) -> bool:
+        """Whether it was given an event, for calls of the bridge and the hub."""
+        return isinstance(self.given.get("event"), EmittedEvent)
+
+    @property
+    def event(self) -> EmittedEvent:
+        event: EmittedEvent = self.given["event"]
+        return event
+
+
+@dataclass(eq=False)
+class Recording:
+    """All recorded calls of one application, in the order in which they began."""
+
+    calls: list[RecordedCall] = field(default_factory=list)
+    position: int = 0
+    unfinished: list[RecordedCall] = field(default_factory=list)
+    """Calls that had not returned when the recording ended."""
+    limit: anyio.CancelScope | None = None
+    """Ends the scenario when it takes too long."""
+    judged_from: int = 0
+    """Calls before this position belong to startup."""
+    _current: ContextVar[RecordedCall | None] = field(default_factory=lambda: ContextVar("current call", default=None))
+
+    def of(self, part: str, *names: str, startup: bool = False) -> list[RecordedCall]:
+        """Return the calls of a part's methods, without those of startup."""
+        first = 0 if startup else self.judged_from
+        return [call for call in self.calls if call.part == part and call.entered >= first and (call.name in names)]
+
+    def within(self, call: RecordedCall, part: str, *names: str) -> list[RecordedCall]:
+        """Return the calls that this call made directly."""
+        return [made for made in self.of(part, *names, startup=True) if made.within is call]
+
+    def enter(
+        self, part: str, name: str, owner: object, args: tuple[Any, ...], options: Mapping[str, Any]
+    ) -> RecordedCall:
+        given = dict(zip(PARAMETERS[part][name], args, strict=False)) | dict(options)
+        call = RecordedCall(
+            part,
+            name,
+            owner,
+            {key: _snapshot(value) for key, value in given.items()},
+            self._current.get(),
+            self._next(),
+            datetime.now(UTC),
+        )
+        if part == "adapter":
+            call.held = Binding.of(owner)
+        if not self._stopped:
+            self.calls.append(call)
+        return call
+
+    def leave(self, call: RecordedCall, result: object = ABSENT, raised: BaseException | None = None) -> None:
+        if self._stopped:
+            return  # the call did not end by itself
+        call.result, call.raised = result, raised
+        call.left, call.left_at = self._next(), datetime.now(UTC)
+        if call.part == "adapter":
+            call.held_after = Binding.of(call.owner)
+
+    @property
+    def _stopped(self) -> bool:
+        return self.limit is not None and self.limit.cancel_called
+
+    def _next(self) -> int:
+        self.position += 1
+        return self.position
+
+    @contextmanager
+    def making(self, call: RecordedCall) -> Iterator[None]:
+        """Attribute the calls made in the block to this call, and record an error that ends it."""
+        token = self._current.set(call)
+        try:
+            yield
+        except BaseException as error:
+            self.leave(call, raised=error)
+            raise
+        finally:
+            self._current.reset(token)
+
+    def invoke(self, call: RecordedCall, method: Callable[[], Any]) -> Any:
+        """RecordedCall the method, and record its result: at once, or when the returned awaitable has been awaited."""
+        with self.making(call):
+            answer = method()
+        if isinstance(answer, Awaitable) and not isinstance(answer, Receipt):
+            return self._awaited(call, answer)
+        self.leave(call, answer)
+        return answer
+
+    async def _awaited(self, call: RecordedCall, answer: Awaitable[Any]) -> Any:
+        with self.making(call):
+            result = await answer
+        self.leave(call, result)
+        return result
+
+    def subclass(self, part: str, base: Any) -> Any:
+        """Return a subclass of a part that records its calls and does what the part does."""
+        methods = {name: self._method(part, name, base) for name in PARAMETERS[part]}
+        return type(f"Recorded{base.__name__}", (base,), methods)
+
+    def _method(self, part: str, name: str, base: Any) -> Callable[..., Any]:
+        def method(owner: Any, /, *args: Any, **options: Any) -> Any:
+            call = self.enter(part, name, owner, args, options)
+            return self.invoke(call, lambda: getattr(base, name)(owner, *args, **options))
+
+        return method
+
+    def instance(self, part: str, owner: Any) -> Any:
+        """Record the calls of an object that the variant creates, and return it."""
+        for name in PARAMETERS[part]:
+            setattr(owner, name, self._bound(part, name, owner, getattr(owner, name)))
+        return owner
+
+    def _bound(self, part: str, name: str, owner: object, original: Callable[..., Any]) -> Callable[..., Any]:
+        def method(*args: Any, **options: Any) -> Any:
+            call = self.enter(part, name, owner, args, options)
+            return self.invoke(call, lambda: original(*args, **options))
+
+        return method
+
+
+def recorded(variant: Variant, recording: Recording) -> Variant:
+    """Return the variant with every part recording its calls, except its agents."""
+    return replace(
+        variant,
+        run_ids=lambda source: recording.instance("run_ids", variant.run_ids(source)),
+        mapping=lambda store: recording.instance("mapping", variant.mapping(store)),
+        hub=lambda log: recording.instance("hub", variant.hub(log)),
+        bridge=recording.subclass("bridge", variant.bridge),
+        supervisor=recording.subclass("supervisor", variant.supervisor),
+        registry=recording.subclass("registry", variant.registry),
+        engine=recording.subclass("engine", variant.engine),
+        core=recording.subclass("core", variant.core),
+        adapter=recording.subclass("adapter", variant.adapter),
+    )
+
+
+def _snapshot(value: Any) -> Any:
+    if isinstance(value, AgentEvent):
+        return EmittedEvent.of(value)
+    return _copied(value) if isinstance(value, (dict, list)) else value
+
+
+def _copied(value: Any) -> Any:
+    try:
+        return copy.deepcopy(value)
+    except (AttributeError, RecursionError, TypeError, ValueError, copy.Error):
+        return value  # a payload may hold anything; what cannot be copied is compared by identity

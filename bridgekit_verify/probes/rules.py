@@ -1,0 +1,204 @@
+"""Judgements of links: the violations that a recording shows, and the comparison of what goes in and comes out."""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from bridgekit.events import Receipt
+from bridgekit_verify.probes.recording import RecordedCall
+
+__all__ = [
+    "Judgement",
+    "Match",
+    "ViolationKind",
+    "canonical",
+    "difference",
+    "error_text",
+    "is_within",
+    "label",
+    "match",
+    "same_outcome",
+    "shown",
+]
+
+SHOWN_CHARACTERS: Final = 48
+MOST_KINDS_SHOWN: Final = 2
+EMITTING: Final = ("agent", "adapter", "bridge")
+
+
+class ViolationKind(enum.StrEnum):
+    """What a user or an operator notices."""
+
+    LOST = "lost"
+    MISROUTED = "misrouted"
+    DUPLICATED = "duplicated"
+    REORDERED = "reordered"
+    CHANGED = "changed"
+    FALSE_GAP = "false gap"
+    FALSE_RECEIPT = "false receipt"
+    MISCOUNTED = "miscounted"
+    HANDOVER = "handover"
+    """A link holds, or passes on, another object than it was given."""
+
+
+@dataclass
+class Judgement:
+    """What a link did with everything that it was given."""
+
+    link: int
+    tried: int = 0
+    """How many calls of the link were judged. Without any, its answer is unknown."""
+    violations: list[tuple[ViolationKind, str]] = field(default_factory=list)
+    """ViolationKind and evidence, in the order in which they were found."""
+    summary: str = ""
+    """What holds, in one clause."""
+
+    def expect(self, condition: bool, kind: ViolationKind, evidence: str | Callable[[], str]) -> bool:
+        """Record a violation if the condition is false, and return the condition."""
+        if not condition:
+            self.violations.append((kind, evidence if isinstance(evidence, str) else evidence()))
+        return condition
+
+    def equal(self, given: object, found: object, what: str, kind: ViolationKind = ViolationKind.CHANGED) -> bool:
+        """Record a violation if the two values differ, with the place where they differ first."""
+        different = difference(given, found, what)
+        return self.expect(different is None, kind, different or "")
+
+    @property
+    def evidence(self) -> str:
+        """The first violation of each kind, with the number of others."""
+        by_kind: dict[ViolationKind, list[str]] = defaultdict(list)
+        for kind, text in self.violations:
+            by_kind[kind].append(text)
+        first = [texts[0] + (f" (and {len(texts) - 1} more)" if texts[1:] else "") for texts in by_kind.values()]
+        return "; ".join(first[:MOST_KINDS_SHOWN])
+
+
+def shown(value: object) -> str:
+    """Return a short printable form of a value."""
+    text = ascii(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
+
+
+def label(request: str) -> str:
+    """Return the short name of a run of the scenario."""
+    return " ".join(request.split()[:2])
+
+
+def difference(given: object, found: object, path: str) -> str | None:
+    """Return where two values differ first, or None. Types, the order of keys and the last digit of a float count."""
+    if type(given) is not type(found):
+        if isinstance(given, Mapping) and isinstance(found, Mapping):
+            return difference(dict(given), dict(found), path)
+        if not (isinstance(given, str) and isinstance(found, str)):
+            return f"{path} is {shown(found)} instead of {shown(given)}"
+    if isinstance(given, dict) and isinstance(found, dict):
+        if list(given) != list(found):
+            return f"{path} has the keys {shown(list(found))} instead of {shown(list(given))}"
+        return next((d for key in given if (d := difference(given[key], found[key], f"{path}[{shown(key)}]"))), None)
+    if isinstance(given, (list, tuple)) and isinstance(found, (list, tuple)):
+        if len(given) != len(found):
+            return f"{path} has {len(found)} items instead of {len(given)}"
+        pairs = enumerate(zip(given, found, strict=True))
+        return next((d for place, (a, b) in pairs if (d := difference(a, b, f"{path}[{place}]"))), None)
+    equal = repr(given) == repr(found) if isinstance(given, float) else given == found
+    return None if equal else f"{path} is {shown(found)} instead of {shown(given)}"
+
+
+def canonical(value: object) -> Hashable:
+    """Return a hashable form of a value that is equal exactly if `difference` finds none."""
+    if isinstance(value, Mapping):
+        return ("object", *[(key, canonical(each)) for key, each in value.items()])
+    if isinstance(value, (list, tuple)):
+        return ("array", *map(canonical, value))
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, float):
+        return ("float", repr(value))
+    return (type(value).__name__, repr(value))
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a link made of its calls."""
+
+    pairs: list[tuple[RecordedCall, RecordedCall]]
+    """Each call with the one that passed it on."""
+    lost: list[RecordedCall]
+    extra: list[RecordedCall]
+    """Calls to the next link that belong to no call, or repeat one."""
+
+    def overtaken(self, group: Callable[[RecordedCall], Hashable]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
+        """Yield each call that was passed on after a later call of its group, with that call."""
+        latest: dict[Hashable, tuple[RecordedCall, RecordedCall]] = {}
+        for call, made in sorted(self.pairs, key=lambda pair: pair[1].entered):
+            before = latest.get(group(call))
+            if before is not None and before[0].entered > call.entered:
+                yield call, before[0]
+            else:
+                latest[group(call)] = call, made
+
+
+def match(
+    calls: Sequence[RecordedCall],
+    made: Iterable[RecordedCall],
+    key_of_call: Callable[[RecordedCall], Hashable],
+    key_of_made: Callable[[RecordedCall], Hashable],
+) -> Match:
+    """Match a link's calls with the calls that it made: by caller and content, then by content, then by caller."""
+    left = list(made)
+    pairs: dict[int, RecordedCall] = {}
+    keys = {id(each): key_of_made(each) for each in left}
+
+    def take(matches: Callable[[RecordedCall, RecordedCall], bool]) -> None:
+        by_place = [call for call in calls if id(call) not in pairs]
+        for call in by_place:
+            found = next((each for each in left if matches(call, each)), None)
+            if found is not None:
+                pairs[id(call)] = found
+                left.remove(found)
+
+    wanted = {id(call): key_of_call(call) for call in calls}
+    take(lambda call, each: is_within(each, call) and keys[id(each)] == wanted[id(call)])
+    if left:
+        take(lambda call, each: keys[id(each)] == wanted[id(call)])
+        take(lambda call, each: is_within(each, call))
+    return Match(
+        [(call, pairs[id(call)]) for call in calls if id(call) in pairs],
+        [call for call in calls if id(call) not in pairs],
+        left,
+    )
+
+
+def is_within(made: RecordedCall, call: RecordedCall) -> bool:
+    """Return whether a call was made by another, directly or through further calls."""
+    outer = made.within
+    while outer is not None:
+        if outer is call:
+            return True
+        outer = outer.within
+    return False
+
+
+def same_outcome(call: RecordedCall, made: RecordedCall) -> bool:
+    """Return whether a call returned or raised what the call that it made did.
+
+    Where an event is emitted and a later link returns something else than a receipt, only that link is at fault.
+    """
+    if made.raised is None and call.part in EMITTING and not isinstance(made.result, Receipt):
+        return True
+    if made.raised is not None or call.raised is not None:
+        return call.raised is made.raised
+    if isinstance(call.result, Receipt) and isinstance(made.result, Receipt):
+        # The receipt of a crowded thread has a class of its own, and becomes a plain one when it is awaited.
+        return all(getattr(call.result, name) == getattr(made.result, name) for name in Receipt.__struct_fields__)
+    return call.result is made.result or bool(call.result == made.result)
+
+
+def error_text(error: BaseException) -> str:
+    """Return what a link raised, for an evidence."""
+    return f"raised {type(error).__name__}: {error}"

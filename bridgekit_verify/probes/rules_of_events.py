@@ -1,0 +1,304 @@
+"""Links 6 to 8: what agent and adapter do with the bridge that they receive, and with each event."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from bridgekit.chain.link_7_8_adapter import Emitter
+from bridgekit.events import EventType, Receipt
+from bridgekit_verify.probes.recording import PARAMETERS, Binding, RecordedCall
+from bridgekit_verify.probes.rules import Judgement, Match, ViolationKind, canonical, error_text, match, same_outcome
+from bridgekit_verify.probes.scenario import Observation
+
+__all__ = [
+    "EMITTERS",
+    "expect_in_order",
+    "judge_adapter_binding",
+    "judge_agent",
+    "judge_emission",
+    "payload_of",
+    "replaced_by_agent",
+]
+
+Given = Mapping[str, Any]
+PAYLOADS: Final[Mapping[EventType, Callable[[Given], dict[str, Any]]]] = {
+    EventType.AGENT_STARTED: lambda given: {
+        "status": "started",
+        "context": given.get("context") or {},
+        "message": given.get("message"),
+    },
+    EventType.AGENT_THINKING: lambda given: {
+        "reasoning": given["reasoning"],
+        "step_number": given.get("step_number"),
+        "progress_percentage": given.get("progress_percentage"),
+    },
+    EventType.TOOL_EXECUTING: lambda given: {
+        "tool_call_id": given["tool_call_id"],
+        "tool_name": given["tool_name"],
+        "parameters": given.get("parameters") or {},
+    },
+    EventType.TOOL_COMPLETED: lambda given: {
+        "tool_call_id": given["tool_call_id"],
+        "tool_name": given["tool_name"],
+        "result": given.get("result"),
+        "execution_time_ms": given.get("execution_time_ms"),
+        "status": given.get("status", "success"),
+    },
+    EventType.AGENT_COMPLETED: lambda given: {
+        "status": "completed",
+        "result": given.get("result"),
+        "execution_time_ms": given.get("execution_time_ms"),
+    },
+    EventType.AGENT_ERROR: lambda given: {
+        "error_message": given["error_message"],
+        "error_context": given.get("error_context") or {},
+    },
+    EventType.PROGRESS_UPDATE: lambda given: dict(given["progress"]),
+}
+"""The wire format's payload of each type, by the arguments of the method that emits it."""
+TYPE_OF_METHOD: Final = {
+    "emit_thinking": EventType.AGENT_THINKING,
+    "emit_error": EventType.AGENT_ERROR,
+    "emit_progress": EventType.PROGRESS_UPDATE,
+} | {f"{verb}_{each}": each for verb in ("emit", "notify") for each in EventType}
+EMITTERS: Final = tuple(name for name in PARAMETERS["agent"] if name.startswith("emit_"))
+
+
+def payload_of(call: RecordedCall) -> tuple[EventType, dict[str, Any]]:
+    """Return the event that a call of an `emit_*` or `notify_*` method must become."""
+    kind = TYPE_OF_METHOD[call.name]
+    return kind, PAYLOADS[kind](call.given)
+
+
+def expect_in_order(
+    link: Judgement, found: Match, group: Callable[[RecordedCall], Any], what: Callable[[RecordedCall], str]
+) -> None:
+    """Record each event that was passed on after a later event of its run."""
+    for late, earlier in found.overtaken(group):
+        link.expect(
+            False, ViolationKind.REORDERED, f"{what(late)} is passed on after {what(earlier)}, which was emitted later"
+        )
+
+
+def judge_agent(seen: Observation) -> Judgement:
+    """Link 6: the adapter receives the agent's binding, its events and their order; tools run as requested."""
+    link, recording = Judgement(6), seen.recording
+    bindings = recording.of("agent", "set_websocket_bridge", startup=True)
+    for call in bindings:
+        given = call.given
+        wanted = (given.get("bridge"), given.get("run_id"), call.owner.name, given.get("thread_id"))
+        bound = [
+            tuple(each.given.get(name) for name in Binding._fields)
+            for each in recording.within(call, "adapter", "set_websocket_bridge")
+        ]
+        if "run_id" not in given:
+            continue  # a caller's mistake, which raises TypeError
+        evidence = "the agent binds its adapter to something else" if bound else "the agent does not bind its adapter"
+        if call.raised is not None:
+            evidence = error_text(call.raised)
+        link.expect(bound == [wanted], ViolationKind.LOST, evidence)
+    _judge_composition(link, seen, own=True)
+    calls = recording.of("agent", "emit")
+    received = [each for each in recording.of("adapter", "emit") if each.within is not None]
+    found = match(calls, received, _content, _content)
+    _expect_passed_on(link, found, "the agent", "its adapter")
+    for call, made in found.pairs:
+        link.equal(_content_of(call), _content_of(made), f"the {_type(call)} that the adapter receives")
+        link.expect(
+            same_outcome(call, made), ViolationKind.FALSE_RECEIPT, "the agent returns another receipt than its adapter"
+        )
+    expect_in_order(link, found, lambda call: id(call.owner), _type)
+    _judge_tools(link, seen)
+    link.tried = min(len(calls), len(bindings))
+    link.summary = f"the adapter receives each of {len(bindings)} bindings and {len(calls)} events as the agent did"
+    return link
+
+
+def _judge_composition(link: Judgement, seen: Observation, *, own: bool) -> None:
+    """Check that each `emit_*` method emits the event of its arguments. `own`: methods that link 6 replaces."""
+    for call in seen.recording.of("agent", *EMITTERS):
+        if replaced_by_agent(call) is not own:
+            continue
+        emitted = seen.recording.within(call, "agent", "emit")
+        kind, payload = payload_of(call)
+        if link.expect(
+            len(emitted) == 1,
+            ViolationKind.DUPLICATED if emitted else ViolationKind.LOST,
+            f"{call.name} emits {len(emitted)} events",
+        ):
+            link.equal((kind, payload), _content_of(emitted[0]), f"the event of {call.name}")
+            link.expect(
+                same_outcome(call, emitted[0]), ViolationKind.FALSE_RECEIPT, f"{call.name} returns another receipt"
+            )
+
+
+def replaced_by_agent(call: RecordedCall) -> bool:
+    """Return whether the method is the agent's own. Otherwise it is the one that agents and adapters share: link 8."""
+    defined = next(kind for kind in type(call.owner).__mro__[1:] if call.name in vars(kind))
+    return defined is not Emitter
+
+
+def _judge_tools(link: Judgement, seen: Observation) -> None:
+    """Each tool call shows its start and its end, with the parameters and the result of the tool."""
+    results = [result for _, _, result in seen.tools.received]
+    for call in seen.recording.of("agent", "use_tool"):
+        if call.left is None or call.raised is not None:
+            continue
+        name = call.given["tool_name"]
+        shown = seen.recording.within(call, "agent", "emit_tool_executing", "emit_tool_completed")
+        names = [each.name for each in shown]
+        if not link.expect(
+            names == ["emit_tool_executing", "emit_tool_completed"],
+            ViolationKind.LOST,
+            f"a call of the tool {name!a} shows {', '.join(names) or 'nothing'}",
+        ):
+            continue
+        start, end = shown
+        parameters = {key: each for key, each in call.given.items() if key != "tool_name"}
+        link.equal((name, parameters), (start.given.get("tool_name"), start.given.get("parameters")), "tool_executing")
+        link.equal((name, call.result), (end.given.get("tool_name"), end.given.get("result")), "tool_completed")
+        link.expect(
+            start.given.get("tool_call_id") == end.given.get("tool_call_id"),
+            ViolationKind.CHANGED,
+            f"start and end of a call of {name!a} have different ids",
+        )
+        link.expect(
+            any(call.result is each for each in results),
+            ViolationKind.CHANGED,
+            f"the agent gets another result of {name!a}",
+        )
+
+
+def judge_adapter_binding(seen: Observation) -> Judgement:
+    """Link 7: the adapter holds what it received, until it receives something else."""
+    link = Judgement(7)
+    last: dict[int, Binding] = {}
+    bindings = 0
+    for call in seen.recording.of("adapter", "set_websocket_bridge", "emit", startup=True):
+        if call.name == "emit":
+            given = last.get(id(call.owner), Binding(None, None, "", None))
+            link.expect(
+                call.held == given,
+                ViolationKind.HANDOVER,
+                f"the adapter no longer holds the {_differing(given, call.held)}",
+            )
+            if call.held_after is not None:
+                # Whatever the call itself changed is a mistake of link 8.
+                last[id(call.owner)] = call.held_after
+            continue
+        if "run_id" not in call.given:
+            continue  # a caller's mistake, which raises TypeError
+        bindings += 1
+        given = Binding(*(call.given.get(name) for name in Binding._fields))
+        last[id(call.owner)] = given
+        if call.raised is not None:
+            link.expect(False, ViolationKind.LOST, error_text(call.raised))
+        else:
+            link.expect(
+                call.held_after == given,
+                ViolationKind.LOST,
+                f"the adapter does not store the {_differing(given, call.held_after)}",
+            )
+            link.expect(
+                call.owner.has_websocket_bridge() is (given.bridge is not None and given.run_id is not None),
+                ViolationKind.HANDOVER,
+                "the adapter reports wrongly whether it has a bridge",
+            )
+    unbound = seen.application.config.adapter()
+    link.expect(
+        not unbound.has_websocket_bridge(), ViolationKind.HANDOVER, "a new adapter reports that it has a bridge"
+    )
+    link.tried = bindings
+    link.summary = f"the adapter stores bridge, run id, agent name and thread of each of {bindings} bindings"
+    return link
+
+
+def _differing(given: Binding, held: Binding | None) -> str:
+    names = ("bridge", "run id", "agent name", "thread")
+    pairs = zip(names, given, held or (), strict=False)
+    return next((name for name, wanted, found in pairs if wanted != found), "binding")
+
+
+def judge_emission(seen: Observation) -> Judgement:
+    """Link 8: each event reaches the bridge once, in order, with the run that the adapter holds and its own content."""
+    link, recording = Judgement(8), seen.recording
+    _judge_composition(link, seen, own=False)
+    if seen.unbound is not None:
+        link.expect(
+            not seen.unbound and seen.unbound.link == 7,
+            ViolationKind.FALSE_RECEIPT,
+            f"an event without a bridge is reported as {seen.unbound.outcome}, lost at link {seen.unbound.link}",
+        )
+    calls = [call for call in recording.of("adapter", "emit") if call.held is not None and call.held.bridge is not None]
+    calls = [call for call in calls if call.held is not None and call.held.run_id is not None]
+    entered = [
+        each
+        for each in recording.of("bridge", "notify", "notify_when_room")
+        if each.within is not None and each.within.part == "adapter" and each.has_event
+    ]
+    found = match(calls, entered, _content, lambda call: (call.event.type, canonical(call.event.payload)))
+    _expect_passed_on(link, found, "the adapter", "the bridge")
+    ids = Counter(made.event.event_id for _, made in found.pairs)
+    bound = defaultdict[int, list[int]](list)
+    for binding in recording.of("adapter", "set_websocket_bridge"):
+        bound[id(binding.owner)].append(binding.entered)
+    for call, made in found.pairs:
+        _judge_event(link, call, made)
+        link.expect(
+            same_outcome(call, made), ViolationKind.FALSE_RECEIPT, "the adapter returns another receipt than the bridge"
+        )
+        link.expect(ids[made.event.event_id] == 1, ViolationKind.DUPLICATED, "two events have the same event_id")
+        if not any(call.entered < each < (call.left or 0) for each in bound[id(call.owner)]):
+            link.expect(call.held == call.held_after, ViolationKind.HANDOVER, "emitting changes what the adapter holds")
+    expect_in_order(link, found, lambda call: id(call.owner), _type)
+    kinds = {call.given["event_type"] for call in calls}
+    link.tried = len(calls)
+    link.summary = f"each of {len(calls)} events of {len(kinds)} kinds reaches the bridge once, unchanged and in order"
+    return link
+
+
+def _judge_event(link: Judgement, call: RecordedCall, made: RecordedCall) -> None:
+    event, held = made.event, call.held
+    if held is None:
+        return
+    link.equal(_content_of(call), (event.type, event.payload), f"the {_type(call)} that the bridge receives")
+    found = (made.owner, event.run_id, event.agent_name, event.thread_id)
+    link.expect(
+        found == tuple(held),
+        ViolationKind.MISROUTED,
+        lambda: f"an event names another {_differing(held, Binding(*found))} than its adapter holds",
+    )
+    link.expect(
+        call.entered_at <= event.timestamp <= made.entered_at,
+        ViolationKind.CHANGED,
+        lambda: (
+            f"the timestamp of an event is {event.timestamp:%FT%T.%f}, but it was emitted at {call.entered_at:%T.%f}"
+        ),
+    )
+
+
+def _expect_passed_on(link: Judgement, found: Match, caller: str, called: str) -> None:
+    for call in found.lost:
+        refused = call.raised is None and isinstance(call.result, Receipt) and not call.result
+        evidence = f"{caller} does not pass {_type(call)} on to {called}"
+        if call.raised is not None:
+            evidence = error_text(call.raised)
+        elif refused and call.result.reason:
+            evidence += f": {call.result.reason}"
+        link.expect(False, ViolationKind.LOST, evidence)
+    for made in found.extra:
+        link.expect(False, ViolationKind.DUPLICATED, f"{called} receives {_type(made)} twice")
+
+
+def _content_of(call: RecordedCall) -> tuple[Any, Any]:
+    return call.given.get("event_type"), call.given.get("payload")
+
+
+def _content(call: RecordedCall) -> tuple[Any, Any]:
+    return call.given.get("event_type"), canonical(call.given.get("payload"))
+
+
+def _type(call: RecordedCall) -> str:
+    return str(call.event.type if "event" in call.given else call.given.get("event_type"))

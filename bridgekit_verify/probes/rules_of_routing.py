@@ -1,0 +1,259 @@
+"""Link 9: the bridge finds each event's thread, passes the event to the hub unchanged, and counts what became of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from bridgekit.counters import DeliveryCounters
+from bridgekit.errors import FrameTooLarge, PayloadError
+from bridgekit.events import Outcome, Receipt
+from bridgekit.ids import RunId, ThreadId
+from bridgekit_verify.measure.families import Family, OwnedThread, threads_by_family
+from bridgekit_verify.probes.recording import ABSENT, PARAMETERS, RecordedCall
+from bridgekit_verify.probes.rules import Judgement, ViolationKind, error_text, match, same_outcome, shown
+from bridgekit_verify.probes.rules_of_events import expect_in_order, payload_of
+from bridgekit_verify.probes.scenario import Observation
+from bridgekit_verify.probes.scenario_agents import AGENTS
+
+__all__ = ["FamilyRoute", "judge_families", "judge_routing", "route_families"]
+
+NOTIFIERS: Final = tuple(name for name in PARAMETERS["bridge"] if name not in ("notify", "notify_when_room"))
+
+
+@dataclass(frozen=True)
+class FamilyRoute:
+    """One event of a thread of a family: the thread that it must reach, and where the bridge sent it."""
+
+    family: str
+    owned: OwnedThread
+    published: list[ThreadId]
+    answer: object
+    """The receipt, or the error that a link raised."""
+
+
+async def route_families(
+    seen: Observation, families: Mapping[str, Family], threads: int, seed: int
+) -> list[FamilyRoute]:
+    """Emit two events for each of `threads` threads of every family of ids: by run id alone, and with the thread."""
+    bridge, recording, routes = seen.application.bridge, seen.recording, list[FamilyRoute]()
+    for family, all_of in threads_by_family(families, threads, seed=seed).items():
+        for owned in all_of:
+            run_id = seen.application.config.run_ids.new(owned.thread_id)
+            await bridge.mapping.register_mapping(run_id, owned.thread_id)
+            for thread_id in (None, owned.thread_id):
+                before = len(recording.of("hub", "publish"))
+                answer: object
+                try:
+                    answer = await bridge.notify_agent_started(
+                        run_id, AGENTS[0], message=owned.thread_id, thread_id=thread_id
+                    )
+                except Exception as error:
+                    if not seen.note(error):
+                        raise
+                    answer = error
+                published = [call.given["thread_id"] for call in recording.of("hub", "publish")[before:]]
+                routes.append(FamilyRoute(family, owned, published, answer))
+    return routes
+
+
+def judge_families(routes: list[FamilyRoute]) -> Judgement:
+    """Return what became of the events of every family of thread ids."""
+    link, families = Judgement(9), list(dict.fromkeys(route.family for route in routes))
+    owners = {route.owned.thread_id: route.owned.user_id for route in routes}
+    elsewhere = [
+        (route.owned, thread) for route in routes for thread in route.published if thread != route.owned.thread_id
+    ]
+    if elsewhere:
+        owned, thread = elsewhere[0]
+        whose = "another user's thread" if owners.get(thread) != owned.user_id else "another thread"
+        example = f"one of {shown(owned.thread_id)} that went to {shown(thread)}"
+        text = f"{len(elsewhere)} events went to {whose}, such as {example}"
+        link.expect(False, ViolationKind.MISROUTED, text)
+    lost = [route for route in routes if not route.published]
+    if lost:
+        kinds = len({route.family for route in lost})
+        reasons = Counter(map(_reason, (route.answer for route in lost)))
+        reason = f" ({reasons.most_common(1)[0][0]})"
+        link.expect(False, ViolationKind.LOST, f"no route in {kinds} of {len(families)} families of thread ids{reason}")
+    link.tried = len(routes)
+    n = len(families)
+    link.summary = f"in {n} of {n} families of thread ids, each event went to its own thread and to no other"
+    return link
+
+
+def _reason(answer: object) -> str:
+    if isinstance(answer, Receipt):
+        return answer.reason or f"reported as {answer.outcome}"
+    return error_text(answer) if isinstance(answer, BaseException) else "no receipt"
+
+
+def judge_routing(seen: Observation) -> Judgement:
+    """Compare each event that the bridge received with what it passed to the hub."""
+    link, recording = Judgement(9), seen.recording
+    routes = {
+        call.given["run_id"]: call.given["thread_id"]
+        for call in recording.of("mapping", "register_mapping")
+        if call.raised is None
+    }
+    calls = [
+        call
+        for call in recording.of("bridge", "notify", "notify_when_room")
+        if call.has_event and (call.within is None or call.within.name != "notify_when_room")
+    ]
+    routed = [call for call in calls if _thread_of(call, routes) is not None]
+    found = match(
+        routed,
+        [call for call in recording.of("hub", "publish") if call.has_event],
+        lambda call: (call.event.event_id, call.event.type),
+        lambda call: (call.event.event_id, call.event.type),
+    )
+    for call in found.lost:
+        link.expect(False, ViolationKind.LOST, _why_lost(call, seen))
+    for made in found.extra:
+        link.expect(False, ViolationKind.DUPLICATED, f"the hub receives {made.event.type} twice, or for no event")
+    for call, made in found.pairs:
+        _judge_published(link, call, made, _thread_of(call, routes))
+    expect_in_order(link, found, lambda call: call.event.run_id, lambda call: str(call.event.type))
+    _judge_notifiers(link, seen)
+    _judge_mapping(link, seen)
+    for call in calls:
+        if call not in routed:
+            _expect_unroutable(link, call)
+    if seen.complete:
+        _judge_counters(link, seen, calls)
+    link.tried = len(calls)
+    link.summary = f"each of {len(found.pairs)} events of the scenario reached the hub once, unchanged and in order"
+    return link
+
+
+def _thread_of(call: RecordedCall, routes: dict[RunId, ThreadId]) -> str | None:
+    return call.event.thread_id or routes.get(RunId(call.event.run_id))
+
+
+def _why_lost(call: RecordedCall, seen: Observation) -> str:
+    if call.raised is not None:
+        return error_text(call.raised)
+    late = {run_id for run_id, _ in seen.late}
+    when = "an event after the end of its run" if call.event.run_id in late else f"{call.event.type}"
+    how = "" if call.event.thread_id else ", which names only its run,"
+    if isinstance(call.result, Receipt) and call.result.reason:
+        return f"{when}{how} is not passed to the hub ({call.result.reason})"
+    return f"{when}{how} is not passed to the hub"
+
+
+def _judge_published(link: Judgement, call: RecordedCall, made: RecordedCall, thread: str | None) -> None:
+    given, passed = call.event, made.event
+    link.expect(
+        made.given["thread_id"] == thread,
+        ViolationKind.MISROUTED,
+        lambda: f"{given.type} of thread {thread!a} is sent to {made.given['thread_id']!a}",
+    )
+    link.equal(given.payload, passed.payload, f"the payload of {given.type} that the hub receives")
+    for name in ("type", "run_id", "agent_name", "event_id", "timestamp"):
+        link.equal(getattr(given, name), getattr(passed, name), f"the {name} of {given.type}")
+    link.expect(
+        passed.thread_id in (None, given.thread_id, made.given["thread_id"]),
+        ViolationKind.MISROUTED,
+        f"{given.type} names another thread than it is sent to",
+    )
+    link.expect(
+        same_outcome(call, made),
+        ViolationKind.FALSE_RECEIPT,
+        f"the receipt of {given.type} is not the one that the hub returned",
+    )
+
+
+def _judge_notifiers(link: Judgement, seen: Observation) -> None:
+    """Each `notify_*` method emits the event of its arguments, with a new id and the time of the call."""
+    made_by = [
+        (call, seen.recording.within(call, "bridge", "notify")) for call in seen.recording.of("bridge", *NOTIFIERS)
+    ]
+    ids = Counter(made[0].event.event_id for _, made in made_by if made)
+    for call, made in made_by:
+        if not made:
+            evidence = f"{call.name} emits no event" if call.raised is None else error_text(call.raised)
+            link.expect(False, ViolationKind.LOST, evidence)
+            continue
+        event, given = made[0].event, call.given
+        link.expect(len(made) == 1, ViolationKind.DUPLICATED, f"{call.name} emits {len(made)} events")
+        link.equal(payload_of(call), (event.type, event.payload), f"the event of {call.name}")
+        link.equal(
+            (given.get("run_id"), given.get("agent_name"), given.get("thread_id")),
+            (event.run_id, event.agent_name, event.thread_id),
+            f"run, agent and thread of the event of {call.name}",
+        )
+        link.expect(ids[event.event_id] == 1, ViolationKind.DUPLICATED, "two events have the same event_id")
+        link.expect(
+            call.entered_at <= event.timestamp <= made[0].entered_at,
+            ViolationKind.CHANGED,
+            f"the timestamp of an event is {event.timestamp:%FT%T.%f}, but it was emitted at {call.entered_at:%T.%f}",
+        )
+
+
+def _judge_mapping(link: Judgement, seen: Observation) -> None:
+    for _, thread_id, found in seen.lookups:
+        link.expect(
+            found == thread_id,
+            ViolationKind.LOST if found is None else ViolationKind.MISROUTED,
+            f"with {len(seen.lookups)} open runs, the mapping has {_thread_text(found)} for one of {thread_id!a}",
+        )
+    made = Counter(call.result for call in seen.recording.of("run_ids", "new") if call.result is not ABSENT)
+    link.expect(all(count == 1 for count in made.values()), ViolationKind.MISROUTED, "two runs have the same run id")
+
+
+def _thread_text(thread: object) -> str:
+    """Return a thread id as text, or "no route"."""
+    return "no route" if thread is None else ascii(thread)
+
+
+def _expect_unroutable(link: Judgement, call: RecordedCall) -> None:
+    receipt = call.result
+    if call.raised is not None:
+        link.expect(False, ViolationKind.LOST, error_text(call.raised))
+    elif isinstance(receipt, Receipt):
+        link.expect(
+            not receipt and receipt.outcome is Outcome.UNROUTABLE,
+            ViolationKind.FALSE_RECEIPT,
+            f"an event of an unknown run is reported as {receipt.outcome}",
+        )
+        link.expect(
+            receipt.link == 9, ViolationKind.MISCOUNTED, f"a missing route is reported as a loss at link {receipt.link}"
+        )
+
+
+def _judge_counters(link: Judgement, seen: Observation, calls: list[RecordedCall]) -> None:
+    """Each event is counted once, by what became of it."""
+    wanted, counted = DeliveryCounters(), seen.application.counters
+    for call in calls:
+        if isinstance(call.raised, (PayloadError, FrameTooLarge)):
+            wanted.lost[8, type(call.raised).__name__] += 1
+        elif isinstance(receipt := call.result, Receipt):
+            _count(wanted, call, receipt)
+    for name in ("sent", "kept", "pending", "lost"):
+        expected, found = getattr(wanted, name), getattr(counted, name)
+        more, fewer = found - expected, expected - found
+        parts = [f"{count} more of {_counted(what)}" for what, count in more.most_common(1)] + [
+            f"{count} fewer of {_counted(what)}" for what, count in fewer.most_common(1)
+        ]
+        link.expect(
+            not parts, ViolationKind.MISCOUNTED, f"the counter of {name} events has {' and '.join(parts)} than happened"
+        )
+
+
+def _count(counters: DeliveryCounters, call: RecordedCall, receipt: Receipt) -> None:
+    kind = call.event.type
+    if receipt:
+        counters.sent[kind] += 1
+    elif receipt.kept:
+        counters.kept[kind] += 1
+    elif receipt.outcome is Outcome.PENDING:
+        counters.pending[kind] += 1
+    else:
+        counters.lost[receipt.link or 0, receipt.reason] += 1
+
+
+def _counted(what: object) -> str:
+    return f"link {what[0]} ({what[1]})" if isinstance(what, tuple) else str(what)

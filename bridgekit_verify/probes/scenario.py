@@ -1,0 +1,369 @@
+"""The scenario that probes, `bridgekit audit` and the audit's first verification step share: what users have.
+
+Two users with several threads each, two sockets for each thread, three agents, several concurrent runs, repeated runs,
+runs that fail or are cancelled, events after the end of a run, clients that join late, reconnect or come back, and a
+thread without a socket. It only acts and records; `rules` judge what was recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.applications import Starlette
+
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_1_startup import Application
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.counters import DeliveryCounters
+from bridgekit.errors import FrameTooLarge, PayloadError, ThreadNotOwned
+from bridgekit.events import AgentEvent, EventType, Receipt
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.signals import Cursor
+from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
+from bridgekit_verify.measure.workload import OwnedThread, RunBarrier
+from bridgekit_verify.probes.recording import Recording
+from bridgekit_verify.probes.scenario_agents import AGENTS, NESTED, SIZES, TEXT, AgentFailed, RunPlan, ToolCalls
+from bridgekit_verify.probes.scenario_clients import Client
+
+__all__ = ["UNKNOWN_RUN", "Observation", "play"]
+
+WAIT_SECONDS: Final = 8.0
+"""How long the scenario waits for the runs of a group to reach their middle, and for the last sockets to close."""
+CLOSE_SECONDS: Final = 1.0
+"""How long the server may take to close the sockets of a thread. A client whose socket stays open does not resume."""
+BURST_EVENTS: Final = 200
+LONG_REQUEST: Final = "\U0001f6f0" * 10_000
+PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge)
+"""Errors that the scenario provokes. The rules judge what each link makes of them."""
+UNKNOWN_RUN: Final = RunId("run_unknown")
+
+
+@dataclass
+class Observation:
+    """Everything that was recorded while the scenario ran."""
+
+    app: Starlette
+    url: str
+    recording: Recording
+    threads: tuple[OwnedThread, ...]
+    plans: dict[str, RunPlan]
+    tools: ToolCalls
+    clients: list[Client] = field(default_factory=list)
+    lookups: list[tuple[RunId, ThreadId, ThreadId | None]] = field(default_factory=list)
+    """Runs in progress: run id, its thread, and the thread that the mapping service returned."""
+    late: list[tuple[RunId, ThreadId]] = field(default_factory=list)
+    """Runs that had ended when an event of theirs was emitted."""
+    errors: list[tuple[int, Exception]] = field(default_factory=list)
+    """Errors that a link raised, with the link."""
+    accepted_foreign_user: bool | None = None
+    """Whether a run in another user's thread was accepted; None if it was not tried."""
+    unbound: Receipt | None = None
+    """The receipt of an event of an adapter without a bridge."""
+    intruder: Client | None = None
+    """A client of a user who does not own the thread."""
+    forced: list[int] = field(default_factory=list)
+    """Positions between which a thread's sockets were closed by the server."""
+    first_counters: DeliveryCounters | None = None
+    complete: bool = False
+    """Whether the scenario reached its end."""
+
+    @property
+    def application(self) -> Application:
+        application: Application = self.app.state.bridgekit
+        return application
+
+    def note(self, error: Exception) -> bool:
+        """Record an error that a link raised; return False for an error of the suite itself, which must propagate."""
+        if isinstance(error, PROVOKED):
+            return True
+        link = None if raised_by_harness(error) else link_of_error(error)
+        if link is not None:
+            self.errors.append((link, error))
+        return link is not None
+
+
+async def play(seen: Observation) -> None:
+    """Run the scenario on a served application, and record it in `seen`."""
+    seen.recording.judged_from = seen.recording.position + 1
+    for owned in seen.threads:
+        await seen.application.open_thread(owned.thread_id, owned.user_id)
+    async with anyio.create_task_group() as readers:
+        scenario = _Scenario(seen, readers)
+        for act in (
+            scenario.connect,
+            scenario.run_together,
+            scenario.lose_a_connection,
+            scenario.run_again,
+            scenario.reconnect,
+            scenario.run_in_turn,
+            scenario.end_otherwise,
+            scenario.run_outside_the_core,
+            scenario.emit_after_the_end,
+            scenario.emit_without_a_route,
+            scenario.request_as_another_user,
+            scenario.close_sockets,
+        ):
+            await act()
+        await seen.app.state.bridgekit_connections.drain()
+        with anyio.move_on_after(WAIT_SECONDS):
+            for client in seen.clients:
+                await client.ended.wait()
+        readers.cancel_scope.cancel()
+    seen.complete = True
+
+
+class _Scenario:
+    def __init__(self, seen: Observation, readers: TaskGroup) -> None:
+        self.seen = seen
+        self.application = seen.application
+        self.bridge = seen.application.bridge
+        self.threads = seen.threads
+        self._readers = readers
+        self._requests = 0
+        self._first_runs: list[tuple[RunPlan, RunId, ThreadId]] = []
+
+    async def connect(self) -> None:
+        """Open two sockets for each thread but the last, and try one for a user who does not own its thread."""
+        for owned in self.threads[:-1]:
+            for _ in range(2):
+                await self._open(owned)
+        first, second = self.threads[:2]
+        self.seen.intruder = Client(-1, OwnedThread(first.thread_id, second.user_id), self.seen.recording, None)
+        await self._readers.start(self.seen.intruder.read, self.seen.url)
+
+    async def run_together(self) -> None:
+        """Run an agent in every thread at once; in the middle, emit by run id alone, and let a client join."""
+        registered = len(self.seen.recording.of("mapping", "register_mapping"))
+        async with self._group(sizes=SIZES) as plans:
+            runs = [
+                (call.given["run_id"], call.given["thread_id"])
+                for call in self.seen.recording.of("mapping", "register_mapping")[registered:]
+            ]
+            run_of = {thread_id: run_id for run_id, thread_id in runs}
+            self._first_runs = [
+                (plan, run_of[owned.thread_id], owned.thread_id)
+                for plan, owned in zip(plans, self.threads, strict=True)
+                if owned.thread_id in run_of
+            ]
+            await self._emit_by_run_id(runs)
+            await self._open(self.threads[0])
+
+    async def _emit_by_run_id(self, runs: list[tuple[RunId, ThreadId]]) -> None:
+        for number, (run_id, thread_id) in enumerate(runs):
+            found = await self._guarded(partial(self.bridge.mapping.get_thread_id, run_id))
+            self.seen.lookups.append((run_id, thread_id, found))
+            run = run_id, AGENTS[number % len(AGENTS)]
+            emit = self._notifications(run)[number % 4]
+            await self._guarded(emit)
+
+    def _notifications(self, run: tuple[RunId, str]) -> list[Callable[[], Awaitable[Receipt]]]:
+        notify, call = self.bridge, "call \U0001f6f0\ufe0f"
+        return [
+            lambda: notify.notify_agent_thinking(*run, TEXT, step_number=7, progress_percentage=99.5),
+            lambda: notify.notify_tool_executing(*run, "look.up \U0001f52d", tool_call_id=call, parameters=NESTED),
+            lambda: notify.notify_tool_completed(
+                *run,
+                "look.up \U0001f52d",
+                tool_call_id=call,
+                result=NESTED,
+                execution_time_ms=0.1 + 0.2,
+                status="error",
+            ),
+            lambda: notify.notify_progress_update(*run, NESTED),
+        ]
+
+    async def lose_a_connection(self) -> None:
+        """Close one of the two sockets of a thread from the client's side."""
+        await self.seen.clients[2].disconnect()
+
+    async def run_again(self) -> None:
+        async with self._group():
+            pass
+
+    async def reconnect(self) -> None:
+        """Let the closed client resume, and let a client read what was emitted while its thread had no socket."""
+        await self._resume(self.seen.clients[2])
+        last = self.threads[-1]
+        kept = [
+            Cursor(call.result.epoch, (call.result.seq or 1) - 1)
+            for call in self.seen.recording.of("hub", "publish")
+            if call.given["thread_id"] == last.thread_id and isinstance(call.result, Receipt) and call.result.epoch
+        ]
+        if kept:
+            await self._open(last, after=kept[0])
+
+    async def run_in_turn(self) -> None:
+        for number, owned in enumerate(self.threads):
+            plan = RunPlan(burst=0 if number else BURST_EVENTS)
+            await self._run(owned, AGENTS[number % len(AGENTS)], plan, words=LONG_REQUEST if number == 1 else "")
+
+    async def end_otherwise(self) -> None:
+        """Run agents that fail, return what JSON cannot represent, emit what is refused, and are cancelled."""
+        for number, ending in enumerate(("fails", "unencodable", "refused")):
+            await self._run(self.threads[number], AGENTS[number], RunPlan(ending=ending))
+        plan = RunPlan(ending="hangs")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._run, self.threads[3], AGENTS[1], plan)
+            with anyio.move_on_after(WAIT_SECONDS):
+                await plan.started.wait()
+            tasks.cancel_scope.cancel()
+
+    async def run_outside_the_core(self) -> None:
+        """Let the registry bind the agents of three runs, as for a webhook, and emit events of every kind in turn."""
+        opened: list[RunContext] = []
+        agents: list[Any] = []
+        for number, owned in enumerate((*self.threads[:3], self.threads[0])):
+            context = await self._guarded(partial(self._open_run, owned, number))
+            if not isinstance(context, RunContext):
+                continue
+            opened.append(context)
+            agent = await self._guarded(partial(self._created, context))
+            if isinstance(agent, BaseAgent):
+                agents.append(agent)
+        for emit in _EVERY_KIND:
+            for agent in agents:
+                await self._guarded(partial(emit, agent))
+        for context in opened:
+            await self._guarded(partial(self.application.supervisor.close_run, context))
+
+    async def _open_run(self, owned: OwnedThread, number: int) -> RunContext:
+        return await self.application.supervisor.open_run(
+            agent_name=AGENTS[number % 2],
+            thread_id=owned.thread_id,
+            user_id=owned.user_id,
+            request=self._new_request(RunPlan()),
+        )
+
+    async def _created(self, context: RunContext) -> Any:
+        return self.application.supervisor.registry.create_bound(context)
+
+    async def emit_after_the_end(self) -> None:
+        """Emit events of ended runs: by the agent, and by run id alone."""
+        for plan, run_id, thread_id in self._first_runs[:4]:
+            self.seen.late.append((run_id, thread_id))
+            if plan.agent is not None:
+                await self._guarded(partial(plan.agent.emit_progress, {"late": TEXT}))
+            await self._guarded(partial(self.bridge.notify_progress_update, run_id, AGENTS[0], {"late": TEXT}))
+
+    async def emit_without_a_route(self) -> None:
+        """Emit an event of an unknown run, and one of an adapter that has no bridge."""
+        await self._guarded(lambda: self.bridge.notify_progress_update(UNKNOWN_RUN, AGENTS[0], {}))
+        adapter = self.application.config.adapter()
+        self.seen.unbound = await self._guarded(lambda: adapter.emit_progress({}))
+
+    async def request_as_another_user(self) -> None:
+        first, second = self.threads[:2]
+        request = self._new_request(RunPlan())
+        try:
+            await self.application.supervisor.open_run(
+                agent_name=AGENTS[0], thread_id=first.thread_id, user_id=second.user_id, request=request
+            )
+        except ThreadNotOwned:
+            self.seen.accepted_foreign_user = False
+        except Exception as error:
+            if not self.seen.note(error):
+                raise
+        else:
+            self.seen.accepted_foreign_user = True
+
+    async def close_sockets(self) -> None:
+        """Close the sockets of a thread on the server, emit before they are gone, and let their clients resume."""
+        thread = self.threads[2]
+        clients = [client for client in self.seen.clients if client.owned is thread and not client.ended.is_set()]
+        self.seen.forced.append(self.seen.recording.position)
+        self.bridge.hub.force_reconnect(thread.thread_id)
+        event = AgentEvent(
+            type=EventType.PROGRESS_UPDATE,
+            run_id=next((run_id for _, run_id, of in self._first_runs if of == thread.thread_id), UNKNOWN_RUN),
+            agent_name=AGENTS[0],
+            payload={"while closing": TEXT},
+            thread_id=thread.thread_id,
+        )
+        await self._guarded(lambda: _awaited(self.bridge.notify(event)))
+        self.seen.forced.append(self.seen.recording.position)
+        with anyio.move_on_after(CLOSE_SECONDS):
+            for client in clients:
+                await client.ended.wait()
+                await self._resume(client)
+
+    @asynccontextmanager
+    async def _group(self, *, sizes: tuple[int, ...] = ()) -> AsyncIterator[list[RunPlan]]:
+        """Run an agent in every thread at once. The block runs while all of them are in progress."""
+        barrier = RunBarrier(len(self.threads) + 1)
+        plans = [RunPlan(barrier, size) for size in (*sizes, *(0 for _ in self.threads))][: len(self.threads)]
+        async with anyio.create_task_group() as runs:
+            for number, (owned, plan) in enumerate(zip(self.threads, plans, strict=True)):
+                runs.start_soon(self._run, owned, AGENTS[number % len(AGENTS)], plan, barrier)
+            with anyio.move_on_after(WAIT_SECONDS):
+                await barrier.step()
+            yield plans
+            barrier.leave()
+
+    async def _run(
+        self, owned: OwnedThread, agent: str, plan: RunPlan, barrier: RunBarrier | None = None, *, words: str = ""
+    ) -> None:
+        request = self._new_request(plan, words)
+        try:
+            await self.application.supervisor.run(
+                agent_name=agent, thread_id=owned.thread_id, user_id=owned.user_id, request=request
+            )
+        except Exception as error:
+            if not self.seen.note(error):
+                raise
+        finally:
+            plan.started.set()
+            if barrier is not None:
+                barrier.leave()
+
+    def _new_request(self, plan: RunPlan, words: str = "") -> str:
+        self._requests += 1
+        request = f"question {self._requests} {TEXT}{words}"
+        self.seen.plans[request] = plan
+        return request
+
+    async def _guarded(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Return the result of the call; None if a link raised an error, which is recorded."""
+        try:
+            return await call()
+        except Exception as error:
+            if not self.seen.note(error):
+                raise
+            return None
+
+    async def _open(self, owned: OwnedThread, after: Cursor | None = None) -> None:
+        client = Client(len(self.seen.clients), owned, self.seen.recording, after)
+        self.seen.clients.append(client)
+        await self._readers.start(client.read, self.seen.url)
+
+    async def _resume(self, client: Client) -> None:
+        if (cursor := client.position) is not None:
+            await self._open(client.owned, after=cursor)
+
+
+async def _awaited(answer: object) -> object:
+    return await answer if isinstance(answer, Awaitable) else answer
+
+
+_EVERY_KIND: Final[tuple[Callable[[Any], Awaitable[Any]], ...]] = (
+    lambda agent: agent.emit_agent_started(TEXT, context=NESTED),
+    lambda agent: agent.emit_agent_started(),
+    lambda agent: agent.emit_thinking(TEXT),
+    lambda agent: agent.emit_tool_executing("look.up \U0001f52d", NESTED, tool_call_id="call \U0001f6f0\ufe0f"),
+    lambda agent: agent.emit_tool_executing("look_up", tool_call_id="call 2"),
+    lambda agent: agent.emit_tool_completed(
+        "look.up \U0001f52d", NESTED, tool_call_id="call \U0001f6f0\ufe0f", execution_time_ms=0.1 + 0.2, status="error"
+    ),
+    lambda agent: agent.emit_tool_completed("look_up", tool_call_id="call 2"),
+    lambda agent: agent.emit_agent_completed(NESTED, execution_time_ms=1.5),
+    lambda agent: agent.emit_error(TEXT, error_context=NESTED),
+    lambda agent: agent.emit_error(""),
+    lambda agent: agent.emit_progress({}),
+    lambda agent: agent.emit_progress(NESTED),
+)
+"""Emissions of every kind, with all and with few arguments."""

@@ -1,0 +1,189 @@
+"""The agents, tools, threads and texts of the scenario: what users have, and what is easily damaged on the way."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+
+from bridgekit.chain.collaborators import PythonTools
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.errors import FrameTooLarge, PayloadError
+from bridgekit.events import FRAME_BYTES
+from bridgekit.ids import ThreadId, UserId
+from bridgekit_verify.measure.workload import AGENT, OwnedThread, RunBarrier, thread_ids
+
+__all__ = [
+    "AGENTS",
+    "CONFUSABLE",
+    "NESTED",
+    "TEXT",
+    "TOOLS",
+    "AgentFailed",
+    "RunPlan",
+    "ToolCalls",
+    "audited_threads",
+    "family_threads",
+    "scenario_agent",
+    "thinking",
+]
+
+TEXT: Final = '\U0001f6f0\ufe0f 𝔘𠜎 é e\u0301 ﬁ Ж 東京 עברית \u200d\ufeff\u2028 \x00\x1f\x7f \\ " </script>'
+"""Text that is often damaged: outside the BMP, composed and decomposed, right to left, control characters, quotes."""
+NESTED: Final[dict[str, Any]] = {
+    f"z {TEXT}": [1, 1.0, -0.0, 0.1 + 0.2, 1e-300, 2**53 + 1, -(2**63), True, False, None, TEXT],
+    "a": {"": {"deep": [[], {}, [{"list": [TEXT, [TEXT]]}]]}},
+    "same": "1",
+    "Same": 1,
+}
+"""A payload of every kind of JSON value, whose keys are not sorted."""
+AGENTS: Final = (AGENT, "writer \U0001f58b\ufe0f", "Researcher")
+"""Names of agents. The first and the last differ only in case."""
+TOOLS: Final = ("look_up", "search.web \U0001f52d")
+SIZES: Final = (3_000, 20_000, 70_000, 200_000, 900_000)
+"""Sizes of large payloads in bytes. The largest is just below the limit of a frame."""
+CONFUSABLE: Final = "confusable"
+"""The name of the thread ids of `audited_threads`."""
+_LONG: Final = f"thread_{'x' * 300}"
+
+
+class AgentFailed(Exception):
+    """Raised by an agent of the scenario on purpose."""
+
+
+@dataclass
+class RunPlan:
+    """What the agent of one run does besides the usual."""
+
+    barrier: RunBarrier | None = None
+    """Two steps: all runs of the group are in progress between them."""
+    size: int = 0
+    """Size of a large event, in bytes; the run's tool call and result are large, too."""
+    burst: int = 0
+    """How many events the agent emits in a row."""
+    ending: str = "returns"
+    """How the agent ends: it "returns", "fails", "hangs" until it is cancelled, returns what is "unencodable",
+    or emits two events that are "refused"."""
+    started: anyio.Event = field(default_factory=anyio.Event)
+    """Set when the agent has emitted its events, or the run has ended."""
+    agent: Any = None
+    """The agent that executed the run."""
+
+
+@dataclass
+class ToolCalls:
+    """The tools of the scenario, and the calls that they received."""
+
+    received: list[tuple[str, dict[str, Any], Any]] = field(default_factory=list)
+
+    def dispatcher(self) -> PythonTools:
+        """Return a dispatcher of two tools: a coroutine function, and a function that runs in a thread."""
+
+        async def look_up(**parameters: Any) -> Any:
+            return self._result(TOOLS[0], parameters)
+
+        def search(**parameters: Any) -> Any:
+            return self._result(TOOLS[1], parameters)
+
+        return PythonTools(dict(zip(TOOLS, (look_up, search), strict=True)))
+
+    def _result(self, tool: str, parameters: dict[str, Any]) -> Any:
+        result = {"found": [TEXT, parameters]}
+        self.received.append((tool, parameters, result))
+        return result
+
+
+def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[BaseAgent]:
+    """Return an agent class that emits events of every kind, by the plan of its request."""
+
+    class ScenarioAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
+        async def execute(self, context: RunContext) -> object:
+            plan, request = plans[context.request], context.request
+            plan.agent = self
+            await self.emit_thinking(f"{request} {TEXT}", step_number=1, progress_percentage=0.1 + 0.2)
+            large = _text_of(plan.size)
+            await self.use_tool(TOOLS[0], request=request, large=large[: len(large) // 2], **{TEXT: NESTED})
+            barrier, plan.barrier = plan.barrier, None
+            if barrier is not None:
+                await barrier.step()
+                await barrier.step()
+            await self.emit_progress({})
+            await self.emit_progress({"request": request, **NESTED})
+            if plan.size:
+                await self.emit_progress({"request": request, "large": large})
+            for number in range(plan.burst):
+                await self.emit_progress({"number": number})
+            await self.use_tool(TOOLS[1], request=request)
+            await self.emit_thinking("")
+            return await self._end(plan, request)
+
+        async def _end(self, plan: RunPlan, request: str) -> object:
+            plan.started.set()
+            if plan.ending == "refused":
+                await _emit_refused(self, request)
+            return await _ended(plan, request)
+
+    return ScenarioAgent
+
+
+async def _emit_refused(agent: BaseAgent, request: str) -> None:
+    for progress in ({"request": request, "n": float("nan")}, {"large": "x" * FRAME_BYTES}):
+        with suppress(PayloadError, FrameTooLarge):
+            await agent.emit_progress(progress)
+
+
+def _text_of(size: int) -> str:
+    """Return text of that size in bytes, outside the BMP."""
+    return "\U0001f6f0" * (size // 4)
+
+
+async def _ended(plan: RunPlan, request: str) -> object:
+    ending = plan.ending
+    if ending == "hangs":
+        await anyio.sleep_forever()
+    if ending == "fails":
+        raise AgentFailed(f"{request} {TEXT}")
+    if ending == "unencodable":
+        return {"request": request, "number": float("inf")}
+    return {"request": request, "answer": [TEXT, NESTED], "large": _text_of(plan.size)}
+
+
+def audited_threads() -> tuple[OwnedThread, ...]:
+    """Return threads of two users whose ids are easily confused: by case, prefix, length, composition and spaces."""
+    ids = (
+        "thread_1",
+        "thread_10",
+        "Thread_1",
+        f"{_LONG}a",
+        f"{_LONG}b",
+        "thread_é\U0001f6f0\ufe0f",
+        "thread_e\u0301\U0001f6f0\ufe0f",
+        "thread_1 ",
+    )
+    return _owned_by_two([ThreadId(each) for each in ids])
+
+
+def family_threads(family: str, *, seed: int = 0) -> tuple[OwnedThread, ...]:
+    """Return as many threads of a family of ids, or `audited_threads`. Neighbours belong to different users."""
+    if family == CONFUSABLE:
+        return audited_threads()
+    return _owned_by_two([owned.thread_id for owned in thread_ids(family, len(audited_threads()), seed=seed)])
+
+
+def _owned_by_two(ids: list[ThreadId]) -> tuple[OwnedThread, ...]:
+    users = (UserId("alice \U0001f6f0\ufe0f"), UserId("Alice \U0001f6f0\ufe0f"))
+    return tuple(OwnedThread(thread, users[number % 2]) for number, thread in enumerate(ids))
+
+
+def thinking(base: type[BaseAgent]) -> type[BaseAgent]:
+    """Return an agent class that emits one event: the request that it received."""
+
+    class ThinkingAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
+        async def execute(self, context: RunContext) -> object:
+            await self.emit_thinking(context.request)
+            return None
+
+    return ThinkingAgent

@@ -1,0 +1,75 @@
+"""The clients of the scenario: each has one socket of one thread, and stores every frame as it was on the wire."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+from anyio.abc import TaskStatus
+from websockets.exceptions import WebSocketException
+
+from bridgekit.errors import BridgekitError
+from bridgekit.signals import Cursor
+from bridgekit.transport.client import connect
+from bridgekit_verify.measure.workload import OwnedThread
+from bridgekit_verify.probes.recording import Recording
+
+__all__ = ["Client"]
+
+
+class Client:
+    """One socket, from its confirmation to its end."""
+
+    def __init__(self, number: int, owned: OwnedThread, recording: Recording, after: Cursor | None) -> None:
+        self.number = number
+        self.owned = owned
+        self.after = after
+        """The cursor that the client asked to resume from."""
+        self.start: Cursor | None = None
+        """Where the server said that the stream starts; None if the subscription was refused."""
+        self.frames: list[dict[str, Any]] = []
+        """Frames with events, decoded by the standard library's parser, so that every field is compared."""
+        self.gaps: list[dict[str, Any]] = []
+        self.opened = recording.position
+        """The position in the recording when the client asked for the subscription."""
+        self.closed_by_client: int | None = None
+        self.error: str = ""
+        """Why the client was refused, or how its socket ended."""
+        self.ended = anyio.Event()
+        self._recording = recording
+        self._scope = anyio.CancelScope()
+
+    @property
+    def position(self) -> Cursor | None:
+        """The cursor to resume from."""
+        if self.start is None or not self.frames:
+            return self.start
+        return Cursor(self.start.epoch, int(self.frames[-1].get("seq", self.start.seq)))
+
+    async def read(self, url: str, *, task_status: TaskStatus[None]) -> None:
+        """Subscribe, and store frames until the socket ends."""
+        thread, subscribed = self.owned, False
+        try:
+            with self._scope:
+                async with connect(url, user_id=thread.user_id, thread_id=thread.thread_id, after=self.after) as socket:
+                    self.start = socket.subscribed.cursor
+                    subscribed = True
+                    task_status.started()
+                    while True:
+                        self._store(json.loads(await socket.receive_frame()))
+        except (BridgekitError, OSError, TimeoutError, ValueError, WebSocketException) as error:
+            self.error = f"{type(error).__name__}: {error}"
+        finally:
+            self.ended.set()
+        if not subscribed:
+            task_status.started()
+
+    def _store(self, frame: dict[str, Any]) -> None:
+        (self.gaps if frame.get("type") == "gap" else self.frames).append(frame)
+
+    async def disconnect(self) -> None:
+        """Close the socket from the client's side."""
+        self.closed_by_client = self._recording.position
+        self._scope.cancel()
+        await self.ended.wait()

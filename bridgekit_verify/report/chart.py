@@ -1,0 +1,104 @@
+"""The chart of the first screen: which share of the events is dropped before and after each fix and each repair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from bridgekit_verify.measure.statistics import percent
+from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, BEFORE, REPAIRS, DropTables, Fate, Step
+from bridgekit_verify.report.summary import of
+
+__all__ = ["Bar", "ChartRow", "bar", "chart"]
+
+CHART_LABELS: Final = {
+    BEFORE: "no fix",
+    "fix 1": "Fix 1: thread in run id",
+    "fix 2 as written": "Fix 2 as written",
+    "fix 2 with its method": "Fix 2 with its method",
+    "fix 3": "Fix 3: lookup table",
+    "fixes 1 and 2 as written": "Fixes 1 and 2 as written",
+    "fixes 1 and 2 with the method": "Fixes 1, 2 with the method",
+    "fixes 1, 2 and 3": "all three fixes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """The events of one row of the chart: one part, or one for each kind of thread id if their shares differ."""
+
+    parts: tuple[Fate, ...]
+    text: str
+    """The result next to the bar."""
+    alt: str
+    """The counts in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChartRow:
+    """One row of the chart: its label, the code as committed, and the chain as reported (None: not measured)."""
+
+    label: str
+    committed: Bar | None
+    reported: Bar | None
+
+
+def share(k: int, n: int) -> str:
+    """Return k of n in percent as text; only exact values are "0 %" and "100 %"."""
+    return f"{percent(k / n).removesuffix('.0')} %" if n else "unknown"
+
+
+def bar(step: Step) -> Bar:
+    """Return a step's bar: one part only if every kind of thread id has the same shares."""
+    found, kinds = step.fate, len(step.kinds)
+    alt = f"{of(found.dropped, found.expected)} events dropped, {found.leaked:,} of them read by another user"
+    if step.same_for_every_kind:
+        return Bar((found,), _bar_text(found), alt)
+    text = f"{len(step.dropping)} of {kinds} kinds drop"
+    if step.leaking:
+        text += f", {len(step.leaking)} {'leaks' if len(step.leaking) == 1 else 'leak'}"
+    each = "; ".join(f"{kind.name}: {of(kind.dropped, kind.expected)} dropped" for kind in step.kinds)
+    return Bar(step.kinds, text, f"{alt}. {each}")
+
+
+def _bar_text(found: Fate) -> str:
+    text = f"{share(found.dropped, found.expected)} dropped"
+    return f"{text}, {share(found.leaked, found.expected)} leaked" if found.leaked else text
+
+
+def chart(tables: DropTables) -> dict[str, tuple[ChartRow, ...]]:
+    """Return the chart's rows by group: the audit's fixes on both chains, the repairs, the repairs without the first.
+
+    A group without data is left out.
+    """
+    fixes = tuple(
+        ChartRow(
+            label,
+            bar(committed) if (committed := tables.step(AS_COMMITTED, name)) else None,
+            bar(reported) if (reported := tables.step(AS_REPORTED, name)) else None,
+        )
+        for name, label in CHART_LABELS.items()
+        if tables.step(AS_COMMITTED, name) or tables.step(AS_REPORTED, name)
+    )
+    repairs = tuple(
+        ChartRow(
+            f"{'+ ' if repair.order > 1 else ''}{repair.order} {_short(repair.order, repair.name)}",
+            _total(repair),
+            None,
+        )
+        for repair in tables.repairs
+    )
+    without = tables.subset(*REPAIRS[1:])
+    wrong = (ChartRow("2, 3 and 4 without 1", _total(without), None),) if without else ()
+    groups = {"The audit's fixes": fixes, "The repairs, one after another": repairs, "In the wrong order": wrong}
+    return {title: rows for title, rows in groups.items() if rows}
+
+
+def _short(order: int, name: str) -> str:
+    """Return a repair's name for the chart: the short one if the table lists the usual four."""
+    return REPAIRS[order - 1] if 1 <= order <= len(REPAIRS) else name
+
+
+def _total(found: Fate) -> Bar:
+    alt = f"{of(found.dropped, found.expected)} events dropped, {found.leaked:,} of them read by another user"
+    return Bar((found,), _bar_text(found), alt)
