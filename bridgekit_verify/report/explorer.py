@@ -133,14 +133,15 @@ def drop_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
 
 
 def _drop_row(measurement: Measurement) -> dict[str, object]:
-    count = count_drops(measurement)
+    counts = count_drops(measurement)
+    dropped = counts.dropped
     return {
         "chain": measurement.variant.name,
-        "events": count.expected,
-        "delivered": count.delivered,
-        "dropped": count.dropped,
-        "dropped %": round(100 * count.dropped / count.expected, 1) if count.expected else None,
-        "of these, read by another user": count.dropped_and_leaked,
+        "events": counts.expected,
+        "delivered": counts.delivered,
+        "dropped": dropped,
+        "dropped %": round(100 * dropped / counts.expected, 1) if counts.expected else None,
+        "of these, read by another user": counts.dropped_and_leaked,
         "lost at link": ", ".join(map(str, measurement.verdict.lost_at)) or "none",
     }
 
