@@ -45,11 +45,7 @@ def complaints_about(notebook: Any, *, name: str = "", names: Sequence[str] = ()
         *about_navigation(notebook, name, names),
         *about_roles(code),
         *about_parameters(code),
-        *(
-            f"code cell {n}: {problem}"
-            for n, cell in enumerate(code, 1)
-            for problem in about_cell(cell)
-        ),
+        *(f"code cell {n}: {problem}" for n, cell in enumerate(code, 1) for problem in about_cell(cell)),
     ]
 
 
