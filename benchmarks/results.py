@@ -131,12 +131,13 @@ def found_ratio(each: TargetResult) -> str:
     if each.ratio is None:
         return "–"
     sign, _, bound = each.bound.partition(" ")
-    candidates = (f"{each.ratio:.{digits}g}" for digits in range(3, 17))
-    for shown in candidates:
+    shown = ""
+    for digits in range(3, 17):
+        shown = f"{each.ratio:.{digits}g}"
         reached = float(shown) <= float(bound) if sign == "≤" else float(shown) >= float(bound)
         if reached == (each.met == Met.YES):
-            return shown
-    return str(each.ratio)
+            break
+    return shown
 
 
 def write(found: Results, path: Path) -> None:
