@@ -147,6 +147,12 @@ def verdict_phrase(verdict: str) -> str:
     return "is neither confirmed nor refuted: unknown" if verdict == "unknown" else verdict
 
 
+def numeric_columns(table: Table) -> set[str]:
+    """Return the columns that contain only numbers and missing values; they are right-aligned."""
+    values = {name: {type(row.get(name)) for row in table.records} - {type(None)} for name in table.columns}
+    return {name for name, kinds in values.items() if kinds and kinds <= {int, float}}
+
+
 def cell_text(value: object) -> str:
     """Return a table's value as text: four significant digits, and a dash for a missing value."""
     if value is None:

@@ -31,6 +31,7 @@ from bridgekit_verify.report.findings import (
     basis_text,
     cell_text,
     delivery_text,
+    numeric_columns,
     result_phrase,
 )
 from bridgekit_verify.report.json_values import json_value
@@ -198,9 +199,13 @@ def _card(finding: Finding) -> str:
 
 
 def _grid(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    numeric = numeric_columns(table)
+    # JupyterLab aligns every cell to the right, which makes text hard to read.
+    left = {column: "" if column in numeric else ' style="text-align:left"' for column in table.columns}
+    head = "".join(f'<th scope="col"{left[column]}>{escape(column)}</th>' for column in table.columns)
     rows = (
-        "".join(f"<td>{escape(cell_text(row.get(column)))}</td>" for column in table.columns) for row in table.records
+        "".join(f"<td{left[column]}>{escape(cell_text(row.get(column)))}</td>" for column in table.columns)
+        for row in table.records
     )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     caption = f'<caption style="caption-side:top;text-align:left">{escape(table.caption)}</caption>'

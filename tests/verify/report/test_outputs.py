@@ -48,6 +48,19 @@ def test_a_missing_table_value_becomes_none() -> None:
     assert table.records[1] == {"rate": None, "who": None, "at": None}
 
 
+def test_a_folded_table_shows_its_caption_as_the_summary() -> None:
+    table = table_of(pd.DataFrame({"step": ["fix 1"], "lost": [3]}), "Losses", name="t", measurement=False)
+    folded = _grid(msgspec.structs.replace(table, folded=True))
+    assert folded.startswith("<details><summary>Losses</summary><table>")
+    assert folded.endswith("</table></details>")
+    assert "details" not in _grid(table)
+
+
+def test_columns_of_text_are_aligned_to_the_left() -> None:
+    grid = _grid(table_of(pd.DataFrame({"step": ["fix 1"], "lost": [3]}), "Losses", name="t", measurement=False))
+    assert '<td style="text-align:left">fix 1</td><td>3</td>' in grid
+
+
 def test_a_named_index_becomes_a_column() -> None:
     frame = pd.DataFrame({"delivered": [1, 2]}, index=pd.Index(["a", "b"], name="variant"))
     assert table_of(frame, "caption", name="t", measurement=True).columns == ("variant", "delivered")
