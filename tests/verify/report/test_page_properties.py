@@ -110,7 +110,9 @@ def the_text_of_a_bar_agrees_with_its_drawing(page: BeautifulSoup, counts: dict[
             assert abs(sum(drawn) - 100 * (EACH - delivered) / EACH) < 0.05
 
 
-def a_priority_is_right_exactly_if_its_numbers_say_so(page: BeautifulSoup, counts: dict[tuple[str, str], Counts]) -> None:
+def a_priority_is_right_exactly_if_its_numbers_say_so(
+    page: BeautifulSoup, counts: dict[tuple[str, str], Counts]
+) -> None:
     alone = {name: counts[AS_REPORTED, name] for name in FIXES}
     rank = {name: (delivered, -leaked) for name, (delivered, leaked, _) in alone.items()}
     others = ("fix 2 as written", "fix 2 with its method", "fix 3")
