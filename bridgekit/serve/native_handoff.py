@@ -19,12 +19,12 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 from uvicorn import Config
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from websockets.asyncio.server import Server
 from websockets.protocol import State
 
 from bridgekit.errors import ServeError
+from bridgekit.serve.connection_limits import LimitedWebSocketProtocol
 from bridgekit.transport.asgi import routes
 from bridgekit.transport.native import NativeConnection, adopt_connection, serve_native
 
@@ -148,7 +148,7 @@ class UpgradeProtocol(asyncio.Protocol):
     def _protocol_for(self, head: bytes) -> asyncio.Protocol:
         target: HandoffTarget | None = self._app_state.get(HANDOFF_KEY)
         if target is None or not target.accepts(head):
-            return WebSocketsSansIOProtocol(self._config, self._server_state, self._app_state)
+            return LimitedWebSocketProtocol(self._config, self._server_state, self._app_state)
         connection = adopt_connection(
             target.server,
             kind=_AdoptedConnection,
