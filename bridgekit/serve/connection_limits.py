@@ -6,15 +6,21 @@ uvicorn itself sets no time limit for a request's head, and answers the pings of
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import Any, Final
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-__all__ = ["HEAD_TIMEOUT_SECONDS", "LimitedHttpProtocol", "LimitedWebSocketProtocol"]
+__all__ = ["HEAD_TIMEOUT_SECONDS", "LimitedHttpProtocol", "LimitedWebSocketProtocol", "rejection"]
 
 HEAD_TIMEOUT_SECONDS: Final = 10.0
 """How long a client may take to send the head of a request, however often it sends a part of it."""
+
+LINE_BYTES: Final = 8_190
+"""The longest line in the head of an upgrade request. The `websockets` library reads no longer one."""
+MAX_HEADERS: Final = 128
+"""The most headers of an upgrade request, for the same reason."""
 
 # uvicorn chooses the class by the parser that is installed, so its type is not known here.
 _HttpProtocol: Any = AutoHTTPProtocol
@@ -49,6 +55,18 @@ class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def rejection(head: bytes) -> HTTPStatus | None:
+    """Return the status that rejects an upgrade request with this head, or None if an edge may serve it."""
+    first, *headers = head.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    if len(first) > LINE_BYTES:
+        return HTTPStatus.REQUEST_URI_TOO_LONG
+    if len(headers) > MAX_HEADERS or any(len(line) > LINE_BYTES for line in headers):
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    # Each edge, proxy and middleware might check another one of several.
+    names = [line.partition(b":")[0].strip().lower() for line in headers]
+    return HTTPStatus.BAD_REQUEST if names.count(b"origin") > 1 else None
 
 
 class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):

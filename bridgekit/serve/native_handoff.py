@@ -24,7 +24,7 @@ from websockets.asyncio.server import Server
 from websockets.protocol import State
 
 from bridgekit.errors import ServeError
-from bridgekit.serve.connection_limits import LimitedWebSocketProtocol
+from bridgekit.serve.connection_limits import LimitedWebSocketProtocol, rejection
 from bridgekit.transport.asgi import routes
 from bridgekit.transport.native import NativeConnection, adopt_connection, serve_native
 
@@ -138,6 +138,11 @@ class UpgradeProtocol(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        if (status := rejection(data)) is not None:
+            line = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+            self._transport.write(f"{line}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            self._transport.close()
+            return
         chosen = self._protocol_for(data)
         # The protocol is set later, because uvicorn sets this one when the call returns. Nothing else is read before,
         # because this call is scheduled first.

@@ -24,8 +24,16 @@ from bridgekit.transport.writer import AsgiSubscriber
 
 __all__ = ["routes"]
 
-SERVER_LOGGERS: Final = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets.server", "hypercorn.access")
-"""Loggers of the ASGI servers. They record addresses and, at level DEBUG, headers and messages."""
+SERVER_LOGGERS: Final = (
+    "asyncio",
+    "hypercorn.access",
+    "hypercorn.error",
+    "uvicorn.access",
+    "uvicorn.asgi",
+    "uvicorn.error",
+    "websockets.server",
+)
+"""Loggers of the ASGI servers. They record addresses, tracebacks and, at level DEBUG, headers and messages."""
 DISCONNECT_ERRORS: Final = (WebSocketDisconnect, OSError, RuntimeError)
 """Errors that `send` raises after the client has left, or after the server has closed the socket itself because the
 peer is dead or a frame is too large. Each server raises another type, and middleware converts some of them to

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final, TypeVar, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -168,6 +169,9 @@ async def _authorize_request(
     """Authorize a client before its handshake is accepted. A refusal is stored, and sent as a close frame later."""
     if not isinstance(connection, NativeConnection):
         raise TypeError(type(connection).__name__)
+    # Checked here as well as by the library, which does it only after the ticket has been used.
+    if (rejection := connection.protocol.accept(request)).status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+        return rejection
     headers = request.headers
     handshake = parse_handshake(
         request.path.partition("?")[2],

@@ -18,7 +18,7 @@ from bridgekit.chain.link_1_startup import BridgeConfig, lifespan
 from bridgekit.serve import connection_limits
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.asgi import routes
-from bridgekit.transport.authorization import OwnerAuthorizer
+from bridgekit.transport.authorization import Handshake, OwnerAuthorizer
 from bridgekit.transport.tickets import Tickets
 from tests.factories import ALICE, THREAD, emitted
 from tests.transport.raw_client import HEADER_END, MASK, RawPeer, handshake, raw_peer
@@ -127,6 +127,49 @@ async def send_slowly(peer: RawPeer, parts: tuple[bytes, ...]) -> None:
         with anyio.move_on_after(SHORT_SECONDS / 20):
             await peer.read_until(NEVER_SENT)
     await peer.read_until(NEVER_SENT)
+
+
+HEADS = {
+    "long line": (b"X: " + b"x" * 9_000, 431),
+    "line of 60 kB": (b"X: " + b"x" * 60_000, 431),
+    "many headers": (b"\r\n".join([b"X: x"] * 200), 431),
+    "long query": (b"", 414),
+    "two origins": (b"Origin: http://a.example\r\norigin: http://b.example", 400),
+}
+
+
+@both_edges
+@pytest.mark.parametrize(("extra", "status"), HEADS.values(), ids=HEADS)
+async def test_head_that_no_edge_can_serve_gets_its_status_and_uses_no_ticket(
+    edge: str, extra: bytes, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(edge, Tickets) as (app, url), connected(url) as peer:
+        ticket = app.state.bridgekit.ticket(THREAD, ALICE)
+        query = "x" * 9_000 if status == 414 else ""
+        offered = f"Sec-WebSocket-Protocol: bridgekit.ticket.{ticket}".encode()
+        head = handshake(urlsplit(url).netloc, query).removesuffix(HEADER_END)
+        await peer.write(b"\r\n".join([head, *filter(None, (offered, extra))]) + HEADER_END)
+        await peer.read_until(f"HTTP/1.1 {status} ".encode())
+        assert await app.state.bridgekit.authorizer.authorize(Handshake(query={}, ticket=ticket))
+    assert "Traceback" not in caplog.text
+
+
+INVALID = {
+    "no key": (b"Sec-WebSocket-Key", b"X-Key", 400),
+    "another version": (b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 12", 400),
+}
+
+
+@both_edges
+@pytest.mark.parametrize(("old", "new", "status"), INVALID.values(), ids=INVALID)
+async def test_invalid_handshake_uses_no_ticket(edge: str, old: bytes, new: bytes, status: int) -> None:
+    async with served(edge, Tickets) as (app, url), connected(url) as peer:
+        ticket = app.state.bridgekit.ticket(THREAD, ALICE)
+        offered = f"\r\nSec-WebSocket-Protocol: bridgekit.ticket.{ticket}".encode()
+        head = handshake(urlsplit(url).netloc, "").removesuffix(HEADER_END).replace(old, new)
+        await peer.write(head + offered + HEADER_END)
+        await peer.read_until(f"HTTP/1.1 {status} ".encode())
+        assert await app.state.bridgekit.authorizer.authorize(Handshake(query={}, ticket=ticket))
 
 
 @both_edges
