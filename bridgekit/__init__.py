@@ -2,7 +2,7 @@
 
 Layout, lowest layer first. A module imports only from its own layer and from lower ones.
 
-    0  ids, events, signals, errors, counters     data types and pure functions, without I/O
+    0  ids, payloads, events, signals, errors, …  data types and pure functions, without I/O
     1  mapping, resolution                        which thread a run belongs to
     2  transport, stores                          how a frame reaches a browser, and where routes and logs are stored
     3  chain                                      the nine links; link N imports only later links

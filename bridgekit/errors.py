@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = [
+    "AgentExited",
     "AsyncioRequired",
     "BridgekitError",
     "DeterministicStartupError",
@@ -27,6 +28,7 @@ __all__ = [
     "ThreadNotOwned",
     "UnknownEventType",
     "UnknownName",
+    "WorkerLost",
     "unwrap_single_error",
 ]
 
@@ -160,6 +162,22 @@ class ShuttingDown(BridgekitError):
 
     def __init__(self) -> None:
         super().__init__("the application is shutting down and accepts no new run; try again in a moment")
+
+
+class AgentExited(BridgekitError):
+    """An agent or a tool raised SystemExit. It ends the run, and not the server."""
+
+    def __init__(self, agent_name: str, code: object) -> None:
+        super().__init__(f"agent {agent_name!r} called sys.exit({code!r}); return from `execute` instead")
+        self.agent_name = agent_name
+        self.code = code
+
+
+class WorkerLost(BridgekitError):
+    """The worker that executed a run died, or was silent for so long that it counts as dead."""
+
+    def __init__(self) -> None:
+        super().__init__("the worker that executed the run was lost; start it again")
 
 
 class ThreadNotOwned(BridgekitError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Awaitable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Generator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Final
@@ -16,26 +16,33 @@ import msgspec
 
 from bridgekit.errors import FrameTooLarge, MalformedFrame, PayloadError, UnknownEventType
 from bridgekit.ids import RunId, ThreadId, new_id
+from bridgekit.payloads import encode_json, explain, find_problem
 
 __all__ = [
     "COALESCIBLE",
     "CRITICAL",
+    "END_EVENTS",
     "FRAME_BYTES",
-    "MUST_DELIVER",
+    "POLICIES",
     "AgentEvent",
     "Answer",
+    "ConcatenatedFrame",
     "EventType",
     "Frame",
     "Outcome",
     "Payload",
+    "Policy",
     "Receipt",
     "RoutedEvent",
+    "TextDelta",
+    "concatenate",
     "decode",
     "decode_frame",
     "encode",
     "encode_unnumbered",
     "event_type",
     "numbered",
+    "text_delta",
 ]
 
 FRAME_BYTES: Final = 1_048_576
@@ -47,7 +54,7 @@ Payload = Mapping[str, object]
 
 
 class EventType(enum.StrEnum):
-    """The seven event types. The first five are the audit's critical events."""
+    """The event types. The first five are the audit's critical events."""
 
     AGENT_STARTED = "agent_started"
     AGENT_THINKING = "agent_thinking"
@@ -56,12 +63,34 @@ class EventType(enum.StrEnum):
     AGENT_COMPLETED = "agent_completed"
     AGENT_ERROR = "agent_error"
     PROGRESS_UPDATE = "progress_update"
+    TEXT_DELTA = "text_delta"
 
 
+class Policy(enum.StrEnum):
+    """What a full outbox does with waiting events of a type. Whatever it cannot take, its client gets by resuming."""
+
+    MUST_DELIVER = "must deliver"
+    """It keeps each of them. If there is no room, the socket is closed."""
+    COALESCE = "coalesce"
+    """It keeps only the latest one of a run; earlier ones are superseded. The client gets a gap for them."""
+    CONCATENATE = "concatenate"
+    """It joins neighbours of one message to one frame with all of their text. The payload is a `TextDelta`."""
+
+
+POLICIES: Final[Mapping[EventType, Policy]] = {
+    EventType.AGENT_STARTED: Policy.MUST_DELIVER,
+    EventType.AGENT_THINKING: Policy.COALESCE,
+    EventType.TOOL_EXECUTING: Policy.MUST_DELIVER,
+    EventType.TOOL_COMPLETED: Policy.MUST_DELIVER,
+    EventType.AGENT_COMPLETED: Policy.MUST_DELIVER,
+    EventType.AGENT_ERROR: Policy.MUST_DELIVER,
+    EventType.PROGRESS_UPDATE: Policy.COALESCE,
+    EventType.TEXT_DELTA: Policy.CONCATENATE,
+}
 CRITICAL: Final = tuple(EventType)[:5]
-COALESCIBLE: Final = frozenset({EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE})
-"""Types of which a slow subscriber may get only the latest event of a run; earlier ones are superseded."""
-MUST_DELIVER: Final = frozenset(EventType) - COALESCIBLE
+END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
+"""The types of which a run has exactly one event, its last."""
+COALESCIBLE: Final = frozenset(each for each, policy in POLICIES.items() if policy is Policy.COALESCE)
 
 
 def event_type(value: object) -> EventType:
@@ -94,11 +123,14 @@ class AgentEvent(msgspec.Struct, kw_only=True):
     payload: Payload
 
 
-class RoutedEvent(msgspec.Struct, frozen=True, kw_only=True):
+class RoutedEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An event as a client receives it: exactly the fields of the wire format, including its position in a thread."""
 
     seq: int
     """The event's number within its thread. Numbers start at 1 and have no gaps."""
+    first_seq: int | None = None
+    """Only in a concatenated event, which stands for the events `first_seq` to `seq`. Its id and time are the last
+    one's."""
     type: EventType
     thread_id: ThreadId
     run_id: RunId
@@ -123,6 +155,43 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     def event(self) -> RoutedEvent:
         """The decoded event. Each access decodes the frame again."""
         return decode(self.data, limit_bytes=len(self.data))
+
+
+class ConcatenatedFrame(Frame, frozen=True, gc=False, kw_only=True):
+    """The frame of neighbouring events that were joined to one."""
+
+    first_seq: int
+
+
+class TextDelta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The payload of an event with the policy CONCATENATE: the next piece of a message's text."""
+
+    message_id: str
+    delta: str
+
+
+class _DeltaFrame(msgspec.Struct):
+    payload: TextDelta
+
+
+_decode_delta_frame: Final = msgspec.json.Decoder(_DeltaFrame).decode
+
+
+def text_delta(frame: Frame) -> TextDelta | None:
+    """Return the payload of a frame that may be concatenated. None for any other frame."""
+    if POLICIES[frame.type] is not Policy.CONCATENATE:
+        return None
+    try:
+        return _decode_delta_frame(frame.data).payload
+    except msgspec.DecodeError:
+        return None
+
+
+def concatenate(first_seq: int, last: Frame, delta: str) -> ConcatenatedFrame:
+    """Return one frame for the events `first_seq` to `last`, which are neighbours of one message, with their text."""
+    event = last.event
+    joined = msgspec.structs.replace(event, first_seq=first_seq, payload=event.payload | {"delta": delta})
+    return ConcatenatedFrame(last.seq, last.type, last.run_id, _encode(joined), first_seq=first_seq)
 
 
 class _FrameHead(msgspec.Struct):
@@ -196,20 +265,22 @@ Answer = Receipt | Awaitable[Receipt]
 """The return type of each publishing method: the receipt itself, or an awaitable that returns it."""
 
 
-_encode: Final = msgspec.json.Encoder().encode
+_encode: Final = encode_json
 _decoder: Final = msgspec.json.Decoder(RoutedEvent)
 
 _SEQ_DIGITS: Final = 19
 """The frame limit reserves this many digits for `seq`: enough for any number of 63 bits."""
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 _all_plain: Final = _PLAIN.issuperset
+_all_strings: Final = frozenset({str}).issuperset
 
 
 def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> bytes:  # noqa: C901  # one call an event
     """Encode an event as UTF-8 JSON.
 
-    JSON has fewer types than Python: bytes become base64, dates ISO 8601, sets and tuples arrays, numeric keys strings.
-    `limit_bytes` is compared with the size of the frame with a `seq` of 19 digits, whatever its real `seq`.
+    JSON has fewer types than Python: bytes become base64, dates ISO 8601, Decimals and numeric keys strings, sets and
+    tuples arrays. Subclasses are encoded as their bases. `limit_bytes` is compared with the size of the frame with a
+    `seq` of 19 digits, whatever its real `seq`.
     PayloadError: JSON cannot represent a value unchanged. FrameTooLarge: the frame exceeds `limit_bytes`.
     """
     payload = event.payload
@@ -217,13 +288,15 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
         event = _as_plain_event(event)
     try:
         data = _encode(event)
-        # Most payloads hold only strings, integers, booleans and null, at most one level deep. They need no further
-        # check; any other payload goes through `_check`.
-        for value in event.payload.values():
+        # Most payloads hold only strings, integers, booleans and null, at most one level deep and under keys that are
+        # strings. They need no further check; any other payload goes through `_check`.
+        for key, value in event.payload.items():
             kind = type(value)
+            if type(key) is not str:
+                break
             if kind not in _PLAIN:
                 if kind is dict:
-                    if not _all_plain(map(type, value.values())):  # type: ignore[attr-defined]  # it is a dict
+                    if not _all_plain(map(type, value.values())) or not _all_strings(map(type, value)):  # type: ignore[attr-defined, call-overload]  # a dict
                         break
                 elif kind is float:
                     if not math.isfinite(value):  # type: ignore[arg-type]  # it is a float
@@ -234,10 +307,10 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
             if event.timestamp.tzinfo is UTC and len(data) <= limit_bytes - _SEQ_DIGITS:
                 return data
         _check(event, data)
-    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError, msgspec.DecodeError) as error:
         if isinstance(error, PayloadError):
             raise
-        raise PayloadError(event.type, f"JSON cannot carry it: {error}") from error
+        raise PayloadError(event.type, explain(error, event.payload)) from error
     if (size := len(data) - len(str(event.seq)) + _SEQ_DIGITS) > limit_bytes:
         raise FrameTooLarge(f"{event.type} of run {event.run_id!r}", size, limit_bytes)
     return data
@@ -279,26 +352,18 @@ def _as_plain_event(event: AgentEvent | RoutedEvent) -> AgentEvent:
 def _check(event: AgentEvent | RoutedEvent, data: bytes) -> None:
     """Reject values that the encoder would change silently or copy unchecked.
 
-    It encodes NaN and the infinities as null. It copies JSON that was encoded elsewhere (`msgspec.Raw`) unchecked, so
-    that such a value could forge fields of the frame; `to_builtins` rejects it.
+    It encodes NaN and the infinities as null, and keys that differ only in Python as equal ones. It copies JSON that
+    was encoded elsewhere (`msgspec.Raw`) unchecked, so that such a value could forge fields of the frame.
     """
     if event.timestamp.utcoffset() is None:
         raise PayloadError(event.type, "its timestamp has no time zone")
-    plain = msgspec.to_builtins(event.payload)
-    if b"null" in data and (path := _find_non_finite(plain)):
-        raise PayloadError(event.type, f"JSON has no number for {path}")
+    if _decode_any(data)["payload"] == event.payload:
+        return  # the usual case: nested, and of JSON's own types
+    if problem := find_problem(event.payload):
+        raise PayloadError(event.type, problem)
 
 
-def _find_non_finite(value: object, path: str = "payload") -> str | None:
-    """Return the path and the value of the first NaN or infinity in a payload, or None."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else f"{path} = {value}"
-    children: Iterable[tuple[object, object]] = ()
-    if isinstance(value, Mapping):
-        children = value.items()
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        children = enumerate(value)
-    return next((found for key, child in children if (found := _find_non_finite(child, f"{path}[{key!r}]"))), None)
+_decode_any: Final = msgspec.json.Decoder().decode
 
 
 def decode(data: str | bytes, *, limit_bytes: int = FRAME_BYTES) -> RoutedEvent:
@@ -312,4 +377,6 @@ def decode(data: str | bytes, *, limit_bytes: int = FRAME_BYTES) -> RoutedEvent:
         raise MalformedFrame(str(error)) from error
     if event.seq < 1:
         raise MalformedFrame(f"seq must be at least 1, not {event.seq}")
+    if event.first_seq is not None and not 1 <= event.first_seq <= event.seq:
+        raise MalformedFrame(f"first_seq must be from 1 to {event.seq}, not {event.first_seq}")
     return event

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.errors import Disconnected, unwrap_single_error
-from bridgekit.events import AgentEvent, EventType, Receipt, RoutedEvent
+from bridgekit.events import END_EVENTS, AgentEvent, Receipt, RoutedEvent
 from bridgekit.ids import RunId, thread_id, user_id
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.client import EventClient, connect
@@ -29,8 +29,6 @@ TIMEOUT_SECONDS: Final = 5.0
 
 THREAD: Final = "thread_1"
 USER: Final = "user_1"
-
-END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
 
 
 @dataclass(frozen=True, slots=True)

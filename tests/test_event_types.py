@@ -1,4 +1,4 @@
-"""The seven event types, the fields that an event gets when it is created, and the truth value of a receipt."""
+"""The event types and their policies, the fields of a new event, and the truth value of a receipt."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from bridgekit.errors import UnknownEventType
 from bridgekit.events import (
     COALESCIBLE,
     CRITICAL,
-    MUST_DELIVER,
+    POLICIES,
     EventType,
     Outcome,
+    Policy,
     Receipt,
     event_type,
 )
@@ -32,7 +33,7 @@ def test_error_names_the_known_types_when_the_event_type_is_unknown(value: objec
     assert refused.value.known == tuple(EventType)
 
 
-def test_event_types_are_the_seven_of_the_wire_format() -> None:
+def test_event_types_are_those_of_the_wire_format() -> None:
     assert [str(name) for name in EventType] == [
         "agent_started",
         "agent_thinking",
@@ -41,11 +42,16 @@ def test_event_types_are_the_seven_of_the_wire_format() -> None:
         "agent_completed",
         "agent_error",
         "progress_update",
+        "text_delta",
     ]
     assert [str(name) for name in CRITICAL] == [str(name) for name in EventType][:5]
+
+
+def test_every_event_type_has_a_policy() -> None:
+    assert set(POLICIES) == set(EventType)
     assert {EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE} == COALESCIBLE
-    assert len(MUST_DELIVER) == 5
-    assert MUST_DELIVER.isdisjoint(COALESCIBLE)
+    assert [each for each in EventType if POLICIES[each] is Policy.CONCATENATE] == [EventType.TEXT_DELTA]
+    assert sum(policy is Policy.MUST_DELIVER for policy in POLICIES.values()) == 5
 
 
 def test_event_has_a_unique_id_and_its_emission_time_when_it_is_created() -> None:

@@ -151,7 +151,7 @@ def test_payload_is_accepted_when_it_contains_null() -> None:
     "value", [NotRepresentable(), "\ud800", {"\udfff": 1}, lambda: None], ids=["object", "text", "key", "function"]
 )
 def test_payload_is_refused_when_json_cannot_represent_it(value: object) -> None:
-    with pytest.raises(PayloadError, match=r"^payload of tool_executing: JSON cannot carry it: "):
+    with pytest.raises(PayloadError, match=r"^payload of tool_executing: JSON cannot carry (the key )?payload\['a'\]"):
         encode(routed({"a": value}))
 
 
@@ -183,7 +183,7 @@ def test_event_is_refused_when_its_timestamp_is_invalid(moment: object) -> None:
         encode(msgspec.structs.replace(emitted(), timestamp=moment))
 
 
-@pytest.mark.parametrize("depth", [700, 100_000])
+@pytest.mark.parametrize("depth", [1_500, 100_000])
 def test_payload_is_refused_when_it_is_nested_too_deeply(depth: int) -> None:
     value: object = None
     for _ in range(depth):

@@ -27,8 +27,15 @@ from typing import Final
 
 # Imported before the trials are forked, so that no trial has to import them. The package itself must not be imported.
 import anyio  # noqa: F401
+import bs4  # noqa: F401
 import hypothesis.strategies  # noqa: F401
+import jinja2  # noqa: F401
+import matplotlib.figure  # noqa: F401
+import mistune  # noqa: F401
 import msgspec  # noqa: F401
+import nbconvert.filters.highlight  # noqa: F401
+import nbformat  # noqa: F401
+import pandas as pd  # noqa: F401
 import prometheus_client  # noqa: F401
 import pytest
 import starlette.applications
@@ -204,6 +211,7 @@ def _survivors(copies: Sequence[Path], trials: Sequence[Trial]) -> Iterator[Tria
             free.append(copy)
             del running[sentinel]
             if process.exitcode == 0:
+                print(f"{trial.module}: survived: {trial.mutant.edit if trial.mutant else 'no mutant'}", flush=True)
                 yield trial
 
 

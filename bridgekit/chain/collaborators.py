@@ -14,9 +14,9 @@ from typing import Protocol
 import anyio
 import anyio.to_thread
 
-from bridgekit.chain.context import ERROR_NOTIFY_TIMEOUT_SECONDS, user_error_text
+from bridgekit.chain.context import END_TIMEOUT_SECONDS
 from bridgekit.chain.link_7_8_adapter import Emitter
-from bridgekit.errors import ThreadNotOwned, UnknownName
+from bridgekit.errors import FrameTooLarge, PayloadError, ThreadNotOwned, UnknownName
 from bridgekit.ids import ThreadId, UserId, new_id
 
 __all__ = [
@@ -102,7 +102,11 @@ class ScriptedModel:
 
 
 class PythonTools:
-    """Dispatches tools that are Python callables: coroutine functions run on the event loop, others in a thread."""
+    """Dispatches tools that are Python callables: coroutine functions run on the event loop, others in a thread.
+
+    If the run is cancelled, its call ends at once. A function that is running in a thread cannot be stopped; its result
+    is discarded.
+    """
 
     def __init__(self, tools: Mapping[str, Callable[..., object | Awaitable[object]]]) -> None:
         self._tools = dict(tools)
@@ -116,9 +120,10 @@ class PythonTools:
         try:
             result = await self._run(tool_name, parameters)
             await call.completed(result, "success")
+        except GeneratorExit:
+            raise  # the run's coroutine is being closed, and must not wait
         except BaseException as error:
-            with anyio.move_on_after(ERROR_NOTIFY_TIMEOUT_SECONDS, shield=True):
-                await call.completed(user_error_text(error), "error")
+            await call.completed(emitter.error_text(error), "error")
             raise
         return result
 
@@ -127,7 +132,7 @@ class PythonTools:
         tool = self._tools[tool_name]
         if iscoroutinefunction(tool):
             return await tool(**parameters)
-        result = await anyio.to_thread.run_sync(partial(tool, **parameters))
+        result = await anyio.to_thread.run_sync(partial(tool, **parameters), abandon_on_cancel=True)
         return await result if isawaitable(result) else result
 
 
@@ -141,10 +146,19 @@ class ToolCall:
     started: float = field(default_factory=time.perf_counter)
 
     async def completed(self, result: object, status: str) -> None:
-        await self.emitter.emit_tool_completed(
-            self.tool_name,
-            result,
-            tool_call_id=self.tool_call_id,
-            execution_time_ms=(time.perf_counter() - self.started) * 1_000,
-            status=status,
-        )
+        """Emit `tool_completed`, in spite of a cancellation, which would otherwise make it uncertain whether it was
+        sent. PayloadError, FrameTooLarge: no frame can carry the result, which the error names."""
+        try:
+            with anyio.move_on_after(END_TIMEOUT_SECONDS, shield=True):
+                await self.emitter.emit_tool_completed(
+                    self.tool_name,
+                    result,
+                    tool_call_id=self.tool_call_id,
+                    execution_time_ms=(time.perf_counter() - self.started) * 1_000,
+                    status=status,
+                )
+        except PayloadError as error:
+            raise PayloadError(error.event_type, f"result of tool {self.tool_name!r}: {error.problem}") from error
+        except FrameTooLarge as error:
+            what = f"result of tool {self.tool_name!r}"
+            raise FrameTooLarge(what, error.size_bytes, error.limit_bytes) from error

@@ -7,12 +7,10 @@ from typing import Final
 
 from bridgekit.ids import RunId, ThreadId, UserId
 
-__all__ = ["ERROR_BYTES", "ERROR_NOTIFY_TIMEOUT_SECONDS", "RunContext", "RunResult", "user_error_text"]
+__all__ = ["END_TIMEOUT_SECONDS", "RunContext", "RunResult"]
 
-ERROR_NOTIFY_TIMEOUT_SECONDS: Final = 5.0
-"""How long a cancelled or failed run may be delayed while its error event is sent to the user."""
-ERROR_BYTES: Final = 4_096
-"""Size limit of an error text that is sent to a user, in bytes of UTF-8."""
+END_TIMEOUT_SECONDS: Final = 5.0
+"""How long the end of a run or of a tool call may be delayed, also when it is cancelled, while its event is sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +31,3 @@ class RunResult:
 
     context: RunContext
     result: object
-
-
-def user_error_text(error: BaseException) -> str:
-    """Return the error's type and message, truncated and re-encoded so that every frame can carry them.
-
-    Otherwise, encoding the error event could fail, and its error would hide the agent's own error.
-    """
-    return f"{type(error).__name__}: {error}".encode(errors="replace")[:ERROR_BYTES].decode(errors="ignore")

@@ -23,6 +23,7 @@ from bridgekit.chain.collaborators import (
     ToolDispatcher,
     UnsharedThreadStore,
 )
+from bridgekit.chain.error_text import ErrorText, user_error_text
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
@@ -30,11 +31,13 @@ from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.chain.lost_runs import lost_runs_ended
 from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
 from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import BridgekitError, DeterministicStartupError, UnknownName
 from bridgekit.ids import RunIdScheme, SignedRunIds, ThreadId, UserId
 from bridgekit.mapping import MappingStore, RunThreadMappingService
+from bridgekit.payloads import PayloadHook
 from bridgekit.resolution import Carried, MappingLookup, Resolver
 from bridgekit.stores import MEMORY, StoreFactory, Stores
 from bridgekit.transport.asgi import routes
@@ -97,6 +100,11 @@ class BridgeConfig:
     engine: type[ExecutionEngine] = ExecutionEngine
     core: type[AgentExecutionCore] = AgentExecutionCore
     adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter
+    payload_hook: PayloadHook | None = None
+    """Converts values of the application's own types in every payload: see `bridgekit.payloads.apply_hook`."""
+    error_text: ErrorText = user_error_text
+    """Returns the text of an error that a run's user gets. The default has the types and messages of its causes, with
+    what looks like a secret replaced. The log has the whole error."""
     outbox: OutboxLimits = OUTBOX_LIMITS
     """The bounds of each subscriber's outbox. It never holds more than the stores retain."""
     runs_seconds: float = RUNS_TIMEOUT_SECONDS
@@ -158,6 +166,8 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
         counters = DeliveryCounters()
         mapping = config.mapping(stores.routes)
         bridge = config.bridge(config.hub(stores.log), config.resolver(mapping), mapping, counters)
+        bridge.runs, bridge.choose_error_text = stores.runs, config.error_text
+        bridge.payload_hook = config.payload_hook
     if stores.durable and isinstance(config.db_session_factory, UnsharedThreadStore):
         raise DeterministicStartupError(2, MISSING_THREAD_STORE.format(store=stores.name))
     with DeterministicStartupError.at(2, "the supervisor"):
@@ -223,7 +233,8 @@ def lifespan(
             app.state.bridgekit = application
             app.state.agent_websocket_bridge = application.bridge
             app.state.bridgekit_connections = edge
-            async with edge, drain_on_shutdown(partial(shut_down, application, edge)):
+            shutting_down = partial(shut_down, application, edge)
+            async with edge, lost_runs_ended(application.bridge), drain_on_shutdown(shutting_down):
                 yield
 
     return running

@@ -18,6 +18,7 @@ from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import DeterministicStartupError, ShuttingDown
 from bridgekit.ids import RunIdScheme, SignedRunIds
+from bridgekit.mapping import ActiveRun
 
 __all__ = ["SupervisorAgent"]
 
@@ -90,21 +91,30 @@ class SupervisorAgent:
                 request=checked_request,
             )
             await self.websocket_bridge.mapping.register_mapping(context.run_id, thread)
+            try:
+                await self.websocket_bridge.runs.open(ActiveRun(context.run_id, thread, name))
+            except BaseException:
+                await self._close_records(context)
+                raise
         except BaseException:
             self._run_finished()
             raise
         return context
 
     async def close_run(self, context: RunContext) -> None:
-        """Start the grace period after which the run's route expires.
+        """Record that the run has ended, and start the grace period after which its route expires.
 
         The call is shielded from cancellation: the route of a cancelled run must expire too.
         """
         try:
-            with anyio.move_on_after(CLOSE_RUN_TIMEOUT_SECONDS, shield=True):
-                await self.websocket_bridge.mapping.cleanup_mapping(context.run_id)
+            await self._close_records(context)
         finally:
             self._run_finished()
+
+    async def _close_records(self, context: RunContext) -> None:
+        for close in (self.websocket_bridge.runs.close, self.websocket_bridge.mapping.cleanup_mapping):
+            with anyio.move_on_after(CLOSE_RUN_TIMEOUT_SECONDS, shield=True):
+                await close(context.run_id)
 
     def _run_finished(self) -> None:
         self._active_runs -= 1

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from inspect import isawaitable, iscoroutine
+from typing import Final, Protocol
 
 import anyio
 
-from bridgekit.chain.context import ERROR_NOTIFY_TIMEOUT_SECONDS, RunContext, user_error_text
+from bridgekit.chain.context import END_TIMEOUT_SECONDS, RunContext
+from bridgekit.chain.error_text import causes_of, is_cancellation
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.errors import AgentExited, FrameTooLarge, PayloadError
+from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
+from bridgekit.transport.hub import LINK
 
 __all__ = ["AgentExecutionCore", "AgentSource"]
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS: Final = 1.0
+"""Time between attempts to send an end event that the store refuses, for example on a full disk."""
 
 
 class AgentSource(Protocol):
@@ -31,32 +45,126 @@ class AgentExecutionCore:
         """Run the agent and return its result. If the agent raises an error, emit `agent_error` and raise it again.
 
         A result that JSON cannot represent is handled as such an error, so that the user still gets an end event.
+        SystemExit is raised as AgentExited: an agent ends only its own run.
         """
-        notify, run = self.websocket_bridge, (context.run_id, context.agent_name)
-        started = time.perf_counter()
-        await notify.notify_agent_started(*run, context={"request": context.request}, thread_id=context.thread_id)
+        end, run = _RunEnd(self.websocket_bridge, context), (context.run_id, context.agent_name)
         try:
-            result = await self._prepared(context).execute(context)
-            await notify.notify_agent_completed(
-                *run,
-                result=result,
-                execution_time_ms=(time.perf_counter() - started) * 1_000,
-                thread_id=context.thread_id,
+            await self.websocket_bridge.notify_agent_started(
+                *run, context={"request": context.request}, thread_id=context.thread_id
             )
-        except BaseException as error:
-            # A cancelled run is over for its user too, so `agent_error` is sent in spite of the cancellation.
-            with anyio.move_on_after(ERROR_NOTIFY_TIMEOUT_SECONDS, shield=True):
-                await notify.notify_agent_error(
-                    *run,
-                    user_error_text(error),
-                    error_context={"request": context.request},
-                    thread_id=context.thread_id,
+            agent = self._prepared(context)
+            end.close_agent = partial(agent.end_run, context.run_id)
+            executing = agent.execute(context)
+            if not isawaitable(executing):
+                raise TypeError(
+                    f"`execute` of agent {context.agent_name!r} returned {type(executing).__name__}; declare it as"
+                    " `async def`, and return its result"
                 )
+            result = await executing
+            await end.completed(result)
+        except GeneratorExit as error:
+            end.closed(error)
             raise
+        except BaseException as error:
+            exits = next((each for each in causes_of(error) if isinstance(each, SystemExit)), None)
+            failure = error if exits is None else AgentExited(context.agent_name, exits.code)
+            await end.failed(failure)
+            if failure is error:
+                raise
+            raise failure from error
         return result
 
     def _prepared(self, context: RunContext) -> BaseAgent:
         """Create an agent for this run only, bound to the bridge, the run and the thread."""
         agent = self.registry.create(context.agent_name)
         agent.set_websocket_bridge(self.websocket_bridge, context.run_id, thread_id=context.thread_id)
+        agent.begin_run()
         return agent
+
+
+def _agent_did_not_start() -> bool:
+    return True
+
+
+class _RunEnd:
+    """The end event of one run, which is sent at most once."""
+
+    def __init__(self, bridge: AgentWebSocketBridge, context: RunContext) -> None:
+        self._bridge = bridge
+        self._context = context
+        self._started = time.perf_counter()
+        self._decided = False
+        """Whether an end event was published, or another sender has published it."""
+        self.close_agent: Callable[[], bool] = _agent_did_not_start
+        """Refuses further end events of the run's agent. False if the agent has emitted one itself."""
+
+    async def completed(self, result: object) -> None:
+        """Send `agent_completed`. PayloadError or FrameTooLarge if no frame can carry the result."""
+        send = partial(
+            self._bridge.notify_agent_completed,
+            self._context.run_id,
+            self._context.agent_name,
+            result=result,
+            execution_time_ms=(time.perf_counter() - self._started) * 1_000,
+            thread_id=self._context.thread_id,
+        )
+        await self._send(send)
+
+    async def failed(self, error: BaseException) -> None:
+        """Log the error, and send `agent_error`."""
+        self._log(error)
+        text = self._bridge.error_text(error)
+        for error_context in ({"request": self._context.request}, {}):
+            send = partial(
+                self._bridge.notify_agent_error,
+                self._context.run_id,
+                self._context.agent_name,
+                text,
+                error_context=error_context,
+                thread_id=self._context.thread_id,
+            )
+            # With a small limit of frames, there may be no room for the request.
+            with suppress(FrameTooLarge):
+                await self._send(send)
+                return
+
+    def closed(self, error: GeneratorExit) -> None:
+        """Publish `agent_error` without waiting, because the run's coroutine is being closed."""
+        self._log(error)
+        if self._decided or not self.close_agent():
+            return
+        event = AgentEvent(
+            type=EventType.AGENT_ERROR,
+            run_id=self._context.run_id,
+            agent_name=self._context.agent_name,
+            thread_id=self._context.thread_id,
+            payload={"error_message": self._bridge.error_text(error), "error_context": {}},
+        )
+        # Possibly without an event loop: then there is no socket either.
+        with suppress(Exception):
+            answer = self._bridge.notify(event)
+            if iscoroutine(answer):
+                answer.close()
+
+    async def _send(self, send: Callable[[], Awaitable[Receipt]]) -> None:
+        """Send the end event, in spite of a cancellation, unless one was sent. Try again while the store refuses it."""
+        if self._decided or not self.close_agent():
+            return
+        self._decided = True
+        try:
+            with anyio.move_on_after(END_TIMEOUT_SECONDS, shield=True):
+                if not await self._bridge.runs.holds(self._context.run_id):
+                    logger.warning("run %s was ended by another worker", self._context.run_id)
+                    return
+                while (receipt := await send()).outcome is Outcome.REFUSED and receipt.link == LINK:  # noqa: ASYNC110 - no event exists
+                    await anyio.sleep(RETRY_SECONDS)
+        except (PayloadError, FrameTooLarge):
+            self._decided, self.close_agent = False, _agent_did_not_start
+            raise
+
+    def _log(self, error: BaseException) -> None:
+        run_id, name = self._context.run_id, self._context.agent_name
+        if any(map(is_cancellation, causes_of(error))):
+            logger.info("run %s of agent %s was cancelled", run_id, name)
+        else:
+            logger.error("run %s of agent %s failed", run_id, name, exc_info=error)

@@ -45,6 +45,17 @@ class BaseAgent(Emitter):
     def has_websocket_bridge(self) -> bool:
         return self._websocket_adapter.has_websocket_bridge()
 
+    def begin_run(self) -> None:
+        """Let the run have only one end event."""
+        self._websocket_adapter.begin_run()
+
+    def end_run(self, run_id: RunId) -> bool:
+        """Refuse further end events of the run. Return False if this agent has emitted one itself."""
+        return self._websocket_adapter.end_run(run_id)
+
+    def error_text(self, error: BaseException) -> str:
+        return self._websocket_adapter.error_text(error)
+
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
         return self._websocket_adapter.emit(event_type, payload)
 

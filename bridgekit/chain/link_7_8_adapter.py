@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
+from bridgekit.chain.error_text import user_error_text
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
@@ -23,10 +24,14 @@ _TOOL_COMPLETED: Final = EventType.TOOL_COMPLETED
 _AGENT_COMPLETED: Final = EventType.AGENT_COMPLETED
 _AGENT_ERROR: Final = EventType.AGENT_ERROR
 _PROGRESS_UPDATE: Final = EventType.PROGRESS_UPDATE
+_TEXT_DELTA: Final = EventType.TEXT_DELTA
+
+RUN_ENDED: Final = "the run has ended"
+"""The reason in the receipt of a second end event."""
 
 
 class Emitter(abc.ABC):
-    """The seven events that an agent may emit. Each method returns the bridge's Receipt."""
+    """The events that an agent may emit. Each method returns the bridge's Receipt."""
 
     @abc.abstractmethod
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
@@ -35,6 +40,10 @@ class Emitter(abc.ABC):
         If a socket's outbox is filling up, awaiting the result lets the event loop write frames first.
         PayloadError: JSON cannot represent the payload. FrameTooLarge: the frame exceeds the size limit.
         """
+
+    def error_text(self, error: BaseException) -> str:
+        """Return the text of an error for the user."""
+        return user_error_text(error)
 
     async def emit_agent_started(self, message: str | None = None, *, context: Payload | None = None) -> Receipt:
         """Report that the run started. `context` holds the user's request."""
@@ -101,6 +110,15 @@ class Emitter(abc.ABC):
         answer = self.emit(_PROGRESS_UPDATE, dict(progress))
         return answer if type(answer) is Receipt else await answer
 
+    async def emit_text(self, delta: str, *, message_id: str) -> Receipt:
+        """Stream the next piece of a text, such as a token of the model. The text is the message's deltas in order.
+
+        A slow client may get several deltas as one event, and never less than the whole text. `message_id` identifies
+        the message in its thread.
+        """
+        answer = self.emit(_TEXT_DELTA, {"message_id": message_id, "delta": delta})
+        return answer if type(answer) is Receipt else await answer
+
 
 class WebSocketBridgeAdapter(Emitter):
     """Emits the events of one agent in one run. Each run gets a new adapter, which stores that run's state only."""
@@ -110,6 +128,10 @@ class WebSocketBridgeAdapter(Emitter):
         self.run_id: RunId | None = None
         self.agent_name = ""
         self.thread_id: ThreadId | None = None
+        self.guarded = False
+        """Whether the core executes the run, which then has one end event. Otherwise, the caller is responsible."""
+        self.ended: RunId | None = None
+        """The run whose end event was emitted. A second one is refused."""
 
     def set_websocket_bridge(
         self,
@@ -124,6 +146,19 @@ class WebSocketBridgeAdapter(Emitter):
         self.run_id = run_id
         self.agent_name = agent_name
         self.thread_id = thread_id
+        self.guarded = False
+
+    def begin_run(self) -> None:
+        """Let the run have only one end event."""
+        self.guarded = True
+
+    def end_run(self, run_id: RunId) -> bool:
+        """Refuse further end events of the run. Return False if the agent itself has emitted one."""
+        ended, self.ended = self.ended, run_id
+        return ended != run_id
+
+    def error_text(self, error: BaseException) -> str:
+        return super().error_text(error) if self.bridge is None else self.bridge.error_text(error)
 
     def has_websocket_bridge(self) -> bool:
         return self.bridge is not None and self.run_id is not None
@@ -141,6 +176,14 @@ class WebSocketBridgeAdapter(Emitter):
             payload=payload,
             thread_id=self.thread_id,
         )
+        if self.guarded and (event_type is _AGENT_COMPLETED or event_type is _AGENT_ERROR):
+            if self.ended == self.run_id:
+                self.bridge.counters.lost[8, RUN_ENDED] += 1
+                return Receipt(outcome=Outcome.REFUSED, link=8, reason=RUN_ENDED)
+            answer = self.bridge.notify(event)
+            if not (isinstance(answer, Receipt) and answer.outcome is Outcome.REFUSED):
+                self.ended = self.run_id
+            return answer
         if self.bridge.crowded:
             return self.bridge.notify_when_room(event)
         return self.bridge.notify(event)

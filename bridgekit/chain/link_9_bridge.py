@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from bridgekit import ids
+from bridgekit.chain.error_text import ErrorText, bounded_error_text, user_error_text
 from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import FrameTooLarge, PayloadError, UnknownEventType
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.mapping import RunThreadMappingService
+from bridgekit.mapping import MemoryRunRegistry, RunRegistry, RunThreadMappingService
+from bridgekit.payloads import PayloadHook, apply_hook
 from bridgekit.resolution import NoRoute, Resolver
 from bridgekit.transport.hub import Hub
 
@@ -36,6 +38,16 @@ class AgentWebSocketBridge:
         self.mapping = mapping
         self.counters = DeliveryCounters() if counters is None else counters
         self.observers: list[Observer] = []
+        self.runs: RunRegistry = MemoryRunRegistry()
+        """The active runs of this worker. Startup sets the store's registry."""
+        self.choose_error_text: ErrorText = user_error_text
+        """Startup sets the application's choice."""
+        self.payload_hook: PayloadHook | None = None
+        """Converts the application's own types. Startup sets it."""
+
+    def error_text(self, error: BaseException) -> str:
+        """Return the text of an error for the user, as the application chooses it, in at most `ERROR_BYTES`."""
+        return bounded_error_text(self.choose_error_text, error)
 
     def notify(self, event: AgentEvent) -> Answer:
         """Publish the event to its thread without waiting for a socket. Await the result to get the Receipt.
@@ -54,6 +66,8 @@ class AgentWebSocketBridge:
             answer: Answer = _unroutable(route)
         else:
             try:
+                if self.payload_hook is not None:
+                    event.payload = _converted(event, self.payload_hook)
                 answer = self.hub.publish(event, route)
             except (PayloadError, FrameTooLarge) as error:
                 self._record(event, _refused(error))
@@ -82,6 +96,8 @@ class AgentWebSocketBridge:
         if self.crowded and isinstance(route, str):
             await self.hub.wait_for_room(route)
         try:
+            if self.payload_hook is not None:
+                event.payload = _converted(event, self.payload_hook)
             answer = _unroutable(route) if isinstance(route, NoRoute) else self.hub.publish(event, route)
         except (PayloadError, FrameTooLarge) as error:
             self._record(event, _refused(error))
@@ -190,6 +206,12 @@ class AgentWebSocketBridge:
     ) -> Receipt:
         return await self._notify(EventType.PROGRESS_UPDATE, run_id, agent_name, dict(progress), thread_id)
 
+    async def notify_text_delta(
+        self, run_id: RunId, agent_name: str, delta: str, *, message_id: str, thread_id: ThreadId | None = None
+    ) -> Receipt:
+        payload = {"message_id": message_id, "delta": delta}
+        return await self._notify(EventType.TEXT_DELTA, run_id, agent_name, payload, thread_id)
+
     async def _notify(
         self,
         event_type: EventType,
@@ -208,6 +230,14 @@ class AgentWebSocketBridge:
                 thread_id=None if thread_id is None else ids.thread_id(thread_id),
             )
         )
+
+
+def _converted(event: AgentEvent, hook: PayloadHook) -> Payload:
+    try:
+        payload: Payload = apply_hook(hook, event.payload)
+    except Exception as error:
+        raise PayloadError(event.type, f"payload_hook failed: {type(error).__name__}: {error}") from error
+    return payload
 
 
 def _unroutable(route: NoRoute) -> Receipt:

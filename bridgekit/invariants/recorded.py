@@ -28,6 +28,7 @@ REQUIRED_TEXTS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.TOOL_EXECUTING: ("tool_call_id", "tool_name"),
     EventType.TOOL_COMPLETED: ("tool_call_id", "tool_name"),
     EventType.AGENT_ERROR: ("error_message",),
+    EventType.TEXT_DELTA: ("message_id",),
 }
 """The payload fields of each event type that must be non-empty strings. Other fields are not checked."""
 MAX_LINE_CHARACTERS: Final = 110
@@ -43,6 +44,8 @@ class ParsedFrame:
     thread_id: ThreadId | None
     run_id: RunId | None
     seq: int | None
+    first_seq: int | None
+    """The first of the events that the frame stands for: `seq`, unless they were concatenated."""
     event_id: str | None
     emitted_at: float | None
     read_at: float | None
@@ -81,13 +84,14 @@ def read(events: Iterable[Recorded]) -> list[ParsedFrame]:
 
 def _fields(raw: object) -> Mapping[str, object] | None:
     if isinstance(raw, RoutedEvent):
-        return {name: getattr(raw, name) for name in ENVELOPE}
+        fields = {name: getattr(raw, name) for name in ENVELOPE}
+        return fields if raw.first_seq is None else {**fields, "first_seq": raw.first_seq}
     return raw if isinstance(raw, Mapping) else None
 
 
 def _not_an_object(position: int, raw: object, read_at: float | None) -> ParsedFrame:
     problem = f"the frame is not a JSON object but {type(raw).__name__}"
-    return ParsedFrame(position, None, None, None, None, None, None, read_at, {}, (problem,), raw)
+    return ParsedFrame(position, None, None, None, None, None, None, None, read_at, {}, (problem,), raw)
 
 
 def _parse(position: int, fields: Mapping[str, object], read_at: float | None, raw: object) -> ParsedFrame:
@@ -110,6 +114,7 @@ def _parse(position: int, fields: Mapping[str, object], read_at: float | None, r
         thread_id=None if thread_id is None else ThreadId(thread_id),
         run_id=None if run_id is None else RunId(run_id),
         seq=seq,
+        first_seq=_first_seq(fields, seq),
         event_id=event_id,
         emitted_at=emitted_at,
         read_at=read_at,
@@ -127,6 +132,8 @@ def _problems(
             yield f"the field {name} is missing"
         elif value is None:
             yield f"the field {name} is {_truncate(repr(fields[name]), 40)}"
+    if "first_seq" in fields and fields["first_seq"] != _first_seq(fields, _seq(fields.get("seq"))):
+        yield f"the field first_seq is {_truncate(repr(fields['first_seq']), 40)}"
     payload = parsed["payload"]
     if isinstance(payload, Mapping) and event_type is not None:
         for name in REQUIRED_TEXTS.get(event_type, ()):
@@ -141,6 +148,11 @@ def _type(value: object) -> EventType | None:
 def _seq(value: object) -> int | None:
     # bool is a subclass of int in Python, so JSON's `true` must be excluded.
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else None
+
+
+def _first_seq(fields: Mapping[str, object], seq: int | None) -> int | None:
+    first = _seq(fields.get("first_seq", seq))
+    return first if first is not None and seq is not None and first <= seq else seq
 
 
 def _text(fields: Mapping[str, object], name: str) -> str | None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import enum
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from bridgekit.events import EventType
+from bridgekit.events import END_EVENTS, EventType
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.invariants.recorded import ParsedFrame
 
 __all__ = ["Invariant", "SeqRange", "Signalled", "Violation", "run_violations", "stream_violations", "violation_at"]
-
-END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
 
 SeqRange = tuple[int, int]
 """The first and the last missing `seq` of a gap, both inclusive."""
@@ -106,12 +104,16 @@ def _out_of_order_or_duplicated(frames: Iterable[ParsedFrame]) -> Iterator[tuple
         original = named.get(frame.event_id or "")
         if frame.thread_id is not None and frame.seq is not None:
             number = (frame.thread_id, frame.seq)
+            latest = highest[frame.thread_id]
             original = numbered.get(number) or original
-            if original is None and frame.seq < (latest := highest[frame.thread_id]):
+            if original is None and frame.seq < latest:
                 yield (
                     frame.run_id,
                     violation_at(frame, Invariant.IN_ORDER, f"seq {frame.seq} was read after seq {latest}"),
                 )
+            elif original is None and frame.first_seq is not None and frame.first_seq <= latest:
+                message = f"seq {frame.first_seq} to {frame.seq} were joined, and seq {latest} was read before"
+                yield frame.run_id, violation_at(frame, Invariant.ONCE, message)
             numbered.setdefault(number, frame)
             highest[frame.thread_id] = max(highest[frame.thread_id], frame.seq)
         if original is not None:
@@ -141,7 +143,8 @@ def _unsignalled_gaps(
     previous: int | None = None
     known_gaps = _merge_overlapping(signalled)
     for seq, frame in sorted(by_seq.items()):
-        for gap in _subtract(known_gaps, (seq if previous is None else previous + 1, seq - 1)):
+        first = frame.first_seq or seq
+        for gap in _subtract(known_gaps, (first if previous is None else previous + 1, first - 1)):
             for run in active or (frame.run_id,):
                 yield run, violation_at(frame, Invariant.NO_GAP, _describe_gap(gap))
         if frame.type in END_EVENTS:

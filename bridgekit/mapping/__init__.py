@@ -1,6 +1,14 @@
-"""The mapping from run ids to threads, for callers that know only a run id."""
+"""The mapping from run ids to threads, for callers that know only a run id, and the registry of active runs."""
 
 from bridgekit.mapping.memory import MemoryMappingStore
+from bridgekit.mapping.runs import ActiveRun, MemoryRunRegistry, RunRegistry
 from bridgekit.mapping.service import MappingStore, RunThreadMappingService
 
-__all__ = ["MappingStore", "MemoryMappingStore", "RunThreadMappingService"]
+__all__ = [
+    "ActiveRun",
+    "MappingStore",
+    "MemoryMappingStore",
+    "MemoryRunRegistry",
+    "RunRegistry",
+    "RunThreadMappingService",
+]

@@ -1,17 +1,17 @@
-"""The stores of an application: routes, thread logs and used tickets, in memory, SQLite or Redis."""
+"""The stores of an application: routes, thread logs, used tickets and active runs, in memory, SQLite or Redis."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote
 
 from bridgekit.errors import NotInstalled, UnknownName
-from bridgekit.mapping import MappingStore, MemoryMappingStore
+from bridgekit.mapping import MappingStore, MemoryMappingStore, MemoryRunRegistry, RunRegistry
 from bridgekit.mapping.memory import MAX_ROUTES
 from bridgekit.transport.log import DEFAULT_RETENTION, EventLog, MemoryEventLog, Retention
 from bridgekit.transport.used_tickets import MemoryUsedTickets, UsedTickets
@@ -41,6 +41,7 @@ class Stores:
     routes: MappingStore
     log: EventLog
     used_tickets: UsedTickets
+    runs: RunRegistry = field(default_factory=MemoryRunRegistry)
     shared: bool = False
     """Whether workers share the stores. If not, a second worker refuses to start."""
 
@@ -83,7 +84,7 @@ def sqlite_stores(
     `synchronous` chooses what a power loss may lose, "off", "normal" or "full": see
     `bridgekit.stores.sqlite.file.Synchronous`. UnknownName for any other value.
     """
-    from bridgekit.stores.sqlite import database, file, log, mapping
+    from bridgekit.stores.sqlite import database, file, log, mapping, runs
 
     setting = file.parse_synchronous(synchronous)
     location = Path(path).absolute()
@@ -96,6 +97,7 @@ def sqlite_stores(
                 routes=await mapping.SqliteMappingStore(opened_database, routes=routes).load(),
                 log=await log.SqliteEventLog(opened_database, retention).load(),
                 used_tickets=await mapping.SqliteUsedTickets(opened_database).load(),
+                runs=await runs.SqliteRunRegistry(opened_database).load(),
             )
 
     return open_stores
@@ -113,6 +115,7 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
     try:
         from bridgekit.stores.redis.log import RedisEventLog
         from bridgekit.stores.redis.mapping import RedisMappingStore, RedisUsedTickets
+        from bridgekit.stores.redis.runs import RedisRunRegistry
         from bridgekit.stores.redis.topology import ClusterTopology, parse_url
     except ModuleNotFoundError as error:
         raise NotInstalled("the Redis store", REDIS_REQUIREMENT) from error
@@ -120,12 +123,17 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
 
     @asynccontextmanager
     async def open_stores() -> AsyncIterator[Stores]:
-        async with ClusterTopology(url, prefix=prefix) as topology, RedisEventLog(topology, retention) as log:
+        async with (
+            ClusterTopology(url, prefix=prefix) as topology,
+            RedisEventLog(topology, retention) as log,
+            RedisRunRegistry(topology) as runs,
+        ):
             yield Stores(
                 name="redis",
                 routes=RedisMappingStore(topology),
                 log=log,
                 used_tickets=RedisUsedTickets(topology),
+                runs=runs,
                 shared=True,
             )
 

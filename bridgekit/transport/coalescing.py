@@ -1,4 +1,4 @@
-"""Coalescing in an outbox over its limits: frames that a later frame supersedes are dropped first."""
+"""An outbox over its limits: it joins deltas of one message, and drops frames that a later frame supersedes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,44 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Final
 
-from bridgekit.events import COALESCIBLE, EventType, Frame
+from bridgekit.events import COALESCIBLE, EventType, Frame, TextDelta, concatenate, text_delta
 from bridgekit.ids import RunId
 
-__all__ = ["CoalescingQueue", "IntervalSet"]
+__all__ = ["CONCATENATED_BYTES", "CoalescingQueue", "IntervalSet"]
+
+CONCATENATED_BYTES: Final = 32_768
+"""Most bytes of frames and of text that are joined to one frame."""
+
+
+class _Concatenation:
+    """A waiting delta, and those of its message that directly follow it."""
+
+    __slots__ = ("deltas", "last", "message_id", "size_bytes")
+
+    def __init__(self, frame: Frame, delta: TextDelta) -> None:
+        self.last = frame
+        self.message_id = delta.message_id
+        self.deltas = [delta.delta]
+        self.size_bytes = len(frame.data)
+
+    def join(self, frame: Frame, delta: TextDelta) -> int | None:
+        """Append a delta, and return its size. None if it does not directly follow, or the frame would be too large.
+
+        All numbers between the first and the last frame must be in the concatenation. Otherwise, a client that loses
+        its connection in between would resume at a position up to which it does not have every event.
+        """
+        last, size = self.last, len(delta.delta.encode())
+        if (
+            (frame.seq, frame.type, frame.run_id, delta.message_id)
+            != (last.seq + 1, last.type, last.run_id, self.message_id)
+        ) or self.size_bytes + size > CONCATENATED_BYTES:
+            return None
+        self.last = frame
+        self.deltas.append(delta.delta)
+        self.size_bytes += size
+        return size
 
 
 class CoalescingQueue:
@@ -20,16 +53,23 @@ class CoalescingQueue:
     operation is O(1) per frame.
     """
 
-    def __init__(self, frames: Iterable[Frame]) -> None:
+    def __init__(self, frames: Iterable[Frame], *, concatenate: bool) -> None:
+        """With `concatenate`, deltas among the frames are joined, as by `concatenate`."""
+        self.size_bytes = 0
         self._frames: dict[int, Frame] = {}
+        self._concatenations: dict[int, _Concatenation] = {}
+        """The waiting deltas by `seq`; those that were joined by that of the first."""
+        self._tail: _Concatenation | None = None
+        """The last one of them, if it still waits."""
         self._latest: dict[tuple[RunId, EventType], int] = {}
         """The `seq` of the latest waiting frame, for each run and each type that may be coalesced."""
         self._superseded: deque[int] = deque()
         """The `seq` of superseded frames, in the order in which their successors arrived. The first entry always waits
         in the queue; later entries may have been taken from it."""
         for frame in frames:
-            self.mark_superseded(frame)
-            self.append(frame)
+            if not (concatenate and self.concatenate(frame)):
+                self.mark_superseded(frame)
+                self.append(frame)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -53,7 +93,18 @@ class CoalescingQueue:
     def append(self, frame: Frame) -> None:
         if frame.type in COALESCIBLE:
             self._latest[frame.run_id, frame.type] = frame.seq
+        elif (delta := text_delta(frame)) is not None:
+            self._tail = self._concatenations[frame.seq] = _Concatenation(frame, delta)
         self._frames[frame.seq] = frame
+        self.size_bytes += len(frame.data)
+
+    def concatenate(self, frame: Frame) -> bool:
+        """Join a delta to the last waiting frame, if it directly follows it in its message. Return whether it does."""
+        if self._tail is None or (delta := text_delta(frame)) is None:
+            return False
+        size = self._tail.join(frame, delta)
+        self.size_bytes += size or 0
+        return size is not None
 
     def evict_superseded(self) -> Frame:
         """Remove and return the frame that was superseded first. Call it only when `can_make_room` is true."""
@@ -77,7 +128,13 @@ class CoalescingQueue:
         frame = self._frames.pop(seq)
         if frame.type in COALESCIBLE and self._latest.get(key := (frame.run_id, frame.type)) == seq:
             del self._latest[key]
-        return frame
+        joined = self._concatenations.pop(seq, None)
+        self.size_bytes -= len(frame.data) if joined is None else joined.size_bytes
+        if joined is None:
+            return frame
+        if joined is self._tail:
+            self._tail = None
+        return concatenate(seq, joined.last, "".join(joined.deltas)) if len(joined.deltas) > 1 else frame
 
 
 class IntervalSet:

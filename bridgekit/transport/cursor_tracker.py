@@ -41,7 +41,7 @@ class CursorTracker:
         """Return the new items that `item` yields, each with the cursor after it. A duplicate yields none."""
         if isinstance(item, Gap):
             return self._accept(item, item.epoch, item.first, item.last)
-        return self._accept(item, self._epoch, item.seq, item.seq)
+        return self._accept(item, self._epoch, item.first_seq or item.seq, item.seq)
 
     def _accept(self, item: Item, epoch: str, first: int, last: int | None) -> list[tuple[Item, Cursor]]:
         new = list[tuple[Item, Cursor]]()
@@ -61,6 +61,8 @@ class CursorTracker:
             new.append((_gap(item, epoch, seq + 1, first - 1, GapReason.LOST), Cursor(epoch, first - 1)))
         elif isinstance(item, Gap):
             item = replace(item, first=seq + 1)
+        elif first <= seq:
+            raise MalformedFrame(f"the events {first} to {last} were joined, and some of them were received before")
         self.cursor = Cursor(epoch, last)
         return [*new, (item, self.cursor)]
 

@@ -21,6 +21,10 @@ NO_ROOM: Final = "an outbox of the thread is full: await each answer, so that th
 that reads."""
 
 
+NO_EPOCH: Final = Cursor("-", 0)
+"""A cursor of no thread's epoch."""
+
+
 class Connection(Protocol):
     """One user's socket, which stays bound to one thread."""
 
@@ -144,6 +148,11 @@ class Hub:
         receipt = await answer
         await self.crowded.wait_for_room(thread_id)
         return receipt
+
+    async def retained(self, thread_id: ThreadId) -> tuple[Frame, ...]:
+        """Return every frame that the thread's log retains. StoreUnavailable if the log does not answer in time."""
+        # For a cursor of another epoch, the replay has everything that is retained.
+        return (await self._log.replay(thread_id, NO_EPOCH)).frames
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
         """Wait until no outbox of the thread is crowded. Outboxes of slow clients are ignored."""

@@ -47,8 +47,9 @@ class Retention:
     being slow can resume. The defaults are twice those of an outbox, to cover what the system's socket buffers held.
     """
 
-    events: int = 2_048
-    """Events per thread. 0 retains nothing: delivery is then at most once."""
+    events: int = 16_384
+    """Events per thread, so that bytes and age limit a streamed text. 0 retains nothing: delivery is then at most
+    once."""
     size_bytes: int = 8_388_608
     """Bytes of frames per thread. The latest event is retained whatever its size."""
     seconds: float = 300.0

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import anyio
 
-from bridgekit.events import Frame
+from bridgekit.events import ConcatenatedFrame, Frame
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Gap, GapReason, Subscribed, encode_signal
 from bridgekit.transport.authorization import CLOSE_DRAINED, CLOSE_RESTARTED, CLOSE_TOO_SLOW, Subscription
@@ -39,9 +39,9 @@ NO_GAPS: Final = Counter[GapReason]()
 class OutboxLimits:
     """Limits of one outbox. At either limit it is full."""
 
-    events: int = 1_024
+    events: int = 8_192
     size_bytes: int = 4_194_304
-    """Bytes of frames. The frame that reaches the limit may exceed it."""
+    """Bytes of frames, or of text where deltas are joined. The frame that reaches the limit may exceed it."""
 
     def within(self, retention: Retention) -> OutboxLimits:
         """Return limits no larger than the log's retention, so that a client disconnected for being slow can resume."""
@@ -107,6 +107,7 @@ class Subscriber:
         self._last_seq = 0
         """The highest `seq` that was put, or sent in a replay."""
         self._epoch = ""
+        """Empty until the replay is known. Before, a part of the waiting frames may be in it, so none are joined."""
         self._last_sent_seq = 0
         """Every `seq` up to this one was sent, or is in a gap that was sent."""
         self._coalesced: IntervalSet | None = None
@@ -136,8 +137,9 @@ class Subscriber:
     def put(self, frame: Frame) -> bool:
         """Enqueue a frame without waiting. Return False if the end is already decided, or is decided by this frame.
 
-        Over the limits, frames are coalesced, oldest first: a waiting frame is dropped if it may be coalesced and a
-        later frame of its run and type waits. Other frames are never dropped; instead the client is disconnected.
+        Over the limits, neighbouring deltas of a message are joined to one frame. Frames that may be coalesced and
+        have a later frame of their run and type are dropped, oldest first. Other frames are never dropped; instead the
+        client is disconnected.
         """
         if self.code is not None:
             return False
@@ -147,7 +149,7 @@ class Subscriber:
         waiting, scheduler = self._waiting, self._scheduler
         size = self._waiting_bytes
         if self._queue is not None or len(waiting) >= self._limits.events or size >= self._limits.size_bytes:
-            if not self._coalesce(frame):
+            if not self._put_over_limits(frame):
                 self.disconnect_slow()
                 return False
         elif not waiting and scheduler.quiet and self._write_directly(frame):
@@ -236,15 +238,15 @@ class Subscriber:
         frames = self._waiting
         if self._queue is not None:
             taken = self._queue.take(limit)
+            self._waiting_bytes = self._queue.size_bytes
             if not len(self._queue):
                 self._queue = None
-            self._waiting_bytes -= _size(taken)
         elif limit >= len(frames):
             taken, self._waiting, self._waiting_bytes = frames, [], 0
         else:
             taken = frames[:limit]
             del frames[:limit]
-            self._waiting_bytes -= _size(taken)
+            self._waiting_bytes -= sum([len(frame.data) for frame in taken])
         if self._room is not None:
             if not self._is_crowded():
                 self._clear_crowded()
@@ -254,20 +256,21 @@ class Subscriber:
                 self._idle_ticks = 0
         return taken
 
-    def _coalesce(self, frame: Frame) -> bool:
-        """Enqueue a frame, evicting superseded frames until it fits. Return False if it does not fit even then."""
+    def _put_over_limits(self, frame: Frame) -> bool:
+        """Join a frame to the last one, or evict superseded frames until it fits. Return False if it never does."""
         queue = self._coalescing_queue()
-        queue.mark_superseded(frame)
-        while self._limit_reached(queue):
-            if not queue.can_make_room:
-                return False
-            evicted = queue.evict_superseded()
-            self._coalesced = IntervalSet() if self._coalesced is None else self._coalesced
-            self._coalesced.add(evicted.seq)
-            self._waiting_bytes -= len(evicted.data)
-            self.coalesced += 1
-        queue.append(frame)
-        self._waiting_bytes += len(frame.data)
+        if not (self._epoch and queue.size_bytes < self._limits.size_bytes and queue.concatenate(frame)):
+            queue.mark_superseded(frame)
+            while self._limit_reached(queue):
+                if not queue.can_make_room:
+                    return False
+                evicted = queue.evict_superseded()
+                self._coalesced = IntervalSet() if self._coalesced is None else self._coalesced
+                self._coalesced.add(evicted.seq)
+                self._waiting_bytes = queue.size_bytes
+                self.coalesced += 1
+            queue.append(frame)
+        self._waiting_bytes = queue.size_bytes
         return True
 
     def _limit_reached(self, waiting: Sized) -> bool:
@@ -276,8 +279,8 @@ class Subscriber:
     def _coalescing_queue(self) -> CoalescingQueue:
         """Return the waiting frames in a CoalescingQueue, into which they are moved if they are not yet."""
         if self._queue is None:
-            self._queue = CoalescingQueue(self._waiting)
-            self._waiting = []
+            self._queue = CoalescingQueue(self._waiting, concatenate=bool(self._epoch))
+            self._waiting, self._waiting_bytes = [], self._queue.size_bytes
         return self._queue
 
     def _is_crowded(self) -> bool:
@@ -294,8 +297,10 @@ class Subscriber:
             self._room.set()
 
     def is_full(self) -> bool:
-        """Return whether an event that may not be coalesced would find no room."""
-        return self._limit_reached(self) and not self._coalescing_queue().can_make_room
+        """Return whether an event that must be delivered would find no room."""
+        if not self._limit_reached(self):
+            return False
+        return self._limit_reached(queue := self._coalescing_queue()) and not queue.can_make_room
 
     async def wait_for_room(self) -> None:
         """Wait until the outbox is no longer crowded, or its client is slow."""
@@ -318,8 +323,9 @@ class Subscriber:
     def _with_gaps(self, frames: Iterable[Frame]) -> list[bytes]:
         sent: list[bytes] = []
         for frame in frames:
-            if frame.seq != self._last_sent_seq + 1:
-                sent += self._gaps(self._last_sent_seq + 1, frame.seq - 1)
+            first = frame.first_seq if isinstance(frame, ConcatenatedFrame) else frame.seq
+            if first != self._last_sent_seq + 1:
+                sent += self._gaps(self._last_sent_seq + 1, first - 1)
             self._last_sent_seq = frame.seq
             sent.append(frame.data)
         return sent
@@ -392,7 +398,3 @@ class CrowdedOutboxes:
         finally:
             if not turn.locked():
                 self._turns.pop(thread_id, None)
-
-
-def _size(frames: list[Frame]) -> int:
-    return sum([len(frame.data) for frame in frames])

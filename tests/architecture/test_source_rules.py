@@ -25,9 +25,13 @@ AS_COMMITTED = ROOT / "bridgekit_verify" / "as_committed.py"
 
 # A failed write to one socket must not affect other sockets: the task of that socket raises the error.
 # An error that an agent's run raises is a result of the experiment: it is recorded.
+# An error in the text of an error must not replace that error.
+# An error while a lost run is ended must not stop the server.
 # A widget's callback cannot wait: the explorer owns one task, and shows its error.
 BROAD_EXCEPT = "a broad except that does not raise again"
 EXEMPT = {
+    "bridgekit/chain/error_text.py": [BROAD_EXCEPT] * 2,
+    "bridgekit/chain/lost_runs.py": [BROAD_EXCEPT],
     "bridgekit/transport/writer.py": [BROAD_EXCEPT] * 3,
     "bridgekit_verify/faults/trials/worker.py": [BROAD_EXCEPT],
     "bridgekit_verify/report/explorer.py": ["a task outside a task group"],

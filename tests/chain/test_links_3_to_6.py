@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint
 
 from bridgekit.chain import link_5_core
 from bridgekit.chain.collaborators import ScriptedModel
-from bridgekit.chain.context import ERROR_BYTES
+from bridgekit.chain.error_text import ERROR_BYTES
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
@@ -211,7 +211,7 @@ async def test_cancelled_run_gets_its_end_event_when_publishing_has_to_wait() ->
 
 
 async def test_cancelled_run_ends_when_publishing_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_5_core, "ERROR_NOTIFY_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(link_5_core, "END_TIMEOUT_SECONDS", 0.01)
     assert await cancelled_run(BridgeThatNeverAnswers) == ["agent_started"]
 
 

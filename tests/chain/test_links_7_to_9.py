@@ -31,6 +31,7 @@ PAYLOADS = {
     EventType.AGENT_COMPLETED: {"status": "completed", "result": {"a": 1}, "execution_time_ms": 2.5},
     EventType.AGENT_ERROR: {"error_message": "no", "error_context": {"a": 1}},
     EventType.PROGRESS_UPDATE: {"done": 3},
+    EventType.TEXT_DELTA: {"message_id": "m1", "delta": "Hel"},
 }
 """The payload of each event type, exactly as the wire format defines it."""
 
@@ -44,6 +45,7 @@ async def emit_everything(emitter: Emitter) -> list[Receipt]:
         await emitter.emit_agent_completed({"a": 1}, execution_time_ms=2.5),
         await emitter.emit_error("no", error_context={"a": 1}),
         await emitter.emit_progress({"done": 3}),
+        await emitter.emit_text("Hel", message_id="m1"),
     ]
 
 
@@ -65,10 +67,11 @@ async def notify_everything(bridge: AgentWebSocketBridge) -> list[Receipt]:
         await bridge.notify_agent_completed(*run, result={"a": 1}, execution_time_ms=2.5, thread_id=THREAD),
         await bridge.notify_agent_error(*run, "no", error_context={"a": 1}, thread_id=THREAD),
         await bridge.notify_progress_update(*run, {"done": 3}, thread_id=THREAD),
+        await bridge.notify_text_delta(*run, "Hel", message_id="m1", thread_id=THREAD),
     ]
 
 
-async def test_adapter_emits_each_of_the_seven_types_with_its_payload() -> None:
+async def test_adapter_emits_each_type_with_its_payload() -> None:
     application = await started()
     connection, adapter = subscribe(application), WebSocketBridgeAdapter()
     adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
@@ -77,7 +80,7 @@ async def test_adapter_emits_each_of_the_seven_types_with_its_payload() -> None:
     assert {(frame.event.run_id, frame.event.agent_name) for frame in connection.frames} == {(RUN, "researcher")}
 
 
-async def test_bridge_notifies_each_of_the_seven_types_with_its_payload() -> None:
+async def test_bridge_notifies_each_type_with_its_payload() -> None:
     application = await started()
     connection = subscribe(application)
     assert all(await notify_everything(application.bridge))

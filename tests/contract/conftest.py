@@ -18,14 +18,15 @@ def rows(kinds: Iterable[Kind]) -> list[Any]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deselect tests of asyncio-only stores on trio."""
+    """Deselect tests of asyncio-only stores and edges on trio."""
     items[:] = [item for item in items if not _needs_asyncio_on_trio(getattr(item, "callspec", None))]
 
 
 def _needs_asyncio_on_trio(call: Any) -> bool:
     parameters = call.params if call is not None else {}
     kinds = [value for value in parameters.values() if isinstance(value, Kind)]
-    return any(not kind.trio for kind in kinds) and parameters["anyio_backend"][0] == "trio"
+    asyncio_only = any(not kind.trio for kind in kinds) or parameters.get("edge") == "native"
+    return asyncio_only and parameters.get("anyio_backend", ("",))[0] == "trio"
 
 
 @pytest.fixture(autouse=True)

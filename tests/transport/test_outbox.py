@@ -35,11 +35,11 @@ def test_duplicate_frame_is_taken_once() -> None:
 
 
 def test_outbox_is_bounded_in_frames() -> None:
-    box = Box()
+    box = Box(events=OUTBOX_LIMITS.events)
     assert all(box.put_all(*map(tool, range(1, OUTBOX_LIMITS.events + 1))))
     assert box.is_full()
     assert not box.put(tool(OUTBOX_LIMITS.events + 1))
-    assert len(box) == OUTBOX_LIMITS.events == 1_024
+    assert len(box) == OUTBOX_LIMITS.events == 8_192
     assert (box.aborted, box.code) == (1, 4008)
 
 

@@ -159,12 +159,13 @@ async def test_drain_waits_for_a_slow_reader(monkeypatch: pytest.MonkeyPatch) ->
 
 BURST = 5_000
 """Events that an agent emits without awaiting anything else: several times the size of an outbox."""
+SMALL = OutboxLimits(events=1_024)
 
 
-@pytest.mark.parametrize("event_type", [TOOL, THOUGHT], ids=str)
+@pytest.mark.parametrize("event_type", [TOOL, THOUGHT, EventType.TEXT_DELTA], ids=str)
 async def test_reading_client_gets_every_event_of_a_burst_of_any_length(event_type: EventType) -> None:
     """Nothing is lost or coalesced. The test fails at the first receipt that is not SENT, and at the first gap."""
-    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=SMALL))
     read = list[RoutedEvent]()
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:
@@ -198,7 +199,7 @@ async def test_reading_client_gets_every_event_of_thousands_of_agents_that_emit_
     thread_id: ThreadId | None,
 ) -> None:
     """The event is one that may not be coalesced. The test fails at the first receipt that is not SENT."""
-    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=SMALL))
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:
             application: Application = app.state.bridgekit
@@ -243,7 +244,7 @@ async def test_agents_that_emit_at_once_wait_for_a_client_that_reads_slowly() ->
 
 
 async def test_unawaited_burst_is_refused_when_there_is_no_room_and_never_lost_after_being_retained() -> None:
-    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=SMALL))
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:
             application: Application = app.state.bridgekit

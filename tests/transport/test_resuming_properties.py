@@ -28,7 +28,7 @@ from tests.transport.fake_browser import Browser, Site
 
 KEPT = 8
 WAITING = 3
-TYPES = [EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE, EventType.TOOL_EXECUTING]
+TYPES = [EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE, EventType.TOOL_EXECUTING, EventType.TEXT_DELTA]
 TURNS = 12
 """Event-loop iterations without a change after which the state is final: each step needs one or two."""
 
@@ -67,7 +67,7 @@ class Visitor:
 
     async def publish(self, count: int, type: EventType, run: str) -> None:  # noqa: A002  # the name in the wire format
         for _ in range(count):
-            event = emitted(type, run_id=RunId(run))
+            event = emitted(type, run_id=RunId(run), payload={"message_id": "m", "delta": f"{len(self.published)} "})
             assert (await self.site.hub.publish(event, THREAD)).kept
             self.published.append(event)
         await self.site.publish(1, OTHER)
@@ -128,8 +128,11 @@ def check(visitor: Visitor) -> None:
         if isinstance(item, Gap):
             check_gap(item, visitor.published)
         else:
-            event = visitor.published[item.seq - 1]
-            assert (item.event_id, item.type, item.run_id) == (event.event_id, event.type, event.run_id)
+            events = [visitor.published[seq - 1] for seq in numbers_of(item)]
+            assert item.event_id == events[-1].event_id
+            assert {(item.type, item.run_id)} == {(event.type, event.run_id) for event in events}
+            assert len(events) == 1 or item.type is EventType.TEXT_DELTA
+            assert item.payload["delta"] == "".join(str(event.payload["delta"]) for event in events)
     assert covered == list(range(visitor.start.seq + 1, len(visitor.published) + 1))
     assert visitor.tracker.duplicates == 0
 
@@ -147,4 +150,6 @@ def check_gap(gap: Gap, published: list[AgentEvent]) -> None:
 
 
 def numbers_of(item: Item) -> Sequence[int]:
-    return range(item.first, (item.last or 0) + 1) if isinstance(item, Gap) else (item.seq,)
+    if isinstance(item, Gap):
+        return range(item.first, (item.last or 0) + 1)
+    return range(item.first_seq or item.seq, item.seq + 1)

@@ -29,11 +29,15 @@ local function read_origin(synced)
   }
 end
 
+local function now_ms(time)
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
 -- Parses "events bytes milliseconds synced": the retention, and whether the server syncs each write.
 local function parse_settings(text_settings)
   local events, bytes, ms, synced = string.match(text_settings, '^(%d+) (%d+) (%d+) ([01])$')
   local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local now = now_ms(time)
   return {
     events = tonumber(events),
     max_events = events,
@@ -252,6 +256,51 @@ redis.register_function('bridgekit_get_route_@VERSION@', function(keys, args)
     redis.call('PEXPIRE', keys[1], ROUTE_MS)
   end
   return route[1]
+end)
+
+-- KEYS: active runs, workers. ARGV: worker, run, its thread and agent as JSON. The worker executes the run.
+redis.register_function('bridgekit_open_run_@VERSION@', function(keys, args)
+  redis.call('HSET', keys[2], args[1], text(now_ms(redis.call('TIME'))))
+  redis.call('HSET', keys[1], args[2], args[1] .. args[3])
+  return 1
+end)
+
+-- KEYS: active runs. ARGV: worker, run. The run has ended, unless another worker has taken it over.
+redis.register_function('bridgekit_close_run_@VERSION@', function(keys, args)
+  local run = redis.call('HGET', keys[1], args[2])
+  if run and string.sub(run, 1, #args[1]) == args[1] then
+    redis.call('HDEL', keys[1], args[2])
+  end
+  return 1
+end)
+
+-- KEYS: active runs, workers. ARGV: worker, milliseconds, and '1' to list the worker's own runs as well. Renews the
+-- worker's lease. With milliseconds above 0, the runs of all workers whose lease is older are this worker's from now on.
+-- Returns each of them with its thread and agent.
+redis.register_function('bridgekit_renew_lease_@VERSION@', function(keys, args)
+  local now, found, taken = now_ms(redis.call('TIME')), {}, {}
+  redis.call('HSET', keys[2], args[1], text(now))
+  local workers = args[2] ~= '0' and redis.call('HGETALL', keys[2]) or {}
+  for index = 1, #workers, 2 do
+    if now - tonumber(workers[index + 1]) > tonumber(args[2]) then
+      found[workers[index]] = true
+      redis.call('HDEL', keys[2], workers[index])
+    end
+  end
+  if args[3] == '1' then
+    found[args[1]] = true
+  end
+  if next(found) then
+    local runs = redis.call('HGETALL', keys[1])
+    for index = 1, #runs, 2 do
+      if found[string.sub(runs[index + 1], 1, #args[1])] then
+        local rest = string.sub(runs[index + 1], #args[1] + 1)
+        redis.call('HSET', keys[1], runs[index], args[1] .. rest)
+        taken[#taken + 1], taken[#taken + 2] = runs[index], rest
+      end
+    end
+  end
+  return taken
 end)
 
 -- KEYS: a run's route. ARGV: milliseconds. Closes the route: it is deleted this long after the first call.

@@ -16,8 +16,11 @@ __all__ = [
     "ADD_ROUTE",
     "APPEND",
     "CLOSE_ROUTE",
+    "CLOSE_RUN",
     "GET_ROUTE",
+    "OPEN_RUN",
     "READ",
+    "RENEW_LEASE",
     "SEQ_SKIP_AFTER_RESTART",
     "SOURCE",
     "Key",
@@ -39,6 +42,9 @@ READ: Final = f"bridgekit_read_{_VERSION}".encode()
 ADD_ROUTE: Final = f"bridgekit_add_route_{_VERSION}".encode()
 GET_ROUTE: Final = f"bridgekit_get_route_{_VERSION}".encode()
 CLOSE_ROUTE: Final = f"bridgekit_close_route_{_VERSION}".encode()
+OPEN_RUN: Final = f"bridgekit_open_run_{_VERSION}".encode()
+CLOSE_RUN: Final = f"bridgekit_close_run_{_VERSION}".encode()
+RENEW_LEASE: Final = f"bridgekit_renew_lease_{_VERSION}".encode()
 
 
 class Key(NamedTuple):
@@ -77,6 +83,10 @@ class KeyNames:
     def route(self, run_id: RunId) -> Key:
         """Return the key of a run's route."""
         return self._key("route", _hashed(run_id))
+
+    def runs(self) -> tuple[Key, Key]:
+        """The keys of the active runs and of the workers that execute them. They share a slot."""
+        return self._key("runs", "runs"), self._key("workers", "runs")
 
     def ticket(self, ticket_id: str) -> Key:
         """Return the key of a used ticket."""

@@ -26,7 +26,7 @@ CACHE_KB: Final = 32_768
 _SCHEMA: Final = files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")
 _APPLICATION_ID: Final = 0x62726467
 """Identifies our files by their header. It encodes the letters "brdg"."""
-_VERSION: Final = 2
+_VERSION: Final = 3
 _PRIMARY_CODE: Final = 0xFF
 """The lowest byte of an extended error code of SQLite is the primary error code."""
 

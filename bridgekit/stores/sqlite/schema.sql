@@ -36,6 +36,13 @@ CREATE TABLE routes (
 ) WITHOUT ROWID;
 CREATE INDEX routes_due ON routes (due) WHERE due IS NOT NULL;
 
+-- Runs that the process executes.
+CREATE TABLE runs (
+  run_id TEXT PRIMARY KEY,
+  thread_id TEXT NOT NULL,
+  agent_name TEXT NOT NULL
+) WITHOUT ROWID;
+
 CREATE TABLE used_tickets (
   ticket_id TEXT PRIMARY KEY,
   until REAL NOT NULL
@@ -52,6 +59,7 @@ CREATE VIEW inbox AS SELECT
   x'' AS data,
   '[]' AS deletions,            -- [thread, first seq, last seq]
   '[]' AS routes,               -- [run_id, thread_id, due]
+  '[]' AS runs,                 -- [run_id, thread_id, agent_name]; [run_id, null, null] for a run that has ended
   '[]' AS used_tickets;         -- [ticket_id, until]
 
 CREATE TRIGGER write_transaction INSTEAD OF INSERT ON inbox BEGIN
@@ -82,6 +90,13 @@ CREATE TRIGGER write_transaction INSTEAD OF INSERT ON inbox BEGIN
     thread_id = excluded.thread_id, due = excluded.due, closed = excluded.closed;
   DELETE FROM routes WHERE run_id IN (SELECT run_id FROM routes WHERE due <= NEW.now ORDER BY due LIMIT 256);
 
+  INSERT INTO runs
+  SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+  FROM json_each(NEW.runs) WHERE json_extract(value, '$[1]') IS NOT NULL;
+  DELETE FROM runs WHERE run_id IN (
+    SELECT json_extract(value, '$[0]') FROM json_each(NEW.runs) WHERE json_extract(value, '$[1]') IS NULL
+  );
+
   INSERT INTO used_tickets
   SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]')
   FROM json_each(NEW.used_tickets) WHERE true
@@ -92,6 +107,6 @@ CREATE TRIGGER write_transaction INSTEAD OF INSERT ON inbox BEGIN
 END;
 
 PRAGMA application_id = 1651663975;  -- "brdg"
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 
 COMMIT;

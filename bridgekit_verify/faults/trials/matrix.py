@@ -77,8 +77,7 @@ class FaultMatrix:
         """Return a text alternative of the latency figure: the latest event of each trial."""
         clauses = "; ".join(
             f"{trial.fault.name} with {trial.delivery.name}: {len(trial.first_copies):,} events read, the latest"
-            f" {max((each.read_at - each.emitted_at for each in trial.first_copies), default=0):.2f} s after emission,"
-            f" {len(trial.lost_moments):,} lost"
+            f" {trial.longest_latency:.2f} s after emission, {len(trial.lost_moments):,} lost"
             for trial in trials
         )
         return clauses or "no trial was made"

@@ -96,6 +96,11 @@ class Trial:
         return list(seen.values())
 
     @property
+    def longest_latency(self) -> float:
+        """The longest time from an event's emission to its arrival, in seconds; 0 if no event arrived."""
+        return max((each.read_at - each.emitted_at for each in self.first_copies), default=0.0)
+
+    @property
     def lost_moments(self) -> list[float]:
         """When each event that its user never read was attempted, in seconds since the Unix epoch."""
         return [self.attempted_at[row.expectation.key] for row in self.ledger if not row.copies]
@@ -186,7 +191,7 @@ async def _ticket(tickets: Tickets, owned: OwnedThread) -> str:
 
 def latency_title(trials: Sequence[Trial]) -> str:
     """State how many events of these trials were lost, and how late the latest one was read."""
-    latest = max((each.read_at - each.emitted_at for trial in trials for each in trial.first_copies), default=0.0)
+    latest = max((trial.longest_latency for trial in trials), default=0.0)
     lost, expected = (sum(getattr(trial.verdict, name) for trial in trials) for name in ("lost", "expected"))
     return f"Events are late while a fault lasts, up to {latest:.1f} s: {lost:,} of {expected:,} are lost"
 

@@ -119,7 +119,7 @@ async def test_file_of_another_version_is_refused_and_left_unchanged(path: Path)
         await first.publish(THREAD)
     run_script(path, "PRAGMA user_version = 9")
     before = contents(path.parent)
-    with pytest.raises(StoreUnusable, match="version 9, but this release needs version 2"):
+    with pytest.raises(StoreUnusable, match="version 9, but this release needs version 3"):
         async with sqlite_stores(path)():
             pass
     assert contents(path.parent) == before

@@ -12,7 +12,7 @@ import pytest
 
 from bridgekit_verify.report import Finding, checked, record, show_table, source_of
 from bridgekit_verify.report.findings import cell_text
-from bridgekit_verify.report.outputs import read_source, table_of
+from bridgekit_verify.report.outputs import _grid, read_source, table_of
 from tests.verify.report.notebooks import finding
 
 
@@ -45,6 +45,19 @@ def test_a_missing_table_value_becomes_none() -> None:
     table = table_of(frame, "caption", name="t", measurement=True)
     assert table.columns == ("rate", "who", "at")
     assert table.records[1] == {"rate": None, "who": None, "at": None}
+
+
+def test_a_folded_table_shows_its_caption_as_the_summary() -> None:
+    table = table_of(pd.DataFrame({"step": ["fix 1"], "lost": [3]}), "Losses", name="t", measurement=False)
+    folded = _grid(msgspec.structs.replace(table, folded=True))
+    assert folded.startswith("<details><summary>Losses</summary><table>")
+    assert folded.endswith("</table></details>")
+    assert "details" not in _grid(table)
+
+
+def test_columns_of_text_are_aligned_to_the_left() -> None:
+    grid = _grid(table_of(pd.DataFrame({"step": ["fix 1"], "lost": [3]}), "Losses", name="t", measurement=False))
+    assert '<td style="text-align:left">fix 1</td><td>3</td>' in grid
 
 
 def test_a_named_index_becomes_a_column() -> None:

@@ -1,0 +1,105 @@
+"""The text of an error for the user: type and message of its causes, bounded and without secrets.
+
+Everything else about an error is for the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["ERROR_BYTES", "ErrorText", "bounded_error_text", "causes_of", "is_cancellation", "user_error_text"]
+
+logger = logging.getLogger(__name__)
+
+ERROR_BYTES: Final = 4_096
+"""Size limit of an error text that is sent to a user, in bytes of UTF-8."""
+MAX_CAUSES: Final = 3
+"""How many errors of an exception group are in its text."""
+HIDDEN: Final = "***"
+
+_SECRETS: Final = (
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@]+@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(?is)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)"), HIDDEN),
+    (re.compile(r"(?i)\b(authorization|(?:set-)?cookie)(['\"]?\s*[:=])[^\n]*"), rf"\1\2 {HIDDEN}"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), rf"\1 {HIDDEN}"),
+    (
+        re.compile(
+            r"(?i)((?:password|passwd|passphrase|pwd|secret|token|credential|signature|(?:api|access|private)[-_ ]?key)"
+            r"[\w-]*['\"]?\s*[:=]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s,;&)\]}]+)"
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    (
+        re.compile(r"\b(?:sk|pk|rk|hf|gh[opsur]|glpat|xox[a-z])[-_][\w-]{8,}|\b(?:AKIA|ASIA|AIza|eyJ)[\w.-]{12,}"),
+        HIDDEN,
+    ),
+    # Keys and hashes: a long word of letters and digits, but no UUID.
+    (
+        re.compile(
+            r"(?<![\w-])(?![\da-fA-F]{8}-(?:[\da-fA-F]{4}-){3}[\da-fA-F]{12}\b)"
+            r"(?=[\w+-]*\d)(?=[\w+-]*[A-Za-z])[\w+=-]{32,}"
+        ),
+        HIDDEN,
+    ),
+)
+"""What looks like a secret, and what replaces it."""
+
+ErrorText = Callable[[BaseException], str]
+"""Returns the text that the user of a failed run or tool gets."""
+
+
+def user_error_text(error: BaseException) -> str:
+    """Return type and message of the error, or of the errors in a group, with what looks like a secret replaced."""
+    causes = causes_of(error)
+    texts = [_text_of(cause) for cause in causes[:MAX_CAUSES]]
+    more = len(causes) - len(texts)
+    return "; ".join(texts) + (f"; and {more} more" if more else "")
+
+
+def bounded_error_text(choose: ErrorText, error: BaseException) -> str:
+    """Return the text that `choose` returns, cut and encodable, so that every frame can carry it. Never raises.
+
+    Otherwise, the error of the error event would hide the agent's own error, and the run would have no end event.
+    """
+    try:
+        return _encodable(choose(error))
+    except BaseException:
+        logger.exception("error_text failed for an error of type %s", type(error).__name__)
+        return _encodable(type(error).__name__)
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """Return the errors of an exception group, in order. Cancellations are left out if there is another error."""
+    found, waiting = list[BaseException](), [error]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, BaseExceptionGroup):
+            waiting += reversed(each.exceptions)
+        else:
+            found.append(each)
+    return [each for each in found if not is_cancellation(each)] or found[:1]
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Return whether a task of asyncio or trio was cancelled."""
+    return type(error).__name__ in ("CancelledError", "Cancelled") and not isinstance(error, Exception)
+
+
+def _text_of(error: BaseException) -> str:
+    name = type(error).__name__
+    if is_cancellation(error):
+        return "Cancelled: the run was cancelled"
+    try:
+        message = str(error)[: 4 * ERROR_BYTES]
+    except BaseException:  # noqa: BLE001  # the error's own `__str__` fails
+        return f"{name}: its message could not be formatted"
+    for pattern, replacement in _SECRETS:
+        message = pattern.sub(replacement, message)
+    return f"{name}: {message}" if message else name
+
+
+def _encodable(text: str) -> str:
+    return str.encode(text, errors="replace")[:ERROR_BYTES].decode(errors="ignore")

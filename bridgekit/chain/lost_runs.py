@@ -1,0 +1,75 @@
+"""Ends the runs of workers that died, so that their users get an end event."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.errors import StoreUnavailable, WorkerLost, unwrap_single_error
+from bridgekit.events import END_EVENTS, Outcome
+from bridgekit.mapping import ActiveRun
+
+__all__ = ["WORKER_LOST", "lost_runs_ended"]
+
+logger = logging.getLogger(__name__)
+
+WORKER_LOST: Final = "worker lost"
+"""The reason in the error context of a run whose worker died."""
+RETRY_SECONDS: Final = 1.0
+"""Time between attempts to end a run while the store does not answer."""
+
+
+@asynccontextmanager
+async def lost_runs_ended(bridge: AgentWebSocketBridge) -> AsyncIterator[None]:
+    """End lost runs for the length of a block."""
+    with unwrap_single_error():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_end_lost_runs, bridge, tasks)
+            yield
+            tasks.cancel_scope.cancel()
+
+
+async def _end_lost_runs(bridge: AgentWebSocketBridge, tasks: TaskGroup) -> None:
+    while True:
+        for run in await bridge.runs.take_lost():
+            # The store may refuse the events of one thread only. Other runs do not wait for it.
+            tasks.start_soon(_end_run, bridge, run)
+
+
+async def _end_run(bridge: AgentWebSocketBridge, run: ActiveRun) -> None:
+    try:
+        while not await _try_to_end(bridge, run):  # noqa: ASYNC110 - no event exists
+            await anyio.sleep(RETRY_SECONDS)
+    except Exception:
+        # Otherwise, an observer that raises would stop the server at each of its starts.
+        logger.exception("run %s of a lost worker could not be ended", run.run_id)
+
+
+async def _try_to_end(bridge: AgentWebSocketBridge, run: ActiveRun) -> bool:
+    """Send `agent_error` for a run that was taken over. Return False if it must be tried again."""
+    try:
+        # The worker may have died after it sent the end event and before it closed the run.
+        retained = await bridge.hub.retained(run.thread_id)
+        if not any(frame.run_id == run.run_id and frame.type in END_EVENTS for frame in retained):
+            receipt = await bridge.notify_agent_error(
+                run.run_id,
+                run.agent_name,
+                bridge.error_text(WorkerLost()),
+                error_context={"reason": WORKER_LOST},
+                thread_id=run.thread_id,
+            )
+            if receipt.outcome is Outcome.REFUSED:
+                return False
+            logger.warning("run %s of agent %s was ended: its worker was lost", run.run_id, run.agent_name)
+        await bridge.runs.close(run.run_id)
+        await bridge.mapping.cleanup_mapping(run.run_id)
+    except StoreUnavailable as error:
+        logger.warning("run %s of a lost worker is not ended yet: %s", run.run_id, error)
+        return False
+    return True

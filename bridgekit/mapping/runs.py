@@ -1,0 +1,54 @@
+"""The registry of active runs: the runs of a worker that dies are found there, and ended by another worker."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import anyio
+
+from bridgekit.ids import RunId, ThreadId
+
+__all__ = ["ActiveRun", "MemoryRunRegistry", "RunRegistry"]
+
+
+class ActiveRun(NamedTuple):
+    """A run that a worker executes, with what its end event needs."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    agent_name: str
+
+
+class RunRegistry(Protocol):
+    """Records which worker executes which run. Each run is taken over by at most one worker."""
+
+    async def open(self, run: ActiveRun) -> None:
+        """Record that this worker executes the run. StoreUnavailable: the store did not answer in time."""
+
+    async def holds(self, run_id: RunId) -> bool:
+        """Return whether this worker may send the run's end event now. False if another worker has taken the run over,
+        because this one was silent for too long."""
+
+    async def close(self, run_id: RunId) -> None:
+        """Record that the run has ended and its end event was sent. It is tried again later if the store does not
+        answer."""
+
+    async def take_lost(self) -> list[ActiveRun]:
+        """Wait until there are runs whose worker died, take them over, and return them."""
+
+
+class MemoryRunRegistry:
+    """Records nothing: runs in memory end with their process, and a new epoch tells their clients."""
+
+    async def open(self, run: ActiveRun) -> None:
+        """Does nothing."""
+
+    async def holds(self, run_id: RunId) -> bool:
+        return True
+
+    async def close(self, run_id: RunId) -> None:
+        """Does nothing."""
+
+    async def take_lost(self) -> list[ActiveRun]:
+        await anyio.sleep_forever()
+        return []

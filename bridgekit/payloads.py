@@ -1,0 +1,171 @@
+"""The values of a payload: which ones JSON carries unchanged, which are converted without loss, and which are refused.
+
+An application's own types are converted by its hook, `BridgeConfig.payload_hook`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+__all__ = ["EXACT_INTEGER", "PayloadHook", "apply_hook", "convert", "encode_json", "explain", "find_problem"]
+
+EXACT_INTEGER: Final = 2**53
+"""JavaScript rounds integers beyond this bound, in both directions. On the wire they are exact."""
+
+PayloadHook = Callable[[object], object]
+"""Returns what is sent in place of a value, or the value itself where it needs no conversion."""
+
+_HOOK_ADVICE: Final = "convert it, or set BridgeConfig(payload_hook=…)"
+_SCALARS: Final = frozenset({str, bool, type(None)})
+
+
+def _parts(*names: str) -> Callable[[Any, Any], object]:
+    return lambda kind, value: kind(**{name: getattr(value, name) for name in names})
+
+
+_DATE: Final = ("year", "month", "day")
+_TIME: Final = ("hour", "minute", "second", "microsecond", "tzinfo", "fold")
+_DATETIME: Final = datetime
+"""A test tool that stops the clock replaces the name `datetime` in every module."""
+
+_PLAIN_TYPES: Final[Mapping[type, Callable[[Any, Any], object]]] = {
+    str: lambda _, value: str.__str__(value),
+    numbers.Integral: lambda _, value: int(value),
+    numbers.Real: lambda _, value: float(value),
+    bytes: lambda _, value: b"".join([value]),
+    datetime: _parts(*_DATE, *_TIME),
+    date: _parts(*_DATE),
+    time: _parts(*_TIME),
+    timedelta: _parts("days", "seconds", "microseconds"),
+    Decimal: lambda kind, value: kind(value),
+    Mapping: lambda _, value: dict(value),
+}
+"""Types whose subclasses are converted, as test tools, numpy and pandas define them. The first match counts."""
+
+
+def convert(value: Any) -> object:
+    """Return the plain value that equals a value of a type that the encoder does not know. TypeError if there is none.
+
+    The result is compared with the value, because a subclass may have more precision than its base.
+    """
+    kind = next((each for each in _PLAIN_TYPES if isinstance(value, each)), None)
+    # A bool gets here only as a key.
+    if kind is not None and type(value) not in (kind, bool):
+        with suppress(TypeError, ValueError, OverflowError):
+            plain = _PLAIN_TYPES[kind](kind, value)
+            if plain == value or value != value:
+                return plain
+    raise TypeError(f"it is of type {type(value).__module__}.{type(value).__qualname__}")
+
+
+encode_json: Final = msgspec.json.Encoder(enc_hook=convert).encode
+
+
+def find_problem(value: object, path: str = "payload") -> str | None:  # noqa: C901  # one branch for each kind of value
+    """Return the first value that JSON cannot carry unchanged, with its path and the reason; None if there is none."""
+    if isinstance(value, msgspec.Raw):
+        return f"{path} is JSON that was encoded elsewhere"
+    if isinstance(value, enum.Enum):
+        return find_problem(value.value, path)
+    if isinstance(value, Mapping):
+        return _find_in_mapping(value, path)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return _first(find_problem(child, f"{path}[{index}]") for index, child in enumerate(value))
+    if (fields := _fields_of(value)) is not None:
+        return _find_in_mapping(fields, path)
+    try:
+        data = encode_json(value)
+        if (data == b"null" and value is not None) or (isinstance(value, Decimal) and not value.is_finite()):
+            return f"JSON has no number for {path} = {value}"
+        if isinstance(value, _DATETIME):
+            return _find_in_time_zone(value.utcoffset(), f"{path} = {value}")
+    except (TypeError, ValueError, OverflowError) as error:
+        return f"JSON cannot carry {path}: {error}; {_HOOK_ADVICE}"
+    return None
+
+
+def explain(error: Exception, payload: object) -> str:
+    """Return which value of a payload caused the encoder's error, or the error if that cannot be found."""
+    if not isinstance(error, RecursionError):
+        with suppress(Exception):
+            if problem := find_problem(payload):
+                return problem
+    return f"JSON cannot carry it: {error}"
+
+
+def _find_in_time_zone(offset: timedelta | None, moment: str) -> str | None:
+    if offset is None:
+        return f"{moment} has no time zone; give it one, for example datetime.now(UTC)"
+    return f"{moment} has a time zone with seconds, which would be rounded" if offset.total_seconds() % 60 else None
+
+
+def _find_in_mapping(value: Mapping[Any, object], path: str) -> str | None:
+    names: dict[str, object] = {}
+    for key, child in value.items():
+        place = f"{path}[{key!r}]"
+        if type(key) is not str and (problem := find_problem(key, f"a key of {path}")):
+            return problem
+        try:
+            data = encode_json({key: None})
+            name = key if type(key) is str else next(iter(msgspec.json.decode(data)))
+        except (TypeError, ValueError) as error:
+            return f"JSON cannot carry the key {place}: {error}"
+        if name in names:
+            return f"{path} has the keys {names[name]!r} and {key!r}, which are equal in JSON"
+        names[name] = key
+        if problem := find_problem(child, place):
+            return problem
+    return None
+
+
+def _first(found: Iterable[str | None]) -> str | None:
+    return next((problem for problem in found if problem), None)
+
+
+def _fields_of(value: object) -> dict[str, object] | None:
+    """Return the fields of an object that the encoder turns into a JSON object, or None for any other value."""
+    if isinstance(value, type):
+        return None
+    names: Iterable[str]
+    if isinstance(value, msgspec.Struct):
+        names = value.__struct_fields__
+    elif dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+    elif attributes := getattr(type(value), "__attrs_attrs__", None):
+        names = [attribute.name for attribute in attributes]
+    else:
+        return None
+    return {name: getattr(value, name) for name in names}
+
+
+def apply_hook(hook: PayloadHook, value: Any) -> Any:
+    """Return the value as plain JSON values where `hook` makes them so, at any depth.
+
+    The hook gets each value except strings, booleans, None, dicts, lists, tuples, finite floats and exact integers.
+    What it returns is searched in turn. What it does not convert is left to the encoder.
+    """
+    kind = type(value)
+    if kind in _SCALARS or (kind is float and math.isfinite(value)) or (kind is int and abs(value) <= EXACT_INTEGER):
+        return value
+    if kind not in (dict, list, tuple):
+        converted = hook(value)
+        if type(converted) is not kind:
+            return apply_hook(hook, converted)
+        value = converted
+    if isinstance(value, Mapping):
+        return {key: apply_hook(hook, child) for key, child in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [apply_hook(hook, child) for child in value]
+    if not isinstance(value, msgspec.Struct) and (fields := _fields_of(value)) is not None:
+        return apply_hook(hook, fields)
+    return value

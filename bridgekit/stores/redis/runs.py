@@ -1,0 +1,121 @@
+"""Active runs in a server that workers share: each worker renews a lease, and takes over the runs of dead workers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import msgspec
+from anyio import AsyncContextManagerMixin
+
+from bridgekit.errors import StoreUnavailable, unwrap_single_error
+from bridgekit.ids import RunId, new_id
+from bridgekit.mapping import ActiveRun
+from bridgekit.stores.redis.functions import CLOSE_RUN, OPEN_RUN, RENEW_LEASE
+from bridgekit.stores.redis.topology import ClusterTopology, RetryDelay
+
+__all__ = ["LEASE_SECONDS", "RedisRunRegistry"]
+
+LEASE_SECONDS: Final = 15.0
+"""A worker whose lease was not renewed for so long counts as dead."""
+FIRST_RETRY_SECONDS: Final = RetryDelay.FIRST_SECONDS / 2
+"""The shortest pause after which a call whose reply was lost is repeated."""
+RENEWALS: Final = 5
+"""How often a lease is renewed before it would end."""
+
+
+class RedisRunRegistry(AsyncContextManagerMixin):
+    """The worker's own lease, its runs, and those of dead workers.
+
+    All times are differences: those between leases by the server's clock, those of this worker by its own. After the
+    store was unavailable, every worker has a whole lease of time to renew its own before others take its runs over.
+    """
+
+    def __init__(self, topology: ClusterTopology) -> None:
+        self._topology = topology
+        self._worker = new_id()
+        self._lease_seconds = LEASE_SECONDS
+        self._runs, self._workers = topology.names.runs()
+        self._open: set[RunId] = set()
+        """The worker's own runs, and those that it took over, until they are closed."""
+        self._reply_may_be_lost = False
+        """Whether a reply with runs that were taken over may have been lost. The next one then lists them again."""
+        self._unclosed: set[RunId] = set()
+        """Runs that have ended, and are still in the store, because it did not answer."""
+        self._renewed_at = time.monotonic()
+        self._answering_since: float | None = None
+        """Since when every renewal was answered."""
+        self._lost: list[ActiveRun] = []
+        self._found = asyncio.Event()
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[RedisRunRegistry]:
+        with unwrap_single_error():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._renew_lease)
+                yield self
+                tasks.cancel_scope.cancel()
+
+    async def open(self, run: ActiveRun) -> None:
+        rest = msgspec.json.encode((run.thread_id, run.agent_name))
+        self._open.add(run.run_id)
+        await self._call(OPEN_RUN, 2, self._runs.name, self._workers.name, self._worker, run.run_id, rest)
+
+    async def holds(self, run_id: RunId) -> bool:
+        # While the lease is fresh, no worker can have taken the run over, and none can until its end event is sent.
+        if run_id not in self._open or time.monotonic() - self._renewed_at < self._lease_seconds / 2:
+            return True
+        try:
+            stored: bytes | None = await self._topology.call(self._runs.slot, "HGET", self._runs.name, run_id)
+        except StoreUnavailable:
+            return True
+        return stored is not None and stored.startswith(self._worker.encode())
+
+    async def close(self, run_id: RunId) -> None:
+        self._open.discard(run_id)
+        try:
+            await self._call(CLOSE_RUN, 1, self._runs.name, self._worker, run_id)
+        except StoreUnavailable:
+            self._unclosed.add(run_id)
+
+    async def take_lost(self) -> list[ActiveRun]:
+        await self._found.wait()
+        self._found.clear()
+        lost, self._lost = self._lost, []
+        return lost
+
+    async def _renew_lease(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                await self._renew_once(began)
+            except StoreUnavailable:
+                self._answering_since = None
+            await asyncio.sleep(self._lease_seconds / RENEWALS)
+
+    async def _renew_once(self, began: float) -> None:
+        since = self._answering_since
+        takes_over = since is not None and began - since >= self._lease_seconds
+        lease_ms = round(1_000 * self._lease_seconds) if takes_over else 0
+        lists_own, self._reply_may_be_lost = self._reply_may_be_lost, True
+        keys = (self._runs.name, self._workers.name)
+        reply = await self._call(RENEW_LEASE, 2, *keys, self._worker, lease_ms, int(lists_own))
+        self._renewed_at, self._answering_since = began, since or began
+        # A call that took longer may have been repeated.
+        self._reply_may_be_lost = time.monotonic() - began >= FIRST_RETRY_SECONDS
+        for name, rest in zip(reply[0::2], reply[1::2], strict=True):
+            run_id = RunId(name.decode())
+            if run_id not in self._open:
+                self._open.add(run_id)
+                self._lost.append(ActiveRun(run_id, *msgspec.json.decode(rest)))
+                self._found.set()
+        for run_id in list(self._unclosed):
+            await self._call(CLOSE_RUN, 1, self._runs.name, self._worker, run_id)
+            self._unclosed.discard(run_id)
+
+    async def _call(self, function: bytes, *arguments: bytes | str | int) -> Any:
+        return await self._topology.call(self._runs.slot, "FCALL", function, *arguments)

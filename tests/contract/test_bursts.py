@@ -1,0 +1,92 @@
+"""With every store and edge, a client that reads gets every event of a burst, and a streamed text whole."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.events import EventType, Receipt
+from bridgekit.serve.in_process import serving
+from bridgekit.stores import stores_from
+from bridgekit.transport.authorization import OwnerAuthorizer
+from bridgekit.transport.client import connect
+from bridgekit.transport.outbox import OutboxLimits
+from tests.contract.stores import WAIT_SECONDS, StoreLocation
+from tests.factories import ALICE, RUN, THREAD
+
+OUTBOX = OutboxLimits(events=256)
+BURST = 1_000
+"""Several times the size of an outbox."""
+AT_ONCE = 400
+"""Events that agents emit at the same time: more than an outbox takes."""
+
+pytestmark = pytest.mark.parametrize("edge", ["asgi", "native"])
+
+
+@asynccontextmanager
+async def served(location: StoreLocation, edge: str) -> AsyncIterator[tuple[Application, str]]:
+    config = BridgeConfig(
+        agents={},
+        stores=stores_from(location.url),
+        db_session_factory=MemoryThreadStore(),
+        authorizer=OwnerAuthorizer,
+        outbox=OUTBOX,
+    )
+    app = create_app(config)
+    with anyio.fail_after(WAIT_SECONDS):
+        async with serving(app, edge=edge) as url:
+            await app.state.bridgekit.open_thread(THREAD, ALICE)
+            yield app.state.bridgekit, url
+
+
+def new_agent(application: Application) -> WebSocketBridgeAdapter:
+    agent = WebSocketBridgeAdapter()
+    agent.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
+    return agent
+
+
+@pytest.mark.parametrize("event_type", [EventType.TOOL_EXECUTING, EventType.AGENT_THINKING, EventType.TEXT_DELTA])
+async def test_reading_client_gets_every_event_of_a_burst(
+    location: StoreLocation, edge: str, event_type: EventType
+) -> None:
+    async with served(location, edge) as (application, url):
+        agent, receipts = new_agent(application), list[Receipt]()
+
+        async def emit_all() -> None:
+            for number in range(BURST):
+                payload = {"message_id": "m", "delta": f"{number} "}
+                receipts.append(await agent.emit(event_type, payload))
+
+        async with connect(url, user_id=ALICE, thread_id=THREAD) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(emit_all)
+            read = [await client.receive()]
+            while read[-1].seq < BURST:
+                read.append(await client.receive())
+        assert application.counters.lost == {}
+    assert client.gaps == []
+    assert "".join(str(event.payload["delta"]) for event in read) == "".join(f"{number} " for number in range(BURST))
+    assert event_type is EventType.TEXT_DELTA or len(read) == BURST
+    assert all(receipt.kept for receipt in receipts)
+
+
+async def test_reading_client_gets_every_event_of_many_agents_that_emit_at_once(
+    location: StoreLocation, edge: str
+) -> None:
+    async with served(location, edge) as (application, url):
+
+        async def emit_once(number: int) -> None:
+            await new_agent(application).emit_tool_executing("look_up", {"number": number}, tool_call_id="1")
+
+        async with connect(url, user_id=ALICE, thread_id=THREAD) as client, anyio.create_task_group() as tasks:
+            for number in range(AT_ONCE):
+                tasks.start_soon(emit_once, number)
+            read = [await client.receive() for _ in range(AT_ONCE)]
+        assert application.counters.lost == {}
+    assert client.gaps == []
+    assert [event.seq for event in read] == list(range(1, AT_ONCE + 1))

@@ -1,0 +1,108 @@
+"""A worker is killed in the middle of a run: another `bridgekit serve` ends the run for its user."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from bridgekit.chain.lost_runs import WORKER_LOST
+from bridgekit.events import EventType, RoutedEvent
+from bridgekit.ids import new_id
+from bridgekit.signals import Gap, GapReason
+from bridgekit.stores.redis.runs import LEASE_SECONDS, RENEWALS
+from bridgekit.transport.resuming_client import ResumingClient
+from tests import served_application
+from tests.server_processes import Server, reserve_port, started
+from tests.timeouts import TIMEOUT_SECONDS
+
+STATED_SECONDS = 20.0
+"""The time that the documentation states."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
+
+
+@asynccontextmanager
+async def serving(store: str, port: int) -> AsyncIterator[Server]:
+    command = ("bridgekit", "serve", "tests.served_application:app", "--port", str(port))
+    async with started(*command, env={served_application.STORE: store}) as server:
+        await server.read_until("is served at")
+        yield server
+
+
+@asynccontextmanager
+async def run_in_progress(server: Server, client: ResumingClient) -> AsyncIterator[None]:
+    """Start a run that waits, and return when the client has its first two events."""
+
+    async def post() -> None:
+        with pytest.raises(httpx.HTTPError):  # the worker is killed
+            await server.post("/runs/wait")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(post)
+        read: list[Any] = [await anext(client) for _ in range(2)]
+        assert [event.type for event in read] == [EventType.AGENT_STARTED, EventType.AGENT_THINKING]
+        yield
+
+
+def locations(tmp_path: Path, request: pytest.FixtureRequest, store: str) -> str:
+    if store == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    return f"{request.getfixturevalue('redis_url')}?prefix=test-{new_id()}" if store == "redis" else "memory:"
+
+
+@pytest.mark.parametrize("store", ["sqlite", "redis"])
+async def test_next_process_ends_the_run_of_a_killed_one(
+    tmp_path: Path, request: pytest.FixtureRequest, store: str
+) -> None:
+    location = locations(tmp_path, request, store)
+    with reserve_port() as port, anyio.fail_after(TIMEOUT_SECONDS):
+        async with serving(location, port) as first, first.followed() as client:
+            async with run_in_progress(first, client):
+                first.signal_all(signal.SIGKILL)
+            async with serving(location, port) as second:
+                ended = await anext(client)
+                await check_only_end(second, client, ended)
+
+
+@pytest.mark.parametrize("store", ["redis"])
+async def test_live_worker_ends_the_run_of_a_killed_one(
+    tmp_path: Path, request: pytest.FixtureRequest, store: str
+) -> None:
+    assert LEASE_SECONDS + LEASE_SECONDS / RENEWALS < STATED_SECONDS
+    location = locations(tmp_path, request, store)
+    with reserve_port() as one, reserve_port() as two, anyio.fail_after(TIMEOUT_SECONDS):
+        async with serving(location, one) as first, serving(location, two) as second, second.followed() as client:
+            async with run_in_progress(first, client):
+                first.signal_all(signal.SIGKILL)
+            ended = await anext(client)
+            await check_only_end(second, client, ended)
+
+
+async def check_only_end(server: Server, client: ResumingClient, ended: Any) -> None:
+    assert isinstance(ended, RoutedEvent)
+    assert ended.type is EventType.AGENT_ERROR
+    assert ended.payload["error_context"] == {"reason": WORKER_LOST}
+    assert str(ended.payload["error_message"]).startswith("WorkerLost: the worker that executed the run was lost")
+    assert (await server.post("/runs/once")).status_code == 200
+    later: list[Any] = [await anext(client) for _ in range(4)]
+    assert {event.run_id for event in later} != {ended.run_id}
+    assert [event.seq for event in later] == [ended.seq + number for number in (1, 2, 3, 4)]
+
+
+async def test_memory_store_tells_the_client_by_a_new_epoch(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    location = locations(tmp_path, request, "memory")
+    with reserve_port() as port, anyio.fail_after(TIMEOUT_SECONDS):
+        async with serving(location, port) as first, first.followed() as client:
+            async with run_in_progress(first, client):
+                first.signal_all(signal.SIGKILL)
+            async with serving(location, port):
+                gap = await anext(client)
+                assert isinstance(gap, Gap)
+                assert (gap.last, gap.reason) == (None, GapReason.RESTARTED)
