@@ -7,7 +7,7 @@ application's routes, such as middleware, does not see a connection that is hand
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -72,10 +72,18 @@ def bridge_paths(app: Starlette) -> frozenset[str]:
     """Return the paths of the bridge's WebSocket routes in the application that have no middleware of their own."""
     ours = {route.endpoint for route in routes() if isinstance(route, WebSocketRoute)}
     first: dict[str, WebSocketRoute] = {}
-    for route in app.routes:
-        if isinstance(route, WebSocketRoute):
-            first.setdefault(route.path, route)
+    for route in _websocket_routes(app.routes):
+        first.setdefault(route.path, route)
     return frozenset(path for path, route in first.items() if route.endpoint in ours and route.app is route.endpoint)
+
+
+def _websocket_routes(among: Iterable[Any]) -> Iterator[WebSocketRoute]:
+    for route in among:
+        if isinstance(route, WebSocketRoute):
+            yield route
+        # FastAPI keeps the routes of `include_router` in one route, and gives each its path with the prefix.
+        for nested in getattr(route, "effective_candidates", list)():
+            yield from _websocket_routes([getattr(nested, "starlette_route", None) or nested])
 
 
 @dataclass(frozen=True)
