@@ -11,7 +11,7 @@ import msgspec
 
 from bridgekit.errors import InvalidId, SubscriptionRefused
 from bridgekit.ids import ThreadId, UserId, thread_id, user_id
-from bridgekit.signals import Cursor, cursor
+from bridgekit.signals import START, Cursor, cursor
 from bridgekit.transport.used_tickets import UsedTickets
 
 __all__ = [
@@ -90,7 +90,11 @@ class Handshake:
     @property
     def after(self) -> Cursor | None:
         """The cursor from which the client resumes, or None for a new client. InvalidId if it is malformed."""
-        epoch, seq = self.query.get("epoch"), self.query.get("seq")
+        epoch, seq, after = (self.query.get(name) for name in ("epoch", "seq", "after"))
+        if after is not None:
+            if after != "start" or epoch is not None or seq is not None:
+                raise InvalidId("after", 'must be "start", without epoch and seq')
+            return START
         return None if epoch is None and seq is None else cursor(epoch, seq)
 
 
