@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -34,6 +36,8 @@ EXIT_SIGNALLED: Final = 128
 """Added to the signal's number: the exit code that shells report for a program ended by a signal."""
 GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 """How long requests may take to end after the application has drained."""
+EXIT_TIMEOUT_SECONDS: Final = 2.0
+"""How long the process may then continue, for example because a tool blocks, or an agent catches its cancellation."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
@@ -135,6 +139,7 @@ class StartupReporter:
                 started = True
             if message["type"] == "lifespan.shutdown.complete":
                 await handoff.aclose()  # before the message, because the server then cancels all remaining tasks
+                _exit_at_deadline(0)
             await send(message)
 
         try:
@@ -180,8 +185,22 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             self.second_signal = sig
             self.force_exit = True
+            _exit_at_deadline(EXIT_SIGNALLED + sig)
             _LOG.setLevel(logging.CRITICAL)  # all tasks are cancelled, and uvicorn would log an error for each
         self.should_exit = True
+
+
+def _exit_at_deadline(code: int) -> None:
+    """End this process after EXIT_TIMEOUT_SECONDS if it has not ended. Python would wait for threads without limit."""
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    timer = threading.Timer(EXIT_TIMEOUT_SECONDS, leave)
+    timer.daemon = True
+    timer.start()
 
 
 def _run_single(config: uvicorn.Config, listener: socket.socket, on_ready: Callable[[], None]) -> int:
