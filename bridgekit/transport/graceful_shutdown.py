@@ -52,7 +52,7 @@ def _reset_in_a_fork() -> None:
     _installed.clear()
 
 
-if hasattr(os, "register_at_fork"):
+if os.name == "posix":
     os.register_at_fork(after_in_child=_reset_in_a_fork)
 
 
