@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from bridgekit.errors import NotInstalled, ServeError, UnknownName, unwrap_single_error
 from bridgekit.serve.connection_limits import LimitedHttpProtocol
-from bridgekit.serve.native_handoff import EDGES, UpgradeProtocol, native_handoff
+from bridgekit.serve.native_handoff import EDGES, UpgradeProtocol, check_lifespans, native_handoff
 from bridgekit.transport.client import on_trio
 from bridgekit.transport.connections import INCOMING_BYTES
 
@@ -62,6 +62,7 @@ async def serving(
     ):
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(app.router.lifespan_context(app))
+            check_lifespans(app)
             if on_trio():
                 await stack.enter_async_context(_hypercorn(app, listener, keepalive_seconds))
             else:

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.routing import WebSocketRoute
+from starlette.routing import Mount, WebSocketRoute
 from starlette.types import ASGIApp
 from uvicorn import Config
 from uvicorn.server import ServerState
@@ -25,10 +25,18 @@ from websockets.protocol import State
 
 from bridgekit.errors import ServeError
 from bridgekit.serve.connection_limits import LimitedWebSocketProtocol, rejection
-from bridgekit.transport.asgi import routes
+from bridgekit.transport.asgi import NO_LIFESPAN, routes
 from bridgekit.transport.native import NativeConnection, adopt_connection, serve_native
 
-__all__ = ["EDGES", "HANDOFF_KEY", "UpgradeProtocol", "bridge_paths", "choose_edge", "native_handoff"]
+__all__ = [
+    "EDGES",
+    "HANDOFF_KEY",
+    "UpgradeProtocol",
+    "bridge_paths",
+    "check_lifespans",
+    "choose_edge",
+    "native_handoff",
+]
 
 EDGES: Final = ("asgi", "native")
 NON_WEBSOCKET_MIDDLEWARE: Final = (BaseHTTPMiddleware, CORSMiddleware, GZipMiddleware)
@@ -75,6 +83,15 @@ def bridge_paths(app: Starlette) -> frozenset[str]:
     for route in _websocket_routes(app.routes):
         first.setdefault(route.path, route)
     return frozenset(path for path, route in first.items() if route.endpoint in ours and route.app is route.endpoint)
+
+
+def check_lifespans(app: Starlette) -> None:
+    """Raise ServeError if a mounted application has routes of the bridge and its lifespan did not run."""
+    for route in app.routes:
+        if isinstance(route, Mount) and isinstance(route.app, Starlette):
+            if bridge_paths(route.app) and "bridgekit_connections" not in route.app.state:
+                raise ServeError(f"the application at {route.path}", NO_LIFESPAN)
+            check_lifespans(route.app)
 
 
 def _websocket_routes(among: Iterable[Any]) -> Iterator[WebSocketRoute]:

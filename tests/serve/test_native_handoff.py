@@ -294,3 +294,34 @@ async def test_page_opened_in_mid_run_gets_the_retained_events(edge: str, after:
             else:
                 assert [json.loads(await page.recv())["seq"] for _ in range(2)] == [0, 1]
     assert page.close_code == (4500 if first is None else 1000)
+
+
+def mounting(inner: Starlette, *, nested: bool, depth: int) -> Starlette:
+    """An application that mounts another one under `/api`, with or without running its lifespan."""
+
+    @asynccontextmanager
+    async def running(app: Starlette) -> AsyncIterator[None]:
+        async with inner.router.lifespan_context(inner):
+            yield
+
+    mounted: Starlette = inner
+    for _ in range(depth - 1):
+        mounted = Starlette(routes=[Mount("/api", app=mounted)])
+    return Starlette(routes=[Mount("/api", app=mounted)], lifespan=running if nested else None)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_mounted_application_without_its_lifespan_is_refused_at_startup(depth: int) -> None:
+    with pytest.raises(ServeError, match="lifespan"):
+        async with serving(mounting(create_app(PARTS), nested=False, depth=depth)):
+            raise AssertionError("was served")
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_mounted_application_with_its_lifespan_is_served(depth: int) -> None:
+    inner = create_app(PARTS)
+    async with serving(mounting(inner, nested=True, depth=depth)) as url:
+        await inner.state.bridgekit.open_thread(THREAD, ALICE)
+        async with connect(url + "/api" * depth, user_id=ALICE, thread_id=THREAD) as client:
+            await inner.state.bridgekit.bridge.notify(emitted())
+            assert (await client.receive()).seq == 1
