@@ -36,6 +36,7 @@ __all__ = [
     "check_lifespans",
     "choose_edge",
     "native_handoff",
+    "serves_bridge",
 ]
 
 EDGES: Final = ("asgi", "native")
@@ -92,6 +93,15 @@ def check_lifespans(app: Starlette) -> None:
             if bridge_paths(route.app) and "bridgekit_connections" not in route.app.state:
                 raise ServeError(f"the application at {route.path}", NO_LIFESPAN)
             check_lifespans(route.app)
+
+
+def serves_bridge(among: Iterable[Any]) -> bool:
+    """Return whether the bridge's WebSocket route is among these routes, or in an application mounted there."""
+    ours = {route.endpoint for route in routes() if isinstance(route, WebSocketRoute)}
+    among = list(among)
+    return any(route.endpoint in ours for route in _websocket_routes(among)) or any(
+        serves_bridge(route.routes) for route in among if isinstance(route, Mount)
+    )
 
 
 def _websocket_routes(among: Iterable[Any]) -> Iterator[WebSocketRoute]:

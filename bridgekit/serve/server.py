@@ -23,10 +23,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from bridgekit.errors import BridgekitError, ServeError
+from bridgekit.errors import BridgekitError, ServeError, unwrap_single_error
 from bridgekit.serve.application import AppSpec
 from bridgekit.serve.in_process import open_listener, uvicorn_config
-from bridgekit.serve.native_handoff import choose_edge, native_handoff
+from bridgekit.serve.native_handoff import (
+    bridge_paths,
+    check_lifespans,
+    choose_edge,
+    native_handoff,
+    serves_bridge,
+)
 from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
 
 __all__ = ["OnReady", "ServerOptions", "StartupReporter", "serve"]
@@ -143,8 +149,9 @@ class StartupReporter:
             await send(message)
 
         try:
-            async with handoff:
-                await self._app(scope, receive, forward)
+            with unwrap_single_error():
+                async with handoff:
+                    await self._app(scope, receive, forward)
         except Exception as error:
             if not started:
                 _print_startup_error(error)
@@ -155,10 +162,14 @@ class StartupReporter:
     def _handoff(self) -> AbstractAsyncContextManager[Mapping[str, Any]]:
         if not isinstance(self._app, Starlette):
             return nullcontext({})
-        if "bridgekit" not in self._app.state:
+        check_lifespans(self._app)
+        served = serves_bridge(self._app.routes)
+        if "bridgekit" not in self._app.state and (bridge_paths(self._app) or not served):
             raise ServeError(
                 "the application", "it does not start the bridge; create it with lifespan=lifespan(config)"
             )
+        if not served:
+            raise ServeError("the application", "it has no bridgekit routes; add routes=[*routes(), …]")
         return native_handoff(self._app) if self._native else nullcontext({})
 
 

@@ -229,6 +229,14 @@ async def pinged(server: Server) -> bool:
             ("tests.served_application:bare",),
             "the application: it does not start the bridge; create it",
         ),
+        (
+            ("tests.served_application:routeless",),
+            "the application: it has no bridgekit routes; add routes=",
+        ),
+        (
+            ("tests.served_application:unstarted",),
+            "the application at /api: bridgekit's lifespan does not run",
+        ),
     ],
 )
 async def test_application_that_does_not_start_is_one_line_and_exit_2(words: tuple[str, ...], expected: str) -> None:
