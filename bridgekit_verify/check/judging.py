@@ -156,7 +156,8 @@ class Judge:
         per, connection = self.dialect.position_per, frame.origin.connection
         if per == "run":
             if run is None:
-                self.findings.unknown(Property.LOST, "positions count within a run, and frames do not name theirs")
+                for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.RESUME):
+                    self.findings.unknown(which, "positions count within a run, and some frames do not name theirs")
                 return False
             key: str | None = run.id
         elif per == "thread":

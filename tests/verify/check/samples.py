@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 Value = dict[str, Any]
 WORDS = ("The ", "bridge ", "bridge ", "is ", "open.")
 """The second and third are equal: equal deltas are no duplicates."""
-ARGUMENTS = ('{"city": "Bas', 'el", "n": ', "1}")
+ARGUMENTS = ('{"city": "Bas', 'el", "n"', ": 1}")
 RECORDINGS = Path(__file__).with_name("recordings")
 
 
@@ -171,6 +172,19 @@ def recording(dialect: str) -> list[Line]:
     """Three clients, two users, three threads: one run each, interleaved frame by frame."""
     clients = (("s1", "ann", "t1"), ("s2", "ann", "t2"), ("s3", "ben", "t3"))
     runs = [[Line(*client, value) for value in DIALECTS[dialect](f"run-{client[0]}", client[2])] for client in clients]
+    return [line for lines in itertools.zip_longest(*runs) for line in lines if line is not None]
+
+
+def recorded() -> list[Line]:
+    """The two sound recordings as two users received them, one of them twice with other ids."""
+    streamed = (RECORDINGS / "lg_streamed.jsonl").read_text(encoding="utf-8")
+    good = (RECORDINGS / "good.jsonl").read_text(encoding="utf-8")
+    renamed = re.sub(r'"([rtmc])(\d)"', r'"\g<1>9\2"', good)
+    clients = (("s1", "ann", "t0-a4a8"), ("s2", "ben", "t1"), ("s3", "ann", "t91"))
+    runs = [
+        [Line(*client, json.loads(line)) for line in text.splitlines()]
+        for client, text in zip(clients, (streamed, good, renamed), strict=True)
+    ]
     return [line for lines in itertools.zip_longest(*runs) for line in lines if line is not None]
 
 
