@@ -24,8 +24,9 @@ __all__ = ["Limits", "OpenRecording", "open_recording"]
 
 CHUNK_BYTES: Final = 262_144
 MAX_LINE_BYTES: Final = 32 * 1024 * 1024
-BODIES: Final = {"frame", "data", "message", "event"}
+BODIES: Final = ("frame", "data", "message", "event")
 ENVELOPE: Final = {"socket", "client", "user", "thread", "read_at", "connection", "direction"}
+STATEMENTS: Final = {body: ENVELOPE | {body} for body in BODIES}
 MARKS: Final = {"socket", "client", "read_at", "frame"}
 """One of these shows that a line states who received its frame."""
 RECONNECT: Final = b"---"
@@ -188,9 +189,9 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
 
     The frame is a member of the line, or the line is the frame and has the statements beside its own fields.
     """
-    bodies = BODIES & value.keys()
-    whole = len(bodies) != 1 or bool(value.keys() - ENVELOPE - bodies)
-    body = value if whole else value[bodies.pop()]
+    name = next((each for each in BODIES if each in value), "")
+    whole = not name or not value.keys() <= STATEMENTS[name]
+    body = value if whole else value[name]
     if not whole and value.get("direction") in SENT:
         return None
     user, thread = _id(value.get("user")), _id(value.get("thread"))

@@ -195,6 +195,9 @@ def locate(value: Any, steps: Steps) -> Any:
 class _TableReader:
     def __init__(self, paths: Mapping[str, Steps], kinds: Mapping[str, str], prefix: str) -> None:
         self._paths = [(field, steps) for field, steps in paths.items() if field != "kind"]
+        # Most paths have one step, and locate() costs more than all else.
+        self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1]
+        self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1]
         self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix
 
     def __call__(self, message: Message) -> Iterator[ObservedFrame]:
@@ -207,9 +210,12 @@ class _TableReader:
             theirs = None if self._kind is None else locate(value, self._kind)
         kind = self._kinds.get(str(theirs), "other")
         frame = ObservedFrame(message, kind)
+        if isinstance(value, dict):
+            for field, name in self._names:
+                if (found := value.get(name)) is not None:
+                    _set(frame, field, found)
         for field, steps in self._paths:
-            found = locate(value, steps)
-            if found is not None:
+            if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)
         yield frame
 

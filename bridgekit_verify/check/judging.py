@@ -149,26 +149,26 @@ class Judge:
                 "a gap signal", frame.origin,
             )  # fmt: skip
 
+    def _new_numbering(self, first: int, connection: int) -> Numbering:
+        """Return a numbering that begins at its first position, or in the middle if the recording does."""
+        expected = self.dialect.first_position
+        return Numbering(expected if expected is not None and first <= expected else None, connection)
+
     def _is_replayed(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
         """Follow the numbering. Return whether a reconnect repeats a frame that was already judged."""
         last = frame.position
         assert last is not None
         per, connection = self.dialect.position_per, frame.origin.connection
-        if per == "run":
-            if run is None:
-                for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.RESUME):
-                    self.findings.unknown(which, "positions count within a run, and some frames do not name theirs")
-                return False
-            key: str | None = run.id
-        elif per == "thread":
-            key = frame.thread
-        else:
-            key = str(connection) if per == "connection" else None
+        if per == "run" and run is None:
+            for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.RESUME):
+                self.findings.unknown(which, "positions count within a run, and some frames do not name theirs")
+            return False
+        key = frame.thread if per == "thread" else str(connection) if per == "connection" else None
+        if per == "run" and run is not None:
+            key = run.id
         numbering = client.numberings.get(key)
         if numbering is None:
-            expected = self.dialect.first_position
-            known = expected is not None and (frame.first_position or last) <= expected
-            numbering = client.numberings[key] = Numbering(expected if known else None, connection)
+            numbering = client.numberings[key] = self._new_numbering(frame.first_position or last, connection)
         first = frame.first_position if frame.first_position is not None else last
         step = numbering.add(first, last, connection, frame.origin.index)
         if step is PositionStep.NEXT or step is PositionStep.SKIPS:

@@ -10,7 +10,7 @@ from bridgekit_verify.check.answers import Evidence, Findings, Property
 from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.owners import Owners
-from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, StreamState, is_json, same_arguments
+from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, StreamState, fingerprint, is_json
 
 __all__ = ["Rules"]
 
@@ -267,7 +267,7 @@ class Rules:
         self.calls += 1
         stream.begun = stream.ended = True
         if frame.whole is not None:
-            stream.whole = frame.whole
+            stream.whole = fingerprint(frame.whole)
         self._retire(client, ("call", stream.id), stream)
 
     def _knows_tools(self) -> bool:
@@ -338,7 +338,7 @@ class Rules:
         if stream.uncertain is not None:
             return None
         if stream.whole is not None:
-            return same_arguments(stream.whole, whole)
+            return stream.whole == fingerprint(whole)
         return stream.equals(whole) if (self._sums_args if stream.is_call else self._sums_text) else None
 
     def _check_json(self, stream: StreamState, message: Message) -> None:

@@ -9,12 +9,12 @@ from typing import Any, Final, TypeGuard
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.positions import Numbering
 
-__all__ = ["ClientState", "RunState", "StreamKey", "StreamState", "is_json", "same_arguments"]
+__all__ = ["ClientState", "RunState", "StreamKey", "StreamState", "fingerprint", "is_json"]
 
 StreamKey = tuple[str, str | None]
 """The channel of a text (text, thinking or call), and the id of its message or call."""
 
-KEPT_CHARACTERS: Final = 32_768
+KEPT_CHARACTERS: Final = 16_384
 """Arguments up to this length are kept, to compare them as JSON. Longer ones are compared as text."""
 
 
@@ -69,8 +69,8 @@ class StreamState:
     """One message or one call: what its deltas add up to, and the whole values that it was compared with."""
 
     __slots__ = (
-        "_hash", "_pieces", "begun", "characters", "client", "ended", "first", "id", "implicit", "is_call", "pending",
-        "resulted", "run", "status", "uncertain", "whole",
+        "_fingerprint", "_hash", "_pieces", "begun", "characters", "client", "ended", "first", "id", "implicit",
+        "is_call", "pending", "resulted", "run", "status", "uncertain", "whole",
     )  # fmt: skip
 
     def __init__(self, stream_id: str | None, is_call: bool, client: str, run: RunState | None, first: int) -> None:
@@ -81,13 +81,14 @@ class StreamState:
         self.characters = 0
         self.uncertain: str | None = None
         """Why the deltas that arrived need not be all."""
-        self.whole: Any = None
-        """The first complete value, of a call that has no deltas."""
+        self.whole: bytes | None = None
+        """The fingerprint of the complete value of a call that has no deltas."""
         self.pending: tuple[Any, int] | None = None
         """A complete value that arrived before the end, and its message."""
         self.status: str | None = None
         """`equal` or `different` once it was compared."""
         self._hash: Any = None
+        self._fingerprint: bytes | None = None
         self._pieces: list[str] | None = []
 
     def append(self, text: str) -> None:
@@ -109,9 +110,13 @@ class StreamState:
             self._hash, self._pieces = hashlib.blake2b(_bytes(text), digest_size=16), None
 
     def release(self) -> None:
-        """Keep only the hash of a text that ended."""
-        if self._pieces is not None and not self.is_call:
-            self._hash, self._pieces = hashlib.blake2b(_bytes("".join(self._pieces)), digest_size=16), None
+        """Keep only hashes of what ended."""
+        if self._pieces is None:
+            return
+        text = "".join(self._pieces)
+        if self.is_call:
+            self._fingerprint = fingerprint(text)
+        self._hash, self._pieces = hashlib.blake2b(_bytes(text), digest_size=16), None
 
     @property
     def text(self) -> str | None:
@@ -121,21 +126,23 @@ class StreamState:
     def equals(self, whole: Any) -> bool | None:
         """Compare a complete value with the deltas. Arguments are equal if they are the same JSON. None: unknown."""
         if isinstance(whole, str) and _length(whole) == self.characters:
-            if self._pieces is None:
-                same = bool(self._hash.digest() == hashlib.blake2b(_bytes(whole), digest_size=16).digest())
-                return same or (None if self.is_call else False)
-            if _bytes(self.text or "") == _bytes(whole):
+            data = _bytes(whole)
+            if self._pieces is not None:
+                if _bytes("".join(self._pieces)) == data:
+                    return True
+            elif self._hash.digest() == hashlib.blake2b(data, digest_size=16).digest():
                 return True
         if not self.is_call:
             return False if isinstance(whole, str) else None
-        return None if (text := self.text) is None else same_arguments(text, whole)
+        own = self._fingerprint if self._pieces is None else fingerprint("".join(self._pieces))
+        return None if own is None else own == fingerprint(whole)
 
 
-def same_arguments(one: Any, other: Any) -> bool:
-    if one == other:
-        return True
-    decoded = [_decoded(each) for each in (one, other)]
-    return None not in decoded and decoded[0] == decoded[1]
+def fingerprint(value: Any) -> bytes:
+    """Hash arguments, as text or as decoded JSON: those that are the same JSON have the same fingerprint."""
+    decoded = _decoded(value)
+    text = repr(value) if decoded is None else json.dumps(decoded, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def _decoded(value: Any) -> Any:
