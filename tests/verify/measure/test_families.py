@@ -110,7 +110,7 @@ def test_families_are_chosen_by_name(chosen: Any) -> None:
 
 def test_own_ids_are_a_family_with_one_user_for_each_id() -> None:
     mine = families_by_name({**FAMILIES, "mine": ["support-42", "Zürich 1", "x" * 1_024]})["mine"]
-    assert mine.in_use
+    assert (mine.group, mine.in_use) == ("your own", None)
     for count in (0, 1, 7):
         assert [owned.thread_id for owned in mine.threads(count)] == ["support-42", "Zürich 1", "x" * 1_024]
     assert len({owned.user_id for owned in mine.threads(3)}) == 3

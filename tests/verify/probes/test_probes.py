@@ -132,7 +132,7 @@ async def test_single_probe_agrees_with_the_nine() -> None:
 
 async def test_evidence_states_what_the_probe_observed() -> None:
     reported = await probe(9, variant("as reported"))
-    assert reported.evidence.startswith("no route in 13 of 13 families of thread ids")
+    assert reported.evidence.startswith("no route in 13 of 13 kinds of thread id")
     leaking = await probe(9, variant("fix 1"))
     assert "events went to another user's thread" in leaking.evidence
 
