@@ -285,7 +285,7 @@ def lost_claim(drops: FixDrops) -> Finding:
         title="Claim · events are completely lost",
         claim="As committed, no agent event reaches a user, and link 9 is the reason.",
         reported="broken",
-        verdict={"yes": "holds", "unknown": "unknown"}.get(right, "does not hold"),
+        verdict=verdict_of(right == "yes", known=right != "unknown"),
         audit_right=right,
         answer=f"As committed, {before.delivered:,} of {before.expected:,} events reach their user."
         + (f" {_stopping(links)}" if before.dropped else ""),

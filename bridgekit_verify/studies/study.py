@@ -27,7 +27,7 @@ EXAMPLE = "thread_123"
 """The only shape of thread id in the audit's own text."""
 
 KINDS: Final = {
-    "in use": "kinds that occur in the audit or the public history",
+    "in use": "kinds in the audit or the public history",
     "stress": "stress kinds",
     "your own": "kinds of your own",
 }
@@ -181,7 +181,7 @@ class FixStudy:
 
 
 def _kinds(label: str, count: int) -> str:
-    return KINDS[label].replace("kinds", "kind").replace("occur", "occurs") if count == 1 else KINDS[label]
+    return KINDS[label].replace("kinds", "kind") if count == 1 else KINDS[label]
 
 
 def _of(some: Iterable[str], names: Iterable[str]) -> str:

@@ -54,10 +54,10 @@ def test_documentation_has_the_citation(name: str) -> None:
 
 def test_table_of_families_has_example_and_source() -> None:
     table = family_table({**FAMILIES, "mine": ["support-42"]}).set_index("thread ids")
-    assert list(table["in use"]) == [True] * 6 + [False] * 7 + [True]
+    assert list(table["in use"]) == [True] * 6 + [False] * 7 + [None]
     assert list(table.loc["thread_123"]) == ["thread_123", True, str(FAMILIES["thread_123"].source)]
     assert list(table.loc["chat_<n>"]) == ["chat_0", False, "chosen as stress"]
-    assert list(table.loc["mine"]) == ["support-42", True, "your own"]
+    assert list(table.loc["mine"]) == ["support-42", None, "your own"]
     assert table.loc["1 kB"]["example"] == f"thread_0{'x' * 39}…"
 
 

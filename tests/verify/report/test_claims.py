@@ -105,7 +105,7 @@ async def test_fix_verdicts_follow_from_losses_and_leaks(drops: FixDrops) -> Non
     assert findings[0].evidence[:4] == (
         "Kinds whose events do not reach their user: chat_<n>, prefixes of one another.",
         "Kinds whose events reach another user: prefixes of one another.",
-        "Delivered with kinds that occur in the audit or the public history: thread_123 15 of 15.",
+        "Delivered with kinds in the audit or the public history: thread_123 15 of 15.",
         "Delivered with stress kinds: chat_<n> 0 of 15, prefixes of one another 5 of 15.",
     )
 
@@ -127,7 +127,7 @@ async def test_the_result_of_a_fix_explains_both_of_its_answers(drops: FixDrops)
 async def test_fix_claim_states_counts_of_kinds_and_no_interval(drops: FixDrops) -> None:
     finding = fix_claim(1, drops)
     assert finding.answer.endswith(
-        "every event arrives with 1 of 1 kind that occurs in the audit or the public history and 0 of 2 stress kinds."
+        "every event arrives with 1 of 1 kind in the audit or the public history and 0 of 2 stress kinds."
         " Kinds that leak events to another user: 1 of 3: prefixes of one another."
     )
     assert not [text for text in (finding.answer, *finding.evidence) if "%" in text]

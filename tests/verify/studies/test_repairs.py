@@ -91,7 +91,13 @@ async def test_routings_are_measured_with_the_other_three_repairs(measured: Repa
 async def test_tables_have_the_columns_that_the_report_reads(measured: RepairStudy) -> None:
     counts = ["expected", "delivered", "lost", "leaked"]
     table = measured.table()
-    assert list(table.columns) == ["order", "repair", "purpose", "lines removed", "lines added", *counts]
+    assert list(table.columns) == ["order", "repair", "links", "purpose", "lines removed", "lines added", *counts]
+    assert dict(zip(table["repair"], table["links"], strict=True)) == {
+        AGENT: "3 and 5",
+        THREAD: "9",
+        CONNECTION: "10",
+        CALL: "8",
+    }
     assert list(table["repair"]) == list(ORDER)
     assert list(table["delivered"]) == [0, 0, 8, 20]
     sizes = {repair.name: changed_lines(repair, adds=NEW_CLASSES.get(repair.name, ())) for repair in REPAIRS}

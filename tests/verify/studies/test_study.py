@@ -63,7 +63,7 @@ async def test_fix_study_has_one_row_for_each_family_and_no_sum(fixes: FixStudy)
 
 async def test_summary_states_how_many_families_are_affected(fixes: FixStudy) -> None:
     assert fixes.summary("fix 1") == (
-        "every event arrives with 1 of 1 kind that occurs in the audit or the public history and 0 of 1 stress kind."
+        "every event arrives with 1 of 1 kind in the audit or the public history and 0 of 1 stress kind."
         f" Kinds that leak events to another user: 1 of 2: {LEAKING}."
     )
     assert fixes.summary("sound").endswith(" Kinds that leak events to another user: none.")
