@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -164,7 +165,7 @@ class Recording:
     """Calls before this position belong to startup."""
     _current: ContextVar[RecordedCall | None] = field(default_factory=lambda: ContextVar("current call", default=None))
     _indexed: list[RecordedCall] | None = None
-    """The list of calls from which the index was made, and how many it had."""
+    """The list of calls that the index covers, and how many of them. New calls are only appended to it."""
     _indexed_count: int = 0
     _by_part: dict[tuple[str, int | None], list[RecordedCall]] = field(default_factory=dict)
     """The calls of each part, and of each part within each call: judges look up thousands of them."""
@@ -180,13 +181,13 @@ class Recording:
 
     def _of_part(self, part: str, within: int | None) -> list[RecordedCall]:
         """Return the calls of a part, or only those within the call that was entered at this position."""
-        if self._indexed is not self.calls or self._indexed_count != len(self.calls):
-            self._by_part = {}
-            for call in self.calls:
-                self._by_part.setdefault((call.part, None), []).append(call)
-                if call.within is not None:
-                    self._by_part.setdefault((call.part, call.within.entered), []).append(call)
-            self._indexed, self._indexed_count = self.calls, len(self.calls)
+        if self._indexed is not self.calls:
+            self._indexed, self._indexed_count, self._by_part = self.calls, 0, {}
+        for call in islice(self.calls, self._indexed_count, None):
+            self._by_part.setdefault((call.part, None), []).append(call)
+            if call.within is not None:
+                self._by_part.setdefault((call.part, call.within.entered), []).append(call)
+        self._indexed_count = len(self.calls)
         return self._by_part.get((part, within), [])
 
     def enter(
