@@ -222,13 +222,14 @@ def _missed_section(targets: Sequence[TargetResult], explained: Sequence[Explana
 
 def _explained(missed: Sequence[TargetResult], explanation: Explanation) -> str:
     names = "; ".join(f"{each.measured}: {found_ratio(each)}, wanted {each.bound}" for each in missed)
-    tries = [(each.change, each.measured, each.kept) for each in explanation.tries]
+    tries = [f"- {each.change}: {each.measured}. Kept: {each.kept}." for each in explanation.tries]
     return "\n\n".join(
         (
             f"#### {names}",
             f"*Reason.* {explanation.reason.strip()}",
             f"*Profile.* {explanation.profile.strip()}",
-            _table(("tried", "measured", "kept"), tries),
+            "*Tried.*",
+            "\n".join(tries),
         )
     )
 

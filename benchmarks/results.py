@@ -131,6 +131,7 @@ def found_ratio(each: TargetResult) -> str:
     if each.ratio is None:
         return "–"
     sign, _, bound = each.bound.partition(" ")
+    shown = ""
     for digits in range(3, 17):
         shown = f"{each.ratio:.{digits}g}"
         reached = float(shown) <= float(bound) if sign == "≤" else float(shown) >= float(bound)

@@ -28,7 +28,7 @@ POINTS: Final = 100
 """Number of memory values for the figure. The verdict uses the memory after every wave."""
 SETTLED_RUNS: Final = 5 * DEFAULT_RETENTION.events // EVENTS
 """Runs of each thread before the baseline: five times as many as fill its log. While logs fill, and just afterwards,
-memory still grows by a twentieth, because the allocator's pools settle. Then it stays the same to the page."""
+memory still grows by a twentieth. Then it stays the same."""
 
 
 @dataclass(frozen=True, slots=True)

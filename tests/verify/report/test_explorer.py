@@ -54,6 +54,8 @@ async def test_runs_at_once_may_exceed_the_threads(runs: int, threads: int, even
         ({"threads": [f"thread_{number}" for number in range(17)]}, "at most 16 are allowed, not 17"),
         ({"runs_at_once": 0}, "runs at once: must be a whole number from 1 to 32, not 0"),
         ({"runs_at_once": 33}, "runs at once: must be a whole number from 1 to 32, not 33"),
+        ({"runs_at_once": "two"}, "runs at once: must be a whole number from 1 to 32, not 'two'"),
+        ({"runs_at_once": 1.5}, "runs at once: must be a whole number from 1 to 32, not 1.5"),
         ({"runs_at_once": "2"}, "runs at once: must be a whole number from 1 to 32, not '2'"),
         ({"chain": "perfect"}, "no variant is called 'perfect'"),
         ({"event": "agent_dreaming"}, "no event of this run is called 'agent_dreaming'"),
