@@ -20,7 +20,7 @@ import msgspec
 __all__ = ["EXACT_INTEGER", "PayloadHook", "apply_hook", "convert", "encode_json", "explain", "find_problem"]
 
 EXACT_INTEGER: Final = 2**53
-"""JavaScript rounds integers beyond this bound, in both directions. On the wire they are exact."""
+"""JavaScript may round an integer whose absolute value exceeds this bound. On the wire it is exact."""
 
 PayloadHook = Callable[[object], object]
 """Returns what is sent in place of a value, or the value itself where it needs no conversion."""

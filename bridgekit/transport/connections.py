@@ -50,7 +50,7 @@ MAX_UNAUTHENTICATED: Final = 1_024
 AUTHORIZE_TIMEOUT_SECONDS: Final = 10.0
 """How long authorization may take: looking up the thread's owner, and whether the ticket was used before."""
 DRAIN_TIMEOUT_SECONDS: Final = 10.0
-"""How long drained sockets may take to write their outboxes."""
+"""How long a drain may take to write all outboxes, before the remaining sockets are aborted."""
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
 """How long the close handshake of a socket may take."""
 MAX_REASON_BYTES: Final = 123
