@@ -116,8 +116,8 @@ class ConnectionRegistry:
     def check_origin_and_cursor(self, handshake: Handshake) -> Cursor | None:
         """Check what needs no authorization, and return the cursor from which the client resumes.
 
-        SubscriptionRefused if the page is of another site or the cursor is malformed; Disconnected while the server
-        shuts down.
+        Raises SubscriptionRefused if the page is of another site or the cursor is malformed; Disconnected while the
+        server shuts down.
         """
         self._check_open()
         sites.check_origin(handshake, self._origins)
@@ -129,8 +129,8 @@ class ConnectionRegistry:
     async def receive_ticket(self, message: Callable[[], Awaitable[str | bytes]]) -> str:
         """Wait for the client's first message by calling `message`, and return the ticket in it.
 
-        SubscriptionRefused if no ticket arrives within FIRST_MESSAGE_TIMEOUT_SECONDS. Disconnected, so that the client
-        reconnects, if the server shuts down or too many sockets wait: the one that has waited longest is closed.
+        Raises SubscriptionRefused if no ticket arrives within FIRST_MESSAGE_TIMEOUT_SECONDS. Disconnected, so that the
+        client reconnects, if the server shuts down or too many sockets wait: the one that has waited longest is closed.
         """
         with anyio.move_on_after(FIRST_MESSAGE_TIMEOUT_SECONDS) as timeout:
             self._unauthenticated[timeout] = None
@@ -153,7 +153,8 @@ class ConnectionRegistry:
     async def authorize(self, handshake: Handshake) -> Subscription:
         """Return the subscription that the client is authorized for.
 
-        SubscriptionRefused if there is none; Disconnected if the store or the application does not answer in time.
+        Raises SubscriptionRefused if there is none; Disconnected if the store or the application does not answer in
+        time.
         """
         with _close_if_store_unavailable(), anyio.fail_after(AUTHORIZE_TIMEOUT_SECONDS):
             return await self.authorizer.authorize(handshake)
@@ -166,8 +167,8 @@ class ConnectionRegistry:
     def subscribed(self, socket: Subscriber, after: Cursor | None) -> AbstractAsyncContextManager[Replay]:
         """Subscribe a socket for the length of a block, and count how it ended.
 
-        Disconnected if the store is unavailable, or if the socket was closed before it was subscribed. In both cases
-        the client has received nothing, and can reconnect with the same cursor.
+        Raises Disconnected if the store is unavailable, or if the socket was closed before it was subscribed. In both
+        cases the client has received nothing, and can reconnect with the same cursor.
         """
         return _SubscriptionBlock(self, socket, after)
 

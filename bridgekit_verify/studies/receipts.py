@@ -68,7 +68,7 @@ class ReceiptStudy:
         )
 
     def figure(self) -> Figure:
-        """Draw one grid per chain: receipts as rows, arrivals as columns. Cells of receipts that contradict the arrival are dark."""
+        """Draw one grid per chain: receipts as rows, arrivals as columns. Cells of contradicted receipts are dark."""
         grids = {each.variant.name: _receipt_counts(each.history) for each in self.measurements}
         columns = min(len(grids), GRIDS_ACROSS)
         rows = -(-len(grids) // columns)

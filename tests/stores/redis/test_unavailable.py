@@ -44,7 +44,7 @@ async def test_publishers_do_not_wait_for_a_stopped_server() -> None:
 
 
 async def test_events_in_the_socket_buffer_of_a_stopped_server_are_appended_once(short_timeouts: None) -> None:
-    """A hanging server has commands of a closed connection in its socket buffer, and executes them later."""
+    """A stopped server keeps the commands of a closed connection in its buffer and executes them later."""
     async with redis_server() as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         await publish(worker, "before")
