@@ -54,8 +54,9 @@ _PLAIN_TYPES: Final[Mapping[type, Callable[[Any, Any], object]]] = {
 
 
 def convert(value: Any) -> object:
-    """Return the plain value that equals a value of a type that the encoder does not know. Raises TypeError if there
-    is none.
+    """Return the plain value that equals a value of a type that the encoder does not know.
+
+    Raises TypeError if there is none.
 
     The result is compared with the value, because a subclass may have more precision than its base.
     """

@@ -42,7 +42,8 @@ class RunThreadMappingService:
         """Map a run to its thread. Repeating a call has no effect on a live run, and makes a closed run live again.
 
         Raises RunAlreadyMapped if the run is mapped to another thread. Raises InvalidId if an id is not valid; the
-        error names it. MappingFull, StoreUnavailable: the run has no route.
+        error names it. Raises MappingFull or StoreUnavailable if the
+        run has no route.
         """
         stored = await self._store.add(ids.run_id(run_id), ids.thread_id(thread_id))
         if stored != thread_id:

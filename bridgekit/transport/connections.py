@@ -116,8 +116,8 @@ class ConnectionRegistry:
     def check_origin_and_cursor(self, handshake: Handshake) -> Cursor | None:
         """Check what needs no authorization, and return the cursor from which the client resumes.
 
-        Raises SubscriptionRefused if the page is of another site or the cursor is malformed; Disconnected while the
-        server shuts down.
+        Raises SubscriptionRefused if the page is of another site or the cursor is malformed. Raises Disconnected if
+        the server shuts down.
         """
         self._check_open()
         sites.check_origin(handshake, self._origins)
@@ -129,8 +129,8 @@ class ConnectionRegistry:
     async def receive_ticket(self, message: Callable[[], Awaitable[str | bytes]]) -> str:
         """Wait for the client's first message by calling `message`, and return the ticket in it.
 
-        Raises SubscriptionRefused if no ticket arrives within FIRST_MESSAGE_TIMEOUT_SECONDS. Disconnected, so that the
-        client reconnects, if the server shuts down or too many sockets wait: the one that has waited longest is closed.
+        Raises SubscriptionRefused if no ticket arrives within FIRST_MESSAGE_TIMEOUT_SECONDS. Raises Disconnected if
+        the server shuts down or too many sockets wait, so that the client reconnects: the one that has waited longest is closed.
         """
         with anyio.move_on_after(FIRST_MESSAGE_TIMEOUT_SECONDS) as timeout:
             self._unauthenticated[timeout] = None
@@ -153,8 +153,8 @@ class ConnectionRegistry:
     async def authorize(self, handshake: Handshake) -> Subscription:
         """Return the subscription that the client is authorized for.
 
-        Raises SubscriptionRefused if there is none; Disconnected if the store or the application does not answer in
-        time.
+        Raises SubscriptionRefused if there is none. Raises Disconnected if the store or the application does not
+        answer in time.
         """
         with _close_if_store_unavailable(), anyio.fail_after(AUTHORIZE_TIMEOUT_SECONDS):
             return await self.authorizer.authorize(handshake)
