@@ -34,6 +34,9 @@ COMMANDS: Final = {
         "bridgekit_verify.commands.audit", "test the nine links of a chain; exit with 1 if a link does not hold"
     ),
     "demo": Command("bridgekit_verify.commands.demo", "run one agent and print its events as the client receives them"),
+    "check": Command(
+        "bridgekit_verify.commands.check", "judge recordings of any backend; exit with 1 if one is broken"
+    ),
     "serve": Command("bridgekit.serve.command", "serve your application until a signal stops it"),
 }
 

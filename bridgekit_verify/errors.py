@@ -6,7 +6,7 @@ import reprlib
 
 from bridgekit.errors import BridgekitError, UnknownName
 
-__all__ = ["InvalidParameter", "LedgerImbalance", "MutationNotApplicable", "UnknownFamily"]
+__all__ = ["InvalidParameter", "LedgerImbalance", "MutationNotApplicable", "UnknownFamily", "UnusableRecording"]
 
 
 class InvalidParameter(BridgekitError, ValueError):
@@ -42,4 +42,13 @@ class MutationNotApplicable(BridgekitError, ValueError):
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"this history cannot be mutated: {problem}")
+        self.problem = problem
+
+
+class UnusableRecording(BridgekitError, ValueError):
+    """A file, or a `[dialect]` table, that cannot be judged. The message names the file, the line and the remedy."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
         self.problem = problem

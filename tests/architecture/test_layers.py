@@ -35,6 +35,21 @@ def all_imports() -> dict[str, set[str]]:
 
 PURE_MODULES = [
     *(f"{PACKAGE}.invariants.{name}" for name in ("recorded", "reports", "rules")),
+    *(
+        f"{VERIFY}.check.{name}"
+        for name in (
+            "answers",
+            "concluding",
+            "frames",
+            "judging",
+            "output",
+            "owners",
+            "positions",
+            "protocols",
+            "rules",
+            "streams",
+        )
+    ),
     *(f"{VERIFY}.measure.{name}" for name in ("checker", "history", "ledger", "numbering", "statistics")),
 ]
 LOWEST_LAYER = [module for module in SOURCES if layer_of(module) == 0]

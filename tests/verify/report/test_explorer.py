@@ -54,6 +54,8 @@ async def test_runs_at_once_may_exceed_the_threads(runs: int, threads: int, even
         ({"threads": [f"thread_{number}" for number in range(17)]}, "at most 16 are allowed, not 17"),
         ({"runs_at_once": 0}, "runs at once: must be a whole number from 1 to 32, not 0"),
         ({"runs_at_once": 33}, "runs at once: must be a whole number from 1 to 32, not 33"),
+        ({"runs_at_once": "two"}, "runs at once: must be a whole number from 1 to 32, not 'two'"),
+        ({"runs_at_once": 1.5}, "runs at once: must be a whole number from 1 to 32, not 1.5"),
         ({"runs_at_once": "2"}, "runs at once: must be a whole number from 1 to 32, not '2'"),
         ({"chain": "perfect"}, "no variant is called 'perfect'"),
         ({"event": "agent_dreaming"}, "no event of this run is called 'agent_dreaming'"),
@@ -103,8 +105,11 @@ class Result:
         return str(self.widget.value)
 
 
-async def test_live_controls_show_a_new_result_for_each_change_and_recover_from_an_invalid_one() -> None:
+async def test_live_controls_show_a_new_result_for_each_change_and_recover_from_an_invalid_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("ipywidgets", reason="the extra `notebooks` has it")
+    monkeypatch.setattr(explorer, "FIGURE_DOTS_PER_INCH", 24)  # five figures, of which only the words matter here
     box = controls(7)
     chain, threads, at_once, _, run, _ = box.children
     result = Result(box)

@@ -1,6 +1,7 @@
 import datetime
 import enum
 import json
+import logging
 import uuid
 from decimal import Decimal
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bridgekit_verify.report import Finding, checked, record, show_table, source_of
+from bridgekit_verify.report import Finding, checked, printed_log, record, show_table, source_of
 from bridgekit_verify.report.findings import cell_text
 from bridgekit_verify.report.outputs import _grid, read_source, table_of
 from tests.verify.report.notebooks import finding
@@ -141,3 +142,22 @@ def test_source_location_is_relative_to_the_package(capsys: pytest.CaptureFixtur
 )
 def test_table_values_are_formatted(value: object, text: str) -> None:
     assert cell_text(value) == text
+
+
+def test_folded_table_is_closed_and_keeps_its_rows() -> None:
+    folded = table_of(pd.DataFrame({"a": [1]}), "Rows", name="rows", measurement=False, folded=True)
+    assert folded.folded
+    assert _grid(folded).startswith("<details><summary>Rows</summary><table>")
+    assert _grid(folded).endswith("</table></details>")
+    assert "<td>1</td>" in _grid(folded)
+    assert "<details>" not in _grid(table_of(pd.DataFrame({"a": [1]}), "Rows", name="rows", measurement=False))
+
+
+def test_log_is_printed_within_the_block_only(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("bridgekit.chain.example")
+    level = logging.getLogger("bridgekit").level
+    with printed_log():
+        logger.debug("could not emit %s", "agent_started")
+    logger.warning("outside")
+    assert capsys.readouterr().out == "DEBUG could not emit agent_started\n"
+    assert logging.getLogger("bridgekit").level == level

@@ -1,0 +1,131 @@
+"""The answers: for each property *holds*, *broken* with the frames that show it, or *unknown* with the reason."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from bridgekit_verify.check.frames import Message
+
+__all__ = ["Evidence", "Findings", "Property", "PropertyAnswer", "RecordedViolation", "State"]
+
+MAX_VIOLATIONS: Final = 1_000
+MAX_REASONS: Final = 200
+EXCERPT_CHARACTERS: Final = 160
+
+
+class Property(enum.StrEnum):
+    """What is asked about every recording."""
+
+    LOST = "nothing lost"
+    DUPLICATED = "nothing duplicated"
+    ORDER = "in order"
+    USER = "right user"
+    THREAD = "right thread"
+    TEXT = "text intact"
+    ARGUMENTS = "arguments intact"
+    CALLS = "calls paired"
+    ENDED = "run ended"
+    END_LAST = "end last"
+    RESUME = "resume complete"
+    SNAPSHOT = "snapshot agrees"
+    CONTEXT = "context isolated"
+    MODEL = "model called once"
+
+
+class State(enum.StrEnum):
+    """One of the three answers."""
+
+    HOLDS = "holds"
+    BROKEN = "broken"
+    UNKNOWN = "unknown"
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """A frame that shows a violation."""
+
+    index: int
+    """The number of its line, or of the message in its file."""
+    client: str
+    excerpt: str = ""
+    """The start of the frame, where it was at hand."""
+
+
+class RecordedViolation(msgspec.Struct, frozen=True):
+    """One broken rule. `key` is the same whenever the recording is judged, for baseline files."""
+
+    key: str
+    subject: str
+    """The run, message, call or client that it concerns, such as `call c1`."""
+    message: str
+    source: str
+    """Where the evidence comes from."""
+    frames: tuple[Evidence, ...]
+
+
+class PropertyAnswer(msgspec.Struct, frozen=True):
+    """The answer for one property."""
+
+    property: Property
+    state: State
+    source: str = ""
+    """The evidence that it holds."""
+    reason: str = ""
+    """Why it is unknown."""
+    count: int = 0
+    """The number of violations. At most MAX_VIOLATIONS are listed."""
+    violations: tuple[RecordedViolation, ...] = ()
+
+
+@dataclass
+class Findings:
+    """Collects violations, and reasons why an answer cannot be *holds*. Both are bounded."""
+
+    violations: dict[Property, list[RecordedViolation]] = field(default_factory=lambda: defaultdict(list))
+    counts: Counter[Property] = field(default_factory=Counter)
+    reasons: dict[Property, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    evidence: Counter[Property] = field(default_factory=Counter)
+    """How often each property was confirmed."""
+    _keys: dict[Property, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def broken(
+        self, which: Property, rule: str, subject: str, message: str, source: str, *frames: Message | Evidence
+    ) -> None:
+        """Record a violation. The same rule for the same subject is recorded once."""
+        key = f"{which}: {rule}: {subject}"
+        if key in self._keys[which]:
+            return
+        self.counts[which] += 1
+        if len(self.violations[which]) < MAX_VIOLATIONS:
+            self._keys[which].add(key)
+            shown = tuple(each if isinstance(each, Evidence) else excerpt(each) for each in frames)
+            self.violations[which].append(RecordedViolation(key, subject, message, source, shown))
+
+    def unknown(self, which: Property, reason: str) -> None:
+        """Record why a property cannot hold. The first reason is shown, with the number of further ones."""
+        reasons = self.reasons[which]
+        if reason in reasons or len(reasons) < MAX_REASONS:
+            reasons[reason] = reasons.get(reason, 0) + 1
+
+    def answer(self, which: Property, source: str) -> PropertyAnswer:
+        if self.counts[which]:
+            return PropertyAnswer(
+                which, State.BROKEN, count=self.counts[which], violations=tuple(self.violations[which])
+            )
+        if reasons := list(self.reasons[which]):
+            more = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
+            return PropertyAnswer(which, State.UNKNOWN, reason=reasons[0] + more)
+        return PropertyAnswer(which, State.HOLDS, source=source)
+
+
+def excerpt(message: Message) -> Evidence:
+    try:
+        text = msgspec.json.encode(message.value).decode()
+    except (UnicodeEncodeError, msgspec.MsgspecError, RecursionError):
+        text = repr(message.value)
+    text = text if len(text) <= EXCERPT_CHARACTERS else f"{text[: EXCERPT_CHARACTERS - 1]}…"
+    return Evidence(message.index, message.client, text)

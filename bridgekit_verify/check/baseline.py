@@ -1,0 +1,61 @@
+"""A baseline: the violations that a project accepts for now, one key on each line. `#` begins a comment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridgekit_verify.check.answers import PropertyAnswer, RecordedViolation, State
+from bridgekit_verify.check.concluding import RecordingVerdict
+from bridgekit_verify.errors import UnusableRecording
+
+__all__ = ["Baseline", "baseline_key", "format_baseline", "read_baseline"]
+
+
+def baseline_key(verdict: RecordingVerdict, violation: RecordedViolation) -> str:
+    """Return the line of a violation in a baseline. It names the file without its folder."""
+    return " ".join(f"{Path(verdict.path).name}: {violation.key}".split())
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The accepted violations."""
+
+    path: str
+    keys: frozenset[str] = frozenset()
+
+    def accepts(self, verdict: RecordingVerdict, answer: PropertyAnswer) -> bool:
+        """Whether every violation of a broken answer is accepted. Those that are not listed never are."""
+        return answer.count == len(answer.violations) and all(
+            baseline_key(verdict, each) in self.keys for each in answer.violations
+        )
+
+    def stale(self, verdicts: Iterable[RecordingVerdict]) -> list[str]:
+        """Return the entries that no violation matches any more."""
+        found = {
+            baseline_key(verdict, each)
+            for verdict in verdicts
+            for answer in verdict.answers
+            for each in answer.violations
+        }
+        return sorted(self.keys - found)
+
+    def fails(self, verdict: RecordingVerdict) -> bool:
+        """Whether the recording has a broken property that is not accepted."""
+        return any(answer.state is State.BROKEN and not self.accepts(verdict, answer) for answer in verdict.answers)
+
+
+def read_baseline(path: str) -> Baseline:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UnusableRecording(path, "is not a baseline: it is not text in UTF-8") from error
+    return Baseline(path, frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#")))
+
+
+def format_baseline(verdicts: Iterable[RecordingVerdict]) -> str:
+    keys = {
+        baseline_key(verdict, each) for verdict in verdicts for answer in verdict.answers for each in answer.violations
+    }
+    return "# violations that `bridgekit check --baseline` accepts\n" + "".join(f"{key}\n" for key in sorted(keys))

@@ -1,0 +1,33 @@
+"""Checks one recording from its file to its verdict."""
+
+from __future__ import annotations
+
+from itertools import chain, islice
+
+from bridgekit_verify.check.concluding import RecordingVerdict, conclude
+from bridgekit_verify.check.containers import Limits, open_recording
+from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, StreamDialect, detect
+from bridgekit_verify.check.judging import Judge
+from bridgekit_verify.errors import UnusableRecording
+
+__all__ = ["check_recording"]
+
+
+def check_recording(
+    path: str, *, dialect: StreamDialect | None = None, limits: Limits | None = None
+) -> RecordingVerdict:
+    """Read and judge one recording. Without a dialect, it is detected from the first frames.
+
+    Raises UnusableRecording if the file cannot be judged, and OSError if it cannot be read.
+    """
+    prefix = dialect.prefix if dialect is not None else ""
+    with open_recording(path, text_prefix=prefix, limits=limits) as recording:
+        head = list(islice(recording.messages, SAMPLE_MESSAGES))
+        if not head:
+            limit = recording.limits.reached
+            raise UnusableRecording(path, f"has no frame before {limit}" if limit else "has no frame")
+        judge = Judge(dialect or detect(path, head))
+        judge.feed(chain(head, recording.messages))
+        if judge.undecoded == judge.messages:
+            raise UnusableRecording(path, "has no frame that is a JSON object: name its prefix in a [dialect] table")
+        return conclude(judge, path=path, container=recording.container, limit=recording.limits.reached)

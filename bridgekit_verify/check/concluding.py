@@ -1,0 +1,232 @@
+"""Concludes one answer for each property. A property holds only if no reason is left why it might not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from bridgekit_verify.check.answers import Evidence, Property, PropertyAnswer, State
+from bridgekit_verify.check.judging import Judge
+from bridgekit_verify.check.rules import CONTRADICTION
+from bridgekit_verify.check.streams import ClientState, RunState, StreamState
+
+__all__ = ["RecordingVerdict", "conclude"]
+
+NEEDS: Final = {
+    Property.LOST: ("kind", "position", "run", "kinds.ended"),
+    Property.DUPLICATED: ("position",),
+    Property.ORDER: ("position",),
+    Property.TEXT: ("kind", "kinds.text", "text", "message"),
+    Property.ARGUMENTS: ("kind", "call"),
+    Property.CALLS: ("kind", "call"),
+    Property.ENDED: ("kind", "run", "kinds.started", "kinds.ended"),
+    Property.END_LAST: ("kind", "run", "kinds.ended"),
+    Property.RESUME: ("position", "run", "kinds.ended"),
+    Property.SNAPSHOT: ("kind",),
+}
+"""The fields and kinds without which a property cannot hold."""
+SOURCES: Final = {
+    Property.LOST: "positions have no gap, and every run ended",
+    Property.DUPLICATED: "every position occurs once",
+    Property.ORDER: "positions increase",
+    Property.USER: "every frame names a run, thread, message or call of its own user",
+    Property.THREAD: "every frame names its client's thread",
+    Property.TEXT: "the deltas of every message equal its complete value",
+    Property.ARGUMENTS: "the deltas of every call equal its complete value",
+    Property.CALLS: "every call has a beginning and an end",
+    Property.ENDED: "every run has one start and one end",
+    Property.END_LAST: "no frame of a run follows its end",
+    Property.RESUME: "positions have no gap across reconnects",
+    Property.SNAPSHOT: "complete values equal the deltas",
+}
+
+
+class RecordingVerdict(msgspec.Struct, frozen=True):
+    """The judgement of one recording."""
+
+    path: str
+    container: str
+    dialect: str
+    dialect_source: str
+    messages: int
+    frames: int
+    clients: int
+    runs: int
+    complete: bool
+    """False if a limit ended the reading."""
+    answers: tuple[PropertyAnswer, ...]
+
+    @property
+    def broken(self) -> bool:
+        return any(answer.state is State.BROKEN for answer in self.answers)
+
+
+def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | None = None) -> RecordingVerdict:
+    """Return the answers for the frames that were judged. `limit` names what stopped the reading early."""
+    clients = list(judge.clients.values())
+    runs = [run for client in clients for run in client.runs.values()]
+    streams = [stream for client in clients for stream in client.streams.values()]
+    for client in clients:
+        for run in client.open_runs.values():
+            judge.rules.settle(client, run, None)
+    judge.owners.conclude(judge.findings, judge.clients)
+    _judge_runs(judge, runs, limit)
+    _judge_numberings(judge, clients)
+    for which, reason in _reasons(judge, clients, runs, streams, limit):
+        judge.findings.unknown(which, reason)
+    return RecordingVerdict(
+        path=path,
+        container=container,
+        dialect=judge.dialect.name,
+        dialect_source=judge.dialect.source,
+        messages=judge.messages,
+        frames=judge.frames,
+        clients=len(clients),
+        runs=len(runs),
+        complete=limit is None,
+        answers=tuple(judge.findings.answer(each, SOURCES.get(each, "")) for each in Property),
+    )
+
+
+def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
+    dialect, findings = judge.dialect, judge.findings
+    if dialect.lacks("kinds.ended") or not judge.rules.knows_runs:
+        return
+    for run in runs:
+        if run.ended:
+            continue
+        if limit is not None:
+            findings.unknown(Property.ENDED, f"{limit} stopped the reading before the end of run {run.id}")
+        elif not run.last_known:
+            findings.unknown(
+                Property.ENDED, f"the last frame of run {run.id} is of a kind that the dialect does not name"
+            )
+        else:
+            findings.broken(
+                Property.ENDED, "no end", f"run {run.id}", f"run {run.id} has no end", CONTRADICTION,
+                Evidence(run.first, run.client),
+            )  # fmt: skip
+        findings.unknown(Property.LOST, f"run {run.id} has no end, so its last frames may be missing")
+        findings.unknown(Property.RESUME, f"run {run.id} has no end, so its last frames may be missing")
+
+
+def _judge_numberings(judge: Judge, clients: list[ClientState]) -> None:
+    findings = judge.findings
+    for client in clients:
+        for key, numbering in client.numberings.items():
+            name = f"client {client.id}" + (f", {judge.dialect.position_per} {key}" if key else "")
+            if not numbering.first_is_known:
+                reason = f"the positions of {name} begin at {numbering.first}: earlier frames may be missing"
+                findings.unknown(Property.LOST, reason)
+            for low, high, index, cut in numbering.missing:
+                positions = f"position {low}" if low == high else f"positions {low} to {high}"
+                for which in (Property.LOST, Property.RESUME) if cut else (Property.LOST,):
+                    findings.broken(
+                        which, "missing", f"{positions} of {name}", f"{positions} of {name} did not arrive",
+                        "positions", Evidence(index, client.id),
+                    )  # fmt: skip
+
+
+def _reasons(
+    judge: Judge, clients: list[ClientState], runs: list[RunState], streams: list[StreamState], limit: str | None
+) -> Iterator[tuple[Property, str]]:
+    """Yield why properties cannot hold."""
+    for which, names in NEEDS.items():
+        for name in names:
+            if lacking := judge.dialect.lacks(name):
+                yield which, lacking
+    if not judge.frames:
+        yield from ((which, "the recording has no frame") for which in Property)
+    if judge.dialect.lacks("position") is None and not any(client.numberings for client in clients):
+        for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.RESUME):
+            yield which, "no frame has a position"
+    if limit is not None:
+        yield Property.LOST, f"{limit} stopped the reading"
+    yield from _reasons_of_runs(judge, clients, runs)
+    yield from _reasons_of_streams(judge, streams)
+    yield from _reasons_of_clients(judge, clients)
+    yield Property.CONTEXT, "a recording does not show what the model received: it takes the scripted model"
+    yield Property.MODEL, "a recording does not show calls of the model: it takes the scripted model"
+
+
+def _reasons_of_runs(judge: Judge, clients: list[ClientState], runs: list[RunState]) -> Iterator[tuple[Property, str]]:
+    if not runs:
+        yield Property.ENDED, "the recording names no run"
+        yield Property.END_LAST, "the recording names no run"
+        yield Property.LOST, "the recording names no run"
+    for run in runs:
+        if not run.started and not judge.dialect.lacks("kinds.started"):
+            yield Property.ENDED, f"run {run.id} may have started before the recording"
+        if not run.ended:
+            yield Property.END_LAST, f"run {run.id} has no end"
+    for client in clients:
+        if client.unmapped_after_end is not None:
+            yield (
+                Property.END_LAST,
+                f"message {client.unmapped_after_end} follows an end, and the dialect does not name its kind",
+            )
+    if not any(client.reconnects for client in clients):
+        yield Property.RESUME, "the recording has no reconnect"
+
+
+def _reasons_of_streams(  # noqa: C901  # one branch for each reason
+    judge: Judge, streams: list[StreamState]
+) -> Iterator[tuple[Property, str]]:
+    texts = [each for each in streams if not each.is_call]
+    calls = [each for each in streams if each.is_call]
+    for which, some, word in ((Property.TEXT, texts, "message"), (Property.ARGUMENTS, calls, "call")):
+        if not some:
+            yield which, f"the recording has no {word} with an id"
+        for each in some:
+            if each.uncertain is not None:
+                yield which, f"{word} {each.id}: {each.uncertain}"
+            elif each.status is None:
+                yield which, f"{word} {each.id} has no complete value to compare its deltas with"
+    if not any(each.status for each in streams):
+        yield Property.SNAPSHOT, "no complete value repeats what deltas sent"
+    if judge.rules.forgotten:
+        for which in (Property.TEXT, Property.ARGUMENTS, Property.SNAPSHOT):
+            yield which, f"{judge.rules.forgotten} messages and calls had no complete value while they were remembered"
+    yield from _reasons_of_calls(judge, calls)
+
+
+def _reasons_of_calls(judge: Judge, calls: list[StreamState]) -> Iterator[tuple[Property, str]]:
+    if not calls:
+        yield Property.CALLS, "the recording has no call"
+    if judge.dialect.lacks("kinds.tool"):
+        for name in ("kinds.tool_begin", "kinds.tool_end"):
+            if lacking := judge.dialect.lacks(name):
+                yield Property.CALLS, lacking
+    for each in calls:
+        if not (each.begun and (each.ended or each.implicit)):
+            yield Property.CALLS, f"call {each.id} has no beginning or no end in the recording"
+
+
+def _reasons_of_clients(judge: Judge, clients: list[ClientState]) -> Iterator[tuple[Property, str]]:
+    users = {client.user for client in clients}
+    if None in users:
+        yield Property.USER, "the recording does not state the user of each client"
+    elif len(users) == 1 and judge.dialect.lacks("user"):
+        yield Property.USER, "the recording has only one user, and frames name none"
+    for client in clients:
+        if client.thread is None:
+            yield Property.THREAD, f"the thread of client {client.id} is not stated"
+        if client.unidentified:
+            reason = f"{client.unidentified} frames of client {client.id} name no run, thread, user, message or call"
+            yield Property.USER, reason
+            yield Property.THREAD, reason
+    if judge.dialect.lacks("thread") and judge.dialect.lacks("run"):
+        yield Property.THREAD, judge.dialect.lacks("thread") or ""
+    yield from _shared_threads(clients)
+
+
+def _shared_threads(clients: list[ClientState]) -> Iterator[tuple[Property, str]]:
+    users: dict[str, set[str | None]] = {}
+    for client in clients:
+        if client.thread is not None:
+            users.setdefault(client.thread, set()).add(client.user)
+    for thread, those in users.items():
+        if len(those) > 1:
+            yield Property.USER, f"clients of several users read thread {thread}"

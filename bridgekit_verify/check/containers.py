@@ -1,0 +1,353 @@
+"""Reads recordings: JSON Lines, server-sent events, and HAR. Lines are read one at a time, a HAR file at once."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import select
+import stat
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from bridgekit_verify.check.frames import Message, decode_json, decode_text
+from bridgekit_verify.errors import UnusableRecording
+
+__all__ = ["Limits", "OpenRecording", "open_recording"]
+
+CHUNK_BYTES: Final = 262_144
+MAX_LINE_BYTES: Final = 32 * 1024 * 1024
+BODIES: Final = ("frame", "data", "message", "event")
+ENVELOPE: Final = {"socket", "client", "user", "thread", "read_at", "connection", "direction"}
+STATEMENTS: Final = {body: ENVELOPE | {body} for body in BODIES}
+MARKS: Final = {"socket", "client", "read_at", "frame"}
+"""One of these shows that a line states who received its frame."""
+RECONNECT: Final = b"---"
+SSE_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+SENT: Final = {"send", "sent", "out", "outgoing"}
+
+
+@dataclass
+class Limits:
+    """Where reading a stream that never ends stops."""
+
+    frames: int | None = None
+    seconds: float | None = None
+    reached: str | None = None
+    """The limit that ended the reading."""
+    _deadline: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self._deadline = time.monotonic() + (self.seconds or 0.0)
+
+    def remaining_seconds(self) -> float | None:
+        return None if self.seconds is None else max(0.0, self._deadline - time.monotonic())
+
+    def apply(self, messages: Iterable[Message]) -> Iterator[Message]:
+        for count, message in enumerate(messages):
+            if self.frames is not None and count >= self.frames:
+                self.reached = f"--max-frames {self.frames}"
+                return
+            if self.seconds is not None and not count % 64 and self.remaining_seconds() == 0.0:
+                self.reached = f"--max-seconds {self.seconds:g}"
+                return
+            yield message
+
+
+@dataclass
+class OpenRecording:
+    """The messages of one file, to be iterated once."""
+
+    path: str
+    container: str
+    messages: Iterator[Message]
+    limits: Limits
+
+
+@contextmanager
+def open_recording(path: str, *, text_prefix: str = "", limits: Limits | None = None) -> Iterator[OpenRecording]:
+    """Open a file, or standard input for `-`. Raises UnusableRecording, also while the messages are iterated.
+
+    `text_prefix`: lines that start with it are text, which the dialect decodes.
+    """
+    limits = limits or Limits()
+    if path != "-" and Path(path).is_dir():
+        raise UnusableRecording(path, "is a folder: pass the recordings in it")
+    file = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY)
+    try:
+        lines = _Lines(path, file, limits)
+        container, messages = _read(lines, text_prefix)
+        yield OpenRecording(path, container, limits.apply(messages), limits)
+    finally:
+        if path != "-":
+            os.close(file)
+
+
+class _Lines:
+    """The lines of a file, without their ends; the first ones can be read ahead."""
+
+    def __init__(self, path: str, file: int, limits: Limits) -> None:
+        self.path, self._file, self._limits = path, file, limits
+        self._waits = not stat.S_ISREG(os.fstat(file).st_mode)
+        self._chunks: list[bytes] = []
+        self.number = 0
+
+    def _chunk(self) -> bytes:
+        if self._waits and not select.select([self._file], [], [], self._limits.remaining_seconds())[0]:
+            self._limits.reached = f"--max-seconds {self._limits.seconds:g}"
+            return b""
+        return os.read(self._file, CHUNK_BYTES)
+
+    def head(self) -> bytes:
+        """Return the start of the file up to its first line that is not empty, or more."""
+        data = b""
+        while not (data.lstrip(b"\xef\xbb\xbf \t\r\n") and b"\n" in data.lstrip()) and len(data) < CHUNK_BYTES:
+            if not (chunk := self._chunk()):
+                break
+            data += chunk
+        self._chunks = [data.removeprefix(b"\xef\xbb\xbf")]
+        return self._chunks[0]
+
+    def rest(self) -> bytes:
+        data = self._chunks
+        while chunk := self._chunk():
+            data.append(chunk)
+        return b"".join(data)
+
+    def __iter__(self) -> Iterator[bytes]:
+        rest = b""
+        while chunk := self._chunks.pop() if self._chunks else self._chunk():
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > MAX_LINE_BYTES:
+                raise self.error(f"is longer than {MAX_LINE_BYTES:,} bytes: write one frame per line", ahead=1)
+            for line in lines:
+                self.number += 1
+                yield line.rstrip(b"\r")
+        if rest and self._limits.reached is None:
+            self.number += 1
+            yield rest.rstrip(b"\r")
+
+    def error(self, problem: str, ahead: int = 0) -> UnusableRecording:
+        return UnusableRecording(self.path, f"line {self.number + ahead} {problem}")
+
+
+def _read(lines: _Lines, text_prefix: str) -> tuple[str, Iterator[Message]]:
+    head = lines.head()
+    if not head.strip():
+        raise UnusableRecording(lines.path, "is empty: record at least one frame")
+    if head[:2] in (b"\x1f\x8b", b"PK") or b"\0" in head:
+        raise UnusableRecording(lines.path, "is not text in UTF-8: decompress or convert it first")
+    first = head.lstrip().split(b"\n", 1)[0].strip()
+    if first.startswith(SSE_FIELDS):
+        return "SSE", _read_sse(lines)
+    if first.startswith(b"{") and (b'"log"' in first[:64] or (first == b"{" and b'"log"' in head[:4096])):
+        return "HAR", _read_har(lines.path, lines.rest())
+    if first.startswith(b"[") and not text_prefix:
+        raise UnusableRecording(lines.path, "is a JSON array: write one frame per line (jq -c '.[]')")
+    return "JSON Lines", _read_json_lines(lines, text_prefix.encode())
+
+
+def _read_json_lines(lines: _Lines, text_prefix: bytes) -> Iterator[Message]:
+    connection = 0
+    for line in lines:
+        if not (line := line.strip()):
+            continue
+        if line.startswith(RECONNECT) and not line.strip(b"-"):
+            connection += 1
+            continue
+        if text_prefix and line.startswith(text_prefix):
+            value: Any = line.decode("utf-8", "replace")
+        else:
+            value = _decode_line(lines, line, arrays=bool(text_prefix))
+        if isinstance(value, dict) and not MARKS.isdisjoint(value):
+            message = _from_envelope(value, connection, lines.number)
+            if message is not None:
+                yield message
+        else:
+            yield Message("1", connection, lines.number, value)
+
+
+def _decode_line(lines: _Lines, line: bytes, *, arrays: bool) -> Any:
+    try:
+        value = decode_json(line)
+    except ValueError as error:
+        raise lines.error(f"is not JSON, one frame per line: {_short(error)}") from error
+    if not isinstance(value, dict | str) and not arrays:
+        raise lines.error(f"is JSON, but a frame is an object, not {type(value).__name__}")
+    return value
+
+
+def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Message | None:
+    """Read a line that states who received its frame; None if the client sent it.
+
+    The frame is a member of the line, or the line is the frame and has the statements beside its own fields.
+    """
+    name = next((each for each in BODIES if each in value), "")
+    whole = not name or not value.keys() <= STATEMENTS[name]
+    body = value if whole else value[name]
+    if not whole and value.get("direction") in SENT:
+        return None
+    user, thread = _id(value.get("user")), _id(value.get("thread"))
+    client = _id(value.get("socket", value.get("client")))
+    read_at, own = value.get("read_at"), value.get("connection")
+    return Message(
+        client or " ".join(filter(None, (user, thread))) or "1",
+        own if isinstance(own, int) and not whole else connection,
+        number,
+        decode_text(body) if isinstance(body, str) else body,
+        user,
+        thread,
+        float(read_at) if isinstance(read_at, int | float) else None,
+    )
+
+
+def _id(value: object) -> str | None:
+    return str(value) if isinstance(value, str | int) and value != "" else None
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
+
+
+def _read_sse(lines: _Lines) -> Iterator[Message]:  # noqa: C901  # one branch for each kind of line
+    connection, event, data = 0, None, list[bytes]()
+    for line in lines:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if line.startswith(RECONNECT) and not line.strip(b"-"):
+            connection += 1
+        elif name == b"data":
+            data.append(value)
+        elif name == b"event":
+            event = value.decode("utf-8", "replace")
+        elif not line:
+            if data or event:
+                yield _sse_message(lines, connection, event, data)
+            event, data = None, []
+        elif not line.startswith(SSE_FIELDS):
+            raise lines.error(f"is not a line of server-sent events: {_excerpt(line)}")
+    if data:
+        yield _sse_message(lines, connection, event, data)
+
+
+def _sse_message(lines: _Lines, connection: int, event: str | None, data: list[bytes]) -> Message:
+    try:
+        text = b"\n".join(data).decode()
+    except UnicodeDecodeError as error:
+        raise lines.error("is not UTF-8") from error
+    value = decode_text(text)
+    if isinstance(value, str) and value.startswith("{"):
+        raise lines.error(f"ends a message whose data is not JSON: {_excerpt(text.encode())}")
+    return Message("1", connection, lines.number, value, event=event)
+
+
+def _excerpt(line: bytes) -> str:
+    return repr(line[:60].decode("utf-8", "replace"))
+
+
+class _WebSocketMessage(msgspec.Struct):
+    data: str = ""
+    type: str = "receive"
+    time: float | None = None
+    opcode: int = 1
+
+
+class _Content(msgspec.Struct):
+    text: str | None = None
+    encoding: str = ""
+    mime_type: str = msgspec.field(name="mimeType", default="")
+
+
+class _Response(msgspec.Struct):
+    content: _Content = msgspec.field(default_factory=_Content)
+
+
+class _Request(msgspec.Struct):
+    url: str = ""
+
+
+class _Entry(msgspec.Struct):
+    request: _Request = msgspec.field(default_factory=_Request)
+    response: _Response = msgspec.field(default_factory=_Response)
+    sockets: list[_WebSocketMessage] | None = msgspec.field(name="_webSocketMessages", default=None)
+
+
+class _Creator(msgspec.Struct):
+    name: str = ""
+
+
+class _Log(msgspec.Struct):
+    entries: list[_Entry]
+    creator: _Creator = msgspec.field(default_factory=_Creator)
+
+
+class _Har(msgspec.Struct):
+    log: _Log
+
+
+def _read_har(path: str, data: bytes) -> Iterator[Message]:
+    try:
+        log = msgspec.json.decode(data, type=_Har).log
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise UnusableRecording(path, f"is not a complete HAR file: {_short(error)}") from error
+    messages = list(_har_messages(path, log))
+    if not messages and log.creator.name.lower() == "firefox":
+        raise UnusableRecording(path, "was saved by Firefox, whose HAR holds no frames: record with Chromium")
+    if not messages:
+        raise UnusableRecording(path, "holds no WebSocket message and no streamed response body: record them as well")
+    yield from messages
+
+
+def _har_messages(path: str, log: _Log) -> Iterator[Message]:
+    """Yield received messages. A socket that begins after another one of its address, without query, continues it."""
+    index = 0
+    sockets: dict[str, tuple[str, int, float]] = {}
+    for number, entry in enumerate(log.entries, 1):
+        if entry.sockets is not None:
+            address = entry.request.url.partition("?")[0]
+            times = [each.time for each in entry.sockets if each.time is not None] or [0.0]
+            client, connection, last = sockets.get(address, (f"socket {number}", -1, min(times)))
+            if last > min(times):
+                client, connection = f"socket {number}", -1
+            sockets[address] = (client, connection + 1, max(times))
+            for each in entry.sockets:
+                if each.type == "receive":
+                    index += 1
+                    value = decode_text(_har_text(each.data, each.opcode != 1))
+                    yield Message(client, connection + 1, index, value, read_at=each.time)
+        elif entry.response.content.text:
+            body = _har_text(entry.response.content.text, entry.response.content.encoding == "base64")
+            for value, event in _body_values(path, body, entry.response.content.mime_type):
+                index += 1
+                yield Message(f"response {number}", 0, index, value, event=event)
+
+
+def _har_text(data: str, encoded: bool) -> str:
+    if not encoded:
+        return data
+    try:
+        return base64.b64decode(data, validate=True).decode("utf-8", "replace")
+    except binascii.Error:
+        return data
+
+
+def _body_values(path: str, body: str, mime_type: str) -> Iterator[tuple[Any, str | None]]:
+    """Yield the frames of a streamed response: server-sent events, or one JSON object for each line."""
+    if "event-stream" in mime_type or body.lstrip().startswith(("data:", "event:", "id:", ":")):
+        for block in body.replace("\r\n", "\n").replace("\r", "\n").split("\n\n"):
+            pairs = [line.partition(":")[::2] for line in block.split("\n")]
+            data = [value.removeprefix(" ") for name, value in pairs if name == "data"]
+            event = next((value.removeprefix(" ") for name, value in pairs if name == "event"), None)
+            if data:
+                yield decode_text("\n".join(data)), event
+    elif "ndjson" in mime_type or "jsonl" in mime_type or "json-seq" in mime_type:
+        for line in body.splitlines():
+            if line.strip("\x1e "):
+                yield decode_text(line.strip("\x1e ")), None

@@ -1,0 +1,232 @@
+"""Maps the messages of a protocol to frames: four protocols, and tables that locate the fields of any other."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bridgekit_verify.check.frames import FIELDS, KINDS, Message, ObservedFrame, decode_text
+from bridgekit_verify.check.protocols import PROTOCOLS
+from bridgekit_verify.errors import UnusableRecording
+
+__all__ = ["StreamDialect", "detect", "load_table", "parse_table"]
+
+PER: Final = ("client", "thread", "run", "connection")
+RUN_OF_CONNECTION: Final = "@connection"
+EVENT: Final = "@event"
+SAMPLE_MESSAGES: Final = 100
+ENOUGH: Final = 0.5
+
+
+@dataclass(frozen=True)
+class StreamDialect:
+    """A protocol: its frames, and which facts its frames can state at all."""
+
+    name: str
+    frames: Callable[[Message], Iterable[ObservedFrame]]
+    fields: frozenset[str]
+    """The fields of FIELDS that its frames have."""
+    kinds: frozenset[str]
+    position_per: str = "client"
+    """What has a numbering of its own: one of PER."""
+    first_position: int | None = None
+    """The first number of a numbering. None: it may begin anywhere."""
+    run_is_connection: bool = False
+    """Whether each response, or connection, is one run, so that frames name no run."""
+    json_arguments: bool = True
+    """Whether the arguments of a call are always JSON."""
+    source: str = "built in"
+    prefix: str = ""
+    """What stands before the JSON of a text message."""
+
+    def lacks(self, field: str) -> str | None:
+        """Return a sentence about a field or a kind (`kinds.ended`) that the dialect does not have; None if it has."""
+        known = self.kinds if field.startswith("kinds.") else self.fields
+        if field.removeprefix("kinds.") in known or (field == "run" and self.run_is_connection):
+            return None
+        return f"the dialect {self.name} has no {field}"
+
+
+def _built_in() -> dict[str, StreamDialect]:
+    return {
+        each.name: StreamDialect(
+            each.name,
+            each.frames,
+            frozenset(each.fields),
+            frozenset(each.kinds),
+            position_per=each.position_per,
+            first_position=each.first_position,
+            run_is_connection=each.run_is_connection,
+        )
+        for each in PROTOCOLS
+    }
+
+
+BUILT_IN: Final[Mapping[str, StreamDialect]] = _built_in()
+
+
+def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
+    """Return the built-in dialect that knows at least half of these messages. UnusableRecording if there is none."""
+    types = Counter(_type(each.value) for each in messages if isinstance(each.value, dict))
+    total = sum(types.values())
+    shares = {
+        each.name: sum(count for name, count in types.items() if name in each.types or name.startswith(each.prefixes))
+        for each in PROTOCOLS
+        if any(name in each.distinctive or name.startswith(each.prefixes) for name in types)
+    }
+    best = max(shares, key=lambda name: shares[name], default=None)
+    if best is None or shares[best] < ENOUGH * total:
+        seen = ", ".join(repr(name)[:40] for name, _ in types.most_common(4)) or "none"
+        raise UnusableRecording(
+            path,
+            f"is in no known dialect ({', '.join(BUILT_IN)}); types of its first frames: {seen}. "
+            "Draft a table with `bridgekit learn`, review it, and pass it as --dialect TABLE.toml",
+        )
+    return BUILT_IN[best]
+
+
+def _type(value: Mapping[str, Any]) -> str:
+    found = value.get("type")
+    return found if isinstance(found, str) else ""
+
+
+def load_table(path: str) -> StreamDialect:
+    """Read the `[dialect]` table of a TOML file. UnusableRecording if it is not one."""
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UnusableRecording(path, f"is not TOML: {error}") from error
+    table = document.get("dialect")
+    if not isinstance(table, dict):
+        raise UnusableRecording(path, "has no table [dialect]")
+    return parse_table(table, path)
+
+
+def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
+    """Return the dialect of a `[dialect]` table. UnusableRecording names the first line that is wrong."""
+    _refuse_unknown(table, source)
+    name = str(table.get("name", Path(source).stem))
+    position, per, first = _position(table.get("position"), source)
+    paths = {field: str(table[field]) for field in FIELDS if field in table and field != "position"}
+    if position is not None:
+        paths["position"] = position
+    kinds = _kinds(table.get("kinds", {}), source)
+    run_is_connection = paths.get("run") == RUN_OF_CONNECTION
+    if run_is_connection:
+        del paths["run"]
+    prefix = str(table.get("prefix", ""))
+    reader = _TableReader({field: _steps(path) for field, path in paths.items()}, kinds, prefix)
+    return StreamDialect(
+        name,
+        reader,
+        frozenset(paths),
+        frozenset(kinds.values()) if "kind" in paths else frozenset(),
+        position_per=per,
+        first_position=first,
+        run_is_connection=run_is_connection,
+        json_arguments=False,
+        source=source,
+        prefix=prefix,
+    )
+
+
+def _refuse_unknown(table: Mapping[str, Any], source: str) -> None:
+    for key, value in table.items():
+        if key not in (*FIELDS, "name", "prefix", "kinds"):
+            known = ", ".join(("name", "prefix", "kinds", *FIELDS))
+            raise UnusableRecording(source, f"[dialect] has the unknown line {key!r}; known: {known}")
+        if not isinstance(value, str) and key not in ("kinds", "position"):
+            raise UnusableRecording(source, f"[dialect] {key} must be a path in quotes, not {value!r}")
+
+
+def _position(value: object, source: str) -> tuple[str | None, str, int | None]:
+    """Parse `position = "n"` or `position = { path = "n", per = "thread", first = 1 }`."""
+    if value is None or isinstance(value, str):
+        return value, "client", None
+    if isinstance(value, dict) and isinstance(value.get("path"), str) and value.keys() <= {"path", "per", "first"}:
+        per, first = value.get("per", "client"), value.get("first")
+        if per in PER and (first is None or type(first) is int):
+            return value["path"], per, first
+    raise UnusableRecording(
+        source,
+        f"[dialect] position must be a path, or {{ path = …, per = one of {', '.join(PER)}, first = a number }}, "
+        f"not {value!r}",
+    )
+
+
+def _kinds(value: object, source: str) -> dict[str, str]:
+    """Return our kind by the protocol's value."""
+    if not isinstance(value, dict):
+        raise UnusableRecording(source, f"[dialect] kinds must be a table, not {value!r}")
+    kinds: dict[str, str] = {}
+    for kind, theirs in value.items():
+        if kind not in KINDS:
+            raise UnusableRecording(source, f"[dialect] kinds has the unknown kind {kind!r}; known: {', '.join(KINDS)}")
+        for each in theirs if isinstance(theirs, list) else [theirs]:
+            if str(each) in kinds:
+                raise UnusableRecording(source, f"[dialect] kinds names {each!r} as {kinds[str(each)]} and as {kind}")
+            kinds[str(each)] = kind
+    return kinds
+
+
+Steps = tuple[str | int, ...]
+
+
+def _steps(path: str) -> Steps:
+    return tuple(int(step) if step.isdecimal() else step for step in path.split("."))
+
+
+def locate(value: Any, steps: Steps) -> Any:
+    """Return what a path leads to; None if it leads nowhere."""
+    for step in steps:
+        if isinstance(value, dict):
+            value = value.get(str(step))
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            value = value[step]
+        else:
+            return None
+    return value
+
+
+class _TableReader:
+    def __init__(self, paths: Mapping[str, Steps], kinds: Mapping[str, str], prefix: str) -> None:
+        self._paths = [(field, steps) for field, steps in paths.items() if field != "kind"]
+        # Most paths have one step, and locate() costs more than all else.
+        self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1]
+        self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1]
+        self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix
+
+    def __call__(self, message: Message) -> Iterator[ObservedFrame]:
+        value = message.value
+        if isinstance(value, str) and self._prefix:
+            value = decode_text(value.removeprefix(self._prefix))
+        if self._kind == (EVENT,):
+            theirs: Any = message.event
+        else:
+            theirs = None if self._kind is None else locate(value, self._kind)
+        kind = self._kinds.get(str(theirs), "other")
+        frame = ObservedFrame(message, kind)
+        if isinstance(value, dict):
+            for field, name in self._names:
+                if (found := value.get(name)) is not None:
+                    _set(frame, field, found)
+        for field, steps in self._paths:
+            if (found := locate(value, steps)) is not None:
+                _set(frame, field, found)
+        yield frame
+
+
+def _set(frame: ObservedFrame, field: str, found: Any) -> None:
+    if field == "position":
+        frame.position = found if type(found) is int else None
+    elif field in ("whole", "args"):
+        if (field == "args") == (frame.kind in ("tool", "tool_end") or frame.call is not None):
+            frame.whole = found
+    elif field == "text":
+        frame.text = found if isinstance(found, str) else None
+    elif isinstance(found, str | int):
+        setattr(frame, field, str(found))

@@ -1,0 +1,169 @@
+"""The state of a client, of a run, and of one streamed text or arguments. Long texts are hashed to bound memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Final, TypeGuard
+
+from bridgekit_verify.check.frames import Message
+from bridgekit_verify.check.positions import Numbering
+
+__all__ = ["ClientState", "RunState", "StreamKey", "StreamState", "fingerprint", "is_json"]
+
+StreamKey = tuple[str, str | None]
+"""The channel of a text (text, thinking or call), and the id of its message or call."""
+
+KEPT_CHARACTERS: Final = 16_384
+"""Arguments up to this length are kept, to compare them as JSON. Longer ones are compared as text."""
+
+
+class ClientState:
+    """What one client has received."""
+
+    __slots__ = (
+        "chunk", "connection", "first", "id", "numberings", "open_runs", "reconnects", "run", "runs", "streams",
+        "thread", "unidentified", "unmapped_after_end", "user",
+    )  # fmt: skip
+
+    def __init__(self, message: Message) -> None:
+        self.id, self.user, self.thread = message.client, message.user, message.thread
+        self.connection, self.first = message.connection, message.index
+        self.reconnects = 0
+        self.runs: dict[str, RunState] = {}
+        self.open_runs: dict[str, RunState] = {}
+        self.run: RunState | None = None
+        """The run of the latest frame that named one."""
+        self.streams: dict[StreamKey, StreamState] = {}
+        self.numberings: dict[str | None, Numbering] = {}
+        self.chunk: StreamKey | None = None
+        """The message or call of the latest chunk, whose successors need not name it."""
+        self.unidentified = 0
+        """Frames that show no run, thread, user, message or call."""
+        self.unmapped_after_end: int | None = None
+
+
+class RunState:
+    """What one client received of one run."""
+
+    __slots__ = (
+        "client", "ended", "ended_at", "failed", "first", "id", "last_kind", "last_known", "open", "reported_after_end",
+        "started", "thread",
+    )  # fmt: skip
+
+    def __init__(self, run_id: str, client: str, first: int) -> None:
+        self.id, self.client, self.first = run_id, client, first
+        self.thread: str | None = None
+        self.started = False
+        self.ended = 0
+        self.ended_at = 0
+        self.failed = False
+        self.reported_after_end = False
+        self.last_kind = ""
+        self.last_known = True
+        self.open: set[StreamState] = set()
+        """Texts and calls that have begun and not ended."""
+
+
+class StreamState:
+    """One message or one call: what its deltas add up to, and the whole values that it was compared with."""
+
+    __slots__ = (
+        "_fingerprint", "_hash", "_pieces", "begun", "characters", "client", "ended", "first", "id", "implicit",
+        "is_call", "pending", "resulted", "run", "status", "uncertain", "whole",
+    )  # fmt: skip
+
+    def __init__(self, stream_id: str | None, is_call: bool, client: str, run: RunState | None, first: int) -> None:
+        self.id, self.is_call, self.client, self.run, self.first = stream_id, is_call, client, run, first
+        self.begun = self.ended = self.resulted = False
+        self.implicit = False
+        """Whether its first delta began it, so that no frame ends it."""
+        self.characters = 0
+        self.uncertain: str | None = None
+        """Why the deltas that arrived need not be all."""
+        self.whole: bytes | None = None
+        """The fingerprint of the complete value of a call that has no deltas."""
+        self.pending: tuple[Any, int] | None = None
+        """A complete value that arrived before the end, and its message."""
+        self.status: str | None = None
+        """`equal` or `different` once it was compared."""
+        self._hash: Any = None
+        self._fingerprint: bytes | None = None
+        self._pieces: list[str] | None = []
+
+    def append(self, text: str) -> None:
+        self.characters += _length(text)
+        if self._pieces is not None:
+            self._pieces.append(text)
+            if self.characters > KEPT_CHARACTERS or len(self._pieces) > 64:
+                self._shorten()
+        else:
+            self._hash.update(_bytes(text))
+
+    def _shorten(self) -> None:
+        """Keep the text of a short call in one piece, and only the hash of anything else."""
+        assert self._pieces is not None
+        text = "".join(self._pieces)
+        if self.is_call and self.characters <= KEPT_CHARACTERS:
+            self._pieces = [text]
+        else:
+            self._hash, self._pieces = hashlib.blake2b(_bytes(text), digest_size=16), None
+
+    def release(self) -> None:
+        """Keep only hashes of what ended."""
+        if self._pieces is None:
+            return
+        text = "".join(self._pieces)
+        if self.is_call:
+            self._fingerprint = fingerprint(text)
+        self._hash, self._pieces = hashlib.blake2b(_bytes(text), digest_size=16), None
+
+    @property
+    def text(self) -> str | None:
+        """The text, if it is kept."""
+        return None if self._pieces is None else "".join(self._pieces)
+
+    def equals(self, whole: Any) -> bool | None:
+        """Compare a complete value with the deltas. Arguments are equal if they are the same JSON. None: unknown."""
+        if isinstance(whole, str) and _length(whole) == self.characters:
+            data = _bytes(whole)
+            if self._pieces is not None:
+                if _bytes("".join(self._pieces)) == data:
+                    return True
+            elif self._hash.digest() == hashlib.blake2b(data, digest_size=16).digest():
+                return True
+        if not self.is_call:
+            return False if isinstance(whole, str) else None
+        own = self._fingerprint if self._pieces is None else fingerprint("".join(self._pieces))
+        return None if own is None else own == fingerprint(whole)
+
+
+def fingerprint(value: Any) -> bytes:
+    """Hash arguments, as text or as decoded JSON: those that are the same JSON have the same fingerprint."""
+    decoded = _decoded(value)
+    text = repr(value) if decoded is None else json.dumps(decoded, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _decoded(value: Any) -> Any:
+    """Return a tuple with the decoded value; None if it is not JSON. No arguments are an empty object."""
+    if not isinstance(value, str):
+        return (value,)
+    try:
+        return (json.loads(value),) if value.strip() else ({},)
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_json(text: str) -> TypeGuard[str]:
+    return _decoded(text) is not None
+
+
+def _length(text: str) -> int:
+    """Count in units of UTF-16, in which halves of a surrogate pair add up to the pair."""
+    return len(text) if text.isascii() else len(_bytes(text)) // 2
+
+
+def _bytes(text: str) -> bytes:
+    # Halves of a surrogate pair in two deltas and the pair in a complete value have the same bytes.
+    return text.encode("utf-16-le", "surrogatepass")

@@ -1,0 +1,77 @@
+"""What judging costs, relative to decoding the same frames, and what it keeps in memory."""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+import tracemalloc
+from collections.abc import Callable, Iterator
+from itertools import count, islice
+
+import pytest
+
+from bridgekit_verify.check.dialects import BUILT_IN, parse_table
+from bridgekit_verify.check.frames import Message
+from bridgekit_verify.check.judging import Judge
+from tests.verify.check.samples import DIALECTS, TABLE, Value
+
+JUDGING_PER_DECODING = 5
+MAX_GROWTH_BYTES = 50_000_000
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_judging_costs_at_most_five_times_decoding(dialect: str) -> None:
+    mapped = BUILT_IN.get(dialect) or parse_table(tomllib.loads(TABLE)["dialect"], "chat")
+    values = [(f"s{n}", value) for n in range(400) for value in DIALECTS[dialect](f"r{n}", f"t{n}")]
+    texts = [json.dumps(value) for _, value in values]
+    messages = [Message(socket, 0, n, value, "u", f"t{socket[1:]}") for n, (socket, value) in enumerate(values, 1)]
+    decoding = min(seconds(lambda: [json.loads(text) for text in texts]) for _ in range(3))
+    judging = min(seconds(lambda: Judge(mapped).feed(messages)) for _ in range(3))
+    assert judging <= JUDGING_PER_DECODING * decoding
+
+
+def endless_run(number: int) -> Iterator[Value]:
+    """A run that never ends: messages of eight deltas, and calls with long arguments."""
+    yield {"type": "RUN_STARTED", "threadId": f"t{number}", "runId": f"r{number}"}
+    arguments = json.dumps({"x": "y" * 4_000})
+    for n in count():
+        message, call = f"m{number}-{n}", f"c{number}-{n}"
+        yield {"type": "TEXT_MESSAGE_START", "messageId": message}
+        yield from ({"type": "TEXT_MESSAGE_CONTENT", "messageId": message, "delta": "word " * 40} for _ in range(8))
+        yield {"type": "TEXT_MESSAGE_END", "messageId": message}
+        yield {"type": "TOOL_CALL_START", "toolCallId": call}
+        yield {"type": "TOOL_CALL_ARGS", "toolCallId": call, "delta": arguments}
+        yield {"type": "TOOL_CALL_END", "toolCallId": call}
+
+
+def interleaved(runs: int) -> Iterator[Message]:
+    """A thousand runs at 50 sockets, one frame of each in turn. Each value is created when it is read."""
+    streams = [endless_run(number) for number in range(runs)]
+    for index in count(1):
+        number = index % runs
+        yield Message(f"s{number % 50}", 0, index, next(streams[number]))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length_of_the_stream() -> None:
+    messages = interleaved(1_000)
+    judge = Judge(BUILT_IN["AG-UI"])
+    judge.feed(islice(messages, 40_000))  # about 20 MB of frames
+    tracemalloc.start()
+    judge.feed(islice(messages, 400_000))  # more messages and calls than the judge remembers
+    after_limit = tracemalloc.get_traced_memory()[0]
+    judge.feed(islice(messages, 100_000))
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert judge.findings.counts.total() == 0
+    assert judge.rules.forgotten > 20_000
+    assert after_limit < MAX_GROWTH_BYTES
+    assert grown - after_limit < 3_000_000
