@@ -8,7 +8,8 @@ from statistics import median
 from typing import Final
 
 from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
-from benchmarks.results import Results, client_bound
+from benchmarks.missed import TABLE, Explanation, explanations
+from benchmarks.results import Results, TargetResult, client_bound, found_ratio
 from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import ASGI, NATIVE, Met
 from benchmarks.workload import BURST, RUN, YIELDING
@@ -64,6 +65,8 @@ socket stops reading before the first event.
 
 {targets}
 
+{missed}
+
 {missing}"""
 
 
@@ -85,6 +88,7 @@ def page(found: Results) -> str:
             growth=_growth_alt_text(series),
             memory=_memory_alt_text(series),
             targets=_targets_table(found),
+            missed=_missed_section(found.targets, explanations()),
             missing="\n".join(f"{stack} is missing: {why.splitlines()[0]}" for stack, why in found.missing.items()),
         ).rstrip()
         + "\n"
@@ -195,12 +199,39 @@ def _targets_table(found: Results) -> str:
             each.what,
             each.measured,
             each.bound,
-            "–" if each.ratio is None else f"{each.ratio:.3g}",
+            found_ratio(each),
             f"**{each.met}**" if each.met == Met.NO else each.met,
         )
         for each in found.targets
     ]
     return _table(("target", "measured", "wanted", "found", ""), rows)
+
+
+def _missed_section(targets: Sequence[TargetResult], explained: Sequence[Explanation]) -> str:
+    """Return the reasons for the missed targets, without those for targets that are met."""
+    missed = {each.measured: each for each in targets if each.met == Met.NO}
+    parts = [
+        _explained([each for name, each in missed.items() if name in explanation.targets], explanation)
+        for explanation in explained
+        if not missed.keys().isdisjoint(explanation.targets)
+    ]
+    known = {name for explanation in explained for name in explanation.targets}
+    parts += [f"#### {name}\n\nNo reason is recorded in `{TABLE.name}`." for name in missed if name not in known]
+    return "\n\n".join(("### Why targets are missed", *parts)) if parts else ""
+
+
+def _explained(missed: Sequence[TargetResult], explanation: Explanation) -> str:
+    names = "; ".join(f"{each.measured}: {found_ratio(each)}, wanted {each.bound}" for each in missed)
+    tries = [f"- {each.change}: {each.measured}. Kept: {each.kept}." for each in explanation.tries]
+    return "\n\n".join(
+        (
+            f"#### {names}",
+            f"*Reason.* {explanation.reason.strip()}",
+            f"*Profile.* {explanation.profile.strip()}",
+            "*Tried.*",
+            "\n".join(tries),
+        )
+    )
 
 
 def write(found: Results, folder: Path) -> Path:

@@ -16,7 +16,17 @@ from benchmarks.peers import Peer
 from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import JudgedTarget, Met, judge_targets
 
-__all__ = ["Results", "client_bound", "machine", "read", "results", "target_table", "throughput_table", "write"]
+__all__ = [
+    "Results",
+    "client_bound",
+    "found_ratio",
+    "machine",
+    "read",
+    "results",
+    "target_table",
+    "throughput_table",
+    "write",
+]
 
 CLIENT_BUSY: Final = 0.9
 """A client that was busy for a larger share of the time may have been the bottleneck."""
@@ -116,6 +126,20 @@ def _target(each: JudgedTarget) -> TargetResult:
     )
 
 
+def found_ratio(each: TargetResult) -> str:
+    """Return the ratio with 3 digits, or with more if the rounded number would be on the other side of the bound."""
+    if each.ratio is None:
+        return "–"
+    sign, _, bound = each.bound.partition(" ")
+    shown = ""
+    for digits in range(3, 17):
+        shown = f"{each.ratio:.{digits}g}"
+        reached = float(shown) <= float(bound) if sign == "≤" else float(shown) >= float(bound)
+        if reached == (each.met == Met.YES):
+            break
+    return shown
+
+
 def write(found: Results, path: Path) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
 
@@ -132,7 +156,7 @@ def target_table(found: Results) -> str:
             each.what,
             each.measured,
             each.bound,
-            "–" if each.ratio is None else f"{each.ratio:.3g}",
+            found_ratio(each),
             each.met,
         )
         for each in found.targets

@@ -12,7 +12,7 @@ from bridgekit.errors import FrameTooLarge, InvalidId, MalformedFrame
 from bridgekit.events import FRAME_BYTES, RoutedEvent, decode
 from bridgekit.ids import ThreadId
 
-__all__ = ["Cursor", "Gap", "GapReason", "Signal", "Subscribed", "cursor", "decode_any", "encode_signal"]
+__all__ = ["START", "Cursor", "Gap", "GapReason", "Signal", "Subscribed", "cursor", "decode_any", "encode_signal"]
 
 
 class Cursor(NamedTuple):
@@ -22,6 +22,9 @@ class Cursor(NamedTuple):
     """The epoch of `seq`: 16 hexadecimal digits, new and random each time that numbering restarts."""
     seq: int
 
+
+START: Final = Cursor("start", 0)
+"""The cursor of a client that has read nothing and wants everything that the log retains. It names no epoch."""
 
 _EPOCH = re.compile("[0-9a-f]{16}")
 _SEQ_DIGITS: Final = 18

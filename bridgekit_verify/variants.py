@@ -272,9 +272,9 @@ BROKEN: Final[Mapping[int, Variant]] = {
 """By link number: the sound chain with only that link broken."""
 
 
-def variant(name: str) -> Variant:
+def variant(name: object) -> Variant:
     """Return the variant with that name. UnknownName lists the known names."""
     rows = {**VARIANTS} | {row.name: row for row in BROKEN.values()}
-    if name not in rows:
+    if not isinstance(name, str) or name not in rows:
         raise UnknownName("variant", name, tuple(rows))
     return rows[name]

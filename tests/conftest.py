@@ -65,8 +65,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Skip a test whose Redis server is missing, with a message that says what to install."""
+    """Skip a test whose Redis server is missing, with a message that says what to install.
+
+    Captured text may hold lone surrogates, which xdist cannot send: they are escaped.
+    """
     report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     if call.excinfo is not None and isinstance(call.excinfo.value, NoRedisServer):
         report.outcome = "skipped"
         report.longrepr = (str(item.path), 0, f"Skipped: {call.excinfo.value}")

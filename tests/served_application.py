@@ -15,7 +15,7 @@ import anyio
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from bridgekit.chain.collaborators import MemoryThreadStore
@@ -100,6 +100,13 @@ app = Starlette(
 
 bare = Starlette()
 """An application without a bridge."""
+
+
+routeless = Starlette(lifespan=lifespan(config()))
+"""An application that starts the bridge and has no route for it."""
+
+unstarted = Starlette(routes=[Mount("/api", app=app)])
+"""An application that does not run the lifespan of the one that it mounts."""
 
 
 @asynccontextmanager

@@ -12,6 +12,8 @@ from benchmarks.peers import Peer
 from benchmarks.protocol import FillStack
 from benchmarks.series import Series, SeriesKey
 from benchmarks.session import Session, session, start_load_client
+from benchmarks.workload import EVENTS
+from bridgekit.transport.log import DEFAULT_RETENTION
 from bridgekit_verify.harness.messages import Done
 
 __all__ = ["FULL_BACKGROUND", "NO_BACKGROUND", "BackgroundLoad", "flatness", "growth", "steps"]
@@ -24,8 +26,9 @@ FILL_SECONDS: Final = 120.0
 QUIET_SECONDS: Final = 3_600.0
 POINTS: Final = 100
 """Number of memory values for the figure. The verdict uses the memory after every wave."""
-SETTLED_RUNS: Final = 600
-"""Runs before the baseline: a thread's log is full (1,000 events) after 200 runs, then allocations settle."""
+SETTLED_RUNS: Final = 5 * DEFAULT_RETENTION.events // EVENTS
+"""Runs of each thread before the baseline: five times as many as fill its log. While logs fill, and just afterwards,
+memory still grows by a twentieth. Then it stays the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ async def flatness(series: Series, peer: Peer, *, events: int) -> None:
     """Measure memory over many events, as a multiple of the memory when the logs were full."""
     runs = 200
     async with session(peer, threads=THREADS) as opened:
-        for _ in range(SETTLED_RUNS // runs):
+        for _ in range(-(-SETTLED_RUNS // runs)):
             await opened.run_load("run", runs)
         begin = await opened.memory_kib()
         emitted, recorded_at = 0, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Final
 
 import anyio
@@ -17,13 +18,16 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import DeterministicStartupError, ShuttingDown
-from bridgekit.ids import RunIdScheme, SignedRunIds
+from bridgekit.ids import RunId, RunIdScheme, SignedRunIds
 from bridgekit.mapping import ActiveRun
 
 __all__ = ["SupervisorAgent"]
 
 CLOSE_RUN_TIMEOUT_SECONDS: Final = 5.0
 """How long a cancelled run may be delayed while its route is closed."""
+
+_current_run: ContextVar[RunId | None] = ContextVar("_current_run", default=None)
+"""The run of the current task."""
 
 
 class SupervisorAgent:
@@ -51,6 +55,8 @@ class SupervisorAgent:
         with DeterministicStartupError.at(4, "the execution engine"):
             self.engine = engine(self.registry, websocket_bridge, core=core)
         self._closed = False
+        self._executing: set[RunId] = set()
+        """The runs that may start sub-agents, also while the application shuts down."""
         self._active_runs = 0
         """The number of runs that are being opened, or are open."""
         self._idle = anyio.Event()
@@ -63,9 +69,13 @@ class SupervisorAgent:
         the agent raises is raised here after the user was sent `agent_error`.
         """
         context = await self.open_run(agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request)
+        token = _current_run.set(context.run_id)
+        self._executing.add(context.run_id)
         try:
             return RunResult(context, await self.engine.execute(context))
         finally:
+            self._executing.remove(context.run_id)
+            _current_run.reset(token)
             await self.close_run(context)
 
     async def open_run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunContext:
@@ -74,7 +84,7 @@ class SupervisorAgent:
         InvalidId, ThreadNotOwned, MappingFull, StoreUnavailable and ShuttingDown: the request is refused. Otherwise the
         caller must call `close_run` when the run has ended.
         """
-        if self._closed:
+        if self._closed and _current_run.get() not in self._executing:
             raise ShuttingDown
         thread, user = ids.thread_id(thread_id), ids.user_id(user_id)
         name, checked_request = ids.agent_name(agent_name), ids.request(request)

@@ -1,5 +1,6 @@
 """`bridgekit serve`, and the same servers for use in programs.
 
+    connection_limits  time limits and backpressure for connections to uvicorn
     native_handoff   chooses the edge; uvicorn hands connections off to the native edge
     in_process       `serving`: a server in the running event loop, for tests, notebooks and programs
     application      finds and loads the application, and applies the command line's options

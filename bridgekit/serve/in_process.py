@@ -17,7 +17,8 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from bridgekit.errors import NotInstalled, ServeError, UnknownName, unwrap_single_error
-from bridgekit.serve.native_handoff import EDGES, UpgradeProtocol, native_handoff
+from bridgekit.serve.connection_limits import LimitedHttpProtocol
+from bridgekit.serve.native_handoff import EDGES, UpgradeProtocol, check_lifespans, native_handoff
 from bridgekit.transport.client import on_trio
 from bridgekit.transport.connections import INCOMING_BYTES
 
@@ -61,6 +62,7 @@ async def serving(
     ):
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(app.router.lifespan_context(app))
+            check_lifespans(app)
             if on_trio():
                 await stack.enter_async_context(_hypercorn(app, listener, keepalive_seconds))
             else:
@@ -95,6 +97,7 @@ def uvicorn_config(
     """Return the configuration that all uvicorn servers of the bridge share, with the caller's `options`."""
     return uvicorn.Config(
         app,
+        http=LimitedHttpProtocol,
         ws=UpgradeProtocol,
         ws_per_message_deflate=False,
         ws_max_size=incoming_bytes,

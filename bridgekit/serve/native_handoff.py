@@ -7,7 +7,7 @@ application's routes, such as middleware, does not see a connection that is hand
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -16,19 +16,28 @@ from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.routing import WebSocketRoute
+from starlette.routing import Mount, WebSocketRoute
 from starlette.types import ASGIApp
 from uvicorn import Config
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from websockets.asyncio.server import Server
 from websockets.protocol import State
 
 from bridgekit.errors import ServeError
-from bridgekit.transport.asgi import routes
+from bridgekit.serve.connection_limits import LimitedWebSocketProtocol, rejection
+from bridgekit.transport.asgi import NO_LIFESPAN, routes
 from bridgekit.transport.native import NativeConnection, adopt_connection, serve_native
 
-__all__ = ["EDGES", "HANDOFF_KEY", "UpgradeProtocol", "bridge_paths", "choose_edge", "native_handoff"]
+__all__ = [
+    "EDGES",
+    "HANDOFF_KEY",
+    "UpgradeProtocol",
+    "bridge_paths",
+    "check_lifespans",
+    "choose_edge",
+    "native_handoff",
+    "serves_bridge",
+]
 
 EDGES: Final = ("asgi", "native")
 NON_WEBSOCKET_MIDDLEWARE: Final = (BaseHTTPMiddleware, CORSMiddleware, GZipMiddleware)
@@ -72,10 +81,36 @@ def bridge_paths(app: Starlette) -> frozenset[str]:
     """Return the paths of the bridge's WebSocket routes in the application that have no middleware of their own."""
     ours = {route.endpoint for route in routes() if isinstance(route, WebSocketRoute)}
     first: dict[str, WebSocketRoute] = {}
-    for route in app.routes:
-        if isinstance(route, WebSocketRoute):
-            first.setdefault(route.path, route)
+    for route in _websocket_routes(app.routes):
+        first.setdefault(route.path, route)
     return frozenset(path for path, route in first.items() if route.endpoint in ours and route.app is route.endpoint)
+
+
+def check_lifespans(app: Starlette) -> None:
+    """Raise ServeError if a mounted application has routes of the bridge and its lifespan did not run."""
+    for route in app.routes:
+        if isinstance(route, Mount) and isinstance(route.app, Starlette):
+            if bridge_paths(route.app) and "bridgekit_connections" not in route.app.state:
+                raise ServeError(f"the application at {route.path}", NO_LIFESPAN)
+            check_lifespans(route.app)
+
+
+def serves_bridge(among: Iterable[Any]) -> bool:
+    """Return whether the bridge's WebSocket route is among these routes, or in an application mounted there."""
+    ours = {route.endpoint for route in routes() if isinstance(route, WebSocketRoute)}
+    among = list(among)
+    return any(route.endpoint in ours for route in _websocket_routes(among)) or any(
+        serves_bridge(route.routes) for route in among if isinstance(route, Mount)
+    )
+
+
+def _websocket_routes(among: Iterable[Any]) -> Iterator[WebSocketRoute]:
+    for route in among:
+        if isinstance(route, WebSocketRoute):
+            yield route
+        # FastAPI keeps the routes of `include_router` in one route, and gives each its path with the prefix.
+        for nested in getattr(route, "effective_candidates", list)():
+            yield from _websocket_routes([getattr(nested, "starlette_route", None) or nested])
 
 
 @dataclass(frozen=True)
@@ -138,6 +173,11 @@ class UpgradeProtocol(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        if (status := rejection(data)) is not None:
+            line = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+            self._transport.write(f"{line}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            self._transport.close()
+            return
         chosen = self._protocol_for(data)
         # The protocol is set later, because uvicorn sets this one when the call returns. Nothing else is read before,
         # because this call is scheduled first.
@@ -148,7 +188,7 @@ class UpgradeProtocol(asyncio.Protocol):
     def _protocol_for(self, head: bytes) -> asyncio.Protocol:
         target: HandoffTarget | None = self._app_state.get(HANDOFF_KEY)
         if target is None or not target.accepts(head):
-            return WebSocketsSansIOProtocol(self._config, self._server_state, self._app_state)
+            return LimitedWebSocketProtocol(self._config, self._server_state, self._app_state)
         connection = adopt_connection(
             target.server,
             kind=_AdoptedConnection,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -21,10 +23,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from bridgekit.errors import BridgekitError, ServeError
+from bridgekit.errors import BridgekitError, ServeError, unwrap_single_error
 from bridgekit.serve.application import AppSpec
 from bridgekit.serve.in_process import open_listener, uvicorn_config
-from bridgekit.serve.native_handoff import choose_edge, native_handoff
+from bridgekit.serve.native_handoff import (
+    bridge_paths,
+    check_lifespans,
+    choose_edge,
+    native_handoff,
+    serves_bridge,
+)
 from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
 
 __all__ = ["OnReady", "ServerOptions", "StartupReporter", "serve"]
@@ -34,6 +42,8 @@ EXIT_SIGNALLED: Final = 128
 """Added to the signal's number: the exit code that shells report for a program ended by a signal."""
 GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 """How long requests may take to end after the application has drained."""
+EXIT_TIMEOUT_SECONDS: Final = 2.0
+"""How long the process may then continue, for example because a tool blocks, or an agent catches its cancellation."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
@@ -135,11 +145,13 @@ class StartupReporter:
                 started = True
             if message["type"] == "lifespan.shutdown.complete":
                 await handoff.aclose()  # before the message, because the server then cancels all remaining tasks
+                _exit_at_deadline(0)
             await send(message)
 
         try:
-            async with handoff:
-                await self._app(scope, receive, forward)
+            with unwrap_single_error():
+                async with handoff:
+                    await self._app(scope, receive, forward)
         except Exception as error:
             if not started:
                 _print_startup_error(error)
@@ -150,10 +162,14 @@ class StartupReporter:
     def _handoff(self) -> AbstractAsyncContextManager[Mapping[str, Any]]:
         if not isinstance(self._app, Starlette):
             return nullcontext({})
-        if "bridgekit" not in self._app.state:
+        check_lifespans(self._app)
+        served = serves_bridge(self._app.routes)
+        if "bridgekit" not in self._app.state and (bridge_paths(self._app) or not served):
             raise ServeError(
                 "the application", "it does not start the bridge; create it with lifespan=lifespan(config)"
             )
+        if not served:
+            raise ServeError("the application", "it has no bridgekit routes; add routes=[*routes(), …]")
         return native_handoff(self._app) if self._native else nullcontext({})
 
 
@@ -180,8 +196,22 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             self.second_signal = sig
             self.force_exit = True
+            _exit_at_deadline(EXIT_SIGNALLED + sig)
             _LOG.setLevel(logging.CRITICAL)  # all tasks are cancelled, and uvicorn would log an error for each
         self.should_exit = True
+
+
+def _exit_at_deadline(code: int) -> None:
+    """End this process after EXIT_TIMEOUT_SECONDS if it has not ended. Python would wait for threads without limit."""
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    timer = threading.Timer(EXIT_TIMEOUT_SECONDS, leave)
+    timer.daemon = True
+    timer.start()
 
 
 def _run_single(config: uvicorn.Config, listener: socket.socket, on_ready: Callable[[], None]) -> int:

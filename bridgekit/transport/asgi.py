@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 import anyio
+from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,7 +15,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from bridgekit.errors import Disconnected, SubscriptionRefused
+from bridgekit.errors import Disconnected, ServeError, SubscriptionRefused
 from bridgekit.signals import Cursor
 from bridgekit.transport import metrics
 from bridgekit.transport.authorization import Handshake, Subscription, parse_handshake
@@ -22,10 +23,24 @@ from bridgekit.transport.connections import CLOSE_REASONS, CLOSE_TIMEOUT_SECONDS
 from bridgekit.transport.log_redaction import redact_tickets
 from bridgekit.transport.writer import AsgiSubscriber
 
-__all__ = ["routes"]
+__all__ = ["NO_LIFESPAN", "routes"]
 
-SERVER_LOGGERS: Final = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets.server", "hypercorn.access")
-"""Loggers of the ASGI servers. They record addresses and, at level DEBUG, headers and messages."""
+NO_LIFESPAN: Final = (
+    "bridgekit's lifespan does not run for its routes. A mounted application's lifespan is not run by the outer one:"
+    " pass lifespan=lifespan(config) to the outermost application, or enter inner.router.lifespan_context(inner) in its"
+    " lifespan"
+)
+
+SERVER_LOGGERS: Final = (
+    "asyncio",
+    "hypercorn.access",
+    "hypercorn.error",
+    "uvicorn.access",
+    "uvicorn.asgi",
+    "uvicorn.error",
+    "websockets.server",
+)
+"""Loggers of the ASGI servers. They record addresses, tracebacks and, at level DEBUG, headers and messages."""
 DISCONNECT_ERRORS: Final = (WebSocketDisconnect, OSError, RuntimeError)
 """Errors that `send` raises after the client has left, or after the server has closed the socket itself because the
 peer is dead or a frame is too large. Each server raises another type, and middleware converts some of them to
@@ -42,7 +57,7 @@ class _Endpoint:
     """The ASGI application behind `/ws`. Starlette's WebSocketEndpoint would add four function calls to each event."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connections: ConnectionRegistry = scope["app"].state.bridgekit_connections
+        connections = _connections(scope["app"])
         socket = _AsgiSocket(receive, send)
         try:
             subscription, after = await _authorize(connections, socket, _parse_handshake(scope))
@@ -156,12 +171,19 @@ class _AsgiSocket:
             await self.send({"type": "websocket.close", "code": code, "reason": reason})
 
 
+def _connections(app: Starlette) -> ConnectionRegistry:
+    if "bridgekit_connections" not in app.state:
+        raise ServeError("the application", NO_LIFESPAN)
+    connections: ConnectionRegistry = app.state.bridgekit_connections
+    return connections
+
+
 async def _metrics(request: Request) -> Response:
-    connections: ConnectionRegistry = request.app.state.bridgekit_connections
+    connections = _connections(request.app)
     return Response(metrics.exposition(connections.counters, connections.hub), media_type=metrics.CONTENT_TYPE)
 
 
 async def _healthz(request: Request) -> Response:
-    connections: ConnectionRegistry = request.app.state.bridgekit_connections
+    connections = _connections(request.app)
     status, code = connections.health
     return Response(metrics.health(status, len(connections.hub)), code, media_type="application/json")

@@ -11,10 +11,11 @@ import msgspec
 
 from bridgekit.errors import InvalidId, SubscriptionRefused
 from bridgekit.ids import ThreadId, UserId, thread_id, user_id
-from bridgekit.signals import Cursor, cursor
+from bridgekit.signals import START, Cursor, cursor
 from bridgekit.transport.used_tickets import UsedTickets
 
 __all__ = [
+    "CLOSE_ACCESS_ENDED",
     "CLOSE_BAD_REQUEST",
     "CLOSE_BAD_TICKET",
     "CLOSE_DRAINED",
@@ -51,6 +52,7 @@ CLOSE_TICKET_EXPIRED: Final = 4_502
 CLOSE_NOT_OWNER: Final = 4_503
 CLOSE_WRONG_ORIGIN: Final = 4_504
 CLOSE_TICKET_USED: Final = 4_505
+CLOSE_ACCESS_ENDED: Final = 4_506
 
 INCOMING_BYTES: Final = 16_384
 """Largest frame that a client may send. Its only message is the one with the ticket."""
@@ -88,7 +90,11 @@ class Handshake:
     @property
     def after(self) -> Cursor | None:
         """The cursor from which the client resumes, or None for a new client. InvalidId if it is malformed."""
-        epoch, seq = self.query.get("epoch"), self.query.get("seq")
+        epoch, seq, after = (self.query.get(name) for name in ("epoch", "seq", "after"))
+        if after is not None:
+            if after != "start" or epoch is not None or seq is not None:
+                raise InvalidId("after", 'must be "start", without epoch and seq')
+            return START
         return None if epoch is None and seq is None else cursor(epoch, seq)
 
 
@@ -125,6 +131,10 @@ class Subscription:
 
     user_id: UserId
     thread_id: ThreadId
+    ticket_key: bytes | None = field(default=None, compare=False, repr=False)
+    """The key that signed the ticket; None if the authorizer uses no tickets."""
+    ends: int | None = field(default=None, compare=False, repr=False)
+    """How often access had been ended when this authorization began; None if it is not known."""
 
 
 class ThreadOwners(Protocol):

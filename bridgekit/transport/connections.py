@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -14,6 +15,7 @@ from bridgekit.errors import Disconnected, InvalidId, StoreUnavailable, Subscrip
 from bridgekit.signals import Cursor
 from bridgekit.transport import origins as sites
 from bridgekit.transport.authorization import (
+    CLOSE_ACCESS_ENDED,
     CLOSE_BAD_REQUEST,
     CLOSE_BAD_TICKET,
     CLOSE_DRAINED,
@@ -57,6 +59,7 @@ MAX_REASON_BYTES: Final = 123
 """Longest reason in a close frame, in bytes (RFC 6455, section 5.5)."""
 
 CLOSE_REASONS: Final = {
+    CLOSE_ACCESS_ENDED: "access has ended",
     CLOSE_OVERLOADED: "too many sockets await authorization: connect again",
     CLOSE_DRAINED: "the server is shutting down: connect again",
     CLOSE_RESTARTED: "the thread's log was lost and restarted: connect again",
@@ -64,6 +67,7 @@ CLOSE_REASONS: Final = {
     CLOSE_TOO_SLOW: "too slow: connect again",
 }
 DISCONNECT_REASONS: Final[dict[int | None, str]] = {
+    CLOSE_ACCESS_ENDED: "access ended",
     CLOSE_DRAINED: "drained",
     CLOSE_RESTARTED: "restarted",
     CLOSE_TOO_SLOW: "too slow",
@@ -96,6 +100,8 @@ class ConnectionRegistry:
         self._unauthenticated: dict[anyio.CancelScope, None] = {}
         """Cancel scopes of the sockets that wait for their first message, oldest first."""
         self._closed = False
+        self._ends = 0
+        """How often `end_access` was called."""
 
     async def __aenter__(self) -> Self:
         await self.scheduler.__aenter__()
@@ -155,8 +161,39 @@ class ConnectionRegistry:
 
         SubscriptionRefused if there is none; Disconnected if the store or the application does not answer in time.
         """
+        ends = self._ends
         with _close_if_store_unavailable(), anyio.fail_after(AUTHORIZE_TIMEOUT_SECONDS):
-            return await self.authorizer.authorize(handshake)
+            return replace(await self.authorizer.authorize(handshake), ends=ends)
+
+    def end_access(
+        self,
+        *,
+        user_id: str | None = None,
+        thread_id: str | None = None,
+        ticket_key: bytes | None = None,
+        except_user_id: str | None = None,
+    ) -> int:
+        """Close the open sockets to which all given criteria apply, and return how many there were in this worker.
+
+        Nothing that is published later reaches them. Their waiting events are discarded, and the close code, 4506, is
+        final. A socket that is being authorized must connect again. Without a criterion, TypeError.
+        """
+        if user_id is None and thread_id is None and ticket_key is None:
+            raise TypeError("end_access needs user_id, thread_id or ticket_key")
+        self._ends += 1
+        ended = 0
+        for socket in self._open_sockets:
+            of = socket.subscription
+            if (
+                user_id in (None, of.user_id)
+                and thread_id in (None, of.thread_id)
+                and ticket_key in (None, of.ticket_key)
+                and except_user_id != of.user_id
+            ):
+                socket.code = CLOSE_ACCESS_ENDED
+                socket.abort()
+                ended += 1
+        return ended
 
     def reject(self, refusal: SubscriptionRefused | Disconnected) -> tuple[int, str]:
         """Count a rejected socket, and return the close code and reason to send."""
@@ -174,6 +211,8 @@ class ConnectionRegistry:
     async def join(self, socket: Subscriber, after: Cursor | None) -> Replay:
         """Subscribe a socket until `leave`: the start of a `subscribed` block."""
         self._check_open()
+        if socket.subscription.ends not in (None, self._ends):
+            raise Disconnected(CLOSE_OVERLOADED, "access was ended meanwhile: connect again")
         self._open_sockets.add(socket)
         try:
             with _close_if_store_unavailable():
@@ -235,6 +274,9 @@ class _OpenSockets:
 
     def add(self, socket: Subscriber) -> None:
         self._sockets.add(socket)
+
+    def __iter__(self) -> Iterator[Subscriber]:
+        return iter(list(self._sockets))
 
     def remove(self, socket: Subscriber) -> None:
         self._sockets.remove(socket)

@@ -14,6 +14,7 @@ signal handler, drains, and then calls the server's handler. The result depends 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 import time
@@ -38,6 +39,21 @@ POLL_INTERVAL_SECONDS: Final = 0.25
 """How often the inherited listening sockets are checked."""
 
 Handler = Callable[[int, FrameType | None], Any]
+
+_installed: Final[dict[int, Handler]] = {}
+"""The signal handlers that are installed in this process, by signal number."""
+
+
+def _reset_in_a_fork() -> None:
+    """Restore the default handlers in a forked child, such as a worker of a process pool, which is not a server."""
+    for number, handler in _installed.items():
+        if signal.getsignal(number) == handler:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    _installed.clear()
+
+
+if os.name == "posix":
+    os.register_at_fork(after_in_child=_reset_in_a_fork)
 
 
 @asynccontextmanager
@@ -112,10 +128,12 @@ class _Shutdown:
         """Replace the server's signal handlers for the length of a block."""
         for number in self._handlers:
             signal.signal(number, self._handle)
+            _installed[number] = self._handle
         try:
             yield
         finally:
             for number, handler in self._handlers.items():
+                _installed.pop(number, None)
                 # A server that was forced to stop has already restored other handlers.
                 if signal.getsignal(number) == self._handle:
                     signal.signal(number, handler)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor, Gap, GapReason
+from bridgekit.signals import START, Cursor, Gap, GapReason
 from bridgekit.transport.pinned_lru import PinnedLru, ThreadSequence, new_epoch
 
 __all__ = [
@@ -165,10 +165,12 @@ def replay_after_restart(thread_id: ThreadId, head: Cursor, retained: Sequence[F
     """Return the replay for a cursor of a lost epoch: a gap for it, and everything that is retained of the new epoch.
 
     How much of the old epoch the client misses is unknown. A second gap covers what the log no longer retains of the
-    new one.
+    new one. `START` misses nothing of another epoch, and gets only the second gap.
     """
     start = Cursor(head.epoch, retained[0].seq - 1 if retained else head.seq)
     expired = _gap(thread_id, Cursor(head.epoch, 0), start.seq, GapReason.EXPIRED) if start.seq else None
+    if after == START:
+        return Replay(start, tuple(retained), expired)
     return Replay(start, tuple(retained), _gap(thread_id, after, None, GapReason.RESTARTED), expired)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+from traceback import format_exception
 from typing import Final
+from urllib.parse import unquote
 
 from bridgekit.transport.authorization import TICKET_PROTOCOL
 
@@ -12,9 +14,10 @@ __all__ = ["redact_tickets"]
 
 HIDDEN: Final = "(hidden)"
 
-# Matches a ticket in a subprotocol, in a query parameter, and in a message that the log may have truncated.
+# Matches a ticket in a subprotocol, in a query parameter, in a message that the log may have truncated, and alone.
 _TICKETS: Final = re.compile(
-    rf"(?P<before>{re.escape(TICKET_PROTOCOL)}|\bticket=|[\"']ticket[\"']\s*:\s*[\"'])[^\s,;&\"'\]\[]+"
+    rf"(?P<before>{re.escape(TICKET_PROTOCOL)}|\bticket=|[\"']ticket[\"']\s*:\s*[\"']"
+    r"|\b(?=eyJ[\w-]{6,}\.[\w-]))[^\s,;&\"'\]\[]+"
 )
 
 
@@ -26,7 +29,21 @@ def redact_tickets(*loggers: str) -> None:
 
 def _redact(record: logging.LogRecord) -> bool:
     text = record.getMessage()
-    redacted = _TICKETS.sub(rf"\g<before>{HIDDEN}", text)
-    if redacted != text:
+    if (redacted := _hide(text)) != text:
         record.msg, record.args = redacted, ()
+    if record.exc_info:
+        trace = "".join(format_exception(*record.exc_info)).rstrip()
+        if (redacted := _hide(trace)) != trace:
+            record.exc_info, record.exc_text = None, redacted
     return True
+
+
+def _hide(text: str) -> str:
+    redacted = _TICKETS.sub(rf"\g<before>{HIDDEN}", text)
+    # A server decodes the query, so that any character of a ticket or of its parameter's name may be percent-encoded.
+    decoded = unquote(redacted)
+    return _TICKETS.sub(rf"\g<before>{HIDDEN}", decoded) if "%" in redacted and _shows_ticket(decoded) else redacted
+
+
+def _shows_ticket(text: str) -> bool:
+    return any(HIDDEN not in found[0] for found in _TICKETS.finditer(text))

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final, TypeVar, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -54,16 +55,20 @@ _ALWAYS_SERVING: Final = _AlwaysServing()
 
 
 class NativeConnection(ServerConnection):
-    """A server connection that flushes its subscriber when the transport becomes writable again."""
+    """A server connection that flushes its subscriber when the transport becomes writable again.
+
+    It stops reading from a client that does not read the answers to its pings.
+    """
 
     # In addition to the library's instance dictionary: its keys are shared between connections only while no key is
     # added.
-    __slots__ = ("close_frame_sent", "closing", "pending", "socket")
+    __slots__ = ("answers_unread", "close_frame_sent", "closing", "pending", "socket")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.pending: _PendingHandshake | None = None
         self.socket: NativeSubscriber | None = None
+        self.answers_unread = False
         self.closing = False
         self.close_frame_sent = False
         """Whether a close frame was sent behind waiting frames. The client may then take time to read those."""
@@ -72,6 +77,7 @@ class NativeConnection(ServerConnection):
         super().connection_made(transport)
         # From here on the library only asks the server whether it is serving.
         self.server = cast("Server", _ALWAYS_SERVING)
+        self.recv_messages.resume = self._resume_reading
 
     def abort_soon(self) -> None:
         """Abort the connection after CLOSE_TIMEOUT_SECONDS, unless the close handshake ends before."""
@@ -80,15 +86,26 @@ class NativeConnection(ServerConnection):
             self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
+        unsent = self.transport.get_write_buffer_size()
         super().data_received(data)
+        if self.paused and self.transport.get_write_buffer_size() > unsent:
+            self.answers_unread = True
+            self.transport.pause_reading()
         # Without this, the library waits without limit for the client to close the connection.
         if self.protocol.close_expected() and (self.protocol.close_rcvd is not None or not self.close_frame_sent):
             self.abort_soon()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.answers_unread = False
+        if not self.recv_messages.paused:
+            self.transport.resume_reading()
         if self.socket is not None:
             self.socket.flush()
+
+    def _resume_reading(self) -> None:
+        if not self.answers_unread:
+            self.transport.resume_reading()
 
 
 class _PendingHandshake:
@@ -152,6 +169,9 @@ async def _authorize_request(
     """Authorize a client before its handshake is accepted. A refusal is stored, and sent as a close frame later."""
     if not isinstance(connection, NativeConnection):
         raise TypeError(type(connection).__name__)
+    # Checked here as well as by the library, which does it only after the ticket has been used.
+    if (rejection := connection.protocol.accept(request)).status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+        return rejection
     headers = request.headers
     handshake = parse_handshake(
         request.path.partition("?")[2],

@@ -81,13 +81,13 @@ class Subscriber:
     __slots__ = (
         "_coalesced", "_crowded", "_crowded_bytes", "_crowded_events", "_epoch", "_idle_ticks", "_last_sent_seq",
         "_last_seq", "_limits", "_queue", "_room", "_scheduled", "_scheduler", "_waiting", "_waiting_bytes",
-        "coalesced", "code", "gaps", "in_flight", "thread_id", "user_id",
+        "coalesced", "code", "gaps", "in_flight", "subscription", "thread_id", "user_id",
     )
     # fmt: on
 
     def __init__(self, subscription: Subscription, scheduler: Scheduler) -> None:
-        self.thread_id = subscription.thread_id
-        self.user_id = subscription.user_id
+        self.thread_id, self.user_id = subscription.thread_id, subscription.user_id
+        self.subscription = subscription
         self._scheduler = scheduler
         self._scheduled = False
         """Whether a flush is scheduled or in progress."""

@@ -94,9 +94,9 @@ class Tickets:
 
     async def authorize(self, handshake: Handshake) -> Subscription:
         """Return the ticket's subscription. A `user_id` or `thread_id` in the query must match it."""
-        claims = self._verify(self._find_ticket(handshake))
+        claims, key = self._verify(self._find_ticket(handshake))
         try:
-            subscription = Subscription(ids.user_id(claims.sub), ids.thread_id(claims.thread))
+            subscription = Subscription(ids.user_id(claims.sub), ids.thread_id(claims.thread), key)
         except InvalidId as error:
             raise SubscriptionRefused(CLOSE_BAD_TICKET, "the ticket contains no valid user id or thread id") from error
         if handshake.query.get("thread_id", subscription.thread_id) != subscription.thread_id:
@@ -112,13 +112,13 @@ class Tickets:
     def _find_ticket(self, handshake: Handshake) -> str | None:
         return handshake.offered_ticket or (handshake.query.get("ticket") if self._in_query else None)
 
-    def _verify(self, ticket: str | None) -> _Claims:
+    def _verify(self, ticket: str | None) -> tuple[_Claims, bytes]:
         if ticket is None or len(ticket) > TICKET_BYTES:
             raise SubscriptionRefused(CLOSE_BAD_TICKET, "no ticket" if ticket is None else "the ticket is too long")
         for key in self._keys:
             try:
                 claims = jwt.decode(ticket, key, algorithms=[ALGORITHM], audience=AUDIENCE)
-                return msgspec.convert(claims, _Claims)
+                return msgspec.convert(claims, _Claims), key
             except jwt.ExpiredSignatureError as error:
                 raise SubscriptionRefused(CLOSE_TICKET_EXPIRED, "the ticket has expired; request a new one") from error
             except jwt.InvalidSignatureError:

@@ -33,8 +33,8 @@ __all__ = ["AsgiSubscriber", "NativeSubscriber", "WriteScheduler", "WritingSubsc
 BATCH_MIN_EVENTS: Final = 16
 """If an event-loop iteration puts fewer frames, they are written at its end. Otherwise the write waits for more
 frames."""
-BATCH_MAX_ITERATIONS: Final = 4
-BATCH_MAX_SECONDS: Final = 0.002
+BATCH_MAX_ITERATIONS: Final = 8
+BATCH_MAX_SECONDS: Final = 0.005
 """Longest time that a write waits for more frames while producers are active. Larger writes need fewer system calls."""
 BATCH_MAX_FRAMES: Final = 64
 """With this many frames waiting for one socket, they are written without waiting for more."""

@@ -8,9 +8,11 @@ parameters, so that neither a forgotten run nor a missing row of the ledger can 
 from __future__ import annotations
 
 import enum
+import gc
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bridgekit.events import Outcome, Receipt
@@ -106,6 +108,19 @@ class Verdict:
         return dict(sorted(by_link.items()))
 
 
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Pause the garbage collector: it would traverse the history several times, and the checker creates no cycles."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_collection_paused()
 def check(history: History, expected: ExpectedEvents | None = None) -> Verdict:
     """Return the verdict on a history. LedgerImbalance if its counts contradict each other.
 

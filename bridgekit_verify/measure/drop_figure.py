@@ -133,8 +133,8 @@ def _panel(axis: Axes, panel: DropPanel, y: float) -> float:
         note = panel.notes.get(label, "")
         y = (_row if one_bar else _small_bars)(axis, panel, label, counts, y)
         if note:
-            _text(axis, BARS, y - 0.01, note, size=8.5, color=FAINT)
-            y += 0.17
+            _text(axis, BARS, y + 0.05, note, size=8.5, color=FAINT)
+            y += 0.2
     return (y if one_bar else _key_to_kinds(axis, panel, y)) + 0.12
 
 

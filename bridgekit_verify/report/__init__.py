@@ -3,7 +3,7 @@
 notebook_types   types for the untyped functions of nbformat and nbconvert
 findings         the data types that a notebook passes to the report
 claims           the audit's claims, each tested again, as findings
-outputs          called by notebooks: record, show_table, show_figure, source_of, checked
+outputs          called by notebooks: record, show_table, show_figure, source_of, printed_log, checked
 json_values      the values of a data frame -> JSON types
 assertions       makes a failed assertion of a notebook state the values that it compared
 explorer         controls of notebook 00 that run chains with a reader's own thread ids
@@ -31,7 +31,7 @@ by the modules that use them, so that a kernel does not load them.
 
 from bridgekit_verify.report.assertions import show_asserted_values
 from bridgekit_verify.report.findings import FINDING_MIME, SOURCE_MIME, TABLE_MIME, Finding, Verdict
-from bridgekit_verify.report.outputs import checked, record, show_figure, show_table, source_of
+from bridgekit_verify.report.outputs import checked, printed_log, record, show_figure, show_table, source_of
 
 __all__ = [
     "FINDING_MIME",
@@ -40,6 +40,7 @@ __all__ = [
     "Finding",
     "Verdict",
     "checked",
+    "printed_log",
     "record",
     "show_figure",
     "show_table",

@@ -84,14 +84,20 @@ class Exploration:
 
 
 async def explore_once(
-    chain: str, threads: Sequence[str], *, runs_at_once: int, event: str = THOUGHT, seed: int = 7
+    chain: str,
+    threads: Sequence[str],
+    *,
+    runs_at_once: int,
+    event: str = THOUGHT,
+    outside_core: bool = False,
+    seed: int = 7,
 ) -> Exploration:
     """Trace the chosen chain and the sound one, and measure the drop rates of both and of the code as committed.
 
     The shown run is the first whose event another user read, else the first whose event was lost, else the first.
-    InvalidId and UnknownName say what is allowed.
+    `outside_core` lets the registry bind the agents, as in a `Workload`. InvalidId and UnknownName say what is allowed.
     """
-    workload = _workload(threads, runs_at_once)
+    workload = _workload(threads, runs_at_once, outside_core=outside_core)
     chosen = variant(chain)
     traces = [await trace_workload(row, workload, seed=seed) for row in dict.fromkeys((chosen.name, SOUND.name))]
     measured = {trace.name: trace.measurement for trace in traces}
@@ -100,13 +106,18 @@ async def explore_once(
     return Exploration(tuple(traces), _most_telling(traces[0], event), event, drop_table(measured.values()))
 
 
-def _workload(threads: Sequence[str], runs_at_once: int) -> Workload:
-    if not 1 <= runs_at_once <= RUNS_LIMIT:
-        raise InvalidId("runs at once", f"must be 1 to {RUNS_LIMIT}, not {runs_at_once:,}")
+def _workload(threads: Sequence[str], runs_at_once: int, *, outside_core: bool = False) -> Workload:
+    if type(runs_at_once) is not int or not 1 <= runs_at_once <= RUNS_LIMIT:
+        raise InvalidId("runs at once", f"must be a whole number from 1 to {RUNS_LIMIT}, not {runs_at_once!r}")
     owned = own_threads(threads)
     if len(owned) > THREADS_LIMIT:
         raise InvalidId("thread ids", f"at most {THREADS_LIMIT} are allowed, not {len(owned):,}")
-    return Workload(threads=owned, runs_per_thread=-(-runs_at_once // len(owned)), at_once=runs_at_once)
+    return Workload(
+        threads=owned,
+        runs_per_thread=-(-runs_at_once // len(owned)),
+        at_once=runs_at_once,
+        outside_core=outside_core,
+    )
 
 
 def _most_telling(trace: Trace, event: str) -> str:

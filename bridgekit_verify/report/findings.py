@@ -107,6 +107,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     records: tuple[dict[str, Any], ...]
     measurement: bool = True
     """Whether its rows are measurements, which go to results.csv."""
+    folded: bool = False
+    """Whether it is closed until the reader opens it."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +145,12 @@ def basis_text(finding: Finding) -> str:
 def verdict_phrase(verdict: str) -> str:
     """Return the verdict as the end of a sentence that starts with "the claim"."""
     return "is neither confirmed nor refuted: unknown" if verdict == "unknown" else verdict
+
+
+def numeric_columns(table: Table) -> set[str]:
+    """Return the columns that contain only numbers and missing values; they are right-aligned."""
+    values = {name: {type(row.get(name)) for row in table.records} - {type(None)} for name in table.columns}
+    return {name for name, kinds in values.items() if kinds and kinds <= {int, float}}
 
 
 def cell_text(value: object) -> str:

@@ -1,10 +1,10 @@
-"""The terms that the page uses, each with its meaning in plain words."""
+"""The terms that the page uses and the columns of results.csv, each with its meaning in plain words."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["TERMS"]
+__all__ = ["COLUMNS", "TERMS"]
 
 TERMS: Final = {
     "agent": "A program that works on a user's request with a language model and tools.",
@@ -40,3 +40,25 @@ TERMS: Final = {
     "95 % interval": "The range that contains the true rate in about 95 of 100 measurements (Wilson's interval).",
     "unknown": "Not measured, or the measurement gave no result. Unknown is never counted as a success.",
 }
+
+COLUMNS: Final = {
+    "notebook": "the notebook that shows the table",
+    "table": "the table's name",
+    "chain": "the chain that was measured, such as as committed or as reported",
+    "variant": "the combination of sound and broken parts that was measured",
+    "step": "the fix or repair that was applied",
+    "thread ids": "the kind of thread id",
+    "in use": "whether the audited backend uses this kind of thread id",
+    "fault": "the failure of the environment that was injected",
+    "expected": "events that should have reached a socket, by the workload's parameters",
+    "delivered": "events that reached a socket entitled to them",
+    "lost": "events that nobody read",
+    "leaked": "events that another user read",
+    "misrouted": "frames read at a socket of another thread or user",
+    "false success": "events reported as sent that their user did not read",
+    "order": "position of a repair in the recommended order",
+    "repair": "the repair",
+    "lines removed": "lines that a repair removes from the rebuilt chain",
+    "lines added": "lines that a repair adds to the rebuilt chain",
+}
+"""The columns that results.csv always offers if a table has them, each with its meaning. They come first."""

@@ -96,10 +96,9 @@ def all_findings(report: Report) -> dict[str, tuple[Finding, Notebook]]:
 
 def _with_run_answer(finding: Finding, tables: DropTables) -> Finding:
     """Return a finding with the answer whether what it is about works as committed, unless the finding states it."""
-    works = _run_answer(finding, tables)
-    if finding.works != "unknown" or works == "unknown":
+    if finding.works != "unknown":
         return finding
-    return structs.replace(finding, works=works)
+    return structs.replace(finding, works=_run_answer(finding, tables))
 
 
 def _run_answer(finding: Finding, tables: DropTables) -> RunAnswer:

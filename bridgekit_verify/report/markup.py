@@ -30,6 +30,13 @@ _NEVER = (
     "svg",
     "math",
 )
+_FOLDING = {
+    "<details>": '<details class="code">',
+    "<summary>": "<summary>",
+    "</summary>": "</summary>",
+    "</details>": "</details>",
+}
+"""The tags that markdown may contain, and how they are rendered."""
 _ATTRIBUTES = {"alt", "class", "colspan", "rowspan", "scope", "style", "title", "src", "href"}
 
 
@@ -57,6 +64,13 @@ class _Offline(mistune.HTMLRenderer):
         """Render a heading two levels lower, below the page's own headings."""
         level = min(6, level + _HEADING_SHIFT)
         return f"<h{level}>{text}</h{level}>\n"
+
+    def block_html(self, html: str) -> str:
+        """Render the folded answer of an exercise; all other HTML is shown as text."""
+        text = escape(html.strip())
+        for tag, kept in _FOLDING.items():
+            text = text.replace(escape(tag), kept)
+        return f"{text}\n"
 
     def block_code(self, code: str, info: str | None = None) -> str:
         """Render fenced code, highlighted if it names its language."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import inspect
 import io
+import logging
 import sys
 import textwrap
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +31,7 @@ from bridgekit_verify.report.findings import (
     basis_text,
     cell_text,
     delivery_text,
+    numeric_columns,
     result_phrase,
 )
 from bridgekit_verify.report.json_values import json_value
@@ -51,12 +54,12 @@ def record(finding: Finding) -> None:
     _show({"text/plain": str(finding), **data})
 
 
-def show_table(frame: DataFrame, caption: str, *, name: str, measurement: bool = True) -> None:
+def show_table(frame: DataFrame, caption: str, *, name: str, measurement: bool = True, folded: bool = False) -> None:
     """Show a frame as a table, and pass its rows to results.json and, if they are measurements, to results.csv.
 
-    Raises ValueError for a column name that results.csv reserves.
+    A `folded` table is closed until the reader opens it. Raises ValueError for a column name that results.csv reserves.
     """
-    table = table_of(frame, caption, name=name, measurement=measurement)
+    table = table_of(frame, caption, name=name, measurement=measurement, folded=folded)
     text = f"{caption}\n{frame.to_string(index=False)}"
     _show({"text/plain": text, "text/html": _grid(table), TABLE_MIME: msgspec.to_builtins(table)})
 
@@ -88,6 +91,28 @@ def source_of(thing: type | Callable[..., Any] | ModuleType) -> None:
     _show({"text/plain": text, "text/markdown": markdown, SOURCE_MIME: msgspec.to_builtins(source)})
 
 
+@contextmanager
+def printed_log() -> Iterator[None]:
+    """Print each line that bridgekit and bridgekit_verify log within the block, at every level: "DEBUG no route"."""
+    handler = _Printing()
+    loggers = [logging.getLogger(name) for name in ("bridgekit", "bridgekit_verify")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+class _Printing(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _print(f"{record.levelname} {record.getMessage()}")
+
+
 def checked(name: str) -> None:
     """Print the last line of a notebook. A run without this line counts as failed."""
     _print(sentinel(name))
@@ -98,7 +123,7 @@ def sentinel(name: str) -> str:
     return f"checked: {name}"
 
 
-def table_of(frame: DataFrame, caption: str, *, name: str, measurement: bool) -> Table:
+def table_of(frame: DataFrame, caption: str, *, name: str, measurement: bool, folded: bool = False) -> Table:
     """Return a frame as plain data. A named index becomes a column; an unnamed one is dropped. Raises ValueError."""
     plain = frame.reset_index() if any(label is not None for label in frame.index.names) else frame
     columns = tuple(_label(column) for column in plain.columns)
@@ -112,7 +137,7 @@ def table_of(frame: DataFrame, caption: str, *, name: str, measurement: bool) ->
         for index, column in enumerate(columns)
     ]
     records = tuple(dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
-    return Table(name=name, caption=caption, columns=columns, records=records, measurement=measurement)
+    return Table(name=name, caption=caption, columns=columns, records=records, measurement=measurement, folded=folded)
 
 
 def _require_valid(finding: object) -> None:
@@ -174,10 +199,17 @@ def _card(finding: Finding) -> str:
 
 
 def _grid(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    numeric = numeric_columns(table)
+    # JupyterLab aligns every cell to the right, which makes text hard to read.
+    left = {column: "" if column in numeric else ' style="text-align:left"' for column in table.columns}
+    head = "".join(f'<th scope="col"{left[column]}>{escape(column)}</th>' for column in table.columns)
     rows = (
-        "".join(f"<td>{escape(cell_text(row.get(column)))}</td>" for column in table.columns) for row in table.records
+        "".join(f"<td{left[column]}>{escape(cell_text(row.get(column)))}</td>" for column in table.columns)
+        for row in table.records
     )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     caption = f'<caption style="caption-side:top;text-align:left">{escape(table.caption)}</caption>'
-    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    rows_and_head = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    if table.folded:
+        return f"<details><summary>{escape(table.caption)}</summary><table>{rows_and_head}</table></details>"
+    return f"<table>{caption}{rows_and_head}</table>"

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.report.chart import chart
 from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
-from bridgekit_verify.report.findings import OURS, Finding, Table, basis_text, cell_text
+from bridgekit_verify.report.findings import OURS, Finding, basis_text, cell_text, numeric_columns
 from bridgekit_verify.report.glossary import TERMS
 from bridgekit_verify.report.judging import (
     AUDITED_LINKS,
@@ -108,7 +108,7 @@ def _templates() -> Templates:
         "day": _day,
         "html": output_html,
         "level": _level,
-        "numeric": _numeric,
+        "numeric": numeric_columns,
         "markdown": markdown_html,
         "marks": _marks,
         "outcome": _outcome,
@@ -212,12 +212,6 @@ def _outcome(value: object) -> str:
 def _together(text: str) -> str:
     """Return the text with no-break spaces in counts such as "0 of 300"."""
     return _COUNTS.sub("\\1\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}\\2", text)
-
-
-def _numeric(table: Table) -> set[str]:
-    """Return the columns that contain only numbers and missing values; they are right-aligned."""
-    values = {name: {type(row.get(name)) for row in table.records} - {type(None)} for name in table.columns}
-    return {name for name, kinds in values.items() if kinds and kinds <= {int, float}}
 
 
 def _seconds(seconds: float | None) -> str:

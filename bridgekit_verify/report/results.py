@@ -13,6 +13,7 @@ import msgspec
 
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.report.findings import RESERVED_COLUMNS, Finding
+from bridgekit_verify.report.glossary import COLUMNS
 from bridgekit_verify.report.judging import all_findings, headline, link_statuses
 from bridgekit_verify.report.structure import Notebook, Report
 
@@ -21,28 +22,6 @@ SCHEMA_VERSION: Final = 2
 
 MAX_COLUMNS: Final = 25
 """The most columns that results.csv has. The other columns of a table are only in results.json."""
-
-COLUMNS: Final = {
-    "notebook": "the notebook that shows the table",
-    "table": "the table's name",
-    "chain": "the chain that was measured, such as as committed or as reported",
-    "variant": "the combination of sound and broken parts that was measured",
-    "step": "the fix or repair that was applied",
-    "thread ids": "the kind of thread id",
-    "in use": "whether the audited backend uses this kind of thread id",
-    "fault": "the failure of the environment that was injected",
-    "expected": "events that should have reached a socket, by the workload's parameters",
-    "delivered": "events that reached a socket entitled to them",
-    "lost": "events that nobody read",
-    "leaked": "events that another user read",
-    "misrouted": "frames read at a socket of another thread or user",
-    "false success": "events reported as sent that their user did not read",
-    "order": "position of a repair in the recommended order",
-    "repair": "the repair",
-    "lines removed": "lines that a repair removes from the rebuilt chain",
-    "lines added": "lines that a repair adds to the rebuilt chain",
-}
-"""The columns that results.csv always offers if a table has them, each with its meaning. They come first."""
 
 # What a spreadsheet program takes for the start of a formula, also in full width.
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")

@@ -106,7 +106,7 @@ class DropStudy:
 
 
 def _links_as_text(count: DropCount) -> str:
-    return ", ".join(f"link {link}: {dropped:,}" for link, dropped in count.dropped_at.items())
+    return "at " + ", ".join(f"link {link}: {dropped:,}" for link, dropped in count.dropped_at.items())
 
 
 async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> DropStudy:

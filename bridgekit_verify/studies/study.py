@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from bridgekit.chain import LINKS, Link
 from bridgekit.chain.self_check import SOUND_CHECKS
+from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.families import FAMILIES, Families, Family, families_by_name, thread_ids
 from bridgekit_verify.measure.plots import delivery_figure
@@ -78,8 +79,12 @@ async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed
     """Probe link 1 to 9, break it, and measure delivery before and after its repair.
 
     `threads` users with one thread each, `runs` runs per thread, `at_once` of them active together. Link 3 is measured
-    with agents that the registry binds, because the core binds its own agents (link 5).
+    with agents that the registry binds, because the core binds its own agents (link 5). InvalidParameter says which
+    values are allowed.
     """
+    for name, value in (("threads", threads), ("runs", runs)):
+        if type(value) is not int or value < 1:
+            raise InvalidParameter(name, value, "a whole number of at least 1")
     workload = Workload(
         threads=thread_ids(EXAMPLE, threads, seed=seed), runs_per_thread=runs, at_once=at_once, outside_core=number == 3
     )

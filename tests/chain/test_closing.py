@@ -14,8 +14,10 @@ import anyio
 import pytest
 
 from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, create_app, shut_down, start_application
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.errors import DeterministicStartupError, ShuttingDown, ThreadNotOwned
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import MemoryMappingStore
@@ -84,6 +86,49 @@ async def test_run_is_refused_when_the_supervisor_is_closed() -> None:
     await supervisor.close(seconds=TIMEOUT_SECONDS)
     with pytest.raises(ShuttingDown, match="accepts no new run; try again in a moment"):
         await supervisor.run(**RUN)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+async def test_active_run_may_start_sub_agents_while_the_supervisor_closes(depth: int) -> None:
+    """A run that has ended may not, although its tasks have its context."""
+    begun, closed, ended = anyio.Event(), anyio.Event(), anyio.Event()
+    late: list[Exception] = []
+
+    async def run(request: str) -> object:
+        return (await supervisor.run(**{**RUN, "request": request})).result
+
+    async def start_late() -> None:
+        await ended.wait()
+        try:
+            await run("0")
+        except ShuttingDown as error:
+            late.append(error)
+
+    class Nested(BaseAgent):
+        async def execute(self, context: RunContext) -> object:
+            if context.request == str(depth):
+                tasks.start_soon(start_late)
+                begun.set()
+                await closed.wait()
+            remaining = int(context.request)
+            return [remaining, await run(str(remaining - 1))] if remaining else 0
+
+    supervisor = (await started(agents={"researcher": Nested})).supervisor
+    results: list[object] = []
+    with anyio.fail_after(TIMEOUT_SECONDS):
+        async with anyio.create_task_group() as tasks:
+
+            async def first() -> None:
+                results.append(await run(str(depth)))
+                ended.set()
+
+            tasks.start_soon(first)
+            await begun.wait()
+            tasks.start_soon(partial(supervisor.close, seconds=TIMEOUT_SECONDS))
+            await anyio.wait_all_tasks_blocked()
+            closed.set()
+    assert str(results[0]).count("[") == depth
+    assert len(late) == 1
 
 
 async def test_close_returns_when_the_last_active_run_ends() -> None:

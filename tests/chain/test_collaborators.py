@@ -171,7 +171,7 @@ async def test_cancelled_call_is_completed_when_emitting_has_to_wait() -> None:
 
 
 async def test_cancelled_call_ends_when_emitting_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collaborators, "ERROR_NOTIFY_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(collaborators, "END_TIMEOUT_SECONDS", 0.01)
     assert payloads(await cancelled_call(anyio.sleep_forever), EventType.TOOL_COMPLETED) == []
 
 

@@ -314,7 +314,7 @@ class CancelledWhileItEnds(Hub):
         return stored()
 
 
-@pytest.mark.parametrize("of", [EventType.AGENT_STARTED, EventType.TOOL_COMPLETED, *END_EVENTS], ids=str)
+@pytest.mark.parametrize("of", [EventType.AGENT_STARTED, EventType.TOOL_COMPLETED, *sorted(END_EVENTS)], ids=str)
 @pytest.mark.parametrize("fails", [False, True], ids=["returns", "raises"])
 async def test_run_that_is_cancelled_while_an_event_is_stored_ends_once(of: EventType, fails: bool) -> None:
     class Calling(Step):

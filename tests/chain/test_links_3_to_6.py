@@ -211,7 +211,7 @@ async def test_cancelled_run_gets_its_end_event_when_publishing_has_to_wait() ->
 
 
 async def test_cancelled_run_ends_when_publishing_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_5_core, "ERROR_NOTIFY_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(link_5_core, "END_TIMEOUT_SECONDS", 0.01)
     assert await cancelled_run(BridgeThatNeverAnswers) == ["agent_started"]
 
 

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor, GapReason
+from bridgekit.signals import START, Cursor, GapReason
 from bridgekit.transport.log import Retention
 from tests.contract.stores import (
     POLL_INTERVAL_SECONDS,
@@ -46,6 +46,23 @@ async def test_socket_without_a_cursor_starts_at_the_threads_end(location: Store
         assert head.epoch == begun.cursor.epoch
         await holder.wait_for_frames(THREAD, 3)
         assert await holder.join(THREAD) == (head, (), None, None)
+
+
+@pytest.mark.parametrize(("retained", "first"), [(8, 1), (2, 2)])
+async def test_start_gets_everything_that_is_retained(location: StoreLocation, retained: int, first: int) -> None:
+    async with location.workers(Retention(events=retained)) as (sender, holder):
+        assert await holder.join(ThreadId("thread_of_nothing"), START) == (
+            (await holder.join(ThreadId("thread_of_nothing"))).cursor,
+            (),
+            None,
+            None,
+        )
+        head = await published(sender, 3)
+        replay = await holder.join(THREAD, START)
+        assert numbers(replay.frames) == list(range(first, 4))
+        assert replay.cursor == Cursor(head.epoch, first - 1)
+        gaps = [(gap.first, gap.last, gap.reason) for gap in replay.gaps]
+        assert gaps == ([(1, first - 1, GapReason.EXPIRED)] if first > 1 else [])
 
 
 async def test_epoch_is_unique_per_thread_and_unguessable(location: StoreLocation) -> None:

@@ -18,7 +18,7 @@ IMPORTABLE = {"anyio", "bridgekit", "bridgekit_verify", "matplotlib", "pandas"}
 IMPORTABLE_FROM_THE_STANDARD_LIBRARY = {
     "collections", "contextlib", "dataclasses", "functools", "itertools", "json", "logging", "typing",
 }  # fmt: skip
-TAGS = {"parameters", "try", "check"}
+TAGS = {"parameters", "try", "exercise", "check"}
 OVERVIEW = "00_overview"
 GLOSSARY = "Glossary"
 # Their errors are lost: nothing in a notebook owns the task.
@@ -27,21 +27,6 @@ TASK_MAKERS = {"create_task", "ensure_future"}
 LOOP_STARTERS = {"anyio.run", "asyncio.run", "uvicorn.run", "trio.run"}
 # Each can wait forever: a cell needs a time limit around it.
 ENDLESS = {"receive", "wait", "sleep_forever"}
-
-# These rules came after some notebooks. Remove a notebook from this table when it is rewritten, and the table, with
-# `allowed`, when it is empty.
-NEWER_RULES = ("navigation", "parameter comment", "columns")
-NOT_YET_REWRITTEN: dict[str, Sequence[str]] = {
-    "01_app_startup": NEWER_RULES,
-    "02_supervisor": NEWER_RULES,
-    "03_agent_registry": NEWER_RULES,
-    "04_execution_engine": NEWER_RULES,
-    "05_execution_core": NEWER_RULES,
-    "06_base_agent": NEWER_RULES,
-    "07_bridge_adapter": NEWER_RULES,
-    "08_event_emission": NEWER_RULES,
-    "09_bridge_routing": NEWER_RULES,
-}
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -55,17 +40,12 @@ def complaints_about(notebook: Any, *, name: str = "", names: Sequence[str] = ()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if not code:
         return ["no code cell"]
-    allowed = NOT_YET_REWRITTEN.get(name, ())
     return [
         *about_whole(notebook),
-        *(about_navigation(notebook, name, names) if "navigation" not in allowed else ()),
+        *about_navigation(notebook, name, names),
         *about_roles(code),
-        *(about_parameters(code) if "parameter comment" not in allowed else ()),
-        *(
-            f"code cell {n}: {problem}"
-            for n, cell in enumerate(code, 1)
-            for problem in about_cell(cell, columns=None if "columns" in allowed else COLUMNS_AT_MOST)
-        ),
+        *about_parameters(code),
+        *(f"code cell {n}: {problem}" for n, cell in enumerate(code, 1) for problem in about_cell(cell)),
     ]
 
 
@@ -145,12 +125,12 @@ def lines_with_a_comment(source: str) -> set[int]:
     return {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
 
 
-def about_cell(cell: Any, *, columns: int | None = COLUMNS_AT_MOST) -> Iterator[str]:
+def about_cell(cell: Any) -> Iterator[str]:
     lines = cell.source.splitlines()
     if len(lines) > LINES_AT_MOST:
         yield f"more than {LINES_AT_MOST} lines"
-    if columns is not None and (longest := max(map(len, lines), default=0)) > columns:
-        yield f"a line of {longest} columns, more than {columns}"
+    if (longest := max(map(len, lines), default=0)) > COLUMNS_AT_MOST:
+        yield f"a line of {longest} columns, more than {COLUMNS_AT_MOST}"
     if not cell.source.strip():
         yield "empty: it would never run"
     if unknown := sorted(tags_of(cell) - TAGS):

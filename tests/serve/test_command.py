@@ -229,6 +229,14 @@ async def pinged(server: Server) -> bool:
             ("tests.served_application:bare",),
             "the application: it does not start the bridge; create it",
         ),
+        (
+            ("tests.served_application:routeless",),
+            "the application: it has no bridgekit routes; add routes=",
+        ),
+        (
+            ("tests.served_application:unstarted",),
+            "the application at /api: bridgekit's lifespan does not run",
+        ),
     ],
 )
 async def test_application_that_does_not_start_is_one_line_and_exit_2(words: tuple[str, ...], expected: str) -> None:
@@ -256,3 +264,31 @@ async def test_two_workers_with_a_single_worker_store_exit_with_2_and_one_line_p
     refused = "bridgekit: link 1: the memory store serves a single process, and another process serves 127.0.0.1:"
     assert any(line.startswith(refused) for line in server.output)
     assert [line for line in server.output if not line.startswith((refused, "ERROR:    Child process ["))] == []
+
+
+STUBBORN = "tests.serve.stubborn:app"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["block", "swallow"])
+@pytest.mark.parametrize("edge", ["native", "asgi"])
+async def test_run_that_cannot_be_cancelled_does_not_keep_the_server(edge: str, what: str) -> None:
+    async def run() -> None:
+        with suppress(httpx.TransportError):
+            await server.post(f"/runs/{what}")
+
+    async with started(*SERVE, STUBBORN, "--port", "0", "--edge", edge) as server, anyio.create_task_group() as tasks:
+        await server.read_until(UP)
+        tasks.start_soon(run)
+        await server.read_until("begun")
+        server.signal(signal.SIGTERM)
+        assert await server.end() == 0
+
+
+@pytest.mark.slow
+async def test_forked_child_has_no_signal_handler_of_the_server() -> None:
+    async with started(*SERVE, STUBBORN, "--port", "0") as server:
+        await server.read_until(UP)
+        assert (await server.post("/runs/fork")).text == f"-15 {server.process.pid}"
+        server.signal(signal.SIGTERM)
+        assert await server.end() == 0

@@ -11,7 +11,7 @@ import anyio
 import httpx
 import pytest
 from anyio.abc import ByteStream
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -254,3 +254,74 @@ def test_requested_native_edge_bypasses_middleware() -> None:
 def test_native_edge_for_another_kind_of_application_is_refused() -> None:
     with pytest.raises(ServeError, match=r"^here:app: it is of type CORSMiddleware, .*; use --edge asgi$"):
         choose_edge("here:app", wrapped(), "native")
+
+
+def prefixed(*prefixes: str) -> FastAPI:
+    """An application whose bridge routes are in routers, included in one another with these prefixes."""
+    router = APIRouter()
+    router.routes.extend(routes())
+    for prefix in prefixes[1:]:
+        outer = APIRouter()
+        outer.include_router(router, prefix=prefix)
+        router = outer
+    app = FastAPI(lifespan=lifespan(PARTS))
+    app.include_router(router, prefix=prefixes[0])
+    return app
+
+
+@pytest.mark.parametrize("edge", ["asgi", "native"])
+@pytest.mark.parametrize("prefixes", [("",), ("/api/v1",), ("/api", "/v1")])
+async def test_routes_in_a_router_are_served_under_its_prefix_on_either_edge(
+    edge: str, prefixes: tuple[str, ...]
+) -> None:
+    app = prefixed(*prefixes)
+    assert bridge_paths(app) == {f"{''.join(prefixes)}/ws"}
+    async with serving(app, edge=edge) as url:
+        await app.state.bridgekit.open_thread(THREAD, ALICE)
+        async with connect(url + "".join(prefixes), user_id=ALICE, thread_id=THREAD) as client:
+            await app.state.bridgekit.bridge.notify(emitted())
+            assert (await client.receive()).seq == 1
+
+
+@pytest.mark.parametrize("edge", ["asgi", "native"])
+@pytest.mark.parametrize(("after", "first"), [("after=start", "1"), ("after=end", None), ("after=start&seq=1", None)])
+async def test_page_opened_in_mid_run_gets_the_retained_events(edge: str, after: str, first: str | None) -> None:
+    async with served(edge) as (app, url):
+        await app.state.bridgekit.bridge.notify(emitted())
+        async with open_socket(f"{url}{ASKED}&{after}") as page:
+            if first is None:
+                await page.wait_closed()
+            else:
+                assert [json.loads(await page.recv())["seq"] for _ in range(2)] == [0, 1]
+    assert page.close_code == (4500 if first is None else 1000)
+
+
+def mounting(inner: Starlette, *, nested: bool, depth: int) -> Starlette:
+    """An application that mounts another one under `/api`, with or without running its lifespan."""
+
+    @asynccontextmanager
+    async def running(app: Starlette) -> AsyncIterator[None]:
+        async with inner.router.lifespan_context(inner):
+            yield
+
+    mounted: Starlette = inner
+    for _ in range(depth - 1):
+        mounted = Starlette(routes=[Mount("/api", app=mounted)])
+    return Starlette(routes=[Mount("/api", app=mounted)], lifespan=running if nested else None)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_mounted_application_without_its_lifespan_is_refused_at_startup(depth: int) -> None:
+    with pytest.raises(ServeError, match="lifespan"):
+        async with serving(mounting(create_app(PARTS), nested=False, depth=depth)):
+            raise AssertionError("was served")
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_mounted_application_with_its_lifespan_is_served(depth: int) -> None:
+    inner = create_app(PARTS)
+    async with serving(mounting(inner, nested=True, depth=depth)) as url:
+        await inner.state.bridgekit.open_thread(THREAD, ALICE)
+        async with connect(url + "/api" * depth, user_id=ALICE, thread_id=THREAD) as client:
+            await inner.state.bridgekit.bridge.notify(emitted())
+            assert (await client.receive()).seq == 1

@@ -38,10 +38,10 @@ class RawPeer:
 
     async def send_text(self, payload: bytes) -> None:
         """Send one text frame of up to 65,535 bytes."""
-        await self._write(b"\x81\xfe" + len(payload).to_bytes(2, "big") + MASK + payload)
+        await self.write(b"\x81\xfe" + len(payload).to_bytes(2, "big") + MASK + payload)
 
     async def send_close(self) -> None:
-        await self._write(b"\x88\x82" + MASK + b"\x03\xe8")
+        await self.write(b"\x88\x82" + MASK + b"\x03\xe8")
 
     async def read_until(self, wanted: bytes) -> None:
         """Read until these bytes are received."""
@@ -59,10 +59,14 @@ class RawPeer:
                 raise EOFError(f"the connection ended before {frames} frames")
             self.read += data
 
-    async def _write(self, data: bytes) -> None:
+    async def write(self, data: bytes) -> None:
         while data:
-            await anyio.wait_writable(self._here)
-            data = data[self._here.send(data) :]
+            data = data[await self.write_some(data) :]
+
+    async def write_some(self, data: bytes) -> int:
+        """Wait until the system accepts a part of the data, and return the number of bytes accepted."""
+        await anyio.wait_writable(self._here)
+        return self._here.send(data)
 
 
 @asynccontextmanager
@@ -75,7 +79,7 @@ async def raw_peer(url: str, user: UserId = ALICE, thread: ThreadId = THREAD) ->
         here.connect((address.hostname, address.port))
         here.setblocking(False)
         peer = RawPeer(here)
-        await peer._write(handshake(address.netloc, urlencode({"user_id": user, "thread_id": thread})))
+        await peer.write(handshake(address.netloc, urlencode({"user_id": user, "thread_id": thread})))
         await peer.read_until(HEADER_END)
         assert peer.read.startswith(b"HTTP/1.1 101 ")
         peer.read = peer.read.partition(HEADER_END)[2]

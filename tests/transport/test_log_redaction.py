@@ -151,6 +151,17 @@ async def test_our_client_logs_no_ticket_and_puts_none_into_the_url(
     assert asked == [f"> GET /ws?thread_id={THREAD} HTTP/1.1"] * 2
 
 
+@pytest.mark.parametrize("logger", ["uvicorn.error", "asyncio", "websockets.server"])
+def test_traceback_shows_no_ticket(logger: str, written: pytest.LogCaptureFixture) -> None:
+    create_app(BridgeConfig(agents={}))
+    try:
+        raise ValueError("invalid: bridgekit.ticket.eyJhbGciOiJI.eyJzdWIi.c_d")
+    except ValueError:
+        logging.getLogger(logger).exception("failed")
+    assert "eyJ" not in written.text
+    assert "ValueError: invalid: bridgekit.ticket.(hidden)" in written.text
+
+
 def silence() -> logging.Logger:
     """Silence the logs of the clients in these tests that are not ours."""
     logger = logging.getLogger("tests.silence")
@@ -171,6 +182,11 @@ async def metrics_of(url: str) -> str:
         ('"WebSocket /ws?ticket=a.b.c&seq=1" [accepted]', (), '/ws?ticket=(hidden)&seq=1" [accepted]'),
         ('"WebSocket /ws?seq=1&ticket=a.b.c" 403', (), '/ws?seq=1&ticket=(hidden)" 403'),
         ('< TEXT \'{"type":"authorise","ticket" : "a.b...c"}\' [9 bytes]', (), '"ticket" : "(hidden)"}\' [9 bytes]'),
+        ("GET /ws?ticket%3Da.b.c&seq=1", (), "/ws?ticket=(hidden)&seq=1"),
+        ("GET /ws?%74icke%74=%61.b.c&seq=1", (), "/ws?ticket=(hidden)&seq=1"),
+        ("bridgekit%2Eticket%2Ea.b.c", (), "bridgekit.ticket.(hidden)"),
+        ("ignored %r", ("eyJhbGciOiJI.eyJzdWIi.c_d",), "ignored '(hidden)'"),
+        ("GET /a%20b?c=%C3%BC", (), "GET /a%20b?c=%C3%BC"),
         ("a theatre sells tickets=%d", (2,), "tickets=2"),
         ("100 % of it", (), "100 % of it"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -120,6 +121,12 @@ def test_fix_replaces_its_own_parts_of_any_chain_and_no_others(base: Variant, fi
     for field in fields(Variant):
         if field.name not in ("name", "summary"):
             assert getattr(fixed, field.name) == fix.parts.get(field.name, getattr(base, field.name))
+
+
+@pytest.mark.parametrize("name", [None, 3, ["sound"]])
+def test_a_variants_name_is_a_text(name: Any) -> None:
+    with pytest.raises(UnknownName, match="as committed"):
+        variant(name)
 
 
 def test_unknown_variant_raises_an_error_that_lists_the_known_ones() -> None:

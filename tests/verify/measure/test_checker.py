@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -255,6 +256,21 @@ def test_checking_changes_no_history() -> None:
     history = clean()
     assert check(history) == check(history)
     assert history == clean()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_check_leaves_the_garbage_collector_as_it_was(enabled: bool) -> None:
+    twice = clean()
+    twice.expected.append(twice.expected[0])
+    try:
+        (gc.enable if enabled else gc.disable)()
+        check(clean())
+        assert gc.isenabled() == enabled
+        with pytest.raises(LedgerImbalance):
+            check(twice)
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
 
 
 def test_inconsistent_history_raises_ledger_imbalance() -> None:

@@ -191,3 +191,13 @@ def test_texts_stay_within_the_figure() -> None:
         box = text.get_window_extent()
         assert box.x0 >= 0 and box.x1 <= figure.bbox.width, text.get_text()  # noqa: PT018 - one condition
         assert box.y0 >= 0 and box.y1 <= figure.bbox.height, text.get_text()  # noqa: PT018 - one condition
+
+
+def test_remark_below_a_bar_covers_no_bar() -> None:
+    rows = {step: {step: dropped(30)} for step in ("before", "after")}
+    figure = drop_figure([DropPanel("", rows, notes=dict.fromkeys(rows, "at link 9: 30"))], title="Halves")
+    figure.savefig(BytesIO(), format="png")
+    notes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text() == "at link 9: 30"]
+    bars = [patch.get_window_extent() for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    assert len(notes) == 2
+    assert not any(note.overlaps(bar) for note in notes for bar in bars)

@@ -9,12 +9,14 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from bridgekit.__main__ import main
 from bridgekit_verify.report import building
 from bridgekit_verify.report.building import ReportNotWritten, build_from_executed
 from bridgekit_verify.report.findings import FINDING_MIME, TABLE_MIME
@@ -34,16 +36,26 @@ def good(tmp_path: Path) -> Path:
     return tmp_path / "executed"
 
 
-def command(*arguments: object, limit: Callable[[], object] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=LIMIT_SECONDS,
-        preexec_fn=limit,
-        check=False,
-    )
+class Ran(NamedTuple):
+    """What a user sees of a command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Ran]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Return a function that runs the command in this process: a new one would import for seconds."""
+
+    def run(*arguments: object) -> Ran:
+        code = main(["report", *map(str, arguments)])
+        return Ran(code, *capsys.readouterr())
+
+    return run
 
 
 def everything_in(folder: Path) -> list[str]:
@@ -102,8 +114,17 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_executed
     assert everything_in(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_the_command_says_in_one_line_that_out_is_a_file(good: Path, tmp_path: Path) -> None:
-    ran = command("--from-executed", good, "--out", a_file(tmp_path))
+    """In a process of its own, as a user starts it."""
+    ran = subprocess.run(
+        [*COMMAND, "--from-executed", str(good), "--out", str(a_file(tmp_path))],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
         f"bridgekit: cannot write the report to {tmp_path / 'taken'}: it is a file and not a folder; name another"
@@ -112,16 +133,23 @@ def test_the_command_says_in_one_line_that_out_is_a_file(good: Path, tmp_path: P
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-def no_space() -> None:
+@contextmanager
+def no_space() -> Iterator[None]:
     """Limit the size of a file, which fails like a full disk: in the middle of a write."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_leaves_the_older_report_complete(good: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_older_report_complete(good: Path, tmp_path: Path, command: Command) -> None:
     out = tmp_path / "out"
     build_from_executed(good, out)
     older = {name: (out / name).read_bytes() for name in FILES}
-    ran = command("--from-executed", good, "--out", out, limit=no_space)
+    with no_space():
+        ran = command("--from-executed", good, "--out", out)
     assert ran.returncode == 2
     assert ran.stderr == (
         f"bridgekit: cannot write the report to {out}: {os.strerror(errno.EFBIG)}; name another folder with --out\n"
@@ -130,8 +158,9 @@ def test_a_full_disk_leaves_the_older_report_complete(good: Path, tmp_path: Path
     assert everything_in(out) == FILES
 
 
-def test_a_full_disk_leaves_no_new_folder(good: Path, tmp_path: Path) -> None:
-    ran = command("--from-executed", good, "--out", tmp_path / "new" / "out", limit=no_space)
+def test_a_full_disk_leaves_no_new_folder(good: Path, tmp_path: Path, command: Command) -> None:
+    with no_space():
+        ran = command("--from-executed", good, "--out", tmp_path / "new" / "out")
     assert ran.returncode == 2
     assert not (tmp_path / "new").exists()
 
@@ -166,7 +195,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_an_output_of_a_wrong_type_is_named_in_one_line(name: str, tmp_path: Path) -> None:
+def test_an_output_of_a_wrong_type_is_named_in_one_line(name: str, tmp_path: Path, command: Command) -> None:
     data, named = WRONG[name]
     key, content = executed("01_a", shown({"text/plain": "x", **data}))
     write(tmp_path / "executed", key, content)
@@ -179,7 +208,7 @@ def test_an_output_of_a_wrong_type_is_named_in_one_line(name: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "not json", '{"nbformat": 9, "nbformat_minor": 0, "cells": []}'])
-def test_a_file_that_is_no_notebook_is_named_in_one_line(content: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_notebook_is_named_in_one_line(content: str, tmp_path: Path, command: Command) -> None:
     (tmp_path / "executed").mkdir()
     (tmp_path / "executed" / "01_a.ipynb").write_text(content)
     ran = command("--from-executed", tmp_path / "executed", "--out", tmp_path / "out")

@@ -52,8 +52,11 @@ async def test_runs_at_once_may_exceed_the_threads(runs: int, threads: int, even
         ({"threads": [""]}, "must not be empty"),
         ({"threads": ["a", "a"]}, "'a' occurs twice"),
         ({"threads": [f"thread_{number}" for number in range(17)]}, "at most 16 are allowed, not 17"),
-        ({"runs_at_once": 0}, "runs at once: must be 1 to 32, not 0"),
-        ({"runs_at_once": 33}, "runs at once: must be 1 to 32, not 33"),
+        ({"runs_at_once": 0}, "runs at once: must be a whole number from 1 to 32, not 0"),
+        ({"runs_at_once": 33}, "runs at once: must be a whole number from 1 to 32, not 33"),
+        ({"runs_at_once": "two"}, "runs at once: must be a whole number from 1 to 32, not 'two'"),
+        ({"runs_at_once": 1.5}, "runs at once: must be a whole number from 1 to 32, not 1.5"),
+        ({"runs_at_once": "2"}, "runs at once: must be a whole number from 1 to 32, not '2'"),
         ({"chain": "perfect"}, "no variant is called 'perfect'"),
         ({"event": "agent_dreaming"}, "no event of this run is called 'agent_dreaming'"),
     ],
@@ -102,8 +105,11 @@ class Result:
         return str(self.widget.value)
 
 
-async def test_live_controls_show_a_new_result_for_each_change_and_recover_from_an_invalid_one() -> None:
+async def test_live_controls_show_a_new_result_for_each_change_and_recover_from_an_invalid_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("ipywidgets", reason="the extra `notebooks` has it")
+    monkeypatch.setattr(explorer, "FIGURE_DOTS_PER_INCH", 24)  # five figures, of which only the words matter here
     box = controls(7)
     chain, threads, at_once, _, run, _ = box.children
     result = Result(box)
@@ -111,7 +117,7 @@ async def test_live_controls_show_a_new_result_for_each_change_and_recover_from_
     chain.value, threads.value = "fix 3", "support-42"
     assert "bob-1" not in await result.wait_for("fix 3: agent_thinking of question 1 passes links 1 to 10")
     at_once.value = 0
-    message = await result.wait_for("runs at once: must be 1 to 32, not 0")
+    message = await result.wait_for("runs at once: must be a whole number from 1 to 32, not 0")
     assert "Allowed: 1 to 16 different thread ids" in message
     at_once.value = 1
     await result.wait_for("fix 3: agent_thinking of question 1 passes links 1 to 10")

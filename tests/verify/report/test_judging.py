@@ -3,6 +3,7 @@ from itertools import permutations
 import pytest
 
 from bridgekit_verify.measure.statistics import Sample
+from bridgekit_verify.report.drop_rates import AS_COMMITTED, BEFORE
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.report.judging import (
     all_findings,
@@ -16,7 +17,7 @@ from bridgekit_verify.report.judging import (
     without_sample,
 )
 from bridgekit_verify.report.structure import Report
-from tests.verify.report.drop_tables import drop_tables
+from tests.verify.report.drop_tables import EVERY, STEPS, drop_rates, drop_tables
 from tests.verify.report.example import LINKS, claim, link_finding
 from tests.verify.report.notebooks import drawn, executed, finding, recorded, report_of, tabulated
 
@@ -39,12 +40,17 @@ def test_links_are_in_the_order_of_the_chain_whatever_the_order_of_the_findings(
     assert [link.number for link in link_statuses(report)] == list(range(1, 11))
 
 
+def test_a_link_with_a_large_number_comes_last() -> None:
+    report = report_with(finding("link-64", link=64), link_finding(3))
+    assert [link.number for link in link_statuses(report)] == [*range(1, 11), 64]
+
+
 def test_all_ten_links_are_there_and_one_without_a_finding_is_unknown() -> None:
     links = link_statuses(report_with(finding()))
     assert [link.number for link in links] == list(range(1, 11))
     missing, tenth = links[0], links[-1]
     assert (missing.reported, missing.right, missing.works, missing.sound) == ("unknown",) * 4
-    assert missing.reason.startswith("Unknown")
+    assert missing.reason == "Unknown: no notebook recorded a finding about this link."
     assert (tenth.reported, tenth.right, tenth.works) == ("not examined", "not examined", "unknown")
 
 
@@ -59,6 +65,7 @@ def test_a_link_beyond_the_audit_is_shown_but_not_counted() -> None:
     assert headline(report).links == 9
     assert headline(report).answers["no"] == (3,)
     assert headline(report).failing == (3, 10, 11)
+    assert "links that fail when run as committed: 3, 10, 11" in headline(report).lines
 
 
 def test_the_headline_counts_each_answer() -> None:
@@ -80,6 +87,13 @@ def test_the_headline_counts_what_could_not_be_judged() -> None:
     found = headline(report_with(link_finding(3), link_finding(9)))
     assert found.sentence == (
         "Of the audit's verdicts on 9 links, 1 is right, 0 are right as worded, but insufficient, 1 is wrong and 7"
+        " could not be judged."
+    )
+
+
+def test_the_headline_uses_the_singular_for_one_link() -> None:
+    assert headline(report_with(link_finding(1))).sentence == (
+        "Of the audit's verdicts on 9 links, 0 are right, 1 is right as worded, but insufficient, 0 are wrong and 8"
         " could not be judged."
     )
 
@@ -122,6 +136,10 @@ def test_claims_are_grouped_by_the_start_of_their_id() -> None:
     assert [f.id for f in other_findings(report)] == ["claimed-x"]
 
 
+def test_a_group_without_claims_is_left_out() -> None:
+    assert list(claim_groups(report_with(claim("fix-1")))) == ["The three fixes"]
+
+
 def test_findings_computed_from_the_tables_belong_to_their_notebook() -> None:
     report = report_of(executed("10_a", *map(tabulated, drop_tables()), recorded(claim("fix-1"))))
     found = all_findings(report)
@@ -155,12 +173,25 @@ def test_a_finding_that_states_whether_its_fix_works_keeps_that() -> None:
         ("missed-leaks", "does not hold", "fails"),
         ("missed-leaks", "holds", "works"),
         ("missed-leaks", "unknown", "unknown"),
-        ("step-9", "holds", "unknown"),
+        ("step-1", "holds", "unknown"),
+        ("fix-4", "holds", "unknown"),
     ],
 )
 def test_whether_it_works_is_computed_where_the_finding_does_not_say(key: str, verdict: str, works: str) -> None:
     report = report_of(executed("10_a", *map(tabulated, drop_tables()), recorded(claim(key, verdict=verdict))))
     assert all_findings(report)[key][0].works == works
+
+
+def test_the_claim_of_a_single_line_is_about_fix_1() -> None:
+    steps = {**STEPS, (AS_COMMITTED, "fix 1"): lambda kind: EVERY}
+    report = report_of(executed("10_a", tabulated(drop_rates(steps)), recorded(claim("claim-complexity"))))
+    assert all_findings(report)["claim-complexity"][0].works == "works"
+
+
+def test_the_chain_works_if_every_event_arrives_before_any_fix() -> None:
+    steps = {**STEPS, (AS_COMMITTED, BEFORE): lambda kind: EVERY}
+    report = report_of(executed("10_a", tabulated(drop_rates(steps)), recorded(claim("claim-lost"))))
+    assert all_findings(report)["claim-lost"][0].works == "works"
 
 
 def test_whether_it_works_is_unknown_without_measurements() -> None:
@@ -187,6 +218,7 @@ def test_smallest_sample_is_that_of_the_finding_with_the_fewest_observations() -
         claim("fix-1", sample=Sample(90, "events")),
         claim("claim-value", verdict="unknown", sample=Sample(1, "calls")),
         claim("chain"),
+        claim("claim-late", verdict="unknown"),
     )
     smallest = smallest_sample(report)
     assert smallest is not None

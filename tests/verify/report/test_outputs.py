@@ -1,6 +1,7 @@
 import datetime
 import enum
 import json
+import logging
 import uuid
 from decimal import Decimal
 from typing import Any
@@ -10,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bridgekit_verify.report import Finding, checked, record, show_table, source_of
+from bridgekit_verify.report import Finding, checked, printed_log, record, show_table, source_of
 from bridgekit_verify.report.findings import cell_text
-from bridgekit_verify.report.outputs import read_source, table_of
+from bridgekit_verify.report.outputs import _grid, read_source, table_of
 from tests.verify.report.notebooks import finding
 
 
@@ -45,6 +46,19 @@ def test_a_missing_table_value_becomes_none() -> None:
     table = table_of(frame, "caption", name="t", measurement=True)
     assert table.columns == ("rate", "who", "at")
     assert table.records[1] == {"rate": None, "who": None, "at": None}
+
+
+def test_a_folded_table_shows_its_caption_as_the_summary() -> None:
+    table = table_of(pd.DataFrame({"step": ["fix 1"], "lost": [3]}), "Losses", name="t", measurement=False)
+    folded = _grid(msgspec.structs.replace(table, folded=True))
+    assert folded.startswith("<details><summary>Losses</summary><table>")
+    assert folded.endswith("</table></details>")
+    assert "details" not in _grid(table)
+
+
+def test_columns_of_text_are_aligned_to_the_left() -> None:
+    grid = _grid(table_of(pd.DataFrame({"step": ["fix 1"], "lost": [3]}), "Losses", name="t", measurement=False))
+    assert '<td style="text-align:left">fix 1</td><td>3</td>' in grid
 
 
 def test_a_named_index_becomes_a_column() -> None:
@@ -128,3 +142,22 @@ def test_source_location_is_relative_to_the_package(capsys: pytest.CaptureFixtur
 )
 def test_table_values_are_formatted(value: object, text: str) -> None:
     assert cell_text(value) == text
+
+
+def test_folded_table_is_closed_and_keeps_its_rows() -> None:
+    folded = table_of(pd.DataFrame({"a": [1]}), "Rows", name="rows", measurement=False, folded=True)
+    assert folded.folded
+    assert _grid(folded).startswith("<details><summary>Rows</summary><table>")
+    assert _grid(folded).endswith("</table></details>")
+    assert "<td>1</td>" in _grid(folded)
+    assert "<details>" not in _grid(table_of(pd.DataFrame({"a": [1]}), "Rows", name="rows", measurement=False))
+
+
+def test_log_is_printed_within_the_block_only(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("bridgekit.chain.example")
+    level = logging.getLogger("bridgekit").level
+    with printed_log():
+        logger.debug("could not emit %s", "agent_started")
+    logger.warning("outside")
+    assert capsys.readouterr().out == "DEBUG could not emit agent_started\n"
+    assert logging.getLogger("bridgekit").level == level

@@ -1,13 +1,25 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
 from bridgekit_verify.report.collecting import DuplicateFinding
 from bridgekit_verify.report.findings import Table
+from bridgekit_verify.report.page import index_html
 from bridgekit_verify.report.results import MAX_COLUMNS, csv_columns, results_csv, results_json
-from tests.verify.report.notebooks import code, executed, finding, notebook, raised, recorded, report_of, tabulated
+from tests.verify.report.notebooks import (
+    ENVIRONMENT,
+    code,
+    executed,
+    finding,
+    notebook,
+    raised,
+    recorded,
+    report_of,
+    tabulated,
+)
 
 DELIVERY = Table(
     name="delivery",
@@ -59,7 +71,22 @@ def test_the_table_has_at_most_25_columns_and_each_is_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", " =1", "＝1", '=HYPERLINK("http://evil.example/","open")']
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        " =1",
+        "＝1",
+        "＋1",
+        "－1",
+        "＠1",
+        '=HYPERLINK("http://evil.example/","open")',
+    ],
 )
 def test_no_text_cell_begins_as_a_formula(text: str) -> None:
     table = Table(name="t", caption="T", columns=(text, "thread"), records=({text: "a", "thread": text},))
@@ -86,6 +113,31 @@ def test_json_holds_findings_tables_and_what_they_were_made_with() -> None:
     assert results["findings"][0]["after_interval"][1] == 1.0
     assert results["tables"][0]["records"] == [{"file": "x"}]
     assert results["notebooks"][0]["parameters"] == {"SEED": 7, "RUNS": 3}
+
+
+def test_a_column_without_a_meaning_names_its_tables() -> None:
+    tables = [Table(name=name, caption="", columns=("ms",), records=({"ms": 1},)) for name in ("b", "a", "c")]
+    assert csv_columns(report_of(executed("01_a", *map(tabulated, tables))))["ms"] == "column of a, b, c"
+
+
+def test_json_is_indented_and_keeps_letters_of_every_language() -> None:
+    text = results_json(report_of(executed("01_a", recorded(finding(answer="Zoë 线程")))))
+    assert text.startswith('{\n  "schema": 2,\n')
+    assert text.endswith("}\n")
+    assert "Zoë 线程" in text
+
+
+def test_json_never_contains_a_number_that_json_lacks() -> None:
+    parameters = code("LIMIT = 1e999", tags=("parameters",))
+    with pytest.raises(ValueError, match="JSON compliant"):
+        results_json(report_of(executed("01_a", cells=(parameters,))))
+
+
+@pytest.mark.parametrize("changed", [True, False, None])
+def test_uncommitted_changes_are_stated_in_the_data_and_on_the_page(changed: bool | None) -> None:
+    report = replace(report_of(executed("01_a")), environment=replace(ENVIRONMENT, changed=changed))
+    assert json.loads(results_json(report))["environment"]["uncommitted_changes"] is changed
+    assert ("with uncommitted changes" in index_html(report)) == bool(changed)
 
 
 def test_json_has_no_interval_without_counts() -> None:

@@ -67,12 +67,12 @@ async def test_shared_agent_leaks_after_the_fixes_and_the_figure_says_so() -> No
     assert study.finding() == (
         "After all fixes, 3 of 10 events are dropped (3 leaked); with link 5 repaired as well, none"
     )
-    assert "fix 3 3 of 10, 3 leaked (link 5: 3)" in study.alt_text()
+    assert "fix 3 3 of 10, 3 leaked (at link 5: 3)" in study.alt_text()
     figure = study.figure(study.finding())
     figure.savefig(BytesIO(), format="png")
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert "3 leaked" in texts
-    assert "link 5: 3" in texts
+    assert "at link 5: 3" in texts
 
 
 @pytest.mark.slow

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 
+from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.tables import latency_table, transcript
 from bridgekit_verify.measure.workload import Workload, thread_ids
@@ -98,6 +100,21 @@ async def test_link_study_shows_before_and_after() -> None:
     assert list(study.losses()["link"]) == [8]
     assert "4 of 10" in texts_in(study.figure("title"))
     assert "link 8 broken: 4 of 10" in study.alt_text()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"threads": 0}, "threads must be a whole number of at least 1, not 0"),
+        ({"threads": "six"}, "threads must be a whole number of at least 1, not 'six'"),
+        ({"runs": 0}, "runs must be a whole number of at least 1, not 0"),
+        ({"runs": True}, "runs must be a whole number of at least 1, not True"),
+        ({"at_once": 0}, "at_once must be a whole number of at least 1, not 0"),
+    ],
+)
+async def test_link_study_says_which_sizes_are_allowed(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"^{message}$"):
+        await study_link(1, **{"threads": 1, "runs": 1, "at_once": 1} | changed)
 
 
 async def test_study_of_link_4_records_that_startup_refuses_it() -> None:

@@ -1,0 +1,40 @@
+"""Why targets are missed: the reason, a profile, and what was tried, from `missed.toml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+__all__ = ["TABLE", "Explanation", "Try", "explanations"]
+
+TABLE: Final = Path(__file__).with_name("missed.toml")
+
+
+class Try(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A change of the code that was measured against the code without it, interleaved in the same run."""
+
+    change: str
+    measured: str
+    kept: str
+    """"yes", or "no" and why."""
+
+
+class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why targets are hard to meet. Shown for those of them that the last results miss."""
+
+    targets: tuple[str, ...]
+    """Each target as `TargetResult.measured` names it."""
+    reason: str
+    profile: str
+    tries: tuple[Try, ...]
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True):
+    explanation: tuple[Explanation, ...]
+
+
+def explanations(path: Path = TABLE) -> tuple[Explanation, ...]:
+    """Read the table. Raises msgspec.ValidationError for other contents."""
+    return msgspec.toml.decode(path.read_bytes(), type=_Table).explanation

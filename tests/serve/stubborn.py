@@ -1,0 +1,80 @@
+"""An application whose run does what the environment names, to delay the end of its server."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+
+import anyio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from bridgekit.chain.collaborators import PythonTools
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_1_startup import BridgeConfig, lifespan
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.transport.asgi import routes
+from tests.factories import ALICE, THREAD
+
+FOREVER_SECONDS = 600.0
+BEGUN = "begun"
+
+
+def _report_begun() -> None:
+    sys.stdout.write(f"{BEGUN}\n")
+    sys.stdout.flush()
+
+
+def block() -> None:
+    _report_begun()
+    time.sleep(FOREVER_SECONDS)
+
+
+def fork() -> int | None:
+    """Return the exit code of a forked child that is terminated."""
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(FOREVER_SECONDS,))
+    child.start()
+    child.terminate()
+    child.join(10)
+    code = child.exitcode
+    child.kill()
+    child.join()
+    return code
+
+
+class Stubborn(BaseAgent):
+    """Calls the tool that the request names, or catches its cancellation."""
+
+    async def execute(self, context: RunContext) -> object:
+        if context.request != "swallow":
+            return await self.use_tool(context.request)
+        _report_begun()
+        while True:
+            try:
+                await anyio.sleep(FOREVER_SECONDS)
+            except BaseException:  # noqa: BLE001  # what the test is about
+                continue
+
+
+async def _run(request: Request) -> Response:
+    run = await request.app.state.bridgekit.supervisor.run(
+        agent_name="stubborn", thread_id=THREAD, user_id=ALICE, request=request.path_params["what"]
+    )
+    return PlainTextResponse(f"{run.result} {os.getpid()}")
+
+
+app = Starlette(
+    routes=[*routes(), Route("/runs/{what}", _run, methods=["POST"])],
+    lifespan=lifespan(
+        BridgeConfig(
+            agents={"stubborn": Stubborn},
+            tool_dispatcher=PythonTools({"block": block, "fork": fork}),
+            runs_seconds=0.2,
+            drain_seconds=0.2,
+        )
+    ),
+)

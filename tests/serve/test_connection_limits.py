@@ -1,0 +1,187 @@
+"""What a client can do outside the outbox, and before it is a request or a subscribed socket, on uvicorn's edges."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import anyio
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bridgekit.chain.link_1_startup import BridgeConfig, lifespan
+from bridgekit.serve import connection_limits
+from bridgekit.serve.in_process import serving
+from bridgekit.transport.asgi import routes
+from bridgekit.transport.authorization import Handshake, OwnerAuthorizer
+from bridgekit.transport.tickets import Tickets
+from tests.factories import ALICE, THREAD, emitted
+from tests.transport.raw_client import HEADER_END, MASK, RawPeer, handshake, raw_peer
+
+TIMEOUT_SECONDS = 60.0
+STALLED_SECONDS = 1.0
+"""A server that reads nothing for this long has stopped reading."""
+FLOOD_BYTES = 40_000_000
+PINGS = (b"\x89\xfd" + MASK + b"x" * 125) * 500
+SHORT_SECONDS = 0.2
+NEVER_SENT = b"a text that no server sends"
+
+both_edges = pytest.mark.parametrize("edge", ["asgi", "native"])
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """uvicorn needs asyncio."""
+    return "asyncio"
+
+
+async def slow(request: Request) -> Response:
+    await request.app.state.released.wait()
+    return Response(b"released")
+
+
+@asynccontextmanager
+async def served(
+    edge: str, authorizer: type[OwnerAuthorizer | Tickets] = OwnerAuthorizer
+) -> AsyncIterator[tuple[Starlette, str]]:
+    config = BridgeConfig(agents={}, authorizer=authorizer)
+    app = Starlette(routes=[*routes(), Route("/slow", slow)], lifespan=lifespan(config))
+    app.state.released = anyio.Event()
+    with anyio.fail_after(TIMEOUT_SECONDS):
+        async with serving(app, edge=edge) as url:
+            await app.state.bridgekit.open_thread(THREAD, ALICE)
+            yield app, url
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[RawPeer]:
+    """A TCP connection that has sent nothing."""
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname or "", address.port or 0)) as here:
+        here.setblocking(False)
+        yield RawPeer(here)
+
+
+async def flood(peer: RawPeer, data: bytes) -> int:
+    """Send until the server stops reading, and return the number of bytes that it took, at most FLOOD_BYTES."""
+    sent = 0
+    while sent < FLOOD_BYTES:
+        with anyio.move_on_after(STALLED_SECONDS) as stalled:
+            sent += await peer.write_some(data[sent % len(data) :])
+        if stalled.cancelled_caught:
+            break
+    return sent
+
+
+@both_edges
+async def test_client_that_reads_no_answers_is_read_again_when_it_reads(edge: str) -> None:
+    async with served(edge) as (app, url), raw_peer(url) as peer:
+        sent = await flood(peer, PINGS)
+        assert sent < FLOOD_BYTES
+        await app.state.bridgekit.bridge.notify(emitted())
+        await peer.read_until(b'"seq":1,')
+        rest = PINGS[sent % len(PINGS) :] + b"\x89\x84" + MASK + b"last"
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(peer.read_until, b"\x8a\x04last")
+            await peer.write(rest)
+
+
+@both_edges
+async def test_client_without_a_ticket_is_not_read_while_it_reads_no_answers(edge: str) -> None:
+    async with served(edge, Tickets) as (_, url), connected(url) as peer:
+        await peer.write(handshake(urlsplit(url).netloc, ""))
+        await peer.read_until(HEADER_END)
+        assert await flood(peer, PINGS) < FLOOD_BYTES
+
+
+INCOMPLETE = {
+    "nothing": (b"",),
+    "a part of the first line": (b"GET /ws",),
+    "a part of the head of a socket": (b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n",),
+    "a part of the head of a page": (b"GET /healthz HTTP/1.1\r\nHost: x\r\n",),
+    "one more byte at a time": (b"GET /healthz HTTP/1.1\r\nX: ", *[b"x"] * 1_000),
+    "a part of a second request": (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /healthz HTTP/1.1\r\nHost:"),
+}
+
+
+@both_edges
+@pytest.mark.parametrize("parts", INCOMPLETE.values(), ids=INCOMPLETE)
+async def test_connection_without_a_complete_request_is_closed_in_time(
+    edge: str, parts: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_limits, "HEAD_TIMEOUT_SECONDS", SHORT_SECONDS)
+    async with served(edge) as (_, url), connected(url) as peer:
+        with pytest.raises((EOFError, ConnectionError)):
+            await send_slowly(peer, parts)
+
+
+async def send_slowly(peer: RawPeer, parts: tuple[bytes, ...]) -> None:
+    """Send the parts with pauses, and read until the server closes the connection."""
+    for part in parts:
+        await peer.write(part)
+        with anyio.move_on_after(SHORT_SECONDS / 20):
+            await peer.read_until(NEVER_SENT)
+    await peer.read_until(NEVER_SENT)
+
+
+HEADS = {
+    "long line": (b"X: " + b"x" * 9_000, 431),
+    "line of 60 kB": (b"X: " + b"x" * 60_000, 431),
+    "many headers": (b"\r\n".join([b"X: x"] * 200), 431),
+    "long query": (b"", 414),
+    "two origins": (b"Origin: http://a.example\r\norigin: http://b.example", 400),
+}
+
+
+@both_edges
+@pytest.mark.parametrize(("extra", "status"), HEADS.values(), ids=HEADS)
+async def test_head_that_no_edge_can_serve_gets_its_status_and_uses_no_ticket(
+    edge: str, extra: bytes, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(edge, Tickets) as (app, url), connected(url) as peer:
+        ticket = app.state.bridgekit.ticket(THREAD, ALICE)
+        query = "x" * 9_000 if status == 414 else ""
+        offered = f"Sec-WebSocket-Protocol: bridgekit.ticket.{ticket}".encode()
+        head = handshake(urlsplit(url).netloc, query).removesuffix(HEADER_END)
+        await peer.write(b"\r\n".join([head, *filter(None, (offered, extra))]) + HEADER_END)
+        await peer.read_until(f"HTTP/1.1 {status} ".encode())
+        assert await app.state.bridgekit.authorizer.authorize(Handshake(query={}, ticket=ticket))
+    assert "Traceback" not in caplog.text
+
+
+INVALID = {
+    "no key": (b"Sec-WebSocket-Key", b"X-Key", 400),
+    "another version": (b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 12", 400),
+}
+
+
+@both_edges
+@pytest.mark.parametrize(("old", "new", "status"), INVALID.values(), ids=INVALID)
+async def test_invalid_handshake_uses_no_ticket(edge: str, old: bytes, new: bytes, status: int) -> None:
+    async with served(edge, Tickets) as (app, url), connected(url) as peer:
+        ticket = app.state.bridgekit.ticket(THREAD, ALICE)
+        offered = f"\r\nSec-WebSocket-Protocol: bridgekit.ticket.{ticket}".encode()
+        head = handshake(urlsplit(url).netloc, "").removesuffix(HEADER_END).replace(old, new)
+        await peer.write(head + offered + HEADER_END)
+        await peer.read_until(f"HTTP/1.1 {status} ".encode())
+        assert await app.state.bridgekit.authorizer.authorize(Handshake(query={}, ticket=ticket))
+
+
+@both_edges
+async def test_deadline_of_the_head_ends_neither_a_request_in_progress_nor_a_socket(
+    edge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_limits, "HEAD_TIMEOUT_SECONDS", SHORT_SECONDS)
+    async with served(edge) as (app, url), raw_peer(url) as socket_peer, connected(url) as page, connected(url) as idle:
+        await page.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        with pytest.raises((EOFError, ConnectionError)):  # connected last, so its deadline is the last one
+            await idle.read_until(NEVER_SENT)
+        app.state.released.set()
+        await page.read_until(b"released")
+        await app.state.bridgekit.bridge.notify(emitted())
+        await socket_peer.read_until(b'"seq":1,')
