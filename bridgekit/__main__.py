@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "check": Command(
         "bridgekit_verify.commands.check", "judge recordings of any backend; exit with 1 if one is broken"
     ),
+    "learn": Command("bridgekit_verify.commands.learn", "draft a dialect table for `check` from a recording"),
     "serve": Command("bridgekit.serve.command", "serve your application until a signal stops it"),
 }
 

@@ -259,6 +259,12 @@ class _WebSocketMessage(msgspec.Struct):
     opcode: int = 1
 
 
+class _EventSourceMessage(msgspec.Struct):
+    data: str = ""
+    time: float | None = None
+    name: str | None = msgspec.field(name="eventName", default=None)
+
+
 class _Content(msgspec.Struct):
     text: str | None = None
     encoding: str = ""
@@ -277,6 +283,7 @@ class _Entry(msgspec.Struct):
     request: _Request = msgspec.field(default_factory=_Request)
     response: _Response = msgspec.field(default_factory=_Response)
     sockets: list[_WebSocketMessage] | None = msgspec.field(name="_webSocketMessages", default=None)
+    events: list[_EventSourceMessage] | None = msgspec.field(name="_eventSourceMessages", default=None)
 
 
 class _Creator(msgspec.Struct):
@@ -297,36 +304,54 @@ def _read_har(path: str, data: bytes) -> Iterator[Message]:
         log = msgspec.json.decode(data, type=_Har).log
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UnusableRecording(path, f"is not a complete HAR file: {_short(error)}") from error
-    messages = list(_har_messages(path, log))
+    messages = list(_har_messages(log))
     if not messages and log.creator.name.lower() == "firefox":
         raise UnusableRecording(path, "was saved by Firefox, whose HAR holds no frames: record with Chromium")
     if not messages:
-        raise UnusableRecording(path, "holds no WebSocket message and no streamed response body: record them as well")
+        raise UnusableRecording(path, "holds no WebSocket message and no streamed response body: record with content")
     yield from messages
 
 
-def _har_messages(path: str, log: _Log) -> Iterator[Message]:
+def _har_messages(log: _Log) -> Iterator[Message]:
     """Yield received messages. A socket that begins after another one of its address, without query, continues it."""
     index = 0
     sockets: dict[str, tuple[str, int, float]] = {}
     for number, entry in enumerate(log.entries, 1):
+        client, connection = f"response {number}", 0
         if entry.sockets is not None:
-            address = entry.request.url.partition("?")[0]
-            times = [each.time for each in entry.sockets if each.time is not None] or [0.0]
-            client, connection, last = sockets.get(address, (f"socket {number}", -1, min(times)))
-            if last > min(times):
-                client, connection = f"socket {number}", -1
-            sockets[address] = (client, connection + 1, max(times))
-            for each in entry.sockets:
-                if each.type == "receive":
-                    index += 1
-                    value = decode_text(_har_text(each.data, each.opcode != 1))
-                    yield Message(client, connection + 1, index, value, read_at=each.time)
-        elif entry.response.content.text:
-            body = _har_text(entry.response.content.text, entry.response.content.encoding == "base64")
-            for value, event in _body_values(path, body, entry.response.content.mime_type):
-                index += 1
-                yield Message(f"response {number}", 0, index, value, event=event)
+            client, connection = _continued(f"socket {number}", entry.request.url, entry.sockets, sockets)
+        for value, event, read_at in _har_values(entry):
+            index += 1
+            yield Message(client, connection, index, value, read_at=read_at, event=event)
+
+
+def _continued(
+    name: str, url: str, messages: list[_WebSocketMessage], sockets: dict[str, tuple[str, int, float]]
+) -> tuple[str, int]:
+    """Return the client of a socket, and the number of its reconnects."""
+    times = [each.time for each in messages if each.time is not None and each.time > 0]
+    if not times:
+        return name, 0
+    address = url.partition("?")[0]
+    client, connection, last = sockets.get(address, (name, -1, 0.0))
+    if last > min(times):  # both were open at the same time
+        client, connection = name, -1
+    sockets[address] = (client, connection + 1, max(times))
+    return client, connection + 1
+
+
+def _har_values(entry: _Entry) -> Iterator[tuple[Any, str | None, float | None]]:
+    content = entry.response.content
+    if entry.sockets is not None:
+        for each in entry.sockets:
+            if each.type == "receive" and each.opcode in (1, 2):
+                yield decode_text(_har_text(each.data, each.opcode == 2)), None, each.time
+    elif entry.events:
+        for event in entry.events:
+            yield decode_text(event.data), event.name, event.time
+    elif content.text:
+        body = _har_text(content.text, content.encoding == "base64")
+        yield from ((value, event, None) for value, event in _body_values(body, content.mime_type))
 
 
 def _har_text(data: str, encoded: bool) -> str:
@@ -338,7 +363,7 @@ def _har_text(data: str, encoded: bool) -> str:
         return data
 
 
-def _body_values(path: str, body: str, mime_type: str) -> Iterator[tuple[Any, str | None]]:
+def _body_values(body: str, mime_type: str) -> Iterator[tuple[Any, str | None]]:
     """Yield the frames of a streamed response: server-sent events, or one JSON object for each line."""
     if "event-stream" in mime_type or body.lstrip().startswith(("data:", "event:", "id:", ":")):
         for block in body.replace("\r\n", "\n").replace("\r", "\n").split("\n\n"):

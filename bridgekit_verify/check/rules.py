@@ -258,7 +258,10 @@ class Rules:
         """A call in one frame: its beginning, its arguments and its end."""
         if stream is None:
             return
-        if stream.begun and self._knows_tools():
+        if stream.begun and not stream.ended:  # it was announced, and now arrives as a whole
+            self.end(client, run, stream, frame)
+            return
+        if stream.begun:
             self.findings.broken(
                 Property.DUPLICATED, "begun twice", f"call {stream.id}", f"call {stream.id} arrives again",
                 CONTRADICTION, Evidence(stream.first, client.id), frame.origin,
@@ -269,9 +272,6 @@ class Rules:
         if frame.whole is not None:
             stream.whole = fingerprint(frame.whole)
         self._retire(client, ("call", stream.id), stream)
-
-    def _knows_tools(self) -> bool:
-        return "call" in self.dialect.fields
 
     def result(
         self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame

@@ -69,8 +69,8 @@ class StreamState:
     """One message or one call: what its deltas add up to, and the whole values that it was compared with."""
 
     __slots__ = (
-        "_fingerprint", "_hash", "_pieces", "begun", "characters", "client", "ended", "first", "id", "implicit",
-        "is_call", "pending", "resulted", "run", "status", "uncertain", "whole",
+        "_digest", "_fingerprint", "_hash", "_pieces", "begun", "characters", "client", "ended", "first", "id",
+        "implicit", "is_call", "pending", "resulted", "run", "status", "uncertain", "whole",
     )  # fmt: skip
 
     def __init__(self, stream_id: str | None, is_call: bool, client: str, run: RunState | None, first: int) -> None:
@@ -88,6 +88,7 @@ class StreamState:
         self.status: str | None = None
         """`equal` or `different` once it was compared."""
         self._hash: Any = None
+        self._digest: bytes | None = None
         self._fingerprint: bytes | None = None
         self._pieces: list[str] | None = []
 
@@ -97,7 +98,7 @@ class StreamState:
             self._pieces.append(text)
             if self.characters > KEPT_CHARACTERS or len(self._pieces) > 64:
                 self._shorten()
-        else:
+        elif self._hash is not None:
             self._hash.update(_bytes(text))
 
     def _shorten(self) -> None:
@@ -109,14 +110,17 @@ class StreamState:
         else:
             self._hash, self._pieces = hashlib.blake2b(_bytes(text), digest_size=16), None
 
+    def _sum(self) -> bytes | None:
+        return self._digest if self._hash is None else self._hash.digest()
+
     def release(self) -> None:
         """Keep only hashes of what ended."""
-        if self._pieces is None:
-            return
-        text = "".join(self._pieces)
-        if self.is_call:
-            self._fingerprint = fingerprint(text)
-        self._hash, self._pieces = hashlib.blake2b(_bytes(text), digest_size=16), None
+        if self._pieces is not None:
+            text = "".join(self._pieces)
+            if self.is_call:
+                self._fingerprint = fingerprint(text)
+            self._hash, self._pieces = hashlib.blake2b(_bytes(text), digest_size=16), None
+        self._digest, self._hash = self._sum(), None
 
     @property
     def text(self) -> str | None:
@@ -130,7 +134,7 @@ class StreamState:
             if self._pieces is not None:
                 if _bytes("".join(self._pieces)) == data:
                     return True
-            elif self._hash.digest() == hashlib.blake2b(data, digest_size=16).digest():
+            elif self._sum() == hashlib.blake2b(data, digest_size=16).digest():
                 return True
         if not self.is_call:
             return False if isinstance(whole, str) else None

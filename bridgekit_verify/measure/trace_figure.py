@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -187,7 +188,7 @@ def _printable(text: str) -> str:
 def _wrap(text: str, room: float, size: float = FONT, *, bold: bool = False) -> list[str]:
     """Return lines that fit into `room` points. A long name breaks after its punctuation, and if need be anywhere."""
     room *= HINTING
-    font = FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
+    font = _font(size, bold=bold)
     lines = [""]
     for word in text.split():
         parts = [word] if _width(word, font) <= room else _BREAK.split(word)
@@ -204,6 +205,12 @@ def _wrap(text: str, room: float, size: float = FONT, *, bold: bool = False) -> 
     return [line for line in lines if line]
 
 
+@cache
+def _font(size: float, *, bold: bool) -> FontProperties:
+    return FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
+
+
+@lru_cache(maxsize=4096)
 def _width(text: str, font: FontProperties) -> float:
     return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]) if text else 0.0
 

@@ -106,13 +106,15 @@ async def probe_all(
     threads: int = THREADS_PER_FAMILY,
     families: Families = FAMILIES,
     edge: str = "asgi",
+    shared: Observations | None = None,
 ) -> list[Probe]:
     """Test the nine links of a variant over a real server; the answers are in the order of the chain.
 
     Link 9 is also tested with `threads` threads of every family of thread ids. For thread ids of your own, pass
-    `families={"mine": ["support-42", "support-43"]}`: then link 9 is judged by these alone.
+    `families={"mine": ["support-42", "support-43"]}`: then link 9 is judged by these alone. With `shared`, observations
+    of earlier calls are used again.
     """
-    return await _run_probes(variant, LINKS, Observations(seed, threads, edge, families))
+    return await _run_probes(variant, LINKS, shared or Observations(seed, threads, edge, families))
 
 
 async def probe_hub(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, edge: str = "asgi") -> Probe:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -163,15 +164,31 @@ class Recording:
     judged_from: int = 0
     """Calls before this position belong to startup."""
     _current: ContextVar[RecordedCall | None] = field(default_factory=lambda: ContextVar("current call", default=None))
+    _indexed: list[RecordedCall] | None = None
+    """The list of calls that the index covers, and how many of them. New calls are only appended to it."""
+    _indexed_count: int = 0
+    _by_part: dict[tuple[str, int | None], list[RecordedCall]] = field(default_factory=dict)
+    """The calls of each part, and of each part within each call: judges look up thousands of them."""
 
     def of(self, part: str, *names: str, startup: bool = False) -> list[RecordedCall]:
         """Return the calls of a part's methods, without those of startup."""
         first = 0 if startup else self.judged_from
-        return [call for call in self.calls if call.part == part and call.entered >= first and (call.name in names)]
+        return [call for call in self._of_part(part, None) if call.entered >= first and call.name in names]
 
     def within(self, call: RecordedCall, part: str, *names: str) -> list[RecordedCall]:
         """Return the calls that this call made directly."""
-        return [made for made in self.of(part, *names, startup=True) if made.within is call]
+        return [made for made in self._of_part(part, call.entered) if made.within is call and made.name in names]
+
+    def _of_part(self, part: str, within: int | None) -> list[RecordedCall]:
+        """Return the calls of a part, or only those within the call that was entered at this position."""
+        if self._indexed is not self.calls:
+            self._indexed, self._indexed_count, self._by_part = self.calls, 0, {}
+        for call in islice(self.calls, self._indexed_count, None):
+            self._by_part.setdefault((call.part, None), []).append(call)
+            if call.within is not None:
+                self._by_part.setdefault((call.part, call.within.entered), []).append(call)
+        self._indexed_count = len(self.calls)
+        return self._by_part.get((part, within), [])
 
     def enter(
         self, part: str, name: str, owner: object, args: tuple[Any, ...], options: Mapping[str, Any]

@@ -267,6 +267,7 @@ async def test_client_that_reads_nothing_during_the_stream_gets_the_whole_text()
     assert [event.first_seq or event.seq for event in read] == [1, *(event.seq + 1 for event in read[:-1])]
 
 
+@pytest.mark.slow
 async def test_client_that_reconnects_in_the_middle_of_a_stream_gets_the_whole_text() -> None:
     """It breaks its connection after every few hundred events, and resumes."""
     read, cursor = list[RoutedEvent](), None
@@ -285,6 +286,7 @@ async def test_client_that_reconnects_in_the_middle_of_a_stream_gets_the_whole_t
     assert text_of(read) == text_with(RETAINED)
 
 
+@pytest.mark.slow
 async def test_page_that_is_reloaded_in_the_middle_of_an_answer_gets_its_whole_text_again() -> None:
     """It keeps the position at which the run began."""
     half = 8_000

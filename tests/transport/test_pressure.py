@@ -157,8 +157,8 @@ async def test_drain_waits_for_a_slow_reader(monkeypatch: pytest.MonkeyPatch) ->
                 await slow.send_close()
 
 
-BURST = 5_000
-"""Events that an agent emits without awaiting anything else: several times the size of an outbox."""
+BURST = 2_500
+"""Events that an agent emits without awaiting anything else: more than twice the size of an outbox."""
 SMALL = OutboxLimits(events=1_024)
 
 

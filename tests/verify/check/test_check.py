@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,48 @@ def test_har_with_a_streamed_body_is_read(tmp_path: Path) -> None:
     verdict = check_recording(str(path))
     assert broken(verdict) == {}
     assert verdict.frames > 20
+
+
+def test_har_of_a_browser_is_read() -> None:
+    """`tools/record_har.py` recorded it with Chromium: a run over a WebSocket, and one in a streamed response."""
+    verdict = check_recording(str(RECORDINGS / "chromium.har"))
+    assert (verdict.container, verdict.dialect, verdict.clients, verdict.runs) == ("HAR", "AG-UI", 2, 2)
+    assert broken(verdict) == {}
+    assert states(verdict)[Property.ARGUMENTS] is State.HOLDS
+
+
+def test_har_of_a_browser_without_one_frame_is_broken(tmp_path: Path) -> None:
+    text = (RECORDINGS / "chromium.har").read_text(encoding="utf-8")
+    document = json.loads(text)
+    messages = next(
+        entry["_webSocketMessages"] for entry in document["log"]["entries"] if "_webSocketMessages" in entry
+    )
+    del messages[next(n for n, each in enumerate(messages) if "TEXT_MESSAGE_CONTENT" in each["data"])]
+    path = tmp_path / "a.har"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert broken(check_recording(str(path)))[Property.TEXT] == ["message m-run-socket"]
+
+
+def test_har_with_event_source_messages_and_binary_messages_is_read(tmp_path: Path) -> None:
+    values = list(ag_ui("r", "t"))
+    events = [{"time": 1.0, "eventName": "message", "eventId": "", "data": json.dumps(value)} for value in values]
+    binary = socket_entry(list(ag_ui("r2", "t2")))
+    for each in binary["_webSocketMessages"]:
+        each.update(opcode=2, data=base64.b64encode(each["data"].encode()).decode())
+    binary["_webSocketMessages"].append({"type": "receive", "time": 99.0, "opcode": 8, "data": ""})
+    path = tmp_path / "a.har"
+    path.write_text(json.dumps(har([{"_eventSourceMessages": events}, binary])), encoding="utf-8")
+    verdict = check_recording(str(path))
+    assert broken(verdict) == {}
+    assert (verdict.clients, verdict.runs, verdict.messages) == (2, 2, 2 * len(values))
+
+
+def test_sockets_of_a_har_that_are_open_together_are_two_clients(tmp_path: Path) -> None:
+    entries = [socket_entry(list(ag_ui("r", "t")), start) for start in (1.0, 2.0)]
+    path = tmp_path / "a.har"
+    path.write_text(json.dumps(har(entries)), encoding="utf-8")
+    verdict = check_recording(str(path))
+    assert (verdict.clients, broken(verdict)) == (2, {})
 
 
 UNUSABLE = {

@@ -1,4 +1,4 @@
-"""The probes: each judges only its own link. On asyncio, because they use a real server."""
+"""The probes: each judges only its own link."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bridgekit.stores import redis_stores, sqlite_stores
 from bridgekit.transport.hub import Hub
 from bridgekit_verify.measure.families import FAMILIES
 from bridgekit_verify.probes.observing import judge_all, observe
-from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe, probe_all, probe_ten
+from bridgekit_verify.probes.probes import Observations, Probe, ProbeAnswer, probe, probe_all, probe_ten
 from bridgekit_verify.probes.scenario_agents import audited_threads
 from bridgekit_verify.variants import BROKEN, SOUND, Variant, variant
 from tests.verify.measure.test_experiment import REFUSED_BY_ITS_CHECK
@@ -34,9 +34,17 @@ def signs(probes: list[Probe]) -> str:
     return "".join(back[each.answer] for each in probes)
 
 
+@pytest.fixture(scope="module")
+async def observed() -> Observations:
+    """Observations for the module: a link that variants have in common is observed once."""
+    return Observations()
+
+
 @pytest.mark.parametrize("link", BROKEN)
-async def test_only_the_broken_link_is_named(link: int) -> None:
-    assert signs(await probe_all(BROKEN[link])) == "".join("-" if each == link else "+" for each in range(1, 10))
+async def test_only_the_broken_link_is_named(link: int, observed: Observations) -> None:
+    assert signs(await probe_all(BROKEN[link], shared=observed)) == "".join(
+        "-" if each == link else "+" for each in range(1, 10)
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,8 +60,8 @@ async def test_only_the_broken_link_is_named(link: int) -> None:
         ("as committed", "-+-+-++--"),
     ],
 )
-async def test_links_of_each_variant_hold_as_listed(name: str, answers: str) -> None:
-    assert signs(await probe_all(variant(name))) == answers
+async def test_links_of_each_variant_hold_as_listed(name: str, answers: str, observed: Observations) -> None:
+    assert signs(await probe_all(variant(name), shared=observed)) == answers
 
 
 async def test_refusal_to_start_fails_the_named_link() -> None:

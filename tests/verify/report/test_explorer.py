@@ -105,8 +105,11 @@ class Result:
         return str(self.widget.value)
 
 
-async def test_live_controls_show_a_new_result_for_each_change_and_recover_from_an_invalid_one() -> None:
+async def test_live_controls_show_a_new_result_for_each_change_and_recover_from_an_invalid_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("ipywidgets", reason="the extra `notebooks` has it")
+    monkeypatch.setattr(explorer, "FIGURE_DOTS_PER_INCH", 24)  # five figures, of which only the words matter here
     box = controls(7)
     chain, threads, at_once, _, run, _ = box.children
     result = Result(box)

@@ -20,6 +20,7 @@ from tests.verify.report.notebooks import executed, recorded, report_of, tabulat
 
 # The ends are the values at which the sentences change.
 COUNT = st.sampled_from([0, 1, EACH // 2, EACH - 1, EACH])
+StepCounts = dict[tuple[str, str], Counts]
 APPENDIX = '<section id="reading">'
 PROPERTY = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
@@ -63,7 +64,7 @@ def numbers(text: str) -> list[int]:
     return [int(each.replace(",", "")) for each in re.findall(r"\d[\d,]*", text)]
 
 
-def the_answer_agrees(page: BeautifulSoup, counts: dict[tuple[str, str], Counts]) -> None:
+def the_answer_agrees(page: BeautifulSoup, counts: StepCounts) -> None:
     first = text_of(page, "#answer strong")
     kinds = len(KINDS)
     delivered, leaked = (kinds * counts[AS_COMMITTED, BEFORE][part] for part in (0, 1))
@@ -84,7 +85,7 @@ def the_answer_agrees(page: BeautifulSoup, counts: dict[tuple[str, str], Counts]
         assert all(fix[0] <= delivered for fix in fixes)
 
 
-def the_risks_agree(page: BeautifulSoup, counts: dict[tuple[str, str], Counts]) -> None:
+def the_risks_agree(page: BeautifulSoup, counts: StepCounts) -> None:
     kinds = len(KINDS)
     delivered, leaked, false = (kinds * part for part in counts[AS_COMMITTED, BEFORE])
     leak, loss, undetected = (text_of(page, f".risks .{kind}") for kind in ("leak", "loss", "undetected"))
@@ -98,7 +99,7 @@ def the_risks_agree(page: BeautifulSoup, counts: dict[tuple[str, str], Counts]) 
         assert numbers(stated) == [worst]
 
 
-def the_text_of_a_bar_agrees_with_its_drawing(page: BeautifulSoup, counts: dict[tuple[str, str], Counts]) -> None:
+def the_text_of_a_bar_agrees_with_its_drawing(page: BeautifulSoup, counts: StepCounts) -> None:
     for name, row in zip((BEFORE, *FIXES), page.select(".chart tbody")[0].select("tr"), strict=True):
         for chain, cell in zip((AS_COMMITTED, AS_REPORTED), row.select("td"), strict=True):
             delivered, leaked, _ = counts[chain, name]
