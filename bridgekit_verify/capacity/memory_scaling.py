@@ -277,7 +277,7 @@ def edge_table(capacity: CapacityStudy, memory: MemoryStudy) -> pd.DataFrame:
         {
             "edge": search.edge.name,
             "carries events/s": None if search.carries is None else round(search.carries),
-            "CPU µs/event, with pauses": None if search.best is None else round(search.best.cpu_us, 1),
+            "CPU µs/event, at the carried load": None if search.best is None else round(search.best.cpu_us, 1),
             "CPU µs/event, in a burst": round(memory.of(search.edge).burst_us, 1),
             "KiB/idle socket": round(memory.of(search.edge).of(SOCKETS).kib, 1),
             "available with": search.edge.available_with,

@@ -50,6 +50,7 @@ def matrix_claim(matrix: FaultMatrix) -> Finding:
         ),
         before=_delivered(unprotected),
         after=_delivered(guaranteed),
+        labels=("without a log", "with a log"),
         rule="Holds if no trial with a log loses an event without a signalled gap, no trial misroutes a frame, and"
         " every trial ends in time.",
         sample=_smallest(guaranteed),
@@ -101,8 +102,9 @@ def windows_claim(study: WindowStudy) -> Finding:
         " user loses none until more are missed than the log retains, and then all of them, with a signalled gap.",
         reported=OURS,
         verdict=_windows_verdict(study, outside, silent),
-        answer=f"In {len(study.windows) - len(outside)} of {len(study.windows)} windows the counted loss is the"
-        f" predicted one, in {exact} to the event. {_retained(resumed)}: {silent:,} events were lost in silence.",
+        answer=f"In {len(study.windows) - len(outside)} of {len(study.windows)} windows, the loss while offline agrees"
+        f" with the prediction. In {exact}, it equals the prediction. {_retained(resumed)}:"
+        f" {silent:,} events were lost in silence.",
         evidence=tuple(
             f"{window.trial.delivery.name}, offline for {window.offline_seconds:.2f} s: {window.predicted.k:,}"
             f" predicted, {window.lost.counts} lost."
@@ -143,9 +145,10 @@ def stall_claim(study: StallStudy) -> Finding:
         reported=OURS,
         verdict=verdict_of(holds) if ours.during or not complete else "unknown",
         answer=f"While one socket read nothing for {ours.stalled_seconds:.2f} s, the other sockets read"
-        f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events, {_ms(ours.median_during)} late (median;"
-        f" {_ms(ours.median_before)} before the stall). The longest emission took {_ms(ours.longest_wait)}. Of"
-        f" {len(others)} servers that send to one socket after the other, {len(waiting)} waited for the slow one.",
+        f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events, {_ms(ours.median_during)} late (median)."
+        f" Before the stall, the median was {_ms(ours.median_before)}. The longest emission took"
+        f" {_ms(ours.longest_wait)}. Of {len(others)} servers that send to one socket after the"
+        f" other, {len(waiting)} waited for the slow one.",
         evidence=tuple(_wait_of(stall) for stall in others),
         rule=f"Holds if every event was read, the median delay is below {LATE_SHARE:.0%} of the stall, and no emission"
         f" took {WAITS_SHARE:.0%} of it or more.",

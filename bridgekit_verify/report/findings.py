@@ -63,6 +63,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """k of n events delivered before the repair; None if not counted."""
     after: tuple[int, int] | None = None
     """k of n events delivered after the repair; None if not counted."""
+    labels: tuple[str, str] = ("before", "after")
+    """What `before` and `after` are called: "without a log" and "with a log", for example."""
     experiment: str = ""
     """What was broken on purpose to count `before`; empty if `before` is the code as committed."""
     counted: str = ""
@@ -135,7 +137,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 def delivery_text(finding: Finding) -> str:
     """Return the delivery before and after, with intervals, as text. An experiment is called one."""
-    before = f"before {Rate.of(finding.before)}, after {Rate.of(finding.after)}"
+    first, second = finding.labels
+    before = f"{first} {Rate.of(finding.before)}, {second} {Rate.of(finding.after)}"
     note = f"experiment: {finding.experiment}" if finding.experiment else finding.counted
     return f"{before} ({note})" if note else before
 

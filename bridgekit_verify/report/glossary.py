@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["COLUMNS", "TERMS"]
+__all__ = ["COLUMNS", "OTHER_COLUMNS", "TERMS"]
 
 TERMS: Final = {
     "agent": "A program that works on a user's request with a language model and tools.",
@@ -17,10 +17,10 @@ TERMS: Final = {
     "link": "One step on the way of an event from the agent to the socket. The audit lists nine; the tenth is from the"
     " hub to the sockets.",
     "routing": "Finding the thread of an event, so that it goes to the right user.",
-    "hub": "The part of the server that knows which sockets belong to which thread.",
-    "delivered": "Read by a socket of the event's own user and thread.",
-    "dropped": "Not delivered: the event's user did not get it, whatever happened to it.",
-    "lost": "Dropped and read by nobody.",
+    "hub": "The part of the server that stores which sockets belong to each thread.",
+    "delivered": "Read by a socket of the event's own user and thread. With several such sockets, each is counted.",
+    "dropped": "Not delivered to its own user: lost, or read by another user only.",
+    "lost": "Dropped, and read by no socket.",
     "leaked": "Read by a socket of another user.",
     "misrouted": "Read by a socket of another user or of another thread.",
     "reported as sent": "The server's answer to the agent that it sent an event. It is false if the user did not read"
@@ -35,8 +35,8 @@ TERMS: Final = {
     "defect": "A mistake in the code.",
     "fault": "A failure of the environment: of a network, a process or a server.",
     "experiment": "A measurement for which a working link was broken on purpose.",
-    "kind of thread id": "A pattern of thread ids. Some kinds are in use by the audited backend; the others are stress"
-    " tests.",
+    "kind of thread id": "A pattern of thread ids. Some kinds occur in the audit or in the backend's public history."
+    " The others are stress tests.",
     "95 % interval": "The range that contains the true rate in about 95 of 100 measurements (Wilson's interval).",
     "unknown": "Not measured, or the measurement gave no result. Unknown is never counted as a success.",
 }
@@ -48,17 +48,33 @@ COLUMNS: Final = {
     "variant": "the combination of sound and broken parts that was measured",
     "step": "the fix or repair that was applied",
     "thread ids": "the kind of thread id",
-    "in use": "whether the audited backend uses this kind of thread id",
+    "in use": "whether this kind of thread id occurs in the audit or in the public history; empty for a reader's ids",
     "fault": "the failure of the environment that was injected",
     "expected": "events that should have reached a socket, by the workload's parameters",
     "delivered": "events that reached a socket entitled to them",
-    "lost": "events that nobody read",
+    "lost": "events that no socket read",
     "leaked": "events that another user read",
     "misrouted": "frames read at a socket of another thread or user",
     "false success": "events reported as sent that their user did not read",
+    "links": "numbers of the links that a repair changes",
     "order": "position of a repair in the recommended order",
     "repair": "the repair",
     "lines removed": "lines that a repair removes from the rebuilt chain",
     "lines added": "lines that a repair adds to the rebuilt chain",
 }
 """The columns that results.csv always offers if a table has them, each with its meaning. They come first."""
+
+OTHER_COLUMNS: Final = {
+    "dropped at other links": "events that another link than the notebook's own stopped or misrouted",
+    "delivered %": "share of the expected events that were delivered, in percent",
+    "from %": "lower end of the 95 % interval of a rate, in percent",
+    "to %": "upper end of the 95 % interval of a rate, in percent",
+    "runs at once": "how many runs were active together",
+    "edge": "the part that serves the sockets: native or ASGI",
+    "events/s": "events per second of the load",
+    "no socket": "events whose user had no open socket",
+    "CPU µs/event": "CPU time of the server per event, in microseconds",
+    "kinds": "how many kinds of thread id were measured",
+    "kinds that lose or leak": "how many kinds of thread id have a lost or leaked event",
+}
+"""Other columns that are offered if enough tables have them, each with its meaning."""

@@ -43,15 +43,18 @@ _ATTRIBUTES = {"alt", "class", "colspan", "rowspan", "scope", "style", "title", 
 class _Offline(mistune.HTMLRenderer):
     """Renders links for offline use: a link within the page, or the text with the address of an external target."""
 
-    def __init__(self, pages: Collection[str]) -> None:
+    def __init__(self, pages: Collection[str], name: str) -> None:
         super().__init__(escape=True)
         self._pages = pages
+        self._name = name
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
         """Render a link to a notebook of the page, or the text with its address."""
         page = url.rpartition("/")[2].partition("#")[0].removesuffix(".ipynb")
         if page in self._pages:
             return f'<a href="#{escape(page)}">{text}</a>'
+        if url.startswith("#") and self._name:
+            return f'<a href="#{escape(self._name)}{escape(url.replace("#", "-", 1))}">{text}</a>'
         if url.startswith("#") or text == url:
             return f"<span>{text}</span>"
         return f'{text} <span class="address">({escape(url)})</span>'
@@ -63,7 +66,9 @@ class _Offline(mistune.HTMLRenderer):
     def heading(self, text: str, level: int, **attributes: Any) -> str:
         """Render a heading two levels lower, below the page's own headings."""
         level = min(6, level + _HEADING_SHIFT)
-        return f"<h{level}>{text}</h{level}>\n"
+        # The same anchor as in JupyterLab, after the notebook's name.
+        anchor = f' id="{escape(self._name)}-{text.replace(" ", "-")}"' if self._name and text.isascii() else ""
+        return f"<h{level}{anchor}>{text}</h{level}>\n"
 
     def block_html(self, html: str) -> str:
         """Render the folded answer of an exercise; all other HTML is shown as text."""
@@ -77,9 +82,13 @@ class _Offline(mistune.HTMLRenderer):
         return str(code_html(code.rstrip("\n"), info.split()[0] if info else "text"))
 
 
-def markdown_html(text: str, pages: Collection[str] = ()) -> Markup:
-    """Render a notebook's markdown. `pages` are the names of notebooks that have an anchor in the page."""
-    render = mistune.create_markdown(renderer=_Offline(pages), plugins=["table", "strikethrough"])
+def markdown_html(text: str, pages: Collection[str] = (), name: str = "") -> Markup:
+    """Render a notebook's markdown.
+
+    `pages` are the names of notebooks that have an anchor in the page, and `name` is that of the notebook, whose
+    headings then have anchors.
+    """
+    render = mistune.create_markdown(renderer=_Offline(pages, name), plugins=["table", "strikethrough"])
     return Markup(render(text))
 
 

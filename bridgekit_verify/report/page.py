@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from jinja2 import Environment as Templates
 from jinja2 import PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.report.chart import chart
@@ -79,17 +79,18 @@ QUESTIONS: Final = {
 """The columns of each kind of row."""
 
 PART_TWO: Final = {
-    "Faults": "Networks, processes and servers fail in production. This section shows what each failure costs the user:"
-    " which events are lost, which arrive late, and whether the user is informed. Read it before you choose how"
-    " events are stored and resumed.",
-    "Scale": "A bridge that works for eight users may not work for eight thousand. This section shows how many events,"
+    "Faults": "Networks, processes and servers fail in production. This section shows how each failure affects the"
+    " user. It shows which events are lost or late, and whether the server informs the user. Read it before you choose"
+    " how events are stored and resumed.",
+    "Scale": "A bridge that works for eight users may fail for eight thousand. This section shows how many events,"
     " sockets and threads one process carries, and when to add another one. Read it before you size a deployment.",
-    "Validation": "A measurement that cannot fail proves nothing. This section tests the measurements themselves: known"
-    " mistakes must be reported under their own names, and known rates must be found. Read it if you doubt a number.",
+    "Validation": "A measurement that cannot fail proves nothing. This section tests the measurements themselves. The"
+    " checker must report known mistakes under their own names, and it must find known rates.",
 }
 """The sections for engineers, each with the reason why it is there."""
 
 _COUNTS = re.compile(r"([\d,]+) of ([\d,]+)")
+_CODE = re.compile(r"`([^`]+)`")
 _NEW_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -130,6 +131,7 @@ def _templates() -> Templates:
         "markdown": markdown_html,
         "marks": _marks,
         "outcome": _outcome,
+        "prose": _prose,
         "rate": Rate.of,
         "seconds": _seconds,
         "together": _together,
@@ -235,6 +237,11 @@ def _outcome(value: object) -> str:
 def _together(text: str) -> str:
     """Return the text with no-break spaces in counts such as "0 of 300"."""
     return _COUNTS.sub("\\1\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}\\2", text)
+
+
+def _prose(text: str) -> Markup:
+    """Return a sentence as HTML, with the text between backticks as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", escape(text)))
 
 
 def _seconds(seconds: float | None) -> str:

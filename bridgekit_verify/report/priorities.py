@@ -46,7 +46,7 @@ def _committed(tables: DropTables, number: int) -> tuple[str, ...]:
 
 
 def _text(fate: Fate) -> str:
-    leaked = f" and leaks {fate.leaked:,}" if fate.leaked else ""
+    leaked = f" ({fate.leaked:,} leaked)" if fate.leaked else ""
     return f"{fate.delivered:,} of {fate.expected:,} events{leaked}"
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.report.findings import RESERVED_COLUMNS, Finding
-from bridgekit_verify.report.glossary import COLUMNS
+from bridgekit_verify.report.glossary import COLUMNS, OTHER_COLUMNS
 from bridgekit_verify.report.judging import all_findings, headline, link_statuses
 from bridgekit_verify.report.structure import Notebook, Report
 
@@ -60,7 +60,8 @@ def csv_columns(report: Report) -> dict[str, str]:
     # Counter.most_common keeps the order of first occurrence for equal counts, which is the notebooks' order.
     others = [name for name, _ in uses.most_common() if name not in known][: MAX_COLUMNS - len(known)]
     return known | {
-        name: "column of " + ", ".join(sorted({table.name for table in tables if name in table.columns}))
+        name: OTHER_COLUMNS.get(name)
+        or "column of " + ", ".join(sorted({table.name for table in tables if name in table.columns}))
         for name in others
     }
 

@@ -45,7 +45,7 @@ def localization_claim(found: Localization) -> Finding:
         reported=OURS,
         verdict=verdict_of(found.holds) if found.cases else "unknown",
         answer=f"{found.named:,} of {len(found.cases):,} breakages are named at the link that was broken."
-        f" {len(found.explanations()):,} name another link as well or instead; each of these has a reason.",
+        f" {_also_named(len(found.explanations()))}",
         evidence=tuple(
             f"{row['why']}" for row in found.explanations().drop_duplicates(subset="why").to_dict("records")
         ),
@@ -53,6 +53,13 @@ def localization_claim(found: Localization) -> Finding:
         " chain.",
         sample=Sample(min(links.count(link) for link in set(links)), "breakages per link") if links else None,
     )
+
+
+def _also_named(count: int) -> str:
+    if not count:
+        return "No breakage is attributed to another link."
+    verb = "breakage is" if count == 1 else "breakages are"
+    return f"{count:,} {verb} also attributed to another link, for a stated reason."
 
 
 def coverage_claim(coverage: pd.DataFrame) -> Finding:

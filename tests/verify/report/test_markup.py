@@ -19,3 +19,10 @@ def test_other_html_is_shown_as_text() -> None:
     assert "<script" not in html
     assert "<details" not in html
     assert "&lt;script&gt;" in html
+
+
+def test_a_link_to_a_section_of_the_same_notebook_works_on_the_page() -> None:
+    html = str(markdown_html("[All notebooks](#All-notebooks)\n\n## All notebooks", ["00_a"], "00_a"))
+    assert '<a href="#00_a-All-notebooks">All notebooks</a>' in html
+    assert '<h4 id="00_a-All-notebooks">All notebooks</h4>' in html
+    assert "<span>All notebooks</span>" in str(markdown_html("[All notebooks](#All-notebooks)"))

@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 from bridgekit_verify.report.findings import SOURCE_MIME, Table
 from bridgekit_verify.report.page import CONTENT_SECURITY_POLICY, index_html
 from bridgekit_verify.report.structure import Report
+from tests.verify.report.example import claim
 from tests.verify.report.notebooks import (
     PNG,
     code,
@@ -170,3 +171,9 @@ def test_numeric_columns_are_right_aligned_with_their_heading() -> None:
     assert '<th scope="col" class="number">ms</th>' in page
     assert '<td class="number" data-label="ms: ">–</td>' in page
     assert '<th scope="col">who</th>' in page
+
+
+def test_text_between_backticks_is_shown_as_code() -> None:
+    mine = claim("claim-x", evidence=("Run `bridgekit serve` & <b>wait</b>.",))
+    page = index_html(report_of(executed("01_a", recorded(mine))))
+    assert "Run <code>bridgekit serve</code> &amp; &lt;b&gt;wait&lt;/b&gt;." in page

@@ -243,7 +243,7 @@ def windows(draw: st.DrawFn) -> WindowStudy:
 def test_windows_sentence_fits_its_verdict(study: WindowStudy) -> None:
     finding = windows_claim(study)
     assert_basis(finding)
-    agree, tried, exact = numbers(finding.answer, "In # of # windows .* in # to the event")
+    agree, tried, exact = numbers(finding.answer, "In # of # windows.* prediction. In #, it equals")
     assert tried == len(study.windows)
     assert exact <= agree
     assert len(finding.evidence) == tried - agree

@@ -275,7 +275,7 @@ def test_scope_names_no_single_combination_if_several_are_enough() -> None:
 def test_priorities_follow_what_the_fixes_deliver() -> None:
     critical, important, optional, monitoring = priority_findings(EXAMPLE)
     assert [each.right for each in (critical, important, optional)] == ["no", "no", "no"]
-    assert f"Fix 1 alone delivers 320 of {ALL} events and leaks 40" in critical.answer
+    assert f"Fix 1 alone delivers 320 of {ALL} events (40 leaked)" in critical.answer
     assert f"Fix 3 delivers {ALL} of {ALL} events." in critical.answer
     assert "100 more than Fix 1, called critical" in optional.answer
     assert "Fixes 1 and 2 as written deliver as many: 320 of" in important.answer
