@@ -189,7 +189,7 @@ def _ending(event: EventCalls) -> str:
         ending = f"is never emitted: the run ends at link {last.link}, {last.name}"
     else:
         ending = f"ends at link {last.link}, {last.name}"
-    reason = "" if wrong is None else f": link {wrong.link} {wrong.text}"
+    reason = "" if wrong is None else f". The cause: link {wrong.link} {wrong.text}"
     return f"{ending}{reason}.{_caught(last)}{'' if readers else ' No user reads it.'}"
 
 
