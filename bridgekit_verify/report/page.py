@@ -241,7 +241,8 @@ def _together(text: str) -> str:
 
 def _prose(text: str) -> Markup:
     """Return a sentence as HTML, with the text between backticks as code."""
-    return Markup(_CODE.sub(r"<code>\1</code>", escape(text)))
+    # As str: joining the parts of a Markup would escape the tags.
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 
 def _seconds(seconds: float | None) -> str:
