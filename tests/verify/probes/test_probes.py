@@ -148,8 +148,8 @@ async def test_evidence_states_what_the_probe_observed() -> None:
 @pytest.mark.parametrize(
     ("own", "answer", "evidence"),
     [
-        (["thread_1", "thread_2"], ProbeAnswer.HOLDS, "in 1 of 1 families of thread ids"),
-        (["support-42"], ProbeAnswer.DOES_NOT_HOLD, "no route in 1 of 1 families"),
+        (["thread_1", "thread_2"], ProbeAnswer.HOLDS, "in 1 of 1 kinds of thread id"),
+        (["support-42"], ProbeAnswer.DOES_NOT_HOLD, "no route in 1 of 1 kinds"),
         (["thread_a", "thread_a_b"], ProbeAnswer.DOES_NOT_HOLD, "2 events went to another user's thread"),
     ],
 )
