@@ -32,13 +32,15 @@ class Rules:
 
     def __init__(self, dialect: StreamDialect, findings: Findings, owners: Owners) -> None:
         self.dialect, self.findings, self.owners = dialect, findings, owners
-        self.forgotten = self.deltas = self.calls = 0
+        self.forgotten = 0
+        self.unattributed = 0
+        """Deltas that name no message or call."""
         has, fields = dialect.kinds.__contains__, dialect.fields
         self.knows_runs = "run" in fields or dialect.run_is_connection
         self._knows_calls = "call" in fields and has("tool_begin")
         self._knows_texts = "message" in fields and has("text_begin")
         self._texts_end = "message" in fields and has("text_end")
-        self._pairs_runs = self.knows_runs and has("started") and (has("ended") or has("error"))
+        self.pairs_runs = self.knows_runs and has("started") and (has("ended") or has("error"))
         self._sums_text = "text" in fields and "message" in fields and has("text")
         self._sums_args = "text" in fields and "call" in fields and has("tool_args")
         self._closed: deque[tuple[ClientState, StreamKey, StreamState]] = deque()
@@ -102,6 +104,7 @@ class Rules:
 
     def end_run(self, client: ClientState, run: RunState | None, _: StreamState | None, frame: ObservedFrame) -> None:
         if run is None or not self.knows_runs:
+            client.unattributed_ends += 1
             return
         run.ended += 1
         subject = f"run {run.id}"
@@ -113,11 +116,6 @@ class Rules:
             return
         run.ended_at, run.failed = frame.origin.index, frame.kind == "error"
         client.open_runs.pop(run.id, None)
-        if not run.started and self._pairs_runs and client.first != run.first:
-            self.findings.broken(
-                Property.ENDED if run.first == frame.origin.index else Property.LOST, "no start", subject,
-                f"{subject} ends, but it did not start here", CONTRADICTION, frame.origin,
-            )  # fmt: skip
         self.settle(client, run, frame.origin)
         self._past_runs.append((client, run))
         if len(self._past_runs) > KEPT_RUNS:
@@ -176,7 +174,6 @@ class Rules:
                 CONTRADICTION, Evidence(stream.first, client.id), frame.origin,
             )  # fmt: skip
         stream.begun, stream.run = True, run
-        self.calls += stream.is_call
         self.owners.began(("call" if stream.is_call else "text", stream.id), client.id)
         if run is not None:
             run.open.add(stream)
@@ -184,15 +181,16 @@ class Rules:
     def delta(
         self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
     ) -> None:
-        self.deltas += 1
         if stream is None:
+            self.unattributed += 1
             return
         if not stream.begun:
             self._begin_by_delta(client, run, stream, frame)
         elif stream.ended and (self._knows_calls if stream.is_call else self._texts_end):
             subject = f"{'call' if stream.is_call else 'message'} {stream.id}"
             self.findings.broken(
-                Property.ORDER, "after its end", subject, f"a delta of {subject} follows its end",
+                Property.ARGUMENTS if stream.is_call else Property.ORDER,
+                "after its end", subject, f"a delta of {subject} follows its end",
                 CONTRADICTION, frame.origin,
             )  # fmt: skip
         if isinstance(frame.text, str):
@@ -205,7 +203,6 @@ class Rules:
             run.open.add(stream)
         known = self._knows_calls if stream.is_call else self._knows_texts
         if frame.implicit:
-            self.calls += stream.is_call
             stream.begun = stream.implicit = True
         elif known and stream.first == frame.origin.index and frame.kind != "thinking":
             stream.uncertain = "its beginning is not in the recording"
@@ -267,7 +264,6 @@ class Rules:
                 CONTRADICTION, Evidence(stream.first, client.id), frame.origin,
             )  # fmt: skip
             return
-        self.calls += 1
         stream.begun = stream.ended = True
         if frame.whole is not None:
             stream.whole = fingerprint(frame.whole)
@@ -283,8 +279,8 @@ class Rules:
                 Property.DUPLICATED, "result twice", f"call {stream.id}", f"call {stream.id} has a second result",
                 CONTRADICTION, frame.origin,
             )  # fmt: skip
-        if not stream.begun and (self._knows_calls or "tool" in self.dialect.kinds):
-            self._unbegun(client, stream, frame, Property.CALLS)
+        if not stream.begun:  # the result of a call of an earlier run, which the user has confirmed
+            self.findings.unknown(Property.CALLS, f"call {stream.id} may have begun before the recording")
         stream.resulted = True
 
     def snapshot(
