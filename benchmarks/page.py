@@ -23,14 +23,22 @@ PAGE: Final = """\
 
 Written by `make bench`. {made} UTC, {minutes:.0f} minutes; {machine}. {versions}.
 
-Server and clients are separate processes on one machine. There are 100 threads with one subscriber each, and runs of
-five events of about {size:.0f} bytes. The client reads, and after the measured time it verifies that every event
-arrived exactly once, in order and unchanged. A stack that fails this check has no result. CPU time is the time that the
-scheduler accounts to the stack's processes, without client and broker. The stacks are interleaved round by round, and
-every ratio is computed within a round. Numbers are medians, with the lowest and the highest value. bridgekit runs with
-its defaults: history, receipts, metrics and bounds are on. The other stacks are used as their documentation shows, with
-the cheaper option where there is a choice. None of them keeps history, and only bridgekit disconnects a subscriber that
-does not read.
+How it was measured:
+
+- Server and clients are separate processes on one machine.
+- There are 100 threads with one subscriber each, and runs of five events of about {size:.0f} bytes.
+- The client reads, and after the measured time it verifies that every event arrived exactly once, in order and
+  unchanged. A stack that fails this check has no result.
+- CPU time is the time that the scheduler accounts to the stack's processes, without client and broker.
+- The stacks are interleaved round by round, and every ratio is computed within a round.
+- Numbers are medians, with the lowest and the highest value.
+- bridgekit runs with its defaults: history, receipts, metrics and bounds are on.
+- The other stacks are used as their documentation shows, with the cheaper option where there is a choice. None of them
+  keeps history, and only bridgekit disconnects a subscriber that does not read.
+
+*bridgekit ASGI, whole runs* executes an agent through all nine links for every five events: it creates and signs a
+run id, claims the thread, registers the run's route, creates the agent, and emits the first and the last event. In the
+other rows of bridgekit, the adapter emits every event, and no run is executed.
 
 ## Events per second
 

@@ -281,7 +281,8 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
     JSON has fewer types than Python: bytes become base64, dates ISO 8601, Decimals and numeric keys strings, sets and
     tuples arrays. Subclasses are encoded as their bases. `limit_bytes` is compared with the size of the frame with a
     `seq` of 19 digits, whatever its real `seq`.
-    PayloadError: JSON cannot represent a value unchanged. FrameTooLarge: the frame exceeds `limit_bytes`.
+    Raises PayloadError if JSON cannot represent a value unchanged. Raises FrameTooLarge if the frame exceeds
+    `limit_bytes`.
     """
     payload = event.payload
     if type(payload) is not dict or type(event) is not AgentEvent:
@@ -367,7 +368,10 @@ _decode_any: Final = msgspec.json.Decoder().decode
 
 
 def decode(data: str | bytes, *, limit_bytes: int = FRAME_BYTES) -> RoutedEvent:
-    """Decode one event frame. FrameTooLarge: it exceeds `limit_bytes`. MalformedFrame: it is not an event."""
+    """Decode one event frame.
+
+    Raises FrameTooLarge if it exceeds `limit_bytes`. Raises MalformedFrame if it is not an event.
+    """
     try:
         size = len(data.encode()) if isinstance(data, str) else len(data)
         if size > limit_bytes:

@@ -187,7 +187,7 @@ class SignedRunIds:
         return RunId(f"{body}.{self._sign(body)}")
 
     def verify(self, run_id: RunId) -> ThreadId:
-        """Check the signature and return the thread id. InvalidId if the run id was not signed with this key."""
+        """Check the signature and return the thread id. Raises InvalidId if the run id was not signed with this key."""
         body, _, signature = _checked("run_id", run_id, RUN_ID_BYTES).rpartition(".")
         if not secrets.compare_digest(signature.encode(), self._sign(body).encode()):
             raise InvalidId("run_id", "was not signed with this key, or was changed afterwards")

@@ -20,7 +20,7 @@ import msgspec
 __all__ = ["EXACT_INTEGER", "PayloadHook", "apply_hook", "convert", "encode_json", "explain", "find_problem"]
 
 EXACT_INTEGER: Final = 2**53
-"""JavaScript rounds integers beyond this bound, in both directions. On the wire they are exact."""
+"""JavaScript may round an integer whose absolute value exceeds this bound. On the wire it is exact."""
 
 PayloadHook = Callable[[object], object]
 """Returns what is sent in place of a value, or the value itself where it needs no conversion."""
@@ -54,7 +54,9 @@ _PLAIN_TYPES: Final[Mapping[type, Callable[[Any, Any], object]]] = {
 
 
 def convert(value: Any) -> object:
-    """Return the plain value that equals a value of a type that the encoder does not know. TypeError if there is none.
+    """Return the plain value that equals a value of a type that the encoder does not know.
+
+    Raises TypeError if there is none.
 
     The result is compared with the value, because a subclass may have more precision than its base.
     """

@@ -103,7 +103,10 @@ def encode_signal(signal: Signal) -> bytes:
 
 
 def decode_any(data: str | bytes) -> RoutedEvent | Signal:
-    """Decode any frame that a server sends, event or signal. FrameTooLarge or MalformedFrame if it is neither."""
+    """Decode any frame that a server sends, event or signal.
+
+    Raises FrameTooLarge or MalformedFrame if it is neither.
+    """
     try:
         if len(data) > FRAME_BYTES:
             raise FrameTooLarge("incoming frame", len(data), FRAME_BYTES)

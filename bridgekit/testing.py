@@ -64,7 +64,8 @@ class CollectingClient:
     async def wait_until_complete(self, run_id: str | None = None, *, seconds: float = TIMEOUT_SECONDS) -> None:
         """Wait for the event that ends the run, `agent_completed` or `agent_error`; without a run id, for any run's.
 
-        TimeoutError: it did not arrive within `seconds`. Disconnected: the server closed the socket first.
+        Raises TimeoutError if it did not arrive within `seconds`. Raises Disconnected if the server closed the socket
+        first.
         """
 
         def complete() -> bool:
@@ -78,7 +79,7 @@ class CollectingClient:
     async def wait_until_seq(self, seq: int, *, seconds: float = TIMEOUT_SECONDS) -> bool:
         """Wait for the event with this `seq` or a later one. Return False if none arrived within `seconds`.
 
-        Disconnected: the server closed the socket first.
+        Raises Disconnected if the server closed the socket first.
         """
         return await self._wait_until(lambda: any(event.seq >= seq for event, _ in self.timed), seconds)
 

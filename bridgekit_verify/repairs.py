@@ -36,7 +36,7 @@ class LineChange(NamedTuple):
 
 
 def carried(mapping: RunThreadMappingService) -> Resolver:
-    """Send an event to the thread that it carries. Nothing is looked up, so that carrying is measured alone."""
+    """Create a resolver that uses only the thread that the event carries, without a lookup in the mapping."""
     return Carried()
 
 

@@ -22,7 +22,7 @@ WARM_UP: Final = 50
 
 
 async def idle_connections(series: Series, peer: Peer, *, connections: int) -> None:
-    """Measure one round of one stack: resident memory with and without idle sockets, each in its own thread."""
+    """Measure one round of one stack: resident memory without and with idle sockets, one socket in each thread."""
     async with session(peer, threads=WARM_UP) as opened:
         await opened.prepare(WARM_UP, WARM_UP + connections)
         before = await opened.memory_kib()

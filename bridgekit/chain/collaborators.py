@@ -37,7 +37,7 @@ class ThreadSession(Protocol):
         """Return the thread's owner, or None if the thread does not exist."""
 
     async def claim(self, thread_id: ThreadId, user_id: UserId) -> None:
-        """Create the thread for the user if it does not exist. ThreadNotOwned if another user owns it."""
+        """Create the thread for the user if it does not exist. Raises ThreadNotOwned if another user owns it."""
 
 
 SessionFactory = Callable[[], AbstractAsyncContextManager[ThreadSession]]
@@ -147,7 +147,7 @@ class ToolCall:
 
     async def completed(self, result: object, status: str) -> None:
         """Emit `tool_completed`, in spite of a cancellation, which would otherwise make it uncertain whether it was
-        sent. PayloadError, FrameTooLarge: no frame can carry the result, which the error names."""
+        sent. Raises PayloadError or FrameTooLarge if no frame can carry the result, which the error names."""
         try:
             with anyio.move_on_after(END_TIMEOUT_SECONDS, shield=True):
                 await self.emitter.emit_tool_completed(

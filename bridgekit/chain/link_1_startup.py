@@ -131,7 +131,7 @@ class Application:
     async def open_thread(self, thread_id: str, user_id: str) -> None:
         """Create a thread for a user, as a front end does before it opens a socket.
 
-        InvalidId: an id is not valid. ThreadNotOwned: the thread belongs to another user.
+        Raises InvalidId if an id is not valid. Raises ThreadNotOwned if the thread belongs to another user.
         """
         async with self.config.db_session_factory() as session:
             await session.claim(ids.thread_id(thread_id), ids.user_id(user_id))
@@ -144,7 +144,7 @@ class Application:
     def ticket(self, thread_id: str, user_id: str) -> str:
         """Issue a ticket that lets the user open one socket on the thread. Authenticate the user before you call this.
 
-        UnknownName: the application's authorizer does not use tickets.
+        Raises UnknownName if the application's authorizer does not use tickets.
         """
         if not isinstance(self.authorizer, Tickets):
             raise UnknownName("authorizer by ticket", type(self.authorizer).__name__, ("Tickets",))
@@ -206,7 +206,7 @@ def _require_shared_ticket_key(application: Application) -> None:
 
 
 ApplicationFactory = Callable[[BridgeConfig, Stores], Awaitable[Application]]
-"""Starts an application from its configuration and open stores. `start_application` is the sound implementation."""
+"""Starts an application from its configuration and open stores. `start_application` is the default."""
 
 
 def lifespan(

@@ -18,7 +18,7 @@ from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import DeterministicStartupError, ShuttingDown
-from bridgekit.ids import RunId, RunIdScheme, SignedRunIds
+from bridgekit.ids import RunIdScheme, SignedRunIds
 from bridgekit.mapping import ActiveRun
 
 __all__ = ["SupervisorAgent"]
@@ -26,8 +26,8 @@ __all__ = ["SupervisorAgent"]
 CLOSE_RUN_TIMEOUT_SECONDS: Final = 5.0
 """How long a cancelled run may be delayed while its route is closed."""
 
-_current_run: ContextVar[RunId | None] = ContextVar("_current_run", default=None)
-"""The run of the current task."""
+_current_run: ContextVar[object] = ContextVar("_current_run", default=None)
+"""Identifies the run of the current task. Its run id would not: two runs may have one, if the scheme repeats it."""
 
 
 class SupervisorAgent:
@@ -55,7 +55,7 @@ class SupervisorAgent:
         with DeterministicStartupError.at(4, "the execution engine"):
             self.engine = engine(self.registry, websocket_bridge, core=core)
         self._closed = False
-        self._executing: set[RunId] = set()
+        self._executing: set[object] = set()
         """The runs that may start sub-agents, also while the application shuts down."""
         self._active_runs = 0
         """The number of runs that are being opened, or are open."""
@@ -69,12 +69,13 @@ class SupervisorAgent:
         the agent raises is raised here after the user was sent `agent_error`.
         """
         context = await self.open_run(agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request)
-        token = _current_run.set(context.run_id)
-        self._executing.add(context.run_id)
+        run = object()
+        token = _current_run.set(run)
+        self._executing.add(run)
         try:
             return RunResult(context, await self.engine.execute(context))
         finally:
-            self._executing.remove(context.run_id)
+            self._executing.remove(run)
             _current_run.reset(token)
             await self.close_run(context)
 

@@ -37,7 +37,10 @@ class AgentRegistry:
         self.websocket_bridge = bridge
 
     def create(self, name: str) -> BaseAgent:
-        """Create an agent with its own adapter. The core sets its bridge. UnknownName: no agent has this name."""
+        """Create an agent with its own adapter. The core sets its bridge.
+
+        Raises UnknownName if no agent has this name.
+        """
         if name not in self.agents:
             raise UnknownName("agent", name, tuple(self.agents))
         return self.agents[name](name, self._llm_manager, self._tool_dispatcher, self._adapter())
@@ -46,7 +49,7 @@ class AgentRegistry:
         """Create an agent that can emit events in the run, for callers outside the core.
 
         A webhook or a scheduler that continues a run later does not go through the core, so its agent gets the bridge
-        here. UnknownName: no agent has this name, or `set_websocket_bridge` was not called.
+        here. Raises UnknownName if no agent has this name, or `set_websocket_bridge` was not called.
         """
         if self.websocket_bridge is None:
             raise UnknownName("bridge", "websocket_bridge", ())

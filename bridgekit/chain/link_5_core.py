@@ -99,7 +99,7 @@ class _RunEnd:
         """Refuses further end events of the run's agent. False if the agent has emitted one itself."""
 
     async def completed(self, result: object) -> None:
-        """Send `agent_completed`. PayloadError or FrameTooLarge if no frame can carry the result."""
+        """Send `agent_completed`. Raises PayloadError or FrameTooLarge if no frame can carry the result."""
         send = partial(
             self._bridge.notify_agent_completed,
             self._context.run_id,

@@ -38,7 +38,8 @@ class Emitter(abc.ABC):
         """Emit one event of this run. Await the result to get the Receipt; it is a Receipt or an awaitable of one.
 
         If a socket's outbox is filling up, awaiting the result lets the event loop write frames first.
-        PayloadError: JSON cannot represent the payload. FrameTooLarge: the frame exceeds the size limit.
+        Raises PayloadError if JSON cannot represent the payload. Raises FrameTooLarge if the frame exceeds the size
+        limit.
         """
 
     def error_text(self, error: BaseException) -> str:

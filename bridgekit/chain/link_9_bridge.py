@@ -1,4 +1,4 @@
-"""Link 9: the bridge finds the thread of an event, publishes the event to it, and returns a truthful receipt."""
+"""Link 9: the bridge finds the thread of an event, publishes the event to it, and returns an accurate receipt."""
 
 from __future__ import annotations
 
@@ -53,8 +53,9 @@ class AgentWebSocketBridge:
         """Publish the event to its thread without waiting for a socket. Await the result to get the Receipt.
 
         The result is an awaitable if the route must be looked up or the store must answer first, and otherwise the
-        Receipt itself. While a socket's outbox is filling up, awaiting it lets the event loop write frames first.
-        UnknownEventType, PayloadError, FrameTooLarge: mistakes of the caller; the last two are counted as lost, too.
+        Receipt itself. While an outbox of the thread is crowded, awaiting the result lets the event
+        loop write frames first. Raises UnknownEventType, PayloadError or FrameTooLarge if the caller made a mistake;
+        the last two are counted as lost, too.
         A missing route raises no error, so that the agent's run continues; the Receipt and the counters record it.
         """
         if type(event.type) is not EventType:

@@ -45,7 +45,7 @@ class MemoryMappingStore:
         self.close(run_id, self._clock() + seconds)
 
     def insert(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
-        """`add` without a coroutine."""
+        """Do what `add` does, as a plain method."""
         stored = self.lookup(run_id)
         if stored is None:
             self._evict_for_insert()
@@ -56,7 +56,7 @@ class MemoryMappingStore:
         return stored
 
     def lookup(self, run_id: RunId) -> ThreadId | None:
-        """`get` without a coroutine."""
+        """Do what `get` does, as a plain method."""
         if self._due:
             self._evict_due()
             due = self._due.get(run_id)

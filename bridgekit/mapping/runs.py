@@ -23,7 +23,7 @@ class RunRegistry(Protocol):
     """Records which worker executes which run. Each run is taken over by at most one worker."""
 
     async def open(self, run: ActiveRun) -> None:
-        """Record that this worker executes the run. StoreUnavailable: the store did not answer in time."""
+        """Record that this worker executes the run. Raises StoreUnavailable if the store did not answer in time."""
 
     async def holds(self, run_id: RunId) -> bool:
         """Return whether this worker may send the run's end event now. False if another worker has taken the run over,

@@ -41,8 +41,9 @@ class RunThreadMappingService:
     async def register_mapping(self, run_id: RunId, thread_id: ThreadId) -> None:
         """Map a run to its thread. Repeating a call has no effect on a live run, and makes a closed run live again.
 
-        RunAlreadyMapped: the run is mapped to another thread. InvalidId: an id is not valid; the error names it.
-        MappingFull, StoreUnavailable: the run has no route.
+        Raises RunAlreadyMapped if the run is mapped to another thread. Raises InvalidId if an id is not valid; the
+        error names it. Raises MappingFull or StoreUnavailable if the
+        run has no route.
         """
         stored = await self._store.add(ids.run_id(run_id), ids.thread_id(thread_id))
         if stored != thread_id:
@@ -51,10 +52,13 @@ class RunThreadMappingService:
     async def get_thread_id(self, run_id: RunId) -> ThreadId | None:
         """Return the run's thread, or None for an unknown run.
 
-        A closed run is known until its grace period ends. StoreUnavailable: the store did not answer in time.
+        A closed run is known until its grace period ends. Raises StoreUnavailable if the store did not answer in time.
         """
         return await self._store.get(run_id)
 
     async def cleanup_mapping(self, run_id: RunId) -> None:
-        """Close a run: its route expires when the grace period ends. StoreUnavailable: the store did not answer."""
+        """Close a run: its route expires when the grace period ends.
+
+        Raises StoreUnavailable if the store did not answer.
+        """
         await self._store.expire(run_id, self._grace_seconds)

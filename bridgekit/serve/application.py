@@ -46,7 +46,7 @@ class AppSpec:
     drain_seconds: float | None = None
 
     def load(self, workers: int = 1) -> ASGIApp:
-        """Return the application. ServeError if it is not found, or does not support these options or this many
+        """Return the application. Raises ServeError if it is not found, or does not support these options or this many
         workers."""
         found = _find(self.target)
         if not isinstance(found, BridgeConfig):
@@ -140,8 +140,8 @@ def _needs_no_arguments(call: Callable[..., object]) -> bool:
 def read_ticket_keys(file: Path | None, environment: Mapping[str, str]) -> tuple[bytes, ...]:
     """Return the ticket keys, one per line: the first key signs, all keys verify, so that keys can be rotated.
 
-    Empty if neither the file nor the variable is given. ServeError if a key is too short, or if other users can read or
-    change the file.
+    Empty if neither the file nor the variable is given. Raises ServeError if a key is too short, or if other users can
+    read or change the file.
     """
     if file is None:
         text = environment.get(KEY_VARIABLE)

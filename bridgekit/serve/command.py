@@ -126,7 +126,10 @@ def _seconds(text: str) -> float:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve the application that the arguments name, and return the exit code. ServeError if it cannot be served."""
+    """Serve the application that the arguments name, and return the exit code.
+
+    Raises ServeError if it cannot be served.
+    """
     if options.target is None:
         options.refuse(f"give MODULE:ATTRIBUTE, which names {EXPECTED}")
     if options.store and urlsplit(options.store).password:

@@ -51,7 +51,7 @@ SERVICE_RESTART: Final = 1_012
 def choose_edge(target: str, app: ASGIApp, requested: str | None) -> str:
     """Return the requested edge. Without a request, return the native edge if no middleware can act on WebSockets.
 
-    ServeError if the native edge is requested and the application is neither Starlette nor FastAPI.
+    Raises ServeError if the native edge is requested and the application is neither Starlette nor FastAPI.
     """
     if not isinstance(app, Starlette):
         if requested == "native":
@@ -130,7 +130,7 @@ class HandoffTarget:
 async def native_handoff(app: Starlette) -> AsyncIterator[dict[str, Any]]:
     """Serve a running application's sockets natively for the length of a block; gives entries for uvicorn's state.
 
-    ServeError if the application has no routes of the bridge.
+    Raises ServeError if the application has no routes of the bridge.
     """
     paths = bridge_paths(app)
     if not paths:

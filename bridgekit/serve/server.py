@@ -75,8 +75,8 @@ def serve(spec: AppSpec, options: ServerOptions, on_ready: OnReady) -> int:
     """Serve until a signal arrives, and return the exit code: 0 if everything was drained, 128 + n if a second signal n
     interrupted that.
 
-    ServeError if the application or the address cannot be served. If the application does not start, the reason is
-    printed and the exit code is 2.
+    Raises ServeError if the application or the address cannot be served. If the application does not start, the reason
+    is printed and the exit code is 2.
     """
     app = spec.load(options.workers)
     edge = choose_edge(spec.target, app, options.edge)

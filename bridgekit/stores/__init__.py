@@ -52,7 +52,8 @@ class Stores:
 
 
 StoreFactory = Callable[[], AbstractAsyncContextManager[Stores]]
-"""Opens an application's stores for as long as it runs. StoreUnavailable or StoreInUse if that is not possible."""
+"""Opens an application's stores for as long as it runs. Raises StoreUnavailable or StoreInUse if that is not
+possible."""
 
 
 def in_memory(retention: Retention = DEFAULT_RETENTION) -> Stores:

@@ -1,4 +1,4 @@
-"""The ASGI edge: a WebSocket endpoint, `/metrics` and `/healthz`. Its routes mount in Starlette and FastAPI."""
+"""The ASGI edge: a WebSocket endpoint, `/metrics` and `/healthz`. Starlette and FastAPI can mount its routes."""
 
 from __future__ import annotations
 

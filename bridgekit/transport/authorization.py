@@ -89,7 +89,7 @@ class Handshake:
 
     @property
     def after(self) -> Cursor | None:
-        """The cursor from which the client resumes, or None for a new client. InvalidId if it is malformed."""
+        """The cursor from which the client resumes, or None for a new client. Raises InvalidId if it is malformed."""
         epoch, seq, after = (self.query.get(name) for name in ("epoch", "seq", "after"))
         if after is not None:
             if after != "start" or epoch is not None or seq is not None:
@@ -116,7 +116,10 @@ class _FirstMessage(msgspec.Struct, tag_field="type", tag="authorise"):
 
 
 def parse_first_message(message: str | bytes) -> str:
-    """Return the ticket in a message `{"type": "authorise", "ticket": "…"}`. SubscriptionRefused if there is none."""
+    """Return the ticket in a message `{"type": "authorise", "ticket": "…"}`.
+
+    Raises SubscriptionRefused if there is none.
+    """
     if len(message) > INCOMING_BYTES:
         raise SubscriptionRefused(CLOSE_BAD_TICKET, f"the first message is longer than {INCOMING_BYTES:,} bytes")
     try:

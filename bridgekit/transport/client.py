@@ -72,7 +72,8 @@ class EventClient:
         """Gaps received so far: events that this socket will not receive."""
 
     async def receive(self) -> RoutedEvent:
-        """Return the next event. Disconnected if the socket is closed, MalformedFrame if the frame is not an event.
+        """Return the next event. Raises Disconnected if the socket is closed, MalformedFrame if the frame is not an
+        event.
 
         Gaps that arrive before the event are appended to `gaps`.
         """
@@ -88,7 +89,7 @@ class EventClient:
         return item
 
     async def receive_frame(self) -> str | bytes:
-        """Return the next frame, undecoded. Disconnected if the socket is closed."""
+        """Return the next frame, undecoded. Raises Disconnected if the socket is closed."""
         return await _read(self._socket)
 
     def __aiter__(self) -> AsyncIterator[RoutedEvent]:
@@ -121,7 +122,8 @@ async def connect(
     server's, such as `ws://127.0.0.1:8000`. `ticket` comes from the application and opens one socket. A server that
     does not require tickets accepts `user_id` instead. Proxies from the environment are not used.
 
-    SubscriptionRefused if the server refuses the subscription. Disconnected if it closes the socket before it has
+    Raises SubscriptionRefused if the server refuses the subscription. Raises Disconnected if it closes the socket
+    before it has
     confirmed the subscription. OSError, TimeoutError or `websockets.InvalidHandshake` if no server answers at `url`. On
     trio, NotInstalled if `websockets` is too old.
     """

@@ -52,7 +52,7 @@ MAX_UNAUTHENTICATED: Final = 1_024
 AUTHORIZE_TIMEOUT_SECONDS: Final = 10.0
 """How long authorization may take: looking up the thread's owner, and whether the ticket was used before."""
 DRAIN_TIMEOUT_SECONDS: Final = 10.0
-"""How long drained sockets may take to write their outboxes."""
+"""How long a drain may take to write all outboxes, before the remaining sockets are aborted."""
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
 """How long the close handshake of a socket may take."""
 MAX_REASON_BYTES: Final = 123
@@ -122,8 +122,8 @@ class ConnectionRegistry:
     def check_origin_and_cursor(self, handshake: Handshake) -> Cursor | None:
         """Check what needs no authorization, and return the cursor from which the client resumes.
 
-        SubscriptionRefused if the page is of another site or the cursor is malformed; Disconnected while the server
-        shuts down.
+        Raises SubscriptionRefused if the page is of another site or the cursor is malformed. Raises Disconnected if
+        the server shuts down.
         """
         self._check_open()
         sites.check_origin(handshake, self._origins)
@@ -135,8 +135,9 @@ class ConnectionRegistry:
     async def receive_ticket(self, message: Callable[[], Awaitable[str | bytes]]) -> str:
         """Wait for the client's first message by calling `message`, and return the ticket in it.
 
-        SubscriptionRefused if no ticket arrives within FIRST_MESSAGE_TIMEOUT_SECONDS. Disconnected, so that the client
-        reconnects, if the server shuts down or too many sockets wait: the one that has waited longest is closed.
+        Raises SubscriptionRefused if no ticket arrives within FIRST_MESSAGE_TIMEOUT_SECONDS. Raises Disconnected if
+        the server shuts down or too many sockets wait, so that the client reconnects. The socket
+        that has waited longest is closed.
         """
         with anyio.move_on_after(FIRST_MESSAGE_TIMEOUT_SECONDS) as timeout:
             self._unauthenticated[timeout] = None
@@ -159,7 +160,8 @@ class ConnectionRegistry:
     async def authorize(self, handshake: Handshake) -> Subscription:
         """Return the subscription that the client is authorized for.
 
-        SubscriptionRefused if there is none; Disconnected if the store or the application does not answer in time.
+        Raises SubscriptionRefused if there is none. Raises Disconnected if the store or the application does not
+        answer in time.
         """
         ends = self._ends
         with _close_if_store_unavailable(), anyio.fail_after(AUTHORIZE_TIMEOUT_SECONDS):
@@ -203,8 +205,8 @@ class ConnectionRegistry:
     def subscribed(self, socket: Subscriber, after: Cursor | None) -> AbstractAsyncContextManager[Replay]:
         """Subscribe a socket for the length of a block, and count how it ended.
 
-        Disconnected if the store is unavailable, or if the socket was closed before it was subscribed. In both cases
-        the client has received nothing, and can reconnect with the same cursor.
+        Raises Disconnected if the store is unavailable, or if the socket was closed before it was subscribed. In both
+        cases the client has received nothing, and can reconnect with the same cursor.
         """
         return _SubscriptionBlock(self, socket, after)
 

@@ -44,16 +44,32 @@ _installed: Final[dict[int, Handler]] = {}
 """The signal handlers that are installed in this process, by signal number."""
 
 
+_blocked: Final = threading.local()
+"""The signal mask of a thread that forks, from before the fork."""
+
+
+def _block_before_a_fork() -> None:
+    """Block the handled signals: one that reaches the child before its handlers are reset would be lost."""
+    _blocked.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _installed)
+
+
+def _unblock_after_a_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _blocked.mask)
+
+
 def _reset_in_a_fork() -> None:
     """Restore the default handlers in a forked child, such as a worker of a process pool, which is not a server."""
     for number, handler in _installed.items():
         if signal.getsignal(number) == handler:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     _installed.clear()
+    _unblock_after_a_fork()
 
 
 if os.name == "posix":
-    os.register_at_fork(after_in_child=_reset_in_a_fork)
+    os.register_at_fork(
+        before=_block_before_a_fork, after_in_parent=_unblock_after_a_fork, after_in_child=_reset_in_a_fork
+    )
 
 
 @asynccontextmanager

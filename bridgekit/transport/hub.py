@@ -125,7 +125,8 @@ class Hub:
     def publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
         """Assign the event its `seq`, encode it once, and put it in the outbox of each of the thread's sockets.
 
-        PayloadError or FrameTooLarge if the event cannot be encoded; then it has no `seq` and reaches no socket. While
+        Raises PayloadError or FrameTooLarge if the event cannot be encoded; then it has no `seq` and reaches no
+        socket. While
         an outbox is crowded, awaiting the answer lets the event loop write. If an outbox is full although its client
         reads, the event is REFUSED with `NO_ROOM`, and is not retained.
         """
@@ -150,7 +151,10 @@ class Hub:
         return receipt
 
     async def retained(self, thread_id: ThreadId) -> tuple[Frame, ...]:
-        """Return every frame that the thread's log retains. StoreUnavailable if the log does not answer in time."""
+        """Return every frame that the thread's log retains.
+
+        Raises StoreUnavailable if the log does not answer in time.
+        """
         # For a cursor of another epoch, the replay has everything that is retained.
         return (await self._log.replay(thread_id, NO_EPOCH)).frames
 

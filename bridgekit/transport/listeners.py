@@ -65,7 +65,10 @@ def _open_files() -> list[int]:
 
 @contextmanager
 def _inspect(descriptor: int) -> Iterator[socket.socket]:
-    """Wrap a descriptor in a socket object for the length of a block. OSError if it is closed or not a socket."""
+    """Wrap a descriptor in a socket object for the length of a block.
+
+    Raises OSError if it is closed or not a socket.
+    """
     found = socket.socket(fileno=descriptor)
     try:
         yield found
@@ -97,7 +100,8 @@ def _listening_address(found: socket.socket) -> str | None:
 
 @contextmanager
 def single_worker_lock(store: str) -> Iterator[None]:
-    """Lock every inherited listening address for the length of a block. StoreInUse if another process holds a lock.
+    """Lock every inherited listening address for the length of a block. Raises StoreInUse if another process holds a
+    lock.
 
     A server that binds its own port needs no lock: the system refuses the port to every other process.
     """

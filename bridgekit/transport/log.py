@@ -125,7 +125,7 @@ class EventLog(Protocol):
     async def join(self, thread_id: ThreadId) -> None:
         """Subscribe the sink to the thread: when this returns, every later event is delivered. Called once per socket.
 
-        StoreUnavailable if the store does not answer in time.
+        Raises StoreUnavailable if the store does not answer in time.
         """
 
     def leave(self, thread_id: ThreadId) -> None:

@@ -28,7 +28,10 @@ class Origin(NamedTuple):
 
 
 def origin(text: str) -> Origin:
-    """Parse an origin such as "https://example.org" or "http://localhost:3000". InvalidId if it is anything else."""
+    """Parse an origin such as "https://example.org" or "http://localhost:3000".
+
+    Raises InvalidId if it is anything else.
+    """
     try:
         parts = urlsplit(text)
         port = parts.port

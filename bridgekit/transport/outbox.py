@@ -297,7 +297,7 @@ class Subscriber:
             self._room.set()
 
     def is_full(self) -> bool:
-        """Return whether an event that must be delivered would find no room."""
+        """Return whether there is no room for an event that must be delivered, also after coalescing."""
         if not self._limit_reached(self):
             return False
         return self._limit_reached(queue := self._coalescing_queue()) and not queue.can_make_room

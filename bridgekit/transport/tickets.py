@@ -78,8 +78,8 @@ class Tickets:
         self._in_query = in_query
 
     def issue(self, user_id: str, thread_id: str) -> str:
-        """Return a ticket for one socket of this user on this thread. Give it only to that user. InvalidId if an id is
-        malformed."""
+        """Return a ticket for one socket of this user on this thread. Give it only to that user. Raises InvalidId if
+        an id is malformed."""
         claims = {
             "aud": AUDIENCE,
             "exp": time.time() + self._seconds,

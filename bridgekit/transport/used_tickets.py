@@ -34,7 +34,7 @@ class MemoryUsedTickets:
         return self.add(ticket_id, self._clock() + seconds)
 
     def add(self, ticket_id: str, until: float) -> bool:
-        """`mark_used` without a coroutine, with the time of expiry by this set's clock."""
+        """Do what `mark_used` does, as a plain method. `until` is the expiry by this set's clock."""
         now = self._clock()
         while self._until and next(iter(self._until.values())) <= now:
             self._until.popitem(last=False)

@@ -38,7 +38,7 @@ WAITED_FOR_CPU_SHARE: Final = 0.15
 SECOND_LOAD_SHARE: Final = 0.8
 """Share of a core that the second load would use at the cost per event of the first; events get cheaper under load."""
 MIN_EVENTS: Final = 400
-"""With fewer events, the lower end of the interval could not reach 99 % even if all events were on time."""
+"""If all events are on time, at least 381 are needed for a lower bound of 99 %; 400 leaves a margin."""
 MIN_LOAD_RATIO: Final = 1.25
 """The search ends when lowest failed and highest carried load are within this ratio, about the measurement noise."""
 

@@ -122,7 +122,7 @@ def _collection_paused() -> Iterator[None]:
 
 @_collection_paused()
 def check(history: History, expected: ExpectedEvents | None = None) -> Verdict:
-    """Return the verdict on a history. LedgerImbalance if its counts contradict each other.
+    """Return the verdict on a history. Raises LedgerImbalance if its counts contradict each other.
 
     `expected` is what the workload's parameters imply. Without it, the checker counts the history's own events and
     sockets, which detects a mistake of the ledger, but not an event that was never recorded.

@@ -41,7 +41,7 @@ class Names:
         return f"{kind} {numbers.setdefault(identity, len(numbers) + 1)}"
 
     def run(self, run_id: RunId) -> str:
-        """Return the number of the run; the id itself, shortened, if the supervisor created no such run."""
+        """Return the number of the run, or its shortened id if the supervisor created no such run."""
         return self._runs.get(run_id, short(run_id))
 
     def run_with_id(self, run_id: RunId) -> str:

@@ -74,8 +74,8 @@ async def observe(
 ) -> Observation:
     """Serve the variant on 127.0.0.1, run the scenario in these threads, and return what was recorded.
 
-    `and_then` is run after the scenario, on the same application. DeterministicStartupError if the application does
-    not start. Errors of the harness propagate; errors that a link raises are part of the observation.
+    `and_then` is run after the scenario, on the same application. Raises DeterministicStartupError if the application
+    does not start. Errors of the harness propagate; errors that a link raises are part of the observation.
     """
     recording, plans, tools = Recording(), dict[str, RunPlan](), ToolCalls()
     agents = {name: recording.subclass("agent", scenario_agent(variant.agent, plans)) for name in AGENTS}

@@ -16,8 +16,8 @@ __all__ = ["json_value"]
 def json_value(value: Any, where: str) -> Any:
     """Return a value as a JSON type. A missing value is None.
 
-    Numbers stay exact, dates become ISO 8601 text, and UUIDs, decimals and enumerations become text. ValueError: the
-    value has no JSON type, or is infinite; the message names its place, `where`.
+    Numbers stay exact, dates become ISO 8601 text, and UUIDs, decimals and enumerations become text. Raises ValueError
+    if the value has no JSON type, or is infinite; the message names its place, `where`.
     """
     item = value.tolist() if type(value).__module__ == "numpy" else value
     # pandas' markers for a missing value are equal to nothing, and one of them is a date.

@@ -248,7 +248,7 @@ def smallest_sample(report: Report) -> Finding | None:
 
 
 def without_sample(report: Report) -> list[Finding]:
-    """Return the findings whose verdict is not unknown, and that do not state what it rests on."""
+    """Return the findings with a known verdict that do not state the size of their sample."""
     return [f for f, _ in all_findings(report).values() if f.sample is None and f.verdict != "unknown"]
 
 

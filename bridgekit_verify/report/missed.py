@@ -100,7 +100,7 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
             f"As committed, the bridge reports {committed.false_success:,} of {_events(study.of('as committed')):,}"
             f" events falsely as sent; it returned a receipt for {committed.acknowledged:,}. Once Fix 1 lets events"
             " reach the hub, its answer is “sent”, whether or not a socket is open.",
-            "Even a truthful receipt is about sockets, not users. Experiment: on a chain that is sound except that runs"
+            "An accurate receipt is about sockets, not users. Experiment: on a chain that is sound except that runs"
             f" share an agent, {shared.false_success:,} of {_events(study.of('link 5 broken')):,} events are reported"
             " as sent, although only another user read them.",
         ),

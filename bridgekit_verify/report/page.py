@@ -107,7 +107,7 @@ def _templates() -> Templates:
         "counts": lambda rate: rate.counts,
         "day": _day,
         "html": output_html,
-        "level": _level,
+        "level": _css_percent,
         "numeric": numeric_columns,
         "markdown": markdown_html,
         "marks": _marks,
@@ -193,7 +193,7 @@ def _breakable(name: str) -> Markup:
     return Markup("<wbr>").join(_NEW_WORD.split(name))
 
 
-def _level(share: float) -> str:
+def _css_percent(share: float) -> str:
     """Return a share as a CSS percentage on the axis of a bar or an interval."""
     return f"{100 * share:.2f}%"
 

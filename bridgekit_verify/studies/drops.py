@@ -80,13 +80,13 @@ class DropStudy:
 
     @property
     def _panel(self) -> DropPanel:
-        """One bar per step, with the links that dropped events below it."""
+        """One bar per step. Below each bar are the links that dropped events."""
         rows = {step: {step: count} for step, count in self.counts.items()}
         notes = {step: _links_as_text(count) for step, count in self.counts.items() if count.dropped}
         return DropPanel("", rows, notes=notes)
 
     def figure(self, title: str) -> Figure:
-        """Draw one bar per step, with the links that dropped events below it."""
+        """Draw one bar per step. Below each bar are the links that dropped events."""
         return drop_figure([self._panel], title=title)
 
     def alt_text(self) -> str:

@@ -80,7 +80,7 @@ def _resolved(resolver: Resolver, run_id: RunId, thread_id: ThreadId | None = No
 
 
 def without_waiting(coroutine: Coroutine[Any, Any, ThreadId | NoRoute]) -> ThreadId | NoRoute:
-    """Return the result of a coroutine that never waits, in synchronous code. RuntimeError if it waits."""
+    """Return the result of a coroutine that never waits, in synchronous code. Raises RuntimeError if it waits."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
@@ -114,7 +114,7 @@ class Search:
 
     @property
     def shortest(self) -> tuple[ThreadId, ThreadId]:
-        """The leak. LookupError if the search found none."""
+        """The leak. Raises LookupError if the search found none."""
         if self.leak is None:
             raise LookupError(f"{self.round_trip}: no leak in {self.tried:,} pairs: increase `examples`")
         return self.leak
@@ -196,7 +196,7 @@ class ParsedRoute:
 def parsed_routes(threads: Sequence[OwnedThread], round_trip: RoundTrip = parsed) -> list[ParsedRoute]:
     """Return the route of each thread's events among these threads, without chain or sockets.
 
-    ValueError if two threads have the same id, because the owner would be ambiguous.
+    Raises ValueError if two threads have the same id, because the owner would be ambiguous.
     """
     by_id = {owned.thread_id: owned for owned in threads}
     if len(by_id) < len(threads):
@@ -307,8 +307,8 @@ async def study_leaks(
 ) -> LeakStudy:
     """Classify threads of every family, search for a leak with each round trip, and measure the shortest one.
 
-    Each family has `threads` threads, and each search tries `examples` pairs. LookupError if the search finds no leak
-    of Fix 1 in that many pairs.
+    Each family has `threads` threads, and each search tries `examples` pairs. Raises LookupError if the search finds
+    no leak of Fix 1 in that many pairs.
     """
     searches = tuple(search(name, examples=examples, seed=seed) for name in ROUND_TRIPS)
     owners = (UserId("alice"), UserId("bob"))

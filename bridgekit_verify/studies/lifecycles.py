@@ -202,7 +202,7 @@ async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerou
 
 @dataclass(frozen=True)
 class LifecycleStudy:
-    """Five ways in which a mapping keeps a route too long, loses it too early, or changes it."""
+    """The measurements of routes that a mapping keeps too long, loses too early, or changes."""
 
     retained: tuple[Retained, ...]
     late: tuple[LateEvents, ...]

@@ -39,7 +39,7 @@ RECEIPT_CHAINS: Final[tuple[Variant, ...]] = (
 
 @dataclass(frozen=True)
 class ReceiptStudy:
-    """The same load on several chains. A truthful receipt is *sent* only if the user read the event."""
+    """The same load on several chains. An accurate receipt is *sent* only if the user read the event."""
 
     measurements: Sequence[Measurement]
 
@@ -68,7 +68,7 @@ class ReceiptStudy:
         )
 
     def figure(self) -> Figure:
-        """Draw one grid per chain: receipts as rows, arrivals as columns. Cells of untruthful receipts are dark."""
+        """Draw one grid per chain: receipts as rows, arrivals as columns. Cells of contradicted receipts are dark."""
         grids = {each.variant.name: _receipt_counts(each.history) for each in self.measurements}
         columns = min(len(grids), GRIDS_ACROSS)
         rows = -(-len(grids) // columns)
@@ -158,7 +158,7 @@ def _is_accurate(receipt: str, got: str) -> bool:
 
 
 def _cell(axis: Axes, row: int, column: int, count: int, *, accurate: bool) -> None:
-    """Draw a count: truthful receipts pale, others dark and with a border, and an empty cell white."""
+    """Draw a count: accurate receipts pale, others dark and with a border, and an empty cell white."""
     colour = "white" if not count else (DELIVERED if accurate else DROPPED)
     edge = {"edgecolor": TEXT_COLOUR, "linewidth": 2.0} if count and not accurate else {"edgecolor": "#CCCCCC"}
     axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **edge))

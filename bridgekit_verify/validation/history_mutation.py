@@ -80,7 +80,7 @@ def lost(history: History, used: frozenset[EventKey], source: random.Random) -> 
     """One frame is not read, and its receipt reports the loss."""
     index, _, key = _pick_event(history, used, source)
     run_id, receipt = history.acknowledged[key]
-    truthful = Receipt(
+    accurate = Receipt(
         outcome=Outcome.NO_SUBSCRIBER,
         thread_id=receipt.thread_id,
         seq=receipt.seq,
@@ -91,7 +91,7 @@ def lost(history: History, used: frozenset[EventKey], source: random.Random) -> 
         replace(
             history,
             arrivals=[*history.arrivals[:index], *history.arrivals[index + 1 :]],
-            acknowledged=history.acknowledged | {key: (run_id, truthful)},
+            acknowledged=history.acknowledged | {key: (run_id, accurate)},
         ),
         used | {key},
     )

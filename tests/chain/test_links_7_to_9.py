@@ -1,4 +1,4 @@
-"""Links 7 to 9: the adapter is bound and emits events; the bridge routes them and returns truthful receipts."""
+"""Links 7 to 9: the adapter is bound and emits events; the bridge routes them and returns accurate receipts."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Naive:
 
 
 def answer_of(replay: Replay, requested: Cursor) -> Answer:
-    """Convert a log's replay to the model's form. AssertionError if the replay contradicts itself."""
+    """Convert a log's replay to the model's form. Raises AssertionError if the replay contradicts itself."""
     frames = tuple(int(str(frame.event.payload["number"])) for frame in replay.frames)
     assert [frame.seq for frame in replay.frames] == [frame.event.seq for frame in replay.frames]
     if replay.gap is None:

@@ -53,7 +53,10 @@ class ChannelMessage(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def decode(cls, data: bytes) -> ChannelMessage:
-        """Decode a message. ValueError or DecodeError if it was not published by the functions in `functions.lua`."""
+        """Decode a message.
+
+        Raises ValueError or DecodeError if it was not published by the functions in `functions.lua`.
+        """
         head, *lines = data.split(b"\n")
         epoch, after, last = head.decode().split(" ")
         return cls(

@@ -193,7 +193,7 @@ class RedisEventLog(AsyncContextManagerMixin):
         return Replay(log.head) if after is None else log.replay(thread_id, after)
 
     async def _read(self, keys: ThreadKeys, after: Cursor | None) -> LogEntries:
-        """Return the log's entries after the cursor. StoreUnavailable if no reply arrives in time."""
+        """Return the log's entries after the cursor. Raises StoreUnavailable if no reply arrives in time."""
         node = self._topology.node_for_slot(keys.slot)
         if node is None:
             raise StoreUnavailable(STORE, NO_NODE)

@@ -32,7 +32,7 @@ READERS: Final = 16
 
 
 ReadLog = Callable[[ThreadKeys, Cursor | None], Awaitable[LogEntries]]
-"""Reads a thread's log after a cursor. StoreUnavailable if no reply arrives in time."""
+"""Reads a thread's log after a cursor. Raises StoreUnavailable if no reply arrives in time."""
 
 
 class PubSubReader:

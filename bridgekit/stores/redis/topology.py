@@ -275,7 +275,7 @@ class ClusterTopology(AsyncContextManagerMixin):
         self._stale.set()
 
     async def call(self, slot: int, *command: bytes | str | int) -> Any:
-        """Execute an idempotent command. StoreUnavailable if no reply arrives in time."""
+        """Execute an idempotent command. Raises StoreUnavailable if no reply arrives in time."""
         backoff, problem = RetryDelay(), f"no reply within {CALL_TIMEOUT_SECONDS:g} s"
         with anyio.move_on_after(CALL_TIMEOUT_SECONDS):
             while (node := self.node_for_slot(slot)) is not None:

@@ -134,7 +134,7 @@ class Database:
         self.notify()
 
     async def read(self, sql: str, *parameters: object, timeout_seconds: float | None = None) -> list[Any]:
-        """Return the rows of a query, as committed. StoreUnavailable if they cannot be read, or not in time."""
+        """Return the rows of a query, as committed. Raises StoreUnavailable if they cannot be read, or not in time."""
         if self.closed:
             raise StoreUnavailable(STORE, "it is closed")
         request: Pending[list[Any] | StoreUnavailable] = Pending()
@@ -163,7 +163,7 @@ class Database:
                     while await self._write_and_read():
                         pass
         finally:
-            # Also after an error in a source: then the application ends, and no caller may wait for the database.
+            # This also runs after an error in a source. The application then ends, so no caller may wait any longer.
             self.closed = True
             self._ended.set()
 
@@ -256,7 +256,7 @@ class PendingRows:
         database.sources.append(self)
 
     async def put(self, row: tuple[object, ...]) -> None:
-        """Write a row, and return when it is committed. StoreUnavailable if it is not, or will be only later."""
+        """Write a row, and return when it is committed. Raises StoreUnavailable if it is not, or will be only later."""
         if self._database.closed:
             raise StoreUnavailable(STORE, "it is closed")
         # Rows of cancelled callers still wait here, so the number of rows is bounded, not that of callers.
@@ -297,7 +297,7 @@ async def open_database(
 ) -> AsyncIterator[Database]:
     """Open the file for this process alone, for the length of a block. It is created if necessary.
 
-    StoreInUse or StoreUnusable if that is not possible. At the end of the block, waiting rows are still written.
+    Raises StoreInUse or StoreUnusable if that is not possible. At the end of the block, waiting rows are still written.
     """
     connection = await to_thread.run_sync(open_file, path, synchronous, clock())
     try:

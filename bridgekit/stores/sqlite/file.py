@@ -60,7 +60,7 @@ def fetch(connection: sqlite3.Connection, sql: str, parameters: tuple[object, ..
 
 
 def open_file(path: Path, synchronous: Synchronous, now: float) -> sqlite3.Connection:
-    """Open the file for this process alone. StoreInUse or StoreUnusable if that is not possible."""
+    """Open the file for this process alone. Raises StoreInUse or StoreUnusable if that is not possible."""
     try:
         _create_private(path)
         # No timeout: a second worker is refused immediately. No isolation level: every statement is a transaction.

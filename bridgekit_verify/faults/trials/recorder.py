@@ -14,6 +14,7 @@ from anyio.abc import TaskStatus
 from msgspec.structs import replace
 from websockets.exceptions import InvalidHandshake
 
+from bridgekit.chain.lost_runs import WORKER_LOST
 from bridgekit.errors import Disconnected
 from bridgekit.events import EventType, Receipt, RoutedEvent
 from bridgekit.signals import Cursor, Gap
@@ -46,6 +47,8 @@ class Reader:
     """The `seq` after which each subscription starts, as the server confirmed it; empty for a client that resumes."""
     duplicates: int = 0
     """Duplicated events, which the client dropped."""
+    lost_run_ends: int = 0
+    """End events that a worker sent for runs whose worker died. No agent attempted them."""
     _since: float = 0.0
     _online: anyio.Event = field(default_factory=anyio.Event)
     _ended: dict[str, anyio.Event] = field(default_factory=dict)
@@ -75,6 +78,8 @@ class Reader:
             return
         arrival = arrival_of(self.socket, item, read_at=time.time(), epoch=epoch)
         self.arrivals.append(arrival)
+        if item.payload.get("error_context") == {"reason": WORKER_LOST}:
+            self.lost_run_ends += 1
         if arrival.key is not None and arrival.key.type is EventType.AGENT_COMPLETED:
             self._end_of(arrival.key.request).set()
 

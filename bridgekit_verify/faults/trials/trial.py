@@ -88,6 +88,11 @@ class Trial:
         return sum(reader.duplicates for reader in self.readers)
 
     @property
+    def lost_run_ends(self) -> int:
+        """End events that a live worker sent for runs whose worker died."""
+        return sum(reader.lost_run_ends for reader in self.readers)
+
+    @property
     def first_copies(self) -> list[Arrival]:
         """The first copy of each event at each socket, in the order of arrival."""
         seen: dict[tuple[int, EventKey | None], Arrival] = {}

@@ -46,7 +46,7 @@ def answer_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten timeouts, for tests in which a server or connection is silent for longer than the timeout."""
     monkeypatch.setattr(topology, "REPLY_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(subscriptions, "HEARTBEAT_TIMEOUT_SECONDS", 0.3)

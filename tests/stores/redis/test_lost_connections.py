@@ -92,7 +92,7 @@ async def test_events_published_during_a_lost_connection_arrive_without_a_later_
         assert reader.sink.texts() == ["a", "b", "c"]
 
 
-async def test_silently_dead_subscription_is_detected_and_replaced(impatient: None) -> None:
+async def test_silently_dead_subscription_is_detected_and_replaced(short_timeouts: None) -> None:
     """Both ends see an open connection, but it carries no bytes."""
     async with redis_server() as server, redis_worker(server.url) as writer, through_proxy(server) as (through, reader):
         await reader.log.join(THREAD)
@@ -106,7 +106,7 @@ async def test_silently_dead_subscription_is_detected_and_replaced(impatient: No
         assert reader.sink.texts() == ["a", "b"]
 
 
-async def test_subscription_at_another_server_than_the_publisher_is_detected(impatient: None) -> None:
+async def test_subscription_at_another_server_than_the_publisher_is_detected(short_timeouts: None) -> None:
     """The host name resolved to one server for the publishing connection, and resolves to another one now."""
     async with (
         redis_server() as one,

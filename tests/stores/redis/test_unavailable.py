@@ -43,8 +43,8 @@ async def test_publishers_do_not_wait_for_a_stopped_server() -> None:
         assert worker.sink.texts() == ["before", "first", *range(50), "after"]
 
 
-async def test_events_in_the_socket_buffer_of_a_stopped_server_are_appended_once(impatient: None) -> None:
-    """A hanging server has commands of a closed connection in its socket buffer, and executes them later."""
+async def test_events_in_the_socket_buffer_of_a_stopped_server_are_appended_once(short_timeouts: None) -> None:
+    """A stopped server keeps the commands of a closed connection in its buffer and executes them later."""
     async with redis_server() as server, redis_worker(server.url) as worker:
         await worker.log.join(THREAD)
         await publish(worker, "before")
@@ -144,7 +144,7 @@ async def test_error_of_one_thread_delays_no_event_of_another() -> None:
 
 
 async def test_stopping_worker_waits_a_limited_time_for_an_unavailable_server(
-    impatient: None, caplog: pytest.LogCaptureFixture
+    short_timeouts: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with redis_server() as server:
         async with redis_worker(server.url) as worker:

@@ -52,7 +52,7 @@ class RecordingSink:
         return [frame.event.payload["text"] for frame in self.frames[thread_id]]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds. It is checked after each delivery. TimeoutError if it never holds."""
+        """Wait until the condition holds. It is checked after each delivery. Raises TimeoutError if it never holds."""
         with anyio.fail_after(SOON_SECONDS):
             while not condition():
                 self._changed = anyio.Event()
@@ -112,13 +112,16 @@ def event_with(
 async def publish(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> list[Receipt]:
     """Publish events one by one to a server that replies, and wait for each receipt, however busy the machine is.
 
-    TimeoutError if the server does not reply.
+    Raises TimeoutError if the server does not reply.
     """
     return await _publish(worker, texts, thread_id, 2 * SOON_SECONDS)
 
 
 async def publish_and_wait(worker: RedisWorker, *texts: object, thread_id: ThreadId = THREAD) -> list[Receipt]:
-    """Publish events one by one, and wait for each receipt as an agent does. TimeoutError if one does not arrive."""
+    """Publish events one by one, and wait for each receipt as an agent does.
+
+    Raises TimeoutError if one does not arrive.
+    """
     return await _publish(worker, texts, thread_id, ANSWER_TIMEOUT_SECONDS)
 
 

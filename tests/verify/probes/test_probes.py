@@ -1,4 +1,4 @@
-"""The probes: each judges only its own link. On asyncio, because they use a real server."""
+"""The probes: each judges only its own link."""
 
 from __future__ import annotations
 

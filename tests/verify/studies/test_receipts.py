@@ -38,7 +38,7 @@ async def test_each_chain_counts_every_event_once(study: ReceiptStudy) -> None:
     assert [group[list(ARRIVALS)].to_numpy().sum() for _, group in table.groupby("chain")] == [15] * len(RECEIPT_CHAINS)
 
 
-async def test_sound_chain_fills_only_the_truthful_cells(study: ReceiptStudy) -> None:
+async def test_sound_chain_fills_only_the_accurate_cells(study: ReceiptStudy) -> None:
     assert counts(study.table(), "sound", "sent") == [10, 0, 0]
     assert counts(study.table(), "sound", "not sent") == [0, 0, 5]
 
@@ -49,7 +49,7 @@ async def test_fix_1_turns_losses_into_false_successes(study: ReceiptStudy) -> N
     assert "as committed with fix 1, 6 of 15 events" in study.title()
 
 
-async def test_shared_agent_makes_a_truthful_receipt_wrong_about_the_user(study: ReceiptStudy) -> None:
+async def test_shared_agent_makes_an_accurate_receipt_wrong_about_the_user(study: ReceiptStudy) -> None:
     assert counts(study.table(), "link 5 broken", "sent") == [7, 6, 0]
 
 
