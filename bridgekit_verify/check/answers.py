@@ -121,7 +121,7 @@ class Findings:
         if lacking and not reasons:
             return PropertyAnswer(which, State.UNKNOWN)
         if reasons:
-            more = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
+            more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
             return PropertyAnswer(which, State.UNKNOWN, reason=reasons[0] + more)
         return PropertyAnswer(which, State.HOLDS, source=source)
 

@@ -94,6 +94,7 @@ class Judge:
         if stream is None and key is not None and frame.kind != "snapshot":
             stream = StreamState(key[1], key[0] == "call", client.id, run, frame.origin.index)
             client.streams[key] = stream
+            self.rules.remember(client, key, stream)
             self.owners.saw(key, client.id, frame)
         if frame.user is not None or frame.thread is not None:
             self.owners.check_ids(self.findings, client, frame)

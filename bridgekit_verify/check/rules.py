@@ -16,6 +16,9 @@ __all__ = ["Rules"]
 
 KEPT_STREAMS: Final = 20_000
 """Messages and calls that ended and are still compared with later snapshots, over all clients."""
+MAX_OPEN_STREAMS: Final = 40_000
+MAX_EVICTIONS: Final = 8
+"""How many of the oldest are looked at, to find one that ended, when a new one begins."""
 KEPT_RUNS: Final = 20_000
 CONTRADICTION: Final = "the recording contradicts itself"
 CONTENT: Final = frozenset(
@@ -43,7 +46,9 @@ class Rules:
         self.pairs_runs = self.knows_runs and has("started") and (has("ended") or has("error"))
         self._sums_text = "text" in fields and "message" in fields and has("text")
         self._sums_args = "text" in fields and "call" in fields and has("tool_args")
-        self._closed: deque[tuple[ClientState, StreamKey, StreamState]] = deque()
+        self._streams: deque[tuple[ClientState, StreamKey, StreamState]] = deque()
+        self._forgot_open = False
+        """Whether a message or call that had not ended was forgotten: its later deltas are then not all."""
         self._past_runs: deque[tuple[ClientState, RunState]] = deque()
         self.handlers: dict[str, Handler] = {
             "started": self.start_run,
@@ -123,6 +128,9 @@ class Rules:
             if owner.runs.get(old.id) is old and old.ended and owner.run is not old:
                 del owner.runs[old.id]
                 self.owners.forget(("run", old.id))
+                numbering = owner.numberings.get(old.id)
+                if self.dialect.position_per == "run" and numbering and numbering.complete:
+                    del owner.numberings[old.id]
 
     def settle(self, client: ClientState, run: RunState, message: Message | None) -> None:
         """Judge the texts and calls that are open when their run ends."""
@@ -131,7 +139,7 @@ class Rules:
                 self._left_open(client, stream, message)
             stream.ended = True
             self._compare_pending(stream)
-            self._retire(client, ("call" if stream.is_call else "text", stream.id), stream)
+            stream.release()
         run.open.clear()
 
     def _left_open(self, client: ClientState, stream: StreamState, message: Message) -> None:
@@ -168,6 +176,7 @@ class Rules:
         if stream.ended:  # its id is used again, for another text
             stream = StreamState(stream.id, stream.is_call, client.id, run, frame.origin.index)
             client.streams["text", stream.id] = stream
+            self.remember(client, ("text", stream.id), stream)
         elif not stream.begun and stream.first != frame.origin.index:
             self.findings.broken(
                 Property.ORDER, "begins late", subject, f"a frame of {subject} arrives before its beginning",
@@ -202,6 +211,8 @@ class Rules:
         if run is not None:
             run.open.add(stream)
         known = self._knows_calls if stream.is_call else self._knows_texts
+        if self._forgot_open:
+            stream.uncertain = "its first deltas may be forgotten: too many messages and calls had no end"
         if frame.implicit:
             stream.begun = stream.implicit = True
         elif known and stream.first == frame.origin.index and frame.kind != "thinking":
@@ -222,7 +233,7 @@ class Rules:
             self._check_json(stream, frame.origin)
         if run is not None:
             run.open.discard(stream)
-        self._retire(client, ("call" if stream.is_call else "text", stream.id), stream)
+        stream.release()
 
     def _ended_again(self, stream: StreamState, frame: ObservedFrame) -> None:
         if self._knows_calls if stream.is_call else self._texts_end:
@@ -267,7 +278,7 @@ class Rules:
         stream.begun = stream.ended = True
         if frame.whole is not None:
             stream.whole = fingerprint(frame.whole)
-        self._retire(client, ("call", stream.id), stream)
+        stream.release()
 
     def result(
         self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
@@ -348,13 +359,19 @@ class Rules:
                 CONTRADICTION, Evidence(stream.first, stream.client), message,
             )  # fmt: skip
 
-    def _retire(self, client: ClientState, key: StreamKey, stream: StreamState) -> None:
-        """Forget the oldest message or call that ended, if too many are remembered."""
-        stream.release()
-        self._closed.append((client, key, stream))
-        if len(self._closed) > KEPT_STREAMS:
-            owner, old_key, old = self._closed.popleft()
-            if owner.streams.get(old_key) is old:
+    def remember(self, client: ClientState, key: StreamKey, stream: StreamState) -> None:
+        """Keep a message or call. If there are too many, forget the oldest that ended, or the oldest of very many."""
+        kept = self._streams
+        kept.append((client, key, stream))
+        for _ in range(MAX_EVICTIONS if len(kept) > KEPT_STREAMS else 0):
+            owner, old_key, old = kept.popleft()
+            if not old.ended and len(kept) < MAX_OPEN_STREAMS:
+                kept.append((owner, old_key, old))
+            elif owner.streams.get(old_key) is old:
                 del owner.streams[old_key]
                 self.owners.forget(old_key)
                 self.forgotten += old.status is None
+                self._forgot_open |= not old.ended
+                if old.run is not None:
+                    old.run.open.discard(old)
+                break
